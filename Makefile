@@ -1,0 +1,32 @@
+# Each target works alone on a fresh machine with Python 3.11 and git.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: quickstart test test-slow lint format clean
+
+# The stamp is renewed only when what is installed could change.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+quickstart: $(VENV)/.installed
+	$(RUN) -m hf_msae.quickstart --output_dir outputs/quickstart
+
+test: $(VENV)/.installed
+	$(RUN) -m pytest
+
+test-slow: $(VENV)/.installed
+	$(RUN) -m pytest -m slow
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(VENV)/.installed
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) outputs build dist .pytest_cache .ruff_cache

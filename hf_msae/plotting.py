@@ -1,0 +1,149 @@
+"""Figures: one look for all of them, colours that colour-blind readers can tell apart, ready for a paper."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+# Okabe and Ito's palette.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLE = {
+    "axes.prop_cycle": None,  # set in `new_figure`: cycler must not be imported before it is needed
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 9,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "font.size": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4.5,
+}
+
+
+def new_figure(rows: int, columns: int, width: float = 3.1, height: float = 2.5) -> tuple[Figure, np.ndarray]:
+    """A figure of rows x columns panels in the common look, and its axes as a (rows, columns) array.
+
+    No display and no global state is touched: the figure is not known to pyplot and needs no closing.
+    """
+    import matplotlib
+    from cycler import cycler
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**STYLE, "axes.prop_cycle": cycler(color=PALETTE)}):
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=160)
+        axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, axes
+
+
+def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
+    """Write a figure as PNG (or what the suffix says) under a temporary name, then rename it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".tmp-{path.name}")
+    figure.savefig(unfinished)
+    os.replace(unfinished, path)
+    return path
+
+
+def plot_quality_against_k(metrics: Mapping, title: str | None = None) -> Figure:
+    """How much survives with only the k largest latents: FVU, cosine, sparsity and CKNNA against k.
+
+    Args:
+        metrics: the content of metrics.json, or an `EvaluationResult.to_dict()`.
+    """
+    from matplotlib.ticker import NullLocator, ScalarFormatter
+
+    by_k = {int(k): values for k, values in metrics["by_k"].items()}
+    ks = sorted(by_k)
+    figure, axes = new_figure(1, 4, width=2.9)
+    baseline = metrics.get("baseline_mean", {})
+    panels = [
+        ("Fraction of variance unexplained", [("fvu", "FVU")], "log"),
+        (
+            "Cosine with the original",
+            [("cosine_similarity", "raw"), ("cosine_similarity_centered", "centred")],
+            "linear",
+        ),
+        ("Latents in use", [("l0", "L0 (mean count)")], "log"),
+        ("Neighbourhoods kept", [("cknna", "CKNNA")], "linear"),
+    ]
+    for panel, (name, series, scale) in zip(axes[0], panels, strict=True):
+        for index, (key, label) in enumerate(series):
+            values = [by_k[k].get(key) for k in ks]
+            panel.plot(ks, [np.nan if v is None else v for v in values], "o-", color=PALETTE[index], label=label)
+        panel.set(title=name, xscale="log", yscale=scale, xlabel="k (largest latents kept)")
+        panel.set_xticks(ks)
+        panel.xaxis.set_major_formatter(ScalarFormatter())
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.tick_params(axis="x", labelrotation=45)
+    axes[0][2].plot(ks, ks, ":", color="0.5", label="k")
+    if "cosine_similarity" in baseline:
+        axes[0][1].axhline(baseline["cosine_similarity"], ls="--", lw=1, color="0.4", label="raw, predicting the mean")
+    for panel in axes[0]:
+        panel.legend(fontsize=7)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def plot_training(log: Sequence[Mapping], title: str | None = None) -> Figure:
+    """Loss, FVU, sparsity and dead latents over the steps of a run.
+
+    Args:
+        log: records of training_log.jsonl; those of training hold loss, fvu, sparsity, dead_latents, learning_rate,
+            those of evaluation hold the same names with `eval_` before them.
+    """
+    figure, axes = new_figure(1, 4, width=2.9)
+    panels = [("Loss", "loss", "log"), ("FVU", "fvu", "log"), ("Sparsity", "sparsity", "linear")]
+    for panel, (name, key, scale) in zip(axes[0], [*panels, ("Dead latents", "dead_latents", "linear")], strict=True):
+        for index, (prefix, label, mark) in enumerate((("", "training batch", "-"), ("eval_", "held out", "o"))):
+            points = [(r["step"], r[prefix + key]) for r in log if r.get(prefix + key) is not None]
+            if points:
+                panel.plot(*zip(*points, strict=True), mark, color=PALETTE[index], label=label)
+        panel.set(title=name, yscale=scale, xlabel="step")
+        if panel.has_data():
+            panel.legend(fontsize=7)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def plot_contact_sheet(
+    rows: Sequence[tuple[str, Sequence[Image.Image], Sequence[bool] | None]], title: str | None = None
+) -> Figure:
+    """One row a concept: its caption, then the pictures that activate it most.
+
+    Args:
+        rows: (caption, pictures, hits); where `hits` is given, a picture of which the concept is not true is marked
+            by an orange border and a cross.
+    """
+    columns = max(len(pictures) for _, pictures, _ in rows)
+    figure, axes = new_figure(len(rows), columns + 2, width=0.82, height=0.86)
+    for line, (caption, pictures, hits) in zip(axes, rows, strict=True):
+        for panel in line:
+            panel.set_axis_off()
+        line[0].text(0.0, 0.5, caption, va="center", ha="left", fontsize=8, transform=line[0].transAxes)
+        for index, picture in enumerate(pictures):
+            panel = line[index + 2]
+            panel.imshow(np.asarray(picture.convert("RGB")))
+            if hits is not None and not hits[index]:
+                panel.set_axis_on()
+                panel.set(xticks=[], yticks=[])
+                for spine in panel.spines.values():
+                    spine.set(visible=True, color=PALETTE[1], linewidth=2)
+                panel.text(0.06, 0.82, "✗", color=PALETTE[1], fontsize=10, transform=panel.transAxes)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure

@@ -1,0 +1,86 @@
+"""The ground truth: concepts, independence, correlations, determinism."""
+
+import numpy as np
+import pytest
+
+from hf_msae.scenes import CONCEPTS, GROUPS, sample_scene
+from hf_msae.scenes.world import POSITIONS, check_correlations
+
+
+def rate(scenes, concept, given=None):
+    pool = [s for s in scenes if given is None or given in s.concepts]
+    return np.mean([concept in s.concepts for s in pool]), len(pool)
+
+
+def test_there_are_at_least_sixty_distinct_concepts():
+    assert len(CONCEPTS) == len(set(CONCEPTS)) >= 60
+    assert sorted(c for members in GROUPS.values() for c in members) == sorted(CONCEPTS)
+
+
+def test_a_scene_depends_on_split_seed_and_index_alone():
+    assert sample_scene("train", 3, 7) == sample_scene("train", 3, 7)
+    others = [sample_scene("test", 3, 7), sample_scene("train", 4, 7), sample_scene("train", 3, 8)]
+    assert all(other.concepts != sample_scene("train", 3, 7).concepts for other in others)
+
+
+def test_every_concept_occurs_and_objects_keep_apart():
+    scenes = [sample_scene("train", 0, i) for i in range(800)]
+    assert set().union(*(s.concepts for s in scenes)) == set(CONCEPTS)
+    for scene in scenes:
+        places = [thing.position for thing in scene.objects]
+        assert len(set(places)) == len(places) and set(places) <= set(POSITIONS)
+
+
+def test_groups_are_independent_without_correlations():
+    scenes = [sample_scene("train", 1, i) for i in range(1200)]
+    base, _ = rate(scenes, "beach")
+    given, count = rate(scenes, "beach", given="red")
+    assert abs(given - base) < 4 * np.sqrt(base * (1 - base) / count)
+
+
+@pytest.mark.parametrize(
+    ("cause", "effect"), [("beach", "frame"), ("star", "watermark"), ("vintage", "paper"), ("three", "night")]
+)
+def test_a_correlation_about_the_scene_has_the_rate_that_was_set(cause, effect):
+    scenes = [sample_scene("train", 0, i, {(cause, effect): 0.9}) for i in range(1200)]
+    given, count = rate(scenes, effect, given=cause)
+    assert abs(given - 0.9) < 4 * np.sqrt(0.09 / count)
+    plain, _ = rate([sample_scene("train", 0, i) for i in range(1200)], cause)
+    assert abs(rate(scenes, cause)[0] - plain) < 0.05, "the cause keeps its base rate"
+
+
+def test_a_correlation_within_an_object_binds_that_object():
+    scenes = [sample_scene("train", 0, i, {("star", "yellow"): 0.8}) for i in range(1200)]
+    stars = [thing for scene in scenes for thing in scene.objects if thing.shape == "star"]
+    others = [thing for scene in scenes for thing in scene.objects if thing.shape != "star"]
+    assert abs(np.mean([t.colour == "yellow" for t in stars]) - 0.8) < 4 * np.sqrt(0.16 / len(stars))
+    assert abs(np.mean([t.colour == "yellow" for t in others]) - 1 / 11) < 0.03
+
+
+def test_a_correlation_of_zero_excludes_and_a_later_rule_wins():
+    never = [sample_scene("train", 0, i, {("beach", "red"): 0.0}) for i in range(500)]
+    assert rate(never, "red", given="beach")[0] == 0
+    both = {("beach", "frame"): 0.0, ("red", "frame"): 1.0}
+    scenes = [sample_scene("train", 0, i, both) for i in range(500)]
+    assert rate(scenes, "frame", given="red")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({("read", "beach"): 0.5}, "unknown concept 'read'.*did you mean 'red'"),
+        ({("red", "beach"): 1.5}, "between 0 and 1"),
+        ({("red", "blue"): 0.5}, "of one group, 'colour'"),
+        ({("red", "left"): 0.5}, "is a position, which cannot be a consequence"),
+        ({("red", "two"): 0.5}, "is a count"),
+        ({"red": 0.5}, "keyed by a pair"),
+    ],
+)
+def test_impossible_correlations_are_refused(rules, message):
+    with pytest.raises(ValueError, match=message):
+        check_correlations(rules)
+
+
+def test_an_unknown_split_is_refused():
+    with pytest.raises(ValueError, match="the splits are train, validation, test"):
+        sample_scene("dev", 0, 0)
