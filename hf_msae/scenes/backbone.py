@@ -14,7 +14,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from .captions import WORDINGS, caption_scene, full_caption
 from .renderer import IMAGE_SIZE, render_array
-from .world import CONCEPTS, EXTRAS, GROUPS, Scene, sample_scene
+from .world import CONCEPTS, EXTRAS, GROUP_OF, GROUPS, Scene, sample_scene
 
 WIDTH = 128
 MAX_LENGTH = 48
@@ -22,6 +22,7 @@ MAX_LENGTH = 48
 BACKBONE_DIR = Path(__file__).parent / "siglip"
 BACKBONE_NAME = "hf_msae/scenes-siglip"
 
+# How a concept is asked for in words.
 ZERO_SHOT_TEMPLATES: dict[str, tuple[str, ...]] = {
     "shape": ("{}", "a picture of a {}"),
     "colour": ("a {} shape", "a picture of a {} shape"),
@@ -30,6 +31,9 @@ ZERO_SHOT_TEMPLATES: dict[str, tuple[str, ...]] = {
     "position": ("a shape {}", "a picture of a shape {}"),
     "background": ("a shape {}", "a picture of a shape {}"),
     "style": ("{}", "{} of a shape"),
+    "count": ("{}", "a picture of {}"),
+    "frame": ("{}", "a shape {}"),
+    "watermark": ("{}", "a shape {}"),
 }
 
 
@@ -95,6 +99,17 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> SiglipModel:
     return model
 
 
+def concept_prompts(random: np.random.Generator) -> list[str]:
+    """One short prompt for each of `CONCEPTS`, in order: wording and template drawn at random, or the bare word."""
+    prompts = []
+    for concept in CONCEPTS:
+        templates = ZERO_SHOT_TEMPLATES[GROUP_OF[concept]]
+        wording = WORDINGS[concept][random.integers(len(WORDINGS[concept]))]
+        choice = int(random.integers(len(templates) + 1))
+        prompts.append(concept if choice == len(templates) else templates[choice].format(wording))
+    return prompts
+
+
 @torch.no_grad()
 def embed_arrays(model: SiglipModel, pictures: np.ndarray, batch_size: int = 256) -> torch.Tensor:
     """L2-normalised image embeddings (n, WIDTH) of uint8 pictures (n, IMAGE_SIZE, IMAGE_SIZE, 3)."""
@@ -135,6 +150,8 @@ def zero_shot_accuracy(
     accuracy = {}
     for group, templates in ZERO_SHOT_TEMPLATES.items():
         words = GROUPS[group]
+        if len(words) == 1 or group == "count":
+            continue  # nothing to choose among
         prompts = [template.format(WORDINGS[word][0]) for word in words for template in templates]
         texts = embed_texts(model, tokenizer, prompts).reshape(len(words), len(templates), -1).mean(1)
         chosen = (images[single] @ torch.nn.functional.normalize(texts, dim=-1).T).argmax(-1).tolist()

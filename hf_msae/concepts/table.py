@@ -1,0 +1,80 @@
+"""What every latent is called, and on what evidence."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class ConceptTable:
+    """Names of latents: one row a latent, in the order of the latents.
+
+    Columns: latent, name, similarity (cosine of the latent's direction and the name's text embedding), runner_up and
+    runner_up_similarity (the second-best word). A name is a hypothesis, and the runner-up tells how clear it was.
+    """
+
+    frame: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def __repr__(self) -> str:
+        return f"ConceptTable({len(self)} latents, {self.frame['name'].nunique()} distinct names)\n{self.best(10)}"
+
+    def __getitem__(self, key: int | str) -> pd.DataFrame:
+        """The row of a latent's number, or the rows of a name, best first.
+
+        Raises:
+            KeyError: no such latent, or no latent of that name.
+        """
+        column = "name" if isinstance(key, str) else "latent"
+        rows = self.frame[self.frame[column] == key]
+        if rows.empty:
+            raise KeyError(f"no latent has the {column} {key!r} in this table of {len(self)} latents")
+        return rows.sort_values("similarity", ascending=False)
+
+    def best(self, n: int | None = None) -> pd.DataFrame:
+        """The best latent of each name, most similar first; the `n` first of them."""
+        ordered = self.frame.sort_values("similarity", ascending=False, kind="stable")
+        distinct = ordered.drop_duplicates("name").reset_index(drop=True)
+        return distinct if n is None else distinct.head(n)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A copy as a DataFrame."""
+        return self.frame.copy()
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the table as parquet."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.tmp")
+        self.frame.to_parquet(unfinished, index=False)
+        os.replace(unfinished, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> ConceptTable:
+        """Read a table that `save` wrote."""
+        frame = pd.read_parquet(path)
+        missing = {"latent", "name", "similarity", "runner_up", "runner_up_similarity"} - set(frame.columns)
+        if missing:
+            raise ValueError(f"{path} is no concept table: it has no column {', '.join(sorted(missing))}")
+        return cls(frame)
+
+    @classmethod
+    def from_columns(cls, names: list[str], similarity: np.ndarray, runner_up: list[str | None], second: np.ndarray):
+        """Build a table from one entry a latent."""
+        frame = pd.DataFrame(
+            {
+                "latent": np.arange(len(names)),
+                "name": names,
+                "similarity": np.asarray(similarity, np.float64),
+                "runner_up": runner_up,
+                "runner_up_similarity": np.asarray(second, np.float64),
+            }
+        )
+        return cls(frame)

@@ -1,0 +1,42 @@
+"""Figures: what is plotted is what was given."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_msae.plotting import plot_contact_sheet, plot_quality_against_k, plot_training, save_figure
+
+
+def row(fvu):
+    return {"fvu": fvu, "cosine_similarity": 0.9, "cosine_similarity_centered": 0.8, "l0": 5.0, "cknna": None}
+
+
+def test_quality_against_k_plots_the_values_in_the_order_of_k():
+    metrics = {"by_k": {"128": row(0.1), "16": row(0.4)}, "baseline_mean": {"cosine_similarity": 0.5}}
+    figure = plot_quality_against_k(metrics, "title")
+    fvu = figure.axes[0].lines[0]
+    assert fvu.get_xdata().tolist() == [16, 128] and fvu.get_ydata().tolist() == [0.4, 0.1]
+    assert any(np.allclose(line.get_ydata(), 0.5) for line in figure.axes[1].lines), "the baseline is shown"
+
+
+def test_training_separates_batches_from_held_out_data():
+    log = [{"step": 1, "loss": 2.0, "fvu": 0.5}, {"step": 2, "loss": 1.0}, {"step": 2, "eval_fvu": 0.3}]
+    figure = plot_training(log)
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [2.0, 1.0]
+    assert [line.get_ydata().tolist() for line in figure.axes[1].lines] == [[0.5], [0.3]]
+
+
+def test_contact_sheet_marks_misses():
+    pictures = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    figure = plot_contact_sheet([("red", pictures, [True, False]), ("any", pictures, None)])
+    crosses = [text for panel in figure.axes for text in panel.texts if text.get_text() == "✗"]
+    assert len(crosses) == 1
+
+
+def test_figures_are_written_whole(tmp_path):
+    path = save_figure(plot_training([{"step": 1, "loss": 1.0}]), tmp_path / "new" / "figure.png")
+    assert Image.open(path).size[0] > 500
+    assert [p.name for p in path.parent.iterdir()] == ["figure.png"]
+    with pytest.raises(ValueError, match="wrong"):
+        save_figure(plot_training([{"step": 1, "loss": 1.0}]), tmp_path / "figure.wrong")
+    assert not list(tmp_path.glob(".tmp-*")) and not (tmp_path / "figure.wrong").exists()
