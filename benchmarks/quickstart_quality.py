@@ -1,0 +1,68 @@
+"""How good the quickstart's MSAE is, over several seeds, with its settings or others: one table.
+
+    python benchmarks/quickstart_quality.py --embeddings outputs/quickstart/embeddings --seeds 42 43 44
+    python benchmarks/quickstart_quality.py --embeddings outputs/quickstart/embeddings --set nesting_weights=reverse
+
+Needs the embeddings that `make quickstart` has written. Every `--set NAME=VALUE` changes a field of MSAEConfig or of
+MSAETrainingArguments; values are read as YAML.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from accelerate.utils import set_seed
+
+from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
+from hf_msae.activations import load_activations
+from hf_msae.quickstart import QuickstartArguments, model_config, training_arguments
+
+_SHOWN = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "sparsity", "dead_fraction", "cknna")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--embeddings", type=Path, default=Path("outputs/quickstart/embeddings"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
+    arguments = parser.parse_args()
+    changes = {name: yaml.safe_load(value) for name, value in (item.split("=", 1) for item in arguments.set)}
+    of_model = {name: changes.pop(name) for name in list(changes) if name in MSAEConfig.own_fields()}
+    train, test = (load_activations(arguments.embeddings / split) for split in ("train", "test"))
+
+    rows = []
+    for seed in arguments.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            settings = QuickstartArguments(output_dir=folder, num_train_scenes=len(train), seed=seed)
+            config = MSAEConfig(**{**_given(model_config(settings, train.width)), **of_model})
+            run = dataclasses.asdict(training_arguments(settings)) | changes | {"eval_strategy": "no"}
+            set_seed(seed)
+            trainer = MSAETrainer(MSAEModel(config), MSAETrainingArguments(**run), train)
+            begun = time.monotonic()
+            result = trainer.train()
+            metrics = trainer.evaluate(test).to_dict()
+        row = {"seed": seed, "steps": result.global_step, "seconds": time.monotonic() - begun}
+        smallest = metrics["by_k"][min(metrics["by_k"], key=int)]
+        rows.append({**row, **{key: metrics[key] for key in _SHOWN}, "fvu, smallest k": smallest["fvu"]})
+    frame = pd.DataFrame(rows).set_index("seed")
+    if len(frame) > 1:
+        frame = pd.concat([frame, frame.agg(["mean", "std"])])
+    print(f"\n{len(test)} held-out embeddings, full code, {of_model | changes or 'the quickstart settings'}")
+    print(frame.to_string(float_format=lambda value: f"{value:.4g}"))
+
+
+def _given(config: MSAEConfig) -> dict:
+    """The fields of a config, with levels left to follow from the number of latents."""
+    return {name: getattr(config, name) for name in MSAEConfig.own_fields() if name != "nesting_ks"}
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    main()

@@ -1,0 +1,40 @@
+"""What all tests share. Nothing here needs a network."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def relative_error():
+    """(actual, expected) -> ||actual - expected|| / ||expected|| (Frobenius), in float64 and without a tolerance."""
+    import torch
+
+    def relative_error(actual, expected) -> float:
+        actual, expected = (torch.as_tensor(tensor).detach().double().cpu() for tensor in (actual, expected))
+        assert actual.shape == expected.shape, f"shapes differ: {tuple(actual.shape)} and {tuple(expected.shape)}"
+        norm = torch.linalg.vector_norm(expected)
+        assert norm > 0, "a relative error to zeros says nothing"
+        return (torch.linalg.vector_norm(actual - expected) / norm).item()
+
+    return relative_error
+
+
+@pytest.fixture(scope="session")
+def golden_tensors():
+    """The tensors of golden/msae_small.safetensors. Do not change them in place."""
+    from safetensors.torch import load_file
+
+    return load_file(GOLDEN / "msae_small.safetensors")
+
+
+@pytest.fixture(scope="session")
+def golden_figures():
+    """The figures of golden/msae_small.json."""
+    return json.loads((GOLDEN / "msae_small.json").read_text(encoding="utf-8"))

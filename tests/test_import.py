@@ -1,0 +1,208 @@
+"""`import hf_msae` is light, and the auto classes know MSAE checkpoints in whatever order things are imported."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hf_msae
+from hf_msae import MSAEConfig, MSAEModel, _registration
+
+ROOT = Path(__file__).parent.parent
+
+LOAD_MODEL = """
+model = AutoModel.from_pretrained(folder)
+assert type(model).__module__ == "hf_msae.modeling_msae", type(model)
+"""
+LOAD_CONFIG = """
+config = AutoConfig.from_pretrained(folder)
+assert type(config).__module__ == "hf_msae.configuration_msae", type(config)
+"""
+NOTHING_LEFT = """
+assert not [finder for finder in sys.meta_path if type(finder).__name__ == "_PostImportFinder"], sys.meta_path
+"""
+ORDERS = {
+    "hf_msae, then AutoModel": f"""
+import hf_msae
+from transformers import AutoModel, AutoConfig
+{LOAD_CONFIG}{LOAD_MODEL}{NOTHING_LEFT}
+""",
+    "AutoModel, then hf_msae": f"""
+from transformers import AutoModel, AutoConfig
+import hf_msae
+{LOAD_MODEL}{LOAD_CONFIG}{NOTHING_LEFT}
+""",
+}
+
+MORE_ORDERS = {
+    "hf_msae, then only AutoConfig": f"""
+import hf_msae
+from transformers import AutoConfig
+assert "hf_msae.modeling_msae" not in sys.modules
+{LOAD_CONFIG}
+assert "hf_msae.modeling_msae" not in sys.modules
+from transformers import AutoModel
+assert type(AutoModel.from_config(config)).__name__ == "MSAEModel"
+{NOTHING_LEFT}
+""",
+    "AutoConfig, then hf_msae, then AutoModel": f"""
+from transformers import AutoConfig
+import hf_msae
+{LOAD_CONFIG}
+from transformers import AutoModel
+{LOAD_MODEL}{NOTHING_LEFT}
+""",
+    "MSAEConfig first": f"""
+from hf_msae import MSAEConfig
+assert "transformers.modeling_utils" not in sys.modules
+from transformers import AutoModel, AutoConfig
+{LOAD_CONFIG}{LOAD_MODEL}{NOTHING_LEFT}
+""",
+    "MSAEModel first": f"""
+from hf_msae import MSAEModel
+from transformers import AutoModel, AutoConfig
+{LOAD_MODEL}{LOAD_CONFIG}{NOTHING_LEFT}
+assert type(model) is MSAEModel
+""",
+    "PreTrainedModel in between": f"""
+import transformers
+import hf_msae
+from transformers import PreTrainedModel
+from transformers import AutoModel, AutoConfig
+{LOAD_MODEL}{LOAD_CONFIG}{NOTHING_LEFT}
+""",
+    "another model's modules, which import the auto classes themselves": f"""
+import hf_msae
+from transformers import VisionTextDualEncoderModel, AutoConfig, AutoModel
+{LOAD_MODEL}{LOAD_CONFIG}{NOTHING_LEFT}
+""",
+    "reloading hf_msae": f"""
+import importlib
+import hf_msae
+importlib.reload(hf_msae)
+from transformers import AutoModel, AutoConfig
+importlib.reload(hf_msae)
+{LOAD_MODEL}{LOAD_CONFIG}{NOTHING_LEFT}
+""",
+}
+
+
+# Runs each program in a process of its own. These are forked from one that has imported the heavy libraries beneath
+# transformers, but neither transformers nor hf_msae: that is most of the time a fresh process would need.
+FORKS = """
+import json, os, sys, traceback
+import huggingface_hub, scipy.optimize, torch, torch.distributed.fsdp, torch.distributed.tensor
+assert not {"transformers", "hf_msae"} & set(sys.modules)
+programs = json.load(sys.stdin)
+children = {}
+for name, program in programs.items():
+    child = os.fork()
+    if child == 0:
+        try:
+            exec(program, {"__name__": "__main__"})
+        except BaseException:
+            sys.stderr.write(f"{name}:\\n{traceback.format_exc()}\\n")
+            os._exit(1)
+        os._exit(0)
+    children[child] = name
+    if len(children) == 2 or len(programs) == 1:
+        child, status = os.wait()
+        print(children.pop(child), "failed" if status else "passed", sep="\\t")
+while children:
+    child, status = os.wait()
+    print(children.pop(child), "failed" if status else "passed", sep="\\t")
+"""
+
+
+def run_python(program: str, input: str | None = None) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=input, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert "failed" not in done.stdout, done.stderr
+    return done.stdout
+
+
+def run_all(orders: dict[str, str], folder: Path) -> None:
+    head = f"import sys\nfolder = {str(folder)!r}\n"
+    report = run_python(FORKS, json.dumps({name: head + program for name, program in orders.items()}))
+    assert sorted(report.splitlines()) == sorted(f"{name}\tpassed" for name in orders)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    MSAEModel(MSAEConfig(d_in=4, num_latents=8)).save_pretrained(path)
+    return path
+
+
+def test_importing_hf_msae_imports_nothing_heavy():
+    run_python("""
+import sys
+import hf_msae
+assert {"MSAEConfig", "MSAEModel", "MSAETrainer"} <= set(dir(hf_msae))
+heavy = {"torch", "transformers", "datasets", "accelerate", "numpy", "pandas", "sklearn", "matplotlib"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+""")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_auto_classes_know_msae_in_both_import_orders(folder):
+    run_all(ORDERS, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_auto_classes_know_msae_in_every_other_import_order(folder):
+    run_all(MORE_ORDERS, folder)
+
+
+def test_registration_waits_for_modules_that_are_half_imported(monkeypatch):
+    """transformers imports its auto modules from the middle of others; registering then would fail."""
+    complete = _registration._BASE_MODEL
+    assert _registration._is_there(complete) and not _registration._is_half_imported(complete)
+    monkeypatch.setattr(_registration, "_registered", {"config"})
+    for module in (_registration._BASE_MODEL, _registration._OUR_MODEL):
+        with monkeypatch.context() as patch:
+            patch.delattr(sys.modules[module[0]], module[1])
+            assert _registration._is_half_imported(module)
+            _registration.register_auto_classes()
+            assert _registration._registered == {"config"}
+    _registration.register_auto_classes()
+    assert _registration._registered == {"config", "model"}
+
+
+def test_an_error_while_registering_is_not_swallowed(monkeypatch):
+    monkeypatch.setattr(_registration, "_registered", {"config"})
+    monkeypatch.delitem(sys.modules, "hf_msae.modeling_msae")
+    monkeypatch.setitem(sys.modules, "torch.nn.functional", None)  # makes importing it fail
+    with pytest.raises(ImportError):
+        _registration.register_auto_classes()
+    assert _registration._registered == {"config"}, "the next import tries again"
+
+
+def test_public_names():
+    assert hf_msae.__all__ == [
+        "MSAEConfig",
+        "MSAEModel",
+        "MSAEOutput",
+        "MSAETrainer",
+        "MSAETrainingArguments",
+        "__version__",
+    ]
+    for name in hf_msae.__all__:
+        assert getattr(hf_msae, name) is getattr(hf_msae, name)
+        assert name in dir(hf_msae)
+    assert hf_msae.MSAEModel is MSAEModel
+    with pytest.raises(AttributeError, match="module 'hf_msae' has no attribute 'MSAEModle'"):
+        hf_msae.MSAEModle  # noqa: B018
+
+
+def test_version_is_the_package_version():
+    declared = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    assert hf_msae.__version__ == declared.group(1)
