@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from .activations import ActivationDataset
     from .concepts import ConceptTable
+    from .configuration_msae import MSAEConfig
     from .modeling_msae import MSAEModel
+    from .training_args import MSAETrainingArguments
 
 _SHEET_ROWS, _SHEET_COLUMNS = 14, 10
 _SHOWN = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "sparsity", "dead_latents", "cknna")
@@ -54,6 +56,32 @@ class _Steps:
         print(f"\n[{self.number}/{self.total}] {what}  ({elapsed:.0f} s so far)", flush=True)
 
 
+def model_config(arguments: QuickstartArguments, width: int) -> MSAEConfig:
+    """The MSAE of the quickstart."""
+    from . import MSAEConfig
+
+    return MSAEConfig(d_in=width, num_latents=arguments.num_latents)
+
+
+def training_arguments(arguments: QuickstartArguments) -> MSAETrainingArguments:
+    """How the quickstart trains it."""
+    from . import MSAETrainingArguments
+
+    return MSAETrainingArguments(
+        output_dir=arguments.output_dir,
+        overwrite_output_dir=True,
+        per_device_train_batch_size=arguments.batch_size,
+        num_train_epochs=arguments.num_train_epochs,
+        learning_rate=arguments.learning_rate,
+        eval_strategy="steps",
+        eval_steps=max(1, arguments.num_train_scenes // arguments.batch_size * 10),
+        save_strategy="no",
+        logging_steps=20,
+        seed=arguments.seed,
+        use_cpu=True,
+    )
+
+
 def run_quickstart(arguments: QuickstartArguments) -> dict:
     """Do all of it; returns the metrics that metrics.json holds.
 
@@ -62,7 +90,7 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     """
     from accelerate.utils import set_seed
 
-    from . import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
+    from . import MSAEModel, MSAETrainer
     from .activations import load_activations
     from .backbones import Backbone
     from .concepts import Vocabulary, name_latents
@@ -73,20 +101,8 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
 
     output = Path(arguments.output_dir)
     backbone = Backbone.from_pretrained("scenes")
-    config = MSAEConfig(d_in=backbone.width("image_embeds"), num_latents=arguments.num_latents)
-    training_arguments = MSAETrainingArguments(
-        output_dir=str(output),
-        overwrite_output_dir=True,
-        per_device_train_batch_size=arguments.batch_size,
-        num_train_epochs=arguments.num_train_epochs,
-        learning_rate=arguments.learning_rate,
-        eval_strategy="epoch" if arguments.num_train_epochs <= 10 else "steps",
-        eval_steps=max(1, arguments.num_train_scenes // arguments.batch_size * 10),
-        save_strategy="no",
-        logging_steps=20,
-        seed=arguments.seed,
-        use_cpu=True,
-    )
+    config = model_config(arguments, backbone.width("image_embeds"))
+    run = training_arguments(arguments)
     step = _Steps(6)
 
     step(f"Rendering {arguments.num_train_scenes + arguments.num_eval_scenes:,} scenes (kept for the next time)")
@@ -102,7 +118,7 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
 
     step(f"Training an MSAE: {config.num_latents} latents, levels {config.nesting_ks}")
     set_seed(arguments.seed)
-    trainer = MSAETrainer(MSAEModel(config), training_arguments, embeddings["train"], embeddings["test"])
+    trainer = MSAETrainer(MSAEModel(config), run, embeddings["train"], embeddings["test"])
     result = trainer.train()
     trainer.save_model(output)
 
@@ -127,7 +143,7 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     save_figure(plot_contact_sheet(rows), output / "concepts.png")
     write_model_card(
         output,
-        training_arguments=training_arguments.to_dict(),
+        training_arguments=run.to_dict(),
         training_data={"source": "hf_msae.scenes, split train", "num_rows": len(embeddings["train"])},
         evaluation_data={"source": "hf_msae.scenes, split test", "num_rows": len(embeddings["test"])},
         model_name="msae-scenes-quickstart",
@@ -152,7 +168,7 @@ def check_names(
     from sklearn.metrics import roc_auc_score
 
     best = table.best(number).copy()
-    chosen = torch.as_tensor(best["latent"].to_numpy())
+    chosen = torch.tensor(best["latent"].tolist())
     with torch.no_grad():
         active = torch.cat([msae.encode(batch)[:, chosen] for batch in embeddings.batches(4096)]).numpy()
     truth = scenes.select_columns(best["name"].tolist()).to_pandas().to_numpy(dtype=bool)

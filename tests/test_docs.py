@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["docs/model.md", "docs/scenes.md"]
+PAGES = ["docs/concepts.md", "docs/metrics.md", "docs/model.md", "docs/scenes.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
