@@ -1,0 +1,179 @@
+"""Embeddings as a torch data set over memory-mapped matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.utils import data as torch_data
+
+from .columns import RaggedColumnError, matrix_views
+from .sources import Source
+from .statistics import ActivationStatistics, compute_statistics
+
+
+class ActivationDataset(torch_data.Dataset):
+    """Embeddings of shape (N, width), read from disk as they are asked for. Made by `load_activations`.
+
+    The rows stay where they are (memory-mapped Arrow shards or .npy, or an array in memory); what is asked for is
+    gathered with one copy into a float32 tensor. In a `DataLoader`, whole batches come from `__getitems__`, so pass
+    `collate_fn=ActivationDataset.collate`. Worker processes open the files anew instead of copying the data.
+
+    Attributes:
+        source: where the embeddings come from, for messages and cards.
+        column: name of the embedding column; None for a plain array.
+        width: numbers per embedding.
+        dataset: the `datasets.Dataset` with the other columns; None for a plain array.
+        provenance: what the extraction recorded (backbone, revision, hook point, data set, ...); {} where unknown.
+    """
+
+    def __init__(self, source: Source, column: str | None = None) -> None:
+        self._opened = source
+        self.source = source.name
+        self.column = column
+        self.provenance: dict[str, Any] = dict(source.provenance)
+        if self.provenance and column is not None:
+            self.provenance["hook_point"] = column
+        self._statistics: ActivationStatistics | None = None
+        self._open_views()
+        if len(self) == 0:
+            raise ValueError(f"{self.source} is empty: it has no rows")
+
+    @property
+    def dataset(self) -> Dataset | None:
+        return self._opened.dataset
+
+    @property
+    def width(self) -> int:
+        return self._views[0].shape[1]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1]) if self._order is None else len(self._order)
+
+    def __repr__(self) -> str:
+        column = "" if self.column is None else f", column={self.column!r}"
+        return f"ActivationDataset({self.source!r}{column}, {len(self)} x {self.width})"
+
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
+        """One embedding (width,) for an integer; a batch (B, width) for a slice or a sequence of integers; float32."""
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            return self._slice(start, max(start, stop)) if step == 1 else self.__getitems__(range(start, stop, step))
+        if np.ndim(index) == 0:
+            return self.__getitems__([int(index)])[0]
+        return self.__getitems__(index)
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
+        """The embeddings of these rows, in this order, as float32 of shape (len(indices), width)."""
+        indices = np.asarray(indices if not isinstance(indices, range) else list(indices))
+        if indices.size == 0:
+            indices = indices.astype(np.int64)
+        if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+            raise TypeError(
+                f"rows are chosen by a flat list of integers, got {indices.dtype} of shape {indices.shape}"
+            )
+        outside = (indices < -len(self)) | (indices >= len(self))
+        if outside.any():
+            raise IndexError(f"row {indices[outside][0]} is out of range: {self.source} has {len(self)} rows")
+        indices = np.where(indices < 0, indices + len(self), indices)
+        return self._gather(indices if self._order is None else self._order[indices].astype(np.int64))
+
+    def batches(self, batch_size: int) -> Iterator[torch.Tensor]:
+        """All embeddings in order, as float32 tensors (batch_size, width); the last may be shorter."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be positive, got {batch_size}")
+        for start in range(0, len(self), batch_size):
+            yield self._slice(start, min(start + batch_size, len(self)))
+
+    def statistics(self, progress: bool = False) -> ActivationStatistics:
+        """Mean and spread of all embeddings. The first call reads everything and checks every row; then it is cached.
+
+        Raises:
+            ValueError: a row holds NaN or infinity, or all rows are equal.
+        """
+        if self._statistics is None:
+            self._statistics = compute_statistics(self, progress=progress)
+        return self._statistics
+
+    def location(self, row: int) -> str:
+        """The file a row lies in, as " (in data-00003.arrow)"; "" where the source is one file or none."""
+        physical = row if self._order is None else int(self._order[row])
+        if len(self._opened.files) > 1:
+            for file, rows in self._opened.files:
+                if physical < rows:
+                    return f" (in {file})"
+                physical -= rows
+        return ""
+
+    @staticmethod
+    def collate(rows: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
+        """`collate_fn` for a DataLoader: `__getitems__` already returns the batch as one tensor."""
+        return rows if isinstance(rows, torch.Tensor) else torch.stack(rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Views would be pickled as copies of the data; they are made again from the memory-mapped files.
+        return {key: value for key, value in self.__dict__.items() if key not in ("_views", "_starts", "_order")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open_views()
+
+    def _open_views(self) -> None:
+        self._order: np.ndarray | None = None
+        if self.dataset is None:
+            self._views = [self._opened.array]
+        else:
+            self._views = self._column_views()
+            if self.dataset._indices is not None:  # after select, shuffle, filter: row -> row of the Arrow table
+                self._order = self.dataset._indices.column(0).to_numpy()
+        self._starts = np.cumsum([0] + [len(view) for view in self._views])
+
+    def _column_views(self) -> list[np.ndarray]:
+        try:
+            return matrix_views(self.dataset.data.column(self.column))
+        except RaggedColumnError as error:
+            if self.dataset._indices is not None:
+                # The odd rows may be ones that `filter` or `select` has left out: look at the chosen ones alone.
+                self._opened.dataset, self._opened.files = self.dataset.flatten_indices(), []
+                return self._column_views()
+            raise ValueError(
+                f"row {error.row} of column {self.column!r} of {self.source}{self.location(error.row)} "
+                f"{error.problem}; embeddings must be vectors of one width"
+            ) from None
+
+    def _slice(self, start: int, stop: int) -> torch.Tensor:
+        """Consecutive rows: plain copies, faster than picking them one by one."""
+        if self._order is not None:
+            return self._gather(self._order[start:stop].astype(np.int64))
+        out = np.empty((stop - start, self.width), dtype=np.float32)
+        chunk = int(np.searchsorted(self._starts, start, side="right")) - 1
+        position = start
+        while position < stop:
+            begin, view = int(self._starts[chunk]), self._views[chunk]
+            end = min(stop, begin + len(view))
+            _copy(out[position - start : end - start], view[position - begin : end - begin])
+            position, chunk = end, chunk + 1
+        return torch.from_numpy(out)
+
+    def _gather(self, rows: np.ndarray) -> torch.Tensor:
+        """Any rows of the table: chunk by chunk in ascending order, written to where they were asked for."""
+        out = np.empty((len(rows), self.width), dtype=np.float32)
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        chunks = np.searchsorted(self._starts, ascending, side="right") - 1
+        borders = np.flatnonzero(np.diff(chunks)) + 1
+        for targets, sources in zip(np.split(order, borders), np.split(ascending, borders), strict=True):
+            if len(sources):
+                chunk = np.searchsorted(self._starts, sources[0], side="right") - 1
+                _copy(out, self._views[chunk][sources - self._starts[chunk]], targets)
+        return torch.from_numpy(out)
+
+
+def _copy(out: np.ndarray, values: np.ndarray, targets: np.ndarray | slice = slice(None)) -> None:
+    if values.dtype == np.float16:  # torch converts half precision several times faster than numpy
+        values = torch.from_numpy(values if values.flags.writeable else values.copy()).float().numpy()
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, which `statistics` reports by row
+        out[targets] = values

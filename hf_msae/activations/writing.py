@@ -1,0 +1,278 @@
+"""Writing embeddings to disk in shards that survive an interruption."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import Dataset, DatasetInfo, Features, List, Value
+from datasets.fingerprint import generate_random_fingerprint
+from transformers.utils import logging
+
+from ..metrics._files import write_json
+from .metadata import METADATA_FILE, ActivationMetadata, Shard, as_json
+
+logger = logging.get_logger(__name__)
+
+_TEMPORARY_SUFFIX = ".tmp"
+_STATE_FILE = "state.json"
+
+
+class ActivationWriter:
+    """Write embeddings, batch by batch, to a folder that `datasets.load_from_disk` and `load_activations` read.
+
+    Rows are gathered in memory until a shard is full; a shard is written under a temporary name and renamed when it
+    is complete, and only then counted in `activations.json`. A killed run therefore loses at most the rows of one
+    shard: open the folder again with the same settings, skip the first `rows_written` rows of the data, and go on.
+    Each shard is one Arrow record batch, which keeps random access by `ActivationDataset` fast.
+
+    Args:
+        folder: where to write; made if it is not there.
+        columns: embedding column (named by hook point) -> width.
+        extra_features: types of further columns (labels, captions, ids), passed to `write` as `extra`.
+        dtype: "float32" or "float16", how embeddings are stored. A value that float16 cannot hold is an error.
+        rows_per_shard: rows per file, and thus what an interruption can lose and what is held in memory.
+        metadata: provenance, kept in `activations.json`: `base_model_name_or_path`, `base_model_revision`, `dataset`,
+            processor backend, library versions. Any JSON value.
+        resume: continue after the last complete shard of an earlier run whose settings and metadata are the same.
+        overwrite: drop what an earlier run wrote to the folder, and start again.
+
+    Raises:
+        FileExistsError: the folder is not empty and `resume` and `overwrite` are off, or it holds something else.
+        ValueError: the folder was written with other settings, or an argument makes no sense.
+
+    Example:
+        >>> with ActivationWriter("embeds", {"image_embeds": 512}, metadata={"dataset": "cifar10"}) as writer:
+        ...     for start in range(writer.rows_written, len(images), 64):
+        ...         writer.write({"image_embeds": embed(images[start : start + 64])})
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        columns: Mapping[str, int],
+        extra_features: Features | None = None,
+        dtype: str = "float32",
+        rows_per_shard: int = 16384,
+        metadata: Mapping[str, Any] | None = None,
+        resume: bool = True,
+        overwrite: bool = False,
+    ) -> None:
+        extra_features = Features(extra_features or {})
+        _check_arguments(columns, extra_features, dtype, rows_per_shard)
+        self.folder = Path(folder).expanduser()
+        self.rows_per_shard = rows_per_shard
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._closed = False
+        wanted = ActivationMetadata(
+            columns={name: int(width) for name, width in columns.items()},
+            dtype=dtype,
+            extra_features=as_json(extra_features.to_dict()),
+            provenance=as_json(metadata or {}),
+        )
+        self._metadata = self._open_folder(wanted, resume, overwrite)
+        # The order of the columns is the folder's, so that every shard has one and the same schema.
+        vectors = {name: List(Value(dtype), length=width) for name, width in self._metadata.columns.items()}
+        self._extra_features = Features({name: extra_features[name] for name in self._metadata.extra_features})
+        self._features = Features({**vectors, **self._extra_features})
+
+    @property
+    def rows_written(self) -> int:
+        """Rows in complete shards: the row of the data to continue with after an interruption."""
+        return self._metadata.num_rows
+
+    def write(
+        self, embeddings: Mapping[str, np.ndarray | torch.Tensor], extra: Mapping[str, Sequence[Any]] | None = None
+    ) -> None:
+        """Append a batch.
+
+        Args:
+            embeddings: every embedding column -> floats of shape (B, width).
+            extra: every extra column -> B values.
+
+        Raises:
+            ValueError: a column is missing, unknown, of another shape, or holds a value (NaN, infinity, too large for
+                float16) that the file could not give back; nothing of the batch is kept then.
+        """
+        if self._closed:
+            raise ValueError(f"the writer of {self.folder} is closed; open a new one with resume=True to append")
+        extra = dict(extra or {})
+        _check_names("embedding", embeddings, self._metadata.columns)
+        _check_names("extra", extra, self._metadata.extra_features)
+        arrays = {name: self._as_stored(name, embeddings[name]) for name in self._metadata.columns}
+        lengths = {name: len(values) for name, values in {**arrays, **extra}.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"the columns of a batch must have equally many rows, got {lengths}")
+        rows = next(iter(lengths.values()))
+        if rows == 0:
+            return
+        columns = [
+            pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1]) for array in arrays.values()
+        ]
+        if extra:  # datasets knows how to encode each of its feature types
+            encoded = Dataset.from_dict(extra, features=self._extra_features).data.table.combine_chunks()
+            columns += [encoded.column(name) for name in self._extra_features]
+        self._pending.append(pa.table(columns, schema=self._features.arrow_schema))
+        self._pending_rows += rows
+        while self._pending_rows >= self.rows_per_shard:
+            self._write_shard(self.rows_per_shard)
+
+    def close(self) -> None:
+        """Write the last rows and the files that make the folder a Hugging Face data set.
+
+        Raises:
+            ValueError: no row was ever written.
+        """
+        if self._closed:
+            return
+        self._flush()
+        self._closed = True
+        if self._metadata.complete:
+            return
+        if self.rows_written == 0:
+            raise ValueError(f"no embedding was written to {self.folder}: the data is empty")
+        DatasetInfo(features=self._features).write_to_directory(str(self.folder))
+        state = {
+            "_data_files": [{"filename": shard.file} for shard in self._metadata.shards],
+            # Random, as datasets keys its caches on it: two runs into one folder must never be taken for each other.
+            "_fingerprint": generate_random_fingerprint(),
+            "_format_columns": None,
+            "_format_kwargs": {},
+            "_format_type": None,
+            "_output_all_columns": False,
+            "_split": None,
+        }
+        write_json(self.folder / _STATE_FILE, state)
+        self._metadata.complete = True
+        self._metadata.save(self.folder)
+
+    def __enter__(self) -> ActivationWriter:
+        return self
+
+    def __exit__(self, exception_type: type[BaseException] | None, *_: object) -> None:
+        if exception_type is None:
+            self.close()
+        else:  # interrupted: keep the rows we were given, but leave the folder marked as unfinished
+            self._flush()
+            self._closed = True
+
+    def _as_stored(self, name: str, values: np.ndarray | torch.Tensor) -> np.ndarray:
+        """A checked copy of a batch: the caller may reuse the buffer before the shard is full."""
+        if isinstance(values, torch.Tensor):
+            values = values.detach().cpu()
+            values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+        values = np.asarray(values)
+        width = self._metadata.columns[name]
+        if values.ndim != 2 or values.shape[1] != width:
+            raise ValueError(f"{name} must have shape (batch, {width}), got {values.shape}")
+        if not np.issubdtype(values.dtype, np.floating):
+            raise ValueError(f"{name} must hold floating point numbers, got {values.dtype}")
+        with np.errstate(over="ignore"):  # reported below, with the row
+            stored = np.array(values, dtype=self._metadata.dtype, order="C", copy=True)
+        finite = np.isfinite(stored).all(axis=1)
+        if not finite.all():
+            bad = int(np.argmin(finite))
+            row = self.rows_written + self._pending_rows + bad
+            if np.isfinite(values[bad]).all():
+                largest = float(np.abs(values[bad]).max())
+                advice = ': use dtype="float32"' if self._metadata.dtype == "float16" else ""
+                raise ValueError(
+                    f"row {row} of {name} holds {largest:g}, too large for {self._metadata.dtype}{advice}"
+                )
+            raise ValueError(f"row {row} of {name} holds NaN or infinity; check the backbone's input and dtype there")
+        return stored
+
+    def _flush(self) -> None:
+        if self._pending_rows:
+            self._write_shard(self._pending_rows)
+
+    def _write_shard(self, rows: int) -> None:
+        table = pa.concat_tables(self._pending).combine_chunks()
+        file = self.folder / f"data-{len(self._metadata.shards):05d}.arrow"
+        temporary = file.with_name(file.name + _TEMPORARY_SUFFIX)
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table.slice(0, rows))
+        # From here until `close` the folder is not a finished data set (any more).
+        (self.folder / _STATE_FILE).unlink(missing_ok=True)
+        self._metadata.complete = False
+        os.replace(temporary, file)
+        self._metadata.shards.append(Shard(file.name, rows, file.stat().st_size))
+        self._metadata.save(self.folder)
+        rest = table.slice(rows)
+        self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
+
+    def _open_folder(self, wanted: ActivationMetadata, resume: bool, overwrite: bool) -> ActivationMetadata:
+        """Prepare the folder; returns the metadata to go on with."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if any(self.folder.iterdir()):
+            if not (self.folder / METADATA_FILE).is_file():
+                raise FileExistsError(
+                    f"{self.folder} is not empty and holds no {METADATA_FILE}: choose another folder"
+                )
+            if overwrite:
+                self._remove_data(keep=())
+            elif resume:
+                return self._resume(wanted)
+            else:
+                raise FileExistsError(
+                    f"{self.folder} already holds embeddings; pass resume=True to continue them, overwrite=True to "
+                    "start again, or choose another folder"
+                )
+        wanted.save(self.folder)
+        return wanted
+
+    def _resume(self, wanted: ActivationMetadata) -> ActivationMetadata:
+        there = ActivationMetadata.load(self.folder)
+        differences = there.differences(wanted)
+        if differences:
+            raise ValueError(
+                f"{self.folder} was written with other settings and cannot be continued:\n  "
+                + "\n  ".join(differences)
+                + "\nUse the same settings, pass overwrite=True to start again, or choose another folder."
+            )
+        sound = []
+        for shard in there.shards:
+            path = self.folder / shard.file
+            if not path.is_file() or path.stat().st_size != shard.num_bytes:
+                logger.warning(f"{path} is missing or damaged: continuing from row {sum(s.num_rows for s in sound)}")
+                break
+            sound.append(shard)
+        if not there.complete or len(sound) < len(there.shards):
+            there.shards, there.complete = sound, False
+            self._remove_data(keep={shard.file for shard in sound})
+            there.save(self.folder)
+        return there
+
+    def _remove_data(self, keep: set[str] | tuple[str, ...]) -> None:
+        """Delete shards not in `keep`, what a killed run left half-written, and what marks the folder as finished."""
+        (self.folder / _STATE_FILE).unlink(missing_ok=True)
+        for pattern in ("data-*.arrow", f"data-*.arrow{_TEMPORARY_SUFFIX}", f"*.json.*{_TEMPORARY_SUFFIX}"):
+            for file in self.folder.glob(pattern):
+                if file.name not in keep:
+                    file.unlink()
+
+
+def _check_arguments(columns: Mapping[str, int], extra_features: Features, dtype: str, rows_per_shard: int) -> None:
+    if not columns:
+        raise ValueError("columns is empty: name at least one embedding column and its width")
+    for name, width in columns.items():
+        if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
+            raise ValueError(f"the width of column {name!r} must be a positive integer, got {width!r}")
+    both = sorted(columns.keys() & extra_features.keys())
+    if both:
+        raise ValueError(f"{both} are named both as embedding columns and in extra_features")
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f'dtype must be "float32" or "float16", got {dtype!r}')
+    if rows_per_shard < 1:
+        raise ValueError(f"rows_per_shard must be positive, got {rows_per_shard}")
+
+
+def _check_names(kind: str, given: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if given.keys() != wanted.keys():
+        raise ValueError(f"this writer has the {kind} columns {sorted(wanted)}, the batch has {sorted(given)}")

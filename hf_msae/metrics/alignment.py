@@ -1,0 +1,185 @@
+"""CKNNA: do two representations of the same samples have the same neighbours?"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from ._inputs import as_matrix
+from .accumulator import SumAccumulator
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def cknna(a: torch.Tensor, b: torch.Tensor, k: int = 10) -> float:
+    """Centered kernel nearest-neighbour alignment of two representations of the same N samples.
+
+    With the linear kernels K = a a^T and L = b b^T (rows not normalised), m_K marking for every sample the k others
+    of largest K, and m = m_K * m_L the neighbours both agree on::
+
+        CKNNA = h(m*K, m*L) / (sqrt(h(m_K*K, m_K*K) h(m_L*L, m_L*L)) + 1e-6)
+
+    where h is the unbiased HSIC estimator (Song et al. 2012, equation 5), for kernels with their diagonal removed::
+
+        h(K, L) = [sum_ij K_ij L_ji + sum(K) sum(L) / ((N-1)(N-2)) - 2 1^T K L 1 / (N-2)] / (N (N-3))
+
+    From "The Platonic Representation Hypothesis" (arXiv 2405.07987) and, without normalised rows, as in the MSAE
+    authors' code. It falls with N at fixed k, so compare it at one N only. Among equal similarities the sample with
+    the lowest index is the neighbour.
+
+    Args:
+        a: (N, d), e.g. raw embeddings.
+        b: (N, n), e.g. their latents.
+        k: neighbours per sample.
+
+    Returns:
+        The alignment, 1 for a = b; NaN where the estimator gives a negative self-alignment, which can happen when k
+        is close to N.
+
+    Raises:
+        ValueError: the numbers of samples differ or are too few, or a value is not finite.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"both representations must be of the same samples, got {len(a)} and {len(b)} rows")
+    return align(Neighbourhood(as_matrix("a", a), k), Neighbourhood(as_matrix("b", b), k))
+
+
+class Neighbourhood:
+    """What CKNNA needs to know of one representation: made once, it can be aligned with many others.
+
+    Args:
+        x: float64 (N, d).
+        k: neighbours per sample.
+    """
+
+    def __init__(self, x: torch.Tensor, k: int = 10) -> None:
+        if k < 1 or len(x) < smallest_batch(k):
+            raise ValueError(f"CKNNA with k={k} needs k >= 1 and at least {smallest_batch(k)} samples, got {len(x)}")
+        self.kernel = x @ x.T
+        self.nearest = _nearest(self.kernel, k)  # excludes the diagonal, and thereby so do all masked kernels
+        masked = self.kernel * self.nearest
+        self.self_alignment = _unbiased_hsic(masked, masked)
+
+
+def align(a: Neighbourhood, b: Neighbourhood) -> float:
+    """[`cknna`] of two representations of the same samples."""
+    both = a.nearest & b.nearest
+    squared = a.self_alignment * b.self_alignment
+    return _unbiased_hsic(a.kernel * both, b.kernel * both) / (math.sqrt(squared) + 1e-6) if squared >= 0 else math.nan
+
+
+def smallest_batch(k: int) -> int:
+    """The fewest samples CKNNA with k neighbours is defined for."""
+    return max(k + 1, 4)
+
+
+class CknnaAccumulator(SumAccumulator):
+    """Mean CKNNA over consecutive full batches of fixed size, however the data arrives.
+
+    A rest that fills no batch is left out, unless there is no full batch at all: then the rest is the batch. Split
+    data over processes at multiples of `batch_size` (the last process may hold the rest), so that the batches are the
+    same as without splitting.
+
+    Args:
+        batch_size: samples per batch; CKNNA depends on it.
+        k: neighbours per sample.
+    """
+
+    def __init__(self, batch_size: int = 1024, k: int = 10) -> None:
+        if k < 1 or batch_size < smallest_batch(k):
+            raise ValueError(
+                f"CKNNA with k={k} needs k >= 1 and batches of {smallest_batch(k)} or more, not {batch_size}"
+            )
+        super().__init__(total=(), batches=(), rest_total=(), rest_samples=(), rests=())
+        self.batch_size, self.k = batch_size, k
+        self._rest: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def update(self, a: torch.Tensor, b: torch.Tensor) -> None:
+        """Count the next samples: a (B, d) and b (B, n), any B.
+
+        Raises:
+            ValueError: the numbers of samples differ, or a value is not finite.
+        """
+        if len(a) != len(b):
+            raise ValueError(f"both representations must be of the same samples, got {len(a)} and {len(b)} rows")
+        position = 0
+        while position < len(a):
+            stop = min(position + self.batch_size - self._waiting, len(a))
+            # Copies: the caller may reuse its memory, and a view would keep all of it alive.
+            self._rest.append((as_matrix("a", a[position:stop]).clone(), as_matrix("b", b[position:stop]).clone()))
+            position = stop
+            if self._waiting == self.batch_size:
+                self.count(*self._neighbourhoods())
+                self._rest = []
+
+    def count(self, a: Neighbourhood, b: Neighbourhood) -> None:
+        """Count one full batch whose neighbourhoods are there already."""
+        self.add(total=align(a, b), batches=1)
+
+    def reduce(self, accelerator: Accelerator | None) -> CknnaAccumulator:
+        """A new accumulator over the batches of all processes; this one stays as it is. Every process must call it."""
+        closed = CknnaAccumulator(self.batch_size, self.k)
+        closed.add(**self._closed_sums())
+        return super(CknnaAccumulator, closed).reduce(accelerator)
+
+    def merge(self, other: CknnaAccumulator) -> None:
+        """Count the full batches of `other`; its rest is taken only if there is no full batch at all."""
+        self.add(**other._closed_sums())
+
+    def compute(self) -> dict[str, float | int | None]:
+        """cknna (None where it is undefined) and cknna_batch_size, the number of samples it was computed on."""
+        sums = {name: float(value) for name, value in self._closed_sums().items()}
+        value, size = math.nan, self.batch_size
+        if sums["batches"]:
+            value = sums["total"] / sums["batches"]
+        elif sums["rests"] == 1:
+            value, size = sums["rest_total"], int(sums["rest_samples"])
+        elif sums["rests"] > 1:
+            raise ValueError(
+                f"no process has a CKNNA batch of {self.batch_size}, but {int(sums['rests'])} have a part of one: "
+                "split the data at multiples of the batch size"
+            )
+        else:
+            raise ValueError("CknnaAccumulator has seen no sample: there is nothing to compute")
+        return {"cknna": None if math.isnan(value) else value, "cknna_batch_size": size}
+
+    @property
+    def _waiting(self) -> int:
+        return sum(len(a) for a, _ in self._rest)
+
+    def _neighbourhoods(self) -> tuple[Neighbourhood, Neighbourhood]:
+        a, b = (torch.cat(parts) for parts in zip(*self._rest, strict=True))
+        return Neighbourhood(a, self.k), Neighbourhood(b, self.k)
+
+    def _closed_sums(self) -> dict[str, torch.Tensor]:
+        """The sums, with samples that still wait for a full batch counted as a rest."""
+        sums = dict(self._sums)
+        if self._waiting:
+            needed = not sums["batches"] and self._waiting >= smallest_batch(self.k)
+            sums["rest_total"] = sums["rest_total"] + (align(*self._neighbourhoods()) if needed else math.nan)
+            sums["rest_samples"] = sums["rest_samples"] + self._waiting
+            sums["rests"] = sums["rests"] + 1
+        return sums
+
+
+def _nearest(kernel: torch.Tensor, k: int) -> torch.Tensor:
+    """Boolean (N, N): the k largest entries of every row, the diagonal aside; at ties the lowest index."""
+    others = kernel.clone().fill_diagonal_(-math.inf)
+    threshold = others.topk(k, dim=1).values[:, -1:]
+    above, level = others > threshold, others == threshold
+    if int((above | level).sum()) == k * len(kernel):  # no ties at the threshold
+        return above | level
+    missing = k - above.sum(dim=1, keepdim=True)
+    return above | (level & (level.cumsum(dim=1) <= missing))
+
+
+def _unbiased_hsic(k: torch.Tensor, l: torch.Tensor) -> float:  # noqa: E741
+    """For kernels with zero diagonal. 1^T K L 1 needs only the column sums of K and the row sums of L."""
+    m = len(k)
+    trace = (k * l.T).sum()
+    means = k.sum() * l.sum() / ((m - 1) * (m - 2))
+    cross = 2.0 * (k.sum(dim=0) @ l.sum(dim=1)) / (m - 2)
+    return float((trace + means - cross) / (m * (m - 3)))

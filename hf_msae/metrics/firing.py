@@ -1,0 +1,88 @@
+"""How few latents fire, and which never do."""
+
+from __future__ import annotations
+
+import torch
+
+from ._inputs import as_matrix
+from .accumulator import SumAccumulator
+
+
+class SparsityAccumulator(SumAccumulator):
+    """Firing counts of codes that arrive batch by batch.
+
+    Args:
+        num_latents: n, the width of the codes.
+    """
+
+    def __init__(self, num_latents: int) -> None:
+        super().__init__(samples=(), firings=num_latents)
+        self.num_latents = num_latents
+
+    def update(self, latents: torch.Tensor, first_row: int | None = None) -> None:
+        """Count a batch of codes (B, n); a latent fires where it is not zero.
+
+        Args:
+            latents: z.
+            first_row: number of the first row in the whole data, for error messages; by default the rows so far.
+
+        Raises:
+            ValueError: the shape is not (B, n), or a value is not finite.
+        """
+        first_row = int(self.value("samples")) if first_row is None else first_row
+        latents = torch.as_tensor(latents)
+        if latents.ndim != 2 or latents.shape[1] != self.num_latents:
+            raise ValueError(f"latents must have shape (samples, {self.num_latents}), got {tuple(latents.shape)}")
+        if len(latents) == 0:
+            raise ValueError("latents are empty")
+        if not latents.sum().isfinite():  # may also be a mere overflow of a half-precision sum: look closely
+            as_matrix("latents", latents, first_row)
+        self.add(samples=len(latents), firings=latents.count_nonzero(dim=0))
+
+    @property
+    def firings(self) -> torch.Tensor:
+        """How often each latent fired, int64 (n,)."""
+        return self._sums["firings"].to(torch.int64)
+
+    def compute(self) -> dict[str, float]:
+        """l0, sparsity, dead_latents, dead_fraction of all batches so far."""
+        self.require_samples()
+        l0 = float(self._sums["firings"].sum()) / self.value("samples")
+        dead = int((self._sums["firings"] == 0).sum())
+        return {
+            "l0": l0,
+            "sparsity": 1.0 - l0 / self.num_latents,
+            "dead_latents": dead,
+            "dead_fraction": dead / self.num_latents,
+        }
+
+
+def l0(latents: torch.Tensor) -> float:
+    """mean_i #{j: z_ij != 0}, the number of latents that fire per sample, for codes z (N, n).
+
+    Raises:
+        ValueError: not a matrix, empty or not finite; so for all functions of this module.
+    """
+    return _one_shot("l0", latents)
+
+
+def sparsity(latents: torch.Tensor) -> float:
+    """Mean fraction of zeros in a code, 1 - l0 / n: what the MSAE paper (arXiv 2502.20578) calls sparsity."""
+    return _one_shot("sparsity", latents)
+
+
+def dead_latents(latents: torch.Tensor) -> int:
+    """#{j: z_ij = 0 for all i}: latents that never fire on these samples. Depends on how many samples there are."""
+    return int(_one_shot("dead_latents", latents))
+
+
+def dead_fraction(latents: torch.Tensor) -> float:
+    """`dead_latents` / n."""
+    return _one_shot("dead_fraction", latents)
+
+
+def _one_shot(name: str, latents: torch.Tensor) -> float:
+    latents = as_matrix("latents", latents)
+    accumulator = SparsityAccumulator(latents.shape[1])
+    accumulator.update(latents)
+    return accumulator.compute()[name]

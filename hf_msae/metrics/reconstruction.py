@@ -1,0 +1,156 @@
+"""How close reconstructions x' (N, d) come to embeddings x (N, d), both in raw space."""
+
+from __future__ import annotations
+
+import torch
+
+from ._inputs import as_matrix, as_pair, refuse_zero
+from .accumulator import SumAccumulator
+
+
+class ReconstructionAccumulator(SumAccumulator):
+    """All reconstruction metrics of data that arrives batch by batch.
+
+    Args:
+        mean: mean of x over the whole data, (d,), for example `ActivationDataset.statistics().mean`. Distances are
+            taken to it directly, so a mean that is large beside the spread costs no digits.
+    """
+
+    def __init__(self, mean: torch.Tensor) -> None:
+        names = ("samples", "residual", "distance", "fvu_per_sample", "cosine", "cosine_centered", "normalized_mae")
+        super().__init__(**{name: () for name in names})
+        self.mean = as_matrix("mean", torch.as_tensor(mean).unsqueeze(0))[0]
+
+    def update(self, embeddings: torch.Tensor, reconstruction: torch.Tensor, first_row: int | None = None) -> None:
+        """Count a batch, both of shape (B, d).
+
+        Args:
+            embeddings: x.
+            reconstruction: x'.
+            first_row: number of the first row in the whole data, for error messages; by default the rows so far.
+
+        Raises:
+            ValueError: the shapes differ or are not (B, d), a value is not finite, or a metric is undefined for a row.
+        """
+        first_row = int(self.value("samples")) if first_row is None else first_row
+        x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction, first_row)
+        if x.shape[1] != len(self.mean):
+            raise ValueError(f"embeddings have {x.shape[1]} columns, but the data mean has {len(self.mean)}")
+        self.mean = self.mean.to(x.device)
+        residual, centered = x - y, x - self.mean
+        self.add(
+            samples=len(x),
+            residual=residual.square().sum(),
+            distance=centered.square().sum(),
+            fvu_per_sample=_variance_ratios(x, residual, first_row).sum(),
+            cosine=_cosines(x, y).sum(),
+            cosine_centered=_cosines(centered, y - self.mean).sum(),
+            normalized_mae=_absolute_ratios(x, residual, first_row).sum(),
+        )
+
+    def compute(self) -> dict[str, float]:
+        """fvu, fvu_per_sample, cosine_similarity, cosine_similarity_centered, normalized_mae of all batches so far."""
+        self.require_samples()
+        samples = self.value("samples")
+        if self.value("distance") == 0:
+            raise ValueError("fvu is undefined: all embeddings are equal, so there is no variance to explain")
+        return {
+            "fvu": self.value("residual") / self.value("distance"),
+            "fvu_per_sample": self.value("fvu_per_sample") / samples,
+            "cosine_similarity": self.value("cosine") / samples,
+            "cosine_similarity_centered": self.value("cosine_centered") / samples,
+            "normalized_mae": self.value("normalized_mae") / samples,
+        }
+
+
+def fvu(embeddings: torch.Tensor, reconstruction: torch.Tensor, mean: torch.Tensor | None = None) -> float:
+    """Fraction of variance unexplained: sum_i ||x_i - x'_i||^2 / sum_i ||x_i - mean||^2.
+
+    The standard definition over a data set; 0 is perfect, 1 is what predicting the mean scores. 1 - fvu is the
+    explained variance of SAELens (after its issue 659) and the R^2 of regression over all dimensions at once.
+
+    Args:
+        embeddings: x, (N, d).
+        reconstruction: x', (N, d).
+        mean: (d,); by default the mean of `embeddings`.
+
+    Raises:
+        ValueError: shapes differ, input is empty or not finite, or all embeddings are equal.
+    """
+    return _one_shot("fvu", embeddings, reconstruction, mean)
+
+
+def fvu_per_sample(embeddings: torch.Tensor, reconstruction: torch.Tensor) -> float:
+    """mean_i Var_j(x_ij - x'_ij) / Var_j(x_ij), the variances over the d features of one sample.
+
+    What the MSAE authors report as FVU (arXiv 2502.20578; `explained_variance` in their code returns the unexplained
+    part). It ignores a constant offset of a sample and weighs all samples alike; compare papers with it, not models.
+
+    Raises:
+        ValueError: shapes differ, input is empty or not finite, or an embedding has equal entries throughout.
+    """
+    x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
+    return float(_variance_ratios(x, x - y).mean())
+
+
+def cosine_similarity(embeddings: torch.Tensor, reconstruction: torch.Tensor) -> float:
+    """mean_i x_i . x'_i / (||x_i|| ||x'_i||); a zero vector counts 0.
+
+    In raw space a common mean makes it high for any prediction: read it beside `cosine_similarity_centered`.
+
+    Raises:
+        ValueError: shapes differ, or input is empty or not finite.
+    """
+    return float(_cosines(*as_pair("embeddings", embeddings, "reconstruction", reconstruction)).mean())
+
+
+def cosine_similarity_centered(
+    embeddings: torch.Tensor, reconstruction: torch.Tensor, mean: torch.Tensor | None = None
+) -> float:
+    """`cosine_similarity` of x_i - mean and x'_i - mean; predicting the mean scores 0.
+
+    Args:
+        embeddings: x, (N, d).
+        reconstruction: x', (N, d).
+        mean: (d,); by default the mean of `embeddings`.
+
+    Raises:
+        ValueError: shapes differ, or input is empty or not finite.
+    """
+    x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
+    mean = x.mean(dim=0) if mean is None else torch.as_tensor(mean).to(x)
+    return float(_cosines(x - mean, y - mean).mean())
+
+
+def normalized_mae(embeddings: torch.Tensor, reconstruction: torch.Tensor) -> float:
+    """mean_i sum_j |x_ij - x'_ij| / sum_j |x_ij| (arXiv 2502.20578).
+
+    Raises:
+        ValueError: shapes differ, input is empty or not finite, or an embedding is zero.
+    """
+    x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
+    return float(_absolute_ratios(x, x - y).mean())
+
+
+def _one_shot(name: str, embeddings: torch.Tensor, reconstruction: torch.Tensor, mean: torch.Tensor | None) -> float:
+    x = as_matrix("embeddings", embeddings)
+    accumulator = ReconstructionAccumulator(x.mean(dim=0) if mean is None else mean)
+    accumulator.update(x, reconstruction)
+    return accumulator.compute()[name]
+
+
+def _variance_ratios(x: torch.Tensor, residual: torch.Tensor, first_row: int = 0) -> torch.Tensor:
+    variance = x.var(dim=1, correction=0)
+    refuse_zero(variance, "has the same value in every column", "fvu_per_sample", first_row)
+    return residual.var(dim=1, correction=0) / variance
+
+
+def _absolute_ratios(x: torch.Tensor, residual: torch.Tensor, first_row: int = 0) -> torch.Tensor:
+    total = x.abs().sum(dim=1)
+    refuse_zero(total, "is zero", "normalized_mae", first_row)
+    return residual.abs().sum(dim=1) / total
+
+
+def _cosines(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    norms = x.norm(dim=1) * y.norm(dim=1)
+    return (x * y).sum(dim=1) / norms.masked_fill(norms == 0, 1.0)

@@ -1,0 +1,130 @@
+"""What an evaluation found: prints as a table, saves as metrics.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._files import write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TABLE = {  # metric -> (heading, format)
+    "fvu": ("FVU", "{:.4f}"),
+    "cosine_similarity": ("cosine", "{:.4f}"),
+    "cosine_similarity_centered": ("centred", "{:.4f}"),
+    "normalized_mae": ("NMAE", "{:.4f}"),
+    "fvu_per_sample": ("FVU/sample", "{:.4f}"),
+    "l0": ("L0", "{:.1f}"),
+    "sparsity": ("sparsity", "{:.2%}"),
+    "dead_latents": ("dead", "{:d}"),
+    "dead_fraction": ("dead %", "{:.2%}"),
+    "cknna": ("CKNNA", "{:.4f}"),
+}
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Quality of an MSAE on a data set, in raw space; definitions are in the functions of `hf_msae.metrics`.
+
+    The values are those of the largest level evaluated; `by_k` has every level. A value that is undefined (CKNNA of
+    too few samples, for one) is None, null in JSON.
+
+    Attributes:
+        fvu: fraction of variance unexplained over the data set, `fvu`.
+        fvu_per_sample: the MSAE authors' variant of it, `fvu_per_sample`.
+        cosine_similarity: mean cosine of embedding and reconstruction.
+        cosine_similarity_centered: the same after subtracting the data mean from both.
+        normalized_mae: mean of sum |residual| / sum |embedding|.
+        l0: mean number of latents that fire per sample.
+        sparsity: mean fraction of latents that do not.
+        dead_latents: number of latents that fire on no sample.
+        dead_fraction: the same as a fraction of all latents.
+        cknna: alignment of embeddings and latents, `cknna`.
+        cknna_batch_size: number of samples per CKNNA batch; smaller than asked for if the data is. None if not asked.
+        decoder_orthogonality: mean squared cosine between latents' directions.
+        num_samples: embeddings evaluated.
+        baseline_mean: the reconstruction metrics of predicting the data mean for every sample.
+        by_k: str(k) -> the metrics above (without `baseline_mean`) of the code with k activations, k ascending.
+    """
+
+    fvu: float
+    fvu_per_sample: float
+    cosine_similarity: float
+    cosine_similarity_centered: float
+    normalized_mae: float
+    l0: float
+    sparsity: float
+    dead_latents: int
+    dead_fraction: float
+    cknna: float | None
+    cknna_batch_size: int | None
+    decoder_orthogonality: float | None
+    num_samples: int
+    baseline_mean: dict[str, float]
+    by_k: dict[str, dict[str, float | int | None]]
+
+    @classmethod
+    def from_levels(
+        cls, levels: Mapping[int, dict[str, float | int | None]], baseline_mean: dict[str, float]
+    ) -> EvaluationResult:
+        """From the metrics of every level; the largest k provides the headline figures."""
+        by_k = {str(k): levels[k] for k in sorted(levels)}
+        return cls(**levels[max(levels)], baseline_mean=baseline_mean, by_k=by_k)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of metrics.json: only dicts, strings, numbers and None."""
+        return asdict(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per level, ascending, with the level in column `k`."""
+        import pandas as pd
+
+        return pd.DataFrame([{"k": int(k), **metrics} for k, metrics in self.by_k.items()])
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write metrics.json to `path`, a file or an existing folder, atomically; returns the path of the file."""
+        path = Path(path)
+        path = path / "metrics.json" if path.is_dir() else path
+        write_json(path, self.to_dict())
+        return path
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> EvaluationResult:
+        """The inverse of `to_dict`; further keys, which others may have added to the file, are left aside.
+
+        Raises:
+            ValueError: a key is missing.
+        """
+        names = [field.name for field in fields(cls)]
+        missing = [name for name in names if name not in content]
+        if missing:
+            raise ValueError(f"not the metrics of an evaluation: {', '.join(missing)} missing")
+        return cls(**{name: content[name] for name in names})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> EvaluationResult:
+        """Read metrics.json from `path`, a file or a folder that holds it."""
+        path = Path(path)
+        path = path / "metrics.json" if path.is_dir() else path
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def __str__(self) -> str:
+        rows = [["k", *(heading for heading, _ in _TABLE.values())]]
+        for label, metrics in [*self.by_k.items(), ("mean only", self.baseline_mean)]:
+            cells = [(metrics.get(name), form) for name, (_, form) in _TABLE.items()]
+            rows.append([label, *("-" if value is None else form.format(value) for value, form in cells)])
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        lines.insert(1, "-" * len(lines[0]))
+        notes = [f"{self.num_samples} samples, raw space"]
+        if self.cknna_batch_size is not None:
+            notes.append(f"CKNNA on batches of {self.cknna_batch_size}")
+        if self.decoder_orthogonality is not None:
+            notes.append(f"decoder orthogonality {self.decoder_orthogonality:.5f}")
+        return "\n".join([*lines, "; ".join(notes)])

@@ -1,0 +1,140 @@
+"""CKNNA against the formula written out, and its batching."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hf_msae.metrics import CknnaAccumulator, cknna
+
+
+def direct(a, b, k):
+    """The formulas of the docstring with loops and full matrix products."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    m = len(a)
+    kernel_a, kernel_b = a @ a.T, b @ b.T
+
+    def neighbours(kernel):
+        mask = np.zeros((m, m))
+        for i in range(m):
+            others = [j for j in range(m) if j != i]
+            mask[i, sorted(others, key=lambda j: (-kernel[i, j], j))[:k]] = 1
+        return mask
+
+    def hsic(p, q):
+        p, q = p - np.diag(np.diag(p)), q - np.diag(np.diag(q))
+        ones = np.ones(m)
+        value = np.trace(p @ q) + p.sum() * q.sum() / ((m - 1) * (m - 2)) - 2 * ones @ p @ q @ ones / (m - 2)
+        return value / (m * (m - 3))
+
+    near_a, near_b = neighbours(kernel_a), neighbours(kernel_b)
+    both = near_a * near_b
+    own = hsic(near_a * kernel_a, near_a * kernel_a) * hsic(near_b * kernel_b, near_b * kernel_b)
+    return hsic(both * kernel_a, both * kernel_b) / (np.sqrt(own) + 1e-6)
+
+
+def pair(rows, seed=0, offset=0.0):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(rows, 8)) + offset
+    b = np.maximum((a - offset) @ rng.normal(size=(8, 30)) - 1, 0)
+    return torch.tensor(a, dtype=torch.float32), torch.tensor(b, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("rows", "k"), [(60, 10), (101, 3), (40, 1)])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_against_the_definition(rows, k, offset):
+    a, b = pair(rows, offset=offset)
+    assert cknna(a, b, k) == pytest.approx(direct(a, b, k), rel=1e-9, abs=0)
+
+
+def test_one_for_itself_and_for_rotations_less_for_noise():
+    a, b = pair(200)
+    rotation = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
+    assert cknna(a, a) == pytest.approx(1.0, abs=1e-6)
+    assert cknna(a, a.double() @ rotation) == pytest.approx(1.0, abs=1e-6)
+    assert 0.2 < cknna(a, b) < 0.99
+    assert abs(cknna(a, torch.randn(200, 8, generator=torch.Generator().manual_seed(1)))) < 0.1
+
+
+def test_ties_go_to_the_lowest_index():
+    a, _ = pair(30)
+    b = torch.zeros(30, 4)
+    b[::3, 0] = 1.0  # ten samples with equal similarities, the others tie at zero
+    assert cknna(a, b, 4) == pytest.approx(direct(a, b, 4), rel=1e-9)
+
+
+def test_codes_that_never_fire_align_with_nothing():
+    a, _ = pair(30)
+    assert cknna(a, torch.zeros(30, 5)) == 0.0
+
+
+def test_what_is_refused():
+    a, b = pair(30)
+    with pytest.raises(ValueError, match="got 30 and 29 rows"):
+        cknna(a, b[:29])
+    with pytest.raises(ValueError, match="k=10 needs k >= 1 and at least 11 samples, got 10"):
+        cknna(a[:10], b[:10])
+    with pytest.raises(ValueError, match="at least 4 samples, got 3"):
+        cknna(a[:3], b[:3], k=2)
+    with pytest.raises(ValueError, match="k=0"):
+        cknna(a, b, k=0)
+    with pytest.raises(ValueError, match="batches of 11 or more, not 8"):
+        CknnaAccumulator(8)
+    bad = b.clone()
+    bad[3, 3] = math.inf
+    with pytest.raises(ValueError, match="row 3 of b holds NaN or infinity"):
+        cknna(a, bad)
+
+
+@pytest.mark.parametrize("sizes", [[130], [1] * 130, [40, 40, 50], [7, 93, 30]])
+def test_full_batches_are_averaged_however_they_arrive(sizes):
+    a, b = pair(130)
+    accumulator = CknnaAccumulator(batch_size=40, k=5)
+    for part in zip(a.split(sizes), b.split(sizes), strict=True):
+        accumulator.update(*part)
+    expected = np.mean([direct(a[i : i + 40], b[i : i + 40], 5) for i in (0, 40, 80)])  # the last 10 are left out
+    result = accumulator.compute()
+    assert result["cknna"] == pytest.approx(expected, rel=1e-9)
+    assert result["cknna_batch_size"] == 40
+
+
+def test_less_than_one_batch_is_used_whole_and_recorded():
+    a, b = pair(33)
+    accumulator = CknnaAccumulator(batch_size=40, k=5)
+    accumulator.update(a[:20], b[:20])
+    accumulator.update(a[20:], b[20:])
+    assert accumulator.compute() == {"cknna": pytest.approx(direct(a, b, 5), rel=1e-9), "cknna_batch_size": 33}
+    tiny = CknnaAccumulator(batch_size=40, k=5)
+    tiny.update(a[:5], b[:5])
+    assert tiny.compute() == {"cknna": None, "cknna_batch_size": 5}
+    with pytest.raises(ValueError, match="seen no sample"):
+        CknnaAccumulator(batch_size=40).compute()
+
+
+def test_merging_parts_split_at_batch_borders():
+    a, b = pair(130)
+    parts = [CknnaAccumulator(batch_size=40, k=5) for _ in range(2)]
+    parts[0].update(a[40:80], b[40:80])
+    for rows in (slice(0, 40), slice(80, 130)):
+        parts[1].update(a[rows], b[rows])
+    whole = CknnaAccumulator(batch_size=40, k=5)
+    whole.update(a, b)
+    parts[0].merge(parts[1])
+    assert parts[0].compute()["cknna"] == pytest.approx(whole.compute()["cknna"], rel=1e-14)
+
+    rests = [CknnaAccumulator(batch_size=40, k=5) for _ in range(2)]
+    rests[0].update(a[:20], b[:20])
+    rests[1].update(a[20:33], b[20:33])
+    rests[0].merge(rests[1])
+    with pytest.raises(ValueError, match="split the data at multiples of the batch size"):
+        rests[0].compute()
+
+
+def test_a_buffer_may_be_reused():
+    a, b = pair(40)
+    accumulator = CknnaAccumulator(batch_size=40, k=5)
+    buffer_a, buffer_b = torch.empty(20, 8, dtype=torch.float64), torch.empty(20, 30, dtype=torch.float64)
+    for start in (0, 20):
+        accumulator.update(buffer_a.copy_(a[start : start + 20]), buffer_b.copy_(b[start : start + 20]))
+    assert accumulator.compute()["cknna"] == pytest.approx(direct(a, b, 5), rel=1e-9)

@@ -1,0 +1,245 @@
+"""evaluate_msae against the pure functions on whole arrays, for any batching, in one process and in two."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from hf_msae import MSAEConfig, MSAEModel, metrics
+from hf_msae.activations import load_activations
+from hf_msae.metrics import EvaluationResult, evaluate_msae
+from hf_msae.metrics import evaluation as evaluation_module
+
+D, N = 6, 48
+KEYS = {
+    *("fvu", "fvu_per_sample", "cosine_similarity", "cosine_similarity_centered", "normalized_mae"),
+    *("l0", "sparsity", "dead_latents", "dead_fraction"),
+    *("cknna", "cknna_batch_size", "decoder_orthogonality", "num_samples"),
+}
+
+
+def make_model(**settings):
+    torch.manual_seed(0)
+    model = MSAEModel(MSAEConfig(**{"d_in": D, "num_latents": N, "nesting_ks": [2, 7, 20, N], **settings}))
+    with torch.no_grad():
+        model.latent_bias.normal_(-0.5, 0.3)
+        model.latent_bias[:5] = -100.0  # dead
+    model.set_input_statistics(torch.full((D,), 0.4), 0.8)
+    return model
+
+
+def make_data(rows, offset=0.0):
+    rng = np.random.default_rng(1)
+    return (rng.normal(size=(rows, D)) * np.linspace(1, 3, D) + 0.5 + offset).astype(np.float32)
+
+
+def whole(model, x, k, cknna_batch_size):
+    """The pure functions on everything at once."""
+    x = torch.from_numpy(x)
+    with torch.no_grad():
+        latents = model.encode(x, k=k)
+        reconstruction = model.decode(latents)
+    starts = range(0, len(x) - cknna_batch_size + 1, cknna_batch_size)
+    pieces = [slice(start, start + cknna_batch_size) for start in starts] or [slice(0, len(x))]
+    return {
+        "fvu": metrics.fvu(x, reconstruction),
+        "fvu_per_sample": metrics.fvu_per_sample(x, reconstruction),
+        "cosine_similarity": metrics.cosine_similarity(x, reconstruction),
+        "cosine_similarity_centered": metrics.cosine_similarity_centered(x, reconstruction),
+        "normalized_mae": metrics.normalized_mae(x, reconstruction),
+        "l0": metrics.l0(latents),
+        "sparsity": metrics.sparsity(latents),
+        "dead_latents": metrics.dead_latents(latents),
+        "dead_fraction": metrics.dead_fraction(latents),
+        "cknna": np.mean([metrics.cknna(x[piece], latents[piece]) for piece in pieces]),
+        "cknna_batch_size": min(len(x), cknna_batch_size),
+        "decoder_orthogonality": metrics.decoder_orthogonality(model.dictionary),
+        "num_samples": len(x),
+    }
+
+
+# Wider than float64 rounding: matrix products of other sizes round differently in float32.
+CLOSE = {"rel": 1e-5, "abs": 1e-9}
+
+
+@pytest.mark.parametrize("settings", [{}, {"soft_cap": 2.0}, {"tied": True}], ids=str)
+@pytest.mark.parametrize(("rows", "batch_size"), [(101, 4096), (101, 1), (101, 33), (97, 32), (64, 64), (20, 7)])
+def test_every_level_equals_the_pure_functions(settings, rows, batch_size):
+    model, x = make_model(**settings), make_data(rows)
+    result = evaluate_msae(model, load_activations(x), batch_size=batch_size, cknna_batch_size=32, progress=False)
+    assert list(result.by_k) == ["2", "7", "20", str(N)]
+    for k in (2, 7, 20, N):
+        assert result.by_k[str(k)] == pytest.approx(whole(model, x, k, 32), **CLOSE)
+        assert set(result.by_k[str(k)]) == KEYS
+    content = result.to_dict()
+    assert {key: content[key] for key in KEYS} == result.by_k[str(N)]
+    assert result.dead_latents >= 5
+
+
+def test_a_mean_far_from_zero_costs_no_digits():
+    model, x = make_model(), make_data(300, offset=1e3)
+    model.set_input_statistics(torch.from_numpy(x.mean(axis=0)), 0.5)
+    result = evaluate_msae(model, load_activations(x), batch_size=64, cknna_batch_size=64, progress=False)
+    expected = whole(model, x, N, 64)
+    del expected["cknna"]  # neighbours are decided by differences that float32 codes do not carry
+    assert {key: getattr(result, key) for key in expected} == pytest.approx(expected, rel=1e-4)
+    with torch.no_grad():
+        reconstruction = model.decode(model.encode(torch.from_numpy(x))).double().numpy()
+    x = x.astype(np.float64)
+    fvu = ((x - reconstruction) ** 2).sum() / ((x - x.mean(axis=0)) ** 2).sum()
+    assert result.fvu == pytest.approx(fvu, rel=1e-4)
+    assert result.baseline_mean["cosine_similarity"] > 0.9999 and result.baseline_mean["fvu"] == 1.0
+
+
+def test_baseline_is_the_mean_prediction():
+    x = make_data(90)
+    result = evaluate_msae(make_model(), load_activations(x), batch_size=32, cknna_batch_size=32, progress=False)
+    mean = x.astype(np.float64).mean(axis=0, keepdims=True).repeat(90, axis=0)
+    assert result.baseline_mean == pytest.approx(
+        {
+            "fvu": 1.0,
+            "fvu_per_sample": metrics.fvu_per_sample(torch.from_numpy(x), mean),
+            "cosine_similarity": metrics.cosine_similarity(torch.from_numpy(x), mean),
+            "cosine_similarity_centered": 0.0,
+            "normalized_mae": metrics.normalized_mae(torch.from_numpy(x), mean),
+        },
+        rel=1e-11,
+    )
+
+
+def test_each_batch_is_encoded_once_and_memory_is_bounded_by_it(monkeypatch):
+    model, x = make_model(), make_data(200)
+    seen = []
+    original = model._activations
+    monkeypatch.setattr(model, "_activations", lambda u: seen.append(len(u)) or original(u))
+    evaluate_msae(model, load_activations(x), batch_size=50, cknna_batch_size=16, progress=False)
+    assert seen == [48, 48, 48, 48, 8]
+
+
+def test_ks_choose_levels():
+    model, x = make_model(), make_data(40)
+    result = evaluate_msae(model, load_activations(x), ks=[20, 3, 20], cknna_batch_size=32, progress=False)
+    assert list(result.by_k) == ["3", "20"]
+    assert result.l0 == result.by_k["20"]["l0"] == pytest.approx(whole(model, x, 20, 32)["l0"])
+    assert result.by_k["3"]["l0"] <= 3
+
+
+def test_the_soft_cap_does_not_change_which_latents_are_kept():
+    model, x = make_model(soft_cap=1e-3), make_data(40)  # every activation saturates to the cap
+    result = evaluate_msae(model, load_activations(x), cknna_batch_size=32, progress=False)
+    assert result.by_k["2"] == pytest.approx(whole(model, x, 2, 32), **CLOSE)
+
+
+def test_mode_and_gradients_are_left_as_they_were():
+    acts = load_activations(make_data(40))
+    for training in (True, False):
+        model = make_model().train(training)
+        evaluate_msae(model, acts, cknna_batch_size=32, progress=False)
+        assert model.training is training and model.encoder.grad is None
+    model = make_model().train()
+    with torch.no_grad():
+        model.decoder[3, 3] = float("nan")
+    with pytest.raises(ValueError, match="NaN or infinit"):
+        evaluate_msae(model, acts, cknna_batch_size=32, progress=False)
+    assert model.training
+
+
+def test_cknna_can_be_left_out_and_is_null_for_too_few_samples():
+    model = make_model()
+    without = evaluate_msae(model, make_data(40), cknna_batch_size=None, progress=False)
+    assert without.cknna is None and without.cknna_batch_size is None
+    few = evaluate_msae(model, make_data(8), progress=False)
+    assert few.cknna is None and few.cknna_batch_size == 8
+    assert json.loads(json.dumps(few.to_dict(), allow_nan=False)) == few.to_dict()
+
+
+def test_half_precision_models_are_evaluated():
+    model, x = make_model().to(torch.bfloat16), make_data(64)
+    result = evaluate_msae(model, load_activations(x), cknna_batch_size=32, progress=False)
+    assert result.by_k["7"] == pytest.approx(whole(model, x, 7, 32), rel=1e-3, abs=1e-6)
+
+
+def test_progress_bar(capsys):
+    evaluate_msae(make_model(), make_data(40), cknna_batch_size=32, progress=False)
+    assert capsys.readouterr().err == ""
+    evaluate_msae(make_model(), make_data(40), cknna_batch_size=32)
+    assert "evaluating: 100%" in capsys.readouterr().err
+
+
+def test_what_is_refused():
+    model = make_model(base_model_name_or_path="openai/clip", hook_point="image_embeds")
+    acts = load_activations(make_data(40))
+    with pytest.raises(
+        ValueError, match=r"have 5 columns, but this MSAE was trained on 6 \(openai/clip, image_embeds"
+    ):
+        evaluate_msae(model, make_data(40)[:, 1:], progress=False)
+    for k in (0, N + 1):
+        with pytest.raises(ValueError, match=f"k must be between 1 and num_latents={N}, got {k} in ks"):
+            evaluate_msae(model, acts, ks=[2, k], progress=False)
+    with pytest.raises(ValueError, match="ks is empty"):
+        evaluate_msae(model, acts, ks=[], progress=False)
+    with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
+        evaluate_msae(model, acts, batch_size=0, progress=False)
+    with pytest.raises(ValueError, match="batches of 11 or more, not 5"):
+        evaluate_msae(model, acts, cknna_batch_size=5, progress=False)
+    bad = make_data(40)
+    bad[21] = np.nan
+    with pytest.raises(ValueError, match="row 21 of the given array holds NaN"):
+        evaluate_msae(model, bad, progress=False)
+    bad[21] = 1.5
+    with pytest.raises(ValueError, match="fvu_per_sample is undefined: row 21 has the same value"):
+        evaluate_msae(model, bad, batch_size=16, cknna_batch_size=16, progress=False)
+
+
+# -- two processes ---------------------------------------------------------------------------------------------------
+
+ROWS = (203, 30)  # seven batches, the last short; or a single one, so that one process has nothing to do
+CKNNA_BATCH_SIZES = (16, 512)
+
+
+def evaluate_in_process(folder):
+    """What each of the two processes runs; writes its results, and which rows it was given."""
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == 2
+    model = accelerator.prepare(make_model())
+    for rows in ROWS:
+        acts = load_activations(make_data(rows))
+        batches = evaluation_module._batches(acts, 32, 16, False, accelerator)
+        mine = [row for start, batch in batches for row in range(start, start + len(batch))]
+        (folder / f"{rows}-rows-{accelerator.process_index}.json").write_text(json.dumps(mine))
+        for size in CKNNA_BATCH_SIZES:
+            result = evaluate_msae(model, acts, None, 32, size, progress=False, accelerator=accelerator)
+            result.save(folder / f"{rows}-{size}-{accelerator.process_index}.json")
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path, request):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__, tmp_path]
+    environment = {**os.environ, "PYTHONPATH": str(Path(metrics.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(1)  # as in those processes: float32 matrix products depend on it, and nothing else may
+    for rows in ROWS:
+        parts = [json.loads((tmp_path / f"{rows}-rows-{rank}.json").read_text()) for rank in range(2)]
+        assert sorted(parts[0] + parts[1]) == list(range(rows))
+        for size in CKNNA_BATCH_SIZES:
+            both = [EvaluationResult.load(tmp_path / f"{rows}-{size}-{rank}.json") for rank in range(2)]
+            assert both[0] == both[1]
+            single = evaluate_msae(make_model(), make_data(rows), None, 32, size, progress=False)
+            for k, expected in single.by_k.items():
+                assert both[0].by_k[k] == pytest.approx(expected, rel=1e-12, abs=1e-15)
+            assert both[0].baseline_mean == pytest.approx(single.baseline_mean, rel=1e-12, abs=1e-15)
+            assert both[0].cknna_batch_size == min(rows, size)
+
+
+if __name__ == "__main__":
+    evaluate_in_process(Path(sys.argv[1]))

@@ -1,0 +1,149 @@
+"""Reconstruction metrics against direct float64 computations, streamed and at once."""
+
+import numpy as np
+import pytest
+import torch
+
+from hf_msae.metrics import (
+    ReconstructionAccumulator,
+    cosine_similarity,
+    cosine_similarity_centered,
+    fvu,
+    fvu_per_sample,
+    normalized_mae,
+)
+
+FUNCTIONS = {
+    "fvu": fvu,
+    "fvu_per_sample": fvu_per_sample,
+    "cosine_similarity": cosine_similarity,
+    "cosine_similarity_centered": cosine_similarity_centered,
+    "normalized_mae": normalized_mae,
+}
+
+
+def direct(x, y):
+    """The definitions, one sample at a time."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    m = x.mean(axis=0)
+
+    def cosine(a, b):
+        return a @ b / np.sqrt((a @ a) * (b @ b))
+
+    rows = list(zip(x, y, strict=True))
+    return {
+        "fvu": sum((a - b) @ (a - b) for a, b in rows) / sum((a - m) @ (a - m) for a in x),
+        "fvu_per_sample": np.mean([np.var(a - b) / np.var(a) for a, b in rows]),
+        "cosine_similarity": np.mean([cosine(a, b) for a, b in rows]),
+        "cosine_similarity_centered": np.mean([cosine(a - m, b - m) for a, b in rows]),
+        "normalized_mae": np.mean([np.abs(a - b).sum() / np.abs(a).sum() for a, b in rows]),
+    }
+
+
+def data(offset=0.0, rows=211, width=12):
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(rows, width)) * np.linspace(0.5, 3, width) + offset
+    y = x + 0.3 * rng.normal(size=x.shape) + 0.1
+    return torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_against_the_definition(name, offset):
+    x, y = data(offset)
+    assert FUNCTIONS[name](x, y) == pytest.approx(direct(x, y)[name], rel=1e-11, abs=0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("sizes", [[211], [1] * 211, [100, 1, 64, 46], [7] * 30 + [1]])
+def test_streamed_is_one_shot(sizes, offset):
+    x, y = data(offset)
+    accumulator = ReconstructionAccumulator(x.double().mean(dim=0))
+    for a, b in zip(x.split(sizes), y.split(sizes), strict=True):
+        accumulator.update(a, b)
+    assert accumulator.compute() == pytest.approx(direct(x, y), rel=1e-11, abs=0)
+
+
+def test_parts_merge():
+    x, y = data()
+    parts = [ReconstructionAccumulator(x.double().mean(dim=0)) for _ in range(3)]
+    for part, a, b in zip(parts, x.split([60, 1, 150]), y.split([60, 1, 150]), strict=True):
+        part.update(a, b)
+    parts[0].merge(parts[1])
+    parts[0].merge(parts[2])
+    assert parts[0].compute() == pytest.approx(direct(x, y), rel=1e-11, abs=0)
+
+
+def test_a_given_mean_is_used():
+    x, y = data()
+    mean = torch.full((12,), 0.7)
+    centred = np.asarray(x.double() - 0.7)
+    expected = ((x - y).double().square().sum() / (centred**2).sum()).item()
+    assert fvu(x, y, mean) == pytest.approx(expected, rel=1e-6)
+    assert cosine_similarity_centered(x, y, mean) == pytest.approx(
+        cosine_similarity(x.double() - mean.double(), y.double() - mean.double()), rel=1e-12
+    )
+
+
+def test_perfect_and_mean_predictions():
+    x, _ = data(offset=5.0)
+    assert fvu(x, x) == fvu_per_sample(x, x) == normalized_mae(x, x) == 0.0
+    assert cosine_similarity(x, x) == pytest.approx(1.0) == cosine_similarity_centered(x, x)
+    mean = x.double().mean(dim=0).expand(len(x), -1)
+    assert fvu(x, mean) == pytest.approx(1.0, rel=1e-14)
+    assert cosine_similarity_centered(x, mean) == 0.0  # no direction at all
+    assert cosine_similarity(x, mean) > 0.9  # although the raw cosine looks good
+
+
+def test_a_constant_offset_is_an_error_to_fvu_but_not_per_sample():
+    x, _ = data()
+    assert fvu(x, x + 1.0) > 0.1
+    assert fvu_per_sample(x, x + 1.0) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_half_precision_input_is_summed_in_float64():
+    x, y = data(offset=50.0, rows=3000)
+    x, y = x.bfloat16(), y.bfloat16()
+    assert fvu(x, y) == pytest.approx(direct(x.double(), y.double())["fvu"], rel=1e-11)
+
+
+@pytest.mark.parametrize("metric", FUNCTIONS.values())
+def test_what_is_refused(metric):
+    x, y = data(rows=9)
+    with pytest.raises(ValueError, match=r"embeddings has shape \(9, 12\), but reconstruction has shape \(9, 11\)"):
+        metric(x, y[:, 1:])
+    with pytest.raises(ValueError, match=r"shape \(samples, width\), got \(12,\)"):
+        metric(x[0], y[0])
+    with pytest.raises(ValueError, match="embeddings is empty"):
+        metric(x[:0], y[:0])
+    for value in (float("nan"), float("inf")):
+        bad = y.clone()
+        bad[7, 3] = value
+        with pytest.raises(ValueError, match="row 7 of reconstruction holds NaN or infinity"):
+            metric(x, bad)
+
+
+def test_rows_without_a_value_are_named():
+    x, y = data(rows=9)
+    x[4] = 2.0
+    with pytest.raises(ValueError, match="fvu_per_sample is undefined: row 4 has the same value in every column"):
+        fvu_per_sample(x, y)
+    x[4] = 0.0
+    with pytest.raises(ValueError, match="normalized_mae is undefined: row 4 is zero"):
+        normalized_mae(x, y)
+    same = x[:1].expand(5, -1)
+    with pytest.raises(ValueError, match="fvu is undefined: all embeddings are equal"):
+        fvu(same, same)
+    with pytest.raises(ValueError, match="seen no sample"):
+        ReconstructionAccumulator(torch.zeros(3)).compute()
+
+
+def test_rows_are_counted_over_batches():
+    x, y = data(rows=20)
+    accumulator = ReconstructionAccumulator(x.mean(dim=0))
+    accumulator.update(x, y)
+    y[2, 0] = float("nan")
+    with pytest.raises(ValueError, match="row 22 of reconstruction"):
+        accumulator.update(x, y)
+    with pytest.raises(ValueError, match="11 columns, but the data mean has 12"):
+        accumulator.update(x[:, 1:], x[:, 1:])

@@ -1,0 +1,73 @@
+"""EvaluationResult: the same in memory, on disk, in a table and in a data frame."""
+
+import dataclasses
+import json
+
+import pytest
+
+from hf_msae.metrics import EvaluationResult
+
+
+def level(k, cknna=0.5):
+    return {
+        **{"fvu": 0.1 / k, "fvu_per_sample": 0.2, "cosine_similarity": 0.9, "cosine_similarity_centered": 0.8},
+        **{"normalized_mae": 0.3, "l0": float(k), "sparsity": 0.75, "dead_latents": 3, "dead_fraction": 0.05},
+        **{"cknna": cknna, "cknna_batch_size": 64, "decoder_orthogonality": 0.01, "num_samples": 123},
+    }
+
+
+@pytest.fixture
+def result():
+    baseline = {"fvu": 1.0, "cosine_similarity": 0.95, "cosine_similarity_centered": 0.0, "normalized_mae": 0.9}
+    return EvaluationResult.from_levels({128: level(128, None), 8: level(8)}, baseline)
+
+
+def test_headline_is_the_largest_level(result):
+    assert result.fvu == 0.1 / 128 and result.l0 == 128.0 and result.cknna is None
+    assert list(result.by_k) == ["8", "128"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.fvu = 0.0
+
+
+def test_dict_and_file_round_trip(result, tmp_path):
+    assert EvaluationResult.from_dict(result.to_dict()) == result
+    path = result.save(tmp_path)
+    assert path == tmp_path / "metrics.json"
+    assert result.save(tmp_path / "other.json") == tmp_path / "other.json"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["metrics.json", "other.json"]  # nothing temporary
+    assert json.loads(path.read_text()) == result.to_dict()
+    assert '"cknna": null' in path.read_text()
+    assert EvaluationResult.load(tmp_path) == EvaluationResult.load(path) == result
+
+
+def test_a_failed_save_leaves_the_old_file(result, tmp_path):
+    result.save(tmp_path)
+    broken = dataclasses.replace(result, fvu=float("nan"))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        broken.save(tmp_path)
+    assert EvaluationResult.load(tmp_path) == result
+
+
+def test_from_dict_names_what_is_missing_and_leaves_additions_aside(result):
+    content = result.to_dict()
+    assert EvaluationResult.from_dict({**content, "global_step": 5}) == result
+    del content["fvu"], content["by_k"]
+    with pytest.raises(ValueError, match="fvu, by_k missing"):
+        EvaluationResult.from_dict(content)
+
+
+def test_data_frame(result):
+    frame = result.to_pandas()
+    assert frame["k"].tolist() == [8, 128]
+    assert frame["fvu"].tolist() == [0.1 / 8, 0.1 / 128]
+    assert set(level(8)) | {"k"} == set(frame.columns)
+
+
+def test_table(result):
+    lines = str(result).splitlines()
+    assert lines[0].split()[:2] == ["k", "FVU"]
+    assert lines[2].split()[:3] == ["8", "0.0125", "0.9000"]
+    assert lines[3].split()[-1] == "-"  # no CKNNA at this level
+    assert lines[4].startswith("mean only") and "1.0000" in lines[4]
+    assert "123 samples" in lines[-1] and "batches of 64" in lines[-1]
+    assert len({len(line) for line in lines[:-1]}) == 1
