@@ -9,10 +9,12 @@ when Python has finished importing them, which `_PostImportFinder` notices.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 # A module of transformers, and the name by which one can tell that it has been executed to the end, or far enough.
 _AUTO_CONFIG = ("transformers.models.auto.configuration_auto", "AutoConfig")
@@ -64,7 +66,7 @@ def register_auto_classes() -> None:
         _stop_watching()
 
 
-class _PostImportFinder(MetaPathFinder):
+class _PostImportFinder:  # a finder as sys.meta_path wants it
     """Finds nothing itself: adds a call of `register_auto_classes` to the end of the watched modules' execution."""
 
     def find_spec(

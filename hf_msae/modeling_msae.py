@@ -202,7 +202,7 @@ class MSAEModel(PreTrainedModel):
             ValueError: latents of another width or with NaN or infinite values.
         """
         dtype = self._check(latents, self.config.num_latents, "latents")
-        return self._denormalise(self._reconstruct(latents)).to(dtype)
+        return self._denormalise(self._reconstruct(latents, self._statistics_dtype(latents))).to(dtype)
 
     def forward(
         self,
@@ -246,7 +246,8 @@ class MSAEModel(PreTrainedModel):
         ks = list(dict.fromkeys([k, *config.nesting_ks] if needs_levels else [k]))
         codes = dict(zip(ks, nested_codes(activations, ks, config.soft_cap), strict=True))
         # Levels that drop nothing share one code: decode it once. (`codes` keeps the ids from being used again.)
-        decoded = {key: self._reconstruct(code) for key, code in {id(code): code for code in codes.values()}.items()}
+        distinct = {id(code): code for code in codes.values()}
+        decoded = {key: self._reconstruct(code, normalised.dtype) for key, code in distinct.items()}
         reconstructions = {k: decoded[id(code)] for k, code in codes.items()}
 
         loss = nested_losses = nested_reconstructions = None
@@ -282,9 +283,8 @@ class MSAEModel(PreTrainedModel):
         centred = normalised - self.pre_bias.to(normalised.dtype)
         return F.relu(centred.to(self.encoder.dtype) @ self.encoder + self.latent_bias)
 
-    def _reconstruct(self, code: torch.Tensor) -> torch.Tensor:
-        """The normalised embeddings a code stands for, in float32 or float64."""
-        wide = self._statistics_dtype(code)
+    def _reconstruct(self, code: torch.Tensor, wide: torch.dtype) -> torch.Tensor:
+        """The normalised embeddings a code stands for, in dtype `wide`: float32 or float64."""
         return (code.to(self.encoder.dtype) @ self.dictionary).to(wide) + self.pre_bias.to(wide)
 
     def _statistics_dtype(self, tensor: torch.Tensor) -> torch.dtype:

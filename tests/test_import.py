@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoModel
 
 import hf_msae
 from hf_msae import MSAEConfig, MSAEModel, _registration
@@ -164,6 +165,8 @@ def test_auto_classes_know_msae_in_every_other_import_order(folder):
 
 def test_registration_waits_for_modules_that_are_half_imported(monkeypatch):
     """transformers imports its auto modules from the middle of others; registering then would fail."""
+    assert _registration._is_there(_registration._AUTO_MODEL)
+    assert type(AutoModel.from_config(MSAEConfig(d_in=4, num_latents=8))) is MSAEModel
     complete = _registration._BASE_MODEL
     assert _registration._is_there(complete) and not _registration._is_half_imported(complete)
     monkeypatch.setattr(_registration, "_registered", {"config"})

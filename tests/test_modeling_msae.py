@@ -245,7 +245,7 @@ def test_no_level_is_decoded_twice(model, monkeypatch):
     x = embeddings(9)
     decoded = []
     reconstruct = model._reconstruct
-    monkeypatch.setattr(model, "_reconstruct", lambda code: decoded.append(code) or reconstruct(code))
+    monkeypatch.setattr(model, "_reconstruct", lambda code, wide: decoded.append(code) or reconstruct(code, wide))
     most_active = int((model.encode(x) > 0).sum(-1).max())
     assert 20 < most_active < 40
     model(x, return_loss=True)
@@ -279,6 +279,18 @@ def test_float64_is_float64_throughout(relative_error):
     latents, reconstruction = by_hand(model, x, 5)
     assert relative_error(model.encode(x, k=5), latents) < 1e-14
     assert relative_error(model(x, k=5).reconstruction, reconstruction) < 1e-14
+
+
+def test_float64_embeddings_are_normalised_and_restored_in_float64(relative_error):
+    """Only the two products have the parameters' dtype: what is far from zero and small is not lost beside it."""
+    model = make_model()
+    mean = torch.full((D,), 1e6)
+    model.set_input_statistics(mean, 1e3)
+    x = mean.double() + 1e-3 * torch.randn(20, D, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    expected = by_hand(model, x, N)[1] - mean.double()
+    assert relative_error(model(x).reconstruction - mean.double(), expected) < 1e-5
+    levels = model(x, output_nested=True).nested_reconstructions
+    assert relative_error(levels[-1] - mean.double(), expected) < 1e-5
 
 
 def test_statistics_are_not_rounded(relative_error):
@@ -501,6 +513,24 @@ def test_every_parameter_gets_a_gradient(model):
         model = make_model(**settings)
         model(embeddings(8), return_loss=True).loss.backward()
         assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+
+
+def test_distributed_data_parallel(tmp_path, relative_error):
+    """Forward is all a wrapper sees; one process here, for what DDP asks of a model and its outputs."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model, alone, x = make_model(nesting_weights="reverse"), make_model(nesting_weights="reverse"), embeddings(16)
+        wrapped = torch.nn.parallel.DistributedDataParallel(model)
+        for _ in range(2):  # a second forward fails if a parameter was left out of the first
+            model.zero_grad()
+            wrapped(x, return_loss=True).loss.backward()
+            model.remove_parallel_decoder_gradient_()
+        alone(x, return_loss=True).loss.backward()
+        alone.remove_parallel_decoder_gradient_()
+        for name, parameter in alone.named_parameters():
+            assert relative_error(model.get_parameter(name).grad, parameter.grad) < 1e-6, name
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_wrappers_and_pickling(model):
