@@ -93,7 +93,12 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> SiglipModel:
     model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
     # transformers starts these at ln 1 and 0, from where training does not take off; these are the paper's values
     # (Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training", section 3.2).
+    # transformers starts position embeddings an order of magnitude below the patches' content, and where things are,
+    # hence shape, which spans patches, is then learned very late. Both start at about the same size here.
     with torch.no_grad():
+        embeddings = model.vision_model.embeddings
+        embeddings.patch_embedding.weight.mul_(0.5)
+        embeddings.position_embedding.weight.normal_(std=0.5)
         model.logit_scale.fill_(math.log(10.0))
         model.logit_bias.fill_(-10.0)
     return model

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .world import BACKGROUNDS
 
-NUM_VARIANTS = 24
+NUM_VARIANTS = 12
 _SCALE = 2  # drawn at twice the size, then reduced: smooth edges
 
 

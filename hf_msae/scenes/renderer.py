@@ -58,9 +58,9 @@ def _paste(canvas: np.ndarray, mask: np.ndarray, colour: np.ndarray, left: int, 
 
 
 def _draw_object(canvas: np.ndarray, thing: SceneObject, random: np.random.Generator) -> None:
-    radius = _RADIUS[thing.size] + int(random.integers(-1, 2))
-    rotation = int(random.integers(-2, 3)) * 5
-    centre = np.asarray(_CENTRE[thing.position]) + random.integers(-4, 5, 2)
+    radius = _RADIUS[thing.size]
+    rotation = int(random.integers(-1, 2)) * 6
+    centre = np.asarray(_CENTRE[thing.position]) + random.integers(-2, 3, 2)
     line = {"small": 3, "medium": 4, "large": 5}[thing.size] if thing.fill == "outlined" else 1
     outer, inner = shape_masks(thing.shape, radius, rotation, line)
     size = outer.shape[0]

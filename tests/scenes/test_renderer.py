@@ -10,7 +10,7 @@ from hf_msae.scenes.renderer import RGB
 from hf_msae.scenes.world import COLOURS, SHAPES, Scene, SceneObject
 
 PLAIN = Scene((SceneObject("circle", "red", "large", "solid", "center"),), "paper", "clean", False, False)
-EXPECTED_MEANS = [199.48, 216.61, 200.1, 122.95]
+EXPECTED_MEANS = [202.05, 216.82, 206.96, 125.59]
 
 
 def test_a_picture_is_the_same_every_time():

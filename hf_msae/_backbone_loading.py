@@ -1,0 +1,188 @@
+"""Finding and loading a backbone: which model classes can serve as one, and what each needs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import resolve_revision
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionResolutionError
+from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrainedModel
+
+# Names of the backbone that comes with the package; the second is hf_msae.scenes.backbone.BACKBONE_NAME, which is not
+# imported here because that takes a second.
+_SCENES = ("scenes", "hf_msae/scenes-siglip")
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one transformers model class is used.
+
+    Attributes:
+        model_type: of its config.
+        image_width: where the config says how wide an image embedding is.
+        text_width: likewise; None for models without a text tower.
+        text_padding: what texts were padded to in pre-training. SigLIP pools the last position and masks nothing, so
+            another padding gives other embeddings.
+    """
+
+    model_type: str
+    image_width: str
+    text_width: str | None = None
+    text_padding: str = "longest"
+
+
+_SIGLIP = {
+    "image_width": "vision_config.hidden_size",
+    "text_width": "text_config.projection_size",
+    "text_padding": "max_length",
+}
+FAMILIES: dict[str, Family] = {
+    "CLIPModel": Family("clip", "projection_dim", "projection_dim"),
+    "MetaClip2Model": Family("metaclip_2", "projection_dim", "projection_dim"),
+    "SiglipModel": Family("siglip", **_SIGLIP),
+    "Siglip2Model": Family("siglip2", **_SIGLIP),
+    "CLIPVisionModel": Family("clip_vision_model", "hidden_size"),
+    "CLIPVisionModelWithProjection": Family("clip_vision_model", "projection_dim"),
+    "SiglipVisionModel": Family("siglip_vision_model", "hidden_size"),
+    "Siglip2VisionModel": Family("siglip2_vision_model", "hidden_size"),
+    "Dinov2Model": Family("dinov2", "hidden_size"),
+    "Dinov2WithRegistersModel": Family("dinov2_with_registers", "hidden_size"),
+}
+
+
+def family_of(model: PreTrainedModel, name: str | None = None) -> Family:
+    """The family of a loaded model or of the class it derives from.
+
+    Raises:
+        ValueError: it is none of `FAMILIES`, or has no pooled output.
+    """
+    for base in type(model).__mro__:
+        if base.__name__ in FAMILIES:
+            if not getattr(getattr(model.config, "vision_config", model.config), "vision_use_head", True):
+                raise ValueError(f"{name or base.__name__} has no pooling head (vision_use_head), so no image_embeds")
+            return FAMILIES[base.__name__]
+    raise ValueError(f"{type(model).__name__} cannot serve as a backbone; supported: {', '.join(FAMILIES)}")
+
+
+def locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, str | None]:
+    """Where transformers finds a backbone, what it is called in metadata, and its commit on the Hub.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and no such model that can be reached on the Hub.
+        ValueError: a revision of a folder.
+    """
+    location = name = os.fspath(source)
+    if name in _SCENES:
+        from hf_msae.scenes.backbone import BACKBONE_DIR, BACKBONE_NAME
+
+        location, name = str(BACKBONE_DIR), BACKBONE_NAME
+        if not BACKBONE_DIR.is_dir():
+            raise FileNotFoundError(
+                f"the scenes backbone is not at {location}; install hf_msae again, or train it with "
+                "training/train_scenes_backbone.py"
+            )
+    path = Path(location).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise ValueError(f"revision={revision!r} was given, but {name} is a folder, not a repository on the Hub")
+        return str(path), name, None
+    missing = f"backbone {name!r} is neither a folder nor a model that can be reached on the Hub"
+    if path.exists() or path.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise FileNotFoundError(missing)
+    try:
+        return name, name, resolve_revision(name, revision=revision).resolved
+    except (RevisionResolutionError, HfHubHTTPError, HFValidationError) as error:
+        raise FileNotFoundError(f"{missing}: {error}") from error
+
+
+def load_model(location: str, name: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with all its weights.
+
+    Raises:
+        ValueError: it is no model, is of a kind that is not supported, or some of its weights were not saved.
+    """
+    try:
+        with _without_false_alarm():
+            config = AutoConfig.from_pretrained(location, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name} holds no model that transformers knows: {error}") from error
+    saved_as = (config.architectures or [""])[0]
+    # AutoModel would drop the projection of a CLIPVisionModelWithProjection, so what was saved comes first.
+    by_type = {family.model_type: model_class for model_class, family in reversed(FAMILIES.items())}
+    model_class = saved_as if saved_as in FAMILIES else by_type.get(config.model_type)
+    if model_class is None:
+        base = getattr(config, "base_model_name_or_path", None)
+        raise ValueError(
+            f"{name} is a {saved_as or config.model_type}, which cannot serve as a backbone; "
+            + (f"the backbone it was made for is {base}" if base else f"supported: {', '.join(FAMILIES)}")
+        )
+    try:
+        model, loading = getattr(transformers, model_class).from_pretrained(
+            location, revision=revision, dtype=dtype, output_loading_info=True
+        )
+    except OSError as error:
+        raise ValueError(f"the weights of {name} cannot be loaded: {error}") from error
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"{name} was saved as {saved_as or config.model_type} and lacks {len(missing)} weights of {model_class}, "
+            f"e.g. {missing[0]}, so its embeddings would be random"
+        )
+    return model
+
+
+@contextmanager
+def _without_false_alarm() -> Iterator[None]:
+    """Without a warning about token ids that are not the model's.
+
+    transformers prints each config it loads, and to that end compares it with a default SiglipTextConfig, which warns
+    of its own ids 49406 and 49407 (transformers 5.23).
+    """
+    logger = logging.getLogger("transformers.configuration_utils")
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return "within the vocabulary (between 0 and 31999), got 4940" not in record.getMessage()
+
+    logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_wanted)
+
+
+def load_processor(location: str, name: str, revision: str | None, with_text: bool) -> tuple[Any, str]:
+    """The processor, and why it cannot read texts although it should ("" where it can).
+
+    Raises:
+        ValueError: there is none that transformers can load.
+    """
+    problem = ""
+    try:
+        if with_text:
+            try:
+                return AutoProcessor.from_pretrained(location, revision=revision, backend="pil"), problem
+            except ImportError as error:  # the tokenizer of SigLIP 1 needs a package; images do not
+                problem = " ".join(str(error).split())
+                if "SentencePiece" in problem:
+                    problem = "its tokenizer needs sentencepiece (pip install sentencepiece)"
+        return AutoImageProcessor.from_pretrained(location, revision=revision, backend="pil"), problem
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the processor of {name} cannot be loaded, so pass processor=: {error}") from error
+
+
+def hash_weights(model: PreTrainedModel) -> str:
+    """SHA-256 of a model's weights, to tell apart models that no commit on the Hub identifies."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
