@@ -1,0 +1,207 @@
+"""
+Checkpoints of a training run: folders `checkpoint-STEP` from which it goes on as if it had never stopped.
+
+A checkpoint holds the model as `MSAEModel.from_pretrained` reads it (config.json, model.safetensors), what
+`Accelerator.save_state` writes (optimizer.bin, scheduler.bin, random_states_RANK.pkl, scaler.pt with fp16) and
+trainer_state.json. It is written under a temporary name and renamed when every process is done, so a folder with the
+final name is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate import Accelerator
+from safetensors.torch import load_model
+from transformers.utils import logging as transformers_logging
+
+if TYPE_CHECKING:
+    from .modeling_msae import MSAEModel
+
+STATE_FILE = "trainer_state.json"
+WEIGHTS_FILE = "model.safetensors"
+_TEMPORARY = ".tmp-"
+
+
+@dataclass
+class TrainerState:
+    """
+    Where a run stands.
+
+    Attributes:
+        global_step: optimizer steps done.
+        num_processes: processes that train together.
+        run: what decides the run's numbers, as nested dicts; see `describe_differences`.
+        log_history: records logged so far.
+        pending_losses: loss of each step since the last record, which will be part of the next record's mean.
+        steps_since_fired: for each latent, the optimizer steps since it last fired.
+    """
+
+    global_step: int = 0
+    num_processes: int = 1
+    run: dict[str, Any] = field(default_factory=dict)
+    log_history: list[dict[str, Any]] = field(default_factory=list)
+    pending_losses: list[float] = field(default_factory=list)
+    steps_since_fired: list[int] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, checkpoint: Path) -> TrainerState:
+        """The state in a checkpoint folder."""
+        return cls(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")))
+
+
+def list_checkpoints(output_dir: Path) -> list[Path]:
+    """Complete checkpoints in `output_dir`, by ascending step."""
+    found = {}
+    for path in output_dir.glob("checkpoint-*"):
+        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
+        if match and (path / STATE_FILE).is_file():
+            found[int(match[1])] = path
+    return [found[step] for step in sorted(found)]
+
+
+def find_checkpoint(resume_from: str | Path, output_dir: Path) -> Path:
+    """
+    The checkpoint that `resume_from_checkpoint` means: "last" or "true" is the newest one in `output_dir`.
+
+    Raises:
+        FileNotFoundError: there is none, or the path is not a complete checkpoint.
+    """
+    if str(resume_from).lower() in ("last", "true"):
+        checkpoints = list_checkpoints(output_dir)
+        if not checkpoints:
+            raise FileNotFoundError(
+                f"{output_dir} holds no complete checkpoint to resume from; leave out resume_from_checkpoint to start "
+                f"a new run"
+            )
+        return checkpoints[-1]
+    path = Path(resume_from)
+    if not (path / STATE_FILE).is_file():
+        complete = ", ".join(checkpoint.name for checkpoint in list_checkpoints(output_dir))
+        raise FileNotFoundError(
+            f"resume_from_checkpoint is {str(resume_from)!r}, which is not a checkpoint folder (it has no "
+            f"{STATE_FILE}); complete checkpoints in {output_dir}: {complete or 'none'}"
+        )
+    return path
+
+
+def check_output_dir(output_dir: Path) -> None:
+    """
+    Refuse a folder that holds a run already.
+
+    Raises:
+        FileExistsError: a model or checkpoints are there; says what can be done.
+    """
+    checkpoints = list_checkpoints(output_dir)
+    taken = [path.name for path in (output_dir / WEIGHTS_FILE, *checkpoints) if path.exists()]
+    if taken:
+        way_out = " continue it with --resume_from_checkpoint last," if checkpoints else ""
+        raise FileExistsError(
+            f"{output_dir} holds a run already ({', '.join(taken)}):{way_out} choose another --output_dir, "
+            f"or replace it with --overwrite_output_dir"
+        )
+
+
+def clear_output_dir(output_dir: Path) -> None:
+    """Delete what a finished or stopped run has left in `output_dir`, and nothing else."""
+    for name in (WEIGHTS_FILE, "config.json", "metrics.json", "README.md"):
+        (output_dir / name).unlink(missing_ok=True)
+    for checkpoint in list_checkpoints(output_dir):
+        shutil.rmtree(checkpoint)
+
+
+def save_pretrained(model: MSAEModel, folder: str | Path) -> None:
+    """Write config.json and model.safetensors to `folder`, under a temporary name first and without progress bars."""
+    folder = Path(folder)
+    temporary = folder / f"{_TEMPORARY}model"
+    shutil.rmtree(temporary, ignore_errors=True)
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        model.save_pretrained(temporary)
+    finally:
+        if had_bars:
+            transformers_logging.enable_progress_bar()
+    for file in sorted(temporary.iterdir(), reverse=True):  # the weights before the config that announces them
+        os.replace(file, folder / file.name)
+    temporary.rmdir()
+
+
+@contextmanager
+def model_as_pretrained(accelerator: Accelerator, model: MSAEModel) -> Iterator[None]:
+    """Within this context `save_state` and `load_state` write and read the model as `from_pretrained` does."""
+
+    def save(models: list, weights: list, folder: str) -> None:
+        # Left to itself accelerate saves the DDP wrapper's state, whose keys carry a "module." prefix.
+        weights.clear()
+        if accelerator.is_main_process:
+            save_pretrained(model, folder)
+
+    def load(models: list, folder: str) -> None:
+        models.clear()
+        load_model(model, Path(folder) / WEIGHTS_FILE, device=str(model.device))
+
+    handles = [accelerator.register_save_state_pre_hook(save), accelerator.register_load_state_pre_hook(load)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def save_checkpoint(
+    accelerator: Accelerator, state: TrainerState, output_dir: Path, total_limit: int | None = None
+) -> Path:
+    """
+    Write `output_dir/checkpoint-STEP`, replacing one of that name, and delete the oldest beyond `total_limit`.
+
+    All processes call it, within `model_as_pretrained`. Returns the folder.
+    """
+    final = output_dir / f"checkpoint-{state.global_step}"
+    temporary, outdated = (final.with_name(f"{_TEMPORARY}{kind}{final.name}") for kind in ("", "old-"))
+    if accelerator.is_main_process:
+        for leftover in (temporary, outdated):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(temporary))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        (temporary / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+        if final.exists():
+            os.replace(final, outdated)
+        os.replace(temporary, final)
+        shutil.rmtree(outdated, ignore_errors=True)
+        if total_limit is not None:
+            others = [path for path in list_checkpoints(output_dir) if path != final]
+            for path in others[: max(0, len(others) + 1 - total_limit)]:
+                shutil.rmtree(path)
+    accelerator.wait_for_everyone()
+    return final
+
+
+def describe_differences(saved: dict[str, Any], current: dict[str, Any], prefix: str = "") -> list[str]:
+    """
+    One line for each entry in which two nested dicts differ: "arguments.seed: 42 in the checkpoint, 43 now".
+
+    Floats that agree to six digits are equal: statistics of the same data differ by rounding between machines.
+    """
+    lines = []
+    for key in sorted(saved.keys() | current.keys()):
+        before, now = saved.get(key), current.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            lines += describe_differences(before, now, f"{prefix}{key}.")
+        elif isinstance(before, float) and isinstance(now, float) and math.isclose(before, now, rel_tol=1e-6):
+            continue
+        elif before != now:
+            lines.append(f"{prefix}{key}: {before} in the checkpoint, {now} now")
+    return lines

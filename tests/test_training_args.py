@@ -1,0 +1,86 @@
+"""MSAETrainingArguments: what it refuses, and when things are due."""
+
+from dataclasses import fields
+
+import pytest
+from transformers import TrainingArguments
+
+from hf_msae import MSAETrainingArguments
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("per_device_train_batch_size", 0),
+        ("per_device_eval_batch_size", -4),
+        ("gradient_accumulation_steps", 0),
+        ("num_train_epochs", 0.0),
+        ("num_train_epochs", float("inf")),
+        ("max_steps", 0),
+        ("max_steps", -2),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("adam_beta1", 1.0),
+        ("adam_beta2", -0.1),
+        ("adam_epsilon", 0.0),
+        ("max_grad_norm", -1.0),
+        ("warmup_steps", -1),
+        ("lr_decay_fraction", 1.5),
+        ("mixed_precision", "fp8"),
+        ("seed", -1),
+        ("logging_steps", 0),
+        ("eval_steps", 0),
+        ("eval_strategy", "sometimes"),
+        ("save_steps", -5),
+        ("save_total_limit", 0),
+        ("cknna_batch_size", 2),
+        ("dataloader_num_workers", -1),
+        ("output_dir", " "),
+    ],
+)
+def test_values_that_cannot_work_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=name):
+        MSAETrainingArguments(**{"output_dir": "out", name: value})
+
+
+def test_strategies_and_steps_settle_each_other():
+    plain = MSAETrainingArguments("out")
+    assert (plain.eval_strategy, plain.eval_steps, plain.save_strategy, plain.save_steps) == ("no", None, "steps", 500)
+    stepped = MSAETrainingArguments("out", eval_steps=5, save_steps=7)
+    assert (stepped.eval_strategy, stepped.eval_steps) == ("steps", 5)
+    assert (stepped.save_strategy, stepped.save_steps) == ("steps", 7)
+    named = MSAETrainingArguments("out", eval_strategy="steps", logging_steps=30, save_strategy="epoch")
+    assert (named.eval_steps, named.save_steps) == (30, None)
+    assert MSAETrainingArguments(**named.to_dict()) == named
+
+
+@pytest.mark.parametrize("event", ["eval", "save"])
+@pytest.mark.parametrize("strategy", ["no", "epoch"])
+def test_strategies_and_steps_that_contradict_each_other_are_refused(event, strategy):
+    with pytest.raises(ValueError, match=f"{event}_strategy is {strategy}, but {event}_steps is 5"):
+        MSAETrainingArguments("out", **{f"{event}_strategy": strategy, f"{event}_steps": 5})
+
+
+def test_events_are_due_on_their_steps():
+    args = MSAETrainingArguments("out", eval_steps=4, save_strategy="epoch")
+    assert [step for step in range(1, 21) if args.is_due("eval", step, steps_per_epoch=6)] == [4, 8, 12, 16, 20]
+    assert [step for step in range(1, 21) if args.is_due("save", step, steps_per_epoch=6)] == [6, 12, 18]
+    never = MSAETrainingArguments("out", save_strategy="no")
+    assert not any(never.is_due("save", step, steps_per_epoch=6) for step in range(1, 21))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "max_steps", "expected"), [(3, -1, 90), (0.1, -1, 3), (0.5, 7, 7), (2.01, -1, 61), (0.001, -1, 1)]
+)
+def test_total_steps(epochs, max_steps, expected):
+    assert MSAETrainingArguments("out", num_train_epochs=epochs, max_steps=max_steps).total_steps(30) == expected
+
+
+def test_every_field_has_help():
+    assert not [field.name for field in fields(MSAETrainingArguments) if not field.metadata.get("help")]
+
+
+def test_names_are_those_of_transformers_where_they_exist_there():
+    ours = {field.name for field in fields(MSAETrainingArguments)}
+    own = {"lr_decay_fraction", "mixed_precision", "overwrite_output_dir", "cknna_batch_size"}
+    assert ours - {field.name for field in fields(TrainingArguments)} == own
