@@ -36,7 +36,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--num_scenes", type=int, default=40_000, help="training pictures (default 40000)")
-    parser.add_argument("--max_steps", type=int, default=2600, help="optimiser steps (default 2600)")
+    parser.add_argument("--max_steps", type=int, default=3600, help="optimiser steps (default 3600)")
     parser.add_argument("--batch_size", type=int, default=96, help="pairs a step (default 96)")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="of AdamW (default 1e-3)")
     parser.add_argument("--matrix_learning_rate", type=float, default=3e-3, help="of Muon (default 3e-3)")

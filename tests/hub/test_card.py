@@ -32,7 +32,7 @@ def run(tmp_path):
 
 
 def test_metadata_is_valid_and_carries_the_measured_results(run):
-    write_model_card(run, {"learning_rate": 1e-4, "seed": 7}, {"source": "train", "num_rows": 1000}, {"source": "test"})
+    write_model_card(run, {"learning_rate": 1e-4}, {"source": "train", "num_rows": 1000}, {"source": "test"})
     card = ModelCard.load(run / "README.md")
     assert card.data.library_name == "hf_msae" and card.data.base_model == "google/siglip-tiny"
     metrics = json.loads((run / "metrics.json").read_text())

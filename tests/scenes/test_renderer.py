@@ -26,7 +26,6 @@ def test_the_pictures_of_known_scenes_have_not_changed():
     assert means == pytest.approx(EXPECTED_MEANS, abs=0.6)
 
 
-
 @pytest.mark.parametrize("group", ["shape", "size", "fill", "position"])
 def test_each_value_of_an_objects_group_looks_different(group):
     pictures = []
