@@ -42,7 +42,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             settings = QuickstartArguments(output_dir=folder, num_train_scenes=len(train), seed=seed)
             config = MSAEConfig(**{**_given(model_config(settings, train.width)), **of_model})
-            run = dataclasses.asdict(training_arguments(settings)) | changes | {"eval_strategy": "no", "eval_steps": None}
+            run = dataclasses.asdict(training_arguments(settings)) | {"eval_strategy": "no", "eval_steps": None}
+            run |= changes
             set_seed(seed)
             trainer = MSAETrainer(MSAEModel(config), MSAETrainingArguments(**run), train)
             begun = time.monotonic()

@@ -24,11 +24,14 @@ from accelerate import Accelerator
 from safetensors.torch import load_model
 from transformers.utils import logging as transformers_logging
 
+from .training_log import LOG_FILE
+
 if TYPE_CHECKING:
     from .modeling_msae import MSAEModel
 
 STATE_FILE = "trainer_state.json"
 WEIGHTS_FILE = "model.safetensors"
+_RUN_FILES = (WEIGHTS_FILE, "config.json", "metrics.json", "README.md")
 _TEMPORARY = ".tmp-"
 
 
@@ -96,11 +99,12 @@ def find_checkpoint(resume_from: str | Path, output_dir: Path) -> Path:
 
 def check_output_dir(output_dir: Path) -> None:
     """
-    Refuse a folder that holds a run already.
+    Refuse a folder that holds a run already, or files of the names that a run writes.
 
     Raises:
-        FileExistsError: a model or checkpoints are there; says what can be done.
+        FileExistsError: a model, checkpoints, or such files are there; says what can be done.
     """
+    check_not_foreign(output_dir)
     checkpoints = list_checkpoints(output_dir)
     taken = [path.name for path in (output_dir / WEIGHTS_FILE, *checkpoints) if path.exists()]
     if taken:
@@ -111,9 +115,26 @@ def check_output_dir(output_dir: Path) -> None:
         )
 
 
+def check_not_foreign(output_dir: Path) -> None:
+    """
+    Refuse a folder with files that a run would replace but that no run has written: a clone of some project, say.
+
+    Raises:
+        FileExistsError: names the files.
+    """
+    if (output_dir / LOG_FILE).exists() or list_checkpoints(output_dir):
+        return  # a run's folder: these files are its own
+    foreign = [name for name in _RUN_FILES if (output_dir / name).exists()]
+    if foreign:
+        raise FileExistsError(
+            f"{output_dir} has {', '.join(foreign)} but no {LOG_FILE}, so it is no folder of a training run, and "
+            f"training would replace {'them' if len(foreign) > 1 else 'it'}: choose another --output_dir"
+        )
+
+
 def clear_output_dir(output_dir: Path) -> None:
     """Delete what a finished or stopped run has left in `output_dir`, and nothing else."""
-    for name in (WEIGHTS_FILE, "config.json", "metrics.json", "README.md"):
+    for name in _RUN_FILES:
         (output_dir / name).unlink(missing_ok=True)
     for checkpoint in list_checkpoints(output_dir):
         shutil.rmtree(checkpoint)

@@ -235,8 +235,10 @@ class MSAEConfig(PreTrainedConfig):
 
     @classmethod
     def _is_known(cls, key: str) -> bool:
-        # Names with an underscore are transformers' private ones; nobody mistypes a field into one.
-        return key.startswith("_") or key in _TRANSFORMERS_KEYS or key in cls.attribute_map or key in cls.own_fields()
+        # Names with an underscore are transformers' private ones, unless one of ours stands behind it.
+        if key.startswith("_"):
+            return key.lstrip("_") not in cls.own_fields()
+        return key in _TRANSFORMERS_KEYS or key in cls.attribute_map or key in cls.own_fields()
 
     @classmethod
     def unknown_keys_error(cls, keys: Iterable[str]) -> ValueError:

@@ -90,12 +90,14 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
 
     Raises:
         ValueError: settings that cannot work, before anything is rendered.
+        FileExistsError: output_dir holds files that are not a quickstart's.
     """
     from accelerate.utils import set_seed
 
     from . import MSAEModel, MSAETrainer
     from .activations import load_activations
     from .backbones import Backbone
+    from .checkpointing import check_not_foreign, list_checkpoints
     from .concepts import Vocabulary, name_latents
     from .extraction import extract_activations
     from .hub import write_model_card
@@ -103,6 +105,12 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     from .scenes import CONCEPTS, load_scenes
 
     output = Path(arguments.output_dir)
+    check_not_foreign(output)
+    if checkpoints := list_checkpoints(output):
+        raise FileExistsError(
+            f"{output} holds a training run of its own ({checkpoints[-1].name}), which the quickstart would replace: "
+            f"choose another --output_dir"
+        )
     backbone = Backbone.from_pretrained("scenes")
     config = model_config(arguments, backbone.width("image_embeds"))
     run = training_arguments(arguments)
@@ -234,7 +242,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     try:
         run_quickstart(QuickstartArguments(**vars(parser.parse_args(argv))))
-    except ValueError as error:
+    except (ValueError, FileExistsError) as error:
         parser.error(str(error))
 
 

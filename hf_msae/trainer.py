@@ -17,6 +17,7 @@ from .activations import ActivationDataset, load_activations
 from .batching import BatchPlan
 from .checkpointing import (
     TrainerState,
+    check_not_foreign,
     check_output_dir,
     clear_output_dir,
     describe_differences,
@@ -111,10 +112,10 @@ class MSAETrainer:
             FloatingPointError: the loss is no longer finite; checkpoints saved before remain.
             TrainingInterrupted: SIGINT or SIGTERM, after the step was finished and a checkpoint saved.
         """
-        resume_from = resume_from_checkpoint or self.args.resume_from_checkpoint
+        resume_from = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         checkpoint = find_checkpoint(resume_from, self.output_dir) if resume_from else None
-        if checkpoint is None and not self.args.overwrite_output_dir:
-            check_output_dir(self.output_dir)
+        if checkpoint is None or checkpoint.parent.resolve() != self.output_dir.resolve():
+            (check_not_foreign if self.args.overwrite_output_dir else check_output_dir)(self.output_dir)
         self.accelerator.wait_for_everyone()  # every process has looked before the main one writes
         set_seed(self.args.seed)
         self.state = self._new_state()

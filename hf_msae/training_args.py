@@ -162,7 +162,8 @@ class MSAETrainingArguments:
             )
         if self.cknna_batch_size < 11:
             raise ValueError(
-                f"cknna_batch_size is {self.cknna_batch_size}, but CKNNA compares 10 neighbours and needs batches of at least 11 rows"
+                f"cknna_batch_size is {self.cknna_batch_size}, but CKNNA compares 10 neighbours and needs batches of "
+                f"at least 11 rows"
             )
         if not str(self.output_dir).strip():
             raise ValueError("output_dir is empty; name the folder that the model and its checkpoints go to")

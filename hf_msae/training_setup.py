@@ -99,14 +99,19 @@ def check_evaluable(data: ActivationDataset) -> None:
     Find now what would stop an evaluation when training is over.
 
     Raises:
-        ValueError: a row is NaN or infinite, or has no metrics, such as a zero vector; names the row.
+        ValueError: a row is NaN or infinite, or has no metrics, such as a zero vector; names the data and the row.
     """
     from .metrics import ReconstructionAccumulator
 
     mean = data.statistics().mean
     accumulator = ReconstructionAccumulator(mean)
+    first_row = 0
     for embeddings in data.batches(4096):
-        accumulator.update(embeddings, mean.expand_as(embeddings))
+        try:
+            accumulator.update(embeddings, mean.expand_as(embeddings), first_row)
+        except ValueError as error:
+            raise ValueError(f"{data.source}: {error}") from None
+        first_row += len(embeddings)
 
 
 def build_optimizer(model: MSAEModel, args: MSAETrainingArguments, total_steps: int) -> tuple[Adam, LambdaLR]:

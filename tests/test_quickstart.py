@@ -1,17 +1,25 @@
 """The quickstart and its command, on a small setting."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from hf_msae import MSAEConfig, MSAEModel, cli
 from hf_msae.activations import load_activations
 from hf_msae.concepts import ConceptTable
-from hf_msae.quickstart import QuickstartArguments, check_names, run_quickstart
+from hf_msae.quickstart import (
+    QuickstartArguments,
+    check_names,
+    model_config,
+    run_quickstart,
+    training_arguments,
+)
 from hf_msae.scenes import load_scenes
 
 
@@ -43,6 +51,30 @@ def test_the_command_lists_its_commands_and_refuses_others(capsys):
     with pytest.raises(SystemExit):
         cli.main(["quickstart", "--num_latents", "many"])
     assert "invalid int value: 'many'" in capsys.readouterr().err
+
+
+def test_the_yaml_recipe_trains_what_the_quickstart_trains():
+    recipe = yaml.safe_load((Path(__file__).parents[1] / "training/configs/scenes_quickstart.yaml").read_text())
+    arguments = QuickstartArguments()
+    config, run = model_config(arguments, 128), training_arguments(arguments)
+    own = set(MSAEConfig.own_fields())
+    for name, value in recipe.items():
+        if name not in ("train_data", "eval_data", "output_dir"):
+            expected = getattr(config if name in own else run, name)
+            assert (float(value) == expected) if isinstance(expected, float) else (value == expected), name
+    assert recipe["sparsity_coefficient"] and recipe["nesting_weights"] == "reverse"
+
+
+def test_a_folder_that_is_not_a_quickstarts_is_left_alone(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"README\.md but no training_log\.jsonl"):
+        run_quickstart(QuickstartArguments(output_dir=str(tmp_path)))
+    other = tmp_path / "run"
+    (other / "checkpoint-5").mkdir(parents=True)
+    (other / "checkpoint-5" / "trainer_state.json").write_text("{}")
+    with pytest.raises(FileExistsError, match=r"training run of its own \(checkpoint-5\)"):
+        run_quickstart(QuickstartArguments(output_dir=str(other)))
+    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 @pytest.mark.slow

@@ -33,7 +33,9 @@ class EvaluationArguments:
 
     model: str = field(metadata={"help": "Folder or Hub id of the MSAE."})
     eval_data: str = field(metadata={"help": "Embeddings: folder, Hub id, parquet or .npy, as for train_msae.py."})
-    output_file: str = field(metadata={"help": "JSON file for the metrics."})
+    output_file: str | None = field(
+        default=None, metadata={"help": "JSON file for the metrics. Unset: they are only printed."}
+    )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a model on the Hub."})
     eval_split: str | None = field(default=None, metadata={"help": "Split of eval_data, where it has several."})
     embedding_column: str | None = field(
@@ -58,9 +60,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = MSAEArgumentParser([EvaluationArguments], description=__doc__, example=EXAMPLE)
     (args,) = parser.parse(argv)
 
-    output_file = Path(args.output_file)
     with parser.reporting_errors():
-        output_file.parent.mkdir(parents=True, exist_ok=True)
+        if args.output_file is not None:
+            Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)
         accelerator = build_accelerator(args.use_cpu)
         with accelerator.main_process_first():  # the others find what it has downloaded and converted
             model = MSAEModel.from_pretrained(args.model, revision=args.revision, dtype=torch.float32)
@@ -75,8 +77,10 @@ def main(argv: list[str] | None = None) -> None:
             accelerator=accelerator,
         )
     if accelerator.is_main_process:
-        result.save(output_file)
-        print(f"{result}\n\n{len(data)} embeddings of {data.source}; the figures are in {output_file}")
+        print(f"{result}\n\n{len(data)} embeddings of {data.source}")
+        if args.output_file is not None:
+            result.save(args.output_file)
+            print(f"The figures are in {args.output_file}")
     accelerator.end_training()
 
 

@@ -66,19 +66,19 @@ def main(argv: list[str] | None = None) -> None:
             accelerator.print(f"\n{interruption}", file=sys.stderr)
             sys.exit(interruption.exit_code)
         output_dir = trainer.save_model()
+        evaluation = trainer.evaluate(train_data if eval_data is None else eval_data)
+        if accelerator.is_main_process:
+            from hf_msae.hub import write_model_card
 
-    evaluation = trainer.evaluate(train_data if eval_data is None else eval_data)
+            evaluation.save(output_dir / "metrics.json")
+            summary = {key: value for key, value in result.to_dict().items() if key != "log_history"}
+            write_model_card(
+                Path(output_dir),
+                training_arguments={**training_args.to_dict(), **summary},
+                training_data=describe(train_data, data_args.train_split),
+                evaluation_data=None if eval_data is None else describe(eval_data, data_args.eval_split),
+            )
     if accelerator.is_main_process:
-        from hf_msae.hub import write_model_card
-
-        evaluation.save(output_dir / "metrics.json")
-        summary = {key: value for key, value in result.to_dict().items() if key != "log_history"}
-        write_model_card(
-            Path(output_dir),
-            training_arguments={**training_args.to_dict(), **summary},
-            training_data=describe(train_data, data_args.train_split),
-            evaluation_data=None if eval_data is None else describe(eval_data, data_args.eval_split),
-        )
         held_out = (
             "held out" if eval_data is not None else "those of the training: give --eval_data for honest figures"
         )

@@ -2,10 +2,8 @@
 
 Pairs of picture and caption are trained on with SigLIP's pairwise sigmoid loss. The truth about the scenes is known,
 and two more terms use it, without which attributes that captions seldom need, such as shape, are learned far later:
-every batch also gets a short prompt for each concept ("a striped shape"), whose label is right for every picture, and a
-linear head reads the concepts off the image embeddings. The head is not kept.
-
-    python training/train_scenes_backbone.py --output_dir outputs/scenes-siglip
+every batch also gets a short prompt for each concept ("a striped shape"), whose label is right for every picture, and
+a linear head reads the concepts off the image embeddings. The head is not kept.
 
 Pictures are rendered once into OUTPUT_DIR/pictures.npy; captions are written anew each time a picture is seen. A
 checkpoint is kept every --eval_steps steps: the same command continues where it stopped. The result is a

@@ -102,7 +102,7 @@ def render_model_card(
     metrics_file = folder / "metrics.json"
     metrics = json.loads(metrics_file.read_text()) if metrics_file.exists() else None
     model_name = model_name or folder.resolve().name
-    evaluation_source = _source(evaluation_data)
+    evaluation_source = str(evaluation_data.get("source", "not recorded")) if evaluation_data else None
     arguments = {k: v for k, v in (training_arguments or {}).items() if k not in _BOOKKEEPING and v is not None}
     usage = (
         "import hf_msae\nfrom transformers import AutoModel\n\n"

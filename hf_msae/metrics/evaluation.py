@@ -72,7 +72,10 @@ def evaluate_msae(
     try:
         for first_row, x in _batches(acts, batch_size, cknna_batch_size, progress, accelerator):
             x = x.to(model.device)
-            baseline.update(x, statistics.mean.expand(len(x), -1), first_row)
+            try:  # what this refuses, no level can be measured on
+                baseline.update(x, statistics.mean.expand(len(x), -1), first_row)
+            except ValueError as error:
+                raise ValueError(f"{acts.source}: {error}") from None
             pieces = _cknna_pieces(x, len(acts), cknna_batch_size)
             for level_ks, latents in _level_codes(model, x, ks):
                 part = ReconstructionAccumulator(statistics.mean)

@@ -38,7 +38,7 @@ ZERO_SHOT_TEMPLATES: dict[str, tuple[str, ...]] = {
 
 
 def build_tokenizer(captions: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A byte-pair tokenizer of the captions' words: lower case, no punctuation, padded to MAX_LENGTH on the right."""
+    """A byte-pair tokenizer of the captions' words: lower case, spaces for punctuation, padded on the right."""
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"[^\w\s]+"), " ")]

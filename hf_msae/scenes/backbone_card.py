@@ -39,10 +39,16 @@ print(model(**inputs).logits_per_image)
 
 From nothing, by `python training/train_scenes_backbone.py`, on a CPU ({{ training.threads }} threads,
 torch {{ training.torch }}): {{ "{:,}".format(training.num_scenes) }} rendered training scenes,
-{{ "{:,}".format(training.max_steps) }} steps of {{ training.batch_size }} picture-caption pairs, AdamW at
-{{ training.learning_rate }} with cosine decay, SigLIP's pairwise sigmoid loss. It took {{ training.minutes }} minutes,
-rendering aside. Captions are written anew each time a picture is seen; they leave details out and use synonyms. The
-weights are stored in half precision, and the figures below are those of the stored weights.
+{{ "{:,}".format(training.max_steps) }} steps of {{ training.batch_size }} picture-caption pairs, Muon at
+{{ training.matrix_learning_rate }} for the weight matrices and AdamW at {{ training.learning_rate }} for the rest,
+with cosine decay. It took {{ training.minutes }} minutes, rendering aside{{ training.note | default("") }}.
+
+The loss is SigLIP's pairwise sigmoid loss between pictures and captions, which are written anew each time a picture is
+seen, leave details out and use synonyms. Two more terms use that the truth about the scenes is known: in every batch a
+short prompt for each concept is matched with every picture of which it is true, and a linear head, not kept, reads the
+concepts off the image embeddings. So this is an easier teacher than the web: do not take its embeddings for those of
+a SigLIP trained on captions alone. The weights are stored in half precision, and the figures below are those of the
+stored weights.
 
 ## How well it sees
 

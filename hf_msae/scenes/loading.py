@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
+from numbers import Integral
 
 from datasets import Dataset, Features, Image, Value
 
@@ -59,10 +60,11 @@ def load_scenes(
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
         raise ValueError(f"n is the number of scenes, at least 1; got {n!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise ValueError(f"seed is an integer of at least 0; got {seed!r}")
+    n, seed = int(n), int(seed)
     rules = [[cause, effect, value] for (cause, effect), value in check_correlations(correlations).items()]
     features = Features(
         {"image": Image(), "caption": Value("string"), **{concept: Value("bool") for concept in CONCEPTS}}

@@ -128,7 +128,7 @@ def check_correlations(correlations: Mapping[tuple[str, str], float] | None) -> 
                 f"correlation {pair!r}: {effect!r} is a {GROUP_OF[effect]}, which cannot be a consequence; "
                 f"swap the pair or take a concept of another group"
             )
-        if not 0.0 <= float(probability) <= 1.0:
+        if isinstance(probability, str) or not 0.0 <= float(probability) <= 1.0:
             raise ValueError(f"correlation {pair!r} has probability {probability!r}; it must be between 0 and 1")
         checked[cause, effect] = float(probability)
     return checked
@@ -140,9 +140,10 @@ def sample_scene(
     """Draw scene `index` of a split.
 
     Without correlations every group is independent of every other (objects of one scene have distinct positions).
-    `correlations={("star", "yellow"): 0.9}` makes P(yellow | star) = 0.9 where it can be said of one object, and
-    P(beach | a star is present) = p for a property of the scene; everything else keeps its base rate. Rules are
-    applied in order, and a later rule about the same group has the last word.
+    `correlations={("star", "yellow"): 0.9}` makes P(yellow | star) = 0.9. Where both concepts belong to objects, this
+    is the rate among objects that are stars; where one belongs to the scene, it is the rate among pictures, as the
+    columns of `load_scenes` tell it. Everything else keeps its base rate. Rules are applied in order, and a later rule
+    about the same group has the last word.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
@@ -169,27 +170,34 @@ def sample_scene(
 
 
 def _apply_correlation(scene: dict, objects: list[dict], cause: str, effect: str, probability: float, random) -> None:
+    """Make P(effect | cause) = probability in a drawn scene where the cause holds; change nothing elsewhere."""
     cause_group, effect_group = GROUP_OF[cause], GROUP_OF[effect]
-
-    def holds(properties: dict) -> bool:
-        return properties[cause_group] is True if cause in EXTRAS else properties.get(cause_group) == cause
-
-    if effect_group in OBJECT_GROUPS:
-        if cause_group in OBJECT_GROUPS:
-            targets = [thing for thing in objects if holds(thing)]
-        else:
-            present = COUNTS[len(objects) - 1] == cause if cause_group == "count" else holds(scene)
-            targets = objects if present else []
-    elif cause_group in OBJECT_GROUPS:
-        targets = [scene] if any(holds(thing) for thing in objects) else []
+    if cause_group in OBJECT_GROUPS:
+        causes = [thing for thing in objects if thing[cause_group] == cause]
+        if effect_group in OBJECT_GROUPS:
+            for thing in causes:
+                _set_effect([thing], effect, bool(random.random() < probability), random)
+            return
+    elif cause_group == "count":
+        causes = [cause] if COUNTS[len(objects) - 1] == cause else []
     else:
-        present = COUNTS[len(objects) - 1] == cause if cause_group == "count" else holds(scene)
-        targets = [scene] if present else []
-    for target in targets:
-        wanted = bool(random.random() < probability)
-        if effect in EXTRAS:
-            target[effect] = wanted
-        elif wanted:
-            target[effect_group] = effect
-        elif target[effect_group] == effect:
-            target[effect_group] = _any([other for other in GROUPS[effect_group] if other != effect], random)
+        causes = [cause] if scene[cause_group] is True or scene[cause_group] == cause else []
+    if not causes:
+        return
+    wanted = bool(random.random() < probability)
+    if effect in EXTRAS:
+        scene[effect] = wanted
+    else:
+        _set_effect(objects if effect_group in OBJECT_GROUPS else [scene], effect, wanted, random)
+
+
+def _set_effect(owners: list[dict], effect: str, wanted: bool, random: np.random.Generator) -> None:
+    """Let one of `owners` have the effect, or none of them."""
+    group = GROUP_OF[effect]
+    having = [owner for owner in owners if owner[group] == effect]
+    if wanted and not having:
+        owners[random.integers(len(owners))][group] = effect
+    elif not wanted:
+        others = [other for other in GROUPS[group] if other != effect]
+        for owner in having:
+            owner[group] = _any(others, random)

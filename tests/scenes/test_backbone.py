@@ -65,7 +65,7 @@ def test_the_processor_does_what_training_did(processor):
     pixels = processor(images=list(scenes["image"]), return_tensors="pt")["pixel_values"]
     arrays = np.stack([render_array(sample_scene("test", 0, i)) for i in range(3)])
     assert torch.allclose(pixels, pixels_from_arrays(arrays), atol=1e-5)
-    ids = processor.tokenizer("A red STAR, on the left!", padding="max_length", max_length=MAX_LENGTH)["input_ids"]
+    ids = processor.tokenizer("A red STAR on the LEFT", padding="max_length", max_length=MAX_LENGTH)["input_ids"]
     assert (
         ids == processor.tokenizer("a red star on the left", padding="max_length", max_length=MAX_LENGTH)["input_ids"]
     )

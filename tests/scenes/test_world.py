@@ -39,7 +39,8 @@ def test_groups_are_independent_without_correlations():
 
 
 @pytest.mark.parametrize(
-    ("cause", "effect"), [("beach", "frame"), ("star", "watermark"), ("vintage", "paper"), ("three", "night")]
+    ("cause", "effect"),
+    [("beach", "frame"), ("star", "watermark"), ("vintage", "paper"), ("three", "night"), ("beach", "star")],
 )
 def test_a_correlation_about_the_scene_has_the_rate_that_was_set(cause, effect):
     scenes = [sample_scene("train", 0, i, {(cause, effect): 0.9}) for i in range(1200)]
@@ -70,6 +71,7 @@ def test_a_correlation_of_zero_excludes_and_a_later_rule_wins():
     [
         ({("read", "beach"): 0.5}, "unknown concept 'read'.*did you mean 'red'"),
         ({("red", "beach"): 1.5}, "between 0 and 1"),
+        ({("red", "beach"): "x"}, "has probability 'x'; it must be between 0 and 1"),
         ({("red", "blue"): 0.5}, "of one group, 'colour'"),
         ({("red", "left"): 0.5}, "is a position, which cannot be a consequence"),
         ({("red", "two"): 0.5}, "is a count"),

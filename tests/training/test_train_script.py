@@ -39,7 +39,7 @@ def launch(command, *argv, **environment):
     """Run a script in processes of its own; one thread each, so that two fit on a small machine."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, *command, *map(str, argv)]
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=480)
 
 
 @pytest.fixture(scope="module")
@@ -288,13 +288,13 @@ def test_an_interrupted_script_saves_its_state_and_says_how_to_go_on(tmp_path, d
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     running = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         log = folder / "training_log.jsonl"
         while not (log.exists() and len(log.read_text().splitlines()) >= 3):
             assert running.poll() is None and time.monotonic() < deadline, "training did not start"
             time.sleep(0.2)
         running.send_signal(signum)
-        _, errors = running.communicate(timeout=60)
+        _, errors = running.communicate(timeout=120)
     finally:
         running.kill()
     (checkpoint,) = folder.glob("checkpoint-*")

@@ -1,7 +1,9 @@
 """docs/training.md: its example runs, and the flags, files and keys it names exist."""
 
+import dataclasses
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 LAUNCHER_FLAGS = {"--multi_gpu", "--num_processes", "--nproc_per_node", "--standalone", "--cpu", "--num_machines"}
 LAUNCHER_FLAGS |= {"--dynamo_backend", "--help"}
-EVALUATION_FLAGS = {"--model", "--ks", "--output_file"}
+EVALUATION = runpy.run_path(str(ROOT / "training" / "evaluate_msae.py"))
+EVALUATION_FLAGS = {f"--{field.name}" for field in dataclasses.fields(EVALUATION["EvaluationArguments"])}
 
 
 def test_the_python_example_runs_and_finds_what_is_there(tmp_path, monkeypatch, capsys):
