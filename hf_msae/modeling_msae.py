@@ -66,8 +66,9 @@ class MSAEModel(PreTrainedModel):
 
     Args:
         config ([`MSAEConfig`]):
-            Sizes, levels and loss. A new model has random unit rows in its dictionary, the transpose as its encoder,
-            zero biases, and does not normalise until [`~MSAEModel.set_input_statistics`] says how.
+            Sizes, levels and loss. A new model has random unit rows in its dictionary, the transpose as its encoder
+            (scaled by 2 d_in / num_latents where that is below 1), zero biases, and does not normalise until
+            [`~MSAEModel.set_input_statistics`] says how.
     """
 
     config_class = MSAEConfig
@@ -108,7 +109,8 @@ class MSAEModel(PreTrainedModel):
         else:
             init.normal_(self.decoder)
             init.copy_(self.decoder, F.normalize(self.decoder, dim=1))
-            init.copy_(self.encoder, self.decoder.T)
+            # The full code of n random directions decodes to about n / 2d times the embedding: start where it is once.
+            init.copy_(self.encoder, self.decoder.T * min(1.0, 2 * self.config.d_in / self.config.num_latents))
 
     def _apply(self, fn, recurse=True):
         # `model.half()` and `.bfloat16()` would round the statistics; undo that but keep the move to a device.

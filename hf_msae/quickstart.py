@@ -62,7 +62,7 @@ def model_config(arguments: QuickstartArguments, width: int) -> MSAEConfig:
 
     # Small k weighs most, and a little L1: both make the full code sparser at no cost in fidelity here.
     return MSAEConfig(
-        d_in=width, num_latents=arguments.num_latents, nesting_weights="reverse", sparsity_coefficient=3e-3
+        d_in=width, num_latents=arguments.num_latents, nesting_weights="reverse", sparsity_coefficient=5e-3
     )
 
 

@@ -39,6 +39,7 @@ def known_flags():
     return flags
 
 
+@pytest.mark.slow
 def test_commands_name_flags_that_exist(known_flags):
     found = 0
     for page in COMMANDS:
