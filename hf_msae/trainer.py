@@ -264,7 +264,8 @@ class MSAETrainer:
                 break
 
     def _optimizer_step(self) -> None:
-        # A latent's bias has a gradient exactly when the latent fired somewhere in the global batch.
+        # A latent that fired nowhere in the global batch leaves its bias a gradient of exactly 0, and one that fired
+        # practically never does: counting costs nothing.
         self._steps_since_fired.add_(1).masked_fill_(self.model.latent_bias.grad != 0, 0)
         self.model.remove_parallel_decoder_gradient_()
         self._grad_norm = self.accelerator.clip_grad_norm_(

@@ -65,7 +65,11 @@ def main(argv: list[str] | None = None) -> None:
             Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)
         accelerator = build_accelerator(args.use_cpu)
         with accelerator.main_process_first():  # the others find what it has downloaded and converted
-            model = MSAEModel.from_pretrained(args.model, revision=args.revision, dtype=torch.float32)
+            try:
+                model = MSAEModel.from_pretrained(args.model, revision=args.revision, dtype=torch.float32)
+            except OSError as error:
+                where = "" if Path(args.model).exists() else "there is no such folder, and as a Hub id: "
+                raise OSError(f"no MSAE could be loaded from {args.model!r}: {where}{error}") from error
             data = load_activations(args.eval_data, args.embedding_column, model.config.hook_point, args.eval_split)
         result = evaluate_msae(
             model.to(accelerator.device),
