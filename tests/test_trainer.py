@@ -92,7 +92,7 @@ def finished(tmp_path_factory, data):
 def test_training_reaches_a_small_fvu_on_held_out_embeddings(finished):
     trainer, result, _ = finished
     losses = [record["loss"] for record in result.log_history if "loss" in record]
-    assert losses[-1] < 0.2 * losses[0]
+    assert losses[-1] < 0.3 * losses[0]
     evaluation = trainer.evaluate()
     assert evaluation.fvu < 0.1
     assert evaluation.num_samples == 200
