@@ -1,4 +1,4 @@
-"""Train the small SigLIP of the embedded scenes from nothing, on a CPU: 25 to 40 minutes on two cores.
+"""Train the small SigLIP of the embedded scenes from nothing, on a CPU (41 minutes on two busy cores).
 
 Pairs of picture and caption are trained on with SigLIP's pairwise sigmoid loss. The truth about the scenes is known,
 and two more terms use it, without which attributes that captions seldom need, such as shape, are learned far later:
