@@ -38,17 +38,19 @@ print(model(**inputs).logits_per_image)
 ## How it was trained
 
 From nothing, by `python training/train_scenes_backbone.py`, on a CPU ({{ training.threads }} threads,
-torch {{ training.torch }}): {{ "{:,}".format(training.num_scenes) }} rendered training scenes,
-{{ "{:,}".format(training.max_steps) }} steps of {{ training.batch_size }} picture-caption pairs, Muon at
-{{ training.matrix_learning_rate }} for the weight matrices and AdamW at {{ training.learning_rate }} for the rest,
-with cosine decay. It took {{ training.minutes }} minutes, rendering aside{{ training.note | default("") }}.
+torch {{ training.torch }}), on {{ "{:,}".format(training.num_scenes) }} rendered training scenes. Muon at
+{{ training.matrix_learning_rate }} for the weight matrices, AdamW at {{ training.learning_rate }} for the rest.
 
-The loss is SigLIP's pairwise sigmoid loss between pictures and captions, which are written anew each time a picture is
-seen, leave details out and use synonyms. Two more terms use that the truth about the scenes is known: in every batch a
-short prompt for each concept is matched with every picture of which it is true, and a linear head, not kept, reads the
-concepts off the image embeddings. So this is an easier teacher than the web: do not take its embeddings for those of
-a SigLIP trained on captions alone. The weights are stored in half precision, and the figures below are those of the
-stored weights.
+1. The image tower alone, {{ "{:,}".format(training.vision_steps) }} steps of {{ training.vision_batch_size }} pictures
+   at a constant rate: a linear head, which is not kept, reads the concepts of the scene off the image embeddings.
+2. Both towers, {{ "{:,}".format(training.max_steps - training.vision_steps) }} steps of {{ training.batch_size }}
+   picture-caption pairs with cosine decay. To the head's loss come SigLIP's pairwise sigmoid loss between pictures
+   and captions, which are written anew each time a picture is seen, leave details out and use synonyms; and the same
+   between all pictures of a batch and a short prompt for each concept, which is true of some of them.
+
+It took {{ training.minutes }} minutes, rendering aside. That the truth about the scenes is used makes this an easier
+teacher than the web: do not take its embeddings for those of a SigLIP trained on captions alone. The weights are
+stored in half precision, and the figures below are those of the stored weights.
 
 ## How well it sees
 
