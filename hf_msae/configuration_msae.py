@@ -99,7 +99,8 @@ class MSAEConfig(PreTrainedConfig):
         sparsity_coefficient (`float`, *optional*, defaults to 0.0):
             Weight in the loss of the L1 term, mean_i ||a_i||_1 / ||u_i||_2 of code a and normalised embedding u.
         reconstruction_loss (`str`, *optional*, defaults to `"mse"`):
-            "mse" (mean squared error over all entries) or "nmse" (mean of ||r_i||^2 / ||u_i||^2 over embeddings).
+            "mse" (mean squared error over all entries), "nmse" (mean of ||r_i||^2 / ||u_i||^2 over embeddings) or
+            "cosine" (mean of 1 - the cosine of u_i and its reconstruction).
         tied (`bool`, *optional*, defaults to `False`):
             The decoder is the transposed encoder and no parameter of its own.
         soft_cap (`float`, *optional*):
@@ -130,7 +131,7 @@ class MSAEConfig(PreTrainedConfig):
     nesting_weights: str | list[float] = "uniform"
     k: int | None = None
     sparsity_coefficient: float = 0.0
-    reconstruction_loss: Literal["mse", "nmse"] = "mse"
+    reconstruction_loss: Literal["mse", "nmse", "cosine"] = "mse"
     tied: bool = False
     soft_cap: float | None = None
     base_model_name_or_path: str | None = None

@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput
 
 from ._registration import register_auto_classes
 from .configuration_msae import MSAEConfig
+from .fused_nested_loss import NestedLoss, can_fuse, fused_nested_loss
 from .nested_topk import l1_penalty, nested_codes, nested_loss, top_activations
 
 _CHUNK_ELEMENTS = 2**24
@@ -213,6 +214,7 @@ class MSAEModel(PreTrainedModel):
         return_loss: bool = False,
         output_nested: bool = False,
         return_dict: bool | None = None,
+        loss_only: bool = False,
     ) -> MSAEOutput | tuple:
         """
         Encodes and decodes raw embeddings, and measures the reconstruction at every level.
@@ -229,6 +231,8 @@ class MSAEModel(PreTrainedModel):
                 Whether to return the reconstruction of every level.
             return_dict (`bool`, *optional*):
                 `False` for a plain tuple without the missing entries. Default: config.return_dict.
+            loss_only (`bool`, *optional*, defaults to `False`):
+                With return_loss, leave out `reconstruction` and `latents`: what training needs, and no more.
 
         Returns:
             [`MSAEOutput`] or `tuple`.
@@ -243,8 +247,18 @@ class MSAEModel(PreTrainedModel):
             raise ValueError(f"no loss can be computed over no embeddings (shape {tuple(embeddings.shape)})")
 
         normalised = self._normalise(embeddings)
+        return_dict = config.return_dict if return_dict is None else return_dict
+        loss_only = loss_only and return_loss and not output_nested
+        # The fused computation gives the full code besides the loss; other codes are the eager one's.
+        fusable = return_loss and not output_nested and (loss_only or k == config.num_latents)
+        if fusable and can_fuse(normalised, *self.parameters()):
+            output = self._fused_forward(normalised, dtype, loss_only)
+            return output if return_dict else output.to_tuple()
+
         activations = self._activations(normalised)
         needs_levels = return_loss or output_nested
+        if loss_only:
+            k = config.nesting_ks[-1]  # one of the levels: no other code is needed
         ks = list(dict.fromkeys([k, *config.nesting_ks] if needs_levels else [k]))
         codes = dict(zip(ks, nested_codes(activations, ks, config.soft_cap), strict=True))
         # Levels that drop nothing share one code: decode it once. (`codes` keeps the ids from being used again.)
@@ -263,13 +277,35 @@ class MSAEModel(PreTrainedModel):
 
         output = MSAEOutput(
             loss=loss if return_loss else None,
-            reconstruction=self._denormalise(reconstructions[k]).to(dtype),
-            latents=codes[k].to(dtype),
+            reconstruction=None if loss_only else self._denormalise(reconstructions[k]).to(dtype),
+            latents=None if loss_only else codes[k].to(dtype),
             nested_reconstructions=nested_reconstructions,
             nested_losses=nested_losses,
         )
-        return_dict = config.return_dict if return_dict is None else return_dict
         return output if return_dict else output.to_tuple()
+
+    def _fused_forward(self, normalised: torch.Tensor, dtype: torch.dtype, loss_only: bool) -> MSAEOutput:
+        """Loss, full code and reconstruction, with gradients computed on the way."""
+        config = self.config
+        terms = NestedLoss(
+            ks=tuple(config.nesting_ks),
+            weights=tuple(config.level_weights),
+            kind=config.reconstruction_loss,
+            soft_cap=config.soft_cap,
+            sparsity_coefficient=config.sparsity_coefficient,
+        )
+        parameters = (self.pre_bias, self.encoder, self.latent_bias, self.decoder)
+        rows = normalised.reshape(-1, config.d_in)
+        loss, level_losses, code, decoded = fused_nested_loss(terms, rows, *parameters)
+        if loss_only:
+            return MSAEOutput(loss=loss, nested_losses=level_losses)
+        leading = normalised.shape[:-1]
+        return MSAEOutput(
+            loss=loss,
+            reconstruction=self._denormalise(decoded).to(dtype).reshape(*leading, -1),
+            latents=code.to(dtype).reshape(*leading, -1),
+            nested_losses=level_losses,
+        )
 
     def _normalise(self, embeddings: torch.Tensor) -> torch.Tensor:
         """u = (x - input_mean) * input_scale, in float32 or float64."""

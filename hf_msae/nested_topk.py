@@ -129,7 +129,8 @@ def reconstruction_loss(residual: torch.Tensor, target: torch.Tensor, kind: str)
             The normalised embeddings u.
         kind (`str`):
             "mse": the mean of r^2 over all entries. "nmse": the mean over embeddings of
-            ||r_i||^2 / max(||u_i||^2, 1e-8).
+            ||r_i||^2 / max(||u_i||^2, 1e-8). "cosine": the mean over embeddings of 1 - the cosine of the
+            reconstruction u_i - r_i and u_i, both norms at least 1e-4.
 
     Returns:
         `torch.Tensor`: a scalar, accumulated in float32 or better.
@@ -139,7 +140,11 @@ def reconstruction_loss(residual: torch.Tensor, target: torch.Tensor, kind: str)
         return residual.square().mean()
     if kind == "nmse":
         return (residual.square().sum(-1) / target.square().sum(-1).clamp_min(NMSE_EPSILON)).mean()
-    raise ValueError(f'reconstruction_loss={kind!r} is neither "mse" nor "nmse"')
+    if kind == "cosine":
+        reconstruction = target - residual
+        squares = [each.square().sum(-1).clamp_min(NMSE_EPSILON) for each in (reconstruction, target)]
+        return (1 - (reconstruction * target).sum(-1) / (squares[0] * squares[1]).sqrt()).mean()
+    raise ValueError(f'reconstruction_loss={kind!r} is none of "mse", "nmse" and "cosine"')
 
 
 def l1_penalty(code: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

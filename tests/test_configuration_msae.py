@@ -129,7 +129,7 @@ def test_values_that_cannot_be(settings, message):
         {"soft_cap": "30"},
         {"tied": 1},
         {"activation": "gelu"},
-        {"reconstruction_loss": "cosine"},
+        {"reconstruction_loss": "huber"},
         {"hook_point": None},
     ],
 )

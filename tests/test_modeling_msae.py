@@ -249,10 +249,10 @@ def test_no_level_is_decoded_twice(model, monkeypatch):
     monkeypatch.setattr(model, "_reconstruct", lambda code, wide: decoded.append(code) or reconstruct(code, wide))
     most_active = int((model.encode(x) > 0).sum(-1).max())
     assert 20 < most_active < 40
-    model(x, return_loss=True)
+    model(x, output_nested=True)
     assert len(decoded) == 4
     decoded.clear()
-    model(x - 100 * model.encoder.detach().sum(1), return_loss=True)  # hardly anything is active
+    model(x - 100 * model.encoder.detach().sum(1), output_nested=True)  # hardly anything is active
     assert len(decoded) < 4
 
 

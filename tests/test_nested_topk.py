@@ -142,7 +142,7 @@ def fast_loss(pre_activations, target, decoder, pre_bias, ks, weights, kind, sof
 
 
 @pytest.mark.parametrize("soft_cap", [None, 1.3])
-@pytest.mark.parametrize("kind", ["mse", "nmse"])
+@pytest.mark.parametrize("kind", ["mse", "nmse", "cosine"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_loss_and_gradients_equal_the_reference(dtype, kind, soft_cap, relative_error):
     tensors = problem(dtype)
@@ -166,7 +166,7 @@ def test_loss_and_gradients_equal_the_reference(dtype, kind, soft_cap, relative_
 
 
 @pytest.mark.parametrize("soft_cap", [None, 1.3])
-@pytest.mark.parametrize("kind", ["mse", "nmse"])
+@pytest.mark.parametrize("kind", ["mse", "nmse", "cosine"])
 def test_gradcheck(kind, soft_cap):
     tensors = problem(torch.float64, rows=4)
     active = tensors["pre_activations"].abs().flatten().sort().values
@@ -187,8 +187,10 @@ def test_loss_formulas():
     assert reconstruction_loss(residual, target, "nmse").item() == pytest.approx((5 / 25 + 1e-6 / 1e-8) / 2)
     code = torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
     assert l1_penalty(code, target).item() == pytest.approx(3 / 5 / 2)
-    with pytest.raises(ValueError, match="cosine"):
-        reconstruction_loss(residual, target, "cosine")
+    # The reconstructions are (2, 2) and (0, -0.001); a target of 0 has no direction.
+    assert reconstruction_loss(residual, target, "cosine").item() == pytest.approx(((1 - 14 / 8**0.5 / 5) + 1) / 2)
+    with pytest.raises(ValueError, match="huber"):
+        reconstruction_loss(residual, target, "huber")
 
 
 def test_weights_are_divided_by_their_sum():

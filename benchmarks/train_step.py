@@ -1,0 +1,183 @@
+"""What a training step costs beside a plain ReLU autoencoder's: forward, backward and Adam, side by side in one run.
+
+    python benchmarks/train_step.py                       # two shapes, fresh and trained, float32
+    python benchmarks/train_step.py --autocast            # the same in bfloat16
+
+Four ways to train one dictionary on one batch take turns:
+
+- plain: relu, decode, mean squared error; autograd does the rest.
+- fused: MSAEModel as `MSAETrainer` uses it on a CPU (`hf_msae/fused_nested_loss.py`).
+- eager: MSAEModel with the fused computation switched off.
+- naive: one `topk` and one dense decode for each level, as the authors' published code does.
+
+"fresh" has about half of the entries positive, as a new model; "trained" a fifth. All four take gradients of the same
+parameters and step the same optimiser; what a trainer does besides (normalising decoder rows) is left out of all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.fused_nested_loss import nested_loss_implementation
+
+SHAPES = ((1024, 512, 4096), (4096, 768, 6144))
+POSITIVE = {"fresh": 0.5, "trained": 0.2}
+WAYS = ("plain", "fused", "eager", "naive")
+
+
+def build(shape: tuple[int, int, int], positive: float, device: str) -> tuple[MSAEModel, torch.Tensor]:
+    """A model and a batch for which this share of the entries of the code is positive."""
+    batch, d, n = shape
+    torch.manual_seed(0)
+    model = MSAEModel(MSAEConfig(d_in=d, num_latents=n)).to(device)
+    x = torch.randn(batch, d, device=device)
+    with torch.no_grad():
+        model.encoder.copy_(F.normalize(torch.randn(d, n, device=device), dim=0))  # so activations have spread 1
+        model.latent_bias.fill_(-torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(1 - positive)).item())
+    return model, x
+
+
+def steps(model: MSAEModel, x: torch.Tensor, autocast: bool) -> dict[str, Callable[[], None]]:
+    """One function a way: a whole training step."""
+    config, weights = model.config, model.config.level_weights
+
+    def plain() -> torch.Tensor:
+        code = F.relu(torch.addmm(model.latent_bias, x - model.pre_bias, model.encoder))
+        return F.mse_loss((code @ model.decoder + model.pre_bias).float(), x)
+
+    def naive() -> torch.Tensor:
+        code = F.relu(torch.addmm(model.latent_bias, x - model.pre_bias, model.encoder))
+        total = 0.0
+        for k, weight in zip(config.nesting_ks, weights, strict=True):
+            top = code.topk(k, dim=-1)
+            level = torch.zeros_like(code).scatter_(-1, top.indices, top.values)
+            total = total + weight * F.mse_loss((level @ model.decoder + model.pre_bias).float(), x)
+        return total / sum(weights)
+
+    def fused() -> torch.Tensor:
+        return model(x, return_loss=True, loss_only=True).loss
+
+    def eager() -> torch.Tensor:
+        with nested_loss_implementation("eager"):
+            return model(x, return_loss=True, loss_only=True).loss
+
+    def step(loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
+        # A learning rate of 0 keeps the share of positive entries where it is, at the cost of any other.
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.0, foreach=True)
+
+        def run() -> None:
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
+                value = loss()
+            value.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return run
+
+    return {name: step(function) for name, function in zip(WAYS, (plain, fused, eager, naive), strict=True)}
+
+
+def products(model: MSAEModel, x: torch.Tensor, autocast: bool) -> Callable[[], None]:
+    """The five matrix products of a plain step, into memory that is there already."""
+    dtype = torch.bfloat16 if autocast else torch.float32
+    rows, encoder, decoder = (t.detach().to(dtype) for t in (x, model.encoder, model.decoder))
+    code, out = rows @ encoder, torch.empty_like(rows)
+    grad_encoder, grad_decoder = torch.empty_like(encoder), torch.empty_like(decoder)
+
+    def run() -> None:
+        torch.mm(rows, encoder, out=code)
+        torch.mm(code, decoder, out=out)
+        torch.mm(rows, decoder.T, out=code)
+        torch.mm(code.T, rows, out=grad_decoder)
+        torch.mm(rows.T, code, out=grad_encoder)
+
+    return run
+
+
+def timed(functions: dict[str, Callable[[], None]], rounds: int, device: str) -> dict[str, list[float]]:
+    """Seconds of each, taking turns, so that a busy spell of the machine slows all of them."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    times = {name: [] for name in functions}
+    for turn in range(rounds + 2):  # two to warm up
+        for name, function in functions.items():
+            wait()
+            start = time.perf_counter()
+            function()
+            wait()
+            if turn > 1:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def peak_memory(way: str, arguments: argparse.Namespace, shape: tuple[int, int, int], kind: str) -> float:
+    """MB that a step of this way adds to what the process held before, in a process of its own."""
+    command = [sys.executable, __file__, "--memory_of", way, "--shape", *map(str, shape), "--kind", kind]
+    command += ["--autocast"] * arguments.autocast + ["--device", arguments.device]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def print_peak_memory(arguments: argparse.Namespace) -> None:
+    model, x = build(tuple(arguments.shape), POSITIVE[arguments.kind], arguments.device)
+    run = steps(model, x, arguments.autocast)[arguments.memory_of]
+    if arguments.device == "cuda":
+        run()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        print((torch.cuda.max_memory_allocated() - before) / 1e6)
+        return
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        run()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--shape", type=int, nargs=3, metavar=("B", "d", "n"), help="one shape instead of the two")
+    parser.add_argument("--autocast", action="store_true", help="bfloat16 products")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--no_memory", action="store_true", help="leave peak memory out")
+    parser.add_argument("--memory_of", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--kind", choices=POSITIVE, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        return print_peak_memory(arguments)
+
+    device = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    print(f"torch {torch.__version__}, Python {platform.python_version()}, {device}, median of {arguments.rounds}")
+    print(f"{'bfloat16 autocast' if arguments.autocast else 'float32'}; of plain: median ratio (lowest to highest)\n")
+    print("| B, d, n | model | way | ms | of plain | of 5 products | faster than naive | peak MB |")
+    print("|---|---|---|---:|---|---:|---:|---:|")
+    for shape in [tuple(arguments.shape)] if arguments.shape else SHAPES:
+        for kind, positive in POSITIVE.items():
+            model, x = build(shape, positive, arguments.device)
+            functions = {"products": products(model, x, arguments.autocast), **steps(model, x, arguments.autocast)}
+            times = timed(functions, arguments.rounds, arguments.device)
+            medians = {name: statistics.median(values) for name, values in times.items()}
+            for way in WAYS:
+                ratios = sorted(a / b for a, b in zip(times[way], times["plain"], strict=True))
+                memory = "" if arguments.no_memory else f"{peak_memory(way, arguments, shape, kind):.0f}"
+                print(
+                    f"| {', '.join(map(str, shape))} | {kind} | {way} | {1e3 * medians[way]:.0f} "
+                    f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) "
+                    f"| {medians[way] / medians['products']:.2f} | {medians['naive'] / medians[way]:.2f} | {memory} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

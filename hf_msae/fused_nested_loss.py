@@ -1,0 +1,377 @@
+r"""The nested loss of an MSAE and all of its gradients in one pass over the batch, on a CPU.
+
+What `nested_topk.nested_loss_reference` says level by level costs one ranking, one decoding and two more products for
+every level. Here a step costs little more than that of a plain ReLU autoencoder:
+
+- Sorting the values of a row, without their places, gives the threshold of every level; what is above it is the
+  level's code. Where equal activations straddle a threshold, the row is ranked by places too.
+- Levels that drop nothing are one level, whose weight is the sum of theirs.
+- The codes of the smallest levels are few entries. They are taken apart into rings (what a level adds to the one
+  before), and every entry is decoded once; its gradient is a sum over the levels that hold it, which is a suffix sum
+  of the levels' residuals.
+- A level that drops but few entries is the full code without them.
+- Levels in between are decoded densely.
+- Gradients are computed together with the loss, since everything they need is at hand then, a chunk of rows at a
+  time: the code of a batch is the only thing of its size that is held.
+
+The gradients are those of the loss alone. Where somebody differentiates other outputs as well, or twice, the levels
+are computed again one by one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+from ._sparse_rows import SparseRows, column_slices
+from .nested_topk import NMSE_EPSILON, l1_penalty, nested_codes, nested_loss, rank, soft_capped
+
+_SPARSE_SHARE = 1 / 9
+"""A ring with fewer entries than this share of the latents is faster decoded entry by entry: benchmarks/RESULTS.md."""
+
+_CHUNK_ELEMENTS = 2**22
+"""Size of the scratch matrices: 16 MB in float32."""
+
+
+_implementation: ContextVar[str | None] = ContextVar("nested_loss_implementation", default=None)
+
+
+@contextmanager
+def nested_loss_implementation(name: Literal["auto", "eager"]) -> Iterator[None]:
+    """
+    How models compute their loss inside the block: "auto" (fused wherever it can be), or "eager" (level by level, by
+    operations that autograd differentiates). The environment variable HF_MSAE_NESTED_LOSS sets it for a process.
+    """
+    if name not in ("auto", "eager"):
+        raise ValueError(f'the nested loss has no implementation {name!r}; choose "auto" or "eager"')
+    token = _implementation.set(name)
+    try:
+        yield
+    finally:
+        _implementation.reset(token)
+
+
+def can_fuse(normalised: torch.Tensor, *parameters: torch.Tensor) -> bool:
+    """
+    Whether [`fused_nested_loss`] computes this: on a CPU, in float32 or float64, with no gradient for embeddings; not
+    under autocast, `torch.compile` or `torch.func`, nor where "eager" is asked for.
+    """
+    if (_implementation.get() or os.environ.get("HF_MSAE_NESTED_LOSS")) == "eager" or torch.compiler.is_compiling():
+        return False
+    if torch.is_autocast_enabled("cpu") or torch._C._are_functorch_transforms_active():
+        return False
+    return not (normalised.requires_grad and torch.is_grad_enabled()) and all(
+        tensor.device.type == "cpu"
+        and tensor.dtype == normalised.dtype
+        and tensor.dtype in (torch.float32, torch.float64)
+        for tensor in (normalised, *parameters)
+    )
+
+
+@dataclass(frozen=True)
+class NestedLoss:
+    """What the loss of an MSAE is made of: the fields of its config, `weights` as numbers."""
+
+    ks: tuple[int, ...]
+    weights: tuple[float, ...]
+    kind: str
+    soft_cap: float | None = None
+    sparsity_coefficient: float = 0.0
+
+
+def fused_nested_loss(
+    loss: NestedLoss,
+    normalised: torch.Tensor,
+    pre_bias: torch.Tensor,
+    encoder: torch.Tensor,
+    latent_bias: torch.Tensor,
+    decoder: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    The training loss of normalised embeddings, with gradients for the parameters.
+
+    Args:
+        loss ([`NestedLoss`]):
+            Levels, weights and terms.
+        normalised (`torch.Tensor` of shape `(B, d)`):
+            u; takes no gradient.
+        pre_bias, encoder, latent_bias, decoder:
+            The parameters of [`MSAEModel`], on the CPU, of one dtype: float32 or float64. No decoder: tied.
+
+    Returns:
+        The loss; the unweighted loss of every level `(L,)`; the full code `(B, n)`, capped; and what it decodes to,
+        in normalised space, `(B, d)`.
+    """
+    parameters = [p for p in (pre_bias, encoder, latent_bias, decoder) if p is not None]
+    with_gradients = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
+    return _FusedNestedLoss.apply(loss, with_gradients, normalised, *parameters)
+
+
+def eager_nested_loss(
+    loss: NestedLoss,
+    normalised: torch.Tensor,
+    pre_bias: torch.Tensor,
+    encoder: torch.Tensor,
+    latent_bias: torch.Tensor,
+    decoder: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """[`fused_nested_loss`] in plain operations that autograd differentiates: on any device, as often as one likes."""
+    dictionary = encoder.T if decoder is None else decoder
+    code = F.relu((normalised - pre_bias) @ encoder + latent_bias)
+    codes = nested_codes(code, [*loss.ks, code.shape[-1]], loss.soft_cap)
+    decoded = {id(each): each @ dictionary + pre_bias for each in codes}
+    reconstructions = [decoded[id(each)] for each in codes]
+    value, level_losses = nested_loss(reconstructions[:-1], normalised, loss.weights, loss.kind)
+    if loss.sparsity_coefficient:
+        value = value + loss.sparsity_coefficient * l1_penalty(code, normalised)
+    return value, level_losses, codes[-1], reconstructions[-1]
+
+
+class _FusedNestedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, loss, with_gradients, normalised, *parameters):
+        ctx.set_materialize_grads(False)
+        work = _Pass(loss, with_gradients, normalised, *parameters)
+        value, level_losses = work.run()
+        if with_gradients:
+            ctx.loss = loss
+            ctx.save_for_backward(normalised, *parameters)
+            # Not saved as tensors: handed over once, so that autograd can keep them without a copy.
+            ctx.gradients = work.gradients()
+        return value, level_losses, work.latents, work.reconstruction
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *output_gradients):
+        gradients, ctx.gradients = ctx.gradients, None
+        of_loss, *of_others = output_gradients
+        if gradients is None or of_loss is None or any(grad is not None for grad in of_others):
+            gradients = _recomputed_gradients(ctx, output_gradients)
+        elif of_loss != 1:
+            for gradient in gradients:
+                gradient.mul_(of_loss)
+        return None, None, None, *gradients
+
+
+def _recomputed_gradients(ctx, output_gradients) -> tuple[torch.Tensor | None, ...]:
+    """The rare case: the gradients of any outputs, by autograd through the eager computation."""
+    normalised, *parameters = ctx.saved_tensors
+    with torch.enable_grad():
+        leaves = [parameter.detach().requires_grad_() for parameter in parameters]
+        outputs = eager_nested_loss(ctx.loss, normalised, *leaves)
+    used = [(out, grad) for out, grad in zip(outputs, output_gradients, strict=True) if grad is not None]
+    if not used:
+        return (None,) * len(leaves)
+    outputs, output_gradients = zip(*used, strict=True)
+    return torch.autograd.grad(outputs, leaves, output_gradients, allow_unused=True)
+
+
+class _Pass:
+    """One pass over a batch. Everything is detached here."""
+
+    def __init__(self, loss, with_gradients, normalised, pre_bias, encoder, latent_bias, decoder=None):
+        self.loss, self.with_gradients = loss, with_gradients
+        self.u, self.pre_bias, self.encoder, self.latent_bias = normalised, pre_bias, encoder, latent_bias
+        self.tied = decoder is None
+        self.dictionary = encoder.T.contiguous() if self.tied else decoder.contiguous()
+        self.rows, self.n = len(normalised), encoder.shape[1]
+        self.shares = [weight / sum(loss.weights) for weight in loss.weights]
+        self.slices: list[torch.Tensor] | None = None  # made when needed
+        self.level_losses = torch.zeros(len(loss.ks), dtype=torch.float64)
+        self.l1 = 0.0
+        if with_gradients:
+            self.grad_encoder = torch.zeros_like(encoder)
+            self.grad_dictionary = torch.zeros_like(self.dictionary)
+            self.grad_latent_bias = torch.zeros_like(latent_bias)
+            self.grad_pre_bias = torch.zeros_like(pre_bias)
+
+    def run(self) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.u - self.pre_bias
+        code = torch.addmm(self.latent_bias, x, self.encoder).relu_()
+        self.latents = code if self.loss.soft_cap is None else soft_capped(code, self.loss.soft_cap)
+        self.reconstruction = self.latents @ self.dictionary
+        step = min(self.rows, max(1, _CHUNK_ELEMENTS // self.n))
+        self.scratch = [torch.empty(step, self.n, dtype=code.dtype) for _ in range(3 if self.with_gradients else 1)]
+        for start in range(0, self.rows, step):
+            chunk = slice(start, start + step)
+            self._chunk(x[chunk], self.u[chunk], code[chunk], self.latents[chunk], self.reconstruction[chunk])
+        del self.scratch
+        self.reconstruction += self.pre_bias
+        level_losses = self.level_losses.to(self.u.dtype)
+        value = sum(share * level for share, level in zip(self.shares, self.level_losses, strict=True))
+        value = value + self.loss.sparsity_coefficient * self.l1
+        return torch.as_tensor(value, dtype=self.u.dtype), level_losses
+
+    def gradients(self) -> tuple[torch.Tensor, ...]:
+        """Of the parameters, in their order."""
+        # What the bias before the encoder takes away: the gradient of its input, summed over rows.
+        pre_bias = self.grad_pre_bias.sub_(self.encoder @ self.grad_latent_bias)
+        if self.tied:
+            return pre_bias, self.grad_encoder.add_(self.grad_dictionary.T), self.grad_latent_bias
+        return pre_bias, self.grad_encoder, self.grad_latent_bias, self.grad_dictionary
+
+    def _chunk(self, x, u, code, latents, full) -> None:
+        ranking, thresholds, partial = self._rank(code)
+        self.scratch_rows = [each[: len(x)] for each in self.scratch]
+        grad = self.scratch_rows[0].zero_() if self.with_gradients else None
+        sparse, short, dense, complete = self._sort_levels(code, partial)
+
+        if sparse:
+            self._sparse_levels(sparse, x, u, latents, ranking, thresholds, grad)
+        full_gradient = None
+        for level in complete:
+            full_gradient = _plus(full_gradient, self._level(level, x, u, full))
+        for level in short:
+            full_gradient = _plus(
+                full_gradient, self._short_level(level, x, u, latents, full, ranking, thresholds, grad)
+            )
+        for level in dense:
+            self._dense_level(level, x, u, latents, ranking, thresholds, grad)
+        if self.loss.sparsity_coefficient:
+            norms = u.square().sum(-1, keepdim=True).clamp_min(NMSE_EPSILON).sqrt()
+            self.l1 += float((code.sum(-1, keepdim=True) / norms).sum(dtype=torch.float64)) / self.rows
+        if not self.with_gradients:
+            return
+
+        if full_gradient is not None:
+            grad.addmm_(full_gradient, self.dictionary.T)
+            self.grad_dictionary.addmm_(latents.T, full_gradient)
+        if self.loss.soft_cap is not None:  # d tanh
+            grad.mul_(1 - (latents / self.loss.soft_cap).square())
+        if self.loss.sparsity_coefficient:
+            grad.add_(self.loss.sparsity_coefficient / self.rows / norms)
+        grad.mul_(torch.gt(code, 0, out=self.scratch_rows[1]))
+        self.grad_latent_bias.add_(grad.sum(0))
+        self.grad_encoder.addmm_(x.T, grad)
+
+    # -- which level is which --------------------------------------------------------------------------------------
+
+    def _rank(self, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[bool]]:
+        """
+        A matrix `(rows, n)` and the thresholds `(rows, L)` above which its entries belong to a level, and whether a
+        level drops anything at all.
+
+        The matrix is the code itself, but for rows where a threshold cuts through a tie.
+        """
+        n = self.n
+        values = torch.from_numpy(np.sort(code.numpy(), axis=1))
+        following = [n - 1 - k for k in self.loss.ks if k < n]  # where the largest value that is dropped stands
+        thresholds = torch.zeros(len(code), len(self.loss.ks), dtype=code.dtype)
+        thresholds[:, : len(following)] = values[:, following]
+        last_kept = values[:, [place + 1 for place in following]]
+        tied = ((last_kept == thresholds[:, : len(following)]) & (last_kept > 0)).any(-1).nonzero()[:, 0]
+        partial = (thresholds > 0).any(0).tolist()
+        if len(tied):
+            order = rank(code[tied], n)
+            falling = torch.arange(n, 0, -1, dtype=code.dtype).expand(len(tied), n)
+            places = torch.zeros_like(falling).scatter(1, order, falling)
+            code = code.clone()
+            code[tied] = places.where(code[tied] > 0, 0)
+            thresholds[tied] = n - torch.tensor(self.loss.ks, dtype=code.dtype)
+        return code, thresholds, partial
+
+    def _sort_levels(self, code: torch.Tensor, partial: list[bool]) -> tuple[list[int], ...]:
+        """The levels to take apart into rings, those short of but few entries, those in between, and the full ones."""
+        few = max(1.0, self.n * _SPARSE_SHARE)
+        ks = self.loss.ks
+        active = np.count_nonzero(code.numpy()) / len(code)
+        sparse, short, dense, complete = [], [], [], []
+        for level, k in enumerate(ks):
+            before = ks[level - 1] if level else 0
+            if not partial[level]:
+                complete.append(level)
+            elif len(sparse) == level and k - before <= few:
+                sparse.append(level)
+            elif active - k <= few:
+                short.append(level)
+            else:
+                dense.append(level)
+        return sparse, short, dense, complete
+
+    # -- the kinds of levels ---------------------------------------------------------------------------------------
+
+    def _sparse_levels(self, levels, x, u, latents, ranking, thresholds, grad) -> None:
+        entries = np.flatnonzero((ranking > thresholds[:, levels[-1], None]).numpy())
+        group = np.zeros(len(entries), np.uint8)
+        if len(levels) > 1:
+            chosen = ranking.reshape(-1)[entries]
+            rows = torch.from_numpy(entries // self.n)
+            for level in levels[:-1]:
+                group += (chosen <= thresholds[:, level][rows]).numpy()
+        rings = SparseRows(latents, entries, group, len(levels))
+        decoded = rings.decode(self._slices()).view(len(levels), *x.shape).cumsum(0)
+        residual_gradients = [self._level(level, x, u, decoded[place]) for place, level in enumerate(levels)]
+        if self.with_gradients:
+            # An entry counts in its own level and all above.
+            suffix_sums = torch.stack(residual_gradients).flip(0).cumsum(0).flip(0).view(-1, x.shape[1])
+            rings.add_products_(grad, suffix_sums, self.dictionary)
+            rings.add_outer_(self.grad_dictionary, suffix_sums)
+
+    def _short_level(self, level, x, u, latents, full, ranking, thresholds, grad) -> torch.Tensor | None:
+        dropped = np.flatnonzero(((ranking <= thresholds[:, level, None]) & (ranking > 0)).numpy())
+        missing = SparseRows(latents, dropped)
+        gradient = self._level(level, x, u, full - missing.decode(self._slices()))
+        if self.with_gradients:
+            missing.add_products_(grad, -gradient, self.dictionary)
+            missing.add_outer_(self.grad_dictionary, -gradient)
+        return gradient
+
+    def _dense_level(self, level, x, u, latents, ranking, thresholds, grad) -> None:
+        kept, *rest = self.scratch_rows[::-1]
+        torch.gt(ranking, thresholds[:, level, None], out=kept)
+        if not self.with_gradients:
+            self._level(level, x, u, kept.mul_(latents) @ self.dictionary)
+            return
+        chosen = torch.mul(latents, kept, out=rest[0])
+        gradient = self._level(level, x, u, chosen @ self.dictionary)
+        self.grad_dictionary.addmm_(chosen.T, gradient)
+        grad.addcmul_(torch.mm(gradient, self.dictionary.T, out=chosen), kept)
+
+    def _level(self, level: int, x: torch.Tensor, u: torch.Tensor, decoded: torch.Tensor) -> torch.Tensor | None:
+        """Adds a level's loss; returns the gradient of the whole loss by what the level decodes to, `(rows, d)`."""
+        share, kind = self.shares[level], self.loss.kind
+        if kind == "cosine":
+            losses, gradient = _cosine(decoded + self.pre_bias, u)
+            gradient.mul_(share / self.rows)
+            self.level_losses[level] += float(losses.sum(dtype=torch.float64)) / self.rows
+        else:
+            residual = x - decoded
+            per_row = residual.square().sum(-1, keepdim=True)
+            if kind == "mse":
+                factor = torch.full_like(per_row, 1 / (self.rows * x.shape[1]))
+            else:
+                factor = u.square().sum(-1, keepdim=True).clamp_min(NMSE_EPSILON).mul(self.rows).reciprocal()
+            self.level_losses[level] += float((per_row * factor).sum(dtype=torch.float64))
+            gradient = residual.mul_(factor * (-2 * share))
+        if not self.with_gradients:
+            return None
+        self.grad_pre_bias.add_(gradient.sum(0))
+        return gradient
+
+    def _slices(self) -> list[torch.Tensor]:
+        if self.slices is None:
+            self.slices = column_slices(self.dictionary)
+        return self.slices
+
+
+def _plus(left: torch.Tensor | None, right: torch.Tensor | None) -> torch.Tensor | None:
+    return left if right is None else right if left is None else left.add_(right)
+
+
+def _cosine(decoded: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """1 - cosine of every row, `(rows, 1)`, and its gradient by `decoded`."""
+    squared = decoded.square().sum(-1, keepdim=True)
+    norm = squared.clamp_min(NMSE_EPSILON).sqrt()
+    other = u.square().sum(-1, keepdim=True).clamp_min(NMSE_EPSILON).sqrt()
+    similarity = (decoded * u).sum(-1, keepdim=True) / (norm * other)
+    radial = decoded * (similarity / norm.square()) * (squared > NMSE_EPSILON)
+    return 1 - similarity, radial - u / (norm * other)
