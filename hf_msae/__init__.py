@@ -20,12 +20,22 @@ _PUBLIC = {
     "MSAEModel": "modeling_msae",
     "MSAEOutput": "modeling_msae",
     "MSAETrainer": "trainer",
+    "MSAETrainerCallback": "callbacks",
     "MSAETrainingArguments": "training_args",
 }
 
-__all__ = ["MSAEConfig", "MSAEModel", "MSAEOutput", "MSAETrainer", "MSAETrainingArguments", "__version__"]
+__all__ = [
+    "MSAEConfig",
+    "MSAEModel",
+    "MSAEOutput",
+    "MSAETrainer",
+    "MSAETrainerCallback",
+    "MSAETrainingArguments",
+    "__version__",
+]
 
 if TYPE_CHECKING:
+    from .callbacks import MSAETrainerCallback
     from .configuration_msae import MSAEConfig
     from .modeling_msae import MSAEModel, MSAEOutput
     from .trainer import MSAETrainer

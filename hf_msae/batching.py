@@ -11,6 +11,9 @@ from torch.utils.data import DataLoader, Sampler
 
 from .activations import ActivationDataset
 
+_BLOCK_ROWS = 256
+"""Neighbouring rows that stay together in the shuffle of data larger than memory: about a megabyte on disk."""
+
 
 @dataclass(frozen=True)
 class BatchPlan:
@@ -22,6 +25,9 @@ class BatchPlan:
     fill no whole batch are left out, others in every epoch. A global batch is cut further over accumulation steps and
     processes. So every way to reach the same global batch size, by processes, accumulation or memory, trains on the
     same global batches in the same order, and a run can be taken up again at any step with nothing but its number.
+
+    Data that does not fit in memory would be read from all over the disk that way. With `window_rows`, blocks of
+    neighbouring rows are shuffled instead, and rows within windows of so many: an epoch still visits every row once.
     """
 
     num_rows: int
@@ -29,10 +35,17 @@ class BatchPlan:
     num_processes: int = 1
     gradient_accumulation_steps: int = 1
     seed: int = 0
+    window_rows: int | None = None
 
     @classmethod
     def fit(
-        cls, num_rows: int, per_device_batch_size: int, num_processes: int, gradient_accumulation_steps: int, seed: int
+        cls,
+        num_rows: int,
+        per_device_batch_size: int,
+        num_processes: int,
+        gradient_accumulation_steps: int,
+        seed: int,
+        window_rows: int | None = None,
     ) -> BatchPlan:
         """
         The plan with this batch size or, where `num_rows` rows do not fill one global batch of it, with the largest
@@ -47,9 +60,8 @@ class BatchPlan:
                 f"the training data has {num_rows} rows, but {num_processes} processes with "
                 f"{gradient_accumulation_steps} gradient accumulation steps need at least {parts}"
             )
-        return cls(
-            num_rows, min(per_device_batch_size, num_rows // parts), num_processes, gradient_accumulation_steps, seed
-        )
+        batch_size = min(per_device_batch_size, num_rows // parts)
+        return cls(num_rows, batch_size, num_processes, gradient_accumulation_steps, seed, window_rows)
 
     @property
     def global_batch_size(self) -> int:
@@ -67,15 +79,50 @@ class BatchPlan:
 
         Yields `gradient_accumulation_steps` arrays of shape (per_device_batch_size,) per optimizer step.
         """
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_rows)
-        for step in range(first_step, self.steps_per_epoch):
-            start = step * self.global_batch_size
-            parts = order[start : start + self.global_batch_size].reshape(
-                -1, self.num_processes, self.per_device_batch_size
-            )
-            for accumulation_step in parts:
+        for rows in self._global_batches(epoch, first_step):
+            for accumulation_step in rows.reshape(-1, self.num_processes, self.per_device_batch_size):
                 # A batch is a set: ascending row numbers change no gradient, but read memory-mapped data much faster.
                 yield np.sort(accumulation_step[process_index])
+
+    def rows_of_step(self, step: int) -> np.ndarray:
+        """The rows of the global batch that optimizer step number `step` (1 is the first) is made from, ascending."""
+        epoch, place = divmod(step - 1, self.steps_per_epoch)
+        return np.sort(next(self._global_batches(epoch, place)))
+
+    def _global_batches(self, epoch: int, first_step: int) -> Iterator[np.ndarray]:
+        """The rows of each global batch of an epoch, in their order, from optimizer step `first_step` of it on."""
+        size, last = self.global_batch_size, self.steps_per_epoch * self.global_batch_size
+        window = self.num_rows if self.window_rows is None else -(-self.window_rows // _BLOCK_ROWS) * _BLOCK_ROWS
+        blocks = None
+        if window < self.num_rows:
+            blocks = np.random.default_rng((self.seed, epoch)).permutation(-(-self.num_rows // _BLOCK_ROWS))
+        wanted = first_step * size  # position in the epoch of the next row to give out
+        position = 0  # and of the window that is looked at
+        rest = np.empty(0, np.int64)
+        for number in range(-(-self.num_rows // window)):
+            rows = self._window(epoch, number, window, blocks)
+            position += len(rows)
+            if position <= wanted:
+                continue
+            rest = np.concatenate([rest, rows[max(0, wanted - (position - len(rows))) :]])
+            wanted = max(wanted, position)
+            whole = len(rest) // size * size
+            for start in range(0, whole, size):
+                if first_step * size >= last:
+                    return
+                first_step += 1
+                yield rest[start : start + size]
+            rest = rest[whole:]
+
+    def _window(self, epoch: int, number: int, window: int, blocks: np.ndarray | None) -> np.ndarray:
+        """The rows of one window in shuffled order; all rows, where one window holds them."""
+        if blocks is None:
+            return np.random.default_rng((self.seed, epoch)).permutation(self.num_rows)
+        per_window = window // _BLOCK_ROWS
+        chosen = blocks[number * per_window : (number + 1) * per_window]
+        rows = (chosen[:, None] * _BLOCK_ROWS + np.arange(_BLOCK_ROWS)).ravel()
+        rows = rows[rows < self.num_rows]
+        return np.random.default_rng((self.seed, epoch, number)).permutation(rows)
 
     def loader(
         self,

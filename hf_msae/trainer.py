@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from accelerate.utils import set_seed
 from .acceleration import build_accelerator
 from .activations import ActivationDataset, load_activations
 from .batching import BatchPlan
+from .callbacks import MSAETrainerCallback
 from .checkpointing import (
     TrainerState,
     check_not_foreign,
@@ -27,10 +29,18 @@ from .checkpointing import (
     save_pretrained,
 )
 from .interruption import StopSignal, TrainingInterrupted
-from .modeling_msae import MSAEModel, MSAEOutput
+from .modeling_msae import MSAEModel
 from .training_args import NUMERIC_FIELDS, MSAETrainingArguments
 from .training_log import LossWindow, ProgressReport, TrainingLog, TrainingResult
-from .training_setup import PROVENANCE_FIELDS, adopt_provenance, build_optimizer, check_inputs, measure_data
+from .training_setup import (
+    PROVENANCE_FIELDS,
+    adopt_provenance,
+    build_optimizer,
+    check_inputs,
+    keep_on_device,
+    measure_data,
+    shuffle_window,
+)
 
 if TYPE_CHECKING:
     from .metrics import EvaluationResult
@@ -52,7 +62,8 @@ class MSAETrainer:
         args: see [`MSAETrainingArguments`].
         train_data: raw embeddings, (rows, d_in); also anything that `load_activations` accepts.
         eval_data: the same for `evaluate` and `eval_strategy`.
-        accelerator: one that exists already; by default [`build_accelerator`] makes it.
+        callbacks: objects that are told what happens; see [`MSAETrainerCallback`].
+        accelerator: one that exists already, with its trackers; by default [`build_accelerator`] makes it.
 
     Raises:
         ValueError: widths differ, an evaluation is asked for without data, the model is not float32, or the
@@ -65,13 +76,17 @@ class MSAETrainer:
         args: MSAETrainingArguments,
         train_data: ActivationDataset,
         eval_data: ActivationDataset | None = None,
+        callbacks: Sequence[MSAETrainerCallback] = (),
         accelerator: Accelerator | None = None,
     ):
         train_data, eval_data = (_open(data, model.config.hook_point) for data in (train_data, eval_data))
         self.model, self.args = model, args
         self.train_data, self.eval_data = train_data, eval_data
         self.output_dir = Path(args.output_dir)
-        self.accelerator = accelerator or build_accelerator(args.use_cpu, args.mixed_precision)
+        self.accelerator = accelerator or build_accelerator(
+            args.use_cpu, args.mixed_precision, args.report_to, args.output_dir
+        )
+        self.callbacks = list(callbacks)
         check_inputs(model, args, train_data, eval_data, self.accelerator)
         self._mixed_precision = str(self.accelerator.mixed_precision)
         self.plan = BatchPlan.fit(
@@ -80,6 +95,7 @@ class MSAETrainer:
             num_processes=self.accelerator.num_processes,
             gradient_accumulation_steps=args.gradient_accumulation_steps,
             seed=args.seed,
+            window_rows=shuffle_window(train_data, args.memory_budget),
         )
         if self.plan.per_device_batch_size < args.per_device_train_batch_size:
             logger.warning(
@@ -92,6 +108,7 @@ class MSAETrainer:
         if args.warmup_steps > self.total_steps:
             raise ValueError(f"warmup_steps is {args.warmup_steps}, but the run has only {self.total_steps} steps")
         self.state = TrainerState()
+        self._stopping = False
         adopt_provenance(model.config, train_data)
         self.model.to(self.accelerator.device)
 
@@ -138,6 +155,10 @@ class MSAETrainer:
             del self._prepared, self._optimizer, self._scheduler
             self.accelerator.free_memory()
 
+    def stop(self) -> None:
+        """End training after the present step, as if that had been the last; for callbacks, in all processes."""
+        self._stopping = True
+
     def evaluate(self, data: ActivationDataset | None = None) -> EvaluationResult:
         """Evaluate on `data`, by default the evaluation data. All processes call it; all get the whole result."""
         data = self.eval_data if data is None else data
@@ -174,6 +195,7 @@ class MSAETrainer:
         arguments = {name: getattr(self.args, name) for name in NUMERIC_FIELDS}
         arguments["global_batch_size"] = self.plan.global_batch_size
         arguments["total_steps"] = self.total_steps
+        arguments["shuffle_window_rows"] = self.plan.window_rows
         arguments["mixed_precision"] = self._mixed_precision
         data = {
             "num_rows": len(self.train_data),
@@ -208,7 +230,7 @@ class MSAETrainer:
     def _run(self, stop: StopSignal) -> TrainingResult:
         accelerator, state, plan = self.accelerator, self.state, self.plan
         self._log = TrainingLog(self.output_dir if accelerator.is_main_process else None, state.log_history)
-        self._losses = LossWindow(accelerator, state.pending_losses)
+        self._losses = LossWindow(accelerator, state.pending_losses, self._describe_batch)
         self._steps_since_fired = torch.zeros(self.model.config.num_latents, dtype=torch.long)
         if state.steps_since_fired:
             self._steps_since_fired = torch.tensor(state.steps_since_fired)
@@ -219,37 +241,47 @@ class MSAETrainer:
             samples_per_step=plan.global_batch_size,
             disable=self.args.disable_tqdm or not accelerator.is_main_process,
         )
+        if self.args.report_to:
+            accelerator.init_trackers("hf_msae", config=_flat(state.run))
         first_step, start = state.global_step, time.perf_counter()
+        self._stopping, self._seconds_waited = False, 0.0
+        self._resident = keep_on_device(self.train_data, accelerator.device, self.args.keep_on_device)
+        self._tell("on_train_begin")
         self.model.train()
         with self._progress:
-            while state.global_step < self.total_steps:
+            while state.global_step < self.total_steps and not self._stopping:
                 self._run_epoch(*divmod(state.global_step, plan.steps_per_epoch), stop)
         runtime = time.perf_counter() - start
-        return TrainingResult(
+        result = TrainingResult(
             global_step=state.global_step,
             num_processes=accelerator.num_processes,
             global_batch_size=plan.global_batch_size,
             training_loss=next(record["loss"] for record in reversed(state.log_history) if "loss" in record),
             runtime=round(runtime, 3),
             samples_per_second=round((state.global_step - first_step) * plan.global_batch_size / runtime, 1),
+            data_wait=round(self._seconds_waited / runtime, 4),
             log_history=state.log_history,
         )
+        self._resident = None
+        self._tell("on_train_end", result)
+        return result
+
+    def _describe_batch(self, step: int) -> str:
+        rows = self.plan.rows_of_step(step)
+        some = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
+        return f"rows {some} of {self.train_data.source} (all {len(rows)}: trainer.plan.rows_of_step({step}))"
+
+    def _tell(self, event: str, *details: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(self, *details)
 
     def _run_epoch(self, epoch: int, first_step: int, stop: StopSignal) -> None:
         accelerator, state = self.accelerator, self.state
-        batches = self.plan.loader(
-            self.train_data,
-            epoch,
-            accelerator.process_index,
-            first_step=first_step,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=accelerator.device.type == "cuda",
-        )
         step_loss = 0.0
-        for embeddings in batches:
+        for embeddings in self._waiting(self._batches(epoch, first_step)):
             embeddings = embeddings.to(accelerator.device, non_blocking=True)
             with accelerator.accumulate(self._prepared):
-                output = self._prepared(embeddings, return_loss=True)
+                output = self._prepared(embeddings, return_loss=True, loss_only=True)
                 accelerator.backward(output.loss)
             step_loss = step_loss + output.loss.detach() / self.args.gradient_accumulation_steps
             if not accelerator.sync_gradients:
@@ -259,9 +291,32 @@ class MSAETrainer:
             self._optimizer_step()
             state.global_step += 1
             self._progress.bar.update()
-            self._after_step(embeddings, output, stop)
-            if state.global_step == self.total_steps:
+            self._after_step(embeddings, stop)
+            if state.global_step == self.total_steps or self._stopping:
                 break
+
+    def _batches(self, epoch: int, first_step: int) -> Iterable[torch.Tensor]:
+        rank, device = self.accelerator.process_index, self.accelerator.device
+        if self._resident is not None:
+            for rows in self.plan.epoch_batches(epoch, rank, first_step):
+                yield self._resident[torch.from_numpy(rows).to(device)]
+            return
+        yield from self.plan.loader(
+            self.train_data,
+            epoch,
+            rank,
+            first_step=first_step,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=device.type == "cuda",
+        )
+
+    def _waiting(self, batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The batches, and on the side the time that was spent waiting for them."""
+        iterator, begun = iter(batches), time.perf_counter()
+        for batch in iterator:
+            self._seconds_waited += time.perf_counter() - begun
+            yield batch
+            begun = time.perf_counter()
 
     def _optimizer_step(self) -> None:
         # A latent that fired nowhere in the global batch leaves its bias a gradient of exactly 0, and one that fired
@@ -278,22 +333,26 @@ class MSAETrainer:
         self._optimizer.zero_grad()
         self.model.normalize_decoder_()
 
-    def _after_step(self, embeddings: torch.Tensor, output: MSAEOutput, stop: StopSignal) -> None:
+    def _after_step(self, embeddings: torch.Tensor, stop: StopSignal) -> None:
         args, state = self.args, self.state
         step, steps_per_epoch = state.global_step, self.plan.steps_per_epoch
-        last = step == self.total_steps
+        self._tell("on_step_end")
+        last = step == self.total_steps or self._stopping
         if step == 1 or last or step % args.logging_steps == 0:
-            self._record_training(embeddings, output)
+            self._record_training(embeddings)
         if args.is_due("eval", step, steps_per_epoch):
             self._losses.read(step)  # a diverged model is neither worth evaluating nor saving
             with self._progress.during("evaluating"):
                 metrics = self._evaluate(self.eval_data, progress=False).to_dict()
+            self._tell("on_evaluate", metrics)
             self._record({f"eval_{key}": value for key, value in metrics.items() if isinstance(value, (int, float))})
+        last = last or self._stopping  # a callback may have asked for it just now
         signum = stop.received(step)
         if signum or args.is_due("save", step, steps_per_epoch) or (last and args.save_strategy != "no"):
             state.pending_losses = self._losses.read(step)
             state.steps_since_fired = self._steps_since_fired.tolist()
             checkpoint = save_checkpoint(self.accelerator, state, self.output_dir, args.save_total_limit)
+            self._tell("on_save", checkpoint)
             if signum:
                 raise TrainingInterrupted(
                     f"training was interrupted after step {step} of {self.total_steps}; {checkpoint} holds its state: "
@@ -304,14 +363,19 @@ class MSAETrainer:
 
     def _record(self, values: dict[str, Any]) -> None:
         step = self.state.global_step
-        self._log.append({"step": step, "epoch": round(step / self.plan.steps_per_epoch, 4), **values})
+        record = {"step": step, "epoch": round(step / self.plan.steps_per_epoch, 4), **values}
+        self._log.append(record)
+        if self.args.report_to:
+            self.accelerator.log({key: value for key, value in values.items() if value is not None}, step=step)
+        self._tell("on_log", record)
 
     @torch.no_grad()
-    def _record_training(self, embeddings: torch.Tensor, output: MSAEOutput) -> None:
-        """Log the mean loss since the last record, and what the last batch tells of quality."""
+    def _record_training(self, embeddings: torch.Tensor) -> None:
+        """Log the mean loss since the last record, and what the model makes of the last batch."""
         step = self.state.global_step
         losses = self._losses.read(step)
         self._losses.clear()
+        output = self.model(embeddings)
         # Sums over this batch, then over processes: the ratios of sums are those of the whole batch.
         sums = [
             (embeddings - output.reconstruction).square().sum(),
@@ -331,6 +395,12 @@ class MSAETrainer:
         }
         self._record(record)
         self._progress.show(record)
+
+
+def _flat(run: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The settings of a run in one level, as trackers take them; what is no number becomes text."""
+    values = {f"{part}.{name}": value for part, fields in run.items() for name, value in fields.items()}
+    return {name: value if isinstance(value, (int, float)) else str(value) for name, value in values.items()}
 
 
 def _open(data: Any, hook_point: str) -> ActivationDataset | None:

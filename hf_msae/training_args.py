@@ -15,9 +15,12 @@ NUMERIC_FIELDS = (
     "adam_epsilon",
     "max_grad_norm",
     "warmup_steps",
+    "lr_scheduler_type",
     "lr_decay_fraction",
     "seed",
 )
+
+_SCHEDULES = ("warmup_stable_decay", "cosine", "linear", "constant_with_warmup")
 
 
 @dataclass
@@ -72,9 +75,18 @@ class MSAETrainingArguments:
     warmup_steps: int = field(
         default=0, metadata={"help": "Optimizer steps over which the learning rate rises linearly from 0."}
     )
+    lr_scheduler_type: Literal["warmup_stable_decay", "cosine", "linear", "constant_with_warmup"] = field(
+        default="warmup_stable_decay",
+        metadata={
+            "help": "Course of the learning rate after its warm-up: a plateau, then a linear fall to 0 "
+            "(warmup_stable_decay); a cosine or a line from there to 0; or a plateau to the end."
+        },
+    )
     lr_decay_fraction: float = field(
         default=0.2,
-        metadata={"help": "Last part of the run, 0 to 1, over which the learning rate falls linearly to 0."},
+        metadata={
+            "help": "Last part of the run, 0 to 1, over which the learning rate of warmup_stable_decay falls to 0."
+        },
     )
     adam_beta1: float = field(default=0.9, metadata={"help": "Adam's decay of the gradient's running mean."})
     adam_beta2: float = field(default=0.999, metadata={"help": "Adam's decay of the squared gradient's running mean."})
@@ -126,9 +138,30 @@ class MSAETrainingArguments:
         default=1024, metadata={"help": "Rows per batch of the CKNNA metric, whose value depends on it."}
     )
 
+    memory_budget: float | None = field(
+        default=None,
+        metadata={
+            "help": "GB of training data to shuffle at a time. Larger data is shuffled by blocks of rows, within "
+            "windows of this size, instead of being read from all over the disk. Unset: the machine's memory."
+        },
+    )
+    keep_on_device: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Hold the training data on the GPU and take batches from there. Unset: where it fills less than "
+            "half of the GPU's free memory."
+        },
+    )
     use_cpu: bool = field(default=False, metadata={"help": "Train on the CPU where there is an accelerator too."})
     dataloader_num_workers: int = field(
         default=0, metadata={"help": "Processes that read batches ahead; 0 reads them in the training process."}
+    )
+    report_to: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Trackers that get every record of the log besides training_log.jsonl: tensorboard, trackio, "
+            "wandb, or another that Accelerate knows. Each has to be installed."
+        },
     )
     disable_tqdm: bool = field(default=False, metadata={"help": "No progress bars."})
 
@@ -144,6 +177,7 @@ class MSAETrainingArguments:
             "eval_steps",
             "save_steps",
             "save_total_limit",
+            "memory_budget",
         ):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
@@ -156,6 +190,8 @@ class MSAETrainingArguments:
                 raise ValueError(f"{name} is {getattr(self, name)}, but has to lie between 0 and 1, 1 excluded")
         if not 0 <= self.lr_decay_fraction <= 1:
             raise ValueError(f"lr_decay_fraction is {self.lr_decay_fraction}, but has to lie between 0 and 1")
+        if self.lr_scheduler_type not in _SCHEDULES:
+            raise ValueError(f"lr_scheduler_type is {self.lr_scheduler_type!r}; choose one of {', '.join(_SCHEDULES)}")
         if self.max_steps == 0 or self.max_steps < -1:
             raise ValueError(
                 f"max_steps is {self.max_steps}; give a number above 0, or -1 for num_train_epochs to count"

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ class TrainingResult:
         training_loss: mean loss of the log's last training record.
         runtime: seconds this call spent in the training loop.
         samples_per_second: embeddings trained on per second in this call; 0 when no step was left to do.
+        data_wait: share of the runtime that was spent waiting for data, 0 to 1.
         log_history: the run's log, as in training_log.jsonl.
     """
 
@@ -43,6 +44,7 @@ class TrainingResult:
     training_loss: float
     runtime: float
     samples_per_second: float
+    data_wait: float
     log_history: list[dict[str, Any]] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,10 +92,11 @@ class LossWindow:
     Args:
         accelerator: averages over processes.
         pending: losses that an earlier part of the run left unrecorded.
+        batch_of: describes the batch of a step, for the error that its loss may cause.
     """
 
-    def __init__(self, accelerator: Accelerator, pending: list[float]):
-        self.accelerator = accelerator
+    def __init__(self, accelerator: Accelerator, pending: list[float], batch_of: Callable[[int], str]):
+        self.accelerator, self._batch_of = accelerator, batch_of
         self._losses = [torch.tensor(loss, device=accelerator.device) for loss in pending]
 
     def append(self, loss: torch.Tensor) -> None:
@@ -109,7 +112,7 @@ class LossWindow:
         The losses, averaged over processes, of the steps up to number `step`.
 
         Raises:
-            FloatingPointError: one is NaN or infinite; names its step.
+            FloatingPointError: one is NaN or infinite; names its step and batch.
         """
         if not self._losses:
             return []
@@ -118,7 +121,8 @@ class LossWindow:
             if not math.isfinite(loss):
                 raise FloatingPointError(
                     f"the loss is {loss} at step {number}: training has diverged. Try a lower learning_rate, some "
-                    f"warmup_steps, or bf16 in place of fp16; checkpoints saved before remain"
+                    f"warmup_steps, or bf16 in place of fp16; checkpoints saved before remain. "
+                    f"The step's batch: {self._batch_of(number)}"
                 )
         return losses
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import get_wsd_schedule
+from transformers import get_scheduler, get_wsd_schedule
 
 from .acceleration import check_distribution
 from .configuration_msae import MSAEConfig
@@ -114,9 +115,39 @@ def check_evaluable(data: ActivationDataset) -> None:
         first_row += len(embeddings)
 
 
+def shuffle_window(data: ActivationDataset, memory_budget: float | None) -> int | None:
+    """Rows to shuffle at a time where the data is larger than `memory_budget` GB (the machine's memory), else None."""
+    budget = psutil.virtual_memory().total if memory_budget is None else memory_budget * 1e9
+    if data.nbytes <= budget:
+        return None
+    rows = max(1, int(budget / data.nbytes * len(data)))
+    logger.warning(
+        f"{data.source} ({data.nbytes / 1e9:.1f} GB) is larger than {budget / 1e9:.1f} GB of memory: its rows are "
+        f"shuffled within windows of {rows}, put together from blocks of neighbouring rows"
+    )
+    return rows
+
+
+def keep_on_device(data: ActivationDataset, device: torch.device, wanted: bool | None) -> torch.Tensor | None:
+    """All embeddings as one float32 tensor on the device; None where they are to stay on disk."""
+    if wanted is None:
+        needed = len(data) * data.width * 4
+        wanted = device.type == "cuda" and needed < torch.cuda.mem_get_info(device)[0] / 2
+    if not wanted:
+        return None
+    resident = torch.empty(len(data), data.width, device=device)
+    row = 0
+    for embeddings in data.batches(65536):
+        resident[row : row + len(embeddings)] = embeddings.to(device)
+        row += len(embeddings)
+    return resident
+
+
 def build_optimizer(model: MSAEModel, args: MSAETrainingArguments, total_steps: int) -> tuple[Adam, LambdaLR]:
-    """Adam, and a learning rate that rises over `warmup_steps`, stays, and falls linearly to 0 at the end."""
+    """Adam, and the schedule of its learning rate; by default it stays, and falls linearly to 0 at the end."""
     optimizer = Adam(model.parameters(), args.learning_rate, (args.adam_beta1, args.adam_beta2), args.adam_epsilon)
+    if args.lr_scheduler_type != "warmup_stable_decay":
+        return optimizer, get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, total_steps)
     scheduler = get_wsd_schedule(
         optimizer,
         num_warmup_steps=args.warmup_steps,

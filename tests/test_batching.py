@@ -70,3 +70,27 @@ def test_the_loader_fetches_the_planned_rows_and_leaves_the_random_state_alone()
     assert len(loader) == len(batches) == 3
     for rows, batch in zip(plan.epoch_batches(1, first_step=2), batches, strict=True):
         assert torch.equal(batch, torch.from_numpy(embeddings[rows]))
+
+
+@pytest.mark.parametrize(("rows", "window", "batch"), [(5003, 1000, 64), (2560, 256, 100), (300, 256, 300)])
+def test_a_window_bounds_how_far_a_batch_reaches(rows, window, batch):
+    plan = BatchPlan(rows, batch, seed=3, window_rows=window)
+    batches = list(plan.epoch_batches(1))
+    assert len(batches) == plan.steps_per_epoch
+    seen = np.concatenate(batches)
+    assert len(np.unique(seen)) == len(seen) == plan.steps_per_epoch * batch
+    blocks = -(-max(window, 256) // 256)
+    # A batch may begin in one window and end in the next.
+    assert max(len(np.unique(each // 256)) for each in batches) <= 2 * blocks
+    for first_step in range(0, plan.steps_per_epoch, 7):
+        entered = list(plan.epoch_batches(1, first_step=first_step))
+        assert all(np.array_equal(a, b) for a, b in zip(entered, batches[first_step:], strict=True))
+    assert batch == rows or not np.array_equal(seen, np.concatenate(list(plan.epoch_batches(2))))
+
+
+@pytest.mark.parametrize("window", [None, 512])
+def test_the_rows_of_a_step_are_those_of_its_batch(window):
+    plan = BatchPlan(2000, 10, num_processes=2, gradient_accumulation_steps=3, seed=5, window_rows=window)
+    for step in (1, 20, plan.steps_per_epoch, plan.steps_per_epoch + 2):
+        epoch, place = divmod(step - 1, plan.steps_per_epoch)
+        assert np.array_equal(plan.rows_of_step(step), np.sort(global_batches(plan, epoch)[place]))

@@ -195,6 +195,7 @@ def test_public_names():
         "MSAEModel",
         "MSAEOutput",
         "MSAETrainer",
+        "MSAETrainerCallback",
         "MSAETrainingArguments",
         "__version__",
     ]

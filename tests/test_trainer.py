@@ -9,9 +9,11 @@ import signal
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
 from accelerate.utils import set_seed
 
-from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
+from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainerCallback, MSAETrainingArguments
 from hf_msae.activations import ActivationDataset, load_activations
 from hf_msae.checkpointing import TrainerState, list_checkpoints
 from hf_msae.interruption import TrainingInterrupted
@@ -43,7 +45,7 @@ def new_model(**settings):
     return model
 
 
-def new_trainer(output_dir, data, model=None, eval_data=None, **settings):
+def new_trainer(output_dir, data, model=None, eval_data=None, callbacks=(), accelerator=None, **settings):
     defaults = {
         "per_device_train_batch_size": 32,
         "max_steps": 25,
@@ -55,7 +57,7 @@ def new_trainer(output_dir, data, model=None, eval_data=None, **settings):
         "disable_tqdm": True,
     }
     args = MSAETrainingArguments(str(output_dir), **{**defaults, **settings})
-    return MSAETrainer(model or new_model(), args, data, eval_data)
+    return MSAETrainer(model or new_model(), args, data, eval_data, callbacks, accelerator)
 
 
 def weights(trainer):
@@ -130,9 +132,9 @@ def test_logged_fvu_and_sparsity_are_those_of_the_last_batch(tmp_path, data):
     record = trainer.train().log_history[0]
     batch = data[next(trainer.plan.epoch_batches(0))]
     with torch.no_grad():
-        output = before(batch, return_loss=True)
+        loss, output = before(batch, return_loss=True).loss, trainer.model(batch)
     total = (batch - data.statistics().mean.float()).square().sum()
-    assert record["loss"] == pytest.approx(output.loss.item(), rel=1e-6)
+    assert record["loss"] == pytest.approx(loss.item(), rel=1e-6)
     assert record["fvu"] == pytest.approx(((batch - output.reconstruction).square().sum() / total).item(), rel=1e-5)
     assert record["sparsity"] == pytest.approx((output.latents == 0).float().mean().item(), rel=1e-6)
 
@@ -155,7 +157,12 @@ def test_statistics_that_a_model_carries_are_kept(tmp_path, data):
 def test_latents_that_did_not_fire_for_an_epoch_are_counted_as_dead(tmp_path, data):
     trainer = new_trainer(tmp_path, data, max_steps=20, save_strategy="epoch", logging_steps=1)
     fired = []  # by step: which latents fired somewhere in the batch
-    trainer.model.register_forward_hook(lambda module, inputs, output: fired.append((output.latents > 0).any(dim=0)))
+
+    def watch(module, inputs, keywords):
+        if keywords.get("return_loss"):  # not what is computed for the log
+            fired.append((module.encode(inputs[0]) > 0).any(dim=0))
+
+    trainer.model.register_forward_pre_hook(watch, with_kwargs=True)
     log = trainer.train().log_history
     for step, record in enumerate(log, start=1):
         dead = ~torch.stack(fired[max(0, step - 10) : step]).any(dim=0)
@@ -214,6 +221,20 @@ def test_the_schedule_warms_up_stays_and_falls_to_zero():
     assert rates[4:32] == pytest.approx([2.0] * 28)
     assert rates[32:] == pytest.approx([2.0 * (8 - step) / 8 for step in range(9)])
     assert (optimizer.defaults["betas"], optimizer.defaults["eps"]) == ((0.9, 0.999), 6.25e-10)
+
+
+@pytest.mark.parametrize(("kind", "at_half"), [("cosine", 0.5), ("linear", 0.5), ("constant_with_warmup", 1.0)])
+def test_other_schedules(kind, at_half):
+    args = MSAETrainingArguments("unused", learning_rate=2.0, warmup_steps=4, lr_scheduler_type=kind)
+    optimizer, scheduler = build_optimizer(new_model(), args, total_steps=40)
+    rates = []
+    for _ in range(41):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates[:5] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
+    assert rates[22] == pytest.approx(2.0 * at_half)
+    assert rates[40] == pytest.approx(2.0 if kind == "constant_with_warmup" else 0.0)
 
 
 def test_the_logged_learning_rate_is_the_one_the_step_used(tmp_path, data):
@@ -403,6 +424,88 @@ def test_an_output_folder_with_a_run_is_refused_unless_it_may_be_overwritten(tmp
     assert [record["step"] for record in read_log(tmp_path)] == [1, 3]
 
 
+# -- callbacks and trackers -------------------------------------------------------------------------------------------
+
+
+class Witness(MSAETrainerCallback):
+    def __init__(self, stop_at=None):
+        self.events, self.stop_at = [], stop_at
+
+    def on_train_begin(self, trainer):
+        self.events.append(("begin", trainer.state.global_step))
+
+    def on_step_end(self, trainer):
+        self.events.append(("step", trainer.state.global_step))
+
+    def on_log(self, trainer, record):
+        self.events.append(("log", record["step"]))
+
+    def on_evaluate(self, trainer, metrics):
+        assert metrics["by_k"]
+        self.events.append(("evaluate", trainer.state.global_step))
+        if self.stop_at == trainer.state.global_step:
+            trainer.stop()
+
+    def on_save(self, trainer, checkpoint):
+        self.events.append(("save", int(checkpoint.name.split("-")[1])))
+
+    def on_train_end(self, trainer, result):
+        self.events.append(("end", result.global_step))
+
+
+def test_callbacks_are_told_everything_in_order(tmp_path, data):
+    witness = Witness()
+    settings = {"max_steps": 4, "logging_steps": 4, "eval_steps": 2, "save_steps": 2}
+    trainer = new_trainer(tmp_path, data, eval_data=data, callbacks=[witness], **settings)
+    trainer.train()
+    assert witness.events == [
+        *(("begin", 0), ("step", 1), ("log", 1), ("step", 2), ("evaluate", 2), ("log", 2), ("save", 2)),
+        *(("step", 3), ("step", 4), ("log", 4), ("evaluate", 4), ("log", 4), ("save", 4), ("end", 4)),
+    ]
+
+
+def test_a_callback_may_end_the_run_which_then_can_be_resumed(tmp_path, data):
+    settings = {"max_steps": 12, "eval_steps": 2, "save_steps": 100}
+    whole = new_trainer(tmp_path / "whole", data, eval_data=data, **settings)
+    whole.train()
+    stopped = new_trainer(tmp_path / "cut", data, eval_data=data, callbacks=[Witness(stop_at=6)], **settings)
+    assert stopped.train().global_step == 6
+    resumed = new_trainer(tmp_path / "cut", data, eval_data=data, **settings)
+    assert resumed.train(resume_from_checkpoint="last").global_step == 12
+    assert_equal_weights(resumed, weights(whole))
+
+
+def test_trackers_get_every_record(tmp_path, data):
+    class Tracker(GeneralTracker):
+        name, requires_logging_directory = "witness", False
+
+        def __init__(self):
+            super().__init__()
+            self.config, self.records = None, []
+
+        tracker = property(lambda self: self)
+
+        def store_init_configuration(self, values):
+            self.config = values
+
+        def log(self, values, step=None, **_):
+            self.records.append((step, values))
+
+    tracker = Tracker()
+    accelerator = Accelerator(cpu=True, log_with=[tracker])
+    args = {"max_steps": 6, "logging_steps": 3, "report_to": ["witness"]}
+    result = new_trainer(tmp_path, data, accelerator=accelerator, **args).train()
+    assert [step for step, _ in tracker.records] == [1, 3, 6]
+    assert tracker.records[-1][1]["loss"] == result.log_history[-1]["loss"]
+    assert tracker.config["arguments.learning_rate"] == 5e-3
+
+
+@pytest.mark.parametrize(("name", "error"), [("tensorbored", ValueError), ("clearml", ImportError)])
+def test_a_tracker_that_is_not_there_is_refused_before_training(tmp_path, data, name, error):
+    with pytest.raises(error, match=name):
+        new_trainer(tmp_path, data, report_to=[name])
+
+
 # -- what may go wrong ------------------------------------------------------------------------------------------------
 
 
@@ -415,7 +518,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, da
                 module.decoder[0, 0] = math.inf
 
     trainer.model.register_forward_pre_hook(poison)
-    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at step 7: .*learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at step 7: .*learning_rate.*rows \d+"):
         trainer.train()
     assert [path.name for path in list_checkpoints(tmp_path)][-1] == "checkpoint-6"
 

@@ -43,7 +43,9 @@ def main(argv: list[str] | None = None) -> None:
     data_args, model_args, training_args = parser.parse(argv)
 
     with parser.reporting_errors():
-        accelerator = build_accelerator(training_args.use_cpu, training_args.mixed_precision)
+        accelerator = build_accelerator(
+            training_args.use_cpu, training_args.mixed_precision, training_args.report_to, training_args.output_dir
+        )
         column, hook_point, eval_data = data_args.embedding_column, model_args.hook_point, None
         with accelerator.main_process_first():  # the others find what it has downloaded and converted
             train_data = load_activations(data_args.train_data, column, hook_point, data_args.train_split)
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
             check_evaluable(train_data)
         config = build_config(model_args, d_in=train_data.width)
         set_seed(training_args.seed)  # before the weights are drawn
-        trainer = MSAETrainer(MSAEModel(config), training_args, train_data, eval_data, accelerator)
+        trainer = MSAETrainer(MSAEModel(config), training_args, train_data, eval_data, accelerator=accelerator)
         accelerator.print(
             f"{len(train_data)} embeddings of width {config.d_in}, {config.num_latents} latents, "
             f"{trainer.total_steps} steps of {trainer.plan.global_batch_size} embeddings on "

@@ -50,6 +50,11 @@ class ActivationDataset(torch_data.Dataset):
     def width(self) -> int:
         return self._views[0].shape[1]
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the embeddings as they are stored."""
+        return len(self) * self.width * self._views[0].itemsize
+
     def __len__(self) -> int:
         return int(self._starts[-1]) if self._order is None else len(self._order)
 
