@@ -3,8 +3,8 @@ r"""The nested loss of an MSAE and all of its gradients in one pass over the bat
 What `nested_topk.nested_loss_reference` says level by level costs one ranking, one decoding and two more products for
 every level. Here a step costs little more than that of a plain ReLU autoencoder:
 
-- Sorting the values of a row, without their places, gives the threshold of every level; what is above it is the
-  level's code. Where equal activations straddle a threshold, the row is ranked by places too.
+- One sort of a row ranks its activations for all levels: of integers that hold value and place, which numpy sorts
+  several times faster than torch ranks floats.
 - Levels that drop nothing are one level, whose weight is the sum of theirs.
 - The codes of the smallest levels are few entries. They are taken apart into rings (what a level adds to the one
   before), and every entry is decoded once; its gradient is a sum over the levels that hold it, which is a suffix sum
@@ -22,9 +22,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -32,14 +34,18 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from ._row_sorter import RowSorter
 from ._sparse_rows import SparseRows, column_slices
-from .nested_topk import NMSE_EPSILON, l1_penalty, nested_codes, nested_loss, rank, soft_capped
+from .nested_topk import NMSE_EPSILON, l1_penalty, nested_codes, nested_loss, soft_capped
 
 _SPARSE_SHARE = 1 / 9
 """A ring with fewer entries than this share of the latents is faster decoded entry by entry: benchmarks/RESULTS.md."""
 
-_CHUNK_ELEMENTS = 2**22
-"""Size of the scratch matrices: 16 MB in float32."""
+_CHUNK_ELEMENTS = 2**21
+"""Size of the scratch matrices: 8 MB in float32."""
+
+_CACHE_ELEMENTS = 2**19
+"""What is looked up again and again in random order: 2 MB in float32."""
 
 
 _implementation: ContextVar[str | None] = ContextVar("nested_loss_implementation", default=None)
@@ -201,10 +207,13 @@ class _Pass:
         self.reconstruction = self.latents @ self.dictionary
         step = min(self.rows, max(1, _CHUNK_ELEMENTS // self.n))
         self.scratch = [torch.empty(step, self.n, dtype=code.dtype) for _ in range(3 if self.with_gradients else 1)]
-        for start in range(0, self.rows, step):
-            chunk = slice(start, start + step)
-            self._chunk(x[chunk], self.u[chunk], code[chunk], self.latents[chunk], self.reconstruction[chunk])
-        del self.scratch
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) as self.threads:
+            self.sorter = RowSorter(step, self.n, code.dtype, self.threads, threads)
+            for start in range(0, self.rows, step):
+                chunk = slice(start, start + step)
+                self._chunk(x[chunk], self.u[chunk], code[chunk], self.latents[chunk], self.reconstruction[chunk])
+        del self.scratch, self.sorter, self.threads
         self.reconstruction += self.pre_bias
         level_losses = self.level_losses.to(self.u.dtype)
         value = sum(share * level for share, level in zip(self.shares, self.level_losses, strict=True))
@@ -220,22 +229,20 @@ class _Pass:
         return pre_bias, self.grad_encoder, self.grad_latent_bias, self.grad_dictionary
 
     def _chunk(self, x, u, code, latents, full) -> None:
-        ranking, thresholds, partial = self._rank(code)
+        ranking = self.sorter(code)
         self.scratch_rows = [each[: len(x)] for each in self.scratch]
         grad = self.scratch_rows[0].zero_() if self.with_gradients else None
-        sparse, short, dense, complete = self._sort_levels(code, partial)
+        sparse, short, dense, complete = self._sort_levels(code)
 
         if sparse:
-            self._sparse_levels(sparse, x, u, latents, ranking, thresholds, grad)
+            self._sparse_levels(sparse, x, u, latents, ranking, grad)
         full_gradient = None
         for level in complete:
             full_gradient = _plus(full_gradient, self._level(level, x, u, full))
         for level in short:
-            full_gradient = _plus(
-                full_gradient, self._short_level(level, x, u, latents, full, ranking, thresholds, grad)
-            )
+            full_gradient = _plus(full_gradient, self._short_level(level, x, u, latents, full, ranking, grad))
         for level in dense:
-            self._dense_level(level, x, u, latents, ranking, thresholds, grad)
+            self._dense_level(level, x, u, code, latents, ranking, grad)
         if self.loss.sparsity_coefficient:
             norms = u.square().sum(-1, keepdim=True).clamp_min(NMSE_EPSILON).sqrt()
             self.l1 += float((code.sum(-1, keepdim=True) / norms).sum(dtype=torch.float64)) / self.rows
@@ -253,45 +260,20 @@ class _Pass:
         self.grad_latent_bias.add_(grad.sum(0))
         self.grad_encoder.addmm_(x.T, grad)
 
-    # -- which level is which --------------------------------------------------------------------------------------
-
-    def _rank(self, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[bool]]:
-        """
-        A matrix `(rows, n)` and the thresholds `(rows, L)` above which its entries belong to a level, and whether a
-        level drops anything at all.
-
-        The matrix is the code itself, but for rows where a threshold cuts through a tie.
-        """
-        n = self.n
-        values = torch.from_numpy(np.sort(code.numpy(), axis=1))
-        following = [n - 1 - k for k in self.loss.ks if k < n]  # where the largest value that is dropped stands
-        thresholds = torch.zeros(len(code), len(self.loss.ks), dtype=code.dtype)
-        thresholds[:, : len(following)] = values[:, following]
-        last_kept = values[:, [place + 1 for place in following]]
-        tied = ((last_kept == thresholds[:, : len(following)]) & (last_kept > 0)).any(-1).nonzero()[:, 0]
-        partial = (thresholds > 0).any(0).tolist()
-        if len(tied):
-            order = rank(code[tied], n)
-            falling = torch.arange(n, 0, -1, dtype=code.dtype).expand(len(tied), n)
-            places = torch.zeros_like(falling).scatter(1, order, falling)
-            code = code.clone()
-            code[tied] = places.where(code[tied] > 0, 0)
-            thresholds[tied] = n - torch.tensor(self.loss.ks, dtype=code.dtype)
-        return code, thresholds, partial
-
-    def _sort_levels(self, code: torch.Tensor, partial: list[bool]) -> tuple[list[int], ...]:
+    def _sort_levels(self, code: torch.Tensor) -> tuple[list[int], ...]:
         """The levels to take apart into rings, those short of but few entries, those in between, and the full ones."""
         few = max(1.0, self.n * _SPARSE_SHARE)
         ks = self.loss.ks
-        active = np.count_nonzero(code.numpy()) / len(code)
+        self.active = np.count_nonzero(code.numpy(), axis=1)
+        most, mean = self.active.max(), self.active.mean()
         sparse, short, dense, complete = [], [], [], []
         for level, k in enumerate(ks):
             before = ks[level - 1] if level else 0
-            if not partial[level]:
+            if k >= most:
                 complete.append(level)
             elif len(sparse) == level and k - before <= few:
                 sparse.append(level)
-            elif active - k <= few:
+            elif mean - k <= few:
                 short.append(level)
             else:
                 dense.append(level)
@@ -299,35 +281,56 @@ class _Pass:
 
     # -- the kinds of levels ---------------------------------------------------------------------------------------
 
-    def _sparse_levels(self, levels, x, u, latents, ranking, thresholds, grad) -> None:
-        entries = np.flatnonzero((ranking > thresholds[:, levels[-1], None]).numpy())
-        group = np.zeros(len(entries), np.uint8)
-        if len(levels) > 1:
-            chosen = ranking.reshape(-1)[entries]
-            rows = torch.from_numpy(entries // self.n)
-            for level in levels[:-1]:
-                group += (chosen <= thresholds[:, level][rows]).numpy()
-        rings = SparseRows(latents, entries, group, len(levels))
-        decoded = rings.decode(self._slices()).view(len(levels), *x.shape).cumsum(0)
-        residual_gradients = [self._level(level, x, u, decoded[place]) for place, level in enumerate(levels)]
-        if self.with_gradients:
-            # An entry counts in its own level and all above.
-            suffix_sums = torch.stack(residual_gradients).flip(0).cumsum(0).flip(0).view(-1, x.shape[1])
-            rings.add_products_(grad, suffix_sums, self.dictionary)
+    def _sparse_levels(self, levels, x, u, latents, ranking, grad) -> None:
+        borders = [0, *(self.loss.ks[level] for level in levels)]
+        # So few rows that a row of d numbers for each level and embedding fits in a core's cache.
+        few = max(1, _CACHE_ELEMENTS // (len(levels) * x.shape[1]))
+        parts = [slice(start, start + few) for start in range(0, len(x), few)]
+
+        def rings_of(part: slice) -> SparseRows:
+            columns, dense = ranking.columns(part, 0, borders[-1]), latents[part]
+            rings = np.concatenate([columns[:, begin:end].ravel() for begin, end in pairwise(borders)])
+            number = len(levels) * len(dense)
+            sizes = np.repeat(np.diff(borders), len(dense))
+            return SparseRows(np.repeat(np.arange(number, dtype=np.int32), sizes), rings, number, dense)
+
+        # All of them before the first is used: torch's own threads would wait for ours.
+        for part, rings in zip(parts, list(self.threads.map(rings_of, parts)), strict=True):
+            decoded = rings.decode(self._slices()).view(len(levels), -1, x.shape[1])
+            gradients = []
+            for place, level in enumerate(levels):
+                if place:
+                    decoded[place] += decoded[place - 1]
+                gradients.append(self._level(level, x[part], u[part], decoded[place]))
+            if not self.with_gradients:
+                continue
+            # An entry counts in its own level and all above: suffix sums.
+            for place in reversed(range(len(levels) - 1)):
+                gradients[place] += gradients[place + 1]
+            suffix_sums = torch.cat(gradients)
+            rings.add_products_(grad[part], suffix_sums, self.dictionary)
             rings.add_outer_(self.grad_dictionary, suffix_sums)
 
-    def _short_level(self, level, x, u, latents, full, ranking, thresholds, grad) -> torch.Tensor | None:
-        dropped = np.flatnonzero(((ranking <= thresholds[:, level, None]) & (ranking > 0)).numpy())
-        missing = SparseRows(latents, dropped)
+    def _short_level(self, level, x, u, latents, full, ranking, grad) -> torch.Tensor | None:
+        k = self.loss.ks[level]
+        columns = ranking.columns(slice(0, len(x)), k, int(self.active.max()))
+        rows, places = np.nonzero(np.arange(k, k + columns.shape[1]) < self.active[:, None])
+        missing = SparseRows(rows.astype(np.int32), columns[rows, places], len(x), latents)
         gradient = self._level(level, x, u, full - missing.decode(self._slices()))
         if self.with_gradients:
             missing.add_products_(grad, -gradient, self.dictionary)
             missing.add_outer_(self.grad_dictionary, -gradient)
         return gradient
 
-    def _dense_level(self, level, x, u, latents, ranking, thresholds, grad) -> None:
+    def _dense_level(self, level, x, u, code, latents, ranking, grad) -> None:
         kept, *rest = self.scratch_rows[::-1]
-        torch.gt(ranking, thresholds[:, level, None], out=kept)
+        k = self.loss.ks[level]
+        last, following = ranking.values([k - 1, k]).unbind(1)
+        torch.gt(code, following[:, None], out=kept)
+        tied = ((last == following) & (last > 0)).nonzero()[:, 0]
+        if len(tied):
+            columns = torch.from_numpy(ranking.columns(tied.numpy(), 0, k).astype(np.int64))
+            kept[tied] = torch.zeros_like(kept[tied]).scatter(1, columns, 1.0)
         if not self.with_gradients:
             self._level(level, x, u, kept.mul_(latents) @ self.dictionary)
             return
