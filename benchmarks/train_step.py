@@ -19,12 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -128,6 +128,12 @@ def peak_memory(way: str, arguments: argparse.Namespace, shape: tuple[int, int, 
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
+def resident(what: str) -> float:
+    """MB that this process holds (VmRSS), or at most has held (VmHWM)."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith(what)) / 1e3
+
+
 def print_peak_memory(arguments: argparse.Namespace) -> None:
     model, x = build(tuple(arguments.shape), POSITIVE[arguments.kind], arguments.device)
     run = steps(model, x, arguments.autocast)[arguments.memory_of]
@@ -138,10 +144,10 @@ def print_peak_memory(arguments: argparse.Namespace) -> None:
         run()
         print((torch.cuda.max_memory_allocated() - before) / 1e6)
         return
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident("VmRSS")
     for _ in range(3):
         run()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)
+    print(resident("VmHWM") - before)
 
 
 def main() -> None:

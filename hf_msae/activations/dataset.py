@@ -165,20 +165,26 @@ class ActivationDataset(torch_data.Dataset):
 
     def _gather(self, rows: np.ndarray) -> torch.Tensor:
         """Any rows of the table: chunk by chunk in ascending order, written to where they were asked for."""
-        out = np.empty((len(rows), self.width), dtype=np.float32)
-        order = np.argsort(rows, kind="stable")
-        ascending = rows[order]
-        chunks = np.searchsorted(self._starts, ascending, side="right") - 1
-        borders = np.flatnonzero(np.diff(chunks)) + 1
-        for targets, sources in zip(np.split(order, borders), np.split(ascending, borders), strict=True):
-            if len(sources):
-                chunk = np.searchsorted(self._starts, sources[0], side="right") - 1
-                _copy(out, self._views[chunk][sources - self._starts[chunk]], targets)
-        return torch.from_numpy(out)
+        # Half precision is gathered as it is and then converted at once.
+        half = all(view.dtype == np.float16 for view in self._views)
+        out = np.empty((len(rows), self.width), dtype=np.float16 if half else np.float32)
+        in_order = bool((rows[1:] >= rows[:-1]).all())  # as the batches of a training are
+        order = None if in_order else np.argsort(rows, kind="stable")
+        ascending = rows if in_order else rows[order]
+        # Where each chunk begins among the rows asked for, and what it is asked for.
+        borders = np.searchsorted(ascending, self._starts)
+        for chunk in np.flatnonzero(np.diff(borders)):
+            part = slice(borders[chunk], borders[chunk + 1])
+            view, sources = self._views[chunk], ascending[part] - self._starts[chunk]
+            if in_order and view.dtype == out.dtype:
+                np.take(view, sources, axis=0, out=out[part], mode="clip")  # another mode would copy twice
+            else:
+                _copy(out, view[sources], part if in_order else order[part])
+        return torch.from_numpy(out).float()
 
 
 def _copy(out: np.ndarray, values: np.ndarray, targets: np.ndarray | slice = slice(None)) -> None:
-    if values.dtype == np.float16:  # torch converts half precision several times faster than numpy
+    if values.dtype == np.float16 != out.dtype:  # torch converts half precision several times faster than numpy
         values = torch.from_numpy(values if values.flags.writeable else values.copy()).float().numpy()
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, which `statistics` reports by row
         out[targets] = values
