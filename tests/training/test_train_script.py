@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -306,3 +307,54 @@ def test_an_interrupted_script_saves_its_state_and_says_how_to_go_on(tmp_path, d
         assert "Traceback" not in errors
     else:
         assert running.returncode != 0
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_with_the_very_weights(tmp_path, data_flags):
+    """SIGKILL at random moments, while checkpoints are being written too: every step saves one."""
+    steps = 60
+    flags = [*data_flags, "--per_device_train_batch_size", "32", *SMALL, "--save_steps", "1", "--logging_steps", "1"]
+    flags[flags.index("--max_steps") + 1] = str(steps)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def start(folder, *more):
+        command = [
+            sys.executable,
+            str(ROOT / "training" / "train_msae.py"),
+            *flags,
+            "--output_dir",
+            str(folder),
+            *more,
+        ]
+        return subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+    def newest():
+        return max((int(path.name.split("-")[1]) for path in cut.glob("checkpoint-*")), default=0)
+
+    moments, killed = random.Random(0), 0
+    uninterrupted = start(whole)
+    while killed < 4:
+        begun_at = newest()
+        running = start(cut, *(["--resume_from_checkpoint", "last"] if begun_at else ["--overwrite_output_dir"]))
+        target = begun_at + moments.randrange(3, 10)
+        while newest() < target and running.poll() is None:
+            time.sleep(0.001)
+        time.sleep(moments.random() * 0.05)  # anywhere within a step
+        assert running.poll() is None, running.communicate()[1]
+        running.kill()
+        running.communicate()
+        killed += 1
+    assert 0 < newest() < steps
+    last = start(cut, "--resume_from_checkpoint", "last")
+    for process in (last, uninterrupted):
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    expected, actual = (load_file(folder / "model.safetensors") for folder in (whole, cut))
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+    records = [
+        [json.loads(line) for line in (f / "training_log.jsonl").read_text().splitlines()] for f in (whole, cut)
+    ]
+    losses = [[record["loss"] for record in log] for log in records]
+    assert losses[0] == losses[1] and len(losses[0]) == steps
+    assert not list(cut.glob(".tmp*"))
