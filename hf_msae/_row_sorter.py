@@ -44,7 +44,8 @@ class RowSorter:
         halves = self._halves()  # the upper half of an integer comes second
 
         def sort(part: slice) -> None:
-            halves[part, :, 1] = bits[part]
+            # Without the sign, which zeros and NaN may have: NaN ranks first, as it does for torch.
+            np.bitwise_and(bits[part], 0x7FFFFFFF, out=halves[part, :, 1])
             halves[part, :, 0] = self._places
             self._keys[part].sort(axis=1)
 

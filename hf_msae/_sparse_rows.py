@@ -36,7 +36,7 @@ class SparseRows:
 
     def __init__(self, codes: np.ndarray, columns: np.ndarray, number: int, dense: torch.Tensor):
         rows, n = dense.shape
-        places = codes % rows * np.int64(n) + columns
+        places = codes.astype(np.int64) % rows * n + columns
         values = dense.numpy().reshape(-1).take(places)
         self._columns, self._values = torch.from_numpy(columns), torch.from_numpy(values)
         self._starts = _starts(codes, number)

@@ -31,8 +31,8 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
 
 from ._row_sorter import RowSorter
 from ._sparse_rows import SparseRows, column_slices
@@ -69,11 +69,13 @@ def nested_loss_implementation(name: Literal["auto", "eager"]) -> Iterator[None]
 def can_fuse(normalised: torch.Tensor, *parameters: torch.Tensor) -> bool:
     """
     Whether [`fused_nested_loss`] computes this: on a CPU, in float32 or float64, with no gradient for embeddings; not
-    under autocast, `torch.compile` or `torch.func`, nor where "eager" is asked for.
+    under autocast, `torch.compile`, `torch.func` or forward-mode differentiation, nor where "eager" is asked for.
     """
     if (_implementation.get() or os.environ.get("HF_MSAE_NESTED_LOSS")) == "eager" or torch.compiler.is_compiling():
         return False
     if torch.is_autocast_enabled("cpu") or torch._C._are_functorch_transforms_active():
+        return False
+    if fwAD._current_level >= 0:
         return False
     return not (normalised.requires_grad and torch.is_grad_enabled()) and all(
         tensor.device.type == "cpu"
@@ -156,11 +158,11 @@ class _FusedNestedLoss(torch.autograd.Function):
         return value, level_losses, work.latents, work.reconstruction
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, *output_gradients):
         gradients, ctx.gradients = ctx.gradients, None
         of_loss, *of_others = output_gradients
-        if gradients is None or of_loss is None or any(grad is not None for grad in of_others):
+        differentiated_again = torch.is_grad_enabled()  # create_graph=True
+        if gradients is None or differentiated_again or of_loss is None or any(g is not None for g in of_others):
             gradients = _recomputed_gradients(ctx, output_gradients)
         elif of_loss != 1:
             for gradient in gradients:
@@ -171,14 +173,18 @@ class _FusedNestedLoss(torch.autograd.Function):
 def _recomputed_gradients(ctx, output_gradients) -> tuple[torch.Tensor | None, ...]:
     """The rare case: the gradients of any outputs, by autograd through the eager computation."""
     normalised, *parameters = ctx.saved_tensors
+    create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        leaves = [parameter.detach().requires_grad_() for parameter in parameters]
+        leaves = parameters if create_graph else [parameter.detach().requires_grad_() for parameter in parameters]
         outputs = eager_nested_loss(ctx.loss, normalised, *leaves)
     used = [(out, grad) for out, grad in zip(outputs, output_gradients, strict=True) if grad is not None]
     if not used:
         return (None,) * len(leaves)
     outputs, output_gradients = zip(*used, strict=True)
-    return torch.autograd.grad(outputs, leaves, output_gradients, allow_unused=True)
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    found = torch.autograd.grad(outputs, wanted, output_gradients, create_graph=create_graph, allow_unused=True)
+    found = iter(found)
+    return tuple(next(found) if leaf.requires_grad else None for leaf in leaves)
 
 
 class _Pass:

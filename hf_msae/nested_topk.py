@@ -42,7 +42,7 @@ def rank(code: torch.Tensor, k: int) -> torch.Tensor:
     # topk breaks ties as it likes. Non-negative floats order like their bits, so value and index fit into one integer
     # that orders by value, then by descending index, and has no equal: its top-k is exact, on any device, and cheaper
     # than a stable sort.
-    keys = code.float().view(torch.int32).to(torch.int64)
+    keys = code.float().view(torch.int32).bitwise_and(0x7FFFFFFF).to(torch.int64)  # no sign: NaN may have one
     keys.mul_(n).add_(torch.arange(n - 1, -1, -1, device=code.device))
     return n - 1 - keys.topk(k, dim=-1, sorted=True).values.remainder_(n)
 

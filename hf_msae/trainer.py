@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 
 from .acceleration import build_accelerator
 from .activations import ActivationDataset, load_activations
@@ -95,7 +95,7 @@ class MSAETrainer:
             num_processes=self.accelerator.num_processes,
             gradient_accumulation_steps=args.gradient_accumulation_steps,
             seed=args.seed,
-            window_rows=shuffle_window(train_data, args.memory_budget),
+            window_rows=broadcast_object_list([shuffle_window(train_data, args.memory_budget)])[0],
         )
         if self.plan.per_device_batch_size < args.per_device_train_batch_size:
             logger.warning(
@@ -150,6 +150,7 @@ class MSAETrainer:
                     self.accelerator.step = 0  # a new optimizer step begins, however the batch was cut before
                 return self._run(stop)
         finally:
+            self._resident = None
             # Accelerate has put its autocast wrapper around the model's forward; what remains is the plain model.
             self.accelerator.unwrap_model(self._prepared, keep_fp32_wrapper=False)
             del self._prepared, self._optimizer, self._scheduler
@@ -223,6 +224,9 @@ class MSAETrainer:
         self.accelerator.gradient_accumulation_steps = self.args.gradient_accumulation_steps
         # Accelerate would step the schedule once per process; here it is stepped once per optimizer step.
         self.accelerator.step_scheduler_with_optimizer = False
+        # Nothing that was left half accumulated, by a run that failed or by the user, goes into the first step.
+        self.accelerator.step = 0
+        self.model.zero_grad(set_to_none=True)
         self._prepared, self._optimizer, self._scheduler = self.accelerator.prepare(self.model, optimizer, scheduler)
 
     # -- the steps ---------------------------------------------------------------------------------------------------
@@ -241,7 +245,7 @@ class MSAETrainer:
             samples_per_step=plan.global_batch_size,
             disable=self.args.disable_tqdm or not accelerator.is_main_process,
         )
-        if self.args.report_to:
+        if accelerator.log_with and not accelerator.trackers:
             accelerator.init_trackers("hf_msae", config=_flat(state.run))
         first_step, start = state.global_step, time.perf_counter()
         self._stopping, self._seconds_waited = False, 0.0
@@ -256,13 +260,12 @@ class MSAETrainer:
             global_step=state.global_step,
             num_processes=accelerator.num_processes,
             global_batch_size=plan.global_batch_size,
-            training_loss=next(record["loss"] for record in reversed(state.log_history) if "loss" in record),
+            training_loss=next((r["loss"] for r in reversed(state.log_history) if "loss" in r), math.nan),
             runtime=round(runtime, 3),
             samples_per_second=round((state.global_step - first_step) * plan.global_batch_size / runtime, 1),
             data_wait=round(self._seconds_waited / runtime, 4),
             log_history=state.log_history,
         )
-        self._resident = None
         self._tell("on_train_end", result)
         return result
 
@@ -338,7 +341,8 @@ class MSAETrainer:
         step, steps_per_epoch = state.global_step, self.plan.steps_per_epoch
         self._tell("on_step_end")
         last = step == self.total_steps or self._stopping
-        if step == 1 or last or step % args.logging_steps == 0:
+        recorded = step == 1 or last or step % args.logging_steps == 0
+        if recorded:
             self._record_training(embeddings)
         if args.is_due("eval", step, steps_per_epoch):
             self._losses.read(step)  # a diverged model is neither worth evaluating nor saving
@@ -347,6 +351,8 @@ class MSAETrainer:
             self._tell("on_evaluate", metrics)
             self._record({f"eval_{key}": value for key, value in metrics.items() if isinstance(value, (int, float))})
         last = last or self._stopping  # a callback may have asked for it just now
+        if last and not recorded:
+            self._record_training(embeddings)
         signum = stop.received(step)
         if signum or args.is_due("save", step, steps_per_epoch) or (last and args.save_strategy != "no"):
             state.pending_losses = self._losses.read(step)
@@ -365,7 +371,7 @@ class MSAETrainer:
         step = self.state.global_step
         record = {"step": step, "epoch": round(step / self.plan.steps_per_epoch, 4), **values}
         self._log.append(record)
-        if self.args.report_to:
+        if self.accelerator.trackers:
             self.accelerator.log({key: value for key, value in values.items() if value is not None}, step=step)
         self._tell("on_log", record)
 

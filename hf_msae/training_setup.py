@@ -48,6 +48,12 @@ def check_inputs(
             )
     if args.eval_strategy != "no" and eval_data is None:
         raise ValueError(f"eval_strategy is {args.eval_strategy}, but there is no evaluation data: give eval_data")
+    if args.report_to and not accelerator.log_with:
+        raise ValueError(
+            f"report_to is {args.report_to}, but the accelerator was made without trackers: give them to its log_with"
+        )
+    if not model.latent_bias.requires_grad:
+        raise ValueError("latent_bias is frozen, but its gradient is what tells which latents fire: let it train")
     dtypes = {parameter.dtype for parameter in model.parameters()}
     if dtypes != {torch.float32}:
         raise ValueError(
@@ -117,7 +123,8 @@ def check_evaluable(data: ActivationDataset) -> None:
 
 def shuffle_window(data: ActivationDataset, memory_budget: float | None) -> int | None:
     """Rows to shuffle at a time where the data is larger than `memory_budget` GB (the machine's memory), else None."""
-    budget = psutil.virtual_memory().total if memory_budget is None else memory_budget * 1e9
+    # Whole GB: machines that are called equal differ by a few MB, and a run may be resumed on another one.
+    budget = (psutil.virtual_memory().total // 10**9 if memory_budget is None else memory_budget) * 1e9
     if data.nbytes <= budget:
         return None
     rows = max(1, int(budget / data.nbytes * len(data)))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from hf_msae import MSAEConfig, MSAEModel, fused_nested_loss
 from hf_msae.fused_nested_loss import NestedLoss, can_fuse, eager_nested_loss, nested_loss_implementation
@@ -117,7 +118,7 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(value, parameters, fast_mode=True, nondet_tol=1e-12)
 
 
-@pytest.mark.parametrize("what", ["scaled", "twice", "other outputs", "one parameter"])
+@pytest.mark.parametrize("what", ["scaled", "twice", "other outputs", "one parameter", "second derivative"])
 def test_unusual_backward_passes_equal_autograd(what, relative_error):
     u, parameters = problem()
     loss = NestedLoss(KS, WEIGHTS, "mse")
@@ -135,6 +136,9 @@ def test_unusual_backward_passes_equal_autograd(what, relative_error):
             value.backward()
         elif what == "other outputs":
             (value + levels[2] + code.square().mean() + decoded.mean()).backward()
+        elif what == "second derivative":
+            first = torch.autograd.grad(value, leaves, create_graph=True)
+            (value + 10 * sum(each.square().sum() for each in first)).backward()
         else:
             value.backward()
         found.append([leaf.grad for leaf in leaves])
@@ -206,8 +210,21 @@ def test_torch_func_and_compile_take_the_eager_way():
         assert torch.allclose(grads[name], parameter.grad, rtol=1e-4, atol=1e-8), name
 
 
-def test_broken_weights_give_a_broken_loss():
+@pytest.mark.parametrize("name", ["auto", "eager"])
+@pytest.mark.parametrize("broken", [math.nan, -math.nan, math.inf])
+def test_broken_weights_give_a_broken_loss(broken, name):
+    """Infinite weights make NaN whose sign bit is set, which as an integer is below everything."""
+    torch.manual_seed(0)
+    for ks in ([1, 4], [1, N], [N]):
+        model, x = MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting_ks=ks)), torch.randn(5, D)
+        with torch.no_grad():
+            model.encoder[:, 3] = broken
+        with nested_loss_implementation(name):
+            assert not math.isfinite(model(x, return_loss=True, loss_only=True).loss.item()), ks
+
+
+def test_forward_mode_differentiation_takes_the_eager_way():
     model, x = model_and_batch()
-    with torch.no_grad():
-        model.encoder[0, 0] = math.nan
-    assert math.isnan(model(x, return_loss=True, loss_only=True).loss.item())
+    with forward_ad.dual_level():
+        assert not can_fuse(x, *model.parameters())
+    assert can_fuse(x, *model.parameters())

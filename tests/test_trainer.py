@@ -303,6 +303,27 @@ def test_resuming_drops_log_records_from_after_the_checkpoint(tmp_path, data, wh
     assert untimed(result.log_history) == untimed(whole["one batch"][2])
 
 
+def test_a_run_that_failed_amid_a_step_leaves_nothing_behind(tmp_path, data):
+    settings = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 16, "max_steps": 6, "save_steps": 1}
+    whole = new_trainer(tmp_path / "whole", data, **settings)
+    whole.train()
+    trainer = new_trainer(tmp_path / "cut", data, **settings)
+    trainer.model(data[np.arange(9)], return_loss=True).loss.backward()  # gradients of the user's own
+    passes = []
+
+    def fail(module, inputs, keywords):
+        passes.extend(["pass"] * bool(keywords.get("return_loss")))
+        if len(passes) == 4:
+            raise OSError("the disk is gone")
+
+    hook = trainer.model.register_forward_pre_hook(fail, with_kwargs=True)
+    with pytest.raises(OSError, match="the disk is gone"):
+        trainer.train()
+    hook.remove()
+    trainer.train(resume_from_checkpoint="last")
+    assert_equal_weights(trainer, weights(whole))
+
+
 def test_a_finished_run_can_be_resumed_and_has_nothing_left_to_do(tmp_path, data, whole):
     folder, expected, _ = whole["one batch"]
     again = new_trainer(tmp_path, data)
@@ -469,7 +490,9 @@ def test_a_callback_may_end_the_run_which_then_can_be_resumed(tmp_path, data):
     whole = new_trainer(tmp_path / "whole", data, eval_data=data, **settings)
     whole.train()
     stopped = new_trainer(tmp_path / "cut", data, eval_data=data, callbacks=[Witness(stop_at=6)], **settings)
-    assert stopped.train().global_step == 6
+    result = stopped.train()
+    assert result.global_step == 6
+    assert [record["step"] for record in result.log_history if "loss" in record] == [1, 4, 6]
     resumed = new_trainer(tmp_path / "cut", data, eval_data=data, **settings)
     assert resumed.train(resume_from_checkpoint="last").global_step == 12
     assert_equal_weights(resumed, weights(whole))
@@ -493,11 +516,15 @@ def test_trackers_get_every_record(tmp_path, data):
 
     tracker = Tracker()
     accelerator = Accelerator(cpu=True, log_with=[tracker])
-    args = {"max_steps": 6, "logging_steps": 3, "report_to": ["witness"]}
-    result = new_trainer(tmp_path, data, accelerator=accelerator, **args).train()
+    result = new_trainer(tmp_path, data, accelerator=accelerator, max_steps=6, logging_steps=3).train()
     assert [step for step, _ in tracker.records] == [1, 3, 6]
     assert tracker.records[-1][1]["loss"] == result.log_history[-1]["loss"]
     assert tracker.config["arguments.learning_rate"] == 5e-3
+
+
+def test_trackers_need_an_accelerator_that_has_them(tmp_path, data):
+    with pytest.raises(ValueError, match="log_with"):
+        new_trainer(tmp_path, data, accelerator=Accelerator(cpu=True), report_to=["tensorboard"])
 
 
 @pytest.mark.parametrize(("name", "error"), [("tensorbored", ValueError), ("clearml", ImportError)])

@@ -176,7 +176,8 @@ class ActivationDataset(torch_data.Dataset):
         for chunk in np.flatnonzero(np.diff(borders)):
             part = slice(borders[chunk], borders[chunk + 1])
             view, sources = self._views[chunk], ascending[part] - self._starts[chunk]
-            if in_order and view.dtype == out.dtype:
+            # np.take would copy the whole of a view that is not contiguous.
+            if in_order and view.dtype == out.dtype and view.flags.c_contiguous and view.flags.aligned:
                 np.take(view, sources, axis=0, out=out[part], mode="clip")  # another mode would copy twice
             else:
                 _copy(out, view[sources], part if in_order else order[part])

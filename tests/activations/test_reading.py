@@ -1,6 +1,7 @@
 """load_activations and ActivationDataset: every source, no copies, right rows in right order."""
 
 import pickle
+import tracemalloc
 
 import datasets
 import numpy as np
@@ -327,3 +328,17 @@ def test_objects_of_other_kinds(source):
 def test_streaming_data_sets_are_refused():
     with pytest.raises(TypeError, match="streaming"):
         load_activations(vectors(X).to_iterable_dataset())
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_rows_of_any_layout_are_gathered_without_copying_the_rest(tmp_path, order):
+
+    matrix = np.asarray(np.random.default_rng(0).normal(size=(20_000, 64)).astype(np.float32), order=order)
+    np.save(tmp_path / "matrix.npy", matrix)
+    data, rows = load_activations(tmp_path / "matrix.npy"), np.arange(0, 20_000, 1000)
+    tracemalloc.start()
+    found = data[rows]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(found.numpy(), matrix[rows])
+    assert peak < matrix.nbytes / 10
