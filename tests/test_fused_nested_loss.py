@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from hf_msae import MSAEConfig, MSAEModel, fused_nested_loss
+from hf_msae import MSAEConfig, MSAEModel, _nested_pass, fused_nested_loss
 from hf_msae.fused_nested_loss import NestedLoss, can_fuse, eager_nested_loss, nested_loss_implementation
 from hf_msae.nested_topk import l1_penalty, nested_loss_reference
 
@@ -56,8 +56,8 @@ def reference(loss, u, pre_bias, encoder, latent_bias, decoder):
 @pytest.mark.parametrize("kind", ["mse", "nmse", "cosine"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_loss_and_gradients_equal_the_reference(dtype, kind, positive, ties, chunk, monkeypatch, relative_error):
-    monkeypatch.setattr(fused_nested_loss, "_CHUNK_ELEMENTS", chunk)
-    monkeypatch.setattr(fused_nested_loss, "_CACHE_ELEMENTS", chunk // 2)
+    monkeypatch.setattr(_nested_pass, "_CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(_nested_pass, "_CACHE_ELEMENTS", chunk // 2)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-11
     for tied, soft_cap, coefficient in ((False, None, 0.0), (True, None, 0.3), (False, 1.3, 0.3)):
         u, parameters = problem(positive, ties, dtype, tied=tied)
@@ -72,7 +72,7 @@ def test_loss_and_gradients_equal_the_reference(dtype, kind, positive, ties, chu
 
 def test_every_kind_of_level_is_met(monkeypatch):
     met = [set() for _ in range(4)]
-    original = fused_nested_loss._Pass._sort_levels
+    original = _nested_pass.NestedPass._sort_levels
 
     def watch(self, code):
         kinds = original(self, code)
@@ -80,7 +80,7 @@ def test_every_kind_of_level_is_met(monkeypatch):
             seen.update(levels)
         return kinds
 
-    monkeypatch.setattr(fused_nested_loss._Pass, "_sort_levels", watch)
+    monkeypatch.setattr(_nested_pass.NestedPass, "_sort_levels", watch)
     u, parameters = problem(0.5)
     outcome(fused_nested_loss.fused_nested_loss, NestedLoss(KS, WEIGHTS, "mse"), u, parameters)
     assert all(met), "sparse, short, dense and complete levels"

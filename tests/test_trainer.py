@@ -209,14 +209,19 @@ def test_bf16_trains_nearly_as_well_and_leaves_a_plain_model(tmp_path, data, fin
     assert "autocast" not in repr(trainer.model.forward)
 
 
-def test_the_schedule_warms_up_stays_and_falls_to_zero():
-    args = MSAETrainingArguments("unused", learning_rate=2.0, warmup_steps=4, lr_decay_fraction=0.2)
+def learning_rates(args):
     optimizer, scheduler = build_optimizer(new_model(), args, total_steps=40)
     rates = []
     for _ in range(41):
         rates.append(scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
+    return rates, optimizer
+
+
+def test_the_schedule_warms_up_stays_and_falls_to_zero():
+    args = MSAETrainingArguments("unused", learning_rate=2.0, warmup_steps=4, lr_decay_fraction=0.2)
+    rates, optimizer = learning_rates(args)
     assert rates[:5] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
     assert rates[4:32] == pytest.approx([2.0] * 28)
     assert rates[32:] == pytest.approx([2.0 * (8 - step) / 8 for step in range(9)])
@@ -226,12 +231,7 @@ def test_the_schedule_warms_up_stays_and_falls_to_zero():
 @pytest.mark.parametrize(("kind", "at_half"), [("cosine", 0.5), ("linear", 0.5), ("constant_with_warmup", 1.0)])
 def test_other_schedules(kind, at_half):
     args = MSAETrainingArguments("unused", learning_rate=2.0, warmup_steps=4, lr_scheduler_type=kind)
-    optimizer, scheduler = build_optimizer(new_model(), args, total_steps=40)
-    rates = []
-    for _ in range(41):
-        rates.append(scheduler.get_last_lr()[0])
-        optimizer.step()
-        scheduler.step()
+    rates, _ = learning_rates(args)
     assert rates[:5] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
     assert rates[22] == pytest.approx(2.0 * at_half)
     assert rates[40] == pytest.approx(2.0 if kind == "constant_with_warmup" else 0.0)
