@@ -6,13 +6,23 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from hf_msae import MSAEConfig, MSAEModel, _nested_pass, fused_nested_loss
+from hf_msae import MSAEConfig, MSAEModel, fused_nested_loss
+from hf_msae._fused import compiler, nested_pass, torch_entries
 from hf_msae.fused_nested_loss import NestedLoss, can_fuse, eager_nested_loss, nested_loss_implementation
 from hf_msae.nested_topk import l1_penalty, nested_loss_reference
 
 D, N = 70, 96  # 70: more than one slice of columns, the last one narrower
 KS = (3, 4, 8, 20, 40, 60, N)
 WEIGHTS = (7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0)
+
+
+@pytest.fixture(autouse=True, params=["compiled", "torch"])
+def entries(request, monkeypatch):
+    """Every test in both ways: by the C functions, where there is a compiler, and without them."""
+    if request.param == "torch":
+        monkeypatch.setattr(nested_pass, "compiled_library", lambda: None)
+    elif compiler.compiled_library() is None:
+        pytest.skip("there is no C compiler")
 
 
 def problem(positive=0.5, ties=False, dtype=torch.float32, rows=13, tied=False):
@@ -56,8 +66,8 @@ def reference(loss, u, pre_bias, encoder, latent_bias, decoder):
 @pytest.mark.parametrize("kind", ["mse", "nmse", "cosine"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_loss_and_gradients_equal_the_reference(dtype, kind, positive, ties, chunk, monkeypatch, relative_error):
-    monkeypatch.setattr(_nested_pass, "_CHUNK_ELEMENTS", chunk)
-    monkeypatch.setattr(_nested_pass, "_CACHE_ELEMENTS", chunk // 2)
+    monkeypatch.setattr(nested_pass, "_CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(torch_entries, "_CACHE_ELEMENTS", chunk // 2)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-11
     for tied, soft_cap, coefficient in ((False, None, 0.0), (True, None, 0.3), (False, 1.3, 0.3)):
         u, parameters = problem(positive, ties, dtype, tied=tied)
@@ -72,19 +82,20 @@ def test_loss_and_gradients_equal_the_reference(dtype, kind, positive, ties, chu
 
 def test_every_kind_of_level_is_met(monkeypatch):
     met = [set() for _ in range(4)]
-    original = _nested_pass.NestedPass._sort_levels
+    original = nested_pass.NestedPass._sort_levels
 
-    def watch(self, code):
-        kinds = original(self, code)
+    def watch(self):
+        kinds = original(self)
         for seen, levels in zip(met, kinds, strict=True):
             seen.update(levels)
         return kinds
 
-    monkeypatch.setattr(_nested_pass.NestedPass, "_sort_levels", watch)
-    u, parameters = problem(0.5)
-    outcome(fused_nested_loss.fused_nested_loss, NestedLoss(KS, WEIGHTS, "mse"), u, parameters)
+    monkeypatch.setattr(nested_pass.NestedPass, "_sort_levels", watch)
+    u, parameters = problem(0.95)
+    ks = (3, 4, 8, 20, 50, 84, N)
+    outcome(fused_nested_loss.fused_nested_loss, NestedLoss(ks, WEIGHTS, "mse"), u, parameters)
     assert all(met), "sparse, short, dense and complete levels"
-    assert sorted(level for levels in met for level in levels) == list(range(len(KS)))
+    assert sorted(level for levels in met for level in levels) == list(range(len(ks)))
 
 
 @pytest.mark.parametrize("ks", [(1,), (N,), (5, 9), (1, 2, 3, 95)])

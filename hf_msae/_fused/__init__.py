@@ -1,0 +1,1 @@
+"""The parts of `hf_msae.fused_nested_loss`."""

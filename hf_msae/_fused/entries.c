@@ -1,0 +1,264 @@
+/* The positive entries of a few rows of a code: ranked, decoded, and their gradients. Compiled at its first use, by
+ * compiler.py; called by compiled_entries.py, which says what the arguments are.
+ *
+ * A dictionary comes in slices: its columns in blocks of W, (n, W) each, zeros after the last. The rows of a slice are
+ * looked up in random order and stay in one core's cache.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LANES 16
+#define BUCKETS 2048
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+static inline uint32_t bits_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits & 0x7fffffffu; /* without the sign, which zeros and NaN may have */
+}
+
+static int ascending(const void *left, const void *right) {
+    uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+    return (a > b) - (a < b);
+}
+
+/* Orders columns by their entries, largest first, equal ones by ascending column; NaN comes before all numbers. */
+static void sort_columns(const float *row, int32_t *columns, int64_t count, uint64_t *keys) {
+    for (int64_t i = 0; i < count; i++)
+        keys[i] = (uint64_t)(0xffffffffu - bits_of(row[columns[i]])) << 32 | (uint32_t)columns[i];
+    if (count > 48) {
+        qsort(keys, count, sizeof *keys, ascending);
+    } else {
+        for (int64_t i = 1; i < count; i++) {
+            uint64_t key = keys[i];
+            int64_t place = i;
+            for (; place && keys[place - 1] > key; place--) keys[place] = keys[place - 1];
+            keys[place] = key;
+        }
+    }
+    for (int64_t i = 0; i < count; i++) columns[i] = (int32_t)keys[i];
+}
+
+/* The columns of each row's positive entries, so that for every border k the first k of them are the row's top k (ties
+ * to the lower column). Between borders they are in no particular order: finding what a level holds takes no sorting.
+ * Entries are thrown into buckets of equal width, and only a bucket that a border parts is sorted. */
+static void rank_row(const float *code, int64_t n, const int64_t *borders, int64_t levels, int32_t *size,
+                     int32_t *columns, int32_t *positive, uint16_t *buckets, uint64_t *keys) {
+    uint32_t largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits = bits_of(code[i]);
+        largest = bits > largest ? bits : largest;
+    }
+    float most;
+    memcpy(&most, &largest, sizeof most);
+    int numbers = largest < 0x7f800000u && most > 1e-30f; /* neither infinite, NaN, nor too small to divide by */
+    float scale = numbers ? (BUCKETS - 1) / most : 0;
+    if (numbers)
+        for (int64_t i = 0; i < n; i++) {
+            int32_t bucket = BUCKETS - 1 - (int32_t)(code[i] * scale);
+            buckets[i] = (uint16_t)(bucket < 0 ? 0 : bucket);
+        }
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++) {
+        positive[count] = (int32_t)i;
+        count += bits_of(code[i]) != 0;
+    }
+    *size = (int32_t)count;
+    if (!numbers) {
+        memcpy(columns, positive, count * sizeof *columns);
+        sort_columns(code, columns, count, keys);
+        return;
+    }
+    int32_t ends[BUCKETS + 1] = {0}; /* first how many, then where they begin, then where they end */
+    for (int64_t i = 0; i < count; i++) ends[buckets[positive[i]] + 1]++;
+    for (int64_t b = 1; b <= BUCKETS; b++) ends[b] += ends[b - 1];
+    for (int64_t i = 0; i < count; i++) columns[ends[buckets[positive[i]]]++] = positive[i];
+    for (int64_t level = 0; level < levels; level++) {
+        if (borders[level] >= count) continue;
+        int64_t bucket = buckets[columns[borders[level]]];
+        int64_t begin = bucket ? ends[bucket - 1] : 0;
+        if (borders[level] > begin) sort_columns(code, columns + begin, ends[bucket] - begin, keys);
+    }
+}
+
+/* How many positive entries each row has, and their columns as above, from ranked (rows, n). */
+int rank_rows(int64_t threads, const float *code, int64_t rows, int64_t n, const int64_t *borders, int64_t levels,
+              int32_t *counts, int32_t *ranked) {
+    int failed = 0;
+#pragma omp parallel num_threads(threads) reduction(| : failed)
+    {
+        int32_t *positive = malloc(n * sizeof *positive);
+        uint16_t *buckets = malloc(n * sizeof *buckets);
+        uint64_t *keys = malloc(n * sizeof *keys);
+        failed = !positive || !buckets || !keys;
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) {
+            if (!failed)
+                rank_row(code + r * n, n, borders, levels, counts + r, ranked + r * n, positive, buckets, keys);
+        }
+        free(positive);
+        free(buckets);
+        free(keys);
+    }
+    return failed;
+}
+
+/* Moves what is ranked together, row after row as firsts (rows + 1) says, with what latents holds there. */
+void pack_rows(int64_t threads, const float *latents, int64_t rows, int64_t n, const int64_t *firsts,
+               const int32_t *ranked, int32_t *columns, float *values) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t e = firsts[r]; e < firsts[r + 1]; e++) {
+            columns[e] = ranked[r * n + e - firsts[r]];
+            values[e] = latents[r * n + columns[e]];
+        }
+}
+
+/* One slice of the running sums over a row's rings: out[ring][row] = sum of values * table over the entries of the
+ * rings up to it. starts: (rows, rings + 1), where each ring of a row begins and the last one ends. */
+#define DECODE(W)                                                                                                     \
+    static void decode_##W(const float *table, const int32_t *columns, const float *values, const int64_t *starts,    \
+                           int64_t rows, int64_t begin, int64_t end, int64_t rings, float *out, int64_t d,            \
+                           int64_t width) {                                                                           \
+        for (int64_t r = begin; r < end; r++) {                                                                       \
+            lanes sum[W / LANES] = {0};                                                                               \
+            const int64_t *ends = starts + r * (rings + 1);                                                           \
+            for (int64_t ring = 0; ring < rings; ring++) {                                                            \
+                for (int64_t e = ends[ring]; e < ends[ring + 1]; e++) {                                               \
+                    const lanes *row = (const lanes *)(table + (int64_t)columns[e] * W);                              \
+                    for (int j = 0; j < W / LANES; j++) sum[j] += row[j] * values[e];                                 \
+                }                                                                                                     \
+                memcpy(out + (ring * rows + r) * d, sum, width * sizeof(float));                                      \
+            }                                                                                                         \
+        }                                                                                                             \
+    }
+
+#define PAIRS(a, b, ...) (__builtin_shufflevector(a, b, __VA_ARGS__))
+
+/* The sum of each of 16 vectors: halves of two are added side by side, four times. */
+INLINE lanes summed(const lanes *v) {
+    lanes a[8], b[4], c[2];
+    for (int i = 0; i < 8; i++)
+        a[i] = PAIRS(v[i], v[i + 8], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+               PAIRS(v[i], v[i + 8], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    for (int i = 0; i < 4; i++)
+        b[i] = PAIRS(a[i], a[i + 4], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
+               PAIRS(a[i], a[i + 4], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+    for (int i = 0; i < 2; i++)
+        c[i] = PAIRS(b[i], b[i + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+               PAIRS(b[i], b[i + 2], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    return PAIRS(c[0], c[1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
+           PAIRS(c[0], c[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+}
+
+/* Adds one slice's share of <table row, right[ring][row]> to products, at every entry. */
+#define PRODUCTS(W)                                                                                                   \
+    INLINE lanes products_of_##W(const float *table, const int32_t *columns, int some, const lanes *other) {          \
+        lanes sums[LANES] = {0};                                                                                      \
+        for (int i = 0; i < some; i++)                                                                                \
+            for (int j = 0; j < W / LANES; j++)                                                                       \
+                sums[i] += ((const lanes *)(table + (int64_t)columns[i] * W))[j] * other[j];                          \
+        return summed(sums);                                                                                          \
+    }                                                                                                                 \
+    static void products_##W(const float *table, const int32_t *columns, float *products, const int64_t *starts,      \
+                             int64_t rows, int64_t begin, int64_t end, int64_t rings, const float *right, int64_t d,  \
+                             int64_t width) {                                                                         \
+        for (int64_t r = begin; r < end; r++) {                                                                       \
+            const int64_t *ends = starts + r * (rings + 1);                                                           \
+            for (int64_t ring = 0; ring < rings; ring++) {                                                            \
+                lanes other[W / LANES] = {0};                                                                         \
+                memcpy(other, right + (ring * rows + r) * d, width * sizeof(float));                                  \
+                int64_t e = ends[ring];                                                                               \
+                for (; e + LANES <= ends[ring + 1]; e += LANES)                                                       \
+                    *(lanes *)(products + e) += products_of_##W(table, columns + e, LANES, other);                    \
+                int rest = (int)(ends[ring + 1] - e);                                                                 \
+                lanes last = products_of_##W(table, columns + e, rest, other);                                        \
+                for (int i = 0; i < rest; i++) products[e + i] += last[i];                                            \
+            }                                                                                                         \
+        }                                                                                                             \
+    }
+
+/* Adds values * right[ring][row] to the row of the table that each entry names. */
+#define OUTER(W)                                                                                                      \
+    static void outer_##W(float *table, const int32_t *columns, const float *values, const int64_t *starts,           \
+                          int64_t rows, int64_t begin, int64_t end, int64_t rings, const float *right, int64_t d,     \
+                          int64_t width) {                                                                            \
+        for (int64_t r = begin; r < end; r++) {                                                                       \
+            const int64_t *ends = starts + r * (rings + 1);                                                           \
+            for (int64_t ring = 0; ring < rings; ring++) {                                                            \
+                lanes other[W / LANES] = {0};                                                                         \
+                memcpy(other, right + (ring * rows + r) * d, width * sizeof(float));                                  \
+                for (int64_t e = ends[ring]; e < ends[ring + 1]; e++) {                                               \
+                    lanes *row = (lanes *)(table + (int64_t)columns[e] * W);                                          \
+                    for (int j = 0; j < W / LANES; j++) row[j] += other[j] * values[e];                               \
+                }                                                                                                     \
+            }                                                                                                         \
+        }                                                                                                             \
+    }
+
+static void add_at(float *out, int64_t n, const int32_t *columns, const float *values, const int64_t *starts,
+                   int64_t rings, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++)
+        for (int64_t e = starts[r * (rings + 1)]; e < starts[r * (rings + 1) + rings]; e++)
+            out[r * n + columns[e]] += values[e];
+}
+
+DECODE(16) DECODE(32) DECODE(64)
+PRODUCTS(16) PRODUCTS(32) PRODUCTS(64)
+OUTER(16) OUTER(32) OUTER(64)
+
+#define DISPATCH(name, W, ...)                                                                                        \
+    do {                                                                                                              \
+        if (W == 64) name##_64(__VA_ARGS__);                                                                          \
+        if (W == 32) name##_32(__VA_ARGS__);                                                                          \
+        if (W == 16) name##_16(__VA_ARGS__);                                                                          \
+    } while (0)
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+void decode(int64_t threads, int64_t W, const float *table, int64_t n, int64_t d, const int32_t *columns,
+            const float *values, const int64_t *starts, int64_t rows, int64_t rings, float *out) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+        for (int64_t first = 0; first < d; first += W)
+            DISPATCH(decode, W, table + first * n, columns, values, starts, rows, 0, rows,
+                     rings, out + first, d, least(W, d - first));
+}
+
+/* Adds <row of the dictionary, right[ring][row]> to out[row] at the column of every entry. The slices are shared out
+ * among threads, each of which has its own sums: scratch is (threads, entries). */
+void add_products(int64_t threads, int64_t W, const float *table, int64_t n, int64_t d, const int32_t *columns,
+                  float *scratch, const int64_t *starts, int64_t rows, int64_t rings, const float *right, float *out) {
+    int64_t entries = starts[rows * (rings + 1) - 1];
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t part = 0; part < threads; part++) {
+        float *sums = scratch + part * entries;
+        memset(sums, 0, entries * sizeof *sums);
+        for (int64_t first = part * W; first < d; first += threads * W)
+            DISPATCH(products, W, table + first * n, columns, sums, starts, rows, 0, rows, rings, right + first, d,
+                     least(W, d - first));
+    }
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t part = 0; part < threads; part++)
+            add_at(out, n, columns, scratch + part * entries, starts, rings, r, r + 1);
+}
+
+/* Adds values * right[ring][row] to the row of the dictionary's gradient, in slices, that each entry names. */
+void add_outer(int64_t threads, int64_t W, float *table, int64_t n, int64_t d, const int32_t *columns,
+               const float *values, const int64_t *starts, int64_t rows, int64_t rings, const float *right) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int64_t first = 0; first < d; first += W)
+        DISPATCH(outer, W, table + first * n, columns, values, starts, rows, 0, rows, rings, right + first, d,
+                 least(W, d - first));
+}
+
+/* Adds the values of all entries of the rings to their columns of out[row]. */
+void add_entries(int64_t threads, int64_t n, const int32_t *columns, const float *values, const int64_t *starts,
+                 int64_t rows, int64_t rings, float *out) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < rows; r++) add_at(out, n, columns, values, starts, rings, r, r + 1);
+}

@@ -1,0 +1,201 @@
+"""One pass over a batch that gives the nested loss and all of its gradients; see `fused_nested_loss`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..nested_topk import NMSE_EPSILON, soft_capped
+from .compiled_entries import CompiledEntries
+from .compiler import compiled_library
+from .torch_entries import TorchEntries
+from .workspace import WORKSPACE
+
+_CHUNK_ELEMENTS = 2**22
+"""Size of the scratch matrices: 8 MB in float32."""
+
+
+@dataclass(frozen=True)
+class NestedLoss:
+    """What the loss of an MSAE is made of: the fields of its config, `weights` as numbers."""
+
+    ks: tuple[int, ...]
+    weights: tuple[float, ...]
+    kind: str
+    soft_cap: float | None = None
+    sparsity_coefficient: float = 0.0
+
+
+class NestedPass:
+    """One pass over a batch. Everything is detached here."""
+
+    def __init__(self, loss, with_gradients, normalised, pre_bias, encoder, latent_bias, decoder=None):
+        self.loss, self.with_gradients = loss, with_gradients
+        self.u, self.pre_bias, self.encoder, self.latent_bias = normalised, pre_bias, encoder, latent_bias
+        self.tied = decoder is None
+        self.dictionary = encoder.T.contiguous() if self.tied else decoder.contiguous()
+        self.rows, self.n = len(normalised), encoder.shape[1]
+        self.shares = torch.tensor([weight / sum(loss.weights) for weight in loss.weights], dtype=normalised.dtype)
+        self.level_losses = torch.zeros(len(loss.ks), dtype=torch.float64)
+        self.l1 = 0.0
+        if with_gradients:
+            self.grad_encoder = torch.zeros_like(encoder)
+            self.grad_dictionary = torch.zeros_like(self.dictionary)
+            self.grad_latent_bias = torch.zeros_like(latent_bias)
+            self.grad_pre_bias = torch.zeros_like(pre_bias)
+
+    def run(self) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.u - self.pre_bias
+        code = torch.addmm(self.latent_bias, x, self.encoder).relu_()
+        self.latents = code if self.loss.soft_cap is None else soft_capped(code, self.loss.soft_cap)
+        self.reconstruction = torch.empty_like(x)
+        step = min(self.rows, max(1, _CHUNK_ELEMENTS // self.n))
+        library = compiled_library() if code.dtype == torch.float32 else None
+        if library:
+            self.entries = CompiledEntries(library, self.dictionary)
+        else:
+            self.entries = TorchEntries(self.dictionary, step)
+        for start in range(0, self.rows, step):
+            chunk = slice(start, start + step)
+            self._chunk(x[chunk], self.u[chunk], code[chunk], self.latents[chunk], self.reconstruction[chunk])
+        if self.with_gradients:
+            self.entries.add_dictionary_gradient_(self.grad_dictionary)
+        self.entries.close()
+        del self.entries
+        self.reconstruction += self.pre_bias
+        level_losses = self.level_losses.to(self.u.dtype)
+        value = self.shares.double() @ self.level_losses + self.loss.sparsity_coefficient * self.l1
+        return value.to(self.u.dtype), level_losses
+
+    def gradients(self) -> tuple[torch.Tensor, ...]:
+        """Of the parameters, in their order."""
+        # What the bias before the encoder takes away: the gradient of its input, summed over rows.
+        pre_bias = self.grad_pre_bias.sub_(self.encoder @ self.grad_latent_bias)
+        if self.tied:
+            return pre_bias, self.grad_encoder.add_(self.grad_dictionary.T), self.grad_latent_bias
+        return pre_bias, self.grad_encoder, self.grad_latent_bias, self.grad_dictionary
+
+    def _chunk(self, x, u, code, latents, full) -> None:
+        self.active = self.entries.rank(code, latents, self.loss.ks)
+        sparse, short, dense, complete = self._sort_levels()
+        grad = _scratch("gradient", code).zero_() if self.with_gradients else None
+
+        decoded_sparsely = sparse and self.loss.ks[sparse[-1]] >= self.active.max()
+        if not decoded_sparsely:
+            torch.mm(latents, self.dictionary, out=full)
+        if sparse:
+            self._sparse_levels(sparse, x, u, grad, full if decoded_sparsely else None)
+        full_gradient = None
+        for level in complete:
+            full_gradient = _plus(full_gradient, self._levels([level], x, u, full[None].clone())[0])
+        for level in short:
+            full_gradient = _plus(full_gradient, self._short_level(level, x, u, full, grad))
+        for level in dense:
+            self._dense_level(level, x, u, code, grad)
+        if self.loss.sparsity_coefficient:
+            norms = u.square().sum(-1, keepdim=True).clamp_min(NMSE_EPSILON).sqrt()
+            self.l1 += float((code.sum(-1, keepdim=True) / norms).sum(dtype=torch.float64)) / self.rows
+        if not self.with_gradients:
+            return
+
+        if full_gradient is not None:
+            grad.addmm_(full_gradient, self.dictionary.T)
+            self.grad_dictionary.addmm_(latents.T, full_gradient)
+        if self.loss.soft_cap is not None:  # d tanh
+            grad.mul_(1 - (latents / self.loss.soft_cap).square())
+        if self.loss.sparsity_coefficient:
+            grad.add_(self.loss.sparsity_coefficient / self.rows / norms)
+        torch.ops.aten.threshold_backward.grad_input(grad, code, 0, grad_input=grad)  # of relu
+        self.grad_latent_bias.add_(grad.sum(0))
+        self.grad_encoder.addmm_(x.T, grad)
+
+    def _sort_levels(self) -> tuple[list[int], ...]:
+        """The levels to take apart into rings, those short of but few entries, those in between, and the full ones."""
+        few = max(1.0, self.n * self.entries.sparse_share)
+        most, mean = self.active.max(), self.active.mean()
+        sparse, short, dense, complete = [], [], [], []
+        before = 0
+        for level, k in enumerate(self.loss.ks):
+            if len(sparse) == level and min(k, mean) - before <= few:
+                sparse.append(level)
+            elif k >= most:
+                complete.append(level)
+            elif mean - k <= few:
+                short.append(level)
+            else:
+                dense.append(level)
+            before = k
+        return sparse, short, dense, complete
+
+    # -- the kinds of levels ---------------------------------------------------------------------------------------
+
+    def _sparse_levels(self, levels, x, u, grad, full=None) -> None:
+        """Writes what the last of the levels decodes to into `full`."""
+        rings = self.entries.rings([0, *(self.loss.ks[level] for level in levels)])
+        decoded = rings.decode()
+        if full is not None:
+            full.copy_(decoded[-1])
+        gradients = self._levels(levels, x, u, decoded)
+        if self.with_gradients:
+            # An entry counts in its own level and all above: suffix sums.
+            for place in reversed(range(len(levels) - 1)):
+                gradients[place] += gradients[place + 1]
+            rings.add_gradients_(gradients, grad)
+
+    def _short_level(self, level, x, u, full, grad) -> torch.Tensor | None:
+        missing = self.entries.rings([self.loss.ks[level], self.n])
+        gradient = self._levels([level], x, u, full - missing.decode())
+        if self.with_gradients:
+            missing.add_gradients_(-gradient, grad)
+        return gradient[0]
+
+    def _dense_level(self, level, x, u, code, grad) -> None:
+        chosen = self.entries.top(self.loss.ks[level], out=_scratch("chosen", code))
+        gradient = self._levels([level], x, u, (chosen @ self.dictionary)[None])[0]
+        if not self.with_gradients:
+            return
+        self.grad_dictionary.addmm_(chosen.T, gradient)
+        products = torch.mm(gradient, self.dictionary.T, out=_scratch("unmasked", code))
+        grad.addcmul_(products, torch.ne(chosen, 0, out=chosen))
+
+    def _levels(self, levels: list[int], x, u, decoded: torch.Tensor) -> torch.Tensor:
+        """
+        Adds the losses of levels to theirs; returns the gradient of the whole loss by what each decodes to (in the
+        memory of `decoded`, `(levels, rows, d)`), or without gradients something of no meaning.
+        """
+        kind, shares = self.loss.kind, self.shares[levels][:, None, None]
+        if kind == "cosine":
+            losses, gradient = _cosine(decoded + self.pre_bias, u)
+            gradient *= shares / self.rows
+            losses = losses / self.rows
+        else:
+            residual = decoded.sub_(x)
+            if kind == "mse":
+                factor = torch.full_like(u[:, :1], 1 / (self.rows * x.shape[1]))
+            else:
+                factor = u.square().sum(-1, keepdim=True).clamp_min(NMSE_EPSILON).mul(self.rows).reciprocal()
+            losses = torch.linalg.vecdot(residual, residual)[..., None] * factor
+            gradient = residual.mul_(factor * (2 * shares))
+        self.level_losses[levels] += losses.sum((1, 2), dtype=torch.float64)
+        if self.with_gradients:
+            self.grad_pre_bias.add_(gradient.sum((0, 1)))
+        return gradient
+
+
+def _scratch(name: str, like: torch.Tensor) -> torch.Tensor:
+    return WORKSPACE.take(name, *like.shape, dtype=like.dtype)
+
+
+def _plus(left: torch.Tensor | None, right: torch.Tensor | None) -> torch.Tensor | None:
+    return left if right is None else right if left is None else left.add_(right)
+
+
+def _cosine(decoded: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """1 - cosine of every row, `(rows, 1)`, and its gradient by `decoded`."""
+    squared = decoded.square().sum(-1, keepdim=True)
+    norm = squared.clamp_min(NMSE_EPSILON).sqrt()
+    other = u.square().sum(-1, keepdim=True).clamp_min(NMSE_EPSILON).sqrt()
+    similarity = (decoded * u).sum(-1, keepdim=True) / (norm * other)
+    radial = decoded * (similarity / norm.square()) * (squared > NMSE_EPSILON)
+    return 1 - similarity, radial - u / (norm * other)
