@@ -41,6 +41,21 @@ class DataArguments:
     )
 
 
+@dataclass
+class SweepArguments:
+    """Several models at once; see [`~hf_msae.sweep.read_sweep`]."""
+
+    _argument_group_name: ClassVar[str] = "sweep"
+
+    sweep: str | None = field(
+        default=None,
+        metadata={
+            "help": "YAML file of models to train in one pass over the data: names and what each changes of the flags "
+            "(wide: {num_latents: 4096}), or a grid (num_latents: [1024, 4096])."
+        },
+    )
+
+
 def _model_arguments() -> type:
     """A dataclass with MSAEConfig's own fields but d_in, which comes from the data."""
     own, helps = {item.name: item for item in fields(MSAEConfig)}, MSAEConfig.field_help()

@@ -54,12 +54,15 @@ def nested_loss_implementation(name: Literal["auto", "eager"]) -> Iterator[None]
 
 def can_fuse(normalised: torch.Tensor, *parameters: torch.Tensor) -> bool:
     """
-    Whether [`fused_nested_loss`] computes this: on a CPU, in float32 or float64, with no gradient for embeddings; not
-    under autocast, `torch.compile`, `torch.func` or forward-mode differentiation, nor where "eager" is asked for.
+    Whether [`fused_nested_loss`] computes this: on a CPU, in float32 (dense products in bfloat16 under autocast to it)
+    or float64, with no gradient for embeddings; not under autocast to float16, `torch.compile`, `torch.func` or
+    forward-mode differentiation, nor where "eager" is asked for.
     """
-    if (_implementation.get() or os.environ.get("HF_MSAE_NESTED_LOSS")) == "eager" or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
         return False
-    if torch.is_autocast_enabled("cpu") or torch._C._are_functorch_transforms_active():
+    if (_implementation.get() or os.environ.get("HF_MSAE_NESTED_LOSS")) == "eager":
+        return False
+    if _autocast_dtype() not in (None, torch.bfloat16) or torch._C._are_functorch_transforms_active():
         return False
     if fwAD._current_level >= 0:
         return False
@@ -69,6 +72,10 @@ def can_fuse(normalised: torch.Tensor, *parameters: torch.Tensor) -> bool:
         and tensor.dtype in (torch.float32, torch.float64)
         for tensor in (normalised, *parameters)
     )
+
+
+def _autocast_dtype() -> torch.dtype | None:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
 
 
 def fused_nested_loss(
@@ -123,8 +130,9 @@ class _FusedNestedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, loss, with_gradients, normalised, *parameters):
         ctx.set_materialize_grads(False)
-        work = NestedPass(loss, with_gradients, normalised, *parameters)
-        value, level_losses = work.run()
+        work = NestedPass(loss, with_gradients, _autocast_dtype(), normalised, *parameters)
+        with torch.autocast("cpu", enabled=False):
+            value, level_losses = work.run()
         if with_gradients:
             ctx.loss = loss
             ctx.save_for_backward(normalised, *parameters)

@@ -14,6 +14,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from ._registration import register_auto_classes
+from .auxiliary_loss import auxiliary_loss
 from .configuration_msae import MSAEConfig
 from .fused_nested_loss import NestedLoss, can_fuse, fused_nested_loss
 from .nested_topk import l1_penalty, nested_codes, nested_loss, top_activations
@@ -40,6 +41,8 @@ class MSAEOutput(ModelOutput):
             The reconstruction of every level, each `(..., d_in)`, raw.
         nested_losses (`torch.Tensor` of shape `(L,)`, *optional*, with `return_loss=True` or `output_nested=True`):
             The reconstruction loss of every level, unweighted. In normalised space.
+        auxiliary_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss=True` and `dead_latents`):
+            How badly dead latents alone decode to what the reconstruction misses. Not part of `loss`.
     """
 
     loss: torch.Tensor | None = None
@@ -47,6 +50,7 @@ class MSAEOutput(ModelOutput):
     latents: torch.Tensor | None = None
     nested_reconstructions: tuple[torch.Tensor, ...] | None = None
     nested_losses: torch.Tensor | None = None
+    auxiliary_loss: torch.Tensor | None = None
 
 
 class MSAEModel(PreTrainedModel):
@@ -215,6 +219,8 @@ class MSAEModel(PreTrainedModel):
         output_nested: bool = False,
         return_dict: bool | None = None,
         loss_only: bool = False,
+        dead_latents: torch.Tensor | None = None,
+        auxiliary_k: int = 256,
     ) -> MSAEOutput | tuple:
         """
         Encodes and decodes raw embeddings, and measures the reconstruction at every level.
@@ -233,6 +239,10 @@ class MSAEModel(PreTrainedModel):
                 `False` for a plain tuple without the missing entries. Default: config.return_dict.
             loss_only (`bool`, *optional*, defaults to `False`):
                 With return_loss, leave out `reconstruction` and `latents`: what training needs, and no more.
+            dead_latents (`torch.Tensor` of shape `(num_latents,)`, bool, *optional*):
+                With return_loss, also compute `auxiliary_loss` of these latents.
+            auxiliary_k (`int`, *optional*, defaults to 256):
+                How many of them may decode an embedding.
 
         Returns:
             [`MSAEOutput`] or `tuple`.
@@ -252,7 +262,7 @@ class MSAEModel(PreTrainedModel):
         # The fused computation gives the full code besides the loss; other codes are the eager one's.
         fusable = return_loss and not output_nested and (loss_only or k == config.num_latents)
         if fusable and can_fuse(normalised, *self.parameters()):
-            output = self._fused_forward(normalised, dtype, loss_only)
+            output = self._fused_forward(normalised, dtype, loss_only, dead_latents, auxiliary_k)
             return output if return_dict else output.to_tuple()
 
         activations = self._activations(normalised)
@@ -282,9 +292,22 @@ class MSAEModel(PreTrainedModel):
             nested_reconstructions=nested_reconstructions,
             nested_losses=nested_losses,
         )
+        if return_loss and dead_latents is not None:
+            output.auxiliary_loss = self._auxiliary_loss(normalised, reconstructions[k], dead_latents, auxiliary_k)
         return output if return_dict else output.to_tuple()
 
-    def _fused_forward(self, normalised: torch.Tensor, dtype: torch.dtype, loss_only: bool) -> MSAEOutput:
+    def _auxiliary_loss(self, normalised: torch.Tensor, decoded: torch.Tensor, dead: torch.Tensor, k: int):
+        centred, residual = normalised - self.pre_bias.to(normalised.dtype), normalised - decoded
+        return auxiliary_loss(residual, centred, self.encoder, self.latent_bias, self.dictionary, dead, k)
+
+    def _fused_forward(
+        self,
+        normalised: torch.Tensor,
+        dtype: torch.dtype,
+        loss_only: bool,
+        dead_latents: torch.Tensor | None,
+        auxiliary_k: int,
+    ) -> MSAEOutput:
         """Loss, full code and reconstruction, with gradients computed on the way."""
         config = self.config
         terms = NestedLoss(
@@ -297,14 +320,18 @@ class MSAEModel(PreTrainedModel):
         parameters = (self.pre_bias, self.encoder, self.latent_bias, self.decoder)
         rows = normalised.reshape(-1, config.d_in)
         loss, level_losses, code, decoded = fused_nested_loss(terms, rows, *parameters)
+        of_dead = None
+        if dead_latents is not None:
+            of_dead = self._auxiliary_loss(rows, decoded, dead_latents, auxiliary_k)
         if loss_only:
-            return MSAEOutput(loss=loss, nested_losses=level_losses)
+            return MSAEOutput(loss=loss, nested_losses=level_losses, auxiliary_loss=of_dead)
         leading = normalised.shape[:-1]
         return MSAEOutput(
             loss=loss,
             reconstruction=self._denormalise(decoded).to(dtype).reshape(*leading, -1),
             latents=code.to(dtype).reshape(*leading, -1),
             nested_losses=level_losses,
+            auxiliary_loss=of_dead,
         )
 
     def _normalise(self, embeddings: torch.Tensor) -> torch.Tensor:

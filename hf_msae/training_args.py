@@ -17,6 +17,10 @@ NUMERIC_FIELDS = (
     "warmup_steps",
     "lr_scheduler_type",
     "lr_decay_fraction",
+    "auxiliary_k",
+    "auxiliary_coefficient",
+    "resample_steps",
+    "dead_steps",
     "seed",
 )
 
@@ -97,6 +101,27 @@ class MSAETrainingArguments:
     max_grad_norm: float = field(
         default=1.0, metadata={"help": "Gradients are scaled down to this joint norm; 0 leaves them as they are."}
     )
+    auxiliary_k: int = field(
+        default=0,
+        metadata={
+            "help": "Dead latents that learn to decode what the others leave over of an embedding (arXiv 2406.04093); "
+            "0 leaves them alone. docs/training.md says when it helps."
+        },
+    )
+    auxiliary_coefficient: float = field(
+        default=1 / 32, metadata={"help": "Weight of that auxiliary loss beside the main one."}
+    )
+    resample_steps: int | None = field(
+        default=None,
+        metadata={
+            "help": "Optimizer steps after which dead latents get the directions of badly reconstructed embeddings, "
+            "again and again. Unset: never."
+        },
+    )
+    dead_steps: int | None = field(
+        default=None,
+        metadata={"help": "Optimizer steps without firing that make a latent dead. Unset: those of an epoch."},
+    )
     mixed_precision: Literal["no", "bf16", "fp16"] | None = field(
         default=None,
         metadata={
@@ -152,6 +177,13 @@ class MSAETrainingArguments:
             "half of the GPU's free memory."
         },
     )
+    torch_compile: bool = field(
+        default=False,
+        metadata={
+            "help": "Compile the forward pass with torch.compile, for GPUs. On a CPU in float32 the built-in fused "
+            "computation is faster, and would not be used."
+        },
+    )
     use_cpu: bool = field(default=False, metadata={"help": "Train on the CPU where there is an accelerator too."})
     dataloader_num_workers: int = field(
         default=0, metadata={"help": "Processes that read batches ahead; 0 reads them in the training process."}
@@ -178,11 +210,20 @@ class MSAETrainingArguments:
             "save_steps",
             "save_total_limit",
             "memory_budget",
+            "resample_steps",
+            "dead_steps",
         ):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} is {value}, but has to be above 0")
-        for name in ("warmup_steps", "max_grad_norm", "seed", "dataloader_num_workers"):
+        for name in (
+            "warmup_steps",
+            "max_grad_norm",
+            "seed",
+            "dataloader_num_workers",
+            "auxiliary_k",
+            "auxiliary_coefficient",
+        ):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} is {getattr(self, name)}, but has to be 0 or above")
         for name in ("adam_beta1", "adam_beta2"):

@@ -189,8 +189,10 @@ def test_where_it_is_taken(monkeypatch):
     assert not can_fuse(x.double(), *parameters)
     assert not can_fuse(x.bfloat16(), *(parameter.bfloat16() for parameter in parameters))
     assert not can_fuse(x.to("meta"), *parameters)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.float16):
         assert not can_fuse(x, *parameters)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert can_fuse(x, *parameters)
     with nested_loss_implementation("eager"):
         assert not can_fuse(x, *parameters)
     monkeypatch.setenv("HF_MSAE_NESTED_LOSS", "eager")
@@ -201,6 +203,19 @@ def test_where_it_is_taken(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize("positive", [0.2, 0.5, 0.95])
+def test_autocast_rounds_the_dense_products_alone(positive, relative_error):
+    u, parameters = problem(positive)
+    loss = NestedLoss(KS, WEIGHTS, "mse", None, 0.1)
+    exact = outcome(fused_nested_loss.fused_nested_loss, loss, u, parameters)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = outcome(fused_nested_loss.fused_nested_loss, loss, u, parameters)
+    for got, want in zip(rounded, exact, strict=True):
+        assert got.dtype == torch.float32
+        assert relative_error(got, want) < 2e-2
+    assert relative_error(rounded[2], exact[2]) > 1e-5, "the code came out of a product in bfloat16"
+
+
 def test_embeddings_get_their_gradient():
     model, x = model_and_batch()
     x.requires_grad_()
@@ -208,7 +223,7 @@ def test_embeddings_get_their_gradient():
     assert x.grad.abs().sum() > 0
 
 
-def test_torch_func_and_compile_take_the_eager_way():
+def test_torch_func_takes_the_eager_way():
     model, x = model_and_batch()
     parameters = dict(model.named_parameters())
 

@@ -84,4 +84,5 @@ def test_names_are_those_of_transformers_where_they_exist_there():
     ours = {field.name for field in fields(MSAETrainingArguments)}
     own = {"lr_decay_fraction", "mixed_precision", "overwrite_output_dir", "cknna_batch_size"}
     own |= {"memory_budget", "keep_on_device"}
+    own |= {"auxiliary_k", "auxiliary_coefficient", "resample_steps", "dead_steps"}
     assert ours - {field.name for field in fields(TrainingArguments)} == own

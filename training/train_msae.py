@@ -3,7 +3,8 @@ Train a Matryoshka sparse autoencoder on embeddings, evaluate it, and write the 
 
 The output folder gets config.json and model.safetensors (for MSAEModel.from_pretrained), metrics.json, README.md (the
 model card), training_log.jsonl, and checkpoints to resume from. Runs as it is, or on several devices with
-`accelerate launch` or `torchrun`.
+`accelerate launch` or `torchrun`. With --sweep it trains several models in one pass over the data, each in a folder of
+its own inside the output folder, and compares them in sweep.csv.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from accelerate.utils import set_seed
 
 from hf_msae import MSAEModel, MSAETrainer, MSAETrainingArguments
 from hf_msae.acceleration import build_accelerator
 from hf_msae.activations import ActivationDataset, load_activations
-from hf_msae.arguments import DataArguments, ModelArguments, MSAEArgumentParser, build_config
+from hf_msae.arguments import DataArguments, ModelArguments, MSAEArgumentParser, SweepArguments, build_config
 from hf_msae.interruption import TrainingInterrupted
+from hf_msae.metrics import EvaluationResult
+from hf_msae.sweep import read_sweep, train_sweep, variant_arguments
+from hf_msae.training_log import TrainingResult
 from hf_msae.training_setup import check_evaluable
 
 EXAMPLE = """\
@@ -37,15 +42,56 @@ def describe(data: ActivationDataset, split: str | None) -> dict[str, Any]:
     return {**data.provenance, **known}
 
 
+def finish(trainer: MSAETrainer, result: TrainingResult, data_args: DataArguments) -> EvaluationResult:
+    """Evaluate a trained model, and write it with its metrics and card."""
+    train_data, eval_data = trainer.train_data, trainer.eval_data
+    output_dir = trainer.save_model()
+    evaluation = trainer.evaluate(train_data if eval_data is None else eval_data)
+    if trainer.accelerator.is_main_process:
+        from hf_msae.hub import write_model_card
+
+        evaluation.save(output_dir / "metrics.json")
+        summary = {key: value for key, value in result.to_dict().items() if key != "log_history"}
+        write_model_card(
+            Path(output_dir),
+            training_arguments={**trainer.args.to_dict(), **summary},
+            training_data=describe(train_data, data_args.train_split),
+            evaluation_data=None if eval_data is None else describe(eval_data, data_args.eval_split),
+        )
+    return evaluation
+
+
+def write_table(output_dir: Path, variants: dict[str, dict[str, Any]], found: list[EvaluationResult | Exception]):
+    """What the models of a sweep have come to, as sweep.csv and for the eye."""
+    rows = []
+    for (name, settings), evaluation in zip(variants.items(), found, strict=True):
+        row = {"name": name, **settings}
+        if isinstance(evaluation, Exception):
+            row["failed"] = str(evaluation)
+        else:
+            row |= {key: v for key, v in evaluation.to_dict().items() if isinstance(v, (int, float))}
+        rows.append(row)
+    table = pd.DataFrame(rows).set_index("name")
+    temporary = output_dir / ".tmp-sweep.csv"
+    table.to_csv(temporary)
+    temporary.replace(output_dir / "sweep.csv")
+    shown = [key for key in ("fvu", "cosine", "sparsity", "cknna", "dead_latents", "failed") if key in table]
+    print(f"\n{table[shown].to_string(float_format='{:.4f}'.format)}\n\n{output_dir / 'sweep.csv'} holds all figures.")
+
+
 def main(argv: list[str] | None = None) -> None:
-    kinds = (DataArguments, ModelArguments, MSAETrainingArguments)
+    kinds = (DataArguments, ModelArguments, MSAETrainingArguments, SweepArguments)
     parser = MSAEArgumentParser(kinds, description=__doc__, example=EXAMPLE)
-    data_args, model_args, training_args = parser.parse(argv)
+    data_args, model_args, training_args, sweep_args = parser.parse(argv)
 
     with parser.reporting_errors():
-        accelerator = build_accelerator(
-            training_args.use_cpu, training_args.mixed_precision, training_args.report_to, training_args.output_dir
-        )
+        variants = {"": {}} if sweep_args.sweep is None else read_sweep(sweep_args.sweep)
+        arguments = [variant_arguments(model_args, training_args, *variant) for variant in variants.items()]
+        accelerators = [
+            build_accelerator(args.use_cpu, args.mixed_precision, args.report_to, args.output_dir)
+            for _, args in arguments
+        ]
+        accelerator = accelerators[0]
         column, hook_point, eval_data = data_args.embedding_column, model_args.hook_point, None
         with accelerator.main_process_first():  # the others find what it has downloaded and converted
             train_data = load_activations(data_args.train_data, column, hook_point, data_args.train_split)
@@ -54,39 +100,44 @@ def main(argv: list[str] | None = None) -> None:
                 eval_data = load_activations(data_args.eval_data, column, same_column, data_args.eval_split)
         if eval_data is None:
             check_evaluable(train_data)
-        config = build_config(model_args, d_in=train_data.width)
-        set_seed(training_args.seed)  # before the weights are drawn
-        trainer = MSAETrainer(MSAEModel(config), training_args, train_data, eval_data, accelerator=accelerator)
+        configs = [build_config(of_model, d_in=train_data.width) for of_model, _ in arguments]
+        trainers = []
+        for config, (_, args), own in zip(configs, arguments, accelerators, strict=True):
+            set_seed(args.seed)  # before the weights are drawn
+            trainers.append(MSAETrainer(MSAEModel(config), args, train_data, eval_data, accelerator=own))
+        trainer, config = trainers[0], configs[0]
+        latents = ", ".join(dict.fromkeys(str(each.num_latents) for each in configs))
         accelerator.print(
-            f"{len(train_data)} embeddings of width {config.d_in}, {config.num_latents} latents, "
+            f"{len(train_data)} embeddings of width {config.d_in}, {latents} latents, "
             f"{trainer.total_steps} steps of {trainer.plan.global_batch_size} embeddings on "
             f"{accelerator.num_processes} x {accelerator.device.type}"
+            + (f", {len(trainers)} models" if sweep_args.sweep else "")
         )
         try:
-            result = trainer.train()
+            results = (
+                train_sweep(trainers, training_args.resume_from_checkpoint) if sweep_args.sweep else [trainer.train()]
+            )
         except TrainingInterrupted as interruption:
             accelerator.print(f"\n{interruption}", file=sys.stderr)
             sys.exit(interruption.exit_code)
-        output_dir = trainer.save_model()
-        evaluation = trainer.evaluate(train_data if eval_data is None else eval_data)
-        if accelerator.is_main_process:
-            from hf_msae.hub import write_model_card
-
-            evaluation.save(output_dir / "metrics.json")
-            summary = {key: value for key, value in result.to_dict().items() if key != "log_history"}
-            write_model_card(
-                Path(output_dir),
-                training_arguments={**training_args.to_dict(), **summary},
-                training_data=describe(train_data, data_args.train_split),
-                evaluation_data=None if eval_data is None else describe(eval_data, data_args.eval_split),
-            )
+        found = [
+            result if isinstance(result, Exception) else finish(each, result, data_args)
+            for each, result in zip(trainers, results, strict=True)
+        ]
     if accelerator.is_main_process:
-        held_out = (
-            "held out" if eval_data is not None else "those of the training: give --eval_data for honest figures"
-        )
-        print(f"\n{evaluation}\n\n{evaluation.num_samples} embeddings, {held_out}. {output_dir} holds the model:\n")
-        print(LOADING.format(folder=output_dir, d_in=config.d_in, num_latents=config.num_latents))
-    accelerator.end_training()
+        if sweep_args.sweep:
+            write_table(Path(training_args.output_dir), variants, found)
+        else:
+            held_out = (
+                "held out" if eval_data is not None else "those of the training: give --eval_data for honest figures"
+            )
+            print(f"\n{found[0]}\n\n{found[0].num_samples} embeddings, {held_out}. "
+                  f"{trainer.output_dir} holds the model:\n")  # fmt: skip
+            print(LOADING.format(folder=trainer.output_dir, d_in=config.d_in, num_latents=config.num_latents))
+    for each in accelerators:
+        each.end_training()
+    if all(isinstance(each, Exception) for each in found):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ from .torch_entries import TorchEntries
 from .workspace import WORKSPACE
 
 _CHUNK_ELEMENTS = 2**22
-"""Size of the scratch matrices: 8 MB in float32."""
+"""Size of the scratch matrices: 16 MB in float32."""
+
+_LOW_PRECISION_SHARE = 2 / 3
+"""By how much smaller a ring has to be for looking up its entries to beat dense products in bfloat16, as measured."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,11 @@ class NestedLoss:
 
 
 class NestedPass:
-    """One pass over a batch. Everything is detached here."""
+    """One pass over a batch. Everything is detached here; dense products are in `product_dtype`, if that is given."""
 
-    def __init__(self, loss, with_gradients, normalised, pre_bias, encoder, latent_bias, decoder=None):
+    def __init__(self, loss, with_gradients, product_dtype, normalised, pre_bias, encoder, latent_bias, decoder=None):
         self.loss, self.with_gradients = loss, with_gradients
+        self.product_dtype = product_dtype if normalised.dtype == torch.float32 else None
         self.u, self.pre_bias, self.encoder, self.latent_bias = normalised, pre_bias, encoder, latent_bias
         self.tied = decoder is None
         self.dictionary = encoder.T.contiguous() if self.tied else decoder.contiguous()
@@ -47,7 +51,7 @@ class NestedPass:
 
     def run(self) -> tuple[torch.Tensor, torch.Tensor]:
         x = self.u - self.pre_bias
-        code = torch.addmm(self.latent_bias, x, self.encoder).relu_()
+        code = self._product(x, self.encoder).add_(self.latent_bias).relu_()
         self.latents = code if self.loss.soft_cap is None else soft_capped(code, self.loss.soft_cap)
         self.reconstruction = torch.empty_like(x)
         step = min(self.rows, max(1, _CHUNK_ELEMENTS // self.n))
@@ -83,7 +87,7 @@ class NestedPass:
 
         decoded_sparsely = sparse and self.loss.ks[sparse[-1]] >= self.active.max()
         if not decoded_sparsely:
-            torch.mm(latents, self.dictionary, out=full)
+            self._product(latents, self.dictionary, out=full)
         if sparse:
             self._sparse_levels(sparse, x, u, grad, full if decoded_sparsely else None)
         full_gradient = None
@@ -100,19 +104,20 @@ class NestedPass:
             return
 
         if full_gradient is not None:
-            grad.addmm_(full_gradient, self.dictionary.T)
-            self.grad_dictionary.addmm_(latents.T, full_gradient)
+            self._add_product_(grad, full_gradient, self.dictionary.T)
+            self._add_product_(self.grad_dictionary, latents.T, full_gradient)
         if self.loss.soft_cap is not None:  # d tanh
             grad.mul_(1 - (latents / self.loss.soft_cap).square())
         if self.loss.sparsity_coefficient:
             grad.add_(self.loss.sparsity_coefficient / self.rows / norms)
         torch.ops.aten.threshold_backward.grad_input(grad, code, 0, grad_input=grad)  # of relu
         self.grad_latent_bias.add_(grad.sum(0))
-        self.grad_encoder.addmm_(x.T, grad)
+        self._add_product_(self.grad_encoder, x.T, grad)
 
     def _sort_levels(self) -> tuple[list[int], ...]:
         """The levels to take apart into rings, those short of but few entries, those in between, and the full ones."""
-        few = max(1.0, self.n * self.entries.sparse_share)
+        cheaper = 1.0 if self.product_dtype is None else _LOW_PRECISION_SHARE
+        few = max(1.0, self.n * self.entries.sparse_share * cheaper)
         most, mean = self.active.max(), self.active.mean()
         sparse, short, dense, complete = [], [], [], []
         before = 0
@@ -127,6 +132,18 @@ class NestedPass:
                 dense.append(level)
             before = k
         return sparse, short, dense, complete
+
+    def _product(self, left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        if self.product_dtype is None:
+            return torch.mm(left, right, out=out)
+        product = left.to(self.product_dtype) @ right.to(self.product_dtype)
+        return product.to(left.dtype) if out is None else out.copy_(product)
+
+    def _add_product_(self, out: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+        if self.product_dtype is None:
+            out.addmm_(left, right)
+        else:
+            out.add_(left.to(self.product_dtype) @ right.to(self.product_dtype))
 
     # -- the kinds of levels ---------------------------------------------------------------------------------------
 
@@ -152,11 +169,11 @@ class NestedPass:
 
     def _dense_level(self, level, x, u, code, grad) -> None:
         chosen = self.entries.top(self.loss.ks[level], out=_scratch("chosen", code))
-        gradient = self._levels([level], x, u, (chosen @ self.dictionary)[None])[0]
+        gradient = self._levels([level], x, u, self._product(chosen, self.dictionary)[None])[0]
         if not self.with_gradients:
             return
-        self.grad_dictionary.addmm_(chosen.T, gradient)
-        products = torch.mm(gradient, self.dictionary.T, out=_scratch("unmasked", code))
+        self._add_product_(self.grad_dictionary, chosen.T, gradient)
+        products = self._product(gradient, self.dictionary.T, out=_scratch("unmasked", code))
         grad.addcmul_(products, torch.ne(chosen, 0, out=chosen))
 
     def _levels(self, levels: list[int], x, u, decoded: torch.Tensor) -> torch.Tensor:
