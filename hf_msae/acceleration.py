@@ -62,10 +62,10 @@ def _check_trackers(names: Sequence[str]) -> None:
 
 
 def check_distribution(accelerator: Accelerator) -> None:
-    """Refuse accelerators that would cut the model into pieces: an MSAE fits on one device."""
+    """Refuse accelerators that cut the model into pieces by other means than FSDP2."""
     kind = accelerator.distributed_type
-    if kind is not DistributedType.NO and not kind.name.startswith("MULTI_"):
+    if kind is not DistributedType.NO and not kind.name.startswith("MULTI_") and not accelerator.is_fsdp2:
         raise ValueError(
-            f"accelerate is configured for {kind.value}, but an MSAE runs on one device or data-parallel (DDP): "
-            f"choose multi-GPU in `accelerate config`, or launch with --multi_gpu"
+            f"accelerate is configured for {kind.value}, but an MSAE is trained on one device, data-parallel (DDP: "
+            f"launch with --multi_gpu) or in pieces (FSDP2: training/configs/accelerate_fsdp2.yaml)"
         )

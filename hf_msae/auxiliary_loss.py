@@ -20,9 +20,10 @@ def auxiliary_loss(
     """
     How badly dead latents alone decode to what the living ones leave over: ||e - e'||^2 / ||e||^2, the mean over rows.
 
-    After Gao et al. 2024 (arXiv 2406.04093, section 2.4 "AuxK"): e' is decoded from the k largest activations among
-    dead latents. Theirs are dead because others are always larger; those of a ReLU code never are positive and would
-    decode to nothing, without a gradient. So the activation is softplus here, which is ours.
+    Gao et al. 2024 (arXiv 2406.04093, "AuxK"): e' is decoded from the k largest activations among dead latents. It
+    revives latents that are dead because others are always larger. One that is never positive decodes to nothing and
+    gets no gradient: `resample_latents_` is for those. (A softplus in place of the ReLU would give them one. It was
+    tried, and made more latents die: benchmarks/RESULTS.md.)
 
     Args:
         residual (`torch.Tensor` of shape `(..., d)`):
@@ -46,8 +47,8 @@ def auxiliary_loss(
     residual = residual.detach().reshape(-1, residual.shape[-1])
     centred = centred.reshape(-1, centred.shape[-1]).to(encoder.dtype)
     pre_activations = centred @ encoder[:, places] + latent_bias[places]
-    top = pre_activations.topk(min(k, len(places)), dim=-1)
-    code = torch.zeros_like(pre_activations).scatter(-1, top.indices, F.softplus(top.values))
+    top = F.relu(pre_activations).topk(min(k, len(places)), dim=-1)
+    code = torch.zeros_like(pre_activations).scatter(-1, top.indices, top.values)
     decoded = (code @ dictionary[places]).to(residual.dtype)
     squared = residual.square().sum(-1).clamp_min(NMSE_EPSILON)
     return ((residual - decoded).square().sum(-1) / squared).mean()

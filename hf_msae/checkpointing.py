@@ -157,9 +157,14 @@ def save_pretrained(model: MSAEModel, folder: str | Path) -> None:
     temporary.rmdir()
 
 
+def load_weights(model: MSAEModel, checkpoint: Path) -> None:
+    """Read the weights of a checkpoint into a model."""
+    load_model(model, checkpoint / WEIGHTS_FILE, device=str(model.device))
+
+
 @contextmanager
 def model_as_pretrained(accelerator: Accelerator, model: MSAEModel) -> Iterator[None]:
-    """Within this context `save_state` and `load_state` write and read the model as `from_pretrained` does."""
+    """Within this context `save_state` writes the model as `save_pretrained` does, and `load_state` reads none."""
 
     def save(models: list, weights: list, folder: str) -> None:
         # Left to itself accelerate saves the DDP wrapper's state, whose keys carry a "module." prefix.
@@ -168,8 +173,7 @@ def model_as_pretrained(accelerator: Accelerator, model: MSAEModel) -> Iterator[
             save_pretrained(model, folder)
 
     def load(models: list, folder: str) -> None:
-        models.clear()
-        load_model(model, Path(folder) / WEIGHTS_FILE, device=str(model.device))
+        models.clear()  # `load_weights` has read them
 
     handles = [accelerator.register_save_state_pre_hook(save), accelerator.register_load_state_pre_hook(load)]
     try:

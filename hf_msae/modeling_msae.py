@@ -126,6 +126,9 @@ class MSAEModel(PreTrainedModel):
                 self._buffers[name] = buffer.to(self._buffers[name].device)
         return self
 
+    def get_input_embeddings(self) -> None:
+        """None: there are no tokens. (Accelerate asks before it shards a model.)"""
+
     def extra_repr(self) -> str:
         config = self.config
         levels = f"{config.num_levels} level{'s' if config.num_levels > 1 else ''}: k={config.nesting_ks}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .checkpointing import model_as_pretrained, save_checkpoint
+from .checkpointing import load_weights, model_as_pretrained, save_checkpoint
 from .dead_latents import LatentActivity, resample_latents_
 from .training_log import LossWindow, ProgressReport, TrainingLog, TrainingResult
 from .training_setup import build_optimizer
@@ -30,36 +31,43 @@ class TrainingRun:
 
     def __init__(self, trainer: MSAETrainer, checkpoint: Path | None = None, progress: bool = True):
         self.trainer, self.accelerator, self.args = trainer, trainer.accelerator, trainer.args
-        self.model, self.plan, self.state = trainer.model, trainer.plan, trainer.state
+        self.plan, self.state = trainer.plan, trainer.state
         self.total_steps = trainer.total_steps
         self.stopping = False
         self._checkpoint, self._show_progress = checkpoint, progress
+        self._sharded = self.accelerator.is_fsdp2
 
     def __enter__(self) -> TrainingRun:
+        if self._checkpoint is not None:
+            load_weights(self.trainer.model, self._checkpoint)
         self._prepare()
-        self._as_pretrained = model_as_pretrained(self.accelerator, self.model)
+        self._as_pretrained = model_as_pretrained(self.accelerator, self.trainer.model)
         self._as_pretrained.__enter__()
         try:
             if self._checkpoint is not None:
                 self.accelerator.load_state(str(self._checkpoint))
                 self.accelerator.step = 0  # a new optimizer step begins, however the batch was cut before
             self._begin()
-        except BaseException:
-            self.__exit__()
+        except BaseException as error:
+            self.__exit__(type(error))
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error_type: type[BaseException] | None = None, *_: object) -> None:
         if hasattr(self, "progress"):
             self.progress.bar.close()
         self._as_pretrained.__exit__(None, None, None)
         self.trainer._run = None
+        if error_type is None:
+            self._gather_weights()
         # Accelerate has put its autocast wrapper around the model's forward; what remains is the plain model.
         self.accelerator.unwrap_model(self._prepared, keep_fp32_wrapper=False, keep_torch_compile=False)
         del self._prepared, self._forward, self._optimizer, self._scheduler
         self.accelerator.free_memory()
 
     def _prepare(self) -> None:
+        # FSDP cuts a model into pieces for good; the trainer's stays whole, and gets the weights when they are needed.
+        self.model = copy.deepcopy(self.trainer.model) if self._sharded else self.trainer.model
         optimizer, scheduler = build_optimizer(self.model, self.args, self.total_steps)
         # Set now, not in __init__: all accelerators of a Python process share it.
         self.accelerator.gradient_accumulation_steps = self.args.gradient_accumulation_steps
@@ -67,7 +75,7 @@ class TrainingRun:
         self.accelerator.step_scheduler_with_optimizer = False
         # Nothing that was left half accumulated, by a run that failed or by the user, goes into the first step.
         self.accelerator.step = 0
-        self.model.zero_grad(set_to_none=True)
+        self.trainer.model.zero_grad(set_to_none=True)
         self._prepared, self._optimizer, self._scheduler = self.accelerator.prepare(self.model, optimizer, scheduler)
         self._forward = torch.compile(self._prepared) if self.args.torch_compile else self._prepared
 
@@ -90,6 +98,13 @@ class TrainingRun:
         self._first_step, self._start = state.global_step, time.perf_counter()
         self._tell("on_train_begin")
         self.model.train()
+
+    @torch.no_grad()
+    def _gather_weights(self) -> None:
+        """Where the model is in pieces, copy them into the trainer's, which is whole; all processes call this."""
+        if self._sharded:
+            for whole, piece in zip(self.trainer.model.parameters(), self.model.parameters(), strict=True):
+                whole.copy_(piece.full_tensor())
 
     @property
     def finished(self) -> bool:
@@ -138,7 +153,7 @@ class TrainingRun:
             dead = self._activity.dead(self._dead_after)
             output = self._forward(
                 embeddings,
-                k=self.model.config.num_latents,
+                k=self.model.config.nesting_ks[-1],
                 return_loss=True,
                 dead_latents=dead,
                 auxiliary_k=args.auxiliary_k,
@@ -154,7 +169,8 @@ class TrainingRun:
         if self._fired is None:
             # A latent that fired nowhere in the global batch leaves its bias a gradient of exactly 0, and one that
             # fired practically never does: counting costs nothing.
-            fired = self.model.latent_bias.grad != 0
+            gradient = self.model.latent_bias.grad
+            fired = (gradient.full_tensor() if self._sharded else gradient) != 0
         else:
             fired = self.accelerator.reduce(self._fired.float(), "sum") > 0
             self._fired = None
@@ -192,6 +208,7 @@ class TrainingRun:
         if args.is_due("eval", step, steps_per_epoch):
             self._losses.read(step)  # a diverged model is neither worth evaluating nor saving
             with self.progress.during("evaluating"):
+                self._gather_weights()
                 metrics = self.trainer._evaluate(self.trainer.eval_data, progress=False).to_dict()
             self._tell("on_evaluate", metrics)
             self._record({f"eval_{key}": value for key, value in metrics.items() if isinstance(value, (int, float))})
@@ -199,6 +216,7 @@ class TrainingRun:
         if last and not recorded:
             self._record_training(embeddings)
         if signum or args.is_due("save", step, steps_per_epoch) or (last and args.save_strategy != "no"):
+            self._gather_weights()
             state.pending_losses = self._losses.read(step)
             state.steps_since_fired = self._activity.steps_since_fired.tolist()
             checkpoint = save_checkpoint(self.accelerator, state, self.trainer.output_dir, args.save_total_limit)
@@ -230,7 +248,8 @@ class TrainingRun:
         step = self.state.global_step
         losses = self._losses.read(step)
         self._losses.clear()
-        output = self.model(embeddings)
+        self._gather_weights()
+        output = self.trainer.model(embeddings)
         # Sums over this batch, then over processes: the ratios of sums are those of the whole batch.
         sums = [
             (embeddings - output.reconstruction).square().sum(),

@@ -52,6 +52,10 @@ def check_inputs(
         raise ValueError(
             f"report_to is {args.report_to}, but the accelerator was made without trackers: give them to its log_with"
         )
+    if args.resample_steps and accelerator.is_fsdp2:
+        raise ValueError("resample_steps is given, but latents of a model in pieces (FSDP2) cannot be resampled")
+    if args.torch_compile and accelerator.device.type == "cpu":
+        logger.warning("torch_compile takes the place of the fused computation of the loss, which is faster on a CPU")
     if not model.latent_bias.requires_grad:
         raise ValueError("latent_bias is frozen, but its gradient is what tells which latents fire: let it train")
     dtypes = {parameter.dtype for parameter in model.parameters()}

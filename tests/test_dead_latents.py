@@ -49,7 +49,7 @@ def test_the_auxiliary_loss_is_its_formula_and_trains_dead_latents_alone(k, tied
     dead = torch.zeros(LATENTS, dtype=torch.bool)
     dead[[2, 5, 7]] = True
     with torch.no_grad():
-        model.latent_bias[[2, 5, 7]] = -1.0
+        model.latent_bias[[2, 5, 7]] = -0.2
     output = model(x, k=LATENTS, return_loss=True, dead_latents=dead, auxiliary_k=k)
     output.auxiliary_loss.backward()
 
@@ -59,7 +59,7 @@ def test_the_auxiliary_loss_is_its_formula_and_trains_dead_latents_alone(k, tied
     expected = 0.0
     for row in range(len(u)):
         best = sorted([2, 5, 7], key=lambda j: -pre[row, j])[:k]
-        decoded = sum(torch.log1p(pre[row, j].exp()) * model.dictionary[j].double() for j in best)
+        decoded = sum(pre[row, j].clamp_min(0) * model.dictionary[j].double() for j in best)
         expected += (missing[row] - decoded).square().sum() / missing[row].square().sum() / len(u)
     assert relative_error(output.auxiliary_loss, expected) < 1e-5
     assert (model.latent_bias.grad != 0).tolist() == dead.tolist()
@@ -122,24 +122,37 @@ def test_badly_reconstructed_embeddings_are_chosen():
     assert chosen == 11
 
 
-def trained(tmp_path, **settings):
-    """Dead latents of 30, five of them dead from the beginning, at the end of 60 steps."""
+def dead_at_the_end(tmp_path, silence, nesting_ks=None, **settings):
+    """How many of 30 latents are dead after 60 steps, of which `silence` has made five dead at the beginning."""
     data = load_activations((embeddings(256) + 1).numpy().astype(np.float32))
     args = MSAETrainingArguments(
-        str(tmp_path / "out"), per_device_train_batch_size=32, max_steps=60, learning_rate=3e-2, use_cpu=True,
+        str(tmp_path), per_device_train_batch_size=32, max_steps=60, learning_rate=1e-2, use_cpu=True,
         save_strategy="no", logging_steps=60, disable_tqdm=True, dead_steps=8, lr_decay_fraction=0, **settings,
     )  # fmt: skip
-    model = new_model(dead=[])
+    model = new_model(nesting_ks=nesting_ks)
     with torch.no_grad():
-        model.latent_bias[[3, 6, 8, 20, 29]] = -6.0
-    return MSAETrainer(model, args, data).train()
+        silence(model)
+    return MSAETrainer(model, args, data).train().log_history[-1]["dead_latents"]
 
 
-def test_auxiliary_loss_and_resampling_revive_latents(tmp_path):
-    assert trained(tmp_path / "plain").log_history[-1]["dead_latents"] == 5
-    assert trained(tmp_path / "resampled", resample_steps=20).log_history[-1]["dead_latents"] == 0
-    with_loss = trained(tmp_path / "auxiliary", auxiliary_k=5, auxiliary_coefficient=1.0)
-    assert with_loss.log_history[-1]["dead_latents"] < 5
+FIVE = [3, 6, 8, 20, 29]
+
+
+def test_resampling_revives_latents_that_are_never_positive(tmp_path):
+    def silence(model):
+        model.latent_bias[FIVE] = -6.0
+
+    assert dead_at_the_end(tmp_path / "plain", silence) == 5
+    assert dead_at_the_end(tmp_path / "resampled", silence, resample_steps=20) == 0
+
+
+def test_the_auxiliary_loss_revives_latents_that_others_exceed(tmp_path):
+    def silence(model):
+        model.encoder[:, FIVE] *= 0.01
+
+    assert dead_at_the_end(tmp_path / "plain", silence, [1, 2]) == 5
+    with_loss = dead_at_the_end(tmp_path / "loss", silence, [1, 2], auxiliary_k=5)
+    assert with_loss == 0
 
 
 def test_a_resumed_run_with_both_is_the_uninterrupted_one(tmp_path):

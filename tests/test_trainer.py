@@ -626,3 +626,16 @@ def test_arrays_are_accepted_as_data(tmp_path):
     trainer = new_trainer(tmp_path, sparse_embeddings(), max_steps=1, eval_data=sparse_embeddings(100, seed=3))
     assert trainer.train().global_step == 1
     assert trainer.evaluate().num_samples == 100
+
+
+@pytest.mark.slow
+def test_compiled_it_is_the_same_training(tmp_path, data, caplog):
+    trained = []
+    for compile in (False, True):
+        trainer = new_trainer(tmp_path / str(compile), data, torch_compile=compile)
+        trainer.train()
+        trained.append(weights(trainer))
+        assert type(trainer.model) is MSAEModel and "_orig_mod" not in "".join(trained[-1])
+    for name, value in trained[0].items():
+        assert torch.allclose(value, trained[1][name], rtol=1e-3, atol=1e-5), name
+    assert caplog.text.count("torch_compile takes the place") == 1

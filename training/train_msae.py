@@ -75,7 +75,9 @@ def write_table(output_dir: Path, variants: dict[str, dict[str, Any]], found: li
     temporary = output_dir / ".tmp-sweep.csv"
     table.to_csv(temporary)
     temporary.replace(output_dir / "sweep.csv")
-    shown = [key for key in ("fvu", "cosine", "sparsity", "cknna", "dead_latents", "failed") if key in table]
+    shown = [
+        key for key in ("fvu", "cosine_similarity", "sparsity", "cknna", "dead_latents", "failed") if key in table
+    ]
     print(f"\n{table[shown].to_string(float_format='{:.4f}'.format)}\n\n{output_dir / 'sweep.csv'} holds all figures.")
 
 
