@@ -24,9 +24,6 @@ SCHEMA_VERSION = 1
 _UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """schema_version -> a function that turns a config.json of that schema into one of the next."""
 
-_SUPPORTED = {"activation": ("relu",), "nesting": ("topk", "none")}
-"""What this version can compute, of the values that the format knows."""
-
 _SMALLEST_K = 64
 _HOOK_POINT = re.compile(r"(image_embeds|text_embeds|(vision|text)\.layers\.\d+)")
 
@@ -43,17 +40,20 @@ _LOADING_KEYS = {"return_unused_kwargs", "gguf_file", "trust_remote_code", "code
 _BOOKKEEPING_KEYS = ("architectures", "dtype", "transformers_version", "_name_or_path")
 
 
+_FLOATS = ("sparsity_coefficient", "soft_cap", "jump_relu_threshold", "jump_relu_bandwidth")
+
+
 def _as_json(name: str, value: Any) -> Any:
     """`value` as it will read back from JSON (lists for tuples), with ints taken where floats are meant."""
 
     def as_float(number: Any) -> Any:
         return float(number) if isinstance(number, int) and not isinstance(number, bool) else number
 
-    if name in ("nesting_ks", "nesting_weights") and isinstance(value, tuple):
+    if name in ("nesting_ks", "nesting_widths", "nesting_weights") and isinstance(value, tuple):
         value = list(value)
     if name == "nesting_weights" and isinstance(value, list):
         return [as_float(weight) for weight in value]
-    return as_float(value) if name in ("sparsity_coefficient", "soft_cap") else value
+    return as_float(value) if name in _FLOATS else value
 
 
 def _convert_on_assignment(cls: type) -> type:
@@ -74,9 +74,10 @@ class MSAEConfig(PreTrainedConfig):
     What a Matryoshka sparse autoencoder is: sizes, levels, loss, and the embeddings it was trained on.
 
     The levels are those of "Interpreting CLIP with Hierarchical Sparse Autoencoders" (arXiv 2502.20578): the code of
-    level l keeps the `nesting_ks[l]` largest activations of the whole dictionary. (The other sense of Matryoshka,
-    prefixes of the dictionary, is `nesting="prefix"`.) This version supports `activation="relu"` with
-    `nesting="topk"`, or with `nesting="none"`, which is a plain ReLU autoencoder.
+    level l keeps the `nesting_ks[l]` largest activations of the whole dictionary. The other sense of Matryoshka,
+    prefixes of the dictionary (arXiv 2503.17547), is `nesting="prefix"`. With `nesting="none"` the activations give
+    the other autoencoders of the field: "relu" with an L1 term, "topk" (arXiv 2406.04093), "batch_topk" (arXiv
+    2412.06410) and "jump_relu" (arXiv 2407.14435).
 
     Args:
         d_in (`int`, *optional*, defaults to 768):
@@ -84,20 +85,35 @@ class MSAEConfig(PreTrainedConfig):
         num_latents (`int`, *optional*, defaults to 6144):
             Number of latents, the rows of the dictionary.
         activation (`str`, *optional*, defaults to `"relu"`):
-            What turns pre-activations into a code. "relu"; "topk", "batch_topk" and "jump_relu" are reserved.
+            What turns pre-activations into a code: "relu"; "topk" (of those the k largest); "batch_topk" (of those
+            the k times B largest of a batch of B in training, and afterwards what exceeds the threshold that this
+            came to on average); "jump_relu" (what exceeds a threshold that each latent learns).
         nesting (`str`, *optional*, defaults to `"topk"`):
-            How the levels nest: "topk" (the k largest activations), or "none" (one level, the full code); "prefix"
-            is reserved.
+            How the levels nest: "topk" (the k largest activations), "prefix" (the first latents of the dictionary) or
+            "none" (one level, the full code).
         nesting_ks (`list[int]`, *optional*):
-            The k of each level, ascending. Default: 64, 128, ... doubling, then num_latents.
+            The k of each level, ascending. Default: 64, 128, ... doubling, then num_latents (k with "topk").
+        nesting_widths (`list[int]`, *optional*):
+            With nesting="prefix": how many latents each level has, ascending to num_latents. Default: num_latents
+            divided by 16, 8, 4, 2 and 1.
+        random_prefixes (`int`, *optional*, defaults to 0):
+            With nesting="prefix": how many widths to draw anew for each training step, in place of nesting_widths.
         nesting_weights (`str` or `list[float]`, *optional*, defaults to `"uniform"`):
             Weight of each level in the loss: "uniform" (1 each), "reverse" (L, ..., 2, 1: small k weighs most), or
             one positive number per level.
         k (`int`, *optional*):
-            How many activations `encode` keeps when it is not told; never changes the loss. Default: as many as the
-            largest level.
+            With activation "topk" and "batch_topk": its k, which they need. With others: how many activations
+            `encode` keeps when it is not told, which never changes the loss. Default: as many as the largest level.
         sparsity_coefficient (`float`, *optional*, defaults to 0.0):
-            Weight in the loss of the L1 term, mean_i ||a_i||_1 / ||u_i||_2 of code a and normalised embedding u.
+            Weight in the loss of the sparsity penalty.
+        sparsity_penalty (`str`, *optional*):
+            "l1": mean_i ||a_i||_1 / ||u_i||_2 of code a and normalised embedding u. "tanh": mean_i sum_j
+            tanh(4 a_ij). "l0", for "jump_relu" alone: how many activations exceed their thresholds. Default: "l0" with
+            "jump_relu", otherwise "l1".
+        jump_relu_threshold (`float`, *optional*, defaults to 0.1):
+            Where the thresholds of "jump_relu" begin.
+        jump_relu_bandwidth (`float`, *optional*, defaults to 0.1):
+            Activations within half of this from a threshold give the threshold its gradient.
         reconstruction_loss (`str`, *optional*, defaults to `"mse"`):
             "mse" (mean squared error over all entries), "nmse" (mean of ||r_i||^2 / ||u_i||^2 over embeddings) or
             "cosine" (mean of 1 - the cosine of u_i and its reconstruction).
@@ -128,9 +144,14 @@ class MSAEConfig(PreTrainedConfig):
     activation: Literal["relu", "topk", "batch_topk", "jump_relu"] = "relu"
     nesting: Literal["topk", "prefix", "none"] = "topk"
     nesting_ks: list[int] | None = None
+    nesting_widths: list[int] | None = None
+    random_prefixes: int = 0
     nesting_weights: str | list[float] = "uniform"
     k: int | None = None
     sparsity_coefficient: float = 0.0
+    sparsity_penalty: Literal["l1", "l0", "tanh"] | None = None
+    jump_relu_threshold: float = 0.1
+    jump_relu_bandwidth: float = 0.1
     reconstruction_loss: Literal["mse", "nmse", "cosine"] = "mse"
     tied: bool = False
     soft_cap: float | None = None
@@ -148,7 +169,13 @@ class MSAEConfig(PreTrainedConfig):
             raise self.unknown_keys_error(unknown)
         self._check_values()
         if self.nesting_ks is None:
-            self.nesting_ks = _doubling_ks(self.num_latents) if self.nesting == "topk" else [self.num_latents]
+            largest = self.k if self.activation == "topk" else self.num_latents
+            self.nesting_ks = _doubling_ks(largest) if self.nesting == "topk" else [self.num_latents]
+        if self.nesting_widths is None and self.nesting == "prefix":
+            widths = (self.num_latents // 2**power for power in (4, 3, 2, 1, 0))
+            self.nesting_widths = [width for width in widths if width]
+        if self.sparsity_penalty is None:
+            self.sparsity_penalty = "l0" if self.activation == "jump_relu" else "l1"
         self._check_levels()
         super().__post_init__(**kwargs)
 
@@ -160,17 +187,33 @@ class MSAEConfig(PreTrainedConfig):
 
     def _check_values(self) -> None:
         _check_schema_version(self.schema_version)
-        for name, supported in _SUPPORTED.items():
-            if getattr(self, name) not in supported:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} is not supported by this version of hf_msae, which supports "
-                    f'activation="relu" with nesting="topk" or nesting="none"'
-                )
         for name in ("d_in", "num_latents"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.k is not None and not 1 <= self.k <= self.num_latents:
             raise ValueError(f"k must be between 1 and num_latents={self.num_latents}, got {self.k}")
+        if self.k is None and self.activation in ("topk", "batch_topk"):
+            raise ValueError(f'activation="{self.activation}" needs k, the activations to keep of each embedding')
+        if self.activation == "batch_topk" and self.nesting == "topk":
+            raise ValueError(
+                'activation="batch_topk" gives some embeddings of a batch more activations than others, which levels '
+                'of the k largest of each embedding would take away again: use nesting="none" or "prefix", or '
+                'activation="topk"'
+            )
+        if self.sparsity_penalty == "l0" and self.activation != "jump_relu":
+            raise ValueError(
+                f'sparsity_penalty="l0" has a gradient with activation="jump_relu" alone; use "l1" or "tanh" with '
+                f'activation="{self.activation}"'
+            )
+        for name in ("jump_relu_threshold", "jump_relu_bandwidth"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if self.random_prefixes < 0:
+            raise ValueError(f"random_prefixes must be at least 0, got {self.random_prefixes}")
+        if self.nesting != "prefix" and (self.random_prefixes or self.nesting_widths is not None):
+            raise ValueError('nesting_widths and random_prefixes are for nesting="prefix"')
+        if self.random_prefixes and self.nesting_weights != "uniform":
+            raise ValueError('random_prefixes have no weights of their own: set nesting_weights="uniform"')
         if not (math.isfinite(self.sparsity_coefficient) and self.sparsity_coefficient >= 0):
             raise ValueError(f"sparsity_coefficient must be a number of at least 0, got {self.sparsity_coefficient}")
         if self.soft_cap is not None and not (math.isfinite(self.soft_cap) and self.soft_cap > 0):
@@ -183,9 +226,10 @@ class MSAEConfig(PreTrainedConfig):
 
     def _check_levels(self) -> None:
         ks = self.nesting_ks
-        if self.nesting == "none" and ks != [self.num_latents]:
+        if self.nesting != "topk" and ks != [self.num_latents]:
+            levels = "one level, the full code" if self.nesting == "none" else "levels of nesting_widths"
             raise ValueError(
-                f'nesting="none" has one level, the full code, but nesting_ks={ks}; leave nesting_ks out or set '
+                f'nesting="{self.nesting}" has {levels}, but nesting_ks={ks}; leave nesting_ks out or set '
                 'nesting="topk"'
             )
         if not ks:
@@ -195,6 +239,18 @@ class MSAEConfig(PreTrainedConfig):
         if any(later <= earlier for earlier, later in pairwise(ks)):
             raise ValueError(f"nesting_ks must ascend strictly, got {ks}")
 
+        if self.activation == "topk" and self.nesting == "topk" and ks[-1] != self.k:
+            raise ValueError(f'with activation="topk" the last of nesting_ks has to be k={self.k}, got {ks}')
+        widths = self.nesting_widths
+        if self.nesting == "prefix":
+            if not widths or widths[0] < 1 or widths[-1] != self.num_latents:
+                raise ValueError(
+                    f"nesting_widths must lie above 0 and end at num_latents={self.num_latents}: {widths}"
+                )
+            if any(later <= earlier for earlier, later in pairwise(widths)):
+                raise ValueError(f"nesting_widths must ascend strictly, got {widths}")
+            ks = widths
+
         weights = self.nesting_weights
         if isinstance(weights, str):
             if weights not in ("uniform", "reverse"):
@@ -203,14 +259,14 @@ class MSAEConfig(PreTrainedConfig):
                     "level"
                 )
         elif len(weights) != len(ks):
-            raise ValueError(f"nesting_weights has {len(weights)} weights for {len(ks)} levels (nesting_ks={ks})")
+            raise ValueError(f"nesting_weights has {len(weights)} weights for {len(ks)} levels ({ks})")
         elif not all(math.isfinite(weight) and weight > 0 for weight in weights):
             raise ValueError(f"nesting_weights must be positive numbers, got {weights}")
 
     @property
     def num_levels(self) -> int:
         """Number of levels L."""
-        return len(self.nesting_ks)
+        return len(self.nesting_widths if self.nesting == "prefix" else self.nesting_ks)
 
     @property
     def level_weights(self) -> list[float]:

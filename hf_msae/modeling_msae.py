@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,6 +16,14 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from ._registration import register_auto_classes
+from .activation_functions import (
+    batch_top_threshold,
+    draw_prefixes,
+    jump_relu,
+    l0_penalty,
+    number_of_rows,
+    tanh_penalty,
+)
 from .auxiliary_loss import auxiliary_loss
 from .configuration_msae import MSAEConfig
 from .fused_nested_loss import NestedLoss, can_fuse, fused_nested_loss
@@ -22,7 +32,10 @@ from .nested_topk import l1_penalty, nested_codes, nested_loss, top_activations
 _CHUNK_ELEMENTS = 2**24
 """Size of the dense code that `encode_topk` makes at a time: 64 MB in float32."""
 
-_STATISTICS = ("input_mean", "input_scale")
+_STATISTICS = ("input_mean", "input_scale", "activation_threshold")
+
+_THRESHOLD_MOMENTUM = 0.99
+"""Of the running mean of the threshold of "batch_topk"."""
 
 
 @dataclass
@@ -62,7 +75,8 @@ class MSAEModel(PreTrainedModel):
     brought back to raw space, is that level's reconstruction.
 
     Parameters: pre_bias (d,), encoder (d, n), latent_bias (n,), decoder (n, d); a tied model has no decoder and uses
-    encoder.T. Buffers: input_mean (d,), input_scale ().
+    encoder.T; with activation="jump_relu", log_threshold (n,). Buffers: input_mean (d,), input_scale (); with
+    activation="batch_topk", activation_threshold ().
 
     All methods take any leading batch shape, (d,) and (0, d) included. Normalisation, reconstruction and losses are
     computed in float32 (float64 if the embeddings or parameters are), the products with encoder and decoder in the
@@ -96,8 +110,12 @@ class MSAEModel(PreTrainedModel):
         self.register_parameter("decoder", None if config.tied else nn.Parameter(torch.empty(n, d)))
         # from_pretrained(dtype=...) sets the default dtype around this; the statistics follow it up but not down.
         statistics_dtype = torch.promote_types(torch.float32, torch.get_default_dtype())
+        if config.activation == "jump_relu":
+            self.log_threshold = nn.Parameter(torch.empty(n))
         self.register_buffer("input_mean", torch.empty(d, dtype=statistics_dtype))
         self.register_buffer("input_scale", torch.empty((), dtype=statistics_dtype))
+        if config.activation == "batch_topk":
+            self.register_buffer("activation_threshold", torch.empty((), dtype=statistics_dtype))
         self.post_init()
 
     @torch.no_grad()
@@ -106,6 +124,10 @@ class MSAEModel(PreTrainedModel):
             return
         init.zeros_(self.pre_bias)
         init.zeros_(self.latent_bias)
+        if self.config.activation == "jump_relu":
+            init.constant_(self.log_threshold, math.log(self.config.jump_relu_threshold))
+        if self.config.activation == "batch_topk":
+            init.zeros_(self.activation_threshold)
         init.zeros_(self.input_mean)
         init.ones_(self.input_scale)
         if self.decoder is None:
@@ -119,7 +141,7 @@ class MSAEModel(PreTrainedModel):
 
     def _apply(self, fn, recurse=True):
         # `model.half()` and `.bfloat16()` would round the statistics; undo that but keep the move to a device.
-        before = {name: self._buffers[name] for name in _STATISTICS}
+        before = {name: self._buffers[name] for name in _STATISTICS if name in self._buffers}
         super()._apply(fn, recurse)
         for name, buffer in before.items():
             if self._buffers[name].dtype in (torch.float16, torch.bfloat16):
@@ -131,7 +153,10 @@ class MSAEModel(PreTrainedModel):
 
     def extra_repr(self) -> str:
         config = self.config
-        levels = f"{config.num_levels} level{'s' if config.num_levels > 1 else ''}: k={config.nesting_ks}"
+        of_levels = f"widths={config.nesting_widths}" if config.nesting == "prefix" else f"k={config.nesting_ks}"
+        levels = f"{config.num_levels} level{'s' if config.num_levels > 1 else ''}: {of_levels}"
+        if config.activation != "relu":
+            levels = f"{config.activation}{'' if config.k is None else f' {config.k}'}, {levels}"
         source = f"{config.base_model_name_or_path}, " if config.base_model_name_or_path else ""
         return f"d_in={config.d_in}, num_latents={config.num_latents}, {levels}, {source}{config.hook_point}"
 
@@ -161,7 +186,7 @@ class MSAEModel(PreTrainedModel):
         """
         k = self._resolve_k(k)
         dtype = self._check(embeddings, self.config.d_in, "embeddings")
-        activations = self._activations(self._normalise(embeddings))
+        activations = self._activations(self._pre_activations(self._normalise(embeddings)))
         return nested_codes(activations, [k], self.config.soft_cap)[0].to(dtype)
 
     def encode_topk(self, embeddings: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -190,7 +215,8 @@ class MSAEModel(PreTrainedModel):
         rows = embeddings.reshape(-1, self.config.d_in)
         values, indices = [], []
         for chunk in rows.split(max(1, _CHUNK_ELEMENTS // self.config.num_latents)):
-            top = top_activations(self._activations(self._normalise(chunk)), k, self.config.soft_cap)
+            activations = self._activations(self._pre_activations(self._normalise(chunk)))
+            top = top_activations(activations, k, self.config.soft_cap)
             values.append(top[0].to(dtype))
             indices.append(top[1])
         shape = (*embeddings.shape[:-1], k)
@@ -263,12 +289,13 @@ class MSAEModel(PreTrainedModel):
         return_dict = config.return_dict if return_dict is None else return_dict
         loss_only = loss_only and return_loss and not output_nested
         # The fused computation gives the full code besides the loss; other codes are the eager one's.
-        fusable = return_loss and not output_nested and (loss_only or k == config.num_latents)
+        fusable = return_loss and not output_nested and self._fusable(k, loss_only)
         if fusable and can_fuse(normalised, *self.parameters()):
             output = self._fused_forward(normalised, dtype, loss_only, dead_latents, auxiliary_k)
             return output if return_dict else output.to_tuple()
 
-        activations = self._activations(normalised)
+        pre_activations = self._pre_activations(normalised)
+        activations = self._activations(pre_activations, in_training=self.training and return_loss)
         needs_levels = return_loss or output_nested
         if loss_only:
             k = config.nesting_ks[-1]  # one of the levels: no other code is needed
@@ -281,10 +308,14 @@ class MSAEModel(PreTrainedModel):
 
         loss = nested_losses = nested_reconstructions = None
         if needs_levels:
-            levels = [reconstructions[level_k] for level_k in config.nesting_ks]
-            loss, nested_losses = nested_loss(levels, normalised, config.level_weights, config.reconstruction_loss)
+            levels, weights = [reconstructions[level_k] for level_k in config.nesting_ks], config.level_weights
+            if config.nesting == "prefix":
+                levels = self._prefix_reconstructions(codes[config.num_latents], normalised.dtype)
+                weights = [1.0] * len(levels) if config.random_prefixes else weights
+            loss, nested_losses = nested_loss(levels, normalised, weights, config.reconstruction_loss)
             if config.sparsity_coefficient:
-                loss = loss + config.sparsity_coefficient * l1_penalty(activations, normalised)
+                penalty = self._sparsity_penalty(pre_activations, activations, normalised)
+                loss = loss + config.sparsity_coefficient * penalty
             if output_nested:
                 nested_reconstructions = tuple(self._denormalise(level).to(dtype) for level in levels)
 
@@ -314,7 +345,7 @@ class MSAEModel(PreTrainedModel):
         """Loss, full code and reconstruction, with gradients computed on the way."""
         config = self.config
         terms = NestedLoss(
-            ks=tuple(config.nesting_ks),
+            ks=(config.k,) if config.activation == "topk" and config.nesting == "none" else tuple(config.nesting_ks),
             weights=tuple(config.level_weights),
             kind=config.reconstruction_loss,
             soft_cap=config.soft_cap,
@@ -346,10 +377,61 @@ class MSAEModel(PreTrainedModel):
         wide = normalised.dtype
         return normalised / self.input_scale.to(wide) + self.input_mean.to(wide)
 
-    def _activations(self, normalised: torch.Tensor) -> torch.Tensor:
-        """The full code a, before any selection or cap."""
+    def _pre_activations(self, normalised: torch.Tensor) -> torch.Tensor:
         centred = normalised - self.pre_bias.to(normalised.dtype)
-        return F.relu(centred.to(self.encoder.dtype) @ self.encoder + self.latent_bias)
+        return centred.to(self.encoder.dtype) @ self.encoder + self.latent_bias
+
+    def _activations(self, pre_activations: torch.Tensor, in_training: bool = False) -> torch.Tensor:
+        """The full code a, before any selection for levels, or cap."""
+        config = self.config
+        if config.activation == "jump_relu":
+            return jump_relu(pre_activations, self.log_threshold.exp(), config.jump_relu_bandwidth)
+        code = F.relu(pre_activations)
+        if config.activation == "topk":
+            return nested_codes(code, [config.k])[0]
+        if config.activation == "batch_topk":
+            threshold = self._batch_threshold(code) if in_training else self.activation_threshold
+            return code * (code >= threshold)
+        return code
+
+    @torch.no_grad()
+    def _batch_threshold(self, code: torch.Tensor) -> torch.Tensor:
+        """What the largest activations of a training batch reach, k for each embedding on average; remembered."""
+        threshold = batch_top_threshold(code, self.config.k * number_of_rows(code))
+        if self.activation_threshold == 0:
+            self.activation_threshold.copy_(threshold)
+        self.activation_threshold.lerp_(threshold.to(self.activation_threshold.dtype), 1 - _THRESHOLD_MOMENTUM)
+        return threshold
+
+    def _sparsity_penalty(
+        self, pre_activations: torch.Tensor, activations: torch.Tensor, normalised: torch.Tensor
+    ) -> torch.Tensor:
+        kind = self.config.sparsity_penalty
+        if kind == "l0":
+            return l0_penalty(pre_activations, self.log_threshold.exp(), self.config.jump_relu_bandwidth)
+        return tanh_penalty(activations) if kind == "tanh" else l1_penalty(activations, normalised)
+
+    def _prefix_reconstructions(self, code: torch.Tensor, wide: torch.dtype) -> list[torch.Tensor]:
+        """What the first latents of the dictionary decode to, for every width of the levels."""
+        config = self.config
+        widths = config.nesting_widths
+        if config.random_prefixes and self.training:
+            widths = draw_prefixes(config.random_prefixes, config.num_latents)
+        code = code.to(self.encoder.dtype)
+        levels, decoded = [], self.pre_bias.to(wide)
+        for begin, end in pairwise([0, *widths]):
+            decoded = decoded + (code[..., begin:end] @ self.dictionary[begin:end]).to(wide)
+            levels.append(decoded)
+        return levels
+
+    def _fusable(self, k: int, loss_only: bool) -> bool:
+        """Whether loss, and code for k, are those of the fused computation: of a ReLU code's largest entries."""
+        config = self.config
+        if config.nesting == "prefix" or (config.sparsity_coefficient and config.sparsity_penalty != "l1"):
+            return False
+        if config.activation == "relu":
+            return loss_only or k == config.num_latents
+        return config.activation == "topk" and loss_only and not config.sparsity_coefficient
 
     def _reconstruct(self, code: torch.Tensor, wide: torch.dtype) -> torch.Tensor:
         """The normalised embeddings a code stands for, in dtype `wide`: float32 or float64."""
@@ -418,12 +500,16 @@ class MSAEModel(PreTrainedModel):
         self.decoder.copy_(self.decoder / norms[:, None])
         self.encoder.copy_(self.encoder * norms)
         self.latent_bias.copy_(self.latent_bias * norms)
+        if self.config.activation == "jump_relu":
+            self.log_threshold.add_(norms.log())
 
     # -- what may go wrong ---------------------------------------------------------------------------------------
 
     def _resolve_k(self, k: int | None) -> int:
         if k is None:
-            return self.config.nesting_ks[-1] if self.config.k is None else self.config.k
+            # Batch top-k leaves each embedding as many activations as exceed the threshold.
+            all_of_them = self.config.k is None or self.config.activation == "batch_topk"
+            return self.config.nesting_ks[-1] if all_of_them else self.config.k
         if isinstance(k, bool):
             raise TypeError(f"k must be an integer, got {k}")
         try:

@@ -105,6 +105,8 @@ class TrainingRun:
         if self._sharded:
             for whole, piece in zip(self.trainer.model.parameters(), self.model.parameters(), strict=True):
                 whole.copy_(piece.full_tensor())
+            for whole, buffer in zip(self.trainer.model.buffers(), self.model.buffers(), strict=True):
+                whole.copy_(buffer)
 
     @property
     def finished(self) -> bool:

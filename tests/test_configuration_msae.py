@@ -17,9 +17,14 @@ FIELDS = {
     "activation": "relu",
     "nesting": "topk",
     "nesting_ks": None,
+    "nesting_widths": None,
+    "random_prefixes": 0,
     "nesting_weights": "uniform",
     "k": None,
     "sparsity_coefficient": 0.0,
+    "sparsity_penalty": None,
+    "jump_relu_threshold": 0.1,
+    "jump_relu_bandwidth": 0.1,
     "reconstruction_loss": "mse",
     "tied": False,
     "soft_cap": None,
@@ -34,7 +39,7 @@ def test_fields_and_defaults():
     assert MSAEConfig.own_fields() == list(FIELDS)
     assert {field.name: field.default for field in dataclasses.fields(MSAEConfig) if field.name in FIELDS} == FIELDS
     config = MSAEConfig()
-    resolved = {**FIELDS, "nesting_ks": [64, 128, 256, 512, 1024, 2048, 4096, 6144]}
+    resolved = {**FIELDS, "nesting_ks": [64, 128, 256, 512, 1024, 2048, 4096, 6144], "sparsity_penalty": "l1"}
     assert {name: getattr(config, name) for name in FIELDS} == resolved
 
 
@@ -65,6 +70,19 @@ def test_level_weights():
     config = MSAEConfig(num_latents=256, nesting_weights=(1, 0.5, 2))
     assert config.nesting_weights == config.level_weights == [1.0, 0.5, 2.0]
     assert all(type(weight) is float for weight in config.level_weights)
+
+
+def test_other_families():
+    topk = MSAEConfig(num_latents=256, activation="topk", k=100)
+    assert topk.nesting_ks == [64, 100]
+    assert MSAEConfig(num_latents=256, activation="topk", nesting="none", k=100).nesting_ks == [256]
+    prefix = MSAEConfig(num_latents=256, nesting="prefix", nesting_weights="reverse")
+    assert (prefix.nesting_widths, prefix.nesting_ks) == ([16, 32, 64, 128, 256], [256])
+    assert prefix.level_weights == [5.0, 4.0, 3.0, 2.0, 1.0]
+    assert MSAEConfig(num_latents=3, nesting="prefix").nesting_widths == [1, 3]
+    assert MSAEConfig(activation="jump_relu").sparsity_penalty == "l0"
+    for config in (topk, prefix):
+        assert MSAEConfig.from_dict(config.to_dict()) == config
 
 
 def test_plain_relu_autoencoder():
@@ -106,10 +124,22 @@ def test_tuples_and_ints_are_taken_and_become_what_json_holds():
         ({"hook_point": "vision.layers."}, "hook_point='vision.layers.' is none of"),
         ({"schema_version": 0}, "schema_version must be an integer of at least 1, got 0"),
         ({"schema_version": 2}, "written by a newer hf_msae"),
-        ({"activation": "topk"}, "activation='topk' is not supported by this version.*which supports"),
-        ({"activation": "batch_topk"}, "not supported by this version"),
-        ({"activation": "jump_relu"}, "not supported by this version"),
-        ({"nesting": "prefix"}, "nesting='prefix' is not supported by this version.*which supports"),
+        ({"activation": "topk"}, 'activation="topk" needs k'),
+        ({"activation": "batch_topk", "nesting": "none"}, 'activation="batch_topk" needs k'),
+        ({"activation": "batch_topk", "k": 3}, "which levels of the k largest.*would take away again"),
+        ({"activation": "topk", "k": 3, "nesting_ks": [1, 2]}, "last of nesting_ks has to be k=3"),
+        ({"sparsity_penalty": "l0"}, 'a gradient with activation="jump_relu" alone'),
+        ({"activation": "jump_relu", "jump_relu_threshold": 0}, "jump_relu_threshold must be above 0"),
+        ({"activation": "jump_relu", "jump_relu_bandwidth": -1.0}, "jump_relu_bandwidth must be above 0"),
+        ({"nesting_widths": [6144]}, 'are for nesting="prefix"'),
+        ({"random_prefixes": 3}, 'are for nesting="prefix"'),
+        ({"nesting": "prefix", "random_prefixes": -1}, "at least 0"),
+        ({"nesting": "prefix", "random_prefixes": 3, "nesting_weights": "reverse"}, "no weights of their own"),
+        ({"nesting": "prefix", "nesting_ks": [3, 6144]}, "has levels of nesting_widths"),
+        ({"nesting": "prefix", "nesting_widths": [3, 7]}, "end at num_latents=100"),
+        ({"nesting": "prefix", "nesting_widths": [0, 6144]}, "lie above 0"),
+        ({"nesting": "prefix", "nesting_widths": [9, 9, 100]}, "ascend strictly"),
+        ({"nesting": "prefix", "nesting_widths": [9, 100], "nesting_weights": [1.0]}, "1 weights for 2 levels"),
     ],
 )
 def test_values_that_cannot_be(settings, message):

@@ -46,9 +46,9 @@ def test_normalised_input(model, golden_tensors, relative_error):
 
 def test_pre_activations(model, golden_tensors, relative_error):
     normalised = model._normalise(golden_tensors["x_raw"])
-    pre_activations = (normalised - model.pre_bias) @ model.encoder + model.latent_bias
+    pre_activations = model._pre_activations(normalised)
     assert relative_error(pre_activations, golden_tensors["pre_activations"]) < TOLERANCE
-    assert torch.equal(model._activations(normalised), pre_activations.relu())
+    assert torch.equal(model._activations(pre_activations), pre_activations.relu())
 
 
 def test_full_code_and_reconstruction(model, golden_tensors, golden_figures, to_normalised, relative_error):

@@ -205,7 +205,7 @@ def test_soft_cap_leaves_the_l1_term_alone():
     )
     model = make_model()
     u = model._normalise(x)
-    assert (capped - plain).item() == pytest.approx(l1_penalty(model._activations(u), u).item(), rel=1e-5)
+    assert (capped - plain).item() == pytest.approx(l1_penalty(model._pre_activations(u).relu(), u).item(), rel=1e-5)
 
 
 def test_k_changes_the_code_but_never_the_loss(relative_error):

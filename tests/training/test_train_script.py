@@ -265,6 +265,24 @@ def test_two_processes_train_the_model_of_one_with_twice_the_batch(
 
 
 @pytest.mark.slow
+def test_batch_topk_selects_from_the_batch_of_all_processes(tmp_path, data_flags):
+    flags = [*data_flags, *SMALL, "--adam_epsilon", "1e-3"]
+    place = flags.index("--nesting_ks")
+    flags[place : place + 4] = ["--nesting", "none", "--activation", "batch_topk", "--k", "5"]
+    script_file = str(ROOT / "training" / "train_msae.py")
+    one = launch([script_file], *flags, "--output_dir", tmp_path / "one", "--per_device_train_batch_size", 32)
+    two = launch(
+        [*TORCHRUN, script_file], *flags, "--output_dir", tmp_path / "two", "--per_device_train_batch_size", 16
+    )
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    assert two.stdout.count("on 2 x cpu") == 1
+    expected, actual = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert expected["activation_threshold"] > 0
+    for name in expected:
+        assert torch.allclose(expected[name], actual[name], rtol=1e-3, atol=1e-5), name
+
+
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one(tmp_path, one_process, embeddings):
     output = tmp_path / "metrics.json"
     flags = ["--model", one_process, "--eval_data", embeddings / "test.npy", "--output_file", output, "--use_cpu"]
