@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
@@ -137,6 +137,7 @@ class MSAEArgumentParser(HfArgumentParser):
             formatter_class=_HelpFormatter,
         )
         self.add_argument("--config", metavar="FILE.yaml", help="YAML file of flags; the command line beats it.")
+        self.context = ""  # what error messages begin with
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
         """
@@ -164,7 +165,7 @@ class MSAEArgumentParser(HfArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """As argparse's, without a screenful of usage before the message."""
-        self.exit(2, f"{self.prog}: error: {message}\n(--help explains every flag)\n")
+        self.exit(2, f"{self.prog}: error: {self.context}{message}\n(--help explains every flag)\n")
 
     @contextmanager
     def reporting_errors(self) -> Iterator[None]:
@@ -172,7 +173,7 @@ class MSAEArgumentParser(HfArgumentParser):
         try:
             yield
         except (ValueError, TypeError, OSError, FloatingPointError) as error:
-            self.exit(1, f"{self.prog}: error: {error}\n")
+            self.exit(1, f"{self.prog}: error: {self.context}{error}\n")
 
     def _arguments_in(self, file: Path) -> list[str]:
         """A YAML file's contents as command line arguments."""
@@ -184,6 +185,10 @@ class MSAEArgumentParser(HfArgumentParser):
             self.error(f"{file} is not valid YAML: {' '.join(str(error).split())}")
         if not isinstance(values, dict):
             self.error(f"{file} has to hold 'flag: value' lines, but holds {type(values).__name__}")
+        return self.as_command_line(values, file)
+
+    def as_command_line(self, values: Mapping[str, Any], file: Any) -> list[str]:
+        """Flags and their values as command line arguments; `file` is what errors name."""
         flags = {action.dest: action for action in self._actions if action.dest not in ("help", "config")}
         arguments = []
         for key, value in values.items():

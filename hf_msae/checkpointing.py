@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 STATE_FILE = "trainer_state.json"
 WEIGHTS_FILE = "model.safetensors"
-_RUN_FILES = (WEIGHTS_FILE, "config.json", "metrics.json", "README.md")
+FAILURE_FILE = "diverged.json"
+_RUN_FILES = (WEIGHTS_FILE, "config.json", "metrics.json", "README.md", FAILURE_FILE)
 _TEMPORARY = ".tmp-"
 
 
@@ -47,6 +48,7 @@ class TrainerState:
         log_history: records logged so far.
         pending_losses: loss of each step since the last record, which will be part of the next record's mean.
         steps_since_fired: for each latent, the optimizer steps since it last fired.
+        stopped: whether somebody has ended the run here, before its last step.
     """
 
     global_step: int = 0
@@ -55,6 +57,7 @@ class TrainerState:
     log_history: list[dict[str, Any]] = field(default_factory=list)
     pending_losses: list[float] = field(default_factory=list)
     steps_since_fired: list[int] = field(default_factory=list)
+    stopped: bool = False
 
     @classmethod
     def read(cls, checkpoint: Path) -> TrainerState:
@@ -183,11 +186,9 @@ def model_as_pretrained(accelerator: Accelerator, model: MSAEModel) -> Iterator[
             handle.remove()
 
 
-def save_checkpoint(
-    accelerator: Accelerator, state: TrainerState, output_dir: Path, total_limit: int | None = None
-) -> Path:
+def save_checkpoint(accelerator: Accelerator, state: TrainerState, output_dir: Path) -> Path:
     """
-    Write `output_dir/checkpoint-STEP`, replacing one of that name, and delete the oldest beyond `total_limit`.
+    Write `output_dir/checkpoint-STEP`, replacing one of that name.
 
     All processes call it, within `model_as_pretrained`. Returns the folder.
     """
@@ -206,12 +207,29 @@ def save_checkpoint(
             os.replace(final, outdated)
         os.replace(temporary, final)
         shutil.rmtree(outdated, ignore_errors=True)
-        if total_limit is not None:
-            others = [path for path in list_checkpoints(output_dir) if path != final]
-            for path in others[: max(0, len(others) + 1 - total_limit)]:
-                shutil.rmtree(path)
     accelerator.wait_for_everyone()
     return final
+
+
+def write_failure(output_dir: Path, message: str) -> None:
+    """Leave word that the run in `output_dir` has diverged."""
+    temporary = output_dir / f"{_TEMPORARY}{FAILURE_FILE}"
+    temporary.write_text(json.dumps({"error": message}), encoding="utf-8")
+    os.replace(temporary, output_dir / FAILURE_FILE)
+
+
+def read_failure(output_dir: Path) -> FloatingPointError | None:
+    """The error that has ended the run in `output_dir`, if one has."""
+    file = output_dir / FAILURE_FILE
+    return FloatingPointError(json.loads(file.read_text(encoding="utf-8"))["error"]) if file.exists() else None
+
+
+def prune_checkpoints(newest: Path, total_limit: int | None) -> None:
+    """Delete the oldest checkpoints beside `newest` beyond `total_limit` in all."""
+    if total_limit is not None:
+        others = [path for path in list_checkpoints(newest.parent) if path != newest]
+        for path in others[: max(0, len(others) + 1 - total_limit)]:
+            shutil.rmtree(path)
 
 
 def describe_differences(saved: dict[str, Any], current: dict[str, Any], prefix: str = "") -> list[str]:

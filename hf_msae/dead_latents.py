@@ -14,6 +14,9 @@ _ENCODER_SHARE = 0.2
 """Norm of a resampled encoder column, of the mean one's: small, so that the rest of the model hardly notices."""
 
 
+_ROWS_AT_A_TIME = 4096
+
+
 class LatentActivity:
     """
     For each latent, how many optimizer steps ago it last fired.
@@ -54,7 +57,7 @@ def resample_latents_(
     Give latents new directions: of embeddings that the model reconstructs badly (Bricken et al. 2023, "Towards
     Monosemanticity", appendix "Neuron resampling").
 
-    The embeddings are drawn from the main process' batch, with chances in proportion to their squared loss. A latent's
+    The embeddings are drawn from `embeddings`, with chances in proportion to their squared loss. A latent's
     dictionary row becomes the direction of its embedding, its encoder column the same at a fifth of the mean norm, its
     bias zero; and the optimizer forgets what it knew about all three.
 
@@ -62,23 +65,21 @@ def resample_latents_(
         model: changed in place.
         optimizer: one with the state of Adam.
         latents: which to change: bool `(num_latents,)`, equal in all processes.
-        embeddings: raw, `(rows, d_in)`.
+        embeddings: raw, `(rows, d_in)`, the same in all processes.
         accelerator: all processes call this.
         seed: of the drawing.
     """
     if not latents.any():
         return
     number = int(latents.sum())
-    normalised = (embeddings - model.input_mean) * model.input_scale
-    reconstruction = (
-        model(embeddings, k=model.config.num_latents).reconstruction - model.input_mean
-    ) * model.input_scale
-    chances = (normalised - reconstruction).square().sum(-1).square().double().cpu()
+    missing = [(part - model(part).reconstruction).square().sum(-1) for part in embeddings.split(_ROWS_AT_A_TIME)]
+    chances = torch.cat(missing).double().square().cpu()
     if not chances.any():
         chances += 1
     generator = torch.Generator().manual_seed(seed)
     rows = torch.multinomial(chances, number, replacement=True, generator=generator).to(embeddings.device)
-    directions = F.normalize(normalised[rows] - model.pre_bias, dim=-1)
+    normalised = (embeddings[rows] - model.input_mean) * model.input_scale
+    directions = F.normalize(normalised - model.pre_bias, dim=-1)
     directions = broadcast(directions) if accelerator.num_processes > 1 else directions
 
     kept = model.encoder[:, ~latents].norm(dim=0)

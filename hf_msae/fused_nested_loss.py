@@ -134,7 +134,7 @@ class _FusedNestedLoss(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             value, level_losses = work.run()
         if with_gradients:
-            ctx.loss = loss
+            ctx.loss, ctx.autocast_dtype = loss, _autocast_dtype()
             ctx.save_for_backward(normalised, *parameters)
             # Not saved as tensors: handed over once, so that autograd can keep them without a copy.
             ctx.gradients = work.gradients()
@@ -157,7 +157,8 @@ def _recomputed_gradients(ctx, output_gradients) -> tuple[torch.Tensor | None, .
     """The rare case: the gradients of any outputs, by autograd through the eager computation."""
     normalised, *parameters = ctx.saved_tensors
     create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
+    autocast = torch.autocast("cpu", ctx.autocast_dtype, enabled=ctx.autocast_dtype is not None)
+    with torch.enable_grad(), autocast:
         leaves = parameters if create_graph else [parameter.detach().requires_grad_() for parameter in parameters]
         outputs = eager_nested_loss(ctx.loss, normalised, *leaves)
     used = [(out, grad) for out, grad in zip(outputs, output_gradients, strict=True) if grad is not None]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import yaml
 from accelerate.logging import get_logger
 from sklearn.model_selection import ParameterGrid
 
-from .arguments import ModelArguments
-from .checkpointing import list_checkpoints
+from .arguments import MSAEArgumentParser
+from .checkpointing import TrainerState, list_checkpoints, read_failure
 from .configuration_msae import MSAEConfig
 from .trainer import MSAETrainer
 from .training_args import MSAETrainingArguments
@@ -68,6 +68,9 @@ def read_sweep(file: str | Path) -> dict[str, dict[str, Any]]:
         )
     if all(isinstance(values, list) for values in found.values()):
         _check_names(file, found)
+        for name in ("nesting_ks", "nesting_widths"):
+            if any(not isinstance(value, list) for value in found.get(name, [])):
+                raise ValueError(f"{file}: in a grid every value of {name} is a list itself: [[4, 8, 64], [8, 64]]")
         if empty := [name for name, values in found.items() if not values]:
             raise ValueError(f"{file}: {empty[0]} lists no value")
         grid = list(ParameterGrid(found))
@@ -101,30 +104,21 @@ def _word(value: Any) -> str:
     return re.sub(r"[^\w.+-]", "_", "-".join(map(str, words)))
 
 
-def variant_arguments(
-    model_args: Any, training_args: MSAETrainingArguments, name: str, settings: Mapping[str, Any]
-) -> tuple[Any, MSAETrainingArguments]:
+def parse_variant(
+    parser: MSAEArgumentParser, argv: Sequence[str] | None, name: str, settings: Mapping[str, Any]
+) -> tuple[Any, ...]:
     """
-    The arguments of one variant: its settings beat the common ones, and its folder lies in theirs.
-
-    Raises:
-        ValueError: a value that its setting does not take; names the variant.
+    The arguments of one variant: its settings beat those of the command line, which are `argv`, and its folder lies in
+    theirs. Values are read as the command line's are; bad ones end the process with a message that names the variant.
     """
-    changed: tuple[dict, dict] = ({}, {"output_dir": str(Path(training_args.output_dir) / name)})
-    kinds = get_type_hints(ModelArguments) | get_type_hints(MSAETrainingArguments)
-    for key, value in settings.items():
-        if isinstance(value, str) and float in (kinds[key], *get_args(kinds[key])):
-            try:
-                value = float(value)  # 1e-4, which YAML reads as a word
-            except ValueError:
-                pass  # reverse, say
-        if key == "nesting_weights":  # as the command line gives them
-            value = [str(weight) for weight in (value if isinstance(value, list) else [value])]
-        changed[key in TRAINING_FIELDS][key] = value
-    try:
-        return dataclasses.replace(model_args, **changed[0]), dataclasses.replace(training_args, **changed[1])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the sweep's {name}: {error}") from None
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser.context = f"the sweep's {name}: "
+    parsed = parser.parse([*argv, *parser.as_command_line(settings, parser.context.rstrip(": "))])
+    parser.context = ""
+    for arguments in parsed:
+        if isinstance(arguments, MSAETrainingArguments):
+            arguments.output_dir = str(Path(arguments.output_dir) / name)
+    return parsed
 
 
 def train_sweep(
@@ -146,7 +140,12 @@ def train_sweep(
         FileNotFoundError: there is no step of which every trainer has a checkpoint.
         Others, as [`MSAETrainer.train`].
     """
+    if not trainers:
+        raise ValueError("a sweep needs at least one trainer")
     first = trainers[0]
+    folders = [trainer.output_dir.resolve() for trainer in trainers]
+    if len(set(folders)) < len(folders):
+        raise ValueError("the trainers of a sweep need folders of their own, but two have the same output_dir")
     for other in trainers[1:]:
         if (other.plan, other.total_steps) != (first.plan, first.total_steps) or (
             other.train_data is not first.train_data
@@ -155,29 +154,42 @@ def train_sweep(
                 "the trainers of a sweep have to read the same batches: give them the same data, seed, batch sizes "
                 "and number of steps"
             )
+    failures: dict[MSAETrainer, FloatingPointError] = {}
+    checkpoints: dict[MSAETrainer, Path] = {}
     if resume_from_checkpoint:
         if str(resume_from_checkpoint).lower() not in ("last", "true"):
             raise ValueError(f"a sweep can resume from 'last' alone, not from {resume_from_checkpoint!r}")
-        checkpoints = _newest_common([trainer.output_dir for trainer in trainers])
+        failures = {trainer: error for trainer in trainers if (error := read_failure(trainer.output_dir))}
+        checkpoints = _newest_common([trainer for trainer in trainers if trainer not in failures])
     else:
-        checkpoints = [None] * len(trainers)
-    runs = []
-    for trainer, checkpoint in zip(trainers, checkpoints, strict=True):
-        runs.append(TrainingRun(trainer, trainer._begin(checkpoint or False), progress=trainer is first))
-    results = train_together(runs, survive_failures=len(trainers) > 1)
-    for trainer, result in zip(trainers, results, strict=True):
+        for trainer in trainers:  # all, before the first of them clears its folder
+            trainer._check_output_dir()
+    runs = {}
+    for trainer in trainers:
+        if trainer not in failures:
+            checkpoint = trainer._begin(checkpoints.get(trainer, False))
+            runs[trainer] = TrainingRun(trainer, checkpoint, progress=not runs)
+            runs[trainer].stopping = trainer.state.stopped
+    results = train_together(list(runs.values()), survive_failures=len(trainers) > 1)
+    found = {**failures, **dict(zip(runs, results, strict=True))}
+    for trainer, result in found.items():
         if isinstance(result, FloatingPointError):
             logger.warning(f"{trainer.output_dir}: {result}")
-    return results
+    return [found[trainer] for trainer in trainers]
 
 
-def _newest_common(folders: Sequence[Path]) -> list[Path]:
-    """Of the last step that all folders have a checkpoint of: a sweep may be killed between two of them."""
-    checkpoints = [{path.name: path for path in list_checkpoints(folder)} for folder in folders]
-    common = set.intersection(*map(set, checkpoints))
-    if not common:
-        pairs = zip(folders, checkpoints, strict=True)
-        have = "; ".join(f"{folder}: {', '.join(found) or 'none'}" for folder, found in pairs)
+def _newest_common(trainers: Sequence[MSAETrainer]) -> dict[MSAETrainer, Path]:
+    """
+    Where each goes on: at the last step that all have a checkpoint of, as a sweep may be killed between two of them;
+    but those that somebody has stopped, where they were stopped.
+    """
+    checkpoints = {trainer: {path.name: path for path in list_checkpoints(trainer.output_dir)} for trainer in trainers}
+    newest = {trainer: list(found.values())[-1] for trainer, found in checkpoints.items() if found}
+    stopped = {trainer: path for trainer, path in newest.items() if TrainerState.read(path).stopped}
+    others = {trainer: found for trainer, found in checkpoints.items() if trainer not in stopped}
+    common = set.intersection(*map(set, others.values())) if others else set()
+    if not common and (others or not stopped):
+        have = "; ".join(f"{each.output_dir}: {', '.join(found) or 'none'}" for each, found in checkpoints.items())
         raise FileNotFoundError(f"there is no step of which every model of the sweep has a checkpoint ({have})")
-    name = max(common, key=lambda name: int(name.split("-")[1]))
-    return [found[name] for found in checkpoints]
+    name = max(common, key=lambda name: int(name.split("-")[1]), default="")
+    return {**stopped, **{trainer: found[name] for trainer, found in others.items()}}

@@ -162,17 +162,21 @@ class MSAETrainer:
         """Checks and clears the output folder, and sets the state; returns the checkpoint to go on from."""
         resume_from = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
         checkpoint = find_checkpoint(resume_from, self.output_dir) if resume_from else None
-        if checkpoint is None or checkpoint.parent.resolve() != self.output_dir.resolve():
-            (check_not_foreign if self.args.overwrite_output_dir else check_output_dir)(self.output_dir)
+        outside = checkpoint is None or checkpoint.parent.resolve() != self.output_dir.resolve()
+        if outside:
+            self._check_output_dir()
         self.accelerator.wait_for_everyone()  # every process has looked before the main one writes
         set_seed(self.args.seed)
         self.state = self._new_state()
         if checkpoint is not None:
             self.state = self._continued_state(checkpoint)
-        elif self.accelerator.is_main_process:
+        if outside and self.accelerator.is_main_process:
             clear_output_dir(self.output_dir)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         return checkpoint
+
+    def _check_output_dir(self) -> None:
+        (check_not_foreign if self.args.overwrite_output_dir else check_output_dir)(self.output_dir)
 
     def _new_state(self) -> TrainerState:
         """The state before the first step; gives the model its input statistics, unless it carries some."""

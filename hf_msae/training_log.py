@@ -119,12 +119,16 @@ class LossWindow:
         losses = self.accelerator.reduce(torch.stack(self._losses), "mean").tolist()
         for number, loss in enumerate(losses, start=step - len(losses) + 1):
             if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss is {loss} at step {number}: training has diverged. Try a lower learning_rate, some "
-                    f"warmup_steps, or bf16 in place of fp16; checkpoints saved before remain. "
-                    f"The step's batch: {self._batch_of(number)}"
-                )
+                raise diverged(f"the loss is {loss} at step {number}", self._batch_of(number))
         return losses
+
+
+def diverged(what: str, batch: str) -> FloatingPointError:
+    """The error for a run whose numbers are no longer finite."""
+    return FloatingPointError(
+        f"{what}: training has diverged. Try a lower learning_rate, some warmup_steps, or bf16 in place of fp16; "
+        f"checkpoints saved before remain. The step's batch: {batch}"
+    )
 
 
 class ProgressReport:

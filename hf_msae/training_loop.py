@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import torch
 
@@ -32,20 +33,20 @@ def train_together(
         TrainingInterrupted: SIGINT or SIGTERM, after the step was finished and checkpoints of all runs saved.
     """
     first = runs[0]
-    state, plan, device = first.state, first.plan, first.accelerator.device
+    plan, device = first.plan, first.accelerator.device
     ended: dict[TrainingRun, TrainingResult | FloatingPointError] = {}
     with StopSignal(first.accelerator) as stop, ExitStack() as prepared:
         for run in runs:
             prepared.enter_context(run)
         feed = _Feed(first)
-        step = state.global_step
-        while len(ended) < len(runs):
+        while True:
             for run in runs:
                 if run.finished and run not in ended:
                     ended[run] = run.result(feed.seconds_waited)
             active = [run for run in runs if run not in ended]
             if not active:
-                break
+                return [ended[run] for run in runs]
+            step = active[0].state.global_step
             for embeddings in feed.epoch(*divmod(step, plan.steps_per_epoch)):
                 embeddings = embeddings.to(device, non_blocking=True)
                 stepped = [run.train_on(embeddings) for run in active]
@@ -53,28 +54,33 @@ def train_together(
                     continue
                 step += 1
                 signum = stop.received(step)
-                checkpoints = []
+                saved = {}
                 for run in active:
                     try:
-                        checkpoints.append(run.after_step(embeddings, signum))
+                        saved[run] = run.after_step(embeddings, signum)
                     except FloatingPointError as error:
                         if not survive_failures:
                             raise
+                        run.fail(error)
                         ended[run] = error
-                if signum and any(checkpoints):
-                    raise _interrupted(signum, step, active, checkpoints)
+                if signum:
+                    # Those that somebody has stopped before are not to be trained on, but not to be lost either.
+                    saved |= {run: run.save() for run in runs if isinstance(ended.get(run), TrainingResult)}
+                # Not before all have saved: there is always a step that each has a checkpoint of.
+                for run, checkpoint in saved.items():
+                    if checkpoint is not None:
+                        run.prune(checkpoint)
+                if signum and saved:
+                    raise _interrupted(signum, step, first.total_steps, list(saved.values()))
                 if any(run.finished or run in ended for run in active):
                     break
-        return [ended[run] for run in runs]
 
 
-def _interrupted(signum: int, step: int, active, checkpoints) -> TrainingInterrupted:
-    saved = [checkpoint for checkpoint in checkpoints if checkpoint is not None]
-    where = saved[0] if len(saved) == 1 else f"{len(saved)} checkpoints, such as {saved[0]},"
-    holds = "holds its state" if len(saved) == 1 else "hold its state"
+def _interrupted(signum: int, step: int, total_steps: int, saved: list[Path]) -> TrainingInterrupted:
+    holds = f"{saved[0]} holds" if len(saved) == 1 else f"{len(saved)} checkpoints, such as {saved[0]}, hold"
     return TrainingInterrupted(
-        f"training was interrupted after step {step} of {active[0].total_steps}; {where} {holds}: the same command "
-        f"with --resume_from_checkpoint last goes on from there",
+        f"training was interrupted after step {step} of {total_steps}; {holds} its state: the same command with "
+        f"--resume_from_checkpoint last goes on from there",
         signum,
         saved[0],
     )

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .checkpointing import load_weights, model_as_pretrained, save_checkpoint
+from .checkpointing import load_weights, model_as_pretrained, prune_checkpoints, save_checkpoint, write_failure
 from .dead_latents import LatentActivity, resample_latents_
-from .training_log import LossWindow, ProgressReport, TrainingLog, TrainingResult
+from .training_log import LossWindow, ProgressReport, TrainingLog, TrainingResult, diverged
 from .training_setup import build_optimizer
 
 if TYPE_CHECKING:
@@ -190,7 +190,9 @@ class TrainingRun:
         every, step = self.args.resample_steps, self.state.global_step + 1
         if every and step % every == 0 and step < self.total_steps:
             dead = self._activity.dead(self._dead_after)
-            resample_latents_(self.model, self._optimizer, dead, embeddings, self.accelerator, self.args.seed + step)
+            # Of the whole batch, so that it does not matter how it was cut over processes and accumulation steps.
+            batch = self.trainer.train_data[self.plan.rows_of_step(step)].to(embeddings.device)
+            resample_latents_(self.model, self._optimizer, dead, batch, self.accelerator, self.args.seed + step)
             self._activity.forget(dead)
 
     @property
@@ -208,7 +210,8 @@ class TrainingRun:
         if recorded:
             self._record_training(embeddings)
         if args.is_due("eval", step, steps_per_epoch):
-            self._losses.read(step)  # a diverged model is neither worth evaluating nor saving
+            if not recorded:
+                self._measure(embeddings)  # a diverged model is neither worth evaluating nor saving
             with self.progress.during("evaluating"):
                 self._gather_weights()
                 metrics = self.trainer._evaluate(self.trainer.eval_data, progress=False).to_dict()
@@ -218,13 +221,31 @@ class TrainingRun:
         if last and not recorded:
             self._record_training(embeddings)
         if signum or args.is_due("save", step, steps_per_epoch) or (last and args.save_strategy != "no"):
-            self._gather_weights()
-            state.pending_losses = self._losses.read(step)
-            state.steps_since_fired = self._activity.steps_since_fired.tolist()
-            checkpoint = save_checkpoint(self.accelerator, state, self.trainer.output_dir, args.save_total_limit)
-            self._tell("on_save", checkpoint)
-            return checkpoint
+            if not (recorded or last):
+                self._measure(embeddings)
+            return self.save()
         return None
+
+    def save(self) -> Path:
+        """Save a checkpoint; `prune` deletes old ones."""
+        self._gather_weights()
+        state = self.state
+        state.pending_losses = self._losses.read(state.global_step)
+        state.steps_since_fired = self._activity.steps_since_fired.tolist()
+        state.stopped = self.stopping
+        checkpoint = save_checkpoint(self.accelerator, state, self.trainer.output_dir)
+        self._tell("on_save", checkpoint)
+        return checkpoint
+
+    def fail(self, error: FloatingPointError) -> None:
+        """Note in the run's folder that it has diverged: there is nothing to resume."""
+        if self.accelerator.is_main_process:
+            write_failure(self.trainer.output_dir, str(error))
+
+    def prune(self, newest: Path) -> None:
+        """Delete the oldest checkpoints beyond `save_total_limit`."""
+        if self.accelerator.is_main_process:
+            prune_checkpoints(newest, self.args.save_total_limit)
 
     def _describe_batch(self, step: int) -> str:
         rows = self.plan.rows_of_step(step)
@@ -245,25 +266,39 @@ class TrainingRun:
         self._tell("on_log", record)
 
     @torch.no_grad()
-    def _record_training(self, embeddings: torch.Tensor) -> None:
-        """Log the mean loss since the last record, and what the model makes of the last batch."""
+    def _measure(self, embeddings: torch.Tensor) -> tuple[float, float]:
+        """
+        FVU and sparsity of the last batch of all processes.
+
+        Raises:
+            FloatingPointError: a loss since the last record, or what the model has become, is not finite.
+        """
         step = self.state.global_step
-        losses = self._losses.read(step)
-        self._losses.clear()
+        self._losses.read(step)
         self._gather_weights()
         output = self.trainer.model(embeddings)
         # Sums over this batch, then over processes: the ratios of sums are those of the whole batch.
         sums = [
             (embeddings - output.reconstruction).square().sum(),
-            (embeddings - self.model.input_mean).square().sum(),
+            (embeddings - self.trainer.model.input_mean).square().sum(),
             (output.latents != 0).float().mean(),
         ]
         residual, total, active = self.accelerator.reduce(torch.stack(sums), "sum").tolist()
+        if not math.isfinite(residual):
+            raise diverged(f"the squared error is {residual} after step {step}", self._describe_batch(step))
+        return residual / total, 1 - active / self.accelerator.num_processes
+
+    def _record_training(self, embeddings: torch.Tensor) -> None:
+        """Log the mean loss since the last record, and what the model makes of the last batch."""
+        step = self.state.global_step
+        fvu, sparsity = self._measure(embeddings)
+        losses = self._losses.read(step)
+        self._losses.clear()
         grad_norm = float(self._grad_norm)
         record = {
             "loss": sum(losses) / len(losses),
-            "fvu": residual / total,
-            "sparsity": 1 - active / self.accelerator.num_processes,
+            "fvu": fvu,
+            "sparsity": sparsity,
             "dead_latents": int(self._activity.dead(min(step, self._dead_after)).sum()),
             "learning_rate": self._learning_rate,
             "grad_norm": grad_norm if math.isfinite(grad_norm) else None,  # infinite where fp16 skipped the step

@@ -53,7 +53,7 @@ def test_the_first_k_ranked_are_the_top_k(library):
         torch.testing.assert_close(entries._values[begin:end], code[row, columns], rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("threads", [1, 2, 3, 11])
 @pytest.mark.parametrize("width", [16, 32, 64])
 @pytest.mark.parametrize("d", [1, 37, 64, 200])
 def test_products_equal_dense_ones(library, d, width, threads, monkeypatch, relative_error):
@@ -86,10 +86,15 @@ def test_products_equal_dense_ones(library, d, width, threads, monkeypatch, rela
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
     """Nothing compiled yet, and an empty place to keep what is."""
+
+    def forget():
+        compiler.compiled_library.cache_clear()
+        compiler._folder.cache_clear()
+
     monkeypatch.setenv("HF_MSAE_CACHE", str(tmp_path / "kept"))
-    compiler.compiled_library.cache_clear()
+    forget()
     yield tmp_path / "kept"
-    compiler.compiled_library.cache_clear()
+    forget()
 
 
 def test_it_is_compiled_once(library, fresh):
@@ -101,7 +106,20 @@ def test_it_is_compiled_once(library, fresh):
     assert kept.stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("cc", ["no-such-compiler", "false"])
+def test_a_broken_file_is_compiled_anew(library, fresh):
+    kept = compiler._built()
+    kept.write_bytes(b"")
+    assert compiler.compiled_library() is not None
+    assert kept.stat().st_size > 1000
+
+
+def test_without_a_home_it_is_compiled_for_this_process(library, fresh, monkeypatch):
+    monkeypatch.setenv("HF_MSAE_CACHE", "/proc/nowhere")
+    assert compiler.compiled_library() is not None
+    assert compiler._folder().name.startswith("hf_msae-")
+
+
+@pytest.mark.parametrize("cc", ["no-such-compiler", "false", 'gcc "'])
 def test_without_a_compiler_the_log_says_so_once(cc, fresh, monkeypatch, caplog):
     monkeypatch.setenv("CC", cc)
     with caplog.at_level(logging.WARNING):
@@ -130,3 +148,35 @@ print(len({line.split()[-1] for line in open("/proc/self/maps") if "omp" in line
 """
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=os.environ)
     assert int(run.stdout) == 1
+
+
+def test_a_forked_process_does_not_wait_for_threads_that_it_does_not_have(library):
+    program = """
+import os
+import torch
+from hf_msae import MSAEConfig, MSAEModel
+
+torch.set_num_threads(2)
+model, x = MSAEModel(MSAEConfig(d_in=24, num_latents=40)), torch.randn(9, 24)
+loss = model(x, return_loss=True, loss_only=True).loss
+child = os.fork()
+if child == 0:
+    torch.set_num_threads(1)  # of torch's own operations
+    torch.set_num_threads(2)
+    os._exit(0 if model(x, return_loss=True, loss_only=True).loss == loss else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_what_inference_mode_has_left_does_not_matter(library):
+    from hf_msae import MSAEConfig, MSAEModel
+    from hf_msae._fused import workspace
+
+    workspace.WORKSPACE._kept.clear()
+    model, x = MSAEModel(MSAEConfig(d_in=24, num_latents=40)), torch.randn(9, 24)
+    with torch.inference_mode():
+        model(x, return_loss=True, loss_only=True)
+    model(x, return_loss=True, loss_only=True).loss.backward()
+    with torch.device("meta"):
+        model(x, return_loss=True, loss_only=True)

@@ -9,10 +9,10 @@ from accelerate.utils import set_seed
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainerCallback, MSAETrainingArguments
 from hf_msae.activations import ActivationDataset, load_activations
-from hf_msae.arguments import ModelArguments
+from hf_msae.arguments import ModelArguments, MSAEArgumentParser
 from hf_msae.checkpointing import list_checkpoints
 from hf_msae.interruption import TrainingInterrupted
-from hf_msae.sweep import read_sweep, train_sweep, variant_arguments
+from hf_msae.sweep import parse_variant, read_sweep, train_sweep
 
 WIDTH = 12
 
@@ -122,13 +122,16 @@ def test_a_sweep_without_common_checkpoints_says_what_there_is(tmp_path, data):
         train_sweep(trainers(tmp_path, data), resume_from_checkpoint="some/where")
 
 
-def test_one_that_diverges_does_not_take_the_others_with_it(tmp_path, data, alone):
-    class Break(MSAETrainerCallback):
-        def on_step_end(self, trainer):
-            if trainer.state.global_step == 12:
-                with torch.no_grad():
-                    trainer.model.latent_bias.fill_(math.nan)
+class Break(MSAETrainerCallback):
+    """Spoils the weights after step 12."""
 
+    def on_step_end(self, trainer):
+        if trainer.state.global_step == 12:
+            with torch.no_grad():
+                trainer.model.latent_bias.fill_(math.nan)
+
+
+def test_one_that_diverges_does_not_take_the_others_with_it(tmp_path, data, alone):
     of_sweep = trainers(tmp_path, data)
     of_sweep[1].callbacks.append(Break())
     results = train_sweep(of_sweep)
@@ -139,15 +142,81 @@ def test_one_that_diverges_does_not_take_the_others_with_it(tmp_path, data, alon
         assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_one_that_stops_early_does_not_stop_the_others(tmp_path, data):
-    class Stop(MSAETrainerCallback):
-        def on_log(self, trainer, record):
-            if record["step"] == 10:
-                trainer.stop()
+class StopAt(MSAETrainerCallback):
+    def __init__(self, step):
+        self.step = step
 
+    def on_step_end(self, trainer):
+        if trainer.state.global_step == self.step:
+            trainer.stop()
+
+
+def test_one_that_stops_early_does_not_stop_the_others(tmp_path, data):
     of_sweep = trainers(tmp_path, data)
-    of_sweep[0].callbacks.append(Stop())
-    assert [result.global_step for result in train_sweep(of_sweep)] == [10, 30, 30]
+    of_sweep[0].callbacks.append(StopAt(8))
+    assert [result.global_step for result in train_sweep(of_sweep)] == [8, 30, 30]
+    again = train_sweep(trainers(tmp_path, data), "last")
+    assert [result.global_step for result in again] == [8, 30, 30]
+
+
+@pytest.mark.parametrize("save_steps", [10, 1000])
+def test_a_sweep_with_models_that_have_ended_can_be_resumed(tmp_path, data, alone, save_steps):
+    settings = {"save_steps": save_steps} if save_steps == 10 else {"save_strategy": "no", "save_steps": None}
+    interrupted = trainers(tmp_path, data, **settings)
+    interrupted[0].callbacks.append(StopAt(5))
+    interrupted[1].callbacks += [Break(), InterruptAt(20)]
+    interrupted[2].callbacks.append(InterruptAt(20))
+    with pytest.raises(TrainingInterrupted, match="2 checkpoints"):
+        train_sweep(interrupted)
+    results = train_sweep(trainers(tmp_path, data), "last")
+    assert results[0].global_step == 5 and results[2].global_step == 30
+    assert isinstance(results[1], FloatingPointError) and "step 13" in str(results[1])
+    before, after = final(alone, "fast"), final(tmp_path, "fast")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_killed_between_two_checkpoints_it_can_be_resumed(tmp_path, data, alone):
+    class Killed(BaseException):
+        pass
+
+    class Kill(MSAETrainerCallback):
+        def on_save(self, trainer, checkpoint):
+            if trainer.state.global_step == 20:
+                raise Killed
+
+    killed = trainers(tmp_path, data, save_total_limit=1)
+    killed[0].callbacks.append(Kill())
+    with pytest.raises(Killed):
+        train_sweep(killed)
+    train_sweep(trainers(tmp_path, data, save_total_limit=1), "last")
+    assert_same_weights(alone, tmp_path)
+    assert all(len(list_checkpoints(tmp_path / name)) == 1 for name in VARIANTS)
+
+
+def test_an_update_that_blows_up_is_a_divergence(tmp_path, data):
+    blown = [new_trainer(tmp_path / "fine", data), new_trainer(tmp_path / "blown", data, learning_rate=1e30)]
+    fine, error = train_sweep(blown)
+    assert fine.global_step == 30
+    assert isinstance(error, FloatingPointError) and "after step 1" in str(error)
+
+
+def test_folders_are_looked_at_before_any_is_cleared(tmp_path, data):
+    for trainer in trainers(tmp_path, data, max_steps=10):
+        trainer.train()
+    (tmp_path / "wide" / "training_log.jsonl").unlink()
+    for checkpoint in list_checkpoints(tmp_path / "wide"):
+        checkpoint.rename(tmp_path / "moved")
+    (tmp_path / "wide" / "README.md").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"README\.md"):
+        train_sweep(trainers(tmp_path, data, overwrite_output_dir=True))
+    assert list_checkpoints(tmp_path / "narrow")
+
+
+def test_sweeps_that_make_no_sense_are_refused(tmp_path, data):
+    with pytest.raises(ValueError, match="at least one"):
+        train_sweep([])
+    with pytest.raises(ValueError, match="same output_dir"):
+        train_sweep([new_trainer(tmp_path, data), new_trainer(tmp_path, data)])
 
 
 def test_trainers_that_read_different_batches_are_refused(tmp_path, data):
@@ -157,6 +226,12 @@ def test_trainers_that_read_different_batches_are_refused(tmp_path, data):
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
+
+
+def parsed(name, settings, *argv):
+    """The model's and the training's arguments of a variant."""
+    parser = MSAEArgumentParser((ModelArguments, MSAETrainingArguments), "", "")
+    return parse_variant(parser, ["--output_dir", "out", *argv], name, settings)
 
 
 def write(tmp_path, text):
@@ -171,8 +246,7 @@ def test_names_with_settings(tmp_path):
     )
     variants = read_sweep(file)
     assert list(variants) == ["wide", "plain", "slow"]
-    common = ModelArguments(num_latents=32), MSAETrainingArguments("out")
-    model_args, training_args = variant_arguments(*common, "slow", variants["slow"])
+    model_args, training_args = parsed("slow", variants["slow"], "--num_latents", "32")
     assert (model_args.num_latents, model_args.nesting_weights) == (32, ["reverse"])
     assert (training_args.learning_rate, training_args.output_dir) == (1e-5, "out/slow")
 
@@ -182,7 +256,7 @@ def test_a_grid(tmp_path):
     variants = read_sweep(file)
     assert len(variants) == 4
     settings = variants["nesting_weights=3-2-1,num_latents=64"]
-    model_args, _ = variant_arguments(ModelArguments(), MSAETrainingArguments("out"), "x", settings)
+    model_args, _ = parsed("x", settings)
     assert (model_args.num_latents, model_args.nesting_weights) == (64, ["3", "2", "1"])
 
 
@@ -196,6 +270,7 @@ def test_a_grid(tmp_path):
         ("seed: [1, 2]", "cannot differ in 'seed'"),
         ("num_latents: []", "lists no value"),
         ("num_latents: [8, 8]", "twice"),
+        ("nesting_ks: [4, 8]", "is a list itself"),
         ("../a: {num_latents: 3}", "names a folder"),
         ("..: {num_latents: 3}", "names a folder"),
         ("a: {b", "not valid YAML"),
@@ -206,7 +281,21 @@ def test_files_that_describe_no_sweep_are_refused(tmp_path, text, message):
         read_sweep(write(tmp_path, text))
 
 
-def test_a_bad_value_names_the_variant(tmp_path):
-    common = ModelArguments(), MSAETrainingArguments("out")
-    with pytest.raises(ValueError, match=r"the sweep's bad.*learning_rate is -1"):
-        variant_arguments(*common, "bad", {"learning_rate": -1})
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": -1},
+        {"learning_rate": "abc"},
+        {"num_latents": "abc"},
+        {"num_latents": 64.5},
+        {"num_latents": None},
+        {"auxiliary_k": None},
+        {"warmup_steps": 2.5},
+        {"nesting_ks": [[4, 8]]},
+    ],
+)
+def test_a_bad_value_names_the_variant(settings, capsys):
+    with pytest.raises(SystemExit):
+        parsed("bad", settings)
+    message = capsys.readouterr().err
+    assert "the sweep's bad" in message and next(iter(settings)) in message

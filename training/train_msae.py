@@ -22,7 +22,7 @@ from hf_msae.activations import ActivationDataset, load_activations
 from hf_msae.arguments import DataArguments, ModelArguments, MSAEArgumentParser, SweepArguments, build_config
 from hf_msae.interruption import TrainingInterrupted
 from hf_msae.metrics import EvaluationResult
-from hf_msae.sweep import read_sweep, train_sweep, variant_arguments
+from hf_msae.sweep import parse_variant, read_sweep, train_sweep
 from hf_msae.training_log import TrainingResult
 from hf_msae.training_setup import check_evaluable
 
@@ -75,6 +75,8 @@ def write_table(output_dir: Path, variants: dict[str, dict[str, Any]], found: li
     temporary = output_dir / ".tmp-sweep.csv"
     table.to_csv(temporary)
     temporary.replace(output_dir / "sweep.csv")
+    if "failed" in table:  # as much as fits into a line; the file has it all
+        table["failed"] = table["failed"].str.split(":").str[0].fillna("")
     shown = [
         key for key in ("fvu", "cosine_similarity", "sparsity", "cknna", "dead_latents", "failed") if key in table
     ]
@@ -87,8 +89,10 @@ def main(argv: list[str] | None = None) -> None:
     data_args, model_args, training_args, sweep_args = parser.parse(argv)
 
     with parser.reporting_errors():
-        variants = {"": {}} if sweep_args.sweep is None else read_sweep(sweep_args.sweep)
-        arguments = [variant_arguments(model_args, training_args, *variant) for variant in variants.items()]
+        variants, arguments = {"": {}}, [(model_args, training_args)]
+        if sweep_args.sweep is not None:
+            variants = read_sweep(sweep_args.sweep)
+            arguments = [parse_variant(parser, argv, *variant)[1:3] for variant in variants.items()]
         accelerators = [
             build_accelerator(args.use_cpu, args.mixed_precision, args.report_to, args.output_dir)
             for _, args in arguments
@@ -102,11 +106,13 @@ def main(argv: list[str] | None = None) -> None:
                 eval_data = load_activations(data_args.eval_data, column, same_column, data_args.eval_split)
         if eval_data is None:
             check_evaluable(train_data)
-        configs = [build_config(of_model, d_in=train_data.width) for of_model, _ in arguments]
-        trainers = []
-        for config, (_, args), own in zip(configs, arguments, accelerators, strict=True):
+        configs, trainers = [], []
+        for name, (of_model, args), own in zip(variants, arguments, accelerators, strict=True):
+            parser.context = f"the sweep's {name}: " if name else ""
+            configs.append(build_config(of_model, d_in=train_data.width))
             set_seed(args.seed)  # before the weights are drawn
-            trainers.append(MSAETrainer(MSAEModel(config), args, train_data, eval_data, accelerator=own))
+            trainers.append(MSAETrainer(MSAEModel(configs[-1]), args, train_data, eval_data, accelerator=own))
+        parser.context = ""
         trainer, config = trainers[0], configs[0]
         latents = ", ".join(dict.fromkeys(str(each.num_latents) for each in configs))
         accelerator.print(

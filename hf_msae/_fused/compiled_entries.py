@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,22 @@ from .workspace import WORKSPACE
 
 _SLICE_BYTES = 2**21
 """A slice of the dictionary, looked up in random order, should fit in a core's cache."""
+
+
+_MOST_PARTS = 8
+"""Slices are looked up in so many parts at most, each of which needs memory for its sums of products."""
+
+_forked = False
+"""Whether this process was forked: OpenMP's threads do not come along, and waiting for them would never end."""
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 class CompiledEntries:
@@ -27,7 +44,7 @@ class CompiledEntries:
     """A ring of fewer entries than this share of the latents is faster decoded entry by entry, as measured."""
 
     def __init__(self, library: ctypes.CDLL, dictionary: torch.Tensor):
-        self._library, self._threads = library, torch.get_num_threads()
+        self._library, self._threads = library, 1 if _forked else torch.get_num_threads()
         self.n, self.d = dictionary.shape
         fitting = (w for w in (64, 32) if 4 * w * self.n <= _SLICE_BYTES and -(-self.d // w) >= self._threads)
         self._width = next(fitting, 16)
@@ -39,8 +56,8 @@ class CompiledEntries:
 
     def rank(self, code: torch.Tensor, latents: torch.Tensor, ks: Sequence[int]) -> np.ndarray:
         """Take up a chunk: `code` `(rows, n)` ranks its entries, `latents` are their values. How many each row has."""
-        self.rows, self._active = len(code), torch.empty(len(code), dtype=torch.int32)
-        borders, ranked = torch.tensor(ks), WORKSPACE.take("ranked", *code.shape, dtype=torch.int32)
+        self.rows, self._active = len(code), torch.empty(len(code), dtype=torch.int32, device="cpu")
+        borders, ranked = torch.tensor(ks, device="cpu"), WORKSPACE.take("ranked", *code.shape, dtype=torch.int32)
         if self._call("rank_rows", code, self.rows, self.n, borders, len(ks), self._active, ranked):
             raise MemoryError("not enough memory to rank the activations of a batch")
         self._firsts = F.pad(self._active.cumsum(0), (1, 0))
@@ -52,7 +69,7 @@ class CompiledEntries:
 
     def rings(self, borders: Sequence[int]) -> CompiledRings:
         """The entries between ranks, from the first border to the second, and so on."""
-        ends = torch.minimum(self._active[:, None], torch.tensor(borders))
+        ends = torch.minimum(self._active[:, None], torch.tensor(borders, device="cpu"))
         return CompiledRings(self, self._firsts[:-1, None] + ends)
 
     def top(self, k: int, out: torch.Tensor) -> torch.Tensor:
@@ -77,12 +94,13 @@ class CompiledEntries:
     def add_gradients_(self, starts: torch.Tensor, gradients: torch.Tensor, out: torch.Tensor) -> None:
         if self._gradient is None:
             self._gradient = WORKSPACE.take("dictionary gradient", *self._table.shape).zero_()
-        sums = WORKSPACE.take("products", self._threads * len(self._values))
         gradients = gradients.contiguous()
-        self._look_up("add_products", self._table, sums, starts, gradients, out)
+        parts = min(self._threads, len(self._table), _MOST_PARTS)
+        sums = WORKSPACE.take("products", parts * len(self._values))
+        self._look_up("add_products", self._table, sums, starts, gradients, out, parts)
         self._look_up("add_outer", self._gradient, self._values, starts, gradients)
 
-    def _look_up(self, function: str, table, values, starts: torch.Tensor, *others: torch.Tensor) -> None:
+    def _look_up(self, function: str, table, values, starts: torch.Tensor, *others: torch.Tensor | int) -> None:
         places = (self._columns, values, starts, self.rows, starts.shape[1] - 1)
         self._call(function, self._width, table, self.n, self.d, *places, *others)
 

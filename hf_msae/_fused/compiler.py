@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import logging
@@ -24,7 +25,7 @@ _ARGUMENTS = {
     "rank_rows": [_INTEGER, _POINTER, _INTEGER, _INTEGER, _POINTER, _INTEGER, _POINTER, _POINTER],
     "pack_rows": [_INTEGER, _POINTER, _INTEGER, _INTEGER, _POINTER, _POINTER, _POINTER, _POINTER],
     "decode": _TABLE,
-    "add_products": [*_TABLE, _POINTER],
+    "add_products": [*_TABLE, _POINTER, _INTEGER],
     "add_outer": _TABLE,
     "add_entries": [_INTEGER, _INTEGER, _POINTER, _POINTER, _POINTER, _INTEGER, _INTEGER, _POINTER],
 }
@@ -41,8 +42,12 @@ def compiled_library() -> ctypes.CDLL | None:
     if os.environ.get("HF_MSAE_COMPILE") == "0":
         return None
     try:
-        library = ctypes.CDLL(str(_built()))
-    except (OSError, subprocess.SubprocessError) as error:
+        try:
+            library = ctypes.CDLL(str(_built()))
+        except OSError:  # a file that a crash has left incomplete, say
+            _built().unlink(missing_ok=True)
+            library = ctypes.CDLL(str(_built()))
+    except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: a CC that no shell can read
         reason = (getattr(error, "stderr", None) or str(error)).strip()
         logger.warning("training steps will be slower, since hf_msae can't compile its C functions: %s", reason)
         return None
@@ -63,12 +68,10 @@ def _built() -> Path:
     # Homes are shared between machines: what is compiled for one processor may not run on another.
     parts = [source, _processor().encode(), repr((compiler, _FLAGS)).encode()]
     name = f"entries-{hashlib.sha256(bytes(0).join(parts)).hexdigest()[:16]}.so"
-    folder = Path(os.environ.get("HF_MSAE_CACHE") or Path.home() / ".cache" / "hf_msae")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / name
+    path = _folder() / name
     if path.exists():
         return path
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # renamed when whole: other processes compile it too
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:  # renamed when whole: other processes compile it too
         built = Path(scratch) / name
         # Not every compiler knows the first two; without OpenMP there is one thread. It finds torch's own runtime
         # loaded, and so torch's threads.
@@ -81,9 +84,24 @@ def _built() -> Path:
     return path
 
 
+@lru_cache(maxsize=1)
+def _folder() -> Path:
+    """Where to keep what was compiled; for this process alone, where there is no home to write to."""
+    try:
+        folder = Path(os.environ.get("HF_MSAE_CACHE") or Path.home() / ".cache" / "hf_msae").expanduser().resolve()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if os.access(folder, os.W_OK):
+            return folder
+    except (OSError, RuntimeError):  # the latter: nobody knows where home is
+        pass
+    folder = tempfile.mkdtemp(prefix="hf_msae-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 def _compile(command: list[str], built: Path) -> subprocess.CompletedProcess:
     command = [*command, str(_SOURCE), "-o", str(built)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120)
 
 
 def _processor() -> str:

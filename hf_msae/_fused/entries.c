@@ -229,21 +229,26 @@ void decode(int64_t threads, int64_t W, const float *table, int64_t n, int64_t d
 }
 
 /* Adds <row of the dictionary, right[ring][row]> to out[row] at the column of every entry. The slices are shared out
- * among threads, each of which has its own sums: scratch is (threads, entries). */
+ * among parts, each of which has its own sums, scratch being (parts, entries); rows are, among the threads of a part. */
 void add_products(int64_t threads, int64_t W, const float *table, int64_t n, int64_t d, const int32_t *columns,
-                  float *scratch, const int64_t *starts, int64_t rows, int64_t rings, const float *right, float *out) {
+                  float *scratch, const int64_t *starts, int64_t rows, int64_t rings, const float *right, float *out,
+                  int64_t parts) {
     int64_t entries = starts[rows * (rings + 1) - 1];
+    int64_t blocks = (threads + parts - 1) / parts, step = (rows + blocks - 1) / blocks;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t part = 0; part < threads; part++) {
+    for (int64_t piece = 0; piece < parts * blocks; piece++) {
+        int64_t part = piece % parts, begin = least(piece / parts * step, rows), end = least(begin + step, rows);
+        if (begin == end) continue;
         float *sums = scratch + part * entries;
-        memset(sums, 0, entries * sizeof *sums);
-        for (int64_t first = part * W; first < d; first += threads * W)
-            DISPATCH(products, W, table + first * n, columns, sums, starts, rows, 0, rows, rings, right + first, d,
+        int64_t from = starts[begin * (rings + 1)], to = starts[(end - 1) * (rings + 1) + rings];
+        memset(sums + from, 0, (to - from) * sizeof *sums);
+        for (int64_t first = part * W; first < d; first += parts * W)
+            DISPATCH(products, W, table + first * n, columns, sums, starts, rows, begin, end, rings, right + first, d,
                      least(W, d - first));
     }
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t part = 0; part < threads; part++)
+        for (int64_t part = 0; part < parts; part++)
             add_at(out, n, columns, scratch + part * entries, starts, rings, r, r + 1);
 }
 

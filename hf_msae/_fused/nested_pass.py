@@ -40,8 +40,9 @@ class NestedPass:
         self.tied = decoder is None
         self.dictionary = encoder.T.contiguous() if self.tied else decoder.contiguous()
         self.rows, self.n = len(normalised), encoder.shape[1]
-        self.shares = torch.tensor([weight / sum(loss.weights) for weight in loss.weights], dtype=normalised.dtype)
-        self.level_losses = torch.zeros(len(loss.ks), dtype=torch.float64)
+        shares = [weight / sum(loss.weights) for weight in loss.weights]
+        self.shares = torch.tensor(shares, dtype=normalised.dtype, device="cpu")
+        self.level_losses = torch.zeros(len(loss.ks), dtype=torch.float64, device="cpu")
         self.l1 = 0.0
         if with_gradients:
             self.grad_encoder = torch.zeros_like(encoder)
@@ -107,7 +108,8 @@ class NestedPass:
             self._add_product_(grad, full_gradient, self.dictionary.T)
             self._add_product_(self.grad_dictionary, latents.T, full_gradient)
         if self.loss.soft_cap is not None:  # d tanh
-            grad.mul_(1 - (latents / self.loss.soft_cap).square())
+            share = latents / self.loss.soft_cap
+            grad.mul_((1 - share) * (1 + share))
         if self.loss.sparsity_coefficient:
             grad.add_(self.loss.sparsity_coefficient / self.rows / norms)
         torch.ops.aten.threshold_backward.grad_input(grad, code, 0, grad_input=grad)  # of relu

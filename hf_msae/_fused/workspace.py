@@ -22,7 +22,8 @@ class Workspace(threading.local):
         number = math.prod(shape)
         kept = self._kept.get((name, dtype))
         if kept is None or len(kept) < number:
-            kept = self._kept[name, dtype] = torch.empty(number, dtype=dtype)
+            with torch.inference_mode(False):  # else it could not be written to outside of that mode
+                kept = self._kept[name, dtype] = torch.empty(number, dtype=dtype, device="cpu")
         return kept[:number].view(shape)
 
 
