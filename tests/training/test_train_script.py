@@ -265,8 +265,8 @@ def test_two_processes_train_the_model_of_one_with_twice_the_batch(
 
 
 @pytest.mark.slow
-def test_batch_topk_selects_from_the_batch_of_all_processes(tmp_path, data_flags):
-    flags = [*data_flags, *SMALL, "--adam_epsilon", "1e-3"]
+def test_batch_topk_and_resampling_see_the_batch_of_all_processes(tmp_path, data_flags):
+    flags = [*data_flags, *SMALL, "--adam_epsilon", "1e-3", "--resample_steps", "8", "--dead_steps", "4"]
     place = flags.index("--nesting_ks")
     flags[place : place + 4] = ["--nesting", "none", "--activation", "batch_topk", "--k", "5"]
     script_file = str(ROOT / "training" / "train_msae.py")

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from hf_msae import MSAETrainingArguments
-from hf_msae.arguments import DataArguments, ModelArguments, MSAEArgumentParser
+from hf_msae.arguments import DataArguments, ModelArguments, MSAEArgumentParser, SweepArguments
 from hf_msae.metrics import EvaluationResult
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 LAUNCHER_FLAGS = {"--multi_gpu", "--num_processes", "--nproc_per_node", "--standalone", "--cpu", "--num_machines"}
-LAUNCHER_FLAGS |= {"--dynamo_backend", "--help"}
+LAUNCHER_FLAGS |= {"--dynamo_backend", "--help", "--config_file"}
 EVALUATION = runpy.run_path(str(ROOT / "training" / "evaluate_msae.py"))
 EVALUATION_FLAGS = {f"--{field.name}" for field in dataclasses.fields(EVALUATION["EvaluationArguments"])}
 
@@ -33,7 +33,7 @@ def test_the_python_example_runs_and_finds_what_is_there(tmp_path, monkeypatch, 
 
 
 def test_every_flag_in_the_text_exists():
-    parser = MSAEArgumentParser((DataArguments, ModelArguments, MSAETrainingArguments), "", "")
+    parser = MSAEArgumentParser((DataArguments, ModelArguments, MSAETrainingArguments, SweepArguments), "", "")
     known = {flag for action in parser._actions for flag in action.option_strings}
     named = set(re.findall(r"--[a-z]\w+", TEXT))
     assert len(named & known) > 20
@@ -41,14 +41,14 @@ def test_every_flag_in_the_text_exists():
 
 
 def test_every_command_of_the_training_script_parses():
-    parser = MSAEArgumentParser((DataArguments, ModelArguments, MSAETrainingArguments), "", "")
+    parser = MSAEArgumentParser((DataArguments, ModelArguments, MSAETrainingArguments, SweepArguments), "", "")
     blocks = re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)
     commands = [
         block.replace("\\\n", " ").split("train_msae.py", 1)[1].split()
         for block in blocks
         if "train_msae.py --" in block
     ]
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in commands:
         parser.parse([word.replace("training/configs", str(ROOT / "training" / "configs")) for word in command])
 
