@@ -6,7 +6,7 @@
 Four ways to train one dictionary on one batch take turns:
 
 - plain: relu, decode, mean squared error; autograd does the rest.
-- fused: MSAEModel as `MSAETrainer` uses it on a CPU (`hf_msae/fused_nested_loss.py`).
+- fused: MSAEModel as `MSAETrainer` uses it on a CPU (`hf_msae/fused_nested_loss.py`); on a GPU it has to be asked for.
 - eager: MSAEModel with the fused computation switched off.
 - naive: one `topk` and one dense decode for each level, as the authors' published code does.
 
@@ -67,7 +67,8 @@ def steps(model: MSAEModel, x: torch.Tensor, autocast: bool) -> dict[str, Callab
         return total / sum(weights)
 
     def fused() -> torch.Tensor:
-        return model(x, return_loss=True, loss_only=True).loss
+        with nested_loss_implementation("fused"):
+            return model(x, return_loss=True, loss_only=True).loss
 
     def eager() -> torch.Tensor:
         with nested_loss_implementation("eager"):

@@ -34,17 +34,19 @@ import torch.nn.functional as F
 from ._fused.nested_pass import NestedLoss, NestedPass
 from .nested_topk import l1_penalty, nested_codes, nested_loss
 
+_IMPLEMENTATIONS = ("auto", "eager", "fused")
 _implementation: ContextVar[str | None] = ContextVar("nested_loss_implementation", default=None)
 
 
 @contextmanager
-def nested_loss_implementation(name: Literal["auto", "eager"]) -> Iterator[None]:
+def nested_loss_implementation(name: Literal["auto", "eager", "fused"]) -> Iterator[None]:
     """
-    How models compute their loss inside the block: "auto" (fused wherever it can be), or "eager" (level by level, by
-    operations that autograd differentiates). The environment variable HF_MSAE_NESTED_LOSS sets it for a process.
+    How models compute their loss inside the block: "eager" (level by level, by operations that autograd
+    differentiates), "fused" (in one pass, wherever it can be), or "auto" (fused on CPUs, eager elsewhere: which is
+    faster there has not been measured). The environment variable HF_MSAE_NESTED_LOSS sets it for a process.
     """
-    if name not in ("auto", "eager"):
-        raise ValueError(f'the nested loss has no implementation {name!r}; choose "auto" or "eager"')
+    if name not in _IMPLEMENTATIONS:
+        raise ValueError(f'the nested loss has no implementation {name!r}; choose "auto", "eager" or "fused"')
     token = _implementation.set(name)
     try:
         yield
@@ -54,28 +56,28 @@ def nested_loss_implementation(name: Literal["auto", "eager"]) -> Iterator[None]
 
 def can_fuse(normalised: torch.Tensor, *parameters: torch.Tensor) -> bool:
     """
-    Whether [`fused_nested_loss`] computes this: on a CPU, in float32 (dense products in bfloat16 under autocast to it)
-    or float64, with no gradient for embeddings; not under autocast to float16, `torch.compile`, `torch.func` or
-    forward-mode differentiation, nor where "eager" is asked for.
+    Whether [`fused_nested_loss`] computes this: on a CPU, or on one GPU where "fused" is asked for, in float32 (dense
+    products in bfloat16 under autocast to it) or float64, with no gradient for embeddings; not under autocast to
+    float16, `torch.compile`, `torch.func` or forward-mode differentiation, nor where "eager" is asked for.
     """
     if torch.compiler.is_compiling():
         return False
-    if (_implementation.get() or os.environ.get("HF_MSAE_NESTED_LOSS")) == "eager":
+    asked_for = _implementation.get() or os.environ.get("HF_MSAE_NESTED_LOSS") or "auto"
+    device = normalised.device
+    if asked_for == "eager" or device.type == "meta" or (asked_for != "fused" and device.type != "cpu"):
         return False
-    if _autocast_dtype() not in (None, torch.bfloat16) or torch._C._are_functorch_transforms_active():
+    if _autocast_dtype(device) not in (None, torch.bfloat16) or torch._C._are_functorch_transforms_active():
         return False
     if fwAD._current_level >= 0:
         return False
     return not (normalised.requires_grad and torch.is_grad_enabled()) and all(
-        tensor.device.type == "cpu"
-        and tensor.dtype == normalised.dtype
-        and tensor.dtype in (torch.float32, torch.float64)
+        tensor.device == device and tensor.dtype == normalised.dtype and tensor.dtype in (torch.float32, torch.float64)
         for tensor in (normalised, *parameters)
     )
 
 
-def _autocast_dtype() -> torch.dtype | None:
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+def _autocast_dtype(device: torch.device) -> torch.dtype | None:
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
 def fused_nested_loss(
@@ -130,11 +132,12 @@ class _FusedNestedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, loss, with_gradients, normalised, *parameters):
         ctx.set_materialize_grads(False)
-        work = NestedPass(loss, with_gradients, _autocast_dtype(), normalised, *parameters)
-        with torch.autocast("cpu", enabled=False):
+        product_dtype = _autocast_dtype(normalised.device)
+        work = NestedPass(loss, with_gradients, product_dtype, normalised, *parameters)
+        with torch.autocast(normalised.device.type, enabled=False):
             value, level_losses = work.run()
         if with_gradients:
-            ctx.loss, ctx.autocast_dtype = loss, _autocast_dtype()
+            ctx.loss, ctx.autocast_dtype = loss, product_dtype
             ctx.save_for_backward(normalised, *parameters)
             # Not saved as tensors: handed over once, so that autograd can keep them without a copy.
             ctx.gradients = work.gradients()
@@ -157,7 +160,8 @@ def _recomputed_gradients(ctx, output_gradients) -> tuple[torch.Tensor | None, .
     """The rare case: the gradients of any outputs, by autograd through the eager computation."""
     normalised, *parameters = ctx.saved_tensors
     create_graph = torch.is_grad_enabled()
-    autocast = torch.autocast("cpu", ctx.autocast_dtype, enabled=ctx.autocast_dtype is not None)
+    low = ctx.autocast_dtype
+    autocast = torch.autocast(normalised.device.type, low or torch.bfloat16, enabled=low is not None)
     with torch.enable_grad(), autocast:
         leaves = parameters if create_graph else [parameter.detach().requires_grad_() for parameter in parameters]
         outputs = eager_nested_loss(ctx.loss, normalised, *leaves)

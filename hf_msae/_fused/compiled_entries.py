@@ -43,6 +43,9 @@ class CompiledEntries:
     sparse_share = 1 / 5
     """A ring of fewer entries than this share of the latents is faster decoded entry by entry, as measured."""
 
+    ranks_all = True
+    """Whether rings may hold entries that no level cuts off."""
+
     def __init__(self, library: ctypes.CDLL, dictionary: torch.Tensor):
         self._library, self._threads = library, 1 if _forked else torch.get_num_threads()
         self.n, self.d = dictionary.shape

@@ -9,6 +9,7 @@ import torch
 from ..nested_topk import NMSE_EPSILON, soft_capped
 from .compiled_entries import CompiledEntries
 from .compiler import compiled_library
+from .device_entries import DeviceEntries
 from .torch_entries import TorchEntries
 from .workspace import WORKSPACE
 
@@ -30,6 +31,14 @@ class NestedLoss:
     sparsity_coefficient: float = 0.0
 
 
+def entries_for(dictionary: torch.Tensor, rows: int) -> CompiledEntries | TorchEntries | DeviceEntries:
+    """What ranks and looks up the entries of codes of this dictionary, for chunks of so many rows."""
+    if dictionary.device.type != "cpu":
+        return DeviceEntries(dictionary)
+    library = compiled_library() if dictionary.dtype == torch.float32 else None
+    return CompiledEntries(library, dictionary) if library else TorchEntries(dictionary, rows)
+
+
 class NestedPass:
     """One pass over a batch. Everything is detached here; dense products are in `product_dtype`, if that is given."""
 
@@ -41,9 +50,10 @@ class NestedPass:
         self.dictionary = encoder.T.contiguous() if self.tied else decoder.contiguous()
         self.rows, self.n = len(normalised), encoder.shape[1]
         shares = [weight / sum(loss.weights) for weight in loss.weights]
-        self.shares = torch.tensor(shares, dtype=normalised.dtype, device="cpu")
-        self.level_losses = torch.zeros(len(loss.ks), dtype=torch.float64, device="cpu")
-        self.l1 = 0.0
+        device = normalised.device
+        self.shares = torch.tensor(shares, dtype=normalised.dtype, device=device)
+        self.level_losses = torch.zeros(len(loss.ks), dtype=torch.float64, device=device)
+        self.l1 = torch.zeros((), dtype=torch.float64, device=device)
         if with_gradients:
             self.grad_encoder = torch.zeros_like(encoder)
             self.grad_dictionary = torch.zeros_like(self.dictionary)
@@ -56,11 +66,7 @@ class NestedPass:
         self.latents = code if self.loss.soft_cap is None else soft_capped(code, self.loss.soft_cap)
         self.reconstruction = torch.empty_like(x)
         step = min(self.rows, max(1, _CHUNK_ELEMENTS // self.n))
-        library = compiled_library() if code.dtype == torch.float32 else None
-        if library:
-            self.entries = CompiledEntries(library, self.dictionary)
-        else:
-            self.entries = TorchEntries(self.dictionary, step)
+        self.entries = entries_for(self.dictionary, step)
         for start in range(0, self.rows, step):
             chunk = slice(start, start + step)
             self._chunk(x[chunk], self.u[chunk], code[chunk], self.latents[chunk], self.reconstruction[chunk])
@@ -100,7 +106,7 @@ class NestedPass:
             self._dense_level(level, x, u, code, grad)
         if self.loss.sparsity_coefficient:
             norms = u.square().sum(-1, keepdim=True).clamp_min(NMSE_EPSILON).sqrt()
-            self.l1 += float((code.sum(-1, keepdim=True) / norms).sum(dtype=torch.float64)) / self.rows
+            self.l1 += (code.sum(-1, keepdim=True) / norms).sum(dtype=torch.float64) / self.rows
         if not self.with_gradients:
             return
 
@@ -124,11 +130,12 @@ class NestedPass:
         sparse, short, dense, complete = [], [], [], []
         before = 0
         for level, k in enumerate(self.loss.ks):
-            if len(sparse) == level and min(k, mean) - before <= few:
+            # Rings of entries that no level cuts off take a ranking of all entries.
+            if len(sparse) == level and min(k, mean) - before <= few and (k < most or self.entries.ranks_all):
                 sparse.append(level)
             elif k >= most:
                 complete.append(level)
-            elif mean - k <= few:
+            elif mean - k <= few and self.entries.ranks_all:
                 short.append(level)
             else:
                 dense.append(level)
@@ -203,6 +210,8 @@ class NestedPass:
 
 
 def _scratch(name: str, like: torch.Tensor) -> torch.Tensor:
+    if like.device.type != "cpu":  # whose allocators keep memory themselves
+        return torch.empty_like(like)
     return WORKSPACE.take(name, *like.shape, dtype=like.dtype)
 
 
