@@ -13,7 +13,7 @@ from ..nested_topk import rank
 
 
 class DeviceEntries:
-    """See [`CompiledEntries`], which has the same methods. Entries are ranked as far as levels cut some of them off."""
+    """See [`CompiledEntries`], whose methods it has. Entries are ranked as far as levels cut some of them off."""
 
     sparse_share = 1 / 64
     """A ring of fewer entries than this share of the latents is decoded entry by entry. Not measured on a GPU."""
