@@ -92,6 +92,9 @@ def test_resampled_latents_point_at_embeddings_and_others_stay(tied):
     optimizer = Adam(model.parameters())
     model(x, return_loss=True).loss.backward()
     optimizer.step()
+    for state in optimizer.state.values():
+        state["exp_avg"].fill_(1.0)
+        state["exp_avg_sq"].fill_(1.0)
     before = {name: value.clone() for name, value in model.named_parameters()}
     dead = torch.zeros(LATENTS, dtype=torch.bool)
     dead[[0, 9]] = True
