@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils import data as torch_data
 
 from .columns import RaggedColumnError, matrix_views
 from .sources import Source
+from .spread_rows import SpreadRows
 from .statistics import ActivationStatistics, compute_statistics
 
 
@@ -120,7 +122,8 @@ class ActivationDataset(torch_data.Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         # Views would be pickled as copies of the data; they are made again from the memory-mapped files.
-        return {key: value for key, value in self.__dict__.items() if key not in ("_views", "_starts", "_order")}
+        opened = ("_views", "_tensors", "_spread", "_starts", "_order")
+        return {key: value for key, value in self.__dict__.items() if key not in opened}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -134,6 +137,8 @@ class ActivationDataset(torch_data.Dataset):
             self._views = self._column_views()
             if self.dataset._indices is not None:  # after select, shuffle, filter: row -> row of the Arrow table
                 self._order = self.dataset._indices.column(0).to_numpy()
+        self._tensors = [_as_tensor(view) for view in self._views]
+        self._spread = SpreadRows.over(self._views)
         self._starts = np.cumsum([0] + [len(view) for view in self._views])
 
     def _column_views(self) -> list[np.ndarray]:
@@ -165,9 +170,13 @@ class ActivationDataset(torch_data.Dataset):
 
     def _gather(self, rows: np.ndarray) -> torch.Tensor:
         """Any rows of the table: chunk by chunk in ascending order, written to where they were asked for."""
+        if self._spread is not None:
+            chunks = np.searchsorted(self._starts, rows, side="right") - 1
+            return torch.from_numpy(self._spread.rows(chunks, rows - self._starts[chunks])).float()
         # Half precision is gathered as it is and then converted at once.
         half = all(view.dtype == np.float16 for view in self._views)
         out = np.empty((len(rows), self.width), dtype=np.float16 if half else np.float32)
+        gathered = torch.from_numpy(out)
         in_order = bool((rows[1:] >= rows[:-1]).all())  # as the batches of a training are
         order = None if in_order else np.argsort(rows, kind="stable")
         ascending = rows if in_order else rows[order]
@@ -175,13 +184,25 @@ class ActivationDataset(torch_data.Dataset):
         borders = np.searchsorted(ascending, self._starts)
         for chunk in np.flatnonzero(np.diff(borders)):
             part = slice(borders[chunk], borders[chunk + 1])
-            view, sources = self._views[chunk], ascending[part] - self._starts[chunk]
-            # np.take would copy the whole of a view that is not contiguous.
-            if in_order and view.dtype == out.dtype and view.flags.c_contiguous and view.flags.aligned:
-                np.take(view, sources, axis=0, out=out[part], mode="clip")  # another mode would copy twice
+            sources, tensor = ascending[part] - self._starts[chunk], self._tensors[chunk]
+            if in_order and tensor is not None and tensor.dtype == gathered.dtype:
+                # Straight to its place, by all threads.
+                torch.index_select(tensor, 0, torch.from_numpy(sources), out=gathered[part])
             else:
-                _copy(out, view[sources], part if in_order else order[part])
-        return torch.from_numpy(out).float()
+                _copy(out, self._views[chunk][sources], part if in_order else order[part])
+        return gathered.float()
+
+
+def _as_tensor(view: np.ndarray) -> torch.Tensor | None:
+    """The same memory as a tensor, for reading; None where torch cannot look at it."""
+    if not view.flags.aligned or not view.dtype.isnative:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is not writeable, and not written to
+            return torch.from_numpy(view)
+    except (TypeError, ValueError):  # a dtype or strides that torch does not have
+        return None
 
 
 def _copy(out: np.ndarray, values: np.ndarray, targets: np.ndarray | slice = slice(None)) -> None:
