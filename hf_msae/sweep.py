@@ -16,7 +16,7 @@ from .arguments import MSAEArgumentParser
 from .checkpointing import TrainerState, list_checkpoints, read_failure
 from .configuration_msae import MSAEConfig
 from .trainer import MSAETrainer
-from .training_args import MSAETrainingArguments
+from .training_args import NUMERIC_FIELDS, MSAETrainingArguments
 from .training_log import TrainingResult
 from .training_loop import train_together
 from .training_run import TrainingRun
@@ -24,20 +24,7 @@ from .training_run import TrainingRun
 logger = get_logger(__name__)
 
 MODEL_FIELDS = tuple(name for name in MSAEConfig.own_fields() if name not in ("d_in", "hook_point"))
-TRAINING_FIELDS = (
-    "learning_rate",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "max_grad_norm",
-    "warmup_steps",
-    "lr_scheduler_type",
-    "lr_decay_fraction",
-    "auxiliary_k",
-    "auxiliary_coefficient",
-    "resample_steps",
-    "dead_steps",
-)
+TRAINING_FIELDS = tuple(name for name in NUMERIC_FIELDS if name != "seed")
 """Training arguments that models of one sweep may differ in: those that leave the order of the data as it is."""
 
 
