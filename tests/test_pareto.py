@@ -16,7 +16,7 @@ def test_every_family_is_compared_and_a_second_call_trains_nothing(tmp_path, mon
     rng = np.random.default_rng(0)
     for name, rows in (("train", 200), ("test", 120)):
         codes = rng.uniform(size=(rows, 20)) * (rng.uniform(size=(rows, 20)) < 0.2)
-        np.save(tmp_path / f"{name}.npy", (codes @ rng.normal(size=(20, 12)) + 1).astype(np.float32))
+        np.save(tmp_path / f"{name}.npy", (codes @ rng.normal(size=(20, 12)) + np.arange(12)).astype(np.float32))
     data = ["--train_data", str(tmp_path / "train.npy"), "--eval_data", str(tmp_path / "test.npy")]
     small = ["--num_latents", "32", "--ks", "4", "8", "--steps", "8", "--batch_size", "50", "--seeds", "1", "2"]
     argv = [str(SCRIPT), *data, *small, "--output_dir", str(tmp_path / "out"), "--use_cpu"]
