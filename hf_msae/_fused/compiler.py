@@ -92,8 +92,10 @@ def _folder() -> Path:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if os.access(folder, os.W_OK):
             return folder
-    except (OSError, RuntimeError):  # the latter: nobody knows where home is
-        pass
+        reason = f"{folder} cannot be written to"
+    except (OSError, RuntimeError) as error:  # the latter: nobody knows where home is
+        reason = str(error)
+    logger.info("compiled functions are kept for this process alone, not in a cache: %s", reason)
     folder = tempfile.mkdtemp(prefix="hf_msae-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
