@@ -1,160 +1,213 @@
 """Sparsity against fidelity of every family of sparse autoencoders, at equal budgets, with seeds.
 
-    python benchmarks/pareto.py --output_dir outputs/pareto                 # on the embeddings of the quickstart
-    python benchmarks/pareto.py --train_data my/train --eval_data my/test --output_dir outputs/pareto --steps 2000
+    python benchmarks/pareto.py                                             # on the embeddings of the quickstart
+    python benchmarks/pareto.py --quick --output_dir outputs/pareto-quick   # one seed, under ten minutes
+    python benchmarks/pareto.py --train_data my/train --eval_data my/test --label_columns species --steps 2000
 
 All models of a seed see the same batches in the same order (they are trained as one sweep), with the same optimizer,
-number of steps and width. MSAEs give a whole curve, from the code's largest k activations for every k; the other
-families one point for each model. Writes pareto.csv (one row a point and seed), pareto.md (means and spreads) and
-pareto.png. Interrupted, the same command goes on; finished seeds are not trained again.
+number of steps and width. The learning rate decides more than the family does, so each family gets its own: one
+model of each is trained first at several, on the first nine tenths of the training data, and the rest of it chooses
+(the least product of FVU and L0). MSAEs give a whole curve, from the code's largest k activations for every k; the
+other families one point for each model.
+
+Writes table.csv (a row for each point and seed), pareto.md (means and spreads), dominance.md (each point of the other
+families beside the MSAEs' curves at the same L0), pareto.png and tuning.csv. Interrupted, the same command goes on;
+what is finished is not trained again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from accelerate.utils import set_seed
+from comparison import Data, Variant, add_arguments, compare, open_data
 
-from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
 from hf_msae.activations import load_activations
-from hf_msae.checkpointing import list_checkpoints
-from hf_msae.interruption import TrainingInterrupted
-from hf_msae.metrics import evaluate_msae
 from hf_msae.plotting import PALETTE, new_figure, save_figure
-from hf_msae.sweep import train_sweep
 
-EMBEDDINGS = "outputs/quickstart/embeddings"
-FIGURES = {"fvu": "FVU", "cknna": "CKNNA", "cosine_similarity": "cosine", "dead_latents": "dead"}
+LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+SETTINGS = {
+    "ReLU": (1e-2, 3e-2, 1e-1, 3e-1, 1.0),
+    "JumpReLU": (1e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+}
+"""Sparsity coefficients; the other families are told k."""
+
+METRICS = {  # column -> (heading, digits, label of its axis)
+    "fvu": ("FVU", 4, "FVU (log): lower is better"),
+    "cknna": ("CKNNA", 3, "CKNNA of latents: higher is better"),
+    "probe agreement": ("probe agreement", 3, "agreement of probes: higher is better"),
+    "zero-shot accuracy_drop": ("zero-shot drop", 3, ""),
+    "monosemanticity": ("MS", 3, ""),
+    "dead_latents": ("dead", 0, ""),
+    "stability": ("stability", 3, ""),
+    "cost": ("cost of a step", 2, ""),
+}
+PANELS = ("fvu", "cknna", "probe agreement")
 
 
-def variants(n: int, ks: list[int]) -> dict[str, dict[str, Any]]:
-    """Settings by name, "family@setting"."""
-    levels = [k for k in (2**power for power in range(3, 20)) if k < n] + [n]
-    found: dict[str, dict[str, Any]] = {
-        "MSAE, uniform": {"nesting_ks": levels},
-        "MSAE, reverse": {"nesting_ks": levels, "nesting_weights": "reverse"},
-        "MSAE, reverse, L1": {"nesting_ks": levels, "nesting_weights": "reverse", "sparsity_coefficient": 5e-3},
+def families(num_latents: int, ks: list[int]) -> dict[str, dict[str, dict[str, Any]]]:
+    """family -> setting -> fields of MSAEConfig."""
+    levels = [k for k in (2**power for power in range(3, 20)) if k < num_latents] + [num_latents]
+    reverse = {"nesting_ks": levels, "nesting_weights": "reverse"}
+    return {
+        "MSAE, uniform": {"": {"nesting_ks": levels}},
+        "MSAE, reverse": {"": reverse},
+        "MSAE, reverse, L1": {"": {**reverse, "sparsity_coefficient": 5e-3}},
+        "ReLU": {f"@{c:g}": {"nesting": "none", "sparsity_coefficient": c} for c in SETTINGS["ReLU"]},
+        "JumpReLU": {
+            f"@{c:g}": {"activation": "jump_relu", "nesting": "none", "sparsity_coefficient": c}
+            for c in SETTINGS["JumpReLU"]
+        },
+        "TopK": {f"@{k}": {"activation": "topk", "nesting": "none", "k": k} for k in ks},
+        "BatchTopK": {f"@{k}": {"activation": "batch_topk", "nesting": "none", "k": k} for k in ks},
+        "prefixes of BatchTopK": {f"@{k}": {"activation": "batch_topk", "nesting": "prefix", "k": k} for k in ks},
     }
-    for coefficient in (3e-3, 1e-2, 3e-2, 1e-1):
-        found[f"ReLU@{coefficient:g}"] = {"nesting": "none", "sparsity_coefficient": coefficient}
-    for coefficient in (1e-3, 3e-3, 1e-2, 3e-2):
-        found[f"JumpReLU@{coefficient:g}"] = {
-            "activation": "jump_relu", "nesting": "none", "sparsity_coefficient": coefficient,
-        }  # fmt: skip
-    for k in ks:
-        found[f"TopK@{k}"] = {"activation": "topk", "nesting": "none", "k": k}
-        found[f"BatchTopK@{k}"] = {"activation": "batch_topk", "nesting": "none", "k": k}
-        found[f"prefixes of BatchTopK@{k}"] = {"activation": "batch_topk", "nesting": "prefix", "k": k}
-    return found
 
 
-def train_seed(arguments: argparse.Namespace, seed: int, train, test) -> list[dict[str, Any]]:
-    """The rows of pareto.csv for one seed."""
-    ks = [int(k) for k in arguments.ks]
-    settings = variants(arguments.num_latents, ks)
-    trainers = []
-    for name, config in settings.items():
-        folder = Path(arguments.output_dir) / f"seed-{seed}" / name.replace(", ", "-").replace(" ", "-")
-        set_seed(seed)
-        model = MSAEModel(MSAEConfig(d_in=train.width, num_latents=arguments.num_latents, **config))
-        args = MSAETrainingArguments(
-            str(folder), per_device_train_batch_size=arguments.batch_size, max_steps=arguments.steps, seed=seed,
-            learning_rate=arguments.learning_rate, save_steps=max(1, arguments.steps // 4), save_total_limit=1,
-            logging_steps=max(1, arguments.steps // 10), use_cpu=arguments.use_cpu,
-        )  # fmt: skip
-        trainers.append(MSAETrainer(model, args, train))
-    resumed = any(list_checkpoints(trainer.output_dir) for trainer in trainers)
-    results = train_sweep(trainers, "last" if resumed else None)
-    rows = []
-    for name, trainer, result in zip(settings, trainers, results, strict=True):
-        family = name.split("@")[0]
-        if isinstance(result, FloatingPointError):
-            print(f"{name}, seed {seed}: {result}", file=sys.stderr)
-            continue
-        levels = sorted({*ks, arguments.num_latents}) if family.startswith("MSAE") else None
-        evaluation = evaluate_msae(trainer.model, test, ks=levels, progress=False)
-        for k, metrics in evaluation.by_k.items():
-            point = name if levels is None else f"{name}@{k if int(k) < arguments.num_latents else 'all'}"
-            rows.append({"seed": seed, "family": family, "point": point, **metrics})
-    return rows
+def tune(arguments: argparse.Namespace, data: Data, output_dir: Path) -> dict[str, float]:
+    """The learning rate of each family, chosen on the last tenth of the training data."""
+    chosen = output_dir / "learning_rates.json"
+    if not chosen.exists():
+        border = len(data.train) * 9 // 10
+        rows = np.arange(len(data.train))
+        halves = Data(load_activations(data.train[rows[:border]]), load_activations(data.train[rows[border:]]))
+        variants = {}
+        for family, settings in families(arguments.num_latents, arguments.ks).items():
+            name, config = list(settings.items())[len(settings) // 2]
+            for rate in arguments.learning_rates:
+                variants[f"{family}{name}, lr {rate:g}"] = Variant(family, config, rate, _ks(family, arguments.ks))
+        alone = argparse.Namespace(**{**vars(arguments), "seeds": [min(arguments.seeds) - 1]})
+        table = compare(alone, variants, halves, output_dir / "tuning")
+        # An MSAE's figure is that of all its granularities together.
+        table["product"] = np.log(table["fvu"] * table["l0"])
+        means = table.groupby(["family", "learning_rate"], sort=False)["product"].mean().reset_index()
+        means.to_csv(output_dir / "tuning.csv", index=False)
+        best = means.loc[means.groupby("family", sort=False)["product"].idxmin()]
+        temporary = chosen.with_name(f".tmp-{chosen.name}")
+        temporary.write_text(json.dumps(dict(zip(best["family"], best["learning_rate"], strict=True)), indent=2))
+        temporary.replace(chosen)
+    return json.loads(chosen.read_text())
+
+
+def _ks(family: str, ks: list[int]) -> list[int] | None:
+    return ks if family.startswith("MSAE") else None
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Mean and spread (lowest to highest seed) of each point."""
-    shown = [name for name in FIGURES if name in table]
     rows = []
-    for (family, point), group in table.groupby(["family", "point"], sort=False):
+    for (_, point), group in table.groupby(["family", "point"], sort=False):
         row = {"point": point, "seeds": len(group), "L0": f"{group['l0'].mean():.1f}"}
-        for name in shown:
-            digits = 0 if name == "dead_latents" else 4
-            row[FIGURES[name]] = f"{group[name].mean():.{digits}f} ({group[name].min():.{digits}f} to "
-            row[FIGURES[name]] += f"{group[name].max():.{digits}f})"
-        rows.append((family, group["l0"].mean(), row))
-    return pd.DataFrame([row for *_, row in sorted(rows, key=lambda entry: entry[:2])])
+        for name, (heading, digits, _) in METRICS.items():
+            if name in group and group[name].notna().any():
+                row[heading] = spread(group[name], digits)
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("")
+
+
+def spread(values: pd.Series, digits: int) -> str:
+    """ "mean (lowest to highest)" """
+    shown = [f"{value:.{digits}f}" for value in (values.mean(), values.min(), values.max())]
+    return shown[0] if len(values) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
+
+
+def dominance(table: pd.DataFrame) -> pd.DataFrame:
+    """
+    Each point of the other families beside each MSAE of the same seed at the same L0: its FVU by theirs (below 1, the
+    MSAE is better) and its other metrics less theirs (above 0, it is), as mean and spread over seeds.
+
+    Between two granularities the logarithms of FVU and L0 lie on a line, and so do other metrics by the logarithm.
+    """
+    rows = []
+    msaes = [family for family in table["family"].unique() if family.startswith("MSAE")]
+    for point, group in table[~table["family"].isin(msaes)].groupby("point", sort=False):
+        for msae in msaes:
+            found: dict[str, list[float]] = {name: [] for name in PANELS if name in table}
+            for theirs in group.to_dict("records"):
+                curve = table[(table["family"] == msae) & (table["seed"] == theirs["seed"])].sort_values("l0")
+                place, places = np.log(theirs["l0"]), np.log(curve["l0"])
+                if not places.min() <= place <= places.max():
+                    continue
+                for name, values in found.items():
+                    mine = curve[name].astype(float)
+                    if name == "fvu":
+                        values.append(np.exp(np.interp(place, places, np.log(mine))) / theirs[name])
+                    else:
+                        values.append(np.interp(place, places, mine) - theirs[name])
+            row = {"point": point, "L0": f"{group['l0'].mean():.1f}", "MSAE": msae.removeprefix("MSAE, ")}
+            for name, values in found.items():
+                heading = METRICS[name][0] + (", ratio" if name == "fvu" else ", difference")
+                row[heading] = spread(pd.Series(values), 2 if name == "fvu" else 3) if values else "outside its curve"
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def plot(table: pd.DataFrame):
-    """FVU and CKNNA against L0, a line a family through the means over seeds, with bars for the spread."""
-    figure, axes = new_figure(1, 2, width=4.2, height=3.4)
-    styles = [(color, marker) for marker in ("o", "s") for color in PALETTE]
-    for axis, metric in zip(axes[0], ("fvu", "cknna"), strict=True):
-        for (family, of_family), (color, marker) in zip(table.groupby("family", sort=False), styles, strict=False):
-            points = of_family.groupby("point").agg({"l0": "mean", metric: ["mean", "min", "max"]})
+    """FVU, CKNNA and probe agreement against L0: a line a family through the means, with bars for the spread."""
+    panels = [name for name in PANELS if name in table]
+    figure, axes = new_figure(1, len(panels), width=3.9, height=3.6)
+    colors = (*PALETTE, "#8c8c8c")
+    markers = "osD^vPX*"
+    for panel, name in zip(axes[0], panels, strict=True):
+        for number, (family, of_family) in enumerate(table.groupby("family", sort=False)):
+            points = of_family.groupby("point").agg({"l0": "mean", name: ["mean", "min", "max"]})
             points = points.sort_values(("l0", "mean"))
-            mean = points[metric, "mean"]
-            spread = [mean - points[metric, "min"], points[metric, "max"] - mean]
-            axis.errorbar(points["l0", "mean"], mean, spread, label=family, color=color, marker=marker, capsize=2)
-        axis.set_xscale("log")
-        axis.set_xlabel("L0, active latents (log)")
+            mean = points[name, "mean"]
+            bars = [mean - points[name, "min"], points[name, "max"] - mean]
+            style = {"color": colors[number % 8], "marker": markers[number % 8], "ms": 5, "capsize": 2, "lw": 1.4}
+            panel.errorbar(
+                points["l0", "mean"], mean, bars, label=family, ls="-" if family.startswith("MSAE") else "--", **style
+            )
+        panel.set(xscale="log", xlabel="L0, active latents (log)", ylabel=METRICS[name][2])
     axes[0, 0].set_yscale("log")
-    axes[0, 0].set_ylabel("FVU (log): lower is better")
-    axes[0, 1].set_ylabel("CKNNA with the embeddings: higher is better")
     axes[0, 0].legend(fontsize=7)
     return figure
 
 
+def write_markdown(frame: pd.DataFrame, path: Path) -> None:
+    """A data frame as a Markdown table."""
+    lines = [frame.columns, ["---"] * len(frame.columns), *frame.to_numpy()]
+    path.write_text("".join(f"| {' | '.join(map(str, line))} |\n" for line in lines), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train_data", default=f"{EMBEDDINGS}/train", help="what load_activations takes")
-    parser.add_argument("--eval_data", default=f"{EMBEDDINGS}/test", help="held out")
-    parser.add_argument("--output_dir", default="outputs/pareto")
-    parser.add_argument("--num_latents", type=int, default=1024)
-    parser.add_argument("--ks", nargs="+", default=["8", "16", "32", "64", "128"], help="activations to keep")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43])
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--batch_size", type=int, default=1024)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--use_cpu", action="store_true")
+    add_arguments(parser, "outputs/pareto")
+    parser.add_argument("--ks", type=int, nargs="+", default=[8, 16, 32, 64, 128], help="activations to keep")
+    parser.add_argument(
+        "--learning_rates", type=float, nargs="+", default=LEARNING_RATES,
+        help="to choose each family's from; a single one is taken for all",
+    )  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="one seed, 300 steps, three settings, two learning rates")
     arguments = parser.parse_args()
-    train, test = load_activations(arguments.train_data), load_activations(arguments.eval_data)
+    if arguments.quick:
+        arguments.seeds, arguments.steps, arguments.ks = arguments.seeds[:1], 300, arguments.ks[::2]
+        arguments.learning_rates = (3e-3, 1e-2)
+        for family, settings in SETTINGS.items():
+            SETTINGS[family] = settings[::2]
     output_dir = Path(arguments.output_dir)
+    data = open_data(arguments)
     output_dir.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for seed in arguments.seeds:
-        finished = output_dir / f"seed-{seed}.json"
-        if not finished.exists():
-            try:
-                found = train_seed(arguments, seed, train, test)
-            except TrainingInterrupted as interruption:
-                print(f"\n{interruption}", file=sys.stderr)
-                sys.exit(interruption.exit_code)
-            temporary = finished.with_name(f".tmp-{finished.name}")
-            temporary.write_text(json.dumps(found))
-            temporary.replace(finished)
-        rows += json.loads(finished.read_text())
-    table = pd.DataFrame(rows)
-    table.to_csv(output_dir / "pareto.csv", index=False)
-    means = summary(table)
-    lines = [means.columns, ["---"] * len(means.columns), *means.to_numpy()]
-    (output_dir / "pareto.md").write_text("".join(f"| {' | '.join(map(str, line))} |\n" for line in lines))
+    rates = tune(arguments, data, output_dir) if len(arguments.learning_rates) > 1 else {}
+    variants = {
+        f"{family}{setting}": Variant(
+            family, config, rates.get(family, arguments.learning_rates[0]), _ks(family, arguments.ks)
+        )
+        for family, settings in families(arguments.num_latents, arguments.ks).items()
+        for setting, config in settings.items()
+    }
+    table = compare(arguments, variants, data, output_dir)
+    means, beside = summary(table), dominance(table)
+    write_markdown(means, output_dir / "pareto.md")
+    write_markdown(beside, output_dir / "dominance.md")
     save_figure(plot(table), output_dir / "pareto.png")
-    print(means.to_string(index=False))
-    print(f"\n{output_dir} holds pareto.csv, pareto.md and pareto.png")
+    print(f"learning rates: {rates or arguments.learning_rates[0]}\n\n{means.to_string(index=False)}\n")
+    print(f"the MSAEs at the same L0\n\n{beside.to_string(index=False)}\n")
+    print(f"{output_dir} holds table.csv, pareto.md, dominance.md and pareto.png")
 
 
 if __name__ == "__main__":

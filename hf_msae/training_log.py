@@ -34,6 +34,8 @@ class TrainingResult:
         training_loss: mean loss of the log's last training record.
         runtime: seconds this call spent in the training loop.
         samples_per_second: embeddings trained on per second in this call; 0 when no step was left to do.
+        seconds_per_step: mean time this call's steps took this model alone, without waiting for data, other models
+            of a sweep, evaluation and saving; None when no step was left to do.
         data_wait: share of the runtime that was spent waiting for data, 0 to 1.
         log_history: the run's log, as in training_log.jsonl.
     """
@@ -44,6 +46,7 @@ class TrainingResult:
     training_loss: float
     runtime: float
     samples_per_second: float
+    seconds_per_step: float | None
     data_wait: float
     log_history: list[dict[str, Any]] = field(repr=False)
 

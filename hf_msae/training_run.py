@@ -95,7 +95,7 @@ class TrainingRun:
         )
         if accelerator.log_with and not accelerator.trackers:
             accelerator.init_trackers("hf_msae", config=_flat(state.run))
-        self._first_step, self._start = state.global_step, time.perf_counter()
+        self._first_step, self._start, self._seconds_of_steps = state.global_step, time.perf_counter(), 0.0
         self._tell("on_train_begin")
         self.model.train()
 
@@ -117,15 +117,15 @@ class TrainingRun:
         """What the run did, once it has finished; of its time, so much was spent waiting for data."""
         state = self.state
         runtime = time.perf_counter() - self._start
+        steps = state.global_step - self._first_step
         result = TrainingResult(
             global_step=state.global_step,
             num_processes=self.accelerator.num_processes,
             global_batch_size=self.plan.global_batch_size,
             training_loss=next((r["loss"] for r in reversed(state.log_history) if "loss" in r), math.nan),
             runtime=round(runtime, 3),
-            samples_per_second=round(
-                (state.global_step - self._first_step) * self.plan.global_batch_size / runtime, 1
-            ),
+            samples_per_second=round(steps * self.plan.global_batch_size / runtime, 1),
+            seconds_per_step=self._seconds_of_steps / steps if steps else None,
             data_wait=round(seconds_waited / runtime, 4),
             log_history=state.log_history,
         )
@@ -134,6 +134,12 @@ class TrainingRun:
 
     def train_on(self, embeddings: torch.Tensor) -> bool:
         """Forward and backward on one batch of this process; returns whether that made an optimizer step."""
+        begun = time.perf_counter()
+        stepped = self._train_on(embeddings)
+        self._seconds_of_steps += time.perf_counter() - begun
+        return stepped
+
+    def _train_on(self, embeddings: torch.Tensor) -> bool:
         with self.accelerator.accumulate(self._prepared):
             loss = self._loss(embeddings)
             self.accelerator.backward(loss)

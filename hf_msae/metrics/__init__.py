@@ -7,9 +7,17 @@ from __future__ import annotations
 
 from .accumulator import SumAccumulator
 from .alignment import CknnaAccumulator, cknna
+from .classification import (
+    ClassificationAccumulator,
+    LinearClassifier,
+    accuracy_drop,
+    probe_agreement,
+    probe_kl,
+)
 from .dictionary import decoder_orthogonality
-from .evaluation import evaluate_msae
+from .evaluation import evaluate_msae, progressive_ks
 from .firing import SparsityAccumulator, dead_fraction, dead_latents, l0, sparsity
+from .monosemanticity import Monosemanticity, MonosemanticityAccumulator, monosemanticity
 from .reconstruction import (
     ReconstructionAccumulator,
     cosine_similarity,
@@ -17,15 +25,25 @@ from .reconstruction import (
     fvu,
     fvu_per_sample,
     normalized_mae,
+    relative_reconstruction_bias,
 )
 from .result import EvaluationResult
+from .sparse_probing import SparseProbing, sparse_probing
+from .stability import SeedStability, seed_stability
 
 __all__ = [
     "CknnaAccumulator",
+    "ClassificationAccumulator",
     "EvaluationResult",
+    "LinearClassifier",
+    "Monosemanticity",
+    "MonosemanticityAccumulator",
     "ReconstructionAccumulator",
+    "SeedStability",
+    "SparseProbing",
     "SparsityAccumulator",
     "SumAccumulator",
+    "accuracy_drop",
     "cknna",
     "cosine_similarity",
     "cosine_similarity_centered",
@@ -36,6 +54,13 @@ __all__ = [
     "fvu",
     "fvu_per_sample",
     "l0",
+    "monosemanticity",
     "normalized_mae",
+    "probe_agreement",
+    "probe_kl",
+    "progressive_ks",
+    "relative_reconstruction_bias",
+    "seed_stability",
+    "sparse_probing",
     "sparsity",
 ]

@@ -47,6 +47,12 @@ def as_pair(
     return as_matrix(name_a, a, first_row), as_matrix(name_b, b, first_row)
 
 
+def normalized_rows(x: torch.Tensor) -> torch.Tensor:
+    """The rows of a matrix scaled to length 1; those of zeros stay."""
+    norms = x.norm(dim=1, keepdim=True)
+    return x / norms.masked_fill(norms == 0, 1.0)
+
+
 def refuse_zero(denominators: torch.Tensor, what: str, metric: str, first_row: int = 0) -> None:
     """Stop where a ratio per sample has no value.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ._inputs import as_matrix
+from ._inputs import as_matrix, normalized_rows
 
 
 def decoder_orthogonality(dictionary: torch.Tensor, unit_rows: bool = True, count_diagonal: bool = False) -> float:
@@ -26,8 +26,7 @@ def decoder_orthogonality(dictionary: torch.Tensor, unit_rows: bool = True, coun
     if len(rows) < 2:
         raise ValueError(f"the orthogonality of a dictionary needs at least two rows, got {len(rows)}")
     if unit_rows:
-        norms = rows.norm(dim=1, keepdim=True)
-        rows = rows / norms.masked_fill(norms == 0, 1.0)
+        rows = normalized_rows(rows)
     off_diagonal = (rows.T @ rows).square().sum() - rows.square().sum(dim=1).square().sum()
     pairs = len(rows) ** 2 if count_diagonal else len(rows) * (len(rows) - 1)
     return max(0.0, float(off_diagonal)) / pairs

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from ..nested_topk import soft_capped, top_activations
 from ._inputs import as_matrix
-from .alignment import CknnaAccumulator, Neighbourhood
+from .alignment import Neighbourhood
+from .classification import ClassificationAccumulator, LinearClassifier, number_labels
 from .dictionary import decoder_orthogonality
-from .firing import SparsityAccumulator
+from .level import EvaluationBatch, LevelAccumulator, Measurements
 from .reconstruction import ReconstructionAccumulator
 from .result import EvaluationResult
 
@@ -32,6 +34,10 @@ def evaluate_msae(
     cknna_batch_size: int | None = 1024,
     progress: bool = True,
     accelerator: Accelerator | None = None,
+    classifiers: Mapping[str, LinearClassifier] | None = None,
+    labels: Mapping[str, Sequence | np.ndarray | torch.Tensor] | None = None,
+    encoder_embeds: ActivationDataset | None = None,
+    encoder: str | None = None,
 ) -> EvaluationResult:
     """All metrics of an MSAE on raw embeddings, at every level.
 
@@ -44,64 +50,124 @@ def evaluate_msae(
         model: the MSAE, on any device; also as wrapped by `accelerator.prepare`. Its mode is the same afterwards.
         acts: raw embeddings, or anything `load_activations` accepts.
         ks: levels to evaluate; by default those the model was trained on. The largest gives the headline figures.
+            [`progressive_ks`] has those of the MSAE paper's progressive recovery.
         batch_size: embeddings encoded at a time, rounded to a multiple of `cknna_batch_size`, at least one.
         cknna_batch_size: samples per CKNNA batch, since the metric depends on it; None leaves CKNNA out.
         progress: show a progress bar (on the main process).
         accelerator: splits the work over its processes; each must call this function.
+        classifiers: by name; each is asked about embeddings and reconstructions. Trained on other data than `acts`.
+        labels: by a classifier's name, the class of every row of `acts`, as a number (-1: unknown) or a name: gives
+            accuracies too.
+        encoder_embeds: another encoder's embeddings of the same samples in the same order, which judge
+            monosemanticity; or anything `load_activations` accepts.
+        encoder: the name of that encoder; by default the backbone that `encoder_embeds` were extracted with.
 
     Raises:
         ValueError: embeddings and model have different widths, a k is out of range, a row of the data is not finite
-            or makes a metric undefined, or the model's output is not finite.
+            or makes a metric undefined, the model's output is not finite, or classifiers, labels or the other
+            encoder's embeddings do not fit the data.
     """
-    if not hasattr(acts, "statistics"):
-        from ..activations import load_activations
-
-        acts = load_activations(acts)
+    acts = _open(acts)
     if accelerator is not None:
         model = accelerator.unwrap_model(model)
     ks = _check(model, acts, ks, batch_size)
+    numbers = _check_classifiers(acts, classifiers or {}, labels or {})
+    encoder_embeds, encoder = _check_encoder(acts, encoder_embeds, encoder)
     statistics = acts.statistics(progress=progress and _is_main(accelerator))
-
-    reconstruction = {k: ReconstructionAccumulator(statistics.mean) for k in ks}
-    sparsity = {k: SparsityAccumulator(model.config.num_latents) for k in ks}
-    cknna = {} if cknna_batch_size is None else {k: CknnaAccumulator(cknna_batch_size) for k in ks}
+    measurements = Measurements(
+        statistics.mean, model.config.num_latents, cknna_batch_size, dict(classifiers or {}), encoder
+    )
+    levels = {k: LevelAccumulator(measurements) for k in ks}
     baseline = ReconstructionAccumulator(statistics.mean)
+    baseline_classifiers = {name: ClassificationAccumulator(each) for name, each in measurements.classifiers.items()}
 
     was_training = model.training
     model.eval()
     try:
         for first_row, x in _batches(acts, batch_size, cknna_batch_size, progress, accelerator):
+            rows = slice(first_row, first_row + len(x))
             x = x.to(model.device)
+            mean = statistics.mean.to(x).expand(len(x), -1)
+            batch = EvaluationBatch(
+                first_row,
+                x,
+                {name: each[rows] for name, each in numbers.items()},
+                None if encoder_embeds is None else encoder_embeds[rows].to(x.device),
+                _cknna_pieces(x, len(acts), cknna_batch_size),
+            )
             try:  # what this refuses, no level can be measured on
                 baseline.update(x, statistics.mean.expand(len(x), -1), first_row)
             except ValueError as error:
                 raise ValueError(f"{acts.source}: {error}") from None
-            pieces = _cknna_pieces(x, len(acts), cknna_batch_size)
+            for name, each in baseline_classifiers.items():
+                each.update(x, mean, batch.labels.get(name))
             for level_ks, latents in _level_codes(model, x, ks):
-                part = ReconstructionAccumulator(statistics.mean)
-                part.update(x, model.decode(latents), first_row)
-                firing = SparsityAccumulator(model.config.num_latents)
-                firing.update(latents, first_row)
-                alignments = [_align(piece, neighbours, x, latents, cknna_batch_size) for piece, neighbours in pieces]
+                part = LevelAccumulator(measurements)
+                part.update(batch, latents, model.decode(latents))
                 for k in level_ks:
-                    reconstruction[k].merge(part)
-                    sparsity[k].merge(firing)
-                    for alignment in alignments:
-                        cknna[k].merge(alignment)
+                    levels[k].merge(part)
     finally:
         model.train(was_training)
 
     constant = {"decoder_orthogonality": _orthogonality(model), "num_samples": len(acts)}
-    levels = {}
-    for k in ks:
-        aligned = cknna[k].reduce(accelerator).compute() if cknna else {"cknna": None, "cknna_batch_size": None}
-        levels[k] = {
-            **reconstruction[k].reduce(accelerator).compute(),
-            **sparsity[k].reduce(accelerator).compute(),
-            **aligned,
-            **constant,
-        }
-    return EvaluationResult.from_levels(levels, baseline.reduce(accelerator).compute())
+    of_mean = baseline.reduce(accelerator).compute()
+    of_mean["classifiers"] = {name: each.reduce(accelerator).compute() for name, each in baseline_classifiers.items()}
+    return EvaluationResult.from_levels({k: {**levels[k].compute(accelerator), **constant} for k in ks}, of_mean)
+
+
+def progressive_ks(num_latents: int, smallest: int = 16) -> list[int]:
+    """The granularities of the MSAE paper's progressive recovery: 16, 32, 64, ... and num_latents."""
+    ks, k = [], smallest
+    while k < num_latents:
+        ks.append(k)
+        k *= 2
+    return [*ks, num_latents]
+
+
+def _open(acts: Any) -> ActivationDataset:
+    if hasattr(acts, "statistics"):
+        return acts
+    from ..activations import load_activations
+
+    return load_activations(acts)
+
+
+def _check_classifiers(
+    acts: ActivationDataset, classifiers: Mapping[str, LinearClassifier], labels: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """Class numbers of all rows, by classifier."""
+    for name, classifier in classifiers.items():
+        if classifier.weight.shape[1] != acts.width:
+            raise ValueError(
+                f"the classifier {name!r} takes embeddings of {classifier.weight.shape[1]} columns, but those of "
+                f"{acts.source} have {acts.width}"
+            )
+    unknown = set(labels) - set(classifiers)
+    if unknown:
+        raise ValueError(f"there are labels for {sorted(unknown)[0]!r}, but no classifier of that name")
+    numbers = {}
+    for name, given in labels.items():
+        found, _ = number_labels(given, classifiers[name].classes)
+        if len(found) != len(acts):
+            raise ValueError(f"{acts.source} has {len(acts)} rows, but there are {len(found)} labels for {name!r}")
+        numbers[name] = torch.from_numpy(found)
+    return numbers
+
+
+def _check_encoder(
+    acts: ActivationDataset, embeds: ActivationDataset | None, encoder: str | None
+) -> tuple[ActivationDataset | None, str | None]:
+    if embeds is None:
+        if encoder is not None:
+            raise ValueError(f"the encoder {encoder!r} is named, but its encoder_embeds are missing")
+        return None, None
+    embeds = _open(embeds)
+    encoder = encoder or embeds.provenance.get("base_model_name_or_path")
+    if not encoder:
+        raise ValueError(f"name the encoder of {embeds.source}: a monosemanticity score means little without")
+    if len(embeds) != len(acts):
+        raise ValueError(f"{acts.source} has {len(acts)} rows, but {embeds.source}, of {encoder}, has {len(embeds)}")
+    return embeds, str(encoder)
 
 
 def _check(model: MSAEModel, acts: ActivationDataset, ks: Sequence[int] | None, batch_size: int) -> list[int]:
@@ -174,17 +240,6 @@ def _cknna_pieces(
     starts = range(0, len(x) - cknna_batch_size + 1, cknna_batch_size)
     pieces = [slice(start, start + cknna_batch_size) for start in starts]
     return [(piece, Neighbourhood(as_matrix("embeddings", x[piece]))) for piece in pieces]
-
-
-def _align(
-    piece: slice, neighbours: Neighbourhood | None, x: torch.Tensor, latents: torch.Tensor, cknna_batch_size: int
-) -> CknnaAccumulator:
-    accumulator = CknnaAccumulator(cknna_batch_size)
-    if neighbours is None:
-        accumulator.update(x[piece], latents[piece])
-    else:
-        accumulator.count(neighbours, Neighbourhood(as_matrix("latents", latents[piece])))
-    return accumulator
 
 
 def _orthogonality(model: MSAEModel) -> float | None:

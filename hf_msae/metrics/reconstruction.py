@@ -18,7 +18,8 @@ class ReconstructionAccumulator(SumAccumulator):
 
     def __init__(self, mean: torch.Tensor) -> None:
         names = ("samples", "residual", "distance", "fvu_per_sample", "cosine", "cosine_centered", "normalized_mae")
-        super().__init__(**{name: () for name in names})
+        products = ("squared", "product", "squared_centered", "product_centered")
+        super().__init__(**{name: () for name in (*names, *products)})
         self.mean = as_matrix("mean", torch.as_tensor(mean).unsqueeze(0))[0]
 
     def update(self, embeddings: torch.Tensor, reconstruction: torch.Tensor, first_row: int | None = None) -> None:
@@ -37,19 +38,27 @@ class ReconstructionAccumulator(SumAccumulator):
         if x.shape[1] != len(self.mean):
             raise ValueError(f"embeddings have {x.shape[1]} columns, but the data mean has {len(self.mean)}")
         self.mean = self.mean.to(x.device)
-        residual, centered = x - y, x - self.mean
+        residual, centered, y_centered = x - y, x - self.mean, y - self.mean
         self.add(
             samples=len(x),
             residual=residual.square().sum(),
             distance=centered.square().sum(),
             fvu_per_sample=_variance_ratios(x, residual, first_row).sum(),
             cosine=_cosines(x, y).sum(),
-            cosine_centered=_cosines(centered, y - self.mean).sum(),
+            cosine_centered=_cosines(centered, y_centered).sum(),
             normalized_mae=_absolute_ratios(x, residual, first_row).sum(),
+            squared=y.square().sum(),
+            product=(x * y).sum(),
+            squared_centered=y_centered.square().sum(),
+            product_centered=(centered * y_centered).sum(),
         )
 
-    def compute(self) -> dict[str, float]:
-        """fvu, fvu_per_sample, cosine_similarity, cosine_similarity_centered, normalized_mae of all batches so far."""
+    def compute(self) -> dict[str, float | None]:
+        """
+        fvu, fvu_per_sample, cosine_similarity, cosine_similarity_centered, normalized_mae,
+        relative_reconstruction_bias and relative_reconstruction_bias_centered of all batches so far. The last two are
+        None where reconstructions are, in sum, orthogonal to the embeddings.
+        """
         self.require_samples()
         samples = self.value("samples")
         if self.value("distance") == 0:
@@ -60,7 +69,12 @@ class ReconstructionAccumulator(SumAccumulator):
             "cosine_similarity": self.value("cosine") / samples,
             "cosine_similarity_centered": self.value("cosine_centered") / samples,
             "normalized_mae": self.value("normalized_mae") / samples,
+            "relative_reconstruction_bias": self._bias("squared", "product"),
+            "relative_reconstruction_bias_centered": self._bias("squared_centered", "product_centered"),
         }
+
+    def _bias(self, squared: str, product: str) -> float | None:
+        return self.value(squared) / self.value(product) if self.value(product) else None
 
 
 def fvu(embeddings: torch.Tensor, reconstruction: torch.Tensor, mean: torch.Tensor | None = None) -> float:
@@ -130,6 +144,34 @@ def normalized_mae(embeddings: torch.Tensor, reconstruction: torch.Tensor) -> fl
     """
     x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
     return float(_absolute_ratios(x, x - y).mean())
+
+
+def relative_reconstruction_bias(
+    embeddings: torch.Tensor, reconstruction: torch.Tensor, mean: torch.Tensor | None = None
+) -> float | None:
+    """Whether reconstructions are too short or too long: sum_i ||x'_i||^2 / sum_i x_i . x'_i.
+
+    The factor by which x' would have to be divided to fit x best ("Improving Dictionary Learning with Gated Sparse
+    Autoencoders", arXiv 2404.16014, equation 10): 1 is unbiased, below 1 has shrunk, as L1 penalties make it.
+
+    Args:
+        embeddings: x, (N, d).
+        reconstruction: x', (N, d).
+        mean: (d,), taken off both sides; by default nothing is, as in the paper. In raw space a mean that all
+            embeddings share hides the bias: with the mean off, it shows.
+
+    Returns:
+        The ratio; None where it is undefined, for the products sum to 0.
+
+    Raises:
+        ValueError: shapes differ, or input is empty or not finite.
+    """
+    x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
+    if mean is not None:
+        mean = torch.as_tensor(mean).to(x)
+        x, y = x - mean, y - mean
+    product = float((x * y).sum())
+    return float(y.square().sum()) / product if product else None
 
 
 def _one_shot(name: str, embeddings: torch.Tensor, reconstruction: torch.Tensor, mean: torch.Tensor | None) -> float:

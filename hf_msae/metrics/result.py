@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,15 @@ _TABLE = {  # metric -> (heading, format)
     "dead_latents": ("dead", "{:d}"),
     "dead_fraction": ("dead %", "{:.2%}"),
     "cknna": ("CKNNA", "{:.4f}"),
+    "cknna_reconstruction": ("CKNNA x'", "{:.4f}"),
+    "relative_reconstruction_bias_centered": ("bias", "{:.3f}"),
+    "monosemanticity": ("MS", "{:.4f}"),
+}
+_CLASSIFIER_TABLE = {
+    "agreement": ("agreement", "{:.2%}"),
+    "kl": ("KL", "{:.4f}"),
+    "accuracy_reconstruction": ("accuracy", "{:.2%}"),
+    "accuracy_drop": ("drop", "{:+.2%}"),
 }
 
 
@@ -50,7 +59,15 @@ class EvaluationResult:
         decoder_orthogonality: mean squared cosine between latents' directions.
         num_samples: embeddings evaluated.
         baseline_mean: the reconstruction metrics of predicting the data mean for every sample.
-        by_k: str(k) -> the metrics above (without `baseline_mean`) of the code with k activations, k ascending.
+        by_k: str(k) -> all metrics (without `baseline_mean`) of the code with k activations, k ascending.
+        relative_reconstruction_bias: below 1 where reconstructions have shrunk, `relative_reconstruction_bias`.
+        relative_reconstruction_bias_centered: the same after subtracting the data mean from both.
+        cknna_reconstruction: alignment of embeddings and reconstructions, `cknna`.
+        monosemanticity: mean score over the latents that have one, `monosemanticity`; None if no other encoder was
+            given. So for the next two.
+        monosemanticity_std: spread of the score over latents.
+        monosemanticity_encoder: the encoder that judged.
+        classifiers: for each classifier given, by name, what `ClassificationAccumulator.compute` returns.
     """
 
     fvu: float
@@ -66,13 +83,18 @@ class EvaluationResult:
     cknna_batch_size: int | None
     decoder_orthogonality: float | None
     num_samples: int
-    baseline_mean: dict[str, float]
-    by_k: dict[str, dict[str, float | int | None]]
+    baseline_mean: dict[str, Any]
+    by_k: dict[str, dict[str, Any]]
+    relative_reconstruction_bias: float | None = None
+    relative_reconstruction_bias_centered: float | None = None
+    cknna_reconstruction: float | None = None
+    monosemanticity: float | None = None
+    monosemanticity_std: float | None = None
+    monosemanticity_encoder: str | None = None
+    classifiers: dict[str, dict[str, float | int | None]] = field(default_factory=dict)
 
     @classmethod
-    def from_levels(
-        cls, levels: Mapping[int, dict[str, float | int | None]], baseline_mean: dict[str, float]
-    ) -> EvaluationResult:
+    def from_levels(cls, levels: Mapping[int, dict[str, Any]], baseline_mean: dict[str, Any]) -> EvaluationResult:
         """From the metrics of every level; the largest k provides the headline figures."""
         by_k = {str(k): levels[k] for k in sorted(levels)}
         return cls(**levels[max(levels)], baseline_mean=baseline_mean, by_k=by_k)
@@ -82,10 +104,10 @@ class EvaluationResult:
         return asdict(self)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row per level, ascending, with the level in column `k`."""
+        """One row per level, ascending, with the level in column `k`; those of classifiers in `NAME.agreement` etc."""
         import pandas as pd
 
-        return pd.DataFrame([{"k": int(k), **metrics} for k, metrics in self.by_k.items()])
+        return pd.DataFrame([{"k": int(k), **_flat(metrics)} for k, metrics in self.by_k.items()])
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write metrics.json to `path`, a file or an existing folder, atomically; returns the path of the file."""
@@ -101,8 +123,8 @@ class EvaluationResult:
         Raises:
             ValueError: a key is missing.
         """
-        names = [field.name for field in fields(cls)]
-        missing = [name for name in names if name not in content]
+        names = [each.name for each in fields(cls) if each.name in content]
+        missing = [each.name for each in fields(cls) if each.name not in content and _is_required(each)]
         if missing:
             raise ValueError(f"not the metrics of an evaluation: {', '.join(missing)} missing")
         return cls(**{name: content[name] for name in names})
@@ -115,16 +137,45 @@ class EvaluationResult:
         return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
     def __str__(self) -> str:
-        rows = [["k", *(heading for heading, _ in _TABLE.values())]]
-        for label, metrics in [*self.by_k.items(), ("mean only", self.baseline_mean)]:
-            cells = [(metrics.get(name), form) for name, (_, form) in _TABLE.items()]
-            rows.append([label, *("-" if value is None else form.format(value) for value, form in cells)])
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        lines.insert(1, "-" * len(lines[0]))
+        labelled = [*self.by_k.items(), ("mean only", self.baseline_mean)]
+        filled = {name for _, metrics in labelled for name, value in metrics.items() if value is not None}
+        later = ("cknna_reconstruction", "relative_reconstruction_bias_centered", "monosemanticity")
+        table = {name: column for name, column in _TABLE.items() if name in filled or name not in later}
+        lines = _table("k", table, labelled)
         notes = [f"{self.num_samples} samples, raw space"]
         if self.cknna_batch_size is not None:
             notes.append(f"CKNNA on batches of {self.cknna_batch_size}")
         if self.decoder_orthogonality is not None:
             notes.append(f"decoder orthogonality {self.decoder_orthogonality:.5f}")
-        return "\n".join([*lines, "; ".join(notes)])
+        if self.monosemanticity_encoder is not None:
+            notes.append(f"MS, the monosemanticity, judged by {self.monosemanticity_encoder}")
+        lines.append("; ".join(notes))
+        for name, found in self.classifiers.items():
+            of_levels = [(label, metrics.get("classifiers", {}).get(name, {})) for label, metrics in labelled]
+            table = {key: column for key, column in _CLASSIFIER_TABLE.items() if found[key] is not None}
+            lines += ["", f"{name}: reconstructions beside originals", *_table("k", table, of_levels)]
+            if found["accuracy"] is not None:
+                lines.append(f"accuracy of the originals {found['accuracy']:.2%}, of {found['num_labelled']} samples")
+        return "\n".join(lines)
+
+
+def _is_required(each: Field) -> bool:
+    return each.default is MISSING and each.default_factory is MISSING
+
+
+def _flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    classifiers = metrics.get("classifiers", {})
+    others = {name: value for name, value in metrics.items() if name != "classifiers"}
+    return others | {f"{name}.{key}": value for name, found in classifiers.items() for key, value in found.items()}
+
+
+def _table(
+    corner: str, columns: Mapping[str, tuple[str, str]], lines: Sequence[tuple[str, Mapping[str, Any]]]
+) -> list[str]:
+    rows = [[corner, *(heading for heading, _ in columns.values())]]
+    for label, metrics in lines:
+        cells = [(metrics.get(name), form) for name, (_, form) in columns.items()]
+        rows.append([label, *("-" if value is None else form.format(value) for value, form in cells)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    text = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return [text[0], "-" * len(text[0]), *text[1:]]

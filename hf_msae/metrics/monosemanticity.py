@@ -1,0 +1,181 @@
+"""Do the images that activate a latent look alike, to another encoder? The monosemanticity score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ._inputs import as_matrix
+from .accumulator import SumAccumulator
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class Monosemanticity:
+    """Monosemanticity scores of all latents; see `MonosemanticityAccumulator` for the formula.
+
+    Attributes:
+        scores: (n,); NaN for latents without a score: those whose activation is the same throughout (dead ones), and
+            those that only one sample activates.
+        baseline: the mean cosine of all pairs, which a latent scores that activates everywhere alike.
+        encoder: the encoder that judged what looks alike. Scores of different encoders cannot be compared.
+        num_samples: samples they are computed on.
+    """
+
+    scores: np.ndarray
+    baseline: float
+    encoder: str
+    num_samples: int
+
+    @property
+    def mean(self) -> float | None:
+        """Over the latents that have a score; None where none has."""
+        return None if np.isnan(self.scores).all() else float(np.nanmean(self.scores))
+
+    @property
+    def std(self) -> float | None:
+        """Spread over those latents."""
+        return None if np.isnan(self.scores).all() else float(np.nanstd(self.scores))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Columns latent and monosemanticity, best first; latents without a score last."""
+        import pandas as pd
+
+        frame = pd.DataFrame({"latent": np.arange(len(self.scores)), "monosemanticity": self.scores})
+        return frame.sort_values("monosemanticity", ascending=False, kind="stable", ignore_index=True)
+
+    def __str__(self) -> str:
+        scored = int((~np.isnan(self.scores)).sum())
+        if not scored:
+            return f"no latent has a monosemanticity score on {self.num_samples} samples"
+        return (
+            f"monosemanticity {self.mean:.4f} (std {self.std:.4f}) over {scored} of {len(self.scores)} latents, "
+            f"judged by {self.encoder}, whose mean cosine is {self.baseline:.4f}; {self.num_samples} samples"
+        )
+
+
+class MonosemanticityAccumulator(SumAccumulator):
+    """Monosemanticity of latents, from codes and another encoder's embeddings that arrive batch by batch.
+
+    With activations a_ij of sample i and latent j brought to weights w_ij = (a_ij - min_i) / (max_i - min_i), and unit
+    embeddings e_i of another encoder ("Sparse Autoencoders Learn Monosemantic Features in Vision-Language Models",
+    arXiv 2504.02821)::
+
+        MS_j = sum_{a<b} w_aj w_bj cos(e_a, e_b) / sum_{a<b} w_aj w_bj
+             = (||M_j||^2 - sum_i w_ij^2) / ((sum_i w_ij)^2 - sum_i w_ij^2),     M_j = sum_i w_ij e_i
+
+    The second line, over all pairs of samples at once, costs one matrix product a batch and n x d_e numbers of
+    memory. The scale of the weights cancels, so that only the minimum is kept beside the sums.
+
+    Args:
+        num_latents: n.
+        encoder: name of the other encoder, which the score means little without.
+    """
+
+    def __init__(self, num_latents: int, encoder: str) -> None:
+        if not str(encoder).strip():
+            raise ValueError("name the encoder whose embeddings judge what looks alike")
+        super().__init__(
+            samples=(), activation=num_latents, squared=num_latents, weighted=(num_latents, 0), embedding=0
+        )
+        self.num_latents, self.encoder = num_latents, encoder
+        self._lowest = torch.full((num_latents,), torch.inf, dtype=torch.float64)
+        self._highest = torch.full((num_latents,), -torch.inf, dtype=torch.float64)
+
+    def update(self, latents: torch.Tensor, encoder_embeds: torch.Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            latents: codes (B, n).
+            encoder_embeds: the other encoder's embeddings of the same samples, of any length, (B, d_e).
+
+        Raises:
+            ValueError: shapes do not fit, a value is not finite, or an embedding is zero.
+        """
+        a, e = as_matrix("latents", latents), as_matrix("encoder_embeds", encoder_embeds)
+        if a.shape[1] != self.num_latents or len(a) != len(e):
+            raise ValueError(
+                f"expected {self.num_latents} latents and as many embeddings as codes, got codes of shape "
+                f"{tuple(a.shape)} and embeddings of shape {tuple(e.shape)}"
+            )
+        norms = e.norm(dim=1, keepdim=True)
+        if not norms.all():
+            raise ValueError(f"row {int(norms.argmin())} of encoder_embeds is zero")
+        e = (e / norms).to(a.device)
+        if not self._sums["embedding"].numel():
+            self._sums["weighted"] = torch.zeros(self.num_latents, e.shape[1], dtype=torch.float64)
+            self._sums["embedding"] = torch.zeros(e.shape[1], dtype=torch.float64)
+        if self._sums["embedding"].numel() != e.shape[1]:
+            raise ValueError(f"encoder_embeds have {e.shape[1]} columns, but had {self._sums['embedding'].numel()}")
+        self.add(samples=len(a), activation=a.sum(0), squared=a.square().sum(0), weighted=a.T @ e, embedding=e.sum(0))
+        self._lowest = torch.minimum(self._lowest.to(a.device), a.amin(0))
+        self._highest = torch.maximum(self._highest.to(a.device), a.amax(0))
+
+    def merge(self, other: MonosemanticityAccumulator) -> None:
+        """Count everything `other` has counted (another part of the data).
+
+        Raises:
+            ValueError: it was judged by another encoder.
+        """
+        if other.encoder != self.encoder:
+            raise ValueError(f"scores by {self.encoder} and by {other.encoder} cannot be put together")
+        if not other._sums["embedding"].numel():
+            return
+        if not self._sums["embedding"].numel():
+            self._sums = {name: each.clone() for name, each in other._sums.items()}
+        else:
+            super().merge(other)
+        self._lowest = torch.minimum(self._lowest.to(other._lowest.device), other._lowest)
+        self._highest = torch.maximum(self._highest.to(other._highest.device), other._highest)
+
+    def reduce(self, accelerator: Accelerator | None) -> MonosemanticityAccumulator:
+        """A new accumulator over the samples of all processes; this one stays as it is. Every process must call it."""
+        if accelerator is None or accelerator.num_processes == 1:
+            return super().reduce(accelerator)
+        device = accelerator.device
+        widths = accelerator.gather(torch.tensor([self._sums["embedding"].numel()], device=device))
+        if not self._sums["embedding"].numel():  # this process had no data: the others' shapes, to add nothing to them
+            width = int(widths.max())
+            self._sums["weighted"] = torch.zeros(self.num_latents, width, dtype=torch.float64)
+            self._sums["embedding"] = torch.zeros(width, dtype=torch.float64)
+        result = super().reduce(accelerator)
+        ends = torch.stack([self._lowest.to(device), self._highest.to(device)])[None]
+        ends = accelerator.gather(ends)
+        result._lowest, result._highest = ends[:, 0].amin(0), ends[:, 1].amax(0)
+        return result
+
+    def compute(self) -> Monosemanticity:
+        """The scores of all latents."""
+        self.require_samples()
+        n = self.value("samples")
+        low, total, squared = self._lowest, self._sums["activation"], self._sums["squared"]
+        # Weights w = a - low, summed without being formed.
+        weights = total - n * low
+        weights_squared = squared - 2 * low * total + n * low.square()
+        moment = self._sums["weighted"] - low[:, None] * self._sums["embedding"]
+        pairs = weights.square() - weights_squared
+        # What rounding leaves of zero is no pair: of constant latents, and of those that one sample activates.
+        undefined = (self._highest <= low) | (pairs <= 1e-10 * weights.square())
+        scores = (moment.square().sum(1) - weights_squared) / torch.where(undefined, torch.nan, pairs)
+        # All weights alike: the mean cosine over pairs.
+        baseline = float((self._sums["embedding"].square().sum() - n) / (n * (n - 1))) if n > 1 else float("nan")
+        return Monosemanticity(scores.cpu().numpy(), baseline, self.encoder, int(n))
+
+
+def monosemanticity(latents: torch.Tensor, encoder_embeds: torch.Tensor, encoder: str) -> Monosemanticity:
+    """The monosemanticity score of every latent, over all pairs of samples; see `MonosemanticityAccumulator`.
+
+    Args:
+        latents: codes (N, n).
+        encoder_embeds: another encoder's embeddings of the same samples, (N, d_e).
+        encoder: its name.
+    """
+    accumulator = MonosemanticityAccumulator(torch.as_tensor(latents).shape[-1], encoder)
+    accumulator.update(latents, encoder_embeds)
+    return accumulator.compute()

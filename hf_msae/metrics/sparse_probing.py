@@ -1,0 +1,152 @@
+"""How few latents does it take to tell a concept? Probes on the k latents that tell most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FIGURES = ("accuracy", "balanced_accuracy", "f1", "auroc")
+
+
+@dataclass(frozen=True)
+class SparseProbing:
+    """What `sparse_probing` found.
+
+    Attributes:
+        records: for each concept and k: concept, k, accuracy, balanced_accuracy, f1 and auroc on the test part, the
+            chosen latents (most telling first), and `prevalence`, the concept's share of the test part.
+    """
+
+    records: list[dict[str, Any]]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row for each concept and k."""
+        import pandas as pd
+
+        return pd.DataFrame(self.records)
+
+    def summary(self) -> pd.DataFrame:
+        """Mean over concepts of each figure, one row for each k."""
+        return self.to_pandas().groupby("k")[list(_FIGURES)].mean()
+
+    def __str__(self) -> str:
+        concepts = len({record["concept"] for record in self.records})
+        return f"{self.summary().to_string(float_format='{:.4f}'.format)}\nmeans over {concepts} concepts"
+
+
+def sparse_probing(
+    train_latents: torch.Tensor | np.ndarray,
+    train_labels: np.ndarray | torch.Tensor,
+    test_latents: torch.Tensor | np.ndarray,
+    test_labels: np.ndarray | torch.Tensor,
+    ks: Sequence[int] = (1, 2, 5, 10, 20),
+    concepts: Sequence[str] | None = None,
+    progress: bool = True,
+) -> SparseProbing:
+    """For each concept, a logistic regression on the k latents whose mean activations differ most with and without it.
+
+    As in SAEBench (arXiv 2503.09532, after Gurnee et al., arXiv 2305.01610), where the k latents are those of the
+    largest |mean(z_j | concept) - mean(z_j | no concept)|. Both the choice of latents and the regression see the
+    training part alone: latents chosen with a look at the test part score high by chance, the more so the more there
+    are to choose from. Each latent is divided by its spread in the training part; classes are weighted to balance.
+    Embeddings in place of codes give the baseline.
+
+    Args:
+        train_latents: codes (N, n).
+        train_labels: whether each concept is true, (N, C) or (N,) of booleans.
+        test_latents: codes of other samples, (M, n).
+        test_labels: (M, C) or (M,).
+        ks: numbers of latents to probe with; those above n are left out.
+        concepts: names of the C concepts; by default their numbers.
+        progress: show a progress bar.
+
+    Returns:
+        A `SparseProbing`. Concepts that are never or always true in one of the parts are left out.
+
+    Raises:
+        ValueError: shapes do not fit, both parts are the same memory, or no concept can be probed for.
+    """
+    train, test = (_matrix("latents", each) for each in (train_latents, test_latents))
+    truth, test_truth = (_booleans(each) for each in (train_labels, test_labels))
+    if np.may_share_memory(train, test):
+        raise ValueError("training and test part are the same memory: measure on samples that nothing is trained on")
+    for what, codes, labels in (("training", train, truth), ("test", test, test_truth)):
+        if len(codes) != len(labels):
+            raise ValueError(f"the {what} part has {len(codes)} codes, but {len(labels)} labels")
+    if train.shape[1] != test.shape[1] or truth.shape[1] != test_truth.shape[1]:
+        raise ValueError(
+            f"training and test part differ in width: {train.shape[1]} and {test.shape[1]} latents, "
+            f"{truth.shape[1]} and {test_truth.shape[1]} concepts"
+        )
+    names = tuple(map(str, range(truth.shape[1]) if concepts is None else concepts))
+    if len(names) != truth.shape[1]:
+        raise ValueError(f"there are {len(names)} names for {truth.shape[1]} concepts")
+    ks = sorted({int(k) for k in ks if k <= train.shape[1]})
+    if not ks or ks[0] < 1:
+        raise ValueError(f"ks must hold numbers from 1 to {train.shape[1]}, the number of latents")
+    usable = [c for c in range(len(names)) if _varies(truth[:, c]) and _varies(test_truth[:, c])]
+    if not usable:
+        raise ValueError("no concept is true of some samples and not of others in both parts")
+    records = []
+    for c in tqdm(usable, desc="probing", unit="concept", disable=not progress):
+        records += _probe_concept(train, truth[:, c], test, test_truth[:, c], ks, names[c])
+    return SparseProbing(records)
+
+
+def _probe_concept(train, truth, test, test_truth, ks: list[int], name: str) -> list[dict[str, Any]]:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
+
+    difference = np.abs(train[truth].mean(axis=0) - train[~truth].mean(axis=0))
+    order = np.argsort(-difference, kind="stable")[: ks[-1]]
+    scale = train[:, order].std(axis=0)
+    scale[scale == 0] = 1.0
+    records = []
+    for k in ks:
+        chosen = order[:k]
+        regression = LogisticRegression(class_weight="balanced", max_iter=1000)
+        regression.fit(train[:, chosen] / scale[:k], truth)
+        score = regression.decision_function(test[:, chosen] / scale[:k])
+        guess = score > 0
+        records.append(
+            {
+                "concept": name,
+                "k": k,
+                "accuracy": float(accuracy_score(test_truth, guess)),
+                "balanced_accuracy": float(balanced_accuracy_score(test_truth, guess)),
+                "f1": float(f1_score(test_truth, guess, zero_division=0.0)),
+                "auroc": float(roc_auc_score(test_truth, score)),
+                "prevalence": float(test_truth.mean()),
+                "latents": chosen.tolist(),
+            }
+        )
+    return records
+
+
+def _matrix(what: str, values: torch.Tensor | np.ndarray) -> np.ndarray:
+    matrix = values.detach().cpu().float().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    if matrix.ndim != 2 or not matrix.size:
+        raise ValueError(f"{what} must have shape (samples, latents), got {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{what} hold NaN or infinity")
+    return matrix
+
+
+def _booleans(labels: np.ndarray | torch.Tensor) -> np.ndarray:
+    labels = np.asarray(labels)
+    labels = labels[:, None] if labels.ndim == 1 else labels
+    if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels must be booleans, (samples, concepts): turn classes into one column each")
+    return labels.astype(bool)
+
+
+def _varies(truth: np.ndarray) -> bool:
+    return bool(truth.any() and not truth.all())
