@@ -36,7 +36,9 @@ def assign_approximately(
     n, m = len(a), len(b)
     values, places = _candidates(a, b, min(candidates, m))
     prices = np.zeros(m)
-    for smallest_bid in (64 * tolerance, 8 * tolerance, tolerance):  # coarse prices first make the fine ones cheap
+    # Coarse prices first make the fine ones cheap. But what nobody gets in the end has to cost nothing, so not where
+    # there is more than enough for all.
+    for smallest_bid in (64 * tolerance, 8 * tolerance, tolerance) if n == m else (tolerance,):
         owner = _auction(values, places, prices, smallest_bid)
     matching = np.full(n, -1)
     taken = np.flatnonzero(owner >= 0)

@@ -228,7 +228,7 @@ def number_labels(
     labels = labels.astype(str)
     names = tuple(map(str, np.unique(labels) if classes is None else classes))
     place = {name: number for number, name in enumerate(names)}
-    unknown = [label for label in np.unique(labels) if label not in place]
+    unknown = [str(label) for label in np.unique(labels) if label not in place]
     if unknown:
         raise ValueError(f"the label {unknown[0]!r} is not among the classes: {', '.join(names)}")
     return np.array([place[label] for label in labels], dtype=np.int64), names

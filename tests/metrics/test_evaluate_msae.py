@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from hf_msae import MSAEConfig, MSAEModel, metrics
 from hf_msae.activations import load_activations
-from hf_msae.metrics import EvaluationResult, evaluate_msae
+from hf_msae.metrics import EvaluationResult, LinearClassifier, evaluate_msae, progressive_ks
 from hf_msae.metrics import evaluation as evaluation_module
 
 D, N = 6, 48
@@ -22,7 +22,11 @@ KEYS = {
     *("fvu", "fvu_per_sample", "cosine_similarity", "cosine_similarity_centered", "normalized_mae"),
     *("l0", "sparsity", "dead_latents", "dead_fraction"),
     *("cknna", "cknna_batch_size", "decoder_orthogonality", "num_samples"),
+    *("relative_reconstruction_bias", "relative_reconstruction_bias_centered", "cknna_reconstruction"),
+    *("monosemanticity", "monosemanticity_std", "monosemanticity_encoder", "classifiers"),
 }
+# Where nothing of the kind was asked for.
+UNASKED = {"monosemanticity": None, "monosemanticity_std": None, "monosemanticity_encoder": None, "classifiers": {}}
 
 
 def make_model(**settings):
@@ -60,9 +64,23 @@ def whole(model, x, k, cknna_batch_size):
         "dead_fraction": metrics.dead_fraction(latents),
         "cknna": np.mean([metrics.cknna(x[piece], latents[piece]) for piece in pieces]),
         "cknna_batch_size": min(len(x), cknna_batch_size),
+        "cknna_reconstruction": np.mean([metrics.cknna(x[piece], reconstruction[piece]) for piece in pieces]),
+        "relative_reconstruction_bias": metrics.relative_reconstruction_bias(x, reconstruction),
+        "relative_reconstruction_bias_centered": metrics.relative_reconstruction_bias(
+            x, reconstruction, x.double().mean(dim=0)
+        ),
+        **UNASKED,
         "decoder_orthogonality": metrics.decoder_orthogonality(model.dictionary),
         "num_samples": len(x),
     }
+
+
+def check_close(found, expected, **tolerance):
+    """Equal within a tolerance, but exactly where there is nothing to compare."""
+    found, expected = dict(found), dict(expected)
+    for name in UNASKED:
+        assert found.pop(name) == expected.pop(name)
+    assert found == pytest.approx(expected, **tolerance)
 
 
 # Wider than float64 rounding: matrix products of other sizes round differently in float32.
@@ -76,7 +94,7 @@ def test_every_level_equals_the_pure_functions(settings, rows, batch_size):
     result = evaluate_msae(model, load_activations(x), batch_size=batch_size, cknna_batch_size=32, progress=False)
     assert list(result.by_k) == ["2", "7", "20", str(N)]
     for k in (2, 7, 20, N):
-        assert result.by_k[str(k)] == pytest.approx(whole(model, x, k, 32), **CLOSE)
+        check_close(result.by_k[str(k)], whole(model, x, k, 32), **CLOSE)
         assert set(result.by_k[str(k)]) == KEYS
     content = result.to_dict()
     assert {key: content[key] for key in KEYS} == result.by_k[str(N)]
@@ -88,8 +106,11 @@ def test_a_mean_far_from_zero_costs_no_digits():
     model.set_input_statistics(torch.from_numpy(x.mean(axis=0)), 0.5)
     result = evaluate_msae(model, load_activations(x), batch_size=64, cknna_batch_size=64, progress=False)
     expected = whole(model, x, N, 64)
-    del expected["cknna"]  # neighbours are decided by differences that float32 codes do not carry
-    assert {key: getattr(result, key) for key in expected} == pytest.approx(expected, rel=1e-4)
+    del (
+        expected["cknna"],
+        expected["cknna_reconstruction"],
+    )  # neighbours are decided by differences that float32 codes do not carry
+    check_close({key: getattr(result, key) for key in expected}, expected, rel=1e-4)
     with torch.no_grad():
         reconstruction = model.decode(model.encode(torch.from_numpy(x))).double().numpy()
     x = x.astype(np.float64)
@@ -102,13 +123,16 @@ def test_baseline_is_the_mean_prediction():
     x = make_data(90)
     result = evaluate_msae(make_model(), load_activations(x), batch_size=32, cknna_batch_size=32, progress=False)
     mean = x.astype(np.float64).mean(axis=0, keepdims=True).repeat(90, axis=0)
-    assert result.baseline_mean == pytest.approx(
+    found = dict(result.baseline_mean)
+    assert (found.pop("relative_reconstruction_bias_centered"), found.pop("classifiers")) == (None, {})
+    assert found == pytest.approx(
         {
             "fvu": 1.0,
             "fvu_per_sample": metrics.fvu_per_sample(torch.from_numpy(x), mean),
             "cosine_similarity": metrics.cosine_similarity(torch.from_numpy(x), mean),
             "cosine_similarity_centered": 0.0,
             "normalized_mae": metrics.normalized_mae(torch.from_numpy(x), mean),
+            "relative_reconstruction_bias": metrics.relative_reconstruction_bias(torch.from_numpy(x), mean),
         },
         rel=1e-11,
     )
@@ -134,7 +158,7 @@ def test_ks_choose_levels():
 def test_the_soft_cap_does_not_change_which_latents_are_kept():
     model, x = make_model(soft_cap=1e-3), make_data(40)  # every activation saturates to the cap
     result = evaluate_msae(model, load_activations(x), cknna_batch_size=32, progress=False)
-    assert result.by_k["2"] == pytest.approx(whole(model, x, 2, 32), **CLOSE)
+    check_close(result.by_k["2"], whole(model, x, 2, 32), **CLOSE)
 
 
 def test_mode_and_gradients_are_left_as_they_were():
@@ -163,7 +187,7 @@ def test_cknna_can_be_left_out_and_is_null_for_too_few_samples():
 def test_half_precision_models_are_evaluated():
     model, x = make_model().to(torch.bfloat16), make_data(64)
     result = evaluate_msae(model, load_activations(x), cknna_batch_size=32, progress=False)
-    assert result.by_k["7"] == pytest.approx(whole(model, x, 7, 32), rel=1e-3, abs=1e-6)
+    check_close(result.by_k["7"], whole(model, x, 7, 32), rel=1e-3, abs=1e-6)
 
 
 def test_progress_bar(capsys):
@@ -198,6 +222,89 @@ def test_what_is_refused():
         evaluate_msae(model, bad, batch_size=16, cknna_batch_size=16, progress=False)
 
 
+# -- classifiers, another encoder ------------------------------------------------------------------------------------
+
+
+def asked(rows):
+    """What evaluate_msae is asked besides: a probe with labels, a zero-shot classifier without, another encoder."""
+    rng = np.random.default_rng(5)
+    probe = LinearClassifier.fit(make_data(rows) + 0.1, rng.integers(0, 3, rows))
+    zero_shot = LinearClassifier.zero_shot(rng.normal(size=(4, D)), "abcd")
+    labels = rng.integers(-1, 3, rows)
+    return {
+        "classifiers": {"probe": probe, "texts": zero_shot},
+        "labels": {"probe": labels},
+        "encoder_embeds": load_activations(rng.normal(size=(rows, 5)).astype(np.float32)),
+        "encoder": "another",
+    }
+
+
+@pytest.mark.parametrize("batch_size", [4096, 33])
+def test_classifiers_and_another_encoder_are_those_of_the_pure_functions(batch_size):
+    model, x, more = make_model(), make_data(101), asked(101)
+    result = evaluate_msae(model, x, None, batch_size, 32, progress=False, **more)
+    x = torch.from_numpy(x)
+    for k in (2, 7, 20, N):
+        with torch.no_grad():
+            latents = model.encode(x, k=k)
+            reconstruction = model.decode(latents)
+        found = result.by_k[str(k)]
+        scores = metrics.monosemanticity(latents, more["encoder_embeds"][:], "another")
+        assert found["monosemanticity"] == pytest.approx(scores.mean, rel=1e-6)
+        assert found["monosemanticity_std"] == pytest.approx(scores.std, rel=1e-6)
+        assert found["monosemanticity_encoder"] == "another"
+        for name, classifier in more["classifiers"].items():
+            of_classifier = found["classifiers"][name]
+            assert of_classifier["kl"] == pytest.approx(metrics.probe_kl(x, reconstruction, classifier), rel=1e-5)
+            assert of_classifier["agreement"] == metrics.probe_agreement(x, reconstruction, classifier)
+        labels = torch.from_numpy(more["labels"]["probe"])
+        drop = metrics.accuracy_drop(x, reconstruction, more["classifiers"]["probe"], labels)
+        assert found["classifiers"]["probe"]["accuracy_drop"] == drop
+        assert found["classifiers"]["probe"]["num_labelled"] == int((labels >= 0).sum())
+        assert found["classifiers"]["texts"]["accuracy"] is None
+    mean = x.double().mean(dim=0).float().expand_as(x)
+    of_mean = result.baseline_mean["classifiers"]["probe"]
+    assert of_mean["kl"] == pytest.approx(metrics.probe_kl(x, mean, more["classifiers"]["probe"]), rel=1e-5)
+    assert EvaluationResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+    frame = result.to_pandas()
+    assert frame["probe.agreement"].tolist() == [
+        each["classifiers"]["probe"]["agreement"] for each in result.by_k.values()
+    ]
+    text = str(result)
+    assert "judged by another" in text and "probe: reconstructions beside originals" in text
+
+
+def test_the_encoder_is_named_by_its_data_or_must_be_named(tmp_path):
+    model, x = make_model(), make_data(40)
+    embeds = load_activations(make_data(40))
+    with pytest.raises(ValueError, match="name the encoder of the given array"):
+        evaluate_msae(model, x, cknna_batch_size=32, progress=False, encoder_embeds=embeds)
+    embeds.provenance["base_model_name_or_path"] = "facebook/dinov2-base"
+    result = evaluate_msae(model, x, cknna_batch_size=32, progress=False, encoder_embeds=embeds)
+    assert result.monosemanticity_encoder == "facebook/dinov2-base"
+
+
+def test_what_does_not_fit_the_data_is_refused():
+    model, x, more = make_model(), make_data(40), asked(40)
+    with pytest.raises(ValueError, match=r"has 40 rows, but .* of another, has 39"):
+        evaluate_msae(model, x, progress=False, encoder_embeds=make_data(39), encoder="another")
+    with pytest.raises(ValueError, match="its encoder_embeds are missing"):
+        evaluate_msae(model, x, progress=False, encoder="another")
+    with pytest.raises(ValueError, match="40 rows, but there are 39 labels for 'probe'"):
+        evaluate_msae(model, x, progress=False, **{**more, "labels": {"probe": np.zeros(39, dtype=int)}})
+    with pytest.raises(ValueError, match="labels for 'prove', but no classifier"):
+        evaluate_msae(model, x, progress=False, **{**more, "labels": {"prove": np.zeros(40, dtype=int)}})
+    narrow = LinearClassifier.zero_shot(np.eye(3), "abc")
+    with pytest.raises(ValueError, match=r"'narrow' takes embeddings of 3 columns, but .* have 6"):
+        evaluate_msae(model, x, progress=False, classifiers={"narrow": narrow})
+
+
+def test_progressive_granularities():
+    assert progressive_ks(1024) == [16, 32, 64, 128, 256, 512, 1024]
+    assert progressive_ks(100) == [16, 32, 64, 100]
+    assert progressive_ks(8) == [8]
+
+
 # -- two processes ---------------------------------------------------------------------------------------------------
 
 ROWS = (203, 30)  # seven batches, the last short; or a single one, so that one process has nothing to do
@@ -215,8 +322,18 @@ def evaluate_in_process(folder):
         mine = [row for start, batch in batches for row in range(start, start + len(batch))]
         (folder / f"{rows}-rows-{accelerator.process_index}.json").write_text(json.dumps(mine))
         for size in CKNNA_BATCH_SIZES:
-            result = evaluate_msae(model, acts, None, 32, size, progress=False, accelerator=accelerator)
+            result = evaluate_msae(model, acts, None, 32, size, False, accelerator, **asked(rows))
             result.save(folder / f"{rows}-{size}-{accelerator.process_index}.json")
+
+
+def check_alike(found, expected):
+    """Equal up to the order of sums. (pytest.approx does not look into nested dicts.)"""
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        if isinstance(value, dict):
+            check_alike(found[name], value)
+        else:
+            assert found[name] == pytest.approx(value, rel=1e-11, abs=1e-14), name
 
 
 @pytest.mark.slow
@@ -234,10 +351,10 @@ def test_two_processes_equal_one(tmp_path, request):
         for size in CKNNA_BATCH_SIZES:
             both = [EvaluationResult.load(tmp_path / f"{rows}-{size}-{rank}.json") for rank in range(2)]
             assert both[0] == both[1]
-            single = evaluate_msae(make_model(), make_data(rows), None, 32, size, progress=False)
+            single = evaluate_msae(make_model(), make_data(rows), None, 32, size, False, **asked(rows))
             for k, expected in single.by_k.items():
-                assert both[0].by_k[k] == pytest.approx(expected, rel=1e-12, abs=1e-15)
-            assert both[0].baseline_mean == pytest.approx(single.baseline_mean, rel=1e-12, abs=1e-15)
+                check_alike(both[0].by_k[k], expected)
+            check_alike(both[0].baseline_mean, single.baseline_mean)
             assert both[0].cknna_batch_size == min(rows, size)
 
 

@@ -11,6 +11,7 @@ from hf_msae.metrics import (
     fvu,
     fvu_per_sample,
     normalized_mae,
+    relative_reconstruction_bias,
 )
 
 FUNCTIONS = {
@@ -19,6 +20,8 @@ FUNCTIONS = {
     "cosine_similarity": cosine_similarity,
     "cosine_similarity_centered": cosine_similarity_centered,
     "normalized_mae": normalized_mae,
+    "relative_reconstruction_bias": relative_reconstruction_bias,
+    "relative_reconstruction_bias_centered": lambda x, y: relative_reconstruction_bias(x, y, x.double().mean(dim=0)),
 }
 
 
@@ -37,6 +40,9 @@ def direct(x, y):
         "cosine_similarity": np.mean([cosine(a, b) for a, b in rows]),
         "cosine_similarity_centered": np.mean([cosine(a - m, b - m) for a, b in rows]),
         "normalized_mae": np.mean([np.abs(a - b).sum() / np.abs(a).sum() for a, b in rows]),
+        "relative_reconstruction_bias": sum(b @ b for _, b in rows) / sum(a @ b for a, b in rows),
+        "relative_reconstruction_bias_centered": sum((b - m) @ (b - m) for _, b in rows)
+        / sum((a - m) @ (b - m) for a, b in rows),
     }
 
 
@@ -72,6 +78,18 @@ def test_parts_merge():
     parts[0].merge(parts[1])
     parts[0].merge(parts[2])
     assert parts[0].compute() == pytest.approx(direct(x, y), rel=1e-11, abs=0)
+
+
+def test_the_bias_is_the_factor_by_which_a_reconstruction_has_shrunk():
+    x, _ = data(offset=5.0)
+    mean = x.double().mean(dim=0)
+    shrunk = mean + 0.8 * (x.double() - mean)
+    assert relative_reconstruction_bias(x, shrunk, mean) == pytest.approx(0.8, rel=1e-9)
+    assert 0.9 < relative_reconstruction_bias(x, shrunk) < 1  # the mean hides it
+    assert relative_reconstruction_bias(x, torch.zeros_like(x)) is None
+    accumulator = ReconstructionAccumulator(mean)
+    accumulator.update(x, mean.expand_as(x))
+    assert accumulator.compute()["relative_reconstruction_bias_centered"] is None
 
 
 def test_a_given_mean_is_used():

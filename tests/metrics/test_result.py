@@ -63,6 +63,26 @@ def test_data_frame(result):
     assert set(level(8)) | {"k"} == set(frame.columns)
 
 
+def test_metrics_of_classifiers_in_the_data_frame_and_in_print():
+    with_labels = {"kl": 0.25, "agreement": 0.75, "accuracy": 0.9, "accuracy_reconstruction": 0.8}
+    with_labels |= {"accuracy_drop": 0.1, "num_labelled": 50}
+    levels = {k: {**level(k), "classifiers": {"birds": with_labels}} for k in (8, 128)}
+    result = EvaluationResult.from_levels(levels, {"fvu": 1.0})
+    frame = result.to_pandas()
+    assert frame["birds.agreement"].tolist() == [0.75, 0.75] and "classifiers" not in frame
+    lines = str(result).splitlines()
+    start = lines.index("birds: reconstructions beside originals")
+    assert lines[start + 3].split() == ["8", "75.00%", "0.2500", "80.00%", "+10.00%"]
+    assert lines[-1] == "accuracy of the originals 90.00%, of 50 samples"
+
+
+def test_metrics_of_before_these_fields_are_still_read(result):
+    content = result.to_dict()
+    for name in ("classifiers", "monosemanticity", "cknna_reconstruction", "relative_reconstruction_bias"):
+        del content[name]
+    assert EvaluationResult.from_dict(content) == result
+
+
 def test_table(result):
     lines = str(result).splitlines()
     assert lines[0].split()[:2] == ["k", "FVU"]

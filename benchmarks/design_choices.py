@@ -1,0 +1,130 @@
+"""What the MSAE authors leave open: each choice changed alone, then together, at equal budgets, with seeds.
+
+    python benchmarks/design_choices.py                                     # on the embeddings of the quickstart
+    python benchmarks/design_choices.py --train_data my/train --eval_data my/test --base_learning_rate 1e-4
+
+The base is the authors' recipe: levels 64, 128, ... of uniform weights, mean squared error, embeddings centred, no
+bias at the median, no soft cap, no L1; at the learning rate given. All models of a seed see the same batches. Writes
+table.csv (a row for each model, granularity and seed), design_choices.md (the models side by side) and
+design_choices.png. Interrupted, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from comparison import ALL, Variant, add_arguments, compare, open_data
+from pareto import spread, write_markdown
+
+from hf_msae.metrics import progressive_ks
+from hf_msae.plotting import new_figure, save_figure
+
+BASE = "base: the authors'"
+SHOWN_KS = (16, 64, 256)
+
+
+def variants(num_latents: int, learning_rate: float) -> dict[str, Variant]:
+    """The models, by what they change of the base."""
+    ks = progressive_ks(num_latents)
+
+    def variant(learning_rate: float = learning_rate, centred: bool = True, median_bias: bool = False, **config: Any):
+        return Variant("MSAE", config, learning_rate, ks, centred, median_bias)
+
+    def levels(smallest: int) -> list[int]:
+        return [k for k in (smallest * 2**power for power in range(20)) if k < num_latents] + [num_latents]
+
+    reverse = {"nesting_weights": "reverse"}
+    return {
+        BASE: variant(),
+        "learning rate a tenth": variant(learning_rate / 10),
+        "learning rate a third": variant(learning_rate / 3),
+        "learning rate threefold": variant(3 * learning_rate),
+        "levels from 8": variant(nesting_ks=levels(8)),
+        "levels from 16": variant(nesting_ks=levels(16)),
+        "levels from 32": variant(nesting_ks=levels(32)),
+        "reverse weights": variant(**reverse),
+        "nmse": variant(reconstruction_loss="nmse"),
+        "not centred": variant(centred=False),
+        "not centred, nmse": variant(centred=False, reconstruction_loss="nmse"),
+        "bias at the median": variant(median_bias=True),
+        "not centred, bias at the median": variant(centred=False, median_bias=True),
+        "soft cap 5": variant(soft_cap=5.0),
+        "soft cap 20": variant(soft_cap=20.0),
+        "tied": variant(tied=True),
+        "L1 0.005": variant(sparsity_coefficient=5e-3),
+        "reverse, from 8": variant(nesting_ks=levels(8), **reverse),
+        "reverse, from 8, nmse": variant(nesting_ks=levels(8), reconstruction_loss="nmse", **reverse),
+        "reverse, from 8, L1 0.002": variant(nesting_ks=levels(8), sparsity_coefficient=2e-3, **reverse),
+        "reverse, from 8, L1 0.005": variant(nesting_ks=levels(8), sparsity_coefficient=5e-3, **reverse),
+    }
+
+
+def relative_fvu(table: pd.DataFrame) -> pd.Series:
+    """FVU of each model and seed by the base's of that seed, geometric mean over all granularities."""
+    fvu = table.pivot(index=["variant", "seed"], columns="k", values="fvu")
+    ratios = np.log(fvu) - np.log(fvu.xs(BASE)).reindex(fvu.index.get_level_values("seed")).to_numpy()
+    return np.exp(ratios.mean(axis=1))
+
+
+def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each model: mean and spread over seeds."""
+    ratios = relative_fvu(table)
+    rows = []
+    for name, group in table.groupby("variant", sort=False):
+        row = {"model": name, "FVU by the base's, all k": spread(ratios.xs(name), 3)}
+        for k in (*SHOWN_KS, ALL):
+            at_k = group[group["k"].astype(str) == str(k)]
+            if len(at_k):
+                row[f"FVU, k={k}"] = spread(at_k["fvu"], 4)
+        full, middle = group[group["k"] == ALL], group[group["k"].astype(str) == "64"]
+        row["L0, full code"], row["dead"] = f"{full['l0'].mean():.0f}", f"{full['dead_latents'].mean():.0f}"
+        for heading, column in (
+            ("CKNNA", "cknna"), ("probe agreement", "probe agreement"), ("stability", "stability"),
+        ):  # fmt: skip
+            if column in middle and middle[column].notna().any():
+                row[f"{heading}, k=64"] = spread(middle[column], 3)
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("")
+
+
+def plot(table: pd.DataFrame):
+    """A bar for each model: its FVU by the base's, with a dot for each seed."""
+    ratios = relative_fvu(table)
+    names = [name for name in table["variant"].unique() if name != BASE][::-1]
+    figure, axes = new_figure(1, 1, width=5.2, height=0.24 * len(names) + 0.9)
+    panel = axes[0, 0]
+    for place, name in enumerate(names):
+        values = ratios.xs(name).to_numpy()
+        better = np.exp(np.log(values).mean()) < 1
+        panel.barh(place, np.log2(np.exp(np.log(values).mean())), color="#0072B2" if better else "#D55E00", alpha=0.75)
+        panel.plot(np.log2(values), [place] * len(values), "k.", ms=4)
+    panel.set_yticks(range(len(names)), names)
+    panel.axvline(0, color="black", lw=0.8)
+    panel.xaxis.set_major_formatter(lambda value, _: f"{2**value:.2g}")
+    panel.set_xlabel("FVU by that of the authors' recipe, all k (log; left is better)")
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser, "outputs/design-choices")
+    parser.add_argument(
+        "--base_learning_rate", type=float, default=1e-2, help="of all models but those that change it"
+    )
+    arguments = parser.parse_args()
+    output_dir = Path(arguments.output_dir)
+    models = variants(arguments.num_latents, arguments.base_learning_rate)
+    table = compare(arguments, models, open_data(arguments), output_dir)
+    means = side_by_side(table)
+    write_markdown(means, output_dir / "design_choices.md")
+    save_figure(plot(table), output_dir / "design_choices.png")
+    print(means.to_string(index=False))
+    print(f"\n{output_dir} holds table.csv, design_choices.md and design_choices.png")
+
+
+if __name__ == "__main__":
+    main()

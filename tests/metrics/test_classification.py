@@ -1,0 +1,147 @@
+"""Probes and zero-shot classifiers on reconstructions, against direct formulas and scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from hf_msae.metrics import (
+    ClassificationAccumulator,
+    LinearClassifier,
+    accuracy_drop,
+    probe_agreement,
+    probe_kl,
+)
+from hf_msae.metrics.classification import number_labels
+
+
+def clusters(rows=300, width=8, classes=4, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, rows)
+    centres = np.random.default_rng(99).normal(size=(classes, width))
+    return (centres[labels] + 0.5 * rng.normal(size=(rows, width))).astype(np.float32), labels
+
+
+def softmax(logits):
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_probe_is_scikit_learns_on_unit_embeddings(classes):
+    x, labels = clusters(classes=classes)
+    probe = LinearClassifier.fit(x, labels, regularization=0.5)
+    unit = x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    scaled = StandardScaler().fit_transform(unit)
+    expected = LogisticRegression(C=2.0, max_iter=1000).fit(scaled, labels).predict_proba(scaled)
+    assert softmax(probe.logits(torch.from_numpy(x)).numpy()) == pytest.approx(expected, rel=1e-6)
+    assert (expected.argmax(axis=1) == labels).mean() > 0.8
+
+
+def test_zero_shot_logits_are_scaled_cosines():
+    rng = np.random.default_rng(1)
+    x, texts = rng.normal(size=(20, 6)), rng.normal(size=(3, 6))
+    classifier = LinearClassifier.zero_shot(texts, ["a", "b", "c"], logit_scale=50.0, logit_bias=-4.0)
+    cosines = np.array([[a @ t / np.linalg.norm(a) / np.linalg.norm(t) for t in texts] for a in x])
+    assert classifier.logits(torch.from_numpy(x)).numpy() == pytest.approx(50 * cosines - 4)
+    assert classifier.classes == ("a", "b", "c")
+
+
+def direct(classifier, x, y, labels):
+    p, q = (softmax(classifier.logits(each).numpy()) for each in (x, y))
+    before, after = p.argmax(axis=1), q.argmax(axis=1)
+    known = labels >= 0
+    return {
+        "kl": np.mean([sum(a * np.log(a / b) for a, b in zip(*rows, strict=True)) for rows in zip(p, q, strict=True)]),
+        "agreement": np.mean(before == after),
+        "accuracy": np.mean(before[known] == labels[known]),
+        "accuracy_reconstruction": np.mean(after[known] == labels[known]),
+        "accuracy_drop": np.mean(before[known] == labels[known]) - np.mean(after[known] == labels[known]),
+        "num_labelled": known.sum(),
+    }
+
+
+@pytest.mark.parametrize("sizes", [[150], [1] * 150, [100, 49, 1]])
+def test_against_the_definitions_streamed_and_merged(sizes):
+    x, labels = clusters(rows=150)
+    classifier = LinearClassifier.fit(*clusters(seed=3))
+    x = torch.from_numpy(x)
+    y = x + 0.8 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    labels[::7] = -1
+    expected = direct(classifier, x, y, labels)
+    assert 0.01 < expected["accuracy_drop"] < 0.9 and expected["num_labelled"] == 128
+    streamed, merged = ClassificationAccumulator(classifier), ClassificationAccumulator(classifier)
+    for a, b, c in zip(x.split(sizes), y.split(sizes), torch.from_numpy(labels).split(sizes), strict=True):
+        streamed.update(a, b, c)
+        single = ClassificationAccumulator(classifier)
+        single.update(a, b, c)
+        merged.merge(single)
+    for accumulator in (streamed, merged):
+        assert accumulator.compute() == pytest.approx(expected, rel=1e-9)
+    assert probe_kl(x, y, classifier) == pytest.approx(expected["kl"])
+    assert probe_agreement(x, y, classifier) == pytest.approx(expected["agreement"])
+    drop = accuracy_drop(x, y, classifier, torch.from_numpy(labels))
+    assert drop == pytest.approx(expected["accuracy_drop"])
+
+
+def test_a_perfect_reconstruction_changes_nothing_and_length_does_not_count():
+    x, labels = clusters()
+    classifier = LinearClassifier.fit(x, labels)
+    x = torch.from_numpy(x)
+    for y in (x, 3 * x):
+        assert probe_kl(x, y, classifier) == pytest.approx(0, abs=1e-12)
+        assert probe_agreement(x, y, classifier) == 1.0
+    assert ClassificationAccumulator(classifier).classifier is classifier
+    accumulator = ClassificationAccumulator(classifier)
+    accumulator.update(x, x)
+    found = accumulator.compute()
+    assert found["accuracy"] is found["accuracy_drop"] is None and found["num_labelled"] == 0
+
+
+def test_a_class_that_the_probe_never_saw_is_never_chosen():
+    x, labels = clusters()
+    with pytest.warns(UserWarning, match="no embedding to train the probe on is of horse"):
+        classifier = LinearClassifier.fit(x, labels, classes=["a", "b", "c", "d", "horse"])
+    x = torch.from_numpy(x)
+    assert classifier.logits(x).argmax(1).max() < 4
+    assert probe_kl(x, x + 0.1, classifier) < 10  # not NaN, though 0 log 0 is in it
+    with pytest.warns(UserWarning, match="is of b$"):
+        left_out = LinearClassifier.fit(x, np.where(labels == 1, -1, labels), classes=["a", "b", "c", "d"]).bias
+    assert torch.isinf(left_out[1]) and left_out[[0, 2, 3]].isfinite().all()
+
+
+def test_labels_by_name_or_number():
+    numbers, names = number_labels(np.array(["red", "blue", "red"]))
+    assert (numbers.tolist(), names) == ([1, 0, 1], ("blue", "red"))
+    assert number_labels(["red"], ["blue", "green", "red"])[0].tolist() == [2]
+    assert number_labels([2, -1, 0])[1] == ("0", "1", "2")
+    with pytest.raises(ValueError, match="'pink' is not among the classes: blue, red"):
+        number_labels(["pink"], ["blue", "red"])
+    with pytest.raises(ValueError, match="from 0 to 5, but there are 3 classes"):
+        number_labels([0, 5], ["a", "b", "c"])
+    with pytest.raises(ValueError, match="flat list"):
+        number_labels([[0, 1]])
+
+
+def test_what_is_refused():
+    x, labels = clusters()
+    with pytest.raises(ValueError, match="two classes or more, got those of 1"):
+        LinearClassifier.fit(x, np.zeros(300, dtype=int))
+    with pytest.raises(ValueError, match="300 embeddings, but 299 labels"):
+        LinearClassifier.fit(x, labels[1:])
+    with pytest.raises(ValueError, match="3 text embeddings, but 2 classes"):
+        LinearClassifier.zero_shot(np.eye(3), ["a", "b"])
+    with pytest.raises(ValueError, match="text embedding of 'b' is zero"):
+        LinearClassifier.zero_shot(np.diag([1.0, 0.0, 1.0]), ["a", "b", "c"])
+    classifier = LinearClassifier.fit(x, labels)
+    with pytest.raises(ValueError, match="have 7 columns, but the classifier takes 8"):
+        classifier.logits(torch.zeros(2, 7))
+    accumulator = ClassificationAccumulator(classifier)
+    with pytest.raises(ValueError, match="seen no sample"):
+        accumulator.compute()
+    x = torch.from_numpy(x)
+    with pytest.raises(ValueError, match="class numbers from 0 to 3, or -1"):
+        accumulator.update(x, x, torch.full((300,), 4))
+    with pytest.raises(ValueError, match=r"labels must have shape \(300,\), got \(3,\)"):
+        accumulator.update(x, x, torch.zeros(3, dtype=torch.long))

@@ -1,0 +1,83 @@
+"""Sparse probing: finds the latents that tell, and never by a look at the test part."""
+
+import numpy as np
+import pytest
+import torch
+
+from hf_msae.metrics import sparse_probing
+
+
+def data(seed, rows=400, n=60):
+    rng = np.random.default_rng(seed)
+    codes = np.maximum(rng.normal(size=(rows, n)), 0).astype(np.float32)
+    first, second = rng.uniform(size=(2, rows)) < 0.3
+    codes[:, 7] = first * rng.uniform(0.5, 1, rows)  # latent 7 is the first concept
+    codes[:, 11] += 2 * second  # 11 and 12 together tell the second
+    codes[:, 12] -= np.minimum(codes[:, 12], 2 * second)
+    return codes, np.stack([first, second, np.zeros(rows, dtype=bool)], axis=1)
+
+
+def test_it_finds_the_latents_that_tell():
+    (train, truth), (test, test_truth) = data(0), data(1)
+    found = sparse_probing(train, truth, test, test_truth, (1, 2, 1000), ["first", "second", "never"], progress=False)
+    frame = found.to_pandas().set_index(["concept", "k"])
+    assert set(frame.index) == {(name, k) for name in ("first", "second") for k in (1, 2)}
+    assert frame.loc[("first", 1), "latents"] == [7] and frame.loc[("second", 2), "latents"] == [11, 12]
+    assert frame.loc[("first", 1), "auroc"] == 1.0 and frame.loc[("first", 1), "accuracy"] > 0.98
+    assert 0.8 < frame.loc[("second", 1), "auroc"] < frame.loc[("second", 2), "auroc"]
+    assert frame.loc[("first", 1), "prevalence"] == test_truth[:, 0].mean()
+    assert found.summary().loc[1, "auroc"] == frame.xs(1, level="k")["auroc"].mean()
+    assert "means over 2 concepts" in str(found)
+
+
+def test_figures_are_those_of_the_chosen_latent():
+    (train, truth), (test, test_truth) = data(0), data(1)
+    record = sparse_probing(train, truth[:, 1], test, test_truth[:, 1], (1,), progress=False).records[0]
+    score, true = test[:, 11], test_truth[:, 1]
+    pairs = (score[true][:, None] > score[~true]).mean()
+    assert record["auroc"] == pytest.approx(pairs, abs=1e-9)
+    assert record["balanced_accuracy"] <= max(
+        ((score > t)[true].mean() + (score <= t)[~true].mean()) / 2 for t in score
+    )
+
+
+def test_nothing_leaks_from_the_test_part():
+    # 5,000 latents of noise: chosen with the test part in view, some would tell there.
+    rng = np.random.default_rng(0)
+    train, test = rng.uniform(size=(2, 80, 5000)).astype(np.float32)
+    truth, test_truth = rng.uniform(size=(2, 80)) < 0.5
+    found = sparse_probing(train, truth, test, test_truth, (20,), progress=False).records[0]
+    assert 0.3 < found["auroc"] < 0.7
+    changed = sparse_probing(train, truth, 1 - test, ~test_truth, (20,), progress=False).records[0]
+    assert changed["latents"] == found["latents"]
+    both, both_truth = np.concatenate([train, test]), np.concatenate([truth, test_truth])
+    peeked = sparse_probing(both, both_truth, test.copy(), test_truth, (20,), progress=False).records[0]
+    assert peeked["auroc"] > 0.9  # what a leak would look like
+
+
+def test_tensors_and_half_precision_are_taken():
+    (train, truth), (test, test_truth) = data(0), data(1)
+    arguments = [torch.from_numpy(each) for each in (train, truth, test, test_truth)]
+    arguments[0], arguments[2] = arguments[0].bfloat16(), arguments[2].bfloat16()
+    assert sparse_probing(*arguments, (1,), progress=False).records[0]["auroc"] == 1.0
+
+
+def test_what_is_refused():
+    (train, truth), (test, test_truth) = data(0), data(1)
+    with pytest.raises(ValueError, match="same memory"):
+        sparse_probing(train, truth, train[200:], truth[200:], progress=False)
+    with pytest.raises(ValueError, match="test part has 400 codes, but 399 labels"):
+        sparse_probing(train, truth, test, test_truth[1:], progress=False)
+    with pytest.raises(ValueError, match="60 and 59 latents, 3 and 3 concepts"):
+        sparse_probing(train, truth, test[:, 1:], test_truth, progress=False)
+    with pytest.raises(ValueError, match="labels must be booleans"):
+        sparse_probing(train, truth * 2, test, test_truth, progress=False)
+    with pytest.raises(ValueError, match="2 names for 3 concepts"):
+        sparse_probing(train, truth, test, test_truth, concepts=["a", "b"], progress=False)
+    with pytest.raises(ValueError, match="ks must hold numbers from 1 to 60"):
+        sparse_probing(train, truth, test, test_truth, ks=(0,), progress=False)
+    with pytest.raises(ValueError, match="no concept is true of some"):
+        sparse_probing(train, truth[:, 2], test, test_truth[:, 2], progress=False)
+    train[3, 3] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        sparse_probing(train, truth, test, test_truth, progress=False)
