@@ -120,7 +120,8 @@ def compare(
     Train every variant with every seed, and measure it; what is done already is not done again.
 
     Returns:
-        A row for each variant, granularity and seed: variant, family, point, seed, learning_rate, the metrics, the
+        A row for each variant, granularity and seed: variant, family, point, seed, learning_rate, loss (what it was
+        trained to lower, on the held-out data), the metrics, the
         means of those of the probes and zero-shot classifiers, cost (time of a step by that of the fastest variant of
         its seed), and stability (mean over the other seeds; latents that are alive at that granularity).
     """
@@ -186,6 +187,7 @@ def _train_seed(arguments, variants: Mapping[str, Variant], data: Data, folder: 
             trainer.model, data.test, ks, progress=False, classifiers=data.classifiers, labels=data.labels,
             encoder_embeds=data.truth, encoder=None if data.truth is None else "the truth about the scenes",
         )  # fmt: skip
+        loss = _loss(trainer.model, data.test)
         for number, metrics in evaluation.by_k.items():
             k = ALL if int(number) == n else int(number)
             np.save(trainer.output_dir / f"alive-{k}.npy", _alive(trainer.model, data.test, int(number)))
@@ -197,6 +199,7 @@ def _train_seed(arguments, variants: Mapping[str, Variant], data: Data, folder: 
                     "k": k,
                     "seed": seed,
                     "learning_rate": variant.learning_rate,
+                    "loss": loss,
                     **_figures(metrics),
                     "cost": result.seconds_per_step / fastest if result.seconds_per_step else None,
                 }
@@ -262,6 +265,14 @@ def _stability(table: pd.DataFrame, output_dir: Path) -> list[float | None]:
                     found.setdefault((point, other), []).append(value)
     means = {key: float(np.mean(values)) for key, values in found.items()}
     return [means.get((row.point, row.seed)) for row in table.itertuples()]
+
+
+@torch.no_grad()
+def _loss(model: MSAEModel, data: ActivationDataset) -> float:
+    """The mean of the training loss over the data."""
+    model.eval()
+    parts = [(len(batch), model(batch.to(model.device), return_loss=True).loss) for batch in data.batches(4096)]
+    return float(sum(rows * loss for rows, loss in parts) / len(data))
 
 
 @torch.no_grad()

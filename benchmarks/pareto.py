@@ -7,8 +7,8 @@
 All models of a seed see the same batches in the same order (they are trained as one sweep), with the same optimizer,
 number of steps and width. The learning rate decides more than the family does, so each family gets its own: one
 model of each is trained first at several, on the first nine tenths of the training data, and the rest of it chooses
-(the least product of FVU and L0). MSAEs give a whole curve, from the code's largest k activations for every k; the
-other families one point for each model.
+(the least of the loss that the model is trained on). MSAEs give a whole curve, from the code's largest k activations
+for every k; the other families one point for each model.
 
 Writes table.csv (a row for each point and seed), pareto.md (means and spreads), dominance.md (each point of the other
 families beside the MSAEs' curves at the same L0), pareto.png and tuning.csv. Interrupted, the same command goes on;
@@ -82,11 +82,9 @@ def tune(arguments: argparse.Namespace, data: Data, output_dir: Path) -> dict[st
                 variants[f"{family}{name}, lr {rate:g}"] = Variant(family, config, rate, _ks(family, arguments.ks))
         alone = argparse.Namespace(**{**vars(arguments), "seeds": [min(arguments.seeds) - 1]})
         table = compare(alone, variants, halves, output_dir / "tuning")
-        # An MSAE's figure is that of all its granularities together.
-        table["product"] = np.log(table["fvu"] * table["l0"])
-        means = table.groupby(["family", "learning_rate"], sort=False)["product"].mean().reset_index()
-        means.to_csv(output_dir / "tuning.csv", index=False)
-        best = means.loc[means.groupby("family", sort=False)["product"].idxmin()]
+        losses = table.groupby(["family", "learning_rate"], sort=False)["loss"].first().reset_index()
+        losses.to_csv(output_dir / "tuning.csv", index=False)
+        best = losses.loc[losses.groupby("family", sort=False)["loss"].idxmin()]
         temporary = chosen.with_name(f".tmp-{chosen.name}")
         temporary.write_text(json.dumps(dict(zip(best["family"], best["learning_rate"], strict=True)), indent=2))
         temporary.replace(chosen)

@@ -31,6 +31,16 @@ from .result import EvaluationResult
 from .sparse_probing import SparseProbing, sparse_probing
 from .stability import SeedStability, seed_stability
 
+
+def __getattr__(name: str):
+    # Only when it is asked for: importing `evaluate` takes a second.
+    if name == "module_path":
+        from .modules import module_path
+
+        return module_path
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "CknnaAccumulator",
     "ClassificationAccumulator",
@@ -54,6 +64,7 @@ __all__ = [
     "fvu",
     "fvu_per_sample",
     "l0",
+    "module_path",
     "monosemanticity",
     "normalized_mae",
     "probe_agreement",
