@@ -19,10 +19,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
 from hf_msae.activations import ActivationDataset, load_activations
+from hf_msae.backbones import Backbone
 from hf_msae.checkpointing import list_checkpoints
+from hf_msae.classifiers import probe_columns
 from hf_msae.interruption import TrainingInterrupted
 from hf_msae.metrics import LinearClassifier, evaluate_msae, seed_stability
-from hf_msae.metrics.classification import number_labels
 from hf_msae.scenes import CONCEPTS, GROUPS
 from hf_msae.scenes.labels import CLASSIFIED_GROUPS, group_labels, truth_matrix, zero_shot_texts
 from hf_msae.sweep import train_sweep
@@ -86,16 +87,9 @@ def open_data(arguments: argparse.Namespace) -> Data:
         if path.startswith(EMBEDDINGS) and not Path(path).exists():
             sys.exit(f"{path} is not there: `make quickstart` makes it; or give --train_data and --eval_data")
     train, test = load_activations(arguments.train_data), load_activations(arguments.eval_data)
-    data = Data(train, test)
-    rows = train[np.arange(len(train))] if arguments.label_columns or _of_scenes(train) else None
-    for column in arguments.label_columns:
-        numbers, classes = number_labels(train.dataset[column])
-        data.classifiers[f"probe {column}"] = LinearClassifier.fit(rows, numbers, classes)
-        data.labels[f"probe {column}"] = number_labels(test.dataset[column], classes)[0]
+    data = Data(train, test, *probe_columns(train, test, arguments.label_columns))
     if _of_scenes(train) and _of_scenes(test):
-        from hf_msae.backbones import Backbone
-
-        backbone = Backbone.from_pretrained("scenes")
+        backbone, rows = Backbone.from_pretrained("scenes"), train[np.arange(len(train))]
         for group in CLASSIFIED_GROUPS:
             texts = zero_shot_texts(backbone.text_embeds, group)
             zero_shot = LinearClassifier.zero_shot(

@@ -58,7 +58,8 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
 
 
 def plot_quality_against_k(metrics: Mapping, title: str | None = None) -> Figure:
-    """How much survives with only the k largest latents: FVU, cosine, sparsity and CKNNA against k.
+    """How much survives with only the k largest latents: FVU, cosine, L0 and CKNNA against k; and where they were
+    measured, what classifiers make of the reconstructions, and monosemanticity.
 
     Args:
         metrics: the content of metrics.json, or an `EvaluationResult.to_dict()`.
@@ -67,35 +68,65 @@ def plot_quality_against_k(metrics: Mapping, title: str | None = None) -> Figure
 
     by_k = {int(k): values for k, values in metrics["by_k"].items()}
     ks = sorted(by_k)
-    figure, axes = new_figure(1, 4, width=2.9)
-    baseline = metrics.get("baseline_mean", {})
-    panels = [
-        ("Fraction of variance unexplained", [("fvu", "FVU")], "log"),
-        (
-            "Cosine with the original",
-            [("cosine_similarity", "raw"), ("cosine_similarity_centered", "centred")],
-            "linear",
-        ),
-        ("Latents in use", [("l0", "L0 (mean count)")], "log"),
-        ("Neighbourhoods kept", [("cknna", "CKNNA")], "linear"),
-    ]
-    for panel, (name, series, scale) in zip(axes[0], panels, strict=True):
-        for index, (key, label) in enumerate(series):
-            values = [by_k[k].get(key) for k in ks]
-            panel.plot(ks, [np.nan if v is None else v for v in values], "o-", color=PALETTE[index], label=label)
+    panels = _quality_panels(by_k, ks)
+    columns = min(len(panels), 4)
+    figure, axes = new_figure(-(-len(panels) // columns), columns, width=2.9)
+    for panel, (name, scale, series, levels) in zip(axes.flat, panels, strict=False):
+        for index, (label, values) in enumerate(series.items()):
+            values = [np.nan if value is None else value for value in values]
+            panel.plot(ks, values, f"{'osD^v'[index % 5]}-", color=PALETTE[index % len(PALETTE)], label=label)
+        for label, level in levels.items():
+            panel.axhline(level, ls="--", lw=1, color="0.4", label=label)
         panel.set(title=name, xscale="log", yscale=scale, xlabel="k (largest latents kept)")
         panel.set_xticks(ks)
         panel.xaxis.set_major_formatter(ScalarFormatter())
         panel.xaxis.set_minor_locator(NullLocator())
         panel.tick_params(axis="x", labelrotation=45)
+    for panel in axes.flat[len(panels) :]:
+        panel.set_axis_off()
     axes[0][2].plot(ks, ks, ":", color="0.5", label="k")
+    baseline = metrics.get("baseline_mean", {})
     if "cosine_similarity" in baseline:
         axes[0][1].axhline(baseline["cosine_similarity"], ls="--", lw=1, color="0.4", label="raw, predicting the mean")
-    for panel in axes[0]:
-        panel.legend(fontsize=7)
+    for panel in axes.flat[: len(panels)]:
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(fontsize=7)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _quality_panels(by_k: Mapping[int, Mapping], ks: list[int]) -> list[tuple[str, str, dict, dict]]:
+    """(title, scale, label -> a value for each k, label -> a level to compare with) for each panel with values."""
+
+    def series(**keys: str) -> dict[str, list]:
+        found = {label: [by_k[k].get(key) for k in ks] for key, label in keys.items()}
+        return {label: values for label, values in found.items() if any(value is not None for value in values)}
+
+    panels = [
+        ("Fraction of variance unexplained", "log", series(fvu="FVU"), {}),
+        (
+            "Cosine with the original",
+            "linear",
+            series(cosine_similarity="raw", cosine_similarity_centered="centred"),
+            {},
+        ),
+        ("Latents in use", "log", series(l0="L0 (mean count)"), {}),
+        ("Neighbourhoods kept", "linear", series(cknna="CKNNA, latents", cknna_reconstruction="reconstructions"), {}),
+    ]
+    classifiers = by_k[ks[-1]].get("classifiers") or {}
+    for title, scale, key in (
+        ("Same class as the original", "linear", "agreement"),
+        ("KL from the original's classes", "log", "kl"),
+        ("Accuracy lost", "linear", "accuracy_drop"),
+    ):
+        found = {name: [by_k[k]["classifiers"][name][key] for k in ks] for name in classifiers}
+        found = {name: values for name, values in found.items() if values[-1] is not None}
+        if found:
+            panels.append((title, scale, found, {"none": 0.0} if key == "accuracy_drop" else {}))
+    if scores := series(monosemanticity="mean over latents"):
+        panels.append((f"Monosemanticity ({by_k[ks[-1]]['monosemanticity_encoder']})", "linear", scores, {}))
+    return panels
 
 
 def plot_training(log: Sequence[Mapping], title: str | None = None) -> Figure:

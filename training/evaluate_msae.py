@@ -14,15 +14,21 @@ from typing import ClassVar
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from hf_msae import MSAEModel
+from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.acceleration import build_accelerator
-from hf_msae.activations import load_activations
+from hf_msae.activations import ActivationDataset, load_activations
 from hf_msae.arguments import MSAEArgumentParser
-from hf_msae.metrics import evaluate_msae
+from hf_msae.backbones import Backbone
+from hf_msae.classifiers import probe_columns, zero_shot_columns
+from hf_msae.metrics import evaluate_msae, progressive_ks
+from hf_msae.plotting import plot_quality_against_k, save_figure
 
 EXAMPLE = """\
   accelerate launch training/evaluate_msae.py --model outputs/msae --eval_data embeddings/test \\
-      --ks 16 64 256 --output_file outputs/msae/metrics_test.json"""
+      --ks 16 64 256 --output_file outputs/msae/metrics_test.json
+
+  python training/evaluate_msae.py --model outputs/msae --eval_data embeddings/test --progressive \\
+      --figure recovery.png --probe_columns species --train_data embeddings/train --zero_shot_columns species"""
 
 
 @dataclass
@@ -45,6 +51,35 @@ class EvaluationArguments:
     ks: list[int] | None = field(
         default=None, metadata={"help": "Granularities to evaluate at. Unset: the levels the model was trained with."}
     )
+    progressive: bool = field(
+        default=False, metadata={"help": "Evaluate at k = 16, 32, 64, ... up to all latents: progressive recovery."}
+    )
+    figure: str | None = field(
+        default=None, metadata={"help": "PNG, PDF or SVG file for a figure of the metrics against k."}
+    )
+    probe_columns: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Columns with class labels beside the embeddings: linear probes, trained on the original "
+            "embeddings of train_data, are asked about the reconstructions."
+        },
+    )
+    train_data: str | None = field(
+        default=None, metadata={"help": "Embeddings to train probes on, with the same columns; not eval_data."}
+    )
+    zero_shot_columns: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Columns whose class names the model's backbone embeds as texts, to classify zero-shot."},
+    )
+    zero_shot_template: str = field(
+        default="a photo of a {}.", metadata={"help": "What these texts say, with {} for the class name."}
+    )
+    encoder_data: str | None = field(
+        default=None,
+        metadata={
+            "help": "Another encoder's embeddings of the same rows, to judge the monosemanticity of latents by."
+        },
+    )
     per_device_eval_batch_size: int = field(
         default=4096, metadata={"help": "Embeddings per process and forward pass; changes speed only."}
     )
@@ -53,6 +88,29 @@ class EvaluationArguments:
     )
     use_cpu: bool = field(default=False, metadata={"help": "Use the CPU where there is a GPU too."})
     disable_tqdm: bool = field(default=False, metadata={"help": "No progress bars."})
+
+    def __post_init__(self):
+        if self.progressive and self.ks is not None:
+            raise ValueError("progressive chooses the granularities: leave ks out, or progressive")
+        if self.probe_columns and self.train_data is None:
+            raise ValueError("probe_columns is given, but no train_data to train the probes on")
+        if self.train_data is not None and not self.probe_columns:
+            raise ValueError("train_data is for probes: name their labels with probe_columns")
+
+
+def build_classifiers(args: EvaluationArguments, config: MSAEConfig, data: ActivationDataset) -> tuple[dict, dict]:
+    """The classifiers that the flags ask for, and the labels of the data, as `evaluate_msae` takes them."""
+    classifiers, labels = {}, {}
+    if args.probe_columns:
+        train = load_activations(args.train_data, args.embedding_column, config.hook_point)
+        classifiers, labels = probe_columns(train, data, args.probe_columns)
+    if args.zero_shot_columns:
+        if config.base_model_name_or_path is None:
+            raise ValueError("zero_shot_columns needs the backbone's texts, but the model does not say its backbone")
+        backbone = Backbone.from_pretrained(config.base_model_name_or_path, revision=config.base_model_revision)
+        found = zero_shot_columns(backbone, data, args.zero_shot_columns, args.zero_shot_template)
+        classifiers, labels = classifiers | found[0], labels | found[1]
+    return classifiers, labels
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -71,20 +129,27 @@ def main(argv: list[str] | None = None) -> None:
                 where = "" if Path(args.model).exists() else "there is no such folder, and as a Hub id: "
                 raise OSError(f"no MSAE could be loaded from {args.model!r}: {where}{error}") from error
             data = load_activations(args.eval_data, args.embedding_column, model.config.hook_point, args.eval_split)
+            classifiers, labels = build_classifiers(args, model.config, data)
+            encoder_data = None if args.encoder_data is None else load_activations(args.encoder_data)
         result = evaluate_msae(
             model.to(accelerator.device),
             data,
-            ks=args.ks,
+            ks=progressive_ks(model.config.num_latents) if args.progressive else args.ks,
             batch_size=args.per_device_eval_batch_size,
             cknna_batch_size=args.cknna_batch_size,
             progress=not args.disable_tqdm,
             accelerator=accelerator,
+            classifiers=classifiers,
+            labels=labels,
+            encoder_embeds=encoder_data,
         )
     if accelerator.is_main_process:
         print(f"{result}\n\n{len(data)} embeddings of {data.source}")
         if args.output_file is not None:
             result.save(args.output_file)
             print(f"The figures are in {args.output_file}")
+        if args.figure is not None:
+            print(f"They are drawn in {save_figure(plot_quality_against_k(result.to_dict()), args.figure)}")
     accelerator.end_training()
 
 
