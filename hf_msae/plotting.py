@@ -47,6 +47,22 @@ def new_figure(rows: int, columns: int, width: float = 3.1, height: float = 2.5)
     return figure, axes
 
 
+def check_figure_path(path: str | os.PathLike) -> None:
+    """Find out before there is a figure whether it could be written.
+
+    Raises:
+        ValueError: the file's ending is none that figures are written with.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    ending = Path(path).suffix.removeprefix(".")
+    known = FigureCanvasBase.get_supported_filetypes()
+    if ending not in known:
+        raise ValueError(
+            f"{path} does not end like a figure: choose .png, .pdf, .svg, or another of {', '.join(known)}"
+        )
+
+
 def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
     """Write a figure as PNG (or what the suffix says) under a temporary name, then rename it."""
     path = Path(path)

@@ -1,40 +1,152 @@
-"""benchmarks/pareto.py, small: every family is on the table, and a second call trains nothing."""
+"""benchmarks/pareto.py and design_choices.py, small; and how they compare."""
 
-import runpy
+import importlib
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from datasets import Dataset
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "pareto.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark_module(monkeypatch):
+    """A module of benchmarks/, imported as when its script is run."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    names = ("comparison", "pareto", "design_choices")
+
+    def fresh(name):
+        for each in names:
+            sys.modules.pop(each, None)
+        return importlib.import_module(name)
+
+    yield fresh
+    for each in names:
+        sys.modules.pop(each, None)
+
+
+@pytest.fixture
+def data_flags(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, rows in (("train", 240), ("test", 120)):
+        codes = rng.uniform(size=(rows, 20)) * (rng.uniform(size=(rows, 20)) < 0.2)
+        x = codes @ np.random.default_rng(1).normal(size=(20, 12)) + np.arange(12)
+        kind = np.where(codes[:, 0] > 0, "with", "without")
+        Dataset.from_dict({"image_embeds": x.tolist(), "kind": kind.tolist()}).save_to_disk(tmp_path / name)
+    return [
+        *("--train_data", str(tmp_path / "train"), "--eval_data", str(tmp_path / "test"), "--label_columns", "kind"),
+        *("--num_latents", "32", "--steps", "8", "--batch_size", "50", "--seeds", "1", "2", "--use_cpu"),
+        *("--output_dir", str(tmp_path / "out")),
+    ]
+
+
+def point(family, name, l0, fvu, cknna=0.5, seed=1):
+    return {
+        "family": family,
+        "point": name,
+        "seed": seed,
+        "l0": l0,
+        "fvu": fvu,
+        "cknna": cknna,
+        "probe agreement": 0.9,
+    }
+
+
+def test_msaes_are_compared_at_the_l0_of_the_other(benchmark_module):
+    pareto = benchmark_module("pareto")
+    rows = [point("MSAE, reverse", "k=8", 8, 0.4, 0.2), point("MSAE, reverse", "k=32", 32, 0.1, 0.6)]
+    rows += [point("TopK", "TopK@16", 16, 0.4), point("TopK", "TopK@64", 64, 0.01)]
+    found = pareto.dominance(pd.DataFrame(rows)).set_index("point")
+    # Half way between 8 and 32 on a logarithmic scale: FVU 0.2, CKNNA 0.4.
+    assert found.loc["TopK@16", "FVU, ratio"] == "0.50"
+    assert found.loc["TopK@16", "CKNNA, difference"] == "-0.100"
+    assert found.loc["TopK@64", "FVU, ratio"] == "outside its curve"
+
+
+def test_means_and_spreads(benchmark_module):
+    pareto = benchmark_module("pareto")
+    rows = [point("TopK", "TopK@16", 16, fvu, seed=seed) for seed, fvu in enumerate((0.1, 0.2, 0.3))]
+    (row,) = pareto.summary(pd.DataFrame(rows)).to_dict("records")
+    assert (row["seeds"], row["FVU"], row["L0"]) == (3, "0.2000 (0.1000 to 0.3000)", "16.0")
+
+
+def test_design_choices_are_relative_to_the_base_of_their_seed(benchmark_module):
+    design = benchmark_module("design_choices")
+    rows = [
+        {"variant": name, "seed": seed, "k": k, "fvu": fvu * seed * (1 if k == 16 else 0.1)}
+        for name, fvu in ((design.BASE, 0.4), ("tied", 0.8))
+        for seed in (1, 2)
+        for k in (16, "all")
+    ]
+    ratios = design.relative_fvu(pd.DataFrame(rows))
+    assert ratios.xs("tied").tolist() == pytest.approx([2.0, 2.0])
+    assert ratios.xs(design.BASE).tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_the_geometric_median_is_the_point_of_least_distance(benchmark_module):
+    from hf_msae.activations import load_activations
+
+    comparison = benchmark_module("comparison")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 3)).astype(np.float32)
+    x[:50] += 40  # outliers, which move the mean but hardly the median
+    median = comparison.geometric_median(load_activations(x)).numpy()
+
+    def distance(point):
+        return np.linalg.norm(x - point, axis=1).sum()
+
+    assert distance(median) < distance(x.mean(axis=0)) * 0.95
+    assert all(distance(median) <= distance(median + 0.02 * step) for step in np.concatenate([np.eye(3), -np.eye(3)]))
+
+
+def run(module, argv, monkeypatch):
+    monkeypatch.setattr(sys, "argv", argv)
+    module.main()
 
 
 @pytest.mark.slow
-def test_every_family_is_compared_and_a_second_call_trains_nothing(tmp_path, monkeypatch, capsys):
-    rng = np.random.default_rng(0)
-    for name, rows in (("train", 200), ("test", 120)):
-        codes = rng.uniform(size=(rows, 20)) * (rng.uniform(size=(rows, 20)) < 0.2)
-        np.save(tmp_path / f"{name}.npy", (codes @ rng.normal(size=(20, 12)) + np.arange(12)).astype(np.float32))
-    data = ["--train_data", str(tmp_path / "train.npy"), "--eval_data", str(tmp_path / "test.npy")]
-    small = ["--num_latents", "32", "--ks", "4", "8", "--steps", "8", "--batch_size", "50", "--seeds", "1", "2"]
-    argv = [str(SCRIPT), *data, *small, "--output_dir", str(tmp_path / "out"), "--use_cpu"]
-    monkeypatch.setattr(sys, "argv", argv)
-    runpy.run_path(str(SCRIPT), run_name="__main__")
-    table = pd.read_csv(tmp_path / "out" / "pareto.csv")
+def test_every_family_is_compared_and_a_second_call_trains_nothing(
+    benchmark_module, data_flags, tmp_path, monkeypatch, capsys
+):
+    argv = ["pareto.py", *data_flags, "--ks", "4", "8", "--learning_rates", "3e-3", "1e-2"]
+    run(benchmark_module("pareto"), argv, monkeypatch)
+    output = tmp_path / "out"
+    table = pd.read_csv(output / "table.csv")
     assert set(table["seed"]) == {1, 2}
-    families = {"MSAE, uniform", "MSAE, reverse", "ReLU", "JumpReLU", "TopK", "BatchTopK", "prefixes of BatchTopK"}
-    assert set(table["family"]) >= families
+    families = {"MSAE, uniform", "MSAE, reverse", "MSAE, reverse, L1", "ReLU", "JumpReLU", "TopK", "BatchTopK"}
+    assert set(table["family"]) == families | {"prefixes of BatchTopK"}
     topk = table[table["family"] == "TopK"]
     assert sorted(topk["l0"].round()) == [4, 4, 8, 8]
-    assert set(table[table["family"] == "MSAE, uniform"]["point"]) == {f"MSAE, uniform@{k}" for k in (4, 8, "all")}
-    assert (tmp_path / "out" / "pareto.png").stat().st_size > 10_000
-    assert (tmp_path / "out" / "pareto.md").read_text().startswith("| point | seeds | L0 | FVU |")
+    assert set(table[table["family"] == "MSAE, uniform"]["k"]) == {"4", "8", "all"}
+    assert table[["probe agreement", "stability", "cost", "cknna", "loss"]].notna().all(axis=None)
+    assert table["cost"].min() == 1.0 and table["learning_rate"].isin([3e-3, 1e-2]).all()
+    losses = pd.read_csv(output / "tuning.csv").set_index(["family", "learning_rate"])["loss"]
+    for family, rate in table.groupby("family")["learning_rate"].first().items():
+        assert losses[family, rate] == losses[family].min()
+    assert (output / "pareto.png").stat().st_size > 10_000
+    assert (output / "pareto.md").read_text().startswith("| point | seeds | L0 | FVU |")
+    assert "outside" in (output / "dominance.md").read_text()
 
     capsys.readouterr()
-    for folder in (tmp_path / "out").glob("seed-*/"):
-        folder.rename(tmp_path / folder.name)
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    for folder in output.glob("seed-*/"):
+        for checkpoint in folder.glob("*/checkpoint-*"):
+            checkpoint.rename(checkpoint.with_name("gone"))
+    run(benchmark_module("pareto"), argv, monkeypatch)
     assert "training" not in capsys.readouterr().err
-    assert pd.read_csv(tmp_path / "out" / "pareto.csv").equals(table)
+    assert pd.read_csv(output / "table.csv").equals(table)
+    with pytest.raises(SystemExit, match="holds results with steps 8, not 9"):
+        run(benchmark_module("pareto"), [*argv, "--steps", "9"], monkeypatch)
+
+
+@pytest.mark.slow
+def test_every_design_choice_is_compared(benchmark_module, data_flags, tmp_path, monkeypatch):
+    module = benchmark_module("design_choices")
+    run(module, ["design_choices.py", *data_flags], monkeypatch)
+    table = pd.read_csv(tmp_path / "out" / "table.csv")
+    assert set(table["variant"]) == set(module.variants(32, 1e-2))
+    base, uncentred = (table[table["variant"] == name]["fvu"].tolist() for name in (module.BASE, "not centred"))
+    assert base != uncentred
+    assert (tmp_path / "out" / "design_choices.png").stat().st_size > 10_000

@@ -21,7 +21,7 @@ from hf_msae.arguments import MSAEArgumentParser
 from hf_msae.backbones import Backbone
 from hf_msae.classifiers import probe_columns, zero_shot_columns
 from hf_msae.metrics import evaluate_msae, progressive_ks
-from hf_msae.plotting import plot_quality_against_k, save_figure
+from hf_msae.plotting import check_figure_path, plot_quality_against_k, save_figure
 
 EXAMPLE = """\
   accelerate launch training/evaluate_msae.py --model outputs/msae --eval_data embeddings/test \\
@@ -90,6 +90,8 @@ class EvaluationArguments:
     disable_tqdm: bool = field(default=False, metadata={"help": "No progress bars."})
 
     def __post_init__(self):
+        if self.figure is not None:
+            check_figure_path(self.figure)
         if self.progressive and self.ks is not None:
             raise ValueError("progressive chooses the granularities: leave ks out, or progressive")
         if self.probe_columns and self.train_data is None:

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 
-from hf_msae import MSAEModel
+from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.activations import ActivationWriter, load_activations
+from hf_msae.backbones import Backbone
 from hf_msae.metrics import EvaluationResult, evaluate_msae
 
 ROOT = Path(__file__).parents[2]
@@ -186,6 +188,73 @@ def test_evaluate_script_measures_at_the_ks_it_is_given(finished, embeddings, tm
     assert list(result.by_k) == ["1", "4", str(LATENTS)]
     assert result.fvu == pytest.approx(EvaluationResult.load(finished).fvu, rel=1e-9)
     assert str(result) in capsys.readouterr().out
+
+
+@pytest.fixture
+def labelled(embeddings, tmp_path):
+    """The same embeddings as data sets with a column of labels: which half of space an embedding lies in."""
+    for name in ("train", "test"):
+        x = np.load(embeddings / f"{name}.npy")
+        side = np.where(x[:, 0] > np.median(x[:, 0]), "right", "left")
+        Dataset.from_dict({"image_embeds": x.tolist(), "side": side.tolist()}).save_to_disk(tmp_path / name)
+    return tmp_path
+
+
+def test_evaluate_script_measures_progressive_recovery_with_probes_and_another_encoder(
+    finished, embeddings, labelled, tmp_path, capsys
+):
+    flags = [
+        "--model",
+        finished,
+        "--eval_data",
+        labelled / "test",
+        "--progressive",
+        "--figure",
+        tmp_path / "new" / "f.pdf",
+    ]
+    flags += ["--train_data", labelled / "train", "--probe_columns", "side", "--output_file", tmp_path / "m.json"]
+    other = ActivationWriter(tmp_path / "other", {"image_embeds": 5}, metadata={"base_model_name_or_path": "else"})
+    with other:
+        other.write({"image_embeds": np.random.default_rng(0).normal(size=(160, 5)).astype(np.float32)})
+    flags += ["--encoder_data", tmp_path / "other"]
+    script("evaluate_msae")([*map(str, flags), "--cknna_batch_size", "64", "--use_cpu", "--disable_tqdm"])
+    result = EvaluationResult.load(tmp_path / "m.json")
+    assert list(result.by_k) == ["16", "32", "64"]
+    probe = result.classifiers["probe side"]
+    assert probe["accuracy"] > 0.9 and probe["agreement"] > 0.8 and probe["num_labelled"] == 160
+    assert result.monosemanticity_encoder == "else"
+    assert (tmp_path / "new" / "f.pdf").read_bytes().startswith(b"%PDF")
+    assert "probe side: reconstructions beside originals" in capsys.readouterr().out
+
+
+def test_evaluate_script_classifies_zero_shot_with_the_models_backbone(tmp_path, capsys):
+    backbone = Backbone.from_pretrained("scenes")
+    texts = backbone.text_embeds(["a red shape", "a blue shape", "a green shape"] * 8).detach()
+    colours = ["red", "blue", "green"] * 8
+    x = texts + 0.01 * torch.randn(texts.shape, generator=torch.Generator().manual_seed(0))
+    Dataset.from_dict({"image_embeds": x.tolist(), "colour": colours}).save_to_disk(tmp_path / "data")
+    model = MSAEModel(MSAEConfig(d_in=x.shape[1], num_latents=64, base_model_name_or_path="scenes"))
+    model.save_pretrained(tmp_path / "model")
+    flags = ["--model", tmp_path / "model", "--eval_data", tmp_path / "data", "--zero_shot_columns", "colour"]
+    flags += ["--zero_shot_template", "a {} shape", "--cknna_batch_size", "24", "--output_file", tmp_path / "m.json"]
+    script("evaluate_msae")([*map(str, flags), "--use_cpu", "--disable_tqdm"])
+    assert EvaluationResult.load(tmp_path / "m.json").classifiers["zero-shot colour"]["accuracy"] == 1.0
+
+
+def test_evaluate_script_refuses_flags_that_do_not_go_together(finished, embeddings, labelled, tmp_path, capsys):
+    for flags, message in (
+        (["--progressive", "--ks", 4], "leave ks out, or progressive"),
+        (["--probe_columns", "side"], "no train_data to train the probes on"),
+        (["--train_data", labelled / "train"], "name their labels with probe_columns"),
+        (["--figure", tmp_path / "f.docx"], "does not end like a figure"),
+        (["--zero_shot_columns", "side"], "the model does not say its backbone"),
+        (["--probe_columns", "size", "--train_data", labelled / "train"], "no column 'size'"),
+    ):
+        with pytest.raises(SystemExit) as exit:
+            all_flags = ["--model", finished, "--eval_data", labelled / "test", *flags]
+            script("evaluate_msae")([*map(str, all_flags), "--use_cpu", "--disable_tqdm"])
+        assert exit.value.code in (1, 2)
+        assert message in capsys.readouterr().err
 
 
 def test_evaluate_script_refuses_what_does_not_fit(finished, embeddings, tmp_path, capsys):
