@@ -87,12 +87,10 @@ def plot_quality_against_k(metrics: Mapping, title: str | None = None) -> Figure
     panels = _quality_panels(by_k, ks)
     columns = min(len(panels), 4)
     figure, axes = new_figure(-(-len(panels) // columns), columns, width=2.9)
-    for panel, (name, scale, series, levels) in zip(axes.flat, panels, strict=False):
+    for panel, (name, scale, series) in zip(axes.flat, panels, strict=False):
         for index, (label, values) in enumerate(series.items()):
             values = [np.nan if value is None else value for value in values]
             panel.plot(ks, values, f"{'osD^v'[index % 5]}-", color=PALETTE[index % len(PALETTE)], label=label)
-        for label, level in levels.items():
-            panel.axhline(level, ls="--", lw=1, color="0.4", label=label)
         panel.set(title=name, xscale="log", yscale=scale, xlabel="k (largest latents kept)")
         panel.set_xticks(ks)
         panel.xaxis.set_major_formatter(ScalarFormatter())
@@ -104,31 +102,29 @@ def plot_quality_against_k(metrics: Mapping, title: str | None = None) -> Figure
     baseline = metrics.get("baseline_mean", {})
     if "cosine_similarity" in baseline:
         axes[0][1].axhline(baseline["cosine_similarity"], ls="--", lw=1, color="0.4", label="raw, predicting the mean")
+    explained: list[list[str]] = [[]]
     for panel in axes.flat[: len(panels)]:
-        if panel.get_legend_handles_labels()[0]:
+        labels = panel.get_legend_handles_labels()[1]
+        if labels not in explained:  # those of the panel before would only cover curves
             panel.legend(fontsize=7)
+        explained.append(labels)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
 
 
-def _quality_panels(by_k: Mapping[int, Mapping], ks: list[int]) -> list[tuple[str, str, dict, dict]]:
-    """(title, scale, label -> a value for each k, label -> a level to compare with) for each panel with values."""
+def _quality_panels(by_k: Mapping[int, Mapping], ks: list[int]) -> list[tuple[str, str, dict]]:
+    """(title, scale, label -> a value for each k) for each panel with values."""
 
     def series(**keys: str) -> dict[str, list]:
         found = {label: [by_k[k].get(key) for k in ks] for key, label in keys.items()}
         return {label: values for label, values in found.items() if any(value is not None for value in values)}
 
     panels = [
-        ("Fraction of variance unexplained", "log", series(fvu="FVU"), {}),
-        (
-            "Cosine with the original",
-            "linear",
-            series(cosine_similarity="raw", cosine_similarity_centered="centred"),
-            {},
-        ),
-        ("Latents in use", "log", series(l0="L0 (mean count)"), {}),
-        ("Neighbourhoods kept", "linear", series(cknna="CKNNA, latents", cknna_reconstruction="reconstructions"), {}),
+        ("Fraction of variance unexplained", "log", series(fvu="FVU")),
+        ("Cosine with the original", "linear", series(cosine_similarity="raw", cosine_similarity_centered="centred")),
+        ("Latents in use", "log", series(l0="L0 (mean count)")),
+        ("Neighbourhoods kept", "linear", series(cknna="CKNNA, latents", cknna_reconstruction="reconstructions")),
     ]
     classifiers = by_k[ks[-1]].get("classifiers") or {}
     for title, scale, key in (
@@ -139,9 +135,9 @@ def _quality_panels(by_k: Mapping[int, Mapping], ks: list[int]) -> list[tuple[st
         found = {name: [by_k[k]["classifiers"][name][key] for k in ks] for name in classifiers}
         found = {name: values for name, values in found.items() if values[-1] is not None}
         if found:
-            panels.append((title, scale, found, {"none": 0.0} if key == "accuracy_drop" else {}))
+            panels.append((title, scale, found))
     if scores := series(monosemanticity="mean over latents"):
-        panels.append((f"Monosemanticity ({by_k[ks[-1]]['monosemanticity_encoder']})", "linear", scores, {}))
+        panels.append((f"Monosemanticity ({by_k[ks[-1]]['monosemanticity_encoder']})", "linear", scores))
     return panels
 
 

@@ -19,6 +19,20 @@ def test_quality_against_k_plots_the_values_in_the_order_of_k():
     assert any(np.allclose(line.get_ydata(), 0.5) for line in figure.axes[1].lines), "the baseline is shown"
 
 
+def test_classifiers_and_monosemanticity_get_panels_where_they_were_measured():
+    def level(agreement, score):
+        found = {"kl": 0.1, "agreement": agreement, "accuracy_drop": None}
+        scores = {"monosemanticity": score, "monosemanticity_encoder": "dinov2"}
+        return {**row(0.1), **scores, "classifiers": {"probe birds": found}}
+
+    figure = plot_quality_against_k({"by_k": {"16": level(0.5, 0.2), "64": level(0.75, 0.3)}})
+    panels = {panel.get_title(): panel for panel in figure.axes}
+    assert panels["Same class as the original"].lines[0].get_ydata().tolist() == [0.5, 0.75]
+    assert panels["Same class as the original"].get_legend().get_texts()[0].get_text() == "probe birds"
+    assert panels["Monosemanticity (dinov2)"].lines[0].get_ydata().tolist() == [0.2, 0.3]
+    assert "KL from the original's classes" in panels and "Accuracy lost" not in panels
+
+
 def test_training_separates_batches_from_held_out_data():
     log = [{"step": 1, "loss": 2.0, "fvu": 0.5}, {"step": 2, "loss": 1.0}, {"step": 2, "eval_fvu": 0.3}]
     figure = plot_training(log)
