@@ -40,10 +40,13 @@ def read_sweep(file: str | Path) -> dict[str, dict[str, Any]]:
         Settings by name. In a grid the name says the values: "num_latents=1024,nesting_weights=reverse".
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: the file is neither, a setting is unknown or cannot differ between the models of a sweep, or two
             variants are equal.
     """
     file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}, which --sweep names: it maps names to settings")
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

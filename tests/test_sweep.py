@@ -281,6 +281,11 @@ def test_files_that_describe_no_sweep_are_refused(tmp_path, text, message):
         read_sweep(write(tmp_path, text))
 
 
+def test_a_missing_file_is_named_with_its_flag(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*missing\.yaml, which --sweep names"):
+        read_sweep(tmp_path / "missing.yaml")
+
+
 @pytest.mark.parametrize(
     "settings",
     [
