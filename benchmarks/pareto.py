@@ -36,17 +36,17 @@ SETTINGS = {
 }
 """Sparsity coefficients; the other families are told k."""
 
-METRICS = {  # column -> (heading, digits, label of its axis)
-    "fvu": ("FVU", 4, "FVU (log): lower is better"),
-    "cknna": ("CKNNA", 3, "CKNNA of latents: higher is better"),
-    "probe agreement": ("probe agreement", 3, "agreement of probes: higher is better"),
-    "zero-shot accuracy_drop": ("zero-shot drop", 3, ""),
-    "monosemanticity": ("MS", 3, ""),
-    "dead_latents": ("dead", 0, ""),
-    "stability": ("stability", 3, ""),
-    "cost": ("cost of a step", 2, ""),
+METRICS = {  # column -> (heading, digits)
+    "fvu": ("FVU", 4),
+    "cknna": ("CKNNA", 3),
+    "probe agreement": ("probe agreement", 3),
+    "zero-shot accuracy_drop": ("zero-shot drop", 3),
+    "monosemanticity": ("MS", 3),
+    "dead_latents": ("dead", 0),
+    "stability": ("stability", 3),
+    "cost": ("cost of a step", 2),
 }
-PANELS = ("fvu", "cknna", "probe agreement")
+COMPARED = ("fvu", "cknna", "probe agreement")
 
 
 def families(num_latents: int, ks: list[int]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -100,7 +100,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (_, point), group in table.groupby(["family", "point"], sort=False):
         row = {"point": point, "seeds": len(group), "L0": f"{group['l0'].mean():.1f}"}
-        for name, (heading, digits, _) in METRICS.items():
+        for name, (heading, digits) in METRICS.items():
             if name in group and group[name].notna().any():
                 row[heading] = spread(group[name], digits)
         rows.append(row)
@@ -124,7 +124,7 @@ def dominance(table: pd.DataFrame) -> pd.DataFrame:
     msaes = [family for family in table["family"].unique() if family.startswith("MSAE")]
     for point, group in table[~table["family"].isin(msaes)].groupby("point", sort=False):
         for msae in msaes:
-            found: dict[str, list[float]] = {name: [] for name in PANELS if name in table}
+            found: dict[str, list[float]] = {name: [] for name in COMPARED if name in table}
             for theirs in group.to_dict("records"):
                 curve = table[(table["family"] == msae) & (table["seed"] == theirs["seed"])].sort_values("l0")
                 place, places = np.log(theirs["l0"]), np.log(curve["l0"])
@@ -145,23 +145,26 @@ def dominance(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot(table: pd.DataFrame):
-    """FVU, CKNNA and probe agreement against L0: a line a family through the means, with bars for the spread."""
-    panels = [name for name in PANELS if name in table]
+    """FVU, CKNNA and disagreement of probes against L0: a line a family through the means, with bars for the spread.
+
+    Models that have collapsed, with less than one latent in use, are left out.
+    """
+    table = table.assign(disagreement=1 - table["probe agreement"]) if "probe agreement" in table else table
+    panels = {"fvu": "FVU (log): lower is better", "cknna": "CKNNA of latents: higher is better"}
+    panels |= {"disagreement": "disagreement of probes (log): lower is better"} if "disagreement" in table else {}
     figure, axes = new_figure(1, len(panels), width=3.9, height=3.6)
     colors = (*PALETTE, "#8c8c8c")
-    markers = "osD^vPX*"
-    for panel, name in zip(axes[0], panels, strict=True):
+    for panel, (name, label) in zip(axes[0], panels.items(), strict=True):
         for number, (family, of_family) in enumerate(table.groupby("family", sort=False)):
             points = of_family.groupby("point").agg({"l0": "mean", name: ["mean", "min", "max"]})
-            points = points.sort_values(("l0", "mean"))
+            points = points[points["l0", "mean"] >= 1].sort_values(("l0", "mean"))
             mean = points[name, "mean"]
             bars = [mean - points[name, "min"], points[name, "max"] - mean]
-            style = {"color": colors[number % 8], "marker": markers[number % 8], "ms": 5, "capsize": 2, "lw": 1.4}
-            panel.errorbar(
-                points["l0", "mean"], mean, bars, label=family, ls="-" if family.startswith("MSAE") else "--", **style
-            )
-        panel.set(xscale="log", xlabel="L0, active latents (log)", ylabel=METRICS[name][2])
-    axes[0, 0].set_yscale("log")
+            style = {"color": colors[number % 8], "marker": "osD^vPX*"[number % 8], "ms": 5, "capsize": 2, "lw": 1.4}
+            style["ls"] = "-" if family.startswith("MSAE") else "--"
+            panel.errorbar(points["l0", "mean"], mean, bars, label=family, **style)
+        panel.set(xscale="log", xlabel="L0, active latents (log)", ylabel=label)
+        panel.set_yscale("linear" if name == "cknna" else "log")
     axes[0, 0].legend(fontsize=7)
     return figure
 

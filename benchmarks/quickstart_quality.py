@@ -15,6 +15,7 @@ import logging
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     arguments = parser.parse_args()
-    changes = {name: yaml.safe_load(value) for name, value in (item.split("=", 1) for item in arguments.set)}
+    changes = {name: _read(value) for name, value in (item.split("=", 1) for item in arguments.set)}
     of_model = {name: changes.pop(name) for name in list(changes) if name in MSAEConfig.own_fields()}
     train, test = (load_activations(arguments.embeddings / split) for split in ("train", "test"))
 
@@ -57,6 +58,14 @@ def main() -> None:
         frame = pd.concat([frame, frame.agg(["mean", "std"])])
     print(f"\n{len(test)} held-out embeddings, full code, {of_model | changes or 'the quickstart settings'}")
     print(frame.to_string(float_format=lambda value: f"{value:.4g}"))
+
+
+def _read(text: str) -> Any:
+    """A value as YAML has it; 1e-3, which YAML takes for a word, as a number."""
+    try:
+        return float(text) if "e" in text else yaml.safe_load(text)
+    except ValueError:
+        return yaml.safe_load(text)
 
 
 def _given(config: MSAEConfig) -> dict:
