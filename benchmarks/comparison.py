@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,9 @@ def open_data(arguments: argparse.Namespace) -> Data:
     for name in ("train_data", "eval_data"):
         path = getattr(arguments, name)
         if path.startswith(EMBEDDINGS) and not Path(path).exists():
-            sys.exit(f"{path} is not there: `make quickstart` makes it; or give --train_data and --eval_data")
+            raise FileNotFoundError(
+                f"{path} is not there: `make quickstart` makes it; or give --train_data, --eval_data"
+            )
     train, test = load_activations(arguments.train_data), load_activations(arguments.eval_data)
     data = Data(train, test, *probe_columns(train, test, arguments.label_columns))
     if _of_scenes(train) and _of_scenes(test):
@@ -93,7 +96,7 @@ def open_data(arguments: argparse.Namespace) -> Data:
         for group in CLASSIFIED_GROUPS:
             texts = zero_shot_texts(backbone.text_embeds, group)
             zero_shot = LinearClassifier.zero_shot(
-                texts, GROUPS[group], logit_scale=float(backbone.model.logit_scale.exp())
+                texts, GROUPS[group], logit_scale=float(backbone.model.logit_scale.detach().exp())
             )
             probe = LinearClassifier.fit(rows, group_labels(train.dataset, group), GROUPS[group])
             labels = group_labels(test.dataset, group)
@@ -114,51 +117,75 @@ def compare(
     Train every variant with every seed, and measure it; what is done already is not done again.
 
     Returns:
-        A row for each variant, granularity and seed: variant, family, point, seed, learning_rate, loss (what it was
-        trained to lower, on the held-out data), the metrics, the
-        means of those of the probes and zero-shot classifiers, cost (time of a step by that of the fastest variant of
-        its seed), and stability (mean over the other seeds; latents that are alive at that granularity).
+        A row for each variant, granularity and seed: variant, family, point, k, seed, learning_rate, loss (what the
+        variant was trained to lower, on the held-out data), the metrics, the means of those of the probes and of the
+        zero-shot classifiers, cost (time of a step by that of the fastest variant of its seed), stability (mean over
+        the other seeds; of the latents that are alive at that granularity) and chance (that of random directions).
     """
     disable_progress_bar()
+    check_variants(arguments, variants, data)
     output_dir.mkdir(parents=True, exist_ok=True)
-    _check_settings(arguments, variants, data, output_dir)
+    _check_settings(arguments, variants, output_dir)
     rows = []
-    for seed in arguments.seeds:
+    for seed in dict.fromkeys(arguments.seeds):
         finished = output_dir / f"seed-{seed}.json"
         if not finished.exists():
-            try:
-                found = _train_seed(arguments, variants, data, output_dir / f"seed-{seed}", seed)
-            except TrainingInterrupted as interruption:
-                print(f"\n{interruption}", file=sys.stderr)
-                sys.exit(interruption.exit_code)
-            temporary = finished.with_name(f".tmp-{finished.name}")
-            temporary.write_text(json.dumps(found))
-            temporary.replace(finished)
+            _write_json(finished, _train_seed(arguments, variants, data, output_dir / f"seed-{seed}", seed))
         rows += json.loads(finished.read_text())
     table = pd.DataFrame(rows)
-    table["stability"] = _stability(table, output_dir)
+    table["stability"], table["chance"] = stability(table, output_dir)
     table.to_csv(output_dir / "table.csv", index=False)
     return table
 
 
-def _check_settings(arguments, variants: Mapping[str, Variant], data: Data, output_dir: Path) -> None:
+def check_variants(arguments: argparse.Namespace, variants: Mapping[str, Variant], data: Data) -> None:
+    """Find a model that cannot be before any work is done.
+
+    Raises:
+        ValueError: names it.
+    """
+    for name, variant in variants.items():
+        try:
+            MSAEConfig(d_in=data.train.width, num_latents=arguments.num_latents, **variant.config)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+
+
+def run_reporting_errors(main: Callable[[], None]) -> None:
+    """Call a benchmark's main; what a user can mend or go on from ends it with one line."""
+    try:
+        main()
+    except TrainingInterrupted as interruption:
+        print(f"\n{interruption}", file=sys.stderr)
+        sys.exit(interruption.exit_code)
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted; the same command goes on")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _check_settings(arguments, variants: Mapping[str, Variant], output_dir: Path) -> None:
     """Results of other settings are not to be mixed with these."""
-    settings = {name: getattr(arguments, name) for name in ("steps", "batch_size", "num_latents")}
-    settings |= {"train_data": data.train.source, "eval_data": data.test.source}
-    settings |= {name: asdict(variant) for name, variant in variants.items()}
+    names = ("train_data", "eval_data", "label_columns", "steps", "batch_size", "num_latents")
+    settings = {name: getattr(arguments, name) for name in names}
+    settings |= {f"{name}: {key}": value for name, each in variants.items() for key, value in asdict(each).items()}
     settings = json.loads(json.dumps(settings))
     file = output_dir / "settings.json"
-    if file.exists():
+    if file.exists() and any(output_dir.glob("seed-*")):
         before = json.loads(file.read_text())
         for name in {**before, **settings}:
             if before.get(name) != settings.get(name):
-                sys.exit(
+                raise ValueError(
                     f"{output_dir} holds results with {name} {before.get(name)}, not {settings.get(name)}: choose "
                     f"another --output_dir, or delete it"
                 )
-    temporary = file.with_name(f".tmp-{file.name}")
-    temporary.write_text(json.dumps(settings, indent=2))
-    temporary.replace(file)
+    _write_json(file, settings)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    temporary = path.with_name(f".tmp-{path.name}")
+    temporary.write_text(json.dumps(content, indent=2))
+    temporary.replace(path)
 
 
 def _train_seed(arguments, variants: Mapping[str, Variant], data: Data, folder: Path, seed: int) -> list[dict]:
@@ -166,10 +193,14 @@ def _train_seed(arguments, variants: Mapping[str, Variant], data: Data, folder: 
     resumed = any(list_checkpoints(trainer.output_dir) for trainer in trainers)
     results = train_sweep(trainers, "last" if resumed else None)
     seconds = [getattr(result, "seconds_per_step", None) for result in results]
+    timed = folder / "seconds_per_step.json"  # a run that is only measured again has no steps to time
+    if any(seconds) or not timed.exists():
+        _write_json(timed, seconds)
+    seconds = json.loads(timed.read_text())
     fastest = min((each for each in seconds if each), default=None)
     rows = []
-    for (name, variant), trainer, result in zip(
-        variants.items(), tqdm(trainers, desc=f"measuring, seed {seed}"), results, strict=True
+    for (name, variant), trainer, result, own in zip(
+        variants.items(), tqdm(trainers, desc=f"measuring, seed {seed}"), results, seconds, strict=True
     ):
         if isinstance(result, FloatingPointError):
             print(f"{name}, seed {seed}: {result}", file=sys.stderr)
@@ -195,7 +226,7 @@ def _train_seed(arguments, variants: Mapping[str, Variant], data: Data, folder: 
                     "learning_rate": variant.learning_rate,
                     "loss": loss,
                     **_figures(metrics),
-                    "cost": result.seconds_per_step / fastest if result.seconds_per_step else None,
+                    "cost": own / fastest if own else None,
                 }
             )
     return rows
@@ -226,8 +257,10 @@ def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
     row = {name: value for name, value in metrics.items() if name != "classifiers"}
     for kind in ("probe", "zero-shot"):
         found = [each for name, each in metrics["classifiers"].items() if name.startswith(kind)]
-        for key in ("agreement", "kl", "accuracy_drop") if found else ():
-            row[f"{kind} {key}"] = float(np.mean([each[key] for each in found]))
+        for key in ("agreement", "kl", "accuracy_drop"):
+            values = [each[key] for each in found if each[key] is not None]
+            if values:
+                row[f"{kind} {key}"] = float(np.mean(values))
     return row
 
 
@@ -241,24 +274,34 @@ def geometric_median(data: ActivationDataset, steps: int = 50) -> torch.Tensor:
     return median.float()
 
 
+def subset(data: ActivationDataset, rows: np.ndarray) -> ActivationDataset:
+    """Some rows of the data, which stay on disk where they are."""
+    if data.dataset is None:
+        return load_activations(data[rows])
+    return load_activations(data.dataset.select(rows), data.column)
+
+
 @torch.no_grad()
-def _stability(table: pd.DataFrame, output_dir: Path) -> list[float | None]:
-    """For each row, the mean over other seeds of the stability of latents that are alive there."""
-    seeds = sorted(table["seed"].unique())
-    if len(seeds) < 2:
-        return [None] * len(table)
-    found: dict[tuple, list[float]] = {}
+def stability(table: pd.DataFrame, output_dir: Path) -> tuple[list[float | None], list[float | None]]:
+    """
+    For each row, the mean over other seeds of the stability of the latents that are alive there; and what random
+    directions in their place would reach.
+    """
+    found: dict[tuple, list[tuple[float, float]]] = {}
     points = list(table.groupby(["variant", "point"], sort=False))
-    for (_, point), group in tqdm(points, desc="matching latents across seeds"):
-        alive = {row.seed: _alive_directions(output_dir, row) for row in group.itertuples()}
-        for one in alive:
-            for other in alive:
-                if one < other and len(alive[one]) and len(alive[other]):
-                    value = seed_stability(alive[one], alive[other]).mean_cosine
-                    found.setdefault((point, one), []).append(value)
-                    found.setdefault((point, other), []).append(value)
-    means = {key: float(np.mean(values)) for key, values in found.items()}
-    return [means.get((row.point, row.seed)) for row in table.itertuples()]
+    several = table["seed"].nunique() > 1
+    for (_, point), group in tqdm(points, desc="matching latents across seeds", disable=not several):
+        alive = {row.seed: _alive_directions(output_dir, row) for row in group.itertuples()} if several else {}
+        random = {seed: np.random.default_rng(seed).normal(size=each.shape) for seed, each in alive.items()}
+        for one, other in combinations(sorted(alive), 2):
+            if len(alive[one]) and len(alive[other]):
+                value = seed_stability(alive[one], alive[other]).mean_cosine
+                chance = seed_stability(random[one], random[other]).mean_cosine
+                for seed in (one, other):
+                    found.setdefault((point, seed), []).append((value, chance))
+    means = {key: np.mean(values, axis=0).tolist() for key, values in found.items()}
+    pairs = [means.get((row.point, row.seed), (None, None)) for row in table.itertuples()]
+    return [value for value, _ in pairs], [chance for _, chance in pairs]
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from comparison import ALL, Variant, add_arguments, compare, open_data
+from comparison import ALL, Variant, add_arguments, compare, open_data, run_reporting_errors
 from pareto import spread, write_markdown
 
 from hf_msae.metrics import progressive_ks
@@ -131,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_reporting_errors(main)

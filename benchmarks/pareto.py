@@ -6,9 +6,9 @@
 
 All models of a seed see the same batches in the same order (they are trained as one sweep), with the same optimizer,
 number of steps and width. The learning rate decides more than the family does, so each family gets its own: one
-model of each is trained first at several, on the first nine tenths of the training data, and the rest of it chooses
-(the least of the loss that the model is trained on). MSAEs give a whole curve, from the code's largest k activations
-for every k; the other families one point for each model.
+model of each, of its middle setting, is trained first at several, on nine tenths of the training data, and the other
+tenth chooses (the least of the loss that the model is trained on). MSAEs give a whole curve, from the code's largest
+k activations for every k; the other families one point for each model.
 
 Writes table.csv (a row for each point and seed), pareto.md (means and spreads), dominance.md (each point of the other
 families beside the MSAEs' curves at the same L0), pareto.png and tuning.csv. Interrupted, the same command goes on;
@@ -18,15 +18,24 @@ what is finished is not trained again.
 from __future__ import annotations
 
 import argparse
-import json
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from comparison import Data, Variant, add_arguments, compare, open_data
+from comparison import (
+    Data,
+    Variant,
+    add_arguments,
+    check_variants,
+    compare,
+    open_data,
+    run_reporting_errors,
+    subset,
+)
 
-from hf_msae.activations import load_activations
 from hf_msae.plotting import PALETTE, new_figure, save_figure
 
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
@@ -44,12 +53,15 @@ METRICS = {  # column -> (heading, digits)
     "monosemanticity": ("MS", 3),
     "dead_latents": ("dead", 0),
     "stability": ("stability", 3),
+    "chance": ("by chance", 3),
     "cost": ("cost of a step", 2),
 }
 COMPARED = ("fvu", "cknna", "probe agreement")
 
 
-def families(num_latents: int, ks: list[int]) -> dict[str, dict[str, dict[str, Any]]]:
+def families(
+    num_latents: int, ks: list[int], coefficients: Mapping[str, Sequence[float]] = SETTINGS
+) -> dict[str, dict[str, dict[str, Any]]]:
     """family -> setting -> fields of MSAEConfig."""
     levels = [k for k in (2**power for power in range(3, 20)) if k < num_latents] + [num_latents]
     reverse = {"nesting_ks": levels, "nesting_weights": "reverse"}
@@ -57,10 +69,10 @@ def families(num_latents: int, ks: list[int]) -> dict[str, dict[str, dict[str, A
         "MSAE, uniform": {"": {"nesting_ks": levels}},
         "MSAE, reverse": {"": reverse},
         "MSAE, reverse, L1": {"": {**reverse, "sparsity_coefficient": 5e-3}},
-        "ReLU": {f"@{c:g}": {"nesting": "none", "sparsity_coefficient": c} for c in SETTINGS["ReLU"]},
+        "ReLU": {f"@{c:g}": {"nesting": "none", "sparsity_coefficient": c} for c in coefficients["ReLU"]},
         "JumpReLU": {
             f"@{c:g}": {"activation": "jump_relu", "nesting": "none", "sparsity_coefficient": c}
-            for c in SETTINGS["JumpReLU"]
+            for c in coefficients["JumpReLU"]
         },
         "TopK": {f"@{k}": {"activation": "topk", "nesting": "none", "k": k} for k in ks},
         "BatchTopK": {f"@{k}": {"activation": "batch_topk", "nesting": "none", "k": k} for k in ks},
@@ -69,26 +81,27 @@ def families(num_latents: int, ks: list[int]) -> dict[str, dict[str, dict[str, A
 
 
 def tune(arguments: argparse.Namespace, data: Data, output_dir: Path) -> dict[str, float]:
-    """The learning rate of each family, chosen on the last tenth of the training data."""
-    chosen = output_dir / "learning_rates.json"
-    if not chosen.exists():
-        border = len(data.train) * 9 // 10
-        rows = np.arange(len(data.train))
-        halves = Data(load_activations(data.train[rows[:border]]), load_activations(data.train[rows[border:]]))
-        variants = {}
-        for family, settings in families(arguments.num_latents, arguments.ks).items():
-            name, config = list(settings.items())[len(settings) // 2]
-            for rate in arguments.learning_rates:
-                variants[f"{family}{name}, lr {rate:g}"] = Variant(family, config, rate, _ks(family, arguments.ks))
-        alone = argparse.Namespace(**{**vars(arguments), "seeds": [min(arguments.seeds) - 1]})
-        table = compare(alone, variants, halves, output_dir / "tuning")
-        losses = table.groupby(["family", "learning_rate"], sort=False)["loss"].first().reset_index()
-        losses.to_csv(output_dir / "tuning.csv", index=False)
-        best = losses.loc[losses.groupby("family", sort=False)["loss"].idxmin()]
-        temporary = chosen.with_name(f".tmp-{chosen.name}")
-        temporary.write_text(json.dumps(dict(zip(best["family"], best["learning_rate"], strict=True)), indent=2))
-        temporary.replace(chosen)
-    return json.loads(chosen.read_text())
+    """The learning rate of each family, chosen on a tenth of the training data, which the models do not see."""
+    rows = np.random.default_rng(0).permutation(len(data.train))
+    border = len(rows) * 9 // 10
+    halves = Data(subset(data.train, np.sort(rows[:border])), subset(data.train, np.sort(rows[border:])))
+    variants = {}
+    for family, settings in families(arguments.num_latents, arguments.ks).items():
+        name, config = list(settings.items())[len(settings) // 2]
+        for rate in arguments.learning_rates:
+            variants[f"{family}{name}, lr {rate:g}"] = Variant(family, config, rate, _ks(family, arguments.ks))
+    alone = argparse.Namespace(**{**vars(arguments), "seeds": [max(arguments.seeds) + 1]})
+    table = compare(alone, variants, halves, output_dir / "tuning")
+    losses = table.groupby(["family", "learning_rate"], sort=False)["loss"].first().reset_index()
+    losses.to_csv(output_dir / "tuning.csv", index=False)
+    best = losses.loc[losses.groupby("family", sort=False)["loss"].idxmin()]
+    rates = dict(zip(best["family"], best["learning_rate"], strict=True))
+    for family, rate in rates.items():
+        if rate in (min(arguments.learning_rates), max(arguments.learning_rates)):
+            print(
+                f"warning: the best learning rate of {family}, {rate:g}, is at the end of those tried", file=sys.stderr
+            )
+    return rates
 
 
 def _ks(family: str, ks: list[int]) -> list[int] | None:
@@ -102,15 +115,19 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         row = {"point": point, "seeds": len(group), "L0": f"{group['l0'].mean():.1f}"}
         for name, (heading, digits) in METRICS.items():
             if name in group and group[name].notna().any():
-                row[heading] = spread(group[name], digits)
+                row[heading] = spread(group[name], digits, len(group))
         rows.append(row)
     return pd.DataFrame(rows).fillna("")
 
 
-def spread(values: pd.Series, digits: int) -> str:
-    """ "mean (lowest to highest)" """
+def spread(values: pd.Series, digits: int, expected: int | None = None) -> str:
+    """Mean (lowest to highest), and of how many seeds where that is fewer than expected."""
+    values = values.dropna()
+    if not len(values):
+        return ""
     shown = [f"{value:.{digits}f}" for value in (values.mean(), values.min(), values.max())]
-    return shown[0] if len(values) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
+    text = shown[0] if len(values) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
+    return text if expected in (None, len(values)) else f"{text}, {len(values)} of {expected} seeds"
 
 
 def dominance(table: pd.DataFrame) -> pd.DataFrame:
@@ -127,9 +144,9 @@ def dominance(table: pd.DataFrame) -> pd.DataFrame:
             found: dict[str, list[float]] = {name: [] for name in COMPARED if name in table}
             for theirs in group.to_dict("records"):
                 curve = table[(table["family"] == msae) & (table["seed"] == theirs["seed"])].sort_values("l0")
-                place, places = np.log(theirs["l0"]), np.log(curve["l0"])
-                if not places.min() <= place <= places.max():
+                if not curve["l0"].min() <= theirs["l0"] <= curve["l0"].max():
                     continue
+                place, places = np.log(theirs["l0"]), np.log(curve["l0"])
                 for name, values in found.items():
                     mine = curve[name].astype(float)
                     if name == "fvu":
@@ -139,7 +156,8 @@ def dominance(table: pd.DataFrame) -> pd.DataFrame:
             row = {"point": point, "L0": f"{group['l0'].mean():.1f}", "MSAE": msae.removeprefix("MSAE, ")}
             for name, values in found.items():
                 heading = METRICS[name][0] + (", ratio" if name == "fvu" else ", difference")
-                row[heading] = spread(pd.Series(values), 2 if name == "fvu" else 3) if values else "outside its curve"
+                digits = 2 if name == "fvu" else 3
+                row[heading] = spread(pd.Series(values), digits, len(group)) if values else "outside its curve"
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -180,36 +198,43 @@ def main() -> None:
     add_arguments(parser, "outputs/pareto")
     parser.add_argument("--ks", type=int, nargs="+", default=[8, 16, 32, 64, 128], help="activations to keep")
     parser.add_argument(
-        "--learning_rates", type=float, nargs="+", default=LEARNING_RATES,
+        "--learning_rates", type=float, nargs="+", default=list(LEARNING_RATES),
         help="to choose each family's from; a single one is taken for all",
     )  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="one seed, 300 steps, three settings, two learning rates")
+    parser.add_argument(
+        "--quick", action="store_true", help="defaults of one seed, 300 steps, three settings, two learning rates"
+    )
+    settings = dict(SETTINGS)
+    if parser.parse_known_args()[0].quick:
+        parser.set_defaults(seeds=[42], steps=300, ks=[8, 32, 128], learning_rates=[3e-3, 1e-2])
+        settings = {family: coefficients[::2] for family, coefficients in SETTINGS.items()}
     arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.seeds, arguments.steps, arguments.ks = arguments.seeds[:1], 300, arguments.ks[::2]
-        arguments.learning_rates = (3e-3, 1e-2)
-        for family, settings in SETTINGS.items():
-            SETTINGS[family] = settings[::2]
     output_dir = Path(arguments.output_dir)
     data = open_data(arguments)
     output_dir.mkdir(parents=True, exist_ok=True)
-    rates = tune(arguments, data, output_dir) if len(arguments.learning_rates) > 1 else {}
-    variants = {
-        f"{family}{setting}": Variant(
-            family, config, rates.get(family, arguments.learning_rates[0]), _ks(family, arguments.ks)
-        )
-        for family, settings in families(arguments.num_latents, arguments.ks).items()
-        for setting, config in settings.items()
-    }
-    table = compare(arguments, variants, data, output_dir)
+    all_families = families(arguments.num_latents, arguments.ks, settings)
+
+    def variants(rates: Mapping[str, float]) -> dict[str, Variant]:
+        return {
+            f"{family}{setting}": Variant(family, config, rates[family], _ks(family, arguments.ks))
+            for family, configs in all_families.items()
+            for setting, config in configs.items()
+            if family in rates  # all models of a family may have diverged
+        }
+
+    rates = dict.fromkeys(all_families, arguments.learning_rates[0])
+    check_variants(arguments, variants(rates), data)
+    if len(arguments.learning_rates) > 1:
+        rates = tune(arguments, data, output_dir)
+    table = compare(arguments, variants(rates), data, output_dir)
     means, beside = summary(table), dominance(table)
     write_markdown(means, output_dir / "pareto.md")
     write_markdown(beside, output_dir / "dominance.md")
     save_figure(plot(table), output_dir / "pareto.png")
-    print(f"learning rates: {rates or arguments.learning_rates[0]}\n\n{means.to_string(index=False)}\n")
+    print(f"learning rates: {rates}\n\n{means.to_string(index=False)}\n")
     print(f"the MSAEs at the same L0\n\n{beside.to_string(index=False)}\n")
     print(f"{output_dir} holds table.csv, pareto.md, dominance.md and pareto.png")
 
 
 if __name__ == "__main__":
-    main()
+    run_reporting_errors(main)

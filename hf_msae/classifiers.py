@@ -40,7 +40,7 @@ def column_labels(
     values = data.dataset.select_columns([column]).to_pandas()[column]
     known = values.notna()
     if _is_integer(feature):
-        known &= values >= 0  # -1 is how class labels say that there is none
+        known &= values != -1  # how class labels say that there is none
         given = values[known].astype(int)
     elif feature in (Value("string"), Value("large_string"), Value("bool")):
         given = values[known]
@@ -48,10 +48,19 @@ def column_labels(
         raise ValueError(f"column {column!r} of {data.source} holds {feature}, which are no class labels")
     if isinstance(feature, ClassLabel):
         given, classes = given.map(lambda number: feature.names[number]), classes or feature.names
-    found, classes = number_labels([str(value) for value in given], classes)
+    try:
+        found, classes = number_labels([str(value) for value in given], classes)
+    except ValueError as error:
+        raise ValueError(f"column {column!r} of {data.source}: {error}") from None
     labels = np.full(len(data), -1)
     labels[known.to_numpy()] = found
     return labels, classes
+
+
+def _same_rows(one: ActivationDataset, other: ActivationDataset) -> bool:
+    """Whether two data sets hold the same embeddings, as far as their ends tell."""
+    ends = [0, len(one) - 1]
+    return len(one) == len(other) and one.width == other.width and bool((one[ends] == other[ends]).all())
 
 
 def _is_integer(feature: Any) -> bool:
@@ -72,14 +81,19 @@ def probe_columns(
         Classifiers and labels, as `evaluate_msae` takes them, both by "probe COLUMN".
 
     Raises:
-        ValueError: a column is missing from either, or `test` has a class that `train` has not.
+        ValueError: a column is missing from either, `test` has a class that `train` has not, or both are the same.
     """
     classifiers, labels = {}, {}
+    if columns and _same_rows(train, test):
+        raise ValueError(f"probes cannot be trained on the data that they are measured on, {test.source}")
     rows = train[np.arange(len(train))] if columns else None
     for column in columns:
         numbers, classes = column_labels(train, column)
         labels[f"probe {column}"] = column_labels(test, column, classes)[0]
-        classifiers[f"probe {column}"] = LinearClassifier.fit(rows, numbers, classes)
+        try:
+            classifiers[f"probe {column}"] = LinearClassifier.fit(rows, numbers, classes)
+        except ValueError as error:
+            raise ValueError(f"column {column!r} of {train.source}: {error}") from None
     return classifiers, labels
 
 

@@ -51,7 +51,7 @@ def test_labels_of_every_kind_of_column(data, column, numbers, classes):
 
 def test_given_classes_decide_the_numbers(data):
     assert column_labels(data, "species", ["dog", "cat", "ant", "eel"])[0].tolist() == [1, 0, -1, 2, 0]
-    with pytest.raises(ValueError, match="'ant' is not among the classes: cat, dog"):
+    with pytest.raises(ValueError, match=r"column 'species' of .*'ant' is not among the classes: cat, dog"):
         column_labels(data, "species", ["cat", "dog"])
 
 
@@ -80,6 +80,26 @@ def test_a_probe_is_trained_on_one_part_and_labels_are_of_the_other():
     assert classifiers["probe kind"].classes == ("ant", "bee", "cow")
     with pytest.raises(ValueError, match="no column 'kin'"):
         probe_columns(train, test, ["kin"])
+    with pytest.raises(ValueError, match="cannot be trained on the data that they are measured on"):
+        probe_columns(test, labelled(90, 1), ["kind"])
+
+
+def test_test_labels_get_the_numbers_of_the_train_classes():
+    train, test = labelled(200, 0), labelled(90, 1)
+    fewer = load_activations(test.dataset.filter(lambda row: row["kind"] != "ant"))
+    classifiers, labels = probe_columns(train, fewer, ["kind"])
+    assert set(labels["probe kind"]) == {1, 2}
+    guess = classifiers["probe kind"].logits(fewer[:]).argmax(1).numpy()
+    assert (guess == labels["probe kind"]).mean() > 0.95
+    with pytest.raises(ValueError, match=r"column 'kind' of .*'ant' is not among the classes: bee, cow"):
+        probe_columns(fewer, train, ["kind"])
+
+
+def test_a_column_of_one_class_is_named():
+    train, test = labelled(40, 0), labelled(30, 1)
+    same, other = (load_activations(each.dataset.map(lambda row: {"kind": "ant"})) for each in (train, test))
+    with pytest.raises(ValueError, match=r"column 'kind' of .* two classes or more, got those of 1"):
+        probe_columns(same, other, ["kind"])
 
 
 def test_zero_shot_takes_the_texts_of_the_backbone():

@@ -66,11 +66,76 @@ def test_msaes_are_compared_at_the_l0_of_the_other(benchmark_module):
     assert found.loc["TopK@64", "FVU, ratio"] == "outside its curve"
 
 
+def test_msaes_are_compared_within_a_seed(benchmark_module):
+    pareto = benchmark_module("pareto")
+    rows = []
+    for seed, scale in ((1, 1.0), (2, 10.0)):
+        rows += [point("MSAE, reverse", f"k={l0}", l0, scale * 8 / l0, seed=seed) for l0 in (8, 32)]
+        rows += [point("TopK", "TopK@16", 16, scale * 0.25, seed=seed)]
+    rows += [point("TopK", "TopK@16", 99, 0.25, seed=3), point("MSAE, reverse", "k=8", 8, 1.0, seed=3)]
+    (row,) = pareto.dominance(pd.DataFrame(rows)).to_dict("records")
+    assert row["FVU, ratio"] == "2.00 (2.00 to 2.00), 2 of 3 seeds"
+
+
+def test_learning_rates_are_tuned_on_rows_of_the_training_data_that_the_models_do_not_see(
+    benchmark_module, tmp_path, monkeypatch
+):
+    from argparse import Namespace
+
+    from hf_msae.activations import load_activations
+
+    pareto = benchmark_module("pareto")
+    train, test = (load_activations(np.random.default_rng(i).normal(size=(200, 4)).astype("f4")) for i in (0, 1))
+    seen = {}
+
+    def compare(arguments, variants, data, output_dir):
+        seen.update(train=data.train[:], test=data.test[:], seeds=arguments.seeds)
+        return pd.DataFrame(
+            {"family": each.family, "learning_rate": each.learning_rate, "loss": abs(each.learning_rate - 3e-3)}
+            for each in variants.values()
+        )
+
+    monkeypatch.setattr(pareto, "compare", compare)
+    arguments = Namespace(num_latents=64, ks=[8, 16], learning_rates=[1e-3, 3e-3, 1e-2], seeds=[0, 1])
+    rates = pareto.tune(arguments, pareto.Data(train, test), tmp_path)
+    assert set(rates.values()) == {3e-3} and len(rates) == 8
+    parts = np.concatenate([seen["train"], seen["test"]])
+    assert (len(seen["train"]), len(seen["test"])) == (180, 20)
+    assert sorted(map(tuple, parts)) == sorted(map(tuple, train[:].numpy()))  # each row once, none of the test data
+    assert seen["seeds"] == [2]  # none that is reported
+
+
+def test_stability_is_of_other_seeds_and_of_latents_that_are_alive(benchmark_module, tmp_path):
+    import torch
+
+    from hf_msae import MSAEConfig, MSAEModel
+
+    comparison = benchmark_module("comparison")
+    rows = []
+    for seed, order in ((1, [0, 1, 2, 3]), (2, [1, 0, 3, 2])):
+        model = MSAEModel(MSAEConfig(d_in=4, num_latents=4, nesting_ks=[4]))
+        with torch.no_grad():
+            model.decoder.copy_(torch.eye(4)[order])
+        model.save_pretrained(tmp_path / f"seed-{seed}" / "a")
+        # Directions 0 and 1 are alive in both; then 0 in the first and 1 in the second alone.
+        np.save(tmp_path / f"seed-{seed}" / "a" / "alive-8.npy", np.array([True, True, False, False]))
+        np.save(tmp_path / f"seed-{seed}" / "a" / "alive-16.npy", np.array([True, False, False, False]))
+        rows += [{"variant": "a", "point": f"a, k={k}", "k": k, "seed": seed} for k in (8, 16)]
+    values, chance = comparison.stability(pd.DataFrame(rows), tmp_path)
+    assert values == pytest.approx([1.0, 0.0, 1.0, 0.0])
+    assert all(each is not None for each in chance)
+    alone = comparison.stability(pd.DataFrame(rows[:2]), tmp_path)
+    assert alone == ([None, None], [None, None])
+
+
 def test_means_and_spreads(benchmark_module):
     pareto = benchmark_module("pareto")
     rows = [point("TopK", "TopK@16", 16, fvu, seed=seed) for seed, fvu in enumerate((0.1, 0.2, 0.3))]
     (row,) = pareto.summary(pd.DataFrame(rows)).to_dict("records")
     assert (row["seeds"], row["FVU"], row["L0"]) == (3, "0.2000 (0.1000 to 0.3000)", "16.0")
+    rows[1]["cknna"] = None
+    (row,) = pareto.summary(pd.DataFrame(rows)).to_dict("records")
+    assert row["CKNNA"] == "0.500 (0.500 to 0.500), 2 of 3 seeds"
 
 
 def test_design_choices_are_relative_to_the_base_of_their_seed(benchmark_module):
@@ -104,7 +169,7 @@ def test_the_geometric_median_is_the_point_of_least_distance(benchmark_module):
 
 def run(module, argv, monkeypatch):
     monkeypatch.setattr(sys, "argv", argv)
-    module.main()
+    module.run_reporting_errors(module.main)
 
 
 @pytest.mark.slow
@@ -131,14 +196,19 @@ def test_every_family_is_compared_and_a_second_call_trains_nothing(
     assert "outside" in (output / "dominance.md").read_text()
 
     capsys.readouterr()
-    for folder in output.glob("seed-*/"):
-        for checkpoint in folder.glob("*/checkpoint-*"):
-            checkpoint.rename(checkpoint.with_name("gone"))
     run(benchmark_module("pareto"), argv, monkeypatch)
     assert "training" not in capsys.readouterr().err
     assert pd.read_csv(output / "table.csv").equals(table)
-    with pytest.raises(SystemExit, match="holds results with steps 8, not 9"):
-        run(benchmark_module("pareto"), [*argv, "--steps", "9"], monkeypatch)
+    for changed, message in (
+        (["--steps", "9"], "holds results with steps 8, not 9"),
+        (["--learning_rates", "1e-4", "1e-3"], "holds results with .* lr 0.003"),
+        (["--ks", "4", "64"], "TopK@64: k must be between 1 and num_latents=32, got 64"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            run(benchmark_module("pareto"), [*argv, *changed], monkeypatch)
+    (output / "seed-2.json").unlink()  # interrupted while it measured: the times of steps are still known
+    run(benchmark_module("pareto"), argv, monkeypatch)
+    assert pd.read_csv(output / "table.csv")["cost"].tolist() == pytest.approx(table["cost"].tolist())
 
 
 @pytest.mark.slow

@@ -74,11 +74,20 @@ class EvaluationArguments:
     zero_shot_template: str = field(
         default="a photo of a {}.", metadata={"help": "What these texts say, with {} for the class name."}
     )
+    train_split: str | None = field(default=None, metadata={"help": "Split of train_data, where it has several."})
     encoder_data: str | None = field(
         default=None,
         metadata={
-            "help": "Another encoder's embeddings of the same rows, to judge the monosemanticity of latents by."
+            "help": "Another encoder's embeddings of the same rows, in the same order, to judge the monosemanticity "
+            "of latents by."
         },
+    )
+    encoder: str | None = field(
+        default=None,
+        metadata={"help": "Name of that encoder. Unset: the backbone that encoder_data was extracted with."},
+    )
+    encoder_column: str | None = field(
+        default=None, metadata={"help": "Column of encoder_data with the embeddings. Unset: its only one."}
     )
     per_device_eval_batch_size: int = field(
         default=4096, metadata={"help": "Embeddings per process and forward pass; changes speed only."}
@@ -92,6 +101,10 @@ class EvaluationArguments:
     def __post_init__(self):
         if self.figure is not None:
             check_figure_path(self.figure)
+        if self.output_file is not None and Path(self.output_file).is_dir():
+            raise ValueError(f"output_file {self.output_file} is a folder; name a file in it")
+        if self.encoder_data is None and (self.encoder or self.encoder_column):
+            raise ValueError("encoder and encoder_column are about encoder_data, which is not given")
         if self.progressive and self.ks is not None:
             raise ValueError("progressive chooses the granularities: leave ks out, or progressive")
         if self.probe_columns and self.train_data is None:
@@ -104,7 +117,7 @@ def build_classifiers(args: EvaluationArguments, config: MSAEConfig, data: Activ
     """The classifiers that the flags ask for, and the labels of the data, as `evaluate_msae` takes them."""
     classifiers, labels = {}, {}
     if args.probe_columns:
-        train = load_activations(args.train_data, args.embedding_column, config.hook_point)
+        train = load_activations(args.train_data, args.embedding_column, config.hook_point, args.train_split)
         classifiers, labels = probe_columns(train, data, args.probe_columns)
     if args.zero_shot_columns:
         if config.base_model_name_or_path is None:
@@ -121,8 +134,8 @@ def main(argv: list[str] | None = None) -> None:
     (args,) = parser.parse(argv)
 
     with parser.reporting_errors():
-        if args.output_file is not None:
-            Path(args.output_file).parent.mkdir(parents=True, exist_ok=True)
+        for file in filter(None, (args.output_file, args.figure)):
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
         accelerator = build_accelerator(args.use_cpu)
         with accelerator.main_process_first():  # the others find what it has downloaded and converted
             try:
@@ -132,7 +145,9 @@ def main(argv: list[str] | None = None) -> None:
                 raise OSError(f"no MSAE could be loaded from {args.model!r}: {where}{error}") from error
             data = load_activations(args.eval_data, args.embedding_column, model.config.hook_point, args.eval_split)
             classifiers, labels = build_classifiers(args, model.config, data)
-            encoder_data = None if args.encoder_data is None else load_activations(args.encoder_data)
+            encoder_data = None
+            if args.encoder_data is not None:
+                encoder_data = load_activations(args.encoder_data, args.encoder_column)
         result = evaluate_msae(
             model.to(accelerator.device),
             data,
@@ -144,6 +159,7 @@ def main(argv: list[str] | None = None) -> None:
             classifiers=classifiers,
             labels=labels,
             encoder_embeds=encoder_data,
+            encoder=args.encoder,
         )
     if accelerator.is_main_process:
         print(f"{result}\n\n{len(data)} embeddings of {data.source}")

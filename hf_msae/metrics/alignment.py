@@ -36,7 +36,8 @@ def cknna(a: torch.Tensor, b: torch.Tensor, k: int = 10) -> float:
         k: neighbours per sample.
 
     Returns:
-        The alignment, 1 for a = b; NaN where the estimator gives a negative self-alignment, which can happen when k
+        The alignment, 1 for a = b (less where products are so small that the 1e-6 of the formula counts: scale both
+        up then); NaN where the estimator gives a negative self-alignment, which can happen when k
         is close to N.
 
     Raises:

@@ -36,18 +36,40 @@ def assign_approximately(
     n, m = len(a), len(b)
     values, places = _candidates(a, b, min(candidates, m))
     prices = np.zeros(m)
-    # Coarse prices first make the fine ones cheap. But what nobody gets in the end has to cost nothing, so not where
-    # there is more than enough for all.
-    for smallest_bid in (64 * tolerance, 8 * tolerance, tolerance) if n == m else (tolerance,):
+    # Coarse prices first make the fine ones cheap. But what nobody gets in the end has to cost nothing: where
+    # something is left, one auction from the beginning.
+    owner = np.full(m, -1)
+    for smallest_bid in (64 * tolerance, 8 * tolerance, tolerance) if n == m else ():
         owner = _auction(values, places, prices, smallest_bid)
+    if (owner < 0).any():
+        prices[:] = 0.0
+        owner = _auction(values, places, prices, tolerance if n < m else 4 * tolerance)
     matching = np.full(n, -1)
-    taken = np.flatnonzero(owner >= 0)
+    taken, free = np.flatnonzero(owner >= 0), np.flatnonzero(owner < 0)
     matching[owner[taken]] = taken
-    _match_rest(a, b, matching, np.flatnonzero(owner < 0))
-    bound = prices.sum()
-    for block in _blocks(n, m):
-        bound += (a[block] @ b.T - prices).max(axis=1).sum()
-    return matching, float(bound)
+    _match_rest(a, b, matching, free)
+    return matching, _upper_bound(a, b, prices, taken, free)
+
+
+def _upper_bound(a: np.ndarray, b: np.ndarray, prices: np.ndarray, taken: np.ndarray, free: np.ndarray) -> float:
+    """
+    The bound by duality. What nobody bid for has no price yet: it gets the one at which nobody would rather have it
+    than the best of the rest, which makes the bound as low as its price can. (Not below 0, unless all are needed.)
+    Where bids were limited to candidates that too many rows share, prices say little: the best each row could get by
+    itself is a bound too.
+    """
+    worth = np.empty(len(a))
+    fair = np.full(len(free), -np.inf)
+    by_itself = 0.0
+    for block in _blocks(len(a), len(b)):
+        products = a[block] @ b.T
+        by_itself += products.max(axis=1).sum()
+        worth[block] = (products[:, taken] - prices[taken]).max(axis=1)
+        fair = np.maximum(fair, (products[:, free] - worth[block, None]).max(axis=0))
+    prices = prices.copy()
+    prices[free] = fair if len(a) == len(b) else np.maximum(fair, 0.0)
+    # At these prices nothing free is worth more to a row than the best of the rest is.
+    return float(min(by_itself, prices.sum() + worth.sum()))
 
 
 def _blocks(rows: int, columns: int) -> list[slice]:

@@ -46,7 +46,7 @@ class LinearClassifier:
             embeddings: original ones, of data that nothing is measured on, (N, d).
             labels: N class numbers, or names. Rows with the number -1 are left out.
             classes: names by number; by default the sorted distinct labels.
-            regularization: inverse of scikit-learn's C.
+            regularization: inverse of scikit-learn's C, above 0.
             max_iter: steps of its solver, which warns where they are not enough.
 
         Raises:
@@ -55,6 +55,8 @@ class LinearClassifier:
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
 
+        if not regularization > 0:
+            raise ValueError(f"regularization must be above 0, got {regularization}")
         x = normalized_rows(as_matrix("embeddings", embeddings)).cpu().numpy()
         numbers, classes = number_labels(labels, classes)
         if len(numbers) != len(x):
@@ -161,6 +163,8 @@ class ClassificationAccumulator(SumAccumulator):
         if labels.shape != (rows,):
             raise ValueError(f"labels must have shape ({rows},), got {tuple(labels.shape)}")
         classes = len(self.classifier.classes)
+        if labels.is_floating_point() or labels.is_complex():
+            raise ValueError(f"labels must be class numbers, got {labels.dtype}")
         if ((labels < -1) | (labels >= classes)).any():
             raise ValueError(f"labels must be class numbers from 0 to {classes - 1}, or -1 where unknown")
         return labels
@@ -209,10 +213,10 @@ def accuracy_drop(
 def number_labels(
     labels: Sequence | np.ndarray | torch.Tensor, classes: Sequence[str] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Class numbers (N,) and class names, for labels that are numbers or names.
+    """Class numbers (N,) and class names, for labels that are numbers (-1: unknown) or names (None: unknown).
 
     Raises:
-        ValueError: a label that is not among `classes`, or labels that are not a flat list.
+        ValueError: a label that is not among `classes`, or labels that are not a flat list of numbers or names.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1:
@@ -225,13 +229,16 @@ def number_labels(
                 f"labels range from {numbers.min()} to {numbers.max()}, but there are {len(names)} classes"
             )
         return numbers, names
-    labels = labels.astype(str)
-    names = tuple(map(str, np.unique(labels) if classes is None else classes))
+    if np.issubdtype(labels.dtype, np.inexact):
+        raise ValueError(f"labels must be class numbers or names, got {labels.dtype}")
+    present = [str(label) for label in labels if label is not None]
+    names = tuple(map(str, sorted(set(present)) if classes is None else classes))
     place = {name: number for number, name in enumerate(names)}
-    unknown = [str(label) for label in np.unique(labels) if label not in place]
+    unknown = sorted(set(present) - set(names))
     if unknown:
-        raise ValueError(f"the label {unknown[0]!r} is not among the classes: {', '.join(names)}")
-    return np.array([place[label] for label in labels], dtype=np.int64), names
+        some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        raise ValueError(f"the label {unknown[0]!r} is not among the classes: {some}")
+    return np.array([-1 if label is None else place[str(label)] for label in labels], dtype=np.int64), names
 
 
 def _one_shot(name, embeddings, reconstruction, classifier, labels=None) -> float | None:

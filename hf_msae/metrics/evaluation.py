@@ -116,7 +116,13 @@ def evaluate_msae(
 
 
 def progressive_ks(num_latents: int, smallest: int = 16) -> list[int]:
-    """The granularities of the MSAE paper's progressive recovery: 16, 32, 64, ... and num_latents."""
+    """The granularities of the MSAE paper's progressive recovery: 16, 32, 64, ... and num_latents.
+
+    Raises:
+        ValueError: `smallest` is below 1.
+    """
+    if smallest < 1:
+        raise ValueError(f"the smallest granularity is at least 1, got {smallest}")
     ks, k = [], smallest
     while k < num_latents:
         ks.append(k)

@@ -85,7 +85,7 @@ class LevelAccumulator:
         for name, each in self.classifiers.items():
             each.update(x, reconstruction, batch.labels.get(name))
         if self.monosemanticity is not None:
-            self.monosemanticity.update(latents, batch.encoder_embeds)
+            self.monosemanticity.update(latents, batch.encoder_embeds, batch.first_row)
         for piece, neighbours in batch.pieces:
             for accumulator, other in ((self.cknna, latents), (self.cknna_reconstruction, reconstruction)):
                 if neighbours is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,17 +89,19 @@ class MonosemanticityAccumulator(SumAccumulator):
         self._lowest = torch.full((num_latents,), torch.inf, dtype=torch.float64)
         self._highest = torch.full((num_latents,), -torch.inf, dtype=torch.float64)
 
-    def update(self, latents: torch.Tensor, encoder_embeds: torch.Tensor) -> None:
+    def update(self, latents: torch.Tensor, encoder_embeds: torch.Tensor, first_row: int | None = None) -> None:
         """Count a batch.
 
         Args:
             latents: codes (B, n).
             encoder_embeds: the other encoder's embeddings of the same samples, of any length, (B, d_e).
+            first_row: number of the first row in the whole data, for error messages; by default the rows so far.
 
         Raises:
             ValueError: shapes do not fit, a value is not finite, or an embedding is zero.
         """
-        a, e = as_matrix("latents", latents), as_matrix("encoder_embeds", encoder_embeds)
+        first_row = int(self.value("samples")) if first_row is None else first_row
+        a, e = as_matrix("latents", latents, first_row), as_matrix("encoder_embeds", encoder_embeds, first_row)
         if a.shape[1] != self.num_latents or len(a) != len(e):
             raise ValueError(
                 f"expected {self.num_latents} latents and as many embeddings as codes, got codes of shape "
@@ -106,7 +109,7 @@ class MonosemanticityAccumulator(SumAccumulator):
             )
         norms = e.norm(dim=1, keepdim=True)
         if not norms.all():
-            raise ValueError(f"row {int(norms.argmin())} of encoder_embeds is zero")
+            raise ValueError(f"row {first_row + int(norms.argmin())} of encoder_embeds, of {self.encoder}, is zero")
         e = (e / norms).to(a.device)
         if not self._sums["embedding"].numel():
             self._sums["weighted"] = torch.zeros(self.num_latents, e.shape[1], dtype=torch.float64)
@@ -140,11 +143,12 @@ class MonosemanticityAccumulator(SumAccumulator):
             return super().reduce(accelerator)
         device = accelerator.device
         widths = accelerator.gather(torch.tensor([self._sums["embedding"].numel()], device=device))
-        if not self._sums["embedding"].numel():  # this process had no data: the others' shapes, to add nothing to them
+        part = copy.deepcopy(self)
+        if not part._sums["embedding"].numel():  # this process had no data: the others' shapes, to add nothing to them
             width = int(widths.max())
-            self._sums["weighted"] = torch.zeros(self.num_latents, width, dtype=torch.float64)
-            self._sums["embedding"] = torch.zeros(width, dtype=torch.float64)
-        result = super().reduce(accelerator)
+            part._sums["weighted"] = torch.zeros(self.num_latents, width, dtype=torch.float64)
+            part._sums["embedding"] = torch.zeros(width, dtype=torch.float64)
+        result = super(MonosemanticityAccumulator, part).reduce(accelerator)
         ends = torch.stack([self._lowest.to(device), self._highest.to(device)])[None]
         ends = accelerator.gather(ends)
         result._lowest, result._highest = ends[:, 0].amin(0), ends[:, 1].amax(0)

@@ -56,8 +56,8 @@ def sparse_probing(
     As in SAEBench (arXiv 2503.09532, after Gurnee et al., arXiv 2305.01610), where the k latents are those of the
     largest |mean(z_j | concept) - mean(z_j | no concept)|. Both the choice of latents and the regression see the
     training part alone: latents chosen with a look at the test part score high by chance, the more so the more there
-    are to choose from. Each latent is divided by its spread in the training part; classes are weighted to balance.
-    Embeddings in place of codes give the baseline.
+    are to choose from. Latents are standardised as they are spread in the training part; classes are weighted to
+    balance; the regression is scikit-learn's with its default penalty. Embeddings in place of codes give the baseline.
 
     Args:
         train_latents: codes (N, n).
@@ -76,7 +76,7 @@ def sparse_probing(
     """
     train, test = (_matrix("latents", each) for each in (train_latents, test_latents))
     truth, test_truth = (_booleans(each) for each in (train_labels, test_labels))
-    if np.may_share_memory(train, test):
+    if np.shares_memory(train, test):
         raise ValueError("training and test part are the same memory: measure on samples that nothing is trained on")
     for what, codes, labels in (("training", train, truth), ("test", test, test_truth)):
         if len(codes) != len(labels):
@@ -87,8 +87,8 @@ def sparse_probing(
             f"{truth.shape[1]} and {test_truth.shape[1]} concepts"
         )
     names = tuple(map(str, range(truth.shape[1]) if concepts is None else concepts))
-    if len(names) != truth.shape[1]:
-        raise ValueError(f"there are {len(names)} names for {truth.shape[1]} concepts")
+    if len(names) != truth.shape[1] or len(set(names)) < len(names):
+        raise ValueError(f"there are {len(set(names))} different names for {truth.shape[1]} concepts")
     ks = sorted({int(k) for k in ks if k <= train.shape[1]})
     if not ks or ks[0] < 1:
         raise ValueError(f"ks must hold numbers from 1 to {train.shape[1]}, the number of latents")
@@ -104,17 +104,17 @@ def sparse_probing(
 def _probe_concept(train, truth, test, test_truth, ks: list[int], name: str) -> list[dict[str, Any]]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    difference = np.abs(train[truth].mean(axis=0) - train[~truth].mean(axis=0))
-    order = np.argsort(-difference, kind="stable")[: ks[-1]]
-    scale = train[:, order].std(axis=0)
-    scale[scale == 0] = 1.0
+    means = [train[rows].mean(axis=0, dtype=np.float64) for rows in (truth, ~truth)]
+    order = np.argsort(-np.abs(means[0] - means[1]), kind="stable")[: ks[-1]]
     records = []
     for k in ks:
         chosen = order[:k]
-        regression = LogisticRegression(class_weight="balanced", max_iter=1000)
-        regression.fit(train[:, chosen] / scale[:k], truth)
-        score = regression.decision_function(test[:, chosen] / scale[:k])
+        probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
+        probe.fit(train[:, chosen].astype(np.float64), truth)
+        score = probe.decision_function(test[:, chosen].astype(np.float64))
         guess = score > 0
         records.append(
             {
@@ -132,7 +132,13 @@ def _probe_concept(train, truth, test, test_truth, ks: list[int], name: str) -> 
 
 
 def _matrix(what: str, values: torch.Tensor | np.ndarray) -> np.ndarray:
-    matrix = values.detach().cpu().float().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    if isinstance(values, torch.Tensor):
+        matrix = (
+            values.detach().cpu().numpy() if values.dtype == torch.float64 else values.detach().cpu().float().numpy()
+        )
+    else:
+        matrix = np.asarray(values)
+        matrix = matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix
     if matrix.ndim != 2 or not matrix.size:
         raise ValueError(f"{what} must have shape (samples, latents), got {matrix.shape}")
     if not np.isfinite(matrix).all():

@@ -56,7 +56,8 @@ def seed_stability(
     The mean of cos(a_i, b_pi(i)) under the best matching pi tells how much of a dictionary another seed finds again
     ("Sparse Autoencoders Trained on the Same Data Learn Different Features", arXiv 2501.16615). The best one is found
     by scipy's `linear_sum_assignment`; above 8,192 latents, where that takes minutes to hours, an auction over each
-    latent's nearest candidates finds one close to it, and its prices bound how close (`error`).
+    latent's nearest candidates finds one close to it, and its prices bound how close (`error`; a few thousandths, more
+    where many latents of a dictionary point the same way).
 
     Dead latents keep the directions they began with: leave them out (`dictionary[alive]`). Random directions match
     at more than 0, and the more so the more there are: compare with `seed_stability` of random dictionaries.
@@ -75,7 +76,7 @@ def seed_stability(
         raise ValueError(f"the dictionaries have {a.shape[1]} and {b.shape[1]} columns: they must be equal")
     swapped = len(a) > len(b)
     small, large = (normalized_rows(each).cpu().numpy() for each in ((b, a) if swapped else (a, b)))
-    exact = len(large) <= EXACT_LATENTS if exact is None else exact
+    exact = len(small) ** 2 * len(large) <= EXACT_LATENTS**3 if exact is None else exact
     if exact:
         _, matching = linear_sum_assignment(small @ large.T, maximize=True)
     else:

@@ -122,12 +122,17 @@ def test_labels_by_name_or_number():
         number_labels([0, 5], ["a", "b", "c"])
     with pytest.raises(ValueError, match="flat list"):
         number_labels([[0, 1]])
+    assert number_labels(["b", None, "a"])[0].tolist() == [1, -1, 0]
+    with pytest.raises(ValueError, match="class numbers or names, got float64"):
+        number_labels([0.0, float("nan")])
 
 
 def test_what_is_refused():
     x, labels = clusters()
     with pytest.raises(ValueError, match="two classes or more, got those of 1"):
         LinearClassifier.fit(x, np.zeros(300, dtype=int))
+    with pytest.raises(ValueError, match="regularization must be above 0, got 0"):
+        LinearClassifier.fit(x, labels, regularization=0)
     with pytest.raises(ValueError, match="300 embeddings, but 299 labels"):
         LinearClassifier.fit(x, labels[1:])
     with pytest.raises(ValueError, match="3 text embeddings, but 2 classes"):
@@ -141,6 +146,8 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="seen no sample"):
         accumulator.compute()
     x = torch.from_numpy(x)
+    with pytest.raises(ValueError, match=r"class numbers, got torch\.float32"):
+        accumulator.update(x, x, torch.full((300,), 0.5))
     with pytest.raises(ValueError, match="class numbers from 0 to 3, or -1"):
         accumulator.update(x, x, torch.full((300,), 4))
     with pytest.raises(ValueError, match=r"labels must have shape \(300,\), got \(3,\)"):

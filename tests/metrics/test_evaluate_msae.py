@@ -303,6 +303,8 @@ def test_progressive_granularities():
     assert progressive_ks(1024) == [16, 32, 64, 128, 256, 512, 1024]
     assert progressive_ks(100) == [16, 32, 64, 100]
     assert progressive_ks(8) == [8]
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        progressive_ks(100, 0)
 
 
 # -- two processes ---------------------------------------------------------------------------------------------------

@@ -69,6 +69,13 @@ def test_streamed_and_merged(sizes):
         assert (found.encoder, found.num_samples) == ("other", ROWS)
 
 
+def test_a_latent_that_two_samples_activate_unequally_has_a_score():
+    codes, embeds = torch.zeros(ROWS, 1), data()[1]
+    codes[3, 0], codes[8, 0] = 1.0, 1e-6
+    unit = embeds / embeds.norm(dim=1, keepdim=True)
+    assert monosemanticity(codes, embeds, "other").scores[0] == pytest.approx(float(unit[3] @ unit[8]), rel=1e-6)
+
+
 def test_neither_scale_counts():
     codes, embeds = data()
     expected = monosemanticity(codes, embeds, "other").scores
@@ -92,8 +99,8 @@ def test_what_is_refused():
     accumulator = MonosemanticityAccumulator(N, "other")
     with pytest.raises(ValueError, match="expected 12 latents"):
         accumulator.update(codes[:, :5], embeds)
-    with pytest.raises(ValueError, match="row 4 of encoder_embeds is zero"):
-        accumulator.update(codes, embeds * (torch.arange(ROWS) != 4)[:, None])
+    with pytest.raises(ValueError, match="row 104 of encoder_embeds, of other, is zero"):
+        accumulator.update(codes, embeds * (torch.arange(ROWS) != 4)[:, None], first_row=100)
     accumulator.update(codes, embeds)
     with pytest.raises(ValueError, match="have 3 columns, but had 5"):
         accumulator.update(codes, embeds[:, :3])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from hf_msae.metrics import sparse_probing
 
@@ -55,6 +56,47 @@ def test_nothing_leaks_from_the_test_part():
     assert peeked["auroc"] > 0.9  # what a leak would look like
 
 
+def test_neither_scale_nor_offset_of_a_latent_counts():
+    (train, truth), (test, test_truth) = data(0), data(1)
+    expected = sparse_probing(train, truth[:, :2], test, test_truth[:, :2], (2,), progress=False).records
+    # Scales and offsets of all latents alike keep the choice of latents.
+    for scale, offset in ((1e-3, 0), (1e3, 0), (1, 300)):
+        moved = sparse_probing(
+            train.astype(np.float64) * scale + offset, truth[:, :2],
+            test.astype(np.float64) * scale + offset, test_truth[:, :2], (2,), progress=False,
+        ).records  # fmt: skip
+        for one, other in zip(moved, expected, strict=True):
+            assert one["latents"] == other["latents"]
+            assert one["balanced_accuracy"] == pytest.approx(other["balanced_accuracy"], abs=1e-9)
+
+
+def test_figures_are_those_of_scikit_learn():
+    (train, truth), (test, test_truth) = data(0), data(1)
+    record = sparse_probing(train, truth[:, 1], test, test_truth[:, 1], (2,), progress=False).records[0]
+    mean, spread = (getattr(np, name)(train[:, [11, 12]].astype(np.float64), axis=0) for name in ("mean", "std"))
+    regression = LogisticRegression(class_weight="balanced").fit((train[:, [11, 12]] - mean) / spread, truth[:, 1])
+    guess, true = regression.predict((test[:, [11, 12]] - mean) / spread), test_truth[:, 1]
+    assert record["accuracy"] == (guess == true).mean()
+    hits = (guess & true).sum()
+    assert record["f1"] == pytest.approx(2 * hits / (guess.sum() + true.sum()))
+    assert record["balanced_accuracy"] == pytest.approx(
+        (hits / true.sum() + (~guess & ~true).sum() / (~true).sum()) / 2
+    )
+
+
+def test_alternate_rows_of_one_array_are_two_parts():
+    codes, truth = data(0)
+    both = sparse_probing(codes[::2], truth[::2, 0], codes[1::2], truth[1::2, 0], (1,), progress=False)
+    assert both.records[0]["auroc"] == 1.0
+
+
+def test_half_precision_does_not_overflow():
+    (train, truth), (test, test_truth) = data(0), data(1)
+    large = [(each * 4e4).astype(np.float16) for each in (train / train.max(), test / train.max())]
+    found = sparse_probing(large[0], truth[:, 0], large[1], test_truth[:, 0], (1,), progress=False)
+    assert found.records[0]["auroc"] == 1.0
+
+
 def test_tensors_and_half_precision_are_taken():
     (train, truth), (test, test_truth) = data(0), data(1)
     arguments = [torch.from_numpy(each) for each in (train, truth, test, test_truth)]
@@ -72,7 +114,7 @@ def test_what_is_refused():
         sparse_probing(train, truth, test[:, 1:], test_truth, progress=False)
     with pytest.raises(ValueError, match="labels must be booleans"):
         sparse_probing(train, truth * 2, test, test_truth, progress=False)
-    with pytest.raises(ValueError, match="2 names for 3 concepts"):
+    with pytest.raises(ValueError, match="2 different names for 3 concepts"):
         sparse_probing(train, truth, test, test_truth, concepts=["a", "b"], progress=False)
     with pytest.raises(ValueError, match="ks must hold numbers from 1 to 60"):
         sparse_probing(train, truth, test, test_truth, ks=(0,), progress=False)

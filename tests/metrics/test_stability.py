@@ -69,6 +69,26 @@ def test_the_bound_holds_where_candidates_are_too_few():
     assert sorted(matching) == list(range(400))
     best = seed_stability(a, b, exact=True).mean_cosine * 400
     assert (a * b[matching]).sum() <= best + 1e-9 <= bound + 2e-9
+    assert bound <= 400 + 1e-9  # no sum of cosines is larger
+
+
+@pytest.mark.parametrize("odd", ["zero rows", "a shared mean"])
+def test_the_stated_error_stays_small_where_rows_cannot_be_told_apart(odd):
+    a, b = directions(800, 24), directions(800, 24, seed=1)
+    if odd == "zero rows":
+        a[:5], b[3:8] = 0, 0
+    else:
+        a[:, 0] += 3
+        b[:, 0] += 3
+    exact, found = seed_stability(a, b, exact=True), seed_stability(a, b, exact=False)
+    assert found.mean_cosine <= exact.mean_cosine + 1e-12 <= found.mean_cosine + found.error + 2e-12
+    assert found.error < 0.05
+
+
+def test_the_threshold_is_the_one_given():
+    a = directions(50, 8)
+    assert seed_stability(a, a[::-1] + 0.5 * directions(50, 8, seed=1), threshold=0.0).fraction_above == 1.0
+    assert seed_stability(a, directions(50, 8, seed=1), threshold=0.99).fraction_above == 0.0
 
 
 def test_large_dictionaries_are_matched_approximately(monkeypatch):
