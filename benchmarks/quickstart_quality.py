@@ -42,7 +42,9 @@ def main() -> None:
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
             settings = QuickstartArguments(output_dir=folder, num_train_scenes=len(train), seed=seed)
-            config = MSAEConfig(**{**_given(model_config(settings, train.width)), **of_model})
+            settings.num_latents = of_model.get("num_latents", settings.num_latents)
+            config = model_config(settings, train.width)
+            config = MSAEConfig(**{name: getattr(config, name) for name in MSAEConfig.own_fields()} | of_model)
             run = dataclasses.asdict(training_arguments(settings)) | {"eval_strategy": "no", "eval_steps": None}
             run |= changes
             set_seed(seed)
@@ -66,11 +68,6 @@ def _read(text: str) -> Any:
         return float(text) if "e" in text else yaml.safe_load(text)
     except ValueError:
         return yaml.safe_load(text)
-
-
-def _given(config: MSAEConfig) -> dict:
-    """The fields of a config, with levels left to follow from the number of latents."""
-    return {name: getattr(config, name) for name in MSAEConfig.own_fields() if name != "nesting_ks"}
 
 
 if __name__ == "__main__":

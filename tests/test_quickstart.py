@@ -62,7 +62,7 @@ def test_the_yaml_recipe_trains_what_the_quickstart_trains():
         if name not in ("train_data", "eval_data", "output_dir"):
             expected = getattr(config if name in own else run, name)
             assert (float(value) == expected) if isinstance(expected, float) else (value == expected), name
-    assert recipe["sparsity_coefficient"] and recipe["nesting_weights"] == "reverse"
+    assert recipe["nesting_ks"][0] == 128 // 8 and recipe["nesting_weights"] == "reverse"
 
 
 def test_a_folder_that_is_not_a_quickstarts_is_left_alone(tmp_path):
@@ -89,7 +89,7 @@ def test_everything_the_quickstart_promises_is_there(tmp_path, capsys):
     assert "predicting the mean" in printed and f'from_pretrained("{output}")' in printed
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["num_samples"] == 200 and metrics["baseline_mean"]["fvu"] == pytest.approx(1)
-    assert set(metrics["by_k"]) == {"64", "128", "256", "512", "1024"}
+    assert set(metrics["by_k"]) == {"16", "32", "64", "128", "256", "512", "1024"}
     table = pd.read_parquet(output / "concepts" / "scenes.parquet")
     assert len(table) == 1024
     for figure in ("quality_against_k.png", "training.png", "concepts.png"):
