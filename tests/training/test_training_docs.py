@@ -15,7 +15,7 @@ from hf_msae.metrics import EvaluationResult
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 LAUNCHER_FLAGS = {"--multi_gpu", "--num_processes", "--nproc_per_node", "--standalone", "--cpu", "--num_machines"}
-LAUNCHER_FLAGS |= {"--dynamo_backend", "--help", "--config_file", "--device"}  # the last of a benchmark
+LAUNCHER_FLAGS |= {"--dynamo_backend", "--help", "--config_file", "--device", "--quick"}  # the last two of benchmarks
 EVALUATION = runpy.run_path(str(ROOT / "training" / "evaluate_msae.py"))
 EVALUATION_FLAGS = {f"--{field.name}" for field in dataclasses.fields(EVALUATION["EvaluationArguments"])}
 
