@@ -202,11 +202,11 @@ def main() -> None:
         help="to choose each family's from; a single one is taken for all",
     )  # fmt: skip
     parser.add_argument(
-        "--quick", action="store_true", help="defaults of one seed, 300 steps, three settings, two learning rates"
+        "--quick", action="store_true", help="defaults of one seed, 300 steps, three settings, three learning rates"
     )
     settings = dict(SETTINGS)
     if parser.parse_known_args()[0].quick:
-        parser.set_defaults(seeds=[42], steps=300, ks=[8, 32, 128], learning_rates=[3e-3, 1e-2])
+        parser.set_defaults(seeds=[42], steps=300, ks=[8, 32, 128], learning_rates=[3e-3, 1e-2, 3e-2])
         settings = {family: coefficients[::2] for family, coefficients in SETTINGS.items()}
     arguments = parser.parse_args()
     output_dir = Path(arguments.output_dir)

@@ -22,6 +22,7 @@ _PUBLIC = {
     "MSAETrainer": "trainer",
     "MSAETrainerCallback": "callbacks",
     "MSAETrainingArguments": "training_args",
+    "VisionTextMSAE": "vision_text",
 }
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "MSAETrainer",
     "MSAETrainerCallback",
     "MSAETrainingArguments",
+    "VisionTextMSAE",
     "__version__",
 ]
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from .modeling_msae import MSAEModel, MSAEOutput
     from .trainer import MSAETrainer
     from .training_args import MSAETrainingArguments
+    from .vision_text import VisionTextMSAE
 
 
 def __getattr__(name: str) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_msae._backbone_loading import family_of, hash_weights, load_model, load_processor, locate
+from hf_msae.hook_points import POOLED, HookPoint, blocks_of, find_site
 from hf_msae.images import ImageInput, to_rgb
 
 
@@ -125,8 +127,14 @@ class Backbone:
 
     @property
     def hook_points(self) -> tuple[str, ...]:
-        """Where embeddings can be read: "image_embeds", and "text_embeds" where there is a text tower."""
-        return ("image_embeds",) if self._family.text_width is None else ("image_embeds", "text_embeds")
+        """Where embeddings can be read and edited: "image_embeds", "vision.layers.0", ... and, where there is a text
+        tower, "text_embeds", "text.layers.0", ..."""
+        found = []
+        for pooled, tower in POOLED.items():
+            blocks = blocks_of(self.model, tower)
+            if blocks is not None:
+                found += [pooled, *(f"{tower}.layers.{i}" for i in range(len(blocks)))]
+        return tuple(found)
 
     def require(self, hook_point: str) -> None:
         """Check that embeddings can be read at a hook point.
@@ -134,19 +142,25 @@ class Backbone:
         Raises:
             ValueError: the model does not have it, or its processor cannot read texts.
         """
-        if hook_point == "text_embeds" and hook_point not in self.hook_points:
+        if hook_point == "text_embeds" and self._family.text_width is None:
             raise ValueError(f"{self._label()} has no text tower, so no text_embeds; use a model with two towers")
         if hook_point not in self.hook_points:
-            raise ValueError(f"unknown hook point {hook_point!r}; {self._label()} has {', '.join(self.hook_points)}")
-        if hook_point == "text_embeds" and self._no_texts:
+            layers = [len(blocks_of(self.model, tower) or ()) for tower in ("vision", "text")]
+            its = f"image_embeds and vision.layers.0 to {layers[0] - 1}"
+            its += f", text_embeds and text.layers.0 to {layers[1] - 1}" if layers[1] else ""
+            raise ValueError(f"unknown hook point {hook_point!r}; {self._label()} has {its}")
+        if hook_point.startswith("text") and self._no_texts:
             raise ValueError(f"{self._label()} cannot read texts: {self._no_texts}")
 
     def width(self, hook_point: str = "image_embeds") -> int:
         """Numbers per embedding at a hook point."""
         if hook_point not in self.hook_points:
             self.require(hook_point)
-        family = self._family
-        return attrgetter(family.image_width if hook_point == "image_embeds" else family.text_width)(self.model.config)
+        family, config = self._family, self.model.config
+        point = HookPoint.parse(hook_point)
+        if point.layer is not None:
+            return getattr(config, f"{point.tower}_config", config).hidden_size
+        return attrgetter(family.image_width if hook_point == "image_embeds" else family.text_width)(config)
 
     def to(self, device: str | torch.device) -> Backbone:
         """Move the model; returns self."""
@@ -201,16 +215,75 @@ class Backbone:
             ValueError: the model has no text tower, or its processor no tokenizer.
             TypeError: something among the texts is not a string.
         """
+        return self._embed_texts(texts, batch_size, self._family.text_padding)
+
+    @torch.no_grad()
+    def _embed_texts(self, texts: str | Iterable[str], batch_size: int | None, padding: str) -> torch.Tensor:
         self.require("text_embeds")
         texts = [texts] if isinstance(texts, str) else list(texts)
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"text {index} is not a string but {type(text).__name__}: {text!r:.100}")
-        parts = []
+        parts, settings = [], {**self.text_settings, "padding": padding}
         for rows in _batches(len(texts), batch_size, self.text_batch_size):
-            tokens = self.tokenizer([texts[row] for row in rows], return_tensors="pt", **self.text_settings)
+            tokens = self.tokenizer([texts[row] for row in rows], return_tensors="pt", **settings)
             parts.append(self.model.get_text_features(**tokens.to(self.device)).pooler_output.float())
         return torch.cat(parts) if parts else torch.empty(0, self.width("text_embeds"), device=self.device)
+
+    @torch.no_grad()
+    def read(
+        self, hook_point: str, items: ImageInput | str | Iterable[ImageInput | str], batch_size: int | None = None
+    ) -> torch.Tensor:
+        """Embeddings of images or texts at any hook point.
+
+        Args:
+            hook_point: pooled ones are those of `image_embeds` and `text_embeds`.
+            items: images for a hook point of the vision tower, texts for one of the text tower.
+            batch_size: per forward pass.
+
+        Returns:
+            float32 (n, width); at a block (n, tokens, width), the tokens of texts being as many as the tower can take.
+            The model's edits in force, if there are any, are in it.
+
+        Raises:
+            ValueError: the model does not have the hook point. Others, as for pooled embeddings.
+        """
+        self.require(hook_point)
+        point = HookPoint.parse(hook_point)
+        if point.layer is None:
+            return (self.image_embeds if point.tower == "vision" else self.text_embeds)(items, batch_size)
+        tokens: list[torch.Tensor] = []
+        thread = threading.get_ident()
+
+        def keep(output: torch.Tensor) -> None:
+            if threading.get_ident() == thread:  # others may use the model at the same time
+                tokens.append(output.float())
+
+        with find_site(self.model, point).hooked(keep, first=False):
+            if point.tower == "vision":
+                self.image_embeds(items, batch_size)
+            else:
+                self._embed_texts(items, batch_size, "max_length")  # so that all texts have as many tokens
+        return torch.cat(tokens) if tokens else torch.empty(0, 0, self.width(hook_point), device=self.device)
+
+    def read_patches(self, hook_point: str, image: ImageInput) -> tuple[torch.Tensor, tuple[int, int]]:
+        """The tokens of an image's patches at a vision block, without those of no place (CLS, registers, padding).
+
+        Args:
+            hook_point: "vision.layers.{i}".
+            image: one.
+
+        Returns:
+            float32 (rows * columns, width), row by row, and (rows, columns).
+        """
+        inputs = prepare_images(self.image_processor, [to_rgb(image, "the image")])
+        tokens = self.read(hook_point, [image])[0]
+        if "spatial_shapes" in inputs:  # SigLIP 2: as many patches as fit the picture, then padding
+            rows, columns = inputs["spatial_shapes"][0].tolist()
+            return tokens[: rows * columns], (rows, columns)
+        patch = getattr(self.model.config, "vision_config", self.model.config).patch_size
+        rows, columns = (side // patch for side in inputs["pixel_values"].shape[-2:])
+        return tokens[-rows * columns :], (rows, columns)
 
     @property
     def text_settings(self) -> dict[str, Any]:
@@ -243,7 +316,8 @@ class Backbone:
         return kind if self.name_or_path is None else f"{self.name_or_path} ({kind})"
 
     def __repr__(self) -> str:
-        widths = ", ".join(f"{hook_point}: {self.width(hook_point)}" for hook_point in self.hook_points)
+        pooled = [name for name in POOLED if name in self.hook_points]
+        widths = ", ".join(f"{hook_point}: {self.width(hook_point)}" for hook_point in pooled)
         return f"Backbone({self._label()}, {widths}, {self.device})"
 
 

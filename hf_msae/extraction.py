@@ -131,6 +131,9 @@ def _check_arguments(
 ) -> None:
     if not hook_points or len(set(hook_points)) < len(hook_points):
         raise ValueError(f"hook_points must name at least one hook point, and each once; got {list(hook_points)}")
+    for hook_point in hook_points:
+        if ".layers." in hook_point:
+            raise ValueError(f"{hook_point} cannot be extracted yet: image_embeds and text_embeds can")
     if "text_embeds" in hook_points and text_column is None:
         raise ValueError("the hook point text_embeds needs a text_column")
     for name, value, least in (

@@ -38,3 +38,19 @@ def golden_tensors():
 def golden_figures():
     """The figures of golden/msae_small.json."""
     return json.loads((GOLDEN / "msae_small.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """Backbone model class -> a saved tiny model of it with its real processor."""
+    import torch
+    import transformers
+
+    from tests.tiny_backbones import FAMILIES
+
+    transformers.logging.disable_progress_bar()
+    root = tmp_path_factory.mktemp("backbones")
+    for name, save in FAMILIES.items():
+        torch.manual_seed(0)
+        save(root / name)
+    return {name: root / name for name in FAMILIES}

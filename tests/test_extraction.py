@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -15,12 +16,12 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from test_backbones import CAPTIONS, save_siglip
 
 from hf_msae.activations import load_activations
 from hf_msae.backbones import Backbone
 from hf_msae.extraction import _divide, extract_activations
 from hf_msae.image_text_data import open_dataset
+from tests.tiny_backbones import CAPTIONS, save_siglip
 
 ROOT = Path(__file__).parents[1]
 TRAINING = ROOT / "training"
@@ -185,12 +186,14 @@ class Killed(Backbone):
         return super().embed_pixels(inputs)
 
 
-def test_a_killed_run_continues_to_the_same_numbers(backbone_folder, tmp_path):
+def test_a_killed_run_continues_to_the_same_numbers(backbone_folder, tmp_path, request):
+    # The threads of this process are not in its fork, and on some processors products depend on their number.
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(1)
     settings = {**BOTH, "batch_size": 7, "rows_per_shard": 10, "progress": False}
     pid = os.fork()
     if pid == 0:
         try:
-            torch.set_num_threads(1)  # the threads of this process are not in its fork
             killed = Killed.from_pretrained(backbone_folder)
             extract_activations(killed, labelled(60), tmp_path / "killed", **settings)
         finally:

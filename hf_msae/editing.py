@@ -1,0 +1,173 @@
+"""Changing what a model sees: some latents of its embeddings scaled, set or moved, during its forward pass."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from .concepts import ConceptTable
+    from .hook_points import Site
+    from .modeling_msae import MSAEModel
+
+MODES = ("scale", "set", "add")
+
+
+@dataclass(frozen=True)
+class LatentEdit:
+    """What is done to some latents of a code.
+
+    Attributes:
+        latents: their numbers, (m,), each once.
+        values: one for each, (m,).
+        mode: "scale" multiplies a latent's activation by its value, "set" replaces it, "add" adds to it.
+        keep_residual: whether what the MSAE does not reconstruct stays: x + decode(z') - decode(z). Otherwise the
+            edited embedding is decode(z').
+    """
+
+    latents: tuple[int, ...]
+    values: tuple[float, ...]
+    mode: str = "scale"
+    keep_residual: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        edits: Mapping[int | str, float],
+        num_latents: int,
+        concepts: ConceptTable | None = None,
+        mode: str = "scale",
+        keep_residual: bool = True,
+    ) -> LatentEdit:
+        """
+        Args:
+            edits: latent, or name of one, -> value. Of several latents of one name the most similar one is meant.
+            num_latents: of the MSAE.
+            concepts: the names.
+
+        Raises:
+            ValueError: an unknown mode, name or latent; a value that is no finite number; or a latent named twice.
+        """
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}; choose one of {', '.join(MODES)}")
+        if not edits:
+            raise ValueError("there is nothing to edit: give latents, or their names, and values")
+        found: dict[int, float] = {}
+        for key, value in edits.items():
+            latent = _latent_of(key, num_latents, concepts)
+            if latent in found:
+                raise ValueError(f"latent {latent} is edited twice, the second time as {key!r}")
+            value = float(value)
+            if not -float("inf") < value < float("inf"):
+                raise ValueError(f"the value for {key!r} is {value}, but has to be a finite number")
+            found[latent] = value
+        return cls(tuple(found), tuple(found.values()), mode, keep_residual)
+
+    def apply(self, codes: torch.Tensor) -> torch.Tensor:
+        """The codes (..., n) with the edit."""
+        chosen = torch.tensor(self.latents, device=codes.device)
+        values = torch.tensor(self.values, dtype=codes.dtype, device=codes.device)
+        before = codes[..., chosen]
+        edited = codes.clone()
+        edited[..., chosen] = {"scale": before * values, "set": values.expand_as(before), "add": before + values}[
+            self.mode
+        ]
+        return edited
+
+
+@torch.no_grad()
+def edit_embeddings(msae: MSAEModel, embeddings: torch.Tensor, edits: Sequence[LatentEdit]) -> torch.Tensor | None:
+    """Embeddings whose code has been through all edits, one after the other.
+
+    Args:
+        msae: of these embeddings.
+        embeddings: raw, (..., d), in any floating point type.
+        edits: where one of them does not keep the residual, it is gone.
+
+    Returns:
+        Like `embeddings`; None where the edits change nothing at all. Rows that they do not change stay as they are,
+        to the last bit.
+    """
+    codes = msae.encode(embeddings.to(torch.promote_types(embeddings.dtype, msae.encoder.dtype)))
+    edited = codes
+    for edit in edits:
+        edited = edit.apply(edited)
+    if not all(edit.keep_residual for edit in edits):
+        return msae.decode(edited).to(embeddings.dtype)
+    # decode(z') - decode(z), of which only the edited latents' directions are left.
+    touched = torch.tensor(sorted({latent for edit in edits for latent in edit.latents}), device=codes.device)
+    change = edited[..., touched] - codes[..., touched]
+    changed = (change != 0).any(dim=-1, keepdim=True)
+    if not changed.any():
+        return None
+    moved = (change @ msae.dictionary[touched].to(change.dtype)) / msae.input_scale.to(change.dtype)
+    return torch.where(changed, (embeddings + moved).to(embeddings.dtype), embeddings)
+
+
+def _latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) -> int:
+    if isinstance(key, str):
+        if concepts is None:
+            raise ValueError(f"{key!r} is a name, but this model's latents have none: use their numbers, or name them")
+        try:
+            return int(concepts[key]["latent"].iloc[0])
+        except KeyError:
+            names = concepts.frame["name"].unique().tolist()
+            near = difflib.get_close_matches(key, names, n=3)
+            hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+            raise ValueError(f"no latent is named {key!r}{hint}") from None
+    if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key < num_latents:
+        raise ValueError(f"latents are numbers from 0 to {num_latents - 1}, or names; got {key!r}")
+    return key
+
+
+_ACTIVE: ContextVar[tuple[tuple[Editor, LatentEdit], ...]] = ContextVar("hf_msae_edits", default=())
+"""The edits of this thread or task, outermost first: what one user edits, another does not see."""
+
+
+class Editor:
+    """Edits what leaves a module, in the threads and tasks that have asked for it.
+
+    Args:
+        site: the module, and which of its output is meant.
+        msae: of the embeddings there.
+    """
+
+    def __init__(self, site: Site, msae: MSAEModel) -> None:
+        self.site, self.msae = site, msae
+        self._lock, self._users, self._hooked = threading.Lock(), 0, None
+
+    @contextmanager
+    def editing(self, edit: LatentEdit) -> Iterator[None]:
+        """Apply `edit` in every forward pass of this thread or task; after the edits that it is nested in."""
+        token = _ACTIVE.set((*_ACTIVE.get(), (self, edit)))
+        self._enter()
+        try:
+            yield
+        finally:
+            self._exit()
+            _ACTIVE.reset(token)
+
+    def _enter(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._hooked = self.site.hooked(self._apply)
+                self._hooked.__enter__()
+
+    def _exit(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._hooked.__exit__(None, None, None)
+                self._hooked = None
+
+    def _apply(self, embeddings: torch.Tensor) -> torch.Tensor | None:
+        edits = [edit for editor, edit in _ACTIVE.get() if editor is self]
+        return edit_embeddings(self.msae, embeddings, edits) if edits else None

@@ -1,0 +1,315 @@
+"""VisionTextMSAE: a backbone, its processor, an MSAE on its embeddings, and the names of the latents."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm.auto import tqdm
+
+from .backbones import Backbone
+from .editing import Editor, LatentEdit
+from .hook_points import HookPoint, find_site
+from .images import ImageInput
+from .modeling_msae import MSAEModel
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .concepts import ConceptTable
+
+
+class VisionTextMSAE:
+    """What a vision-language model sees, latent by latent; and the same model with some latents edited.
+
+    Usually made by [`VisionTextMSAE.from_pretrained`].
+
+    Args:
+        backbone: the model that the MSAE's embeddings are of.
+        msae: put into evaluation mode, and on the backbone's device.
+        concepts: names of its latents.
+        strict: whether a backbone of another name or revision than the MSAE was trained on is an error.
+
+    Raises:
+        ValueError: backbone and MSAE do not belong together; says what was trained on what.
+
+    Attributes:
+        backbone, msae, concepts: as given.
+        text_shift: added to text embeddings before they are encoded, (d,), or None; `center_texts` sets it.
+
+    Example:
+        >>> model = VisionTextMSAE.from_pretrained("outputs/quickstart")
+        >>> values, latents = model.image_latents(["cat.jpg"], top=10)
+        >>> with model.edit({"red": 0.0}):
+        ...     embeds = model.image_embeds(["cat.jpg"])
+    """
+
+    def __init__(
+        self, backbone: Backbone, msae: MSAEModel, concepts: ConceptTable | None = None, strict: bool = True
+    ) -> None:
+        check_fit(backbone, msae, strict)
+        self.backbone = backbone
+        self.msae = msae.eval().to(backbone.device)
+        self.concepts = concepts
+        self.text_shift: torch.Tensor | None = None
+        self.hook_point = HookPoint.parse(msae.config.hook_point)
+        self._editor = Editor(find_site(backbone.model, self.hook_point), self.msae)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        msae: str | os.PathLike | MSAEModel,
+        backbone: Backbone | str | os.PathLike | Any | None = None,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        strict: bool = True,
+        **backbone_kwargs: Any,
+    ) -> VisionTextMSAE:
+        """Load an MSAE, the backbone it was trained on, and its concepts where there are some beside it.
+
+        Args:
+            msae: folder or Hub id of an MSAE, or one that is loaded already.
+            backbone: a [`Backbone`], or what `Backbone.from_pretrained` takes; by default the one that the MSAE's
+                config names.
+            revision: of the MSAE, on the Hub.
+            device: where both run.
+            strict: whether a backbone of another name or revision than the MSAE was trained on is an error.
+            backbone_kwargs: for `Backbone.from_pretrained`, e.g. dtype.
+
+        Raises:
+            ValueError: the MSAE does not say its backbone, or they do not belong together.
+            OSError: there is no such model.
+        """
+        concepts = None
+        if not isinstance(msae, MSAEModel):
+            concepts = _concepts_beside(msae)
+            msae = MSAEModel.from_pretrained(msae, revision=revision)
+        config = msae.config
+        if backbone is None:
+            if not config.base_model_name_or_path:
+                raise ValueError("the MSAE does not say which backbone it was trained on: give backbone=")
+            backbone_kwargs.setdefault("revision", config.base_model_revision)
+            backbone = config.base_model_name_or_path
+        if not isinstance(backbone, Backbone):
+            backbone = Backbone.from_pretrained(backbone, device=device, **backbone_kwargs)
+        elif device is not None:
+            backbone = backbone.to(device)
+        return cls(backbone, msae, concepts, strict)
+
+    @property
+    def processor(self) -> Any:
+        return self.backbone.processor
+
+    def to(self, device: str | torch.device) -> VisionTextMSAE:
+        """Move both models; returns self."""
+        self.backbone.to(device)
+        self.msae.to(device)
+        return self
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def image_embeds(
+        self, images: ImageInput | Iterable[ImageInput], batch_size: int | None = None, progress: bool | None = None
+    ) -> torch.Tensor:
+        """The backbone's pooled embeddings of images, raw, (n, d); with the edits in force.
+
+        Args:
+            images: PIL images, paths, arrays, or a column of a Dataset.
+            batch_size: images per forward pass.
+            progress: show a bar; by default for more than ten batches.
+        """
+        return self._in_batches(
+            images, batch_size or self.backbone.image_batch_size, self.backbone.image_embeds, progress
+        )
+
+    def text_embeds(
+        self, texts: str | Iterable[str], batch_size: int | None = None, progress: bool | None = None
+    ) -> torch.Tensor:
+        """The backbone's pooled embeddings of texts, raw, (n, d); with the edits in force."""
+        return self._in_batches(
+            texts, batch_size or self.backbone.text_batch_size, self.backbone.text_embeds, progress
+        )
+
+    def image_latents(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        k: int | None = None,
+        top: int | None = None,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """The code of images.
+
+        Args:
+            images: as for `image_embeds`.
+            k: activations kept of each; by default those of the MSAE's config.
+            top: return the so many largest alone, as (values, latents), each (n, top), instead of the dense code.
+            batch_size, progress: as for `image_embeds`.
+
+        Returns:
+            (n, num_latents); for a block's hook point (n, tokens, num_latents). With `top` the sparse pair.
+        """
+        self._require_tower("vision")
+
+        def encode(batch: list) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+            return self._encode(self.backbone.read(self.hook_point.name, batch), k, top)
+
+        return self._in_batches(images, batch_size or self.backbone.image_batch_size, encode, progress)
+
+    def text_latents(
+        self,
+        texts: str | Iterable[str],
+        k: int | None = None,
+        top: int | None = None,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """The code of texts, as `image_latents`; by an MSAE of image embeddings too, see `center_texts`."""
+        by_text = self.hook_point.tower == "text"
+        if not by_text and self.hook_point.layer is not None:
+            self._require_tower("text")
+
+        def encode(batch: list) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+            embeds = self.backbone.read(self.hook_point.name if by_text else "text_embeds", batch)
+            if self.text_shift is not None and not by_text:
+                embeds = embeds + self.text_shift.to(embeds)
+            return self._encode(embeds, k, top)
+
+        return self._in_batches(texts, batch_size or self.backbone.text_batch_size, encode, progress)
+
+    def center_texts(self, texts: Iterable[str] | torch.Tensor | None) -> None:
+        """Let text embeddings be encoded around their own mean instead of the images'.
+
+        Image and text embeddings of CLIP-like models lie in different places, the modality gap, so that an MSAE of
+        images sees the gap first in any text. With a mean of their own texts are moved to where the images are:
+        t + (mean of the images) - (mean of the texts). It leaves the spread of texts, which is another too, as it is.
+
+        Args:
+            texts: texts to take the mean of, as varied as the images; or that mean, (d,); None to undo it.
+
+        Raises:
+            ValueError: the MSAE is not one of image_embeds.
+        """
+        if self.hook_point.name != "image_embeds":
+            raise ValueError(f"the MSAE is of {self.hook_point.name}: texts can be centred for image_embeds alone")
+        if texts is None:
+            self.text_shift = None
+            return
+        mean = texts if isinstance(texts, torch.Tensor) else self.text_embeds(texts).double().mean(dim=0)
+        if mean.shape != self.msae.input_mean.shape:
+            raise ValueError(f"the mean has shape {tuple(mean.shape)}, expected {tuple(self.msae.input_mean.shape)}")
+        self.text_shift = (self.msae.input_mean.double() - mean.to(self.msae.input_mean.device).double()).float()
+
+    def patch_map(self, image: ImageInput, concept: int | str) -> np.ndarray:
+        """Where in an image a latent is active, for an MSAE of a vision block's tokens.
+
+        Args:
+            image: one.
+            concept: a latent, or the name of one.
+
+        Returns:
+            (rows, columns) of the patches' activations; `hf_msae.plotting.plot_patch_map` draws it over the image.
+
+        Raises:
+            ValueError: the MSAE is of pooled embeddings, which have no place, or of texts.
+        """
+        if self.hook_point.tower != "vision" or self.hook_point.layer is None:
+            raise ValueError(
+                f"a patch map needs an MSAE of a vision block's tokens (vision.layers.{{i}}); this one is of "
+                f"{self.hook_point.name}"
+            )
+        (latent,) = LatentEdit.of({concept: 0.0}, self.msae.config.num_latents, self.concepts).latents
+        tokens, (rows, columns) = self.backbone.read_patches(self.hook_point.name, image)
+        with torch.no_grad():
+            return self.msae.encode(tokens)[:, latent].reshape(rows, columns).float().cpu().numpy()
+
+    # -- editing -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def edit(
+        self, edits: Mapping[int | str, float], mode: str = "scale", keep_residual: bool = True
+    ) -> Iterator[VisionTextMSAE]:
+        """Change latents at the hook point in every forward pass of the backbone, of this thread or task.
+
+        Zero-shot classification, retrieval or a head of one's own then works on the edited representation. What the
+        MSAE does not reconstruct stays, and an edit that changes nothing gives bit-identical outputs. Edits nest: an
+        inner one is applied to the code that an outer one has left. They end with the context, whatever happens in it.
+
+        Args:
+            edits: latent, or name of one, -> value. Of several latents of one name the most similar one is meant.
+            mode: "scale" multiplies activations by the value, "set" replaces them, "add" adds to them.
+            keep_residual: whether what the MSAE does not reconstruct stays.
+
+        Raises:
+            ValueError: as [`LatentEdit.of`].
+        """
+        edit = LatentEdit.of(edits, self.msae.config.num_latents, self.concepts, mode, keep_residual)
+        with self._editor.editing(edit):
+            yield self
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _encode(self, embeds: torch.Tensor, k: int | None, top: int | None) -> Any:
+        with torch.no_grad():
+            return self.msae.encode(embeds, k) if top is None else self.msae.encode_topk(embeds, top)
+
+    def _require_tower(self, tower: str) -> None:
+        if self.hook_point.tower != tower:
+            raise ValueError(f"the MSAE is of {self.hook_point.name}, which the {tower} tower does not have")
+
+    def _in_batches(self, items: Any, batch_size: int, function: Any, progress: bool | None) -> Any:
+        items = [items] if isinstance(items, (str, ImageInput)) else items
+        items = items if hasattr(items, "__len__") else list(items)
+        starts = range(0, len(items), batch_size)
+        shown = len(starts) > 10 if progress is None else progress
+        parts = [
+            function(list(items[start : start + batch_size]))
+            for start in tqdm(starts, desc="embedding", unit="batch", disable=not shown)
+        ]
+        if not parts:
+            return function([])
+        return tuple(map(torch.cat, zip(*parts, strict=True))) if isinstance(parts[0], tuple) else torch.cat(parts)
+
+    def __repr__(self) -> str:
+        named = "unnamed" if self.concepts is None else f"{self.concepts.frame['name'].nunique()} names"
+        latents = f"{self.msae.config.num_latents} latents of {self.hook_point.name}"
+        return f"VisionTextMSAE({self.backbone!r}, {latents}, {named})"
+
+
+def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
+    """
+    Raises:
+        ValueError: the MSAE was not trained on what this backbone gives; says what was trained on what.
+    """
+    config = msae.config
+    trained = (
+        f"the MSAE was trained on {config.hook_point} of {config.base_model_name_or_path or 'an unknown backbone'}"
+    )
+    trained += f" at revision {config.base_model_revision}" if config.base_model_revision else ""
+    try:
+        backbone.require(config.hook_point)
+    except ValueError as error:
+        raise ValueError(f"{trained}, but {error}") from None
+    width = backbone.width(config.hook_point)
+    if width != config.d_in:
+        raise ValueError(f"{trained}, {config.d_in} wide, but that of {backbone.name_or_path} is {width} wide")
+    if not strict:
+        return
+    for mine, its in (
+        (config.base_model_name_or_path, backbone.name_or_path),
+        (config.base_model_revision, backbone.revision),
+    ):
+        if mine and its and mine != its:
+            raise ValueError(f"{trained}, not on {its}: strict=False uses them together all the same")
+
+
+def _concepts_beside(folder: str | os.PathLike) -> ConceptTable | None:
+    """The concept table in a local folder of an MSAE, if there is exactly one."""
+    from .concepts import ConceptTable
+
+    tables = sorted(Path(folder).glob("concepts/*.parquet")) if Path(folder).is_dir() else []
+    return ConceptTable.load(tables[0]) if len(tables) == 1 else None
