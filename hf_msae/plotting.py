@@ -163,6 +163,29 @@ def plot_training(log: Sequence[Mapping], title: str | None = None) -> Figure:
     return figure
 
 
+def plot_patch_map(image: Image.Image, activations: np.ndarray, title: str | None = None) -> Figure:
+    """Where a latent is active: the image, and the same image under a heat map of its patches.
+
+    Args:
+        image: as given to `VisionTextMSAE.patch_map`. Where the backbone's processor cuts its sides off, so does the
+            map, which is then drawn over the whole image a little too large.
+        activations: what that returned, (rows, columns).
+        title: e.g. the name of the concept.
+    """
+    picture = np.asarray(image.convert("RGB"))
+    figure, axes = new_figure(1, 2, width=2.6, height=2.6)
+    extent = (0, picture.shape[1], picture.shape[0], 0)
+    for panel in axes[0]:
+        panel.imshow(picture, extent=extent)
+        panel.set_axis_off()
+    highest = max(float(activations.max()), 1e-12)
+    heat = axes[0, 1].imshow(activations, extent=extent, cmap="magma", alpha=0.65, vmin=0, vmax=highest)
+    figure.colorbar(heat, ax=axes[0, 1], fraction=0.046, label="activation")
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
 def plot_contact_sheet(
     rows: Sequence[tuple[str, Sequence[Image.Image], Sequence[bool] | None]], title: str | None = None
 ) -> Figure:

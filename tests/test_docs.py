@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["docs/concepts.md", "docs/metrics.md", "docs/model.md", "docs/scenes.md"]
+PAGES = ["docs/backbones.md", "docs/concepts.md", "docs/metrics.md", "docs/model.md", "docs/scenes.md"]
 COMMANDS = [
     "README.md",
     "docs/extraction.md",

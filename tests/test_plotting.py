@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_msae.plotting import plot_contact_sheet, plot_quality_against_k, plot_training, save_figure
+from hf_msae.plotting import plot_contact_sheet, plot_patch_map, plot_quality_against_k, plot_training, save_figure
 
 
 def row(fvu):
@@ -38,6 +38,15 @@ def test_training_separates_batches_from_held_out_data():
     figure = plot_training(log)
     assert figure.axes[0].lines[0].get_ydata().tolist() == [2.0, 1.0]
     assert [line.get_ydata().tolist() for line in figure.axes[1].lines] == [[0.5], [0.3]]
+
+
+def test_a_patch_map_lies_over_the_whole_picture():
+    activations = np.array([[0.0, 1.0, 2.0], [0.5, 0.0, 4.0]])
+    figure = plot_patch_map(Image.new("RGB", (30, 20), "white"), activations, "red")
+    heat = figure.axes[1].images[1]
+    assert heat.get_array().tolist() == activations.tolist() and heat.get_clim() == (0, 4)
+    assert list(heat.get_extent()) == list(figure.axes[1].images[0].get_extent()) == [0, 30, 20, 0]
+    plot_patch_map(Image.new("L", (8, 8)), np.zeros((2, 2)))  # a latent that is active nowhere
 
 
 def test_contact_sheet_marks_misses():
