@@ -197,6 +197,7 @@ def test_public_names():
         "MSAETrainer",
         "MSAETrainerCallback",
         "MSAETrainingArguments",
+        "VisionTextMSAE",
         "__version__",
     ]
     for name in hf_msae.__all__:
