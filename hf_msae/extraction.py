@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +17,15 @@ from datasets import Dataset
 from torch.utils import data as torch_data
 from tqdm import tqdm
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from hf_msae.acceleration import build_accelerator
 from hf_msae.activations import ActivationWriter
-from hf_msae.activations.metadata import ActivationMetadata, Shard
+from hf_msae.activations.metadata import ActivationMetadata
 from hf_msae.backbones import Backbone
-from hf_msae.image_text_data import RowReader
+from hf_msae.image_text_data import ReadRows, RowReader
+
+logger = logging.get_logger(__name__)
 
 
 def extract_activations(
@@ -41,6 +45,7 @@ def extract_activations(
     metadata: Mapping[str, Any] | None = None,
     accelerator: Accelerator | None = None,
     progress: bool = True,
+    on_unreadable: str = "raise",
 ) -> Path:
     """Embed a data set, row by row and in its order, and write the embeddings beside the data set's labels.
 
@@ -66,6 +71,9 @@ def extract_activations(
         metadata: added to the recorded provenance (backbone, data set, processor, versions), over which it wins.
         accelerator: the processes to divide the work among. None: those that a launcher started, otherwise this one.
         progress: show a progress bar.
+        on_unreadable: what becomes of a row whose image cannot be decoded or whose caption is missing: "raise" stops,
+            "skip" leaves it out, says so in the log, and notes its number in `activations.json`. Embeddings then have
+            not the data's row numbers; keep a column with ids.
 
     Returns:
         output_dir.
@@ -79,7 +87,15 @@ def extract_activations(
     hook_points = (hook_points,) if isinstance(hook_points, str) else tuple(hook_points)
     _check_arguments(hook_points, text_column, batch_size, rows_per_shard, num_workers)
     with_image, with_text = "image_embeds" in hook_points, "text_embeds" in hook_points
-    reader = RowReader(dataset, image_column if with_image else None, text_column if with_text else None, keep_columns)
+    if on_unreadable not in ("raise", "skip"):
+        raise ValueError(f"on_unreadable is {on_unreadable!r}; choose raise or skip")
+    reader = RowReader(
+        dataset,
+        image_column if with_image else None,
+        text_column if with_text else None,
+        keep_columns,
+        skip_unreadable=on_unreadable == "skip",
+    )
     if accelerator is None and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         accelerator = build_accelerator()
     backbone = _place(backbone, accelerator)
@@ -110,12 +126,12 @@ def extract_activations(
         if num_processes > 1:
             folder, first = _part_folder(output_dir, part), part.start
         with ActivationWriter(folder, **settings) as writer:
-            rows = range(first + writer.rows_written, part.stop)
+            rows = range(first + writer.rows_consumed, part.stop)
             batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
             with tqdm(
                 desc="embedding" if num_processes == 1 else f"embedding (process 1 of {num_processes})",
                 total=part.stop - first,
-                initial=writer.rows_written,
+                initial=writer.rows_consumed,
                 unit="row",
                 disable=not progress or rank > 0,
             ) as bar:
@@ -164,11 +180,11 @@ class _PreparedBatches(torch_data.Dataset):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, index: int) -> tuple:
+    def __getitem__(self, index: int) -> ReadRows:
         return self.reader.read(self.batches[index])
 
 
-def _as_it_is(batch: tuple) -> tuple:
+def _as_it_is(batch: ReadRows) -> ReadRows:
     return batch
 
 
@@ -177,13 +193,18 @@ def _embed(
 ) -> None:
     prepared = _PreparedBatches(reader, batches)
     loader = torch_data.DataLoader(prepared, batch_size=None, num_workers=num_workers, collate_fn=_as_it_is)
-    for rows, (pixels, texts, kept) in zip(batches, loader, strict=True):
-        embeddings = {}
-        if pixels is not None:
-            embeddings["image_embeds"] = backbone.embed_pixels(pixels)
-        if texts is not None:
-            embeddings["text_embeds"] = backbone.text_embeds(texts, batch_size=len(texts))
-        writer.write(embeddings, kept)
+    for rows, read in zip(batches, loader, strict=True):
+        for message in read.unreadable.values():
+            logger.warning(f"left out: {message}")
+        if read.number:
+            embeddings = {}
+            if read.pixels is not None:
+                embeddings["image_embeds"] = backbone.embed_pixels(read.pixels)
+            if read.texts is not None:
+                embeddings["text_embeds"] = backbone.text_embeds(read.texts, batch_size=read.number)
+            writer.write(embeddings, read.kept, skipped=list(read.unreadable))
+        else:
+            writer.skip(list(read.unreadable))
         bar.update(len(rows))
 
 
@@ -206,7 +227,7 @@ def _existing_parts(output_dir: Path) -> list[Path]:
 
 def _open_folder(output_dir: Path, settings: dict[str, Any], resume: bool, overwrite: bool) -> int:
     """Prepare the output folder; returns how many rows it holds already."""
-    done = ActivationWriter(output_dir, **settings, resume=resume, overwrite=overwrite).rows_written
+    done = ActivationWriter(output_dir, **settings, resume=resume, overwrite=overwrite).rows_consumed
     if overwrite:
         for folder in _existing_parts(output_dir):
             shutil.rmtree(folder)
@@ -235,7 +256,7 @@ def _join_parts(output_dir: Path, settings: dict[str, Any], parts: list[range]) 
     for part in parts:
         folder = _part_folder(output_dir, part)
         there = ActivationMetadata.load(folder)
-        if there is None or not there.complete or there.num_rows != len(part):
+        if there is None or not there.complete or there.rows_consumed != len(part):
             raise ValueError(f"{folder} is not complete; do all processes see the same folder {output_dir}?")
         if differences := whole.differences(there):
             raise ValueError(
@@ -244,7 +265,7 @@ def _join_parts(output_dir: Path, settings: dict[str, Any], parts: list[range]) 
         for shard in there.shards:
             name = f"data-{len(whole.shards):05d}.arrow"
             _link(folder / shard.file, output_dir / name)
-            whole.shards.append(Shard(name, shard.num_rows, shard.num_bytes))
+            whole.shards.append(dataclasses.replace(shard, file=name))
             whole.complete = False
     whole.save(output_dir)
     ActivationWriter(output_dir, **settings).close()

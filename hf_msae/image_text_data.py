@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,25 @@ def _open_scenes(source: str, split: str | None, num_proc: int | None) -> Datase
     return load_scenes(parts[0], int(parts[1]), *map(int, parts[2:]), num_proc=num_proc)
 
 
+@dataclass(frozen=True)
+class ReadRows:
+    """Rows ready for a backbone.
+
+    Attributes:
+        number: of the rows that could be read.
+        pixels: the model's inputs for their images; None where none are needed, or no row could be read.
+        texts: their captions; None where none are needed.
+        kept: their kept columns.
+        unreadable: number of a row -> why it could not be read.
+    """
+
+    number: int
+    pixels: dict[str, torch.Tensor] | None
+    texts: list[str] | None
+    kept: dict[str, list]
+    unreadable: dict[int, str]
+
+
 class RowReader:
     """What a row of a data set gives: an image prepared for the backbone, a caption, and the columns to keep.
 
@@ -93,6 +113,7 @@ class RowReader:
         image_column: images, paths or encoded bytes; None where images are not needed.
         text_column: one string per row; None where captions are not needed.
         keep_columns: columns returned as they are; None means all that hold a number, a boolean, a label or a string.
+        skip_unreadable: whether rows whose image cannot be read, or whose caption is missing, are left out.
 
     Raises:
         TypeError: `dataset` is no `datasets.Dataset`.
@@ -100,7 +121,12 @@ class RowReader:
     """
 
     def __init__(
-        self, dataset: Dataset, image_column: str | None, text_column: str | None, keep_columns: Sequence[str] | None
+        self,
+        dataset: Dataset,
+        image_column: str | None,
+        text_column: str | None,
+        keep_columns: Sequence[str] | None,
+        skip_unreadable: bool = False,
     ) -> None:
         if isinstance(dataset, DatasetDict):
             raise TypeError(f"choose a split of the data set: {', '.join(map(str, dataset))}")
@@ -111,6 +137,7 @@ class RowReader:
         if dataset.format["type"] == "custom":
             raise ValueError("the data set has a transform: apply it with map(), or drop it with reset_format()")
         self.image_processor = None
+        self.skip_unreadable = skip_unreadable
         self.image_column, self.text_column = image_column, text_column
         self._fingerprint = dataset._fingerprint
         self._dataset = dataset.with_format(None)
@@ -138,25 +165,34 @@ class RowReader:
             "library_versions": {library: version(library) for library in _LIBRARIES},
         }
 
-    def read(self, rows: range) -> tuple[dict[str, torch.Tensor] | None, list[str] | None, dict[str, list]]:
-        """The model's image inputs, the captions and the kept columns of consecutive rows.
+    def read(self, rows: range) -> ReadRows:
+        """Consecutive rows.
 
         Raises:
             ValueError: an image cannot be decoded; the message names its row.
             TypeError: a caption is missing.
         """
         chosen = slice(rows.start, rows.stop)
-        pixels = texts = None
-        if self._images is not None:
-            stored = self._images[chosen][self.image_column]
-            images = [self._decode(row, value) for row, value in zip(rows, stored, strict=True)]
-            pixels = prepare_images(self.image_processor, images)
-        if self._texts is not None:
-            texts = self._texts[chosen][self.text_column]
-            for row, text in zip(rows, texts, strict=True):
-                if text is None:
+        images = None if self._images is None else self._images[chosen][self.image_column]
+        texts = None if self._texts is None else self._texts[chosen][self.text_column]
+        unreadable: dict[int, str] = {}
+        for place, row in enumerate(rows):
+            try:
+                if images is not None:
+                    images[place] = self._decode(row, images[place])
+                if texts is not None and texts[place] is None:
                     raise TypeError(f"row {row} of column {self.text_column!r} is no string but missing (None)")
-        return pixels, texts, {} if self._kept is None else self._kept[chosen]
+            except (ValueError, TypeError, OSError) as error:
+                if not self.skip_unreadable:
+                    raise
+                unreadable[row] = str(error)
+        kept = {} if self._kept is None else self._kept[chosen]
+        if unreadable:
+            good = [place for place, row in enumerate(rows) if row not in unreadable]
+            images, texts = (None if all_ is None else [all_[place] for place in good] for all_ in (images, texts))
+            kept = {name: [values[place] for place in good] for name, values in kept.items()}
+        pixels = prepare_images(self.image_processor, images) if images else None
+        return ReadRows(len(rows) - len(unreadable), pixels, texts, kept, unreadable)
 
     def _decode(self, row: int, value: dict[str, Any] | None) -> Image.Image:
         name = f"row {row} of column {self.image_column!r}"

@@ -345,7 +345,10 @@ def one_process(backbone_folder, tmp_path_factory):
     labelled(45).save_to_disk(str(root / "data"))
     flags = ["--backbone", str(backbone_folder), "--dataset", str(root / "data"), "--text_column", "caption"]
     flags += ["--hook_point", "image_embeds", "text_embeds", "--batch_size", "4", "--rows_per_shard", "8"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the two processes have: on some processors products depend on the number
     script_main()([*flags, "--output_dir", str(root / "out"), "--disable_tqdm"])
+    torch.set_num_threads(threads)
     return flags, root / "out"
 
 
@@ -360,7 +363,11 @@ def script_main():
 
 def assert_same_data(folder, expected):
     one, two = datasets.load_from_disk(str(expected)), datasets.load_from_disk(str(folder))
-    assert one.features == two.features and one.to_dict() == two.to_dict()
+    assert one.features == two.features
+    vectors = ["image_embeds", "text_embeds"]
+    assert one.remove_columns(vectors).to_dict() == two.remove_columns(vectors).to_dict()
+    for name in vectors:  # on some processors a product's last bit depends on where in memory its factors lie
+        np.testing.assert_allclose(column(folder, name), column(expected, name), rtol=0, atol=1e-6)
     assert load_activations(folder).provenance == load_activations(expected).provenance
     assert not list(folder.glob("part-*"))
 

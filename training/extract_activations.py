@@ -9,12 +9,14 @@ same way. Runs as it is, or on several devices with `accelerate launch` or `torc
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from transformers.utils.logging import disable_progress_bar
 
 from hf_msae.acceleration import build_accelerator
 from hf_msae.activations import load_activations
+from hf_msae.activations.metadata import ActivationMetadata
 from hf_msae.arguments import MSAEArgumentParser
 from hf_msae.backbones import Backbone
 from hf_msae.extraction import extract_activations
@@ -77,6 +79,13 @@ class ExtractionArguments:
     rows_per_shard: int = field(
         default=16384, metadata={"help": "Rows per file, and what an interruption can lose, in whole batches."}
     )
+    on_unreadable: Literal["raise", "skip"] = field(
+        default="raise",
+        metadata={
+            "help": "What becomes of rows whose image cannot be decoded or whose caption is missing: raise stops with "
+            "the row's number; skip leaves them out and notes their numbers in activations.json."
+        },
+    )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Delete the embeddings in output_dir instead of continuing them."}
     )
@@ -114,11 +123,16 @@ def main(argv: list[str] | None = None) -> None:
             metadata={"dataset": args.dataset, "dataset_revision": args.dataset_revision},
             accelerator=accelerator,
             progress=not args.disable_tqdm,
+            on_unreadable=args.on_unreadable,
         )
     if accelerator.is_main_process:
         for hook_point in args.hook_point:
             written = load_activations(args.output_dir, hook_point)
             print(f"{args.output_dir}: {len(written)} {hook_point} of width {written.width}")
+        skipped = ActivationMetadata.load(Path(args.output_dir).expanduser()).skipped
+        if skipped:
+            some = ", ".join(map(str, skipped[:8])) + (", ..." if len(skipped) > 8 else "")
+            print(f"left out, since they could not be read: {len(skipped)} rows ({some}), noted in activations.json")
         kept = [name for name in written.dataset.column_names if name not in args.hook_point]
         more = f" and {len(kept) - 8} more" if len(kept) > 8 else ""
         print(f"beside them: {', '.join(kept[:8]) or 'nothing'}{more}")

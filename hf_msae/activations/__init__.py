@@ -12,9 +12,16 @@ from .columns import resolve_column
 from .dataset import ActivationDataset
 from .sources import open_source
 from .statistics import ActivationStatistics, RunningMoments
-from .writing import ActivationWriter
+from .writing import ActivationWriter, verify_activations
 
-__all__ = ["ActivationDataset", "ActivationStatistics", "ActivationWriter", "RunningMoments", "load_activations"]
+__all__ = [
+    "ActivationDataset",
+    "ActivationStatistics",
+    "ActivationWriter",
+    "RunningMoments",
+    "load_activations",
+    "verify_activations",
+]
 
 
 def load_activations(

@@ -16,11 +16,21 @@ FORMAT_VERSION = 1
 
 @dataclass
 class Shard:
-    """One complete Arrow stream file: its name within the folder, its rows, and its size on disk in bytes."""
+    """One complete Arrow stream file.
+
+    Attributes:
+        file: its name within the folder.
+        num_rows: embeddings in it.
+        num_bytes: its size on disk.
+        sha256: of its bytes; "" where it was written before these were recorded.
+        skipped: numbers of the data's rows that were left out, among those that the file is of.
+    """
 
     file: str
     num_rows: int
     num_bytes: int
+    sha256: str = ""
+    skipped: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -48,6 +58,16 @@ class ActivationMetadata:
     def num_rows(self) -> int:
         """Rows in complete shards."""
         return sum(shard.num_rows for shard in self.shards)
+
+    @property
+    def rows_consumed(self) -> int:
+        """Rows of the data that complete shards are of, those left out included."""
+        return sum(shard.num_rows + len(shard.skipped) for shard in self.shards)
+
+    @property
+    def skipped(self) -> list[int]:
+        """Numbers of the data's rows that were left out."""
+        return [row for shard in self.shards for row in shard.skipped]
 
     def save(self, folder: Path) -> None:
         """Write the file atomically."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ class ActivationWriter:
 
     Rows are gathered in memory until a shard is full; a shard is written under a temporary name and renamed when it
     is complete, and only then counted in `activations.json`. A killed run therefore loses at most the rows of one
-    shard: open the folder again with the same settings, skip the first `rows_written` rows of the data, and go on.
+    shard: open the folder again with the same settings, skip the first `rows_consumed` rows of the data, and go on.
     Each shard is one Arrow record batch, which keeps random access by `ActivationDataset` fast.
 
     Args:
@@ -48,7 +49,7 @@ class ActivationWriter:
 
     Example:
         >>> with ActivationWriter("embeds", {"image_embeds": 512}, metadata={"dataset": "cifar10"}) as writer:
-        ...     for start in range(writer.rows_written, len(images), 64):
+        ...     for start in range(writer.rows_consumed, len(images), 64):
         ...         writer.write({"image_embeds": embed(images[start : start + 64])})
     """
 
@@ -69,6 +70,7 @@ class ActivationWriter:
         self.rows_per_shard = rows_per_shard
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
+        self._pending_skipped: list[int] = []
         self._closed = False
         wanted = ActivationMetadata(
             columns={name: int(width) for name, width in columns.items()},
@@ -84,17 +86,27 @@ class ActivationWriter:
 
     @property
     def rows_written(self) -> int:
-        """Rows in complete shards: the row of the data to continue with after an interruption."""
+        """Rows in complete shards."""
         return self._metadata.num_rows
 
+    @property
+    def rows_consumed(self) -> int:
+        """The row of the data to continue with after an interruption: `rows_written`, and the rows left out."""
+        return self._metadata.rows_consumed
+
     def write(
-        self, embeddings: Mapping[str, np.ndarray | torch.Tensor], extra: Mapping[str, Sequence[Any]] | None = None
+        self,
+        embeddings: Mapping[str, np.ndarray | torch.Tensor],
+        extra: Mapping[str, Sequence[Any]] | None = None,
+        skipped: Sequence[int] = (),
     ) -> None:
         """Append a batch.
 
         Args:
             embeddings: every embedding column -> floats of shape (B, width).
             extra: every extra column -> B values.
+            skipped: numbers of rows of the data that belong to this batch and are left out of it. They count towards
+                `rows_per_shard`; a shard then ends with a batch.
 
         Raises:
             ValueError: a column is missing, unknown, of another shape, or holds a value (NaN, infinity, too large for
@@ -110,6 +122,7 @@ class ActivationWriter:
         if len(set(lengths.values())) != 1:
             raise ValueError(f"the columns of a batch must have equally many rows, got {lengths}")
         rows = next(iter(lengths.values()))
+        self._pending_skipped += map(int, skipped)
         if rows == 0:
             return
         columns = [
@@ -120,8 +133,17 @@ class ActivationWriter:
             columns += [encoded.column(name) for name in self._extra_features]
         self._pending.append(pa.table(columns, schema=self._features.arrow_schema))
         self._pending_rows += rows
+        if self._pending_skipped:
+            if self._pending_rows + len(self._pending_skipped) >= self.rows_per_shard:
+                self._flush()
         while self._pending_rows >= self.rows_per_shard:
             self._write_shard(self.rows_per_shard)
+
+    def skip(self, rows: Sequence[int]) -> None:
+        """Note rows of the data that are left out, a batch of which nothing is left."""
+        self._pending_skipped += map(int, rows)
+        if self._pending_rows and self._pending_rows + len(self._pending_skipped) >= self.rows_per_shard:
+            self._flush()
 
     def close(self) -> None:
         """Write the last rows and the files that make the folder a Hugging Face data set.
@@ -132,11 +154,15 @@ class ActivationWriter:
         if self._closed:
             return
         self._flush()
+        if self._pending_skipped and self._metadata.shards:  # behind the last row that was kept
+            self._metadata.shards[-1].skipped += self._pending_skipped
+            self._pending_skipped, self._metadata.complete = [], False
         self._closed = True
         if self._metadata.complete:
             return
         if self.rows_written == 0:
-            raise ValueError(f"no embedding was written to {self.folder}: the data is empty")
+            left_out = f": all {len(self._pending_skipped)} rows were left out" if self._pending_skipped else ""
+            raise ValueError(f"no embedding was written to {self.folder}{left_out or ': the data is empty'}")
         DatasetInfo(features=self._features).write_to_directory(str(self.folder))
         state = {
             "_data_files": [{"filename": shard.file} for shard in self._metadata.shards],
@@ -201,8 +227,10 @@ class ActivationWriter:
         # From here until `close` the folder is not a finished data set (any more).
         (self.folder / _STATE_FILE).unlink(missing_ok=True)
         self._metadata.complete = False
+        checksum = sha256_of(temporary)
         os.replace(temporary, file)
-        self._metadata.shards.append(Shard(file.name, rows, file.stat().st_size))
+        self._metadata.shards.append(Shard(file.name, rows, file.stat().st_size, checksum, self._pending_skipped))
+        self._pending_skipped = []
         self._metadata.save(self.folder)
         rest = table.slice(rows)
         self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
@@ -240,7 +268,8 @@ class ActivationWriter:
         for shard in there.shards:
             path = self.folder / shard.file
             if not path.is_file() or path.stat().st_size != shard.num_bytes:
-                logger.warning(f"{path} is missing or damaged: continuing from row {sum(s.num_rows for s in sound)}")
+                row = sum(each.num_rows + len(each.skipped) for each in sound)
+                logger.warning(f"{path} is missing or damaged: continuing from row {row}")
                 break
             sound.append(shard)
         if not there.complete or len(sound) < len(there.shards):
@@ -256,6 +285,43 @@ class ActivationWriter:
             for file in self.folder.glob(pattern):
                 if file.name not in keep:
                     file.unlink()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def verify_activations(folder: str | os.PathLike) -> int:
+    """Check every shard of a folder of embeddings against the size and checksum recorded when it was written.
+
+    Returns:
+        How many shards were checked by checksum; older folders have none recorded.
+
+    Raises:
+        FileNotFoundError: it is no folder that `ActivationWriter` has written.
+        ValueError: it is not finished, or a shard is missing or damaged; names it.
+    """
+    folder = Path(folder).expanduser()
+    metadata = ActivationMetadata.load(folder)
+    if metadata is None:
+        raise FileNotFoundError(f"{folder} holds no {METADATA_FILE}")
+    if not metadata.complete:
+        raise ValueError(f"{folder} is unfinished: run its extraction again to complete it")
+    checked = 0
+    for shard in metadata.shards:
+        path = folder / shard.file
+        if not path.is_file() or path.stat().st_size != shard.num_bytes:
+            raise ValueError(f"{path} is missing or of another size than when it was written: extract it again")
+        if shard.sha256:
+            if sha256_of(path) != shard.sha256:
+                raise ValueError(f"{path} has changed since it was written (its checksum differs): extract it again")
+            checked += 1
+    return checked
 
 
 def _check_arguments(columns: Mapping[str, int], extra_features: Features, dtype: str, rows_per_shard: int) -> None:
