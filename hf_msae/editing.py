@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import operator
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from .concepts import ConceptTable
@@ -82,7 +86,6 @@ class LatentEdit:
         return edited
 
 
-@torch.no_grad()
 def edit_embeddings(msae: MSAEModel, embeddings: torch.Tensor, edits: Sequence[LatentEdit]) -> torch.Tensor | None:
     """Embeddings whose code has been through all edits, one after the other.
 
@@ -93,21 +96,22 @@ def edit_embeddings(msae: MSAEModel, embeddings: torch.Tensor, edits: Sequence[L
 
     Returns:
         Like `embeddings`; None where the edits change nothing at all. Rows that they do not change stay as they are,
-        to the last bit.
+        to the last bit. Gradients pass as if what is added were a constant; without the residual there are none.
     """
-    codes = msae.encode(embeddings.to(torch.promote_types(embeddings.dtype, msae.encoder.dtype)))
-    edited = codes
-    for edit in edits:
-        edited = edit.apply(edited)
-    if not all(edit.keep_residual for edit in edits):
-        return msae.decode(edited).to(embeddings.dtype)
-    # decode(z') - decode(z), of which only the edited latents' directions are left.
-    touched = torch.tensor(sorted({latent for edit in edits for latent in edit.latents}), device=codes.device)
-    change = edited[..., touched] - codes[..., touched]
-    changed = (change != 0).any(dim=-1, keepdim=True)
-    if not changed.any():
-        return None
-    moved = (change @ msae.dictionary[touched].to(change.dtype)) / msae.input_scale.to(change.dtype)
+    with torch.no_grad():
+        codes = msae.encode(embeddings.to(torch.promote_types(embeddings.dtype, msae.encoder.dtype)))
+        edited = codes
+        for edit in edits:
+            edited = edit.apply(edited)
+        if not all(edit.keep_residual for edit in edits):
+            return msae.decode(edited).to(embeddings.dtype)
+        # decode(z') - decode(z), of which only the edited latents' directions are left.
+        touched = torch.tensor(sorted({latent for edit in edits for latent in edit.latents}), device=codes.device)
+        change = edited[..., touched] - codes[..., touched]
+        changed = (change != 0).any(dim=-1, keepdim=True)
+        if not changed.any():
+            return None
+        moved = (change @ msae.dictionary[touched].to(change.dtype)) / msae.input_scale.to(change.dtype)
     return torch.where(changed, (embeddings + moved).to(embeddings.dtype), embeddings)
 
 
@@ -116,58 +120,94 @@ def _latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) 
         if concepts is None:
             raise ValueError(f"{key!r} is a name, but this model's latents have none: use their numbers, or name them")
         try:
-            return int(concepts[key]["latent"].iloc[0])
+            latent = int(concepts[key]["latent"].iloc[0])
         except KeyError:
             names = concepts.frame["name"].unique().tolist()
             near = difflib.get_close_matches(key, names, n=3)
             hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
             raise ValueError(f"no latent is named {key!r}{hint}") from None
-    if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key < num_latents:
+    else:
+        try:
+            latent = -1 if isinstance(key, bool) else operator.index(key)  # numpy's and torch's integers too
+        except TypeError:
+            latent = -1
+    if not 0 <= latent < num_latents:
         raise ValueError(f"latents are numbers from 0 to {num_latents - 1}, or names; got {key!r}")
-    return key
+    return latent
 
 
-_ACTIVE: ContextVar[tuple[tuple[Editor, LatentEdit], ...]] = ContextVar("hf_msae_edits", default=())
+@dataclass(eq=False)
+class _Active:
+    """An edit in force. Whoever ends it may be in another context than who began it: `over` tells both."""
+
+    editor: Editor
+    edit: LatentEdit
+    over: bool = False
+
+
+_ACTIVE: ContextVar[tuple[_Active, ...]] = ContextVar("hf_msae_edits", default=())
 """The edits of this thread or task, outermost first: what one user edits, another does not see."""
 
+_LOCK = threading.Lock()
+_HOOKS: WeakKeyDictionary[nn.Module, _Hook] = WeakKeyDictionary()
+"""One hook for each module that is edited: the order of edits is that of their contexts, whoever else edits it."""
 
+
+class _Hook:
+    def __init__(self, site: Site) -> None:
+        self.users = 0
+        self.hooked = site.hooked(lambda embeddings: _edit_all(site.module, embeddings))
+
+
+def _edit_all(module: nn.Module, embeddings: torch.Tensor) -> torch.Tensor | None:
+    here = [active for active in _ACTIVE.get() if active.editor.site.module is module and not active.over]
+    changed = None
+    for editor, group in groupby(here, key=lambda active: active.editor):
+        edits = [active.edit for active in group]
+        now = edit_embeddings(editor.msae, embeddings if changed is None else changed, edits)
+        changed = changed if now is None else now
+    return changed
+
+
+@dataclass(eq=False)
 class Editor:
     """Edits what leaves a module, in the threads and tasks that have asked for it.
 
-    Args:
+    Attributes:
         site: the module, and which of its output is meant.
         msae: of the embeddings there.
     """
 
-    def __init__(self, site: Site, msae: MSAEModel) -> None:
-        self.site, self.msae = site, msae
-        self._lock, self._users, self._hooked = threading.Lock(), 0, None
+    site: Site
+    msae: MSAEModel
 
     @contextmanager
     def editing(self, edit: LatentEdit) -> Iterator[None]:
         """Apply `edit` in every forward pass of this thread or task; after the edits that it is nested in."""
-        token = _ACTIVE.set((*_ACTIVE.get(), (self, edit)))
-        self._enter()
+        active = _Active(self, edit)
+        _use_hook(self.site)
         try:
+            _ACTIVE.set((*_ACTIVE.get(), active))
             yield
         finally:
-            self._exit()
-            _ACTIVE.reset(token)
+            active.over = True
+            _ACTIVE.set(tuple(each for each in _ACTIVE.get() if not each.over))
+            _leave_hook(self.site)
 
-    def _enter(self) -> None:
-        with self._lock:
-            self._users += 1
-            if self._users == 1:
-                self._hooked = self.site.hooked(self._apply)
-                self._hooked.__enter__()
 
-    def _exit(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._hooked.__exit__(None, None, None)
-                self._hooked = None
+def _use_hook(site: Site) -> None:
+    with _LOCK:
+        hook = _HOOKS.get(site.module)
+        if hook is None:
+            hook = _HOOKS[site.module] = _Hook(site)
+            hook.hooked.__enter__()
+        hook.users += 1
 
-    def _apply(self, embeddings: torch.Tensor) -> torch.Tensor | None:
-        edits = [edit for editor, edit in _ACTIVE.get() if editor is self]
-        return edit_embeddings(self.msae, embeddings, edits) if edits else None
+
+def _leave_hook(site: Site) -> None:
+    with _LOCK:
+        hook = _HOOKS[site.module]
+        hook.users -= 1
+        if hook.users == 0:
+            del _HOOKS[site.module]
+            hook.hooked.__exit__(None, None, None)

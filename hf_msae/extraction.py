@@ -136,6 +136,8 @@ def extract_activations(
                 disable=not progress or rank > 0,
             ) as bar:
                 _embed(backbone, reader, batches, writer, num_workers, bar)
+            if num_processes > 1:
+                writer.close(allow_empty=True)  # another part may have rows that can be read
     if num_processes > 1:
         accelerator.wait_for_everyone()
         _on_main_process(accelerator, lambda: _join_parts(output_dir, settings, parts))
@@ -265,8 +267,10 @@ def _join_parts(output_dir: Path, settings: dict[str, Any], parts: list[range]) 
         for shard in there.shards:
             name = f"data-{len(whole.shards):05d}.arrow"
             _link(folder / shard.file, output_dir / name)
-            whole.shards.append(dataclasses.replace(shard, file=name))
-            whole.complete = False
+            skipped = whole.skipped_after + shard.skipped
+            whole.shards.append(dataclasses.replace(shard, file=name, skipped=skipped))
+            whole.skipped_after, whole.complete = [], False
+        whole.skipped_after += there.skipped_after
     whole.save(output_dir)
     ActivationWriter(output_dir, **settings).close()
     for part in parts:

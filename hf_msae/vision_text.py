@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import datasets
 import torch
 from tqdm.auto import tqdm
 
@@ -52,6 +53,8 @@ class VisionTextMSAE:
         self, backbone: Backbone, msae: MSAEModel, concepts: ConceptTable | None = None, strict: bool = True
     ) -> None:
         check_fit(backbone, msae, strict)
+        if concepts is not None and len(concepts) != msae.config.num_latents:
+            raise ValueError(f"there are names of {len(concepts)} latents, but the MSAE has {msae.config.num_latents}")
         self.backbone = backbone
         self.msae = msae.eval().to(backbone.device)
         self.concepts = concepts
@@ -122,17 +125,13 @@ class VisionTextMSAE:
             batch_size: images per forward pass.
             progress: show a bar; by default for more than ten batches.
         """
-        return self._in_batches(
-            images, batch_size or self.backbone.image_batch_size, self.backbone.image_embeds, progress
-        )
+        return self._in_batches(images, _size(batch_size, self.backbone.image_batch_size), self._image_batch, progress)
 
     def text_embeds(
         self, texts: str | Iterable[str], batch_size: int | None = None, progress: bool | None = None
     ) -> torch.Tensor:
         """The backbone's pooled embeddings of texts, raw, (n, d); with the edits in force."""
-        return self._in_batches(
-            texts, batch_size or self.backbone.text_batch_size, self.backbone.text_embeds, progress
-        )
+        return self._in_batches(texts, _size(batch_size, self.backbone.text_batch_size), self._text_batch, progress)
 
     def image_latents(
         self,
@@ -155,10 +154,12 @@ class VisionTextMSAE:
         """
         self._require_tower("vision")
 
-        def encode(batch: list) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-            return self._encode(self.backbone.read(self.hook_point.name, batch), k, top)
+        self._check_top(k, top)
 
-        return self._in_batches(images, batch_size or self.backbone.image_batch_size, encode, progress)
+        def encode(batch: list) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+            return self._encode(self.backbone.read(self.hook_point.name, batch, max(1, len(batch))), k, top)
+
+        return self._in_batches(images, _size(batch_size, self.backbone.image_batch_size), encode, progress)
 
     def text_latents(
         self,
@@ -173,13 +174,16 @@ class VisionTextMSAE:
         if not by_text and self.hook_point.layer is not None:
             self._require_tower("text")
 
+        self._check_top(k, top)
+
         def encode(batch: list) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-            embeds = self.backbone.read(self.hook_point.name if by_text else "text_embeds", batch)
+            hook_point = self.hook_point.name if by_text else "text_embeds"
+            embeds = self.backbone.read(hook_point, batch, max(1, len(batch)))
             if self.text_shift is not None and not by_text:
                 embeds = embeds + self.text_shift.to(embeds)
             return self._encode(embeds, k, top)
 
-        return self._in_batches(texts, batch_size or self.backbone.text_batch_size, encode, progress)
+        return self._in_batches(texts, _size(batch_size, self.backbone.text_batch_size), encode, progress)
 
     def center_texts(self, texts: Iterable[str] | torch.Tensor | None) -> None:
         """Let text embeddings be encoded around their own mean instead of the images'.
@@ -253,17 +257,32 @@ class VisionTextMSAE:
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
+    def _image_batch(self, batch: list) -> torch.Tensor:
+        return self.backbone.image_embeds(batch, max(1, len(batch)))
+
+    def _text_batch(self, batch: list) -> torch.Tensor:
+        return self.backbone.text_embeds(batch, max(1, len(batch)))
+
     def _encode(self, embeds: torch.Tensor, k: int | None, top: int | None) -> Any:
         with torch.no_grad():
             return self.msae.encode(embeds, k) if top is None else self.msae.encode_topk(embeds, top)
+
+    def _check_top(self, k: int | None, top: int | None) -> None:
+        if k is not None and top is not None:
+            raise ValueError(f"k={k} is about the dense code and top={top} about the sparse one: give one of them")
 
     def _require_tower(self, tower: str) -> None:
         if self.hook_point.tower != tower:
             raise ValueError(f"the MSAE is of {self.hook_point.name}, which the {tower} tower does not have")
 
     def _in_batches(self, items: Any, batch_size: int, function: Any, progress: bool | None) -> Any:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be positive, got {batch_size}")
+        if isinstance(items, datasets.Dataset):
+            raise TypeError(f"give a column of the data set, one of {', '.join(items.column_names)}, not all of it")
         items = [items] if isinstance(items, (str, ImageInput)) else items
-        items = items if hasattr(items, "__len__") else list(items)
+        if not isinstance(items, (Sequence, datasets.arrow_dataset.Column)):
+            items = list(items)
         starts = range(0, len(items), batch_size)
         shown = len(starts) > 10 if progress is None else progress
         parts = [
@@ -278,6 +297,10 @@ class VisionTextMSAE:
         named = "unnamed" if self.concepts is None else f"{self.concepts.frame['name'].nunique()} names"
         latents = f"{self.msae.config.num_latents} latents of {self.hook_point.name}"
         return f"VisionTextMSAE({self.backbone!r}, {latents}, {named})"
+
+
+def _size(given: int | None, default: int) -> int:
+    return default if given is None else given
 
 
 def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:

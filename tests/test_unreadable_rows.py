@@ -126,13 +126,32 @@ def test_the_writer_counts_rows_left_out(tmp_path):
         writer.write({"x": values[4:9]})
         writer.skip([15])
     shards = ActivationMetadata.load(tmp_path).shards
-    assert [(shard.num_rows, shard.skipped) for shard in shards] == [
-        (3, [3]),
-        (1, [4, 5, 6, 7, 8]),
-        (4, []),
-        (1, [15]),
-    ]
+    assert [(s.num_rows, s.skipped) for s in shards] == [(3, [3]), (1, [4, 5, 6, 7, 8]), (4, []), (1, [15])]
+
+
+def test_rows_left_out_behind_the_last_shard_are_kept_in_mind(tmp_path):
+    values = np.ones((4, 2), dtype=np.float32)
+    with ActivationWriter(tmp_path, {"x": 2}, rows_per_shard=4) as writer:
+        writer.write({"x": values})
+        writer.skip([4, 5])
+    assert ActivationMetadata.load(tmp_path).skipped_after == [4, 5]
+    with ActivationWriter(tmp_path, {"x": 2}, rows_per_shard=4) as writer:
+        assert writer.rows_consumed == 6
+        writer.write({"x": values})
+    assert [shard.skipped for shard in ActivationMetadata.load(tmp_path).shards] == [[], [4, 5]]
+    assert ActivationMetadata.load(tmp_path).skipped == [4, 5]
     assert load_activations(tmp_path)[:].tolist() == values[:9].tolist()
+
+
+def test_a_batch_that_is_refused_leaves_nothing_behind(tmp_path):
+    features = datasets.Features({"id": datasets.Value("int64")})
+    values = np.ones((4, 2), dtype=np.float32)
+    writer = ActivationWriter(tmp_path, {"x": 2}, features, rows_per_shard=8)
+    writer.write({"x": values}, {"id": [0, 1, 2, 3]})
+    with pytest.raises((ValueError, TypeError)):
+        writer.write({"x": values[:2]}, {"id": ["six", "seven"]}, skipped=[4, 5])
+    writer.close()
+    assert (writer.rows_written, writer.rows_consumed) == (4, 4)
 
 
 def test_changed_files_are_found(tmp_path):
@@ -178,3 +197,14 @@ def test_two_processes_leave_out_what_one_does(backbone, folders, tmp_path, laun
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("on 2 x cpu") == 1
     check(tmp_path / "out", backbone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bad", [range(10), range(10, 20)], ids=["first", "second"])
+def test_a_part_of_which_nothing_is_readable_does_not_stop_the_others(backbone, folders, tmp_path, bad):
+    damaged(20, list(bad)).save_to_disk(str(tmp_path / "data"))
+    flags = ["--backbone", folders["SiglipModel"], "--dataset", tmp_path / "data", "--output_dir", tmp_path / "out"]
+    flags += ["--on_unreadable", "skip", "--batch_size", "5"]
+    done = launch(TORCHRUN, TRAINING / "extract_activations.py", *flags)
+    assert done.returncode == 0, done.stderr
+    check(tmp_path / "out", backbone, 20, list(bad))

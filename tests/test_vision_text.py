@@ -1,7 +1,10 @@
 """VisionTextMSAE: reading and editing latents of real transformers models, and of the scenes' SigLIP end to end."""
 
+import asyncio
 import threading
+from contextvars import copy_context
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -168,6 +171,96 @@ def test_an_edit_of_one_thread_is_not_seen_by_another(clip):
         thread.join()
     assert not wrong
     assert not clip._editor.site.module._forward_hooks
+
+
+def test_an_inner_edit_is_applied_to_what_an_outer_one_has_left(clip):
+    x, latent = clip.image_embeds(pictures()), int(clip.image_latents(pictures()).sum(0).argmax())
+    with clip.edit({latent: 2.0}, mode="add"), clip.edit({latent: 3.0}, mode="scale"):
+        found = clip.image_embeds(pictures())
+    z = clip.image_latents(pictures())[:, latent : latent + 1]
+    expected = x + ((z + 2) * 3 - z) * clip.msae.dictionary[latent] / clip.msae.input_scale
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_two_models_of_one_backbone_edit_in_the_order_of_their_contexts(clip):
+    other = VisionTextMSAE(clip.backbone, an_msae(clip.backbone))
+    with torch.no_grad():
+        other.msae.decoder.copy_(other.msae.decoder.flip(0))
+    first, second = LatentEdit.of({0: 9.0}, N, mode="set"), LatentEdit.of({1: 9.0}, N, mode="set")
+    x = clip.image_embeds(pictures())
+    expected = edit_embeddings(other.msae, edit_embeddings(clip.msae, x, [first]), [second])
+    with clip.edit({0: 9.0}, mode="set"), other.edit({1: 9.0}, mode="set"):
+        assert torch.equal(clip.image_embeds(pictures()), expected)
+    with other.edit({0: 1.0}):  # whoever came first
+        with clip.edit({0: 9.0}, mode="set"), other.edit({1: 9.0}, mode="set"):
+            torch.testing.assert_close(clip.image_embeds(pictures()), expected)
+
+
+def test_edits_end_in_whatever_order_and_context(clip):
+    plain = clip.image_embeds(pictures())
+
+    def editing(value):
+        with clip.edit({0: value}, mode="set"):
+            yield
+
+    one, two = editing(9.0), editing(5.0)
+    next(one), next(two)
+    one.close()
+    with_two = clip.image_embeds(pictures())
+    two.close()
+    with clip.edit({0: 5.0}, mode="set"):
+        assert torch.equal(clip.image_embeds(pictures()), with_two)
+    assert torch.equal(clip.image_embeds(pictures()), plain)
+
+    context, other = copy_context(), copy_context()
+    edit = clip.edit({0: 9.0}, mode="set")
+    context.run(edit.__enter__)
+    other.run(edit.__exit__, None, None, None)  # as web servers do
+    assert torch.equal(context.run(clip.image_embeds, pictures()), plain)
+    assert not clip._editor.site.module._forward_hooks
+
+
+def test_tasks_have_edits_of_their_own(clip):
+    plain = clip.image_embeds(pictures())
+
+    async def task(value):
+        with clip.edit({0: value}, mode="set"):
+            await asyncio.sleep(0.01)
+            return clip.image_embeds(pictures())
+
+    async def both():
+        return await asyncio.gather(task(9.0), task(5.0))
+
+    nine, five = asyncio.run(both())
+    with clip.edit({0: 9.0}, mode="set"):
+        assert torch.equal(clip.image_embeds(pictures()), nine)
+    assert not torch.equal(nine, five) and torch.equal(clip.image_embeds(pictures()), plain)
+
+
+@pytest.mark.parametrize("hook_point", ["image_embeds", "vision.layers.0"])
+def test_gradients_pass_an_edit(backbones, hook_point):
+    backbone = backbones["CLIPModel"]
+    model = VisionTextMSAE(backbone, an_msae(backbone, hook_point))
+    pixels = backbone.image_processor(images=pictures(), return_tensors="pt")["pixel_values"].requires_grad_()
+    with model.edit({0: 9.0}, mode="set"):
+        backbone.model.get_image_features(pixel_values=pixels).pooler_output.sum().backward()
+    assert pixels.grad.abs().sum() > 0
+
+
+def test_other_integers_and_batch_sizes(clip):
+    assert LatentEdit.of({np.int64(3): 0.0, torch.tensor(5): 1.0}, N).latents == (3, 5)
+    many = pictures(3) * 30
+    torch.testing.assert_close(clip.image_embeds(many, batch_size=80), clip.image_embeds(many))
+    for size in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size must be positive, got {size}"):
+            clip.image_latents(pictures(), batch_size=size)
+    with pytest.raises(ValueError, match="k=2 is about the dense code and top=5 about the sparse one"):
+        clip.image_latents(pictures(), k=2, top=5)
+    with pytest.raises(TypeError, match="give a column of the data set, one of image, label"):
+        clip.image_embeds(datasets.Dataset.from_dict({"image": [1], "label": [2]}))
+    assert clip.text_embeds(dict.fromkeys(TEXTS).keys()).shape == (2, 24)
+    with pytest.raises(ValueError, match="names of 80 latents, but the MSAE has 64"):
+        VisionTextMSAE(clip.backbone, clip.msae, table(*(["red"] * 80)))
 
 
 def table(*names):

@@ -43,6 +43,7 @@ class ActivationMetadata:
         extra_features: the other columns as `datasets.Features.to_dict()` gives them.
         provenance: what the caller knows about the origin: backbone, revision, data set, processor backend, versions.
         shards: the complete shards in row order.
+        skipped_after: numbers of the data's rows that were left out behind the last shard.
         complete: whether the writer was closed; False while it works and after it was killed.
     """
 
@@ -51,6 +52,7 @@ class ActivationMetadata:
     extra_features: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     shards: list[Shard] = field(default_factory=list)
+    skipped_after: list[int] = field(default_factory=list)
     complete: bool = False
     format_version: int = FORMAT_VERSION
 
@@ -62,12 +64,12 @@ class ActivationMetadata:
     @property
     def rows_consumed(self) -> int:
         """Rows of the data that complete shards are of, those left out included."""
-        return sum(shard.num_rows + len(shard.skipped) for shard in self.shards)
+        return sum(shard.num_rows + len(shard.skipped) for shard in self.shards) + len(self.skipped_after)
 
     @property
     def skipped(self) -> list[int]:
         """Numbers of the data's rows that were left out."""
-        return [row for shard in self.shards for row in shard.skipped]
+        return [row for shard in self.shards for row in shard.skipped] + self.skipped_after
 
     def save(self, folder: Path) -> None:
         """Write the file atomically."""

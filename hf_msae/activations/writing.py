@@ -122,8 +122,8 @@ class ActivationWriter:
         if len(set(lengths.values())) != 1:
             raise ValueError(f"the columns of a batch must have equally many rows, got {lengths}")
         rows = next(iter(lengths.values()))
-        self._pending_skipped += map(int, skipped)
         if rows == 0:
+            self.skip(skipped)
             return
         columns = [
             pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1]) for array in arrays.values()
@@ -133,6 +133,7 @@ class ActivationWriter:
             columns += [encoded.column(name) for name in self._extra_features]
         self._pending.append(pa.table(columns, schema=self._features.arrow_schema))
         self._pending_rows += rows
+        self._pending_skipped += map(int, skipped)
         if self._pending_skipped:
             if self._pending_rows + len(self._pending_skipped) >= self.rows_per_shard:
                 self._flush()
@@ -145,8 +146,11 @@ class ActivationWriter:
         if self._pending_rows and self._pending_rows + len(self._pending_skipped) >= self.rows_per_shard:
             self._flush()
 
-    def close(self) -> None:
+    def close(self, allow_empty: bool = False) -> None:
         """Write the last rows and the files that make the folder a Hugging Face data set.
+
+        Args:
+            allow_empty: whether there may be nothing but rows that were left out.
 
         Raises:
             ValueError: no row was ever written.
@@ -154,15 +158,16 @@ class ActivationWriter:
         if self._closed:
             return
         self._flush()
-        if self._pending_skipped and self._metadata.shards:  # behind the last row that was kept
-            self._metadata.shards[-1].skipped += self._pending_skipped
+        if self._pending_skipped:
+            self._metadata.skipped_after += self._pending_skipped
             self._pending_skipped, self._metadata.complete = [], False
         self._closed = True
         if self._metadata.complete:
             return
-        if self.rows_written == 0:
-            left_out = f": all {len(self._pending_skipped)} rows were left out" if self._pending_skipped else ""
-            raise ValueError(f"no embedding was written to {self.folder}{left_out or ': the data is empty'}")
+        if self.rows_written == 0 and not (allow_empty and self.rows_consumed):
+            number = self.rows_consumed
+            why = f"all {number} rows were left out" if number else "the data is empty"
+            raise ValueError(f"no embedding was written to {self.folder}: {why}")
         DatasetInfo(features=self._features).write_to_directory(str(self.folder))
         state = {
             "_data_files": [{"filename": shard.file} for shard in self._metadata.shards],
@@ -229,8 +234,9 @@ class ActivationWriter:
         self._metadata.complete = False
         checksum = sha256_of(temporary)
         os.replace(temporary, file)
-        self._metadata.shards.append(Shard(file.name, rows, file.stat().st_size, checksum, self._pending_skipped))
-        self._pending_skipped = []
+        skipped = self._metadata.skipped_after + self._pending_skipped
+        self._metadata.shards.append(Shard(file.name, rows, file.stat().st_size, checksum, skipped))
+        self._metadata.skipped_after, self._pending_skipped = [], []
         self._metadata.save(self.folder)
         rest = table.slice(rows)
         self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
@@ -273,6 +279,7 @@ class ActivationWriter:
                 break
             sound.append(shard)
         if not there.complete or len(sound) < len(there.shards):
+            there.skipped_after = there.skipped_after if len(sound) == len(there.shards) else []
             there.shards, there.complete = sound, False
             self._remove_data(keep={shard.file for shard in sound})
             there.save(self.folder)
