@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from operator import attrgetter
 
 import torch
 from torch import nn
@@ -93,12 +92,8 @@ class Site:
 def blocks_of(model: PreTrainedModel, tower: str) -> nn.ModuleList | None:
     """The blocks of a tower; None if the model has no such tower."""
     root = _tower(model, tower)
-    for path in ("encoder.layers", "encoder.layer", "layers"):
-        try:
-            return attrgetter(path)(root) if root is not None else None
-        except AttributeError:
-            continue
-    return None
+    encoder = getattr(root, "encoder", root)
+    return getattr(encoder, "layers", getattr(encoder, "layer", None))
 
 
 def find_site(model: PreTrainedModel, point: HookPoint) -> Site:

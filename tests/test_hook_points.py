@@ -76,6 +76,7 @@ def test_patches_have_places(backbones, name):
 def test_what_is_written_is_what_the_rest_of_the_model_sees(backbones, name, hook_point):
     backbone = backbones[name]
     if hook_point not in backbone.hook_points:
+        assert hook_point.startswith("text") and name not in TWO_TOWERS
         return
     point = HookPoint.parse(hook_point)
     site = find_site(backbone.model, point)

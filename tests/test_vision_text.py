@@ -13,7 +13,7 @@ from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
 from hf_msae.backbones import Backbone
 from hf_msae.concepts import ConceptTable
 from hf_msae.editing import LatentEdit, edit_embeddings
-from tests.tiny_backbones import FAMILIES, pictures
+from tests.tiny_backbones import FAMILIES, TWO_TOWERS, pictures
 
 N = 64
 TEXTS = ["a red circle", "blue"]
@@ -66,6 +66,7 @@ def test_a_progress_bar_on_many_batches(clip, capsys):
 def test_edits_reach_the_embeddings_of_every_family(backbones, name, hook_point):
     backbone = backbones[name]
     if hook_point not in backbone.hook_points:
+        assert hook_point.startswith("text") and name not in TWO_TOWERS
         return
     msae = an_msae(backbone, hook_point)
     model = VisionTextMSAE(backbone, msae)
@@ -313,6 +314,14 @@ def test_patch_maps(backbones):
     found = model.patch_map(pictures()[0], "red")
     assert found.shape == (2, 2)
     assert found.flatten().tolist() == pytest.approx(model.image_latents(pictures()[:1])[0, :, 0].tolist(), rel=1e-5)
+    naflex, wide = backbones["Siglip2Model"], pictures(1, (20, 60))[0]  # keeps the picture's shape
+    model = VisionTextMSAE(naflex, an_msae(naflex, "vision.layers.1"))
+    codes = model.image_latents(wide)[0]
+    latent = int(codes.std(dim=0).argmax())  # not the same everywhere
+    found = model.patch_map(wide, latent)
+    rows, columns = found.shape
+    assert rows < columns
+    assert found[1].tolist() == pytest.approx(codes[columns : 2 * columns, latent].tolist(), rel=1e-4, abs=1e-5)
     pooled = VisionTextMSAE(backbone, an_msae(backbone))
     with pytest.raises(ValueError, match=r"needs an MSAE of a vision block's tokens .* this one is of image_embeds"):
         pooled.patch_map(pictures()[0], 3)

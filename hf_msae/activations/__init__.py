@@ -12,7 +12,8 @@ from .columns import resolve_column
 from .dataset import ActivationDataset
 from .sources import open_source
 from .statistics import ActivationStatistics, RunningMoments
-from .writing import ActivationWriter, verify_activations
+from .verification import verify_activations
+from .writing import ActivationWriter
 
 __all__ = [
     "ActivationDataset",
