@@ -75,7 +75,7 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
 
 def plot_quality_against_k(metrics: Mapping, title: str | None = None) -> Figure:
     """How much survives with only the k largest latents: FVU, cosine, L0 and CKNNA against k; and where they were
-    measured, what classifiers make of the reconstructions, and monosemanticity.
+    measured, what classifiers make of the reconstructions, sparse probing, stability across seeds, monosemanticity.
 
     Args:
         metrics: the content of metrics.json, or an `EvaluationResult.to_dict()`.
@@ -136,6 +136,17 @@ def _quality_panels(by_k: Mapping[int, Mapping], ks: list[int]) -> list[tuple[st
         found = {name: values for name, values in found.items() if values[-1] is not None}
         if found:
             panels.append((title, scale, found))
+    told: dict[str, list] = {}
+    for name, found in (by_k[ks[-1]].get("sparse_probing") or {}).items():
+        for key in (key for key in found if key.startswith("auroc_")):
+            label = f"{name}, {key.removeprefix('auroc_')} latent{'s' * (key != 'auroc_1')}"
+            told[label] = [by_k[k]["sparse_probing"][name][key] for k in ks]
+    if told:
+        panels.append(("Sparse probing (AUROC)", "linear", told))
+    if by_k[ks[-1]].get("seed_stability"):
+        found = {"mean_cosine": "mean cosine", "by_chance": "random directions"}
+        series_of = {label: [by_k[k]["seed_stability"][key] for k in ks] for key, label in found.items()}
+        panels.append(("Found again by other seeds", "linear", series_of))
     if scores := series(monosemanticity="mean over latents"):
         panels.append((f"Monosemanticity ({by_k[ks[-1]]['monosemanticity_encoder']})", "linear", scores))
     return panels

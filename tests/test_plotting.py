@@ -30,7 +30,28 @@ def test_classifiers_and_monosemanticity_get_panels_where_they_were_measured():
     assert panels["Same class as the original"].lines[0].get_ydata().tolist() == [0.5, 0.75]
     assert panels["Same class as the original"].get_legend().get_texts()[0].get_text() == "probe birds"
     assert panels["Monosemanticity (dinov2)"].lines[0].get_ydata().tolist() == [0.2, 0.3]
+    assert not {"Sparse probing (AUROC)", "Found again by other seeds"} & set(panels)
     assert "KL from the original's classes" in panels and "Accuracy lost" not in panels
+
+
+def test_sparse_probing_and_seeds_get_panels_where_they_were_measured():
+    def level(auroc, cosine):
+        told = {"auroc_1": auroc, "auroc_5": 0.9, "embeds_auroc_1": 0.4, "num_concepts": 3}
+        return {
+            **row(0.1),
+            "sparse_probing": {"bird": told},
+            "seed_stability": {"mean_cosine": cosine, "by_chance": 0.1},
+        }
+
+    figure = plot_quality_against_k({"by_k": {"16": level(0.5, 0.8), "64": level(0.75, None)}})
+    panels = {panel.get_title(): panel for panel in figure.axes}
+    lines = {line.get_label(): line.get_ydata() for line in panels["Sparse probing (AUROC)"].lines}
+    assert {name: values.tolist() for name, values in lines.items()} == {
+        "bird, 1 latent": [0.5, 0.75],
+        "bird, 5 latents": [0.9, 0.9],
+    }
+    stability = panels["Found again by other seeds"].lines[0].get_ydata()
+    assert stability[0] == 0.8 and np.isnan(stability[1])
 
 
 def test_training_separates_batches_from_held_out_data():

@@ -19,8 +19,15 @@ from hf_msae.acceleration import build_accelerator
 from hf_msae.activations import ActivationDataset, load_activations
 from hf_msae.arguments import MSAEArgumentParser
 from hf_msae.backbones import Backbone
-from hf_msae.classifiers import probe_columns, zero_shot_columns
-from hf_msae.metrics import evaluate_msae, progressive_ks
+from hf_msae.classifiers import column_labels, probe_columns, zero_shot_columns
+from hf_msae.metrics import (
+    EvaluationResult,
+    evaluate_msae,
+    progressive_ks,
+    seed_stability_by_level,
+    sparse_probing_by_level,
+)
+from hf_msae.metrics.progressive import check_comparable
 from hf_msae.plotting import check_figure_path, plot_quality_against_k, save_figure
 
 EXAMPLE = """\
@@ -28,7 +35,8 @@ EXAMPLE = """\
       --ks 16 64 256 --output_file outputs/msae/metrics_test.json
 
   python training/evaluate_msae.py --model outputs/msae --eval_data embeddings/test --progressive \\
-      --figure recovery.png --probe_columns species --train_data embeddings/train --zero_shot_columns species"""
+      --figure recovery.png --probe_columns species --train_data embeddings/train --zero_shot_columns species \\
+      --other_seeds outputs/msae-seed-1 outputs/msae-seed-2"""
 
 
 @dataclass
@@ -61,11 +69,21 @@ class EvaluationArguments:
         default_factory=list,
         metadata={
             "help": "Columns with class labels beside the embeddings: linear probes, trained on the original "
-            "embeddings of train_data, are asked about the reconstructions."
+            "embeddings of train_data, are asked about the reconstructions; and how well few latents tell the "
+            "classes (sparse probing)."
         },
     )
     train_data: str | None = field(
         default=None, metadata={"help": "Embeddings to train probes on, with the same columns; not eval_data."}
+    )
+    sparse_probe_ks: list[int] = field(
+        default_factory=lambda: [1, 5], metadata={"help": "Numbers of latents that sparse probes may use."}
+    )
+    sparse_probe_samples: int = field(
+        default=10_000,
+        metadata={
+            "help": "Rows that sparse probes are trained on and measured on, at most each; 0: no sparse probes."
+        },
     )
     zero_shot_columns: list[str] = field(
         default_factory=list,
@@ -89,6 +107,13 @@ class EvaluationArguments:
     encoder_column: str | None = field(
         default=None, metadata={"help": "Column of encoder_data with the embeddings. Unset: its only one."}
     )
+    other_seeds: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Folders or Hub ids of MSAEs trained with other seeds: how many of the latents that are alive "
+            "at each granularity they find again."
+        },
+    )
     per_device_eval_batch_size: int = field(
         default=4096, metadata={"help": "Embeddings per process and forward pass; changes speed only."}
     )
@@ -111,13 +136,30 @@ class EvaluationArguments:
             raise ValueError("probe_columns is given, but no train_data to train the probes on")
         if self.train_data is not None and not self.probe_columns:
             raise ValueError("train_data is for probes: name their labels with probe_columns")
+        if not self.sparse_probe_ks or min(self.sparse_probe_ks) < 1:
+            raise ValueError(f"sparse_probe_ks are numbers of latents from 1 on, got {self.sparse_probe_ks}")
+        if self.sparse_probe_samples < 0:
+            raise ValueError(f"sparse_probe_samples must not be negative, got {self.sparse_probe_samples}")
 
 
-def build_classifiers(args: EvaluationArguments, config: MSAEConfig, data: ActivationDataset) -> tuple[dict, dict]:
+def load_model(name: str, revision: str | None = None) -> MSAEModel:
+    """
+    Raises:
+        OSError: there is none.
+    """
+    try:
+        return MSAEModel.from_pretrained(name, revision=revision, dtype=torch.float32)
+    except OSError as error:
+        where = "" if Path(name).exists() else "there is no such folder, and as a Hub id: "
+        raise OSError(f"no MSAE could be loaded from {name!r}: {where}{error}") from error
+
+
+def build_classifiers(
+    args: EvaluationArguments, config: MSAEConfig, train: ActivationDataset | None, data: ActivationDataset
+) -> tuple[dict, dict]:
     """The classifiers that the flags ask for, and the labels of the data, as `evaluate_msae` takes them."""
     classifiers, labels = {}, {}
-    if args.probe_columns:
-        train = load_activations(args.train_data, args.embedding_column, config.hook_point, args.train_split)
+    if train is not None:
         classifiers, labels = probe_columns(train, data, args.probe_columns)
     if args.zero_shot_columns:
         if config.base_model_name_or_path is None:
@@ -126,6 +168,33 @@ def build_classifiers(args: EvaluationArguments, config: MSAEConfig, data: Activ
         found = zero_shot_columns(backbone, data, args.zero_shot_columns, args.zero_shot_template)
         classifiers, labels = classifiers | found[0], labels | found[1]
     return classifiers, labels
+
+
+def measure_latents(
+    args: EvaluationArguments,
+    result: EvaluationResult,
+    model: MSAEModel,
+    train: ActivationDataset | None,
+    data: ActivationDataset,
+    others: list[MSAEModel],
+) -> EvaluationResult:
+    """The result with sparse probing and stability across seeds, as far as the flags ask for them."""
+    ks, progress = [int(k) for k in result.by_k], not args.disable_tqdm
+    if train is not None and args.sparse_probe_samples:
+        labels = {}
+        for column in args.probe_columns:
+            numbers, classes = column_labels(train, column)
+            labels[column] = numbers, column_labels(data, column, classes)[0], classes
+        found = sparse_probing_by_level(
+            model, train, data, labels, ks, args.sparse_probe_ks, args.sparse_probe_samples, progress=progress
+        )
+        result = result.with_levels(sparse_probing=found)
+    if others:
+        others = [other.to(model.device) for other in others]
+        result = result.with_levels(
+            seed_stability=seed_stability_by_level(model, others, data, ks, args.per_device_eval_batch_size, progress)
+        )
+    return result
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -138,20 +207,24 @@ def main(argv: list[str] | None = None) -> None:
             Path(file).parent.mkdir(parents=True, exist_ok=True)
         accelerator = build_accelerator(args.use_cpu)
         with accelerator.main_process_first():  # the others find what it has downloaded and converted
-            try:
-                model = MSAEModel.from_pretrained(args.model, revision=args.revision, dtype=torch.float32)
-            except OSError as error:
-                where = "" if Path(args.model).exists() else "there is no such folder, and as a Hub id: "
-                raise OSError(f"no MSAE could be loaded from {args.model!r}: {where}{error}") from error
+            model = load_model(args.model, args.revision)
+            others = [load_model(other) for other in args.other_seeds]
             data = load_activations(args.eval_data, args.embedding_column, model.config.hook_point, args.eval_split)
-            classifiers, labels = build_classifiers(args, model.config, data)
-            encoder_data = None
+            train = encoder_data = None
+            if args.train_data is not None:
+                train = load_activations(
+                    args.train_data, args.embedding_column, model.config.hook_point, args.train_split
+                )
+            classifiers, labels = build_classifiers(args, model.config, train, data)
             if args.encoder_data is not None:
                 encoder_data = load_activations(args.encoder_data, args.encoder_column)
+        ks = progressive_ks(model.config.num_latents) if args.progressive else args.ks
+        if others:
+            check_comparable(model, others, ks or model.config.nesting_ks)
         result = evaluate_msae(
             model.to(accelerator.device),
             data,
-            ks=progressive_ks(model.config.num_latents) if args.progressive else args.ks,
+            ks=ks,
             batch_size=args.per_device_eval_batch_size,
             cknna_batch_size=args.cknna_batch_size,
             progress=not args.disable_tqdm,
@@ -161,6 +234,8 @@ def main(argv: list[str] | None = None) -> None:
             encoder_embeds=encoder_data,
             encoder=args.encoder,
         )
+        if accelerator.is_main_process:
+            result = measure_latents(args, result, model, train, data, others)
     if accelerator.is_main_process:
         print(f"{result}\n\n{len(data)} embeddings of {data.source}")
         if args.output_file is not None:

@@ -163,7 +163,7 @@ def _pick_split(splits: Iterable[str], split: str | None, name: str) -> str:
     if split is None and len(splits) == 1:
         return splits[0]
     if split is None:
-        raise ValueError(f"{name} has the splits {', '.join(splits)}: choose one with split=")
+        raise ValueError(f"{name} has the splits {', '.join(splits)}: name the one to use as its split")
     if split not in splits:
         raise ValueError(f"{name} has no split {split!r}, only {', '.join(splits)}")
     return split

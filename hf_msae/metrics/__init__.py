@@ -15,9 +15,10 @@ from .classification import (
     probe_kl,
 )
 from .dictionary import decoder_orthogonality
-from .evaluation import evaluate_msae, progressive_ks
+from .evaluation import evaluate_msae
 from .firing import SparsityAccumulator, dead_fraction, dead_latents, l0, sparsity
 from .monosemanticity import Monosemanticity, MonosemanticityAccumulator, monosemanticity
+from .progressive import progressive_ks, seed_stability_by_level, sparse_probing_by_level
 from .reconstruction import (
     ReconstructionAccumulator,
     cosine_similarity,
@@ -72,6 +73,8 @@ __all__ = [
     "progressive_ks",
     "relative_reconstruction_bias",
     "seed_stability",
+    "seed_stability_by_level",
     "sparse_probing",
+    "sparse_probing_by_level",
     "sparsity",
 ]

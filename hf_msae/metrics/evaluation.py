@@ -101,7 +101,7 @@ def evaluate_msae(
                 raise ValueError(f"{acts.source}: {error}") from None
             for name, each in baseline_classifiers.items():
                 each.update(x, mean, batch.labels.get(name))
-            for level_ks, latents in _level_codes(model, x, ks):
+            for level_ks, latents in level_codes(model, x, ks):
                 part = LevelAccumulator(measurements)
                 part.update(batch, latents, model.decode(latents))
                 for k in level_ks:
@@ -113,21 +113,6 @@ def evaluate_msae(
     of_mean = baseline.reduce(accelerator).compute()
     of_mean["classifiers"] = {name: each.reduce(accelerator).compute() for name, each in baseline_classifiers.items()}
     return EvaluationResult.from_levels({k: {**levels[k].compute(accelerator), **constant} for k in ks}, of_mean)
-
-
-def progressive_ks(num_latents: int, smallest: int = 16) -> list[int]:
-    """The granularities of the MSAE paper's progressive recovery: 16, 32, 64, ... and num_latents.
-
-    Raises:
-        ValueError: `smallest` is below 1.
-    """
-    if smallest < 1:
-        raise ValueError(f"the smallest granularity is at least 1, got {smallest}")
-    ks, k = [], smallest
-    while k < num_latents:
-        ks.append(k)
-        k *= 2
-    return [*ks, num_latents]
 
 
 def _open(acts: Any) -> ActivationDataset:
@@ -173,6 +158,7 @@ def _check_encoder(
         raise ValueError(f"name the encoder of {embeds.source}: a monosemanticity score means little without")
     if len(embeds) != len(acts):
         raise ValueError(f"{acts.source} has {len(acts)} rows, but {embeds.source}, of {encoder}, has {len(embeds)}")
+    embeds.statistics()  # reads and checks every row, before the pass over `acts` is begun
     return embeds, str(encoder)
 
 
@@ -215,7 +201,7 @@ def _batches(
             bar.update(len(batch))
 
 
-def _level_codes(model: MSAEModel, x: torch.Tensor, ks: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
+def level_codes(model: MSAEModel, x: torch.Tensor, ks: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
     """(levels, their code (B, n)), from one encoding and one ranking; levels that drop nothing come together.
 
     One level at a time, so that no more than two dense codes are held.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,13 @@ _CLASSIFIER_TABLE = {
     "kl": ("KL", "{:.4f}"),
     "accuracy_reconstruction": ("accuracy", "{:.2%}"),
     "accuracy_drop": ("drop", "{:+.2%}"),
+}
+_PROBING = (("auroc", "AUROC"), ("balanced_accuracy", "bal. acc."))
+_STABILITY_TABLE = {
+    "num_latents": ("latents", "{:d}"),
+    "mean_cosine": ("mean cosine", "{:.4f}"),
+    "by_chance": ("by chance", "{:.4f}"),
+    "fraction_above": ("above 0.7", "{:.1%}"),
 }
 
 
@@ -68,6 +75,8 @@ class EvaluationResult:
         monosemanticity_std: spread of the score over latents.
         monosemanticity_encoder: the encoder that judged.
         classifiers: for each classifier given, by name, what `ClassificationAccumulator.compute` returns.
+        sparse_probing: by name, what `sparse_probing_by_level` returns, where it was measured (`with_levels`).
+        seed_stability: what `seed_stability_by_level` returns, where it was measured.
     """
 
     fvu: float
@@ -92,6 +101,8 @@ class EvaluationResult:
     monosemanticity_std: float | None = None
     monosemanticity_encoder: str | None = None
     classifiers: dict[str, dict[str, float | int | None]] = field(default_factory=dict)
+    sparse_probing: dict[str, dict[str, float | int]] = field(default_factory=dict)
+    seed_stability: dict[str, float | int | None] = field(default_factory=dict)
 
     @classmethod
     def from_levels(cls, levels: Mapping[int, dict[str, Any]], baseline_mean: dict[str, Any]) -> EvaluationResult:
@@ -99,12 +110,27 @@ class EvaluationResult:
         by_k = {str(k): levels[k] for k in sorted(levels)}
         return cls(**levels[max(levels)], baseline_mean=baseline_mean, by_k=by_k)
 
+    def with_levels(
+        self,
+        sparse_probing: Mapping[int, dict[str, dict[str, float | int]]] | None = None,
+        seed_stability: Mapping[int, dict[str, float | int | None]] | None = None,
+    ) -> EvaluationResult:
+        """The same with what `sparse_probing_by_level` and `seed_stability_by_level` found at the same levels."""
+        given = {"sparse_probing": sparse_probing, "seed_stability": seed_stability}
+        found = {name: values for name, values in given.items() if values is not None}
+        by_k = {
+            k: {**metrics, **{name: each[int(k)] for name, each in found.items()}} for k, metrics in self.by_k.items()
+        }
+        return replace(self, by_k=by_k, **{name: each[max(map(int, self.by_k))] for name, each in found.items()})
+
     def to_dict(self) -> dict[str, Any]:
         """The content of metrics.json: only dicts, strings, numbers and None."""
         return asdict(self)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row per level, ascending, with the level in column `k`; those of classifiers in `NAME.agreement` etc."""
+        """One row per level, ascending, with the level in column `k`; of classifiers in `NAME.agreement` etc., of
+        sparse probing in `sparse NAME.auroc_1` etc., of other seeds in `seed_stability.mean_cosine` etc.
+        """
         import pandas as pd
 
         return pd.DataFrame([{"k": int(k), **_flat(metrics)} for k, metrics in self.by_k.items()])
@@ -156,6 +182,23 @@ class EvaluationResult:
             lines += ["", f"{name}: reconstructions beside originals", *_table("k", table, of_levels)]
             if found["accuracy"] is not None:
                 lines.append(f"accuracy of the originals {found['accuracy']:.2%}, of {found['num_labelled']} samples")
+        for name, found in self.sparse_probing.items():
+            table = _sparse_probing_table(found)
+            of_levels = [(k, metrics["sparse_probing"][name]) for k, metrics in self.by_k.items()]
+            own = {key: found[f"embeds_{key}"] for key in table if f"embeds_{key}" in found}
+            one = found["num_concepts"] == 1
+            classes = "it is" if one else f"its {found['num_concepts']} classes are"
+            lines += ["", f"sparse probing of {name}: how well {classes} told by few latents"]
+            lines += _table("k", table, [*of_levels, ("embeds", own)])
+            lines.append(
+                f"{'' if one else 'means over classes; '}trained on {found['num_train']} samples, measured on "
+                f"{found['num_test']}; embeds: the embeddings' own columns in place of latents"
+            )
+        if self.seed_stability:
+            lines += ["", "stability across seeds: latents alive at each k, matched one to one"]
+            lines += _table("k", _STABILITY_TABLE, [(k, each["seed_stability"]) for k, each in self.by_k.items()])
+            if error := max(each["seed_stability"]["error"] for each in self.by_k.values()):
+                lines.append(f"matchings are approximate: the best would be higher by at most {error:.1e}")
         return "\n".join(lines)
 
 
@@ -164,9 +207,17 @@ def _is_required(each: Field) -> bool:
 
 
 def _flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    classifiers = metrics.get("classifiers", {})
-    others = {name: value for name, value in metrics.items() if name != "classifiers"}
-    return others | {f"{name}.{key}": value for name, found in classifiers.items() for key, value in found.items()}
+    groups = dict(metrics.get("classifiers", {}))
+    groups |= {f"sparse {name}": found for name, found in metrics.get("sparse_probing", {}).items()}
+    groups["seed_stability"] = metrics.get("seed_stability", {})
+    others = {name: value for name, value in metrics.items() if not isinstance(value, Mapping)}
+    return others | {f"{name}.{key}": value for name, found in groups.items() for key, value in found.items()}
+
+
+def _sparse_probing_table(found: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    numbers = [int(key.removeprefix("auroc_")) for key in found if key.startswith("auroc_")]
+    headings = [(f"{key}_{n}", f"{short}, {n} latent{'s' * (n > 1)}") for n in numbers for key, short in _PROBING]
+    return {key: (heading, "{:.4f}") for key, heading in headings}
 
 
 def _table(

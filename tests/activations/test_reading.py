@@ -175,7 +175,7 @@ def test_splits(tmp_path):
     (tmp_path / "parquet" / "README.md").write_text("a card")
     for source in (both, tmp_path / "dict", tmp_path / "parquet"):
         np.testing.assert_array_equal(load_activations(source, split="test")[:].numpy(), X[40:])
-        with pytest.raises(ValueError, match="has the splits train, test: choose one with split="):
+        with pytest.raises(ValueError, match="has the splits train, test: name the one to use as its split"):
             load_activations(source)
         with pytest.raises(ValueError, match="no split 'validation', only train, test"):
             load_activations(source, split="validation")

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from hf_msae import MSAEConfig, MSAEModel, metrics
 from hf_msae.activations import load_activations
-from hf_msae.metrics import EvaluationResult, LinearClassifier, evaluate_msae, progressive_ks
+from hf_msae.metrics import EvaluationResult, LinearClassifier, evaluate_msae
 from hf_msae.metrics import evaluation as evaluation_module
 
 D, N = 6, 48
@@ -288,6 +288,10 @@ def test_what_does_not_fit_the_data_is_refused():
     model, x, more = make_model(), make_data(40), asked(40)
     with pytest.raises(ValueError, match=r"has 40 rows, but .* of another, has 39"):
         evaluate_msae(model, x, progress=False, encoder_embeds=make_data(39), encoder="another")
+    broken = make_data(40)
+    broken[39] = np.inf
+    with pytest.raises(ValueError, match="row 39 of the given array holds NaN or infinity"):
+        evaluate_msae(model, x, progress=False, encoder_embeds=broken, encoder="another")
     with pytest.raises(ValueError, match="its encoder_embeds are missing"):
         evaluate_msae(model, x, progress=False, encoder="another")
     with pytest.raises(ValueError, match="40 rows, but there are 39 labels for 'probe'"):
@@ -297,14 +301,6 @@ def test_what_does_not_fit_the_data_is_refused():
     narrow = LinearClassifier.zero_shot(np.eye(3), "abc")
     with pytest.raises(ValueError, match=r"'narrow' takes embeddings of 3 columns, but .* have 6"):
         evaluate_msae(model, x, progress=False, classifiers={"narrow": narrow})
-
-
-def test_progressive_granularities():
-    assert progressive_ks(1024) == [16, 32, 64, 128, 256, 512, 1024]
-    assert progressive_ks(100) == [16, 32, 64, 100]
-    assert progressive_ks(8) == [8]
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        progressive_ks(100, 0)
 
 
 # -- two processes ---------------------------------------------------------------------------------------------------

@@ -76,6 +76,30 @@ def test_metrics_of_classifiers_in_the_data_frame_and_in_print():
     assert lines[-1] == "accuracy of the originals 90.00%, of 50 samples"
 
 
+def test_sparse_probing_and_stability_join_their_levels(result):
+    told = {8: {"birds": {"auroc_1": 0.75, "balanced_accuracy_1": 0.7, "embeds_auroc_1": 0.6}}}
+    told[128] = {"birds": {"auroc_1": 0.8, "balanced_accuracy_1": 0.72, "embeds_auroc_1": 0.6}}
+    for each in told.values():
+        each["birds"] |= {"num_concepts": 3, "num_train": 50, "num_test": 40}
+    found = {"mean_cosine": 0.5, "fraction_above": 0.25, "by_chance": 0.125, "error": 0.001, "num_latents": 7}
+    seeds = {8: {**found, "mean_cosine": None}, 128: found}
+    with_both = result.with_levels(sparse_probing=told).with_levels(seed_stability=seeds)
+    assert with_both.sparse_probing == told[128] and with_both.by_k["8"]["sparse_probing"] == told[8]
+    assert with_both.seed_stability == found
+    assert EvaluationResult.from_dict(json.loads(json.dumps(with_both.to_dict()))) == with_both
+    frame = with_both.to_pandas()
+    assert frame["sparse birds.auroc_1"].tolist() == [0.75, 0.8]
+    assert frame["seed_stability.mean_cosine"].tolist()[1] == 0.5
+    lines = str(with_both).splitlines()
+    start = lines.index("sparse probing of birds: how well its 3 classes are told by few latents")
+    assert [line.split() for line in lines[start + 3 : start + 6]] == [
+        ["8", "0.7500", "0.7000"], ["128", "0.8000", "0.7200"], ["embeds", "0.6000", "-"],
+    ]  # fmt: skip
+    start = lines.index("stability across seeds: latents alive at each k, matched one to one")
+    assert lines[start + 3].split() == ["8", "7", "-", "0.1250", "25.0%"]
+    assert lines[-1] == "matchings are approximate: the best would be higher by at most 1.0e-03"
+
+
 def test_metrics_of_before_these_fields_are_still_read(result):
     content = result.to_dict()
     for name in ("classifiers", "monosemanticity", "cknna_reconstruction", "relative_reconstruction_bias"):

@@ -224,7 +224,27 @@ def test_evaluate_script_measures_progressive_recovery_with_probes_and_another_e
     assert probe["accuracy"] > 0.9 and probe["agreement"] > 0.8 and probe["num_labelled"] == 160
     assert result.monosemanticity_encoder == "else"
     assert (tmp_path / "new" / "f.pdf").read_bytes().startswith(b"%PDF")
-    assert "probe side: reconstructions beside originals" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "probe side: reconstructions beside originals" in shown
+    assert "sparse probing of side: how well it is told by few latents" in shown
+    assert 0.6 < result.by_k["16"]["sparse_probing"]["side"]["auroc_1"] <= result.sparse_probing["side"]["auroc_5"]
+    assert result.sparse_probing["side"]["num_train"] == 320 and result.seed_stability == {}
+
+
+def test_evaluate_script_compares_with_other_seeds(finished, embeddings, tmp_path, capsys):
+    other = MSAEModel.from_pretrained(finished)
+    with torch.no_grad():
+        other.decoder += 0.1 * torch.randn(other.decoder.shape, generator=torch.Generator().manual_seed(0))
+    other.save_pretrained(tmp_path / "other")
+    flags = ["--model", finished, "--eval_data", embeddings / "test.npy", "--other_seeds", tmp_path / "other"]
+    flags += ["--output_file", tmp_path / "m.json", "--cknna_batch_size", "64"]
+    script("evaluate_msae")([*map(str, flags), "--use_cpu", "--disable_tqdm"])
+    found = EvaluationResult.load(tmp_path / "m.json").seed_stability
+    assert found["by_chance"] < 0.6 < found["mean_cosine"] < 0.99
+    assert "stability across seeds" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        script("evaluate_msae")([*map(str, flags[:-5]), str(finished), "--use_cpu"])
+    assert "is the very model that it would be compared with" in capsys.readouterr().err
 
 
 def test_evaluate_script_classifies_zero_shot_with_the_models_backbone(tmp_path, capsys):
@@ -244,6 +264,8 @@ def test_evaluate_script_classifies_zero_shot_with_the_models_backbone(tmp_path,
 def test_evaluate_script_refuses_flags_that_do_not_go_together(finished, embeddings, labelled, tmp_path, capsys):
     for flags, message in (
         (["--progressive", "--ks", 4], "leave ks out, or progressive"),
+        (["--sparse_probe_ks", "0"], "numbers of latents from 1 on, got [0]"),
+        (["--sparse_probe_samples", "-1"], "must not be negative, got -1"),
         (["--probe_columns", "side"], "no train_data to train the probes on"),
         (["--train_data", labelled / "train"], "name their labels with probe_columns"),
         (["--figure", tmp_path / "f.docx"], "does not end like a figure"),

@@ -1,0 +1,215 @@
+"""What progressive recovery measures beside the reconstructions: concepts told by few latents, and by other seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from .evaluation import level_codes
+from .firing import SparsityAccumulator
+from .sparse_probing import SparseProbing, sparse_probing
+from .stability import seed_stability
+
+if TYPE_CHECKING:
+    from ..activations import ActivationDataset
+    from ..modeling_msae import MSAEModel
+
+
+def progressive_ks(num_latents: int, smallest: int = 16) -> list[int]:
+    """The granularities of the MSAE paper's progressive recovery: 16, 32, 64, ... and num_latents.
+
+    Raises:
+        ValueError: `smallest` is below 1.
+    """
+    if smallest < 1:
+        raise ValueError(f"the smallest granularity is at least 1, got {smallest}")
+    ks, k = [], smallest
+    while k < num_latents:
+        ks.append(k)
+        k *= 2
+    return [*ks, num_latents]
+
+
+@torch.no_grad()
+def sparse_probing_by_level(
+    model: MSAEModel,
+    train: ActivationDataset,
+    test: ActivationDataset,
+    labels: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]]],
+    ks: Sequence[int],
+    probe_ks: Sequence[int] = (1, 5),
+    max_samples: int = 10_000,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[int, dict[str, dict[str, float | int]]]:
+    """`sparse_probing` of the codes with k activations, for every k: how well few latents tell the classes.
+
+    Every class is a concept of its own, which samples of the other classes lack; of two classes the second is.
+    Samples are drawn where there are more than `max_samples`. One level's codes of both parts are held at a time.
+
+    Args:
+        model: the MSAE.
+        train: embeddings that latents and probes are chosen on.
+        test: other embeddings, to measure on.
+        labels: by name, class numbers of `train` and of `test` (-1: unknown, left out), and the classes' names.
+        ks: levels.
+        probe_ks: numbers of latents to probe with; those above the number of latents or columns are left out.
+        max_samples: of each part.
+        seed: which samples.
+        progress: show a progress bar.
+
+    Returns:
+        For each level and name: `auroc_1`, `balanced_accuracy_1` and so on for every number of latents, means over
+        classes; `embeds_auroc_1` and so on, of the same number of the embeddings' own columns; `num_concepts`,
+        `num_train` and `num_test`.
+
+    Raises:
+        ValueError: no class can be probed for, or what `sparse_probing` raises.
+    """
+    parts: dict[str, tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray, Sequence[str]]] = {}
+    for name, (train_labels, test_labels, classes) in labels.items():
+        rng = np.random.default_rng(seed)  # afresh, so that a name's samples do not depend on the other names
+        wanted = np.arange(len(classes))[len(classes) == 2 :]  # of two classes each tells the other
+        rows, test_rows = (_sample(each, max_samples, rng) for each in (train_labels, test_labels))
+        truth, test_truth = (
+            each[chosen, None] == wanted for each, chosen in ((train_labels, rows), (test_labels, test_rows))
+        )
+        parts[name] = train[rows], test[test_rows], truth, test_truth, [classes[index] for index in wanted]
+
+    was_training = model.training
+    model.eval()
+
+    def probe(name: str, k: int | None) -> dict[str, float | int]:
+        x, test_x, truth, test_truth, classes = parts[name]
+        codes, test_codes = (each if k is None else _codes(model, each, k) for each in (x, test_x))
+        try:
+            found = sparse_probing(codes, truth, test_codes, test_truth, probe_ks, classes, progress=False)
+        except ValueError as error:
+            raise ValueError(f"sparse probing of {name!r}: {error}") from None
+        return _means(found, "" if k else "embeds_")
+
+    work = [(name, k) for name in parts for k in (None, *ks)]
+    try:
+        found = {each: probe(*each) for each in tqdm(work, desc="sparse probing", unit="level", disable=not progress)}
+    finally:
+        model.train(was_training)
+    sizes = {name: {"num_train": len(x), "num_test": len(test_x)} for name, (x, test_x, *_) in parts.items()}
+    return {k: {name: found[name, k] | found[name, None] | sizes[name] for name in parts} for k in ks}
+
+
+@torch.no_grad()
+def seed_stability_by_level(
+    model: MSAEModel,
+    others: Sequence[MSAEModel],
+    acts: ActivationDataset,
+    ks: Sequence[int],
+    batch_size: int = 4096,
+    progress: bool = True,
+) -> dict[int, dict[str, float | int | None]]:
+    """`seed_stability` of the latents that are alive with k activations, for every k.
+
+    Args:
+        model: the MSAE.
+        others: MSAEs of the same embeddings, trained with other seeds.
+        acts: embeddings; a latent is alive at a level if it is active there on any of them.
+        ks: levels; an other model has to have as many latents.
+        batch_size: embeddings encoded at a time.
+        progress: show a progress bar.
+
+    Returns:
+        For each level, means over the other models of `mean_cosine`, `fraction_above` and `by_chance` (what as many
+        random directions reach), the largest `error` of a matching that is not exact, and `num_latents` alive of
+        `model`. All but the last two are None where no latent is alive.
+
+    Raises:
+        ValueError: an other model's width differs, or a k is above its number of latents.
+    """
+    check_comparable(model, others, ks)
+    alive = [_alive(each, acts, ks, batch_size, progress) for each in (model, *others)]
+    records: dict[int, dict[str, float | int | None]] = {}
+    known: dict[tuple, tuple] = {}  # from some k on, the same latents are alive: one matching does for all
+    with tqdm(total=len(ks) * len(others), desc="matching seeds", unit="level", disable=not progress) as bar:
+        for k in ks:
+            found = []
+            for index, other in enumerate(others):
+                pair = alive[0][k], alive[index + 1][k]
+                key = (index, *(each.numpy().tobytes() for each in pair))
+                if key not in known:
+                    known[key] = _match(
+                        [each.dictionary[which] for each, which in zip((model, other), pair, strict=True)]
+                    )
+                found.append(known[key])
+                bar.update()
+            usable = [each for each in found if each is not None]
+            means = np.mean([each[:3] for each in usable], axis=0).tolist() if usable else [None] * 3
+            records[k] = dict(zip(("mean_cosine", "fraction_above", "by_chance"), means, strict=True))
+            records[k] |= {
+                "error": max((each[3] for each in usable), default=0.0),
+                "num_latents": int(alive[0][k].sum()),
+            }
+    return records
+
+
+def check_comparable(model: MSAEModel, others: Sequence[MSAEModel], ks: Sequence[int]) -> None:
+    """
+    Raises:
+        ValueError: `seed_stability_by_level` cannot compare these models at these levels.
+    """
+    for other in others:
+        name = other.config.name_or_path or "an other model"
+        if other.config.d_in != model.config.d_in:
+            raise ValueError(f"{name} takes embeddings of {other.config.d_in} columns, not of {model.config.d_in}")
+        if max(ks) > other.config.num_latents:
+            raise ValueError(f"{name} has {other.config.num_latents} latents: it has no level k = {max(ks)}")
+        if torch.equal(other.dictionary.cpu(), model.dictionary.cpu()):
+            raise ValueError(f"{name} is the very model that it would be compared with")
+
+
+def _match(dictionaries: list[torch.Tensor]) -> tuple[float, float, float, float] | None:
+    """(mean cosine, fraction above, mean cosine of random directions, error), None where a dictionary is empty."""
+    if not all(len(each) for each in dictionaries):
+        return None
+    found = seed_stability(*dictionaries)
+    random = [np.random.default_rng(seed).normal(size=each.shape) for seed, each in enumerate(dictionaries)]
+    return found.mean_cosine, found.fraction_above, seed_stability(*random).mean_cosine, found.error
+
+
+def _alive(
+    model: MSAEModel, acts: ActivationDataset, ks: Sequence[int], batch_size: int, progress: bool
+) -> dict[int, torch.Tensor]:
+    """Which latents are active on any of the embeddings, for each level: booleans (n,)."""
+    firing = {k: SparsityAccumulator(model.config.num_latents) for k in ks}
+    was_training = model.training
+    model.eval()
+    with tqdm(total=len(acts), desc="alive latents", unit="row", disable=not progress) as bar:
+        for x in acts.batches(batch_size):
+            for level_ks, latents in level_codes(model, x.to(model.device), sorted(ks)):
+                for k in level_ks:
+                    firing[k].update(latents)
+            bar.update(len(x))
+    model.train(was_training)
+    return {k: (each.firings > 0).cpu() for k, each in firing.items()}
+
+
+def _codes(model: MSAEModel, x: torch.Tensor, k: int, batch_size: int = 4096) -> torch.Tensor:
+    return torch.cat([model.encode(part.to(model.device), k=k).float().cpu() for part in x.split(batch_size)])
+
+
+def _sample(labels: np.ndarray, max_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Sorted rows with a label, at most so many."""
+    rows = np.flatnonzero(labels >= 0)
+    return np.sort(rng.choice(rows, max_samples, replace=False)) if len(rows) > max_samples else rows
+
+
+def _means(found: SparseProbing, prefix: str) -> dict[str, float | int]:
+    means = found.summary()
+    figures = {
+        f"{prefix}{name}_{k}": float(means.loc[k, name])
+        for name in ("auroc", "balanced_accuracy")
+        for k in means.index
+    }
+    return figures | {"num_concepts": found.to_pandas()["concept"].nunique()}
