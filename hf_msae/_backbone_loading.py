@@ -32,12 +32,14 @@ class Family:
         text_width: likewise; None for models without a text tower.
         text_padding: what texts were padded to in pre-training. SigLIP pools the last position and masks nothing, so
             another padding gives other embeddings.
+        pads_patches: whether images have as many patches as fit, first among the tokens, and then padding.
     """
 
     model_type: str
     image_width: str
     text_width: str | None = None
     text_padding: str = "longest"
+    pads_patches: bool = False
 
 
 _SIGLIP = {
@@ -49,11 +51,11 @@ FAMILIES: dict[str, Family] = {
     "CLIPModel": Family("clip", "projection_dim", "projection_dim"),
     "MetaClip2Model": Family("metaclip_2", "projection_dim", "projection_dim"),
     "SiglipModel": Family("siglip", **_SIGLIP),
-    "Siglip2Model": Family("siglip2", **_SIGLIP),
+    "Siglip2Model": Family("siglip2", **_SIGLIP, pads_patches=True),
     "CLIPVisionModel": Family("clip_vision_model", "hidden_size"),
     "CLIPVisionModelWithProjection": Family("clip_vision_model", "projection_dim"),
     "SiglipVisionModel": Family("siglip_vision_model", "hidden_size"),
-    "Siglip2VisionModel": Family("siglip2_vision_model", "hidden_size"),
+    "Siglip2VisionModel": Family("siglip2_vision_model", "hidden_size", pads_patches=True),
     "Dinov2Model": Family("dinov2", "hidden_size"),
     "Dinov2WithRegistersModel": Family("dinov2_with_registers", "hidden_size"),
 }

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -252,19 +254,34 @@ class Backbone:
         point = HookPoint.parse(hook_point)
         if point.layer is None:
             return (self.image_embeds if point.tower == "vision" else self.text_embeds)(items, batch_size)
-        tokens: list[torch.Tensor] = []
-        thread = threading.get_ident()
-
-        def keep(output: torch.Tensor) -> None:
-            if threading.get_ident() == thread:  # others may use the model at the same time
-                tokens.append(output.float())
-
-        with find_site(self.model, point).hooked(keep, first=False):
+        with self.recording([hook_point]) as recorded:
             if point.tower == "vision":
                 self.image_embeds(items, batch_size)
             else:
                 self._embed_texts(items, batch_size, "max_length")  # so that all texts have as many tokens
+        tokens = recorded[hook_point]
         return torch.cat(tokens) if tokens else torch.empty(0, 0, self.width(hook_point), device=self.device)
+
+    @contextmanager
+    def recording(self, hook_points: Sequence[str]) -> Iterator[dict[str, list[torch.Tensor]]]:
+        """Keep what passes blocks' hook points, in every forward pass of this thread.
+
+        Returns:
+            By hook point, one float32 tensor (batch, tokens, width) a forward pass, on the model's device; read with
+            the model's edits in force.
+        """
+        recorded: dict[str, list[torch.Tensor]] = {name: [] for name in hook_points}
+        thread = threading.get_ident()
+
+        def keep(parts: list[torch.Tensor], output: torch.Tensor) -> None:
+            if threading.get_ident() == thread:  # others may use the model at the same time
+                parts.append(output.detach().float())
+
+        with ExitStack() as stack:
+            for name, parts in recorded.items():
+                site = find_site(self.model, HookPoint.parse(name))
+                stack.enter_context(site.hooked(partial(keep, parts), first=False))
+            yield recorded
 
     def read_patches(self, hook_point: str, image: ImageInput) -> tuple[torch.Tensor, tuple[int, int]]:
         """The tokens of an image's patches at a vision block, without those of no place (CLS, registers, padding).
@@ -278,12 +295,30 @@ class Backbone:
         """
         inputs = prepare_images(self.image_processor, [to_rgb(image, "the image")])
         tokens = self.read(hook_point, [image])[0]
+        ((rows, columns),) = self.patch_grids(inputs)
+        return tokens[self.patch_positions((rows, columns), len(tokens)).to(tokens.device)], (rows, columns)
+
+    def patch_grids(self, inputs: Mapping[str, torch.Tensor]) -> list[tuple[int, int]]:
+        """Rows and columns of patches of each image that [`prepare_images`] has prepared."""
         if "spatial_shapes" in inputs:  # SigLIP 2: as many patches as fit the picture, then padding
-            rows, columns = inputs["spatial_shapes"][0].tolist()
-            return tokens[: rows * columns], (rows, columns)
+            return [tuple(shape) for shape in inputs["spatial_shapes"].tolist()]
         patch = getattr(self.model.config, "vision_config", self.model.config).patch_size
         rows, columns = (side // patch for side in inputs["pixel_values"].shape[-2:])
-        return tokens[-rows * columns :], (rows, columns)
+        return [(rows, columns)] * len(inputs["pixel_values"])
+
+    def patch_positions(self, grid: tuple[int, int], num_tokens: int) -> torch.Tensor:
+        """Which of an image's tokens are those of its patches, row by row: all but CLS, registers and padding."""
+        first = 0 if self._family.pads_patches else num_tokens - grid[0] * grid[1]
+        return torch.arange(first, first + grid[0] * grid[1])
+
+    def image_tokens(self, grid: tuple[int, int], num_tokens: int) -> torch.Tensor:
+        """Which of an image's tokens are no padding."""
+        return self.patch_positions(grid, num_tokens) if self._family.pads_patches else torch.arange(num_tokens)
+
+    def text_tokens(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """Which tokens of each text are no padding, special tokens included."""
+        tokens = self.tokenizer(list(texts), return_tensors="pt", return_attention_mask=True, **self.text_settings)
+        return [mask.nonzero().flatten() for mask in tokens["attention_mask"]]
 
     @property
     def text_settings(self) -> dict[str, Any]:

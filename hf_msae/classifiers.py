@@ -21,6 +21,8 @@ def column_labels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Class numbers (N,), -1 where the column is empty, and class names, of a column with labels.
 
+    Tokens have the label of their row.
+
     Args:
         data: embeddings with other columns beside them.
         column: one of these: class labels, integers, booleans or strings.
@@ -52,9 +54,9 @@ def column_labels(
         found, classes = number_labels([str(value) for value in given], classes)
     except ValueError as error:
         raise ValueError(f"column {column!r} of {data.source}: {error}") from None
-    labels = np.full(len(data), -1)
+    labels = np.full(len(values), -1)
     labels[known.to_numpy()] = found
-    return labels, classes
+    return labels[data.dataset_rows()] if data.has_tokens else labels, classes
 
 
 def _same_rows(one: ActivationDataset, other: ActivationDataset) -> bool:

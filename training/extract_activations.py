@@ -24,7 +24,11 @@ from hf_msae.image_text_data import open_dataset
 
 EXAMPLE = """\
   accelerate launch training/extract_activations.py --backbone google/siglip2-base-patch16-224 \\
-      --dataset path/to/images --image_column image --output_dir embeddings/train"""
+      --dataset path/to/images --image_column image --output_dir embeddings/train
+
+  accelerate launch training/extract_activations.py --backbone openai/clip-vit-base-patch16 \\
+      --dataset 'shards/*.tar' --streaming --hook_point image_embeds vision.layers.6 vision.layers.9 \\
+      --tokens patches --tokens_per_row 16 --dtype float16 --num_workers 4 --output_dir embeddings/blocks"""
 
 
 @dataclass
@@ -40,18 +44,41 @@ class ExtractionArguments:
     )
     dataset: str = field(
         metadata={
-            "help": "Hub id, folder written by save_to_disk, folder of images, parquet file or folder of them, or "
-            "scenes:SPLIT:N[:SEED], e.g. scenes:train:20000."
+            "help": "Hub id, folder written by save_to_disk, folder of images, of parquet or of webdataset tar files, "
+            "such a file or a pattern like 'shards/*.tar', or scenes:SPLIT:N[:SEED], e.g. scenes:train:20000."
         }
     )
     output_dir: str = field(metadata={"help": "Folder for the embeddings."})
     hook_point: list[str] = field(
         default_factory=lambda: ["image_embeds"],
-        metadata={"help": "What to write, a column each: image_embeds, text_embeds, or both."},
+        metadata={
+            "help": "What to write, a column each, in one forward pass: image_embeds, text_embeds, and the tokens "
+            "that leave a block, as vision.layers.6 or text.layers.6."
+        },
     )
-    image_column: str = field(default="image", metadata={"help": "Column of dataset with the images, or their paths."})
+    image_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column of dataset with the images, or their paths. Unset: image, or the only one of images."
+        },
+    )
     text_column: str | None = field(
-        default=None, metadata={"help": "Column of dataset with one caption per row; text_embeds needs it."}
+        default=None,
+        metadata={"help": "Column of dataset with one caption per row; hook points of the text tower need it."},
+    )
+    tokens: Literal["all", "patches"] = field(
+        default="all",
+        metadata={
+            "help": "Tokens kept at blocks: all but padding, or patches, without class token and registers of images."
+        },
+    )
+    tokens_per_row: int | None = field(
+        default=None, metadata={"help": "Tokens kept of each image or text at most, drawn at random. Unset: all."}
+    )
+    seed: int = field(default=0, metadata={"help": "Which tokens are drawn."})
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read the data set row by row as it comes, instead of converting or downloading it first."},
     )
     keep_columns: list[str] | None = field(
         default=None,
@@ -102,7 +129,12 @@ def main(argv: list[str] | None = None) -> None:
         accelerator = build_accelerator(args.use_cpu)
         with accelerator.main_process_first():  # the others find what it has downloaded, converted and rendered
             dataset = open_dataset(
-                args.dataset, args.split, args.dataset_config_name, args.dataset_revision, args.num_workers or None
+                args.dataset,
+                args.split,
+                args.dataset_config_name,
+                args.dataset_revision,
+                args.num_workers or None,
+                args.streaming,
             )
             backbone = Backbone.from_pretrained(
                 args.backbone, args.backbone_revision, dtype=args.backbone_dtype, device=accelerator.device
@@ -124,11 +156,15 @@ def main(argv: list[str] | None = None) -> None:
             accelerator=accelerator,
             progress=not args.disable_tqdm,
             on_unreadable=args.on_unreadable,
+            tokens=args.tokens,
+            tokens_per_row=args.tokens_per_row,
+            seed=args.seed,
         )
     if accelerator.is_main_process:
         for hook_point in args.hook_point:
             written = load_activations(args.output_dir, hook_point)
-            print(f"{args.output_dir}: {len(written)} {hook_point} of width {written.width}")
+            of_rows = f" (tokens of {len(written.dataset)} rows)" if written.has_tokens else ""
+            print(f"{args.output_dir}: {len(written)} {hook_point} of width {written.width}{of_rows}")
         skipped = ActivationMetadata.load(Path(args.output_dir).expanduser()).skipped
         if skipped:
             some = ", ".join(map(str, skipped[:8])) + (", ..." if len(skipped) > 8 else "")

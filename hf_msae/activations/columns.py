@@ -12,6 +12,11 @@ def is_vector_type(kind: pa.DataType) -> bool:
     return _is_list(kind) and pa.types.is_floating(kind.value_type)
 
 
+def is_token_type(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is a list of such vectors: the tokens of an image or text."""
+    return _is_list(kind) and is_vector_type(kind.value_type)
+
+
 def resolve_column(dataset: Dataset, column: str | None, hook_point: str, source: str) -> str:
     """The column that holds the embeddings.
 
@@ -21,7 +26,7 @@ def resolve_column(dataset: Dataset, column: str | None, hook_point: str, source
         ValueError: there is no such column, or it does not hold vectors; the message lists the candidates.
     """
     types = {field.name: field.type for field in dataset.data.schema}
-    candidates = [name for name, kind in types.items() if is_vector_type(kind)]
+    candidates = [name for name, kind in types.items() if is_vector_type(kind) or is_token_type(kind)]
     listing = f"vector columns: {', '.join(candidates) or 'none'}; all columns: {', '.join(types) or 'none'}"
     if column is None:
         if hook_point in types:
@@ -37,7 +42,7 @@ def resolve_column(dataset: Dataset, column: str | None, hook_point: str, source
     if column not in candidates:
         raise ValueError(
             f"column {column!r} of {source} holds {_describe(types[column])}, "
-            f"but embeddings are one list of floating point numbers per row ({listing})"
+            f"but embeddings are a list of floating point numbers per row, or one per token ({listing})"
         )
     return column
 
@@ -48,6 +53,24 @@ class RaggedColumnError(ValueError):
     def __init__(self, row: int, problem: str) -> None:
         super().__init__(f"row {row} {problem}")
         self.row, self.problem = row, problem
+
+
+def split_tokens(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """The vectors of a column of tokens, one after the other and in the memory they have, and their number per row.
+
+    Raises:
+        RaggedColumnError: a row is missing.
+    """
+    vectors, counts, first_row = [], [np.zeros(0, dtype=np.int64)], 0
+    for chunk in column.chunks:
+        if chunk.null_count:
+            bad = first_row + int(np.argmin(chunk.is_valid().to_numpy(zero_copy_only=False)))
+            raise RaggedColumnError(bad, "is missing (null)")
+        vectors.append(chunk.flatten())
+        fixed = pa.types.is_fixed_size_list(chunk.type)
+        counts.append(np.full(len(chunk), chunk.type.list_size) if fixed else np.diff(chunk.offsets.to_numpy()))
+        first_row += len(chunk)
+    return pa.chunked_array(vectors, column.type.value_type), np.concatenate(counts).astype(np.int64)
 
 
 def matrix_views(column: pa.ChunkedArray) -> list[np.ndarray]:
@@ -97,8 +120,8 @@ def _is_list(kind: pa.DataType) -> bool:
 def _describe(kind: pa.DataType) -> str:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return "text"
-    if _is_list(kind) and (_is_list(kind.value_type) or is_vector_type(kind.value_type)):
-        return f"a matrix or a deeper nesting per row ({kind})"
+    if _is_list(kind) and _is_list(kind.value_type):
+        return f"a deeper nesting per row ({kind})"
     if isinstance(kind, pa.BaseExtensionType):
         return f"a tensor per row ({kind})"
     if pa.types.is_primitive(kind):

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from torch.utils import data as torch_data
 
-from .columns import RaggedColumnError, matrix_views
+from .columns import RaggedColumnError, is_token_type, matrix_views, split_tokens
 from .sources import Source
 from .spread_rows import SpreadRows
 from .statistics import ActivationStatistics, compute_statistics
@@ -30,6 +30,9 @@ class ActivationDataset(torch_data.Dataset):
         width: numbers per embedding.
         dataset: the `datasets.Dataset` with the other columns; None for a plain array.
         provenance: what the extraction recorded (backbone, revision, hook point, data set, ...); {} where unknown.
+
+    A column may also hold several embeddings a row, the tokens of an image or text: they then count one by one, and
+    `dataset_rows` says which row of `dataset` each belongs to.
     """
 
     def __init__(self, source: Source, column: str | None = None) -> None:
@@ -105,9 +108,21 @@ class ActivationDataset(torch_data.Dataset):
             self._statistics = compute_statistics(self, progress=progress)
         return self._statistics
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether a row of `dataset` holds several embeddings."""
+        return self._token_starts is not None
+
+    def dataset_rows(self, rows: Sequence[int] | np.ndarray | slice = slice(None)) -> np.ndarray:
+        """The rows of `dataset` that these embeddings belong to; of all of them by default."""
+        rows = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        return rows if self._token_starts is None else np.searchsorted(self._token_starts, rows, side="right") - 1
+
     def location(self, row: int) -> str:
-        """The file a row lies in, as " (in data-00003.arrow)"; "" where the source is one file or none."""
-        physical = row if self._order is None else int(self._order[row])
+        """The file an embedding lies in, as " (in data-00003.arrow)"; "" where the source is one file or none."""
+        physical = int(self.dataset_rows([row])[0])
+        if self.dataset is not None and self.dataset._indices is not None:
+            physical = self.dataset._indices.column(0)[physical].as_py()
         if len(self._opened.files) > 1:
             for file, rows in self._opened.files:
                 if physical < rows:
@@ -122,7 +137,7 @@ class ActivationDataset(torch_data.Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         # Views would be pickled as copies of the data; they are made again from the memory-mapped files.
-        opened = ("_views", "_tensors", "_spread", "_starts", "_order")
+        opened = ("_views", "_tensors", "_spread", "_starts", "_order", "_token_starts")
         return {key: value for key, value in self.__dict__.items() if key not in opened}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -131,28 +146,43 @@ class ActivationDataset(torch_data.Dataset):
 
     def _open_views(self) -> None:
         self._order: np.ndarray | None = None
+        self._token_starts: np.ndarray | None = None
         if self.dataset is None:
             self._views = [self._opened.array]
         else:
             self._views = self._column_views()
             if self.dataset._indices is not None:  # after select, shuffle, filter: row -> row of the Arrow table
                 self._order = self.dataset._indices.column(0).to_numpy()
+            if self._token_starts is not None:
+                self._order_tokens()
         self._tensors = [_as_tensor(view) for view in self._views]
         self._spread = SpreadRows.over(self._views)
         self._starts = np.cumsum([0] + [len(view) for view in self._views])
 
     def _column_views(self) -> list[np.ndarray]:
         try:
-            return matrix_views(self.dataset.data.column(self.column))
+            column = self.dataset.data.column(self.column)
+            if is_token_type(column.type):
+                column, counts = split_tokens(column)
+                self._token_starts = np.concatenate([[0], np.cumsum(counts)])
+            return matrix_views(column)
         except RaggedColumnError as error:
             if self.dataset._indices is not None:
                 # The odd rows may be ones that `filter` or `select` has left out: look at the chosen ones alone.
                 self._opened.dataset, self._opened.files = self.dataset.flatten_indices(), []
                 return self._column_views()
+            which = f"{'row' if self._token_starts is None else 'token'} {error.row}"
             raise ValueError(
-                f"row {error.row} of column {self.column!r} of {self.source}{self.location(error.row)} "
-                f"{error.problem}; embeddings must be vectors of one width"
+                f"{which} of column {self.column!r} of {self.source}{self.location(error.row)} {error.problem}; "
+                "embeddings must be vectors of one width"
             ) from None
+
+    def _order_tokens(self) -> None:
+        """Of chosen rows, the tokens in their order, and which tokens are whose."""
+        if self._order is not None:
+            first, stop = self._token_starts[self._order], self._token_starts[self._order + 1]
+            self._token_starts = np.concatenate([[0], np.cumsum(stop - first)])
+            self._order = np.repeat(first - self._token_starts[:-1], stop - first) + np.arange(self._token_starts[-1])
 
     def _slice(self, start: int, stop: int) -> torch.Tensor:
         """Consecutive rows: plain copies, faster than picking them one by one."""

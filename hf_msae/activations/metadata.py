@@ -44,6 +44,8 @@ class ActivationMetadata:
         provenance: what the caller knows about the origin: backbone, revision, data set, processor backend, versions.
         shards: the complete shards in row order.
         skipped_after: numbers of the data's rows that were left out behind the last shard.
+        token_columns: those of the embedding columns that hold several embeddings a row.
+        position: where the data goes on behind the last shard, as far as known; see `ActivationWriter.write`.
         complete: whether the writer was closed; False while it works and after it was killed.
     """
 
@@ -53,6 +55,8 @@ class ActivationMetadata:
     provenance: dict[str, Any] = field(default_factory=dict)
     shards: list[Shard] = field(default_factory=list)
     skipped_after: list[int] = field(default_factory=list)
+    token_columns: list[str] = field(default_factory=list)
+    position: dict[str, Any] | None = None
     complete: bool = False
     format_version: int = FORMAT_VERSION
 
@@ -112,7 +116,8 @@ class ActivationMetadata:
 
     def _identity(self) -> dict[str, Any]:
         identity = asdict(self)
-        return {key: identity[key] for key in ("columns", "dtype", "extra_features", "provenance", "format_version")}
+        names = ("columns", "token_columns", "dtype", "extra_features", "provenance", "format_version")
+        return {key: identity[key] for key in names}
 
 
 def as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:

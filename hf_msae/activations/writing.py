@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ logger = logging.get_logger(__name__)
 
 _TEMPORARY_SUFFIX = ".tmp"
 _STATE_FILE = "state.json"
+# Tokens are many and wide: a shard is also cut where it has so many bytes.
+_SHARD_BYTES = 2**30
 
 
 class ActivationWriter:
@@ -42,6 +44,7 @@ class ActivationWriter:
             processor backend, library versions. Any JSON value.
         resume: continue after the last complete shard of an earlier run whose settings and metadata are the same.
         overwrite: drop what an earlier run wrote to the folder, and start again.
+        token_columns: those of `columns` that hold several embeddings a row, one for each token, as many as there are.
 
     Raises:
         FileExistsError: the folder is not empty and `resume` and `overwrite` are off, or it holds something else.
@@ -63,24 +66,28 @@ class ActivationWriter:
         metadata: Mapping[str, Any] | None = None,
         resume: bool = True,
         overwrite: bool = False,
+        token_columns: Sequence[str] = (),
     ) -> None:
         extra_features = Features(extra_features or {})
-        _check_arguments(columns, extra_features, dtype, rows_per_shard)
+        _check_arguments(columns, extra_features, dtype, rows_per_shard, token_columns)
         self.folder = Path(folder).expanduser()
         self.rows_per_shard = rows_per_shard
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._pending_skipped: list[int] = []
+        self._position: Mapping[str, Any] | None = None
         self._closed = False
         wanted = ActivationMetadata(
             columns={name: int(width) for name, width in columns.items()},
             dtype=dtype,
             extra_features=as_json(extra_features.to_dict()),
             provenance=as_json(metadata or {}),
+            token_columns=[name for name in columns if name in token_columns],
         )
         self._metadata = self._open_folder(wanted, resume, overwrite)
         # The order of the columns is the folder's, so that every shard has one and the same schema.
         vectors = {name: List(Value(dtype), length=width) for name, width in self._metadata.columns.items()}
+        vectors |= {name: List(vectors[name]) for name in self._metadata.token_columns}
         self._extra_features = Features({name: extra_features[name] for name in self._metadata.extra_features})
         self._features = Features({**vectors, **self._extra_features})
 
@@ -94,19 +101,33 @@ class ActivationWriter:
         """The row of the data to continue with after an interruption: `rows_written`, and the rows left out."""
         return self._metadata.rows_consumed
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether an earlier run finished the folder and nothing was written since."""
+        return self._metadata.complete
+
+    @property
+    def position(self) -> dict[str, Any] | None:
+        """Where the data goes on behind the last complete shard, if `write` was told; else None."""
+        return self._metadata.position
+
     def write(
         self,
-        embeddings: Mapping[str, np.ndarray | torch.Tensor],
+        embeddings: Mapping[str, np.ndarray | torch.Tensor | Sequence[np.ndarray | torch.Tensor]],
         extra: Mapping[str, Sequence[Any]] | None = None,
         skipped: Sequence[int] = (),
+        position: Mapping[str, Any] | None = None,
     ) -> None:
         """Append a batch.
 
         Args:
-            embeddings: every embedding column -> floats of shape (B, width).
+            embeddings: every embedding column -> floats of shape (B, width); of a token column, B matrices of shape
+                (tokens, width).
             extra: every extra column -> B values.
             skipped: numbers of rows of the data that belong to this batch and are left out of it. They count towards
                 `rows_per_shard`; a shard then ends with a batch.
+            position: where the data goes on behind this batch, any JSON value. That of the last complete shard is
+                `self.position` after an interruption, where shards end with batches.
 
         Raises:
             ValueError: a column is missing, unknown, of another shape, or holds a value (NaN, infinity, too large for
@@ -117,32 +138,34 @@ class ActivationWriter:
         extra = dict(extra or {})
         _check_names("embedding", embeddings, self._metadata.columns)
         _check_names("extra", extra, self._metadata.extra_features)
-        arrays = {name: self._as_stored(name, embeddings[name]) for name in self._metadata.columns}
-        lengths = {name: len(values) for name, values in {**arrays, **extra}.items()}
+        vectors = {name: self._as_arrow(name, embeddings[name]) for name in self._metadata.columns}
+        lengths = {name: len(values) for name, values in {**vectors, **extra}.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"the columns of a batch must have equally many rows, got {lengths}")
         rows = next(iter(lengths.values()))
         if rows == 0:
-            self.skip(skipped)
+            self.skip(skipped, position)
             return
-        columns = [
-            pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), array.shape[1]) for array in arrays.values()
-        ]
+        columns = list(vectors.values())
         if extra:  # datasets knows how to encode each of its feature types
             encoded = Dataset.from_dict(extra, features=self._extra_features).data.table.combine_chunks()
             columns += [encoded.column(name) for name in self._extra_features]
         self._pending.append(pa.table(columns, schema=self._features.arrow_schema))
         self._pending_rows += rows
         self._pending_skipped += map(int, skipped)
+        self._position = position
         if self._pending_skipped:
             if self._pending_rows + len(self._pending_skipped) >= self.rows_per_shard:
                 self._flush()
         while self._pending_rows >= self.rows_per_shard:
             self._write_shard(self.rows_per_shard)
+        if sum(table.nbytes for table in self._pending) >= _SHARD_BYTES:
+            self._flush()
 
-    def skip(self, rows: Sequence[int]) -> None:
+    def skip(self, rows: Sequence[int], position: Mapping[str, Any] | None = None) -> None:
         """Note rows of the data that are left out, a batch of which nothing is left."""
         self._pending_skipped += map(int, rows)
+        self._position = position
         if self._pending_rows and self._pending_rows + len(self._pending_skipped) >= self.rows_per_shard:
             self._flush()
 
@@ -193,8 +216,29 @@ class ActivationWriter:
             self._flush()
             self._closed = True
 
-    def _as_stored(self, name: str, values: np.ndarray | torch.Tensor) -> np.ndarray:
-        """A checked copy of a batch: the caller may reuse the buffer before the shard is full."""
+    def _as_arrow(self, name: str, values: Any) -> pa.Array:
+        if name not in self._metadata.token_columns:
+            return _as_lists(self._as_stored(name, values))
+        matrices = [torch.as_tensor(each) for each in values]
+        for place, each in enumerate(matrices):
+            if each.ndim != 2 or not len(each):
+                row = self.rows_written + self._pending_rows + place
+                raise ValueError(f"row {row} of {name} must have shape (tokens, width), got {tuple(each.shape)}")
+        ends = np.cumsum([0, *map(len, matrices)])
+        tokens = torch.cat(matrices) if matrices else torch.empty(0, self._metadata.columns[name])
+        stored = self._as_stored(name, tokens, lambda token: int(np.searchsorted(ends, token, side="right")) - 1)
+        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), _as_lists(stored))
+
+    def _as_stored(
+        self, name: str, values: np.ndarray | torch.Tensor, row_of: Callable[[int], int] = int
+    ) -> np.ndarray:
+        """A checked copy of a batch: the caller may reuse the buffer before the shard is full.
+
+        Args:
+            name: of the column.
+            values: embeddings.
+            row_of: the row of the batch that an embedding belongs to.
+        """
         if isinstance(values, torch.Tensor):
             values = values.detach().cpu()
             values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
@@ -209,7 +253,7 @@ class ActivationWriter:
         finite = np.isfinite(stored).all(axis=1)
         if not finite.all():
             bad = int(np.argmin(finite))
-            row = self.rows_written + self._pending_rows + bad
+            row = self.rows_written + self._pending_rows + row_of(bad)
             if np.isfinite(values[bad]).all():
                 largest = float(np.abs(values[bad]).max())
                 advice = ': use dtype="float32"' if self._metadata.dtype == "float16" else ""
@@ -237,6 +281,7 @@ class ActivationWriter:
         skipped = self._metadata.skipped_after + self._pending_skipped
         self._metadata.shards.append(Shard(file.name, rows, file.stat().st_size, checksum, skipped))
         self._metadata.skipped_after, self._pending_skipped = [], []
+        self._metadata.position = None if rows < table.num_rows or self._position is None else dict(self._position)
         self._metadata.save(self.folder)
         rest = table.slice(rows)
         self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
@@ -280,6 +325,7 @@ class ActivationWriter:
             sound.append(shard)
         if not there.complete or len(sound) < len(there.shards):
             there.skipped_after = there.skipped_after if len(sound) == len(there.shards) else []
+            there.position = there.position if len(sound) == len(there.shards) else None
             there.shards, there.complete = sound, False
             self._remove_data(keep={shard.file for shard in sound})
             there.save(self.folder)
@@ -294,7 +340,19 @@ class ActivationWriter:
                     file.unlink()
 
 
-def _check_arguments(columns: Mapping[str, int], extra_features: Features, dtype: str, rows_per_shard: int) -> None:
+def _as_lists(matrix: np.ndarray) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
+
+
+def _check_arguments(
+    columns: Mapping[str, int],
+    extra_features: Features,
+    dtype: str,
+    rows_per_shard: int,
+    token_columns: Sequence[str],
+) -> None:
+    if unknown := [name for name in token_columns if name not in columns]:
+        raise ValueError(f"token_columns names {unknown[0]!r}, which columns does not")
     if not columns:
         raise ValueError("columns is empty: name at least one embedding column and its width")
     for name, width in columns.items():

@@ -156,7 +156,7 @@ def test_column_by_name_hook_point_or_because_it_is_the_only_one():
         (["a", "b"], "text"),
         ([1.0, 2.0], "one double per row"),
         ([[1, 2], [3, 4]], "list<.*int64"),
-        ([[[1.0], [2.0]], [[1.0], [2.0]]], "a matrix or a deeper nesting"),
+        ([[[[1.0]], [[2.0]]]], "a deeper nesting"),
         ([["a"], ["b"]], "list<.*string"),
     ],
 )

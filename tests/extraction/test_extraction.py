@@ -19,11 +19,12 @@ from PIL import Image
 
 from hf_msae.activations import load_activations
 from hf_msae.backbones import Backbone
-from hf_msae.extraction import _divide, extract_activations
+from hf_msae.extraction import extract_activations
+from hf_msae.extraction.parts import divide
 from hf_msae.image_text_data import open_dataset
 from tests.tiny_backbones import CAPTIONS, save_siglip
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TRAINING = ROOT / "training"
 BOTH = {"text_column": "caption", "hook_points": ("image_embeds", "text_embeds")}
 
@@ -250,7 +251,7 @@ def test_bad_input_is_named_before_anything_is_embedded(backbone_folder, tmp_pat
     data = labelled(6)
     for error, message, dataset, arguments in (
         (TypeError, "choose a split of the data set: train, test", datasets.DatasetDict(train=data, test=data), {}),
-        (TypeError, "dataset must be a datasets.Dataset, got list", [1], {}),
+        (TypeError, "dataset must be a datasets.Dataset or IterableDataset, got list", [1], {}),
         (ValueError, "the data set is empty", data.select([]), {}),
         (ValueError, "has a transform", data.with_transform(lambda rows: rows), {}),
         (
@@ -317,12 +318,12 @@ def test_parts_are_contiguous_whole_batches_that_cover_all_rows():
         (7, 7, 8, 2),
         (0, 64, 8, 8),
     ):
-        parts = _divide(start, stop, batch_size, processes)
+        parts = divide(start, stop, batch_size, processes)
         assert [row for part in parts for row in part] == list(range(start, stop))
         assert all(part and (part.start - start) % batch_size == 0 for part in parts) and len(parts) <= processes
         sizes = [-(-len(part) // batch_size) for part in parts]
         assert not sizes or max(sizes) - min(sizes) <= 1
-    assert _divide(7, 7, 8, 1) == [range(7, 7)]  # one process has the folder to finish
+    assert divide(7, 7, 8, 1) == [range(7, 7)]  # one process has the folder to finish
 
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -475,7 +476,7 @@ def test_data_sets_are_opened_by_name(tmp_path, monkeypatch):
         (ValueError, "has the splits train, test: choose one", tmp_path / "splits", None),
         (ValueError, "has no split 'val', only train, test", tmp_path / "splits", "val"),
         (ValueError, "without a split 'test'", tmp_path / "saved", "test"),
-        (FileNotFoundError, "is neither a folder nor a .parquet file", tmp_path / "nothing", None),
+        (FileNotFoundError, "is neither a folder nor a .parquet or .tar file", tmp_path / "nothing", None),
         (FileNotFoundError, "that can be reached on the Hub", "nobody/nothing", None),
         (ValueError, "is not scenes:SPLIT:N or scenes:SPLIT:N:SEED", "scenes:train", None),
         (ValueError, "names the split 'train' already", "scenes:train:5", "test"),

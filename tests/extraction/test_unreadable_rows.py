@@ -14,7 +14,7 @@ from hf_msae.activations import ActivationWriter, load_activations, verify_activ
 from hf_msae.activations.metadata import ActivationMetadata
 from hf_msae.backbones import Backbone
 from hf_msae.extraction import extract_activations
-from tests.test_extraction import ACCELERATE, TORCHRUN, TRAINING, encoded, launch, picture, script_main
+from tests.extraction.test_extraction import ACCELERATE, TORCHRUN, TRAINING, encoded, launch, picture, script_main
 
 BAD = [0, 5, 6, 7, 8, 9, 23, 41, 44]  # the first, a whole batch of five, two at the end, the last
 
