@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from datasets import disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
 
 from hf_msae.acceleration import build_accelerator
@@ -125,6 +126,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = MSAEArgumentParser([ExtractionArguments], description=__doc__, example=EXAMPLE)
     (args,) = parser.parse(argv)
 
+    if args.disable_tqdm:
+        disable_progress_bars()  # those of reading and rendering data sets
     with parser.reporting_errors():
         accelerator = build_accelerator(args.use_cpu)
         with accelerator.main_process_first():  # the others find what it has downloaded, converted and rendered

@@ -99,13 +99,20 @@ class ActivationDataset(torch_data.Dataset):
             yield self._slice(start, min(start + batch_size, len(self)))
 
     def statistics(self, progress: bool = False) -> ActivationStatistics:
-        """Mean and spread of all embeddings. The first call reads everything and checks every row; then it is cached.
+        """Mean and spread of all embeddings.
+
+        A folder that `ActivationWriter` has written, which lets no NaN or infinity in, has them stored. Of others the
+        first call reads everything and checks every row; then they are cached.
 
         Raises:
             ValueError: a row holds NaN or infinity, or all rows are equal.
         """
         if self._statistics is None:
-            self._statistics = compute_statistics(self, progress=progress)
+            moments = None if self._opened.moments is None else self._opened.moments[self.column]
+            if moments is not None and moments.num_samples == len(self):
+                self._statistics = ActivationStatistics.from_moments(moments, self.source)
+            else:
+                self._statistics = compute_statistics(self, progress=progress)
         return self._statistics
 
     @property

@@ -17,6 +17,8 @@ from datasets.data_files import DataFilesDict, get_data_patterns
 from huggingface_hub.errors import HFValidationError
 
 from .metadata import METADATA_FILE, ActivationMetadata
+from .statistics import RunningMoments
+from .stored_statistics import load_moments
 
 _SUPPORTED = (
     "a folder written by ActivationWriter or datasets.save_to_disk, a .parquet file or a folder of them, "
@@ -34,6 +36,7 @@ class Source:
         array: the matrix (N, width) of floats.
         path: the .npy file behind `array`, so that another process can map it again.
         files: (file, rows) in row order, as far as known.
+        moments: of every embedding column, where they are stored.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Source:
     path: Path | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     files: list[tuple[str, int]] = field(default_factory=list)
+    moments: dict[str, RunningMoments] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "array": None if self.path else self.array}
@@ -97,6 +101,8 @@ def _open_folder(folder: Path, split: str | None) -> Source:
                 f"{folder} has {len(opened.dataset)} rows, but its {METADATA_FILE} counts {metadata.num_rows}: "
                 "a shard is damaged or was exchanged; extract the embeddings again"
             )
+        if metadata is not None:
+            opened.moments = load_moments(folder, metadata)
         return opened
     try:
         files = DataFilesDict.from_patterns(get_data_patterns(str(folder)), base_path=str(folder))

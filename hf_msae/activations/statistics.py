@@ -22,13 +22,31 @@ class ActivationStatistics:
 
     Attributes:
         mean: per-dimension mean, float64 of shape (d,).
-        mean_squared_distance: E||x - mean||^2, the total variance over dimensions.
-        num_samples: rows counted.
+        variance: per-dimension variance, float64 of shape (d,).
+        num_samples: embeddings counted.
     """
 
     mean: torch.Tensor
-    mean_squared_distance: float
+    variance: torch.Tensor
     num_samples: int
+
+    @classmethod
+    def from_moments(cls, moments: RunningMoments, source: str) -> ActivationStatistics:
+        """
+        Raises:
+            ValueError: all embeddings of `source` are equal, so that no scale would bring them to unit variance.
+        """
+        # Exact: sums of this many equal float32 values round to nothing in float64, so equal rows have distance 0.
+        if moments.sum_squared_distance == 0.0:
+            raise ValueError(
+                f"all {moments.num_samples} embeddings of {source} are equal: they have no variance to explain"
+            )
+        return cls(moments.mean, moments.sum_squared_deviations / moments.num_samples, moments.num_samples)
+
+    @property
+    def mean_squared_distance(self) -> float:
+        """E||x - mean||^2, the total variance over dimensions."""
+        return float(self.variance.sum())
 
     @property
     def input_scale(self) -> float:
@@ -37,7 +55,7 @@ class ActivationStatistics:
 
 
 class RunningMoments:
-    """Mean and summed squared distance to it, updated block by block and merged without cancellation.
+    """Mean and summed squared deviations from it, updated block by block and merged without cancellation.
 
     Blocks are centred on their own mean and combined by the pairwise update of Chan, Golub and LeVeque (1983), all in
     float64: a mean that is large beside the spread costs no digits.
@@ -45,9 +63,15 @@ class RunningMoments:
 
     def __init__(self) -> None:
         self.num_samples = 0
-        self.sum_squared_distance = 0.0
+        self.sum_squared_deviations: torch.Tensor | None = None
+        """Of each dimension, float64 (d,); None before the first row."""
         self.mean: torch.Tensor | None = None
         """Mean of all rows so far, float64 (d,); None before the first."""
+
+    @property
+    def sum_squared_distance(self) -> float:
+        """Sum over dimensions of the squared deviations."""
+        return 0.0 if self.sum_squared_deviations is None else float(self.sum_squared_deviations.sum())
 
     def update(self, rows: torch.Tensor) -> None:
         """Count a block of shape (B, d)."""
@@ -55,21 +79,21 @@ class RunningMoments:
             return
         rows = rows.to(torch.float64)
         mean = rows.mean(dim=0)
-        self._combine(len(rows), mean, float((rows - mean).square_().sum()))
+        self._combine(len(rows), mean, (rows - mean).square_().sum(dim=0))
 
     def merge(self, other: RunningMoments) -> None:
         """Count everything `other` has counted (another part of the data)."""
         if other.num_samples:
-            self._combine(other.num_samples, other.mean, other.sum_squared_distance)
+            self._combine(other.num_samples, other.mean, other.sum_squared_deviations)
 
-    def _combine(self, count: int, mean: torch.Tensor, sum_squared_distance: float) -> None:
+    def _combine(self, count: int, mean: torch.Tensor, sum_squared_deviations: torch.Tensor) -> None:
         total = self.num_samples + count
         if self.mean is None:
-            self.mean = torch.zeros_like(mean)
+            self.mean, self.sum_squared_deviations = torch.zeros_like(mean), torch.zeros_like(mean)
         difference = mean - self.mean
-        between = float(difference.square().sum()) * self.num_samples * count / total
+        between = difference.square() * (self.num_samples * count / total)
         self.mean = self.mean + difference * (count / total)
-        self.sum_squared_distance += sum_squared_distance + between
+        self.sum_squared_deviations = self.sum_squared_deviations + sum_squared_deviations + between
         self.num_samples = total
 
 
@@ -89,12 +113,7 @@ def compute_statistics(activations: ActivationDataset, progress: bool = False) -
             if not math.isfinite(moments.sum_squared_distance):
                 _refuse_non_finite(activations, rows, first_row=moments.num_samples - len(rows))
             bar.update(len(rows))
-    # Exact: sums of this many equal float32 values round to nothing in float64, so equal rows have distance 0.
-    if moments.sum_squared_distance == 0.0:
-        raise ValueError(
-            f"all {moments.num_samples} embeddings of {activations.source} are equal: they have no variance to explain"
-        )
-    return ActivationStatistics(moments.mean, moments.sum_squared_distance / moments.num_samples, moments.num_samples)
+    return ActivationStatistics.from_moments(moments, activations.source)
 
 
 def _refuse_non_finite(activations: ActivationDataset, rows: torch.Tensor, first_row: int) -> None:

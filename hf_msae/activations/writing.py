@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,10 @@ from datasets.fingerprint import generate_random_fingerprint
 from transformers.utils import logging
 
 from ..metrics._files import write_json
+from .encoding import encode_embeddings
 from .metadata import METADATA_FILE, ActivationMetadata, Shard, as_json
+from .statistics import RunningMoments
+from .stored_statistics import STATISTICS_FILE, merge_moments, moments_of, moments_of_shard, save_moments
 from .verification import sha256_of
 
 logger = logging.get_logger(__name__)
@@ -76,6 +82,7 @@ class ActivationWriter:
         self._pending_rows = 0
         self._pending_skipped: list[int] = []
         self._position: Mapping[str, Any] | None = None
+        self._moments: dict[str, dict[str, RunningMoments]] = {}  # by file, of those written here
         self._closed = False
         wanted = ActivationMetadata(
             columns={name: int(width) for name, width in columns.items()},
@@ -138,7 +145,13 @@ class ActivationWriter:
         extra = dict(extra or {})
         _check_names("embedding", embeddings, self._metadata.columns)
         _check_names("extra", extra, self._metadata.extra_features)
-        vectors = {name: self._as_arrow(name, embeddings[name]) for name in self._metadata.columns}
+        row = self.rows_written + self._pending_rows
+        vectors = {
+            name: encode_embeddings(
+                name, embeddings[name], width, self._metadata.dtype, name in self._metadata.token_columns, row
+            )
+            for name, width in self._metadata.columns.items()
+        }
         lengths = {name: len(values) for name, values in {**vectors, **extra}.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"the columns of a batch must have equally many rows, got {lengths}")
@@ -169,11 +182,13 @@ class ActivationWriter:
         if self._pending_rows and self._pending_rows + len(self._pending_skipped) >= self.rows_per_shard:
             self._flush()
 
-    def close(self, allow_empty: bool = False) -> None:
-        """Write the last rows and the files that make the folder a Hugging Face data set.
+    def close(self, allow_empty: bool = False, moments: dict[str, RunningMoments] | None = None) -> None:
+        """Write the last rows, statistics, and the files that make the folder a Hugging Face data set.
 
         Args:
             allow_empty: whether there may be nothing but rows that were left out.
+            moments: of all that is in the folder, if known. By default those of shards written by others are taken
+                from the files.
 
         Raises:
             ValueError: no row was ever written.
@@ -191,8 +206,17 @@ class ActivationWriter:
             number = self.rows_consumed
             why = f"all {number} rows were left out" if number else "the data is empty"
             raise ValueError(f"no embedding was written to {self.folder}: {why}")
-        DatasetInfo(features=self._features).write_to_directory(str(self.folder))
-        state = {
+        with self._out_of_space("the files that finish it"):
+            DatasetInfo(features=self._features).write_to_directory(str(self.folder))
+            if self._metadata.shards:
+                save_moments(self.folder, self._metadata, self._all_moments() if moments is None else moments)
+            write_json(self.folder / _STATE_FILE, self._state())
+            self._metadata.complete = True
+            self._metadata.save(self.folder)
+
+    def _state(self) -> dict[str, Any]:
+        """What `datasets.load_from_disk` reads."""
+        return {
             "_data_files": [{"filename": shard.file} for shard in self._metadata.shards],
             # Random, as datasets keys its caches on it: two runs into one folder must never be taken for each other.
             "_fingerprint": generate_random_fingerprint(),
@@ -202,9 +226,13 @@ class ActivationWriter:
             "_output_all_columns": False,
             "_split": None,
         }
-        write_json(self.folder / _STATE_FILE, state)
-        self._metadata.complete = True
-        self._metadata.save(self.folder)
+
+    def _all_moments(self) -> dict[str, RunningMoments]:
+        merged: dict[str, RunningMoments] = {}
+        for shard in self._metadata.shards:
+            known = self._moments.get(shard.file)
+            merge_moments(merged, known or moments_of_shard(self.folder, shard, self._metadata.columns))
+        return merged
 
     def __enter__(self) -> ActivationWriter:
         return self
@@ -216,75 +244,49 @@ class ActivationWriter:
             self._flush()
             self._closed = True
 
-    def _as_arrow(self, name: str, values: Any) -> pa.Array:
-        if name not in self._metadata.token_columns:
-            return _as_lists(self._as_stored(name, values))
-        matrices = [torch.as_tensor(each) for each in values]
-        for place, each in enumerate(matrices):
-            if each.ndim != 2 or not len(each):
-                row = self.rows_written + self._pending_rows + place
-                raise ValueError(f"row {row} of {name} must have shape (tokens, width), got {tuple(each.shape)}")
-        ends = np.cumsum([0, *map(len, matrices)])
-        tokens = torch.cat(matrices) if matrices else torch.empty(0, self._metadata.columns[name])
-        stored = self._as_stored(name, tokens, lambda token: int(np.searchsorted(ends, token, side="right")) - 1)
-        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), _as_lists(stored))
-
-    def _as_stored(
-        self, name: str, values: np.ndarray | torch.Tensor, row_of: Callable[[int], int] = int
-    ) -> np.ndarray:
-        """A checked copy of a batch: the caller may reuse the buffer before the shard is full.
-
-        Args:
-            name: of the column.
-            values: embeddings.
-            row_of: the row of the batch that an embedding belongs to.
-        """
-        if isinstance(values, torch.Tensor):
-            values = values.detach().cpu()
-            values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-        values = np.asarray(values)
-        width = self._metadata.columns[name]
-        if values.ndim != 2 or values.shape[1] != width:
-            raise ValueError(f"{name} must have shape (batch, {width}), got {values.shape}")
-        if not np.issubdtype(values.dtype, np.floating):
-            raise ValueError(f"{name} must hold floating point numbers, got {values.dtype}")
-        with np.errstate(over="ignore"):  # reported below, with the row
-            stored = np.array(values, dtype=self._metadata.dtype, order="C", copy=True)
-        finite = np.isfinite(stored).all(axis=1)
-        if not finite.all():
-            bad = int(np.argmin(finite))
-            row = self.rows_written + self._pending_rows + row_of(bad)
-            if np.isfinite(values[bad]).all():
-                largest = float(np.abs(values[bad]).max())
-                advice = ': use dtype="float32"' if self._metadata.dtype == "float16" else ""
-                raise ValueError(
-                    f"row {row} of {name} holds {largest:g}, too large for {self._metadata.dtype}{advice}"
-                )
-            raise ValueError(f"row {row} of {name} holds NaN or infinity; check the backbone's input and dtype there")
-        return stored
-
     def _flush(self) -> None:
         if self._pending_rows:
             self._write_shard(self._pending_rows)
 
     def _write_shard(self, rows: int) -> None:
         table = pa.concat_tables(self._pending).combine_chunks()
+        shard, rest = table.slice(0, rows), table.slice(rows)
         file = self.folder / f"data-{len(self._metadata.shards):05d}.arrow"
         temporary = file.with_name(file.name + _TEMPORARY_SUFFIX)
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
-            stream.write_table(table.slice(0, rows))
-        # From here until `close` the folder is not a finished data set (any more).
-        (self.folder / _STATE_FILE).unlink(missing_ok=True)
-        self._metadata.complete = False
-        checksum = sha256_of(temporary)
-        os.replace(temporary, file)
-        skipped = self._metadata.skipped_after + self._pending_skipped
-        self._metadata.shards.append(Shard(file.name, rows, file.stat().st_size, checksum, skipped))
-        self._metadata.skipped_after, self._pending_skipped = [], []
-        self._metadata.position = None if rows < table.num_rows or self._position is None else dict(self._position)
-        self._metadata.save(self.folder)
-        rest = table.slice(rows)
+        with self._out_of_space(f"{file.name}, of {rows} rows"):
+            try:
+                with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+                    stream.write_table(shard)
+                checksum = sha256_of(temporary)
+                # From here until `close` the folder is not a finished data set (any more).
+                (self.folder / _STATE_FILE).unlink(missing_ok=True)
+                os.replace(temporary, file)
+            finally:
+                temporary.unlink(missing_ok=True)
+            after = dataclasses.replace(self._metadata, shards=list(self._metadata.shards), complete=False)
+            skipped = after.skipped_after + self._pending_skipped
+            after.shards.append(Shard(file.name, rows, file.stat().st_size, checksum, skipped))
+            after.skipped_after = []
+            after.position = None if rest.num_rows or self._position is None else dict(self._position)
+            after.save(self.folder)
+        self._metadata, self._pending_skipped = after, []
+        self._moments[file.name] = moments_of(shard, self._metadata.columns)
         self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
+
+    @contextmanager
+    def _out_of_space(self, what: str) -> Iterator[None]:
+        """Where the disk is full, close the writer and say what is safe."""
+        try:
+            yield
+        except OSError as error:
+            self._closed, self._pending, self._pending_rows = True, [], 0
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise OSError(
+                error.errno,
+                f"no space left in {self.folder} for {what}; its {self.rows_written} rows in complete files are safe: "
+                "free some space, and run the same again to continue behind them",
+            ) from error
 
     def _open_folder(self, wanted: ActivationMetadata, resume: bool, overwrite: bool) -> ActivationMetadata:
         """Prepare the folder; returns the metadata to go on with."""
@@ -333,15 +335,12 @@ class ActivationWriter:
 
     def _remove_data(self, keep: set[str] | tuple[str, ...]) -> None:
         """Delete shards not in `keep`, what a killed run left half-written, and what marks the folder as finished."""
-        (self.folder / _STATE_FILE).unlink(missing_ok=True)
+        for name in (_STATE_FILE, STATISTICS_FILE, f"{STATISTICS_FILE}{_TEMPORARY_SUFFIX}"):
+            (self.folder / name).unlink(missing_ok=True)
         for pattern in ("data-*.arrow", f"data-*.arrow{_TEMPORARY_SUFFIX}", f"*.json.*{_TEMPORARY_SUFFIX}"):
             for file in self.folder.glob(pattern):
                 if file.name not in keep:
                     file.unlink()
-
-
-def _as_lists(matrix: np.ndarray) -> pa.FixedSizeListArray:
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
 
 
 def _check_arguments(

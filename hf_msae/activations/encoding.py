@@ -1,0 +1,69 @@
+"""From a batch of embeddings to the Arrow array that is written, every value checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+
+def encode_embeddings(name: str, values: Any, width: int, dtype: str, tokens: bool, first_row: int) -> pa.Array:
+    """A checked copy of a batch: the caller may reuse the buffer before it is written.
+
+    Args:
+        name: of the column, for messages.
+        values: floats (B, width); where there are tokens, B matrices (tokens, width).
+        width: of the column.
+        dtype: to be written.
+        tokens: whether there are several embeddings a row.
+        first_row: number of the batch's first row, for messages.
+
+    Raises:
+        ValueError: a shape is another, or a value is NaN, infinite or too large for `dtype`.
+    """
+    if not tokens:
+        return _as_lists(_as_stored(name, values, width, dtype, lambda row: first_row + row))
+    matrices = [torch.as_tensor(each) for each in values]
+    for place, each in enumerate(matrices):
+        if each.ndim != 2 or not len(each):
+            raise ValueError(
+                f"row {first_row + place} of {name} must have shape (tokens, width), got {tuple(each.shape)}"
+            )
+    ends = np.cumsum([0, *map(len, matrices)])
+    matrix = torch.cat(matrices) if matrices else torch.empty(0, width)
+    rows = _as_stored(
+        name, matrix, width, dtype, lambda token: first_row + int(np.searchsorted(ends, token, side="right")) - 1
+    )
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), _as_lists(rows))
+
+
+def _as_stored(name: str, values: Any, width: int, dtype: str, row_of: Callable[[int], int]) -> np.ndarray:
+    """A copy in the dtype of the file."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    values = np.asarray(values)
+    if values.ndim != 2 or values.shape[1] != width:
+        raise ValueError(f"{name} must have shape (batch, {width}), got {values.shape}")
+    if not np.issubdtype(values.dtype, np.floating):
+        raise ValueError(f"{name} must hold floating point numbers, got {values.dtype}")
+    with np.errstate(over="ignore"):  # reported below, with the row
+        stored = np.array(values, dtype=dtype, order="C", copy=True)
+    finite = np.isfinite(stored).all(axis=1)
+    if not finite.all():
+        bad = int(np.argmin(finite))
+        if np.isfinite(values[bad]).all():
+            largest = float(np.abs(values[bad]).max())
+            advice = ': use dtype="float32"' if dtype == "float16" else ""
+            raise ValueError(f"row {row_of(bad)} of {name} holds {largest:g}, too large for {dtype}{advice}")
+        raise ValueError(
+            f"row {row_of(bad)} of {name} holds NaN or infinity; check the backbone's input and dtype there"
+        )
+    return stored
+
+
+def _as_lists(matrix: np.ndarray) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
