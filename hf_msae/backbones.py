@@ -306,6 +306,23 @@ class Backbone:
         rows, columns = (side // patch for side in inputs["pixel_values"].shape[-2:])
         return [(rows, columns)] * len(inputs["pixel_values"])
 
+    def patch_region(self, image: ImageInput) -> tuple[float, float, float, float]:
+        """(left, upper, right, lower) in pixels of the image: what its processor leaves of it for the patches."""
+        width, height = to_rgb(image, "the image").size
+        settings = self.image_processor
+        if not getattr(settings, "do_center_crop", False):
+            return 0.0, 0.0, float(width), float(height)  # squeezed into shape, if need be
+        size, crop = settings.size, settings.crop_size
+        across = down = 1.0  # the image's pixels for each of the processor's
+        if settings.do_resize:
+            if "shortest_edge" in size:
+                across = down = min(width, height) / size["shortest_edge"]
+            else:
+                across, down = width / size["width"], height / size["height"]
+        cut_width, cut_height = crop["width"] * across, crop["height"] * down
+        left, upper = (width - cut_width) / 2, (height - cut_height) / 2
+        return left, upper, left + cut_width, upper + cut_height
+
     def patch_positions(self, grid: tuple[int, int], num_tokens: int) -> torch.Tensor:
         """Which of an image's tokens are those of its patches, row by row: all but CLS, registers and padding."""
         first = 0 if self._family.pads_patches else num_tokens - grid[0] * grid[1]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .modeling_msae import MSAEModel
 
 MODES = ("scale", "set", "add")
+_LARGEST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class LatentEdit:
             if latent in found:
                 raise ValueError(f"latent {latent} is edited twice, the second time as {key!r}")
             value = float(value)
-            if not -float("inf") < value < float("inf"):
-                raise ValueError(f"the value for {key!r} is {value}, but has to be a finite number")
+            if not abs(value) <= _LARGEST:  # nor NaN
+                raise ValueError(f"the value for {key!r} is {value}, but has to be a finite number in float32")
             found[latent] = value
         return cls(tuple(found), tuple(found.values()), mode, keep_residual)
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
+    from .images import ImageInput
+
 # Okabe and Ito's palette.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLE = {
@@ -174,24 +176,36 @@ def plot_training(log: Sequence[Mapping], title: str | None = None) -> Figure:
     return figure
 
 
-def plot_patch_map(image: Image.Image, activations: np.ndarray, title: str | None = None) -> Figure:
+def plot_patch_map(
+    image: ImageInput,
+    activations: np.ndarray,
+    title: str | None = None,
+    region: tuple[float, float, float, float] | None = None,
+) -> Figure:
     """Where a latent is active: the image, and the same image under a heat map of its patches.
 
     Args:
-        image: as given to `VisionTextMSAE.patch_map`. Where the backbone's processor cuts its sides off, so does the
-            map, which is then drawn over the whole image a little too large.
+        image: as given to `VisionTextMSAE.patch_map`.
         activations: what that returned, (rows, columns).
         title: e.g. the name of the concept.
+        region: (left, upper, right, lower) of the image that the patches cover, `Backbone.patch_region`; by default
+            all of it.
     """
-    picture = np.asarray(image.convert("RGB"))
+    from .images import to_rgb
+
+    picture = np.asarray(to_rgb(image, "the image"))
     figure, axes = new_figure(1, 2, width=2.6, height=2.6)
     extent = (0, picture.shape[1], picture.shape[0], 0)
     for panel in axes[0]:
         panel.imshow(picture, extent=extent)
         panel.set_axis_off()
     highest = max(float(activations.max()), 1e-12)
-    heat = axes[0, 1].imshow(activations, extent=extent, cmap="magma", alpha=0.65, vmin=0, vmax=highest)
+    left, upper, right, lower = region or (0, 0, *picture.shape[1::-1])
+    heat = axes[0, 1].imshow(
+        activations, extent=(left, right, lower, upper), cmap="magma", alpha=0.65, vmin=0, vmax=highest
+    )
     figure.colorbar(heat, ax=axes[0, 1], fraction=0.046, label="activation")
+    axes[0, 1].set(xlim=(0, picture.shape[1]), ylim=(picture.shape[0], 0))
     if title:
         figure.suptitle(title, fontsize=10)
     return figure

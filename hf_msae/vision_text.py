@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import torch
+from PIL import Image
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from .backbones import Backbone
 from .editing import Editor, LatentEdit
 from .hook_points import HookPoint, find_site
-from .images import ImageInput
+from .images import ImageInput, to_rgb
 from .modeling_msae import MSAEModel
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
 
     from .concepts import ConceptTable
+
+logger = logging.get_logger(__name__)
 
 
 class VisionTextMSAE:
@@ -86,6 +91,7 @@ class VisionTextMSAE:
         Raises:
             ValueError: the MSAE does not say its backbone, or they do not belong together.
             OSError: there is no such model.
+            TypeError: settings for a backbone that is loaded already.
         """
         concepts = None
         if not isinstance(msae, MSAEModel):
@@ -97,6 +103,8 @@ class VisionTextMSAE:
                 raise ValueError("the MSAE does not say which backbone it was trained on: give backbone=")
             backbone_kwargs.setdefault("revision", config.base_model_revision)
             backbone = config.base_model_name_or_path
+        if isinstance(backbone, Backbone) and backbone_kwargs:
+            raise TypeError(f"{', '.join(backbone_kwargs)} cannot be set of a backbone that is loaded already")
         if not isinstance(backbone, Backbone):
             backbone = Backbone.from_pretrained(backbone, device=device, **backbone_kwargs)
         elif device is not None:
@@ -125,13 +133,15 @@ class VisionTextMSAE:
             batch_size: images per forward pass.
             progress: show a bar; by default for more than ten batches.
         """
-        return self._in_batches(images, _size(batch_size, self.backbone.image_batch_size), self._image_batch, progress)
+        size = _size(batch_size, self.backbone.image_batch_size)
+        return self._in_batches(images, size, self._image_batch, progress, _as_image)
 
     def text_embeds(
         self, texts: str | Iterable[str], batch_size: int | None = None, progress: bool | None = None
     ) -> torch.Tensor:
         """The backbone's pooled embeddings of texts, raw, (n, d); with the edits in force."""
-        return self._in_batches(texts, _size(batch_size, self.backbone.text_batch_size), self._text_batch, progress)
+        size = _size(batch_size, self.backbone.text_batch_size)
+        return self._in_batches(texts, size, self._text_batch, progress, _as_text)
 
     def image_latents(
         self,
@@ -159,7 +169,7 @@ class VisionTextMSAE:
         def encode(batch: list) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
             return self._encode(self.backbone.read(self.hook_point.name, batch, max(1, len(batch))), k, top)
 
-        return self._in_batches(images, _size(batch_size, self.backbone.image_batch_size), encode, progress)
+        return self._in_batches(images, _size(batch_size, self.backbone.image_batch_size), encode, progress, _as_image)
 
     def text_latents(
         self,
@@ -183,7 +193,7 @@ class VisionTextMSAE:
                 embeds = embeds + self.text_shift.to(embeds)
             return self._encode(embeds, k, top)
 
-        return self._in_batches(texts, _size(batch_size, self.backbone.text_batch_size), encode, progress)
+        return self._in_batches(texts, _size(batch_size, self.backbone.text_batch_size), encode, progress, _as_text)
 
     def center_texts(self, texts: Iterable[str] | torch.Tensor | None) -> None:
         """Let text embeddings be encoded around their own mean instead of the images'.
@@ -216,7 +226,8 @@ class VisionTextMSAE:
             concept: a latent, or the name of one.
 
         Returns:
-            (rows, columns) of the patches' activations; `hf_msae.plotting.plot_patch_map` draws it over the image.
+            (rows, columns) of the patches' activations, row by row from the top left. Where the backbone's processor
+            cuts sides off, they are of what is left; `plot_patch_map` draws them where they belong.
 
         Raises:
             ValueError: the MSAE is of pooled embeddings, which have no place, or of texts.
@@ -230,6 +241,19 @@ class VisionTextMSAE:
         tokens, (rows, columns) = self.backbone.read_patches(self.hook_point.name, image)
         with torch.no_grad():
             return self.msae.encode(tokens)[:, latent].reshape(rows, columns).float().cpu().numpy()
+
+    def plot_patch_map(self, image: ImageInput, concept: int | str, title: str | None = None) -> Figure:
+        """A figure of the image, and of the same under its `patch_map`.
+
+        Args:
+            image, concept: as for `patch_map`.
+            title: by default the concept.
+        """
+        from .plotting import plot_patch_map
+
+        picture = to_rgb(image, "the image")
+        title = title or (concept if isinstance(concept, str) else f"latent {concept}")
+        return plot_patch_map(picture, self.patch_map(picture, concept), title, self.backbone.patch_region(picture))
 
     # -- editing -------------------------------------------------------------------------------------------------
 
@@ -275,7 +299,14 @@ class VisionTextMSAE:
         if self.hook_point.tower != tower:
             raise ValueError(f"the MSAE is of {self.hook_point.name}, which the {tower} tower does not have")
 
-    def _in_batches(self, items: Any, batch_size: int, function: Any, progress: bool | None) -> Any:
+    def _in_batches(
+        self,
+        items: Any,
+        batch_size: int,
+        function: Callable[[list], Any],
+        progress: bool | None,
+        check: Callable[[Any, int], Any],
+    ) -> Any:
         if batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {batch_size}")
         if isinstance(items, datasets.Dataset):
@@ -286,7 +317,7 @@ class VisionTextMSAE:
         starts = range(0, len(items), batch_size)
         shown = len(starts) > 10 if progress is None else progress
         parts = [
-            function(list(items[start : start + batch_size]))
+            function([check(item, start + place) for place, item in enumerate(items[start : start + batch_size])])
             for start in tqdm(starts, desc="embedding", unit="batch", disable=not shown)
         ]
         if not parts:
@@ -297,6 +328,16 @@ class VisionTextMSAE:
         named = "unnamed" if self.concepts is None else f"{self.concepts.frame['name'].nunique()} names"
         latents = f"{self.msae.config.num_latents} latents of {self.hook_point.name}"
         return f"VisionTextMSAE({self.backbone!r}, {latents}, {named})"
+
+
+def _as_image(item: ImageInput, index: int) -> Image.Image:
+    return to_rgb(item, f"image {index}")
+
+
+def _as_text(item: str, index: int) -> str:
+    if not isinstance(item, str):
+        raise TypeError(f"text {index} is not a string but {type(item).__name__}: {item!r:.100}")
+    return item
 
 
 def _size(given: int | None, default: int) -> int:
@@ -323,11 +364,16 @@ def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
     if not strict:
         return
     for mine, its in (
-        (config.base_model_name_or_path, backbone.name_or_path),
+        tuple(map(_resolved, (config.base_model_name_or_path, backbone.name_or_path))),
         (config.base_model_revision, backbone.revision),
     ):
         if mine and its and mine != its:
             raise ValueError(f"{trained}, not on {its}: strict=False uses them together all the same")
+
+
+def _resolved(name: str | None) -> str | None:
+    """A local folder by whatever path by one and the same name; others as they are."""
+    return str(Path(name).expanduser().resolve()) if name and Path(name).expanduser().is_dir() else name
 
 
 def _concepts_beside(folder: str | os.PathLike) -> ConceptTable | None:
@@ -335,4 +381,9 @@ def _concepts_beside(folder: str | os.PathLike) -> ConceptTable | None:
     from .concepts import ConceptTable
 
     tables = sorted(Path(folder).glob("concepts/*.parquet")) if Path(folder).is_dir() else []
+    if len(tables) > 1:
+        names = ", ".join(table.name for table in tables)
+        logger.warning(
+            f"{folder} has several concept tables ({names}): set .concepts = ConceptTable.load(...) for names"
+        )
     return ConceptTable.load(tables[0]) if len(tables) == 1 else None

@@ -54,3 +54,11 @@ def folders(tmp_path_factory):
         torch.manual_seed(0)
         save(root / name)
     return {name: root / name for name in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def backbones(folders):
+    """The same, loaded."""
+    from hf_msae.backbones import Backbone
+
+    return {name: Backbone.from_pretrained(folder) for name, folder in folders.items()}

@@ -29,11 +29,6 @@ def an_msae(backbone, hook_point="image_embeds", **settings):
     return model
 
 
-@pytest.fixture(scope="module")
-def backbones(folders):
-    return {name: Backbone.from_pretrained(folder) for name, folder in folders.items()}
-
-
 @pytest.fixture
 def clip(backbones):
     return VisionTextMSAE(backbones["CLIPModel"], an_msae(backbones["CLIPModel"]))
@@ -286,6 +281,7 @@ def test_edits_that_cannot_be_are_refused(clip):
         ({True: 0.0}, "scale", "got True"),
         ({"red": 0.0}, "scale", "'red' is a name, but this model's latents have none"),
         ({0: float("nan")}, "set", "the value for 0 is nan"),
+        ({0: 1e300}, "set", "the value for 0 is 1e.300, but has to be a finite number in float32"),
         ({0: 1.0}, "multiply", "mode is 'multiply'; choose one of scale, set, add"),
         ({}, "scale", "nothing to edit"),
     ):
@@ -308,23 +304,34 @@ def test_texts_can_be_centred(clip):
         clip.center_texts(torch.zeros(3))
 
 
-def test_patch_maps(backbones):
-    backbone = backbones["SiglipModel"]
-    model = VisionTextMSAE(backbone, an_msae(backbone, "vision.layers.1"), table(*(["red"] + ["blue"] * (N - 1))))
-    found = model.patch_map(pictures()[0], "red")
-    assert found.shape == (2, 2)
-    assert found.flatten().tolist() == pytest.approx(model.image_latents(pictures()[:1])[0, :, 0].tolist(), rel=1e-5)
-    naflex, wide = backbones["Siglip2Model"], pictures(1, (20, 60))[0]  # keeps the picture's shape
-    model = VisionTextMSAE(naflex, an_msae(naflex, "vision.layers.1"))
-    codes = model.image_latents(wide)[0]
-    latent = int(codes.std(dim=0).argmax())  # not the same everywhere
-    found = model.patch_map(wide, latent)
-    rows, columns = found.shape
-    assert rows < columns
-    assert found[1].tolist() == pytest.approx(codes[columns : 2 * columns, latent].tolist(), rel=1e-4, abs=1e-5)
-    pooled = VisionTextMSAE(backbone, an_msae(backbone))
-    with pytest.raises(ValueError, match=r"needs an MSAE of a vision block's tokens .* this one is of image_embeds"):
-        pooled.patch_map(pictures()[0], 3)
+def test_messages_count_items_through_all_batches(clip, tmp_path):
+    images = [*pictures(5), str(tmp_path / "missing.png")]
+    with pytest.raises(FileNotFoundError, match=r"image 5 .*missing\.png.: there is no such file"):
+        clip.image_embeds(images, batch_size=2)
+    with pytest.raises(FileNotFoundError, match="image 5 "):
+        clip.image_latents(images, batch_size=2)
+    for function in (clip.text_embeds, clip.text_latents):
+        with pytest.raises(TypeError, match="text 4 is not a string but int: 7"):
+            function(["red"] * 4 + [7], batch_size=3)
+
+
+def test_several_concept_tables_are_told_of(folders, backbones, tmp_path, caplog):
+    msae = an_msae(backbones["CLIPModel"], base_model_name_or_path=str(folders["CLIPModel"]))
+    msae.save_pretrained(tmp_path)
+    for name in ("words", "places"):
+        table(*(["red"] * N)).save(tmp_path / "concepts" / f"{name}.parquet")
+    with caplog.at_level("WARNING"):
+        assert VisionTextMSAE.from_pretrained(tmp_path).concepts is None
+    assert "several concept tables (places.parquet, words.parquet)" in caplog.text
+
+
+def test_a_folder_is_the_same_by_any_path(folders, backbones, monkeypatch):
+    msae = an_msae(backbones["CLIPModel"], base_model_name_or_path=str(folders["CLIPModel"]))
+    monkeypatch.chdir(folders["CLIPModel"].parent)
+    model = VisionTextMSAE.from_pretrained(msae, Backbone.from_pretrained(folders["CLIPModel"].name))
+    assert model.backbone.name_or_path == folders["CLIPModel"].name
+    with pytest.raises(TypeError, match="dtype cannot be set of a backbone that is loaded already"):
+        VisionTextMSAE.from_pretrained(msae, backbones["CLIPModel"], dtype="bfloat16")
 
 
 def test_from_pretrained_finds_backbone_and_concepts(folders, backbones, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 
-def encode_embeddings(name: str, values: Any, width: int, dtype: str, tokens: bool, first_row: int) -> pa.Array:
+def encode_embeddings(name: str, values: Any, width: int, dtype: str, tokens: bool, rows: Sequence[int]) -> pa.Array:
     """A checked copy of a batch: the caller may reuse the buffer before it is written.
 
     Args:
@@ -19,28 +19,31 @@ def encode_embeddings(name: str, values: Any, width: int, dtype: str, tokens: bo
         width: of the column.
         dtype: to be written.
         tokens: whether there are several embeddings a row.
-        first_row: number of the batch's first row, for messages.
+        rows: their numbers, for messages; may be too few where the batch is of a wrong shape.
 
     Raises:
         ValueError: a shape is another, or a value is NaN, infinite or too large for `dtype`.
     """
     if not tokens:
-        return _as_lists(_as_stored(name, values, width, dtype, lambda row: first_row + row))
+        return _as_lists(_as_stored(name, values, width, dtype, rows))
     matrices = [torch.as_tensor(each) for each in values]
     for place, each in enumerate(matrices):
         if each.ndim != 2 or not len(each):
             raise ValueError(
-                f"row {first_row + place} of {name} must have shape (tokens, width), got {tuple(each.shape)}"
+                f"row {_number(rows, place)} of {name} must have shape (tokens, width), got {tuple(each.shape)}"
             )
     ends = np.cumsum([0, *map(len, matrices)])
     matrix = torch.cat(matrices) if matrices else torch.empty(0, width)
-    rows = _as_stored(
-        name, matrix, width, dtype, lambda token: first_row + int(np.searchsorted(ends, token, side="right")) - 1
-    )
-    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), _as_lists(rows))
+    of_tokens = np.repeat([_number(rows, place) for place in range(len(matrices))], np.diff(ends))
+    stored = _as_stored(name, matrix, width, dtype, of_tokens)
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), _as_lists(stored))
 
 
-def _as_stored(name: str, values: Any, width: int, dtype: str, row_of: Callable[[int], int]) -> np.ndarray:
+def _number(rows: Sequence[int], place: int) -> int:
+    return int(rows[place]) if place < len(rows) else place
+
+
+def _as_stored(name: str, values: Any, width: int, dtype: str, rows: Sequence[int]) -> np.ndarray:
     """A copy in the dtype of the file."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
@@ -58,9 +61,9 @@ def _as_stored(name: str, values: Any, width: int, dtype: str, row_of: Callable[
         if np.isfinite(values[bad]).all():
             largest = float(np.abs(values[bad]).max())
             advice = ': use dtype="float32"' if dtype == "float16" else ""
-            raise ValueError(f"row {row_of(bad)} of {name} holds {largest:g}, too large for {dtype}{advice}")
+            raise ValueError(f"row {_number(rows, bad)} of {name} holds {largest:g}, too large for {dtype}{advice}")
         raise ValueError(
-            f"row {row_of(bad)} of {name} holds NaN or infinity; check the backbone's input and dtype there"
+            f"row {_number(rows, bad)} of {name} holds NaN or infinity; check the backbone's input and dtype there"
         )
     return stored
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -145,18 +146,22 @@ class ActivationWriter:
         extra = dict(extra or {})
         _check_names("embedding", embeddings, self._metadata.columns)
         _check_names("extra", extra, self._metadata.extra_features)
-        row = self.rows_written + self._pending_rows
+        # Messages are about rows of the data, of which some may have been left out.
+        first = self.rows_consumed + self._pending_rows + len(self._pending_skipped)
+        left_out = set(map(int, skipped))
+        numbers = (row for row in itertools.count(first) if row not in left_out)
+        rows = list(itertools.islice(numbers, len(next(iter(embeddings.values())))))
         vectors = {
             name: encode_embeddings(
-                name, embeddings[name], width, self._metadata.dtype, name in self._metadata.token_columns, row
+                name, embeddings[name], width, self._metadata.dtype, name in self._metadata.token_columns, rows
             )
             for name, width in self._metadata.columns.items()
         }
         lengths = {name: len(values) for name, values in {**vectors, **extra}.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"the columns of a batch must have equally many rows, got {lengths}")
-        rows = next(iter(lengths.values()))
-        if rows == 0:
+        number = next(iter(lengths.values()))
+        if number == 0:
             self.skip(skipped, position)
             return
         columns = list(vectors.values())
@@ -164,7 +169,7 @@ class ActivationWriter:
             encoded = Dataset.from_dict(extra, features=self._extra_features).data.table.combine_chunks()
             columns += [encoded.column(name) for name in self._extra_features]
         self._pending.append(pa.table(columns, schema=self._features.arrow_schema))
-        self._pending_rows += rows
+        self._pending_rows += number
         self._pending_skipped += map(int, skipped)
         self._position = position
         if self._pending_skipped:

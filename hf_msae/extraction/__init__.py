@@ -28,6 +28,9 @@ __all__ = ["TokenChoice", "extract_activations"]
 
 logger = logging.get_logger(__name__)
 
+# Of more rows that are left out the log has the number alone.
+_SHOWN_UNREADABLE = 20
+
 
 def extract_activations(
     backbone: Backbone | PreTrainedModel | str | os.PathLike,
@@ -248,13 +251,17 @@ def _embed(
         _Preparation(reader), sampler=batches, batch_size=None, num_workers=num_workers, collate_fn=_as_it_is
     )
     name = "embedding" if num_processes == 1 else f"embedding (process 1 of {num_processes})"
+    unreadable = 0
     with tqdm(desc=name, total=total, initial=done, unit="row", disable=not progress) as bar:
         for read in loader:
             for message in read.unreadable.values():
-                logger.warning(f"left out: {message}")
+                if (unreadable := unreadable + 1) <= _SHOWN_UNREADABLE:
+                    logger.warning(f"left out: {message}")
             if read.numbers:
                 embeddings, positions = embedder(read)
                 writer.write(embeddings, {**positions, **read.kept}, list(read.unreadable), read.position)
             else:
                 writer.skip(list(read.unreadable), read.position)
             bar.update(len(read.numbers) + len(read.unreadable))
+    if unreadable > _SHOWN_UNREADABLE:
+        logger.warning(f"and {unreadable - _SHOWN_UNREADABLE} more rows: activations.json has their numbers")

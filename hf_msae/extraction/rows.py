@@ -13,7 +13,7 @@ import datasets
 import pyarrow as pa
 import torch
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..backbones import prepare_images
 from ..images import to_rgb
@@ -219,6 +219,8 @@ class RowReader:
             name += f" ({value['path']})"
         try:
             image = self._image_feature.decode_example(value)
+        except UnidentifiedImageError as error:
+            raise ValueError(f"{name} cannot be decoded: it is no image of a known format") from error
         except Exception as error:  # Pillow raises nearly anything for a damaged file
             raise ValueError(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
         return to_rgb(image, name)

@@ -154,6 +154,26 @@ def test_a_batch_that_is_refused_leaves_nothing_behind(tmp_path):
     assert (writer.rows_written, writer.rows_consumed) == (4, 4)
 
 
+def test_messages_have_the_numbers_of_the_data(tmp_path):
+    values = np.ones((3, 2), dtype=np.float32)
+    writer = ActivationWriter(tmp_path, {"x": 2}, rows_per_shard=4)
+    writer.write({"x": values}, skipped=[1])
+    writer.write({"x": values}, skipped=[4])
+    values[1, 0] = np.nan
+    with pytest.raises(ValueError, match="row 10 of x holds NaN"):  # rows 8 and 11 were left out; 9, 10, 12 are these
+        writer.write({"x": values}, skipped=[8, 11])
+
+
+def test_the_log_does_not_name_thousands_of_rows(backbone, tmp_path, caplog):
+    bad = [row for row in range(60) if row % 2]
+    extract_activations(backbone, damaged(60, bad), tmp_path, **SETTINGS)
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("left out" in message for message in messages) == 20
+    assert "and 10 more rows: activations.json has their numbers" in messages[-1]
+    assert not any("BytesIO" in message for message in messages)
+    assert ActivationMetadata.load(tmp_path).skipped == bad
+
+
 def test_changed_files_are_found(tmp_path):
     with ActivationWriter(tmp_path, {"x": 2}, rows_per_shard=4) as writer:
         writer.write({"x": np.ones((10, 2), dtype=np.float32)})
