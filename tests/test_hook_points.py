@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from hf_msae.backbones import Backbone
 from hf_msae.hook_points import HookPoint, find_site
 from tests.tiny_backbones import FAMILIES, TWO_TOWERS, pictures
 
@@ -12,11 +11,6 @@ TEXTS = ["a red circle", "blue"]
 
 def items(hook_point):
     return TEXTS if hook_point.startswith("text") else pictures()
-
-
-@pytest.fixture(scope="module")
-def backbones(folders):
-    return {name: Backbone.from_pretrained(folder) for name, folder in folders.items()}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
