@@ -21,6 +21,8 @@ from hf_msae.activations.metadata import ActivationMetadata
 from hf_msae.arguments import MSAEArgumentParser
 from hf_msae.backbones import Backbone
 from hf_msae.extraction import extract_activations
+from hf_msae.hub import push_activations
+from hf_msae.hub.activations import require_repo
 from hf_msae.image_text_data import open_dataset
 
 EXAMPLE = """\
@@ -117,6 +119,10 @@ class ExtractionArguments:
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Delete the embeddings in output_dir instead of continuing them."}
     )
+    hub_dataset_id: str | None = field(
+        default=None, metadata={"help": "Push the finished embeddings to this data set on the Hub, as user/name."}
+    )
+    hub_private_repo: bool = field(default=False, metadata={"help": "Make that data set private, if it is made."})
     use_cpu: bool = field(default=False, metadata={"help": "Use the CPU where there is a GPU too."})
     disable_tqdm: bool = field(default=False, metadata={"help": "No progress bar."})
 
@@ -130,6 +136,8 @@ def main(argv: list[str] | None = None) -> None:
         disable_progress_bars()  # those of reading and rendering data sets
     with parser.reporting_errors():
         accelerator = build_accelerator(args.use_cpu)
+        if args.hub_dataset_id and accelerator.is_main_process:
+            require_repo(args.hub_dataset_id, args.hub_private_repo)  # before hours of work
         with accelerator.main_process_first():  # the others find what it has downloaded, converted and rendered
             dataset = open_dataset(
                 args.dataset,
@@ -176,6 +184,10 @@ def main(argv: list[str] | None = None) -> None:
         more = f" and {len(kept) - 8} more" if len(kept) > 8 else ""
         print(f"beside them: {', '.join(kept[:8]) or 'nothing'}{more}")
         print(f"by {backbone} on {accelerator.num_processes} x {accelerator.device.type}\n")
+        if args.hub_dataset_id:
+            with parser.reporting_errors():
+                pushed = push_activations(args.output_dir, args.hub_dataset_id, args.hub_private_repo)
+            print(f"pushed to {pushed.repo_url}\n")
         hook_point = "" if "image_embeds" in args.hook_point else f" --hook_point {args.hook_point[0]}"
         print(
             f"Next: python training/train_msae.py --train_data {args.output_dir}{hook_point} --output_dir outputs/msae"

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from datasets.data_files import DataFilesDict, get_data_patterns
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 
 from .metadata import METADATA_FILE, ActivationMetadata
 from .statistics import RunningMoments
@@ -148,11 +149,25 @@ def _open_hub(name: str, split: str | None, revision: str | None) -> Source:
     missing = f"{name} is neither a local file or folder nor a data set that can be reached on the Hub"
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(missing)
+    folder = _pushed_folder(name, revision)
+    if folder is not None:
+        opened = _open_folder(folder, split)
+        opened.name = name if revision is None else f"{name}@{revision}"
+        return opened
     try:
         dataset = datasets.load_dataset(name, split=split, revision=revision)
     except (datasets.exceptions.DatasetNotFoundError, HFValidationError, OSError) as error:
         raise FileNotFoundError(f"{missing} ({error})") from error
     return _from_dataset(dataset, name if revision is None else f"{name}@{revision}", None)
+
+
+def _pushed_folder(name: str, revision: str | None) -> Path | None:
+    """A copy of what `push_activations` has pushed; None where it was not that."""
+    try:
+        hf_hub_download(name, METADATA_FILE, repo_type="dataset", revision=revision)
+        return Path(snapshot_download(name, repo_type="dataset", revision=revision))
+    except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
+        return None  # `datasets` knows more kinds, and says so if it is none
 
 
 def _from_dataset(dataset: datasets.Dataset | datasets.DatasetDict, name: str, split: str | None) -> Source:

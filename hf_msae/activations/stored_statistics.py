@@ -42,6 +42,17 @@ def moments_of_shard(folder: Path, shard: Shard, columns: Mapping[str, int]) -> 
         return moments_of(pa.ipc.open_stream(mapped).read_all(), columns)
 
 
+def moments_of_folder(folder: Path, metadata: ActivationMetadata) -> dict[str, RunningMoments]:
+    """The same of all shards, from the file where it is of them, else from the shards."""
+    stored = load_moments(folder, metadata)
+    if stored is not None:
+        return stored
+    merged: dict[str, RunningMoments] = {}
+    for shard in metadata.shards:
+        merge_moments(merged, moments_of_shard(folder, shard, metadata.columns))
+    return merged
+
+
 def merge_moments(into: dict[str, RunningMoments], other: Mapping[str, RunningMoments]) -> None:
     """Count in `into` everything `other` has counted."""
     for name, moments in other.items():

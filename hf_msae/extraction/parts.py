@@ -14,9 +14,9 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from ..activations import ActivationWriter, RunningMoments
+from ..activations import ActivationWriter
 from ..activations.metadata import ActivationMetadata
-from ..activations.stored_statistics import load_moments, merge_moments, moments_of_shard
+from ..activations.stored_statistics import merge_moments, moments_of_folder
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,7 @@ def join_parts(output_dir: Path, settings: dict[str, Any], parts: list[Part]) ->
         ValueError: a part is not complete, or differs from the others in its settings.
     """
     whole = ActivationMetadata.load(output_dir)
-    moments: dict[str, RunningMoments] = {}
-    for shard in whole.shards:
-        merge_moments(moments, moments_of_shard(output_dir, shard, whole.columns))
+    moments = moments_of_folder(output_dir, whole)
     for part in parts:
         folder = part.folder(output_dir)
         there = ActivationMetadata.load(folder)
@@ -93,10 +91,7 @@ def join_parts(output_dir: Path, settings: dict[str, Any], parts: list[Part]) ->
             raise ValueError(
                 "the processes did not embed the same data in the same way:\n  " + "\n  ".join(differences)
             )
-        stored = load_moments(folder, there)
-        of_shards = (moments_of_shard(folder, shard, there.columns) for shard in there.shards)
-        for each in of_shards if stored is None else [stored]:
-            merge_moments(moments, each)
+        merge_moments(moments, moments_of_folder(folder, there))
         # Rows of a stream are counted from the first of each part.
         before = 0 if part.rows is not None else whole.rows_consumed
         for shard in there.shards:

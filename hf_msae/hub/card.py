@@ -27,10 +27,10 @@ _CONFIG_ROWS = (
 _BOOKKEEPING = {"output_dir", "disable_tqdm", "overwrite_output_dir", "resume_from_checkpoint", "save_total_limit"}
 
 
-def _template_path() -> Path:
-    """The card's template: beside this file in an installed package, in model_cards/ in a checkout."""
-    installed = Path(__file__).with_name("template.md")
-    return installed if installed.exists() else Path(__file__).parents[2] / "model_cards" / "template.md"
+def template_path(name: str = "template.md") -> Path:
+    """A card's template: beside this file in an installed package, in model_cards/ in a checkout."""
+    installed = Path(__file__).with_name(name)
+    return installed if installed.exists() else Path(__file__).parents[2] / "model_cards" / name
 
 
 def _figure(value: Any) -> str:
@@ -111,7 +111,7 @@ def render_model_card(
     )
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters["figure"] = _figure
-    return environment.from_string(_template_path().read_text()).render(
+    return environment.from_string(template_path().read_text()).render(
         card_data=_card_data(config, metrics, model_name, evaluation_source).to_yaml(),
         model_name=model_name,
         config=config,
