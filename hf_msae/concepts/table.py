@@ -16,6 +16,7 @@ class ConceptTable:
 
     Columns: latent, name, similarity (cosine of the latent's direction and the name's text embedding), runner_up and
     runner_up_similarity (the second-best word). A name is a hypothesis, and the runner-up tells how clear it was.
+    `name_latents` adds ratio, p_value and q_value.
     """
 
     frame: pd.DataFrame
@@ -44,6 +45,31 @@ class ConceptTable:
         distinct = ordered.drop_duplicates("name").reset_index(drop=True)
         return distinct if n is None else distinct.head(n)
 
+    def validated(self, q: float = 0.05) -> pd.DataFrame:
+        """The latents whose names are more than chance, at this false discovery rate, most similar first.
+
+        Raises:
+            ValueError: the table has no q-values, or `q` is no share.
+        """
+        if not 0 < q <= 1:
+            raise ValueError(f"q is a share between 0 and 1, got {q}")
+        rows = self.frame[self._column("q_value") <= q]
+        return rows.sort_values("similarity", ascending=False, kind="stable")
+
+    def by_rule(self, min_similarity: float = 0.42, min_ratio: float = 2.0) -> pd.DataFrame:
+        """The latents that pass fixed thresholds, most similar first.
+
+        These thresholds are told of the MSAE paper, but stand in neither its text nor its code that we could check;
+        cosines differ from backbone to backbone, and so should thresholds: prefer `validated`.
+        """
+        rows = self.frame[(self.frame["similarity"] >= min_similarity) & (self._column("ratio") >= min_ratio)]
+        return rows.sort_values("similarity", ascending=False, kind="stable")
+
+    def _column(self, name: str) -> pd.Series:
+        if name not in self.frame:
+            raise ValueError(f"this table has no column {name}: name the latents again with name_latents")
+        return self.frame[name]
+
     def to_pandas(self) -> pd.DataFrame:
         """A copy as a DataFrame."""
         return self.frame.copy()
@@ -66,7 +92,14 @@ class ConceptTable:
         return cls(frame)
 
     @classmethod
-    def from_columns(cls, names: list[str], similarity: np.ndarray, runner_up: list[str | None], second: np.ndarray):
+    def from_columns(
+        cls,
+        names: list[str],
+        similarity: np.ndarray,
+        runner_up: list[str | None],
+        second: np.ndarray,
+        **further: np.ndarray,
+    ) -> ConceptTable:
         """Build a table from one entry a latent."""
         frame = pd.DataFrame(
             {
@@ -75,6 +108,7 @@ class ConceptTable:
                 "similarity": np.asarray(similarity, np.float64),
                 "runner_up": runner_up,
                 "runner_up_similarity": np.asarray(second, np.float64),
+                **{name: np.asarray(values, np.float64) for name, values in further.items()},
             }
         )
         return cls(frame)

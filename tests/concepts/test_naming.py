@@ -1,11 +1,13 @@
 """Names follow directions."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import kstest
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.concepts import ConceptTable, Vocabulary, name_latents
+from hf_msae.concepts import ConceptTable, Vocabulary, name_latents, naming
 
 WORDS = Vocabulary(["red", "green", "blue", "star"])
 
@@ -80,5 +82,125 @@ def test_bad_embeddings_are_refused(msae):
         name_latents(msae, WORDS, broken)
     with pytest.raises(ValueError, match="centring needs at least 3 words"):
         name_latents(msae, Vocabulary(["red", "blue"]), torch.randn(2, 16))
+    for options, message in (
+        ({"direction": "encoder"}, "direction is 'encoder'; choose one of decoder, decoder.mean, decoder.bias"),
+        ({"null": "none"}, "null is 'none'; choose one of vocabulary, dictionary, shuffled, isotropic"),
+        ({"ratio_over": "rows"}, "ratio_over is 'rows'"),
+        ({"null_samples": 0}, "null_samples must be positive, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            name_latents(msae, WORDS, torch.randn(4, 16), **options)
     single = name_latents(msae, Vocabulary(["red"]), torch.randn(1, 16), centre=False).to_pandas()
     assert (single["name"] == "red").all() and single["runner_up"].isna().all()
+
+
+# -- evidence --------------------------------------------------------------------------------------------------------
+
+
+def random_words(number=50, width=16, seed=1):
+    """Words that do not go in all directions alike."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(number, width, generator=generator) * torch.linspace(0.2, 2, width)
+
+
+@pytest.mark.parametrize("null", naming.NULLS)
+def test_p_values_of_directions_like_the_null_are_uniform(null):
+    """Of a dictionary that is itself drawn as the null says."""
+    words, n = random_words(), 3000
+    vocabulary = Vocabulary([str(i) for i in range(len(words))])
+    model = MSAEModel(MSAEConfig(d_in=16, num_latents=n, nesting_ks=[n]))
+    generator = torch.Generator().manual_seed(5)
+    if null in ("isotropic", "shuffled"):
+        rows = torch.randn(n, 16, generator=generator)
+    elif null == "vocabulary":
+        rows = torch.randn(n, 50, generator=generator) @ (words - words.mean(0))
+    else:
+        rows = torch.randn(n, 16, generator=generator) * torch.linspace(3, 0.3, 16)
+    with torch.no_grad():
+        model.decoder.copy_(rows)
+    table = name_latents(model, vocabulary, words, null=null).to_pandas()
+    assert kstest(table["p_value"], "uniform").pvalue > 1e-3
+    assert (table["q_value"] <= 0.05).mean() < 0.01
+    others = {"isotropic": "vocabulary", "vocabulary": "isotropic", "dictionary": "vocabulary"}
+    if null in others:  # ... and of another null they are not
+        wrong = name_latents(model, vocabulary, words, null=others[null]).to_pandas()
+        assert kstest(wrong["p_value"], "uniform").pvalue < 1e-6
+
+
+def test_true_names_are_validated_and_mixtures_of_words_are_not():
+    words = torch.randn(40, 64, generator=torch.Generator().manual_seed(0))
+    vocabulary = Vocabulary([f"w{i}" for i in range(40)])
+    model = MSAEModel(MSAEConfig(d_in=64, num_latents=200, nesting_ks=[200]))
+    generator = torch.Generator().manual_seed(1)
+    mixtures = torch.randn(180, 40, generator=generator) @ words
+    with torch.no_grad():
+        model.decoder.copy_(torch.cat([words[:20] + 0.3 * torch.randn(20, 64, generator=generator), mixtures]))
+    table = name_latents(model, vocabulary, words)
+    valid = table.validated()
+    assert set(valid["latent"]) >= set(range(20)) and len(valid) <= 24
+    assert valid["name"].tolist()[:5] == [f"w{latent}" for latent in valid["latent"][:5]]
+    assert valid["similarity"].is_monotonic_decreasing
+    assert len(name_latents(model, vocabulary, words, null="isotropic").validated()) > 60
+    assert len(table.validated(q=1.0)) == 200 and table.frame["p_value"].min() >= 1 / 10_001
+    with pytest.raises(ValueError, match="q is a share between 0 and 1, got 5"):
+        table.validated(5)
+
+
+def test_q_values_are_those_of_benjamini_and_hochberg():
+    table = name_latents(make := planted_model(), WORDS, planted(make), null_samples=500).to_pandas()
+    p = np.sort(table["p_value"])
+    by_hand = [min(p[later] * len(p) / (later + 1) for later in range(rank, len(p))) for rank in range(len(p))]
+    assert np.sort(table["q_value"]) == pytest.approx(np.minimum(by_hand, 1))
+
+
+def planted_model():
+    torch.manual_seed(0)
+    return MSAEModel(MSAEConfig(d_in=16, num_latents=40, nesting_ks=[8, 40])).eval()
+
+
+def test_the_ratio_is_over_words_or_over_latents(msae):
+    words = torch.randn(4, 16, generator=torch.Generator().manual_seed(3))
+    unit = torch.nn.functional.normalize(words - words.mean(0), dim=-1)
+    cosines = (torch.nn.functional.normalize(msae.dictionary.detach(), dim=-1) @ unit.T).numpy()
+    over_words = name_latents(msae, WORDS, words).to_pandas()
+    ordered = np.sort(cosines, axis=1)[:, ::-1]
+    assert over_words["ratio"].to_numpy() == pytest.approx(ordered[:, 0] / np.maximum(ordered[:, 1], 1e-6), rel=1e-4)
+    over_latents = name_latents(msae, WORDS, words, ratio_over="latents").to_pandas()
+    for latent in range(40):
+        word = cosines[latent].argmax()
+        second = np.delete(cosines[:, word], latent).max()
+        assert over_latents["ratio"][latent] == pytest.approx(cosines[latent, word] / max(second, 1e-6), rel=1e-4)
+
+
+@pytest.mark.parametrize("direction", naming.DIRECTIONS)
+def test_the_direction_is_the_one_asked_for(msae, direction):
+    msae.set_input_statistics(torch.linspace(-1, 1, 16), 0.5)
+    with torch.no_grad():
+        msae.pre_bias.copy_(torch.linspace(2, 0, 16))
+    rows = msae.dictionary.detach()
+    rows = {
+        "decoder": rows,
+        "decoder+mean": rows / 0.5 + torch.linspace(-1, 1, 16),
+        "decoder+bias": rows + torch.linspace(2, 0, 16),
+    }[direction]
+    words = torch.randn(4, 16, generator=torch.Generator().manual_seed(3))
+    table = name_latents(msae, WORDS, words, centre=False, direction=direction).to_pandas()
+    cosines = torch.nn.functional.cosine_similarity(rows[:, None], words[None], dim=-1)
+    assert table["similarity"].to_numpy() == pytest.approx(cosines.max(-1).values.numpy(), abs=1e-5)
+
+
+def test_chunks_change_nothing(msae, monkeypatch):
+    words = torch.randn(4, 16, generator=torch.Generator().manual_seed(3))
+    whole = name_latents(msae, WORDS, words, ratio_over="latents").to_pandas()
+    monkeypatch.setattr(naming, "_CHUNK_ENTRIES", 4 * 7)
+    parts = name_latents(msae, WORDS, words, ratio_over="latents").to_pandas()
+    pd.testing.assert_frame_equal(whole, parts, rtol=1e-5)
+
+
+def test_the_fixed_rule_and_tables_without_evidence(msae):
+    table = name_latents(msae, WORDS, planted(msae), centre=False)
+    passed = table.by_rule(0.9, 1.2)
+    assert set(passed["latent"]) == {3, 7, 11, 15}
+    old = ConceptTable.from_columns(["a", "b"], np.ones(2), ["c", "d"], np.zeros(2))
+    with pytest.raises(ValueError, match="has no column q_value: name the latents again"):
+        old.validated()

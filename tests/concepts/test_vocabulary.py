@@ -1,5 +1,6 @@
 """The words that may become names."""
 
+import datasets
 import pytest
 import torch
 
@@ -29,3 +30,52 @@ def test_templates_are_averaged_as_unit_vectors():
 def test_bad_vocabularies_are_refused(words, templates, error, message):
     with pytest.raises(error, match=message):
         Vocabulary(words, templates)
+
+
+def test_from_a_text_file(tmp_path):
+    (tmp_path / "words.txt").write_text("\ufeffthe\n\nred \nthe\nblue\n", encoding="utf-8")
+    vocabulary = Vocabulary.from_file(tmp_path / "words.txt")
+    assert vocabulary.words == ("the", "red", "blue") and vocabulary.order == "as in words.txt"
+    assert Vocabulary.from_file(tmp_path / "words.txt", limit=2).words == ("the", "red")
+    with pytest.raises(FileNotFoundError, match=r"there is no vocabulary file .*none\.txt"):
+        Vocabulary.from_file(tmp_path / "none.txt")
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(ValueError, match="holds no words"):
+        Vocabulary.from_file(tmp_path / "empty.txt")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match="is no UTF-8 text"):
+        Vocabulary.from_file(tmp_path / "latin.txt")
+
+
+def test_from_a_column():
+    data = datasets.Dataset.from_dict({"tag": ["cat", "dog", None, "dog "], "tags": [["a", "b"], ["b"], [], ["c"]]})
+    assert Vocabulary.from_dataset(data, "tag").words == ("dog", "cat")
+    assert Vocabulary.from_dataset(data, "tags", limit=1).words == ("b",)
+    with pytest.raises(ValueError, match="no column 'label', only tag, tags"):
+        Vocabulary.from_dataset(data, "label")
+    with pytest.raises(ValueError, match="column 'n' holds 3, which is no string"):
+        Vocabulary.from_dataset(datasets.Dataset.from_dict({"n": [3]}), "n")
+
+
+def test_filters():
+    words = Vocabulary(["the", "th", "red", "Nurse", "old nurse", "x1y2", "However"], ["a {}"], order="frequency")
+    kept = words.filtered(sensitive=["nurse"])
+    assert kept.words == ("red",) and kept.templates == ("a {}",) and kept.order == "frequency"
+    assert words.filtered(1, stop_words=False).words == words.words
+    assert words.filtered(1, stop_words=["red"]).words[2] == "Nurse"
+    with pytest.raises(ValueError, match="none of the 1 words is left"):
+        Vocabulary(["the"]).filtered()
+
+
+def test_embeddings_are_kept_for_the_backbone_and_the_prompts(backbones, tmp_path, monkeypatch):
+    backbone = backbones["SiglipModel"]
+    words = Vocabulary(["red", "blue square"], ["{}", "a {}"])
+    first = words.embed(backbone, tmp_path)
+    torch.testing.assert_close(first, words.embed(backbone.text_embeds))
+    assert len(list(tmp_path.iterdir())) == 1
+    Vocabulary(["red", "blue square"], ["a {}"]).embed(backbone, tmp_path)
+    Vocabulary(["blue square", "red"], ["{}", "a {}"]).embed(backbone, tmp_path)
+    words.embed(backbones["Siglip2Model"], tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4 and not list(tmp_path.glob(".*"))
+    monkeypatch.setattr(type(backbone), "text_embeds", None)
+    assert torch.equal(words.embed(backbone, tmp_path), first)

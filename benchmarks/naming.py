@@ -1,0 +1,143 @@
+"""Are names true? And how long do 65,536 latents and 20,000 words take?
+
+    make quickstart; hf-msae quickstart --seed 43 --output_dir outputs/quickstart-43
+    python benchmarks/naming.py --msae outputs/quickstart outputs/quickstart-43
+    python benchmarks/naming.py --scale
+
+The scenes know what is in them. A latent detects a concept where its activation tells the held-out scenes with the
+concept from those without at an AUROC above 0.9; a name is true if its latent detects what it says. The vocabulary is
+the 61 concepts of the scenes and 76 words that no scene is about, which can only be wrong. For each rule: how many
+latents get a name, the share of true ones among them (precision), the share of the latents that detect something which
+get their true name (recall), and of how many distinct concepts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import rankdata
+
+from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.activations import load_activations
+from hf_msae.backbones import Backbone
+from hf_msae.concepts import Vocabulary, name_by_activations, name_latents
+from hf_msae.concepts.naming import NULLS
+from hf_msae.scenes import CONCEPTS
+
+OTHERS = (
+    "dog cat car tree river mountain apple phone chair politics music happy angry running sleeping metal glass cheese "
+    "window school king queen doctor ship train airplane guitar piano violin computer internet philosophy justice "
+    "winter spring summer autumn rain thunder book newspaper letter number equation theory engine wheel bicycle horse "
+    "cow sheep pig lion tiger bear wolf fox rabbit mouse kitchen hospital lawyer money market election war peace "
+    "language grammar poem novel actor film camera sugar salt"
+).split()
+GOOD = 0.9
+
+
+def aurocs(codes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(latents, concepts), of every latent's activation for every concept, ties counted half."""
+    ranks = np.apply_along_axis(rankdata, 0, codes)
+    found = []
+    for concept in truth.T:
+        positive = concept.sum()
+        area = ranks[concept].sum(axis=0) - positive * (positive + 1) / 2
+        found.append(area / (positive * (len(codes) - positive)))
+    return np.stack(found, axis=1)
+
+
+def rules(msae: MSAEModel, folder: str, backbone: Backbone) -> Iterator[dict]:
+    """One record a rule."""
+    acts = load_activations(f"{folder}/embeddings/test")
+    templates = Vocabulary.of_scenes().templates
+    vocabulary = Vocabulary([*CONCEPTS, *OTHERS], templates)
+    embeds = vocabulary.embed(backbone)
+    with torch.no_grad():
+        codes = torch.cat([msae.encode(batch) for batch in acts.batches(4096)]).numpy()
+    areas = aurocs(codes, acts.dataset.select_columns(list(CONCEPTS)).to_pandas().to_numpy(dtype=bool))
+    detects = areas.max(axis=1) > GOOD
+    number = {concept: place for place, concept in enumerate(CONCEPTS)}
+
+    def record(rule: str, named: pd.Series, chosen: np.ndarray) -> dict:
+        true = np.array([name in number and areas[row, number[name]] > GOOD for row, name in enumerate(named)])
+        right = chosen & true
+        return {
+            "rule": rule,
+            "named": int(chosen.sum()),
+            "precision": float(true[chosen].mean()) if chosen.any() else np.nan,
+            "recall": float((right & detects).sum() / detects.sum()),
+            "concepts": int(named[right].nunique()),
+            "other words": int((chosen & named.isin(OTHERS).to_numpy()).sum()),
+        }
+
+    everything = np.ones(len(areas), dtype=bool)
+    by_activation = name_by_activations(msae, acts, vocabulary, embeds, progress=False)
+    for null in NULLS:
+        table = name_latents(msae, vocabulary, embeds, null=null)
+        frame = table.to_pandas()
+        yield record(f"q <= 0.05, null: {null}", frame["name"], (frame["q_value"] <= 0.05).to_numpy())
+        if null == NULLS[0]:
+            agree = (frame["name"] == by_activation["activation_name"]).to_numpy()
+            valid = (frame["q_value"] <= 0.05).to_numpy()
+            yield record(f"the same, and activations agree ({null})", frame["name"], valid & agree)
+            yield record("activations agree", frame["name"], agree)
+            fixed = frame["latent"].isin(table.by_rule()["latent"]).to_numpy()
+            yield record("similarity >= 0.42, ratio >= 2", frame["name"], fixed)
+            yield record("every latent, nearest word", frame["name"], everything)
+    yield record("every latent, by activations", by_activation["activation_name"], everything)
+    yield {
+        "rule": "(latents that detect)",
+        "named": int(detects.sum()),
+        "concepts": int((areas.max(axis=0) > GOOD).sum()),
+    }
+
+
+def scale(num_latents: int = 65_536, num_words: int = 20_000, width: int = 768) -> None:
+    """Time and memory of naming beside the bare matrix product."""
+    torch.manual_seed(0)
+    msae = MSAEModel(MSAEConfig(d_in=width, num_latents=num_latents))
+    vocabulary = Vocabulary([f"word {i}" for i in range(num_words)])
+    embeds = torch.randn(num_words, width)
+    directions = torch.nn.functional.normalize(msae.dictionary.detach(), dim=-1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for turn in range(2):
+        begun = time.perf_counter()
+        name_latents(msae, vocabulary, embeds)
+        naming = time.perf_counter() - begun
+        more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+        begun = time.perf_counter()
+        for rows in directions.split(1024):
+            rows @ embeds.T
+        bare = time.perf_counter() - begun
+        print(f"turn {turn}: naming {naming:.1f} s, bare product {bare:.1f} s, ratio {naming / bare:.2f}")
+        print(f"        {more:.2f} GiB more than before")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--msae", nargs="*", default=["outputs/quickstart"], help="folders of quickstarts")
+    parser.add_argument("--scale", action="store_true", help="measure time and memory instead")
+    arguments = parser.parse_args()
+    if arguments.scale:
+        scale()
+        return
+    backbone = Backbone.from_pretrained("scenes")
+    records = [
+        {"msae": folder, **record}
+        for folder in arguments.msae
+        for record in rules(MSAEModel.from_pretrained(folder).eval(), folder, backbone)
+    ]
+    table = pd.DataFrame(records)
+    numbers = ["named", "precision", "recall", "concepts", "other words"]
+    means = table.groupby("rule", sort=False)[numbers].agg(["mean", "min", "max"])
+    with pd.option_context("display.width", 200, "display.float_format", "{:.3g}".format):
+        print(means.to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Names by activations: soft-WPMI by its formula, and the words that planted samples are about."""
+
+import numpy as np
+import pytest
+import torch
+
+from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.activations import load_activations
+from hf_msae.concepts import Vocabulary, name_by_activations
+
+WORDS = Vocabulary(["red", "green", "blue"])
+D, N, ROWS = 8, 6, 300
+
+
+@pytest.fixture
+def world():
+    """Samples about one word each, and a model whose latents 0, 1, 2 each fire for one; 5 never does."""
+    rng = np.random.default_rng(0)
+    words = np.eye(3, D)
+    about = rng.integers(0, 3, ROWS)
+    x = words[about] * rng.uniform(1, 2, (ROWS, 1)) + 0.05 * rng.normal(size=(ROWS, D))
+    model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting_ks=[N])).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        model.encoder[:, :3] = torch.eye(D)[:, :3]
+        model.latent_bias.zero_()
+        model.latent_bias[:3], model.latent_bias[5] = -0.5, -100.0
+    model.set_input_statistics(torch.zeros(D), 1.0)
+    return model, load_activations(x.astype(np.float32)), torch.from_numpy(words).float()
+
+
+@pytest.mark.parametrize("batch_size", [2048, 37])
+@pytest.mark.parametrize("centre", [False, True])
+def test_latents_are_named_after_what_activates_them(world, batch_size, centre):
+    model, acts, words = world
+    found = name_by_activations(model, acts, WORDS, words, 50, centre=centre, batch_size=batch_size, progress=False)
+    assert found["activation_name"].tolist()[:3] == ["red", "green", "blue"]
+    assert found["activation_name"].isna().tolist() == [False] * 5 + [True] and found["num_active"][5] == 0
+    assert np.isnan(found["activation_score"][5])
+    with torch.no_grad():
+        assert found["num_active"].tolist() == model.encode(acts[:]).count_nonzero(dim=0).tolist()
+
+
+def test_scores_are_those_of_the_formula(world):
+    model, acts, words = world
+    found = name_by_activations(model, acts, WORDS, words, 40, temperature=7.0, progress=False)
+    x = acts[:]
+    with torch.no_grad():
+        codes = model.encode(x)
+    likely = (7 * torch.nn.functional.cosine_similarity(x[:, None], words[None], dim=-1)).softmax(-1).double()
+    sums = []
+    for latent in range(5):  # the sixth is dead
+        order = codes[:, latent].argsort(descending=True)[:40]
+        total = torch.zeros(3, dtype=torch.float64)
+        for weight, sample in zip(np.linspace(0.998, 0.97, 40), order, strict=True):
+            if codes[sample, latent] > 0:
+                total += torch.log(1 + weight * (likely[sample] - 1))
+        sums.append(total)
+    sums = torch.stack(sums)
+    scores = sums - sums.exp().mean(dim=0).log()
+    assert found["activation_score"][:5].to_numpy() == pytest.approx(scores.max(dim=1).values.numpy(), rel=1e-4)
+    assert found["activation_name"].tolist()[:5] == [WORDS.words[i] for i in scores.argmax(dim=1)]
+
+
+def test_what_is_refused(world):
+    model, acts, words = world
+    with pytest.raises(ValueError, match=r"num_samples must be between 2 and the 300 samples of .*, got 301"):
+        name_by_activations(model, acts, WORDS, words, 301)
+    with pytest.raises(ValueError, match="temperature must be positive, got 0"):
+        name_by_activations(model, acts, WORDS, words, 10, temperature=0)
+    with pytest.raises(ValueError, match="one row for each of"):
+        name_by_activations(model, acts, WORDS, words[:2], 10)
