@@ -211,6 +211,43 @@ def plot_patch_map(
     return figure
 
 
+def plot_contributions(
+    labels: Sequence[str],
+    values: Sequence[float],
+    what: str,
+    image: ImageInput | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Horizontal bars, the first on top, beside an image if there is one.
+
+    Args:
+        labels: of the bars.
+        values: their lengths; negative ones go left, in another colour.
+        what: they are.
+        image: shown on the left.
+        title: above all.
+    """
+    values = np.asarray(values, dtype=float)
+    columns = 1 if image is None else 2
+    figure, axes = new_figure(1, columns, width=3.6, height=max(2.0, 0.26 * len(values) + 0.6))
+    bars = axes[0, -1]
+    colours = [PALETTE[0] if value >= 0 else PALETTE[1] for value in values]
+    bars.barh(range(len(values)), values, color=colours)
+    bars.set_yticks(range(len(values)), labels)
+    bars.invert_yaxis()
+    bars.set_xlabel(what)
+    bars.grid(axis="y", visible=False)
+    bars.axvline(0, color="0.4", lw=0.8)
+    if image is not None:
+        from .images import to_rgb
+
+        axes[0, 0].imshow(np.asarray(to_rgb(image, "the image")))
+        axes[0, 0].set_axis_off()
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
 def plot_contact_sheet(
     rows: Sequence[tuple[str, Sequence[Image.Image], Sequence[bool] | None]], title: str | None = None
 ) -> Figure:

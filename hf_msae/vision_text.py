@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from .concepts import ConceptTable
+    from .concepts import ActivationPercentiles, ConceptTable, Explanation, SimilarityExplanation
 
 logger = logging.get_logger(__name__)
 
@@ -46,6 +46,7 @@ class VisionTextMSAE:
     Attributes:
         backbone, msae, concepts: as given.
         text_shift: added to text embeddings before they are encoded, (d,), or None; `center_texts` sets it.
+        percentiles: of the latents' activations over other data, to compare with in explanations; None at first.
 
     Example:
         >>> model = VisionTextMSAE.from_pretrained("outputs/quickstart")
@@ -64,6 +65,7 @@ class VisionTextMSAE:
         self.msae = msae.eval().to(backbone.device)
         self.concepts = concepts
         self.text_shift: torch.Tensor | None = None
+        self.percentiles: ActivationPercentiles | None = None
         self.hook_point = HookPoint.parse(msae.config.hook_point)
         self._editor = Editor(find_site(backbone.model, self.hook_point), self.msae)
 
@@ -254,6 +256,45 @@ class VisionTextMSAE:
         picture = to_rgb(image, "the image")
         title = title or (concept if isinstance(concept, str) else f"latent {concept}")
         return plot_patch_map(picture, self.patch_map(picture, concept), title, self.backbone.patch_region(picture))
+
+    # -- explaining ----------------------------------------------------------------------------------------------
+
+    def explain(self, item: ImageInput | str, top: int = 10, k: int | None = None) -> Explanation:
+        """The strongest concepts of an image or text, `hf_msae.concepts.explain_embedding`.
+
+        Args:
+            item: an image; or a text (a path is a string too: an image's path has to be a `Path`).
+            top: how many concepts.
+            k: activations that the code keeps: few for the coarse picture, many for the fine one.
+        """
+        from .concepts import explain_embedding
+
+        embedding = self._embedding(item)
+        if isinstance(item, str) and self.text_shift is not None:
+            embedding = embedding + self.text_shift.to(embedding)
+        return explain_embedding(self.msae, embedding, self.concepts, top, k, self.percentiles)
+
+    def explain_similarity(
+        self, item: ImageInput | str, other: ImageInput | str, both: bool = False, k: int | None = None
+    ) -> SimilarityExplanation:
+        """Why two match: what the concepts of `item` contribute to the cosine, `hf_msae.concepts.explain_similarity`.
+
+        Args:
+            item: an image or text, as for `explain`.
+            other: an image or text.
+            both: whether the concepts of `other` are taken apart too, into pairs.
+            k: activations that the codes keep.
+        """
+        from .concepts import explain_similarity
+
+        return explain_similarity(self.msae, self._embedding(item), self._embedding(other), self.concepts, both, k)
+
+    def _embedding(self, item: ImageInput | str) -> torch.Tensor:
+        if self.hook_point.layer is not None:
+            raise ValueError(
+                f"the MSAE is of {self.hook_point.name}, whose tokens are many: explanations are of pooled embeddings"
+            )
+        return self.text_embeds([item])[0] if isinstance(item, str) else self.image_embeds([item])[0]
 
     # -- editing -------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,20 @@
 """Names for latents: a vocabulary, the naming, and the table that holds the names."""
 
 from .activation_naming import name_by_activations
+from .explanation import Explanation, SimilarityExplanation, explain_embedding, explain_similarity
 from .naming import name_latents
+from .percentiles import ActivationPercentiles
 from .table import ConceptTable
 from .vocabulary import Vocabulary
 
-__all__ = ["ConceptTable", "Vocabulary", "name_by_activations", "name_latents"]
+__all__ = [
+    "ActivationPercentiles",
+    "ConceptTable",
+    "Explanation",
+    "SimilarityExplanation",
+    "Vocabulary",
+    "explain_embedding",
+    "explain_similarity",
+    "name_by_activations",
+    "name_latents",
+]
