@@ -8,10 +8,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["docs/backbones.md", "docs/concepts.md", "docs/metrics.md", "docs/model.md", "docs/scenes.md"]
+PAGES = [
+    "docs/backbones.md",
+    "docs/concepts.md",
+    "docs/metrics.md",
+    "docs/model.md",
+    "docs/scenes.md",
+    "docs/search.md",
+]
 COMMANDS = [
     "README.md",
     "docs/extraction.md",
+    "docs/metrics.md",
     "docs/training.md",
     *sorted(f"training/configs/{p.name}" for p in (ROOT / "training" / "configs").glob("*.yaml")),
 ]

@@ -16,6 +16,9 @@ from .sources import Source
 from .spread_rows import SpreadRows
 from .statistics import ActivationStatistics, compute_statistics
 
+# Rows copied at a time where a block cannot be looked at where it lies.
+_BLOCK_ROWS = 2**15
+
 
 class ActivationDataset(torch_data.Dataset):
     """Embeddings of shape (N, width), read from disk as they are asked for. Made by `load_activations`.
@@ -98,6 +101,21 @@ class ActivationDataset(torch_data.Dataset):
         for start in range(0, len(self), batch_size):
             yield self._slice(start, min(start + batch_size, len(self)))
 
+    def blocks(self) -> Iterator[torch.Tensor]:
+        """All embeddings in order, as float32 tensors of many rows: the mapped files themselves where that can be.
+
+        To be read, not written to. Where rows were chosen, or are stored in another type, they are copies.
+        """
+        if self._order is None and all(tensor is not None for tensor in self._tensors):
+            for tensor in self._tensors:
+                if tensor.dtype == torch.float32:
+                    yield tensor
+                else:
+                    for part in tensor.split(_BLOCK_ROWS):
+                        yield part.float()
+        else:
+            yield from self.batches(_BLOCK_ROWS)
+
     def statistics(self, progress: bool = False) -> ActivationStatistics:
         """Mean and spread of all embeddings.
 
@@ -108,7 +126,7 @@ class ActivationDataset(torch_data.Dataset):
             ValueError: a row holds NaN or infinity, or all rows are equal.
         """
         if self._statistics is None:
-            moments = None if self._opened.moments is None else self._opened.moments[self.column]
+            moments = None if self._opened.moments is None else self._opened.moments.get(self.column)
             if moments is not None and moments.num_samples == len(self):
                 self._statistics = ActivationStatistics.from_moments(moments, self.source)
             else:
@@ -122,12 +140,15 @@ class ActivationDataset(torch_data.Dataset):
 
     def dataset_rows(self, rows: Sequence[int] | np.ndarray | slice = slice(None)) -> np.ndarray:
         """The rows of `dataset` that these embeddings belong to; of all of them by default."""
-        rows = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        rows = np.arange(len(self))[rows]  # also of negative numbers, masks; and none that is out of range
+        return self._dataset_row(rows)
+
+    def _dataset_row(self, rows: np.ndarray) -> np.ndarray:
         return rows if self._token_starts is None else np.searchsorted(self._token_starts, rows, side="right") - 1
 
     def location(self, row: int) -> str:
         """The file an embedding lies in, as " (in data-00003.arrow)"; "" where the source is one file or none."""
-        physical = int(self.dataset_rows([row])[0])
+        physical = int(self._dataset_row(np.asarray(row)))
         if self.dataset is not None and self.dataset._indices is not None:
             physical = self.dataset._indices.column(0)[physical].as_py()
         if len(self._opened.files) > 1:

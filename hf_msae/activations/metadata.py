@@ -46,6 +46,7 @@ class ActivationMetadata:
         skipped_after: numbers of the data's rows that were left out behind the last shard.
         token_columns: those of the embedding columns that hold several embeddings a row.
         position: where the data goes on behind the last shard, as far as known; see `ActivationWriter.write`.
+        statistics_sha256: of `statistics.safetensors`; "" where there is none.
         complete: whether the writer was closed; False while it works and after it was killed.
     """
 
@@ -57,6 +58,7 @@ class ActivationMetadata:
     skipped_after: list[int] = field(default_factory=list)
     token_columns: list[str] = field(default_factory=list)
     position: dict[str, Any] | None = None
+    statistics_sha256: str = ""
     complete: bool = False
     format_version: int = FORMAT_VERSION
 

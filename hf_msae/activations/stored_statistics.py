@@ -11,10 +11,14 @@ import pyarrow as pa
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
+from transformers.utils import logging
 
 from .columns import is_token_type, matrix_views, split_tokens
 from .metadata import ActivationMetadata, Shard
 from .statistics import RunningMoments
+from .verification import sha256_of
+
+logger = logging.get_logger(__name__)
 
 STATISTICS_FILE = "statistics.safetensors"
 # Numbers brought to float64 at a time: 32 MiB.
@@ -76,8 +80,11 @@ def load_moments(folder: Path, metadata: ActivationMetadata) -> dict[str, Runnin
     path = folder / STATISTICS_FILE
     if not metadata.complete or not path.is_file():
         return None
+    if sha256_of(path) != metadata.statistics_sha256:  # of other shards, or damaged: not worth an error
+        logger.warning(f"{path} has changed since it was written: taking statistics of the embeddings again")
+        return None
     with safe_open(path, framework="pt") as file:
-        if (file.metadata() or {}).get("shards") != _digest(metadata):
+        if file.metadata()["shards"] != _digest(metadata):
             return None
         found = {}
         for name in metadata.columns:

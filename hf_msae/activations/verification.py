@@ -19,7 +19,7 @@ def sha256_of(path: Path) -> str:
 
 
 def verify_activations(folder: str | os.PathLike) -> int:
-    """Check every shard of a folder of embeddings against the size and checksum recorded when it was written.
+    """Check every shard of a folder of embeddings, and their statistics, against the checksums of when it was written.
 
     Returns:
         How many shards were checked by checksum; older folders have none recorded.
@@ -43,4 +43,9 @@ def verify_activations(folder: str | os.PathLike) -> int:
             if sha256_of(path) != shard.sha256:
                 raise ValueError(f"{path} has changed since it was written (its checksum differs): extract it again")
             checked += 1
+    statistics = folder / "statistics.safetensors"
+    if metadata.statistics_sha256 and not (
+        statistics.is_file() and sha256_of(statistics) == metadata.statistics_sha256
+    ):
+        raise ValueError(f"{statistics} is missing or has changed since it was written: delete it and extract again")
     return checked

@@ -52,6 +52,7 @@ class ActivationWriter:
         resume: continue after the last complete shard of an earlier run whose settings and metadata are the same.
         overwrite: drop what an earlier run wrote to the folder, and start again.
         token_columns: those of `columns` that hold several embeddings a row, one for each token, as many as there are.
+        first_row: number of the data's row that this folder begins with, for messages: of a part, another than 0.
 
     Raises:
         FileExistsError: the folder is not empty and `resume` and `overwrite` are off, or it holds something else.
@@ -74,11 +75,13 @@ class ActivationWriter:
         resume: bool = True,
         overwrite: bool = False,
         token_columns: Sequence[str] = (),
+        first_row: int = 0,
     ) -> None:
         extra_features = Features(extra_features or {})
         _check_arguments(columns, extra_features, dtype, rows_per_shard, token_columns)
         self.folder = Path(folder).expanduser()
         self.rows_per_shard = rows_per_shard
+        self._first_row = first_row
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._pending_skipped: list[int] = []
@@ -147,7 +150,7 @@ class ActivationWriter:
         _check_names("embedding", embeddings, self._metadata.columns)
         _check_names("extra", extra, self._metadata.extra_features)
         # Messages are about rows of the data, of which some may have been left out.
-        first = self.rows_consumed + self._pending_rows + len(self._pending_skipped)
+        first = self._first_row + self.rows_consumed + self._pending_rows + len(self._pending_skipped)
         left_out = set(map(int, skipped))
         numbers = (row for row in itertools.count(first) if row not in left_out)
         rows = list(itertools.islice(numbers, len(next(iter(embeddings.values())))))
@@ -166,7 +169,13 @@ class ActivationWriter:
             return
         columns = list(vectors.values())
         if extra:  # datasets knows how to encode each of its feature types
-            encoded = Dataset.from_dict(extra, features=self._extra_features).data.table.combine_chunks()
+            try:
+                encoded = Dataset.from_dict(extra, features=self._extra_features).data.table.combine_chunks()
+            except (OverflowError, pa.ArrowInvalid) as error:
+                raise ValueError(
+                    f"a value of the columns {', '.join(extra)} does not fit its type, in rows {rows[0]} to "
+                    f"{rows[-1]}: {error}; leave the column out or cast it"
+                ) from error
             columns += [encoded.column(name) for name in self._extra_features]
         self._pending.append(pa.table(columns, schema=self._features.arrow_schema))
         self._pending_rows += number
@@ -186,6 +195,21 @@ class ActivationWriter:
         self._position = position
         if self._pending_rows and self._pending_rows + len(self._pending_skipped) >= self.rows_per_shard:
             self._flush()
+
+    def adopt(self, shards: Sequence[Shard], skipped_after: Sequence[int], moments: dict[str, RunningMoments]) -> None:
+        """Take over complete shards, whose files lie in the folder, as all there is, and finish.
+
+        Until the end the folder's metadata stay what they were, so that an interruption changes nothing.
+
+        Args:
+            shards: in their order; of those that were there before, too.
+            skipped_after: rows left out behind them.
+            moments: of all of them.
+        """
+        self._metadata = dataclasses.replace(
+            self._metadata, shards=list(shards), skipped_after=list(skipped_after), complete=False, position=None
+        )
+        self.close(moments=moments)
 
     def close(self, allow_empty: bool = False, moments: dict[str, RunningMoments] | None = None) -> None:
         """Write the last rows, statistics, and the files that make the folder a Hugging Face data set.
@@ -213,8 +237,11 @@ class ActivationWriter:
             raise ValueError(f"no embedding was written to {self.folder}: {why}")
         with self._out_of_space("the files that finish it"):
             DatasetInfo(features=self._features).write_to_directory(str(self.folder))
+            checksum = ""
             if self._metadata.shards:
                 save_moments(self.folder, self._metadata, self._all_moments() if moments is None else moments)
+                checksum = sha256_of(self.folder / STATISTICS_FILE)
+            self._metadata.statistics_sha256 = checksum
             write_json(self.folder / _STATE_FILE, self._state())
             self._metadata.complete = True
             self._metadata.save(self.folder)

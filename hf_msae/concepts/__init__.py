@@ -4,11 +4,13 @@ from .activation_naming import name_by_activations
 from .explanation import Explanation, SimilarityExplanation, explain_embedding, explain_similarity
 from .naming import name_latents
 from .percentiles import ActivationPercentiles
+from .search import ConceptIndex
 from .table import ConceptTable
 from .vocabulary import Vocabulary
 
 __all__ = [
     "ActivationPercentiles",
+    "ConceptIndex",
     "ConceptTable",
     "Explanation",
     "SimilarityExplanation",

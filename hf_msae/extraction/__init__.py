@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..activations import ActivationWriter
 from ..backbones import Backbone
 from ..hook_points import HookPoint
 from .embedding import Embedder, TokenChoice
-from .parts import Part, check_leftover_parts, divide, existing_parts, join_parts, on_main_process
+from .parts import Part, check_leftover_parts, divide, existing_parts, join_parts, on_main_process, only_run
 from .rows import ReadRows, RowReader, StoredRows
 
 __all__ = ["TokenChoice", "extract_activations"]
@@ -92,13 +93,15 @@ def extract_activations(
         output_dir.
 
     Raises:
-        ValueError: a column or hook point that is not there, an image that cannot be read (the message names its row),
+        ValueError: a column or hook point that is not there, an unreadable image or caption (its row is named),
             an empty data set, or a folder that was written with other settings.
-        TypeError: `dataset` is no data set, or a caption is missing.
+        TypeError: `dataset` is no data set.
         FileExistsError: `output_dir` holds something else, or embeddings while `resume` and `overwrite` are off.
     """
     hook_points = (hook_points,) if isinstance(hook_points, str) else tuple(hook_points)
     _check_arguments(hook_points, text_column, batch_size, rows_per_shard, num_workers)
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f'dtype must be "float32" or "float16", got {dtype!r}')
     if on_unreadable not in ("raise", "skip"):
         raise ValueError(f"on_unreadable is {on_unreadable!r}; choose raise or skip")
     choice = TokenChoice(tokens, tokens_per_row, seed)
@@ -117,6 +120,11 @@ def extract_activations(
         skip_unreadable=on_unreadable == "skip",
     )
     reader.image_processor = backbone.image_processor
+    if taken := sorted({*embedder.columns, *embedder.extra_features} & set(reader.kept_features)):
+        raise ValueError(
+            f"the data set has a column {taken[0]!r}, which is the name of one that is written: rename it, or choose "
+            "others by keep_columns"
+        )
 
     output_dir = Path(output_dir).expanduser()
     provenance = {**backbone.provenance(), "hook_points": hook_points, **reader.provenance()}
@@ -133,20 +141,25 @@ def extract_activations(
     }
     rank, num_processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
 
-    def prepare() -> list[Part]:
-        return _plan(output_dir, settings, reader, batch_size, num_processes, resume, overwrite)
+    with ExitStack() as stack:
 
-    parts = on_main_process(accelerator, prepare)
-    if rank < len(parts):
-        part = parts[rank]
-        folder = output_dir if num_processes == 1 else part.folder(output_dir)
-        with ActivationWriter(folder, **settings) as writer:
-            _embed(embedder, reader, part, writer, batch_size, num_workers, progress and rank == 0, num_processes)
-            if num_processes > 1:
-                writer.close(allow_empty=True)  # another part may have rows that can be read
-    if num_processes > 1:
-        accelerator.wait_for_everyone()
-        on_main_process(accelerator, lambda: join_parts(output_dir, settings, parts))
+        def prepare() -> list[Part]:
+            stack.enter_context(only_run(output_dir))
+            return _plan(output_dir, settings, reader, batch_size, num_processes, resume, overwrite)
+
+        parts = on_main_process(accelerator, prepare)
+        if rank < len(parts):
+            part = parts[rank]
+            folder = output_dir if num_processes == 1 else part.folder(output_dir)
+            # Parts have a folder of their own.
+            first_row = part.rows.start if part.rows is not None and num_processes > 1 else 0
+            with ActivationWriter(folder, **settings, first_row=first_row) as writer:
+                _embed(embedder, reader, part, writer, batch_size, num_workers, progress and rank == 0, num_processes)
+                if num_processes > 1:
+                    writer.close(allow_empty=True)  # another part may have rows that can be read
+        if num_processes > 1:
+            accelerator.wait_for_everyone()
+            on_main_process(accelerator, lambda: join_parts(output_dir, settings, parts))
     return output_dir
 
 
@@ -179,7 +192,7 @@ def _plan(
                 "overwrite=True to start again"
             )
         if num_processes > 1:
-            reader.part(0, num_processes)  # says if there are too few files
+            reader.part(0, num_processes)  # says if it cannot be divided
     check_leftover_parts(output_dir, parts if num_processes > 1 else [], finished)
     return parts
 

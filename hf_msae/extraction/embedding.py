@@ -22,6 +22,7 @@ class TokenChoice:
         kind: "all", or "patches": without the class token and registers of images (of texts it means all).
         per_row: at most so many of a row, drawn without replacement; None keeps all.
         seed: which are drawn: it and the number of the row decide, so that interruptions and processes change nothing.
+            (Of a stream that several processes share, rows are counted from the first of each part.)
     """
 
     kind: str = "all"
@@ -33,6 +34,8 @@ class TokenChoice:
             raise ValueError(f"tokens is {self.kind!r}; choose all or patches")
         if self.per_row is not None and self.per_row < 1:
             raise ValueError(f"tokens_per_row must be at least 1, or None for all, got {self.per_row}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
 
     def __call__(self, row: int, positions: torch.Tensor) -> torch.Tensor:
         """The positions kept, ascending, of those that a row has."""

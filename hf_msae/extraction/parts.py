@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,10 +15,21 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from transformers.utils import logging
 
 from ..activations import ActivationWriter
 from ..activations.metadata import ActivationMetadata
 from ..activations.stored_statistics import merge_moments, moments_of_folder
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
+
+logger = logging.get_logger(__name__)
+
+# So long the workers of a killed run may take to notice; they hold its lock.
+_LOCK_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -75,13 +88,16 @@ def check_leftover_parts(output_dir: Path, parts: list[Part], finished: bool) ->
 def join_parts(output_dir: Path, settings: dict[str, Any], parts: list[Part]) -> None:
     """Append the shards of complete parts, in order, and finish the folder.
 
-    Shards are linked rather than moved, so that an interruption here finds all parts complete the next time.
+    Shards are linked rather than moved, and nothing is said of them before all is written, so that an interruption
+    here finds all parts complete the next time.
 
     Raises:
         ValueError: a part is not complete, or differs from the others in its settings.
     """
+    writer = ActivationWriter(output_dir, **settings)  # removes what an interrupted join has linked
     whole = ActivationMetadata.load(output_dir)
     moments = moments_of_folder(output_dir, whole)
+    shards, skipped_after = list(whole.shards), list(whole.skipped_after)
     for part in parts:
         folder = part.folder(output_dir)
         there = ActivationMetadata.load(folder)
@@ -93,16 +109,20 @@ def join_parts(output_dir: Path, settings: dict[str, Any], parts: list[Part]) ->
             )
         merge_moments(moments, moments_of_folder(folder, there))
         # Rows of a stream are counted from the first of each part.
-        before = 0 if part.rows is not None else whole.rows_consumed
+        before = 0
+        if part.rows is None:
+            before = sum(shard.num_rows + len(shard.skipped) for shard in shards) + len(skipped_after)
         for shard in there.shards:
-            name = f"data-{len(whole.shards):05d}.arrow"
+            name = f"data-{len(shards):05d}.arrow"
             _link(folder / shard.file, output_dir / name)
-            skipped = whole.skipped_after + [before + row for row in shard.skipped]
-            whole.shards.append(dataclasses.replace(shard, file=name, skipped=skipped))
-            whole.skipped_after, whole.complete, whole.position = [], False, None
-        whole.skipped_after += [before + row for row in there.skipped_after]
-    whole.save(output_dir)
-    ActivationWriter(output_dir, **settings).close(moments=moments)
+            skipped = skipped_after + [before + row for row in shard.skipped]
+            shards.append(dataclasses.replace(shard, file=name, skipped=skipped))
+            skipped_after = []
+        skipped_after += [before + row for row in there.skipped_after]
+    if parts:
+        writer.adopt(shards, skipped_after, moments)
+    else:
+        writer.close()
     for part in parts:
         shutil.rmtree(part.folder(output_dir))
 
@@ -113,6 +133,41 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder, as far as its file system has locks. They end with their process.
+
+    Raises:
+        ValueError: another run is writing there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    if fcntl is None:
+        return
+    patience = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > patience:
+                raise ValueError(
+                    f"another run is writing to {folder}: wait for its end, or choose another folder"
+                ) from None
+            time.sleep(0.2)
+        except OSError as error:  # a file system without locks
+            logger.info(f"{folder} cannot be locked: {error}")
+            return
 
 
 def on_main_process(accelerator: Accelerator | None, action: Callable[[], Any]) -> Any:

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..backbones import prepare_images
 from ..images import to_rgb
+from .streams import check_continuable, check_divisible, fingerprint
 
 _LIBRARIES = ("hf_msae", "torch", "transformers", "datasets", "pillow")
 _MEDIA = datasets.Image | datasets.Audio | datasets.Video
@@ -58,6 +59,10 @@ class ReadRows:
     position: dict[str, Any] | None = None
 
 
+class UnreadableRow(ValueError):
+    """An image that cannot be decoded, or a caption that is missing."""
+
+
 class RowReader:
     """What a row of a data set gives: an image prepared for the backbone, a caption, and the columns to keep.
 
@@ -93,8 +98,10 @@ class RowReader:
         if not isinstance(dataset, Dataset | IterableDataset):
             raise TypeError(f"dataset must be a datasets.Dataset or IterableDataset, got {type(dataset).__name__}")
         self.streams = isinstance(dataset, IterableDataset)
+        self._of_part = ""
         if self.streams:
-            dataset = dataset if dataset.features is not None else dataset._resolve_features()
+            check_continuable(dataset)
+            dataset = dataset if dataset.features is not None else _with_features(dataset)
             splits = dataset.info.splits or {}
             self.num_rows = getattr(splits.get(str(dataset.split)), "num_examples", None) or None
         else:
@@ -105,7 +112,7 @@ class RowReader:
             self.num_rows = len(dataset)
         self.image_processor = None
         self.skip_unreadable = skip_unreadable
-        self._fingerprint = None if self.streams else dataset._fingerprint
+        self._fingerprint = fingerprint(dataset) if self.streams else dataset._fingerprint
         self._dataset = dataset.with_format(None)
         self.text_column = text_column
         self.image_column = self._choose_images(image_column) if with_images else None
@@ -134,15 +141,11 @@ class RowReader:
         """A reader of one of several contiguous parts of a stream's files.
 
         Raises:
-            ValueError: it has fewer files than that.
+            ValueError: it has fewer files than that, or its parts would not be parts of its rows.
         """
-        if self._stored.num_shards < num_parts:
-            raise ValueError(
-                f"the stream has {self._stored.num_shards} files, too few for {num_parts} processes: start fewer, or "
-                "load the data set without streaming"
-            )
+        check_divisible(self._stored, num_parts)
         part = object.__new__(RowReader)
-        part.__dict__ |= self.__dict__ | {"num_rows": None}
+        part.__dict__ |= self.__dict__ | {"num_rows": None, "_of_part": f" of part {index + 1} of {num_parts}"}
         part._stored = self._stored.shard(num_parts, index, contiguous=True)
         return part
 
@@ -171,8 +174,14 @@ class RowReader:
         try:
             rows.extend(itertools.islice(examples, number))
         except (tarfile.TarError, pa.ArrowInvalid, EOFError, OSError) as error:
+            hint = (
+                "; filter() and map() decode images: call decode(False) before them"
+                if isinstance(error, UnidentifiedImageError)
+                else ""
+            )
             raise ValueError(
-                f"the stream breaks off behind row {first + len(rows) - 1}: {type(error).__name__}: {error}"
+                f"the stream breaks off behind row {first + len(rows) - 1}{self._of_part}: {type(error).__name__}: "
+                f"{error}{hint}"
             ) from error
         return rows
 
@@ -180,8 +189,7 @@ class RowReader:
         """Consecutive rows.
 
         Raises:
-            ValueError: an image cannot be decoded; the message names its row.
-            TypeError: a caption is missing.
+            UnreadableRow: an image cannot be decoded, or a caption is missing; the message names its row.
         """
         if isinstance(rows, range):
             rows = StoredRows(rows, self._stored[rows.start : rows.stop])
@@ -192,8 +200,9 @@ class RowReader:
                 if self.image_column is not None:
                     images[place] = self._decode(row, images[place])
                 if self.text_column is not None and values[self.text_column][place] is None:
-                    raise TypeError(f"row {row} of column {self.text_column!r} is no string but missing (None)")
-            except (ValueError, TypeError, OSError) as error:
+                    name = f"row {row}{self._of_part} of column {self.text_column!r}"
+                    raise UnreadableRow(f"{name} is no string but missing (None)")
+            except UnreadableRow as error:
                 if not self.skip_unreadable:
                     raise
                 unreadable[row] = str(error)
@@ -211,19 +220,21 @@ class RowReader:
     def _kept(self, name: str, value: Any) -> Any:
         return value["path"] if name == self.image_column and value is not None else value  # a column of paths
 
-    def _decode(self, row: int, value: dict[str, Any] | None) -> Image.Image:
-        name = f"row {row} of column {self.image_column!r}"
+    def _decode(self, row: int, value: dict[str, Any] | Image.Image | None) -> Image.Image:
+        name = f"row {row}{self._of_part} of column {self.image_column!r}"
         if value is None:
-            raise ValueError(f"{name} is missing (None)")
+            raise UnreadableRow(f"{name} is missing (None)")
+        if isinstance(value, Image.Image):  # filter() and map() of a stream have decoded it
+            return _to_rgb(value, name)
         if value["path"]:
             name += f" ({value['path']})"
         try:
             image = self._image_feature.decode_example(value)
         except UnidentifiedImageError as error:
-            raise ValueError(f"{name} cannot be decoded: it is no image of a known format") from error
+            raise UnreadableRow(f"{name} cannot be decoded: it is no image of a known format") from error
         except Exception as error:  # Pillow raises nearly anything for a damaged file
-            raise ValueError(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
-        return to_rgb(image, name)
+            raise UnreadableRow(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
+        return _to_rgb(image, name)
 
     def _choose_images(self, column: str | None) -> str:
         if column is None:
@@ -251,7 +262,7 @@ class RowReader:
             return Features({name: kind for name, kind in scalar.items() if "binary" not in kind.dtype})
         chosen = Features({name: self._feature("keep_columns", name) for name in keep_columns})
         for name, kind in chosen.items():
-            if isinstance(kind, _MEDIA):
+            if _has_media(kind):
                 raise ValueError(
                     f"column {name!r} in keep_columns holds {kind}; media are not copied beside the embeddings, which "
                     "have the same rows in the same order"
@@ -263,3 +274,28 @@ class RowReader:
             columns = ", ".join(self._dataset.features)
             raise ValueError(f"{argument} names {name!r}, but the data set has the columns {columns}")
         return self._dataset.features[name]
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    try:
+        return to_rgb(image, name)
+    except ValueError as error:
+        raise UnreadableRow(str(error)) from error
+
+
+def _with_features(stream: IterableDataset) -> IterableDataset:
+    """The stream with the types that its first rows suggest."""
+    try:
+        return stream._resolve_features()
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"the types of the stream's columns are not known and cannot be guessed ({error}): give map() its "
+            "features="
+        ) from error
+
+
+def _has_media(kind: Any) -> bool:
+    if isinstance(kind, dict):
+        return any(map(_has_media, kind.values()))
+    inner = getattr(kind, "feature", None)
+    return isinstance(kind, _MEDIA) or (inner is not None and _has_media(inner))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..activations.stored_statistics import STATISTICS_FILE, moments_of_folder
 from .card import template_path
 
 _CARD = "README.md"
-_FILES = (METADATA_FILE, STATISTICS_FILE, "dataset_info.json", "state.json")
+_FILES = (STATISTICS_FILE, "dataset_info.json", "state.json")
 
 
 def push_activations(
@@ -32,13 +33,13 @@ def push_activations(
 
     `load_activations(repo_id)` then gives them with provenance and statistics, mapped from the same files;
     `datasets.load_dataset(repo_id)` works without this package. Shards of an earlier push that are gone here are
-    deleted there. A card that is there already stays as it is.
+    deleted there. A card that is there already stays as it is. Folders of this machine lose their paths.
 
     Args:
         folder: written by `extract_activations` or `ActivationWriter`.
         repo_id: "user/name"; made if it is not there.
         private: whether a repository that is made is private.
-        revision: branch to commit to.
+        revision: branch to commit to; made if it is not there.
         create_pr: open a pull request instead.
         token: by default the one that is logged in.
 
@@ -52,9 +53,14 @@ def push_activations(
     require_repo(repo_id, private, api)
     metadata = ActivationMetadata.load(folder)
     names = [*_FILES, *(shard.file for shard in metadata.shards)]
+    content = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
+    content["provenance"] = {key: _public(value) for key, value in content["provenance"].items()}
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        CommitOperationAdd(name, folder / name) for name in names if (folder / name).is_file()
+        CommitOperationAdd(METADATA_FILE, json.dumps(content, indent=2).encode()),
+        *(CommitOperationAdd(name, folder / name) for name in names if (folder / name).is_file()),
     ]
+    if revision is not None and not create_pr:
+        api.create_branch(repo_id, branch=revision, repo_type="dataset", exist_ok=True)
     there = set(api.list_repo_files(repo_id, repo_type="dataset", revision=None if create_pr else revision))
     gone = sorted(name for name in there if name.endswith(".arrow") and name.startswith("data-") and name not in names)
     operations += [CommitOperationDelete(name) for name in gone]

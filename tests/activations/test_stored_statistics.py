@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_msae.activations import ActivationDataset, ActivationWriter, load_activations
+from hf_msae.activations import ActivationDataset, ActivationWriter, load_activations, verify_activations
 from hf_msae.activations.metadata import ActivationMetadata
 from hf_msae.activations.stored_statistics import STATISTICS_FILE, load_moments
 
@@ -72,6 +72,28 @@ def test_those_of_other_files_are_not_believed(tmp_path):
     (tmp_path / "b" / STATISTICS_FILE).unlink()
     for each in "ab":
         check(tmp_path / each, X)
+
+
+def test_a_damaged_file_is_not_believed_and_found(tmp_path, caplog):
+    write(tmp_path)
+    file = tmp_path / STATISTICS_FILE
+    verify_activations(tmp_path)
+    file.write_bytes(file.read_bytes()[:20])
+    with caplog.at_level("WARNING"):
+        check(tmp_path, X)
+    assert "has changed since it was written: taking statistics of the embeddings again" in caplog.text
+    with pytest.raises(ValueError, match=r"statistics\.safetensors is missing or has changed"):
+        verify_activations(tmp_path)
+
+
+def test_negative_rows_and_masks_are_rows_and_others_are_not(tmp_path):
+    acts = load_activations(write(tmp_path), "vision.layers.0")
+    rows = acts.dataset_rows()
+    assert acts.dataset_rows([-1, -5]).tolist() == rows[[-1, -5]].tolist()
+    mask = rows % 2 == 0
+    assert acts.dataset_rows(mask).tolist() == rows[mask].tolist()
+    with pytest.raises(IndexError):
+        acts.dataset_rows([len(acts)])
 
 
 def test_chosen_rows_have_their_own(tmp_path):

@@ -1,9 +1,13 @@
 """Tokens of blocks: several hook points in one forward pass, without padding, and only those asked for."""
 
+import threading
+
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from hf_msae.activations import load_activations
 from hf_msae.backbones import Backbone
@@ -109,6 +113,7 @@ def test_what_is_refused(folders, tmp_path):
     backbone, data = Backbone.from_pretrained(folders["CLIPModel"]), labelled(3)
     for arguments, message in (
         ({"tokens": "cls"}, "tokens is 'cls'; choose all or patches"),
+        ({"seed": -1}, "seed must not be negative, got -1"),
         ({"tokens_per_row": 0}, "tokens_per_row must be at least 1, or None for all, got 0"),
         ({"hook_points": "vision.layers.2"}, "unknown hook point 'vision.layers.2'"),
         ({"hook_points": "text.layers.0"}, "the hook point text.layers.0 needs a text_column"),
@@ -116,3 +121,51 @@ def test_what_is_refused(folders, tmp_path):
         with pytest.raises(ValueError, match=message):
             extract_activations(backbone, data, tmp_path, **arguments, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_no_patch_of_padding_is_kept(folders, tmp_path):
+    """SigLIP 2 takes as many patches as fit; of an odd picture fewer do."""
+    backbone = Backbone.from_pretrained(folders["Siglip2Model"])
+    pictures = [Image.new("RGB", size, "red") for size in ((20, 60), (64, 64), (90, 10))]
+    data = datasets.Dataset.from_dict({"image": pictures}, features=datasets.Features({"image": datasets.Image()}))
+    extract_activations(backbone, data, tmp_path, hook_points="vision.layers.0", progress=False)
+    expected = [backbone.read_patches("vision.layers.0", picture)[0] for picture in pictures]
+    counts = [len(each) for each in datasets.load_from_disk(str(tmp_path))["vision.tokens"]]
+    assert counts == [len(each) for each in expected] and min(counts) < 16
+    np.testing.assert_allclose(column(tmp_path, "vision.layers.0")[:], torch.cat(expected), atol=1e-5)
+
+
+def test_another_threads_forward_pass_is_not_recorded(folders):
+    backbone = Backbone.from_pretrained(folders["CLIPModel"])
+    with backbone.recording(["vision.layers.0"]) as recorded:
+        other = threading.Thread(target=backbone.image_embeds, args=([picture(0)],))
+        other.start()
+        other.join()
+        backbone.image_embeds([picture(1), picture(2)])
+    assert [len(each) for each in recorded["vision.layers.0"]] == [2]
+
+
+def test_columns_that_are_written_are_not_overwritten(folders, tmp_path):
+    backbone = Backbone.from_pretrained(folders["CLIPModel"])
+    data = labelled(3).rename_column("label", "vision.tokens")
+    with pytest.raises(ValueError, match=r"has a column 'vision\.tokens', which is the name of one that is"):
+        extract_activations(backbone, data, tmp_path, hook_points="vision.layers.0", progress=False)
+    data = labelled(3).rename_column("score", "image_embeds")
+    with pytest.raises(ValueError, match="the data set has a column 'image_embeds'"):
+        extract_activations(backbone, data, tmp_path, progress=False)
+
+
+def test_kept_columns_of_odd_types(folders, tmp_path):
+    backbone = Backbone.from_pretrained(folders["CLIPModel"])
+    data = labelled(3).add_column("feature", [[1.0, 2.0], [3.0, 5.0], [0.0, 1.0]])
+    extract_activations(backbone, data, tmp_path / "a", keep_columns=["feature"], progress=False)
+    kept = load_activations(tmp_path / "a", column="feature")
+    assert kept.statistics().mean.tolist() == pytest.approx([4 / 3, 8 / 3])
+    table = labelled(3).data.table.append_column("large", pa.array([1, 2**64 - 1, 3], pa.uint64()))
+    large = datasets.Dataset(table)
+    with pytest.raises(ValueError, match=r"large does not fit its type, in rows 0 to 2: .*leave the column out"):
+        extract_activations(backbone, large, tmp_path / "b", keep_columns=["large"], progress=False)
+    several = datasets.Features({"image": datasets.Image(), "others": datasets.List(datasets.Image())})
+    images = datasets.Dataset.from_dict({"image": [picture(0)], "others": [[picture(1)]]}, features=several)
+    with pytest.raises(ValueError, match="media are not copied"):
+        extract_activations(backbone, images, tmp_path / "c", keep_columns=["others"], progress=False)

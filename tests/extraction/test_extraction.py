@@ -292,7 +292,7 @@ def test_bad_rows_are_named_and_what_was_embedded_is_kept(backbone_folder, tmp_p
     captions = datasets.Dataset.from_dict(
         {**rows, "caption": [*rows["caption"][:5], None, *rows["caption"][6:]]}, features=features
     )
-    with pytest.raises(TypeError, match=r"row 5 of column 'caption' is no string but missing \(None\)"):
+    with pytest.raises(ValueError, match=r"row 5 of column 'caption' is no string but missing \(None\)"):
         extract_activations(backbone, captions, tmp_path / "text", **BOTH, progress=False)
 
     cut = tmp_path / "cut.jpg"

@@ -12,6 +12,7 @@ from hf_msae.activations import load_activations
 from hf_msae.activations.metadata import ActivationMetadata
 from hf_msae.backbones import Backbone
 from hf_msae.extraction import extract_activations
+from hf_msae.extraction.rows import RowReader
 from hf_msae.image_text_data import open_dataset
 from tests.extraction.test_extraction import TORCHRUN, TRAINING, encoded, labelled, launch, script_main
 
@@ -164,7 +165,6 @@ def test_the_script_streams(folders, shards, tmp_path, capsys):
 @pytest.mark.slow
 def test_two_processes_share_the_files(folders, backbone, shards, tmp_path):
     flags = ["--backbone", folders["SiglipModel"], "--dataset", shards, "--streaming", "--batch_size", "2"]
-    flags += ["--on_unreadable", "skip"]
     done = launch(TORCHRUN, TRAINING / "extract_activations.py", *flags, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("on 2 x cpu") == 1
@@ -175,3 +175,86 @@ def test_two_processes_share_the_files(folders, backbone, shards, tmp_path):
     flags[3] = one_file
     done = launch(TORCHRUN, TRAINING / "extract_activations.py", *flags, "--output_dir", tmp_path / "other")
     assert done.returncode != 0 and "the stream has 1 files, too few for 2 processes" in done.stderr
+
+
+# -- streams that are more than their files --------------------------------------------------------------------------
+
+
+def numbered(rows=40):
+    return labelled(rows).select_columns(["image", "label"]).add_column("id", list(range(rows)))
+
+
+def ids(folder):
+    return datasets.load_from_disk(str(folder))["id"][:]
+
+
+@pytest.mark.parametrize("on_unreadable", ["raise", "skip"])
+def test_filtered_and_mapped_streams(backbone, tmp_path, on_unreadable):
+    stream = numbered().to_iterable_dataset(4)
+    kept = [row for row in range(40) if row % 3]
+    settings = {"batch_size": 5, "progress": False, "on_unreadable": on_unreadable}
+    extract_activations(backbone, stream.filter(lambda row: row["id"] % 3 != 0), tmp_path / "f", **settings)
+    assert ids(tmp_path / "f") == kept
+    mapped = stream.map(lambda row: {**row, "id": -row["id"]}, features=stream.features)
+    extract_activations(backbone, mapped, tmp_path / "m", **settings)
+    assert ids(tmp_path / "m") == [-row for row in range(40)]
+    extract_activations(backbone, numbered(), tmp_path / "whole", batch_size=5, progress=False)
+    whole = load_activations(tmp_path / "whole")[:]
+    np.testing.assert_allclose(load_activations(tmp_path / "f")[:], whole[kept], atol=1e-5)
+    np.testing.assert_allclose(load_activations(tmp_path / "m")[:], whole, atol=1e-5)
+    with pytest.raises(ValueError, match=r"types of the stream's columns are not known .* give map"):
+        extract_activations(backbone, stream.map(lambda row: row), tmp_path / "u", **settings)
+
+
+def test_a_damaged_image_in_a_filtered_stream_says_what_to_do(backbone, tmp_path):
+    data = numbered(10).cast_column("image", datasets.Image(decode=False))
+    data = data.map(lambda row: {"image": {"bytes": b"no", "path": None} if row["id"] == 7 else row["image"]})
+    stream = data.cast_column("image", datasets.Image()).to_iterable_dataset(2)
+    with pytest.raises(ValueError, match=r"breaks off behind row \d+: .*call decode\(False\) before them"):
+        extract_activations(
+            backbone, stream.filter(lambda row: True), tmp_path / "a", on_unreadable="skip", progress=False
+        )
+    undecoded = stream.decode(False).filter(lambda row: True)
+    extract_activations(backbone, undecoded, tmp_path / "b", on_unreadable="skip", progress=False)
+    assert ids(tmp_path / "b") == [row for row in range(10) if row != 7]
+
+
+def test_shuffled_streams_are_refused(backbone, tmp_path):
+    with pytest.raises(ValueError, match=r"the stream is shuffled.*leave out shuffle\(\)"):
+        extract_activations(backbone, numbered().to_iterable_dataset(4).shuffle(seed=1), tmp_path, progress=False)
+
+
+def test_a_stream_that_has_changed_is_not_continued(backbone, shards, tmp_path):
+    out = tmp_path / "out"
+    extract_activations(backbone, open_dataset(shards, streaming=True), out, progress=False)
+    extract_activations(backbone, open_dataset(shards, streaming=True), out, progress=False)
+    (tmp_path / "shard-0a.tar").write_bytes((tmp_path / "shard-0.tar").read_bytes())
+    with pytest.raises(ValueError, match="dataset_fingerprint: the folder has"):
+        extract_activations(backbone, open_dataset(shards, streaming=True), out, progress=False)
+    for other in (numbered().select(range(39, -1, -1)), numbered(41)):
+        extract_activations(
+            backbone, numbered().to_iterable_dataset(4), tmp_path / "n", overwrite=True, progress=False
+        )
+        with pytest.raises(ValueError, match="dataset_fingerprint: the folder has"):
+            extract_activations(backbone, other.to_iterable_dataset(4), tmp_path / "n", progress=False)
+
+
+def test_parts_of_a_stream_are_its_rows_in_order():
+    stream = numbered().to_iterable_dataset(4)
+    plain = RowReader(stream, True, None, None, None)
+    parts = [plain.part(index, 3) for index in range(3)]
+    found = [row for part in parts for stored in part.stream(0, 7) for row in stored.values["id"]]
+    assert found == list(range(40))
+    for changed in (stream.take(20), stream.skip(3), datasets.interleave_datasets([stream, stream]), stream.repeat(2)):
+        with pytest.raises(ValueError, match="cannot be divided among 2 processes without changing its rows"):
+            RowReader(changed, True, None, None, None).part(0, 2)
+
+
+def test_rows_of_a_part_are_called_so(backbone):
+    data = numbered(20).cast_column("image", datasets.Image(decode=False))
+    data = data.map(lambda row: {"image": {"bytes": b"no", "path": None} if row["id"] == 17 else row["image"]})
+    part = RowReader(data.to_iterable_dataset(4), True, "image", None, None).part(1, 2)
+    part.image_processor = backbone.image_processor
+    with pytest.raises(ValueError, match="row 7 of part 2 of 2 of column 'image' cannot be decoded"):
+        for stored in part.stream(0, 5):
+            part.read(stored)

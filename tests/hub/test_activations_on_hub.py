@@ -88,6 +88,7 @@ def test_pushed_in_one_commit_and_loaded_by_id_with_all_that_is_known(hub, folde
     assert repo.messages == ["initial commit", "Upload 25 rows of embeddings"] and not repo.private
     files = set(repo.files()) - {".gitattributes"}
     assert files == {path.name for path in folder.iterdir()} | {"README.md"}
+    assert not any(b"/home" in content for content in repo.files().values())
     assert repo.files()["data-00001.arrow"] == (folder / "data-00001.arrow").read_bytes()
     assert "pictures" in repo.files()["README.md"].decode() and "/home" not in repo.files()["README.md"].decode()
     check(run(hub, tmp_path / "b", LOAD))

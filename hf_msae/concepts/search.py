@@ -1,0 +1,299 @@
+"""Search a data set by example, by concepts, and by example with some concepts changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from ..activations import ActivationDataset, load_activations
+from ..editing import LatentEdit, _latent_of, edit_embeddings
+from .explanation import names_of
+from .index_files import INDEX_FILE, IndexMetadata, Segment, write_segment
+
+if TYPE_CHECKING:
+    from ..modeling_msae import MSAEModel
+    from .table import ConceptTable
+
+_SEGMENT_ROWS = 2**18
+
+
+class ConceptIndex:
+    """The sparse codes of a data set, ready to be searched; exact.
+
+    Embeddings stay where they are, and are read from there; codes are kept with their k largest activations, by row
+    and by latent, in files that are mapped into memory.
+
+    Args:
+        folder: that `build` has written.
+        msae: the MSAE it was built with.
+        acts: the embeddings it was built of.
+        concepts: names of the latents.
+
+    Raises:
+        FileNotFoundError: there is no index.
+        ValueError: it is damaged, of another MSAE, or of other embeddings; says what differs.
+
+    Example:
+        >>> index = ConceptIndex.build("index", msae, "embeddings/train", concepts=table)
+        >>> index.by_concepts({"red": 1.0, "star": 1.0, "night": -0.5})
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        msae: MSAEModel,
+        acts: ActivationDataset | str | os.PathLike,
+        concepts: ConceptTable | None = None,
+    ) -> None:
+        self.folder = Path(folder).expanduser()
+        self.msae, self.concepts = msae.eval(), concepts
+        self.acts = acts if isinstance(acts, ActivationDataset) else load_activations(acts)
+        self._metadata = IndexMetadata.load(self.folder)
+        if self._metadata.msae_sha256 != _sha256(msae):
+            raise ValueError(f"{self.folder} is an index of codes of another MSAE: build one of this")
+        if len(self) > len(self.acts):
+            raise ValueError(
+                f"{self.folder} is an index of {len(self)} rows, but {self.acts.source} has {len(self.acts)}"
+            )
+        numbers = range(len(self._metadata.segments))
+        self._segments = [Segment(_segment_folder(self.folder, number)) for number in numbers]
+        self._starts = np.cumsum([0, *self._metadata.segments])
+        self._check_embeddings()
+        self._typical = self._typical_activations()
+
+    @classmethod
+    def build(
+        cls,
+        folder: str | os.PathLike,
+        msae: MSAEModel,
+        acts: ActivationDataset | str | os.PathLike,
+        k: int = 32,
+        concepts: ConceptTable | None = None,
+        batch_size: int = 4096,
+        progress: bool = True,
+    ) -> ConceptIndex:
+        """Build an index, or go on with one: rows that are in it already are left as they are.
+
+        So an interrupted build continues where it was, and rows that were appended to the embeddings are added.
+
+        Args:
+            folder: where; made if it is not there.
+            msae: the MSAE.
+            acts: raw embeddings, or anything `load_activations` accepts.
+            k: activations kept of each row.
+            concepts: names of the latents.
+            batch_size: rows encoded at a time.
+            progress: show a progress bar.
+
+        Raises:
+            ValueError: the folder holds an index of another MSAE or k, or the widths differ.
+        """
+        folder = Path(folder).expanduser()
+        acts = acts if isinstance(acts, ActivationDataset) else load_activations(acts)
+        config = msae.config
+        if acts.width != config.d_in:
+            raise ValueError(f"{acts.source} has {acts.width} columns, but this MSAE takes {config.d_in}")
+        if not 1 <= k <= config.num_latents:
+            raise ValueError(f"k must be between 1 and num_latents={config.num_latents}, got {k}")
+        wanted = IndexMetadata(_sha256(msae), config.num_latents, config.d_in, k)
+        if (folder / INDEX_FILE).is_file():
+            found = IndexMetadata.load(folder)
+            for what in ("msae_sha256", "k"):
+                if getattr(found, what) != getattr(wanted, what):
+                    raise ValueError(
+                        f"{folder} is an index with another {what} ({getattr(found, what)}, not "
+                        f"{getattr(wanted, what)}): choose another folder"
+                    )
+            wanted = found
+        folder.mkdir(parents=True, exist_ok=True)
+        done, was_training = sum(wanted.segments), msae.training
+        msae.eval()
+        with tqdm(total=len(acts), initial=done, desc="indexing", unit="row", disable=not progress) as bar:
+            while done < len(acts):
+                rows = range(done, min(done + _SEGMENT_ROWS, len(acts)))
+                target = _segment_folder(folder, len(wanted.segments))
+                write_segment(target, *_encoded(msae, acts, rows, k, batch_size, bar), config.num_latents)
+                wanted.segments.append(len(rows))
+                wanted.save(folder)
+                done = rows.stop
+        msae.train(was_training)
+        wanted.save(folder)
+        return cls(folder, msae, acts, concepts)
+
+    def __len__(self) -> int:
+        return sum(self._metadata.segments)
+
+    def __repr__(self) -> str:
+        return f"ConceptIndex({str(self.folder)!r}, {len(self)} rows of {self.acts.source}, k={self._metadata.k})"
+
+    # -- queries -------------------------------------------------------------------------------------------------
+
+    def by_embedding(self, embedding: torch.Tensor, top: int = 10) -> pd.DataFrame:
+        """The rows of highest cosine with a raw embedding (d,), of an image or text: row, similarity."""
+        return _best(self._cosines(embedding), top, "similarity")
+
+    def by_concepts(self, concepts: Mapping[int | str, float], top: int = 10) -> pd.DataFrame:
+        """The rows in which concepts are active: row, score.
+
+        Args:
+            concepts: latents, or names of some, and their weights; negative ones keep out.
+            top: how many rows.
+
+        Returns:
+            Its score is the sum of weight times activation, each activation relative to what it is on average where
+            the latent is active at all: "red" and "night" count alike though one of them be stronger by nature.
+
+        Raises:
+            ValueError: an unknown name or latent.
+        """
+        if not concepts:
+            raise ValueError("there is nothing to search for: give concepts and weights")
+        scores = np.zeros(len(self), dtype=np.float32)
+        for key, weight in concepts.items():
+            latent = _latent_of(key, self._metadata.num_latents, self.concepts)
+            for start, segment in zip(self._starts, self._segments, strict=False):
+                rows, values = segment.active(latent)
+                scores[start + rows] += np.float32(weight / self._typical[latent]) * values  # each row once
+        return _best(scores, top, "score")
+
+    def by_edit(
+        self, embedding: torch.Tensor, edits: Mapping[int | str, float], mode: str = "scale", top: int = 10
+    ) -> pd.DataFrame:
+        """What is like an embedding if some of its concepts were others ("like this, more striped, less red").
+
+        Args:
+            embedding: raw, (d,).
+            edits: as for `VisionTextMSAE.edit`: latents or names, and values.
+            mode: "scale", "set" or "add".
+            top: how many rows.
+
+        Returns:
+            Rows by the edited embedding, with those that it has driven out of the best `top` below: row, similarity,
+            similarity_before, rank, rank_before (from 1), and rank_change (positive: has come up).
+        """
+        edit = LatentEdit.of(edits, self._metadata.num_latents, self.concepts, mode)
+        changed = edit_embeddings(self.msae, embedding[None].to(self.msae.device), [edit])
+        before = self._cosines(embedding)
+        after = before if changed is None else self._cosines(changed[0])
+        ranks = []
+        for cosines in (after, before):
+            order = np.argsort(-cosines, kind="stable")
+            rank = np.empty(len(order), dtype=np.int64)
+            rank[order] = np.arange(1, len(order) + 1)
+            ranks.append(rank)
+        rows = np.flatnonzero((ranks[0] <= top) | (ranks[1] <= top))
+        rows = rows[np.argsort(ranks[0][rows])]
+        return pd.DataFrame(
+            {
+                "row": rows,
+                "similarity": after[rows],
+                "similarity_before": before[rows],
+                "rank": ranks[0][rows],
+                "rank_before": ranks[1][rows],
+                "rank_change": ranks[1][rows] - ranks[0][rows],
+            }
+        )
+
+    def code(self, row: int) -> pd.DataFrame:
+        """The concepts of a row that the index keeps, strongest first: latent, name, activation."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} is out of range: the index has {len(self)} rows")
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        segment, place = self._segments[number], row - int(self._starts[number])
+        active = segment.values[place] > 0
+        latents = segment.latents[place][active].astype(np.int64)
+        frame = pd.DataFrame({"latent": latents, "name": names_of(self.concepts, latents.tolist())})
+        return frame.assign(activation=segment.values[place][active].astype(np.float32))
+
+    def shared(self, row: int, other: int) -> pd.DataFrame:
+        """The concepts that two rows share, those first of which the weaker activation is strongest."""
+        both = self.code(row).merge(self.code(other).drop(columns="name"), on="latent", suffixes=("", "_other"))
+        weaker = both[["activation", "activation_other"]].min(axis=1)
+        return both.loc[weaker.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _cosines(self, embedding: torch.Tensor) -> np.ndarray:
+        """With every row of the index, (rows,): one product with the embeddings where they lie."""
+        if embedding.shape != (self._metadata.width,):
+            raise ValueError(f"an embedding has shape ({self._metadata.width},), got {tuple(embedding.shape)}")
+        query = torch.nn.functional.normalize(embedding.detach().float().cpu(), dim=0)
+        if not query.any():
+            raise ValueError("the embedding is zero: it has no direction to compare")
+        cosines = np.empty(len(self), dtype=np.float32)
+        first = 0
+        for rows in self.acts.blocks():
+            number = min(len(rows), len(self) - first)
+            if number <= 0:
+                break
+            cosines[first : first + number] = (rows[:number] @ query).numpy()
+            first += number
+        for start, segment in zip(self._starts, self._segments, strict=False):
+            cosines[start : start + len(segment.lengths)] /= np.maximum(segment.lengths, 1e-12)
+        return cosines
+
+    def _typical_activations(self) -> np.ndarray:
+        """The mean activation of each latent where it is active, 1 where it never is."""
+        sums, counts = np.zeros(self._metadata.num_latents), np.zeros(self._metadata.num_latents)
+        for segment in self._segments:
+            number = np.diff(segment.offsets)
+            latent = np.repeat(np.arange(len(number)), number)
+            sums += np.bincount(latent, segment.of_latent_values.astype(np.float64), len(number))
+            counts += number
+        return np.where(counts > 0, sums / np.maximum(counts, 1), 1.0)
+
+    def _check_embeddings(self) -> None:
+        """Whether the embeddings are those that were indexed, as far as some of them tell."""
+        for start, segment in zip(self._starts, self._segments, strict=False):
+            for place in {0, len(segment.lengths) - 1}:
+                length = float(torch.linalg.vector_norm(self.acts[int(start) + place]))
+                if not np.isclose(length, segment.lengths[place], rtol=1e-5):
+                    raise ValueError(
+                        f"{self.folder} is an index of other embeddings: row {start + place} of {self.acts.source} "
+                        f"has length {length:.6g}, the indexed one {segment.lengths[place]:.6g}"
+                    )
+
+
+def _best(scores: np.ndarray, top: int, name: str) -> pd.DataFrame:
+    if top < 1:
+        raise ValueError(f"top must be positive, got {top}")
+    top = min(top, len(scores))
+    rows = np.argpartition(-scores, top - 1)[:top]
+    rows = rows[np.lexsort((rows, -scores[rows]))]
+    return pd.DataFrame({"row": rows, name: scores[rows]})
+
+
+@torch.no_grad()
+def _encoded(
+    msae: MSAEModel, acts: ActivationDataset, rows: range, k: int, batch_size: int, bar: tqdm
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents and values (rows, k), largest first, and the lengths of the embeddings (rows,)."""
+    latents, values, lengths = [], [], []
+    for first in range(rows.start, rows.stop, batch_size):
+        x = acts[first : min(first + batch_size, rows.stop)]
+        strongest, whose = msae.encode_topk(x.to(msae.device), k)
+        latents.append(whose.cpu())
+        values.append(strongest.float().cpu())
+        lengths.append(torch.linalg.vector_norm(x, dim=1))
+        bar.update(len(x))
+    return torch.cat(latents), torch.cat(values), torch.cat(lengths)
+
+
+def _segment_folder(folder: Path, number: int) -> Path:
+    return folder / f"segment-{number:05d}"
+
+
+def _sha256(msae: MSAEModel) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(msae.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
