@@ -248,6 +248,30 @@ def plot_contributions(
     return figure
 
 
+def plot_tree(rows: Sequence[tuple[str, int, float | None]], title: str | None = None) -> Figure:
+    """Trees, each row to the right of and below its parent.
+
+    Args:
+        rows: (label, depth, share or None), parents before their children; the share is written beside the line.
+        title: above all.
+    """
+    figure, axes = new_figure(1, 1, width=5.5, height=max(1.5, 0.24 * len(rows) + 0.5))
+    panel = axes[0, 0]
+    last: dict[int, int] = {}
+    for place, (label, depth, share) in enumerate(rows):
+        if depth:
+            corner = depth - 0.85
+            panel.plot([corner, corner, depth - 0.1], [last[depth - 1] + 0.3, place, place], color="0.6", lw=1)
+            label = label if share is None else f"{label}  ({share:.0%})"
+        panel.text(depth, place, label, va="center", fontsize=8, color=PALETTE[depth % 2 and 1])
+        last[depth] = place
+    panel.set(xlim=(-0.2, max((depth for _, depth, _ in rows), default=0) + 3), ylim=(len(rows) - 0.5, -0.7))
+    panel.set_axis_off()
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
 def plot_contact_sheet(
     rows: Sequence[tuple[str, Sequence[Image.Image], Sequence[bool] | None]], title: str | None = None
 ) -> Figure:

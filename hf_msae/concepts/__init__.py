@@ -2,6 +2,7 @@
 
 from .activation_naming import name_by_activations
 from .explanation import Explanation, SimilarityExplanation, explain_embedding, explain_similarity
+from .hierarchy import ConceptHierarchy, concept_hierarchy
 from .naming import name_latents
 from .percentiles import ActivationPercentiles
 from .search import ConceptIndex
@@ -10,11 +11,13 @@ from .vocabulary import Vocabulary
 
 __all__ = [
     "ActivationPercentiles",
+    "ConceptHierarchy",
     "ConceptIndex",
     "ConceptTable",
     "Explanation",
     "SimilarityExplanation",
     "Vocabulary",
+    "concept_hierarchy",
     "explain_embedding",
     "explain_similarity",
     "name_by_activations",

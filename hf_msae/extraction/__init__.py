@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ __all__ = ["TokenChoice", "extract_activations"]
 
 logger = logging.get_logger(__name__)
 
-# Of more rows that are left out the log has the number alone.
+# More rows that are left out are named at the level of information alone.
 _SHOWN_UNREADABLE = 20
 
 
@@ -268,8 +269,8 @@ def _embed(
     with tqdm(desc=name, total=total, initial=done, unit="row", disable=not progress) as bar:
         for read in loader:
             for message in read.unreadable.values():
-                if (unreadable := unreadable + 1) <= _SHOWN_UNREADABLE:
-                    logger.warning(f"left out: {message}")
+                unreadable += 1
+                logger.log(WARNING if unreadable <= _SHOWN_UNREADABLE else INFO, f"left out: {message}")
             if read.numbers:
                 embeddings, positions = embedder(read)
                 writer.write(embeddings, {**positions, **read.kept}, list(read.unreadable), read.position)
@@ -277,4 +278,5 @@ def _embed(
                 writer.skip(list(read.unreadable), read.position)
             bar.update(len(read.numbers) + len(read.unreadable))
     if unreadable > _SHOWN_UNREADABLE:
-        logger.warning(f"and {unreadable - _SHOWN_UNREADABLE} more rows: activations.json has their numbers")
+        more = unreadable - _SHOWN_UNREADABLE
+        logger.warning(f"and {more} more rows: activations.json has their numbers, the log at level INFO their names")

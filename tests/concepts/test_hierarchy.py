@@ -1,0 +1,111 @@
+"""Hierarchies: planted parents are found, and neither what is always active nor chance is one."""
+
+import numpy as np
+import pytest
+import torch
+
+from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.activations import load_activations
+from hf_msae.concepts import ConceptTable, concept_hierarchy
+
+N, ROWS = 10, 2000
+NAMES = ConceptTable.from_columns([f"n{i}" for i in range(N)], np.ones(N), [None] * N, np.zeros(N))
+
+
+def planted():
+    """0 is an animal; 1 a dog, always an animal; 2 a poodle, always a dog; 3 is of nothing; 4 always there; 5 rare;
+    6 is with the animal in 70% of its samples; 7 is the twin of 3."""
+    rng = np.random.default_rng(0)
+    z = np.zeros((ROWS, N))
+    z[:, 0] = rng.uniform(size=ROWS) < 0.4
+    z[:, 1] = z[:, 0] * (rng.uniform(size=ROWS) < 0.4)
+    z[:, 2] = z[:, 1] * (rng.uniform(size=ROWS) < 0.4)
+    z[:, 3] = rng.uniform(size=ROWS) < 0.3
+    z[:, 4] = 1
+    z[:10, 5] = 1
+    z[:, 6] = np.where(z[:, 0] > 0, rng.uniform(size=ROWS) < 0.35, rng.uniform(size=ROWS) < 0.1)
+    z[:, 7] = z[:, 3]
+    return z * np.array([5, 4, 3, 2, 9, 1, 1.5, 1.8, 1, 1])
+
+
+@pytest.fixture(scope="module")
+def world():
+    z = planted()
+    model = MSAEModel(MSAEConfig(d_in=N, num_latents=N, nesting_ks=[2, 4, N])).eval()
+    with torch.no_grad():
+        model.encoder.copy_(torch.eye(N))
+        model.decoder.copy_(torch.eye(N))
+        model.latent_bias.zero_()
+        model.pre_bias.zero_()
+    model.set_input_statistics(torch.zeros(N), 1.0)
+    return model, load_activations(z.astype(np.float32)), z
+
+
+@pytest.mark.parametrize("batch_size", [4096, 301])
+def test_planted_parents_are_found_and_nothing_else(world, batch_size):
+    model, acts, z = world
+    found = concept_hierarchy(model, acts, NAMES, k=N, batch_size=batch_size, progress=False)
+    assert list(zip(found.edges["parent_name"], found.edges["child_name"], strict=True)) == [
+        ("n0", "n1"),
+        ("n1", "n2"),
+    ]
+    assert set(found.concepts["latent"]) == {0, 1, 2, 3, 4, 6, 7}, "5 is too rare"
+    edge = found.edges.iloc[0]
+    active = z > 0
+    both = (active[:, 0] & active[:, 1]).sum()
+    assert (edge["together"], edge["parent_given_child"]) == (both, 1.0)
+    assert edge["child_given_parent"] == pytest.approx(both / active[:, 0].sum())
+    assert edge["lift"] == pytest.approx(1 / active[:, 0].mean()) and 0.98 < edge["low"] < 1
+    assert found.concepts["count"].tolist() == active.sum(axis=0)[found.concepts["latent"]].tolist()
+    assert found.children() == [0] and found.children(0) == [1] and found.children(1) == [2]
+
+
+def test_conditions_decide(world):
+    model, acts, _ = world
+
+    def pairs(**settings):
+        edges = concept_hierarchy(model, acts, k=N, progress=False, **settings).edges
+        return set(edges[["parent", "child"]].itertuples(index=False, name=None))
+
+    assert (0, 6) in pairs(min_parent=0.6, min_lift=1.5)
+    assert pairs(max_child=1.0) >= {(3, 7), (7, 3)}, "twins"
+    assert (4, 3) in pairs(min_lift=0.5), "what is always active"
+    assert pairs(latents=[0, 2, 3]) == {(0, 2)}, "of the parents that are left the rarest"
+    assert (0, 5) not in pairs(min_count=5)
+
+
+def test_levels_are_where_a_concept_mostly_enters(world):
+    model, acts, z = world
+    found = concept_hierarchy(model, acts, k=N, progress=False).concepts.set_index("latent")["level"]
+    ranks = (-z).argsort(axis=1, kind="stable").argsort(axis=1) + 1
+    for latent, level in found.items():
+        own = ranks[z[:, latent] > 0, latent]
+        expected = next(each for each in (2, 4, N) if (own <= each).mean() >= 0.5)
+        assert level == expected
+    few = concept_hierarchy(model, acts, k=3, progress=False)
+    assert set(few.concepts["level"]) <= {2, 3} and few.k == 3
+
+
+def test_it_prints_and_is_drawn(world):
+    model, acts, _ = world
+    found = concept_hierarchy(model, acts, NAMES, k=N, progress=False)
+    lines = str(found).splitlines()
+    assert lines[0].startswith("2 of 7 concepts have a parent (2000 samples, k=10)")
+    assert lines[1].startswith("n0 · 0 (") and lines[2].startswith("   n1 · 1: in 100% of ")
+    assert lines[3].startswith("      n2 · 2: in 100%")
+    texts = [text.get_text() for text in found.plot().axes[0].texts]
+    assert texts == ["n0 · 0", "n1 · 1  (100%)", "n2 · 2  (100%)"]
+    assert "latent · 0" in str(concept_hierarchy(model, acts, k=N, progress=False))
+    concept_hierarchy(model, acts, latents=[3, 4], k=N, progress=False).plot()  # nothing to draw
+
+
+def test_what_is_refused(world):
+    model, acts, _ = world
+    for settings, message in (
+        ({"k": 11}, "k must be between 1 and num_latents=10, got 11"),
+        ({"min_parent": 1.0}, "min_parent and max_child are shares, got 1.0 and 0.5"),
+        ({"latents": [3, 10]}, "latents are numbers from 0 to 9, got 10"),
+        ({"latents": [-1, 3]}, "got -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            concept_hierarchy(model, acts, **{"k": N, **settings}, progress=False)
