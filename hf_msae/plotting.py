@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
     from PIL import Image
 
@@ -245,6 +246,28 @@ def plot_contributions(
         axes[0, 0].set_axis_off()
     if title:
         figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def plot_dose_response(curves: Mapping[str, pd.DataFrame], baseline: float, what: str) -> Figure:
+    """How a prediction follows a concept: a panel each, with the interval, and the prediction of what was not changed.
+
+    Args:
+        curves: label -> columns dose, probability, low and high.
+        baseline: mean prediction, nothing changed.
+        what: is predicted.
+    """
+    columns = max(1, min(len(curves), 3))
+    figure, axes = new_figure(-(-max(1, len(curves)) // columns), columns, width=2.6, height=2.1)
+    for panel, (label, curve) in zip(axes.flat, curves.items(), strict=False):
+        panel.fill_between(curve["dose"], curve["low"], curve["high"], color=PALETTE[0], alpha=0.2, lw=0)
+        panel.plot(curve["dose"], curve["probability"], "o-", color=PALETTE[0])
+        panel.axhline(baseline, color="0.4", ls="--", lw=1)
+        panel.set(title=label, ylim=(-0.02, 1.02), xlabel="activation set to")
+    for panel in axes[:, 0]:
+        panel.set_ylabel(what)
+    for panel in axes.flat[len(curves) :]:
+        panel.set_axis_off()
     return figure
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from .backbones import Backbone
 from .editing import Editor, LatentEdit
+from .fit import check_fit, concepts_beside
 from .hook_points import HookPoint, find_site
 from .images import ImageInput, to_rgb
 from .modeling_msae import MSAEModel
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .concepts import ActivationPercentiles, ConceptTable, Explanation, SimilarityExplanation
-
-logger = logging.get_logger(__name__)
 
 
 class VisionTextMSAE:
@@ -97,7 +94,7 @@ class VisionTextMSAE:
         """
         concepts = None
         if not isinstance(msae, MSAEModel):
-            concepts = _concepts_beside(msae)
+            concepts = concepts_beside(msae)
             msae = MSAEModel.from_pretrained(msae, revision=revision)
         config = msae.config
         if backbone is None:
@@ -383,48 +380,3 @@ def _as_text(item: str, index: int) -> str:
 
 def _size(given: int | None, default: int) -> int:
     return default if given is None else given
-
-
-def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
-    """
-    Raises:
-        ValueError: the MSAE was not trained on what this backbone gives; says what was trained on what.
-    """
-    config = msae.config
-    trained = (
-        f"the MSAE was trained on {config.hook_point} of {config.base_model_name_or_path or 'an unknown backbone'}"
-    )
-    trained += f" at revision {config.base_model_revision}" if config.base_model_revision else ""
-    try:
-        backbone.require(config.hook_point)
-    except ValueError as error:
-        raise ValueError(f"{trained}, but {error}") from None
-    width = backbone.width(config.hook_point)
-    if width != config.d_in:
-        raise ValueError(f"{trained}, {config.d_in} wide, but that of {backbone.name_or_path} is {width} wide")
-    if not strict:
-        return
-    for mine, its in (
-        tuple(map(_resolved, (config.base_model_name_or_path, backbone.name_or_path))),
-        (config.base_model_revision, backbone.revision),
-    ):
-        if mine and its and mine != its:
-            raise ValueError(f"{trained}, not on {its}: strict=False uses them together all the same")
-
-
-def _resolved(name: str | None) -> str | None:
-    """A local folder by whatever path by one and the same name; others as they are."""
-    return str(Path(name).expanduser().resolve()) if name and Path(name).expanduser().is_dir() else name
-
-
-def _concepts_beside(folder: str | os.PathLike) -> ConceptTable | None:
-    """The concept table in a local folder of an MSAE, if there is exactly one."""
-    from .concepts import ConceptTable
-
-    tables = sorted(Path(folder).glob("concepts/*.parquet")) if Path(folder).is_dir() else []
-    if len(tables) > 1:
-        names = ", ".join(table.name for table in tables)
-        logger.warning(
-            f"{folder} has several concept tables ({names}): set .concepts = ConceptTable.load(...) for names"
-        )
-    return ConceptTable.load(tables[0]) if len(tables) == 1 else None

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
+    "docs/bias.md",
     "docs/backbones.md",
     "docs/concepts.md",
     "docs/metrics.md",

@@ -16,19 +16,15 @@ import pyarrow as pa
 import torch
 from datasets import Dataset, DatasetInfo, Features, List, Value
 from datasets.fingerprint import generate_random_fingerprint
-from transformers.utils import logging
 
 from ..metrics._files import write_json
 from .encoding import encode_embeddings
-from .metadata import METADATA_FILE, ActivationMetadata, Shard, as_json
+from .metadata import ActivationMetadata, Shard, as_json
+from .resuming import STATE_FILE, TEMPORARY_SUFFIX, open_folder
 from .statistics import RunningMoments
 from .stored_statistics import STATISTICS_FILE, merge_moments, moments_of, moments_of_shard, save_moments
 from .verification import sha256_of
 
-logger = logging.get_logger(__name__)
-
-_TEMPORARY_SUFFIX = ".tmp"
-_STATE_FILE = "state.json"
 # Tokens are many and wide: a shard is also cut where it has so many bytes.
 _SHARD_BYTES = 2**30
 
@@ -95,7 +91,7 @@ class ActivationWriter:
             provenance=as_json(metadata or {}),
             token_columns=[name for name in columns if name in token_columns],
         )
-        self._metadata = self._open_folder(wanted, resume, overwrite)
+        self._metadata = open_folder(self.folder, wanted, resume, overwrite)
         # The order of the columns is the folder's, so that every shard has one and the same schema.
         vectors = {name: List(Value(dtype), length=width) for name, width in self._metadata.columns.items()}
         vectors |= {name: List(vectors[name]) for name in self._metadata.token_columns}
@@ -242,7 +238,7 @@ class ActivationWriter:
                 save_moments(self.folder, self._metadata, self._all_moments() if moments is None else moments)
                 checksum = sha256_of(self.folder / STATISTICS_FILE)
             self._metadata.statistics_sha256 = checksum
-            write_json(self.folder / _STATE_FILE, self._state())
+            write_json(self.folder / STATE_FILE, self._state())
             self._metadata.complete = True
             self._metadata.save(self.folder)
 
@@ -284,14 +280,14 @@ class ActivationWriter:
         table = pa.concat_tables(self._pending).combine_chunks()
         shard, rest = table.slice(0, rows), table.slice(rows)
         file = self.folder / f"data-{len(self._metadata.shards):05d}.arrow"
-        temporary = file.with_name(file.name + _TEMPORARY_SUFFIX)
+        temporary = file.with_name(file.name + TEMPORARY_SUFFIX)
         with self._out_of_space(f"{file.name}, of {rows} rows"):
             try:
                 with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
                     stream.write_table(shard)
                 checksum = sha256_of(temporary)
                 # From here until `close` the folder is not a finished data set (any more).
-                (self.folder / _STATE_FILE).unlink(missing_ok=True)
+                (self.folder / STATE_FILE).unlink(missing_ok=True)
                 os.replace(temporary, file)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -319,60 +315,6 @@ class ActivationWriter:
                 f"no space left in {self.folder} for {what}; its {self.rows_written} rows in complete files are safe: "
                 "free some space, and run the same again to continue behind them",
             ) from error
-
-    def _open_folder(self, wanted: ActivationMetadata, resume: bool, overwrite: bool) -> ActivationMetadata:
-        """Prepare the folder; returns the metadata to go on with."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if any(self.folder.iterdir()):
-            if not (self.folder / METADATA_FILE).is_file():
-                raise FileExistsError(
-                    f"{self.folder} is not empty and holds no {METADATA_FILE}: choose another folder"
-                )
-            if overwrite:
-                self._remove_data(keep=())
-            elif resume:
-                return self._resume(wanted)
-            else:
-                raise FileExistsError(
-                    f"{self.folder} already holds embeddings; pass resume=True to continue them, overwrite=True to "
-                    "start again, or choose another folder"
-                )
-        wanted.save(self.folder)
-        return wanted
-
-    def _resume(self, wanted: ActivationMetadata) -> ActivationMetadata:
-        there = ActivationMetadata.load(self.folder)
-        differences = there.differences(wanted)
-        if differences:
-            raise ValueError(
-                f"{self.folder} was written with other settings and cannot be continued:\n  "
-                + "\n  ".join(differences)
-                + "\nUse the same settings, pass overwrite=True to start again, or choose another folder."
-            )
-        sound = []
-        for shard in there.shards:
-            path = self.folder / shard.file
-            if not path.is_file() or path.stat().st_size != shard.num_bytes:
-                row = sum(each.num_rows + len(each.skipped) for each in sound)
-                logger.warning(f"{path} is missing or damaged: continuing from row {row}")
-                break
-            sound.append(shard)
-        if not there.complete or len(sound) < len(there.shards):
-            there.skipped_after = there.skipped_after if len(sound) == len(there.shards) else []
-            there.position = there.position if len(sound) == len(there.shards) else None
-            there.shards, there.complete = sound, False
-            self._remove_data(keep={shard.file for shard in sound})
-            there.save(self.folder)
-        return there
-
-    def _remove_data(self, keep: set[str] | tuple[str, ...]) -> None:
-        """Delete shards not in `keep`, what a killed run left half-written, and what marks the folder as finished."""
-        for name in (_STATE_FILE, STATISTICS_FILE, f"{STATISTICS_FILE}{_TEMPORARY_SUFFIX}"):
-            (self.folder / name).unlink(missing_ok=True)
-        for pattern in ("data-*.arrow", f"data-*.arrow{_TEMPORARY_SUFFIX}", f"*.json.*{_TEMPORARY_SUFFIX}"):
-            for file in self.folder.glob(pattern):
-                if file.name not in keep:
-                    file.unlink()
 
 
 def _check_arguments(

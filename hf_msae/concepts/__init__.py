@@ -1,6 +1,7 @@
 """Names for latents: a vocabulary, the naming, and the table that holds the names."""
 
 from .activation_naming import name_by_activations
+from .bias import BiasReport, as_classifier, bias_report
 from .explanation import Explanation, SimilarityExplanation, explain_embedding, explain_similarity
 from .hierarchy import ConceptHierarchy, concept_hierarchy
 from .naming import name_latents
@@ -11,12 +12,15 @@ from .vocabulary import Vocabulary
 
 __all__ = [
     "ActivationPercentiles",
+    "BiasReport",
     "ConceptHierarchy",
     "ConceptIndex",
     "ConceptTable",
     "Explanation",
     "SimilarityExplanation",
     "Vocabulary",
+    "as_classifier",
+    "bias_report",
     "concept_hierarchy",
     "explain_embedding",
     "explain_similarity",

@@ -1,0 +1,133 @@
+"""Bias reports: the concept that a classifier uses is found, and one that only goes along with it is not."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import mannwhitneyu
+from sklearn.linear_model import LogisticRegression
+
+from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.activations import load_activations
+from hf_msae.concepts import ConceptTable, as_classifier, bias_report
+from hf_msae.concepts.bias import DOSES, holm
+from hf_msae.metrics import LinearClassifier
+
+D, N, ROWS = 60, 60, 1500
+NAMES = ConceptTable.from_columns(
+    [f"n{i}" for i in range(N)], np.linspace(0.9, 0.5, N), [None] * N, np.zeros(N),
+    q_value=np.where(np.arange(N) < 8, 0.01, 0.9),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Latent j is dimension j. 0 and 1 are used by the classifier, 2 goes along with 0, 3 to 7 are of no account."""
+    rng = np.random.default_rng(0)
+    z = rng.exponential(size=(ROWS, N)) * (rng.uniform(size=(ROWS, N)) < 0.3)
+    z[:, 2] = np.where(z[:, 0] > 0, rng.exponential(size=ROWS) * (rng.uniform(size=ROWS) < 0.9), 0)
+    model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting_ks=[N])).eval()
+    with torch.no_grad():
+        model.encoder.copy_(torch.eye(D))
+        model.decoder.copy_(torch.eye(D))
+        model.latent_bias.zero_()
+        model.pre_bias.zero_()
+    model.set_input_statistics(torch.zeros(D), 1.0)
+    weights = 0.05 * torch.from_numpy(rng.normal(size=D)).float()
+    weights[0], weights[1] = 3.0, -2.0
+
+    def classifier(x):
+        return (x @ weights - 0.5).sigmoid()
+
+    return model, load_activations(z.astype(np.float32)), classifier, weights
+
+
+def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(world):
+    model, acts, classifier, _ = world
+    report = bias_report(model, acts, classifier, concepts=NAMES, target="yes", progress=False)
+    assert len(report.frame) == 8, "the validated names"
+    assert set(report.drivers["name"]) == {"n0", "n1"}
+    frame = report.frame.set_index("name")
+    assert frame.loc["n2", "association"] > 0.3 and frame.loc["n2", "p_association"] < 1e-6
+    assert abs(frame.loc["n2", "effect"]) < 0.05 < frame.loc["n0", "effect"]
+    assert frame.loc["n1", "effect"] < 0 and frame.loc["n1", "high"] < 0
+    assert report.frame["effect"].abs().is_monotonic_decreasing
+    assert str(report).startswith("n0, n1 of 8 concepts drive the prediction of 'yes'")
+
+
+def test_figures_are_those_of_a_direct_computation(world):
+    model, acts, classifier, weights = world
+    report = bias_report(model, acts, classifier, latents=[0, 5], num_samples=10**6, progress=False)
+    z = acts[:].numpy().astype(np.float64)
+    guess = classifier(acts[:]).numpy() > 0.5
+    frame = report.frame.set_index("latent")
+    for latent in (0, 5):
+        test = mannwhitneyu(z[guess, latent], z[~guess, latent], method="asymptotic")
+        one, other = z[guess, latent][:, None], z[~guess, latent]
+        pairs = (one > other).mean() - (one < other).mean()
+        assert frame.loc[latent, "association"] == pytest.approx(pairs)
+        assert frame.loc[latent, "p_association"] <= 1 and test.pvalue <= frame.loc[latent, "p_association"]
+        positive = z[:, latent][z[:, latent] > 0]
+        answers = []
+        for quantile in DOSES:
+            level = 0 if quantile == 0 else np.quantile(positive, quantile)
+            changed = z.copy()
+            changed[:, latent] = level
+            answers.append(classifier(torch.from_numpy(changed).float()).double().mean().item())
+        curve = report.curves[report.curves["latent"] == latent]
+        assert curve["probability"].to_numpy() == pytest.approx(np.array(answers), abs=1e-5)
+        assert (curve["low"] <= curve["probability"]).all() and (curve["probability"] <= curve["high"]).all()
+        strong = DOSES.index(0.9)
+        assert frame.loc[latent, "effect"] == pytest.approx(answers[strong] - answers[0], abs=1e-5)
+        step = np.quantile(positive, 0.9)
+        assert frame.loc[latent, "log_odds"] == pytest.approx(float(step * weights[latent]), rel=1e-3, abs=1e-4)
+    # The null moves along the directions of other latents by the same step: its effects are step x weight.
+    others = np.delete(weights.numpy(), [0, 5])
+    spread = np.quantile(z[:, 5][z[:, 5] > 0], 0.9) * 1.4826 * np.median(np.abs(others))
+    assert frame.loc[5, "null_spread"] == pytest.approx(spread, rel=1e-3)
+    assert report.baseline == pytest.approx(classifier(acts[:]).double().mean().item(), abs=1e-6)
+
+
+def test_classifiers_of_all_kinds(world):
+    _, acts, _, weights = world
+    x = acts[:]
+    labels = (x @ weights > 0.5).long().numpy()
+    probe = LinearClassifier.fit(x, labels, ["no", "yes"])
+    expected = probe.logits(x).softmax(dim=-1)[:, 1]
+    assert torch.equal(as_classifier(probe, "yes")(x), expected) and torch.equal(as_classifier(probe, 1)(x), expected)
+    sklearn = LogisticRegression(max_iter=1000).fit(x.numpy(), np.array(["no", "yes"])[labels])
+    np.testing.assert_allclose(as_classifier(sklearn, "no")(x), sklearn.predict_proba(x.numpy())[:, 0])
+    single, double = torch.nn.Linear(D, 1), torch.nn.Linear(D, 2)
+    torch.testing.assert_close(as_classifier(single)(x), single(x)[:, 0].sigmoid())
+    torch.testing.assert_close(as_classifier(double, 0)(x), double(x).softmax(dim=-1)[:, 0])
+    with pytest.raises(ValueError, match="there is no class 'maybe', only no, yes"):
+        as_classifier(probe, "maybe")
+    with pytest.raises(TypeError, match="str is no classifier of embeddings"):
+        as_classifier("probe")
+
+
+def test_holms_correction_is_the_step_down_one():
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.9, 0.8])).tolist() == [1.0, 1.0]
+
+
+def test_it_is_drawn(world):
+    model, acts, classifier, _ = world
+    report = bias_report(model, acts, classifier, concepts=NAMES, target="yes", num_samples=50, progress=False)
+    panels = report.plot(n=2).axes
+    assert [panel.get_title() for panel in panels[:2]] == ["n0 · 0", "n1 · 1"]
+    curve = report.curves[report.curves["latent"] == 0]
+    assert panels[0].lines[0].get_ydata().tolist() == curve["probability"].tolist()
+    assert panels[0].get_ylabel() == "probability of yes"
+
+
+def test_what_is_refused(world):
+    model, acts, classifier, _ = world
+    for arguments, message in (
+        ({"classifier": lambda x: torch.ones(len(x))}, "predicts the class for all 1500 samples"),
+        ({"classifier": lambda x: x[:, 0] * 100}, "has to return one probability for each of"),
+        ({"latents": [60]}, "latents are numbers from 0 to 59"),
+        ({"latents": []}, "at least one; got"),
+        ({"latents": range(55)}, "only 5 latents are left to compare with"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bias_report(model, acts, **{"classifier": classifier, "latents": [0], **arguments}, progress=False)
