@@ -66,7 +66,7 @@ class LatentEdit:
             raise ValueError("there is nothing to edit: give latents, or their names, and values")
         found: dict[int, float] = {}
         for key, value in edits.items():
-            latent = _latent_of(key, num_latents, concepts)
+            latent = latent_of(key, num_latents, concepts)
             if latent in found:
                 raise ValueError(f"latent {latent} is edited twice, the second time as {key!r}")
             value = float(value)
@@ -116,7 +116,12 @@ def edit_embeddings(msae: MSAEModel, embeddings: torch.Tensor, edits: Sequence[L
     return torch.where(changed, (embeddings + moved).to(embeddings.dtype), embeddings)
 
 
-def _latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) -> int:
+def latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) -> int:
+    """The number of a latent that is named by its number or, best one of several, by its name.
+
+    Raises:
+        ValueError: there is none.
+    """
     if isinstance(key, str):
         if concepts is None:
             raise ValueError(f"{key!r} is a name, but this model's latents have none: use their numbers, or name them")

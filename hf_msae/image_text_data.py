@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import datasets
@@ -50,7 +51,7 @@ def open_dataset(
         raise FileNotFoundError(
             f"data set {source!r} is neither a file or folder nor a data set that can be reached on the Hub: {error}"
         ) from error
-    except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid) as error:
+    except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid, tarfile.TarError) as error:
         raise ValueError(f"data set {source} cannot be read: {error.__cause__ or error}") from error
     if not isinstance(found, DatasetDict | IterableDatasetDict):
         if split is not None and split != str(found.split):

@@ -134,6 +134,13 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return repo
 
+    def _files(self, kind: str, name: str, revision: str) -> tuple[Repo, dict[str, bytes]] | None:
+        """A repository and its files; None where the answer has been given that there are none."""
+        repo = self._repo(kind, name)
+        if repo is not None and repo.files(revision) is None:
+            self._missing("RevisionNotFound")
+        return None if repo is None or repo.files(revision) is None else (repo, repo.files(revision))
+
     # -- what can be asked -------------------------------------------------------------------------------------
 
     def whoami(self) -> None:
@@ -209,12 +216,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {"success": True, "commitOid": sha, "commitUrl": url})
 
     def info(self, kind: str, name: str, revision: str = "main") -> None:
-        repo = self._repo(_KINDS[kind], name)
-        if repo is None:
+        found = self._files(_KINDS[kind], name, revision)
+        if found is None:
             return
-        files = repo.files(revision)
-        if files is None:
-            return self._missing("RevisionNotFound")
+        repo, files = found
         self._answer(
             200,
             {
@@ -233,12 +238,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"branches": branches, "tags": [], "converts": []})
 
     def tree(self, kind: str, name: str, revision: str, folder: str | None = None) -> None:
-        repo = self._repo(_KINDS[kind], name)
-        if repo is None:
+        found = self._files(_KINDS[kind], name, revision)
+        if found is None:
             return
-        files = repo.files(revision)
-        if files is None:
-            return self._missing("RevisionNotFound")
+        _, files = found
         folder = folder or ""
         prefix = f"{folder.strip('/')}/" if folder.strip("/") else ""
         inside = {path: content for path, content in files.items() if path.startswith(prefix)}

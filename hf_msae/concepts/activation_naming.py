@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from .naming import _checked
+from .naming import check_embeds
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def name_by_activations(
     Raises:
         ValueError: as `name_latents`; fewer samples than `num_samples`, or an option that makes no sense.
     """
-    embeds = _checked(msae, vocabulary, vocabulary_embeds)
+    embeds = check_embeds(msae, vocabulary, vocabulary_embeds)
     if not 2 <= num_samples <= len(acts):
         raise ValueError(
             f"num_samples must be between 2 and the {len(acts)} samples of {acts.source}, got {num_samples}"

@@ -67,7 +67,7 @@ def name_latents(
         ValueError: embeddings of another number of words or another width, not finite, or too few words to centre; an
             unknown option.
     """
-    embeds = _checked(msae, vocabulary, vocabulary_embeds)
+    embeds = check_embeds(msae, vocabulary, vocabulary_embeds)
     for name, value, known in (
         ("direction", direction, DIRECTIONS),
         ("ratio_over", ratio_over, ("words", "latents")),
@@ -107,7 +107,12 @@ def name_latents(
     return ConceptTable.from_columns(names, similarity, others, values[:, 1], **columns)
 
 
-def _checked(msae: torch.nn.Module, vocabulary: Vocabulary, vocabulary_embeds: torch.Tensor) -> torch.Tensor:
+def check_embeds(msae: torch.nn.Module, vocabulary: Vocabulary, vocabulary_embeds: torch.Tensor) -> torch.Tensor:
+    """The embeddings as float32.
+
+    Raises:
+        ValueError: they are not one finite embedding of the MSAE's width for each word.
+    """
     embeds = torch.as_tensor(vocabulary_embeds).float()
     if embeds.ndim != 2 or len(embeds) != len(vocabulary):
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +12,9 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from .._backbone_loading import hash_weights
 from ..activations import ActivationDataset, load_activations
-from ..editing import LatentEdit, _latent_of, edit_embeddings
+from ..editing import LatentEdit, edit_embeddings, latent_of
 from .explanation import names_of
 from .index_files import INDEX_FILE, IndexMetadata, Segment, write_segment
 
@@ -57,7 +57,7 @@ class ConceptIndex:
         self.msae, self.concepts = msae.eval(), concepts
         self.acts = acts if isinstance(acts, ActivationDataset) else load_activations(acts)
         self._metadata = IndexMetadata.load(self.folder)
-        if self._metadata.msae_sha256 != _sha256(msae):
+        if self._metadata.msae_sha256 != hash_weights(msae):
             raise ValueError(f"{self.folder} is an index of codes of another MSAE: build one of this")
         if len(self) > len(self.acts):
             raise ValueError(
@@ -103,7 +103,7 @@ class ConceptIndex:
             raise ValueError(f"{acts.source} has {acts.width} columns, but this MSAE takes {config.d_in}")
         if not 1 <= k <= config.num_latents:
             raise ValueError(f"k must be between 1 and num_latents={config.num_latents}, got {k}")
-        wanted = IndexMetadata(_sha256(msae), config.num_latents, config.d_in, k)
+        wanted = IndexMetadata(hash_weights(msae), config.num_latents, config.d_in, k)
         if (folder / INDEX_FILE).is_file():
             found = IndexMetadata.load(folder)
             for what in ("msae_sha256", "k"):
@@ -158,7 +158,7 @@ class ConceptIndex:
             raise ValueError("there is nothing to search for: give concepts and weights")
         scores = np.zeros(len(self), dtype=np.float32)
         for key, weight in concepts.items():
-            latent = _latent_of(key, self._metadata.num_latents, self.concepts)
+            latent = latent_of(key, self._metadata.num_latents, self.concepts)
             for start, segment in zip(self._starts, self._segments, strict=False):
                 rows, values = segment.active(latent)
                 scores[start + rows] += np.float32(weight / self._typical[latent]) * values  # each row once
@@ -289,11 +289,3 @@ def _encoded(
 
 def _segment_folder(folder: Path, number: int) -> Path:
     return folder / f"segment-{number:05d}"
-
-
-def _sha256(msae: MSAEModel) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(msae.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -6,11 +6,11 @@ import torch
 from scipy.stats import mannwhitneyu
 from sklearn.linear_model import LogisticRegression
 
-from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.activations import load_activations
 from hf_msae.concepts import ConceptTable, as_classifier, bias_report
 from hf_msae.concepts.bias import DOSES, holm
 from hf_msae.metrics import LinearClassifier
+from tests.identity_msae import identity_msae
 
 D, N, ROWS = 60, 60, 1500
 NAMES = ConceptTable.from_columns(
@@ -25,13 +25,7 @@ def world():
     rng = np.random.default_rng(0)
     z = rng.exponential(size=(ROWS, N)) * (rng.uniform(size=(ROWS, N)) < 0.3)
     z[:, 2] = np.where(z[:, 0] > 0, rng.exponential(size=ROWS) * (rng.uniform(size=ROWS) < 0.9), 0)
-    model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting_ks=[N])).eval()
-    with torch.no_grad():
-        model.encoder.copy_(torch.eye(D))
-        model.decoder.copy_(torch.eye(D))
-        model.latent_bias.zero_()
-        model.pre_bias.zero_()
-    model.set_input_statistics(torch.zeros(D), 1.0)
+    model = identity_msae(D, [N])
     weights = 0.05 * torch.from_numpy(rng.normal(size=D)).float()
     weights[0], weights[1] = 3.0, -2.0
 
@@ -67,17 +61,20 @@ def test_figures_are_those_of_a_direct_computation(world):
         assert frame.loc[latent, "association"] == pytest.approx(pairs)
         assert frame.loc[latent, "p_association"] <= 1 and test.pvalue <= frame.loc[latent, "p_association"]
         positive = z[:, latent][z[:, latent] > 0]
-        answers = []
+        answers, guesses = [], []
         for quantile in DOSES:
             level = 0 if quantile == 0 else np.quantile(positive, quantile)
             changed = z.copy()
             changed[:, latent] = level
-            answers.append(classifier(torch.from_numpy(changed).float()).double().mean().item())
+            probability = classifier(torch.from_numpy(changed).float()).double()
+            answers.append(probability.mean().item())
+            guesses.append(probability.numpy() > 0.5)
         curve = report.curves[report.curves["latent"] == latent]
         assert curve["probability"].to_numpy() == pytest.approx(np.array(answers), abs=1e-5)
         assert (curve["low"] <= curve["probability"]).all() and (curve["probability"] <= curve["high"]).all()
         strong = DOSES.index(0.9)
         assert frame.loc[latent, "effect"] == pytest.approx(answers[strong] - answers[0], abs=1e-5)
+        assert frame.loc[latent, "flip_rate"] == pytest.approx((guesses[strong] != guesses[0]).mean(), abs=1e-3)
         step = np.quantile(positive, 0.9)
         assert frame.loc[latent, "log_odds"] == pytest.approx(float(step * weights[latent]), rel=1e-3, abs=1e-4)
     # The null moves along the directions of other latents by the same step: its effects are step x weight.
@@ -85,6 +82,19 @@ def test_figures_are_those_of_a_direct_computation(world):
     spread = np.quantile(z[:, 5][z[:, 5] > 0], 0.9) * 1.4826 * np.median(np.abs(others))
     assert frame.loc[5, "null_spread"] == pytest.approx(spread, rel=1e-3)
     assert report.baseline == pytest.approx(classifier(acts[:]).double().mean().item(), abs=1e-6)
+
+
+def test_an_effect_whose_sign_is_not_sure_drives_nothing(world):
+    """Large on the log-odds where the prediction is settled, and up or down by chance where it is not."""
+    model, acts, _, _ = world
+
+    def classifier(x):
+        up_or_down = torch.where(x[:, 6] > 0, 0.7, -0.3)
+        return torch.where(x[:, 5] > 0, -18 + 3 * x[:, 3], 0.2 * up_or_down * x[:, 3]).sigmoid()
+
+    frame = bias_report(model, acts, classifier, latents=[3, 5, 6], progress=False).frame.set_index("latent")
+    assert frame.loc[3, "q_effect"] < 1e-6 and frame.loc[3, "low"] < 0 < frame.loc[3, "high"]
+    assert not frame.loc[3, "drives"]
 
 
 def test_classifiers_of_all_kinds(world):

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 
-from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.activations import load_activations
 from hf_msae.concepts import ConceptTable, concept_hierarchy
+from tests.identity_msae import identity_msae
 
 N, ROWS = 10, 2000
 NAMES = ConceptTable.from_columns([f"n{i}" for i in range(N)], np.ones(N), [None] * N, np.zeros(N))
@@ -31,13 +30,7 @@ def planted():
 @pytest.fixture(scope="module")
 def world():
     z = planted()
-    model = MSAEModel(MSAEConfig(d_in=N, num_latents=N, nesting_ks=[2, 4, N])).eval()
-    with torch.no_grad():
-        model.encoder.copy_(torch.eye(N))
-        model.decoder.copy_(torch.eye(N))
-        model.latent_bias.zero_()
-        model.pre_bias.zero_()
-    model.set_input_statistics(torch.zeros(N), 1.0)
+    model = identity_msae(N, [2, 4, N])
     return model, load_activations(z.astype(np.float32)), z
 
 

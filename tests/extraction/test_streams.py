@@ -137,6 +137,10 @@ def test_opening(shards, tmp_path):
     assert open_dataset(shards).num_rows == sum(SIZES)
     assert open_dataset(str(tmp_path / "shard-1.tar")).num_rows == SIZES[1]
     assert open_dataset(str(tmp_path), streaming=True).num_shards == 3
+    (tmp_path / "wrong.tar").write_text("no archive")
+    for streaming in (True, False):
+        with pytest.raises(ValueError, match=r"data set .*wrong\.tar cannot be read: "):
+            open_dataset(str(tmp_path / "wrong.tar"), streaming=streaming)
     with pytest.raises(FileNotFoundError, match=r"nothing-\*.tar fits no file"):
         open_dataset(str(tmp_path / "nothing-*.tar"))
     with pytest.raises(ValueError, match="is rendered, not read: leave out streaming"):
