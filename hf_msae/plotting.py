@@ -271,6 +271,34 @@ def plot_dose_response(curves: Mapping[str, pd.DataFrame], baseline: float, what
     return figure
 
 
+def plot_boxes(boxes: Mapping[str, Mapping[str, Mapping[str, float]]], what: str) -> Figure:
+    """Box plots of groups side by side, a panel for each label.
+
+    Args:
+        boxes: label -> group -> whislo, q1, med, q3 and whishi, as matplotlib's `bxp` takes them.
+        what: their common axis shows.
+    """
+    columns = max(1, min(len(boxes), 3))
+    figure, axes = new_figure(-(-max(1, len(boxes)) // columns), columns, width=2.6, height=1.5)
+    for panel, (label, groups) in zip(axes.flat, boxes.items(), strict=False):
+        drawn = panel.bxp(
+            [{**box, "label": group} for group, box in groups.items()],
+            orientation="horizontal",
+            showfliers=False,
+            patch_artist=True,
+            widths=0.55,
+            medianprops={"color": "black", "lw": 1.8},
+        )
+        for place, box in enumerate(drawn["boxes"]):
+            box.set(facecolor=PALETTE[place % len(PALETTE)], alpha=0.55)
+        panel.invert_yaxis()
+        panel.grid(axis="y", visible=False)
+        panel.set(title=label, xlabel=what)
+    for panel in axes.flat[len(boxes) :]:
+        panel.set_axis_off()
+    return figure
+
+
 def plot_tree(rows: Sequence[tuple[str, int, float | None]], title: str | None = None) -> Figure:
     """Trees, each row to the right of and below its parent.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,112 +11,19 @@ import torch
 from scipy.stats import false_discovery_control, mannwhitneyu, norm
 from tqdm.auto import tqdm
 
-from ..metrics import LinearClassifier
+from .bias_result import BiasReport
 from .explanation import names_of
+from .probabilities import Classifier, as_classifier, log_odds, probabilities
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from ..activations import ActivationDataset
     from ..modeling_msae import MSAEModel
     from .table import ConceptTable
 
-Classifier = Callable[[torch.Tensor], torch.Tensor]
 DOSES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Shares of the samples that activate a latent: the quantiles it is set to, after zero."""
-_ROWS = 2**14
-_SURE = 1e-9
+_BOX_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _NORMAL_MEDIAN = 1.4826  # the standard deviation of normal values, by the median of their sizes
-
-
-@dataclass(frozen=True)
-class BiasReport:
-    """What `bias_report` found.
-
-    Attributes:
-        frame: one row a concept, strongest effect first: latent, name; association (rank-biserial correlation of the
-            activation with the prediction) and its p-value, Holm-corrected; effect (mean change of the probability
-            when the concept goes from absent to strong), its bootstrap interval low to high, flip_rate (share of
-            samples whose prediction changes); log_odds (mean change), null_spread (of random latents' changes of it),
-            z and q_effect; drives (whether it is more than chance).
-        curves: mean probability at each dose of each concept: latent, dose (the activation), quantile, probability,
-            low, high.
-        baseline: mean probability, unedited.
-        target: what was predicted.
-        num_samples: intervened on.
-    """
-
-    frame: pd.DataFrame
-    curves: pd.DataFrame
-    baseline: float
-    target: str
-    num_samples: int
-
-    @property
-    def drivers(self) -> pd.DataFrame:
-        """The concepts that drive the classifier."""
-        return self.frame[self.frame["drives"]]
-
-    def to_pandas(self) -> pd.DataFrame:
-        """A copy of `frame`."""
-        return self.frame.copy()
-
-    def __str__(self) -> str:
-        shown = ["name", "latent", "association", "effect", "low", "high", "flip_rate", "z", "drives"]
-        table = self.frame.head(12)[shown].to_string(index=False, float_format="{:+.3f}".format)
-        drivers = ", ".join(map(str, self.drivers["name"])) or "none of them"
-        return f"{drivers} of {len(self.frame)} concepts drive the prediction of {self.target!r}\n{table}"
-
-    def plot(self, n: int = 6) -> Figure:
-        """Dose and response of the n strongest concepts."""
-        from ..plotting import plot_dose_response
-
-        strongest = self.frame.head(n)
-        curves = {
-            f"{row.name or 'latent'} · {row.latent}": self.curves[self.curves["latent"] == row.latent]
-            for row in strongest.itertuples(index=False)
-        }
-        return plot_dose_response(curves, self.baseline, f"probability of {self.target}")
-
-
-def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
-    """What takes raw embeddings (B, d) and returns the probability of a class (B,), from what people have.
-
-    Args:
-        model: a `LinearClassifier` (a probe, or zero-shot texts), a scikit-learn classifier with `predict_proba`, a
-            torch module of logits (B, C), or (B,) and (B, 1) for one class against the rest.
-        positive: number, or name, of the class. (Of one logit it is that class.)
-
-    Raises:
-        TypeError: it is none of these.
-        ValueError: there is no such class.
-    """
-    if isinstance(model, LinearClassifier):
-        place = _place(positive, list(model.classes))
-        return lambda x: model.logits(x).softmax(dim=-1)[:, place]
-    if hasattr(model, "predict_proba"):
-        place = _place(positive, [str(each) for each in model.classes_])
-        return lambda x: torch.from_numpy(model.predict_proba(x.cpu().numpy())[:, place])
-    if isinstance(model, torch.nn.Module):
-
-        def probability(x: torch.Tensor) -> torch.Tensor:
-            logits = model(x)
-            if logits.ndim == 1 or logits.shape[1] == 1:
-                return logits.reshape(-1).sigmoid()
-            return logits.softmax(dim=-1)[:, _place(positive, list(map(str, range(logits.shape[1]))))]
-
-        return probability
-    raise TypeError(
-        f"{type(model).__name__} is no classifier of embeddings: give a LinearClassifier, a scikit-learn classifier "
-        "with predict_proba, or a torch module"
-    )
-
-
-def _place(positive: int | str, classes: list[str]) -> int:
-    place = classes.index(positive) if positive in classes else positive
-    if not isinstance(place, int) or not 0 <= place < len(classes):
-        raise ValueError(f"there is no class {positive!r}, only {', '.join(map(str, classes))}")
-    return place
 
 
 @torch.no_grad()
@@ -150,7 +56,9 @@ def bias_report(
     Args:
         msae: the MSAE.
         acts: its embeddings, of data that the classifier was not trained on and that it is to be judged on.
-        classifier: what `as_classifier` takes; or what it returns.
+        classifier: what `as_classifier` takes. A probe that is trained for this is best trained with
+            `LinearClassifier.fit(..., regularization="cv")`: one that leans on everything a little hides what it
+            relies on.
         positive: the class.
         concepts: names of the latents.
         latents: those to ask about; by default the best latent of each validated name, or all without names.
@@ -166,7 +74,7 @@ def bias_report(
         ValueError: too few latents are left for a null, the classifier predicts one class alone, or it returns
             something else than probabilities.
     """
-    ask = classifier if callable(classifier) and not _is_model(classifier) else as_classifier(classifier, positive)
+    ask = as_classifier(classifier, positive)
     n, rng = msae.config.num_latents, np.random.default_rng(seed)
     if latents is None:
         known = concepts is not None and "q_value" in concepts.frame
@@ -180,7 +88,7 @@ def bias_report(
         code = msae.encode(x.to(msae.device)).float().cpu().numpy()
         codes.append(code[:, chosen])
         frequency += (code > 0).sum(axis=0)
-        predictions.append(_probabilities(ask, x))
+        predictions.append(probabilities(ask, x))
     predicted, activations = np.concatenate(predictions), np.concatenate(codes).astype(np.float64)
     frequency /= len(acts)
     guess = predicted > 0.5
@@ -201,12 +109,12 @@ def bias_report(
 
     rows = np.sort(rng.choice(len(acts), min(num_samples, len(acts)), replace=False))
     x = acts[rows]
-    before = _probabilities(ask, x)
+    before = probabilities(ask, x)
     own = msae.encode(x.to(msae.device)).float().cpu()
     directions = (msae.dictionary.detach().double() / msae.input_scale.double()).float().cpu()
     resample = rng.integers(0, len(rows), (num_bootstrap, len(rows)))
     tails = [alpha / 2, 1 - alpha / 2]
-    records, curves = [], []
+    records, curves, boxes = [], [], []
     for place, latent in enumerate(tqdm(chosen, desc="intervening", unit="concept", disable=not progress)):
         positive_part = activations[:, place][activations[:, place] > 0]
         levels = np.concatenate([[0.0], np.quantile(positive_part, DOSES[1:])])
@@ -221,7 +129,7 @@ def bias_report(
         effects = _null_effects(ask, x, directions[nulls], step)
         # Of most of them: some have the classifier's own concepts in them, and would hide everything else.
         spread = float(_NORMAL_MEDIAN * np.median(np.abs(effects)))
-        change_of_odds = float((_log_odds(strong) - _log_odds(absent)).mean())
+        change_of_odds = float((log_odds(strong) - log_odds(absent)).mean())
         records.append(
             {
                 "latent": int(latent),
@@ -239,15 +147,20 @@ def bias_report(
         for quantile, level, answers in zip(DOSES, levels, at_dose, strict=True):
             ends = np.quantile(answers[resample].mean(axis=1), tails)
             curves.append((int(latent), float(level), quantile, float(answers.mean()), *map(float, ends)))
+        for predicted in (True, False):
+            some = activations[guess == predicted, place]
+            box = map(float, np.quantile(some, _BOX_SHARES))
+            boxes.append((int(latent), predicted, len(some), float((some > 0).mean()), *box))
     frame = pd.DataFrame(records)
     frame.insert(1, "name", names_of(concepts, frame["latent"].tolist()))
     frame["p_association"] = holm(frame["p_association"].to_numpy())
     frame["q_effect"] = false_discovery_control(2 * norm.sf(frame["z"].abs().to_numpy()))
     frame["drives"] = (frame["q_effect"] <= alpha) & ((frame["low"] > 0) | (frame["high"] < 0))
     frame = frame.sort_values("effect", key=abs, ascending=False, kind="stable", ignore_index=True)
-    columns = ["latent", "dose", "quantile", "probability", "low", "high"]
+    curves = pd.DataFrame(curves, columns=["latent", "dose", "quantile", "probability", "low", "high"])
+    columns = ["latent", "predicted", "num_samples", "active", "low", "q1", "median", "q3", "high"]
     name = target or (positive if isinstance(positive, str) else f"class {positive}")
-    return BiasReport(frame, pd.DataFrame(curves, columns=columns), float(before.mean()), name, len(rows))
+    return BiasReport(frame, curves, pd.DataFrame(boxes, columns=columns), float(before.mean()), name, len(rows))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -259,34 +172,13 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def _is_model(classifier: Any) -> bool:
-    return isinstance(classifier, LinearClassifier | torch.nn.Module) or hasattr(classifier, "predict_proba")
-
-
-def _probabilities(ask: Classifier, x: torch.Tensor) -> np.ndarray:
-    answers = torch.cat([torch.as_tensor(ask(part)).detach().cpu().double().reshape(-1) for part in x.split(_ROWS)])
-    answers = answers.numpy()
-    if len(answers) != len(x) or not ((answers >= 0) & (answers <= 1)).all():
-        raise ValueError(
-            f"the classifier has to return one probability for each of {len(x)} embeddings, got {len(answers)} values "
-            f"from {answers.min():.3g} to {answers.max():.3g}"
-        )
-    return answers
-
-
 def _set_to(ask: Classifier, x: torch.Tensor, own: torch.Tensor, direction: torch.Tensor, level: float) -> np.ndarray:
     """Predictions with one latent at a level; what the MSAE does not reconstruct stays."""
-    return _probabilities(ask, x + (level - own)[:, None] * direction)
+    return probabilities(ask, x + (level - own)[:, None] * direction)
 
 
 def _null_effects(ask: Classifier, x: torch.Tensor, directions: torch.Tensor, step: float) -> np.ndarray:
     """Mean change of the log-odds along each of several directions, by one step from where it is."""
-    before = _log_odds(_probabilities(ask, x))
+    before = log_odds(probabilities(ask, x))
     moved = (x[None] + step * directions[:, None]).reshape(-1, x.shape[1])
-    return _log_odds(_probabilities(ask, moved)).reshape(len(directions), len(x)).mean(axis=1) - before.mean()
-
-
-def _log_odds(probability: np.ndarray) -> np.ndarray:
-    """Finite also of a classifier that is sure of itself."""
-    probability = np.clip(probability, _SURE, 1 - _SURE)
-    return np.log(probability) - np.log1p(-probability)
+    return log_odds(probabilities(ask, moved)).reshape(len(directions), len(x)).mean(axis=1) - before.mean()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -167,6 +167,35 @@ def sample_scene(
     return Scene(
         objects=tuple(SceneObject(**thing) for thing in objects), **scene, split=split, seed=seed, index=index
     )
+
+
+def with_concept(scene: Scene, concept: str, present: bool = True) -> Scene:
+    """The same scene with a concept or without it: what a picture would show if just this were another.
+
+    Where it is to be there and is not, one object gets it (or the scene); where it is not to be there and is, those
+    that have it get another of its group. Which, depends on the scene and the concept alone.
+
+    Args:
+        scene: left as it is.
+        concept: of any group but position and count, which cannot be set alone.
+        present: whether it is to be there.
+
+    Raises:
+        ValueError: there is no such concept, or it is a position or count.
+    """
+    group = GROUP_OF.get(concept)
+    if group is None or group in ("position", "count"):
+        raise ValueError(f"{concept!r} is no concept that can be set: {'unknown' if group is None else f'a {group}'}")
+    if concept in EXTRAS:
+        return replace(scene, **{concept: present})
+    random = np.random.default_rng([scene.seed, SPLITS.index(scene.split), scene.index, CONCEPTS.index(concept)])
+    if group in SCENE_GROUPS:
+        owner = {group: getattr(scene, group)}
+        _set_effect([owner], concept, present, random)
+        return replace(scene, **owner)
+    objects = [asdict(thing) for thing in scene.objects]
+    _set_effect(objects, concept, present, random)
+    return replace(scene, objects=tuple(SceneObject(**thing) for thing in objects))
 
 
 def _apply_correlation(scene: dict, objects: list[dict], cause: str, effect: str, probability: float, random) -> None:

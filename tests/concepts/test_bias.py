@@ -1,6 +1,9 @@
 """Bias reports: the concept that a classifier uses is found, and one that only goes along with it is not."""
 
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import mannwhitneyu
@@ -109,6 +112,7 @@ def test_classifiers_of_all_kinds(world):
     single, double = torch.nn.Linear(D, 1), torch.nn.Linear(D, 2)
     torch.testing.assert_close(as_classifier(single)(x), single(x)[:, 0].sigmoid())
     torch.testing.assert_close(as_classifier(double, 0)(x), double(x).softmax(dim=-1)[:, 0])
+    assert as_classifier(expected.__mul__) == expected.__mul__
     with pytest.raises(ValueError, match="there is no class 'maybe', only no, yes"):
         as_classifier(probe, "maybe")
     with pytest.raises(TypeError, match="str is no classifier of embeddings"):
@@ -128,6 +132,37 @@ def test_it_is_drawn(world):
     curve = report.curves[report.curves["latent"] == 0]
     assert panels[0].lines[0].get_ydata().tolist() == curve["probability"].tolist()
     assert panels[0].get_ylabel() == "probability of yes"
+
+
+def test_boxes_are_of_samples_with_and_without_the_prediction(world):
+    model, acts, classifier, _ = world
+    report = bias_report(model, acts, classifier, latents=[0, 5], target="yes", num_samples=50, progress=False)
+    z = acts[:].numpy()
+    guess = classifier(acts[:]).numpy() > 0.5
+    assert len(report.boxes) == 4
+    for box in report.boxes.itertuples(index=False):
+        some = z[guess == box.predicted, box.latent]
+        assert box.num_samples == len(some) and box.active == pytest.approx((some > 0).mean())
+        found = [box.low, box.q1, box.median, box.q3, box.high]
+        assert found == pytest.approx(np.quantile(some, [0.05, 0.25, 0.5, 0.75, 0.95]), abs=1e-6)
+    panels = report.plot_boxes(n=1).axes
+    strongest = report.frame["latent"][0]
+    assert panels[0].get_title() == f"latent · {strongest}"
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["yes", "not yes"]
+    medians = report.boxes.loc[report.boxes["latent"] == strongest, "median"]
+    assert [line.get_xdata()[0] for line in panels[0].lines[4::5]] == pytest.approx(medians.tolist())
+
+
+def test_it_is_written_as_json(world, tmp_path):
+    model, acts, classifier, _ = world
+    report = bias_report(model, acts, classifier, concepts=NAMES, target="yes", num_samples=50, progress=False)
+    report.save(tmp_path / "bias.json")
+    content = json.loads((tmp_path / "bias.json").read_text())
+    assert content["target"] == "yes" and content["num_samples"] == 50 and content["baseline"] == report.baseline
+    assert content["drivers"] == report.drivers["latent"].tolist()
+    pd.testing.assert_frame_equal(pd.DataFrame(content["concepts"]), report.frame, check_dtype=False)
+    pd.testing.assert_frame_equal(pd.DataFrame(content["curves"]), report.curves)
+    pd.testing.assert_frame_equal(pd.DataFrame(content["boxes"]), report.boxes)
 
 
 def test_what_is_refused(world):

@@ -131,8 +131,6 @@ def test_what_is_refused():
     x, labels = clusters()
     with pytest.raises(ValueError, match="two classes or more, got those of 1"):
         LinearClassifier.fit(x, np.zeros(300, dtype=int))
-    with pytest.raises(ValueError, match="regularization must be above 0, got 0"):
-        LinearClassifier.fit(x, labels, regularization=0)
     with pytest.raises(ValueError, match="300 embeddings, but 299 labels"):
         LinearClassifier.fit(x, labels[1:])
     with pytest.raises(ValueError, match="3 text embeddings, but 2 classes"):
@@ -152,3 +150,35 @@ def test_what_is_refused():
         accumulator.update(x, x, torch.full((300,), 4))
     with pytest.raises(ValueError, match=r"labels must have shape \(300,\), got \(3,\)"):
         accumulator.update(x, x, torch.zeros(3, dtype=torch.long))
+
+
+def noisy(rows=400, width=200, seed=0):
+    """Two classes that two of many directions tell, not without errors: little regularization overfits."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, width)).astype(np.float32)
+    return x, (x[:, 0] + x[:, 1] + 1.5 * rng.normal(size=rows) > 0).astype(int)
+
+
+def test_cross_validation_chooses_what_predicts_new_rows_best():
+    x, labels = noisy()
+    new, new_labels = noisy(4000, seed=1)
+
+    def loss(regularization):
+        logits = LinearClassifier.fit(x, labels, ["no", "yes"], regularization).logits(torch.from_numpy(new))
+        return torch.nn.functional.cross_entropy(logits, torch.from_numpy(new_labels)).item()
+
+    losses = {value: loss(value) for value in (1.0, 10.0, 100.0, 1000.0, 10_000.0)}
+    best, second = sorted(losses, key=losses.get)[:2]
+    assert best > 1.0 and second > 1.0
+    assert loss("cv") in (losses[best], losses[second])  # a grid of tens, and other rows: no further off than one
+
+
+def test_cross_validation_refuses_what_it_cannot_divide():
+    x, labels = noisy()
+    few = np.zeros(400, dtype=int)
+    few[:3] = 1
+    with pytest.raises(ValueError, match="needs 5 rows of every class, but there are 3 of yes"):
+        LinearClassifier.fit(x, few, ["no", "yes"], "cv")
+    for wrong in ("best", 0.0, -1.0):
+        with pytest.raises(ValueError, match=r'regularization must be above 0, or "cv"'):
+            LinearClassifier.fit(x, labels, regularization=wrong)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hf_msae.scenes import CONCEPTS, GROUPS, sample_scene
-from hf_msae.scenes.world import POSITIONS, check_correlations
+from hf_msae.scenes.world import GROUP_OF, POSITIONS, check_correlations, with_concept
 
 
 def rate(scenes, concept, given=None):
@@ -86,3 +86,31 @@ def test_impossible_correlations_are_refused(rules, message):
 def test_an_unknown_split_is_refused():
     with pytest.raises(ValueError, match="the splits are train, validation, test"):
         sample_scene("dev", 0, 0)
+
+
+SETTABLE = [concept for concept in CONCEPTS if GROUP_OF[concept] not in ("position", "count")]
+
+
+@pytest.mark.parametrize("concept", SETTABLE)
+def test_a_concept_is_set_and_nothing_else_changes(concept):
+    group = GROUP_OF[concept]
+    for index in range(20):
+        scene = sample_scene("test", 3, index)
+        for present in (True, False):
+            other = with_concept(scene, concept, present)
+            assert (concept in other.concepts) is present
+            assert other == with_concept(scene, concept, present), "it depends on scene and concept alone"
+            if (concept in scene.concepts) is present:
+                assert other == scene
+            changed = scene.concepts ^ other.concepts
+            assert {GROUP_OF[each] for each in changed} <= {group}
+            assert len(other.objects) == len(scene.objects)
+            differing = [a != b for a, b in zip(scene.objects, other.objects, strict=True)]
+            assert sum(differing) <= (1 if present else 3)
+
+
+def test_what_cannot_be_set_is_refused():
+    scene = sample_scene("test", 3, 0)
+    for concept, why in (("two", "a count"), ("left", "a position"), ("unicorn", "unknown")):
+        with pytest.raises(ValueError, match=f"{concept!r} is no concept that can be set: {why}"):
+            with_concept(scene, concept)
