@@ -125,12 +125,23 @@ class MSAEArgumentParser(HfArgumentParser):
         dataclass_types: dataclasses whose fields become flags.
         description: first lines of --help.
         example: a command that works, shown last in --help.
+        prog: the command's name; by default the script's.
+        first_word: a field that may also be given as the first word, without its flag.
     """
 
-    def __init__(self, dataclass_types: Sequence[type], description: str, example: str):
+    def __init__(
+        self,
+        dataclass_types: Sequence[type],
+        description: str,
+        example: str,
+        prog: str | None = None,
+        first_word: str | None = None,
+    ):
+        word = f"{first_word.upper()} " if first_word else ""
         super().__init__(
             dataclass_types,
-            usage="%(prog)s [--config FILE.yaml] [--flag value ...]",
+            prog=prog,
+            usage=f"%(prog)s {word}[--config FILE.yaml] [--flag value ...]",
             description=description,
             epilog=f"example:\n{example}",
             allow_abbrev=False,
@@ -138,6 +149,7 @@ class MSAEArgumentParser(HfArgumentParser):
         )
         self.add_argument("--config", metavar="FILE.yaml", help="YAML file of flags; the command line beats it.")
         self.context = ""  # what error messages begin with
+        self.first_word = first_word
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
         """
@@ -147,6 +159,8 @@ class MSAEArgumentParser(HfArgumentParser):
             argv: the arguments; by default those of the process.
         """
         argv = list(sys.argv[1:] if argv is None else argv)
+        if self.first_word and argv and not argv[0].startswith("-"):
+            argv[0] = f"--{self.first_word}={argv[0]}"
         file_parser = ArgumentParser(prog=self.prog, add_help=False, allow_abbrev=False)
         file_parser.add_argument("--config", type=Path)
         file = file_parser.parse_known_args(argv)[0].config
@@ -172,7 +186,7 @@ class MSAEArgumentParser(HfArgumentParser):
         """Within this context errors that input causes end the process with exit code 1 and their message alone."""
         try:
             yield
-        except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
             self.exit(1, f"{self.prog}: error: {self.context}{error}\n")
 
     def _arguments_in(self, file: Path) -> list[str]:

@@ -70,7 +70,7 @@ def _is_integer(feature: Any) -> bool:
 
 
 def probe_columns(
-    train: ActivationDataset, test: ActivationDataset, columns: Sequence[str]
+    train: ActivationDataset, test: ActivationDataset, columns: Sequence[str], regularization: float | str = 1.0
 ) -> tuple[dict[str, LinearClassifier], dict[str, np.ndarray]]:
     """A linear probe for each column, trained on `train`; and the class numbers of `test`, to measure it by.
 
@@ -78,6 +78,7 @@ def probe_columns(
         train: embeddings with these columns, that nothing is measured on.
         test: embeddings with the same columns.
         columns: names of columns with labels.
+        regularization: as for `LinearClassifier.fit`.
 
     Returns:
         Classifiers and labels, as `evaluate_msae` takes them, both by "probe COLUMN".
@@ -93,7 +94,7 @@ def probe_columns(
         numbers, classes = column_labels(train, column)
         labels[f"probe {column}"] = column_labels(test, column, classes)[0]
         try:
-            classifiers[f"probe {column}"] = LinearClassifier.fit(rows, numbers, classes)
+            classifiers[f"probe {column}"] = LinearClassifier.fit(rows, numbers, classes, regularization)
         except ValueError as error:
             raise ValueError(f"column {column!r} of {train.source}: {error}") from None
     return classifiers, labels

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
+from importlib import import_module
 
-_USAGE = """\
-usage: hf-msae COMMAND [--help]
+# Imported when they are asked for: --help should not wait for torch.
+_COMMANDS = {
+    "quickstart": ("quickstart", "train, measure and name an MSAE on the embedded world, in a few minutes"),
+    "name": ("commands.name", "give latents names from a vocabulary, with the evidence for each"),
+    "explain": ("commands.explain", "say what a model sees in an image or text, or why two of them match"),
+    "search": ("commands.search", "find rows of a data set by example, by concepts, or by an edited example"),
+    "bias": ("commands.bias", "find out which concepts drive a classifier"),
+    "report": ("commands.report", "write one HTML page about a model: quality, concepts, bias, searches"),
+}
 
-commands:
-  quickstart   train, measure and name an MSAE on the embedded world, in a few minutes
-"""
+
+def usage() -> str:
+    """What `hf-msae --help` prints."""
+    lines = [f"  {name:<11}{what}" for name, (_, what) in _COMMANDS.items()]
+    return "\n".join([
+        "usage: hf-msae COMMAND [--help]",
+        "",
+        "commands:",
+        *lines,
+        "",
+        "Embeddings are extracted, and MSAEs trained and evaluated, by the scripts in training/ of the repository.",
+    ])  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `hf-msae`: hands the rest of the line to the command."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_USAGE)
+        print(usage())
         return
-    if arguments[0] != "quickstart":
-        sys.exit(f"hf-msae: there is no command {arguments[0]!r}\n\n{_USAGE}")
-    from .quickstart import main as quickstart
+    name, *rest = arguments
+    if name == "--version":
+        from . import __version__
 
-    quickstart(arguments[1:])
+        print(__version__)
+        return
+    if name not in _COMMANDS:
+        near = difflib.get_close_matches(name, _COMMANDS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        sys.exit(f"hf-msae: there is no command {name!r}{hint}\n\n{usage()}")
+    import_module(f".{_COMMANDS[name][0]}", __package__).main(rest)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Whether a backbone and an MSAE belong together, and which names lie beside an MSAE."""
+"""Loading an MSAE, whether a backbone belongs to it, and which names lie beside it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,23 @@ if TYPE_CHECKING:
     from .modeling_msae import MSAEModel
 
 logger = logging.get_logger(__name__)
+
+
+def load_msae(name: str | os.PathLike, revision: str | None = None) -> MSAEModel:
+    """An MSAE in float32, with a message for people where there is none.
+
+    Raises:
+        OSError: there is none.
+    """
+    import torch
+
+    from .modeling_msae import MSAEModel
+
+    try:
+        return MSAEModel.from_pretrained(name, revision=revision, dtype=torch.float32)
+    except OSError as error:
+        where = "" if Path(name).expanduser().exists() else "there is no such folder, and as a Hub id: "
+        raise OSError(f"no MSAE could be loaded from {str(name)!r}: {where}{error}") from error
 
 
 def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:

@@ -228,22 +228,44 @@ def plot_contributions(
         image: shown on the left.
         title: above all.
     """
-    values = np.asarray(values, dtype=float)
-    columns = 1 if image is None else 2
-    figure, axes = new_figure(1, columns, width=3.6, height=max(2.0, 0.26 * len(values) + 0.6))
-    bars = axes[0, -1]
-    colours = [PALETTE[0] if value >= 0 else PALETTE[1] for value in values]
-    bars.barh(range(len(values)), values, color=colours)
-    bars.set_yticks(range(len(values)), labels)
-    bars.invert_yaxis()
-    bars.set_xlabel(what)
-    bars.grid(axis="y", visible=False)
-    bars.axvline(0, color="0.4", lw=0.8)
+    return plot_coarse_to_fine({"": (labels, values)}, what, image, title)
+
+
+def plot_coarse_to_fine(
+    bars: Mapping[str, tuple[Sequence[str], Sequence[float]]],
+    what: str,
+    image: ImageInput | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Panels of horizontal bars side by side, beside an image if there is one.
+
+    Args:
+        bars: title of a panel, e.g. "k = 16" -> labels and values, as for `plot_contributions`.
+        what: the values are.
+        image: shown on the left.
+        title: above all.
+    """
+    most = max(len(values) for _, values in bars.values())
+    figure, axes = new_figure(1, len(bars) + (image is not None), width=3.6, height=max(2.0, 0.26 * most + 0.6))
+    panels = list(axes[0])
     if image is not None:
         from .images import to_rgb
 
-        axes[0, 0].imshow(np.asarray(to_rgb(image, "the image")))
-        axes[0, 0].set_axis_off()
+        shown = panels.pop(0)
+        shown.imshow(np.asarray(to_rgb(image, "the image")))
+        shown.set_axis_off()
+    for panel, (heading, (labels, values)) in zip(panels, bars.items(), strict=True):
+        values = np.asarray(values, dtype=float)
+        colours = [PALETTE[0] if value >= 0 else PALETTE[1] for value in values]
+        panel.barh(range(len(values)), values, color=colours)
+        panel.set_yticks(range(len(values)), labels)
+        panel.set(ylim=(most - 0.4, -0.6), xlabel=what)
+        panel.set_title(heading, fontsize=9)
+        panel.grid(axis="y", visible=False)
+        panel.axvline(0, color="0.4", lw=0.8)
+    limits = np.array([panel.get_xlim() for panel in panels])
+    for panel in panels:
+        panel.set_xlim(limits[:, 0].min(), limits[:, 1].max())  # one scale: details are small
     if title:
         figure.suptitle(title, fontsize=10)
     return figure

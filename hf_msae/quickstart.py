@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from .activations import ActivationDataset
-    from .concepts import ConceptTable
+    from .concepts import BiasReport, ConceptTable
     from .configuration_msae import MSAEConfig
     from .modeling_msae import MSAEModel
     from .training_args import MSAETrainingArguments
+    from .vision_text import VisionTextMSAE
 
 _SHEET_ROWS, _SHEET_COLUMNS = 14, 10
+_EXAMPLES = 5
 _SHOWN = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "sparsity", "dead_latents", "cknna")
 
 
@@ -41,6 +43,9 @@ class QuickstartArguments:
     learning_rate: float = field(default=1e-2, metadata={"help": "Adam's learning rate"})
     batch_size: int = field(default=1024, metadata={"help": "embeddings a step"})
     seed: int = field(default=42, metadata={"help": "seed of scenes' order, initial weights and batches"})
+    num_biased_scenes: int = field(
+        default=3_000, metadata={"help": "scenes in which most stars are red, for a probe that the report finds out"}
+    )
     num_proc: int = field(default=2, metadata={"help": "processes that render"})
 
 
@@ -95,15 +100,16 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     """
     from accelerate.utils import set_seed
 
-    from . import MSAEModel, MSAETrainer
+    from . import MSAEModel, MSAETrainer, VisionTextMSAE
     from .activations import load_activations
     from .backbones import Backbone
     from .checkpointing import check_not_foreign, list_checkpoints
-    from .concepts import Vocabulary, name_latents
+    from .concepts import Vocabulary, name_by_activations, name_latents
     from .extraction import extract_activations
     from .hub import write_model_card
     from .plotting import plot_contact_sheet, plot_quality_against_k, plot_training, save_figure
-    from .scenes import CONCEPTS, load_scenes
+    from .report import write_report
+    from .scenes import load_scenes
 
     output = Path(arguments.output_dir)
     check_not_foreign(output)
@@ -115,7 +121,7 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     backbone = Backbone.from_pretrained("scenes")
     config = model_config(arguments, backbone.width("image_embeds"))
     run = training_arguments(arguments)
-    step = _Steps(6)
+    step = _Steps(7)
 
     step(f"Rendering {arguments.num_train_scenes + arguments.num_eval_scenes:,} scenes (kept for the next time)")
     train_scenes = load_scenes("train", arguments.num_train_scenes, arguments.seed, num_proc=arguments.num_proc)
@@ -125,7 +131,8 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     embeddings = {}
     for name, scenes in (("train", train_scenes), ("test", eval_scenes)):
         folder = output / "embeddings" / name
-        extract_activations(backbone, scenes, folder, batch_size=256, overwrite=True)
+        source = f"scenes:{name}:{len(scenes)}:{arguments.seed}"
+        extract_activations(backbone, scenes, folder, batch_size=256, overwrite=True, metadata={"dataset": source})
         embeddings[name] = load_activations(folder)
 
     step(f"Training an MSAE: {config.num_latents} latents, levels {config.nesting_ks}")
@@ -143,12 +150,16 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     evaluation.save(output / "metrics.json")
 
     step("Naming its latents by the words of the scenes' captions")
-    vocabulary = Vocabulary(CONCEPTS, templates=("{}", "a {} shape", "a picture of something {}"))
-    table = name_latents(msae, vocabulary, vocabulary.embed(backbone.text_embeds))
+    vocabulary = Vocabulary.of_scenes()
+    words = vocabulary.embed(backbone)
+    seen = name_by_activations(msae, embeddings["test"], vocabulary, words, min(100, len(eval_scenes)), progress=False)
+    table = name_latents(msae, vocabulary, words).with_activation_names(seen)
     table.save(output / "concepts" / "scenes.parquet")
     best = check_names(msae, table, embeddings["test"], eval_scenes)
 
     step("Drawing figures and writing the card")
+    flags = " ".join(f"--{each.name} {getattr(arguments, each.name)}" for each in fields(arguments))
+    command = f"hf-msae quickstart {flags}"
     save_figure(plot_quality_against_k(metrics), output / "quality_against_k.png")
     save_figure(plot_training(result.log_history), output / "training.png")
     rows = contact_rows(best.head(_SHEET_ROWS), eval_scenes)
@@ -160,11 +171,51 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
         evaluation_data={"source": "hf_msae.scenes, split test", "num_rows": len(embeddings["test"])},
         model_name="msae-scenes-quickstart",
         model_id=str(output),
-        command="hf-msae quickstart "
-        + " ".join(f"--{f.name} {getattr(arguments, f.name)}" for f in fields(arguments)),
+        command=command,
+    )
+    step("Looking for what drives a probe that learned from red stars, and writing the report")
+    model = VisionTextMSAE(backbone, msae, table)
+    findings = biased_probe(model, embeddings["test"], arguments)
+    save_figure(findings.plot(), output / "bias.png")
+    examples = output / "examples"
+    examples.mkdir(exist_ok=True)
+    for number in range(min(_EXAMPLES, len(eval_scenes))):
+        eval_scenes[number]["image"].save(examples / f"{number}.png")
+    write_report(
+        output / "report.html",
+        model,
+        embeddings["test"],
+        eval_scenes,
+        bias=[findings],
+        metrics=metrics,
+        command=command,
+        progress=False,
     )
     _report(output, metrics, best, time.monotonic() - step.begun)
+    print(f"\n{findings.verdict()} of the probe that learned from red stars.")
     return metrics
+
+
+def biased_probe(model: VisionTextMSAE, acts: ActivationDataset, arguments: QuickstartArguments) -> BiasReport:
+    """What drives a probe for "star" that learned from scenes in which 95% of the stars are red?"""
+    import torch
+
+    from .concepts import bias_report
+    from .metrics import LinearClassifier
+    from .scenes import load_scenes
+
+    rule = {("star", "red"): 0.95}
+    scenes = load_scenes(
+        "train", arguments.num_biased_scenes, arguments.seed + 1, correlations=rule, num_proc=arguments.num_proc
+    )
+    size = model.backbone.image_batch_size
+    embeds = torch.cat([
+        model.image_embeds(scenes[first : first + size]["image"]) for first in range(0, len(scenes), size)
+    ])  # fmt: skip
+    probe = LinearClassifier.fit(embeds, np.asarray(scenes["star"]).astype(int), ["no star", "star"], "cv")
+    # After a very short training no name may be validated: then of each name the best latent.
+    latents = None if len(model.concepts.validated()) else model.concepts.best()["latent"]
+    return bias_report(model.msae, acts, probe, "star", model.concepts, latents, seed=arguments.seed, progress=False)
 
 
 def check_names(
@@ -218,6 +269,7 @@ def _report(output: Path, metrics: dict, best: pd.DataFrame, seconds: float) -> 
     )
     print(f"""
 Done in {seconds:.0f} s. Look at
+  {output / "report.html"}             all of it on one page: concepts, bias, searches
   {output / "concepts.png"}            what the best-named latents respond to
   {output / "quality_against_k.png"}   what each granularity keeps
   {output / "README.md"}               the model's card
@@ -226,6 +278,11 @@ and load the model:
   from hf_msae import MSAEModel
   msae = MSAEModel.from_pretrained("{output}")
   values, latents = msae.encode_topk(embeddings, k=32)
+
+Ask it:
+
+  hf-msae explain {output} --image {output / "examples" / "4.png"} --ks 8 32 128 --figure seen.png
+  hf-msae search {output} --data {output / "embeddings" / "test"} --find red star night=-1 --figure found.png
 
 Next: your own pictures and backbone. training/extract_activations.py writes the embeddings of any CLIP or SigLIP,
 training/train_msae.py trains on them; docs/extraction.md and docs/training.md show how.""")

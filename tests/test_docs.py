@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_msae import cli
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "docs/bias.md",
@@ -14,13 +16,18 @@ PAGES = [
     "docs/concepts.md",
     "docs/metrics.md",
     "docs/model.md",
+    "docs/report.md",
     "docs/scenes.md",
     "docs/search.md",
 ]
 COMMANDS = [
     "README.md",
+    "docs/bias.md",
+    "docs/concepts.md",
     "docs/extraction.md",
     "docs/metrics.md",
+    "docs/report.md",
+    "docs/search.md",
     "docs/training.md",
     *sorted(f"training/configs/{p.name}" for p in (ROOT / "training" / "configs").glob("*.yaml")),
 ]
@@ -39,22 +46,28 @@ def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def known_flags():
-    """The flags that the --help of each script of training/ lists."""
+    """The flags that the --help of each script of training/ and of each command lists."""
     flags = {}
-    for name in ("extract_activations", "train_msae", "evaluate_msae", "train_scenes_backbone"):
-        run = [sys.executable, str(ROOT / "training" / f"{name}.py"), "--help"]
-        text = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    scripts = ("extract_activations", "train_msae", "evaluate_msae", "train_scenes_backbone")
+    runs = {name: [str(ROOT / "training" / f"{name}.py")] for name in scripts}
+    runs |= {name: ["-m", "hf_msae.cli", name] for name in cli._COMMANDS}
+    for name, words in runs.items():
+        run = [sys.executable, *words, "--help"]
+        text = subprocess.run(run, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+        assert "example" in text or name == "quickstart", f"the --help of {name} teaches nothing"
         flags[name] = set(re.findall(r"--\w+", text))
     return flags
 
 
 @pytest.mark.slow
 def test_commands_name_flags_that_exist(known_flags):
-    found = 0
+    found: dict[str, int] = dict.fromkeys(known_flags, 0)
     for page in COMMANDS:
         text = re.sub(r"\\\n#? *", " ", (ROOT / page).read_text())
-        for name, rest in re.findall(r"training/(\w+)\.py ([^\n`|]*)", text):
+        for script, command, rest in re.findall(r"(?:training/(\w+)\.py|\bhf-msae (\w+)) ([^\n`|]*)", text):
+            name = script or command
+            assert name in known_flags, f"{page}: there is no command {name}"
             named = set(re.findall(r"--\w+", rest))
-            assert named <= known_flags[name], f"{page}: {name}.py does not know {named - known_flags[name]}"
-            found += len(named) > 0
-    assert found > 10
+            assert named <= known_flags[name], f"{page}: {name} does not know {named - known_flags[name]}"
+            found[name] += len(named) > 0
+    assert sum(found.values()) > 25 and all(found[name] for name in ("name", "explain", "search", "bias", "report"))

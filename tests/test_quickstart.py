@@ -82,7 +82,12 @@ def test_everything_the_quickstart_promises_is_there(tmp_path, capsys):
     output = tmp_path / "run"
     run_quickstart(
         QuickstartArguments(
-            output_dir=str(output), num_train_scenes=400, num_eval_scenes=200, num_train_epochs=3, batch_size=64
+            output_dir=str(output),
+            num_train_scenes=400,
+            num_eval_scenes=200,
+            num_train_epochs=3,
+            batch_size=64,
+            num_biased_scenes=400,
         )
     )
     printed = capsys.readouterr().out
@@ -92,7 +97,16 @@ def test_everything_the_quickstart_promises_is_there(tmp_path, capsys):
     assert set(metrics["by_k"]) == {"16", "32", "64", "128", "256", "512", "1024"}
     table = pd.read_parquet(output / "concepts" / "scenes.parquet")
     assert len(table) == 1024
-    for figure in ("quality_against_k.png", "training.png", "concepts.png"):
+    assert {"q_value", "activation_name", "agrees"} <= set(table)
+    assert "of the probe that learned from red stars" in printed
+    page = (output / "report.html").read_text()
+    assert "hf-msae quickstart --output_dir" in page and page.count("data:image/") > 50
+    assert np.array_equal(
+        np.asarray(Image.open(output / "examples" / "4.png")), np.asarray(load_scenes("test", 5, 42)[4]["image"])
+    )
+    acts = load_activations(output / "embeddings" / "test")
+    assert acts.provenance["dataset"] == "scenes:test:200:42", "what finds the pictures again"
+    for figure in ("quality_against_k.png", "training.png", "concepts.png", "bias.png"):
         assert min(Image.open(output / figure).size) > 300
     assert "| 1024 |" in (output / "README.md").read_text()
     model = MSAEModel.from_pretrained(output)

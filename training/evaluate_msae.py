@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from transformers.utils.logging import disable_progress_bar
 
 from hf_msae import MSAEConfig, MSAEModel
@@ -20,6 +19,7 @@ from hf_msae.activations import ActivationDataset, load_activations
 from hf_msae.arguments import MSAEArgumentParser
 from hf_msae.backbones import Backbone
 from hf_msae.classifiers import column_labels, probe_columns, zero_shot_columns
+from hf_msae.fit import load_msae
 from hf_msae.metrics import (
     EvaluationResult,
     evaluate_msae,
@@ -142,18 +142,6 @@ class EvaluationArguments:
             raise ValueError(f"sparse_probe_samples must not be negative, got {self.sparse_probe_samples}")
 
 
-def load_model(name: str, revision: str | None = None) -> MSAEModel:
-    """
-    Raises:
-        OSError: there is none.
-    """
-    try:
-        return MSAEModel.from_pretrained(name, revision=revision, dtype=torch.float32)
-    except OSError as error:
-        where = "" if Path(name).exists() else "there is no such folder, and as a Hub id: "
-        raise OSError(f"no MSAE could be loaded from {name!r}: {where}{error}") from error
-
-
 def build_classifiers(
     args: EvaluationArguments, config: MSAEConfig, train: ActivationDataset | None, data: ActivationDataset
 ) -> tuple[dict, dict]:
@@ -207,8 +195,8 @@ def main(argv: list[str] | None = None) -> None:
             Path(file).parent.mkdir(parents=True, exist_ok=True)
         accelerator = build_accelerator(args.use_cpu)
         with accelerator.main_process_first():  # the others find what it has downloaded and converted
-            model = load_model(args.model, args.revision)
-            others = [load_model(other) for other in args.other_seeds]
+            model = load_msae(args.model, args.revision)
+            others = [load_msae(other) for other in args.other_seeds]
             data = load_activations(args.eval_data, args.embedding_column, model.config.hook_point, args.eval_split)
             train = encoder_data = None
             if args.train_data is not None:

@@ -61,7 +61,7 @@ def bias_report(
             relies on.
         positive: the class.
         concepts: names of the latents.
-        latents: those to ask about; by default the best latent of each validated name, or all without names.
+        latents: those to ask about; by default the best latent of each validated name.
         target: what the class is called in print.
         num_samples: that are intervened on, drawn from `acts`.
         num_null: random latents for each concept.
@@ -71,14 +71,13 @@ def bias_report(
         progress: show a progress bar.
 
     Raises:
-        ValueError: too few latents are left for a null, the classifier predicts one class alone, or it returns
-            something else than probabilities.
+        ValueError: there are no validated names and no `latents` either, too few latents are left for a null, the
+            classifier predicts one class alone, or it returns something else than probabilities.
     """
     ask = as_classifier(classifier, positive)
     n, rng = msae.config.num_latents, np.random.default_rng(seed)
     if latents is None:
-        known = concepts is not None and "q_value" in concepts.frame
-        latents = concepts.validated().drop_duplicates("name")["latent"] if known else range(n)
+        latents = _named(concepts)
     chosen = np.unique(np.asarray(list(latents), dtype=np.int64))
     if not len(chosen) or not 0 <= chosen[0] <= chosen[-1] < n:
         raise ValueError(f"latents are numbers from 0 to {n - 1}, at least one; got {chosen.tolist()[:5]}")
@@ -156,11 +155,21 @@ def bias_report(
     frame["p_association"] = holm(frame["p_association"].to_numpy())
     frame["q_effect"] = false_discovery_control(2 * norm.sf(frame["z"].abs().to_numpy()))
     frame["drives"] = (frame["q_effect"] <= alpha) & ((frame["low"] > 0) | (frame["high"] < 0))
-    frame = frame.sort_values("effect", key=abs, ascending=False, kind="stable", ignore_index=True)
+    frame = frame.sort_values("effect", key=abs, ascending=False, kind="stable")
+    frame = frame.sort_values("drives", ascending=False, kind="stable", ignore_index=True)
     curves = pd.DataFrame(curves, columns=["latent", "dose", "quantile", "probability", "low", "high"])
     columns = ["latent", "predicted", "num_samples", "active", "low", "q1", "median", "q3", "high"]
     name = target or (positive if isinstance(positive, str) else f"class {positive}")
     return BiasReport(frame, curves, pd.DataFrame(boxes, columns=columns), float(before.mean()), name, len(rows))
+
+
+def _named(concepts: ConceptTable | None) -> Sequence[int]:
+    """The best latent of each validated name."""
+    found = [] if concepts is None else concepts.validated().drop_duplicates("name")["latent"].tolist()
+    if not found:
+        problem = "the latents have no names" if concepts is None else "none of the names is validated"
+        raise ValueError(f"{problem}: say which latents to ask about, or name them by a vocabulary that fits")
+    return found
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..metrics._files import write_json
+from ..metrics._files import json_records, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,11 +21,11 @@ class BiasReport:
     """What `bias_report` found.
 
     Attributes:
-        frame: one row a concept, strongest effect first: latent, name; association (rank-biserial correlation of the
-            activation with the prediction) and its p-value, Holm-corrected; effect (mean change of the probability
-            when the concept goes from absent to strong), its bootstrap interval low to high, flip_rate (share of
-            samples whose prediction changes); log_odds (mean change), null_spread (of random latents' changes of it),
-            z and q_effect; drives (whether it is more than chance).
+        frame: one row a concept, those that drive the classifier first, then by effect: latent, name; association
+            (rank-biserial correlation of the activation with the prediction) and its p-value, Holm-corrected; effect
+            (mean change of the probability when the concept goes from absent to strong), its bootstrap interval low to
+            high, flip_rate (share of samples whose prediction changes); log_odds (mean change), null_spread (of random
+            latents' changes of it), z and q_effect; drives (whether it is more than chance).
         curves: mean probability at each dose of each concept: latent, dose (the activation), quantile, probability,
             low, high.
         boxes: activations of each concept, apart for samples that the class is and is not predicted for: latent,
@@ -59,10 +59,7 @@ class BiasReport:
             "baseline": self.baseline,
             "num_samples": self.num_samples,
             "drivers": self.drivers["latent"].tolist(),
-            **{
-                name: table.astype(object).where(table.notna(), None).to_dict("records")
-                for name, table in tables.items()
-            },
+            **{name: json_records(table) for name, table in tables.items()},
         }
 
     def save(self, path: str | os.PathLike) -> None:
@@ -81,24 +78,24 @@ class BiasReport:
         return f"{self.verdict()}\n{table}"
 
     def plot(self, n: int = 6) -> Figure:
-        """Dose and response of the n strongest concepts."""
+        """Dose and response of the first n concepts."""
         from ..plotting import plot_dose_response
 
-        curves = {label: self.curves[self.curves["latent"] == latent] for label, latent in self._strongest(n)}
+        curves = {label: self.curves[self.curves["latent"] == latent] for label, latent in self._first(n)}
         return plot_dose_response(curves, self.baseline, f"probability of {self.target}")
 
     def plot_boxes(self, n: int = 6) -> Figure:
-        """How active the n strongest concepts are where the class is predicted, and where it is not."""
+        """How active the first n concepts are where the class is predicted, and where it is not."""
         from ..plotting import plot_boxes
 
         found = {}
-        for label, latent in self._strongest(n):
+        for label, latent in self._first(n):
             boxes = self.boxes[self.boxes["latent"] == latent].rename(columns=_BOX)
             rows = boxes[list(_BOX.values())].to_dict("records")
             groups = [self.target if predicted else f"not {self.target}" for predicted in boxes["predicted"]]
             found[label] = dict(zip(groups, rows, strict=True))
         return plot_boxes(found, "activation")
 
-    def _strongest(self, n: int) -> list[tuple[str, int]]:
+    def _first(self, n: int) -> list[tuple[str, int]]:
         rows = self.frame.head(n).itertuples(index=False)
         return [(f"{row.name or 'latent'} · {row.latent}", row.latent) for row in rows]

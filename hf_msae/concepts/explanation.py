@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..metrics._files import json_records
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
@@ -40,6 +42,11 @@ class Explanation:
         """A copy of `frame`."""
         return self.frame.copy()
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        numbers = {"k": self.k, "num_active": self.num_active, "explained": self.explained}
+        return {**numbers, "concepts": json_records(self.frame)}
+
     def __str__(self) -> str:
         text = self.frame.to_string(index=False, float_format="{:.3f}".format)
         return f"{text}\n{len(self.frame)} of {self.num_active} active latents; the code explains {self.explained:.1%}"
@@ -48,8 +55,11 @@ class Explanation:
         """Bars of the concepts, beside the image if there is one."""
         from ..plotting import plot_contributions
 
-        labels = [f"{row.name or 'latent'} · {row.latent}" for row in self.frame.itertuples(index=False)]
-        return plot_contributions(labels, self.frame["activation"], "activation", image, title)
+        return plot_contributions(self.labels(), self.frame["activation"], "activation", image, title)
+
+    def labels(self) -> list[str]:
+        """Names and numbers of the concepts, for figures."""
+        return [f"{row.name or 'latent'} · {row.latent}" for row in self.frame.itertuples(index=False)]
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,11 @@ class SimilarityExplanation:
     def to_pandas(self) -> pd.DataFrame:
         """A copy of `frame`."""
         return self.frame.copy()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        sums = {name: getattr(self, name) for name in ("similarity", "bias", "not_reconstructed")}
+        return {**sums, "concepts": json_records(self.frame)}
 
     def top(self, n: int = 10) -> pd.DataFrame:
         """The n parts that are largest in size."""

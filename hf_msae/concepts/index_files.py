@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ..metrics._files import write_json
+
+if TYPE_CHECKING:
+    from tqdm.auto import tqdm
+
+    from ..activations import ActivationDataset
+    from ..modeling_msae import MSAEModel
 
 INDEX_FILE = "index.json"
 FORMAT_VERSION = 1
@@ -111,3 +119,34 @@ def write_segment(
     for name, array in arrays.items():
         np.save(unfinished / f"{name}.npy", array)
     os.replace(unfinished, folder)
+
+
+@torch.no_grad()
+def encoded(
+    msae: MSAEModel, acts: ActivationDataset, rows: range, k: int, batch_size: int, bar: tqdm
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents and values (rows, k), largest first, and the lengths of the embeddings (rows,)."""
+    latents, values, lengths = [], [], []
+    for first in range(rows.start, rows.stop, batch_size):
+        x = acts[first : min(first + batch_size, rows.stop)]
+        strongest, whose = msae.encode_topk(x.to(msae.device), k)
+        latents.append(whose.cpu())
+        values.append(strongest.float().cpu())
+        lengths.append(torch.linalg.vector_norm(x, dim=1))
+        bar.update(len(x))
+    return torch.cat(latents), torch.cat(values), torch.cat(lengths)
+
+
+def typical_activations(segments: Sequence[Segment], num_latents: int) -> np.ndarray:
+    """The mean activation of each latent where it is active, 1 where it never is."""
+    sums, counts = np.zeros(num_latents), np.zeros(num_latents)
+    for segment in segments:
+        number = np.diff(segment.offsets)
+        latent = np.repeat(np.arange(len(number)), number)
+        sums += np.bincount(latent, segment.of_latent_values.astype(np.float64), len(number))
+        counts += number
+    return np.where(counts > 0, sums / np.maximum(counts, 1), 1.0)
+
+
+def segment_folder(folder: Path, number: int) -> Path:
+    return folder / f"segment-{number:05d}"

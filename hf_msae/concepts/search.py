@@ -15,18 +15,29 @@ from tqdm.auto import tqdm
 from .._backbone_loading import hash_weights
 from ..activations import ActivationDataset, load_activations
 from ..editing import LatentEdit, edit_embeddings, latent_of
+from .approximate import ApproximateIndex
 from .explanation import names_of
-from .index_files import INDEX_FILE, IndexMetadata, Segment, write_segment
+from .index_files import (
+    INDEX_FILE,
+    IndexMetadata,
+    Segment,
+    encoded,
+    segment_folder,
+    typical_activations,
+    write_segment,
+)
+from .ranking import best_rows, rank_changes
 
 if TYPE_CHECKING:
     from ..modeling_msae import MSAEModel
     from .table import ConceptTable
 
 _SEGMENT_ROWS = 2**18
+_ONE_THREAD = 2**15 - 1  # numbers that torch copies without sharing the work, which on a busy machine takes far longer
 
 
 class ConceptIndex:
-    """The sparse codes of a data set, ready to be searched; exact.
+    """The sparse codes of a data set, ready to be searched: exactly, or where asked for approximately.
 
     Embeddings stay where they are, and are read from there; codes are kept with their k largest activations, by row
     and by latent, in files that are mapped into memory.
@@ -64,10 +75,12 @@ class ConceptIndex:
                 f"{self.folder} is an index of {len(self)} rows, but {self.acts.source} has {len(self.acts)}"
             )
         numbers = range(len(self._metadata.segments))
-        self._segments = [Segment(_segment_folder(self.folder, number)) for number in numbers]
+        self._segments = [Segment(segment_folder(self.folder, number)) for number in numbers]
         self._starts = np.cumsum([0, *self._metadata.segments])
         self._check_embeddings()
-        self._typical = self._typical_activations()
+        self._lengths = np.maximum(np.concatenate([segment.lengths for segment in self._segments]), 1e-12)
+        self._approximate: ApproximateIndex | None = None
+        self._typical = typical_activations(self._segments, self._metadata.num_latents)
 
     @classmethod
     def build(
@@ -79,6 +92,7 @@ class ConceptIndex:
         concepts: ConceptTable | None = None,
         batch_size: int = 4096,
         progress: bool = True,
+        approximate: bool = False,
     ) -> ConceptIndex:
         """Build an index, or go on with one: rows that are in it already are left as they are.
 
@@ -92,6 +106,7 @@ class ConceptIndex:
             concepts: names of the latents.
             batch_size: rows encoded at a time.
             progress: show a progress bar.
+            approximate: then `add_approximate`, for approximate searches too.
 
         Raises:
             ValueError: the folder holds an index of another MSAE or k, or the widths differ.
@@ -119,14 +134,32 @@ class ConceptIndex:
         with tqdm(total=len(acts), initial=done, desc="indexing", unit="row", disable=not progress) as bar:
             while done < len(acts):
                 rows = range(done, min(done + _SEGMENT_ROWS, len(acts)))
-                target = _segment_folder(folder, len(wanted.segments))
-                write_segment(target, *_encoded(msae, acts, rows, k, batch_size, bar), config.num_latents)
+                target = segment_folder(folder, len(wanted.segments))
+                write_segment(target, *encoded(msae, acts, rows, k, batch_size, bar), config.num_latents)
                 wanted.segments.append(len(rows))
                 wanted.save(folder)
                 done = rows.stop
         msae.train(was_training)
         wanted.save(folder)
-        return cls(folder, msae, acts, concepts)
+        index = cls(folder, msae, acts, concepts)
+        if approximate:
+            index.add_approximate(progress=progress)
+        return index
+
+    def add_approximate(self, lists: int | None = None, seed: int | None = None, progress: bool = True) -> None:
+        """Build an approximate index beside the exact one, or go on with one: add the rows that it lacks.
+
+        Args, and what is raised: as for `ApproximateIndex.extend`.
+        """
+        ApproximateIndex.extend(self.folder / "approximate", self.acts, self._segments, lists, seed, progress)
+        self._approximate = None
+
+    @property
+    def approximate(self) -> ApproximateIndex:
+        """What finds candidates in approximate searches; opened when it is first asked for."""
+        if self._approximate is None:
+            self._approximate = ApproximateIndex(self.folder / "approximate", self._metadata.width, self._segments)
+        return self._approximate
 
     def __len__(self) -> int:
         return sum(self._metadata.segments)
@@ -136,9 +169,14 @@ class ConceptIndex:
 
     # -- queries -------------------------------------------------------------------------------------------------
 
-    def by_embedding(self, embedding: torch.Tensor, top: int = 10) -> pd.DataFrame:
-        """The rows of highest cosine with a raw embedding (d,), of an image or text: row, similarity."""
-        return _best(self._cosines(embedding), top, "similarity")
+    def by_embedding(self, embedding: torch.Tensor, top: int = 10, approximate: bool = False) -> pd.DataFrame:
+        """The rows of highest cosine with a raw embedding (d,), of an image or text: row, similarity.
+
+        Approximately, a few of them may be missing and others stand in for them; similarities are exact all the same.
+        """
+        query = self._query(embedding)
+        rows = self.approximate.candidates(query, top) if approximate else None
+        return _best(self._cosines(query, rows), top, "similarity", rows)
 
     def by_concepts(self, concepts: Mapping[int | str, float], top: int = 10) -> pd.DataFrame:
         """The rows in which concepts are active: row, score.
@@ -165,7 +203,12 @@ class ConceptIndex:
         return _best(scores, top, "score")
 
     def by_edit(
-        self, embedding: torch.Tensor, edits: Mapping[int | str, float], mode: str = "scale", top: int = 10
+        self,
+        embedding: torch.Tensor,
+        edits: Mapping[int | str, float],
+        mode: str = "scale",
+        top: int = 10,
+        approximate: bool = False,
     ) -> pd.DataFrame:
         """What is like an embedding if some of its concepts were others ("like this, more striped, less red").
 
@@ -174,6 +217,9 @@ class ConceptIndex:
             edits: as for `VisionTextMSAE.edit`: latents or names, and values.
             mode: "scale", "set" or "add".
             top: how many rows.
+            approximate: rank only the rows that an approximate search finds for the edited embedding or the one
+                before, ten times `top` of each but at least 500. Similarities are exact; a rank is the place among
+                these rows, so never beyond the exact one, and NA if it is beyond the number found of that embedding.
 
         Returns:
             Rows by the edited embedding, with those that it has driven out of the best `top` below: row, similarity,
@@ -181,26 +227,16 @@ class ConceptIndex:
         """
         edit = LatentEdit.of(edits, self._metadata.num_latents, self.concepts, mode)
         changed = edit_embeddings(self.msae, embedding[None].to(self.msae.device), [edit])
-        before = self._cosines(embedding)
-        after = before if changed is None else self._cosines(changed[0])
-        ranks = []
-        for cosines in (after, before):
-            order = np.argsort(-cosines, kind="stable")
-            rank = np.empty(len(order), dtype=np.int64)
-            rank[order] = np.arange(1, len(order) + 1)
-            ranks.append(rank)
-        rows = np.flatnonzero((ranks[0] <= top) | (ranks[1] <= top))
-        rows = rows[np.argsort(ranks[0][rows])]
-        return pd.DataFrame(
-            {
-                "row": rows,
-                "similarity": after[rows],
-                "similarity_before": before[rows],
-                "rank": ranks[0][rows],
-                "rank_before": ranks[1][rows],
-                "rank_change": ranks[1][rows] - ranks[0][rows],
-            }
-        )
+        before = self._query(embedding)
+        after = before if changed is None else self._query(changed[0])
+        if not approximate:
+            cosines = self._cosines(before)
+            return rank_changes(cosines if after is before else self._cosines(after), cosines, top)
+        found = [self.approximate.candidates(query, top) for query in (after, before)]
+        rows = np.union1d(*found)
+        cosines = [self._cosines(query, rows) for query in (after, before)]
+        table = rank_changes(*cosines, top, known=[len(each) for each in found])
+        return table.assign(row=rows[table["row"]])
 
     def code(self, row: int) -> pd.DataFrame:
         """The concepts of a row that the index keeps, strongest first: latent, name, activation."""
@@ -221,34 +257,30 @@ class ConceptIndex:
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
-    def _cosines(self, embedding: torch.Tensor) -> np.ndarray:
-        """With every row of the index, (rows,): one product with the embeddings where they lie."""
+    def _query(self, embedding: torch.Tensor) -> torch.Tensor:
+        """The direction of an embedding."""
         if embedding.shape != (self._metadata.width,):
             raise ValueError(f"an embedding has shape ({self._metadata.width},), got {tuple(embedding.shape)}")
         query = torch.nn.functional.normalize(embedding.detach().float().cpu(), dim=0)
         if not query.any():
             raise ValueError("the embedding is zero: it has no direction to compare")
+        return query
+
+    def _cosines(self, query: torch.Tensor, rows: np.ndarray | None = None) -> np.ndarray:
+        """With these rows, or every row of the index, (rows,): one product with the embeddings where they lie."""
+        if rows is not None:
+            few = max(1, _ONE_THREAD // self._metadata.width)
+            parts = [self.acts[rows[first : first + few]] @ query for first in range(0, len(rows), few)]
+            return torch.cat(parts).numpy() / self._lengths[rows]
         cosines = np.empty(len(self), dtype=np.float32)
         first = 0
-        for rows in self.acts.blocks():
-            number = min(len(rows), len(self) - first)
+        for block in self.acts.blocks():
+            number = min(len(block), len(self) - first)
             if number <= 0:
                 break
-            cosines[first : first + number] = (rows[:number] @ query).numpy()
+            cosines[first : first + number] = (block[:number] @ query).numpy()
             first += number
-        for start, segment in zip(self._starts, self._segments, strict=False):
-            cosines[start : start + len(segment.lengths)] /= np.maximum(segment.lengths, 1e-12)
-        return cosines
-
-    def _typical_activations(self) -> np.ndarray:
-        """The mean activation of each latent where it is active, 1 where it never is."""
-        sums, counts = np.zeros(self._metadata.num_latents), np.zeros(self._metadata.num_latents)
-        for segment in self._segments:
-            number = np.diff(segment.offsets)
-            latent = np.repeat(np.arange(len(number)), number)
-            sums += np.bincount(latent, segment.of_latent_values.astype(np.float64), len(number))
-            counts += number
-        return np.where(counts > 0, sums / np.maximum(counts, 1), 1.0)
+        return cosines / self._lengths
 
     def _check_embeddings(self) -> None:
         """Whether the embeddings are those that were indexed, as far as some of them tell."""
@@ -262,30 +294,6 @@ class ConceptIndex:
                     )
 
 
-def _best(scores: np.ndarray, top: int, name: str) -> pd.DataFrame:
-    if top < 1:
-        raise ValueError(f"top must be positive, got {top}")
-    top = min(top, len(scores))
-    rows = np.argpartition(-scores, top - 1)[:top]
-    rows = rows[np.lexsort((rows, -scores[rows]))]
-    return pd.DataFrame({"row": rows, name: scores[rows]})
-
-
-@torch.no_grad()
-def _encoded(
-    msae: MSAEModel, acts: ActivationDataset, rows: range, k: int, batch_size: int, bar: tqdm
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents and values (rows, k), largest first, and the lengths of the embeddings (rows,)."""
-    latents, values, lengths = [], [], []
-    for first in range(rows.start, rows.stop, batch_size):
-        x = acts[first : min(first + batch_size, rows.stop)]
-        strongest, whose = msae.encode_topk(x.to(msae.device), k)
-        latents.append(whose.cpu())
-        values.append(strongest.float().cpu())
-        lengths.append(torch.linalg.vector_norm(x, dim=1))
-        bar.update(len(x))
-    return torch.cat(latents), torch.cat(values), torch.cat(lengths)
-
-
-def _segment_folder(folder: Path, number: int) -> Path:
-    return folder / f"segment-{number:05d}"
+def _best(scores: np.ndarray, top: int, name: str, rows: np.ndarray | None = None) -> pd.DataFrame:
+    places = best_rows(scores, top)
+    return pd.DataFrame({"row": places if rows is None else rows[places], name: scores[places]})

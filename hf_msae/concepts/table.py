@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+
+_PROVENANCE = "hf_msae"
 
 
 @dataclass(frozen=True)
@@ -16,10 +19,16 @@ class ConceptTable:
 
     Columns: latent, name, similarity (cosine of the latent's direction and the name's text embedding), runner_up and
     runner_up_similarity (the second-best word). A name is a hypothesis, and the runner-up tells how clear it was.
-    `name_latents` adds ratio, p_value and q_value.
+    `name_latents` adds ratio, p_value and q_value, `with_activation_names` activation_name, activation_score,
+    num_active and agrees.
+
+    Attributes:
+        frame: the table.
+        provenance: how it was made, as far as known; goes into the file and comes back from it.
     """
 
     frame: pd.DataFrame
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -65,6 +74,18 @@ class ConceptTable:
         rows = self.frame[(self.frame["similarity"] >= min_similarity) & (self._column("ratio") >= min_ratio)]
         return rows.sort_values("similarity", ascending=False, kind="stable")
 
+    def with_activation_names(self, found: pd.DataFrame) -> ConceptTable:
+        """This table with the names of `name_by_activations` beside its own, and whether they agree.
+
+        Raises:
+            ValueError: they are names of another number of latents.
+        """
+        if len(found) != len(self):
+            raise ValueError(f"there are activation names of {len(found)} latents, but the table has {len(self)}")
+        added = [name for name in found if name != "latent"]
+        frame = self.frame.drop(columns=[*added, "agrees"], errors="ignore").merge(found, on="latent", how="left")
+        return replace(self, frame=frame.assign(agrees=frame["name"] == frame["activation_name"]))
+
     def _column(self, name: str) -> pd.Series:
         if name not in self.frame:
             raise ValueError(f"this table has no column {name}: name the latents again with name_latents")
@@ -79,7 +100,9 @@ class ConceptTable:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.tmp")
-        self.frame.to_parquet(unfinished, index=False)
+        frame = self.frame.copy(deep=False)
+        frame.attrs = {_PROVENANCE: self.provenance}  # pandas writes them into the file's metadata
+        frame.to_parquet(unfinished, index=False)
         os.replace(unfinished, path)
 
     @classmethod
@@ -89,7 +112,8 @@ class ConceptTable:
         missing = {"latent", "name", "similarity", "runner_up", "runner_up_similarity"} - set(frame.columns)
         if missing:
             raise ValueError(f"{path} is no concept table: it has no column {', '.join(sorted(missing))}")
-        return cls(frame)
+        provenance = frame.attrs.pop(_PROVENANCE, {})
+        return cls(frame, provenance)
 
     @classmethod
     def from_columns(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
@@ -22,3 +25,8 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as JSON can hold them: what is missing or NaN is None."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")

@@ -47,7 +47,9 @@ def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(world):
     assert frame.loc["n2", "association"] > 0.3 and frame.loc["n2", "p_association"] < 1e-6
     assert abs(frame.loc["n2", "effect"]) < 0.05 < frame.loc["n0", "effect"]
     assert frame.loc["n1", "effect"] < 0 and frame.loc["n1", "high"] < 0
-    assert report.frame["effect"].abs().is_monotonic_decreasing
+    assert report.frame["drives"].tolist() == [True] * 2 + [False] * 6, "drivers come first"
+    for _, rows in report.frame.groupby("drives"):
+        assert rows["effect"].abs().is_monotonic_decreasing
     assert str(report).startswith("n0, n1 of 8 concepts drive the prediction of 'yes'")
 
 
@@ -176,3 +178,7 @@ def test_what_is_refused(world):
     ):
         with pytest.raises(ValueError, match=message):
             bias_report(model, acts, **{"classifier": classifier, "latents": [0], **arguments}, progress=False)
+    none_valid = ConceptTable(NAMES.frame.assign(q_value=0.9))
+    for names, message in ((None, "the latents have no names"), (none_valid, "none of the names is validated")):
+        with pytest.raises(ValueError, match=f"{message}: say which latents to ask about"):
+            bias_report(model, acts, classifier, concepts=names, progress=False)

@@ -204,3 +204,27 @@ def test_the_fixed_rule_and_tables_without_evidence(msae):
     old = ConceptTable.from_columns(["a", "b"], np.ones(2), ["c", "d"], np.zeros(2))
     with pytest.raises(ValueError, match="has no column q_value: name the latents again"):
         old.validated()
+
+
+def test_a_table_remembers_how_it_was_made_and_says_where_names_agree(tmp_path):
+    table = ConceptTable.from_columns(["a", "b", "c"], np.array([0.9, 0.8, 0.7]), [None] * 3, np.zeros(3))
+    table = ConceptTable(table.frame, {"vocabulary": "words.txt", "templates": ["a {}", "{}"], "seed": 3})
+    found = pd.DataFrame(
+        {
+            "latent": [2, 0, 1],
+            "activation_name": ["c", "z", None],
+            "activation_score": [1.0, 2.0, np.nan],
+            "num_active": [5, 6, 0],
+        }
+    )
+    both = table.with_activation_names(found)
+    assert both.frame["agrees"].tolist() == [False, False, True]
+    assert both.frame["num_active"].tolist() == [6, 0, 5]
+    again = both.with_activation_names(found.assign(activation_name=["x", "a", "b"]))
+    assert again.frame["agrees"].tolist() == [True, True, False] and list(again.frame) == list(both.frame)
+    both.save(tmp_path / "names.parquet")
+    loaded = ConceptTable.load(tmp_path / "names.parquet")
+    assert loaded.provenance == table.provenance and not loaded.frame.attrs
+    pd.testing.assert_frame_equal(loaded.frame, both.frame)
+    with pytest.raises(ValueError, match="activation names of 2 latents, but the table has 3"):
+        table.with_activation_names(found.head(2))

@@ -7,7 +7,7 @@ import torch
 
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.activations import ActivationWriter, load_activations
-from hf_msae.concepts import ConceptIndex, ConceptTable, index_files, search
+from hf_msae.concepts import ConceptIndex, ConceptTable, index_files, ranking, search
 from hf_msae.editing import LatentEdit, edit_embeddings
 
 D, N, ROWS, K = 8, 40, 300, 6
@@ -84,6 +84,30 @@ def test_by_edit_searches_for_the_edited_embedding(index):
     assert (found["rank_change"] == found["rank_before"] - found["rank"]).all() and found["rank_change"].any()
     same = index.by_edit(x, {latent: 1.0}, top=8)
     assert (same["rank_change"] == 0).all() and len(same) == 8
+
+
+@pytest.mark.parametrize("values", [3, 30, 10**6])
+def test_ranks_are_those_of_a_stable_sort_of_all_rows(values):
+    rng = np.random.default_rng(values)
+    for rows, top in ((1, 1), (2, 1), (50, 7), (500, 10), (500, 499), (40, 60)):
+        after, before = (rng.integers(0, values, rows).astype(np.float32) / values for _ in range(2))
+        ranks = []
+        for scores in (after, before):
+            order = np.argsort(-scores, kind="stable")
+            ranks.append(np.empty(rows, dtype=np.int64))
+            ranks[-1][order] = np.arange(1, rows + 1)
+            assert ranking.best_rows(scores, top).tolist() == order[:top].tolist()
+            some = rng.permutation(rows)[:20]
+            assert ranking.ranks_of(some, scores).tolist() == ranks[-1][some].tolist()
+        expected = np.flatnonzero((ranks[0] <= top) | (ranks[1] <= top))
+        expected = expected[np.argsort(ranks[0][expected])]
+        found = ranking.rank_changes(after, before, top)
+        assert found["row"].tolist() == expected.tolist()
+        assert found["similarity"].tolist() == after[expected].tolist()
+        assert found["similarity_before"].tolist() == before[expected].tolist()
+        assert found["rank"].tolist() == ranks[0][expected].tolist()
+        assert found["rank_before"].tolist() == ranks[1][expected].tolist()
+        assert found["rank_change"].tolist() == (ranks[1] - ranks[0])[expected].tolist()
 
 
 def test_codes_and_what_two_rows_share(index):

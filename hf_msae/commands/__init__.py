@@ -1,0 +1,1 @@
+"""What `hf-msae` can do, a module a command, each with a `main(argv)`."""

@@ -1,0 +1,5 @@
+"""One HTML page about a model: how good it is, what its latents show, what drives a classifier, what it finds."""
+
+from .page import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,161 @@
+"""The gallery shows the right latents, the right pictures, and true numbers."""
+
+import datasets
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from hf_msae.activations import load_activations
+from hf_msae.report.gallery import MIDDLE, cards
+from hf_msae.report.labels import Labels
+from hf_msae.report.survey import activations_of, survey_firing
+from tests.report.conftest import ROWS, WIDTH, K, names, row_of
+from tests.report.page_reader import tiles_of
+
+SHOWN = [0, 1, 2, 3, 4, 5, 6]
+
+
+def shown(page):
+    return [int(card.one("h3").attributes["id"].removeprefix("latent-")) for card in page.root.all(of_class="card")]
+
+
+def test_the_strongest_and_the_middle_are_what_they_are_called(page, strong):
+    pictures = page.pictures
+    assert {name: row_of(picture) for name, picture in pictures.items()} == {name: int(name[1:]) for name in pictures}
+    for latent in SHOWN:
+        column = strong[:, latent]
+        order = np.argsort(-column, kind="stable")[: np.count_nonzero(column)]
+        top, middle = map(tiles_of, page.card(latent).all("ul", of_class="tiles"))
+        assert list(top) == order[:8].tolist()
+        assert list(top.values()) == [f"{column[row]:.2f}" for row in order[:8]]
+        low, high = np.quantile(column[order], MIDDLE)
+        between = [row for row in order[8:] if low <= column[row] <= high]
+        assert len(middle) == min(8, len(between)) >= 3 and set(middle) <= set(between)
+        activations = [column[row] for row in middle]
+        assert activations == sorted(activations, reverse=True)
+        assert list(middle.values()) == [f"{value:.2f}" for value in activations]
+
+
+def test_the_numbers_of_a_card(page, world, strong):
+    assert shown(page) == SHOWN, "validated names that are among the strongest somewhere, by similarity"
+    frame = world.model.concepts.frame
+    for latent in SHOWN:
+        card, column = page.card(latent), strong[:, latent]
+        stats = card.one("dl", of_class="stats").definitions
+        assert card.one("h3").text == f"n{latent}"
+        assert stats["similarity"] == f"{frame['similarity'][latent]:.2f}"
+        assert stats[f"next: r{latent}"] == f"{frame['runner_up_similarity'][latent]:.2f}"
+        assert stats["q-value"] == "0.012"
+        assert stats["active in"] == f"{(column > 0).mean():.1%} of rows"
+        assert stats["in full codes"] == f"{(world.values[:, latent] > 0).mean():.1%} of rows"
+        assert stats["activation: median"] == f"{np.median(column[column > 0]):.2f}"
+        assert stats["largest"] == f"{column.max():.2f}"
+    note = page.section("concepts").all("p")[0].text
+    assert note == (
+        "The 7 most similar of 8 names that are more than chance at a false discovery rate of 5%, each with its best "
+        f"latent. The latents of 1 of these names are among the {K} strongest of no row."
+    )
+
+
+def auroc_of(page, latent):
+    stats = page.card(latent).one("dl", of_class="stats").definitions
+    return next((value for name, value in stats.items() if "AUROC" in name), None)
+
+
+def test_auroc_is_of_the_column_of_that_name(page, world, write):
+    truth = np.array(world.images["n0"])
+    assert auroc_of(page, 0) == f"{roc_auc_score(truth, world.values[:, 0]):.3f}" != "1.000"
+    known = [row for row in range(ROWS) if row % 3]
+    truth = np.array(world.images["n1"])[known].astype(bool)
+    assert auroc_of(page, 1) == f"{roc_auc_score(truth, world.values[known, 1]):.3f}"
+    assert auroc_of(page, 2) is None, "a column of numbers is no truth"
+    assert auroc_of(page, 3) is None, "true of all rows"
+    assert page.card(3).one("dl", of_class="stats").definitions["true (data set)"] == "100.0% of rows"
+    assert auroc_of(page, 4) is None, "no column"
+
+    beside = datasets.Dataset.from_dict({"image_embeds": world.values.tolist(), "n0": world.images["n0"]})
+    beside = beside.cast_column("image_embeds", datasets.List(datasets.Value("float32")))
+    found = write(acts=load_activations(beside, "image_embeds"), num_concepts=3)
+    assert auroc_of(found, 0) == auroc_of(page, 0), "columns beside the embeddings count too"
+    assert auroc_of(found, 1) is None
+
+
+def test_histograms_count_and_divide_by_truth(world, strong):
+    msae, labels = world.model.msae, Labels(world.model.concepts)
+    activations = activations_of(msae, world.acts, SHOWN, K, False)
+    np.testing.assert_array_equal(np.where(activations.strong, activations.values, 0), strong[:, SHOWN])
+    np.testing.assert_array_equal(activations.values, world.values[:, SHOWN])
+    for latent, card in zip(SHOWN, cards(labels, SHOWN, activations, [world.images], 2, 0), strict=True):
+        column = strong[:, latent]
+        edges = np.linspace(0, column.max(), len(card.histogram.counts) + 1)
+        assert card.histogram.counts == np.histogram(column[column > 0], edges)[0].tolist()
+        if latent == 0:
+            hits = column[np.array(world.images["n0"]) & (column > 0)]
+            assert card.histogram.true == np.histogram(hits, edges)[0].tolist() != card.histogram.counts
+        if latent == 1:  # unknown is not true
+            hits = column[[value is True for value in world.images["n1"]] & (column > 0)]
+            assert card.histogram.true == np.histogram(hits, edges)[0].tolist()
+        if latent == 4:
+            assert card.histogram.true is None
+        low, high = np.quantile(column[column > 0], MIDDLE) / column.max()
+        assert card.histogram.middle == pytest.approx((low, high))
+
+
+def test_bars_of_the_histogram_are_as_high_as_their_counts(page, strong):
+    column, svg = strong[:, 0], page.card(0).one("svg", of_class="histogram")
+    counts = np.histogram(column[column > 0], np.linspace(0, column.max(), 33))[0]
+    bars = [rect for rect in svg.all("rect") if rect.attributes["class"] in ("true", "false")]
+    heights = np.zeros(32)
+    for rect in bars:
+        heights[int(rect.attributes["x"]) // 8] += float(rect.attributes["height"])
+    tall = counts * 52 / counts.max() >= 1
+    assert heights[tall] == pytest.approx((counts * 52 / counts.max())[tall], abs=0.11)
+    assert (heights[counts == 0] == 0).all() and heights[counts > 0].min() >= 0.9
+
+
+def test_firing_is_counted_over_all_batches(world, strong, monkeypatch):
+    monkeypatch.setattr("hf_msae.report.survey._BATCH", 37)
+    firing = survey_firing(world.model.msae, world.acts, K, False)
+    assert firing.counts.tolist() == (world.values > 0).sum(axis=0).tolist()
+    assert firing.strong.tolist() == (strong > 0).sum(axis=0).tolist()
+    assert firing.mean == pytest.approx(world.values.mean(axis=0, dtype=np.float64))
+    found = activations_of(world.model.msae, world.acts, [9, 2], K, False)
+    np.testing.assert_array_equal(found.values, world.values[:, [9, 2]])
+    np.testing.assert_array_equal(found.strong, strong[:, [9, 2]] > 0)
+
+
+@pytest.mark.parametrize(
+    "q_value, why",
+    [(None, "the table of names has no q-values"), (np.full(WIDTH, 0.5), "none has a q-value of at most 0.05")],
+)
+def test_without_validated_names_the_most_similar_are_shown_and_it_is_said(with_names, write, q_value, why):
+    page = write(with_names(names(q_value=q_value)), num_concepts=8)
+    assert shown(page) == [0, 1, 2, 3, 4, 5, 6, 8]
+    assert page.section("concepts").all("p")[0].text.startswith(f"No validated names: {why}.")
+    assert page.card(0).one("p", of_class="number").text == "latent 0, not validated"
+    assert "guess" in page.card(0).one("h3").one("span").classes
+    assert ("q-value" in page.card(0).one("dl", of_class="stats").definitions) == (q_value is not None)
+
+
+def test_without_names_the_most_active_are_shown(with_names, write, world):
+    page = write(with_names(None), num_concepts=5, num_searches=1, num_explained=1)
+    assert shown(page) == np.argsort(-world.values.mean(axis=0), kind="stable")[:5].tolist()
+    assert "have no names" in page.section("concepts").all("p")[0].text
+    assert page.card(5).one("h3").text == "latent 5" and not page.root.all(of_class="guess")[1:]
+    assert "similarity" not in page.card(5).text and "None" not in page.section("concepts").text
+    assert "None" not in page.section("searches").text + page.section("explained").text
+    assert "Its latents have no names." in page.root.one("p", of_class="brief").text
+
+
+def test_only_the_best_latent_of_a_name_is_shown(with_names, write):
+    table = names()
+    table.frame.loc[[0, 1], "name"] = "twice"
+    assert shown(write(with_names(table), num_concepts=3)) == [0, 2, 3]
+
+
+def test_names_by_activations_are_shown_where_there_are_some(with_names, write):
+    table = names()
+    table.frame["activation_name"] = ["other", *[None] * (WIDTH - 1)]
+    page = write(with_names(table), num_concepts=2)
+    assert page.card(0).one("dl", of_class="stats").definitions["by its activations"] == "other"
+    assert "by its activations" not in page.card(1).text

@@ -1,0 +1,250 @@
+"""The page as a whole: it escapes, needs nothing from outside, is the same twice, and says what it refuses."""
+
+import base64
+import datetime
+import hashlib
+import io
+import itertools
+import re
+import shutil
+from dataclasses import replace
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_msae import VisionTextMSAE
+from hf_msae.activations import ActivationWriter, load_activations
+from hf_msae.report import page as page_module
+from hf_msae.report import write_report
+from tests.identity_msae import identity_msae
+from tests.report.conftest import QUICK, ROWS, WIDTH, K, names
+from tests.report.page_reader import Page, tiles_of
+
+HOSTILE = "<script>alert(1)</script>\"'&"
+
+
+def test_nothing_is_asked_of_the_network(page):
+    root = page.root
+    every = root.all()
+    for element in every:
+        for name, value in element.attributes.items():
+            assert not name.startswith("on"), f"{element.tag} has the handler {name}"
+            if name in ("src", "srcset", "poster", "data", "action", "formaction", "background"):
+                assert value.startswith("data:"), f"{element.tag} {name}={value[:60]}"
+            if name in ("href", "xlink:href"):
+                assert value.startswith("#")
+    assert not root.all("link") and not root.all("iframe") and not root.all("base") and not root.all("object")
+    styles = "".join(style.text for style in root.all("style")) + "".join(
+        element.attributes.get("style", "") for element in every
+    )
+    assert "@import" not in styles and set(re.findall(r"url\((.{5})", styles)) == {"data:"}
+    assert not re.search(r"https?://|//[a-z]", re.sub(r"base64,[A-Za-z0-9+/=]+", "", page.source), re.IGNORECASE)
+
+
+def test_only_the_pages_own_script_may_run(page):
+    (script,) = page.root.all("script")
+    policy = page.root.one("meta", **{"http-equiv": "Content-Security-Policy"}).attributes["content"]
+    digest = base64.b64encode(hashlib.sha256("".join(script.children).encode()).digest()).decode()
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'; ")
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_headings_anchors_and_names_for_who_cannot_see(page):
+    root = page.root
+    ids = [element.attributes["id"] for element in root.all() if "id" in element.attributes]
+    assert len(set(ids)) == len(ids)
+    assert len(root.all("h1")) == 1 and root.one("html").attributes["lang"] == "en"
+    links = [link.attributes["href"] for link in root.one("nav").all("a")]
+    assert links == [f"#{section.attributes['id']}" for section in root.one("main").all("section")] and len(links) == 7
+    assert {link.attributes["href"][1:] for link in root.all("a")} <= set(ids)
+    levels = [int(element.tag[1]) for element in root.all() if re.fullmatch("h[1-6]", element.tag)]
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels)), "no level is skipped"
+    for image in root.all("img") + [e for e in root.all() if e.attributes.get("role") == "img"]:
+        assert len(image.attributes.get("alt") or image.attributes["aria-label"]) > 10
+    for label in (e.attributes.get("aria-labelledby") for e in root.all()):
+        assert label is None or label in ids
+    scrolling = [e for e in root.all() if {"scroll", "drawing"} & set(e.classes)]
+    assert scrolling and all(e.attributes["tabindex"] == "0" for e in scrolling), "reached by the keyboard"
+
+
+def test_the_head_says_what_it_is_about(page, world):
+    facts = page.root.one("dl", of_class="facts").definitions
+    assert facts["Backbone"] == world.model.backbone.name_or_path
+    assert facts["Hook point"] == f"image_embeds, {WIDTH} numbers each"
+    assert facts["Embeddings"] == f"{world.acts.source}, {ROWS} rows"
+    assert datetime.date.today().isoformat() in facts["Made"] and "torch 2" in facts["Made"]
+    assert page.root.one("h1").text == f"MSAE of {world.model.backbone.name_or_path}"
+    saved = identity_msae(WIDTH, [4, WIDTH])
+    saved.config._name_or_path = saved.name_or_path = "some/folder/my-msae"
+    assert page_module._head(VisionTextMSAE(world.model.backbone, saved), world.acts)["name"] == "my-msae"
+
+
+def test_each_picture_is_there_once_and_small(page, written):
+    pictures = page.pictures  # asserts that no class is there twice
+    used = {name for e in page.root.all("span", of_class="pic") for name in e.classes if name != "pic"}
+    assert used == set(pictures) and len(page.root.all("li", of_class="tile")) > len(used) > 60
+    assert {picture.size for picture in pictures.values()} == {(160, 80)}
+    assert written.stat().st_size < 1_000_000
+
+
+def test_markup_in_names_paths_and_columns_is_text(world, tmp_path):
+    table = names()
+    table.frame.loc[:, "name"] = HOSTILE
+    table.frame.loc[:, "runner_up"] = HOSTILE
+    rows = datasets.Dataset.from_dict(
+        {"image_embeds": world.values.tolist(), HOSTILE: [i % 2 == 0 for i in range(ROWS)]}
+    )
+    rows.save_to_disk(tmp_path / "<img src=x onerror=alert(1)>")
+    acts = load_activations(tmp_path / "<img src=x onerror=alert(1)>", "image_embeds")
+    report = world.bias[0]
+    report = replace(report, target=HOSTILE, frame=report.frame.assign(name=HOSTILE))
+    path = write_report(
+        tmp_path / "report.html", VisionTextMSAE(world.model.backbone, world.model.msae, table), acts,
+        world.images.rename_column("image", HOSTILE), HOSTILE, [report], k=K, progress=False, command=HOSTILE,
+    )  # fmt: skip
+    page = Page(path)
+    assert len(page.root.all("script")) == 1 and page.source.count("<script") == 1
+    assert not [e for e in page.root.all("img") if not e.attributes["src"].startswith("data:")]
+    card = page.root.one("article", of_class="card")
+    assert card.one("h3").text == HOSTILE and card.attributes["data-name"] == f"{HOSTILE} 0"
+    assert f"next: {HOSTILE}" in card.text and page.root.one("pre").text == HOSTILE
+    assert "<img src=x onerror=alert(1)>" in page.root.one("dl", of_class="facts").text
+    assert page.section("bias").one("h3").text == HOSTILE and HOSTILE in page.section("bias").one("tbody").text
+
+
+def test_the_same_arguments_give_the_same_bytes(world, written, tmp_path):
+    again = write_report(
+        tmp_path / "again.html", world.model, world.acts, world.images, bias=world.bias, k=K, progress=False
+    )
+    assert again.read_bytes() == written.read_bytes()
+
+
+def test_the_date_is_told_and_the_seed_counts(world, no_figure, tmp_path, monkeypatch):
+    class Tomorrow(datetime.date):
+        @classmethod
+        def today(cls):
+            return cls(2031, 2, 3)
+
+    monkeypatch.setattr(page_module.datetime, "date", Tomorrow)
+    quick = {**QUICK, "num_concepts": 3, "num_explained": 2, "num_searches": 2}
+    one, other = (
+        Page(write_report(tmp_path / f"{seed}.html", world.model, world.acts, **quick, seed=seed)) for seed in (0, 1)
+    )
+    assert "2031-02-03" in one.source
+    for section in ("explained", "searches"):
+        assert tiles_of(one.section(section)) != tiles_of(other.section(section)), section
+    (top, middle), (same_top, other_middle) = (map(tiles_of, each.card(0).all("ul")) for each in (one, other))
+    assert middle != other_middle and top == same_top, "the strongest do not depend on the seed"
+
+
+def test_how_to_make_it_again(write, world):
+    assert write(command="hf-msae report x").root.one("pre").text == "hf-msae report x"
+    text = write(seed=7).root.one("pre").text
+    assert "num_concepts=0" in text and "seed=7" in text and f"k={K}" in text and str(world.acts.source) in text
+
+
+def test_a_page_without_pictures(write, world):
+    page = write(num_concepts=3, num_searches=1, num_explained=1)
+    assert not page.pictures and page.root.all("span", of_class="none")
+    assert list(tiles_of(page.card(0)))[:2] == np.argsort(-world.values[:, 0], kind="stable")[:2].tolist()
+
+
+def test_sections_may_be_left_out(write):
+    page = write()
+    for section, said in (("concepts", "No concept"), ("explained", "No row"), ("searches", "No search")):
+        assert said in page.section(section).text and not page.section(section).all("article")
+    assert not page.root.all("form") and not page.root.all("li", of_class="tile")
+    none = write(num_concepts=2, images_per_concept=0)
+    assert len(none.root.all(of_class="card")) == 2 and not none.root.all("li", of_class="tile")
+
+
+def encoded(picture):
+    stored = io.BytesIO()
+    picture.save(stored, "PNG")
+    return stored.getvalue()
+
+
+def test_pictures_may_be_bytes_or_paths(world, write, tmp_path):
+    pictures = [Image.new("RGB", (30, 30), (10, 200, 30))] * ROWS
+    for name, column in (
+        ("bytes", [encoded(picture) for picture in pictures]),
+        ("paths", [str(tmp_path / "one.png")] * ROWS),
+    ):
+        pictures[0].save(tmp_path / "one.png")
+        page = write(images=datasets.Dataset.from_dict({"seen": column}), image_column="seen", num_explained=1)
+        (thumbnail,) = page.pictures.values()
+        assert thumbnail.size == (30, 30), name
+        assert np.abs(np.asarray(thumbnail).mean(axis=(0, 1)) - (10, 200, 30)).max() < 8
+
+
+@pytest.mark.parametrize(
+    "broken, message",
+    [(b"no picture", "row {} of column 'image' cannot be decoded"), (None, "row {} of column 'image' is missing")],
+)
+def test_a_bad_picture_is_named_and_the_old_page_stays(world, tmp_path, no_figure, broken, message):
+    path = tmp_path / "report.html"
+    path.write_text("the page before")
+    stored = [{"bytes": encoded(Image.new("RGB", (8, 8))), "path": None}] * ROWS
+    row = int(np.argmax(world.values[:, 0]))
+    stored[row] = None if broken is None else {"bytes": broken, "path": None}
+    images = datasets.Dataset.from_dict({"image": stored}).cast_column("image", datasets.Image())
+    with pytest.raises(ValueError, match=message.format(row)):
+        write_report(path, world.model, world.acts, images, **{**QUICK, "num_concepts": 1})
+    assert path.read_text() == "the page before" and [each.name for each in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_is_there_is_replaced_and_folders_are_made(world, tmp_path, no_figure):
+    path = tmp_path / "new" / "folder" / "page.HTM"
+    assert write_report(str(path), world.model, world.acts, **QUICK) == path
+    path.write_text("before")
+    write_report(path, world.model, world.acts, **QUICK)
+    assert "<!DOCTYPE html>" in path.read_text() and [each.name for each in path.parent.iterdir()] == ["page.HTM"]
+
+
+def refused(world, tmp_path, monkeypatch):
+    """Settings -> what is said."""
+    few = world.images.select(range(5))
+    layer = identity_msae(32, [32])
+    layer.config.hook_point = "vision.layers.1"
+    tokens = VisionTextMSAE(world.model.backbone, layer)
+    with ActivationWriter(tmp_path / "texts", {"text_embeds": WIDTH}, metadata={"dataset": "captions"}) as writer:
+        writer.write({"text_embeds": np.ones((3, WIDTH), np.float32) * [[1], [2], [3]]})
+    texts = load_activations(tmp_path / "texts")
+    wide = load_activations(np.ones((4, 9), np.float32))
+    return [
+        ({"path": tmp_path}, ValueError, "is a folder: give the name of a file"),
+        ({"path": tmp_path / "report.pdf"}, ValueError, r"does not end like a web page: choose .*report\.html"),
+        ({"model": tokens}, ValueError, r"the MSAE is of vision\.layers\.1: a report is about pooled"),
+        ({"acts": world.values}, TypeError, "acts must be what load_activations returns, got ndarray"),
+        ({"acts": wide}, ValueError, f"have 9 columns, but this MSAE was trained on {WIDTH}"),
+        ({"acts": texts}, ValueError, "holds text_embeds, but the MSAE is of image_embeds"),
+        ({"images": few}, ValueError, f"there are 5 rows of images, but .* has {ROWS} embeddings"),
+        ({"images": [1] * ROWS}, TypeError, r"images must be a datasets\.Dataset or None, got list"),
+        ({"images": world.images, "image_column": "img"}, ValueError, "image_column names 'img', but the columns are"),
+        ({"images": world.images, "image_column": "n0"}, ValueError, "image_column 'n0' holds no images but"),
+        ({"bias": [1]}, TypeError, "bias takes what bias_report returns; number 0 is int"),
+        ({"metrics": {"fvu": 0.1}}, ValueError, "metrics must be the content of metrics.json"),
+        ({"k": 0}, ValueError, f"k must be between 1 and num_latents={WIDTH}, got 0"),
+        ({"k": WIDTH + 1}, ValueError, f"got {WIDTH + 1}"),
+        ({"num_concepts": -1}, ValueError, "num_concepts must not be negative, got -1"),
+        ({"images_per_concept": -1}, ValueError, "images_per_concept must not be negative"),
+        ({"num_searches": -2}, ValueError, "num_searches must not be negative, got -2"),
+        ({"num_explained": -1}, ValueError, "num_explained must not be negative"),
+        ({"seed": -1}, ValueError, "seed must not be negative"),
+    ]
+
+
+def test_what_is_refused_before_any_work(world, tmp_path, monkeypatch):
+    def work(*args, **kwargs):
+        raise AssertionError("work was done first")
+
+    for name in ("measure", "survey_firing", "activations_of", "hierarchy_of"):
+        monkeypatch.setattr(page_module, name, work)
+    given = {"path": tmp_path / "report.html", "model": world.model, "acts": world.acts, **QUICK}
+    for settings, kind, message in refused(world, tmp_path, monkeypatch):
+        with pytest.raises(kind, match=message):
+            write_report(**{**given, **settings})
+    shutil.rmtree(tmp_path / "texts")
+    assert not list(tmp_path.iterdir())

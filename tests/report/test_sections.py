@@ -1,0 +1,211 @@
+"""Quality, explanations, hierarchy, bias and searches on the page are what the library finds."""
+
+import base64
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hf_msae.activations import load_activations
+from hf_msae.concepts import ConceptIndex, bias_report, concept_hierarchy, explain_embedding
+from hf_msae.report.bias_findings import verdict
+from hf_msae.report.quality import COLUMNS
+from hf_msae.report.wording import DASH, MINUS
+from tests.report.conftest import ROWS, WIDTH, K, names
+from tests.report.page_reader import tiles_of
+
+SHOWN = range(7)
+
+
+def table_of(element):
+    return [[cell.text for cell in row.children if hasattr(cell, "tag")] for row in element.one("tbody").all("tr")]
+
+
+def test_quality_is_measured_where_it_is_not_given(page, world):
+    metrics = world.metrics
+    rows = table_of(page.section("quality"))
+    assert [row[0] for row in rows] == ["4", "24 (all)", "predicting the mean"]
+    for (_, *texts), values in zip(rows, [*metrics["by_k"].values(), metrics["baseline_mean"]], strict=True):
+        told = [values.get(key) for key in COLUMNS]
+        expected = [
+            DASH if value is None else COLUMNS[key][1].format(value) for key, value in zip(COLUMNS, told, strict=True)
+        ]
+        assert texts == expected
+    heads = [cell.text for cell in page.section("quality").one("thead").all("th")]
+    assert heads == ["k", *(heading for heading, _, _ in COLUMNS.values())]
+    assert page.section("quality").one("dl").definitions == {heading: said for heading, _, said in COLUMNS.values()}
+    assert page.section("quality").all("p")[0].text.endswith(f"measured on {ROWS} embeddings for this page.")
+    brief, few = page.root.one("p", of_class="brief").text, metrics["by_k"]["4"]
+    assert brief.startswith(f"With its 4 strongest latents the model leaves {few['fvu']:.4f} of the embeddings' var")
+    large = page.root.one("dl", of_class="numbers")
+    assert large.all("dd")[0].text == f"{1 - few['fvu']:.1%}"
+    assert large.all("dd")[2].text == str((world.values > 0).any(axis=0).sum()) == "23"
+
+
+def test_metrics_that_are_given_are_shown_as_they_are(write):
+    level = {"fvu": 0.25, "cosine_similarity": 0.5, "l0": 3.0, "sparsity": 0.875, "dead_latents": 1234, "cknna": None}
+    page = write(metrics={"by_k": {"16": {**level, "fvu": 0.125}, "4": level}})
+    assert table_of(page.section("quality"))[:2] == [
+        ["4", "0.2500", "0.5000", DASH, "3.0", "87.5%", "1,234", DASH],
+        ["16", "0.1250", "0.5000", DASH, "3.0", "87.5%", "1,234", DASH],
+    ]
+    assert "not measured for this page" in page.section("quality").all("p")[0].text
+    assert [dd.text for dd in page.root.one("dl", of_class="numbers").all("dd")][:2] == ["75.0%", "87.5%"]
+
+
+def test_explanations_are_the_models(page, world):
+    articles = page.section("explained").all("article")
+    assert len(articles) == 3
+    for article in articles:
+        row = int(article.attributes["aria-label"].removeprefix("Row "))
+        assert tiles_of(article) == {row: f"row {row}"}
+        coarse, full = article.all("div", of_class="code")
+        expected = [explain_embedding(world.model.msae, world.acts[row], names(), WIDTH, k) for k in (4, None)]
+        added = expected[1].frame[~expected[1].frame["latent"].isin(expected[0].frame["latent"])]
+        for code, found, frame in zip((coarse, full), expected, (expected[0].frame, added.head(8)), strict=True):
+            bars = [
+                (bar.one("span", of_class="word").text, bar.one("span", of_class="value").text)
+                for bar in code.all("li")
+            ]
+            assert bars == [(f"n{each.latent}", f"{each.activation:.2f}") for each in frame.itertuples()]
+            widths = [float(i.attributes["style"].removeprefix("width:").removesuffix("%")) for i in code.all("i")]
+            longest = expected[1].frame["activation"].max()
+            assert widths == pytest.approx((100 * frame["activation"] / longest).tolist(), abs=0.06)
+            guesses = [latent for latent in frame["latent"] if latent >= 8]
+            assert len(code.all("span", of_class="guess")) == len(guesses), "names that are not validated are marked"
+            assert code.one("p").text.startswith(f"{found.num_active} latents, ")
+
+
+def test_the_hierarchy_is_a_nested_list(page, world):
+    found = concept_hierarchy(world.model.msae, world.acts, names(), range(8), k=K, progress=False)
+    assert found.edges[["parent", "child"]].to_numpy().tolist() == [[5, 4]], "as it was planted"
+    edge, counts = found.edges.iloc[0], found.concepts.set_index("latent")["count"]
+    (root,) = page.section("hierarchy").one("ul", of_class="tree").all("li")[:1]
+    (child,) = root.one("ul").all("li")
+    assert root.one("ul") and child.text == (
+        f"n4 latent 4, {counts[4]} rows; its parent is in 100.0% of them, at least {edge['low']:.1%}"
+    )
+    assert root.text.startswith(f"n5 latent 5, {counts[5]} rows n4")
+    assert f"1 of {len(found.concepts)} latents with a validated name" in page.section("hierarchy").text
+    assert f"Of {len(found.concepts)} concepts 1 are part of another" in page.root.one("p", of_class="brief").text
+
+
+def test_no_hierarchy_is_a_sentence_with_numbers(write, world):
+    acts = load_activations(np.random.default_rng(1).permuted(world.values, axis=0))
+    page = write(acts=acts)
+    found = concept_hierarchy(world.model.msae, acts, latents=range(8), k=K, progress=False)
+    assert found.edges.empty
+    text = page.section("hierarchy").text
+    assert f"None was found among {len(found.concepts)} latents" in text and f"of {ROWS} rows" in text
+
+
+def test_bias_is_the_reports(page, world):
+    (report,), section = world.bias, page.section("bias")
+    article = section.one("article")
+    assert article.one("h3").text == "a <cat>"
+    driving = [f"n{latent}" for latent in report.drivers["latent"]]
+    assert driving == ["n0", "n1"]
+    first, second = report.drivers.to_dict("records")
+    said = article.one("p", of_class="verdict").text
+    told = (
+        f"2 of 7 concepts drive the prediction of “a <cat>”: n0 ({first['effect']:+.2f} in probability, "
+        f"{first['flip_rate']:.0%} of predictions flip), n1 ({second['effect']:+.2f}, {second['flip_rate']:.0%})."
+    )
+    assert said == told.replace("-", MINUS)
+    assert said in page.root.one("p", of_class="brief").text
+    rows = table_of(article)
+    assert len(rows) == 7
+    for cells, row in zip(rows, report.frame.to_dict("records"), strict=True):
+        name, effect, interval, _, flips, association, q, drives = (cell.replace(MINUS, "-") for cell in cells)
+        assert name == f"{row['name']} {row['latent']}"
+        assert float(effect) == pytest.approx(row["effect"], abs=6e-4)
+        assert [float(end) for end in interval.split(" to ")] == pytest.approx([row["low"], row["high"]], abs=6e-4)
+        assert float(association) == pytest.approx(row["association"], abs=6e-3)
+        assert float(flips.strip("%")) == pytest.approx(100 * row["flip_rate"], abs=0.06)
+        assert q == ("< 0.001" if row["q_effect"] < 0.001 else f"{row['q_effect']:.3f}")
+        assert (drives == "yes") == row["drives"]
+    for svg, row in zip(article.all("svg", of_class="interval"), report.frame.to_dict("records"), strict=True):
+        low, high = min(0, report.frame["low"].min()), report.frame["high"].max()
+        placed = 100 * (row["effect"] - low) / (high - low)
+        assert float(svg.one("circle").attributes["cx"]) == pytest.approx(placed, abs=0.06)
+    images = article.all("img")
+    assert len(images) == 2 and all("n0" in images[0].attributes["alt"] for _ in images)
+    drawn = [base64.b64decode(image.attributes["src"].split(",")[1]).decode() for image in images]
+    assert all("</svg>" in each for each in drawn) and drawn[0] != drawn[1]
+
+
+def test_what_drives_nothing_and_what_goes_along_is_said(write, world):
+    def classifier(x):
+        return (x[:, 12] - 0.05).mul(0.2).sigmoid()
+
+    settings = {"num_null": 20, "num_bootstrap": 50, "progress": False, "target": "dog"}
+    report = bias_report(world.model.msae, world.acts, classifier, latents=[2, 3], **settings)
+    assert report.drivers.empty
+    assert verdict(report).startswith("None of 2 concepts is shown to drive the prediction of “dog”.")
+    along = report.frame.assign(p_association=[0.9, 0.01], association=[0.5, -0.25])
+    page = write(bias=[replace(report, frame=along)])
+    paragraphs = [p.text for p in page.section("bias").one("article").all("p")]
+    assert paragraphs[1] == (
+        f"Goes along with the prediction, but was not shown to drive it: latent {along['latent'][1]} ({MINUS}0.25)."
+    )
+
+
+def test_without_bias_reports_it_says_how_to_add_one(write):
+    section = write().section("bias")
+    assert "--bias_targets" in section.text and not section.all("article")
+
+
+def test_searches_are_those_of_the_index(page, world, tmp_path, strong):
+    index = ConceptIndex.build(tmp_path, world.model.msae, world.acts, K, names(), progress=False)
+    articles = page.section("searches").all("article")
+    assert len(articles) == 3
+    for article in articles:
+        row = int(article.one("h3").text.removeprefix("Row "))
+        code = index.code(row)["latent"].tolist()
+        own = [latent for latent in code if latent in SHOWN]
+        assert len(own) >= 2
+        alike, two, edited = article.one("div", of_class="rows").all("ul")
+        expected = index.by_embedding(world.acts[row], 7)
+        expected = expected[expected["row"] != row].head(6)
+        assert tiles_of(alike) == {each.row: f"{each.similarity:.3f}" for each in expected.itertuples()}
+        expected = index.by_concepts(dict.fromkeys(own[:2], 1.0), 7)
+        expected = expected[expected["row"] != row].head(6)
+        assert tiles_of(two) == {each.row: f"{each.score:.2f}" for each in expected.itertuples()}
+        heads = [head.text for head in article.all("h4")]
+        assert heads[1] == f"With n{own[0]} and n{own[1]} score"
+        absent = [latent for latent in SHOWN if latent not in code]
+        together = np.corrcoef(strong[:, list(SHOWN)].T)
+        out, put_in = min(((a, b) for a in own[:5] for b in absent), key=lambda pair: together[pair])
+        assert heads[2] == f"Like it, without n{out}, with n{put_in} rank before the edit"
+        level = float(np.quantile(strong[strong[:, put_in] > 0, put_in], 0.9))
+        expected = index.by_edit(world.acts[row], {out: 0.0, put_in: level}, mode="set", top=7)
+        expected = expected[expected["row"] != row].sort_values("rank").head(6)
+        assert tiles_of(edited) == {each.row: f"was {each.rank_before}" for each in expected.itertuples()}
+
+
+def test_an_index_is_built_where_it_is_asked_for_and_continued(write, tmp_path, world):
+    first = write(num_searches=1, index_folder=tmp_path / "index")
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "index").rglob("*.npy")}
+    assert files or list((tmp_path / "index").rglob("*"))
+    assert write(num_searches=1, index_folder=tmp_path / "index").source == first.source
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    with pytest.raises(ValueError, match="index with another k"):
+        write(num_searches=1, index_folder=tmp_path / "index", k=K + 1)
+
+
+def test_a_row_without_two_concepts_is_searched_by_example_alone(with_names, write):
+    q = np.where(np.arange(WIDTH) == 0, 0.01, 0.9)
+    page = write(with_names(names(q_value=q)), num_concepts=3, num_searches=1)
+    article = page.section("searches").one("article")
+    assert len(article.one("div", of_class="rows").all("ul")) == 1 and "fewer than two" in article.text
+
+
+def test_a_model_of_one_level_is_explained_once(world, write):
+    from hf_msae import VisionTextMSAE
+    from tests.identity_msae import identity_msae
+
+    model = VisionTextMSAE(world.model.backbone, identity_msae(WIDTH, [WIDTH]))
+    page = write(model, acts=load_activations(torch.from_numpy(world.values[:40])), num_explained=2)
+    codes = page.section("explained").all("div", of_class="code")
+    assert [code.one("h3").text for code in codes] == ["The full code"] * 2
