@@ -35,6 +35,7 @@ def expected():
     return np.concatenate([np.full((10 ** (row // 3 + 1), 4), row, dtype=np.float32) for row in range(9)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "safe", "what"), [(20_000, 6, "data-00002.arrow, of 3 rows"), (3000, 3, "00001")])
 def test_what_is_complete_is_kept_and_continued(tmp_path, limit, safe, what):
     done = run(tmp_path, limit)

@@ -19,8 +19,8 @@ def world():
     words = np.eye(3, D)
     about = rng.integers(0, 3, ROWS)
     x = words[about] * rng.uniform(1, 2, (ROWS, 1)) + 0.05 * rng.normal(size=(ROWS, D))
+    torch.manual_seed(0)  # 3 and 4 are of random directions, and have to fire at all
     model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting_ks=[N])).eval()
-    torch.manual_seed(0)
     with torch.no_grad():
         model.encoder[:, :3] = torch.eye(D)[:, :3]
         model.latent_bias.zero_()

@@ -187,6 +187,7 @@ class Killed(Backbone):
         return super().embed_pixels(inputs)
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_to_the_same_numbers(backbone_folder, tmp_path, request):
     # The threads of this process are not in its fork, and on some processors products depend on their number.
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))

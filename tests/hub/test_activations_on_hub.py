@@ -81,6 +81,7 @@ def check(done):
     np.testing.assert_allclose(found["mean"], tokens.astype(np.float64).mean(axis=0), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_pushed_in_one_commit_and_loaded_by_id_with_all_that_is_known(hub, folder, tmp_path):
     done = run(hub, tmp_path / "a", PUSH.format(folder=str(folder)))
     assert done.returncode == 0, done.stderr

@@ -203,6 +203,19 @@ def test_what_is_there_is_replaced_and_folders_are_made(world, tmp_path, no_figu
     assert "<!DOCTYPE html>" in path.read_text() and [each.name for each in path.parent.iterdir()] == ["page.HTM"]
 
 
+def test_the_old_page_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    def replaced(source, target):
+        assert "</html>" in source.read_text() and target.read_text() == "the page before"
+        raise OSError("no space left")
+
+    path = tmp_path / "report.html"
+    path.write_text("the page before")
+    monkeypatch.setattr(page_module.os, "replace", replaced)
+    with pytest.raises(OSError, match="no space left"):
+        page_module._write(path, "<html></html>")
+    assert path.read_text() == "the page before"
+
+
 def refused(world, tmp_path, monkeypatch):
     """Settings -> what is said."""
     few = world.images.select(range(5))

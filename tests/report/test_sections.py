@@ -9,7 +9,7 @@ import torch
 
 from hf_msae.activations import load_activations
 from hf_msae.concepts import ConceptIndex, bias_report, concept_hierarchy, explain_embedding
-from hf_msae.report.bias_findings import verdict
+from hf_msae.report.bias_findings import bias_findings, verdict
 from hf_msae.report.quality import COLUMNS
 from hf_msae.report.wording import DASH, MINUS
 from tests.report.conftest import ROWS, WIDTH, K, names
@@ -149,6 +149,8 @@ def test_what_drives_nothing_and_what_goes_along_is_said(write, world):
     assert paragraphs[1] == (
         f"Goes along with the prediction, but was not shown to drive it: latent {along['latent'][1]} ({MINUS}0.25)."
     )
+    (finding,) = bias_findings([replace(report, frame=along.assign(drives=[False, True]))])
+    assert finding.besides == "", "what drives it is told as that"
 
 
 def test_without_bias_reports_it_says_how_to_add_one(write):
