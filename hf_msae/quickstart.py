@@ -192,7 +192,7 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
         progress=False,
     )
     _report(output, metrics, best, time.monotonic() - step.begun)
-    print(f"\n{findings.verdict()} of the probe that learned from red stars.")
+    print(f"\nOf a probe that learned from red stars {findings.verdict()}.")
     return metrics
 
 

@@ -69,8 +69,12 @@ class BiasReport:
     def verdict(self) -> str:
         """What was found, in a sentence."""
         names = [row.name or f"latent {row.latent}" for row in self.drivers.itertuples(index=False)]
-        of = f"of {len(self.frame)} concepts"
-        return f"{', '.join(names) or 'none'} {of} drive the prediction of {self.target!r}"
+        if not names:
+            return f"none of {len(self.frame)} concepts is shown to drive the prediction of {self.target!r}"
+        drive = "drives" if len(names) == 1 else "drive"
+        return (
+            f"{len(names)} of {len(self.frame)} concepts {drive} the prediction of {self.target!r}: {', '.join(names)}"
+        )
 
     def __str__(self) -> str:
         shown = ["name", "latent", "association", "effect", "low", "high", "flip_rate", "z", "drives"]

@@ -1,6 +1,7 @@
 """Bias reports: the concept that a classifier uses is found, and one that only goes along with it is not."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,11 @@ def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(world):
     assert report.frame["drives"].tolist() == [True] * 2 + [False] * 6, "drivers come first"
     for _, rows in report.frame.groupby("drives"):
         assert rows["effect"].abs().is_monotonic_decreasing
-    assert str(report).startswith("n0, n1 of 8 concepts drive the prediction of 'yes'")
+    assert str(report).startswith("2 of 8 concepts drive the prediction of 'yes': n0, n1\n")
+    none = replace(report, frame=report.frame.assign(drives=False))
+    assert none.verdict() == "none of 8 concepts is shown to drive the prediction of 'yes'"
+    one = replace(report, frame=report.frame.assign(drives=report.frame["latent"] == 3, name=None))
+    assert one.verdict() == "1 of 8 concepts drives the prediction of 'yes': latent 3"
 
 
 def test_figures_are_those_of_a_direct_computation(world):
