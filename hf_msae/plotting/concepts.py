@@ -1,180 +1,20 @@
-"""Figures: one look for all of them, colours that colour-blind readers can tell apart, ready for a paper."""
+"""Figures of concepts: where they are, what they contribute, what follows from them, and pictures of them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .look import PALETTE, new_figure
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from .images import ImageInput
-
-# Okabe and Ito's palette.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLE = {
-    "axes.prop_cycle": None,  # set in `new_figure`: cycler must not be imported before it is needed
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.labelsize": 9,
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.6,
-    "font.size": 9,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 4.5,
-}
-
-
-def new_figure(rows: int, columns: int, width: float = 3.1, height: float = 2.5) -> tuple[Figure, np.ndarray]:
-    """A figure of rows x columns panels in the common look, and its axes as a (rows, columns) array.
-
-    No display and no global state is touched: the figure is not known to pyplot and needs no closing.
-    """
-    import matplotlib
-    from cycler import cycler
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({**STYLE, "axes.prop_cycle": cycler(color=PALETTE)}):
-        figure = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=160)
-        axes = figure.subplots(rows, columns, squeeze=False)
-    return figure, axes
-
-
-def check_figure_path(path: str | os.PathLike) -> None:
-    """Find out before there is a figure whether it could be written.
-
-    Raises:
-        ValueError: the file's ending is none that figures are written with.
-    """
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    ending = Path(path).suffix.removeprefix(".")
-    known = FigureCanvasBase.get_supported_filetypes()
-    if ending not in known:
-        raise ValueError(
-            f"{path} does not end like a figure: choose .png, .pdf, .svg, or another of {', '.join(known)}"
-        )
-
-
-def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
-    """Write a figure as PNG (or what the suffix says) under a temporary name, then rename it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".tmp-{path.name}")
-    figure.savefig(unfinished)
-    os.replace(unfinished, path)
-    return path
-
-
-def plot_quality_against_k(metrics: Mapping, title: str | None = None) -> Figure:
-    """How much survives with only the k largest latents: FVU, cosine, L0 and CKNNA against k; and where they were
-    measured, what classifiers make of the reconstructions, sparse probing, stability across seeds, monosemanticity.
-
-    Args:
-        metrics: the content of metrics.json, or an `EvaluationResult.to_dict()`.
-    """
-    from matplotlib.ticker import NullLocator, ScalarFormatter
-
-    by_k = {int(k): values for k, values in metrics["by_k"].items()}
-    ks = sorted(by_k)
-    panels = _quality_panels(by_k, ks)
-    columns = min(len(panels), 4)
-    figure, axes = new_figure(-(-len(panels) // columns), columns, width=2.9)
-    for panel, (name, scale, series) in zip(axes.flat, panels, strict=False):
-        for index, (label, values) in enumerate(series.items()):
-            values = [np.nan if value is None else value for value in values]
-            panel.plot(ks, values, f"{'osD^v'[index % 5]}-", color=PALETTE[index % len(PALETTE)], label=label)
-        panel.set(title=name, xscale="log", yscale=scale, xlabel="k (largest latents kept)")
-        panel.set_xticks(ks)
-        panel.xaxis.set_major_formatter(ScalarFormatter())
-        panel.xaxis.set_minor_locator(NullLocator())
-        panel.tick_params(axis="x", labelrotation=45)
-    for panel in axes.flat[len(panels) :]:
-        panel.set_axis_off()
-    axes[0][2].plot(ks, ks, ":", color="0.5", label="k")
-    baseline = metrics.get("baseline_mean", {})
-    if "cosine_similarity" in baseline:
-        axes[0][1].axhline(baseline["cosine_similarity"], ls="--", lw=1, color="0.4", label="raw, predicting the mean")
-    explained: list[list[str]] = [[]]
-    for panel in axes.flat[: len(panels)]:
-        labels = panel.get_legend_handles_labels()[1]
-        if labels not in explained:  # those of the panel before would only cover curves
-            panel.legend(fontsize=7)
-        explained.append(labels)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return figure
-
-
-def _quality_panels(by_k: Mapping[int, Mapping], ks: list[int]) -> list[tuple[str, str, dict]]:
-    """(title, scale, label -> a value for each k) for each panel with values."""
-
-    def series(**keys: str) -> dict[str, list]:
-        found = {label: [by_k[k].get(key) for k in ks] for key, label in keys.items()}
-        return {label: values for label, values in found.items() if any(value is not None for value in values)}
-
-    panels = [
-        ("Fraction of variance unexplained", "log", series(fvu="FVU")),
-        ("Cosine with the original", "linear", series(cosine_similarity="raw", cosine_similarity_centered="centred")),
-        ("Latents in use", "log", series(l0="L0 (mean count)")),
-        ("Neighbourhoods kept", "linear", series(cknna="CKNNA, latents", cknna_reconstruction="reconstructions")),
-    ]
-    classifiers = by_k[ks[-1]].get("classifiers") or {}
-    for title, scale, key in (
-        ("Same class as the original", "linear", "agreement"),
-        ("KL from the original's classes", "log", "kl"),
-        ("Accuracy lost", "linear", "accuracy_drop"),
-    ):
-        found = {name: [by_k[k]["classifiers"][name][key] for k in ks] for name in classifiers}
-        found = {name: values for name, values in found.items() if values[-1] is not None}
-        if found:
-            panels.append((title, scale, found))
-    told: dict[str, list] = {}
-    for name, found in (by_k[ks[-1]].get("sparse_probing") or {}).items():
-        for key in (key for key in found if key.startswith("auroc_")):
-            label = f"{name}, {key.removeprefix('auroc_')} latent{'s' * (key != 'auroc_1')}"
-            told[label] = [by_k[k]["sparse_probing"][name][key] for k in ks]
-    if told:
-        panels.append(("Sparse probing (AUROC)", "linear", told))
-    if by_k[ks[-1]].get("seed_stability"):
-        found = {"mean_cosine": "mean cosine", "by_chance": "random directions"}
-        series_of = {label: [by_k[k]["seed_stability"][key] for k in ks] for key, label in found.items()}
-        panels.append(("Found again by other seeds", "linear", series_of))
-    if scores := series(monosemanticity="mean over latents"):
-        panels.append((f"Monosemanticity ({by_k[ks[-1]]['monosemanticity_encoder']})", "linear", scores))
-    return panels
-
-
-def plot_training(log: Sequence[Mapping], title: str | None = None) -> Figure:
-    """Loss, FVU, sparsity and dead latents over the steps of a run.
-
-    Args:
-        log: records of training_log.jsonl; those of training hold loss, fvu, sparsity, dead_latents, learning_rate,
-            those of evaluation hold the same names with `eval_` before them.
-    """
-    figure, axes = new_figure(1, 4, width=2.9)
-    panels = [("Loss", "loss", "log"), ("FVU", "fvu", "log"), ("Sparsity", "sparsity", "linear")]
-    for panel, (name, key, scale) in zip(axes[0], [*panels, ("Dead latents", "dead_latents", "linear")], strict=True):
-        for index, (prefix, label, mark) in enumerate((("", "training batch", "-"), ("eval_", "held out", "o"))):
-            points = [(r["step"], r[prefix + key]) for r in log if r.get(prefix + key) is not None]
-            if points:
-                panel.plot(*zip(*points, strict=True), mark, color=PALETTE[index], label=label)
-        panel.set(title=name, yscale=scale, xlabel="step")
-        if panel.has_data():
-            panel.legend(fontsize=7)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return figure
+    from ..images import ImageInput
 
 
 def plot_patch_map(
@@ -192,7 +32,7 @@ def plot_patch_map(
         region: (left, upper, right, lower) of the image that the patches cover, `Backbone.patch_region`; by default
             all of it.
     """
-    from .images import to_rgb
+    from ..images import to_rgb
 
     picture = np.asarray(to_rgb(image, "the image"))
     figure, axes = new_figure(1, 2, width=2.6, height=2.6)
@@ -249,7 +89,7 @@ def plot_coarse_to_fine(
     figure, axes = new_figure(1, len(bars) + (image is not None), width=3.6, height=max(2.0, 0.26 * most + 0.6))
     panels = list(axes[0])
     if image is not None:
-        from .images import to_rgb
+        from ..images import to_rgb
 
         shown = panels.pop(0)
         shown.imshow(np.asarray(to_rgb(image, "the image")))

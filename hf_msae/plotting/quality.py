@@ -1,0 +1,114 @@
+"""Figures of how good a model is, and how a training went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .look import PALETTE, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot_quality_against_k(metrics: Mapping, title: str | None = None) -> Figure:
+    """How much survives with only the k largest latents: FVU, cosine, L0 and CKNNA against k; and where they were
+    measured, what classifiers make of the reconstructions, sparse probing, stability across seeds, monosemanticity.
+
+    Args:
+        metrics: the content of metrics.json, or an `EvaluationResult.to_dict()`.
+    """
+    from matplotlib.ticker import NullLocator, ScalarFormatter
+
+    by_k = {int(k): values for k, values in metrics["by_k"].items()}
+    ks = sorted(by_k)
+    panels = _quality_panels(by_k, ks)
+    columns = min(len(panels), 4)
+    figure, axes = new_figure(-(-len(panels) // columns), columns, width=2.9)
+    for panel, (name, scale, series) in zip(axes.flat, panels, strict=False):
+        for index, (label, values) in enumerate(series.items()):
+            values = [np.nan if value is None else value for value in values]
+            panel.plot(ks, values, f"{'osD^v'[index % 5]}-", color=PALETTE[index % len(PALETTE)], label=label)
+        panel.set(title=name, xscale="log", yscale=scale, xlabel="k (largest latents kept)")
+        panel.set_xticks(ks)
+        panel.xaxis.set_major_formatter(ScalarFormatter())
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.tick_params(axis="x", labelrotation=45)
+    for panel in axes.flat[len(panels) :]:
+        panel.set_axis_off()
+    axes[0][2].plot(ks, ks, ":", color="0.5", label="k")
+    baseline = metrics.get("baseline_mean", {})
+    if "cosine_similarity" in baseline:
+        axes[0][1].axhline(baseline["cosine_similarity"], ls="--", lw=1, color="0.4", label="raw, predicting the mean")
+    explained: list[list[str]] = [[]]
+    for panel in axes.flat[: len(panels)]:
+        labels = panel.get_legend_handles_labels()[1]
+        if labels not in explained:  # those of the panel before would only cover curves
+            panel.legend(fontsize=7)
+        explained.append(labels)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _quality_panels(by_k: Mapping[int, Mapping], ks: list[int]) -> list[tuple[str, str, dict]]:
+    """(title, scale, label -> a value for each k) for each panel with values."""
+
+    def series(**keys: str) -> dict[str, list]:
+        found = {label: [by_k[k].get(key) for k in ks] for key, label in keys.items()}
+        return {label: values for label, values in found.items() if any(value is not None for value in values)}
+
+    panels = [
+        ("Fraction of variance unexplained", "log", series(fvu="FVU")),
+        ("Cosine with the original", "linear", series(cosine_similarity="raw", cosine_similarity_centered="centred")),
+        ("Latents in use", "log", series(l0="L0 (mean count)")),
+        ("Neighbourhoods kept", "linear", series(cknna="CKNNA, latents", cknna_reconstruction="reconstructions")),
+    ]
+    classifiers = by_k[ks[-1]].get("classifiers") or {}
+    for title, scale, key in (
+        ("Same class as the original", "linear", "agreement"),
+        ("KL from the original's classes", "log", "kl"),
+        ("Accuracy lost", "linear", "accuracy_drop"),
+    ):
+        found = {name: [by_k[k]["classifiers"][name][key] for k in ks] for name in classifiers}
+        found = {name: values for name, values in found.items() if values[-1] is not None}
+        if found:
+            panels.append((title, scale, found))
+    told: dict[str, list] = {}
+    for name, found in (by_k[ks[-1]].get("sparse_probing") or {}).items():
+        for key in (key for key in found if key.startswith("auroc_")):
+            label = f"{name}, {key.removeprefix('auroc_')} latent{'s' * (key != 'auroc_1')}"
+            told[label] = [by_k[k]["sparse_probing"][name][key] for k in ks]
+    if told:
+        panels.append(("Sparse probing (AUROC)", "linear", told))
+    if by_k[ks[-1]].get("seed_stability"):
+        found = {"mean_cosine": "mean cosine", "by_chance": "random directions"}
+        series_of = {label: [by_k[k]["seed_stability"][key] for k in ks] for key, label in found.items()}
+        panels.append(("Found again by other seeds", "linear", series_of))
+    if scores := series(monosemanticity="mean over latents"):
+        panels.append((f"Monosemanticity ({by_k[ks[-1]]['monosemanticity_encoder']})", "linear", scores))
+    return panels
+
+
+def plot_training(log: Sequence[Mapping], title: str | None = None) -> Figure:
+    """Loss, FVU, sparsity and dead latents over the steps of a run.
+
+    Args:
+        log: records of training_log.jsonl; those of training hold loss, fvu, sparsity, dead_latents, learning_rate,
+            those of evaluation hold the same names with `eval_` before them.
+    """
+    figure, axes = new_figure(1, 4, width=2.9)
+    panels = [("Loss", "loss", "log"), ("FVU", "fvu", "log"), ("Sparsity", "sparsity", "linear")]
+    for panel, (name, key, scale) in zip(axes[0], [*panels, ("Dead latents", "dead_latents", "linear")], strict=True):
+        for index, (prefix, label, mark) in enumerate((("", "training batch", "-"), ("eval_", "held out", "o"))):
+            points = [(r["step"], r[prefix + key]) for r in log if r.get(prefix + key) is not None]
+            if points:
+                panel.plot(*zip(*points, strict=True), mark, color=PALETTE[index], label=label)
+        panel.set(title=name, yscale=scale, xlabel="step")
+        if panel.has_data():
+            panel.legend(fontsize=7)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
