@@ -73,6 +73,7 @@ def concepts_beside(folder: str | os.PathLike) -> ConceptTable | None:
     if len(tables) > 1:
         names = ", ".join(table.name for table in tables)
         logger.warning(
-            f"{folder} has several concept tables ({names}): set .concepts = ConceptTable.load(...) for names"
+            f"{folder} has several concept tables ({names}): set .concepts = ConceptTable.load(...) for names, or "
+            "name one by --concepts"
         )
     return ConceptTable.load(tables[0]) if len(tables) == 1 else None

@@ -90,8 +90,10 @@ class BiasArguments:
             raise ValueError("--zero_shot needs two texts at least: the class asked about, and what else it could be")
         if self.zero_shot and self.positive is not None:
             raise ValueError("--zero_shot asks about its first text: leave --positive out")
-        if self.classifier and not (self.positive or "0").isdigit():
+        if self.classifier and not (self.positive or "0").isdecimal():
             raise ValueError(f"positive is the number of a class of --classifier, got {self.positive!r}")
+        if self.figure is not None and self.figure == self.box_figure:
+            raise ValueError(f"figure and box_figure are both {self.figure}: give two names")
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha is a share between 0 and 1, got {self.alpha}")
         for name in ("num_samples", "num_null", "top"):
@@ -174,7 +176,7 @@ def _own_layer(file: str, width: int) -> torch.nn.Linear:
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         raise ValueError(f"{path} has to hold weight (C, {width}) and bias (C,), but holds {shapes}")
     layer = torch.nn.Linear(width, len(weight), bias=bias is not None)
-    layer.load_state_dict(tensors)
+    layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
     return layer
 
 

@@ -77,6 +77,8 @@ class ExplainArguments:
             raise ValueError("--percentile_data is about concepts of one item, not about a match")
         if self.center_texts is not None and (self.text is None or self.matching):
             raise ValueError("--center_texts is about the concepts of a --text alone")
+        if min(self.ks, default=1) < 1:
+            raise ValueError(f"ks are numbers of activations from 1 on, got {min(self.ks)}")
         if self.top < 1:
             raise ValueError(f"top must be positive, got {self.top}")
 
@@ -105,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.matching:
             other = args.against_text if pictures[1] is None else pictures[1]
             match = model.explain_similarity(item, other, args.both, *args.ks)
-            print(match)
+            print(match.describe(args.top))
             if args.figure is not None:
                 print(f"Drawn in {save_figure(match.plot(pictures[0], args.top), args.figure)}")
             save_json(args.output_file, match.to_dict())

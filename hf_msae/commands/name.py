@@ -121,6 +121,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with parser.reporting_errors():
         output, vocabulary = _output_file(args, source.model), read_vocabulary(args)
         model = source.open()
+        if model.hook_point.layer is not None:
+            raise ValueError(
+                f"the MSAE is of {model.hook_point.name}: text embeddings point nowhere there, so words cannot name it"
+            )
         acts = None
         if args.data is not None:
             acts = load_for(model.msae, args.data, args.embedding_column, args.data_split)
@@ -135,19 +139,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         table = ConceptTable(
             table.frame,
             {
+                **table.provenance,
                 "vocabulary": args.vocabulary,
-                "words": len(vocabulary),
-                "order": vocabulary.order,
-                "templates": list(vocabulary.templates),
                 "backbone": model.backbone.name_or_path,
                 "backbone_revision": model.backbone.revision,
-                "seed": args.seed,
-                **options,
+                "data": args.data,
             },
         )
         table.save(output)
+        others = [file.name for file in sorted(output.parent.glob("*.parquet")) if file != output]
     _report(table, vocabulary, args.q)
     print(f"\nThe table is in {output}")
+    if others:
+        print(f"Beside it there is {', '.join(others)}: the other commands need to be told which, --concepts {output}")
 
 
 def _report(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:

@@ -57,7 +57,11 @@ class ModelArguments:
             OSError: there is no such model, or no such file of names.
             ValueError: they are of another number of latents.
         """
-        msae = load_msae(self.model, self.revision).to(self.device or "cpu").eval()
+        msae = load_msae(self.model, self.revision).eval()
+        try:
+            msae = msae.to(self.device or "cpu")
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+            raise ValueError(f"device {self.device!r} cannot be used: {str(error).splitlines()[0]}") from error
         table = self.names()
         if table is not None and len(table) != msae.config.num_latents:
             raise ValueError(
@@ -93,6 +97,9 @@ class NamedModelArguments(ModelArguments):
             OSError: there is no such file.
         """
         if self.concepts is None:
+            tables = sorted(Path(self.model).expanduser().glob("concepts/*.parquet"))
+            if len(tables) > 1:
+                raise ValueError(f"{self.model} has several tables of names: choose one by --concepts {tables[0]}")
             return concepts_beside(self.model)
         path = Path(self.concepts).expanduser()
         if not path.is_file():
@@ -214,7 +221,7 @@ def weighted_concepts(words: Sequence[str]) -> dict[int | str, float]:
             name, value = (name, float(number)) if equals else (word, 1.0)
         except ValueError:
             raise ValueError(f"{word!r} is no concept with a number, like red=0.5") from None
-        key = int(name) if name.isdigit() else name
+        key = int(name) if name.isdecimal() else name
         if key in found:
             raise ValueError(f"{name!r} is given twice")
         found[key] = value

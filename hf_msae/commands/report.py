@@ -16,6 +16,7 @@ from typing import ClassVar
 from ..classifiers import column_labels
 from ..metrics import EvaluationResult
 from ..report import write_report
+from ..report.checks import check_path
 from .bias import probe_report, regularization_of
 from .opening import EmbeddingArguments, NamedModelArguments, check_outputs, command_parser, load_for, open_images
 
@@ -66,9 +67,27 @@ class ReportArguments:
     seed: int = field(default=0, metadata={"help": "Of what is drawn."})
 
     def __post_init__(self):
+        if self.k < 1:
+            raise ValueError(f"k must be positive, got {self.k}")
         if bool(self.bias_targets) != bool(self.train_data):
             raise ValueError("--bias_targets and --train_data belong together: probes are trained on the latter")
         regularization_of(self.regularization)
+
+
+def read_metrics(file: str) -> dict:
+    """The content of metrics.json.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else.
+    """
+    path = Path(file).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"there is no metrics file {path}")
+    try:
+        return EvaluationResult.load(path).to_dict()
+    except ValueError as error:
+        raise ValueError(f"{path} holds no metrics of an evaluation: {error}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     source, data, args = parser.parse(words)
     with parser.reporting_errors():
         check_outputs(None, args.output)
-        metrics = None if args.metrics is None else EvaluationResult.load(Path(args.metrics).expanduser()).to_dict()
+        check_path(args.output)  # before probes are trained
+        metrics = None if args.metrics is None else read_metrics(args.metrics)
         model = source.open()
         acts = data.load(model.msae)
         images = open_images(acts, args.images, args.images_split, args.image_column)
@@ -112,7 +132,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             command=shlex.join(["hf-msae", "report", *words]),
             **{name: getattr(args, name) for name in chosen},
         )
-    print(f"The page is in {page}" + ("" if images is not None else ", without pictures: name them with --images"))
+    hint = "" if images is not None or args.images == "none" else ", without pictures: name them with --images"
+    print(f"The page is in {page}{hint}")
 
 
 if __name__ == "__main__":

@@ -101,6 +101,8 @@ class SearchArguments:
             raise ValueError("--edits change an example: give --image, --text or --row")
         if self.shared_with is not None and (self.row is None or self.edits):
             raise ValueError("--shared_with compares two rows: give the other one with --row, and nothing else")
+        if self.approximate and (self.find or self.shared_with is not None):
+            raise ValueError("--approximate is about examples: concepts are looked up exactly, and fast")
         if self.top < 1:
             raise ValueError(f"top must be positive, got {self.top}")
 
@@ -123,6 +125,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         example = None if args.image is None else to_rgb(Path(args.image))
         model = source.open() if args.image is not None or args.text is not None else None
         msae, names = source.open_msae() if model is None else (model.msae, model.concepts)
+        if model is not None and model.hook_point.layer is not None:
+            raise ValueError(
+                f"the MSAE is of {model.hook_point.name}, whose tokens are many: search by --row or --find instead"
+            )
         acts = data.load(msae)
         query = None if wanted else embedding_of(model, acts, args.image, args.text, args.row)
         if args.shared_with is not None:

@@ -74,6 +74,15 @@ def bias_report(
         ValueError: there are no validated names and no `latents` either, too few latents are left for a null, the
             classifier predicts one class alone, or it returns something else than probabilities.
     """
+    for name, value, least in (
+        ("num_samples", num_samples, 2),
+        ("num_null", num_null, 20),
+        ("num_bootstrap", num_bootstrap, 20),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}: fewer tell nothing")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha is a share between 0 and 1, got {alpha}")
     ask = as_classifier(classifier, positive)
     n, rng = msae.config.num_latents, np.random.default_rng(seed)
     if latents is None:
@@ -160,7 +169,9 @@ def bias_report(
     curves = pd.DataFrame(curves, columns=["latent", "dose", "quantile", "probability", "low", "high"])
     columns = ["latent", "predicted", "num_samples", "active", "low", "q1", "median", "q3", "high"]
     name = target or (positive if isinstance(positive, str) else f"class {positive}")
-    return BiasReport(frame, curves, pd.DataFrame(boxes, columns=columns), float(before.mean()), name, len(rows))
+    return BiasReport(
+        frame, curves, pd.DataFrame(boxes, columns=columns), float(before.mean()), name, len(rows), alpha
+    )
 
 
 def _named(concepts: ConceptTable | None) -> Sequence[int]:

@@ -33,6 +33,7 @@ class BiasReport:
         baseline: mean probability, unedited.
         target: what was predicted.
         num_samples: intervened on.
+        alpha: level of tests and intervals.
     """
 
     frame: pd.DataFrame
@@ -41,6 +42,7 @@ class BiasReport:
     baseline: float
     target: str
     num_samples: int
+    alpha: float = 0.05
 
     @property
     def drivers(self) -> pd.DataFrame:
@@ -58,6 +60,7 @@ class BiasReport:
             "target": self.target,
             "baseline": self.baseline,
             "num_samples": self.num_samples,
+            "alpha": self.alpha,
             "drivers": self.drivers["latent"].tolist(),
             **{name: json_records(table) for name, table in tables.items()},
         }

@@ -93,7 +93,11 @@ class SimilarityExplanation:
         return self.frame.head(n)
 
     def __str__(self) -> str:
-        shown = self.top().to_string(index=False, float_format="{:+.4f}".format)
+        return self.describe()
+
+    def describe(self, n: int = 10) -> str:
+        """The sum, and the n largest parts, as text."""
+        shown = self.top(n).to_string(index=False, float_format="{:+.4f}".format)
         return (
             f"cosine {self.similarity:.4f} = concepts {self.frame['contribution'].sum():+.4f}, bias and mean "
             f"{self.bias:+.4f}, not reconstructed {self.not_reconstructed:+.4f}\n{shown}"

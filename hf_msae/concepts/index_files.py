@@ -60,7 +60,9 @@ class IndexMetadata:
         try:
             found = cls(**json.loads((folder / INDEX_FILE).read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{folder / INDEX_FILE} is damaged ({error}): build the index again") from error
+            raise ValueError(
+                f"{folder / INDEX_FILE} is damaged ({error}): delete the folder and build the index again"
+            ) from error
         if found.format_version > FORMAT_VERSION:
             raise ValueError(f"{folder} was written by a newer hf_msae (format {found.format_version}): install that")
         return found
@@ -83,7 +85,9 @@ class Segment:
             try:
                 setattr(self, name, np.load(folder / f"{name}.npy", mmap_mode="r"))
             except (OSError, ValueError) as error:
-                raise ValueError(f"{folder / name}.npy cannot be read ({error}): build the index again") from error
+                raise ValueError(
+                    f"{folder / name}.npy cannot be read ({error}): delete the folder and build the index again"
+                ) from error
 
     def active(self, latent: int) -> tuple[np.ndarray, np.ndarray]:
         """The rows that a latent is active in, and how much."""

@@ -104,7 +104,10 @@ def name_latents(
         "q_value": false_discovery_control(p_value, method="bh"),
     }
     names, others = ([vocabulary.words[i] if i >= 0 else None for i in best[:, place]] for place in (0, 1))
-    return ConceptTable.from_columns(names, similarity, others, values[:, 1], **columns)
+    table = ConceptTable.from_columns(names, similarity, others, values[:, 1], **columns)
+    how = {"words": len(vocabulary), "order": vocabulary.order, "templates": list(vocabulary.templates)}
+    how |= {"centre": centre, "direction": direction, "ratio_over": ratio_over}
+    return ConceptTable(table.frame, {**how, "null": null, "null_samples": null_samples, "seed": seed})
 
 
 def check_embeds(msae: torch.nn.Module, vocabulary: Vocabulary, vocabulary_embeds: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
         model: a `LinearClassifier` (a probe, or zero-shot texts), a scikit-learn classifier with `predict_proba`, a
             torch module of logits (B, C), or (B,) and (B, 1) for one class against the rest; or a function that
             returns such probabilities, which is returned as it is.
-        positive: number, or name, of the class. (Of one logit it is that class.)
+        positive: the class: a label of a scikit-learn classifier, else the name of one, or its number. (One logit is
+            that of class 1; class 0 is the rest.)
 
     Raises:
         TypeError: it is none of these.
@@ -32,14 +34,18 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
         place = _place(positive, list(model.classes))
         return lambda x: model.logits(x).softmax(dim=-1)[:, place]
     if hasattr(model, "predict_proba"):
-        place = _place(positive, [str(each) for each in model.classes_])
+        place = _label_place(positive, list(model.classes_))
         return lambda x: torch.from_numpy(model.predict_proba(x.cpu().numpy())[:, place])
     if isinstance(model, torch.nn.Module):
 
         def probability(x: torch.Tensor) -> torch.Tensor:
+            was_training = model.training
+            model.eval()  # no dropout, and no statistics of batches
             logits = model(x)
+            model.train(was_training)
             if logits.ndim == 1 or logits.shape[1] == 1:
-                return logits.reshape(-1).sigmoid()
+                one = logits.reshape(-1).sigmoid()
+                return torch.stack([1 - one, one], dim=1)[:, _place(positive, ["0", "1"])]
             return logits.softmax(dim=-1)[:, _place(positive, list(map(str, range(logits.shape[1]))))]
 
         return probability
@@ -51,11 +57,19 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
     )
 
 
+def _label_place(positive: Any, labels: list[Any]) -> int:
+    """Where a label stands: itself, or what is printed like it. Its position would be another class, in silence."""
+    for candidates in (labels, list(map(str, labels))):
+        if positive in candidates:
+            return candidates.index(positive)
+    raise ValueError(f"there is no class {positive!r}, only {', '.join(map(str, labels))}")
+
+
 def _place(positive: int | str, classes: list[str]) -> int:
     place = classes.index(positive) if positive in classes else positive
-    if not isinstance(place, int) or not 0 <= place < len(classes):
+    if not isinstance(place, Integral) or not 0 <= place < len(classes):
         raise ValueError(f"there is no class {positive!r}, only {', '.join(map(str, classes))}")
-    return place
+    return int(place)
 
 
 def probabilities(ask: Classifier, x: torch.Tensor) -> np.ndarray:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .table import ConceptTable
 
 _SEGMENT_ROWS = 2**18
+_CHECKED_ROWS = 16  # of each segment, when an index is opened
 _ONE_THREAD = 2**15 - 1  # numbers that torch copies without sharing the work, which on a busy machine takes far longer
 
 
@@ -72,7 +73,8 @@ class ConceptIndex:
             raise ValueError(f"{self.folder} is an index of codes of another MSAE: build one of this")
         if len(self) > len(self.acts):
             raise ValueError(
-                f"{self.folder} is an index of {len(self)} rows, but {self.acts.source} has {len(self.acts)}"
+                f"{self.folder} is an index of {len(self)} rows, but {self.acts.source} has {len(self.acts)}: "
+                "delete it to build it anew"
             )
         numbers = range(len(self._metadata.segments))
         self._segments = [Segment(segment_folder(self.folder, number)) for number in numbers]
@@ -194,6 +196,9 @@ class ConceptIndex:
         """
         if not concepts:
             raise ValueError("there is nothing to search for: give concepts and weights")
+        for key, weight in concepts.items():
+            if not np.isfinite(weight):
+                raise ValueError(f"the weight of {key!r} is {weight}, but has to be a finite number")
         scores = np.zeros(len(self), dtype=np.float32)
         for key, weight in concepts.items():
             latent = latent_of(key, self._metadata.num_latents, self.concepts)
@@ -285,13 +290,19 @@ class ConceptIndex:
     def _check_embeddings(self) -> None:
         """Whether the embeddings are those that were indexed, as far as some of them tell."""
         for start, segment in zip(self._starts, self._segments, strict=False):
-            for place in {0, len(segment.lengths) - 1}:
-                length = float(torch.linalg.vector_norm(self.acts[int(start) + place]))
-                if not np.isclose(length, segment.lengths[place], rtol=1e-5):
-                    raise ValueError(
-                        f"{self.folder} is an index of other embeddings: row {start + place} of {self.acts.source} "
-                        f"has length {length:.6g}, the indexed one {segment.lengths[place]:.6g}"
-                    )
+            places = np.unique(np.linspace(0, len(segment.lengths) - 1, _CHECKED_ROWS).astype(np.int64))
+            x = self.acts[places + int(start)]
+            with torch.no_grad():
+                values = self.msae.encode_topk(x.to(self.msae.device), self._metadata.k)[0].float().cpu().numpy()
+            lengths, stored = torch.linalg.vector_norm(x, dim=1).numpy(), segment.values[places].astype(np.float32)
+            same = np.isclose(lengths, segment.lengths[places], rtol=1e-5)
+            # Half precision, and the last bits of products, which depend on how many rows are encoded at a time.
+            same &= np.isclose(values, stored, rtol=5e-3, atol=1e-2 * max(1e-6, stored.max())).all(axis=1)
+            if not same.all():
+                raise ValueError(
+                    f"{self.folder} is an index of other embeddings: row {start + places[~same][0]} of "
+                    f"{self.acts.source} is not the one that was indexed; delete {self.folder} to build it anew"
+                )
 
 
 def _best(scores: np.ndarray, top: int, name: str, rows: np.ndarray | None = None) -> pd.DataFrame:

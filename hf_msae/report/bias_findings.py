@@ -28,6 +28,7 @@ class BiasFinding:
     num_concepts: asked about.
     num_samples: intervened on.
     baseline: mean probability, unedited.
+    alpha: level of its intervals.
     figures: the report's own.
     """
 
@@ -39,6 +40,7 @@ class BiasFinding:
     num_concepts: int
     num_samples: int
     baseline: float
+    alpha: float
     figures: list[Drawing]
 
 
@@ -54,6 +56,7 @@ def bias_findings(reports: Sequence[BiasReport]) -> list[BiasFinding]:
             num_concepts=len(report.frame),
             num_samples=report.num_samples,
             baseline=report.baseline,
+            alpha=report.alpha,
             figures=_figures(report),
         )
         for report in reports

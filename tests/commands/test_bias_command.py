@@ -66,9 +66,11 @@ def test_zero_shot_texts_and_a_layer_of_ones_own(place, bias, tmp_path):
     baseline = classifier.logits(load_activations(place.test)[:]).softmax(dim=1)[:, 0]
     effects = {row["latent"]: row["effect"] for row in content["concepts"]}
     assert content["target"] == texts[0] and effects[1] > 0 > effects[5]
+    assert content["baseline"] == pytest.approx(baseline.mean().item(), abs=0.1), "with the backbone's own scale"
     # A layer whose logits are these, of raw embeddings: the length of an embedding is not divided by, so only close.
     texts_weight = classifier.weight.float()
-    save_file({"weight": texts_weight.contiguous(), "bias": torch.zeros(2)}, tmp_path / "head.safetensors")
+    others = {"bias": torch.zeros(2), "steps": torch.ones(1)}
+    save_file({"weight": texts_weight.contiguous(), **others}, tmp_path / "head.safetensors")
     content, _ = bias("--classifier", tmp_path / "head.safetensors", "--positive", "0", "--latents", "0", "1", "5")
     assert content["target"] == "class 0"
     own = (load_activations(place.test)[:] @ texts_weight.T).softmax(dim=1)[:, 0]
@@ -92,6 +94,7 @@ def test_what_is_refused(place, refused, tmp_path):
         (["--target", "star", *train, "--regularization", "low"], "a number above 0, or cv; got 'low'"),
         (["--target", "star", *train, "--num_null", "0"], "num_null must be positive"),
         (["--target", "star", *train, "--alpha", "5"], "alpha is a share"),
+        (["--zero_shot", "a", "b", "--figure", "x.png", "--box_figure", "x.png"], "give two names"),
         (["--classifier", tmp_path / "typo"], "there is no file"),
         (["--classifier", tmp_path / "no.safetensors"], "is no safetensors file"),
         (["--classifier", tmp_path / "narrow.safetensors"], "has to hold weight (C, 128)"),

@@ -77,6 +77,7 @@ def test_what_is_refused(place, refused, tmp_path):
         (["--text", "red", "--center_texts", place.test, "--caption_column", "title"], "has no column 'title'"),
         (["--text", "red", "--top", "0"], "top must be positive"),
         (["--text", "red", "--ks", "1000"], "1000"),
+        (["--text", "red", "--ks", "0", "8"], "ks are numbers of activations from 1 on, got 0"),
         (["--text", "red", "--figure", "x.xyz"], "xyz"),
         (["--text", "red", "--output_file", tmp_path], "is a folder; name a file in it"),
         (["--text", "red", "--typ", "3"], "unknown argument --typ; did you mean --top?"),

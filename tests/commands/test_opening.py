@@ -40,6 +40,15 @@ def test_the_names_beside_the_model_or_others(place, tmp_path):
         NamedModelArguments(str(place.model), concepts=str(tmp_path / "typo.parquet")).open_msae()
 
 
+def test_several_tables_and_odd_devices_are_told_of(place, tmp_path):
+    shutil.copytree(place.model, tmp_path / "model")
+    place.table.save(tmp_path / "model" / "concepts" / "words.parquet")
+    with pytest.raises(ValueError, match=r"several tables of names: choose one by --concepts .*scenes\.parquet"):
+        NamedModelArguments(str(tmp_path / "model")).open_msae()
+    with pytest.raises(ValueError, match="device 'abacus' cannot be used: "):
+        NamedModelArguments(str(place.model), device="abacus").open_msae()
+
+
 def test_embeddings_of_another_width_are_refused(place, tmp_path):
     np.save(tmp_path / "wide.npy", np.ones((5, 7), np.float32))
     with pytest.raises(ValueError, match="embeddings of 7 columns, but this MSAE was trained on 128"):

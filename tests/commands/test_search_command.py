@@ -118,6 +118,7 @@ def test_what_is_refused(place, refused, tmp_path):
         (["--row", "-1"], "has rows 0 to 239"),
         (["--row", "1", "--shared_with", "500"], "there is no row 500: "),
         (["--text", "a", "--shared_with", "5"], "--shared_with compares two rows"),
+        (["--find", "red", "--approximate"], "--approximate is about examples"),
         (["--find", "rad"], "red"),
         (["--find", "red=x"], "no concept with a number"),
         (["--row", "1", "--top", "0"], "top must be positive"),

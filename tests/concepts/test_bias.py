@@ -118,12 +118,74 @@ def test_classifiers_of_all_kinds(world):
     np.testing.assert_allclose(as_classifier(sklearn, "no")(x), sklearn.predict_proba(x.numpy())[:, 0])
     single, double = torch.nn.Linear(D, 1), torch.nn.Linear(D, 2)
     torch.testing.assert_close(as_classifier(single)(x), single(x)[:, 0].sigmoid())
+    torch.testing.assert_close(as_classifier(single, 0)(x), 1 - single(x)[:, 0].sigmoid())
+    with pytest.raises(ValueError, match="there is no class 2, only 0, 1"):
+        as_classifier(single, 2)(x)
     torch.testing.assert_close(as_classifier(double, 0)(x), double(x).softmax(dim=-1)[:, 0])
     assert as_classifier(expected.__mul__) == expected.__mul__
     with pytest.raises(ValueError, match="there is no class 'maybe', only no, yes"):
         as_classifier(probe, "maybe")
     with pytest.raises(TypeError, match="str is no classifier of embeddings"):
         as_classifier("probe")
+
+
+@pytest.mark.parametrize("names", [(1, 2), (-1, 1), (False, True), ("0", "1")])
+def test_labels_of_scikit_learn_are_meant_not_their_places(world, names):
+    _, acts, _, weights = world
+    x = acts[:].numpy()
+    model = LogisticRegression(max_iter=1000).fit(x, np.array(names)[(acts[:] @ weights > 0.5).long().numpy()])
+    for place, name in enumerate(names):
+        for positive in (name, str(name), np.array(names)[place]):
+            np.testing.assert_array_equal(as_classifier(model, positive)(acts[:]), model.predict_proba(x)[:, place])
+    with pytest.raises(ValueError, match="there is no class 5, only"):
+        as_classifier(model, 5)
+
+
+def test_a_module_is_asked_as_it_predicts_and_left_as_it_was(world):
+    _, acts, _, _ = world
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(D), torch.nn.Dropout(0.5), torch.nn.Linear(D, 2)).train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    ask = as_classifier(module)
+    assert torch.equal(ask(acts[:]), ask(acts[:])) and module.training
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_interventions_are_in_raw_space_and_intervals_of_the_level_that_was_set(world):
+    """Of an MSAE that scales its inputs, the same embeddings and effects; a higher level, wider intervals."""
+    model, acts, classifier, _ = world
+    scaled = identity_msae(D, [N])
+    scaled.set_input_statistics(torch.zeros(D), 4.0)
+    one = bias_report(model, acts, classifier, latents=[0, 5], num_samples=200, progress=False)
+    other = bias_report(scaled, acts, classifier, latents=[0, 5], num_samples=200, progress=False)
+    for column in ("effect", "log_odds", "null_spread", "z"):
+        assert other.frame[column].to_numpy() == pytest.approx(one.frame[column].to_numpy(), rel=1e-3, abs=1e-6)
+    narrow = bias_report(model, acts, classifier, latents=[0, 5], num_samples=200, alpha=0.5, progress=False)
+    assert narrow.alpha == 0.5 and one.alpha == 0.05
+    x = acts[:]
+    z, rng = x.numpy(), np.random.default_rng(0)
+    chosen = np.sort(rng.choice(len(acts), 200, replace=False))
+    strong, absent = z[chosen].copy(), z[chosen].copy()
+    strong[:, 0], absent[:, 0] = np.quantile(z[:, 0][z[:, 0] > 0], 0.9), 0
+    change = (classifier(torch.from_numpy(strong)) - classifier(torch.from_numpy(absent))).double().numpy()
+    resample = rng.integers(0, 200, (1000, 200))  # as the report draws them
+    for report, ends in ((one, [0.025, 0.975]), (narrow, [0.25, 0.75])):
+        row = report.frame.set_index("latent").loc[0]
+        assert [row["low"], row["high"]] == pytest.approx(np.quantile(change[resample].mean(axis=1), ends), abs=1e-5)
+
+
+def test_the_null_is_of_latents_that_are_active_as_often():
+    """Rare latents that the classifier heeds are no measure for a frequent one."""
+    rng = np.random.default_rng(3)
+    often = np.where(np.arange(N) < 42, 0.6, 0.05)
+    z = (rng.exponential(size=(ROWS, N)) * (rng.uniform(size=(ROWS, N)) < often)).astype(np.float32)
+    weights = torch.where(torch.arange(N) < 42, 0.05, 1.0)
+    weights[0] = 0.5
+    report = bias_report(
+        identity_msae(D, [N]), load_activations(z), lambda x: (x @ weights - 2).sigmoid(), latents=[0], num_null=20,
+        num_samples=100, progress=False,
+    )  # fmt: skip
+    step = np.quantile(z[:, 0][z[:, 0] > 0], 0.9)
+    assert report.frame["null_spread"][0] == pytest.approx(1.4826 * 0.05 * step, rel=1e-2)
 
 
 def test_holms_correction_is_the_step_down_one():
@@ -178,6 +240,9 @@ def test_what_is_refused(world):
         ({"classifier": lambda x: torch.ones(len(x))}, "predicts the class for all 1500 samples"),
         ({"classifier": lambda x: x[:, 0] * 100}, "has to return one probability for each of"),
         ({"latents": [60]}, "latents are numbers from 0 to 59"),
+        ({"num_null": 1}, "num_null must be at least 20, got 1"),
+        ({"num_samples": 0}, "num_samples must be at least 2, got 0"),
+        ({"alpha": 1.5}, "alpha is a share between 0 and 1, got 1.5"),
         ({"latents": []}, "at least one; got"),
         ({"latents": range(55)}, "only 5 latents are left to compare with"),
     ):

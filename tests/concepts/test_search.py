@@ -150,7 +150,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     ConceptIndex.build(tmp_path / "index", model, X.numpy(), K, progress=False)
     with pytest.raises(ValueError, match="is an index of codes of another MSAE"):
         ConceptIndex(tmp_path / "index", make_model(1), X.numpy())
-    with pytest.raises(ValueError, match=r"index of other embeddings: row \d+ of the given array has length"):
+    with pytest.raises(ValueError, match=r"row \d+ of the given array is not the one that was indexed; delete"):
         ConceptIndex(tmp_path / "index", model, X.numpy()[::-1])
     with pytest.raises(ValueError, match="index of 300 rows, but the given array has 10"):
         ConceptIndex(tmp_path / "index", model, X[:10].numpy())
@@ -172,3 +172,21 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     (tmp_path / "index" / "segment-00000" / "values.npy").write_bytes(b"short")
     with pytest.raises(ValueError, match=r"values\.npy cannot be read .* build the index again"):
         ConceptIndex(tmp_path / "index", model, X.numpy())
+
+
+def test_other_rows_of_the_same_lengths_are_noticed(tmp_path):
+    """As embeddings of unit length are, which lengths cannot tell apart."""
+    model = make_model()
+    unit = torch.nn.functional.normalize(X, dim=1).numpy()
+    ConceptIndex.build(tmp_path / "index", model, unit, K, progress=False)
+    other = unit.copy()
+    other[1:-1] = other[1:-1][::-1]
+    with pytest.raises(ValueError, match=r"not the one that was indexed; delete .*index to build it anew"):
+        ConceptIndex.build(tmp_path / "index", model, other, K, progress=False)
+
+
+def test_weights_have_to_be_numbers(tmp_path):
+    index = ConceptIndex.build(tmp_path / "index", make_model(), X.numpy(), K, progress=False)
+    for weight in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"the weight of 3 is {weight}"):
+            index.by_concepts({2: 1.0, 3: weight})
