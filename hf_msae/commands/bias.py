@@ -181,6 +181,7 @@ def _own_layer(file: str, width: int) -> torch.nn.Linear:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with these words, or those of the process."""
     parser = command_parser("bias", [NamedModelArguments, EmbeddingArguments, BiasArguments], __doc__, EXAMPLE)
     source, data, args = parser.parse(argv)
     with parser.reporting_errors():

@@ -89,6 +89,7 @@ class ExplainArguments:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with these words, or those of the process."""
     parser = command_parser("explain", [NamedModelArguments, ExplainArguments], __doc__, EXAMPLE)
     source, args = parser.parse(argv)
     with parser.reporting_errors():

@@ -116,6 +116,7 @@ def _output_file(args: NameArguments, model: str) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with these words, or those of the process."""
     parser = command_parser("name", [ModelArguments, NameArguments], __doc__, EXAMPLE)
     source, args = parser.parse(argv)
     with parser.reporting_errors():

@@ -91,6 +91,7 @@ def read_metrics(file: str) -> dict:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with these words, or those of the process."""
     parser = command_parser("report", [NamedModelArguments, EmbeddingArguments, ReportArguments], __doc__, EXAMPLE)
     words = list(sys.argv[1:] if argv is None else argv)
     source, data, args = parser.parse(words)

@@ -117,6 +117,7 @@ def index_folder(msae: MSAEModel, acts: ActivationDataset, k: int) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with these words, or those of the process."""
     parser = command_parser("search", [NamedModelArguments, EmbeddingArguments, SearchArguments], __doc__, EXAMPLE)
     source, data, args = parser.parse(argv)
     with parser.reporting_errors():
