@@ -33,7 +33,7 @@ _SHOWN = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "spars
 
 @dataclass
 class QuickstartArguments:
-    """Settings of the quickstart; the defaults take under four minutes on two cores."""
+    """Settings of the quickstart; the defaults take minutes on two cores."""
 
     output_dir: str = field(default="outputs/quickstart", metadata={"help": "where everything is written"})
     num_train_scenes: int = field(default=20_000, metadata={"help": "scenes to train on"})

@@ -153,4 +153,5 @@ def typical_activations(segments: Sequence[Segment], num_latents: int) -> np.nda
 
 
 def segment_folder(folder: Path, number: int) -> Path:
+    """Where a segment lies in an index."""
     return folder / f"segment-{number:05d}"
