@@ -23,6 +23,7 @@ _PUBLIC = {
     "MSAETrainerCallback": "callbacks",
     "MSAETrainingArguments": "training_args",
     "VisionTextMSAE": "vision_text",
+    "list_released": "hub.registry",
 }
 
 __all__ = [
@@ -34,11 +35,13 @@ __all__ = [
     "MSAETrainingArguments",
     "VisionTextMSAE",
     "__version__",
+    "list_released",
 ]
 
 if TYPE_CHECKING:
     from .callbacks import MSAETrainerCallback
     from .configuration_msae import MSAEConfig
+    from .hub.registry import list_released
     from .modeling_msae import MSAEModel, MSAEOutput
     from .trainer import MSAETrainer
     from .training_args import MSAETrainingArguments

@@ -14,6 +14,12 @@ _COMMANDS = {
     "search": ("commands.search", "find rows of a data set by example, by concepts, or by an edited example"),
     "bias": ("commands.bias", "find out which concepts drive a classifier"),
     "report": ("commands.report", "write one HTML page about a model: quality, concepts, bias, searches"),
+    "push": ("commands.push", "publish a trained model on the Hub, with its card, metrics and names"),
+    "convert": (
+        "commands.convert",
+        "turn a checkpoint of another library into an MSAE, or an MSAE into SAELens' format",
+    ),
+    "released": ("commands.released", "list released models, which every command takes by name"),
 }
 
 

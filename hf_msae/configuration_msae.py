@@ -323,6 +323,22 @@ class MSAEConfig(PreTrainedConfig):
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        The contents of config.json, and the arguments that were not needed to find it.
+
+        Raises:
+            OSError: there is none. (transformers would go on with the defaults of MSAEConfig.)
+        """
+        config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if not config_dict:
+            place = "/".join(filter(None, (str(pretrained_model_name_or_path), kwargs.get("subfolder"))))
+            raise OSError(f"{place} holds no config.json, without which weights mean nothing")
+        return config_dict, unused
+
+    @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> "MSAEConfig":
         """
         A config from the contents of config.json. Older schemas are upgraded, newer ones refused.

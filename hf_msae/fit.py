@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from transformers.utils import logging
 
 if TYPE_CHECKING:
+    import torch
+
     from .backbones import Backbone
     from .concepts import ConceptTable
     from .modeling_msae import MSAEModel
@@ -16,21 +18,49 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 
-def load_msae(name: str | os.PathLike, revision: str | None = None) -> MSAEModel:
-    """An MSAE in float32, with a message for people where there is none.
+def load_msae(
+    name: str | os.PathLike,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> MSAEModel:
+    """An MSAE, with a message for people where there is none.
+
+    Args:
+        name: a folder, "user/name" on the Hub, or a name that `hf_msae.list_released()` lists.
+        revision: branch, tag or commit on the Hub.
+        subfolder: where in the folder or repository it lies.
+        dtype: of the weights; None for float32.
 
     Raises:
         OSError: there is none.
+        ValueError: it is damaged, or of a newer hf_msae.
     """
     import torch
 
+    from .hub.registry import find_released, hint_at_released
     from .modeling_msae import MSAEModel
 
+    dtype = torch.float32 if dtype is None else dtype
+    released = find_released(name)
+    if released is not None:
+        return released.load(dtype=dtype) if released.place else released.load().to(_as_dtype(dtype))
     try:
-        return MSAEModel.from_pretrained(name, revision=revision, dtype=torch.float32)
+        return MSAEModel.from_pretrained(name, revision=revision, subfolder=subfolder or "", dtype=dtype)
     except OSError as error:
         where = "" if Path(name).expanduser().exists() else "there is no such folder, and as a Hub id: "
+        if where and "/" not in str(name):
+            raise OSError(
+                f"{str(name)!r} is no folder and no released model; {hint_at_released(str(name))}"
+            ) from error
         raise OSError(f"no MSAE could be loaded from {str(name)!r}: {where}{error}") from error
+
+
+def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """ "auto" is what converted weights have: float32."""
+    import torch
+
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
@@ -65,15 +95,34 @@ def _resolved(name: str | None) -> str | None:
     return str(Path(name).expanduser().resolve()) if name and Path(name).expanduser().is_dir() else name
 
 
-def concepts_beside(folder: str | os.PathLike) -> ConceptTable | None:
-    """The concept table in a local folder of an MSAE, if there is exactly one."""
+def concept_files(name: str | os.PathLike, revision: str | None = None, subfolder: str | None = None) -> list[Path]:
+    """The tables of names beside an MSAE, wherever `load_msae` finds it; downloaded where needed.
+
+    Raises:
+        huggingface_hub.errors.HfHubHTTPError: there is no such repository or revision.
+    """
+    from .hub.registry import find_released
+    from .hub.repository import concept_tables
+
+    released = find_released(name)
+    if released is not None:
+        if released.place is None:
+            return []
+        name, subfolder, revision = released.place
+    return concept_tables(name, revision, subfolder)
+
+
+def concepts_beside(
+    name: str | os.PathLike, revision: str | None = None, subfolder: str | None = None
+) -> ConceptTable | None:
+    """The table of names beside an MSAE, if there is exactly one; arguments and errors as `concept_files`."""
     from .concepts import ConceptTable
 
-    tables = sorted(Path(folder).glob("concepts/*.parquet")) if Path(folder).is_dir() else []
+    tables = concept_files(name, revision, subfolder)
     if len(tables) > 1:
         names = ", ".join(table.name for table in tables)
         logger.warning(
-            f"{folder} has several concept tables ({names}): set .concepts = ConceptTable.load(...) for names, or "
+            f"{name} has several concept tables ({names}): set .concepts = ConceptTable.load(...) for names, or "
             "name one by --concepts"
         )
     return ConceptTable.load(tables[0]) if len(tables) == 1 else None

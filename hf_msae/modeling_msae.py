@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
-from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from ._registration import register_auto_classes
@@ -28,6 +27,7 @@ from .auxiliary_loss import auxiliary_loss
 from .configuration_msae import MSAEConfig
 from .fused_nested_loss import NestedLoss, can_fuse, fused_nested_loss
 from .nested_topk import l1_penalty, nested_codes, nested_loss, top_activations
+from .pretrained import PreTrainedMSAE
 
 _CHUNK_ELEMENTS = 2**24
 """Size of the dense code that `encode_topk` makes at a time: 64 MB in float32."""
@@ -66,7 +66,7 @@ class MSAEOutput(ModelOutput):
     auxiliary_loss: torch.Tensor | None = None
 
 
-class MSAEModel(PreTrainedModel):
+class MSAEModel(PreTrainedMSAE):
     r"""
     A Matryoshka sparse autoencoder over embeddings of a vision-language model (arXiv 2502.20578).
 

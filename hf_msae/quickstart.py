@@ -107,6 +107,7 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     from .concepts import Vocabulary, name_by_activations, name_latents
     from .extraction import extract_activations
     from .hub import write_model_card
+    from .hub.training_record import TrainingRecord, command_line
     from .plotting import plot_contact_sheet, plot_quality_against_k, plot_training, save_figure
     from .report import write_report
     from .scenes import load_scenes
@@ -158,21 +159,14 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     best = check_names(msae, table, embeddings["test"], eval_scenes)
 
     step("Drawing figures and writing the card")
-    flags = " ".join(f"--{each.name} {getattr(arguments, each.name)}" for each in fields(arguments))
-    command = f"hf-msae quickstart {flags}"
+    flags = [word for each in fields(arguments) for word in (f"--{each.name}", getattr(arguments, each.name))]
+    command = command_line("hf-msae quickstart", flags)
     save_figure(plot_quality_against_k(metrics), output / "quality_against_k.png")
     save_figure(plot_training(result.log_history), output / "training.png")
     rows = contact_rows(best.head(_SHEET_ROWS), eval_scenes)
     save_figure(plot_contact_sheet(rows), output / "concepts.png")
-    write_model_card(
-        output,
-        training_arguments=run.to_dict(),
-        training_data={"source": "hf_msae.scenes, split train", "num_rows": len(embeddings["train"])},
-        evaluation_data={"source": "hf_msae.scenes, split test", "num_rows": len(embeddings["test"])},
-        model_name="msae-scenes-quickstart",
-        model_id=str(output),
-        command=command,
-    )
+    TrainingRecord.of(run, embeddings["train"], embeddings["test"], command, result).save(output)
+    write_model_card(output, model_id=str(output), model_name="msae-scenes-quickstart")
     step("Looking for what drives a probe that learned from red stars, and writing the report")
     model = VisionTextMSAE(backbone, msae, table)
     findings = biased_probe(model, embeddings["test"], arguments)

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from .backbones import Backbone
 from .editing import Editor, LatentEdit
-from .fit import check_fit, concepts_beside
+from .fit import check_fit, concepts_beside, load_msae
 from .hook_points import HookPoint, find_site
 from .images import ImageInput, to_rgb
 from .modeling_msae import MSAEModel
@@ -74,17 +74,20 @@ class VisionTextMSAE:
         revision: str | None = None,
         device: str | torch.device | None = None,
         strict: bool = True,
+        subfolder: str | None = None,
         **backbone_kwargs: Any,
     ) -> VisionTextMSAE:
         """Load an MSAE, the backbone it was trained on, and its concepts where there are some beside it.
 
         Args:
-            msae: folder or Hub id of an MSAE, or one that is loaded already.
+            msae: folder or Hub id of an MSAE, a name that `hf_msae.list_released()` lists, or one that is loaded
+                already.
             backbone: a [`Backbone`], or what `Backbone.from_pretrained` takes; by default the one that the MSAE's
                 config names.
             revision: of the MSAE, on the Hub.
             device: where both run.
             strict: whether a backbone of another name or revision than the MSAE was trained on is an error.
+            subfolder: of the MSAE, in its folder or repository.
             backbone_kwargs: for `Backbone.from_pretrained`, e.g. dtype.
 
         Raises:
@@ -94,8 +97,9 @@ class VisionTextMSAE:
         """
         concepts = None
         if not isinstance(msae, MSAEModel):
-            concepts = concepts_beside(msae)
-            msae = MSAEModel.from_pretrained(msae, revision=revision)
+            name, msae = msae, load_msae(msae, revision, subfolder, dtype="auto")
+            # The commit that the weights are of: main may have moved meanwhile.
+            concepts = concepts_beside(name, getattr(msae.config, "_commit_hash", None) or revision, subfolder)
         config = msae.config
         if backbone is None:
             if not config.base_model_name_or_path:

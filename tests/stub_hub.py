@@ -15,7 +15,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.hub_faults import Fault, cut
+
 USER, TOKEN = "tester", "hf_dummy"
+OTHER_TOKEN, READ_TOKEN = "hf_somebody_else", "hf_read_only"
+_USERS = {TOKEN: (USER, "write"), READ_TOKEN: (USER, "read"), OTHER_TOKEN: ("somebody", "write")}
 _KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
 # Smaller files travel within the commit, as on the Hub, unless they are of a kind that never does.
 _LFS_BYTES = 10_000
@@ -24,7 +28,7 @@ _LFS_ENDINGS = (".safetensors", ".arrow", ".parquet", ".png")
 
 @dataclass
 class Repo:
-    """A repository: commit -> path -> content, and what its names stand for."""
+    """A repository: commit -> path -> content, and what its names stand for: branches, refs/pr/N and refs/tags/T."""
 
     private: bool = False
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -37,8 +41,11 @@ class Repo:
         self.messages.append(message)
         return sha
 
+    def sha(self, revision: str = "main") -> str:
+        return self.names.get(revision) or self.names.get(f"refs/tags/{revision}") or revision
+
     def files(self, revision: str = "main") -> dict[str, bytes] | None:
-        return self.commits.get(self.names.get(revision, revision))
+        return self.commits.get(self.sha(revision))
 
 
 class StubHub:
@@ -47,12 +54,15 @@ class StubHub:
     Attributes:
         repos: ("model" | "dataset" | "space", id) -> Repo.
         requests: "METHOD path" of everything that was asked.
+        faults: what is to go wrong; see `Fault`.
     """
 
     def __init__(self) -> None:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.objects: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.faults: list[Fault] = []
+        self.lock = threading.Lock()
 
         class Handler(_Handler):
             hub = self
@@ -61,12 +71,17 @@ class StubHub:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> StubHub:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def fail(self, method: str, pattern: str, **what: object) -> Fault:
+        """Order a fault."""
+        self.faults.append(Fault(method, pattern, **what))
+        return self.faults[-1]
 
     def environment(self, home: object) -> dict[str, str]:
         """Variables for a process that is to talk to this Hub, with its caches in `home`."""
@@ -100,23 +115,44 @@ class _Handler(BaseHTTPRequestHandler):
         self._route("PUT")
 
     def _route(self, method: str) -> None:
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         address = urlsplit(self.path)
-        self.query = parse_qs(address.query)
         path = unquote(address.path)
-        self.hub.requests.append(f"{method} {path}")
+        length = int(self.headers.get("Content-Length") or 0)
+        with self.hub.lock:
+            self.hub.requests.append(f"{method} {path}")
+            self.fault = next((fault for fault in self.hub.faults if fault.is_due(method, path)), None)
+        if self.fault is not None and self.fault.request_bytes is not None:
+            self.rfile.read(min(length, self.fault.request_bytes))
+            return self._cut()
+        self.body = self.rfile.read(length)
+        self.query = parse_qs(address.query)
+        if self.fault is not None and self.fault.action is not None:
+            self.fault.action()
+        if self.fault is not None and self.fault.status is not None:
+            return self._answer(self.fault.status, {"error": "ordered by the test"})
         for of_method, pattern, action in _ROUTES:
-            if (found := re.fullmatch(pattern, path)) and method in of_method:
-                return action(self, **found.groupdict())
+            # Before it is unquoted: the revision refs%2Fpr%2F1 is one part of the path.
+            if (found := re.fullmatch(pattern, address.path)) and method in of_method:
+                return action(self, **{name: each and unquote(each) for name, each in found.groupdict().items()})
         self._answer(404, {"error": f"the stub has no {method} {path}"})
 
+    def _cut(self) -> None:
+        self.close_connection = True
+        self.wfile.flush()
+        cut(self.connection)
+
     def _answer(self, status: int, content: object = None, headers: dict[str, str] | None = None) -> None:
+        if self.fault is not None and self.fault.lose_answer:
+            return self._cut()
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
+        if self.fault is not None and self.fault.response_bytes is not None:
+            self.wfile.write(body[: self.fault.response_bytes])
+            return self._cut()
         if self.command != "HEAD":
             self.wfile.write(body)
 
@@ -124,12 +160,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(404, {"error": what}, {"X-Error-Code": what, "X-Error-Message": what})
 
     @property
-    def _is_user(self) -> bool:
-        return self.headers.get("Authorization") == f"Bearer {TOKEN}"
+    def _user(self) -> tuple[str, str] | None:
+        """Name and role of who asks."""
+        return _USERS.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
+
+    def _may_write(self, name: str) -> bool:
+        return self._user is not None and self._user == (name.split("/")[0], "write")
 
     def _repo(self, kind: str, name: str) -> Repo | None:
         repo = self.hub.repos.get((kind, name))
-        if repo is None or (repo.private and not self._is_user):
+        if repo is None or (repo.private and (self._user is None or self._user[0] != name.split("/")[0])):
             self._missing("RepoNotFound")
             return None
         return repo
@@ -144,15 +184,18 @@ class _Handler(BaseHTTPRequestHandler):
     # -- what can be asked -------------------------------------------------------------------------------------
 
     def whoami(self) -> None:
-        if not self._is_user:
+        if self._user is None:
             return self._answer(401, {"error": "Invalid username or password."})
-        self._answer(200, {"type": "user", "name": USER, "orgs": [], "auth": {"accessToken": {"role": "write"}}})
+        name, role = self._user
+        self._answer(200, {"type": "user", "name": name, "orgs": [], "auth": {"accessToken": {"role": role}}})
 
     def create(self) -> None:
-        if not self._is_user:
+        if self._user is None:
             return self._answer(401, {"error": "Invalid username or password."})
         asked = json.loads(self.body)
-        name = f"{asked.get('organization') or USER}/{asked['name']}"
+        name = f"{asked.get('organization') or self._user[0]}/{asked['name']}"
+        if not self._may_write(name):
+            return self._forbidden(f"You don't have the rights to create a repo under {name.split('/')[0]}")
         key = (asked.get("type") or "model", name)
         there = key in self.hub.repos
         if not there:
@@ -162,17 +205,61 @@ class _Handler(BaseHTTPRequestHandler):
             repo.commit("main", {".gitattributes": b""}, "initial commit")
         self._answer(409 if there else 200, {"url": f"{self.hub.url}/{_prefix(key[0])}{name}", "id": name})
 
+    def _forbidden(self, why: str) -> None:
+        self._answer(403, {"error": why}, {"X-Error-Message": why})
+
+    def branch(self, kind: str, name: str, revision: str) -> None:
+        self._name(kind, name, revision, revision, json.loads(self.body or b"{}").get("startingPoint", "main"))
+
+    def tag(self, kind: str, name: str, revision: str) -> None:
+        tag = json.loads(self.body)["tag"]
+        self._name(kind, name, f"refs/tags/{tag}", tag, revision)
+
+    def _name(self, kind: str, name: str, key: str, called: str, revision: str) -> None:
+        repo = self._repo(_KINDS[kind], name)
+        if repo is None:
+            return
+        if not self._may_write(name):
+            return self._forbidden("no write access")
+        if key in repo.names:
+            return self._answer(409, {"error": f"{called} is there already"})
+        if repo.files(revision) is None:
+            return self._missing("RevisionNotFound")
+        repo.names[key] = repo.sha(revision)
+        self._answer(200, {})
+
     def validate(self) -> None:
         self._answer(200, {"errors": [], "warnings": []})
 
     def preupload(self, kind: str, name: str, revision: str) -> None:
-        if self._repo(_KINDS[kind], name) is None:
+        repo = self._repo(_KINDS[kind], name)
+        if repo is None or not self._may_commit(repo, name, revision):
             return
-        files = []
+        there, files = repo.files(revision), []
         for file in json.loads(self.body)["files"]:
-            large = file["size"] > _LFS_BYTES or file["path"].endswith(_LFS_ENDINGS)
-            files.append({"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False})
+            path = file["path"]
+            large = file["size"] > _LFS_BYTES or path.endswith(_LFS_ENDINGS)
+            entry = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
+            if path in there:
+                entry["oid"] = hashlib.sha256(there[path]).hexdigest() if large else _git_sha1(there[path])
+            files.append(entry)
         self._answer(200, {"files": files})
+
+    def _may_commit(self, repo: Repo, name: str, revision: str) -> bool:
+        """Whether who asks may; else the answer has been given."""
+        if revision not in repo.names:
+            self._missing("RevisionNotFound")
+        elif self._user is None:
+            self._answer(401, {"error": "Invalid username or password."})
+        elif not self._may_write(name) and not self._creates_pull_request:
+            self._forbidden("no write access; you may open a pull request")
+        else:
+            return True
+        return False
+
+    @property
+    def _creates_pull_request(self) -> bool:
+        return self.query.get("create_pr") == ["1"]
 
     def batch(self, name: str, **_: str) -> None:
         objects = []
@@ -189,20 +276,22 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {})
 
     def commit(self, kind: str, name: str, revision: str) -> None:
-        repo = self._repo(_KINDS[kind], name)
-        if repo is None:
+        with self.hub.lock:
+            self._commit(_KINDS[kind], name, revision)
+
+    def _commit(self, kind: str, name: str, revision: str) -> None:
+        repo = self._repo(kind, name)
+        if repo is None or not self._may_commit(repo, name, revision):
             return
-        if not self._is_user:
-            return self._answer(403, {"error": "no write access"})
-        files, message = dict(repo.files(revision) or {}), ""
+        files, message = dict(repo.files(revision)), ""
         for line in filter(None, self.body.splitlines()):
             entry = json.loads(line)
             value = entry["value"]
             if entry["key"] == "header":
                 message = value["summary"]
                 parent = value.get("parentCommit")
-                if parent and parent != repo.names.get(revision):
-                    return self._answer(412, {"error": "A commit has happened since."})
+                if parent and parent != repo.names[revision]:
+                    return self._answer(412, {"error": "A commit has happened since. Please refresh and try again."})
             elif entry["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
@@ -210,10 +299,14 @@ class _Handler(BaseHTTPRequestHandler):
                     return self._answer(400, {"error": f"{value['path']} was not uploaded"})
                 files[value["path"]] = self.hub.objects[value["oid"]]
             elif entry["key"] == "deletedFile":
-                files.pop(value["path"], None)
+                if files.pop(value["path"], None) is None:
+                    return self._missing("EntryNotFound")
+        page, answer = f"{self.hub.url}/{_prefix(kind)}{name}", {}
+        if self._creates_pull_request:
+            number = 1 + sum(each.startswith("refs/pr/") for each in repo.names)
+            revision, answer = f"refs/pr/{number}", {"pullRequestUrl": f"{page}/discussions/{number}"}
         sha = repo.commit(revision, files, message)
-        url = f"{self.hub.url}/{_prefix(_KINDS[kind])}{name}/commit/{sha}"
-        self._answer(200, {"success": True, "commitOid": sha, "commitUrl": url})
+        self._answer(200, {"success": True, "commitOid": sha, "commitUrl": f"{page}/commit/{sha}", **answer})
 
     def info(self, kind: str, name: str, revision: str = "main") -> None:
         found = self._files(_KINDS[kind], name, revision)
@@ -223,7 +316,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(
             200,
             {
-                "id": name, "_id": name, "sha": repo.names.get(revision, revision), "private": repo.private,
+                "id": name, "_id": name, "sha": repo.sha(revision), "private": repo.private,
                 "tags": [], "downloads": 0, "likes": 0, "lastModified": "2026-01-01T00:00:00.000Z",
                 "siblings": [{"rfilename": path} for path in sorted(files)],
             },
@@ -231,11 +324,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def refs(self, kind: str, name: str) -> None:
         repo = self._repo(_KINDS[kind], name)
-        if repo is not None:
-            branches = [
-                {"name": each, "ref": f"refs/heads/{each}", "targetCommit": sha} for each, sha in repo.names.items()
-            ]
-            self._answer(200, {"branches": branches, "tags": [], "converts": []})
+        if repo is None:
+            return
+        answer = {"branches": [], "tags": [], "converts": [], "pullRequests": []}
+        for each, sha in repo.names.items():
+            where = (
+                "pullRequests" if each.startswith("refs/pr/") else "tags" if each.startswith("refs/") else "branches"
+            )
+            ref = each if each.startswith("refs/") else f"refs/heads/{each}"
+            answer[where].append({"name": each.removeprefix("refs/tags/"), "ref": ref, "targetCommit": sha})
+        if "include_prs" not in self.query:
+            del answer["pullRequests"]
+        self._answer(200, answer)
 
     def tree(self, kind: str, name: str, revision: str, folder: str | None = None) -> None:
         found = self._files(_KINDS[kind], name, revision)
@@ -274,7 +374,7 @@ class _Handler(BaseHTTPRequestHandler):
         files = repo.files(revision)
         if files is None:
             return self._missing("RevisionNotFound")
-        sha = repo.names.get(revision, revision)
+        sha = repo.sha(revision)
         if file not in files:
             return self._answer(
                 404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha}
@@ -294,8 +394,12 @@ def _prefix(kind: str) -> str:
     return "" if kind == "model" else f"{kind}s/"
 
 
+def _git_sha1(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 def _entry(path: str, content: bytes) -> dict:
-    entry = {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+    entry = {"type": "file", "path": path, "size": len(content), "oid": _git_sha1(content)}
     if path.endswith(_LFS_ENDINGS) or len(content) > _LFS_BYTES:
         entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
     return entry
@@ -309,6 +413,8 @@ _ROUTES = [
     ("POST", r"/api/validate-yaml", _Handler.validate),
     ("POST", rf"{_API}/preupload{_REVISION}", _Handler.preupload),
     ("POST", rf"{_API}/commit{_REVISION}", _Handler.commit),
+    ("POST", rf"{_API}/branch{_REVISION}", _Handler.branch),
+    ("POST", rf"{_API}/tag{_REVISION}", _Handler.tag),
     ("POST", rf"{_API}/paths-info{_REVISION}", _Handler.paths_info),
     ("GET", _API, _Handler.info),
     ("GET", rf"{_API}/revision{_REVISION}", _Handler.info),

@@ -14,6 +14,7 @@ PAGES = [
     "docs/bias.md",
     "docs/backbones.md",
     "docs/concepts.md",
+    "docs/hub.md",
     "docs/metrics.md",
     "docs/model.md",
     "docs/report.md",
@@ -22,15 +23,20 @@ PAGES = [
 ]
 COMMANDS = [
     "README.md",
+    "RELEASE.md",
     "docs/bias.md",
     "docs/concepts.md",
     "docs/extraction.md",
+    "docs/hub.md",
     "docs/metrics.md",
     "docs/report.md",
     "docs/search.md",
     "docs/training.md",
     *sorted(f"training/configs/{p.name}" for p in (ROOT / "training" / "configs").glob("*.yaml")),
 ]
+
+
+COMMANDS_OF_PAGES = ("name", "explain", "search", "bias", "report", "push", "convert")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -48,7 +54,7 @@ def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
 def known_flags():
     """The flags that the --help of each script of training/ and of each command lists."""
     flags = {}
-    scripts = ("extract_activations", "train_msae", "evaluate_msae", "train_scenes_backbone")
+    scripts = ("extract_activations", "train_msae", "evaluate_msae", "train_scenes_backbone", "train_scenes_msaes")
     runs = {name: [str(ROOT / "training" / f"{name}.py")] for name in scripts}
     runs |= {name: ["-m", "hf_msae.cli", name] for name in cli._COMMANDS}
     for name, words in runs.items():
@@ -70,4 +76,4 @@ def test_commands_name_flags_that_exist(known_flags):
             named = set(re.findall(r"--\w+", rest))
             assert named <= known_flags[name], f"{page}: {name} does not know {named - known_flags[name]}"
             found[name] += len(named) > 0
-    assert sum(found.values()) > 25 and all(found[name] for name in ("name", "explain", "search", "bias", "report"))
+    assert sum(found.values()) > 25 and all(found[name] for name in COMMANDS_OF_PAGES)

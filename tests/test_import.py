@@ -199,6 +199,7 @@ def test_public_names():
         "MSAETrainingArguments",
         "VisionTextMSAE",
         "__version__",
+        "list_released",
     ]
     for name in hf_msae.__all__:
         assert getattr(hf_msae, name) is getattr(hf_msae, name)

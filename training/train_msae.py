@@ -1,10 +1,10 @@
 """
 Train a Matryoshka sparse autoencoder on embeddings, evaluate it, and write the model with its metrics and card.
 
-The output folder gets config.json and model.safetensors (for MSAEModel.from_pretrained), metrics.json, README.md (the
-model card), training_log.jsonl, and checkpoints to resume from. Runs as it is, or on several devices with
-`accelerate launch` or `torchrun`. With --sweep it trains several models in one pass over the data, each in a folder of
-its own inside the output folder, and compares them in sweep.csv.
+The output folder gets config.json and model.safetensors (for MSAEModel.from_pretrained), metrics.json, training.json
+(arguments, data, versions), README.md (the model card), training_log.jsonl, and checkpoints to resume from. Runs as it
+is, or on several devices with `accelerate launch` or `torchrun`. With --sweep it trains several models in one pass
+over the data, each in a folder of its own inside the output folder, and compares them in sweep.csv.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from accelerate.utils import set_seed
 
 from hf_msae import MSAEModel, MSAETrainer, MSAETrainingArguments
 from hf_msae.acceleration import build_accelerator
-from hf_msae.activations import ActivationDataset, load_activations
+from hf_msae.activations import load_activations
 from hf_msae.arguments import DataArguments, ModelArguments, MSAEArgumentParser, SweepArguments, build_config
 from hf_msae.interruption import TrainingInterrupted
 from hf_msae.metrics import EvaluationResult
@@ -36,28 +36,25 @@ model = MSAEModel.from_pretrained("{folder}")
 latents = model.encode(embeddings)  # (..., {d_in}) -> (..., {num_latents})"""
 
 
-def describe(data: ActivationDataset, split: str | None) -> dict[str, Any]:
-    """What the model card says about a data set."""
-    known = {"source": data.source, "split": split, "column": data.column, "num_rows": len(data), "width": data.width}
-    return {**data.provenance, **known}
-
-
-def finish(trainer: MSAETrainer, result: TrainingResult, data_args: DataArguments) -> EvaluationResult:
-    """Evaluate a trained model, and write it with its metrics and card."""
+def finish(
+    trainer: MSAETrainer, result: TrainingResult, data_args: DataArguments, argv: list[str]
+) -> EvaluationResult:
+    """Evaluate a trained model, and write it with its metrics, the record of its training and its card."""
     train_data, eval_data = trainer.train_data, trainer.eval_data
     output_dir = trainer.save_model()
     evaluation = trainer.evaluate(train_data if eval_data is None else eval_data)
     if trainer.accelerator.is_main_process:
         from hf_msae.hub import write_model_card
+        from hf_msae.hub.training_record import TrainingRecord, command_line
 
         evaluation.save(output_dir / "metrics.json")
-        summary = {key: value for key, value in result.to_dict().items() if key != "log_history"}
-        write_model_card(
-            Path(output_dir),
-            training_arguments={**trainer.args.to_dict(), **summary},
-            training_data=describe(train_data, data_args.train_split),
-            evaluation_data=None if eval_data is None else describe(eval_data, data_args.eval_split),
+        launcher = (
+            "python" if result.num_processes == 1 else f"accelerate launch --num_processes {result.num_processes}"
         )
+        command = command_line(f"{launcher} training/train_msae.py", argv)
+        splits = (data_args.train_split, data_args.eval_split)
+        TrainingRecord.of(trainer.args, train_data, eval_data, command, result, splits).save(output_dir)
+        write_model_card(output_dir)
     return evaluation
 
 
@@ -86,6 +83,7 @@ def write_table(output_dir: Path, variants: dict[str, dict[str, Any]], found: li
 def main(argv: list[str] | None = None) -> None:
     kinds = (DataArguments, ModelArguments, MSAETrainingArguments, SweepArguments)
     parser = MSAEArgumentParser(kinds, description=__doc__, example=EXAMPLE)
+    argv = sys.argv[1:] if argv is None else argv
     data_args, model_args, training_args, sweep_args = parser.parse(argv)
 
     with parser.reporting_errors():
@@ -129,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
             accelerator.print(f"\n{interruption}", file=sys.stderr)
             sys.exit(interruption.exit_code)
         found = [
-            result if isinstance(result, Exception) else finish(each, result, data_args)
+            result if isinstance(result, Exception) else finish(each, result, data_args, argv)
             for each, result in zip(trainers, results, strict=True)
         ]
     if accelerator.is_main_process:

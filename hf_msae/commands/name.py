@@ -151,6 +151,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         others = [file.name for file in sorted(output.parent.glob("*.parquet")) if file != output]
     _report(table, vocabulary, args.q)
     print(f"\nThe table is in {output}")
+    if (output.parent.parent / "README.md").exists():
+        print("The model's card will show these names when `hf-msae push` renders it afresh")
     if others:
         print(f"Beside it there is {', '.join(others)}: the other commands need to be told which, --concepts {output}")
 

@@ -16,7 +16,7 @@ from ..activations import ActivationDataset, load_activations
 from ..activations.metadata import ActivationMetadata
 from ..arguments import MSAEArgumentParser
 from ..concepts import ConceptTable
-from ..fit import concepts_beside, load_msae
+from ..fit import concept_files, load_msae
 from ..image_text_data import open_dataset
 from ..metrics._files import write_json
 from ..modeling_msae import MSAEModel
@@ -33,8 +33,16 @@ class ModelArguments:
 
     _argument_group_name: ClassVar[str] = "model"
 
-    model: str = field(metadata={"help": "Folder or Hub id of an MSAE; the first word may be this."})
+    model: str = field(
+        metadata={
+            "help": "Folder or Hub id of an MSAE, or the name of a released one (`hf-msae released`); the first word "
+            "may be this."
+        }
+    )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a model on the Hub."})
+    subfolder: str | None = field(
+        default=None, metadata={"help": "Where in the folder or repository the model lies, if it holds several."}
+    )
     backbone: str | None = field(
         default=None,
         metadata={"help": "Folder or Hub id of the backbone. Unset: the one that the MSAE was trained on."},
@@ -57,7 +65,7 @@ class ModelArguments:
             OSError: there is no such model, or no such file of names.
             ValueError: they are of another number of latents.
         """
-        msae = load_msae(self.model, self.revision).eval()
+        msae = load_msae(self.model, self.revision, self.subfolder).eval()
         try:
             msae = msae.to(self.device or "cpu")
         except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
@@ -97,10 +105,10 @@ class NamedModelArguments(ModelArguments):
             OSError: there is no such file.
         """
         if self.concepts is None:
-            tables = sorted(Path(self.model).expanduser().glob("concepts/*.parquet"))
+            tables = concept_files(self.model, self.revision, self.subfolder)
             if len(tables) > 1:
                 raise ValueError(f"{self.model} has several tables of names: choose one by --concepts {tables[0]}")
-            return concepts_beside(self.model)
+            return ConceptTable.load(tables[0]) if tables else None
         path = Path(self.concepts).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f"there is no file of names {path}: `hf-msae name` writes one")

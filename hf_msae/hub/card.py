@@ -1,30 +1,35 @@
-"""The model card of a finished run, filled from what lies in its folder and from what is measured."""
+"""The model card of a finished run, filled from what lies in its folder."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from importlib.metadata import version
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined
+
+from . import card_tables, card_text
+from .card_edits import RESULTS_TASK, assemble_card, merge_card
+from .training_record import TrainingRecord, shown_arguments
+
+if TYPE_CHECKING:
+    from ..configuration_msae import MSAEConfig
 
 _FIGURES = {
     "quality_against_k.png": "Quality against k",
     "training.png": "Training",
     "concepts.png": "The pictures that activate the best-named latents most",
 }
-_LIBRARIES = ("hf_msae", "torch", "transformers", "accelerate", "datasets", "huggingface_hub")
-# What tells one MSAE from another; the rest of the config is bookkeeping.
-_CONFIG_ROWS = (
-    *("activation", "nesting", "nesting_ks", "nesting_weights", "reconstruction_loss"),
-    *("sparsity_coefficient", "tied", "soft_cap"),
-)
-# Where a run wrote to and how it was shown says nothing about the model.
-_BOOKKEEPING = {"output_dir", "disable_tqdm", "overwrite_output_dir", "resume_from_checkpoint", "save_total_limit"}
+_CARD, _METRICS, _CONVERSION = "README.md", "metrics.json", "conversion.json"
+# What the model-index lists of every level.
+_RESULTS = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "sparsity", "dead_fraction", "cknna")
+# Of the config, what is told elsewhere on the card or is no setting.
+_TOLD = {"d_in", "num_latents", "base_model_name_or_path", "base_model_revision", "hook_point", "schema_version"}
+_FAMILIES = ("siglip2", "siglip", "dinov2", "clip")
 
 
 def template_path(name: str = "template.md") -> Path:
@@ -33,119 +38,200 @@ def template_path(name: str = "template.md") -> Path:
     return installed if installed.exists() else Path(__file__).parents[2] / "model_cards" / name
 
 
-def _figure(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _is_hub_id(name: str | None) -> bool:
-    """Whether a name can be linked to on the Hub: `owner/name`, no folder of this machine, not the embedded model."""
-    from ..scenes.backbone import BACKBONE_NAME
-
-    return bool(name) and name.count("/") == 1 and not name.startswith((".", "/")) and name != BACKBONE_NAME
-
-
-def _card_data(config: Any, metrics: Mapping | None, model_name: str, evaluation_source: str | None) -> ModelCardData:
-    measured_on = evaluation_source or "training embeddings"
-    results = [
-        EvalResult(
-            task_type="feature-extraction",
-            task_name="Sparse reconstruction of embeddings",
-            dataset_type="embeddings",
-            dataset_name=measured_on,
-            metric_type=key,
-            metric_name=f"{key} at k={k}",
-            metric_value=row[key],
-        )
-        for k, row in (metrics or {}).get("by_k", {}).items()
-        for key in ("fvu", "cosine_similarity", "cosine_similarity_centered", "sparsity", "dead_fraction", "cknna")
-        if row.get(key) is not None
-    ]
-    named = {"eval_results": results, "model_name": model_name} if results else {}
-    return ModelCardData(
-        library_name="hf_msae",
-        license="apache-2.0",
-        base_model=config.base_model_name_or_path if _is_hub_id(config.base_model_name_or_path) else None,
-        tags=["sparse-autoencoder", "matryoshka", "interpretability", "msae"],
-        **named,
-    )
-
-
 def render_model_card(
     folder: str | os.PathLike,
-    training_arguments: Mapping[str, Any] | None = None,
-    training_data: Mapping[str, Any] | None = None,
-    evaluation_data: Mapping[str, Any] | None = None,
-    model_name: str | None = None,
     model_id: str | None = None,
-    command: str | None = None,
+    subfolder: str | None = None,
+    model_name: str | None = None,
+    license: str | None = None,
+    tags: Sequence[str] = (),
+    released: bool = False,
 ) -> str:
-    """The card's text, from config.json, metrics.json, concepts/ and the figures that lie in `folder`.
+    """The card's text, from config.json, training.json, metrics.json, conversion.json, concepts/ and the figures that
+    lie in `folder`; what is not there, the card says is not known.
 
     Args:
         folder: a saved MSAE.
-        training_arguments: hyper-parameters to list.
-        training_data: what is known of the data; `source` and `num_rows` are shown.
-        evaluation_data: likewise, of the held-out data; None says that the metrics are those of the training data.
-        model_name: title; None takes the folder's name.
         model_id: what the usage example loads; None takes the folder's name.
-        command: how to make it again.
+        subfolder: of that repository.
+        model_name: title; None takes the last part of `model_id`, or the folder's name.
+        license: of the weights, as the Hub names licences; None means apache-2.0, and of a converted model that
+            nothing is known.
+        tags: further tags for the metadata.
+        released: the model is one of `hf_msae.list_released()`, by the name `model_name`.
 
     Raises:
         FileNotFoundError: no config.json in the folder.
+        ValueError: metrics.json or the names of concepts are those of other weights, or a file cannot be read.
     """
     from ..configuration_msae import MSAEConfig
 
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} holds no config.json: save the model there before writing its card")
     config = MSAEConfig.from_pretrained(folder)
-    metrics_file = folder / "metrics.json"
-    metrics = json.loads(metrics_file.read_text()) if metrics_file.exists() else None
-    model_name = model_name or folder.resolve().name
-    evaluation_source = str(evaluation_data.get("source", "not recorded")) if evaluation_data else None
-    arguments = {k: v for k, v in (training_arguments or {}).items() if k not in _BOOKKEEPING and v is not None}
-    usage = (
-        "import hf_msae\nfrom transformers import AutoModel\n\n"
-        f'msae = AutoModel.from_pretrained("{model_id or folder.resolve().name}")\n'
-        "values, latents = msae.encode_topk(embeddings, k=32)  # (n, 32): strengths, and which latents"
-    )
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.filters["figure"] = _figure
-    return environment.from_string(template_path().read_text()).render(
-        card_data=_card_data(config, metrics, model_name, evaluation_source).to_yaml(),
-        model_name=model_name,
-        config=config,
-        metrics=metrics,
-        usage=usage,
-        evaluation_source=evaluation_source,
-        training_source=_source(training_data) or "not recorded",
-        figures=[(file, caption) for file, caption in _FIGURES.items() if (folder / file).exists()],
-        concepts=_best_concepts(folder),
-        hyper_parameters={**{name: getattr(config, name) for name in _CONFIG_ROWS}, **arguments},
-        command=command,
-        versions={library: version(library) for library in _LIBRARIES},
-    )
-
-
-def _source(data: Mapping[str, Any] | None) -> str | None:
-    if not data:
-        return None
-    count = data.get("num_rows")
-    return str(data.get("source", "not recorded")) + (f", {count:,} embeddings" if count is not None else "")
-
-
-def _best_concepts(folder: Path, number: int = 20) -> list[dict]:
-    from ..concepts import ConceptTable
-
+    metrics, conversion = (_read_json(folder / name) for name in (_METRICS, _CONVERSION))
     tables = sorted((folder / "concepts").glob("*.parquet"))
-    return ConceptTable.load(tables[0]).best(number).to_dict("records") if tables else []
+    if (metrics or {}).get("weights_sha256"):
+        _check_weights(folder, metrics["weights_sha256"])
+    record = TrainingRecord.load(folder)
+    model_name = model_name or (subfolder or model_id or folder.resolve().name).rstrip("/").split("/")[-1]
+    if license is None and conversion is None:
+        license = "apache-2.0"
+    where = f'"{model_id or folder.resolve().name}"' + (f', subfolder="{subfolder}"' if subfolder else "")
+    concepts = card_tables.concepts(tables, config)
+    quality = card_tables.quality_table(metrics) if metrics else None
+    chosen, defaults = _settings(config, record)
+    context = {
+        "model_name": model_name,
+        "config": config,
+        "kind": card_text.kind(config),
+        "nesting": card_text.nesting(config),
+        "embeddings": card_text.embeddings(config),
+        "backbone": card_text.backbone(config),
+        "conversion": conversion and card_text.conversion(conversion),
+        "usage": card_text.usage(config, where, model_name if released else None, concepts),
+        "metrics": metrics,
+        "quality": quality,
+        "measured_on": card_text.measured_on(metrics, record) if metrics else None,
+        "figures": [(file, caption) for file, caption in _FIGURES.items() if (folder / file).exists()],
+        "concepts": concepts,
+        "record": record,
+        "trained_on": card_text.data_name(record.training_data) if record else None,
+        "statistics": card_text.statistics(record.training_data) if record else None,
+        "settings": chosen,
+        "defaults": defaults,
+        "limits": card_text.limits(config),
+        "of_scenes": card_text.is_of_scenes(config),
+        "license": license,
+        "citation": card_text.citation(config, record),
+    }
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    environment.filters["cell"] = card_text.cell
+    template = environment.from_string(template_path().read_text(encoding="utf-8"))
+    blocks = {name: "".join(block(template.new_context(context))) for name, block in template.blocks.items()}
+    sections = {name: _tidy(text) for name, text in blocks.items() if text.strip()}
+    metadata = _metadata(config, record, metrics, quality, model_name, license)
+    metadata["tags"] = list(dict.fromkeys([*metadata["tags"], *tags]))
+    return assemble_card(metadata, sections)
 
 
-def write_model_card(output_dir: str | os.PathLike, *args: Any, **kwargs: Any) -> Path:
-    """Write `render_model_card(output_dir, ...)` to README.md in the folder; arguments as there."""
-    path = Path(output_dir) / "README.md"
-    text = render_model_card(output_dir, *args, **kwargs)
-    unfinished = path.with_name(".README.md.tmp")
-    unfinished.write_text(text)
+def write_model_card(folder: str | os.PathLike, *args: Any, **kwargs: Any) -> Path:
+    """Write `render_model_card(folder, ...)` to README.md in the folder; arguments as there.
+
+    What people have changed in a README.md that is there stays: `hf_msae.hub.card_edits.merge_card`.
+    """
+    path = Path(folder).expanduser() / _CARD
+    text = render_model_card(folder, *args, **kwargs)
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            text = merge_card(text, file.read())
+    unfinished = path.with_name(f".{path.name}.tmp")
+    with unfinished.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
     os.replace(unfinished, path)
     return path
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}, not an object")
+    return content
+
+
+def _check_weights(folder: Path, measured: str) -> None:
+    """
+    Raises:
+        ValueError: the weights in the folder are not those that were measured.
+    """
+    import torch
+
+    from ..fingerprint import weights_fingerprint
+    from ..modeling_msae import MSAEModel
+
+    model = MSAEModel.from_pretrained(folder, dtype="auto")
+    found = weights_fingerprint(model)
+    # Evaluations load models in float32, whatever they are stored in.
+    if measured not in (found, weights_fingerprint(model.to(torch.float32))):
+        raise ValueError(
+            f"{folder / _METRICS} was measured on the weights {measured[:12]}, but those in {folder} are "
+            f"{found[:12]}: evaluate the model again (training/evaluate_msae.py --model {folder} --eval_data DATA "
+            f"--output_file {folder / _METRICS}), or delete {_METRICS}"
+        )
+
+
+def _settings(config: MSAEConfig, record: TrainingRecord | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was chosen of the config and of the training, and what was left at its default."""
+    usual = type(config)(d_in=config.d_in, num_latents=config.num_latents)
+    always = {"activation", "nesting", "nesting_ks", "nesting_weights", "reconstruction_loss"}
+    idle = {"sparsity_penalty"} if not config.sparsity_coefficient else set()
+    idle |= {"jump_relu_threshold", "jump_relu_bandwidth"} if config.activation != "jump_relu" else set()
+    idle |= {"random_prefixes"} if config.nesting != "prefix" else set()
+    own = [name for name in config.own_fields() if name not in _TOLD | idle]
+    values = {name: getattr(config, name) for name in own if getattr(config, name) is not None}
+    chosen = {name: value for name, value in values.items() if name in always or value != getattr(usual, name)}
+    defaults = {name: value for name, value in values.items() if name not in chosen}
+    if record is None:
+        return chosen, defaults
+    of_training, others = shown_arguments(record.training_arguments)
+    result = {"optimizer steps": record.result.get("global_step"), "processes": record.result.get("num_processes")}
+    ran = {name: value for name, value in result.items() if value is not None}
+    return {**chosen, **of_training, **ran}, {**defaults, **others}
+
+
+def _metadata(
+    config: MSAEConfig,
+    record: TrainingRecord | None,
+    metrics: Mapping[str, Any] | None,
+    quality: card_tables.QualityTable | None,
+    model_name: str,
+    license: str | None,
+) -> dict[str, Any]:
+    """The card's YAML. There is no base_model_relation: an autoencoder of a model's embeddings is none of those that
+    the Hub knows (adapter, finetune, merge, quantized).
+    """
+    data = (record.training_data if record else None) or {}
+    measured = (record.evaluation_data or data) if record else {}
+    results = [
+        EvalResult(
+            task_type="feature-extraction",
+            task_name=RESULTS_TASK,
+            dataset_type=measured.get("hub_dataset") or "embeddings",
+            dataset_name=card_text.data_title(measured),
+            dataset_split=measured.get("split") or measured.get("dataset_split"),
+            metric_type=key,
+            metric_name=f"{key} at k={k}",
+            metric_value=card_text.rounded(metrics["by_k"][k][key]),
+        )
+        for k in (quality.distinct_ks if quality else ())
+        for key in _RESULTS
+        if metrics["by_k"][k].get(key) is not None
+    ]
+    named = {"eval_results": results, "model_name": model_name} if results else {}
+    backbone = config.base_model_name_or_path
+    known = f"{data.get('base_model_class') or ''} {backbone or ''}".lower()
+    family = next((family for family in _FAMILIES if family in known), None)
+    tags = ["sparse-autoencoder", "matryoshka", "interpretability", "msae", family]
+    if config.nesting == "none":
+        tags.remove("matryoshka")
+    dataset = data.get("hub_dataset")
+    return ModelCardData(
+        library_name="hf_msae",
+        license=license,
+        base_model=backbone if card_text.is_on_hub(backbone) else None,
+        datasets=[dataset] if dataset else None,
+        pipeline_tag="feature-extraction",
+        tags=[tag for tag in tags if tag],
+        **named,
+    ).to_dict()
+
+
+def _tidy(text: str) -> str:
+    """Without the runs of empty lines that a template leaves."""
+    return re.sub(r"\n{3,}", "\n\n", text).strip()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..fingerprint import weights_fingerprint
 from ..nested_topk import soft_capped, top_activations
 from ._inputs import as_matrix
 from .alignment import Neighbourhood
@@ -112,7 +113,8 @@ def evaluate_msae(
     constant = {"decoder_orthogonality": _orthogonality(model), "num_samples": len(acts)}
     of_mean = baseline.reduce(accelerator).compute()
     of_mean["classifiers"] = {name: each.reduce(accelerator).compute() for name, each in baseline_classifiers.items()}
-    return EvaluationResult.from_levels({k: {**levels[k].compute(accelerator), **constant} for k in ks}, of_mean)
+    of_levels = {k: {**levels[k].compute(accelerator), **constant} for k in ks}
+    return EvaluationResult.from_levels(of_levels, of_mean, weights_sha256=_fingerprint(model))
 
 
 def _open(acts: Any) -> ActivationDataset:
@@ -236,6 +238,12 @@ def _cknna_pieces(
 
 def _orthogonality(model: MSAEModel) -> float | None:
     return decoder_orthogonality(model.dictionary) if model.config.num_latents > 1 else None
+
+
+def _fingerprint(model: MSAEModel) -> str | None:
+    # Of a model in pieces (FSDP) no process has the weights.
+    in_pieces = any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+    return None if in_pieces else weights_fingerprint(model)
 
 
 def _is_main(accelerator: Accelerator | None) -> bool:

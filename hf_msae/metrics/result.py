@@ -77,6 +77,8 @@ class EvaluationResult:
         classifiers: for each classifier given, by name, what `ClassificationAccumulator.compute` returns.
         sparse_probing: by name, what `sparse_probing_by_level` returns, where it was measured (`with_levels`).
         seed_stability: what `seed_stability_by_level` returns, where it was measured.
+        weights_sha256: `weights_fingerprint` of the model that was measured, by which its figures can be told from
+            another model's; None where its weights were in pieces.
     """
 
     fvu: float
@@ -103,12 +105,18 @@ class EvaluationResult:
     classifiers: dict[str, dict[str, float | int | None]] = field(default_factory=dict)
     sparse_probing: dict[str, dict[str, float | int]] = field(default_factory=dict)
     seed_stability: dict[str, float | int | None] = field(default_factory=dict)
+    weights_sha256: str | None = None
 
     @classmethod
-    def from_levels(cls, levels: Mapping[int, dict[str, Any]], baseline_mean: dict[str, Any]) -> EvaluationResult:
+    def from_levels(
+        cls,
+        levels: Mapping[int, dict[str, Any]],
+        baseline_mean: dict[str, Any],
+        weights_sha256: str | None = None,
+    ) -> EvaluationResult:
         """From the metrics of every level; the largest k provides the headline figures."""
         by_k = {str(k): levels[k] for k in sorted(levels)}
-        return cls(**levels[max(levels)], baseline_mean=baseline_mean, by_k=by_k)
+        return cls(**levels[max(levels)], baseline_mean=baseline_mean, by_k=by_k, weights_sha256=weights_sha256)
 
     def with_levels(
         self,

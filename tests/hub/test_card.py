@@ -1,4 +1,4 @@
-"""The card says what lies in the folder, and its metadata is valid."""
+"""The card says what lies in the folder, and nothing else; its metadata is valid; its examples run."""
 
 import json
 import re
@@ -7,67 +7,267 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from PIL import Image
 
-from hf_msae import MSAEConfig, MSAEModel
+from hf_msae import MSAEConfig, MSAEModel, MSAETrainingArguments
 from hf_msae.activations import load_activations
-from hf_msae.concepts import Vocabulary, name_latents
-from hf_msae.hub import write_model_card
+from hf_msae.backbones import Backbone
+from hf_msae.concepts import ConceptTable, Vocabulary, name_by_activations, name_latents
+from hf_msae.fingerprint import weights_fingerprint
+from hf_msae.hub import render_model_card, write_model_card
+from hf_msae.hub.card_edits import is_edited
+from hf_msae.hub.training_record import TrainingRecord
 from hf_msae.metrics import evaluate_msae
 
+D, N = 16, 64
 
-@pytest.fixture
-def run(tmp_path):
-    """A folder as a finished run leaves it, with real metrics and concepts."""
+
+def save_run(folder, data=None, words=("red", "green", "blue"), d=D, record=True, names=True, **settings):
+    """A folder as a finished run leaves it, with real metrics, record and names."""
     torch.manual_seed(0)
-    folder = tmp_path / "my-msae"
-    config = MSAEConfig(d_in=16, num_latents=64, nesting_ks=[8, 64], base_model_name_or_path="google/siglip-tiny")
-    model = MSAEModel(config).eval()
+    settings = {"base_model_name_or_path": "google/siglip-tiny", "nesting_ks": [8, N], **settings}
+    if settings.get("nesting") in ("none", "prefix"):
+        del settings["nesting_ks"]
+    model = MSAEModel(MSAEConfig(d_in=d, num_latents=N, **settings)).eval()
     model.save_pretrained(folder)
-    data = load_activations(torch.randn(200, 16))
+    data = load_activations(torch.randn(200, d)) if data is None else data
     evaluate_msae(model, data, cknna_batch_size=100, progress=False).save(folder / "metrics.json")
-    words = Vocabulary(["red", "green", "blue"])
-    name_latents(model, words, torch.randn(3, 16)).save(folder / "concepts" / "words.parquet")
+    if record:
+        arguments = MSAETrainingArguments(output_dir="secret/place", learning_rate=3e-4)
+        TrainingRecord.of(arguments, data, data, command="hf-msae train --k 3").save(folder)
+    if names:
+        vocabulary, embeds = Vocabulary(words), torch.randn(len(words), d)
+        table = name_latents(model, vocabulary, embeds, progress=False)
+        found = name_by_activations(model, data, vocabulary, embeds, 20, progress=False)
+        table.with_activation_names(found).save(folder / "concepts" / "words.parquet")
     (folder / "quality_against_k.png").write_bytes(b"")
     return folder
 
 
-def test_metadata_is_valid_and_carries_the_measured_results(run):
-    write_model_card(run, {"learning_rate": 1e-4}, {"source": "train", "num_rows": 1000}, {"source": "test"})
-    card = ModelCard.load(run / "README.md")
-    assert card.data.library_name == "hf_msae" and card.data.base_model == "google/siglip-tiny"
-    metrics = json.loads((run / "metrics.json").read_text())
-    written = {r.metric_name: r.metric_value for r in card.data.eval_results}
-    for k, row in metrics["by_k"].items():
-        assert written[f"fvu at k={k}"] == row["fvu"]
-        assert f"| {k} | {row['fvu']:.4g} | {row['cosine_similarity']:.4g} |" in card.text
-    assert yaml.safe_load(card.data.to_yaml())["model-index"][0]["name"] == "my-msae"
+@pytest.fixture
+def run(tmp_path):
+    return save_run(tmp_path / "my-msae")
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def section(text, name):
+    return re.search(rf"<!-- hf_msae:{name} \w+ -->\n(.*?)<!-- /hf_msae:{name} -->", text, re.DOTALL).group(1)
+
+
+def examples(text):
+    return re.findall(r"```python\n(.*?)```", section(text, "use"), flags=re.DOTALL)
+
+
+def test_metadata_is_valid_and_carries_the_figures_of_the_table(run):
+    path = write_model_card(run)
+    card = ModelCard.load(path)
+    assert card.data.library_name == "hf_msae" and card.data.pipeline_tag == "feature-extraction"
+    assert card.data.base_model == "google/siglip-tiny" and card.data.license == "apache-2.0"
+    assert set(card.data.tags) == {"sparse-autoencoder", "matryoshka", "interpretability", "msae", "siglip"}
+    written = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    for k, row in metrics_of(run)["by_k"].items():
+        shown = [f"{row[key]:.4g}" for key in ("fvu", "cosine_similarity", "cosine_similarity_centered")]
+        assert f"| {k} | {' | '.join(shown)} |" in card.text
+        assert written[f"fvu at k={k}"] == float(shown[0]) == pytest.approx(row["fvu"], rel=5e-4)
+    front = yaml.safe_load(path.read_text().split("---\n")[1])
+    assert front["model-index"][0]["name"] == "my-msae"
+    assert yaml.safe_load(yaml.safe_dump(front)) == front == yaml.safe_load(card.data.to_yaml())
+    assert not is_edited(path.read_text())
+
+
+def test_levels_with_the_same_figures_share_a_row_and_a_result(run):
+    metrics = metrics_of(run)
+    row = metrics["by_k"]["64"]
+    metrics["by_k"] |= {"128": row, "256": row, "512": {**row, "fvu": row["fvu"] * 2}}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    card = ModelCard.load(write_model_card(run))
+    assert f"| 64 to 256 | {row['fvu']:.4g} |" in card.text and f"| 512 | {row['fvu'] * 2:.4g} |" in card.text
+    assert {r.metric_name for r in card.data.eval_results if r.metric_type == "fvu"} == {
+        f"fvu at k={k}" for k in (8, 64, 512)
+    }
 
 
 def test_text_shows_training_concepts_figures_and_versions(run):
-    path = write_model_card(run, {"learning_rate": 1e-4, "output_dir": "secret/place"}, {"source": "my data"})
-    text = path.read_text()
-    assert "| learning_rate | 0.0001 |" in text and "secret/place" not in text
-    assert "| training data | my data |" in text
-    assert "**of the training data**, since no held-out data was given" in text
+    text = write_model_card(run).read_text()
+    training = section(text, "training")
+    assert (
+        "| learning_rate | 0.0003 |" in training.split("<details>")[0]
+        and "| seed | 42 |" in training.split("<details>")[1]
+    )
+    assert "secret" not in text and "hf-msae train --k 3" in training
+    assert f"torch {torch.__version__}" in training and "200 embeddings" in training
+    assert "| nesting_ks | 8, 64 |" in training and "jump_relu_threshold" not in training
     assert "![Quality against k](quality_against_k.png)" in text and "training.png" not in text
-    assert re.search(r"\| \d+ \| (red|green|blue) \| 0\.\d+ \|", text)
-    assert f"torch {torch.__version__}" in text
     assert sorted(p.name for p in run.iterdir() if p.name.endswith(".tmp")) == []
 
 
-def test_the_usage_example_runs(run, monkeypatch):
-    text = write_model_card(run).read_text()
-    example = re.search(r"## Use\n\n```python\n(.*?)```", text, flags=re.DOTALL).group(1)
-    monkeypatch.chdir(run.parent)
-    namespace = {"embeddings": torch.randn(5, 16)}
-    exec(example, namespace)
-    assert namespace["values"].shape == (5, 32)
+def test_names_stand_with_their_evidence_valid_ones_first(run):
+    table = ConceptTable.load(run / "concepts" / "words.parquet")
+    frame = table.frame.assign(q_value=0.5, auroc=0.875)
+    latents = [5, 9]
+    frame.loc[latents, ["name", "similarity", "q_value", "activation_name", "agrees"]] = [
+        ["red", 0.1, 0.01, "red", True],
+        ["blue|*", 0.2, 0.04, "green", False],
+    ]
+    ConceptTable(frame, {**table.provenance, "words": 3}).save(run / "concepts" / "words.parquet")
+    text = section(render_model_card(run), "concepts")
+    rows = [line for line in text.splitlines() if re.match(r"\| \d", line)]
+    assert len(rows) == 2, "the others are no more than chance"
+    assert rows[0].startswith(r"| 9 | blue\|\* | 0.200 |") and rows[0].endswith("| 0.04 | green | 0.875 |")
+    assert rows[1].startswith("| 5 | red | 0.100 |") and rows[1].endswith("| 0.01 | red ✓ | 0.875 |")
+    assert "2 of 64 have a name that is more than chance" in text and "1 of these are called the same" in text
+    ConceptTable(frame.drop(columns="q_value")).save(run / "concepts" / "words.parquet")
+    assert "There are no q-values" in section(render_model_card(run), "concepts")
 
 
-def test_a_run_without_metrics_says_so(run):
+def test_names_of_another_model_are_refused(run):
+    table = ConceptTable.load(run / "concepts" / "words.parquet")
+    ConceptTable(table.frame.head(10)).save(run / "concepts" / "words.parquet")
+    with pytest.raises(ValueError, match="names 10 latents, but the model has 64: it belongs to another model"):
+        render_model_card(run)
+
+
+def test_a_run_without_metrics_says_that_nothing_was_measured(run):
     (run / "metrics.json").unlink()
     text = write_model_card(run).read_text()
-    assert "Not measured: no evaluation data was given." in text and "model-index" not in text
+    assert "**Nothing was measured.**" in text and "model-index" not in text and "FVU" not in text
+
+
+def test_figures_of_other_weights_are_refused(run):
+    measured = metrics_of(run)["weights_sha256"]
+    model = MSAEModel.from_pretrained(run)
+    with torch.no_grad():
+        model.latent_bias.add_(0.1)
+    model.save_pretrained(run)
+    expected = f"on the weights {measured[:12]}, but those in .* are {weights_fingerprint(model)[:12]}: evaluate"
+    with pytest.raises(ValueError, match=expected):
+        render_model_card(run)
+
+
+def test_weights_in_half_precision_that_were_measured_in_float32_are_the_same(tmp_path):
+    run = save_run(tmp_path / "run")
+    half = MSAEModel.from_pretrained(run).to(torch.bfloat16)
+    half.save_pretrained(run)
+    wide = MSAEModel.from_pretrained(run, dtype=torch.float32)
+    data = load_activations(torch.randn(50, D))
+    evaluate_msae(wide, data, cknna_batch_size=None, progress=False).save(run / "metrics.json")
+    assert "fingerprint" in render_model_card(run)
+
+
+def test_what_was_held_out_is_said(run):
+    record = TrainingRecord.load(run)
+    assert "held-out data: 200 embeddings" in render_model_card(run)
+    TrainingRecord(**{**record.to_dict(), "evaluation_data": None}).save(run)
+    assert "**of the training data**, since no held-out data was given" in render_model_card(run)
+    (run / "training.json").unlink()
+    text = render_model_card(run)
+    assert "which, is not recorded" in text and "Its training is not recorded here." in text
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "title"),
+    [
+        (
+            {"dataset": "scenes:train:20000:42"},
+            "rendered scenes, `hf_msae.scenes` (split train, seed 42)",
+            "rendered scenes (train)",
+        ),
+        (
+            {"hub_dataset": "a/b", "dataset": "a/b", "dataset_split": "test"},
+            "[`a/b`](https://hf.co/datasets/a/b), split test",
+            "a/b (test)",
+        ),
+        ({"source": "embeds.npy", "is_local": True}, "1,234 embeddings of `embeds`", "embeds"),
+    ],
+)
+def test_data_reads_well_and_only_hub_ids_are_linked(run, data, name, title):
+    record = TrainingRecord.load(run).to_dict()
+    told = {"num_samples": 1234, "num_rows": 1234, **data}
+    TrainingRecord(**{**record, "training_data": told, "evaluation_data": told}).save(run)
+    card = ModelCard(render_model_card(run))
+    assert name in section(card.content, "training")
+    assert card.data.eval_results[0].dataset_name == title
+    assert card.data.datasets == (["a/b"] if "hub_dataset" in data else None)
+    assert card.data.eval_results[0].dataset_type == data.get("hub_dataset", "embeddings")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "cites"),
+    [
+        ({}, "nested top-k", "zaigrajew2025"),
+        ({"activation": "topk", "k": N}, "No more than 64 latents fire", "zaigrajew2025"),
+        (
+            {"nesting": "prefix"},
+            "first N latents are a coarser dictionary by themselves, for N = 4, 8, 16, 32, 64",
+            "2503.17547",
+        ),
+        ({"nesting": "prefix", "random_prefixes": 5}, "drawn anew for each step, 5 at a time", "2503.17547"),
+        ({"nesting": "none"}, "nothing nests", None),
+        ({"nesting": "none", "activation": "topk", "k": 4}, "No more than 4 latents fire", "2406.04093"),
+        (
+            {"nesting": "none", "activation": "batch_topk", "k": 4},
+            "4 latents fire for an embedding on average",
+            "2412.06410",
+        ),
+        ({"nesting": "none", "activation": "jump_relu"}, "a threshold of its own", "2407.14435"),
+    ],
+)
+def test_every_family_is_called_what_it_is(tmp_path, settings, words, cites):
+    run = save_run(tmp_path / "run", names=False, record=False, **settings)
+    card = ModelCard(render_model_card(run))
+    summary = section(card.content, "summary")
+    nests = settings.get("nesting") != "none"
+    assert words in summary
+    assert ("Matryoshka" in summary) == nests == ("matryoshka" in card.data.tags)
+    citation = section(card.content, "citation")
+    assert ("zaigrajew2025" in citation) == (settings.get("nesting", "topk") == "topk")
+    assert (cites or "@software{hf_msae") in citation
+
+
+@pytest.mark.parametrize(
+    ("hook_point", "limit", "example"),
+    [
+        ("image_embeds", "It was trained on images.", 'explain(Path("photo.jpg"))'),
+        ("text_embeds", "It was trained on texts.", 'explain("a red star in a meadow")'),
+        ("vision.layers.1", "a block of the vision tower", 'patch_map(Path("photo.jpg")'),
+        ("text.layers.1", "a block of the text tower", "text_latents("),
+    ],
+)
+def test_limits_and_examples_are_those_of_the_hook_point(tmp_path, hook_point, limit, example):
+    text = render_model_card(save_run(tmp_path / "run", hook_point=hook_point))
+    assert limit in section(text, "limits") and example in examples(text)[0]
+
+
+def test_the_examples_run(tmp_path, monkeypatch):
+    """With the scenes' backbone, so that the one with a picture can be loaded."""
+    backbone = Backbone.from_pretrained("scenes")
+    name = backbone.name_or_path
+    save_run(tmp_path / "pooled", d=128, base_model_name_or_path=name)
+    save_run(tmp_path / "many" / "tokens", d=128, base_model_name_or_path=name, hook_point="vision.layers.2")
+    save_run(tmp_path / "texts", d=128, base_model_name_or_path=name, hook_point="text_embeds")
+    Image.new("RGB", (96, 96), "red").save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    for card in (
+        render_model_card("pooled"),
+        render_model_card("texts"),
+        render_model_card("many/tokens", model_id="many", subfolder="tokens"),
+    ):
+        ran = {}
+        for example in examples(card):
+            exec(example, ran | {"embeddings": torch.randn(5, 128)}, ran)
+        assert ran["values"].shape == (5, 32)
+        assert ran["model"].concepts is not None
+    assert ran["activations"].shape == (6, 6)
+
+
+def test_a_backbone_that_cannot_be_loaded_by_name_has_no_example_with_pictures(tmp_path):
+    run = save_run(tmp_path / "run", base_model_name_or_path="/home/me/models/my-clip")
+    text = render_model_card(run)
+    assert len(examples(text)) == 1 and "/home/me" not in text and "`my-clip`" in text
+    assert 'from_pretrained("user/many", subfolder="a")' in render_model_card(run, model_id="user/many", subfolder="a")
 
 
 @pytest.mark.parametrize("name", [None, "hf_msae/scenes-siglip", "./local/folder", "/abs/folder"])
@@ -79,6 +279,45 @@ def test_only_a_hub_id_becomes_a_link_to_the_base_model(run, name):
     assert card.data.base_model is None
 
 
-def test_an_empty_folder_is_refused(tmp_path):
+def test_a_converted_model_says_from_what_and_claims_no_licence_of_its_own(tmp_path):
+    run = save_run(tmp_path / "run", record=False, names=False)
+    conversion = {
+        "format": "msae_authors",
+        "source": "Someone/SAE",
+        "revision": "abc",
+        "notes": ["Its mean was kept."],
+    }
+    (run / "conversion.json").write_text(json.dumps(conversion))
+    card = ModelCard(render_model_card(run))
+    summary = section(card.content, "summary")
+    assert "**Converted** from `Someone/SAE` (revision `abc`), which is in the format of msae_authors." in summary
+    assert "Its mean was kept." in summary and "they are not its authors'" in summary
+    assert card.data.license is None and "under the terms of the model that they were converted from" in card.content
+    assert "By its authors, not with `hf_msae`" in section(card.content, "training")
+    assert ModelCard(render_model_card(run, license="mit")).data.license == "mit"
+    (run / "metrics.json").unlink()
+    text = render_model_card(run)
+    assert "they are not its authors'" not in text and "**Nothing was measured.**" in text
+
+
+def test_edits_survive_when_the_card_is_written_again_and_other_figures_are_not_lost(run):
+    path = write_model_card(run)
+    path.write_text(path.read_text().replace("## Licence", "## Licence\n\nAsk me first.") + "\nMy notes.\n")
+    other = load_activations(torch.randn(150, D))
+    evaluate_msae(MSAEModel.from_pretrained(run), other, cknna_batch_size=50, progress=False).save(
+        run / "metrics.json"
+    )
+    text = write_model_card(run, tags=["birds"]).read_text()
+    assert "Ask me first." in text and text.endswith("\nMy notes.\n")
+    assert "150 embeddings" in text and "birds" in ModelCard(text).data.tags
+
+
+def test_an_empty_folder_and_files_that_are_none_are_refused(run, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
-        write_model_card(tmp_path)
+        write_model_card(tmp_path / "nothing")
+    (run / "metrics.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"metrics\.json holds list, not an object"):
+        write_model_card(run)
+    (run / "metrics.json").write_text("{")
+    with pytest.raises(ValueError, match=r"metrics\.json cannot be read as JSON"):
+        write_model_card(run)

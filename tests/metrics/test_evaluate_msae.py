@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from hf_msae import MSAEConfig, MSAEModel, metrics
 from hf_msae.activations import load_activations
+from hf_msae.fingerprint import weights_fingerprint
 from hf_msae.metrics import EvaluationResult, LinearClassifier, evaluate_msae
 from hf_msae.metrics import evaluation as evaluation_module
 
@@ -301,6 +302,26 @@ def test_what_does_not_fit_the_data_is_refused():
     narrow = LinearClassifier.zero_shot(np.eye(3), "abc")
     with pytest.raises(ValueError, match=r"'narrow' takes embeddings of 3 columns, but .* have 6"):
         evaluate_msae(model, x, progress=False, classifiers={"narrow": narrow})
+
+
+def test_the_result_tells_the_weights_that_were_measured(tmp_path):
+    model, x = make_model(), make_data(40)
+    result = evaluate_msae(model, x, progress=False)
+    assert result.weights_sha256 == weights_fingerprint(model)
+    assert all("weights_sha256" not in row for row in result.by_k.values())
+    model.save_pretrained(tmp_path)
+    result.save(tmp_path)
+    assert EvaluationResult.load(tmp_path).weights_sha256 == weights_fingerprint(MSAEModel.from_pretrained(tmp_path))
+    with torch.no_grad():
+        model.latent_bias[3] += 1e-3
+    assert evaluate_msae(model, x, progress=False).weights_sha256 != result.weights_sha256
+
+
+def test_weights_in_pieces_have_no_fingerprint():
+    """As FSDP leaves them: a process has a part of each."""
+    model = make_model()
+    model.encoder.full_tensor = lambda: model.encoder
+    assert evaluate_msae(model, make_data(40), progress=False).weights_sha256 is None
 
 
 # -- two processes ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,241 @@
+"""The MSAE paper's authors' checkpoints (github.com/WolodjaZ/MSAE): one `.pth`, whose name holds what it is.
+
+    {n_latents}_{n_inputs}_{activation}[_{number}][_{UW|RW}]_{tied}_{normalize}_{soft_cap}_{dataset}.pth
+
+The number is the smallest k of the levels (UW, RW), the k of a top-k autoencoder, or the digits of a ReLU
+autoencoder's sparsity coefficient behind "0.". The file holds `model` (pre_bias (d,), encoder (d, n), decoder (n, d),
+latent_bias (n,)), `mean_center` and `scaling_factor`, which become input_mean and input_scale as they are: what is
+taken off and multiplied with is what the weights were trained on, however it was computed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .checkpoint import ForeignCheckpoint
+from .source import CheckpointSource, refuse_other_keys, require_keys
+
+_NAME = re.compile(
+    r"(?P<n>\d+)_(?P<d>\d+)_(?P<activation>[A-Za-z]+)(?:_(?P<number>\d+))?(?:_(?P<weights>UW|RW))?"
+    r"_(?P<tied>True|False)_(?P<normalize>True|False)_(?P<soft_cap>\d+(?:\.\d+)?)(?:_(?P<dataset>.+))?\.pth?"
+)
+_EXAMPLE = "6144_768_TopKReLU_64_RW_False_False_0.0_cc3m_ViT-L~14_train_image_2905936_768.pth"
+_TOP_LEVEL = ("model", "mean_center", "scaling_factor", "target_norm")
+_PARAMETERS = ("pre_bias", "encoder", "latent_bias")
+# Counters, and a second name of the same threshold.
+_IGNORED = ("latents_activation_frequency", "dead_activations.log_threshold")
+_LOG_THRESHOLD = "activation.log_threshold"
+
+_BACKBONES = {
+    "ViT-B~32": ("openai/clip-vit-base-patch32", 512),
+    "ViT-B~16": ("openai/clip-vit-base-patch16", 512),
+    "ViT-L~14": ("openai/clip-vit-large-patch14", 768),
+    "ViT-L~14@336px": ("openai/clip-vit-large-patch14-336", 768),
+}
+"""What their data sets' names call a CLIP: its name on the Hub, and the width of its embeddings."""
+
+_WEIGHTS = {"UW": "uniform", "RW": "reverse"}
+
+
+@dataclass(frozen=True)
+class _Name:
+    """What a file's name tells; raises ValueError for what an MSAE does not do."""
+
+    n: int
+    d: int
+    activation: str
+    number: str | None
+    weights: str | None
+    tied: bool
+    soft_cap: float | None
+    dataset: str
+
+    @classmethod
+    def parse(cls, name: str) -> _Name | None:
+        """None if the name is none of theirs."""
+        found = _NAME.fullmatch(name)
+        if found is None:
+            return None
+        if found["normalize"] == "True":
+            raise ValueError(
+                f"{name} was trained with normalize=True: each embedding was brought to mean 0 and variance 1 by "
+                "itself, which no fixed input_mean and input_scale can do, so it cannot be converted"
+            )
+        cap = float(found["soft_cap"]) or None
+        sizes = int(found["n"]), int(found["d"])
+        number, weights, tied = found["number"], found["weights"], found["tied"] == "True"
+        return cls(*sizes, found["activation"], number, weights, tied, cap, found["dataset"] or "")
+
+
+def recognises(source: CheckpointSource) -> bool:
+    """Whether a file bears one of their names, or a single `.pth` holds what theirs do.
+
+    Raises:
+        ValueError: the single `.pth` cannot be read.
+    """
+    if _named(source):
+        return True
+    files = source.matching("*.pth")
+    if len(files) != 1:
+        return False
+    content = source.read_torch(files[0])
+    return isinstance(content, dict) and all(key in content for key in _TOP_LEVEL[:3])
+
+
+def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
+    """
+    Raises:
+        ValueError: several checkpoints, of which one has to be named; one that does what an MSAE cannot; one whose
+            name tells nothing where `overrides` do not either; or a damaged one.
+    """
+    file = _file(source)
+    name = _Name.parse(file)
+    content = source.read_torch(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{source.name} holds a {type(content).__name__}, not the mapping that theirs do")
+    require_keys(content, _TOP_LEVEL[:3], source.name)
+    state = content["model"]
+    require_keys(state, _PARAMETERS, f"model of {source.name}")
+    refuse_other_keys(state, (*_PARAMETERS, "decoder", _LOG_THRESHOLD, *_IGNORED), f"model of {source.name}")
+    encoder, decoder = state["encoder"], state.get("decoder")
+    if name is not None:
+        found = (*reversed(encoder.shape), decoder is None)
+        if found != (name.n, name.d, name.tied):
+            raise ValueError(
+                f"the name {file} says {name.n} latents of {name.d} inputs, tied={name.tied}, but the file holds "
+                f"{found[0]} of {found[1]}, tied={found[2]}: one of them is of another model"
+            )
+    config, notes = _settings(file, name, _LOG_THRESHOLD in state, encoder.shape[1], overrides)
+    if name is not None:
+        config |= _origin(name, notes)
+    log_threshold = state.get(_LOG_THRESHOLD)
+    return ForeignCheckpoint(
+        format="msae_authors",
+        encoder=encoder,
+        decoder=decoder,
+        latent_bias=state["latent_bias"],
+        input_bias=state["pre_bias"],
+        output_bias=state["pre_bias"],
+        input_mean=torch.as_tensor(content["mean_center"]).double().expand(len(encoder)),
+        input_scale=float(content["scaling_factor"]),
+        threshold=None if log_threshold is None else log_threshold.double().exp(),
+        config=config,
+        notes=notes,
+    )
+
+
+def _named(source: CheckpointSource) -> list[str]:
+    """Files with one of their names, in this folder or below."""
+    return [file for file in source.files if _NAME.fullmatch(file.rpartition("/")[2])]
+
+
+def _file(source: CheckpointSource) -> str:
+    files = source.matching("*.pth", "*.pt")
+    candidates = [file for file in files if _NAME.fullmatch(file)] or files or _named(source)
+    if len(candidates) == 1 and "/" not in candidates[0]:
+        return candidates[0]
+    if not candidates:
+        raise ValueError(f"{source.name} holds no .pth file")
+    raise ValueError(f"{source.name} holds several checkpoints, name one as subfolder: {', '.join(candidates)}")
+
+
+def _settings(
+    file: str, name: _Name | None, has_threshold: bool, n: int, overrides: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Fields of MSAEConfig, and notes."""
+    if name is None:
+        if has_threshold:
+            return {"activation": "jump_relu"}, []
+        if overrides.get("activation") is None:
+            raise ValueError(
+                f"{file} is called otherwise than the authors' own files (like {_EXAMPLE}), and nothing but the name "
+                "tells what the model is. Say it: activation=relu with nesting_ks (an MSAE), activation=relu without "
+                "(a ReLU autoencoder) or activation=topk with k; and soft_cap, if it has one. If it was trained with "
+                "normalize=True, it cannot be converted"
+            )
+        return {}, ["The file's name tells nothing, so that all settings are those that were given."]
+    if has_threshold != (name.activation == "JumpReLU"):
+        raise ValueError(
+            f"the name {file} says {name.activation}, but there is {'a' if has_threshold else 'no'} threshold"
+        )
+    config: dict[str, Any] = {"soft_cap": name.soft_cap}
+    given = overrides.get("activation")
+    if name.activation == "JumpReLU":
+        return config | {"activation": "jump_relu"}, []
+    if name.activation == "ReLU":
+        coefficient = float(f"0.{name.number}") if name.number else 0.0
+        return config | {"activation": "relu", "sparsity_coefficient": coefficient}, []
+    if name.activation not in ("TopKReLU", "BatchTopKReLU") and given is None:
+        keeps = {"Identity": "negative", "TopK": "negative", "BatchTopK": "negative"}.get(name.activation)
+        raise ValueError(
+            f"the name {file} says {name.activation}, "
+            + (f"which keeps {keeps} activations" if keeps else "which is none of the activations that hf_msae reads")
+            + ", as no code of an MSAE does; activation=relu or activation=topk reads it with its pre-activations cut "
+            "at 0, which is another function"
+        )
+    if name.number is None:
+        raise ValueError(f"the name {file} says {name.activation}, but not which k")
+    k = int(name.number)
+    if name.weights is not None:
+        return config | _levels(k, n, name), _notes_on_levels(k, name)
+    if given == "relu":
+        note = (
+            f"Trained as {name.activation} with k={k}; the full ReLU code is decoded, as the authors' SAE class does."
+        )
+        return config | {"activation": "relu"}, [note]
+    if name.activation.startswith("Batch") and given is None:
+        raise ValueError(
+            f"the name {file} says {name.activation}: the file does not hold the threshold that the k largest of a "
+            f"batch come to. activation=topk takes the {k} largest of each embedding instead, activation=relu the "
+            "full code, which is what the authors' SAE class decodes"
+        )
+    note = f"The {k} largest activations are kept, as in training; the authors' SAE class decodes the full ReLU code."
+    return config | {"activation": "topk", "k": k}, [note]
+
+
+def _levels(smallest: int, n: int, name: _Name) -> dict[str, Any]:
+    """Doubling from the smallest k, then n: how their train.py makes the list from the one number in its config."""
+    ks = [smallest]
+    while ks[-1] * 2 < n:
+        ks.append(ks[-1] * 2)
+    ks = [k for k in ks if k < n] + [n]
+    return {"activation": "relu", "nesting": "topk", "nesting_ks": ks, "nesting_weights": _WEIGHTS[name.weights]}
+
+
+def _notes_on_levels(smallest: int, name: _Name) -> list[str]:
+    notes = [
+        f"The file tells the smallest level, {smallest}, alone: the others are taken to double up to num_latents, as "
+        "the authors' train.py makes them."
+    ]
+    if name.activation.startswith("Batch"):
+        notes.append(
+            "Trained with levels that keep k activations of an embedding on average over a batch; here a level keeps "
+            "the k largest of each."
+        )
+    return notes
+
+
+def _origin(name: _Name, notes: list[str]) -> dict[str, Any]:
+    """Backbone and hook point, from the name of the data set."""
+    words = name.dataset.split("_")
+    modality = next((word for word in words if word in ("image", "text")), None)
+    if modality is None:
+        notes.append("The name does not tell whether of images or texts; taken to be of images (image_embeds).")
+    config: dict[str, Any] = {"hook_point": f"{modality or 'image'}_embeds"}
+    backbone, width = next((_BACKBONES[word] for word in words if word in _BACKBONES), (None, None))
+    if backbone is not None and width != name.d:
+        notes.append(
+            f"The data set's name suggests {backbone}, whose embeddings are {width} wide, but these {name.d}."
+        )
+    elif backbone is not None:
+        config["base_model_name_or_path"] = backbone
+    elif "RN50" in words:
+        notes.append("Trained on CLIP RN50, which transformers does not have: there is no backbone to load with it.")
+    else:
+        notes.append("The name does not tell the backbone: give base_model_name_or_path.")
+    return config

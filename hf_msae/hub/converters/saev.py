@@ -1,0 +1,159 @@
+"""saev (github.com/OSU-NLP-Group/saev): `sae.pt`, a line of JSON and then a file of torch.save.
+
+W_enc (d, n), b_enc (n,), W_dec (n, d), b_dec (d,), perhaps activation.threshold. The line is
+
+    no schema    the settings alone: d_vit, exp_factor, ...; ReLU
+    schema 1     {"schema", "cfg", "cls", ...}: cls is the activation, or "SparseAutoencoderConfig"
+    schema 2-5   {"schema", "cfg", "commit", "lib"}: cfg["activation"] is {"cls", "params"}
+
+What is computed changed along the way, and not always with the schema. Without one, b_dec was taken off before
+encoding (saev 0.1.0); from schema 2 on it is not. Its readers of today never take it off, not even from files that
+were trained with it. Under schema 1 there were both, and nothing in a file tells.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from .checkpoint import ForeignCheckpoint
+from .reading import check_shapes, place_of, reached, tensors_of, the_one, whole_number
+from .source import CheckpointSource, read_torch, refuse_other_keys, require_keys
+
+_TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
+_THRESHOLD = "activation.threshold"
+_SCHEMAS = (None, 1, 2, 3, 4, 5)
+_ACTIVATIONS = ("Relu", "TopK", "BatchTopK")
+_LONGEST_LINE = 2**16
+
+
+def recognises(source: CheckpointSource) -> bool:
+    """Whether the folder's only `.pt` begins with a line of JSON that tells a schema or a width."""
+    files = source.matching("*.pt")
+    if len(files) != 1:
+        return False
+    with open(source.path(files[0]), "rb") as file:
+        line = file.readline(_LONGEST_LINE)
+    if not line.startswith(b"{"):
+        return False
+    try:
+        header = json.loads(line)
+    except ValueError:
+        return False
+    return "d_vit" in header or {"schema", "cfg"} <= set(header)
+
+
+def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
+    """
+    Raises:
+        ValueError: a schema that hf_msae does not know, one that does what an MSAE cannot, or a damaged file.
+    """
+    file = the_one(source.matching("*.pt"), source.name, ".pt file")
+    name = source.full_name(file)
+    with open(source.path(file), "rb") as opened:
+        header = _header(opened.readline(_LONGEST_LINE), name)
+        tensors = tensors_of(read_torch(io.BytesIO(opened.read()), name), name)
+    require_keys(tensors, _TENSORS, name)
+    refuse_other_keys(tensors, (*_TENSORS, _THRESHOLD), name)
+    schema = header.get("schema")
+    settings = header if schema is None else header["cfg"]
+    d, n = _sizes(settings, name)
+    check_shapes(tensors, dict(zip(_TENSORS, ((d, n), (n,), (n, d), (d,)), strict=True)), name)
+    notes: list[str] = []
+    config, threshold = _activation(header, settings, tensors, name, notes)
+    bias = tensors["b_dec"]
+    notes.append(
+        "saev may train on activations from which it took the mean, and which it scaled (scale_mean and scale_norm); "
+        "the checkpoint does not tell. If so, model.set_input_statistics(mean, scale) makes this MSAE take raw ones."
+    )
+    return ForeignCheckpoint(
+        format="saev",
+        encoder=tensors["W_enc"],
+        decoder=tensors["W_dec"],
+        latent_bias=tensors["b_enc"],
+        input_bias=bias if _takes_bias_off(schema, bias, notes) else None,
+        output_bias=bias,
+        threshold=threshold,
+        config={**config, **place_of(None, None, overrides, notes)},
+        notes=notes,
+    )
+
+
+def _header(line: bytes, name: str) -> dict[str, Any]:
+    try:
+        header = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{name} does not begin with a line of JSON, as files of saev do") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"{name} begins with {type(header).__name__}, where files of saev have a mapping")
+    schema = header.get("schema")
+    if schema not in _SCHEMAS:
+        raise ValueError(f"{name} is of schema {schema!r} of saev; hf_msae knows those up to {_SCHEMAS[-1]}")
+    if schema is not None and not isinstance(header.get("cfg"), dict):
+        raise ValueError(f"the first line of {name} has no cfg")
+    return header
+
+
+def _sizes(settings: Mapping[str, Any], name: str) -> tuple[int, int]:
+    d = whole_number(settings.get("d_model", settings.get("d_vit")), f"d_model or d_vit of {name}")
+    if settings.get("d_sae") is not None:
+        return d, whole_number(settings["d_sae"], f"d_sae of {name}")
+    return d, d * whole_number(settings.get("exp_factor"), f"exp_factor of {name}")
+
+
+def _takes_bias_off(schema: int | None, bias: torch.Tensor, notes: list[str]) -> bool:
+    """Whether b_dec is taken off before encoding."""
+    if not bias.any():
+        return False
+    if schema is None:
+        notes.append(
+            "Written before saev had schemas: b_dec is taken off before encoding, as saev 0.1.0 does, which wrote "
+            "such files. Later versions load them without doing that, and reconstruct worse."
+        )
+    elif schema == 1:
+        notes.append(
+            "Of schema 1, under which saev first took b_dec off before encoding and later did not; it does not here, "
+            "as in saev's reader of today. If it reconstructs badly, it is of the first kind."
+        )
+    return schema is None
+
+
+def _activation(
+    header: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    name: str,
+    notes: list[str],
+) -> tuple[dict[str, Any], float | None]:
+    """Fields of MSAEConfig, and the threshold of batch top-k."""
+    schema, kind, params = header.get("schema"), "Relu", {}
+    if schema == 1 and header.get("cls") in _ACTIVATIONS:
+        kind, params = header["cls"], settings
+    elif schema is not None and (schema > 1 or "activation" in settings):
+        activation = settings.get("activation")
+        if not isinstance(activation, dict) or "cls" not in activation:
+            raise ValueError(f"activation in the first line of {name} is {activation!r}, expected cls and params")
+        kind, params = activation["cls"], activation.get("params") or {}
+    if kind not in _ACTIVATIONS:
+        raise ValueError(f"{name} has activation {kind!r}; hf_msae reads {', '.join(_ACTIVATIONS)}")
+    if kind == "Relu":
+        return {"activation": "relu"}, None
+    k = min(whole_number(params.get("top_k", 32), f"top_k of {name}"), tensors["W_enc"].shape[1])
+    if kind == "BatchTopK":
+        if _THRESHOLD in tensors:
+            threshold = float(tensors[_THRESHOLD])
+            return {"activation": "batch_topk", "k": k}, reached(threshold) if threshold > 0 else 0.0
+        if schema == 1:
+            raise ValueError(
+                f"{name} keeps the {k} largest activations of a whole batch, so that its codes depend on what else is "
+                "in the batch, and holds no threshold to replace that: it cannot be converted"
+            )
+        if schema > 2:
+            raise ValueError(f"{name} says BatchTopK, but holds no {_THRESHOLD}, without which it cannot encode")
+        notes.append("Its BatchTopK is that of schema 2, which keeps the k largest of each embedding: plain top-k.")
+    notes.append("saev's top-k also keeps negative pre-activations where fewer than k are positive; those are 0 here.")
+    return {"activation": "topk", "k": k}, None

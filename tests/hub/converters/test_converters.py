@@ -1,0 +1,122 @@
+"""Which reader a checkpoint goes to, and what becomes of what it found."""
+
+import importlib
+
+import pytest
+import torch
+
+from hf_msae.hub.converters import FORMATS, convert_checkpoint, read_checkpoint
+from hf_msae.hub.converters.checkpoint import ForeignCheckpoint
+from tests.hub.converters.test_source import SAELENS, Malicious
+
+D, N = 5, 9
+
+
+@pytest.fixture
+def drawn():
+    torch.manual_seed(0)
+    tensors = {"encoder": (D, N), "decoder": (N, D), "latent_bias": (N,), "input_bias": (D,), "output_bias": (D,)}
+    return {name: torch.randn(shape, dtype=torch.float64) for name, shape in tensors.items()}
+
+
+@pytest.mark.parametrize("left_out", ["input_bias", "output_bias", "latent_bias", None])
+def test_two_biases_become_one_and_the_function_stays(drawn, left_out, relative_error):
+    given = {name: tensor for name, tensor in drawn.items() if name != left_out}
+    mean, scale = torch.randn(D), 0.7
+    model = ForeignCheckpoint(
+        "x", **given, input_mean=mean, input_scale=scale, config={"activation": "relu"}
+    ).to_model()
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in drawn.items()}
+    w = {**zeros, **given}
+    x = torch.randn(40, D, dtype=torch.float64)
+    u = (x - mean) * scale
+    code = torch.relu((u - w["input_bias"]) @ w["encoder"] + w["latent_bias"])
+    decoded = (code @ w["decoder"] + w["output_bias"]) / scale + mean
+    with torch.no_grad():
+        assert relative_error(model.encode(x), code) < 1e-6
+        assert relative_error(model.decode(code), decoded) < 1e-6
+    assert not model.training
+
+
+def test_thresholds_become_parameters(drawn, relative_error):
+    thresholds = torch.linspace(0, 2, N)
+    model = ForeignCheckpoint("x", **drawn, threshold=thresholds, config={"activation": "jump_relu"}).to_model()
+    assert relative_error(model.log_threshold.exp(), thresholds) < 1e-6
+    config = {"activation": "batch_topk", "k": 3}
+    model = ForeignCheckpoint("x", **drawn, threshold=0.5, config=config).to_model()
+    assert model.activation_threshold == 0.5
+    with pytest.raises(ValueError, match="the checkpoint holds no threshold"):
+        ForeignCheckpoint("x", **drawn, config=config).to_model()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": torch.zeros(D)}, r"the encoder has shape \(5,\), expected \(d, n\)"),
+        ({"decoder": torch.zeros(D, N)}, r"the decoder has shape \(5, 9\), expected \(9, 5\)"),
+        ({"latent_bias": torch.zeros(N + 1)}, r"the latents' bias has shape \(10,\), expected \(9,\)"),
+        ({"decoder": torch.full((N, D), torch.nan)}, "decoder of the checkpoint holds NaN or infinite values"),
+        ({"input_mean": torch.full((D,), torch.inf)}, "the input mean holds NaN"),
+        ({"input_scale": 0.0}, "the input scale must be one positive number"),
+    ],
+)
+def test_tensors_that_cannot_be_are_refused(drawn, changes, message):
+    with pytest.raises(ValueError, match=message):
+        ForeignCheckpoint("x", **{**drawn, **changes}, config={"activation": "relu"}).to_model()
+
+
+def test_what_is_given_beats_what_is_found(drawn):
+    found = ForeignCheckpoint(
+        "x", **drawn, input_scale=2.0, config={"activation": "relu", "hook_point": "text_embeds"}
+    )
+    model = found.to_model({"hook_point": "vision.layers.1", "input_scale": 0.5})
+    assert model.config.hook_point == "vision.layers.1" and model.input_scale == 0.5
+    assert found.to_model({"nesting_ks": [2, N]}).config.nesting == "topk"
+    assert found.to_model({"nesting_widths": [2, N]}).config.nesting == "prefix"
+    assert found.to_model().config.nesting == "none"
+
+
+def test_the_first_reader_that_knows_it_reads_it():
+    assert read_checkpoint(SAELENS / "topk").format == "saelens"
+
+
+def test_every_format_has_its_reader():
+    for name in FORMATS:
+        reader = importlib.import_module(f"hf_msae.hub.converters.{name}")
+        assert callable(reader.recognises) and callable(reader.read)
+
+
+def test_an_unknown_format_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="there is no format 'sae_lens'; known are msae_authors, saelens, "):
+        convert_checkpoint(SAELENS / "topk", format="sae_lens")
+
+
+def test_an_msae_needs_no_conversion(drawn, tmp_path):
+    ForeignCheckpoint("x", **drawn, config={"activation": "relu"}).to_model().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is an MSAE already"):
+        convert_checkpoint(tmp_path)
+
+
+def test_a_folder_of_something_else_is_said_to_hold_it(tmp_path):
+    with pytest.raises(ValueError, match="it holds no files"):
+        convert_checkpoint(tmp_path)
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ValueError, match=r"no checkpoint of a known format .* it holds notes\.txt"):
+        convert_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.pth", "20_6_ReLU_False_False_0.0_x_image.pth", "ae.pt", "sae.pt", "weights.pt"]
+)
+def test_whatever_it_is_called_hidden_code_is_not_run(tmp_path, name):
+    folder, made = tmp_path / "checkpoint", tmp_path / "made"
+    folder.mkdir()
+    torch.save({"model": Malicious(made), "encoder.weight": torch.zeros(2, 2)}, folder / name)
+    (folder / "config.json").write_text("{}")
+    for source in (folder, folder / name):
+        with pytest.raises(ValueError, match=r"asks for io\.open|no checkpoint of a known format|config\.json"):
+            convert_checkpoint(source)
+        for each in FORMATS:
+            with pytest.raises((ValueError, FileNotFoundError)):
+                convert_checkpoint(source, format=each)
+    assert not made.exists()

@@ -1,0 +1,253 @@
+"""The MSAE authors' checkpoints, against what their own code computed (golden/) and against their code's equations."""
+
+import pickle
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hf_msae import MSAEModel
+from hf_msae.hub.converters import convert_checkpoint, read_checkpoint
+from hf_msae.hub.converters.msae_authors import _levels, _Name
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+NAME = "256_32_TopKReLU_8_UW_False_False_0.0_small_train_image_96_32.pth"
+TOLERANCE = 1e-4
+D, N = 6, 20
+
+
+@pytest.fixture(scope="module")
+def golden_file(golden_tensors, golden_figures, tmp_path_factory):
+    """The golden model in their format: as their train.py saves one, with a numpy number in it."""
+    state = {name.removeprefix("weights."): t for name, t in golden_tensors.items() if name.startswith("weights.")}
+    state["latents_activation_frequency"] = torch.zeros(256, dtype=torch.int64)
+    content = {
+        "model": state,
+        "mean_center": golden_tensors["mean"],
+        "scaling_factor": golden_figures["scaling_factor"],
+        "target_norm": np.sqrt(32),
+    }
+    path = tmp_path_factory.mktemp("golden") / NAME
+    torch.save(content, path)
+    return path
+
+
+def write(path, tied=False, log_threshold=None, scaling_factor=0.3, **changes):
+    """A random checkpoint of theirs."""
+    torch.manual_seed(0)
+    state = {"pre_bias": torch.randn(D), "encoder": torch.randn(D, N), "latent_bias": torch.randn(N)}
+    if not tied:
+        state["decoder"] = torch.randn(N, D)
+    if log_threshold is not None:
+        state |= {"activation.log_threshold": log_threshold, "dead_activations.log_threshold": log_threshold}
+    content = {"model": {**state, **changes}, "mean_center": torch.randn(D), "scaling_factor": scaling_factor}
+    torch.save({**content, "target_norm": None}, path)
+    return content
+
+
+def test_the_golden_model_is_reproduced_at_every_level(golden_file, golden_tensors, golden_figures, relative_error):
+    model = convert_checkpoint(golden_file)
+    assert model.config.nesting_ks == golden_figures["nesting_ks"]
+    assert (model.config.activation, model.config.nesting) == ("relu", "topk")
+    x, scale, mean = golden_tensors["x_raw"], golden_figures["scaling_factor"], golden_tensors["mean"]
+    assert torch.equal(model.input_mean, mean) and model.input_scale == torch.tensor(scale)  # as they are
+    code = model.encode(x)
+    assert relative_error(code, golden_tensors["latents_full"]) < TOLERANCE
+    decoded = (model.decode(code) - mean) * scale
+    assert relative_error(decoded, golden_tensors["reconstruction_full"]) < TOLERANCE
+    levels = model(x, output_nested=True).nested_reconstructions
+    for k, level in zip(golden_figures["nesting_ks"], levels, strict=True):
+        assert relative_error(model.encode(x, k=k), golden_tensors[f"latents_k{k}"]) < TOLERANCE
+        assert relative_error((level - mean) * scale, golden_tensors[f"reconstruction_k{k}"]) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("20_6_TopKReLU_4_UW_False_False_0.0_x_train_image_9_6.pth",
+         {"activation": "relu", "nesting_ks": [4, 8, 16, 20], "nesting_weights": "uniform", "soft_cap": None}),
+        ("20_6_TopKReLU_5_RW_False_False_30.0_x_train_text_9_6.pth",
+         {"nesting_ks": [5, 10, 20], "nesting_weights": "reverse", "soft_cap": 30.0, "hook_point": "text_embeds"}),
+        ("20_6_TopKReLU_4_False_False_0.0_x_image.pth", {"activation": "topk", "k": 4, "nesting": "none"}),
+        ("20_6_ReLU_003_False_False_0.0_x_image.pth",
+         {"activation": "relu", "sparsity_coefficient": 0.003, "nesting": "none", "hook_point": "image_embeds"}),
+        ("20_6_ReLU_False_False_0.0_x_image.pt", {"activation": "relu", "sparsity_coefficient": 0.0}),
+        ("20_6_BatchTopKReLU_4_UW_False_False_0.0_x_image.pth", {"activation": "relu", "nesting_ks": [4, 8, 16, 20]}),
+    ],
+)  # fmt: skip
+def test_the_name_tells_what_it_is(name, expected, tmp_path):
+    write(tmp_path / name)
+    config = convert_checkpoint(tmp_path / name).config
+    assert {key: getattr(config, key) for key in expected} == expected
+
+
+def test_levels_are_made_as_their_training_makes_them():
+    """Their loop, for comparison: double while it is not above the largest, and append that if it is not there."""
+    name = _Name.parse(NAME)
+    for n in range(1, 300):
+        for smallest in range(1, n + 1):
+            theirs = [smallest]
+            while theirs[-1] < n and theirs[-1] * 2 <= n:
+                theirs.append(theirs[-1] * 2)
+            theirs += [] if n in theirs else [n]
+            assert _levels(smallest, n, name)["nesting_ks"] == theirs, (smallest, n)
+
+
+def test_a_tied_and_capped_model_computes_what_their_equations_say(tmp_path, relative_error):
+    path = tmp_path / "20_6_TopKReLU_4_UW_True_False_2.0_x_train_image_9_6.pth"
+    content = write(path, tied=True)
+    model, w = convert_checkpoint(path), content["model"]
+    x = torch.randn(30, D)
+    u = (x - content["mean_center"]) * 0.3
+    code = 2.0 * torch.tanh(torch.relu((u - w["pre_bias"]) @ w["encoder"] + w["latent_bias"]) / 2.0)
+    decoded = (code @ w["encoder"].T + w["pre_bias"]) / 0.3 + content["mean_center"]
+    assert model.config.tied and relative_error(model.encode(x), code) < TOLERANCE
+    assert relative_error(model.decode(code), decoded) < TOLERANCE
+
+
+def test_thresholds_of_jump_relu_are_kept(tmp_path, relative_error):
+    path = tmp_path / "20_6_JumpReLU_False_False_0.0_x_train_image_9_6.pth"
+    log_threshold = torch.linspace(-1, 1, N)
+    content = write(path, log_threshold=log_threshold)
+    model, w = convert_checkpoint(path), content["model"]
+    x = torch.randn(50, D)
+    p = ((x - content["mean_center"]) * 0.3 - w["pre_bias"]) @ w["encoder"] + w["latent_bias"]
+    assert model.config.activation == "jump_relu"
+    assert relative_error(model.encode(x), p * (p > log_threshold.exp())) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("dataset", "d", "backbone", "note"),
+    [
+        ("cc3m_ViT-L~14_train_image_2905936_768", 768, "openai/clip-vit-large-patch14", None),
+        ("cc3m_ViT-B~16_train_text_2905936_512", 512, "openai/clip-vit-base-patch16", None),
+        ("imagenet_ViT-B~32_train_image_1281167_512", 512, "openai/clip-vit-base-patch32", None),
+        ("cc3m_RN50_train_image_2905936_1024", 1024, None, "CLIP RN50, which transformers does not have"),
+        ("cc3m_ViT-L~14_train_image_2905936_512", 512, None, "embeddings are 768 wide, but these 512"),
+        ("mine_train", 512, None, "does not tell whether of images or texts"),
+    ],
+)
+def test_the_data_sets_name_tells_the_backbone(dataset, d, backbone, note, tmp_path):
+    path = tmp_path / f"8_{d}_ReLU_False_False_0.0_{dataset}.pth"
+    state = {"pre_bias": torch.zeros(d), "encoder": torch.zeros(d, 8), "latent_bias": torch.zeros(8)}
+    state["decoder"] = torch.zeros(8, d)
+    torch.save({"model": state, "mean_center": torch.zeros(d), "scaling_factor": 1.0}, path)
+    found = read_checkpoint(path)
+    config = found.to_model().config
+    assert config.base_model_name_or_path == backbone
+    assert config.hook_point == ("text_embeds" if "text" in dataset else "image_embeds")
+    assert note is None or any(note in each for each in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("20_6_TopKReLU_4_UW_False_True_0.0_x_image.pth", "normalize=True: each embedding was brought to mean 0"),
+        ("20_6_TopK_4_False_False_0.0_x_image.pth", "says TopK, which keeps negative activations"),
+        ("20_6_TopKabsReLU_4_UW_False_False_0.0_x_image.pth", "says TopKabsReLU, which is none of the activations"),
+        ("20_6_BatchTopKReLU_4_False_False_0.0_x_image.pth", "does not hold the threshold"),
+        ("20_6_JumpReLU_False_False_0.0_x_image.pth", "says JumpReLU, but there is no threshold"),
+        ("24_6_ReLU_False_False_0.0_x_image.pth", "says 24 latents of 6 inputs, tied=False, but the file holds 20"),
+        ("20_6_ReLU_True_False_0.0_x_image.pth", "tied=True, but the file holds 20 of 6, tied=False"),
+    ],
+)
+def test_what_cannot_be_the_same_is_refused_with_the_reason(name, message, tmp_path):
+    write(tmp_path / name)
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(tmp_path / name)
+
+
+def test_a_choice_makes_a_batch_topk_readable(tmp_path):
+    path = tmp_path / "20_6_BatchTopKReLU_4_False_False_0.0_x_image.pth"
+    write(path)
+    topk, relu = (convert_checkpoint(path, activation=each) for each in ("topk", "relu"))
+    x = torch.randn(30, D)
+    assert topk.config.k == 4 and (topk.encode(x) > 0).sum(1).max() == 4
+    assert relu.config.k is None and (relu.encode(x) > 0).sum(1).max() > 4
+
+
+def test_under_another_name_flags_tell_what_it_is(golden_file, golden_tensors, tmp_path, relative_error):
+    path = shutil.copy(golden_file, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match="Say it: activation=relu with nesting_ks"):
+        convert_checkpoint(path)
+    model = convert_checkpoint(path, activation="relu", nesting_ks=[8, 256], base_model_name_or_path="a/b")
+    assert relative_error(model.encode(golden_tensors["x_raw"]), golden_tensors["latents_full"]) < TOLERANCE
+    assert (model.config.nesting, model.config.nesting_ks) == ("topk", [8, 256])
+    assert model.config.base_model_name_or_path == "a/b"
+    assert convert_checkpoint(path, activation="topk", k=16).config.nesting == "none"
+
+
+def test_flags_beat_the_name(golden_file):
+    config = convert_checkpoint(golden_file, nesting_ks=[16, 256], hook_point="text_embeds").config
+    assert config.nesting_ks == [16, 256] and config.hook_point == "text_embeds"
+    with pytest.raises(ValueError, match="num_latents=64 was given, but the checkpoint's is 256"):
+        convert_checkpoint(golden_file, num_latents=64)
+    with pytest.raises(ValueError, match="has no field 'hook_pont'; did you mean 'hook_point'"):
+        convert_checkpoint(golden_file, hook_pont="text_embeds")
+
+
+class NumpyOfVersion(pickle._Pickler):
+    """Pickles numpy's numbers by the module name of numpy 1 or 2, whichever is installed."""
+
+    module = "numpy.core.multiarray"
+
+    def save_global(self, obj, name=None):
+        if getattr(obj, "__name__", "") == "scalar":
+            self.write(pickle.GLOBAL + f"{self.module}\nscalar\n".encode())
+            return self.memoize(obj)
+        return super().save_global(obj, name)
+
+    dispatch: ClassVar = {
+        **pickle._Pickler.dispatch,
+        type(np.float64(0).__reduce__()[0]): save_global,
+        type: save_global,
+    }
+
+
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_numbers_of_numpy_1_and_2_are_read(module, tmp_path, monkeypatch):
+    monkeypatch.setattr(NumpyOfVersion, "module", module)
+
+    class Pickling:
+        Pickler, dumps, HIGHEST_PROTOCOL = NumpyOfVersion, pickle.dumps, 2
+
+    path = tmp_path / "20_6_ReLU_False_False_0.0_x_image.pth"
+    content = write(path, scaling_factor=np.float64(0.3))
+    torch.save(content, path, pickle_module=Pickling)
+    assert f"c{module}\nscalar\n".encode() in path.read_bytes()
+    assert convert_checkpoint(path).input_scale == torch.tensor(0.3)
+
+
+def test_of_several_one_has_to_be_named(golden_file, tmp_path):
+    for folder in ("centered", "not_centered"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(golden_file, tmp_path / folder / NAME)
+    with pytest.raises(ValueError, match=f"several checkpoints, name one as subfolder: centered/{NAME}, not_cent"):
+        convert_checkpoint(tmp_path)
+    assert convert_checkpoint(tmp_path, subfolder="centered").config.num_latents == 256
+    assert convert_checkpoint(tmp_path, subfolder=f"centered/{NAME}").config.num_latents == 256
+
+
+def test_a_tensor_that_nobody_asks_for_is_refused(tmp_path):
+    path = tmp_path / "20_6_ReLU_False_False_0.0_x_image.pth"
+    write(path, output_bias=torch.zeros(D))
+    with pytest.raises(ValueError, match="also has output_bias"):
+        convert_checkpoint(path)
+
+
+def test_a_mean_that_is_one_number_is_that_of_every_column(tmp_path):
+    path = tmp_path / "20_6_ReLU_False_False_0.0_x_image.pth"
+    torch.save({**write(path), "mean_center": 0.0}, path)
+    assert torch.equal(convert_checkpoint(path).input_mean, torch.zeros(D))
+
+
+def test_saved_and_loaded_it_is_the_same(golden_file, golden_tensors, tmp_path):
+    model = convert_checkpoint(golden_file)
+    model.save_pretrained(tmp_path / "out")
+    again = MSAEModel.from_pretrained(tmp_path / "out")
+    assert torch.equal(again.encode(golden_tensors["x_raw"]), model.encode(golden_tensors["x_raw"]))
+    assert set(load_file(tmp_path / "out" / "model.safetensors")) == set(model.state_dict())

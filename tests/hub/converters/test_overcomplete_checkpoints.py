@@ -1,0 +1,137 @@
+"""Overcomplete's checkpoints, written by overcomplete 0.3.0 itself (foreign/overcomplete/write_overcomplete.py)."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hf_msae.hub.converters import convert_checkpoint, read_checkpoint
+from hf_msae.hub.converters.overcomplete import RECIPE
+
+FOREIGN = Path(__file__).parent / "foreign" / "overcomplete"
+SAID = {
+    "relu": {"activation": "relu"},
+    "top_k": {"k": 4},
+    "top_k_saved_in_training": {"k": 4},
+    "top_k_multiplied": {"k": 4},
+    "top_k_not_normalised": {"k": 4},
+    "top_k_batch_norm": {"k": 4},
+    "top_k_tied": {"k": 4},
+    "top_k_untied": {"k": 4},
+    "top_k_archetypal": {"k": 4},
+    "jump_relu": {},
+    "batch_top_k_plain": {"k": 4},
+    "archetypal_plain": {},
+}
+"""What has to be said, since no state dict tells it."""
+
+
+@pytest.fixture
+def changed(tmp_path):
+    def changed(name, **tensors):
+        folder = Path(shutil.copytree(FOREIGN / name, tmp_path / name))
+        (folder / "expected.safetensors").unlink()
+        torch.save({**torch.load(folder / "sae.pt"), **tensors}, folder / "sae.pt")
+        return folder
+
+    return changed
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_codes_and_reconstructions_are_those_of_overcomplete(name, relative_error):
+    expected = load_file(FOREIGN / name / "expected.safetensors")
+    model = convert_checkpoint(FOREIGN / name / "sae.pt", **SAID[name])
+    output = model(expected["inputs"])
+    assert relative_error(output.latents, expected["code"]) < 1e-5
+    assert relative_error(output.reconstruction, expected["reconstruction"]) < 1e-5
+    assert model.config.tied == (name == "top_k_tied")
+
+
+def test_a_folder_and_a_safetensors_file_are_read_as_well(tmp_path, relative_error):
+    expected = load_file(FOREIGN / "top_k" / "expected.safetensors")
+    save_file(torch.load(FOREIGN / "top_k" / "sae.pt"), tmp_path / "any_name.safetensors")
+    model = convert_checkpoint(tmp_path, k=4)
+    assert relative_error(model.encode(expected["inputs"]), expected["code"]) < 1e-5
+
+
+def test_a_whole_module_is_refused_with_the_lines_that_make_a_plain_file():
+    with pytest.raises(ValueError, match="whole module of overcomplete") as refused:
+        convert_checkpoint(FOREIGN / "whole_module" / "sae.pt", k=4)
+    assert RECIPE in str(refused.value)
+
+
+def test_the_recipe_saves_what_the_reader_reads(tmp_path):
+    """Its lines, run on a module that torch.load gives back here without overcomplete."""
+
+    class Sae(torch.nn.Linear):
+        top_k = 4
+
+        def get_dictionary(self):
+            return torch.ones(24, 8)
+
+    lines = RECIPE.replace("torch.load(", "load(").replace('"sae.pt"', "None")
+    lines = lines.replace('"plain.pt"', repr(str(tmp_path / "plain.pt")))
+    exec("\n".join(line[4:] for line in lines.splitlines()), {"torch": torch, "load": lambda *_, **__: Sae(8, 24)})
+    written = torch.load(tmp_path / "plain.pt", weights_only=True)
+    plain = torch.load(FOREIGN / "archetypal_plain" / "sae.pt", weights_only=True)
+    assert set(written) == set(plain) and written["class"] == "Sae" and written["top_k"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("top_k", r"say k=\.\.\. \(a TopKSAE's top_k\) or activation=relu"),
+        ("layer_norm", "ends in LayerNorm, which normalises each code by itself"),
+        ("hidden_layers", "hidden layers"),
+        ("matching_pursuit", "no encoder: an MpSAE or OMPSAE"),
+        ("quantised", "is a QSAE: its codes are quantised"),
+    ],
+)
+def test_what_is_not_told_or_not_computed_by_an_msae_is_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(FOREIGN / name / "sae.pt")
+
+
+def test_batch_top_k_needs_the_threshold_that_state_dicts_lack():
+    with pytest.raises(ValueError, match="holds no threshold, which activation=batch_topk needs") as refused:
+        convert_checkpoint(FOREIGN / "batch_top_k_state_dict" / "sae.pt", activation="batch_topk", k=4)
+    assert RECIPE in str(refused.value)
+    with pytest.raises(ValueError, match="keeps top_k=64 activations of a whole batch: say k="):
+        convert_checkpoint(FOREIGN / "batch_top_k_plain" / "sae.pt")
+
+
+def test_rows_that_stay_as_they_are_stored_are_noted():
+    def notes(name):
+        return " ".join(read_checkpoint(FOREIGN / name / "sae.pt", k=4).notes)
+
+    assert "not of unit norm" in notes("top_k_not_normalised")
+    assert "not of unit norm" not in notes("top_k")
+    assert "archetypal" in notes("top_k_archetypal")
+
+
+def test_that_no_place_is_told_is_noted():
+    assert any("hook_point=..." in note for note in read_checkpoint(FOREIGN / "top_k" / "sae.pt", k=4).notes)
+    given = read_checkpoint(FOREIGN / "top_k" / "sae.pt", k=4, hook_point="vision.layers.3")
+    assert given.to_model({"k": 4, "hook_point": "vision.layers.3"}).config.hook_point == "vision.layers.3"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"dictionary._weights": torch.full((24, 8), float("nan"))}, "NaN or infinite"),
+        ({"dictionary._weights": torch.ones(24, 9)}, r"the encoder of .* has shape \(24, 8\), expected \(24, 9\)"),
+        ({"something": torch.ones(1)}, "also has something, which hf_msae does not know"),
+    ],
+)
+def test_tensors_that_cannot_be_are_refused(tensors, message, changed):
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(changed("top_k", **tensors), k=4)
+
+
+def test_a_truncated_file_is_refused(changed):
+    file = changed("top_k") / "sae.pt"
+    file.write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        convert_checkpoint(file, format="overcomplete", k=4)

@@ -1,0 +1,253 @@
+"""Finding and reading a checkpoint's files: on disk, on a Hub, damaged, and with code hidden in them."""
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hf_msae.hub.converters.checkpoint import hook_point_of
+from hf_msae.hub.converters.source import CheckpointSource, read_torch, refuse_other_keys, require_keys
+from tests.stub_hub import StubHub
+
+ROOT = Path(__file__).parents[3]
+SAELENS = Path(__file__).parent / "foreign" / "saelens"
+
+
+class Malicious:
+    """Unpickling it makes a file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return (open, (str(self.file), "w"))
+
+
+def test_a_folder_a_file_and_a_subfolder(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("x.pth", "a/cfg.json", "a/w.safetensors", "a/b/w.safetensors"):
+        (tmp_path / name).write_text(name)
+    whole = CheckpointSource.open(tmp_path)
+    assert whole.files == ("a/b/w.safetensors", "a/cfg.json", "a/w.safetensors", "x.pth")
+    assert whole.matching("*.pth", "*.json") == ["x.pth"]
+    assert whole.folders_with("w.safetensors") == ["a", "a/b"]
+    assert whole.folders_with("cfg.json", "w.safetensors") == ["a"]
+    assert whole.path("a/cfg.json").read_text() == "a/cfg.json"
+    inner = CheckpointSource.open(tmp_path, "a")
+    assert inner.files == ("b/w.safetensors", "cfg.json", "w.safetensors")
+    single = CheckpointSource.open(tmp_path / "a" / "cfg.json")
+    assert single.files == ("cfg.json",) and single.neighbours == ("w.safetensors",)
+    assert single.has("w.safetensors") and not single.has("x.pth")
+    assert single.path("w.safetensors").read_text() == "a/w.safetensors"
+    assert single.full_name("cfg.json").endswith("a/cfg.json")
+    assert single.full_name("w.safetensors").endswith("a/w.safetensors")
+
+
+def test_what_is_not_there_is_said_to_be(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no nothing"):
+        CheckpointSource.open(tmp_path, "nothing")
+    with pytest.raises(FileNotFoundError, match=r"there is no file or folder .*, and no Hub id looks like that"):
+        CheckpointSource.open(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"holds no cfg\.json"):
+        CheckpointSource.open(tmp_path).path("cfg.json")
+
+
+def test_offline_nothing_is_asked(tmp_path):
+    program = """
+        from hf_msae.hub.converters.source import CheckpointSource
+        CheckpointSource.open("tester/nothing")
+    """
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    assert "none of a repository of that name in the cache, and HF_HUB_OFFLINE forbids" in run(program, environment)
+
+
+@pytest.mark.parametrize("how", ["zip", "legacy", "plain pickle"])
+def test_hidden_code_is_not_run(tmp_path, how):
+    made, file = tmp_path / "made", tmp_path / "model.pth"
+    content = {"model": Malicious(made), "mean_center": torch.zeros(2), "scaling_factor": 1.0}
+    if how == "plain pickle":
+        file.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, file, _use_new_zipfile_serialization=how == "zip")
+    with pytest.raises(ValueError, match=r"model\.pth holds more than tensors and numbers: it asks for io\.open"):
+        CheckpointSource.open(file).read_torch("model.pth")
+    assert not made.exists()
+    torch.load(file, weights_only=False) if how != "plain pickle" else pickle.loads(file.read_bytes())
+    assert made.exists()  # so it would have been
+
+
+def test_a_pickled_module_is_refused_with_the_way_out(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "ae.pt")
+    with pytest.raises(ValueError, match=r"asks for torch\.nn\.modules\.linear\.Linear.*module\.state_dict\(\)"):
+        CheckpointSource.open(tmp_path).read_torch("ae.pt")
+
+
+def _good():
+    buffer = io.BytesIO()
+    torch.save({"a": torch.arange(1000.0)}, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        _good()[:10],
+        _good()[: len(_good()) // 2],
+        _good()[:-100],
+        b"hello, no pickle at all",
+        b'{"schema": 5}\n' + _good(),
+        bytes(5000),
+        b"\x80\x02" + bytes(range(256)),
+    ],
+    ids=["empty", "beginning", "half", "but the end", "text", "header", "zeros", "garbage"],
+)
+def test_a_damaged_file_is_said_to_be(tmp_path, content):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.pth is damaged or incomplete, or no file of torch\.save: \S"):
+        CheckpointSource.open(tmp_path / "x.pth").read_torch("x.pth")
+
+
+def test_a_zip_of_something_else_is_said_to_be(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as file:
+        file.writestr("readme.txt", "hello")
+    with pytest.raises(ValueError, match="is damaged or incomplete"):
+        read_torch(tmp_path / "x.pth", "x.pth")
+
+
+def test_json_and_safetensors_that_are_none(tmp_path):
+    (tmp_path / "a.json").write_text("[1]")
+    (tmp_path / "b.json").write_bytes(b"\xff\xfe")
+    save_file({"w": torch.zeros(10)}, tmp_path / "whole.safetensors")
+    (tmp_path / "c.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:-8])
+    source = CheckpointSource.open(tmp_path)
+    with pytest.raises(ValueError, match=r"a\.json holds a list, not a mapping"):
+        source.read_json("a.json")
+    with pytest.raises(ValueError, match=r"b\.json holds no JSON"):
+        source.read_json("b.json")
+    with pytest.raises(ValueError, match=r"c\.safetensors is damaged or incomplete"):
+        source.read_safetensors("c.safetensors")
+
+
+def test_keys_are_named():
+    with pytest.raises(ValueError, match=r"x has no b, c; it has a"):
+        require_keys({"a": 1}, ("a", "b", "c"), "x")
+    with pytest.raises(ValueError, match=r"x also has c, which"):
+        refuse_other_keys({"a": 1, "c": 1}, ("a", "b"), "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "tower", "expected"),
+    [
+        ("blocks.9.hook_resid_post", "vision", "vision.layers.9"),
+        ("blocks.9.hook_resid_pre", "text", "text.layers.8"),
+        ("blocks.0.hook_resid_pre", "vision", None),
+        ("blocks.9.hook_mlp_out", "vision", None),
+        ("blocks.9.attn.hook_z", "vision", None),
+        ("vision_model.encoder.layers.3", "text", "vision.layers.3"),
+        ("text_model.encoder.layers.3", "vision", "text.layers.3"),
+        ("visual.transformer.resblocks.3", "text", "vision.layers.3"),
+        ("layers.07", "text", "text.layers.7"),
+        ("layers.7.mlp", "vision", None),
+        ("text_embeds", "vision", "text_embeds"),
+        (None, "vision", None),
+        ("", "vision", None),
+    ],
+)
+def test_hook_points_get_our_names(name, tower, expected):
+    assert hook_point_of(name, tower) == expected
+
+
+# -- on a Hub ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub():
+    with StubHub() as server:
+        yield server
+
+
+def publish(hub, files, name="tester/saes"):
+    """A repository with these files (path in it -> content), by huggingface_hub itself."""
+    program = f"""
+        import base64, json, sys
+        from huggingface_hub import CommitOperationAdd, HfApi
+        files = {{path: bytes.fromhex(text) for path, text in json.loads(sys.stdin.read()).items()}}
+        HfApi().create_repo({name!r}, exist_ok=True)
+        operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+        print(HfApi().create_commit({name!r}, operations, commit_message="files").oid)
+    """
+    text = json.dumps({path: content.hex() for path, content in files.items()})
+    return run(program, {**os.environ, **hub.environment("/nonexistent")}, text, succeeds=True).split()[-1]
+
+
+def run(program, environment, text="", succeeds=False):
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**environment, "PYTHONPATH": str(ROOT)}, input=text, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode == 0) == succeeds, done.stderr
+    return done.stdout if succeeds else done.stderr
+
+
+def files_of(name, prefix=""):
+    return {prefix + file.name: file.read_bytes() for file in (SAELENS / name).iterdir()}
+
+
+CONVERT = """
+    import json, sys
+    import torch
+    from hf_msae.hub.converters import read_checkpoint
+    found = read_checkpoint("tester/saes", **json.loads(sys.stdin.read()))
+    model = found.to_model()
+    print(json.dumps([found.format, found.revision, model.config.activation, model.encoder.tolist()]))
+"""
+
+
+@pytest.mark.slow
+def test_a_hub_id_is_read_at_a_commit_and_offline_from_the_cache(hub, tmp_path):
+    first = publish(hub, files_of("topk"))
+    second = publish(hub, files_of("jumprelu"))
+    environment = {**os.environ, **hub.environment(tmp_path)}
+
+    def convert(offline=False, **arguments):
+        where = {**environment, "HF_HUB_OFFLINE": "1"} if offline else environment
+        return json.loads(run(CONVERT, where, json.dumps(arguments), succeeds=True).splitlines()[-1])
+
+    newest = convert()
+    assert newest[:3] == ["saelens", second, "jump_relu"]
+    assert convert(revision=first)[:3] == ["saelens", first, "topk"]
+    asked = len(hub.requests)
+    assert convert(offline=True) == newest and len(hub.requests) == asked
+    assert not any("expected" in request for request in hub.requests if "resolve" in request)  # what it needs alone
+
+
+@pytest.mark.slow
+def test_subfolders_and_files_of_a_hub_id(hub, tmp_path):
+    publish(hub, {**files_of("topk", "a/"), **files_of("jumprelu", "b/")})
+    environment = {**os.environ, **hub.environment(tmp_path)}
+    assert "holds 2 SAEs, name one as subfolder: a, b" in run(CONVERT, environment, "{}")
+    for subfolder in ("b", "b/sae_weights.safetensors"):
+        out = run(CONVERT, environment, json.dumps({"subfolder": subfolder}), succeeds=True)
+        assert json.loads(out.splitlines()[-1])[2] == "jump_relu"
+    assert "tester/saes on the Hub holds no c; it has" in run(CONVERT, environment, json.dumps({"subfolder": "c"}))
+    no_revision = run(CONVERT, environment, json.dumps({"revision": "v9"}))
+    assert "FileNotFoundError: tester/saes on the Hub has no revision 'v9'" in no_revision
+
+
+@pytest.mark.slow
+def test_no_such_repository_and_no_hub(hub, tmp_path):
+    environment = {**os.environ, **hub.environment(tmp_path)}
+    missing = run(CONVERT, environment, "{}")
+    assert "FileNotFoundError: there is no file or folder tester/saes here, and no repository of that name" in missing
+    nowhere = run(CONVERT, {**environment, "HF_ENDPOINT": "http://127.0.0.1:9"}, "{}")
+    assert "OSError: the Hub could not be asked about tester/saes" in nowhere

@@ -1,0 +1,133 @@
+"""Released models: what the list says is what is loaded, from the package, from the Hub, and from others' formats."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import hf_msae
+from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
+from hf_msae.commands.released import main
+from hf_msae.fit import concepts_beside, load_msae
+from hf_msae.hub.converters import FORMATS
+from hf_msae.hub.registry import find_released, get_released
+from tests.stub_hub import Repo, StubHub
+
+ROOT = Path(__file__).parents[2]
+OURS = ["scenes-image", "scenes-text", "scenes-patches"]
+
+
+def test_every_entry_could_be_a_model():
+    table = hf_msae.list_released()
+    assert table.index.is_unique and set(OURS) <= set(table.index)
+    for name in table.index:
+        entry = get_released(name)
+        config = MSAEConfig(
+            d_in=entry.d_in,
+            num_latents=entry.num_latents,
+            activation=entry.activation,
+            nesting="none",
+            k=8 if entry.activation in ("topk", "batch_topk") else None,
+            hook_point=entry.hook_point,  # refused if there is no such point
+        )
+        assert config.d_in == entry.d_in
+        assert entry.format in ("hf_msae", *FORMATS)
+        assert (entry.repo_id is None) == (name in OURS) == entry.checked
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_ours_come_with_the_package_measured_and_named(name):
+    entry = get_released(name)
+    model = MSAEModel.from_released(name)
+    assert type(model) is MSAEModel and not model.training
+    assert model.config.hook_point == entry.hook_point
+    assert model.config.base_model_name_or_path == entry.base_model_name_or_path
+    assert torch.equal(load_msae(name).encoder, model.encoder)
+    metrics = json.loads((Path(entry.place[0]) / "metrics.json").read_text())
+    assert 0 < metrics["fvu"] < 0.1
+    assert len(concepts_beside(name)) == entry.num_latents
+
+
+def test_a_released_model_explains_a_picture_by_its_name():
+    from hf_msae.scenes import load_scenes
+
+    model = VisionTextMSAE.from_pretrained("scenes-image")
+    scene = load_scenes("test", 4, 0)[0]
+    names = [str(each) for each in model.explain(scene["image"], top=30).to_pandas()["name"]]
+    true = {name for name, value in scene.items() if value is True}
+    assert true & set(names), (true, names)
+
+
+def test_a_folder_of_the_same_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    MSAEModel(MSAEConfig(d_in=8, num_latents=16)).save_pretrained("scenes-image")
+    assert find_released("scenes-image") is None
+    assert load_msae("scenes-image").config.d_in == 8
+
+
+def test_an_unknown_name_is_told_what_is_like_it():
+    with pytest.raises(KeyError, match="no released model 'scene-image'; did you mean 'scenes-image'"):
+        MSAEModel.from_released("scene-image")
+    with pytest.raises(KeyError, match="list_released"):
+        MSAEModel.from_released("zzz")
+
+
+def test_what_is_not_as_listed_is_refused():
+    with pytest.raises(ValueError, match="holds a model of num_latents=1024, but scenes-image is listed with 2048"):
+        replace(get_released("scenes-image"), num_latents=2048).load()
+
+
+def test_the_command_filters(capsys):
+    main(["--backbone", "CLIP-vit-large", "--hook_point", "image_embeds"])
+    shown = capsys.readouterr().out
+    assert "msae-clip-vit-l14" in shown and "scenes" not in shown and "saev" not in shown
+    main(["--backbone", "nothing like it"])
+    assert "no released model is known that fits" in capsys.readouterr().out
+    main(["--json"])
+    assert {each["name"] for each in json.loads(capsys.readouterr().out)} == set(hf_msae.list_released().index)
+
+
+FROM_HUB = """
+    import json
+    from dataclasses import replace
+    from hf_msae import MSAEModel
+    from hf_msae.hub.registry import get_released
+
+    listed = get_released("msae-clip-vit-l14")
+    smaller = replace(listed, d_in=32, num_latents=256)
+    found = {"fits": smaller.load().config.to_dict()}
+    try:
+        MSAEModel.from_released("msae-clip-vit-l14")
+    except ValueError as error:
+        found["error"] = str(error)
+    print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_the_authors_release_is_converted_from_the_hub_at_its_commit(tmp_path):
+    """Their repository with a small model of theirs in the place of the listed one."""
+    entry = get_released("msae-clip-vit-l14")
+    (golden,) = (ROOT / "tests" / "golden").glob("*.pth")
+    with StubHub() as hub:
+        repo = hub.repos["model", entry.repo_id] = Repo()
+        repo.names[entry.revision] = repo.commit("main", {entry.subfolder: golden.read_bytes()}, "release")
+        repo.commit("main", {"moved.txt": b"nothing is there any more"}, "later")
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(FROM_HUB)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), **hub.environment(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["fits"]["d_in"] == 32
+    assert found["fits"]["base_model_name_or_path"] == "openai/clip-vit-large-patch14"
+    assert "holds a model of d_in=32, but msae-clip-vit-l14 is listed with 768" in found["error"]

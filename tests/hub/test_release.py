@@ -1,0 +1,475 @@
+"""What is published of a run, and that it is whole, measured and loads back before anything is sent."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+
+from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.concepts import ConceptTable
+from hf_msae.fingerprint import weights_fingerprint
+from hf_msae.hub.card_edits import is_edited
+from hf_msae.hub.public import public
+from hf_msae.hub.release import push_to_hub
+from tests.hub.conftest import KEY
+from tests.stub_hub import OTHER_TOKEN, READ_TOKEN
+
+REPO = "tester/msae"
+SENT = {
+    *("README.md", "concepts/words.parquet", "config.json", "metrics.json", "model.safetensors"),
+    *("quality_against_k.png", "training.json", "training_log.jsonl"),
+}
+
+
+def files_of(hub, revision="main", key=KEY):
+    return {name: content for name, content in hub.repos[key].files(revision).items() if name != ".gitattributes"}
+
+
+def edit(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def edit_on_hub(hub, old, new, path="README.md"):
+    repo = hub.repos[KEY]
+    text = repo.files()[path].decode()
+    assert old in text
+    repo.commit("main", {**repo.files(), path: text.replace(old, new).encode()}, "edit")
+
+
+# -- what is sent ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_sent_in_one_commit_without_what_is_nobodys_business(at_hub, run_folder):
+    release = push_to_hub(run_folder, REPO)
+    repo = at_hub.repos[KEY]
+    assert repo.messages == ["initial commit", "Upload MSAE"] and not repo.private
+    files = files_of(at_hub)
+    assert set(files) == SENT
+    assert files["model.safetensors"] == (run_folder / "model.safetensors").read_bytes()
+    assert not any(b"/home" in content or str(run_folder).encode() in content for content in files.values())
+    assert json.loads(files["training.json"])["training_arguments"]["output_dir"] == "my-msae"
+    assert release.commit == repo.sha() and release.url == f"{at_hub.url}/{REPO}" and release.revision == "main"
+    assert {each.path: each.size for each in release.files} == {name: len(files[name]) for name in SENT}
+    assert set(release.to_pandas().columns) == {"path", "size", "sent"} and release.to_pandas()["sent"].all()
+    assert release.commit in str(release) and "model.safetensors" in str(release)
+    assert release.to_dict()["files"][0]["path"] == "README.md"
+
+
+@pytest.mark.slow
+def test_the_card_is_that_of_the_repository_with_the_measured_results(at_hub, run_folder):
+    push_to_hub(run_folder, REPO, license="mit", tags=["birds"])
+    text = files_of(at_hub)["README.md"].decode()
+    card = ModelCard(text)
+    assert f'from_pretrained("{REPO}")' in text and not is_edited(text)
+    assert card.data.license == "mit" and {"birds", "msae"} <= set(card.data.tags)
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    found = {each.metric_name: each.metric_value for each in card.data.eval_results}
+    assert found["fvu at k=4"] == pytest.approx(metrics["by_k"]["4"]["fvu"], rel=1e-3)
+
+
+def test_pushing_again_what_is_there_makes_no_commit(at_hub, run_folder):
+    first = push_to_hub(run_folder, REPO)
+    again = push_to_hub(run_folder, REPO)
+    assert len(at_hub.repos[KEY].messages) == 2
+    assert again.commit == first.commit and not any(each.sent for each in again.files)
+    assert "has all of it already" in str(again) and "has all of it already" not in str(first)
+
+
+def test_a_second_push_deletes_what_this_release_has_not_and_leaves_foreign_files(at_hub, run_folder):
+    push_to_hub(run_folder, REPO, max_shard_size=1500, remote_code=True)
+    old = set(files_of(at_hub))
+    assert "model.safetensors.index.json" in old and "modeling_msae.py" in old
+    repo = at_hub.repos[KEY]
+    foreign = {"notes.txt": b"mine", "my.png": b"my picture", "data/other.parquet": b"mine"}
+    repo.commit("main", {**repo.files(), **foreign}, "mine")
+    (run_folder / "concepts" / "words.parquet").rename(run_folder / "concepts" / "nouns.parquet")
+    (run_folder / "quality_against_k.png").unlink()
+    release = push_to_hub(run_folder, REPO)
+    now = SENT - {"concepts/words.parquet", "quality_against_k.png"} | {"concepts/nouns.parquet"}
+    assert set(files_of(at_hub)) == now | set(foreign)
+    assert set(release.deleted) == old - now and len(repo.messages) == 4
+
+
+@pytest.mark.slow
+def test_shards_load_like_one_file(at_hub, run_folder, tmp_path):
+    push_to_hub(run_folder, REPO, max_shard_size=1500)
+    for name, content in files_of(at_hub).items():
+        (tmp_path / "back" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "back" / name).write_bytes(content)
+    assert len(list((tmp_path / "back").glob("model-*.safetensors"))) > 1
+    back, source = MSAEModel.from_pretrained(tmp_path / "back"), MSAEModel.from_pretrained(run_folder)
+    assert weights_fingerprint(back) == weights_fingerprint(source)
+
+
+@pytest.mark.slow
+def test_a_model_from_memory_takes_everything_but_the_weights_from_its_run(at_hub, run_folder):
+    model = MSAEModel.from_pretrained(run_folder)
+    (run_folder / "model.safetensors").unlink()
+    push_to_hub(model, REPO, run_dir=run_folder, commit_message="Mine", commit_description="words")
+    assert set(files_of(at_hub)) == SENT and at_hub.repos[KEY].messages[-1] == "Mine"
+
+
+@pytest.mark.slow
+def test_pictures_that_a_person_put_into_the_card_are_sent(at_hub, run_folder):
+    push_to_hub(run_folder, REPO, dry_run=run_folder.parent / "dry")
+    shutil.copy(run_folder.parent / "dry" / "README.md", run_folder)
+    with (run_folder / "README.md").open("a") as file:
+        file.write("\n![a drawing](another.png) ![elsewhere](../secret.png)\n")
+    (run_folder.parent / "secret.png").write_bytes(b"secret")
+    push_to_hub(run_folder, REPO)
+    assert set(files_of(at_hub)) == SENT | {"another.png"}
+
+
+@pytest.mark.slow
+def test_a_backbone_of_this_machine_is_named_without_its_folder(at_hub, run_folder, tmp_path):
+    (tmp_path / "my-siglip").mkdir()
+    config = json.loads((run_folder / "config.json").read_text())
+    config["base_model_name_or_path"] = str(tmp_path / "my-siglip")
+    (run_folder / "config.json").write_text(json.dumps(config))
+    push_to_hub(run_folder, REPO)
+    assert json.loads(files_of(at_hub)["config.json"])["base_model_name_or_path"] == "my-siglip"
+    assert not any(str(tmp_path).encode() in content for content in files_of(at_hub).values())
+
+
+@pytest.mark.slow
+def test_names_keep_their_columns_and_lose_their_paths(at_hub, run_folder, tmp_path):
+    push_to_hub(run_folder, REPO)
+    (tmp_path / "back.parquet").write_bytes(files_of(at_hub)["concepts/words.parquet"])
+    back, source = (
+        ConceptTable.load(tmp_path / "back.parquet"),
+        ConceptTable.load(run_folder / "concepts/words.parquet"),
+    )
+    pd.testing.assert_frame_equal(back.frame, source.frame)
+    assert back.provenance["vocabulary"] == "words.txt" and back.provenance["templates"] == ["{}"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("/home/me/runs/a", "a"),
+        ("~/runs/a", "a"),
+        ("C:\\Users\\me\\a", "a"),
+        ("file:///home/me/a", "a"),
+        ("parquet:/home/me/a.parquet", "parquet:a.parquet"),
+        ("train.py --out /home/me/a --data=/data/b 'c'", "train.py --out a --data=b 'c'"),
+        ({"a": ["/x/y", 1, None, True]}, {"a": ["y", 1, None, True]}),
+        ("https://hub.org/user/name", "https://hub.org/user/name"),
+        ("user/name", "user/name"),
+        ("red/green and 1/2", "red/green and 1/2"),
+        ("scenes:train:40:3", "scenes:train:40:3"),
+    ],
+)
+def test_folders_of_this_machine_are_told_from_other_words(value, expected):
+    assert public(value) == expected
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------
+
+
+def refused(hub, error, match, *args, **kwargs):
+    with pytest.raises(error, match=match):
+        push_to_hub(*args, **kwargs)
+    assert KEY not in hub.repos or hub.repos[KEY].messages == ["initial commit"]
+
+
+def test_what_was_not_measured_is_not_sent_unless_asked_for_and_then_the_card_says_so(at_hub, run_folder):
+    (run_folder / "metrics.json").unlink()
+    refused(at_hub, ValueError, r"no metrics\.json.*evaluate_msae\.py.*--allow_unmeasured", run_folder, REPO)
+    refused(at_hub, ValueError, r"run_dir", MSAEModel.from_pretrained(run_folder), REPO)
+    assert not at_hub.requests
+    push_to_hub(run_folder, REPO, allow_unmeasured=True)
+    text = files_of(at_hub)["README.md"].decode()
+    assert "Nothing was measured" in text and "model-index" not in text
+
+
+def test_metrics_of_other_weights_are_refused(at_hub, run_folder, other_weights, tmp_path):
+    match = r"metrics\.json was measured on other weights"
+    refused(at_hub, ValueError, match, other_weights, REPO, run_dir=run_folder)
+    shutil.copy(tmp_path / "other" / "model.safetensors", run_folder)
+    refused(at_hub, ValueError, match, run_folder, REPO)
+    assert not at_hub.requests
+
+
+@pytest.mark.slow
+def test_metrics_that_do_not_say_of_which_weights_have_to_lie_beside_the_same(at_hub, run_folder, other_weights):
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    del metrics["weights_sha256"]
+    (run_folder / "metrics.json").write_text(json.dumps(metrics))
+    match = r"measured on the weights in .*, which are not this model's"
+    refused(at_hub, ValueError, match, other_weights, REPO, run_dir=run_folder)
+    push_to_hub(MSAEModel.from_pretrained(run_folder), REPO, run_dir=run_folder)
+    assert set(files_of(at_hub)) == SENT
+
+
+@pytest.mark.slow
+def test_a_model_in_half_precision_keeps_the_metrics_it_was_given_in_float32(at_hub, run_folder):
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    half = MSAEModel.from_pretrained(run_folder).to(torch.bfloat16)
+    half.save_pretrained(run_folder)
+    metrics["weights_sha256"] = weights_fingerprint(MSAEModel.from_pretrained(run_folder, dtype=torch.float32))
+    (run_folder / "metrics.json").write_text(json.dumps(metrics))
+    push_to_hub(run_folder, REPO)
+    assert set(files_of(at_hub)) == SENT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda metrics: metrics.pop("fvu"), r"holds no evaluation .*fvu missing"),
+        (lambda metrics: metrics["by_k"]["4"].update(fvu=float("nan")), r"fvu at k=4 is nan, not a finite number"),
+        (lambda metrics: metrics.update(cosine_similarity="high"), r"cosine_similarity is 'high'"),
+        (
+            lambda metrics: metrics["by_k"].update({"4000": metrics["by_k"]["4"]}),
+            r"figures at k=4000, but the model has",
+        ),
+    ],
+)
+def test_metrics_that_are_none_are_refused(at_hub, run_folder, change, match):
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    change(metrics)
+    (run_folder / "metrics.json").write_text(json.dumps(metrics))
+    refused(at_hub, ValueError, match, run_folder, REPO)
+
+
+def test_a_truncated_file_of_weights_is_refused(at_hub, run_folder):
+    content = (run_folder / "model.safetensors").read_bytes()
+    (run_folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    refused(at_hub, (OSError, ValueError), r"damaged|incomplete", run_folder, REPO)
+    assert not at_hub.requests
+
+
+def test_names_of_another_model_are_refused(at_hub, run_folder):
+    table = ConceptTable.load(run_folder / "concepts" / "words.parquet")
+    ConceptTable(table.frame.head(30)).save(run_folder / "concepts" / "words.parquet")
+    refused(at_hub, ValueError, r"30", run_folder, REPO)
+    assert not at_hub.requests
+
+
+def test_names_of_other_weights_are_refused(at_hub, run_folder):
+    model = MSAEModel.from_pretrained(run_folder)
+    with torch.no_grad():
+        model.decoder.mul_(2)
+    model.save_pretrained(run_folder)
+    (run_folder / "metrics.json").unlink()
+    refused(at_hub, ValueError, r"words\.parquet names the latents of other weights", run_folder, REPO,
+            allow_unmeasured=True)  # fmt: skip
+    assert not at_hub.requests
+
+
+def test_a_card_that_claims_other_results_is_refused(at_hub, run_folder):
+    push_to_hub(run_folder, REPO, dry_run=run_folder.parent / "dry")
+    text = (run_folder.parent / "dry" / "README.md").read_text()
+    metadata = yaml.safe_load(text.split("---\n")[1])
+    value = metadata["model-index"][0]["results"][0]["metrics"][0]["value"]
+    from hf_msae.hub.verification import verify_card
+
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    verify_card(text, metrics)
+    with pytest.raises(ValueError, match=r"claims fvu \(fvu at k=4\) = 0\.001, but metrics\.json says"):
+        verify_card(text.replace(f"value: {value}", "value: 0.001"), metrics)
+    with pytest.raises(ValueError, match=r"claims .* but there is no metrics\.json"):
+        verify_card(text, None)
+    with pytest.raises(ValueError, match=r"metadata of the card \(README\.md\) is not valid"):
+        verify_card(text.replace("tags:", "tags: ]["), metrics)
+
+
+def test_folders_that_hold_no_model_are_named(at_hub, run_folder, tmp_path):
+    refused(at_hub, FileNotFoundError, r"there is no folder .*nowhere", tmp_path / "nowhere", REPO)
+    (tmp_path / "empty").mkdir()
+    refused(at_hub, ValueError, r"empty holds no MSAE", tmp_path / "empty", REPO)
+    refused(at_hub, ValueError, r"run_dir=.* is for a model in memory", run_folder, REPO, run_dir=run_folder)
+    model = MSAEModel(MSAEConfig(d_in=4, num_latents=8))
+    refused(at_hub, FileNotFoundError, r"which run_dir names", model, REPO, run_dir=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["msae", "a/b/c", "tester/ms ae", "tester/a--b"])
+def test_names_that_are_none_are_refused_before_any_work(at_hub, run_folder, name):
+    refused(at_hub, ValueError, r"user/name", run_folder, name)
+    assert not at_hub.requests
+
+
+def test_offline_and_without_a_login_nothing_is_begun(at_hub, run_folder, monkeypatch):
+    from huggingface_hub import constants
+
+    (run_folder / "metrics.json").write_text("would be refused later")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    refused(at_hub, ConnectionError, r"HF_HUB_OFFLINE is set.*--dry_run", run_folder, REPO)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere")
+    refused(at_hub, PermissionError, r"nobody is logged in.*hf auth login", run_folder, REPO)
+    assert not at_hub.requests
+
+
+# -- where to, and who may ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("token", ["hf_unknown", OTHER_TOKEN, READ_TOKEN])
+def test_who_may_not_write_is_told_so_before_anything_is_uploaded(at_hub, run_folder, token):
+    for _ in range(2):
+        with pytest.raises(PermissionError, match=r"no permission to write to tester/msae .*nothing was released"):
+            push_to_hub(run_folder, REPO, token=token)
+        assert not any("lfs" in request for request in at_hub.requests)
+        push_to_hub(run_folder, REPO)  # and if the repository is there already
+        at_hub.requests.clear()
+        (run_folder / "training_log.jsonl").write_text('{"step": 2}\n')
+
+
+@pytest.mark.slow
+def test_a_private_repository_is_made_and_a_public_one_is_not_taken_for_one(at_hub, run_folder):
+    push_to_hub(run_folder, REPO, private=True)
+    assert at_hub.repos[KEY].private
+    push_to_hub(run_folder, "tester/open")
+    with pytest.raises(ValueError, match=r"tester/open is there already and public"):
+        push_to_hub(run_folder, "tester/open", private=True)
+
+
+@pytest.mark.slow
+def test_a_branch_is_made_and_main_stays(at_hub, run_folder):
+    release = push_to_hub(run_folder, REPO, revision="v2")
+    assert not files_of(at_hub) and set(files_of(at_hub, "v2")) == SENT
+    assert release.revision == "v2" and release.url == f"{at_hub.url}/{REPO}/tree/v2"
+    assert release.loading_arguments == '"tester/msae", revision="v2"'
+
+
+def test_a_pull_request_leaves_the_branch_and_gives_its_address(at_hub, run_folder):
+    push_to_hub(run_folder, REPO)
+    before = files_of(at_hub)
+    (run_folder / "training_log.jsonl").write_text('{"step": 2}\n')
+    release = push_to_hub(run_folder, REPO, create_pr=True, token=OTHER_TOKEN)  # of somebody who may not write
+    assert files_of(at_hub) == before
+    assert files_of(at_hub, "refs/pr/1")["training_log.jsonl"] == b'{"step": 2}\n'
+    assert release.pull_request == f"{at_hub.url}/{REPO}/discussions/1" and release.pull_request in str(release)
+    with pytest.raises(ValueError, match=r"tester/msae has no branch 'nowhere' for a pull request"):
+        push_to_hub(run_folder, REPO, create_pr=True, revision="nowhere")
+
+
+# -- edited cards ------------------------------------------------------------------------------------------------
+
+
+def test_what_was_edited_on_the_hub_stays_and_figures_are_renewed(at_hub, run_folder):
+    push_to_hub(run_folder, REPO)
+    edit_on_hub(at_hub, "## Use\n", "My own words.\n\n## Use\n")
+    edit(run_folder / "training.json", "0.001", "0.002")
+    push_to_hub(run_folder, REPO)
+    text = files_of(at_hub)["README.md"].decode()
+    assert "My own words." in text and "0.002" in text and "0.001" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subfolder", [None, "a"])
+def test_a_repository_made_on_the_hubs_page_keeps_its_licence_and_gets_the_card(at_hub, run_folder, subfolder):
+    from tests.stub_hub import Repo
+
+    repo = at_hub.repos[KEY] = Repo()
+    repo.commit("main", {"README.md": b"---\nlicense: mit\nextra: yes\n---\n"}, "initial commit")
+    for _ in range(2):
+        push_to_hub(run_folder, REPO, subfolder=subfolder)
+        text = files_of(at_hub)["README.md"].decode()
+        assert "## Use" in text and ModelCard(text).data.license == "mit" and ModelCard(text).data.eval_results
+        assert ModelCard(text).data["extra"] is True
+
+
+@pytest.mark.slow
+def test_somebody_elses_card_keeps_its_text_with_a_warning(at_hub, run_folder, caplog):
+    from transformers.utils import logging
+
+    from tests.stub_hub import Repo
+
+    repo = at_hub.repos[KEY] = Repo()
+    repo.commit("main", {"README.md": b"# My model\n\nMy words.\n"}, "initial commit")
+    logging.enable_propagation()
+    push_to_hub(run_folder, REPO)
+    logging.disable_propagation()
+    text = files_of(at_hub)["README.md"].decode()
+    assert "My words." in text and "## Use" not in text and ModelCard(text).data.library_name == "hf_msae"
+    assert "was not made by this version" in caplog.text and "--card fresh" in caplog.text
+    push_to_hub(run_folder, REPO, card="fresh")
+    assert "## Use" in files_of(at_hub)["README.md"].decode()
+
+
+def with_card(run_folder):
+    """The run with a README.md as it is generated."""
+    shutil.rmtree(run_folder.parent / "dry", ignore_errors=True)
+    push_to_hub(run_folder, REPO, dry_run=run_folder.parent / "dry")
+    shutil.copy(run_folder.parent / "dry" / "README.md", run_folder)
+    return run_folder / "README.md"
+
+
+@pytest.mark.slow
+def test_what_was_edited_in_the_run_is_sent_and_may_be_edited_there_again(at_hub, run_folder):
+    card = with_card(run_folder)
+    edit(card, "## Use\n", "First words.\n\n## Use\n")
+    push_to_hub(run_folder, REPO)
+    assert "First words." in files_of(at_hub)["README.md"].decode()
+    edit(card, "First words.", "Second words.")
+    push_to_hub(run_folder, REPO)
+    text = files_of(at_hub)["README.md"].decode()
+    assert "Second words." in text and "First words." not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("choice", "kept", "dropped"),
+    [
+        ("local", ["Mine."], ["Theirs."]),
+        ("hub", ["Theirs."], ["Mine."]),
+        ("fresh", [], ["Mine.", "Theirs."]),
+    ],
+)
+def test_where_both_were_edited_somebody_has_to_choose(at_hub, run_folder, choice, kept, dropped):
+    card = with_card(run_folder)
+    push_to_hub(run_folder, REPO)
+    edit_on_hub(at_hub, "## Use\n", "Theirs.\n\n## Use\n")
+    edit(card, "## Use\n", "Mine.\n\n## Use\n")
+    before = files_of(at_hub)
+    with pytest.raises(ValueError, match=r"edited in the run's folder, and differently on the Hub .*--card"):
+        push_to_hub(run_folder, REPO)
+    assert files_of(at_hub) == before
+    push_to_hub(run_folder, REPO, card=choice)
+    text = files_of(at_hub)["README.md"].decode()
+    assert all(words in text for words in kept) and not any(words in text for words in dropped)
+
+
+@pytest.mark.slow
+def test_edits_made_on_the_hub_are_not_lost_to_later_ones_in_the_run(at_hub, run_folder):
+    card = with_card(run_folder)
+    push_to_hub(run_folder, REPO)
+    edit_on_hub(at_hub, "## Use\n", "Theirs.\n\n## Use\n")
+    (run_folder / "training_log.jsonl").write_text('{"step": 2}\n')
+    push_to_hub(run_folder, REPO)  # the card on the Hub is now one that was pushed from here, but with their words
+    edit(card, "## Use\n", "Mine.\n\n## Use\n")
+    with pytest.raises(ValueError, match=r"differently on the Hub"):
+        push_to_hub(run_folder, REPO)
+
+
+# -- dry runs ----------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_writes_the_folder_and_asks_nothing_of_the_hub(at_hub, run_folder, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    release = push_to_hub(run_folder, REPO, dry_run=tmp_path / "dry")
+    assert not at_hub.requests and release.commit is None
+    written = {path.relative_to(tmp_path / "dry").as_posix(): path for path in (tmp_path / "dry").rglob("*.*")}
+    assert set(written) == SENT == {each.path for each in release.files}
+    assert all(each.size == written[each.path].stat().st_size for each in release.files)
+    assert "would be sent to tester/msae" in str(release) and str(tmp_path / "dry") in str(release)
+    MSAEModel.from_pretrained(tmp_path / "dry")
+    with pytest.raises(ValueError, match=r"dry is there already"):
+        push_to_hub(run_folder, REPO, dry_run=tmp_path / "dry")
+
+
+@pytest.mark.slow
+def test_a_dry_run_that_fails_leaves_nothing(run_folder, tmp_path):
+    (run_folder / "metrics.json").unlink()
+    with pytest.raises(ValueError, match=r"metrics\.json"):
+        push_to_hub(run_folder, REPO, dry_run=tmp_path / "dry")
+    assert {path.name for path in tmp_path.iterdir()} == {"my-msae"}

@@ -1,0 +1,279 @@
+"""A release over a network that fails: it is there as a whole, or not at all, and what is said of it is true.
+
+huggingface_hub repeats uploads (5 times, on 408, 429 and 5xx and on lost connections), not commits.
+"""
+
+import re
+
+import pytest
+
+from hf_msae import MSAEModel
+from hf_msae.fingerprint import weights_fingerprint
+from hf_msae.hub.release import push_to_hub
+from tests.hub.conftest import KEY
+
+REPO = "tester/msae"
+UPLOAD, COMMIT = r"^/lfs/", r"/commit/"
+
+
+def files_of(hub, revision="main"):
+    return dict(hub.repos[KEY].files(revision))
+
+
+def assert_whole(hub, run_folder, revision="main"):
+    """The branch holds all of the release."""
+    files = files_of(hub, revision)
+    assert files["model.safetensors"] == (run_folder / "model.safetensors").read_bytes()
+    assert files["training_log.jsonl"] == (run_folder / "training_log.jsonl").read_bytes()
+    assert {"README.md", "config.json", "metrics.json", "concepts/words.parquet"} <= set(files)
+
+
+@pytest.fixture
+def released(at_hub, run_folder):
+    """A first release, and a run whose next one is to be another: other weights, another log."""
+    push_to_hub(run_folder, REPO)
+    import torch
+
+    from hf_msae.activations import load_activations
+    from hf_msae.concepts import Vocabulary, name_latents
+    from hf_msae.metrics import evaluate_msae
+
+    model = MSAEModel.from_pretrained(run_folder)
+    with torch.no_grad():
+        model.decoder.mul_(-1)
+    model.save_pretrained(run_folder)
+    words = Vocabulary(["red", "green", "blue"])
+    name_latents(model, words, torch.randn(3, 8)).save(run_folder / "concepts" / "words.parquet")
+    evaluate_msae(model, load_activations(torch.randn(100, 8)), cknna_batch_size=50, progress=False).save(
+        run_folder / "metrics.json"
+    )
+    (run_folder / "training_log.jsonl").write_text('{"step": 2}\n')
+    at_hub.requests.clear()
+    return at_hub
+
+
+def requests(hub, method, pattern):
+    return [each for each in hub.requests if re.search(f"^{method} .*{pattern}", each)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 503}, {"status": 500}, {"status": 429}, {"request_bytes": 500}, {"lose_answer": True}],
+    ids=["503", "500", "429", "dropped in the middle", "answer lost"],
+)
+def test_an_upload_that_fails_twice_is_repeated_and_ends_well(released, run_folder, fault):
+    released.fail("PUT", UPLOAD, times=2, **fault)
+    release = push_to_hub(run_folder, REPO)
+    assert_whole(released, run_folder)
+    assert not release.answer_lost and len(released.repos[KEY].messages) == 3
+    assert len(requests(released, "PUT", "lfs")) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [{"status": 503}, {"request_bytes": 500}], ids=["503", "dropped in the middle"])
+def test_an_upload_that_keeps_failing_is_reported_and_the_branch_is_as_it_was(released, run_folder, fault):
+    before = files_of(released)
+    fault = released.fail("PUT", UPLOAD, times=1000, **fault)
+    with pytest.raises(
+        ConnectionError, match=r"the Hub at http.*; nothing was released, main of tester/msae is as it"
+    ):
+        push_to_hub(run_folder, REPO)
+    assert files_of(released) == before and not requests(released, "POST", COMMIT)
+    fault.times = 0
+    push_to_hub(run_folder, REPO)
+    assert_whole(released, run_folder)
+
+
+@pytest.mark.slow
+def test_what_was_uploaded_before_a_failure_is_not_sent_again(released, run_folder):
+    fault = released.fail("POST", COMMIT, times=1000, status=503)
+    with pytest.raises(ConnectionError, match="What was uploaded is not sent twice"):
+        push_to_hub(run_folder, REPO)
+    fault.times = 0
+    released.requests.clear()
+    push_to_hub(run_folder, REPO)
+    assert not requests(released, "PUT", "lfs")
+    assert_whole(released, run_folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fault", [{"status": 503}, {"request_bytes": 200}, {"lose_answer": True, "status": 502}], ids=str
+)
+def test_a_commit_that_fails_once_is_sent_again(released, run_folder, fault):
+    released.fail("POST", COMMIT, times=1, **fault)
+    release = push_to_hub(run_folder, REPO)
+    assert_whole(released, run_folder)
+    assert len(released.repos[KEY].messages) == 3 and not release.answer_lost
+    assert len(requests(released, "POST", COMMIT)) == 2
+
+
+@pytest.mark.slow
+def test_a_commit_that_keeps_failing_is_reported_and_the_branch_is_as_it_was(released, run_folder):
+    before = files_of(released)
+    released.fail("POST", COMMIT, times=1000, status=500)
+    with pytest.raises(
+        ConnectionError, match=r"answered 500 .*nothing was released, main of tester/msae is as it was"
+    ):
+        push_to_hub(run_folder, REPO)
+    assert files_of(released) == before and len(requests(released, "POST", COMMIT)) == 3
+
+
+@pytest.mark.parametrize("fault", [{"lose_answer": True}, {"response_bytes": 10}], ids=["no answer", "half an answer"])
+@pytest.mark.parametrize("times", [1, 1000])
+def test_a_commit_whose_answer_was_lost_is_found_and_not_made_twice(released, run_folder, fault, times):
+    released.fail("POST", COMMIT, times=times, **fault)
+    release = push_to_hub(run_folder, REPO)
+    repo = released.repos[KEY]
+    assert_whole(released, run_folder)
+    assert len(repo.messages) == 3 and release.commit == repo.sha() and release.answer_lost
+    assert any(each.sent for each in release.files) and "answer to the commit was lost" in str(release)
+
+
+@pytest.mark.slow
+def test_where_nothing_can_be_found_out_after_a_lost_answer_it_says_so(released, run_folder):
+    before = len(released.requests)
+
+    def dark():
+        released.fail("GET", ".*", times=1000, status=503)
+
+    released.fail("POST", COMMIT, action=dark, lose_answer=True)
+    with pytest.raises(ConnectionError, match=r"could not be found out: push again, which finds out"):
+        push_to_hub(run_folder, REPO)
+    assert len(released.requests) > before
+    assert_whole(released, run_folder)
+    released.faults.clear()
+    assert len(released.repos[KEY].messages) == 3
+    push_to_hub(run_folder, REPO)
+    assert len(released.repos[KEY].messages) == 3
+
+
+@pytest.mark.slow
+def test_a_pull_request_whose_answer_was_lost_is_found_and_not_opened_twice(released, run_folder):
+    repo = released.repos[KEY]
+    repo.names["refs/pr/1"] = repo.sha()  # of somebody else
+    released.fail("POST", COMMIT, lose_answer=True)
+    release = push_to_hub(run_folder, REPO, create_pr=True)
+    assert [name for name in repo.names if name.startswith("refs/pr/")] == ["refs/pr/1", "refs/pr/2"]
+    assert release.pull_request == f"{released.url}/{REPO}/discussions/2" and release.answer_lost
+    assert release.commit == repo.sha("refs/pr/2")
+    assert_whole(released, run_folder, "refs/pr/2")
+
+
+def somebody_commits(hub, **files):
+    def action():
+        repo = hub.repos[KEY]
+        content = {name.replace("__", "."): text.encode() for name, text in files.items()}
+        repo.commit("main", {**repo.files(), **content}, "somebody else's")
+
+    return action
+
+
+def test_somebody_elses_commit_in_between_is_kept_and_their_edits_too(released, run_folder):
+    words = files_of(released)["README.md"].decode().replace("## Use\n", "Their words.\n\n## Use\n")
+    released.fail("POST", COMMIT, action=somebody_commits(released, notes__txt="theirs", README__md=words))
+    push_to_hub(run_folder, REPO)
+    assert_whole(released, run_folder)
+    files = files_of(released)
+    assert files["notes.txt"] == b"theirs" and "Their words." in files["README.md"].decode()
+    assert released.repos[KEY].messages[2:] == ["somebody else's", "Upload MSAE"]
+
+
+@pytest.mark.slow
+def test_somebody_who_keeps_committing_is_reported(released, run_folder):
+    count = iter(range(1000))
+    released.fail("POST", COMMIT, times=1000, action=lambda: somebody_commits(released, notes__txt=str(next(count)))())
+    with pytest.raises(ConnectionError, match=r"^others keep committing to main of tester/msae: nothing was released"):
+        push_to_hub(run_folder, REPO)
+    assert files_of(released)["training_log.jsonl"] != b'{"step": 2}\n'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", r"^/api/repos/create$"),
+        ("GET", r"^/api/models/tester/msae"),
+        ("GET", r"/tree/"),
+        ("GET", r"/resolve/.*README\.md$"),
+        ("POST", r"/preupload/"),
+        ("POST", r"/objects/batch$"),
+        ("POST", r"/validate-yaml$"),
+    ],
+)
+@pytest.mark.parametrize("fault", [{"status": 503}, {"lose_answer": True}], ids=["503", "no answer"])
+def test_every_other_request_may_fail_once(released, run_folder, method, path, fault):
+    fault = released.fail(method, path, **fault)
+    push_to_hub(run_folder, REPO)
+    assert fault.times == 0
+    assert_whole(released, run_folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", r"/repos/create$"), ("GET", r"/tree/"), ("GET", r"/resolve/"), ("POST", r"/preupload/")],
+)
+def test_a_hub_that_is_down_is_named_and_nothing_is_half(released, run_folder, method, path):
+    before = files_of(released)
+    released.fail(method, path, times=1000, status=503)
+    with pytest.raises(
+        ConnectionError, match=r"the Hub at http://127\.0\.0\.1:\d+ answered 503 .*nothing was released"
+    ):
+        push_to_hub(run_folder, REPO)
+    assert files_of(released) == before
+
+
+def test_a_hub_that_cannot_be_reached_is_named(at_hub, run_folder, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ConnectionError, match=r"the Hub at http://127\.0\.0\.1:9 could not be reached"):
+        push_to_hub(run_folder, REPO)
+
+
+@pytest.mark.slow
+def test_a_published_model_is_loaded_by_id_revision_and_subfolder_in_fresh_processes(released, run_folder, in_process):
+    first = weights_fingerprint(MSAEModel.from_pretrained(run_folder))
+    release = push_to_hub(run_folder, REPO)
+    push_to_hub(run_folder, REPO, revision="v2", commit_message="branch")
+    push_to_hub(run_folder, "tester/many", subfolder="image/seed-0")
+    load = f"""
+        import hf_msae
+        from hf_msae.fingerprint import weights_fingerprint
+        from transformers import AutoModel
+
+        for revision in (None, "v2", {release.commit!r}):
+            print(weights_fingerprint(AutoModel.from_pretrained("tester/msae", revision=revision)))
+        print(weights_fingerprint(AutoModel.from_pretrained("tester/many", subfolder="image/seed-0")))
+    """
+    assert in_process(load).split() == [first] * 4
+    asked = len(released.requests)
+    assert in_process(load, HF_HUB_OFFLINE="1").split() == [first] * 4
+    assert len(released.requests) == asked
+
+
+@pytest.mark.slow
+def test_a_whole_release_by_processes_that_know_the_hub_by_hf_endpoint_alone(hub, run_folder, in_process):
+    hub.fail("PUT", UPLOAD, request_bytes=500)
+    hub.fail("POST", COMMIT, lose_answer=True)
+    printed = in_process(f"""
+        from hf_msae import MSAEModel
+        from hf_msae.hub.release import push_to_hub
+        model = MSAEModel.from_pretrained({str(run_folder)!r})
+        print(push_to_hub(model, "tester/msae", run_dir={str(run_folder)!r}, remote_code=True))
+    """)
+    assert "answer to the commit was lost" in printed and hub.repos[KEY].sha() in printed
+    assert_whole(hub, run_folder)
+    loaded = in_process(
+        """
+        import sys
+        sys.modules["hf_msae"] = None  # as where it is not installed
+        from transformers import AutoModel
+        model = AutoModel.from_pretrained("tester/msae", trust_remote_code=True)
+        print(type(model).__name__, model.config.num_latents)
+        """,
+        home="other",
+    )
+    assert loaded.split()[-2:] == ["MSAEModel", "40"]
