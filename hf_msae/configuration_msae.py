@@ -56,6 +56,10 @@ def _as_json(name: str, value: Any) -> Any:
     return as_float(value) if name in _FLOATS else value
 
 
+class MissingConfigError(OSError):
+    """A folder or repository that can be read has no config.json."""
+
+
 def _convert_on_assignment(cls: type) -> type:
     """Lets a strict config take tuples and ints where JSON will hold lists and floats, in `__init__` and later."""
     checked_setattr = cls.__setattr__
@@ -330,12 +334,12 @@ class MSAEConfig(PreTrainedConfig):
         The contents of config.json, and the arguments that were not needed to find it.
 
         Raises:
-            OSError: there is none. (transformers would go on with the defaults of MSAEConfig.)
+            MissingConfigError: there is none. (transformers would go on with the defaults of MSAEConfig.)
         """
         config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if not config_dict:
             place = "/".join(filter(None, (str(pretrained_model_name_or_path), kwargs.get("subfolder"))))
-            raise OSError(f"{place} holds no config.json, without which weights mean nothing")
+            raise MissingConfigError(f"{place} holds no config.json, without which weights mean nothing")
         return config_dict, unused
 
     @classmethod

@@ -45,14 +45,14 @@ def load_msae(
     released = find_released(name)
     if released is not None:
         return released.load(dtype=dtype) if released.place else released.load().to(_as_dtype(dtype))
+    where = "" if Path(name).expanduser().exists() else "there is no such folder, and as a Hub id: "
+    if where and "/" not in str(name):  # no Hub id either, so no Hub is asked
+        raise OSError(f"{str(name)!r} is no folder and no released model; {hint_at_released(str(name))}")
+    if where and (str(name).count("/") != 1 or str(name).startswith((".", "~"))):
+        raise OSError(f"no MSAE could be loaded from {str(name)!r}: there is no such folder")
     try:
         return MSAEModel.from_pretrained(name, revision=revision, subfolder=subfolder or "", dtype=dtype)
     except OSError as error:
-        where = "" if Path(name).expanduser().exists() else "there is no such folder, and as a Hub id: "
-        if where and "/" not in str(name):
-            raise OSError(
-                f"{str(name)!r} is no folder and no released model; {hint_at_released(str(name))}"
-            ) from error
         raise OSError(f"no MSAE could be loaded from {str(name)!r}: {where}{error}") from error
 
 

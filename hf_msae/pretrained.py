@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 from transformers.modeling_utils import PreTrainedModel
 
+from .configuration_msae import MissingConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -57,7 +59,7 @@ class PreTrainedMSAE(PreTrainedModel):
         except SafetensorError as error:
             again = "copy it again" if Path(name).is_dir() else "load it again with force_download=True"
             raise OSError(f"the weights of {name} are damaged or incomplete ({error}): {again}") from error
-        except OSError as error:
+        except MissingConfigError as error:
             raise _with_subfolders(error, name, kwargs) from error
         _check_loaded(name, model, info)
         return model
