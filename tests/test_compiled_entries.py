@@ -150,6 +150,7 @@ print(len({line.split()[-1] for line in open("/proc/self/maps") if "omp" in line
     assert int(run.stdout) == 1
 
 
+@pytest.mark.slow
 def test_a_forked_process_does_not_wait_for_threads_that_it_does_not_have(library):
     program = """
 import os

@@ -27,6 +27,7 @@ def bias(place, tmp_path, capsys):
     return bias
 
 
+@pytest.mark.slow
 def test_a_probe_of_a_column(place, bias, tmp_path):
     figures = ["--figure", tmp_path / "dose.png", "--box_figure", tmp_path / "boxes.png"]
     content, printed = bias("--target", "star", "--train_data", place.train, *figures)

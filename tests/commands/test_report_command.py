@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from hf_msae.activations import load_activations
 from hf_msae.commands.bias import probe_report
@@ -12,6 +13,7 @@ from hf_msae.metrics import evaluate_msae
 SMALL = ["--num_concepts", "3", "--images_per_concept", "2", "--num_searches", "1", "--num_explained", "1"]
 
 
+@pytest.mark.slow
 def test_a_page_with_pictures_and_findings(place, tmp_path, capsys):
     page = tmp_path / "pages" / "report.html"
     main([str(each) for each in [place.model, "--data", place.test, "--output", page, "--bias_targets", "star",
@@ -34,6 +36,7 @@ def test_a_page_with_pictures_and_findings(place, tmp_path, capsys):
     assert f"{fvu:.4f}" in text
 
 
+@pytest.mark.slow
 def test_a_page_without_pictures_and_with_given_metrics(place, tmp_path, capsys):
     metrics = evaluate_msae(place.msae, load_activations(place.test), progress=False)
     content = metrics.to_dict()

@@ -20,6 +20,7 @@ EVALUATION = runpy.run_path(str(ROOT / "training" / "evaluate_msae.py"))
 EVALUATION_FLAGS = {f"--{field.name}" for field in dataclasses.fields(EVALUATION["EvaluationArguments"])}
 
 
+@pytest.mark.slow
 def test_the_python_example_runs_and_finds_what_is_there(tmp_path, monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)

@@ -61,6 +61,7 @@ def test_what_is_not_there_is_said_to_be(tmp_path):
         CheckpointSource.open(tmp_path).path("cfg.json")
 
 
+@pytest.mark.slow
 def test_offline_nothing_is_asked(tmp_path):
     program = """
         from hf_msae.hub.converters.source import CheckpointSource

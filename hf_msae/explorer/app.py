@@ -1,0 +1,130 @@
+"""The page: one tab for each question, over one explorer that all visitors share."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from .explorer import Explorer
+from .inputs import MAX_BYTES, VisitorError
+from .settings import ExplorerSettings
+
+logger = logging.getLogger(__name__)
+
+TITLE = "What does the model see?"
+TABS = ("see", "match", "search", "concepts", "bias", "steer")
+CONCURRENCY = 2
+"""Answers that are computed at a time: as many as a small Space has cores."""
+MAX_QUEUE = 200
+
+
+class Loading:
+    """An explorer that is loaded in the background while the page is shown already.
+
+    Args:
+        load: makes the explorer.
+    """
+
+    def __init__(self, load: Callable[[], Explorer]) -> None:
+        self._future: Future[Explorer] = Future()
+        self._load = load
+        self._started = threading.Lock()
+
+    def start(self) -> None:
+        """Begin to load, if that has not begun."""
+        if self._started.acquire(blocking=False):
+            threading.Thread(target=self._run, name="load-explorer", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._future.set_result(self._load())
+        except BaseException as error:
+            logger.exception("the explorer could not be loaded")
+            self._future.set_exception(error)
+
+    def get(self) -> Explorer:
+        """The explorer, as soon as it is there.
+
+        Raises:
+            OSError, ValueError: it could not be loaded.
+        """
+        self.start()
+        return self._future.result()
+
+
+def answering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An event's function whose errors become messages on the page. Logs hold no visitor's words or pictures."""
+
+    @functools.wraps(function)
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except VisitorError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        except gr.Error:
+            raise
+        except Exception as error:
+            # The text of an error may quote what was given: its kind and place do not.
+            trace, where = error.__traceback__, ""
+            while trace is not None:
+                where, trace = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}", trace.tb_next
+            logger.error("%s in %s at %s", type(error).__name__, function.__name__, where)
+            raise gr.Error("Something went wrong here; it is not your fault.", print_exception=False) from None
+
+    return answer
+
+
+def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
+    """The page.
+
+    Args:
+        source: an explorer, or what to load; None for what the environment says. Loading begins at
+            once, in the background.
+
+    Returns:
+        Blocks; launch them with `**launch_options()`.
+    """
+    if isinstance(source, Explorer):
+        loading = Loading(lambda: source)
+    else:
+        settings = source or ExplorerSettings.from_environment()
+        loading = Loading(lambda: Explorer.load(settings))
+    loading.start()
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
+        gr.Markdown(
+            "# What does the model see?\n"
+            "A vision-language model turns a picture into a few hundred numbers that mean nothing one by one. A "
+            "sparse autoencoder rewrites them as a few concepts with names. Names are hypotheses; those in grey "
+            "italics are not validated.",
+            elem_classes="msae-lead",
+        )
+        with gr.Tabs():
+            for name in TABS:
+                tab = import_module(f".tabs.{name}", __package__)
+                with gr.Tab(tab.TITLE, id=name):
+                    tab.build(loading)
+    demo.queue(default_concurrency_limit=CONCURRENCY, max_size=MAX_QUEUE)
+    return demo
+
+
+def launch_options() -> dict[str, Any]:
+    """Keyword arguments of `launch` for the page's look and its limits."""
+    theme = gr.themes.Soft(
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+    return {
+        "theme": theme,
+        "css": Path(__file__).with_name("style.css").read_text(encoding="utf-8"),
+        "max_file_size": MAX_BYTES,
+        "footer_links": ["api"],
+        "show_error": True,
+        "ssr_mode": False,
+    }

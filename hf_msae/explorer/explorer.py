@@ -1,0 +1,234 @@
+"""What all tabs share: the model, the pictures with their codes, and the names; loaded once, never changed."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..activations import ActivationDataset, load_activations
+from ..concepts import ConceptHierarchy, ConceptIndex, concept_hierarchy
+from ..fit import load_msae
+from ..image_text_data import open_dataset
+from ..images import to_rgb
+from ..report.labels import Label, Labels
+from ..vision_text import VisionTextMSAE
+from .inputs import VisitorError
+from .settings import ExplorerSettings
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+
+THUMBNAIL = 224
+INDEX_K = 32
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A latent that visitors can choose.
+
+    Attributes:
+        name: what it is called in lists; unique.
+        latent: its number.
+        validated: whether the name is more than chance.
+    """
+
+    name: str
+    latent: int
+    validated: bool
+
+
+class Explorer:
+    """A model and a collection of pictures, ready to be asked.
+
+    Everything here is read by all visitors at once and written by none: answers are functions of what is asked alone.
+
+    Args:
+        model: of pooled image embeddings, with names.
+        images: a data set with the pictures in `image_column`.
+        embeddings: their raw embeddings, (N, d).
+        patch_model: of a vision block of the same backbone.
+        image_column: with the pictures.
+
+    Raises:
+        ValueError: the model is not of pooled image embeddings, or pictures and embeddings are of different numbers.
+    """
+
+    def __init__(
+        self,
+        model: VisionTextMSAE,
+        images: datasets.Dataset,
+        embeddings: torch.Tensor,
+        patch_model: VisionTextMSAE | None = None,
+        image_column: str = "image",
+    ) -> None:
+        if model.hook_point.name != "image_embeds":
+            raise ValueError(
+                f"the explorer shows MSAEs of image_embeds, but this one is of {model.hook_point.name}; one of a "
+                "vision block can be its patch_model"
+            )
+        if len(images) != len(embeddings):
+            raise ValueError(f"there are {len(images)} pictures, but {len(embeddings)} embeddings")
+        self.model, self.images, self.patch_model, self.image_column = model, images, patch_model, image_column
+        self.msae = model.msae
+        self.acts: ActivationDataset = load_activations(embeddings.float().cpu())
+        self.labels = Labels(model.concepts)
+        self._folder = tempfile.TemporaryDirectory(prefix="msae-explorer-")
+        self.folder = Path(self._folder.name)
+        self.index = ConceptIndex.build(
+            self.folder / "index",
+            self.msae,
+            self.acts,
+            min(INDEX_K, self.msae.config.num_latents),
+            model.concepts,
+            progress=False,
+        )
+
+    @classmethod
+    def load(cls, settings: ExplorerSettings | None = None) -> Explorer:
+        """Load everything; embeds the pictures where no embeddings are given.
+
+        Raises:
+            OSError, ValueError: something is not there, or does not fit.
+        """
+        settings = settings or ExplorerSettings()
+        model = VisionTextMSAE.from_pretrained(settings.model, settings.backbone)
+        images = open_dataset(settings.dataset, settings.split)
+        if settings.image_column not in images.column_names:
+            raise ValueError(
+                f"{settings.dataset} has no column {settings.image_column!r}, only {', '.join(images.column_names)}"
+            )
+        images = images.select(range(min(len(images), settings.max_images)))
+        if settings.embeddings is None:
+            embeddings = model.image_embeds(images[settings.image_column])
+        else:
+            embeddings = load_activations(settings.embeddings, hook_point="image_embeds")[: len(images)]
+        patch_model = None
+        if settings.patch_model is not None:
+            patch_model = VisionTextMSAE.from_pretrained(load_msae(settings.patch_model), model.backbone)
+            patch_model.concepts = _names_of(settings.patch_model)
+        return cls(model, images, embeddings, patch_model, settings.image_column)
+
+    # -- concepts --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def concepts(self) -> dict[str, Concept]:
+        """The concepts that visitors choose from, by name: the best latent of each validated name, by the alphabet.
+
+        Where no name is validated, the best latent of each name; without names, latents by number.
+        """
+        table = self.model.concepts
+        if table is None:
+            alive = np.flatnonzero((self.codes > 0).any(axis=0))
+            return {f"latent {latent}": Concept(f"latent {latent}", int(latent), False) for latent in alive}
+        rows = self.labels.validated
+        if rows is None or rows.empty:
+            rows = table.best()
+        best = rows[rows["name"].notna()].drop_duplicates("name")
+        found = {str(row.name): Concept(str(row.name), int(row.latent), True) for row in best.itertuples(index=False)}
+        if self.labels.validated is None or self.labels.validated.empty:
+            found = {name: Concept(name, each.latent, False) for name, each in found.items()}
+        return dict(sorted(found.items()))
+
+    def label(self, latent: int) -> Label:
+        """What a latent is called, and whether the name is validated."""
+        return self.labels(latent)
+
+    def latent_of(self, name: Any) -> int:
+        """The latent of a concept that a visitor has chosen: a name of `concepts`, or "latent 417".
+
+        Raises:
+            VisitorError: there is none of that name.
+        """
+        if isinstance(name, str):
+            if name in self.concepts:
+                return self.concepts[name].latent
+            number = name.removeprefix("latent ").strip()
+            if number.isdecimal() and int(number) < self.msae.config.num_latents:
+                return int(number)
+        raise VisitorError("There is no such concept: choose one from the list.")
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """The full codes of all pictures, float32 (N, n)."""
+        with torch.no_grad():
+            return np.concatenate([self.msae.encode(x.to(self.msae.device)).float().cpu() for x in
+                                   self.acts.batches(1024)])  # fmt: skip
+
+    def strongest(self, latent: int, number: int) -> list[int]:
+        """The rows in which a latent is most active, strongest first; only rows in which it is active."""
+        values = self.codes[:, latent]
+        order = np.argsort(-values, kind="stable")[:number]
+        return [int(row) for row in order if values[row] > 0]
+
+    @cached_property
+    def hierarchy(self) -> ConceptHierarchy:
+        """Parents and children among the chosen concepts."""
+        latents = [each.latent for each in self.concepts.values()]
+        k = min(INDEX_K, self.msae.config.num_latents)
+        return concept_hierarchy(self.msae, self.acts, self.model.concepts, latents, k, progress=False)
+
+    # -- embeddings ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def embed_picture(self, picture: Image.Image) -> torch.Tensor:
+        """The raw embedding (d,) of a picture."""
+        return self.model.image_embeds([picture], progress=False)[0]
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """The raw embeddings (n, d) of texts.
+
+        Raises:
+            VisitorError: the backbone has no text tower.
+        """
+        try:
+            return self.model.text_embeds(list(texts), progress=False)
+        except ValueError as error:
+            raise VisitorError("This model cannot read texts: its backbone has pictures alone.") from error
+
+    # -- pictures --------------------------------------------------------------------------------------------------
+
+    def picture(self, row: int) -> Image.Image:
+        """A picture of the collection, RGB."""
+        return to_rgb(self.images[int(row)][self.image_column], f"row {row}")
+
+    def thumbnail(self, row: int) -> str:
+        """The path of a small version of a picture, made when it is first asked for."""
+        path = self.folder / "thumbnails" / f"{int(row)}.webp"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            small = self.picture(row)
+            small.thumbnail((THUMBNAIL, THUMBNAIL))
+            unfinished = path.with_name(f".{row}-{id(small)}.webp")
+            small.save(unfinished, quality=82)
+            unfinished.replace(path)
+        return str(path)
+
+    def caption(self, row: int) -> str:
+        """What the data set says of a picture, or its number."""
+        for column in ("caption", "text", "label"):
+            if column in self.images.column_names:
+                value = self.images[int(row)][column]
+                if isinstance(value, str) and value:
+                    return value
+        return f"picture {row}"
+
+    def __repr__(self) -> str:
+        return f"Explorer({self.model!r}, {len(self.images)} pictures, {len(self.concepts)} concepts)"
+
+
+def _names_of(name: str) -> Any:
+    from ..fit import concepts_beside
+
+    return concepts_beside(name)

@@ -1,0 +1,115 @@
+"""What visitors give, checked before anything is computed from it. Messages are for them, and never repeat it all."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Collection
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from ..images import to_rgb
+
+MAX_BYTES = 20 * 2**20
+MAX_PIXELS = 50_000_000
+MAX_SIDE = 1024
+"""Pixels of the longer side that a picture is brought down to: backbones see far fewer."""
+MAX_TEXT = 500
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO")
+
+
+class VisitorError(ValueError):
+    """Something a visitor gave cannot be used; the message tells them why and what to do."""
+
+
+def read_picture(path: str | os.PathLike | None) -> Image.Image:
+    """An uploaded picture as 8-bit RGB, upright, its longer side at most `MAX_SIDE`; of an animation the first frame.
+
+    Raises:
+        VisitorError: there is none, or it is no picture, damaged, or too large.
+    """
+    if not path:
+        raise VisitorError("Choose a picture first.")
+    path = Path(path)
+    if not path.is_file():
+        raise VisitorError("The picture is not there any more: upload it again.")
+    if path.stat().st_size > MAX_BYTES:
+        raise VisitorError(f"The file is larger than {MAX_BYTES >> 20} MB: make it smaller.")
+    try:
+        # Only the header is read here: a picture that would fill the memory is refused by its size.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise VisitorError(
+                        f"The picture has more than {MAX_PIXELS // 1_000_000} million pixels: make it smaller."
+                    )
+                picture.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEGs are decoded no larger than needed
+                picture.load()
+                found = to_rgb(picture)
+    except VisitorError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise VisitorError(
+            f"The picture has more than {MAX_PIXELS // 1_000_000} million pixels: make it smaller."
+        ) from None
+    except UnidentifiedImageError:
+        raise VisitorError(f"This is no picture of a kind that can be read ({', '.join(_FORMATS[:6])}).") from None
+    except Exception as error:  # a damaged file can make Pillow raise nearly anything
+        raise VisitorError("The picture is damaged and cannot be read: save it again, for example as PNG.") from error
+    found.thumbnail((MAX_SIDE, MAX_SIDE))
+    return found
+
+
+def read_text(text: object, what: str = "text") -> str:
+    """A visitor's words, without the spaces around them.
+
+    Raises:
+        VisitorError: there are none, or more than `MAX_TEXT` characters.
+    """
+    if text is not None and not isinstance(text, str):
+        raise VisitorError(f"The {what} has to be words.")
+    words = " ".join((text or "").replace("\0", " ").split())
+    if not words:
+        raise VisitorError(f"Write a {what} first.")
+    if len(words) > MAX_TEXT:
+        raise VisitorError(f"The {what} has {len(words):,} characters: at most {MAX_TEXT} can be read.")
+    return words
+
+
+def read_number(value: object, least: float, most: float, what: str) -> float:
+    """A number of a slider or of a client.
+
+    Raises:
+        VisitorError: it is none, not finite, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise VisitorError(f"{what} has to be a number from {least:g} to {most:g}.")
+    if not least <= value <= most:
+        raise VisitorError(f"{what} is {value:g}, but has to be from {least:g} to {most:g}.")
+    return float(value)
+
+
+def read_whole_number(value: object, least: int, most: int, what: str) -> int:
+    """The same without a fraction.
+
+    Raises:
+        VisitorError: as `read_number`; or it has a fraction.
+    """
+    number = read_number(value, least, most, what)
+    if number != int(number):
+        raise VisitorError(f"{what} has to be a whole number from {least} to {most}.")
+    return int(number)
+
+
+def read_choice(value: object, choices: Collection[str], what: str) -> str:
+    """One of the choices.
+
+    Raises:
+        VisitorError: it is none of them.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise VisitorError(f"Choose a {what} from the list.")
+    return value
