@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test test-slow lint format clean
+.PHONY: quickstart demo test test-slow lint format clean
 
 # The stamp is renewed only when what is installed could change.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -13,6 +13,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 quickstart: $(VENV)/.installed
 	$(RUN) -m hf_msae.quickstart --output_dir outputs/quickstart
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[space]"
+	$(RUN) -m hf_msae.cli demo
 
 test: $(VENV)/.installed
 	$(RUN) -m pytest

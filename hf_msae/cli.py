@@ -19,6 +19,8 @@ _COMMANDS = {
         "commands.convert",
         "turn a checkpoint of another library into an MSAE, or an MSAE into SAELens' format",
     ),
+    "demo": ("commands.demo", "open the concept explorer in a browser"),
+    "push-space": ("commands.push_space", "publish the concept explorer as a Space, showing your model"),
     "released": ("commands.released", "list released models, which every command takes by name"),
 }
 

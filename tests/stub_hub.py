@@ -34,6 +34,7 @@ class Repo:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
 
     def commit(self, name: str, files: dict[str, bytes], message: str) -> str:
         sha = hashlib.sha1(f"{len(self.commits)}{sorted(files)}{message}".encode()).hexdigest()
@@ -204,6 +205,16 @@ class _Handler(BaseHTTPRequestHandler):
             )
             repo.commit("main", {".gitattributes": b""}, "initial commit")
         self._answer(409 if there else 200, {"url": f"{self.hub.url}/{_prefix(key[0])}{name}", "id": name})
+
+    def variable(self, kind: str, name: str) -> None:
+        repo = self._repo(_KINDS[kind], name)
+        if repo is None:
+            return
+        if not self._may_write(name):
+            return self._forbidden("You don't have the rights to set variables")
+        asked = json.loads(self.body)
+        repo.variables[asked["key"]] = asked["value"]
+        self._answer(200, {key: {"value": value} for key, value in repo.variables.items()})
 
     def _forbidden(self, why: str) -> None:
         self._answer(403, {"error": why}, {"X-Error-Message": why})
@@ -415,6 +426,7 @@ _ROUTES = [
     ("POST", rf"{_API}/commit{_REVISION}", _Handler.commit),
     ("POST", rf"{_API}/branch{_REVISION}", _Handler.branch),
     ("POST", rf"{_API}/tag{_REVISION}", _Handler.tag),
+    ("POST", rf"{_API}/variables", _Handler.variable),
     ("POST", rf"{_API}/paths-info{_REVISION}", _Handler.paths_info),
     ("GET", _API, _Handler.info),
     ("GET", rf"{_API}/revision{_REVISION}", _Handler.info),

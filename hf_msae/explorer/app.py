@@ -19,7 +19,7 @@ from .settings import ExplorerSettings
 
 logger = logging.getLogger(__name__)
 
-TITLE = "What does the model see?"
+TITLE = "Concept Explorer"
 TABS = ("see", "match", "search", "concepts", "bias", "steer")
 CONCURRENCY = 2
 """Answers that are computed at a time: as many as a small Space has cores."""
@@ -100,7 +100,7 @@ def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
     loading.start()
     with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
         gr.Markdown(
-            "# What does the model see?\n"
+            "# Concept Explorer\n"
             "A vision-language model turns a picture into a few hundred numbers that mean nothing one by one. A "
             "sparse autoencoder rewrites them as a few concepts with names. Names are hypotheses; those in grey "
             "italics are not validated.",

@@ -1,0 +1,263 @@
+"""All concepts of the model: what their names rest on, their pictures, how active they are, and what is above them."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import pandas as pd
+
+from ...report.gallery import Example, Histogram
+from ...report.labels import Label
+from ...report.wording import number, share, small
+from ..app import answering
+from ..evidence import COLUMNS, ORDERS, Evidence, Listing, evidence, listing
+from ..explorer import INDEX_K
+from ..inputs import VisitorError
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+    from ..app import Loading
+    from ..explorer import Explorer
+
+TITLE = "Concepts"
+
+_LEAD = (
+    "Every latent of the autoencoder, with the word that its direction is nearest to. Search the table and **choose a "
+    "row** to see what the name rests on: look at the pictures from the middle, not only at the strongest ones."
+)
+_EMPTY = '<p class="msae-empty">Choose a row of the table, or a concept from the list.</p>'
+
+
+def describe(found: Evidence) -> str:
+    """The evidence as HTML."""
+    label, card = found.label, found.card
+    title = escape(str(label))
+    if not label.validated:
+        title = f'<span class="msae-guess">{title}</span>'
+    if label.name is None:
+        verdict = "This latent has no name."
+    elif label.validated:
+        verdict = "The name is more than chance, by the test that was made when the latents were named."
+    elif found.q_value is None:
+        verdict = "The name was not tested against chance: take it as a guess."
+    else:
+        verdict = "The name may be chance: it did not pass its test. Take it as a guess."
+    rows = [("latent", str(label.latent))]
+    if found.similarity is not None:
+        rows.append(("similarity of name and direction", number(found.similarity)))
+    if found.runner_up is not None:
+        rows.append(("next word", f"{found.runner_up} ({number(found.runner_up_similarity)})"))
+    if found.p_value is not None:
+        rows.append(("p-value", small(found.p_value)))
+    if found.q_value is not None:
+        rows.append(("q-value (of all names together)", small(found.q_value)))
+    if found.activation_name is not None:
+        rows.append(("name by its pictures", f"{found.activation_name} ({'agrees' if found.agrees else 'differs'})"))
+    if card is not None:
+        rows.append((f"among the {INDEX_K} strongest in", f"{card.count:,} pictures ({share(card.share)})"))
+        rows.append(("active at all in", f"{share(card.share_full)} of the pictures"))
+        rows.append(("activation there: median, largest", f"{number(card.median)}, {number(card.largest)}"))
+        if card.auroc is not None:
+            rows.append(("agrees with the data set's own column: AUROC", number(card.auroc, 3)))
+    items = "".join(f"<dt>{escape(what)}</dt><dd>{escape(value)}</dd>" for what, value in rows)
+    return f'<h3>{title}</h3><p>{verdict}</p><dl class="msae-evidence">{items}</dl>'
+
+
+def draw_histogram(found: Evidence) -> str:
+    """The activations of a latent as an SVG, with a sentence for those who do not see it."""
+    card = found.card
+    if card is None:
+        return f"<p>It is among the {INDEX_K} strongest latents of no picture of this collection.</p>"
+    histogram = card.histogram
+    bars = "".join(_bar(histogram, place) for place, count in enumerate(histogram.counts) if count)
+    low, high = histogram.middle
+    width = max(256 * (high - low), 3)
+    told = f"Histogram of {card.count} activations from 0 to {card.largest:.2f}, with a median of {card.median:.2f}"
+    keys = '<span class="msae-key msae-middle"></span> where the pictures from the middle are from'
+    if histogram.true is not None:
+        name = escape(str(found.label))
+        keys = (
+            f'<span class="msae-key msae-true"></span> the data set says {name} <span class="msae-key msae-false">'
+            f"</span> it does not {keys}"
+        )
+    return (
+        f"<p><b>How strongly it is active</b> in the {card.count:,} pictures that have it among their {INDEX_K} "
+        f'strongest</p><svg class="msae-histogram" viewBox="0 0 256 60" role="img" aria-label="{told}">{bars}'
+        f'<rect class="msae-middle" x="{256 * low:.1f}" y="55" width="{width:.1f}" height="4"/></svg>'
+        f'<p class="msae-axis" aria-hidden="true"><span>0</span><span>{card.largest:.2f}</span></p><p>{keys}</p>'
+    )
+
+
+def _bar(histogram: Histogram, place: int) -> str:
+    count, width = histogram.counts[place], 256 / len(histogram.counts)
+    height = max(52 * count / max(histogram.counts), 1)
+    part = height if histogram.true is None else height * histogram.true[place] / count
+    at = f'x="{place * width:.1f}" width="{width - 1:.1f}"'
+    return (
+        f'<rect class="msae-false" {at} y="{52 - height:.1f}" height="{height - part:.1f}"/>'
+        f'<rect class="msae-true" {at} y="{52 - part:.1f}" height="{part:.1f}"/>'
+    )
+
+
+def describe_place(found: Evidence) -> str:
+    """The hierarchy around a latent as HTML."""
+    place = found.place
+    if not place.looked_at:
+        return (
+            "<p><b>Hierarchy:</b> not looked for. Only the concepts of the list that are active in enough pictures "
+            f"are compared with each other, {place.number} here.</p>"
+        )
+    if not place.parents and not place.children:
+        return (
+            f"<p><b>Hierarchy:</b> none was found. Of {place.number} concepts none is active nearly whenever this one "
+            "is (or the other way round), and often without it.</p>"
+        )
+    parts = []
+    for head, relatives in (("is part of", place.parents), ("has below it", place.children)):
+        if relatives:
+            items = "".join(
+                f"<li>{_named(each.label)}: together in {each.together:,} pictures, {share(each.share)} of the lower "
+                f"one's (at least {share(each.low)})</li>"
+                for each in relatives
+            )
+            parts.append(f"<p><b>{_named(found.label)} {head}</b></p><ul>{items}</ul>")
+    return "".join(parts)
+
+
+def _named(label: Label) -> str:
+    name = escape(str(label))
+    return name if label.validated else f'<span class="msae-guess">{name}</span>'
+
+
+def pictures(explorer: Explorer, examples: list[Example]) -> list[tuple[str, str]]:
+    """Paths and captions for a gallery."""
+    return [
+        (explorer.thumbnail(each.row), f"picture {each.row}, activation {each.activation:.2f}") for each in examples
+    ]
+
+
+def styled(explorer: Explorer, frame: pd.DataFrame) -> Styler:
+    """The table with names that are not validated in faint italics."""
+    guess = [not explorer.label(latent).validated for latent in frame["latent"]]
+    return frame.style.apply(
+        lambda column: ["font-style: italic; opacity: 0.75" if each else "" for each in guess], subset=["name"]
+    )
+
+
+def counted(found: Listing) -> str:
+    """How many concepts are in the table."""
+    shown = len(found.frame)
+    more = "" if shown == found.number else f" The first {shown:,} are shown: search for others."
+    return f"{found.number:,} of {found.total:,} latents.{more}"
+
+
+def key_of(explorer: Explorer, latent: int) -> str:
+    """What `Explorer.latent_of` takes for a latent: its name, or its number where another one has the name."""
+    name = explorer.label(latent).name
+    known = explorer.concepts.get(str(name))
+    return str(name) if known is not None and known.latent == latent else f"latent {latent}"
+
+
+def build(loading: Loading) -> None:
+    """The tab's components and events."""
+    gr.Markdown(_LEAD, elem_classes="msae-lead")
+    with gr.Row(equal_height=True):
+        words = gr.Textbox("", label="Search", placeholder="a word, or a latent's number", min_width=200, scale=2)
+        order = gr.Dropdown(
+            [(text, key) for key, text in ORDERS.items()], value="name", label="Order", min_width=180, filterable=False
+        )
+        validated = gr.Checkbox(True, label="validated names only", min_width=180)
+    count = gr.Markdown(label="How many")
+    table = gr.Dataframe(
+        headers=list(COLUMNS), datatype=["str", "number", *["str"] * 5], interactive=False, max_height=300,
+        label="Concepts", buttons=[], pinned_columns=1,
+    )  # fmt: skip
+    chosen = gr.Dropdown(
+        [], value=None, label="Concept", info="a name, or “latent 417”", allow_custom_value=True, min_width=200
+    )
+    chosen.api_info = lambda: {"type": "string", "description": 'name of a concept, or "latent 417"'}
+    look = {"object_fit": "contain", "buttons": ["fullscreen"], "elem_classes": "msae-tiles"}
+    with gr.Row():
+        with gr.Column(min_width=300):
+            told = gr.HTML(_EMPTY, label="Evidence")
+            histogram = gr.HTML(label="Activations")
+            hierarchy = gr.HTML(label="Hierarchy")
+        with gr.Column(min_width=300):
+            top = gr.Gallery(label="Strongest", **look)
+            middle = gr.Gallery(label="From the middle of its activations", **look)
+
+    def concepts(words: Any, validated_only: Any, order: Any) -> tuple[Styler, str]:
+        """List the concepts of the model, with the evidence for their names.
+
+        Args:
+            words: Only concepts whose name or number holds these words; "" for all.
+            validated_only: Leave out names that may be chance.
+            order: "name", "similarity" or "share".
+
+        Returns:
+            A table of concepts, and how many there are.
+        """
+        explorer = loading.get()
+        found = listing(explorer, words, validated_only, order)
+        return styled(explorer, found.frame), counted(found)
+
+    def concept(name: Any) -> tuple:
+        """Show what the name of a concept rests on, and the pictures in which it is active.
+
+        Args:
+            name: Name of a concept, or "latent 417".
+
+        Returns:
+            The evidence, a histogram of activations and the place in the hierarchy as HTML, the pictures in which it
+            is strongest, and pictures from the middle of its activations.
+        """
+        explorer = loading.get()
+        found = evidence(explorer, name)
+        return (
+            describe(found),
+            draw_histogram(found),
+            describe_place(found),
+            pictures(explorer, found.card.top if found.card else []),
+            pictures(explorer, found.card.middle if found.card else []),
+        )
+
+    def start() -> tuple:
+        return (*concepts("", True, "name"), gr.Dropdown(choices=list(loading.get().concepts)))
+
+    def choose(event: gr.SelectData) -> str:
+        place = COLUMNS.index("latent")
+        try:
+            latent = int(event.row_value[place])
+        except (TypeError, ValueError, IndexError):
+            raise VisitorError("Choose a row of the table.") from None
+        explorer = loading.get()
+        return key_of(explorer, explorer.latent_of(f"latent {latent}"))
+
+    filters = [words, validated, order]
+    details = [told, histogram, hierarchy, top, middle]
+    gr.on(None, answering(start), None, [table, count, chosen], preprocess=False, show_progress="hidden",
+          api_visibility="private")  # fmt: skip
+    # Values come as they were sent: the functions of `inputs` check them, with messages for visitors.
+    gr.on(
+        [words.submit, words.input, validated.input, order.input],
+        answering(concepts),
+        filters,
+        [table, count],
+        preprocess=False,
+        trigger_mode="always_last",
+        show_progress="hidden",
+        api_name="concepts",
+    )
+    table.select(answering(choose), None, chosen, show_progress="hidden", api_visibility="private").success(
+        answering(concept),
+        chosen,
+        details,
+        preprocess=False,
+        api_name="chosen_concept",
+        api_visibility="private",
+        show_progress="minimal",
+    )
+    chosen.input(answering(concept), chosen, details, preprocess=False, show_progress="minimal", api_name="concept")

@@ -1,0 +1,259 @@
+"""Why did this match? The cosine of two embeddings, taken apart into concepts that add up to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import torch
+
+from ...concepts import explain_similarity
+from ..app import answering
+from ..bars import Bar, bars
+from ..inputs import VisitorError, read_text
+from ..picture_input import collection_button, picture_input, read_upload
+
+if TYPE_CHECKING:
+    from ..app import Loading
+    from ..explorer import Explorer
+
+TITLE = "Why did this match?"
+SHOWN = 12
+WORDS, PICTURE = "words", "another picture"
+_SAME = 1 - 1e-6
+_TELLING = 0.1  # of the largest contribution: smaller ones are not worth a sentence
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a concept of the picture contributes to the cosine.
+
+    Attributes:
+        latent, name, validated: which, as `Explorer.label` says.
+        only: whether no other latent that visitors can choose has the name.
+        contribution: to the cosine; negative where it speaks against the match.
+    """
+
+    latent: int
+    name: str
+    validated: bool
+    only: bool
+    contribution: float
+
+
+@dataclass(frozen=True)
+class Match:
+    """What `match` found: the contributions of `parts`, `others`, `bias` and `unexplained` add up to `cosine`.
+
+    Attributes:
+        cosine: of the two raw embeddings.
+        parts: largest in size first, `SHOWN` of them at most.
+        num_others, others: how many more there are, and what they contribute.
+        bias: what the mean and the bias of the model, which all pictures share, contribute.
+        unexplained: what the code leaves of the picture's embedding.
+        num_closer, num_pictures: of so many pictures of the collection, how many have a larger cosine with the second.
+    """
+
+    cosine: float
+    parts: tuple[Part, ...]
+    num_others: int
+    others: float
+    bias: float
+    unexplained: float
+    num_closer: int
+    num_pictures: int
+
+
+def match(explorer: Explorer, picture: torch.Tensor, other: torch.Tensor) -> Match:
+    """Take the cosine of a picture's embedding with another apart, `hf_msae.concepts.explain_similarity`.
+
+    Args:
+        explorer: with the model.
+        picture: raw embedding (d,), which is taken apart.
+        other: raw embedding (d,) of words or of a picture, taken as it is.
+
+    Raises:
+        VisitorError: one of them is zero.
+    """
+    if not (picture.norm() > 0 and other.norm() > 0):
+        raise VisitorError("The model gives one of the two an embedding of zeros, which is like nothing: try another.")
+    found = explain_similarity(explorer.msae, picture, other, explorer.model.concepts)
+    shown = found.top(SHOWN)
+    parts = tuple(
+        _part(explorer, latent, contribution)
+        for latent, contribution in zip(shown["latent"].tolist(), shown["contribution"].tolist(), strict=True)
+    )
+    others = float(found.frame["contribution"].iloc[SHOWN:].sum())
+    direction = other / other.norm()
+    cosines = torch.cat([(x @ direction.cpu()) / x.norm(dim=1) for x in explorer.acts.batches(4096)])
+    # The second picture may be one of the collection: that it is closest to itself says nothing.
+    closer = int(((cosines > found.similarity) & (cosines < _SAME)).sum())
+    return Match(
+        found.similarity,
+        parts,
+        max(0, len(found.frame) - SHOWN),
+        others,
+        found.bias,
+        found.not_reconstructed,
+        closer,
+        len(cosines),
+    )
+
+
+def _part(explorer: Explorer, latent: int, contribution: float) -> Part:
+    label = explorer.label(latent)
+    chosen = explorer.concepts.get(str(label))
+    return Part(latent, str(label), label.validated, chosen is None or chosen.latent == latent, contribution)
+
+
+def match_table(found: Match) -> str:
+    """`Match` as a table of bars, and its sum."""
+    rows = [
+        Bar(
+            x.name, x.contribution, f"{x.contribution:+.4f}", None if x.only else f"latent {x.latent}", not x.validated
+        )
+        for x in found.parts
+    ]
+    rest = []
+    if found.num_others:
+        rest.append((f"all {found.num_others} other concepts", found.others))
+    rest += [("what all pictures share (bias)", found.bias), ("not explained", found.unexplained)]
+    rows += [Bar(name, value, f"{value:+.4f}", None, True) for name, value in rest]
+    rows.append(Bar("the sum, which is the cosine", found.cosine, f"{found.cosine:+.4f}"))
+    return bars(rows, f"Cosine {found.cosine:.4f}, concept by concept", ("concept", "contribution"))
+
+
+def in_words(found: Match, second: str) -> str:
+    """The result as sentences (HTML).
+
+    Args:
+        found: it.
+        second: what the picture was compared with, e.g. "these words".
+    """
+    least = _TELLING * max((abs(x.contribution) for x in found.parts), default=0.0)
+    names = [x.name for x in found.parts if x.contribution > least][:3]
+    against = [x.name for x in found.parts if x.contribution < -least][:3]
+    text = f"The cosine of the picture and {second} is <b>{found.cosine:.3f}</b>. "
+    text += (
+        f"Of the {found.num_pictures:,} pictures of the collection, {found.num_closer:,} are closer to {second} than "
+        "yours is. "
+    )
+    if names:
+        text += f"Most speaks for it: {escape(', '.join(names))}. "
+    if against:
+        text += f"Most speaks against it: {escape(', '.join(against))}."
+    return f'<p class="msae-lead">{text.strip()}</p>'
+
+
+def numbers(found: Match) -> dict[str, Any]:
+    """`Match` as JSON."""
+    return {
+        "cosine": found.cosine,
+        "concepts": [
+            {"name": x.name, "latent": x.latent, "validated": x.validated, "contribution": x.contribution}
+            for x in found.parts
+        ],
+        "num_other_concepts": found.num_others,
+        "other_concepts": found.others,
+        "bias": found.bias,
+        "not_explained": found.unexplained,
+        "num_closer_pictures": found.num_closer,
+        "num_pictures": found.num_pictures,
+    }
+
+
+def build(loading: Loading) -> None:
+    """The tab."""
+    gr.Markdown(
+        "A search engine puts things together whose embeddings have a large cosine. Give a picture and words, or two "
+        "pictures: the bars say which concepts of the **first picture** bring it close to the second thing, and which "
+        "push it away. They add up to the cosine exactly.",
+        elem_classes="msae-lead",
+    )
+    with gr.Row():
+        with gr.Column(min_width=280):
+            picture = picture_input("First: a picture")
+            collection_button(loading, picture)
+        with gr.Column(min_width=280):
+            kind = gr.Radio([WORDS, PICTURE], value=WORDS, label="Second")
+            with gr.Column() as with_words:
+                words = gr.Textbox(label="Words", placeholder="for example: a red circle", lines=2, max_length=500)
+                ask_words = gr.Button("Explain the match", variant="primary")
+            with gr.Column(visible=False) as with_picture:
+                other = picture_input("Second: a picture", height=210)
+                collection_button(loading, other)
+                ask_pictures = gr.Button("Explain the match", variant="primary")
+    sentence = gr.HTML(
+        '<p class="msae-empty">The cosine and its parts appear here. A positive bar speaks for the match, a negative '
+        "one against it.</p>"
+    )
+    table = gr.HTML(elem_classes="msae-narrow")
+    with gr.Accordion("The numbers", open=False):
+        found = gr.JSON(show_label=False)
+    gr.Markdown(
+        "*How to read it.* Only the first picture is taken apart. The second embedding is taken as it is: this "
+        "autoencoder was trained on embeddings of pictures, and those of words lie elsewhere, so that concepts found "
+        "in words would mean little. For the same reason the cosine of a picture and fitting words is much smaller "
+        "than that of two alike pictures: compare it with other pictures' cosines with the same words.",
+        elem_classes="msae-small",
+    )
+
+    def answer(result: Match, second: str) -> tuple[str, str, dict[str, Any]]:
+        return in_words(result, second), match_table(result), numbers(result)
+
+    def match_words(picture: Any, words: Any) -> tuple[str, str, dict[str, Any]]:
+        """Why a picture and words match: what each concept of the picture contributes to their cosine.
+
+        Args:
+            picture: a picture file.
+            words: a short description, at most 500 characters.
+
+        Returns:
+            The result in a sentence, a table of the contributions, which add up to the cosine (both HTML), and all
+            numbers.
+        """
+        image, text = read_upload(picture), read_text(words, "description")
+        explorer = loading.get()
+        result = match(explorer, explorer.embed_picture(image), explorer.embed_texts([text])[0])
+        return answer(result, "these words")
+
+    def match_pictures(picture: Any, other: Any) -> tuple[str, str, dict[str, Any]]:
+        """Why two pictures match: what each concept of the first contributes to their cosine.
+
+        Args:
+            picture: a picture file; this one is taken apart.
+            other: a picture file.
+
+        Returns:
+            The result in a sentence, a table of the contributions, which add up to the cosine (both HTML), and all
+            numbers.
+        """
+        first, second = read_upload(picture), read_upload(other)
+        explorer = loading.get()
+        result = match(explorer, explorer.embed_picture(first), explorer.embed_picture(second))
+        return answer(result, "the second picture")
+
+    def switch(kind: Any) -> tuple[gr.Column, gr.Column]:
+        return gr.Column(visible=kind != PICTURE), gr.Column(visible=kind == PICTURE)
+
+    outputs = [sentence, table, found]
+    kind.input(answering(switch), kind, [with_words, with_picture], api_visibility="private", show_progress="hidden")
+    gr.on(
+        [ask_words.click, words.submit],
+        answering(match_words),
+        [picture, words],
+        outputs,
+        preprocess=False,
+        api_name="match_words",
+        show_progress="minimal",
+    )
+    ask_pictures.click(
+        answering(match_pictures),
+        [picture, other],
+        outputs,
+        preprocess=False,
+        api_name="match_pictures",
+        show_progress="minimal",
+    )

@@ -1,0 +1,230 @@
+"""Search and edit: what is like a picture or words, and what is like them with some concepts changed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ..app import answering
+from ..inputs import read_whole_number
+from ..neighbours import KINDS, LEAST, MOST, PICTURE, ROW, WORDS, Found, Hit, read_strengths, search
+from ..picture_input import picture_input
+
+if TYPE_CHECKING:
+    from ..app import Loading
+    from ..explorer import Explorer
+
+TITLE = "Search and edit"
+
+SLOTS = 4
+"""Concepts that can be changed at a time."""
+STEP = 0.25
+_LEAD = (
+    "Search by a picture, by words, or by concepts. Then change up to four concepts of what you search by, and see "
+    "who comes up and who goes down. Strength **1** adds as much of a concept as the pictures have that show it most, "
+    "**0** leaves it as it is, **-1** takes it out, **-2** pushes away from it."
+)
+_EMPTY = '<p class="msae-empty">Nothing is searched yet: press Search.</p>'
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"
+
+
+def pictures(explorer: Explorer, hits: Sequence[Hit], score: str = "similarity") -> list[tuple[str, str]]:
+    """Paths and captions for a gallery."""
+    found = []
+    for hit in hits:
+        was = "" if hit.rank_before is None else f", was {ordinal(hit.rank_before)}"
+        found.append((explorer.thumbnail(hit.row), f"{ordinal(hit.rank)}, {score} {hit.score:.2f}{was}"))
+    return found
+
+
+def summary(found: Found) -> str:
+    """What was done, in a few words of HTML."""
+    if found.by_concepts:
+        return "<p>The pictures that show these concepts most, each counted relative to how strong it usually is.</p>"
+    if found.after is None:
+        return "<p>The nearest pictures. Choose a concept below to change what you search by.</p>"
+    items = "".join(
+        f"<li><b>{escape(each.name)}</b>: activation {each.before:.2f} → {each.after:.2f}</li>"
+        for each in found.changes
+    )
+    if not found.changed:
+        return f"<p>This changes nothing: what you search by has none of it.</p><ul>{items}</ul>"
+    stay = len({hit.row for hit in found.before} & {hit.row for hit in found.after})
+    return f"<p>Pictures that stay among the first {len(found.after)}: {stay}. What was changed:</p><ul>{items}</ul>"
+
+
+def rank_table(explorer: Explorer, found: Found) -> str:
+    """The ranks before and after as an HTML table."""
+    lines = []
+    for hit in found.moves:
+        up = (hit.rank_before or hit.rank) - hit.rank
+        change = "same" if not up else f"▲ {up:,}" if up > 0 else f"▼ {-up:,}"
+        kind = "" if not up else "msae-up" if up > 0 else "msae-down"
+        lines.append(
+            f'<tr><th scope="row"><span>{escape(explorer.caption(hit.row))}</span></th><td>{hit.rank_before:,}</td>'
+            f'<td>{hit.rank:,}</td><td class="{kind}">{change}</td><td>{hit.score:.3f}</td></tr>'
+        )
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("picture", "before", "after", "change", "similarity"))
+    return (
+        '<table class="msae-ranks"><caption>Ranks of all pictures above, before and after</caption>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def _slot(number: int) -> tuple[gr.Dropdown, gr.Slider]:
+    """A concept to change, and how much; the slider comes when a concept is chosen."""
+    with gr.Column(min_width=200):
+        name = gr.Dropdown([("none", "")], value="", label=f"Concept {number}")
+        strength = gr.Slider(
+            LEAST, MOST, value=1.0, step=STEP, label=f"Strength of concept {number}", visible=False, buttons=[]
+        )
+    # Names are known when the explorer is loaded: clients are told to send any words.
+    name.api_info = lambda: {"type": "string", "description": 'name of a concept, or "" for none'}
+    name.change(
+        lambda value: gr.Slider(visible=bool(value)),
+        name,
+        strength,
+        queue=False,
+        preprocess=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    return name, strength
+
+
+def build(loading: Loading) -> None:
+    """The tab's components and events."""
+    gr.Markdown(_LEAD, elem_classes="msae-lead")
+    with gr.Row():
+        with gr.Column(min_width=300):
+            kind = gr.Radio(list(KINDS), value=ROW, label="Search by")
+            with gr.Column(visible=True) as row_inputs:
+                row = gr.Number(0, label="Number of the picture", precision=0, minimum=0)
+                shown = gr.Image(
+                    label="Picture of the collection", interactive=False, height=180, buttons=[], type="filepath"
+                )
+                dice = gr.Button("Another picture", size="sm")
+            with gr.Column(visible=False) as picture_inputs:
+                picture = picture_input("Your picture", height=240)
+            with gr.Column(visible=False) as words_inputs:
+                words = gr.Textbox("", label="Words", placeholder="a red circle on snow", max_lines=3, lines=1)
+        with gr.Column(min_width=300, scale=2):
+            slots = []
+            for first in range(1, SLOTS, 2):
+                with gr.Row():
+                    slots += [_slot(number) for number in (first, first + 1)]
+            button = gr.Button("Search", variant="primary")
+            told = gr.HTML(_EMPTY, label="What was done")
+    look = {"object_fit": "contain", "buttons": ["fullscreen"], "elem_classes": "msae-tiles"}
+    with gr.Row():
+        with gr.Column(min_width=300):
+            before = gr.Gallery(label="Found", **look)
+        with gr.Column(min_width=300, visible=False) as after_column:
+            after = gr.Gallery(label="After the change", **look)
+    with gr.Accordion("Rank changes", open=False, visible=False) as ranks_box:
+        ranks = gr.HTML(label="Rank changes")
+
+    def choices() -> list:
+        explorer = loading.get()
+        shown_names = [name for name, each in explorer.concepts.items() if explorer.strongest(each.latent, 1)]
+        listed = [("none", ""), *((name, name) for name in shown_names)]
+        first = gr.Number(maximum=len(explorer.images) - 1)
+        return [gr.Dropdown(choices=listed)] * SLOTS + [first, explorer.thumbnail(0)]
+
+    def chosen_picture(number: object) -> str:
+        explorer = loading.get()
+        return explorer.thumbnail(read_whole_number(number, 0, len(explorer.images) - 1, "The number of the picture"))
+
+    def another_picture() -> tuple[int, str]:
+        explorer = loading.get()
+        number = random.randrange(len(explorer.images))
+        return number, explorer.thumbnail(number)
+
+    def answer(
+        kind: Any,
+        picture: Any,
+        words: Any,
+        row: Any,
+        concept_1: Any,
+        strength_1: Any,
+        concept_2: Any,
+        strength_2: Any,
+        concept_3: Any,
+        strength_3: Any,
+        concept_4: Any,
+        strength_4: Any,
+    ) -> tuple:
+        """Find the pictures of the collection that are most like a picture or words, before and after some named
+        concepts have been made stronger or weaker.
+
+        Args:
+            kind: "my picture", "words", "a picture of the collection" or "concepts alone": which input is used.
+            picture: A picture to search by.
+            words: Words to search by.
+            row: Number of a picture of the collection to search by.
+            concept_1: Name of a concept to change, "" for none.
+            strength_1: From -2 to 3: 1 adds as much of it as the pictures have that show it most, -1 takes it out.
+            concept_2: As concept_1.
+            strength_2: As strength_1.
+            concept_3: As concept_1.
+            strength_3: As strength_1.
+            concept_4: As concept_1.
+            strength_4: As strength_1.
+
+        Returns:
+            The nearest pictures before the change, those after it (none where nothing is changed), what was changed
+            as HTML, and a table of ranks as HTML.
+        """
+        explorer = loading.get()
+        edits = [(concept_1, strength_1), (concept_2, strength_2), (concept_3, strength_3), (concept_4, strength_4)]
+        found = search(explorer, kind, picture, words, row, read_strengths(explorer, edits))
+        edited = found.after is not None
+        return (
+            pictures(explorer, found.before, "score" if found.by_concepts else "similarity"),
+            pictures(explorer, found.after or ()),
+            summary(found),
+            rank_table(explorer, found) if edited else "",
+            gr.Column(visible=edited),
+            gr.Accordion(visible=edited),
+        )
+
+    kind.change(
+        lambda kind: [gr.Column(visible=kind == each) for each in (ROW, PICTURE, WORDS)],
+        kind,
+        [row_inputs, picture_inputs, words_inputs],
+        queue=False,
+        preprocess=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    gr.on(
+        None,
+        answering(choices),
+        None,
+        [*(name for name, _ in slots), row, shown],
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    row.input(
+        answering(chosen_picture), row, shown, preprocess=False, show_progress="hidden", api_visibility="private"
+    )
+    dice.click(answering(another_picture), None, [row, shown], show_progress="hidden", api_visibility="private")
+    # Values come as they were sent: the functions of `inputs` check them, with messages for visitors.
+    gr.on(
+        [button.click, words.submit, *(each.input for each, _ in slots), *(each.release for _, each in slots)],
+        answering(answer),
+        [kind, picture, words, row, *(each for slot in slots for each in slot)],
+        [before, after, told, ranks, after_column, ranks_box],
+        preprocess=False,
+        trigger_mode="always_last",
+        api_name="search",
+    )

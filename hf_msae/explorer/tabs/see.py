@@ -1,0 +1,253 @@
+"""What does the model see? A picture as named concepts, from coarse to fine; where they are; who else has them."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import torch
+from PIL import Image
+
+from ..app import answering
+from ..bars import Bar, bars
+from ..concept_input import concept_input
+from ..picture_input import collection_button, picture_input, read_upload, upload_path
+from ..sight import ALL, DEFAULT, STEPS, Sight, granularities, see
+from ..where import Where, where
+
+if TYPE_CHECKING:
+    from ..app import Loading
+    from ..explorer import Explorer
+
+TITLE = "What does the model see?"
+ALIKE = 8
+
+
+def alike(explorer: Explorer, concept: Any) -> list[tuple[str, str]]:
+    """The pictures of the collection with most of a concept: (path of a thumbnail, caption).
+
+    Raises:
+        VisitorError: there is no such concept.
+    """
+    latent = explorer.latent_of(concept)
+    name = str(explorer.label(latent))
+    rows = explorer.strongest(latent, ALIKE)
+    return [(explorer.thumbnail(row), f"{name} {explorer.codes[row, latent]:.2f}") for row in rows]
+
+
+def concept_bars(sight: Sight) -> str:
+    """`Sight` as a table of bars."""
+    rows = [
+        Bar(each.name, each.part, _percent(each.part), None if each.key == each.name else each.key, not each.validated)
+        for each in sight.concepts
+    ]
+    if sight.num_others:
+        rows.append(Bar(f"{sight.num_others} other concepts", sight.others, _percent(sight.others), None, True))
+    rows.append(Bar("bias of the model", sight.bias, _percent(sight.bias), None, True))
+    rows.append(Bar("not explained", sight.unexplained, _percent(sight.unexplained), None, True))
+    return bars(rows, "What sets this picture apart from the average picture, 100% in all", ("concept", "part"))
+
+
+def _percent(part: float) -> str:
+    return f"{part:.1%}" if abs(part) >= 0.0005 else "0.0%"
+
+
+def level_table(sight: Sight) -> str:
+    """The similarities of all levels as a table, that of the chosen one marked."""
+    lines = []
+    for each in sight.levels:
+        chosen = each.granularity == sight.granularity
+        name = f"all {each.num_active}" if each.granularity == ALL else each.granularity
+        mark = ' <span class="msae-note">chosen</span>' if chosen else ""
+        kind = ' class="msae-chosen" aria-current="true"' if chosen else ""
+        lines.append(
+            f'<tr{kind}><th scope="row">{name}{mark}</th>'
+            f'<td><span class="msae-track" aria-hidden="true"><span class="msae-bar msae-positive" '
+            f'style="left:0;width:{max(0.0, each.centred_cosine):.2%}"></span></span>'
+            f'<span class="msae-value">{each.centred_cosine:.3f}</span></td><td>{each.cosine:.3f}</td></tr>'
+        )
+    return (
+        '<table class="msae-levels"><caption>How alike are the picture\'s embedding and the one rebuilt from its '
+        'concepts?</caption><thead><tr><th scope="col">concepts</th><th scope="col">cosine, mean taken off</th>'
+        f'<th scope="col">cosine</th></tr></thead><tbody>{"".join(lines)}</tbody></table>'
+    )
+
+
+def numbers(sight: Sight) -> dict[str, Any]:
+    """`Sight` as JSON, for those who want to go on from here."""
+    return {
+        "granularity": sight.granularity,
+        "concepts": [
+            {"name": x.name, "latent": x.latent, "validated": x.validated, "activation": x.activation, "part": x.part}
+            for x in sight.concepts
+        ],
+        "num_other_concepts": sight.num_others,
+        "other_concepts": sight.others,
+        "bias": sight.bias,
+        "not_explained": sight.unexplained,
+        "levels": [vars(each) for each in sight.levels],
+    }
+
+
+def closer_choices(explorer: Explorer, sight: Sight) -> list[tuple[str, str]]:
+    """Concepts to look closer at, (what is shown, key): those of the picture first, then all others."""
+    seen = [(x.name if x.name == x.key else f"{x.name} ({x.key})", x.key) for x in sight.concepts]
+    keys = {key for _, key in seen}
+    return seen + [(name, name) for name in explorer.concepts if name not in keys]
+
+
+def where_text(found: Where | None, name: str) -> str:
+    """How to read a map (HTML)."""
+    if found is None:
+        return ""
+    return (
+        f'<p class="msae-small">The picture keeps its colours where there is <b>{escape(name)}</b> and fades to grey '
+        "elsewhere. That is the word of a second model, which sees patches. Its strongest patch here has "
+        f"{found.strongest:.2f}; the strongest in the collection's first {found.num_compared} pictures has "
+        f"{found.scale:.2f}, and from half of that on all colours stay.</p>"
+    )
+
+
+def build(loading: Loading) -> None:
+    """The tab."""
+    gr.Markdown(
+        "Give a picture. The bars are the concepts that the model's embedding of it is made of, strongest first. Few "
+        "concepts are the coarse picture; with more, less is left unexplained.",
+        elem_classes="msae-lead",
+    )
+    embedded = gr.State(None)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            picture = picture_input("Your picture")
+            collection_button(loading, picture)
+        with gr.Column(scale=3, min_width=300):
+            hint = gr.HTML('<p class="msae-empty">The concepts appear here as soon as there is a picture.</p>')
+            with gr.Column(visible=False) as first:
+                granularity = gr.Radio(
+                    [*STEPS, ALL], value=DEFAULT, label="How many concepts may the explanation use?"
+                )
+                concepts = gr.HTML()
+    with gr.Column(visible=False) as second:
+        with gr.Row():
+            with gr.Column(min_width=300):
+                levels = gr.HTML()
+                with gr.Accordion("The numbers", open=False):
+                    found = gr.JSON(show_label=False)
+            with gr.Column(min_width=300):
+                concept = concept_input("Look closer at a concept")
+                patch_map = gr.Image(
+                    label="Where it is",
+                    alt_text="Your picture, in colours where the chosen concept is and faded elsewhere",
+                    format="webp",
+                    height=260,
+                    interactive=False,
+                    buttons=[],
+                )
+                note = gr.HTML()
+        gr.Markdown("**The pictures of the collection with most of it**, and how active it is in them")
+        gallery = gr.Gallery(
+            label="Pictures of the collection with most of the concept",
+            show_label=False,
+            columns=4,
+            object_fit="contain",
+            height="auto",
+            elem_classes="msae-gallery",
+            buttons=[],
+            interactive=False,
+        )
+
+    def embed(value: Any, cached: Any) -> tuple[str, torch.Tensor]:
+        # Uploads lie in folders named by a hash of their content, so that a path stands for a picture.
+        path = upload_path(value)
+        if cached is not None and path is not None and cached[0] == str(path):
+            return cached
+        read = read_upload(value)
+        return str(path), loading.get().embed_picture(read)
+
+    def seen(picture: Any, granularity: Any, embedded: Any) -> tuple[str, str, dict[str, Any], Any]:
+        """The concepts that the model sees in a picture, and how well they rebuild its embedding.
+
+        Args:
+            picture: a picture file.
+            granularity: how many concepts the explanation may use: "8", "16", and so on in powers of two, or "all".
+
+        Returns:
+            A table of the concepts and their parts, a table of the similarity of the rebuilt embedding at every
+            granularity (both HTML), and all numbers.
+        """
+        embedded = embed(picture, embedded)
+        sight = see(loading.get(), embedded[1], granularity)
+        return concept_bars(sight), level_table(sight), numbers(sight), embedded
+
+    def closer(picture: Any, concept: Any) -> tuple[Image.Image | None, str, list[tuple[str, str]]]:
+        """Where in a picture a concept is, and the pictures of the collection with most of it.
+
+        Args:
+            picture: a picture file.
+            concept: the name of a concept, or "latent 417".
+
+        Returns:
+            The picture, faded where the concept is not (nothing where there is no model of patches, or it has no such
+            concept), how to read the map, and the pictures with captions.
+        """
+        explorer = loading.get()
+        pictures = alike(explorer, concept)
+        found = where(explorer, read_upload(picture), concept)
+        return None if found is None else found.picture, where_text(found, str(concept)), pictures
+
+    def changed(picture: Any, granularity: Any, embedded: Any) -> tuple[Any, ...]:
+        shown, hidden = gr.Column(visible=True), gr.Column(visible=False)
+        if picture is None:
+            return hidden, hidden, gr.HTML(visible=True), gr.skip(), "", "", None, gr.Dropdown([], value=None), None
+        explorer = loading.get()
+        choices = granularities(explorer)
+        if granularity not in choices:
+            granularity = DEFAULT if DEFAULT in choices else ALL
+        embedded = embed(picture, embedded)
+        sight = see(explorer, embedded[1], granularity)
+        offered = closer_choices(explorer, sight)
+        return (
+            *(shown, shown, gr.HTML(visible=False)),
+            gr.Radio(choices=list(choices), value=granularity),
+            *(concept_bars(sight), level_table(sight), numbers(sight)),
+            gr.Dropdown(choices=offered, value=offered[0][1] if offered else None),
+            embedded,
+        )
+
+    def closer_to_first(picture: Any, concept: Any) -> tuple[Image.Image | None, str, list[tuple[str, str]]]:
+        return (None, "", []) if picture is None or concept is None else closer(picture, concept)
+
+    picture.change(
+        answering(changed),
+        [picture, granularity, embedded],
+        [first, second, hint, granularity, concepts, levels, found, concept, embedded],
+        preprocess=False,
+        api_visibility="private",
+        show_progress="minimal",
+    ).success(
+        answering(closer_to_first),
+        [picture, concept],
+        [patch_map, note, gallery],
+        preprocess=False,
+        api_visibility="private",
+        show_progress="minimal",
+    )
+    granularity.input(
+        answering(seen),
+        [picture, granularity, embedded],
+        [concepts, levels, found, embedded],
+        preprocess=False,
+        api_name="see",
+        trigger_mode="always_last",
+        show_progress="hidden",
+    )
+    concept.input(
+        answering(closer),
+        [picture, concept],
+        [patch_map, note, gallery],
+        preprocess=False,
+        api_name="look_closer",
+        trigger_mode="always_last",
+        show_progress="minimal",
+    )

@@ -1,0 +1,199 @@
+"""The list holds the concepts that were asked for, and the evidence is that of the table of names and of the codes."""
+
+import copy
+
+import numpy as np
+import pytest
+
+gr = pytest.importorskip("gradio")
+
+from hf_msae.concepts import concept_hierarchy
+from hf_msae.explorer import VisitorError
+from hf_msae.explorer.app import Loading, launch_options
+from hf_msae.explorer.evidence import COLUMNS, EXAMPLES, MAX_ROWS, ORDERS, evidence, listing, place, strong
+from hf_msae.explorer.explorer import INDEX_K
+from hf_msae.explorer.tabs import concepts as tab
+
+
+@pytest.fixture
+def table(explorer):
+    return explorer.model.concepts.to_pandas()
+
+
+def test_without_words_all_latents_are_listed_and_the_first_shown(explorer, table):
+    found = listing(explorer)
+    assert found.number == found.total == len(table) and len(found.frame) == MAX_ROWS
+    assert tuple(found.frame.columns) == COLUMNS
+
+
+def test_validated_only_leaves_out_names_that_may_be_chance(explorer, table):
+    found = listing(explorer, validated_only=True)
+    assert set(found.frame["latent"]) == set(table["latent"][table["q_value"] <= 0.05])
+    assert found.number == len(found.frame) < len(table)
+
+
+def test_words_find_beginnings_of_names_and_numbers_and_names_by_pictures(explorer, table):
+    found = listing(explorer, "RED")
+    expected = table["latent"][(table["name"] == "red") | (table["activation_name"] == "red")]
+    assert set(found.frame["latent"]) == set(expected) and found.number == len(expected)
+    assert set(listing(explorer, "10 latent").frame["latent"]) == {10, *range(100, 110), *range(1000, 1024)}
+    assert set(listing(explorer, "red yellow").frame["latent"]) < set(expected) | {0}
+    assert listing(explorer, "zzz (").number == 0
+
+
+def test_the_list_is_in_the_order_that_was_asked_for(explorer, table):
+    names = listing(explorer, validated_only=True, order="name").frame["name"]
+    assert names.tolist() == sorted(names)
+    similar = listing(explorer, validated_only=True, order="similarity").frame["latent"]
+    assert (
+        similar.tolist()
+        == table[table["q_value"] <= 0.05].sort_values("similarity", ascending=False, kind="stable")["latent"].tolist()
+    )
+    shares = strong(explorer).mean(axis=0)[listing(explorer, order="share").frame["latent"]]
+    assert (np.diff(shares) <= 0).all() and shares[0] == strong(explorer).mean(axis=0).max()
+
+
+def test_a_row_says_what_the_table_of_names_says(explorer, table):
+    latent = explorer.latent_of("star")
+    row = listing(explorer, str(latent)).frame.set_index("latent").loc[latent]
+    named = table.set_index("latent").loc[latent]
+    assert row["name"] == "star" and row["similarity"] == f"{named['similarity']:.2f}"
+    assert row["q-value"] == f"{named['q_value']:.3f}" and row["by pictures"] == named["activation_name"]
+    assert row["agree"] == ("yes" if named["agrees"] else "no")
+    assert row["active in"] == f"{strong(explorer)[:, latent].mean():.1%}"
+
+
+def test_strong_means_among_the_largest_of_a_picture(explorer):
+    found = strong(explorer)
+    assert (found.sum(axis=1) == np.minimum(INDEX_K, (explorer.codes > 0).sum(axis=1))).all()
+    for row in (0, 7):
+        assert explorer.codes[row][found[row]].min() >= explorer.codes[row][~found[row]].max()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"words": 5}, "has to be words"),
+        ({"words": "a" * 1000}, "1,000 characters"),
+        ({"validated_only": None}, "yes or no"),
+        ({"validated_only": "true"}, "yes or no"),
+        ({"order": "beauty"}, "from the list"),
+        ({"order": None}, "from the list"),
+    ],
+)
+def test_a_list_that_makes_no_sense_is_refused(explorer, given, message):
+    with pytest.raises(VisitorError, match=message):
+        listing(explorer, **given)
+
+
+@pytest.mark.parametrize("name", ["no such", "latent 1024", "latent -1", None, {"a": 1}, float("nan"), "latent 1.5"])
+def test_an_unknown_concept_is_refused(explorer, name):
+    with pytest.raises(VisitorError, match="no such concept"):
+        evidence(explorer, name)
+
+
+def test_the_evidence_is_that_of_the_names_and_of_the_codes(explorer, table):
+    latent = explorer.latent_of("star")
+    found, named = evidence(explorer, "star"), table.set_index("latent").loc[latent]
+    assert found == evidence(explorer, f"latent {latent}") == evidence(explorer, str(latent))
+    assert (found.similarity, found.p_value, found.q_value) == (
+        named["similarity"],
+        named["p_value"],
+        named["q_value"],
+    )
+    assert found.runner_up == named["runner_up"] and found.agrees == named["agrees"]
+    card, values = found.card, explorer.codes[:, latent]
+    assert [each.row for each in card.top] == explorer.strongest(latent, EXAMPLES)
+    assert card.count == strong(explorer)[:, latent].sum() == sum(card.histogram.counts)
+    truth = np.array(explorer.images["star"])
+    assert sum(card.histogram.true) == truth[strong(explorer)[:, latent]].sum()
+    for each in card.middle:
+        assert 38 <= each.percentile <= 62 and each.activation == values[each.row]
+    assert not {each.row for each in card.top} & {each.row for each in card.middle}
+
+
+def test_evidence_is_told_with_its_numbers_and_unsure_names_are_muted(explorer, table):
+    told = tab.describe(evidence(explorer, "star"))
+    assert "more than chance" in told and "msae-guess" not in told and "p-value" in told
+    unsure = int(table["latent"][table["q_value"] > 0.5].iloc[0])
+    told = tab.describe(evidence(explorer, f"latent {unsure}"))
+    assert "may be chance" in told and "msae-guess" in told
+    frame = listing(explorer, str(unsure)).frame
+    styles = tab.styled(explorer, frame).to_html()
+    assert "italic" in styles
+    assert "italic" not in tab.styled(explorer, listing(explorer, "star", True).frame).to_html()
+
+
+def test_a_histogram_has_a_bar_for_each_bin_that_is_not_empty_and_a_sentence(explorer):
+    found = evidence(explorer, "star")
+    drawn = tab.draw_histogram(found)
+    assert drawn.count('class="msae-true" x=') == sum(count > 0 for count in found.card.histogram.counts)
+    assert f'aria-label="Histogram of {found.card.count} activations' in drawn
+    heights = [float(part.split('height="')[1].split('"')[0]) for part in drawn.split('class="msae-true" x=')[1:]]
+    assert sum(heights) > 0 and max(heights) <= 52
+
+
+def test_a_latent_of_no_picture_has_names_but_no_pictures(explorer):
+    silent = int(np.flatnonzero(~strong(explorer).any(axis=0))[0])
+    found = evidence(explorer, f"latent {silent}")
+    assert found.card is None and found.similarity is not None
+    assert "of no picture" in tab.draw_histogram(found) and "strongest in" not in tab.describe(found)
+
+
+def test_what_was_not_compared_or_has_no_relatives_is_said(explorer):
+    assert not explorer.hierarchy.edges["child"].isin([explorer.latent_of("star")]).any()
+    assert "none was found" in tab.describe_place(evidence(explorer, "star"))
+    chosen = {each.latent for each in explorer.concepts.values()}
+    other = next(latent for latent in range(1024) if latent not in chosen)
+    assert not place(explorer, other).looked_at
+    assert "not looked for" in tab.describe_place(evidence(explorer, f"latent {other}"))
+
+
+def test_parents_and_children_are_those_of_the_hierarchy(explorer):
+    looser = copy.copy(explorer)
+    latents = [each.latent for each in explorer.concepts.values()]
+    looser.hierarchy = concept_hierarchy(
+        explorer.msae, explorer.acts, explorer.model.concepts, latents, INDEX_K, min_parent=0.2, max_child=0.9,
+        min_lift=1.01, min_count=5, progress=False,
+    )  # fmt: skip
+    edge = looser.hierarchy.edges.iloc[0]
+    (parent,) = place(looser, edge["child"]).parents
+    assert (parent.label.latent, parent.share, parent.together) == (
+        edge["parent"],
+        edge["parent_given_child"],
+        edge["together"],
+    )
+    children = place(looser, edge["parent"]).children
+    assert {each.label.latent for each in children} == set(looser.hierarchy.children(edge["parent"]))
+    told = tab.describe_place(evidence(looser, f"latent {edge['child']}"))
+    assert "is part of" in told and str(parent.label) in told
+
+
+def test_the_key_of_a_latent_leads_back_to_it(explorer):
+    for latent in range(100):
+        assert explorer.latent_of(tab.key_of(explorer, latent)) == latent
+    assert tab.key_of(explorer, explorer.latent_of("star")) == "star"
+
+
+@pytest.mark.slow
+def test_the_tab_answers_clients(explorer):
+    from gradio_client import Client
+
+    with gr.Blocks() as demo, gr.Tab(tab.TITLE):
+        tab.build(Loading(lambda: explorer))
+    _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options())
+    try:
+        client = Client(url, verbose=False)
+        assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/concepts", "/concept"}
+        for order in ORDERS:
+            shown, count = client.predict("star", True, order, api_name="/concepts")
+            found = listing(explorer, "star", True, order)
+            assert [row[1] for row in shown["data"]] == found.frame["latent"].tolist()
+            assert count.startswith(f"{found.number} of 1,024")
+        told, histogram, hierarchy, top, middle = client.predict("star", api_name="/concept")
+        assert "star" in told and "<svg" in histogram and "Hierarchy" in hierarchy
+        assert len(top) == len(middle) == EXAMPLES and "activation" in top[0]["caption"]
+        with pytest.raises(Exception, match="no such concept"):
+            client.predict("nothing", api_name="/concept")
+    finally:
+        demo.close()

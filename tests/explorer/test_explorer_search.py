@@ -1,0 +1,249 @@
+"""Searches find what is nearest, edits do to the ranks what they say, and visitors do not see each other's."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+gr = pytest.importorskip("gradio")
+
+from gradio.utils import get_upload_folder
+
+from hf_msae.explorer import VisitorError
+from hf_msae.explorer.app import Loading, launch_options
+from hf_msae.explorer.neighbours import (
+    CONCEPTS,
+    PICTURE,
+    ROW,
+    SHOWN,
+    WORDS,
+    Query,
+    by_concepts,
+    neighbours,
+    read_strengths,
+    search,
+)
+from hf_msae.explorer.tabs import search as tab
+
+
+def cosines(explorer, embedding):
+    return F.cosine_similarity(explorer.acts[np.arange(len(explorer.acts))], embedding[None]).numpy()
+
+
+def ranked(explorer, embedding, left_out):
+    order = np.argsort(-cosines(explorer, embedding), kind="stable")
+    return [int(row) for row in order if row != left_out]
+
+
+def edited(explorer, embedding, changes):
+    """The embedding after the changes, by the formula."""
+    moved = embedding.double()
+    for each in changes:
+        direction = explorer.msae.dictionary[each.latent].detach().double()
+        moved = moved + (each.after - each.before) * direction / explorer.msae.input_scale.double()
+    return moved.float()
+
+
+def share(explorer, hits, column):
+    return np.mean([explorer.images[hit.row][column] for hit in hits])
+
+
+@pytest.fixture
+def upload(explorer, tmp_path_factory):
+    """A picture of the collection as a visitor uploads it."""
+    folder = tmp_path_factory.mktemp("uploaded")
+    uploads = get_upload_folder()
+    path = f"{uploads}/{folder.name}.png"
+    explorer.picture(3).save(path)
+    return {"path": path}
+
+
+def test_a_search_by_a_row_finds_the_nearest_others(explorer):
+    found = search(explorer, ROW, row=5)
+    assert [hit.row for hit in found.before] == ranked(explorer, explorer.acts[5], 5)[:SHOWN]
+    assert [hit.rank for hit in found.before] == list(range(1, SHOWN + 1))
+    expected = cosines(explorer, explorer.acts[5])[[hit.row for hit in found.before]]
+    assert [hit.score for hit in found.before] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert found.after is None and not found.moves and not found.changes
+
+
+def test_an_uploaded_picture_of_the_collection_finds_itself(explorer, upload):
+    found = search(explorer, PICTURE, picture=upload)
+    assert found.before[0].row == 3 and found.before[0].score > 0.999
+
+
+def test_words_find_pictures_of_what_they_say(explorer):
+    assert share(explorer, search(explorer, WORDS, words="a blurry photo").before, "blurry") > 0.8
+
+
+def test_ranks_after_an_edit_are_those_of_the_edited_embedding_without_the_row(explorer):
+    found = search(explorer, ROW, row=5, wanted={"star": 1.0, "red": -2.0})
+    before = ranked(explorer, explorer.acts[5], 5)
+    after = ranked(explorer, edited(explorer, explorer.acts[5], found.changes), 5)
+    assert [hit.row for hit in found.after] == after[:SHOWN]
+    assert [hit.row for hit in found.before] == before[:SHOWN]
+    assert {hit.row for hit in found.moves} == {*before[:SHOWN], *after[:SHOWN]}
+    for hit in found.moves:
+        assert (hit.rank, hit.rank_before) == (1 + after.index(hit.row), 1 + before.index(hit.row))
+    assert [hit.rank for hit in found.moves] == sorted(hit.rank for hit in found.moves)
+
+
+def test_a_strength_of_one_adds_what_the_strongest_pictures_have(explorer):
+    latent = explorer.latent_of("star")
+    typical = np.sort(explorer.codes[:, latent])[-10:].mean()
+    length = float(torch.linalg.vector_norm(explorer.acts[np.arange(len(explorer.acts))], dim=1).median())
+    for embedding in (explorer.acts[5], explorer.embed_texts(["a blue house"])[0]):
+        code = explorer.msae.encode(embedding[None])[0]
+        for strength in (0.5, 1.0, 3.0):
+            (change,) = neighbours(explorer, Query(embedding), {"star": strength}).changes
+            assert change.before == pytest.approx(float(code[latent].detach()), abs=1e-5)
+            added = strength * typical * float(embedding.norm()) / length
+            assert change.after - change.before == pytest.approx(added, rel=1e-4)
+
+
+def test_a_strength_of_minus_one_takes_a_concept_out_and_minus_two_turns_it_round(explorer):
+    row = explorer.strongest(explorer.latent_of("red"), 1)[0]
+    after = [search(explorer, ROW, row=row, wanted={"red": each}).changes[0] for each in (-0.5, -1.0, -2.0)]
+    assert after[0].after == pytest.approx(after[0].before / 2)
+    assert after[1].after == 0 and after[2].after < 0
+
+
+def test_boosting_brings_pictures_with_the_concept_and_muting_drives_them_out(explorer):
+    without = [row for row in range(40) if not explorer.images[row]["star"]][:10]
+    boosted = [search(explorer, ROW, row=row, wanted={"star": 1.0}) for row in without]
+    assert np.mean([share(explorer, each.after, "star") for each in boosted]) > 0.5
+    assert np.mean([share(explorer, each.before, "star") for each in boosted]) < 0.3
+    night = [row for row in range(100) if explorer.images[row]["night"]][:10]
+    muted = [search(explorer, ROW, row=row, wanted={"night": -1.0}) for row in night]
+    gone = np.mean([share(explorer, each.after, "night") for each in muted])
+    assert gone < 0.6 * np.mean([share(explorer, each.before, "night") for each in muted])
+
+
+def test_words_keep_what_was_not_changed(explorer):
+    found = search(explorer, WORDS, words="a blue house", wanted={"blue": -1.0, "red": 1.0})
+    assert share(explorer, found.after, "house") > 0.5
+    assert share(explorer, found.after, "red") > share(explorer, found.before, "red")
+    assert share(explorer, found.after, "blue") < share(explorer, found.before, "blue")
+
+
+def test_taking_out_what_is_not_there_changes_nothing_and_is_said(explorer):
+    absent = next(name for name, each in explorer.concepts.items() if explorer.codes[5, each.latent] == 0)
+    found = search(explorer, ROW, row=5, wanted={absent: -1.0})
+    assert not found.changed and [hit.row for hit in found.after] == [hit.row for hit in found.before]
+    assert "changes nothing" in tab.summary(found)
+
+
+def test_concepts_alone_find_pictures_that_show_them(explorer):
+    found = search(explorer, CONCEPTS, wanted={"star": 1.0})
+    assert found.by_concepts and found.after is None and share(explorer, found.before, "star") == 1
+    scores = [hit.score for hit in found.before]
+    assert scores == sorted(scores, reverse=True) and scores[-1] > 0
+    kept_out = by_concepts(explorer, {"star": 1.0, "red": -2.0})
+    assert share(explorer, kept_out, "red") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kind": "magic"}, "from the list"),
+        ({"kind": None}, "from the list"),
+        ({"kind": ROW, "row": 200}, "from 0 to 199"),
+        ({"kind": ROW, "row": 1.5}, "whole number"),
+        ({"kind": ROW, "row": float("nan")}, "has to be a number"),
+        ({"kind": ROW, "row": "3"}, "has to be a number"),
+        ({"kind": WORDS, "words": " \n"}, "Write a text"),
+        ({"kind": WORDS, "words": "a" * 10_000}, "10,000 characters"),
+        ({"kind": PICTURE}, "Choose a picture"),
+        ({"kind": PICTURE, "picture": {"path": "/etc/hostname"}}, "uploaded"),
+        ({"kind": CONCEPTS}, "at least one concept"),
+        ({"kind": CONCEPTS, "wanted": {"star": -1.0}}, "at least one concept"),
+    ],
+)
+def test_what_cannot_be_searched_by_is_refused(explorer, given, message):
+    with pytest.raises(VisitorError, match=message):
+        search(explorer, **given)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([("no such thing", 1.0)], "no such concept"),
+        ([(["star"], 1.0)], "no such concept"),
+        ([("star", float("nan"))], "has to be a number"),
+        ([("star", None)], "has to be a number"),
+        ([("star", 3.5)], "from -2 to 3"),
+        ([("star", 1.0), ("star", 2.0)], "chosen twice"),
+    ],
+)
+def test_edits_that_make_no_sense_are_refused(explorer, pairs, message):
+    with pytest.raises(VisitorError, match=message):
+        read_strengths(explorer, pairs)
+
+
+def test_concepts_that_are_not_chosen_or_not_changed_are_left_out(explorer):
+    assert read_strengths(explorer, [("", 1.0), (None, "x"), ("red", 0), ("star", 2)]) == {"star": 2.0}
+
+
+def test_a_concept_that_no_picture_shows_cannot_be_brought_in(explorer):
+    silent = int(np.flatnonzero(~(explorer.codes > 0).any(axis=0))[0])
+    with pytest.raises(VisitorError, match="No picture of the collection shows"):
+        search(explorer, ROW, row=5, wanted={f"latent {silent}": 1.0})
+    with pytest.raises(VisitorError, match="No picture of the collection shows"):
+        search(explorer, CONCEPTS, wanted={f"latent {silent}": 1.0})
+
+
+def test_visitors_at_the_same_time_get_what_they_would_get_alone(explorer):
+    asked = [(row, {"star": strength}) for row in range(6) for strength in (-2.0, 1.0, 3.0)]
+    alone = [search(explorer, ROW, row=row, wanted=wanted) for row, wanted in asked]
+    with ThreadPoolExecutor(6) as threads:
+        together = list(threads.map(lambda each: search(explorer, ROW, row=each[0], wanted=each[1]), asked))
+    assert together == alone
+
+
+def test_captions_say_rank_similarity_and_the_rank_before(explorer):
+    found = search(explorer, ROW, row=5, wanted={"star": 1.0})
+    for (path, caption), hit in zip(tab.pictures(explorer, found.after), found.after, strict=True):
+        assert path == explorer.thumbnail(hit.row)
+        assert caption.startswith(f"{tab.ordinal(hit.rank)}, similarity {hit.score:.2f}, was ")
+    numbers = (1, 2, 3, 4, 11, 12, 13, 21, 102, 111, 1001)
+    expected = "1st 2nd 3rd 4th 11th 12th 13th 21st 102nd 111th 1,001st"
+    assert " ".join(map(tab.ordinal, numbers)) == expected
+
+
+def test_the_table_has_a_line_for_each_picture_and_escapes_what_the_data_say(explorer, monkeypatch):
+    found = search(explorer, ROW, row=5, wanted={"star": 1.0})
+    monkeypatch.setattr(explorer, "caption", lambda row: f"<img src=x onerror=alert({row})>")
+    table = tab.rank_table(explorer, found)
+    assert table.count("<tr>") == 1 + len(found.moves) and "<img" not in table
+    top = found.after[0]
+    assert f"<td>{top.rank_before}</td><td>1</td>" in table
+
+
+@pytest.mark.slow
+def test_the_tab_answers_clients(explorer, upload):
+    from gradio_client import Client, handle_file
+
+    with gr.Blocks() as demo, gr.Tab(tab.TITLE):
+        tab.build(Loading(lambda: explorer))
+    options = launch_options()
+    _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
+    try:
+        client = Client(url, verbose=False)
+        none = ("", 1.0) * 3
+        before, after, told, ranks = client.predict(ROW, None, "", 5, "star", 1.0, *none, api_name="/search")
+        found = search(explorer, ROW, row=5, wanted={"star": 1.0})
+        assert [each["caption"] for each in after] == [text for _, text in tab.pictures(explorer, found.after)]
+        assert len(before) == SHOWN and "star" in told and "<table" in ranks
+        before, after, *_ = client.predict(
+            PICTURE, handle_file(upload["path"]), "", 0, "", 1.0, *none, api_name="/search"
+        )
+        assert before[0]["caption"] == "1st, similarity 1.00" and not after
+        before, *_ = client.predict(kind=CONCEPTS, picture=None, words="", concept_1="star", api_name="/search")
+        assert before[0]["caption"].startswith("1st, score ")
+        with pytest.raises(Exception, match="no such concept"):
+            client.predict(ROW, None, "", 5, "nothing", 1.0, *none, api_name="/search")
+        assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/search"]
+    finally:
+        demo.close()
