@@ -24,6 +24,8 @@ TABS = ("see", "match", "search", "concepts", "bias", "steer")
 CONCURRENCY = 2
 """Answers that are computed at a time: as many as a small Space has cores."""
 MAX_QUEUE = 200
+_CACHE = (3600, 3600)
+"""Every so many seconds, what visitors have sent and been sent is deleted if it is older than so many."""
 
 
 class Loading:
@@ -45,10 +47,13 @@ class Loading:
 
     def _run(self) -> None:
         try:
-            self._future.set_result(self._load())
+            explorer = self._load()
         except BaseException as error:
             logger.exception("the explorer could not be loaded")
             self._future.set_exception(error)
+            return
+        self._future.set_result(explorer)
+        _warm(explorer)
 
     def get(self) -> Explorer:
         """The explorer, as soon as it is there.
@@ -58,6 +63,16 @@ class Loading:
         """
         self.start()
         return self._future.result()
+
+
+def _warm(explorer: Explorer) -> None:
+    """Compute what the first visitors would have to wait for."""
+    for part in ("concepts", "codes", "hierarchy"):
+        getattr(explorer, part)
+    if explorer.patch_model is not None:
+        from .where import highest
+
+        highest(explorer)
 
 
 def answering(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,7 +113,7 @@ def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
         settings = source or ExplorerSettings.from_environment()
         loading = Loading(lambda: Explorer.load(settings))
     loading.start()
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=_CACHE) as demo:
         gr.Markdown(
             "# Concept Explorer\n"
             "A vision-language model turns a picture into a few hundred numbers that mean nothing one by one. A "

@@ -9,8 +9,8 @@ from itertools import count, pairwise
 
 # Drawn for a narrow screen, so that the words are still read there; a wide one enlarges it.
 _WIDTH, _HEIGHT = 420, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 38, 316, 14, 226
-_LABEL_GAP, _LABEL_LENGTH = 13.0, 15
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 316, 14, 224
+_LABEL_GAP, _LABEL_LENGTH = 14.0, 13
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
 MAX_CURVES = len(_DASHES)
 _numbers = count(1)
@@ -65,9 +65,9 @@ def dose_chart(curves: Sequence[Curve], baseline: float, target: str) -> str:
             f'<text x="{_LEFT - 5}" y="{_y(share) + 4:.1f}" text-anchor="end">{share:.0%}</text>'
         )
     for x, share in zip(xs, shares, strict=True):
-        parts.append(f'<text x="{x:.1f}" y="{_BOTTOM + 16}" text-anchor="middle">{_share(share)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{_BOTTOM + 18}" text-anchor="middle">{_share(share)}</text>')
     parts.append(
-        f'<text x="{(_LEFT + _RIGHT) / 2:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">how strong the concept is</text>'
+        f'<text x="{(_LEFT + _RIGHT) / 2:.0f}" y="{_HEIGHT - 6}" text-anchor="middle">how strong the concept is</text>'
         f'<line class="msae-baseline" x1="{_LEFT}" x2="{_RIGHT}" y1="{_y(baseline):.1f}" y2="{_y(baseline):.1f}"/>'
     )
     for place, each in enumerate(curves):
@@ -81,8 +81,8 @@ def dose_chart(curves: Sequence[Curve], baseline: float, target: str) -> str:
     parts.append("</svg>")
     return (
         f'<figure class="msae-figure"><figcaption>{escape(title)}</figcaption>{"".join(parts)}'
-        f'<p class="msae-note">Dotted: {baseline:.1%}, the mean with nothing changed. 50% is the usual strength: half '
-        "of the pictures having the concept have no more of it. Bands are 95% intervals.</p>"
+        f'<p class="msae-small">Dotted: {baseline:.1%}, the mean with nothing changed. 50% is the usual strength: '
+        "half of the pictures having the concept have no more of it. Bands are 95% intervals.</p>"
         f"<details><summary>The numbers of the chart</summary>{_table(curves)}</details></figure>"
     )
 

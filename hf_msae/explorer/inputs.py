@@ -17,7 +17,7 @@ MAX_PIXELS = 50_000_000
 MAX_SIDE = 1024
 """Pixels of the longer side that a picture is brought down to: backbones see far fewer."""
 MAX_TEXT = 500
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO")
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
 class VisitorError(ValueError):

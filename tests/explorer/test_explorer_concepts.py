@@ -5,7 +5,9 @@ import copy
 import numpy as np
 import pytest
 
-gr = pytest.importorskip("gradio")
+pytest.importorskip("gradio")
+
+import gradio as gr
 
 from hf_msae.concepts import concept_hierarchy
 from hf_msae.explorer import VisitorError
@@ -13,6 +15,7 @@ from hf_msae.explorer.app import Loading, launch_options
 from hf_msae.explorer.evidence import COLUMNS, EXAMPLES, MAX_ROWS, ORDERS, evidence, listing, place, strong
 from hf_msae.explorer.explorer import INDEX_K
 from hf_msae.explorer.tabs import concepts as tab
+from hf_msae.report.labels import Labels
 
 
 @pytest.fixture
@@ -151,7 +154,7 @@ def test_what_was_not_compared_or_has_no_relatives_is_said(explorer):
 
 def test_parents_and_children_are_those_of_the_hierarchy(explorer):
     looser = copy.copy(explorer)
-    latents = [each.latent for each in explorer.concepts.values()]
+    latents = [each.latent for each in list(explorer.concepts.values())[:16]]
     looser.hierarchy = concept_hierarchy(
         explorer.msae, explorer.acts, explorer.model.concepts, latents, INDEX_K, min_parent=0.2, max_child=0.9,
         min_lift=1.01, min_count=5, progress=False,
@@ -167,6 +170,21 @@ def test_parents_and_children_are_those_of_the_hierarchy(explorer):
     assert {each.label.latent for each in children} == set(looser.hierarchy.children(edge["parent"]))
     told = tab.describe_place(evidence(looser, f"latent {edge['child']}"))
     assert "is part of" in told and str(parent.label) in told
+
+
+def test_a_model_without_names_is_listed_by_numbers(explorer):
+    nameless = copy.copy(explorer)
+    nameless.model = copy.copy(explorer.model)
+    nameless.model.concepts = None
+    nameless.labels = Labels(None)
+    for cached in ("concepts", "hierarchy"):
+        nameless.__dict__.pop(cached, None)
+    found = listing(nameless, "latent 99", order="share")
+    assert set(found.frame["name"]) == {f"latent {each}" for each in (99, *range(990, 1000))}
+    latent = int(explorer.latent_of("star"))
+    shown = evidence(nameless, f"latent {latent}")
+    assert shown.similarity is None and shown.card.count == strong(explorer)[:, latent].sum()
+    assert "has no name" in tab.describe(shown) and tab.draw_histogram(shown)
 
 
 def test_the_key_of_a_latent_leads_back_to_it(explorer):

@@ -1,14 +1,17 @@
 """Searches find what is nearest, edits do to the ranks what they say, and visitors do not see each other's."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-gr = pytest.importorskip("gradio")
+pytest.importorskip("gradio")
 
+import gradio as gr
 from gradio.utils import get_upload_folder
 
 from hf_msae.explorer import VisitorError
@@ -51,13 +54,14 @@ def share(explorer, hits, column):
 
 
 @pytest.fixture
-def upload(explorer, tmp_path_factory):
+def upload(explorer):
     """A picture of the collection as a visitor uploads it."""
-    folder = tmp_path_factory.mktemp("uploaded")
-    uploads = get_upload_folder()
-    path = f"{uploads}/{folder.name}.png"
-    explorer.picture(3).save(path)
-    return {"path": path}
+    uploads = Path(get_upload_folder())
+    uploads.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=uploads) as folder:
+        path = f"{folder}/upload.png"
+        explorer.picture(3).save(path)
+        yield {"path": path}
 
 
 def test_a_search_by_a_row_finds_the_nearest_others(explorer):

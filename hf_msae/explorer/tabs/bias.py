@@ -2,243 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-import torch
 
-from ...activations import load_activations
-from ...concepts import BiasReport, bias_report
-from ...metrics import LinearClassifier
+from ...concepts import BiasReport
 from ..bars import Bar, bars
-from ..dose_chart import MAX_CURVES, Curve, dose_chart
-from ..inputs import VisitorError, read_choice, read_text
-from ..zero_shot import zero_shot
+from ..dose_chart import MAX_CURVES, dose_chart
+from ..driving import (
+    NUM_NULL,
+    TEXTS,
+    Bias,
+    Target,
+    bias,
+    dose_response,
+    first_to_draw,
+    key_of,
+    read_target,
+    usable_columns,
+)
 
 if TYPE_CHECKING:
     from ..app import Loading
     from ..explorer import Explorer
 
 TITLE = "Bias"
-TEXTS = "two texts of mine"
-NUM_SAMPLES, NUM_NULL, NUM_BOOTSTRAP = 150, 100, 200
-"""Fewer pictures than `bias_report` takes, but as many random latents: with fewer, small effects look like more."""
-MAX_CONCEPTS = 64
-"""Concepts that are asked about, those of most pictures: each costs time."""
-MIN_EACH = 20
-"""Pictures with and without what a probe is trained for, of which it sees half."""
 _ALONG = 8
-_KEPT = 64
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a classifier decides.
-
-    Attributes:
-        column: of the collection, for a probe; or None.
-        texts: two, for a zero-shot classifier, the class asked about first; or None.
-    """
-
-    column: str | None = None
-    texts: tuple[str, str] | None = None
-
-    def __str__(self) -> str:
-        return self.column if self.texts is None else self.texts[0]
-
-
-@dataclass(frozen=True)
-class Bias:
-    """What drives a classifier.
-
-    Attributes:
-        target: what it decides.
-        report: of the concepts.
-        share: of the pictures that the report is about, the part that the classifier says yes to.
-        num_pictures: that it was asked about.
-        num_concepts: that could have been asked about; the report is of `MAX_CONCEPTS` at most.
-        accuracy: the part of pictures that a probe labels as the column does; None of a zero-shot classifier.
-        guessing: the accuracy of always saying what is more frequent; None likewise.
-    """
-
-    target: Target
-    report: BiasReport
-    share: float
-    num_pictures: int
-    num_concepts: int
-    accuracy: float | None = None
-    guessing: float | None = None
-
-
-def columns(explorer: Explorer) -> tuple[str, ...]:
-    """The columns with yes or no for each picture."""
-    features = explorer.images.features
-    return tuple(name for name, feature in features.items() if getattr(feature, "dtype", None) == "bool")
-
-
-@lru_cache(maxsize=1)
-def usable_columns(explorer: Explorer) -> tuple[str, ...]:
-    """Those of them that a probe can be trained for."""
-    found = _truths(explorer, columns(explorer))
-    return tuple(name for name, truth in found.items() if min((truth == 0).sum(), (truth == 1).sum()) >= MIN_EACH)
-
-
-def read_target(explorer: Explorer, target: object, text: object = None, other: object = None) -> Target:
-    """What a visitor asks about.
-
-    Args:
-        target: a column, or `TEXTS`.
-        text: what the classifier says yes to, for `TEXTS`.
-        other: what it could be otherwise.
-
-    Raises:
-        VisitorError: there is no such column, or a text is missing or too long, or they are the same.
-    """
-    if read_choice(target, (*columns(explorer), TEXTS), "target") != TEXTS:
-        return Target(column=str(target))
-    texts = read_text(text, "text in box 1"), read_text(other, "text in box 2")
-    if texts[0].casefold() == texts[1].casefold():
-        raise VisitorError("The two texts are the same: write what it could be otherwise, for example “no star”.")
-    return Target(texts=texts)
-
-
-@lru_cache(maxsize=_KEPT)
-def bias(explorer: Explorer, target: Target) -> Bias:
-    """Which concepts drive a classifier, by a small sample; kept, since it depends on nothing else.
-
-    A probe is trained on one half of the collection and asked about the other; a zero-shot classifier is asked about
-    all of it.
-
-    Raises:
-        VisitorError: there are too few pictures of a kind, or the classifier gives all the same answer.
-    """
-    if target.texts is None:
-        classifier, rows, accuracy, guessing = _probe(explorer, target.column)
-    else:
-        classifier, rows = zero_shot(explorer, [*target.texts]), np.arange(len(explorer.acts))
-        # The class asked about is the second of a probe's two, and of these too.
-        classifier = LinearClassifier(classifier.weight.flip(0), classifier.bias.flip(0), classifier.classes[::-1])
-        accuracy = guessing = None
-    ask = probability_of_second(classifier)
-    embeddings = explorer.acts[rows]
-    share = float((ask(embeddings) > 0.5).double().mean())
-    if share in (0.0, 1.0):
-        raise VisitorError(
-            f"The classifier gives all {len(rows)} pictures the same answer, {'yes' if share else 'no'}: there is "
-            "nothing to explain. Ask about something that some of them have."
-        )
-    latents = _asked(explorer)
-    if not latents:
-        raise VisitorError("This model has too few active concepts to compare with.")
-    report = bias_report(
-        explorer.msae,
-        load_activations(embeddings),
-        ask,
-        concepts=explorer.model.concepts,
-        latents=latents,
-        target=str(target),
-        num_samples=NUM_SAMPLES,
-        num_null=NUM_NULL,
-        num_bootstrap=NUM_BOOTSTRAP,
-        progress=False,
-    )
-    return Bias(target, report, share, len(rows), len(explorer.concepts), accuracy, guessing)
-
-
-def probability_of_second(classifier: LinearClassifier) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The probability of the second of two classes, as `as_classifier` gives it, but by one product in float32.
-
-    A report asks a million times; this makes it several times as fast.
-    """
-    direction = (classifier.weight[1] - classifier.weight[0]).float()
-    bias = float(classifier.bias[1] - classifier.bias[0])
-
-    def ask(x: torch.Tensor) -> torch.Tensor:
-        lengths = torch.linalg.vector_norm(x, dim=1)
-        return ((x @ direction) / lengths.masked_fill(lengths == 0, 1.0)).double().add(bias).sigmoid()
-
-    return ask
-
-
-def _truths(explorer: Explorer, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """1, 0, or -1 where a column is empty, (N,) of each."""
-    frame = explorer.images.select_columns(list(names)).to_pandas() if names else pd.DataFrame()
-    return {name: frame[name].map({True: 1, False: 0}).fillna(-1).to_numpy(int) for name in frame}
-
-
-def _probe(explorer: Explorer, column: str) -> tuple[LinearClassifier, np.ndarray, float, float]:
-    """A probe, the rows that it was not trained on, its accuracy there, and that of guessing."""
-    truth = _truths(explorer, [column])[column]
-    have, have_not = int((truth == 1).sum()), int((truth == 0).sum())
-    if min(have, have_not) < MIN_EACH:
-        raise VisitorError(
-            f"{have} of the {len(truth)} pictures have “{column}” and {have_not} have it not: a probe needs "
-            f"{MIN_EACH} of each kind. Choose another target, or describe it by two texts."
-        )
-    # Each half has as many of both kinds, in whatever order the collection is.
-    rows = np.random.default_rng(0).permutation(np.flatnonzero(truth >= 0))
-    rows = rows[np.argsort(truth[rows], kind="stable")]
-    train, test = np.sort(rows[::2]), np.sort(rows[1::2])
-    probe = LinearClassifier.fit(explorer.acts[train], truth[train], ("no", "yes"), regularization="cv")
-    guess = (probability_of_second(probe)(explorer.acts[test]) > 0.5).numpy()
-    share = float(truth[test].mean())
-    return probe, test, float((guess == truth[test]).mean()), max(share, 1 - share)
-
-
-def _asked(explorer: Explorer) -> list[int]:
-    """The latents of the concepts that are asked about; none where too few would be left to compare with."""
-    latents = np.array([each.latent for each in explorer.concepts.values()])
-    often = (explorer.codes > 0).sum(axis=0)
-    most = min(MAX_CONCEPTS, int((often > 0).sum()) // 2)
-    latents = latents[often[latents] > 0]
-    return sorted(latents[np.argsort(-often[latents], kind="stable")][:most].tolist())
-
-
-def key_of(explorer: Explorer, latent: int) -> str:
-    """What `Explorer.latent_of` takes for a latent."""
-    name = str(explorer.label(latent))
-    chosen = explorer.concepts.get(name)
-    return name if chosen is not None and chosen.latent == latent else f"latent {latent}"
-
-
-def dose_response(explorer: Explorer, target: Target, names: object) -> tuple[Curve, ...]:
-    """The curve of each concept chosen.
-
-    Args:
-        target: as for `bias`.
-        names: of concepts that its report has, `MAX_CURVES` at most.
-
-    Raises:
-        VisitorError: there are none, too many, or others; and as `bias`.
-    """
-    if not isinstance(names, (list, tuple)) or not names:
-        raise VisitorError("Choose a concept to draw.")
-    if len(names) > MAX_CURVES:
-        raise VisitorError(f"At most {MAX_CURVES} concepts can be drawn at a time.")
-    report = bias(explorer, target).report
-    found = {}
-    for name in names:
-        latent = explorer.latent_of(name)
-        rows = report.curves[report.curves["latent"] == latent]
-        if rows.empty:
-            raise VisitorError("A concept was not asked about, being in too few pictures: choose others.")
-        values = [rows[column].tolist() for column in ("quantile", "dose", "probability", "low", "high")]
-        found[latent] = Curve(key_of(explorer, latent), explorer.label(latent).validated, *map(tuple, values))
-    return tuple(found.values())
-
-
-def first_to_draw(explorer: Explorer, found: Bias) -> list[str]:
-    """The concepts that drive a classifier most; where none is shown to, the one of the largest effect."""
-    drivers = found.report.drivers["latent"].tolist() or found.report.frame["latent"].tolist()[:1]
-    return [key_of(explorer, latent) for latent in drivers[:3]]
-
-
-# -- what is shown ---------------------------------------------------------------------------------------------------
 
 
 def findings(explorer: Explorer, found: Bias) -> str:
@@ -262,8 +52,8 @@ def findings(explorer: Explorer, found: Bias) -> str:
     verdict = report.verdict()
     return (
         f'<p class="msae-verdict">{escape(verdict[0].upper() + verdict[1:])}.</p><p class="msae-small">{how}{cut} '
-        f"This is a quick look at {report.num_samples} of them, with {NUM_NULL} random latents to compare each concept "
-        "with: small effects may be missed. <code>hf-msae bias</code> looks thoroughly.</p>"
+        f"This is a quick look at {report.num_samples} of them, with {NUM_NULL} random latents to compare each "
+        "concept with: small effects may be missed. <code>hf-msae bias</code> looks thoroughly.</p>"
         f'<div class="msae-wide">{_driving(explorer, report)}</div>{_along(explorer, report)}'
     )
 
@@ -337,7 +127,8 @@ def build(loading: Loading) -> None:
         with gr.Column(scale=3, min_width=300):
             told = gr.HTML(
                 '<p class="msae-empty">The concepts that drive the classifier appear here. A column of the collection '
-                "gets a linear probe; two texts of yours make a zero-shot classifier.</p>"
+                "gets a linear probe; two texts of yours make a zero-shot classifier.</p>",
+                label="Findings",
             )
     # Columns are known when the explorer is loaded: clients are told to send any words.
     target.api_info = lambda: {"type": "string", "description": f'a column of yes and no, or "{TEXTS}"'}
@@ -350,7 +141,7 @@ def build(loading: Loading) -> None:
         )
         chart = gr.HTML()
         with gr.Accordion("The numbers", open=False):
-            table = gr.JSON(show_label=False)
+            table = gr.JSON(label="All numbers", show_label=False)
 
     def start() -> Any:
         explorer = loading.get()

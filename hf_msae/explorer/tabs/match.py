@@ -12,7 +12,7 @@ import torch
 from ...concepts import explain_similarity
 from ..app import answering
 from ..bars import Bar, bars
-from ..inputs import VisitorError, read_text
+from ..inputs import MAX_TEXT, VisitorError, read_text
 from ..picture_input import collection_button, picture_input, read_upload
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def build(loading: Loading) -> None:
         with gr.Column(min_width=280):
             kind = gr.Radio([WORDS, PICTURE], value=WORDS, label="Second")
             with gr.Column() as with_words:
-                words = gr.Textbox(label="Words", placeholder="for example: a red circle", lines=2, max_length=500)
+                words = gr.Textbox(label="Words", placeholder="for example: a red circle", max_length=MAX_TEXT)
                 ask_words = gr.Button("Explain the match", variant="primary")
             with gr.Column(visible=False) as with_picture:
                 other = picture_input("Second: a picture", height=210)
@@ -195,8 +195,8 @@ def build(loading: Loading) -> None:
     gr.Markdown(
         "*How to read it.* Only the first picture is taken apart. The second embedding is taken as it is: this "
         "autoencoder was trained on embeddings of pictures, and those of words lie elsewhere, so that concepts found "
-        "in words would mean little. For the same reason the cosine of a picture and fitting words is much smaller "
-        "than that of two alike pictures: compare it with other pictures' cosines with the same words.",
+        "in words could mean little. How large the cosine of a picture and fitting words is differs from model to "
+        "model; that is why it is compared with those of the collection's pictures.",
         elem_classes="msae-small",
     )
 

@@ -135,8 +135,9 @@ def build(loading: Loading) -> None:
 
     def choices() -> list:
         explorer = loading.get()
-        shown_names = [name for name, each in explorer.concepts.items() if explorer.strongest(each.latent, 1)]
-        listed = [("none", ""), *((name, name) for name in shown_names)]
+        active = (explorer.codes > 0).any(axis=0)
+        names = [name for name, each in explorer.concepts.items() if active[each.latent]]
+        listed = [("none", ""), *((name, name) for name in names)]
         first = gr.Number(maximum=len(explorer.images) - 1)
         return [gr.Dropdown(choices=listed)] * SLOTS + [first, explorer.thumbnail(0)]
 

@@ -12,6 +12,7 @@ from PIL import Image
 from ..app import answering
 from ..bars import Bar, bars
 from ..concept_input import concept_input
+from ..inputs import VisitorError
 from ..picture_input import collection_button, picture_input, read_upload, upload_path
 from ..sight import ALL, DEFAULT, STEPS, Sight, granularities, see
 from ..where import Where, where
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 TITLE = "What does the model see?"
 ALIKE = 8
+_HINT = '<p class="msae-empty">The concepts appear here as soon as there is a picture.</p>'
 
 
 def alike(explorer: Explorer, concept: Any) -> list[tuple[str, str]]:
@@ -122,7 +124,7 @@ def build(loading: Loading) -> None:
             picture = picture_input("Your picture")
             collection_button(loading, picture)
         with gr.Column(scale=3, min_width=300):
-            hint = gr.HTML('<p class="msae-empty">The concepts appear here as soon as there is a picture.</p>')
+            hint = gr.HTML(_HINT)
             with gr.Column(visible=False) as first:
                 granularity = gr.Radio(
                     [*STEPS, ALL], value=DEFAULT, label="How many concepts may the explanation use?"
@@ -197,15 +199,22 @@ def build(loading: Loading) -> None:
         return None if found is None else found.picture, where_text(found, str(concept)), pictures
 
     def changed(picture: Any, granularity: Any, embedded: Any) -> tuple[Any, ...]:
-        shown, hidden = gr.Column(visible=True), gr.Column(visible=False)
+        def nothing(hint: str) -> tuple[Any, ...]:
+            hidden, empty = gr.Column(visible=False), gr.Dropdown([], value=None)
+            return hidden, hidden, gr.HTML(hint, visible=True), gr.skip(), "", "", None, empty, None
+
         if picture is None:
-            return hidden, hidden, gr.HTML(visible=True), gr.skip(), "", "", None, gr.Dropdown([], value=None), None
+            return nothing(_HINT)
         explorer = loading.get()
         choices = granularities(explorer)
         if granularity not in choices:
             granularity = DEFAULT if DEFAULT in choices else ALL
-        embedded = embed(picture, embedded)
+        try:
+            embedded = embed(picture, embedded)
+        except VisitorError as error:  # the answer about the picture before must not stay beside this one
+            return nothing(f'<p class="msae-empty" role="alert">{escape(str(error))}</p>')
         sight = see(explorer, embedded[1], granularity)
+        shown = gr.Column(visible=True)
         offered = closer_choices(explorer, sight)
         return (
             *(shown, shown, gr.HTML(visible=False)),
