@@ -146,7 +146,7 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     # What is measured is what was written: the model is loaded back first.
     msae = MSAEModel.from_pretrained(output)
     trainer.model = msae
-    evaluation = trainer.evaluate()
+    evaluation = trainer.evaluate().with_data(held_out=True)
     metrics = evaluation.to_dict()
     evaluation.save(output / "metrics.json")
 
@@ -165,7 +165,9 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     save_figure(plot_training(result.log_history), output / "training.png")
     rows = contact_rows(best.head(_SHEET_ROWS), eval_scenes)
     save_figure(plot_contact_sheet(rows), output / "concepts.png")
-    TrainingRecord.of(run, embeddings["train"], embeddings["test"], command, result).save(output)
+    TrainingRecord.of(
+        run, embeddings["train"], embeddings["test"], command, result, (None, None), config, evaluation.model_sha256
+    ).save(output)
     write_model_card(output, model_id=str(output), model_name="msae-scenes-quickstart")
     step("Looking for what drives a probe that learned from red stars, and writing the report")
     model = VisionTextMSAE(backbone, msae, table)

@@ -20,6 +20,7 @@ from hf_msae.arguments import MSAEArgumentParser
 from hf_msae.backbones import Backbone
 from hf_msae.classifiers import column_labels, probe_columns, zero_shot_columns
 from hf_msae.fit import load_msae
+from hf_msae.hub.training_record import TrainingRecord
 from hf_msae.metrics import (
     EvaluationResult,
     evaluate_msae,
@@ -27,6 +28,7 @@ from hf_msae.metrics import (
     seed_stability_by_level,
     sparse_probing_by_level,
 )
+from hf_msae.metrics.measured_data import describe_embeddings, is_same_data
 from hf_msae.metrics.progressive import check_comparable
 from hf_msae.plotting import check_figure_path, plot_quality_against_k, save_figure
 
@@ -52,6 +54,13 @@ class EvaluationArguments:
     )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a model on the Hub."})
     eval_split: str | None = field(default=None, metadata={"help": "Split of eval_data, where it has several."})
+    held_out: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether eval_data was held out from the training, for the model's card. Unset: what training.json "
+            "beside the model says of these very embeddings; nothing, if it does not know them."
+        },
+    )
     embedding_column: str | None = field(
         default=None,
         metadata={"help": "Column with the embeddings. Unset: the one named like the model's hook point."},
@@ -185,6 +194,23 @@ def measure_latents(
     return result
 
 
+def is_held_out(args: EvaluationArguments, data: ActivationDataset) -> bool | None:
+    """Whether the model was trained on other data than it is measured on; None if nobody knows.
+
+    Raises:
+        ValueError: they are called held out, but are those of the training.
+    """
+    folder, described = Path(args.model).expanduser(), describe_embeddings(data)
+    record = TrainingRecord.load(folder) if folder.is_dir() else None
+    if record is not None and is_same_data(described, record.training_data):
+        if args.held_out:
+            raise ValueError(f"held_out is true, but {data.source} holds the embeddings that {folder} was trained on")
+        return False
+    if args.held_out is None and record is not None and is_same_data(described, record.evaluation_data):
+        return True
+    return args.held_out
+
+
 def main(argv: list[str] | None = None) -> None:
     disable_progress_bar()
     parser = MSAEArgumentParser([EvaluationArguments], description=__doc__, example=EXAMPLE)
@@ -207,6 +233,7 @@ def main(argv: list[str] | None = None) -> None:
             if args.encoder_data is not None:
                 encoder_data = load_activations(args.encoder_data, args.encoder_column)
         ks = progressive_ks(model.config.num_latents) if args.progressive else args.ks
+        held_out = is_held_out(args, data)
         if others:
             check_comparable(model, others, ks or model.config.nesting_ks)
         result = evaluate_msae(
@@ -222,10 +249,12 @@ def main(argv: list[str] | None = None) -> None:
             encoder_embeds=encoder_data,
             encoder=args.encoder,
         )
+        result = result.with_data(held_out=held_out, split=args.eval_split)
         if accelerator.is_main_process:
             result = measure_latents(args, result, model, train, data, others)
     if accelerator.is_main_process:
-        print(f"{result}\n\n{len(data)} embeddings of {data.source}")
+        known = {True: ", held out", False: ", those of the training", None: ""}[held_out]
+        print(f"{result}\n\n{len(data)} embeddings of {data.source}{known}")
         if args.output_file is not None:
             result.save(args.output_file)
             print(f"The figures are in {args.output_file}")

@@ -16,12 +16,13 @@ from typing import Any
 import pandas as pd
 from accelerate.utils import set_seed
 
-from hf_msae import MSAEModel, MSAETrainer, MSAETrainingArguments
+from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
 from hf_msae.acceleration import build_accelerator
 from hf_msae.activations import load_activations
 from hf_msae.arguments import DataArguments, ModelArguments, MSAEArgumentParser, SweepArguments, build_config
 from hf_msae.interruption import TrainingInterrupted
 from hf_msae.metrics import EvaluationResult
+from hf_msae.metrics.measured_data import is_same_data
 from hf_msae.sweep import parse_variant, read_sweep, train_sweep
 from hf_msae.training_log import TrainingResult
 from hf_msae.training_setup import check_evaluable
@@ -47,13 +48,20 @@ def finish(
         from hf_msae.hub import write_model_card
         from hf_msae.hub.training_record import TrainingRecord, command_line
 
-        evaluation.save(output_dir / "metrics.json")
         launcher = (
             "python" if result.num_processes == 1 else f"accelerate launch --num_processes {result.num_processes}"
         )
         command = command_line(f"{launcher} training/train_msae.py", argv)
         splits = (data_args.train_split, data_args.eval_split)
-        TrainingRecord.of(trainer.args, train_data, eval_data, command, result, splits).save(output_dir)
+        config = MSAEConfig.from_pretrained(output_dir)
+        record = TrainingRecord.of(
+            trainer.args, train_data, eval_data, command, result, splits, config, evaluation.model_sha256
+        )
+        # Also where both names were given, they may be of the same embeddings.
+        held_out = eval_data is not None and not is_same_data(record.training_data, record.evaluation_data)
+        evaluation = evaluation.with_data(held_out=held_out, split=splits[0 if eval_data is None else 1])
+        evaluation.save(output_dir / "metrics.json")
+        record.save(output_dir)
         write_model_card(output_dir)
     return evaluation
 
@@ -135,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
             write_table(Path(training_args.output_dir), variants, found)
         else:
             held_out = (
-                "held out" if eval_data is not None else "those of the training: give --eval_data for honest figures"
+                "held out" if found[0].data["held_out"] else "those of the training: give --eval_data for honest figures"
             )
             print(f"\n{found[0]}\n\n{found[0].num_samples} embeddings, {held_out}. "
                   f"{trainer.output_dir} holds the model:\n")  # fmt: skip

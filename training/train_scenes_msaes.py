@@ -146,7 +146,7 @@ def release(name: str, backbone: Backbone, scenes: dict, arguments: argparse.Nam
     trainer.save_model(folder)
 
     trainer.model = msae = MSAEModel.from_pretrained(folder)  # what is measured is what was written
-    evaluation = trainer.evaluate()
+    evaluation = trainer.evaluate().with_data(held_out=True)
     evaluation.save(folder / "metrics.json")
     print(evaluation)
 
@@ -161,7 +161,10 @@ def release(name: str, backbone: Backbone, scenes: dict, arguments: argparse.Nam
 
     draw(evaluation, folder / "quality_against_k.png")
     command = command_line("python training/train_scenes_msaes.py", sys.argv[1:])
-    TrainingRecord.of(run, embeddings["train"], embeddings["test"], command, result).save(folder)
+    of_data = (embeddings["train"], embeddings["test"])
+    TrainingRecord.of(
+        run, *of_data, command, result, (None, None), msae.config, evaluation.model_sha256
+    ).save(folder)
 
 
 def draw(evaluation: EvaluationResult, file: Path) -> None:

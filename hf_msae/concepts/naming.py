@@ -10,7 +10,7 @@ from scipy.stats import false_discovery_control
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from ..fingerprint import weights_fingerprint
+from ..fingerprint import model_fingerprint
 from .table import ConceptTable
 from .vocabulary import Vocabulary
 
@@ -108,7 +108,7 @@ def name_latents(
     table = ConceptTable.from_columns(names, similarity, others, values[:, 1], **columns)
     how = {"words": len(vocabulary), "order": vocabulary.order, "templates": list(vocabulary.templates)}
     how |= {"centre": centre, "direction": direction, "ratio_over": ratio_over}
-    how["weights_sha256"] = weights_fingerprint(msae)
+    how["model_sha256"] = model_fingerprint(msae)
     return ConceptTable(table.frame, {**how, "null": null, "null_samples": null_samples, "seed": seed})
 
 

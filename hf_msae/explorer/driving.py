@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ TEXTS = "two texts of mine"
 NUM_SAMPLES, NUM_NULL, NUM_BOOTSTRAP = 150, 100, 200
 """Fewer pictures than `bias_report` takes, but as many random latents: with fewer, small effects look like more."""
 MAX_CONCEPTS = 64
-"""Concepts that are asked about, those of most pictures: each costs time."""
+"""Concepts that are asked about, those that go along with the answer most: each costs time."""
 MIN_EACH = 20
 """Pictures with and without what a probe is trained for, of which it sees half."""
 _KEPT = 64
@@ -56,7 +56,7 @@ class Bias:
         report: of the concepts.
         share: of the pictures that the report is about, the part that the classifier says yes to.
         num_pictures: that it was asked about.
-        num_concepts: that could have been asked about; the report is of `MAX_CONCEPTS` at most.
+        num_concepts: that are in these pictures; the report is of `MAX_CONCEPTS` at most.
         accuracy: the part of pictures that a probe labels as the column does; None of a zero-shot classifier.
         guessing: the accuracy of always saying what is more frequent; None likewise.
     """
@@ -121,13 +121,14 @@ def bias(explorer: Explorer, target: Target) -> Bias:
         accuracy = guessing = None
     ask = probability_of_second(classifier)
     embeddings = explorer.acts[rows]
-    share = float((ask(embeddings) > 0.5).double().mean())
+    guess = (ask(embeddings) > 0.5).numpy()
+    share = float(guess.mean())
     if share in (0.0, 1.0):
         raise VisitorError(
             f"The classifier gives all {len(rows)} pictures the same answer, {'yes' if share else 'no'}: there is "
             "nothing to explain. Ask about something that some of them have."
         )
-    latents = _asked(explorer)
+    latents, num_concepts = _asked(explorer, rows, guess)
     if not latents:
         raise VisitorError("This model has too few active concepts to compare with.")
     report = bias_report(
@@ -142,7 +143,8 @@ def bias(explorer: Explorer, target: Target) -> Bias:
         num_bootstrap=NUM_BOOTSTRAP,
         progress=False,
     )
-    return Bias(target, report, share, len(rows), len(explorer.concepts), accuracy, guessing)
+    report = _as_of(report, num_concepts)
+    return Bias(target, report, share, len(rows), num_concepts, accuracy, guessing)
 
 
 def probability_of_second(classifier: LinearClassifier) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -185,13 +187,35 @@ def _probe(explorer: Explorer, column: str) -> tuple[LinearClassifier, np.ndarra
     return probe, test, float((guess == truth[test]).mean()), max(share, 1 - share)
 
 
-def _asked(explorer: Explorer) -> list[int]:
-    """The latents of the concepts that are asked about; none where too few would be left to compare with."""
+def _asked(explorer: Explorer, rows: np.ndarray, guess: np.ndarray) -> tuple[list[int], int]:
+    """The latents of the concepts that are asked about, and how many there are; none where too few are left over."""
     latents = np.array([each.latent for each in explorer.concepts.values()])
-    often = (explorer.codes > 0).sum(axis=0)
-    most = min(MAX_CONCEPTS, int((often > 0).sum()) // 2)
-    latents = latents[often[latents] > 0]
-    return sorted(latents[np.argsort(-often[latents], kind="stable")][:most].tolist())
+    codes = explorer.codes[rows]
+    active = (codes > 0).any(axis=0)
+    latents = latents[active[latents]]
+    most = min(MAX_CONCEPTS, int(active.sum()) // 2)
+    if len(latents) > most:
+        activations = codes[:, latents] - codes[:, latents].mean(axis=0)
+        size = np.maximum(np.linalg.norm(activations, axis=0), 1e-12)
+        along = np.abs((guess - guess.mean()) @ activations / size)
+        return sorted(latents[np.argsort(-along, kind="stable")][:most].tolist()), len(latents)
+    return sorted(latents.tolist()), len(latents)
+
+
+def _as_of(report: BiasReport, number: int) -> BiasReport:
+    """The report as it would be of so many concepts, had those that were not asked about shown nothing.
+
+    Who picks the likeliest of many has to pay for all of them: with p = 1 of the others, Benjamini-Hochberg's q-values
+    grow by their share, and Holm's p-values by no more than that.
+    """
+    factor = number / len(report.frame)
+    if factor <= 1:
+        return report
+    frame = report.frame.copy()
+    for column in ("q_effect", "p_association"):
+        frame[column] = (frame[column] * factor).clip(upper=1.0)
+    frame["drives"] &= frame["q_effect"] <= report.alpha
+    return replace(report, frame=frame.sort_values("drives", ascending=False, kind="stable", ignore_index=True))
 
 
 def key_of(explorer: Explorer, latent: int) -> str:
@@ -221,7 +245,7 @@ def dose_response(explorer: Explorer, target: Target, names: object) -> tuple[Cu
         latent = explorer.latent_of(name)
         rows = report.curves[report.curves["latent"] == latent]
         if rows.empty:
-            raise VisitorError("A concept was not asked about, being in too few pictures: choose others.")
+            raise VisitorError("A concept was not asked about: choose others.")
         values = [rows[column].tolist() for column in ("quantile", "dose", "probability", "low", "high")]
         found[latent] = Curve(key_of(explorer, latent), explorer.label(latent).validated, *map(tuple, values))
     return tuple(found.values())

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +14,21 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 from . import card_tables, card_text
-from .card_edits import RESULTS_TASK, assemble_card, merge_card
+from .card_edits import RESULTS_TASK, agree_on_licence, assemble_card, merge_card
 from .training_record import TrainingRecord, shown_arguments
 
 if TYPE_CHECKING:
     from ..configuration_msae import MSAEConfig
 
+QUALITY_FIGURE = "quality_against_k.png"
 _FIGURES = {
-    "quality_against_k.png": "Quality against k",
+    QUALITY_FIGURE: "Quality against k",
     "training.png": "Training",
     "concepts.png": "The pictures that activate the best-named latents most",
 }
 _CARD, _METRICS, _CONVERSION = "README.md", "metrics.json", "conversion.json"
 # What the model-index lists of every level.
-_RESULTS = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "sparsity", "dead_fraction", "cknna")
+RESULTS = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "sparsity", "dead_fraction", "cknna")
 # Of the config, what is told elsewhere on the card or is no setting.
 _TOLD = {"d_in", "num_latents", "base_model_name_or_path", "base_model_revision", "hook_point", "schema_version"}
 _FAMILIES = ("siglip2", "siglip", "dinov2", "clip")
@@ -46,6 +48,8 @@ def render_model_card(
     license: str | None = None,
     tags: Sequence[str] = (),
     released: bool = False,
+    revision: str | None = None,
+    told_license: str | None = None,
 ) -> str:
     """The card's text, from config.json, training.json, metrics.json, conversion.json, concepts/ and the figures that
     lie in `folder`; what is not there, the card says is not known.
@@ -59,6 +63,9 @@ def render_model_card(
             nothing is known.
         tags: further tags for the metadata.
         released: the model is one of `hf_msae.list_released()`, by the name `model_name`.
+        revision: of `model_id`, where it is not the default branch.
+        told_license: what the text says, where the metadata of the card that it is for say another than `license`; ""
+            is none.
 
     Raises:
         FileNotFoundError: no config.json in the folder.
@@ -70,15 +77,18 @@ def render_model_card(
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} holds no config.json: save the model there before writing its card")
     config = MSAEConfig.from_pretrained(folder)
-    metrics, conversion = (_read_json(folder / name) for name in (_METRICS, _CONVERSION))
+    metrics, conversion = (read_json(folder / name) for name in (_METRICS, _CONVERSION))
     tables = sorted((folder / "concepts").glob("*.parquet"))
-    if (metrics or {}).get("weights_sha256"):
-        _check_weights(folder, metrics["weights_sha256"])
+    if (metrics or {}).get("model_sha256"):
+        _check_weights(folder, metrics["model_sha256"])
     record = TrainingRecord.load(folder)
+    is_local = record.base_model_is_local if record else None
     model_name = model_name or (subfolder or model_id or folder.resolve().name).rstrip("/").split("/")[-1]
     if license is None and conversion is None:
         license = "apache-2.0"
-    where = f'"{model_id or folder.resolve().name}"' + (f', subfolder="{subfolder}"' if subfolder else "")
+    told = {"revision": revision if revision != "main" else None, "subfolder": subfolder}
+    words = "".join(f', {name}="{value}"' for name, value in told.items() if value)
+    where = f'"{model_id or folder.resolve().name}"{words}'
     concepts = card_tables.concepts(tables, config)
     quality = card_tables.quality_table(metrics) if metrics else None
     chosen, defaults = _settings(config, record)
@@ -88,13 +98,17 @@ def render_model_card(
         "kind": card_text.kind(config),
         "nesting": card_text.nesting(config),
         "embeddings": card_text.embeddings(config),
-        "backbone": card_text.backbone(config),
+        "backbone": card_text.backbone(config, is_local),
         "conversion": conversion and card_text.conversion(conversion),
-        "usage": card_text.usage(config, where, model_name if released else None, concepts),
+        "usage": card_text.usage(config, where, model_name if released else None, concepts, is_local),
         "metrics": metrics,
         "quality": quality,
-        "measured_on": card_text.measured_on(metrics, record) if metrics else None,
-        "figures": [(file, caption) for file, caption in _FIGURES.items() if (folder / file).exists()],
+        "measured_on": card_text.measured_on(metrics) if metrics else None,
+        "figures": [
+            (file, caption)
+            for file, caption in _FIGURES.items()
+            if (folder / file).exists() and (metrics or file != QUALITY_FIGURE)
+        ],
         "concepts": concepts,
         "record": record,
         "trained_on": card_text.data_name(record.training_data) if record else None,
@@ -103,7 +117,7 @@ def render_model_card(
         "defaults": defaults,
         "limits": card_text.limits(config),
         "of_scenes": card_text.is_of_scenes(config),
-        "license": license,
+        "license": license if told_license is None else told_license,
         "citation": card_text.citation(config, record),
     }
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
@@ -111,21 +125,26 @@ def render_model_card(
     template = environment.from_string(template_path().read_text(encoding="utf-8"))
     blocks = {name: "".join(block(template.new_context(context))) for name, block in template.blocks.items()}
     sections = {name: _tidy(text) for name, text in blocks.items() if text.strip()}
-    metadata = _metadata(config, record, metrics, quality, model_name, license)
+    metadata = _metadata(config, record, metrics, model_name, license)
     metadata["tags"] = list(dict.fromkeys([*metadata["tags"], *tags]))
     return assemble_card(metadata, sections)
 
 
-def write_model_card(folder: str | os.PathLike, *args: Any, **kwargs: Any) -> Path:
+def write_model_card(folder: str | os.PathLike, **kwargs: Any) -> Path:
     """Write `render_model_card(folder, ...)` to README.md in the folder; arguments as there.
 
-    What people have changed in a README.md that is there stays: `hf_msae.hub.card_edits.merge_card`.
+    What people have changed in a README.md that is there stays: `hf_msae.hub.card_edits.merge_card`. A licence that
+    is given here beats theirs.
     """
     path = Path(folder).expanduser() / _CARD
-    text = render_model_card(folder, *args, **kwargs)
+    render = partial(render_model_card, folder, **kwargs)
     if path.exists():
         with path.open(encoding="utf-8", newline="") as file:
-            text = merge_card(text, file.read())
+            existing = file.read()
+        ours = ("license",) if kwargs.get("license") else ()
+        text = agree_on_licence(lambda fresh: merge_card(fresh, existing, ours), render)
+    else:
+        text = render()
     unfinished = path.with_name(f".{path.name}.tmp")
     with unfinished.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
@@ -133,15 +152,20 @@ def write_model_card(folder: str | os.PathLike, *args: Any, **kwargs: Any) -> Pa
     return path
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no file.
+
+    Raises:
+        ValueError: it holds something else; names the file.
+    """
     if not path.is_file():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+        raise ValueError(f"{path} cannot be read as JSON: {error}; mend it, or delete it") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, not an object")
+        raise ValueError(f"{path} holds {type(content).__name__}, not an object; mend it, or delete it")
     return content
 
 
@@ -152,13 +176,13 @@ def _check_weights(folder: Path, measured: str) -> None:
     """
     import torch
 
-    from ..fingerprint import weights_fingerprint
+    from ..fingerprint import model_fingerprint
     from ..modeling_msae import MSAEModel
 
     model = MSAEModel.from_pretrained(folder, dtype="auto")
-    found = weights_fingerprint(model)
+    found = model_fingerprint(model)
     # Evaluations load models in float32, whatever they are stored in.
-    if measured not in (found, weights_fingerprint(model.to(torch.float32))):
+    if measured not in (found, model_fingerprint(model.to(torch.float32))):
         raise ValueError(
             f"{folder / _METRICS} was measured on the weights {measured[:12]}, but those in {folder} are "
             f"{found[:12]}: evaluate the model again (training/evaluate_msae.py --model {folder} --eval_data DATA "
@@ -189,7 +213,6 @@ def _metadata(
     config: MSAEConfig,
     record: TrainingRecord | None,
     metrics: Mapping[str, Any] | None,
-    quality: card_tables.QualityTable | None,
     model_name: str,
     license: str | None,
 ) -> dict[str, Any]:
@@ -197,7 +220,7 @@ def _metadata(
     the Hub knows (adapter, finetune, merge, quantized).
     """
     data = (record.training_data if record else None) or {}
-    measured = (record.evaluation_data or data) if record else {}
+    measured, by_k = (metrics or {}).get("data") or {}, (metrics or {}).get("by_k", {})
     results = [
         EvalResult(
             task_type="feature-extraction",
@@ -207,11 +230,11 @@ def _metadata(
             dataset_split=measured.get("split") or measured.get("dataset_split"),
             metric_type=key,
             metric_name=f"{key} at k={k}",
-            metric_value=card_text.rounded(metrics["by_k"][k][key]),
+            metric_value=card_text.rounded(by_k[k][key]),
         )
-        for k in (quality.distinct_ks if quality else ())
-        for key in _RESULTS
-        if metrics["by_k"][k].get(key) is not None
+        for k in sorted(by_k, key=int)
+        for key in RESULTS
+        if by_k[k].get(key) is not None
     ]
     named = {"eval_results": results, "model_name": model_name} if results else {}
     backbone = config.base_model_name_or_path
@@ -224,7 +247,7 @@ def _metadata(
     return ModelCardData(
         library_name="hf_msae",
         license=license,
-        base_model=backbone if card_text.is_on_hub(backbone) else None,
+        base_model=backbone if card_text.is_on_hub(backbone, record and record.base_model_is_local) else None,
         datasets=[dataset] if dataset else None,
         pipeline_tag="feature-extraction",
         tags=[tag for tag in tags if tag],

@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,6 +33,16 @@ _GENERATED = re.compile(r"^<!-- hf_msae:generated ([^\n]*?) ?-->[ \t]*$", re.MUL
 _OPEN = re.compile(r"<!-- hf_msae:([\w-]+) ([0-9a-f]{8}) -->\s*")
 _CLOSE = re.compile(r"<!-- /hf_msae:([\w-]+) -->\s*")
 _UNITED = ("tags", "datasets")
+# Sections that must be true of what lies beside the card: of a model, of many models, of embeddings.
+_FIGURES = ("quality", "models", "embeddings")
+_MUST_HOLD = (*_FIGURES, "licence")
+_EARLIER = """
+### Earlier note
+
+Somebody wrote this into the card when other figures or terms stood here; it speaks of those, not of what is beside
+this card now.
+
+"""
 
 
 @dataclass(frozen=True)
@@ -112,30 +123,37 @@ def is_edited(card: str) -> bool:
     )
 
 
-def merge_card(fresh: str, existing: str) -> str:
+def merge_card(fresh: str, existing: str, ours: Collection[str] = ()) -> str:
     """The card as it would be written now, with what people have changed in the one that is there.
 
-    - A section that nobody has touched is replaced. A touched one stays as it is, now and later, with a warning: its
-      figures are its writer's. A deleted one stays deleted. One that is new is put in its place.
+    - A section that nobody has touched is replaced. A touched one stays as it is, with a warning. A deleted one stays
+      deleted. One that is new is put in its place.
+    - Touched sections of figures and of the licence stay as long as these do. When they change, the section is renewed,
+      and what somebody wrote is quoted below it as an earlier note: old figures never stand as if they were current.
     - Text beside the sections stays where it is.
     - Of the metadata, values that were changed, added or deleted stay so; changed tags and data sets are united with
       the fresh ones. Our results in the model-index are renewed, those of others stay.
-    - A card without our comments keeps its text, and gets the metadata that it lacks.
+    - A card without our comments keeps its text, and gets the metadata that it lacks, and the section of figures at
+      its end, which stays away if somebody deletes it.
 
     Args:
         fresh: of `assemble_card`.
         existing: the card that is there.
+        ours: keys of the metadata whose fresh value beats what people have made of it.
 
     Raises:
         ValueError: the metadata of `existing` cannot be read.
     """
     windows = "\r\n" in existing
     new, old = _parse(fresh), _parse(existing)
-    metadata = _merge_metadata(new, old)
+    metadata = _merge_metadata(new, old, ours)
     if metadata == old.metadata and list(metadata) == list(old.metadata):
         text = old.yaml  # with its comments and its style
     else:
         text = new.yaml if metadata == new.metadata and list(metadata) == list(new.metadata) else _dump(metadata)
+    if old.sections is None and "<!-- hf_msae:" not in existing:  # somebody's own: of all sections it lacks but one
+        missing = [name for name in new.sections if name not in _FIGURES]
+        old = replace(old, sections=missing, pieces=_ending_with_newline(old.pieces))
     # Without the first comment nobody knows what was deleted: then nothing is put in.
     known_sections = new.sections if old.sections is None else old.sections
     pieces, removed = _merge_pieces(new, replace(old, sections=known_sections))
@@ -144,13 +162,33 @@ def merge_card(fresh: str, existing: str) -> str:
         known = [name for name in old.sections if name not in new.sections and name not in removed]
         # Of what was changed the old hash stays, so that it counts as changed for ever.
         values = {
-            key: new.values.get(key) if _is_ours(old, key) or key not in old.values else old.values[key]
+            key: new.values.get(key)
+            if key in ours or _is_ours(old, key) or key not in old.values
+            else old.values[key]
             for key in dict.fromkeys([*new.values, *old.values])
         }
         values = {key: digest for key, digest in values.items() if digest}
         merged = replace(merged, sections=[*new.sections, *known], values=values)
     result = str(merged)
     return result.replace("\n", "\r\n") if windows else result
+
+
+def agree_on_licence(merge: Callable[[str], str], render: Callable[..., str]) -> str:
+    """A merged card whose text names the licence that its metadata name, whoever has changed them.
+
+    Args:
+        merge: what makes the card from a fresh one.
+        render: makes the fresh one; takes `told_license`, what its text says.
+    """
+    fresh = render()
+    text = merge(fresh)
+    told = _licence_of(text)
+    return text if told == _licence_of(fresh) else merge(render(told_license=told))
+
+
+def _licence_of(card: str) -> str:
+    value = _parse(card).metadata.get("license") or ""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _parse(card: str) -> _Card:
@@ -194,6 +232,7 @@ def _pieces(body: str) -> list[_Piece]:
 def _merge_pieces(new: _Card, old: _Card) -> tuple[list[_Piece], set[str]]:
     """The body, and the names of sections that were ours and are no longer needed."""
     fresh = {piece.name: piece for piece in new.pieces if piece.name}
+    renewed = {piece.name for piece in old.pieces if piece.is_untouched}
     pieces: list[_Piece] = []
     removed = set()
     for piece in old.pieces:
@@ -205,17 +244,29 @@ def _merge_pieces(new: _Card, old: _Card) -> tuple[list[_Piece], set[str]]:
             removed.add(piece.name)
             if pieces and pieces[-1].name is None and not pieces[-1].text.strip():
                 pieces.pop()  # the empty line before it
+        elif piece.name in fresh and piece.name in _MUST_HOLD and piece.digest != fresh[piece.name].digest:
+            if piece.name not in renewed:  # unless a copy of it is
+                pieces.append(fresh[piece.name])
+                renewed.add(piece.name)
+            pieces.append(_Piece(_EARLIER + _quoted(piece.text)))
+            logger.warning(
+                "the section %r of the card was edited, and what it is about has changed since: it is renewed, and "
+                "the edited one is quoted below it",
+                piece.name,
+            )
         else:
             pieces.append(piece)
             logger.warning(
                 "the section %r of the card was edited and stays as it is: see to it that its figures still hold",
                 piece.name,
             )
-    # An unfinished section is in the text: it is there, though not ours to touch.
-    there = {piece.name for piece in pieces} | set(re.findall(r"<!-- hf_msae:([\w-]+) ", "".join(map(str, pieces))))
+    # An unfinished section is in the text: it is there, though not ours to touch. For figures it cannot stand.
+    unfinished = set(re.findall(r"<!-- hf_msae:([\w-]+) ", "".join(map(str, pieces))))
+    there = {piece.name for piece in pieces} | (unfinished - set(_FIGURES))
+    deleted = set(old.sections) - (unfinished & set(_FIGURES))
     names = list(fresh)
     for place, name in enumerate(names):
-        if name in there or name in old.sections:
+        if name in there or name in deleted:
             continue
         before = [each for each in names[:place] if each in {piece.name for piece in pieces}]
         after = [each for each in names[place + 1 :] if each in {piece.name for piece in pieces}]
@@ -231,22 +282,31 @@ def _merge_pieces(new: _Card, old: _Card) -> tuple[list[_Piece], set[str]]:
     return pieces, removed
 
 
+def _quoted(text: str) -> str:
+    return "".join(f"> {line}".rstrip() + "\n" for line in text.strip().splitlines()) + "\n"
+
+
+def _ending_with_newline(pieces: list[_Piece]) -> list[_Piece]:
+    text = "".join(piece.text for piece in pieces)
+    return [_Piece(text if not text or text.endswith("\n") else f"{text}\n")] if text else []
+
+
 def _is_ours(card: _Card, key: str) -> bool:
     """Whether a value of the metadata is as it was generated."""
     return key in card.metadata and card.values.get(key) == _digest_of_value(card.metadata[key])
 
 
-def _merge_metadata(new: _Card, old: _Card) -> dict[str, Any]:
+def _merge_metadata(new: _Card, old: _Card, ours: Collection[str]) -> dict[str, Any]:
     merged = dict(old.metadata)
     for key in [key for key in old.metadata if key not in new.metadata and _is_ours(old, key)]:
         del merged[key]
     for key, value in new.metadata.items():
         if key not in merged:
-            if key not in old.values:  # else someone has taken it out
+            if key not in old.values or key in ours:  # else someone has taken it out
                 merged[key] = value
         elif key == "model-index":
             merged[key] = _merge_results(value, merged[key])
-        elif _is_ours(old, key):
+        elif _is_ours(old, key) or key in ours:
             merged[key] = value
         elif key in _UNITED and isinstance(merged[key], list) and isinstance(value, list):
             merged[key] = [*merged[key], *(each for each in value if each not in merged[key])]

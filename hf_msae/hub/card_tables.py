@@ -35,14 +35,8 @@ class Table:
 
 @dataclass(frozen=True)
 class QualityTable(Table):
-    """One row for each level, or for several that have the same figures.
+    """One row for each level, or for several that have the same figures; whether one stands for several."""
 
-    Attributes:
-        distinct_ks: the first level of each row.
-        shared: whether a row stands for several.
-    """
-
-    distinct_ks: list[str]
     shared: bool
 
 
@@ -54,6 +48,23 @@ class ConceptSection(Table):
     summary: str
     legend: str
     file: str
+
+
+def load_names(path: Path) -> ConceptTable:
+    """The table of names in a file.
+
+    Raises:
+        ValueError: it is none.
+    """
+    from ..concepts import ConceptTable
+
+    try:
+        return ConceptTable.load(path)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a table of names ({type(error).__name__}: {error}): name the latents again "
+            "with `hf-msae name`, or delete it"
+        ) from error
 
 
 def quality_table(metrics: Mapping[str, Any]) -> QualityTable:
@@ -73,20 +84,18 @@ def quality_table(metrics: Mapping[str, Any]) -> QualityTable:
         rows.append(["predicting the mean", *(figure(baseline.get(key)) for key in keys)])
     columns = ["k", *(_QUALITY[key] for key in keys)]
     shared = any(len(ks) > 1 for ks, _ in groups)
-    return QualityTable(columns, rows, [ks[0] for ks, _ in groups], shared)
+    return QualityTable(columns, rows, shared)
 
 
 def concepts(tables: Sequence[Path], config: MSAEConfig, number: int = 20) -> ConceptSection | None:
     """The best-named latents with their evidence: those with valid names first, each name once.
 
     Raises:
-        ValueError: the table is of another number of latents.
+        ValueError: the table is of another number of latents, or cannot be read.
     """
-    from ..concepts import ConceptTable
-
     if not tables:
         return None
-    table = ConceptTable.load(tables[0])
+    table = load_names(tables[0])
     if len(table) != config.num_latents:
         raise ValueError(
             f"{tables[0]} names {len(table)} latents, but the model has {config.num_latents}: it belongs to another "

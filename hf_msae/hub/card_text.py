@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .public import public_model_name
-from .training_record import is_hub_id
+from ..metrics.measured_data import is_hub_id
 
 if TYPE_CHECKING:
     from ..configuration_msae import MSAEConfig
@@ -111,22 +111,27 @@ def is_of_scenes(config: MSAEConfig) -> bool:
     return config.base_model_name_or_path == BACKBONE_NAME
 
 
-def is_on_hub(name: str | None) -> bool:
-    """Whether a backbone's name can be linked to: `owner/name`, no folder of this machine, not the scenes' model."""
+def is_on_hub(name: str | None, is_local: bool | None = None) -> bool:
+    """Whether a backbone's name can be linked to: `owner/name`, no folder of this machine, not the scenes' model.
+
+    Args:
+        is_local: whether it was a folder where the model was trained, as far as that is recorded.
+    """
     from ..scenes.backbone import BACKBONE_NAME
 
-    return is_hub_id(name) and name != BACKBONE_NAME and not Path(name).is_dir()
+    return is_hub_id(name) and name != BACKBONE_NAME and not is_local and not Path(name).is_dir()
 
 
-def backbone(config: MSAEConfig) -> str:
-    """Its backbone, with a link where there is one."""
+def backbone(config: MSAEConfig, is_local: bool | None = None) -> str:
+    """Its backbone, with a link where there is one; `is_local` as in `is_on_hub`."""
     name = config.base_model_name_or_path
     if not name:
         return "a backbone that was not recorded"
     if is_of_scenes(config):
         return "the small SigLIP of rendered scenes that comes with `hf_msae`"
     revision = f" (revision `{config.base_model_revision}`)" if config.base_model_revision else ""
-    return (f"[`{name}`](https://hf.co/{name})" if is_on_hub(name) else f"`{public_model_name(name)}`") + revision
+    linked = is_on_hub(name, is_local)
+    return (f"[`{name}`](https://hf.co/{name})" if linked else f"`{public_model_name(name, is_local)}`") + revision
 
 
 def conversion(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +146,11 @@ def conversion(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def usage(
-    config: MSAEConfig, where: str, released: str | None, concepts: ConceptSection | None
+    config: MSAEConfig,
+    where: str,
+    released: str | None,
+    concepts: ConceptSection | None,
+    is_local: bool | None = None,
 ) -> list[tuple[str, str]]:
     """How to use it: with images or texts, if the backbone can be loaded, and with embeddings.
 
@@ -150,6 +159,7 @@ def usage(
         where: arguments of `from_pretrained`, as they stand in Python.
         released: its name, if it is to be loaded by that.
         concepts: its names.
+        is_local: whether its backbone is a folder, as in `is_on_hub`.
 
     Returns:
         (what it is for, lines of Python) of each way.
@@ -165,7 +175,7 @@ def usage(
         f"values, latents = msae.encode_topk(embeddings, k={k})  # (n, {k}) each: strengths, and which latents"
     )
     blocks = []
-    if is_of_scenes(config) or is_on_hub(config.base_model_name_or_path):
+    if is_of_scenes(config) or is_on_hub(config.base_model_name_or_path, is_local):
         of_text, of_block = config.hook_point.startswith("text"), "layers" in config.hook_point
         item = '"a red star in a meadow"' if of_text else 'Path("photo.jpg")'
         if not of_block:
@@ -219,16 +229,15 @@ def data_name(data: Mapping[str, Any] | None) -> str:
     return f"{many} of {tokens and f'{tokens}rows of '}`{title}`{of_split}"
 
 
-def measured_on(metrics: Mapping[str, Any], record: TrainingRecord | None) -> str:
-    """What the metrics were measured on, and whether it was held out."""
-    number = f"{metrics['num_samples']:,}"
-    if record is None:
-        return f"{number} embeddings; which, is not recorded"
-    if record.evaluation_data is None:
-        return f"{number} embeddings **of the training data**, since no held-out data was given"
-    told = data_name(record.evaluation_data)
-    counted = record.evaluation_data.get("num_samples") == metrics["num_samples"]
-    return f"held-out data: {told if counted else f'{number} embeddings; the training was given {told}'}"
+def measured_on(metrics: Mapping[str, Any]) -> str:
+    """What the metrics were measured on, and whether it was held out, as far as whoever measured has said so."""
+    data = metrics.get("data")
+    if not data:
+        return f"{metrics['num_samples']:,} embeddings; which, is not recorded"
+    told = data_name({**data, "num_samples": metrics["num_samples"]})
+    if data.get("held_out") is None:
+        return f"{told}; whether the model was trained on them is not recorded"
+    return f"held-out data: {told}" if data["held_out"] else f"{told}, **of the training data**: nothing was held out"
 
 
 def statistics(data: Mapping[str, Any] | None) -> str | None:

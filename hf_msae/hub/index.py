@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from .card import template_path
 from .card_edits import RESULTS_TASK, assemble_card
 from .card_text import figure, rounded
-from .training_record import is_hub_id
+from ..metrics.measured_data import is_hub_id
 
 INDEX_FILE = "msae_index.json"
 FORMAT_VERSION = 1
@@ -24,7 +24,7 @@ _CONFIG_KEYS = (
 )
 _METRIC_KEYS = (
     *("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "dead_fraction", "cknna", "num_samples"),
-    "weights_sha256",
+    "model_sha256",
 )
 _TAGS = ["sparse-autoencoder", "matryoshka", "interpretability", "msae"]
 _NAME = re.compile(r"[\w.,=+-]+(/[\w.,=+-]+)*")

@@ -26,11 +26,13 @@ def public(value: Any) -> Any:
     return _PATH.sub(lambda found: _name(found.group()), value)
 
 
-def public_model_name(name: str | None) -> str | None:
-    """A model's Hub id as it is, a folder of this machine by its name alone."""
+def public_model_name(name: str | None, is_local: bool | None = None) -> str | None:
+    """A model's Hub id as it is, a folder by its name alone: one that is there, or is known to have been one."""
     if name is None or "://" in name:
         return name
-    return Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else public(name)
+    if is_local or Path(name).expanduser().is_dir():
+        return Path(name).expanduser().resolve().name
+    return public(name)
 
 
 def _is_absolute(value: str) -> bool:

@@ -6,18 +6,23 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
 from ..concepts import ConceptTable
-from ..fingerprint import weights_fingerprint
+from ..fingerprint import model_fingerprint
 from ..metrics._files import write_json
+from ..plotting import plot_quality_against_k, save_figure
+from .card import QUALITY_FIGURE, read_json, render_model_card
+from .card_edits import is_edited
+from .card_tables import load_names
 from .public import public, public_model_name
-from .remote_code import FILES as REMOTE_CODE
+from .training_record import TrainingRecord
 from .verification import MEASURE, read_metrics, verify_release
 
 if TYPE_CHECKING:
@@ -29,7 +34,6 @@ CARD = "README.md"
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
 _JSON_FILES = ("training.json", "conversion.json")
 _LOG = "training_log.jsonl"
-_RECORDS = {"metrics.json", _LOG, *_JSON_FILES}
 _IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)[^)]*\)|<img[^>]*?src=[\"']([^\"']+)[\"']")
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
 
@@ -41,8 +45,8 @@ class StagedModel:
     Attributes:
         folder: where its files lie.
         subfolder: where they will lie in the repository; "" is its root.
-        fingerprint: `weights_fingerprint` of the model.
-        fresh_card: the card as it is made from these files alone.
+        fingerprint: `model_fingerprint` of the model.
+        render_card: makes the card from these files alone; arguments as `render_model_card`.
         local_card: the README.md of the run's folder, where a person has edited it.
         run_dir: the run's folder, where there is one.
     """
@@ -50,7 +54,7 @@ class StagedModel:
     folder: Path
     subfolder: str
     fingerprint: str
-    fresh_card: str
+    render_card: Callable[..., str]
     local_card: str | None
     run_dir: Path | None = None
 
@@ -77,6 +81,7 @@ def stage_model(
     license: str | None = None,
     tags: Sequence[str] | None = None,
     max_shard_size: str | int | None = None,
+    revision: str | None = None,
 ) -> StagedModel:
     """Put together what is published of a model, and verify it by loading it back.
 
@@ -90,60 +95,76 @@ def stage_model(
         remote_code: put modules beside it that load it without this package.
         license, tags: for the card.
         max_shard_size: cut the weights into files of this size.
+        revision: the branch that it goes to, for the card.
 
     Raises:
         OSError, ValueError: the run holds no model, or no metrics, or those of another one, or does not load back.
     """
     from ..modeling_msae import MSAEModel
-    from .card import render_model_card
-    from .card_edits import is_edited
 
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(source, Path):
         run_dir, model = source, MSAEModel.from_pretrained(source)
     else:
         model = source
-    name = str(run_dir) if run_dir is not None else "the model"
     if isinstance(source, Path) and max_shard_size is None:
         _copy_weights(source, folder)
         shutil.copyfile(source / "config.json", folder / "config.json")
     else:
         model.save_pretrained(folder, **({} if max_shard_size is None else {"max_shard_size": max_shard_size}))
-    _publish_config(folder)
+    record = None if run_dir is None else TrainingRecord.load(run_dir)
+    _publish_config(folder, record.base_model_is_local if record else None)
     if remote_code:
         from .remote_code import add_remote_code
 
         add_remote_code(folder)
-    metrics_file = None if run_dir is None else run_dir / "metrics.json"
-    if metrics_file is not None and metrics_file.is_file():
-        metrics = read_metrics(metrics_file, model)
-        if metrics.get("weights_sha256") is None and model is source:
-            _require_same(model, run_dir)
-        write_json(folder / "metrics.json", public({"weights_sha256": None, **metrics}))
-    elif not allow_unmeasured:
-        way = "" if run_dir is not None else "name the folder of its run by run_dir=, "
-        raise ValueError(
-            f"{name} has no metrics.json, and nothing is published that was not measured: {way}{MEASURE}, "
-            "or say allow_unmeasured=True (--allow_unmeasured), which the card then states"
-        )
-    local_card = None
-    if run_dir is not None:
-        local_card = _copy_run(run_dir, folder)
-    card = render_model_card(
+    metrics = _metrics_of(run_dir, model, allow_unmeasured)
+    if metrics is not None:
+        write_json(folder / "metrics.json", public(metrics))
+    local_card = None if run_dir is None else _copy_run(run_dir, folder, metrics)
+    render = partial(
+        render_model_card,
         folder,
         model_id=repo_id,
         subfolder=subfolder or None,
         model_name=subfolder or repo_id.split("/")[-1],
         license=license,
         tags=tags or (),
+        revision=revision,
     )
+    card = render()
     if local_card is not None and not is_edited(local_card):
         local_card = None
     _keep_pictures(folder, run_dir, card + (local_card or ""))
     (folder / CARD).write_text(card, encoding="utf-8")
-    fingerprint = weights_fingerprint(model)
+    fingerprint = model_fingerprint(model)
     verify_release(folder, fingerprint)
-    return StagedModel(folder, subfolder, fingerprint, card, local_card, run_dir)
+    return StagedModel(folder, subfolder, fingerprint, render, local_card, run_dir)
+
+
+def _metrics_of(run_dir: Path | None, model: MSAEModel, allow_unmeasured: bool) -> dict[str, Any] | None:
+    """What is published of a run's metrics.json; None where that is nothing.
+
+    Raises:
+        ValueError: there are none, or others than the model's, or they do not say of which weights they are.
+    """
+    file = None if run_dir is None else run_dir / "metrics.json"
+    if file is not None and file.is_file():
+        if allow_unmeasured and (read_json(file) or {}).get("model_sha256") is None:
+            logger.warning(
+                f"{file} does not say of which weights it is (no model_sha256), so it is not published, and the card "
+                f"says that nothing was measured; {MEASURE}"
+            )
+            return None
+        return read_metrics(file, model)
+    if allow_unmeasured:
+        return None
+    name = "the model" if run_dir is None else str(run_dir)
+    way = "" if run_dir is not None else "name the folder of its run by run_dir=, "
+    raise ValueError(
+        f"{name} has no metrics.json, and nothing is published that was not measured: {way}{MEASURE}, "
+        "or say allow_unmeasured=True (--allow_unmeasured), which the card then states"
+    )
 
 
 def pictures_of(card: str) -> set[str]:
@@ -152,89 +173,67 @@ def pictures_of(card: str) -> set[str]:
     return {name.removeprefix("./") for name in found if "://" not in name and not name.startswith(("/", "data:"))}
 
 
-def stale_files(model: StagedModel, own: set[str], there: set[str], card: str, card_before: str | None) -> list[str]:
-    """What an earlier release of a model has in the repository and this one has not any more.
-
-    Args:
-        model: that is released.
-        own: paths of its files.
-        there: paths of all files in the repository.
-        card, card_before: what the card is to be, and what it is.
-
-    Returns:
-        Paths of weights in other shards, tables of names, records, remote code, and pictures that the card showed.
-    """
-    shown = pictures_of(card)
-    dropped = {name for name in pictures_of(card_before or "") - shown if name.endswith(".png")}
-    found = []
-    for path in there - own:
-        name = path.removeprefix(model.path_in_repo(""))
-        if model.path_in_repo(name) != path:
-            continue
-        is_table = name.startswith("concepts/") and name.endswith(".parquet") and name.count("/") == 1
-        if WEIGHTS.fullmatch(name) or is_table or name in _RECORDS or name in dropped or name in REMOTE_CODE:
-            found.append(path)
-    return found
-
-
 def _copy_weights(source: Path, folder: Path) -> None:
     names = [path.name for path in sorted(source.iterdir()) if WEIGHTS.fullmatch(path.name)]
     index = source / "model.safetensors.index.json"
     if "model.safetensors" in names:
         names = ["model.safetensors"]  # what transformers loads where both are there
     elif index.is_file():
-        names = sorted({index.name, *json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+        names = sorted({index.name, *(read_json(index) or {})["weight_map"].values()})
     for name in names:
         shutil.copyfile(source / name, folder / name)
 
 
-def _publish_config(folder: Path) -> None:
-    """config.json without paths of this machine, and without the modules that an earlier copy had beside it."""
+def _publish_config(folder: Path, is_local: bool | None) -> None:
+    """config.json without paths of this machine, and without the modules that an earlier copy had beside it.
+
+    Args:
+        is_local: whether the backbone was a folder where the model was trained, as far as that is recorded.
+    """
     content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     backbone = content.get("base_model_name_or_path")
     content = {key: value for key, value in public(content).items() if key != "auto_map"}
     if backbone is not None:
-        content["base_model_name_or_path"] = public_model_name(backbone)
+        content["base_model_name_or_path"] = public_model_name(backbone, is_local)
         if content["base_model_name_or_path"] != backbone:
             logger.warning(
-                f"base_model_name_or_path is {backbone}, a folder of this machine: the release says "
+                f"base_model_name_or_path is {backbone}, a folder: the release says "
                 f"{content['base_model_name_or_path']!r} alone, by which nobody can load it. Set it to the backbone's "
                 "id on the Hub in config.json"
             )
     (folder / "config.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _require_same(model: MSAEModel, run_dir: Path) -> None:
-    """For metrics that do not say of which weights they are: they are of the run's.
-
-    Raises:
-        OSError: the run has no weights.
-        ValueError: they are others than the model's.
-    """
-    of_run = weights_fingerprint(type(model).from_pretrained(run_dir, dtype=model.dtype))
-    if of_run != weights_fingerprint(model):
-        raise ValueError(
-            f"{run_dir / 'metrics.json'} was measured on the weights in {run_dir}, which are not this model's: save "
-            "the model there and measure it again with training/evaluate_msae.py"
-        )
-
-
-def _copy_run(run_dir: Path, folder: Path) -> str | None:
+def _copy_run(run_dir: Path, folder: Path, metrics: Mapping[str, Any] | None) -> str | None:
     """What a run's folder has besides model and metrics; returns its card."""
     for name in _JSON_FILES:
-        if (run_dir / name).is_file():
-            write_json(folder / name, public(json.loads((run_dir / name).read_text(encoding="utf-8"))))
+        content = read_json(run_dir / name)
+        if content is not None:
+            write_json(folder / name, public(content))
     if (run_dir / _LOG).is_file():
         lines = (run_dir / _LOG).read_text(encoding="utf-8").splitlines()
-        records = [json.dumps(public(json.loads(line))) for line in lines if line.strip()]
+        records = [_public_line(run_dir / _LOG, number, line) for number, line in enumerate(lines, 1) if line.strip()]
         (folder / _LOG).write_text("".join(f"{record}\n" for record in records), encoding="utf-8")
     for path in sorted((run_dir / "concepts").glob("*.parquet")):
-        table = ConceptTable.load(path)
+        table = load_names(path)
         ConceptTable(table.frame, public(table.provenance)).save(folder / "concepts" / path.name)
     for path in sorted(run_dir.glob("*.png")):
-        shutil.copyfile(path, folder / path.name)
+        if path.name != QUALITY_FIGURE:
+            shutil.copyfile(path, folder / path.name)
+        elif metrics is not None:  # anew: the run's may be that of an earlier evaluation
+            save_figure(plot_quality_against_k(metrics), folder / path.name)
     card = run_dir / CARD
     return card.read_text(encoding="utf-8") if card.is_file() else None
+
+
+def _public_line(file: Path, number: int, line: str) -> str:
+    try:
+        return json.dumps(public(json.loads(line)))
+    except ValueError as error:
+        raise ValueError(
+            f"{file}, line {number} cannot be read as JSON ({error}): a training that was killed may leave half a "
+            "line; delete it"
+        ) from error
 
 
 def _keep_pictures(folder: Path, run_dir: Path | None, shown_by: str) -> None:
@@ -248,7 +247,8 @@ def _keep_pictures(folder: Path, run_dir: Path | None, shown_by: str) -> None:
     for name in shown:
         path = run_dir / name
         inside = path.resolve().is_relative_to(run_dir.resolve())
-        if inside and path.is_file() and path.suffix.lower() in _PICTURES:
+        made_anew = name == QUALITY_FIGURE
+        if inside and not made_anew and path.is_file() and path.suffix.lower() in _PICTURES:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / name)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shlex
@@ -14,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..metrics._files import write_json
+from ..metrics.measured_data import describe_embeddings
 from .public import public
 
 if TYPE_CHECKING:
     from ..activations import ActivationDataset
+    from ..configuration_msae import MSAEConfig
     from ..training_log import TrainingResult
 
 TRAINING_FILE = "training.json"
@@ -26,6 +27,7 @@ _LIBRARIES = ("hf_msae", "torch", "transformers", "accelerate", "datasets", "hug
 _SECRET_FLAG = re.compile(r"--?[\w-]*(?:token|password|secret|api_key)[\w-]*", re.IGNORECASE)
 _SECRET = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
 _HIDDEN = "***"
+_KINDS = {"command": "str", "model_sha256": "str", "base_model_is_local": "bool"}  # the other fields are dicts
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,14 @@ class TrainingRecord:
     Attributes:
         training_arguments: the fields of `MSAETrainingArguments`.
         training_data: what `describe_data` says of the embeddings it was trained on; None if that is not known.
-        evaluation_data: likewise, of those that metrics.json was measured on; None if it was the training data.
+        evaluation_data: likewise, of those that were held out to measure it on; None if there were none.
         command: how it was called.
         result: of a `TrainingResult`, all but the log.
         versions: library -> version.
+        model_sha256: `model_fingerprint` of the model as the training left it, before anybody rounded it to half
+            precision.
+        base_model_is_local: whether the backbone was a folder of the machine, so that its name is no Hub id, whatever
+            it looks like.
     """
 
     training_arguments: dict[str, Any] = field(default_factory=dict)
@@ -47,6 +53,8 @@ class TrainingRecord:
     command: str | None = None
     result: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    model_sha256: str | None = None
+    base_model_is_local: bool | None = None
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -61,16 +69,21 @@ class TrainingRecord:
         command: str | None = None,
         result: TrainingResult | None = None,
         splits: tuple[str | None, str | None] = (None, None),
+        config: MSAEConfig | None = None,
+        model_sha256: str | None = None,
     ) -> TrainingRecord:
         """The record of a training that has just ended, with the versions of the libraries that are running.
 
         Args:
             training_arguments: [`MSAETrainingArguments`].
-            training_data, evaluation_data: the embeddings; None where the metrics are those of the training data.
+            training_data, evaluation_data: the embeddings; None where none were held out.
             command: how it was called; [`command_line`] makes it presentable.
             result: what `MSAETrainer.train` returned.
             splits: of the training and of the evaluation data, where they were chosen.
+            config: of the model.
+            model_sha256: `model_fingerprint` of the model.
         """
+        backbone = None if config is None else config.base_model_name_or_path
         summary = {} if result is None else result.to_dict()
         return cls(
             training_arguments=training_arguments.to_dict(),
@@ -79,6 +92,8 @@ class TrainingRecord:
             command=command,
             result={key: value for key, value in summary.items() if key != "log_history"},
             versions=library_versions(),
+            model_sha256=model_sha256,
+            base_model_is_local=None if backbone is None else Path(backbone).expanduser().is_dir(),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,7 +122,7 @@ class TrainingRecord:
             raise ValueError(f"{path} cannot be read as JSON: {error}; train again, or delete it") from error
         if not isinstance(content, dict):
             raise ValueError(f"{path} holds {type(content).__name__}, not the record of a training; delete it")
-        kinds = {each.name: "str" if each.name == "command" else "dict" for each in fields(cls)}
+        kinds = {each.name: _KINDS.get(each.name, "dict") for each in fields(cls)}
         for name, kind in kinds.items():
             value = content.get(name)
             if value is not None and type(value).__name__ != kind:
@@ -123,34 +138,9 @@ def describe_data(data: ActivationDataset, split: str | None = None) -> dict[str
         split: which of the source's splits they are.
 
     Returns:
-        The extraction's provenance, and: source (a Hub id, or the name of a local folder), is_local, hub_dataset (the
-        id of the data set of images or texts, if it is on the Hub), split, column, num_rows (of the data set),
-        num_samples (embeddings), width, mean_length (of the mean), spread (standard deviation of a dimension, by the
-        mean variance over dimensions).
+        The extraction's provenance, and what `describe_embeddings` says.
     """
-    statistics, provenance = data.statistics(), dict(data.provenance)
-    dataset = provenance.get("dataset")
-    is_local = Path(data.source).expanduser().exists() or " " in data.source  # "the given array"
-    of_hub = dataset or (None if is_local else data.source.split("@")[0])
-    return {
-        **provenance,
-        "source": Path(data.source).name if is_local else data.source,
-        "is_local": is_local,
-        "hub_dataset": of_hub if is_hub_id(of_hub) and not Path(of_hub).expanduser().exists() else None,
-        "dataset": Path(dataset).name if dataset and Path(dataset).expanduser().exists() else dataset,
-        "split": split,
-        "column": data.column,
-        "num_rows": len(data) if data.dataset is None else len(data.dataset),
-        "num_samples": len(data),
-        "width": data.width,
-        "mean_length": float(statistics.mean.norm()),
-        "spread": math.sqrt(statistics.mean_squared_distance / data.width),
-    }
-
-
-def is_hub_id(name: str | None) -> bool:
-    """Whether a name has the form of a Hub id, `owner/name`."""
-    return bool(name) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", name) is not None
+    return {**data.provenance, **describe_embeddings(data, split)}
 
 
 def library_versions() -> dict[str, str]:

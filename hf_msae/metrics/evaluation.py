@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..fingerprint import weights_fingerprint
+from ..fingerprint import model_fingerprint
 from ..nested_topk import soft_capped, top_activations
 from ._inputs import as_matrix
 from .alignment import Neighbourhood
 from .classification import ClassificationAccumulator, LinearClassifier, number_labels
 from .dictionary import decoder_orthogonality
 from .level import EvaluationBatch, LevelAccumulator, Measurements
+from .measured_data import describe_embeddings
 from .reconstruction import ReconstructionAccumulator
 from .result import EvaluationResult
 
@@ -62,6 +63,10 @@ def evaluate_msae(
         encoder_embeds: another encoder's embeddings of the same samples in the same order, which judge
             monosemanticity; or anything `load_activations` accepts.
         encoder: the name of that encoder; by default the backbone that `encoder_embeds` were extracted with.
+
+    Returns:
+        [`EvaluationResult`]. Its `data` says what `acts` are; whether they were held out from the training, the caller
+        alone can add: `result.with_data(held_out=True)`.
 
     Raises:
         ValueError: embeddings and model have different widths, a k is out of range, a row of the data is not finite
@@ -114,7 +119,8 @@ def evaluate_msae(
     of_mean = baseline.reduce(accelerator).compute()
     of_mean["classifiers"] = {name: each.reduce(accelerator).compute() for name, each in baseline_classifiers.items()}
     of_levels = {k: {**levels[k].compute(accelerator), **constant} for k in ks}
-    return EvaluationResult.from_levels(of_levels, of_mean, weights_sha256=_fingerprint(model))
+    data = {**describe_embeddings(acts), "held_out": None}
+    return EvaluationResult.from_levels(of_levels, of_mean, _fingerprint(model), data)
 
 
 def _open(acts: Any) -> ActivationDataset:
@@ -243,7 +249,7 @@ def _orthogonality(model: MSAEModel) -> float | None:
 def _fingerprint(model: MSAEModel) -> str | None:
     # Of a model in pieces (FSDP) no process has the weights.
     in_pieces = any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
-    return None if in_pieces else weights_fingerprint(model)
+    return None if in_pieces else model_fingerprint(model)
 
 
 def _is_main(accelerator: Accelerator | None) -> bool:

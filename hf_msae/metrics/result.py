@@ -77,8 +77,10 @@ class EvaluationResult:
         classifiers: for each classifier given, by name, what `ClassificationAccumulator.compute` returns.
         sparse_probing: by name, what `sparse_probing_by_level` returns, where it was measured (`with_levels`).
         seed_stability: what `seed_stability_by_level` returns, where it was measured.
-        weights_sha256: `weights_fingerprint` of the model that was measured, by which its figures can be told from
+        model_sha256: `model_fingerprint` of the model that was measured, by which its figures can be told from
             another model's; None where its weights were in pieces.
+        data: what it was measured on, as `describe_embeddings` tells it, and `held_out`: whether the model was
+            trained on other data (true), on this (false), or nobody has said (null); see `with_data`.
     """
 
     fvu: float
@@ -105,18 +107,27 @@ class EvaluationResult:
     classifiers: dict[str, dict[str, float | int | None]] = field(default_factory=dict)
     sparse_probing: dict[str, dict[str, float | int]] = field(default_factory=dict)
     seed_stability: dict[str, float | int | None] = field(default_factory=dict)
-    weights_sha256: str | None = None
+    model_sha256: str | None = None
+    data: dict[str, Any] | None = None
 
     @classmethod
     def from_levels(
         cls,
         levels: Mapping[int, dict[str, Any]],
         baseline_mean: dict[str, Any],
-        weights_sha256: str | None = None,
+        model_sha256: str | None = None,
+        data: dict[str, Any] | None = None,
     ) -> EvaluationResult:
         """From the metrics of every level; the largest k provides the headline figures."""
         by_k = {str(k): levels[k] for k in sorted(levels)}
-        return cls(**levels[max(levels)], baseline_mean=baseline_mean, by_k=by_k, weights_sha256=weights_sha256)
+        headline = levels[max(levels)]
+        return cls(**headline, baseline_mean=baseline_mean, by_k=by_k, model_sha256=model_sha256, data=data)
+
+    def with_data(self, **told: Any) -> EvaluationResult:
+        """The same with more of what is known of the data, as only its user can say it: `with_data(held_out=True,
+        split="test")`. A card says what stands here, and nothing else.
+        """
+        return replace(self, data={**(self.data or {}), **told})
 
     def with_levels(
         self,

@@ -13,7 +13,7 @@ from hf_msae import MSAEConfig, MSAEModel, MSAETrainingArguments
 from hf_msae.activations import load_activations
 from hf_msae.backbones import Backbone
 from hf_msae.concepts import ConceptTable, Vocabulary, name_by_activations, name_latents
-from hf_msae.fingerprint import weights_fingerprint
+from hf_msae.fingerprint import model_fingerprint
 from hf_msae.hub import render_model_card, write_model_card
 from hf_msae.hub.card_edits import is_edited
 from hf_msae.hub.training_record import TrainingRecord
@@ -137,12 +137,12 @@ def test_a_run_without_metrics_says_that_nothing_was_measured(run):
 
 
 def test_figures_of_other_weights_are_refused(run):
-    measured = metrics_of(run)["weights_sha256"]
+    measured = metrics_of(run)["model_sha256"]
     model = MSAEModel.from_pretrained(run)
     with torch.no_grad():
         model.latent_bias.add_(0.1)
     model.save_pretrained(run)
-    expected = f"on the weights {measured[:12]}, but those in .* are {weights_fingerprint(model)[:12]}: evaluate"
+    expected = f"on the weights {measured[:12]}, but those in .* are {model_fingerprint(model)[:12]}: evaluate"
     with pytest.raises(ValueError, match=expected):
         render_model_card(run)
 

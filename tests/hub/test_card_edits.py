@@ -8,7 +8,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from hf_msae.hub.card_edits import RESULTS_TASK, assemble_card, is_edited, merge_card
+from hf_msae.hub.card_edits import RESULTS_TASK, agree_on_licence, assemble_card, is_edited, merge_card
 
 NAMES = ("summary", "quality", "concepts", "limits")
 
@@ -63,16 +63,52 @@ def test_the_comments_stand_on_lines_of_their_own_with_empty_lines_inside():
 
 
 def test_an_edited_section_survives_two_pushes_with_other_figures(caplog):
-    edited = card(1).replace("| quality of version 1 |", "| my own figure |")
+    edited = card(1).replace("| summary of version 1 |", "| my own words |")
     assert is_edited(edited)
     with caplog.at_level(logging.WARNING):
         once = merge_card(card(2), edited)
-    assert "section 'quality' of the card was edited" in caplog.text
+    assert "section 'summary' of the card was edited" in caplog.text
     twice = merge_card(card(3), once)
     for text, version in ((once, 2), (twice, 3)):
-        assert "| my own figure |" in text and "quality of version" not in text
-        assert all(f"{name} of version {version} |" in text for name in ("summary", "concepts", "limits"))
+        assert "| my own words |" in text and "summary of version" not in text
+        assert all(f"{name} of version {version} |" in text for name in ("quality", "concepts", "limits"))
         assert data_of(text)["model-index"][0]["results"][0]["metrics"][0]["value"] == version / 10
+
+
+def test_an_edited_section_of_figures_stays_while_they_hold_and_is_an_earlier_note_afterwards(caplog):
+    edited = card(1).replace("| quality of version 1 |", "| quality of version 1, and my note |")
+    assert merge_card(card(1), edited) == edited
+    with caplog.at_level(logging.WARNING):
+        once = merge_card(card(2), edited)
+    assert "section 'quality' of the card was edited, and what it is about has changed" in caplog.text
+    twice = merge_card(card(3), once)
+    for text, version in ((once, 2), (twice, 3)):
+        assert merge_card(card(version), text) == text
+        own, others = text.split("### Earlier note")[0], text.split("### Earlier note")[1]
+        assert f"| quality of version {version} |" in own and "my note" not in own
+        assert others.count("> | quality of version 1, and my note |") == 1
+        assert others.index("my note") < others.index("concepts of version")
+    copied = edited + card(1)[card(1).index("<!-- hf_msae:quality") : card(1).index("<!-- hf_msae:concepts")]
+    merged = merge_card(card(2), copied)
+    assert merged.count("\n| quality of version 2 |") == 1 and "my note" in merged
+
+
+def test_the_licence_is_that_of_the_metadata_whoever_has_changed_it():
+    def render(told_license="apache-2.0"):
+        metadata = {"license": "apache-2.0", "tags": ["msae"]}
+        return assemble_card(metadata, {"licence": f"## Licence\n\n`{told_license}`", "limits": "## Limits"})
+
+    theirs = render().replace("license: apache-2.0", "license: cc-by-nc-4.0")
+    for _ in range(2):
+        theirs = agree_on_licence(lambda fresh: merge_card(fresh, theirs), render)  # noqa: B023 (called at once)
+        assert data_of(theirs)["license"] == "cc-by-nc-4.0" and "`cc-by-nc-4.0`" in theirs and "apache" not in theirs
+    ours = agree_on_licence(lambda fresh: merge_card(fresh, theirs, ("license",)), render)
+    assert data_of(ours)["license"] == "apache-2.0" and "`apache-2.0`" in ours and not is_edited(ours)
+    none = agree_on_licence(lambda fresh: merge_card(fresh, render().replace("license: apache-2.0\n", "")), render)
+    assert "license" not in data_of(none) and "apache" not in none
+    noted = theirs.replace("`cc-by-nc-4.0`", "`cc-by-nc-4.0`, ask me first")
+    noted = agree_on_licence(lambda fresh: merge_card(fresh, noted, ("license",)), render)
+    assert "> `cc-by-nc-4.0`, ask me first" in noted and "\n`apache-2.0`" in noted
 
 
 def test_text_beside_the_sections_stays_where_it_is():
@@ -155,11 +191,22 @@ def test_results_of_others_stay_beside_ours():
 def test_a_card_without_our_comments_keeps_its_text_and_gets_the_metadata_it_lacks(front):
     body = "# My model\n\n[More Information Needed]\n\n---\n\nFor <!-- a comment --> all.\n"
     merged = merge_card(card(1), front + body)
-    assert merged.endswith(body) and merged.count("# My model") == 1
+    assert body in merged and merged.count("# My model") == 1
     data = data_of(merged)
     assert data["license"] == ("mit" if front else "apache-2.0") and data["library_name"] == "hf_msae"
     assert set(data["tags"]) == ({"birds"} if front else set()) | {"msae", "sparse-autoencoder"}
     assert is_edited(front + body) and merge_card(card(1), merged) == merged
+
+
+def test_a_card_without_our_comments_gets_the_figures_once_and_keeps_them_away_if_they_are_deleted():
+    merged = merge_card(card(1), "# My model\n\nNo end of line")
+    assert merged.index("No end of line\n") < merged.index("quality of version 1 |")
+    assert not any(f"{name} of version" in merged for name in NAMES if name != "quality")
+    later = merge_card(card(2), merged)
+    assert later.count("quality of version 2 |") == 1 and "version 1" not in later and "summary of" not in later
+    begin, end = later.index("<!-- hf_msae:quality"), later.index("<!-- /hf_msae:quality -->\n")
+    without = later[:begin] + later[end + len("<!-- /hf_msae:quality -->\n") :]
+    assert "quality of version" not in merge_card(card(3), without)
 
 
 def test_line_endings_and_blanks_of_editors_are_no_edits():
@@ -178,7 +225,8 @@ def test_metadata_that_is_no_yaml_is_an_error_that_says_what_to_do():
 
 def lines_that_must_stay(text):
     """All but the comments: each a line of its own that is found again."""
-    return [line for line in text.splitlines() if line.startswith("mine ")]
+    lines = (line.removeprefix("> ") for line in text.splitlines())  # quoted is not lost
+    return [line for line in lines if line.startswith("mine ")]
 
 
 def mutations(number, seed):
@@ -226,7 +274,8 @@ def test_comments_pasted_twice_or_left_open_lose_no_text():
     assert "quality of version 2" in merged and "my copy" in merged
     unclosed = whole.replace("<!-- /hf_msae:quality -->\n", "").replace("quality of version 1", "my figure")
     merged = merge_card(card(2), unclosed)
-    assert merged.count("my figure") == 1 and "quality of version 2" not in merged
+    assert merged.count("my figure") == 1 and merged.count("quality of version 2") == 1
+    assert merge_card(card(2), merged) == merged
     unopened = "\n".join(line for line in whole.split("\n") if not line.startswith("<!-- hf_msae:quality"))
     assert "quality of version 1" in merge_card(card(2), unopened)
 

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.concepts import ConceptTable
-from hf_msae.fingerprint import weights_fingerprint
+from hf_msae.fingerprint import model_fingerprint
 from hf_msae.hub.card_edits import is_edited
 from hf_msae.hub.public import public
 from hf_msae.hub.release import push_to_hub
@@ -104,7 +104,7 @@ def test_shards_load_like_one_file(at_hub, run_folder, tmp_path):
         (tmp_path / "back" / name).write_bytes(content)
     assert len(list((tmp_path / "back").glob("model-*.safetensors"))) > 1
     back, source = MSAEModel.from_pretrained(tmp_path / "back"), MSAEModel.from_pretrained(run_folder)
-    assert weights_fingerprint(back) == weights_fingerprint(source)
+    assert model_fingerprint(back) == model_fingerprint(source)
 
 
 @pytest.mark.slow
@@ -199,7 +199,7 @@ def test_metrics_of_other_weights_are_refused(at_hub, run_folder, other_weights,
 @pytest.mark.slow
 def test_metrics_that_do_not_say_of_which_weights_have_to_lie_beside_the_same(at_hub, run_folder, other_weights):
     metrics = json.loads((run_folder / "metrics.json").read_text())
-    del metrics["weights_sha256"]
+    del metrics["model_sha256"]
     (run_folder / "metrics.json").write_text(json.dumps(metrics))
     match = r"measured on the weights in .*, which are not this model's"
     refused(at_hub, ValueError, match, other_weights, REPO, run_dir=run_folder)
@@ -212,7 +212,7 @@ def test_a_model_in_half_precision_keeps_the_metrics_it_was_given_in_float32(at_
     metrics = json.loads((run_folder / "metrics.json").read_text())
     half = MSAEModel.from_pretrained(run_folder).to(torch.bfloat16)
     half.save_pretrained(run_folder)
-    metrics["weights_sha256"] = weights_fingerprint(MSAEModel.from_pretrained(run_folder, dtype=torch.float32))
+    metrics["model_sha256"] = model_fingerprint(MSAEModel.from_pretrained(run_folder, dtype=torch.float32))
     (run_folder / "metrics.json").write_text(json.dumps(metrics))
     push_to_hub(run_folder, REPO)
     assert set(files_of(at_hub)) == SENT

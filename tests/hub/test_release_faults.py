@@ -8,7 +8,7 @@ import re
 import pytest
 
 from hf_msae import MSAEModel
-from hf_msae.fingerprint import weights_fingerprint
+from hf_msae.fingerprint import model_fingerprint
 from hf_msae.hub.release import push_to_hub
 from tests.hub.conftest import KEY
 
@@ -235,18 +235,18 @@ def test_a_hub_that_cannot_be_reached_is_named(at_hub, run_folder, monkeypatch):
 
 @pytest.mark.slow
 def test_a_published_model_is_loaded_by_id_revision_and_subfolder_in_fresh_processes(released, run_folder, in_process):
-    first = weights_fingerprint(MSAEModel.from_pretrained(run_folder))
+    first = model_fingerprint(MSAEModel.from_pretrained(run_folder))
     release = push_to_hub(run_folder, REPO)
     push_to_hub(run_folder, REPO, revision="v2", commit_message="branch")
     push_to_hub(run_folder, "tester/many", subfolder="image/seed-0")
     load = f"""
         import hf_msae
-        from hf_msae.fingerprint import weights_fingerprint
+        from hf_msae.fingerprint import model_fingerprint
         from transformers import AutoModel
 
         for revision in (None, "v2", {release.commit!r}):
-            print(weights_fingerprint(AutoModel.from_pretrained("tester/msae", revision=revision)))
-        print(weights_fingerprint(AutoModel.from_pretrained("tester/many", subfolder="image/seed-0")))
+            print(model_fingerprint(AutoModel.from_pretrained("tester/msae", revision=revision)))
+        print(model_fingerprint(AutoModel.from_pretrained("tester/many", subfolder="image/seed-0")))
     """
     assert in_process(load).split() == [first] * 4
     asked = len(released.requests)

@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_msae import MSAEModel
-from hf_msae.fingerprint import weights_fingerprint
+from hf_msae.fingerprint import model_fingerprint
 from hf_msae.hub.card_edits import is_edited
 from hf_msae.hub.index import INDEX_FILE, check_subfolder, read_index
 from hf_msae.hub.release import push_to_hub
@@ -50,7 +50,7 @@ def test_a_sweep_is_published_in_one_commit_with_an_index_and_a_card_of_all(at_h
     metrics = json.loads((sweep / names[0] / "metrics.json").read_text())
     line = index[names[0]]
     assert line["fvu"] == metrics["fvu"] and line["cosine_similarity"] == metrics["cosine_similarity"]
-    assert line["weights_sha256"] == weights_fingerprint(MSAEModel.from_pretrained(sweep / names[0]))
+    assert line["model_sha256"] == model_fingerprint(MSAEModel.from_pretrained(sweep / names[0]))
     told = {"hook_point": "image_embeds", "d_in": 8, "num_latents": 40, "nesting": "topk", "nesting_ks": [4, 40]}
     told |= {"base_model_name_or_path": "google/siglip-tiny", "activation": "relu", "concepts": True}
     assert told.items() <= line.items() and index[names[1]]["fvu"] is None

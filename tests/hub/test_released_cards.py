@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 
 from hf_msae import MSAEModel
 from hf_msae.concepts import ConceptTable
-from hf_msae.fingerprint import weights_fingerprint
+from hf_msae.fingerprint import model_fingerprint
 from hf_msae.hub import render_model_card
 from hf_msae.hub.training_record import TrainingRecord
 from hf_msae.metrics import EvaluationResult
@@ -58,7 +58,7 @@ def test_a_release_is_complete_and_fits_itself(script, name):
     folder, release = script.RELEASES / name, script.MODELS[name]
     model = MSAEModel.from_pretrained(folder)
     evaluation, table = EvaluationResult.load(folder), ConceptTable.load(folder / "concepts" / "scenes.parquet")
-    assert evaluation.weights_sha256 == weights_fingerprint(model)
+    assert evaluation.model_sha256 == model_fingerprint(model)
     assert model.config.hook_point == release.hook_point and model.config.num_latents == len(table) == 1024
     assert evaluation.cosine_similarity_centered > 0.99 and evaluation.by_k["16"]["fvu"] < 0.06
     assert table.best()["auroc"].median() > 0.95, "names are true of what activates the latents"

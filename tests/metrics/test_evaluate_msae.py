@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from hf_msae import MSAEConfig, MSAEModel, metrics
 from hf_msae.activations import load_activations
-from hf_msae.fingerprint import weights_fingerprint
+from hf_msae.fingerprint import model_fingerprint
 from hf_msae.metrics import EvaluationResult, LinearClassifier, evaluate_msae
 from hf_msae.metrics import evaluation as evaluation_module
 
@@ -307,21 +307,21 @@ def test_what_does_not_fit_the_data_is_refused():
 def test_the_result_tells_the_weights_that_were_measured(tmp_path):
     model, x = make_model(), make_data(40)
     result = evaluate_msae(model, x, progress=False)
-    assert result.weights_sha256 == weights_fingerprint(model)
-    assert all("weights_sha256" not in row for row in result.by_k.values())
+    assert result.model_sha256 == model_fingerprint(model)
+    assert all("model_sha256" not in row for row in result.by_k.values())
     model.save_pretrained(tmp_path)
     result.save(tmp_path)
-    assert EvaluationResult.load(tmp_path).weights_sha256 == weights_fingerprint(MSAEModel.from_pretrained(tmp_path))
+    assert EvaluationResult.load(tmp_path).model_sha256 == model_fingerprint(MSAEModel.from_pretrained(tmp_path))
     with torch.no_grad():
         model.latent_bias[3] += 1e-3
-    assert evaluate_msae(model, x, progress=False).weights_sha256 != result.weights_sha256
+    assert evaluate_msae(model, x, progress=False).model_sha256 != result.model_sha256
 
 
 def test_weights_in_pieces_have_no_fingerprint():
     """As FSDP leaves them: a process has a part of each."""
     model = make_model()
     model.encoder.full_tensor = lambda: model.encoder
-    assert evaluate_msae(model, make_data(40), progress=False).weights_sha256 is None
+    assert evaluate_msae(model, make_data(40), progress=False).model_sha256 is None
 
 
 # -- two processes ---------------------------------------------------------------------------------------------------

@@ -42,10 +42,10 @@ def test_dict_and_file_round_trip(result, tmp_path):
 
 def test_figures_of_an_earlier_version_have_no_fingerprint(result):
     content = result.to_dict()
-    assert content.pop("weights_sha256") is None
+    assert content.pop("model_sha256") is None
     assert EvaluationResult.from_dict(content) == result
-    told = dataclasses.replace(result, weights_sha256="ab" * 32)
-    assert EvaluationResult.from_dict(told.to_dict()).weights_sha256 == "ab" * 32
+    told = dataclasses.replace(result, model_sha256="ab" * 32)
+    assert EvaluationResult.from_dict(told.to_dict()).model_sha256 == "ab" * 32
 
 
 def test_a_failed_save_leaves_the_old_file(result, tmp_path):

@@ -47,7 +47,8 @@ def findings(explorer: Explorer, found: Bias) -> str:
     cut = ""
     if found.num_concepts > len(report.frame):
         cut = (
-            f" {len(report.frame)} of {found.num_concepts} concepts were asked about: those that are in most pictures."
+            f" {len(report.frame)} of {found.num_concepts} concepts were asked about: those that go along with the "
+            "answer most; the tests pay for all of them."
         )
     verdict = report.verdict()
     return (

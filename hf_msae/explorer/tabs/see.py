@@ -198,6 +198,9 @@ def build(loading: Loading) -> None:
         found = where(explorer, read_upload(picture), concept)
         return None if found is None else found.picture, where_text(found, str(concept)), pictures
 
+    def example() -> Image.Image:
+        return loading.get().picture(0)
+
     def changed(picture: Any, granularity: Any, embedded: Any) -> tuple[Any, ...]:
         def nothing(hint: str) -> tuple[Any, ...]:
             hidden, empty = gr.Column(visible=False), gr.Dropdown([], value=None)
@@ -242,6 +245,8 @@ def build(loading: Loading) -> None:
         api_visibility="private",
         show_progress="minimal",
     )
+    # When the page is opened: an empty page says little of what this is.
+    gr.on(None, answering(example), None, picture, show_progress="hidden", api_visibility="private")
     granularity.input(
         answering(seen),
         [picture, granularity, embedded],

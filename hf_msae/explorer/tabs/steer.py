@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 TITLE = "Steer"
 _SHOWN = 8
 _EMPTY = (
-    '<p class="msae-empty">The probabilities of the labels appear here. They are a softmax over your labels alone: one '
-    "of them always wins, also where none fits.</p>"
+    '<p class="msae-empty">The probabilities of the labels appear here. They are a softmax over your labels alone: '
+    "one of them always wins, also where none fits.</p>"
 )
 
 
@@ -255,7 +255,7 @@ def build(loading: Loading) -> None:
 def _slot(gr: Any, number: int) -> tuple[Any, Any, Any]:
     """The components of one concept."""
     with gr.Row(elem_classes="msae-slot"):
-        concept = gr.Dropdown([("none", "")], value="", label=f"Concept {number}", min_width=150, scale=4)
+        concept = gr.Dropdown([("none", "")], value="", label=f"Concept {number}", min_width=200, scale=4)
         how = gr.Radio(list(HOW), value=MULTIPLY, label=f"Change {number}", min_width=170, scale=4)
         amount = gr.Slider(0, MOST, value=0, step=0.1, label=f"Amount {number}", min_width=150, scale=4, buttons=[])
     # Names are known when the explorer is loaded: clients are told to send any words.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import torch
 
 from ...configuration_msae import MSAEConfig
-from ...hook_points import HookPoint
 from ...modeling_msae import MSAEModel
+from .reading import check_tensor, finite_number
+from .statistics import input_mean_of
 
 
 @dataclass
@@ -33,6 +33,7 @@ class ForeignCheckpoint:
         threshold: of "jump_relu" (n,), of "batch_topk" one number.
         config: fields of MSAEConfig that the checkpoint tells: activation, k, base_model_name_or_path, hook_point, ...
         notes: what a person who converts it should know, a sentence each.
+        name: where it was read, for messages.
         revision: the commit on the Hub it was read from.
     """
 
@@ -47,6 +48,7 @@ class ForeignCheckpoint:
     threshold: torch.Tensor | float | None = None
     config: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    name: str = "the checkpoint"
     revision: str | None = None
 
     def to_model(self, overrides: Mapping[str, Any] | None = None) -> MSAEModel:
@@ -55,23 +57,21 @@ class ForeignCheckpoint:
         Our model takes off and adds one bias, the decoder's; a difference between the two moves into the latents'.
 
         Args:
-            overrides: fields of MSAEConfig that the user gave, and input_scale; they win. Levels that are given
-                without nesting are those of their kind.
+            overrides: fields of MSAEConfig that the user gave, input_mean and input_scale; they win. Levels that are
+                given without nesting are those of their kind. A k that was of another kind of activation than the
+                given one is left out.
 
         Raises:
-            ValueError: shapes that do not fit, values that are not finite, or settings that MSAEConfig refuses.
+            ValueError: shapes that do not fit, values that are not finite, also as float32, or settings that
+                MSAEConfig refuses.
         """
-        if self.encoder.dim() != 2:
-            raise ValueError(f"the encoder has shape {tuple(self.encoder.shape)}, expected (d, n)")
+        _check_shape(self.encoder, (None, None), "the encoder", "(d, n)")
         d, n = self.encoder.shape
         given = dict(overrides or {})
-        input_scale = given.pop("input_scale", None)
-        settings = {"nesting": _nesting_of(given), **self.config, **given}
-        for name, value in (("d_in", d), ("num_latents", n), ("tied", self.decoder is None)):
-            if settings.setdefault(name, value) != value:
-                raise ValueError(f"{name}={settings[name]} was given, but the checkpoint's is {value}")
-        config = MSAEConfig(**settings)
-        zeros = torch.zeros(d)
+        mean, scale = given.pop("input_mean", None), given.pop("input_scale", None)
+        mean = self.input_mean if mean is None else input_mean_of(mean, d)
+        scale = finite_number(self.input_scale if scale is None else scale, "input_scale")
+        config = MSAEConfig(**self._settings(given, d, n))
         taken_off, added = (_vector(each, d, what) for each, what in (
             (self.input_bias, "the bias before the encoder"), (self.output_bias, "the bias after the decoder"),
         ))  # fmt: skip
@@ -79,26 +79,49 @@ class ForeignCheckpoint:
         latent_bias = _vector(self.latent_bias, n, "the latents' bias") + (added - taken_off) @ encoder
         tensors = {"pre_bias": added, "encoder": encoder, "latent_bias": latent_bias}
         if self.decoder is not None:
-            if self.decoder.shape != (n, d):
-                raise ValueError(f"the decoder has shape {tuple(self.decoder.shape)}, expected ({n}, {d})")
+            _check_shape(self.decoder, (n, d), "the decoder", f"({n}, {d})")
             tensors["decoder"] = self.decoder
-        model = MSAEModel(config)
-        if config.activation == "jump_relu":
-            threshold = torch.as_tensor(0.0 if self.threshold is None else self.threshold).double().expand(n)
-            tensors["log_threshold"] = threshold.clamp_min(torch.finfo(torch.float32).tiny).log()
-        elif config.activation == "batch_topk":
-            if self.threshold is None:
-                raise ValueError("the checkpoint holds no threshold, without which batch top-k cannot encode")
-            tensors["activation_threshold"] = torch.as_tensor(self.threshold).double().reshape(())
+        tensors |= self._thresholds(config.activation, n)
         for name, tensor in tensors.items():
-            if not torch.isfinite(tensor).all():
-                raise ValueError(f"{name} of the checkpoint holds NaN or infinite values")
+            check_tensor(tensor, f"{name} of the checkpoint")
+        model = MSAEModel(config)
         with torch.no_grad():
             for name, tensor in tensors.items():
                 getattr(model, name).copy_(tensor)
-        mean = zeros if self.input_mean is None else self.input_mean
-        model.set_input_statistics(mean, float(self.input_scale if input_scale is None else input_scale))
+        model.set_input_statistics(torch.zeros(d) if mean is None else mean, scale)
+        for name, tensor in model.state_dict().items():
+            check_tensor(tensor, f"{name} of the checkpoint, turned into float32,")
         return model.eval()
+
+    def _settings(self, given: dict[str, Any], d: int, n: int) -> dict[str, Any]:
+        """Fields of MSAEConfig."""
+        config = dict(self.config)
+        if given.get("activation", config.get("activation")) not in _WITH_K and config.get("activation") in _WITH_K:
+            config.pop("k", None)
+        settings = {"nesting": _nesting_of(given), **config, **given}
+        for name, value in (("d_in", d), ("num_latents", n), ("tied", self.decoder is None)):
+            if settings.setdefault(name, value) != value:
+                raise ValueError(f"{name}={settings[name]} was given, but the checkpoint's is {value}")
+        return settings
+
+    def _thresholds(self, activation: str, n: int) -> dict[str, torch.Tensor]:
+        """The parameter or buffer of the activation's thresholds."""
+        if activation not in ("jump_relu", "batch_topk"):
+            return {}
+        if self.threshold is None:
+            raise ValueError(f"the checkpoint holds no threshold, without which activation={activation} cannot encode")
+        threshold = torch.as_tensor(self.threshold).double()
+        if activation == "batch_topk":
+            _check_shape(threshold, (), "the threshold", "() for batch_topk")
+            return {"activation_threshold": threshold}
+        if threshold.dim() == 0:
+            threshold = threshold.expand(n)
+        _check_shape(threshold, (n,), "the threshold", f"({n},) for jump_relu")
+        return {"log_threshold": threshold.clamp_min(torch.finfo(torch.float32).tiny).log()}
+
+
+_WITH_K = ("topk", "batch_topk")
+"""Activations whose k is part of what they compute, and means the same."""
 
 
 def _nesting_of(given: Mapping[str, Any]) -> str:
@@ -111,38 +134,11 @@ def _nesting_of(given: Mapping[str, Any]) -> str:
 def _vector(tensor: torch.Tensor | None, size: int, what: str) -> torch.Tensor:
     if tensor is None:
         return torch.zeros(size, dtype=torch.float64)
-    if tensor.numel() != size:
-        raise ValueError(f"{what} has shape {tuple(tensor.shape)}, expected ({size},)")
-    return tensor.detach().double().reshape(size)
+    _check_shape(tensor, (size,), what, f"({size},)")
+    return tensor.detach().double()
 
 
-_BLOCK_OUTPUT = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
-_BLOCK_MODULE = re.compile(r"(?:(?P<owner>.*)\.)?(?:layers|layer|h|blocks|resblocks)\.(?P<layer>\d+)")
-_TOWERS = {"vision_model": "vision", "visual": "vision", "text_model": "text"}
-
-
-def hook_point_of(name: str | None, tower: str = "vision") -> str | None:
-    """Our name of a hook point of TransformerLens or of a module of a transformers model; None where there is none.
-
-    "blocks.9.hook_resid_post" is what leaves block 9, "blocks.9.hook_resid_pre" what leaves block 8, and a module
-    "vision_model.encoder.layers.9" or "layers.9" what leaves block 9. What enters the first block, and the outputs of
-    attention and MLP, have no name.
-
-    Args:
-        name: the other library's; one of ours stays as it is.
-        tower: "vision" or "text", where the name does not tell.
-    """
-    if not name:
-        return None
-    try:
-        return HookPoint.parse(name).name
-    except ValueError:  # it is another library's
-        pass
-    if found := _BLOCK_OUTPUT.fullmatch(name):
-        layer = int(found[1]) - (found[2] == "pre")
-        return f"{tower}.layers.{layer}" if layer >= 0 else None
-    if found := _BLOCK_MODULE.fullmatch(name):
-        owners = (found["owner"] or "").split(".")
-        tower = next((_TOWERS[owner] for owner in owners if owner in _TOWERS), tower)
-        return f"{tower}.layers.{int(found['layer'])}"
-    return None
+def _check_shape(tensor: torch.Tensor, shape: tuple[int | None, ...], what: str, shown: str) -> None:
+    fits = tensor.dim() == len(shape) and all(b in (None, a) for a, b in zip(tensor.shape, shape, strict=True))
+    if not fits:
+        raise ValueError(f"{what} has shape {tuple(tensor.shape)}, expected {shown}")

@@ -24,18 +24,21 @@ from typing import Any
 
 import torch
 
-from .checkpoint import ForeignCheckpoint, hook_point_of
+from .checkpoint import ForeignCheckpoint
+from .places import hook_point_of, place_of, tower_of
 from .reading import (
     check_shapes,
+    finite_number,
     gated_as_jump_relu,
+    k_of,
     matrix_shape,
     names_in_torch_file,
-    place_of,
     reached,
+    settings_in,
     tensors_of,
     the_one,
-    tower_of,
     whole_number,
+    word,
 )
 from .source import CheckpointSource
 
@@ -53,6 +56,7 @@ _CLASSES = {
 }
 """The tensors of each class, without those that only some versions have."""
 
+_COUNTERS = ("k", "group_sizes")
 _OPTIONAL = {"AutoEncoderTopK": {"k", "threshold"}, "BatchTopKSAE": {"k", "threshold"}}
 _OTHER_NAMES = {"MatroyshkaBatchTopKSAE": "MatryoshkaBatchTopKSAE"}
 """What classes were called before."""
@@ -83,10 +87,12 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
     """
     file = _file(source)
     name = source.full_name(file)
-    tensors = tensors_of(source.read_torch(file), name)
-    trainer = _trainer(source, file)
+    tensors = tensors_of(source.read_torch(file), name, _COUNTERS)
+    config, trainer = _trainer(source, file, name)
     notes: list[str] = []
-    kind = _class(tensors, trainer, overrides, name, notes)
+    kind = _class(tensors, config, trainer, overrides, name, notes)
+    if "k" not in tensors and trainer.get("k") is None:
+        trainer = {**trainer, "k": overrides.get("k")}
     checkpoint = _READERS[kind](tensors, trainer, name, notes)
     checkpoint.config |= _origin(trainer, name, overrides, notes)
     checkpoint.notes = notes
@@ -108,19 +114,19 @@ def _file(source: CheckpointSource) -> str:
     return the_one(final or candidates or source.matching("*.pt", "*.pth"), source.name, "ae.pt")
 
 
-def _trainer(source: CheckpointSource, file: str) -> dict[str, Any]:
-    """What config.json says of the training; {} without one."""
+def _trainer(source: CheckpointSource, file: str, name: str) -> tuple[str | None, Mapping[str, Any]]:
+    """The config.json that lies beside it, and what it says of the training; (None, {}) without one."""
     folder = file.rpartition("/")[0]
     for place in dict.fromkeys((folder, folder.removesuffix("checkpoints").rstrip("/"))):
         config = f"{place}/config.json".lstrip("/")
         if source.has(config):
-            trainer = source.read_json(config).get("trainer")
-            return trainer if isinstance(trainer, dict) else {}
-    return {}
+            return source.full_name(config), settings_in(source.read_json(config), "trainer", source.full_name(config))
+    return None, {}
 
 
 def _class(
     tensors: Mapping[str, torch.Tensor],
+    config: str | None,
     trainer: Mapping[str, Any],
     overrides: Mapping[str, Any],
     name: str,
@@ -132,7 +138,7 @@ def _class(
         raise ValueError(
             f"{name} holds {', '.join(sorted(keys))}: the tensors of none of {', '.join(_CLASSES)}, which are read"
         )
-    said = trainer.get("dict_class")
+    said = word(trainer, "dict_class", None, f"trainer in config.json of {name}")
     if said is not None:
         said = _OTHER_NAMES.get(said, said)
         if said not in fitting:
@@ -148,11 +154,12 @@ def _class(
     if overrides.get("activation") in ("topk", "batch_topk"):
         return "AutoEncoderTopK" if overrides["activation"] == "topk" else "BatchTopKSAE"
     if (found := _SAE_FOR_VLM.search(name)) and found["kind"]:
-        notes.append("Taken for a BatchTopKSAE by the name of its folder; there is no config.json beside it.")
+        notes.append("Taken for a BatchTopKSAE by the name of its folder; no config.json tells its class.")
         return "BatchTopKSAE"
+    untold = f"{config} tells no trainer.dict_class" if config else f"{name} has no config.json beside it"
     raise ValueError(
-        f"{name} has no config.json beside it, and its tensors are those of both AutoEncoderTopK and BatchTopKSAE: "
-        "say activation=topk or activation=batch_topk"
+        f"{untold}, and the tensors are those of both AutoEncoderTopK and BatchTopKSAE: say activation=topk or "
+        "activation=batch_topk"
     )
 
 
@@ -241,6 +248,9 @@ def _jump_relu(tensors, trainer, name, notes) -> ForeignCheckpoint:
 def _matryoshka(tensors, trainer, name, notes) -> ForeignCheckpoint:
     parts = _parameters(tensors, name)
     n = parts["encoder"].shape[1]
+    if tensors["group_sizes"].dim() != 1:
+        shape = tuple(tensors["group_sizes"].shape)
+        raise ValueError(f"group_sizes of {name} has shape {shape}, expected one number for each group")
     sizes = [whole_number(size, f"an entry of group_sizes of {name}") for size in tensors["group_sizes"].tolist()]
     if sum(sizes) != n:
         raise ValueError(f"group_sizes of {name} are {sizes}, {sum(sizes)} together, but there are {n} latents")
@@ -251,8 +261,13 @@ def _matryoshka(tensors, trainer, name, notes) -> ForeignCheckpoint:
         "nesting_widths": list(accumulate(sizes)),
     }
     weights = trainer.get("group_weights")
-    if isinstance(weights, list) and len(weights) == len(sizes) and all(weight > 0 for weight in weights):
-        config["nesting_weights"] = "uniform" if len(set(weights)) == 1 else [float(weight) for weight in weights]
+    if weights is not None:
+        what = f"group_weights in config.json of {name}"
+        if not isinstance(weights, list) or len(weights) != len(sizes):
+            raise ValueError(f"{what} is {weights!r}, expected {len(sizes)} numbers, as many as there are groups")
+        weights = [finite_number(weight, f"an entry of {what}") for weight in weights]
+    if weights and min(weights) > 0:
+        config["nesting_weights"] = "uniform" if len(set(weights)) == 1 else weights
     threshold, bias = _threshold(tensors, name, notes), parts["output_bias"]
     return ForeignCheckpoint("dictionary_learning", **parts, input_bias=bias, threshold=threshold, config=config)
 
@@ -270,22 +285,18 @@ _READERS = {
 
 def _k(tensors: Mapping[str, torch.Tensor], trainer: Mapping[str, Any], name: str) -> int:
     stored, said = tensors.get("k"), trainer.get("k")
-    if stored is None and said is None:
-        raise ValueError(
-            f"{name} does not hold k, the activations to keep of each embedding, nor does its config.json"
-        )
     if stored is None:
-        return whole_number(said, f"k in config.json of {name}")
+        return k_of(said, {}, f"k of {name} or of its config.json")
     k = whole_number(stored, f"k of {name}")
-    if said is not None and said != k:
+    if said is not None and whole_number(said, f"k in config.json of {name}") != k:
         raise ValueError(f"{name} holds k={k}, but its config.json says k={said}: they do not belong together")
     return k
 
 
 def _threshold(tensors: Mapping[str, torch.Tensor], name: str, notes: list[str]) -> float:
-    if "threshold" not in tensors or tensors["threshold"].numel() != 1:
-        raise ValueError(f"{name} does not hold one threshold, without which batch top-k cannot encode")
-    threshold = float(tensors["threshold"])
+    if "threshold" not in tensors:
+        raise ValueError(f"{name} does not hold a threshold, without which batch top-k cannot encode")
+    threshold = finite_number(tensors["threshold"], f"threshold of {name}")
     if threshold >= 0:
         return reached(threshold)
     notes.append(
@@ -300,14 +311,21 @@ def _origin(trainer: Mapping[str, Any], name: str, overrides: Mapping[str, Any],
     if found := _SAE_FOR_VLM.search(name):
         model = found["model"]
         config = {"base_model_name_or_path": f"{_OWNERS[model]}/{model}"} if model in _OWNERS else {}
-        return config | place_of(f"vision.layers.{found['layer']}", None, overrides, notes)
-    model, module, layer = (trainer.get(key) for key in ("lm_name", "submodule_name", "layer"))
-    config = {"base_model_name_or_path": str(model)} if model else {}
-    tower = tower_of(model)
-    point = hook_point_of(module if isinstance(module, str) else None, tower)
-    if point is None and (found := re.fullmatch(r"resid_post_layer_(\d+)", str(module))):
-        point = f"{tower}.layers.{found[1]}"
+        return config | place_of(f"vision.layers.{found['layer']}", None, overrides, name)
+    model, module = (word(trainer, key, None, f"config.json of {name}") for key in ("lm_name", "submodule_name"))
+    layer = trainer.get("layer")
+    config = {"base_model_name_or_path": model} if model else {}
+    if overrides.get("hook_point") is not None:
+        return config
+    # With its notes only where the tower comes from the model's name.
+    point, guessed = hook_point_of(module, None), []
+    if point is None:
+        tower = tower_of(model, notes=guessed)
+        point = hook_point_of(module, tower)
+        if point is None and tower and (found := re.fullmatch(r"resid_post_layer_(\d+)", module or "")):
+            point = f"{tower}.layers.{found[1]}"
+        notes += guessed if point is not None else []
     place = None
     if model or module:
         place = f"{module or 'an unnamed module'} in layer {layer} of {model or 'an unnamed model'}"
-    return config | place_of(point, place, overrides, notes)
+    return config | place_of(point, place, overrides, name)

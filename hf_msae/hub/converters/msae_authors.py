@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from .checkpoint import ForeignCheckpoint
+from .reading import check_shapes, finite_number, matrix_shape, tensors_of
 from .source import CheckpointSource, refuse_other_keys, require_keys
 
 _NAME = re.compile(
@@ -27,9 +28,10 @@ _NAME = re.compile(
 _EXAMPLE = "6144_768_TopKReLU_64_RW_False_False_0.0_cc3m_ViT-L~14_train_image_2905936_768.pth"
 _TOP_LEVEL = ("model", "mean_center", "scaling_factor", "target_norm")
 _PARAMETERS = ("pre_bias", "encoder", "latent_bias")
-# Counters, and a second name of the same threshold.
-_IGNORED = ("latents_activation_frequency", "dead_activations.log_threshold")
+_COUNTERS = ("latents_activation_frequency",)
 _LOG_THRESHOLD = "activation.log_threshold"
+_SAME_THRESHOLD = "dead_activations.log_threshold"
+"""A second name of the same parameter."""
 
 _BACKBONES = {
     "ViT-B~32": ("openai/clip-vit-base-patch32", 512),
@@ -96,24 +98,23 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
     file = _file(source)
     name = _Name.parse(file)
     content = source.read_torch(file)
-    if not isinstance(content, dict):
+    if not isinstance(content, Mapping):
         raise ValueError(f"{source.name} holds a {type(content).__name__}, not the mapping that theirs do")
     require_keys(content, _TOP_LEVEL[:3], source.name)
-    state = content["model"]
-    require_keys(state, _PARAMETERS, f"model of {source.name}")
-    refuse_other_keys(state, (*_PARAMETERS, "decoder", _LOG_THRESHOLD, *_IGNORED), f"model of {source.name}")
-    encoder, decoder = state["encoder"], state.get("decoder")
-    if name is not None:
-        found = (*reversed(encoder.shape), decoder is None)
-        if found != (name.n, name.d, name.tied):
-            raise ValueError(
-                f"the name {file} says {name.n} latents of {name.d} inputs, tied={name.tied}, but the file holds "
-                f"{found[0]} of {found[1]}, tied={found[2]}: one of them is of another model"
-            )
-    config, notes = _settings(file, name, _LOG_THRESHOLD in state, encoder.shape[1], overrides)
+    refuse_other_keys(content, _TOP_LEVEL, source.name)
+    state = _state(content["model"], f"model of {source.name}")
+    encoder, decoder, log_threshold = (state.get(key) for key in ("encoder", "decoder", _LOG_THRESHOLD))
+    d, n = encoder.shape
+    if name is not None and (n, d, decoder is None) != (name.n, name.d, name.tied):
+        raise ValueError(
+            f"the name {file} says {name.n} latents of {name.d} inputs, tied={name.tied}, but the file holds "
+            f"{n} of {d}, tied={decoder is None}: one of them is of another model"
+        )
+    config, notes = _settings(file, name, log_threshold is not None, n, overrides)
     if name is not None:
         config |= _origin(name, notes)
-    log_threshold = state.get(_LOG_THRESHOLD)
+    elif overrides.get("hook_point") is None:
+        notes.append("The file's name does not tell whether of images or texts; taken to be of images (image_embeds).")
     return ForeignCheckpoint(
         format="msae_authors",
         encoder=encoder,
@@ -121,12 +122,37 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
         latent_bias=state["latent_bias"],
         input_bias=state["pre_bias"],
         output_bias=state["pre_bias"],
-        input_mean=torch.as_tensor(content["mean_center"]).double().expand(len(encoder)),
-        input_scale=float(content["scaling_factor"]),
+        input_mean=_mean(content["mean_center"], d, source.name),
+        input_scale=finite_number(content["scaling_factor"], f"scaling_factor of {source.name}"),
         threshold=None if log_threshold is None else log_threshold.double().exp(),
         config=config,
         notes=notes,
     )
+
+
+def _state(content: Any, name: str) -> dict[str, torch.Tensor]:
+    """The state dict, its shapes checked."""
+    state = tensors_of(content, name, _COUNTERS)
+    require_keys(state, _PARAMETERS, name)
+    refuse_other_keys(state, (*_PARAMETERS, "decoder", _LOG_THRESHOLD, _SAME_THRESHOLD, *_COUNTERS), name)
+    d, n = matrix_shape(state, "encoder", name)
+    shapes = {"pre_bias": (d,), "latent_bias": (n,), "decoder": (n, d), _LOG_THRESHOLD: (n,), _SAME_THRESHOLD: (n,)}
+    check_shapes(state, shapes, name)
+    if _SAME_THRESHOLD in state and not (
+        _LOG_THRESHOLD in state and torch.equal(state[_SAME_THRESHOLD], state[_LOG_THRESHOLD])
+    ):
+        raise ValueError(f"{_SAME_THRESHOLD} of {name} is not its {_LOG_THRESHOLD}, which are one parameter of theirs")
+    return state
+
+
+def _mean(value: Any, d: int, name: str) -> torch.Tensor:
+    """mean_center as (d,): what is one number is that of every column."""
+    if isinstance(value, torch.Tensor) and value.dim() > 0:
+        tensors = tensors_of({"mean_center": value}, name)
+        check_shapes(tensors, {"mean_center": (d,)}, name)
+        return value.double()
+    number = finite_number(value, f"mean_center of {name}")
+    return torch.full((d,), number, dtype=torch.float64)
 
 
 def _named(source: CheckpointSource) -> list[str]:

@@ -7,7 +7,9 @@
 
 The code is the activation of relu(encoder(x)), the reconstruction code @ dictionary: there is no bias to take off or
 to add. A state dict does not tell top_k, BatchTopKSAE's running threshold, the class, nor how the dictionary is
-normalised, and `torch.save(sae)` stores code besides. A file with all of it and no code is made by `RECIPE`.
+normalised (normalization="l2", "max_l2", "identity", ...) when it is used, and `torch.save(sae)` stores code besides.
+A file with all of it and no code is made by `RECIPE`. Without that, a dictionary is read whose rows have unit norm,
+which l2, max_l2 and identity leave as they are; any other is refused.
 """
 
 from __future__ import annotations
@@ -18,20 +20,24 @@ from typing import Any
 import torch
 
 from .checkpoint import ForeignCheckpoint
+from .places import place_of
 from .reading import (
     check_shapes,
+    finite_number,
     holds_class_of,
     matrix_shape,
     names_in_torch_file,
-    place_of,
     tensors_of,
     the_one,
     whole_number,
+    word,
 )
 from .source import CheckpointSource, refuse_other_keys, require_keys
 
 RECIPE = """
-    sae = torch.load("sae.pt", weights_only=False).eval()  # runs the file's code: only where you trust it
+    # A module that was saved whole; this runs the file's code: only where you trust it. Of a state dict, make the SAE
+    # with the arguments that it was trained with instead, call its load_state_dict and then .eval().
+    sae = torch.load("sae.pt", weights_only=False).eval()
     extras = {name: getattr(sae, name, None) for name in ("top_k", "running_threshold")}
     torch.save({"class": type(sae).__name__, "state_dict": sae.state_dict(),
                 "dictionary": sae.get_dictionary().detach(), **extras}, "plain.pt")
@@ -43,6 +49,7 @@ _WEIGHTS, _MULTIPLIER = "dictionary._weights", "dictionary.multiplier"
 _ARCHETYPAL = ("dictionary.W", "dictionary.C", "dictionary.Relax")
 _BLOCK = "encoder.final_block"
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_COUNTERS = (f"{_BLOCK}.1.num_batches_tracked",)
 _KNOWN = {
     *(_WEIGHTS, _MULTIPLIER, *_ARCHETYPAL, "thresholds", "encoder.weight", "encoder.bias"),
     *(f"{_BLOCK}.0.weight", f"{_BLOCK}.0.bias", *(f"{_BLOCK}.1.{part}" for part in _NORM)),
@@ -61,7 +68,9 @@ _REFUSED = {
     "QSAE": "its codes are quantised",
 }
 _BATCH_NORM_EPSILON = 1e-5  # of nn.BatchNorm1d, which overcomplete does not change
-_NEAR_ONE = 0.05  # more than an optimiser's step moves the norm of a row
+_UNIT = 1e-6  # how far from 1 rounding takes the norm of a row in float32
+_CONVEX = 1e-5  # the same of a sum over thousands of points
+_TIED = "encoder.tied_to."
 
 
 def recognises(source: CheckpointSource) -> bool:
@@ -85,7 +94,9 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
     name = source.full_name(file)
     content = _content(source, file, name)
     plain = isinstance(content, Mapping) and "state_dict" in content
-    tensors = tensors_of(content["state_dict"] if plain else content, name)
+    if plain:
+        refuse_other_keys(content, _PLAIN, name)
+    tensors = tensors_of(content["state_dict"] if plain else content, name, _COUNTERS)
     extras = {key: content.get(key) for key in _PLAIN} if plain else {}
     return read_tensors(tensors, extras, overrides, name)
 
@@ -103,20 +114,22 @@ def read_tensors(
     Raises:
         ValueError: as `read`.
     """
-    _refuse(tensors, extras.get("class"), name)
+    kind = word(extras, "class", None, name)
+    _refuse(tensors, kind, name)
     notes: list[str] = []
     dictionary = _dictionary(tensors, extras.get("dictionary"), name, notes)
     n, d = dictionary.shape
     encoder, bias = _encoder(tensors, name)
     check_shapes({"the encoder": encoder if encoder is not None else dictionary}, {"the encoder": (n, d)}, name)
-    config, threshold = _activation(tensors, extras, overrides, name)
+    check_shapes({"its bias": bias} if bias is not None else {}, {"its bias": (n,)}, name)
+    config, threshold = _activation(tensors, n, kind, extras, overrides, name)
     return ForeignCheckpoint(
         format="overcomplete",
         encoder=(dictionary if encoder is None else encoder).T,
         decoder=None if encoder is None else dictionary,
         latent_bias=bias,
         threshold=threshold,
-        config={**config, **place_of(None, None, overrides, notes)},
+        config={**config, **place_of(None, None, overrides, name)},
         notes=notes,
     )
 
@@ -159,34 +172,56 @@ def _refuse(tensors: Mapping[str, torch.Tensor], kind: str | None, name: str) ->
         raise ValueError(
             f"the encoder of {name} ends in LayerNorm, which normalises each code by itself, so it cannot be converted"
         )
+    refuse_other_keys([key for key in tensors if not key.startswith(_TIED)], _KNOWN, name)
     # A tied encoder names the dictionary's tensors a second time.
-    refuse_other_keys([key for key in tensors if not key.startswith("encoder.tied_to.")], _KNOWN, name)
+    for key in (key for key in tensors if key.startswith(_TIED)):
+        same = tensors.get(f"dictionary.{key.removeprefix(_TIED)}")
+        if same is None or not torch.equal(same, tensors[key]):
+            raise ValueError(f"{key} of {name} is not what the dictionary holds, which it should be tied to")
+    for one, other in ((_WEIGHTS, _ARCHETYPAL[0]), ("encoder.weight", f"{_BLOCK}.0.weight")):
+        if one in tensors and other in tensors:
+            raise ValueError(f"{name} holds both {one} and {other}: nothing tells which is used")
 
 
 def _dictionary(tensors: Mapping[str, torch.Tensor], fused: Any, name: str, notes: list[str]) -> torch.Tensor:
     """The dictionary as codes are multiplied with it, (n, d) float64."""
-    if isinstance(fused, torch.Tensor):
+    if fused is not None:
+        tensors_of({"dictionary": fused}, name)
         matrix_shape({"dictionary": fused}, "dictionary", name)
         return fused.double()
     if _ARCHETYPAL[0] in tensors:
-        require_keys(dict(tensors), _ARCHETYPAL, name)
-        weights, points, relaxation = (tensors[key].double() for key in _ARCHETYPAL)
-        weights = weights.relu()
-        dictionary = weights / (weights.sum(-1, keepdim=True) + 1e-8) @ points + relaxation
+        dictionary = _archetypal(tensors, name)
         notes.append("Its archetypal dictionary becomes one matrix; the points that it combines are not kept.")
     else:
         require_keys(dict(tensors), (_WEIGHTS,), name)
         matrix_shape(tensors, _WEIGHTS, name)
         dictionary = tensors[_WEIGHTS].double()
-        norms = torch.linalg.vector_norm(dictionary, dim=1, keepdim=True)
-        if (norms - 1).abs().max() < _NEAR_ONE:
-            dictionary = dictionary / (norms + 1e-8)
-        else:
-            notes.append(
-                "The rows of its dictionary are not of unit norm and stay as they are stored. If it was saved in "
-                "training mode with another normalization than 'identity', save it again after .eval()."
+        norms = torch.linalg.vector_norm(dictionary, dim=1)
+        if (norms - 1).abs().max() > _UNIT:
+            raise ValueError(
+                f"the rows of the dictionary of {name} have norms from {norms.min():.6g} to {norms.max():.6g}. What "
+                "overcomplete makes of them depends on the SAE's normalization, which a state dict does not tell: "
+                f"make a file that holds the dictionary as it is used:\n{RECIPE}"
             )
+    check_shapes(tensors, {_MULTIPLIER: ()}, name)
     return dictionary * tensors.get(_MULTIPLIER, torch.zeros(())).double().exp()
+
+
+def _archetypal(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
+    """W @ C + Relax, where W is as it is after .eval(): convex combinations of the points in C."""
+    require_keys(dict(tensors), _ARCHETYPAL, name)
+    for key in _ARCHETYPAL:
+        matrix_shape(tensors, key, name)
+    weights, points, relaxation = (tensors[key].double() for key in _ARCHETYPAL)
+    shape = len(weights), points.shape[1]
+    check_shapes(tensors, {_ARCHETYPAL[0]: (shape[0], len(points)), _ARCHETYPAL[2]: shape}, name)
+    if weights.min() < 0 or (weights.sum(-1) - 1).abs().max() > _CONVEX:
+        raise ValueError(
+            f"the rows of {_ARCHETYPAL[0]} of {name} are not positive numbers of sum 1, so it was saved in training "
+            "mode, where overcomplete changes its archetypal dictionary before it is used; how far depends on "
+            f"settings that a state dict does not tell. Make a file that holds the dictionary as it is used:\n{RECIPE}"
+        )
+    return weights @ points + relaxation
 
 
 def _encoder(tensors: Mapping[str, torch.Tensor], name: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -196,6 +231,10 @@ def _encoder(tensors: Mapping[str, torch.Tensor], name: str) -> tuple[torch.Tens
             raise ValueError(f"{name} has no encoder: an MpSAE or OMPSAE, of which {_REFUSED['MpSAE']}")
         return tensors.get("encoder.weight"), tensors.get("encoder.bias")
     require_keys(dict(tensors), (f"{_BLOCK}.0.bias",), name)
+    n, _ = matrix_shape(tensors, f"{_BLOCK}.0.weight", name)
+    check_shapes(
+        tensors, dict.fromkeys((f"{_BLOCK}.0.bias", *(f"{_BLOCK}.1.{part}" for part in _NORM[:4])), (n,)), name
+    )
     weight, bias = (tensors[f"{_BLOCK}.0.{part}"].double() for part in ("weight", "bias"))
     if f"{_BLOCK}.1.running_mean" in tensors:
         require_keys(dict(tensors), [f"{_BLOCK}.1.{part}" for part in _NORM[:4]], name)
@@ -206,14 +245,23 @@ def _encoder(tensors: Mapping[str, torch.Tensor], name: str) -> tuple[torch.Tens
 
 
 def _activation(
-    tensors: Mapping[str, torch.Tensor], extras: Mapping[str, Any], overrides: Mapping[str, Any], name: str
+    tensors: Mapping[str, torch.Tensor],
+    n: int,
+    kind: str | None,
+    extras: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    name: str,
 ) -> tuple[dict[str, Any], torch.Tensor | float | None]:
     """Fields of MSAEConfig, and thresholds."""
-    kind, k = extras.get("class"), overrides.get("k", extras.get("top_k"))
+    known = _ACTIVATIONS[kind] if kind else None
     if "thresholds" in tensors:
+        if known not in (None, "jump_relu"):
+            raise ValueError(f"{name} is a {kind}, which has no thresholds, but holds some")
+        check_shapes(tensors, {"thresholds": (n,)}, name)
         # Theirs has to be reached, ours exceeded: they differ where an activation equals its threshold.
         return {"activation": "jump_relu"}, tensors["thresholds"].double().exp()
-    activation = overrides.get("activation") or (_ACTIVATIONS[kind] if kind else "topk" if k is not None else None)
+    k = extras.get("top_k") if overrides.get("k") is None else overrides["k"]
+    activation = overrides.get("activation") or known or (None if k is None else "topk")
     if activation is None:
         raise ValueError(
             f"{name} does not tell what it does with its activations, as no state dict of overcomplete does: say "
@@ -223,6 +271,8 @@ def _activation(
     if activation == "relu":
         return {"activation": "relu"}, None
     if activation == "topk":
+        if known == "batch_topk" and overrides.get("k") is None:
+            raise ValueError(_of_a_batch(extras, name))
         if k is None:
             raise ValueError(f"{name} does not tell how many activations it keeps: say k=... (the TopKSAE's top_k)")
         return {"activation": "topk", "k": whole_number(k, f"k of {name}")}, None
@@ -233,8 +283,12 @@ def _activation(
             f"state dict: with the SAE as it was trained, make a file that has it:\n{RECIPE}"
         )
     if overrides.get("k") is None:
-        raise ValueError(
-            f"{name} keeps top_k={extras.get('top_k')} activations of a whole batch: say k=..., which is that divided "
-            "by the size of the batches it was trained on. Codes depend on the threshold alone"
-        )
-    return {"activation": "batch_topk"}, float(threshold)
+        raise ValueError(f"{_of_a_batch(extras, name)}. Codes depend on the threshold alone")
+    return {"activation": "batch_topk"}, finite_number(threshold, f"running_threshold of {name}")
+
+
+def _of_a_batch(extras: Mapping[str, Any], name: str) -> str:
+    return (
+        f"{name} keeps top_k={extras.get('top_k')} activations of a whole batch: say k=..., which is that divided by "
+        "the size of the batches it was trained on"
+    )

@@ -11,16 +11,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .checkpoint import ForeignCheckpoint, hook_point_of
+from .checkpoint import ForeignCheckpoint
+from .places import hook_point_of, place_of
 from .reading import (
     check_shapes,
+    flag,
     gated_as_jump_relu,
     holds_class_of,
+    k_of,
     names_in_torch_file,
-    place_of,
+    settings_in,
     tensors_of,
     the_one,
     whole_number,
+    word,
 )
 from .source import CheckpointSource, refuse_other_keys, require_keys
 
@@ -64,6 +68,7 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
     name = source.full_name(file)
     content = _content(source, file, name)
     if isinstance(content, Mapping) and "state_dict" in content:
+        refuse_other_keys(content, ("state_dict", "cfg"), name)
         content = content["state_dict"]
     tensors = tensors_of(content, name)
     if not source.has(_CONFIG):
@@ -91,7 +96,7 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
         input_bias=bias,
         output_bias=bias,
         threshold=threshold,
-        config={**_activation(settings, gated, name), **_origin(settings, overrides, notes)},
+        config={**_activation(settings, gated, overrides, name), **_origin(settings, overrides, notes, name)},
         notes=notes,
     )
 
@@ -116,10 +121,10 @@ def _content(source: CheckpointSource, file: str, name: str) -> Any:
 
 def _refuse(settings: Mapping[str, Any], name: str) -> bool:
     """Whether it is gated."""
-    architecture = settings.get("architecture", "standard")
+    architecture = word(settings, "architecture", "standard", name)
     if architecture not in ("standard", "gated"):
         raise ValueError(f"{name} is of architecture {architecture!r}; hf_msae reads standard and gated")
-    kind = settings.get("normalize_activations", "layer_norm")  # their default
+    kind = word(settings, "normalize_activations", "layer_norm", name)  # their default
     if kind in _PER_SAMPLE:
         said = f"has normalize_activations={kind!r}" if "normalize_activations" in settings else (
             f"does not tell normalize_activations, which is then {kind!r}"
@@ -130,7 +135,7 @@ def _refuse(settings: Mapping[str, Any], name: str) -> bool:
         )
     if kind not in (None, "none"):
         raise ValueError(f"{name} has normalize_activations={kind!r}, which hf_msae does not know")
-    if settings.get("is_transcoder") or settings.get("transcoder"):
+    if flag(settings, "is_transcoder", False, name) or flag(settings, "transcoder", False, name):
         raise ValueError(f"{name} is a transcoder: it predicts other embeddings than it encodes")
     if settings.get("d_out") not in (None, settings.get("d_in")):
         raise ValueError(
@@ -147,11 +152,11 @@ def _sizes(settings: Mapping[str, Any], name: str) -> tuple[int, int]:
     return d, d * whole_number(settings.get("expansion_factor"), f"expansion_factor in {_CONFIG} of {name}")
 
 
-def _activation(settings: Mapping[str, Any], gated: bool, name: str) -> dict[str, Any]:
-    activation = settings.get("activation_fn_str", "relu")
+def _activation(settings: Mapping[str, Any], gated: bool, overrides: Mapping[str, Any], name: str) -> dict[str, Any]:
+    activation = word(settings, "activation_fn_str", "relu", name)
+    arguments = settings_in(settings, "activation_fn_kwargs", name)
     if activation == "topk" and not gated:
-        arguments = settings.get("activation_fn_kwargs") or {}
-        return {"activation": "topk", "k": whole_number(arguments.get("k"), f"k of activation_fn_kwargs of {name}")}
+        return {"activation": "topk", "k": k_of(arguments.get("k"), overrides, f"k of activation_fn_kwargs of {name}")}
     if activation != "relu":
         raise ValueError(
             f"{name} has the activation function {activation!r}{' and is gated' if gated else ''}; hf_msae reads "
@@ -160,16 +165,17 @@ def _activation(settings: Mapping[str, Any], gated: bool, name: str) -> dict[str
     return {"activation": "jump_relu" if gated else "relu"}
 
 
-def _origin(settings: Mapping[str, Any], overrides: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    model, layer = settings.get("model_name"), settings.get("hook_point_layer")
-    kind = settings.get("layer_subtype")
-    config = {"base_model_name_or_path": str(model)} if model else {}
+def _origin(settings: Mapping[str, Any], overrides: Mapping[str, Any], notes: list[str], name: str) -> dict[str, Any]:
+    model, kind, hook = (word(settings, key, None, name) for key in ("model_name", "layer_subtype", "hook_point"))
+    layer = settings.get("hook_point_layer")
+    config = {"base_model_name_or_path": model} if model else {}
     layer = layer[0] if isinstance(layer, list) and len(layer) == 1 else layer
-    hook = settings.get("hook_point") or (f"blocks.{layer}.{kind}" if kind and layer is not None else None)
+    hook = hook or (f"blocks.{layer}.{kind}" if kind and layer is not None else None)
     if settings.get("hook_point_head_index") is not None:
         hook = f"{hook}, head {settings['hook_point_head_index']}"
-    if settings.get("cls_token_only"):
+    if flag(settings, "cls_token_only", False, name):
         notes.append("It was trained on CLS tokens alone: of the hook point's tokens, give it the first.")
-    if settings.get("use_patches_only"):
+    if flag(settings, "use_patches_only", False, name):
         notes.append("It was trained on patch tokens alone: give it all of the hook point's tokens but the first.")
-    return config | place_of(hook_point_of(hook), hook and f"{hook} of {model}", overrides, notes)
+    # ViT-Prisma hooks image encoders; where it hooks the text tower of a CLIP, hook_point says so.
+    return config | place_of(hook_point_of(hook), hook and f"{hook} of {model}", overrides, name)

@@ -1,7 +1,9 @@
-"""What several readers of foreign checkpoints need: names in a file, shapes, one file of many, and where from."""
+"""What several readers of foreign checkpoints need: names in a file, tensors, shapes, and one file of many."""
 
 from __future__ import annotations
 
+import math
+import os
 import pickletools
 import zipfile
 import zlib
@@ -9,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+
+_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def names_in_torch_file(path: Path) -> set[str]:
@@ -25,11 +30,11 @@ def names_in_torch_file(path: Path) -> set[str]:
                 inner = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
                 if inner is not None:
                     with archive.open(inner) as file:
-                        _collect_names(file, names)
+                        _collect_names(_Bounded(file, archive.getinfo(inner).file_size), names)
         else:  # before torch 1.6: a magic number, a version, the machine's sizes, and then what was saved
             with open(path, "rb") as file:
                 for _ in range(4):
-                    _collect_names(file, names)
+                    _collect_names(_Bounded(file, os.path.getsize(path)), names)
     # Whatever bytes may do to a parser: a file that is no pickle has no names, and loading it says what is wrong.
     except (
         ValueError,
@@ -45,6 +50,16 @@ def names_in_torch_file(path: Path) -> set[str]:
     return names
 
 
+class _Bounded:
+    """A file of which no more is asked for than there is: a pickle may claim a string of a terabyte."""
+
+    def __init__(self, file: Any, size: int):
+        self.file, self.size, self.readline = file, size, file.readline
+
+    def read(self, size: int = -1) -> bytes:
+        return self.file.read(min(size, self.size) if size >= 0 else -1)
+
+
 def _collect_names(file: Any, names: set[str]) -> None:
     for opcode, argument, _ in pickletools.genops(file):
         if isinstance(argument, str):
@@ -57,8 +72,13 @@ def holds_class_of(names: set[str], package: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for name in names)
 
 
-def tensors_of(content: Any, name: str) -> dict[str, torch.Tensor]:
-    """A state dict, checked to be one: names and tensors.
+def tensors_of(content: Any, name: str, counters: Sequence[str] = ()) -> dict[str, torch.Tensor]:
+    """A state dict, checked to be one: names and tensors of finite floating-point numbers.
+
+    Args:
+        content: what a file holds.
+        name: for messages.
+        counters: names of tensors that hold whole numbers.
 
     Raises:
         ValueError: it is something else.
@@ -68,7 +88,22 @@ def tensors_of(content: Any, name: str) -> dict[str, torch.Tensor]:
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise ValueError(f"{name} holds a {type(value).__name__} under {key!r}, where a tensor is expected")
+        if key not in counters:
+            check_tensor(value, f"{key} of {name}")
     return dict(content)
+
+
+def check_tensor(tensor: torch.Tensor, what: str) -> None:
+    """
+    Raises:
+        ValueError: it holds anything but finite floating-point numbers, each in its place.
+    """
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in _FLOATING:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        layout = "" if tensor.layout == torch.strided else f" ({str(tensor.layout).removeprefix('torch.')})"
+        raise ValueError(f"{what} is of {kind}{layout}, expected floating-point numbers (float32, float16, ...)")
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{what} holds NaN or infinite values")
 
 
 def check_shapes(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
@@ -97,13 +132,82 @@ def whole_number(value: Any, what: str) -> int:
     Raises:
         ValueError: it is no whole number above 0.
     """
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
+    if isinstance(value, torch.Tensor) and value.dim() == 0:
         value = value.item()
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{what} is {value!r}, expected a whole number above 0")
+        raise ValueError(f"{what} is {_shown(value)}, expected a whole number above 0")
     return value
+
+
+def finite_number(value: Any, what: str) -> float:
+    """One number, which may be in a tensor without dimensions.
+
+    Raises:
+        ValueError: it is none, or NaN or infinite.
+    """
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{what} is {_shown(value)}, expected one finite number")
+    return float(value)
+
+
+def flag(settings: Mapping[str, Any], key: str, default: bool, name: str) -> bool:
+    """A setting that is true or false; the default where it is missing or null.
+
+    Raises:
+        ValueError: it is something else; "false", for one, would count as true.
+    """
+    value = settings.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{key} of {name} is {_shown(value)}, expected true or false")
+    return default if value is None else value
+
+
+def word(settings: Mapping[str, Any], key: str, default: str | None, name: str) -> str | None:
+    """A setting that is a text; the default where it is missing, None where it is null.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    value = settings.get(key, default)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{key} of {name} is {_shown(value)}, expected a text")
+    return value
+
+
+def settings_in(settings: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
+    """Settings within settings; none where they are missing or null.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    value = settings.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"{key} of {name} is {_shown(value)}, expected names and values")
+    return value or {}
+
+
+def k_of(stored: Any, given: Mapping[str, Any], what: str) -> int:
+    """How many activations are kept: what the user said, or else what is stored.
+
+    Raises:
+        ValueError: neither tells, or it is no whole number above 0.
+    """
+    if given.get("k") is not None:
+        return whole_number(given["k"], "k")
+    if stored is None:
+        raise ValueError(f"{what} is not there, so nothing tells how many activations are kept: say k=...")
+    return whole_number(stored, what)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def the_one(candidates: Sequence[str], name: str, what: str) -> str:
@@ -142,38 +246,3 @@ def gated_as_jump_relu(
     growth = log_growth.double().exp()
     threshold = (magnitude_bias.double() - growth * gate_bias.double()).clamp_min(0)
     return encoder.double() * growth, magnitude_bias.double(), threshold
-
-
-def tower_of(model: Any) -> str:
-    """ "text" for what is named like a language model, "vision" for what is named like an image encoder."""
-    words = ("clip", "siglip", "vit", "dino", "deit", "mae", "vision", "perception")
-    return "vision" if any(word in str(model).lower() for word in words) else "text"
-
-
-def place_of(hook_point: str | None, place: str | None, given: Mapping[str, Any], notes: list[str]) -> dict:
-    """The field hook_point, or a note that the checkpoint does not tell.
-
-    Args:
-        hook_point: ours; None where hf_msae has no name for it.
-        place: what the checkpoint says, for people; None where it says nothing.
-        given: what the user said; a hook_point there wins.
-        notes: gets the note.
-
-    Raises:
-        ValueError: the embeddings are of a place that hf_msae has no name for, and no hook_point was given.
-    """
-    if given.get("hook_point") is not None:
-        return {}
-    if hook_point is not None:
-        return {"hook_point": hook_point}
-    if place:
-        raise ValueError(
-            f"the checkpoint was trained on {place}, where hf_msae cannot read by itself. To use it with embeddings "
-            "from there that you bring along, say which kind they are: hook_point=image_embeds or text_embeds (one of "
-            "each input), vision.layers.9 or text.layers.9 (one of each token)"
-        )
-    notes.append(
-        "The checkpoint does not tell what it was trained on: give it embeddings from there; hook_point stays at its "
-        "default, image_embeds, until you say hook_point=..."
-    )
-    return {}

@@ -13,7 +13,20 @@ from typing import Any
 
 import torch
 
-from .checkpoint import ForeignCheckpoint, hook_point_of
+from .checkpoint import ForeignCheckpoint
+from .places import hook_point_of, place_of, tower_of
+from .reading import (
+    check_shapes,
+    finite_number,
+    flag,
+    gated_as_jump_relu,
+    matrix_shape,
+    reached,
+    settings_in,
+    tensors_of,
+    whole_number,
+    word,
+)
 from .source import CheckpointSource, refuse_other_keys, require_keys
 
 _CONFIG, _WEIGHTS, _SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
@@ -41,6 +54,7 @@ _PER_SAMPLE = {
     "constant_norm_rescale": "scales each embedding to one length by itself",
     "layer_norm": "brings each embedding to mean 0 and variance 1 by itself",
 }
+_THRESHOLDS = ("threshold", "log_threshold")
 _SCALES = ("finetuning_scaling_factor", "scaling_factor")
 
 
@@ -57,30 +71,30 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
             place where hf_msae cannot read, without a hook_point in `overrides`; or a damaged one.
     """
     folder = _folder(source)
-    settings = _settings(source.read_json(f"{folder}{_CONFIG}"))
     name = f"{source.name}/{folder}".rstrip("/") if folder else source.name
+    settings = _settings(source.read_json(f"{folder}{_CONFIG}"), overrides, name)
     architecture = _architecture(settings, name)
     scale, notes = _input_scale(source, folder, settings, overrides, name)
-    tensors = source.read_safetensors(f"{folder}{_WEIGHTS}")
+    tensors = tensors_of(source.read_safetensors(f"{folder}{_WEIGHTS}"), name)
     biases = _BIASES[architecture]
     require_keys(tensors, ("W_enc", "W_dec", "b_dec", *biases), name)
     known = ("W_enc", "W_dec", "b_dec", *biases, *_SCALES)
-    refuse_other_keys(tensors, (*known, "threshold", "log_threshold") if architecture == "jumprelu" else known, name)
+    refuse_other_keys(tensors, (*known, *_THRESHOLDS) if architecture == "jumprelu" else known, name)
     tensors = {key: tensor.double() for key, tensor in tensors.items()}
-    _check_shapes(tensors, settings, name)
+    n = _check_shapes(tensors, settings, name)
     tensors["W_dec"] = _finetuned(tensors, settings, name)
 
-    config = {**_origin(settings, overrides, name), **_activation(architecture, settings, notes, name)}
-    if settings.get("rescale_acts_by_decoder_norm"):
+    config = {**_origin(settings, overrides, notes, name), **_activation(architecture, settings, n, notes, name)}
+    if flag(settings, "rescale_acts_by_decoder_norm", False, name):
         _fold_decoder_norms(tensors)
-    encoder, latent_bias, threshold = _encoder(architecture, tensors)
+    encoder, latent_bias, threshold = _encoder(architecture, tensors, name)
     b_dec = tensors["b_dec"]
     return ForeignCheckpoint(
         format="saelens",
         encoder=encoder,
         decoder=tensors["W_dec"],
         latent_bias=latent_bias,
-        input_bias=b_dec if settings.get("apply_b_dec_to_input", True) else None,
+        input_bias=b_dec if flag(settings, "apply_b_dec_to_input", True, name) else None,
         output_bias=b_dec,
         input_scale=scale,
         threshold=threshold,
@@ -105,15 +119,16 @@ def _folder(source: CheckpointSource) -> str:
     return f"{folders[0]}/"
 
 
-def _settings(content: dict[str, Any]) -> dict[str, Any]:
-    """All settings on one level, by the names of version 6."""
-    metadata = content.get("metadata")
-    flat = {**(metadata if isinstance(metadata, dict) else {}), **content}
+def _settings(content: Mapping[str, Any], overrides: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """All settings on one level, by the names of version 6; with the k that was given, if any."""
+    flat = {**settings_in(content, "metadata", name), **content}
     settings = {_OLD_NAMES.get(key, key): value for key, value in flat.items()}
-    arguments = settings.get("activation_fn_kwargs") or {}
+    arguments = settings_in(settings, "activation_fn_kwargs", name)
     if settings.get("activation_fn") == "topk":
         settings["architecture"] = "topk"
         settings.setdefault("k", arguments.get("k"))
+    if overrides.get("k") is not None:
+        settings["k"] = overrides["k"]
     normalised = settings.get("normalize_activations")
     if normalised is None or isinstance(normalised, bool):  # so before version 3
         settings["normalize_activations"] = "expected_average_only_in" if normalised else "none"
@@ -121,7 +136,7 @@ def _settings(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _architecture(settings: Mapping[str, Any], name: str) -> str:
-    architecture = settings.get("architecture", "standard")
+    architecture = word(settings, "architecture", "standard", name)
     if architecture in _REFUSED:
         raise ValueError(f"{name} is of architecture {architecture!r}: {_REFUSED[architecture]}")
     if architecture not in _BIASES:
@@ -137,7 +152,7 @@ def _architecture(settings: Mapping[str, Any], name: str) -> str:
             f"{name} takes the outputs of attention heads (hook_z), laid side by side: embeddings that hf_msae does "
             "not have"
         )
-    activation = settings.get("activation_fn", "relu")
+    activation = word(settings, "activation_fn", "relu", name)
     if activation not in ("relu", "topk"):
         raise ValueError(f"{name} has the activation function {activation!r}; hf_msae reads relu and topk")
     return architecture
@@ -147,7 +162,7 @@ def _input_scale(
     source: CheckpointSource, folder: str, settings: Mapping[str, Any], overrides: Mapping[str, Any], name: str
 ) -> tuple[float, list[str]]:
     """What embeddings are multiplied with, and notes."""
-    kind = settings["normalize_activations"]
+    kind = word(settings, "normalize_activations", "none", name)
     if kind in _PER_SAMPLE:
         raise ValueError(
             f"{name} has normalize_activations={kind!r}, which {_PER_SAMPLE[kind]}: no fixed input_mean and "
@@ -161,11 +176,14 @@ def _input_scale(
             "when a training ends: convert what it saved then"
         )
     if overrides.get("input_scale") is not None:
-        return float(overrides["input_scale"]), ["input_scale is what was given: the checkpoint does not hold it."]
+        return finite_number(overrides["input_scale"], "input_scale"), [
+            "input_scale is what was given: the checkpoint does not hold it."
+        ]
     if source.has(f"{folder}{_SCALER}"):
         scale = source.read_json(f"{folder}{_SCALER}").get("scaling_factor")
         if scale is not None:
-            return float(scale), [f"input_scale is the scaling_factor of {_SCALER}."]
+            scale = finite_number(scale, f"scaling_factor in {_SCALER} of {name}")
+            return scale, [f"input_scale is the scaling_factor of {_SCALER}."]
     raise ValueError(
         f"{name} has normalize_activations={kind!r}, but does not hold the factor: give it as input_scale. It is "
         "sqrt(d_in) divided by the mean length of the embeddings it was trained on; SAELens lists those of its "
@@ -173,50 +191,69 @@ def _input_scale(
     )
 
 
-def _check_shapes(tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any], name: str) -> None:
-    d, n = settings.get("d_in"), settings.get("d_sae")
-    shape = tuple(tensors["W_enc"].shape)
-    if d is not None and n is not None and shape != (d, n):
+def _check_shapes(tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any], name: str) -> int:
+    """How many latents there are."""
+    shape = matrix_shape(tensors, "W_enc", name)
+    said = tuple(
+        size if settings.get(key) is None else whole_number(settings[key], f"{key} in {_CONFIG} of {name}")
+        for key, size in zip(("d_in", "d_sae"), shape, strict=True)
+    )
+    if shape != said:
         raise ValueError(
-            f"W_enc of {name} has shape {shape}, but its {_CONFIG} says ({d}, {n}): they do not belong together"
+            f"W_enc of {name} has shape {shape}, but its {_CONFIG} says {said}: they do not belong together"
         )
+    d, n = shape
+    of_latents = ("b_enc", "b_gate", "b_mag", "r_mag", *_THRESHOLDS, *_SCALES)
+    shapes = {"W_dec": (n, d), "b_dec": (d,), "topk_threshold": (), **dict.fromkeys(of_latents, (n,))}
+    check_shapes(tensors, shapes, name)
+    return n
 
 
 def _finetuned(tensors: dict[str, torch.Tensor], settings: Mapping[str, Any], name: str) -> torch.Tensor:
     """The decoder; a factor for each latent that was tuned afterwards scales its row."""
-    key = next((key for key in _SCALES if key in tensors), None)
-    if settings.get("finetuning_scaling_factor"):
-        if key is None:
+    found = [key for key in _SCALES if key in tensors]
+    if len(found) > 1:
+        raise ValueError(f"{name} holds both {' and '.join(found)}: nothing tells which is meant")
+    if flag(settings, "finetuning_scaling_factor", False, name):
+        if not found:
             raise ValueError(f"{name} says finetuning_scaling_factor, but holds no such tensor")
-        return tensors["W_dec"] * tensors[key][:, None]
-    if key is not None and not torch.all(tensors[key] == 1):
-        raise ValueError(f"{name} holds a {key} that is not 1, but its {_CONFIG} does not say to use it")
+        return tensors["W_dec"] * tensors[found[0]][:, None]
+    if found and not torch.all(tensors[found[0]] == 1):
+        raise ValueError(f"{name} holds a {found[0]} that is not 1, but its {_CONFIG} does not say to use it")
     return tensors["W_dec"]
 
 
-def _activation(architecture: str, settings: Mapping[str, Any], notes: list[str], name: str) -> dict[str, Any]:
+def _activation(architecture: str, settings: Mapping[str, Any], n: int, notes: list[str], name: str) -> dict[str, Any]:
     """Fields of MSAEConfig."""
     if architecture == "standard":
         return {"activation": "relu"}
     if architecture in ("jumprelu", "gated"):
         if architecture == "gated":
             notes.append("A gated SAE: it computes what JumpReLU does with other thresholds, and becomes that.")
-        details = settings.get("training_architecture_details")
-        return {"activation": "jump_relu", **_prefixes(details if isinstance(details, dict) else {}, settings)}
+        details = settings_in(settings, "training_architecture_details", name)
+        return {"activation": "jump_relu", **_prefixes(details, n, name)}
     k = settings.get("k")
-    if not isinstance(k, (int, float)) or k < 1:
-        raise ValueError(f"{name} is of architecture {architecture!r}, but its k is {k!r}")
+    if k is None:
+        raise ValueError(f"{name} is of architecture {architecture!r}, but does not tell its k: say k=...")
     if architecture == "topk":
-        return {"activation": "topk", "k": int(k)}
+        return {"activation": "topk", "k": whole_number(k, f"k of {name}")}
+    k = finite_number(k, f"k of {name}")
+    if k <= 0:
+        raise ValueError(f"k of {name} is {k:g}, expected a number above 0")
     if k != int(k):
         notes.append(f"Trained with k={k}; MSAEConfig takes whole numbers, and codes depend on the threshold alone.")
-    return {"activation": "batch_topk", "k": max(1, round(k)), **_prefixes(settings, settings)}
+    return {"activation": "batch_topk", "k": max(1, round(k)), **_prefixes(settings, n, name)}
 
 
-def _prefixes(training: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def _prefixes(training: Mapping[str, Any], n: int, name: str) -> dict[str, Any]:
     """The levels of a Matryoshka SAE, which in SAELens are prefixes of the dictionary."""
     widths = training.get("matryoshka_widths")
-    return {"nesting": "prefix", "nesting_widths": sorted({*widths, settings["d_sae"]})} if widths else {}
+    if not widths:
+        return {}
+    if not isinstance(widths, list):
+        raise ValueError(f"matryoshka_widths of {name} is {widths!r}, expected a list of whole numbers")
+    widths = [whole_number(width, f"an entry of matryoshka_widths of {name}") for width in widths]
+    return {"nesting": "prefix", "nesting_widths": sorted({*widths, n})}
 
 
 def _fold_decoder_norms(tensors: dict[str, torch.Tensor]) -> None:
@@ -229,44 +266,39 @@ def _fold_decoder_norms(tensors: dict[str, torch.Tensor]) -> None:
 
 
 def _encoder(
-    architecture: str, tensors: Mapping[str, torch.Tensor]
+    architecture: str, tensors: Mapping[str, torch.Tensor], name: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | float | None]:
     """Encoder, bias of the latents, and threshold."""
     encoder = tensors["W_enc"]
     if architecture == "gated":
-        # On where x' @ W_enc + b_gate > 0, with the value relu(x' @ W_enc exp(r_mag) + b_mag) there.
-        growth = tensors["r_mag"].exp()
-        threshold = (tensors["b_mag"] - tensors["b_gate"] * growth).clamp_min(0)
-        return encoder * growth, tensors["b_mag"], threshold
+        return gated_as_jump_relu(encoder, tensors["b_gate"], tensors["b_mag"], tensors["r_mag"])
     if architecture == "jumprelu":
-        if "log_threshold" in tensors:
-            return encoder, tensors["b_enc"], tensors["log_threshold"].exp()
-        require_keys(tensors, ("threshold",), "a jumprelu SAE")
-        return encoder, tensors["b_enc"], tensors["threshold"]
+        found = [key for key in _THRESHOLDS if key in tensors]
+        if len(found) != 1:
+            raise ValueError(f"{name} holds {' and '.join(found) or 'no threshold'}, expected one of {_THRESHOLDS}")
+        threshold = tensors[found[0]]
+        return encoder, tensors["b_enc"], threshold.exp() if found[0] == "log_threshold" else threshold
     if architecture in ("batchtopk", "matryoshka_batchtopk"):
-        # Theirs has to be exceeded, ours reached.
-        reached = torch.nextafter(tensors["topk_threshold"].float(), torch.tensor(torch.inf))
-        return encoder, tensors["b_enc"], float(reached)
+        return encoder, tensors["b_enc"], reached(tensors["topk_threshold"])
     return encoder, tensors["b_enc"], None
 
 
-def _origin(settings: Mapping[str, Any], overrides: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _origin(settings: Mapping[str, Any], overrides: Mapping[str, Any], notes: list[str], name: str) -> dict[str, Any]:
     """Backbone and hook point.
 
     Raises:
         ValueError: the embeddings are ones that hf_msae has no name for, and no hook_point was given.
     """
-    model, hook = settings.get("model_name"), settings.get("hook_name")
-    config = {} if model is None else {"base_model_name_or_path": str(model)}
+    model, kind, hook, module = (
+        word(settings, key, None, name) for key in ("model_name", "model_class_name", "hook_name", "hf_hook_name")
+    )
+    config = {} if model is None else {"base_model_name_or_path": model}
     if overrides.get("hook_point") is not None:
         return config
-    tower = "vision" if any(word in str(model).lower() for word in ("clip", "vit", "siglip", "dino")) else "text"
-    point = hook_point_of(settings.get("hf_hook_name") or hook, tower) or hook_point_of(hook, tower)
+    point, guessed = hook_point_of(module, None) or hook_point_of(hook, None), []
     if point is None:
-        raise ValueError(
-            f"{name} is of {hook or 'a place that it does not tell'} in {model or 'a model that it does not tell'}, "
-            "where hf_msae cannot read embeddings itself. To use it on embeddings from there that you have, say of "
-            "which kind they are: hook_point=image_embeds or text_embeds (one of each input), vision.layers.9 or "
-            "text.layers.9 (one of each token)"
-        )
-    return {**config, "hook_point": point}
+        tower = tower_of(model, kind, notes=guessed)
+        point = hook_point_of(module, tower) or hook_point_of(hook, tower)
+        notes += guessed if point is not None else []
+    place = f"{hook or 'a place that it does not tell'} in {model or 'a model that it does not tell'}"
+    return config | place_of(point, place, overrides, name)

@@ -9,6 +9,9 @@ W_enc (d, n), b_enc (n,), W_dec (n, d), b_dec (d,), perhaps activation.threshold
 What is computed changed along the way, and not always with the schema. Without one, b_dec was taken off before
 encoding (saev 0.1.0); from schema 2 on it is not. Its readers of today never take it off, not even from files that
 were trained with it. Under schema 1 there were both, and nothing in a file tells.
+
+Its SAEs are trained on tokens, by default on (x - mean) / scale (scale_mean and scale_norm of its data), of which a
+checkpoint holds neither the numbers nor whether it was so.
 """
 
 from __future__ import annotations
@@ -21,8 +24,20 @@ from typing import Any
 import torch
 
 from .checkpoint import ForeignCheckpoint
-from .reading import check_shapes, place_of, reached, tensors_of, the_one, whole_number
+from .places import place_of
+from .reading import (
+    check_shapes,
+    finite_number,
+    k_of,
+    reached,
+    settings_in,
+    tensors_of,
+    the_one,
+    whole_number,
+    word,
+)
 from .source import CheckpointSource, read_torch, refuse_other_keys, require_keys
+from .statistics import require_statistics
 
 _TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
 _THRESHOLD = "activation.threshold"
@@ -42,7 +57,7 @@ def recognises(source: CheckpointSource) -> bool:
         return False
     try:
         header = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return "d_vit" in header or {"schema", "cfg"} <= set(header)
 
@@ -64,12 +79,12 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
     d, n = _sizes(settings, name)
     check_shapes(tensors, dict(zip(_TENSORS, ((d, n), (n,), (n, d), (d,)), strict=True)), name)
     notes: list[str] = []
-    config, threshold = _activation(header, settings, tensors, name, notes)
+    config, threshold = _activation(header, settings, tensors, overrides, name, notes)
+    if threshold is None and _THRESHOLD in tensors:
+        raise ValueError(f"{name} also has {_THRESHOLD}, but its first line says an activation that does not use it")
+    place = place_of(None, None, overrides, name, known="tokens of an image encoder")
+    _require_statistics(header, settings, overrides, name)
     bias = tensors["b_dec"]
-    notes.append(
-        "saev may train on activations from which it took the mean, and which it scaled (scale_mean and scale_norm); "
-        "the checkpoint does not tell. If so, model.set_input_statistics(mean, scale) makes this MSAE take raw ones."
-    )
     return ForeignCheckpoint(
         format="saev",
         encoder=tensors["W_enc"],
@@ -78,7 +93,7 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
         input_bias=bias if _takes_bias_off(schema, bias, notes) else None,
         output_bias=bias,
         threshold=threshold,
-        config={**config, **place_of(None, None, overrides, notes)},
+        config={**config, **place},
         notes=notes,
     )
 
@@ -86,12 +101,12 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
 def _header(line: bytes, name: str) -> dict[str, Any]:
     try:
         header = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} does not begin with a line of JSON, as files of saev do") from error
     if not isinstance(header, dict):
         raise ValueError(f"{name} begins with {type(header).__name__}, where files of saev have a mapping")
     schema = header.get("schema")
-    if schema not in _SCHEMAS:
+    if isinstance(schema, bool) or not isinstance(schema, (int, type(None))) or schema not in _SCHEMAS:
         raise ValueError(f"{name} is of schema {schema!r} of saev; hf_msae knows those up to {_SCHEMAS[-1]}")
     if schema is not None and not isinstance(header.get("cfg"), dict):
         raise ValueError(f"the first line of {name} has no cfg")
@@ -103,6 +118,21 @@ def _sizes(settings: Mapping[str, Any], name: str) -> tuple[int, int]:
     if settings.get("d_sae") is not None:
         return d, whole_number(settings["d_sae"], f"d_sae of {name}")
     return d, d * whole_number(settings.get("exp_factor"), f"exp_factor of {name}")
+
+
+def _require_statistics(
+    header: Mapping[str, Any], settings: Mapping[str, Any], overrides: Mapping[str, Any], name: str
+) -> None:
+    """What embeddings were normalised with has to be given, unless the first line says that they were not."""
+    said = {}
+    for place in (header, settings, settings.get("data")):
+        if isinstance(place, Mapping):
+            said |= {key: place[key] for key in ("scale_mean", "scale_norm") if key in place}
+    needed = {key: said.get(key) is not False for key in ("scale_mean", "scale_norm")}
+    why = f"saev trains on (x - mean) / scale unless {' and '.join(needed)} are off, of which its first line says " + (
+        ", ".join(f"{key}={value}" for key, value in said.items()) or "nothing"
+    )
+    require_statistics(overrides, name, why, mean=needed["scale_mean"], scale=needed["scale_norm"])
 
 
 def _takes_bias_off(schema: int | None, bias: torch.Tensor, notes: list[str]) -> bool:
@@ -126,26 +156,29 @@ def _activation(
     header: Mapping[str, Any],
     settings: Mapping[str, Any],
     tensors: Mapping[str, torch.Tensor],
+    overrides: Mapping[str, Any],
     name: str,
     notes: list[str],
 ) -> tuple[dict[str, Any], float | None]:
     """Fields of MSAEConfig, and the threshold of batch top-k."""
     schema, kind, params = header.get("schema"), "Relu", {}
-    if schema == 1 and header.get("cls") in _ACTIVATIONS:
-        kind, params = header["cls"], settings
+    said = word(header, "cls", None, f"the first line of {name}") if schema == 1 else None
+    if said in _ACTIVATIONS:
+        kind, params = said, settings
     elif schema is not None and (schema > 1 or "activation" in settings):
         activation = settings.get("activation")
         if not isinstance(activation, dict) or "cls" not in activation:
             raise ValueError(f"activation in the first line of {name} is {activation!r}, expected cls and params")
-        kind, params = activation["cls"], activation.get("params") or {}
+        what = f"activation in the first line of {name}"
+        kind, params = word(activation, "cls", None, what), settings_in(activation, "params", what)
     if kind not in _ACTIVATIONS:
         raise ValueError(f"{name} has activation {kind!r}; hf_msae reads {', '.join(_ACTIVATIONS)}")
     if kind == "Relu":
         return {"activation": "relu"}, None
-    k = min(whole_number(params.get("top_k", 32), f"top_k of {name}"), tensors["W_enc"].shape[1])
+    k = min(k_of(params.get("top_k", 32), overrides, f"top_k of {name}"), tensors["W_enc"].shape[1])
     if kind == "BatchTopK":
         if _THRESHOLD in tensors:
-            threshold = float(tensors[_THRESHOLD])
+            threshold = finite_number(tensors[_THRESHOLD], f"{_THRESHOLD} of {name}")
             return {"activation": "batch_topk", "k": k}, reached(threshold) if threshold > 0 else 0.0
         if schema == 1:
             raise ValueError(

@@ -27,6 +27,8 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from .integrity import refuse_pointer, verify_cached
+
 
 @dataclass(frozen=True)
 class CheckpointSource:
@@ -155,15 +157,26 @@ class CheckpointSource:
         Raises:
             FileNotFoundError: there is no such file.
             OSError: it cannot be downloaded, or another commit was made in between.
+            ValueError: it is a pointer of Git LFS, or a damaged copy in the cache.
         """
         if not self.has(name):
             raise FileNotFoundError(f"{self.name} holds no {name}")
         if self.folder is not None:
-            return self.folder / name
+            return self._checked(self.folder / name, name)
         place = {"subfolder": self.subfolder or None, "revision": self.asked, "token": self.token}
         path = Path(hf_hub_download(self.repo_id, name, **place))
         if self.revision not in path.parts:  # the folder of a commit in the cache is called by it
             raise OSError(f"{self.name} was changed on the Hub while it was being read: try again")
+        return self._checked(path, name)
+
+    def _checked(self, path: Path, name: str) -> Path:
+        """The path of a file that is what it should be.
+
+        Raises:
+            ValueError: it is a pointer of Git LFS, or not what the Hub had when it was downloaded.
+        """
+        refuse_pointer(path, self.full_name(name))
+        verify_cached(path, self.full_name(name), self.repo_id, f"{self.subfolder}/{name}".lstrip("/"))
         return path
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -176,6 +189,8 @@ class CheckpointSource:
             content = json.loads(self.path(name).read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.full_name(name)} holds no JSON: {error}") from error
+        except RecursionError as error:
+            raise ValueError(f"{self.full_name(name)} holds JSON that is nested too deeply to be read") from error
         if not isinstance(content, dict):
             raise ValueError(f"{self.full_name(name)} holds a {type(content).__name__}, not a mapping")
         return content
@@ -227,6 +242,8 @@ def read_torch(file: Any, name: str) -> Any:
     # What reading garbage raises besides: the unpickler follows whatever the bytes say.
     except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
         raise _damaged(name, str(error)) from error
+    except (MemoryError, OverflowError) as error:
+        raise _damaged(name, "it says that it holds more than there is memory for") from error
 
 
 def _damaged(name: str, reason: str) -> ValueError:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .checkpoint import ForeignCheckpoint, hook_point_of
-from .reading import check_shapes, place_of, tensors_of, the_one, whole_number
+from .checkpoint import ForeignCheckpoint
+from .places import hook_point_of, place_of, tower_of
+from .reading import check_shapes, flag, k_of, tensors_of, the_one, whole_number, word
 from .source import CheckpointSource, refuse_other_keys, require_keys
 
 _CONFIG, _WEIGHTS = "cfg.json", "sae.safetensors"
@@ -50,7 +51,7 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
     d, n = _sizes(settings, name)
     check_shapes(tensors, dict(zip(_TENSORS, ((n, d), (n,), (n, d), (d,)), strict=True)), name)
     notes: list[str] = []
-    k = whole_number(settings.get("k"), f"k in {_CONFIG} of {name}")
+    k = k_of(settings.get("k"), overrides, f"k in {_CONFIG} of {name}")
     bias = tensors["b_dec"]
     return ForeignCheckpoint(
         format="sparsify",
@@ -66,9 +67,9 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
 
 def _refuse(settings: Mapping[str, Any], name: str) -> None:
     for key, reason in _REFUSED.items():
-        if settings.get(key):
+        if flag(settings, key, False, name):
             raise ValueError(f"{name} has {key}={settings[key]}: {reason}, so it cannot be converted")
-    activation = settings.get("activation", "topk")  # older files do not say
+    activation = word(settings, "activation", "topk", name)  # older files do not say
     if activation == "groupmax":
         raise ValueError(
             f"{name} has activation='groupmax', which keeps the largest activation of each of k groups of latents, "
@@ -89,7 +90,7 @@ def _place(name: str, overrides: Mapping[str, Any], notes: list[str]) -> dict[st
     """The hook point, which is the folder's name: that of a module of a transformers model."""
     module = name.removesuffix(f"/{_WEIGHTS}").removesuffix(f"/{_CONFIG}").rpartition("/")[2].partition("_seed")[0]
     # sparsify trains on language models; modules of an image encoder say so.
-    point = hook_point_of(module, "vision" if "vi" in module else "text")
+    point = hook_point_of(module, tower_of(module))
     if point is not None and overrides.get("hook_point") is None:
         notes.append(f"The folder's name, {module}, was taken for the module whose output it was trained on.")
-    return place_of(point, f"the output of the module that its folder, {module}, is named after", overrides, notes)
+    return place_of(point, f"the output of the module that its folder, {module}, is named after", overrides, name)

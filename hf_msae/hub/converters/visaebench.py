@@ -15,8 +15,10 @@ import torch
 import yaml
 
 from .checkpoint import ForeignCheckpoint
-from .reading import check_shapes, matrix_shape, place_of, tensors_of, whole_number
+from .places import place_of
+from .reading import check_shapes, finite_number, k_of, matrix_shape, tensors_of
 from .source import CheckpointSource, refuse_other_keys, require_keys
+from .statistics import require_statistics
 
 _WEIGHTS = ("sae.pt", "model.safetensors", "model.pt")
 _CONFIGS = ("config.json", "config.yaml", "config.yml")
@@ -26,7 +28,13 @@ _OTHERS = ("model_type", "trainer", "activation_fn_str", "hook_point_layer", "d_
 
 _SIMPLE = ("encoder.weight", "encoder.bias", "decoder.weight")
 _OVERCOMPLETE = ("encoder.final_block.0.weight", "encoder.final_block.0.bias", "dictionary._weights")
-_OTHER_TENSORS = ("decoder.bias", "dictionary.multiplier", "_running_threshold", "jump_thresholds", "thresholds")
+_THRESHOLDS = {
+    "topk": (),
+    "batchtopk": ("_running_threshold",),
+    "jumprelu": ("jump_thresholds", "thresholds"),
+}
+"""What each activation may have besides."""
+
 _DEFAULT_JUMP_THRESHOLD = 0.01
 
 
@@ -59,20 +67,23 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
     simple = _SIMPLE[0] in tensors
     keys = _SIMPLE if simple else _OVERCOMPLETE
     require_keys(tensors, keys, name)
-    refuse_other_keys(tensors, (*keys, *_OTHER_TENSORS), name)
+    kind = _kind(settings)
+    if kind not in _ACTIVATIONS:
+        raise ValueError(f"{name} has activation {kind!r}; hf_msae reads {', '.join(_ACTIVATIONS)}")
+    known = (*keys, "decoder.bias" if simple else "dictionary.multiplier", *_THRESHOLDS[kind])
+    refuse_other_keys(tensors, known, name)
     n, d = matrix_shape(tensors, keys[0], name)
-    check_shapes(tensors, {keys[1]: (n,), keys[2]: (n, d), "decoder.bias": (d,)}, name)
+    check_shapes(tensors, {keys[1]: (n,), keys[2]: (n, d), "decoder.bias": (d,), "dictionary.multiplier": ()}, name)
     _check_sizes(settings, d, n, name)
     decoder = tensors[keys[2]].double()
     if not simple:
         # As it is stored: ViSAEBench does not normalise the rows, which overcomplete does.
         decoder = decoder * tensors.get("dictionary.multiplier", torch.zeros(())).double().exp()
     notes: list[str] = []
-    config, threshold = _activation(settings, tensors, n, overrides, name, notes)
-    notes.append(
-        "ViSAEBench feeds its SAEs (x - mean) / std, which are not in the checkpoint: this MSAE takes embeddings that "
-        "are normalised so, until model.set_input_statistics(mean, 1 / std) makes it take raw ones."
-    )
+    config, threshold = _activation(kind, settings, tensors, n, overrides, name, notes)
+    place = _place(settings, overrides, name)
+    why = "ViSAEBench feeds its SAEs (x - mean) / std, with the mean of each column and one std, of what it caches"
+    require_statistics(overrides, name, why)
     return ForeignCheckpoint(
         format="visaebench",
         encoder=tensors[keys[0]].T,
@@ -80,7 +91,7 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
         latent_bias=tensors[keys[1]],
         output_bias=tensors.get("decoder.bias") if simple else None,
         threshold=threshold,
-        config={**config, **_origin(settings, overrides, notes)},
+        config={**config, **place},
         notes=notes,
     )
 
@@ -93,6 +104,8 @@ def _settings(source: CheckpointSource, file: str) -> dict[str, Any]:
         settings = yaml.safe_load(source.path(file).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{name} holds no YAML: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{name} holds YAML that is nested too deeply to be read") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{name} holds a {type(settings).__name__}, not a mapping")
     return settings
@@ -112,6 +125,7 @@ def _check_sizes(settings: Mapping[str, Any], d: int, n: int, name: str) -> None
 
 
 def _activation(
+    kind: str,
     settings: Mapping[str, Any],
     tensors: Mapping[str, torch.Tensor],
     n: int,
@@ -120,38 +134,30 @@ def _activation(
     notes: list[str],
 ) -> tuple[dict[str, Any], torch.Tensor | float | None]:
     """Fields of MSAEConfig, and thresholds."""
-    kind = _kind(settings)
-    if kind not in _ACTIVATIONS:
-        raise ValueError(f"{name} has activation {kind!r}; hf_msae reads {', '.join(_ACTIVATIONS)}")
-    k = overrides.get("k", settings.get("k"))
-    if kind != "jumprelu" and k is None:
-        raise ValueError(f"the config of {name} does not tell k, the activations to keep of each embedding: say k=...")
-    config = {"activation": _ACTIVATIONS[kind]} | ({} if k is None else {"k": whole_number(k, f"k of {name}")})
+    if kind == "jumprelu":  # MSAEConfig would keep k activations; theirs keeps all that exceed their thresholds
+        found = [tensors[key] for key in _THRESHOLDS[kind] if key in tensors]
+        if len(found) > 1:
+            raise ValueError(f"{name} has both {' and '.join(_THRESHOLDS[kind])}: nothing tells which are used")
+        if not found:
+            notes.append(f"It holds no thresholds: they are {_DEFAULT_JUMP_THRESHOLD}, ViSAEBench's default.")
+        thresholds = found[0] if found else torch.full((n,), _DEFAULT_JUMP_THRESHOLD)
+        check_shapes({"thresholds": thresholds}, {"thresholds": (n,)}, name)
+        return {"activation": "jump_relu"}, thresholds.double().clamp_min(0)
+    config = {"activation": _ACTIVATIONS[kind], "k": k_of(settings.get("k"), overrides, f"k in the config of {name}")}
     if kind == "topk":
         return config, None
-    if kind == "jumprelu":
-        config.pop("k", None)  # MSAEConfig would keep that many; theirs keeps all that exceed their thresholds
-        thresholds = tensors.get("jump_thresholds", tensors.get("thresholds"))
-        if thresholds is None:
-            thresholds = torch.full((n,), _DEFAULT_JUMP_THRESHOLD)
-            notes.append(f"It holds no thresholds: they are {_DEFAULT_JUMP_THRESHOLD}, ViSAEBench's default.")
-        check_shapes({"thresholds": thresholds}, {"thresholds": (n,)}, name)
-        return config, thresholds.double().clamp_min(0)
-    threshold = settings.get("threshold")
-    if threshold is None and "_running_threshold" in tensors:
-        threshold = float(tensors["_running_threshold"])
+    threshold = settings.get("threshold")  # which its loader prefers to the tensor
+    if threshold is None:
+        threshold = tensors.get("_running_threshold")
     if threshold is None:
         threshold = 0.0
         notes.append(
             "It holds no threshold: codes keep every positive activation, as ViSAEBench then does; activation=topk "
             "keeps the k largest of each embedding instead."
         )
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
-        raise ValueError(f"the threshold in the config of {name} is {threshold!r}, expected a number")
-    return config, max(0.0, float(threshold))
+    return config, max(0.0, finite_number(threshold, f"the threshold of {name}"))
 
 
-def _origin(settings: Mapping[str, Any], overrides: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+def _place(settings: Mapping[str, Any], overrides: Mapping[str, Any], name: str) -> dict[str, Any]:
     told = ", ".join(f"{key} {settings[key]}" for key in ("backbone", "layer") if settings.get(key) is not None)
-    notes.append(f"ViSAEBench trains on patch tokens{f' ({told})' if told else ''}.")
-    return place_of(None, None, overrides, notes)
+    return place_of(None, None, overrides, name, known=f"patch tokens{f' ({told})' if told else ''}")

@@ -67,6 +67,10 @@ if __name__ == "__main__":
     write("top_k_multiplied", lambda: TopKSAE(D, N, top_k=K, dictionary_params={"use_multiplier": True}))
     identity = {"normalization": "identity"}
     write("top_k_not_normalised", lambda: TopKSAE(D, N, top_k=K, dictionary_params=identity))
+    write("top_k_not_normalised_plain", lambda: TopKSAE(D, N, top_k=K, dictionary_params=identity), form="plain")
+    max_l2 = {"normalization": "max_l2"}
+    write("relu_max_l2", lambda: SAE(D, N, dictionary_params=max_l2))
+    write("relu_max_l2_plain", lambda: SAE(D, N, dictionary_params=max_l2), form="plain")
     write("top_k_batch_norm", lambda: TopKSAE(D, N, top_k=K, encoder_module="mlp_bn_1"))
     write("top_k_tied", lambda: TopKSAE(D, N, top_k=K).tied(bias=True))
     write("top_k_untied", lambda: TopKSAE(D, N, top_k=K).untied())

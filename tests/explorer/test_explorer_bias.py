@@ -1,0 +1,243 @@
+"""What drives a classifier, as the page tells it: targets, halves, bars, and curves."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from hf_msae.activations import load_activations
+from hf_msae.concepts import bias_report
+from hf_msae.concepts.probabilities import as_classifier
+from hf_msae.explorer import VisitorError
+from hf_msae.explorer.dose_chart import Curve, dose_chart
+from hf_msae.explorer.driving import (
+    MIN_EACH,
+    NUM_BOOTSTRAP,
+    NUM_NULL,
+    NUM_SAMPLES,
+    TEXTS,
+    Target,
+    _probe,
+    bias,
+    columns,
+    dose_response,
+    first_to_draw,
+    probability_of_second,
+    read_target,
+    usable_columns,
+)
+from hf_msae.explorer.zero_shot import zero_shot
+from hf_msae.metrics import LinearClassifier
+
+TARGET = Target(column="blurry")
+
+
+@pytest.fixture(scope="module")
+def found(explorer):
+    return bias(explorer, TARGET)
+
+
+def test_the_concept_of_a_column_drives_its_probe(found):
+    first = found.report.frame.iloc[0]
+    assert first["name"] == "blurry"
+    assert first["drives"]
+    assert first["effect"] > 0.3
+    assert first["low"] <= first["effect"] <= first["high"]
+    assert found.accuracy > found.guessing
+
+
+def test_a_probe_is_asked_about_pictures_it_has_not_seen_and_both_halves_have_as_many(explorer, monkeypatch):
+    seen = {}
+    fit = LinearClassifier.fit.__func__
+
+    def spy(cls, embeddings, labels, *args, **kwargs):
+        seen["rows"], seen["labels"] = np.asarray(embeddings), np.asarray(labels)
+        return fit(cls, embeddings, labels, *args, **kwargs)
+
+    monkeypatch.setattr(LinearClassifier, "fit", classmethod(spy))
+    _, test, _, _ = _probe(explorer, "blurry")
+    asked = explorer.acts[test].numpy()
+    assert not {row.tobytes() for row in asked} & {row.tobytes() for row in seen["rows"]}
+    assert len(asked) + len(seen["rows"]) == len(explorer.images)
+    truth = np.array(explorer.images["blurry"])
+    assert abs(int(truth[test].sum()) - int(seen["labels"].sum())) <= 1
+
+
+def test_the_quick_probability_is_that_of_the_classifier(explorer):
+    classifier = zero_shot(explorer, ["a red shape", "a blue shape"])
+    x = torch.cat([explorer.acts[:50], torch.zeros(1, explorer.acts.width)])
+    expected = as_classifier(classifier, 1)(x)
+    assert torch.allclose(probability_of_second(classifier)(x), expected, rtol=0, atol=1e-5)
+
+
+def test_two_texts_ask_about_the_first(explorer):
+    red = bias(explorer, read_target(explorer, TEXTS, "a red shape", "a blue shape"))
+    blue = bias(explorer, read_target(explorer, TEXTS, "a blue shape", "a red shape"))
+    effects = [each.report.frame.set_index("name")["effect"] for each in (red, blue)]
+    assert effects[0]["red"] > 0.1 > -0.1 > effects[0]["blue"]
+    assert np.allclose(effects[0], -effects[1].loc[effects[0].index], atol=1e-6)
+    assert red.share == pytest.approx(1 - blue.share)
+    assert red.accuracy is None
+
+
+def test_an_answer_is_kept_and_depends_on_nothing_but_its_target(explorer, found):
+    assert bias(explorer, Target(column="blurry")) is found
+    again = bias.__wrapped__(explorer, TARGET)
+    assert again.report.frame.equals(found.report.frame)
+    assert again.report.curves.equals(found.report.curves)
+
+
+def test_columns_that_are_offered_have_enough_of_both_kinds(explorer):
+    assert set(usable_columns(explorer)) < set(columns(explorer))
+    assert "caption" not in columns(explorer)
+    for name in usable_columns(explorer):
+        count = sum(explorer.images[name])
+        assert MIN_EACH <= count <= len(explorer.images) - MIN_EACH
+
+
+def test_a_target_that_hardly_any_picture_has_is_refused_with_its_numbers(explorer):
+    assert "sunset" not in usable_columns(explorer)
+    have = sum(explorer.images["sunset"])
+    with pytest.raises(VisitorError, match=f"^{have} of the 200 pictures have “sunset”.*two texts"):
+        bias(explorer, read_target(explorer, "sunset"))
+
+
+def test_a_classifier_that_says_the_same_of_all_is_refused(explorer):
+    with pytest.raises(VisitorError, match="all 200 pictures the same answer, yes"):
+        bias(explorer, Target(texts=("xyzzy", "a picture of a shape")))
+
+
+def test_of_many_concepts_the_likeliest_are_asked_about_and_the_tests_pay_for_all(explorer, found, monkeypatch):
+    monkeypatch.setattr("hf_msae.explorer.driving.MAX_CONCEPTS", 5)
+    few = bias.__wrapped__(explorer, TARGET)
+    assert len(few.report.frame) == 5
+    assert few.num_concepts == found.num_concepts == len(found.report.frame)
+    assert few.report.frame["name"][0] == "blurry"
+    alone = bias_report(
+        explorer.msae,
+        load_activations(explorer.acts[_probe(explorer, "blurry")[1]]),
+        probability_of_second(_probe(explorer, "blurry")[0]),
+        latents=few.report.frame["latent"].tolist(),
+        num_samples=NUM_SAMPLES,
+        num_null=NUM_NULL,
+        num_bootstrap=NUM_BOOTSTRAP,
+        progress=False,
+    ).frame.set_index("latent")
+    paid = few.report.frame.set_index("latent")
+    expected = (alone["q_effect"].loc[paid.index] * found.num_concepts / 5).clip(upper=1)
+    assert np.allclose(paid["q_effect"], expected)
+    assert (paid["drives"] == alone["drives"].loc[paid.index] & (expected <= 0.05)).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("no such column",), "Choose a target"),
+        (("caption",), "Choose a target"),
+        ((None,), "Choose a target"),
+        ((["star"],), "Choose a target"),
+        ((float("nan"),), "Choose a target"),
+        ((TEXTS, "", "no star"), "in box 1"),
+        ((TEXTS, "a star", None), "in box 2"),
+        ((TEXTS, "a star", {"no": "star"}), "in box 2 has to be words"),
+        ((TEXTS, "x" * 10_000, "no star"), "10,000 characters"),
+        ((TEXTS, "A star ", "a  STAR"), "the same"),
+    ],
+)
+def test_targets_that_cannot_be_are_refused_in_words(explorer, given, told):
+    with pytest.raises(VisitorError, match=told):
+        read_target(explorer, *given)
+
+
+def test_a_curve_goes_from_absent_to_most_and_its_90_percent_dose_gives_the_effect(explorer, found):
+    (curve,) = dose_response(explorer, TARGET, ["blurry"])
+    assert curve.shares == (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+    assert list(curve.doses) == sorted(curve.doses)
+    assert curve.doses[0] == 0
+    row = found.report.frame.set_index("name").loc["blurry"]
+    assert curve.probabilities[4] - curve.probabilities[0] == pytest.approx(row["effect"])
+    assert all(low <= p <= high for low, p, high in zip(curve.low, curve.probabilities, curve.high, strict=True))
+
+
+@pytest.mark.parametrize(
+    "names", [None, [], "blurry", ["blurry"] * 5, ["no such"], [None], [{"a": 1}], ["latent 999999"]]
+)
+def test_curves_of_what_was_not_asked_about_are_refused(explorer, names):
+    with pytest.raises(VisitorError):
+        dose_response(explorer, TARGET, names)
+
+
+def test_the_first_curves_are_those_of_the_drivers(explorer, found):
+    drivers = found.report.drivers["name"].tolist()
+    assert first_to_draw(explorer, found) == drivers[:3]
+
+
+def _curve(name, end):
+    shares = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+    line = tuple(np.linspace(0.1, end, 6))
+    return Curve(name, True, shares, shares, line, line, line)
+
+
+def test_a_chart_escapes_names_and_has_a_title_a_text_and_ids_of_its_own():
+    charts = [dose_chart([_curve("<b>x</b>", 0.9)], 0.2, "a & b") for _ in range(2)]
+    assert "<b>" not in charts[0]
+    assert "Probability of a &amp; b" in charts[0]
+    assert "from 10% to 90%" in charts[0]
+    ids = [set(re.findall(r'id="([^"]+)"', chart)) for chart in charts]
+    assert len(ids[0]) == 2
+    assert not ids[0] & ids[1]
+    assert all(f'aria-labelledby="{" ".join(sorted(each, reverse=True))}"' in chart for each, chart in
+               zip(ids, charts, strict=True))  # fmt: skip
+
+
+def test_names_of_lines_that_end_together_do_not_cover_each_other():
+    chart = dose_chart([_curve(f"c{number}", 0.5) for number in range(4)], 0.2, "x")
+    places = sorted(float(y) for y in re.findall(r'msae-line-name" x="\d+" y="([\d.]+)"', chart))
+    assert len(places) == 4
+    assert min(np.diff(places)) >= 13.9
+
+
+def test_drivers_and_what_goes_along_stand_apart(explorer, found):
+    pytest.importorskip("gradio")
+    from hf_msae.explorer.tabs.bias import findings, numbers
+
+    html = findings(explorer, found)
+    driving, along = html.split("They only go along")
+    assert "They drive it" in driving
+    report = found.report
+    for row in report.frame.itertuples():
+        listed = f'<th scope="row">{row.name}</th>'
+        assert (listed in driving) == row.drives
+        assert not (listed in along and row.drives)
+    told = report.verdict()
+    assert told[1:].split(":")[0].replace("'", "&#x27;") in html
+    assert f"{report.num_samples} of them" in html
+    assert len(numbers(found)["concepts"]) == len(report.frame)
+
+
+@pytest.mark.slow
+def test_the_bias_tab_answers_clients(explorer):
+    gr = pytest.importorskip("gradio")
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    from hf_msae.explorer.tabs import bias as tab
+
+    with gr.Blocks() as demo:
+        tab.build(SimpleNamespace(get=lambda: explorer))
+    _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, show_error=True)
+    try:
+        client = Client(url, verbose=False)
+        html, numbers = client.predict("blurry", "", "", api_name="/bias")
+        assert "msae-bars" in html
+        assert numbers["concepts"][0]["name"] == "blurry"
+        (curve,) = client.predict("blurry", "", "", ["blurry"], api_name="/dose_response")
+        assert curve["probabilities"][-1] > curve["probabilities"][0]
+        with pytest.raises(AppError, match="Choose a target"):
+            client.predict("nothing", "", "", api_name="/bias")
+        with pytest.raises(AppError, match="At most 4"):
+            client.predict("blurry", "", "", ["blurry"] * 9, api_name="/dose_response")
+    finally:
+        demo.close()
