@@ -1,7 +1,7 @@
 """
 The concept explorer under load: how soon it paints, how long answers take, and whether visitors stay apart.
 
-    python benchmarks/explorer_load.py --users 20
+    PYTHONPATH=. python benchmarks/explorer_load.py --users 20
 
 Starts `hf-msae demo` on 127.0.0.1, asks every endpoint alone, then lets many users ask at once, each with edits of
 their own, and compares what they get with what they get alone. Beside each time stands that of the bare answer,
@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from gradio_client import Client, handle_file
-from tests.explorer.serving import serving
 
 from hf_msae.explorer import Explorer, ExplorerSettings
 from hf_msae.explorer.neighbours import read_strengths, search
 from hf_msae.explorer.sight import see
 from hf_msae.explorer.tabs.match import match
+from tests.explorer.serving import serving
 
 CONCEPTS = ("star", "red", "night", "circle", "blue", "snow", "small", "frame", "green", "beach")
 NO_EDITS = ("", 0) * 3
@@ -136,9 +136,9 @@ def main() -> None:
                 print(line(f"{name}, {args.users} users at once", times, bare[name]), flush=True)
         print(
             f"\n{failed} answers failed and {wrong} differed from those asked alone, of "
-            f"{args.users * args.rounds * len(questions)}. The process listened {served.seconds:.1f} s after its start "
-            f"(models, {len(explorer.images)} pictures embedded); the page itself came {paint:.2f} s after it was asked "
-            "for."
+            f"{args.users * args.rounds * len(questions)}. The process listened {served.seconds:.1f} s after its "
+            f"start (models, {len(explorer.images)} pictures embedded); the page itself came {paint:.2f} s after it "
+            "was asked for."
         )
     if failed or wrong:
         raise SystemExit(1)

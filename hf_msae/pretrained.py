@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 from transformers.modeling_utils import PreTrainedModel
 
@@ -42,7 +43,8 @@ class PreTrainedMSAE(PreTrainedModel):
 
         Raises:
             OSError: there is no model there, or its weights are damaged.
-            ValueError: weights and config.json do not fit each other, or were written by a newer hf_msae.
+            ValueError: weights and config.json do not fit each other, hold NaN or infinite values, or were written by
+                a newer hf_msae.
         """
         name = str(pretrained_model_name_or_path)
         asked = kwargs.pop("output_loading_info", False)
@@ -57,9 +59,16 @@ class PreTrainedMSAE(PreTrainedModel):
                     pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
                 )
         except SafetensorError as error:
+            if _is_pointer(name, kwargs.get("subfolder")):
+                raise OSError(
+                    f"model.safetensors of {name} is only a pointer of Git LFS, not the weights: run `git lfs pull` "
+                    "where it was cloned, or download it from the Hub"
+                ) from error
             again = "copy it again" if Path(name).is_dir() else "load it again with force_download=True"
             raise OSError(f"the weights of {name} are damaged or incomplete ({error}): {again}") from error
         except MissingConfigError as error:
+            if (config := Path(name) / (kwargs.get("subfolder") or "") / "config.json").is_file():
+                raise ValueError(f"{config} is empty: it tells nothing of the weights beside it") from error
             raise _with_subfolders(error, name, kwargs) from error
         _check_loaded(name, model, info)
         return model
@@ -119,7 +128,7 @@ def _without_report() -> Iterator[None]:
 def _check_loaded(name: str, model: PreTrainedModel, info: dict[str, Any]) -> None:
     """
     Raises:
-        ValueError: weights are missing, left over, or of other shapes than the config says.
+        ValueError: weights are missing, left over, of other shapes than the config says, or not finite.
     """
     config = model.config
     says = f"config.json says d_in={config.d_in}, num_latents={config.num_latents}"
@@ -135,6 +144,25 @@ def _check_loaded(name: str, model: PreTrainedModel, info: dict[str, Any]) -> No
         if keys:
             kind = f'activation="{config.activation}"' + (", tied=True" if config.tied else "")
             raise ValueError(f"{name}: the weights {what} {', '.join(sorted(keys))}, but {says}, {kind}: {_SHAPES}")
+    for key, tensor in model.state_dict().items():
+        if not tensor.is_meta and not torch.isfinite(tensor).all():
+            raise ValueError(
+                f"{name}: {key} holds NaN or infinite values as {str(tensor.dtype).removeprefix('torch.')}: the model "
+                "diverged in training, was damaged, or does not fit into that dtype"
+            )
+    if not model.input_scale.is_meta and not model.input_scale > 0:
+        raise ValueError(
+            f"{name}: input_scale is {model.input_scale.item():g}, but embeddings are multiplied with it and "
+            "reconstructions divided by it: it has to be above 0"
+        )
+
+
+def _is_pointer(name: str, subfolder: str | None) -> bool:
+    """Whether a folder holds what Git leaves in the place of a large file."""
+    from .hub.converters.integrity import is_pointer
+
+    weights = Path(name) / (subfolder or "") / "model.safetensors"
+    return weights.is_file() and is_pointer(weights)
 
 
 def _with_subfolders(error: OSError, name: str, kwargs: dict[str, Any]) -> OSError:

@@ -20,6 +20,7 @@ PAGES = [
     "docs/report.md",
     "docs/scenes.md",
     "docs/search.md",
+    "docs/space.md",
 ]
 COMMANDS = [
     "README.md",
@@ -31,12 +32,13 @@ COMMANDS = [
     "docs/metrics.md",
     "docs/report.md",
     "docs/search.md",
+    "docs/space.md",
     "docs/training.md",
     *sorted(f"training/configs/{p.name}" for p in (ROOT / "training" / "configs").glob("*.yaml")),
 ]
 
 
-COMMANDS_OF_PAGES = ("name", "explain", "search", "bias", "report", "push", "convert")
+COMMANDS_OF_PAGES = ("name", "explain", "search", "bias", "report", "push", "convert", "push-space")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -70,7 +72,7 @@ def test_commands_name_flags_that_exist(known_flags):
     found: dict[str, int] = dict.fromkeys(known_flags, 0)
     for page in COMMANDS:
         text = re.sub(r"\\\n#? *", " ", (ROOT / page).read_text())
-        for script, command, rest in re.findall(r"(?:training/(\w+)\.py|\bhf-msae (\w+)) ([^\n`|]*)", text):
+        for script, command, rest in re.findall(r"(?:training/(\w+)\.py|\bhf-msae ([a-z][\w-]*)) ([^\n`|]*)", text):
             name = script or command
             assert name in known_flags, f"{page}: there is no command {name}"
             named = set(re.findall(r"--\w+", rest))

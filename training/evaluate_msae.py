@@ -57,8 +57,8 @@ class EvaluationArguments:
     held_out: bool | None = field(
         default=None,
         metadata={
-            "help": "Whether eval_data was held out from the training, for the model's card. Unset: what training.json "
-            "beside the model says of these very embeddings; nothing, if it does not know them."
+            "help": "Whether eval_data was held out from the training, for the model's card. Unset: what "
+            "training.json beside the model says of these very embeddings; nothing, if it does not know them."
         },
     )
     embedding_column: str | None = field(

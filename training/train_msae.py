@@ -143,7 +143,9 @@ def main(argv: list[str] | None = None) -> None:
             write_table(Path(training_args.output_dir), variants, found)
         else:
             held_out = (
-                "held out" if found[0].data["held_out"] else "those of the training: give --eval_data for honest figures"
+                "held out"
+                if found[0].data["held_out"]
+                else "those of the training: give --eval_data for honest figures"
             )
             print(f"\n{found[0]}\n\n{found[0].num_samples} embeddings, {held_out}. "
                   f"{trainer.output_dir} holds the model:\n")  # fmt: skip

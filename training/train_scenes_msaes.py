@@ -162,9 +162,7 @@ def release(name: str, backbone: Backbone, scenes: dict, arguments: argparse.Nam
     draw(evaluation, folder / "quality_against_k.png")
     command = command_line("python training/train_scenes_msaes.py", sys.argv[1:])
     of_data = (embeddings["train"], embeddings["test"])
-    TrainingRecord.of(
-        run, *of_data, command, result, (None, None), msae.config, evaluation.model_sha256
-    ).save(folder)
+    TrainingRecord.of(run, *of_data, command, result, (None, None), msae.config, evaluation.model_sha256).save(folder)
 
 
 def draw(evaluation: EvaluationResult, file: Path) -> None:

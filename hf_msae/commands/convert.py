@@ -82,7 +82,7 @@ class ConvertArguments:
 
 @dataclass
 class KnownArguments:
-    """What the checkpoint does not tell, or tells wrongly: fields of MSAEConfig."""
+    """What the checkpoint does not tell, or tells wrongly: fields of MSAEConfig, and statistics of embeddings."""
 
     _argument_group_name: ClassVar[str] = "what the checkpoint does not tell"
 
@@ -115,10 +115,15 @@ class KnownArguments:
         default=None, metadata={"help": "The loss it was trained with, for training it on."}
     )
     soft_cap: float | None = field(default=None, metadata={"help": _HELP["soft_cap"]})
+    input_mean: str | None = field(
+        default=None,
+        metadata={"help": "File (.npy or .safetensors) of what is taken off embeddings before all else, one number "
+                  "for each column, where the checkpoint needs it and does not hold it."},
+    )  # fmt: skip
     input_scale: float | None = field(
         default=None,
-        metadata={"help": "What embeddings are multiplied with before all else, where the checkpoint needs such a "
-                  "number and does not hold it."},
+        metadata={"help": "What embeddings are multiplied with then, where the checkpoint needs such a number and "
+                  "does not hold it. 1 without --input_mean: it was trained on raw embeddings."},
     )  # fmt: skip
 
     def overrides(self) -> dict[str, Any]:

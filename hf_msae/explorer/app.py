@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from importlib import import_module
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import gradio.queueing
+import gradio.routes
 
 from .explorer import Explorer
 from .inputs import MAX_BYTES, VisitorError
@@ -67,6 +71,8 @@ class Loading:
 
 def _warm(explorer: Explorer) -> None:
     """Compute what the first visitors would have to wait for."""
+    import sklearn.linear_model  # noqa: F401 (a second or more, which the first question about bias would wait for)
+
     for part in ("concepts", "codes", "hierarchy"):
         getattr(explorer, part)
     if explorer.patch_model is not None:
@@ -87,14 +93,30 @@ def answering(function: Callable[..., Any]) -> Callable[..., Any]:
         except gr.Error:
             raise
         except Exception as error:
-            # The text of an error may quote what was given: its kind and place do not.
-            trace, where = error.__traceback__, ""
-            while trace is not None:
-                where, trace = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}", trace.tb_next
-            logger.error("%s in %s at %s", type(error).__name__, function.__name__, where)
+            _log_kind_and_place(error)
             raise gr.Error("Something went wrong here; it is not your fault.", print_exception=False) from None
 
     return answer
+
+
+def _log_kind_and_place(error: BaseException) -> None:
+    """The text of an error may quote what a visitor gave: its kind and place do not."""
+    trace, where = error.__traceback__, "an unknown place"
+    while trace is not None:
+        where, trace = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}", trace.tb_next
+    logger.error("%s at %s", type(error).__name__, where)
+
+
+class _DiscreetTraceback:
+    """Stands where gradio has the module `traceback`, for whose printing of whole errors it has no setting."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(traceback, name)
+
+    def print_exc(self, *_: Any, **__: Any) -> None:
+        error = sys.exc_info()[1]
+        if error is not None:
+            _log_kind_and_place(error)
 
 
 def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
@@ -113,6 +135,7 @@ def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
         settings = source or ExplorerSettings.from_environment()
         loading = Loading(lambda: Explorer.load(settings))
     loading.start()
+    gradio.queueing.traceback = gradio.routes.traceback = _DiscreetTraceback()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=_CACHE) as demo:
         gr.Markdown(
             "# Concept Explorer\n"

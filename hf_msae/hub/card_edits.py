@@ -128,8 +128,9 @@ def merge_card(fresh: str, existing: str, ours: Collection[str] = ()) -> str:
 
     - A section that nobody has touched is replaced. A touched one stays as it is, with a warning. A deleted one stays
       deleted. One that is new is put in its place.
-    - Touched sections of figures and of the licence stay as long as these do. When they change, the section is renewed,
-      and what somebody wrote is quoted below it as an earlier note: old figures never stand as if they were current.
+    - Touched sections of figures and of the licence stay as long as these do. When they change, the section is
+      renewed, and what somebody wrote is quoted below it as an earlier note: old figures never stand as if they were
+      current.
     - Text beside the sections stays where it is.
     - Of the metadata, values that were changed, added or deleted stay so; changed tags and data sets are united with
       the fresh ones. Our results in the model-index are renewed, those of others stay.
@@ -162,9 +163,7 @@ def merge_card(fresh: str, existing: str, ours: Collection[str] = ()) -> str:
         known = [name for name in old.sections if name not in new.sections and name not in removed]
         # Of what was changed the old hash stays, so that it counts as changed for ever.
         values = {
-            key: new.values.get(key)
-            if key in ours or _is_ours(old, key) or key not in old.values
-            else old.values[key]
+            key: new.values.get(key) if key in ours or _is_ours(old, key) or key not in old.values else old.values[key]
             for key in dict.fromkeys([*new.values, *old.values])
         }
         values = {key: digest for key, digest in values.items() if digest}

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .public import public_model_name
 from ..metrics.measured_data import is_hub_id
+from .public import public_model_name
 
 if TYPE_CHECKING:
     from ..configuration_msae import MSAEConfig

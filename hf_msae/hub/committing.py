@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
@@ -20,6 +21,7 @@ from .remote import (
     Changes,
     NoAnswer,
     RemoteState,
+    called_in_messages,
     explained,
     first_line,
     is_transient,
@@ -60,6 +62,7 @@ def commit(
     description: str | None = None,
     revision: str | None = None,
     create_pr: bool = False,
+    repo_type: str = "model",
 ) -> Committed:
     """Make one commit of what `plan` wants.
 
@@ -72,21 +75,22 @@ def commit(
         message, description: of the commit.
         revision: branch; None is main.
         create_pr: open a pull request instead.
+        repo_type: "model" or "dataset".
 
     Raises:
         PermissionError: no permission to write there.
         ConnectionError: the Hub cannot be reached, or fails again and again; nothing has changed there.
         ValueError: what `plan` raises; no such revision.
     """
-    branch = revision or MAIN
+    branch, called = revision or MAIN, called_in_messages(repo_id, repo_type)
     before = {}
     work: dict[str, tuple[str, ...]] = {}
     in_doubt = False  # a commit was sent, and whether it was made is not known yet
     try:
         if create_pr:
-            before = _pull_requests(api, repo_id)
+            before = _pull_requests(api, repo_id, repo_type)
         for wait in (*WAITS, None):
-            state = read_state(api, repo_id, revision)
+            state = read_state(api, repo_id, revision, repo_type)
             changes = plan(state)
             operations = changes.pending(state)
             if not operations:
@@ -95,10 +99,11 @@ def commit(
             additions = [each for each in operations if isinstance(each, CommitOperationAdd)]
             work = {"sent": tuple(each.path_in_repo for each in additions)}
             work["deleted"] = tuple(each.path_in_repo for each in operations if each not in additions)
-            _upload(api, repo_id, additions, branch, create_pr)
+            _upload(api, repo_id, additions, branch, create_pr, repo_type)
             try:
                 in_doubt = True
-                made = _send(api, repo_id, operations, message, description, branch, create_pr, state.commit)
+                where = {"revision": branch, "create_pr": create_pr, "repo_type": repo_type}
+                made = _send(api, repo_id, operations, message, description, state.commit, where)
                 return Committed(made.oid, changes, made.pr_url, **work)
             except (HfHubHTTPError, HTTPError, NoAnswer) as error:
                 in_doubt = is_transient(error)
@@ -106,42 +111,55 @@ def commit(
                     raise
                 failure = error
             if status_of(failure) == 412:  # somebody has committed since the state was read
-                logger.warning(f"somebody has committed to {branch} of {repo_id} meanwhile: reading it again")
+                logger.warning(f"somebody has committed to {branch} of {called} meanwhile: reading it again")
                 continue
             logger.warning(
-                f"the commit to {branch} of {repo_id} got no good answer ({first_line(failure)}): looking for it"
+                f"the commit to {branch} of {called} got no good answer ({first_line(failure)}): looking for it"
             )
             time.sleep(WAITS[-1] if wait is None else wait)
-            if create_pr and (found := _own_pull_request(api, repo_id, before, changes)) is not None:
+            if create_pr and (found := _own_pull_request(api, state, before, changes)) is not None:
                 number, holding = found
-                address = f"{api.endpoint}/{repo_id}/discussions/{number}"
+                address = f"{page_of(api, repo_id, repo_type)}/discussions/{number}"
                 return Committed(holding, changes, address, **work, answer_lost=True)
-        state = read_state(api, repo_id, revision)
+        state = read_state(api, repo_id, revision, repo_type)
         if not create_pr and not (changes := plan(state)).pending(state):
             return Committed(state.commit, changes, **work, answer_lost=True)
         in_doubt = False
     except HUB_ERRORS as error:
         fate = (
-            f"whether {branch} of {repo_id} has the release could not be found out: push again, which finds out"
+            f"whether {branch} of {called} has the release could not be found out: push again, which finds out"
             if in_doubt
-            else f"nothing was released, {branch} of {repo_id} is as it was"
+            else f"nothing was released, {branch} of {called} is as it was"
         )
-        raise explained(error, repo_id, api.endpoint, branch, fate) from error
+        raise explained(error, called, api.endpoint, branch, fate) from error
     if status_of(failure) == 412:
         raise ConnectionError(
-            f"others keep committing to {branch} of {repo_id}: nothing was released in {len(WAITS) + 1} attempts; "
+            f"others keep committing to {branch} of {called}: nothing was released in {len(WAITS) + 1} attempts; "
             "push again when they have finished"
         ) from failure
-    fate = f"nothing was released, {branch} of {repo_id} is as it was"
-    raise explained(failure, repo_id, api.endpoint, branch, fate) from failure
+    fate = f"nothing was released, {branch} of {called} is as it was"
+    raise explained(failure, called, api.endpoint, branch, fate) from failure
 
 
-def _upload(api: HfApi, repo_id: str, additions: list[CommitOperationAdd], branch: str, create_pr: bool) -> None:
+def page_of(api: HfApi, repo_id: str, repo_type: str = "model") -> str:
+    """A repository's address."""
+    return f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
+
+
+def _upload(
+    api: HfApi, repo_id: str, additions: list[CommitOperationAdd], branch: str, create_pr: bool, repo_type: str
+) -> None:
     """Upload what is large, which no revision has until the commit names it; huggingface_hub repeats what fails."""
     with _without_parquet_warning():
         try:
             api.preupload_lfs_files(
-                repo_id, additions, revision=branch, create_pr=create_pr, free_memory=False, gitignore_content=""
+                repo_id,
+                additions,
+                repo_type=repo_type,
+                revision=branch,
+                create_pr=create_pr,
+                free_memory=False,
+                gitignore_content="",
             )
         except RuntimeError as error:  # of a thread that uploads: what happened is its cause
             if isinstance(error.__cause__, HTTPError):
@@ -155,9 +173,8 @@ def _send(
     operations: list[CommitOperationAdd | CommitOperationDelete],
     message: str,
     description: str | None,
-    branch: str,
-    create_pr: bool,
     parent: str,
+    where: Mapping[str, Any],
 ) -> CommitInfo:
     with _without_parquet_warning():
         try:
@@ -166,9 +183,8 @@ def _send(
                 operations,
                 commit_message=message,
                 commit_description=description,
-                revision=branch,
-                create_pr=create_pr,
                 parent_commit=parent,
+                **where,
             )
         except json.JSONDecodeError as error:  # the check of metadata answered as failing servers do, without JSON
             raise NoAnswer(f"the Hub did not answer with JSON: {error}") from error
@@ -182,16 +198,18 @@ def _without_parquet_warning() -> Iterator[None]:
         yield
 
 
-def _pull_requests(api: HfApi, repo_id: str) -> dict[str, str]:
+def _pull_requests(api: HfApi, repo_id: str, repo_type: str) -> dict[str, str]:
     """Reference -> commit of the pull requests that there are."""
-    refs = patiently(api.list_repo_refs, repo_id, include_pull_requests=True)
+    refs = patiently(api.list_repo_refs, repo_id, include_pull_requests=True, repo_type=repo_type)
     return {each.ref: each.target_commit for each in refs.pull_requests or []}
 
 
-def _own_pull_request(api: HfApi, repo_id: str, before: Mapping[str, str], changes: Changes) -> tuple[str, str] | None:
+def _own_pull_request(
+    api: HfApi, base: RemoteState, before: Mapping[str, str], changes: Changes
+) -> tuple[str, str] | None:
     """Number and commit of a pull request that was not there before and holds what was sent."""
-    for ref in sorted(set(_pull_requests(api, repo_id)) - set(before)):
-        state = read_state(api, repo_id, ref)
+    for ref in sorted(set(_pull_requests(api, base.repo_id, base.repo_type)) - set(before)):
+        state = read_state(api, base.repo_id, ref, base.repo_type)
         if not changes.pending(state):
             return ref.rsplit("/", 1)[-1], state.commit
     return None

@@ -11,10 +11,10 @@ from typing import Any
 from huggingface_hub import ModelCard
 from jinja2 import Environment, StrictUndefined
 
+from ..metrics.measured_data import is_hub_id
 from .card import template_path
 from .card_edits import RESULTS_TASK, assemble_card
 from .card_text import figure, rounded
-from ..metrics.measured_data import is_hub_id
 
 INDEX_FILE = "msae_index.json"
 FORMAT_VERSION = 1
@@ -37,10 +37,10 @@ def check_subfolder(name: str) -> str:
         ValueError: it is no relative path of plain words.
     """
     name = name.strip("/")
-    if not _NAME.fullmatch(name) or any(part.strip(".") == "" for part in name.split("/")):
+    if not _NAME.fullmatch(name) or any(part.startswith(".") for part in name.split("/")):
         raise ValueError(
-            f"subfolder is {name!r}: take words of letters, digits and . , = + - _, like vision.layers.11 or "
-            "vision.layers.11/seed-0"
+            f"subfolder is {name!r}: take words of letters, digits and . , = + - _ that do not begin with a dot, like "
+            "vision.layers.11 or vision.layers.11/seed-0"
         )
     return name
 
@@ -91,13 +91,16 @@ def write_index(models: Mapping[str, Mapping[str, Any]]) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def render_index_card(models: Mapping[str, Mapping[str, Any]], repo_id: str, license: str | None = None) -> str:
+def render_index_card(
+    models: Mapping[str, Mapping[str, Any]], repo_id: str, license: str | None = None, revision: str | None = None
+) -> str:
     """The README.md of a repository of several models.
 
     Args:
         models: subfolder -> line of the index.
         repo_id: "user/name".
         license: of the weights; None takes that of the models, if all have the same.
+        revision: where it is not the default branch.
     """
     from ..scenes.backbone import BACKBONE_NAME
 
@@ -117,9 +120,10 @@ def render_index_card(models: Mapping[str, Mapping[str, Any]], repo_id: str, lic
     environment.filters |= {"figure": figure, "share": lambda value: "" if value is None else f"{value:.1%}"}
     example = next(iter(models))
     k = min(32, models[example]["num_latents"])
+    of_branch = f'revision="{revision}", ' if revision not in (None, "main") else ""
     usage = (
         "import hf_msae\nfrom transformers import AutoModel\n\n"
-        f'msae = AutoModel.from_pretrained("{repo_id}", subfolder="{example}")\n'
+        f'msae = AutoModel.from_pretrained("{repo_id}", {of_branch}subfolder="{example}")\n'
         f"values, latents = msae.encode_topk(embeddings, k={k})  # (n, {k}): strengths, and which latents"
     )
     template = environment.from_string(template_path("index_template.md").read_text(encoding="utf-8"))

@@ -34,6 +34,8 @@ class ReleasedModel:
         checked: whether it was loaded and measured by us. The repositories of others were not reachable when this
             list was written: their entries are from their authors' pages and code.
         notes: what else to know.
+        input_scale: what the converter is told, where the checkpoint needs such a number and does not hold it.
+        sha256: of its file of weights, 64 hexadecimal digits; None where we do not know it.
     """
 
     name: str
@@ -49,6 +51,8 @@ class ReleasedModel:
     revision: str | None = None
     checked: bool = False
     notes: str = ""
+    input_scale: float | None = None
+    sha256: str | None = None
 
     @property
     def place(self) -> tuple[str, str | None, str | None] | None:
@@ -75,11 +79,13 @@ class ReleasedModel:
         if self.place is not None:
             location, subfolder, revision = self.place
             kwargs = {"subfolder": subfolder or "", "revision": revision, **kwargs}
+            self._verify(location, kwargs)
             model = MSAEModel.from_pretrained(location, **kwargs)
         else:
-            told = {"base_model_name_or_path": self.base_model_name_or_path, "hook_point": self.hook_point}
+            told = {name: getattr(self, name) for name in ("base_model_name_or_path", "hook_point", "input_scale")}
             told = {key: value for key, value in told.items() if value is not None}
             given = {"subfolder": self.subfolder, "revision": self.revision, "format": self.format, **told, **kwargs}
+            self._verify(self.repo_id, given)
             model = convert_checkpoint(self.repo_id, **given)
         for key in ("d_in", "num_latents", "activation"):
             if getattr(model.config, key) != getattr(self, key):
@@ -89,6 +95,22 @@ class ReleasedModel:
                     "repository's name if it is what you want"
                 )
         return model
+
+    def _verify(self, location: str, given: dict[str, Any]) -> None:
+        """Compare the file of weights with the SHA-256 that is listed, if one is."""
+        if self.sha256 is None:
+            return
+        from .converters.integrity import require_sha256
+        from .converters.source import CheckpointSource
+
+        asked = {key: given.get(key) for key in ("subfolder", "revision", "token")}
+        source = CheckpointSource.open(location, **asked)
+        file = source.files[0] if len(source.files) == 1 else "model.safetensors"
+        otherwise = (
+            f"{self.name} is listed with that: it has changed since; load it by its repository's name if it is what "
+            "you want"
+        )
+        require_sha256(source.path(file), self.sha256, source.full_name(file), otherwise)
 
 
 def _scenes() -> list[ReleasedModel]:
@@ -133,7 +155,10 @@ def _saev() -> list[ReleasedModel]:
     return [
         ReleasedModel(
             *(f"saev-{name}", f"osunlp/{repo}", "sae.pt", "saev", base, "vision.layers.10", 768, 24576, "relu", "mit"),
-            notes="patch tokens of ImageNet-1k",
+            notes="patch tokens of ImageNet-1k; applied to raw tokens, as its authors' demo does",
+            # Written by saev 0.1, whose training normalises by default; the authors' notebook applies these two to
+            # tokens as the backbone gives them.
+            input_scale=1.0,
         )
         for name, (repo, base) in trained.items()
     ]
@@ -168,6 +193,9 @@ def list_released() -> pd.DataFrame:
     """Known released models, one a row, by name: repository, backbone, hook point, sizes, format and more.
 
     `checked` tells those that we have loaded and measured; the others are listed as their authors describe them.
+    What `from_released` verifies: that a large file from the Hub has the SHA-256 that it was uploaded with, and the
+    one in `sha256` where we know it; and that width, number of latents and activation are those of the list. Where
+    there is a `revision`, it is that commit that is loaded; without one, whatever its authors have put there last.
 
     Example:
         >>> hf_msae.list_released().query("hook_point == 'image_embeds'")[["repo_id", "base_model_name_or_path"]]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +16,7 @@ from huggingface_hub import HfApi, constants
 from .committing import commit
 from .index import check_subfolder
 from .published import Published
-from .remote import check_before_work, check_repo_id, require_model_repo
+from .remote import check_before_work, check_repo_id, require_repository
 from .staging import StagedModel, find_models, stage_model, temporary_folder
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Release:
         pull_request: address of the pull request, where one was opened.
         answer_lost: the Hub's answer to the commit never came; the commit was found there.
         folder: where a dry run has written the files; None otherwise.
+        replaced: subfolders whose model was there before with other weights -> the commit that holds those.
     """
 
     repo_id: str
@@ -61,6 +62,7 @@ class Release:
     pull_request: str | None = None
     answer_lost: bool = False
     folder: str | None = None
+    replaced: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
@@ -103,6 +105,9 @@ class Release:
             head = f"{count}, as a pull request: {self.pull_request}"
         else:
             head = f"{count}, in commit {self.commit} of {self.revision}: {self.url}"
+        for name, before in self.replaced.items():
+            what = f"the MSAE that was in {name}" if name else "the MSAE that was there"
+            lines.append(f"It replaces {what}, which commit {before} still has.")
         if self.answer_lost:
             lines.append("The Hub's answer to the commit was lost on the way; it was made, and is there.")
         return "\n".join([head, *lines])
@@ -131,9 +136,12 @@ def push_to_hub(
     """Publish an MSAE with its metrics, names, figures and card, in one commit.
 
     Before the Hub is asked for anything, the files are put together in a folder of their own and loaded back from
-    there. Paths of this machine are left out. What an earlier release had and this one has not (weights in other
-    shards, tables in concepts/, figures the card shows no more) is deleted in the same commit; other files stay. A
-    commit that fails leaves the branch as it was.
+    there. Paths of this machine are left out. What an earlier release has put there and this one has not (weights in
+    other shards, tables in concepts/, figures the card shows no more) is deleted in the same commit, as far as it is
+    still what was sent (`msae_files.json` there says so); other files stay. An MSAE that is there is replaced; a model
+    of another kind never. A commit that fails leaves the branch as it was.
+
+    The figure of quality against k, where the run has one, is drawn anew from metrics.json.
 
     A folder without a model of its own, but with models in its folders (a sweep, or one for each hook point), is
     published as a whole, each in its subfolder. A repository of subfolders has `msae_index.json` and a card of them
@@ -149,10 +157,12 @@ def push_to_hub(
         private: whether a repository that is made is private.
         revision: branch to commit to; made if it is not there.
         create_pr: open a pull request instead.
-        allow_unmeasured: publish without metrics; the card then says so.
+        allow_unmeasured: publish without metrics, or without those that do not say of which weights they are; the
+            card then says so.
         remote_code: put modules beside the model with which `AutoModel.from_pretrained(repo_id,
             trust_remote_code=True)` loads it without this package.
-        license: of the weights, as the Hub writes it; None takes what the card's template says.
+        license: of the weights, as the Hub writes it, which beats what a card on the Hub says; None keeps what that
+            says, and is apache-2.0 where there is none (of a converted model: nothing).
         tags: further tags for the card.
         card: where a card was edited in the run's folder and differently on the Hub, which edits to keep; "fresh"
             drops all edits.
@@ -180,6 +190,7 @@ def push_to_hub(
     with _place(dry_run) as place:
         options = {"allow_unmeasured": allow_unmeasured, "remote_code": remote_code, "license": license}
         options |= {"tags": [tags] if isinstance(tags, str) else tags, "max_shard_size": max_shard_size}
+        options["revision"] = revision
         staged = [
             stage_model(source, place / name, repo_id, subfolder=name, run_dir=run_dir, **options)
             for name, source in sources.items()
@@ -188,7 +199,7 @@ def push_to_hub(
         if dry_run is not None:
             return _describe_dry_run(publication, place, Path(dry_run))
         api = HfApi(token=token)
-        require_model_repo(api, repo_id, private, branch=None if create_pr else revision)
+        require_repository(api, repo_id, private, branch=None if create_pr else revision)
         committed = commit(
             api,
             repo_id,
@@ -215,6 +226,7 @@ def push_to_hub(
         subfolders=tuple(sources),
         pull_request=committed.pull_request,
         answer_lost=committed.answer_lost,
+        replaced=dict(publication.replaced),
     )
 
 
@@ -243,14 +255,13 @@ def _place(dry_run: str | os.PathLike | None) -> Iterator[Path]:
     target = Path(dry_run).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} is there already: name a new folder for the dry run")
-    unfinished = target.absolute().with_name(f".{target.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
+    target = target.absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:  # a name nobody has
+        unfinished = Path(place) / "release"
+        unfinished.mkdir()
         yield unfinished
         os.replace(unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _describe_dry_run(publication: Published, place: Path, target: Path) -> Release:

@@ -1,4 +1,4 @@
-"""A repository of models on the Hub: what it holds, what it may be asked, and its errors in plain words."""
+"""A repository on the Hub: what it holds, what it may be asked, and its errors in plain words."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ class RemoteState:
         commit: its newest commit.
         files: path -> what the Hub says of the file.
         private: whether the repository is.
+        repo_type: "model" or "dataset".
     """
 
     api: HfApi = field(repr=False)
@@ -54,17 +55,31 @@ class RemoteState:
     commit: str
     files: Mapping[str, RepoFile]
     private: bool = False
+    repo_type: str = "model"
 
     def read(self, path: str) -> str | None:
-        """The text of a file; None where there is none."""
+        """The text of a file; None where there is none.
+
+        Raises:
+            ValueError: it is no text.
+        """
+        content = self.read_bytes(path)
+        try:
+            return None if content is None else content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} of {self.repo_id} is no text in UTF-8 ({error}): mend it on the Hub") from error
+
+    def read_bytes(self, path: str) -> bytes | None:
+        """The content of a file; None where there is none."""
         if path not in self.files:
             return None
-        url = hf_hub_url(self.repo_id, path, revision=self.commit, endpoint=self.api.endpoint)
+        where = {"repo_type": self.repo_type, "revision": self.commit, "endpoint": self.api.endpoint}
+        url = hf_hub_url(self.repo_id, path, **where)
         # Not hf_hub_download: that would move the cache's idea of the branch to a commit whose weights it lacks.
         headers = build_hf_headers(token=self.api.token)
         response = http_backoff("GET", url, headers=headers, follow_redirects=True)
         hf_raise_for_status(response)
-        return response.content.decode("utf-8")
+        return response.content
 
     def holds(self, path: str, content: Content) -> bool:
         """Whether a file is there with this very content."""
@@ -72,6 +87,15 @@ class RemoteState:
         if file is None:
             return False
         return content.sha256 == file.lfs.sha256 if file.lfs is not None else content.git_sha1 == file.blob_id
+
+    def holds_sha256(self, path: str, sha256: str) -> bool:
+        """Whether a file is there whose content has this SHA-256."""
+        file = self.files.get(path)
+        if file is None:
+            return False
+        if file.lfs is not None:
+            return file.lfs.sha256 == sha256
+        return hashlib.sha256(self.read_bytes(path) or b"").hexdigest() == sha256
 
 
 @dataclass(frozen=True)
@@ -122,7 +146,7 @@ class Changes:
         return added + [CommitOperationDelete(path) for path in self.gone if path in state.files]
 
 
-def check_before_work(repo_id: str, token: str | None = None) -> None:
+def check_before_work(repo_id: str, token: str | None = None, repo_type: str = "model") -> None:
     """Find out what can be known without the Hub: whether the name is one, and somebody is logged in.
 
     Raises:
@@ -131,15 +155,19 @@ def check_before_work(repo_id: str, token: str | None = None) -> None:
         PermissionError: nobody is logged in.
     """
     check_repo_id(repo_id)
+    called = called_in_messages(repo_id, repo_type)
     if constants.HF_HUB_OFFLINE:
-        raise ConnectionError(
-            f"HF_HUB_OFFLINE is set, so nothing can be sent to {repo_id}: unset it, or write the folder alone with "
-            "dry_run (--dry_run DIR)"
-        )
+        way = ", or write the folder alone with dry_run (--dry_run DIR)" if repo_type == "model" else ""
+        raise ConnectionError(f"HF_HUB_OFFLINE is set, so nothing can be sent to {called}: unset it{way}")
     if token is None and get_token() is None:
         raise PermissionError(
-            f"nobody is logged in, so nothing can be sent to {repo_id}: `hf auth login`, or set HF_TOKEN"
+            f"nobody is logged in, so nothing can be sent to {called}: `hf auth login`, or set HF_TOKEN"
         )
+
+
+def called_in_messages(repo_id: str, repo_type: str = "model") -> str:
+    """A repository's name, with what it is where that is no model."""
+    return repo_id if repo_type == "model" else f"the data set {repo_id}"
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -155,7 +183,9 @@ def check_repo_id(repo_id: str) -> None:
         raise ValueError(f"{repo_id!r} does not say whose repository: write it as user/name")
 
 
-def require_model_repo(api: HfApi, repo_id: str, private: bool | None = None, branch: str | None = None) -> None:
+def require_repository(
+    api: HfApi, repo_id: str, private: bool | None = None, branch: str | None = None, repo_type: str = "model"
+) -> None:
     """Make the repository, and the branch, if they are not there: the moment to find out that one may not.
 
     Raises:
@@ -163,23 +193,25 @@ def require_model_repo(api: HfApi, repo_id: str, private: bool | None = None, br
         ValueError: it is to be private, but is there already and public.
         ConnectionError: the Hub cannot be reached, or fails.
     """
-    with hub_errors(repo_id, api.endpoint):
-        patiently(api.create_repo, repo_id, private=private, exist_ok=True)
-        if private and not patiently(api.model_info, repo_id).private:
+    called = called_in_messages(repo_id, repo_type)
+    with hub_errors(called, api.endpoint):
+        patiently(api.create_repo, repo_id, private=private, exist_ok=True, repo_type=repo_type)
+        if private and not patiently(api.repo_info, repo_id, repo_type=repo_type).private:
             raise ValueError(
-                f"{repo_id} is there already and public, and private is for new repositories: change it in its "
+                f"{called} is there already and public, and private is for new repositories: change it in its "
                 "settings on the Hub, or leave private out"
             )
         if branch is not None:
-            patiently(api.create_branch, repo_id, branch=branch, exist_ok=True)
+            patiently(api.create_branch, repo_id, branch=branch, exist_ok=True, repo_type=repo_type)
 
 
-def read_state(api: HfApi, repo_id: str, revision: str | None = None) -> RemoteState:
+def read_state(api: HfApi, repo_id: str, revision: str | None = None, repo_type: str = "model") -> RemoteState:
     """What a revision holds now."""
-    info = patiently(api.model_info, repo_id, revision=revision)
-    tree = patiently(lambda: list(api.list_repo_tree(repo_id, recursive=True, revision=info.sha)))
+    where = {"repo_type": repo_type}
+    info = patiently(api.repo_info, repo_id, revision=revision, **where)
+    tree = patiently(lambda: list(api.list_repo_tree(repo_id, recursive=True, revision=info.sha, **where)))
     files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-    return RemoteState(api, repo_id, info.sha, files, bool(info.private))
+    return RemoteState(api, repo_id, info.sha, files, bool(info.private), repo_type)
 
 
 def patiently(call: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -215,26 +247,27 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def hub_errors(repo_id: str, endpoint: str) -> Iterator[None]:
+def hub_errors(called: str, endpoint: str) -> Iterator[None]:
     """Errors of the Hub as errors that say what to do; what is asked within this context changes no files."""
     try:
         yield
     except HUB_ERRORS as error:
-        raise explained(error, repo_id, endpoint, MAIN, "nothing was released") from error
+        raise explained(error, called, endpoint, MAIN, "nothing was released") from error
 
 
-def explained(error: Exception, repo_id: str, endpoint: str, branch: str, fate: str) -> Exception:
+def explained(error: Exception, called: str, endpoint: str, branch: str, fate: str) -> Exception:
     """An error of the Hub as one that says what to do; itself, where there is nothing to say.
 
     Args:
+        called: what the repository is called.
         fate: what has become of the release.
     """
     status = status_of(error)
     if isinstance(error, RevisionNotFoundError):
-        return ValueError(f"{repo_id} has no branch {branch!r} for a pull request: name one that is there")
+        return ValueError(f"{called} has no branch {branch!r} for a pull request: name one that is there")
     if status in (401, 403) or isinstance(error, RepositoryNotFoundError):
         return PermissionError(
-            f"no permission to write to {repo_id} on the Hub ({first_line(error)}); {fate}. Log in with `hf auth "
+            f"no permission to write to {called} on the Hub ({first_line(error)}); {fate}. Log in with `hf auth "
             "login` as someone who has, with a token that may write, or open a pull request with create_pr=True "
             "(--create_pr)"
         )

@@ -171,8 +171,8 @@ def verify_card(card: str, metrics: Mapping[str, Any] | None) -> None:
         measured = (metrics["by_k"][at_k.group(1)] if at_k else metrics).get(result.metric_type)
         if isinstance(measured, bool) or not isinstance(measured, (int, float)):
             raise ValueError(
-                f"the card's model-index claims {name} = {result.metric_value}, which metrics.json does not hold: take "
-                f"it out there, or give it a task of its own (not {RESULTS_TASK!r})"
+                f"the card's model-index claims {name} = {result.metric_value}, which metrics.json does not hold: "
+                f"take it out there, or give it a task of its own (not {RESULTS_TASK!r})"
             )
         if result.metric_value not in (measured, rounded(measured)):
             raise ValueError(

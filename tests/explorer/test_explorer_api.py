@@ -226,6 +226,8 @@ def test_the_log_holds_nothing_of_visitors_and_nothing_is_written_elsewhere(serv
     """Runs last in this file: after all that was asked above."""
     client.predict(file(picture), SECRET, api_name="/match_words")
     refusal(lambda: client.predict(SECRET, api_name="/concept"))
+    refusal(lambda: client.predict(SECRET, "16", api_name="/see"))
+    refusal(lambda: client.predict({"path": SECRET}, "16", api_name="/see"))
     refusal(lambda: client.predict(file(picture), SECRET * 100, api_name="/match_words"))
     log = served.log.read_text()
     assert SECRET not in log and "scene.png" not in log and "Traceback" not in log

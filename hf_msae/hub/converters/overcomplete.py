@@ -49,7 +49,6 @@ _WEIGHTS, _MULTIPLIER = "dictionary._weights", "dictionary.multiplier"
 _ARCHETYPAL = ("dictionary.W", "dictionary.C", "dictionary.Relax")
 _BLOCK = "encoder.final_block"
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-_COUNTERS = (f"{_BLOCK}.1.num_batches_tracked",)
 _KNOWN = {
     *(_WEIGHTS, _MULTIPLIER, *_ARCHETYPAL, "thresholds", "encoder.weight", "encoder.bias"),
     *(f"{_BLOCK}.0.weight", f"{_BLOCK}.0.bias", *(f"{_BLOCK}.1.{part}" for part in _NORM)),
@@ -96,7 +95,11 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
     plain = isinstance(content, Mapping) and "state_dict" in content
     if plain:
         refuse_other_keys(content, _PLAIN, name)
-    tensors = tensors_of(content["state_dict"] if plain else content, name, _COUNTERS)
+    state = content["state_dict"] if plain else content
+    counters = (
+        [key for key in state if str(key).endswith(".num_batches_tracked")] if isinstance(state, Mapping) else ()
+    )
+    tensors = tensors_of(state, name, counters)
     extras = {key: content.get(key) for key in _PLAIN} if plain else {}
     return read_tensors(tensors, extras, overrides, name)
 

@@ -2,8 +2,10 @@
 
 import importlib
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from hf_msae.hub.converters import FORMATS, convert_checkpoint, read_checkpoint
 from hf_msae.hub.converters.checkpoint import ForeignCheckpoint
@@ -52,6 +54,7 @@ def test_thresholds_become_parameters(drawn, relative_error):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"input_bias": torch.zeros(1, D)}, r"the bias before the encoder has shape \(1, 5\), expected \(5,\)"),
         ({"encoder": torch.zeros(D)}, r"the encoder has shape \(5,\), expected \(d, n\)"),
         ({"decoder": torch.zeros(D, N)}, r"the decoder has shape \(5, 9\), expected \(9, 5\)"),
         ({"latent_bias": torch.zeros(N + 1)}, r"the latents' bias has shape \(10,\), expected \(9,\)"),
@@ -84,6 +87,74 @@ def test_every_format_has_its_reader():
     for name in FORMATS:
         reader = importlib.import_module(f"hf_msae.hub.converters.{name}")
         assert callable(reader.recognises) and callable(reader.read)
+
+
+def test_notes_are_logged_once_each(caplog):
+    notes = read_checkpoint(SAELENS / "gated").notes
+    convert_checkpoint(SAELENS / "gated")
+    logged = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert notes and logged == [f"{SAELENS / 'gated'}: {note}" for note in notes]
+
+
+def test_what_only_another_activation_kept_is_left_out(drawn):
+    found = ForeignCheckpoint("x", **drawn, threshold=0.5, config={"activation": "batch_topk", "k": 3})
+    assert found.to_model({"activation": "relu"}).config.k is None
+    assert found.to_model({"activation": "relu", "k": 5}).config.k == 5
+    assert found.to_model({"activation": "topk"}).config.k == 3  # the same k of the same kind
+
+
+def test_values_that_only_float64_holds_are_refused(drawn):
+    drawn["latent_bias"][2] = 1e300
+    with pytest.raises(ValueError, match="latent_bias of the checkpoint, turned into float32, holds NaN or infinite"):
+        ForeignCheckpoint("x", **drawn, config={"activation": "relu"}).to_model()
+
+
+@pytest.mark.parametrize("suffix", ["npy", "safetensors", "list", "tensor"])
+def test_a_mean_can_be_given_in_several_ways(drawn, suffix, tmp_path):
+    mean, path = torch.linspace(-1, 1, D), tmp_path / f"mean.{suffix}"
+    if suffix == "npy":
+        np.save(path, mean.numpy())
+    elif suffix == "safetensors":
+        save_file({"mean": mean, "std": torch.ones(D)}, path)
+    given = {"list": mean.tolist(), "tensor": mean}.get(suffix, str(path))
+    model = ForeignCheckpoint("x", **drawn, config={"activation": "relu"}).to_model({"input_mean": given})
+    assert torch.equal(model.input_mean, mean) and model.input_scale == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([0.0] * (D + 1), r"input_mean is of float32 and has shape \(6,\), expected numbers and shape \(5,\)"),
+        ([0.0] * (D - 1) + [float("nan")], "input_mean holds NaN"),
+        (["a"] * D, "input_mean is a list that is no list of numbers"),
+        ("mean.txt", r"input_mean is 'mean\.txt', expected a file of type \.npy or \.safetensors"),
+        ("objects.npy", "objects.npy, given as input_mean, holds no array"),
+        ("two.safetensors", "two.safetensors, given as input_mean, holds a, b: expected one tensor"),
+        ("cut.safetensors", "cut.safetensors, given as input_mean, is damaged"),
+    ],
+)
+def test_a_mean_that_cannot_be_is_refused(drawn, given, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("objects.npy", np.array([Malicious(tmp_path / "made")] * D), allow_pickle=True)
+    save_file({"a": torch.zeros(D), "b": torch.zeros(D)}, "two.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "two.safetensors").read_bytes()[:30])
+    with pytest.raises(ValueError, match=message):
+        ForeignCheckpoint("x", **drawn, config={"activation": "relu"}).to_model({"input_mean": given})
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("error", [TypeError, KeyError, RuntimeError, RecursionError, MemoryError, AttributeError])
+def test_what_no_reader_thought_of_names_the_file(monkeypatch, error):
+    """A reader that stumbles over what is in a file: here over the settings."""
+
+    def stumble(*_):
+        raise error("over this\nand that")
+
+    monkeypatch.setattr("hf_msae.hub.converters.saelens._settings", stumble)
+    with pytest.raises(
+        ValueError, match=rf"topk is no readable checkpoint of format saelens: {error.__name__}: .*over"
+    ):
+        convert_checkpoint(SAELENS / "topk")
 
 
 def test_an_unknown_format_is_refused(tmp_path):

@@ -52,7 +52,9 @@ def test_codes_and_reconstructions_are_those_of_dictionary_learning(name, relati
 def test_the_tensors_tell_the_class_without_a_config(name, copy, relative_error):
     folder = copy(name)
     (folder / "config.json").unlink()
-    check(convert_checkpoint(folder), name, relative_error)
+    with pytest.raises(ValueError, match="does not tell which embeddings"):
+        convert_checkpoint(folder)
+    check(convert_checkpoint(folder, hook_point="vision.layers.9"), name, relative_error)
 
 
 @pytest.mark.parametrize(("name", "activation"), [("top_k", "topk"), ("batch_top_k", "batch_topk")])
@@ -61,7 +63,7 @@ def test_top_k_and_batch_top_k_have_to_be_told_apart(name, activation, copy, rel
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match="say activation=topk or activation=batch_topk"):
         convert_checkpoint(folder)
-    check(convert_checkpoint(folder, activation=activation), name, relative_error)
+    check(convert_checkpoint(folder, activation=activation, hook_point="image_embeds"), name, relative_error)
 
 
 def test_top_k_of_before_there_was_a_threshold_needs_nothing_said(copy, relative_error):
@@ -70,7 +72,7 @@ def test_top_k_of_before_there_was_a_threshold_needs_nothing_said(copy, relative
     tensors = torch.load(folder / "ae.pt")
     del tensors["threshold"]
     torch.save(tensors, folder / "ae.pt")
-    check(convert_checkpoint(folder), "top_k", relative_error)
+    check(convert_checkpoint(folder, hook_point="image_embeds"), "top_k", relative_error)
 
 
 def test_groups_of_a_matryoshka_become_prefixes_with_their_weights():
@@ -141,7 +143,8 @@ def test_the_final_state_is_preferred_to_earlier_ones(tmp_path, relative_error):
     (folder / "checkpoints").mkdir()
     shutil.copy(FOREIGN / "batch_top_k" / "ae.pt", folder / "checkpoints" / "ae_10.pt")
     check(convert_checkpoint(tmp_path / "trainer_0"), "top_k", relative_error)
-    check(convert_checkpoint(folder / "checkpoints", activation="batch_topk"), "batch_top_k", relative_error)
+    model = convert_checkpoint(folder / "checkpoints", activation="batch_topk", hook_point="image_embeds")
+    check(model, "batch_top_k", relative_error)
 
 
 def test_a_config_that_contradicts_the_tensors_is_refused(copy):
@@ -157,6 +160,62 @@ def test_a_k_that_contradicts_the_config_is_refused(copy):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({"trainer": {**config["trainer"], "k": 7}}))
     with pytest.raises(ValueError, match=r"holds k=4, but its config\.json says k=7"):
+        convert_checkpoint(folder)
+
+
+def test_a_k_of_another_type_than_a_number_is_refused(copy):
+    folder = copy("top_k")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"trainer": {**config["trainer"], "k": "4"}}))
+    with pytest.raises(ValueError, match=r"k in config\.json of .* is '4', expected a whole number"):
+        convert_checkpoint(folder)
+
+
+def test_a_k_that_is_not_stored_can_be_given(copy):
+    folder = copy("top_k")
+    tensors = torch.load(folder / "ae.pt")
+    del tensors["k"]
+    torch.save(tensors, folder / "ae.pt")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"trainer": {**config["trainer"], "k": None}}))
+    with pytest.raises(ValueError, match=r"say k=\.\.\."):
+        convert_checkpoint(folder)
+    assert convert_checkpoint(folder, k=3).config.k == 3
+
+
+def test_a_config_without_a_trainer_is_said_to_be_that(copy):
+    folder = copy("top_k")
+    (folder / "config.json").write_text('{"buffer": {}}')
+    with pytest.raises(ValueError, match=r"config\.json tells no trainer\.dict_class, and the tensors are those of"):
+        convert_checkpoint(folder)
+    (folder / "config.json").write_text('{"trainer": ["AutoEncoderTopK"]}')
+    with pytest.raises(ValueError, match=r"trainer of .*config\.json is \['AutoEncoderTopK'\], expected names"):
+        convert_checkpoint(folder)
+
+
+def test_another_activation_does_not_keep_the_k_of_the_first():
+    x = load_file(FOREIGN / "top_k" / "expected.safetensors")["inputs"]
+    full = convert_checkpoint(FOREIGN / "top_k", activation="relu")
+    assert full.config.k is None and (full.encode(x) > 0).sum(-1).max() > 4
+    assert convert_checkpoint(FOREIGN / "top_k", activation="relu", k=6).config.k == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("batch_top_k", {"threshold": torch.tensor(float("nan"))}, "threshold of .* holds NaN"),
+        ("batch_top_k", {"threshold": torch.ones(24)}, r"threshold of .* is a tensor of shape \(24,\), expected one"),
+        ("matryoshka", {"group_sizes": torch.tensor(24)}, r"group_sizes of .* has shape \(\), expected one number"),
+        ("matryoshka", {"group_sizes": torch.tensor([0, 24])}, "an entry of group_sizes of .* is 0"),
+        ("top_k", {"k": torch.tensor([4, 4])}, r"k of .* is a tensor of shape \(2,\), expected a whole number"),
+        ("relu", {"bias": torch.zeros(8, dtype=torch.int8)}, "bias of .* is of int8, expected floating-point"),
+        ("gated", {"r_mag": torch.zeros(1)}, r"r_mag of .* has shape \(1,\), expected \(24,\)"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(name, change, message, copy):
+    folder = copy(name)
+    torch.save({**torch.load(folder / "ae.pt"), **change}, folder / "ae.pt")
+    with pytest.raises(ValueError, match=message):
         convert_checkpoint(folder)
 
 

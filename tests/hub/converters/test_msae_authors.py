@@ -239,6 +239,56 @@ def test_a_tensor_that_nobody_asks_for_is_refused(tmp_path):
         convert_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mean_center": torch.zeros(1, D)}, r"mean_center of .* has shape \(1, 6\), expected \(6,\)"),
+        ({"mean_center": torch.zeros(D + 1)}, r"mean_center of .* has shape \(7,\), expected \(6,\)"),
+        ({"mean_center": None}, "mean_center of .* is None, expected one finite number"),
+        ({"mean_center": torch.full((D,), torch.nan)}, "mean_center of .* holds NaN"),
+        ({"scaling_factor": torch.ones(D)}, r"scaling_factor of .* is a tensor of shape \(6,\), expected one"),
+        ({"scaling_factor": float("inf")}, "scaling_factor of .* is inf"),
+        ({"std": torch.ones(D)}, "also has std, which hf_msae does not know"),
+        ({"model": torch.ones(D, N)}, "holds Tensor .*, not names and tensors"),
+        ({"model": {}}, "holds dict .*, not names and tensors"),
+    ],
+)
+def test_a_file_that_is_half_right_is_refused(change, message, tmp_path):
+    path = tmp_path / "20_6_ReLU_False_False_0.0_x_image.pth"
+    torch.save({**write(path), **change}, path)
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder": torch.ones(D)}, r"encoder of .* has shape \(6,\), expected two dimensions"),
+        ({"encoder": "text"}, "holds a str under 'encoder', where a tensor is expected"),
+        (
+            {"encoder": torch.ones(N, D), "decoder": torch.ones(D, N)},
+            r"pre_bias of .* has shape \(6,\), expected \(20,\)",
+        ),
+        (
+            {"encoder": torch.ones(D, N, dtype=torch.complex64)},
+            "encoder of .* is of complex64, expected floating-point",
+        ),
+        ({"decoder": torch.ones(N, D, dtype=torch.int8)}, "decoder of .* is of int8, expected floating-point"),
+        ({"latent_bias": torch.ones(1, N)}, r"latent_bias of .* has shape \(1, 20\), expected \(20,\)"),
+        (
+            {"encoder": torch.full((D, N), 1e300, dtype=torch.float64)},
+            "encoder of the checkpoint, turned into float32, holds NaN",
+        ),
+        ({"dead_activations.log_threshold": torch.ones(N)}, r"is not its activation\.log_threshold"),
+    ],
+)
+def test_tensors_that_cannot_be_are_refused(change, message, tmp_path):
+    path = tmp_path / "20_6_ReLU_False_False_0.0_x_image.pth"
+    write(path, **change)
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(path)
+
+
 def test_a_mean_that_is_one_number_is_that_of_every_column(tmp_path):
     path = tmp_path / "20_6_ReLU_False_False_0.0_x_image.pth"
     torch.save({**write(path), "mean_center": 0.0}, path)

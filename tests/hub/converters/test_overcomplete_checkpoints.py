@@ -14,9 +14,9 @@ FOREIGN = Path(__file__).parent / "foreign" / "overcomplete"
 SAID = {
     "relu": {"activation": "relu"},
     "top_k": {"k": 4},
-    "top_k_saved_in_training": {"k": 4},
     "top_k_multiplied": {"k": 4},
-    "top_k_not_normalised": {"k": 4},
+    "top_k_not_normalised_plain": {},
+    "relu_max_l2_plain": {},
     "top_k_batch_norm": {"k": 4},
     "top_k_tied": {"k": 4},
     "top_k_untied": {"k": 4},
@@ -26,6 +26,10 @@ SAID = {
     "archetypal_plain": {},
 }
 """What has to be said, since no state dict tells it."""
+
+
+PLACE = "vision.layers.3"
+NAMED = {"k": 4, "hook_point": PLACE}
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def changed(tmp_path):
 @pytest.mark.parametrize("name", SAID)
 def test_codes_and_reconstructions_are_those_of_overcomplete(name, relative_error):
     expected = load_file(FOREIGN / name / "expected.safetensors")
-    model = convert_checkpoint(FOREIGN / name / "sae.pt", **SAID[name])
+    model = convert_checkpoint(FOREIGN / name / "sae.pt", hook_point=PLACE, **SAID[name])
     output = model(expected["inputs"])
     assert relative_error(output.latents, expected["code"]) < 1e-5
     assert relative_error(output.reconstruction, expected["reconstruction"]) < 1e-5
@@ -52,7 +56,7 @@ def test_codes_and_reconstructions_are_those_of_overcomplete(name, relative_erro
 def test_a_folder_and_a_safetensors_file_are_read_as_well(tmp_path, relative_error):
     expected = load_file(FOREIGN / "top_k" / "expected.safetensors")
     save_file(torch.load(FOREIGN / "top_k" / "sae.pt"), tmp_path / "any_name.safetensors")
-    model = convert_checkpoint(tmp_path, k=4)
+    model = convert_checkpoint(tmp_path, **NAMED)
     assert relative_error(model.encode(expected["inputs"]), expected["code"]) < 1e-5
 
 
@@ -91,47 +95,80 @@ def test_the_recipe_saves_what_the_reader_reads(tmp_path):
 )
 def test_what_is_not_told_or_not_computed_by_an_msae_is_refused(name, message):
     with pytest.raises(ValueError, match=message):
-        convert_checkpoint(FOREIGN / name / "sae.pt")
+        convert_checkpoint(FOREIGN / name / "sae.pt", hook_point=PLACE)
 
 
 def test_batch_top_k_needs_the_threshold_that_state_dicts_lack():
     with pytest.raises(ValueError, match="holds no threshold, which activation=batch_topk needs") as refused:
-        convert_checkpoint(FOREIGN / "batch_top_k_state_dict" / "sae.pt", activation="batch_topk", k=4)
+        convert_checkpoint(FOREIGN / "batch_top_k_state_dict" / "sae.pt", activation="batch_topk", **NAMED)
     assert RECIPE in str(refused.value)
     with pytest.raises(ValueError, match="keeps top_k=64 activations of a whole batch: say k="):
-        convert_checkpoint(FOREIGN / "batch_top_k_plain" / "sae.pt")
+        convert_checkpoint(FOREIGN / "batch_top_k_plain" / "sae.pt", hook_point=PLACE)
+    with pytest.raises(ValueError, match="keeps top_k=64 activations of a whole batch: say k="):
+        convert_checkpoint(FOREIGN / "batch_top_k_plain" / "sae.pt", hook_point=PLACE, activation="topk")
 
 
-def test_rows_that_stay_as_they_are_stored_are_noted():
-    def notes(name):
-        return " ".join(read_checkpoint(FOREIGN / name / "sae.pt", k=4).notes)
+@pytest.mark.parametrize(
+    ("name", "norms"),
+    [
+        ("top_k_saved_in_training", r"0\.99\d+ to 1\.0\d+"),
+        ("top_k_not_normalised", r"0\.\d+ to 1\.\d+"),
+        ("relu_max_l2", r"0\.\d+ to 1"),
+    ],
+)
+def test_a_dictionary_whose_normalisation_nothing_tells_is_refused(name, norms):
+    """As it is stored it may not be the one that is used, and normalised it may not be either."""
+    with pytest.raises(ValueError, match=f"have norms from {norms}.*depends on the SAE's normalization") as refused:
+        convert_checkpoint(FOREIGN / name / "sae.pt", activation="relu", hook_point=PLACE)
+    assert RECIPE in str(refused.value)
 
-    assert "not of unit norm" in notes("top_k_not_normalised")
-    assert "not of unit norm" not in notes("top_k")
-    assert "archetypal" in notes("top_k_archetypal")
+
+def test_an_archetypal_dictionary_that_was_saved_in_training_is_refused(changed):
+    tensors = torch.load(FOREIGN / "top_k_archetypal" / "sae.pt")
+    folder = changed("top_k_archetypal", **{"dictionary.W": tensors["dictionary.W"] * 1.01})
+    with pytest.raises(ValueError, match=r"rows of dictionary\.W of .* are not positive numbers of sum 1"):
+        convert_checkpoint(folder, **NAMED)
 
 
-def test_that_no_place_is_told_is_noted():
-    assert any("hook_point=..." in note for note in read_checkpoint(FOREIGN / "top_k" / "sae.pt", k=4).notes)
-    given = read_checkpoint(FOREIGN / "top_k" / "sae.pt", k=4, hook_point="vision.layers.3")
-    assert given.to_model({"k": 4, "hook_point": "vision.layers.3"}).config.hook_point == "vision.layers.3"
+def test_what_becomes_of_an_archetypal_dictionary_is_noted():
+    notes = read_checkpoint(FOREIGN / "top_k_archetypal" / "sae.pt", **NAMED).notes
+    assert any("archetypal" in note for note in notes)
+
+
+def test_where_embeddings_are_from_has_to_be_said():
+    with pytest.raises(ValueError, match="does not tell which embeddings it was trained on: say which kind"):
+        read_checkpoint(FOREIGN / "top_k" / "sae.pt", k=4)
+    assert convert_checkpoint(FOREIGN / "top_k" / "sae.pt", **NAMED).config.hook_point == PLACE
+
+
+def test_a_class_that_is_no_text_is_refused(changed):
+    folder = changed("archetypal_plain", **{"class": ["TopKSAE"]})
+    with pytest.raises(ValueError, match=r"class of .* is \['TopKSAE'\], expected a text"):
+        convert_checkpoint(folder, **NAMED)
 
 
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
         ({"dictionary._weights": torch.full((24, 8), float("nan"))}, "NaN or infinite"),
-        ({"dictionary._weights": torch.ones(24, 9)}, r"the encoder of .* has shape \(24, 8\), expected \(24, 9\)"),
+        (
+            {"dictionary._weights": torch.nn.functional.normalize(torch.ones(24, 9))},
+            r"the encoder of .* has shape \(24, 8\), expected \(24, 9\)",
+        ),
         ({"something": torch.ones(1)}, "also has something, which hf_msae does not know"),
+        ({"encoder.weight": torch.ones(24, 8)}, r"both encoder\.weight and encoder\.final_block\.0\.weight"),
+        ({"dictionary.W": torch.ones(24, 8)}, r"both dictionary\._weights and dictionary\.W"),
+        ({"encoder.tied_to._weights": torch.ones(24, 8)}, "is not what the dictionary holds"),
+        ({"dictionary.multiplier": torch.ones(1)}, r"multiplier of .* has shape \(1,\), expected \(\)"),
     ],
 )
 def test_tensors_that_cannot_be_are_refused(tensors, message, changed):
     with pytest.raises(ValueError, match=message):
-        convert_checkpoint(changed("top_k", **tensors), k=4)
+        convert_checkpoint(changed("top_k", **tensors), **NAMED)
 
 
 def test_a_truncated_file_is_refused(changed):
     file = changed("top_k") / "sae.pt"
     file.write_bytes(file.read_bytes()[:-500])
     with pytest.raises(ValueError, match="damaged or incomplete"):
-        convert_checkpoint(file, format="overcomplete", k=4)
+        convert_checkpoint(file, format="overcomplete", **NAMED)

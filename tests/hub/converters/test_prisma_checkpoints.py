@@ -73,7 +73,10 @@ def test_an_object_of_vit_prisma_is_refused_with_the_lines_that_make_plain_files
         ({"is_transcoder": True}, "is a transcoder"),
         ({"d_out": 12}, "columns into ones of 12: a transcoder"),
         ({"activation_fn_str": "tanh-relu"}, "activation function 'tanh-relu'"),
-        ({"activation_fn_str": "topk"}, "k of activation_fn_kwargs of .* is None"),
+        ({"activation_fn_str": "topk"}, r"k of activation_fn_kwargs of .* is not there, .* say k=\.\.\."),
+        ({"activation_fn_str": "topk", "activation_fn_kwargs": ["k"]}, r"is \['k'\], expected names and values"),
+        ({"is_transcoder": "false"}, "is_transcoder of .* is 'false', expected true or false"),
+        ({"architecture": ["gated"]}, r"architecture of .* is \['gated'\], expected a text"),
         ({"d_sae": 48}, r"W_enc of .* has shape \(8, 24\), expected \(8, 48\)"),
     ],
 )
@@ -102,6 +105,16 @@ def test_the_default_normalisation_is_not_taken_for_none(changed):
 def test_tensors_that_cannot_be_are_refused(tensors, message, changed):
     with pytest.raises(ValueError, match=message):
         convert_checkpoint(changed("relu", tensors))
+
+
+def test_a_k_that_is_not_stored_can_be_given(changed):
+    folder = changed("relu", activation_fn_str="topk")
+    assert convert_checkpoint(folder, k=3).config.k == 3
+
+
+def test_a_place_that_nothing_tells_has_to_be_given(changed):
+    with pytest.raises(ValueError, match="does not tell which embeddings it was trained on: say which kind"):
+        convert_checkpoint(changed("relu", layer_subtype=None, hook_point_layer=None, hook_point=None))
 
 
 def test_weights_without_their_config_are_refused(changed):

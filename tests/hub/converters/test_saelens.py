@@ -137,6 +137,7 @@ def test_old_settings_of_heads_are_refused_too(copied):
     ("hook", "model_name", "expected"),
     [
         ("blocks.0.hook_resid_post", "gpt2-small", "text.layers.0"),
+        ("blocks.3.hook_resid_post", "invitae-gravity-lm", "text.layers.3"),
         ("vision_model.encoder.layers.4", CLIP, "vision.layers.4"),
         ("text_model.encoder.layers.4", CLIP, "text.layers.4"),
         ("image_embeds", CLIP, "image_embeds"),
@@ -151,7 +152,7 @@ def test_places_that_have_a_name_here_get_it(copied, hook, model_name, expected)
 @pytest.mark.parametrize("hook", ["blocks.9.hook_mlp_out", "blocks.0.hook_resid_pre", None])
 def test_places_without_a_name_here_need_one_to_be_given(copied, hook):
     folder = copied("standard", metadata={"hook_name": hook, "model_name": CLIP, "sae_lens_version": "6.0.0"})
-    with pytest.raises(ValueError, match=f"is of {hook or 'a place that it does not tell'} in {CLIP}.*say of"):
+    with pytest.raises(ValueError, match=f"on {hook or 'a place that it does not tell'} in {CLIP}.*say which"):
         convert_checkpoint(folder)
     config = convert_checkpoint(folder, hook_point="vision.layers.9").config
     assert (config.hook_point, config.base_model_name_or_path) == ("vision.layers.9", CLIP)
@@ -163,6 +164,80 @@ def test_a_finetuned_factor_scales_the_decoder(copied, relative_error):
     model = convert_checkpoint(copied("standard", tensors, finetuning_scaling_factor=True))
     plain = convert_checkpoint(WRITTEN / "standard")
     assert relative_error(model.decoder, plain.decoder * factor[:, None]) < 1e-7
+
+
+def test_a_factor_that_is_not_to_be_used_is_refused_unless_it_is_one(copied, relative_error):
+    """Whether the decoder was tuned with it, nothing tells."""
+    with pytest.raises(
+        ValueError, match=r"holds a scaling_factor that is not 1, but its cfg\.json does not say to use"
+    ):
+        convert_checkpoint(copied("standard", lambda found: {"scaling_factor": torch.linspace(0.5, 2, 24)}))
+    model = convert_checkpoint(copied("topk", lambda found: {"scaling_factor": torch.ones(24)}))
+    compare(model, WRITTEN / "topk", relative_error)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensors", "message"),
+    [
+        ("jumprelu", {"threshold": torch.ones(1)}, r"threshold of .* has shape \(1,\), expected \(24,\)"),
+        ("jumprelu", {"threshold": torch.ones(25)}, r"threshold of .* has shape \(25,\), expected \(24,\)"),
+        ("jumprelu", {"log_threshold": torch.ones(24)}, "holds threshold and log_threshold, expected one of"),
+        ("gated", {"b_gate": torch.ones(1)}, r"b_gate of .* has shape \(1,\), expected \(24,\)"),
+        ("gated", {"b_mag": torch.ones(25)}, r"b_mag of .* has shape \(25,\), expected \(24,\)"),
+        ("batchtopk", {"topk_threshold": torch.tensor(torch.nan)}, "topk_threshold of .* holds NaN"),
+        ("batchtopk", {"topk_threshold": torch.ones(24)}, r"topk_threshold of .* has shape \(24,\), expected \(\)"),
+        ("standard", {"b_enc": torch.ones(24, dtype=torch.int8)}, "b_enc of .* is of int8, expected floating-point"),
+        ("standard", {"finetuning_scaling_factor": torch.ones(24), "scaling_factor": torch.ones(24)}, "holds both"),
+    ],
+)
+def test_tensors_that_cannot_be_are_refused(copied, name, tensors, message):
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(copied(name, lambda found: tensors))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("topk", {"k": 3.7}, r"k of .* is 3\.7, expected a whole number"),
+        ("topk", {"k": True}, "k of .* is True, expected a whole number"),
+        ("batchtopk", {"k": True}, "k of .* is True, expected one finite number"),
+        ("batchtopk", {"k": -1}, "k of .* is -1, expected a number above 0"),
+        (
+            "standard",
+            {"apply_b_dec_to_input": "false"},
+            "apply_b_dec_to_input of .* is 'false', expected true or false",
+        ),
+        ("standard", {"architecture": ["standard"]}, r"architecture of .* is \['standard'\], expected a text"),
+        (
+            "matryoshka_batchtopk",
+            {"matryoshka_widths": "6, 12"},
+            "matryoshka_widths of .* is '6, 12', expected a list",
+        ),
+        ("matryoshka_batchtopk", {"matryoshka_widths": [6, "12"]}, "an entry of matryoshka_widths of .* is '12'"),
+        ("standard", {"metadata": ["x"]}, r"metadata of .* is \['x'\], expected names and values"),
+    ],
+)
+def test_settings_of_another_type_are_refused(copied, name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(copied(name, **changes))
+
+
+def test_a_k_that_is_not_stored_can_be_given(copied):
+    folder = copied("topk", k=None)
+    with pytest.raises(ValueError, match=r"'topk', but does not tell its k: say k=\.\.\."):
+        convert_checkpoint(folder)
+    assert convert_checkpoint(folder, k=3).config.k == 3
+
+
+def test_widths_end_with_all_latents_even_where_their_number_is_not_stored(copied):
+    config = convert_checkpoint(copied("matryoshka_batchtopk", d_sae=None)).config
+    assert config.nesting_widths == [6, 12, 24]
+
+
+def test_a_model_that_is_not_named_leaves_the_tower_open(copied):
+    folder = copied("standard", metadata={"hook_name": "blocks.9.hook_resid_post", "sae_lens_version": "6.0.0"})
+    with pytest.raises(ValueError, match=r"in a model that it does not tell.*say which kind"):
+        convert_checkpoint(folder)
 
 
 def test_a_tensor_that_nobody_asks_for_is_refused(copied):

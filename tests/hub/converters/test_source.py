@@ -8,13 +8,14 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from hf_msae.hub.converters.checkpoint import hook_point_of
+from hf_msae.hub.converters.reading import names_in_torch_file
 from hf_msae.hub.converters.source import CheckpointSource, read_torch, refuse_other_keys, require_keys
 from tests.stub_hub import StubHub
 
@@ -139,33 +140,40 @@ def test_json_and_safetensors_that_are_none(tmp_path):
         source.read_safetensors("c.safetensors")
 
 
+def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
+    (tmp_path / "cfg.json").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ValueError, match=r"cfg\.json holds JSON that is nested too deeply"):
+        CheckpointSource.open(tmp_path).read_json("cfg.json")
+
+
+@pytest.mark.parametrize("name", ["model.pth", "sae_weights.safetensors", "cfg.json"])
+def test_a_pointer_of_git_lfs_is_said_to_be_one(tmp_path, name):
+    oid = "4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393"
+    (tmp_path / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 12345\n")
+    source = CheckpointSource.open(tmp_path)
+    read = {"pth": source.read_torch, "safetensors": source.read_safetensors, "json": source.read_json}
+    with pytest.raises(ValueError, match=rf"{name} is only a pointer of Git LFS, .* `git lfs pull`"):
+        read[name.rpartition(".")[2]](name)
+
+
+def test_a_pickle_that_claims_a_terabyte_is_damaged(tmp_path):
+    """Its length is not believed, neither when its names are looked for nor when it is loaded."""
+    claim = b"\x80\x04\x8d" + (2**40).to_bytes(8, "little") + b"ae"
+    (tmp_path / "plain.pt").write_bytes(claim)
+    with zipfile.ZipFile(tmp_path / "zip.pt", "w") as file:
+        file.writestr("zip/data.pkl", claim)
+        file.writestr("zip/version", "3\n")
+    for name in ("plain.pt", "zip.pt"):
+        assert names_in_torch_file(tmp_path / name) == set()
+        with pytest.raises(ValueError, match="is damaged or incomplete"):
+            CheckpointSource.open(tmp_path / name).read_torch(name)
+
+
 def test_keys_are_named():
     with pytest.raises(ValueError, match=r"x has no b, c; it has a"):
         require_keys({"a": 1}, ("a", "b", "c"), "x")
     with pytest.raises(ValueError, match=r"x also has c, which"):
         refuse_other_keys({"a": 1, "c": 1}, ("a", "b"), "x")
-
-
-@pytest.mark.parametrize(
-    ("name", "tower", "expected"),
-    [
-        ("blocks.9.hook_resid_post", "vision", "vision.layers.9"),
-        ("blocks.9.hook_resid_pre", "text", "text.layers.8"),
-        ("blocks.0.hook_resid_pre", "vision", None),
-        ("blocks.9.hook_mlp_out", "vision", None),
-        ("blocks.9.attn.hook_z", "vision", None),
-        ("vision_model.encoder.layers.3", "text", "vision.layers.3"),
-        ("text_model.encoder.layers.3", "vision", "text.layers.3"),
-        ("visual.transformer.resblocks.3", "text", "vision.layers.3"),
-        ("layers.07", "text", "text.layers.7"),
-        ("layers.7.mlp", "vision", None),
-        ("text_embeds", "vision", "text_embeds"),
-        (None, "vision", None),
-        ("", "vision", None),
-    ],
-)
-def test_hook_points_get_our_names(name, tower, expected):
-    assert hook_point_of(name, tower) == expected
 
 
 # -- on a Hub ----------------------------------------------------------------------------------------------------
@@ -252,3 +260,22 @@ def test_no_such_repository_and_no_hub(hub, tmp_path):
     assert "FileNotFoundError: there is no file or folder tester/saes here, and no repository of that name" in missing
     nowhere = run(CONVERT, {**environment, "HF_ENDPOINT": "http://127.0.0.1:9"}, "{}")
     assert "OSError: the Hub could not be asked about tester/saes" in nowhere
+
+
+@pytest.mark.slow
+def test_a_damaged_copy_in_the_cache_is_not_read(hub, tmp_path):
+    publish(hub, files_of("topk"))
+    environment = {**os.environ, **hub.environment(tmp_path)}
+    run(CONVERT, environment, "{}", succeeds=True)
+    (weights,) = tmp_path.rglob("sae_weights.safetensors")
+    blob = weights.resolve()
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1  # still a file of numbers
+    blob.write_bytes(bytes(content))
+    for offline in ("0", "1"):
+        message = run(CONVERT, {**environment, "HF_HUB_OFFLINE": offline}, "{}")
+        assert (
+            f"ValueError: tester/saes/sae_weights.safetensors has the SHA-256 {sha256(content).hexdigest()}" in message
+        )
+        assert f"expected {blob.name}: the copy in the cache is damaged" in message
+        assert "hf_hub_download('tester/saes', 'sae_weights.safetensors', force_download=True)" in message

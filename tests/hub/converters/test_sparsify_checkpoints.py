@@ -69,6 +69,19 @@ def test_what_an_msae_does_not_compute_is_refused(reason):
         convert_checkpoint(FOREIGN / "refused" / reason)
 
 
+def test_settings_of_another_type_are_refused(copied):
+    rewrite(copied, signed="false")
+    with pytest.raises(ValueError, match=r"signed of .* is 'false', expected true or false"):
+        convert_checkpoint(copied)
+
+
+def test_a_k_that_is_not_stored_can_be_given(copied):
+    rewrite(copied, k=None)
+    with pytest.raises(ValueError, match=r"k in cfg\.json of .* is not there, .* say k=\.\.\."):
+        convert_checkpoint(copied)
+    assert convert_checkpoint(copied, k=3).config.k == 3
+
+
 def test_signed_codes_of_older_versions_are_refused(copied):
     rewrite(copied, signed=True)
     with pytest.raises(ValueError, match="signed=True: its codes have negative entries"):
