@@ -1,0 +1,110 @@
+"""What visitors give is checked, and refused in words that are for them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_msae.explorer import inputs
+from hf_msae.explorer.inputs import (
+    MAX_SIDE,
+    VisitorError,
+    read_choice,
+    read_number,
+    read_picture,
+    read_text,
+    read_whole_number,
+)
+
+
+def picture(path, mode="RGB", size=(40, 30)):
+    Image.new(mode, size, 200 if mode in ("L", "I;16") else None).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("a.png", "RGB"), ("a.jpg", "CMYK"), ("a.png", "I;16"), ("a.webp", "RGBA"), ("a.png", "P")]
+)
+def test_pictures_of_every_kind_become_rgb(tmp_path, name, mode):
+    found = read_picture(picture(tmp_path / name, mode))
+    assert found.mode == "RGB" and found.size == (40, 30)
+
+
+def test_of_an_animation_the_first_frame_is_taken(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert np.asarray(read_picture(tmp_path / "a.gif"))[0, 0].tolist()[0] > 200
+
+
+def test_a_large_picture_is_brought_down(tmp_path):
+    assert max(read_picture(picture(tmp_path / "a.png", "L", (3000, 40))).size) == MAX_SIDE
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused_by_its_header(tmp_path, monkeypatch):
+    picture(tmp_path / "a.png", "1", (30_000, 30_000))
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(VisitorError, match="more than 50 million pixels"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_a_picture_just_too_large_is_refused_and_one_just_small_enough_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "MAX_PIXELS", 1200)
+    assert read_picture(picture(tmp_path / "a.png", size=(40, 30))).size == (40, 30)
+    with pytest.raises(VisitorError, match="pixels"):
+        read_picture(picture(tmp_path / "b.png", size=(41, 30)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"no picture", "no picture of a kind"), (b"", "no picture of a kind"), (b"<svg></svg>", "no picture of a kind")],
+)
+def test_what_is_no_picture_is_refused(tmp_path, content, message):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(VisitorError, match=message):
+        read_picture(tmp_path / "a.png")
+
+
+def test_a_damaged_picture_is_refused(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    noise.save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
+    with pytest.raises(VisitorError, match="damaged"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_no_picture_a_gone_one_and_too_many_bytes_are_refused(tmp_path, monkeypatch):
+    for nothing in (None, ""):
+        with pytest.raises(VisitorError, match="Choose a picture first"):
+            read_picture(nothing)
+    with pytest.raises(VisitorError, match="not there any more"):
+        read_picture(tmp_path / "gone.png")
+    monkeypatch.setattr(inputs, "MAX_BYTES", 10)
+    with pytest.raises(VisitorError, match="larger than"):
+        read_picture(picture(tmp_path / "a.png"))
+
+
+def test_words_are_trimmed_and_bounded():
+    assert read_text("  a \n red\0star ") == "a red star"
+    assert read_text("x" * 500) == "x" * 500
+    for bad in ("", "  ", None, "x" * 501, 5, ["a"]):
+        with pytest.raises(VisitorError):
+            read_text(bad)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -0.1, 3.1, "1", None, True, [1]])
+def test_numbers_are_finite_and_in_range(bad):
+    assert read_number(0, 0, 3, "Strength") == 0 and read_number(3.0, 0, 3, "Strength") == 3
+    with pytest.raises(VisitorError, match="Strength"):
+        read_number(bad, 0, 3, "Strength")
+
+
+def test_whole_numbers_have_no_fraction():
+    assert read_whole_number(2.0, 0, 3, "Row") == 2
+    with pytest.raises(VisitorError, match="whole number"):
+        read_whole_number(2.5, 0, 3, "Row")
+
+
+@pytest.mark.parametrize("bad", ["c", None, 1, ["a"]])
+def test_a_choice_is_one_of_the_list(bad):
+    assert read_choice("a", ("a", "b"), "letter") == "a"
+    with pytest.raises(VisitorError, match="Choose a letter"):
+        read_choice(bad, ("a", "b"), "letter")
