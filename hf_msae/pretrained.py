@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from contextlib import contextmanager
@@ -66,10 +67,11 @@ class PreTrainedMSAE(PreTrainedModel):
                 ) from error
             again = "copy it again" if Path(name).is_dir() else "load it again with force_download=True"
             raise OSError(f"the weights of {name} are damaged or incomplete ({error}): {again}") from error
-        except MissingConfigError as error:
-            if (config := Path(name) / (kwargs.get("subfolder") or "") / "config.json").is_file():
-                raise ValueError(f"{config} is empty: it tells nothing of the weights beside it") from error
-            raise _with_subfolders(error, name, kwargs) from error
+        except (MissingConfigError, AttributeError, TypeError) as error:
+            _check_config(Path(name) / (kwargs.get("subfolder") or "") / "config.json", error)
+            if isinstance(error, MissingConfigError):
+                raise _with_subfolders(error, name, kwargs) from error
+            raise
         _check_loaded(name, model, info)
         return model
 
@@ -155,6 +157,21 @@ def _check_loaded(name: str, model: PreTrainedModel, info: dict[str, Any]) -> No
             f"{name}: input_scale is {model.input_scale.item():g}, but embeddings are multiplied with it and "
             "reconstructions divided by it: it has to be above 0"
         )
+
+
+def _check_config(config: Path, error: Exception) -> None:
+    """
+    Raises:
+        ValueError: there is a config.json, but it holds no settings, which is what the error comes from.
+    """
+    if not config.is_file():
+        return
+    content = json.loads(config.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or not content:
+        kind = type(content).__name__ if content else repr(content)
+        raise ValueError(
+            f"{config} holds {kind}, but names and values are expected that tell what the weights are"
+        ) from error
 
 
 def _is_pointer(name: str, subfolder: str | None) -> bool:

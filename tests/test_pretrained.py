@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from hf_msae import MSAEConfig, MSAEModel
@@ -29,6 +30,13 @@ def folder(saved, tmp_path):
 def edit(folder, **fields):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | fields))
+
+
+def change(folder, name, value):
+    """One number of a tensor in the file becomes another."""
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name].flatten()[-1:].fill_(value)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 @pytest.mark.parametrize("load", LOADERS)
@@ -64,6 +72,52 @@ def test_a_missing_tensor_is_refused(saved, folder, load):
     model.save_pretrained(folder, state_dict=state)
     with pytest.raises(ValueError, match="the weights lack latent_bias"):
         load(folder)
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize("name", ["decoder", "encoder", "pre_bias", "input_mean", "input_scale"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(folder, load, name, value):
+    change(folder, name, value)
+    with pytest.raises(ValueError, match=rf"{folder}: {name} holds NaN or infinite values as float32"):
+        load(folder)
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_scale_that_is_not_positive_is_refused(folder, load, value):
+    change(folder, "input_scale", value)
+    with pytest.raises(ValueError, match=rf"{folder}: input_scale is {value:g}, .* has to be above 0"):
+        load(folder)
+
+
+def test_thresholds_that_are_not_finite_are_refused(tmp_path):
+    config = MSAEConfig(d_in=4, num_latents=8, activation="batch_topk", k=2, nesting="none")
+    MSAEModel(config).save_pretrained(tmp_path)
+    change(tmp_path, "activation_threshold", float("nan"))
+    with pytest.raises(ValueError, match="activation_threshold holds NaN"):
+        MSAEModel.from_pretrained(tmp_path)
+
+
+def test_weights_that_overflow_in_the_dtype_they_are_asked_in_are_refused(folder):
+    change(folder, "encoder", 1e6)
+    assert MSAEModel.from_pretrained(folder).encoder.max() == 1e6
+    with pytest.raises(ValueError, match="encoder holds NaN or infinite values as float16"):
+        MSAEModel.from_pretrained(folder, dtype=torch.float16)
+
+
+def test_a_pointer_of_git_lfs_is_said_to_be_one(folder):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "4d" * 32 + "\nsize 12345\n"
+    (folder / "model.safetensors").write_text(pointer)
+    with pytest.raises(OSError, match=rf"model\.safetensors of {folder} is only a pointer of Git LFS.*git lfs pull"):
+        MSAEModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(("content", "kind"), [("[]", r"\[\]"), ("[1]", "list"), ("{}", r"\{\}"), ("3", "int")])
+def test_a_config_that_holds_no_settings_is_said_to(folder, content, kind):
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"config\.json holds {kind}, but names and values are expected"):
+        MSAEModel.from_pretrained(folder)
 
 
 def test_what_was_asked_of_transformers_is_as_transformers_does_it(saved, folder):

@@ -154,7 +154,7 @@ def listing(explorer: Explorer, words: object = "", validated_only: object = Fal
                 "latent": first["latent"].astype(int),
                 "similarity": [number(_known(value)) for value in first["similarity"]],
                 "q-value": [small(_known(value)) for value in first["q_value"]],
-                "by pictures": first["activation_name"].fillna(DASH).astype(str),
+                "by pictures": first["activation_name"].astype(object).fillna(DASH).astype(str),
                 "agree": [_yes_no(value) for value in first["agrees"]],
                 "active in": [share(value) if value else "none" for value in first["share"]],
             },

@@ -5,20 +5,52 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, DatasetCardData, HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import DatasetCardData, HfApi
 from jinja2 import Environment, StrictUndefined
 
 from ..activations import verify_activations
 from ..activations.metadata import METADATA_FILE, ActivationMetadata
 from ..activations.stored_statistics import STATISTICS_FILE, moments_of_folder
 from .card import template_path
+from .card_edits import assemble_card, merge_card
+from .committing import commit, page_of
+from .remote import Changes, Content, RemoteState, check_before_work, require_repository
 
 _CARD = "README.md"
 _FILES = (STATISTICS_FILE, "dataset_info.json", "state.json")
+_SHARD = re.compile(r"data-[\w-]+\.arrow")
+
+
+@dataclass(frozen=True)
+class PushedActivations:
+    """What was pushed.
+
+    Attributes:
+        repo_id: the data set.
+        repo_url: its page, or that of the pull request.
+        commit: the commit that holds the files.
+        num_rows: rows in it.
+        sent: files that had to be sent; empty where all was there already.
+        deleted: shards of an earlier push that are gone.
+        answer_lost: the Hub's answer to the commit never came; the commit was found there.
+    """
+
+    repo_id: str
+    repo_url: str
+    commit: str
+    num_rows: int
+    sent: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    answer_lost: bool = False
+
+    def __str__(self) -> str:
+        told = f"{self.num_rows:,} rows in commit {self.commit}: {self.repo_url}"
+        return f"{told} (the Hub's answer was lost on the way; the commit is there)" if self.answer_lost else told
 
 
 def push_activations(
@@ -28,12 +60,13 @@ def push_activations(
     revision: str | None = None,
     create_pr: bool = False,
     token: str | None = None,
-) -> CommitInfo:
+) -> PushedActivations:
     """Push a finished folder of embeddings to a data set on the Hub, in one commit.
 
     `load_activations(repo_id)` then gives them with provenance and statistics, mapped from the same files;
     `datasets.load_dataset(repo_id)` works without this package. Shards of an earlier push that are gone here are
-    deleted there. A card that is there already stays as it is. Folders of this machine lose their paths.
+    deleted there; no other file is. The card is renewed, and what people have changed in it stays. Folders of this
+    machine lose their paths. What fails on the way is tried again, and a commit whose answer was lost is found.
 
     Args:
         folder: written by `extract_activations` or `ActivationWriter`.
@@ -44,36 +77,68 @@ def push_activations(
         token: by default the one that is logged in.
 
     Raises:
-        FileNotFoundError, ValueError: the folder holds no embeddings, is unfinished, or its files have changed.
+        FileNotFoundError, ValueError: the folder holds no embeddings, is unfinished, or its files have changed; the
+            data set there is of something else, or public although `private` was asked for.
         PermissionError: nobody is logged in, or may not write there.
+        ConnectionError: the Hub cannot be reached, or fails again and again; says what has become of the push.
     """
     folder = Path(folder).expanduser()
     verify_activations(folder)
+    check_before_work(repo_id, token, "dataset")
     api = HfApi(token=token)
-    require_repo(repo_id, private, api)
+    require_repository(api, repo_id, private or None, None if create_pr else revision, "dataset")
     metadata = ActivationMetadata.load(folder)
-    names = [*_FILES, *(shard.file for shard in metadata.shards)]
     content = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
     content["provenance"] = {key: _public(value) for key, value in content["provenance"].items()}
-    operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        CommitOperationAdd(METADATA_FILE, json.dumps(content, indent=2).encode()),
-        *(CommitOperationAdd(name, folder / name) for name in names if (folder / name).is_file()),
-    ]
-    if revision is not None and not create_pr:
-        api.create_branch(repo_id, branch=revision, repo_type="dataset", exist_ok=True)
-    there = set(api.list_repo_files(repo_id, repo_type="dataset", revision=None if create_pr else revision))
-    gone = sorted(name for name in there if name.endswith(".arrow") and name.startswith("data-") and name not in names)
-    operations += [CommitOperationDelete(name) for name in gone]
-    if _CARD not in there:
-        operations.append(CommitOperationAdd(_CARD, render_activations_card(folder, repo_id).encode()))
-    return api.create_commit(
-        repo_id,
-        operations,
-        commit_message=f"Upload {metadata.num_rows} rows of embeddings",
-        repo_type="dataset",
-        revision=revision,
-        create_pr=create_pr,
+    names = [*_FILES, *(shard.file for shard in metadata.shards)]
+    files = {name: Content(folder / name) for name in names if (folder / name).is_file()}
+    files[METADATA_FILE] = Content(json.dumps(content, indent=2).encode())
+    fresh = render_activations_card(folder, repo_id)
+
+    def plan(state: RemoteState) -> Changes:
+        gone = sorted((_shards_there(state) - set(files)) & set(state.files))
+        before = state.read(_CARD)
+        text = fresh if before is None or not before.strip() else merge_card(fresh, before)
+        return Changes({**files, _CARD: Content(text.encode())}, tuple(gone))
+
+    message = f"Upload {metadata.num_rows} rows of embeddings"
+    committed = commit(api, repo_id, plan, message, revision=revision, create_pr=create_pr, repo_type="dataset")
+    url = page_of(api, repo_id, "dataset")
+    return PushedActivations(
+        repo_id=repo_id,
+        repo_url=committed.pull_request or url + (f"/tree/{revision}" if revision not in (None, "main") else ""),
+        commit=committed.commit,
+        num_rows=metadata.num_rows,
+        sent=committed.sent,
+        deleted=committed.deleted,
+        answer_lost=committed.answer_lost,
     )
+
+
+def _shards_there(state: RemoteState) -> set[str]:
+    """The shards of an earlier push.
+
+    Raises:
+        ValueError: the data set holds files that would be taken for shards, but no earlier push has put them there.
+    """
+    text, listed = state.read(METADATA_FILE), set()
+    if text is not None:
+        try:
+            content = json.loads(text)
+            listed = {shard["file"] for shard in content["shards"]}
+            content["columns"], content["format_version"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"the data set {state.repo_id} holds an {METADATA_FILE} that is none of hf_msae's ({error!r}): push "
+                "to another one, or delete it on the Hub"
+            ) from error
+    foreign = sorted(name for name in state.files if _SHARD.fullmatch(name) and name not in listed)
+    if foreign:
+        raise ValueError(
+            f"the data set {state.repo_id} holds {foreign[0]}, which no push of embeddings has put there and which "
+            "would be read as a part of them: push to another data set, or delete it on the Hub"
+        )
+    return {name for name in listed if _SHARD.fullmatch(name)}
 
 
 def require_repo(repo_id: str, private: bool = False, api: HfApi | None = None) -> None:
@@ -81,16 +146,10 @@ def require_repo(repo_id: str, private: bool = False, api: HfApi | None = None) 
 
     Raises:
         PermissionError: nobody is logged in, or may not write there.
+        ValueError: it is to be private, but is there already and public.
+        ConnectionError: the Hub cannot be reached, or fails.
     """
-    try:
-        (api or HfApi()).create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    except HfHubHTTPError as error:
-        if error.response is not None and error.response.status_code in (401, 403):
-            raise PermissionError(
-                f"no permission to write to the data set {repo_id} on the Hub: log in with `hf auth login` as someone "
-                f"who has ({error})"
-            ) from error
-        raise
+    require_repository(api or HfApi(), repo_id, private or None, repo_type="dataset")
 
 
 def render_activations_card(folder: str | os.PathLike, name: str) -> str:
@@ -120,19 +179,23 @@ def render_activations_card(folder: str | os.PathLike, name: str) -> str:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template = environment.from_string(template_path("activations_template.md").read_text(encoding="utf-8"))
     shown = {key: value for key, value in known.items() if value is not None and not isinstance(value, dict)}
-    return template.render(
-        card_data=card_data.to_yaml(),
-        name=name,
-        num_rows=metadata.num_rows,
-        backbone=known.get("base_model_name_or_path"),
-        revision=known.get("base_model_revision"),
-        dataset=known.get("dataset"),
-        split=known.get("dataset_split"),
-        columns=columns,
-        dtype=metadata.dtype,
-        others=", ".join(f"`{each}`" for each in metadata.extra_features),
-        skipped=len(metadata.skipped),
-        provenance=shown,
+    context = template.new_context(
+        {
+            "name": name,
+            "num_rows": metadata.num_rows,
+            "backbone": known.get("base_model_name_or_path"),
+            "revision": known.get("base_model_revision"),
+            "dataset": known.get("dataset"),
+            "split": known.get("dataset_split"),
+            "columns": columns,
+            "dtype": metadata.dtype,
+            "others": ", ".join(f"`{each}`" for each in metadata.extra_features),
+            "skipped": len(metadata.skipped),
+            "provenance": shown,
+        }
+    )
+    return assemble_card(
+        card_data.to_dict(), {name: "".join(block(context)) for name, block in template.blocks.items()}
     )
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -77,6 +78,23 @@ def test_a_scale_that_is_not_stored_is_a_flag(tmp_path, refused):
     assert not (tmp_path / "out").exists()
     convert(*arguments, "--input_scale", "0.25")
     assert MSAEModel.from_pretrained(tmp_path / "out").input_scale == 0.25
+
+
+def test_statistics_that_are_not_stored_are_flags(tmp_path, refused):
+    saev = SAELENS.parent / "saev" / "relu"
+    arguments = [saev, "--output", tmp_path / "out"]
+    assert "say which kind they are: hook_point=" in refused(main, *arguments)
+    arguments += ["--hook_point", "vision.layers.10"]
+    assert "needs input_mean and input_scale" in refused(main, *arguments)
+    assert not (tmp_path / "out").exists()
+    np.save(tmp_path / "mean.npy", np.arange(8.0))
+    convert(*arguments, "--input_mean", tmp_path / "mean.npy", "--input_scale", "0.5")
+    model = MSAEModel.from_pretrained(tmp_path / "out")
+    assert model.input_mean.tolist() == list(range(8)) and model.input_scale == 0.5
+    given = json.loads((tmp_path / "out" / "conversion.json").read_text())["given"]
+    assert given["input_mean"] == "mean.npy"
+    convert(saev, "--output", tmp_path / "raw", "--hook_point", "vision.layers.10", "--input_scale", "1")
+    assert MSAEModel.from_pretrained(tmp_path / "raw").input_scale == 1
 
 
 def test_a_subfolder_and_a_format(tmp_path, refused):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -78,9 +79,36 @@ def test_an_unknown_name_is_told_what_is_like_it():
         MSAEModel.from_released("zzz")
 
 
-def test_what_is_not_as_listed_is_refused():
-    with pytest.raises(ValueError, match="holds a model of num_latents=1024, but scenes-image is listed with 2048"):
-        replace(get_released("scenes-image"), num_latents=2048).load()
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ({"d_in": 64}, "holds a model of d_in=128, but scenes-image is listed with 64"),
+        ({"num_latents": 2048}, "holds a model of num_latents=1024, but scenes-image is listed with 2048"),
+        ({"activation": "topk"}, "holds a model of activation=relu, but scenes-image is listed with topk"),
+    ],
+)
+def test_what_is_not_as_listed_is_refused(listed, message):
+    with pytest.raises(ValueError, match=message):
+        replace(get_released("scenes-image"), **listed).load()
+
+
+def test_a_listed_hash_is_compared():
+    entry = get_released("scenes-image")
+    weights = Path(entry.place[0]) / "model.safetensors"
+    right = sha256(weights.read_bytes()).hexdigest()
+    assert replace(entry, sha256=right).load().config.d_in == entry.d_in
+    with pytest.raises(
+        ValueError, match=rf"model\.safetensors has the SHA-256 {right}, expected {'0' * 64}: scenes-im"
+    ):
+        replace(entry, sha256="0" * 64).load()
+
+
+def test_what_checkpoints_do_not_hold_the_list_tells():
+    """Checkpoints of saev convert only where it is said whether their embeddings were normalised."""
+    saev = [get_released(name) for name in hf_msae.list_released().index if name.startswith("saev-")]
+    assert saev
+    for entry in saev:
+        assert entry.input_scale == 1.0 and "raw tokens" in entry.notes
 
 
 def test_the_command_filters(capsys):
@@ -94,14 +122,18 @@ def test_the_command_filters(capsys):
 
 
 FROM_HUB = """
-    import json
+    import json, sys
     from dataclasses import replace
     from hf_msae import MSAEModel
     from hf_msae.hub.registry import get_released
 
     listed = get_released("msae-clip-vit-l14")
-    smaller = replace(listed, d_in=32, num_latents=256)
+    smaller = replace(listed, d_in=32, num_latents=256, sha256=sys.argv[1])
     found = {"fits": smaller.load().config.to_dict()}
+    try:
+        replace(smaller, sha256="0" * 64).load()
+    except ValueError as error:
+        found["hash"] = str(error)
     try:
         MSAEModel.from_released("msae-clip-vit-l14")
     except ValueError as error:
@@ -120,7 +152,7 @@ def test_the_authors_release_is_converted_from_the_hub_at_its_commit(tmp_path):
         repo.names[entry.revision] = repo.commit("main", {entry.subfolder: golden.read_bytes()}, "release")
         repo.commit("main", {"moved.txt": b"nothing is there any more"}, "later")
         done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(FROM_HUB)],
+            [sys.executable, "-c", textwrap.dedent(FROM_HUB), sha256(golden.read_bytes()).hexdigest()],
             env={**os.environ, "PYTHONPATH": str(ROOT), **hub.environment(tmp_path)},
             capture_output=True,
             text=True,
@@ -131,3 +163,34 @@ def test_the_authors_release_is_converted_from_the_hub_at_its_commit(tmp_path):
     assert found["fits"]["d_in"] == 32
     assert found["fits"]["base_model_name_or_path"] == "openai/clip-vit-large-patch14"
     assert "holds a model of d_in=32, but msae-clip-vit-l14 is listed with 768" in found["error"]
+    assert f"expected {'0' * 64}: msae-clip-vit-l14 is listed with that" in found["hash"]
+
+
+SAEV = """
+    from dataclasses import replace
+    from hf_msae.hub.registry import get_released
+
+    listed = get_released("saev-clip-vit-b16")
+    model = replace(listed, d_in=8, num_latents=24).load()
+    print(model.config.hook_point, model.input_scale.item(), model.input_mean.abs().max().item())
+"""
+
+
+@pytest.mark.slow
+def test_a_release_of_saev_is_converted_from_the_hub_for_raw_tokens(tmp_path):
+    """Its repository with a small checkpoint of saev's in the place of the listed one."""
+    entry = get_released("saev-clip-vit-b16")
+    checkpoint = Path(__file__).parent / "converters" / "foreign" / "saev" / "relu" / "sae.pt"
+    with StubHub() as hub:
+        repo = hub.repos["model", entry.repo_id] = Repo()
+        repo.commit("main", {entry.subfolder: checkpoint.read_bytes()}, "release")
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(SAEV)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), **hub.environment(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "vision.layers.10 1.0 0.0"
+    assert "b_dec is taken off before encoding" in done.stderr  # the converter's note

@@ -8,6 +8,7 @@ import textwrap
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from hf_msae import MSAEConfig, MSAEModel
@@ -76,6 +77,62 @@ def test_it_computes_the_same_where_the_package_is_not_installed(tmp_path):
         torch.testing.assert_close(torch.tensor(loss), output.loss)
         torch.testing.assert_close(torch.tensor(reconstruction), output.reconstruction)
         torch.testing.assert_close(torch.tensor(latents), output.latents)
+
+
+DAMAGED = """
+    import json, sys
+
+    class Nowhere:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] == "hf_msae":
+                raise ImportError("hf_msae is not installed here")
+
+    sys.meta_path.insert(0, Nowhere())
+    from transformers import AutoModel
+
+    found = {}
+    for name in sys.argv[1:]:
+        try:
+            AutoModel.from_pretrained(name, trust_remote_code=True)
+            found[name] = "loaded"
+        except ValueError as error:
+            found[name] = str(error)
+    lenient = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True, output_loading_info=True)
+    found["lenient"] = sorted(lenient[1]["missing_keys"])
+    print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_it_is_loaded_whole_or_not_at_all_where_the_package_is_not_installed(tmp_path):
+    changes = {
+        "missing": lambda tensors: tensors.pop("decoder"),
+        "unexpected": lambda tensors: tensors.update(extra=torch.zeros(1)),
+        "mismatched": lambda tensors: tensors.update(decoder=torch.zeros(32, 8)),
+        "not finite": lambda tensors: tensors["encoder"].fill_(torch.nan),
+        "not above 0": lambda tensors: tensors["input_scale"].fill_(-1),
+    }
+    names = {"unexpected": "extra", "not finite": "encoder", "not above 0": "input_scale"}
+    for kind, change in changes.items():
+        saved(tmp_path / kind)
+        add_remote_code(tmp_path / kind)
+        tensors = load_file(tmp_path / kind / "model.safetensors")
+        change(tensors)
+        save_file(tensors, tmp_path / kind / "model.safetensors", metadata={"format": "pt"})
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(DAMAGED), *(str(tmp_path / kind) for kind in changes)],
+        env={**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for kind in changes:
+        message = found[str(tmp_path / kind)]
+        assert f"do not fit ({kind}: " in message and names.get(kind, "decoder") in message, (kind, message)
+    assert found["lenient"] == ["decoder"]
 
 
 def test_with_the_package_its_own_class_is_used(tmp_path):
