@@ -135,7 +135,7 @@ def listing(explorer: Explorer, words: object = "", validated_only: object = Fal
     frame = _table(explorer).assign(share=active)
     if validated_only:
         frame = frame[[explorer.label(latent).validated for latent in frame["latent"]]]
-    shown = frame["name"].fillna("").astype(str) + " " + frame["activation_name"].fillna("").astype(str)
+    shown = frame["name"].fillna("").astype(str) + " " + frame["activation_name"].astype(object).fillna("").astype(str)
     shown = ("latent " + frame["latent"].astype(str) + " " + shown).str.casefold()
     for word in wanted:
         keep = shown.str.contains(rf"(?<!\w){re.escape(word)}")  # beginnings of words: no "checkered" for "red"
