@@ -115,6 +115,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self._route("PUT")
 
+    def do_DELETE(self) -> None:
+        self._route("DELETE")
+
     def _route(self, method: str) -> None:
         address = urlsplit(self.path)
         path = unquote(address.path)
@@ -210,10 +213,13 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self._repo(_KINDS[kind], name)
         if repo is None:
             return
-        if not self._may_write(name):
+        if self.command != "GET" and not self._may_write(name):
             return self._forbidden("You don't have the rights to set variables")
-        asked = json.loads(self.body)
-        repo.variables[asked["key"]] = asked["value"]
+        if self.command == "POST":
+            asked = json.loads(self.body)
+            repo.variables[asked["key"]] = asked["value"]
+        elif self.command == "DELETE":
+            repo.variables.pop(json.loads(self.body)["key"], None)
         self._answer(200, {key: {"value": value} for key, value in repo.variables.items()})
 
     def _forbidden(self, why: str) -> None:
@@ -426,7 +432,7 @@ _ROUTES = [
     ("POST", rf"{_API}/commit{_REVISION}", _Handler.commit),
     ("POST", rf"{_API}/branch{_REVISION}", _Handler.branch),
     ("POST", rf"{_API}/tag{_REVISION}", _Handler.tag),
-    ("POST", rf"{_API}/variables", _Handler.variable),
+    (("GET", "POST", "DELETE"), rf"{_API}/variables", _Handler.variable),
     ("POST", rf"{_API}/paths-info{_REVISION}", _Handler.paths_info),
     ("GET", _API, _Handler.info),
     ("GET", rf"{_API}/revision{_REVISION}", _Handler.info),

@@ -7,8 +7,11 @@ other models are embedded when it starts, unless --embeddings gives them.
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import ClassVar
@@ -42,7 +45,10 @@ class DemoArguments:
     )
     patch_model: str | None = field(
         default=None,
-        metadata={"help": "MSAE of a vision block of the same backbone, for maps of where a concept is."},
+        metadata={
+            "help": "MSAE of a vision block of the same backbone, for maps of where a concept is. Unset: "
+            "none, or scenes-patches beside the default model."
+        },
     )
     backbone: str | None = field(default=None, metadata={"help": "Another place of the backbone."})
     max_images: int = field(default=2000, metadata={"help": "How many pictures, at most."})
@@ -57,8 +63,12 @@ class DemoArguments:
         self.settings()
 
     def settings(self) -> ExplorerSettings:
-        """What the explorer shows."""
-        return ExplorerSettings(**{each.name: getattr(self, each.name) for each in fields(ExplorerSettings)})
+        """What the explorer shows: what the flags say, then the variables MSAE_MODEL and so on, then the defaults."""
+        given = {each.name: getattr(self, each.name) for each in fields(ExplorerSettings)}
+        told = {
+            name: value for name, value in given.items() if value != DemoArguments.__dataclass_fields__[name].default
+        }
+        return ExplorerSettings.from_environment(os.environ, **told)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -73,6 +83,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ImportError(f"the explorer needs {error.name}: pip install 'hf_msae[space]'") from error
         from ..explorer import Explorer
 
+        # A service is ended by this signal; as an exception it lets temporary folders be removed.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        if "GRADIO_TEMP_DIR" not in os.environ:
+            uploads = tempfile.TemporaryDirectory(prefix="msae-uploads-")
+            atexit.register(uploads.cleanup)
+            os.environ["GRADIO_TEMP_DIR"] = uploads.name
         explorer = Explorer.load(args.settings())
         print(f"{len(explorer.images)} pictures, {len(explorer.concepts)} concepts", file=sys.stderr)
         build_demo(explorer).launch(

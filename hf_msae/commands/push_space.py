@@ -7,6 +7,7 @@ Without --model it shows the one of rendered scenes.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -57,17 +58,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = MSAEArgumentParser([PushSpaceArguments], __doc__, EXAMPLE, prog="hf-msae push-space", first_word="repo")
     (args,) = parser.parse(argv)
     with parser.reporting_errors():
+        from ..hub.remote import check_repo_id
         from ..hub.space import push_space, space_variables, write_space
 
         settings = ExplorerSettings(**{each.name: getattr(args, each.name) for each in fields(ExplorerSettings)})
         if args.dry_run is not None:
+            check_repo_id(args.repo)
             variables = space_variables(settings)
             if Path(args.dry_run).exists():
                 raise FileExistsError(f"{args.dry_run} is there already: name a new folder")
             folder = write_space(Path(args.dry_run), settings, args.title, args.requirement)
-            print(f"The Space is in {folder}; run it with `python app.py` there")
-            for key, value in variables.items():
-                print(f"  {key}={value}")
+            print(f"The Space is in {folder}. Run it there with")
+            print(
+                "  "
+                + " ".join([*(f"{key}={shlex.quote(value)}" for key, value in variables.items()), "python app.py"])
+            )
             return
         url = push_space(args.repo, settings, args.title, args.requirement, args.private)
         print(f"{url}\nThe Space builds now, which takes minutes the first time.")

@@ -26,9 +26,11 @@ logger = logging.getLogger(__name__)
 TITLE = "Concept Explorer"
 TABS = ("see", "match", "search", "concepts", "bias", "steer")
 CONCURRENCY = 2
-"""Answers that are computed at a time: as many as a small Space has cores."""
+"""Answers that are computed at a time, of all kinds together: as many as a small Space has cores.
+(Gradio's own limit is for each kind of question; pictures of many visitors at once would fill the memory.)"""
 MAX_QUEUE = 200
-_CACHE = (3600, 3600)
+_slots = threading.BoundedSemaphore(CONCURRENCY)
+_CACHE = (300, 3600)
 """Every so many seconds, what visitors have sent and been sent is deleted if it is older than so many."""
 
 
@@ -59,14 +61,24 @@ class Loading:
         self._future.set_result(explorer)
         _warm(explorer)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the explorer is there."""
+        return self._future.done() and self._future.exception() is None
+
     def get(self) -> Explorer:
         """The explorer, as soon as it is there.
 
         Raises:
-            OSError, ValueError: it could not be loaded.
+            VisitorError: it could not be loaded; the log says why.
         """
         self.start()
-        return self._future.result()
+        try:
+            return self._future.result()
+        except Exception as error:
+            raise VisitorError(
+                "The explorer could not be loaded. Its owner finds the reason in the log; asking again does not help."
+            ) from error
 
 
 def _warm(explorer: Explorer) -> None:
@@ -87,7 +99,8 @@ def answering(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def answer(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            with _slots:
+                return function(*args, **kwargs)
         except VisitorError as error:
             raise gr.Error(str(error), print_exception=False) from None
         except gr.Error:

@@ -25,7 +25,7 @@ MAX_ROWS = 300
 """Rows of the table that are sent to the page."""
 EXAMPLES = 8
 ORDERS = {"name": "by name", "similarity": "most similar first", "share": "most often active first"}
-COLUMNS = ("name", "latent", "similarity", "q-value", "by pictures", "agree", "active in")
+COLUMNS = ("name", "latent", "similarity", "q-value", "by pictures", "agree", "strong in")
 _SEED = 0
 _strong: WeakKeyDictionary[Explorer, np.ndarray] = WeakKeyDictionary()
 _lock = threading.Lock()
@@ -156,7 +156,7 @@ def listing(explorer: Explorer, words: object = "", validated_only: object = Fal
                 "q-value": [small(_known(value)) for value in first["q_value"]],
                 "by pictures": first["activation_name"].astype(object).fillna(DASH).astype(str),
                 "agree": [_yes_no(value) for value in first["agrees"]],
-                "active in": [share(value) if value else "none" for value in first["share"]],
+                "strong in": [share(value) if value else "none" for value in first["share"]],
             },
             columns=list(COLUMNS),
         ).reset_index(drop=True),

@@ -108,11 +108,18 @@ class Explorer:
             raise ValueError(
                 f"{settings.dataset} has no column {settings.image_column!r}, only {', '.join(images.column_names)}"
             )
-        images = images.select(range(min(len(images), settings.max_images)))
+        rows = min(len(images), settings.max_images)
+        if settings.embeddings is not None:
+            given = load_activations(settings.embeddings, hook_point="image_embeds")
+            if len(given) != len(images):
+                raise ValueError(
+                    f"{settings.embeddings} has {len(given)} embeddings, but {settings.dataset} has {len(images)} "
+                    "pictures: these are not their embeddings"
+                )
+            embeddings = given[:rows]
+        images = images.select(range(rows))
         if settings.embeddings is None:
             embeddings = model.image_embeds(images[settings.image_column])
-        else:
-            embeddings = load_activations(settings.embeddings, hook_point="image_embeds")[: len(images)]
         patch_model = None
         if settings.patch_model is not None:
             patch_model = VisionTextMSAE.from_pretrained(load_msae(settings.patch_model), model.backbone)
@@ -154,7 +161,7 @@ class Explorer:
             if name in self.concepts:
                 return self.concepts[name].latent
             number = name.removeprefix("latent ").strip()
-            if number.isdecimal() and int(number) < self.msae.config.num_latents:
+            if number.isdecimal() and len(number) < 10 and int(number) < self.msae.config.num_latents:
                 return int(number)
         raise VisitorError("There is no such concept: choose one from the list.")
 

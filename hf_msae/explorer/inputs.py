@@ -14,6 +14,9 @@ from ..images import to_rgb
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
+"""Of a JPEG, which is decoded no larger than needed."""
+MAX_DECODED_PIXELS = 16_000_000
+"""Of others, which have to be decoded whole: with 16 bits and transparency some 0.5 GB while they are converted."""
 MAX_SIDE = 1024
 """Pixels of the longer side that a picture is brought down to: backbones see far fewer."""
 MAX_TEXT = 500
@@ -42,10 +45,13 @@ def read_picture(path: str | os.PathLike | None) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
+                most = MAX_PIXELS if picture.format == "JPEG" else min(MAX_PIXELS, MAX_DECODED_PIXELS)
+                if picture.width * picture.height > most:
                     raise VisitorError(
-                        f"The picture has more than {MAX_PIXELS // 1_000_000} million pixels: make it smaller."
+                        f"The picture has more than {most // 1_000_000} million pixels: make it smaller, or a JPEG."
                     )
+                if picture.mode in ("F", "I"):
+                    raise VisitorError("The picture has 32-bit values, of unknown scale: save it with 8 or 16 bits.")
                 picture.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEGs are decoded no larger than needed
                 picture.load()
                 found = to_rgb(picture)

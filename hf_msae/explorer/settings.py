@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 DEFAULT_MODEL = "scenes-image"
 DEFAULT_PATCH_MODEL = "scenes-patches"
@@ -44,8 +45,8 @@ class ExplorerSettings:
             object.__setattr__(self, "patch_model", DEFAULT_PATCH_MODEL)
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> ExplorerSettings:
-        """The settings that the variables give, and defaults for those that are not set.
+    def from_environment(cls, environment: Mapping[str, str] = os.environ, **told: Any) -> ExplorerSettings:
+        """The settings that the variables give, and defaults for those that are not set; `told` wins over both.
 
         Raises:
             ValueError: a number that is none.
@@ -59,4 +60,4 @@ class ExplorerSettings:
             if not given["max_images"].isdecimal():
                 raise ValueError(f"MSAE_MAX_IMAGES={given['max_images']!r} is no number of images")
             given["max_images"] = int(given["max_images"])
-        return cls(**given)
+        return cls(**{**given, **told})

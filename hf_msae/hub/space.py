@@ -101,12 +101,17 @@ def push_space(
         try:
             api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
             there = api.list_repo_files(repo_id, repo_type="space")
-            for key, value in variables.items():
-                api.add_space_variable(repo_id, key, value)
             gone = [name for name in there if name.startswith("hf_msae/") and name not in files]
             operations: list[Any] = [CommitOperationAdd(name, path) for name, path in sorted(files.items())]
             operations += [CommitOperationDelete(name) for name in gone]
             api.create_commit(repo_id, operations, commit_message="Show concepts", repo_type="space")
+            # After the commit: if that fails, the Space is as it was. Variables of an earlier push would go on meaning
+            # something.
+            for key in api.get_space_variables(repo_id):
+                if key.startswith("MSAE_") and key not in variables:
+                    api.delete_space_variable(repo_id, key)
+            for key, value in variables.items():
+                api.add_space_variable(repo_id, key, value)
         except HfHubHTTPError as error:
             if error.response is not None and error.response.status_code in (401, 403):
                 raise PermissionError(
@@ -133,12 +138,23 @@ def space_variables(settings: ExplorerSettings) -> dict[str, str]:
                 f"{key}={value} is on this machine, where a Space cannot read it: push it to the Hub first (hf-msae "
                 "push, hf_msae.hub.push_activations) and name it user/name"
             )
+        if key in ("model", "dataset", "embeddings", "patch_model", "backbone") and not _can_be_read_there(str(value)):
+            raise ValueError(
+                f"{key}={value} is neither user/name on the Hub nor one that comes with the package: a Space cannot "
+                "read it"
+            )
         found[f"MSAE_{key.upper()}"] = str(value)
     return found
 
 
 def _is_local(name: str) -> bool:
     return Path(name).expanduser().exists() or name.startswith((".", "/", "~"))
+
+
+def _can_be_read_there(name: str) -> bool:
+    from .registry import find_released
+
+    return _is_hub_id(name) or name == "scenes" or name.startswith("scenes:") or find_released(name) is not None
 
 
 def _is_hub_id(name: str) -> bool:

@@ -63,7 +63,7 @@ def test_a_row_says_what_the_table_of_names_says(explorer, table):
     assert row["name"] == "star" and row["similarity"] == f"{named['similarity']:.2f}"
     assert row["q-value"] == f"{named['q_value']:.3f}" and row["by pictures"] == named["activation_name"]
     assert row["agree"] == ("yes" if named["agrees"] else "no")
-    assert row["active in"] == f"{strong(explorer)[:, latent].mean():.1%}"
+    assert row["strong in"] == f"{strong(explorer)[:, latent].mean():.1%}"
 
 
 def test_strong_means_among_the_largest_of_a_picture(explorer):

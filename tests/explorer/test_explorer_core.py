@@ -29,7 +29,7 @@ def test_concepts_are_the_best_latents_of_validated_names(explorer):
         assert explorer.latent_of(name) == concept.latent == explorer.latent_of(f"latent {concept.latent}")
 
 
-@pytest.mark.parametrize("bad", ["no such concept", "", "latent 99999", "latent -1", None, 5, ["star"]])
+@pytest.mark.parametrize("bad", ["no such concept", "", "9" * 5000, "latent 99999", "latent -1", None, 5, ["star"]])
 def test_a_concept_that_is_none_is_refused(explorer, bad):
     with pytest.raises(VisitorError, match="no such concept"):
         explorer.latent_of(bad)
@@ -105,5 +105,39 @@ def test_loading_that_fails_is_told_to_whoever_asks():
 
     loading = Loading(load)
     for _ in range(2):
-        with pytest.raises(OSError, match="no such model"):
+        with pytest.raises(VisitorError, match="could not be loaded") as caught:
             loading.get()
+        assert "no such model" in str(caught.value.__cause__)
+    assert not loading.is_done
+
+
+def test_no_more_answers_are_computed_at_a_time_than_there_are_slots():
+    pytest.importorskip("gradio")
+    import threading
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    from hf_msae.explorer.app import CONCURRENCY, answering
+
+    running, most, lock = 0, 0, threading.Lock()
+
+    def ask():
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+
+    questions = [answering(ask) for _ in range(8)]  # of different kinds
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda question: question(), questions * 3))
+    assert most == CONCURRENCY
+
+
+def test_embeddings_of_another_number_of_pictures_are_refused(tmp_path):
+    np.save(tmp_path / "e.npy", np.zeros((61, 128), dtype=np.float32))
+    settings = ExplorerSettings(dataset="scenes:test:60:7", embeddings=str(tmp_path / "e.npy"))
+    with pytest.raises(ValueError, match="has 61 embeddings, but scenes:test:60:7 has 60 pictures"):
+        Explorer.load(settings)

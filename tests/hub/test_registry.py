@@ -128,31 +128,43 @@ FROM_HUB = """
     from hf_msae.hub.registry import get_released
 
     listed = get_released("msae-clip-vit-l14")
-    smaller = replace(listed, d_in=32, num_latents=256, sha256=sys.argv[1])
+    smaller = replace(listed, d_in=32, num_latents=256, subfolder=sys.argv[1], sha256=sys.argv[2])
     found = {"fits": smaller.load().config.to_dict()}
     try:
         replace(smaller, sha256="0" * 64).load()
     except ValueError as error:
         found["hash"] = str(error)
-    try:
-        MSAEModel.from_released("msae-clip-vit-l14")
-    except ValueError as error:
-        found["error"] = str(error)
+    for key, load in {
+        "sizes": replace(smaller, d_in=768, sha256=None).load,
+        "name": lambda: MSAEModel.from_released("msae-clip-vit-l14"),
+    }.items():
+        try:
+            load()
+        except ValueError as error:
+            found[key] = str(error)
     print(json.dumps(found))
 """
 
 
 @pytest.mark.slow
-def test_the_authors_release_is_converted_from_the_hub_at_its_commit(tmp_path):
+def test_the_authors_release_is_converted_from_the_hub_at_its_commit(tmp_path, golden_tensors, golden_figures):
     """Their repository with a small model of theirs in the place of the listed one."""
     entry = get_released("msae-clip-vit-l14")
-    (golden,) = (ROOT / "tests" / "golden").glob("*.pth")
+    state = {name.removeprefix("weights."): t for name, t in golden_tensors.items() if name.startswith("weights.")}
+    content = {
+        "model": state, "mean_center": golden_tensors["mean"], "scaling_factor": golden_figures["scaling_factor"]
+    }  # fmt: skip
+    golden = tmp_path / "golden.pth"
+    torch.save(content, golden)
+    small = "ViT-L_14/centered/256_32_TopKReLU_8_RW_False_False_0.0_cc3m_ViT-L~14_train_image_96_32.pth"
     with StubHub() as hub:
         repo = hub.repos["model", entry.repo_id] = Repo()
-        repo.names[entry.revision] = repo.commit("main", {entry.subfolder: golden.read_bytes()}, "release")
+        repo.names[entry.revision] = repo.commit(
+            "main", {entry.subfolder: golden.read_bytes(), small: golden.read_bytes()}, "release"
+        )
         repo.commit("main", {"moved.txt": b"nothing is there any more"}, "later")
         done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(FROM_HUB), sha256(golden.read_bytes()).hexdigest()],
+            [sys.executable, "-c", textwrap.dedent(FROM_HUB), small, sha256(golden.read_bytes()).hexdigest()],
             env={**os.environ, "PYTHONPATH": str(ROOT), **hub.environment(tmp_path)},
             capture_output=True,
             text=True,
@@ -162,7 +174,8 @@ def test_the_authors_release_is_converted_from_the_hub_at_its_commit(tmp_path):
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["fits"]["d_in"] == 32
     assert found["fits"]["base_model_name_or_path"] == "openai/clip-vit-large-patch14"
-    assert "holds a model of d_in=32, but msae-clip-vit-l14 is listed with 768" in found["error"]
+    assert "holds a model of d_in=32, but msae-clip-vit-l14 is listed with 768" in found["sizes"]
+    assert "says 6144 latents of 768 inputs, tied=False, but the file holds 256 of 32" in found["name"]
     assert f"expected {'0' * 64}: msae-clip-vit-l14 is listed with that" in found["hash"]
 
 

@@ -58,6 +58,12 @@ def test_settings_are_variables_and_nothing_of_this_machine_is(tmp_path):
     for local in (str(tmp_path), "./there", "~/there"):
         with pytest.raises(ValueError, match="is on this machine, where a Space cannot read it"):
             space_variables(ExplorerSettings(model=local))
+    for elsewhere in ("path/to/images", "nothing like it"):
+        with pytest.raises(ValueError, match="neither user/name on the Hub nor one that comes with the package"):
+            space_variables(ExplorerSettings(dataset=elsewhere))
+    assert space_variables(ExplorerSettings(model="scenes-image", dataset="scenes:test:50")) == {
+        "MSAE_DATASET": "scenes:test:50"
+    }
 
 
 def test_it_is_published_in_one_commit_and_renewed(at_hub):
@@ -69,7 +75,9 @@ def test_it_is_published_in_one_commit_and_renewed(at_hub):
     files = repo.files()
     assert {"app.py", "README.md", "requirements.txt", "hf_msae/explorer/app.py"} <= set(files)
     repo.commit("main", {**files, "hf_msae/old.py": b"", "mine.md": b"mine"}, "edit")
-    push_space("tester/concepts", SETTINGS)
+    repo.variables["OTHER"] = "mine"
+    push_space("tester/concepts", ExplorerSettings(model="user/other"))
+    assert repo.variables == {"MSAE_MODEL": "user/other", "OTHER": "mine"}
     assert "mine.md" in repo.files() and "hf_msae/old.py" not in repo.files()
 
 

@@ -126,15 +126,15 @@ def match_table(found: Match) -> str:
 
 
 def in_words(found: Match, second: str) -> str:
-    """The result as sentences (HTML).
+    """The result as sentences (HTML), in which names that are not validated say nothing.
 
     Args:
         found: it.
         second: what the picture was compared with, e.g. "these words".
     """
     least = _TELLING * max((abs(x.contribution) for x in found.parts), default=0.0)
-    names = [x.name for x in found.parts if x.contribution > least][:3]
-    against = [x.name for x in found.parts if x.contribution < -least][:3]
+    names = [x.name for x in found.parts if x.contribution > least and x.validated][:3]
+    against = [x.name for x in found.parts if x.contribution < -least and x.validated][:3]
     text = f"The cosine of the picture and {second} is <b>{found.cosine:.3f}</b>. "
     text += (
         f"Of the {found.num_pictures:,} pictures of the collection, {found.num_closer:,} are closer to {second} than "

@@ -196,10 +196,15 @@ def build(loading: Loading) -> None:
         explorer = loading.get()
         pictures = alike(explorer, concept)
         found = where(explorer, read_upload(picture), concept)
-        return None if found is None else found.picture, where_text(found, str(concept)), pictures
+        return (
+            None if found is None else found.picture,
+            where_text(found, str(explorer.label(explorer.latent_of(concept)))),
+            pictures,
+        )
 
-    def example() -> Image.Image:
-        return loading.get().picture(0)
+    def example() -> Any:
+        # Only at once: a visitor's own picture, uploaded while the explorer is being loaded, must not be replaced.
+        return loading.get().picture(0) if loading.is_done else gr.skip()
 
     def changed(picture: Any, granularity: Any, embedded: Any) -> tuple[Any, ...]:
         def nothing(hint: str) -> tuple[Any, ...]:

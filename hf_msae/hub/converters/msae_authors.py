@@ -112,7 +112,7 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
         )
     config, notes = _settings(file, name, log_threshold is not None, n, overrides)
     if name is not None:
-        config |= _origin(name, notes)
+        config |= _origin(name, overrides, notes)
     elif overrides.get("hook_point") is None:
         notes.append("The file's name does not tell whether of images or texts; taken to be of images (image_embeds).")
     return ForeignCheckpoint(
@@ -246,13 +246,15 @@ def _notes_on_levels(smallest: int, name: _Name) -> list[str]:
     return notes
 
 
-def _origin(name: _Name, notes: list[str]) -> dict[str, Any]:
+def _origin(name: _Name, overrides: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     """Backbone and hook point, from the name of the data set."""
     words = name.dataset.split("_")
     modality = next((word for word in words if word in ("image", "text")), None)
-    if modality is None:
+    if modality is None and overrides.get("hook_point") is None:
         notes.append("The name does not tell whether of images or texts; taken to be of images (image_embeds).")
     config: dict[str, Any] = {"hook_point": f"{modality or 'image'}_embeds"}
+    if overrides.get("base_model_name_or_path") is not None:
+        return config
     backbone, width = next((_BACKBONES[word] for word in words if word in _BACKBONES), (None, None))
     if backbone is not None and width != name.d:
         notes.append(

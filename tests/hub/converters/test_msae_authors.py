@@ -141,6 +141,8 @@ def test_the_data_sets_name_tells_the_backbone(dataset, d, backbone, note, tmp_p
     assert config.base_model_name_or_path == backbone
     assert config.hook_point == ("text_embeds" if "text" in dataset else "image_embeds")
     assert note is None or any(note in each for each in found.notes)
+    if note is not None:  # what was said need not be said again
+        assert not read_checkpoint(path, base_model_name_or_path="a/b", hook_point="image_embeds").notes
 
 
 @pytest.mark.parametrize(
