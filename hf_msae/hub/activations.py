@@ -125,8 +125,9 @@ def _shards_there(state: RemoteState) -> set[str]:
     if text is not None:
         try:
             content = json.loads(text)
-            listed = {shard["file"] for shard in content["shards"]}
-            content["columns"], content["format_version"]
+            listed = {str(shard["file"]) for shard in content["shards"]}
+            if not isinstance(content["columns"], dict):
+                raise TypeError("its columns are no mapping")
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"the data set {state.repo_id} holds an {METADATA_FILE} that is none of hf_msae's ({error!r}): push "

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from hf_msae import MSAEModel
-from hf_msae.commands.push import main
+from hf_msae.arguments import MSAEArgumentParser
+from hf_msae.commands.push import PushArguments, _with_flags, main
 from tests.hub.conftest import KEY, _made_run, at_hub, hub, run_folder  # noqa: F401
 
 
@@ -29,6 +30,34 @@ def test_flags_may_have_dashes_and_the_folder_of_a_dry_run_loads_as_it_says(at_h
     exec(printed[printed.index("import hf_msae") :], namespace)
     assert isinstance(namespace["msae"], MSAEModel)
     assert "vision.layers.11" in json.loads((tmp_path / "dry" / "msae_index.json").read_text())["models"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("RUN a/b", {}),
+        ("RUN a/b --dry-run", {"dry_run": ""}),
+        ("--dry_run RUN a/b", {"dry_run": ""}),
+        ("--dry_run DIR RUN a/b", {"dry_run": "DIR"}),
+        ("RUN a/b --dry-run DIR --private", {"dry_run": "DIR", "private": True}),
+        ("--folder RUN --repo a/b --dry_run DIR", {"dry_run": "DIR"}),
+        ("--private RUN a/b", {"private": True}),
+        ("RUN --private a/b --tags x y", {"private": True, "tags": ["x", "y"]}),
+        ("--private false --subfolder s RUN a/b", {"subfolder": "s"}),
+        ("--create-pr --license=mit RUN --allow-unmeasured a/b",
+         {"create_pr": True, "license": "mit", "allow_unmeasured": True}),
+    ],
+)  # fmt: skip
+def test_folder_and_repository_may_stand_anywhere_among_the_flags(words, expected):
+    parser = MSAEArgumentParser([PushArguments], "", "", first_word="folder")
+    (found,) = parser.parse(_with_flags(words.split()))
+    assert found == PushArguments(folder="RUN", repo="a/b", **expected)
+
+
+def test_a_dry_run_without_a_name_is_written_beside_the_run(at_hub, run_folder, capsys):  # noqa: F811
+    main(["--dry-run", str(run_folder), "tester/msae"])
+    assert (run_folder.parent / "my-msae-release" / "README.md").is_file() and not at_hub.requests
+    assert str(run_folder.parent / "my-msae-release") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

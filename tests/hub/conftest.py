@@ -1,5 +1,6 @@
 """What tests of the Hub share: a stub of it, reached from this process or from others, and a run to publish."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -51,6 +52,7 @@ def _made_run(tmp_path_factory):
     from hf_msae import MSAEConfig, MSAEModel
     from hf_msae.activations import load_activations
     from hf_msae.concepts import Vocabulary, name_latents
+    from hf_msae.fingerprint import model_fingerprint
     from hf_msae.metrics import evaluate_msae
 
     folder = tmp_path_factory.mktemp("release") / "my-msae"
@@ -64,13 +66,14 @@ def _made_run(tmp_path_factory):
     type(table)(table.frame, {**table.provenance, "vocabulary": "/home/someone/words.txt"}).save(
         folder / "concepts" / "words.parquet"
     )
-    (folder / "quality_against_k.png").write_bytes(b"\x89PNG a figure")
     (folder / "another.png").write_bytes(b"\x89PNG no figure of the card")
     (folder / "training_log.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
-    (folder / "training.json").write_text(
-        '{"training_arguments": {"learning_rate": 0.001, "output_dir": "/home/someone/runs/my-msae"}, '
-        '"command": "python train_msae.py --train_data /home/someone/embeds"}'
-    )
+    record = {
+        "training_arguments": {"learning_rate": 0.001, "output_dir": "/home/someone/runs/my-msae"},
+        "command": "python train_msae.py --train_data /home/someone/embeds",
+        "model_sha256": model_fingerprint(model),
+    }
+    (folder / "training.json").write_text(json.dumps(record))
     for left_out in ("checkpoint-10", "embeddings", "examples"):
         (folder / left_out).mkdir()
         (folder / left_out / "config.json").write_text("{}")

@@ -15,7 +15,7 @@ import pytest
 from hf_msae.activations import ActivationWriter
 from hf_msae.hub import push_activations, render_activations_card
 from tests.extraction.test_extraction import TRAINING, labelled
-from tests.stub_hub import StubHub
+from tests.stub_hub import READ_TOKEN, Repo, StubHub
 
 ROOT = Path(__file__).parents[2]
 X = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
@@ -54,7 +54,7 @@ def run(hub, home, program, **environment):
 
 PUSH = """
     from hf_msae.hub import push_activations
-    print(push_activations({folder!r}, "tester/embeds").oid)
+    print(push_activations({folder!r}, "tester/embeds").commit)
 """
 LOAD = """
     import json
@@ -122,7 +122,8 @@ def test_a_second_push_replaces_shards_and_leaves_an_edited_card(hub, folder, tm
     assert run(hub, tmp_path / "a", PUSH.format(folder=str(folder))).returncode == 0
     files = repo.files()
     assert sorted(name for name in files if name.endswith(".arrow")) == ["data-00000.arrow", "data-00001.arrow"]
-    assert files["README.md"] == b"my own words" and files["notes.txt"] == b"mine"
+    assert b"my own words" in files["README.md"] and files["notes.txt"] == b"mine"
+    assert b"12 rows of embeddings" in files["README.md"], "what they are is added, once"
     done = run(
         hub, tmp_path / "b", "from hf_msae.activations import load_activations as l; print(len(l('tester/embeds')))"
     )
@@ -163,6 +164,107 @@ def test_the_script_pushes_and_finds_out_first_whether_it_may(hub, folders, tmp_
     assert (
         hub.repos["dataset", "tester/new"].private and "data-00000.arrow" in hub.repos["dataset", "tester/new"].files()
     )
+
+
+# -- in this process -----------------------------------------------------------------------------------------------
+
+
+def push(folder, **settings):
+    return push_activations(folder, "tester/embeds", **settings)
+
+
+def commit_there(hub, **files):
+    repo = hub.repos[KEY]
+    repo.commit("main", {**repo.files(), **{name: text for name, text in files.items()}}, "somebody else's")
+
+
+def rewritten(folder, rows):
+    shutil.rmtree(folder)
+    return write(folder, rows)
+
+
+def test_the_card_is_renewed_and_edits_of_it_stay(at_hub, folder):
+    pushed = push(folder)
+    assert pushed.commit == at_hub.repos[KEY].sha() and pushed.repo_url == f"{at_hub.url}/datasets/tester/embeds"
+    assert push(folder).sent == () and len(at_hub.repos[KEY].messages) == 2
+    text = at_hub.repos[KEY].files()["README.md"].decode().replace("## Use\n", "My words.\n\n## Use\n")
+    commit_there(at_hub, **{"README.md": text.encode()})
+    pushed = push(rewritten(folder, 7))
+    text = at_hub.repos[KEY].files()["README.md"].decode()
+    assert "\n7 rows of embeddings" in text and "25 rows" not in text and "My words." in text
+    assert pushed.deleted == ("data-00001.arrow", "data-00002.arrow") and "7 rows" in str(pushed)
+
+
+def test_a_public_data_set_is_not_taken_for_a_private_one(at_hub, folder):
+    push(folder)
+    with pytest.raises(ValueError, match=r"the data set tester/embeds is there already and public"):
+        push(rewritten(folder, 7), private=True)
+    assert len(at_hub.repos[KEY].messages) == 2
+
+
+def test_a_push_in_between_is_noticed_and_no_mixture_is_left(at_hub, folder, tmp_path):
+    push(rewritten(folder, 7))
+    other = write(tmp_path / "other", rows=25)
+    at_hub.fail("POST", r"/commit/", action=lambda: push(other))
+    push(rewritten(folder, 12))
+    files = at_hub.repos[KEY].files()
+    assert {name for name in files if name.endswith(".arrow")} == {"data-00000.arrow", "data-00001.arrow"}
+    assert json.loads(files["activations.json"])["num_rows"] == 12
+
+
+@pytest.mark.parametrize(
+    ("files", "match"),
+    [
+        ({"data-00000.arrow": b"theirs"}, r"data set tester/embeds holds data-00000\.arrow, which no push"),
+        ({"activations.json": b"[1]"}, r"activations\.json that is none of hf_msae's"),
+        ({"activations.json": b'{"shards": [], "columns": 3}'}, r"activations\.json that is none of hf_msae's"),
+    ],
+)
+def test_a_data_set_of_something_else_is_left_alone(at_hub, folder, files, match):
+    at_hub.repos[KEY] = Repo()
+    at_hub.repos[KEY].commit("main", files, "theirs")
+    with pytest.raises(ValueError, match=match):
+        push(folder)
+    assert at_hub.repos[KEY].files() == files
+
+
+def test_shards_that_others_added_are_neither_deleted_nor_mixed_in(at_hub, folder):
+    push(folder)
+    commit_there(at_hub, **{"data-extra.arrow": b"theirs", "table.arrow": b"theirs"})
+    with pytest.raises(ValueError, match=r"holds data-extra\.arrow"):
+        push(rewritten(folder, 7))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fault"),
+    [
+        ("POST", r"/repos/create$", {"status": 503}),
+        ("POST", r"/commit/", {"status": 500}),
+        ("POST", r"/commit/", {"lose_answer": True}),
+        ("GET", r"/tree/", {"status": 503}),
+    ],
+)
+def test_what_fails_once_is_tried_again_and_nothing_is_made_twice(at_hub, folder, method, path, fault):
+    fault = at_hub.fail(method, path, **fault)
+    pushed = push(folder)
+    repo = at_hub.repos[KEY]
+    assert fault.times == 0 and len(repo.messages) == 2 and pushed.commit == repo.sha()
+    assert pushed.answer_lost == bool(fault.lose_answer)
+
+
+def test_what_keeps_failing_is_reported_with_its_fate(at_hub, folder):
+    at_hub.fail("POST", r"/commit/", times=1000, status=500)
+    with pytest.raises(ConnectionError, match=r"answered 500 .*nothing was released, main of the data set tester/em"):
+        push(folder)
+    with pytest.raises(PermissionError, match=r"no permission to write to the data set tester/embeds"):
+        push(folder, token=READ_TOKEN)
+
+
+def test_a_pull_request_leaves_the_branch(at_hub, folder):
+    push(folder)
+    pushed = push(rewritten(folder, 7), create_pr=True)
+    assert pushed.repo_url == f"{at_hub.url}/datasets/tester/embeds/discussions/1"
+    assert "data-00002.arrow" in at_hub.repos[KEY].files()
 
 
 def test_what_is_unfinished_or_has_changed_is_not_pushed(folder, tmp_path):

@@ -78,7 +78,7 @@ def test_metadata_is_valid_and_carries_the_figures_of_the_table(run):
     assert not is_edited(path.read_text())
 
 
-def test_levels_with_the_same_figures_share_a_row_and_a_result(run):
+def test_levels_with_the_same_figures_share_a_row_and_each_has_its_result(run):
     metrics = metrics_of(run)
     row = metrics["by_k"]["64"]
     metrics["by_k"] |= {"128": row, "256": row, "512": {**row, "fvu": row["fvu"] * 2}}
@@ -86,7 +86,7 @@ def test_levels_with_the_same_figures_share_a_row_and_a_result(run):
     card = ModelCard.load(write_model_card(run))
     assert f"| 64 to 256 | {row['fvu']:.4g} |" in card.text and f"| 512 | {row['fvu'] * 2:.4g} |" in card.text
     assert {r.metric_name for r in card.data.eval_results if r.metric_type == "fvu"} == {
-        f"fvu at k={k}" for k in (8, 64, 512)
+        f"fvu at k={k}" for k in (8, 64, 128, 256, 512)
     }
 
 
@@ -134,6 +134,7 @@ def test_a_run_without_metrics_says_that_nothing_was_measured(run):
     (run / "metrics.json").unlink()
     text = write_model_card(run).read_text()
     assert "**Nothing was measured.**" in text and "model-index" not in text and "FVU" not in text
+    assert "quality_against_k.png" not in text, "a figure shows what was measured, too"
 
 
 def test_figures_of_other_weights_are_refused(run):
@@ -157,14 +158,32 @@ def test_weights_in_half_precision_that_were_measured_in_float32_are_the_same(tm
     assert "fingerprint" in render_model_card(run)
 
 
-def test_what_was_held_out_is_said(run):
-    record = TrainingRecord.load(run)
-    assert "held-out data: 200 embeddings" in render_model_card(run)
-    TrainingRecord(**{**record.to_dict(), "evaluation_data": None}).save(run)
-    assert "**of the training data**, since no held-out data was given" in render_model_card(run)
+def test_what_it_was_measured_on_is_what_the_measurement_says_and_nothing_else(run):
+    def measured_on(**data):
+        metrics = metrics_of(run)
+        metrics["data"] = {**metrics["data"], **data} if data.get("num_samples", 1) else None
+        (run / "metrics.json").write_text(json.dumps(metrics))
+        return section(render_model_card(run), "quality")
+
+    unknown = "Measured on 200 embeddings of `the given array`; whether the model was trained on them is not recorded"
+    assert unknown in measured_on(), "whatever training.json says of its own evaluation"
+    assert "Measured on held-out data: 200 embeddings of `the given array`," in measured_on(held_out=True)
+    text = measured_on(held_out=False)
+    assert "200 embeddings of `the given array`, **of the training data**" in text and "held-out" not in text
+    text = measured_on(num_samples=0)
+    assert "200 embeddings; which, is not recorded" in text and "held" not in text
     (run / "training.json").unlink()
-    text = render_model_card(run)
-    assert "which, is not recorded" in text and "Its training is not recorded here." in text
+    assert "Its training is not recorded here." in render_model_card(run)
+    card = ModelCard(render_model_card(run))
+    assert {each.dataset_name for each in card.data.eval_results} == {"embeddings that are not recorded"}
+
+
+def test_metrics_without_a_fingerprint_say_that_they_are_of_unknown_weights(run):
+    metrics = metrics_of(run)
+    del metrics["model_sha256"]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    text = section(render_model_card(run), "quality")
+    assert "Of which weights they are is not recorded." in text and "fingerprint" not in text
 
 
 @pytest.mark.parametrize(
@@ -186,7 +205,8 @@ def test_what_was_held_out_is_said(run):
 def test_data_reads_well_and_only_hub_ids_are_linked(run, data, name, title):
     record = TrainingRecord.load(run).to_dict()
     told = {"num_samples": 1234, "num_rows": 1234, **data}
-    TrainingRecord(**{**record, "training_data": told, "evaluation_data": told}).save(run)
+    TrainingRecord(**{**record, "training_data": told}).save(run)
+    (run / "metrics.json").write_text(json.dumps({**metrics_of(run), "data": told}))
     card = ModelCard(render_model_card(run))
     assert name in section(card.content, "training")
     assert card.data.eval_results[0].dataset_name == title
@@ -310,6 +330,25 @@ def test_edits_survive_when_the_card_is_written_again_and_other_figures_are_not_
     text = write_model_card(run, tags=["birds"]).read_text()
     assert "Ask me first." in text and text.endswith("\nMy notes.\n")
     assert "150 embeddings" in text and "birds" in ModelCard(text).data.tags
+
+
+def test_a_licence_that_was_changed_in_the_metadata_is_that_of_the_text(run):
+    path = write_model_card(run)
+    path.write_text(path.read_text().replace("license: apache-2.0", "license: cc0-1.0"))
+    text = write_model_card(run).read_text()
+    assert "`cc0-1.0`, for the weights" in text and "apache" not in text
+    text = write_model_card(run, license="mit").read_text()
+    assert "`mit`, for the weights" in text and ModelCard(text).data.license == "mit" and "cc0" not in text
+
+
+@pytest.mark.parametrize("is_local", [True, False, None])
+def test_a_backbone_that_was_a_folder_when_it_was_trained_is_no_hub_id(run, is_local):
+    record = TrainingRecord.load(run).to_dict()
+    TrainingRecord(**{**record, "base_model_is_local": is_local}).save(run)
+    card = ModelCard(render_model_card(run))
+    assert card.data.base_model == (None if is_local else "google/siglip-tiny")
+    assert ("https://hf.co/google/siglip-tiny" in card.text) == (not is_local)
+    assert len(examples(card.content)) == (1 if is_local else 2)
 
 
 def test_an_empty_folder_and_files_that_are_none_are_refused(run, tmp_path):

@@ -1,5 +1,6 @@
 """What is published of a run, and that it is whole, measured and loads back before anything is sent."""
 
+import hashlib
 import json
 import shutil
 
@@ -10,18 +11,20 @@ import yaml
 from huggingface_hub import ModelCard
 
 from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.activations import load_activations
 from hf_msae.concepts import ConceptTable
 from hf_msae.fingerprint import model_fingerprint
 from hf_msae.hub.card_edits import is_edited
 from hf_msae.hub.public import public
 from hf_msae.hub.release import push_to_hub
+from hf_msae.metrics import evaluate_msae
 from tests.hub.conftest import KEY
 from tests.stub_hub import OTHER_TOKEN, READ_TOKEN
 
 REPO = "tester/msae"
 SENT = {
     *("README.md", "concepts/words.parquet", "config.json", "metrics.json", "model.safetensors"),
-    *("quality_against_k.png", "training.json", "training_log.jsonl"),
+    *("training.json", "training_log.jsonl", "msae_files.json"),
 }
 
 
@@ -40,6 +43,18 @@ def edit_on_hub(hub, old, new, path="README.md"):
     text = repo.files()[path].decode()
     assert old in text
     repo.commit("main", {**repo.files(), path: text.replace(old, new).encode()}, "edit")
+
+
+def rewrite(file, change):
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def measure(run_folder, rows):
+    data = load_activations(torch.randn(rows, 8))
+    result = evaluate_msae(MSAEModel.from_pretrained(run_folder), data, cknna_batch_size=50, progress=False)
+    result.save(run_folder / "metrics.json")
 
 
 # -- what is sent ------------------------------------------------------------------------------------------------
@@ -82,18 +97,21 @@ def test_pushing_again_what_is_there_makes_no_commit(at_hub, run_folder):
 
 
 def test_a_second_push_deletes_what_this_release_has_not_and_leaves_foreign_files(at_hub, run_folder):
+    (run_folder / "training.png").write_bytes(b"\x89PNG a figure")
     push_to_hub(run_folder, REPO, max_shard_size=1500, remote_code=True)
     old = set(files_of(at_hub))
+    assert "training.png" in old
     assert "model.safetensors.index.json" in old and "modeling_msae.py" in old
     repo = at_hub.repos[KEY]
     foreign = {"notes.txt": b"mine", "my.png": b"my picture", "data/other.parquet": b"mine"}
+    foreign |= {"concepts/by_hand.parquet": b"mine", "modeling_msae.py": b"mine, in place of the one that was sent"}
     repo.commit("main", {**repo.files(), **foreign}, "mine")
     (run_folder / "concepts" / "words.parquet").rename(run_folder / "concepts" / "nouns.parquet")
-    (run_folder / "quality_against_k.png").unlink()
+    (run_folder / "training.png").unlink()
     release = push_to_hub(run_folder, REPO)
-    now = SENT - {"concepts/words.parquet", "quality_against_k.png"} | {"concepts/nouns.parquet"}
+    now = SENT - {"concepts/words.parquet"} | {"concepts/nouns.parquet"}
     assert set(files_of(at_hub)) == now | set(foreign)
-    assert set(release.deleted) == old - now and len(repo.messages) == 4
+    assert set(release.deleted) == old - now - set(foreign) and len(repo.messages) == 4
 
 
 @pytest.mark.slow
@@ -115,7 +133,6 @@ def test_a_model_from_memory_takes_everything_but_the_weights_from_its_run(at_hu
     assert set(files_of(at_hub)) == SENT and at_hub.repos[KEY].messages[-1] == "Mine"
 
 
-@pytest.mark.slow
 def test_pictures_that_a_person_put_into_the_card_are_sent(at_hub, run_folder):
     push_to_hub(run_folder, REPO, dry_run=run_folder.parent / "dry")
     shutil.copy(run_folder.parent / "dry" / "README.md", run_folder)
@@ -169,6 +186,110 @@ def test_folders_of_this_machine_are_told_from_other_words(value, expected):
     assert public(value) == expected
 
 
+def test_the_figure_is_that_of_the_metrics_beside_it(at_hub, run_folder):
+    (run_folder / "quality_against_k.png").write_bytes(b"\x89PNG of an earlier evaluation")
+    push_to_hub(run_folder, REPO)
+    drawn = files_of(at_hub)["quality_against_k.png"]
+    assert drawn.startswith(b"\x89PNG\r\n") and drawn != (run_folder / "quality_against_k.png").read_bytes()
+    measure(run_folder, rows=60)
+    push_to_hub(run_folder, REPO)
+    assert files_of(at_hub)["quality_against_k.png"] not in (drawn, b"")
+    (run_folder / "metrics.json").unlink()
+    push_to_hub(run_folder, REPO, allow_unmeasured=True)
+    assert "quality_against_k.png" not in files_of(at_hub)
+
+
+def test_files_of_people_are_never_deleted_whatever_the_card_is_to_be(at_hub, run_folder):
+    push_to_hub(run_folder, REPO)
+    repo = at_hub.repos[KEY]
+    card = repo.files()["README.md"] + b"\n![mine](mine.png)\n"
+    repo.commit("main", {**repo.files(), "mine.png": b"my picture", "README.md": card}, "mine")
+    release = push_to_hub(run_folder, REPO, card="fresh")
+    assert not release.deleted and files_of(at_hub)["mine.png"] == b"my picture"
+    assert b"mine.png" not in files_of(at_hub)["README.md"]
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b'{"format_version": 9, "files": {}}'])
+def test_a_list_of_files_that_is_damaged_or_newer_is_named(at_hub, run_folder, content):
+    push_to_hub(run_folder, REPO)
+    repo = at_hub.repos[KEY]
+    repo.commit("main", {**repo.files(), "msae_files.json": content}, "damage")
+    with pytest.raises(ValueError, match=r"msae_files\.json of tester/msae (is damaged|was written by a newer)"):
+        push_to_hub(run_folder, REPO)
+
+
+def test_a_list_of_files_names_nothing_outside_its_model(at_hub, run_folder):
+    push_to_hub(run_folder, REPO, subfolder="a")
+    push_to_hub(run_folder, REPO, subfolder="b")
+    repo = at_hub.repos[KEY]
+    listed = json.loads(repo.files()["b/msae_files.json"])
+    listed["files"] |= {"../a/config.json": hashlib.sha256(repo.files()["a/config.json"]).hexdigest()}
+    repo.commit("main", {**repo.files(), "b/msae_files.json": json.dumps(listed).encode()}, "hostile")
+    assert not push_to_hub(run_folder, REPO, subfolder="b").deleted
+
+
+@pytest.mark.parametrize("subfolder", [None, "unet"])
+@pytest.mark.parametrize(
+    ("there", "match"),
+    [
+        ({"config.json": b'{"model_type": "clip"}', "model.safetensors": b"theirs"}, r"model_type 'clip'"),
+        ({"config.json": b'{"_class_name": "UNet"}'}, r"config\.json of another model \(model_type None\)"),
+        ({"config.json": b"damaged"}, r"config\.json of another model"),
+        ({"model-00001-of-00002.safetensors": b"theirs"}, r"weights \(.*00001-of-00002.* without a config\.json"),
+    ],
+)
+def test_a_model_of_another_kind_is_not_replaced(at_hub, run_folder, subfolder, there, match):
+    from tests.stub_hub import Repo
+
+    repo = at_hub.repos[KEY] = Repo()
+    repo.commit("main", {f"{subfolder}/{name}" if subfolder else name: each for name, each in there.items()}, "theirs")
+    before = files_of(at_hub)
+    with pytest.raises(ValueError, match=match):
+        push_to_hub(run_folder, REPO, subfolder=subfolder)
+    assert files_of(at_hub) == before
+
+
+def test_another_msae_is_replaced_and_that_is_said(at_hub, run_folder, other_weights, tmp_path):
+    first = push_to_hub(run_folder, REPO)
+    assert not first.replaced and "replaces" not in str(first)
+    assert not push_to_hub(run_folder, REPO, license="mit").replaced, "these are the same weights"
+    before = at_hub.repos[KEY].sha()
+    second = push_to_hub(tmp_path / "other", REPO, allow_unmeasured=True)
+    assert second.replaced == {"": before}
+    assert f"It replaces the MSAE that was there, which commit {before} still has." in str(second)
+
+
+def test_weights_that_would_be_loaded_in_place_of_ours_are_not_left_beside_them(at_hub, run_folder):
+    push_to_hub(run_folder, REPO)
+    repo = at_hub.repos[KEY]
+    repo.commit("main", {name: each for name, each in repo.files().items() if name != "msae_files.json"}, "lost")
+    with pytest.raises(ValueError, match=r"holds model\.safetensors, which no release by hf_msae has put there"):
+        push_to_hub(run_folder, REPO, max_shard_size=1500)
+
+
+def test_a_card_on_a_branch_loads_from_that_branch(at_hub, run_folder):
+    push_to_hub(run_folder, REPO, revision="dev")
+    assert f'from_pretrained("{REPO}", revision="dev")' in files_of(at_hub, "dev")["README.md"].decode()
+    push_to_hub(run_folder, "tester/many", revision="dev", subfolder="a")
+    files = files_of(at_hub, "dev", ("model", "tester/many"))
+    for name in ("README.md", "a/README.md"):
+        assert '("tester/many", revision="dev", subfolder="a")' in files[name].decode()
+    push_to_hub(run_folder, REPO, revision="main")
+    assert "revision=" not in files_of(at_hub)["README.md"].decode()
+
+
+def test_a_backbone_that_was_a_folder_is_no_hub_id_elsewhere(at_hub, run_folder):
+    rewrite(run_folder / "config.json", lambda config: config.update(base_model_name_or_path="models/my-siglip"))
+    push_to_hub(run_folder, REPO)
+    assert ModelCard(files_of(at_hub)["README.md"].decode()).data.base_model == "models/my-siglip"
+    rewrite(run_folder / "training.json", lambda record: record.update(base_model_is_local=True))
+    push_to_hub(run_folder, REPO)
+    files = files_of(at_hub)
+    assert json.loads(files["config.json"])["base_model_name_or_path"] == "my-siglip"
+    text = files["README.md"].decode()
+    assert ModelCard(text).data.base_model is None and "models/my-siglip" not in text and "`my-siglip`" in text
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------
 
 
@@ -189,22 +310,36 @@ def test_what_was_not_measured_is_not_sent_unless_asked_for_and_then_the_card_sa
 
 
 def test_metrics_of_other_weights_are_refused(at_hub, run_folder, other_weights, tmp_path):
-    match = r"metrics\.json was measured on other weights"
+    match = r"metrics\.json was measured on another model"
     refused(at_hub, ValueError, match, other_weights, REPO, run_dir=run_folder)
     shutil.copy(tmp_path / "other" / "model.safetensors", run_folder)
     refused(at_hub, ValueError, match, run_folder, REPO)
     assert not at_hub.requests
 
 
-@pytest.mark.slow
-def test_metrics_that_do_not_say_of_which_weights_have_to_lie_beside_the_same(at_hub, run_folder, other_weights):
-    metrics = json.loads((run_folder / "metrics.json").read_text())
-    del metrics["model_sha256"]
-    (run_folder / "metrics.json").write_text(json.dumps(metrics))
-    match = r"measured on the weights in .*, which are not this model's"
-    refused(at_hub, ValueError, match, other_weights, REPO, run_dir=run_folder)
-    push_to_hub(MSAEModel.from_pretrained(run_folder), REPO, run_dir=run_folder)
-    assert set(files_of(at_hub)) == SENT
+def test_metrics_that_do_not_say_of_which_weights_are_refused_or_left_behind(at_hub, run_folder):
+    rewrite(run_folder / "metrics.json", lambda metrics: metrics.pop("model_sha256"))
+    refused(at_hub, ValueError, r"metrics\.json does not say of which weights it is .*evaluate_msae", run_folder, REPO)
+    assert not at_hub.requests
+    push_to_hub(run_folder, REPO, allow_unmeasured=True)
+    files = files_of(at_hub)
+    assert "Nothing was measured" in files["README.md"].decode()
+    assert set(files) == SENT - {"metrics.json"}
+
+
+def test_metrics_of_the_same_weights_under_another_config_are_refused(at_hub, run_folder):
+    for change in (
+        {"activation": "topk", "k": 4, "nesting": "none", "nesting_ks": None},
+        {"soft_cap": 2.0},
+        {"k": 4},
+        {"nesting_ks": [2, 40]},
+    ):
+        content = (run_folder / "config.json").read_bytes()
+        rewrite(run_folder / "config.json", lambda config, change=change: config.update(change))
+        refused(at_hub, ValueError, r"metrics\.json was measured on another model", run_folder, REPO)
+        (run_folder / "config.json").write_bytes(content)
+    rewrite(run_folder / "config.json", lambda config: config.update(base_model_name_or_path="other/backbone"))
+    push_to_hub(run_folder, REPO)
 
 
 @pytest.mark.slow
@@ -216,9 +351,11 @@ def test_a_model_in_half_precision_keeps_the_metrics_it_was_given_in_float32(at_
     (run_folder / "metrics.json").write_text(json.dumps(metrics))
     push_to_hub(run_folder, REPO)
     assert set(files_of(at_hub)) == SENT
+    rewrite(run_folder / "training.json", lambda record: record.update(model_sha256="ab" * 32))
+    with pytest.raises(ValueError, match=r"words\.parquet names the latents of another model"):
+        push_to_hub(run_folder, REPO)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -229,6 +366,18 @@ def test_a_model_in_half_precision_keeps_the_metrics_it_was_given_in_float32(at_
             lambda metrics: metrics["by_k"].update({"4000": metrics["by_k"]["4"]}),
             r"figures at k=4000, but the model has",
         ),
+        (lambda metrics: metrics.update(by_k={}), r"has no levels"),
+        (lambda metrics: metrics["by_k"]["4"].update(fvu=-3.0), r"fvu at k=4 is -3\.0, but can be from 0"),
+        (lambda metrics: metrics["by_k"]["4"].update(cosine_similarity=1.7), r"1\.7, but can be from -1 to 1"),
+        (lambda metrics: metrics["by_k"]["40"].update(l0=9999.0), r"l0 at k=40 is 9999\.0, but can be from 0 to 40"),
+        (lambda metrics: metrics["by_k"]["4"].update(l0=5.0), r"l0 at k=4 is 5\.0, but can be from 0 to 4"),
+        (lambda metrics: metrics["by_k"]["4"].update(dead_latents=41), r"dead_latents at k=4 is 41"),
+        (lambda metrics: metrics["by_k"]["4"].update(dead_latents=1.5), r"is 1\.5, but counts something"),
+        (lambda metrics: metrics.update(num_samples=-5), r"num_samples is -5, but can be from 1"),
+        (lambda metrics: metrics["data"].update(num_samples=7), r"different numbers of embeddings .*100, 7"),
+        (lambda metrics: metrics["data"].update(held_out="yes"), r"held_out of its data is 'yes'"),
+        (lambda metrics: metrics["baseline_mean"].update(fvu=-1.0), r"fvu of predicting the mean is -1\.0"),
+        (lambda metrics: metrics.update(fvu=0.0), r"fvu is 0\.0, but .* at the largest level, k=40"),
     ],
 )
 def test_metrics_that_are_none_are_refused(at_hub, run_folder, change, match):
@@ -236,6 +385,33 @@ def test_metrics_that_are_none_are_refused(at_hub, run_folder, change, match):
     change(metrics)
     (run_folder / "metrics.json").write_text(json.dumps(metrics))
     refused(at_hub, ValueError, match, run_folder, REPO)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("training.json", b"{", r"training\.json cannot be read as JSON"),
+        ("conversion.json", b"{", r"conversion\.json cannot be read as JSON"),
+        ("conversion.json", b"[]", r"conversion\.json holds list"),
+        ("training_log.jsonl", b'{"step": 1}\n{"ste', r"training_log\.jsonl, line 2 cannot be read as JSON"),
+        ("concepts/words.parquet", b"none", r"words\.parquet cannot be read as a table of names"),
+    ],
+)
+def test_damaged_files_of_a_run_are_named(at_hub, run_folder, name, content, match):
+    (run_folder / name).write_bytes(content)
+    refused(at_hub, ValueError, match, run_folder, REPO)
+    assert not at_hub.requests
+
+
+@pytest.mark.parametrize(("content", "match"), [("{", "cannot be read as JSON"), ("[]", "holds list")])
+def test_a_damaged_memory_of_pushes_is_named(at_hub, run_folder, content, match):
+    card = with_card(run_folder)
+    edit(card, "## Use\n", "First words.\n\n## Use\n")
+    push_to_hub(run_folder, REPO)
+    edit(card, "First words.", "Second words.")
+    (run_folder / ".pushed.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"\.pushed\.json {match}"):
+        push_to_hub(run_folder, REPO)
 
 
 def test_a_truncated_file_of_weights_is_refused(at_hub, run_folder):
@@ -258,7 +434,7 @@ def test_names_of_other_weights_are_refused(at_hub, run_folder):
         model.decoder.mul_(2)
     model.save_pretrained(run_folder)
     (run_folder / "metrics.json").unlink()
-    refused(at_hub, ValueError, r"words\.parquet names the latents of other weights", run_folder, REPO,
+    refused(at_hub, ValueError, r"words\.parquet names the latents of another model", run_folder, REPO,
             allow_unmeasured=True)  # fmt: skip
     assert not at_hub.requests
 
@@ -276,6 +452,11 @@ def test_a_card_that_claims_other_results_is_refused(at_hub, run_folder):
         verify_card(text.replace(f"value: {value}", "value: 0.001"), metrics)
     with pytest.raises(ValueError, match=r"claims .* but there is no metrics\.json"):
         verify_card(text, None)
+    with pytest.raises(ValueError, match=r"claims fvu \(fvu at k=9\), but metrics\.json has no figures at this k"):
+        verify_card(text.replace("name: fvu at k=4\n", "name: fvu at k=9\n"), metrics)
+    invented = f"type: accuracy\n      value: 0.99\n      name: accuracy at k=4\n    - type: fvu\n      value: {value}"
+    with pytest.raises(ValueError, match=r"claims accuracy .* = 0\.99, which metrics\.json does not hold"):
+        verify_card(text.replace(f"type: fvu\n      value: {value}", invented), metrics)
     with pytest.raises(ValueError, match=r"metadata of the card \(README\.md\) is not valid"):
         verify_card(text.replace("tags:", "tags: ]["), metrics)
 
@@ -323,7 +504,6 @@ def test_who_may_not_write_is_told_so_before_anything_is_uploaded(at_hub, run_fo
         (run_folder / "training_log.jsonl").write_text('{"step": 2}\n')
 
 
-@pytest.mark.slow
 def test_a_private_repository_is_made_and_a_public_one_is_not_taken_for_one(at_hub, run_folder):
     push_to_hub(run_folder, REPO, private=True)
     assert at_hub.repos[KEY].private
@@ -391,6 +571,7 @@ def test_somebody_elses_card_keeps_its_text_with_a_warning(at_hub, run_folder, c
     logging.disable_propagation()
     text = files_of(at_hub)["README.md"].decode()
     assert "My words." in text and "## Use" not in text and ModelCard(text).data.library_name == "hf_msae"
+    assert text.count("## How good it is") == 1 and text.index("My words.") < text.index("## How good it is")
     assert "was not made by this version" in caplog.text and "--card fresh" in caplog.text
     push_to_hub(run_folder, REPO, card="fresh")
     assert "## Use" in files_of(at_hub)["README.md"].decode()
@@ -404,7 +585,6 @@ def with_card(run_folder):
     return run_folder / "README.md"
 
 
-@pytest.mark.slow
 def test_what_was_edited_in_the_run_is_sent_and_may_be_edited_there_again(at_hub, run_folder):
     card = with_card(run_folder)
     edit(card, "## Use\n", "First words.\n\n## Use\n")
@@ -451,6 +631,58 @@ def test_edits_made_on_the_hub_are_not_lost_to_later_ones_in_the_run(at_hub, run
         push_to_hub(run_folder, REPO)
 
 
+def test_what_is_measured_is_never_told_by_an_older_edit(at_hub, run_folder):
+    push_to_hub(run_folder, REPO)
+    fingerprint = json.loads((run_folder / "metrics.json").read_text())["model_sha256"][:12]
+    edit_on_hub(at_hub, "## How good it is\n", "## How good it is, in my words\n")
+    push_to_hub(run_folder, REPO)
+    assert "### Earlier note" not in files_of(at_hub)["README.md"].decode(), "they still hold"
+    (run_folder / "metrics.json").unlink()
+    push_to_hub(run_folder, REPO, allow_unmeasured=True)
+    text = files_of(at_hub)["README.md"].decode()
+    current, note = text.split("### Earlier note")
+    assert "**Nothing was measured.**" in current and "| FVU |" not in current
+    assert "> ## How good it is, in my words" in note and f"`{fingerprint}`" in note
+    measure(run_folder, rows=60)
+    push_to_hub(run_folder, REPO)
+    current, note = files_of(at_hub)["README.md"].decode().split("### Earlier note")
+    assert "60 embeddings" in current and "in my words" in note
+
+
+def test_a_hand_written_card_says_whether_anything_was_measured(at_hub, run_folder):
+    (run_folder / "README.md").write_text("# Mine\n")
+    (run_folder / "metrics.json").unlink()
+    push_to_hub(run_folder, REPO, allow_unmeasured=True)
+    text = files_of(at_hub)["README.md"].decode()
+    assert "# Mine\n" in text and "**Nothing was measured.**" in text
+    measure(run_folder, rows=60)
+    push_to_hub(run_folder, REPO)
+    text = files_of(at_hub)["README.md"].decode()
+    assert "# Mine\n" in text and "Nothing was measured" not in text and text.count("60 embeddings") == 1
+
+
+def test_text_and_metadata_of_a_card_name_the_same_licence(at_hub, run_folder):
+    push_to_hub(run_folder, REPO)
+    edit_on_hub(at_hub, "license: apache-2.0", "license: cc-by-nc-4.0")
+    for _ in range(2):
+        push_to_hub(run_folder, REPO)
+        text = files_of(at_hub)["README.md"].decode()
+        assert ModelCard(text).data.license == "cc-by-nc-4.0"
+        assert "`cc-by-nc-4.0`, for the weights" in text and "apache-2.0" not in text
+    push_to_hub(run_folder, REPO, license="mit")
+    text = files_of(at_hub)["README.md"].decode()
+    assert ModelCard(text).data.license == "mit" and "`mit`, for the weights" in text and "cc-by" not in text
+
+
+def test_a_pull_request_is_not_remembered_as_pushed(at_hub, run_folder):
+    card = with_card(run_folder)
+    edit(card, "## Use\n", "First words.\n\n## Use\n")
+    push_to_hub(run_folder, REPO, create_pr=True)
+    assert not (run_folder / ".pushed.json").exists()
+    push_to_hub(run_folder, REPO)
+    assert (run_folder / ".pushed.json").exists()
+
+
 # -- dry runs ----------------------------------------------------------------------------------------------------
 
 
@@ -467,7 +699,15 @@ def test_a_dry_run_writes_the_folder_and_asks_nothing_of_the_hub(at_hub, run_fol
         push_to_hub(run_folder, REPO, dry_run=tmp_path / "dry")
 
 
-@pytest.mark.slow
+def test_a_dry_run_touches_nothing_that_lies_beside_it(run_folder, tmp_path):
+    (tmp_path / ".dry.tmp").mkdir()
+    (tmp_path / ".dry.tmp" / "mine.txt").write_text("mine")
+    push_to_hub(run_folder, REPO, dry_run=tmp_path / "dry")
+    assert (tmp_path / ".dry.tmp" / "mine.txt").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"my-msae", "dry", ".dry.tmp"}
+    assert (tmp_path / "dry").stat().st_mode == run_folder.stat().st_mode
+
+
 def test_a_dry_run_that_fails_leaves_nothing(run_folder, tmp_path):
     (run_folder / "metrics.json").unlink()
     with pytest.raises(ValueError, match=r"metrics\.json"):

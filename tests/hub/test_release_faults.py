@@ -161,6 +161,15 @@ def test_a_pull_request_whose_answer_was_lost_is_found_and_not_opened_twice(rele
     assert_whole(released, run_folder, "refs/pr/2")
 
 
+def test_whether_a_pull_request_was_opened_is_left_open_where_the_hub_then_fails(released, run_folder):
+    def no_more():
+        released.fail("POST", r"/preupload/", times=1000, status=503)
+
+    released.fail("POST", COMMIT, action=no_more, status=503)
+    with pytest.raises(ConnectionError, match=r"could not be found out: push again"):
+        push_to_hub(run_folder, REPO, create_pr=True)
+
+
 def somebody_commits(hub, **files):
     def action():
         repo = hub.repos[KEY]

@@ -136,7 +136,7 @@ def test_a_repository_holds_one_model_at_its_root_or_many_in_subfolders(at_hub, 
         push_to_hub(run_folder, "tester/many")
 
 
-@pytest.mark.parametrize("name", ["..", "a/../b", "a//b", "", "a b", "a/.", "a:b"])
+@pytest.mark.parametrize("name", ["..", "a/../b", "a//b", "", "a b", "a/.", "a:b", ".git", "a/.hidden"])
 def test_subfolders_that_are_none_are_refused(name):
     with pytest.raises(ValueError, match=r"take words of letters"):
         check_subfolder(name)

@@ -317,6 +317,28 @@ def test_the_result_tells_the_weights_that_were_measured(tmp_path):
     assert evaluate_msae(model, x, progress=False).model_sha256 != result.model_sha256
 
 
+def test_the_result_tells_the_settings_that_change_what_the_weights_compute():
+    x, found = make_data(40), set()
+    for settings in ({}, {"soft_cap": 2.0}, {"k": 7}, {"nesting": "none", "nesting_ks": None}, {"nesting_ks": [2, N]}):
+        found.add(evaluate_msae(make_model(**settings), x, progress=False).model_sha256)
+    topk = {"activation": "topk", "k": 7, "nesting": "none", "nesting_ks": None}
+    found.add(evaluate_msae(make_model(**topk), x, progress=False).model_sha256)
+    assert len(found) == 6
+    same = make_model(base_model_name_or_path="a/b", hook_point="text_embeds", nesting_weights="reverse")
+    assert evaluate_msae(same, x, progress=False).model_sha256 in found
+
+
+def test_the_result_tells_what_was_measured_and_not_whether_it_was_held_out(tmp_path):
+    file = tmp_path / "secret" / "embeds.npy"
+    file.parent.mkdir()
+    np.save(file, make_data(40))
+    found = evaluate_msae(make_model(), load_activations(file), progress=False)
+    assert found.data["source"] == "embeds.npy" and str(tmp_path) not in json.dumps(found.data)
+    assert (found.data["num_rows"], found.data["num_samples"], found.data["width"]) == (40, 40, D)
+    assert found.data["mean_length"] == pytest.approx(np.linalg.norm(make_data(40).mean(axis=0)), rel=1e-5)
+    assert found.data["held_out"] is None
+
+
 def test_weights_in_pieces_have_no_fingerprint():
     """As FSDP leaves them: a process has a part of each."""
     model = make_model()

@@ -42,10 +42,16 @@ def test_dict_and_file_round_trip(result, tmp_path):
 
 def test_figures_of_an_earlier_version_have_no_fingerprint(result):
     content = result.to_dict()
-    assert content.pop("model_sha256") is None
+    assert content.pop("model_sha256") is None and content.pop("data") is None
     assert EvaluationResult.from_dict(content) == result
     told = dataclasses.replace(result, model_sha256="ab" * 32)
     assert EvaluationResult.from_dict(told.to_dict()).model_sha256 == "ab" * 32
+
+
+def test_what_only_the_caller_knows_of_the_data_is_added_to_what_is_known(result):
+    told = result.with_data(source="a").with_data(held_out=True)
+    assert told.data == {"source": "a", "held_out": True} and result.data is None
+    assert EvaluationResult.from_dict(told.to_dict()) == told
 
 
 def test_a_failed_save_leaves_the_old_file(result, tmp_path):

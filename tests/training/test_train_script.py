@@ -95,6 +95,9 @@ def test_a_run_leaves_model_metrics_card_and_log(finished, embeddings):
     assert written["fvu"] == pytest.approx(expected["fvu"], rel=1e-6)
     assert list(written["by_k"]) == ["2", "8", str(LATENTS)]
     assert "160" in (finished / "README.md").read_text()
+    assert written["data"]["held_out"] is True and written["data"]["source"] == "test.npy"
+    record = json.loads((finished / "training.json").read_text())
+    assert record["model_sha256"] == written["model_sha256"] and record["base_model_is_local"] is None
 
 
 def test_the_end_of_a_run_shows_the_table_and_how_to_load_it(tmp_path, data_flags, capsys):
@@ -188,6 +191,26 @@ def test_evaluate_script_measures_at_the_ks_it_is_given(finished, embeddings, tm
     assert list(result.by_k) == ["1", "4", str(LATENTS)]
     assert result.fvu == pytest.approx(EvaluationResult.load(finished).fvu, rel=1e-9)
     assert str(result) in capsys.readouterr().out
+    assert result.data["held_out"] is True and result.data["source"] == "test.npy"
+
+
+def test_evaluate_script_says_held_out_only_of_what_is_known_to_be(finished, embeddings, tmp_path, capsys):
+    other = np.random.default_rng(5).normal(size=(80, WIDTH)).astype(np.float32)
+    np.save(tmp_path / "other.npy", other)
+
+    def held_out(data, *flags):
+        output = tmp_path / "metrics.json"
+        words = ["--model", finished, "--eval_data", data, "--output_file", output, *flags]
+        script("evaluate_msae")([*map(str, words), "--cknna_batch_size", "64", "--use_cpu", "--disable_tqdm"])
+        return EvaluationResult.load(output).data["held_out"]
+
+    assert held_out(embeddings / "test.npy") is True
+    assert held_out(embeddings / "train.npy") is False
+    assert held_out(tmp_path / "other.npy") is None
+    assert held_out(tmp_path / "other.npy", "--held_out", "true") is True
+    with pytest.raises(SystemExit):
+        held_out(embeddings / "train.npy", "--held_out", "true")
+    assert "holds the embeddings that" in capsys.readouterr().err
 
 
 @pytest.fixture
