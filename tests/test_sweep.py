@@ -61,6 +61,7 @@ def alone(tmp_path_factory, data):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_every_model_ends_as_if_trained_alone(tmp_path, data, alone, accumulation):
     of_sweep = trainers(
@@ -76,6 +77,7 @@ def test_every_model_ends_as_if_trained_alone(tmp_path, data, alone, accumulatio
         assert all(torch.allclose(before[key], after[key], atol=1e-4) for key in before)
 
 
+@pytest.mark.slow
 def test_the_data_is_read_once(tmp_path, data, monkeypatch):
     of_sweep = trainers(tmp_path, data, save_strategy="no", save_steps=None)
     read = []
@@ -159,6 +161,7 @@ def test_one_that_stops_early_does_not_stop_the_others(tmp_path, data):
     assert [result.global_step for result in again] == [8, 30, 30]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save_steps", [10, 1000])
 def test_a_sweep_with_models_that_have_ended_can_be_resumed(tmp_path, data, alone, save_steps):
     settings = {"save_steps": save_steps} if save_steps == 10 else {"save_strategy": "no", "save_steps": None}

@@ -485,6 +485,7 @@ def test_callbacks_are_told_everything_in_order(tmp_path, data):
     ]
 
 
+@pytest.mark.slow
 def test_a_callback_may_end_the_run_which_then_can_be_resumed(tmp_path, data):
     settings = {"max_steps": 12, "eval_steps": 2, "save_steps": 100}
     whole = new_trainer(tmp_path / "whole", data, eval_data=data, **settings)

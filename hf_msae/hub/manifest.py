@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Set
-from pathlib import PurePosixPath
 
 from .remote import Content, RemoteState
 from .staging import CARD, WEIGHTS, StagedModel
@@ -79,9 +78,4 @@ def _read(state: RemoteState, model: StagedModel) -> dict[str, str]:
         raise ValueError(f"{path} of {state.repo_id} is damaged ({error!r}): mend or delete it on the Hub") from error
     if version > FORMAT_VERSION:
         raise ValueError(f"{path} of {state.repo_id} was written by a newer hf_msae (format {version}): install that")
-    return {name: digest for name, digest in files.items() if _is_inside(name)}
-
-
-def _is_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and name not in (CARD, MANIFEST)
+    return files

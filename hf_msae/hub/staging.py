@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -246,7 +247,7 @@ def _keep_pictures(folder: Path, run_dir: Path | None, shown_by: str) -> None:
         return
     for name in shown:
         path = run_dir / name
-        inside = path.resolve().is_relative_to(run_dir.resolve())
+        inside = not os.path.normpath(name).startswith("..")
         made_anew = name == QUALITY_FIGURE
         if inside and not made_anew and path.is_file() and path.suffix.lower() in _PICTURES:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

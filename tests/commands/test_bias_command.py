@@ -44,6 +44,7 @@ def test_a_probe_of_a_column(place, bias, tmp_path):
     assert Image.open(tmp_path / "dose.png").width > 500 < Image.open(tmp_path / "boxes.png").width
 
 
+@pytest.mark.slow
 def test_a_class_of_several_has_to_be_named(place):
     def labelled(folder):
         acts = load_activations(folder)

@@ -109,6 +109,7 @@ def test_a_classifier_that_says_the_same_of_all_is_refused(explorer):
         bias(explorer, Target(texts=("xyzzy", "a picture of a shape")))
 
 
+@pytest.mark.slow
 def test_of_many_concepts_the_likeliest_are_asked_about_and_the_tests_pay_for_all(explorer, found, monkeypatch):
     monkeypatch.setattr("hf_msae.explorer.driving.MAX_CONCEPTS", 5)
     few = bias.__wrapped__(explorer, TARGET)

@@ -141,6 +141,7 @@ def test_a_concept_that_does_not_exist_is_refused(explorer, concept):
         where(explorer, explorer.picture(0), concept)
 
 
+@pytest.mark.slow
 def test_maps_tell_pictures_with_a_concept_from_those_without(explorer):
     for concept in ("square", "watermark"):
         strongest = np.array([where(explorer, explorer.picture(row), concept).strongest for row in range(40)])

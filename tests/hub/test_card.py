@@ -165,9 +165,9 @@ def test_what_it_was_measured_on_is_what_the_measurement_says_and_nothing_else(r
         (run / "metrics.json").write_text(json.dumps(metrics))
         return section(render_model_card(run), "quality")
 
-    unknown = "Measured on 200 embeddings of `the given array`; whether the model was trained on them is not recorded"
+    unknown = "space, on 200 embeddings of `the given array`; whether the model was trained on them is not recorded"
     assert unknown in measured_on(), "whatever training.json says of its own evaluation"
-    assert "Measured on held-out data: 200 embeddings of `the given array`," in measured_on(held_out=True)
+    assert "own space, on held-out data: 200 embeddings of `the given array`." in measured_on(held_out=True)
     text = measured_on(held_out=False)
     assert "200 embeddings of `the given array`, **of the training data**" in text and "held-out" not in text
     text = measured_on(num_samples=0)

@@ -342,7 +342,6 @@ def test_metrics_of_the_same_weights_under_another_config_are_refused(at_hub, ru
     push_to_hub(run_folder, REPO)
 
 
-@pytest.mark.slow
 def test_a_model_in_half_precision_keeps_the_metrics_it_was_given_in_float32(at_hub, run_folder):
     metrics = json.loads((run_folder / "metrics.json").read_text())
     half = MSAEModel.from_pretrained(run_folder).to(torch.bfloat16)

@@ -57,6 +57,13 @@ def test_a_sweep_is_published_in_one_commit_with_an_index_and_a_card_of_all(at_h
     assert f'subfolder="{names[0]}"' in files[f"{names[0]}/README.md"].decode()
 
 
+def test_a_card_takes_no_pictures_from_outside_of_its_run(at_hub, sweep):
+    other = "num_latents=40,k=4"
+    (sweep / "vision.layers.11/seed-0/README.md").write_text(f"# Mine\n\n![theirs](../../{other}/another.png)\n")
+    push_to_hub(sweep, REPO, allow_unmeasured=True)
+    assert f"{other}/another.png" not in files_of(at_hub)
+
+
 @pytest.mark.slow
 def test_the_card_of_all_has_a_row_for_each_and_valid_metadata(at_hub, sweep):
     push_to_hub(sweep, REPO, allow_unmeasured=True)

@@ -43,6 +43,7 @@ def test_progressive_granularities():
         progressive_ks(100, 0)
 
 
+@pytest.mark.slow
 def test_sparse_probing_of_each_level_is_that_of_its_codes():
     (train, kind), (test, test_kind) = data(300, 0), data(200, 1)
     kind[:30] = test_kind[:20] = -1  # unknown

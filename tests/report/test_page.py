@@ -114,6 +114,7 @@ def test_markup_in_names_paths_and_columns_is_text(world, tmp_path):
     assert page.section("bias").one("h3").text == HOSTILE and HOSTILE in page.section("bias").one("tbody").text
 
 
+@pytest.mark.slow
 def test_the_same_arguments_give_the_same_bytes(world, written, tmp_path):
     again = write_report(
         tmp_path / "again.html", world.model, world.acts, world.images, bias=world.bias, k=K, progress=False

@@ -22,6 +22,7 @@ def test_columns_and_content():
         assert {concept for concept in CONCEPTS if row[concept]} == scene.concepts
 
 
+@pytest.mark.slow
 def test_a_shorter_data_set_is_a_prefix_and_processes_do_not_matter():
     long = load_scenes("train", 1010, num_proc=2)
     short = load_scenes("train", 10)
