@@ -242,6 +242,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
+    """What an error says, without the pages that servers and libraries add; its kind where it says nothing."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0].strip() if lines else type(error).__name__
 
