@@ -55,25 +55,36 @@ def kill(process):
     process.wait()
 
 
+@pytest.fixture(scope="module")
+def flags(folders, tmp_path_factory):
+    place = tmp_path_factory.mktemp("data")
+    few = labelled(40)
+    data = few.select([row % 40 for row in range(ROWS)]).add_column("id", list(range(ROWS)))
+    data.save_to_disk(str(place / "data"), num_shards=4)
+    flags = ["--backbone", folders["SiglipModel"], "--dataset", place / "data", "--batch_size", "8"]
+    return [*flags, "--rows_per_shard", "64", "--keep_columns", "id", "label"]
+
+
+@pytest.fixture(scope="module")
+def whole(flags, tmp_path_factory):
+    """What a run that nobody kills writes."""
+    folder = tmp_path_factory.mktemp("whole") / "whole"
+    output = (process := start([], flags, folder)).communicate()[0]
+    assert process.returncode == 0, output
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "more"),
     [([], []), ([], ["--streaming"]), (TORCHRUN, []), (TORCHRUN, ["--streaming"])],
     ids=["one process", "one process, streaming", "two processes", "two processes, streaming"],
 )
-def test_no_row_is_lost_doubled_or_out_of_order(folders, tmp_path, launcher, more):
+def test_no_row_is_lost_doubled_or_out_of_order(flags, whole, tmp_path, launcher, more):
     seed = int(os.environ.get("KILL_DRILL_SEED", time.time_ns() % 2**32))
     print(f"KILL_DRILL_SEED={seed}")  # shown if the test fails
     rng = random.Random(seed)
-    few = labelled(40)
-    data = few.select([row % 40 for row in range(ROWS)]).add_column("id", list(range(ROWS)))
-    data.save_to_disk(str(tmp_path / "data"), num_shards=4)
-    flags = ["--backbone", folders["SiglipModel"], "--dataset", tmp_path / "data", "--batch_size", "8", *more]
-    flags += ["--rows_per_shard", "64", "--keep_columns", "id", "label"]
-
-    whole, folder = tmp_path / "whole", tmp_path / "killed"
-    output = (process := start(launcher, flags, whole)).communicate()[0]
-    assert process.returncode == 0, output
+    flags, folder = [*flags, *more], tmp_path / "killed"
 
     killed_at = []
     for target in sorted(rng.randrange(1, ROWS * 3 // 4) for _ in range(KILLS)):
