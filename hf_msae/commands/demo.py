@@ -7,11 +7,11 @@ other models are embedded when it starts, unless --embeddings gives them.
 
 from __future__ import annotations
 
-import atexit
+import errno
 import os
 import signal
+import socket
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import ClassVar
@@ -55,7 +55,7 @@ class DemoArguments:
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on; 0.0.0.0 for other machines too."})
     port: int = field(default=7860, metadata={"help": "Port to listen on; 0 for any that is free."})
     open_browser: bool = field(default=False, metadata={"help": "Open the page in a browser."})
-    mcp_server: bool = field(default=False, metadata={"help": "Serve the functions as MCP tools too (gradio[mcp])."})
+    mcp_server: bool = field(default=False, metadata={"help": "Serve its functions as MCP tools too (needs mcp)."})
 
     def __post_init__(self):
         if not 0 <= self.port < 65536:
@@ -71,24 +71,46 @@ class DemoArguments:
         return ExplorerSettings.from_environment(os.environ, **told)
 
 
+def check_address(host: str, port: int) -> None:
+    """Whether a server can listen there: to be known before models are loaded.
+
+    Raises:
+        OSError: the port is in use, or the address is none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except socket.gaierror as error:
+        raise OSError(f"--host {host} is no address: {error.strerror}") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise OSError(f"port {port} of {host} is in use: choose another by --port, or --port 0 for any") from error
+        raise OSError(f"cannot listen on port {port} of {host} ({error.strerror}): choose others") from error
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with these words, or those of the process."""
     parser = MSAEArgumentParser([DemoArguments], __doc__, EXAMPLE, prog="hf-msae demo", first_word="model")
     (args,) = parser.parse(argv)
     with parser.reporting_errors():
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+        # A service is ended by this signal; as an exception it lets temporary folders be removed.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        check_address(args.host, args.port)
         try:
+            from ..explorer.guard import own_upload_folder
+
+            own_upload_folder()  # before gradio is imported
             from ..explorer.app import build_demo, launch_options
+            from ..explorer.page import check_mcp
         except ModuleNotFoundError as error:
             raise ImportError(f"the explorer needs {error.name}: pip install 'hf_msae[space]'") from error
         from ..explorer import Explorer
 
-        # A service is ended by this signal; as an exception it lets temporary folders be removed.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        if "GRADIO_TEMP_DIR" not in os.environ:
-            uploads = tempfile.TemporaryDirectory(prefix="msae-uploads-")
-            atexit.register(uploads.cleanup)
-            os.environ["GRADIO_TEMP_DIR"] = uploads.name
+        if args.mcp_server:
+            check_mcp()
         explorer = Explorer.load(args.settings())
         print(f"{len(explorer.images)} pictures, {len(explorer.concepts)} concepts", file=sys.stderr)
         build_demo(explorer).launch(

@@ -48,6 +48,10 @@ class PushSpaceArguments:
         metadata={"help": "How the Space installs hf_msae, e.g. hf_msae==0.1.0. Unset: the package is sent along."},
     )
     private: bool = field(default=False, metadata={"help": "Whether a Space that is made is private."})
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Replace files that are in the way, which you or others have put or edited there."},
+    )
     dry_run: str | None = field(
         default=None, metadata={"help": "New folder to write the Space to, without asking the Hub for anything."}
     )
@@ -74,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 + " ".join([*(f"{key}={shlex.quote(value)}" for key, value in variables.items()), "python app.py"])
             )
             return
-        url = push_space(args.repo, settings, args.title, args.requirement, args.private)
+        url = push_space(args.repo, settings, args.title, args.requirement, args.private, overwrite=args.overwrite)
         print(f"{url}\nThe Space builds now, which takes minutes the first time.")
 
 

@@ -16,10 +16,14 @@ from typing import Any
 import gradio as gr
 import gradio.queueing
 import gradio.routes
+from starlette.middleware import Middleware
 
 from .explorer import Explorer
+from .guard import MAX_SESSIONS, Guard, keeping, own_upload_folder
 from .inputs import MAX_BYTES, VisitorError
+from .page import Page
 from .settings import ExplorerSettings
+from .waiting import loading_status
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +34,18 @@ CONCURRENCY = 2
 (Gradio's own limit is for each kind of question; pictures of many visitors at once would fill the memory.)"""
 MAX_QUEUE = 200
 _slots = threading.BoundedSemaphore(CONCURRENCY)
-_CACHE = (300, 3600)
+_CACHE = (60, 3600)
 """Every so many seconds, what visitors have sent and been sent is deleted if it is older than so many."""
+_NAME_THUMBNAILS = """() => {
+    const name = () => document.querySelectorAll("button.thumbnail-item").forEach(button => {
+        const text = button.querySelector("img")?.alt;
+        if (text && button.ariaLabel !== text) button.ariaLabel = text;
+    });
+    const changes = {subtree: true, childList: true, attributeFilter: ["alt", "aria-label"]};
+    new MutationObserver(name).observe(document.body, changes);
+    name();
+}"""
+"""Gradio reads the pictures of a gallery out as "Thumbnail 3 of 8", whatever they show."""
 
 
 class Loading:
@@ -65,6 +79,11 @@ class Loading:
     def is_done(self) -> bool:
         """Whether the explorer is there."""
         return self._future.done() and self._future.exception() is None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it will never be there."""
+        return self._future.done() and self._future.exception() is not None
 
     def get(self) -> Explorer:
         """The explorer, as soon as it is there.
@@ -148,8 +167,9 @@ def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
         settings = source or ExplorerSettings.from_environment()
         loading = Loading(lambda: Explorer.load(settings))
     loading.start()
+    own_upload_folder()
     gradio.queueing.traceback = gradio.routes.traceback = _DiscreetTraceback()
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=_CACHE) as demo:
+    with Page(title=TITLE, analytics_enabled=False, delete_cache=_CACHE) as demo:
         gr.Markdown(
             "# Concept Explorer\n"
             "A vision-language model turns a picture into a few hundred numbers that mean nothing one by one. A "
@@ -157,12 +177,15 @@ def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
             "italics are not validated.",
             elem_classes="msae-lead",
         )
-        with gr.Tabs():
+        loading_status(loading)
+        with gr.Tabs(overflow_behavior="wrap", elem_classes="msae-tabs"):
             for name in TABS:
                 tab = import_module(f".tabs.{name}", __package__)
                 with gr.Tab(tab.TITLE, id=name):
                     tab.build(loading)
-    demo.queue(default_concurrency_limit=CONCURRENCY, max_size=MAX_QUEUE)
+        demo.load(None, js=_NAME_THUMBNAILS, api_visibility="private")
+    # Without `api_open=False` a client could ask past the queue.
+    demo.queue(default_concurrency_limit=CONCURRENCY, max_size=MAX_QUEUE, api_open=False)
     return demo
 
 
@@ -171,6 +194,8 @@ def launch_options() -> dict[str, Any]:
     theme = gr.themes.Soft(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
+    folder = own_upload_folder()
+    every, age = _CACHE
     return {
         "theme": theme,
         "css": Path(__file__).with_name("style.css").read_text(encoding="utf-8"),
@@ -178,4 +203,11 @@ def launch_options() -> dict[str, Any]:
         "footer_links": ["api"],
         "show_error": True,
         "ssr_mode": False,
+        "app_kwargs": {
+            "middleware": [Middleware(Guard, folder=folder, age=age)],
+            "lifespan": keeping(folder, every, age),
+        },
+        "state_session_capacity": MAX_SESSIONS,
+        "run_history": False,  # gradio would keep what visitors ask in their browsers
+        "enable_monitoring": False,
     }

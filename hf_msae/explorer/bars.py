@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+UNVALIDATED = "(unvalidated)"
+"""Stands behind a name that may be chance."""
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -16,13 +19,15 @@ class Bar:
         value: how long; a negative one goes to the left.
         text: the number as it is printed; None prints `value` with three digits.
         note: a word beside the label, e.g. "unsure".
-        muted: shown in grey: a name that is not validated, or what remains.
+        unvalidated: the label is a name that is not validated: in grey italics, and read out so.
+        muted: shown in grey: what remains beside the concepts.
     """
 
     label: str
     value: float
     text: str | None = None
     note: str | None = None
+    unvalidated: bool = False
     muted: bool = False
 
 
@@ -36,17 +41,20 @@ def bars(rows: Sequence[Bar], caption: str, columns: tuple[str, str] = ("concept
     """
     if not rows:
         return f'<p class="msae-empty">{escape(caption)}: nothing to show.</p>'
-    longest = max(abs(row.value) for row in rows) or 1.0
-    signed = any(row.value < 0 for row in rows)
+    lowest, highest = min(0.0, *(row.value for row in rows)), max(0.0, *(row.value for row in rows))
+    span = (highest - lowest) or 1.0
     lines = []
     for row in rows:
-        width = abs(row.value) / longest * (50 if signed else 100)
-        start = (50 - width if row.value < 0 else 50) if signed else 0
-        kind = "muted" if row.muted else "negative" if row.value < 0 else "positive"
+        # Zero lies where the longest bar of either side ends: a tiny negative one does not halve all others.
+        width, start = abs(row.value) / span * 100, (min(0.0, row.value) - lowest) / span * 100
+        muted = row.muted or row.unvalidated
+        kind = "muted" if muted else "negative" if row.value < 0 else "positive"
+        style = "msae-muted msae-unsure" if row.unvalidated else "msae-muted" if row.muted else ""
         note = f' <span class="msae-note">{escape(row.note)}</span>' if row.note else ""
+        unsure = f'<span class="msae-unseen"> {UNVALIDATED}</span>' if row.unvalidated else ""
         text = escape(f"{row.value:.3g}" if row.text is None else row.text)
         lines.append(
-            f'<tr class="{"msae-muted" if row.muted else ""}"><th scope="row">{escape(row.label)}{note}</th>'
+            f'<tr class="{style}"><th scope="row">{escape(row.label)}{unsure}{note}</th>'
             f'<td><span class="msae-track" aria-hidden="true"><span class="msae-bar msae-{kind}" '
             f'style="left:{start:.2f}%;width:{width:.2f}%"></span></span>'
             f'<span class="msae-value">{text}</span></td></tr>'

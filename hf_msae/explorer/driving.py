@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, wraps
+from hashlib import blake2b
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -29,6 +35,10 @@ MAX_CONCEPTS = 64
 MIN_EACH = 20
 """Pictures with and without what a probe is trained for, of which it sees half."""
 _KEPT = 64
+"""Answers about columns that are kept, and as many about texts."""
+_TEXTS_KEPT = 900.0
+"""Seconds for which answers about texts are: while somebody draws one concept of them after another."""
+_key = secrets.token_bytes(16)
 
 
 @dataclass(frozen=True)
@@ -102,8 +112,7 @@ def read_target(explorer: Explorer, target: object, text: object = None, other: 
     return Target(texts=texts)
 
 
-@lru_cache(maxsize=_KEPT)
-def bias(explorer: Explorer, target: Target) -> Bias:
+def _bias(explorer: Explorer, target: Target) -> Bias:
     """Which concepts drive a classifier, by a small sample; kept, since it depends on nothing else.
 
     A probe is trained on one half of the collection and asked about the other; a zero-shot classifier is asked about
@@ -145,6 +154,32 @@ def bias(explorer: Explorer, target: Target) -> Bias:
     )
     report = _as_of(report, num_concepts)
     return Bias(target, report, share, len(rows), num_concepts, accuracy, guessing)
+
+
+_of_column = lru_cache(maxsize=_KEPT)(_bias)
+_of_texts: WeakKeyDictionary[Explorer, OrderedDict[bytes, tuple[float, Bias]]] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+@wraps(_bias)
+def bias(explorer: Explorer, target: Target) -> Bias:
+    if target.texts is None:
+        return _of_column(explorer, target)
+    # A visitor's words are not kept: found again by a keyed hash, the answer gets them back from who asks.
+    key = blake2b("\0".join(target.texts).encode(), key=_key).digest()
+    with _lock:
+        kept = _of_texts.setdefault(explorer, OrderedDict())
+        while kept and time.monotonic() - next(iter(kept.values()))[0] > _TEXTS_KEPT:
+            kept.popitem(last=False)
+        _, found = kept.get(key, (0.0, None))
+    if found is not None:
+        return replace(found, target=target, report=replace(found.report, target=str(target)))
+    found = _bias(explorer, target)
+    with _lock:
+        kept[key] = time.monotonic(), replace(found, target=Target(), report=replace(found.report, target=""))
+        while len(kept) > _KEPT:
+            kept.popitem(last=False)
+    return found
 
 
 def probability_of_second(classifier: LinearClassifier) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 THUMBNAIL = 224
 INDEX_K = 32
+_LONG = 60.0
+"""Seconds of embedding after which people are told how to save them."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,7 @@ class Explorer:
         patch_model: VisionTextMSAE | None = None,
         image_column: str = "image",
     ) -> None:
-        if model.hook_point.name != "image_embeds":
-            raise ValueError(
-                f"the explorer shows MSAEs of image_embeds, but this one is of {model.hook_point.name}; one of a "
-                "vision block can be its patch_model"
-            )
+        _check_hook_points(model, patch_model)
         if len(images) != len(embeddings):
             raise ValueError(f"there are {len(images)} pictures, but {len(embeddings)} embeddings")
         self.model, self.images, self.patch_model, self.image_column = model, images, patch_model, image_column
@@ -102,12 +101,15 @@ class Explorer:
             OSError, ValueError: something is not there, or does not fit.
         """
         settings = settings or ExplorerSettings()
+        # All that can be wrong is found before pictures are embedded, which may take long.
         model = VisionTextMSAE.from_pretrained(settings.model, settings.backbone)
+        patch_model = None
+        if settings.patch_model is not None:
+            patch_model = VisionTextMSAE.from_pretrained(load_msae(settings.patch_model), model.backbone)
+            patch_model.concepts = _names_of(settings.patch_model)
+        _check_hook_points(model, patch_model)
         images = open_dataset(settings.dataset, settings.split)
-        if settings.image_column not in images.column_names:
-            raise ValueError(
-                f"{settings.dataset} has no column {settings.image_column!r}, only {', '.join(images.column_names)}"
-            )
+        _check_pictures(images, settings)
         rows = min(len(images), settings.max_images)
         if settings.embeddings is not None:
             given = load_activations(settings.embeddings, hook_point="image_embeds")
@@ -119,11 +121,7 @@ class Explorer:
             embeddings = given[:rows]
         images = images.select(range(rows))
         if settings.embeddings is None:
-            embeddings = model.image_embeds(images[settings.image_column])
-        patch_model = None
-        if settings.patch_model is not None:
-            patch_model = VisionTextMSAE.from_pretrained(load_msae(settings.patch_model), model.backbone)
-            patch_model.concepts = _names_of(settings.patch_model)
+            embeddings = _embedded(model, images, settings)
         return cls(model, images, embeddings, patch_model, settings.image_column)
 
     # -- concepts --------------------------------------------------------------------------------------------------
@@ -233,6 +231,59 @@ class Explorer:
 
     def __repr__(self) -> str:
         return f"Explorer({self.model!r}, {len(self.images)} pictures, {len(self.concepts)} concepts)"
+
+
+def _check_hook_points(model: VisionTextMSAE, patch_model: VisionTextMSAE | None) -> None:
+    """
+    Raises:
+        ValueError: one of the two is of another place in the backbone.
+    """
+    if model.hook_point.name != "image_embeds":
+        raise ValueError(
+            f"the explorer shows MSAEs of image_embeds, but this one is of {model.hook_point.name}; one of a vision "
+            "block can be its patch_model"
+        )
+    if patch_model is not None and (patch_model.hook_point.tower, patch_model.hook_point.layer is None) != (
+        "vision",
+        False,
+    ):
+        raise ValueError(
+            f"patch_model has to be an MSAE of a vision block (vision.layers.{{i}}), but this one is of "
+            f"{patch_model.hook_point.name}"
+        )
+
+
+def _check_pictures(images: datasets.Dataset, settings: ExplorerSettings) -> None:
+    """
+    Raises:
+        ValueError: there are none, or not in that column.
+    """
+    column = settings.image_column
+    if column not in images.column_names:
+        of_pictures = [name for name, feature in images.features.items() if type(feature).__name__ == "Image"]
+        way = (
+            f"name its column of pictures: --image_column {of_pictures[0]}"
+            if of_pictures
+            else f"and none of its columns holds pictures: {', '.join(images.column_names[:10])}"
+        )
+        raise ValueError(f"{settings.dataset} has no column {column!r}; {way}")
+    if len(images) < 2:
+        raise ValueError(f"{settings.dataset} has {len(images)} pictures, but the explorer compares them: give more")
+    try:
+        to_rgb(images[0][column], f"row 0 of {column!r}")
+    except (TypeError, OSError) as error:
+        raise ValueError(f"column {column!r} of {settings.dataset} does not hold pictures: {error}") from error
+
+
+def _embedded(model: VisionTextMSAE, images: datasets.Dataset, settings: ExplorerSettings) -> torch.Tensor:
+    start = time.monotonic()
+    found = model.image_embeds(images[settings.image_column])
+    if (seconds := time.monotonic() - start) > _LONG:
+        logger.warning(
+            f"embedding {len(images)} pictures took {seconds:.0f} s, and will at every start: embed them "
+            "once by training/extract_activations.py, and give what that writes as --embeddings (MSAE_EMBEDDINGS)"
+        )
+    return found
 
 
 def _names_of(name: str) -> Any:

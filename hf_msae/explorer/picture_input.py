@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
+import torch
 from PIL import Image
 
-from .inputs import MAX_SIDE, VisitorError, read_picture
+from .inputs import MAX_SIDE, VisitorError, read_picture, read_whole_number
+from .page import uploaded
 
 if TYPE_CHECKING:
     from .app import Loading
+    from .explorer import Explorer
+
+EXAMPLES = 6
+_LOOKED_AT = 1000
 
 
 def picture_input(label: str, **settings: Any) -> gr.Image:
@@ -26,7 +31,7 @@ def picture_input(label: str, **settings: Any) -> gr.Image:
 
     Args:
         label: above it.
-        settings: further ones of `gr.Image`.
+        settings: further ones of `gr.Image`; `alt_text` is what the picture is called when it is read out.
     """
     return gr.Image(
         label=label,
@@ -37,6 +42,7 @@ def picture_input(label: str, **settings: Any) -> gr.Image:
         buttons=[],
         height=settings.pop("height", 280),
         placeholder=f"{label}: drop it here, or click to choose a file",
+        alt_text=settings.pop("alt_text", label),
         **settings,
     )
 
@@ -50,12 +56,9 @@ def upload_path(value: Any) -> Path | None:
     if value is None:
         return None
     path = value.get("path") if isinstance(value, Mapping) else None
-    if not isinstance(path, str) or "\0" in path:
+    if not isinstance(path, str):
         raise VisitorError("This is no picture: upload a file.")
-    found = Path(path).resolve()
-    if not found.is_relative_to(Path(get_upload_folder()).resolve()):
-        raise VisitorError("This is no uploaded picture: upload a file.")
-    return found
+    return uploaded(path)
 
 
 def read_upload(value: Any) -> Image.Image:
@@ -77,9 +80,64 @@ def collection_button(
 
     def take_picture() -> Image.Image:
         explorer = loading.get()
-        found = explorer.picture(random.randrange(len(explorer.images)))
-        found.thumbnail((MAX_SIDE, MAX_SIDE))
-        return found
+        return picture_of(explorer, random.randrange(len(explorer.images)))
 
     button.click(answering(take_picture), outputs=picture, api_visibility="private", show_progress="minimal")
     return button
+
+
+def picture_of(explorer: Explorer, row: int) -> Image.Image:
+    """A picture of the collection, no larger than an upload would be."""
+    found = explorer.picture(row)
+    found.thumbnail((MAX_SIDE, MAX_SIDE))
+    return found
+
+
+def diverse_rows(explorer: Explorer, number: int = EXAMPLES) -> list[int]:
+    """Rows of pictures that have little in common, the first one first.
+
+    Each is the one farthest from those before it, by the cosine of embeddings without their mean, among the
+    collection's first thousand.
+    """
+    embeddings = explorer.acts[0 : min(len(explorer.acts), _LOOKED_AT)].double()
+    directions = torch.nn.functional.normalize(embeddings - embeddings.mean(dim=0), dim=1)
+    rows, nearest = [0], directions @ directions[0]
+    while len(rows) < min(number, len(directions)):
+        nearest[rows] = torch.inf
+        rows.append(int(nearest.argmin()))
+        nearest = torch.maximum(nearest, directions @ directions[rows[-1]])
+    return rows
+
+
+def example_pictures(loading: Loading, picture: gr.Image) -> gr.Gallery:
+    """A row of small pictures of the collection, one of which is put into a `picture_input` when it is chosen.
+
+    It is empty, and takes no room, until `examples_of` has filled it.
+    """
+    from .app import answering
+
+    gallery = gr.Gallery(
+        label="Or choose an example",
+        show_label=True,
+        columns=EXAMPLES,
+        object_fit="cover",
+        height="auto",
+        allow_preview=False,
+        buttons=[],
+        interactive=False,
+        elem_classes=["msae-examples", "msae-filled"],
+    )
+
+    def choose(event: gr.SelectData) -> tuple[Image.Image, gr.Gallery]:
+        explorer = loading.get()
+        rows = diverse_rows(explorer)
+        row = rows[read_whole_number(event.index, 0, len(rows) - 1, "The example")]
+        return picture_of(explorer, row), gr.Gallery(selected_index=None)  # so that it can be chosen again
+
+    gallery.select(answering(choose), None, [picture, gallery], api_visibility="private", show_progress="hidden")
+    return gallery
+
+
+def examples_of(explorer: Explorer) -> list[tuple[str, str]]:
+    """What fills `example_pictures`: (path of a thumbnail, what it shows)."""
+    return [(explorer.thumbnail(row), explorer.caption(row)) for row in diverse_rows(explorer)]

@@ -75,7 +75,7 @@ def commit(
         message, description: of the commit.
         revision: branch; None is main.
         create_pr: open a pull request instead.
-        repo_type: "model" or "dataset".
+        repo_type: "model", "dataset" or "space".
 
     Raises:
         PermissionError: no permission to write there.
@@ -143,7 +143,7 @@ def commit(
 
 def page_of(api: HfApi, repo_id: str, repo_type: str = "model") -> str:
     """A repository's address."""
-    return f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
+    return f"{api.endpoint}/{'' if repo_type == 'model' else f'{repo_type}s/'}{repo_id}"
 
 
 def _upload(

@@ -47,7 +47,7 @@ class RemoteState:
         commit: its newest commit.
         files: path -> what the Hub says of the file.
         private: whether the repository is.
-        repo_type: "model" or "dataset".
+        repo_type: "model", "dataset" or "space".
     """
 
     api: HfApi = field(repr=False)
@@ -157,7 +157,7 @@ def check_before_work(repo_id: str, token: str | None = None, repo_type: str = "
     check_repo_id(repo_id)
     called = called_in_messages(repo_id, repo_type)
     if constants.HF_HUB_OFFLINE:
-        way = ", or write the folder alone with dry_run (--dry_run DIR)" if repo_type == "model" else ""
+        way = ", or write the folder alone with dry_run (--dry_run DIR)" if repo_type != "dataset" else ""
         raise ConnectionError(f"HF_HUB_OFFLINE is set, so nothing can be sent to {called}: unset it{way}")
     if token is None and get_token() is None:
         raise PermissionError(
@@ -167,7 +167,7 @@ def check_before_work(repo_id: str, token: str | None = None, repo_type: str = "
 
 def called_in_messages(repo_id: str, repo_type: str = "model") -> str:
     """A repository's name, with what it is where that is no model."""
-    return repo_id if repo_type == "model" else f"the data set {repo_id}"
+    return {"model": "", "dataset": "the data set ", "space": "the Space "}[repo_type] + repo_id
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -194,8 +194,9 @@ def require_repository(
         ConnectionError: the Hub cannot be reached, or fails.
     """
     called = called_in_messages(repo_id, repo_type)
+    kind = {"repo_type": repo_type} | ({"space_sdk": "gradio"} if repo_type == "space" else {})
     with hub_errors(called, api.endpoint):
-        patiently(api.create_repo, repo_id, private=private, exist_ok=True, repo_type=repo_type)
+        patiently(api.create_repo, repo_id, private=private, exist_ok=True, **kind)
         if private and not patiently(api.repo_info, repo_id, repo_type=repo_type).private:
             raise ValueError(
                 f"{called} is there already and public, and private is for new repositories: change it in its "
@@ -267,10 +268,10 @@ def explained(error: Exception, called: str, endpoint: str, branch: str, fate: s
     if isinstance(error, RevisionNotFoundError):
         return ValueError(f"{called} has no branch {branch!r} for a pull request: name one that is there")
     if status in (401, 403) or isinstance(error, RepositoryNotFoundError):
+        way = "" if called.startswith("the Space") else ", or open a pull request with create_pr=True (--create_pr)"
         return PermissionError(
             f"no permission to write to {called} on the Hub ({first_line(error)}); {fate}. Log in with `hf auth "
-            "login` as someone who has, with a token that may write, or open a pull request with create_pr=True "
-            "(--create_pr)"
+            f"login` as someone who has, with a token that may write{way}"
         )
     if not is_transient(error):
         return error

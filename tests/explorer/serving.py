@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +36,14 @@ class Served:
 
 
 @contextmanager
-def serving(place: Path, dataset: str = "scenes:test:200:7", patience: float = 180) -> Iterator[Served]:
-    """Start it, on a port that is free, and end it afterwards."""
+def serving(
+    place: Path, dataset: str = "scenes:test:200:7", patience: float = 180, options: Sequence[str] = ()
+) -> Iterator[Served]:
+    """Start it, on a port that is free, with further options, and end it afterwards."""
     log = place / "log.txt"
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",
         "GRADIO_TEMP_DIR": str(place / "gradio"),
         "TMPDIR": str(place / "tmp"),
@@ -52,7 +54,7 @@ def serving(place: Path, dataset: str = "scenes:test:200:7", patience: float = 1
     start = time.perf_counter()
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "hf_msae.cli", "demo", "--dataset", dataset, "--port", "0"],
+            [sys.executable, "-m", "hf_msae.cli", "demo", "--dataset", dataset, "--port", "0", *options],
             cwd=place / "cwd",
             env=environment,
             stdout=out,

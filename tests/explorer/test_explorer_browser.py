@@ -3,7 +3,9 @@
 Screenshots go to outputs/explorer-screenshots; docs/images/space has those that were looked at.
 """
 
+import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -72,39 +74,166 @@ def open_tab(page, name):
 
 def shoot(page, name):
     SHOTS.mkdir(parents=True, exist_ok=True)
+    page.locator("footer").scroll_into_view_if_needed()  # pictures far below are loaded only when they come near
     page.wait_for_timeout(400)
+    page.evaluate("window.scrollTo(0, 0)")
+    page.mouse.move(0, 0)
     page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+
+
+TABS = ("See", "Match", "Search", "Concepts", "Bias", "Steer")
+
+
+def first_bars(page):
+    """What the first table of bars on the open tab says."""
+    return page.locator("div[role=tabpanel]:visible table.msae-bars").first.inner_text()
+
+
+def wait_for_other_bars(page, before):
+    page.wait_for_function(
+        "before => [...document.querySelectorAll('div[role=tabpanel] table.msae-bars')]"
+        ".find(each => each.offsetParent)?.innerText !== before",
+        arg=before,
+    )
 
 
 def test_what_the_model_sees(open_page, picture):
     page = open_page()
-    panel = open_tab(page, "What does the model see?")
+    panel = open_tab(page, "See")
     panel.locator("table.msae-bars").first.wait_for()  # an example is there when the page is opened
     panel.get_by_label("Remove Image").first.click()
     panel.get_by_text("The concepts appear here").wait_for()
     panel.locator("input[type=file]").first.set_input_files(picture)
     panel.locator("table.msae-bars").first.wait_for()
-    coarse = panel.locator("table.msae-bars").first.inner_text()
-    panel.get_by_text("all", exact=True).first.click()
-    page.wait_for_function(
-        "before => document.querySelector('div[role=tabpanel] table.msae-bars').innerText !== before", arg=coarse
-    )
+    coarse = first_bars(page)
+    slider = panel.get_by_label("range slider for How many concepts?")
+    assert int(slider.get_attribute("min")) == 8
+    slider.fill(slider.get_attribute("max"))
+    wait_for_other_bars(page, coarse)
+    assert panel.get_by_text(re.compile(r"^All \d+ concepts rebuild the embedding")).is_visible()
+    assert panel.locator("table.msae-levels tr[aria-current]").inner_text().startswith("all")
     shoot(page, "see")
+
+
+def test_the_explanation_follows_the_slider_while_it_is_dragged_and_never_fades(open_page):
+    page = open_page()
+    panel = open_tab(page, "See")
+    panel.locator("table.msae-bars").first.wait_for()
+    page.wait_for_timeout(1500)  # what is shown at the beginning is all there
+    page.evaluate(
+        """() => {
+            window.told = []; window.faintest = 1;
+            const look = () => {
+                const panel = document.querySelector(".msae-rebuilt");
+                if (!panel) window.faintest = 0;
+                for (let each = panel; each; each = each.parentElement)
+                    window.faintest = Math.min(window.faintest, +getComputedStyle(each).opacity);
+                const told = panel?.innerText;
+                if (told !== window.told.at(-1)) window.told.push(told);
+                requestAnimationFrame(look);
+            };
+            look();
+        }"""
+    )
+    place = panel.get_by_label("range slider for How many concepts?").bounding_box()
+    height = place["y"] + place["height"] / 2
+    page.mouse.move(place["x"] + 2, height)
+    page.mouse.down()
+    for step in range(1, 11):
+        page.mouse.move(place["x"] + place["width"] * step / 20, height)
+        page.wait_for_timeout(150)
+    during = page.evaluate("window.told.length")
+    page.mouse.up()
+    chosen = panel.get_by_label("number input for How many concepts?").input_value()
+    panel.get_by_text(re.compile(f"^{chosen} concepts rebuild")).wait_for()
+    assert during >= 4 and page.evaluate("window.faintest") == 1
+
+
+def test_see_is_used_by_keyboard_alone(open_page):
+    page = open_page()
+    panel = open_tab(page, "See")
+    panel.locator("table.msae-bars").first.wait_for()
+    panel.locator(".msae-examples img").first.wait_for()
+    page.wait_for_timeout(1500)
+    before = first_bars(page)
+
+    def tab_to(is_there):
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            focus = page.evaluate(
+                """() => {
+                    const each = document.activeElement, style = getComputedStyle(each);
+                    return [each.ariaLabel || each.innerText || "", style.outlineStyle + parseInt(style.outlineWidth),
+                            each.tagName];
+                }"""
+            )
+            # Nothing that is reached lacks a name or a visible frame; the body is where the page's end is.
+            assert focus[2] == "BODY" or (focus[1].startswith("solid") and int(focus[1][5:]) >= 2), focus
+            if is_there(focus[0]):
+                return
+        raise AssertionError("it cannot be reached by the Tab key")
+
+    third = panel.locator(".msae-examples img").nth(2).get_attribute("alt")
+    page.get_by_role("tab", name="See").focus()
+    tab_to(lambda name: name == third)
+    page.keyboard.press("Enter")
+    wait_for_other_bars(page, before)
+    before = first_bars(page)
+    tab_to(lambda name: name.startswith("range slider"))
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    panel.get_by_text(re.compile(r"^19 concepts rebuild")).wait_for()
+    wait_for_other_bars(page, before)
+    tab_to(lambda name: name == "Look closer at a concept")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("watermark")
+    page.keyboard.press("Enter")
+    panel.locator(".msae-gallery .caption-label", has_text="watermark").first.wait_for()
+    page.keyboard.press("Tab")
+    tab_to(lambda name: name.startswith("watermark"))
+
+
+def test_an_example_can_be_chosen_again(open_page):
+    page = open_page()
+    panel = open_tab(page, "See")
+    panel.locator("table.msae-bars").first.wait_for()
+    for _ in range(2):
+        panel.locator(".msae-examples button").nth(1).click()
+        panel.get_by_text("heart", exact=True).first.wait_for()
+        panel.get_by_label("Remove Image").first.click()
+        panel.get_by_text("The concepts appear here").wait_for()
 
 
 def test_why_a_picture_and_words_match(open_page, picture):
     page = open_page()
-    panel = open_tab(page, "Why did this match?")
+    panel = open_tab(page, "Match")
+    panel.locator("table.msae-bars").first.wait_for()  # an example is answered when the tab is opened
+    assert panel.get_by_role("textbox", name="Words").input_value()
+    before = first_bars(page)
+    panel.get_by_label("Remove Image").first.click()
     panel.locator("input[type=file]").first.set_input_files(picture)
-    panel.locator("textarea:visible, input[type=text]:visible").first.fill("a red star on snow")
+    panel.get_by_role("textbox", name="Words").fill("a red star on snow")
     panel.get_by_role("button", name="Explain").first.click()
-    panel.locator("table.msae-bars").first.wait_for()
+    wait_for_other_bars(page, before)
     shoot(page, "match")
+
+
+def test_an_example_does_not_replace_what_a_visitor_has_put_into_match(open_page, picture):
+    page = open_page()
+    panel = open_tab(page, "Match")
+    panel.locator("table.msae-bars").first.wait_for()
+    panel.get_by_role("textbox", name="Words").fill("words of mine")
+    panel.get_by_label("Remove Image").first.click()
+    open_tab(page, "See")
+    panel = open_tab(page, "Match")
+    page.wait_for_timeout(1500)
+    assert panel.get_by_role("textbox", name="Words").input_value() == "words of mine"
+    assert panel.get_by_label("Remove Image").count() == 0
 
 
 def test_search_and_edit(open_page):
     page = open_page()
-    panel = open_tab(page, "Search and edit")
+    panel = open_tab(page, "Search")
     concept = panel.get_by_label("Concept 1").first
     concept.click()
     concept.fill("star")
@@ -146,13 +275,40 @@ def test_steering(open_page, picture):
     shoot(page, "steer")
 
 
+def test_on_a_phone_all_tabs_are_in_sight(open_page):
+    page = open_page(390, 844)
+    places = []
+    for name in TABS:
+        tab = page.get_by_role("tab", name=name, exact=True)
+        tab.wait_for()
+        place = tab.bounding_box()
+        assert place["x"] >= 0 and place["x"] + place["width"] <= 390
+        places.append(place["y"])
+    assert len(set(places)) == 1 and places[0] < 844
+    assert not page.get_by_label("More tabs").is_visible()
+
+
+def test_on_a_phone_nothing_empty_is_shown_before_there_is_a_picture(open_page):
+    page = open_page(390, 844)
+    panel = open_tab(page, "See")
+    panel.locator("table.msae-bars").first.wait_for()
+    panel.get_by_label("Remove Image").first.click()
+    panel.get_by_text("The concepts appear here").wait_for()
+    page.wait_for_timeout(1000)
+    for what in ("Look closer at a concept", "range slider for How many concepts?"):
+        assert not panel.get_by_label(what).is_visible()
+    assert not panel.locator(".msae-gallery").is_visible()
+    assert not panel.get_by_text("Where it is").is_visible()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_on_a_phone_nothing_lies_beside_the_screen(open_page, picture, theme):
     page = open_page(390, 844, theme)
-    panel = open_tab(page, "What does the model see?")
+    panel = open_tab(page, "See")
     panel.locator("table.msae-bars").first.wait_for()  # the example's
     panel.locator("input[type=file]").first.set_input_files(picture)
     panel.locator("table.msae-bars").first.wait_for()
+    panel.locator(".msae-gallery .caption-label", has_text="star").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     shoot(page, f"phone-{theme}")
 
@@ -160,23 +316,81 @@ def test_on_a_phone_nothing_lies_beside_the_screen(open_page, picture, theme):
 def test_what_is_no_picture_gets_a_message_and_the_page_goes_on(open_page, picture, tmp_path):
     page = open_page()
     (tmp_path / "text.png").write_text("no picture")
-    panel = open_tab(page, "What does the model see?")
+    panel = open_tab(page, "See")
     panel.locator("table.msae-bars").first.wait_for()  # the example's
     panel.locator("input[type=file]").first.set_input_files(tmp_path / "text.png")
     page.get_by_text("no picture", exact=False).first.wait_for()
     shoot(page, "refused")
 
 
-def test_every_picture_has_a_text_and_every_control_a_name(open_page, picture):
+UNNAMED = """() => {
+    const seen = [...document.querySelectorAll("img, button:not([aria-hidden=true]), input, textarea, select")]
+        .filter(each => each.offsetParent && each.type !== "file");
+    const told = each => each.ariaLabel || each.title || each.labels?.length || each.innerText.trim();
+    const named = each => each.tagName === "IMG" ? each.alt.trim()
+        : told(each) || [...each.querySelectorAll("img")].some(img => img.alt.trim());
+    return seen.filter(each => !named(each)).map(each => each.outerHTML.slice(0, 200));
+}"""
+
+
+@pytest.mark.parametrize("name", TABS)
+def test_every_picture_has_a_text_and_every_control_a_name(open_page, picture, name):
     page = open_page()
-    panel = open_tab(page, "What does the model see?")
-    panel.locator("table.msae-bars").first.wait_for()  # the example's
-    panel.locator("input[type=file]").first.set_input_files(picture)
-    panel.locator("table.msae-bars").first.wait_for()
-    page.wait_for_timeout(1500)
-    assert page.evaluate("[...document.querySelectorAll('img')].filter(each => !each.hasAttribute('alt')).length") == 0
-    unnamed = page.evaluate(
-        "[...document.querySelectorAll('button:not([aria-hidden=true])')].filter(each => each.offsetParent && "
-        "!each.innerText.trim() && !each.ariaLabel && !each.title && !each.querySelector('img[alt]')).length"
-    )
-    assert unnamed == 0
+    panel = open_tab(page, name)
+    page.wait_for_timeout(2500)
+    assert page.evaluate(UNNAMED) == []
+    if panel.locator("input[type=file]").count():
+        if panel.get_by_label("Remove Image").count():
+            panel.get_by_label("Remove Image").first.click()
+        panel.locator("input[type=file]").first.set_input_files(picture)
+        page.wait_for_timeout(2500)
+        assert page.evaluate(UNNAMED) == []
+
+
+def test_pictures_of_a_gallery_are_read_out_by_what_they_show(open_page):
+    page = open_page()
+    panel = open_tab(page, "See")
+    panel.locator(".msae-gallery img").first.wait_for()
+    page.wait_for_timeout(500)
+    names = panel.locator("button.thumbnail-item").evaluate_all("all => all.map(each => each.ariaLabel)")
+    assert len(names) == 6 + 8 and not any(name.startswith("Thumbnail") for name in names)
+    assert "a huge striped crescent" in names[0] and names[6].startswith("crescent ")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_while_the_explorer_is_loaded_the_page_says_so(browser, monkeypatch, fails, tmp_path):
+    from tqdm import tqdm
+
+    from hf_msae.explorer import ExplorerSettings, app
+
+    gate, load = threading.Event(), app.Explorer.load
+
+    def gated(settings):
+        with tqdm(total=50, desc="embedding", unit="batch") as bar:
+            bar.update(17)
+            gate.wait(60)
+        if fails:
+            raise ValueError("no such model")
+        return load(settings)
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(app.Explorer, "load", gated)
+    demo = app.build_demo(ExplorerSettings(dataset="scenes:test:60:7"))
+    _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **app.launch_options())
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.set_default_timeout(SECONDS)
+        page.goto(url)
+        page.get_by_text("are being loaded").wait_for()
+        page.get_by_text("embedding, 34%").wait_for()
+        gate.set()
+        if fails:
+            page.locator(".msae-loading", has_text="The explorer could not be loaded").wait_for()
+        else:
+            page.locator("table.msae-bars").first.wait_for()  # the example has come by itself
+            page.locator(".msae-loading").wait_for(state="hidden")
+    finally:
+        gate.set()
+        context.close()
+        demo.close()

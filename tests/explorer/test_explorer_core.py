@@ -74,7 +74,7 @@ def test_bars_are_escaped_and_as_long_as_their_values():
     assert "<b>" not in text and "&lt;b&gt;x" in text and "a &amp; b" in text and "no&#x27;te" in text
     assert re.findall(r"width:([\d.]+)%", text) == ["100.00", "50.00"]
     signed = bars([Bar("a", -2), Bar("b", 1)], "signed")
-    assert re.findall(r"left:([\d.]+)%;width:([\d.]+)%", signed) == [("0.00", "50.00"), ("50.00", "25.00")]
+    assert re.findall(r"left:([\d.]+)%;width:([\d.]+)%", signed) == [("0.00", "66.67"), ("66.67", "33.33")]
     assert "nothing to show" in bars([], "empty") and bars([Bar("zero", 0)], "zeros")
 
 
@@ -141,3 +141,137 @@ def test_embeddings_of_another_number_of_pictures_are_refused(tmp_path):
     settings = ExplorerSettings(dataset="scenes:test:60:7", embeddings=str(tmp_path / "e.npy"))
     with pytest.raises(ValueError, match="has 61 embeddings, but scenes:test:60:7 has 60 pictures"):
         Explorer.load(settings)
+
+
+def test_so_many_answers_about_classifiers_are_kept(explorer, monkeypatch):
+    from hf_msae.explorer import driving
+
+    assert driving._of_column.cache_info().maxsize == driving._KEPT == 64
+    monkeypatch.setattr(driving, "_KEPT", 2)
+    monkeypatch.setattr(driving, "_of_texts", type(driving._of_texts)())
+    asked = []
+    real = driving._bias
+
+    def counted(explorer, target):
+        asked.append(target)
+        return real(explorer, target)
+
+    monkeypatch.setattr(driving, "_bias", counted)
+    targets = [driving.Target(texts=("a red shape", f"a {colour} shape")) for colour in ("blue", "green", "white")]
+    found = [driving.bias(explorer, target) for target in targets]
+    assert [driving.bias(explorer, target).target for target in targets[1:]] == targets[1:] and len(asked) == 3
+    again = driving.bias(explorer, targets[2])
+    assert again.report.target == found[2].report.target == "a red shape"
+    assert again.report.frame.equals(found[2].report.frame)
+    assert driving.bias(explorer, targets[0]).share == found[0].share and len(asked) == 4
+    monkeypatch.setattr(driving, "_TEXTS_KEPT", 0.0)
+    driving.bias(explorer, targets[0])
+    assert len(asked) == 5
+
+
+def test_no_words_of_a_visitor_are_kept_with_an_answer(explorer):
+    from hf_msae.explorer import driving
+
+    driving.bias(explorer, driving.Target(texts=("a very red shape", "a very blue shape")))
+    assert "very" not in repr(driving._of_texts[explorer]) and driving._of_texts[explorer]
+
+
+def must_not_embed(monkeypatch):
+    def image_embeds(*_, **__):
+        pytest.fail("pictures were embedded before all was looked at")
+
+    monkeypatch.setattr(VisionTextMSAE, "image_embeds", image_embeds)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "scenes-patches"}, r"shows MSAEs of image_embeds, but this one is of vision\.layers"),
+        ({"patch_model": "scenes-image"}, "patch_model has to be an MSAE of a vision block"),
+        ({"patch_model": "no/such"}, "no MSAE could be loaded from 'no/such'"),
+        ({"image_column": "pictures"}, "has no column 'pictures'; name its column of pictures: --image_column image"),
+        ({"image_column": "caption"}, "column 'caption' of scenes:test:20:7 does not hold pictures"),
+        ({"dataset": "scenes:test:1:7"}, "has 1 pictures, but the explorer compares them"),
+    ],
+)
+def test_what_does_not_fit_is_found_before_pictures_are_embedded(monkeypatch, settings, message):
+    must_not_embed(monkeypatch)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises((ValueError, OSError), match=message):
+        Explorer.load(ExplorerSettings(**{"dataset": "scenes:test:20:7", **settings}))
+
+
+def test_an_msae_of_another_width_is_refused_before_pictures_are_embedded(monkeypatch, tmp_path):
+    must_not_embed(monkeypatch)
+    base = VisionTextMSAE.from_pretrained("scenes-image").msae.config
+    config = MSAEConfig(d_in=8, num_latents=16, base_model_name_or_path=base.base_model_name_or_path)
+    MSAEModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"8.*128|128.*8"):
+        Explorer.load(ExplorerSettings(model=str(tmp_path), dataset="scenes:test:20:7"))
+
+
+def test_a_table_without_pictures_is_refused_with_what_it_has(monkeypatch, tmp_path):
+    must_not_embed(monkeypatch)
+    (tmp_path / "table.csv").write_text("caption,number\na,1\nb,2\n")
+    with pytest.raises(ValueError, match="none of its columns holds pictures: caption, number"):
+        Explorer.load(ExplorerSettings(dataset=str(tmp_path)))
+
+
+def test_embedding_that_takes_long_is_told_with_what_saves_it(monkeypatch, caplog):
+    from hf_msae.explorer import explorer as module
+
+    settings = ExplorerSettings(dataset="scenes:test:20:7")
+    Explorer.load(settings)
+    assert "--embeddings" not in caplog.text
+    monkeypatch.setattr(module, "_LONG", 0.0)
+    Explorer.load(settings)
+    assert "extract_activations.py" in caplog.text and "--embeddings (MSAE_EMBEDDINGS)" in caplog.text
+
+
+def test_an_address_that_cannot_be_listened_on_is_refused_at_once():
+    import socket
+
+    from hf_msae.commands.demo import check_address
+
+    check_address("127.0.0.1", 0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=rf"port {port} of 127\.0\.0\.1 is in use: choose another by --port"):
+            check_address("127.0.0.1", port)
+    check_address("127.0.0.1", port)
+    with pytest.raises(OSError, match=r"cannot listen on port 0 of 192\.0\.2\.1"):
+        check_address("192.0.2.1", 0)
+
+
+def test_tools_without_their_package_are_refused_with_the_way_out(monkeypatch):
+    pytest.importorskip("gradio")
+    from hf_msae.explorer import page
+
+    monkeypatch.setattr(page, "find_spec", lambda _: None)
+    with pytest.raises(ImportError, match="pip install 'mcp"):
+        page.Page().launch(mcp_server=True)
+
+
+def test_what_tools_are_described_by_stands_on_one_line():
+    pytest.importorskip("gradio")
+    from gradio.utils import get_function_description
+
+    from hf_msae.explorer.page import _one_line_each
+
+    def ask(name, other):
+        """What it does,
+        in two lines.
+
+        Args:
+            name: one thing
+                and another: the last.
+            other: short.
+
+        Returns:
+            One, and
+            two.
+        """
+
+    ask.__doc__ = _one_line_each(ask.__doc__)
+    expected = "What it does, in two lines.", {"name": "one thing and another: the last.", "other": "short."}
+    assert get_function_description(ask) == (*expected, ["One, and two."])

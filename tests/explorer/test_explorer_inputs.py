@@ -118,14 +118,14 @@ def test_pictures_of_unknown_brightness_are_refused_as_such(tmp_path):
 
 def test_only_files_of_the_upload_folder_are_opened(tmp_path, monkeypatch):
     pytest.importorskip("gradio")
-    from hf_msae.explorer import picture_input
+    from hf_msae.explorer import page, picture_input
 
     uploads, beside = tmp_path / "gradio", tmp_path / "gradio-other"
     for folder in (uploads, beside):
         folder.mkdir()
         picture(folder / "a.png")
     (uploads / "link.png").symlink_to(beside / "a.png")
-    monkeypatch.setattr(picture_input, "get_upload_folder", lambda: str(uploads))
+    monkeypatch.setattr(page, "get_upload_folder", lambda: str(uploads))
     assert picture_input.read_upload({"path": str(uploads / "a.png")}).size == (40, 30)
     for path in (beside / "a.png", uploads / ".." / "gradio-other" / "a.png", uploads / "link.png"):
         with pytest.raises(VisitorError, match="no uploaded picture"):

@@ -1,5 +1,7 @@
 """The parts of a match add up to the cosine, whatever is compared, and what cannot be compared is refused."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch.nn import functional as F
 pytest.importorskip("gradio")
 
 from hf_msae.explorer import VisitorError
-from hf_msae.explorer.tabs.match import SHOWN, in_words, match, match_table, numbers
+from hf_msae.explorer.tabs.match import SHOWN, fitting_words, in_words, match, match_table, numbers
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,14 @@ def test_what_is_not_explained_is_the_residual_of_the_picture(explorer, embeddin
     assert match(explorer, embeddings[0], embeddings[1]).unexplained == pytest.approx(expected, abs=1e-6)
 
 
+def test_what_all_pictures_share_is_what_an_empty_code_is_decoded_to(explorer, embeddings):
+    picture, other = embeddings[0].double(), embeddings[3].double()
+    with torch.no_grad():
+        shared = explorer.msae.decode(torch.zeros(1, explorer.msae.config.num_latents))[0].double()
+    expected = float(shared @ other / picture.norm() / other.norm())
+    assert match(explorer, embeddings[0], embeddings[3]).bias == pytest.approx(expected, abs=1e-6)
+
+
 def test_parts_are_listed_by_size_and_the_others_counted(explorer, embeddings):
     found = match(explorer, embeddings[0], embeddings[3])
     sizes = [abs(each.contribution) for each in found.parts]
@@ -82,6 +92,24 @@ def test_the_table_shows_the_rest_and_the_sum(explorer, embeddings):
         assert f'<tr class="msae-muted"><th scope="row">{row}' in table
     assert f"{found.cosine:+.4f}" in table.rpartition("the sum, which is the cosine")[2]
     assert "msae-negative" in table  # something speaks against these two
+
+
+def test_names_that_may_be_chance_are_marked_in_the_table(explorer, embeddings):
+    found = match(explorer, embeddings[0], embeddings[3])
+    unsure = [each for each in found.parts if not each.validated]
+    table = match_table(found)
+    assert unsure and table.count("(unvalidated)") == len(unsure)
+    for each in unsure:
+        assert f'<tr class="msae-muted msae-unsure"><th scope="row">{each.name}<span class="msae-unseen">' in table
+
+
+def test_the_words_of_the_example_fit_it(explorer):
+    assert fitting_words(explorer, 0) == explorer.caption(0)
+    bare = copy.copy(explorer)
+    bare.images = explorer.images.remove_columns(["caption"])
+    word = fitting_words(bare, 0)
+    activations = {name: explorer.codes[0, each.latent] for name, each in explorer.concepts.items()}
+    assert word == max(activations, key=activations.get) and activations[word] > 0
 
 
 def test_sentences_name_only_what_weighs_something(explorer, embeddings):

@@ -12,10 +12,21 @@ from torch.nn import functional as F
 pytest.importorskip("gradio")
 
 from hf_msae.explorer import VisitorError
-from hf_msae.explorer.picture_input import read_upload, upload_path
-from hf_msae.explorer.sight import ALL, SHOWN, granularities, see
-from hf_msae.explorer.tabs.see import alike, closer_choices, concept_bars, level_table, numbers, where_text
+from hf_msae.explorer.concept_input import shown_name, shown_name_html
+from hf_msae.explorer.picture_input import diverse_rows, examples_of, read_upload, upload_path
+from hf_msae.explorer.sight import ALL, SHOWN, granularities, granularity_bounds, see
+from hf_msae.explorer.tabs.see import (
+    alike,
+    closer_choices,
+    concept_bars,
+    granularity_slider,
+    level_table,
+    numbers,
+    rebuilt,
+    where_text,
+)
 from hf_msae.explorer.where import overlay, where
+from hf_msae.report.labels import Label
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +34,7 @@ def embedding(explorer):
     return explorer.embed_picture(explorer.picture(0))
 
 
-def rebuilt(explorer, embedding, granularity):
+def reconstruction(explorer, embedding, granularity):
     with torch.no_grad():
         code = explorer.msae.encode(embedding[None], None if granularity == ALL else int(granularity))
         return explorer.msae.decode(code)[0].double()
@@ -36,6 +47,42 @@ def test_granularities_go_from_coarse_to_all_and_each_leaves_something_out(explo
     assert int(steps[-1]) < (explorer.codes > 0).sum(axis=1).max()
 
 
+def test_the_finest_granularity_is_the_most_concepts_that_a_picture_of_the_collection_has(explorer):
+    assert granularity_bounds(explorer) == (8, (explorer.codes > 0).sum(axis=1).max())
+
+
+@pytest.mark.parametrize(("active", "bounds"), [(0, (1, 2)), (1, (1, 2)), (8, (1, 8)), (9, (8, 9))])
+def test_a_slider_has_two_ends_even_where_pictures_have_few_concepts(explorer, active, bounds):
+    few = copy.copy(explorer)
+    few.codes = np.zeros_like(explorer.codes)
+    few.codes[3, :active] = 1
+    assert granularity_bounds(few) == bounds
+    assert granularities(few)[-1] == ALL and len(granularities(few)) > 1
+
+
+def test_a_number_its_digits_and_the_right_end_of_the_slider_are_understood(explorer, embedding):
+    assert see(explorer, embedding, 16) == see(explorer, embedding, "16") == see(explorer, embedding, 16.0)
+    most = granularity_bounds(explorer)[1]
+    assert see(explorer, embedding, most) == see(explorer, embedding, ALL)
+    assert see(explorer, embedding, most).granularity == ALL
+
+
+@pytest.mark.parametrize("k", [8, 9, 11, 13])
+def test_k_concepts_are_the_k_largest_activations_for_any_k(explorer, embedding, k):
+    with torch.no_grad():
+        code = explorer.msae.encode(embedding[None])[0]
+    found = see(explorer, embedding, k)
+    assert {each.latent for each in found.concepts} == set(code.topk(k).indices.tolist())
+    assert all(each.activation == pytest.approx(float(code[each.latent])) for each in found.concepts)
+
+
+def test_the_chosen_granularity_is_among_those_compared_in_its_place(explorer, embedding):
+    levels = see(explorer, embedding, 11).levels
+    assert [each.granularity for each in levels] == ["8", "11", *granularities(explorer)[1:]]
+    similarities = [each.centred_cosine for each in levels]
+    assert similarities[0] < similarities[1] < similarities[2] and levels[1].num_active == 11
+
+
 def test_all_parts_add_up_to_one_at_every_granularity(explorer, embedding):
     for granularity in granularities(explorer):
         found = see(explorer, embedding, granularity)
@@ -43,10 +90,31 @@ def test_all_parts_add_up_to_one_at_every_granularity(explorer, embedding):
         assert parts + found.others + found.bias + found.unexplained == pytest.approx(1, abs=1e-9)
 
 
+@pytest.mark.parametrize("granularity", [9, 16, ALL])
+def test_every_part_is_what_its_definition_says(explorer, embedding, granularity):
+    msae = explorer.msae
+    x = embedding.double() - msae.input_mean.double()
+    with torch.no_grad():
+        code = msae.encode(embedding[None], None if granularity == ALL else granularity)[0]
+        nothing = msae.decode(torch.zeros_like(code)[None])[0].double() - msae.input_mean.double()
+        dictionary = msae.dictionary.double()
+    parts = {
+        latent: float(code[latent].double() * (dictionary[latent] @ x) / msae.input_scale.double() / (x @ x))
+        for latent in code.nonzero().flatten().tolist()
+    }
+    found = see(explorer, embedding, granularity)
+    shown = {each.latent for each in found.concepts}
+    for each in found.concepts:
+        assert each.part == pytest.approx(parts[each.latent], abs=1e-12)
+    assert found.others == pytest.approx(sum(part for latent, part in parts.items() if latent not in shown), abs=1e-12)
+    assert found.num_others == len(parts) - len(shown)
+    assert found.bias == pytest.approx(float(nothing @ x / (x @ x)), abs=1e-6)
+
+
 def test_the_unexplained_part_is_what_the_reconstruction_leaves(explorer, embedding):
     x = embedding.double() - explorer.msae.input_mean.double()
     for granularity in ("8", ALL):
-        left = (embedding.double() - rebuilt(explorer, embedding, granularity)) @ x / (x @ x)
+        left = (embedding.double() - reconstruction(explorer, embedding, granularity)) @ x / (x @ x)
         assert see(explorer, embedding, granularity).unexplained == pytest.approx(float(left), abs=1e-6)
 
 
@@ -70,7 +138,7 @@ def test_concepts_are_listed_by_the_size_of_their_parts_and_the_rest_is_counted(
 def test_the_cosines_of_a_level_are_those_of_the_reconstruction(explorer, embedding):
     mean = explorer.msae.input_mean.double()
     for level in see(explorer, embedding, "16").levels:
-        again = rebuilt(explorer, embedding, level.granularity)
+        again = reconstruction(explorer, embedding, level.granularity)
         assert level.cosine == pytest.approx(float(F.cosine_similarity(again, embedding.double(), 0)), abs=1e-6)
         centred = F.cosine_similarity(again - mean, embedding.double() - mean, 0)
         assert level.centred_cosine == pytest.approx(float(centred), abs=1e-6)
@@ -82,16 +150,28 @@ def test_what_is_in_a_scene_is_among_its_largest_parts(explorer):
     assert {"crescent", "striped", "meadow", "pink", "watermark"} <= {each.name for each in found.concepts}
 
 
-@pytest.mark.parametrize("granularity", [None, "7", 16, "", "all ", ["8"], float("nan"), "8" * 1000])
-def test_a_granularity_that_is_not_in_the_list_is_refused(explorer, embedding, granularity):
+@pytest.mark.parametrize(
+    "granularity",
+    [
+        *(None, 0, 7, "7", 8.5, 10**6, -16, True, float("nan"), float("inf")),
+        *("", "many", "ALL", "all ", "-8", "8.0", "١٦", "8" * 1000, ["8"], [8], {"k": 8}),
+    ],
+)
+def test_a_granularity_that_is_none_is_refused(explorer, embedding, granularity):
     with pytest.raises(VisitorError, match="granularity"):
         see(explorer, embedding, granularity)
 
 
-def test_the_key_of_each_concept_leads_back_to_its_latent(explorer):
+def test_the_key_of_a_concept_is_its_name_or_else_its_number_and_leads_back_to_it(explorer):
+    kinds = set()
     for row in range(20):
         for each in see(explorer, explorer.embed_picture(explorer.picture(row)), ALL).concepts:
+            chosen = explorer.concepts.get(each.name)
+            is_the_one = chosen is not None and chosen.latent == each.latent
+            assert each.key == (each.name if is_the_one else f"latent {each.latent}")
             assert explorer.latent_of(each.key) == each.latent
+            kinds.add(is_the_one)
+    assert kinds == {True, False}
 
 
 def test_the_table_mutes_unvalidated_names_and_shows_what_is_not_explained(explorer, embedding):
@@ -101,13 +181,62 @@ def test_the_table_mutes_unvalidated_names_and_shows_what_is_not_explained(explo
     unsure = [each for each in found.concepts if not each.validated]
     assert unsure
     for each in unsure:
-        assert f'<tr class="msae-muted"><th scope="row">{each.name}' in table
+        row = f'<tr class="msae-muted msae-unsure"><th scope="row">{each.name}'
+        assert f'{row}<span class="msae-unseen"> (unvalidated)</span>' in table
+    assert table.count("(unvalidated)") == len(unsure)
 
 
 def test_the_table_of_levels_marks_the_chosen_one_alone(explorer, embedding):
     table = level_table(see(explorer, embedding, "32"))
     assert table.count("aria-current") == 1
     assert '<tr class="msae-chosen" aria-current="true"><th scope="row">32' in table
+
+
+def test_the_line_beside_the_slider_says_how_alike_the_rebuilt_embedding_is(explorer, embedding):
+    for granularity, which in ((11, "<b>11</b> concepts"), (ALL, f"<b>All {(explorer.codes[0] > 0).sum()}</b>")):
+        found = see(explorer, embedding, granularity)
+        level = next(each for each in found.levels if each.granularity == str(granularity))
+        assert which in rebuilt(found) and f"<b>{level.centred_cosine:.3f}</b>" in rebuilt(found)
+        assert concept_bars(found).startswith(rebuilt(found))
+
+
+def test_clients_are_told_what_the_granularity_can_be():
+    slider = granularity_slider()
+    assert slider.api_info()["anyOf"] == [{"type": "integer"}, {"type": "string"}]
+    assert "all" in slider.api_info()["description"] and slider.example_payload() == 16
+
+
+def test_a_name_that_may_be_chance_is_marked_and_a_number_is_not():
+    assert shown_name(Label(1, "star", True)) == shown_name_html(Label(1, "star", True)) == "star"
+    assert shown_name(Label(1, "star", False)) == "star (unvalidated)"
+    assert shown_name(Label(417, None, False)) == shown_name_html(Label(417, None, False)) == "latent 417"
+    html = shown_name_html(Label(1, "<b>", False))
+    assert 'class="msae-guess"' in html and "&lt;b&gt;" in html and "(unvalidated)" in html
+
+
+def test_unvalidated_names_are_marked_in_the_list_and_under_pictures(explorer, embedding):
+    found = see(explorer, embedding, ALL)
+    shown = {key: name for name, key in closer_choices(explorer, found)}
+    unsure = [each for each in found.concepts if not each.validated]
+    assert unsure
+    for each in found.concepts:
+        assert shown[each.key].startswith(f"{each.name} (unvalidated)" if each in unsure else each.name)
+        assert ("(unvalidated)" in shown[each.key]) == (each in unsure)
+    assert all(f"{unsure[0].name} (unvalidated) " in caption for _, caption in alike(explorer, unsure[0].key))
+
+
+def test_examples_have_little_in_common_and_say_what_they_show(explorer):
+    rows = diverse_rows(explorer, 6)
+    assert rows[0] == 0 and len(set(rows)) == 6
+    embeddings = explorer.acts[0:200].double()
+    directions = F.normalize(embeddings - embeddings.mean(dim=0), dim=1)
+    cosines = directions @ directions.T
+    for number in range(1, 6):  # no other picture is farther from all that were chosen before
+        nearest = cosines[:, rows[:number]].amax(dim=1)
+        nearest[rows[:number]] = 2
+        assert rows[number] == int(nearest.argmin())
+    assert [text for _, text in examples_of(explorer)] == [explorer.caption(row) for row in rows]
+    assert sorted(diverse_rows(explorer, 10_000)) == list(range(200))
 
 
 def test_the_numbers_hold_all_that_adds_up(explorer, embedding):
@@ -119,8 +248,10 @@ def test_the_numbers_hold_all_that_adds_up(explorer, embedding):
 
 def test_concepts_to_look_closer_at_begin_with_the_pictures_own_and_name_each_once(explorer, embedding):
     found = see(explorer, embedding, "8")
-    keys = [key for _, key in closer_choices(explorer, found)]
+    fine = see(explorer, embedding, ALL)
+    keys = [key for _, key in closer_choices(explorer, found, fine)]
     assert keys[:8] == [each.key for each in found.concepts]
+    assert {each.key for each in fine.concepts} <= set(keys[: 8 + len(fine.concepts)])
     assert len(keys) == len(set(keys)) and set(explorer.concepts) <= set(keys)
 
 
@@ -229,12 +360,12 @@ def test_the_tab_answers_clients_and_embeds_a_picture_once_for_all_granularities
         one, other = Client(url, verbose=False), Client(url, verbose=False)
         answers = [
             client.predict(handle_file(file), granularity, api_name="/see")
-            for granularity in ("8", "32")
+            for granularity in ("8", 11)
             for client, file in ((one, files[0]), (other, files[1]))
         ]
         assert len(embedded) == 2
         for place, (concepts, levels, found) in enumerate(answers):
-            expected = see(explorer, embed(explorer.picture(place % 2)), ("8", "32")[place // 2])
+            expected = see(explorer, embed(explorer.picture(place % 2)), ("8", 11)[place // 2])
             assert (concepts, levels) == (concept_bars(expected), level_table(expected))
             assert found["not_explained"] == pytest.approx(expected.unexplained, abs=1e-9)
         drawn, note, pictures = one.predict(handle_file(files[0]), "crescent", api_name="/look_closer")
@@ -242,6 +373,7 @@ def test_the_tab_answers_clients_and_embeds_a_picture_once_for_all_granularities
         assert [each["caption"] for each in pictures] == [caption for _, caption in alike(explorer, "crescent")]
         for arguments, message in (
             ((handle_file(files[0]), "7"), "granularity"),
+            ((handle_file(files[0]), ["8"]), "granularity"),
             ((None, "8"), "Choose a picture"),
             ((handle_file(tmp_path / "no.png"), "8"), "picture"),
         ):

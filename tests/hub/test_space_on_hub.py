@@ -74,11 +74,145 @@ def test_it_is_published_in_one_commit_and_renewed(at_hub):
     assert repo.variables == space_variables(SETTINGS)
     files = repo.files()
     assert {"app.py", "README.md", "requirements.txt", "hf_msae/explorer/app.py"} <= set(files)
-    repo.commit("main", {**files, "hf_msae/old.py": b"", "mine.md": b"mine"}, "edit")
+    repo.commit("main", {**files, "hf_msae/mine.py": b"", "mine.md": b"mine"}, "edit")
     repo.variables["OTHER"] = "mine"
-    push_space("tester/concepts", ExplorerSettings(model="user/other"))
+    push_space("tester/concepts", ExplorerSettings(model="user/other"), requirement="hf_msae==0.1.0")
     assert repo.variables == {"MSAE_MODEL": "user/other", "OTHER": "mine"}
-    assert "mine.md" in repo.files() and "hf_msae/old.py" not in repo.files()
+    there = set(repo.files())
+    assert {"mine.md", "hf_msae/mine.py"} <= there  # of what was sent, only what is not needed any more is deleted
+    assert not [each for each in there - {"hf_msae/mine.py"} if each.startswith("hf_msae/")]
+
+
+def small_push(settings=SETTINGS, **options):
+    """The package is not sent, which takes a second."""
+    return push_space("tester/concepts", settings, requirement="hf_msae==0.1.0", **options)
+
+
+def test_a_space_of_somebody_else_is_not_overwritten(at_hub):
+    small_push()
+    repo = at_hub.repos[KEY]
+    files = repo.files()
+    repo.commit("main", {**files, "app.py": b"mine"}, "edit")
+    with pytest.raises(ValueError, match=r"app\.py of the Space tester/concepts would be replaced.*--overwrite"):
+        small_push()
+    assert repo.files()["app.py"] == b"mine"
+    small_push(overwrite=True)
+    assert repo.files()["app.py"] == files["app.py"]
+    repo.commit("main", {"app.py": b"a Space of pictures", "README.md": b"---\nsdk: gradio\n---\n"}, "another one")
+    with pytest.raises(ValueError, match=r"README\.md, app\.py of the Space"):
+        small_push()
+    repo.commit("main", {"README.md": b"as the Hub makes it", ".gitattributes": b""}, "a new one")
+    small_push()
+    assert repo.files()["app.py"] == files["app.py"]
+
+
+@pytest.mark.slow
+def test_a_file_that_was_edited_is_not_deleted(at_hub):
+    push_space("tester/concepts", SETTINGS)
+    repo = at_hub.repos[KEY]
+    repo.commit("main", {**repo.files(), "hf_msae/cli.py": b"mine"}, "edit")
+    small_push()
+    assert [each for each in repo.files() if each.startswith("hf_msae/")] == ["hf_msae/cli.py"]
+
+
+@pytest.mark.parametrize("what", [{"status": 503}, {"lose_answer": True}])
+@pytest.mark.parametrize(
+    ("method", "pattern"),
+    [("POST", r"/repos/create"), ("POST", "/commit/main"), ("POST", "/variables"), ("DELETE", "/variables")],
+)
+def test_what_fails_once_or_loses_its_answer_is_done_once(at_hub, what, method, pattern):
+    small_push(ExplorerSettings(model="user/msae", split="test"))
+    if "create" in pattern:
+        del at_hub.repos[KEY]
+    fault = at_hub.fail(method, pattern, **what)
+    url = small_push(ExplorerSettings(model="user/other", dataset="user/pictures"))
+    assert url == f"{at_hub.url}/spaces/tester/concepts" and fault.times == 0
+    repo = at_hub.repos[KEY]
+    assert repo.variables == {"MSAE_MODEL": "user/other", "MSAE_DATASET": "user/pictures"}
+    assert repo.messages[1:] == ["Show concepts"] * (1 if "create" in pattern else 2)
+    assert b"user/other" in repo.files()["README.md"]
+
+
+def test_a_hub_that_keeps_failing_leaves_the_space_as_it_was(at_hub):
+    small_push()
+    before, variables = at_hub.repos[KEY].files(), dict(at_hub.repos[KEY].variables)
+    at_hub.fail("POST", "/commit/main", times=99, status=500)
+    with pytest.raises(ConnectionError, match="the Space tester/concepts is as it was"):
+        small_push(ExplorerSettings(model="user/other"))
+    assert at_hub.repos[KEY].files() == before and at_hub.repos[KEY].variables == variables
+
+
+def test_what_somebody_commits_meanwhile_stays(at_hub):
+    small_push()
+    repo = at_hub.repos[KEY]
+
+    def meanwhile():
+        repo.commit("main", {**repo.files(), "mine.md": b"mine"}, "meanwhile")
+
+    at_hub.fail("POST", "/commit/main", action=meanwhile)
+    small_push(ExplorerSettings(model="user/other"))
+    assert repo.files()["mine.md"] == b"mine" and b"user/other" in repo.files()["README.md"]
+    assert repo.messages[-2:] == ["meanwhile", "Show concepts"]
+
+
+def test_variables_that_cannot_be_set_are_told_with_what_they_have_to_be(at_hub):
+    at_hub.fail("POST", "/variables", times=99, status=500)
+    with pytest.raises(ConnectionError, match=r"files of the Space .* are there, .*Push again.*MSAE_MODEL=user/msae"):
+        small_push()
+    assert "app.py" in at_hub.repos[KEY].files()
+    at_hub.faults.clear()
+    small_push()
+    assert at_hub.repos[KEY].variables == space_variables(SETTINGS)
+
+
+def test_variables_that_are_right_are_left_alone(at_hub):
+    """Each change starts the Space anew."""
+    small_push()
+    at_hub.requests.clear()
+    small_push()
+    assert not [each for each in at_hub.requests if "/variables" in each and not each.startswith("GET")]
+    assert at_hub.repos[KEY].messages == ["initial commit", "Show concepts"]
+
+
+def test_a_public_space_does_not_become_private_unnoticed(at_hub):
+    small_push()
+    with pytest.raises(ValueError, match="the Space tester/concepts is there already and public"):
+        small_push(private=True)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("hf_msae==0.0.9", "another version than the app"),
+        ("gradio==6.31.0", "installs gradio, but the Space needs hf_msae"),
+        ("hf_msae\nother", "no line of a requirements.txt"),
+        ("", "no line of a requirements.txt"),
+        ("hf_msae=0.1", "nothing that pip installs"),
+    ],
+)
+def test_a_requirement_that_does_not_fit_is_refused(tmp_path, bad, message):
+    with pytest.raises(ValueError, match=message):
+        write_space(tmp_path / "space", ExplorerSettings(), requirement=bad)
+
+
+@pytest.mark.parametrize("good", ["hf_msae", "hf-msae>=0.1", "hf_msae @ git+https://example.org/x", "git+https://x/y"])
+def test_a_requirement_that_fits_is_taken(tmp_path, good):
+    folder = write_space(tmp_path / "space", ExplorerSettings(), requirement=good)
+    assert (folder / "requirements.txt").read_text().splitlines()[-1] == good
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib comes with Python 3.11")
+def test_what_a_checkout_needs_is_what_its_files_say(tmp_path, monkeypatch):
+    """Not what was written down when it was installed."""
+    from hf_msae.hub import space
+
+    monkeypatch.setattr(space, "requires", lambda _: ["torch>=1; extra == 'old'", "old"])
+    found = (write_space(tmp_path / "a", ExplorerSettings()) / "requirements.txt").read_text()
+    assert "\nold\n" not in found and "\ntransformers" in found
+    monkeypatch.setattr(space, "_PACKAGE", tmp_path / "installed" / "hf_msae")
+    (tmp_path / "installed" / "hf_msae").mkdir(parents=True)
+    found = (write_space(tmp_path / "b", ExplorerSettings()) / "requirements.txt").read_text()
+    assert found.splitlines()[1:] == ["old"]
 
 
 def test_who_may_not_write_is_told_so(at_hub, monkeypatch):

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import torch
+from gradio.context import get_render_context
 
 from ...concepts import explain_similarity
 from ..app import answering
 from ..bars import Bar, bars
 from ..inputs import MAX_TEXT, VisitorError, read_text
-from ..picture_input import collection_button, picture_input, read_upload
+from ..picture_input import collection_button, picture_input, picture_of, read_upload
+from ..waiting import once_loaded
 
 if TYPE_CHECKING:
     from ..app import Loading
     from ..explorer import Explorer
 
-TITLE = "Why did this match?"
+TITLE = "Match"
 SHOWN = 12
 WORDS, PICTURE = "words", "another picture"
 _SAME = 1 - 1e-6
@@ -34,6 +36,7 @@ class Part:
         latent, name, validated: which, as `Explorer.label` says.
         only: whether no other latent that visitors can choose has the name.
         contribution: to the cosine; negative where it speaks against the match.
+        is_guess: whether it has a name that may be chance; a number is none.
     """
 
     latent: int
@@ -41,6 +44,10 @@ class Part:
     validated: bool
     only: bool
     contribution: float
+
+    @property
+    def is_guess(self) -> bool:
+        return not self.validated and self.name != f"latent {self.latent}"
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,11 @@ def match_table(found: Match) -> str:
     """`Match` as a table of bars, and its sum."""
     rows = [
         Bar(
-            x.name, x.contribution, f"{x.contribution:+.4f}", None if x.only else f"latent {x.latent}", not x.validated
+            x.name,
+            x.contribution,
+            f"{x.contribution:+.4f}",
+            None if x.only else f"latent {x.latent}",
+            unvalidated=x.is_guess,
         )
         for x in found.parts
     ]
@@ -120,7 +131,7 @@ def match_table(found: Match) -> str:
     if found.num_others:
         rest.append((f"all {found.num_others} other concepts", found.others))
     rest += [("what all pictures share (bias)", found.bias), ("not explained", found.unexplained)]
-    rows += [Bar(name, value, f"{value:+.4f}", None, True) for name, value in rest]
+    rows += [Bar(name, value, f"{value:+.4f}", muted=True) for name, value in rest]
     rows.append(Bar("the sum, which is the cosine", found.cosine, f"{found.cosine:+.4f}"))
     return bars(rows, f"Cosine {found.cosine:.4f}, concept by concept", ("concept", "contribution"))
 
@@ -164,9 +175,27 @@ def numbers(found: Match) -> dict[str, Any]:
     }
 
 
+def fitting_words(explorer: Explorer, row: int) -> str:
+    """Words that fit a picture of the collection: its caption, or else the concept that is most active in it.
+
+    Args:
+        explorer: with the collection.
+        row: of it.
+
+    Returns:
+        At most `MAX_TEXT` characters; "a picture" where there are no captions, and no names either.
+    """
+    caption = explorer.caption(row)
+    if caption != f"picture {row}" and len(caption) <= MAX_TEXT:
+        return caption
+    active = [(explorer.codes[row, each.latent], each.name) for each in explorer.concepts.values() if each.validated]
+    return max(active)[1] if active and max(active)[0] > 0 else "a picture"
+
+
 def build(loading: Loading) -> None:
     """The tab."""
     gr.Markdown(
+        "## Why did this match?\n"
         "A search engine puts things together whose embeddings have a large cosine. Give a picture and words, or two "
         "pictures: the bars say which concepts of the **first picture** bring it close to the second thing, and which "
         "push it away. They add up to the cosine exactly.",
@@ -190,7 +219,7 @@ def build(loading: Loading) -> None:
         "one against it.</p>"
     )
     table = gr.HTML(elem_classes="msae-narrow")
-    with gr.Accordion("The numbers", open=False):
+    with gr.Column(visible=False) as rest, gr.Accordion("The numbers", open=False):
         found = gr.JSON(show_label=False)
     gr.Markdown(
         "*How to read it.* Only the first picture is taken apart. The second embedding is taken as it is: this "
@@ -238,9 +267,31 @@ def build(loading: Loading) -> None:
     def switch(kind: Any) -> tuple[gr.Column, gr.Column]:
         return gr.Column(visible=kind != PICTURE), gr.Column(visible=kind == PICTURE)
 
+    def example(picture: Any, words: Any, kind: Any) -> tuple[Any, ...]:
+        if picture is not None or words or kind == PICTURE:
+            return tuple(gr.skip() for _ in range(6))
+        explorer = loading.get()
+        image, text = picture_of(explorer, 0), fitting_words(explorer, 0)
+        try:
+            embedded = explorer.embed_texts([text])[0]
+        except VisitorError:  # a model that cannot read: pictures alone can be compared, which visitors have to choose
+            return image, *(gr.skip() for _ in range(5))
+        result = match(explorer, explorer.embed_picture(image), embedded)
+        return image, text, *answer(result, "these words"), gr.Column(visible=True)
+
     outputs = [sentence, table, found]
+    # A tab nobody looks at need not be answered, and one that is looked at should not be empty.
+    here = get_render_context()
+    once_loaded(
+        loading,
+        example,
+        [picture, words, kind],
+        [picture, words, *outputs, rest],
+        here.select if isinstance(here, gr.Tab) else None,
+        show_progress="hidden",
+    )
     kind.input(answering(switch), kind, [with_words, with_picture], api_visibility="private", show_progress="hidden")
-    gr.on(
+    asked_words = gr.on(
         [ask_words.click, words.submit],
         answering(match_words),
         [picture, words],
@@ -249,7 +300,7 @@ def build(loading: Loading) -> None:
         api_name="match_words",
         show_progress="minimal",
     )
-    ask_pictures.click(
+    asked_pictures = ask_pictures.click(
         answering(match_pictures),
         [picture, other],
         outputs,
@@ -257,3 +308,7 @@ def build(loading: Loading) -> None:
         api_name="match_pictures",
         show_progress="minimal",
     )
+    for asked in (asked_words, asked_pictures):
+        asked.success(
+            lambda: gr.Column(visible=True), None, rest, queue=False, show_progress="hidden", api_visibility="private"
+        )

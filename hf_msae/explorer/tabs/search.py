@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..app import Loading
     from ..explorer import Explorer
 
-TITLE = "Search and edit"
+TITLE = "Search"
 
 SLOTS = 4
 """Concepts that can be changed at a time."""
@@ -110,7 +110,12 @@ def build(loading: Loading) -> None:
             with gr.Column(visible=True) as row_inputs:
                 row = gr.Number(0, label="Number of the picture", precision=0, minimum=0)
                 shown = gr.Image(
-                    label="Picture of the collection", interactive=False, height=180, buttons=[], type="filepath"
+                    label="Picture of the collection",
+                    alt_text="Picture of the collection",
+                    interactive=False,
+                    height=180,
+                    buttons=[],
+                    type="filepath",
                 )
                 dice = gr.Button("Another picture", size="sm")
             with gr.Column(visible=False) as picture_inputs:

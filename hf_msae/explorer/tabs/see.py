@@ -11,17 +11,26 @@ from PIL import Image
 
 from ..app import answering
 from ..bars import Bar, bars
-from ..concept_input import concept_input
+from ..concept_input import concept_input, shown_name
 from ..inputs import VisitorError
-from ..picture_input import collection_button, picture_input, read_upload, upload_path
-from ..sight import ALL, DEFAULT, STEPS, Sight, granularities, see
+from ..picture_input import (
+    collection_button,
+    example_pictures,
+    examples_of,
+    picture_input,
+    picture_of,
+    read_upload,
+    upload_path,
+)
+from ..sight import ALL, DEFAULT, LEAST, Sight, granularity_bounds, see
+from ..waiting import once_loaded
 from ..where import Where, where
 
 if TYPE_CHECKING:
     from ..app import Loading
     from ..explorer import Explorer
 
-TITLE = "What does the model see?"
+TITLE = "See"
 ALIKE = 8
 _HINT = '<p class="msae-empty">The concepts appear here as soon as there is a picture.</p>'
 
@@ -33,22 +42,40 @@ def alike(explorer: Explorer, concept: Any) -> list[tuple[str, str]]:
         VisitorError: there is no such concept.
     """
     latent = explorer.latent_of(concept)
-    name = str(explorer.label(latent))
+    name = shown_name(explorer.label(latent))
     rows = explorer.strongest(latent, ALIKE)
     return [(explorer.thumbnail(row), f"{name} {explorer.codes[row, latent]:.2f}") for row in rows]
 
 
 def concept_bars(sight: Sight) -> str:
-    """`Sight` as a table of bars."""
+    """`Sight` as a line on how well its concepts rebuild the embedding, and a table of bars."""
     rows = [
-        Bar(each.name, each.part, _percent(each.part), None if each.key == each.name else each.key, not each.validated)
+        Bar(
+            each.name,
+            each.part,
+            _percent(each.part),
+            None if each.key == each.name else each.key,
+            unvalidated=each.is_guess,
+        )
         for each in sight.concepts
     ]
     if sight.num_others:
-        rows.append(Bar(f"{sight.num_others} other concepts", sight.others, _percent(sight.others), None, True))
-    rows.append(Bar("bias of the model", sight.bias, _percent(sight.bias), None, True))
-    rows.append(Bar("not explained", sight.unexplained, _percent(sight.unexplained), None, True))
-    return bars(rows, "What sets this picture apart from the average picture, 100% in all", ("concept", "part"))
+        rows.append(Bar(f"{sight.num_others} other concepts", sight.others, _percent(sight.others), muted=True))
+    rows.append(Bar("bias of the model", sight.bias, _percent(sight.bias), muted=True))
+    rows.append(Bar("not explained", sight.unexplained, _percent(sight.unexplained), muted=True))
+    table = bars(rows, "What sets this picture apart from the average picture, 100% in all", ("concept", "part"))
+    return rebuilt(sight) + table
+
+
+def rebuilt(sight: Sight) -> str:
+    """How alike the embedding and the one rebuilt from the chosen concepts are, in a line (HTML)."""
+    (level,) = (each for each in sight.levels if each.granularity == sight.granularity)
+    which = f"All {level.num_active}" if level.granularity == ALL else f"{level.num_active}"
+    verb = "concept rebuilds" if level.num_active == 1 else "concepts rebuild"
+    return (
+        f'<p class="msae-rebuilt" role="status"><b>{which}</b> {verb} the embedding to a similarity of '
+        f"<b>{level.centred_cosine:.3f}</b> (cosine, mean taken off).</p>"
+    )
 
 
 def _percent(part: float) -> str:
@@ -92,11 +119,15 @@ def numbers(sight: Sight) -> dict[str, Any]:
     }
 
 
-def closer_choices(explorer: Explorer, sight: Sight) -> list[tuple[str, str]]:
+def closer_choices(explorer: Explorer, *sights: Sight) -> list[tuple[str, str]]:
     """Concepts to look closer at, (what is shown, key): those of the picture first, then all others."""
-    seen = [(x.name if x.name == x.key else f"{x.name} ({x.key})", x.key) for x in sight.concepts]
-    keys = {key for _, key in seen}
-    return seen + [(name, name) for name in explorer.concepts if name not in keys]
+    choices = {}
+    for each in (each for sight in sights for each in sight.concepts):
+        shown = shown_name(explorer.label(each.latent))
+        choices.setdefault(each.key, shown if each.name == each.key else f"{shown}, {each.key}")
+    for name, each in explorer.concepts.items():
+        choices.setdefault(name, shown_name(explorer.label(each.latent)))
+    return [(shown, key) for key, shown in choices.items()]
 
 
 def where_text(found: Where | None, name: str) -> str:
@@ -111,9 +142,31 @@ def where_text(found: Where | None, name: str) -> str:
     )
 
 
+def granularity_slider() -> gr.Slider:
+    """From coarse to fine. Its bounds are set when the explorer is there; the right end means all."""
+    slider = gr.Slider(
+        LEAST,
+        2 * DEFAULT,
+        value=DEFAULT,
+        step=1,
+        precision=0,
+        label="How many concepts?",
+        buttons=[],
+    )
+    # Gradio would describe bounds that are not yet known when the page is made, and leave "all" out.
+    slider.api_info = lambda: {
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "description": f'a whole number of concepts from {LEAST} up, as 16 or "16"; or "{ALL}". What a picture of the '
+        "collection has at most means all too, and more is refused.",
+    }
+    slider.example_payload = slider.example_value = lambda: DEFAULT
+    return slider
+
+
 def build(loading: Loading) -> None:
     """The tab."""
     gr.Markdown(
+        "## What does the model see?\n"
         "Give a picture. The bars are the concepts that the model's embedding of it is made of, strongest first. Few "
         "concepts are the coarse picture; with more, less is left unexplained.",
         elem_classes="msae-lead",
@@ -122,13 +175,12 @@ def build(loading: Loading) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             picture = picture_input("Your picture")
-            collection_button(loading, picture)
+            examples = example_pictures(loading, picture)
+            collection_button(loading, picture, "Take any picture of the collection")
         with gr.Column(scale=3, min_width=300):
             hint = gr.HTML(_HINT)
             with gr.Column(visible=False) as first:
-                granularity = gr.Radio(
-                    [*STEPS, ALL], value=DEFAULT, label="How many concepts may the explanation use?"
-                )
+                granularity = granularity_slider()
                 concepts = gr.HTML()
     with gr.Column(visible=False) as second:
         with gr.Row():
@@ -145,6 +197,7 @@ def build(loading: Loading) -> None:
                     height=260,
                     interactive=False,
                     buttons=[],
+                    elem_classes="msae-filled",
                 )
                 note = gr.HTML()
         gr.Markdown("**The pictures of the collection with most of it**, and how active it is in them")
@@ -154,7 +207,7 @@ def build(loading: Loading) -> None:
             columns=4,
             object_fit="contain",
             height="auto",
-            elem_classes="msae-gallery",
+            elem_classes=["msae-gallery", "msae-filled"],
             buttons=[],
             interactive=False,
         )
@@ -172,11 +225,13 @@ def build(loading: Loading) -> None:
 
         Args:
             picture: a picture file.
-            granularity: how many concepts the explanation may use: "8", "16", and so on in powers of two, or "all".
+            granularity: how many concepts the explanation may use, coarse to fine: a whole number from 8 up, as 16
+                or "16"; or "all". The most concepts that a picture of the collection has means all as well, and more
+                is refused.
 
         Returns:
-            A table of the concepts and their parts, a table of the similarity of the rebuilt embedding at every
-            granularity (both HTML), and all numbers.
+            A table of the concepts and their parts, a table of the similarity of the rebuilt embedding at this
+            granularity, at powers of two, and with all concepts (both HTML), and all numbers.
         """
         embedded = embed(picture, embedded)
         sight = see(loading.get(), embedded[1], granularity)
@@ -198,13 +253,13 @@ def build(loading: Loading) -> None:
         found = where(explorer, read_upload(picture), concept)
         return (
             None if found is None else found.picture,
-            where_text(found, str(explorer.label(explorer.latent_of(concept)))),
+            where_text(found, shown_name(explorer.label(explorer.latent_of(concept)))),
             pictures,
         )
 
-    def example() -> Any:
-        # Only at once: a visitor's own picture, uploaded while the explorer is being loaded, must not be replaced.
-        return loading.get().picture(0) if loading.is_done else gr.skip()
+    def example(picture: Any) -> tuple[Any, list[tuple[str, str]]]:
+        explorer = loading.get()
+        return picture_of(explorer, 0) if picture is None else gr.skip(), examples_of(explorer)
 
     def changed(picture: Any, granularity: Any, embedded: Any) -> tuple[Any, ...]:
         def nothing(hint: str) -> tuple[Any, ...]:
@@ -214,19 +269,19 @@ def build(loading: Loading) -> None:
         if picture is None:
             return nothing(_HINT)
         explorer = loading.get()
-        choices = granularities(explorer)
-        if granularity not in choices:
-            granularity = DEFAULT if DEFAULT in choices else ALL
         try:
             embedded = embed(picture, embedded)
         except VisitorError as error:  # the answer about the picture before must not stay beside this one
             return nothing(f'<p class="msae-empty" role="alert">{escape(str(error))}</p>')
-        sight = see(explorer, embedded[1], granularity)
+        least, most = granularity_bounds(explorer)
+        # A slider that nobody has moved may stand outside of this collection's bounds.
+        chosen = min(max(granularity, least), most) if isinstance(granularity, int) else min(DEFAULT, most)
+        sight, fine = see(explorer, embedded[1], chosen), see(explorer, embedded[1], ALL)
         shown = gr.Column(visible=True)
-        offered = closer_choices(explorer, sight)
+        offered = closer_choices(explorer, sight, fine)
         return (
             *(shown, shown, gr.HTML(visible=False)),
-            gr.Radio(choices=list(choices), value=granularity),
+            gr.Slider(least, most, value=chosen, info=f"From coarse to fine: the right end, {most}, is all."),
             *(concept_bars(sight), level_table(sight), numbers(sight)),
             gr.Dropdown(choices=offered, value=offered[0][1] if offered else None),
             embedded,
@@ -251,7 +306,7 @@ def build(loading: Loading) -> None:
         show_progress="minimal",
     )
     # When the page is opened: an empty page says little of what this is.
-    gr.on(None, answering(example), None, picture, show_progress="hidden", api_visibility="private")
+    once_loaded(loading, example, [picture], [picture, examples], show_progress="hidden")
     granularity.input(
         answering(seen),
         [picture, granularity, embedded],

@@ -1,0 +1,283 @@
+"""What strangers can make the server do: nothing is fetched for them, and what they send is bounded and goes."""
+
+import http.client
+import json
+import os
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+gradio = pytest.importorskip("gradio")
+
+from hf_msae.explorer import app, guard, page  # noqa: E402 (they need gradio)
+from hf_msae.explorer.guard import forget_sessions, make_room, own_upload_folder  # noqa: E402
+from hf_msae.explorer.inputs import VisitorError  # noqa: E402
+
+META = {"meta": {"_type": "gradio.FileData"}}
+
+
+@contextmanager
+def launched(explorer):
+    """A page of its own in this process, and its address."""
+    demo = app.build_demo(explorer)
+    demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
+    try:
+        yield demo.local_url.rstrip("/")
+    finally:
+        demo.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def uploads(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("uploads")
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def url(explorer, uploads):
+    with launched(explorer) as address:
+        yield address
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """A server that counts who asks it for something, under a name that gradio would fetch from."""
+    from gradio import processing_utils
+
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"here")
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(processing_utils, "PUBLIC_HOSTNAME_WHITELIST", ["localhost"])
+    yield SimpleNamespace(url=f"http://localhost:{server.server_port}", asked=asked)
+    server.shutdown()
+    server.server_close()
+
+
+def request(address, body=None, kind="application/json"):
+    """(status, text) of an answer."""
+    try:
+        sent = urllib.request.Request(address, body, {"Content-Type": kind} if body is not None else {})
+        with urllib.request.urlopen(sent, timeout=60) as answer:
+            return answer.status, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+
+
+def ask(url, name, *data):
+    """The events that answer a question."""
+    status, text = request(f"{url}/gradio_api/call/{name}", json.dumps({"data": data}).encode())
+    assert status == 200, text
+    return request(f"{url}/gradio_api/call/{name}/{json.loads(text)['event_id']}")[1]
+
+
+def upload(url, *contents):
+    head = '--x\r\nContent-Disposition: form-data; name="files"; filename="{}.png"\r\nContent-Type: image/png\r\n\r\n'
+    parts = b"".join(head.format(i).encode() + content + b"\r\n" for i, content in enumerate(contents))
+    return request(f"{url}/gradio_api/upload", parts + b"--x--\r\n", "multipart/form-data; boundary=x")
+
+
+def num_bytes(folder):
+    return sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
+
+
+def wait_for(come_true, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not come_true():
+        assert time.monotonic() < deadline, "it has not come true"
+        time.sleep(0.05)
+
+
+def test_no_address_that_a_client_names_is_fetched(url, elsewhere):
+    def named(name):
+        return {"path": f"{elsewhere.url}/{name}.png", **META}
+
+    for answer in (
+        ask(url, "see", named("a"), "16"),
+        ask(url, "see", None, named("b")),
+        ask(url, "see", f"{elsewhere.url}/c.png", "16"),
+        ask(url, "see", {"path": f"{elsewhere.url}/d.png"}, "16"),
+        ask(url, "see", {"path": "x", "url": f"{elsewhere.url}/e.png", **META}, "16"),
+        ask(url, "match_pictures", named("f"), [named("g")]),
+        ask(url, "concept", named("h")),
+        ask(url, "dose_response", "star", "", "", [{"deep": named("i")}]),
+    ):
+        assert "event: error" in answer and ("not fetched" in answer or "upload a file" in answer), answer
+    for path in (f"file={elsewhere.url}/j.png", f"file/{elsewhere.url}/k.png", f"proxy={elsewhere.url}/l.png"):
+        assert request(f"{url}/gradio_api/{path}") == (404, "This is not served here.")
+    assert elsewhere.asked == []
+
+
+def test_gradio_would_fetch_them(elsewhere, explorer, monkeypatch):
+    """Else the test above shows nothing; should this fail, gradio does it no longer, and `Page` can go."""
+    monkeypatch.setattr(page.Page, "preprocess_data", gradio.Blocks.preprocess_data)
+    with launched(explorer) as url:
+        ask(url, "concept", {"path": f"{elsewhere.url}/a.png", **META})
+    assert elsewhere.asked == ["/a.png"]
+
+
+def test_an_upload_is_known_by_its_path_and_by_its_address(url, tmp_path, uploads):
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
+    status, text = upload(url, (tmp_path / "red.png").read_bytes())
+    path = json.loads(text)[0]
+    assert status == 200 and path.startswith(str(uploads))
+    for name in (path, f"{url}/gradio_api/file={path}"):
+        assert "event: complete" in ask(url, "see", {"path": name, **META}, "16")
+    for name in (f"{url}/gradio_api/file=/etc/passwd", f"{url}/gradio_api/file={path}/../../../passwd", "a\0b"):
+        with pytest.raises(VisitorError, match="upload a file"):
+            page.uploaded(name)
+
+
+NOT_NEEDED = """
+    gradio_api/deep_link?session_hash=x gradio_api/process_recording gradio_api/component_server gradio_api/runs
+    gradio_api/stream/a/b/1/playlist.m3u8 gradio_api/vibe-edit gradio_api/custom_component/a/b/c/d
+    gradio_api/run-history/records monitoring monitoring/summary
+"""
+
+
+@pytest.mark.parametrize("path", NOT_NEEDED.split())
+def test_what_the_page_does_not_need_is_not_served(url, path):
+    for body in (None, b"{}"):
+        assert request(f"{url}/{path}", body) == (404, "This is not served here.")
+
+
+def test_nobody_asks_past_the_queue(url):
+    status, text = request(f"{url}/gradio_api/run/concepts", json.dumps({"data": ["", True, "name"]}).encode())
+    assert status == 404 and "join the queue" in text
+
+
+def test_requests_that_are_too_large_are_refused_before_they_are_kept(url, uploads):
+    before = sum(1 for _ in uploads.rglob("*"))
+    status, text = upload(url, b"a" * (15 * 2**20), b"b" * (15 * 2**20))
+    assert status == 413 and "larger than 20 MB" in text
+    status, text = request(f"{url}/gradio_api/call/concepts", json.dumps({"data": ["x" * 2**20]}).encode())
+    assert status == 413 and "larger than 1 MB" in text
+    assert sum(1 for _ in uploads.rglob("*")) == before
+
+
+def test_a_body_that_hides_its_length_is_refused_too(url, uploads):
+    before = num_bytes(uploads)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    chunks = [head, *[b"a" * 2**20] * 22, b"\r\n--x--\r\n"]
+    try:
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        connection.request("POST", "/gradio_api/upload", iter(chunks), kind, encode_chunked=True)
+        assert connection.getresponse().status in (400, 413)
+    except OSError:  # the server hung up while this was still sending
+        pass
+    finally:
+        connection.close()
+    assert sum(each.stat().st_size for each in uploads.rglob("*") if each.is_file()) == before
+
+
+def test_uploads_are_refused_while_the_disk_holds_too_much(url, monkeypatch):
+    monkeypatch.setattr(guard, "MAX_DISK", 2**17)
+    status, text = upload(url, b"a" * 2**17)
+    assert status == 503 and "Too many pictures" in text
+    monkeypatch.undo()
+    assert upload(url, b"a" * 2**17)[0] == 200
+
+
+def test_what_is_too_old_is_deleted_and_then_the_oldest(tmp_path, monkeypatch):
+    """The time at which a file came cannot be set, so they are made one after the other."""
+    times = []
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"x" * 100_000)
+        times.append((tmp_path / name / "file").stat().st_ctime)
+        time.sleep(0.05)
+    assert make_room(tmp_path, 0, 3600) and len(list(tmp_path.iterdir())) == 3
+    assert not make_room(tmp_path, 0, 3600, most=250_000)  # all are spared
+    assert len(list(tmp_path.iterdir())) == 3
+    monkeypatch.setattr(guard, "SPARED", 0)
+    assert make_room(tmp_path, 0, 3600, most=250_000)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["b", "c"]
+    assert not make_room(tmp_path, 300_000, 3600, most=250_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_tiny_files_count_as_well(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "SPARED", 0)
+    for number in range(20):
+        (tmp_path / f"{number}").write_bytes(b"x")
+    make_room(tmp_path, 0, 3600, most=2**16 * 10)
+    assert len(list(tmp_path.iterdir())) == 10
+
+
+@pytest.mark.parametrize("whose", ["gradio", "ours"])
+def test_pictures_and_sessions_are_gone_after_a_while(explorer, uploads, monkeypatch, whose):
+    monkeypatch.setattr(app, "_CACHE", (1, 1))
+    monkeypatch.setattr(guard, "make_room", lambda *_: True) if whose == "gradio" else None
+    from gradio import route_utils
+
+    monkeypatch.setattr(route_utils, "delete_files_created_by_app", lambda *_, **__: None) if whose == "ours" else None
+    with launched(explorer) as url:
+        sent = json.loads(upload(url, whose.encode() * 1000)[1])[0]
+        assert os.path.exists(sent)
+        wait_for(lambda: not os.path.exists(sent))
+
+
+def test_the_time_after_which_pictures_go_is_an_hour():
+    every, age = app._CACHE
+    assert every <= 300 and age == 3600
+    assert app.build_demo.__globals__["_CACHE"] == (every, age)
+
+
+def test_sessions_that_are_still_are_forgotten():
+    now = datetime.now()
+    holder = SimpleNamespace(
+        lock=threading.Lock(),
+        session_data={"old": 1, "new": 2},
+        time_last_used={"old": now - timedelta(hours=2), "new": now},
+    )
+    forget_sessions(holder, 3600)
+    assert holder.session_data == {"new": 2} and set(holder.time_last_used) == {"new"}
+
+
+def test_a_full_queue_is_told_in_words(explorer, monkeypatch):
+    monkeypatch.setattr(app, "MAX_QUEUE", 2)
+    for _ in range(app.CONCURRENCY):
+        app._slots.acquire()
+    try:
+        with launched(explorer) as url:
+            body = json.dumps({"data": ["star"]}).encode()
+            answers = [request(f"{url}/gradio_api/call/concept", body) for _ in range(12)]
+    finally:
+        for _ in range(app.CONCURRENCY):
+            app._slots.release()
+    refused = [text for status, text in answers if status == 503]
+    assert refused and answers[0][0] == 200
+    assert all("ask again in a minute" in text for text in refused)
+
+
+def test_uploads_lie_in_a_folder_of_their_own(monkeypatch, tmp_path):
+    """Whatever is old in it is deleted: nothing of others may lie there."""
+    (tmp_path / "of others").write_text("")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    own = own_upload_folder()
+    assert own.parent == tmp_path and own.is_dir() and not list(own.iterdir())
+    assert os.environ["GRADIO_TEMP_DIR"] == str(own) and own_upload_folder() == own
+    monkeypatch.delenv("GRADIO_TEMP_DIR")
+    assert own_upload_folder().name.startswith("msae-uploads-") and own_upload_folder() != own

@@ -1,0 +1,100 @@
+"""What visitors are told while the explorer is being loaded, and what happens as soon as it is there."""
+
+import threading
+
+import pytest
+from tqdm import tqdm
+
+pytest.importorskip("gradio")
+
+import gradio as gr
+
+from hf_msae.explorer import VisitorError
+from hf_msae.explorer.app import Loading
+from hf_msae.explorer.waiting import loading_html, once_loaded, work
+
+SECONDS = 20
+
+
+@pytest.fixture
+def gate():
+    """Opens when the test says so, and at its end."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def late(explorer, gate):
+    """The explorer, being loaded until the gate opens."""
+    loading = Loading(lambda: (gate.wait(SECONDS), explorer)[1])
+    loading.start()
+    return loading
+
+
+@pytest.fixture
+def failed():
+    def load():
+        raise ValueError("there is no <model> at /a/secret/place")
+
+    loading = Loading(load)
+    with pytest.raises(VisitorError):
+        loading.get()
+    return loading
+
+
+def test_the_progress_of_the_newest_bar_is_told_while_it_runs():
+    with tqdm(total=8, desc="reading <weights>: ") as outer, tqdm(total=10, desc="embedding") as inner:
+        outer.update(2)
+        inner.update(3)
+        assert (work().name, work().part) == ("embedding", pytest.approx(0.3))
+        inner.close()
+        assert (work().name, work().part) == ("reading <weights>", pytest.approx(0.25))
+    assert work() is None
+
+
+def test_the_page_says_what_is_being_done_until_it_is_done(late, gate):
+    assert "being loaded" in loading_html(late) and "<progress aria-label" in loading_html(late)
+    with tqdm(total=10, desc="<b>embedding") as bar:
+        bar.update(3)
+        told = loading_html(late)
+    assert 'value="0.300"' in told and "&lt;b&gt;embedding, 30%" in told and "<b>embedding" not in told
+    gate.set()
+    late.get()
+    assert loading_html(late) == ""
+
+
+def test_the_page_says_that_loading_failed_but_not_what_the_error_holds(failed):
+    told = loading_html(failed)
+    assert 'role="alert"' in told and "could not be loaded" in told and "secret" not in told
+    assert failed.has_failed and not failed.is_done
+
+
+def attempts(loading, function):
+    """What the events of `once_loaded` call."""
+    with gr.Blocks() as page:
+        word = gr.Textbox()
+        once_loaded(loading, function, [word], [word])
+    events = [each for each in page.fns.values() if each.fn is not None]
+    assert {each.targets[0][1] for each in events} == {"load", "tick"}
+    assert all(each.api_visibility == "private" for each in events)
+    return events[0].fn
+
+
+def is_active(timer):
+    return timer.active
+
+
+def test_what_the_inputs_hold_when_the_explorer_is_there_counts(late, gate):
+    attempt = attempts(late, lambda word: (f"{word}!",))
+    value, timer = attempt("before")
+    assert value == gr.skip() and is_active(timer)
+    gate.set()
+    late.get()
+    value, timer = attempt("now")
+    assert value == "now!" and not is_active(timer)
+
+
+def test_nothing_is_waited_for_after_a_failure(failed):
+    value, timer = attempts(failed, lambda word: (word,))("word")
+    assert value == gr.skip() and not is_active(timer)
