@@ -50,7 +50,9 @@ class DemoArguments:
             "none, or scenes-patches beside the default model."
         },
     )
-    backbone: str | None = field(default=None, metadata={"help": "Another place of the backbone."})
+    backbone: str | None = field(
+        default=None, metadata={"help": "Where the backbone is, if it is not where the MSAE says."}
+    )
     max_images: int = field(default=2000, metadata={"help": "How many pictures, at most."})
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on; 0.0.0.0 for other machines too."})
     port: int = field(default=7860, metadata={"help": "Port to listen on; 0 for any that is free."})

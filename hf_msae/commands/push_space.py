@@ -40,7 +40,9 @@ class PushSpaceArguments:
     patch_model: str | None = field(
         default=None, metadata={"help": "MSAE of a vision block of the same backbone, by its Hub id."}
     )
-    backbone: str | None = field(default=None, metadata={"help": "Another place of the backbone."})
+    backbone: str | None = field(
+        default=None, metadata={"help": "Where the backbone is, if it is not where the MSAE says."}
+    )
     max_images: int = field(default=2000, metadata={"help": "How many pictures, at most."})
     title: str | None = field(default=None, metadata={"help": "Title of the Space."})
     requirement: str | None = field(

@@ -51,7 +51,7 @@ _own: set[str] = set()
 def own_upload_folder() -> Path:
     """A folder of this process for what visitors send and are sent, which goes when it ends; the same at every call.
 
-    It lies in the folder that GRADIO_TEMP_DIR names, or in that for temporary files, and GRADIO_TEMP_DIR names it then.
+    It lies in the folder that GRADIO_TEMP_DIR names, or in that for temporary files; then GRADIO_TEMP_DIR names it.
     Gradio's own default is one folder for all pages of a machine, in which nothing may be deleted that is old, and
     files stay. To be called before gradio is imported, parts of which read the variable only then.
     """

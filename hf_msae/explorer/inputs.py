@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Collection
@@ -91,7 +90,9 @@ def read_number(value: object, least: float, most: float, what: str) -> float:
     Raises:
         VisitorError: it is none, not finite, or out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    # Whole numbers have no largest one, and of one beyond 1e308 isfinite raises an error.
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+    if not is_number:
         raise VisitorError(f"{what} has to be a number from {least:g} to {most:g}.")
     if not least <= value <= most:
         raise VisitorError(f"{what} is {value:g}, but has to be from {least:g} to {most:g}.")

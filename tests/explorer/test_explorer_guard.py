@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import socket
 import threading
 import time
 import urllib.error
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
@@ -26,13 +28,17 @@ META = {"meta": {"_type": "gradio.FileData"}}
 
 @contextmanager
 def launched(explorer):
-    """A page of its own in this process, and its address."""
+    """A page of its own in this process."""
     demo = app.build_demo(explorer)
     demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
     try:
-        yield demo.local_url.rstrip("/")
+        yield demo
     finally:
         demo.close()
+
+
+def address(demo):
+    return demo.local_url.rstrip("/")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,8 +51,8 @@ def uploads(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(explorer, uploads):
-    with launched(explorer) as address:
-        yield address
+    with launched(explorer) as demo:
+        yield address(demo)
 
 
 @pytest.fixture
@@ -132,8 +138,8 @@ def test_no_address_that_a_client_names_is_fetched(url, elsewhere):
 def test_gradio_would_fetch_them(elsewhere, explorer, monkeypatch):
     """Else the test above shows nothing; should this fail, gradio does it no longer, and `Page` can go."""
     monkeypatch.setattr(page.Page, "preprocess_data", gradio.Blocks.preprocess_data)
-    with launched(explorer) as url:
-        ask(url, "concept", {"path": f"{elsewhere.url}/a.png", **META})
+    with launched(explorer) as demo:
+        ask(address(demo), "concept", {"path": f"{elsewhere.url}/a.png", **META})
     assert elsewhere.asked == ["/a.png"]
 
 
@@ -180,16 +186,27 @@ def test_a_body_that_hides_its_length_is_refused_too(url, uploads):
     before = num_bytes(uploads)
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
     head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-    chunks = [head, *[b"a" * 2**20] * 22, b"\r\n--x--\r\n"]
+    one = [head, *[b"a" * 2**20] * 12, b"\r\n"]  # not too large by itself, as gradio sees to
+    chunks = [*one, *one, b"--x--\r\n"]
     try:
         kind = {"Content-Type": "multipart/form-data; boundary=x"}
         connection.request("POST", "/gradio_api/upload", iter(chunks), kind, encode_chunked=True)
-        assert connection.getresponse().status in (400, 413)
+        assert connection.getresponse().status == 413
     except OSError:  # the server hung up while this was still sending
         pass
     finally:
         connection.close()
-    assert sum(each.stat().st_size for each in uploads.rglob("*") if each.is_file()) == before
+    assert num_bytes(uploads) == before
+
+
+def test_of_an_upload_that_breaks_off_nothing_stays(url, uploads):
+    before = num_bytes(uploads)
+    head = b"POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\nContent-Type: "
+    part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    with socket.create_connection(("127.0.0.1", urlsplit(url).port)) as connection:
+        connection.sendall(head + b"multipart/form-data; boundary=x\r\n\r\n" + part + b"a" * 2**20)
+        wait_for(lambda: num_bytes(uploads) > before)
+    wait_for(lambda: num_bytes(uploads) == before)
 
 
 def test_uploads_are_refused_while_the_disk_holds_too_much(url, monkeypatch):
@@ -233,16 +250,28 @@ def test_pictures_and_sessions_are_gone_after_a_while(explorer, uploads, monkeyp
     from gradio import route_utils
 
     monkeypatch.setattr(route_utils, "delete_files_created_by_app", lambda *_, **__: None) if whose == "ours" else None
-    with launched(explorer) as url:
-        sent = json.loads(upload(url, whose.encode() * 1000)[1])[0]
+    with launched(explorer) as demo:
+        sent = json.loads(upload(address(demo), whose.encode() * 1000)[1])[0]
         assert os.path.exists(sent)
+        ask(address(demo), "concept", "star")
+        sessions = demo.app.state_holder.session_data
+        assert len(sessions) == 1
+        wait_for(lambda: not sessions)
         wait_for(lambda: not os.path.exists(sent))
 
 
-def test_the_time_after_which_pictures_go_is_an_hour():
-    every, age = app._CACHE
-    assert every <= 300 and age == 3600
-    assert app.build_demo.__globals__["_CACHE"] == (every, age)
+def test_pictures_are_kept_for_an_hour_by_gradio_and_by_us(explorer):
+    every, age = app.build_demo(explorer).delete_cache
+    (middleware,) = app.launch_options()["app_kwargs"]["middleware"]
+    assert every <= 300 and age == middleware.kwargs["age"] == 3600
+    assert middleware.kwargs["folder"] == own_upload_folder()
+
+
+def test_all_that_is_asked_takes_one_of_the_slots(explorer):
+    asked = [each for each in app.build_demo(explorer).fns.values() if each.api_visibility == "public"]
+    answer = app.answering(len)
+    assert len(asked) == 10
+    assert all(each.fn.__code__ is answer.__code__ for each in asked), [each.api_name for each in asked]
 
 
 def test_sessions_that_are_still_are_forgotten():
@@ -261,7 +290,8 @@ def test_a_full_queue_is_told_in_words(explorer, monkeypatch):
     for _ in range(app.CONCURRENCY):
         app._slots.acquire()
     try:
-        with launched(explorer) as url:
+        with launched(explorer) as demo:
+            url = address(demo)
             body = json.dumps({"data": ["star"]}).encode()
             answers = [request(f"{url}/gradio_api/call/concept", body) for _ in range(12)]
     finally:

@@ -90,7 +90,7 @@ def test_words_are_trimmed_and_bounded():
             read_text(bad)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -0.1, 3.1, "1", None, True, [1]])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 10**400, -0.1, 3.1, "1", None, True, [1]])
 def test_numbers_are_finite_and_in_range(bad):
     assert read_number(0, 0, 3, "Strength") == 0 and read_number(3.0, 0, 3, "Strength") == 3
     with pytest.raises(VisitorError, match="Strength"):
