@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -33,9 +33,14 @@ def shown_name_html(label: Label) -> str:
     return f'<span class="msae-guess">{name}<span class="msae-unseen"> {UNVALIDATED}</span></span>'
 
 
-def concept_input(label: str) -> gr.Dropdown:
-    """A list of concepts, empty until an event fills it; what is chosen is checked by `Explorer.latent_of`."""
-    dropdown = gr.Dropdown([], label=label, allow_custom_value=True)
+def concept_input(label: str, **settings: Any) -> gr.Dropdown:
+    """A list of concepts, empty until an event fills it; what is chosen is checked by `Explorer.latent_of`.
+
+    Args:
+        label: above it.
+        settings: further ones of `gr.Dropdown`.
+    """
+    dropdown = gr.Dropdown([], value=None, label=label, allow_custom_value=True, **settings)
     # Gradio describes it to clients as one of the choices it has now, which are none: no value would do.
     dropdown.api_info = lambda: {"type": "string", "description": 'the name of a concept, or "latent 417"'}
     return dropdown

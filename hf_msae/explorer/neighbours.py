@@ -205,6 +205,20 @@ def by_concepts(explorer: Explorer, wanted: Mapping[str, float], top: int = SHOW
     return tuple(Hit(int(row), float(value), rank) for rank, (row, value) in enumerate(pairs, 1))
 
 
+def example_edit(explorer: Explorer, row: int) -> str:
+    """A concept that shows what an edit does: not in a picture of the collection, but very much in others.
+
+    Returns:
+        Its name; "" where the picture has all concepts.
+    """
+    names = {
+        name: _strong(explorer, name, each.latent)
+        for name, each in explorer.concepts.items()
+        if explorer.codes[row, each.latent] == 0 and explorer.strongest(each.latent, 1)
+    }
+    return max(names, key=lambda name: names[name], default="")
+
+
 def _changes(explorer: Explorer, embedding: torch.Tensor, wanted: Mapping[str, float]) -> list[Change]:
     with torch.no_grad():
         code = explorer.msae.encode(embedding[None].to(explorer.msae.device))[0].float().cpu()

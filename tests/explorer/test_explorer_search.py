@@ -136,7 +136,7 @@ def test_taking_out_what_is_not_there_changes_nothing_and_is_said(explorer):
     absent = next(name for name, each in explorer.concepts.items() if explorer.codes[5, each.latent] == 0)
     found = search(explorer, ROW, row=5, wanted={absent: -1.0})
     assert not found.changed and [hit.row for hit in found.after] == [hit.row for hit in found.before]
-    assert "changes nothing" in tab.summary(found)
+    assert "changes nothing" in tab.summary(explorer, found)
 
 
 def test_concepts_alone_find_pictures_that_show_them(explorer):
@@ -229,9 +229,9 @@ def test_the_table_has_a_line_for_each_picture_and_escapes_what_the_data_say(exp
 def test_the_tab_answers_clients(explorer, upload):
     from gradio_client import Client, handle_file
 
+    options = launch_options()  # first: it says where pictures are kept
     with gr.Blocks() as demo, gr.Tab(tab.TITLE):
         tab.build(Loading(lambda: explorer))
-    options = launch_options()
     _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
     try:
         client = Client(url, verbose=False)

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import pandas as pd
+from gradio.context import get_render_context
 
 from ...report.gallery import Example, Histogram
-from ...report.labels import Label
 from ...report.wording import number, share, small
 from ..app import answering
+from ..concept_input import concept_input, shown_name, shown_name_html
 from ..evidence import COLUMNS, ORDERS, Evidence, Listing, evidence, listing
 from ..explorer import INDEX_K
 from ..inputs import VisitorError
+from ..waiting import once_loaded
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 TITLE = "Concepts"
 
 _LEAD = (
+    "## Which concepts does the model have?\n"
     "Every latent of the autoencoder, with the word that its direction is nearest to. Search the table and **choose a "
     "row** to see what the name rests on: look at the pictures from the middle, not only at the strongest ones."
 )
@@ -34,9 +37,7 @@ _EMPTY = '<p class="msae-empty">Choose a row of the table, or a concept from the
 def describe(found: Evidence) -> str:
     """The evidence as HTML."""
     label, card = found.label, found.card
-    title = escape(str(label))
-    if not label.validated:
-        title = f'<span class="msae-guess">{title}</span>'
+    title = shown_name_html(label)
     if label.name is None:
         verdict = "This latent has no name."
     elif label.validated:
@@ -119,17 +120,21 @@ def describe_place(found: Evidence) -> str:
     for head, relatives in (("is part of", place.parents), ("has below it", place.children)):
         if relatives:
             items = "".join(
-                f"<li>{_named(each.label)}: together in {each.together:,} pictures, {share(each.share)} of the lower "
-                f"one's (at least {share(each.low)})</li>"
+                f"<li>{shown_name_html(each.label)}: together in {each.together:,} pictures, {share(each.share)} of "
+                f"the lower one's (at least {share(each.low)})</li>"
                 for each in relatives
             )
-            parts.append(f"<p><b>{_named(found.label)} {head}</b></p><ul>{items}</ul>")
+            parts.append(f"<p><b>{shown_name_html(found.label)} {head}</b></p><ul>{items}</ul>")
     return "".join(parts)
 
 
-def _named(label: Label) -> str:
-    name = escape(str(label))
-    return name if label.validated else f'<span class="msae-guess">{name}</span>'
+def best_known(explorer: Explorer) -> str | None:
+    """The concept of the list whose name is nearest to its latent; the first one where names have no similarity."""
+    table = explorer.model.concepts
+    if table is None or not explorer.concepts:
+        return next(iter(explorer.concepts), None)
+    similarity = dict(zip(table.frame["latent"], table.frame["similarity"], strict=True))
+    return max(explorer.concepts, key=lambda name: similarity[explorer.concepts[name].latent])
 
 
 def pictures(explorer: Explorer, examples: list[Example]) -> list[tuple[str, str]]:
@@ -175,11 +180,8 @@ def build(loading: Loading) -> None:
         headers=list(COLUMNS), datatype=["str", "number", *["str"] * 5], interactive=False, max_height=300,
         label="Concepts", buttons=[], pinned_columns=1,
     )  # fmt: skip
-    chosen = gr.Dropdown(
-        [], value=None, label="Concept", info="a name, or “latent 417”", allow_custom_value=True, min_width=200
-    )
-    chosen.api_info = lambda: {"type": "string", "description": 'name of a concept, or "latent 417"'}
-    look = {"object_fit": "contain", "buttons": ["fullscreen"], "elem_classes": "msae-tiles"}
+    chosen = concept_input("Concept", info="a name, or “latent 417”", min_width=200)
+    look = {"object_fit": "contain", "buttons": ["fullscreen"], "elem_classes": ["msae-tiles", "msae-filled"]}
     with gr.Row():
         with gr.Column(min_width=300):
             told = gr.HTML(_EMPTY, label="Evidence")
@@ -193,12 +195,14 @@ def build(loading: Loading) -> None:
         """List the concepts of the model, with the evidence for their names.
 
         Args:
-            words: Only concepts whose name or number holds these words; "" for all.
-            validated_only: Leave out names that may be chance.
-            order: "name", "similarity" or "share".
+            words: only concepts with these words in their name, in their name by pictures or in "latent 417", each
+                word by its beginning: "st" finds "star", but "tar" does not; "" for all.
+            validated_only: whether to leave out names that may be chance.
+            order: "name", "similarity" (of name and direction, largest first) or "share" (of the pictures that have
+                it among their strongest, largest first).
 
         Returns:
-            A table of concepts, and how many there are.
+            A table of the first 300 of them with the evidence for each name, and how many there are of how many.
         """
         explorer = loading.get()
         found = listing(explorer, words, validated_only, order)
@@ -208,7 +212,7 @@ def build(loading: Loading) -> None:
         """Show what the name of a concept rests on, and the pictures in which it is active.
 
         Args:
-            name: Name of a concept, or "latent 417".
+            name: of a concept, or "latent 417".
 
         Returns:
             The evidence, a histogram of activations and the place in the hierarchy as HTML, the pictures in which it
@@ -224,8 +228,17 @@ def build(loading: Loading) -> None:
             pictures(explorer, found.card.middle if found.card else []),
         )
 
-    def start() -> tuple:
-        return (*concepts("", True, "name"), gr.Dropdown(choices=list(loading.get().concepts)))
+    opened = gr.State(False)
+
+    def start(is_open: bool, *filters: Any) -> tuple[Any, ...]:
+        """The table and the list; and, when the tab is opened first, the concept with the best evidence."""
+        if is_open:
+            return tuple(gr.skip() for _ in range(9))
+        explorer = loading.get()
+        listed = [(shown_name(explorer.label(each.latent)), name) for name, each in explorer.concepts.items()]
+        best = best_known(explorer)
+        told = concept(best) if best is not None else tuple(gr.skip() for _ in details)
+        return (*concepts(*filters), gr.Dropdown(choices=listed, value=best), *told, True)
 
     def choose(event: gr.SelectData) -> str:
         place = COLUMNS.index("latent")
@@ -238,8 +251,15 @@ def build(loading: Loading) -> None:
 
     filters = [words, validated, order]
     details = [told, histogram, hierarchy, top, middle]
-    gr.on(None, answering(start), None, [table, count, chosen], preprocess=False, show_progress="hidden",
-          api_visibility="private")  # fmt: skip
+    here = get_render_context()
+    once_loaded(
+        loading,
+        start,
+        [opened, *filters],
+        [table, count, chosen, *details, opened],
+        here.select if isinstance(here, gr.Tab) else None,
+        show_progress="hidden",
+    )
     # Values come as they were sent: the functions of `inputs` check them, with messages for visitors.
     gr.on(
         [words.submit, words.input, validated.input, order.input],

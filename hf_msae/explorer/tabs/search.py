@@ -8,11 +8,14 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.context import get_render_context
 
 from ..app import answering
+from ..concept_input import shown_name, shown_name_html
 from ..inputs import read_whole_number
-from ..neighbours import KINDS, LEAST, MOST, PICTURE, ROW, WORDS, Found, Hit, read_strengths, search
+from ..neighbours import KINDS, LEAST, MOST, PICTURE, ROW, WORDS, Found, Hit, example_edit, read_strengths, search
 from ..picture_input import picture_input
+from ..waiting import once_loaded
 
 if TYPE_CHECKING:
     from ..app import Loading
@@ -24,6 +27,7 @@ SLOTS = 4
 """Concepts that can be changed at a time."""
 STEP = 0.25
 _LEAD = (
+    "## What is like it, and what if?\n"
     "Search by a picture, by words, or by concepts. Then change up to four concepts of what you search by, and see "
     "who comes up and who goes down. Strength **1** adds as much of a concept as the pictures have that show it most, "
     "**0** leaves it as it is, **-1** takes it out, **-2** pushes away from it."
@@ -46,20 +50,25 @@ def pictures(explorer: Explorer, hits: Sequence[Hit], score: str = "similarity")
     return found
 
 
-def summary(found: Found) -> str:
+def summary(explorer: Explorer, found: Found) -> str:
     """What was done, in a few words of HTML."""
     if found.by_concepts:
         return "<p>The pictures that show these concepts most, each counted relative to how strong it usually is.</p>"
     if found.after is None:
-        return "<p>The nearest pictures. Choose a concept below to change what you search by.</p>"
+        return "<p>The nearest pictures. Choose a concept above to change what you search by.</p>"
     items = "".join(
-        f"<li><b>{escape(each.name)}</b>: activation {each.before:.2f} → {each.after:.2f}</li>"
+        f"<li><b>{_named(explorer, each.name, each.latent)}</b>: activation {each.before:.2f} → {each.after:.2f}</li>"
         for each in found.changes
     )
     if not found.changed:
         return f"<p>This changes nothing: what you search by has none of it.</p><ul>{items}</ul>"
     stay = len({hit.row for hit in found.before} & {hit.row for hit in found.after})
     return f"<p>Pictures that stay among the first {len(found.after)}: {stay}. What was changed:</p><ul>{items}</ul>"
+
+
+def _named(explorer: Explorer, key: str, latent: int) -> str:
+    label = explorer.label(latent)
+    return shown_name_html(label) + ("" if key == str(label) else f" ({escape(key)})")
 
 
 def rank_table(explorer: Explorer, found: Found) -> str:
@@ -129,7 +138,7 @@ def build(loading: Loading) -> None:
                     slots += [_slot(number) for number in (first, first + 1)]
             button = gr.Button("Search", variant="primary")
             told = gr.HTML(_EMPTY, label="What was done")
-    look = {"object_fit": "contain", "buttons": ["fullscreen"], "elem_classes": "msae-tiles"}
+    look = {"object_fit": "contain", "buttons": ["fullscreen"], "elem_classes": ["msae-tiles", "msae-filled"]}
     with gr.Row():
         with gr.Column(min_width=300):
             before = gr.Gallery(label="Found", **look)
@@ -138,13 +147,24 @@ def build(loading: Loading) -> None:
     with gr.Accordion("Rank changes", open=False, visible=False) as ranks_box:
         ranks = gr.HTML(label="Rank changes")
 
-    def choices() -> list:
+    opened = gr.State(False)
+
+    def example(is_open: bool, kind: Any, *chosen: Any) -> tuple[Any, ...]:
+        """Names to choose from; and, when the tab is opened first, an edit that shows what one does."""
+        if is_open:
+            return tuple(gr.skip() for _ in range(SLOTS + 9))
         explorer = loading.get()
         active = (explorer.codes > 0).any(axis=0)
-        names = [name for name, each in explorer.concepts.items() if active[each.latent]]
-        listed = [("none", ""), *((name, name) for name in names)]
+        names = {name: each for name, each in explorer.concepts.items() if active[each.latent]}
+        listed = [("none", ""), *((shown_name(explorer.label(each.latent)), name) for name, each in names.items())]
+        lists = [gr.Dropdown(choices=listed)] * SLOTS
         first = gr.Number(maximum=len(explorer.images) - 1)
-        return [gr.Dropdown(choices=listed)] * SLOTS + [first, explorer.thumbnail(0)]
+        if kind != ROW or any(chosen):  # somebody was faster than the loading
+            return (*lists, first, *(gr.skip() for _ in range(7)), True)
+        name = example_edit(explorer, 0)
+        lists[0] = gr.Dropdown(choices=listed, value=name)
+        answered = answer(ROW, None, "", 0, name, 1.0, *("", 0) * (SLOTS - 1))
+        return (*lists, first, explorer.thumbnail(0), *answered, True)
 
     def chosen_picture(number: object) -> str:
         explorer = loading.get()
@@ -169,26 +189,28 @@ def build(loading: Loading) -> None:
         concept_4: Any,
         strength_4: Any,
     ) -> tuple:
-        """Find the pictures of the collection that are most like a picture or words, before and after some named
-        concepts have been made stronger or weaker.
+        """Find the 12 pictures of the collection that are most like a picture or words, before and after up to four
+        named concepts have been made stronger or weaker.
 
         Args:
-            kind: "my picture", "words", "a picture of the collection" or "concepts alone": which input is used.
-            picture: A picture to search by.
-            words: Words to search by.
-            row: Number of a picture of the collection to search by.
-            concept_1: Name of a concept to change, "" for none.
-            strength_1: From -2 to 3: 1 adds as much of it as the pictures have that show it most, -1 takes it out.
-            concept_2: As concept_1.
-            strength_2: As strength_1.
-            concept_3: As concept_1.
-            strength_3: As strength_1.
-            concept_4: As concept_1.
-            strength_4: As strength_1.
+            kind: which input is used: "my picture", "words", "a picture of the collection", or "concepts alone",
+                which finds the pictures that show the concepts with strengths above 0 most.
+            picture: a picture file to search by, where kind is "my picture".
+            words: at most 500 characters to search by, where kind is "words".
+            row: number of a picture of the collection, from 0, where kind is "a picture of the collection".
+            concept_1: name of a concept to change, or "latent 417"; "" for none.
+            strength_1: from -2 to 3: 1 adds as much of it as the pictures have that show it most, 0 changes nothing,
+                -1 takes it out, -2 pushes away from it.
+            concept_2: as concept_1.
+            strength_2: as strength_1.
+            concept_3: as concept_1.
+            strength_3: as strength_1.
+            concept_4: as concept_1.
+            strength_4: as strength_1.
 
         Returns:
-            The nearest pictures before the change, those after it (none where nothing is changed), what was changed
-            as HTML, and a table of ranks as HTML.
+            The nearest pictures before the change with captions of rank and cosine similarity, those after it (none
+            where nothing is changed), what was changed as HTML, and a table of ranks before and after as HTML.
         """
         explorer = loading.get()
         edits = [(concept_1, strength_1), (concept_2, strength_2), (concept_3, strength_3), (concept_4, strength_4)]
@@ -197,7 +219,7 @@ def build(loading: Loading) -> None:
         return (
             pictures(explorer, found.before, "score" if found.by_concepts else "similarity"),
             pictures(explorer, found.after or ()),
-            summary(found),
+            summary(explorer, found),
             rank_table(explorer, found) if edited else "",
             gr.Column(visible=edited),
             gr.Accordion(visible=edited),
@@ -212,13 +234,16 @@ def build(loading: Loading) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-    gr.on(
-        None,
-        answering(choices),
-        None,
-        [*(name for name, _ in slots), row, shown],
+    here = get_render_context()
+    names = [name for name, _ in slots]
+    results = [before, after, told, ranks, after_column, ranks_box]
+    once_loaded(
+        loading,
+        example,
+        [opened, kind, row, *names],
+        [*names, row, shown, *results, opened],
+        here.select if isinstance(here, gr.Tab) else None,
         show_progress="hidden",
-        api_visibility="private",
     )
     row.input(
         answering(chosen_picture), row, shown, preprocess=False, show_progress="hidden", api_visibility="private"
@@ -229,7 +254,7 @@ def build(loading: Loading) -> None:
         [button.click, words.submit, *(each.input for each, _ in slots), *(each.release for _, each in slots)],
         answering(answer),
         [kind, picture, words, row, *(each for slot in slots for each in slot)],
-        [before, after, told, ranks, after_column, ranks_box],
+        results,
         preprocess=False,
         trigger_mode="always_last",
         api_name="search",
