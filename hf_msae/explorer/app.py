@@ -102,7 +102,7 @@ class Loading:
 
 def _warm(explorer: Explorer) -> None:
     """Compute what the first visitors would have to wait for."""
-    import sklearn.linear_model  # noqa: F401 (a second or more, which the first question about bias would wait for)
+    from .driving import Target, bias, first_to_ask
 
     for part in ("concepts", "codes", "hierarchy"):
         getattr(explorer, part)
@@ -110,6 +110,12 @@ def _warm(explorer: Explorer) -> None:
         from .where import highest
 
         highest(explorer)
+    first = first_to_ask(explorer)
+    if first is not None:
+        try:
+            bias(explorer, Target(column=first))
+        except VisitorError:  # there is nothing to explain about it, which who asks is told
+            pass
 
 
 def answering(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import count, pairwise
 
+from .bars import UNVALIDATED
+
 # Drawn for a narrow screen, so that the words are still read there; a wide one enlarges it.
 _WIDTH, _HEIGHT = 420, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 316, 14, 224
@@ -37,6 +39,11 @@ class Curve:
     low: tuple[float, ...]
     high: tuple[float, ...]
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether its name cannot be wrong: it is validated, or a number."""
+        return self.validated or self.name.startswith("latent ")
+
 
 def dose_chart(curves: Sequence[Curve], baseline: float, target: str) -> str:
     """HTML with the chart and a table of its numbers; everything in it is escaped.
@@ -50,7 +57,7 @@ def dose_chart(curves: Sequence[Curve], baseline: float, target: str) -> str:
     xs = [_LEFT + (_RIGHT - _LEFT) * place / (len(shares) - 1) for place in range(len(shares))]
     title = f"Probability of {target} by how strong a concept is"
     told = "; ".join(
-        f"{each.name}: from {each.probabilities[0]:.0%} to {each.probabilities[-1]:.0%}" for each in curves
+        f"{_told(each)}: from {each.probabilities[0]:.0%} to {each.probabilities[-1]:.0%}" for each in curves
     )
     number = next(_numbers)  # ids are of the whole page
     parts = [
@@ -73,10 +80,11 @@ def dose_chart(curves: Sequence[Curve], baseline: float, target: str) -> str:
     for place, each in enumerate(curves):
         parts.append(_drawn(each, xs, place))
     names = [_shortened(each.name) for each in curves]
+    kinds = ["" if each.is_sure else " msae-guess" for each in curves]
     for place, y in enumerate(_spread([_y(each.probabilities[-1]) for each in curves])):
         parts.append(
-            f'<text class="msae-line-{place + 1} msae-line-name" x="{_RIGHT + 8}" y="{y + 4:.1f}">'
-            f"{escape(names[place])}</text>"
+            f'<text class="msae-line-{place + 1} msae-line-name{kinds[place]}" x="{_RIGHT + 8}" y="{y + 4:.1f}">'
+            f"<title>{escape(_told(curves[place]))}</title>{escape(names[place])}</text>"
         )
     parts.append("</svg>")
     return (
@@ -93,6 +101,10 @@ def _y(probability: float) -> float:
 
 def _share(share: float) -> str:
     return "absent" if share == 0 else "most" if share == 1 else f"{share:.0%}"
+
+
+def _told(curve: Curve) -> str:
+    return curve.name if curve.is_sure else f"{curve.name} {UNVALIDATED}"
 
 
 def _shortened(name: str) -> str:
@@ -137,8 +149,8 @@ def _table(curves: Sequence[Curve]) -> str:
             f"<td>{p:.1%} <span>{low:.1%} to {high:.1%}</span></td>"
             for p, low, high in zip(each.probabilities, each.low, each.high, strict=True)
         )
-        kind = "" if each.validated else ' class="msae-muted"'
-        lines.append(f'<tr{kind}><th scope="row">{escape(each.name)}</th>{cells}</tr>')
+        kind = "" if each.is_sure else ' class="msae-muted"'
+        lines.append(f'<tr{kind}><th scope="row">{escape(_told(each))}</th>{cells}</tr>')
     return (
         '<div class="msae-scroll" tabindex="0"><table class="msae-numbers"><thead><tr><th scope="col">concept</th>'
         f"{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"

@@ -286,6 +286,12 @@ def dose_response(explorer: Explorer, target: Target, names: object) -> tuple[Cu
     return tuple(found.values())
 
 
+def first_to_ask(explorer: Explorer) -> str | None:
+    """A column to begin with: one that a concept is named like, if there is one; None where there are no columns."""
+    found = usable_columns(explorer)
+    return next((name for name in found if name in explorer.concepts), found[0] if found else None)
+
+
 def first_to_draw(explorer: Explorer, found: Bias) -> list[str]:
     """The concepts that drive a classifier most; where none is shown to, the one of the largest effect."""
     drivers = found.report.drivers["latent"].tolist() or found.report.frame["latent"].tolist()[:1]

@@ -24,6 +24,8 @@ HOW = (MULTIPLY, ADD)
 MOST = 3.0
 USUAL = 0.9
 """The share of the pictures having a concept that have no more of it than its usual strength."""
+_TRIED = 20
+"""Pictures among which one is looked for to begin with."""
 AS_IT_IS, AS_NAMED = "as it is", "as concepts are named"
 PROMPTS: dict[str, tuple[str, ...]] = {
     AS_IT_IS: ("{}",),
@@ -216,3 +218,30 @@ def example_labels(explorer: Explorer) -> str:
         best = explorer.labels.validated
         named = list(explorer.concepts) if best is None else best["name"].dropna().drop_duplicates().tolist()
     return ", ".join(str(name) for name in named[:5])
+
+
+def example_edit(explorer: Explorer, labels: str, prompt: object = AS_IT_IS) -> tuple[int, str] | None:
+    """A picture of the collection and a concept without which the model gives another of the labels, to begin with.
+
+    Returns:
+        Row and name; where no edit of the first pictures turns the answer, the first row and its strongest concept;
+        None where it has none, or the backbone has no text tower.
+    """
+    names = read_labels(labels)
+    first = None
+    for row in range(min(_TRIED, len(explorer.acts))):
+        embedding = explorer.acts[row]
+        there = concepts_in(explorer, embedding)
+        if not there:
+            continue
+        name = there[0][0]
+        first = first or (row, name)
+        edit = Edit(name, explorer.latent_of(name), MULTIPLY, 0.0)
+        try:
+            found = steer(explorer, embedding, names, [edit], prompt)
+        except VisitorError:
+            return None
+        likeliest = names[int(np.argmax(found.before))]
+        if name in likeliest.split() and likeliest != names[int(np.argmax(found.after))]:
+            return row, name
+    return first

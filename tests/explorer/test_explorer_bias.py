@@ -1,6 +1,7 @@
 """What drives a classifier, as the page tells it: targets, halves, bars, and curves."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +24,7 @@ from hf_msae.explorer.driving import (
     bias,
     columns,
     dose_response,
+    first_to_ask,
     first_to_draw,
     probability_of_second,
     read_target,
@@ -198,6 +200,24 @@ def test_names_of_lines_that_end_together_do_not_cover_each_other():
     places = sorted(float(y) for y in re.findall(r'msae-line-name" x="\d+" y="([\d.]+)"', chart))
     assert len(places) == 4
     assert min(np.diff(places)) >= 13.9
+
+
+def test_a_long_name_is_cut_in_the_chart_and_whole_in_its_title():
+    chart = dose_chart([_curve("thirteen char", 0.9), _curve("fourteen chars", 0.2)], 0.2, "x")
+    assert ">thirteen char</text>" in chart and ">fourteen cha…</text>" in chart
+    assert "<title>fourteen chars</title>" in chart
+
+
+def test_a_name_that_may_be_chance_is_marked_and_a_number_is_not():
+    curve = _curve("star", 0.9)
+    unsure = dose_chart([replace(curve, validated=False)], 0.2, "x")
+    assert "star (unvalidated)" in unsure and "msae-guess" in unsure
+    number = dose_chart([replace(curve, name="latent 417", validated=False)], 0.2, "x")
+    assert "(unvalidated)" not in number and "(unvalidated)" not in dose_chart([curve], 0.2, "x")
+
+
+def test_the_column_to_begin_with_is_one_that_a_concept_is_named_like(explorer):
+    assert first_to_ask(explorer) in set(usable_columns(explorer)) & set(explorer.concepts)
 
 
 def test_drivers_and_what_goes_along_stand_apart(explorer, found):

@@ -41,7 +41,13 @@ def test_words_find_beginnings_of_names_and_numbers_and_names_by_pictures(explor
     assert set(found.frame["latent"]) == set(expected) and found.number == len(expected)
     assert set(listing(explorer, "10 latent").frame["latent"]) == {10, *range(100, 110), *range(1000, 1024)}
     assert set(listing(explorer, "red yellow").frame["latent"]) < set(expected) | {0}
-    assert listing(explorer, "zzz (").number == 0
+    for word in ("(", ".", "[a", "*", r"\d"):  # words, not patterns
+        assert listing(explorer, word).number == 0
+
+
+def test_the_concept_to_begin_with_is_the_one_whose_name_fits_best(explorer, table):
+    name = tab.best_known(explorer)
+    assert table["similarity"][table["latent"] == explorer.latent_of(name)].item() == table["similarity"].max()
 
 
 def test_the_list_is_in_the_order_that_was_asked_for(explorer, table):

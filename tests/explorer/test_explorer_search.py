@@ -24,6 +24,7 @@ from hf_msae.explorer.neighbours import (
     WORDS,
     Query,
     by_concepts,
+    example_edit,
     neighbours,
     read_strengths,
     search,
@@ -204,6 +205,21 @@ def test_visitors_at_the_same_time_get_what_they_would_get_alone(explorer):
     with ThreadPoolExecutor(6) as threads:
         together = list(threads.map(lambda each: search(explorer, ROW, row=each[0], wanted=each[1]), asked))
     assert together == alone
+
+
+def test_the_edit_to_begin_with_is_of_something_else_and_brings_it_up(explorer):
+    name = example_edit(explorer, 0)
+    latent = explorer.latent_of(name)
+    found = search(explorer, ROW, row=0, wanted={name: 1.0})
+    before, after = ([explorer.codes[hit.row, latent] for hit in hits] for hits in (found.before, found.after))
+    assert explorer.codes[0, latent] == 0 and np.mean(after) > 2 * np.mean(before)
+
+
+def test_a_name_that_may_be_chance_is_marked(explorer):
+    latent = next(each for each in np.flatnonzero(explorer.codes[5]) if not explorer.label(each).validated)
+    found = search(explorer, ROW, row=5, wanted={f"latent {latent}": -1.0})
+    told = tab.summary(explorer, found)
+    assert "msae-guess" in told and "(unvalidated)" in told and f"(latent {latent})" in told
 
 
 def test_captions_say_rank_similarity_and_the_rank_before(explorer):

@@ -14,6 +14,7 @@ from hf_msae.explorer.steering import (
     MULTIPLY,
     Edit,
     concepts_in,
+    example_edit,
     example_labels,
     prompts,
     read_edits,
@@ -177,6 +178,20 @@ def test_there_are_labels_to_begin_with(explorer):
     assert set(read_labels(example_labels(explorer))) <= set(explorer.concepts)
 
 
+def test_the_edit_to_begin_with_turns_the_answer(explorer):
+    labels = example_labels(explorer)
+    row, name = example_edit(explorer, labels)
+    found = steer(explorer, explorer.acts[row], read_labels(labels), _edits(explorer, (name, MULTIPLY, 0)))
+    assert np.argmax(found.before) != np.argmax(found.after)
+    assert name in found.labels[int(np.argmax(found.before))]
+
+
+def test_the_usual_strength_is_what_nine_of_ten_pictures_do_not_exceed(explorer):
+    latent = explorer.latent_of("star")
+    active = np.sort(explorer.codes[:, latent][explorer.codes[:, latent] > 0])
+    assert (active <= usual_strength(explorer, latent)).mean() == pytest.approx(0.9, abs=1 / len(active))
+
+
 def test_both_bars_of_a_label_have_one_scale_and_labels_are_escaped(explorer, embedding):
     pytest.importorskip("gradio")
     from hf_msae.explorer.tabs.steer import paired_bars, summary
@@ -187,8 +202,9 @@ def test_both_bars_of_a_label_have_one_scale_and_labels_are_escaped(explorer, em
     assert "<b>" not in html
     for share in (*found.before, *found.after):
         assert f"width:{share:.2%}" in html
-    assert f"{found.changes[0].before:.2f} → 0.00" in summary(found)
-    assert "changes nothing" in summary(steer(explorer, embedding, labels, _edits(explorer, ("star", MULTIPLY, 1))))
+    assert f"{found.changes[0].before:.2f} → 0.00" in summary(explorer, found)
+    idle = steer(explorer, embedding, labels, _edits(explorer, ("star", MULTIPLY, 1)))
+    assert "changes nothing" in summary(explorer, idle)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ...concepts import BiasReport
 from ..bars import Bar, bars
+from ..concept_input import shown_name
 from ..dose_chart import MAX_CURVES, dose_chart
 from ..driving import (
     NUM_NULL,
@@ -17,11 +18,13 @@ from ..driving import (
     Target,
     bias,
     dose_response,
+    first_to_ask,
     first_to_draw,
     key_of,
     read_target,
     usable_columns,
 )
+from ..waiting import once_loaded
 
 if TYPE_CHECKING:
     from ..app import Loading
@@ -62,7 +65,13 @@ def findings(explorer: Explorer, found: Bias) -> str:
 def _bar(explorer: Explorer, latent: int, value: float, text: str) -> Bar:
     label = explorer.label(latent)
     note = None if key_of(explorer, latent) == str(label) else f"latent {latent}"
-    return Bar(str(label), value, text, note, not label.validated)
+    return Bar(str(label), value, text, note, label.name is not None and not label.validated)
+
+
+def _choice(explorer: Explorer, latent: int) -> tuple[str, str]:
+    """What a concept is called in a list, and its key."""
+    label, key = explorer.label(latent), key_of(explorer, latent)
+    return shown_name(label) + ("" if key == str(label) else f", {key}"), key
 
 
 def _driving(explorer: Explorer, report: BiasReport) -> str:
@@ -108,10 +117,12 @@ def numbers(found: Bias) -> dict[str, Any]:
 def build(loading: Loading) -> None:
     """The tab."""
     import gradio as gr
+    from gradio.context import get_render_context
 
     from ..app import answering
 
     gr.Markdown(
+        "## What drives a classifier?\n"
         "Does a classifier look at what it should? Choose what it decides. Each concept is then taken out of the "
         "pictures' embeddings and put in, all else kept. What changes the answer drives the classifier; what merely "
         "occurs together with it is listed apart.",
@@ -144,10 +155,6 @@ def build(loading: Loading) -> None:
         with gr.Accordion("The numbers", open=False):
             table = gr.JSON(label="All numbers", show_label=False)
 
-    def start() -> Any:
-        explorer = loading.get()
-        return gr.Dropdown(choices=[*usable_columns(explorer), TEXTS])
-
     def ask(target: Any, text: Any, other: Any) -> tuple[str, dict[str, Any], Target]:
         """Which concepts drive a classifier, and which only go along with it, by a small sample of the collection.
 
@@ -175,30 +182,55 @@ def build(loading: Loading) -> None:
         explorer = loading.get()
         found = bias(explorer, chosen)
         names = first_to_draw(explorer, found)
-        listed = [key_of(explorer, latent) for latent in found.report.frame["latent"].tolist()]
+        listed = [_choice(explorer, latent) for latent in found.report.frame["latent"].tolist()]
         return gr.Column(visible=True), gr.Dropdown(choices=listed, value=names), draw(chosen, names)
 
     def dose_response_(target: str, text: str, other: str, concepts: list[str]) -> list[dict[str, Any]]:
         """The probability that a classifier gives on average while a concept goes from absent to the strongest seen.
 
         Args:
-            target: as for bias.
-            text: as for bias.
-            other: as for bias.
-            concepts: names of up to four concepts that bias tells of.
+            target: a column of the collection with yes or no for each picture, such as "star"; or "two texts of mine".
+            text: what a zero-shot classifier says yes to, where the target is "two texts of mine"; else "".
+            other: what it could be otherwise; else "".
+            concepts: names of up to four concepts that bias tells of, or "latent 417".
 
         Returns:
-            For each concept its doses (activations, and the shares of pictures having it that have no more of it), and
-            the mean probabilities with their intervals.
+            For each concept its name, whether the name is validated, and lists of the same length to plot against each
+            other: shares (0 for absent, else the share of the pictures having the concept that have no more of it, to
+            1 for the most), doses (the activations that these are), probabilities (the classifier's mean over the
+            pictures with the concept at that dose), low and high (their 95% intervals).
         """
         explorer = loading.get()
         chosen = read_target(explorer, target, text, other)
         return [vars(each) for each in dose_response(explorer, chosen, concepts)]
 
+    opened = gr.State(False)
+
+    def start(is_open: bool, target: Any) -> tuple[Any, ...]:
+        """The columns to choose from; and, when the tab is opened first, what drives a probe of one of them."""
+        if is_open:
+            return tuple(gr.skip() for _ in range(8))
+        explorer = loading.get()
+        listed = [*usable_columns(explorer), TEXTS]
+        first = first_to_ask(explorer)
+        if target is not None or first is None:  # somebody was faster than the loading, or there is no column
+            return gr.Dropdown(choices=listed), *(gr.skip() for _ in range(6)), True
+        answered = ask(first, "", "")
+        return (gr.Dropdown(choices=listed, value=first), *answered, *draw_first(answered[2]), True)
+
     def words_shown(target: Any) -> Any:
         return gr.Group(visible=target == TEXTS)
 
-    gr.on(None, answering(start), None, target, preprocess=False, show_progress="hidden", api_visibility="private")
+    here = get_render_context()
+    once_loaded(
+        loading,
+        start,
+        [opened, target],
+        [target, told, table, asked, details, shown, chart, opened],
+        here.select if isinstance(here, gr.Tab) else None,
+        show_progress="minimal",
+        show_progress_on=told,
+    )
     target.input(words_shown, target, words, preprocess=False, api_visibility="private", show_progress="hidden")
     gr.on(
         [button.click, text.submit, other.submit],

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..concept_input import shown_name, shown_name_html
 from ..inputs import VisitorError
-from ..picture_input import collection_button, picture_input, read_upload, upload_path
+from ..picture_input import collection_button, picture_input, picture_of, read_upload, upload_path
 from ..steering import (
     AS_IT_IS,
     HOW,
@@ -21,15 +22,18 @@ from ..steering import (
     SLOTS,
     Steered,
     concepts_in,
+    example_edit,
     example_labels,
     prompts,
     read_edits,
     read_labels,
     steer,
 )
+from ..waiting import once_loaded
 
 if TYPE_CHECKING:
     from ..app import Loading
+    from ..explorer import Explorer
 
 TITLE = "Steer"
 _SHOWN = 8
@@ -68,7 +72,7 @@ def _change(change: float) -> str:
     return f"{'▲' if change > 0 else '▼'} {points}"
 
 
-def summary(found: Steered) -> str:
+def summary(explorer: Explorer, found: Steered) -> str:
     """What was done, as HTML."""
     if not found.changes:
         return (
@@ -76,8 +80,7 @@ def summary(found: Steered) -> str:
             "or with more of it.</p>"
         )
     items = "".join(
-        f"<li>{f'<b>{escape(each.name)}</b>' if each.validated else f'<i>{escape(each.name)}</i> (not validated)'}: "
-        f"activation {each.before:.2f} → {each.after:.2f}</li>"
+        f"<li><b>{_named(explorer, each.name, each.latent)}</b>: activation {each.before:.2f} → {each.after:.2f}</li>"
         for each in found.changes
     )
     if found.changed:
@@ -93,13 +96,20 @@ def summary(found: Steered) -> str:
     return f'<div class="msae-small"><p>{told}</p><ul>{items}</ul></div>'
 
 
+def _named(explorer: Explorer, key: str, latent: int) -> str:
+    label = explorer.label(latent)
+    return shown_name_html(label) + ("" if key == str(label) else f" ({escape(key)})")
+
+
 def build(loading: Loading) -> None:
     """The tab."""
     import gradio as gr
+    from gradio.context import get_render_context
 
     from ..app import answering
 
     gr.Markdown(
+        "## What if the picture had less of it?\n"
         "Give a picture and some labels: the model says how well each fits. Then change a concept of the picture, and "
         "see what the model makes of it. If the answer changes, the model goes by that concept.",
         elem_classes="msae-lead",
@@ -137,14 +147,23 @@ def build(loading: Loading) -> None:
             with gr.Accordion("The numbers", open=False):
                 table = gr.JSON(label="All numbers", show_label=False)
 
-    def start() -> tuple[Any, ...]:
+    opened = gr.State(False)
+
+    def start(is_open: bool, picture: Any, chosen: Any, words: Any, prompt: Any) -> tuple[Any, ...]:
+        """Lists to choose from; and, when the tab is opened first, a picture and an edit that turns the answer."""
+        if is_open:
+            return tuple(gr.skip() for _ in range(SLOTS + 4))
         explorer = loading.get()
-        listed = [("none", ""), *((name, name) for name in explorer.concepts)]
-        return (
-            gr.Dropdown(choices=list(prompts(explorer))),
-            example_labels(explorer),
-            *[gr.Dropdown(choices=listed)] * SLOTS,
-        )
+        said = words or example_labels(explorer)
+        listed = [("none", ""), *_choices(explorer)]
+        lists = [gr.Dropdown(choices=listed)] * SLOTS
+        given = (gr.Dropdown(choices=list(prompts(explorer))), said)
+        found = None if picture is not None or chosen or words else example_edit(explorer, said, prompt)
+        if found is None:  # somebody was faster than the loading, or the model cannot read
+            return (*given, *lists, gr.skip(), True)
+        row, name = found
+        lists[0] = gr.Dropdown(choices=listed, value=name)
+        return (*given, *lists, picture_of(explorer, row), True)
 
     def embed(value: Any, kept: Any) -> tuple[str, torch.Tensor]:
         # Uploads lie in folders named by a hash of their content, so that a path stands for a picture.
@@ -195,7 +214,7 @@ def build(loading: Loading) -> None:
         chosen = read_labels(labels)
         embedded = embed(picture, embedded)
         found = steer(explorer, embedded[1], chosen, edits, prompt)
-        return paired_bars(found), summary(found), asdict(found), embedded
+        return paired_bars(found), summary(explorer, found), asdict(found), embedded
 
     def changed(*values: Any) -> tuple[Any, ...]:
         """The same again as soon as something is changed; what hinders it is said in place."""
@@ -208,13 +227,14 @@ def build(loading: Loading) -> None:
 
     def in_picture(value: Any, kept: Any) -> tuple[Any, ...]:
         explorer = loading.get()
-        names = [(name, name) for name in explorer.concepts]
+        names = _choices(explorer)
         if value is None:
             listed, kept = [("none", ""), *names], None
         else:
             kept = embed(value, kept)
             there = concepts_in(explorer, kept[1])
-            first = [(f"{name} ({activation:.1f} here)", name) for name, activation in there[:_SHOWN]]
+            called = {key: shown for shown, key in names}
+            first = [(f"{called[name]}, {activation:.1f} here", name) for name, activation in there[:_SHOWN]]
             listed = [("none", ""), *first, *(each for each in names if each[1] not in dict(there[:_SHOWN]))]
         return (kept, *[gr.Dropdown(choices=listed)] * SLOTS)
 
@@ -226,14 +246,14 @@ def build(loading: Loading) -> None:
         "show_progress": "hidden",
         "trigger_mode": "always_last",
     }
-    gr.on(
-        None,
-        answering(start),
-        None,
-        [prompt, labels, *slots[::3]],
-        preprocess=False,
+    here = get_render_context()
+    once_loaded(
+        loading,
+        start,
+        [opened, picture, slots[0], labels, prompt],
+        [prompt, labels, *slots[::3], picture, opened],
+        here.select if isinstance(here, gr.Tab) else None,
         show_progress="hidden",
-        api_visibility="private",
     )
     gr.on(
         [button.click, labels.submit],
@@ -250,6 +270,11 @@ def build(loading: Loading) -> None:
     )
     triggers = [prompt.input, *(each.input for each in slots[::3]), *(each.input for each in slots[1::3])]
     gr.on([*triggers, *(each.release for each in slots[2::3])], answering(changed), inputs, outputs, **again)
+
+
+def _choices(explorer: Explorer) -> list[tuple[str, str]]:
+    """All concepts, (what is shown, key)."""
+    return [(shown_name(explorer.label(each.latent)), name) for name, each in explorer.concepts.items()]
 
 
 def _slot(gr: Any, number: int) -> tuple[Any, Any, Any]:
