@@ -135,8 +135,10 @@ def listing(explorer: Explorer, words: object = "", validated_only: object = Fal
     frame = _table(explorer).assign(share=active)
     if validated_only:
         frame = frame[[explorer.label(latent).validated for latent in frame["latent"]]]
-    shown = frame["name"].fillna("").astype(str) + " " + frame["activation_name"].astype(object).fillna("").astype(str)
-    shown = ("latent " + frame["latent"].astype(str) + " " + shown).str.casefold()
+    shown = "latent " + frame["latent"].astype(str)
+    for column in ("name", "activation_name"):
+        shown += " " + frame[column].astype(object).fillna("").astype(str)
+    shown = shown.str.casefold()
     for word in wanted:
         keep = shown.str.contains(rf"(?<!\w){re.escape(word)}")  # beginnings of words: no "checkered" for "red"
         frame, shown = frame[keep], shown[keep]

@@ -48,6 +48,16 @@ def test_words_find_beginnings_of_names_and_numbers_and_names_by_pictures(explor
 def test_the_concept_to_begin_with_is_the_one_whose_name_fits_best(explorer, table):
     name = tab.best_known(explorer)
     assert table["similarity"][table["latent"] == explorer.latent_of(name)].item() == table["similarity"].max()
+    silent = copy.copy(explorer)
+    silent.codes = explorer.codes.copy()
+    silent.codes[:, explorer.latent_of(name)] = 0
+    other = tab.best_known(silent)  # the name fits as before, but there is no picture to show
+    assert other != name and strong(silent)[:, explorer.latent_of(other)].any()
+
+
+def test_where_nothing_fits_it_is_said_what_to_do(explorer):
+    assert "untick “validated names only”" in tab.counted(listing(explorer, "zzz"))
+    assert tab.counted(listing(explorer, "star", True)).endswith("latents.")
 
 
 def test_the_list_is_in_the_order_that_was_asked_for(explorer, table):
@@ -129,8 +139,9 @@ def test_evidence_is_told_with_its_numbers_and_unsure_names_are_muted(explorer, 
     assert "may be chance" in told and "msae-guess" in told
     frame = listing(explorer, str(unsure)).frame
     styles = tab.styled(explorer, frame).to_html()
-    assert "italic" in styles
-    assert "italic" not in tab.styled(explorer, listing(explorer, "star", True).frame).to_html()
+    assert "italic" in styles and "(unvalidated)" in styles
+    styles = tab.styled(explorer, listing(explorer, "star", True).frame).to_html()
+    assert "italic" not in styles and "(unvalidated)" not in styles
 
 
 def test_a_histogram_has_a_bar_for_each_bin_that_is_not_empty_and_a_sentence(explorer):

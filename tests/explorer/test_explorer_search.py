@@ -1,5 +1,6 @@
 """Searches find what is nearest, edits do to the ranks what they say, and visitors do not see each other's."""
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -137,7 +138,8 @@ def test_taking_out_what_is_not_there_changes_nothing_and_is_said(explorer):
     absent = next(name for name, each in explorer.concepts.items() if explorer.codes[5, each.latent] == 0)
     found = search(explorer, ROW, row=5, wanted={absent: -1.0})
     assert not found.changed and [hit.row for hit in found.after] == [hit.row for hit in found.before]
-    assert "changes nothing" in tab.summary(explorer, found)
+    told = tab.summary(explorer, found)
+    assert "changes nothing" in told and "above 0 brings it in" in told
 
 
 def test_concepts_alone_find_pictures_that_show_them(explorer):
@@ -213,6 +215,14 @@ def test_the_edit_to_begin_with_is_of_something_else_and_brings_it_up(explorer):
     found = search(explorer, ROW, row=0, wanted={name: 1.0})
     before, after = ([explorer.codes[hit.row, latent] for hit in hits] for hits in (found.before, found.after))
     assert explorer.codes[0, latent] == 0 and np.mean(after) > 2 * np.mean(before)
+    others = {hit.row for hit in found.after} - {hit.row for hit in found.before}
+    assert f"{len(others)} of the 12 nearest pictures are others" in tab.summary(explorer, found)
+
+
+def test_a_picture_that_has_all_concepts_is_shown_without_an_edit(explorer):
+    full = copy.copy(explorer)
+    full.codes = explorer.codes + np.float32(1)
+    assert example_edit(full, 0) == ""
 
 
 def test_a_name_that_may_be_chance_is_marked(explorer):

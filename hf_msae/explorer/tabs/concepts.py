@@ -13,7 +13,7 @@ from ...report.gallery import Example, Histogram
 from ...report.wording import number, share, small
 from ..app import answering
 from ..concept_input import concept_input, shown_name, shown_name_html
-from ..evidence import COLUMNS, ORDERS, Evidence, Listing, evidence, listing
+from ..evidence import COLUMNS, ORDERS, Evidence, Listing, evidence, listing, strong
 from ..explorer import INDEX_K
 from ..inputs import VisitorError
 from ..waiting import once_loaded
@@ -31,6 +31,7 @@ _LEAD = (
     "Every latent of the autoencoder, with the word that its direction is nearest to. Search the table and **choose a "
     "row** to see what the name rests on: look at the pictures from the middle, not only at the strongest ones."
 )
+_VALIDATED = "validated names only"
 _EMPTY = '<p class="msae-empty">Choose a row of the table, or a concept from the list.</p>'
 
 
@@ -71,7 +72,10 @@ def draw_histogram(found: Evidence) -> str:
     """The activations of a latent as an SVG, with a sentence for those who do not see it."""
     card = found.card
     if card is None:
-        return f"<p>It is among the {INDEX_K} strongest latents of no picture of this collection.</p>"
+        return (
+            f"<p>It is among the {INDEX_K} strongest latents of no picture of this collection, so there are none to "
+            f"show. The order “{ORDERS['share']}” begins with concepts that have many.</p>"
+        )
     histogram = card.histogram
     bars = "".join(_bar(histogram, place) for place, count in enumerate(histogram.counts) if count)
     low, high = histogram.middle
@@ -129,12 +133,17 @@ def describe_place(found: Evidence) -> str:
 
 
 def best_known(explorer: Explorer) -> str | None:
-    """The concept of the list whose name is nearest to its latent; the first one where names have no similarity."""
-    table = explorer.model.concepts
-    if table is None or not explorer.concepts:
-        return next(iter(explorer.concepts), None)
+    """The concept to begin with: of those that pictures show, the one whose name is nearest to its latent.
+
+    Returns:
+        Its name; the first of the list where latents have no names; None where the list is empty.
+    """
+    table, shown = explorer.model.concepts, strong(explorer).any(axis=0)
+    names = [name for name, each in explorer.concepts.items() if shown[each.latent]] or list(explorer.concepts)
+    if table is None or not names:
+        return next(iter(names), None)
     similarity = dict(zip(table.frame["latent"], table.frame["similarity"], strict=True))
-    return max(explorer.concepts, key=lambda name: similarity[explorer.concepts[name].latent])
+    return max(names, key=lambda name: similarity[explorer.concepts[name].latent])
 
 
 def pictures(explorer: Explorer, examples: list[Example]) -> list[tuple[str, str]]:
@@ -145,16 +154,22 @@ def pictures(explorer: Explorer, examples: list[Example]) -> list[tuple[str, str
 
 
 def styled(explorer: Explorer, frame: pd.DataFrame) -> Styler:
-    """The table with names that are not validated in faint italics."""
-    guess = [not explorer.label(latent).validated for latent in frame["latent"]]
-    return frame.style.apply(
+    """The table with names that are not validated marked, and in faint italics."""
+    labels = [explorer.label(latent) for latent in frame["latent"]]
+    guess = [not label.validated for label in labels]
+    return frame.assign(name=[shown_name(label) for label in labels]).style.apply(
         lambda column: ["font-style: italic; opacity: 0.75" if each else "" for each in guess], subset=["name"]
     )
 
 
 def counted(found: Listing) -> str:
-    """How many concepts are in the table."""
+    """How many concepts are in the table; where there are none, how to find some."""
     shown = len(found.frame)
+    if not found.number:
+        return (
+            f"None of {found.total:,} latents fits: search for the beginning of another word, or untick "
+            f"“{_VALIDATED}”."
+        )
     more = "" if shown == found.number else f" The first {shown:,} are shown: search for others."
     return f"{found.number:,} of {found.total:,} latents.{more}"
 
@@ -174,21 +189,25 @@ def build(loading: Loading) -> None:
         order = gr.Dropdown(
             [(text, key) for key, text in ORDERS.items()], value="name", label="Order", min_width=180, filterable=False
         )
-        validated = gr.Checkbox(True, label="validated names only", min_width=180)
-    count = gr.Markdown(label="How many")
-    table = gr.Dataframe(
-        headers=list(COLUMNS), datatype=["str", "number", *["str"] * 5], interactive=False, max_height=300,
-        label="Concepts", buttons=[], pinned_columns=1,
-    )  # fmt: skip
-    chosen = concept_input("Concept", info="a name, or “latent 417”", min_width=200)
+        validated = gr.Checkbox(True, label=_VALIDATED, min_width=180)
+    with gr.Column(visible=False) as lists:  # until there is something in them
+        count = gr.Markdown(label="How many")
+        table = gr.Dataframe(
+            headers=list(COLUMNS), datatype=["str", "number", *["str"] * 5], interactive=False, max_height=300,
+            label="Concepts", buttons=[], pinned_columns=1,
+        )  # fmt: skip
+        chosen = concept_input("Concept", info="a name, or “latent 417”", min_width=200)
     look = {"object_fit": "contain", "buttons": ["fullscreen"], "elem_classes": ["msae-tiles", "msae-filled"]}
     with gr.Row():
         with gr.Column(min_width=300):
             told = gr.HTML(_EMPTY, label="Evidence")
+        with gr.Column(min_width=300):
+            top = gr.Gallery(label="Strongest", **look)
+    with gr.Row():
+        with gr.Column(min_width=300):
             histogram = gr.HTML(label="Activations")
             hierarchy = gr.HTML(label="Hierarchy")
         with gr.Column(min_width=300):
-            top = gr.Gallery(label="Strongest", **look)
             middle = gr.Gallery(label="From the middle of its activations", **look)
 
     def concepts(words: Any, validated_only: Any, order: Any) -> tuple[Styler, str]:
@@ -202,7 +221,8 @@ def build(loading: Loading) -> None:
                 it among their strongest, largest first).
 
         Returns:
-            A table of the first 300 of them with the evidence for each name, and how many there are of how many.
+            A table of the first 300 of them with the evidence for each name (names that may be chance end in
+            "(unvalidated)"), and how many there are of how many.
         """
         explorer = loading.get()
         found = listing(explorer, words, validated_only, order)
@@ -230,15 +250,17 @@ def build(loading: Loading) -> None:
 
     opened = gr.State(False)
 
-    def start(is_open: bool, *filters: Any) -> tuple[Any, ...]:
+    def start(is_open: bool, name: Any, *filters: Any) -> tuple[Any, ...]:
         """The table and the list; and, when the tab is opened first, the concept with the best evidence."""
         if is_open:
-            return tuple(gr.skip() for _ in range(9))
+            return tuple(gr.skip() for _ in range(len(details) + 5))
         explorer = loading.get()
         listed = [(shown_name(explorer.label(each.latent)), name) for name, each in explorer.concepts.items()]
-        best = best_known(explorer)
-        told = concept(best) if best is not None else tuple(gr.skip() for _ in details)
-        return (*concepts(*filters), gr.Dropdown(choices=listed, value=best), *told, True)
+        best, told = best_known(explorer), tuple(gr.skip() for _ in details)
+        choices = gr.Dropdown(choices=listed)
+        if best is not None and not name:
+            choices, told = gr.Dropdown(choices=listed, value=best), concept(best)
+        return (*concepts(*filters), choices, *told, gr.Column(visible=True), True)
 
     def choose(event: gr.SelectData) -> str:
         place = COLUMNS.index("latent")
@@ -255,8 +277,8 @@ def build(loading: Loading) -> None:
     once_loaded(
         loading,
         start,
-        [opened, *filters],
-        [table, count, chosen, *details, opened],
+        [opened, chosen, *filters],
+        [table, count, chosen, *details, lists, opened],
         here.select if isinstance(here, gr.Tab) else None,
         show_progress="hidden",
     )

@@ -61,9 +61,14 @@ def summary(explorer: Explorer, found: Found) -> str:
         for each in found.changes
     )
     if not found.changed:
-        return f"<p>This changes nothing: what you search by has none of it.</p><ul>{items}</ul>"
-    stay = len({hit.row for hit in found.before} & {hit.row for hit in found.after})
-    return f"<p>Pictures that stay among the first {len(found.after)}: {stay}. What was changed:</p><ul>{items}</ul>"
+        return (
+            "<p>This changes nothing: what you search by has none of it. A strength above 0 brings it in.</p>"
+            f"<ul>{items}</ul>"
+        )
+    new = len({hit.row for hit in found.after} - {hit.row for hit in found.before})
+    return (
+        f"<p><b>{new} of the {len(found.after)} nearest pictures are others</b> after this change:</p><ul>{items}</ul>"
+    )
 
 
 def _named(explorer: Explorer, key: str, latent: int) -> str:
@@ -89,25 +94,40 @@ def rank_table(explorer: Explorer, found: Found) -> str:
     )
 
 
-def _slot(number: int) -> tuple[gr.Dropdown, gr.Slider]:
-    """A concept to change, and how much; the slider comes when a concept is chosen."""
-    with gr.Column(min_width=200):
+def _slot(number: int) -> tuple[gr.Column, gr.Dropdown, gr.Slider]:
+    """A concept to change, and how much."""
+    with gr.Column(min_width=200, visible=number == 1) as place:
         name = gr.Dropdown([("none", "")], value="", label=f"Concept {number}")
         strength = gr.Slider(
             LEAST, MOST, value=1.0, step=STEP, label=f"Strength of concept {number}", visible=False, buttons=[]
         )
     # Names are known when the explorer is loaded: clients are told to send any words.
     name.api_info = lambda: {"type": "string", "description": 'name of a concept, or "" for none'}
-    name.change(
-        lambda value: gr.Slider(visible=bool(value)),
-        name,
-        strength,
+    return place, name, strength
+
+
+def _unfold(slots: Sequence[tuple[gr.Column, gr.Dropdown, gr.Slider]]) -> None:
+    """A slider comes when its concept is chosen, and then the place for one more, lest all of them push the result off
+    a phone's screen."""
+    names = [name for _, name, _ in slots]
+
+    def unfold(*chosen: Any) -> list[gr.Column | gr.Slider]:
+        wanted = [number == 0 or bool(chosen[number - 1] or value) for number, value in enumerate(chosen)]
+        return [
+            *(gr.Column(visible=each) for each in wanted),
+            *(gr.Slider(visible=bool(value)) for value in chosen),
+        ]
+
+    gr.on(
+        [name.change for name in names],
+        unfold,
+        names,
+        [*(place for place, _, _ in slots), *(strength for _, _, strength in slots)],
         queue=False,
         preprocess=False,
         show_progress="hidden",
         api_visibility="private",
     )
-    return name, strength
 
 
 def build(loading: Loading) -> None:
@@ -132,10 +152,13 @@ def build(loading: Loading) -> None:
             with gr.Column(visible=False) as words_inputs:
                 words = gr.Textbox("", label="Words", placeholder="a red circle on snow", max_lines=3, lines=1)
         with gr.Column(min_width=300, scale=2):
-            slots = []
-            for first in range(1, SLOTS, 2):
-                with gr.Row():
-                    slots += [_slot(number) for number in (first, first + 1)]
+            places = []
+            with gr.Column(visible=False) as edits_column:  # until there are names to choose from
+                for first in range(1, SLOTS, 2):
+                    with gr.Row():
+                        places += [_slot(number) for number in (first, first + 1)]
+            _unfold(places)
+            slots = [(name, strength) for _, name, strength in places]
             button = gr.Button("Search", variant="primary")
             told = gr.HTML(_EMPTY, label="What was done")
     look = {"object_fit": "contain", "buttons": ["fullscreen"], "elem_classes": ["msae-tiles", "msae-filled"]}
@@ -149,22 +172,23 @@ def build(loading: Loading) -> None:
 
     opened = gr.State(False)
 
-    def example(is_open: bool, kind: Any, *chosen: Any) -> tuple[Any, ...]:
+    def example(is_open: bool, kind: Any, picture: Any, words: Any, row: Any, *chosen: Any) -> tuple[Any, ...]:
         """Names to choose from; and, when the tab is opened first, an edit that shows what one does."""
         if is_open:
-            return tuple(gr.skip() for _ in range(SLOTS + 9))
+            return tuple(gr.skip() for _ in range(SLOTS + len(results) + 4))
         explorer = loading.get()
         active = (explorer.codes > 0).any(axis=0)
         names = {name: each for name, each in explorer.concepts.items() if active[each.latent]}
         listed = [("none", ""), *((shown_name(explorer.label(each.latent)), name) for name, each in names.items())]
         lists = [gr.Dropdown(choices=listed)] * SLOTS
         first = gr.Number(maximum=len(explorer.images) - 1)
-        if kind != ROW or any(chosen):  # somebody was faster than the loading
-            return (*lists, first, *(gr.skip() for _ in range(7)), True)
-        name = example_edit(explorer, 0)
-        lists[0] = gr.Dropdown(choices=listed, value=name)
-        answered = answer(ROW, None, "", 0, name, 1.0, *("", 0) * (SLOTS - 1))
-        return (*lists, first, explorer.thumbnail(0), *answered, True)
+        at = gr.skip() if row else explorer.thumbnail(0)
+        answered = tuple(gr.skip() for _ in results)
+        if kind == ROW and not (picture or words or row or any(chosen)):  # nobody was faster than the loading
+            name = example_edit(explorer, 0)
+            lists[0] = gr.Dropdown(choices=listed, value=name)
+            answered = answer(ROW, None, "", 0, name, 1.0, *("", 0) * (SLOTS - 1))
+        return (*lists, first, at, *answered, gr.Column(visible=True), True)
 
     def chosen_picture(number: object) -> str:
         explorer = loading.get()
@@ -240,8 +264,8 @@ def build(loading: Loading) -> None:
     once_loaded(
         loading,
         example,
-        [opened, kind, row, *names],
-        [*names, row, shown, *results, opened],
+        [opened, kind, picture, words, row, *names],
+        [*names, row, shown, *results, edits_column, opened],
         here.select if isinstance(here, gr.Tab) else None,
         show_progress="hidden",
     )
