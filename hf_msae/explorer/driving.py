@@ -139,7 +139,9 @@ def _bias(explorer: Explorer, target: Target) -> Bias:
         )
     latents, num_concepts = _asked(explorer, rows, guess)
     if not latents:
-        raise VisitorError("This model has too few active concepts to compare with.")
+        raise VisitorError(
+            "This model has too few active concepts to compare with: that takes another model, or a larger collection."
+        )
     report = bias_report(
         explorer.msae,
         load_activations(embeddings),
@@ -280,7 +282,7 @@ def dose_response(explorer: Explorer, target: Target, names: object) -> tuple[Cu
         latent = explorer.latent_of(name)
         rows = report.curves[report.curves["latent"] == latent]
         if rows.empty:
-            raise VisitorError("A concept was not asked about: choose others.")
+            raise VisitorError("A concept was not asked about: choose among those that the findings list.")
         values = [rows[column].tolist() for column in ("quantile", "dose", "probability", "low", "high")]
         found[latent] = Curve(key_of(explorer, latent), explorer.label(latent).validated, *map(tuple, values))
     return tuple(found.values())

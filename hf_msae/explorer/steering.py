@@ -225,9 +225,12 @@ def example_edit(explorer: Explorer, labels: str, prompt: object = AS_IT_IS) -> 
 
     Returns:
         Row and name; where no edit of the first pictures turns the answer, the first row and its strongest concept;
-        None where it has none, or the backbone has no text tower.
+        None where no picture has one, the labels are none, or the backbone has no text tower.
     """
-    names = read_labels(labels)
+    try:
+        names = read_labels(labels)
+    except VisitorError:  # names of concepts that are no labels, such as too long ones
+        return None
     first = None
     for row in range(min(_TRIED, len(explorer.acts))):
         embedding = explorer.acts[row]

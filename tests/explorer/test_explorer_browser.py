@@ -234,45 +234,113 @@ def test_an_example_does_not_replace_what_a_visitor_has_put_into_match(open_page
 def test_search_and_edit(open_page):
     page = open_page()
     panel = open_tab(page, "Search")
+    after = panel.locator(".msae-tiles", has_text="After the change")
+    after.locator("img").first.wait_for()  # an edit is answered when the tab is opened
+    assert after.locator("img").count() == 12
     concept = panel.get_by_label("Concept 1").first
+    assert concept.input_value() not in ("", "none", "star")
     concept.click()
     concept.fill("star")
     page.get_by_role("option", name="star", exact=True).first.click()
-    panel.get_by_role("button", name="Search", exact=True).click()
-    panel.locator(".msae-tiles img, .grid-container img, .gallery img, button.thumbnail-item img").first.wait_for()
-    page.wait_for_timeout(1500)
+    panel.locator("li", has_text="star: activation").wait_for()
     shoot(page, "search")
+
+
+def test_places_for_concepts_come_one_after_the_other(open_page):
+    page = open_page(390, 844)
+    panel = open_tab(page, "Search")
+    panel.locator(".msae-tiles img").first.wait_for()
+    second, third = (panel.get_by_label(f"Concept {number}", exact=True) for number in (2, 3))
+    second.wait_for()
+    assert not third.is_visible()
+    second.click()
+    second.fill("star")
+    page.get_by_role("option", name="star", exact=True).first.click()
+    third.wait_for()
+    panel.get_by_label("range slider for Strength of concept 2").wait_for()
+
+
+def test_an_example_does_not_replace_what_a_visitor_has_put_into_search(open_page):
+    page = open_page()
+    panel = open_tab(page, "Search")
+    panel.locator(".msae-tiles img").first.wait_for()
+    panel.get_by_label("words", exact=True).check()
+    words = panel.get_by_role("textbox", name="Words")
+    words.fill("a red star")
+    words.press("Enter")
+    page.wait_for_timeout(1500)
+    told = panel.locator(".msae-tiles").first.inner_text()
+    open_tab(page, "See")
+    panel = open_tab(page, "Search")
+    page.wait_for_timeout(1500)
+    assert words.input_value() == "a red star"
+    assert panel.locator(".msae-tiles").first.inner_text() == told
 
 
 def test_concepts_are_browsed(open_page):
     page = open_page()
     panel = open_tab(page, "Concepts")
-    panel.locator("table").first.wait_for()
+    middle = panel.locator(".msae-tiles", has_text="From the middle of its activations")
+    middle.locator("img").first.wait_for()  # a concept is shown when the tab is opened
+    begun = panel.locator("h3").inner_text()
+    assert panel.get_by_label("Concept", exact=True).input_value() == begun != "beach"
     panel.get_by_text("beach", exact=True).first.click()
-    panel.get_by_text("From the middle of its activations").wait_for()
-    page.wait_for_function("document.querySelectorAll('div[role=tabpanel] img').length > 5")
+    panel.locator("h3", has_text="beach").wait_for()
+    open_tab(page, "See")
+    panel = open_tab(page, "Concepts")
+    page.wait_for_timeout(1500)
+    assert panel.locator("h3").inner_text() == "beach"
     shoot(page, "concepts")
+
+
+def test_names_that_may_be_chance_are_marked_in_the_table(open_page):
+    page = open_page()
+    panel = open_tab(page, "Concepts")
+    panel.locator("h3").wait_for()
+    assert panel.get_by_text("(unvalidated)").count() == 0
+    panel.get_by_label("validated names only").uncheck()
+    panel.get_by_text("arrow (unvalidated)").locator("visible=true").first.wait_for()
+    panel.get_by_text("1,024 of 1,024 latents").wait_for()
+    panel.get_by_label("Search", exact=True).press_sequentially("zzz", delay=50)
+    panel.get_by_text("None of 1,024 latents fits").wait_for()
 
 
 def test_what_drives_a_classifier(open_page):
     page = open_page()
     panel = open_tab(page, "Bias")
+    panel.locator(".msae-dose").wait_for()  # a column is asked about when the tab is opened
     target = panel.get_by_label("What does the classifier decide?").first
+    assert target.input_value() not in ("", "star")
     target.click()
     target.fill("star")
     page.get_by_role("option", name="star", exact=True).first.click()
     panel.get_by_role("button", name="Ask", exact=True).click()
-    panel.locator("table.msae-bars").first.wait_for()
+    panel.locator(".msae-verdict", has_text="prediction of 'star'").wait_for()
+    panel.locator("figcaption", has_text="Probability of star").wait_for()
+    open_tab(page, "See")
+    panel = open_tab(page, "Bias")
     page.wait_for_timeout(1500)
+    assert target.input_value() == "star"  # no example comes again
+    assert "'star'" in panel.locator(".msae-verdict").inner_text()
     shoot(page, "bias")
 
 
 def test_steering(open_page, picture):
     page = open_page()
     panel = open_tab(page, "Steer")
-    panel.locator("input[type=file]").first.set_input_files(picture)
-    page.wait_for_timeout(2500)
+    verdict = panel.locator(".msae-verdict")
+    panel.get_by_text("After the change it is").wait_for()  # an edit is answered when the tab is opened
     shoot(page, "steer")
+    before = panel.locator("table.msae-steer").inner_text()
+    panel.get_by_label("Remove Image").first.click()
+    panel.get_by_text("The probabilities of the labels appear here").wait_for()
+    open_tab(page, "See")
+    panel = open_tab(page, "Steer")
+    page.wait_for_timeout(1500)
+    assert panel.get_by_label("Remove Image").count() == 0  # no example comes again
+    panel.locator("input[type=file]").first.set_input_files(picture)
+    verdict.wait_for()
+    assert panel.locator("table.msae-steer").inner_text() != before
 
 
 def test_on_a_phone_all_tabs_are_in_sight(open_page):

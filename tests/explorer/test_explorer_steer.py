@@ -207,6 +207,29 @@ def test_both_bars_of_a_label_have_one_scale_and_labels_are_escaped(explorer, em
     assert "changes nothing" in summary(explorer, idle)
 
 
+def test_the_likeliest_label_before_and_after_is_said_first(explorer, embedding):
+    pytest.importorskip("gradio")
+    from hf_msae.explorer.tabs.steer import paired_bars
+
+    told = [
+        paired_bars(steer(explorer, embedding, labels, edits)).split("</p>")[0]
+        for labels, edits in (
+            (LABELS, ()),
+            (LABELS, _edits(explorer, ("star", MULTIPLY, 0), ("heart", ADD, 1))),
+            (LABELS, _edits(explorer, ("star", MULTIPLY, 2))),
+            (("<i>star", "heart"), ()),
+        )
+    ]
+    assert "is “star”" in told[0] and "change" not in told[0]
+    assert "is “star”" in told[1] and "After the change it is “heart”" in told[1]
+    assert "It stays so after the change" in told[2]
+    assert "“&lt;i&gt;star”" in told[3]
+
+
+def test_names_that_are_no_labels_give_no_edit_to_begin_with(explorer):
+    assert example_edit(explorer, "x" * 200) is None
+
+
 @pytest.mark.slow
 def test_the_steer_tab_answers_clients(explorer, tmp_path):
     gr = pytest.importorskip("gradio")

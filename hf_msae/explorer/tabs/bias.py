@@ -24,6 +24,7 @@ from ..driving import (
     read_target,
     usable_columns,
 )
+from ..inputs import VisitorError
 from ..waiting import once_loaded
 
 if TYPE_CHECKING:
@@ -209,14 +210,22 @@ def build(loading: Loading) -> None:
     def start(is_open: bool, target: Any) -> tuple[Any, ...]:
         """The columns to choose from; and, when the tab is opened first, what drives a probe of one of them."""
         if is_open:
-            return tuple(gr.skip() for _ in range(8))
+            return tuple(gr.skip() for _ in range(9))
         explorer = loading.get()
         listed = [*usable_columns(explorer), TEXTS]
         first = first_to_ask(explorer)
-        if target is not None or first is None:  # somebody was faster than the loading, or there is no column
-            return gr.Dropdown(choices=listed), *(gr.skip() for _ in range(6)), True
-        answered = ask(first, "", "")
-        return (gr.Dropdown(choices=listed, value=first), *answered, *draw_first(answered[2]), True)
+        unanswered = [gr.skip()] * 6
+        if target is not None:  # somebody was faster than the loading
+            return gr.Dropdown(choices=listed), gr.skip(), *unanswered, True
+        if first is None:  # there are no columns: only texts can be asked about
+            return gr.Dropdown(choices=listed, value=TEXTS), gr.Group(visible=True), *unanswered, True
+        chosen = gr.Dropdown(choices=listed, value=first)
+        try:
+            answered = ask(first, "", "")
+        except VisitorError as error:  # nobody has asked: said in place, and the columns are there to choose from
+            unanswered[0] = f'<p class="msae-empty">{escape(str(error))}</p>'
+            return chosen, gr.skip(), *unanswered, True
+        return (chosen, gr.skip(), *answered, *draw_first(answered[2]), True)
 
     def words_shown(target: Any) -> Any:
         return gr.Group(visible=target == TEXTS)
@@ -226,7 +235,7 @@ def build(loading: Loading) -> None:
         loading,
         start,
         [opened, target],
-        [target, told, table, asked, details, shown, chart, opened],
+        [target, words, told, table, asked, details, shown, chart, opened],
         here.select if isinstance(here, gr.Tab) else None,
         show_progress="minimal",
         show_progress_on=told,

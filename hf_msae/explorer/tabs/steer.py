@@ -44,7 +44,7 @@ _EMPTY = (
 
 
 def paired_bars(found: Steered) -> str:
-    """The probabilities before and after as one table, so that all bars have one scale."""
+    """The likeliest label, and the probabilities before and after as one table, so that all bars have one scale."""
     lines = []
     for label, before, after in zip(found.labels, found.before, found.after, strict=True):
         lines.append(
@@ -53,9 +53,21 @@ def paired_bars(found: Steered) -> str:
         )
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("label", "before", "after", "change"))
     return (
+        f"{_verdict(found)}"
         '<table class="msae-steer"><caption>How likely each label is, 100% in all</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
+
+
+def _verdict(found: Steered) -> str:
+    """What the model says, and whether the changes turn that, in a sentence."""
+    first, then = (max(range(len(shares)), key=shares.__getitem__) for shares in (found.before, found.after))
+    told = f"The likeliest label is “{escape(found.labels[first])}”, {found.before[first]:.1%}"
+    if found.changed and first == then:
+        told += f". It stays so after the change, {found.after[then]:.1%}"
+    elif found.changed:
+        told += f". After the change it is “{escape(found.labels[then])}”, {found.after[then]:.1%}"
+    return f'<p class="msae-verdict">{told}.</p>'
 
 
 def _bar(share: float, kind: str) -> str:
@@ -125,12 +137,14 @@ def build(loading: Loading) -> None:
                 placeholder="a star, a circle, a heart",
                 max_lines=MAX_LABELS,
             )
-            prompt = gr.Dropdown(
-                list(PROMPTS),
-                value=AS_IT_IS,
-                label="How to say a label",
-                info="Models know some phrases better than bare words.",
-            )
+            with gr.Accordion("How to say a label", open=False):
+                prompt = gr.Dropdown(
+                    list(PROMPTS),
+                    value=AS_IT_IS,
+                    label="How to say a label",
+                    show_label=False,
+                    info="Models know some phrases better than bare words.",
+                )
         with gr.Column(scale=3, min_width=300):
             slots.extend(_slot(gr, 1))
             with gr.Accordion("Up to three more concepts", open=False):
