@@ -1,5 +1,6 @@
 """What drives a classifier, as the page tells it: targets, halves, bars, and curves."""
 
+import copy
 import re
 from dataclasses import replace
 from types import SimpleNamespace
@@ -217,7 +218,23 @@ def test_a_name_that_may_be_chance_is_marked_and_a_number_is_not():
 
 
 def test_the_column_to_begin_with_is_one_that_a_concept_is_named_like(explorer):
-    assert first_to_ask(explorer) in set(usable_columns(explorer)) & set(explorer.concepts)
+    first = first_to_ask(explorer)
+    assert first in set(usable_columns(explorer)) & set(explorer.concepts)
+    other = copy.copy(explorer)
+    other.concepts = {name: each for name, each in explorer.concepts.items() if name != first}
+    assert first_to_ask(other) in set(usable_columns(explorer)) & set(other.concepts)
+    other.concepts = {}
+    assert first_to_ask(other) == usable_columns(explorer)[0]
+
+
+def test_lists_mark_names_that_may_be_chance_and_send_back_keys(explorer):
+    pytest.importorskip("gradio")
+    from hf_msae.explorer.tabs.bias import _choice
+
+    unsure = next(latent for latent in range(1024) if not explorer.label(latent).validated)
+    name = explorer.label(unsure).name
+    assert _choice(explorer, unsure) == (f"{name} (unvalidated), latent {unsure}", f"latent {unsure}")
+    assert _choice(explorer, explorer.latent_of("star")) == ("star", "star")
 
 
 def test_drivers_and_what_goes_along_stand_apart(explorer, found):

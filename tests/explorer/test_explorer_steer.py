@@ -1,5 +1,6 @@
 """Labels of a picture before and after its concepts are changed."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from hf_msae.explorer import VisitorError
+from hf_msae.explorer.explorer import Concept
 from hf_msae.explorer.steering import (
     ADD,
     AS_IT_IS,
@@ -224,6 +226,18 @@ def test_the_likeliest_label_before_and_after_is_said_first(explorer, embedding)
     assert "is “star”" in told[1] and "After the change it is “heart”" in told[1]
     assert "It stays so after the change" in told[2]
     assert "“&lt;i&gt;star”" in told[3]
+
+
+def test_the_list_marks_names_that_may_be_chance_and_sends_back_keys(explorer):
+    pytest.importorskip("gradio")
+    from hf_msae.explorer.tabs.steer import _choices
+
+    unsure = next(latent for latent in range(1024) if not explorer.label(latent).validated)
+    name = explorer.label(unsure).name
+    other = copy.copy(explorer)  # a model none of whose names is validated
+    other.concepts = {name: Concept(name, unsure, False)}
+    assert _choices(other) == [(f"{name} (unvalidated)", name)]
+    assert ("star", "star") in _choices(explorer)
 
 
 def test_names_that_are_no_labels_give_no_edit_to_begin_with(explorer):
