@@ -22,7 +22,7 @@ test: $(VENV)/.installed
 	$(RUN) -m pytest
 
 test-slow: $(VENV)/.installed
-	$(RUN) -m pytest -m slow $(PYTEST_FLAGS)
+	$(RUN) -m pytest -m slow
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
