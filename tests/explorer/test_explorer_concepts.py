@@ -214,9 +214,10 @@ def test_the_key_of_a_latent_leads_back_to_it(explorer):
 def test_the_tab_answers_clients(explorer):
     from gradio_client import Client
 
+    options = launch_options()  # first: it says where pictures are kept
     with gr.Blocks() as demo, gr.Tab(tab.TITLE):
         tab.build(Loading(lambda: explorer))
-    _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options())
+    _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
     try:
         client = Client(url, verbose=False)
         assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/concepts", "/concept"}
