@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DOSES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Shares of the samples that activate a latent: the quantiles it is set to, after zero."""
+STRONG = 0.9
+"""Of them the one that is called strong: effects are those from absent to strong."""
 _BOX_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _NORMAL_MEDIAN = 1.4826  # the standard deviation of normal values, by the median of their sizes
 
@@ -127,13 +129,13 @@ def bias_report(
         positive_part = activations[:, place][activations[:, place] > 0]
         levels = np.concatenate([[0.0], np.quantile(positive_part, DOSES[1:])])
         at_dose = [_set_to(ask, x, own[:, latent], directions[latent], level) for level in levels]
-        strong, absent = at_dose[DOSES.index(0.9)], at_dose[0]
+        strong, absent = at_dose[DOSES.index(STRONG)], at_dose[0]
         change = strong - absent
         low, high = np.quantile(change[resample].mean(axis=1), tails)
         nearest = others[np.argsort(np.abs(frequency[others] - frequency[latent]), kind="stable")]
         nulls = rng.permutation(nearest[: 2 * num_null])[:num_null]
         # As much as the concept's own latent is moved, from where they are: no more, no less.
-        step = float(levels[DOSES.index(0.9)])
+        step = float(levels[DOSES.index(STRONG)])
         effects = _null_effects(ask, x, directions[nulls], step)
         # Of most of them: some have the classifier's own concepts in them, and would hide everything else.
         spread = float(_NORMAL_MEDIAN * np.median(np.abs(effects)))

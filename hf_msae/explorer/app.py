@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import sys
 import threading
@@ -18,6 +17,7 @@ import gradio.queueing
 import gradio.routes
 from starlette.middleware import Middleware
 
+from .answers import CONCURRENCY, log_kind_and_place, slots
 from .explorer import Explorer
 from .guard import MAX_SESSIONS, Guard, keeping, own_upload_folder
 from .inputs import MAX_BYTES, VisitorError
@@ -29,11 +29,7 @@ logger = logging.getLogger(__name__)
 
 TITLE = "Concept Explorer"
 TABS = ("see", "match", "search", "concepts", "bias", "steer")
-CONCURRENCY = 2
-"""Answers that are computed at a time, of all kinds together: as many as a small Space has cores.
-(Gradio's own limit is for each kind of question; pictures of many visitors at once would fill the memory.)"""
 MAX_QUEUE = 200
-_slots = threading.BoundedSemaphore(CONCURRENCY)
 _CACHE = (60, 3600)
 """Every so many seconds, what visitors have sent and been sent is deleted if it is older than so many."""
 _NAME_THUMBNAILS = """() => {
@@ -53,11 +49,12 @@ class Loading:
 
     Args:
         load: makes the explorer.
+        then: is called with it, in the background too.
     """
 
-    def __init__(self, load: Callable[[], Explorer]) -> None:
+    def __init__(self, load: Callable[[], Explorer], then: Callable[[Explorer], None] = lambda _: None) -> None:
         self._future: Future[Explorer] = Future()
-        self._load = load
+        self._load, self._then = load, then
         self._started = threading.Lock()
 
     def start(self) -> None:
@@ -73,7 +70,7 @@ class Loading:
             self._future.set_exception(error)
             return
         self._future.set_result(explorer)
-        _warm(explorer)
+        threading.Thread(target=self._then, args=[explorer], name="warm-explorer").start()
 
     @property
     def is_done(self) -> bool:
@@ -101,8 +98,8 @@ class Loading:
 
 
 def _warm(explorer: Explorer) -> None:
-    """Compute what the first visitors would have to wait for."""
-    from .driving import Target, bias, first_to_ask
+    """Compute what the first visitors would have to wait for, and have it kept."""
+    from .driving import KEPT, Target, bias, first_to_ask, usable_columns
 
     for part in ("concepts", "codes", "hierarchy"):
         getattr(explorer, part)
@@ -111,38 +108,14 @@ def _warm(explorer: Explorer) -> None:
 
         highest(explorer)
     first = first_to_ask(explorer)
-    if first is not None:
+    for column in sorted(usable_columns(explorer), key=lambda name: name != first)[:KEPT]:
+        if not threading.main_thread().is_alive():  # the process ends: it waits for this thread
+            return
         try:
-            bias(explorer, Target(column=first))
+            with slots:  # as one more visitor
+                bias(explorer, Target(column=column))
         except VisitorError:  # there is nothing to explain about it, which who asks is told
-            pass
-
-
-def answering(function: Callable[..., Any]) -> Callable[..., Any]:
-    """An event's function whose errors become messages on the page. Logs hold no visitor's words or pictures."""
-
-    @functools.wraps(function)
-    def answer(*args: Any, **kwargs: Any) -> Any:
-        try:
-            with _slots:
-                return function(*args, **kwargs)
-        except VisitorError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        except gr.Error:
-            raise
-        except Exception as error:
-            _log_kind_and_place(error)
-            raise gr.Error("Something went wrong here; it is not your fault.", print_exception=False) from None
-
-    return answer
-
-
-def _log_kind_and_place(error: BaseException) -> None:
-    """The text of an error may quote what a visitor gave: its kind and place do not."""
-    trace, where = error.__traceback__, "an unknown place"
-    while trace is not None:
-        where, trace = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}", trace.tb_next
-    logger.error("%s at %s", type(error).__name__, where)
+            continue
 
 
 class _DiscreetTraceback:
@@ -154,7 +127,7 @@ class _DiscreetTraceback:
     def print_exc(self, *_: Any, **__: Any) -> None:
         error = sys.exc_info()[1]
         if error is not None:
-            _log_kind_and_place(error)
+            log_kind_and_place(error)
 
 
 def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
@@ -168,10 +141,10 @@ def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
         Blocks; launch them with `**launch_options()`.
     """
     if isinstance(source, Explorer):
-        loading = Loading(lambda: source)
+        loading = Loading(lambda: source, _warm)
     else:
         settings = source or ExplorerSettings.from_environment()
-        loading = Loading(lambda: Explorer.load(settings))
+        loading = Loading(lambda: Explorer.load(settings), _warm)
     loading.start()
     own_upload_folder()
     gradio.queueing.traceback = gradio.routes.traceback = _DiscreetTraceback()

@@ -89,8 +89,8 @@ def dose_chart(curves: Sequence[Curve], baseline: float, target: str) -> str:
     parts.append("</svg>")
     return (
         f'<figure class="msae-figure"><figcaption>{escape(title)}</figcaption>{"".join(parts)}'
-        f'<p class="msae-small">Dotted: {baseline:.1%}, the mean with nothing changed. 50% is the usual strength: '
-        "half of the pictures having the concept have no more of it. Bands are 95% intervals.</p>"
+        f'<p class="msae-small">Dotted: {baseline:.1%}, the mean with nothing changed. 50%: half of the pictures '
+        "having the concept have no more of it; 90% is what is called strong above. Bands are 95% intervals.</p>"
         f"<details><summary>The numbers of the chart</summary>{_table(curves)}</details></figure>"
     )
 

@@ -34,7 +34,7 @@ MAX_CONCEPTS = 64
 """Concepts that are asked about, those that go along with the answer most: each costs time."""
 MIN_EACH = 20
 """Pictures with and without what a probe is trained for, of which it sees half."""
-_KEPT = 64
+KEPT = 64
 """Answers about columns that are kept, and as many about texts."""
 _TEXTS_KEPT = 900.0
 """Seconds for which answers about texts are: while somebody draws one concept of them after another."""
@@ -158,7 +158,7 @@ def _bias(explorer: Explorer, target: Target) -> Bias:
     return Bias(target, report, share, len(rows), num_concepts, accuracy, guessing)
 
 
-_of_column = lru_cache(maxsize=_KEPT)(_bias)
+_of_column = lru_cache(maxsize=KEPT)(_bias)
 _of_texts: WeakKeyDictionary[Explorer, OrderedDict[bytes, tuple[float, Bias]]] = WeakKeyDictionary()
 _lock = threading.Lock()
 
@@ -179,7 +179,7 @@ def bias(explorer: Explorer, target: Target) -> Bias:
     found = _bias(explorer, target)
     with _lock:
         kept[key] = time.monotonic(), replace(found, target=Target(), report=replace(found.report, target=""))
-        while len(kept) > _KEPT:
+        while len(kept) > KEPT:
             kept.popitem(last=False)
     return found
 

@@ -38,11 +38,13 @@ class Listing:
     Attributes:
         frame: the first `MAX_ROWS` of them: `COLUMNS`.
         number: how many fit.
+        names: how many names these have; several latents may have the same.
         total: latents of the model.
     """
 
     frame: pd.DataFrame
     number: int
+    names: int
     total: int
 
 
@@ -163,6 +165,7 @@ def listing(explorer: Explorer, words: object = "", validated_only: object = Fal
             columns=list(COLUMNS),
         ).reset_index(drop=True),
         len(frame),
+        frame["name"].nunique(),
         explorer.msae.config.num_latents,
     )
 

@@ -11,6 +11,7 @@ import gradio as gr
 import torch
 from PIL import Image
 
+from .answers import answering
 from .inputs import MAX_SIDE, VisitorError, read_picture, read_whole_number
 from .page import uploaded
 
@@ -70,12 +71,32 @@ def read_upload(value: Any) -> Image.Image:
     return read_picture(upload_path(value))
 
 
+def embedded_upload(loading: Loading, value: Any, kept: tuple[str, torch.Tensor] | None) -> tuple[str, torch.Tensor]:
+    """The embedding of the picture in a `picture_input`, computed once as long as the same one is there.
+
+    Args:
+        loading: the explorer.
+        value: what the `picture_input` hands over.
+        kept: what this gave the last time; or None.
+
+    Returns:
+        Path and raw embedding, (d,).
+
+    Raises:
+        VisitorError: as `read_upload`.
+    """
+    # Uploads lie in folders named by a hash of their content, so that a path stands for a picture.
+    path = upload_path(value)
+    if kept is not None and path is not None and kept[0] == str(path):
+        return kept
+    read = read_upload(value)  # first: what cannot be read is told while the explorer is still being loaded
+    return str(path), loading.get().embed_picture(read)
+
+
 def collection_button(
     loading: Loading, picture: gr.Image, text: str = "Take a picture of the collection"
 ) -> gr.Button:
     """A button that puts a random picture of the collection into a `picture_input`."""
-    from .app import answering
-
     button = gr.Button(text, size="sm")
 
     def take_picture() -> Image.Image:
@@ -114,8 +135,6 @@ def example_pictures(loading: Loading, picture: gr.Image) -> gr.Gallery:
 
     It is empty, and takes no room, until `examples_of` has filled it.
     """
-    from .app import answering
-
     gallery = gr.Gallery(
         label="Or choose an example",
         show_label=True,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ..concepts.bias import STRONG
 from ..editing import LatentEdit, edit_embeddings
 from .inputs import VisitorError, read_choice, read_number, read_text
 from .zero_shot import zero_shot
@@ -22,8 +23,6 @@ SLOTS = 4
 MULTIPLY, ADD = "multiply", "add"
 HOW = (MULTIPLY, ADD)
 MOST = 3.0
-USUAL = 0.9
-"""The share of the pictures having a concept that have no more of it than its usual strength."""
 _TRIED = 20
 """Pictures among which one is looked for to begin with."""
 AS_IT_IS, AS_NAMED = "as it is", "as concepts are named"
@@ -40,7 +39,7 @@ class Edit:
 
     Attributes:
         name, latent: which.
-        how: `MULTIPLY`, its activation by the amount; or `ADD`, so many times its usual strength.
+        how: `MULTIPLY`, its activation by the amount; or `ADD`, so many times as much as strong ones have.
         amount: 0 to `MOST`.
     """
 
@@ -139,11 +138,11 @@ def read_edits(explorer: Explorer, slots: Sequence[tuple[object, object, object]
     return tuple(found)
 
 
-def usual_strength(explorer: Explorer, latent: int) -> float:
-    """How active a concept is in pictures that have much of it; 0 where none has any."""
+def strong_activation(explorer: Explorer, latent: int) -> float:
+    """What nine of ten pictures having a concept have no more of, as in `bias_report`; 0 where none has it."""
     active = explorer.codes[:, latent]
     active = active[active > 0]
-    return float(np.quantile(active, USUAL)) if len(active) else 0.0
+    return float(np.quantile(active, STRONG)) if len(active) else 0.0
 
 
 @torch.no_grad()
@@ -183,11 +182,11 @@ def _edited(
     now = explorer.msae.encode(before)[0].float().cpu()
     wanted = {}
     for each in edits:
-        strength = usual_strength(explorer, each.latent) if each.how == ADD else 0.0
-        if each.how == ADD and not strength:
+        strong = strong_activation(explorer, each.latent) if each.how == ADD else 0.0
+        if each.how == ADD and not strong:
             raise VisitorError("No picture of the collection has one of the concepts to add: choose another one.")
         own = float(now[each.latent])
-        wanted[each.latent] = own * each.amount if each.how == MULTIPLY else own + each.amount * strength
+        wanted[each.latent] = own * each.amount if each.how == MULTIPLY else own + each.amount * strong
     edit = LatentEdit.of(wanted, explorer.msae.config.num_latents, mode="set")
     after = edit_embeddings(explorer.msae, before, [edit])
     changes = tuple(

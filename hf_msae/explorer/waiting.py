@@ -11,6 +11,8 @@ import gradio as gr
 from gradio.context import Context
 from tqdm import tqdm
 
+from .answers import answering
+
 if TYPE_CHECKING:
     from gradio.components import Component
 
@@ -106,14 +108,16 @@ def once_loaded(
         event: by default the opening of the page.
         settings: further ones of the event.
     """
-    from .app import answering
-
     timer, answer = gr.Timer(_EVERY, active=False), answering(function)
 
     def attempt(*given: Any) -> tuple[Any, ...]:
+        answered: Sequence[Any] = [gr.skip()] * len(outputs)
         if loading.is_done:
-            return (*answer(*given), gr.Timer(active=False))
-        return (*(gr.skip() for _ in outputs), gr.Timer(active=not loading.has_failed))
+            try:
+                answered = answer(*given)
+            except gr.Error as error:  # of an event that fails nothing is changed: the timer would go on for ever
+                gr.Warning(str(error.message))
+        return (*answered, gr.Timer(active=not (loading.is_done or loading.has_failed)))
 
     for each in (event or _page().load, timer.tick):
         each(attempt, [*inputs], [*outputs, timer], preprocess=False, api_visibility="private", **settings)

@@ -2,9 +2,61 @@
 
 import pytest
 
+from tests.explorer.browsing import CHROMIUM, SECONDS
+from tests.explorer.serving import serving
+
 
 @pytest.fixture(scope="session")
 def explorer():
     from hf_msae.explorer import Explorer, ExplorerSettings
 
     return Explorer.load(ExplorerSettings(dataset="scenes:test:200:7"))
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory):
+    pytest.importorskip("gradio")
+    with serving(tmp_path_factory.mktemp("explorer"), "scenes:test:300:7") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium")
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_page(served, browser):
+    """Opens the page; at the end of the test nothing may have been logged as an error."""
+    errors, contexts = [], []
+
+    def open_page(width=1280, height=900, theme="light"):
+        context = browser.new_context(viewport={"width": width, "height": height})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(SECONDS)
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{served.url}/?__theme={theme}")
+        page.get_by_role("heading", name="Concept Explorer").wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not errors
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory):
+    from hf_msae.scenes import load_scenes
+
+    path = tmp_path_factory.mktemp("pictures") / "scene.png"
+    load_scenes("test", 300, 7)[34]["image"].save(path)
+    return path

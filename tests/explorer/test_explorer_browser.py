@@ -4,97 +4,13 @@ Screenshots go to outputs/explorer-screenshots; docs/images/space has those that
 """
 
 import re
-import shutil
 import threading
-from pathlib import Path
 
 import pytest
 
-from tests.explorer.serving import serving
+from tests.explorer.browsing import SECONDS, TABS, first_bars, open_tab, shoot, wait_for_other_bars
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SHOTS = Path(__file__).parents[2] / "outputs" / "explorer-screenshots"
-SECONDS = 30_000
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    pytest.importorskip("gradio")
-    with serving(tmp_path_factory.mktemp("explorer"), "scenes:test:300:7") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def open_page(served, browser):
-    """Opens the page; at the end of the test nothing may have been logged as an error."""
-    errors, contexts = [], []
-
-    def open_page(width=1280, height=900, theme="light"):
-        context = browser.new_context(viewport={"width": width, "height": height})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(SECONDS)
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(f"{served.url}/?__theme={theme}")
-        page.get_by_role("heading", name="Concept Explorer").wait_for()
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not errors
-
-
-@pytest.fixture(scope="module")
-def picture(tmp_path_factory):
-    from hf_msae.scenes import load_scenes
-
-    path = tmp_path_factory.mktemp("pictures") / "scene.png"
-    load_scenes("test", 300, 7)[34]["image"].save(path)
-    return path
-
-
-def open_tab(page, name):
-    page.get_by_role("tab", name=name, exact=True).click()
-    return page.locator("div[role=tabpanel]:visible").first
-
-
-def shoot(page, name):
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.locator("footer").scroll_into_view_if_needed()  # pictures far below are loaded only when they come near
-    page.wait_for_timeout(400)
-    page.evaluate("window.scrollTo(0, 0)")
-    page.mouse.move(0, 0)
-    page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
-
-
-TABS = ("See", "Match", "Search", "Concepts", "Bias", "Steer")
-
-
-def first_bars(page):
-    """What the first table of bars on the open tab says."""
-    return page.locator("div[role=tabpanel]:visible table.msae-bars").first.inner_text()
-
-
-def wait_for_other_bars(page, before):
-    page.wait_for_function(
-        "before => [...document.querySelectorAll('div[role=tabpanel] table.msae-bars')]"
-        ".find(each => each.offsetParent)?.innerText !== before",
-        arg=before,
-    )
 
 
 def test_what_the_model_sees(open_page, picture):
@@ -314,7 +230,6 @@ def test_what_drives_a_classifier(open_page):
     target.click()
     target.fill("star")
     page.get_by_role("option", name="star", exact=True).first.click()
-    panel.get_by_role("button", name="Ask", exact=True).click()
     panel.locator(".msae-verdict", has_text="prediction of 'star'").wait_for()
     panel.locator("figcaption", has_text="Probability of star").wait_for()
     open_tab(page, "See")

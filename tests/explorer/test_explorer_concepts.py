@@ -55,9 +55,11 @@ def test_the_concept_to_begin_with_is_the_one_whose_name_fits_best(explorer, tab
     assert other != name and strong(silent)[:, explorer.latent_of(other)].any()
 
 
-def test_where_nothing_fits_it_is_said_what_to_do(explorer):
+def test_how_many_fit_is_told_and_what_to_do_where_none_does(explorer):
     assert "untick “validated names only”" in tab.counted(listing(explorer, "zzz"))
-    assert tab.counted(listing(explorer, "star", True)).endswith("latents.")
+    assert tab.counted(listing(explorer, "star", True)) == "3 of 1,024 latents, with one name in all."
+    assert tab.counted(listing(explorer, "", True)) == "103 of 1,024 latents, with 59 names in all."
+    assert tab.counted(listing(explorer, "latent 417")) == "1 of 1,024 latents."
 
 
 def test_the_list_is_in_the_order_that_was_asked_for(explorer, table):

@@ -1,6 +1,5 @@
-"""What all tabs share: settings, the explorer itself, bars, and errors that become messages."""
+"""What all tabs share: settings, the explorer itself, and bars."""
 
-import logging
 import re
 
 import numpy as np
@@ -78,24 +77,6 @@ def test_bars_are_escaped_and_as_long_as_their_values():
     assert "nothing to show" in bars([], "empty") and bars([Bar("zero", 0)], "zeros")
 
 
-def test_errors_become_messages_and_the_log_keeps_to_kind_and_place(caplog):
-    gradio = pytest.importorskip("gradio")
-    from hf_msae.explorer.app import answering
-
-    @answering
-    def fails(kind, text):
-        raise kind(text)
-
-    with caplog.at_level(logging.DEBUG):
-        with pytest.raises(gradio.Error, match="Choose a star"):
-            fails(VisitorError, "Choose a star")
-        assert not caplog.records
-        with pytest.raises(gradio.Error, match="Something went wrong") as caught:
-            fails(RuntimeError, "a secret")
-    assert "secret" not in str(caught.value) and "secret" not in caplog.text
-    assert re.search(r"RuntimeError at test_explorer_core\.py:\d+", caplog.text)
-
-
 def test_loading_that_fails_is_told_to_whoever_asks():
     pytest.importorskip("gradio")
     from hf_msae.explorer.app import Loading
@@ -111,31 +92,6 @@ def test_loading_that_fails_is_told_to_whoever_asks():
     assert not loading.is_done
 
 
-def test_no_more_answers_are_computed_at_a_time_than_there_are_slots():
-    pytest.importorskip("gradio")
-    import threading
-    import time
-    from concurrent.futures import ThreadPoolExecutor
-
-    from hf_msae.explorer.app import CONCURRENCY, answering
-
-    running, most, lock = 0, 0, threading.Lock()
-
-    def ask():
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        time.sleep(0.02)
-        with lock:
-            running -= 1
-
-    questions = [answering(ask) for _ in range(8)]  # of different kinds
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda question: question(), questions * 3))
-    assert most == CONCURRENCY
-
-
 def test_embeddings_of_another_number_of_pictures_are_refused(tmp_path):
     np.save(tmp_path / "e.npy", np.zeros((61, 128), dtype=np.float32))
     settings = ExplorerSettings(dataset="scenes:test:60:7", embeddings=str(tmp_path / "e.npy"))
@@ -143,11 +99,31 @@ def test_embeddings_of_another_number_of_pictures_are_refused(tmp_path):
         Explorer.load(settings)
 
 
+def test_columns_are_explained_before_anybody_asks_and_one_slot_is_left_to_visitors(explorer, monkeypatch):
+    app = pytest.importorskip("hf_msae.explorer.app")
+    from hf_msae.explorer import driving
+
+    asked = []
+
+    def bias(explorer, target):
+        assert app.slots.acquire(blocking=False) and not app.slots.acquire(blocking=False)
+        app.slots.release()
+        asked.append(target.column)
+        if target.column == "red":
+            raise VisitorError("there is nothing to explain")
+
+    monkeypatch.setattr(driving, "bias", bias)
+    monkeypatch.setattr(driving, "KEPT", 30)
+    app._warm(explorer)
+    assert asked[0] == driving.first_to_ask(explorer) and "red" in asked[:-1]
+    assert len(asked) == len(set(asked)) == 30 and set(asked) <= set(driving.usable_columns(explorer))
+
+
 def test_so_many_answers_about_classifiers_are_kept(explorer, monkeypatch):
     from hf_msae.explorer import driving
 
-    assert driving._of_column.cache_info().maxsize == driving._KEPT == 64
-    monkeypatch.setattr(driving, "_KEPT", 2)
+    assert driving._of_column.cache_info().maxsize == driving.KEPT == 64
+    monkeypatch.setattr(driving, "KEPT", 2)
     monkeypatch.setattr(driving, "_of_texts", type(driving._of_texts)())
     asked = []
     real = driving._bias

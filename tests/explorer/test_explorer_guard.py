@@ -20,6 +20,7 @@ from PIL import Image
 gradio = pytest.importorskip("gradio")
 
 from hf_msae.explorer import app, guard, page  # noqa: E402 (they need gradio)
+from hf_msae.explorer.answers import CONCURRENCY, answering, slots  # noqa: E402
 from hf_msae.explorer.guard import forget_sessions, make_room, own_upload_folder  # noqa: E402
 from hf_msae.explorer.inputs import VisitorError  # noqa: E402
 
@@ -269,7 +270,7 @@ def test_pictures_are_kept_for_an_hour_by_gradio_and_by_us(explorer):
 
 def test_all_that_is_asked_takes_one_of_the_slots(explorer):
     asked = [each for each in app.build_demo(explorer).fns.values() if each.api_visibility == "public"]
-    answer = app.answering(len)
+    answer = answering(len)
     assert len(asked) == 10
     assert all(each.fn.__code__ is answer.__code__ for each in asked), [each.api_name for each in asked]
 
@@ -287,16 +288,16 @@ def test_sessions_that_are_still_are_forgotten():
 
 def test_a_full_queue_is_told_in_words(explorer, monkeypatch):
     monkeypatch.setattr(app, "MAX_QUEUE", 2)
-    for _ in range(app.CONCURRENCY):
-        app._slots.acquire()
+    for _ in range(CONCURRENCY):
+        slots.acquire()
     try:
         with launched(explorer) as demo:
             url = address(demo)
             body = json.dumps({"data": ["star"]}).encode()
             answers = [request(f"{url}/gradio_api/call/concept", body) for _ in range(12)]
     finally:
-        for _ in range(app.CONCURRENCY):
-            app._slots.release()
+        for _ in range(CONCURRENCY):
+            slots.release()
     refused = [text for status, text in answers if status == 503]
     assert refused and answers[0][0] == 200
     assert all("ask again in a minute" in text for text in refused)

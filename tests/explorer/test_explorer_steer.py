@@ -22,7 +22,7 @@ from hf_msae.explorer.steering import (
     read_edits,
     read_labels,
     steer,
-    usual_strength,
+    strong_activation,
 )
 
 LABELS = ("star", "circle", "heart", "square")
@@ -64,7 +64,7 @@ def test_what_concepts_do_not_explain_stays_and_only_their_directions_move(explo
     (edit,) = _edits(explorer, ("star", ADD, 2))
     found = steer(explorer, embedding, LABELS, [edit])
     (change,) = found.changes
-    assert change.after == pytest.approx(change.before + 2 * usual_strength(explorer, latent))
+    assert change.after == pytest.approx(change.before + 2 * strong_activation(explorer, latent))
     msae = explorer.msae
     moved = embedding + (change.after - change.before) * (msae.dictionary[latent] / msae.input_scale).detach()
     assert found.after == pytest.approx(steer(explorer, moved, LABELS).before, abs=1e-5)
@@ -188,10 +188,10 @@ def test_the_edit_to_begin_with_turns_the_answer(explorer):
     assert name in found.labels[int(np.argmax(found.before))]
 
 
-def test_the_usual_strength_is_what_nine_of_ten_pictures_do_not_exceed(explorer):
+def test_a_strong_activation_is_what_nine_of_ten_pictures_do_not_exceed(explorer):
     latent = explorer.latent_of("star")
     active = np.sort(explorer.codes[:, latent][explorer.codes[:, latent] > 0])
-    assert (active <= usual_strength(explorer, latent)).mean() == pytest.approx(0.9, abs=1 / len(active))
+    assert (active <= strong_activation(explorer, latent)).mean() == pytest.approx(0.9, abs=1 / len(active))
 
 
 def test_both_bars_of_a_label_have_one_scale_and_labels_are_escaped(explorer, embedding):

@@ -98,3 +98,18 @@ def test_what_the_inputs_hold_when_the_explorer_is_there_counts(late, gate):
 def test_nothing_is_waited_for_after_a_failure(failed):
     value, timer = attempts(failed, lambda word: (word,))("word")
     assert value == gr.skip() and not is_active(timer)
+
+
+@pytest.mark.parametrize("error", [VisitorError("there are no names"), RuntimeError("a secret")])
+def test_an_answer_that_fails_is_told_once_and_not_tried_again(explorer, error, monkeypatch, caplog):
+    warnings = []
+    monkeypatch.setattr(gr, "Warning", warnings.append)
+    loading = Loading(lambda: explorer)
+    loading.get()
+
+    def answer(word):
+        raise error
+
+    value, timer = attempts(loading, answer)("word")
+    assert value == gr.skip() and not is_active(timer)
+    assert len(warnings) == 1 and "secret" not in warnings[0] + caplog.text

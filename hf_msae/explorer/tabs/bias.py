@@ -5,9 +5,12 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import gradio as gr
 import pandas as pd
+from gradio.context import get_render_context
 
 from ...concepts import BiasReport
+from ..answers import answering, in_place
 from ..bars import Bar, bars
 from ..concept_input import shown_name
 from ..dose_chart import MAX_CURVES, dose_chart
@@ -48,15 +51,15 @@ def findings(explorer: Explorer, found: Bias) -> str:
             f"The probe was trained on one half of the collection and asked about the other, {found.num_pictures} "
             f"pictures: it is right about {found.accuracy:.1%}, where guessing would be about {found.guessing:.1%}."
         )
-    cut = ""
+    asked = f" All {found.num_concepts} concepts that are in these pictures were asked about."
     if found.num_concepts > len(report.frame):
-        cut = (
+        asked = (
             f" {len(report.frame)} of {found.num_concepts} concepts were asked about: those that go along with the "
             "answer most; the tests pay for all of them."
         )
     verdict = report.verdict()
     return (
-        f'<p class="msae-verdict">{escape(verdict[0].upper() + verdict[1:])}.</p><p class="msae-small">{how}{cut} '
+        f'<p class="msae-verdict">{escape(verdict[0].upper() + verdict[1:])}.</p><p class="msae-small">{how}{asked} '
         f"This is a quick look at {report.num_samples} of them, with {NUM_NULL} random latents to compare each "
         "concept with: small effects may be missed. <code>hf-msae bias</code> looks thoroughly.</p>"
         f'<div class="msae-wide">{_driving(explorer, report)}</div>{_along(explorer, report)}'
@@ -81,9 +84,10 @@ def _driving(explorer: Explorer, report: BiasReport) -> str:
         for row in report.drivers.itertuples(index=False)
     ]
     caption = (
-        "They drive it: change of the probability, in percentage points, when the concept goes from absent to strong"
+        "They drive it: change of the probability, in percentage points, when the concept goes from absent to strong "
+        "(nine of ten pictures having it have no more)"
     )
-    return bars(rows, caption, ("concept", "change and its 95% interval"))
+    return bars(rows, caption, ("concept", "change and its 95% interval")) if rows else ""
 
 
 def _along(explorer: Explorer, report: BiasReport) -> str:
@@ -91,7 +95,7 @@ def _along(explorer: Explorer, report: BiasReport) -> str:
     frame = frame.sort_values("association", key=abs, ascending=False, kind="stable").head(_ALONG)
     rows = [_bar(explorer, row.latent, row.association, f"{row.association:+.2f}") for row in frame.itertuples()]
     caption = "They only go along with it, and are not shown to drive it: correlation with the answer, from -1 to 1"
-    return bars(rows, caption, ("concept", "correlation"))
+    return bars(rows, caption, ("concept", "correlation")) if rows else ""
 
 
 def _points(share: float) -> str:
@@ -117,11 +121,6 @@ def numbers(found: Bias) -> dict[str, Any]:
 
 def build(loading: Loading) -> None:
     """The tab."""
-    import gradio as gr
-    from gradio.context import get_render_context
-
-    from ..app import answering
-
     gr.Markdown(
         "## What drives a classifier?\n"
         "Does a classifier look at what it should? Choose what it decides. Each concept is then taken out of the "
@@ -136,7 +135,7 @@ def build(loading: Loading) -> None:
             with gr.Group(visible=False) as words:
                 text = gr.Textbox(label="1. Is it ...", placeholder="a star", max_lines=2)
                 other = gr.Textbox(label="2. ... or is it ...", placeholder="no star", max_lines=2)
-            button = gr.Button("Ask", variant="primary")
+                button = gr.Button("Ask", variant="primary")
         with gr.Column(scale=3, min_width=300):
             told = gr.HTML(
                 '<p class="msae-empty">The concepts that drive the classifier appear here. A column of the collection '
@@ -172,6 +171,9 @@ def build(loading: Loading) -> None:
         found = bias(explorer, chosen)
         return findings(explorer, found), numbers(found), chosen
 
+    def refused(told: str) -> tuple[str, None, None]:
+        return told, None, None
+
     def draw(chosen: Target | None, names: Any) -> str:
         if chosen is None or not names:
             return ""
@@ -179,7 +181,9 @@ def build(loading: Loading) -> None:
         curves = dose_response(explorer, chosen, names)
         return dose_chart(curves, bias(explorer, chosen).report.baseline, str(chosen))
 
-    def draw_first(chosen: Target) -> tuple[Any, Any, str]:
+    def draw_first(chosen: Target | None) -> tuple[Any, Any, str]:
+        if chosen is None:  # the question was refused
+            return gr.Column(visible=False), gr.Dropdown([], value=[]), ""
         explorer = loading.get()
         found = bias(explorer, chosen)
         names = first_to_draw(explorer, found)
@@ -241,13 +245,15 @@ def build(loading: Loading) -> None:
         show_progress_on=told,
     )
     target.input(words_shown, target, words, preprocess=False, api_visibility="private", show_progress="hidden")
+    # A column is asked about as soon as it is chosen; texts are, too, when they have not changed.
     gr.on(
-        [button.click, text.submit, other.submit],
-        answering(ask),
+        [button.click, text.submit, other.submit, target.input],
+        answering(in_place(ask, refused)),
         [target, text, other],
         [told, table, asked],
         preprocess=False,
-        api_name="bias",
+        api_visibility="private",
+        trigger_mode="always_last",
         show_progress="minimal",
         show_progress_on=told,
     ).success(
@@ -258,8 +264,9 @@ def build(loading: Loading) -> None:
         api_visibility="private",
         show_progress="hidden",
     )
+    gr.on([], answering(ask), [target, text, other], [told, table, asked], preprocess=False, api_name="bias")
     shown.input(
-        answering(draw),
+        answering(in_place(draw, str)),
         [asked, shown],
         chart,
         preprocess=False,

@@ -11,7 +11,7 @@ from gradio.context import get_render_context
 
 from ...report.gallery import Example, Histogram
 from ...report.wording import number, share, small
-from ..app import answering
+from ..answers import answering, in_place
 from ..concept_input import concept_input, shown_name, shown_name_html
 from ..evidence import COLUMNS, ORDERS, Evidence, Listing, evidence, listing, strong
 from ..explorer import INDEX_K
@@ -171,7 +171,9 @@ def counted(found: Listing) -> str:
             f"“{_VALIDATED}”."
         )
     more = "" if shown == found.number else f" The first {shown:,} are shown: search for others."
-    return f"{found.number:,} of {found.total:,} latents.{more}"
+    names = "one name" if found.names == 1 else f"{found.names:,} names"
+    names = f", with {names} in all" if 0 < found.names < found.number else ""  # several latents may have the same
+    return f"{found.number:,} of {found.total:,} latents{names}.{more}"
 
 
 def key_of(explorer: Explorer, latent: int) -> str:
@@ -293,13 +295,16 @@ def build(loading: Loading) -> None:
         show_progress="hidden",
         api_name="concepts",
     )
+    shown = in_place(concept, lambda told: (told, "", "", [], []))
     table.select(answering(choose), None, chosen, show_progress="hidden", api_visibility="private").success(
-        answering(concept),
+        answering(shown),
         chosen,
         details,
         preprocess=False,
-        api_name="chosen_concept",
         api_visibility="private",
         show_progress="minimal",
     )
-    chosen.input(answering(concept), chosen, details, preprocess=False, show_progress="minimal", api_name="concept")
+    chosen.input(
+        answering(shown), chosen, details, preprocess=False, show_progress="minimal", api_visibility="private"
+    )
+    gr.on([], answering(concept), chosen, details, preprocess=False, api_name="concept")

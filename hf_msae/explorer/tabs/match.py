@@ -11,7 +11,7 @@ import torch
 from gradio.context import get_render_context
 
 from ...concepts import explain_similarity
-from ..app import answering
+from ..answers import answering, in_place
 from ..bars import Bar, bars
 from ..inputs import MAX_TEXT, VisitorError, read_text
 from ..picture_input import collection_button, picture_input, picture_of, read_upload
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 TITLE = "Match"
 SHOWN = 12
 WORDS, PICTURE = "words", "another picture"
+_EMPTY = (
+    '<p class="msae-empty">The cosine and its parts appear here. A positive bar speaks for the match, a negative one '
+    "against it.</p>"
+)
 _SAME = 1 - 1e-6
 _TELLING = 0.1  # of the largest contribution: smaller ones are not worth a sentence
 
@@ -209,15 +213,11 @@ def build(loading: Loading) -> None:
             kind = gr.Radio([WORDS, PICTURE], value=WORDS, label="Second")
             with gr.Column() as with_words:
                 words = gr.Textbox(label="Words", placeholder="for example: a red circle", max_length=MAX_TEXT)
-                ask_words = gr.Button("Explain the match", variant="primary")
+                ask = gr.Button("Explain the match", variant="primary")
             with gr.Column(visible=False) as with_picture:
                 other = picture_input("Second: a picture", height=210)
                 collection_button(loading, other)
-                ask_pictures = gr.Button("Explain the match", variant="primary")
-    sentence = gr.HTML(
-        '<p class="msae-empty">The cosine and its parts appear here. A positive bar speaks for the match, a negative '
-        "one against it.</p>"
-    )
+    sentence = gr.HTML(_EMPTY)
     table = gr.HTML(elem_classes="msae-narrow")
     with gr.Column(visible=False) as rest, gr.Accordion("The numbers", open=False):
         found = gr.JSON(show_label=False)
@@ -267,48 +267,47 @@ def build(loading: Loading) -> None:
     def switch(kind: Any) -> tuple[gr.Column, gr.Column]:
         return gr.Column(visible=kind != PICTURE), gr.Column(visible=kind == PICTURE)
 
+    def explain(kind: Any, picture: Any, words: Any, other: Any) -> tuple[Any, ...]:
+        if picture is None or not (other if kind == PICTURE else words):
+            return nothing(_EMPTY)
+        found = match_pictures(picture, other) if kind == PICTURE else match_words(picture, words)
+        return *found, gr.Column(visible=True)
+
+    def nothing(told: str) -> tuple[Any, ...]:
+        return told, "", None, gr.Column(visible=False)
+
     def example(picture: Any, words: Any, kind: Any) -> tuple[Any, ...]:
         if picture is not None or words or kind == PICTURE:
-            return tuple(gr.skip() for _ in range(6))
+            return gr.skip(), gr.skip()
         explorer = loading.get()
-        image, text = picture_of(explorer, 0), fitting_words(explorer, 0)
+        text = fitting_words(explorer, 0)
         try:
-            embedded = explorer.embed_texts([text])[0]
+            explorer.embed_texts([text])
         except VisitorError:  # a model that cannot read: pictures alone can be compared, which visitors have to choose
-            return image, *(gr.skip() for _ in range(5))
-        result = match(explorer, explorer.embed_picture(image), embedded)
-        return image, text, *answer(result, "these words"), gr.Column(visible=True)
+            return picture_of(explorer, 0), gr.skip()
+        return picture_of(explorer, 0), text  # whose coming is answered as a visitor's
 
-    outputs = [sentence, table, found]
     # A tab nobody looks at need not be answered, and one that is looked at should not be empty.
     here = get_render_context()
     once_loaded(
         loading,
         example,
         [picture, words, kind],
-        [picture, words, *outputs, rest],
+        [picture, words],
         here.select if isinstance(here, gr.Tab) else None,
         show_progress="hidden",
     )
     kind.input(answering(switch), kind, [with_words, with_picture], api_visibility="private", show_progress="hidden")
-    asked_words = gr.on(
-        [ask_words.click, words.submit],
-        answering(match_words),
-        [picture, words],
-        outputs,
+    outputs = [sentence, table, found]
+    gr.on(
+        [ask.click, words.submit, kind.input, picture.change, other.change],
+        answering(in_place(explain, nothing)),
+        [kind, picture, words, other],
+        [*outputs, rest],
         preprocess=False,
-        api_name="match_words",
+        api_visibility="private",
+        trigger_mode="always_last",
         show_progress="minimal",
     )
-    asked_pictures = ask_pictures.click(
-        answering(match_pictures),
-        [picture, other],
-        outputs,
-        preprocess=False,
-        api_name="match_pictures",
-        show_progress="minimal",
-    )
-    for asked in (asked_words, asked_pictures):
-        asked.success(
-            lambda: gr.Column(visible=True), None, rest, queue=False, show_progress="hidden", api_visibility="private"
-        )
+    gr.on([], answering(match_words), [picture, words], outputs, preprocess=False, api_name="match_words")
+    gr.on([], answering(match_pictures), [picture, other], outputs, preprocess=False, api_name="match_pictures")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.context import get_render_context
 
-from ..app import answering
+from ..answers import answering, in_place
 from ..concept_input import shown_name, shown_name_html
 from ..inputs import read_whole_number
 from ..neighbours import KINDS, LEAST, MOST, PICTURE, ROW, WORDS, Found, Hit, example_edit, read_strengths, search
@@ -190,6 +190,9 @@ def build(loading: Loading) -> None:
             answered = answer(ROW, None, "", 0, name, 1.0, *("", 0) * (SLOTS - 1))
         return (*lists, first, at, *answered, gr.Column(visible=True), True)
 
+    def refused(told: str) -> tuple[Any, ...]:
+        return [], [], told, "", gr.Column(visible=False), gr.Accordion(visible=False)
+
     def chosen_picture(number: object) -> str:
         explorer = loading.get()
         return explorer.thumbnail(read_whole_number(number, 0, len(explorer.images) - 1, "The number of the picture"))
@@ -269,17 +272,25 @@ def build(loading: Loading) -> None:
         here.select if isinstance(here, gr.Tab) else None,
         show_progress="hidden",
     )
-    row.input(
-        answering(chosen_picture), row, shown, preprocess=False, show_progress="hidden", api_visibility="private"
-    )
-    dice.click(answering(another_picture), None, [row, shown], show_progress="hidden", api_visibility="private")
+    asked = [kind, picture, words, row, *(each for slot in slots for each in slot)]
     # Values come as they were sent: the functions of `inputs` check them, with messages for visitors.
+    settings: dict[str, Any] = {"preprocess": False, "api_visibility": "private"}
+    found = in_place(answer, refused)
     gr.on(
-        [button.click, words.submit, *(each.input for each, _ in slots), *(each.release for _, each in slots)],
-        answering(answer),
-        [kind, picture, words, row, *(each for slot in slots for each in slot)],
+        [
+            *(button.click, words.submit, kind.input, picture.change, row.input),
+            *(name.input for name, _ in slots),
+            *(strength.release for _, strength in slots),
+        ],
+        answering(found),
+        asked,
         results,
-        preprocess=False,
         trigger_mode="always_last",
-        api_name="search",
+        **settings,
     )
+    thumbnail = in_place(chosen_picture, lambda _: None)  # the search says why
+    row.input(answering(thumbnail), row, shown, show_progress="hidden", trigger_mode="always_last", **settings)
+    dice.click(answering(another_picture), None, [row, shown], show_progress="hidden", **settings).success(
+        answering(found), asked, results, **settings
+    )
+    gr.on([], answering(answer), asked, results, preprocess=False, api_name="search")

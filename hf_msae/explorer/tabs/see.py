@@ -6,21 +6,19 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-import torch
 from PIL import Image
 
-from ..app import answering
+from ..answers import answering, in_place
 from ..bars import Bar, bars
 from ..concept_input import concept_input, shown_name
-from ..inputs import VisitorError
 from ..picture_input import (
     collection_button,
+    embedded_upload,
     example_pictures,
     examples_of,
     picture_input,
     picture_of,
     read_upload,
-    upload_path,
 )
 from ..sight import ALL, DEFAULT, LEAST, Sight, granularity_bounds, see
 from ..waiting import once_loaded
@@ -212,14 +210,6 @@ def build(loading: Loading) -> None:
             interactive=False,
         )
 
-    def embed(value: Any, cached: Any) -> tuple[str, torch.Tensor]:
-        # Uploads lie in folders named by a hash of their content, so that a path stands for a picture.
-        path = upload_path(value)
-        if cached is not None and path is not None and cached[0] == str(path):
-            return cached
-        read = read_upload(value)
-        return str(path), loading.get().embed_picture(read)
-
     def seen(picture: Any, granularity: Any, embedded: Any) -> tuple[str, str, dict[str, Any], Any]:
         """The concepts that the model sees in a picture, and how well they rebuild its embedding.
 
@@ -233,7 +223,7 @@ def build(loading: Loading) -> None:
             A table of the concepts and their parts, a table of the similarity of the rebuilt embedding at this
             granularity, at powers of two, and with all concepts (both HTML), and all numbers.
         """
-        embedded = embed(picture, embedded)
+        embedded = embedded_upload(loading, picture, embedded)
         sight = see(loading.get(), embedded[1], granularity)
         return concept_bars(sight), level_table(sight), numbers(sight), embedded
 
@@ -261,18 +251,15 @@ def build(loading: Loading) -> None:
         explorer = loading.get()
         return picture_of(explorer, 0) if picture is None else gr.skip(), examples_of(explorer)
 
-    def changed(picture: Any, granularity: Any, embedded: Any) -> tuple[Any, ...]:
-        def nothing(hint: str) -> tuple[Any, ...]:
-            hidden, empty = gr.Column(visible=False), gr.Dropdown([], value=None)
-            return hidden, hidden, gr.HTML(hint, visible=True), gr.skip(), "", "", None, empty, None
+    def nothing(hint: str) -> tuple[Any, ...]:
+        hidden, empty = gr.Column(visible=False), gr.Dropdown([], value=None)
+        return hidden, hidden, gr.HTML(hint, visible=True), gr.skip(), "", "", None, empty, None
 
+    def changed(picture: Any, granularity: Any, embedded: Any) -> tuple[Any, ...]:
         if picture is None:
             return nothing(_HINT)
         explorer = loading.get()
-        try:
-            embedded = embed(picture, embedded)
-        except VisitorError as error:  # the answer about the picture before must not stay beside this one
-            return nothing(f'<p class="msae-empty" role="alert">{escape(str(error))}</p>')
+        embedded = embedded_upload(loading, picture, embedded)
         least, most = granularity_bounds(explorer)
         # A slider that nobody has moved may stand outside of this collection's bounds.
         chosen = min(max(granularity, least), most) if isinstance(granularity, int) else min(DEFAULT, most)
@@ -287,11 +274,13 @@ def build(loading: Loading) -> None:
             embedded,
         )
 
+    closer_in_place = in_place(closer, lambda told: (None, told, []))
+
     def closer_to_first(picture: Any, concept: Any) -> tuple[Image.Image | None, str, list[tuple[str, str]]]:
-        return (None, "", []) if picture is None or concept is None else closer(picture, concept)
+        return (None, "", []) if picture is None or concept is None else closer_in_place(picture, concept)
 
     picture.change(
-        answering(changed),
+        answering(in_place(changed, nothing)),
         [picture, granularity, embedded],
         [first, second, hint, granularity, concepts, levels, found, concept, embedded],
         preprocess=False,
@@ -317,11 +306,14 @@ def build(loading: Loading) -> None:
         show_progress="hidden",
     )
     concept.input(
-        answering(closer),
+        answering(closer_in_place),
         [picture, concept],
         [patch_map, note, gallery],
         preprocess=False,
-        api_name="look_closer",
+        api_visibility="private",
         trigger_mode="always_last",
         show_progress="minimal",
+    )
+    gr.on(
+        [], answering(closer), [picture, concept], [patch_map, note, gallery], preprocess=False, api_name="look_closer"
     )

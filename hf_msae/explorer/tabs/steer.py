@@ -6,11 +6,13 @@ from dataclasses import asdict
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import torch
+import gradio as gr
+from gradio.context import get_render_context
 
+from ..answers import answering, in_place
 from ..concept_input import shown_name, shown_name_html
 from ..inputs import VisitorError
-from ..picture_input import collection_button, picture_input, picture_of, read_upload, upload_path
+from ..picture_input import collection_button, embedded_upload, picture_input, picture_of
 from ..steering import (
     AS_IT_IS,
     HOW,
@@ -97,8 +99,8 @@ def summary(explorer: Explorer, found: Steered) -> str:
     )
     if found.changed:
         told = (
-            "Changed below; all else in the embedding stays, what the concepts do not explain too. The cosine of the "
-            f"embedding before and after is {found.similarity:.3f}."
+            "Only these activations are changed; the rest of the embedding stays, also what no concept explains. The "
+            f"cosine of the embeddings before and after is {found.similarity:.3f}."
         )
     else:
         told = (
@@ -115,11 +117,6 @@ def _named(explorer: Explorer, key: str, latent: int) -> str:
 
 def build(loading: Loading) -> None:
     """The tab."""
-    import gradio as gr
-    from gradio.context import get_render_context
-
-    from ..app import answering
-
     gr.Markdown(
         "## What if the picture had less of it?\n"
         "Give a picture and some labels: the model says how well each fits. Then change a concept of the picture, and "
@@ -146,13 +143,14 @@ def build(loading: Loading) -> None:
                     info="Models know some phrases better than bare words.",
                 )
         with gr.Column(scale=3, min_width=300):
-            slots.extend(_slot(gr, 1))
+            slots.extend(_slot(1))
             with gr.Accordion("Up to three more concepts", open=False):
                 for number in range(2, SLOTS + 1):
-                    slots.extend(_slot(gr, number))
+                    slots.extend(_slot(number))
             gr.HTML(
-                '<p class="msae-small">Multiply: 0 switches a concept off, 1 leaves it, 3 triples it. Add: so many '
-                "times its usual strength, also where it is not in the picture.</p>"
+                '<p class="msae-small">Multiply: 0 switches a concept off, 1 leaves it, 3 triples it. Add: 1 adds '
+                "as much as a strong one has (nine of ten pictures having it have no more), also where it is not in "
+                "the picture.</p>"
             )
             button = gr.Button("Compare", variant="primary")
             prompt.api_info = lambda: {"type": "string", "description": f'how a label is said, such as "{AS_IT_IS}"'}
@@ -179,14 +177,6 @@ def build(loading: Loading) -> None:
         lists[0] = gr.Dropdown(choices=listed, value=name)
         return (*given, *lists, picture_of(explorer, row), True)
 
-    def embed(value: Any, kept: Any) -> tuple[str, torch.Tensor]:
-        # Uploads lie in folders named by a hash of their content, so that a path stands for a picture.
-        path = upload_path(value)
-        if kept is not None and path is not None and kept[0] == str(path):
-            return kept
-        read = read_upload(value)
-        return str(path), loading.get().embed_picture(read)
-
     def steer_(
         picture: Any, labels: Any, prompt: Any, embedded: Any,
         concept_1: Any, how_1: Any, amount_1: Any, concept_2: Any, how_2: Any, amount_2: Any,
@@ -201,7 +191,8 @@ def build(loading: Loading) -> None:
                 named by texts, "as concepts are named".
             concept_1: name of a concept to change, "" for none.
             how_1: "multiply" its activation, or "add" to it.
-            amount_1: from 0 to 3: what to multiply by, or how many times the concept's usual strength to add.
+            amount_1: from 0 to 3: what to multiply by, or to add, 1 being as much as a strong one
+                has, which nine of ten pictures having it do not exceed.
             concept_2: as concept_1.
             how_2: as how_1.
             amount_2: as amount_1.
@@ -226,26 +217,26 @@ def build(loading: Loading) -> None:
             ],
         )
         chosen = read_labels(labels)
-        embedded = embed(picture, embedded)
+        embedded = embedded_upload(loading, picture, embedded)
         found = steer(explorer, embedded[1], chosen, edits, prompt)
         return paired_bars(found), summary(explorer, found), asdict(found), embedded
 
+    def refused(told: str) -> tuple[Any, ...]:
+        return told, "", None, gr.skip()
+
     def changed(*values: Any) -> tuple[Any, ...]:
-        """The same again as soon as something is changed; what hinders it is said in place."""
-        if values[0] is None:
-            return _EMPTY, "", None, None
-        try:
-            return steer_(*values)
-        except VisitorError as error:
-            return f'<p class="msae-empty">{escape(str(error))}</p>', "", None, gr.skip()
+        return (_EMPTY, "", None, None) if values[0] is None else in_place(steer_, refused)(*values)
 
     def in_picture(value: Any, kept: Any) -> tuple[Any, ...]:
         explorer = loading.get()
         names = _choices(explorer)
-        if value is None:
-            listed, kept = [("none", ""), *names], None
+        try:
+            kept = None if value is None else embedded_upload(loading, value, kept)
+        except VisitorError:  # told in place of the probabilities, which are asked for next
+            kept = None
+        if kept is None:
+            listed = [("none", ""), *names]
         else:
-            kept = embed(value, kept)
             there = concepts_in(explorer, kept[1])
             called = {key: shown for shown, key in names}
             first = [(f"{called[name]}, {activation:.1f} here", name) for name, activation in there[:_SHOWN]]
@@ -269,21 +260,24 @@ def build(loading: Loading) -> None:
         here.select if isinstance(here, gr.Tab) else None,
         show_progress="hidden",
     )
-    gr.on(
-        [button.click, labels.submit],
-        answering(steer_),
-        inputs,
-        outputs,
-        preprocess=False,
-        api_name="steer",
-        show_progress="minimal",
-        show_progress_on=seen,
-    )
     picture.change(answering(in_picture), [picture, embedded], [embedded, *slots[::3]], **again).success(
         answering(changed), inputs, outputs, preprocess=False, api_visibility="private", show_progress="hidden"
     )
-    triggers = [prompt.input, *(each.input for each in slots[::3]), *(each.input for each in slots[1::3])]
-    gr.on([*triggers, *(each.release for each in slots[2::3])], answering(changed), inputs, outputs, **again)
+    waited_for = again | {"show_progress": "minimal", "show_progress_on": seen}
+    gr.on([button.click, labels.submit], answering(changed), inputs, outputs, **waited_for)
+    gr.on(
+        [
+            prompt.input,
+            *(each.input for each in slots[::3]),
+            *(each.input for each in slots[1::3]),
+            *(each.release for each in slots[2::3]),
+        ],
+        answering(changed),
+        inputs,
+        outputs,
+        **again,
+    )
+    gr.on([], answering(steer_), inputs, outputs, preprocess=False, api_name="steer")
 
 
 def _choices(explorer: Explorer) -> list[tuple[str, str]]:
@@ -291,7 +285,7 @@ def _choices(explorer: Explorer) -> list[tuple[str, str]]:
     return [(shown_name(explorer.label(each.latent)), name) for name, each in explorer.concepts.items()]
 
 
-def _slot(gr: Any, number: int) -> tuple[Any, Any, Any]:
+def _slot(number: int) -> tuple[gr.Dropdown, gr.Radio, gr.Slider]:
     """The components of one concept."""
     with gr.Row(elem_classes="msae-slot"):
         concept = gr.Dropdown([("none", "")], value="", label=f"Concept {number}", min_width=200, scale=4)
