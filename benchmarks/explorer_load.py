@@ -26,7 +26,7 @@ from typing import Any
 from gradio_client import Client, handle_file
 
 from hf_msae.explorer import Explorer, ExplorerSettings
-from hf_msae.explorer.driving import Target, bias, usable_columns
+from hf_msae.explorer.driving import TEXTS, Target, bias, usable_columns
 from hf_msae.explorer.evidence import listing
 from hf_msae.explorer.neighbours import read_strengths, search
 from hf_msae.explorer.sight import see
@@ -60,6 +60,9 @@ def questions_of(explorer: Explorer, picture: str) -> dict[str, Question]:
 
     def concept(number: int) -> str:
         return CONCEPTS[number % len(CONCEPTS)]
+
+    def texts(number: int) -> tuple[str, str]:
+        return f"a {concept(number)} picture", f"a {concept(number + 3 + number // len(CONCEPTS))} picture"
 
     def strength(number: int) -> int:
         return (-1, 1, 2)[number % 3]
@@ -103,10 +106,14 @@ def questions_of(explorer: Explorer, picture: str) -> dict[str, Question]:
             lambda number: listing(explorer, concept(number), False, "name"),
         ),
         "steer": Question(ask_steer, bare_steer),
-        # Answers about columns are kept: alone, each is computed; of many users, none is.
-        "bias": Question(
+        # Columns are explained before anybody asks; of texts, the first to ask waits, and the answer is kept.
+        "bias of a column": Question(
             lambda client, user: client.predict(columns[user % len(columns)], "", "", api_name="/bias")[1],
             lambda number: bias.__wrapped__(explorer, Target(column=columns[number % len(columns)])),
+        ),
+        "bias of texts": Question(
+            lambda client, user: client.predict(TEXTS, *texts(user), api_name="/bias")[1],
+            lambda number: bias.__wrapped__(explorer, Target(texts=texts(number))),
         ),
     }
 
@@ -198,7 +205,7 @@ def ask_all(
     print("|---|---|---|---|---|---|---|")
     alone, expected = user(), {}
     for name, question in questions.items():
-        if name != "bias":  # of which the first of all is to be computed too
+        if name != "bias of texts":  # of which the first of all is to be computed too
             question.ask(alone, 0)
         times = []
         for number in range(num_users):
@@ -217,7 +224,7 @@ def ask_all(
                 times.append(seconds)
                 failed += isinstance(answer, Exception)
                 wrong += not isinstance(answer, Exception) and json.dumps(answer) != expected[name, number]
-            kept = " (kept)" if name == "bias" else ""
+            kept = " (kept)" if name == "bias of texts" else ""
             print(line(f"{name}{kept}, {num_users} users at once", times, bare[name]), flush=True)
     return wrong, failed
 

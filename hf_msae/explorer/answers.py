@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import time
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -20,6 +21,7 @@ CONCURRENCY = 2
 """Answers that are computed at a time, of all kinds together: as many as a small Space has cores.
 (Gradio's own limit is for each kind of question; pictures of many visitors at once would fill the memory.)"""
 slots = threading.BoundedSemaphore(CONCURRENCY)
+_last = float("-inf")
 
 
 def answering(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,6 +31,7 @@ def answering(function: Callable[..., Any]) -> Callable[..., Any]:
     def answer(*args: Any, **kwargs: Any) -> Any:
         try:
             with slots:
+                _notice()
                 return function(*args, **kwargs)
         except VisitorError as error:
             raise gr.Error(str(error), print_exception=False) from None
@@ -37,8 +40,20 @@ def answering(function: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             log_kind_and_place(error)
             raise gr.Error("Something went wrong here; it is not your fault.", print_exception=False) from None
+        finally:
+            _notice()
 
     return answer
+
+
+def _notice() -> None:
+    global _last
+    _last = time.monotonic()
+
+
+def idle_seconds() -> float:
+    """Seconds since an answer has begun or ended."""
+    return time.monotonic() - _last
 
 
 def in_place(function: Callable[..., Any], refused: Callable[[str], Any]) -> Callable[..., Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,7 +18,7 @@ import gradio.queueing
 import gradio.routes
 from starlette.middleware import Middleware
 
-from .answers import CONCURRENCY, log_kind_and_place, slots
+from .answers import CONCURRENCY, idle_seconds, log_kind_and_place
 from .explorer import Explorer
 from .guard import MAX_SESSIONS, Guard, keeping, own_upload_folder
 from .inputs import MAX_BYTES, VisitorError
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 TITLE = "Concept Explorer"
 TABS = ("see", "match", "search", "concepts", "bias", "steer")
 MAX_QUEUE = 200
+_PAUSE = 3.0
+"""Seconds without an answer after which it is likely that nobody asks."""
 _CACHE = (60, 3600)
 """Every so many seconds, what visitors have sent and been sent is deleted if it is older than so many."""
 _NAME_THUMBNAILS = """() => {
@@ -109,11 +112,13 @@ def _warm(explorer: Explorer) -> None:
         highest(explorer)
     first = first_to_ask(explorer)
     for column in sorted(usable_columns(explorer), key=lambda name: name != first)[:KEPT]:
-        if not threading.main_thread().is_alive():  # the process ends: it waits for this thread
+        # Answers take twice as long beside this: the others are for when nobody asks.
+        while column != first and idle_seconds() < _PAUSE:
+            time.sleep(_PAUSE / 10)
+        if not threading.main_thread().is_alive():  # the process ends, and waits for this thread
             return
         try:
-            with slots:  # as one more visitor
-                bias(explorer, Target(column=column))
+            bias(explorer, Target(column=column))
         except VisitorError:  # there is nothing to explain about it, which who asks is told
             continue
 

@@ -99,21 +99,25 @@ def test_embeddings_of_another_number_of_pictures_are_refused(tmp_path):
         Explorer.load(settings)
 
 
-def test_columns_are_explained_before_anybody_asks_and_one_slot_is_left_to_visitors(explorer, monkeypatch):
+def test_columns_are_explained_before_anybody_asks_while_nobody_does(explorer, monkeypatch):
     app = pytest.importorskip("hf_msae.explorer.app")
     from hf_msae.explorer import driving
+    from hf_msae.explorer.answers import answering, idle_seconds
 
     asked = []
 
     def bias(explorer, target):
-        assert app.slots.acquire(blocking=False) and not app.slots.acquire(blocking=False)
-        app.slots.release()
+        assert not asked or idle_seconds() >= app._PAUSE
         asked.append(target.column)
+        if len(asked) % 10 == 1:
+            answering(len)("")  # somebody asks about the first one already
+            assert idle_seconds() < app._PAUSE
         if target.column == "red":
             raise VisitorError("there is nothing to explain")
 
     monkeypatch.setattr(driving, "bias", bias)
     monkeypatch.setattr(driving, "KEPT", 30)
+    monkeypatch.setattr(app, "_PAUSE", 0.2)
     app._warm(explorer)
     assert asked[0] == driving.first_to_ask(explorer) and "red" in asked[:-1]
     assert len(asked) == len(set(asked)) == 30 and set(asked) <= set(driving.usable_columns(explorer))
