@@ -145,11 +145,15 @@ def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
     Returns:
         Blocks; launch them with `**launch_options()`.
     """
-    if isinstance(source, Explorer):
-        loading = Loading(lambda: source, _warm)
-    else:
-        settings = source or ExplorerSettings.from_environment()
-        loading = Loading(lambda: Explorer.load(settings), _warm)
+    settings = ExplorerSettings.from_environment() if source is None else source
+
+    def load() -> Explorer:
+        explorer = settings if isinstance(settings, Explorer) else Explorer.load(settings)
+        # Gradio would check, hash and copy each of them for each answer.
+        gr.set_static_paths(explorer.thumbnails)
+        return explorer
+
+    loading = Loading(load, _warm)
     loading.start()
     own_upload_folder()
     gradio.queueing.traceback = gradio.routes.traceback = _DiscreetTraceback()

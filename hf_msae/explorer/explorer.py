@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 THUMBNAIL = 224
 INDEX_K = 32
+_CAPTIONS = ("caption", "text", "label")
+"""Columns that may say what a picture shows; the first of them counts."""
 _LONG = 60.0
 """Seconds of embedding after which people are told how to save them."""
 
@@ -84,6 +86,8 @@ class Explorer:
         self.labels = Labels(model.concepts)
         self._folder = tempfile.TemporaryDirectory(prefix="msae-explorer-")
         self.folder = Path(self._folder.name)
+        self.thumbnails = self.folder / "thumbnails"
+        self.thumbnails.mkdir()
         self.index = ConceptIndex.build(
             self.folder / "index",
             self.msae,
@@ -210,9 +214,8 @@ class Explorer:
 
     def thumbnail(self, row: int) -> str:
         """The path of a small version of a picture, made when it is first asked for."""
-        path = self.folder / "thumbnails" / f"{int(row)}.webp"
+        path = self.thumbnails / f"{int(row)}.webp"
         if not path.exists():
-            path.parent.mkdir(exist_ok=True)
             small = self.picture(row)
             small.thumbnail((THUMBNAIL, THUMBNAIL))
             unfinished = path.with_name(f".{row}-{id(small)}.webp")
@@ -222,12 +225,14 @@ class Explorer:
 
     def caption(self, row: int) -> str:
         """What the data set says of a picture, or its number."""
-        for column in ("caption", "text", "label"):
-            if column in self.images.column_names:
-                value = self.images[int(row)][column]
-                if isinstance(value, str) and value:
-                    return value
-        return f"picture {row}"
+        said = [] if self._captions is None else self._captions[int(row)].values()
+        return next((value for value in said if isinstance(value, str) and value), f"picture {row}")
+
+    @cached_property
+    def _captions(self) -> datasets.Dataset | None:
+        # Without the pictures, which would be decoded with every row.
+        columns = [each for each in _CAPTIONS if each in self.images.column_names]
+        return self.images.select_columns(columns) if columns else None
 
     def __repr__(self) -> str:
         return f"Explorer({self.model!r}, {len(self.images)} pictures, {len(self.concepts)} concepts)"

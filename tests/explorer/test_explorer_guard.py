@@ -268,6 +268,19 @@ def test_pictures_are_kept_for_an_hour_by_gradio_and_by_us(explorer):
     assert middleware.kwargs["folder"] == own_upload_folder()
 
 
+def test_thumbnails_are_served_from_where_they_lie(explorer, url, uploads):
+    from gradio_client import Client
+
+    client = Client(url, verbose=False, download_files=False)
+    before, *_ = client.predict("a picture of the collection", None, "", 5, *("", 0) * 4, api_name="/search")
+    path = before[0]["image"]["path"]
+    assert path.startswith(str(explorer.thumbnails)) and not list(uploads.rglob("*.webp"))
+    with urllib.request.urlopen(before[0]["image"]["url"]) as answer:
+        assert answer.read()[8:12] == b"WEBP"
+    status, _ = request(f"{url}/gradio_api/file={explorer.folder}/index/index.json")
+    assert status in (403, 404)
+
+
 def test_all_that_is_asked_takes_one_of_the_slots(explorer):
     asked = [each for each in app.build_demo(explorer).fns.values() if each.api_visibility == "public"]
     answer = answering(len)
