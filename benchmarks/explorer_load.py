@@ -28,10 +28,10 @@ from gradio_client import Client, handle_file
 from hf_msae.explorer import Explorer, ExplorerSettings
 from hf_msae.explorer.driving import TEXTS, Target, bias, usable_columns
 from hf_msae.explorer.evidence import listing
+from hf_msae.explorer.matching import match
 from hf_msae.explorer.neighbours import read_strengths, search
 from hf_msae.explorer.sight import see
 from hf_msae.explorer.steering import read_edits, read_labels, steer
-from hf_msae.explorer.tabs.match import match
 from tests.explorer.serving import Served, serving
 
 CONCEPTS = ("star", "red", "night", "circle", "blue", "snow", "small", "frame", "green", "beach")

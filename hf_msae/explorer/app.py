@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 import threading
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 TITLE = "Concept Explorer"
 TABS = ("see", "match", "search", "concepts", "bias", "steer")
 MAX_QUEUE = 200
+_LEAVE = 10.0
+"""Seconds that the end of the process waits for the loading."""
 _PAUSE = 3.0
 """Seconds without an answer after which it is likely that nobody asks."""
 _CACHE = (60, 3600)
@@ -63,7 +66,10 @@ class Loading:
     def start(self) -> None:
         """Begin to load, if that has not begun."""
         if self._started.acquire(blocking=False):
-            threading.Thread(target=self._run, name="load-explorer", daemon=True).start()
+            thread = threading.Thread(target=self._run, name="load-explorer", daemon=True)
+            thread.start()
+            # Where Python ends such a thread by force inside torch, the whole process aborts.
+            atexit.register(thread.join, _LEAVE)
 
     def _run(self) -> None:
         try:
@@ -73,7 +79,7 @@ class Loading:
             self._future.set_exception(error)
             return
         self._future.set_result(explorer)
-        threading.Thread(target=self._then, args=[explorer], name="warm-explorer").start()
+        self._then(explorer)
 
     @property
     def is_done(self) -> bool:
@@ -113,9 +119,9 @@ def _warm(explorer: Explorer) -> None:
     first = first_to_ask(explorer)
     for column in sorted(usable_columns(explorer), key=lambda name: name != first)[:KEPT]:
         # Answers take twice as long beside this: the others are for when nobody asks.
-        while column != first and idle_seconds() < _PAUSE:
+        while column != first and idle_seconds() < _PAUSE and threading.main_thread().is_alive():
             time.sleep(_PAUSE / 10)
-        if not threading.main_thread().is_alive():  # the process ends, and waits for this thread
+        if not threading.main_thread().is_alive():  # the process ends, and waits for this
             return
         try:
             bias(explorer, Target(column=column))

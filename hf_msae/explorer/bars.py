@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-UNVALIDATED = "(unvalidated)"
-"""Stands behind a name that may be chance."""
+from .names import UNVALIDATED
 
 
 @dataclass(frozen=True)

@@ -1,36 +1,10 @@
-"""Where visitors choose a concept, and what it is called there."""
+"""Where visitors choose a concept."""
 
 from __future__ import annotations
 
-from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
-
-from .bars import UNVALIDATED
-
-if TYPE_CHECKING:
-    from ..report.labels import Label
-
-
-def shown_name(label: Label) -> str:
-    """What a latent is called in plain text (captions, lists): a name that may be chance says so.
-
-    Args:
-        label: as `Explorer.label` gives it.
-
-    Returns:
-        "star", "star (unvalidated)", or "latent 417" where there is no name that could be wrong.
-    """
-    return str(label) if label.validated or label.name is None else f"{label} {UNVALIDATED}"
-
-
-def shown_name_html(label: Label) -> str:
-    """The same as HTML: grey italics for eyes, the word for screen readers."""
-    name = escape(str(label))
-    if label.validated or label.name is None:
-        return name
-    return f'<span class="msae-guess">{name}<span class="msae-unseen"> {UNVALIDATED}</span></span>'
 
 
 def concept_input(label: str, **settings: Any) -> gr.Dropdown:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import count, pairwise
 
-from .bars import UNVALIDATED
+from .names import UNVALIDATED
 
 # Drawn for a narrow screen, so that the words are still read there; a wide one enlarges it.
 _WIDTH, _HEIGHT = 420, 270

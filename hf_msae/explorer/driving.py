@@ -255,13 +255,6 @@ def _as_of(report: BiasReport, number: int) -> BiasReport:
     return replace(report, frame=frame.sort_values("drives", ascending=False, kind="stable", ignore_index=True))
 
 
-def key_of(explorer: Explorer, latent: int) -> str:
-    """What `Explorer.latent_of` takes for a latent."""
-    name = str(explorer.label(latent))
-    chosen = explorer.concepts.get(name)
-    return name if chosen is not None and chosen.latent == latent else f"latent {latent}"
-
-
 def dose_response(explorer: Explorer, target: Target, names: object) -> tuple[Curve, ...]:
     """The curve of each concept chosen.
 
@@ -284,7 +277,7 @@ def dose_response(explorer: Explorer, target: Target, names: object) -> tuple[Cu
         if rows.empty:
             raise VisitorError("A concept was not asked about: choose among those that the findings list.")
         values = [rows[column].tolist() for column in ("quantile", "dose", "probability", "low", "high")]
-        found[latent] = Curve(key_of(explorer, latent), explorer.label(latent).validated, *map(tuple, values))
+        found[latent] = Curve(explorer.key_of(latent), explorer.label(latent).validated, *map(tuple, values))
     return tuple(found.values())
 
 
@@ -297,4 +290,4 @@ def first_to_ask(explorer: Explorer) -> str | None:
 def first_to_draw(explorer: Explorer, found: Bias) -> list[str]:
     """The concepts that drive a classifier most; where none is shown to, the one of the largest effect."""
     drivers = found.report.drivers["latent"].tolist() or found.report.frame["latent"].tolist()[:1]
-    return [key_of(explorer, latent) for latent in drivers[:3]]
+    return [explorer.key_of(latent) for latent in drivers[:3]]

@@ -153,6 +153,12 @@ class Explorer:
         """What a latent is called, and whether the name is validated."""
         return self.labels(latent)
 
+    def key_of(self, latent: int) -> str:
+        """What `latent_of` takes for a latent: its name, or "latent 417" where another one is chosen by the name."""
+        name = str(self.labels(latent))
+        chosen = self.concepts.get(name)
+        return name if chosen is not None and chosen.latent == latent else f"latent {latent}"
+
     def latent_of(self, name: Any) -> int:
         """The latent of a concept that a visitor has chosen: a name of `concepts`, or "latent 417".
 

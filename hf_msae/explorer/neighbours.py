@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .changes import Change
 from .inputs import VisitorError, read_choice, read_number, read_text, read_whole_number
 from .picture_input import read_upload
 
@@ -53,21 +54,6 @@ class Hit:
     score: float
     rank: int
     rank_before: int | None = None
-
-
-@dataclass(frozen=True)
-class Change:
-    """What was done to a concept of the query.
-
-    Attributes:
-        name, latent: which.
-        before, after: its activation.
-    """
-
-    name: str
-    latent: int
-    before: float
-    after: float
 
 
 @dataclass(frozen=True)
@@ -232,7 +218,7 @@ def _changes(explorer: Explorer, embedding: torch.Tensor, wanted: Mapping[str, f
             after = now * (1 + min(strength, 0)) + max(strength, 0) * size * _strong(explorer, name, latent)
         else:
             after = (1 + strength) * size * _strong(explorer, name, latent)
-        found.append(Change(name, latent, now, after))
+        found.append(Change(name, latent, explorer.label(latent).validated, now, after))
     return found
 
 

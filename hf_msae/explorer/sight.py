@@ -176,6 +176,4 @@ def see(explorer: Explorer, embedding: torch.Tensor, granularity: Any) -> Sight:
 
 def _concept(explorer: Explorer, latent: int, activation: float, part: float) -> SeenConcept:
     label = explorer.label(latent)
-    chosen = explorer.concepts.get(str(label))
-    key = str(label) if chosen is not None and chosen.latent == latent else f"latent {latent}"
-    return SeenConcept(latent, str(label), key, label.validated, activation, part)
+    return SeenConcept(latent, str(label), explorer.key_of(latent), label.validated, activation, part)

@@ -12,6 +12,7 @@ import torch
 
 from ..concepts.bias import STRONG
 from ..editing import LatentEdit, edit_embeddings
+from .changes import Change
 from .inputs import VisitorError, read_choice, read_number, read_text
 from .zero_shot import zero_shot
 
@@ -47,22 +48,6 @@ class Edit:
     latent: int
     how: str
     amount: float
-
-
-@dataclass(frozen=True)
-class Change:
-    """What became of it.
-
-    Attributes:
-        name, latent, validated: which.
-        before, after: its activation.
-    """
-
-    name: str
-    latent: int
-    validated: bool
-    before: float
-    after: float
 
 
 @dataclass(frozen=True)

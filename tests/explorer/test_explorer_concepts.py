@@ -208,8 +208,8 @@ def test_a_model_without_names_is_listed_by_numbers(explorer):
 
 def test_the_key_of_a_latent_leads_back_to_it(explorer):
     for latent in range(100):
-        assert explorer.latent_of(tab.key_of(explorer, latent)) == latent
-    assert tab.key_of(explorer, explorer.latent_of("star")) == "star"
+        assert explorer.latent_of(explorer.key_of(latent)) == latent
+    assert explorer.key_of(explorer.latent_of("star")) == "star"
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 pytest.importorskip("gradio")
 
 from hf_msae.explorer import VisitorError
-from hf_msae.explorer.tabs.match import SHOWN, fitting_words, in_words, match, match_table, numbers
+from hf_msae.explorer.matching import SHOWN, fitting_words, match
+from hf_msae.explorer.tabs.match import in_words, match_table, numbers
 
 
 @pytest.fixture(scope="module")

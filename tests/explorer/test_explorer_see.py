@@ -12,7 +12,7 @@ from torch.nn import functional as F
 pytest.importorskip("gradio")
 
 from hf_msae.explorer import VisitorError
-from hf_msae.explorer.concept_input import shown_name, shown_name_html
+from hf_msae.explorer.names import shown_name, shown_name_html
 from hf_msae.explorer.picture_input import diverse_rows, examples_of, read_upload, upload_path
 from hf_msae.explorer.sight import ALL, SHOWN, granularities, granularity_bounds, see
 from hf_msae.explorer.tabs.see import (

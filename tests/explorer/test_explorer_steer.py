@@ -230,14 +230,14 @@ def test_the_likeliest_label_before_and_after_is_said_first(explorer, embedding)
 
 def test_the_list_marks_names_that_may_be_chance_and_sends_back_keys(explorer):
     pytest.importorskip("gradio")
-    from hf_msae.explorer.tabs.steer import _choices
+    from hf_msae.explorer.names import concept_choices
 
     unsure = next(latent for latent in range(1024) if not explorer.label(latent).validated)
     name = explorer.label(unsure).name
     other = copy.copy(explorer)  # a model none of whose names is validated
     other.concepts = {name: Concept(name, unsure, False)}
-    assert _choices(other) == [(f"{name} (unvalidated)", name)]
-    assert ("star", "star") in _choices(explorer)
+    assert concept_choices(other) == [(f"{name} (unvalidated)", name)]
+    assert ("star", "star") in concept_choices(explorer)
 
 
 def test_names_that_are_no_labels_give_no_edit_to_begin_with(explorer):

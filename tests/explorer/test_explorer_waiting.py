@@ -1,5 +1,8 @@
 """What visitors are told while the explorer is being loaded, and what happens as soon as it is there."""
 
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -98,6 +101,21 @@ def test_what_the_inputs_hold_when_the_explorer_is_there_counts(late, gate):
 def test_nothing_is_waited_for_after_a_failure(failed):
     value, timer = attempts(failed, lambda word: (word,))("word")
     assert value == gr.skip() and not is_active(timer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0, 3, 6])
+def test_a_process_that_ends_while_it_loads_or_warms_ends_well(seconds):
+    """Python ends background threads by force, which torch answers with an abort."""
+    program = f"""
+        import time
+        from hf_msae.explorer import ExplorerSettings
+        from hf_msae.explorer.app import build_demo
+        build_demo(ExplorerSettings(dataset="scenes:test:200:7"))
+        time.sleep({seconds})
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "terminate" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("error", [VisitorError("there are no names"), RuntimeError("a secret")])

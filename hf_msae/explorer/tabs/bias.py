@@ -12,7 +12,6 @@ from gradio.context import get_render_context
 from ...concepts import BiasReport
 from ..answers import answering, in_place
 from ..bars import Bar, bars
-from ..concept_input import shown_name
 from ..dose_chart import MAX_CURVES, dose_chart
 from ..driving import (
     NUM_NULL,
@@ -23,11 +22,11 @@ from ..driving import (
     dose_response,
     first_to_ask,
     first_to_draw,
-    key_of,
     read_target,
     usable_columns,
 )
 from ..inputs import VisitorError
+from ..names import shown_name
 from ..waiting import once_loaded
 
 if TYPE_CHECKING:
@@ -68,13 +67,13 @@ def findings(explorer: Explorer, found: Bias) -> str:
 
 def _bar(explorer: Explorer, latent: int, value: float, text: str) -> Bar:
     label = explorer.label(latent)
-    note = None if key_of(explorer, latent) == str(label) else f"latent {latent}"
+    note = None if explorer.key_of(latent) == str(label) else f"latent {latent}"
     return Bar(str(label), value, text, note, label.name is not None and not label.validated)
 
 
 def _choice(explorer: Explorer, latent: int) -> tuple[str, str]:
     """What a concept is called in a list, and its key."""
-    label, key = explorer.label(latent), key_of(explorer, latent)
+    label, key = explorer.label(latent), explorer.key_of(latent)
     return shown_name(label) + ("" if key == str(label) else f", {key}"), key
 
 

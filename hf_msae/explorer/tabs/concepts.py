@@ -12,10 +12,11 @@ from gradio.context import get_render_context
 from ...report.gallery import Example, Histogram
 from ...report.wording import number, share, small
 from ..answers import answering, in_place
-from ..concept_input import concept_input, shown_name, shown_name_html
+from ..concept_input import concept_input
 from ..evidence import COLUMNS, ORDERS, Evidence, Listing, evidence, listing, strong
 from ..explorer import INDEX_K
 from ..inputs import VisitorError
+from ..names import concept_choices, shown_name, shown_name_html
 from ..waiting import once_loaded
 
 if TYPE_CHECKING:
@@ -176,13 +177,6 @@ def counted(found: Listing) -> str:
     return f"{found.number:,} of {found.total:,} latents{names}.{more}"
 
 
-def key_of(explorer: Explorer, latent: int) -> str:
-    """What `Explorer.latent_of` takes for a latent: its name, or its number where another one has the name."""
-    name = explorer.label(latent).name
-    known = explorer.concepts.get(str(name))
-    return str(name) if known is not None and known.latent == latent else f"latent {latent}"
-
-
 def build(loading: Loading) -> None:
     """The tab's components and events."""
     gr.Markdown(_LEAD, elem_classes="msae-lead")
@@ -257,7 +251,7 @@ def build(loading: Loading) -> None:
         if is_open:
             return tuple(gr.skip() for _ in range(len(details) + 5))
         explorer = loading.get()
-        listed = [(shown_name(explorer.label(each.latent)), name) for name, each in explorer.concepts.items()]
+        listed = concept_choices(explorer)
         best, told = best_known(explorer), tuple(gr.skip() for _ in details)
         choices = gr.Dropdown(choices=listed)
         if best is not None and not name:
@@ -271,7 +265,7 @@ def build(loading: Loading) -> None:
         except (TypeError, ValueError, IndexError):
             raise VisitorError("Choose a row of the table.") from None
         explorer = loading.get()
-        return key_of(explorer, explorer.latent_of(f"latent {latent}"))
+        return explorer.key_of(explorer.latent_of(f"latent {latent}"))
 
     filters = [words, validated, order]
     details = [told, histogram, hierarchy, top, middle]

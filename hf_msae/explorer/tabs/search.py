@@ -11,8 +11,9 @@ import gradio as gr
 from gradio.context import get_render_context
 
 from ..answers import answering, in_place
-from ..concept_input import shown_name, shown_name_html
+from ..changes import change_list
 from ..inputs import read_whole_number
+from ..names import NONE, concept_choices
 from ..neighbours import KINDS, LEAST, MOST, PICTURE, ROW, WORDS, Found, Hit, example_edit, read_strengths, search
 from ..picture_input import picture_input
 from ..waiting import once_loaded
@@ -56,24 +57,12 @@ def summary(explorer: Explorer, found: Found) -> str:
         return "<p>The pictures that show these concepts most, each counted relative to how strong it usually is.</p>"
     if found.after is None:
         return "<p>The nearest pictures. Choose a concept above to change what you search by.</p>"
-    items = "".join(
-        f"<li><b>{_named(explorer, each.name, each.latent)}</b>: activation {each.before:.2f} → {each.after:.2f}</li>"
-        for each in found.changes
-    )
+    changes = change_list(explorer, found.changes)
     if not found.changed:
-        return (
-            "<p>This changes nothing: what you search by has none of it. A strength above 0 brings it in.</p>"
-            f"<ul>{items}</ul>"
-        )
+        told = "This changes nothing: what you search by has none of it. A strength above 0 brings it in."
+        return f"<p>{told}</p>{changes}"
     new = len({hit.row for hit in found.after} - {hit.row for hit in found.before})
-    return (
-        f"<p><b>{new} of the {len(found.after)} nearest pictures are others</b> after this change:</p><ul>{items}</ul>"
-    )
-
-
-def _named(explorer: Explorer, key: str, latent: int) -> str:
-    label = explorer.label(latent)
-    return shown_name_html(label) + ("" if key == str(label) else f" ({escape(key)})")
+    return f"<p><b>{new} of the {len(found.after)} nearest pictures are others</b> after this change:</p>{changes}"
 
 
 def rank_table(explorer: Explorer, found: Found) -> str:
@@ -97,7 +86,7 @@ def rank_table(explorer: Explorer, found: Found) -> str:
 def _slot(number: int) -> tuple[gr.Column, gr.Dropdown, gr.Slider]:
     """A concept to change, and how much."""
     with gr.Column(min_width=200, visible=number == 1) as place:
-        name = gr.Dropdown([("none", "")], value="", label=f"Concept {number}")
+        name = gr.Dropdown([NONE], value="", label=f"Concept {number}")
         strength = gr.Slider(
             LEAST, MOST, value=1.0, step=STEP, label=f"Strength of concept {number}", visible=False, buttons=[]
         )
@@ -178,8 +167,7 @@ def build(loading: Loading) -> None:
             return tuple(gr.skip() for _ in range(SLOTS + len(results) + 4))
         explorer = loading.get()
         active = (explorer.codes > 0).any(axis=0)
-        names = {name: each for name, each in explorer.concepts.items() if active[each.latent]}
-        listed = [("none", ""), *((shown_name(explorer.label(each.latent)), name) for name, each in names.items())]
+        listed = [NONE, *(each for each in concept_choices(explorer) if active[explorer.concepts[each[1]].latent])]
         lists = [gr.Dropdown(choices=listed)] * SLOTS
         first = gr.Number(maximum=len(explorer.images) - 1)
         at = gr.skip() if row else explorer.thumbnail(0)

@@ -10,7 +10,8 @@ from PIL import Image
 
 from ..answers import answering, in_place
 from ..bars import Bar, bars
-from ..concept_input import concept_input, shown_name
+from ..concept_input import concept_input
+from ..names import concept_choices, shown_name
 from ..picture_input import (
     collection_button,
     embedded_upload,
@@ -123,8 +124,8 @@ def closer_choices(explorer: Explorer, *sights: Sight) -> list[tuple[str, str]]:
     for each in (each for sight in sights for each in sight.concepts):
         shown = shown_name(explorer.label(each.latent))
         choices.setdefault(each.key, shown if each.name == each.key else f"{shown}, {each.key}")
-    for name, each in explorer.concepts.items():
-        choices.setdefault(name, shown_name(explorer.label(each.latent)))
+    for shown, key in concept_choices(explorer):
+        choices.setdefault(key, shown)
     return [(shown, key) for key, shown in choices.items()]
 
 

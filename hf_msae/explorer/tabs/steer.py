@@ -10,8 +10,9 @@ import gradio as gr
 from gradio.context import get_render_context
 
 from ..answers import answering, in_place
-from ..concept_input import shown_name, shown_name_html
+from ..changes import change_list
 from ..inputs import VisitorError
+from ..names import NONE, concept_choices
 from ..picture_input import collection_button, embedded_upload, picture_input, picture_of
 from ..steering import (
     AS_IT_IS,
@@ -93,10 +94,7 @@ def summary(explorer: Explorer, found: Steered) -> str:
             '<p class="msae-small">Nothing is changed yet. Choose a concept to see what the labels become without it, '
             "or with more of it.</p>"
         )
-    items = "".join(
-        f"<li><b>{_named(explorer, each.name, each.latent)}</b>: activation {each.before:.2f} → {each.after:.2f}</li>"
-        for each in found.changes
-    )
+    changes = change_list(explorer, found.changes)
     if found.changed:
         told = (
             "Only these activations are changed; the rest of the embedding stays, also what no concept explains. The "
@@ -107,12 +105,7 @@ def summary(explorer: Explorer, found: Steered) -> str:
             "This changes nothing: to multiply does nothing to what is not in the picture, nor does multiplying by 1 "
             "or adding 0."
         )
-    return f'<div class="msae-small"><p>{told}</p><ul>{items}</ul></div>'
-
-
-def _named(explorer: Explorer, key: str, latent: int) -> str:
-    label = explorer.label(latent)
-    return shown_name_html(label) + ("" if key == str(label) else f" ({escape(key)})")
+    return f'<div class="msae-small"><p>{told}</p>{changes}</div>'
 
 
 def build(loading: Loading) -> None:
@@ -167,7 +160,7 @@ def build(loading: Loading) -> None:
             return tuple(gr.skip() for _ in range(SLOTS + 4))
         explorer = loading.get()
         said = words or example_labels(explorer)
-        listed = [("none", ""), *_choices(explorer)]
+        listed = [NONE, *concept_choices(explorer)]
         lists = [gr.Dropdown(choices=listed)] * SLOTS
         given = (gr.Dropdown(choices=list(prompts(explorer))), said)
         found = None if picture is not None or chosen or words else example_edit(explorer, said, prompt)
@@ -229,18 +222,18 @@ def build(loading: Loading) -> None:
 
     def in_picture(value: Any, kept: Any) -> tuple[Any, ...]:
         explorer = loading.get()
-        names = _choices(explorer)
+        names = concept_choices(explorer)
         try:
             kept = None if value is None else embedded_upload(loading, value, kept)
         except VisitorError:  # told in place of the probabilities, which are asked for next
             kept = None
         if kept is None:
-            listed = [("none", ""), *names]
+            listed = [NONE, *names]
         else:
             there = concepts_in(explorer, kept[1])
             called = {key: shown for shown, key in names}
             first = [(f"{called[name]}, {activation:.1f} here", name) for name, activation in there[:_SHOWN]]
-            listed = [("none", ""), *first, *(each for each in names if each[1] not in dict(there[:_SHOWN]))]
+            listed = [NONE, *first, *(each for each in names if each[1] not in dict(there[:_SHOWN]))]
         return (kept, *[gr.Dropdown(choices=listed)] * SLOTS)
 
     steer_.__name__ = "steer"
@@ -280,15 +273,10 @@ def build(loading: Loading) -> None:
     gr.on([], answering(steer_), inputs, outputs, preprocess=False, api_name="steer")
 
 
-def _choices(explorer: Explorer) -> list[tuple[str, str]]:
-    """All concepts, (what is shown, key)."""
-    return [(shown_name(explorer.label(each.latent)), name) for name, each in explorer.concepts.items()]
-
-
 def _slot(number: int) -> tuple[gr.Dropdown, gr.Radio, gr.Slider]:
     """The components of one concept."""
     with gr.Row(elem_classes="msae-slot"):
-        concept = gr.Dropdown([("none", "")], value="", label=f"Concept {number}", min_width=200, scale=4)
+        concept = gr.Dropdown([NONE], value="", label=f"Concept {number}", min_width=200, scale=4)
         how = gr.Radio(list(HOW), value=MULTIPLY, label=f"Change {number}", min_width=170, scale=4)
         amount = gr.Slider(0, MOST, value=0, step=0.1, label=f"Amount {number}", min_width=150, scale=4, buttons=[])
     # Names are known when the explorer is loaded: clients are told to send any words.
