@@ -99,6 +99,9 @@ class StubHub:
 class _Handler(BaseHTTPRequestHandler):
     hub: StubHub
     protocol_version = "HTTP/1.1"
+    # An answer in several small packets waits 40 ms for the client's acknowledgement of the first.
+    disable_nagle_algorithm = True
+    wbufsize = 2**16
 
     def log_message(self, *_: object) -> None:
         """Nothing on the terminal."""

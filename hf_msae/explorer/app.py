@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 TITLE = "Concept Explorer"
 TABS = ("see", "match", "search", "concepts", "bias", "steer")
 MAX_QUEUE = 200
+MAX_WARM = 64
+"""Columns that are explained before anybody asks: as many as `driving` keeps."""
+_warming = threading.Lock()
 _LEAVE = 10.0
 """Seconds that the end of the process waits for the loading."""
 _PAUSE = 3.0
@@ -108,7 +111,7 @@ class Loading:
 
 def _warm(explorer: Explorer) -> None:
     """Compute what the first visitors would have to wait for, and have it kept."""
-    from .driving import KEPT, Target, bias, first_to_ask, usable_columns
+    from .driving import Target, bias, first_to_ask, usable_columns
 
     for part in ("concepts", "codes", "hierarchy"):
         getattr(explorer, part)
@@ -117,14 +120,15 @@ def _warm(explorer: Explorer) -> None:
 
         highest(explorer)
     first = first_to_ask(explorer)
-    for column in sorted(usable_columns(explorer), key=lambda name: name != first)[:KEPT]:
+    for column in sorted(usable_columns(explorer), key=lambda name: name != first)[:MAX_WARM]:
         # Answers take twice as long beside this: the others are for when nobody asks.
         while column != first and idle_seconds() < _PAUSE and threading.main_thread().is_alive():
             time.sleep(_PAUSE / 10)
         if not threading.main_thread().is_alive():  # the process ends, and waits for this
             return
         try:
-            bias(explorer, Target(column=column))
+            with _warming:  # pages of the same explorer wait for each other's answers
+                bias(explorer, Target(column=column))
         except VisitorError:  # there is nothing to explain about it, which who asks is told
             continue
 

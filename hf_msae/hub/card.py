@@ -6,12 +6,12 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from . import card_tables, card_text
 from .card_edits import RESULTS_TASK, agree_on_licence, assemble_card, merge_card
@@ -38,6 +38,14 @@ def template_path(name: str = "template.md") -> Path:
     """A card's template: beside this file in an installed package, in model_cards/ in a checkout."""
     installed = Path(__file__).with_name(name)
     return installed if installed.exists() else Path(__file__).parents[2] / "model_cards" / name
+
+
+@cache
+def _template(path: Path) -> Template:
+    """Compiled once: that takes longer than to fill it in."""
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    environment.filters["cell"] = card_text.cell
+    return environment.from_string(path.read_text(encoding="utf-8"))
 
 
 def render_model_card(
@@ -120,9 +128,7 @@ def render_model_card(
         "license": license if told_license is None else told_license,
         "citation": card_text.citation(config, record),
     }
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    environment.filters["cell"] = card_text.cell
-    template = environment.from_string(template_path().read_text(encoding="utf-8"))
+    template = _template(template_path())
     blocks = {name: "".join(block(template.new_context(context))) for name, block in template.blocks.items()}
     sections = {name: _tidy(text) for name, text in blocks.items() if text.strip()}
     metadata = _metadata(config, record, metrics, model_name, license)

@@ -1,5 +1,7 @@
 """One explorer for all tests: the model that comes with the package, and a few scenes."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from tests.explorer.browsing import CHROMIUM, SECONDS
@@ -11,6 +13,15 @@ def explorer():
     from hf_msae.explorer import Explorer, ExplorerSettings
 
     return Explorer.load(ExplorerSettings(dataset="scenes:test:200:7"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_column_is_explained_ahead():
+    """More would go on beside the tests that come after these, and make them twice as slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        if find_spec("gradio") is not None:
+            patch.setattr("hf_msae.explorer.app.MAX_WARM", 1)
+        yield
 
 
 @pytest.fixture(scope="session")

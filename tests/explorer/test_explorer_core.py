@@ -116,7 +116,7 @@ def test_columns_are_explained_before_anybody_asks_while_nobody_does(explorer, m
             raise VisitorError("there is nothing to explain")
 
     monkeypatch.setattr(driving, "bias", bias)
-    monkeypatch.setattr(driving, "KEPT", 30)
+    monkeypatch.setattr(app, "MAX_WARM", 30)
     monkeypatch.setattr(app, "_PAUSE", 0.2)
     app._warm(explorer)
     assert asked[0] == driving.first_to_ask(explorer) and "red" in asked[:-1]
