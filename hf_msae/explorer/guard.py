@@ -33,6 +33,8 @@ MAX_DISK = 2**30
 """Of all pictures together that are kept, sent and received."""
 MAX_SESSIONS = 500
 """Visitors of whom gradio remembers what they have chosen, some 0.3 MB each; the rest is forgotten."""
+MAX_OPEN = 2000
+"""Requests at a time, of which a page that is open holds two or three."""
 SPARED = 600
 """Seconds for which a picture is kept even when the disk is full: somebody is looking at it."""
 _FILE_COST = 2**16
@@ -126,10 +128,21 @@ class Guard:
     def __init__(self, app: ASGIApp, folder: Path, age: float) -> None:
         self.app, self.folder, self.age = app, folder, age
         self._coming = 0  # bytes of uploads that have begun
+        self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        if self._open >= MAX_OPEN:
+            full = PlainTextResponse("Very many people are here at the moment: come back in a minute.", 503)
+            return await full(scope, receive, send)
+        self._open += 1
+        try:
+            await self._serve(scope, receive, send)
+        finally:
+            self._open -= 1
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = _kind(scope["path"])
         if kind is None:
             return await PlainTextResponse("This is not served here.", 404)(scope, receive, send)

@@ -316,6 +316,25 @@ def test_a_full_queue_is_told_in_words(explorer, monkeypatch):
     assert all("ask again in a minute" in text for text in refused)
 
 
+def test_so_many_requests_are_open_at_a_time_and_those_that_end_make_room(explorer, monkeypatch):
+    with launched(explorer) as demo:
+        url = address(demo)
+        request(url)
+        monkeypatch.setattr(guard, "MAX_OPEN", 3)
+        held = [http.client.HTTPConnection(urlsplit(url).netloc, timeout=20) for _ in range(3)]
+        for number, each in enumerate(held):
+            each.request("GET", f"/gradio_api/heartbeat/{number}")
+            assert each.getresponse().status == 200
+        status, text = request(url)
+        assert status == 503 and "come back in a minute" in text
+        for each in held:
+            each.close()
+        deadline = time.monotonic() + 30
+        while request(url)[0] == 503 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert request(url)[0] == 200
+
+
 def test_uploads_lie_in_a_folder_of_their_own(monkeypatch, tmp_path):
     """Whatever is old in it is deleted: nothing of others may lie there."""
     (tmp_path / "of others").write_text("")
