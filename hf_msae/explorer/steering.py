@@ -153,7 +153,7 @@ def steer(
             text tower.
     """
     choices = prompts(explorer)
-    classifier = zero_shot(explorer, labels, choices[read_choice(prompt, choices, "way to ask")])
+    classifier = zero_shot(explorer, labels, choices[read_choice(prompt, choices, "way to say a label")])
     before = embedding.to(explorer.msae.device).float()[None]
     after, changes = _edited(explorer, before, edits) if edits else (before, ())
     first, second = (classifier.logits(each.cpu()).softmax(dim=1)[0].tolist() for each in (before, after))

@@ -153,9 +153,11 @@ def test_bias_does_not_leave_the_findings_of_a_column_beside_texts(refused):
     target = panel.get_by_label("What does the classifier decide?").first
     assert not panel.get_by_role("button", name="Ask", exact=True).is_visible()
     choose(refused, target, "two", "two texts of mine")
-    told(panel, "Write a text in box 1 first")
+    panel.get_by_text("Write in the two boxes").wait_for()
     panel.locator(".msae-dose").wait_for(state="detached")
     panel.get_by_label("1. Is it ...").fill("a red thing")
+    panel.get_by_role("button", name="Ask", exact=True).click()
+    told(panel, "Write a text in box 2 first")
     panel.get_by_label("2. ... or is it ...").fill("a blue thing")
     panel.get_by_role("button", name="Ask", exact=True).click()
     panel.locator(".msae-verdict", has_text="a red thing").wait_for()

@@ -257,7 +257,7 @@ def test_drivers_and_what_goes_along_stand_apart(explorer, found):
 
 @pytest.mark.filterwarnings("ignore:The value passed into gr.Dropdown")  # an update, made outside an event
 @pytest.mark.parametrize(
-    ("first", "told"), [("blurry", "They drive it"), ("sunset", "a probe needs 20"), (None, None)]
+    ("first", "told"), [("blurry", "They drive it"), ("sunset", "a probe needs 20"), (None, "Write in the two boxes")]
 )
 def test_opening_the_tab_asks_about_a_column_and_where_it_cannot_the_columns_are_offered(
     explorer, monkeypatch, first, told
@@ -269,17 +269,22 @@ def test_opening_the_tab_asks_about_a_column_and_where_it_cannot_the_columns_are
     monkeypatch.setattr(tab, "first_to_ask", lambda _: first)
     with gr.Blocks() as demo, gr.Tab("Bias"):
         tab.build(SimpleNamespace(get=lambda: explorer, is_done=True, has_failed=False))
-    (opening,) = (each for each in demo.fns.values() if "select" in [event for _, event in each.targets])
-    target, words, html, *rest = opening.fn(False, None)
-    assert len([target, words, html, *rest]) == len(opening.outputs)
+
+    def events(name):
+        return [each for each in demo.fns.values() if name in [event for _, event in each.targets]]
+
+    (opening,) = events("select")
+    target, opened, timer = opening.fn(False, None)
+    assert opened and not timer.active and len(opening.outputs) == 3
     assert [name for _, name in target.choices] == [*usable_columns(explorer), TEXTS]
     assert target._constructor_args[0]["value"] == (first or TEXTS)
-    assert isinstance(words, gr.Group) == (first is None)
-    assert told in html if told else html == gr.skip()
     for given in ((True, None), (False, "star")):  # opened before, or somebody has chosen meanwhile
-        again = opening.fn(*given)
-        assert "value" not in getattr(again[0], "_constructor_args", [{}])[0]
-        assert all(each == gr.skip() for each in again[1:7])
+        again, *_ = opening.fn(*given)
+        assert "value" not in getattr(again, "_constructor_args", [{}])[0]
+    words_shown, asking = events("change")  # the column that comes is asked about as one that is chosen
+    assert words_shown.fn(first or TEXTS).visible == (first is None)
+    html, numbers, asked = asking.fn(first or TEXTS, "", "")
+    assert told in html and (asked is None) == (numbers is None) == (first != "blurry")
 
 
 @pytest.mark.slow

@@ -288,6 +288,18 @@ def test_all_that_is_asked_takes_one_of_the_slots(explorer):
     assert all(each.fn.__code__ is answer.__code__ for each in asked), [each.api_name for each in asked]
 
 
+def test_nothing_that_is_asked_while_an_answer_is_computed_is_forgotten(explorer):
+    """Gradio drops it from events with trigger_mode="once", its default: the answer before would stay."""
+    opening = {"load", "tick", "select"}  # of the page or a tab
+    asked = [
+        each
+        for each in app.build_demo(explorer).fns.values()
+        if each.inputs and each.targets and not opening & {event for _, event in each.targets}
+    ]
+    assert len(asked) > 15
+    assert [each.name for each in asked if each.trigger_mode != "always_last"] == []
+
+
 def test_sessions_that_are_still_are_forgotten():
     now = datetime.now()
     holder = SimpleNamespace(

@@ -101,7 +101,7 @@ def test_prompts_change_the_question_and_include_those_of_the_names(explorer, em
     assert choices[AS_NAMED] == ("{}", "a {} shape", "a picture of something {}")
     found = [steer(explorer, embedding, LABELS, (), prompt).before for prompt in choices]
     assert len(set(found)) == len(choices)
-    with pytest.raises(VisitorError, match="way to ask"):
+    with pytest.raises(VisitorError, match="way to say a label"):
         steer(explorer, embedding, LABELS, (), "{}")
 
 

@@ -25,7 +25,6 @@ from ..driving import (
     read_target,
     usable_columns,
 )
-from ..inputs import VisitorError
 from ..names import shown_name
 from ..waiting import once_loaded
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 TITLE = "Bias"
 _ALONG = 8
+_WRITE = '<p class="msae-empty">Write in the two boxes what the classifier chooses between, and press Ask.</p>'
 
 
 def findings(explorer: Explorer, found: Bias) -> str:
@@ -211,24 +211,18 @@ def build(loading: Loading) -> None:
     opened = gr.State(False)
 
     def start(is_open: bool, target: Any) -> tuple[Any, ...]:
-        """The columns to choose from; and, when the tab is opened first, what drives a probe of one of them."""
+        """The columns to choose from; and, when the tab is opened first, one of them to ask about."""
         if is_open:
-            return tuple(gr.skip() for _ in range(9))
+            return gr.skip(), True
         explorer = loading.get()
         listed = [*usable_columns(explorer), TEXTS]
-        first = first_to_ask(explorer)
-        unanswered = [gr.skip()] * 6
         if target is not None:  # somebody was faster than the loading
-            return gr.Dropdown(choices=listed), gr.skip(), *unanswered, True
-        if first is None:  # there are no columns: only texts can be asked about
-            return gr.Dropdown(choices=listed, value=TEXTS), gr.Group(visible=True), *unanswered, True
-        chosen = gr.Dropdown(choices=listed, value=first)
-        try:
-            answered = ask(first, "", "")
-        except VisitorError as error:  # nobody has asked: said in place, and the columns are there to choose from
-            unanswered[0] = f'<p class="msae-empty">{escape(str(error))}</p>'
-            return chosen, gr.skip(), *unanswered, True
-        return (chosen, gr.skip(), *answered, *draw_first(answered[2]), True)
+            return gr.Dropdown(choices=listed), True
+        # Whose coming is answered as a visitor's choice is.
+        return gr.Dropdown(choices=listed, value=first_to_ask(explorer) or TEXTS), True
+
+    def answer(target: Any, text: Any, other: Any) -> tuple[Any, ...]:
+        return refused(_WRITE) if target == TEXTS and not (text or other) else ask(target, text, other)
 
     def words_shown(target: Any) -> Any:
         return gr.Group(visible=target == TEXTS)
@@ -238,16 +232,15 @@ def build(loading: Loading) -> None:
         loading,
         start,
         [opened, target],
-        [target, words, told, table, asked, details, shown, chart, opened],
+        [target, opened],
         here.select if isinstance(here, gr.Tab) else None,
-        show_progress="minimal",
-        show_progress_on=told,
+        show_progress="hidden",
     )
-    target.input(words_shown, target, words, preprocess=False, api_visibility="private", show_progress="hidden")
-    # A column is asked about as soon as it is chosen; texts are, too, when they have not changed.
+    target.change(words_shown, target, words, preprocess=False, api_visibility="private", show_progress="hidden")
+    # A column is asked about as soon as it is chosen.
     gr.on(
-        [button.click, text.submit, other.submit, target.input],
-        answering(in_place(ask, refused)),
+        [button.click, text.submit, other.submit, target.change],
+        answering(in_place(answer, refused)),
         [target, text, other],
         [told, table, asked],
         preprocess=False,
@@ -261,6 +254,7 @@ def build(loading: Loading) -> None:
         [details, shown, chart],
         preprocess=False,
         api_visibility="private",
+        trigger_mode="always_last",
         show_progress="hidden",
     )
     gr.on([], answering(ask), [target, text, other], [told, table, asked], preprocess=False, api_name="bias")

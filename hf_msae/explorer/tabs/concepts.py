@@ -249,14 +249,12 @@ def build(loading: Loading) -> None:
     def start(is_open: bool, name: Any, *filters: Any) -> tuple[Any, ...]:
         """The table and the list; and, when the tab is opened first, the concept with the best evidence."""
         if is_open:
-            return tuple(gr.skip() for _ in range(len(details) + 5))
+            return tuple(gr.skip() for _ in range(5))
         explorer = loading.get()
         listed = concept_choices(explorer)
-        best, told = best_known(explorer), tuple(gr.skip() for _ in details)
-        choices = gr.Dropdown(choices=listed)
-        if best is not None and not name:
-            choices, told = gr.Dropdown(choices=listed, value=best), concept(best)
-        return (*concepts(*filters), choices, *told, gr.Column(visible=True), True)
+        best = None if name else best_known(explorer)
+        choices = gr.Dropdown(choices=listed) if best is None else gr.Dropdown(choices=listed, value=best)
+        return (*concepts(*filters), choices, gr.Column(visible=True), True)
 
     def choose(event: gr.SelectData) -> str:
         place = COLUMNS.index("latent")
@@ -274,7 +272,7 @@ def build(loading: Loading) -> None:
         loading,
         start,
         [opened, chosen, *filters],
-        [table, count, chosen, *details, lists, opened],
+        [table, count, chosen, lists, opened],
         here.select if isinstance(here, gr.Tab) else None,
         show_progress="hidden",
     )
@@ -290,15 +288,16 @@ def build(loading: Loading) -> None:
         api_name="concepts",
     )
     shown = in_place(concept, lambda told: (told, "", "", [], []))
-    table.select(answering(choose), None, chosen, show_progress="hidden", api_visibility="private").success(
-        answering(shown),
+    table.select(
+        answering(choose),
+        None,
         chosen,
-        details,
-        preprocess=False,
+        show_progress="hidden",
         api_visibility="private",
-        show_progress="minimal",
+        trigger_mode="always_last",
     )
-    chosen.input(
+    # Whoever has chosen it: the table, the visitor, or the opening of the tab.
+    chosen.change(
         answering(shown), chosen, details, preprocess=False, show_progress="minimal", api_visibility="private"
     )
     gr.on([], answering(concept), chosen, details, preprocess=False, api_name="concept")

@@ -188,10 +188,18 @@ def build(loading: Loading) -> None:
         here.select if isinstance(here, gr.Tab) else None,
         show_progress="hidden",
     )
-    kind.input(answering(switch), kind, [with_words, with_picture], api_visibility="private", show_progress="hidden")
+    kind.input(
+        switch,
+        kind,
+        [with_words, with_picture],
+        queue=False,
+        api_visibility="private",
+        trigger_mode="always_last",
+        show_progress="hidden",
+    )
     outputs = [sentence, table, found]
     gr.on(
-        [ask.click, words.submit, kind.input, picture.change, other.change],
+        [ask.click, words.submit, words.blur, kind.input, picture.change, other.change],
         answering(in_place(explain, nothing)),
         [kind, picture, words, other],
         [*outputs, rest],

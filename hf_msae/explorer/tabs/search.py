@@ -266,7 +266,7 @@ def build(loading: Loading) -> None:
     found = in_place(answer, refused)
     gr.on(
         [
-            *(button.click, words.submit, kind.input, picture.change, row.input),
+            *(button.click, words.submit, words.blur, kind.input, picture.change, row.change),
             *(name.input for name, _ in slots),
             *(strength.release for _, strength in slots),
         ],
@@ -278,7 +278,5 @@ def build(loading: Loading) -> None:
     )
     thumbnail = in_place(chosen_picture, lambda _: None)  # the search says why
     row.input(answering(thumbnail), row, shown, show_progress="hidden", trigger_mode="always_last", **settings)
-    dice.click(answering(another_picture), None, [row, shown], show_progress="hidden", **settings).success(
-        answering(found), asked, results, **settings
-    )
+    dice.click(answering(another_picture), None, [row, shown], show_progress="hidden", **settings)
     gr.on([], answering(answer), asked, results, preprocess=False, api_name="search")

@@ -269,7 +269,7 @@ def build(loading: Loading) -> None:
         offered = closer_choices(explorer, sight, fine)
         return (
             *(shown, shown, gr.HTML(visible=False)),
-            gr.Slider(least, most, value=chosen, info=f"From coarse to fine: the right end, {most}, is all."),
+            gr.Slider(least, most, value=chosen, info="From coarse to fine; the right end is all that a picture has."),
             *(concept_bars(sight), level_table(sight), numbers(sight)),
             gr.Dropdown(choices=offered, value=offered[0][1] if offered else None),
             embedded,
@@ -293,6 +293,7 @@ def build(loading: Loading) -> None:
         [patch_map, note, gallery],
         preprocess=False,
         api_visibility="private",
+        trigger_mode="always_last",
         show_progress="minimal",
     )
     # When the page is opened: an empty page says little of what this is.

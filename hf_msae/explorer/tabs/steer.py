@@ -254,10 +254,10 @@ def build(loading: Loading) -> None:
         show_progress="hidden",
     )
     picture.change(answering(in_picture), [picture, embedded], [embedded, *slots[::3]], **again).success(
-        answering(changed), inputs, outputs, preprocess=False, api_visibility="private", show_progress="hidden"
+        answering(changed), inputs, outputs, **again
     )
     waited_for = again | {"show_progress": "minimal", "show_progress_on": seen}
-    gr.on([button.click, labels.submit], answering(changed), inputs, outputs, **waited_for)
+    gr.on([button.click, labels.submit, labels.blur], answering(changed), inputs, outputs, **waited_for)
     gr.on(
         [
             prompt.input,
