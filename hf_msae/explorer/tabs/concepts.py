@@ -29,8 +29,9 @@ TITLE = "Concepts"
 
 _LEAD = (
     "## Which concepts does the model have?\n"
-    "Every latent of the autoencoder, with the word that its direction is nearest to. Search the table and **choose a "
-    "row** to see what the name rests on: look at the pictures from the middle, not only at the strongest ones."
+    "Every latent (a direction that the autoencoder has learned), with the word that it is nearest to. Search the "
+    "table and **choose a row** to see what the name rests on: look at the pictures from the middle, not only at the "
+    "strongest ones. Of the names up to a *q-value*, at most that share is expected to be chance."
 )
 _VALIDATED = "validated names only"
 _EMPTY = '<p class="msae-empty">Choose a row of the table, or a concept from the list.</p>'
