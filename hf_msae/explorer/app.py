@@ -20,6 +20,7 @@ import gradio.routes
 from starlette.middleware import Middleware
 
 from .answers import CONCURRENCY, idle_seconds, log_kind_and_place
+from .driving import KEPT
 from .explorer import Explorer
 from .guard import MAX_SESSIONS, Guard, keeping, own_upload_folder
 from .inputs import MAX_BYTES, VisitorError
@@ -32,8 +33,8 @@ logger = logging.getLogger(__name__)
 TITLE = "Concept Explorer"
 TABS = ("see", "match", "search", "concepts", "bias", "steer")
 MAX_QUEUE = 200
-MAX_WARM = 64
-"""Columns that are explained before anybody asks: as many as `driving` keeps."""
+MAX_WARM = KEPT
+"""Columns that are explained before anybody asks: as many as are kept."""
 _warming = threading.Lock()
 _LEAVE = 10.0
 """Seconds that the end of the process waits for the loading."""

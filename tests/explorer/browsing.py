@@ -1,9 +1,7 @@
 """The explorer in a real Chromium, for tests: it is opened, and its tabs are shown and photographed."""
 
-import shutil
 from pathlib import Path
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SHOTS = Path(__file__).parents[2] / "outputs" / "explorer-screenshots"
 SECONDS = 30_000
 TABS = ("See", "Match", "Search", "Concepts", "Bias", "Steer")

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.explorer.browsing import CHROMIUM, SECONDS
+from tests.explorer.browsing import SECONDS
 from tests.explorer.serving import serving
 
 
@@ -29,17 +29,6 @@ def served(tmp_path_factory):
     pytest.importorskip("gradio")
     with serving(tmp_path_factory.mktemp("explorer"), "scenes:test:300:7") as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
 """The page in a real browser: nothing goes wrong, nothing is fetched, it fits a phone, filters, and can be dark."""
 
-import shutil
-
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OUTSIDE = """[...document.querySelectorAll("body *")].filter((element) => {
     if (element.getBoundingClientRect().right <= innerWidth + 0.5) return false;
     for (let above = element.parentElement; above; above = above.parentElement)
@@ -13,21 +10,6 @@ OUTSIDE = """[...document.querySelectorAll("body *")].filter((element) => {
 }).map((element) => `${element.tagName}.${element.className}`)"""
 BRIGHTNESS = """(element) => getComputedStyle(element).backgroundColor.match(/[0-9.]+/g).slice(0, 3)
     .reduce((sum, value) => sum + Number(value) / 765, 0)"""
-
-
-def playwright_api():
-    return pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = playwright_api()
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -112,7 +94,7 @@ def test_it_is_readable_without_scripts_and_by_keyboard(visit):
     assert page.evaluate("document.activeElement.getAttribute('href')") == "#limits"
     page.keyboard.press("Enter")
     page.wait_for_url("**#limits")
-    playwright_api().expect(page.locator("#limits-title")).to_be_in_viewport()
+    pytest.importorskip("playwright.sync_api").expect(page.locator("#limits-title")).to_be_in_viewport()
 
 
 @pytest.mark.slow
