@@ -31,10 +31,11 @@ import torch
 from tqdm import tqdm
 
 from hf_msae import MSAEModel
-from hf_msae.activations import ActivationDataset, load_activations
 from hf_msae.backbones import Backbone
-from hf_msae.concepts import ConceptTable, Vocabulary, bias_report, name_latents
-from hf_msae.extraction import extract_activations
+from hf_msae.backbones.extraction import extract_activations
+from hf_msae.bias import bias_report
+from hf_msae.concepts import ConceptTable, Vocabulary, name_latents
+from hf_msae.embeddings import EmbeddingDataset, load_embeddings
 from hf_msae.metrics import LinearClassifier
 from hf_msae.scenes import CONCEPTS, load_scenes
 from hf_msae.scenes.renderer import render_scene
@@ -76,19 +77,19 @@ def true_changes(probe: LinearClassifier, scenes: dict[str, tuple[torch.Tensor, 
 
 def embeddings(
     folder: Path, backbone: Backbone, number: int, seed: int, rule: dict[tuple[str, str], float] | None
-) -> ActivationDataset:
+) -> EmbeddingDataset:
     """Of scenes to train a probe on; kept in `folder` for the next time."""
     scenes = load_scenes("train", number, seed=seed, correlations=rule, num_proc=2)
     name = "nothing" if rule is None else "-".join(f"{a}-{b}-{p}" for (a, b), p in rule.items())
     folder = folder / f"{name}-seed-{seed}-{number}"
-    return load_activations(extract_activations(backbone, scenes, folder, batch_size=250, progress=False))
+    return load_embeddings(extract_activations(backbone, scenes, folder, batch_size=250, progress=False))
 
 
 def records(
     msae: MSAEModel,
     table: ConceptTable,
     backbone: Backbone,
-    acts: ActivationDataset,
+    acts: EmbeddingDataset,
     arguments: argparse.Namespace,
     folder: Path,
 ) -> Iterator[dict]:
@@ -163,7 +164,7 @@ def main() -> None:
     msae = MSAEModel.from_pretrained(arguments.msae)
     backbone, vocabulary = Backbone.from_pretrained("scenes"), Vocabulary.of_scenes()
     table = name_latents(msae, vocabulary, vocabulary.embed(backbone))
-    acts = load_activations(f"{arguments.msae}/embeddings/test")
+    acts = load_embeddings(f"{arguments.msae}/embeddings/test")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(arguments.work_dir or scratch).expanduser()
         frame = pd.DataFrame(records(msae, table, backbone, acts, arguments, folder))

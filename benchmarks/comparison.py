@@ -19,15 +19,15 @@ from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
-from hf_msae.activations import ActivationDataset, load_activations
 from hf_msae.backbones import Backbone
-from hf_msae.checkpointing import list_checkpoints
-from hf_msae.classifiers import probe_columns
-from hf_msae.interruption import TrainingInterrupted
+from hf_msae.bias.classifiers import probe_columns
+from hf_msae.embeddings import EmbeddingDataset, load_embeddings
 from hf_msae.metrics import LinearClassifier, evaluate_msae, seed_stability
 from hf_msae.scenes import CONCEPTS, GROUPS
 from hf_msae.scenes.labels import CLASSIFIED_GROUPS, group_labels, truth_matrix, zero_shot_texts
-from hf_msae.sweep import train_sweep
+from hf_msae.training.checkpointing import list_checkpoints
+from hf_msae.training.interruption import TrainingInterrupted
+from hf_msae.training.sweep import train_sweep
 
 EMBEDDINGS = "outputs/quickstart/embeddings"
 ALL = "all"
@@ -58,16 +58,16 @@ class Variant:
 class Data:
     """Embeddings to train and to measure on, and what is known about the latter."""
 
-    train: ActivationDataset
-    test: ActivationDataset
+    train: EmbeddingDataset
+    test: EmbeddingDataset
     classifiers: dict[str, LinearClassifier] = field(default_factory=dict)
     labels: dict[str, np.ndarray] = field(default_factory=dict)
-    truth: ActivationDataset | None = None
+    truth: EmbeddingDataset | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
     """The flags of both benchmarks."""
-    parser.add_argument("--train_data", default=f"{EMBEDDINGS}/train", help="what load_activations takes")
+    parser.add_argument("--train_data", default=f"{EMBEDDINGS}/train", help="what load_embeddings takes")
     parser.add_argument("--eval_data", default=f"{EMBEDDINGS}/test", help="held out")
     parser.add_argument(
         "--label_columns", nargs="+", default=[],
@@ -89,7 +89,7 @@ def open_data(arguments: argparse.Namespace) -> Data:
             raise FileNotFoundError(
                 f"{path} is not there: `make quickstart` makes it; or give --train_data, --eval_data"
             )
-    train, test = load_activations(arguments.train_data), load_activations(arguments.eval_data)
+    train, test = load_embeddings(arguments.train_data), load_embeddings(arguments.eval_data)
     data = Data(train, test, *probe_columns(train, test, arguments.label_columns))
     if _of_scenes(train) and _of_scenes(test):
         backbone, rows = Backbone.from_pretrained("scenes"), train[np.arange(len(train))]
@@ -102,11 +102,11 @@ def open_data(arguments: argparse.Namespace) -> Data:
             labels = group_labels(test.dataset, group)
             data.classifiers |= {f"probe {group}": probe, f"zero-shot {group}": zero_shot}
             data.labels |= {f"probe {group}": labels, f"zero-shot {group}": labels}
-        data.truth = load_activations(truth_matrix(test.dataset).astype(np.float32))
+        data.truth = load_embeddings(truth_matrix(test.dataset).astype(np.float32))
     return data
 
 
-def _of_scenes(data: ActivationDataset) -> bool:
+def _of_scenes(data: EmbeddingDataset) -> bool:
     return data.dataset is not None and set(CONCEPTS) <= set(data.dataset.column_names)
 
 
@@ -264,7 +264,7 @@ def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def geometric_median(data: ActivationDataset, steps: int = 50) -> torch.Tensor:
+def geometric_median(data: EmbeddingDataset, steps: int = 50) -> torch.Tensor:
     """The point of least mean distance to the embeddings, by Weiszfeld's iteration; (d,) in float32."""
     x = data[np.arange(len(data))].double()
     median = x.mean(0)
@@ -274,11 +274,11 @@ def geometric_median(data: ActivationDataset, steps: int = 50) -> torch.Tensor:
     return median.float()
 
 
-def subset(data: ActivationDataset, rows: np.ndarray) -> ActivationDataset:
+def subset(data: EmbeddingDataset, rows: np.ndarray) -> EmbeddingDataset:
     """Some rows of the data, which stay on disk where they are."""
     if data.dataset is None:
-        return load_activations(data[rows])
-    return load_activations(data.dataset.select(rows), data.column)
+        return load_embeddings(data[rows])
+    return load_embeddings(data.dataset.select(rows), data.column)
 
 
 @torch.no_grad()
@@ -305,7 +305,7 @@ def stability(table: pd.DataFrame, output_dir: Path) -> tuple[list[float | None]
 
 
 @torch.no_grad()
-def _loss(model: MSAEModel, data: ActivationDataset) -> float:
+def _loss(model: MSAEModel, data: EmbeddingDataset) -> float:
     """The mean of the training loss over the data."""
     model.eval()
     parts = [(len(batch), model(batch.to(model.device), return_loss=True).loss) for batch in data.batches(4096)]
@@ -313,7 +313,7 @@ def _loss(model: MSAEModel, data: ActivationDataset) -> float:
 
 
 @torch.no_grad()
-def _alive(model: MSAEModel, data: ActivationDataset, k: int) -> np.ndarray:
+def _alive(model: MSAEModel, data: EmbeddingDataset, k: int) -> np.ndarray:
     """Which latents fire on the data with granularity k, bool (n,)."""
     return (
         torch.stack([(model.encode(batch.to(model.device), k) > 0).any(0) for batch in data.batches(4096)])

@@ -24,9 +24,9 @@ import pyarrow as pa
 from accelerate import PartialState
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
-from hf_msae.activations import load_activations
-from hf_msae.batching import BatchPlan
-from hf_msae.training_setup import shuffle_window
+from hf_msae.embeddings import load_embeddings
+from hf_msae.training.batching import BatchPlan
+from hf_msae.training.setup import shuffle_window
 
 WIDTH, BATCH = 768, 4096
 
@@ -65,7 +65,7 @@ def rates(folder: Path, rows: int, rounds: int) -> None:
         npy = write(folder / f"{dtype}.npy", rows, dtype)
         mapped = np.load(npy, mmap_mode="r")
         for source in (npy, as_arrow(npy, folder / f"{dtype}-arrow")):
-            data = load_activations(source)
+            data = load_embeddings(source)
             floor, ours = [], []
             for epoch in range(rounds + 1):
                 plan = BatchPlan(rows, BATCH)
@@ -88,7 +88,7 @@ def waiting(folder: Path) -> None:
             disable_tqdm=True,
             use_cpu=True,
         ),
-        load_activations(folder / "float32.npy"),
+        load_embeddings(folder / "float32.npy"),
     )
     result = trainer.train()
     print(f"\nTraining ({BATCH}, {WIDTH}, {8 * WIDTH}): {result.data_wait:.2%} of the time waiting for data, ", end="")
@@ -103,7 +103,7 @@ def anonymous_memory() -> float:
 
 def read_epoch(path: Path, budget: float, answers) -> None:
     PartialState()  # which warnings are logged by
-    data = load_activations(path)
+    data = load_embeddings(path)
     plan = BatchPlan(len(data), BATCH, window_rows=shuffle_window(data, budget))
     before, peak = anonymous_memory(), 0.0
     for _ in plan.loader(data, 0):

@@ -26,12 +26,12 @@ from typing import Any
 from gradio_client import Client, handle_file
 
 from hf_msae.explorer import Explorer, ExplorerSettings
-from hf_msae.explorer.driving import TEXTS, Target, bias, usable_columns
-from hf_msae.explorer.evidence import listing
-from hf_msae.explorer.matching import match
-from hf_msae.explorer.neighbours import read_strengths, search
-from hf_msae.explorer.sight import see
-from hf_msae.explorer.steering import read_edits, read_labels, steer
+from hf_msae.explorer.tabs.bias.answer import TEXTS, Target, bias, usable_columns
+from hf_msae.explorer.tabs.concepts.answer import listing
+from hf_msae.explorer.tabs.match.answer import match
+from hf_msae.explorer.tabs.search.answer import read_strengths, search
+from hf_msae.explorer.tabs.see.answer import see
+from hf_msae.explorer.tabs.steer.answer import read_edits, read_labels, steer
 from tests.explorer.serving import Served, serving
 
 CONCEPTS = ("star", "red", "night", "circle", "blue", "snow", "small", "frame", "green", "beach")

@@ -24,9 +24,9 @@ from PIL import Image as PillowImage
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from hf_msae._utils.images import to_rgb
 from hf_msae.backbones import Backbone, prepare_images
-from hf_msae.extraction import extract_activations
-from hf_msae.images import to_rgb
+from hf_msae.backbones.extraction import extract_activations
 
 
 def make_backbone(device: str) -> Backbone:

@@ -24,10 +24,10 @@ import torch
 from scipy.stats import rankdata
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.activations import load_activations
 from hf_msae.backbones import Backbone
 from hf_msae.concepts import Vocabulary, name_by_activations, name_latents
 from hf_msae.concepts.naming import NULLS
+from hf_msae.embeddings import load_embeddings
 from hf_msae.scenes import CONCEPTS
 
 OTHERS = (
@@ -53,7 +53,7 @@ def aurocs(codes: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def rules(msae: MSAEModel, folder: str, backbone: Backbone) -> Iterator[dict]:
     """One record a rule."""
-    acts = load_activations(f"{folder}/embeddings/test")
+    acts = load_embeddings(f"{folder}/embeddings/test")
     templates = Vocabulary.of_scenes().templates
     vocabulary = Vocabulary([*CONCEPTS, *OTHERS], templates)
     embeds = vocabulary.embed(backbone)

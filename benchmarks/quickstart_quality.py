@@ -22,8 +22,8 @@ import yaml
 from accelerate.utils import set_seed
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
-from hf_msae.activations import load_activations
-from hf_msae.quickstart import QuickstartArguments, model_config, training_arguments
+from hf_msae.cli.quickstart import QuickstartArguments, model_config, training_arguments
+from hf_msae.embeddings import load_embeddings
 
 _SHOWN = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "sparsity", "dead_fraction", "cknna")
 
@@ -36,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     changes = {name: _read(value) for name, value in (item.split("=", 1) for item in arguments.set)}
     of_model = {name: changes.pop(name) for name in list(changes) if name in MSAEConfig.own_fields()}
-    train, test = (load_activations(arguments.embeddings / split) for split in ("train", "test"))
+    train, test = (load_embeddings(arguments.embeddings / split) for split in ("train", "test"))
 
     rows = []
     for seed in arguments.seeds:

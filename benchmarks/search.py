@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
-from hf_msae.activations import load_activations
-from hf_msae.concepts import ConceptIndex
+from hf_msae.embeddings import load_embeddings
 from hf_msae.scenes import load_scenes
+from hf_msae.search import ConceptIndex
 
 CLUSTERS = 2000
 
@@ -118,7 +118,7 @@ def show_recall(folder: str, number: int) -> None:
     model = VisionTextMSAE.from_pretrained(folder)
     scenes = load_scenes("test", number)
     queries = {"texts": model.text_embeds(scenes["caption"]), "images": model.image_embeds(scenes["image"])}
-    acts = load_activations(Path(folder) / "embeddings" / "train")
+    acts = load_embeddings(Path(folder) / "embeddings" / "train")
     with tempfile.TemporaryDirectory() as scratch:
         index = ConceptIndex.build(scratch, model.msae, acts, progress=False, approximate=True)
         first = index.approximate.probes
@@ -151,7 +151,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "embeddings.npy"
         write_embeddings(file, arguments.rows, arguments.width)
-        acts = load_activations(file)
+        acts = load_embeddings(file)
         torch.manual_seed(0)
         msae = MSAEModel(MSAEConfig(d_in=arguments.width, num_latents=arguments.num_latents)).eval()
         sample = acts[:5000]

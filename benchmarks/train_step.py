@@ -6,7 +6,7 @@
 Four ways to train one dictionary on one batch take turns:
 
 - plain: relu, decode, mean squared error; autograd does the rest.
-- fused: MSAEModel as `MSAETrainer` uses it on a CPU (`hf_msae/fused_nested_loss.py`); on a GPU it has to be asked for.
+- fused: MSAEModel as `MSAETrainer` uses it on a CPU (`hf_msae/model/fused_nested_loss.py`); on a GPU only on request.
 - eager: MSAEModel with the fused computation switched off.
 - naive: one `topk` and one dense decode for each level, as the authors' published code does.
 
@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.fused_nested_loss import nested_loss_implementation
+from hf_msae.model.fused_nested_loss import nested_loss_implementation
 
 SHAPES = ((1024, 512, 4096), (4096, 768, 6144))
 POSITIVE = {"fresh": 0.5, "trained": 0.2}

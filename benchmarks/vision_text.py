@@ -23,9 +23,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments, VisionTextMSAE
-from hf_msae.activations import load_activations
 from hf_msae.backbones import Backbone
-from hf_msae.extraction import extract_activations
+from hf_msae.backbones.extraction import extract_activations
+from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import progressive_ks
 from hf_msae.plotting import save_figure
 from hf_msae.scenes import load_scenes
@@ -75,7 +75,7 @@ def patch_maps(hook_point: str, num_train: int, num_test: int, figure: str | Non
             folder = extract_activations(
                 backbone, data, Path(scratch) / name, hook_points=hook_point, tokens="patches"
             )
-            tokens[name] = load_activations(folder, hook_point=hook_point)
+            tokens[name] = load_embeddings(folder, hook_point=hook_point)
         width = tokens["train"].width
         config = MSAEConfig(  # the quickstart's recipe
             d_in=width,

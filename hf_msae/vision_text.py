@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ._utils.images import ImageInput, to_rgb
 from .backbones import Backbone
-from .editing import Editor, LatentEdit
-from .fit import check_fit, concepts_beside, load_msae
-from .hook_points import HookPoint, find_site
-from .images import ImageInput, to_rgb
-from .modeling_msae import MSAEModel
+from .backbones.hook_points import HookPoint, find_site
+from .concepts.editing import Editor, LatentEdit
+from .hub.reading.opening import check_fit, concepts_beside, load_msae
+from .model.modeling_msae import MSAEModel
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,17 +11,18 @@ import pytest
 from transformers import AutoModel
 
 import hf_msae
-from hf_msae import MSAEConfig, MSAEModel, _registration
+from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.model import registration as _registration
 
 ROOT = Path(__file__).parent.parent
 
 LOAD_MODEL = """
 model = AutoModel.from_pretrained(folder)
-assert type(model).__module__ == "hf_msae.modeling_msae", type(model)
+assert type(model).__module__ == "hf_msae.model.modeling_msae", type(model)
 """
 LOAD_CONFIG = """
 config = AutoConfig.from_pretrained(folder)
-assert type(config).__module__ == "hf_msae.configuration_msae", type(config)
+assert type(config).__module__ == "hf_msae.model.configuration_msae", type(config)
 """
 NOTHING_LEFT = """
 assert not [finder for finder in sys.meta_path if type(finder).__name__ == "_PostImportFinder"], sys.meta_path
@@ -43,9 +44,9 @@ MORE_ORDERS = {
     "hf_msae, then only AutoConfig": f"""
 import hf_msae
 from transformers import AutoConfig
-assert "hf_msae.modeling_msae" not in sys.modules
+assert "hf_msae.model.modeling_msae" not in sys.modules
 {LOAD_CONFIG}
-assert "hf_msae.modeling_msae" not in sys.modules
+assert "hf_msae.model.modeling_msae" not in sys.modules
 from transformers import AutoModel
 assert type(AutoModel.from_config(config)).__name__ == "MSAEModel"
 {NOTHING_LEFT}
@@ -182,7 +183,7 @@ def test_registration_waits_for_modules_that_are_half_imported(monkeypatch):
 
 def test_an_error_while_registering_is_not_swallowed(monkeypatch):
     monkeypatch.setattr(_registration, "_registered", {"config"})
-    monkeypatch.delitem(sys.modules, "hf_msae.modeling_msae")
+    monkeypatch.delitem(sys.modules, "hf_msae.model.modeling_msae")
     monkeypatch.setitem(sys.modules, "torch.nn.functional", None)  # makes importing it fail
     with pytest.raises(ImportError):
         _registration.register_auto_classes()
@@ -190,7 +191,9 @@ def test_an_error_while_registering_is_not_swallowed(monkeypatch):
 
 
 def test_public_names():
-    assert hf_msae.__all__ == [
+    assert set(dir(hf_msae)) == {
+        "ConceptIndex",
+        "ConceptTable",
         "MSAEConfig",
         "MSAEModel",
         "MSAEOutput",
@@ -198,14 +201,20 @@ def test_public_names():
         "MSAETrainerCallback",
         "MSAETrainingArguments",
         "VisionTextMSAE",
+        "Vocabulary",
         "__version__",
+        "bias_report",
+        "convert_checkpoint",
+        "evaluate_msae",
         "list_released",
-    ]
+        "load_embeddings",
+        "name_latents",
+        "write_report",
+    }
     for name in hf_msae.__all__:
         assert getattr(hf_msae, name) is getattr(hf_msae, name)
-        assert name in dir(hf_msae)
     assert hf_msae.MSAEModel is MSAEModel
-    with pytest.raises(AttributeError, match="module 'hf_msae' has no attribute 'MSAEModle'"):
+    with pytest.raises(AttributeError, match="MSAEModle"):
         hf_msae.MSAEModle  # noqa: B018
 
 

@@ -82,10 +82,10 @@ def test_learning_rates_are_tuned_on_rows_of_the_training_data_that_the_models_d
 ):
     from argparse import Namespace
 
-    from hf_msae.activations import load_activations
+    from hf_msae.embeddings import load_embeddings
 
     pareto = benchmark_module("pareto")
-    train, test = (load_activations(np.random.default_rng(i).normal(size=(200, 4)).astype("f4")) for i in (0, 1))
+    train, test = (load_embeddings(np.random.default_rng(i).normal(size=(200, 4)).astype("f4")) for i in (0, 1))
     seen = {}
 
     def compare(arguments, variants, data, output_dir):
@@ -152,13 +152,13 @@ def test_design_choices_are_relative_to_the_base_of_their_seed(benchmark_module)
 
 
 def test_the_geometric_median_is_the_point_of_least_distance(benchmark_module):
-    from hf_msae.activations import load_activations
+    from hf_msae.embeddings import load_embeddings
 
     comparison = benchmark_module("comparison")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 3)).astype(np.float32)
     x[:50] += 40  # outliers, which move the mean but hardly the median
-    median = comparison.geometric_median(load_activations(x)).numpy()
+    median = comparison.geometric_median(load_embeddings(x)).numpy()
 
     def distance(point):
         return np.linalg.norm(x - point, axis=1).sum()

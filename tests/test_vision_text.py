@@ -12,7 +12,7 @@ import torch
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
 from hf_msae.backbones import Backbone
 from hf_msae.concepts import ConceptTable
-from hf_msae.editing import LatentEdit, edit_embeddings
+from hf_msae.concepts.editing import LatentEdit, edit_embeddings
 from tests.tiny_backbones import FAMILIES, TWO_TOWERS, pictures
 
 N = 64

@@ -14,13 +14,11 @@ from typing import ClassVar
 from transformers.utils.logging import disable_progress_bar
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.acceleration import build_accelerator
-from hf_msae.activations import ActivationDataset, load_activations
-from hf_msae.arguments import MSAEArgumentParser
+from hf_msae._utils.acceleration import build_accelerator
 from hf_msae.backbones import Backbone
-from hf_msae.classifiers import column_labels, probe_columns, zero_shot_columns
-from hf_msae.fit import load_msae
-from hf_msae.hub.training_record import TrainingRecord
+from hf_msae.bias.classifiers import column_labels, probe_columns, zero_shot_columns
+from hf_msae.embeddings import EmbeddingDataset, load_embeddings
+from hf_msae.hub.reading.opening import load_msae
 from hf_msae.metrics import (
     EvaluationResult,
     evaluate_msae,
@@ -31,6 +29,8 @@ from hf_msae.metrics import (
 from hf_msae.metrics.measured_data import describe_embeddings, is_same_data
 from hf_msae.metrics.progressive import check_comparable
 from hf_msae.plotting import check_figure_path, plot_quality_against_k, save_figure
+from hf_msae.training.flags import MSAEArgumentParser
+from hf_msae.training.record import TrainingRecord
 
 EXAMPLE = """\
   accelerate launch training/evaluate_msae.py --model outputs/msae --eval_data embeddings/test \\
@@ -152,7 +152,7 @@ class EvaluationArguments:
 
 
 def build_classifiers(
-    args: EvaluationArguments, config: MSAEConfig, train: ActivationDataset | None, data: ActivationDataset
+    args: EvaluationArguments, config: MSAEConfig, train: EmbeddingDataset | None, data: EmbeddingDataset
 ) -> tuple[dict, dict]:
     """The classifiers that the flags ask for, and the labels of the data, as `evaluate_msae` takes them."""
     classifiers, labels = {}, {}
@@ -171,8 +171,8 @@ def measure_latents(
     args: EvaluationArguments,
     result: EvaluationResult,
     model: MSAEModel,
-    train: ActivationDataset | None,
-    data: ActivationDataset,
+    train: EmbeddingDataset | None,
+    data: EmbeddingDataset,
     others: list[MSAEModel],
 ) -> EvaluationResult:
     """The result with sparse probing and stability across seeds, as far as the flags ask for them."""
@@ -194,7 +194,7 @@ def measure_latents(
     return result
 
 
-def is_held_out(args: EvaluationArguments, data: ActivationDataset) -> bool | None:
+def is_held_out(args: EvaluationArguments, data: EmbeddingDataset) -> bool | None:
     """Whether the model was trained on other data than it is measured on; None if nobody knows.
 
     Raises:
@@ -223,15 +223,15 @@ def main(argv: list[str] | None = None) -> None:
         with accelerator.main_process_first():  # the others find what it has downloaded and converted
             model = load_msae(args.model, args.revision)
             others = [load_msae(other) for other in args.other_seeds]
-            data = load_activations(args.eval_data, args.embedding_column, model.config.hook_point, args.eval_split)
+            data = load_embeddings(args.eval_data, args.embedding_column, model.config.hook_point, args.eval_split)
             train = encoder_data = None
             if args.train_data is not None:
-                train = load_activations(
+                train = load_embeddings(
                     args.train_data, args.embedding_column, model.config.hook_point, args.train_split
                 )
             classifiers, labels = build_classifiers(args, model.config, train, data)
             if args.encoder_data is not None:
-                encoder_data = load_activations(args.encoder_data, args.encoder_column)
+                encoder_data = load_embeddings(args.encoder_data, args.encoder_column)
         ks = progressive_ks(model.config.num_latents) if args.progressive else args.ks
         held_out = is_held_out(args, data)
         if others:

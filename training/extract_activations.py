@@ -15,15 +15,15 @@ from typing import ClassVar, Literal
 from datasets import disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
 
-from hf_msae.acceleration import build_accelerator
-from hf_msae.activations import load_activations
-from hf_msae.activations.metadata import ActivationMetadata
-from hf_msae.arguments import MSAEArgumentParser
+from hf_msae._utils.acceleration import build_accelerator
 from hf_msae.backbones import Backbone
-from hf_msae.extraction import extract_activations
-from hf_msae.hub import push_activations
-from hf_msae.hub.activations import require_repo
-from hf_msae.image_text_data import open_dataset
+from hf_msae.backbones.extraction import extract_activations
+from hf_msae.backbones.image_text_data import open_dataset
+from hf_msae.embeddings import load_embeddings
+from hf_msae.embeddings.metadata import EmbeddingMetadata
+from hf_msae.hub import push_embeddings
+from hf_msae.hub.publishing.embeddings import require_repo
+from hf_msae.training.flags import MSAEArgumentParser
 
 EXAMPLE = """\
   accelerate launch training/extract_activations.py --backbone google/siglip2-base-patch16-224 \\
@@ -173,10 +173,10 @@ def main(argv: list[str] | None = None) -> None:
         )
     if accelerator.is_main_process:
         for hook_point in args.hook_point:
-            written = load_activations(args.output_dir, hook_point)
+            written = load_embeddings(args.output_dir, hook_point)
             of_rows = f" (tokens of {len(written.dataset)} rows)" if written.has_tokens else ""
             print(f"{args.output_dir}: {len(written)} {hook_point} of width {written.width}{of_rows}")
-        skipped = ActivationMetadata.load(Path(args.output_dir).expanduser()).skipped
+        skipped = EmbeddingMetadata.load(Path(args.output_dir).expanduser()).skipped
         if skipped:
             some = ", ".join(map(str, skipped[:8])) + (", ..." if len(skipped) > 8 else "")
             print(f"left out, since they could not be read: {len(skipped)} rows ({some}), noted in activations.json")
@@ -186,7 +186,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"by {backbone} on {accelerator.num_processes} x {accelerator.device.type}\n")
         if args.hub_dataset_id:
             with parser.reporting_errors():
-                pushed = push_activations(args.output_dir, args.hub_dataset_id, args.hub_private_repo)
+                pushed = push_embeddings(args.output_dir, args.hub_dataset_id, args.hub_private_repo)
             print(f"pushed to {pushed.repo_url}\n")
         hook_point = "" if "image_embeds" in args.hook_point else f" --hook_point {args.hook_point[0]}"
         print(

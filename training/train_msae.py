@@ -17,15 +17,15 @@ import pandas as pd
 from accelerate.utils import set_seed
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
-from hf_msae.acceleration import build_accelerator
-from hf_msae.activations import load_activations
-from hf_msae.arguments import DataArguments, ModelArguments, MSAEArgumentParser, SweepArguments, build_config
-from hf_msae.interruption import TrainingInterrupted
+from hf_msae._utils.acceleration import build_accelerator
+from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import EvaluationResult
 from hf_msae.metrics.measured_data import is_same_data
-from hf_msae.sweep import parse_variant, read_sweep, train_sweep
-from hf_msae.training_log import TrainingResult
-from hf_msae.training_setup import check_evaluable
+from hf_msae.training.flags import DataArguments, ModelArguments, MSAEArgumentParser, SweepArguments, build_config
+from hf_msae.training.interruption import TrainingInterrupted
+from hf_msae.training.log import TrainingResult
+from hf_msae.training.setup import check_evaluable
+from hf_msae.training.sweep import parse_variant, read_sweep, train_sweep
 
 EXAMPLE = """\
   accelerate launch training/train_msae.py --train_data embeddings/train --eval_data embeddings/test \\
@@ -46,7 +46,7 @@ def finish(
     evaluation = trainer.evaluate(train_data if eval_data is None else eval_data)
     if trainer.accelerator.is_main_process:
         from hf_msae.hub import write_model_card
-        from hf_msae.hub.training_record import TrainingRecord, command_line
+        from hf_msae.training.record import TrainingRecord, command_line
 
         launcher = (
             "python" if result.num_processes == 1 else f"accelerate launch --num_processes {result.num_processes}"
@@ -106,10 +106,10 @@ def main(argv: list[str] | None = None) -> None:
         accelerator = accelerators[0]
         column, hook_point, eval_data = data_args.embedding_column, model_args.hook_point, None
         with accelerator.main_process_first():  # the others find what it has downloaded and converted
-            train_data = load_activations(data_args.train_data, column, hook_point, data_args.train_split)
+            train_data = load_embeddings(data_args.train_data, column, hook_point, data_args.train_split)
             if data_args.eval_data is not None:
                 same_column = train_data.column or hook_point
-                eval_data = load_activations(data_args.eval_data, column, same_column, data_args.eval_split)
+                eval_data = load_embeddings(data_args.eval_data, column, same_column, data_args.eval_split)
         if eval_data is None:
             check_evaluable(train_data)
         configs, trainers = [], []

@@ -28,17 +28,17 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
-from hf_msae.activations import ActivationDataset, load_activations
 from hf_msae.backbones import Backbone
+from hf_msae.backbones.extraction import extract_activations
 from hf_msae.concepts import ConceptTable, Vocabulary, name_by_activations, name_latents
-from hf_msae.extraction import extract_activations
-from hf_msae.hub.card import write_model_card
-from hf_msae.hub.training_record import TrainingRecord, command_line
+from hf_msae.embeddings import EmbeddingDataset, load_embeddings
+from hf_msae.hub.publishing.card import write_model_card
 from hf_msae.metrics import EvaluationResult, progressive_ks
 from hf_msae.plotting import plot_quality_against_k, save_figure
 from hf_msae.scenes import CONCEPTS, load_scenes
 from hf_msae.scenes.captions import WORDINGS
 from hf_msae.scenes.labels import truth_matrix
+from hf_msae.training.record import TrainingRecord, command_line
 
 ROOT = Path(__file__).parents[1]
 RELEASES = ROOT / "hf_msae" / "scenes" / "msae"
@@ -121,7 +121,7 @@ def embed(backbone: Backbone, scenes: dict, arguments: argparse.Namespace) -> No
 def release(name: str, backbone: Backbone, scenes: dict, arguments: argparse.Namespace) -> None:
     """Train, measure, name and record one model."""
     folder, model = arguments.output_dir / name, MODELS[name]
-    embeddings = {split: load_activations(arguments.work_dir / split, model.hook_point) for split in SPLITS}
+    embeddings = {split: load_embeddings(arguments.work_dir / split, model.hook_point) for split in SPLITS}
     # Levels and weights as benchmarks/design_choices.py has found them best for few latents.
     config = MSAEConfig(
         d_in=embeddings["train"].width,
@@ -172,7 +172,7 @@ def draw(evaluation: EvaluationResult, file: Path) -> None:
     small.save(file, optimize=True)
 
 
-def name_pooled(msae: MSAEModel, acts: ActivationDataset, backbone: Backbone) -> ConceptTable:
+def name_pooled(msae: MSAEModel, acts: EmbeddingDataset, backbone: Backbone) -> ConceptTable:
     """Names by the words that point where latents do, and by what activates them."""
     vocabulary = Vocabulary.of_scenes()
     words = vocabulary.embed(backbone)
@@ -181,7 +181,7 @@ def name_pooled(msae: MSAEModel, acts: ActivationDataset, backbone: Backbone) ->
     return ConceptTable(table.frame, {**table.provenance, "vocabulary": "scenes", "backbone": backbone.name_or_path})
 
 
-def name_patches(msae: MSAEModel, acts: ActivationDataset, backbone: Backbone, work_dir: Path) -> ConceptTable:
+def name_patches(msae: MSAEModel, acts: EmbeddingDataset, backbone: Backbone, work_dir: Path) -> ConceptTable:
     """Names by the pictures that activate latents.
 
     Of every picture there are each latent's largest activation over its patches, and the cosine of its image embedding
@@ -189,7 +189,7 @@ def name_patches(msae: MSAEModel, acts: ActivationDataset, backbone: Backbone, w
     is that correlation. There are no p- and q-values, since nothing says what correlations chance would give.
     """
     vocabulary = Vocabulary.of_scenes()
-    images = load_activations(work_dir / "train", "image_embeds")
+    images = load_embeddings(work_dir / "train", "image_embeds")
     words, pictures = vocabulary.embed(backbone), images[:]
     cosines = F.normalize(pictures - pictures.mean(0), dim=-1) @ F.normalize(words - words.mean(0), dim=-1).T
     active = strongest(msae, acts)
@@ -206,7 +206,7 @@ def name_patches(msae: MSAEModel, acts: ActivationDataset, backbone: Backbone, w
     )
 
 
-def strongest(msae: MSAEModel, acts: ActivationDataset) -> torch.Tensor:
+def strongest(msae: MSAEModel, acts: EmbeddingDataset) -> torch.Tensor:
     """Each latent's largest activation over a row's embeddings, (rows, latents)."""
     rows = torch.from_numpy(np.asarray(acts.dataset_rows()))
     found, first = torch.zeros(int(rows[-1]) + 1, msae.config.num_latents), 0
@@ -227,9 +227,7 @@ def truth_of(scenes, hook_point: str) -> dict[str, np.ndarray]:
     return {concept: np.array([bool(how.search(text)) for text in captions]) for concept, how in said.items()}
 
 
-def detects(
-    msae: MSAEModel, table: ConceptTable, acts: ActivationDataset, truth: dict[str, np.ndarray]
-) -> list[float]:
+def detects(msae: MSAEModel, table: ConceptTable, acts: EmbeddingDataset, truth: dict[str, np.ndarray]) -> list[float]:
     """How well each latent's activation tells the rows that its name is true of: AUROC; NaN of what has no name."""
     active = strongest(msae, acts).numpy()
     return [

@@ -15,8 +15,8 @@ from .naming import check_embeds
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from ..activations import ActivationDataset
-    from ..modeling_msae import MSAEModel
+    from ..embeddings import EmbeddingDataset
+    from ..model.modeling_msae import MSAEModel
 
 # The weight with which the strongest sample counts, and the last one.
 _FIRST_WEIGHT, _LAST_WEIGHT = 0.998, 0.97
@@ -26,7 +26,7 @@ _CHUNK_ENTRIES = 2**24
 @torch.no_grad()
 def name_by_activations(
     msae: MSAEModel,
-    acts: ActivationDataset,
+    acts: EmbeddingDataset,
     vocabulary: Vocabulary,
     vocabulary_embeds: torch.Tensor,
     num_samples: int = 100,
@@ -106,7 +106,7 @@ def name_by_activations(
 
 
 def _strongest(
-    msae: MSAEModel, acts: ActivationDataset, number: int, batch_size: int, progress: bool
+    msae: MSAEModel, acts: EmbeddingDataset, number: int, batch_size: int, progress: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The largest activations of each latent (n, number), whose they are, and how many samples activate it (n,)."""
     n = msae.config.num_latents

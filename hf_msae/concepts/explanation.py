@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..metrics._files import json_records
+from .._utils.json_files import json_records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from ..modeling_msae import MSAEModel
+    from ..model.modeling_msae import MSAEModel
     from .percentiles import ActivationPercentiles
     from .table import ConceptTable
 

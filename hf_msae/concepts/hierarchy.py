@@ -18,8 +18,8 @@ from .explanation import names_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..activations import ActivationDataset
-    from ..modeling_msae import MSAEModel
+    from ..embeddings import EmbeddingDataset
+    from ..model.modeling_msae import MSAEModel
     from .table import ConceptTable
 
 
@@ -92,7 +92,7 @@ class ConceptHierarchy:
 
 def concept_hierarchy(
     msae: MSAEModel,
-    acts: ActivationDataset,
+    acts: EmbeddingDataset,
     concepts: ConceptTable | None = None,
     latents: Sequence[int] | None = None,
     k: int = 32,
@@ -171,7 +171,7 @@ def concept_hierarchy(
 
 @torch.no_grad()
 def _active(
-    msae: MSAEModel, acts: ActivationDataset, latents: np.ndarray, k: int, batch_size: int, progress: bool
+    msae: MSAEModel, acts: EmbeddingDataset, latents: np.ndarray, k: int, batch_size: int, progress: bool
 ) -> tuple[sparse.csc_matrix, np.ndarray]:
     """Which of the latents are active in which samples (N, m), and the level of each latent (m,)."""
     n = msae.config.num_latents

@@ -10,7 +10,7 @@ from scipy.stats import false_discovery_control
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from ..fingerprint import model_fingerprint
+from .._utils.fingerprint import model_fingerprint
 from .table import ConceptTable
 from .vocabulary import Vocabulary
 

@@ -12,8 +12,8 @@ import torch
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
-    from ..activations import ActivationDataset
-    from ..modeling_msae import MSAEModel
+    from ..embeddings import EmbeddingDataset
+    from ..model.modeling_msae import MSAEModel
 
 _SHARES = 101
 _CHUNK_ENTRIES = 2**26
@@ -34,7 +34,7 @@ class ActivationPercentiles:
     @classmethod
     @torch.no_grad()
     def of(
-        cls, msae: MSAEModel, acts: ActivationDataset, max_samples: int = 20_000, seed: int = 0, progress: bool = True
+        cls, msae: MSAEModel, acts: EmbeddingDataset, max_samples: int = 20_000, seed: int = 0, progress: bool = True
     ) -> ActivationPercentiles:
         """Take them of a random sample of the data, a part of the latents at a time.
 

@@ -19,14 +19,14 @@ import gradio.queueing
 import gradio.routes
 from starlette.middleware import Middleware
 
+from ..hub.publishing.space_settings import ExplorerSettings
 from .answers import CONCURRENCY, idle_seconds, log_kind_and_place
-from .driving import KEPT
+from .components.waiting import loading_status
 from .explorer import Explorer
 from .guard import MAX_SESSIONS, Guard, keeping, own_upload_folder
 from .inputs import MAX_BYTES, VisitorError
 from .page import Page
-from .settings import ExplorerSettings
-from .waiting import loading_status
+from .tabs.bias.answer import KEPT
 
 logger = logging.getLogger(__name__)
 
@@ -112,12 +112,12 @@ class Loading:
 
 def _warm(explorer: Explorer) -> None:
     """Compute what the first visitors would have to wait for, and have it kept."""
-    from .driving import Target, bias, first_to_ask, usable_columns
+    from .tabs.bias.answer import Target, bias, first_to_ask, usable_columns
 
     for part in ("concepts", "codes", "hierarchy"):
         getattr(explorer, part)
     if explorer.patch_model is not None:
-        from .where import highest
+        from .components.where import highest
 
         highest(explorer)
     first = first_to_ask(explorer)
@@ -179,7 +179,7 @@ def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
         loading_status(loading)
         with gr.Tabs(overflow_behavior="wrap", elem_classes="msae-tabs"):
             for name in TABS:
-                tab = import_module(f".tabs.{name}", __package__)
+                tab = import_module(f".tabs.{name}.view", __package__)
                 with gr.Tab(tab.TITLE, id=name):
                     tab.build(loading)
         demo.load(None, js=_NAME_THUMBNAILS, api_visibility="private")

@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..activations import ActivationDataset, load_activations
-from ..concepts import ConceptHierarchy, ConceptIndex, concept_hierarchy
-from ..fit import load_msae
-from ..image_text_data import open_dataset
-from ..images import to_rgb
-from ..report.labels import Label, Labels
+from .._utils.images import to_rgb
+from ..backbones.image_text_data import open_dataset
+from ..concepts import ConceptHierarchy, concept_hierarchy
+from ..concepts.labels import Label, Labels
+from ..embeddings import EmbeddingDataset, load_embeddings
+from ..hub.publishing.space_settings import ExplorerSettings
+from ..hub.reading.opening import load_msae
+from ..search import ConceptIndex
 from ..vision_text import VisionTextMSAE
 from .inputs import VisitorError
-from .settings import ExplorerSettings
 
 if TYPE_CHECKING:
     import datasets
@@ -82,7 +83,7 @@ class Explorer:
             raise ValueError(f"there are {len(images)} pictures, but {len(embeddings)} embeddings")
         self.model, self.images, self.patch_model, self.image_column = model, images, patch_model, image_column
         self.msae = model.msae
-        self.acts: ActivationDataset = load_activations(embeddings.float().cpu())
+        self.acts: EmbeddingDataset = load_embeddings(embeddings.float().cpu())
         self.labels = Labels(model.concepts)
         self._folder = tempfile.TemporaryDirectory(prefix="msae-explorer-")
         self.folder = Path(self._folder.name)
@@ -116,7 +117,7 @@ class Explorer:
         _check_pictures(images, settings)
         rows = min(len(images), settings.max_images)
         if settings.embeddings is not None:
-            given = load_activations(settings.embeddings, hook_point="image_embeds")
+            given = load_embeddings(settings.embeddings, hook_point="image_embeds")
             if len(given) != len(images):
                 raise ValueError(
                     f"{settings.embeddings} has {len(given)} embeddings, but {settings.dataset} has {len(images)} "
@@ -298,6 +299,6 @@ def _embedded(model: VisionTextMSAE, images: datasets.Dataset, settings: Explore
 
 
 def _names_of(name: str) -> Any:
-    from ..fit import concepts_beside
+    from ..hub.reading.opening import concepts_beside
 
     return concepts_beside(name)

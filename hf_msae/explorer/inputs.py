@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from ..images import to_rgb
+from .._utils.images import to_rgb
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000

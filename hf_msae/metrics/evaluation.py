@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..fingerprint import model_fingerprint
-from ..nested_topk import soft_capped, top_activations
+from .._utils.fingerprint import model_fingerprint
+from ..model.nested_topk import soft_capped, top_activations
 from ._inputs import as_matrix
 from .alignment import Neighbourhood
 from .classification import ClassificationAccumulator, LinearClassifier, number_labels
@@ -23,14 +23,14 @@ from .result import EvaluationResult
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from ..activations import ActivationDataset
-    from ..modeling_msae import MSAEModel
+    from ..embeddings import EmbeddingDataset
+    from ..model.modeling_msae import MSAEModel
 
 
 @torch.no_grad()
 def evaluate_msae(
     model: MSAEModel,
-    acts: ActivationDataset,
+    acts: EmbeddingDataset,
     ks: Sequence[int] | None = None,
     batch_size: int = 4096,
     cknna_batch_size: int | None = 1024,
@@ -38,7 +38,7 @@ def evaluate_msae(
     accelerator: Accelerator | None = None,
     classifiers: Mapping[str, LinearClassifier] | None = None,
     labels: Mapping[str, Sequence | np.ndarray | torch.Tensor] | None = None,
-    encoder_embeds: ActivationDataset | None = None,
+    encoder_embeds: EmbeddingDataset | None = None,
     encoder: str | None = None,
 ) -> EvaluationResult:
     """All metrics of an MSAE on raw embeddings, at every level.
@@ -50,7 +50,7 @@ def evaluate_msae(
 
     Args:
         model: the MSAE, on any device; also as wrapped by `accelerator.prepare`. Its mode is the same afterwards.
-        acts: raw embeddings, or anything `load_activations` accepts.
+        acts: raw embeddings, or anything `load_embeddings` accepts.
         ks: levels to evaluate; by default those the model was trained on. The largest gives the headline figures.
             [`progressive_ks`] has those of the MSAE paper's progressive recovery.
         batch_size: embeddings encoded at a time, rounded to a multiple of `cknna_batch_size`, at least one.
@@ -61,7 +61,7 @@ def evaluate_msae(
         labels: by a classifier's name, the class of every row of `acts`, as a number (-1: unknown) or a name: gives
             accuracies too.
         encoder_embeds: another encoder's embeddings of the same samples in the same order, which judge
-            monosemanticity; or anything `load_activations` accepts.
+            monosemanticity; or anything `load_embeddings` accepts.
         encoder: the name of that encoder; by default the backbone that `encoder_embeds` were extracted with.
 
     Returns:
@@ -123,16 +123,16 @@ def evaluate_msae(
     return EvaluationResult.from_levels(of_levels, of_mean, _fingerprint(model), data)
 
 
-def _open(acts: Any) -> ActivationDataset:
+def _open(acts: Any) -> EmbeddingDataset:
     if hasattr(acts, "statistics"):
         return acts
-    from ..activations import load_activations
+    from ..embeddings import load_embeddings
 
-    return load_activations(acts)
+    return load_embeddings(acts)
 
 
 def _check_classifiers(
-    acts: ActivationDataset, classifiers: Mapping[str, LinearClassifier], labels: Mapping[str, Any]
+    acts: EmbeddingDataset, classifiers: Mapping[str, LinearClassifier], labels: Mapping[str, Any]
 ) -> dict[str, torch.Tensor]:
     """Class numbers of all rows, by classifier."""
     for name, classifier in classifiers.items():
@@ -154,8 +154,8 @@ def _check_classifiers(
 
 
 def _check_encoder(
-    acts: ActivationDataset, embeds: ActivationDataset | None, encoder: str | None
-) -> tuple[ActivationDataset | None, str | None]:
+    acts: EmbeddingDataset, embeds: EmbeddingDataset | None, encoder: str | None
+) -> tuple[EmbeddingDataset | None, str | None]:
     if embeds is None:
         if encoder is not None:
             raise ValueError(f"the encoder {encoder!r} is named, but its encoder_embeds are missing")
@@ -170,7 +170,7 @@ def _check_encoder(
     return embeds, str(encoder)
 
 
-def _check(model: MSAEModel, acts: ActivationDataset, ks: Sequence[int] | None, batch_size: int) -> list[int]:
+def _check(model: MSAEModel, acts: EmbeddingDataset, ks: Sequence[int] | None, batch_size: int) -> list[int]:
     config = model.config
     if acts.width != config.d_in:
         trained_on = ", ".join(str(each) for each in (config.base_model_name_or_path, config.hook_point) if each)
@@ -190,7 +190,7 @@ def _check(model: MSAEModel, acts: ActivationDataset, ks: Sequence[int] | None, 
 
 
 def _batches(
-    acts: ActivationDataset,
+    acts: EmbeddingDataset,
     batch_size: int,
     cknna_batch_size: int | None,
     progress: bool,

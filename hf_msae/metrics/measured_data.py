@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..activations import ActivationDataset
+    from ..embeddings import EmbeddingDataset
 
 _IDENTITY = ("num_samples", "width", "mean_length", "spread")
 
 
-def describe_embeddings(data: ActivationDataset, split: str | None = None) -> dict[str, Any]:
+def describe_embeddings(data: EmbeddingDataset, split: str | None = None) -> dict[str, Any]:
     """Where embeddings are from, how many there are, their mean and spread; no folder of this machine.
 
     Args:
@@ -27,7 +27,7 @@ def describe_embeddings(data: ActivationDataset, split: str | None = None) -> di
         (of the data set), num_samples (embeddings), width, mean_length (of the mean), spread (standard deviation of a
         dimension, by the mean variance over dimensions).
     """
-    from ..hub.public import public
+    from .._utils.redaction import public
 
     statistics, provenance = data.statistics(), data.provenance
     dataset = provenance.get("dataset")

@@ -15,8 +15,8 @@ from .sparse_probing import SparseProbing, sparse_probing
 from .stability import seed_stability
 
 if TYPE_CHECKING:
-    from ..activations import ActivationDataset
-    from ..modeling_msae import MSAEModel
+    from ..embeddings import EmbeddingDataset
+    from ..model.modeling_msae import MSAEModel
 
 
 def progressive_ks(num_latents: int, smallest: int = 16) -> list[int]:
@@ -37,8 +37,8 @@ def progressive_ks(num_latents: int, smallest: int = 16) -> list[int]:
 @torch.no_grad()
 def sparse_probing_by_level(
     model: MSAEModel,
-    train: ActivationDataset,
-    test: ActivationDataset,
+    train: EmbeddingDataset,
+    test: EmbeddingDataset,
     labels: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]]],
     ks: Sequence[int],
     probe_ks: Sequence[int] = (1, 5),
@@ -105,7 +105,7 @@ def sparse_probing_by_level(
 def seed_stability_by_level(
     model: MSAEModel,
     others: Sequence[MSAEModel],
-    acts: ActivationDataset,
+    acts: EmbeddingDataset,
     ks: Sequence[int],
     batch_size: int = 4096,
     progress: bool = True,
@@ -179,7 +179,7 @@ def _match(dictionaries: list[torch.Tensor]) -> tuple[float, float, float, float
 
 
 def _alive(
-    model: MSAEModel, acts: ActivationDataset, ks: Sequence[int], batch_size: int, progress: bool
+    model: MSAEModel, acts: EmbeddingDataset, ks: Sequence[int], batch_size: int, progress: bool
 ) -> dict[int, torch.Tensor]:
     """Which latents are active on any of the embeddings, for each level: booleans (n,)."""
     firing = {k: SparsityAccumulator(model.config.num_latents) for k in ks}

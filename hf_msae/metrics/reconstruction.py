@@ -12,7 +12,7 @@ class ReconstructionAccumulator(SumAccumulator):
     """All reconstruction metrics of data that arrives batch by batch.
 
     Args:
-        mean: mean of x over the whole data, (d,), for example `ActivationDataset.statistics().mean`. Distances are
+        mean: mean of x over the whole data, (d,), for example `EmbeddingDataset.statistics().mean`. Distances are
             taken to it directly, so a mean that is large beside the spread costs no digits.
     """
 

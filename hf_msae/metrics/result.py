@@ -9,7 +9,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._files import write_json
+from .._utils.json_files import write_json
 
 if TYPE_CHECKING:
     import pandas as pd

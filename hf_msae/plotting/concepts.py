@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from ..images import ImageInput
+    from .._utils.images import ImageInput
 
 
 def plot_patch_map(
@@ -32,7 +32,7 @@ def plot_patch_map(
         region: (left, upper, right, lower) of the image that the patches cover, `Backbone.patch_region`; by default
             all of it.
     """
-    from ..images import to_rgb
+    from .._utils.images import to_rgb
 
     picture = np.asarray(to_rgb(image, "the image"))
     figure, axes = new_figure(1, 2, width=2.6, height=2.6)
@@ -89,7 +89,7 @@ def plot_coarse_to_fine(
     figure, axes = new_figure(1, len(bars) + (image is not None), width=3.6, height=max(2.0, 0.26 * most + 0.6))
     panels = list(axes[0])
     if image is not None:
-        from ..images import to_rgb
+        from .._utils.images import to_rgb
 
         shown = panels.pop(0)
         shown.imshow(np.asarray(to_rgb(image, "the image")))

@@ -11,7 +11,7 @@ from .wording import signed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..concepts import BiasReport
+    from ..bias import BiasReport
 
 _ROWS, _NAMED, _DRAWN = 12, 5, 6
 _MAX_P = 0.05

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 
-from ..activations import ActivationDataset
-from ..concepts import BiasReport
+from ..bias import BiasReport
+from ..embeddings import EmbeddingDataset
 
 if TYPE_CHECKING:
     from ..vision_text import VisionTextMSAE
@@ -32,11 +32,11 @@ def check_path(path: str | os.PathLike) -> Path:
     return path
 
 
-def check_embeddings(model: VisionTextMSAE, acts: ActivationDataset) -> None:
+def check_embeddings(model: VisionTextMSAE, acts: EmbeddingDataset) -> None:
     """Whether these are pooled image embeddings, and the model's.
 
     Raises:
-        TypeError: they are not an `ActivationDataset`.
+        TypeError: they are not an `EmbeddingDataset`.
         ValueError: the model's hook point is another, or the embeddings are of other width, of tokens, or of texts.
     """
     config = model.msae.config
@@ -44,8 +44,8 @@ def check_embeddings(model: VisionTextMSAE, acts: ActivationDataset) -> None:
         raise ValueError(
             f"the MSAE is of {config.hook_point}: a report is about pooled embeddings of images (image_embeds)"
         )
-    if not isinstance(acts, ActivationDataset):
-        raise TypeError(f"acts must be what load_activations returns, got {type(acts).__name__}")
+    if not isinstance(acts, EmbeddingDataset):
+        raise TypeError(f"acts must be what load_embeddings returns, got {type(acts).__name__}")
     if acts.width != config.d_in:
         raise ValueError(
             f"the embeddings of {acts.source} have {acts.width} columns, but this MSAE was trained on {config.d_in}"
@@ -55,7 +55,7 @@ def check_embeddings(model: VisionTextMSAE, acts: ActivationDataset) -> None:
         raise ValueError(f"{acts.source} holds {of}, but the MSAE is of image_embeds: extract those")
 
 
-def check_images(images: datasets.Dataset | None, image_column: str, acts: ActivationDataset) -> None:
+def check_images(images: datasets.Dataset | None, image_column: str, acts: EmbeddingDataset) -> None:
     """Whether the data set has a picture for each embedding.
 
     Raises:

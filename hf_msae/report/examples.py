@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..concepts import explain_embedding
-from .labels import Label, Labels
+from ..concepts.labels import Label, Labels
 
 if TYPE_CHECKING:
-    from ..activations import ActivationDataset
     from ..concepts import Explanation
-    from ..modeling_msae import MSAEModel
+    from ..embeddings import EmbeddingDataset
+    from ..model.modeling_msae import MSAEModel
 
 _BARS = 8
 
@@ -58,7 +58,7 @@ class RowExplained:
 
 
 def explain_rows(
-    msae: MSAEModel, acts: ActivationDataset, labels: Labels, number: int, seed: int
+    msae: MSAEModel, acts: EmbeddingDataset, labels: Labels, number: int, seed: int
 ) -> list[RowExplained]:
     """Rows drawn at random, explained at the MSAE's smallest level and in full."""
     rows = np.random.default_rng([seed, 1]).choice(len(acts), min(number, len(acts)), replace=False)

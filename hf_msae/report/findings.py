@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .labels import MAX_Q, Labels
+from ..concepts.labels import MAX_Q, Labels
 from .quality import by_level
 from .survey import Firing
 

@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 import pandas as pd
 
-from .labels import MAX_Q, Label, Labels
+from ..concepts.labels import MAX_Q, Label, Labels
 from .survey import Activations, Firing
 
 if TYPE_CHECKING:

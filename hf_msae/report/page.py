@@ -9,12 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..concepts.labels import MAX_Q, Labels
 from .bias_findings import bias_findings
 from .checks import check_embeddings, check_findings, check_images, check_numbers, check_path
 from .examples import explain_rows
 from .findings import findings_of
 from .gallery import MIDDLE, cards, choose
-from .labels import MAX_Q, Labels
 from .pictures import Pictures
 from .quality import COLUMNS, measure, quality_of
 from .rendering import render
@@ -25,8 +25,8 @@ from .tree import hierarchy_of
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..activations import ActivationDataset
-    from ..concepts import BiasReport
+    from ..bias import BiasReport
+    from ..embeddings import EmbeddingDataset
     from ..vision_text import VisionTextMSAE
 
 _LIBRARIES = ("hf_msae", "torch", "transformers", "datasets", "numpy", "pillow", "matplotlib")
@@ -35,7 +35,7 @@ _LIBRARIES = ("hf_msae", "torch", "transformers", "datasets", "numpy", "pillow",
 def write_report(
     path: str | os.PathLike,
     model: VisionTextMSAE,
-    acts: ActivationDataset,
+    acts: EmbeddingDataset,
     images: Dataset | None = None,
     image_column: str = "image",
     bias: Sequence[BiasReport] = (),
@@ -87,7 +87,7 @@ def write_report(
 
     Example:
         >>> model = VisionTextMSAE.from_pretrained("outputs/quickstart")
-        >>> acts = load_activations("outputs/quickstart/embeddings/test")
+        >>> acts = load_embeddings("outputs/quickstart/embeddings/test")
         >>> write_report("report.html", model, acts, load_scenes("test", 5000, 42))
     """
     path = check_path(path)
@@ -135,7 +135,7 @@ def write_report(
     return _write(path, text)
 
 
-def _head(model: VisionTextMSAE, acts: ActivationDataset) -> dict[str, Any]:
+def _head(model: VisionTextMSAE, acts: EmbeddingDataset) -> dict[str, Any]:
     config, backbone = model.msae.config, model.backbone
     source = model.msae.name_or_path
     return {

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..images import to_rgb
+from .._utils.images import to_rgb
 
 if TYPE_CHECKING:
     from datasets import Dataset

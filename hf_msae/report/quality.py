@@ -11,8 +11,8 @@ from .figures import Drawing, drawing
 from .wording import DASH
 
 if TYPE_CHECKING:
-    from ..activations import ActivationDataset
-    from ..modeling_msae import MSAEModel
+    from ..embeddings import EmbeddingDataset
+    from ..model.modeling_msae import MSAEModel
 
 COLUMNS = {  # metric -> (heading, format, what it is)
     "fvu": ("FVU", "{:.4f}", "fraction of the variance unexplained: 0 is a perfect copy, and 1 what the mean gives."),
@@ -53,7 +53,7 @@ class Quality:
     measured_here: bool
 
 
-def measure(msae: MSAEModel, acts: ActivationDataset, progress: bool) -> dict[str, Any]:
+def measure(msae: MSAEModel, acts: EmbeddingDataset, progress: bool) -> dict[str, Any]:
     """Metrics at every level of the MSAE, as metrics.json holds them."""
     from ..metrics import evaluate_msae
 

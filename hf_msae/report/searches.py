@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..concepts import ConceptIndex
-from .labels import Label, Labels
+from ..concepts.labels import Label, Labels
+from ..search import ConceptIndex
 from .survey import Activations
 
 if TYPE_CHECKING:
-    from ..activations import ActivationDataset
-    from ..modeling_msae import MSAEModel
+    from ..embeddings import EmbeddingDataset
+    from ..model.modeling_msae import MSAEModel
 
 _SHOWN, _TRIES, _CONCEPTS = 6, 500, 8
 _EXCHANGED = 5  # of the row's concepts, the strongest of which one is taken out
@@ -62,7 +62,7 @@ class Search:
 
 def search_examples(
     msae: MSAEModel,
-    acts: ActivationDataset,
+    acts: EmbeddingDataset,
     labels: Labels,
     latents: list[int],
     activations: Activations,

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..nested_topk import top_activations
+from ..model.nested_topk import top_activations
 
 if TYPE_CHECKING:
-    from ..activations import ActivationDataset
-    from ..modeling_msae import MSAEModel
+    from ..embeddings import EmbeddingDataset
+    from ..model.modeling_msae import MSAEModel
 
 _BATCH = 2048
 
@@ -51,7 +51,7 @@ class Activations:
     strong: np.ndarray
 
 
-def survey_firing(msae: MSAEModel, acts: ActivationDataset, k: int, progress: bool) -> Firing:
+def survey_firing(msae: MSAEModel, acts: EmbeddingDataset, k: int, progress: bool) -> Firing:
     """One pass over the data, in which nothing but sums is kept."""
     n = msae.config.num_latents
     counts, strong, sums = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n)
@@ -63,7 +63,7 @@ def survey_firing(msae: MSAEModel, acts: ActivationDataset, k: int, progress: bo
 
 
 def activations_of(
-    msae: MSAEModel, acts: ActivationDataset, latents: Sequence[int], k: int, progress: bool
+    msae: MSAEModel, acts: EmbeddingDataset, latents: Sequence[int], k: int, progress: bool
 ) -> Activations:
     """One pass over the data, in which the columns of a few latents are kept."""
     shape = (len(acts), len(latents))
@@ -81,7 +81,7 @@ def activations_of(
 
 @torch.no_grad()
 def _codes(
-    msae: MSAEModel, acts: ActivationDataset, k: int, what: str, progress: bool
+    msae: MSAEModel, acts: EmbeddingDataset, k: int, what: str, progress: bool
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Full codes (B, n), and which of them are among the k strongest of their row."""
     with tqdm(total=len(acts), desc=what, unit="row", disable=not progress) as bar:

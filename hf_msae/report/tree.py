@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..concepts import concept_hierarchy
-from .labels import Label, Labels
+from ..concepts.labels import Label, Labels
 
 if TYPE_CHECKING:
-    from ..activations import ActivationDataset
     from ..concepts import ConceptHierarchy
-    from ..modeling_msae import MSAEModel
+    from ..embeddings import EmbeddingDataset
+    from ..model.modeling_msae import MSAEModel
 
 MAX_TREES = 40
 
@@ -57,7 +57,7 @@ class Hierarchy:
     of_validated: bool
 
 
-def hierarchy_of(msae: MSAEModel, acts: ActivationDataset, labels: Labels, k: int, progress: bool) -> Hierarchy:
+def hierarchy_of(msae: MSAEModel, acts: EmbeddingDataset, labels: Labels, k: int, progress: bool) -> Hierarchy:
     """The hierarchy of the validated concepts; of all latents where no name is validated."""
     of_validated = labels.validated is not None and len(labels.validated) > 0
     latents = labels.validated["latent"].tolist() if of_validated else None

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.activations import load_activations
 from hf_msae.concepts import Vocabulary, name_by_activations
+from hf_msae.embeddings import load_embeddings
 
 WORDS = Vocabulary(["red", "green", "blue"])
 D, N, ROWS = 8, 6, 300
@@ -26,7 +26,7 @@ def world():
         model.latent_bias.zero_()
         model.latent_bias[:3], model.latent_bias[5] = -0.5, -100.0
     model.set_input_statistics(torch.zeros(D), 1.0)
-    return model, load_activations(x.astype(np.float32)), torch.from_numpy(words).float()
+    return model, load_embeddings(x.astype(np.float32)), torch.from_numpy(words).float()
 
 
 @pytest.mark.parametrize("batch_size", [2048, 37])

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
-from hf_msae.activations import load_activations
 from hf_msae.concepts import ActivationPercentiles, ConceptTable, explain_embedding, explain_similarity
+from hf_msae.embeddings import load_embeddings
 from tests.test_vision_text import an_msae
 from tests.tiny_backbones import pictures
 
@@ -100,7 +100,7 @@ def test_levels_are_where_a_latent_enters():
 def test_percentiles_are_shares_of_the_data():
     torch.manual_seed(0)
     model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting_ks=[N])).eval()
-    acts = load_activations(embeddings(3000, 2))
+    acts = load_embeddings(embeddings(3000, 2))
     percentiles = ActivationPercentiles.of(model, acts, progress=False)
     with torch.no_grad():
         codes = model.encode(acts[:])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hf_msae.activations import load_activations
 from hf_msae.concepts import ConceptTable, concept_hierarchy
+from hf_msae.embeddings import load_embeddings
 from tests.identity_msae import identity_msae
 
 N, ROWS = 10, 2000
@@ -31,7 +31,7 @@ def planted():
 def world():
     z = planted()
     model = identity_msae(N, [2, 4, N])
-    return model, load_activations(z.astype(np.float32)), z
+    return model, load_embeddings(z.astype(np.float32)), z
 
 
 @pytest.mark.parametrize("batch_size", [4096, 301])

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from hf_msae.activations import load_activations
-from hf_msae.concepts import bias_report
-from hf_msae.concepts.probabilities import as_classifier
+from hf_msae.bias import bias_report
+from hf_msae.bias.probabilities import as_classifier
+from hf_msae.embeddings import load_embeddings
 from hf_msae.explorer import VisitorError
-from hf_msae.explorer.dose_chart import Curve, dose_chart
-from hf_msae.explorer.driving import (
+from hf_msae.explorer.components.dose_chart import Curve, dose_chart
+from hf_msae.explorer.components.zero_shot import zero_shot
+from hf_msae.explorer.tabs.bias.answer import (
     MIN_EACH,
     NUM_BOOTSTRAP,
     NUM_NULL,
@@ -31,7 +32,6 @@ from hf_msae.explorer.driving import (
     read_target,
     usable_columns,
 )
-from hf_msae.explorer.zero_shot import zero_shot
 from hf_msae.metrics import LinearClassifier
 
 TARGET = Target(column="blurry")
@@ -114,14 +114,14 @@ def test_a_classifier_that_says_the_same_of_all_is_refused(explorer):
 
 @pytest.mark.slow
 def test_of_many_concepts_the_likeliest_are_asked_about_and_the_tests_pay_for_all(explorer, found, monkeypatch):
-    monkeypatch.setattr("hf_msae.explorer.driving.MAX_CONCEPTS", 5)
+    monkeypatch.setattr("hf_msae.explorer.tabs.bias.answer.MAX_CONCEPTS", 5)
     few = bias.__wrapped__(explorer, TARGET)
     assert len(few.report.frame) == 5
     assert few.num_concepts == found.num_concepts == len(found.report.frame)
     assert few.report.frame["name"][0] == "blurry"
     alone = bias_report(
         explorer.msae,
-        load_activations(explorer.acts[_probe(explorer, "blurry")[1]]),
+        load_embeddings(explorer.acts[_probe(explorer, "blurry")[1]]),
         probability_of_second(_probe(explorer, "blurry")[0]),
         latents=few.report.frame["latent"].tolist(),
         num_samples=NUM_SAMPLES,
@@ -229,7 +229,7 @@ def test_the_column_to_begin_with_is_one_that_a_concept_is_named_like(explorer):
 
 def test_lists_mark_names_that_may_be_chance_and_send_back_keys(explorer):
     pytest.importorskip("gradio")
-    from hf_msae.explorer.tabs.bias import _choice
+    from hf_msae.explorer.tabs.bias.view import _choice
 
     unsure = next(latent for latent in range(1024) if not explorer.label(latent).validated)
     name = explorer.label(unsure).name
@@ -239,7 +239,7 @@ def test_lists_mark_names_that_may_be_chance_and_send_back_keys(explorer):
 
 def test_drivers_and_what_goes_along_stand_apart(explorer, found):
     pytest.importorskip("gradio")
-    from hf_msae.explorer.tabs.bias import findings, numbers
+    from hf_msae.explorer.tabs.bias.view import findings, numbers
 
     html = findings(explorer, found)
     driving, along = html.split("They only go along")
@@ -264,7 +264,7 @@ def test_opening_the_tab_asks_about_a_column_and_where_it_cannot_the_columns_are
 ):
     gr = pytest.importorskip("gradio")
 
-    from hf_msae.explorer.tabs import bias as tab
+    from hf_msae.explorer.tabs.bias import view as tab
 
     monkeypatch.setattr(tab, "first_to_ask", lambda _: first)
     with gr.Blocks() as demo, gr.Tab("Bias"):
@@ -293,7 +293,7 @@ def test_the_bias_tab_answers_clients(explorer):
     from gradio_client import Client
     from gradio_client.exceptions import AppError
 
-    from hf_msae.explorer.tabs import bias as tab
+    from hf_msae.explorer.tabs.bias import view as tab
 
     with gr.Blocks() as demo:
         tab.build(SimpleNamespace(get=lambda: explorer))

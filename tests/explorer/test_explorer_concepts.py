@@ -10,12 +10,21 @@ pytest.importorskip("gradio")
 import gradio as gr
 
 from hf_msae.concepts import concept_hierarchy
+from hf_msae.concepts.labels import Labels
 from hf_msae.explorer import VisitorError
 from hf_msae.explorer.app import Loading, launch_options
-from hf_msae.explorer.evidence import COLUMNS, EXAMPLES, MAX_ROWS, ORDERS, evidence, listing, place, strong
 from hf_msae.explorer.explorer import INDEX_K
-from hf_msae.explorer.tabs import concepts as tab
-from hf_msae.report.labels import Labels
+from hf_msae.explorer.tabs.concepts import view as tab
+from hf_msae.explorer.tabs.concepts.answer import (
+    COLUMNS,
+    EXAMPLES,
+    MAX_ROWS,
+    ORDERS,
+    evidence,
+    listing,
+    place,
+    strong,
+)
 
 
 @pytest.fixture

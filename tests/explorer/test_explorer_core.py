@@ -8,7 +8,7 @@ import torch
 
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
 from hf_msae.explorer import Explorer, ExplorerSettings, VisitorError
-from hf_msae.explorer.bars import Bar, bars
+from hf_msae.explorer.components.bars import Bar, bars
 
 
 def test_settings_come_from_the_environment():
@@ -101,8 +101,8 @@ def test_embeddings_of_another_number_of_pictures_are_refused(tmp_path):
 
 def test_columns_are_explained_before_anybody_asks_while_nobody_does(explorer, monkeypatch):
     app = pytest.importorskip("hf_msae.explorer.app")
-    from hf_msae.explorer import driving
     from hf_msae.explorer.answers import answering, idle_seconds
+    from hf_msae.explorer.tabs.bias import answer as driving
 
     asked = []
 
@@ -124,7 +124,7 @@ def test_columns_are_explained_before_anybody_asks_while_nobody_does(explorer, m
 
 
 def test_so_many_answers_about_classifiers_are_kept(explorer, monkeypatch):
-    from hf_msae.explorer import driving
+    from hf_msae.explorer.tabs.bias import answer as driving
 
     assert driving._of_column.cache_info().maxsize == driving.KEPT == 64
     monkeypatch.setattr(driving, "KEPT", 2)
@@ -150,7 +150,7 @@ def test_so_many_answers_about_classifiers_are_kept(explorer, monkeypatch):
 
 
 def test_no_words_of_a_visitor_are_kept_with_an_answer(explorer):
-    from hf_msae.explorer import driving
+    from hf_msae.explorer.tabs.bias import answer as driving
 
     driving.bias(explorer, driving.Target(texts=("a very red shape", "a very blue shape")))
     assert "very" not in repr(driving._of_texts[explorer]) and driving._of_texts[explorer]
@@ -211,7 +211,7 @@ def test_embedding_that_takes_long_is_told_with_what_saves_it(monkeypatch, caplo
 def test_an_address_that_cannot_be_listened_on_is_refused_at_once():
     import socket
 
-    from hf_msae.commands.demo import check_address
+    from hf_msae.cli.demo import check_address
 
     check_address("127.0.0.1", 0)
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -118,7 +118,8 @@ def test_pictures_of_unknown_brightness_are_refused_as_such(tmp_path):
 
 def test_only_files_of_the_upload_folder_are_opened(tmp_path, monkeypatch):
     pytest.importorskip("gradio")
-    from hf_msae.explorer import page, picture_input
+    from hf_msae.explorer import page
+    from hf_msae.explorer.components import picture_input
 
     uploads, beside = tmp_path / "gradio", tmp_path / "gradio-other"
     for folder in (uploads, beside):

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 pytest.importorskip("gradio")
 
 from hf_msae.explorer import VisitorError
-from hf_msae.explorer.matching import SHOWN, fitting_words, match
-from hf_msae.explorer.tabs.match import in_words, match_table, numbers
+from hf_msae.explorer.tabs.match.answer import SHOWN, fitting_words, match
+from hf_msae.explorer.tabs.match.view import in_words, match_table, numbers
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_the_tab_answers_clients(explorer, tmp_path):
     from gradio_client import Client, handle_file
 
     from hf_msae.explorer.app import Loading
-    from hf_msae.explorer.tabs import match as tab
+    from hf_msae.explorer.tabs.match import view as tab
 
     for row in (0, 1):
         explorer.picture(row).save(tmp_path / f"{row}.png")

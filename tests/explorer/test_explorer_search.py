@@ -17,7 +17,8 @@ from gradio.utils import get_upload_folder
 
 from hf_msae.explorer import VisitorError
 from hf_msae.explorer.app import Loading, launch_options
-from hf_msae.explorer.neighbours import (
+from hf_msae.explorer.tabs.search import view as tab
+from hf_msae.explorer.tabs.search.answer import (
     CONCEPTS,
     PICTURE,
     ROW,
@@ -30,7 +31,6 @@ from hf_msae.explorer.neighbours import (
     read_strengths,
     search,
 )
-from hf_msae.explorer.tabs import search as tab
 
 
 def cosines(explorer, embedding):

@@ -11,11 +11,13 @@ from torch.nn import functional as F
 
 pytest.importorskip("gradio")
 
+from hf_msae.concepts.labels import Label
 from hf_msae.explorer import VisitorError
-from hf_msae.explorer.names import shown_name, shown_name_html
-from hf_msae.explorer.picture_input import diverse_rows, examples_of, read_upload, upload_path
-from hf_msae.explorer.sight import ALL, SHOWN, granularities, granularity_bounds, see
-from hf_msae.explorer.tabs.see import (
+from hf_msae.explorer.components.names import shown_name, shown_name_html
+from hf_msae.explorer.components.picture_input import diverse_rows, examples_of, read_upload, upload_path
+from hf_msae.explorer.components.where import overlay, where
+from hf_msae.explorer.tabs.see.answer import ALL, SHOWN, granularities, granularity_bounds, see
+from hf_msae.explorer.tabs.see.view import (
     alike,
     closer_choices,
     concept_bars,
@@ -25,8 +27,6 @@ from hf_msae.explorer.tabs.see import (
     rebuilt,
     where_text,
 )
-from hf_msae.explorer.where import overlay, where
-from hf_msae.report.labels import Label
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +344,7 @@ def test_the_tab_answers_clients_and_embeds_a_picture_once_for_all_granularities
     from gradio_client import Client, handle_file
 
     from hf_msae.explorer.app import Loading
-    from hf_msae.explorer.tabs import see as tab
+    from hf_msae.explorer.tabs.see import view as tab
 
     embedded = []
     embed = explorer.embed_picture

@@ -9,7 +9,7 @@ import torch
 
 from hf_msae.explorer import VisitorError
 from hf_msae.explorer.explorer import Concept
-from hf_msae.explorer.steering import (
+from hf_msae.explorer.tabs.steer.answer import (
     ADD,
     AS_IT_IS,
     AS_NAMED,
@@ -196,7 +196,7 @@ def test_a_strong_activation_is_what_nine_of_ten_pictures_do_not_exceed(explorer
 
 def test_both_bars_of_a_label_have_one_scale_and_labels_are_escaped(explorer, embedding):
     pytest.importorskip("gradio")
-    from hf_msae.explorer.tabs.steer import paired_bars, summary
+    from hf_msae.explorer.tabs.steer.view import paired_bars, summary
 
     labels = ("<b>star</b>", "heart")
     found = steer(explorer, embedding, labels, _edits(explorer, ("star", MULTIPLY, 0)))
@@ -211,7 +211,7 @@ def test_both_bars_of_a_label_have_one_scale_and_labels_are_escaped(explorer, em
 
 def test_the_likeliest_label_before_and_after_is_said_first(explorer, embedding):
     pytest.importorskip("gradio")
-    from hf_msae.explorer.tabs.steer import paired_bars
+    from hf_msae.explorer.tabs.steer.view import paired_bars
 
     told = [
         paired_bars(steer(explorer, embedding, labels, edits)).split("</p>")[0]
@@ -230,7 +230,7 @@ def test_the_likeliest_label_before_and_after_is_said_first(explorer, embedding)
 
 def test_the_list_marks_names_that_may_be_chance_and_sends_back_keys(explorer):
     pytest.importorskip("gradio")
-    from hf_msae.explorer.names import concept_choices
+    from hf_msae.explorer.components.names import concept_choices
 
     unsure = next(latent for latent in range(1024) if not explorer.label(latent).validated)
     name = explorer.label(unsure).name
@@ -250,7 +250,7 @@ def test_the_steer_tab_answers_clients(explorer, tmp_path):
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError
 
-    from hf_msae.explorer.tabs import steer as tab
+    from hf_msae.explorer.tabs.steer import view as tab
 
     with gr.Blocks() as demo:
         tab.build(SimpleNamespace(get=lambda: explorer))

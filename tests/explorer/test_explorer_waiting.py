@@ -14,7 +14,7 @@ import gradio as gr
 
 from hf_msae.explorer import VisitorError
 from hf_msae.explorer.app import Loading
-from hf_msae.explorer.waiting import loading_html, once_loaded, work
+from hf_msae.explorer.components.waiting import loading_html, once_loaded, work
 
 SECONDS = 20
 

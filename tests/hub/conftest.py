@@ -29,7 +29,7 @@ def at_hub(hub, monkeypatch):
     from huggingface_hub import close_session, constants
     from huggingface_hub.utils import http_backoff
 
-    from hf_msae.hub import committing, remote
+    from hf_msae.hub.publishing import committing, remote
     from tests.stub_hub import TOKEN
 
     close_session()
@@ -50,9 +50,9 @@ def _made_run(tmp_path_factory):
     import torch
 
     from hf_msae import MSAEConfig, MSAEModel
-    from hf_msae.activations import load_activations
+    from hf_msae._utils.fingerprint import model_fingerprint
     from hf_msae.concepts import Vocabulary, name_latents
-    from hf_msae.fingerprint import model_fingerprint
+    from hf_msae.embeddings import load_embeddings
     from hf_msae.metrics import evaluate_msae
 
     folder = tmp_path_factory.mktemp("release") / "my-msae"
@@ -60,7 +60,7 @@ def _made_run(tmp_path_factory):
     config = MSAEConfig(d_in=8, num_latents=40, nesting_ks=[4, 40], base_model_name_or_path="google/siglip-tiny")
     model = MSAEModel(config).eval()
     model.save_pretrained(folder)
-    data = load_activations(torch.randn(100, 8))
+    data = load_embeddings(torch.randn(100, 8))
     evaluate_msae(model, data, cknna_batch_size=50, progress=False).save(folder / "metrics.json")
     table = name_latents(model, Vocabulary(["red", "green", "blue"]), torch.randn(3, 8))
     type(table)(table.frame, {**table.provenance, "vocabulary": "/home/someone/words.txt"}).save(

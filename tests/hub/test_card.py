@@ -10,14 +10,14 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainingArguments
-from hf_msae.activations import load_activations
+from hf_msae._utils.fingerprint import model_fingerprint
 from hf_msae.backbones import Backbone
 from hf_msae.concepts import ConceptTable, Vocabulary, name_by_activations, name_latents
-from hf_msae.fingerprint import model_fingerprint
+from hf_msae.embeddings import load_embeddings
 from hf_msae.hub import render_model_card, write_model_card
-from hf_msae.hub.card_edits import is_edited
-from hf_msae.hub.training_record import TrainingRecord
+from hf_msae.hub.publishing.card_edits import is_edited
 from hf_msae.metrics import evaluate_msae
+from hf_msae.training.record import TrainingRecord
 
 D, N = 16, 64
 
@@ -30,7 +30,7 @@ def save_run(folder, data=None, words=("red", "green", "blue"), d=D, record=True
         del settings["nesting_ks"]
     model = MSAEModel(MSAEConfig(d_in=d, num_latents=N, **settings)).eval()
     model.save_pretrained(folder)
-    data = load_activations(torch.randn(200, d)) if data is None else data
+    data = load_embeddings(torch.randn(200, d)) if data is None else data
     evaluate_msae(model, data, cknna_batch_size=100, progress=False).save(folder / "metrics.json")
     if record:
         arguments = MSAETrainingArguments(output_dir="secret/place", learning_rate=3e-4)
@@ -153,7 +153,7 @@ def test_weights_in_half_precision_that_were_measured_in_float32_are_the_same(tm
     half = MSAEModel.from_pretrained(run).to(torch.bfloat16)
     half.save_pretrained(run)
     wide = MSAEModel.from_pretrained(run, dtype=torch.float32)
-    data = load_activations(torch.randn(50, D))
+    data = load_embeddings(torch.randn(50, D))
     evaluate_msae(wide, data, cknna_batch_size=None, progress=False).save(run / "metrics.json")
     assert "fingerprint" in render_model_card(run)
 
@@ -323,7 +323,7 @@ def test_a_converted_model_says_from_what_and_claims_no_licence_of_its_own(tmp_p
 def test_edits_survive_when_the_card_is_written_again_and_other_figures_are_not_lost(run):
     path = write_model_card(run)
     path.write_text(path.read_text().replace("## Licence", "## Licence\n\nAsk me first.") + "\nMy notes.\n")
-    other = load_activations(torch.randn(150, D))
+    other = load_embeddings(torch.randn(150, D))
     evaluate_msae(MSAEModel.from_pretrained(run), other, cknna_batch_size=50, progress=False).save(
         run / "metrics.json"
     )

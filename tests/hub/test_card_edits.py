@@ -8,7 +8,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from hf_msae.hub.card_edits import RESULTS_TASK, agree_on_licence, assemble_card, is_edited, merge_card
+from hf_msae.hub.publishing.card_edits import RESULTS_TASK, agree_on_licence, assemble_card, is_edited, merge_card
 
 NAMES = ("summary", "quality", "concepts", "limits")
 

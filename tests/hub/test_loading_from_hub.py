@@ -71,7 +71,7 @@ LOAD = """
     import hf_msae
     from transformers import AutoModel
     from hf_msae import MSAEModel, VisionTextMSAE
-    from hf_msae.fit import load_msae
+    from hf_msae.hub.reading.opening import load_msae
 
     def start(model):
         return model.encoder[0, :3].tolist()
@@ -112,7 +112,7 @@ def test_by_id_revision_and_subfolder_with_names_and_then_offline(hub, home):
 ERRORS = """
     import json
     from hf_msae import MSAEModel
-    from hf_msae.fit import load_msae
+    from hf_msae.hub.reading.opening import load_msae
 
     found = []
     for load, args, kwargs in [

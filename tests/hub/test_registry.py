@@ -14,10 +14,10 @@ import torch
 
 import hf_msae
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
-from hf_msae.commands.released import main
-from hf_msae.fit import concepts_beside, load_msae
+from hf_msae.cli.released import main
 from hf_msae.hub.converters import FORMATS
-from hf_msae.hub.registry import find_released, get_released
+from hf_msae.hub.reading.opening import concepts_beside, load_msae
+from hf_msae.hub.reading.registry import find_released, get_released
 from tests.stub_hub import Repo, StubHub
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ FROM_HUB = """
     import json, sys
     from dataclasses import replace
     from hf_msae import MSAEModel
-    from hf_msae.hub.registry import get_released
+    from hf_msae.hub.reading.registry import get_released
 
     listed = get_released("msae-clip-vit-l14")
     smaller = replace(listed, d_in=32, num_latents=256, subfolder=sys.argv[1], sha256=sys.argv[2])
@@ -181,7 +181,7 @@ def test_the_authors_release_is_converted_from_the_hub_at_its_commit(tmp_path, g
 
 SAEV = """
     from dataclasses import replace
-    from hf_msae.hub.registry import get_released
+    from hf_msae.hub.reading.registry import get_released
 
     listed = get_released("saev-clip-vit-b16")
     model = replace(listed, d_in=8, num_latents=24).load()

@@ -11,12 +11,12 @@ import yaml
 from huggingface_hub import ModelCard
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.activations import load_activations
+from hf_msae._utils.fingerprint import model_fingerprint
+from hf_msae._utils.redaction import public
 from hf_msae.concepts import ConceptTable
-from hf_msae.fingerprint import model_fingerprint
-from hf_msae.hub.card_edits import is_edited
-from hf_msae.hub.public import public
-from hf_msae.hub.release import push_to_hub
+from hf_msae.embeddings import load_embeddings
+from hf_msae.hub.publishing.card_edits import is_edited
+from hf_msae.hub.publishing.release import push_to_hub
 from hf_msae.metrics import evaluate_msae
 from tests.hub.conftest import KEY
 from tests.stub_hub import OTHER_TOKEN, READ_TOKEN
@@ -52,7 +52,7 @@ def rewrite(file, change):
 
 
 def measure(run_folder, rows):
-    data = load_activations(torch.randn(rows, 8))
+    data = load_embeddings(torch.randn(rows, 8))
     result = evaluate_msae(MSAEModel.from_pretrained(run_folder), data, cknna_batch_size=50, progress=False)
     result.save(run_folder / "metrics.json")
 
@@ -443,7 +443,7 @@ def test_a_card_that_claims_other_results_is_refused(at_hub, run_folder):
     text = (run_folder.parent / "dry" / "README.md").read_text()
     metadata = yaml.safe_load(text.split("---\n")[1])
     value = metadata["model-index"][0]["results"][0]["metrics"][0]["value"]
-    from hf_msae.hub.verification import verify_card
+    from hf_msae.hub.publishing.verification import verify_card
 
     metrics = json.loads((run_folder / "metrics.json").read_text())
     verify_card(text, metrics)

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from hf_msae import MSAEModel
-from hf_msae.fingerprint import model_fingerprint
-from hf_msae.hub.release import push_to_hub
+from hf_msae._utils.fingerprint import model_fingerprint
+from hf_msae.hub.publishing.release import push_to_hub
 from tests.hub.conftest import KEY
 
 REPO = "tester/msae"
@@ -34,8 +34,8 @@ def released(at_hub, run_folder):
     push_to_hub(run_folder, REPO)
     import torch
 
-    from hf_msae.activations import load_activations
     from hf_msae.concepts import Vocabulary, name_latents
+    from hf_msae.embeddings import load_embeddings
     from hf_msae.metrics import evaluate_msae
 
     model = MSAEModel.from_pretrained(run_folder)
@@ -44,7 +44,7 @@ def released(at_hub, run_folder):
     model.save_pretrained(run_folder)
     words = Vocabulary(["red", "green", "blue"])
     name_latents(model, words, torch.randn(3, 8)).save(run_folder / "concepts" / "words.parquet")
-    evaluate_msae(model, load_activations(torch.randn(100, 8)), cknna_batch_size=50, progress=False).save(
+    evaluate_msae(model, load_embeddings(torch.randn(100, 8)), cknna_batch_size=50, progress=False).save(
         run_folder / "metrics.json"
     )
     (run_folder / "training_log.jsonl").write_text('{"step": 2}\n')
@@ -250,7 +250,7 @@ def test_a_published_model_is_loaded_by_id_revision_and_subfolder_in_fresh_proce
     push_to_hub(run_folder, "tester/many", subfolder="image/seed-0")
     load = f"""
         import hf_msae
-        from hf_msae.fingerprint import model_fingerprint
+        from hf_msae._utils.fingerprint import model_fingerprint
         from transformers import AutoModel
 
         for revision in (None, "v2", {release.commit!r}):
@@ -269,7 +269,7 @@ def test_a_whole_release_by_processes_that_know_the_hub_by_hf_endpoint_alone(hub
     hub.fail("POST", COMMIT, lose_answer=True)
     printed = in_process(f"""
         from hf_msae import MSAEModel
-        from hf_msae.hub.release import push_to_hub
+        from hf_msae.hub.publishing.release import push_to_hub
         model = MSAEModel.from_pretrained({str(run_folder)!r})
         print(push_to_hub(model, "tester/msae", run_dir={str(run_folder)!r}, remote_code=True))
     """)

@@ -7,10 +7,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_msae import MSAEModel
-from hf_msae.fingerprint import model_fingerprint
-from hf_msae.hub.card_edits import is_edited
-from hf_msae.hub.index import INDEX_FILE, check_subfolder, read_index
-from hf_msae.hub.release import push_to_hub
+from hf_msae._utils.fingerprint import model_fingerprint
+from hf_msae.hub.publishing.card_edits import is_edited
+from hf_msae.hub.publishing.index import INDEX_FILE, check_subfolder, read_index
+from hf_msae.hub.publishing.release import push_to_hub
 from tests.hub.conftest import KEY
 
 REPO = "tester/msae"

@@ -10,12 +10,12 @@ import torch
 from huggingface_hub import ModelCard
 
 from hf_msae import MSAEModel
+from hf_msae._utils.fingerprint import model_fingerprint
 from hf_msae.concepts import ConceptTable
-from hf_msae.fingerprint import model_fingerprint
 from hf_msae.hub import render_model_card
-from hf_msae.hub.training_record import TrainingRecord
 from hf_msae.metrics import EvaluationResult
 from hf_msae.scenes import load_scenes
+from hf_msae.training.record import TrainingRecord
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("scenes-image", "scenes-text", "scenes-patches")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.hub.remote_code import add_remote_code
+from hf_msae.hub.publishing.remote_code import add_remote_code
 
 WITHOUT_THE_PACKAGE = """
     import json, sys

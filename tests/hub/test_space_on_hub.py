@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_msae.commands.push_space import main
+from hf_msae.cli.push_space import main
 from hf_msae.explorer import ExplorerSettings
-from hf_msae.hub.space import push_space, space_variables, write_space
+from hf_msae.hub.publishing.space import push_space, space_variables, write_space
 from tests.stub_hub import READ_TOKEN
 
 KEY = ("space", "tester/concepts")
@@ -110,9 +110,9 @@ def test_a_space_of_somebody_else_is_not_overwritten(at_hub):
 def test_a_file_that_was_edited_is_not_deleted(at_hub):
     push_space("tester/concepts", SETTINGS)
     repo = at_hub.repos[KEY]
-    repo.commit("main", {**repo.files(), "hf_msae/cli.py": b"mine"}, "edit")
+    repo.commit("main", {**repo.files(), "hf_msae/cli/__init__.py": b"mine"}, "edit")
     small_push()
-    assert [each for each in repo.files() if each.startswith("hf_msae/")] == ["hf_msae/cli.py"]
+    assert [each for each in repo.files() if each.startswith("hf_msae/")] == ["hf_msae/cli/__init__.py"]
 
 
 @pytest.mark.parametrize("what", [{"status": 503}, {"lose_answer": True}])
@@ -204,7 +204,7 @@ def test_a_requirement_that_fits_is_taken(tmp_path, good):
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib comes with Python 3.11")
 def test_what_a_checkout_needs_is_what_its_files_say(tmp_path, monkeypatch):
     """Not what was written down when it was installed."""
-    from hf_msae.hub import space
+    from hf_msae.hub.publishing import space
 
     monkeypatch.setattr(space, "requires", lambda _: ["torch>=1; extra == 'old'", "old"])
     found = (write_space(tmp_path / "a", ExplorerSettings()) / "requirements.txt").read_text()

@@ -6,13 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from hf_msae.metrics import (
-    ClassificationAccumulator,
-    LinearClassifier,
-    accuracy_drop,
-    probe_agreement,
-    probe_kl,
-)
+from hf_msae.metrics import ClassificationAccumulator, LinearClassifier, accuracy_drop, probe_agreement, probe_kl
 from hf_msae.metrics.classification import number_labels
 
 

@@ -13,8 +13,8 @@ import torch
 from accelerate import Accelerator
 
 from hf_msae import MSAEConfig, MSAEModel, metrics
-from hf_msae.activations import load_activations
-from hf_msae.fingerprint import model_fingerprint
+from hf_msae._utils.fingerprint import model_fingerprint
+from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import EvaluationResult, LinearClassifier, evaluate_msae
 from hf_msae.metrics import evaluation as evaluation_module
 
@@ -92,7 +92,7 @@ CLOSE = {"rel": 1e-5, "abs": 1e-9}
 @pytest.mark.parametrize(("rows", "batch_size"), [(101, 4096), (101, 1), (101, 33), (97, 32), (64, 64), (20, 7)])
 def test_every_level_equals_the_pure_functions(settings, rows, batch_size):
     model, x = make_model(**settings), make_data(rows)
-    result = evaluate_msae(model, load_activations(x), batch_size=batch_size, cknna_batch_size=32, progress=False)
+    result = evaluate_msae(model, load_embeddings(x), batch_size=batch_size, cknna_batch_size=32, progress=False)
     assert list(result.by_k) == ["2", "7", "20", str(N)]
     for k in (2, 7, 20, N):
         check_close(result.by_k[str(k)], whole(model, x, k, 32), **CLOSE)
@@ -105,7 +105,7 @@ def test_every_level_equals_the_pure_functions(settings, rows, batch_size):
 def test_a_mean_far_from_zero_costs_no_digits():
     model, x = make_model(), make_data(300, offset=1e3)
     model.set_input_statistics(torch.from_numpy(x.mean(axis=0)), 0.5)
-    result = evaluate_msae(model, load_activations(x), batch_size=64, cknna_batch_size=64, progress=False)
+    result = evaluate_msae(model, load_embeddings(x), batch_size=64, cknna_batch_size=64, progress=False)
     expected = whole(model, x, N, 64)
     del (
         expected["cknna"],
@@ -122,7 +122,7 @@ def test_a_mean_far_from_zero_costs_no_digits():
 
 def test_baseline_is_the_mean_prediction():
     x = make_data(90)
-    result = evaluate_msae(make_model(), load_activations(x), batch_size=32, cknna_batch_size=32, progress=False)
+    result = evaluate_msae(make_model(), load_embeddings(x), batch_size=32, cknna_batch_size=32, progress=False)
     mean = x.astype(np.float64).mean(axis=0, keepdims=True).repeat(90, axis=0)
     found = dict(result.baseline_mean)
     assert (found.pop("relative_reconstruction_bias_centered"), found.pop("classifiers")) == (None, {})
@@ -144,13 +144,13 @@ def test_each_batch_is_encoded_once_and_memory_is_bounded_by_it(monkeypatch):
     seen = []
     original = model._activations
     monkeypatch.setattr(model, "_activations", lambda u: seen.append(len(u)) or original(u))
-    evaluate_msae(model, load_activations(x), batch_size=50, cknna_batch_size=16, progress=False)
+    evaluate_msae(model, load_embeddings(x), batch_size=50, cknna_batch_size=16, progress=False)
     assert seen == [48, 48, 48, 48, 8]
 
 
 def test_ks_choose_levels():
     model, x = make_model(), make_data(40)
-    result = evaluate_msae(model, load_activations(x), ks=[20, 3, 20], cknna_batch_size=32, progress=False)
+    result = evaluate_msae(model, load_embeddings(x), ks=[20, 3, 20], cknna_batch_size=32, progress=False)
     assert list(result.by_k) == ["3", "20"]
     assert result.l0 == result.by_k["20"]["l0"] == pytest.approx(whole(model, x, 20, 32)["l0"])
     assert result.by_k["3"]["l0"] <= 3
@@ -158,12 +158,12 @@ def test_ks_choose_levels():
 
 def test_the_soft_cap_does_not_change_which_latents_are_kept():
     model, x = make_model(soft_cap=1e-3), make_data(40)  # every activation saturates to the cap
-    result = evaluate_msae(model, load_activations(x), cknna_batch_size=32, progress=False)
+    result = evaluate_msae(model, load_embeddings(x), cknna_batch_size=32, progress=False)
     check_close(result.by_k["2"], whole(model, x, 2, 32), **CLOSE)
 
 
 def test_mode_and_gradients_are_left_as_they_were():
-    acts = load_activations(make_data(40))
+    acts = load_embeddings(make_data(40))
     for training in (True, False):
         model = make_model().train(training)
         evaluate_msae(model, acts, cknna_batch_size=32, progress=False)
@@ -187,7 +187,7 @@ def test_cknna_can_be_left_out_and_is_null_for_too_few_samples():
 
 def test_half_precision_models_are_evaluated():
     model, x = make_model().to(torch.bfloat16), make_data(64)
-    result = evaluate_msae(model, load_activations(x), cknna_batch_size=32, progress=False)
+    result = evaluate_msae(model, load_embeddings(x), cknna_batch_size=32, progress=False)
     check_close(result.by_k["7"], whole(model, x, 7, 32), rel=1e-3, abs=1e-6)
 
 
@@ -200,7 +200,7 @@ def test_progress_bar(capsys):
 
 def test_what_is_refused():
     model = make_model(base_model_name_or_path="openai/clip", hook_point="image_embeds")
-    acts = load_activations(make_data(40))
+    acts = load_embeddings(make_data(40))
     with pytest.raises(
         ValueError, match=r"have 5 columns, but this MSAE was trained on 6 \(openai/clip, image_embeds"
     ):
@@ -235,7 +235,7 @@ def asked(rows):
     return {
         "classifiers": {"probe": probe, "texts": zero_shot},
         "labels": {"probe": labels},
-        "encoder_embeds": load_activations(rng.normal(size=(rows, 5)).astype(np.float32)),
+        "encoder_embeds": load_embeddings(rng.normal(size=(rows, 5)).astype(np.float32)),
         "encoder": "another",
     }
 
@@ -277,7 +277,7 @@ def test_classifiers_and_another_encoder_are_those_of_the_pure_functions(batch_s
 
 def test_the_encoder_is_named_by_its_data_or_must_be_named(tmp_path):
     model, x = make_model(), make_data(40)
-    embeds = load_activations(make_data(40))
+    embeds = load_embeddings(make_data(40))
     with pytest.raises(ValueError, match="name the encoder of the given array"):
         evaluate_msae(model, x, cknna_batch_size=32, progress=False, encoder_embeds=embeds)
     embeds.provenance["base_model_name_or_path"] = "facebook/dinov2-base"
@@ -332,7 +332,7 @@ def test_the_result_tells_what_was_measured_and_not_whether_it_was_held_out(tmp_
     file = tmp_path / "secret" / "embeds.npy"
     file.parent.mkdir()
     np.save(file, make_data(40))
-    found = evaluate_msae(make_model(), load_activations(file), progress=False)
+    found = evaluate_msae(make_model(), load_embeddings(file), progress=False)
     assert found.data["source"] == "embeds.npy" and str(tmp_path) not in json.dumps(found.data)
     assert (found.data["num_rows"], found.data["num_samples"], found.data["width"]) == (40, 40, D)
     assert found.data["mean_length"] == pytest.approx(np.linalg.norm(make_data(40).mean(axis=0)), rel=1e-5)
@@ -358,7 +358,7 @@ def evaluate_in_process(folder):
     assert accelerator.num_processes == 2
     model = accelerator.prepare(make_model())
     for rows in ROWS:
-        acts = load_activations(make_data(rows))
+        acts = load_embeddings(make_data(rows))
         batches = evaluation_module._batches(acts, 32, 16, False, accelerator)
         mine = [row for start, batch in batches for row in range(start, start + len(batch))]
         (folder / f"{rows}-rows-{accelerator.process_index}.json").write_text(json.dumps(mine))

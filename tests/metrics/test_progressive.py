@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.activations import load_activations
+from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import (
     progressive_ks,
     seed_stability,
@@ -50,7 +50,7 @@ def test_sparse_probing_of_each_level_is_that_of_its_codes():
     model = make_model().train()
     labels = {"kind": (kind, test_kind, ["cat", "dog", "ant"])}
     found = sparse_probing_by_level(
-        model, load_activations(train), load_activations(test), labels, KS, (1, 3), progress=False
+        model, load_embeddings(train), load_embeddings(test), labels, KS, (1, 3), progress=False
     )
     assert model.training and list(found) == list(KS)
     model.eval()
@@ -76,7 +76,7 @@ def test_sparse_probing_of_each_level_is_that_of_its_codes():
 
 def test_of_two_classes_the_second_is_probed_for_and_samples_are_drawn():
     (train, kind), (test, test_kind) = data(300, 0), data(200, 1)
-    acts = load_activations(train), load_activations(test)
+    acts = load_embeddings(train), load_embeddings(test)
     labels = {"is dog": (kind == 1, test_kind == 1, ["no", "yes"])}
     found = sparse_probing_by_level(make_model(), *acts, labels, [N], (1,), 100, progress=False)[N]["is dog"]
     assert (found["num_concepts"], found["num_train"], found["num_test"]) == (1, 100, 100)
@@ -90,7 +90,7 @@ def test_of_two_classes_the_second_is_probed_for_and_samples_are_drawn():
 
 
 def test_stability_of_each_level_is_that_of_the_latents_alive_there():
-    acts = load_activations(data(150, 0)[0])
+    acts = load_embeddings(data(150, 0)[0])
     model, others = make_model(0), [make_model(1), make_model(2)]
     found = seed_stability_by_level(model, others, acts, KS, batch_size=64, progress=False)
     assert list(found) == list(KS)
@@ -104,7 +104,7 @@ def test_stability_of_each_level_is_that_of_the_latents_alive_there():
 
 
 def test_where_nothing_is_alive_there_is_no_stability():
-    acts, dead = load_activations(data(50, 0)[0]), make_model(1)
+    acts, dead = load_embeddings(data(50, 0)[0]), make_model(1)
     with torch.no_grad():
         dead.latent_bias.fill_(-100)
     found = seed_stability_by_level(make_model(), [dead], acts, [2, N], progress=False)
@@ -112,7 +112,7 @@ def test_where_nothing_is_alive_there_is_no_stability():
 
 
 def test_models_that_cannot_be_compared_are_refused():
-    acts = load_activations(data(50, 0)[0])
+    acts = load_embeddings(data(50, 0)[0])
     for other, message in (
         (make_model(1, d_in=5), "takes embeddings of 5 columns, not of 6"),
         (make_model(1, num_latents=20, nesting_ks=[20]), f"has 20 latents: it has no level k = {N}"),

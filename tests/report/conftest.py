@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from hf_msae import VisionTextMSAE
-from hf_msae.activations import load_activations
-from hf_msae.concepts import ConceptTable, bias_report
+from hf_msae.bias import bias_report
+from hf_msae.concepts import ConceptTable
+from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import evaluate_msae
 from hf_msae.report import figures, quality, write_report
 from tests.identity_msae import identity_msae
@@ -65,7 +66,7 @@ def world(backbones):
     z[:, 3] = np.where(z[:, 6] > 0.01, 0, 1 + z[:, 3])
     z = z.astype(np.float32)
     msae = identity_msae(WIDTH, [4, WIDTH])
-    acts = load_activations(z)
+    acts = load_embeddings(z)
     kinds = {"image": datasets.Image(), "n0": datasets.Value("bool"), "n1": datasets.Value("bool")}
     kinds |= {"n2": datasets.Value("int64"), "n3": datasets.Value("bool"), "label": datasets.Value("string")}
     stored = {

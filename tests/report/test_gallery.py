@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from hf_msae.activations import load_activations
+from hf_msae.concepts.labels import Labels
+from hf_msae.embeddings import load_embeddings
 from hf_msae.report.gallery import MIDDLE, cards
-from hf_msae.report.labels import Labels
 from hf_msae.report.survey import activations_of, survey_firing
 from tests.report.conftest import ROWS, WIDTH, K, names, row_of
 from tests.report.page_reader import tiles_of
@@ -75,7 +75,7 @@ def test_auroc_is_of_the_column_of_that_name(page, world, write):
 
     beside = datasets.Dataset.from_dict({"image_embeds": world.values.tolist(), "n0": world.images["n0"]})
     beside = beside.cast_column("image_embeds", datasets.List(datasets.Value("float32")))
-    found = write(acts=load_activations(beside, "image_embeds"), num_concepts=3)
+    found = write(acts=load_embeddings(beside, "image_embeds"), num_concepts=3)
     assert auroc_of(found, 0) == auroc_of(page, 0), "columns beside the embeddings count too"
     assert auroc_of(found, 1) is None
 

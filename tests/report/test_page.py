@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from hf_msae import VisionTextMSAE
-from hf_msae.activations import ActivationWriter, load_activations
+from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.report import page as page_module
 from hf_msae.report import write_report
 from tests.identity_msae import identity_msae
@@ -97,7 +97,7 @@ def test_markup_in_names_paths_and_columns_is_text(world, tmp_path):
         {"image_embeds": world.values.tolist(), HOSTILE: [i % 2 == 0 for i in range(ROWS)]}
     )
     rows.save_to_disk(tmp_path / "<img src=x onerror=alert(1)>")
-    acts = load_activations(tmp_path / "<img src=x onerror=alert(1)>", "image_embeds")
+    acts = load_embeddings(tmp_path / "<img src=x onerror=alert(1)>", "image_embeds")
     report = world.bias[0]
     report = replace(report, target=HOSTILE, frame=report.frame.assign(name=HOSTILE))
     path = write_report(
@@ -223,15 +223,15 @@ def refused(world, tmp_path, monkeypatch):
     layer = identity_msae(32, [32])
     layer.config.hook_point = "vision.layers.1"
     tokens = VisionTextMSAE(world.model.backbone, layer)
-    with ActivationWriter(tmp_path / "texts", {"text_embeds": WIDTH}, metadata={"dataset": "captions"}) as writer:
+    with EmbeddingWriter(tmp_path / "texts", {"text_embeds": WIDTH}, metadata={"dataset": "captions"}) as writer:
         writer.write({"text_embeds": np.ones((3, WIDTH), np.float32) * [[1], [2], [3]]})
-    texts = load_activations(tmp_path / "texts")
-    wide = load_activations(np.ones((4, 9), np.float32))
+    texts = load_embeddings(tmp_path / "texts")
+    wide = load_embeddings(np.ones((4, 9), np.float32))
     return [
         ({"path": tmp_path}, ValueError, "is a folder: give the name of a file"),
         ({"path": tmp_path / "report.pdf"}, ValueError, r"does not end like a web page: choose .*report\.html"),
         ({"model": tokens}, ValueError, r"the MSAE is of vision\.layers\.1: a report is about pooled"),
-        ({"acts": world.values}, TypeError, "acts must be what load_activations returns, got ndarray"),
+        ({"acts": world.values}, TypeError, "acts must be what load_embeddings returns, got ndarray"),
         ({"acts": wide}, ValueError, f"have 9 columns, but this MSAE was trained on {WIDTH}"),
         ({"acts": texts}, ValueError, "holds text_embeds, but the MSAE is of image_embeds"),
         ({"images": few}, ValueError, f"there are 5 rows of images, but .* has {ROWS} embeddings"),

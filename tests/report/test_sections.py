@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from hf_msae.activations import load_activations
-from hf_msae.concepts import ConceptIndex, bias_report, concept_hierarchy, explain_embedding
+from hf_msae.bias import bias_report
+from hf_msae.concepts import concept_hierarchy, explain_embedding
+from hf_msae.embeddings import load_embeddings
 from hf_msae.report.bias_findings import bias_findings, verdict
 from hf_msae.report.quality import COLUMNS
 from hf_msae.report.wording import DASH, MINUS
+from hf_msae.search import ConceptIndex
 from tests.report.conftest import ROWS, WIDTH, K, names
 from tests.report.page_reader import tiles_of
 
@@ -92,7 +94,7 @@ def test_the_hierarchy_is_a_nested_list(page, world):
 
 
 def test_no_hierarchy_is_a_sentence_with_numbers(write, world):
-    acts = load_activations(np.random.default_rng(1).permuted(world.values, axis=0))
+    acts = load_embeddings(np.random.default_rng(1).permuted(world.values, axis=0))
     page = write(acts=acts)
     found = concept_hierarchy(world.model.msae, acts, latents=range(8), k=K, progress=False)
     assert found.edges.empty
@@ -208,6 +210,6 @@ def test_a_model_of_one_level_is_explained_once(world, write):
     from tests.identity_msae import identity_msae
 
     model = VisionTextMSAE(world.model.backbone, identity_msae(WIDTH, [WIDTH]))
-    page = write(model, acts=load_activations(torch.from_numpy(world.values[:40])), num_explained=2)
+    page = write(model, acts=load_embeddings(torch.from_numpy(world.values[:40])), num_explained=2)
     codes = page.section("explained").all("div", of_class="code")
     assert [code.one("h3").text for code in codes] == ["The full code"] * 2

@@ -13,8 +13,8 @@ from accelerate.utils import DistributedType, set_seed
 from torch.distributed.tensor import DTensor
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainerCallback, MSAETrainingArguments
-from hf_msae.acceleration import build_accelerator
-from hf_msae.activations import load_activations
+from hf_msae._utils.acceleration import build_accelerator
+from hf_msae.embeddings import load_embeddings
 
 kind, output_dir, *checkpoint = sys.argv[1:]
 accelerator = build_accelerator(use_cpu=True)
@@ -35,7 +35,7 @@ class Watch(MSAETrainerCallback):
                 assert parameter.to_local().numel() == parameter.numel() // 2
 
 
-data = load_activations(np.random.default_rng(0).normal(size=(256, 16)).astype(np.float32))
+data = load_embeddings(np.random.default_rng(0).normal(size=(256, 16)).astype(np.float32))
 set_seed(0)
 args = MSAETrainingArguments(
     output_dir,

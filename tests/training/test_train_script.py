@@ -17,8 +17,8 @@ from datasets import Dataset
 from safetensors.torch import load_file
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.activations import ActivationWriter, load_activations
 from hf_msae.backbones import Backbone
+from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.metrics import EvaluationResult, evaluate_msae
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +88,7 @@ def test_a_run_leaves_model_metrics_card_and_log(finished, embeddings):
     assert not [name for name in files if name.startswith(".")]
     model = MSAEModel.from_pretrained(finished)
     assert (model.config.d_in, model.config.nesting_ks) == (WIDTH, [2, 8, LATENTS])
-    held_out = load_activations(embeddings / "test.npy")
+    held_out = load_embeddings(embeddings / "test.npy")
     expected = evaluate_msae(model, held_out, cknna_batch_size=64, progress=False).to_dict()
     written = json.loads((finished / "metrics.json").read_text())
     assert written.keys() == expected.keys()
@@ -139,7 +139,7 @@ def test_yaml_resume_and_training_data_as_evaluation_data(tmp_path, embeddings, 
 def test_columns_are_found_by_hook_point_and_provenance_is_kept(tmp_path, embeddings):
     rows = np.load(embeddings / "train.npy")
     metadata = {"base_model_name_or_path": "some/siglip", "base_model_revision": "abc"}
-    with ActivationWriter(
+    with EmbeddingWriter(
         tmp_path / "data", columns={"image_embeds": WIDTH, "text_embeds": WIDTH}, metadata=metadata
     ) as writer:
         writer.write({"image_embeds": rows, "text_embeds": rows[::-1].copy() * 2})
@@ -236,7 +236,7 @@ def test_evaluate_script_measures_progressive_recovery_with_probes_and_another_e
         tmp_path / "new" / "f.pdf",
     ]
     flags += ["--train_data", labelled / "train", "--probe_columns", "side", "--output_file", tmp_path / "m.json"]
-    other = ActivationWriter(tmp_path / "other", {"image_embeds": 5}, metadata={"base_model_name_or_path": "else"})
+    other = EmbeddingWriter(tmp_path / "other", {"image_embeds": 5}, metadata={"base_model_name_or_path": "else"})
     with other:
         other.write({"image_embeds": np.random.default_rng(0).normal(size=(160, 5)).astype(np.float32)})
     flags += ["--encoder_data", tmp_path / "other"]

@@ -1,1 +1,1 @@
-"""One module for each tab: its answers, functions of an explorer alone, and the part of the page that asks."""
+"""One folder for each tab: `answer` computes, `view` is the part of the page that asks."""

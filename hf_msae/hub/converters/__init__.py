@@ -19,7 +19,7 @@ from .checkpoint import ForeignCheckpoint
 from .source import CheckpointSource
 
 if TYPE_CHECKING:
-    from ...modeling_msae import MSAEModel
+    from ...model.modeling_msae import MSAEModel
 
 logger = logging.get_logger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ...configuration_msae import MSAEConfig
-from ...modeling_msae import MSAEModel
+from ...model.configuration_msae import MSAEConfig
+from ...model.modeling_msae import MSAEModel
 from .reading import check_tensor, finite_number
 from .statistics import input_mean_of
 

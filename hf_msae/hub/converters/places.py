@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ...hook_points import HookPoint
+from ...backbones.hook_points import HookPoint
 
 _BLOCK_OUTPUT = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
 _BLOCK_MODULE = re.compile(r"(?:(?P<owner>.*)\.)?(?:layers|layer|h|blocks|resblocks)\.(?P<layer>\d+)")

@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from .integrity import refuse_pointer, verify_cached
+from ..._utils.file_integrity import refuse_pointer, verify_cached
 
 
 @dataclass(frozen=True)

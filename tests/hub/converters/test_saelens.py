@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.hub.converters import convert_checkpoint, read_checkpoint
-from hf_msae.hub.saelens_export import export_saelens
+from hf_msae.hub.converters.saelens_export import export_saelens
 from tests.hub.converters.foreign.saelens.check_saelens_export import KINDS, check, inputs, make
 
 WRITTEN = Path(__file__).parent / "foreign" / "saelens"

@@ -48,7 +48,7 @@ def check(folder):
     """Kind -> architecture in sae-lens, and the relative errors of its codes and reconstructions (minus the mean)."""
     from sae_lens import SAE
 
-    from hf_msae.hub.saelens_export import export_saelens
+    from hf_msae.hub.converters.saelens_export import export_saelens
 
     found = {}
     for kind, settings in KINDS.items():

@@ -1,1 +1,0 @@
-"""The parts of `hf_msae.fused_nested_loss`."""

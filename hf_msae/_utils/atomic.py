@@ -1,0 +1,100 @@
+"""The one way a file or folder appears: under a temporary name first, renamed when it is whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+_SUFFIX = ".tmp"
+_STALE_SECONDS = 60.0
+"""A leftover is removed only after this long: on a shared file system its process may run on another machine."""
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path` to write to, and rename it to `path` once the block ends.
+
+    A reader sees the old content or the new, never a part: the data is flushed to disk before the rename. If the block
+    raises, the temporary file is removed and `path` stays as it was. What earlier processes left behind when they were
+    killed while writing the same path is removed first. A symbolic link is written through, not replaced.
+
+    Args:
+        path: File or folder to write. An existing file is replaced; an existing folder must be empty.
+
+    Yields:
+        The temporary path, in the same folder. Nothing exists there yet: create a file or a folder.
+
+    Raises:
+        FileNotFoundError: The parent folder does not exist, or the block created nothing.
+        OSError: `path` is a device, pipe or socket, or cannot be written.
+    """
+    path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(f"{path} is a {_kind(path)}, not a regular file: choose another path to write to")
+    _remove_leftovers(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush_folder(path.parent)
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with its contents; do nothing if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    prefix = f".{path.name}."
+    if not path.parent.is_dir():
+        return
+    for other in path.parent.iterdir():
+        if not (other.name.startswith(prefix) and other.name.endswith(_SUFFIX)):
+            continue
+        process = other.name[len(prefix) : -len(_SUFFIX)]
+        if not process.isdecimal() or psutil.pid_exists(int(process)):
+            continue
+        try:
+            if time.time() - other.stat().st_mtime > _STALE_SECONDS:
+                remove(other)
+        except FileNotFoundError:  # another process removed it meanwhile
+            continue
+
+
+def _flush(path: Path) -> None:
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    for file in files:
+        with open(file, "rb+") as handle:
+            os.fsync(handle.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _kind(path: Path) -> str:
+    mode = path.stat().st_mode
+    if stat.S_ISFIFO(mode):
+        return "pipe"
+    return "socket" if stat.S_ISSOCK(mode) else "device"

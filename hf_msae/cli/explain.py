@@ -1,0 +1,171 @@
+"""
+Say what a model sees in an image or text, as named concepts; or why two of them match.
+
+Without a second item the strongest concepts are listed, at one granularity or from coarse to fine. With one their
+cosine similarity is taken apart: the parts of concepts, of bias and mean, and of what is not reconstructed add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from .._utils.images import to_rgb
+from ..backbones.image_text_data import open_dataset
+from ..concepts import ActivationPercentiles, Explanation
+from ..plotting import plot_coarse_to_fine, save_figure
+from .opening import NamedModelArguments, check_outputs, command_parser, load_for, save_json
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..vision_text import VisionTextMSAE
+
+EXAMPLE = """\
+  hf-msae explain outputs/quickstart --image outputs/quickstart/examples/0.png --ks 8 32 1024 --figure seen.png
+  hf-msae explain outputs/quickstart --image outputs/quickstart/examples/0.png \\
+      --against_text 'a flower on a grassy meadow' --figure match.png"""
+
+
+@dataclass
+class ExplainArguments:
+    """What is explained, and how."""
+
+    _argument_group_name: ClassVar[str] = "explanation"
+
+    image: str | None = field(default=None, metadata={"help": "Image file to explain."})
+    text: str | None = field(default=None, metadata={"help": "Text to explain."})
+    against_image: str | None = field(default=None, metadata={"help": "Why does it match this image?"})
+    against_text: str | None = field(default=None, metadata={"help": "Why does it match this text?"})
+    both: bool = field(
+        default=False, metadata={"help": "Take both sides of a match apart, into pairs of concepts, not one alone."}
+    )
+    center_texts: str | None = field(
+        default=None,
+        metadata={
+            "help": "Texts as varied as the images that the MSAE knows, around whose mean a text is seen, against "
+            "the modality gap: a text file with one a line, or a data set with the column caption_column."
+        },
+    )
+    caption_column: str = field(default="caption", metadata={"help": "Column of that data set."})
+    ks: list[int] = field(
+        default_factory=list,
+        metadata={
+            "help": "Activations that the code keeps: few for the coarse picture, many for the fine one. Of several "
+            "each shows what it adds to the one before. Unset: all."
+        },
+    )
+    top: int = field(default=10, metadata={"help": "How many concepts are shown."})
+    percentile_data: str | None = field(
+        default=None, metadata={"help": "Embeddings to compare activations with: how many of them are weaker?"}
+    )
+    figure: str | None = field(default=None, metadata={"help": "PNG, PDF or SVG file for bars beside the image."})
+    output_file: str | None = field(default=None, metadata={"help": "JSON file for the numbers."})
+
+    def __post_init__(self):
+        if (self.image is None) == (self.text is None):
+            raise ValueError("give an --image or a --text to explain, one of them")
+        if self.against_image is not None and self.against_text is not None:
+            raise ValueError("give --against_image or --against_text, not both")
+        if self.matching and len(self.ks) > 1:
+            raise ValueError("a match is explained at one k: give a single number to --ks")
+        if self.both and not self.matching:
+            raise ValueError("--both is about a match: give --against_image or --against_text")
+        if self.matching and self.percentile_data is not None:
+            raise ValueError("--percentile_data is about concepts of one item, not about a match")
+        if self.center_texts is not None and (self.text is None or self.matching):
+            raise ValueError("--center_texts is about the concepts of a --text alone")
+        if min(self.ks, default=1) < 1:
+            raise ValueError(f"ks are numbers of activations from 1 on, got {min(self.ks)}")
+        if self.top < 1:
+            raise ValueError(f"top must be positive, got {self.top}")
+
+    @property
+    def matching(self) -> bool:
+        """Whether there is a second item."""
+        return self.against_image is not None or self.against_text is not None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with these words, or those of the process."""
+    parser = command_parser("explain", [NamedModelArguments, ExplainArguments], __doc__, EXAMPLE)
+    source, args = parser.parse(argv)
+    with parser.reporting_errors():
+        check_outputs(args.figure, args.output_file)
+        # A text is told from a path by its type; pictures are read before the models are loaded.
+        pictures = [file and to_rgb(Path(file)) for file in (args.image, args.against_image)]
+        model = source.open()
+        if args.percentile_data is not None:
+            acts = load_for(model.msae, args.percentile_data)
+            model.percentiles = ActivationPercentiles.of(model.msae, acts, progress=not source.disable_tqdm)
+        if args.center_texts is not None:
+            model.center_texts(read_texts(args.center_texts, args.caption_column))
+        elif args.text is not None and not args.matching and model.hook_point.name == "image_embeds":
+            print("(A text is seen by an MSAE of images: --center_texts makes up for the modality gap.)\n")
+        item = args.text if pictures[0] is None else pictures[0]
+        if args.matching:
+            other = args.against_text if pictures[1] is None else pictures[1]
+            match = model.explain_similarity(item, other, args.both, *args.ks)
+            print(match.describe(args.top))
+            if args.figure is not None:
+                print(f"Drawn in {save_figure(match.plot(pictures[0], args.top), args.figure)}")
+            save_json(args.output_file, match.to_dict())
+            return
+        parts = coarse_to_fine(model, item, args.ks, args.top)
+        for title, part in parts.items():
+            print(f"{title}\n{part}\n")
+        if args.figure is not None:
+            bars = {title: (part.labels(), part.frame["activation"]) for title, part in parts.items()}
+            figure = plot_coarse_to_fine(bars, "activation", pictures[0], args.text)
+            print(f"Drawn in {save_figure(figure, args.figure)}")
+        save_json(args.output_file, {"explanations": [part.to_dict() for part in parts.values()]})
+
+
+def read_texts(source: str, column: str, most: int = 2000) -> list[str]:
+    """Texts of a file, one a line, or of a data set's column; so many of them, evenly spread.
+
+    Raises:
+        OSError, ValueError: they cannot be read, or there are none.
+    """
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix == ".txt":
+        texts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    else:
+        dataset = open_dataset(source)
+        if column not in dataset.column_names:
+            raise ValueError(f"{source} has no column {column!r}, only {', '.join(dataset.column_names)}")
+        texts = [text for text in dataset[column] if text]
+    if not texts:
+        raise ValueError(f"{source} holds no texts")
+    return texts[:: -(-len(texts) // most)]
+
+
+def coarse_to_fine(
+    model: VisionTextMSAE, item: Image.Image | str, ks: Sequence[int], top: int
+) -> dict[str, Explanation]:
+    """Explanations by title: at the smallest k the strongest concepts, at each further one the strongest of those that
+    it adds. (A larger k keeps what a smaller one has, so that all of its concepts would be the same ones again.)
+
+    Args:
+        model: which.
+        item: image or text.
+        ks: granularities, each once; none for that of the MSAE's config.
+        top: concepts of each.
+    """
+    if not ks:
+        return {"": model.explain(item, top)}
+    parts, before = {}, 0
+    for k in sorted(set(ks)):
+        found = model.explain(item, k, k)
+        title = (
+            f"k = {k}: {found.explained:.1%} explained" if not before else f"k = {k} adds, to {found.explained:.1%}"
+        )
+        parts[title] = replace(found, frame=found.frame.iloc[before:][:top].reset_index(drop=True))
+        before = k
+    return parts
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""
+Give every latent of an MSAE a name from a vocabulary, with the evidence for it.
+
+Names are words whose text embeddings point where the latents do; p- and q-values tell which of them are more than
+chance. With embeddings of images, what activates the latents is a second witness. The table is written beside the
+model, where the other commands, VisionTextMSAE and the model's card find it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from ..backbones.image_text_data import open_dataset
+from ..concepts import ConceptTable, Vocabulary, name_by_activations, name_latents
+from .opening import ModelArguments, command_parser, load_for
+
+EXAMPLE = """\
+  hf-msae name outputs/my-msae --vocabulary words.txt --templates 'a photo of a {}' --data embeddings/train
+  hf-msae name outputs/quickstart --vocabulary scenes --data outputs/quickstart/embeddings/test"""
+
+
+@dataclass
+class NameArguments:
+    """By which words, and how."""
+
+    _argument_group_name: ClassVar[str] = "naming"
+
+    vocabulary: str = field(
+        metadata={
+            "help": "The candidates: a text file with a word a line, a data set (with --vocabulary_column), or "
+            "'scenes', the concepts of the embedded world."
+        }
+    )
+    vocabulary_column: str | None = field(
+        default=None, metadata={"help": "Column of a data set that holds the words; the most frequent come first."}
+    )
+    vocabulary_split: str | None = field(default=None, metadata={"help": "Split of that data set."})
+    max_words: int | None = field(default=None, metadata={"help": "How many of the first words to take. Unset: all."})
+    templates: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Prompts with one {} for the word, whose embeddings are averaged. Unset: the bare word, or what "
+            "the scenes' backbone knows."
+        },
+    )
+    min_letters: int = field(default=0, metadata={"help": "Leave out words with fewer letters."})
+    drop_stop_words: bool = field(default=False, metadata={"help": "Leave out words of grammar (English)."})
+    sensitive_words: str | None = field(
+        default=None, metadata={"help": "Text file of words that nothing is to be called by, one a line."}
+    )
+    data: str | None = field(
+        default=None,
+        metadata={"help": "Embeddings of images: names by what activates the latents too (soft-WPMI), and agreement."},
+    )
+    data_split: str | None = field(default=None, metadata={"help": "Split of data, where it has several."})
+    embedding_column: str | None = field(default=None, metadata={"help": "Column of data with the embeddings."})
+    direction: Literal["decoder", "decoder+mean", "decoder+bias"] = field(
+        default="decoder", metadata={"help": "What of a latent is compared with words."}
+    )
+    centre: bool = field(default=True, metadata={"help": "Take the vocabulary's mean off, against the modality gap."})
+    ratio_over: Literal["words", "latents"] = field(
+        default="words", metadata={"help": "What the runner-up of the ratio is."}
+    )
+    null: Literal["vocabulary", "dictionary", "shuffled", "isotropic"] = field(
+        default="vocabulary", metadata={"help": "The random directions that names have to be better than."}
+    )
+    null_samples: int = field(default=10_000, metadata={"help": "How many of these."})
+    q: float = field(default=0.05, metadata={"help": "False discovery rate of the names that are counted as valid."})
+    seed: int = field(default=0, metadata={"help": "Of the random directions."})
+    output_file: str | None = field(
+        default=None, metadata={"help": "Parquet file. Unset: concepts/<vocabulary>.parquet beside the model."}
+    )
+
+    def __post_init__(self):
+        if not 0 < self.q <= 1:
+            raise ValueError(f"q is a share between 0 and 1, got {self.q}")
+        if self.output_file is not None and Path(self.output_file).suffix != ".parquet":
+            raise ValueError(f"output_file is {self.output_file}, but has to end in .parquet")
+
+
+def read_vocabulary(args: NameArguments) -> Vocabulary:
+    """The words that the flags ask for.
+
+    Raises:
+        OSError, ValueError: they cannot be read, or none is left.
+    """
+    templates = args.templates or ["{}"]
+    if args.vocabulary == "scenes":
+        found = Vocabulary.of_scenes()
+        found = Vocabulary(found.words[: args.max_words], args.templates or found.templates, found.order)
+    elif args.vocabulary_column is not None:
+        dataset = open_dataset(args.vocabulary, args.vocabulary_split)
+        found = Vocabulary.from_dataset(dataset, args.vocabulary_column, templates, args.max_words)
+    elif Path(args.vocabulary).expanduser().is_file():
+        found = Vocabulary.from_file(args.vocabulary, templates, args.max_words)
+    else:
+        raise FileNotFoundError(
+            f"there is no vocabulary file {args.vocabulary}; of a data set name the column with --vocabulary_column"
+        )
+    if args.min_letters or args.drop_stop_words or args.sensitive_words:
+        unwanted = Vocabulary.from_file(args.sensitive_words).words if args.sensitive_words else ()
+        found = found.filtered(args.min_letters, args.drop_stop_words, unwanted)
+    return found
+
+
+def _output_file(args: NameArguments, model: str) -> Path:
+    if args.output_file is not None:
+        return Path(args.output_file).expanduser()
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"{model} is no folder to write names beside: say where to with --output_file")
+    return folder / "concepts" / f"{Path(args.vocabulary).stem}.parquet"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with these words, or those of the process."""
+    parser = command_parser("name", [ModelArguments, NameArguments], __doc__, EXAMPLE)
+    source, args = parser.parse(argv)
+    with parser.reporting_errors():
+        output, vocabulary = _output_file(args, source.model), read_vocabulary(args)
+        model = source.open()
+        if model.hook_point.layer is not None:
+            raise ValueError(
+                f"the MSAE is of {model.hook_point.name}: text embeddings point nowhere there, so words cannot name it"
+            )
+        acts = None
+        if args.data is not None:
+            acts = load_for(model.msae, args.data, args.embedding_column, args.data_split)
+        progress = not source.disable_tqdm
+        embeds = vocabulary.embed(model.backbone)
+        options = {name: getattr(args, name) for name in ("centre", "direction", "ratio_over", "null", "null_samples")}
+        table = name_latents(model.msae, vocabulary, embeds, **options, seed=args.seed, progress=progress)
+        if acts is not None:
+            table = table.with_activation_names(
+                name_by_activations(model.msae, acts, vocabulary, embeds, min(100, len(acts)), progress=progress)
+            )
+        table = ConceptTable(
+            table.frame,
+            {
+                **table.provenance,
+                "vocabulary": args.vocabulary,
+                "backbone": model.backbone.name_or_path,
+                "backbone_revision": model.backbone.revision,
+                "data": args.data,
+            },
+        )
+        table.save(output)
+        others = [file.name for file in sorted(output.parent.glob("*.parquet")) if file != output]
+    _report(table, vocabulary, args.q)
+    print(f"\nThe table is in {output}")
+    if (output.parent.parent / "README.md").exists():
+        print("The model's card will show these names when `hf-msae push` renders it afresh")
+    if others:
+        print(f"Beside it there is {', '.join(others)}: the other commands need to be told which, --concepts {output}")
+
+
+def _report(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
+    valid = table.validated(q)
+    columns = ["latent", "name", "similarity", "runner_up", "q_value", "activation_name", "agrees", "num_active"]
+    best = valid.drop_duplicates("name")
+    print(best.head(30)[[c for c in columns if c in best]].to_string(index=False, float_format="{:.3f}".format))
+    if len(best) > 30:
+        print(f"... and {len(best) - 30} more")
+    print(
+        f"\n{len(valid)} of {len(table)} latents have a name that is more than chance (q <= {q}), "
+        f"{len(best)} of {len(vocabulary)} words are one"
+    )
+    if "agrees" in valid:
+        print(f"{int(valid['agrees'].sum())} of these latents are called the same by what activates them")
+
+
+if __name__ == "__main__":
+    main()

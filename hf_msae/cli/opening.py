@@ -1,0 +1,273 @@
+"""What the commands have in common: which model, which embeddings, which pictures, and how they are named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from datasets import disable_progress_bars
+from transformers.utils.logging import disable_progress_bar
+
+from .._utils.json_files import write_json
+from ..backbones.image_text_data import open_dataset
+from ..concepts import ConceptTable
+from ..embeddings import EmbeddingDataset, load_embeddings
+from ..embeddings.metadata import EmbeddingMetadata
+from ..hub.reading.opening import concept_files, load_msae
+from ..model.modeling_msae import MSAEModel
+from ..plotting import check_figure_path
+from ..training.flags import MSAEArgumentParser
+from ..vision_text import VisionTextMSAE
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass
+class ModelArguments:
+    """Which MSAE, and its backbone."""
+
+    _argument_group_name: ClassVar[str] = "model"
+
+    model: str = field(
+        metadata={
+            "help": "Folder or Hub id of an MSAE, or the name of a released one (`hf-msae released`); the first word "
+            "may be this."
+        }
+    )
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a model on the Hub."})
+    subfolder: str | None = field(
+        default=None, metadata={"help": "Where in the folder or repository the model lies, if it holds several."}
+    )
+    backbone: str | None = field(
+        default=None,
+        metadata={"help": "Folder or Hub id of the backbone. Unset: the one that the MSAE was trained on."},
+    )
+    device: str | None = field(default=None, metadata={"help": "Where models run, e.g. cuda. Unset: the CPU."})
+    disable_tqdm: bool = field(default=False, metadata={"help": "No progress bars."})
+
+    def __post_init__(self):
+        if self.disable_tqdm:
+            disable_progress_bars()  # those of reading and rendering data sets
+
+    def names(self) -> ConceptTable | None:
+        """The names of its latents: here none."""
+        return None
+
+    def open_msae(self) -> tuple[MSAEModel, ConceptTable | None]:
+        """The MSAE, and the names of its latents, if it has any.
+
+        Raises:
+            OSError: there is no such model, or no such file of names.
+            ValueError: they are of another number of latents.
+        """
+        msae = load_msae(self.model, self.revision, self.subfolder).eval()
+        try:
+            msae = msae.to(self.device or "cpu")
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+            raise ValueError(f"device {self.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        table = self.names()
+        if table is not None and len(table) != msae.config.num_latents:
+            raise ValueError(
+                f"there are names of {len(table)} latents, but {self.model} has {msae.config.num_latents}"
+            )
+        return msae, table
+
+    def open(self) -> VisionTextMSAE:
+        """The MSAE with its backbone and names.
+
+        Raises:
+            OSError, ValueError: as `open_msae`; there is no backbone, or another than it was trained on.
+        """
+        msae, table = self.open_msae()
+        model = VisionTextMSAE.from_pretrained(msae, self.backbone, device=self.device)
+        model.concepts = table
+        return model
+
+
+@dataclass
+class NamedModelArguments(ModelArguments):
+    """Which MSAE, its backbone, and the names of its latents."""
+
+    concepts: str | None = field(
+        default=None,
+        metadata={"help": "Parquet file of names, as `hf-msae name` writes it. Unset: the one beside the model."},
+    )
+
+    def names(self) -> ConceptTable | None:
+        """The names of its latents, if it has any.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        if self.concepts is None:
+            tables = concept_files(self.model, self.revision, self.subfolder)
+            if len(tables) > 1:
+                raise ValueError(f"{self.model} has several tables of names: choose one by --concepts {tables[0]}")
+            return ConceptTable.load(tables[0]) if tables else None
+        path = Path(self.concepts).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file of names {path}: `hf-msae name` writes one")
+        return ConceptTable.load(path)
+
+
+@dataclass
+class EmbeddingArguments:
+    """Which embeddings."""
+
+    _argument_group_name: ClassVar[str] = "embeddings"
+
+    data: str = field(
+        metadata={
+            "help": "Embeddings: a folder written by extract_activations.py, a data set folder or Hub id with an "
+            "embedding column, a parquet file, or a 2-D .npy file."
+        }
+    )
+    data_split: str | None = field(default=None, metadata={"help": "Split of data, where it has several."})
+    embedding_column: str | None = field(
+        default=None,
+        metadata={"help": "Column with the embeddings. Unset: the one named like the model's hook point."},
+    )
+
+    def load(self, msae: MSAEModel) -> EmbeddingDataset:
+        """
+        Raises:
+            OSError: there is no such data.
+            ValueError: it has no such column or split, or another width than the MSAE.
+        """
+        return load_for(msae, self.data, self.embedding_column, self.data_split)
+
+
+def command_parser(name: str, kinds: Sequence[type], description: str, example: str) -> MSAEArgumentParser:
+    """The parser of a command. The bar of loading weights, which is over in a moment, is switched off."""
+    disable_progress_bar()
+    return MSAEArgumentParser(kinds, description, example, prog=f"hf-msae {name}", first_word="model")
+
+
+def load_for(msae: MSAEModel, data: str, column: str | None = None, split: str | None = None) -> EmbeddingDataset:
+    """Embeddings that this MSAE takes.
+
+    Raises:
+        OSError, ValueError: as `load_embeddings`; or they have another width.
+    """
+    acts = load_embeddings(data, column, msae.config.hook_point, split)
+    if acts.width != msae.config.d_in:
+        raise ValueError(
+            f"{data} has embeddings of {acts.width} columns, but this MSAE was trained on {msae.config.d_in} "
+            f"({msae.config.base_model_name_or_path}, {msae.config.hook_point})"
+        )
+    return acts
+
+
+def open_images(acts: EmbeddingDataset, source: str | None, split: str | None, column: str | None) -> Dataset | None:
+    """The data set that embeddings are of, row for row, to show its pictures.
+
+    Args:
+        acts: the embeddings.
+        source: as for `open_dataset`; None takes what the extraction recorded; "none" asks for no pictures.
+        split: of it; None takes what the extraction recorded.
+        column: of the pictures; None takes what the extraction recorded, or "image".
+
+    Returns:
+        The data set with its pictures in the column "image"; None where none were asked for, or nothing was recorded.
+
+    Raises:
+        OSError: there is no such data set.
+        ValueError: it has other rows, or no such column.
+    """
+    if source == "none":
+        return None
+    recorded = acts.provenance
+    if source is None:
+        source = recorded.get("dataset")
+        if not source or recorded.get("image_column") is None:
+            return None
+        split = split or (None if source.startswith("scenes:") else recorded.get("dataset_split"))
+    column = column or recorded.get("image_column") or "image"
+    try:
+        images = open_dataset(source, split)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"pictures of {acts.source}: {error}; name it with --images, or 'none'") from error
+    if column not in images.column_names:
+        raise ValueError(f"{source} has no column {column!r}, only {', '.join(images.column_names)}")
+    if skipped := _left_out(acts):
+        left_out = set(skipped)
+        images = images.select([row for row in range(len(images)) if row not in left_out])
+    number = len(acts) if acts.dataset is None else len(acts.dataset)
+    if len(images) != number:
+        raise ValueError(
+            f"{source} has {len(images)} rows, but {acts.source} has embeddings of {number}: these are not their "
+            "pictures; name the data set with --images, or 'none'"
+        )
+    if column == "image":
+        return images
+    return images.remove_columns([name for name in images.column_names if name == "image"]).rename_column(
+        column, "image"
+    )
+
+
+def _left_out(acts: EmbeddingDataset) -> Sequence[int]:
+    """Rows that the extraction could not read."""
+    metadata = EmbeddingMetadata.load(Path(acts.source).expanduser()) if Path(acts.source).is_dir() else None
+    return metadata.skipped if metadata is not None else ()
+
+
+def weighted_concepts(words: Sequence[str]) -> dict[int | str, float]:
+    """Concepts and numbers from words like "red=0.5", "red" (1) or "417=-1" (a latent).
+
+    Raises:
+        ValueError: a concept stands there twice, or what follows the last "=" is no number.
+    """
+    found: dict[int | str, float] = {}
+    for word in words:
+        name, equals, number = word.rpartition("=")
+        try:
+            name, value = (name, float(number)) if equals else (word, 1.0)
+        except ValueError:
+            raise ValueError(f"{word!r} is no concept with a number, like red=0.5") from None
+        key = int(name) if name.isdecimal() else name
+        if key in found:
+            raise ValueError(f"{name!r} is given twice")
+        found[key] = value
+    return found
+
+
+def check_outputs(figure: str | None, *files: str | None) -> None:
+    """Find out before any work whether results could be written; makes the folders they go to.
+
+    Raises:
+        ValueError: a figure of unknown kind, or a file's name that is a folder.
+    """
+    if figure is not None:
+        check_figure_path(figure)
+    for file in filter(None, (figure, *files)):
+        if Path(file).is_dir():
+            raise ValueError(f"{file} is a folder; name a file in it")
+        Path(file).expanduser().parent.mkdir(parents=True, exist_ok=True)
+
+
+def save_json(file: str | None, content: dict) -> None:
+    """Write results where they are wanted, and say so."""
+    if file is not None:
+        write_json(Path(file).expanduser(), json.loads(json.dumps(content)))
+        print(f"The figures are in {file}")
+
+
+def embedding_of(
+    model: VisionTextMSAE | None, acts: EmbeddingDataset | None, image: str | None, text: str | None, row: int | None
+) -> torch.Tensor:
+    """The raw embedding (d,) of an image, a text or a row, whichever is given.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or there is no such row.
+    """
+    if row is not None:
+        if not 0 <= row < len(acts):
+            raise ValueError(f"there is no row {row}: {acts.source} has rows 0 to {len(acts) - 1}")
+        return acts[row]
+    found = model.image_embeds([Path(image)]) if image is not None else model.text_embeds([text])
+    return found[0]

@@ -1,1 +1,0 @@
-"""What `hf-msae` can do, a module a command, each with a `main(argv)`."""

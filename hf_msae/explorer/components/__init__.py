@@ -1,0 +1,1 @@
+"""What several tabs share: inputs, bars, charts and waiting."""

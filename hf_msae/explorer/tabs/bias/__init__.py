@@ -1,0 +1,1 @@
+"""The tab "Bias": which concepts drive a classifier."""

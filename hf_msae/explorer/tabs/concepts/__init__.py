@@ -1,0 +1,1 @@
+"""The tab "Concepts": what a latent responds to."""

@@ -1,0 +1,1 @@
+"""The tab "Match": why two items match."""

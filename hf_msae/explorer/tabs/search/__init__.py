@@ -1,0 +1,1 @@
+"""The tab "Search": which pictures hold the concepts asked for."""

@@ -1,0 +1,1 @@
+"""The tab "See": what the model sees in a picture or text."""

@@ -1,0 +1,1 @@
+"""The tab "Steer": what a change of a concept does."""

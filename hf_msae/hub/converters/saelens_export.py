@@ -1,0 +1,123 @@
+"""Saving an MSAE in SAELens' format, so that what reads that serves our models too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from ... import __version__
+from ..._utils.json_files import write_json
+from ...model.modeling_msae import MSAEModel
+
+_FORMAT_VERSION = "6.0.0"
+"""The first version of SAELens with this layout of cfg.json; it takes one without a version for an older one."""
+
+
+def export_saelens(model: MSAEModel, folder: str | os.PathLike, k: int | None = None) -> Path:
+    """Write `cfg.json` and `sae_weights.safetensors`, as sae-lens 6 reads them (SAE.load_from_disk).
+
+    Codes are ours, latent by latent, and reconstructions are raw: the normalisation is folded into the weights,
+
+        W_enc = encoder * input_scale    W_dec = decoder / input_scale    b_dec = pre_bias / input_scale + input_mean
+
+    with apply_b_dec_to_input, so that b_enc is latent_bias as it is: with any other bias before the encoder, the
+    difference would have to pass through W_enc, and where the mean is much larger than the spread around it, as
+    CLIP's is, a code would become a small difference of large numbers. Architectures: "standard" where the code is
+    the full ReLU code, "topk" where it is the k largest of it, "jumprelu" for "jump_relu" and "batch_topk".
+
+    SAELens has no levels: one k is exported, and cfg.json's metadata tell which levels the model was trained with.
+
+    Args:
+        model: any MSAE without a soft cap.
+        folder: made if it is not there; the two files in it are replaced.
+        k: how many activations codes keep; by default as many as `model.encode` keeps.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: SAELens cannot express it: a soft cap, or thresholds and a k at once; or a k out of range.
+    """
+    config = model.config
+    if config.soft_cap is not None:
+        raise ValueError(
+            f"soft_cap={config.soft_cap} squeezes the code by a tanh, for which SAELens has no setting: this model "
+            "cannot be exported"
+        )
+    kept = model._resolve_k(k)
+    architecture: dict[str, Any] = {"architecture": "standard"}
+    if config.activation in ("jump_relu", "batch_topk"):
+        if kept < config.num_latents:
+            raise ValueError(
+                f"k={kept} takes the largest of what exceeds the thresholds of {config.activation}; SAELens has "
+                f"thresholds or a k, not both: export all with k={config.num_latents}"
+            )
+        architecture["architecture"] = "jumprelu"
+    else:
+        kept = min(kept, config.k) if config.activation == "topk" else kept
+        if kept < config.num_latents:
+            architecture = {"architecture": "topk", "k": kept, "rescale_acts_by_decoder_norm": False}
+    tensors = _tensors(model)
+    folder = Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f".sae_weights.{os.getpid()}.tmp"
+    try:
+        unfinished.write_bytes(save(tensors))
+        os.replace(unfinished, folder / "sae_weights.safetensors")
+    finally:
+        unfinished.unlink(missing_ok=True)
+    settings = {
+        **architecture,
+        "d_in": config.d_in,
+        "d_sae": config.num_latents,
+        "dtype": str(tensors["W_enc"].dtype).removeprefix("torch."),
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": _metadata(model),
+    }
+    write_json(folder / "cfg.json", settings)
+    return folder
+
+
+@torch.no_grad()
+def _tensors(model: MSAEModel) -> dict[str, torch.Tensor]:
+    """By SAELens' names; computed in float64, stored in float32 or wider."""
+    dtype = torch.promote_types(torch.float32, model.encoder.dtype)
+    scale, mean = model.input_scale.double(), model.input_mean.double()
+    tensors = {
+        "W_enc": model.encoder.double() * scale,
+        "W_dec": model.dictionary.double() / scale,
+        "b_enc": model.latent_bias.double(),
+        "b_dec": model.pre_bias.double() / scale + mean,
+    }
+    if model.config.activation == "jump_relu":
+        tensors["threshold"] = model.log_threshold.exp().double()
+    elif model.config.activation == "batch_topk":
+        # Ours has to be reached, theirs exceeded.
+        reached = model.activation_threshold.to(dtype)
+        exceeded = torch.nextafter(reached, torch.full_like(reached, -torch.inf))
+        tensors["threshold"] = exceeded.double().expand(model.config.num_latents)
+    return {name: tensor.to(device="cpu", dtype=dtype).contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _metadata(model: MSAEModel) -> dict[str, Any]:
+    """Where the embeddings are from, by our names: SAELens' are those of language models' hook points."""
+    config = model.config
+    levels = {"topk": "nesting_ks", "prefix": "nesting_widths"}.get(config.nesting)
+    training = {name: getattr(config, name) for name in ("activation", "nesting", levels, "nesting_weights") if name}
+    return {
+        "sae_lens_version": _FORMAT_VERSION,
+        "sae_lens_training_version": None,
+        "model_name": config.base_model_name_or_path,
+        "model_class_name": "transformers.AutoModel",
+        "hook_name": config.hook_point,
+        "base_model_revision": config.base_model_revision,
+        "exported_by": f"hf_msae {__version__}",
+        "trained_with": training,
+    }

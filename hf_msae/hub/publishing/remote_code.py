@@ -1,0 +1,95 @@
+"""Models that load without this package: the modules they need lie beside them.
+
+`AutoModel.from_pretrained(repo, trust_remote_code=True)` then runs that code. It encodes, decodes and computes losses;
+what trains fast, publishes or looks for released models stays in the package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+_MODEL = Path(__file__).parents[2] / "model"
+_MODULES = (
+    "configuration_msae.py",
+    "modeling_msae.py",
+    "activation_functions.py",
+    "auxiliary_loss.py",
+    "nested_topk.py",
+)
+_HEADER = "# From hf_msae {version} (Apache-2.0), for models that are loaded without it.\n"
+# What the modules import and remote code cannot have: the package's own registration, its fast training step, and
+# loading and publishing with its help.
+_STANDINS = {
+    "fused_nested_loss.py": '''"""The fast training step of hf_msae, which is not here: the plain one does the same."""
+
+NestedLoss = fused_nested_loss = None
+
+
+def can_fuse(*tensors):
+    """Whether the fast step can be used: never here."""
+    return False
+''',
+    "loading.py": '''"""Loading as transformers does it, but whole or not at all."""
+
+import torch
+from transformers.modeling_utils import PreTrainedModel
+
+
+class PreTrainedMSAE(PreTrainedModel):
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """As in transformers, which would fill in random weights for missing ones: here that is an error."""
+        asked = kwargs.pop("output_loading_info", False)
+        if asked or kwargs.get("state_dict") is not None or kwargs.get("ignore_mismatched_sizes"):
+            return super().from_pretrained(
+                pretrained_model_name_or_path, *model_args, output_loading_info=asked, **kwargs
+            )
+        kwargs["ignore_mismatched_sizes"] = True  # so that the shapes come back
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+        )
+        wrong = {kind: sorted(map(str, info[f"{kind}_keys"])) for kind in ("missing", "unexpected", "mismatched")}
+        loaded = {name: tensor for name, tensor in model.state_dict().items() if not tensor.is_meta}
+        wrong["not finite"] = [name for name, tensor in loaded.items() if not torch.isfinite(tensor).all()]
+        if "input_scale" in loaded and not loaded["input_scale"] > 0:
+            wrong["not above 0"] = ["input_scale"]
+        if any(wrong.values()):
+            found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in wrong.items() if names)
+            raise ValueError(f"{pretrained_model_name_or_path}: weights and config.json do not fit ({found})")
+        return model
+''',
+}
+FILES = frozenset({*_MODULES, *_STANDINS})
+"""Names of the modules that `add_remote_code` writes."""
+
+_AUTO_MAP = {"AutoConfig": "configuration_msae.MSAEConfig", "AutoModel": "modeling_msae.MSAEModel"}
+
+
+def add_remote_code(folder: str | os.PathLike) -> list[str]:
+    """Put the modules that an MSAE needs beside it, and name them in its config.json.
+
+    Args:
+        folder: a saved MSAE.
+
+    Returns:
+        Names of the files that were written, config.json among them.
+
+    Raises:
+        FileNotFoundError: there is no config.json.
+    """
+    from ... import __version__
+
+    folder = Path(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["auto_map"] = _AUTO_MAP
+    texts = {name: (_MODEL / name).read_text(encoding="utf-8") for name in _MODULES} | _STANDINS
+    header = _HEADER.format(version=__version__)
+    written = {name: header + text for name, text in texts.items()}
+    written["config.json"] = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    for name, text in written.items():
+        temporary = folder / f".tmp-{name}"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, folder / name)
+    return sorted(written)

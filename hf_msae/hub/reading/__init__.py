@@ -1,0 +1,1 @@
+"""Finding and opening models: by name, in folders, and on the Hub."""

@@ -1,0 +1,1 @@
+"""The parts of `hf_msae.model.fused_nested_loss`."""

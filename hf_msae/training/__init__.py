@@ -1,0 +1,1 @@
+"""Training: the trainer, its arguments, its loop, checkpoints and logs, and sweeps of several models at once."""

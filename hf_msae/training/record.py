@@ -1,0 +1,188 @@
+"""training.json: how a model was trained and on what, in its folder, so that its card can be written from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._utils.json_files import write_json
+from .._utils.redaction import public
+from ..metrics.measured_data import describe_embeddings
+
+if TYPE_CHECKING:
+    from ..embeddings import EmbeddingDataset
+    from ..model.configuration_msae import MSAEConfig
+    from .log import TrainingResult
+
+TRAINING_FILE = "training.json"
+_LIBRARIES = ("hf_msae", "torch", "transformers", "accelerate", "datasets", "huggingface_hub")
+# What a command may carry that is for its user alone.
+_SECRET_FLAG = re.compile(r"--?[\w-]*(?:token|password|secret|api_key)[\w-]*", re.IGNORECASE)
+_SECRET = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
+_HIDDEN = "***"
+_KINDS = {"command": "str", "model_sha256": "str", "base_model_is_local": "bool"}  # the other fields are dicts
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """How a model was trained, as far as it is known. Folders of the machine stand in it by their names alone.
+
+    Attributes:
+        training_arguments: the fields of `MSAETrainingArguments`.
+        training_data: what `describe_data` says of the embeddings it was trained on; None if that is not known.
+        evaluation_data: likewise, of those that were held out to measure it on; None if there were none.
+        command: how it was called.
+        result: of a `TrainingResult`, all but the log.
+        versions: library -> version.
+        model_sha256: `model_fingerprint` of the model as the training left it, before anybody rounded it to half
+            precision.
+        base_model_is_local: whether the backbone was a folder of the machine, so that its name is no Hub id, whatever
+            it looks like.
+    """
+
+    training_arguments: dict[str, Any] = field(default_factory=dict)
+    training_data: dict[str, Any] | None = None
+    evaluation_data: dict[str, Any] | None = None
+    command: str | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    model_sha256: str | None = None
+    base_model_is_local: bool | None = None
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            object.__setattr__(self, each.name, public(getattr(self, each.name)))
+
+    @classmethod
+    def of(
+        cls,
+        training_arguments: Any,
+        training_data: EmbeddingDataset,
+        evaluation_data: EmbeddingDataset | None = None,
+        command: str | None = None,
+        result: TrainingResult | None = None,
+        splits: tuple[str | None, str | None] = (None, None),
+        config: MSAEConfig | None = None,
+        model_sha256: str | None = None,
+    ) -> TrainingRecord:
+        """The record of a training that has just ended, with the versions of the libraries that are running.
+
+        Args:
+            training_arguments: [`MSAETrainingArguments`].
+            training_data, evaluation_data: the embeddings; None where none were held out.
+            command: how it was called; [`command_line`] makes it presentable.
+            result: what `MSAETrainer.train` returned.
+            splits: of the training and of the evaluation data, where they were chosen.
+            config: of the model.
+            model_sha256: `model_fingerprint` of the model.
+        """
+        backbone = None if config is None else config.base_model_name_or_path
+        summary = {} if result is None else result.to_dict()
+        return cls(
+            training_arguments=training_arguments.to_dict(),
+            training_data=describe_data(training_data, splits[0]),
+            evaluation_data=None if evaluation_data is None else describe_data(evaluation_data, splits[1]),
+            command=command,
+            result={key: value for key, value in summary.items() if key != "log_history"},
+            versions=library_versions(),
+            model_sha256=model_sha256,
+            base_model_is_local=None if backbone is None else Path(backbone).expanduser().is_dir(),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of training.json."""
+        return asdict(self)
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Write training.json into a model's folder, atomically; returns the file."""
+        path = Path(folder) / TRAINING_FILE
+        write_json(path, self.to_dict())
+        return path
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> TrainingRecord | None:
+        """The record in a model's folder; None where there is none. Keys of a later version are left aside.
+
+        Raises:
+            ValueError: the file is damaged, or no record.
+        """
+        path = Path(folder) / TRAINING_FILE
+        if not path.is_file():
+            return None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read as JSON: {error}; train again, or delete it") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} holds {type(content).__name__}, not the record of a training; delete it")
+        kinds = {each.name: _KINDS.get(each.name, "dict") for each in fields(cls)}
+        for name, kind in kinds.items():
+            value = content.get(name)
+            if value is not None and type(value).__name__ != kind:
+                raise ValueError(f"{path}: {name} is {value!r}, which is no {kind}; train again, or delete the file")
+        return cls(**{name: content[name] for name in kinds if content.get(name) is not None})
+
+
+def describe_data(data: EmbeddingDataset, split: str | None = None) -> dict[str, Any]:
+    """What a card says about embeddings: where they are from, how many there are, their mean and spread.
+
+    Args:
+        data: the embeddings; the pass over them that their statistics take was made by the training.
+        split: which of the source's splits they are.
+
+    Returns:
+        The extraction's provenance, and what `describe_embeddings` says.
+    """
+    return {**data.provenance, **describe_embeddings(data, split)}
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of what a training depends on."""
+    return {library: version(library) for library in _LIBRARIES}
+
+
+def command_line(program: str, arguments: Sequence[str]) -> str:
+    """A command as it was typed, but without secrets, and with folders of this machine by their names alone.
+
+    Args:
+        program: what was called, e.g. "python training/train_msae.py".
+        arguments: its arguments, `sys.argv[1:]` for one.
+    """
+    words, secret = [], False
+    for word in map(str, arguments):
+        flag, equals, value = word.partition("=")
+        if secret:
+            word, secret = _HIDDEN, False
+        elif _SECRET_FLAG.fullmatch(flag):
+            word, secret = (f"{flag}={_HIDDEN}", False) if equals else (word, True)
+        elif flag.startswith("-") and equals:
+            word = f"{flag}={public(value)}"
+        words.append(_SECRET.sub(_HIDDEN, public(word)))
+    return shlex.join([*program.split(), *words]).replace(f"'{_HIDDEN}'", _HIDDEN)
+
+
+def shown_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Training arguments that were chosen, and those that stand at their defaults. What is neither the model's nor
+    the optimisation's business (where it was written to, how it was shown) is in neither.
+    """
+    from .arguments import MSAETrainingArguments
+
+    defaults = MSAETrainingArguments(output_dir="x").to_dict()
+    known = {name: value for name, value in arguments.items() if name not in _BOOKKEEPING and value is not None}
+    chosen = {name: value for name, value in known.items() if value != defaults.get(name)}
+    return chosen, {name: value for name, value in known.items() if name not in chosen}
+
+
+_BOOKKEEPING = {
+    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "disable_tqdm", "report_to"),
+    *("eval_strategy", "eval_steps", "save_strategy", "save_steps", "save_total_limit", "logging_steps"),
+    *("use_cpu", "keep_on_device", "dataloader_num_workers", "memory_budget", "per_device_eval_batch_size"),
+    *("cknna_batch_size", "torch_compile"),
+}

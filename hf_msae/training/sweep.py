@@ -1,0 +1,185 @@
+"""Several models trained in one pass over the data: `--sweep` of training/train_msae.py."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate.logging import get_logger
+from sklearn.model_selection import ParameterGrid
+
+from ..model.configuration_msae import MSAEConfig
+from .arguments import NUMERIC_FIELDS, MSAETrainingArguments
+from .checkpointing import TrainerState, list_checkpoints, read_failure
+from .flags import MSAEArgumentParser
+from .log import TrainingResult
+from .loop import train_together
+from .run import TrainingRun
+from .trainer import MSAETrainer
+
+logger = get_logger(__name__)
+
+MODEL_FIELDS = tuple(name for name in MSAEConfig.own_fields() if name not in ("d_in", "hook_point"))
+TRAINING_FIELDS = tuple(name for name in NUMERIC_FIELDS if name != "seed")
+"""Training arguments that models of one sweep may differ in: those that leave the order of the data as it is."""
+
+
+def read_sweep(file: str | Path) -> dict[str, dict[str, Any]]:
+    """
+    The variants that a YAML file describes.
+
+    Args:
+        file: a mapping from names to settings, `wide: {num_latents: 4096}`; or a grid, a mapping from settings to
+            lists of values, `num_latents: [1024, 4096]`, of which every combination is a variant.
+
+    Returns:
+        Settings by name. In a grid the name says the values: "num_latents=1024,nesting_weights=reverse".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is neither, a setting is unknown or cannot differ between the models of a sweep, or two
+            variants are equal.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}, which --sweep names: it maps names to settings")
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict) or not found:
+        raise ValueError(
+            f"{file} has to map names to settings (wide: {{num_latents: 4096}}) or settings to lists of values "
+            f"(num_latents: [1024, 4096]), but holds {type(found).__name__}"
+        )
+    if all(isinstance(values, list) for values in found.values()):
+        _check_names(file, found)
+        for name in ("nesting_ks", "nesting_widths"):
+            if any(not isinstance(value, list) for value in found.get(name, [])):
+                raise ValueError(f"{file}: in a grid every value of {name} is a list itself: [[4, 8, 64], [8, 64]]")
+        if empty := [name for name, values in found.items() if not values]:
+            raise ValueError(f"{file}: {empty[0]} lists no value")
+        grid = list(ParameterGrid(found))
+        variants = {",".join(f"{name}={_word(value)}" for name, value in each.items()): each for each in grid}
+        if len(variants) < len(grid):
+            raise ValueError(f"{file} lists a value twice")
+        return variants
+    for name, settings in found.items():
+        if not isinstance(settings, dict):
+            raise ValueError(
+                f"{file}: {name} is {settings!r}: write settings ({{num_latents: 4096}}), or lists of values for all"
+            )
+        if not re.fullmatch(r"[\w.,=+-]+", str(name)) or str(name).strip(".") == "":
+            raise ValueError(f"{file}: {name!r} names a folder; use letters, digits and . , = + - _ alone")
+        _check_names(file, settings)
+    return {str(name): settings for name, settings in found.items()}
+
+
+def _check_names(file: Path, settings: Mapping[str, Any]) -> None:
+    for name in settings:
+        if name not in MODEL_FIELDS + TRAINING_FIELDS:
+            raise ValueError(
+                f"{file}: models of one sweep cannot differ in {name!r}, but in {', '.join(MODEL_FIELDS)} (the model) "
+                f"and {', '.join(TRAINING_FIELDS)} (its training)"
+            )
+
+
+def _word(value: Any) -> str:
+    """A value as part of a folder's name."""
+    words = value if isinstance(value, list) else [value]
+    return re.sub(r"[^\w.+-]", "_", "-".join(map(str, words)))
+
+
+def parse_variant(
+    parser: MSAEArgumentParser, argv: Sequence[str] | None, name: str, settings: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """
+    The arguments of one variant: its settings beat those of the command line, which are `argv`, and its folder lies in
+    theirs. Values are read as the command line's are; bad ones end the process with a message that names the variant.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser.context = f"the sweep's {name}: "
+    parsed = parser.parse([*argv, *parser.as_command_line(settings, parser.context.rstrip(": "))])
+    parser.context = ""
+    for arguments in parsed:
+        if isinstance(arguments, MSAETrainingArguments):
+            arguments.output_dir = str(Path(arguments.output_dir) / name)
+    return parsed
+
+
+def train_sweep(
+    trainers: Sequence[MSAETrainer], resume_from_checkpoint: str | bool | None = None
+) -> list[TrainingResult | FloatingPointError]:
+    """
+    Train the models of several trainers on the same batches, each of which is read once. Every model ends as if its
+    trainer had been used alone.
+
+    Args:
+        trainers: with the same data, batches, steps and processes, in folders of their own.
+        resume_from_checkpoint: "last" for the last step of which every trainer has a checkpoint.
+
+    Returns:
+        The result of each trainer; or the error that ended it, where its loss has diverged.
+
+    Raises:
+        ValueError: trainers do not read the same batches.
+        FileNotFoundError: there is no step of which every trainer has a checkpoint.
+        Others, as [`MSAETrainer.train`].
+    """
+    if not trainers:
+        raise ValueError("a sweep needs at least one trainer")
+    first = trainers[0]
+    folders = [trainer.output_dir.resolve() for trainer in trainers]
+    if len(set(folders)) < len(folders):
+        raise ValueError("the trainers of a sweep need folders of their own, but two have the same output_dir")
+    for other in trainers[1:]:
+        if (other.plan, other.total_steps) != (first.plan, first.total_steps) or (
+            other.train_data is not first.train_data
+        ):
+            raise ValueError(
+                "the trainers of a sweep have to read the same batches: give them the same data, seed, batch sizes "
+                "and number of steps"
+            )
+    failures: dict[MSAETrainer, FloatingPointError] = {}
+    checkpoints: dict[MSAETrainer, Path] = {}
+    if resume_from_checkpoint:
+        if str(resume_from_checkpoint).lower() not in ("last", "true"):
+            raise ValueError(f"a sweep can resume from 'last' alone, not from {resume_from_checkpoint!r}")
+        failures = {trainer: error for trainer in trainers if (error := read_failure(trainer.output_dir))}
+        checkpoints = _newest_common([trainer for trainer in trainers if trainer not in failures])
+    else:
+        for trainer in trainers:  # all, before the first of them clears its folder
+            trainer._check_output_dir()
+    runs = {}
+    for trainer in trainers:
+        if trainer not in failures:
+            checkpoint = trainer._begin(checkpoints.get(trainer, False))
+            runs[trainer] = TrainingRun(trainer, checkpoint, progress=not runs)
+            runs[trainer].stopping = trainer.state.stopped
+    results = train_together(list(runs.values()), survive_failures=len(trainers) > 1)
+    found = {**failures, **dict(zip(runs, results, strict=True))}
+    for trainer, result in found.items():
+        if isinstance(result, FloatingPointError):
+            logger.warning(f"{trainer.output_dir}: {result}")
+    return [found[trainer] for trainer in trainers]
+
+
+def _newest_common(trainers: Sequence[MSAETrainer]) -> dict[MSAETrainer, Path]:
+    """
+    Where each goes on: at the last step that all have a checkpoint of, as a sweep may be killed between two of them;
+    but those that somebody has stopped, where they were stopped.
+    """
+    checkpoints = {trainer: {path.name: path for path in list_checkpoints(trainer.output_dir)} for trainer in trainers}
+    newest = {trainer: list(found.values())[-1] for trainer, found in checkpoints.items() if found}
+    stopped = {trainer: path for trainer, path in newest.items() if TrainerState.read(path).stopped}
+    others = {trainer: found for trainer, found in checkpoints.items() if trainer not in stopped}
+    common = set.intersection(*map(set, others.values())) if others else set()
+    if not common and (others or not stopped):
+        have = "; ".join(f"{each.output_dir}: {', '.join(found) or 'none'}" for each, found in checkpoints.items())
+        raise FileNotFoundError(f"there is no step of which every model of the sweep has a checkpoint ({have})")
+    name = max(common, key=lambda name: int(name.split("-")[1]), default="")
+    return {**stopped, **{trainer: found[name] for trainer, found in others.items()}}

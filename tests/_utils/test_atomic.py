@@ -1,0 +1,105 @@
+"""Files and folders appear whole or not at all."""
+
+import os
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from hf_msae._utils.atomic import atomic_path
+from hf_msae._utils.json_files import write_json
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with atomic_path(target) as temporary:
+        assert temporary.parent == tmp_path
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path):
+    with atomic_path(tmp_path / "a") as temporary:
+        (temporary / "inner").mkdir(parents=True)
+        (temporary / "inner" / "b").write_text("1")
+        assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a" / "inner" / "b").read_text() == "1"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_an_error_leaves_the_old_content_and_nothing_else(tmp_path, kind):
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(KeyError), atomic_path(tmp_path / "a") as temporary:
+        temporary.mkdir() if kind == "folder" else temporary.write_text("new")
+        raise KeyError
+    assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_the_data_is_flushed_before_the_rename(tmp_path, monkeypatch):
+    order = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (order.append("fsync"), fsync(descriptor)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (order.append("replace"), replace(*paths)))
+    write_json(tmp_path / "a.json", {})
+    assert order[:2] == ["fsync", "replace"]
+
+
+def test_leftovers_of_killed_processes_are_removed_and_nothing_else_is(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    old = time.time() - 3600
+    for name in (f".a.json.{dead.pid}.tmp", f".a.json.{os.getppid()}.tmp", ".a.json.tmp", f".b.json.{dead.pid}.tmp"):
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (old, old))
+    fresh = tmp_path / f".a.json.{dead.pid + 1}.tmp"
+    fresh.write_text("")  # may belong to a process on another machine
+    write_json(tmp_path / "a.json", {})
+    assert f".a.json.{dead.pid}.tmp" not in names(tmp_path)
+    assert {f".a.json.{os.getppid()}.tmp", ".a.json.tmp", f".b.json.{dead.pid}.tmp", fresh.name} < set(names(tmp_path))
+
+
+def test_a_link_is_written_through(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere" / "a.json"
+    target.write_text("old")
+    (tmp_path / "link.json").symlink_to(target)
+    write_json(tmp_path / "link.json", 1)
+    assert (tmp_path / "link.json").is_symlink()
+    assert target.read_text() == "1\n"
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe is a pipe"):
+        write_json(tmp_path / "pipe", 1)
+    with pytest.raises(OSError, match="/dev/null"):
+        write_json("/dev/null", 1)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_a_missing_parent_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        write_json(tmp_path / "nowhere" / "a.json", 1)
+
+
+def test_files_have_the_usual_permissions(tmp_path):
+    (tmp_path / "plain").write_text("")
+    write_json(tmp_path / "a.json", 1)
+    assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_refuses_what_it_cannot_hold(tmp_path, value):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", {"a": value})
+    assert names(tmp_path) == []

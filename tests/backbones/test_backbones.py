@@ -1,0 +1,318 @@
+"""Backbone: its embeddings are transformers' own, for every family, and bad input is named."""
+
+import json
+import shutil
+
+import datasets  # noqa: F401  (first, so that its import time is nobody's test)
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from hf_msae._utils.images import to_rgb
+from hf_msae.backbones import Backbone
+from hf_msae.backbones.loading import _SCENES
+from tests.tiny_backbones import CAPTIONS, FAMILIES, TEXT, TWO_TOWERS, VISION, crop_processor, pictures
+
+
+@pytest.fixture(scope="module")
+def clip(folders):
+    return Backbone.from_pretrained(folders["CLIPModel"])
+
+
+@pytest.fixture(scope="module")
+def siglip(folders):
+    return Backbone.from_pretrained(folders["SiglipModel"])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_image_embeddings_are_those_of_transformers(folders, name):
+    model = getattr(transformers, name).from_pretrained(folders[name])
+    inputs = transformers.AutoImageProcessor.from_pretrained(folders[name], backend="pil")(
+        images=pictures(), return_tensors="pt"
+    )
+    with torch.no_grad():
+        if name in TWO_TOWERS:
+            by_hand = model.get_image_features(**inputs).pooler_output
+        elif name == "CLIPVisionModelWithProjection":
+            by_hand = model(**inputs).image_embeds
+        else:
+            by_hand = model(**inputs).pooler_output
+
+    backbone = Backbone.from_pretrained(folders[name])
+    embeddings = backbone.image_embeds(pictures())
+    assert type(backbone.model) is type(model)
+    assert torch.equal(embeddings, by_hand)
+    assert embeddings.shape == (3, backbone.width("image_embeds")) and embeddings.dtype == torch.float32
+    assert backbone.width() == (24 if name in ("CLIPModel", "MetaClip2Model", "CLIPVisionModelWithProjection") else 32)
+    norms = embeddings.norm(dim=-1)
+    assert ((norms - 1).abs() > 0.01).all(), "embeddings must not be L2-normalised"
+    assert backbone.image_processor.backend == "pil"
+
+
+@pytest.mark.parametrize("captions", [CAPTIONS, CAPTIONS[:2]], ids=["one is too long", "all are short"])
+@pytest.mark.parametrize("name", TWO_TOWERS)
+def test_text_embeddings_are_those_of_transformers(folders, name, captions):
+    model = getattr(transformers, name).from_pretrained(folders[name])
+    tokenizer = transformers.AutoProcessor.from_pretrained(folders[name], backend="pil").tokenizer
+    padding = "max_length" if name.startswith("Siglip") else True
+    tokens = tokenizer(captions, padding=padding, truncation=True, max_length=10, return_tensors="pt")
+    with torch.no_grad():
+        by_hand = model.get_text_features(**tokens).pooler_output
+
+    backbone = Backbone.from_pretrained(folders[name])
+    embeddings = backbone.text_embeds(captions)
+    assert torch.equal(embeddings, by_hand)
+    assert embeddings.shape == (len(captions), backbone.width("text_embeds")) and embeddings.dtype == torch.float32
+    assert ((embeddings.norm(dim=-1) - 1).abs() > 0.01).all()
+    assert {"image_embeds", "text_embeds"} <= set(backbone.hook_points)
+    with torch.no_grad():  # and what a full forward normalises is this
+        pixels = backbone.image_processor(images=pictures(), return_tensors="pt")
+        normalised = model(**tokens, **pixels).text_embeds
+    torch.testing.assert_close(normalised, torch.nn.functional.normalize(embeddings, dim=-1))
+
+
+def test_a_siglip_text_does_not_depend_on_the_texts_beside_it(siglip):
+    """SigLIP masks nothing, so padding to the longest text of a batch would change the shorter ones."""
+    assert siglip.text_settings == {"padding": "max_length", "truncation": True, "max_length": 10}
+    alone = siglip.text_embeds("a red circle")
+    torch.testing.assert_close(siglip.text_embeds(CAPTIONS)[:1], alone)
+    tokens = siglip.tokenizer(["a red circle"], return_tensors="pt")
+    with torch.no_grad():
+        unpadded = siglip.model.get_text_features(**tokens).pooler_output
+    assert not torch.allclose(unpadded, alone, atol=1e-3), "padding makes no difference: this test shows nothing"
+
+
+def test_batches_change_nothing_and_none_gives_an_empty_matrix(clip):
+    whole = clip.image_embeds(pictures(5))
+    torch.testing.assert_close(clip.image_embeds(pictures(5), batch_size=2), whole)
+    torch.testing.assert_close(clip.text_embeds(CAPTIONS, batch_size=1), clip.text_embeds(CAPTIONS))
+    assert clip.image_embeds([]).shape == (0, 24) and clip.text_embeds([]).shape == (0, 24)
+    with pytest.raises(ValueError, match="batch_size must be positive, got -1"):
+        clip.image_embeds(pictures(), batch_size=-1)
+
+
+def test_a_loaded_model_serves_with_its_processor(folders, clip):
+    model = transformers.CLIPModel.from_pretrained(folders["CLIPModel"]).train()
+    backbone = Backbone.from_pretrained(model)
+    assert backbone.model is model and not model.training
+    assert backbone.name_or_path == str(folders["CLIPModel"])
+    assert torch.equal(backbone.image_embeds(pictures()), clip.image_embeds(pictures()))
+
+    fresh = transformers.CLIPModel(transformers.CLIPConfig(vision_config=VISION, text_config=TEXT, projection_dim=24))
+    with pytest.raises(ValueError, match="CLIPModel was not loaded from anywhere: pass processor="):
+        Backbone.from_pretrained(fresh)
+    only_images = Backbone.from_pretrained(fresh, processor=clip.image_processor)
+    assert only_images.image_embeds(pictures()).shape == (3, 24)
+    with pytest.raises(ValueError, match="cannot read texts: its processor has no tokenizer"):
+        only_images.text_embeds("a red circle")
+
+
+def test_dtype_is_that_of_the_computation_and_float32_comes_back(folders, siglip):
+    half = Backbone.from_pretrained(folders["SiglipModel"], dtype="bfloat16", device="cpu")
+    assert half.model.dtype == torch.bfloat16
+    embeddings = half.image_embeds(pictures())
+    assert embeddings.dtype == torch.float32
+    difference = (embeddings - siglip.image_embeds(pictures())).abs().max()
+    assert 0 < difference < 0.1
+    half.model.save_pretrained(folders["SiglipModel"].parent / "half")
+    shutil.copytree(
+        folders["SiglipModel"], folders["SiglipModel"].parent / "half", dirs_exist_ok=True, ignore=_weights
+    )
+    assert Backbone.from_pretrained(folders["SiglipModel"].parent / "half").model.dtype == torch.float32
+
+
+def _weights(folder, names):
+    return [name for name in names if name in ("model.safetensors", "config.json")]
+
+
+def test_provenance_identifies_the_model(folders, clip):
+    known = clip.provenance()
+    assert json.loads(json.dumps(known)) == known
+    assert known["base_model_name_or_path"] == str(folders["CLIPModel"]) and known["base_model_revision"] is None
+    assert known["base_model_class"] == "CLIPModel" and known["base_model_dtype"] == "float32"
+    assert known["image_processor"] == "CLIPImageProcessorPil" and known["image_processor_backend"] == "pil"
+    assert known["image_processor_settings"]["size"] == {"shortest_edge": 16}
+    assert known["text_settings"] == {"padding": "longest", "truncation": True, "max_length": 10}
+
+    other = Backbone.from_pretrained(folders["CLIPModel"])
+    assert other.provenance() == known
+    with torch.no_grad():
+        other.model.visual_projection.weight[3, 5] += 1e-3
+    assert other.provenance()["base_model_weights_sha256"] != known["base_model_weights_sha256"]
+
+
+def test_a_model_of_the_hub_is_loaded_by_its_commit(folders, tmp_path, monkeypatch):
+    commit, branch_commit = "0" * 39 + "1", "0" * 39 + "2"
+    repository = tmp_path / "models--tester--clip"
+    shutil.copytree(folders["CLIPModel"], repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "refs" / "v2").write_text(branch_commit)
+    shutil.copytree(folders["CLIPModel"], repository / "snapshots" / branch_commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    backbone = Backbone.from_pretrained("tester/clip")
+    assert (backbone.name_or_path, backbone.revision) == ("tester/clip", commit)
+    assert backbone.image_embeds(pictures()).shape == (3, 24) and backbone.text_embeds("red").shape == (1, 24)
+    known = backbone.provenance()
+    assert known["base_model_revision"] == commit and "base_model_weights_sha256" not in known
+    assert Backbone.from_pretrained("tester/clip", revision="v2").revision == branch_commit
+    for name, revision in (("tester/clip", "v3"), ("tester/nothing", None)):
+        with pytest.raises(FileNotFoundError, match=f"{name}' is neither a folder nor a model .* on the Hub"):
+            Backbone.from_pretrained(name, revision=revision)
+
+
+def test_scenes_is_the_backbone_of_the_package(folders, tmp_path, monkeypatch):
+    from hf_msae.scenes import backbone as scenes
+
+    assert scenes.BACKBONE_NAME in _SCENES
+    monkeypatch.setattr(scenes, "BACKBONE_DIR", tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"the scenes backbone is not at .*nowhere"):
+        Backbone.from_pretrained("scenes")
+    monkeypatch.setattr(scenes, "BACKBONE_DIR", folders["SiglipModel"])
+    for name in ("scenes", "hf_msae/scenes-siglip"):
+        backbone = Backbone.from_pretrained(name)
+        assert backbone.name_or_path == "hf_msae/scenes-siglip" and backbone.revision is None
+    assert backbone.text_embeds("a red circle").shape == (1, 32)
+
+
+def test_what_cannot_serve_is_refused(folders, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"'\./nowhere' is neither a folder"):
+        Backbone.from_pretrained("./nowhere")
+    with pytest.raises(ValueError, match=r"revision='main' was given, but .* is a folder"):
+        Backbone.from_pretrained(folders["CLIPModel"], revision="main")
+    with pytest.raises(ValueError, match=f"{tmp_path} holds no model that transformers knows"):
+        Backbone.from_pretrained(tmp_path)
+
+    transformers.BertConfig(architectures=["BertModel"]).save_pretrained(tmp_path / "bert")
+    with pytest.raises(
+        ValueError, match=r"bert is a BertModel, which cannot serve as a backbone; supported: CLIPModel"
+    ):
+        Backbone.from_pretrained(tmp_path / "bert")
+    from hf_msae import MSAEConfig
+
+    MSAEConfig(d_in=8, num_latents=16, base_model_name_or_path="google/siglip").save_pretrained(tmp_path / "msae")
+    with pytest.raises(ValueError, match="the backbone it was made for is google/siglip"):
+        Backbone.from_pretrained(tmp_path / "msae")
+
+    classifier = transformers.CLIPForImageClassification(
+        transformers.CLIPConfig(vision_config=VISION, text_config=TEXT)
+    )
+    classifier.save_pretrained(tmp_path / "classifier")
+    with pytest.raises(ValueError, match=r"was saved as CLIPForImageClassification and lacks .* would be random"):
+        Backbone.from_pretrained(tmp_path / "classifier")
+    with pytest.raises(ValueError, match="CLIPForImageClassification cannot serve as a backbone"):
+        Backbone(classifier, crop_processor())
+    headless = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**VISION, vision_use_head=False))
+    with pytest.raises(ValueError, match="has no pooling head"):
+        Backbone(headless, crop_processor())
+
+    bare = tmp_path / "bare"
+    transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**VISION)).save_pretrained(bare)
+    with pytest.raises(ValueError, match=r"processor of .*bare cannot be loaded, so pass processor="):
+        Backbone.from_pretrained(bare)
+
+
+def test_hook_points_and_texts_are_checked(folders, clip):
+    vision = Backbone.from_pretrained(folders["Dinov2Model"])
+    assert vision.hook_points == ("image_embeds", "vision.layers.0", "vision.layers.1")
+    for use in (lambda: vision.text_embeds("red"), lambda: vision.width("text_embeds")):
+        with pytest.raises(ValueError, match=r"Dinov2Model\) has no text tower"):
+            use()
+    with pytest.raises(
+        ValueError,
+        match=r"'logits'; .*CLIPModel.* has image_embeds and vision.layers.0 to 1, text_embeds and text.layers.0 to 1",
+    ):
+        clip.width("logits")
+    with pytest.raises(TypeError, match="text 1 is not a string but NoneType"):
+        clip.text_embeds(["red", None])
+
+
+def test_a_tokenizer_that_cannot_be_loaded_leaves_the_images(folders, tmp_path):
+    """The tokenizer of SigLIP 1 needs sentencepiece, which is not among the dependencies."""
+    if transformers.utils.is_sentencepiece_available():
+        pytest.skip("sentencepiece is installed")
+    shutil.copytree(folders["SiglipModel"], tmp_path / "siglip")
+    settings = tmp_path / "siglip" / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "tokenizer_class": "SiglipTokenizer"}))
+    backbone = Backbone.from_pretrained(tmp_path / "siglip")
+    assert backbone.image_embeds(pictures()).shape == (3, 32)
+    with pytest.raises(
+        ValueError, match=r"siglip \(SiglipModel\) cannot read texts: .* \(pip install sentencepiece\)"
+    ):
+        backbone.text_embeds("a red circle")
+
+
+def test_images_of_every_kind_are_embedded_like_their_rgb_form(clip, tmp_path):
+    grey = Image.fromarray(np.linspace(0, 255, 20 * 24).reshape(20, 24).astype(np.uint8))
+    pictures()[0].save(tmp_path / "a.png")
+    kinds = [pictures()[0], tmp_path / "a.png", str(tmp_path / "a.png"), np.asarray(pictures()[0])]
+    embeddings = clip.image_embeds([*kinds, grey, np.asarray(grey)])
+    for row in embeddings[1:4]:
+        torch.testing.assert_close(row, embeddings[0])
+    torch.testing.assert_close(embeddings[5], embeddings[4])
+    assert clip.image_embeds(tmp_path / "a.png").shape == (1, 24)
+
+
+def test_the_rule_by_which_images_become_rgb(tmp_path):
+    grey = np.linspace(0, 255, 256).round().astype(np.uint8).reshape(16, 16)
+    as_rgb = np.repeat(grey[..., None], 3, axis=2)
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    assert deep.mode == "I;16"
+    for image in (Image.fromarray(grey), deep, Image.fromarray(grey.astype(np.int32) * 257), grey[..., None]):
+        np.testing.assert_array_equal(np.asarray(to_rgb(image)), as_rgb)
+
+    colour = pictures(1)[0]
+    # What lies under transparency is arbitrary and must not be seen: white is.
+    hidden = colour.copy()
+    hidden.putalpha(Image.new("L", colour.size, 0))
+    np.testing.assert_array_equal(np.asarray(to_rgb(hidden)), 255)
+    np.testing.assert_array_equal(np.asarray(to_rgb(np.asarray(hidden))), 255)
+    half = Image.new("RGBA", (2, 2), (255, 0, 0, 128))
+    assert to_rgb(half).getpixel((0, 0)) == (255, 127, 127)
+    assert to_rgb(Image.new("LA", (2, 2), (0, 0))).getpixel((0, 0)) == (255, 255, 255)
+    assert to_rgb(Image.new("RGBA", (2, 2), (255, 0, 0, 0)).convert("RGBa")).getpixel((0, 0)) == (255, 255, 255)
+
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    palette.putdata([0, 1])
+    assert np.asarray(to_rgb(palette)).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    palette.save(tmp_path / "transparent.png", transparency=1)
+    assert np.asarray(to_rgb(tmp_path / "transparent.png")).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    Image.new("RGB", (2, 2), (1, 2, 3)).save(tmp_path / "keyed.png", transparency=(1, 2, 3))
+    assert to_rgb(tmp_path / "keyed.png").getpixel((0, 0)) == (255, 255, 255)
+
+    assert to_rgb(Image.new("CMYK", (2, 2), (0, 255, 255, 0))).getpixel((0, 0)) == (255, 0, 0)
+    assert to_rgb(Image.new("1", (2, 2), 1)).getpixel((0, 0)) == (255, 255, 255)
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees
+    colour.save(tmp_path / "turned.png", exif=exif)
+    turned = np.asarray(to_rgb(tmp_path / "turned.png"))
+    np.testing.assert_array_equal(turned, np.rot90(np.asarray(colour), -1))
+    np.testing.assert_array_equal(np.asarray(to_rgb(colour)), np.asarray(colour))
+
+
+def test_images_that_cannot_be_read_are_named(clip, tmp_path):
+    good, broken, truncated = tmp_path / "good.png", tmp_path / "broken.jpg", tmp_path / "cut.png"
+    pictures(1, (200, 200))[0].save(good)
+    broken.write_bytes(b"no image")
+    truncated.write_bytes(good.read_bytes()[:5000])
+    for path, error, message in (
+        (broken, ValueError, "image 1 .*broken.jpg.* cannot be decoded"),
+        (truncated, ValueError, "image 1 .*cut.png.* cannot be decoded"),
+        (tmp_path / "none.png", FileNotFoundError, "image 1 .*none.png.*: there is no such file"),
+        (np.zeros((4, 4, 3)), ValueError, r"image 1 has dtype float64 and shape \(4, 4, 3\); an image array is uint8"),
+        (np.zeros((3, 9, 9), np.uint8), ValueError, r"image 1 has dtype uint8 and shape \(3, 9, 9\)"),
+        (Image.new("F", (4, 4)), ValueError, "image 1 has 32-bit values .mode F. of unknown scale"),
+        (Image.new("I", (4, 4), 70000), ValueError, "image 1 has 32-bit values .mode I. of unknown scale"),
+        (None, TypeError, "image 1 is no PIL image, path or uint8 array but NoneType"),
+    ):
+        with pytest.raises(error, match=message):
+            clip.image_embeds([good, path])
+    lazy = Image.open(truncated)  # opened, but not decoded yet
+    with pytest.raises(ValueError, match="image 0 cannot be decoded"):
+        clip.image_embeds([lazy])

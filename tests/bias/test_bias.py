@@ -1,0 +1,255 @@
+"""Bias reports: the concept that a classifier uses is found, and one that only goes along with it is not."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import mannwhitneyu
+from sklearn.linear_model import LogisticRegression
+
+from hf_msae.bias import as_classifier, bias_report
+from hf_msae.bias.analysis import DOSES, holm
+from hf_msae.concepts import ConceptTable
+from hf_msae.embeddings import load_embeddings
+from hf_msae.metrics import LinearClassifier
+from tests.identity_msae import identity_msae
+
+D, N, ROWS = 60, 60, 1500
+NAMES = ConceptTable.from_columns(
+    [f"n{i}" for i in range(N)], np.linspace(0.9, 0.5, N), [None] * N, np.zeros(N),
+    q_value=np.where(np.arange(N) < 8, 0.01, 0.9),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Latent j is dimension j. 0 and 1 are used by the classifier, 2 goes along with 0, 3 to 7 are of no account."""
+    rng = np.random.default_rng(0)
+    z = rng.exponential(size=(ROWS, N)) * (rng.uniform(size=(ROWS, N)) < 0.3)
+    z[:, 2] = np.where(z[:, 0] > 0, rng.exponential(size=ROWS) * (rng.uniform(size=ROWS) < 0.9), 0)
+    model = identity_msae(D, [N])
+    weights = 0.05 * torch.from_numpy(rng.normal(size=D)).float()
+    weights[0], weights[1] = 3.0, -2.0
+
+    def classifier(x):
+        return (x @ weights - 0.5).sigmoid()
+
+    return model, load_embeddings(z.astype(np.float32)), classifier, weights
+
+
+def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(world):
+    model, acts, classifier, _ = world
+    report = bias_report(model, acts, classifier, concepts=NAMES, target="yes", progress=False)
+    assert len(report.frame) == 8, "the validated names"
+    assert set(report.drivers["name"]) == {"n0", "n1"}
+    frame = report.frame.set_index("name")
+    assert frame.loc["n2", "association"] > 0.3 and frame.loc["n2", "p_association"] < 1e-6
+    assert abs(frame.loc["n2", "effect"]) < 0.05 < frame.loc["n0", "effect"]
+    assert frame.loc["n1", "effect"] < 0 and frame.loc["n1", "high"] < 0
+    assert report.frame["drives"].tolist() == [True] * 2 + [False] * 6, "drivers come first"
+    for _, rows in report.frame.groupby("drives"):
+        assert rows["effect"].abs().is_monotonic_decreasing
+    assert str(report).startswith("2 of 8 concepts drive the prediction of 'yes': n0, n1\n")
+    none = replace(report, frame=report.frame.assign(drives=False))
+    assert none.verdict() == "none of 8 concepts is shown to drive the prediction of 'yes'"
+    one = replace(report, frame=report.frame.assign(drives=report.frame["latent"] == 3, name=None))
+    assert one.verdict() == "1 of 8 concepts drives the prediction of 'yes': latent 3"
+
+
+def test_figures_are_those_of_a_direct_computation(world):
+    model, acts, classifier, weights = world
+    report = bias_report(model, acts, classifier, latents=[0, 5], num_samples=10**6, progress=False)
+    z = acts[:].numpy().astype(np.float64)
+    guess = classifier(acts[:]).numpy() > 0.5
+    frame = report.frame.set_index("latent")
+    for latent in (0, 5):
+        test = mannwhitneyu(z[guess, latent], z[~guess, latent], method="asymptotic")
+        one, other = z[guess, latent][:, None], z[~guess, latent]
+        pairs = (one > other).mean() - (one < other).mean()
+        assert frame.loc[latent, "association"] == pytest.approx(pairs)
+        assert frame.loc[latent, "p_association"] <= 1 and test.pvalue <= frame.loc[latent, "p_association"]
+        positive = z[:, latent][z[:, latent] > 0]
+        answers, guesses = [], []
+        for quantile in DOSES:
+            level = 0 if quantile == 0 else np.quantile(positive, quantile)
+            changed = z.copy()
+            changed[:, latent] = level
+            probability = classifier(torch.from_numpy(changed).float()).double()
+            answers.append(probability.mean().item())
+            guesses.append(probability.numpy() > 0.5)
+        curve = report.curves[report.curves["latent"] == latent]
+        assert curve["probability"].to_numpy() == pytest.approx(np.array(answers), abs=1e-5)
+        assert (curve["low"] <= curve["probability"]).all() and (curve["probability"] <= curve["high"]).all()
+        strong = DOSES.index(0.9)
+        assert frame.loc[latent, "effect"] == pytest.approx(answers[strong] - answers[0], abs=1e-5)
+        assert frame.loc[latent, "flip_rate"] == pytest.approx((guesses[strong] != guesses[0]).mean(), abs=1e-3)
+        step = np.quantile(positive, 0.9)
+        assert frame.loc[latent, "log_odds"] == pytest.approx(float(step * weights[latent]), rel=1e-3, abs=1e-4)
+    # The null moves along the directions of other latents by the same step: its effects are step x weight.
+    others = np.delete(weights.numpy(), [0, 5])
+    spread = np.quantile(z[:, 5][z[:, 5] > 0], 0.9) * 1.4826 * np.median(np.abs(others))
+    assert frame.loc[5, "null_spread"] == pytest.approx(spread, rel=1e-3)
+    assert report.baseline == pytest.approx(classifier(acts[:]).double().mean().item(), abs=1e-6)
+
+
+def test_an_effect_whose_sign_is_not_sure_drives_nothing(world):
+    """Large on the log-odds where the prediction is settled, and up or down by chance where it is not."""
+    model, acts, _, _ = world
+
+    def classifier(x):
+        up_or_down = torch.where(x[:, 6] > 0, 0.7, -0.3)
+        return torch.where(x[:, 5] > 0, -18 + 3 * x[:, 3], 0.2 * up_or_down * x[:, 3]).sigmoid()
+
+    frame = bias_report(model, acts, classifier, latents=[3, 5, 6], progress=False).frame.set_index("latent")
+    assert frame.loc[3, "q_effect"] < 1e-6 and frame.loc[3, "low"] < 0 < frame.loc[3, "high"]
+    assert not frame.loc[3, "drives"]
+
+
+def test_classifiers_of_all_kinds(world):
+    _, acts, _, weights = world
+    x = acts[:]
+    labels = (x @ weights > 0.5).long().numpy()
+    probe = LinearClassifier.fit(x, labels, ["no", "yes"])
+    expected = probe.logits(x).softmax(dim=-1)[:, 1]
+    assert torch.equal(as_classifier(probe, "yes")(x), expected) and torch.equal(as_classifier(probe, 1)(x), expected)
+    sklearn = LogisticRegression(max_iter=1000).fit(x.numpy(), np.array(["no", "yes"])[labels])
+    np.testing.assert_allclose(as_classifier(sklearn, "no")(x), sklearn.predict_proba(x.numpy())[:, 0])
+    single, double = torch.nn.Linear(D, 1), torch.nn.Linear(D, 2)
+    torch.testing.assert_close(as_classifier(single)(x), single(x)[:, 0].sigmoid())
+    torch.testing.assert_close(as_classifier(single, 0)(x), 1 - single(x)[:, 0].sigmoid())
+    with pytest.raises(ValueError, match="there is no class 2, only 0, 1"):
+        as_classifier(single, 2)(x)
+    torch.testing.assert_close(as_classifier(double, 0)(x), double(x).softmax(dim=-1)[:, 0])
+    assert as_classifier(expected.__mul__) == expected.__mul__
+    with pytest.raises(ValueError, match="there is no class 'maybe', only no, yes"):
+        as_classifier(probe, "maybe")
+    with pytest.raises(TypeError, match="str is no classifier of embeddings"):
+        as_classifier("probe")
+
+
+@pytest.mark.parametrize("names", [(1, 2), (-1, 1), (False, True), ("0", "1")])
+def test_labels_of_scikit_learn_are_meant_not_their_places(world, names):
+    _, acts, _, weights = world
+    x = acts[:].numpy()
+    model = LogisticRegression(max_iter=1000).fit(x, np.array(names)[(acts[:] @ weights > 0.5).long().numpy()])
+    for place, name in enumerate(names):
+        for positive in (name, str(name), np.array(names)[place]):
+            np.testing.assert_array_equal(as_classifier(model, positive)(acts[:]), model.predict_proba(x)[:, place])
+    with pytest.raises(ValueError, match="there is no class 5, only"):
+        as_classifier(model, 5)
+
+
+def test_a_module_is_asked_as_it_predicts_and_left_as_it_was(world):
+    _, acts, _, _ = world
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(D), torch.nn.Dropout(0.5), torch.nn.Linear(D, 2)).train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    ask = as_classifier(module)
+    assert torch.equal(ask(acts[:]), ask(acts[:])) and module.training
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_interventions_are_in_raw_space_and_intervals_of_the_level_that_was_set(world):
+    """Of an MSAE that scales its inputs, the same embeddings and effects; a higher level, wider intervals."""
+    model, acts, classifier, _ = world
+    scaled = identity_msae(D, [N])
+    scaled.set_input_statistics(torch.zeros(D), 4.0)
+    one = bias_report(model, acts, classifier, latents=[0, 5], num_samples=200, progress=False)
+    other = bias_report(scaled, acts, classifier, latents=[0, 5], num_samples=200, progress=False)
+    for column in ("effect", "log_odds", "null_spread", "z"):
+        assert other.frame[column].to_numpy() == pytest.approx(one.frame[column].to_numpy(), rel=1e-3, abs=1e-6)
+    narrow = bias_report(model, acts, classifier, latents=[0, 5], num_samples=200, alpha=0.5, progress=False)
+    assert narrow.alpha == 0.5 and one.alpha == 0.05
+    x = acts[:]
+    z, rng = x.numpy(), np.random.default_rng(0)
+    chosen = np.sort(rng.choice(len(acts), 200, replace=False))
+    strong, absent = z[chosen].copy(), z[chosen].copy()
+    strong[:, 0], absent[:, 0] = np.quantile(z[:, 0][z[:, 0] > 0], 0.9), 0
+    change = (classifier(torch.from_numpy(strong)) - classifier(torch.from_numpy(absent))).double().numpy()
+    resample = rng.integers(0, 200, (1000, 200))  # as the report draws them
+    for report, ends in ((one, [0.025, 0.975]), (narrow, [0.25, 0.75])):
+        row = report.frame.set_index("latent").loc[0]
+        assert [row["low"], row["high"]] == pytest.approx(np.quantile(change[resample].mean(axis=1), ends), abs=1e-5)
+
+
+def test_the_null_is_of_latents_that_are_active_as_often():
+    """Rare latents that the classifier heeds are no measure for a frequent one."""
+    rng = np.random.default_rng(3)
+    often = np.where(np.arange(N) < 42, 0.6, 0.05)
+    z = (rng.exponential(size=(ROWS, N)) * (rng.uniform(size=(ROWS, N)) < often)).astype(np.float32)
+    weights = torch.where(torch.arange(N) < 42, 0.05, 1.0)
+    weights[0] = 0.5
+    report = bias_report(
+        identity_msae(D, [N]), load_embeddings(z), lambda x: (x @ weights - 2).sigmoid(), latents=[0], num_null=20,
+        num_samples=100, progress=False,
+    )  # fmt: skip
+    step = np.quantile(z[:, 0][z[:, 0] > 0], 0.9)
+    assert report.frame["null_spread"][0] == pytest.approx(1.4826 * 0.05 * step, rel=1e-2)
+
+
+def test_holms_correction_is_the_step_down_one():
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.9, 0.8])).tolist() == [1.0, 1.0]
+
+
+def test_it_is_drawn(world):
+    model, acts, classifier, _ = world
+    report = bias_report(model, acts, classifier, concepts=NAMES, target="yes", num_samples=50, progress=False)
+    panels = report.plot(n=2).axes
+    assert [panel.get_title() for panel in panels[:2]] == ["n0 · 0", "n1 · 1"]
+    curve = report.curves[report.curves["latent"] == 0]
+    assert panels[0].lines[0].get_ydata().tolist() == curve["probability"].tolist()
+    assert panels[0].get_ylabel() == "probability of yes"
+
+
+def test_boxes_are_of_samples_with_and_without_the_prediction(world):
+    model, acts, classifier, _ = world
+    report = bias_report(model, acts, classifier, latents=[0, 5], target="yes", num_samples=50, progress=False)
+    z = acts[:].numpy()
+    guess = classifier(acts[:]).numpy() > 0.5
+    assert len(report.boxes) == 4
+    for box in report.boxes.itertuples(index=False):
+        some = z[guess == box.predicted, box.latent]
+        assert box.num_samples == len(some) and box.active == pytest.approx((some > 0).mean())
+        found = [box.low, box.q1, box.median, box.q3, box.high]
+        assert found == pytest.approx(np.quantile(some, [0.05, 0.25, 0.5, 0.75, 0.95]), abs=1e-6)
+    panels = report.plot_boxes(n=1).axes
+    strongest = report.frame["latent"][0]
+    assert panels[0].get_title() == f"latent · {strongest}"
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["yes", "not yes"]
+    medians = report.boxes.loc[report.boxes["latent"] == strongest, "median"]
+    assert [line.get_xdata()[0] for line in panels[0].lines[4::5]] == pytest.approx(medians.tolist())
+
+
+def test_it_is_written_as_json(world, tmp_path):
+    model, acts, classifier, _ = world
+    report = bias_report(model, acts, classifier, concepts=NAMES, target="yes", num_samples=50, progress=False)
+    report.save(tmp_path / "bias.json")
+    content = json.loads((tmp_path / "bias.json").read_text())
+    assert content["target"] == "yes" and content["num_samples"] == 50 and content["baseline"] == report.baseline
+    assert content["drivers"] == report.drivers["latent"].tolist()
+    pd.testing.assert_frame_equal(pd.DataFrame(content["concepts"]), report.frame, check_dtype=False)
+    pd.testing.assert_frame_equal(pd.DataFrame(content["curves"]), report.curves)
+    pd.testing.assert_frame_equal(pd.DataFrame(content["boxes"]), report.boxes)
+
+
+def test_what_is_refused(world):
+    model, acts, classifier, _ = world
+    for arguments, message in (
+        ({"classifier": lambda x: torch.ones(len(x))}, "predicts the class for all 1500 samples"),
+        ({"classifier": lambda x: x[:, 0] * 100}, "has to return one probability for each of"),
+        ({"latents": [60]}, "latents are numbers from 0 to 59"),
+        ({"num_null": 1}, "num_null must be at least 20, got 1"),
+        ({"num_samples": 0}, "num_samples must be at least 2, got 0"),
+        ({"alpha": 1.5}, "alpha is a share between 0 and 1, got 1.5"),
+        ({"latents": []}, "at least one; got"),
+        ({"latents": range(55)}, "only 5 latents are left to compare with"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bias_report(model, acts, **{"classifier": classifier, "latents": [0], **arguments}, progress=False)
+    none_valid = ConceptTable(NAMES.frame.assign(q_value=0.9))
+    for names, message in ((None, "the latents have no names"), (none_valid, "none of the names is validated")):
+        with pytest.raises(ValueError, match=f"{message}: say which latents to ask about"):
+            bias_report(model, acts, classifier, concepts=names, progress=False)

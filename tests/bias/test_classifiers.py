@@ -1,0 +1,124 @@
+"""Classifiers from columns beside embeddings."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Sequence, Value
+
+from hf_msae.backbones import Backbone
+from hf_msae.bias.classifiers import column_labels, probe_columns, zero_shot_columns
+from hf_msae.embeddings import load_embeddings
+
+SPECIES = ["cat", "dog", None, "ant", "dog"]
+
+
+@pytest.fixture
+def data():
+    features = Features(
+        {
+            "image_embeds": Sequence(Value("float32"), length=3),
+            "species": Value("string"),
+            "number": Value("int64"),
+            "declared": ClassLabel(names=["no", "yes", "unseen"]),
+            "flag": Value("bool"),
+            "weight": Value("float32"),
+        }
+    )
+    rows = {
+        "image_embeds": np.random.default_rng(0).normal(size=(5, 3)).tolist(),
+        "species": SPECIES,
+        "number": [7, -1, 3, None, 3],
+        "declared": [1, 0, None, -1, 1],
+        "flag": [True, False, None, True, True],
+        "weight": [0.5] * 5,
+    }
+    return load_embeddings(Dataset.from_dict(rows, features=features))
+
+
+@pytest.mark.parametrize(
+    ("column", "numbers", "classes"),
+    [
+        ("species", [1, 2, -1, 0, 2], ("ant", "cat", "dog")),
+        ("number", [1, -1, 0, -1, 0], ("3", "7")),
+        ("declared", [1, 0, -1, -1, 1], ("no", "yes", "unseen")),
+        ("flag", [1, 0, -1, 1, 1], ("False", "True")),
+    ],
+)
+def test_labels_of_every_kind_of_column(data, column, numbers, classes):
+    found, names = column_labels(data, column)
+    assert found.tolist() == numbers and names == classes
+
+
+def test_given_classes_decide_the_numbers(data):
+    assert column_labels(data, "species", ["dog", "cat", "ant", "eel"])[0].tolist() == [1, 0, -1, 2, 0]
+    with pytest.raises(ValueError, match=r"column 'species' of .*'ant' is not among the classes: cat, dog"):
+        column_labels(data, "species", ["cat", "dog"])
+
+
+def test_what_is_no_label_is_refused(data):
+    with pytest.raises(ValueError, match="no column 'kind'; beside embeddings it has species, number, declared"):
+        column_labels(data, "kind")
+    with pytest.raises(ValueError, match="which are no class labels"):
+        column_labels(data, "weight")
+    with pytest.raises(ValueError, match="plain array without columns"):
+        column_labels(load_embeddings(np.eye(3, dtype=np.float32)), "species")
+
+
+def labelled(rows, seed):
+    rng = np.random.default_rng(seed)
+    names = np.array(["ant", "bee", "cow"])
+    classes = rng.integers(0, 3, rows)
+    embeds = np.eye(4)[classes] + 0.2 * rng.normal(size=(rows, 4))
+    return load_embeddings(Dataset.from_dict({"image_embeds": embeds.tolist(), "kind": names[classes].tolist()}))
+
+
+def test_a_probe_is_trained_on_one_part_and_labels_are_of_the_other():
+    train, test = labelled(200, 0), labelled(90, 1)
+    classifiers, labels = probe_columns(train, test, ["kind"])
+    guess = classifiers["probe kind"].logits(test[:]).argmax(1).numpy()
+    assert (guess == labels["probe kind"]).mean() > 0.95
+    assert classifiers["probe kind"].classes == ("ant", "bee", "cow")
+    with pytest.raises(ValueError, match="no column 'kin'"):
+        probe_columns(train, test, ["kin"])
+    with pytest.raises(ValueError, match="cannot be trained on the data that they are measured on"):
+        probe_columns(test, labelled(90, 1), ["kind"])
+
+
+def test_test_labels_get_the_numbers_of_the_train_classes():
+    train, test = labelled(200, 0), labelled(90, 1)
+    fewer = load_embeddings(test.dataset.filter(lambda row: row["kind"] != "ant"))
+    classifiers, labels = probe_columns(train, fewer, ["kind"])
+    assert set(labels["probe kind"]) == {1, 2}
+    guess = classifiers["probe kind"].logits(fewer[:]).argmax(1).numpy()
+    assert (guess == labels["probe kind"]).mean() > 0.95
+    with pytest.raises(ValueError, match=r"column 'kind' of .*'ant' is not among the classes: bee, cow"):
+        probe_columns(fewer, train, ["kind"])
+
+
+def test_a_column_of_one_class_is_named():
+    train, test = labelled(40, 0), labelled(30, 1)
+    same, other = (load_embeddings(each.dataset.map(lambda row: {"kind": "ant"})) for each in (train, test))
+    with pytest.raises(ValueError, match=r"column 'kind' of .* two classes or more, got those of 1"):
+        probe_columns(same, other, ["kind"])
+
+
+def test_zero_shot_takes_the_texts_of_the_backbone():
+    backbone = Backbone.from_pretrained("scenes")
+    colours = ["red", "blue", "red"]
+    data = load_embeddings(
+        Dataset.from_dict({"image_embeds": torch.randn(3, backbone.width("image_embeds")).tolist(), "colour": colours})
+    )
+    classifiers, labels = zero_shot_columns(backbone, data, ["colour"], "a {} shape")
+    texts = backbone.text_embeds(["a blue shape", "a red shape"])
+    assert classifiers["zero-shot colour"].logits(texts).argmax(1).tolist() == [0, 1]
+    assert labels["zero-shot colour"].tolist() == [1, 0, 1]
+    scale = classifiers["zero-shot colour"].weight.norm(dim=1)
+    assert scale.tolist() == pytest.approx([float(backbone.model.logit_scale.detach().exp())] * 2, rel=1e-6)
+    with pytest.raises(ValueError, match=r"one \{\} where the name"):
+        zero_shot_columns(backbone, data, ["colour"], "a shape")
+
+
+def test_numbers_make_no_texts(data):
+    for column in ("number", "flag"):
+        with pytest.raises(ValueError, match="there are no names to make texts of"):
+            zero_shot_columns(None, data, [column])

@@ -1,0 +1,159 @@
+"""`hf-msae convert`."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.cli.convert import main
+from hf_msae.hub.converters import convert_checkpoint
+
+SAELENS = Path(__file__).parents[1] / "hub" / "converters" / "foreign" / "saelens"
+
+
+@pytest.fixture
+def msae(tmp_path):
+    torch.manual_seed(0)
+    model = MSAEModel(MSAEConfig(d_in=6, num_latents=20, nesting_ks=[4, 20])).eval()
+    model.set_input_statistics(torch.randn(6), 2.0)
+    model.save_pretrained(tmp_path / "my-msae")
+    return model
+
+
+def convert(*arguments):
+    main([str(each) for each in arguments])
+
+
+def test_the_model_and_where_it_came_from_are_written(tmp_path, capsys):
+    output = tmp_path / "models" / "out"
+    convert(SAELENS / "gated", "--output", output, "--base_model_revision", "abc")
+    model = MSAEModel.from_pretrained(output)
+    x = load_file(SAELENS / "gated" / "expected.safetensors")["inputs"]
+    assert torch.equal(model.encode(x), convert_checkpoint(SAELENS / "gated").encode(x))
+    assert model.config.base_model_revision == "abc"
+    assert sorted(path.name for path in output.iterdir()) == ["config.json", "conversion.json", "model.safetensors"]
+    assert [path.name for path in output.parent.iterdir()] == ["out"]  # nothing temporary is left
+    record = json.loads((output / "conversion.json").read_text())
+    assert record["format"] == "saelens" and record["source"] == "gated" and record["revision"] is None
+    assert record["given"] == {"base_model_revision": "abc"} and "JumpReLU" in record["notes"][0]
+    assert str(tmp_path) not in (output / "conversion.json").read_text() + (output / "config.json").read_text()
+    printed = capsys.readouterr().out
+    for expected in ("format      saelens", "sizes       8 columns, 24 latents", "activation  jump_relu; one level",
+                     "embeddings  vision.layers.9 of openai/clip-vit-base-patch32", "note        A gated SAE",
+                     "not measured yet", f"training/evaluate_msae.py --model {output}"):  # fmt: skip
+        assert expected in printed
+
+
+def test_the_three_lines_that_it_prints_work(tmp_path, capsys):
+    convert(SAELENS / "standard", "--output", tmp_path / "out")
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+    assert len(lines) == 3
+    names = {"embeddings": torch.randn(4, 8)}
+    exec("\n".join(lines), names)
+    assert names["values"].shape == (4, 24)
+
+
+def test_flags_are_fields_of_the_config(tmp_path):
+    convert(SAELENS / "old_standard", "--output", tmp_path, "--nesting_ks", "4", "12", "24", "--nesting_weights", "3",
+            "2", "1.5", "--reconstruction_loss", "nmse", "--hook_point", "text_embeds", "--soft_cap", "9")  # fmt: skip
+    config = MSAEConfig.from_pretrained(tmp_path)
+    assert (config.nesting, config.nesting_ks, config.nesting_weights) == ("topk", [4, 12, 24], [3.0, 2.0, 1.5])
+    assert (config.reconstruction_loss, config.hook_point, config.soft_cap) == ("nmse", "text_embeds", 9.0)
+    convert(SAELENS / "standard", "--output", tmp_path, "--overwrite", "--nesting_ks", "4", "24", "--nesting_weights",
+            "reverse")  # fmt: skip
+    assert MSAEConfig.from_pretrained(tmp_path).nesting_weights == "reverse"
+    assert json.loads((tmp_path / "conversion.json").read_text())["source"] == "standard"
+
+
+def test_a_scale_that_is_not_stored_is_a_flag(tmp_path, refused):
+    arguments = [SAELENS / "scaled_by_0.25", "--output", tmp_path / "out"]
+    assert "give it as input_scale" in refused(main, *arguments)
+    assert not (tmp_path / "out").exists()
+    convert(*arguments, "--input_scale", "0.25")
+    assert MSAEModel.from_pretrained(tmp_path / "out").input_scale == 0.25
+
+
+def test_statistics_that_are_not_stored_are_flags(tmp_path, refused):
+    saev = SAELENS.parent / "saev" / "relu"
+    arguments = [saev, "--output", tmp_path / "out"]
+    assert "say which kind they are: hook_point=" in refused(main, *arguments)
+    arguments += ["--hook_point", "vision.layers.10"]
+    assert "needs input_mean and input_scale" in refused(main, *arguments)
+    assert not (tmp_path / "out").exists()
+    np.save(tmp_path / "mean.npy", np.arange(8.0))
+    convert(*arguments, "--input_mean", tmp_path / "mean.npy", "--input_scale", "0.5")
+    model = MSAEModel.from_pretrained(tmp_path / "out")
+    assert model.input_mean.tolist() == list(range(8)) and model.input_scale == 0.5
+    given = json.loads((tmp_path / "out" / "conversion.json").read_text())["given"]
+    assert given["input_mean"] == "mean.npy"
+    convert(saev, "--output", tmp_path / "raw", "--hook_point", "vision.layers.10", "--input_scale", "1")
+    assert MSAEModel.from_pretrained(tmp_path / "raw").input_scale == 1
+
+
+def test_a_subfolder_and_a_format(tmp_path, refused):
+    convert(SAELENS, "--subfolder", "topk", "--format", "saelens", "--output", tmp_path / "out")
+    assert MSAEConfig.from_pretrained(tmp_path / "out").k == 5
+    message = refused(main, SAELENS / "topk", "--format", "sealens", "--output", tmp_path / "b")
+    assert "there is no format 'sealens'; known are msae_authors, saelens" in message
+
+
+def test_what_is_there_is_not_lost(tmp_path, refused):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "notes.txt").write_text("mine")
+    assert "has files in it: choose another folder, or --overwrite" in refused(
+        main, SAELENS / "topk", "--output", output
+    )
+    convert(SAELENS / "topk", "--output", output, "--overwrite")
+    assert (output / "notes.txt").read_text() == "mine"
+    (output / "metrics.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    message = refused(main, SAELENS / "gated", "--output", output, "--overwrite")
+    assert "has metrics.json of the model that is there now, which would be taken for the new one's" in message
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    assert "is a file; name a folder" in refused(main, SAELENS / "topk", "--output", output / "notes.txt")
+
+
+def test_a_conversion_that_fails_leaves_nothing(tmp_path, refused):
+    folder = shutil.copytree(SAELENS / "topk", tmp_path / "sae")
+    weights = folder / "sae_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    assert "is damaged or incomplete" in refused(main, folder, "--output", tmp_path / "out")
+    assert "hf_msae has no field" not in refused(main, SAELENS / "topk", "--output", tmp_path / "out", "--k", "99")
+    assert [path.name for path in tmp_path.iterdir()] == ["sae"]
+    assert "there is no file or folder" in refused(main, tmp_path / "none", "--output", tmp_path / "out")
+
+
+def test_an_msae_becomes_one_of_saelens(tmp_path, msae, capsys, relative_error):
+    convert(tmp_path / "my-msae", "--output", tmp_path / "out", "--to", "saelens")
+    printed = capsys.readouterr().out
+    assert 'SAE.load_from_disk("' in printed and "SAELens has no levels" in printed
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+    x = torch.randn(10, 6)
+    assert relative_error(convert_checkpoint(tmp_path / "out").encode(x), msae.encode(x)) < 1e-5
+    convert(tmp_path / "my-msae", "--output", tmp_path / "topk", "--to", "saelens", "--k", "4")
+    assert json.loads((tmp_path / "topk" / "cfg.json").read_text())["k"] == 4
+
+
+def test_flags_that_an_export_does_not_take_are_refused(tmp_path, msae, refused):
+    arguments = [tmp_path / "my-msae", "--output", tmp_path / "out", "--to", "saelens"]
+    assert "--soft_cap: an MSAE tells all that" in refused(main, *arguments, "--soft_cap", "3")
+    assert "--format is for foreign checkpoints" in refused(main, *arguments, "--format", "saelens")
+    message = refused(main, tmp_path / "none", "--output", tmp_path / "out", "--to", "saelens")
+    assert "no MSAE could be loaded from" in message
+
+
+@pytest.mark.slow
+def test_help_teaches(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_msae.cli.convert", "--help"], capture_output=True, text=True, check=True
+    )
+    for expected in ("WolodjaZ/MSAE", "--nesting_ks", "--to saelens", "Nothing in a file is run", "--input_scale"):
+        assert expected in done.stdout

@@ -1,0 +1,82 @@
+"""`hf-msae push`."""
+
+import json
+
+import pytest
+
+from hf_msae import MSAEModel
+from hf_msae.cli.push import PushArguments, _with_flags, main
+from hf_msae.training.flags import MSAEArgumentParser
+from tests.hub.conftest import KEY, _made_run, at_hub, hub, run_folder  # noqa: F401
+
+
+def test_a_run_is_published_and_how_to_load_it_is_said(at_hub, run_folder, capsys):  # noqa: F811
+    main([str(run_folder), "tester/msae", "--private", "--license", "mit"])
+    printed = capsys.readouterr().out
+    repo = at_hub.repos[KEY]
+    assert repo.private and "license: mit" in repo.files()["README.md"].decode()
+    size = len(repo.files()["model.safetensors"])
+    assert f"{at_hub.url}/tester/msae" in printed and f"{size / 1000:.1f} kB" in printed
+    assert 'AutoModel.from_pretrained("tester/msae")' in printed
+
+
+def test_flags_may_have_dashes_and_the_folder_of_a_dry_run_loads_as_it_says(at_hub, run_folder, tmp_path, capsys):  # noqa: F811
+    (run_folder / "metrics.json").unlink()
+    words = ["--dry-run", str(tmp_path / "dry"), "--allow-unmeasured", "--subfolder=vision.layers.11"]
+    main([str(run_folder), "tester/msae", *words])
+    printed = capsys.readouterr().out
+    assert "would be sent to tester/msae" in printed and not at_hub.requests
+    namespace = {}
+    exec(printed[printed.index("import hf_msae") :], namespace)
+    assert isinstance(namespace["msae"], MSAEModel)
+    assert "vision.layers.11" in json.loads((tmp_path / "dry" / "msae_index.json").read_text())["models"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("RUN a/b", {}),
+        ("RUN a/b --dry-run", {"dry_run": ""}),
+        ("--dry_run RUN a/b", {"dry_run": ""}),
+        ("--dry_run DIR RUN a/b", {"dry_run": "DIR"}),
+        ("RUN a/b --dry-run DIR --private", {"dry_run": "DIR", "private": True}),
+        ("--folder RUN --repo a/b --dry_run DIR", {"dry_run": "DIR"}),
+        ("--private RUN a/b", {"private": True}),
+        ("RUN --private a/b --tags x y", {"private": True, "tags": ["x", "y"]}),
+        ("--private false --subfolder s RUN a/b", {"subfolder": "s"}),
+        ("--create-pr --license=mit RUN --allow-unmeasured a/b",
+         {"create_pr": True, "license": "mit", "allow_unmeasured": True}),
+    ],
+)  # fmt: skip
+def test_folder_and_repository_may_stand_anywhere_among_the_flags(words, expected):
+    parser = MSAEArgumentParser([PushArguments], "", "", first_word="folder")
+    (found,) = parser.parse(_with_flags(words.split()))
+    assert found == PushArguments(folder="RUN", repo="a/b", **expected)
+
+
+def test_a_dry_run_without_a_name_is_written_beside_the_run(at_hub, run_folder, capsys):  # noqa: F811
+    main(["--dry-run", str(run_folder), "tester/msae"])
+    assert (run_folder.parent / "my-msae-release" / "README.md").is_file() and not at_hub.requests
+    assert str(run_folder.parent / "my-msae-release") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere", "tester/msae"], "there is no folder nowhere"),
+        (["nowhere"], "repo"),
+        (["nowhere", "msae"], "write it as user/name"),
+        (["nowhere", "tester/msae", "--card", "mine"], "mine"),
+        (["nowhere", "tester/msae", "--privat"], "did you mean --private?"),
+    ],
+)
+def test_errors_are_one_line_that_names_the_thing(at_hub, refused, words, message):  # noqa: F811
+    assert message in refused(main, *words)
+    assert not at_hub.requests
+
+
+def test_a_pull_request_is_loaded_by_its_revision(at_hub, run_folder, capsys):  # noqa: F811
+    main([str(run_folder), "tester/msae", "--create-pr"])
+    printed = capsys.readouterr().out
+    assert f"as a pull request: {at_hub.url}/tester/msae/discussions/1" in printed
+    assert 'from_pretrained("tester/msae", revision="refs/pr/1")' in printed

@@ -1,0 +1,293 @@
+"""Embeddings on the Hub, against a server that speaks its protocol, in processes that know it by HF_ENDPOINT alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+
+from hf_msae.embeddings import EmbeddingWriter
+from hf_msae.hub import push_embeddings, render_embeddings_card
+from tests.backbones.extraction.test_extraction import TRAINING, labelled
+from tests.stub_hub import READ_TOKEN, Repo, StubHub
+
+ROOT = Path(__file__).parents[2]
+X = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
+KEY = ("dataset", "tester/embeds")
+
+
+@pytest.fixture
+def hub():
+    with StubHub() as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path / "embeds")
+
+
+def write(folder, rows=25):
+    features = datasets.Features({"label": datasets.ClassLabel(names=["no", "yes"])})
+    known = {"base_model_name_or_path": "google/siglip-base-patch16-224", "dataset": "/home/someone/pictures"}
+    columns = {"image_embeds": 4, "vision.layers.2": 4}
+    settings = {"rows_per_shard": 10, "metadata": known, "token_columns": ["vision.layers.2"]}
+    with EmbeddingWriter(folder, columns, features, **settings) as writer:
+        for row in range(rows):
+            tokens = [X[row : row + 2]]
+            writer.write({"image_embeds": X[row : row + 1], "vision.layers.2": tokens}, {"label": [row % 2]})
+    return folder
+
+
+def run(hub, home, program, **environment):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **hub.environment(home), **environment}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+PUSH = """
+    from hf_msae.hub import push_embeddings
+    print(push_embeddings({folder!r}, "tester/embeds").commit)
+"""
+LOAD = """
+    import json
+    import datasets
+    from hf_msae.embeddings import EmbeddingDataset, load_embeddings
+
+    acts = load_embeddings("tester/embeds", hook_point="vision.layers.2")
+    found = {"rows": acts[:].tolist(), "of": acts.dataset_rows().tolist(), "label": acts.dataset["label"][:]}
+    found["provenance"] = acts.provenance
+    EmbeddingDataset.batches = None  # statistics are stored
+    found["mean"] = acts.statistics().mean.tolist()
+    print(json.dumps(found))
+"""
+
+
+def check(done):
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    tokens = np.concatenate([X[row : row + 2] for row in range(25)])
+    np.testing.assert_array_equal(np.asarray(found["rows"], dtype=np.float32), tokens)
+    assert found["of"] == [row for row in range(25) for _ in X[row : row + 2]]
+    assert found["label"] == [row % 2 for row in range(25)]
+    assert found["provenance"]["base_model_name_or_path"] == "google/siglip-base-patch16-224"
+    np.testing.assert_allclose(found["mean"], tokens.astype(np.float64).mean(axis=0), rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_pushed_in_one_commit_and_loaded_by_id_with_all_that_is_known(hub, folder, tmp_path):
+    done = run(hub, tmp_path / "a", PUSH.format(folder=str(folder)))
+    assert done.returncode == 0, done.stderr
+    repo = hub.repos[KEY]
+    assert repo.messages == ["initial commit", "Upload 25 rows of embeddings"] and not repo.private
+    files = set(repo.files()) - {".gitattributes"}
+    assert files == {path.name for path in folder.iterdir()} | {"README.md"}
+    assert not any(b"/home" in content for content in repo.files().values())
+    assert repo.files()["data-00001.arrow"] == (folder / "data-00001.arrow").read_bytes()
+    assert "pictures" in repo.files()["README.md"].decode() and "/home" not in repo.files()["README.md"].decode()
+    check(run(hub, tmp_path / "b", LOAD))
+    check(run(hub, tmp_path / "b", LOAD, HF_HUB_OFFLINE="1"))
+
+
+@pytest.mark.slow
+def test_datasets_loads_it_without_this_package(hub, folder, tmp_path):
+    assert run(hub, tmp_path / "a", PUSH.format(folder=str(folder))).returncode == 0
+    program = """
+        import sys
+        import datasets
+        data = datasets.load_dataset("tester/embeds", split="train")
+        assert data.features["label"].names == ["no", "yes"] and len(data) == 25
+        assert "hf_msae" not in sys.modules
+        print(data[3]["image_embeds"])
+    """
+    done = run(hub, tmp_path / "b", program)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == X[3].astype(float).tolist()
+
+
+@pytest.mark.slow
+def test_a_second_push_replaces_shards_and_leaves_an_edited_card(hub, folder, tmp_path):
+    assert run(hub, tmp_path / "a", PUSH.format(folder=str(folder))).returncode == 0
+    repo = hub.repos[KEY]
+    repo.commit("main", {**repo.files(), "README.md": b"my own words", "notes.txt": b"mine"}, "edit")
+    shutil.rmtree(folder)
+    write(folder, rows=12)
+    assert run(hub, tmp_path / "a", PUSH.format(folder=str(folder))).returncode == 0
+    files = repo.files()
+    assert sorted(name for name in files if name.endswith(".arrow")) == ["data-00000.arrow", "data-00001.arrow"]
+    assert b"my own words" in files["README.md"] and files["notes.txt"] == b"mine"
+    assert b"12 rows of embeddings" in files["README.md"], "what they are is added, once"
+    done = run(
+        hub, tmp_path / "b", "from hf_msae.embeddings import load_embeddings as l; print(len(l('tester/embeds')))"
+    )
+    assert done.stdout.split()[-1] == "12", done.stderr
+
+
+@pytest.mark.slow
+def test_other_data_sets_are_loaded_as_before(hub, tmp_path):
+    program = """
+        import datasets, numpy as np
+        from hf_msae.embeddings import load_embeddings
+        data = datasets.Dataset.from_dict({"image_embeds": np.eye(4).tolist()})
+        data.push_to_hub("tester/plain")
+        print(load_embeddings("tester/plain")[:].tolist())
+    """
+    done = run(hub, tmp_path, program)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == np.eye(4).tolist()
+
+
+@pytest.mark.slow
+def test_the_script_pushes_and_finds_out_first_whether_it_may(hub, folders, tmp_path):
+    labelled(6).save_to_disk(str(tmp_path / "data"))
+    flags = ["--backbone", folders["SiglipModel"], "--dataset", tmp_path / "data", "--output_dir", tmp_path / "out"]
+    flags += ["--hub_dataset_id", "tester/new", "--hub_private_repo", "--use_cpu", "--disable_tqdm"]
+
+    def script(**more):
+        environment = {**os.environ, **hub.environment(tmp_path / "home"), **more}
+        command = [sys.executable, TRAINING / "extract_activations.py", *flags]
+        return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=120)
+
+    refused = script(HF_TOKEN="hf_other")
+    assert refused.returncode == 1 and "no permission to write to the data set tester/new" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    done = script()
+    assert done.returncode == 0, done.stderr
+    assert f"pushed to {hub.url}/datasets/tester/new" in done.stdout
+    assert (
+        hub.repos["dataset", "tester/new"].private and "data-00000.arrow" in hub.repos["dataset", "tester/new"].files()
+    )
+
+
+# -- in this process -----------------------------------------------------------------------------------------------
+
+
+def push(folder, **settings):
+    return push_embeddings(folder, "tester/embeds", **settings)
+
+
+def commit_there(hub, **files):
+    repo = hub.repos[KEY]
+    repo.commit("main", {**repo.files(), **{name: text for name, text in files.items()}}, "somebody else's")
+
+
+def rewritten(folder, rows):
+    shutil.rmtree(folder)
+    return write(folder, rows)
+
+
+def test_the_card_is_renewed_and_edits_of_it_stay(at_hub, folder):
+    pushed = push(folder)
+    assert pushed.commit == at_hub.repos[KEY].sha() and pushed.repo_url == f"{at_hub.url}/datasets/tester/embeds"
+    assert push(folder).sent == () and len(at_hub.repos[KEY].messages) == 2
+    text = at_hub.repos[KEY].files()["README.md"].decode().replace("## Use\n", "My words.\n\n## Use\n")
+    commit_there(at_hub, **{"README.md": text.encode()})
+    pushed = push(rewritten(folder, 7))
+    text = at_hub.repos[KEY].files()["README.md"].decode()
+    assert "\n7 rows of embeddings" in text and "25 rows" not in text and "My words." in text
+    assert pushed.deleted == ("data-00001.arrow", "data-00002.arrow") and "7 rows" in str(pushed)
+
+
+def test_a_public_data_set_is_not_taken_for_a_private_one(at_hub, folder):
+    push(folder)
+    with pytest.raises(ValueError, match=r"the data set tester/embeds is there already and public"):
+        push(rewritten(folder, 7), private=True)
+    assert len(at_hub.repos[KEY].messages) == 2
+
+
+def test_a_push_in_between_is_noticed_and_no_mixture_is_left(at_hub, folder, tmp_path):
+    push(rewritten(folder, 7))
+    other = write(tmp_path / "other", rows=25)
+    at_hub.fail("POST", r"/commit/", action=lambda: push(other))
+    push(rewritten(folder, 12))
+    files = at_hub.repos[KEY].files()
+    assert {name for name in files if name.endswith(".arrow")} == {"data-00000.arrow", "data-00001.arrow"}
+    assert json.loads(files["activations.json"])["num_rows"] == 12
+
+
+@pytest.mark.parametrize(
+    ("files", "match"),
+    [
+        ({"data-00000.arrow": b"theirs"}, r"data set tester/embeds holds data-00000\.arrow, which no push"),
+        ({"activations.json": b"[1]"}, r"activations\.json that is none of hf_msae's"),
+        ({"activations.json": b'{"shards": [], "columns": 3}'}, r"activations\.json that is none of hf_msae's"),
+    ],
+)
+def test_a_data_set_of_something_else_is_left_alone(at_hub, folder, files, match):
+    at_hub.repos[KEY] = Repo()
+    at_hub.repos[KEY].commit("main", files, "theirs")
+    with pytest.raises(ValueError, match=match):
+        push(folder)
+    assert at_hub.repos[KEY].files() == files
+
+
+def test_shards_that_others_added_are_neither_deleted_nor_mixed_in(at_hub, folder):
+    push(folder)
+    commit_there(at_hub, **{"data-extra.arrow": b"theirs", "table.arrow": b"theirs"})
+    with pytest.raises(ValueError, match=r"holds data-extra\.arrow"):
+        push(rewritten(folder, 7))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fault"),
+    [
+        ("POST", r"/repos/create$", {"status": 503}),
+        ("POST", r"/commit/", {"status": 500}),
+        ("POST", r"/commit/", {"lose_answer": True}),
+        ("GET", r"/tree/", {"status": 503}),
+    ],
+)
+def test_what_fails_once_is_tried_again_and_nothing_is_made_twice(at_hub, folder, method, path, fault):
+    fault = at_hub.fail(method, path, **fault)
+    pushed = push(folder)
+    repo = at_hub.repos[KEY]
+    assert fault.times == 0 and len(repo.messages) == 2 and pushed.commit == repo.sha()
+    assert pushed.answer_lost == bool(fault.lose_answer)
+
+
+def test_what_keeps_failing_is_reported_with_its_fate(at_hub, folder):
+    at_hub.fail("POST", r"/commit/", times=1000, status=500)
+    with pytest.raises(ConnectionError, match=r"answered 500 .*nothing was released, main of the data set tester/em"):
+        push(folder)
+    with pytest.raises(PermissionError, match=r"no permission to write to the data set tester/embeds"):
+        push(folder, token=READ_TOKEN)
+
+
+def test_a_pull_request_leaves_the_branch(at_hub, folder):
+    push(folder)
+    pushed = push(rewritten(folder, 7), create_pr=True)
+    assert pushed.repo_url == f"{at_hub.url}/datasets/tester/embeds/discussions/1"
+    assert "data-00002.arrow" in at_hub.repos[KEY].files()
+
+
+def test_what_is_unfinished_or_has_changed_is_not_pushed(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no activations\.json"):
+        push_embeddings(tmp_path, "tester/embeds")
+    file = folder / "data-00001.arrow"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"data-00001.arrow has changed since it was written"):
+        push_embeddings(folder, "tester/embeds")
+
+
+def test_the_card(folder):
+    text = render_embeddings_card(folder, "tester/embeds")
+    assert text.startswith("---\n") and "path: data-*.arrow" in text
+    lines = text.splitlines()
+    (row,) = [line for line in lines if line.startswith("| `vision.layers.2`")]
+    tokens = np.concatenate([X[row : row + 2] for row in range(25)]).astype(np.float64)
+    expected = ["`vision.layers.2` (one for each token)", "49", "4", "float32"]
+    expected += [f"{np.linalg.norm(tokens.mean(axis=0)):.4g}", f"{np.sqrt(tokens.var(axis=0).mean()):.4g}"]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == expected
+    assert "Beside them: `label`." in lines and "could not be read" not in text
+    for index, line in enumerate(lines):  # Markdown ends a table at an empty line
+        if line.startswith("#") or (line.startswith("|") and not lines[index - 1].startswith("|")):
+            assert lines[index - 1] == "", line

@@ -1,0 +1,186 @@
+"""The C functions against torch, on rows that are hard to rank, and what happens where they can't be compiled."""
+
+import logging
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+import torch
+
+from hf_msae.model.fused import compiled_entries, compiler
+from hf_msae.model.fused.compiled_entries import CompiledEntries
+
+ROWS, N, D = 9, 700, 37
+KS = (1, 5, 60, 61, 300, 650)
+
+
+@pytest.fixture
+def library():
+    found = compiler.compiled_library()
+    if found is None:
+        pytest.skip("there is no C compiler")
+    return found
+
+
+def hard_rows() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    code = torch.randn(ROWS, N, generator=generator).relu()
+    code[1] = 0
+    code[2, ::3] = 1e6  # all others in the last bucket, which has to be sorted
+    code[2, 5] = 1e30
+    code[3] = (code[3] * 4).round()  # many ties, most borders between equals
+    code[4] = 1.0
+    code[5] *= 1e-42  # subnormal
+    code[6, 10] = float("inf")
+    code[7] = torch.where(code[7] > 0, code[7], -0.0)
+    code[8, 3], code[8, 4] = float("nan"), -float("nan")
+    return code
+
+
+def test_the_first_k_ranked_are_the_top_k(library):
+    code = hard_rows()
+    entries = CompiledEntries(library, torch.zeros(N, D))
+    active = entries.rank(code, code, KS)
+    assert active.tolist() == (code != 0).sum(1).tolist()
+    order = code.argsort(dim=1, descending=True, stable=True)  # NaN first, ties by place
+    firsts = [0, *active.cumsum().tolist()]
+    for row, (begin, end) in enumerate(pairwise(firsts)):
+        columns = entries._columns[begin:end].tolist()
+        for k in (*KS, N):
+            assert set(columns[:k]) == set(order[row, : min(k, active[row])].tolist()), (row, k)
+        torch.testing.assert_close(entries._values[begin:end], code[row, columns], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 11])
+@pytest.mark.parametrize("width", [16, 32, 64])
+@pytest.mark.parametrize("d", [1, 37, 64, 200])
+def test_products_equal_dense_ones(library, d, width, threads, monkeypatch, relative_error):
+    monkeypatch.setattr(compiled_entries, "_SLICE_BYTES", 4 * width * N)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        code = hard_rows()[:6].nan_to_num()
+        code[2] = 0  # 1e30 leaves nothing of the others
+        dictionary = torch.randn(N, d)
+        entries = CompiledEntries(library, dictionary)
+        entries.rank(code, code, KS)
+        codes = torch.stack([entries.top(k, torch.empty_like(code)).clone() for k in (*KS, N)])
+        rings = entries.rings([0, *KS, N])
+        assert relative_error(rings.decode(), codes @ dictionary) < 1e-6
+
+        gradients = torch.randn(len(KS) + 1, len(code), d)
+        members = (codes != 0).float().diff(dim=0, prepend=torch.zeros(1, *code.shape))  # of each ring
+        out = torch.ones_like(code)
+        rings.add_gradients_(gradients, out)
+        assert relative_error(out, 1 + (members * (gradients @ dictionary.T)).sum(0)) < 1e-6
+        of_dictionary = torch.ones_like(dictionary)
+        entries.add_dictionary_gradient_(of_dictionary)
+        expected = 1 + torch.einsum("lrn,lrd->nd", members * code, gradients)
+        assert relative_error(of_dictionary, expected) < 1e-6
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """Nothing compiled yet, and an empty place to keep what is."""
+
+    def forget():
+        compiler.compiled_library.cache_clear()
+        compiler._folder.cache_clear()
+
+    monkeypatch.setenv("HF_MSAE_CACHE", str(tmp_path / "kept"))
+    forget()
+    yield tmp_path / "kept"
+    forget()
+
+
+def test_it_is_compiled_once(library, fresh):
+    assert compiler.compiled_library() is not None
+    (kept,) = fresh.iterdir()  # and nothing half-made beside it
+    before = kept.stat().st_mtime_ns
+    compiler.compiled_library.cache_clear()
+    assert compiler.compiled_library() is not None
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_a_broken_file_is_compiled_anew(library, fresh):
+    kept = compiler._built()
+    kept.write_bytes(b"")
+    assert compiler.compiled_library() is not None
+    assert kept.stat().st_size > 1000
+
+
+def test_without_a_home_it_is_compiled_for_this_process(library, fresh, monkeypatch):
+    monkeypatch.setenv("HF_MSAE_CACHE", "/proc/nowhere")
+    assert compiler.compiled_library() is not None
+    assert compiler._folder().name.startswith("hf_msae-")
+
+
+@pytest.mark.parametrize("cc", ["no-such-compiler", "false", 'gcc "'])
+def test_without_a_compiler_the_log_says_so_once(cc, fresh, monkeypatch, caplog):
+    monkeypatch.setenv("CC", cc)
+    with caplog.at_level(logging.WARNING):
+        assert compiler.compiled_library() is None
+        assert compiler.compiled_library() is None
+    assert len(caplog.records) == 1
+    assert "training steps will be slower" in caplog.text
+    assert not fresh.exists() or not any(fresh.iterdir())
+
+
+def test_compiling_can_be_forbidden(fresh, monkeypatch, caplog):
+    monkeypatch.setenv("HF_MSAE_COMPILE", "0")
+    assert compiler.compiled_library() is None
+    assert not caplog.records and not fresh.exists()
+
+
+def test_it_shares_the_threads_of_torch(library):
+    """Two OpenMP runtimes in a process would fight for its cores."""
+    if sys.platform != "linux":
+        pytest.skip("reads /proc")
+    program = """
+import torch
+from hf_msae.model.fused.compiler import compiled_library
+compiled_library()
+print(len({line.split()[-1] for line in open("/proc/self/maps") if "omp" in line.split()[-1]}))
+"""
+    run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=os.environ)
+    assert int(run.stdout) == 1
+
+
+@pytest.mark.slow
+def test_a_forked_process_does_not_wait_for_threads_that_it_does_not_have(library):
+    program = """
+import os
+import torch
+from hf_msae import MSAEConfig, MSAEModel
+
+torch.set_num_threads(2)
+model, x = MSAEModel(MSAEConfig(d_in=24, num_latents=40)), torch.randn(9, 24)
+model(x, return_loss=True, loss_only=True)  # starts the threads
+torch.set_num_threads(1)
+loss = model(x, return_loss=True, loss_only=True).loss
+child = os.fork()
+if child == 0:
+    torch.get_num_threads = lambda: 2  # so that torch's own operations use one, but ours would use two
+    os._exit(0 if model(x, return_loss=True, loss_only=True).loss == loss else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
+
+
+def test_what_inference_mode_has_left_does_not_matter(library):
+    from hf_msae import MSAEConfig, MSAEModel
+    from hf_msae.model.fused import workspace
+
+    workspace.WORKSPACE._kept.clear()
+    model, x = MSAEModel(MSAEConfig(d_in=24, num_latents=40)), torch.randn(9, 24)
+    with torch.inference_mode():
+        expected = model(x, return_loss=True, loss_only=True).loss.item()
+    loss = model(x, return_loss=True, loss_only=True).loss
+    loss.backward()
+    assert loss.item() == expected and model.encoder.grad.any()
+    with torch.device("meta"):
+        assert model(x, return_loss=True, loss_only=True).loss.item() == expected

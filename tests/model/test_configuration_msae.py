@@ -1,0 +1,351 @@
+"""MSAEConfig: defaults, what it refuses, and that a file gives back what was saved."""
+
+import copy
+import dataclasses
+import json
+import logging
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, AutoModel
+
+from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.model import configuration_msae
+
+FIELDS = {
+    "d_in": 768,
+    "num_latents": 6144,
+    "activation": "relu",
+    "nesting": "topk",
+    "nesting_ks": None,
+    "nesting_widths": None,
+    "random_prefixes": 0,
+    "nesting_weights": "uniform",
+    "k": None,
+    "sparsity_coefficient": 0.0,
+    "sparsity_penalty": None,
+    "jump_relu_threshold": 0.1,
+    "jump_relu_bandwidth": 0.1,
+    "reconstruction_loss": "mse",
+    "tied": False,
+    "soft_cap": None,
+    "base_model_name_or_path": None,
+    "base_model_revision": None,
+    "hook_point": "image_embeds",
+    "schema_version": 1,
+}
+
+
+def test_fields_and_defaults():
+    assert MSAEConfig.own_fields() == list(FIELDS)
+    assert {field.name: field.default for field in dataclasses.fields(MSAEConfig) if field.name in FIELDS} == FIELDS
+    config = MSAEConfig()
+    resolved = {**FIELDS, "nesting_ks": [64, 128, 256, 512, 1024, 2048, 4096, 6144], "sparsity_penalty": "l1"}
+    assert {name: getattr(config, name) for name in FIELDS} == resolved
+
+
+def test_every_field_has_help():
+    help_texts = MSAEConfig.field_help()
+    assert list(help_texts) == list(FIELDS)
+    assert all(len(text) > 15 and "\n" not in text for text in help_texts.values())
+    assert help_texts["d_in"] == "Width of the embeddings."
+
+
+@pytest.mark.parametrize(
+    ("num_latents", "expected"),
+    [(1, [1]), (63, [63]), (64, [64]), (65, [64, 65]), (128, [64, 128]), (1000, [64, 128, 256, 512, 1000])],
+)
+def test_default_levels(num_latents, expected):
+    assert MSAEConfig(num_latents=num_latents).nesting_ks == expected
+
+
+def test_given_levels_are_used_as_given():
+    config = MSAEConfig(num_latents=100, nesting_ks=[3, 7, 50])
+    assert config.nesting_ks == [3, 7, 50]
+    assert config.num_levels == 3
+    assert config.level_weights == [1.0, 1.0, 1.0]
+
+
+def test_level_weights():
+    assert MSAEConfig(num_latents=256, nesting_weights="reverse").level_weights == [3.0, 2.0, 1.0]
+    config = MSAEConfig(num_latents=256, nesting_weights=(1, 0.5, 2))
+    assert config.nesting_weights == config.level_weights == [1.0, 0.5, 2.0]
+    assert all(type(weight) is float for weight in config.level_weights)
+
+
+def test_other_families():
+    topk = MSAEConfig(num_latents=256, activation="topk", k=100)
+    assert topk.nesting_ks == [64, 100]
+    assert MSAEConfig(num_latents=256, activation="topk", nesting="none", k=100).nesting_ks == [256]
+    prefix = MSAEConfig(num_latents=256, nesting="prefix", nesting_weights="reverse")
+    assert (prefix.nesting_widths, prefix.nesting_ks) == ([16, 32, 64, 128, 256], [256])
+    assert prefix.level_weights == [5.0, 4.0, 3.0, 2.0, 1.0]
+    assert MSAEConfig(num_latents=3, nesting="prefix").nesting_widths == [1, 3]
+    assert MSAEConfig(activation="jump_relu").sparsity_penalty == "l0"
+    for config in (topk, prefix):
+        assert MSAEConfig.from_dict(config.to_dict()) == config
+
+
+def test_plain_relu_autoencoder():
+    config = MSAEConfig(num_latents=256, nesting="none", sparsity_coefficient=1)
+    assert config.nesting_ks == [256]
+    assert MSAEConfig(num_latents=256, nesting="none", nesting_ks=[256]).nesting_ks == [256]
+    with pytest.raises(ValueError, match=r"one level, the full code, but nesting_ks=\[64, 256\]"):
+        MSAEConfig(num_latents=256, nesting="none", nesting_ks=[64, 256])
+
+
+def test_tuples_and_ints_are_taken_and_become_what_json_holds():
+    config = MSAEConfig(num_latents=32, nesting_ks=(4, 32), sparsity_coefficient=1, soft_cap=30)
+    assert (config.nesting_ks, config.sparsity_coefficient, config.soft_cap) == ([4, 32], 1.0, 30.0)
+    assert type(config.sparsity_coefficient) is type(config.soft_cap) is float
+    config.nesting_ks = (8, 16)
+    assert config.nesting_ks == [8, 16]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"d_in": 0}, "d_in must be at least 1, got 0"),
+        ({"num_latents": -5}, "num_latents must be at least 1, got -5"),
+        ({"nesting_ks": [8, 8]}, r"nesting_ks must ascend strictly, got \[8, 8\]"),
+        ({"nesting_ks": [16, 8]}, r"nesting_ks must ascend strictly, got \[16, 8\]"),
+        ({"nesting_ks": [8, 101]}, r"nesting_ks must lie between 1 and num_latents=100, got \[8, 101\]"),
+        ({"nesting_ks": [0, 8]}, "nesting_ks must lie between 1 and num_latents=100"),
+        ({"nesting_ks": []}, "no level"),
+        ({"k": 0}, "k must be between 1 and num_latents=100, got 0"),
+        ({"k": 101}, "k must be between 1 and num_latents=100, got 101"),
+        ({"nesting_weights": "linear"}, "nesting_weights='linear' is neither"),
+        ({"nesting_weights": [1.0]}, "1 weights for 2 levels"),
+        ({"nesting_weights": [1.0, 0.0]}, "nesting_weights must be positive"),
+        ({"nesting_weights": [1.0, float("nan")]}, "nesting_weights must be positive"),
+        ({"sparsity_coefficient": -0.1}, "sparsity_coefficient must be a number of at least 0, got -0.1"),
+        ({"sparsity_coefficient": float("inf")}, "sparsity_coefficient must be"),
+        ({"soft_cap": 0.0}, "soft_cap must be above 0"),
+        ({"hook_point": "image_embed"}, "hook_point='image_embed' is none of image_embeds"),
+        ({"hook_point": "vision.layers."}, "hook_point='vision.layers.' is none of"),
+        ({"schema_version": 0}, "schema_version must be an integer of at least 1, got 0"),
+        ({"schema_version": 2}, "written by a newer hf_msae"),
+        ({"activation": "topk"}, 'activation="topk" needs k'),
+        ({"activation": "batch_topk", "nesting": "none"}, 'activation="batch_topk" needs k'),
+        ({"activation": "batch_topk", "k": 3}, "which levels of the k largest.*would take away again"),
+        ({"activation": "topk", "k": 3, "nesting_ks": [1, 2]}, "last of nesting_ks has to be k=3"),
+        ({"sparsity_penalty": "l0"}, 'a gradient with activation="jump_relu" alone'),
+        ({"activation": "jump_relu", "jump_relu_threshold": 0}, "jump_relu_threshold must be above 0"),
+        ({"activation": "jump_relu", "jump_relu_bandwidth": -1.0}, "jump_relu_bandwidth must be above 0"),
+        ({"nesting_widths": [6144]}, 'are for nesting="prefix"'),
+        ({"random_prefixes": 3}, 'are for nesting="prefix"'),
+        ({"nesting": "prefix", "random_prefixes": -1}, "at least 0"),
+        ({"nesting": "prefix", "random_prefixes": 3, "nesting_weights": "reverse"}, "no weights of their own"),
+        ({"nesting": "prefix", "nesting_ks": [3, 6144]}, "has levels of nesting_widths"),
+        ({"nesting": "prefix", "nesting_widths": [3, 7]}, "end at num_latents=100"),
+        ({"nesting": "prefix", "nesting_widths": [0, 6144]}, "lie above 0"),
+        ({"nesting": "prefix", "nesting_widths": [9, 9, 100]}, "ascend strictly"),
+        ({"nesting": "prefix", "nesting_widths": [9, 100], "nesting_weights": [1.0]}, "1 weights for 2 levels"),
+    ],
+)
+def test_values_that_cannot_be(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MSAEConfig(**{"num_latents": 100, **settings})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"d_in": "768"},
+        {"d_in": True},
+        {"num_latents": 256.0},
+        {"nesting_ks": [8.0, 16.0]},
+        {"nesting_ks": 64},
+        {"nesting_weights": 1},
+        {"soft_cap": "30"},
+        {"tied": 1},
+        {"activation": "gelu"},
+        {"reconstruction_loss": "huber"},
+        {"hook_point": None},
+    ],
+)
+def test_values_of_the_wrong_type(settings):
+    with pytest.raises(StrictDataclassError, match=next(iter(settings))):
+        MSAEConfig(**settings)
+
+
+@pytest.mark.parametrize("hook_point", ["image_embeds", "text_embeds", "vision.layers.11", "text.layers.0"])
+def test_hook_points(hook_point):
+    assert MSAEConfig(hook_point=hook_point).hook_point == hook_point
+
+
+# -- names nobody knows ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("num_latent", "num_latents"), ("nested_ks", "nesting_ks"), ("d_input", "d_in"), ("hookpoint", "hook_point")],
+)
+def test_a_typo_is_refused_with_the_nearest_name(tmp_path, name, nearest):
+    message = f"MSAEConfig has no field '{name}'; did you mean '{nearest}'?"
+    MSAEModel(MSAEConfig(d_in=4, num_latents=8)).save_pretrained(tmp_path)
+    for attempt in (
+        lambda: MSAEConfig(**{name: 3}),
+        lambda: MSAEConfig.from_pretrained(tmp_path, **{name: 3}),
+        lambda: AutoConfig.from_pretrained(tmp_path, **{name: 3}),
+        lambda: MSAEModel.from_pretrained(tmp_path, **{name: 3}),
+        lambda: AutoModel.from_pretrained(tmp_path, **{name: 3}),
+        lambda: MSAEModel(MSAEConfig(d_in=4, num_latents=8), **{name: 3}),
+    ):
+        with pytest.raises(ValueError) as error:
+            attempt()
+        assert message in str(error.value)
+
+
+def test_a_name_like_no_other_is_refused_with_the_list():
+    with pytest.raises(ValueError, match="no field 'top_k'; its fields are d_in, num_latents, activation"):
+        MSAEConfig(top_k=8)
+
+
+def test_names_of_transformers_pass():
+    config = MSAEConfig(
+        num_latents=64,
+        architectures=["MSAEModel"],
+        dtype="bfloat16",
+        transformers_version="5.0.0",
+        _name_or_path="somewhere",
+        output_hidden_states=True,
+        return_dict=False,
+        id2label={0: "a", 1: "b"},
+        attn_implementation="eager",
+        auto_map={"AutoModel": "modeling_msae.MSAEModel"},
+        torch_dtype="float32",
+        model_type="msae",
+    )
+    assert config.return_dict is False
+    assert config.auto_map == {"AutoModel": "modeling_msae.MSAEModel"}
+    assert MSAEConfig(**config.to_dict()) == config
+
+
+def test_hidden_size_is_d_in():
+    assert MSAEConfig(d_in=32).hidden_size == 32
+    assert MSAEConfig(hidden_size=32).d_in == 32
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+CONFIGS = {
+    "defaults": {},
+    "all set": {
+        "d_in": 16,
+        "num_latents": 100,
+        "nesting_ks": (3, 50, 100),
+        "nesting_weights": (1, 2, 0.5),
+        "k": 50,
+        "sparsity_coefficient": 0.25,
+        "reconstruction_loss": "nmse",
+        "tied": True,
+        "soft_cap": 12.5,
+        "base_model_name_or_path": "google/siglip-base-patch16-224",
+        "base_model_revision": "abc123",
+        "hook_point": "vision.layers.3",
+    },
+    "plain": {"num_latents": 96, "nesting": "none", "sparsity_coefficient": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_round_trip(tmp_path, name):
+    config = MSAEConfig(**CONFIGS[name])
+    config.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["model_type"] == "msae"
+    assert stored["schema_version"] == 1
+    assert set(FIELDS) <= set(stored), "config.json says everything, defaults included"
+    assert stored["nesting_ks"] == config.nesting_ks, "config.json stores the resolved list"
+
+    for loaded in (
+        MSAEConfig.from_pretrained(tmp_path),
+        AutoConfig.from_pretrained(tmp_path),
+        MSAEConfig.from_dict(config.to_dict()),
+        MSAEConfig.from_json_file(tmp_path / "config.json"),
+        copy.deepcopy(config),
+    ):
+        assert type(loaded) is MSAEConfig
+        assert loaded == config
+        for field in FIELDS:
+            assert getattr(loaded, field) == getattr(config, field)
+            assert type(getattr(loaded, field)) is type(getattr(config, field))
+
+
+def test_equality_is_about_the_autoencoder():
+    assert MSAEConfig() != MSAEConfig(tied=True)
+    assert MSAEConfig() != MSAEConfig(base_model_revision="x")
+    assert MSAEConfig() == MSAEConfig(dtype="bfloat16", architectures=["MSAEModel"])
+    assert MSAEConfig() != "a config"
+
+
+def write_config(folder, **changes):
+    MSAEConfig(d_in=4, num_latents=128).save_pretrained(folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return folder
+
+
+def test_overrides_are_checked_together_with_the_file(tmp_path):
+    write_config(tmp_path)
+    assert MSAEConfig.from_pretrained(tmp_path, k=5).k == 5
+    assert MSAEConfig.from_pretrained(tmp_path, nesting_ks=None, num_latents=300).nesting_ks == [64, 128, 256, 300]
+    with pytest.raises(ValueError, match="nesting_ks must lie between 1 and num_latents=100"):
+        MSAEConfig.from_pretrained(tmp_path, num_latents=100)
+    config, unused = MSAEConfig.from_pretrained(tmp_path, k=5, mystery=1, return_unused_kwargs=True)
+    assert config.k == 5
+    assert unused == {"mystery": 1}
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    write_config(tmp_path, schema_version=2, a_field_of_tomorrow={"x": 1})
+    for load in (MSAEConfig.from_pretrained, AutoConfig.from_pretrained):
+        with pytest.raises(ValueError, match=r"schema_version=2, was written by a newer hf_msae.*upgrade") as error:
+            load(tmp_path)
+        assert str(tmp_path) in str(error.value)
+
+
+def test_an_older_schema_is_upgraded(tmp_path, monkeypatch):
+    """There is none yet: this is how one will be added."""
+    write_config(tmp_path, schema_version=1)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    stored["width"] = stored.pop("d_in")
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+
+    monkeypatch.setattr(configuration_msae, "SCHEMA_VERSION", 3)
+    monkeypatch.setitem(configuration_msae._UPGRADES, 1, lambda old: {**old, "d_in": old.pop("width")})
+    monkeypatch.setitem(configuration_msae._UPGRADES, 2, lambda old: {**old, "soft_cap": 5})
+    config = MSAEConfig.from_pretrained(tmp_path)
+    assert (config.schema_version, config.d_in, config.soft_cap) == (3, 4, 5.0)
+
+
+def test_a_key_of_a_later_version_is_named_and_kept(tmp_path, caplog):
+    """A config.json may hold what a later hf_msae added within the same schema; it must neither crash nor get lost."""
+    write_config(tmp_path, a_field_of_tomorrow=[1, 2])
+    for load in (MSAEConfig.from_pretrained, AutoConfig.from_pretrained):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            config = load(tmp_path)
+        [record] = caplog.records
+        assert record.name == "hf_msae.model.configuration_msae"
+        assert "a_field_of_tomorrow" in record.getMessage()
+        assert str(tmp_path) in record.getMessage()
+        config.save_pretrained(tmp_path / "again")
+        assert json.loads((tmp_path / "again" / "config.json").read_text())["a_field_of_tomorrow"] == [1, 2]
+
+
+def test_another_model_is_refused(tmp_path):
+    write_config(tmp_path, model_type="siglip")
+    with pytest.raises(ValueError, match="holds a model of type 'siglip', not an MSAE"):
+        MSAEConfig.from_pretrained(tmp_path)
+
+
+def test_a_config_that_was_broken_later_is_neither_saved_nor_used(tmp_path):
+    config = MSAEConfig(num_latents=128)
+    config.num_latents = 100
+    with pytest.raises(StrictDataclassError, match="nesting_ks must lie between 1 and num_latents=100"):
+        config.save_pretrained(tmp_path)
+    with pytest.raises(StrictDataclassError, match="nesting_ks must lie between 1 and num_latents=100"):
+        MSAEModel(config)
+    assert not (tmp_path / "config.json").exists()

@@ -1,0 +1,195 @@
+"""A ConceptIndex finds what a direct computation finds, is continued, and is of one MSAE and one data set."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.concepts import ConceptTable
+from hf_msae.concepts.editing import LatentEdit, edit_embeddings
+from hf_msae.embeddings import EmbeddingWriter, load_embeddings
+from hf_msae.search import ConceptIndex, ranking
+from hf_msae.search import files as index_files
+from hf_msae.search import index as search
+
+D, N, ROWS, K = 8, 40, 300, 6
+X = torch.randn(ROWS, D, generator=torch.Generator().manual_seed(0)) * 2 + 0.5
+NAMES = ConceptTable.from_columns([f"n{i}" for i in range(N)], np.ones(N), [None] * N, np.zeros(N))
+
+
+def make_model(seed=0):
+    torch.manual_seed(seed)
+    model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting_ks=[4, N])).eval()
+    model.set_input_statistics(X.mean(0), 0.6)
+    return model
+
+
+@pytest.fixture(params=["one segment", "segments", "float16", "chosen rows"])
+def index(request, tmp_path, monkeypatch):
+    if request.param == "segments":
+        monkeypatch.setattr(search, "_SEGMENT_ROWS", 70)
+    acts = X.numpy()
+    if request.param in ("float16", "chosen rows"):
+        dtype = "float16" if request.param == "float16" else "float32"
+        with EmbeddingWriter(tmp_path / "acts", {"image_embeds": D}, dtype=dtype, rows_per_shard=64) as writer:
+            writer.write({"image_embeds": X.half().float()})
+        acts = load_embeddings(tmp_path / "acts")
+        if request.param == "chosen rows":
+            acts = load_embeddings(acts.dataset.select(range(ROWS - 1, -1, -1)))
+    return ConceptIndex.build(tmp_path / "index", make_model(), acts, K, NAMES, batch_size=33, progress=False)
+
+
+def codes_of(index):
+    with torch.no_grad():
+        values, latents = index.msae.encode_topk(index.acts[:], K)
+    return torch.zeros(len(index), N).scatter_(1, latents, values)
+
+
+def test_by_embedding_is_the_cosine_of_every_row(index):
+    query = torch.randn(D, generator=torch.Generator().manual_seed(1))
+    cosines = torch.cosine_similarity(index.acts[:], query[None])
+    found = index.by_embedding(query, top=12)
+    assert found["row"].tolist() == cosines.argsort(descending=True)[:12].tolist()
+    assert found["similarity"].to_numpy() == pytest.approx(cosines[found["row"].tolist()].numpy(), abs=1e-6)
+    assert index.by_embedding(index.acts[17], top=1)["row"].tolist() == [17]
+    assert len(index.by_embedding(query, top=10**6)) == ROWS
+
+
+def test_by_concepts_is_the_weighted_sum_of_activations(index):
+    codes = codes_of(index).numpy()
+    typical = codes.sum(axis=0) / np.maximum((codes > 0).sum(axis=0), 1)
+    weights = {"n3": 1.0, 7: 2.0, np.int64(11): -0.5}
+    expected = sum(w * codes[:, j] / typical[j] for j, w in ((3, 1.0), (7, 2.0), (11, -0.5)))
+    found = index.by_concepts(weights, top=15)
+    assert found["score"].to_numpy() == pytest.approx(np.sort(expected)[::-1][:15], rel=5e-3)
+    assert found["score"].to_numpy() == pytest.approx(expected[found["row"]], rel=5e-3)
+    with pytest.raises(ValueError, match="no latent is named 'm3'"):
+        index.by_concepts({"m3": 1.0})
+    with pytest.raises(ValueError, match="nothing to search for"):
+        index.by_concepts({})
+
+
+def test_by_edit_searches_for_the_edited_embedding(index):
+    x = index.acts[5]
+    latent = int(codes_of(index)[5].argmax())
+    found = index.by_edit(x, {latent: 0.0}, top=8)
+    changed = edit_embeddings(index.msae, x[None], [LatentEdit.of({latent: 0.0}, N)])[0]
+    after, before = (torch.cosine_similarity(index.acts[:], each[None]) for each in (changed, x))
+    ranks = {
+        name: cos.argsort(descending=True).argsort() + 1 for name, cos in (("rank", after), ("rank_before", before))
+    }
+    expected = {row for rank in ranks.values() for row in (rank <= 8).nonzero().flatten().tolist()}
+    assert set(found["row"]) == expected and found["rank"].is_monotonic_increasing
+    assert found["rank_before"][found["row"] == 5].item() == 1
+    for name, rank in ranks.items():
+        assert found[name].tolist() == rank[found["row"].tolist()].tolist()
+    assert (found["rank_change"] == found["rank_before"] - found["rank"]).all() and found["rank_change"].any()
+    same = index.by_edit(x, {latent: 1.0}, top=8)
+    assert (same["rank_change"] == 0).all() and len(same) == 8
+
+
+@pytest.mark.parametrize("values", [3, 30, 10**6])
+def test_ranks_are_those_of_a_stable_sort_of_all_rows(values):
+    rng = np.random.default_rng(values)
+    for rows, top in ((1, 1), (2, 1), (50, 7), (500, 10), (500, 499), (40, 60)):
+        after, before = (rng.integers(0, values, rows).astype(np.float32) / values for _ in range(2))
+        ranks = []
+        for scores in (after, before):
+            order = np.argsort(-scores, kind="stable")
+            ranks.append(np.empty(rows, dtype=np.int64))
+            ranks[-1][order] = np.arange(1, rows + 1)
+            assert ranking.best_rows(scores, top).tolist() == order[:top].tolist()
+            some = rng.permutation(rows)[:20]
+            assert ranking.ranks_of(some, scores).tolist() == ranks[-1][some].tolist()
+        expected = np.flatnonzero((ranks[0] <= top) | (ranks[1] <= top))
+        expected = expected[np.argsort(ranks[0][expected])]
+        found = ranking.rank_changes(after, before, top)
+        assert found["row"].tolist() == expected.tolist()
+        assert found["similarity"].tolist() == after[expected].tolist()
+        assert found["similarity_before"].tolist() == before[expected].tolist()
+        assert found["rank"].tolist() == ranks[0][expected].tolist()
+        assert found["rank_before"].tolist() == ranks[1][expected].tolist()
+        assert found["rank_change"].tolist() == (ranks[1] - ranks[0])[expected].tolist()
+
+
+def test_codes_and_what_two_rows_share(index):
+    codes = codes_of(index)
+    found = index.code(250)
+    assert found["latent"].tolist() == codes[250].argsort(descending=True)[: len(found)].tolist()
+    assert found["activation"].to_numpy() == pytest.approx(codes[250][found["latent"].tolist()].numpy(), rel=1e-3)
+    assert found["name"].tolist() == [f"n{latent}" for latent in found["latent"]]
+    shared = index.shared(250, 3)
+    assert set(shared["latent"]) == set(((codes[250] > 0) & (codes[3] > 0)).nonzero().flatten().tolist())
+    weaker = shared[["activation", "activation_other"]].min(axis=1)
+    assert weaker.is_monotonic_decreasing
+    with pytest.raises(IndexError, match="row 300 is out of range: the index has 300 rows"):
+        index.code(300)
+
+
+def test_an_index_is_loaded_and_continued(tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "_SEGMENT_ROWS", 64)
+    model = make_model()
+    written = []
+    original = index_files.write_segment
+    monkeypatch.setattr(
+        search, "write_segment", lambda target, *rest: (written.append(target.name), original(target, *rest))
+    )
+    whole = ConceptIndex.build(tmp_path / "whole", model, X.numpy(), K, progress=False)
+    part = ConceptIndex.build(tmp_path / "index", model, X[:128].numpy(), K, progress=False)
+    assert len(part) == 128
+    (tmp_path / "index" / "segment-00002").mkdir()  # as a build that was killed may leave
+    del written[:]
+    grown = ConceptIndex.build(tmp_path / "index", model, X.numpy(), K, progress=False)
+    assert written == ["segment-00002", "segment-00003", "segment-00004"] and len(grown) == ROWS
+    loaded = ConceptIndex(tmp_path / "index", model, X.numpy())
+    for query in ({3: 1.0}, {4: 1.0, 9: -1.0}):
+        pd.testing.assert_frame_equal(loaded.by_concepts(query), whole.by_concepts(query))
+    assert not list((tmp_path / "index").glob(".*"))
+
+
+def test_what_does_not_belong_together_is_refused(tmp_path):
+    model = make_model()
+    ConceptIndex.build(tmp_path / "index", model, X.numpy(), K, progress=False)
+    with pytest.raises(ValueError, match="is an index of codes of another MSAE"):
+        ConceptIndex(tmp_path / "index", make_model(1), X.numpy())
+    with pytest.raises(ValueError, match=r"row \d+ of the given array is not the one that was indexed; delete"):
+        ConceptIndex(tmp_path / "index", model, X.numpy()[::-1])
+    with pytest.raises(ValueError, match="index of 300 rows, but the given array has 10"):
+        ConceptIndex(tmp_path / "index", model, X[:10].numpy())
+    with pytest.raises(ValueError, match=r"is an index with another k \(6, not 7\)"):
+        ConceptIndex.build(tmp_path / "index", model, X.numpy(), 7, progress=False)
+    with pytest.raises(ValueError, match="is an index with another msae_sha256"):
+        ConceptIndex.build(tmp_path / "index", make_model(1), X.numpy(), K, progress=False)
+    with pytest.raises(FileNotFoundError, match=r"holds no index\.json: build one"):
+        ConceptIndex(tmp_path, model, X.numpy())
+    with pytest.raises(ValueError, match="has 5 columns, but this MSAE takes 8"):
+        ConceptIndex.build(tmp_path / "b", model, X[:, :5].numpy(), progress=False)
+    with pytest.raises(ValueError, match="k must be between 1 and num_latents=40, got 41"):
+        ConceptIndex.build(tmp_path / "b", model, X.numpy(), 41, progress=False)
+    index = ConceptIndex(tmp_path / "index", model, X.numpy())
+    with pytest.raises(ValueError, match="the embedding is zero"):
+        index.by_embedding(torch.zeros(D))
+    with pytest.raises(ValueError, match="top must be positive, got 0"):
+        index.by_embedding(X[0], top=0)
+    (tmp_path / "index" / "segment-00000" / "values.npy").write_bytes(b"short")
+    with pytest.raises(ValueError, match=r"values\.npy cannot be read .* build the index again"):
+        ConceptIndex(tmp_path / "index", model, X.numpy())
+
+
+def test_other_rows_of_the_same_lengths_are_noticed(tmp_path):
+    """As embeddings of unit length are, which lengths cannot tell apart."""
+    model = make_model()
+    unit = torch.nn.functional.normalize(X, dim=1).numpy()
+    ConceptIndex.build(tmp_path / "index", model, unit, K, progress=False)
+    other = unit.copy()
+    other[1:-1] = other[1:-1][::-1]
+    with pytest.raises(ValueError, match=r"not the one that was indexed; delete .*index to build it anew"):
+        ConceptIndex.build(tmp_path / "index", model, other, K, progress=False)
+
+
+def test_weights_have_to_be_numbers(tmp_path):
+    index = ConceptIndex.build(tmp_path / "index", make_model(), X.numpy(), K, progress=False)
+    for weight in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"the weight of 3 is {weight}"):
+            index.by_concepts({2: 1.0, 3: weight})

@@ -1,0 +1,309 @@
+"""Several models in one pass: each ends as if trained alone, and the data is read once."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from accelerate.utils import set_seed
+
+from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainerCallback, MSAETrainingArguments
+from hf_msae.embeddings import EmbeddingDataset, load_embeddings
+from hf_msae.training.checkpointing import list_checkpoints
+from hf_msae.training.flags import ModelArguments, MSAEArgumentParser
+from hf_msae.training.interruption import TrainingInterrupted
+from hf_msae.training.sweep import parse_variant, read_sweep, train_sweep
+
+WIDTH = 12
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    codes = rng.uniform(size=(200, 20)) * (rng.uniform(size=(200, 20)) < 0.2)
+    return load_embeddings((codes @ rng.normal(size=(20, WIDTH)) + 1).astype(np.float32))
+
+
+def new_trainer(folder, data, num_latents=24, **settings):
+    defaults = {"per_device_train_batch_size": 16, "max_steps": 30, "learning_rate": 3e-3, "use_cpu": True}
+    defaults |= {"save_steps": 10, "logging_steps": 5, "disable_tqdm": True, "cknna_batch_size": 64}
+    args = MSAETrainingArguments(str(folder), **{**defaults, **settings})
+    set_seed(args.seed)
+    return MSAETrainer(MSAEModel(MSAEConfig(d_in=WIDTH, num_latents=num_latents)), args, data)
+
+
+VARIANTS = {"narrow": {}, "wide": {"num_latents": 40}, "fast": {"learning_rate": 1e-2}}
+
+
+def trainers(folder, data, **settings):
+    return [new_trainer(folder / name, data, **{**settings, **variant}) for name, variant in VARIANTS.items()]
+
+
+def final(folder, name):
+    from safetensors.torch import load_file
+
+    return load_file(folder / name / "checkpoint-30" / "model.safetensors")
+
+
+def assert_same_weights(left, right):
+    for name in VARIANTS:
+        before, after = final(left, name), final(right, name)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before), name
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, data):
+    """Each model trained by itself."""
+    folder = tmp_path_factory.mktemp("alone")
+    for trainer in trainers(folder, data):
+        trainer.train()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_every_model_ends_as_if_trained_alone(tmp_path, data, alone, accumulation):
+    of_sweep = trainers(
+        tmp_path, data, per_device_train_batch_size=16 // accumulation, gradient_accumulation_steps=accumulation
+    )
+    results = train_sweep(of_sweep)
+    assert [result.global_step for result in results] == [30, 30, 30]
+    assert len({result.training_loss for result in results}) == 3
+    if accumulation == 1:
+        assert_same_weights(alone, tmp_path)
+    for name in VARIANTS:
+        before, after = final(alone, name), final(tmp_path, name)
+        assert all(torch.allclose(before[key], after[key], atol=1e-4) for key in before)
+
+
+@pytest.mark.slow
+def test_the_data_is_read_once(tmp_path, data, monkeypatch):
+    of_sweep = trainers(tmp_path, data, save_strategy="no", save_steps=None)
+    read = []
+    original = EmbeddingDataset.__getitems__
+
+    def count(self, rows):
+        read.extend(rows)
+        return original(self, rows)
+
+    monkeypatch.setattr(EmbeddingDataset, "__getitems__", count)
+    train_sweep(of_sweep)
+    assert 30 * 16 <= len(read) < 2 * 30 * 16
+
+
+class InterruptAt(MSAETrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, trainer):
+        import signal
+
+        if trainer.state.global_step == self.step:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_an_interrupted_sweep_goes_on_from_the_last_step_that_all_have(tmp_path, data, alone):
+    interrupted = trainers(tmp_path, data)
+    interrupted[1].callbacks.append(InterruptAt(17))
+    with pytest.raises(TrainingInterrupted, match="3 checkpoints"):
+        train_sweep(interrupted)
+    newest = [list_checkpoints(tmp_path / name)[-1].name for name in VARIANTS]
+    assert len(set(newest)) == 1 and newest[0] in ("checkpoint-17", "checkpoint-18")
+    # As if killed between two checkpoints of the same step.
+    (tmp_path / "wide" / newest[0]).rename(tmp_path / "elsewhere")
+    results = train_sweep(trainers(tmp_path, data), resume_from_checkpoint="last")
+    assert [result.global_step for result in results] == [30, 30, 30]
+    assert_same_weights(alone, tmp_path)
+
+
+def test_a_sweep_without_common_checkpoints_says_what_there_is(tmp_path, data):
+    with pytest.raises(FileNotFoundError, match="narrow: none"):
+        train_sweep(trainers(tmp_path, data), resume_from_checkpoint="last")
+    with pytest.raises(ValueError, match="'last' alone"):
+        train_sweep(trainers(tmp_path, data), resume_from_checkpoint="some/where")
+
+
+class Break(MSAETrainerCallback):
+    """Spoils the weights after step 12."""
+
+    def on_step_end(self, trainer):
+        if trainer.state.global_step == 12:
+            with torch.no_grad():
+                trainer.model.latent_bias.fill_(math.nan)
+
+
+def test_one_that_diverges_does_not_take_the_others_with_it(tmp_path, data, alone):
+    of_sweep = trainers(tmp_path, data)
+    of_sweep[1].callbacks.append(Break())
+    results = train_sweep(of_sweep)
+    assert isinstance(results[1], FloatingPointError) and "step 13" in str(results[1])
+    assert results[0].global_step == results[2].global_step == 30
+    for name in ("narrow", "fast"):
+        before, after = final(alone, name), final(tmp_path, name)
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+class StopAt(MSAETrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, trainer):
+        if trainer.state.global_step == self.step:
+            trainer.stop()
+
+
+def test_one_that_stops_early_does_not_stop_the_others(tmp_path, data):
+    of_sweep = trainers(tmp_path, data)
+    of_sweep[0].callbacks.append(StopAt(8))
+    assert [result.global_step for result in train_sweep(of_sweep)] == [8, 30, 30]
+    again = train_sweep(trainers(tmp_path, data), "last")
+    assert [result.global_step for result in again] == [8, 30, 30]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("save_steps", [10, 1000])
+def test_a_sweep_with_models_that_have_ended_can_be_resumed(tmp_path, data, alone, save_steps):
+    settings = {"save_steps": save_steps} if save_steps == 10 else {"save_strategy": "no", "save_steps": None}
+    interrupted = trainers(tmp_path, data, **settings)
+    interrupted[0].callbacks.append(StopAt(5))
+    interrupted[1].callbacks += [Break(), InterruptAt(20)]
+    interrupted[2].callbacks.append(InterruptAt(20))
+    with pytest.raises(TrainingInterrupted, match="2 checkpoints"):
+        train_sweep(interrupted)
+    results = train_sweep(trainers(tmp_path, data), "last")
+    assert results[0].global_step == 5 and results[2].global_step == 30
+    assert isinstance(results[1], FloatingPointError) and "step 13" in str(results[1])
+    before, after = final(alone, "fast"), final(tmp_path, "fast")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_killed_between_two_checkpoints_it_can_be_resumed(tmp_path, data, alone):
+    class Killed(BaseException):
+        pass
+
+    class Kill(MSAETrainerCallback):
+        def on_save(self, trainer, checkpoint):
+            if trainer.state.global_step == 20:
+                raise Killed
+
+    killed = trainers(tmp_path, data, save_total_limit=1)
+    killed[0].callbacks.append(Kill())
+    with pytest.raises(Killed):
+        train_sweep(killed)
+    train_sweep(trainers(tmp_path, data, save_total_limit=1), "last")
+    assert_same_weights(alone, tmp_path)
+    assert all(len(list_checkpoints(tmp_path / name)) == 1 for name in VARIANTS)
+
+
+def test_an_update_that_blows_up_is_a_divergence(tmp_path, data):
+    blown = [new_trainer(tmp_path / "fine", data), new_trainer(tmp_path / "blown", data, learning_rate=1e30)]
+    fine, error = train_sweep(blown)
+    assert fine.global_step == 30
+    assert isinstance(error, FloatingPointError) and "after step 1" in str(error)
+
+
+def test_folders_are_looked_at_before_any_is_cleared(tmp_path, data):
+    for trainer in trainers(tmp_path, data, max_steps=10):
+        trainer.train()
+    (tmp_path / "wide" / "training_log.jsonl").unlink()
+    for checkpoint in list_checkpoints(tmp_path / "wide"):
+        checkpoint.rename(tmp_path / "moved")
+    (tmp_path / "wide" / "README.md").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"README\.md"):
+        train_sweep(trainers(tmp_path, data, overwrite_output_dir=True))
+    assert list_checkpoints(tmp_path / "narrow")
+
+
+def test_sweeps_that_make_no_sense_are_refused(tmp_path, data):
+    with pytest.raises(ValueError, match="at least one"):
+        train_sweep([])
+    with pytest.raises(ValueError, match="same output_dir"):
+        train_sweep([new_trainer(tmp_path, data), new_trainer(tmp_path, data)])
+
+
+def test_trainers_that_read_different_batches_are_refused(tmp_path, data):
+    pair = [new_trainer(tmp_path / "a", data), new_trainer(tmp_path / "b", data, seed=1)]
+    with pytest.raises(ValueError, match="same batches"):
+        train_sweep(pair)
+
+
+# -- the file ---------------------------------------------------------------------------------------------------------
+
+
+def parsed(name, settings, *argv):
+    """The model's and the training's arguments of a variant."""
+    parser = MSAEArgumentParser((ModelArguments, MSAETrainingArguments), "", "")
+    return parse_variant(parser, ["--output_dir", "out", *argv], name, settings)
+
+
+def write(tmp_path, text):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_names_with_settings(tmp_path):
+    file = write(
+        tmp_path, "wide: {num_latents: 64}\nplain: {}\nslow: {learning_rate: 1e-5, nesting_weights: reverse}\n"
+    )
+    variants = read_sweep(file)
+    assert list(variants) == ["wide", "plain", "slow"]
+    model_args, training_args = parsed("slow", variants["slow"], "--num_latents", "32")
+    assert (model_args.num_latents, model_args.nesting_weights) == (32, ["reverse"])
+    assert (training_args.learning_rate, training_args.output_dir) == (1e-5, "out/slow")
+
+
+def test_a_grid(tmp_path):
+    file = write(tmp_path, "num_latents: [32, 64]\nnesting_weights: [uniform, [3, 2, 1]]\n")
+    variants = read_sweep(file)
+    assert len(variants) == 4
+    settings = variants["nesting_weights=3-2-1,num_latents=64"]
+    model_args, _ = parsed("x", settings)
+    assert (model_args.num_latents, model_args.nesting_weights) == (64, ["3", "2", "1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "holds list"),
+        ("a: 3", "a is 3"),
+        ("a: {num_latent: 3}", "num_latent"),
+        ("a: {seed: 3}", "cannot differ in 'seed'"),
+        ("seed: [1, 2]", "cannot differ in 'seed'"),
+        ("num_latents: []", "lists no value"),
+        ("num_latents: [8, 8]", "twice"),
+        ("nesting_ks: [4, 8]", "is a list itself"),
+        ("../a: {num_latents: 3}", "names a folder"),
+        ("..: {num_latents: 3}", "names a folder"),
+        ("a: {b", "not valid YAML"),
+    ],
+)
+def test_files_that_describe_no_sweep_are_refused(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_sweep(write(tmp_path, text))
+
+
+def test_a_missing_file_is_named_with_its_flag(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*missing\.yaml, which --sweep names"):
+        read_sweep(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": -1},
+        {"learning_rate": "abc"},
+        {"num_latents": "abc"},
+        {"num_latents": 64.5},
+        {"num_latents": None},
+        {"auxiliary_k": None},
+        {"warmup_steps": 2.5},
+        {"nesting_ks": [[4, 8]]},
+    ],
+)
+def test_a_bad_value_names_the_variant(settings, capsys):
+    with pytest.raises(SystemExit):
+        parsed("bad", settings)
+    message = capsys.readouterr().err
+    assert "the sweep's bad" in message and next(iter(settings)) in message
