@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae._utils.acceleration import build_accelerator
+from hf_msae._utils.argument_parser import MSAEArgumentParser
 from hf_msae.backbones import Backbone
 from hf_msae.bias.classifiers import column_labels, probe_columns, zero_shot_columns
 from hf_msae.embeddings import EmbeddingDataset, load_embeddings
@@ -29,7 +30,6 @@ from hf_msae.metrics import (
 from hf_msae.metrics.measured_data import describe_embeddings, is_same_data
 from hf_msae.metrics.progressive import check_comparable
 from hf_msae.plotting import check_figure_path, plot_quality_against_k, save_figure
-from hf_msae.training.flags import MSAEArgumentParser
 from hf_msae.training.record import TrainingRecord
 
 EXAMPLE = """\

@@ -16,6 +16,7 @@ from datasets import disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
 
 from hf_msae._utils.acceleration import build_accelerator
+from hf_msae._utils.argument_parser import MSAEArgumentParser
 from hf_msae.backbones import Backbone
 from hf_msae.backbones.extraction import extract_activations
 from hf_msae.backbones.image_text_data import open_dataset
@@ -23,7 +24,6 @@ from hf_msae.embeddings import load_embeddings
 from hf_msae.embeddings.metadata import EmbeddingMetadata
 from hf_msae.hub import push_embeddings
 from hf_msae.hub.publishing.embeddings import require_repo
-from hf_msae.training.flags import MSAEArgumentParser
 
 EXAMPLE = """\
   accelerate launch training/extract_activations.py --backbone google/siglip2-base-patch16-224 \\

@@ -18,10 +18,11 @@ from accelerate.utils import set_seed
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
 from hf_msae._utils.acceleration import build_accelerator
+from hf_msae._utils.argument_parser import MSAEArgumentParser
 from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import EvaluationResult
 from hf_msae.metrics.measured_data import is_same_data
-from hf_msae.training.flags import DataArguments, ModelArguments, MSAEArgumentParser, SweepArguments, build_config
+from hf_msae.training.flags import DataArguments, ModelArguments, SweepArguments, build_config
 from hf_msae.training.interruption import TrainingInterrupted
 from hf_msae.training.log import TrainingResult
 from hf_msae.training.setup import check_evaluable

@@ -15,8 +15,7 @@ from accelerate.utils import DistributedType, ProjectConfiguration
 def build_accelerator(
     use_cpu: bool = False, mixed_precision: str | None = None, report_to: Sequence[str] = (), logging_dir: str = "."
 ) -> Accelerator:
-    """
-    An `Accelerator` for one process or several, whichever launcher started them.
+    """An `Accelerator` for one process or several, whichever launcher started them.
 
     Args:
         use_cpu: stay on the CPU where there is a GPU too.

@@ -18,9 +18,8 @@ def is_pointer(path: Path) -> bool:
 
 
 def refuse_pointer(path: Path, name: str) -> None:
-    """
-    Raises:
-        ValueError: the file is a pointer of Git LFS.
+    """Raises:
+    ValueError: the file is a pointer of Git LFS.
     """
     if is_pointer(path):
         raise ValueError(
@@ -49,8 +48,7 @@ def verify_cached(path: Path, name: str, repo_id: str | None, inside: str) -> No
 
 
 def require_sha256(path: Path, expected: str, name: str, otherwise: str) -> None:
-    """
-    Args:
+    """Args:
         path: a file, which is not read again once it was found to be right.
         expected: its SHA-256, 64 hexadecimal digits.
         name: of the file, for messages.

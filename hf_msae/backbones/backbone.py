@@ -130,7 +130,8 @@ class Backbone:
     @property
     def hook_points(self) -> tuple[str, ...]:
         """Where embeddings can be read and edited: "image_embeds", "vision.layers.0", ... and, where there is a text
-        tower, "text_embeds", "text.layers.0", ..."""
+        tower, "text_embeds", "text.layers.0", ...
+        """
         found = []
         for pooled, tower in POOLED.items():
             blocks = blocks_of(self.model, tower)

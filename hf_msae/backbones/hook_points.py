@@ -31,9 +31,8 @@ class HookPoint:
 
     @classmethod
     def parse(cls, name: str) -> HookPoint:
-        """
-        Raises:
-            ValueError: `name` is no hook point of any model.
+        """Raises:
+        ValueError: `name` is no hook point of any model.
         """
         if name in POOLED:
             return cls(name, POOLED[name])

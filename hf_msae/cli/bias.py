@@ -1,5 +1,4 @@
-"""
-Which concepts drive a classifier of embeddings?
+"""Which concepts drive a classifier of embeddings?
 
 The classifier is a linear probe, trained here on a column of labels; texts, for zero-shot labels; or a linear layer
 of your own. Each concept is taken out and put in, all else kept, and what the classifier makes of it is compared with

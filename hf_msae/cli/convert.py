@@ -1,5 +1,4 @@
-"""
-Turn a checkpoint of another library into an MSAE that computes the same, or an MSAE into SAELens' format.
+"""Turn a checkpoint of another library into an MSAE that computes the same, or an MSAE into SAELens' format.
 
 The format is found out by the files: the MSAE authors' .pth, SAELens, sparsify, dictionary_learning (ae.pt),
 overcomplete, ViT-Prisma, saev and others. Nothing in a file is run: tensors and plain numbers are all that is read.
@@ -19,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from transformers.utils.logging import disable_progress_bar
 
+from .._utils.argument_parser import MSAEArgumentParser
 from .._utils.json_files import write_json
 from .._utils.redaction import public
 from ..hub.converters import FORMATS, read_checkpoint
@@ -27,7 +27,6 @@ from ..hub.converters.saelens_export import export_saelens
 from ..hub.reading.opening import load_msae
 from ..model.configuration_msae import MSAEConfig
 from ..model.modeling_msae import MSAEModel
-from ..training.flags import MSAEArgumentParser
 
 EXAMPLE = """\
   hf-msae convert WolodjaZ/MSAE --output msae-clip-l14 --subfolder \\

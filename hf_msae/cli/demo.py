@@ -1,5 +1,4 @@
-"""
-Open the concept explorer: what a model sees in a picture, why things match, search, bias and steering, in a browser.
+"""Open the concept explorer in a browser: what a model sees in a picture, why things match, search, bias, steering.
 
 Without a model it shows the one of rendered scenes that comes with the package, and needs no network. Pictures of
 other models are embedded when it starts, unless --embeddings gives them.
@@ -16,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
+from .._utils.argument_parser import MSAEArgumentParser
 from ..hub.publishing.space_settings import DEFAULT_DATASET, DEFAULT_MODEL, ExplorerSettings
-from ..training.flags import MSAEArgumentParser
 
 EXAMPLE = """\
   hf-msae demo

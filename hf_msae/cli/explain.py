@@ -1,5 +1,4 @@
-"""
-Say what a model sees in an image or text, as named concepts; or why two of them match.
+"""Say what a model sees in an image or text, as named concepts; or why two of them match.
 
 Without a second item the strongest concepts are listed, at one granularity or from coarse to fine. With one their
 cosine similarity is taken apart: the parts of concepts, of bias and mean, and of what is not reconstructed add up.

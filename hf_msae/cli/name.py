@@ -1,5 +1,4 @@
-"""
-Give every latent of an MSAE a name from a vocabulary, with the evidence for it.
+"""Give every latent of an MSAE a name from a vocabulary, with the evidence for it.
 
 Names are words whose text embeddings point where the latents do; p- and q-values tell which of them are more than
 chance. With embeddings of images, what activates the latents is a second witness. The table is written beside the

@@ -12,6 +12,7 @@ import torch
 from datasets import disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
 
+from .._utils.argument_parser import MSAEArgumentParser
 from .._utils.json_files import write_json
 from ..backbones.image_text_data import open_dataset
 from ..concepts import ConceptTable
@@ -20,7 +21,6 @@ from ..embeddings.metadata import EmbeddingMetadata
 from ..hub.reading.opening import concept_files, load_msae
 from ..model.modeling_msae import MSAEModel
 from ..plotting import check_figure_path
-from ..training.flags import MSAEArgumentParser
 from ..vision_text import VisionTextMSAE
 
 if TYPE_CHECKING:
@@ -134,10 +134,9 @@ class EmbeddingArguments:
     )
 
     def load(self, msae: MSAEModel) -> EmbeddingDataset:
-        """
-        Raises:
-            OSError: there is no such data.
-            ValueError: it has no such column or split, or another width than the MSAE.
+        """Raises:
+        OSError: there is no such data.
+        ValueError: it has no such column or split, or another width than the MSAE.
         """
         return load_for(msae, self.data, self.embedding_column, self.data_split)
 

@@ -1,5 +1,4 @@
-"""
-Publish a trained model on the Hub, in one commit: weights, metrics, names, figures and the card.
+"""Publish a trained model on the Hub, in one commit: weights, metrics, names, figures and the card.
 
 Everything is put together and loaded back before anything is sent; paths of this machine are left out. A folder of
 several runs, as a sweep leaves it, is published as a whole, each model in a subfolder, with an index of them.
@@ -15,7 +14,7 @@ from typing import ClassVar, Literal
 
 from transformers.utils.logging import disable_progress_bar
 
-from ..training.flags import MSAEArgumentParser
+from .._utils.argument_parser import MSAEArgumentParser
 
 EXAMPLE = """\
   hf-msae push outputs/my-msae user/my-msae --dry_run              # writes outputs/my-msae-release, sends nothing

@@ -1,5 +1,4 @@
-"""
-Publish the concept explorer as a Space on the Hub, showing your model.
+"""Publish the concept explorer as a Space on the Hub, showing your model.
 
 The Space's files and the package itself are sent in one commit; Space variables say which model and pictures it shows.
 Without --model it shows the one of rendered scenes.
@@ -13,8 +12,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar
 
+from .._utils.argument_parser import MSAEArgumentParser
 from ..hub.publishing.space_settings import DEFAULT_DATASET, DEFAULT_MODEL, ExplorerSettings
-from ..training.flags import MSAEArgumentParser
 
 EXAMPLE = """\
   hf-msae push-space user/concepts --model user/msae --dataset user/pictures --split train \\

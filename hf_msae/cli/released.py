@@ -1,5 +1,4 @@
-"""
-List released models. Every command takes their names where it takes a model's folder or Hub id.
+"""List released models. Every command takes their names where it takes a model's folder or Hub id.
 
 Those that come with the package load without a network. The models of others are converted when they are loaded.
 """

@@ -1,5 +1,4 @@
-"""
-Write one page about a model: quality, concepts with pictures, hierarchy, bias, and searches.
+"""Write one page about a model: quality, concepts with pictures, hierarchy, bias, and searches.
 
 The page is a single HTML file that needs no network: open it in a browser, print it, or send it on.
 """

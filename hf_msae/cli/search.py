@@ -1,5 +1,4 @@
-"""
-Search a data set by example, by concepts, or by an example with some concepts changed.
+"""Search a data set by example, by concepts, or by an example with some concepts changed.
 
 The first search of some embeddings builds an index of their codes, which is kept for the next one; embeddings that
 were added since are added to it.

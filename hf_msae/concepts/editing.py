@@ -51,8 +51,7 @@ class LatentEdit:
         mode: str = "scale",
         keep_residual: bool = True,
     ) -> LatentEdit:
-        """
-        Args:
+        """Args:
             edits: latent, or name of one, -> value. Of several latents of one name the most similar one is meant.
             num_latents: of the MSAE.
             concepts: the names.

@@ -168,7 +168,8 @@ def _random_directions(
 
 def _nearest(directions: torch.Tensor, words: torch.Tensor, bar: tqdm) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each direction the two nearest words and their cosines, (n, 2), -1 and NaN where there is one word alone; and
-    of each word the two highest cosines of all directions, (W, 2). Never holds the whole matrix."""
+    of each word the two highest cosines of all directions, (W, 2). Never holds the whole matrix.
+    """
     indices = np.full((len(directions), 2), -1)
     values = np.full((len(directions), 2), np.nan, dtype=np.float32)
     of_words = torch.full((len(words), 2), -torch.inf, device=words.device)

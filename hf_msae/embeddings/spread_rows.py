@@ -6,8 +6,7 @@ import numpy as np
 
 
 class SpreadRows:
-    """
-    Many matrices as one to pick rows from: Arrow has a thousand rows in each, too few to pick them matrix by matrix.
+    """Many matrices as one to pick rows from: Arrow has a thousand rows in each, too few to pick them one by one.
 
     Rows are looked up by their distance from the matrix that lies first in memory, in a view that begins a row at each
     number from there on. What lies between the matrices is never touched.

@@ -32,9 +32,8 @@ class EmbeddingStatistics:
 
     @classmethod
     def from_moments(cls, moments: RunningMoments, source: str) -> EmbeddingStatistics:
-        """
-        Raises:
-            ValueError: all embeddings of `source` are equal, so that no scale would bring them to unit variance.
+        """Raises:
+        ValueError: all embeddings of `source` are equal, so that no scale would bring them to unit variance.
         """
         # Exact: sums of this many equal float32 values round to nothing in float64, so equal rows have distance 0.
         if moments.sum_squared_distance == 0.0:

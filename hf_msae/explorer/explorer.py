@@ -246,9 +246,8 @@ class Explorer:
 
 
 def _check_hook_points(model: VisionTextMSAE, patch_model: VisionTextMSAE | None) -> None:
-    """
-    Raises:
-        ValueError: one of the two is of another place in the backbone.
+    """Raises:
+    ValueError: one of the two is of another place in the backbone.
     """
     if model.hook_point.name != "image_embeds":
         raise ValueError(
@@ -266,9 +265,8 @@ def _check_hook_points(model: VisionTextMSAE, patch_model: VisionTextMSAE | None
 
 
 def _check_pictures(images: datasets.Dataset, settings: ExplorerSettings) -> None:
-    """
-    Raises:
-        ValueError: there are none, or not in that column.
+    """Raises:
+    ValueError: there are none, or not in that column.
     """
     column = settings.image_column
     if column not in images.column_names:

@@ -35,9 +35,8 @@ class Page(gr.Blocks):
         return await super().preprocess_data(block_fn, found + inputs[len(found) :], *args, **kwargs)
 
     def launch(self, *args: Any, mcp_server: bool | None = None, **kwargs: Any) -> Any:
-        """
-        Raises:
-            ImportError: MCP is asked for, but its package is not installed.
+        """Raises:
+        ImportError: MCP is asked for, but its package is not installed.
         """
         for each in self.fns.values():
             if each.api_visibility == "public" and isinstance(each.api_name, str):
@@ -88,9 +87,8 @@ def _one_line_each(doc: str | None) -> str:
 
 
 def check_mcp() -> None:
-    """
-    Raises:
-        ImportError: the package mcp is not installed; gradio would go on without tools.
+    """Raises:
+    ImportError: the package mcp is not installed; gradio would go on without tools.
     """
     if find_spec("mcp") is None:
         # Not gradio[mcp]: that asks for an older pydantic too, which it does not need.

@@ -49,9 +49,8 @@ class SumAccumulator:
         return result
 
     def require_samples(self) -> None:
-        """
-        Raises:
-            ValueError: nothing was counted yet.
+        """Raises:
+        ValueError: nothing was counted yet.
         """
         if self.value("samples") == 0:
             raise ValueError(f"{type(self).__name__} has seen no sample: there is nothing to compute")

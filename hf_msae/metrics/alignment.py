@@ -131,7 +131,7 @@ class CknnaAccumulator(SumAccumulator):
         self.add(**other._closed_sums())
 
     def compute(self) -> dict[str, float | int | None]:
-        """cknna (None where it is undefined) and cknna_batch_size, the number of samples it was computed on."""
+        """Cknna (None where it is undefined) and cknna_batch_size, the number of samples it was computed on."""
         sums = {name: float(value) for name, value in self._closed_sums().items()}
         value, size = math.nan, self.batch_size
         if sums["batches"]:

@@ -12,8 +12,7 @@ _LARGEST_REST = 4096
 def assign_approximately(
     a: np.ndarray, b: np.ndarray, candidates: int = 32, tolerance: float = 1e-3
 ) -> tuple[np.ndarray, float]:
-    """
-    Match rows of `a` with rows of `b` so that the sum of their products is nearly the largest there is.
+    """Match rows of `a` with rows of `b` so that the sum of their products is nearly the largest there is.
 
     Bertsekas' auction ("The auction algorithm", Annals of Operations Research 14, 1988): rows without a match bid for
     the best of their candidates, the rows of `b` with the largest products, by what it is worth to them above the
@@ -52,8 +51,7 @@ def assign_approximately(
 
 
 def _upper_bound(a: np.ndarray, b: np.ndarray, prices: np.ndarray, taken: np.ndarray, free: np.ndarray) -> float:
-    """
-    The bound by duality. What nobody bid for has no price yet: it gets the one at which nobody would rather have it
+    """The bound by duality. What nobody bid for has no price yet: it gets the one at which nobody would rather have it
     than the best of the rest, which makes the bound as low as its price can. (Not below 0, unless all are needed.)
     Where bids were limited to candidates that too many rows share, prices say little: the best each row could get by
     itself is a bound too.
@@ -88,8 +86,7 @@ def _candidates(a: np.ndarray, b: np.ndarray, number: int) -> tuple[np.ndarray, 
 
 
 def _auction(values: np.ndarray, places: np.ndarray, prices: np.ndarray, smallest_bid: float) -> np.ndarray:
-    """
-    Raise `prices` until every row owns a candidate or has given up; returns who owns each row of `b`, -1 for nobody.
+    """Raise `prices` until every row owns a candidate or has given up; return the owner of each row of `b`, or -1.
 
     A row gives up when the best of its candidates is worth less to it than nothing at all would be: -1, the least that
     a product of unit rows can be, which a row matched at random gets at the worst.

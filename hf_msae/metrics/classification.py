@@ -181,8 +181,7 @@ class ClassificationAccumulator(SumAccumulator):
         return labels
 
     def compute(self) -> dict[str, float | int | None]:
-        """
-        kl: mean KL(p || p') in nats, of the probabilities from x and from x'; agreement: how often the likeliest
+        """kl: mean KL(p || p') in nats, of the probabilities from x and from x'; agreement: how often the likeliest
         class is the same; and, None where there are no labels, accuracy on the x, accuracy_reconstruction on the x',
         accuracy_drop (the first less the second); num_labelled, the samples that these three are of.
         """

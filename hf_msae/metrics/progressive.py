@@ -155,9 +155,8 @@ def seed_stability_by_level(
 
 
 def check_comparable(model: MSAEModel, others: Sequence[MSAEModel], ks: Sequence[int]) -> None:
-    """
-    Raises:
-        ValueError: `seed_stability_by_level` cannot compare these models at these levels.
+    """Raises:
+    ValueError: `seed_stability_by_level` cannot compare these models at these levels.
     """
     for other in others:
         name = other.config.name_or_path or "an other model"

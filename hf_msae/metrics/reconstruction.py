@@ -54,8 +54,7 @@ class ReconstructionAccumulator(SumAccumulator):
         )
 
     def compute(self) -> dict[str, float | None]:
-        """
-        fvu, fvu_per_sample, cosine_similarity, cosine_similarity_centered, normalized_mae,
+        """fvu, fvu_per_sample, cosine_similarity, cosine_similarity_centered, normalized_mae,
         relative_reconstruction_bias and relative_reconstruction_bias_centered of all batches so far. The last two are
         None where reconstructions are, in sum, orthogonal to the embeddings.
         """

@@ -10,8 +10,7 @@ _DIGIT_BITS = 11
 
 
 def batch_top_threshold(code: torch.Tensor, number: int) -> torch.Tensor:
-    """
-    The entry of rank `number` among all entries of all processes: what a batch's largest `number` entries reach.
+    """The entry of rank `number` among all entries of all processes: what a batch's largest `number` entries reach.
 
     Found from histograms of the entries' bits, 11 at a time, whose sums over processes are all that is communicated:
     exact, without sorting, and the same in any number of processes.
@@ -82,8 +81,7 @@ def _near(pre_activations: torch.Tensor, threshold: torch.Tensor, bandwidth: flo
 
 
 def jump_relu(pre_activations: torch.Tensor, threshold: torch.Tensor, bandwidth: float) -> torch.Tensor:
-    """
-    What exceeds its latent's threshold, unchanged, else 0 (Rajamanoharan et al. 2024, arXiv 2407.14435).
+    """What exceeds its latent's threshold, unchanged, else 0 (Rajamanoharan et al. 2024, arXiv 2407.14435).
 
     The threshold's gradient, which is 0 almost everywhere, is estimated straight through from the entries within half
     a bandwidth of it: d/dt = -t / bandwidth there (their equation 11).
@@ -100,8 +98,7 @@ def jump_relu(pre_activations: torch.Tensor, threshold: torch.Tensor, bandwidth:
 
 
 def l0_penalty(pre_activations: torch.Tensor, threshold: torch.Tensor, bandwidth: float) -> torch.Tensor:
-    """
-    The mean number of latents above their threshold, whose gradient by the threshold is estimated straight through:
+    """The mean number of latents above their threshold, whose gradient by the threshold is estimated straight through:
     d/dt = -1 / bandwidth for each entry within half a bandwidth (arXiv 2407.14435, equation 12).
     """
     return _Step.apply(pre_activations, threshold, bandwidth).sum(-1).mean()
@@ -109,7 +106,8 @@ def l0_penalty(pre_activations: torch.Tensor, threshold: torch.Tensor, bandwidth
 
 def tanh_penalty(code: torch.Tensor) -> torch.Tensor:
     """mean_i sum_j tanh(4 a_ij): nearly a count, with a gradient. (For decoder rows of norm 1; "Circuits Updates" of
-    January 2025, transformer-circuits.pub.)"""
+    January 2025, transformer-circuits.pub.)
+    """
     return torch.tanh(4 * code).sum(-1).mean()
 
 
@@ -119,8 +117,7 @@ def number_of_rows(code: torch.Tensor) -> int:
 
 
 def draw_prefixes(number: int, n: int) -> list[int]:
-    """
-    Widths of nested dictionaries for one step, ascending, n the last; fewer, where some are drawn twice.
+    """Widths of nested dictionaries for one step, ascending, n the last; fewer, where some are drawn twice.
 
     From a Pareto distribution with exponent 1/2 between 1 and n: small ones are drawn most often. By torch's generator
     of the CPU, which all processes have seeded alike.

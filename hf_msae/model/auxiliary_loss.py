@@ -17,8 +17,7 @@ def auxiliary_loss(
     dead: torch.Tensor,
     k: int,
 ) -> torch.Tensor:
-    """
-    How badly dead latents alone decode to what the living ones leave over: ||e - e'||^2 / ||e||^2, the mean over rows.
+    """How badly dead latents alone decode what the living ones leave over: mean over rows of ||e - e'||^2 / ||e||^2.
 
     Gao et al. 2024 (arXiv 2406.04093, "AuxK"): e' is decoded from the k largest activations among dead latents. It
     revives latents that are dead because others are always larger. One that is never positive decodes to nothing and

@@ -72,8 +72,7 @@ def _convert_on_assignment(cls: type) -> type:
 @_convert_on_assignment
 @strict
 class MSAEConfig(PreTrainedConfig):
-    r"""
-    What a Matryoshka sparse autoencoder is: sizes, levels, loss, and the embeddings it was trained on.
+    r"""What a Matryoshka sparse autoencoder is: sizes, levels, loss, and the embeddings it was trained on.
 
     The levels are those of "Interpreting CLIP with Hierarchical Sparse Autoencoders" (arXiv 2502.20578): the code of
     level l keeps the `nesting_ks[l]` largest activations of the whole dictionary. The other sense of Matryoshka,
@@ -311,8 +310,7 @@ class MSAEConfig(PreTrainedConfig):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> "MSAEConfig":
-        """
-        Loads config.json from a folder or the Hub; see [`~transformers.PreTrainedConfig.from_pretrained`].
+        """Loads config.json from a folder or the Hub; see [`~transformers.PreTrainedConfig.from_pretrained`].
 
         Keyword arguments that are fields of MSAEConfig override the file before anything is checked, so
         `nesting_ks=None` beside `num_latents=...` resolves the levels anew.
@@ -328,8 +326,7 @@ class MSAEConfig(PreTrainedConfig):
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """
-        The contents of config.json, and the arguments that were not needed to find it.
+        """The contents of config.json, and the arguments that were not needed to find it.
 
         Raises:
             MissingConfigError: there is none. (transformers would go on with the defaults of MSAEConfig.)
@@ -342,8 +339,7 @@ class MSAEConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> "MSAEConfig":
-        """
-        A config from the contents of config.json. Older schemas are upgraded, newer ones refused.
+        """A config from the contents of config.json. Older schemas are upgraded, newer ones refused.
 
         A key of the file that this version does not know may come from a later version with the same schema: it is
         kept, so that saving does not lose it, and a warning names it. The same key in `kwargs` is an error: there it

@@ -40,8 +40,7 @@ _implementation: ContextVar[str | None] = ContextVar("nested_loss_implementation
 
 @contextmanager
 def nested_loss_implementation(name: Literal["auto", "eager", "fused"]) -> Iterator[None]:
-    """
-    How models compute their loss inside the block: "eager" (level by level, by operations that autograd
+    """How models compute their loss inside the block: "eager" (level by level, by operations that autograd
     differentiates), "fused" (in one pass, wherever it can be), or "auto" (fused on CPUs, eager elsewhere: which is
     faster there has not been measured). The environment variable HF_MSAE_NESTED_LOSS sets it for a process.
     """
@@ -55,9 +54,9 @@ def nested_loss_implementation(name: Literal["auto", "eager", "fused"]) -> Itera
 
 
 def can_fuse(normalised: torch.Tensor, *parameters: torch.Tensor) -> bool:
-    """
-    Whether [`fused_nested_loss`] computes this: on a CPU, or on one GPU where "fused" is asked for, in float32 (dense
-    products in bfloat16 under autocast to it) or float64, with no gradient for embeddings; not under autocast to
+    """Whether [`fused_nested_loss`] computes this.
+
+    It does on a CPU, or on one GPU where "fused" is asked for, in float32 (dense products in bfloat16 under autocast to it) or float64, with no gradient for embeddings; not under autocast to
     float16, `torch.compile`, `torch.func` or forward-mode differentiation, nor where "eager" is asked for.
     """
     if torch.compiler.is_compiling():
@@ -88,8 +87,7 @@ def fused_nested_loss(
     latent_bias: torch.Tensor,
     decoder: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """
-    The training loss of normalised embeddings, with gradients for the parameters.
+    """The training loss of normalised embeddings, with gradients for the parameters.
 
     Args:
         loss ([`NestedLoss`]):

@@ -30,8 +30,7 @@ class PreTrainedMSAE(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any
     ) -> PreTrainedMSAE:
-        """
-        Loads an MSAE from a folder or the Hub; see [`~transformers.PreTrainedModel.from_pretrained`].
+        """Loads an MSAE from a folder or the Hub; see [`~transformers.PreTrainedModel.from_pretrained`].
 
         Where transformers would fill in random weights with a warning, this refuses: an autoencoder of which a part
         is random encodes nonsense. With `output_loading_info=True`, a `state_dict` or `ignore_mismatched_sizes=True`
@@ -77,8 +76,7 @@ class PreTrainedMSAE(PreTrainedModel):
 
     @classmethod
     def from_released(cls, name: str, **kwargs: Any) -> PreTrainedMSAE:
-        """
-        Loads a model that `hf_msae.list_released()` lists, converting it where it is in another library's format.
+        """Loads a model that `hf_msae.list_released()` lists, converting it where it is in another library's format.
 
         Args:
             name: as listed, e.g. "scenes-image".
@@ -94,8 +92,7 @@ class PreTrainedMSAE(PreTrainedModel):
         return get_released(name).load(**kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Release:
-        """
-        Publishes the model with its metrics, names, figures and card, in one commit: [`hf_msae.hub.push_to_hub`].
+        """Publishes the model with its metrics, names, figures and card, in one commit: [`hf_msae.hub.push_to_hub`].
 
         Args:
             repo_id: "user/name"; made if it is not there.
@@ -128,9 +125,8 @@ def _without_report() -> Iterator[None]:
 
 
 def _check_loaded(name: str, model: PreTrainedModel, info: dict[str, Any]) -> None:
-    """
-    Raises:
-        ValueError: weights are missing, left over, of other shapes than the config says, or not finite.
+    """Raises:
+    ValueError: weights are missing, left over, of other shapes than the config says, or not finite.
     """
     config = model.config
     says = f"config.json says d_in={config.d_in}, num_latents={config.num_latents}"
@@ -160,9 +156,8 @@ def _check_loaded(name: str, model: PreTrainedModel, info: dict[str, Any]) -> No
 
 
 def _check_config(config: Path, error: Exception) -> None:
-    """
-    Raises:
-        ValueError: there is a config.json, but it holds no settings, which is what the error comes from.
+    """Raises:
+    ValueError: there is a config.json, but it holds no settings, which is what the error comes from.
     """
     if not config.is_file():
         return

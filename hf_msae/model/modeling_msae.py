@@ -39,8 +39,7 @@ _THRESHOLD_MOMENTUM = 0.99
 
 @dataclass
 class MSAEOutput(ModelOutput):
-    """
-    What [`MSAEModel`] returns.
+    """What [`MSAEModel`] returns.
 
     Args:
         loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss=True`):
@@ -66,8 +65,7 @@ class MSAEOutput(ModelOutput):
 
 
 class MSAEModel(PreTrainedMSAE):
-    r"""
-    A Matryoshka sparse autoencoder over embeddings of a vision-language model (arXiv 2502.20578).
+    r"""A Matryoshka sparse autoencoder over embeddings of a vision-language model (arXiv 2502.20578).
 
     A raw embedding x is normalised to u = (x - input_mean) * input_scale and encoded to a = relu((u - pre_bias) @
     encoder + latent_bias). The code of level l keeps the k_l largest entries z_l of a, and z_l @ decoder + pre_bias,
@@ -167,8 +165,7 @@ class MSAEModel(PreTrainedMSAE):
     # -- encoding and decoding -----------------------------------------------------------------------------------
 
     def encode(self, embeddings: torch.Tensor, k: int | None = None) -> torch.Tensor:
-        """
-        The sparse code of raw embeddings.
+        """The sparse code of raw embeddings.
 
         Args:
             embeddings (`torch.Tensor` of shape `(..., d_in)`):
@@ -189,8 +186,7 @@ class MSAEModel(PreTrainedMSAE):
         return nested_codes(activations, [k], self.config.soft_cap)[0].to(dtype)
 
     def encode_topk(self, embeddings: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        The same code as [`~MSAEModel.encode`], sparse: what to store for a large data set.
+        """The same code as [`~MSAEModel.encode`], sparse: what to store for a large data set.
 
         Rows are worked through in chunks, so that without gradients no more than one chunk of dense code exists.
 
@@ -222,8 +218,7 @@ class MSAEModel(PreTrainedMSAE):
         return torch.cat(values).reshape(shape), torch.cat(indices).reshape(shape)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """
-        Raw embeddings from codes, edited or not.
+        """Raw embeddings from codes, edited or not.
 
         Args:
             latents (`torch.Tensor` of shape `(..., num_latents)`):
@@ -250,8 +245,7 @@ class MSAEModel(PreTrainedMSAE):
         dead_latents: torch.Tensor | None = None,
         auxiliary_k: int = 256,
     ) -> MSAEOutput | tuple:
-        """
-        Encodes and decodes raw embeddings, and measures the reconstruction at every level.
+        """Encodes and decodes raw embeddings, and measures the reconstruction at every level.
 
         Args:
             embeddings (`torch.Tensor` of shape `(..., d_in)`):
@@ -368,7 +362,7 @@ class MSAEModel(PreTrainedMSAE):
         )
 
     def _normalise(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """u = (x - input_mean) * input_scale, in float32 or float64."""
+        """U = (x - input_mean) * input_scale, in float32 or float64."""
         wide = self._statistics_dtype(embeddings)
         return (embeddings.to(wide) - self.input_mean.to(wide)) * self.input_scale.to(wide)
 
@@ -444,8 +438,7 @@ class MSAEModel(PreTrainedMSAE):
 
     @torch.no_grad()
     def set_input_statistics(self, mean: torch.Tensor, scale: float | torch.Tensor) -> None:
-        """
-        Sets how embeddings are normalised: u = (x - mean) * scale.
+        """Sets how embeddings are normalised: u = (x - mean) * scale.
 
         Args:
             mean (`torch.Tensor` of shape `(d_in,)`):
@@ -469,8 +462,7 @@ class MSAEModel(PreTrainedMSAE):
 
     @torch.no_grad()
     def remove_parallel_decoder_gradient_(self) -> None:
-        """
-        Takes from the gradient of every decoder row its component along that row; call before `optimizer.step()`.
+        """Takes from the gradient of every decoder row its component along that row; call before `optimizer.step()`.
 
         Rows are kept at unit norm, so this component would be undone anyway, yet would fill the optimiser's moments.
         Does nothing without a gradient, or if the model is tied: its rows are the encoder's, whose norm means
@@ -484,8 +476,7 @@ class MSAEModel(PreTrainedMSAE):
 
     @torch.no_grad()
     def normalize_decoder_(self) -> None:
-        """
-        Scales decoder rows to unit norm, and encoder columns and latent biases by what the rows lost; call after
+        """Scales decoder rows to unit norm, and encoder columns and latent biases by what the rows lost; call after
         `optimizer.step()`.
 
         The reconstruction from the full code stays the same: activations grow by the factor by which their row

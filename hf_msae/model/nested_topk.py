@@ -24,8 +24,7 @@ NMSE_EPSILON = 1e-8
 
 
 def rank(code: torch.Tensor, k: int) -> torch.Tensor:
-    """
-    The indices of the k largest entries of each row, largest first, equal ones by ascending index.
+    """The indices of the k largest entries of each row, largest first, equal ones by ascending index.
 
     Args:
         code (`torch.Tensor` of shape `(..., n)`):
@@ -48,13 +47,12 @@ def rank(code: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def soft_capped(activations: torch.Tensor, soft_cap: float | None) -> torch.Tensor:
-    """cap * tanh(activations / cap), or `activations` if there is no cap. Keeps zeros."""
+    """Cap * tanh(activations / cap), or `activations` if there is no cap. Keeps zeros."""
     return activations if soft_cap is None else soft_cap * torch.tanh(activations / soft_cap)
 
 
 def nested_codes(code: torch.Tensor, ks: Sequence[int], soft_cap: float | None = None) -> list[torch.Tensor]:
-    """
-    The code of every level: its k largest activations at their places, 0 elsewhere.
+    """The code of every level: its k largest activations at their places, 0 elsewhere.
 
     Gradients flow to the activations that stay. The selection is made before the cap, which makes large activations
     equal.
@@ -100,8 +98,7 @@ def nested_codes_reference(code: torch.Tensor, ks: Sequence[int], soft_cap: floa
 
 
 def top_activations(code: torch.Tensor, k: int, soft_cap: float | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    The k largest activations of each row and where they are, largest first, equal ones by ascending index.
+    """The k largest activations of each row and where they are, largest first, equal ones by ascending index.
 
     Args:
         code (`torch.Tensor` of shape `(..., n)`):
@@ -119,8 +116,7 @@ def top_activations(code: torch.Tensor, k: int, soft_cap: float | None = None) -
 
 
 def reconstruction_loss(residual: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
-    """
-    How far a reconstruction is off, in normalised space.
+    """How far a reconstruction is off, in normalised space.
 
     Args:
         residual (`torch.Tensor` of shape `(..., d)`):
@@ -156,8 +152,7 @@ def l1_penalty(code: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def nested_loss(
     reconstructions: Sequence[torch.Tensor], target: torch.Tensor, weights: Sequence[float], kind: str = "mse"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    The weighted mean over levels of the reconstruction loss: sum_l w_l rec(r_l, u) / sum_l w_l.
+    """The weighted mean over levels of the reconstruction loss: sum_l w_l rec(r_l, u) / sum_l w_l.
 
     Args:
         reconstructions (`Sequence[torch.Tensor]`):

@@ -39,8 +39,7 @@ def _is_half_imported(module_and_name: tuple[str, str]) -> bool:
 
 
 def register_auto_classes() -> None:
-    """
-    Registers MSAEConfig and MSAEModel with those of AutoConfig and AutoModel that have been imported.
+    """Registers MSAEConfig and MSAEModel with those of AutoConfig and AutoModel that have been imported.
 
     Called whenever one of the modules involved has been executed, ours included; calling it again does no harm.
     """

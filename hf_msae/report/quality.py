@@ -79,7 +79,7 @@ def quality_of(metrics: Mapping[str, Any], num_latents: int, measured_here: bool
 
 
 def by_level(metrics: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
-    """k -> its metrics, k ascending."""
+    """K -> its metrics, k ascending."""
     return {int(k): values for k, values in sorted(metrics["by_k"].items(), key=lambda item: int(item[0]))}
 
 

@@ -50,10 +50,9 @@ class IndexMetadata:
 
     @classmethod
     def load(cls, folder: Path) -> IndexMetadata:
-        """
-        Raises:
-            FileNotFoundError: there is none.
-            ValueError: it is damaged, or of a newer version of the package.
+        """Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, or of a newer version of the package.
         """
         if not (folder / INDEX_FILE).is_file():
             raise FileNotFoundError(f"{folder} holds no {INDEX_FILE}: build one with ConceptIndex.build")

@@ -29,8 +29,7 @@ _SCHEDULES = ("warmup_stable_decay", "cosine", "linear", "constant_with_warmup")
 
 @dataclass
 class MSAETrainingArguments:
-    """
-    How [`MSAETrainer`] trains: batch sizes, optimiser, schedule, and what is logged, evaluated and saved when.
+    """How [`MSAETrainer`] trains: batch sizes, optimiser, schedule, and what is logged, evaluated and saved when.
 
     The defaults are the hyper-parameters of the MSAE paper (arXiv 2502.20578): Adam at 1e-4 with epsilon 6.25e-10,
     30 epochs of batches of 4096, gradient norm clipped at 1, a constant learning rate that falls linearly to zero over

@@ -17,8 +17,7 @@ _BLOCK_ROWS = 256
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """
-    The order in which training data is read, as a pure function of (seed, epoch, optimizer step).
+    """The order in which training data is read, as a pure function of (seed, epoch, optimizer step).
 
     An epoch is one permutation of all rows, cut into global batches of
     `per_device_batch_size * num_processes * gradient_accumulation_steps` rows, one per optimizer step; the rows that
@@ -47,8 +46,7 @@ class BatchPlan:
         seed: int,
         window_rows: int | None = None,
     ) -> BatchPlan:
-        """
-        The plan with this batch size or, where `num_rows` rows do not fill one global batch of it, with the largest
+        """The plan with this batch size or, where `num_rows` rows do not fill one global batch of it, with the largest
         that they fill.
 
         Raises:
@@ -74,8 +72,7 @@ class BatchPlan:
         return self.num_rows // self.global_batch_size
 
     def epoch_batches(self, epoch: int, process_index: int = 0, first_step: int = 0) -> Iterator[np.ndarray]:
-        """
-        Row numbers of the batches that one process sees in one epoch, from optimizer step `first_step` of it on.
+        """Row numbers of the batches that one process sees in one epoch, from optimizer step `first_step` of it on.
 
         Yields `gradient_accumulation_steps` arrays of shape (per_device_batch_size,) per optimizer step.
         """

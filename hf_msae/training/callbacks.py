@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
 
 class MSAETrainerCallback:
-    """
-    Base class for objects that [`MSAETrainer`] tells what happens; override what is of interest.
+    """Base class for objects that [`MSAETrainer`] tells what happens; override what is of interest.
 
     Every process calls every method, with the same records: what they hold is averaged over processes. So what a
     callback decides from them is decided alike everywhere, and `trainer.stop()` called by all of them ends the run

@@ -1,5 +1,4 @@
-"""
-Checkpoints of a training run: folders `checkpoint-STEP` from which it goes on as if it had never stopped.
+"""Checkpoints of a training run: folders `checkpoint-STEP` from which it goes on as if it had never stopped.
 
 A checkpoint holds the model as `MSAEModel.from_pretrained` reads it (config.json, model.safetensors), what
 `Accelerator.save_state` writes (optimizer.bin, scheduler.bin, random_states_RANK.pkl, scaler.pt with fp16) and
@@ -38,8 +37,7 @@ _TEMPORARY = ".tmp-"
 
 @dataclass
 class TrainerState:
-    """
-    Where a run stands.
+    """Where a run stands.
 
     Attributes:
         global_step: optimizer steps done.
@@ -76,8 +74,7 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def find_checkpoint(resume_from: str | Path, output_dir: Path) -> Path:
-    """
-    The checkpoint that `resume_from_checkpoint` means: "last" or "true" is the newest one in `output_dir`.
+    """The checkpoint that `resume_from_checkpoint` means: "last" or "true" is the newest one in `output_dir`.
 
     Raises:
         FileNotFoundError: there is none, or the path is not a complete checkpoint.
@@ -101,8 +98,7 @@ def find_checkpoint(resume_from: str | Path, output_dir: Path) -> Path:
 
 
 def check_output_dir(output_dir: Path) -> None:
-    """
-    Refuse a folder that holds a run already, or files of the names that a run writes.
+    """Refuse a folder that holds a run already, or files of the names that a run writes.
 
     Raises:
         FileExistsError: a model, checkpoints, or such files are there; says what can be done.
@@ -119,8 +115,7 @@ def check_output_dir(output_dir: Path) -> None:
 
 
 def check_not_foreign(output_dir: Path) -> None:
-    """
-    Refuse a folder with files that a run would replace but that no run has written: a clone of some project, say.
+    """Refuse a folder with files that a run would replace but that no run has written: a clone of some project, say.
 
     Raises:
         FileExistsError: names the files.
@@ -187,8 +182,7 @@ def model_as_pretrained(accelerator: Accelerator, model: MSAEModel) -> Iterator[
 
 
 def save_checkpoint(accelerator: Accelerator, state: TrainerState, output_dir: Path) -> Path:
-    """
-    Write `output_dir/checkpoint-STEP`, replacing one of that name.
+    """Write `output_dir/checkpoint-STEP`, replacing one of that name.
 
     All processes call it, within `model_as_pretrained`. Returns the folder.
     """
@@ -233,8 +227,7 @@ def prune_checkpoints(newest: Path, total_limit: int | None) -> None:
 
 
 def describe_differences(saved: dict[str, Any], current: dict[str, Any], prefix: str = "") -> list[str]:
-    """
-    One line for each entry in which two nested dicts differ: "arguments.seed: 42 in the checkpoint, 43 now".
+    """One line for each entry in which two nested dicts differ: "arguments.seed: 42 in the checkpoint, 43 now".
 
     Floats that agree to six digits are equal: statistics of the same data differ by rounding between machines.
     """

@@ -18,8 +18,7 @@ _ROWS_AT_A_TIME = 4096
 
 
 class LatentActivity:
-    """
-    For each latent, how many optimizer steps ago it last fired.
+    """For each latent, how many optimizer steps ago it last fired.
 
     Args:
         num_latents: how many there are.
@@ -53,8 +52,7 @@ def resample_latents_(
     accelerator: Accelerator,
     seed: int,
 ) -> None:
-    """
-    Give latents new directions: of embeddings that the model reconstructs badly (Bricken et al. 2023, "Towards
+    """Give latents new directions: of embeddings that the model reconstructs badly (Bricken et al. 2023, "Towards
     Monosemanticity", appendix "Neuron resampling").
 
     The embeddings are drawn from `embeddings`, with chances in proportion to their squared loss. A latent's

@@ -15,8 +15,7 @@ STEPS_BETWEEN_CHECKS = 10
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """
-    Training was stopped by SIGINT (Ctrl-C) or SIGTERM, after its state was saved.
+    """Training was stopped by SIGINT (Ctrl-C) or SIGTERM, after its state was saved.
 
     Attributes:
         signum: the signal's number; `exit_code` is what a shell expects for it (130 or 143).
@@ -34,8 +33,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class StopSignal:
-    """
-    Context in which SIGINT and SIGTERM are noted instead of ending the process.
+    """Context in which SIGINT and SIGTERM are noted instead of ending the process.
 
     Launchers pass a Ctrl-C on to processes that have received it from the terminal already, so a repeated signal is no
     wish to lose the work: it is ignored. Outside the main thread signals cannot be caught, and nothing is changed.

@@ -24,8 +24,7 @@ LOG_FILE = "training_log.jsonl"
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """
-    What a finished call of [`MSAETrainer.train`] did.
+    """What a finished call of [`MSAETrainer.train`] did.
 
     Attributes:
         global_step: optimizer steps of the whole run, those before a resume included.
@@ -62,8 +61,7 @@ class TrainingResult:
 
 
 class TrainingLog:
-    """
-    History of a run. Every record has `step` and `epoch`; training and evaluation records are separate ones.
+    """History of a run. Every record has `step` and `epoch`; training and evaluation records are separate ones.
 
     Args:
         output_dir: where `training_log.jsonl` goes; None keeps the history in memory only (processes other than the
@@ -89,8 +87,7 @@ class TrainingLog:
 
 
 class LossWindow:
-    """
-    Losses of the steps since the last record, left on the device: reading each at once would stall a GPU.
+    """Losses of the steps since the last record, left on the device: reading each at once would stall a GPU.
 
     Args:
         accelerator: averages over processes.
@@ -111,8 +108,7 @@ class LossWindow:
         self._losses = []
 
     def read(self, step: int) -> list[float]:
-        """
-        The losses, averaged over processes, of the steps up to number `step`.
+        """The losses, averaged over processes, of the steps up to number `step`.
 
         Raises:
             FloatingPointError: one is NaN or infinite; names its step and batch.

@@ -18,8 +18,7 @@ from .setup import keep_on_device
 def train_together(
     runs: Sequence[TrainingRun], survive_failures: bool = False
 ) -> list[TrainingResult | FloatingPointError]:
-    """
-    Train every run to its end, each batch being read once for all of them.
+    """Train every run to its end, each batch being read once for all of them.
 
     Args:
         runs: of trainers with the same data, the same [`BatchPlan`] and the same step to begin with.

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 
 class TrainingRun:
-    """
-    The steps of one trainer: a context, inside which its model is prepared for training.
+    """The steps of one trainer: a context, inside which its model is prepared for training.
 
     Args:
         trainer: whose model, arguments and state these are.
@@ -273,8 +272,7 @@ class TrainingRun:
 
     @torch.no_grad()
     def _measure(self, embeddings: torch.Tensor) -> tuple[float, float]:
-        """
-        FVU and sparsity of the last batch of all processes.
+        """FVU and sparsity of the last batch of all processes.
 
         Raises:
             FloatingPointError: a loss since the last record, or what the model has become, is not finite.

@@ -84,8 +84,7 @@ def adopt_provenance(config: MSAEConfig, data: EmbeddingDataset) -> None:
 def measure_data(
     accelerator: Accelerator, train_data: EmbeddingDataset, eval_data: EmbeddingDataset | None, progress: bool
 ) -> EmbeddingStatistics:
-    """
-    Statistics of the training data, taken by the main process for all.
+    """Statistics of the training data, taken by the main process for all.
 
     Raises:
         ValueError: either data set has NaN or infinite rows, or no variance, or the evaluation data has rows for
@@ -106,8 +105,7 @@ def measure_data(
 
 
 def check_evaluable(data: EmbeddingDataset) -> None:
-    """
-    Find now what would stop an evaluation when training is over.
+    """Find now what would stop an evaluation when training is over.
 
     Raises:
         ValueError: a row is NaN or infinite, or has no metrics, such as a zero vector; names the data and the row.

@@ -12,10 +12,10 @@ import yaml
 from accelerate.logging import get_logger
 from sklearn.model_selection import ParameterGrid
 
+from .._utils.argument_parser import MSAEArgumentParser
 from ..model.configuration_msae import MSAEConfig
 from .arguments import NUMERIC_FIELDS, MSAETrainingArguments
 from .checkpointing import TrainerState, list_checkpoints, read_failure
-from .flags import MSAEArgumentParser
 from .log import TrainingResult
 from .loop import train_together
 from .run import TrainingRun
@@ -29,8 +29,7 @@ TRAINING_FIELDS = tuple(name for name in NUMERIC_FIELDS if name != "seed")
 
 
 def read_sweep(file: str | Path) -> dict[str, dict[str, Any]]:
-    """
-    The variants that a YAML file describes.
+    """The variants that a YAML file describes.
 
     Args:
         file: a mapping from names to settings, `wide: {num_latents: 4096}`; or a grid, a mapping from settings to
@@ -97,9 +96,9 @@ def _word(value: Any) -> str:
 def parse_variant(
     parser: MSAEArgumentParser, argv: Sequence[str] | None, name: str, settings: Mapping[str, Any]
 ) -> tuple[Any, ...]:
-    """
-    The arguments of one variant: its settings beat those of the command line, which are `argv`, and its folder lies in
-    theirs. Values are read as the command line's are; bad ones end the process with a message that names the variant.
+    """The arguments of one variant.
+
+    Its settings beat those of the command line, which are `argv`, and its folder lies in theirs. Values are read as the command line's are; bad ones end the process with a message that names the variant.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser.context = f"the sweep's {name}: "
@@ -114,8 +113,7 @@ def parse_variant(
 def train_sweep(
     trainers: Sequence[MSAETrainer], resume_from_checkpoint: str | bool | None = None
 ) -> list[TrainingResult | FloatingPointError]:
-    """
-    Train the models of several trainers on the same batches, each of which is read once. Every model ends as if its
+    """Train the models of several trainers on the same batches, each of which is read once. Every model ends as if its
     trainer had been used alone.
 
     Args:
@@ -169,9 +167,9 @@ def train_sweep(
 
 
 def _newest_common(trainers: Sequence[MSAETrainer]) -> dict[MSAETrainer, Path]:
-    """
-    Where each goes on: at the last step that all have a checkpoint of, as a sweep may be killed between two of them;
-    but those that somebody has stopped, where they were stopped.
+    """Where each continues.
+
+    At the last step of which all have a checkpoint, as a sweep may be killed between two of them; but those that somebody has stopped, where they were stopped.
     """
     checkpoints = {trainer: {path.name: path for path in list_checkpoints(trainer.output_dir)} for trainer in trainers}
     newest = {trainer: list(found.values())[-1] for trainer, found in checkpoints.items() if found}

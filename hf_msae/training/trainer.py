@@ -37,8 +37,7 @@ logger = get_logger(__name__)
 
 
 class MSAETrainer:
-    """
-    Trains an [`MSAEModel`] on embeddings, as in the MSAE paper (arXiv 2502.20578), and evaluates and saves it.
+    """Trains an [`MSAEModel`] on embeddings, as in the MSAE paper (arXiv 2502.20578), and evaluates and saves it.
 
     A step: gradients of one global batch are averaged over accumulation steps and processes; the decoder's gradient
     loses its component along each row; gradients are clipped; Adam steps; decoder rows are scaled to unit norm, with
@@ -101,8 +100,7 @@ class MSAETrainer:
         self.model.to(self.accelerator.device)
 
     def train(self, resume_from_checkpoint: str | Path | bool | None = None) -> TrainingResult:
-        """
-        Train to the end, or until a signal.
+        """Train to the end, or until a signal.
 
         Args:
             resume_from_checkpoint: as the field of [`MSAETrainingArguments`], which it overrides.

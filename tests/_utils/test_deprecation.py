@@ -1,8 +1,11 @@
 """Old names still work for one release, and say what the new ones are."""
 
+from dataclasses import dataclass, field
+
 import pytest
 
 from hf_msae import embeddings
+from hf_msae._utils.argument_parser import MSAEArgumentParser
 from hf_msae._utils.deprecation import renamed_arguments
 
 
@@ -28,3 +31,19 @@ def test_an_old_attribute_still_works(old, new):
         assert getattr(embeddings, old) is getattr(embeddings, new)
     with pytest.raises(AttributeError, match="no_such"):
         embeddings.no_such  # noqa: B018
+
+
+@dataclass
+class _Arguments:
+    output: str = field(metadata={"help": "Where to write.", "aliases": ["--output_file"]})
+
+
+@pytest.mark.parametrize("argv", [["--output_file", "a"], ["--output_file=a"]])
+def test_an_old_flag_still_works(argv, tmp_path):
+    parser = MSAEArgumentParser([_Arguments], "It writes.", "it --output a")
+    with pytest.warns(DeprecationWarning, match=r"--output_file.*--output"):
+        assert parser.parse(argv)[0].output == "a"
+    assert "output_file" not in parser.format_help()
+    (tmp_path / "a.yaml").write_text("output_file: b")
+    with pytest.warns(DeprecationWarning, match=r"output_file.*output"):
+        assert parser.parse(["--config", str(tmp_path / "a.yaml")])[0].output == "b"

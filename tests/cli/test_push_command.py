@@ -5,8 +5,8 @@ import json
 import pytest
 
 from hf_msae import MSAEModel
+from hf_msae._utils.argument_parser import MSAEArgumentParser
 from hf_msae.cli.push import PushArguments, _with_flags, main
-from hf_msae.training.flags import MSAEArgumentParser
 from tests.hub.conftest import KEY, _made_run, at_hub, hub, run_folder  # noqa: F401
 
 

@@ -42,7 +42,7 @@ def test_metrics_load_and_are_measured_again(relative_error):
     again = evaluate_msae(MSAEModel.from_pretrained(RUN), load_embeddings(FILES / "embeddings"), ks=[8])
     written = json.loads((RUN / "metrics.json").read_text())
     assert written["model_sha256"] == again.model_sha256 == result.model_sha256
-    assert again.by_k[8]["fvu"] == pytest.approx(written["by_k"]["8"]["fvu"], rel=1e-5)
+    assert again.by_k["8"]["fvu"] == pytest.approx(written["by_k"]["8"]["fvu"], rel=1e-5)
 
 
 def test_names_belong_to_the_model():

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from hf_msae import MSAEConfig, MSAETrainingArguments
-from hf_msae.training.flags import DataArguments, ModelArguments, MSAEArgumentParser, build_config
+from hf_msae._utils.argument_parser import MSAEArgumentParser
+from hf_msae.training.flags import DataArguments, ModelArguments, build_config
 
 RECIPES = sorted((Path(__file__).parents[2] / "training" / "configs").glob("[!a]*.yaml"))  # not accelerate's
 REQUIRED = ["--train_data", "train", "--output_dir", "out"]

@@ -8,9 +8,10 @@ import torch
 from accelerate.utils import set_seed
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainerCallback, MSAETrainingArguments
+from hf_msae._utils.argument_parser import MSAEArgumentParser
 from hf_msae.embeddings import EmbeddingDataset, load_embeddings
 from hf_msae.training.checkpointing import list_checkpoints
-from hf_msae.training.flags import ModelArguments, MSAEArgumentParser
+from hf_msae.training.flags import ModelArguments
 from hf_msae.training.interruption import TrainingInterrupted
 from hf_msae.training.sweep import parse_variant, read_sweep, train_sweep
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from hf_msae import MSAETrainingArguments
+from hf_msae._utils.argument_parser import MSAEArgumentParser
 from hf_msae.metrics import EvaluationResult
-from hf_msae.training.flags import DataArguments, ModelArguments, MSAEArgumentParser, SweepArguments
+from hf_msae.training.flags import DataArguments, ModelArguments, SweepArguments
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")

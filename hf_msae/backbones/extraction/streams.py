@@ -25,9 +25,8 @@ _IN_ORDER = {
 
 
 def check_continuable(stream: IterableDataset) -> None:
-    """
-    Raises:
-        ValueError: the stream is shuffled: what waits in its buffer would be lost when it is continued.
+    """Raises:
+    ValueError: the stream is shuffled: what waits in its buffer would be lost when it is continued.
     """
     if any("Shuffled" in name for name in _steps(stream._ex_iterable)):
         raise ValueError(
@@ -37,9 +36,8 @@ def check_continuable(stream: IterableDataset) -> None:
 
 
 def check_divisible(stream: IterableDataset, num_parts: int) -> None:
-    """
-    Raises:
-        ValueError: parts of its files are no contiguous parts of its rows, or it has fewer files than that.
+    """Raises:
+    ValueError: parts of its files are no contiguous parts of its rows, or it has fewer files than that.
     """
     others = sorted(set(_steps(stream._ex_iterable)) - _IN_ORDER)
     if others:

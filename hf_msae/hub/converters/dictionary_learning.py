@@ -80,10 +80,9 @@ def recognises(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
-    """
-    Raises:
-        ValueError: several checkpoints, of which one has to be named; one that does what an MSAE cannot; one of
-            which nothing tells whether it is top-k or batch top-k; or a damaged one.
+    """Raises:
+    ValueError: several checkpoints, of which one has to be named; one that does what an MSAE cannot; one of
+        which nothing tells whether it is top-k or batch top-k; or a damaged one.
     """
     file = _file(source)
     name = source.full_name(file)

@@ -90,10 +90,9 @@ def recognises(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
-    """
-    Raises:
-        ValueError: several checkpoints, of which one has to be named; one that does what an MSAE cannot; one whose
-            name tells nothing where `overrides` do not either; or a damaged one.
+    """Raises:
+    ValueError: several checkpoints, of which one has to be named; one that does what an MSAE cannot; one whose
+        name tells nothing where `overrides` do not either; or a damaged one.
     """
     file = _file(source)
     name = _Name.parse(file)

@@ -84,10 +84,9 @@ def recognises(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
-    """
-    Raises:
-        ValueError: a module saved whole, which is code; several files; one that does what an MSAE cannot; one of
-            which nothing tells the activation; or a damaged one.
+    """Raises:
+    ValueError: a module saved whole, which is code; several files; one that does what an MSAE cannot; one of
+        which nothing tells the activation; or a damaged one.
     """
     file = the_one(_files(source), source.name, ".pt, .pth or .safetensors file")
     name = source.full_name(file)
@@ -107,8 +106,7 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
 def read_tensors(
     tensors: Mapping[str, torch.Tensor], extras: Mapping[str, Any], overrides: Mapping[str, Any], name: str
 ) -> ForeignCheckpoint:
-    """
-    Args:
+    """Args:
         tensors: a state dict.
         extras: what it lacks, as in the file that `RECIPE` makes; {} where nothing is known.
         overrides: what the user said.

@@ -58,11 +58,10 @@ def recognises(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
-    """
-    Raises:
-        FileNotFoundError: there is no config.json.
-        ValueError: weights that hold an object of vit_prisma, which is code; several files; one that does what an
-            MSAE cannot; or a damaged one.
+    """Raises:
+    FileNotFoundError: there is no config.json.
+    ValueError: weights that hold an object of vit_prisma, which is code; several files; one that does what an
+        MSAE cannot; or a damaged one.
     """
     file = _file(source)
     name = source.full_name(file)

@@ -94,9 +94,8 @@ def tensors_of(content: Any, name: str, counters: Sequence[str] = ()) -> dict[st
 
 
 def check_tensor(tensor: torch.Tensor, what: str) -> None:
-    """
-    Raises:
-        ValueError: it holds anything but finite floating-point numbers, each in its place.
+    """Raises:
+    ValueError: it holds anything but finite floating-point numbers, each in its place.
     """
     if tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in _FLOATING:
         kind = str(tensor.dtype).removeprefix("torch.")
@@ -107,9 +106,8 @@ def check_tensor(tensor: torch.Tensor, what: str) -> None:
 
 
 def check_shapes(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
-    """
-    Raises:
-        ValueError: a tensor that is there has another shape.
+    """Raises:
+    ValueError: a tensor that is there has another shape.
     """
     for key, shape in shapes.items():
         if key in tensors and tuple(tensors[key].shape) != shape:
@@ -117,9 +115,8 @@ def check_shapes(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple
 
 
 def matrix_shape(tensors: Mapping[str, torch.Tensor], key: str, name: str) -> tuple[int, int]:
-    """
-    Raises:
-        ValueError: the tensor has another number of dimensions than two.
+    """Raises:
+    ValueError: the tensor has another number of dimensions than two.
     """
     shape = tuple(tensors[key].shape)
     if len(shape) != 2:
@@ -128,9 +125,8 @@ def matrix_shape(tensors: Mapping[str, torch.Tensor], key: str, name: str) -> tu
 
 
 def whole_number(value: Any, what: str) -> int:
-    """
-    Raises:
-        ValueError: it is no whole number above 0.
+    """Raises:
+    ValueError: it is no whole number above 0.
     """
     if isinstance(value, torch.Tensor) and value.dim() == 0:
         value = value.item()
@@ -211,9 +207,8 @@ def _shown(value: Any) -> str:
 
 
 def the_one(candidates: Sequence[str], name: str, what: str) -> str:
-    """
-    Raises:
-        ValueError: there is none, or more than one.
+    """Raises:
+    ValueError: there is none, or more than one.
     """
     if len(candidates) == 1:
         return candidates[0]

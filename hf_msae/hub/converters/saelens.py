@@ -64,11 +64,10 @@ def recognises(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
-    """
-    Raises:
-        FileNotFoundError: one of the two files is missing.
-        ValueError: several checkpoints, of which one has to be named; one that does what an MSAE cannot; one from a
-            place where hf_msae cannot read, without a hook_point in `overrides`; or a damaged one.
+    """Raises:
+    FileNotFoundError: one of the two files is missing.
+    ValueError: several checkpoints, of which one has to be named; one that does what an MSAE cannot; one from a
+        place where hf_msae cannot read, without a hook_point in `overrides`; or a damaged one.
     """
     folder = _folder(source)
     name = f"{source.name}/{folder}".rstrip("/") if folder else source.name

@@ -63,9 +63,8 @@ def recognises(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
-    """
-    Raises:
-        ValueError: a schema that hf_msae does not know, one that does what an MSAE cannot, or a damaged file.
+    """Raises:
+    ValueError: a schema that hf_msae does not know, one that does what an MSAE cannot, or a damaged file.
     """
     file = the_one(source.matching("*.pt"), source.name, ".pt file")
     name = source.full_name(file)

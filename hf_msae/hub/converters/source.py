@@ -270,9 +270,8 @@ def _numpy_numbers() -> list[Any]:
 
 
 def require_keys(content: dict[str, Any], keys: Iterable[str], name: str) -> None:
-    """
-    Raises:
-        ValueError: one of the keys is missing; names it and what is there.
+    """Raises:
+    ValueError: one of the keys is missing; names it and what is there.
     """
     missing = [key for key in keys if key not in content]
     if missing:

@@ -30,10 +30,9 @@ def recognises(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
-    """
-    Raises:
-        FileNotFoundError: one of the two files is missing.
-        ValueError: several hook points, of which one has to be named; one that does what an MSAE cannot; or damage.
+    """Raises:
+    FileNotFoundError: one of the two files is missing.
+    ValueError: several hook points, of which one has to be named; one that does what an MSAE cannot; or damage.
     """
     folder = ""
     if not (source.has(_CONFIG) and source.has(_WEIGHTS)):

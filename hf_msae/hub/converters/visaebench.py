@@ -50,10 +50,9 @@ def recognises(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
-    """
-    Raises:
-        FileNotFoundError: weights or config are missing.
-        ValueError: an activation that an MSAE has not, or a damaged checkpoint.
+    """Raises:
+    FileNotFoundError: weights or config are missing.
+    ValueError: an activation that an MSAE has not, or a damaged checkpoint.
     """
     files = [next((file for file in kind if source.has(file)), None) for kind in (_WEIGHTS, _CONFIGS)]
     for file, kind in zip(files, (_WEIGHTS, _CONFIGS), strict=True):

@@ -176,9 +176,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _check_weights(folder: Path, measured: str) -> None:
-    """
-    Raises:
-        ValueError: the weights in the folder are not those that were measured.
+    """Raises:
+    ValueError: the weights in the folder are not those that were measured.
     """
     import torch
 

@@ -94,9 +94,8 @@ class Published:
         return Changes(dict(sorted(files.items())), tuple(sorted(gone)))
 
     def _check_place(self, model: StagedModel, state: RemoteState | None, own: Mapping[str, Content]) -> None:
-        """
-        Raises:
-            ValueError: something that is no MSAE lies where this model is to go.
+        """Raises:
+        ValueError: something that is no MSAE lies where this model is to go.
         """
         if state is None:
             return

@@ -171,9 +171,8 @@ def called_in_messages(repo_id: str, repo_type: str = "model") -> str:
 
 
 def check_repo_id(repo_id: str) -> None:
-    """
-    Raises:
-        ValueError: it is no "user/name".
+    """Raises:
+    ValueError: it is no "user/name".
     """
     try:
         validate_repo_id(repo_id)

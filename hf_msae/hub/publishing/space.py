@@ -194,9 +194,8 @@ def _sent_before(state: RemoteState) -> dict[str, str]:
 
 
 def _check_nothing_in_the_way(state: RemoteState, files: Mapping[str, Content], before: Mapping[str, str]) -> None:
-    """
-    Raises:
-        ValueError: a push would replace what somebody else has put there, or has edited there.
+    """Raises:
+    ValueError: a push would replace what somebody else has put there, or has edited there.
     """
     if not before and set(state.files) <= _OF_NEW_SPACES:
         return

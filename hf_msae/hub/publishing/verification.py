@@ -125,8 +125,7 @@ def read_metrics(path: Path, model: MSAEModel) -> dict[str, Any]:
 
 
 def _check_row(path: Path, row: Mapping[str, Any], where: str, k: int, size: int, partial: bool = False) -> None:
-    """
-    Args:
+    """Args:
         k, size: no more than so many latents can fire, and be.
         partial: some figures may be missing.
 
@@ -147,8 +146,7 @@ def _check_row(path: Path, row: Mapping[str, Any], where: str, k: int, size: int
 
 
 def verify_card(card: str, metrics: Mapping[str, Any] | None) -> None:
-    """
-    Results that others have put into the card's model-index are theirs.
+    """Results that others have put into the card's model-index are theirs.
 
     Raises:
         ValueError: the card's metadata cannot be read, or it claims other results than metrics.json holds.

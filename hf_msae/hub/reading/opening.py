@@ -64,9 +64,8 @@ def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
 
 
 def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
-    """
-    Raises:
-        ValueError: the MSAE was not trained on what this backbone gives; says what was trained on what.
+    """Raises:
+    ValueError: the MSAE was not trained on what this backbone gives; says what was trained on what.
     """
     config = msae.config
     trained = (

@@ -33,8 +33,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class CompiledEntries:
-    """
-    What [`TorchEntries`] is, in float32, several times faster.
+    """What [`TorchEntries`] is, in float32, several times faster.
 
     Entries are kept ordered by ring, with no order inside a ring, so ranking is no sorting. The dictionary is looked
     up in slices of its columns, and its gradient summed in the same slices, each by one thread.
@@ -123,8 +122,7 @@ class CompiledRings:
         return self._entries.decode(self.starts)
 
     def add_gradients_(self, gradients: torch.Tensor, out: torch.Tensor) -> None:
-        """
-        Takes the gradient by what each ring's own entries decode to, `(rings, rows, d)`: adds the gradient by the
+        """Takes the gradient by what each ring's own entries decode to, `(rings, rows, d)`: adds the gradient by the
         entries to `out` `(rows, n)`, and keeps the dictionary's for [`CompiledEntries.add_dictionary_gradient_`].
         """
         self._entries.add_gradients_(self.starts, gradients, out)

@@ -33,8 +33,7 @@ _ARGUMENTS = {
 
 @lru_cache(maxsize=1)
 def compiled_library() -> ctypes.CDLL | None:
-    """
-    The functions of `entries.c`, or None (which the log explains, once) where they can't be had.
+    """The functions of `entries.c`, or None (which the log explains, once) where they can't be had.
 
     The environment variable HF_MSAE_COMPILE=0 forbids compiling, CC names another compiler, and HF_MSAE_CACHE another
     place than `~/.cache/hf_msae` to keep what was compiled.

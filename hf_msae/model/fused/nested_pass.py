@@ -186,8 +186,7 @@ class NestedPass:
         grad.addcmul_(products, torch.ne(chosen, 0, out=chosen))
 
     def _levels(self, levels: list[int], x, u, decoded: torch.Tensor) -> torch.Tensor:
-        """
-        Adds the losses of levels to theirs; returns the gradient of the whole loss by what each decodes to (in the
+        """Adds the losses of levels to theirs; returns the gradient of the whole loss by what each decodes to (in the
         memory of `decoded`, `(levels, rows, d)`), or without gradients something of no meaning.
         """
         kind, shares = self.loss.kind, self.shares[levels][:, None, None]

@@ -10,8 +10,7 @@ import torch
 
 
 class RowSorter:
-    """
-    Sorts chunks of rows, largest first, equal entries by ascending place, into memory that it keeps.
+    """Sorts chunks of rows, largest first, equal entries by ascending place, into memory that it keeps.
 
     Non-negative floats order like their bits, so value and place fit into one integer that orders by value, then by
     descending place, and has no equal. numpy sorts such integers in vector registers.

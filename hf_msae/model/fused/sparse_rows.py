@@ -20,8 +20,7 @@ def column_slices(dictionary: torch.Tensor) -> list[torch.Tensor]:
 
 
 class SparseRows:
-    """
-    Some entries of codes `(number, n)`, each code a selection from a row of one dense code.
+    """Some entries of codes `(number, n)`, each code a selection from a row of one dense code.
 
     Args:
         codes (`np.ndarray`):

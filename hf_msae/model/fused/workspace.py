@@ -9,8 +9,7 @@ import torch
 
 
 class Workspace(threading.local):
-    """
-    Tensors by name, kept by each thread: the system clears every page of memory that it hands out anew, which would
+    """Tensors by name, kept by each thread: the system clears every page of memory that it hands out anew, which would
     take a tenth of a step. What is taken under a name again is the same memory.
     """
 

@@ -97,7 +97,8 @@ def _slot(number: int) -> tuple[gr.Column, gr.Dropdown, gr.Slider]:
 
 def _unfold(slots: Sequence[tuple[gr.Column, gr.Dropdown, gr.Slider]]) -> None:
     """A slider comes when its concept is chosen, and then the place for one more, lest all of them push the result off
-    a phone's screen."""
+    a phone's screen.
+    """
     names = [name for _, name, _ in slots]
 
     def unfold(*chosen: Any) -> list[gr.Column | gr.Slider]:
