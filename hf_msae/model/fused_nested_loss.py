@@ -56,7 +56,8 @@ def nested_loss_implementation(name: Literal["auto", "eager", "fused"]) -> Itera
 def can_fuse(normalised: torch.Tensor, *parameters: torch.Tensor) -> bool:
     """Whether [`fused_nested_loss`] computes this.
 
-    It does on a CPU, or on one GPU where "fused" is asked for, in float32 (dense products in bfloat16 under autocast to it) or float64, with no gradient for embeddings; not under autocast to
+    It does on a CPU, or on one GPU where "fused" is asked for, in float32 (dense products in bfloat16 under
+    autocast to it) or float64, with no gradient for embeddings; not under autocast to
     float16, `torch.compile`, `torch.func` or forward-mode differentiation, nor where "eager" is asked for.
     """
     if torch.compiler.is_compiling():

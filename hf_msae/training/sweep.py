@@ -98,7 +98,8 @@ def parse_variant(
 ) -> tuple[Any, ...]:
     """The arguments of one variant.
 
-    Its settings beat those of the command line, which are `argv`, and its folder lies in theirs. Values are read as the command line's are; bad ones end the process with a message that names the variant.
+    Its settings beat those of the command line, which are `argv`, and its folder lies in theirs. Values are read
+    as the command line's are; bad ones end the process with a message that names the variant.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser.context = f"the sweep's {name}: "
@@ -169,7 +170,8 @@ def train_sweep(
 def _newest_common(trainers: Sequence[MSAETrainer]) -> dict[MSAETrainer, Path]:
     """Where each continues.
 
-    At the last step of which all have a checkpoint, as a sweep may be killed between two of them; but those that somebody has stopped, where they were stopped.
+    At the last step of which all have a checkpoint, as a sweep may be killed between two of them; but those that
+    somebody has stopped, where they were stopped.
     """
     checkpoints = {trainer: {path.name: path for path in list_checkpoints(trainer.output_dir)} for trainer in trainers}
     newest = {trainer: list(found.values())[-1] for trainer, found in checkpoints.items() if found}
