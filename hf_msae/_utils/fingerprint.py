@@ -1,4 +1,4 @@
-"""A fingerprint of a model, by which its metrics and names can be told from another model's."""
+"""The fingerprint of a model, which tells its metrics, names and indexes from another model's."""
 
 from __future__ import annotations
 
@@ -9,23 +9,35 @@ import torch
 from torch import nn
 
 COMPUTING_FIELDS = ("activation", "k", "nesting", "nesting_ks", "nesting_widths", "soft_cap", "tied")
-"""What of an MSAE's config changes what the same weights compute."""
+"""The fields of an MSAE's config that change what the same weights compute."""
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """SHA-256 of what a model computes with, as 64 hexadecimal digits.
+
+    It covers all parameters and persistent buffers with their names, shapes and dtypes and, for an MSAE, the config
+    fields in `COMPUTING_FIELDS`. Saving and loading a model keeps its fingerprint; converting it to another dtype
+    changes it, because the model then computes something else.
+    """
+    config = getattr(model, "config", None)
+    settings = {name: getattr(config, name) for name in COMPUTING_FIELDS if hasattr(config, name)}
+    return _sha256(model, f"{json.dumps(settings, sort_keys=True)}\n", end="\n")
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 of the weights alone: identifies a backbone that no commit on the Hub identifies."""
+    return _sha256(model)
+
+
+def accepted_fingerprints(model: nn.Module) -> tuple[str, str]:
+    """The fingerprint of an MSAE, and what version 0.1 wrote into an index in its place."""
+    return model_fingerprint(model), weights_sha256(model)
 
 
 @torch.no_grad()
-def model_fingerprint(model: nn.Module) -> str:
-    """SHA-256 of what a model computes with: 64 hexadecimal digits.
-
-    That is all parameters and persistent buffers, with their names, shapes and dtypes, and of an MSAE's config the
-    fields in `COMPUTING_FIELDS`; not where it comes from or how it was trained.
-
-    Saving and loading keeps it; converting to another dtype changes it, as it changes what the model computes.
-    """
-    digest = hashlib.sha256()
-    config = getattr(model, "config", None)
-    settings = {name: getattr(config, name) for name in COMPUTING_FIELDS if hasattr(config, name)}
-    digest.update(f"{json.dumps(settings, sort_keys=True)}\n".encode())
+def _sha256(model: nn.Module, prefix: str = "", end: str = "") -> str:
+    digest = hashlib.sha256(prefix.encode())
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}{end}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

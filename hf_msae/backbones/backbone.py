@@ -16,9 +16,10 @@ from PIL import Image
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
+from hf_msae._utils.fingerprint import weights_sha256
 from hf_msae._utils.images import ImageInput, to_rgb
 from hf_msae.backbones.hook_points import POOLED, HookPoint, blocks_of, find_site
-from hf_msae.backbones.loading import family_of, hash_weights, load_model, load_processor, locate
+from hf_msae.backbones.loading import family_of, load_model, load_processor, locate
 
 
 class Backbone:
@@ -359,7 +360,7 @@ class Backbone:
             "image_processor_settings": json.loads(self.image_processor.to_json_string()),
         }
         if self.revision is None:
-            known["base_model_weights_sha256"] = hash_weights(self.model)
+            known["base_model_weights_sha256"] = weights_sha256(self.model)
         if self._family.text_width is not None:
             known["text_settings"] = self.text_settings
         return known

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -179,12 +178,3 @@ def load_processor(location: str, name: str, revision: str | None, with_text: bo
         return AutoImageProcessor.from_pretrained(location, revision=revision, backend="pil"), problem
     except (OSError, ValueError) as error:
         raise ValueError(f"the processor of {name} cannot be loaded, so pass processor=: {error}") from error
-
-
-def hash_weights(model: PreTrainedModel) -> str:
-    """SHA-256 of a model's weights, to tell apart models that no commit on the Hub identifies."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import pandas as pd
 from huggingface_hub import constants
 
+from .._utils.fingerprint import accepted_fingerprints
 from .._utils.images import to_rgb
 from .._utils.json_files import json_records
-from ..backbones.loading import hash_weights
 from ..plotting import plot_contact_sheet, save_figure
 from ..search import ConceptIndex
 from .opening import (
@@ -110,9 +110,12 @@ def index_folder(msae: MSAEModel, acts: EmbeddingDataset, k: int) -> Path:
     """Where the index of some embeddings is kept by default."""
     source = Path(acts.source).expanduser()
     where = str(source.resolve()) if source.exists() else acts.source
-    identity = "\n".join([hash_weights(msae), where, str(acts.column), str(k)])
-    folder = hashlib.sha256(identity.encode()).hexdigest()[:24]
-    return Path(constants.HF_HOME) / "hf_msae" / "indexes" / folder
+    folders = []
+    for fingerprint in accepted_fingerprints(msae):
+        identity = "\n".join([fingerprint, where, str(acts.column), str(k)])
+        name = hashlib.sha256(identity.encode()).hexdigest()[:24]
+        folders.append(Path(constants.HF_HOME) / "hf_msae" / "indexes" / name)
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

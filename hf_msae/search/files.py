@@ -30,7 +30,7 @@ class IndexMetadata:
     """The content of `index.json`.
 
     Attributes:
-        msae_sha256: of the weights of the MSAE whose codes these are.
+        msae_sha256: `model_fingerprint` of the MSAE whose codes these are.
         num_latents: of it.
         width: of its embeddings.
         k: activations kept of each row.

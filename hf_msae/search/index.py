@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from ..backbones.loading import hash_weights
+from .._utils.evaluating import evaluation_mode
+from .._utils.fingerprint import accepted_fingerprints
 from ..concepts.editing import LatentEdit, edit_embeddings, latent_of
 from ..concepts.explanation import names_of
 from ..embeddings import EmbeddingDataset, load_embeddings
@@ -61,7 +62,7 @@ class ConceptIndex:
         self.msae, self.concepts = msae.eval(), concepts
         self.acts = acts if isinstance(acts, EmbeddingDataset) else load_embeddings(acts)
         self._metadata = IndexMetadata.load(self.folder)
-        if self._metadata.msae_sha256 != hash_weights(msae):
+        if self._metadata.msae_sha256 not in accepted_fingerprints(msae):
             raise ValueError(f"{self.folder} is an index of codes of another MSAE: build one of this")
         if len(self) > len(self.acts):
             raise ValueError(
@@ -112,9 +113,12 @@ class ConceptIndex:
             raise ValueError(f"{acts.source} has {acts.width} columns, but this MSAE takes {config.d_in}")
         if not 1 <= k <= config.num_latents:
             raise ValueError(f"k must be between 1 and num_latents={config.num_latents}, got {k}")
-        wanted = IndexMetadata(hash_weights(msae), config.num_latents, config.d_in, k)
+        fingerprints = accepted_fingerprints(msae)
+        wanted = IndexMetadata(fingerprints[0], config.num_latents, config.d_in, k)
         if (folder / INDEX_FILE).is_file():
             found = IndexMetadata.load(folder)
+            if found.msae_sha256 in fingerprints:
+                found.msae_sha256 = fingerprints[0]
             for what in ("msae_sha256", "k"):
                 if getattr(found, what) != getattr(wanted, what):
                     raise ValueError(
@@ -123,9 +127,9 @@ class ConceptIndex:
                     )
             wanted = found
         folder.mkdir(parents=True, exist_ok=True)
-        done, was_training = sum(wanted.segments), msae.training
-        msae.eval()
-        with tqdm(total=len(acts), initial=done, desc="indexing", unit="row", disable=not progress) as bar:
+        done = sum(wanted.segments)
+        bar = tqdm(total=len(acts), initial=done, desc="indexing", unit="row", disable=not progress)
+        with bar, evaluation_mode(msae):
             while done < len(acts):
                 rows = range(done, min(done + _SEGMENT_ROWS, len(acts)))
                 target = segment_folder(folder, len(wanted.segments))
@@ -133,7 +137,6 @@ class ConceptIndex:
                 wanted.segments.append(len(rows))
                 wanted.save(folder)
                 done = rows.stop
-        msae.train(was_training)
         wanted.save(folder)
         index = cls(folder, msae, acts, concepts)
         if approximate:

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from hf_msae import MSAEConfig, MSAEModel
+from hf_msae._utils.fingerprint import model_fingerprint, weights_sha256
 from hf_msae.concepts import ConceptTable
 from hf_msae.concepts.editing import LatentEdit, edit_embeddings
 from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.search import ConceptIndex, ranking
 from hf_msae.search import files as index_files
 from hf_msae.search import index as search
+from hf_msae.search.files import IndexMetadata
 
 D, N, ROWS, K = 8, 40, 300, 6
 X = torch.randn(ROWS, D, generator=torch.Generator().manual_seed(0)) * 2 + 0.5
@@ -146,6 +148,18 @@ def test_an_index_is_loaded_and_continued(tmp_path, monkeypatch):
     for query in ({3: 1.0}, {4: 1.0, 9: -1.0}):
         pd.testing.assert_frame_equal(loaded.by_concepts(query), whole.by_concepts(query))
     assert not list((tmp_path / "index").glob(".*"))
+
+
+def test_an_index_with_the_fingerprint_of_v0_1_opens_and_goes_on(tmp_path):
+    model, folder = make_model(), tmp_path / "index"
+    ConceptIndex.build(folder, model, X[:200].numpy(), K, progress=False)
+    metadata = IndexMetadata.load(folder)
+    assert metadata.msae_sha256 == model_fingerprint(model)
+    metadata.msae_sha256 = weights_sha256(model)
+    metadata.save(folder)
+    assert len(ConceptIndex(folder, model, X.numpy())) == 200
+    assert len(ConceptIndex.build(folder, model, X.numpy(), K, progress=False)) == ROWS
+    assert IndexMetadata.load(folder).msae_sha256 == model_fingerprint(model)
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path):
