@@ -1,0 +1,108 @@
+"""The one pass over a data set: what every collector keeps is what dense codes say, and each batch is encoded once."""
+
+import numpy as np
+import pytest
+import torch
+
+from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.concepts.codes import (
+    Collector,
+    ColumnCollector,
+    FiringCollector,
+    SparseCollector,
+    TopRowsCollector,
+    collect_codes,
+    kept_activations,
+)
+from hf_msae.embeddings import load_embeddings
+
+D, N, ROWS, K = 6, 24, 101, 4
+
+
+@pytest.fixture(scope="module", params=[{}, {"activation": "topk", "k": 5, "nesting_ks": [2, 5]}, {"soft_cap": 2.0}])
+def model(request):
+    torch.manual_seed(0)
+    model = MSAEModel(MSAEConfig(**{"d_in": D, "num_latents": N, "nesting_ks": [4, N]} | request.param))
+    model.set_input_statistics(torch.zeros(D), 1.0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(ROWS, D)).astype(np.float32))
+
+
+@pytest.mark.parametrize("batch_size", [4096, 10])
+@torch.no_grad()
+def test_collectors_keep_what_the_codes_say(model, x, batch_size):
+    latents = model.encode(x).numpy()
+    values, indices = (each.numpy() for each in model.encode_topk(x, K))
+    collectors = [FiringCollector(2), ColumnCollector([3, 1], K), SparseCollector(K), TopRowsCollector(7)]
+    firing, columns, codes, top = collect_codes(model, x, collectors, batch_size=batch_size, progress=False)
+
+    np.testing.assert_array_equal(firing.counts, (latents > 0).sum(0))
+    np.testing.assert_array_equal(firing.strong, np.bincount(indices[:, :2][values[:, :2] > 0], minlength=N))
+    np.testing.assert_allclose(firing.mean, latents.mean(0, dtype=np.float64), rtol=1e-5)
+    np.testing.assert_allclose(firing.maximum, latents.max(0), rtol=1e-5)
+    assert (firing.num_samples, firing.k) == (ROWS, 2)
+
+    np.testing.assert_allclose(columns.values, latents[:, [3, 1]], rtol=1e-5)
+    strong = [[((row == latent) & (v > 0)).any() for latent in (3, 1)] for row, v in zip(indices, values, strict=True)]
+    assert columns.strong.tolist() == strong
+
+    np.testing.assert_array_equal(codes.indices, indices)
+    np.testing.assert_allclose(codes.values, values, rtol=1e-5)
+
+    np.testing.assert_allclose(top.values, -np.sort(-latents, axis=0)[:7].T, rtol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(latents.T, top.rows, axis=1), top.values, rtol=1e-5)
+    np.testing.assert_array_equal(top.num_active, firing.counts)
+
+
+@pytest.mark.parametrize("rows", [range(20, 50), np.array([5, 2, 77])])
+def test_chosen_rows_are_read_in_their_order(model, x, rows):
+    (codes,) = collect_codes(model, x, [SparseCollector(K)], rows=rows, batch_size=8, progress=False)
+    with torch.no_grad():
+        assert torch.allclose(codes.values, model.encode_topk(x[np.asarray(rows)], K)[0])
+
+
+def test_each_batch_is_encoded_once_and_the_mode_comes_back(monkeypatch, x):
+    model = MSAEModel(MSAEConfig(d_in=D, num_latents=N))
+    model.set_input_statistics(torch.zeros(D), 1.0)
+    calls, encode = [], MSAEModel.encode
+
+    def counted(self, embeddings, k=None):
+        assert not self.training
+        calls.append(len(embeddings))
+        return encode(self, embeddings, k)
+
+    monkeypatch.setattr(MSAEModel, "encode", counted)
+    monkeypatch.setattr(MSAEModel, "encode_topk", lambda *_: pytest.fail("encoded twice"))
+    collectors = [FiringCollector(), ColumnCollector([0], 3), SparseCollector(4)]
+    collect_codes(model.train(), x, collectors, batch_size=60, progress=False)
+    assert calls == [60, 41] and model.training
+
+    class Broken(Collector):
+        def update(self, batch):
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        collect_codes(model, x, [Broken()], progress=False)
+    assert model.training
+
+
+def test_what_load_embeddings_accepts_is_accepted(model, x, tmp_path):
+    np.save(tmp_path / "x.npy", x.numpy())
+    found = [
+        collect_codes(model, each, [SparseCollector(K)], progress=False)[0].values
+        for each in (x, x.numpy(), load_embeddings(x), tmp_path / "x.npy")
+    ]
+    assert all(torch.equal(each, found[0]) for each in found)
+    with pytest.raises(ValueError, match=rf"5 columns.*{D}"):
+        collect_codes(model, x[:, :5], [SparseCollector(K)], progress=False)
+    with pytest.raises(ValueError, match=f"{N}.*{N + 1}"):
+        collect_codes(model, x, [SparseCollector(N + 1)], progress=False)
+
+
+def test_kept_activations_is_what_encode_keeps(model, x):
+    with torch.no_grad():
+        assert (model.encode(x) > 0).sum(1).max() <= kept_activations(model) <= N
