@@ -1,0 +1,18 @@
+"""Intervals, multiple testing, null distributions, and the base of results: what every audit stands on."""
+
+from .intervals import bootstrap_interval, wilson_interval
+from .multiple_testing import benjamini_hochberg, holm
+from .nulls import matched_null, null_p_values, permutation_p_value, robust_spread
+from .result import Result
+
+__all__ = [
+    "Result",
+    "benjamini_hochberg",
+    "bootstrap_interval",
+    "holm",
+    "matched_null",
+    "null_p_values",
+    "permutation_p_value",
+    "robust_spread",
+    "wilson_interval",
+]

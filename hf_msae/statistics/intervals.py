@@ -1,0 +1,98 @@
+"""Confidence intervals: the bootstrap for any statistic of a sample, Wilson's for a proportion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import stats
+
+_BATCH_ENTRIES = 2**22  # resampled values held at a time: 32 MiB
+
+
+def bootstrap_interval(
+    values: np.ndarray,
+    statistic: Callable[..., np.ndarray] = np.mean,
+    level: float = 0.95,
+    num_resamples: int = 1000,
+    method: str = "percentile",
+    seed: int | np.random.Generator = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bootstrap confidence interval of a statistic of a sample.
+
+    The sample is drawn again `num_resamples` times with replacement. The percentile interval runs from the
+    (1 - level) / 2 quantile of the resampled statistic to its (1 + level) / 2 quantile; "bca" corrects these for bias
+    and skewness. Several samples of equal size are resampled together, with the same draws, so that their differences
+    are paired. (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 and 14; computed by
+    `scipy.stats.bootstrap`.)
+
+    Args:
+        values: Samples of shape (..., n), at least 2 values each.
+        statistic: Function of an array and `axis` that reduces this axis, as `numpy.mean` does.
+        level: Confidence level, between 0 and 1.
+        num_resamples: Number of resamples.
+        method: "percentile", "basic" or "bca".
+        seed: Seed of the resamples, or a generator.
+
+    Returns:
+        Lower and upper ends, each of shape (...).
+
+    Raises:
+        ValueError: There are fewer than 2 values, or an option is out of range.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    check_share("level", level)
+    if values.ndim == 0 or values.shape[-1] < 2:
+        raise ValueError(f"a bootstrap needs at least 2 values, got an array of shape {values.shape}")
+    found = stats.bootstrap(
+        (values,),
+        statistic,
+        n_resamples=num_resamples,
+        batch=max(1, _BATCH_ENTRIES // max(1, values.size)),
+        vectorized=True,
+        axis=-1,
+        confidence_level=level,
+        method=method,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return np.asarray(found.low), np.asarray(found.high)
+
+
+def wilson_interval(
+    successes: int | np.ndarray, trials: int | np.ndarray, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's score interval of a proportion.
+
+    With p = successes / trials, n = trials and z the (1 + level) / 2 quantile of the standard normal distribution:
+
+        (p + z^2 / 2n  -+  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+    It stays within 0 and 1 and keeps its level also for few trials and proportions near 0 or 1. (Wilson, "Probable
+    inference, the law of succession, and statistical inference", JASA 1927.)
+
+    Args:
+        successes: Counts between 0 and `trials`; any shape that broadcasts with `trials`.
+        trials: Positive counts.
+        level: Confidence level, between 0 and 1.
+
+    Returns:
+        Lower and upper ends.
+
+    Raises:
+        ValueError: The counts are impossible, or the level is out of range.
+    """
+    successes, n = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
+    check_share("level", level)
+    if (n < 1).any() or (successes < 0).any() or (successes > n).any():
+        raise ValueError(f"successes must lie between 0 and trials, and trials be positive: got {successes} of {n}")
+    p, z = successes / n, stats.norm.ppf((1 + level) / 2)
+    center = p + z**2 / (2 * n)
+    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    low, high = (center - half) / (1 + z**2 / n), (center + half) / (1 + z**2 / n)
+    return np.where(successes == 0, 0.0, low), np.where(successes == n, 1.0, high)
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise ValueError unless `value` lies strictly between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, got {value}")

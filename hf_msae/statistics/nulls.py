@@ -1,0 +1,94 @@
+"""Null distributions: what would be found if there were nothing to find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+_NORMAL_MAD = 1.4826022185056018  # 1 / the 3/4 quantile of the standard normal distribution
+
+
+def null_p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """One-sided p-values of observed values, by draws from their null distribution.
+
+    p = (1 + #{null >= observed}) / (1 + #null). The observed value counts as one draw, so that p is never 0 and the
+    test is valid for any number of draws. (Phipson and Smyth, "Permutation p-values should never be zero", 2010.)
+
+    Args:
+        observed: Observed values, any shape; large values are evidence.
+        null: Draws (m,) from the null distribution, at least one.
+
+    Returns:
+        P-values, in the shape of `observed`.
+
+    Raises:
+        ValueError: There are no draws.
+    """
+    null = np.sort(np.asarray(null).reshape(-1))
+    if not len(null):
+        raise ValueError("null has no draws")
+    as_large = len(null) - np.searchsorted(null, np.asarray(observed), side="left")
+    return (1 + as_large) / (1 + len(null))
+
+
+def permutation_p_value(
+    statistic: Callable[[np.ndarray, np.ndarray], float],
+    values: np.ndarray,
+    labels: np.ndarray,
+    num_permutations: int = 999,
+    seed: int | np.random.Generator = 0,
+) -> tuple[float, float]:
+    """Test whether values and labels go together, by permuting the labels.
+
+    If they are unrelated, every order of the labels is equally likely, so the statistic under random orders is its
+    null distribution. (Fisher, "The Design of Experiments", 1935.)
+
+    Args:
+        statistic: Function of `values` and `labels`; large values are evidence.
+        values: Values (n, ...).
+        labels: Labels (n,).
+        num_permutations: Number of random orders.
+        seed: Seed of the orders, or a generator.
+
+    Returns:
+        The observed statistic and its p-value; see `null_p_values`.
+
+    Raises:
+        ValueError: There is not one label for each value, or no permutation.
+    """
+    values, labels = np.asarray(values), np.asarray(labels)
+    if len(values) != len(labels):
+        raise ValueError(f"there are {len(values)} values, but {len(labels)} labels")
+    rng, observed = np.random.default_rng(seed), float(statistic(values, labels))
+    null = np.array([statistic(values, rng.permutation(labels)) for _ in range(num_permutations)])
+    return observed, float(null_p_values(observed, null))
+
+
+def matched_null(
+    target: float, candidates: np.ndarray, number: int, rng: np.random.Generator, pool: int | None = None
+) -> np.ndarray:
+    """Draw controls that are alike in a property that should not count, e.g. how often a latent is active.
+
+    Args:
+        target: The property of what is tested.
+        candidates: The property of each candidate (m,).
+        number: How many controls to draw, without replacement; all of the pool if it has fewer.
+        rng: Generator of the draw.
+        pool: How many of the nearest candidates to draw from. Default: twice `number`.
+
+    Returns:
+        Places of the controls among the candidates, in random order.
+    """
+    distance = np.abs(np.asarray(candidates, dtype=np.float64) - target)
+    nearest = np.argsort(distance, kind="stable")[: 2 * number if pool is None else pool]
+    return rng.permutation(nearest)[:number]
+
+
+def robust_spread(values: np.ndarray) -> float:
+    """Standard deviation about zero of normal values, estimated by the median of their sizes.
+
+    1.4826 median(|x|): a minority of large values, such as controls that are not null after all, hardly moves it.
+    (Hampel, "The influence curve and its role in robust estimation", JASA 1974.)
+    """
+    return float(_NORMAL_MAD * np.median(np.abs(values)))
