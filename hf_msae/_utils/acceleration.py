@@ -66,5 +66,5 @@ def check_distribution(accelerator: Accelerator) -> None:
     if kind is not DistributedType.NO and not kind.name.startswith("MULTI_") and not accelerator.is_fsdp2:
         raise ValueError(
             f"accelerate is configured for {kind.value}, but an MSAE is trained on one device, data-parallel (DDP: "
-            f"launch with --multi_gpu) or in pieces (FSDP2: training/configs/accelerate_fsdp2.yaml)"
+            f"launch with --multi_gpu) or in pieces (FSDP2: launch with --use_fsdp --fsdp_version 2)"
         )

@@ -7,7 +7,7 @@ import sys
 from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import MISSING, field, fields
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
@@ -15,6 +15,20 @@ import yaml
 from transformers import HfArgumentParser
 
 from .deprecation import warn_renamed
+
+
+def flag(help: str, default: Any = MISSING, aliases: Sequence[str] = ()) -> Any:
+    """A dataclass field that [`MSAEArgumentParser`] turns into a flag.
+
+    Args:
+        help: Help text.
+        default: Default value; a list is copied for each instance. Without one, the flag is required.
+        aliases: Names of the flag in the last release, such as "--old_name".
+    """
+    metadata = {"help": help, "aliases": tuple(aliases)}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter):

@@ -87,10 +87,7 @@ def locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, s
 
         location, name = str(BACKBONE_DIR), BACKBONE_NAME
         if not BACKBONE_DIR.is_dir():
-            raise FileNotFoundError(
-                f"the scenes backbone is not at {location}; install hf_msae again, or train it with "
-                "training/train_scenes_backbone.py"
-            )
+            raise FileNotFoundError(f"the scenes backbone is not at {location}: install hf_msae again")
     path = Path(location).expanduser()
     if path.is_dir():
         if revision is not None:

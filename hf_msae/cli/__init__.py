@@ -8,6 +8,9 @@ from importlib import import_module
 
 # Imported when they are asked for: --help should not wait for torch.
 _COMMANDS = {
+    "extract": ("extract", "embed images or captions with a CLIP, SigLIP or DINOv2"),
+    "train": ("train", "train an MSAE on embeddings, and write it with its metrics and card"),
+    "evaluate": ("evaluate", "measure an MSAE at every granularity"),
     "quickstart": ("quickstart", "train, measure and name an MSAE on the embedded world, in a few minutes"),
     "name": ("name", "give latents names from a vocabulary, with the evidence for each"),
     "explain": ("explain", "say what a model sees in an image or text, or why two of them match"),
@@ -33,8 +36,6 @@ def usage() -> str:
         "",
         "commands:",
         *lines,
-        "",
-        "Embeddings are extracted, and MSAEs trained and evaluated, by the scripts in training/ of the repository.",
     ])  # fmt: skip
 
 

@@ -170,7 +170,7 @@ def _convert(args: ConvertArguments, output: Path, overrides: dict[str, Any]) ->
     print(f"    values, latents = msae.encode_topk(embeddings, k={min(32, model.config.num_latents)})")
     print(
         "\nThat it computes what the original does says nothing about how well: its quality on your embeddings is not "
-        f"measured yet.\nThat does: training/evaluate_msae.py --model {args.output} --eval_data EMBEDDINGS"
+        f"measured yet.\nThat does: hf-msae evaluate {args.output} --data EMBEDDINGS"
     )
 
 

@@ -40,7 +40,7 @@ class DemoArguments:
     split: str | None = field(default=None, metadata={"help": "Split of the data set, where it has several."})
     image_column: str = field(default="image", metadata={"help": "Its column of pictures."})
     embeddings: str | None = field(
-        default=None, metadata={"help": "Embeddings of the same rows, as extract_activations.py writes them."}
+        default=None, metadata={"help": "Embeddings of the same rows, as hf-msae extract writes them."}
     )
     patch_model: str | None = field(
         default=None,

@@ -123,7 +123,7 @@ class EmbeddingArguments:
 
     data: str = field(
         metadata={
-            "help": "Embeddings: a folder written by extract_activations.py, a data set folder or Hub id with an "
+            "help": "Embeddings: a folder written by hf-msae extract, a data set folder or Hub id with an "
             "embedding column, a parquet file, or a 2-D .npy file."
         }
     )

@@ -110,8 +110,9 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     from ..plotting import plot_contact_sheet, plot_quality_against_k, plot_training, save_figure
     from ..report import write_report
     from ..scenes import load_scenes
+    from ..training import finish
     from ..training.checkpointing import check_not_foreign, list_checkpoints
-    from ..training.record import TrainingRecord, command_line
+    from ..training.record import command_line
 
     output = Path(arguments.output_dir)
     check_not_foreign(output)
@@ -141,15 +142,12 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     set_seed(arguments.seed)
     trainer = MSAETrainer(MSAEModel(config), run, embeddings["train"], embeddings["test"])
     result = trainer.train()
-    trainer.save_model(output)
 
     step(f"Measuring it on {len(embeddings['test']):,} held-out scenes, at every granularity")
-    # What is measured is what was written: the model is loaded back first.
+    flags = [word for each in fields(arguments) for word in (f"--{each.name}", getattr(arguments, each.name))]
+    command = command_line("hf-msae quickstart", flags)
+    metrics = finish(trainer, command=command).to_dict()
     msae = MSAEModel.from_pretrained(output)
-    trainer.model = msae
-    evaluation = trainer.evaluate().with_data(held_out=True)
-    metrics = evaluation.to_dict()
-    evaluation.save(output / "metrics.json")
 
     step("Naming its latents by the words of the scenes' captions")
     vocabulary = Vocabulary.of_scenes()
@@ -160,15 +158,11 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     best = check_names(msae, table, embeddings["test"], eval_scenes)
 
     step("Drawing figures and writing the card")
-    flags = [word for each in fields(arguments) for word in (f"--{each.name}", getattr(arguments, each.name))]
-    command = command_line("hf-msae quickstart", flags)
     save_figure(plot_quality_against_k(metrics), output / "quality_against_k.png")
     save_figure(plot_training(result.log_history), output / "training.png")
     rows = contact_rows(best.head(_SHEET_ROWS), eval_scenes)
     save_figure(plot_contact_sheet(rows), output / "concepts.png")
-    TrainingRecord.of(
-        run, embeddings["train"], embeddings["test"], command, result, (None, None), config, evaluation.model_sha256
-    ).save(output)
+    # Again, now that there are names and figures to show.
     write_model_card(output, model_id=str(output), model_name="msae-scenes-quickstart")
     step("Looking for what drives a probe that learned from red stars, and writing the report")
     model = VisionTextMSAE(backbone, msae, table)
@@ -281,8 +275,8 @@ Ask it:
   hf-msae explain {output} --image {output / "examples" / "4.png"} --ks 8 32 128 --figure seen.png
   hf-msae search {output} --data {output / "embeddings" / "test"} --find red star night=-1 --figure found.png
 
-Next: your own pictures and backbone. training/extract_activations.py writes the embeddings of any CLIP or SigLIP,
-training/train_msae.py trains on them; docs/extraction.md and docs/training.md show how.""")
+Next, your own images and backbone: `hf-msae extract` writes the embeddings of any CLIP or SigLIP, and `hf-msae train`
+trains on them.""")
 
 
 def main(argv: list[str] | None = None) -> None:

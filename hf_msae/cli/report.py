@@ -34,7 +34,7 @@ class ReportArguments:
     images: str | None = field(
         default=None,
         metadata={
-            "help": "The data set of the pictures, as for extract_activations.py; 'none' leaves pictures out. Unset: "
+            "help": "The data set of the pictures, as for hf-msae extract; 'none' leaves pictures out. Unset: "
             "what the embeddings were extracted from."
         },
     )

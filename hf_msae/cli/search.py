@@ -83,7 +83,7 @@ class SearchArguments:
     images: str | None = field(
         default=None,
         metadata={
-            "help": "The data set of the pictures, as for extract_activations.py, for figures. Unset: what the "
+            "help": "The data set of the pictures, as for hf-msae extract, for figures. Unset: what the "
             "embeddings were extracted from."
         },
     )

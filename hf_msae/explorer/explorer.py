@@ -291,7 +291,7 @@ def _embedded(model: VisionTextMSAE, images: datasets.Dataset, settings: Explore
     if (seconds := time.monotonic() - start) > _LONG:
         logger.warning(
             f"embedding {len(images)} pictures took {seconds:.0f} s, and will at every start: embed them "
-            "once by training/extract_activations.py, and give what that writes as --embeddings (MSAE_EMBEDDINGS)"
+            "once by `hf-msae extract`, and give what that writes as --embeddings (MSAE_EMBEDDINGS)"
         )
     return found
 

@@ -164,6 +164,8 @@ def train_sweep(
     for trainer, result in found.items():
         if isinstance(result, FloatingPointError):
             logger.warning(f"{trainer.output_dir}: {result}")
+        else:
+            trainer.result = result
     return [found[trainer] for trainer in trainers]
 
 

@@ -95,6 +95,7 @@ class MSAETrainer:
         if args.warmup_steps > self.total_steps:
             raise ValueError(f"warmup_steps is {args.warmup_steps}, but the run has only {self.total_steps} steps")
         self.state = TrainerState()
+        self.result: TrainingResult | None = None  # of the last training that ended
         self._run: TrainingRun | None = None  # while it trains
         adopt_provenance(model.config, train_data)
         self.model.to(self.accelerator.device)
@@ -116,7 +117,8 @@ class MSAETrainer:
             TrainingInterrupted: SIGINT or SIGTERM, after the step was finished and a checkpoint saved.
         """
         checkpoint = self._begin(resume_from_checkpoint)
-        return train_together([TrainingRun(self, checkpoint)])[0]
+        (self.result,) = train_together([TrainingRun(self, checkpoint)])
+        return self.result
 
     def stop(self) -> None:
         """End training after the present step, as if that had been the last; for callbacks, in all processes."""

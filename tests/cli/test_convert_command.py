@@ -47,7 +47,7 @@ def test_the_model_and_where_it_came_from_are_written(tmp_path, capsys):
     printed = capsys.readouterr().out
     for expected in ("format      saelens", "sizes       8 columns, 24 latents", "activation  jump_relu; one level",
                      "embeddings  vision.layers.9 of openai/clip-vit-base-patch32", "note        A gated SAE",
-                     "not measured yet", f"training/evaluate_msae.py --model {output}"):  # fmt: skip
+                     "not measured yet", f"hf-msae evaluate {output}"):  # fmt: skip
         assert expected in printed
 
 

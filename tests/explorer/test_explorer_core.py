@@ -205,7 +205,7 @@ def test_embedding_that_takes_long_is_told_with_what_saves_it(monkeypatch, caplo
     assert "--embeddings" not in caplog.text
     monkeypatch.setattr(module, "_LONG", 0.0)
     Explorer.load(settings)
-    assert "extract_activations.py" in caplog.text and "--embeddings (MSAE_EMBEDDINGS)" in caplog.text
+    assert "hf-msae extract" in caplog.text and "--embeddings (MSAE_EMBEDDINGS)" in caplog.text
 
 
 def test_an_address_that_cannot_be_listened_on_is_refused_at_once():

@@ -301,7 +301,7 @@ def refused(hub, error, match, *args, **kwargs):
 
 def test_what_was_not_measured_is_not_sent_unless_asked_for_and_then_the_card_says_so(at_hub, run_folder):
     (run_folder / "metrics.json").unlink()
-    refused(at_hub, ValueError, r"no metrics\.json.*evaluate_msae\.py.*--allow_unmeasured", run_folder, REPO)
+    refused(at_hub, ValueError, r"no metrics\.json.*hf-msae evaluate.*--allow_unmeasured", run_folder, REPO)
     refused(at_hub, ValueError, r"run_dir", MSAEModel.from_pretrained(run_folder), REPO)
     assert not at_hub.requests
     push_to_hub(run_folder, REPO, allow_unmeasured=True)
@@ -319,7 +319,7 @@ def test_metrics_of_other_weights_are_refused(at_hub, run_folder, other_weights,
 
 def test_metrics_that_do_not_say_of_which_weights_are_refused_or_left_behind(at_hub, run_folder):
     rewrite(run_folder / "metrics.json", lambda metrics: metrics.pop("model_sha256"))
-    refused(at_hub, ValueError, r"metrics\.json does not say of which weights it is .*evaluate_msae", run_folder, REPO)
+    refused(at_hub, ValueError, r"metrics\.json does not say of which weights .*hf-msae evaluate", run_folder, REPO)
     assert not at_hub.requests
     push_to_hub(run_folder, REPO, allow_unmeasured=True)
     files = files_of(at_hub)

@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import re
-import runpy
 from pathlib import Path
 
 import pytest
 
 from hf_msae import MSAETrainingArguments
 from hf_msae._utils.argument_parser import MSAEArgumentParser
+from hf_msae.cli.evaluate import EvaluationArguments
 from hf_msae.metrics import EvaluationResult
 from hf_msae.training.flags import DataArguments, ModelArguments, SweepArguments
 
@@ -17,8 +17,7 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 LAUNCHER_FLAGS = {"--multi_gpu", "--num_processes", "--nproc_per_node", "--standalone", "--cpu", "--num_machines"}
 LAUNCHER_FLAGS |= {"--dynamo_backend", "--help", "--config_file", "--device", "--quick"}  # the last two of benchmarks
-EVALUATION = runpy.run_path(str(ROOT / "training" / "evaluate_msae.py"))
-EVALUATION_FLAGS = {f"--{field.name}" for field in dataclasses.fields(EVALUATION["EvaluationArguments"])}
+EVALUATION_FLAGS = {f"--{field.name}" for field in dataclasses.fields(EvaluationArguments)}
 
 
 @pytest.mark.slow
@@ -46,9 +45,9 @@ def test_every_command_of_the_training_script_parses():
     parser = MSAEArgumentParser((DataArguments, ModelArguments, MSAETrainingArguments, SweepArguments), "", "")
     blocks = re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)
     commands = [
-        block.replace("\\\n", " ").split("train_msae.py", 1)[1].split()
+        block.replace("\\\n", " ").split("hf-msae train", 1)[1].split()
         for block in blocks
-        if "train_msae.py --" in block
+        if "hf-msae train --" in block
     ]
     assert len(commands) == 3
     for command in commands:

@@ -1,6 +1,5 @@
 """training.json holds how a model was trained, and nothing that is its maker's alone."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from hf_msae import MSAETrainingArguments
+from hf_msae.cli import train
 from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.hub import render_model_card
 from hf_msae.training.log import TrainingResult
@@ -110,10 +110,6 @@ def test_arguments_that_were_chosen_are_told_from_defaults_and_bookkeeping_from_
 
 
 def test_the_training_script_leaves_a_record_from_which_alone_its_card_is_written(tmp_path):
-    file = Path(__file__).parents[2] / "training" / "train_msae.py"
-    specification = importlib.util.spec_from_file_location("train_msae", file)
-    script = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(script)
     data, output = tmp_path / "data", tmp_path / "run"
     data.mkdir()
     for name in ("train", "test"):
@@ -127,9 +123,9 @@ def test_the_training_script_leaves_a_record_from_which_alone_its_card_is_writte
         str(output),
     ]
     argv += ["--num_latents", "16", "--max_steps", "2", "--cknna_batch_size", "32", "--use_cpu", "--disable_tqdm"]
-    script.main(argv)
+    train.main(argv)
     record = TrainingRecord.load(output)
-    assert record.command.startswith("python training/train_msae.py --train_data train.npy --eval_data test.npy")
+    assert record.command.startswith("hf-msae train --train_data train.npy --eval_data test.npy")
     assert record.training_data["source"] == "train.npy" and record.evaluation_data["source"] == "test.npy"
     assert record.result["global_step"] == 2 and record.training_arguments["max_steps"] == 2
     written = (output / "README.md").read_text()

@@ -190,8 +190,8 @@ def _check_weights(folder: Path, measured: str) -> None:
     if measured not in (found, model_fingerprint(model.to(torch.float32))):
         raise ValueError(
             f"{folder / _METRICS} was measured on the weights {measured[:12]}, but those in {folder} are "
-            f"{found[:12]}: evaluate the model again (training/evaluate_msae.py --model {folder} --eval_data DATA "
-            f"--output_file {folder / _METRICS}), or delete {_METRICS}"
+            f"{found[:12]}: evaluate the model again (hf-msae evaluate {folder} --data DATA "
+            f"--output {folder / _METRICS}), or delete {_METRICS}"
         )
 
 

@@ -268,7 +268,7 @@ def find_models(folder: Path) -> dict[str, Path]:
     found = {path.relative_to(folder).as_posix(): path for path in _models_below(folder, depth=3)}
     if not found:
         raise ValueError(
-            f"{folder} holds no MSAE, nor does a folder in it: name the output_dir of train_msae.py, or of a sweep"
+            f"{folder} holds no MSAE, nor does a folder in it: name the output_dir of `hf-msae train`, or of a sweep"
         )
     return found
 

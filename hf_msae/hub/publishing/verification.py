@@ -21,7 +21,7 @@ from .card_edits import RESULTS_TASK
 from .card_tables import load_names
 from .card_text import rounded
 
-MEASURE = "measure it with training/evaluate_msae.py --model FOLDER --eval_data DATA --output_file FOLDER/metrics.json"
+MEASURE = "measure it with hf-msae evaluate FOLDER --data DATA --output FOLDER/metrics.json"
 # Undefined for some data, or not asked for: null in metrics.json.
 _MAY_BE_NONE = {"cknna", "cknna_batch_size", "cknna_reconstruction", "decoder_orthogonality"}
 # Figure -> the least and the most that it can be, whatever the model and the data.

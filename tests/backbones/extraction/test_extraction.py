@@ -432,7 +432,7 @@ def test_the_script_says_what_it_wrote_and_what_comes_next(backbone_folder, tmp_
     main([*arguments, str(tmp_path / "out"), "--disable_tqdm"])
     said = capsys.readouterr().out
     assert f"{tmp_path / 'out'}: 10 image_embeds of width 32" in said and "caption, label, is_red, score" in said
-    assert f"python training/train_msae.py --train_data {tmp_path / 'out'} --output_dir" in said
+    assert f"hf-msae train --train_data {tmp_path / 'out'} --output_dir" in said
     assert load_embeddings(tmp_path / "out").provenance["dataset"] == str(tmp_path / "data")
 
     for extra, message in (

@@ -1,0 +1,244 @@
+"""Measure how faithful the reconstructions of an MSAE are and how sparse its codes, at every granularity k.
+
+Prints a table with one row per k, and writes the same figures to a JSON file if one is named. For several processes
+use `accelerate launch -m hf_msae.cli.evaluate` or `torchrun -m hf_msae.cli.evaluate`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from transformers.utils.logging import disable_progress_bar
+
+from .. import MSAEConfig, MSAEModel
+from .._utils.acceleration import build_accelerator
+from .._utils.argument_parser import MSAEArgumentParser, flag
+from ..backbones import Backbone
+from ..bias.classifiers import column_labels, probe_columns, zero_shot_columns
+from ..embeddings import EmbeddingDataset, load_embeddings
+from ..hub.reading.opening import load_msae
+from ..metrics import (
+    EvaluationResult,
+    evaluate_msae,
+    progressive_ks,
+    seed_stability_by_level,
+    sparse_probing_by_level,
+)
+from ..metrics.measured_data import describe_embeddings, is_same_data
+from ..metrics.progressive import check_comparable
+from ..plotting import check_figure_path, plot_quality_against_k, save_figure
+from ..training.record import TrainingRecord
+
+EXAMPLE = """\
+  hf-msae evaluate outputs/msae --data embeddings/test --ks 16 64 256 --output outputs/msae/metrics_test.json
+
+  hf-msae evaluate outputs/msae --data embeddings/test --progressive --figure recovery.png \\
+      --probe_columns species --train_data embeddings/train --zero_shot_columns species \\
+      --other_seeds outputs/msae-seed-1 outputs/msae-seed-2"""
+
+
+@dataclass
+class EvaluationArguments:
+    """The model to evaluate, the data, and the metrics."""
+
+    _argument_group_name: ClassVar[str] = "evaluation"
+
+    model: str = flag("Folder or Hub id of the MSAE.")
+    data: str = flag(
+        "Embeddings to evaluate on: a folder, a Hub id, a parquet file or a 2-D .npy file, as for hf-msae train.",
+        aliases=("--eval_data",),
+    )
+    output: str | None = flag(
+        "JSON file to write the metrics to. Unset: the metrics are only printed.",
+        default=None,
+        aliases=("--output_file",),
+    )
+    revision: str | None = flag("Branch, tag or commit of a model on the Hub.", default=None)
+    split: str | None = flag("Split of the data, if it has several.", default=None, aliases=("--eval_split",))
+    held_out: bool | None = flag(
+        "Whether the data was held out from training; the model card states it. Unset: decided by the model's "
+        "training.json, if it lists these embeddings.",
+        default=None,
+    )
+    embedding_column: str | None = flag(
+        "Column that holds the embeddings. Unset: the one named like the model's hook point.", default=None
+    )
+    ks: list[int] | None = flag(
+        "Granularities to evaluate at. Unset: the levels the model was trained with.", default=None
+    )
+    progressive: bool = flag("Evaluate at k = 16, 32, 64, ... up to all latents (progressive recovery).", False)
+    figure: str | None = flag("PNG, PDF or SVG file to plot the metrics against k in.", default=None)
+    probe_columns: list[str] = flag(
+        "Columns of the data with class labels. Linear probes are trained on the original embeddings of train_data "
+        "and tested on reconstructions; sparse probes test how well a few latents predict the classes.",
+        [],
+    )
+    train_data: str | None = flag("Embeddings to train the probes on; they need the same label columns.", default=None)
+    sparse_probe_ks: list[int] = flag("Numbers of latents that the sparse probes may use.", [1, 5])
+    sparse_probe_samples: int = flag(
+        "Largest number of rows to train the sparse probes on, and to test them on; 0 skips sparse probing.", 10_000
+    )
+    zero_shot_columns: list[str] = flag(
+        "Columns of the data with class names. The model's backbone embeds the names to classify zero-shot.", []
+    )
+    zero_shot_template: str = flag("Text to embed for each class name, which replaces {}.", "a photo of a {}.")
+    train_split: str | None = flag("Split of train_data, if it has several.", default=None)
+    encoder_data: str | None = flag(
+        "Embeddings of the same rows, in the same order, by another encoder. They measure how alike the rows are "
+        "that activate a latent (monosemanticity).",
+        default=None,
+    )
+    encoder: str | None = flag(
+        "Name of that encoder. Unset: the backbone that encoder_data was extracted with.", default=None
+    )
+    encoder_column: str | None = flag(
+        "Column of encoder_data that holds the embeddings. Unset: its only one.", default=None
+    )
+    other_seeds: list[str] = flag(
+        "Folders or Hub ids of MSAEs trained with other seeds, to measure how many of the active latents they share "
+        "with this one at each granularity.",
+        [],
+    )
+    per_device_eval_batch_size: int = flag("Embeddings per process and forward pass; affects speed only.", 4096)
+    cknna_batch_size: int = flag("Rows per batch of the CKNNA metric, whose value depends on it.", 1024)
+    use_cpu: bool = flag("Use the CPU even if there is a GPU.", False)
+    disable_tqdm: bool = flag("Hide progress bars.", False)
+
+    def __post_init__(self):
+        if self.figure is not None:
+            check_figure_path(self.figure)
+        if self.output is not None and Path(self.output).is_dir():
+            raise ValueError(f"output {self.output} is a folder: name a file in it")
+        if self.encoder_data is None and (self.encoder or self.encoder_column):
+            raise ValueError("encoder and encoder_column describe encoder_data, which is missing")
+        if self.progressive and self.ks is not None:
+            raise ValueError("progressive chooses the granularities itself: give either ks or progressive")
+        if self.probe_columns and self.train_data is None:
+            raise ValueError("probe_columns is given without train_data: name the embeddings to train the probes on")
+        if self.train_data is not None and not self.probe_columns:
+            raise ValueError("train_data is only used to train probes: name their label columns with probe_columns")
+        if not self.sparse_probe_ks or min(self.sparse_probe_ks) < 1:
+            raise ValueError(f"sparse_probe_ks must be at least 1, got {self.sparse_probe_ks}")
+        if self.sparse_probe_samples < 0:
+            raise ValueError(f"sparse_probe_samples must not be negative, got {self.sparse_probe_samples}")
+
+
+def build_classifiers(
+    args: EvaluationArguments, config: MSAEConfig, train: EmbeddingDataset | None, data: EmbeddingDataset
+) -> tuple[dict, dict]:
+    """Classifiers that the flags ask for and labels of the data, as `evaluate_msae` takes them."""
+    classifiers, labels = {}, {}
+    if train is not None:
+        classifiers, labels = probe_columns(train, data, args.probe_columns)
+    if args.zero_shot_columns:
+        if config.base_model_name_or_path is None:
+            raise ValueError("zero_shot_columns needs the model's backbone to embed texts, but its config names none")
+        backbone = Backbone.from_pretrained(config.base_model_name_or_path, revision=config.base_model_revision)
+        found = zero_shot_columns(backbone, data, args.zero_shot_columns, args.zero_shot_template)
+        classifiers, labels = classifiers | found[0], labels | found[1]
+    return classifiers, labels
+
+
+def measure_latents(
+    args: EvaluationArguments,
+    result: EvaluationResult,
+    model: MSAEModel,
+    train: EmbeddingDataset | None,
+    data: EmbeddingDataset,
+    others: list[MSAEModel],
+) -> EvaluationResult:
+    """Add sparse probing and stability across seeds to a result, if the flags ask for them."""
+    ks, progress = [int(k) for k in result.by_k], not args.disable_tqdm
+    if train is not None and args.sparse_probe_samples:
+        labels = {}
+        for column in args.probe_columns:
+            numbers, classes = column_labels(train, column)
+            labels[column] = numbers, column_labels(data, column, classes)[0], classes
+        found = sparse_probing_by_level(
+            model, train, data, labels, ks, args.sparse_probe_ks, args.sparse_probe_samples, progress=progress
+        )
+        result = result.with_levels(sparse_probing=found)
+    if others:
+        others = [other.to(model.device) for other in others]
+        result = result.with_levels(
+            seed_stability=seed_stability_by_level(model, others, data, ks, args.per_device_eval_batch_size, progress)
+        )
+    return result
+
+
+def is_held_out(args: EvaluationArguments, data: EmbeddingDataset) -> bool | None:
+    """Tell whether the data was held out from training; None if that is unknown.
+
+    Raises:
+        ValueError: The flags say so, but the model was trained on these embeddings.
+    """
+    folder, described = Path(args.model).expanduser(), describe_embeddings(data)
+    record = TrainingRecord.load(folder) if folder.is_dir() else None
+    if record is not None and is_same_data(described, record.training_data):
+        if args.held_out:
+            raise ValueError(f"held_out is true, but {folder} was trained on the embeddings in {data.source}")
+        return False
+    if args.held_out is None and record is not None and is_same_data(described, record.evaluation_data):
+        return True
+    return args.held_out
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the flags, evaluate, and print and write the metrics."""
+    disable_progress_bar()
+    parser = MSAEArgumentParser(
+        [EvaluationArguments], description=__doc__, example=EXAMPLE, prog="hf-msae evaluate", first_word="model"
+    )
+    (args,) = parser.parse(argv)
+
+    with parser.reporting_errors():
+        for file in filter(None, (args.output, args.figure)):
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+        accelerator = build_accelerator(args.use_cpu)
+        with accelerator.main_process_first():  # the other processes use what it downloads and converts
+            model = load_msae(args.model, args.revision)
+            others = [load_msae(other) for other in args.other_seeds]
+            data = load_embeddings(args.data, args.embedding_column, model.config.hook_point, args.split)
+            train = encoder_data = None
+            if args.train_data is not None:
+                train = load_embeddings(
+                    args.train_data, args.embedding_column, model.config.hook_point, args.train_split
+                )
+            classifiers, labels = build_classifiers(args, model.config, train, data)
+            if args.encoder_data is not None:
+                encoder_data = load_embeddings(args.encoder_data, args.encoder_column)
+        ks = progressive_ks(model.config.num_latents) if args.progressive else args.ks
+        held_out = is_held_out(args, data)
+        if others:
+            check_comparable(model, others, ks or model.config.nesting_ks)
+        result = evaluate_msae(
+            model.to(accelerator.device),
+            data,
+            ks=ks,
+            batch_size=args.per_device_eval_batch_size,
+            cknna_batch_size=args.cknna_batch_size,
+            progress=not args.disable_tqdm,
+            accelerator=accelerator,
+            classifiers=classifiers,
+            labels=labels,
+            encoder_embeds=encoder_data,
+            encoder=args.encoder,
+        )
+        result = result.with_data(held_out=held_out, split=args.split)
+        if accelerator.is_main_process:
+            result = measure_latents(args, result, model, train, data, others)
+    if accelerator.is_main_process:
+        known = {True: ", held out", False: ", which the model was trained on", None: ""}[held_out]
+        print(f"{result}\n\n{len(data)} embeddings of {data.source}{known}")
+        if args.output is not None:
+            result.save(args.output)
+            print(f"The metrics are in {args.output}")
+        if args.figure is not None:
+            print(f"The plot is in {save_figure(plot_quality_against_k(result.to_dict()), args.figure)}")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

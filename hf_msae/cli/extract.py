@@ -1,0 +1,169 @@
+"""Embed a data set of images, captions or both with a CLIP, SigLIP, SigLIP 2 or DINOv2, ready for hf-msae train.
+
+The output folder is a Hugging Face data set with one column per hook point, the labels of the original data set, and
+activations.json, which records where the embeddings come from. Running an interrupted command again continues it. For
+several processes use `accelerate launch -m hf_msae.cli.extract` or `torchrun -m hf_msae.cli.extract`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from datasets import disable_progress_bars
+from transformers.utils.logging import disable_progress_bar
+
+from .._utils.acceleration import build_accelerator
+from .._utils.argument_parser import MSAEArgumentParser, flag
+from ..backbones import Backbone
+from ..backbones.extraction import extract_activations
+from ..backbones.image_text_data import open_dataset
+from ..embeddings import load_embeddings
+from ..embeddings.metadata import EmbeddingMetadata
+from ..hub import push_embeddings
+from ..hub.publishing.embeddings import require_repo
+
+EXAMPLE = """\
+  hf-msae extract --backbone google/siglip2-base-patch16-224 \\
+      --dataset path/to/images --image_column image --output_dir embeddings/train
+
+  accelerate launch -m hf_msae.cli.extract --backbone openai/clip-vit-base-patch16 \\
+      --dataset 'shards/*.tar' --streaming --hook_point image_embeds vision.layers.6 vision.layers.9 \\
+      --tokens patches --tokens_per_row 16 --dtype float16 --num_workers 4 --output_dir embeddings/blocks"""
+
+
+@dataclass
+class ExtractionArguments:
+    """The backbone, the data set, and what to write."""
+
+    _argument_group_name: ClassVar[str] = "extraction"
+
+    backbone: str = flag(
+        "Folder or Hub id of a CLIP, SigLIP, SigLIP 2 or DINOv2, or 'scenes' for the small SigLIP in this package."
+    )
+    dataset: str = flag(
+        "Hub id; folder written by save_to_disk; folder of images, parquet files or webdataset tar files; a file of "
+        "these kinds or a pattern like 'shards/*.tar'; or scenes:SPLIT:N[:SEED], e.g. scenes:train:20000."
+    )
+    output_dir: str = flag("Folder to write the embeddings to.")
+    hook_point: list[str] = flag(
+        "Hook points to read in one forward pass, each written to a column of its own: image_embeds, text_embeds, or "
+        "the tokens that leave a block, such as vision.layers.6 or text.layers.6.",
+        ["image_embeds"],
+    )
+    image_column: str | None = flag(
+        "Column of the data set with images or their paths. Unset: 'image', or the only column of images.",
+        default=None,
+    )
+    text_column: str | None = flag(
+        "Column of the data set with one caption per row; required by hook points of the text tower.", default=None
+    )
+    tokens: Literal["all", "patches"] = flag(
+        "Tokens to keep at blocks: all except padding, or only image patches, without class token and registers.",
+        "all",
+    )
+    tokens_per_row: int | None = flag(
+        "Largest number of tokens per row, sampled at random. Unset: all tokens.", default=None
+    )
+    seed: int = flag("Random seed for sampling tokens.", 0)
+    streaming: bool = flag("Read the data set row by row instead of downloading or converting it first.", False)
+    keep_columns: list[str] | None = flag(
+        "Columns to copy next to the embeddings. Unset: all numbers, booleans, labels and strings.", default=None
+    )
+    split: str | None = flag("Split of the data set, if it has several.", default=None)
+    dataset_config_name: str | None = flag("Configuration of a data set on the Hub, if it has several.", default=None)
+    dataset_revision: str | None = flag("Branch, tag or commit of a data set on the Hub.", default=None)
+    backbone_revision: str | None = flag("Branch, tag or commit of a backbone on the Hub.", default=None)
+    backbone_dtype: Literal["float32", "bfloat16", "float16"] = flag("Precision of the backbone.", "float32")
+    dtype: Literal["float32", "float16"] = flag("Precision in which embeddings are stored.", "float32")
+    batch_size: int = flag("Rows per process and forward pass; affects speed only.", 64)
+    num_workers: int = flag(
+        "Extra processes that decode images (for each main process) or render scenes; 0 uses none.", 0
+    )
+    rows_per_shard: int = flag(
+        "Rows per file, rounded to whole batches. An interruption loses at most one file.", 16384
+    )
+    on_unreadable: Literal["raise", "skip"] = flag(
+        "What to do with rows whose image cannot be decoded or whose caption is missing: raise stops with the row's "
+        "number; skip leaves them out and lists them in activations.json.",
+        "raise",
+    )
+    overwrite_output_dir: bool = flag("Delete the embeddings in output_dir instead of continuing them.", False)
+    hub_dataset_id: str | None = flag(
+        "Data set on the Hub to push the finished embeddings to, as user/name.", default=None
+    )
+    hub_private_repo: bool = flag("Make the data set on the Hub private, if it is created.", False)
+    use_cpu: bool = flag("Use the CPU even if there is a GPU.", False)
+    disable_tqdm: bool = flag("Hide the progress bars.", False)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the flags and write the embeddings."""
+    disable_progress_bar()
+    parser = MSAEArgumentParser([ExtractionArguments], description=__doc__, example=EXAMPLE, prog="hf-msae extract")
+    (args,) = parser.parse(argv)
+
+    if args.disable_tqdm:
+        disable_progress_bars()  # those of reading and rendering data sets
+    with parser.reporting_errors():
+        accelerator = build_accelerator(args.use_cpu)
+        if args.hub_dataset_id and accelerator.is_main_process:
+            require_repo(args.hub_dataset_id, args.hub_private_repo)  # before hours of work
+        with accelerator.main_process_first():  # the other processes use what it downloads and renders
+            dataset = open_dataset(
+                args.dataset,
+                args.split,
+                args.dataset_config_name,
+                args.dataset_revision,
+                args.num_workers or None,
+                args.streaming,
+            )
+            backbone = Backbone.from_pretrained(
+                args.backbone, args.backbone_revision, dtype=args.backbone_dtype, device=accelerator.device
+            )
+        extract_activations(
+            backbone,
+            dataset,
+            args.output_dir,
+            image_column=args.image_column,
+            text_column=args.text_column,
+            hook_points=args.hook_point,
+            batch_size=args.batch_size,
+            dtype=args.dtype,
+            keep_columns=args.keep_columns,
+            num_workers=args.num_workers,
+            overwrite=args.overwrite_output_dir,
+            rows_per_shard=args.rows_per_shard,
+            metadata={"dataset": args.dataset, "dataset_revision": args.dataset_revision},
+            accelerator=accelerator,
+            progress=not args.disable_tqdm,
+            on_unreadable=args.on_unreadable,
+            tokens=args.tokens,
+            tokens_per_row=args.tokens_per_row,
+            seed=args.seed,
+        )
+    if accelerator.is_main_process:
+        for hook_point in args.hook_point:
+            written = load_embeddings(args.output_dir, hook_point)
+            of_rows = f" (tokens of {len(written.dataset)} rows)" if written.has_tokens else ""
+            print(f"{args.output_dir}: {len(written)} {hook_point} of width {written.width}{of_rows}")
+        skipped = EmbeddingMetadata.load(Path(args.output_dir).expanduser()).skipped
+        if skipped:
+            some = ", ".join(map(str, skipped[:8])) + (", ..." if len(skipped) > 8 else "")
+            print(f"skipped: {len(skipped)} unreadable rows ({some}), listed in activations.json")
+        kept = [name for name in written.dataset.column_names if name not in args.hook_point]
+        more = f" and {len(kept) - 8} more" if len(kept) > 8 else ""
+        print(f"other columns: {', '.join(kept[:8]) or 'none'}{more}")
+        print(f"extracted by {backbone} on {accelerator.num_processes} x {accelerator.device.type}\n")
+        if args.hub_dataset_id:
+            with parser.reporting_errors():
+                pushed = push_embeddings(args.output_dir, args.hub_dataset_id, args.hub_private_repo)
+            print(f"pushed to {pushed.repo_url}\n")
+        hook_point = "" if "image_embeds" in args.hook_point else f" --hook_point {args.hook_point[0]}"
+        print(f"Next: hf-msae train --train_data {args.output_dir}{hook_point} --output_dir outputs/msae")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Train an MSAE on embeddings, evaluate it, and write it with its metrics and its model card.
+
+The output folder gets config.json and model.safetensors (for MSAEModel.from_pretrained), metrics.json, training.json
+(arguments, data, versions), README.md (the model card), training_log.jsonl, and checkpoints to resume from. With
+--sweep, several models are trained in one pass over the data, each in a folder of its own inside the output folder,
+and sweep.csv compares them. For several processes use `accelerate launch -m hf_msae.cli.train` or
+`torchrun -m hf_msae.cli.train`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from accelerate.utils import set_seed
+
+from .. import MSAEModel, MSAETrainer, MSAETrainingArguments
+from .._utils.acceleration import build_accelerator
+from .._utils.argument_parser import MSAEArgumentParser
+from .._utils.atomic import atomic_path
+from ..embeddings import load_embeddings
+from ..metrics import EvaluationResult
+from ..training import finish
+from ..training.flags import DataArguments, ModelArguments, SweepArguments, build_config
+from ..training.interruption import TrainingInterrupted
+from ..training.record import command_line
+from ..training.setup import check_evaluable
+from ..training.sweep import parse_variant, read_sweep, train_sweep
+
+EXAMPLE = """\
+  hf-msae train --train_data embeddings/train --eval_data embeddings/test --output_dir outputs/msae \\
+      --num_latents 6144 --num_train_epochs 30 --learning_rate 1e-4 --seed 42
+
+  accelerate launch --multi_gpu --num_processes 8 -m hf_msae.cli.train --config recipe.yaml"""
+
+LOADING = """\
+from hf_msae import MSAEModel
+model = MSAEModel.from_pretrained("{folder}")
+latents = model.encode(embeddings)  # (..., {d_in}) -> (..., {num_latents})"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the flags, train, and write the results."""
+    kinds = (DataArguments, ModelArguments, MSAETrainingArguments, SweepArguments)
+    parser = MSAEArgumentParser(kinds, description=__doc__, example=EXAMPLE, prog="hf-msae train")
+    argv = sys.argv[1:] if argv is None else argv
+    data_args, model_args, training_args, sweep_args = parser.parse(argv)
+
+    with parser.reporting_errors():
+        variants, arguments = {"": {}}, [(model_args, training_args)]
+        if sweep_args.sweep is not None:
+            variants = read_sweep(sweep_args.sweep)
+            arguments = [parse_variant(parser, argv, *variant)[1:3] for variant in variants.items()]
+        trainers = _build_trainers(parser, data_args, variants, arguments)
+        first = trainers[0]
+        accelerator, config = first.accelerator, first.model.config
+        latents = ", ".join(dict.fromkeys(str(each.model.config.num_latents) for each in trainers))
+        accelerator.print(
+            f"{len(first.train_data)} embeddings of width {config.d_in}, {latents} latents, "
+            f"{first.total_steps} steps of {first.plan.global_batch_size} embeddings on "
+            f"{accelerator.num_processes} x {accelerator.device.type}"
+            + (f", {len(trainers)} models" if sweep_args.sweep else "")
+        )
+        try:
+            if sweep_args.sweep:
+                results = train_sweep(trainers, training_args.resume_from_checkpoint)
+            else:
+                results = [first.train()]
+        except TrainingInterrupted as interruption:
+            accelerator.print(f"\n{interruption}", file=sys.stderr)
+            sys.exit(interruption.exit_code)
+        processes = accelerator.num_processes
+        launcher = f"accelerate launch --num_processes {processes} -m hf_msae.cli.train"
+        ending = {
+            "splits": (data_args.train_split, data_args.eval_split),
+            "command": command_line("hf-msae train" if processes == 1 else launcher, argv),
+        }
+        found = [
+            result if isinstance(result, Exception) else finish(trainer, **ending)
+            for trainer, result in zip(trainers, results, strict=True)
+        ]
+    if accelerator.is_main_process:
+        if sweep_args.sweep:
+            _report_sweep(Path(training_args.output_dir), variants, found)
+        else:
+            _report(first.output_dir, first.model.config, found[0])
+    for trainer in trainers:
+        trainer.accelerator.end_training()
+    if all(isinstance(each, Exception) for each in found):
+        sys.exit(1)
+
+
+def _build_trainers(
+    parser: MSAEArgumentParser, data_args: DataArguments, variants: dict[str, dict[str, Any]], arguments: list[tuple]
+) -> list[MSAETrainer]:
+    """One trainer for each variant; all of them share the data."""
+    accelerators = [
+        build_accelerator(args.use_cpu, args.mixed_precision, args.report_to, args.output_dir) for _, args in arguments
+    ]
+    column, hook_point, eval_data = data_args.embedding_column, arguments[0][0].hook_point, None
+    with accelerators[0].main_process_first():  # the other processes use what it downloads and converts
+        train_data = load_embeddings(data_args.train_data, column, hook_point, data_args.train_split)
+        if data_args.eval_data is not None:
+            same_column = train_data.column or hook_point
+            eval_data = load_embeddings(data_args.eval_data, column, same_column, data_args.eval_split)
+    if eval_data is None:
+        check_evaluable(train_data)
+    trainers = []
+    for name, (model_args, args), accelerator in zip(variants, arguments, accelerators, strict=True):
+        parser.context = f"the sweep's {name}: " if name else ""
+        config = build_config(model_args, d_in=train_data.width)
+        set_seed(args.seed)  # before the weights are drawn
+        trainers.append(MSAETrainer(MSAEModel(config), args, train_data, eval_data, accelerator=accelerator))
+    parser.context = ""
+    return trainers
+
+
+def _report(folder: Path, config: Any, evaluation: EvaluationResult) -> None:
+    if evaluation.data["held_out"]:
+        held_out = "held out"
+    else:
+        held_out = "those of the training: give --eval_data for honest figures"
+    print(f"\n{evaluation}\n\n{evaluation.num_samples} embeddings, {held_out}. {folder} holds the model:\n")
+    print(LOADING.format(folder=folder, d_in=config.d_in, num_latents=config.num_latents))
+
+
+def _report_sweep(
+    output_dir: Path, variants: dict[str, dict[str, Any]], found: list[EvaluationResult | Exception]
+) -> None:
+    """Write sweep.csv, which compares the models of a sweep, and print its main columns."""
+    rows = []
+    for (name, settings), evaluation in zip(variants.items(), found, strict=True):
+        row = {"name": name, **settings}
+        if isinstance(evaluation, Exception):
+            row["failed"] = str(evaluation)
+        else:
+            row |= {key: v for key, v in evaluation.to_dict().items() if isinstance(v, (int, float))}
+        rows.append(row)
+    table = pd.DataFrame(rows).set_index("name")
+    with atomic_path(output_dir / "sweep.csv") as temporary:
+        table.to_csv(temporary)
+    if "failed" in table:  # shortened to fit on the screen; the file has the whole message
+        table["failed"] = table["failed"].str.split(":").str[0].fillna("")
+    shown = ["fvu", "cosine_similarity", "sparsity", "cknna", "dead_latents", "failed"]
+    table = table[[key for key in shown if key in table]]
+    print(f"\n{table.to_string(float_format='{:.4f}'.format)}\n\nAll metrics are in {output_dir / 'sweep.csv'}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The end of a training: the model with its metrics, its record and its card, in one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..embeddings import EmbeddingDataset
+    from ..metrics import EvaluationResult
+    from .trainer import MSAETrainer
+
+
+def finish(
+    trainer: MSAETrainer,
+    eval_data: EmbeddingDataset | None = None,
+    *,
+    output_dir: str | Path | None = None,
+    splits: tuple[str | None, str | None] = (None, None),
+    command: str | None = None,
+    **card: Any,
+) -> EvaluationResult:
+    """Evaluate a trained model and write everything that belongs to it.
+
+    The folder gets config.json and model.safetensors, metrics.json, training.json (arguments, data, versions) and
+    README.md (the model card). With several processes, all of them call this.
+
+    Args:
+        trainer: A trainer whose `train()` has ended.
+        eval_data: Embeddings to evaluate on, by default the trainer's evaluation data. Without any, the metrics are
+            those of the training data, and metrics.json and the card say so.
+        output_dir: Folder to write to, by default the trainer's.
+        splits: Names of the splits that the training and the evaluation data are, for the record.
+        command: The command that trained the model, for the card; see [`~hf_msae.training.record.command_line`].
+        card: Further arguments of [`~hf_msae.hub.write_model_card`], such as `license`.
+
+    Returns:
+        The metrics at every level. Every process gets them.
+
+    Example:
+        >>> trainer.train()
+        >>> print(finish(trainer))
+    """
+    from ..embeddings import EmbeddingDataset, load_embeddings
+    from ..hub.publishing.card import write_model_card
+    from ..metrics.measured_data import is_same_data
+    from .record import TrainingRecord
+
+    eval_data = trainer.eval_data if eval_data is None else eval_data
+    if eval_data is not None and not isinstance(eval_data, EmbeddingDataset):
+        eval_data = load_embeddings(eval_data, hook_point=trainer.model.config.hook_point)
+    folder = trainer.save_model(output_dir)
+    evaluation = trainer.evaluate(trainer.train_data if eval_data is None else eval_data)
+    record = TrainingRecord.of(
+        trainer.args,
+        trainer.train_data,
+        eval_data,
+        command,
+        trainer.result,
+        splits,
+        trainer.model.config,
+        evaluation.model_sha256,
+    )
+    # Training and evaluation data may be the same embeddings under two names.
+    held_out = eval_data is not None and not is_same_data(record.training_data, record.evaluation_data)
+    evaluation = evaluation.with_data(held_out=held_out, split=splits[0 if eval_data is None else 1])
+    if trainer.accelerator.is_main_process:
+        evaluation.save(folder / "metrics.json")
+        record.save(folder)
+        write_model_card(folder, **card)
+    trainer.accelerator.wait_for_everyone()
+    return evaluation
