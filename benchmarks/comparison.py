@@ -243,7 +243,7 @@ def _trainer(arguments, variant: Variant, data: Data, folder: Path, seed: int) -
         if variant.centred:
             model.set_input_statistics(statistics.mean, statistics.input_scale)
         with torch.no_grad():
-            model.pre_bias.copy_(model._normalise(geometric_median(data.train)))
+            model.pre_bias.copy_(model.normalize(geometric_median(data.train)))
     args = MSAETrainingArguments(
         str(folder), per_device_train_batch_size=arguments.batch_size, max_steps=arguments.steps, seed=seed,
         learning_rate=variant.learning_rate, save_steps=max(1, arguments.steps // 4), save_total_limit=1,

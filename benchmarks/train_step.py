@@ -67,7 +67,7 @@ def steps(model: MSAEModel, x: torch.Tensor, autocast: bool) -> dict[str, Callab
         return total / sum(weights)
 
     def fused() -> torch.Tensor:
-        with nested_loss_implementation("fused"):
+        with nested_loss_implementation("auto"):
             return model(x, return_loss=True, loss_only=True).loss
 
     def eager() -> torch.Tensor:

@@ -214,7 +214,7 @@ def level_codes(model: MSAEModel, x: torch.Tensor, ks: list[int]) -> Iterator[tu
 
     One level at a time, so that no more than two dense codes are held.
     """
-    code = model._activations(model._pre_activations(model._normalise(x)))
+    code = model.full_code(x)
     most_active = int((code > 0).sum(dim=1).max())
     partial = [k for k in ks if k < most_active]
     if partial:

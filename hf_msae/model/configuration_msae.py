@@ -14,6 +14,8 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+from .activations import FAMILIES, ActivationName
+
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
@@ -108,7 +110,7 @@ class MSAEConfig(PreTrainedConfig):
         sparsity_coefficient (`float`, *optional*, defaults to 0.0):
             Weight in the loss of the sparsity penalty.
         sparsity_penalty (`str`, *optional*):
-            "l1": mean_i ||a_i||_1 / ||u_i||_2 of code a and normalised embedding u. "tanh": mean_i sum_j
+            "l1": mean_i ||a_i||_1 / ||u_i||_2 of code a and normalized embedding u. "tanh": mean_i sum_j
             tanh(4 a_ij). "l0", for "jump_relu" alone: how many activations exceed their thresholds. Default: "l0" with
             "jump_relu", otherwise "l1".
         jump_relu_threshold (`float`, *optional*, defaults to 0.1):
@@ -142,7 +144,7 @@ class MSAEConfig(PreTrainedConfig):
 
     d_in: int = 768
     num_latents: int = 6144
-    activation: Literal["relu", "topk", "batch_topk", "jump_relu"] = "relu"
+    activation: ActivationName = "relu"
     nesting: Literal["topk", "prefix", "none"] = "topk"
     nesting_ks: list[int] | None = None
     nesting_widths: list[int] | None = None
@@ -170,13 +172,13 @@ class MSAEConfig(PreTrainedConfig):
             raise self.unknown_keys_error(unknown)
         self._check_values()
         if self.nesting_ks is None:
-            largest = self.k if self.activation == "topk" else self.num_latents
+            largest = FAMILIES[self.activation].largest_level(self)
             self.nesting_ks = _doubling_ks(largest) if self.nesting == "topk" else [self.num_latents]
         if self.nesting_widths is None and self.nesting == "prefix":
             widths = (self.num_latents // 2**power for power in (4, 3, 2, 1, 0))
             self.nesting_widths = [width for width in widths if width]
         if self.sparsity_penalty is None:
-            self.sparsity_penalty = "l0" if self.activation == "jump_relu" else "l1"
+            self.sparsity_penalty = FAMILIES[self.activation].penalties[0]
         self._check_levels()
         super().__post_init__(**kwargs)
 
@@ -193,22 +195,14 @@ class MSAEConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.k is not None and not 1 <= self.k <= self.num_latents:
             raise ValueError(f"k must be between 1 and num_latents={self.num_latents}, got {self.k}")
-        if self.k is None and self.activation in ("topk", "batch_topk"):
-            raise ValueError(f'activation="{self.activation}" needs k, the activations to keep of each embedding')
-        if self.activation == "batch_topk" and self.nesting == "topk":
+        if self.k is None and FAMILIES[self.activation].needs_k:
+            raise ValueError(f'activation="{self.activation}" needs k, the number of activations to keep')
+        penalties = FAMILIES[self.activation].penalties
+        if self.sparsity_penalty is not None and self.sparsity_penalty not in penalties:
             raise ValueError(
-                'activation="batch_topk" gives some embeddings of a batch more activations than others, which levels '
-                'of the k largest of each embedding would take away again: use nesting="none" or "prefix", or '
-                'activation="topk"'
+                f'sparsity_penalty="{self.sparsity_penalty}" has no gradient with activation="{self.activation}": use '
+                + " or ".join(f'"{penalty}"' for penalty in penalties)
             )
-        if self.sparsity_penalty == "l0" and self.activation != "jump_relu":
-            raise ValueError(
-                f'sparsity_penalty="l0" has a gradient with activation="jump_relu" alone; use "l1" or "tanh" with '
-                f'activation="{self.activation}"'
-            )
-        for name in ("jump_relu_threshold", "jump_relu_bandwidth"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if self.random_prefixes < 0:
             raise ValueError(f"random_prefixes must be at least 0, got {self.random_prefixes}")
         if self.nesting != "prefix" and (self.random_prefixes or self.nesting_widths is not None):
@@ -240,8 +234,7 @@ class MSAEConfig(PreTrainedConfig):
         if any(later <= earlier for earlier, later in pairwise(ks)):
             raise ValueError(f"nesting_ks must ascend strictly, got {ks}")
 
-        if self.activation == "topk" and self.nesting == "topk" and ks[-1] != self.k:
-            raise ValueError(f'with activation="topk" the last of nesting_ks has to be k={self.k}, got {ks}')
+        FAMILIES[self.activation].check(self)
         widths = self.nesting_widths
         if self.nesting == "prefix":
             if not widths or widths[0] < 1 or widths[-1] != self.num_latents:

@@ -1,22 +1,20 @@
 r"""The nested loss of an MSAE and all of its gradients in one pass over the batch, on a CPU.
 
-What `nested_topk.nested_loss_reference` says level by level costs one ranking, one decoding and two more products for
-every level. Here a step costs little more than that of a plain ReLU autoencoder:
+`nested_topk.nested_loss_reference` needs a ranking, a decoding and two more products for every level. Here a step
+costs little more than that of a plain ReLU autoencoder:
 
-- A row's activations are ranked once for all levels, and no further than to tell which level an entry belongs to.
-- Levels that drop nothing are one level, whose weight is the sum of theirs.
-- The codes of the smallest levels are few entries. They are taken apart into rings (what a level adds to the one
-  before), and every entry is decoded once; its gradient is a sum over the levels that hold it, which is a suffix sum
-  of the levels' residuals.
-- A level that drops but few entries is the full code without them.
-- Levels in between are decoded densely.
-- Entries are looked up by C functions, compiled at their first use where the machine has a compiler. Without one,
-  numpy and torch do the same, about half as fast.
-- Gradients are computed together with the loss, since everything they need is at hand then, a chunk of rows at a
-  time: the code of a batch is the only thing of its size that is held.
+- The activations of a row are ranked once for all levels, and only as far as needed to tell which level an entry
+  belongs to.
+- Levels that drop nothing are one level with the sum of their weights.
+- The codes of the smallest levels have few entries. They are split into rings (what a level adds to the one before),
+  and each entry is decoded once. Its gradient is a sum over the levels that hold it: a suffix sum of residuals.
+- A level that drops only a few entries is the full code without them. Levels in between are decoded densely.
+- Entries are looked up by C functions, compiled at first use if the machine has a compiler. Otherwise numpy and torch
+  do the same at about half the speed.
+- Gradients are computed together with the loss, a chunk of rows at a time. Only the code of the batch is held.
 
-The gradients are those of the loss alone. Where somebody differentiates other outputs as well, or twice, the levels
-are computed again one by one.
+The gradients are those of the loss alone. If other outputs are differentiated too, or the loss twice, the levels are
+computed again one by one.
 """
 
 from __future__ import annotations
@@ -34,18 +32,21 @@ import torch.nn.functional as F
 from .fused.nested_pass import NestedLoss, NestedPass
 from .nested_topk import l1_penalty, nested_codes, nested_loss
 
-_IMPLEMENTATIONS = ("auto", "eager", "fused")
+_IMPLEMENTATIONS = ("auto", "eager")
 _implementation: ContextVar[str | None] = ContextVar("nested_loss_implementation", default=None)
 
 
 @contextmanager
-def nested_loss_implementation(name: Literal["auto", "eager", "fused"]) -> Iterator[None]:
-    """How models compute their loss inside the block: "eager" (level by level, by operations that autograd
-    differentiates), "fused" (in one pass, wherever it can be), or "auto" (fused on CPUs, eager elsewhere: which is
-    faster there has not been measured). The environment variable HF_MSAE_NESTED_LOSS sets it for a process.
+def nested_loss_implementation(name: Literal["auto", "eager"]) -> Iterator[None]:
+    """Choose how models compute their loss inside the block.
+
+    Args:
+        name: "eager": level by level, by operations that autograd differentiates. "auto": in one pass where
+            [`can_fuse`] allows it, else level by level. The environment variable HF_MSAE_NESTED_LOSS sets the choice
+            for a process.
     """
     if name not in _IMPLEMENTATIONS:
-        raise ValueError(f'the nested loss has no implementation {name!r}; choose "auto", "eager" or "fused"')
+        raise ValueError(f'the nested loss has no implementation {name!r}; choose "auto" or "eager"')
     token = _implementation.set(name)
     try:
         yield
@@ -53,26 +54,26 @@ def nested_loss_implementation(name: Literal["auto", "eager", "fused"]) -> Itera
         _implementation.reset(token)
 
 
-def can_fuse(normalised: torch.Tensor, *parameters: torch.Tensor) -> bool:
-    """Whether [`fused_nested_loss`] computes this.
+def can_fuse(normalized: torch.Tensor, *parameters: torch.Tensor) -> bool:
+    """Whether [`fused_nested_loss`] serves these tensors.
 
-    It does on a CPU, or on one GPU where "fused" is asked for, in float32 (dense products in bfloat16 under
-    autocast to it) or float64, with no gradient for embeddings; not under autocast to
-    float16, `torch.compile`, `torch.func` or forward-mode differentiation, nor where "eager" is asked for.
+    They must be on the CPU, in float32 (dense products in bfloat16 under autocast to it) or float64, and the
+    embeddings must need no gradient. Excluded are autocast to float16, `torch.compile`, `torch.func` and forward-mode
+    differentiation.
     """
     if torch.compiler.is_compiling():
         return False
-    asked_for = _implementation.get() or os.environ.get("HF_MSAE_NESTED_LOSS") or "auto"
-    device = normalised.device
-    if asked_for == "eager" or device.type == "meta" or (asked_for != "fused" and device.type != "cpu"):
+    chosen = _implementation.get() or os.environ.get("HF_MSAE_NESTED_LOSS") or "auto"
+    device = normalized.device
+    if chosen == "eager" or device.type != "cpu":
         return False
     if _autocast_dtype(device) not in (None, torch.bfloat16) or torch._C._are_functorch_transforms_active():
         return False
     if fwAD._current_level >= 0:
         return False
-    return not (normalised.requires_grad and torch.is_grad_enabled()) and all(
-        tensor.device == device and tensor.dtype == normalised.dtype and tensor.dtype in (torch.float32, torch.float64)
-        for tensor in (normalised, *parameters)
+    return not (normalized.requires_grad and torch.is_grad_enabled()) and all(
+        tensor.device == device and tensor.dtype == normalized.dtype and tensor.dtype in (torch.float32, torch.float64)
+        for tensor in (normalized, *parameters)
     )
 
 
@@ -82,63 +83,63 @@ def _autocast_dtype(device: torch.device) -> torch.dtype | None:
 
 def fused_nested_loss(
     loss: NestedLoss,
-    normalised: torch.Tensor,
+    normalized: torch.Tensor,
     pre_bias: torch.Tensor,
     encoder: torch.Tensor,
     latent_bias: torch.Tensor,
     decoder: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The training loss of normalised embeddings, with gradients for the parameters.
+    """Compute the training loss of normalized embeddings, with gradients for the parameters.
 
     Args:
         loss ([`NestedLoss`]):
             Levels, weights and terms.
-        normalised (`torch.Tensor` of shape `(B, d)`):
-            u; takes no gradient.
+        normalized (`torch.Tensor` of shape `(B, d)`):
+            The normalized embeddings u; they get no gradient.
         pre_bias, encoder, latent_bias, decoder:
-            The parameters of [`MSAEModel`], on the CPU, of one dtype: float32 or float64. No decoder: tied.
+            The parameters of [`MSAEModel`] on the CPU, all in float32 or all in float64; decoder=None if tied.
 
     Returns:
-        The loss; the unweighted loss of every level `(L,)`; the full code `(B, n)`, capped; and what it decodes to,
-        in normalised space, `(B, d)`.
+        The loss; the unweighted loss of every level `(L,)`; the full code `(B, n)`, capped; and its reconstruction in
+        normalized space `(B, d)`.
     """
     parameters = [p for p in (pre_bias, encoder, latent_bias, decoder) if p is not None]
     with_gradients = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
-    return _FusedNestedLoss.apply(loss, with_gradients, normalised, *parameters)
+    return _FusedNestedLoss.apply(loss, with_gradients, normalized, *parameters)
 
 
 def eager_nested_loss(
     loss: NestedLoss,
-    normalised: torch.Tensor,
+    normalized: torch.Tensor,
     pre_bias: torch.Tensor,
     encoder: torch.Tensor,
     latent_bias: torch.Tensor,
     decoder: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """[`fused_nested_loss`] in plain operations that autograd differentiates: on any device, as often as one likes."""
+    """Compute [`fused_nested_loss`] by plain operations that autograd differentiates, on any device."""
     dictionary = encoder.T if decoder is None else decoder
-    code = F.relu((normalised - pre_bias) @ encoder + latent_bias)
+    code = F.relu((normalized - pre_bias) @ encoder + latent_bias)
     codes = nested_codes(code, [*loss.ks, code.shape[-1]], loss.soft_cap)
     decoded = {id(each): each @ dictionary + pre_bias for each in codes}
     reconstructions = [decoded[id(each)] for each in codes]
-    value, level_losses = nested_loss(reconstructions[:-1], normalised, loss.weights, loss.kind)
+    value, level_losses = nested_loss(reconstructions[:-1], normalized, loss.weights, loss.kind)
     if loss.sparsity_coefficient:
-        value = value + loss.sparsity_coefficient * l1_penalty(code, normalised)
+        value = value + loss.sparsity_coefficient * l1_penalty(code, normalized)
     return value, level_losses, codes[-1], reconstructions[-1]
 
 
 class _FusedNestedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, loss, with_gradients, normalised, *parameters):
+    def forward(ctx, loss, with_gradients, normalized, *parameters):
         ctx.set_materialize_grads(False)
-        product_dtype = _autocast_dtype(normalised.device)
-        work = NestedPass(loss, with_gradients, product_dtype, normalised, *parameters)
-        with torch.autocast(normalised.device.type, enabled=False):
+        product_dtype = _autocast_dtype(normalized.device)
+        work = NestedPass(loss, with_gradients, product_dtype, normalized, *parameters)
+        with torch.autocast(normalized.device.type, enabled=False):
             value, level_losses = work.run()
         if with_gradients:
             ctx.loss, ctx.autocast_dtype = loss, product_dtype
-            ctx.save_for_backward(normalised, *parameters)
-            # Not saved as tensors: handed over once, so that autograd can keep them without a copy.
+            ctx.save_for_backward(normalized, *parameters)
+            # Not saved as tensors: handed over once, so autograd keeps them without a copy.
             ctx.gradients = work.gradients()
         return value, level_losses, work.latents, work.reconstruction
 
@@ -156,14 +157,14 @@ class _FusedNestedLoss(torch.autograd.Function):
 
 
 def _recomputed_gradients(ctx, output_gradients) -> tuple[torch.Tensor | None, ...]:
-    """The rare case: the gradients of any outputs, by autograd through the eager computation."""
-    normalised, *parameters = ctx.saved_tensors
+    """The rare case: gradients of any outputs, by autograd through the eager computation."""
+    normalized, *parameters = ctx.saved_tensors
     create_graph = torch.is_grad_enabled()
     low = ctx.autocast_dtype
-    autocast = torch.autocast(normalised.device.type, low or torch.bfloat16, enabled=low is not None)
+    autocast = torch.autocast(normalized.device.type, low or torch.bfloat16, enabled=low is not None)
     with torch.enable_grad(), autocast:
         leaves = parameters if create_graph else [parameter.detach().requires_grad_() for parameter in parameters]
-        outputs = eager_nested_loss(ctx.loss, normalised, *leaves)
+        outputs = eager_nested_loss(ctx.loss, normalized, *leaves)
     used = [(out, grad) for out, grad in zip(outputs, output_gradients, strict=True) if grad is not None]
     if not used:
         return (None,) * len(leaves)

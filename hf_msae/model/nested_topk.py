@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 NMSE_EPSILON = 1e-8
-"""Smallest squared norm of an embedding that the normalised losses divide by."""
+"""Smallest squared norm of an embedding that the normalized losses divide by."""
 
 
 def rank(code: torch.Tensor, k: int) -> torch.Tensor:
@@ -116,13 +116,13 @@ def top_activations(code: torch.Tensor, k: int, soft_cap: float | None = None) -
 
 
 def reconstruction_loss(residual: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
-    """How far a reconstruction is off, in normalised space.
+    """How far a reconstruction is off, in normalized space.
 
     Args:
         residual (`torch.Tensor` of shape `(..., d)`):
             r = u - reconstruction.
         target (`torch.Tensor` of shape `(..., d)`):
-            The normalised embeddings u.
+            The normalized embeddings u.
         kind (`str`):
             "mse": the mean of r^2 over all entries. "nmse": the mean over embeddings of
             ||r_i||^2 / max(||u_i||^2, 1e-8). "cosine": the mean over embeddings of 1 - the cosine of the
@@ -144,7 +144,7 @@ def reconstruction_loss(residual: torch.Tensor, target: torch.Tensor, kind: str)
 
 
 def l1_penalty(code: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """mean_i ||a_i||_1 / ||u_i||_2 of the full code a `(..., n)` and the normalised embeddings u `(..., d)`."""
+    """mean_i ||a_i||_1 / ||u_i||_2 of the full code a `(..., n)` and the normalized embeddings u `(..., d)`."""
     code, target = _at_least_float32(code), _at_least_float32(target)
     return (code.abs().sum(-1) / target.square().sum(-1).clamp_min(NMSE_EPSILON).sqrt()).mean()
 
@@ -156,10 +156,10 @@ def nested_loss(
 
     Args:
         reconstructions (`Sequence[torch.Tensor]`):
-            One `(..., d)` tensor per level, in normalised space. Levels may share one tensor: its loss is then
+            One `(..., d)` tensor per level, in normalized space. Levels may share one tensor: its loss is then
             computed once, and its gradient is the sum of theirs.
         target (`torch.Tensor` of shape `(..., d)`):
-            The normalised embeddings u.
+            The normalized embeddings u.
         weights (`Sequence[float]`):
             w_l, positive, one per level.
         kind (`str`, *optional*, defaults to `"mse"`):

@@ -142,8 +142,8 @@ def test_baseline_is_the_mean_prediction():
 def test_each_batch_is_encoded_once_and_memory_is_bounded_by_it(monkeypatch):
     model, x = make_model(), make_data(200)
     seen = []
-    original = model._activations
-    monkeypatch.setattr(model, "_activations", lambda u: seen.append(len(u)) or original(u))
+    original = model.full_code
+    monkeypatch.setattr(model, "full_code", lambda u: seen.append(len(u)) or original(u))
     evaluate_msae(model, load_embeddings(x), batch_size=50, cknna_batch_size=16, progress=False)
     assert seen == [48, 48, 48, 48, 8]
 

@@ -106,6 +106,12 @@ def test_it_is_compiled_once(library, fresh):
     assert kept.stat().st_mtime_ns == before
 
 
+def test_it_is_kept_in_the_home_of_hugging_face(fresh, monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_MSAE_CACHE")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
+    assert compiler._folder() == tmp_path / "hf_msae" / "compiled"
+
+
 def test_a_broken_file_is_compiled_anew(library, fresh):
     kept = compiler._built()
     kept.write_bytes(b"")
@@ -144,7 +150,8 @@ def test_it_shares_the_threads_of_torch(library):
 import torch
 from hf_msae.model.fused.compiler import compiled_library
 compiled_library()
-print(len({line.split()[-1] for line in open("/proc/self/maps") if "omp" in line.split()[-1]}))
+names = {line.split()[-1].rpartition("/")[2] for line in open("/proc/self/maps")}
+print(sum("omp" in name for name in names))
 """
     run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, env=os.environ)
     assert int(run.stdout) == 1
@@ -173,9 +180,9 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 def test_what_inference_mode_has_left_does_not_matter(library):
     from hf_msae import MSAEConfig, MSAEModel
-    from hf_msae.model.fused import workspace
+    from hf_msae.model.fused import compiled_entries
 
-    workspace.WORKSPACE._kept.clear()
+    compiled_entries.WORKSPACE._kept.clear()
     model, x = MSAEModel(MSAEConfig(d_in=24, num_latents=40)), torch.randn(9, 24)
     with torch.inference_mode():
         expected = model(x, return_loss=True, loss_only=True).loss.item()

@@ -9,7 +9,6 @@ from torch.autograd import forward_ad
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.model import fused_nested_loss
 from hf_msae.model.fused import compiler, nested_pass, torch_entries
-from hf_msae.model.fused.device_entries import DeviceEntries
 from hf_msae.model.fused_nested_loss import NestedLoss, can_fuse, eager_nested_loss, nested_loss_implementation
 from hf_msae.model.nested_topk import l1_penalty, nested_loss_reference
 
@@ -18,14 +17,11 @@ KS = (3, 4, 8, 20, 40, 60, N)
 WEIGHTS = (7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0)
 
 
-@pytest.fixture(autouse=True, params=["compiled", "torch", "device"])
+@pytest.fixture(autouse=True, params=["compiled", "torch"])
 def entries(request, monkeypatch):
-    """Every test in all ways: by the C functions, where there is a compiler, without them, and as on a GPU."""
+    """Run every test with the C functions, if there is a compiler, and without them."""
     if request.param == "torch":
         monkeypatch.setattr(nested_pass, "compiled_library", lambda: None)
-    elif request.param == "device":
-        monkeypatch.setattr(nested_pass, "entries_for", lambda dictionary, rows: DeviceEntries(dictionary))
-        monkeypatch.setattr(DeviceEntries, "sparse_share", 1 / 9)
     elif compiler.compiled_library() is None:
         pytest.skip("there is no C compiler")
 
@@ -85,7 +81,7 @@ def test_loss_and_gradients_equal_the_reference(dtype, kind, positive, ties, chu
             assert relative_error(eager[place], want) < tolerance, (tied, soft_cap, place)
 
 
-def test_every_kind_of_level_is_met(monkeypatch, request):
+def test_every_kind_of_level_is_met(monkeypatch):
     met = [set() for _ in range(4)]
     original = nested_pass.NestedPass._sort_levels
 
@@ -99,9 +95,7 @@ def test_every_kind_of_level_is_met(monkeypatch, request):
     u, parameters = problem(0.95)
     ks = (3, 4, 8, 20, 50, 84, N)
     outcome(fused_nested_loss.fused_nested_loss, NestedLoss(ks, WEIGHTS, "mse"), u, parameters)
-    if not request.node.callspec.id == "device":  # no ranking of all entries, no levels short of a few of them
-        assert met[1]
-    assert met[0] and met[2] and met[3], "sparse, short, dense and complete levels"
+    assert all(met), "sparse, short, dense and complete levels"
     assert sorted(level for levels in met for level in levels) == list(range(len(ks)))
 
 
@@ -206,8 +200,6 @@ def test_where_it_is_taken(monkeypatch):
     assert not can_fuse(x, *parameters)
     with nested_loss_implementation("auto"):
         assert can_fuse(x, *parameters)
-    with nested_loss_implementation("fused"):
-        assert can_fuse(x, *parameters) and not can_fuse(x.to("meta"), *parameters)
     with pytest.raises(ValueError, match="quick"), nested_loss_implementation("quick"):
         pass
 

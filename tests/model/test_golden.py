@@ -32,7 +32,7 @@ def model(golden_tensors, golden_figures):
 
 
 @pytest.fixture(scope="module")
-def to_normalised(golden_tensors, golden_figures):
+def to_normalized(golden_tensors, golden_figures):
     return lambda raw: (raw - golden_tensors["mean"]) * golden_figures["scaling_factor"]
 
 
@@ -40,23 +40,23 @@ def test_levels_are_those_of_the_file(golden_figures):
     assert golden_figures["nesting_ks"] == LEVELS
 
 
-def test_normalised_input(model, golden_tensors, relative_error):
-    assert relative_error(model._normalise(golden_tensors["x_raw"]), golden_tensors["x"]) < TOLERANCE
+def test_normalized_input(model, golden_tensors, relative_error):
+    assert relative_error(model.normalize(golden_tensors["x_raw"]), golden_tensors["x"]) < TOLERANCE
 
 
 def test_pre_activations(model, golden_tensors, relative_error):
-    normalised = model._normalise(golden_tensors["x_raw"])
-    pre_activations = model._pre_activations(normalised)
+    normalized = model.normalize(golden_tensors["x_raw"])
+    pre_activations = model._pre_activations(normalized)
     assert relative_error(pre_activations, golden_tensors["pre_activations"]) < TOLERANCE
-    assert torch.equal(model._activations(pre_activations), pre_activations.relu())
+    assert torch.equal(model.family.code(model, pre_activations), pre_activations.relu())
 
 
-def test_full_code_and_reconstruction(model, golden_tensors, golden_figures, to_normalised, relative_error):
+def test_full_code_and_reconstruction(model, golden_tensors, golden_figures, to_normalized, relative_error):
     latents = model.encode(golden_tensors["x_raw"])
     assert relative_error(latents, golden_tensors["latents_full"]) < TOLERANCE
 
     raw = model.decode(latents)
-    assert relative_error(to_normalised(raw), golden_tensors["reconstruction_full"]) < TOLERANCE
+    assert relative_error(to_normalized(raw), golden_tensors["reconstruction_full"]) < TOLERANCE
     expected_raw = golden_tensors["reconstruction_full"] / golden_figures["scaling_factor"] + golden_tensors["mean"]
     assert relative_error(raw, expected_raw) < TOLERANCE
 
@@ -72,12 +72,12 @@ def test_code_of_every_level(model, golden_tensors, relative_error, k):
     assert relative_error(torch.zeros_like(expected).scatter(-1, indices, values), expected) < TOLERANCE
 
 
-def test_reconstruction_of_every_level(model, golden_tensors, golden_figures, to_normalised, relative_error):
+def test_reconstruction_of_every_level(model, golden_tensors, golden_figures, to_normalized, relative_error):
     output = model(golden_tensors["x_raw"], output_nested=True)
     assert len(output.nested_reconstructions) == len(LEVELS)
     for k, raw in zip(LEVELS, output.nested_reconstructions, strict=True):
         expected = golden_tensors[f"reconstruction_k{k}"]
-        assert relative_error(to_normalised(raw), expected) < TOLERANCE
+        assert relative_error(to_normalized(raw), expected) < TOLERANCE
         expected_raw = expected / golden_figures["scaling_factor"] + golden_tensors["mean"]
         assert relative_error(raw, expected_raw) < TOLERANCE
         assert relative_error(model(golden_tensors["x_raw"], k=k).reconstruction, raw) < TOLERANCE

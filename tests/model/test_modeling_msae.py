@@ -8,6 +8,7 @@ from transformers.utils import ModelOutput
 
 from hf_msae import MSAEConfig, MSAEModel, MSAEOutput
 from hf_msae.model import modeling_msae
+from hf_msae.model.fused_nested_loss import nested_loss_implementation
 from hf_msae.model.nested_topk import l1_penalty, nested_codes_reference
 
 D, N = 12, 40
@@ -15,7 +16,7 @@ KS = [2, 5, 20, 40]
 
 
 def make_model(seed=0, **settings):
-    """A model that is not at its initialisation: nothing is zero, unit norm or tied by accident."""
+    """A model that is not at its initialization: nothing is zero, unit norm or tied by accident."""
     torch.manual_seed(seed)
     settings = {"d_in": D, "num_latents": N, "nesting_ks": KS, **settings}
     model = MSAEModel(MSAEConfig(**settings))
@@ -45,7 +46,7 @@ def by_hand(model, x, k):
     return z, (z @ decoder + p["pre_bias"]) / p["input_scale"] + p["input_mean"]
 
 
-# -- initialisation --------------------------------------------------------------------------------------------------
+# -- initialization --------------------------------------------------------------------------------------------------
 
 
 def test_a_new_model():
@@ -162,8 +163,8 @@ def test_encode_topk_is_dense_in_one_chunk_only(model, monkeypatch):
     x = embeddings(3, 11)
     expected = model.encode_topk(x, 5)
     chunks = []
-    activations = model._activations
-    monkeypatch.setattr(model, "_activations", lambda u: chunks.append(len(u)) or activations(u))
+    full_code = model.full_code
+    monkeypatch.setattr(model, "full_code", lambda x: chunks.append(len(x)) or full_code(x))
     monkeypatch.setattr(modeling_msae, "_CHUNK_ELEMENTS", 4 * N + 3)
     values, indices = model.encode_topk(x, 5)
     assert chunks == [4] * 8 + [1]
@@ -205,7 +206,7 @@ def test_soft_cap_leaves_the_l1_term_alone():
         make_model(sparsity_coefficient=coefficient, soft_cap=0.5)(x, return_loss=True).loss for coefficient in (1, 0)
     )
     model = make_model()
-    u = model._normalise(x)
+    u = model.normalize(x)
     assert (capped - plain).item() == pytest.approx(l1_penalty(model._pre_activations(u).relu(), u).item(), rel=1e-5)
 
 
@@ -283,7 +284,7 @@ def test_float64_is_float64_throughout(relative_error):
     assert relative_error(model(x, k=5).reconstruction, reconstruction) < 1e-14
 
 
-def test_float64_embeddings_are_normalised_and_restored_in_float64(relative_error):
+def test_float64_embeddings_are_normalized_and_restored_in_float64(relative_error):
     """Only the two products have the parameters' dtype: what is far from zero and small is not lost beside it."""
     model = make_model()
     mean = torch.full((D,), 1e6)
@@ -368,6 +369,17 @@ def test_embeddings_that_are_not_finite(model, value, shape, place, where):
         assert str(raised.value).endswith(f"embeddings hold NaN or infinite values{where}")
 
 
+@pytest.mark.parametrize("name", ["auto", "eager"])
+def test_a_training_batch_is_not_searched_but_its_loss_tells(name):
+    """Reading from a GPU at every step would stall it."""
+    model, x = make_model(), embeddings(5)
+    x[3, 2] = torch.nan
+    with nested_loss_implementation(name):
+        assert model.train()(x, return_loss=True, loss_only=True).loss.isnan()
+        with pytest.raises(ValueError, match="row 3"):
+            model.eval()(x, return_loss=True)
+
+
 def test_large_but_finite_embeddings_pass(model):
     """Their sum overflows; they do not."""
     x = torch.full((40, D), 6e4, dtype=torch.float16)
@@ -399,7 +411,7 @@ def test_k_may_be_any_integer(model):
 
     x = embeddings(2)
     assert torch.equal(model.encode(x, k=np.int32(3)), model.encode(x, k=3))
-    with pytest.raises(TypeError, match="encode_topk needs k"):
+    with pytest.raises(TypeError, match="k must be an integer, got None"):
         model.encode_topk(x, None)
 
 
@@ -449,7 +461,7 @@ def test_the_gradient_loses_its_component_along_each_row(relative_error):
         assert torch.equal(getattr(model, name).grad, before[name])
 
 
-def test_normalising_rows_keeps_the_function_of_the_full_code(relative_error):
+def test_normalizing_rows_keeps_the_function_of_the_full_code(relative_error):
     model, x = make_model(), embeddings(64)
     with torch.no_grad():
         model.decoder.mul_(torch.logspace(-2, 2, N)[:, None])

@@ -170,7 +170,7 @@ def test_meta_device(model, folder):
     assert_same(loaded, model)
 
 
-def test_initialising_again_leaves_loaded_weights_alone(model, folder):
+def test_initializing_again_leaves_loaded_weights_alone(model, folder):
     """What from_pretrained and `apply` may do at any time; only flags on the tensors stand in the way."""
     loaded = MSAEModel.from_pretrained(folder)
     loaded._is_hf_initialized = False
@@ -179,7 +179,7 @@ def test_initialising_again_leaves_loaded_weights_alone(model, folder):
 
 
 @pytest.mark.parametrize("missing", ["decoder", "encoder", "input_scale", "latent_bias"])
-def test_a_missing_tensor_is_reported_and_initialised_alone(model, tmp_path, missing):
+def test_a_missing_tensor_is_reported_and_initialized_alone(model, tmp_path, missing):
     state = {name: tensor for name, tensor in model.state_dict().items() if name != missing}
     model.save_pretrained(tmp_path, state_dict=state)
     loaded, info = MSAEModel.from_pretrained(tmp_path, output_loading_info=True)
@@ -195,7 +195,7 @@ def test_config_fields_can_be_overridden_on_load(model, folder):
         loaded = load(folder, k=3, soft_cap=5)
         assert (loaded.config.k, loaded.config.soft_cap) == (3, 5.0)
         assert (loaded.encode(x) > 0).sum(-1).max() == 3
-        with pytest.raises(ValueError, match="k given beside a config"):
+        with pytest.raises(ValueError, match=r"k given .*config"):
             load(folder, config=model.config, k=3)
 
 

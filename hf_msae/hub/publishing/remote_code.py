@@ -10,12 +10,17 @@ import json
 import os
 from pathlib import Path
 
+from ...model.activations import FAMILIES
+
 _MODEL = Path(__file__).parents[2] / "model"
 _MODULES = (
     "configuration_msae.py",
     "modeling_msae.py",
-    "activation_functions.py",
+    "activations.py",
+    *(f"{name}.py" for name in FAMILIES),
     "auxiliary_loss.py",
+    "checks.py",
+    "nested_prefix.py",
     "nested_topk.py",
 )
 _HEADER = "# From hf_msae {version} (Apache-2.0), for models that are loaded without it.\n"

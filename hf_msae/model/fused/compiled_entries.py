@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
+import threading
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-
-from .workspace import WORKSPACE
 
 _SLICE_BYTES = 2**21
 """A slice of the dictionary, looked up in random order, should fit in a core's cache."""
@@ -32,6 +32,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
+class Workspace(threading.local):
+    """Tensors by name, kept by each thread: the system clears every page of memory that it hands out anew, which would
+    take a tenth of a step. What is taken under a name again is the same memory.
+    """
+
+    def __init__(self):
+        self._kept: dict[tuple[str, torch.dtype], torch.Tensor] = {}
+
+    def take(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """An uninitialized tensor on the CPU, good until its name is taken again."""
+        number = math.prod(shape)
+        kept = self._kept.get((name, dtype))
+        if kept is None or len(kept) < number:
+            with torch.inference_mode(False):  # else it could not be written to outside of that mode
+                kept = self._kept[name, dtype] = torch.empty(number, dtype=dtype, device="cpu")
+        return kept[:number].view(shape)
+
+
+WORKSPACE = Workspace()
+
+
 class CompiledEntries:
     """What [`TorchEntries`] is, in float32, several times faster.
 
@@ -41,9 +62,6 @@ class CompiledEntries:
 
     sparse_share = 1 / 5
     """A ring of fewer entries than this share of the latents is faster decoded entry by entry, as measured."""
-
-    ranks_all = True
-    """Whether rings may hold entries that no level cuts off."""
 
     def __init__(self, library: ctypes.CDLL, dictionary: torch.Tensor):
         self._library, self._threads = library, 1 if _forked else torch.get_num_threads()

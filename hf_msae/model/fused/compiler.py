@@ -1,4 +1,4 @@
-"""Compiles `entries.c` at its first use, with the C compiler of the machine, if there is one."""
+"""Compiling `entries.c` at first use, if the machine has a C compiler."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ import subprocess
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+
+from huggingface_hub import constants
+
+from ..._utils.atomic import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -33,22 +37,22 @@ _ARGUMENTS = {
 
 @lru_cache(maxsize=1)
 def compiled_library() -> ctypes.CDLL | None:
-    """The functions of `entries.c`, or None (which the log explains, once) where they can't be had.
+    """Return the functions of `entries.c`, or None if they cannot be compiled; a warning says why, once.
 
-    The environment variable HF_MSAE_COMPILE=0 forbids compiling, CC names another compiler, and HF_MSAE_CACHE another
-    place than `~/.cache/hf_msae` to keep what was compiled.
+    HF_MSAE_COMPILE=0 in the environment forbids compiling, CC names another compiler, and HF_MSAE_CACHE another cache
+    folder than `hf_msae/compiled` in HF_HOME.
     """
     if os.environ.get("HF_MSAE_COMPILE") == "0":
         return None
     try:
         try:
             library = ctypes.CDLL(str(_built()))
-        except OSError:  # a file that a crash has left incomplete, say
+        except OSError:  # a damaged file
             _built().unlink(missing_ok=True)
             library = ctypes.CDLL(str(_built()))
     except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: a CC that no shell can read
         reason = (getattr(error, "stderr", None) or str(error)).strip()
-        logger.warning("training steps will be slower, since hf_msae can't compile its C functions: %s", reason)
+        logger.warning("training steps will be slower, because hf_msae cannot compile its C functions: %s", reason)
         return None
     for name, arguments in _ARGUMENTS.items():
         getattr(library, name).argtypes = arguments
@@ -59,19 +63,18 @@ def compiled_library() -> ctypes.CDLL | None:
 
 
 def _built() -> Path:
-    """The path of the shared library, compiled if it isn't there."""
+    """Return the path of the shared library; compile it if it does not exist."""
     compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or shutil.which("gcc") or ""]
     if not shutil.which(compiler[0]):
         raise OSError(f"there is no C compiler {compiler[0] or 'cc or gcc'!r} on the PATH")
     source = _SOURCE.read_bytes()
-    # Homes are shared between machines: what is compiled for one processor may not run on another.
+    # Home folders are shared between machines: code compiled for one processor may not run on another.
     parts = [source, _processor().encode(), repr((compiler, _FLAGS)).encode()]
     name = f"entries-{hashlib.sha256(bytes(0).join(parts)).hexdigest()[:16]}.so"
     path = _folder() / name
     if path.exists():
         return path
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:  # renamed when whole: other processes compile it too
-        built = Path(scratch) / name
+    with atomic_path(path) as built:  # other processes may compile it at the same time
         # Not every compiler knows the first two; without OpenMP there is one thread. It finds torch's own runtime
         # loaded, and so torch's threads.
         for optional in (["-march=native", "-fopenmp"], ["-march=native"], []):
@@ -79,22 +82,22 @@ def _built() -> Path:
             if not finished.returncode:
                 break
         finished.check_returncode()
-        os.replace(built, path)
     return path
 
 
 @lru_cache(maxsize=1)
 def _folder() -> Path:
-    """Where to keep what was compiled; for this process alone, where there is no home to write to."""
+    """Return the cache folder, or a temporary one for this process if that cannot be written to."""
+    folder = Path(os.environ.get("HF_MSAE_CACHE") or Path(constants.HF_HOME) / "hf_msae" / "compiled").expanduser()
     try:
-        folder = Path(os.environ.get("HF_MSAE_CACHE") or Path.home() / ".cache" / "hf_msae").expanduser().resolve()
+        folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if os.access(folder, os.W_OK):
             return folder
         reason = f"{folder} cannot be written to"
-    except (OSError, RuntimeError) as error:  # the latter: nobody knows where home is
+    except OSError as error:
         reason = str(error)
-    logger.info("compiled functions are kept for this process alone, not in a cache: %s", reason)
+    logger.info("compiled functions are kept for this process only: %s", reason)
     folder = tempfile.mkdtemp(prefix="hf_msae-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
@@ -106,7 +109,7 @@ def _compile(command: list[str], built: Path) -> subprocess.CompletedProcess:
 
 
 def _processor() -> str:
-    """What tells this processor's instruction set from others."""
+    """Describe the instruction set of this processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from ..nested_topk import NMSE_EPSILON, soft_capped
-from .compiled_entries import CompiledEntries
+from .compiled_entries import WORKSPACE, CompiledEntries
 from .compiler import compiled_library
-from .device_entries import DeviceEntries
 from .torch_entries import TorchEntries
-from .workspace import WORKSPACE
 
 _CHUNK_ELEMENTS = 2**22
 """Size of the scratch matrices: 16 MB in float32."""
@@ -31,10 +29,8 @@ class NestedLoss:
     sparsity_coefficient: float = 0.0
 
 
-def entries_for(dictionary: torch.Tensor, rows: int) -> CompiledEntries | TorchEntries | DeviceEntries:
+def entries_for(dictionary: torch.Tensor, rows: int) -> CompiledEntries | TorchEntries:
     """What ranks and looks up the entries of codes of this dictionary, for chunks of so many rows."""
-    if dictionary.device.type != "cpu":
-        return DeviceEntries(dictionary)
     library = compiled_library() if dictionary.dtype == torch.float32 else None
     return CompiledEntries(library, dictionary) if library else TorchEntries(dictionary, rows)
 
@@ -42,18 +38,18 @@ def entries_for(dictionary: torch.Tensor, rows: int) -> CompiledEntries | TorchE
 class NestedPass:
     """One pass over a batch. Everything is detached here; dense products are in `product_dtype`, if that is given."""
 
-    def __init__(self, loss, with_gradients, product_dtype, normalised, pre_bias, encoder, latent_bias, decoder=None):
+    def __init__(self, loss, with_gradients, product_dtype, normalized, pre_bias, encoder, latent_bias, decoder=None):
         self.loss, self.with_gradients = loss, with_gradients
-        self.product_dtype = product_dtype if normalised.dtype == torch.float32 else None
-        self.u, self.pre_bias, self.encoder, self.latent_bias = normalised, pre_bias, encoder, latent_bias
+        self.product_dtype = product_dtype if normalized.dtype == torch.float32 else None
+        self.u, self.pre_bias, self.encoder, self.latent_bias = normalized, pre_bias, encoder, latent_bias
         self.tied = decoder is None
         self.dictionary = encoder.T.contiguous() if self.tied else decoder.contiguous()
-        self.rows, self.n = len(normalised), encoder.shape[1]
+        self.rows, self.n = len(normalized), encoder.shape[1]
         shares = [weight / sum(loss.weights) for weight in loss.weights]
-        device = normalised.device
-        self.shares = torch.tensor(shares, dtype=normalised.dtype, device=device)
-        self.level_losses = torch.zeros(len(loss.ks), dtype=torch.float64, device=device)
-        self.l1 = torch.zeros((), dtype=torch.float64, device=device)
+        # The device is named because another one may be the default.
+        self.shares = torch.tensor(shares, dtype=normalized.dtype, device="cpu")
+        self.level_losses = torch.zeros(len(loss.ks), dtype=torch.float64, device="cpu")
+        self.l1 = torch.zeros((), dtype=torch.float64, device="cpu")
         if with_gradients:
             self.grad_encoder = torch.zeros_like(encoder)
             self.grad_dictionary = torch.zeros_like(self.dictionary)
@@ -130,12 +126,11 @@ class NestedPass:
         sparse, short, dense, complete = [], [], [], []
         before = 0
         for level, k in enumerate(self.loss.ks):
-            # Rings of entries that no level cuts off take a ranking of all entries.
-            if len(sparse) == level and min(k, mean) - before <= few and (k < most or self.entries.ranks_all):
+            if len(sparse) == level and min(k, mean) - before <= few:
                 sparse.append(level)
             elif k >= most:
                 complete.append(level)
-            elif mean - k <= few and self.entries.ranks_all:
+            elif mean - k <= few:
                 short.append(level)
             else:
                 dense.append(level)
@@ -209,8 +204,6 @@ class NestedPass:
 
 
 def _scratch(name: str, like: torch.Tensor) -> torch.Tensor:
-    if like.device.type != "cpu":  # whose allocators keep memory themselves
-        return torch.empty_like(like)
     return WORKSPACE.take(name, *like.shape, dtype=like.dtype)
 
 

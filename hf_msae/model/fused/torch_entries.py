@@ -22,9 +22,6 @@ class TorchEntries:
     sparse_share = 1 / 9
     """A ring of fewer entries than this share of the latents is faster decoded entry by entry, as measured."""
 
-    ranks_all = True
-    """Whether rings may hold entries that no level cuts off."""
-
     def __init__(self, dictionary: torch.Tensor, rows: int):
         self.dictionary, self.gradient = dictionary, None
         self.threads = ThreadPoolExecutor(torch.get_num_threads())

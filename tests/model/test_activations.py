@@ -7,13 +7,10 @@ from accelerate.utils import set_seed
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
 from hf_msae.embeddings import load_embeddings
-from hf_msae.model.activation_functions import (
-    batch_top_threshold,
-    draw_prefixes,
-    jump_relu,
-    l0_penalty,
-    tanh_penalty,
-)
+from hf_msae.model.batch_topk import batch_top_threshold
+from hf_msae.model.jump_relu import jump_relu, l0_penalty
+from hf_msae.model.nested_prefix import draw_prefixes
+from hf_msae.model.relu import tanh_penalty
 
 D, N = 10, 40
 FAMILIES = {
@@ -62,7 +59,7 @@ def top(code, k):
 
 
 def expected_loss(name, model, x):
-    """Written down anew for each family; `x` is normalised already."""
+    """Written down anew for each family; `x` is normalized already."""
     config = model.config
     pre = (x - model.pre_bias) @ model.encoder + model.latent_bias
     relu = pre.clamp_min(0)
@@ -110,7 +107,7 @@ def test_loss_and_gradients_are_those_of_the_formula(name, relative_error):
     assert len(whole.nested_reconstructions) == len(whole.nested_losses) == model.config.num_levels
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["relu", "nested topk", "nested jump relu", "random prefix", "prefix batch topk"])
 def test_it_trains_evaluates_saves_loads_and_resumes(name, tmp_path):
     rng = np.random.default_rng(0)
     codes = rng.uniform(size=(300, 20)) * (rng.uniform(size=(300, 20)) < 0.2)
@@ -119,7 +116,7 @@ def test_it_trains_evaluates_saves_loads_and_resumes(name, tmp_path):
     for checkpoint in (None, str(tmp_path / "out" / "checkpoint-30")):
         args = MSAETrainingArguments(
             str(tmp_path / "out"), per_device_train_batch_size=50, max_steps=60, learning_rate=1e-2, save_steps=30,
-            use_cpu=True, disable_tqdm=True, cknna_batch_size=100, logging_steps=1,
+            use_cpu=True, disable_tqdm=True, cknna_batch_size=100, logging_steps=30,
         )  # fmt: skip
         trainer = MSAETrainer(new_model(**FAMILIES[name]), args, data)
         result = trainer.train(resume_from_checkpoint=checkpoint)
@@ -185,7 +182,7 @@ def test_the_estimators_of_jump_relu():
     assert tanh_penalty(torch.tensor([[0.0, 100.0], [0.0, 0.0]])) == pytest.approx(0.5)
 
 
-def test_normalising_the_decoder_leaves_jump_relu_as_it_is():
+def test_normalizing_the_decoder_leaves_jump_relu_as_it_is():
     model, x = new_model(activation="jump_relu"), embeddings()
     with torch.no_grad():
         model.decoder.mul_(torch.linspace(0.5, 2, N)[:, None])

@@ -1,0 +1,12 @@
+"""The activation families by the name that `MSAEConfig.activation` gives them. Each is a file of this folder."""
+
+from typing import Literal
+
+from .batch_topk import BatchTopK
+from .jump_relu import JumpReLU
+from .relu import ReLU
+from .topk import TopK
+
+FAMILIES: dict[str, ReLU] = {family.name: family for family in (ReLU(), TopK(), BatchTopK(), JumpReLU())}
+
+ActivationName = Literal[tuple(FAMILIES)]

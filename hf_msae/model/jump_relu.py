@@ -1,0 +1,108 @@
+"""The JumpReLU family (Rajamanoharan et al. 2024, arXiv 2407.14435)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.configuration_utils import PreTrainedConfig
+
+from .relu import ReLU
+
+
+class JumpReLU(ReLU):
+    """The activations above a threshold that each latent learns, unchanged.
+
+    The thresholds are the exponential of the model's parameter `log_threshold` `(n,)`. Their gradient, which is 0
+    almost everywhere, is estimated from the pre-activations within half a bandwidth of them.
+    """
+
+    name = "jump_relu"
+    penalties = ("l0", "l1", "tanh")
+
+    def check(self, config: PreTrainedConfig) -> None:
+        for name in ("jump_relu_threshold", "jump_relu_bandwidth"):
+            if not (math.isfinite(getattr(config, name)) and getattr(config, name) > 0):
+                raise ValueError(f"{name} must be above 0, got {getattr(config, name)}")
+
+    def fused_levels(self, config: PreTrainedConfig, k: int, loss_only: bool) -> None:
+        return None
+
+    def add_state(self, model: nn.Module) -> None:
+        model.log_threshold = nn.Parameter(torch.empty(model.config.num_latents))
+
+    def init_state(self, model: nn.Module) -> None:
+        init.constant_(model.log_threshold, math.log(model.config.jump_relu_threshold))
+
+    def rescale_(self, model: nn.Module, norms: torch.Tensor) -> None:
+        model.log_threshold.add_(norms.log())
+
+    def code(self, model: nn.Module, pre_activations: torch.Tensor, in_training: bool = False) -> torch.Tensor:
+        return jump_relu(pre_activations, model.log_threshold.exp(), model.config.jump_relu_bandwidth)
+
+    def penalty(
+        self, model: nn.Module, pre_activations: torch.Tensor, code: torch.Tensor, normalized: torch.Tensor
+    ) -> torch.Tensor:
+        if model.config.sparsity_penalty == "l0":
+            return l0_penalty(pre_activations, model.log_threshold.exp(), model.config.jump_relu_bandwidth)
+        return super().penalty(model, pre_activations, code, normalized)
+
+
+def jump_relu(pre_activations: torch.Tensor, threshold: torch.Tensor, bandwidth: float) -> torch.Tensor:
+    """p where it exceeds its latent's threshold, else 0.
+
+    Within half a bandwidth of the threshold t, its gradient is -t / bandwidth (equation 11 of the paper).
+
+    Args:
+        pre_activations (`torch.Tensor` of shape `(..., n)`):
+            Before any activation function.
+        threshold (`torch.Tensor` of shape `(n,)`):
+            Positive.
+        bandwidth (`float`):
+            Width of the estimator's kernel.
+    """
+    return _JumpReLU.apply(pre_activations, threshold, bandwidth)
+
+
+def l0_penalty(pre_activations: torch.Tensor, threshold: torch.Tensor, bandwidth: float) -> torch.Tensor:
+    """The mean number of latents above their thresholds.
+
+    The threshold's gradient is -1 / bandwidth for each entry within half a bandwidth (equation 12 of the paper).
+    """
+    return _Step.apply(pre_activations, threshold, bandwidth).sum(-1).mean()
+
+
+class _JumpReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, pre_activations, threshold, bandwidth):
+        ctx.save_for_backward(pre_activations, threshold)
+        ctx.bandwidth = bandwidth
+        return pre_activations * (pre_activations > threshold)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        pre_activations, threshold = ctx.saved_tensors
+        near = _near(pre_activations, threshold, ctx.bandwidth)
+        of_threshold = -(threshold / ctx.bandwidth) * (near * gradient).reshape(-1, len(threshold)).sum(0)
+        return gradient * (pre_activations > threshold), of_threshold, None
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, pre_activations, threshold, bandwidth):
+        ctx.save_for_backward(pre_activations, threshold)
+        ctx.bandwidth = bandwidth
+        return (pre_activations > threshold).to(pre_activations.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        pre_activations, threshold = ctx.saved_tensors
+        near = _near(pre_activations, threshold, ctx.bandwidth)
+        return None, -(near * gradient).reshape(-1, len(threshold)).sum(0) / ctx.bandwidth, None
+
+
+def _near(pre_activations: torch.Tensor, threshold: torch.Tensor, bandwidth: float) -> torch.Tensor:
+    """1 within half a bandwidth of the threshold, else 0."""
+    return ((pre_activations - threshold).abs() < bandwidth / 2).to(pre_activations.dtype)

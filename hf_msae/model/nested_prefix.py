@@ -1,0 +1,45 @@
+"""The other sense of Matryoshka: levels that are prefixes of the dictionary (arXiv 2503.17547)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+
+
+def prefix_reconstructions(
+    code: torch.Tensor, widths: Sequence[int], dictionary: torch.Tensor, pre_bias: torch.Tensor, dtype: torch.dtype
+) -> list[torch.Tensor]:
+    """Decode the first latents of the dictionary, for every width.
+
+    Args:
+        code (`torch.Tensor` of shape `(..., n)`):
+            The full code.
+        widths (`Sequence[int]`):
+            How many latents each level has, ascending.
+        dictionary (`torch.Tensor` of shape `(n, d)`), pre_bias (`torch.Tensor` of shape `(d,)`):
+            Of the model.
+        dtype (`torch.dtype`):
+            Of the results.
+
+    Returns:
+        `list[torch.Tensor]`: one `(..., d)` tensor per width, in normalized space.
+    """
+    code = code.to(dictionary.dtype)
+    levels, decoded = [], pre_bias.to(dtype)
+    for begin, end in pairwise([0, *widths]):
+        decoded = decoded + (code[..., begin:end] @ dictionary[begin:end]).to(dtype)
+        levels.append(decoded)
+    return levels
+
+
+def draw_prefixes(number: int, n: int) -> list[int]:
+    """Draw the widths of one training step: at most `number`, ascending, the last one n.
+
+    They follow a Pareto distribution with exponent 1/2 between 1 and n, so small widths are drawn most often. The
+    generator is torch's on the CPU, which all processes seed alike.
+    """
+    uniform = torch.rand(number - 1, dtype=torch.float64)
+    widths = (1 - uniform * (1 - n**-0.5)) ** -2.0
+    return sorted({n, *(min(n, int(width)) for width in widths.tolist())})

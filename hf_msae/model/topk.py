@@ -1,0 +1,36 @@
+"""The TopK family (Gao et al. 2024, arXiv 2406.04093)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.configuration_utils import PreTrainedConfig
+
+from .nested_topk import nested_codes
+from .relu import ReLU
+
+
+class TopK(ReLU):
+    """The k largest activations of each embedding."""
+
+    name = "topk"
+    needs_k = True
+
+    def check(self, config: PreTrainedConfig) -> None:
+        if config.nesting == "topk" and config.nesting_ks[-1] != config.k:
+            raise ValueError(
+                f'with activation="topk" the last of nesting_ks must be k={config.k}, got {config.nesting_ks}'
+            )
+
+    def largest_level(self, config: PreTrainedConfig) -> int:
+        return config.k
+
+    def fused_levels(self, config: PreTrainedConfig, k: int, loss_only: bool) -> list[int] | None:
+        if not loss_only or config.sparsity_coefficient:  # both need the code of the k largest
+            return None
+        levels = super().fused_levels(config, k, loss_only)
+        return [config.k] if levels is not None and config.nesting == "none" else levels
+
+    def code(self, model: nn.Module, pre_activations: torch.Tensor, in_training: bool = False) -> torch.Tensor:
+        return nested_codes(F.relu(pre_activations), [model.config.k])[0]
