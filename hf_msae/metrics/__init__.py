@@ -1,6 +1,6 @@
-"""Metrics of sparse autoencoders on embeddings: pure functions, streaming accumulators, and one evaluation of all.
+"""Metrics of sparse autoencoders on embeddings: pure functions, streaming accumulators and one evaluation of all.
 
-Reconstruction metrics are in raw space. Every function's docstring gives its formula and source.
+Reconstruction metrics are in raw space. Every function's docstring states its formula and source.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .classification import (
     probe_agreement,
     probe_kl,
 )
-from .dictionary import decoder_orthogonality
+from .dictionary import SeedStability, decoder_orthogonality, seed_stability
 from .evaluation import evaluate_msae
 from .firing import SparsityAccumulator, dead_fraction, dead_latents, l0, sparsity
 from .monosemanticity import Monosemanticity, MonosemanticityAccumulator, monosemanticity
@@ -30,11 +30,10 @@ from .reconstruction import (
 )
 from .result import EvaluationResult
 from .sparse_probing import SparseProbing, sparse_probing
-from .stability import SeedStability, seed_stability
 
 
 def __getattr__(name: str):
-    # Only when it is asked for: importing `evaluate` takes a second.
+    # Imported on demand: importing `evaluate` takes a second.
     if name == "module_path":
         from .modules import module_path
 

@@ -1,4 +1,4 @@
-"""CKNNA: do two representations of the same samples have the same neighbours?"""
+"""CKNNA: do two representations of the same samples agree on nearest neighbors?"""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ._inputs import as_matrix
-from .accumulator import SumAccumulator
+from .accumulator import SumAccumulator, as_matrix
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
 def cknna(a: torch.Tensor, b: torch.Tensor, k: int = 10) -> float:
-    """Centered kernel nearest-neighbour alignment of two representations of the same N samples.
+    """Centered kernel nearest-neighbor alignment of two representations of the same N samples.
 
-    With the linear kernels K = a a^T and L = b b^T (rows not normalised), m_K marking for every sample the k others
-    of largest K, and m = m_K * m_L the neighbours both agree on::
+    With the linear kernels K = a a^T and L = b b^T (rows not normalized), m_K marking for every sample the k others
+    with the largest K, and m = m_K * m_L marking the neighbors both agree on::
 
         CKNNA = h(m*K, m*L) / (sqrt(h(m_K*K, m_K*K) h(m_L*L, m_L*L)) + 1e-6)
 
@@ -26,34 +25,32 @@ def cknna(a: torch.Tensor, b: torch.Tensor, k: int = 10) -> float:
 
         h(K, L) = [sum_ij K_ij L_ji + sum(K) sum(L) / ((N-1)(N-2)) - 2 1^T K L 1 / (N-2)] / (N (N-3))
 
-    From "The Platonic Representation Hypothesis" (arXiv 2405.07987) and, without normalised rows, as in the MSAE
-    authors' code. It falls with N at fixed k, so compare it at one N only. Among equal similarities the sample with
-    the lowest index is the neighbour.
+    From "The Platonic Representation Hypothesis" (arXiv 2405.07987), without normalized rows as in the MSAE authors'
+    code. It falls with N at fixed k, so compare it only at the same N. Of equally similar samples, the one with the
+    lowest index is the neighbor.
 
     Args:
         a: (N, d), e.g. raw embeddings.
         b: (N, n), e.g. their latents.
-        k: neighbours per sample.
+        k: Number of neighbors per sample.
 
     Returns:
-        The alignment, 1 for a = b (less where products are so small that the 1e-6 of the formula counts: scale both
-        up then); NaN where the estimator gives a negative self-alignment, which can happen when k
-        is close to N.
+        The alignment: 1 for a = b, or less if products are so small that the 1e-6 of the formula matters (then scale
+        both up). NaN if the estimator gives a negative self-alignment, which can happen if k is close to N.
 
     Raises:
-        ValueError: the numbers of samples differ or are too few, or a value is not finite.
+        ValueError: The numbers of samples differ or are too small, or a value is not finite.
     """
-    if len(a) != len(b):
-        raise ValueError(f"both representations must be of the same samples, got {len(a)} and {len(b)} rows")
-    return align(Neighbourhood(as_matrix("a", a), k), Neighbourhood(as_matrix("b", b), k))
+    _require_same_length(a, b)
+    return align(Neighborhood(as_matrix("a", a), k), Neighborhood(as_matrix("b", b), k))
 
 
-class Neighbourhood:
-    """What CKNNA needs to know of one representation: made once, it can be aligned with many others.
+class Neighborhood:
+    """What CKNNA needs of one representation: computed once, it can be aligned with many others.
 
     Args:
         x: float64 (N, d).
-        k: neighbours per sample.
+        k: Number of neighbors per sample.
     """
 
     def __init__(self, x: torch.Tensor, k: int = 10) -> None:
@@ -65,28 +62,33 @@ class Neighbourhood:
         self.self_alignment = _unbiased_hsic(masked, masked)
 
 
-def align(a: Neighbourhood, b: Neighbourhood) -> float:
-    """[`cknna`] of two representations of the same samples."""
+def align(a: Neighborhood, b: Neighborhood) -> float:
+    """Return the [`cknna`] of two representations of the same samples."""
     both = a.nearest & b.nearest
     squared = a.self_alignment * b.self_alignment
     return _unbiased_hsic(a.kernel * both, b.kernel * both) / (math.sqrt(squared) + 1e-6) if squared >= 0 else math.nan
 
 
+def _require_same_length(a: torch.Tensor, b: torch.Tensor) -> None:
+    if len(a) != len(b):
+        raise ValueError(f"both representations must be of the same samples, got {len(a)} and {len(b)} rows")
+
+
 def smallest_batch(k: int) -> int:
-    """The fewest samples CKNNA with k neighbours is defined for."""
+    """Return the smallest number of samples for which CKNNA with k neighbors is defined."""
     return max(k + 1, 4)
 
 
 class CknnaAccumulator(SumAccumulator):
-    """Mean CKNNA over consecutive full batches of fixed size, however the data arrives.
+    """Mean CKNNA over consecutive full batches of a fixed size, however the data arrives.
 
-    A rest that fills no batch is left out, unless there is no full batch at all: then the rest is the batch. Split
-    data over processes at multiples of `batch_size` (the last process may hold the rest), so that the batches are the
-    same as without splitting.
+    A remainder that does not fill a batch is left out, unless there is no full batch at all: then it is the batch.
+    Split data over processes at multiples of `batch_size` (the last process may hold the remainder), so that the
+    batches are the same as without splitting.
 
     Args:
-        batch_size: samples per batch; CKNNA depends on it.
-        k: neighbours per sample.
+        batch_size: Number of samples per batch; CKNNA depends on it.
+        k: Number of neighbors per sample.
     """
 
     def __init__(self, batch_size: int = 1024, k: int = 10) -> None:
@@ -99,13 +101,12 @@ class CknnaAccumulator(SumAccumulator):
         self._rest: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def update(self, a: torch.Tensor, b: torch.Tensor) -> None:
-        """Count the next samples: a (B, d) and b (B, n), any B.
+        """Add the next samples: a (B, d) and b (B, n) for any B.
 
         Raises:
-            ValueError: the numbers of samples differ, or a value is not finite.
+            ValueError: The numbers of samples differ, or a value is not finite.
         """
-        if len(a) != len(b):
-            raise ValueError(f"both representations must be of the same samples, got {len(a)} and {len(b)} rows")
+        _require_same_length(a, b)
         position = 0
         while position < len(a):
             stop = min(position + self.batch_size - self._waiting, len(a))
@@ -113,25 +114,25 @@ class CknnaAccumulator(SumAccumulator):
             self._rest.append((as_matrix("a", a[position:stop]).clone(), as_matrix("b", b[position:stop]).clone()))
             position = stop
             if self._waiting == self.batch_size:
-                self.count(*self._neighbourhoods())
+                self.count(*self._neighborhoods())
                 self._rest = []
 
-    def count(self, a: Neighbourhood, b: Neighbourhood) -> None:
-        """Count one full batch whose neighbourhoods are there already."""
+    def count(self, a: Neighborhood, b: Neighborhood) -> None:
+        """Add one full batch whose neighborhoods are known already."""
         self.add(total=align(a, b), batches=1)
 
     def reduce(self, accelerator: Accelerator | None) -> CknnaAccumulator:
-        """A new accumulator over the batches of all processes; this one stays as it is. Every process must call it."""
+        """Return a new accumulator over the batches of all processes. Every process must call this."""
         closed = CknnaAccumulator(self.batch_size, self.k)
         closed.add(**self._closed_sums())
         return super(CknnaAccumulator, closed).reduce(accelerator)
 
     def merge(self, other: CknnaAccumulator) -> None:
-        """Count the full batches of `other`; its rest is taken only if there is no full batch at all."""
+        """Add the full batches of `other`; its remainder counts only if there is no full batch at all."""
         self.add(**other._closed_sums())
 
     def compute(self) -> dict[str, float | int | None]:
-        """Cknna (None where it is undefined) and cknna_batch_size, the number of samples it was computed on."""
+        """Return `cknna` (None if undefined) and `cknna_batch_size`, the number of samples it was computed on."""
         sums = {name: float(value) for name, value in self._closed_sums().items()}
         value, size = math.nan, self.batch_size
         if sums["batches"]:
@@ -144,30 +145,30 @@ class CknnaAccumulator(SumAccumulator):
                 "split the data at multiples of the batch size"
             )
         else:
-            raise ValueError("CknnaAccumulator has seen no sample: there is nothing to compute")
+            raise ValueError("CknnaAccumulator has seen no samples: there is nothing to compute")
         return {"cknna": None if math.isnan(value) else value, "cknna_batch_size": size}
 
     @property
     def _waiting(self) -> int:
         return sum(len(a) for a, _ in self._rest)
 
-    def _neighbourhoods(self) -> tuple[Neighbourhood, Neighbourhood]:
+    def _neighborhoods(self) -> tuple[Neighborhood, Neighborhood]:
         a, b = (torch.cat(parts) for parts in zip(*self._rest, strict=True))
-        return Neighbourhood(a, self.k), Neighbourhood(b, self.k)
+        return Neighborhood(a, self.k), Neighborhood(b, self.k)
 
     def _closed_sums(self) -> dict[str, torch.Tensor]:
-        """The sums, with samples that still wait for a full batch counted as a rest."""
+        """The sums, counting samples that still wait for a full batch as a remainder."""
         sums = dict(self._sums)
         if self._waiting:
             needed = not sums["batches"] and self._waiting >= smallest_batch(self.k)
-            sums["rest_total"] = sums["rest_total"] + (align(*self._neighbourhoods()) if needed else math.nan)
+            sums["rest_total"] = sums["rest_total"] + (align(*self._neighborhoods()) if needed else math.nan)
             sums["rest_samples"] = sums["rest_samples"] + self._waiting
             sums["rests"] = sums["rests"] + 1
         return sums
 
 
 def _nearest(kernel: torch.Tensor, k: int) -> torch.Tensor:
-    """Boolean (N, N): the k largest entries of every row, the diagonal aside; at ties the lowest index."""
+    """Boolean (N, N) mask of the k largest entries of every row, without the diagonal; at ties, the lowest index."""
     others = kernel.clone().fill_diagonal_(-math.inf)
     threshold = others.topk(k, dim=1).values[:, -1:]
     above, level = others > threshold, others == threshold
@@ -178,7 +179,7 @@ def _nearest(kernel: torch.Tensor, k: int) -> torch.Tensor:
 
 
 def _unbiased_hsic(k: torch.Tensor, l: torch.Tensor) -> float:  # noqa: E741
-    """For kernels with zero diagonal. 1^T K L 1 needs only the column sums of K and the row sums of L."""
+    """HSIC of kernels with zero diagonal. 1^T K L 1 needs only the column sums of K and the row sums of L."""
     m = len(k)
     trace = (k * l.T).sum()
     means = k.sum() * l.sum() / ((m - 1) * (m - 2))

@@ -1,4 +1,4 @@
-"""What a linear classifier of embeddings makes of their reconstructions: probes and zero-shot labels."""
+"""Does a linear classifier of embeddings see the same in their reconstructions? Probes and zero-shot labels."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ._inputs import as_matrix, as_pair, normalized_rows
-from .accumulator import SumAccumulator
+from .accumulator import SumAccumulator, as_matrix, as_pair, normalized_rows
 
-# What cross-validation chooses from, and what it looks at.
+# Cross-validation: candidates, number of folds, and largest number of rows.
 _GRID = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
 _FOLDS, _MAX_CV_ROWS = 5, 20_000
 
 
 @dataclass(frozen=True)
 class LinearClassifier:
-    """Logits of embeddings x: (x / ||x||) @ weight.T + bias. A trained probe, or the texts of a zero-shot classifier.
+    """A probe or zero-shot classifier with logits (x / ||x||) @ weight.T + bias for embeddings x.
 
-    It is always made from *original* embeddings; reconstructions are then put through the same one.
+    It is always made from *original* embeddings; reconstructions are then classified by the same one.
 
     Attributes:
         weight: float64 (C, d).
         bias: float64 (C,).
-        classes: names of the C classes.
+        classes: Names of the C classes.
     """
 
     weight: torch.Tensor
@@ -42,24 +41,25 @@ class LinearClassifier:
         regularization: float | str = 1.0,
         max_iter: int = 1000,
     ) -> LinearClassifier:
-        """A linear probe: multinomial logistic regression (scikit-learn's, L2) on standardised unit embeddings.
+        """Train a linear probe: scikit-learn's multinomial logistic regression on standardized unit embeddings.
 
-        Deterministic; with `regularization` it has one solution, unlike early-stopped probes of other works.
+        Deterministic: the L2 penalty makes the solution unique, unlike that of early-stopped probes.
 
-        Where classes can nearly be separated, a probe of little regularization leans on every direction a little, on
-        those in which embeddings hardly vary most of all. Its accuracy does not suffer; but ask what it relies on, and
-        the answer is drowned out. "cv" chooses what predicts best.
+        If classes are almost separable, a weakly regularized probe uses every direction a little, most of all those
+        in which embeddings hardly vary. This does not hurt its accuracy, but obscures what it relies on. "cv" chooses
+        the regularization that predicts best.
 
         Args:
-            embeddings: original ones, of data that nothing is measured on, (N, d).
-            labels: N class numbers, or names. Rows with the number -1 are left out.
-            classes: names by number; by default the sorted distinct labels.
-            regularization: inverse of scikit-learn's C, above 0; or "cv": of 1, 10, ..., 10,000 the one with the
+            embeddings: Original embeddings of data that nothing is measured on, (N, d).
+            labels: N class numbers or names. Rows with the number -1 are left out.
+            classes: Names by number; by default, the sorted distinct labels.
+            regularization: Inverse of scikit-learn's C, above 0; or "cv" for the one of 1, 10, ..., 10,000 with the
                 lowest log-loss in five-fold cross-validation (on at most 20,000 rows).
-            max_iter: steps of its solver, which warns where they are not enough.
+            max_iter: Maximum number of steps of the solver, which warns if it does not converge.
 
         Raises:
-            ValueError: numbers of rows and labels differ, a label is not among `classes`, or only one class is there.
+            ValueError: The numbers of rows and labels differ, a label is not among `classes`, or there are fewer than
+                two classes.
         """
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
@@ -73,19 +73,19 @@ class LinearClassifier:
         x, numbers = x[numbers >= 0], numbers[numbers >= 0]
         present = np.unique(numbers)
         if len(present) < 2:
-            raise ValueError(f"a probe needs embeddings of two classes or more, got those of {len(present)}")
+            raise ValueError(f"a probe needs embeddings of at least two classes, got {len(present)}")
         scaler = StandardScaler().fit(x)
         if regularization == "cv":
             regularization = _best_regularization(scaler.transform(x), numbers, classes, max_iter)
         regression = LogisticRegression(C=1 / regularization, max_iter=max_iter).fit(scaler.transform(x), numbers)
         weight, bias = regression.coef_, regression.intercept_
-        if len(present) == 2:  # scikit-learn keeps the second class' half alone
+        if len(present) == 2:  # scikit-learn stores only the second class
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
         weight = weight / scaler.scale_
         bias = bias - weight @ scaler.mean_
         if len(present) < len(classes):
             absent = [classes[number] for number in range(len(classes)) if number not in present]
-            warnings.warn(f"no embedding to train the probe on is of {', '.join(absent)}", stacklevel=2)
+            warnings.warn(f"the probe has no training embeddings of {', '.join(absent)}", stacklevel=2)
         full_weight, full_bias = np.zeros((len(classes), x.shape[1])), np.full(len(classes), -np.inf)
         full_weight[present], full_bias[present] = weight, bias
         return cls(torch.from_numpy(full_weight), torch.from_numpy(full_bias), classes)
@@ -98,16 +98,16 @@ class LinearClassifier:
         logit_scale: float = 100.0,
         logit_bias: float = 0.0,
     ) -> LinearClassifier:
-        """CLIP's zero-shot classifier: logits are the scaled cosines of an embedding with a text of each class.
+        """Make CLIP's zero-shot classifier: logits are scaled cosines of an embedding and a text of each class.
 
         Args:
-            text_embeds: one for each class, of any length, (C, d).
-            classes: names of the C classes.
-            logit_scale: what cosines are multiplied by, exp(model.logit_scale). Changes the KL divergence only.
-            logit_bias: what is added, for SigLIP models; changes nothing here, where classes exclude each other.
+            text_embeds: One text embedding per class, of any length, (C, d).
+            classes: Names of the C classes.
+            logit_scale: Factor of the cosines, exp(model.logit_scale). It only affects the KL divergence.
+            logit_bias: Constant that SigLIP models add. It has no effect here, where classes exclude each other.
 
         Raises:
-            ValueError: texts and classes differ in number, or a text embedding is zero.
+            ValueError: The numbers of texts and classes differ, or a text embedding is zero.
         """
         texts = as_matrix("text_embeds", text_embeds)
         if len(texts) != len(classes):
@@ -118,10 +118,10 @@ class LinearClassifier:
         return cls(logit_scale * normalized_rows(texts), bias, tuple(map(str, classes)))
 
     def logits(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """(N, C) in float64, for embeddings (N, d); those of a zero vector are the bias.
+        """Return the logits (N, C) in float64 of embeddings (N, d); a zero vector gets the bias.
 
         Raises:
-            ValueError: another width, or values that are not finite.
+            ValueError: The width differs from the classifier's, or a value is not finite.
         """
         x = as_matrix("embeddings", embeddings)
         if x.shape[1] != self.weight.shape[1]:
@@ -130,10 +130,10 @@ class LinearClassifier:
 
 
 class ClassificationAccumulator(SumAccumulator):
-    """How alike a classifier treats embeddings and their reconstructions, for data that arrives batch by batch.
+    """Agreement of a classifier on embeddings and their reconstructions, for data that arrives batch by batch.
 
     Args:
-        classifier: of original embeddings.
+        classifier: A classifier of original embeddings.
     """
 
     def __init__(self, classifier: LinearClassifier) -> None:
@@ -144,21 +144,21 @@ class ClassificationAccumulator(SumAccumulator):
     def update(
         self, embeddings: torch.Tensor, reconstruction: torch.Tensor, labels: torch.Tensor | None = None
     ) -> None:
-        """Count a batch.
+        """Add a batch.
 
         Args:
             embeddings: x, (B, d).
             reconstruction: x', (B, d).
-            labels: true class numbers (B,); -1 where the truth is not known. None: it is not known of any.
+            labels: True class numbers (B,), -1 if unknown; None if all are unknown.
 
         Raises:
-            ValueError: shapes differ, a value is not finite, or a label is no class.
+            ValueError: The shapes differ, a value is not finite, or a label is not a class number.
         """
         x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
         before, after = (self.classifier.logits(each).log_softmax(dim=1) for each in (x, y))
         guess, guess_after = before.argmax(dim=1), after.argmax(dim=1)
         probability = before.exp()
-        # 0 log 0 = 0, also for classes the probe has never seen, whose logit is -inf on both sides
+        # 0 log 0 = 0, also for classes the probe has never seen, whose logits are -inf on both sides
         divergence = torch.where(probability > 0, probability * (before - after), 0.0).sum()
         self.add(samples=len(x), kl=divergence, agreement=(guess == guess_after).sum())
         if labels is not None:
@@ -181,9 +181,13 @@ class ClassificationAccumulator(SumAccumulator):
         return labels
 
     def compute(self) -> dict[str, float | int | None]:
-        """kl: mean KL(p || p') in nats, of the probabilities from x and from x'; agreement: how often the likeliest
-        class is the same; and, None where there are no labels, accuracy on the x, accuracy_reconstruction on the x',
-        accuracy_drop (the first less the second); num_labelled, the samples that these three are of.
+        """Return the metrics of all batches so far.
+
+        Returns:
+            kl: Mean KL(p || p') in nats of the class probabilities given x and x'.
+            agreement: Fraction of samples whose most likely class is the same.
+            accuracy, accuracy_reconstruction, accuracy_drop: Accuracy on x, on x', and their difference, over the
+                num_labelled samples with a label; None without labels.
         """
         self.require_samples()
         samples, labelled = self.value("samples"), self.value("labelled")
@@ -200,28 +204,28 @@ class ClassificationAccumulator(SumAccumulator):
 
 
 def probe_kl(embeddings: torch.Tensor, reconstruction: torch.Tensor, classifier: LinearClassifier) -> float:
-    """mean_i KL(softmax(logits(x_i)) || softmax(logits(x'_i))) in nats; 0 where the classifier sees no difference.
+    """Mean KL(softmax(logits(x_i)) || softmax(logits(x'_i))) in nats; 0 if the classifier sees no difference.
 
-    Of a linear probe in the MSAE paper (arXiv 2502.20578). It grows with the scale of the logits, so compare it for
-    one and the same classifier only.
+    The MSAE paper (arXiv 2502.20578) reports it for a linear probe. It grows with the scale of the logits, so compare
+    it only for the same classifier.
     """
     return _one_shot("kl", embeddings, reconstruction, classifier)
 
 
 def probe_agreement(embeddings: torch.Tensor, reconstruction: torch.Tensor, classifier: LinearClassifier) -> float:
-    """How often the likeliest class of x and x' is the same. (What the MSAE authors' code calls accuracy.)"""
+    """Fraction of samples whose most likely class is the same for x and x' (the MSAE authors' `accuracy`)."""
     return _one_shot("agreement", embeddings, reconstruction, classifier)
 
 
 def accuracy_drop(
     embeddings: torch.Tensor, reconstruction: torch.Tensor, classifier: LinearClassifier, labels: torch.Tensor
 ) -> float | None:
-    """Accuracy on embeddings less accuracy on reconstructions; negative where these are classified better."""
+    """Accuracy on embeddings minus accuracy on reconstructions; negative if these are classified better."""
     return _one_shot("accuracy_drop", embeddings, reconstruction, classifier, labels)
 
 
 def _best_regularization(x: np.ndarray, numbers: np.ndarray, classes: tuple[str, ...], max_iter: int) -> float:
-    """Of `_GRID` the one whose probes predict rows that they have not seen best."""
+    """The value in `_GRID` whose probes predict held-out rows best."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
@@ -248,14 +252,14 @@ def _best_regularization(x: np.ndarray, numbers: np.ndarray, classes: tuple[str,
 def number_labels(
     labels: Sequence | np.ndarray | torch.Tensor, classes: Sequence[str] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Class numbers (N,) and class names, for labels that are numbers (-1: unknown) or names (None: unknown).
+    """Return class numbers (N,) and class names of labels that are numbers (-1: unknown) or names (None: unknown).
 
     Raises:
-        ValueError: a label that is not among `classes`, or labels that are not a flat list of numbers or names.
+        ValueError: A label is not among `classes`, or the labels are not a flat list of numbers or names.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1:
-        raise ValueError(f"labels must be a flat list, one for each row, got shape {labels.shape}")
+        raise ValueError(f"labels must be a flat list with one label per row, got shape {labels.shape}")
     if np.issubdtype(labels.dtype, np.integer) or labels.dtype == bool:
         numbers = labels.astype(np.int64)
         names = tuple(map(str, range(int(numbers.max(initial=-1)) + 1) if classes is None else classes))

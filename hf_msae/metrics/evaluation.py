@@ -1,4 +1,4 @@
-"""Evaluate an MSAE on a data set at every level, in memory that does not depend on the size of the data."""
+"""Evaluate an MSAE on a data set at every level, in one pass and with memory independent of the data's size."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from .._utils.deprecation import renamed_arguments
+from .._utils.evaluating import evaluation_mode
 from .._utils.fingerprint import model_fingerprint
 from ..model.nested_topk import soft_capped, top_activations
-from ._inputs import as_matrix
-from .alignment import Neighbourhood
+from .accumulator import as_matrix
+from .alignment import Neighborhood
 from .classification import ClassificationAccumulator, LinearClassifier, number_labels
 from .dictionary import decoder_orthogonality
 from .level import EvaluationBatch, LevelAccumulator, Measurements
@@ -27,10 +29,11 @@ if TYPE_CHECKING:
     from ..model.modeling_msae import MSAEModel
 
 
+@renamed_arguments(acts="embeddings")
 @torch.no_grad()
 def evaluate_msae(
     model: MSAEModel,
-    acts: EmbeddingDataset,
+    embeddings: EmbeddingDataset,
     ks: Sequence[int] | None = None,
     batch_size: int = 4096,
     cknna_batch_size: int | None = 1024,
@@ -41,45 +44,46 @@ def evaluate_msae(
     encoder_embeds: EmbeddingDataset | None = None,
     encoder: str | None = None,
 ) -> EvaluationResult:
-    """All metrics of an MSAE on raw embeddings, at every level.
+    """Compute all metrics of an MSAE on raw embeddings at every level.
 
-    Each batch is encoded once, and the codes of all levels are taken from that one full code by the model's own
-    ranking. Sums are kept in float64. With several processes each takes its own batches, all return the same result,
-    and it is that of a single process up to rounding: batches, CKNNA's included, are counted from the first row of
-    the data whoever computes them.
+    Each batch is encoded once; the codes of all levels come from that one full code, by the model's own ranking. Sums
+    are kept in float64. With several processes, each takes its own batches and all return the same result, which
+    equals that of a single process up to rounding: batches, including CKNNA's, are the same for any number of
+    processes.
 
     Args:
-        model: the MSAE, on any device; also as wrapped by `accelerator.prepare`. Its mode is the same afterwards.
-        acts: raw embeddings, or anything `load_embeddings` accepts.
-        ks: levels to evaluate; by default those the model was trained on. The largest gives the headline figures.
-            [`progressive_ks`] has those of the MSAE paper's progressive recovery.
-        batch_size: embeddings encoded at a time, rounded to a multiple of `cknna_batch_size`, at least one.
-        cknna_batch_size: samples per CKNNA batch, since the metric depends on it; None leaves CKNNA out.
-        progress: show a progress bar (on the main process).
-        accelerator: splits the work over its processes; each must call this function.
-        classifiers: by name; each is asked about embeddings and reconstructions. Trained on other data than `acts`.
-        labels: by a classifier's name, the class of every row of `acts`, as a number (-1: unknown) or a name: gives
-            accuracies too.
-        encoder_embeds: another encoder's embeddings of the same samples in the same order, which judge
+        model: The MSAE, on any device; may be wrapped by `accelerator.prepare`. Its mode is restored afterwards.
+        embeddings: Raw embeddings, or anything `load_embeddings` accepts.
+        ks: Levels to evaluate; by default, those the model was trained on. The largest gives the headline figures.
+            [`progressive_ks`] returns those of the MSAE paper's progressive recovery.
+        batch_size: Number of embeddings encoded at a time, rounded down to a multiple of `cknna_batch_size` (at least
+            one).
+        cknna_batch_size: Number of samples per CKNNA batch, which the metric depends on; None leaves CKNNA out.
+        progress: Show a progress bar (on the main process).
+        accelerator: Splits the work over its processes, which must all call this function.
+        classifiers: Classifiers by name, applied to embeddings and reconstructions. Train them on other data.
+        labels: By a classifier's name, the class of every row of `embeddings`, as a number (-1: unknown) or a name.
+            Adds accuracies.
+        encoder_embeds: Another encoder's embeddings of the same samples in the same order, which judge
             monosemanticity; or anything `load_embeddings` accepts.
-        encoder: the name of that encoder; by default the backbone that `encoder_embeds` were extracted with.
+        encoder: Name of that encoder; by default, the backbone `encoder_embeds` were extracted with.
 
     Returns:
-        [`EvaluationResult`]. Its `data` says what `acts` are; whether they were held out from the training, the caller
-        alone can add: `result.with_data(held_out=True)`.
+        An [`EvaluationResult`]. Its `data` describes `embeddings`; only the caller knows whether they were held out
+        from training: `result.with_data(held_out=True)`.
 
     Raises:
-        ValueError: embeddings and model have different widths, a k is out of range, a row of the data is not finite
-            or makes a metric undefined, the model's output is not finite, or classifiers, labels or the other
+        ValueError: The embeddings and the model have different widths, a k is out of range, a row of the data is not
+            finite or makes a metric undefined, the model's output is not finite, or classifiers, labels or the other
             encoder's embeddings do not fit the data.
     """
-    acts = _open(acts)
+    embeddings = _open(embeddings)
     if accelerator is not None:
         model = accelerator.unwrap_model(model)
-    ks = _check(model, acts, ks, batch_size)
-    numbers = _check_classifiers(acts, classifiers or {}, labels or {})
-    encoder_embeds, encoder = _check_encoder(acts, encoder_embeds, encoder)
-    statistics = acts.statistics(progress=progress and _is_main(accelerator))
+    ks = _check(model, embeddings, ks, batch_size)
+    numbers = _check_classifiers(embeddings, classifiers or {}, labels or {})
+    encoder_embeds, encoder = _check_encoder(embeddings, encoder_embeds, encoder)
+    statistics = embeddings.statistics(progress=progress and _is_main(accelerator))
     measurements = Measurements(
         statistics.mean, model.config.num_latents, cknna_batch_size, dict(classifiers or {}), encoder
     )
@@ -87,10 +91,8 @@ def evaluate_msae(
     baseline = ReconstructionAccumulator(statistics.mean)
     baseline_classifiers = {name: ClassificationAccumulator(each) for name, each in measurements.classifiers.items()}
 
-    was_training = model.training
-    model.eval()
-    try:
-        for first_row, x in _batches(acts, batch_size, cknna_batch_size, progress, accelerator):
+    with evaluation_mode(model):
+        for first_row, x in _batches(embeddings, batch_size, cknna_batch_size, progress, accelerator):
             rows = slice(first_row, first_row + len(x))
             x = x.to(model.device)
             mean = statistics.mean.to(x).expand(len(x), -1)
@@ -99,12 +101,12 @@ def evaluate_msae(
                 x,
                 {name: each[rows] for name, each in numbers.items()},
                 None if encoder_embeds is None else encoder_embeds[rows].to(x.device),
-                _cknna_pieces(x, len(acts), cknna_batch_size),
+                _cknna_pieces(x, len(embeddings), cknna_batch_size),
             )
-            try:  # what this refuses, no level can be measured on
+            try:  # rows refused here cannot be measured at any level
                 baseline.update(x, statistics.mean.expand(len(x), -1), first_row)
             except ValueError as error:
-                raise ValueError(f"{acts.source}: {error}") from None
+                raise ValueError(f"{embeddings.source}: {error}") from None
             for name, each in baseline_classifiers.items():
                 each.update(x, mean, batch.labels.get(name))
             for level_ks, latents in level_codes(model, x, ks):
@@ -112,34 +114,32 @@ def evaluate_msae(
                 part.update(batch, latents, model.decode(latents))
                 for k in level_ks:
                     levels[k].merge(part)
-    finally:
-        model.train(was_training)
 
-    constant = {"decoder_orthogonality": _orthogonality(model), "num_samples": len(acts)}
+    constant = {"decoder_orthogonality": _orthogonality(model), "num_samples": len(embeddings)}
     of_mean = baseline.reduce(accelerator).compute()
     of_mean["classifiers"] = {name: each.reduce(accelerator).compute() for name, each in baseline_classifiers.items()}
     of_levels = {k: {**levels[k].compute(accelerator), **constant} for k in ks}
-    data = {**describe_embeddings(acts), "held_out": None}
+    data = {**describe_embeddings(embeddings), "held_out": None}
     return EvaluationResult.from_levels(of_levels, of_mean, _fingerprint(model), data)
 
 
-def _open(acts: Any) -> EmbeddingDataset:
-    if hasattr(acts, "statistics"):
-        return acts
+def _open(embeddings: Any) -> EmbeddingDataset:
+    if hasattr(embeddings, "statistics"):
+        return embeddings
     from ..embeddings import load_embeddings
 
-    return load_embeddings(acts)
+    return load_embeddings(embeddings)
 
 
 def _check_classifiers(
-    acts: EmbeddingDataset, classifiers: Mapping[str, LinearClassifier], labels: Mapping[str, Any]
+    embeddings: EmbeddingDataset, classifiers: Mapping[str, LinearClassifier], labels: Mapping[str, Any]
 ) -> dict[str, torch.Tensor]:
-    """Class numbers of all rows, by classifier."""
+    """Return the class numbers of all rows, by classifier."""
     for name, classifier in classifiers.items():
-        if classifier.weight.shape[1] != acts.width:
+        if classifier.weight.shape[1] != embeddings.width:
             raise ValueError(
                 f"the classifier {name!r} takes embeddings of {classifier.weight.shape[1]} columns, but those of "
-                f"{acts.source} have {acts.width}"
+                f"{embeddings.source} have {embeddings.width}"
             )
     unknown = set(labels) - set(classifiers)
     if unknown:
@@ -147,36 +147,40 @@ def _check_classifiers(
     numbers = {}
     for name, given in labels.items():
         found, _ = number_labels(given, classifiers[name].classes)
-        if len(found) != len(acts):
-            raise ValueError(f"{acts.source} has {len(acts)} rows, but there are {len(found)} labels for {name!r}")
+        if len(found) != len(embeddings):
+            raise ValueError(
+                f"{embeddings.source} has {len(embeddings)} rows, but there are {len(found)} labels for {name!r}"
+            )
         numbers[name] = torch.from_numpy(found)
     return numbers
 
 
 def _check_encoder(
-    acts: EmbeddingDataset, embeds: EmbeddingDataset | None, encoder: str | None
+    embeddings: EmbeddingDataset, embeds: EmbeddingDataset | None, encoder: str | None
 ) -> tuple[EmbeddingDataset | None, str | None]:
     if embeds is None:
         if encoder is not None:
-            raise ValueError(f"the encoder {encoder!r} is named, but its encoder_embeds are missing")
+            raise ValueError(f"encoder is {encoder!r}, but its encoder_embeds are missing")
         return None, None
     embeds = _open(embeds)
     encoder = encoder or embeds.provenance.get("base_model_name_or_path")
     if not encoder:
-        raise ValueError(f"name the encoder of {embeds.source}: a monosemanticity score means little without")
-    if len(embeds) != len(acts):
-        raise ValueError(f"{acts.source} has {len(acts)} rows, but {embeds.source}, of {encoder}, has {len(embeds)}")
-    embeds.statistics()  # reads and checks every row, before the pass over `acts` is begun
+        raise ValueError(f"name the encoder of {embeds.source}: a monosemanticity score means little without it")
+    if len(embeds) != len(embeddings):
+        raise ValueError(
+            f"{embeddings.source} has {len(embeddings)} rows, but {embeds.source}, of {encoder}, has {len(embeds)}"
+        )
+    embeds.statistics()  # reads and checks every row before the pass over `embeddings`
     return embeds, str(encoder)
 
 
-def _check(model: MSAEModel, acts: EmbeddingDataset, ks: Sequence[int] | None, batch_size: int) -> list[int]:
+def _check(model: MSAEModel, embeddings: EmbeddingDataset, ks: Sequence[int] | None, batch_size: int) -> list[int]:
     config = model.config
-    if acts.width != config.d_in:
+    if embeddings.width != config.d_in:
         trained_on = ", ".join(str(each) for each in (config.base_model_name_or_path, config.hook_point) if each)
         raise ValueError(
-            f"embeddings of {acts.source} have {acts.width} columns, but this MSAE was trained on {config.d_in} "
-            f"({trained_on})"
+            f"embeddings of {embeddings.source} have {embeddings.width} columns, but this MSAE was trained on "
+            f"{config.d_in} ({trained_on})"
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
@@ -190,29 +194,29 @@ def _check(model: MSAEModel, acts: EmbeddingDataset, ks: Sequence[int] | None, b
 
 
 def _batches(
-    acts: EmbeddingDataset,
+    embeddings: EmbeddingDataset,
     batch_size: int,
     cknna_batch_size: int | None,
     progress: bool,
     accelerator: Accelerator | None,
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """(number of its first row, batch) for every batch of this process: each row of the data is in exactly one."""
+    """Yield (index of its first row, batch) for every batch of this process."""
     if cknna_batch_size is not None:
         batch_size = max(1, batch_size // cknna_batch_size) * cknna_batch_size
     rank, processes = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
-    starts = range(rank * batch_size, len(acts), processes * batch_size)
-    rows = sum(min(batch_size, len(acts) - start) for start in starts)
+    starts = range(rank * batch_size, len(embeddings), processes * batch_size)
+    rows = sum(min(batch_size, len(embeddings) - start) for start in starts)
     with tqdm(total=rows, desc="evaluating", unit="row", disable=not (progress and _is_main(accelerator))) as bar:
         for start in starts:
-            batch = acts[start : start + batch_size]
+            batch = embeddings[start : start + batch_size]
             yield start, batch
             bar.update(len(batch))
 
 
 def level_codes(model: MSAEModel, x: torch.Tensor, ks: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """(levels, their code (B, n)), from one encoding and one ranking; levels that drop nothing come together.
+    """Yield (levels, their code (B, n)) from one encoding and one ranking; levels that drop nothing come together.
 
-    One level at a time, so that no more than two dense codes are held.
+    Levels come one at a time, so that at most two dense codes are held in memory.
     """
     code = model.full_code(x)
     most_active = int((code > 0).sum(dim=1).max())
@@ -227,11 +231,11 @@ def level_codes(model: MSAEModel, x: torch.Tensor, ks: list[int]) -> Iterator[tu
 
 def _cknna_pieces(
     x: torch.Tensor, num_samples: int, cknna_batch_size: int | None
-) -> list[tuple[slice, Neighbourhood | None]]:
-    """The CKNNA batches within a batch, and the neighbourhoods of their embeddings, which all levels share.
+) -> list[tuple[slice, Neighborhood | None]]:
+    """The CKNNA batches within a batch, and the neighborhoods of their embeddings, which all levels share.
 
-    A rest that fills no CKNNA batch is left out, unless it is all the data there is (its neighbourhood is None: there
-    may be too few samples for one).
+    A remainder that does not fill a CKNNA batch is left out, unless it is all the data there is (its neighborhood is
+    then None, as there may be too few samples for one).
     """
     if cknna_batch_size is None:
         return []
@@ -239,7 +243,7 @@ def _cknna_pieces(
         return [(slice(0, num_samples), None)]
     starts = range(0, len(x) - cknna_batch_size + 1, cknna_batch_size)
     pieces = [slice(start, start + cknna_batch_size) for start in starts]
-    return [(piece, Neighbourhood(as_matrix("embeddings", x[piece]))) for piece in pieces]
+    return [(piece, Neighborhood(as_matrix("embeddings", x[piece]))) for piece in pieces]
 
 
 def _orthogonality(model: MSAEModel) -> float | None:
@@ -247,7 +251,7 @@ def _orthogonality(model: MSAEModel) -> float | None:
 
 
 def _fingerprint(model: MSAEModel) -> str | None:
-    # Of a model in pieces (FSDP) no process has the weights.
+    # No process has all the weights of a model that is sharded (FSDP).
     in_pieces = any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
     return None if in_pieces else model_fingerprint(model)
 

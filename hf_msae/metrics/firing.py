@@ -1,18 +1,17 @@
-"""How few latents fire, and which never do."""
+"""Sparsity: how many latents fire per sample, and which never do."""
 
 from __future__ import annotations
 
 import torch
 
-from ._inputs import as_matrix
-from .accumulator import SumAccumulator
+from .accumulator import SumAccumulator, as_matrix
 
 
 class SparsityAccumulator(SumAccumulator):
-    """Firing counts of codes that arrive batch by batch.
+    """Sparsity metrics of codes that arrive batch by batch.
 
     Args:
-        num_latents: n, the width of the codes.
+        num_latents: Width n of the codes.
     """
 
     def __init__(self, num_latents: int) -> None:
@@ -20,14 +19,14 @@ class SparsityAccumulator(SumAccumulator):
         self.num_latents = num_latents
 
     def update(self, latents: torch.Tensor, first_row: int | None = None) -> None:
-        """Count a batch of codes (B, n); a latent fires where it is not zero.
+        """Add a batch of codes. A latent fires where it is not zero.
 
         Args:
-            latents: z.
-            first_row: number of the first row in the whole data, for error messages; by default the rows so far.
+            latents: z, (B, n).
+            first_row: Index of the first row in the whole data, for error messages; by default, the rows so far.
 
         Raises:
-            ValueError: the shape is not (B, n), or a value is not finite.
+            ValueError: The shape is not (B, n), or a value is not finite.
         """
         first_row = int(self.value("samples")) if first_row is None else first_row
         latents = torch.as_tensor(latents)
@@ -35,7 +34,7 @@ class SparsityAccumulator(SumAccumulator):
             raise ValueError(f"latents must have shape (samples, {self.num_latents}), got {tuple(latents.shape)}")
         if len(latents) == 0:
             raise ValueError("latents are empty")
-        if not latents.sum().isfinite():  # may also be a mere overflow of a half-precision sum: look closely
+        if not latents.sum().isfinite():  # possibly just an overflow of a half-precision sum: check every value
             as_matrix("latents", latents, first_row)
         self.add(samples=len(latents), firings=latents.count_nonzero(dim=0))
 
@@ -45,7 +44,7 @@ class SparsityAccumulator(SumAccumulator):
         return self._sums["firings"].to(torch.int64)
 
     def compute(self) -> dict[str, float]:
-        """l0, sparsity, dead_latents, dead_fraction of all batches so far."""
+        """Return l0, sparsity, dead_latents and dead_fraction of all batches so far."""
         self.require_samples()
         l0 = float(self._sums["firings"].sum()) / self.value("samples")
         dead = int((self._sums["firings"] == 0).sum())
@@ -58,26 +57,26 @@ class SparsityAccumulator(SumAccumulator):
 
 
 def l0(latents: torch.Tensor) -> float:
-    """mean_i #{j: z_ij != 0}, the number of latents that fire per sample, for codes z (N, n).
+    """Mean number of latents that fire per sample, mean_i #{j: z_ij != 0}, for codes z (N, n).
 
     Raises:
-        ValueError: not a matrix, empty or not finite; so for all functions of this module.
+        ValueError: The codes are not a matrix, empty or not finite.
     """
     return _one_shot("l0", latents)
 
 
 def sparsity(latents: torch.Tensor) -> float:
-    """Mean fraction of zeros in a code, 1 - l0 / n: what the MSAE paper (arXiv 2502.20578) calls sparsity."""
+    """Mean fraction of zeros in a code, 1 - l0 / n; as defined in the MSAE paper (arXiv 2502.20578)."""
     return _one_shot("sparsity", latents)
 
 
 def dead_latents(latents: torch.Tensor) -> int:
-    """#{j: z_ij = 0 for all i}: latents that never fire on these samples. Depends on how many samples there are."""
+    """Number of latents that never fire, #{j: z_ij = 0 for all i}. Depends on the number of samples."""
     return int(_one_shot("dead_latents", latents))
 
 
 def dead_fraction(latents: torch.Tensor) -> float:
-    """`dead_latents` / n."""
+    """Fraction of latents that never fire, `dead_latents` / n."""
     return _one_shot("dead_fraction", latents)
 
 

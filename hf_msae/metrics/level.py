@@ -1,4 +1,7 @@
-"""Everything that is measured at one granularity: the accumulators of all metrics, moved along together."""
+"""Everything that is measured at one level: the accumulators of all metrics, updated together.
+
+To add a metric, write a pure function and an accumulator, and add the accumulator to `LevelAccumulator`.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ._inputs import as_matrix
-from .alignment import CknnaAccumulator, Neighbourhood
+from .accumulator import SumAccumulator, as_matrix
+from .alignment import CknnaAccumulator, Neighborhood
 from .classification import ClassificationAccumulator, LinearClassifier
 from .firing import SparsityAccumulator
 from .monosemanticity import MonosemanticityAccumulator
@@ -21,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What is to be measured, the same at all levels.
+    """What to measure at every level.
 
     Attributes:
-        mean: of the embeddings, (d,).
-        num_latents: n.
-        cknna_batch_size: None leaves CKNNA out.
-        classifiers: by name.
-        encoder: that judges monosemanticity; None leaves it out.
+        mean: Mean of the embeddings, (d,).
+        num_latents: Number of latents n.
+        cknna_batch_size: Number of samples per CKNNA batch; None leaves CKNNA out.
+        classifiers: Classifiers by name.
+        encoder: Name of the encoder that judges monosemanticity; None leaves it out.
     """
 
     mean: torch.Tensor
@@ -40,29 +43,29 @@ class Measurements:
 
 @dataclass(frozen=True)
 class EvaluationBatch:
-    """A batch of embeddings, and what levels share of the work on it.
+    """A batch of embeddings, and the part of the work on it that all levels share.
 
     Attributes:
-        first_row: number of its first row in the whole data.
-        embeddings: (B, d).
-        labels: by classifier; (B,), or None.
-        encoder_embeds: the other encoder's (B, d_e), or None.
-        pieces: CKNNA batches within it, with the neighbourhoods of their embeddings (None: there are too few of them
-            for a full CKNNA batch).
+        first_row: Index of its first row in the whole data.
+        embeddings: Raw embeddings (B, d).
+        labels: By classifier, class numbers (B,) or None.
+        encoder_embeds: The other encoder's embeddings (B, d_e), or None.
+        pieces: CKNNA batches within it, with the neighborhoods of their embeddings (None if there are too few for a
+            full CKNNA batch).
     """
 
     first_row: int
     embeddings: torch.Tensor
     labels: Mapping[str, torch.Tensor | None]
     encoder_embeds: torch.Tensor | None
-    pieces: list[tuple[slice, Neighbourhood | None]]
+    pieces: list[tuple[slice, Neighborhood | None]]
 
 
 class LevelAccumulator:
     """All metrics of the reconstructions and codes of one level.
 
     Args:
-        measurements: which.
+        measurements: What to measure.
     """
 
     def __init__(self, measurements: Measurements) -> None:
@@ -78,7 +81,7 @@ class LevelAccumulator:
         )
 
     def update(self, batch: EvaluationBatch, latents: torch.Tensor, reconstruction: torch.Tensor) -> None:
-        """Count the codes (B, n) and reconstructions (B, d) of a batch."""
+        """Add the codes (B, n) and reconstructions (B, d) of a batch."""
         x = batch.embeddings
         self.reconstruction.update(x, reconstruction, batch.first_row)
         self.firing.update(latents, batch.first_row)
@@ -86,20 +89,20 @@ class LevelAccumulator:
             each.update(x, reconstruction, batch.labels.get(name))
         if self.monosemanticity is not None:
             self.monosemanticity.update(latents, batch.encoder_embeds, batch.first_row)
-        for piece, neighbours in batch.pieces:
+        for piece, neighbors in batch.pieces:
             for accumulator, other in ((self.cknna, latents), (self.cknna_reconstruction, reconstruction)):
-                if neighbours is None:
+                if neighbors is None:
                     accumulator.update(x[piece], other[piece])
                 else:
-                    accumulator.count(neighbours, Neighbourhood(as_matrix("codes", other[piece])))
+                    accumulator.count(neighbors, Neighborhood(as_matrix("codes", other[piece])))
 
     def merge(self, other: LevelAccumulator) -> None:
-        """Count everything `other` has counted."""
+        """Add everything `other` has counted."""
         for mine, its in zip(self._all, other._all, strict=True):
             mine.merge(its)
 
     def compute(self, accelerator: Accelerator | None = None) -> dict[str, Any]:
-        """The metrics, over all processes, which all call this."""
+        """Return the metrics over all processes. Every process must call this."""
         metrics = {**self.reconstruction.reduce(accelerator).compute(), **self.firing.reduce(accelerator).compute()}
         metrics |= {"cknna": None, "cknna_batch_size": None, "cknna_reconstruction": None}
         if self.cknna is not None:
@@ -117,6 +120,6 @@ class LevelAccumulator:
         return {**metrics, "classifiers": reduced}
 
     @property
-    def _all(self) -> list:
+    def _all(self) -> list[SumAccumulator]:
         parts = (self.reconstruction, self.firing, self.cknna, self.cknna_reconstruction, self.monosemanticity)
         return [*(part for part in parts if part is not None), *self.classifiers.values()]

@@ -1,4 +1,4 @@
-"""Do the images that activate a latent look alike, to another encoder? The monosemanticity score."""
+"""Monosemanticity score: do the images that activate a latent look alike to another encoder?"""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ._inputs import as_matrix
-from .accumulator import SumAccumulator
+from .accumulator import SumAccumulator, as_matrix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,11 +21,10 @@ class Monosemanticity:
     """Monosemanticity scores of all latents; see `MonosemanticityAccumulator` for the formula.
 
     Attributes:
-        scores: (n,); NaN for latents without a score: those whose activation is the same throughout (dead ones), and
-            those that only one sample activates.
-        baseline: the mean cosine of all pairs, which a latent scores that activates everywhere alike.
-        encoder: the encoder that judged what looks alike. Scores of different encoders cannot be compared.
-        num_samples: samples they are computed on.
+        scores: (n,); NaN for latents with a constant activation (dead ones) or only one activating sample.
+        baseline: Mean cosine of all pairs, the score of a latent with the same activation everywhere.
+        encoder: Encoder that judges similarity. Scores of different encoders cannot be compared.
+        num_samples: Number of samples the scores are computed on.
     """
 
     scores: np.ndarray
@@ -36,16 +34,16 @@ class Monosemanticity:
 
     @property
     def mean(self) -> float | None:
-        """Over the latents that have a score; None where none has."""
+        """Mean over the latents that have a score; None if none has."""
         return None if np.isnan(self.scores).all() else float(np.nanmean(self.scores))
 
     @property
     def std(self) -> float | None:
-        """Spread over those latents."""
+        """Standard deviation over the latents that have a score; None if none has."""
         return None if np.isnan(self.scores).all() else float(np.nanstd(self.scores))
 
     def to_pandas(self) -> pd.DataFrame:
-        """Columns latent and monosemanticity, best first; latents without a score last."""
+        """Return columns latent and monosemanticity, best first; latents without a score come last."""
         import pandas as pd
 
         frame = pd.DataFrame({"latent": np.arange(len(self.scores)), "monosemanticity": self.scores})
@@ -62,21 +60,21 @@ class Monosemanticity:
 
 
 class MonosemanticityAccumulator(SumAccumulator):
-    """Monosemanticity of latents, from codes and another encoder's embeddings that arrive batch by batch.
+    """Monosemanticity of latents from codes and another encoder's embeddings that arrive batch by batch.
 
-    With activations a_ij of sample i and latent j brought to weights w_ij = (a_ij - min_i) / (max_i - min_i), and unit
-    embeddings e_i of another encoder ("Sparse Autoencoders Learn Monosemantic Features in Vision-Language Models",
-    arXiv 2504.02821)::
+    With the activations a_ij of sample i and latent j scaled to weights w_ij = (a_ij - min_i) / (max_i - min_i), and
+    unit embeddings e_i of another encoder ("Sparse Autoencoders Learn Monosemantic Features in Vision-Language
+    Models", arXiv 2504.02821)::
 
         MS_j = sum_{a<b} w_aj w_bj cos(e_a, e_b) / sum_{a<b} w_aj w_bj
              = (||M_j||^2 - sum_i w_ij^2) / ((sum_i w_ij)^2 - sum_i w_ij^2),     M_j = sum_i w_ij e_i
 
-    The second line, over all pairs of samples at once, costs one matrix product a batch and n x d_e numbers of
-    memory. The scale of the weights cancels, so that only the minimum is kept beside the sums.
+    The second line covers all pairs of samples with one matrix product per batch and n x d_e numbers of memory. The
+    scale of the weights cancels out, so only the minimum is kept in addition to the sums.
 
     Args:
-        num_latents: n.
-        encoder: name of the other encoder, which the score means little without.
+        num_latents: Number of latents n.
+        encoder: Name of the other encoder, without which the score means little.
     """
 
     def __init__(self, num_latents: int, encoder: str) -> None:
@@ -90,15 +88,15 @@ class MonosemanticityAccumulator(SumAccumulator):
         self._highest = torch.full((num_latents,), -torch.inf, dtype=torch.float64)
 
     def update(self, latents: torch.Tensor, encoder_embeds: torch.Tensor, first_row: int | None = None) -> None:
-        """Count a batch.
+        """Add a batch.
 
         Args:
-            latents: codes (B, n).
-            encoder_embeds: the other encoder's embeddings of the same samples, of any length, (B, d_e).
-            first_row: number of the first row in the whole data, for error messages; by default the rows so far.
+            latents: Codes (B, n).
+            encoder_embeds: The other encoder's embeddings of the same samples, of any length, (B, d_e).
+            first_row: Index of the first row in the whole data, for error messages; by default, the rows so far.
 
         Raises:
-            ValueError: shapes do not fit, a value is not finite, or an embedding is zero.
+            ValueError: The shapes do not fit, a value is not finite, or an embedding is zero.
         """
         first_row = int(self.value("samples")) if first_row is None else first_row
         a, e = as_matrix("latents", latents, first_row), as_matrix("encoder_embeds", encoder_embeds, first_row)
@@ -121,13 +119,13 @@ class MonosemanticityAccumulator(SumAccumulator):
         self._highest = torch.maximum(self._highest.to(a.device), a.amax(0))
 
     def merge(self, other: MonosemanticityAccumulator) -> None:
-        """Count everything `other` has counted (another part of the data).
+        """Add everything `other` has counted (another part of the data).
 
         Raises:
-            ValueError: it was judged by another encoder.
+            ValueError: The encoders differ.
         """
         if other.encoder != self.encoder:
-            raise ValueError(f"scores by {self.encoder} and by {other.encoder} cannot be put together")
+            raise ValueError(f"scores by {self.encoder} and by {other.encoder} cannot be combined")
         if not other._sums["embedding"].numel():
             return
         if not self._sums["embedding"].numel():
@@ -138,13 +136,13 @@ class MonosemanticityAccumulator(SumAccumulator):
         self._highest = torch.maximum(self._highest.to(other._highest.device), other._highest)
 
     def reduce(self, accelerator: Accelerator | None) -> MonosemanticityAccumulator:
-        """A new accumulator over the samples of all processes; this one stays as it is. Every process must call it."""
+        """Return a new accumulator over the samples of all processes. Every process must call this."""
         if accelerator is None or accelerator.num_processes == 1:
             return super().reduce(accelerator)
         device = accelerator.device
         widths = accelerator.gather(torch.tensor([self._sums["embedding"].numel()], device=device))
         part = copy.deepcopy(self)
-        if not part._sums["embedding"].numel():  # this process had no data: the others' shapes, to add nothing to them
+        if not part._sums["embedding"].numel():  # this process had no data: add zeros of the others' shapes
             width = int(widths.max())
             part._sums["weighted"] = torch.zeros(self.num_latents, width, dtype=torch.float64)
             part._sums["embedding"] = torch.zeros(width, dtype=torch.float64)
@@ -155,30 +153,30 @@ class MonosemanticityAccumulator(SumAccumulator):
         return result
 
     def compute(self) -> Monosemanticity:
-        """The scores of all latents."""
+        """Return the scores of all latents."""
         self.require_samples()
         n = self.value("samples")
         low, total, squared = self._lowest, self._sums["activation"], self._sums["squared"]
-        # Weights w = a - low, summed without being formed.
+        # The weights w = a - low are never formed, only their sums.
         weights = total - n * low
         weights_squared = squared - 2 * low * total + n * low.square()
         moment = self._sums["weighted"] - low[:, None] * self._sums["embedding"]
         pairs = weights.square() - weights_squared
-        # What rounding leaves of zero is no pair: of constant latents, and of those that one sample activates.
+        # Rounding leaves a little more than zero for constant latents and for those with one activating sample.
         undefined = (self._highest <= low) | (pairs <= 1e-10 * weights.square())
         scores = (moment.square().sum(1) - weights_squared) / torch.where(undefined, torch.nan, pairs)
-        # All weights alike: the mean cosine over pairs.
+        # With equal weights, the score is the mean cosine over pairs.
         baseline = float((self._sums["embedding"].square().sum() - n) / (n * (n - 1))) if n > 1 else float("nan")
         return Monosemanticity(scores.cpu().numpy(), baseline, self.encoder, int(n))
 
 
 def monosemanticity(latents: torch.Tensor, encoder_embeds: torch.Tensor, encoder: str) -> Monosemanticity:
-    """The monosemanticity score of every latent, over all pairs of samples; see `MonosemanticityAccumulator`.
+    """Monosemanticity score of every latent over all pairs of samples; see `MonosemanticityAccumulator`.
 
     Args:
-        latents: codes (N, n).
-        encoder_embeds: another encoder's embeddings of the same samples, (N, d_e).
-        encoder: its name.
+        latents: Codes (N, n).
+        encoder_embeds: Another encoder's embeddings of the same samples, (N, d_e).
+        encoder: Name of the other encoder.
     """
     accumulator = MonosemanticityAccumulator(torch.as_tensor(latents).shape[-1], encoder)
     accumulator.update(latents, encoder_embeds)

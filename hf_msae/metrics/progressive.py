@@ -1,4 +1,4 @@
-"""What progressive recovery measures beside the reconstructions: concepts told by few latents, and by other seeds."""
+"""Progressive recovery by level: sparse probing of few latents, and stability across seeds."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from .._utils.deprecation import renamed_arguments
+from .._utils.evaluating import evaluation_mode
+from .dictionary import seed_stability
 from .evaluation import level_codes
 from .firing import SparsityAccumulator
 from .sparse_probing import SparseProbing, sparse_probing
-from .stability import seed_stability
 
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
@@ -20,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def progressive_ks(num_latents: int, smallest: int = 16) -> list[int]:
-    """The granularities of the MSAE paper's progressive recovery: 16, 32, 64, ... and num_latents.
+    """Return the granularities of the MSAE paper's progressive recovery: 16, 32, 64, ... and num_latents.
 
     Raises:
         ValueError: `smallest` is below 1.
     """
     if smallest < 1:
-        raise ValueError(f"the smallest granularity is at least 1, got {smallest}")
+        raise ValueError(f"smallest must be at least 1, got {smallest}")
     ks, k = [], smallest
     while k < num_latents:
         ks.append(k)
@@ -46,42 +48,39 @@ def sparse_probing_by_level(
     seed: int = 0,
     progress: bool = True,
 ) -> dict[int, dict[str, dict[str, float | int]]]:
-    """`sparse_probing` of the codes with k activations, for every k: how well few latents tell the classes.
+    """Run `sparse_probing` at every level: how well few latents of the codes with k activations recognize classes.
 
-    Every class is a concept of its own, which samples of the other classes lack; of two classes the second is.
-    Samples are drawn where there are more than `max_samples`. One level's codes of both parts are held at a time.
+    Every class is probed against all others; of two classes, only the second. If there are more than `max_samples`, a
+    random sample is drawn. Codes of one level are held in memory at a time.
 
     Args:
-        model: the MSAE.
-        train: embeddings that latents and probes are chosen on.
-        test: other embeddings, to measure on.
-        labels: by name, class numbers of `train` and of `test` (-1: unknown, left out), and the classes' names.
-        ks: levels.
-        probe_ks: numbers of latents to probe with; those above the number of latents or columns are left out.
-        max_samples: of each part.
-        seed: which samples.
-        progress: show a progress bar.
+        model: The MSAE.
+        train: Embeddings for choosing latents and training probes.
+        test: Other embeddings to measure on.
+        labels: For each name, the class numbers of `train` and of `test` (-1: unknown, left out) and the class names.
+        ks: Levels.
+        probe_ks: Numbers of latents to probe with; those above the number of latents or columns are left out.
+        max_samples: Largest number of samples of each part.
+        seed: Random seed of the sample.
+        progress: Show a progress bar.
 
     Returns:
-        For each level and name: `auroc_1`, `balanced_accuracy_1` and so on for every number of latents, means over
-        classes; `embeds_auroc_1` and so on, of the same number of the embeddings' own columns; `num_concepts`,
-        `num_train` and `num_test`.
+        For each level and name: `auroc_1`, `balanced_accuracy_1` etc. for every number of latents, averaged over
+        classes; `embeds_auroc_1` etc. for the same number of the embeddings' own columns; `num_concepts`, `num_train`
+        and `num_test`.
 
     Raises:
-        ValueError: no class can be probed for, or what `sparse_probing` raises.
+        ValueError: No class can be probed, or as `sparse_probing`.
     """
     parts: dict[str, tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray, Sequence[str]]] = {}
     for name, (train_labels, test_labels, classes) in labels.items():
-        rng = np.random.default_rng(seed)  # afresh, so that a name's samples do not depend on the other names
-        wanted = np.arange(len(classes))[len(classes) == 2 :]  # of two classes each tells the other
+        rng = np.random.default_rng(seed)  # anew, so that the sample of a name does not depend on the other names
+        wanted = np.arange(len(classes))[len(classes) == 2 :]  # of two classes, one determines the other
         rows, test_rows = (_sample(each, max_samples, rng) for each in (train_labels, test_labels))
         truth, test_truth = (
             each[chosen, None] == wanted for each, chosen in ((train_labels, rows), (test_labels, test_rows))
         )
         parts[name] = train[rows], test[test_rows], truth, test_truth, [classes[index] for index in wanted]
-
-    was_training = model.training
-    model.eval()
 
     def probe(name: str, k: int | None) -> dict[str, float | int]:
         x, test_x, truth, test_truth, classes = parts[name]
@@ -93,45 +92,44 @@ def sparse_probing_by_level(
         return _means(found, "" if k else "embeds_")
 
     work = [(name, k) for name in parts for k in (None, *ks)]
-    try:
+    with evaluation_mode(model):
         found = {each: probe(*each) for each in tqdm(work, desc="sparse probing", unit="level", disable=not progress)}
-    finally:
-        model.train(was_training)
     sizes = {name: {"num_train": len(x), "num_test": len(test_x)} for name, (x, test_x, *_) in parts.items()}
     return {k: {name: found[name, k] | found[name, None] | sizes[name] for name in parts} for k in ks}
 
 
+@renamed_arguments(acts="embeddings")
 @torch.no_grad()
 def seed_stability_by_level(
     model: MSAEModel,
     others: Sequence[MSAEModel],
-    acts: EmbeddingDataset,
+    embeddings: EmbeddingDataset,
     ks: Sequence[int],
     batch_size: int = 4096,
     progress: bool = True,
 ) -> dict[int, dict[str, float | int | None]]:
-    """`seed_stability` of the latents that are alive with k activations, for every k.
+    """Compute the `seed_stability` of the latents that are alive at every level.
 
     Args:
-        model: the MSAE.
-        others: MSAEs of the same embeddings, trained with other seeds.
-        acts: embeddings; a latent is alive at a level if it is active there on any of them.
-        ks: levels; an other model has to have as many latents.
-        batch_size: embeddings encoded at a time.
-        progress: show a progress bar.
+        model: The MSAE.
+        others: MSAEs of the same embeddings trained with other seeds.
+        embeddings: Embeddings; a latent is alive at a level if it is active there on any of them.
+        ks: Levels; the other models must have at least as many latents.
+        batch_size: Number of embeddings encoded at a time.
+        progress: Show a progress bar.
 
     Returns:
-        For each level, means over the other models of `mean_cosine`, `fraction_above` and `by_chance` (what as many
-        random directions reach), the largest `error` of a matching that is not exact, and `num_latents` alive of
-        `model`. All but the last two are None where no latent is alive.
+        For each level, the means over the other models of `mean_cosine`, `fraction_above` and `by_chance` (the mean
+        cosine of as many random directions), the largest `error` of a matching that is not exact, and `num_latents`,
+        the number of `model`'s latents that are alive. The means are None if no latent is alive.
 
     Raises:
-        ValueError: an other model's width differs, or a k is above its number of latents.
+        ValueError: Another model has a different width, or fewer latents than a k.
     """
     check_comparable(model, others, ks)
-    alive = [_alive(each, acts, ks, batch_size, progress) for each in (model, *others)]
+    alive = [_alive(each, embeddings, ks, batch_size, progress) for each in (model, *others)]
     records: dict[int, dict[str, float | int | None]] = {}
-    known: dict[tuple, tuple] = {}  # from some k on, the same latents are alive: one matching does for all
+    known: dict[tuple, tuple] = {}  # from some k on, the same latents are alive: match them only once
     with tqdm(total=len(ks) * len(others), desc="matching seeds", unit="level", disable=not progress) as bar:
         for k in ks:
             found = []
@@ -155,21 +153,19 @@ def seed_stability_by_level(
 
 
 def check_comparable(model: MSAEModel, others: Sequence[MSAEModel], ks: Sequence[int]) -> None:
-    """Raises:
-    ValueError: `seed_stability_by_level` cannot compare these models at these levels.
-    """
+    """Raise ValueError if `seed_stability_by_level` cannot compare these models at these levels."""
     for other in others:
-        name = other.config.name_or_path or "an other model"
+        name = other.config.name_or_path or "another model"
         if other.config.d_in != model.config.d_in:
             raise ValueError(f"{name} takes embeddings of {other.config.d_in} columns, not of {model.config.d_in}")
         if max(ks) > other.config.num_latents:
             raise ValueError(f"{name} has {other.config.num_latents} latents: it has no level k = {max(ks)}")
         if torch.equal(other.dictionary.cpu(), model.dictionary.cpu()):
-            raise ValueError(f"{name} is the very model that it would be compared with")
+            raise ValueError(f"{name} is the model itself: give one that was trained with another seed")
 
 
 def _match(dictionaries: list[torch.Tensor]) -> tuple[float, float, float, float] | None:
-    """(mean cosine, fraction above, mean cosine of random directions, error), None where a dictionary is empty."""
+    """(mean cosine, fraction above, mean cosine of random directions, error), or None if a dictionary is empty."""
     if not all(len(each) for each in dictionaries):
         return None
     found = seed_stability(*dictionaries)
@@ -178,19 +174,17 @@ def _match(dictionaries: list[torch.Tensor]) -> tuple[float, float, float, float
 
 
 def _alive(
-    model: MSAEModel, acts: EmbeddingDataset, ks: Sequence[int], batch_size: int, progress: bool
+    model: MSAEModel, embeddings: EmbeddingDataset, ks: Sequence[int], batch_size: int, progress: bool
 ) -> dict[int, torch.Tensor]:
-    """Which latents are active on any of the embeddings, for each level: booleans (n,)."""
+    """For each level, which latents are active on any of the embeddings: booleans (n,)."""
     firing = {k: SparsityAccumulator(model.config.num_latents) for k in ks}
-    was_training = model.training
-    model.eval()
-    with tqdm(total=len(acts), desc="alive latents", unit="row", disable=not progress) as bar:
-        for x in acts.batches(batch_size):
+    bar = tqdm(total=len(embeddings), desc="alive latents", unit="row", disable=not progress)
+    with evaluation_mode(model), bar:
+        for x in embeddings.batches(batch_size):
             for level_ks, latents in level_codes(model, x.to(model.device), sorted(ks)):
                 for k in level_ks:
                     firing[k].update(latents)
             bar.update(len(x))
-    model.train(was_training)
     return {k: (each.firings > 0).cpu() for k, each in firing.items()}
 
 
@@ -199,7 +193,7 @@ def _codes(model: MSAEModel, x: torch.Tensor, k: int, batch_size: int = 4096) ->
 
 
 def _sample(labels: np.ndarray, max_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Sorted rows with a label, at most so many."""
+    """Sorted rows with a label, at most `max_samples`."""
     rows = np.flatnonzero(labels >= 0)
     return np.sort(rng.choice(rows, max_samples, replace=False)) if len(rows) > max_samples else rows
 

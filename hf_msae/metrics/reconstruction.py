@@ -1,19 +1,18 @@
-"""How close reconstructions x' (N, d) come to embeddings x (N, d), both in raw space."""
+"""How close reconstructions x' (N, d) are to embeddings x (N, d), both in raw space."""
 
 from __future__ import annotations
 
 import torch
 
-from ._inputs import as_matrix, as_pair, refuse_zero
-from .accumulator import SumAccumulator
+from .accumulator import SumAccumulator, as_matrix, as_pair, refuse_zero
 
 
 class ReconstructionAccumulator(SumAccumulator):
     """All reconstruction metrics of data that arrives batch by batch.
 
     Args:
-        mean: mean of x over the whole data, (d,), for example `EmbeddingDataset.statistics().mean`. Distances are
-            taken to it directly, so a mean that is large beside the spread costs no digits.
+        mean: Mean of x over the whole data, (d,), e.g. `EmbeddingDataset.statistics().mean`. Distances to it are
+            computed directly, so a mean that is large compared with the spread costs no precision.
     """
 
     def __init__(self, mean: torch.Tensor) -> None:
@@ -23,15 +22,15 @@ class ReconstructionAccumulator(SumAccumulator):
         self.mean = as_matrix("mean", torch.as_tensor(mean).unsqueeze(0))[0]
 
     def update(self, embeddings: torch.Tensor, reconstruction: torch.Tensor, first_row: int | None = None) -> None:
-        """Count a batch, both of shape (B, d).
+        """Add a batch.
 
         Args:
-            embeddings: x.
-            reconstruction: x'.
-            first_row: number of the first row in the whole data, for error messages; by default the rows so far.
+            embeddings: x, (B, d).
+            reconstruction: x', (B, d).
+            first_row: Index of the first row in the whole data, for error messages; by default, the rows so far.
 
         Raises:
-            ValueError: the shapes differ or are not (B, d), a value is not finite, or a metric is undefined for a row.
+            ValueError: The shapes differ or are not (B, d), a value is not finite, or a metric is undefined for a row.
         """
         first_row = int(self.value("samples")) if first_row is None else first_row
         x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction, first_row)
@@ -54,9 +53,10 @@ class ReconstructionAccumulator(SumAccumulator):
         )
 
     def compute(self) -> dict[str, float | None]:
-        """fvu, fvu_per_sample, cosine_similarity, cosine_similarity_centered, normalized_mae,
-        relative_reconstruction_bias and relative_reconstruction_bias_centered of all batches so far. The last two are
-        None where reconstructions are, in sum, orthogonal to the embeddings.
+        """Return all reconstruction metrics of all batches so far, by name.
+
+        relative_reconstruction_bias and relative_reconstruction_bias_centered are None if the products of embeddings
+        and reconstructions sum to 0.
         """
         self.require_samples()
         samples = self.value("samples")
@@ -79,40 +79,41 @@ class ReconstructionAccumulator(SumAccumulator):
 def fvu(embeddings: torch.Tensor, reconstruction: torch.Tensor, mean: torch.Tensor | None = None) -> float:
     """Fraction of variance unexplained: sum_i ||x_i - x'_i||^2 / sum_i ||x_i - mean||^2.
 
-    The standard definition over a data set; 0 is perfect, 1 is what predicting the mean scores. 1 - fvu is the
-    explained variance of SAELens (after its issue 659) and the R^2 of regression over all dimensions at once.
+    The standard definition over a data set: 0 is perfect, and predicting the mean scores 1. 1 - fvu is the explained
+    variance of SAELens (after its issue 659) and the R^2 of a regression over all dimensions at once.
 
     Args:
         embeddings: x, (N, d).
         reconstruction: x', (N, d).
-        mean: (d,); by default the mean of `embeddings`.
+        mean: (d,); by default, the mean of `embeddings`.
 
     Raises:
-        ValueError: shapes differ, input is empty or not finite, or all embeddings are equal.
+        ValueError: The shapes differ, the input is empty or not finite, or all embeddings are equal.
     """
     return _one_shot("fvu", embeddings, reconstruction, mean)
 
 
 def fvu_per_sample(embeddings: torch.Tensor, reconstruction: torch.Tensor) -> float:
-    """mean_i Var_j(x_ij - x'_ij) / Var_j(x_ij), the variances over the d features of one sample.
+    """Mean over samples of Var_j(x_ij - x'_ij) / Var_j(x_ij), with variances over the d features of one sample.
 
     What the MSAE authors report as FVU (arXiv 2502.20578; `explained_variance` in their code returns the unexplained
-    part). It ignores a constant offset of a sample and weighs all samples alike; compare papers with it, not models.
+    part). It ignores a constant offset of a sample and weighs all samples equally; use it to compare with papers, not
+    to compare models.
 
     Raises:
-        ValueError: shapes differ, input is empty or not finite, or an embedding has equal entries throughout.
+        ValueError: The shapes differ, the input is empty or not finite, or all entries of an embedding are equal.
     """
     x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
     return float(_variance_ratios(x, x - y).mean())
 
 
 def cosine_similarity(embeddings: torch.Tensor, reconstruction: torch.Tensor) -> float:
-    """mean_i x_i . x'_i / (||x_i|| ||x'_i||); a zero vector counts 0.
+    """Mean cosine, mean_i x_i . x'_i / (||x_i|| ||x'_i||); a zero vector counts as 0.
 
-    In raw space a common mean makes it high for any prediction: read it beside `cosine_similarity_centered`.
+    In raw space a common mean makes it high for any prediction: read it together with `cosine_similarity_centered`.
 
     Raises:
-        ValueError: shapes differ, or input is empty or not finite.
+        ValueError: The shapes differ, or the input is empty or not finite.
     """
     return float(_cosines(*as_pair("embeddings", embeddings, "reconstruction", reconstruction)).mean())
 
@@ -125,10 +126,10 @@ def cosine_similarity_centered(
     Args:
         embeddings: x, (N, d).
         reconstruction: x', (N, d).
-        mean: (d,); by default the mean of `embeddings`.
+        mean: (d,); by default, the mean of `embeddings`.
 
     Raises:
-        ValueError: shapes differ, or input is empty or not finite.
+        ValueError: The shapes differ, or the input is empty or not finite.
     """
     x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
     mean = x.mean(dim=0) if mean is None else torch.as_tensor(mean).to(x)
@@ -136,10 +137,10 @@ def cosine_similarity_centered(
 
 
 def normalized_mae(embeddings: torch.Tensor, reconstruction: torch.Tensor) -> float:
-    """mean_i sum_j |x_ij - x'_ij| / sum_j |x_ij| (arXiv 2502.20578).
+    """Normalized mean absolute error, mean_i sum_j |x_ij - x'_ij| / sum_j |x_ij| (arXiv 2502.20578).
 
     Raises:
-        ValueError: shapes differ, input is empty or not finite, or an embedding is zero.
+        ValueError: The shapes differ, the input is empty or not finite, or an embedding is zero.
     """
     x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
     return float(_absolute_ratios(x, x - y).mean())
@@ -151,19 +152,20 @@ def relative_reconstruction_bias(
     """Whether reconstructions are too short or too long: sum_i ||x'_i||^2 / sum_i x_i . x'_i.
 
     The factor by which x' would have to be divided to fit x best ("Improving Dictionary Learning with Gated Sparse
-    Autoencoders", arXiv 2404.16014, equation 10): 1 is unbiased, below 1 has shrunk, as L1 penalties make it.
+    Autoencoders", arXiv 2404.16014, equation 10): 1 is unbiased; below 1, reconstructions have shrunk, as they do
+    under an L1 penalty.
 
     Args:
         embeddings: x, (N, d).
         reconstruction: x', (N, d).
-        mean: (d,), taken off both sides; by default nothing is, as in the paper. In raw space a mean that all
-            embeddings share hides the bias: with the mean off, it shows.
+        mean: (d,), subtracted from both sides; by default, nothing is, as in the paper. A mean that all embeddings
+            share hides the bias in raw space; without it, the bias shows.
 
     Returns:
-        The ratio; None where it is undefined, for the products sum to 0.
+        The ratio, or None if the products sum to 0.
 
     Raises:
-        ValueError: shapes differ, or input is empty or not finite.
+        ValueError: The shapes differ, or the input is empty or not finite.
     """
     x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
     if mean is not None:

@@ -1,4 +1,4 @@
-"""What an evaluation found: prints as a table, saves as metrics.json."""
+"""The result of an evaluation: prints as a table, saves as metrics.json."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _TABLE = {  # metric -> (heading, format)
     "fvu": ("FVU", "{:.4f}"),
     "cosine_similarity": ("cosine", "{:.4f}"),
-    "cosine_similarity_centered": ("centred", "{:.4f}"),
+    "cosine_similarity_centered": ("centered", "{:.4f}"),
     "normalized_mae": ("NMAE", "{:.4f}"),
     "fvu_per_sample": ("FVU/sample", "{:.4f}"),
     "l0": ("L0", "{:.1f}"),
@@ -46,41 +46,42 @@ _STABILITY_TABLE = {
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Quality of an MSAE on a data set, in raw space; definitions are in the functions of `hf_msae.metrics`.
+    """Quality of an MSAE on a data set in raw space; see the functions of `hf_msae.metrics` for definitions.
 
-    The values are those of the largest level evaluated; `by_k` has every level. A value that is undefined (CKNNA of
-    too few samples, for one) is None, null in JSON.
+    The values are those of the largest level evaluated; `by_k` has every level. An undefined value (e.g. CKNNA of too
+    few samples) is None, null in JSON.
 
     Attributes:
-        fvu: fraction of variance unexplained over the data set, `fvu`.
-        fvu_per_sample: the MSAE authors' variant of it, `fvu_per_sample`.
-        cosine_similarity: mean cosine of embedding and reconstruction.
-        cosine_similarity_centered: the same after subtracting the data mean from both.
-        normalized_mae: mean of sum |residual| / sum |embedding|.
-        l0: mean number of latents that fire per sample.
-        sparsity: mean fraction of latents that do not.
-        dead_latents: number of latents that fire on no sample.
-        dead_fraction: the same as a fraction of all latents.
-        cknna: alignment of embeddings and latents, `cknna`.
-        cknna_batch_size: number of samples per CKNNA batch; smaller than asked for if the data is. None if not asked.
-        decoder_orthogonality: mean squared cosine between latents' directions.
-        num_samples: embeddings evaluated.
-        baseline_mean: the reconstruction metrics of predicting the data mean for every sample.
-        by_k: str(k) -> all metrics (without `baseline_mean`) of the code with k activations, k ascending.
-        relative_reconstruction_bias: below 1 where reconstructions have shrunk, `relative_reconstruction_bias`.
-        relative_reconstruction_bias_centered: the same after subtracting the data mean from both.
-        cknna_reconstruction: alignment of embeddings and reconstructions, `cknna`.
-        monosemanticity: mean score over the latents that have one, `monosemanticity`; None if no other encoder was
-            given. So for the next two.
-        monosemanticity_std: spread of the score over latents.
-        monosemanticity_encoder: the encoder that judged.
-        classifiers: for each classifier given, by name, what `ClassificationAccumulator.compute` returns.
-        sparse_probing: by name, what `sparse_probing_by_level` returns, where it was measured (`with_levels`).
-        seed_stability: what `seed_stability_by_level` returns, where it was measured.
-        model_sha256: `model_fingerprint` of the model that was measured, by which its figures can be told from
-            another model's; None where its weights were in pieces.
-        data: what it was measured on, as `describe_embeddings` tells it, and `held_out`: whether the model was
-            trained on other data (true), on this (false), or nobody has said (null); see `with_data`.
+        fvu: Fraction of variance unexplained over the data set, `fvu`.
+        fvu_per_sample: The MSAE authors' variant of it, `fvu_per_sample`.
+        cosine_similarity: Mean cosine of embedding and reconstruction.
+        cosine_similarity_centered: The same after subtracting the data mean from both.
+        normalized_mae: Mean of sum |residual| / sum |embedding|.
+        l0: Mean number of latents that fire per sample.
+        sparsity: Mean fraction of latents that do not fire.
+        dead_latents: Number of latents that never fire.
+        dead_fraction: Fraction of latents that never fire.
+        cknna: Alignment of embeddings and latents, `cknna`.
+        cknna_batch_size: Number of samples per CKNNA batch, smaller than requested if there is less data; None if
+            CKNNA was left out.
+        decoder_orthogonality: Mean squared cosine between latents' directions.
+        num_samples: Number of embeddings evaluated.
+        baseline_mean: Reconstruction metrics of predicting the data mean for every sample.
+        by_k: str(k) -> all metrics (except `baseline_mean`) of the code with k activations, k ascending.
+        relative_reconstruction_bias: Below 1 if reconstructions have shrunk, `relative_reconstruction_bias`.
+        relative_reconstruction_bias_centered: The same after subtracting the data mean from both.
+        cknna_reconstruction: Alignment of embeddings and reconstructions, `cknna`.
+        monosemanticity: Mean `monosemanticity` over the latents that have a score; None without another encoder, like
+            the next two.
+        monosemanticity_std: Standard deviation of the score over latents.
+        monosemanticity_encoder: Encoder that judged similarity.
+        classifiers: By classifier name, what `ClassificationAccumulator.compute` returns.
+        sparse_probing: By name, what `sparse_probing_by_level` returns, if measured (`with_levels`).
+        seed_stability: What `seed_stability_by_level` returns, if measured.
+        model_sha256: `model_fingerprint` of the evaluated model, to match figures and models; None if its weights
+            were sharded.
+        data: The data it was measured on, as described by `describe_embeddings`, and `held_out`: whether the model
+            was trained on other data (true), on this data (false) or this is unknown (null); see `with_data`.
     """
 
     fvu: float
@@ -118,23 +119,21 @@ class EvaluationResult:
         model_sha256: str | None = None,
         data: dict[str, Any] | None = None,
     ) -> EvaluationResult:
-        """From the metrics of every level; the largest k provides the headline figures."""
+        """Build a result from the metrics of every level; the largest k provides the headline figures."""
         by_k = {str(k): levels[k] for k in sorted(levels)}
         headline = levels[max(levels)]
         return cls(**headline, baseline_mean=baseline_mean, by_k=by_k, model_sha256=model_sha256, data=data)
 
-    def with_data(self, **told: Any) -> EvaluationResult:
-        """The same with more of what is known of the data, as only its user can say it: `with_data(held_out=True,
-        split="test")`. A card says what stands here, and nothing else.
-        """
-        return replace(self, data={**(self.data or {}), **told})
+    def with_data(self, **known: Any) -> EvaluationResult:
+        """Return a copy with more about the data, e.g. `with_data(held_out=True, split="test")`, for the card."""
+        return replace(self, data={**(self.data or {}), **known})
 
     def with_levels(
         self,
         sparse_probing: Mapping[int, dict[str, dict[str, float | int]]] | None = None,
         seed_stability: Mapping[int, dict[str, float | int | None]] | None = None,
     ) -> EvaluationResult:
-        """The same with what `sparse_probing_by_level` and `seed_stability_by_level` found at the same levels."""
+        """Return a copy with the results of `sparse_probing_by_level` and `seed_stability_by_level`."""
         given = {"sparse_probing": sparse_probing, "seed_stability": seed_stability}
         found = {name: values for name, values in given.items() if values is not None}
         by_k = {
@@ -143,19 +142,20 @@ class EvaluationResult:
         return replace(self, by_k=by_k, **{name: each[max(map(int, self.by_k))] for name, each in found.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of metrics.json: only dicts, strings, numbers and None."""
+        """Return the content of metrics.json: only dicts, strings, numbers and None."""
         return asdict(self)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row per level, ascending, with the level in column `k`; of classifiers in `NAME.agreement` etc., of
-        sparse probing in `sparse NAME.auroc_1` etc., of other seeds in `seed_stability.mean_cosine` etc.
+        """Return one row per level, ascending, with the level in column `k`.
+
+        Nested results become columns like `NAME.agreement`, `sparse NAME.auroc_1` and `seed_stability.mean_cosine`.
         """
         import pandas as pd
 
         return pd.DataFrame([{"k": int(k), **_flat(metrics)} for k, metrics in self.by_k.items()])
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write metrics.json to `path`, a file or an existing folder, atomically; returns the path of the file."""
+        """Write metrics.json to `path`, a file or an existing folder, and return the path of the file."""
         path = Path(path)
         path = path / "metrics.json" if path.is_dir() else path
         write_json(path, self.to_dict())
@@ -163,10 +163,10 @@ class EvaluationResult:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> EvaluationResult:
-        """The inverse of `to_dict`; further keys, which others may have added to the file, are left aside.
+        """Invert `to_dict`, ignoring further keys that others may have added to the file.
 
         Raises:
-            ValueError: a key is missing.
+            ValueError: A key is missing.
         """
         names = [each.name for each in fields(cls) if each.name in content]
         missing = [each.name for each in fields(cls) if each.name not in content and _is_required(each)]
@@ -176,7 +176,7 @@ class EvaluationResult:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> EvaluationResult:
-        """Read metrics.json from `path`, a file or a folder that holds it."""
+        """Read metrics.json from `path`, a file or the folder it is in."""
         path = Path(path)
         path = path / "metrics.json" if path.is_dir() else path
         return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
@@ -193,31 +193,31 @@ class EvaluationResult:
         if self.decoder_orthogonality is not None:
             notes.append(f"decoder orthogonality {self.decoder_orthogonality:.5f}")
         if self.monosemanticity_encoder is not None:
-            notes.append(f"MS, the monosemanticity, judged by {self.monosemanticity_encoder}")
+            notes.append(f"MS: monosemanticity judged by {self.monosemanticity_encoder}")
         lines.append("; ".join(notes))
         for name, found in self.classifiers.items():
             of_levels = [(label, metrics.get("classifiers", {}).get(name, {})) for label, metrics in labelled]
             table = {key: column for key, column in _CLASSIFIER_TABLE.items() if found[key] is not None}
-            lines += ["", f"{name}: reconstructions beside originals", *_table("k", table, of_levels)]
+            lines += ["", f"{name}: reconstructions compared with originals", *_table("k", table, of_levels)]
             if found["accuracy"] is not None:
-                lines.append(f"accuracy of the originals {found['accuracy']:.2%}, of {found['num_labelled']} samples")
+                lines.append(f"accuracy on the originals: {found['accuracy']:.2%} of {found['num_labelled']} samples")
         for name, found in self.sparse_probing.items():
             table = _sparse_probing_table(found)
             of_levels = [(k, metrics["sparse_probing"][name]) for k, metrics in self.by_k.items()]
             own = {key: found[f"embeds_{key}"] for key in table if f"embeds_{key}" in found}
             one = found["num_concepts"] == 1
             classes = "it is" if one else f"its {found['num_concepts']} classes are"
-            lines += ["", f"sparse probing of {name}: how well {classes} told by few latents"]
+            lines += ["", f"sparse probing of {name}: how well {classes} recognized by few latents"]
             lines += _table("k", table, [*of_levels, ("embeds", own)])
             lines.append(
                 f"{'' if one else 'means over classes; '}trained on {found['num_train']} samples, measured on "
-                f"{found['num_test']}; embeds: the embeddings' own columns in place of latents"
+                f"{found['num_test']}; embeds: the embeddings' own columns instead of latents"
             )
         if self.seed_stability:
             lines += ["", "stability across seeds: latents alive at each k, matched one to one"]
             lines += _table("k", _STABILITY_TABLE, [(k, each["seed_stability"]) for k, each in self.by_k.items()])
             if error := max(each["seed_stability"]["error"] for each in self.by_k.values()):
-                lines.append(f"matchings are approximate: the best would be higher by at most {error:.1e}")
+                lines.append(f"matchings are approximate: the best are higher by at most {error:.1e}")
         return "\n".join(lines)
 
 

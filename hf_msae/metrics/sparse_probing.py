@@ -1,4 +1,4 @@
-"""How few latents does it take to tell a concept? Probes on the k latents that tell most."""
+"""How few latents does it take to recognize a concept? Probes on the k most discriminative latents."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _FIGURES = ("accuracy", "balanced_accuracy", "f1", "auroc")
 
 @dataclass(frozen=True)
 class SparseProbing:
-    """What `sparse_probing` found.
+    """Result of `sparse_probing`.
 
     Attributes:
-        records: for each concept and k: concept, k, accuracy, balanced_accuracy, f1 and auroc on the test part, the
-            chosen latents (most telling first), and `prevalence`, the concept's share of the test part.
+        records: For each concept and k: concept, k, accuracy, balanced_accuracy, f1 and auroc on the test part, the
+            chosen latents (most discriminative first), and prevalence, the concept's share of the test part.
     """
 
     records: list[dict[str, Any]]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row for each concept and k."""
+        """Return one row per concept and k."""
         import pandas as pd
 
         return pd.DataFrame(self.records)
 
     def summary(self) -> pd.DataFrame:
-        """Mean over concepts of each figure, one row for each k."""
+        """Return the mean of each figure over concepts, one row per k."""
         return self.to_pandas().groupby("k")[list(_FIGURES)].mean()
 
     def __str__(self) -> str:
@@ -51,39 +51,39 @@ def sparse_probing(
     concepts: Sequence[str] | None = None,
     progress: bool = True,
 ) -> SparseProbing:
-    """For each concept, a logistic regression on the k latents whose mean activations differ most with and without it.
+    """Train a logistic regression per concept on the k latents whose mean activations differ most with the concept.
 
-    As in SAEBench (arXiv 2503.09532, after Gurnee et al., arXiv 2305.01610), where the k latents are those of the
-    largest |mean(z_j | concept) - mean(z_j | no concept)|. Both the choice of latents and the regression see the
-    training part alone: latents chosen with a look at the test part score high by chance, the more so the more there
-    are to choose from. Latents are standardised as they are spread in the training part; classes are weighted to
-    balance; the regression is scikit-learn's with its default penalty. Embeddings in place of codes give the baseline.
+    As in SAEBench (arXiv 2503.09532, after Gurnee et al., arXiv 2305.01610), the k latents are those with the largest
+    |mean(z_j | concept) - mean(z_j | no concept)|. Both the choice of latents and the regression use only the training
+    part: latents chosen with the test part would score high by chance, increasingly so the more there are to choose
+    from. Latents are standardized by their training spread, and classes are weighted to balance; the regression is
+    scikit-learn's with its default penalty. Pass embeddings instead of codes for the baseline.
 
     Args:
-        train_latents: codes (N, n).
-        train_labels: whether each concept is true, (N, C) or (N,) of booleans.
-        test_latents: codes of other samples, (M, n).
-        test_labels: (M, C) or (M,).
-        ks: numbers of latents to probe with; those above n are left out.
-        concepts: names of the C concepts; by default their numbers.
-        progress: show a progress bar.
+        train_latents: Codes (N, n).
+        train_labels: Whether each concept is true, booleans (N, C) or (N,).
+        test_latents: Codes of other samples, (M, n).
+        test_labels: Booleans (M, C) or (M,).
+        ks: Numbers of latents to probe with; those above n are left out.
+        concepts: Names of the C concepts; by default, their numbers.
+        progress: Show a progress bar.
 
     Returns:
         A `SparseProbing`. Concepts that are never or always true in one of the parts are left out.
 
     Raises:
-        ValueError: shapes do not fit, both parts are the same memory, or no concept can be probed for.
+        ValueError: The shapes do not fit, both parts share memory, or no concept can be probed.
     """
     train, test = (_matrix("latents", each) for each in (train_latents, test_latents))
     truth, test_truth = (_booleans(each) for each in (train_labels, test_labels))
     if np.shares_memory(train, test):
-        raise ValueError("training and test part are the same memory: measure on samples that nothing is trained on")
+        raise ValueError("the training and test parts share memory: measure on samples that are not used for training")
     for what, codes, labels in (("training", train, truth), ("test", test, test_truth)):
         if len(codes) != len(labels):
             raise ValueError(f"the {what} part has {len(codes)} codes, but {len(labels)} labels")
     if train.shape[1] != test.shape[1] or truth.shape[1] != test_truth.shape[1]:
         raise ValueError(
-            f"training and test part differ in width: {train.shape[1]} and {test.shape[1]} latents, "
+            f"the training and test parts differ in width: {train.shape[1]} and {test.shape[1]} latents, "
             f"{truth.shape[1]} and {test_truth.shape[1]} concepts"
         )
     names = tuple(map(str, range(truth.shape[1]) if concepts is None else concepts))
@@ -94,7 +94,7 @@ def sparse_probing(
         raise ValueError(f"ks must hold numbers from 1 to {train.shape[1]}, the number of latents")
     usable = [c for c in range(len(names)) if _varies(truth[:, c]) and _varies(test_truth[:, c])]
     if not usable:
-        raise ValueError("no concept is true of some samples and not of others in both parts")
+        raise ValueError("no concept is true of some samples and false of others in both parts")
     records = []
     for c in tqdm(usable, desc="probing", unit="concept", disable=not progress):
         records += _probe_concept(train, truth[:, c], test, test_truth[:, c], ks, names[c])
@@ -133,12 +133,10 @@ def _probe_concept(train, truth, test, test_truth, ks: list[int], name: str) -> 
 
 def _matrix(what: str, values: torch.Tensor | np.ndarray) -> np.ndarray:
     if isinstance(values, torch.Tensor):
-        matrix = (
-            values.detach().cpu().numpy() if values.dtype == torch.float64 else values.detach().cpu().float().numpy()
-        )
-    else:
-        matrix = np.asarray(values)
-        matrix = matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix
+        values = values.detach().cpu()
+        values = (values if values.dtype == torch.float64 else values.float()).numpy()
+    matrix = np.asarray(values)
+    matrix = matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix
     if matrix.ndim != 2 or not matrix.size:
         raise ValueError(f"{what} must have shape (samples, latents), got {matrix.shape}")
     if not np.isfinite(matrix).all():
@@ -150,7 +148,7 @@ def _booleans(labels: np.ndarray | torch.Tensor) -> np.ndarray:
     labels = np.asarray(labels)
     labels = labels[:, None] if labels.ndim == 1 else labels
     if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
-        raise ValueError("labels must be booleans, (samples, concepts): turn classes into one column each")
+        raise ValueError("labels must be booleans (samples, concepts): make one column per class")
     return labels.astype(bool)
 
 

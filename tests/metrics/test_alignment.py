@@ -15,7 +15,7 @@ def direct(a, b, k):
     m = len(a)
     kernel_a, kernel_b = a @ a.T, b @ b.T
 
-    def neighbours(kernel):
+    def neighbors(kernel):
         mask = np.zeros((m, m))
         for i in range(m):
             others = [j for j in range(m) if j != i]
@@ -28,7 +28,7 @@ def direct(a, b, k):
         value = np.trace(p @ q) + p.sum() * q.sum() / ((m - 1) * (m - 2)) - 2 * ones @ p @ q @ ones / (m - 2)
         return value / (m * (m - 3))
 
-    near_a, near_b = neighbours(kernel_a), neighbours(kernel_b)
+    near_a, near_b = neighbors(kernel_a), neighbors(kernel_b)
     both = near_a * near_b
     own = hsic(near_a * kernel_a, near_a * kernel_a) * hsic(near_b * kernel_b, near_b * kernel_b)
     return hsic(both * kernel_a, both * kernel_b) / (np.sqrt(own) + 1e-6)
@@ -71,20 +71,19 @@ def test_codes_that_never_fire_align_with_nothing():
 
 def test_what_is_refused():
     a, b = pair(30)
-    with pytest.raises(ValueError, match="got 30 and 29 rows"):
-        cknna(a, b[:29])
-    with pytest.raises(ValueError, match="k=10 needs k >= 1 and at least 11 samples, got 10"):
-        cknna(a[:10], b[:10])
-    with pytest.raises(ValueError, match="at least 4 samples, got 3"):
-        cknna(a[:3], b[:3], k=2)
-    with pytest.raises(ValueError, match="k=0"):
-        cknna(a, b, k=0)
-    with pytest.raises(ValueError, match="batches of 11 or more, not 8"):
-        CknnaAccumulator(8)
     bad = b.clone()
     bad[3, 3] = math.inf
-    with pytest.raises(ValueError, match="row 3 of b holds NaN or infinity"):
-        cknna(a, bad)
+    for wrong, message in (
+        ((a, b[:29]), "30 and 29"),
+        ((a[:10], b[:10]), "k=10.*11.*got 10"),
+        ((a[:3], b[:3], 2), "4.*got 3"),
+        ((a, b, 0), "k=0"),
+        ((a, bad), "row 3 of b"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cknna(*wrong)
+    with pytest.raises(ValueError, match=r"11.*8"):
+        CknnaAccumulator(8)
 
 
 @pytest.mark.parametrize("sizes", [[130], [1] * 130, [40, 40, 50], [7, 93, 30]])
@@ -108,7 +107,7 @@ def test_less_than_one_batch_is_used_whole_and_recorded():
     tiny = CknnaAccumulator(batch_size=40, k=5)
     tiny.update(a[:5], b[:5])
     assert tiny.compute() == {"cknna": None, "cknna_batch_size": 5}
-    with pytest.raises(ValueError, match="seen no sample"):
+    with pytest.raises(ValueError, match="no samples"):
         CknnaAccumulator(batch_size=40).compute()
 
 
@@ -127,7 +126,7 @@ def test_merging_parts_split_at_batch_borders():
     rests[0].update(a[:20], b[:20])
     rests[1].update(a[20:33], b[20:33])
     rests[0].merge(rests[1])
-    with pytest.raises(ValueError, match="split the data at multiples of the batch size"):
+    with pytest.raises(ValueError, match=r"40.*multiples of the batch size"):
         rests[0].compute()
 
 

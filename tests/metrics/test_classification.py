@@ -13,8 +13,8 @@ from hf_msae.metrics.classification import number_labels
 def clusters(rows=300, width=8, classes=4, seed=0):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, rows)
-    centres = np.random.default_rng(99).normal(size=(classes, width))
-    return (centres[labels] + 0.5 * rng.normal(size=(rows, width))).astype(np.float32), labels
+    centers = np.random.default_rng(99).normal(size=(classes, width))
+    return (centers[labels] + 0.5 * rng.normal(size=(rows, width))).astype(np.float32), labels
 
 
 def softmax(logits):
@@ -95,12 +95,12 @@ def test_a_perfect_reconstruction_changes_nothing_and_length_does_not_count():
 
 def test_a_class_that_the_probe_never_saw_is_never_chosen():
     x, labels = clusters()
-    with pytest.warns(UserWarning, match="no embedding to train the probe on is of horse"):
+    with pytest.warns(UserWarning, match="horse"):
         classifier = LinearClassifier.fit(x, labels, classes=["a", "b", "c", "d", "horse"])
     x = torch.from_numpy(x)
     assert classifier.logits(x).argmax(1).max() < 4
     assert probe_kl(x, x + 0.1, classifier) < 10  # not NaN, though 0 log 0 is in it
-    with pytest.warns(UserWarning, match="is of b$"):
+    with pytest.warns(UserWarning, match="of b$"):
         left_out = LinearClassifier.fit(x, np.where(labels == 1, -1, labels), classes=["a", "b", "c", "d"]).bias
     assert torch.isinf(left_out[1]) and left_out[[0, 2, 3]].isfinite().all()
 
@@ -110,44 +110,44 @@ def test_labels_by_name_or_number():
     assert (numbers.tolist(), names) == ([1, 0, 1], ("blue", "red"))
     assert number_labels(["red"], ["blue", "green", "red"])[0].tolist() == [2]
     assert number_labels([2, -1, 0])[1] == ("0", "1", "2")
-    with pytest.raises(ValueError, match="'pink' is not among the classes: blue, red"):
+    with pytest.raises(ValueError, match=r"'pink'.*blue, red"):
         number_labels(["pink"], ["blue", "red"])
-    with pytest.raises(ValueError, match="from 0 to 5, but there are 3 classes"):
+    with pytest.raises(ValueError, match=r"0 to 5.*3 classes"):
         number_labels([0, 5], ["a", "b", "c"])
     with pytest.raises(ValueError, match="flat list"):
         number_labels([[0, 1]])
     assert number_labels(["b", None, "a"])[0].tolist() == [1, -1, 0]
-    with pytest.raises(ValueError, match="class numbers or names, got float64"):
+    with pytest.raises(ValueError, match="float64"):
         number_labels([0.0, float("nan")])
 
 
 def test_what_is_refused():
     x, labels = clusters()
-    with pytest.raises(ValueError, match="two classes or more, got those of 1"):
+    with pytest.raises(ValueError, match="got 1"):
         LinearClassifier.fit(x, np.zeros(300, dtype=int))
-    with pytest.raises(ValueError, match="300 embeddings, but 299 labels"):
+    with pytest.raises(ValueError, match=r"300.*299"):
         LinearClassifier.fit(x, labels[1:])
-    with pytest.raises(ValueError, match="3 text embeddings, but 2 classes"):
+    with pytest.raises(ValueError, match=r"3.*2 classes"):
         LinearClassifier.zero_shot(np.eye(3), ["a", "b"])
-    with pytest.raises(ValueError, match="text embedding of 'b' is zero"):
+    with pytest.raises(ValueError, match="'b'"):
         LinearClassifier.zero_shot(np.diag([1.0, 0.0, 1.0]), ["a", "b", "c"])
     classifier = LinearClassifier.fit(x, labels)
-    with pytest.raises(ValueError, match="have 7 columns, but the classifier takes 8"):
+    with pytest.raises(ValueError, match=r"7.*8"):
         classifier.logits(torch.zeros(2, 7))
     accumulator = ClassificationAccumulator(classifier)
-    with pytest.raises(ValueError, match="seen no sample"):
+    with pytest.raises(ValueError, match="no samples"):
         accumulator.compute()
     x = torch.from_numpy(x)
-    with pytest.raises(ValueError, match=r"class numbers, got torch\.float32"):
+    with pytest.raises(ValueError, match=r"torch\.float32"):
         accumulator.update(x, x, torch.full((300,), 0.5))
-    with pytest.raises(ValueError, match="class numbers from 0 to 3, or -1"):
+    with pytest.raises(ValueError, match="0 to 3"):
         accumulator.update(x, x, torch.full((300,), 4))
-    with pytest.raises(ValueError, match=r"labels must have shape \(300,\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"\(300,\).*\(3,\)"):
         accumulator.update(x, x, torch.zeros(3, dtype=torch.long))
 
 
 def noisy(rows=400, width=200, seed=0):
-    """Two classes that two of many directions tell, not without errors: little regularization overfits."""
+    """Two classes that two of many directions tell imperfectly: little regularization overfits."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, width)).astype(np.float32)
     return x, (x[:, 0] + x[:, 1] + 1.5 * rng.normal(size=rows) > 0).astype(int)
@@ -164,15 +164,15 @@ def test_cross_validation_chooses_what_predicts_new_rows_best():
     losses = {value: loss(value) for value in (1.0, 10.0, 100.0, 1000.0, 10_000.0)}
     best, second = sorted(losses, key=losses.get)[:2]
     assert best > 1.0 and second > 1.0
-    assert loss("cv") in (losses[best], losses[second])  # a grid of tens, and other rows: no further off than one
+    assert loss("cv") in (losses[best], losses[second])  # the grid is coarse and the rows differ: at most one off
 
 
 def test_cross_validation_refuses_what_it_cannot_divide():
     x, labels = noisy()
     few = np.zeros(400, dtype=int)
     few[:3] = 1
-    with pytest.raises(ValueError, match="needs 5 rows of every class, but there are 3 of yes"):
+    with pytest.raises(ValueError, match=r"5.*3 of yes"):
         LinearClassifier.fit(x, few, ["no", "yes"], "cv")
     for wrong in ("best", 0.0, -1.0):
-        with pytest.raises(ValueError, match=r'regularization must be above 0, or "cv"'):
+        with pytest.raises(ValueError, match=r"regularization.*cv"):
             LinearClassifier.fit(x, labels, regularization=wrong)

@@ -52,16 +52,16 @@ def test_streamed_and_merged(sizes):
 
 def test_what_is_refused():
     accumulator = SparsityAccumulator(40)
-    with pytest.raises(ValueError, match="seen no sample"):
+    with pytest.raises(ValueError, match="no samples"):
         accumulator.compute()
-    with pytest.raises(ValueError, match=r"shape \(samples, 40\), got \(101, 39\)"):
+    with pytest.raises(ValueError, match=r"40.*\(101, 39\)"):
         accumulator.update(codes()[:, 1:])
-    with pytest.raises(ValueError, match="latents are empty"):
+    with pytest.raises(ValueError, match="empty"):
         accumulator.update(codes()[:0])
     accumulator.update(codes())
     bad = codes()
     bad[9, 9] = float("nan")
-    with pytest.raises(ValueError, match="row 110 of latents holds NaN or infinity"):
+    with pytest.raises(ValueError, match="row 110 of latents"):
         accumulator.update(bad)
     with pytest.raises(ValueError, match="row 9 of latents"):
         l0(bad)

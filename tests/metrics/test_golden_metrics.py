@@ -16,7 +16,7 @@ from hf_msae.metrics import (
 
 @pytest.fixture(scope="module")
 def to_raw(golden_tensors, golden_figures):
-    return lambda normalised: normalised / golden_figures["scaling_factor"] + golden_tensors["mean"]
+    return lambda normalized: normalized / golden_figures["scaling_factor"] + golden_tensors["mean"]
 
 
 @pytest.mark.parametrize("metric", [fvu_per_sample, cosine_similarity, normalized_mae])

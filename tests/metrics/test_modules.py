@@ -17,26 +17,19 @@ Y = X + 0.2 * np.random.default_rng(1).normal(size=X.shape).astype(np.float32)
 CODES = np.maximum(np.random.default_rng(2).normal(size=(40, 9)) - 0.5, 0).astype(np.float32)
 x, y, codes = (torch.from_numpy(each) for each in (X, Y, CODES))
 
+
+def values(*functions, of):
+    return {function.__name__: function(*of) for function in functions}
+
+
 MODULES = {
-    "fvu": (Y, X, {"fvu": metrics.fvu(x, y), "fvu_per_sample": metrics.fvu_per_sample(x, y)}),
-    "cosine": (
-        Y,
-        X,
-        {
-            "cosine_similarity": metrics.cosine_similarity(x, y),
-            "cosine_similarity_centered": metrics.cosine_similarity_centered(x, y),
-        },
-    ),
+    "fvu": (Y, X, values(metrics.fvu, metrics.fvu_per_sample, of=(x, y))),
+    "cosine": (Y, X, values(metrics.cosine_similarity, metrics.cosine_similarity_centered, of=(x, y))),
     "cknna": (CODES, X, {"cknna": metrics.cknna(x, codes), "cknna_batch_size": 40}),
     "sparsity": (
         CODES,
         None,
-        {
-            "l0": metrics.l0(codes),
-            "sparsity": metrics.sparsity(codes),
-            "dead_latents": metrics.dead_latents(codes),
-            "dead_fraction": metrics.dead_fraction(codes),
-        },
+        values(metrics.l0, metrics.sparsity, metrics.dead_latents, metrics.dead_fraction, of=(codes,)),
     ),
 }
 
@@ -62,7 +55,7 @@ def test_a_module_gives_what_the_function_gives(name, tmp_path):
 
 
 def test_unknown_modules_are_named():
-    with pytest.raises(ValueError, match="'mse'; the modules are cknna, cosine, fvu, sparsity"):
+    with pytest.raises(ValueError, match=r"'mse'.*cknna, cosine, fvu, sparsity"):
         module_path("mse")
 
 

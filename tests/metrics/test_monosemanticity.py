@@ -85,26 +85,26 @@ def test_neither_scale_counts():
 
 def test_print_and_table():
     found = monosemanticity(*data(), "dinov2")
-    assert "over 10 of 12 latents, judged by dinov2" in str(found)
+    assert "10 of 12" in str(found) and "dinov2" in str(found)
     frame = found.to_pandas()
     assert frame["latent"][0] == 5 and frame["monosemanticity"].isna().sum() == 2
     dead = monosemanticity(torch.zeros(4, 2), torch.ones(4, 3), "dinov2")
-    assert dead.mean is None and dead.std is None and "no latent has" in str(dead)
+    assert dead.mean is None and dead.std is None and "4 samples" in str(dead)
 
 
 def test_what_is_refused():
     codes, embeds = data()
-    with pytest.raises(ValueError, match="name the encoder"):
+    with pytest.raises(ValueError, match="encoder"):
         MonosemanticityAccumulator(N, " ")
     accumulator = MonosemanticityAccumulator(N, "other")
-    with pytest.raises(ValueError, match="expected 12 latents"):
+    with pytest.raises(ValueError, match=r"12.*\(60, 5\)"):
         accumulator.update(codes[:, :5], embeds)
-    with pytest.raises(ValueError, match="row 104 of encoder_embeds, of other, is zero"):
+    with pytest.raises(ValueError, match=r"row 104 of encoder_embeds.*other"):
         accumulator.update(codes, embeds * (torch.arange(ROWS) != 4)[:, None], first_row=100)
     accumulator.update(codes, embeds)
-    with pytest.raises(ValueError, match="have 3 columns, but had 5"):
+    with pytest.raises(ValueError, match=r"3.*5"):
         accumulator.update(codes, embeds[:, :3])
-    with pytest.raises(ValueError, match="scores by other and by else"):
+    with pytest.raises(ValueError, match=r"other.*else"):
         accumulator.merge(MonosemanticityAccumulator(N, "else"))
-    with pytest.raises(ValueError, match="seen no sample"):
+    with pytest.raises(ValueError, match="no samples"):
         MonosemanticityAccumulator(N, "other").compute()

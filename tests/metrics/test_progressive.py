@@ -39,7 +39,7 @@ def test_progressive_granularities():
     assert progressive_ks(1024) == [16, 32, 64, 128, 256, 512, 1024]
     assert progressive_ks(100) == [16, 32, 64, 100]
     assert progressive_ks(8) == [8]
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"smallest.*0"):
         progressive_ks(100, 0)
 
 
@@ -76,26 +76,28 @@ def test_sparse_probing_of_each_level_is_that_of_its_codes():
 
 def test_of_two_classes_the_second_is_probed_for_and_samples_are_drawn():
     (train, kind), (test, test_kind) = data(300, 0), data(200, 1)
-    acts = load_embeddings(train), load_embeddings(test)
+    embeddings = load_embeddings(train), load_embeddings(test)
     labels = {"is dog": (kind == 1, test_kind == 1, ["no", "yes"])}
-    found = sparse_probing_by_level(make_model(), *acts, labels, [N], (1,), 100, progress=False)[N]["is dog"]
+    found = sparse_probing_by_level(make_model(), *embeddings, labels, [N], (1,), 100, progress=False)[N]["is dog"]
     assert (found["num_concepts"], found["num_train"], found["num_test"]) == (1, 100, 100)
-    again = sparse_probing_by_level(make_model(), *acts, labels, [N], (1,), 100, progress=False)[N]["is dog"]
-    other = sparse_probing_by_level(make_model(), *acts, labels, [N], (1,), 100, 1, progress=False)[N]["is dog"]
+    again = sparse_probing_by_level(make_model(), *embeddings, labels, [N], (1,), 100, progress=False)[N]["is dog"]
+    other = sparse_probing_by_level(make_model(), *embeddings, labels, [N], (1,), 100, 1, progress=False)[N]["is dog"]
     assert found == again != other
-    with pytest.raises(ValueError, match="sparse probing of 'none': no concept is true of some"):
+    with pytest.raises(ValueError, match="'none'"):
         sparse_probing_by_level(
-            make_model(), *acts, {"none": (kind * 0, test_kind * 0, ["no", "yes"])}, [N], progress=False
+            make_model(), *embeddings, {"none": (kind * 0, test_kind * 0, ["no", "yes"])}, [N], progress=False
         )
 
 
 def test_stability_of_each_level_is_that_of_the_latents_alive_there():
-    acts = load_embeddings(data(150, 0)[0])
+    embeddings = load_embeddings(data(150, 0)[0])
     model, others = make_model(0), [make_model(1), make_model(2)]
-    found = seed_stability_by_level(model, others, acts, KS, batch_size=64, progress=False)
+    found = seed_stability_by_level(model, others, embeddings, KS, batch_size=64, progress=False)
     assert list(found) == list(KS)
     for k in KS:
-        alive = [each.dictionary[each.encode(acts[:], k=k).gt(0).any(dim=0)].detach() for each in (model, *others)]
+        alive = [
+            each.dictionary[each.encode(embeddings[:], k=k).gt(0).any(dim=0)].detach() for each in (model, *others)
+        ]
         expected = [seed_stability(alive[0], each) for each in alive[1:]]
         assert found[k]["mean_cosine"] == pytest.approx(np.mean([each.mean_cosine for each in expected]))
         assert found[k]["fraction_above"] == pytest.approx(np.mean([each.fraction_above for each in expected]))
@@ -104,19 +106,20 @@ def test_stability_of_each_level_is_that_of_the_latents_alive_there():
 
 
 def test_where_nothing_is_alive_there_is_no_stability():
-    acts, dead = load_embeddings(data(50, 0)[0]), make_model(1)
+    embeddings, dead = load_embeddings(data(50, 0)[0]), make_model(1)
     with torch.no_grad():
         dead.latent_bias.fill_(-100)
-    found = seed_stability_by_level(make_model(), [dead], acts, [2, N], progress=False)
+    with pytest.warns(DeprecationWarning, match="embeddings"):
+        found = seed_stability_by_level(make_model(), [dead], acts=embeddings, ks=[2, N], progress=False)
     assert found[N]["mean_cosine"] is None and found[N]["num_latents"] > 0
 
 
 def test_models_that_cannot_be_compared_are_refused():
-    acts = load_embeddings(data(50, 0)[0])
+    embeddings = load_embeddings(data(50, 0)[0])
     for other, message in (
-        (make_model(1, d_in=5), "takes embeddings of 5 columns, not of 6"),
-        (make_model(1, num_latents=20, nesting_ks=[20]), f"has 20 latents: it has no level k = {N}"),
-        (make_model(0), "is the very model that it would be compared with"),
+        (make_model(1, d_in=5), "5.*6"),
+        (make_model(1, num_latents=20, nesting_ks=[20]), f"20.*{N}"),
+        (make_model(0), "another seed"),
     ):
         with pytest.raises(ValueError, match=message):
-            seed_stability_by_level(make_model(), [other], acts, KS, progress=False)
+            seed_stability_by_level(make_model(), [other], embeddings, KS, progress=False)

@@ -62,22 +62,16 @@ def test_against_the_definition(name, offset):
 
 @pytest.mark.parametrize("offset", [0.0, 1e3])
 @pytest.mark.parametrize("sizes", [[211], [1] * 211, [100, 1, 64, 46], [7] * 30 + [1]])
-def test_streamed_is_one_shot(sizes, offset):
+def test_streamed_and_merged(sizes, offset):
     x, y = data(offset)
-    accumulator = ReconstructionAccumulator(x.double().mean(dim=0))
+    streamed, merged = (ReconstructionAccumulator(x.double().mean(dim=0)) for _ in range(2))
     for a, b in zip(x.split(sizes), y.split(sizes), strict=True):
-        accumulator.update(a, b)
-    assert accumulator.compute() == pytest.approx(direct(x, y), rel=1e-11, abs=0)
-
-
-def test_parts_merge():
-    x, y = data()
-    parts = [ReconstructionAccumulator(x.double().mean(dim=0)) for _ in range(3)]
-    for part, a, b in zip(parts, x.split([60, 1, 150]), y.split([60, 1, 150]), strict=True):
+        part = ReconstructionAccumulator(x.double().mean(dim=0))
         part.update(a, b)
-    parts[0].merge(parts[1])
-    parts[0].merge(parts[2])
-    assert parts[0].compute() == pytest.approx(direct(x, y), rel=1e-11, abs=0)
+        merged.merge(part)
+        streamed.update(a, b)
+    for accumulator in (streamed, merged):
+        assert accumulator.compute() == pytest.approx(direct(x, y), rel=1e-11, abs=0)
 
 
 def test_the_bias_is_the_factor_by_which_a_reconstruction_has_shrunk():
@@ -95,8 +89,7 @@ def test_the_bias_is_the_factor_by_which_a_reconstruction_has_shrunk():
 def test_a_given_mean_is_used():
     x, y = data()
     mean = torch.full((12,), 0.7)
-    centred = np.asarray(x.double() - 0.7)
-    expected = ((x - y).double().square().sum() / (centred**2).sum()).item()
+    expected = ((x - y).double().square().sum() / (x.double() - 0.7).square().sum()).item()
     assert fvu(x, y, mean) == pytest.approx(expected, rel=1e-6)
     assert cosine_similarity_centered(x, y, mean) == pytest.approx(
         cosine_similarity(x.double() - mean.double(), y.double() - mean.double()), rel=1e-12
@@ -128,31 +121,31 @@ def test_half_precision_input_is_summed_in_float64():
 @pytest.mark.parametrize("metric", FUNCTIONS.values())
 def test_what_is_refused(metric):
     x, y = data(rows=9)
-    with pytest.raises(ValueError, match=r"embeddings has shape \(9, 12\), but reconstruction has shape \(9, 11\)"):
-        metric(x, y[:, 1:])
-    with pytest.raises(ValueError, match=r"shape \(samples, width\), got \(12,\)"):
-        metric(x[0], y[0])
-    with pytest.raises(ValueError, match="embeddings is empty"):
-        metric(x[:0], y[:0])
-    for value in (float("nan"), float("inf")):
-        bad = y.clone()
-        bad[7, 3] = value
-        with pytest.raises(ValueError, match="row 7 of reconstruction holds NaN or infinity"):
-            metric(x, bad)
+    bad, worse = y.clone(), y.clone()
+    bad[7, 3], worse[7, 3] = float("nan"), float("inf")
+    for wrong, message in (
+        ((x, y[:, 1:]), r"\(9, 12\).*\(9, 11\)"),
+        ((x[0], y[0]), r"\(12,\)"),
+        ((x[:0], y[:0]), "embeddings.*empty"),
+        ((x, bad), "row 7 of reconstruction"),
+        ((x, worse), "row 7 of reconstruction"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            metric(*wrong)
 
 
 def test_rows_without_a_value_are_named():
     x, y = data(rows=9)
     x[4] = 2.0
-    with pytest.raises(ValueError, match="fvu_per_sample is undefined: row 4 has the same value in every column"):
+    with pytest.raises(ValueError, match=r"fvu_per_sample.*row 4"):
         fvu_per_sample(x, y)
     x[4] = 0.0
-    with pytest.raises(ValueError, match="normalized_mae is undefined: row 4 is zero"):
+    with pytest.raises(ValueError, match=r"normalized_mae.*row 4"):
         normalized_mae(x, y)
     same = x[:1].expand(5, -1)
-    with pytest.raises(ValueError, match="fvu is undefined: all embeddings are equal"):
+    with pytest.raises(ValueError, match=r"fvu.*all embeddings are equal"):
         fvu(same, same)
-    with pytest.raises(ValueError, match="seen no sample"):
+    with pytest.raises(ValueError, match="no samples"):
         ReconstructionAccumulator(torch.zeros(3)).compute()
 
 
@@ -163,5 +156,5 @@ def test_rows_are_counted_over_batches():
     y[2, 0] = float("nan")
     with pytest.raises(ValueError, match="row 22 of reconstruction"):
         accumulator.update(x, y)
-    with pytest.raises(ValueError, match="11 columns, but the data mean has 12"):
+    with pytest.raises(ValueError, match=r"11.*12"):
         accumulator.update(x[:, 1:], x[:, 1:])
