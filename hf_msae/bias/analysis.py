@@ -11,7 +11,7 @@ import torch
 from scipy.stats import false_discovery_control, mannwhitneyu, norm
 from tqdm.auto import tqdm
 
-from ..concepts.explanation import names_of
+from ..concepts.table import names_of
 from .probabilities import Classifier, as_classifier, log_odds, probabilities
 from .result import BiasReport
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from ..backbones.image_text_data import open_dataset
-from ..concepts import ConceptTable, Vocabulary, name_by_activations, name_latents
+from ..concepts import ConceptTable, Vocabulary, name_latents
 from .opening import ModelArguments, command_parser, load_for
 
 EXAMPLE = """\
@@ -130,12 +130,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             acts = load_for(model.msae, args.data, args.embedding_column, args.data_split)
         progress = not source.disable_tqdm
         embeds = vocabulary.embed(model.backbone)
-        options = {name: getattr(args, name) for name in ("centre", "direction", "ratio_over", "null", "null_samples")}
-        table = name_latents(model.msae, vocabulary, embeds, **options, seed=args.seed, progress=progress)
-        if acts is not None:
-            table = table.with_activation_names(
-                name_by_activations(model.msae, acts, vocabulary, embeds, min(100, len(acts)), progress=progress)
-            )
+        options = {name: getattr(args, name) for name in ("direction", "ratio_over", "null", "null_samples")}
+        options |= {"center": args.centre, "seed": args.seed, "progress": progress}
+        table = name_latents(model.msae, vocabulary, embeds, acts, **options)
         table = ConceptTable(
             table.frame,
             {

@@ -1,4 +1,4 @@
-"""Names by what activates a latent: the word that the embeddings of its strongest samples agree on."""
+"""Names from activations: the word that the embeddings of a latent's strongest samples agree on."""
 
 from __future__ import annotations
 
@@ -11,117 +11,94 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from .naming import check_embeds
-from .vocabulary import Vocabulary
+from .._utils.deprecation import renamed_arguments
+from .codes import Embeddings, TopRowsCollector, collect_codes, open_embeddings
+from .vocabulary import Vocabulary, check_vocabulary_embeds
 
 if TYPE_CHECKING:
-    from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
 
-# The weight with which the strongest sample counts, and the last one.
-_FIRST_WEIGHT, _LAST_WEIGHT = 0.998, 0.97
+_FIRST_WEIGHT, _LAST_WEIGHT = 0.998, 0.97  # of the strongest sample, and of the last one
 _CHUNK_ENTRIES = 2**24
 
 
 @torch.no_grad()
+@renamed_arguments(acts="embeddings", centre="center")
 def name_by_activations(
     msae: MSAEModel,
-    acts: EmbeddingDataset,
+    embeddings: Embeddings,
     vocabulary: Vocabulary,
     vocabulary_embeds: torch.Tensor,
     num_samples: int = 100,
     temperature: float = 10.0,
-    centre: bool = False,
+    center: bool = False,
     batch_size: int = 2048,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Soft-WPMI of CLIP-Dissect (Oikarinen and Weng, arXiv 2204.10965): names from what activates a latent.
+    """Name latents by what activates them: soft-WPMI of CLIP-Dissect (Oikarinen and Weng, arXiv 2204.10965).
 
     With P(w | x) the softmax over words of `temperature` times the cosine of sample x and word w, and weights p that
-    fall from 0.998 to 0.97 over the samples that activate latent j most, the score of a word is
-    sum log(1 + p (P(w | x) - 1)), minus the log of the mean over latents of what that sum is the log of: a word that
-    fits all latents names none.
+    fall from 0.998 to 0.97 over the samples that activate latent j most, word w has
+
+        s_j(w) = sum over samples of log(1 + p (P(w | x) - 1)),   score_j(w) = s_j(w) - log mean_j' exp s_j'(w)
+
+    The second term takes away what a word scores on any latent.
 
     Args:
-        msae: the MSAE.
-        acts: its embeddings, of images for one.
-        vocabulary: candidates.
-        vocabulary_embeds: (len(vocabulary), d), from `Vocabulary.embed`, of the same backbone.
-        num_samples: that activate a latent most.
-        temperature: of the softmax over words; 10 in CLIP-Dissect.
-        centre: take their means off samples and words first, against the modality gap. (CLIP-Dissect does not, and on
-            the scenes it is better not to.)
-        batch_size: samples encoded at a time.
-        progress: show a progress bar.
+        msae: The MSAE.
+        embeddings: Embeddings of the MSAE's backbone, e.g. of images; anything `load_embeddings` accepts.
+        vocabulary: The candidates for names.
+        vocabulary_embeds: Embeddings (len(vocabulary), d) from `Vocabulary.embed`, by the same backbone.
+        num_samples: Number of strongest samples to take for each latent.
+        temperature: Temperature of the softmax over words; 10 in CLIP-Dissect.
+        center: Whether to subtract the means of samples and of words first, against the modality gap. CLIP-Dissect
+            does not, and on the scenes that is better.
+        batch_size: Rows encoded at a time.
+        progress: Whether to show progress bars.
 
     Returns:
-        One row a latent: latent, activation_name, activation_score, num_active (samples of all that activate it); no
-        name where none does.
+        One row per latent: latent, activation_name, activation_score, num_active (samples that activate it). Latents
+        that no sample activates have no name.
 
     Raises:
-        ValueError: as `name_latents`; fewer samples than `num_samples`, or an option that makes no sense.
+        ValueError: The word embeddings do not fit, there are fewer samples than `num_samples`, or an option is out of
+            range.
     """
-    embeds = check_embeds(msae, vocabulary, vocabulary_embeds)
-    if not 2 <= num_samples <= len(acts):
+    words = check_vocabulary_embeds(msae, vocabulary, vocabulary_embeds)
+    embeddings = open_embeddings(msae, embeddings)
+    if not 2 <= num_samples <= len(embeddings):
         raise ValueError(
-            f"num_samples must be between 2 and the {len(acts)} samples of {acts.source}, got {num_samples}"
+            f"num_samples must be between 2 and {len(embeddings)}, the samples of {embeddings.source}; "
+            f"got {num_samples}"
         )
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
-    mean = acts.statistics(progress=progress).mean.float()
-    words = F.normalize(embeds - embeds.mean(0) if centre else embeds, dim=-1)
-    values, samples, num_active = _strongest(msae, acts, num_samples, batch_size, progress)
+    mean = embeddings.statistics(progress=progress).mean.float() if center else 0.0
+    words = F.normalize(words - words.mean(0) if center else words, dim=-1)
+    collectors = [TopRowsCollector(num_samples)]
+    (top,) = collect_codes(
+        msae, embeddings, collectors, batch_size=batch_size, progress=progress, description="strongest samples"
+    )
 
-    alive = np.flatnonzero(num_active > 0)
+    alive = np.flatnonzero(top.num_active > 0)
     weights = torch.linspace(_FIRST_WEIGHT, _LAST_WEIGHT, num_samples)
-    scores = torch.empty(len(alive), len(vocabulary))
-    # A word's probability for every sample that counts at all, once.
-    used, place = np.unique(samples[alive], return_inverse=True)
+    used, place = np.unique(top.rows[alive], return_inverse=True)
     place = torch.from_numpy(place.reshape(len(alive), num_samples))
-    likely = torch.empty(len(used), len(vocabulary))
+    likely = torch.empty(len(used), len(vocabulary))  # P(w | x) of every sample that counts for some latent
     for first in range(0, len(used), batch_size):
-        x = acts[used[first : first + batch_size]]
-        x = F.normalize(x - mean if centre else x, dim=-1)
+        x = F.normalize(embeddings[used[first : first + batch_size]] - mean, dim=-1)
         likely[first : first + batch_size] = (temperature * x @ words.T).softmax(dim=-1)
+    scores = torch.empty(len(alive), len(vocabulary))
+    active = torch.from_numpy(top.values[alive] > 0)
     chunk = max(1, _CHUNK_ENTRIES // (num_samples * len(vocabulary)))
-    active = torch.from_numpy(values[alive] > 0)
     for first in tqdm(range(0, len(alive), chunk), desc="words of samples", disable=not progress):
         part = slice(first, first + chunk)
         logs = torch.log1p(weights[:, None] * (likely[place[part]] - 1))
-        scores[part] = (logs * active[part][..., None]).sum(dim=1)  # what does not activate the latent says nothing
+        scores[part] = (logs * active[part][..., None]).sum(dim=1)  # samples that do not activate the latent are out
     scores -= torch.logsumexp(scores, dim=0) - math.log(len(alive))
-    best, which = scores.max(dim=1)
-    names = np.full(len(num_active), None, dtype=object)
-    names[alive] = [vocabulary.words[index] for index in which.tolist()]
-    found = np.full(len(num_active), np.nan)
-    found[alive] = best.numpy()
-    return pd.DataFrame(
-        {
-            "latent": np.arange(len(num_active)),
-            "activation_name": names,
-            "activation_score": found,
-            "num_active": num_active,
-        }
-    )
-
-
-def _strongest(
-    msae: MSAEModel, acts: EmbeddingDataset, number: int, batch_size: int, progress: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The largest activations of each latent (n, number), whose they are, and how many samples activate it (n,)."""
+    best, word = scores.max(dim=1)
     n = msae.config.num_latents
-    values = torch.full((n, number), -1.0)
-    samples = torch.zeros(n, number, dtype=torch.int64)
-    num_active, first = torch.zeros(n, dtype=torch.int64), 0
-    with tqdm(total=len(acts), desc="strongest samples", unit="row", disable=not progress) as bar:
-        for x in acts.batches(batch_size):
-            codes = msae.encode(x.to(msae.device)).float().cpu().T
-            num_active += codes.count_nonzero(dim=1)
-            top, rows = codes.topk(min(number, len(x)), dim=1)
-            both = torch.cat([values, top], dim=1)
-            whose = torch.cat([samples, rows + first], dim=1)
-            values, kept = both.topk(number, dim=1)
-            samples = whose.gather(1, kept)
-            first += len(x)
-            bar.update(len(x))
-    return values.numpy(), samples.numpy(), num_active.numpy()
+    names, score = np.full(n, None, dtype=object), np.full(n, np.nan)
+    names[alive], score[alive] = [vocabulary.words[index] for index in word.tolist()], best.numpy()
+    columns = {"activation_name": names, "activation_score": score, "num_active": top.num_active}
+    return pd.DataFrame({"latent": np.arange(n), **columns})

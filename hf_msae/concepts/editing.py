@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -124,13 +123,7 @@ def latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) -
     if isinstance(key, str):
         if concepts is None:
             raise ValueError(f"{key!r} is a name, but this model's latents have none: use their numbers, or name them")
-        try:
-            latent = int(concepts[key]["latent"].iloc[0])
-        except KeyError:
-            names = concepts.frame["name"].unique().tolist()
-            near = difflib.get_close_matches(key, names, n=3)
-            hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
-            raise ValueError(f"no latent is named {key!r}{hint}") from None
+        latent = concepts.latent_of(key)
     else:
         try:
             latent = -1 if isinstance(key, bool) else operator.index(key)  # numpy's and torch's integers too

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import sparse
-from scipy.stats import binomtest
-from tqdm.auto import tqdm
 
-from .explanation import names_of
+from .._utils.deprecation import renamed_arguments
+from ..statistics import Result, wilson_interval
+from .codes import Embeddings, SparseCodes, SparseCollector, collect_codes, open_embeddings
+from .table import ConceptTable, display_name, names_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
-    from .table import ConceptTable
+
+_EDGE_COLUMNS = ["parent", "parent_name", "child", "child_name", "together"]
+_EDGE_COLUMNS += ["parent_given_child", "child_given_parent", "low", "lift"]
 
 
 @dataclass(frozen=True)
-class ConceptHierarchy:
-    """What `concept_hierarchy` found.
+class ConceptHierarchy(Result):
+    """The trees that `concept_hierarchy` found.
 
     Attributes:
-        concepts: one row a latent that is active often enough: latent, name, level, count (samples it is active in).
-        edges: one row a child: parent, parent_name, child, child_name, together (samples in which both are active),
+        concepts: One row per latent that is active often enough: latent, name, level, count (samples it is active in).
+        edges: One row per child: parent, parent_name, child, child_name, together (samples in which both are active),
             parent_given_child and child_given_parent (shares), low (lower end of the 95% confidence interval of
-            parent_given_child), lift (parent_given_child by the parent's share of all samples).
-        num_samples: of the data.
-        k: activations of each code.
+            parent_given_child), lift (parent_given_child divided by the parent's share of all samples).
+        num_samples: Number of samples.
+        k: Number of activations in each code.
     """
 
     concepts: pd.DataFrame
@@ -42,26 +44,45 @@ class ConceptHierarchy:
     k: int
 
     def children(self, parent: int | None = None) -> list[int]:
-        """The children of a latent, most frequent first; without one the concepts that have no parent but children."""
+        """The children of a latent, most frequent first; without a latent, the roots of all trees."""
+        return self._children.get(parent, [])
+
+    @cached_property
+    def _children(self) -> dict[int | None, list[int]]:
+        found: dict[int | None, list[int]] = {None: list(set(self.edges["parent"]) - set(self.edges["child"]))}
+        for parent, child in zip(self.edges["parent"], self.edges["child"], strict=True):
+            found.setdefault(int(parent), []).append(int(child))
         count = self.concepts.set_index("latent")["count"]
-        if parent is None:
-            found = set(self.edges["parent"]) - set(self.edges["child"])
-        else:
-            found = set(self.edges.loc[self.edges["parent"] == parent, "child"])
-        return sorted(found, key=lambda latent: (-count[latent], latent))
+        return {
+            key: sorted(map(int, each), key=lambda latent: (-count[latent], latent)) for key, each in found.items()
+        }
+
+    def verdict(self) -> str:
+        """Say in one sentence how many concepts have a parent."""
+        found = f"{len(self.edges)} of {len(self.concepts)} concepts have a parent"
+        return f"{found} ({self.num_samples} samples, k={self.k})"
 
     def __str__(self) -> str:
-        head = f"{len(self.edges)} of {len(self.concepts)} concepts have a parent"
-        lines = [self._line(latent, depth) for latent, depth in self._order()]
-        return "\n".join([f"{head} ({self.num_samples} samples, k={self.k})", *lines])
+        counts, edges, lines = self.concepts.set_index("latent")["count"], self.edges.set_index("child"), []
+        for latent, depth in self._order():
+            if depth:
+                edge = edges.loc[latent]
+                text = (
+                    f"in {edge['parent_given_child']:.0%} of {edge['together']} with its parent, at least "
+                    f"{edge['low']:.0%}"
+                )
+                lines.append(f"{'   ' * depth}{self._name(latent)}: {text}")
+            else:
+                lines.append(f"{self._name(latent)} ({counts[latent]})")
+        return "\n".join([self.verdict(), *lines])
 
     def plot(self, title: str | None = None) -> Figure:
-        """The trees, each concept under its parent, with how sure that is."""
+        """Draw the trees: each concept under its parent, with the share of its samples that have the parent."""
         from ..plotting import plot_tree
 
-        shown = self.edges.set_index("child")
+        edges = self.edges.set_index("child")
         rows = [
-            (self._name(latent), depth, float(shown.loc[latent, "parent_given_child"]) if depth else None)
+            (self._name(latent), depth, float(edges.loc[latent, "parent_given_child"]) if depth else None)
             for latent, depth in self._order()
         ]
         return plot_tree(rows, title or f"Concepts by what is active together (k={self.k})")
@@ -77,22 +98,13 @@ class ConceptHierarchy:
         return found
 
     def _name(self, latent: int) -> str:
-        name = self.concepts.set_index("latent").loc[latent, "name"]
-        return f"{'latent' if name is None or pd.isna(name) else name} · {latent}"
-
-    def _line(self, latent: int, depth: int) -> str:
-        if not depth:
-            return f"{self._name(latent)} ({self.concepts.set_index('latent').loc[latent, 'count']})"
-        edge = self.edges.set_index("child").loc[latent]
-        return (
-            f"{'   ' * depth}{self._name(latent)}: in {edge['parent_given_child']:.0%} of {edge['together']} with its "
-            f"parent, at least {edge['low']:.0%}"
-        )
+        return display_name(self.concepts.set_index("latent").loc[latent, "name"], latent)
 
 
+@renamed_arguments(acts="embeddings")
 def concept_hierarchy(
     msae: MSAEModel,
-    acts: EmbeddingDataset,
+    embeddings: Embeddings,
     concepts: ConceptTable | None = None,
     latents: Sequence[int] | None = None,
     k: int = 32,
@@ -102,31 +114,33 @@ def concept_hierarchy(
     min_count: int = 20,
     batch_size: int = 4096,
     progress: bool = True,
+    codes: SparseCodes | None = None,
 ) -> ConceptHierarchy:
-    """Parents and children: a concept's parent is active nearly whenever the concept is, and often without it.
+    """Find parents and children: the parent is active nearly whenever the child is, and often without it.
+
+    A concept with several parents keeps the rarest, which is the most specific, so that the edges form trees. The
+    `level` of a concept is the smallest of the MSAE's levels whose code has it in at least half of the samples in
+    which it is active.
 
     Args:
-        msae: the MSAE.
-        acts: its embeddings.
-        concepts: names of its latents.
-        latents: those to look at, e.g. `table.validated()["latent"]`; by default all.
-        k: activations of each code. Of full codes nearly everything is active with everything.
-        min_parent: lowest share of the child's samples in which the parent is active; the lower end of its 95%
-            confidence interval has to reach it.
-        max_child: highest share of the parent's samples in which the child is active.
-        min_lift: how many times as often as anywhere the parent has to be active with the child: what is always active
-            is the parent of nothing.
-        min_count: samples that a concept has to be active in.
-        batch_size: samples encoded at a time.
-        progress: show a progress bar.
-
-    Returns:
-        Of several parents a concept has the rarest, the most specific one; so the edges make trees. The `level` of a
-        concept is the smallest of the MSAE's levels whose code has it in at least half of the samples in which it is
-        active.
+        msae: The MSAE.
+        embeddings: Embeddings of the MSAE's backbone; anything `load_embeddings` accepts.
+        concepts: Names of the latents.
+        latents: Latents to consider, e.g. `table.validated()["latent"]`. Default: all.
+        k: Number of activations in each code. In full codes nearly everything is active with everything.
+        min_parent: Lowest share of the child's samples in which the parent is active; the lower end of its 95%
+            confidence interval (Wilson) has to reach it.
+        max_child: Highest share of the parent's samples in which the child is active.
+        min_lift: How many times as often the parent has to be active with the child as on average, so that what is
+            always active is no parent.
+        min_count: Number of samples in which a concept has to be active.
+        batch_size: Rows encoded at a time.
+        progress: Whether to show a progress bar.
+        codes: The largest activations of these embeddings, at least k of each row, if they are at hand from
+            `SparseCollector`. Default: encode the embeddings.
 
     Raises:
-        ValueError: a latent or k out of range, or shares that make no sense.
+        ValueError: A latent, k or share is out of range.
     """
     n = msae.config.num_latents
     if not 1 <= k <= n:
@@ -136,64 +150,45 @@ def concept_hierarchy(
     chosen = np.arange(n) if latents is None else np.unique(np.asarray(list(latents), dtype=np.int64))
     if len(chosen) and not 0 <= chosen[0] <= chosen[-1] < n:
         raise ValueError(f"latents are numbers from 0 to {n - 1}, got {chosen[0] if chosen[0] < 0 else chosen[-1]}")
-    active, level = _active(msae, acts, chosen, k, batch_size, progress)
+    if codes is None:
+        embeddings, collectors = open_embeddings(msae, embeddings), [SparseCollector(k)]
+        (codes,) = collect_codes(
+            msae, embeddings, collectors, batch_size=batch_size, progress=progress, description="active together"
+        )
+    elif codes.k < k:
+        raise ValueError(f"codes have {codes.k} activations per row, but k={k}")
+    active, level = _active(codes, chosen, k, n, msae.config.nesting_ks)
     counts = np.asarray(active.sum(axis=0)).ravel().astype(np.int64)
     often = np.flatnonzero(counts >= min_count)
-    names = names_of(concepts, chosen[often].tolist())
-    frame = pd.DataFrame({"latent": chosen[often], "name": names, "level": level[often], "count": counts[often]})
-    together = (active[:, often].T @ active[:, often]).tocoo()
-    records = {}
-    for child, parent, number in sorted(zip(together.row, together.col, together.data, strict=True)):
-        of_child, of_parent = counts[often[child]], counts[often[parent]]
-        share = number / of_child
-        if child == parent or share < min_parent or number / of_parent > max_child:
-            continue
-        lift = share / (of_parent / len(acts))
-        low = binomtest(int(number), int(of_child)).proportion_ci(method="wilson").low
-        rarest = records.get(child, {"of_parent": np.inf})["of_parent"]
-        if lift >= min_lift and low >= min_parent and of_parent < rarest:
-            records[child] = {
-                "of_parent": of_parent,
-                "parent": int(chosen[often[parent]]),
-                "parent_name": names[parent],
-                "child": int(chosen[often[child]]),
-                "child_name": names[child],
-                "together": int(number),
-                "parent_given_child": float(share),
-                "child_given_parent": float(number / of_parent),
-                "low": float(low),
-                "lift": float(lift),
-            }
-    columns = ["parent", "parent_name", "child", "child_name", "together"]
-    columns += ["parent_given_child", "child_given_parent", "low", "lift"]
-    return ConceptHierarchy(frame, pd.DataFrame(list(records.values()), columns=columns), len(acts), k)
+    kept, active, counts = chosen[often], active[:, often], counts[often]
+    names = names_of(concepts, kept.tolist())
+    frame = pd.DataFrame({"latent": kept, "name": names, "level": level[often], "count": counts})
+
+    pairs = (active.T @ active).tocoo()
+    child, parent, together = pairs.row, pairs.col, pairs.data
+    share, of_parent = together / counts[child], together / counts[parent]
+    lift = share / (counts[parent] / len(codes))
+    low = wilson_interval(together, counts[child])[0]
+    fits = (child != parent) & (low >= min_parent) & (of_parent <= max_child) & (lift >= min_lift)
+    columns = [kept[parent], np.array(names, dtype=object)[parent], kept[child], np.array(names, dtype=object)[child]]
+    columns += [together, share, of_parent, low, lift]
+    edges = pd.DataFrame(dict(zip(_EDGE_COLUMNS, columns, strict=True)))[fits].assign(rarity=counts[parent][fits])
+    edges = edges.sort_values(["child", "rarity", "parent"]).drop_duplicates("child")
+    return ConceptHierarchy(frame, edges[_EDGE_COLUMNS].reset_index(drop=True), len(codes), k)
 
 
-@torch.no_grad()
 def _active(
-    msae: MSAEModel, acts: EmbeddingDataset, latents: np.ndarray, k: int, batch_size: int, progress: bool
+    codes: SparseCodes, latents: np.ndarray, k: int, num_latents: int, levels: Sequence[int]
 ) -> tuple[sparse.csc_matrix, np.ndarray]:
     """Which of the latents are active in which samples (N, m), and the level of each latent (m,)."""
-    n = msae.config.num_latents
-    levels = np.array(sorted({min(level, k) for level in msae.config.nesting_ks} | {k}))
-    place = np.full(n, -1)
+    levels = np.array(sorted({min(level, k) for level in levels} | {k}))
+    place = np.full(num_latents, -1)
     place[latents] = np.arange(len(latents))
+    which = place[codes.indices[:, :k].numpy()]
+    row, rank = np.nonzero((codes.values[:, :k].numpy() > 0) & (which >= 0))
+    column = which[row, rank]
     at_level = np.zeros((len(latents), len(levels)), dtype=np.int64)
-    rows, columns, first = [], [], 0
-    was_training = msae.training
-    msae.eval()
-    with tqdm(total=len(acts), desc="active together", unit="row", disable=not progress) as bar:
-        for x in acts.batches(batch_size):
-            values, whose = (each.cpu().numpy() for each in msae.encode_topk(x.to(msae.device), k))
-            which = place[whose]
-            row, rank = np.nonzero((values > 0) & (which >= 0))
-            rows.append(row + first)
-            columns.append(which[row, rank])
-            np.add.at(at_level, (columns[-1], np.searchsorted(levels, rank + 1)), 1)
-            first += len(x)
-            bar.update(len(x))
-    msae.train(was_training)
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    active = sparse.csc_matrix((np.ones(len(row), dtype=np.int64), (row, column)), shape=(len(acts), len(latents)))
+    np.add.at(at_level, (column, np.searchsorted(levels, rank + 1)), 1)
+    active = sparse.csc_matrix((np.ones(len(row), dtype=np.int64), (row, column)), shape=(len(codes), len(latents)))
     enters = np.cumsum(at_level, axis=1) * 2 >= at_level.sum(axis=1, keepdims=True)
     return active, levels[enters.argmax(axis=1)]

@@ -1,25 +1,24 @@
-"""What a latent is called on the page, and whether the name has passed its test."""
+"""How a latent is labeled on a page: by its name, and whether the name is validated."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-if TYPE_CHECKING:
-    from . import ConceptTable
+from .table import MAX_Q, ConceptTable
 
-MAX_Q = 0.05
-"""The false discovery rate at which a name counts as validated."""
+__all__ = ["MAX_Q", "Label", "Labels"]
 
 
 @dataclass(frozen=True)
 class Label:
-    """Attributes:
-    latent: its number.
-    name: None where it has none.
-    validated: whether the name is more than chance.
+    """The label of one latent.
+
+    Attributes:
+        latent: Its number.
+        name: Its name, or None.
+        validated: Whether the name is better than chance.
     """
 
     latent: int
@@ -34,20 +33,22 @@ class Labels:
     """The labels of all latents.
 
     Args:
-        concepts: their names, or None.
+        concepts: The names, or None.
 
     Attributes:
-        validated: the rows of `concepts` with a validated name, most similar first; None where there are no names or
-            no q-values.
+        concepts: The names, or None.
+        validated: The rows of `concepts` with a validated name, most similar first; None if there are no names or no
+            q-values.
     """
 
     def __init__(self, concepts: ConceptTable | None) -> None:
         self.concepts = concepts
-        has_q = concepts is not None and "q_value" in concepts.frame
-        self.validated: pd.DataFrame | None = concepts.validated(MAX_Q) if has_q else None
-        self._sure = set() if self.validated is None else set(self.validated["latent"].tolist())
-        names = {} if concepts is None else concepts.frame.set_index("latent")["name"].to_dict()
-        self._names = {latent: str(name) for latent, name in names.items() if not pd.isna(name)}
+        tested = concepts is not None and concepts.has_q_values
+        self.validated: pd.DataFrame | None = concepts.validated() if tested else None
+        self._validated = set() if self.validated is None else set(self.validated["latent"].tolist())
+        names = {} if concepts is None else concepts.frame.set_index("latent")["name"].dropna().to_dict()
+        self._names = {latent: str(name) for latent, name in names.items()}
 
     def __call__(self, latent: int) -> Label:
-        return Label(int(latent), self._names.get(int(latent)), int(latent) in self._sure)
+        """The label of a latent."""
+        return Label(int(latent), self._names.get(int(latent)), int(latent) in self._validated)

@@ -1,31 +1,41 @@
-"""Name latents by the words whose text embeddings point the same way, and say how far a name is to be believed."""
+"""Name latents by the words whose text embeddings point the same way, and say how far each name can be trusted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.stats import false_discovery_control
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from .._utils.deprecation import renamed_arguments
 from .._utils.fingerprint import model_fingerprint
+from ..statistics import benjamini_hochberg, null_p_values
+from .activation_naming import name_by_activations
+from .codes import Embeddings, open_embeddings
 from .table import ConceptTable
-from .vocabulary import Vocabulary
+from .vocabulary import Vocabulary, check_vocabulary_embeds
+
+if TYPE_CHECKING:
+    from ..model.modeling_msae import MSAEModel
 
 _CHUNK_ENTRIES = 2**25  # similarities held at a time: 128 MiB
+_STRONGEST = 100  # samples of each latent that its activation name is taken from
 
 DIRECTIONS = ("decoder", "decoder+mean", "decoder+bias")
 NULLS = ("vocabulary", "dictionary", "shuffled", "isotropic")
 
 
 @torch.no_grad()
+@renamed_arguments(centre="center")
 def name_latents(
-    msae: torch.nn.Module,
+    msae: MSAEModel,
     vocabulary: Vocabulary,
     vocabulary_embeds: torch.Tensor,
-    centre: bool = True,
+    embeddings: Embeddings | None = None,
+    center: bool = True,
     direction: str = "decoder",
     ratio_over: str = "words",
     null: str = "vocabulary",
@@ -35,40 +45,43 @@ def name_latents(
 ) -> ConceptTable:
     """Give every latent the word whose text embedding has the highest cosine with the latent's direction.
 
-    Rows of the dictionary are differences from the mean embedding; text embeddings of CLIP-like models share a large
-    common part, the modality gap. `centre` takes the vocabulary's mean off the text embeddings, so that differences
-    are compared with differences. (Argmax over words: Rao et al. 2024, "Discover-then-Name"; centring: Bhalla et al.
-    2024, "SpLiCE".)
+    Rows of the dictionary are differences from the mean embedding, while text embeddings of CLIP-like models share a
+    large common part, the modality gap. `center` subtracts the vocabulary's mean from the text embeddings, so that
+    differences are compared with differences. (Argmax over words: Rao et al. 2024, "Discover-then-Name"; centering:
+    Bhalla et al. 2024, "SpLiCE".)
 
     Every latent has a nearest word, so a name needs evidence. Its p-value is the share of random directions whose
-    nearest word is at least as near, and its q-value (Benjamini-Hochberg over latents) the share of false names among
-    names as good as it, in so far as latents without a name are like those random directions:
+    nearest word is at least as near. Its q-value (Benjamini-Hochberg over latents) is the expected share of false
+    names among the names at least as good, provided that latents without a meaning are like the random directions:
 
-    - "vocabulary": random mixtures of all words (Gaussian, with the words' covariance). A latent whose direction is a
-      mixture of several words passes the nulls below, but not this one.
+    - "vocabulary": random mixtures of all words (Gaussian, with the words' covariance). A latent whose direction mixes
+      several words passes the other nulls, but not this one.
     - "dictionary": random mixtures of all latents.
     - "shuffled": latents with their coordinates in random order.
     - "isotropic": any direction.
 
     Args:
-        msae: an MSAEModel.
-        vocabulary: the candidates.
-        vocabulary_embeds: (len(vocabulary), d_in), from `Vocabulary.embed`.
-        centre: subtract the vocabulary's mean embedding.
-        direction: what of a latent is compared: "decoder", its row of the dictionary; or that row on top of the mean
-            embedding, "decoder+mean", as the MSAE authors' code has it, or of the model's bias, "decoder+bias".
-        ratio_over: what the runner-up of `ratio` is: the second-best of the "words" for the latent, or the second-best
-            of the "latents" for the word.
-        null: which random directions.
-        null_samples: how many.
-        seed: which.
-        progress: show a progress bar.
+        msae: The MSAE.
+        vocabulary: The candidates for names.
+        vocabulary_embeds: Embeddings (len(vocabulary), d_in) from `Vocabulary.embed`.
+        embeddings: Embeddings to take further evidence from, e.g. of images: an array or tensor (N, d_in), opened
+            embeddings, or their path. The table then also has the names of `name_by_activations`.
+        center: Whether to subtract the vocabulary's mean embedding.
+        direction: What of a latent is compared with the words: its row of the dictionary ("decoder"), or that row
+            added to the mean embedding ("decoder+mean", as in the MSAE authors' code) or to the model's bias
+            ("decoder+bias").
+        ratio_over: What `ratio` divides the similarity by: that of the second-best of the "words" for the latent, or
+            of the second-best of the "latents" for the word.
+        null: Kind of random directions that p-values are taken over.
+        null_samples: Number of random directions.
+        seed: Random seed of the random directions.
+        progress: Whether to show progress bars.
 
     Raises:
-        ValueError: embeddings of another number of words or another width, not finite, or too few words to centre; an
-            unknown option.
+        ValueError: The word embeddings do not match the vocabulary or the MSAE or are not finite, there are too few
+            words to center, or an option is unknown.
     """
-    embeds = check_embeds(msae, vocabulary, vocabulary_embeds)
+    embeds = check_vocabulary_embeds(msae, vocabulary, vocabulary_embeds)
     for name, value, known in (
         ("direction", direction, DIRECTIONS),
         ("ratio_over", ratio_over, ("words", "latents")),
@@ -78,9 +91,9 @@ def name_latents(
             raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
     if null_samples < 1:
         raise ValueError(f"null_samples must be positive, got {null_samples}")
-    if centre and len(vocabulary) < 3:
-        raise ValueError(f"centring needs at least 3 words, the vocabulary has {len(vocabulary)}; pass centre=False")
-    if centre:
+    if center and len(vocabulary) < 3:
+        raise ValueError(f"centering needs at least 3 words, got {len(vocabulary)}; pass center=False")
+    if center:
         embeds = embeds - embeds.mean(0)
     dictionary = msae.dictionary.detach().float()
     words = F.normalize(embeds, dim=-1).to(dictionary.device)
@@ -91,9 +104,7 @@ def name_latents(
         random = _random_directions(null, null_samples, dictionary, embeds.to(dictionary.device), generator)
         of_null = _nearest(_directions(msae, random, direction), words, bar)[1][:, 0]
     similarity = values[:, 0]
-    ascending = np.sort(of_null)
-    as_near = null_samples - np.searchsorted(ascending, similarity, side="left")
-    p_value = (1 + as_near) / (1 + null_samples)
+    p_value = null_p_values(similarity, of_null)
     if ratio_over == "words":
         second = values[:, 1]
     else:  # the best of the word's other latents
@@ -102,41 +113,25 @@ def name_latents(
     columns = {
         "ratio": similarity / np.maximum(second, 1e-6),
         "p_value": p_value,
-        "q_value": false_discovery_control(p_value, method="bh"),
+        "q_value": benjamini_hochberg(p_value),
     }
     names, others = ([vocabulary.words[i] if i >= 0 else None for i in best[:, place]] for place in (0, 1))
     table = ConceptTable.from_columns(names, similarity, others, values[:, 1], **columns)
     how = {"words": len(vocabulary), "order": vocabulary.order, "templates": list(vocabulary.templates)}
-    how |= {"centre": centre, "direction": direction, "ratio_over": ratio_over}
+    how |= {"centre": center, "direction": direction, "ratio_over": ratio_over}  # "centre" is the files' word
     how["model_sha256"] = model_fingerprint(msae)
-    return ConceptTable(table.frame, {**how, "null": null, "null_samples": null_samples, "seed": seed})
+    table = ConceptTable(table.frame, {**how, "null": null, "null_samples": null_samples, "seed": seed})
+    if embeddings is None:
+        return table
+    embeddings = open_embeddings(msae, embeddings)
+    number = min(_STRONGEST, len(embeddings))
+    return table.with_activation_names(
+        name_by_activations(msae, embeddings, vocabulary, vocabulary_embeds, number, progress=progress)
+    )
 
 
-def check_embeds(msae: torch.nn.Module, vocabulary: Vocabulary, vocabulary_embeds: torch.Tensor) -> torch.Tensor:
-    """The embeddings as float32.
-
-    Raises:
-        ValueError: they are not one finite embedding of the MSAE's width for each word.
-    """
-    embeds = torch.as_tensor(vocabulary_embeds).float()
-    if embeds.ndim != 2 or len(embeds) != len(vocabulary):
-        raise ValueError(
-            f"vocabulary_embeds has shape {tuple(embeds.shape)}; expected one row for each of {vocabulary}"
-        )
-    width = msae.config.d_in
-    if embeds.shape[1] != width:
-        raise ValueError(
-            f"vocabulary_embeds has {embeds.shape[1]} columns, but this MSAE was trained on {width} "
-            f"({msae.config.base_model_name_or_path}, {msae.config.hook_point}); embed the words with that backbone"
-        )
-    if not torch.isfinite(embeds).all():
-        row = int((~torch.isfinite(embeds).all(1)).nonzero()[0])
-        raise ValueError(f"the embedding of {vocabulary.words[row]!r} is not finite")
-    return embeds
-
-
-def _directions(msae: torch.nn.Module, rows: torch.Tensor, direction: str) -> torch.Tensor:
-    """Unit vectors (n, d) of rows in normalised space."""
+def _directions(msae: MSAEModel, rows: torch.Tensor, direction: str) -> torch.Tensor:
+    """Unit vectors (n, d) of rows in normalized space."""
     if direction == "decoder+mean":
         rows = rows / msae.input_scale.float() + msae.input_mean.float()
     elif direction == "decoder+bias":
@@ -147,7 +142,7 @@ def _directions(msae: torch.nn.Module, rows: torch.Tensor, direction: str) -> to
 def _random_directions(
     null: str, number: int, dictionary: torch.Tensor, embeds: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
-    """Random rows (number, d), as long as a row of the dictionary is on average."""
+    """Random rows (number, d), each as long as the dictionary's rows on average."""
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator).to(dictionary.device)
@@ -159,7 +154,7 @@ def _random_directions(
     if null == "isotropic":
         rows = normal(number, dictionary.shape[1])
     else:
-        # Mixtures with normal weights are normal with the second moments of what is mixed: a d x d root will do.
+        # Mixtures with normal weights are themselves normal, so a d x d root of the second moments is enough.
         vectors = embeds if null == "vocabulary" else dictionary
         values, axes = torch.linalg.eigh(vectors.T @ vectors)
         rows = normal(number, len(values)) * values.clamp(min=0).sqrt() @ axes.T
@@ -167,8 +162,11 @@ def _random_directions(
 
 
 def _nearest(directions: torch.Tensor, words: torch.Tensor, bar: tqdm) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each direction the two nearest words and their cosines, (n, 2), -1 and NaN where there is one word alone; and
-    of each word the two highest cosines of all directions, (W, 2). Never holds the whole matrix.
+    """Nearest words of directions, and of words, without holding the whole matrix of cosines.
+
+    Returns:
+        The two nearest words of each direction and their cosines, both (n, 2), -1 and NaN where there is only one
+        word; and the two highest cosines of each word with any direction, (W, 2).
     """
     indices = np.full((len(directions), 2), -1)
     values = np.full((len(directions), 2), np.nan, dtype=np.float32)

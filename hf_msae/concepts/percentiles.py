@@ -9,59 +9,58 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+
+from .._utils.atomic import atomic_path
+from .._utils.deprecation import renamed_arguments
+from .codes import CodeBatch, Collector, Embeddings, collect_codes, open_embeddings
 
 if TYPE_CHECKING:
-    from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
 
 _SHARES = 101
-_CHUNK_ENTRIES = 2**26
 
 
 @dataclass(frozen=True)
 class ActivationPercentiles:
-    """Percentiles of each latent's activations, those that are zero included.
+    """Percentiles of each latent's activations over a data set, zeros included.
 
     Attributes:
-        values: (n, 101), the 0th to the 100th.
-        num_samples: rows they were taken of.
+        values: The 0th to the 100th percentile of each latent, (n, 101).
+        num_samples: Number of rows they were taken from.
     """
 
     values: torch.Tensor
     num_samples: int
 
     @classmethod
-    @torch.no_grad()
+    @renamed_arguments(acts="embeddings")
     def of(
-        cls, msae: MSAEModel, acts: EmbeddingDataset, max_samples: int = 20_000, seed: int = 0, progress: bool = True
+        cls,
+        msae: MSAEModel,
+        embeddings: Embeddings,
+        max_samples: int = 20_000,
+        seed: int = 0,
+        progress: bool = True,
     ) -> ActivationPercentiles:
-        """Take them of a random sample of the data, a part of the latents at a time.
+        """Take percentiles over a random sample of a data set.
 
         Args:
-            msae: the MSAE.
-            acts: its embeddings, those it was trained on for one.
-            max_samples: rows to draw, if there are more.
-            seed: which.
-            progress: show a progress bar.
+            msae: The MSAE.
+            embeddings: Embeddings to compare with, e.g. those the MSAE was trained on; anything `load_embeddings`
+                accepts.
+            max_samples: Largest number of rows to read.
+            seed: Random seed of the sample.
+            progress: Whether to show a progress bar.
         """
-        rng = np.random.default_rng(seed)
-        number = min(max_samples, len(acts))
-        rows = np.sort(rng.choice(len(acts), number, replace=False)) if number < len(acts) else np.arange(number)
-        n = msae.config.num_latents
-        values, shares = torch.empty(n, _SHARES), np.linspace(0, 1, _SHARES)
-        size = max(1, _CHUNK_ENTRIES // number)
-        starts = range(0, n, size)
-        for first in tqdm(starts, desc="percentiles", unit="part", disable=not progress or len(starts) < 3):
-            parts = [
-                msae.encode(acts[some].to(msae.device))[:, first : first + size].float().cpu()
-                for some in np.array_split(rows, -(-number // 4096))
-            ]
-            values[first : first + size] = torch.from_numpy(np.quantile(torch.cat(parts).numpy(), shares, axis=0).T)
-        return cls(values, number)
+        embeddings = open_embeddings(msae, embeddings)
+        rows = None
+        if max_samples < len(embeddings):
+            rows = np.sort(np.random.default_rng(seed).choice(len(embeddings), max_samples, replace=False))
+        collector = PercentileCollector()
+        return collect_codes(msae, embeddings, [collector], rows, progress=progress, description="percentiles")[0]
 
     def __call__(self, latents: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
-        """Share of samples, in percent, whose activation is lower; of (m,) latents with (m,) activations."""
+        """The percentage of rows with a lower activation, for latents (m,) and an activation of each (m,)."""
         table = self.values[latents.cpu()].contiguous()
         activations = activations.float().cpu()[:, None].contiguous()
         above = torch.searchsorted(table, activations, side="left").clamp(1, _SHARES - 1)
@@ -70,14 +69,13 @@ class ActivationPercentiles:
         return (above - 1 + inside)[:, 0]
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write them as safetensors."""
-        from safetensors.torch import save
+        """Write the percentiles as safetensors."""
+        from safetensors.torch import save_file
 
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.tmp")
-        unfinished.write_bytes(save({"values": self.values, "num_samples": torch.tensor(self.num_samples)}))
-        os.replace(unfinished, path)
+        with atomic_path(path) as temporary:
+            save_file({"values": self.values, "num_samples": torch.tensor(self.num_samples)}, temporary)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> ActivationPercentiles:
@@ -86,3 +84,36 @@ class ActivationPercentiles:
 
         tensors = load_file(path)
         return cls(tensors["values"], int(tensors["num_samples"]))
+
+
+class PercentileCollector(Collector):
+    """Collects `ActivationPercentiles`. Only activations above zero are kept in memory, 8 bytes each."""
+
+    needs_latents = True
+
+    def start(self, msae: MSAEModel, num_rows: int) -> None:
+        self._num_latents, self._num_rows = msae.config.num_latents, num_rows
+        self._keys: list[np.ndarray] = []
+
+    def update(self, batch: CodeBatch) -> None:
+        # Positive floats are ordered like their bits, so one sort of latent and bits orders each latent's activations.
+        codes = batch.latents.float().cpu()
+        latents = codes.nonzero()[:, 1].numpy()
+        self._keys.append((latents << 32) | codes[codes != 0].numpy().view(np.int32))
+
+    def result(self) -> ActivationPercentiles:
+        keys = np.sort(np.concatenate(self._keys))
+        ends = np.searchsorted(keys >> 32, np.arange(self._num_latents), side="right")
+        values = np.append((keys & 0xFFFFFFFF).astype(np.int32).view(np.float32), np.float32(0))
+        counts = np.diff(ends, prepend=0)
+        position = np.linspace(0, 1, _SHARES) * (self._num_rows - 1)
+
+        def ranked(place: np.ndarray) -> np.ndarray:
+            """Each latent's activations of these ranks, ascending; the rows without an activation come first."""
+            from_end = self._num_rows - place[None]
+            return np.where(from_end <= counts[:, None], values[(ends[:, None] - from_end).clip(-1)], np.float32(0))
+
+        low, high = np.floor(position).astype(np.int64), np.ceil(position).astype(np.int64)
+        below, part = ranked(low), (position - low).astype(np.float32)
+        percentiles = below + part * (ranked(high) - below)
+        return ActivationPercentiles(torch.from_numpy(percentiles), self._num_rows)

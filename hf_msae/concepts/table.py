@@ -1,8 +1,10 @@
-"""What every latent is called, and on what evidence."""
+"""The names of the latents, and the evidence for each."""
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,21 +12,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .._utils.atomic import atomic_path
+
+MAX_Q = 0.05
+"""The false discovery rate at which a name counts as validated."""
+
 _PROVENANCE = "hf_msae"
+_REQUIRED = ("latent", "name", "similarity", "runner_up", "runner_up_similarity")
+_EVIDENCE = ("p_value", "q_value", "validated")
 
 
 @dataclass(frozen=True)
 class ConceptTable:
-    """Names of latents: one row a latent, in the order of the latents.
+    """Names of latents: one row per latent, in the order of the latents.
 
     Columns: latent, name, similarity (cosine of the latent's direction and the name's text embedding), runner_up and
-    runner_up_similarity (the second-best word). A name is a hypothesis, and the runner-up tells how clear it was.
-    `name_latents` adds ratio, p_value and q_value, `with_activation_names` activation_name, activation_score,
+    runner_up_similarity (the second-best word). A name is a hypothesis; the runner-up shows how clear the choice was.
+    `name_latents` adds ratio, p_value and q_value, `with_activation_names` adds activation_name, activation_score,
     num_active and agrees.
 
     Attributes:
-        frame: the table.
-        provenance: how it was made, as far as known; goes into the file and comes back from it.
+        frame: The table.
+        provenance: How the table was made, as far as known. It is saved with the table.
     """
 
     frame: pd.DataFrame
@@ -37,48 +46,72 @@ class ConceptTable:
         return f"ConceptTable({len(self)} latents, {self.frame['name'].nunique()} distinct names)\n{self.best(10)}"
 
     def __getitem__(self, key: int | str) -> pd.DataFrame:
-        """The row of a latent's number, or the rows of a name, best first.
+        """The row of a latent, or the rows of a name, best first.
 
         Raises:
-            KeyError: no such latent, or no latent of that name.
+            KeyError: There is no such latent, or no latent of that name.
         """
         column = "name" if isinstance(key, str) else "latent"
         rows = self.frame[self.frame[column] == key]
         if rows.empty:
             raise KeyError(f"no latent has the {column} {key!r} in this table of {len(self)} latents")
-        return rows.sort_values("similarity", ascending=False)
+        return _most_similar_first(rows)
 
-    def best(self, n: int | None = None) -> pd.DataFrame:
-        """The best latent of each name, most similar first; the `n` first of them."""
-        ordered = self.frame.sort_values("similarity", ascending=False, kind="stable")
-        distinct = ordered.drop_duplicates("name").reset_index(drop=True)
-        return distinct if n is None else distinct.head(n)
-
-    def validated(self, q: float = 0.05) -> pd.DataFrame:
-        """The latents whose names are more than chance, at this false discovery rate, most similar first.
+    def latent_of(self, name: str) -> int:
+        """The latent that a name means: the most similar of those with this name.
 
         Raises:
-            ValueError: the table has no q-values, or `q` is no share.
+            ValueError: No latent has this name; the message has similar names.
+        """
+        try:
+            return int(self[name]["latent"].iloc[0])
+        except KeyError:
+            near = difflib.get_close_matches(name, self.frame["name"].dropna().unique().tolist(), n=3)
+            hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+            raise ValueError(f"no latent is named {name!r}{hint}") from None
+
+    def best(self, n: int | None = None) -> pd.DataFrame:
+        """The best latent of each name, most similar first; only the first `n` if given."""
+        return _best_of_each_name(_most_similar_first(self.frame), n)
+
+    @property
+    def has_q_values(self) -> bool:
+        """Whether the names have been tested, so that they can be validated."""
+        return "q_value" in self.frame
+
+    def validated(self, q: float = MAX_Q) -> pd.DataFrame:
+        """The latents whose names are better than chance at this false discovery rate, most similar first.
+
+        Raises:
+            ValueError: The table has no q-values, or `q` is not between 0 and 1.
         """
         if not 0 < q <= 1:
-            raise ValueError(f"q is a share between 0 and 1, got {q}")
-        rows = self.frame[self._column("q_value") <= q]
-        return rows.sort_values("similarity", ascending=False, kind="stable")
+            raise ValueError(f"q must lie between 0 and 1, got {q}")
+        return _most_similar_first(self.frame[self._column("q_value") <= q])
+
+    def best_validated(self, q: float = MAX_Q, n: int | None = None) -> pd.DataFrame:
+        """The best latent of each validated name, most similar first; only the first `n` if given.
+
+        Raises:
+            ValueError: As `validated`.
+        """
+        return _best_of_each_name(self.validated(q), n)
 
     def by_rule(self, min_similarity: float = 0.42, min_ratio: float = 2.0) -> pd.DataFrame:
         """The latents that pass fixed thresholds, most similar first.
 
-        These thresholds are told of the MSAE paper, but stand in neither its text nor its code that we could check;
-        cosines differ from backbone to backbone, and so should thresholds: prefer `validated`.
+        Prefer `validated`: cosines differ between backbones, and so should thresholds. The defaults are attributed to
+        the MSAE paper, but neither its text nor its code contains them.
         """
-        rows = self.frame[(self.frame["similarity"] >= min_similarity) & (self._column("ratio") >= min_ratio)]
-        return rows.sort_values("similarity", ascending=False, kind="stable")
+        return _most_similar_first(
+            self.frame[(self.frame["similarity"] >= min_similarity) & (self._column("ratio") >= min_ratio)]
+        )
 
     def with_activation_names(self, found: pd.DataFrame) -> ConceptTable:
-        """This table with the names of `name_by_activations` beside its own, and whether they agree.
+        """Add the names found by `name_by_activations`, and whether the two names agree.
 
         Raises:
-            ValueError: they are names of another number of latents.
+            ValueError: `found` has another number of latents.
         """
         if len(found) != len(self):
             raise ValueError(f"there are activation names of {len(found)} latents, but the table has {len(self)}")
@@ -92,47 +125,81 @@ class ConceptTable:
         return self.frame[name]
 
     def to_pandas(self) -> pd.DataFrame:
-        """A copy as a DataFrame."""
-        return self.frame.copy()
+        """A copy with the columns in a fixed order.
+
+        The first are latent, name, similarity, runner_up, runner_up_similarity, p_value, q_value and validated:
+        whether q_value is at most 0.05, False where there is no q-value. All others follow.
+        """
+        frame = self.frame.copy()
+        for column in ("p_value", "q_value"):
+            if column not in frame:
+                frame[column] = np.nan
+        frame["validated"] = frame["q_value"] <= MAX_Q
+        first = [*_REQUIRED, *_EVIDENCE]
+        return frame[[*first, *(column for column in frame if column not in first)]]
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the table as parquet."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.tmp")
         frame = self.frame.copy(deep=False)
         frame.attrs = {_PROVENANCE: self.provenance}  # pandas writes them into the file's metadata
-        frame.to_parquet(unfinished, index=False)
-        os.replace(unfinished, path)
+        with atomic_path(path) as temporary:
+            frame.to_parquet(temporary, index=False)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> ConceptTable:
-        """Read a table that `save` wrote."""
+        """Read a table that `save` wrote.
+
+        Raises:
+            ValueError: The file is a parquet file, but not a concept table.
+        """
         frame = pd.read_parquet(path)
-        missing = {"latent", "name", "similarity", "runner_up", "runner_up_similarity"} - set(frame.columns)
+        missing = [column for column in _REQUIRED if column not in frame]
         if missing:
-            raise ValueError(f"{path} is no concept table: it has no column {', '.join(sorted(missing))}")
+            raise ValueError(f"{path} is not a concept table: it has no column {', '.join(missing)}")
         provenance = frame.attrs.pop(_PROVENANCE, {})
         return cls(frame, provenance)
 
     @classmethod
     def from_columns(
         cls,
-        names: list[str],
+        names: Sequence[str | None],
         similarity: np.ndarray,
-        runner_up: list[str | None],
-        second: np.ndarray,
+        runner_up: Sequence[str | None],
+        runner_up_similarity: np.ndarray,
         **further: np.ndarray,
     ) -> ConceptTable:
-        """Build a table from one entry a latent."""
+        """Build a table from columns with one entry per latent."""
+        numbers = {"runner_up_similarity": runner_up_similarity, **further}
         frame = pd.DataFrame(
             {
                 "latent": np.arange(len(names)),
                 "name": names,
                 "similarity": np.asarray(similarity, np.float64),
                 "runner_up": runner_up,
-                "runner_up_similarity": np.asarray(second, np.float64),
-                **{name: np.asarray(values, np.float64) for name, values in further.items()},
+                **{name: np.asarray(values, np.float64) for name, values in numbers.items()},
             }
         )
         return cls(frame)
+
+
+def names_of(concepts: ConceptTable | None, latents: Sequence[int]) -> list[str | None]:
+    """The names of latents; all None without a table."""
+    if concepts is None:
+        return [None] * len(latents)
+    return concepts.frame.set_index("latent").loc[list(latents), "name"].tolist()
+
+
+def display_name(name: str | None, latent: int) -> str:
+    """A latent's name and number, for figures and text."""
+    return f"{'latent' if pd.isna(name) else name} · {latent}"
+
+
+def _most_similar_first(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.sort_values("similarity", ascending=False, kind="stable")
+
+
+def _best_of_each_name(ordered: pd.DataFrame, n: int | None) -> pd.DataFrame:
+    distinct = ordered[ordered["name"].notna()].drop_duplicates("name").reset_index(drop=True)
+    return distinct if n is None else distinct.head(n)

@@ -12,28 +12,31 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .._utils.atomic import atomic_path
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..backbones import Backbone
+    from ..model.modeling_msae import MSAEModel
 
 
 class Vocabulary:
-    """An ordered list of distinct words or short phrases, with the prompts in which they are shown to a text encoder.
+    """An ordered list of distinct words or short phrases, with the prompts that a text encoder reads them in.
 
     Args:
-        words: the candidates for names.
-        templates: prompts with one `{}` for the word; the embeddings of a word's prompts are averaged.
-        order: what their order is by, e.g. "frequency"; for the reader alone.
+        words: Candidates for names.
+        templates: Prompts with one `{}` for the word. The embeddings of a word's prompts are averaged.
+        order: What the words are ordered by, e.g. "frequency". Only for readers.
 
     Raises:
-        ValueError: no words, an empty word, a duplicate, or a template without `{}`.
-        TypeError: a word that is not a string.
+        ValueError: There are no words, a word is empty or repeated, or a template does not have exactly one `{}`.
+        TypeError: A word is not a string.
     """
 
     def __init__(self, words: Iterable[str], templates: Iterable[str] = ("{}",), order: str | None = None):
         if isinstance(words, str):
-            raise TypeError(f"words is a list of words, got the single string {words!r}")
+            raise TypeError(f"words must be a list of words, got the single string {words!r}")
         self.words: tuple[str, ...] = tuple(words)
         self.templates: tuple[str, ...] = (templates,) if isinstance(templates, str) else tuple(templates)
         self.order = order
@@ -46,28 +49,28 @@ class Vocabulary:
             if not word.strip():
                 raise ValueError(f"word {place} of the vocabulary is empty")
             if word in seen:
-                raise ValueError(f"{word!r} stands twice in the vocabulary, at {seen[word]} and {place}")
+                raise ValueError(f"{word!r} appears twice in the vocabulary, at {seen[word]} and {place}")
             seen[word] = place
         for template in self.templates:
             if template.count("{}") != 1:
-                raise ValueError(f"a template has one {{}} where the word goes, got {template!r}")
+                raise ValueError(f"a template needs one {{}} where the word goes, got {template!r}")
         if not self.templates:
-            raise ValueError("a vocabulary needs at least one template; '{}' shows the bare word")
+            raise ValueError("a vocabulary needs at least one template; '{}' is the bare word")
 
     @classmethod
     def from_file(
         cls, path: str | os.PathLike, templates: Iterable[str] = ("{}",), limit: int | None = None
     ) -> Vocabulary:
-        """Words of a text file, one a line, in its order; empty lines and repetitions are left out.
+        """Read the words of a text file, one per line, without empty lines and repetitions.
 
         Args:
-            path: UTF-8 text.
-            templates: as for `Vocabulary`.
-            limit: how many of the first words to take.
+            path: Text file in UTF-8.
+            templates: Prompts, as for `Vocabulary`.
+            limit: Number of words to take from the top. Default: all.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is no UTF-8 text or holds no words.
+            FileNotFoundError: There is no such file.
+            ValueError: The file is not UTF-8 text, or holds no words.
         """
         path = Path(path).expanduser()
         if not path.is_file():
@@ -75,7 +78,7 @@ class Vocabulary:
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is no UTF-8 text: {error}") from error
+            raise ValueError(f"{path} is not UTF-8 text: {error}") from error
         words = list(dict.fromkeys(filter(None, map(str.strip, lines))))[:limit]
         if not words:
             raise ValueError(f"{path} holds no words")
@@ -85,10 +88,10 @@ class Vocabulary:
     def from_dataset(
         cls, dataset: Dataset, column: str, templates: Iterable[str] = ("{}",), limit: int | None = None
     ) -> Vocabulary:
-        """The distinct strings of a data set's column, most frequent first; lists of strings count word by word.
+        """Take the distinct strings of a data set's column, most frequent first; lists of strings count word by word.
 
         Raises:
-            ValueError: there is no such column, or it holds no strings.
+            ValueError: There is no such column, or it holds something other than strings.
         """
         if column not in dataset.column_names:
             raise ValueError(f"the data set has no column {column!r}, only {', '.join(dataset.column_names)}")
@@ -96,7 +99,7 @@ class Vocabulary:
         for value in dataset[column]:
             values = value if isinstance(value, list) else [value]
             if not all(isinstance(each, str) or each is None for each in values):
-                raise ValueError(f"column {column!r} holds {value!r:.80}, which is no string")
+                raise ValueError(f"column {column!r} holds {value!r:.80}, which is not a string")
             counts.update(each.strip() for each in values if each and each.strip())
         if not counts:
             raise ValueError(f"column {column!r} holds no words")
@@ -104,7 +107,7 @@ class Vocabulary:
 
     @classmethod
     def of_scenes(cls) -> Vocabulary:
-        """The concepts of `hf_msae.scenes`, in the prompts that its SigLIP knows."""
+        """The concepts of `hf_msae.scenes`, with the prompts that its SigLIP was trained on."""
         from ..scenes import CONCEPTS
 
         return cls(CONCEPTS, ("{}", "a {} shape", "a picture of something {}"), order="group")
@@ -112,15 +115,15 @@ class Vocabulary:
     def filtered(
         self, min_letters: int = 3, stop_words: bool | Iterable[str] = True, sensitive: Iterable[str] = ()
     ) -> Vocabulary:
-        """A vocabulary without words that make no names.
+        """A copy without words that are unfit as names.
 
         Args:
-            min_letters: words with fewer letters go; lists of frequent words are full of pieces like "th" and "s".
-            stop_words: words of grammar to leave out ("the", "however"); True for scikit-learn's English list.
-            sensitive: words not to call anything by, whatever their case; also within phrases.
+            min_letters: Smallest number of letters; lists of frequent words are full of pieces like "th" and "s".
+            stop_words: Function words to leave out ("the", "however"); True for scikit-learn's English list.
+            sensitive: Words that nothing should be called, in any case, also within phrases.
 
         Raises:
-            ValueError: nothing is left.
+            ValueError: No word is left.
         """
         if stop_words is True:
             from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS as stop_words
@@ -135,7 +138,7 @@ class Vocabulary:
             and not unwanted & set(word.lower().split())
         ]
         if not words:
-            raise ValueError(f"none of the {len(self)} words is left: the filters are too strict")
+            raise ValueError(f"none of the {len(self)} words passes the filters")
         return Vocabulary(words, self.templates, self.order)
 
     def __len__(self) -> int:
@@ -151,15 +154,15 @@ class Vocabulary:
     def embed(
         self, text_embeds: Backbone | Callable[[list[str]], torch.Tensor], cache_dir: str | os.PathLike | None = None
     ) -> torch.Tensor:
-        """Embed every word: unit-norm prompt embeddings, averaged over the templates.
+        """Embed every word: the mean of its prompts' embeddings, each scaled to unit length.
 
         Args:
-            text_embeds: a [`Backbone`], of which the embeddings are kept for the next time; or what takes prompts and
-                returns (len(prompts), d).
-            cache_dir: where they are kept; by default `hf_msae/vocabularies` in HF_HOME.
+            text_embeds: A [`Backbone`], whose embeddings are cached on disk; or a function from prompts to an array of
+                shape (len(prompts), d).
+            cache_dir: Folder of the cache. Default: `hf_msae/vocabularies` in HF_HOME.
 
         Returns:
-            (len(self), d) float32.
+            Embeddings (len(self), d), float32.
         """
         from ..backbones import Backbone
 
@@ -175,12 +178,35 @@ class Vocabulary:
             return load_file(file)["embeds"]
         embeds = self._embed(text_embeds.text_embeds).cpu().contiguous()
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-        save_file({"embeds": embeds}, unfinished)
-        os.replace(unfinished, file)
+        with atomic_path(file) as temporary:
+            save_file({"embeds": embeds}, temporary)
         return embeds
 
     def _embed(self, text_embeds: Callable[[list[str]], torch.Tensor]) -> torch.Tensor:
         prompts = [template.format(word) for word in self.words for template in self.templates]
         embeds = torch.nn.functional.normalize(text_embeds(prompts).float(), dim=-1)
         return embeds.reshape(len(self), len(self.templates), -1).mean(1)
+
+
+def check_vocabulary_embeds(msae: MSAEModel, vocabulary: Vocabulary, vocabulary_embeds: torch.Tensor) -> torch.Tensor:
+    """The embeddings of a vocabulary as float32.
+
+    Raises:
+        ValueError: They are not one finite embedding of the MSAE's width for each word.
+    """
+    embeds = torch.as_tensor(vocabulary_embeds).float()
+    if embeds.ndim != 2 or len(embeds) != len(vocabulary):
+        raise ValueError(
+            f"vocabulary_embeds has shape {tuple(embeds.shape)}; expected one row for each of the "
+            f"{len(vocabulary)} words"
+        )
+    config = msae.config
+    if embeds.shape[1] != config.d_in:
+        raise ValueError(
+            f"vocabulary_embeds has {embeds.shape[1]} columns, but this MSAE was trained on {config.d_in} "
+            f"({config.base_model_name_or_path}, {config.hook_point}); embed the words with that backbone"
+        )
+    if not torch.isfinite(embeds).all():
+        row = int((~torch.isfinite(embeds).all(1)).nonzero()[0])
+        raise ValueError(f"the embedding of {vocabulary.words[row]!r} is not finite")
+    return embeds

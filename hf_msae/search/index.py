@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from .._utils.evaluating import evaluation_mode
 from .._utils.fingerprint import accepted_fingerprints
 from ..concepts.editing import LatentEdit, edit_embeddings, latent_of
-from ..concepts.explanation import names_of
+from ..concepts.table import names_of
 from ..embeddings import EmbeddingDataset, load_embeddings
 from .approximate import ApproximateIndex
 from .files import INDEX_FILE, IndexMetadata, Segment, encoded, segment_folder, typical_activations, write_segment

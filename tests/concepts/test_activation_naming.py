@@ -30,10 +30,10 @@ def world():
 
 
 @pytest.mark.parametrize("batch_size", [2048, 37])
-@pytest.mark.parametrize("centre", [False, True])
-def test_latents_are_named_after_what_activates_them(world, batch_size, centre):
+@pytest.mark.parametrize("center", [False, True])
+def test_latents_are_named_after_what_activates_them(world, batch_size, center):
     model, acts, words = world
-    found = name_by_activations(model, acts, WORDS, words, 50, centre=centre, batch_size=batch_size, progress=False)
+    found = name_by_activations(model, acts, WORDS, words, 50, center=center, batch_size=batch_size, progress=False)
     assert found["activation_name"].tolist()[:3] == ["red", "green", "blue"]
     assert found["activation_name"].isna().tolist() == [False] * 5 + [True] and found["num_active"][5] == 0
     assert np.isnan(found["activation_score"][5])
@@ -64,9 +64,9 @@ def test_scores_are_those_of_the_formula(world):
 
 def test_what_is_refused(world):
     model, acts, words = world
-    with pytest.raises(ValueError, match=r"num_samples must be between 2 and the 300 samples of .*, got 301"):
+    with pytest.raises(ValueError, match=r"num_samples.*300.*301"):
         name_by_activations(model, acts, WORDS, words, 301)
-    with pytest.raises(ValueError, match="temperature must be positive, got 0"):
+    with pytest.raises(ValueError, match=r"temperature.*0"):
         name_by_activations(model, acts, WORDS, words, 10, temperature=0)
-    with pytest.raises(ValueError, match="one row for each of"):
+    with pytest.raises(ValueError, match=r"\(2, 8\).*3 words"):
         name_by_activations(model, acts, WORDS, words[:2], 10)

@@ -19,11 +19,11 @@ def test_templates_are_averaged_as_unit_vectors():
     ("words", "templates", "error", "message"),
     [
         ([], ("{}",), ValueError, "at least one word"),
-        (["red", "blue", "red"], ("{}",), ValueError, "'red' stands twice in the vocabulary, at 0 and 2"),
-        (["red", " "], ("{}",), ValueError, "word 1 of the vocabulary is empty"),
-        (["red", 3], ("{}",), TypeError, "word 1 of the vocabulary is 3"),
-        ("red", ("{}",), TypeError, "single string 'red'"),
-        (["red"], ("a picture",), ValueError, "one {} where the word goes, got 'a picture'"),
+        (["red", "blue", "red"], ("{}",), ValueError, r"'red'.*0 and 2"),
+        (["red", " "], ("{}",), ValueError, r"word 1.*empty"),
+        (["red", 3], ("{}",), TypeError, r"word 1.*3"),
+        ("red", ("{}",), TypeError, "'red'"),
+        (["red"], ("a picture",), ValueError, "'a picture'"),
         (["red"], (), ValueError, "at least one template"),
     ],
 )
@@ -37,13 +37,13 @@ def test_from_a_text_file(tmp_path):
     vocabulary = Vocabulary.from_file(tmp_path / "words.txt")
     assert vocabulary.words == ("the", "red", "blue") and vocabulary.order == "as in words.txt"
     assert Vocabulary.from_file(tmp_path / "words.txt", limit=2).words == ("the", "red")
-    with pytest.raises(FileNotFoundError, match=r"there is no vocabulary file .*none\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"none\.txt"):
         Vocabulary.from_file(tmp_path / "none.txt")
     (tmp_path / "empty.txt").write_text("\n")
-    with pytest.raises(ValueError, match="holds no words"):
+    with pytest.raises(ValueError, match=r"empty\.txt"):
         Vocabulary.from_file(tmp_path / "empty.txt")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(ValueError, match="is no UTF-8 text"):
+    with pytest.raises(ValueError, match=r"latin\.txt.*UTF-8"):
         Vocabulary.from_file(tmp_path / "latin.txt")
 
 
@@ -51,9 +51,9 @@ def test_from_a_column():
     data = datasets.Dataset.from_dict({"tag": ["cat", "dog", None, "dog "], "tags": [["a", "b"], ["b"], [], ["c"]]})
     assert Vocabulary.from_dataset(data, "tag").words == ("dog", "cat")
     assert Vocabulary.from_dataset(data, "tags", limit=1).words == ("b",)
-    with pytest.raises(ValueError, match="no column 'label', only tag, tags"):
+    with pytest.raises(ValueError, match=r"'label'.*tag, tags"):
         Vocabulary.from_dataset(data, "label")
-    with pytest.raises(ValueError, match="column 'n' holds 3, which is no string"):
+    with pytest.raises(ValueError, match=r"'n'.*3"):
         Vocabulary.from_dataset(datasets.Dataset.from_dict({"n": [3]}), "n")
 
 
@@ -63,7 +63,7 @@ def test_filters():
     assert kept.words == ("red",) and kept.templates == ("a {}",) and kept.order == "frequency"
     assert words.filtered(1, stop_words=False).words == words.words
     assert words.filtered(1, stop_words=["red"]).words[2] == "Nurse"
-    with pytest.raises(ValueError, match="none of the 1 words is left"):
+    with pytest.raises(ValueError, match="1 words"):
         Vocabulary(["the"]).filtered()
 
 

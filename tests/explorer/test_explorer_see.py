@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 pytest.importorskip("gradio")
 
+from hf_msae.concepts import explain_embedding
 from hf_msae.concepts.labels import Label
 from hf_msae.explorer import VisitorError
 from hf_msae.explorer.components.names import shown_name, shown_name_html
@@ -381,3 +382,14 @@ def test_the_tab_answers_clients_and_embeds_a_picture_once_for_all_granularities
                 one.predict(*arguments, api_name="/see")
     finally:
         demo.close()
+
+
+def test_parts_are_the_shares_of_an_explanation(explorer, embedding):
+    found = see(explorer, embedding, "8")
+    explanation = explain_embedding(explorer.msae, embedding, top=8, k=8)
+    shares = explanation.frame.set_index("latent")["share"]
+    assert found.concepts and (found.bias, found.unexplained) == pytest.approx(
+        (explanation.bias, explanation.not_reconstructed), abs=1e-9
+    )
+    for each in found.concepts:
+        assert each.part == pytest.approx(shares[each.latent], abs=1e-9)

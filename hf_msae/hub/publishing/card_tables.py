@@ -103,7 +103,7 @@ def concepts(tables: Sequence[Path], config: MSAEConfig, number: int = 20) -> Co
         )
     best = table.best()
     if "q_value" in best:
-        best = table.validated(_Q).drop_duplicates("name")
+        best = table.best_validated(_Q)
         best = table.best() if best.empty else best
     best = best[best["name"].notna()].head(number)
     columns = ["latent", "name", "similarity", "runner-up"]

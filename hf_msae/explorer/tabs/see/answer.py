@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.nn import functional as F
 
+from ....concepts.explanation import concept_shares
 from ...inputs import read_whole_number
 
 if TYPE_CHECKING:
@@ -148,7 +149,6 @@ def see(explorer: Explorer, embedding: torch.Tensor, granularity: Any) -> Sight:
     embedding = embedding.to(msae.device)
     mean = msae.input_mean.double()
     x = embedding.double() - mean
-    size = (x @ x).clamp(min=1e-300)
     levels = []
     for each in (*sorted(compared - {ALL}, key=int), ALL):
         code = msae.encode(embedding[None], None if each == ALL else int(each))
@@ -156,20 +156,18 @@ def see(explorer: Explorer, embedding: torch.Tensor, granularity: Any) -> Sight:
         cosines = (F.cosine_similarity(rebuilt, embedding.double(), 0), F.cosine_similarity(rebuilt - mean, x, 0))
         levels.append(Level(each, int((code > 0).sum()), *map(float, cosines)))
         if each == granularity:
-            chosen, residual = code[0].double(), embedding.double() - rebuilt
-    active = chosen.nonzero().flatten()
-    parts = chosen[active] * (msae.dictionary[active].double() @ x) / msae.input_scale.double() / size
-    order = parts.abs().argsort(descending=True, stable=True)
-    active, parts = active[order], parts[order]
-    unexplained = float(residual @ x / size)
+            chosen = code[0].double()
+    shares = concept_shares(msae, embedding, k)
+    order = shares.shares.abs().argsort(descending=True, stable=True)
+    active, parts = shares.latents[order], shares.shares[order]
     found = zip(active[:SHOWN].tolist(), chosen[active[:SHOWN]].tolist(), parts[:SHOWN].tolist(), strict=True)
     return Sight(
         granularity,
         tuple(_concept(explorer, latent, activation, part) for latent, activation, part in found),
         max(0, len(active) - SHOWN),
         float(parts[SHOWN:].sum()),
-        float(1 - parts.sum()) - unexplained,
-        unexplained,
+        shares.bias,
+        shares.not_reconstructed,
         tuple(levels),
     )
 
