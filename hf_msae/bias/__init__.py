@@ -1,4 +1,4 @@
-"""Bias: which concepts drive a classifier, found by changing them."""
+"""Bias: which concepts drive a classifier, found by intervening on them."""
 
 from .analysis import bias_report
 from .probabilities import as_classifier

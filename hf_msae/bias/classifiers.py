@@ -1,4 +1,4 @@
-"""Classifiers of embeddings from the columns that lie beside them: linear probes, and zero-shot ones from texts."""
+"""Classifiers of embeddings from a data set's other columns: linear probes, and zero-shot classifiers from texts."""
 
 from __future__ import annotations
 
@@ -19,35 +19,36 @@ if TYPE_CHECKING:
 def column_labels(
     data: EmbeddingDataset, column: str, classes: Sequence[str] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Class numbers (N,), -1 where the column is empty, and class names, of a column with labels.
-
-    Tokens have the label of their row.
+    """Read a column of labels. Tokens have the label of their row.
 
     Args:
-        data: embeddings with other columns beside them.
-        column: one of these: class labels, integers, booleans or strings.
-        classes: names of the classes; by default those the column declares, or else its distinct values.
+        data: Embeddings stored with other columns.
+        column: Name of a column of class labels, integers, booleans or strings.
+        classes: Names of the classes. Default: those the column declares, or else its distinct values.
+
+    Returns:
+        Class numbers (N,), -1 where the column is empty, and the names of the classes.
 
     Raises:
-        ValueError: there is no such column, or it holds something else.
+        ValueError: There is no such column, or it holds something else.
     """
     if data.dataset is None:
-        raise ValueError(f"{data.source} is a plain array without columns, so there are no labels in {column!r}")
+        raise ValueError(f"{data.source} is a plain array without columns, so it has no labels {column!r}")
     if column not in data.dataset.column_names:
         others = [name for name in data.dataset.column_names if name != data.column]
         raise ValueError(
-            f"{data.source} has no column {column!r}; beside embeddings it has {', '.join(others) or 'none'}"
+            f"{data.source} has no column {column!r}; its other columns are {', '.join(others) or 'none'}"
         )
     feature = data.dataset.features[column]
     values = data.dataset.select_columns([column]).to_pandas()[column]
     known = values.notna()
     if _is_integer(feature):
-        known &= values != -1  # how class labels say that there is none
+        known &= values != -1  # an unknown class label
         given = values[known].astype(int)
     elif feature in (Value("string"), Value("large_string"), Value("bool")):
         given = values[known]
     else:
-        raise ValueError(f"column {column!r} of {data.source} holds {feature}, which are no class labels")
+        raise ValueError(f"column {column!r} of {data.source} holds {feature}, not class labels")
     if isinstance(feature, ClassLabel):
         given, classes = given.map(lambda number: feature.names[number]), classes or feature.names
     try:
@@ -60,7 +61,7 @@ def column_labels(
 
 
 def _same_rows(one: EmbeddingDataset, other: EmbeddingDataset) -> bool:
-    """Whether two data sets hold the same embeddings, as far as their ends tell."""
+    """Whether two data sets hold the same embeddings, judged by their first and last rows."""
     ends = [0, len(one) - 1]
     return len(one) == len(other) and one.width == other.width and bool((one[ends] == other[ends]).all())
 
@@ -72,23 +73,23 @@ def _is_integer(feature: Any) -> bool:
 def probe_columns(
     train: EmbeddingDataset, test: EmbeddingDataset, columns: Sequence[str], regularization: float | str = 1.0
 ) -> tuple[dict[str, LinearClassifier], dict[str, np.ndarray]]:
-    """A linear probe for each column, trained on `train`; and the class numbers of `test`, to measure it by.
+    """Train a linear probe for each column, and read the labels to test it with.
 
     Args:
-        train: embeddings with these columns, that nothing is measured on.
-        test: embeddings with the same columns.
-        columns: names of columns with labels.
-        regularization: as for `LinearClassifier.fit`.
+        train: Embeddings to train on, with these columns.
+        test: Embeddings to test on, with the same columns.
+        columns: Names of columns with labels.
+        regularization: As for `LinearClassifier.fit`.
 
     Returns:
-        Classifiers and labels, as `evaluate_msae` takes them, both by "probe COLUMN".
+        Classifiers, and class numbers of `test`, as `evaluate_msae` takes them; the keys of both are "probe COLUMN".
 
     Raises:
-        ValueError: a column is missing from either, `test` has a class that `train` has not, or both are the same.
+        ValueError: A column is missing, `test` has a class that `train` lacks, or both are the same data.
     """
     classifiers, labels = {}, {}
     if columns and _same_rows(train, test):
-        raise ValueError(f"probes cannot be trained on the data that they are measured on, {test.source}")
+        raise ValueError(f"probes cannot be trained on the data that they are tested on, {test.source}")
     rows = train[np.arange(len(train))] if columns else None
     for column in columns:
         numbers, classes = column_labels(train, column)
@@ -103,19 +104,20 @@ def probe_columns(
 def zero_shot_columns(
     backbone: Backbone, test: EmbeddingDataset, columns: Sequence[str], template: str = "a photo of a {}."
 ) -> tuple[dict[str, LinearClassifier], dict[str, np.ndarray]]:
-    """A zero-shot classifier for each column, from the names of its classes; and the class numbers of `test`.
+    """Make a zero-shot classifier for each column from the names of its classes, and read the labels to test it with.
 
     Args:
-        backbone: that `test` was embedded with, with a text tower.
-        test: embeddings with these columns.
-        columns: names of columns whose labels have names.
-        template: what is said of a class, with one {} for its name.
+        backbone: The backbone of the embeddings, with a text tower.
+        test: Embeddings to test on, with these columns.
+        columns: Names of columns whose labels have names.
+        template: Prompt for a class, with one {} for its name.
 
     Returns:
-        Classifiers and labels, as `evaluate_msae` takes them, both by "zero-shot COLUMN".
+        Classifiers, and class numbers of `test`, as `evaluate_msae` takes them; the keys of both are
+        "zero-shot COLUMN".
 
     Raises:
-        ValueError: a column is missing or holds no names, or the template has no {}.
+        ValueError: A column is missing or its labels have no names, or the template does not have exactly one {}.
     """
     if template.count("{}") != 1:
         raise ValueError(f"the template needs one {{}} where the name of the class goes, got {template!r}")
@@ -125,7 +127,7 @@ def zero_shot_columns(
         feature = test.dataset.features[column]
         if not isinstance(feature, ClassLabel) and "string" not in feature.dtype:
             raise ValueError(
-                f"column {column!r} of {test.source} holds {feature}: there are no names to make texts of"
+                f"column {column!r} of {test.source} holds {feature}: its labels have no names to make texts of"
             )
         texts = backbone.text_embeds([template.format(name) for name in classes])
         scale = getattr(backbone.model, "logit_scale", None)

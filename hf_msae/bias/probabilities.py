@@ -1,4 +1,4 @@
-"""What people have as classifiers, made into functions from embeddings to probabilities."""
+"""Classifiers of all kinds as functions from embeddings to probabilities."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._utils.evaluating import evaluation_mode
 from ..metrics import LinearClassifier
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]
@@ -17,18 +18,18 @@ _SURE = 1e-9
 
 
 def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
-    """What takes raw embeddings (B, d) and returns the probability of a class (B,), from what people have.
+    """Make a function from raw embeddings (B, d) to the probability of a class (B,).
 
     Args:
-        model: a `LinearClassifier` (a probe, or zero-shot texts), a scikit-learn classifier with `predict_proba`, a
-            torch module of logits (B, C), or (B,) and (B, 1) for one class against the rest; or a function that
-            returns such probabilities, which is returned as it is.
-        positive: the class: a label of a scikit-learn classifier, else the name of one, or its number. (One logit is
-            that of class 1; class 0 is the rest.)
+        model: A `LinearClassifier` (a probe, or zero-shot texts); a scikit-learn classifier with `predict_proba`; a
+            torch module that returns logits of shape (B, C), or of shape (B,) or (B, 1) for one class against the
+            rest; or a function that returns such probabilities, which is returned unchanged.
+        positive: The class: for scikit-learn one of its labels, otherwise the name or the number of a class. A single
+            logit is that of class 1; class 0 is the rest.
 
     Raises:
-        TypeError: it is none of these.
-        ValueError: there is no such class.
+        TypeError: `model` is none of these.
+        ValueError: There is no such class.
     """
     if isinstance(model, LinearClassifier):
         place = _place(positive, list(model.classes))
@@ -39,10 +40,8 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
     if isinstance(model, torch.nn.Module):
 
         def probability(x: torch.Tensor) -> torch.Tensor:
-            was_training = model.training
-            model.eval()  # no dropout, and no statistics of batches
-            logits = model(x)
-            model.train(was_training)
+            with evaluation_mode(model):  # no dropout, no batch statistics
+                logits = model(x)
             if logits.ndim == 1 or logits.shape[1] == 1:
                 one = logits.reshape(-1).sigmoid()
                 return torch.stack([1 - one, one], dim=1)[:, _place(positive, ["0", "1"])]
@@ -52,13 +51,13 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
     if callable(model):
         return model
     raise TypeError(
-        f"{type(model).__name__} is no classifier of embeddings: give a LinearClassifier, a scikit-learn classifier "
-        "with predict_proba, a torch module, or a function that returns probabilities"
+        f"{type(model).__name__} is not a classifier of embeddings: pass a LinearClassifier, a scikit-learn "
+        "classifier with predict_proba, a torch module, or a function that returns probabilities"
     )
 
 
 def _label_place(positive: Any, labels: list[Any]) -> int:
-    """Where a label stands: itself, or what is printed like it. Its position would be another class, in silence."""
+    """Place of a label, or of one that prints alike. Taking it for a position could silently mean another class."""
     for candidates in (labels, list(map(str, labels))):
         if positive in candidates:
             return candidates.index(positive)
@@ -73,10 +72,10 @@ def _place(positive: int | str, classes: list[str]) -> int:
 
 
 def probabilities(ask: Classifier, x: torch.Tensor) -> np.ndarray:
-    """The answers of a classifier, checked, float64 (B,).
+    """The answers of a classifier, float64 (B,).
 
     Raises:
-        ValueError: they are no probabilities, or not one for each embedding.
+        ValueError: They are not probabilities, or not one for each embedding.
     """
     answers = torch.cat([torch.as_tensor(ask(part)).detach().cpu().double().reshape(-1) for part in x.split(_ROWS)])
     answers = answers.numpy()
@@ -89,6 +88,6 @@ def probabilities(ask: Classifier, x: torch.Tensor) -> np.ndarray:
 
 
 def log_odds(probability: np.ndarray) -> np.ndarray:
-    """Finite also of a classifier that is sure of itself."""
+    """Log-odds of probabilities, finite also for 0 and 1."""
     kept = np.clip(probability, _SURE, 1 - _SURE)
     return np.log(kept) - np.log1p(-kept)

@@ -1,14 +1,14 @@
-"""The result of a bias analysis: tables, text, JSON and figures."""
+"""The result of a bias analysis."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .._utils.json_files import json_records, write_json
+from ..concepts.table import display_name
+from ..statistics import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,26 +17,28 @@ _BOX = {"low": "whislo", "q1": "q1", "median": "med", "q3": "q3", "high": "whish
 
 
 @dataclass(frozen=True)
-class BiasReport:
+class BiasReport(Result):
     """What `bias_report` found.
 
     Attributes:
-        frame: one row a concept, those that drive the classifier first, then by effect: latent, name; association
-            (rank-biserial correlation of the activation with the prediction) and its p-value, Holm-corrected; effect
-            (mean change of the probability when the concept goes from absent to strong), its bootstrap interval low to
-            high, flip_rate (share of samples whose prediction changes); log_odds (mean change), null_spread (of random
-            latents' changes of it), z and q_effect; drives (whether it is more than chance).
-        curves: mean probability at each dose of each concept: latent, dose (the activation), quantile, probability,
+        frame: One row per concept, those that drive the classifier first, then by size of the effect: latent, name;
+            association (rank-biserial correlation of the activation with the prediction) and its Holm-corrected
+            p_association; effect (mean change of the probability when the concept goes from absent to strong), its
+            bootstrap interval from low to high, flip_rate (share of samples whose prediction changes); log_odds (mean
+            change), null_spread (spread of that change for random latents), z and q_effect; drives (whether the effect
+            is more than chance).
+        curves: Mean probability at each dose of each concept: latent, dose (the activation), quantile, probability,
             low, high.
-        boxes: activations of each concept, apart for samples that the class is and is not predicted for: latent,
-            predicted, num_samples, active (share of them), low, q1, median, q3, high (the 5th, 25th, ... percentile).
-        baseline: mean probability, unedited.
-        target: what was predicted.
-        num_samples: intervened on.
-        alpha: level of tests and intervals.
+        boxes: Activations of each concept, separately for samples with and without the predicted class: latent,
+            predicted, num_samples, active (share of samples), low, q1, median, q3, high (the 5th, 25th, 50th, 75th and
+            95th percentile).
+        baseline: Mean probability of the unedited samples.
+        target: Name of the predicted class.
+        num_samples: Number of samples that were intervened on.
+        alpha: Level of tests and intervals.
     """
 
-    frame: pd.DataFrame
+    frame: pd.DataFrame = field(metadata={"key": "concepts"})
     curves: pd.DataFrame
     boxes: pd.DataFrame
     baseline: float
@@ -47,31 +49,15 @@ class BiasReport:
     @property
     def drivers(self) -> pd.DataFrame:
         """The concepts that drive the classifier."""
-        return self.frame[self.frame["drives"]]
-
-    def to_pandas(self) -> pd.DataFrame:
-        """A copy of `frame`."""
-        return self.frame.copy()
+        return self.frame[self.frame["drives"].astype(bool)]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON can hold it."""
-        tables = {"concepts": self.frame, "curves": self.curves, "boxes": self.boxes}
-        return {
-            "target": self.target,
-            "baseline": self.baseline,
-            "num_samples": self.num_samples,
-            "alpha": self.alpha,
-            "drivers": self.drivers["latent"].tolist(),
-            **{name: json_records(table) for name, table in tables.items()},
-        }
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write `to_dict` as JSON."""
-        write_json(path, self.to_dict())
+        """Return everything as JSON can hold it, with the latents that drive the classifier."""
+        return {**super().to_dict(), "drivers": self.drivers["latent"].tolist()}
 
     def verdict(self) -> str:
-        """What was found, in a sentence."""
-        names = [row.name or f"latent {row.latent}" for row in self.drivers.itertuples(index=False)]
+        """Say in one sentence which concepts drive the classifier."""
+        names = [f"latent {row.latent}" if pd.isna(row.name) else row.name for row in self.drivers.itertuples(False)]
         if not names:
             return f"none of {len(self.frame)} concepts is shown to drive the prediction of {self.target!r}"
         drive = "drives" if len(names) == 1 else "drive"
@@ -85,14 +71,14 @@ class BiasReport:
         return f"{self.verdict()}\n{table}"
 
     def plot(self, n: int = 6) -> Figure:
-        """Dose and response of the first n concepts."""
+        """Draw dose and response of the first n concepts."""
         from ..plotting import plot_dose_response
 
         curves = {label: self.curves[self.curves["latent"] == latent] for label, latent in self._first(n)}
         return plot_dose_response(curves, self.baseline, f"probability of {self.target}")
 
     def plot_boxes(self, n: int = 6) -> Figure:
-        """How active the first n concepts are where the class is predicted, and where it is not."""
+        """Draw how active the first n concepts are in samples with and without the predicted class."""
         from ..plotting import plot_boxes
 
         found = {}
@@ -104,5 +90,4 @@ class BiasReport:
         return plot_boxes(found, "activation")
 
     def _first(self, n: int) -> list[tuple[str, int]]:
-        rows = self.frame.head(n).itertuples(index=False)
-        return [(f"{row.name or 'latent'} · {row.latent}", row.latent) for row in rows]
+        return [(display_name(row.name, row.latent), row.latent) for row in self.frame.head(n).itertuples(index=False)]

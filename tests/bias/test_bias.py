@@ -10,8 +10,8 @@ import torch
 from scipy.stats import mannwhitneyu
 from sklearn.linear_model import LogisticRegression
 
-from hf_msae.bias import as_classifier, bias_report
-from hf_msae.bias.analysis import DOSES, holm
+from hf_msae.bias import BiasReport, as_classifier, bias_report
+from hf_msae.bias.analysis import DOSES
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import LinearClassifier
@@ -52,11 +52,11 @@ def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(world):
     assert report.frame["drives"].tolist() == [True] * 2 + [False] * 6, "drivers come first"
     for _, rows in report.frame.groupby("drives"):
         assert rows["effect"].abs().is_monotonic_decreasing
-    assert str(report).startswith("2 of 8 concepts drive the prediction of 'yes': n0, n1\n")
+    assert str(report).startswith(report.verdict()) and report.verdict().endswith("'yes': n0, n1")
     none = replace(report, frame=report.frame.assign(drives=False))
-    assert none.verdict() == "none of 8 concepts is shown to drive the prediction of 'yes'"
+    assert "none of 8" in none.verdict()
     one = replace(report, frame=report.frame.assign(drives=report.frame["latent"] == 3, name=None))
-    assert one.verdict() == "1 of 8 concepts drives the prediction of 'yes': latent 3"
+    assert "1 of 8" in one.verdict() and one.verdict().endswith("latent 3")
 
 
 def test_figures_are_those_of_a_direct_computation(world):
@@ -120,13 +120,13 @@ def test_classifiers_of_all_kinds(world):
     single, double = torch.nn.Linear(D, 1), torch.nn.Linear(D, 2)
     torch.testing.assert_close(as_classifier(single)(x), single(x)[:, 0].sigmoid())
     torch.testing.assert_close(as_classifier(single, 0)(x), 1 - single(x)[:, 0].sigmoid())
-    with pytest.raises(ValueError, match="there is no class 2, only 0, 1"):
+    with pytest.raises(ValueError, match=r"2.*0, 1"):
         as_classifier(single, 2)(x)
     torch.testing.assert_close(as_classifier(double, 0)(x), double(x).softmax(dim=-1)[:, 0])
     assert as_classifier(expected.__mul__) == expected.__mul__
-    with pytest.raises(ValueError, match="there is no class 'maybe', only no, yes"):
+    with pytest.raises(ValueError, match=r"'maybe'.*no, yes"):
         as_classifier(probe, "maybe")
-    with pytest.raises(TypeError, match="str is no classifier of embeddings"):
+    with pytest.raises(TypeError, match="str"):
         as_classifier("probe")
 
 
@@ -138,7 +138,7 @@ def test_labels_of_scikit_learn_are_meant_not_their_places(world, names):
     for place, name in enumerate(names):
         for positive in (name, str(name), np.array(names)[place]):
             np.testing.assert_array_equal(as_classifier(model, positive)(acts[:]), model.predict_proba(x)[:, place])
-    with pytest.raises(ValueError, match="there is no class 5, only"):
+    with pytest.raises(ValueError, match="5"):
         as_classifier(model, 5)
 
 
@@ -168,10 +168,11 @@ def test_interventions_are_in_raw_space_and_intervals_of_the_level_that_was_set(
     strong, absent = z[chosen].copy(), z[chosen].copy()
     strong[:, 0], absent[:, 0] = np.quantile(z[:, 0][z[:, 0] > 0], 0.9), 0
     change = (classifier(torch.from_numpy(strong)) - classifier(torch.from_numpy(absent))).double().numpy()
-    resample = rng.integers(0, 200, (1000, 200))  # as the report draws them
+    resample = rng.integers(0, 200, (10_000, 200))
     for report, ends in ((one, [0.025, 0.975]), (narrow, [0.25, 0.75])):
         row = report.frame.set_index("latent").loc[0]
-        assert [row["low"], row["high"]] == pytest.approx(np.quantile(change[resample].mean(axis=1), ends), abs=1e-5)
+        expected = np.quantile(change[resample].mean(axis=1), ends)
+        assert [row["low"], row["high"]] == pytest.approx(expected, abs=0.1 * (expected[1] - expected[0]))
 
 
 def test_the_null_is_of_latents_that_are_active_as_often():
@@ -187,11 +188,6 @@ def test_the_null_is_of_latents_that_are_active_as_often():
     )  # fmt: skip
     step = np.quantile(z[:, 0][z[:, 0] > 0], 0.9)
     assert report.frame["null_spread"][0] == pytest.approx(1.4826 * 0.05 * step, rel=1e-2)
-
-
-def test_holms_correction_is_the_step_down_one():
-    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm(np.array([0.9, 0.8])).tolist() == [1.0, 1.0]
 
 
 def test_it_is_drawn(world):
@@ -230,26 +226,27 @@ def test_it_is_written_as_json(world, tmp_path):
     content = json.loads((tmp_path / "bias.json").read_text())
     assert content["target"] == "yes" and content["num_samples"] == 50 and content["baseline"] == report.baseline
     assert content["drivers"] == report.drivers["latent"].tolist()
-    pd.testing.assert_frame_equal(pd.DataFrame(content["concepts"]), report.frame, check_dtype=False)
-    pd.testing.assert_frame_equal(pd.DataFrame(content["curves"]), report.curves)
-    pd.testing.assert_frame_equal(pd.DataFrame(content["boxes"]), report.boxes)
+    loaded = BiasReport.load(tmp_path / "bias.json")
+    for name in ("frame", "curves", "boxes"):
+        pd.testing.assert_frame_equal(getattr(loaded, name), getattr(report, name), check_dtype=False)
+    assert loaded.verdict() == report.verdict() and str(loaded) == str(report)
 
 
 def test_what_is_refused(world):
     model, acts, classifier, _ = world
     for arguments, message in (
-        ({"classifier": lambda x: torch.ones(len(x))}, "predicts the class for all 1500 samples"),
-        ({"classifier": lambda x: x[:, 0] * 100}, "has to return one probability for each of"),
-        ({"latents": [60]}, "latents are numbers from 0 to 59"),
-        ({"num_null": 1}, "num_null must be at least 20, got 1"),
-        ({"num_samples": 0}, "num_samples must be at least 2, got 0"),
-        ({"alpha": 1.5}, "alpha is a share between 0 and 1, got 1.5"),
-        ({"latents": []}, "at least one; got"),
-        ({"latents": range(55)}, "only 5 latents are left to compare with"),
+        ({"classifier": lambda x: torch.ones(len(x))}, "1500 samples"),
+        ({"classifier": lambda x: x[:, 0] * 100}, "one probability"),
+        ({"latents": [60]}, "0 to 59.*60"),
+        ({"num_null": 1}, "num_null.*20.*1"),
+        ({"num_samples": 0}, "num_samples.*2.*0"),
+        ({"alpha": 1.5}, "alpha.*1.5"),
+        ({"latents": []}, "at least one"),
+        ({"latents": range(55)}, "only 5 latents.*55"),
     ):
         with pytest.raises(ValueError, match=message):
             bias_report(model, acts, **{"classifier": classifier, "latents": [0], **arguments}, progress=False)
     none_valid = ConceptTable(NAMES.frame.assign(q_value=0.9))
-    for names, message in ((None, "the latents have no names"), (none_valid, "none of the names is validated")):
-        with pytest.raises(ValueError, match=f"{message}: say which latents to ask about"):
+    for names, message in ((None, "no names"), (none_valid, "validated")):
+        with pytest.raises(ValueError, match=f"{message}.*pass latents"):
             bias_report(model, acts, classifier, concepts=names, progress=False)

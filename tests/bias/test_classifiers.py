@@ -51,16 +51,16 @@ def test_labels_of_every_kind_of_column(data, column, numbers, classes):
 
 def test_given_classes_decide_the_numbers(data):
     assert column_labels(data, "species", ["dog", "cat", "ant", "eel"])[0].tolist() == [1, 0, -1, 2, 0]
-    with pytest.raises(ValueError, match=r"column 'species' of .*'ant' is not among the classes: cat, dog"):
+    with pytest.raises(ValueError, match=r"'species'.*'ant'.*cat, dog"):
         column_labels(data, "species", ["cat", "dog"])
 
 
 def test_what_is_no_label_is_refused(data):
-    with pytest.raises(ValueError, match="no column 'kind'; beside embeddings it has species, number, declared"):
+    with pytest.raises(ValueError, match=r"'kind'.*species, number, declared"):
         column_labels(data, "kind")
-    with pytest.raises(ValueError, match="which are no class labels"):
+    with pytest.raises(ValueError, match=r"'weight'.*float"):
         column_labels(data, "weight")
-    with pytest.raises(ValueError, match="plain array without columns"):
+    with pytest.raises(ValueError, match="'species'"):
         column_labels(load_embeddings(np.eye(3, dtype=np.float32)), "species")
 
 
@@ -78,9 +78,9 @@ def test_a_probe_is_trained_on_one_part_and_labels_are_of_the_other():
     guess = classifiers["probe kind"].logits(test[:]).argmax(1).numpy()
     assert (guess == labels["probe kind"]).mean() > 0.95
     assert classifiers["probe kind"].classes == ("ant", "bee", "cow")
-    with pytest.raises(ValueError, match="no column 'kin'"):
+    with pytest.raises(ValueError, match="'kin'"):
         probe_columns(train, test, ["kin"])
-    with pytest.raises(ValueError, match="cannot be trained on the data that they are measured on"):
+    with pytest.raises(ValueError, match="given data set"):
         probe_columns(test, labelled(90, 1), ["kind"])
 
 
@@ -91,14 +91,14 @@ def test_test_labels_get_the_numbers_of_the_train_classes():
     assert set(labels["probe kind"]) == {1, 2}
     guess = classifiers["probe kind"].logits(fewer[:]).argmax(1).numpy()
     assert (guess == labels["probe kind"]).mean() > 0.95
-    with pytest.raises(ValueError, match=r"column 'kind' of .*'ant' is not among the classes: bee, cow"):
+    with pytest.raises(ValueError, match=r"'kind'.*'ant'.*bee, cow"):
         probe_columns(fewer, train, ["kind"])
 
 
 def test_a_column_of_one_class_is_named():
     train, test = labelled(40, 0), labelled(30, 1)
     same, other = (load_embeddings(each.dataset.map(lambda row: {"kind": "ant"})) for each in (train, test))
-    with pytest.raises(ValueError, match=r"column 'kind' of .* two classes or more, got those of 1"):
+    with pytest.raises(ValueError, match=r"'kind'.*1"):
         probe_columns(same, other, ["kind"])
 
 
@@ -114,11 +114,11 @@ def test_zero_shot_takes_the_texts_of_the_backbone():
     assert labels["zero-shot colour"].tolist() == [1, 0, 1]
     scale = classifiers["zero-shot colour"].weight.norm(dim=1)
     assert scale.tolist() == pytest.approx([float(backbone.model.logit_scale.detach().exp())] * 2, rel=1e-6)
-    with pytest.raises(ValueError, match=r"one \{\} where the name"):
+    with pytest.raises(ValueError, match=r"\{\}.*a shape"):
         zero_shot_columns(backbone, data, ["colour"], "a shape")
 
 
 def test_numbers_make_no_texts(data):
     for column in ("number", "flag"):
-        with pytest.raises(ValueError, match="there are no names to make texts of"):
+        with pytest.raises(ValueError, match=column):
             zero_shot_columns(None, data, [column])
