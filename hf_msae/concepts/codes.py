@@ -275,9 +275,13 @@ class SparseCodes:
     def __len__(self) -> int:
         return len(self.values)
 
+    def __getitem__(self, part: tuple[slice, slice]) -> SparseCodes:
+        """Some rows, and the first activations of each: `codes[:100, :8]`."""
+        return SparseCodes(self.values[part], self.indices[part])
+
     @property
     def k(self) -> int:
-        """Activations kept of each row."""
+        """Number of activations kept of each row."""
         return self.values.shape[1]
 
 

@@ -157,7 +157,7 @@ def concept_hierarchy(
         )
     elif codes.k < k:
         raise ValueError(f"codes have {codes.k} activations per row, but k={k}")
-    active, level = _active(codes, chosen, k, n, msae.config.nesting_ks)
+    active, level = _active(codes[:, :k], chosen, n, msae.config.nesting_ks)
     counts = np.asarray(active.sum(axis=0)).ravel().astype(np.int64)
     often = np.flatnonzero(counts >= min_count)
     kept, active, counts = chosen[often], active[:, often], counts[often]
@@ -178,14 +178,14 @@ def concept_hierarchy(
 
 
 def _active(
-    codes: SparseCodes, latents: np.ndarray, k: int, num_latents: int, levels: Sequence[int]
+    codes: SparseCodes, latents: np.ndarray, num_latents: int, levels: Sequence[int]
 ) -> tuple[sparse.csc_matrix, np.ndarray]:
     """Which of the latents are active in which samples (N, m), and the level of each latent (m,)."""
-    levels = np.array(sorted({min(level, k) for level in levels} | {k}))
+    levels = np.array(sorted({min(level, codes.k) for level in levels} | {codes.k}))
     place = np.full(num_latents, -1)
     place[latents] = np.arange(len(latents))
-    which = place[codes.indices[:, :k].numpy()]
-    row, rank = np.nonzero((codes.values[:, :k].numpy() > 0) & (which >= 0))
+    which = place[codes.indices.numpy()]
+    row, rank = np.nonzero((codes.values.numpy() > 0) & (which >= 0))
     column = which[row, rank]
     at_level = np.zeros((len(latents), len(levels)), dtype=np.int64)
     np.add.at(at_level, (column, np.searchsorted(levels, rank + 1)), 1)

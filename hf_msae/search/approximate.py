@@ -1,9 +1,9 @@
-"""Which rows may be like a query: an approximate index, by faiss, so that not every row has to be looked at.
+"""An approximate index by faiss: candidates for a query, found without looking at every row.
 
-By faiss rather than hnswlib, which has no wheels, and by inverted lists of binary codes rather than a graph (HNSW): of
-200,000 rows of 768 they were built in 23 s on two cores, take 27 MiB, find 0.998 of the ten best in 4.5 ms; a graph
-of 8-bit codes, 146 s, 198 MiB and 3.6 ms. (Of texts' neighbours among images, a graph finds more in the same time.)
-Not by `Dataset.add_faiss_index`: it knows no arrays or tokens, cannot go on, and takes any file for its own.
+Why faiss: hnswlib has no wheels, and `Dataset.add_faiss_index` handles neither arrays nor tokens, cannot be continued
+and does not check its files. Why inverted lists of binary codes rather than a graph (HNSW): for 200,000 rows of 768,
+lists take 23 s to build on two cores and 27 MiB, and find 0.998 of the ten best in 4.5 ms; a graph of 8-bit codes
+takes 146 s, 198 MiB and 3.6 ms. (For texts' neighbors among images, a graph finds more in the same time.)
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from .._utils.atomic import atomic_path
 from .._utils.json_files import write_json
 from ..embeddings import EmbeddingDataset
 from .files import Segment
@@ -29,7 +29,7 @@ from .files import Segment
 APPROXIMATE_FILE = "approximate.json"
 FORMAT_VERSION = 1
 _TRAINED_FILE = "trained.faiss"
-_TRAINING_ROWS = 40  # for each list; below 39, faiss warns
+_TRAINING_ROWS = 40  # per list; below 39 faiss warns
 _BATCH_ROWS = 2**14
 _FEWEST_CANDIDATES = 500
 
@@ -39,13 +39,14 @@ class ApproximateMetadata:
     """The content of `approximate.json`.
 
     Attributes:
-        width: of the embeddings.
-        lists: that rows are divided into.
-        seed: of the training rows and of k-means.
-        trained_rows: how many rows there were when the centres of the lists were found.
-        trained_sha256: of the file of the centres.
-        library: that has written it, with its version.
-        parts: for each segment of the index, the sha256 of its file here and of the lengths of its embeddings.
+        width: Width of the embeddings.
+        lists: Number of lists that rows are divided into.
+        seed: Random seed of the training rows and of k-means.
+        trained_rows: Number of rows when the centers of the lists were found.
+        trained_sha256: SHA-256 of the file of the centers.
+        library: Library that wrote the files, with its version.
+        parts: For each segment of the index, the SHA-256 of its file here and of the lengths of its embeddings.
+        format_version: Version of the files.
     """
 
     width: int
@@ -58,55 +59,58 @@ class ApproximateMetadata:
     format_version: int = FORMAT_VERSION
 
     def save(self, folder: Path) -> None:
-        """Write the file atomically."""
+        """Write the file into `folder`."""
         write_json(folder / APPROXIMATE_FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path, width: int, segments: Sequence[Segment]) -> ApproximateMetadata:
-        """Read the file, and compare what it says with the embeddings of the index.
+        """Read the file, and check that it belongs to the embeddings of the index.
 
         Raises:
-            FileNotFoundError: there is none.
-            ValueError: it is damaged, of a newer version of the package, or of other embeddings.
+            FileNotFoundError: There is none.
+            ValueError: It is damaged, was written by a newer version of the package, or belongs to other embeddings.
         """
         if not (folder / APPROXIMATE_FILE).is_file():
-            raise FileNotFoundError(f"{folder} holds no {APPROXIMATE_FILE}: build one with index.add_approximate()")
+            raise FileNotFoundError(f"{folder} has no {APPROXIMATE_FILE}: build one with index.add_approximate()")
         try:
             found = cls(**json.loads((folder / APPROXIMATE_FILE).read_text(encoding="utf-8")))
             lengths = [part["lengths_sha256"] for part in found.parts]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{folder / APPROXIMATE_FILE} is damaged ({error}): {_way_out(folder)}") from error
         if found.format_version > FORMAT_VERSION:
-            raise ValueError(f"{folder} was written by a newer hf_msae (format {found.format_version}): install that")
+            raise ValueError(f"{folder} was written by a newer hf_msae (format {found.format_version}): upgrade it")
         if found.width != width or lengths != [_hash_lengths(each) for each in segments[: len(lengths)]]:
-            raise ValueError(f"{folder} is an approximate index of other embeddings: {_way_out(folder)}")
+            raise ValueError(f"{folder} was built from other embeddings: {_way_out(folder)}")
         return found
 
 
 class ApproximateIndex:
-    """Inverted lists of binary codes: k-means divides the unit embeddings, and each is kept as one bit per dimension.
+    """Inverted lists of binary codes.
 
-    A query is compared with the centres of the lists, then with the codes in the nearest of them; the rows it finds
-    are candidates, to be compared with the embeddings themselves. It is held in memory, width / 8 + 16 bytes a row
-    (112 MB for a million of 768), and built with `40 * lists` embeddings in memory (250 MB). Rows that are added later
-    go to the lists there are: where they are many, or unlike the first, delete the folder and build it anew.
+    k-means divides the unit embeddings into lists, and each embedding is kept as a code of one bit per dimension. A
+    query is compared with the centers of the lists, then with the codes in the nearest lists; the rows found are
+    candidates, to be compared with the embeddings themselves. The index is held in memory, width / 8 + 16 bytes per
+    row (112 MB for a million rows of 768), and building it needs `40 * lists` embeddings in memory (250 MB). Rows that
+    are added later go into the existing lists; if there are many, or they differ from the first, delete the folder
+    and build the index anew.
 
-    Sources: Gao and Long, "RaBitQ: Quantizing High-Dimensional Vectors with a Theoretical Error Bound for Approximate
-    Nearest Neighbor Search" (2024), as `IndexIVFRaBitQ` of faiss.
+    Source: Gao and Long, "RaBitQ: Quantizing High-Dimensional Vectors with a Theoretical Error Bound for Approximate
+    Nearest Neighbor Search" (2024); `IndexIVFRaBitQ` of faiss.
 
     Args:
-        folder: that `extend` has written.
-        width: of the embeddings.
-        segments: of the index they belong to.
+        folder: Folder written by `extend`.
+        width: Width of the embeddings.
+        segments: Segments of the exact index.
 
     Attributes:
-        probes: lists that a query looks at, to be changed at will: more find more, and take longer. A quarter of
-            all, but at least 16, to begin with: texts lie apart from images, so that their neighbours are spread out.
+        metadata: Content of `approximate.json`.
+        probes: Number of lists that a query looks into; you may change it. More lists find more and take longer. The
+            default is a quarter of all lists, at least 16, because the neighbors of texts are spread over many lists.
 
     Raises:
         ImportError: faiss is not installed.
-        FileNotFoundError: there is none.
-        ValueError: it is damaged, lacks rows, or is of other embeddings; says what to do.
+        FileNotFoundError: There is no approximate index.
+        ValueError: The index is damaged, lacks rows, or belongs to other embeddings.
     """
 
     def __init__(self, folder: Path, width: int, segments: Sequence[Segment]) -> None:
@@ -129,9 +133,9 @@ class ApproximateIndex:
         return f"ApproximateIndex({str(self.folder)!r}, {len(self)} rows, {self.metadata.lists} lists)"
 
     def candidates(self, query: torch.Tensor, top: int) -> np.ndarray:
-        """Rows among which are most of the `top` that are nearest to a unit vector (d,), ascending.
+        """Rows, in ascending order, that contain most of the `top` nearest to a unit vector (d,).
 
-        Ten times as many, but at least 500, as codes of one bit tell the order roughly; all where there are fewer.
+        Codes of one bit give only a rough order, so there are ten times as many candidates, at least 500.
 
         Raises:
             ValueError: `probes` is not positive.
@@ -150,27 +154,27 @@ class ApproximateIndex:
     @staticmethod
     def extend(
         folder: Path,
-        acts: EmbeddingDataset,
+        embeddings: EmbeddingDataset,
         segments: Sequence[Segment],
         lists: int | None = None,
         seed: int | None = None,
         progress: bool = True,
     ) -> None:
-        """Write what is missing: the centres of the lists if there are none, then the codes, segment by segment.
+        """Write what is missing: the centers of the lists, then the codes segment by segment.
 
-        A file appears whole or not at all, so what was interrupted goes on where it was.
+        A file appears complete or not at all, so an interrupted build continues where it stopped.
 
         Args:
-            folder: where; made if it is not there.
-            acts: the embeddings.
-            segments: of the index.
-            lists: how many; twice the root of the number of rows by default, and at least 40 rows for each.
-            seed: 0 by default.
-            progress: show a progress bar.
+            folder: Folder to write to; created if missing.
+            embeddings: The embeddings.
+            segments: Segments of the exact index.
+            lists: Number of lists. Default: twice the root of the number of rows, with at least 40 rows for each.
+            seed: Random seed. Default: 0.
+            progress: Whether to show a progress bar.
 
         Raises:
             ImportError: faiss is not installed.
-            ValueError: what is there has other lists, another seed or other embeddings, or is damaged.
+            ValueError: The index there has other lists, another seed or other embeddings, or is damaged.
         """
         faiss = _faiss()
         starts = np.cumsum([0, *(len(segment.lengths) for segment in segments)])
@@ -179,7 +183,7 @@ class ApproximateIndex:
             raise ValueError(f"lists must be between 1 and the number of rows, {rows}, got {lists}")
         with tqdm(total=rows, desc="approximate index", unit="row", disable=not progress) as bar:
             if (folder / APPROXIMATE_FILE).is_file():
-                found = ApproximateMetadata.load(folder, acts.width, segments)
+                found = ApproximateMetadata.load(folder, embeddings.width, segments)
                 for what, wanted in (("lists", lists), ("seed", seed)):
                     if wanted is not None and wanted != getattr(found, what):
                         raise ValueError(
@@ -189,9 +193,9 @@ class ApproximateIndex:
                 lists = max(1, min(round(2 * math.sqrt(rows)), rows // _TRAINING_ROWS)) if lists is None else lists
                 seed = 0 if seed is None else seed
                 bar.set_postfix_str(f"k-means of {lists} lists")
-                trained = _write(folder, _TRAINED_FILE, _trained(acts, rows, lists, seed))
+                trained = _write(folder, _TRAINED_FILE, _trained(embeddings, rows, lists, seed))
                 library = f"faiss {faiss.__version__}"
-                found = ApproximateMetadata(acts.width, lists, seed, rows, trained, library)
+                found = ApproximateMetadata(embeddings.width, lists, seed, rows, trained, library)
                 found.save(folder)
                 bar.set_postfix_str("")
             bar.update(int(starts[len(found.parts)]))
@@ -199,7 +203,7 @@ class ApproximateIndex:
                 index = _read(folder, _TRAINED_FILE, found.trained_sha256)
                 for first in range(starts[number], starts[number + 1], _BATCH_ROWS):
                     ids = np.arange(first, min(first + _BATCH_ROWS, starts[number + 1]))
-                    index.add_with_ids(_unit(acts[first : ids[-1] + 1]), ids)
+                    index.add_with_ids(_unit(embeddings[first : ids[-1] + 1]), ids)
                     bar.update(len(ids))
                 written = _write(folder, _part_file(number), index)
                 found.parts.append({"sha256": written, "lengths_sha256": _hash_lengths(segments[number])})
@@ -214,13 +218,13 @@ def _faiss() -> ModuleType:
     return faiss
 
 
-def _trained(acts: EmbeddingDataset, rows: int, lists: int, seed: int) -> Any:
-    """Empty lists, with the centres that k-means finds in a sample of the rows."""
+def _trained(embeddings: EmbeddingDataset, rows: int, lists: int, seed: int) -> Any:
+    """Empty lists with the centers that k-means finds in a sample of the rows."""
     faiss = _faiss()
-    index = faiss.index_factory(acts.width, f"IVF{lists},RaBitQ", faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(embeddings.width, f"IVF{lists},RaBitQ", faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed
     sample = np.random.default_rng(seed).choice(rows, min(rows, lists * _TRAINING_ROWS), replace=False)
-    index.train(_unit(acts[np.sort(sample)]))
+    index.train(_unit(embeddings[np.sort(sample)]))
     return index
 
 
@@ -229,13 +233,11 @@ def _unit(embeddings: torch.Tensor) -> np.ndarray:
 
 
 def _write(folder: Path, name: str, index: Any) -> str:
-    """Write under a temporary name, then rename; the sha256 of the file."""
+    """Write a file, and return its SHA-256."""
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{name}.tmp"
-    _faiss().write_index(index, str(unfinished))
-    digest = _hash_file(unfinished)
-    os.replace(unfinished, folder / name)
-    return digest
+    with atomic_path(folder / name) as temporary:
+        _faiss().write_index(index, str(temporary))
+        return _hash_file(temporary)
 
 
 def _read(folder: Path, name: str, sha256: str) -> Any:
@@ -243,11 +245,12 @@ def _read(folder: Path, name: str, sha256: str) -> Any:
         raise ValueError(f"{folder / name} is missing: {_way_out(folder)}")
     if _hash_file(folder / name) != sha256:
         raise ValueError(
-            f"{folder / name} is damaged, or of another index (its sha256 is not the one recorded): {_way_out(folder)}"
+            f"{folder / name} is damaged or belongs to another index (its SHA-256 is not the recorded one): "
+            f"{_way_out(folder)}"
         )
     try:
         return _faiss().read_index(str(folder / name))
-    except RuntimeError as error:  # whole, so of a version that this one cannot read
+    except RuntimeError as error:  # undamaged, so of a version that this one cannot read
         raise ValueError(
             f"{folder / name} cannot be read by faiss {_faiss().__version__}: {_way_out(folder)}"
         ) from error

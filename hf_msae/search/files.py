@@ -1,9 +1,8 @@
-"""The files of a `ConceptIndex`: segments of rows, each whole or not there."""
+"""The files of a `ConceptIndex`: segments of rows, each of which is complete or absent."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,12 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from .._utils.atomic import atomic_path
 from .._utils.json_files import write_json
+from ..concepts.codes import CodeBatch, Collector, SparseCodes
 
 if TYPE_CHECKING:
-    from tqdm.auto import tqdm
-
-    from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
 
 INDEX_FILE = "index.json"
@@ -30,11 +28,12 @@ class IndexMetadata:
     """The content of `index.json`.
 
     Attributes:
-        msae_sha256: `model_fingerprint` of the MSAE whose codes these are.
-        num_latents: of it.
-        width: of its embeddings.
-        k: activations kept of each row.
-        segments: rows in each of the folders segment-00000, segment-00001, ...
+        msae_sha256: `model_fingerprint` of the MSAE that made the codes.
+        num_latents: Number of latents of the MSAE.
+        width: Width of the embeddings.
+        k: Number of activations kept of each row.
+        segments: Number of rows in each of the folders segment-00000, segment-00001, ...
+        format_version: Version of the files.
     """
 
     msae_sha256: str
@@ -45,17 +44,19 @@ class IndexMetadata:
     format_version: int = FORMAT_VERSION
 
     def save(self, folder: Path) -> None:
-        """Write the file atomically."""
+        """Write the file into `folder`."""
         write_json(folder / INDEX_FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> IndexMetadata:
-        """Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is damaged, or of a newer version of the package.
+        """Read the file of `folder`.
+
+        Raises:
+            FileNotFoundError: There is none.
+            ValueError: It is damaged, or was written by a newer version of the package.
         """
         if not (folder / INDEX_FILE).is_file():
-            raise FileNotFoundError(f"{folder} holds no {INDEX_FILE}: build one with ConceptIndex.build")
+            raise FileNotFoundError(f"{folder} has no {INDEX_FILE}: build an index with ConceptIndex.build")
         try:
             found = cls(**json.loads((folder / INDEX_FILE).read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
@@ -63,18 +64,20 @@ class IndexMetadata:
                 f"{folder / INDEX_FILE} is damaged ({error}): delete the folder and build the index again"
             ) from error
         if found.format_version > FORMAT_VERSION:
-            raise ValueError(f"{folder} was written by a newer hf_msae (format {found.format_version}): install that")
+            raise ValueError(f"{folder} was written by a newer hf_msae (format {found.format_version}): upgrade it")
         return found
 
 
 class Segment:
-    """Some consecutive rows, memory-mapped.
+    """Consecutive rows of an index, memory-mapped.
 
     Attributes:
-        latents, values: (rows, k), the largest activations of each row, largest first; value 0 where there are fewer.
-        offsets: (num_latents + 1,), where in the next two a latent's part begins.
-        of_latent_rows, of_latent_values: for each latent the rows it is active in, and how much.
-        lengths: (rows,), of the embeddings.
+        latents: Latents of the largest activations of each row, largest first, (rows, k).
+        values: Those activations, 0 where a row has fewer, (rows, k).
+        offsets: Where each latent's part of the next two arrays begins, (num_latents + 1,).
+        of_latent_rows: For each latent, the rows in which it is active.
+        of_latent_values: The activations in those rows.
+        lengths: Norms of the embeddings, (rows,).
     """
 
     NAMES = ("latents", "values", "offsets", "of_latent_rows", "of_latent_values", "lengths")
@@ -89,20 +92,15 @@ class Segment:
                 ) from error
 
     def active(self, latent: int) -> tuple[np.ndarray, np.ndarray]:
-        """The rows that a latent is active in, and how much."""
+        """The rows in which a latent is active, and its activations there."""
         part = slice(int(self.offsets[latent]), int(self.offsets[latent + 1]))
         return self.of_latent_rows[part], self.of_latent_values[part]
 
 
-def write_segment(
-    folder: Path, latents: torch.Tensor, values: torch.Tensor, lengths: torch.Tensor, num_latents: int
-) -> None:
-    """Write a segment under a temporary name, then rename it; what was there before under that name goes."""
-    narrow = np.uint16 if num_latents <= 2**16 else np.int32
-    latents, values = (
-        latents.numpy().astype(narrow),
-        values.clamp(max=torch.finfo(torch.float16).max).numpy().astype(np.float16),
-    )
+def write_segment(folder: Path, codes: SparseCodes, lengths: np.ndarray, num_latents: int) -> None:
+    """Write a segment, in place of what an interrupted build may have left there."""
+    latents = codes.indices.numpy().astype(np.uint16 if num_latents <= 2**16 else np.int32)
+    values = codes.values.clamp(max=torch.finfo(torch.float16).max).numpy().astype(np.float16)
     flat, active = latents.ravel(), values.ravel() > 0
     order = np.argsort(flat[active], kind="stable")
     places = np.flatnonzero(active)[order]
@@ -113,35 +111,31 @@ def write_segment(
         "offsets": np.concatenate([[0], np.cumsum(counts)]),
         "of_latent_rows": (places // latents.shape[1]).astype(np.int32),
         "of_latent_values": values.ravel()[places],
-        "lengths": lengths.numpy().astype(np.float32),
+        "lengths": lengths,
     }
-    unfinished = folder.with_name(f".{folder.name}.tmp")
-    for leftover in (unfinished, folder):
-        shutil.rmtree(leftover, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    for name, array in arrays.items():
-        np.save(unfinished / f"{name}.npy", array)
-    os.replace(unfinished, folder)
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array)
 
 
-@torch.no_grad()
-def encoded(
-    msae: MSAEModel, acts: EmbeddingDataset, rows: range, k: int, batch_size: int, bar: tqdm
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents and values (rows, k), largest first, and the lengths of the embeddings (rows,)."""
-    latents, values, lengths = [], [], []
-    for first in range(rows.start, rows.stop, batch_size):
-        x = acts[first : min(first + batch_size, rows.stop)]
-        strongest, whose = msae.encode_topk(x.to(msae.device), k)
-        latents.append(whose.cpu())
-        values.append(strongest.float().cpu())
-        lengths.append(torch.linalg.vector_norm(x, dim=1))
-        bar.update(len(x))
-    return torch.cat(latents), torch.cat(values), torch.cat(lengths)
+class LengthCollector(Collector):
+    """Collects the norms of the embeddings, float32 (N,)."""
+
+    def start(self, msae: MSAEModel, num_rows: int) -> None:
+        self._lengths = np.empty(num_rows, dtype=np.float32)
+
+    def update(self, batch: CodeBatch) -> None:
+        self._lengths[batch.rows] = torch.linalg.vector_norm(batch.embeddings, dim=1).numpy()
+
+    def result(self) -> np.ndarray:
+        return self._lengths
 
 
 def typical_activations(segments: Sequence[Segment], num_latents: int) -> np.ndarray:
-    """The mean activation of each latent where it is active, 1 where it never is."""
+    """The mean activation of each latent over the rows in which it is active; 1 if there are none."""
     sums, counts = np.zeros(num_latents), np.zeros(num_latents)
     for segment in segments:
         number = np.diff(segment.offsets)
@@ -152,5 +146,5 @@ def typical_activations(segments: Sequence[Segment], num_latents: int) -> np.nda
 
 
 def segment_folder(folder: Path, number: int) -> Path:
-    """Where a segment lies in an index."""
+    """The folder of a segment."""
     return folder / f"segment-{number:05d}"

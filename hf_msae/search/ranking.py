@@ -1,4 +1,4 @@
-"""The best of many scores, and the places of a few among them, without sorting them all by row."""
+"""The best of many scores, and the ranks of a few rows, without sorting all rows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def best_rows(scores: np.ndarray, top: int) -> np.ndarray:
     """The rows of the `top` largest scores, largest first; of equal scores the first rows.
 
     Args:
-        scores: (rows,).
-        top: how many; all where there are fewer.
+        scores: Scores (rows,).
+        top: Number of rows to return; all if there are fewer.
 
     Raises:
-        ValueError: top is not positive.
+        ValueError: `top` is not positive.
     """
     if top < 1:
         raise ValueError(f"top must be positive, got {top}")
@@ -26,13 +26,13 @@ def best_rows(scores: np.ndarray, top: int) -> np.ndarray:
 
 
 def ranks_of(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The places of some rows by score, from 1: one more than the rows with larger scores, or equal ones before it.
+    """The ranks of some rows by score, from 1, as in a stable descending sort of all rows.
 
-    They are those of a stable sort of all rows; but only the scores are sorted, which is many times faster.
+    Only the scores are sorted, not the rows, which is many times faster.
 
     Args:
-        rows: (m,).
-        scores: (rows,), of all.
+        rows: Rows to rank (m,).
+        scores: Scores of all rows.
     """
     descending, asked = np.sort(-scores), -scores[rows]
     larger = np.searchsorted(descending, asked, side="left")
@@ -44,15 +44,16 @@ def ranks_of(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def rank_changes(after: np.ndarray, before: np.ndarray, top: int, known: Sequence[int] | None = None) -> pd.DataFrame:
-    """The rows that are among the `top` best after or before, by what they are after.
+    """Compare two rankings: the rows that are among the best of either, in their order after.
 
     Args:
-        after, before: similarities, (rows,).
-        top: how many.
-        known: how many ranks are known after and before, where the scores are not of all rows; others are NA.
+        after: Similarities after the change (rows,).
+        before: Similarities before the change (rows,).
+        top: Number of best rows of each.
+        known: How many ranks are known after and before, if the scores are not those of all rows; others become NA.
 
     Returns:
-        row, similarity, similarity_before, rank, rank_before, rank_change.
+        One row each: row, similarity, similarity_before, rank, rank_before, rank_change.
     """
     rows = np.union1d(best_rows(after, top), best_rows(before, top))
     rows = rows[np.argsort(ranks_of(rows, after))]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from hf_msae.concepts import ConceptHierarchy, ConceptTable, concept_hierarchy
-from hf_msae.concepts.codes import SparseCodes, SparseCollector, collect_codes
+from hf_msae.concepts.codes import SparseCollector, collect_codes
 from hf_msae.embeddings import load_embeddings
 from tests.identity_msae import identity_msae
 
@@ -115,7 +115,7 @@ def test_codes_at_hand_are_not_computed_again(world):
         pd.testing.assert_frame_equal(found.edges, expected.edges)
         pd.testing.assert_frame_equal(found.concepts, expected.concepts)
     with pytest.raises(ValueError, match=r"3.*4"):
-        concept_hierarchy(model, acts, k=4, codes=SparseCodes(codes.values[:, :3], codes.indices[:, :3]))
+        concept_hierarchy(model, acts, k=4, codes=codes[:, :3])
 
 
 def test_it_is_saved_and_loaded(world, tmp_path):

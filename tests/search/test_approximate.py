@@ -91,10 +91,10 @@ def test_all_rows_are_found_where_all_are_asked_for(index):
     pd.testing.assert_frame_equal(
         index.by_embedding(QUERIES[0], top=10**6, approximate=True), index.by_embedding(QUERIES[0], top=10**6)
     )
-    with pytest.raises(ValueError, match="top must be positive, got 0"):
+    with pytest.raises(ValueError, match=r"top.*0"):
         index.by_embedding(QUERIES[0], top=0, approximate=True)
     index.approximate.probes = 0
-    with pytest.raises(ValueError, match="probes must be positive, got 0"):
+    with pytest.raises(ValueError, match=r"probes.*0"):
         index.by_embedding(QUERIES[0], approximate=True)
 
 
@@ -129,9 +129,7 @@ def test_rows_that_are_added_go_to_the_lists_there_are(tmp_path, model):
     before = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.faiss")}
     assert set(before) == {"trained.faiss", "segment-00000.faiss"}
     grown = ConceptIndex.build(tmp_path / "index", model, X, 4, progress=False)
-    with pytest.raises(
-        ValueError, match=r"holds 1500 of 4000 rows: call index\.add_approximate\(\) to add the others"
-    ):
+    with pytest.raises(ValueError, match=r"1500 of 4000.*add_approximate"):
         grown.by_embedding(QUERIES[0], approximate=True)
     grown.add_approximate(progress=False)
     assert len(grown.approximate) == ROWS and recall(grown) > 0.95
@@ -156,7 +154,7 @@ def test_a_build_that_was_killed_goes_on(index, tmp_path, model, monkeypatch):
     monkeypatch.setattr(os, "replace", original)
     assert {file.name for file in folder.glob("[!.]*.faiss")} == {"trained.faiss", "segment-00000.faiss"}
     other = ConceptIndex(tmp_path / "other", model, X)
-    with pytest.raises(ValueError, match="holds 1500 of 4000 rows"):
+    with pytest.raises(ValueError, match="1500 of 4000"):
         other.by_embedding(QUERIES[0], approximate=True)
     other.add_approximate(progress=False)
     assert not list(folder.glob(".*"))
@@ -170,11 +168,9 @@ def test_the_seed_decides(index, tmp_path, model):
     assert hashes[0] != hashes[1] and recall(other) > 0.95
     for wanted in ({"seed": 0}, {"lists": 5}):
         (what, value), *_ = wanted.items()
-        with pytest.raises(
-            ValueError, match=rf"was built with {what}=\d+, not {value}: delete .*approximate and call"
-        ):
+        with pytest.raises(ValueError, match=rf"{what}=\d+, not {value}.*delete"):
             other.add_approximate(**wanted, progress=False)
-    with pytest.raises(ValueError, match="lists must be between 1 and the number of rows, 4000, got 4001"):
+    with pytest.raises(ValueError, match=r"4000.*4001"):
         other.add_approximate(lists=4001, progress=False)
     shutil.rmtree(other.folder / "approximate")  # as the messages say
     other.add_approximate(lists=5, progress=False)
@@ -201,21 +197,21 @@ def _be_newer(folder):
     (folder / "approximate.json").write_text(json.dumps({**content, "format_version": 2}))
 
 
-WAY_OUT = r"delete .*approximate and call index\.add_approximate\(\)"
+WAY_OUT = r".*delete .*approximate.*add_approximate"
 
 
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        (_truncate, r"segment-00001\.faiss is damaged, or of another index .*: " + WAY_OUT),
-        (lambda folder: (folder / "segment-00002.faiss").unlink(), r"segment-00002\.faiss is missing: " + WAY_OUT),
+        (_truncate, r"segment-00001\.faiss" + WAY_OUT),
+        (lambda folder: (folder / "segment-00002.faiss").unlink(), r"segment-00002\.faiss" + WAY_OUT),
         (
             lambda folder: shutil.copy(folder / "segment-00000.faiss", folder / "segment-00001.faiss"),
-            r"segment-00001\.faiss is damaged, or of another index .*: " + WAY_OUT,
+            r"segment-00001\.faiss" + WAY_OUT,
         ),
-        (_damage_json, r"approximate\.json is damaged \(.*\): " + WAY_OUT),
-        (_lack_a_key, r"approximate\.json is damaged \('lengths_sha256'\): " + WAY_OUT),
-        (_be_newer, r"written by a newer hf_msae \(format 2\): install that"),
+        (_damage_json, r"approximate\.json" + WAY_OUT),
+        (_lack_a_key, "lengths_sha256" + WAY_OUT),
+        (_be_newer, r"newer hf_msae.*2"),
     ],
     ids=["truncated", "missing", "swapped", "damaged json", "incomplete json", "newer"],
 )
@@ -229,11 +225,11 @@ def test_what_is_damaged_is_refused(index, model, what, message):
 
 def test_an_approximate_index_of_other_embeddings_is_refused(index, tmp_path, model):
     other = ConceptIndex.build(tmp_path / "other", model, X[::-1].copy(), 4, progress=False)
-    with pytest.raises(FileNotFoundError, match=r"holds no approximate\.json: build one with index\.add_approximate"):
+    with pytest.raises(FileNotFoundError, match=r"approximate\.json.*add_approximate"):
         other.by_embedding(QUERIES[0], approximate=True)
     shutil.copytree(index.folder / "approximate", other.folder / "approximate")
     for use in (lambda: other.approximate, lambda: other.add_approximate(progress=False)):
-        with pytest.raises(ValueError, match="is an approximate index of other embeddings: " + WAY_OUT):
+        with pytest.raises(ValueError, match="other embeddings" + WAY_OUT):
             use()
     shutil.rmtree(other.folder / "approximate")
     other.add_approximate(progress=False)
@@ -245,7 +241,7 @@ def test_without_faiss_exact_search_works_and_approximate_search_says_what_to_in
     index = ConceptIndex.build(tmp_path / "index", model, X[:100], 4, progress=False)
     assert len(index.by_embedding(QUERIES[0])) == 10
     for use in (index.add_approximate, lambda: index.by_embedding(QUERIES[0], approximate=True)):
-        with pytest.raises(ImportError, match=r"needs faiss: pip install 'hf_msae\[ann\]'"):
+        with pytest.raises(ImportError, match=r"hf_msae\[ann\]"):
             use()
 
 
@@ -254,7 +250,7 @@ import sys
 {before}
 import numpy as np, torch
 from hf_msae import MSAEModel
-from hf_msae.concepts import ConceptIndex
+from hf_msae.search import ConceptIndex
 index = ConceptIndex(sys.argv[1], MSAEModel.from_pretrained(sys.argv[2]), sys.argv[3])
 query = torch.from_numpy(np.load(sys.argv[4]))
 print(*index.by_embedding(query, approximate={approximate})["row"])
