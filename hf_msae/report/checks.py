@@ -1,4 +1,4 @@
-"""What a report refuses, before any work is done."""
+"""Checks of a report's arguments, made before any work is done."""
 
 from __future__ import annotations
 
@@ -19,73 +19,74 @@ _SUFFIXES = (".html", ".htm")
 
 
 def check_path(path: str | os.PathLike) -> Path:
-    """Where the page is written.
+    """Check where the page is to be written, and return it.
 
     Raises:
-        ValueError: it is a folder, or does not end like a web page.
+        ValueError: It is a folder, or does not end in .html or .htm.
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        raise ValueError(f"{path} is a folder: give the name of a file, {path / 'report.html'} for one")
+        raise ValueError(f"{path} is a folder: give the name of a file, such as {path / 'report.html'}")
     if path.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f"{path} does not end like a web page: choose {path.with_suffix('.html')}")
+        raise ValueError(f"{path} does not end in .html: choose {path.with_suffix('.html')}")
     return path
 
 
-def check_embeddings(model: VisionTextMSAE, acts: EmbeddingDataset) -> None:
-    """Whether these are pooled image embeddings, and the model's.
+def check_embeddings(model: VisionTextMSAE, embeddings: EmbeddingDataset) -> None:
+    """Check that these are pooled image embeddings of the model's width.
 
     Raises:
-        TypeError: they are not an `EmbeddingDataset`.
-        ValueError: the model's hook point is another, or the embeddings are of other width, of tokens, or of texts.
+        TypeError: They are not an `EmbeddingDataset`.
+        ValueError: The model has another hook point, or the embeddings have another width or are of tokens or texts.
     """
     config = model.msae.config
     if model.hook_point.name != "image_embeds":
         raise ValueError(
-            f"the MSAE is of {config.hook_point}: a report is about pooled embeddings of images (image_embeds)"
+            f"the MSAE was trained on {config.hook_point}: a report needs one of pooled image embeddings (image_embeds)"
         )
-    if not isinstance(acts, EmbeddingDataset):
-        raise TypeError(f"acts must be what load_embeddings returns, got {type(acts).__name__}")
-    if acts.width != config.d_in:
+    if not isinstance(embeddings, EmbeddingDataset):
+        raise TypeError(f"embeddings must be what load_embeddings returns, got {type(embeddings).__name__}")
+    if embeddings.width != config.d_in:
         raise ValueError(
-            f"the embeddings of {acts.source} have {acts.width} columns, but this MSAE was trained on {config.d_in}"
+            f"the embeddings of {embeddings.source} have {embeddings.width} columns, but this MSAE was trained on "
+            f"{config.d_in}"
         )
-    of = acts.provenance.get("hook_point", "image_embeds")
-    if acts.has_tokens or of != "image_embeds":
-        raise ValueError(f"{acts.source} holds {of}, but the MSAE is of image_embeds: extract those")
+    of = embeddings.provenance.get("hook_point", "image_embeds")
+    if embeddings.has_tokens or of != "image_embeds":
+        raise ValueError(f"{embeddings.source} holds {of}, but the MSAE was trained on image_embeds: extract those")
 
 
-def check_images(images: datasets.Dataset | None, image_column: str, acts: EmbeddingDataset) -> None:
-    """Whether the data set has a picture for each embedding.
+def check_images(images: datasets.Dataset | None, image_column: str, embeddings: EmbeddingDataset) -> None:
+    """Check that the data set has a picture for each embedding.
 
     Raises:
-        TypeError: it is not a `datasets.Dataset`.
-        ValueError: it has another number of rows, no such column, or one that holds no pictures.
+        TypeError: It is not a `datasets.Dataset`.
+        ValueError: It has another number of rows, no such column, or a column without pictures.
     """
     if images is None:
         return
     if not isinstance(images, datasets.Dataset):
         raise TypeError(f"images must be a datasets.Dataset or None, got {type(images).__name__}")
-    if len(images) != len(acts):
+    if len(images) != len(embeddings):
         raise ValueError(
-            f"there are {len(images)} rows of images, but {acts.source} has {len(acts)} embeddings: they have to be "
-            "of the same rows, in the same order"
+            f"there are {len(images)} rows of images, but {embeddings.source} has {len(embeddings)} embeddings: both must "
+            "have the same rows in the same order"
         )
     if image_column not in images.features:
-        raise ValueError(f"image_column names {image_column!r}, but the columns are {', '.join(images.features)}")
+        raise ValueError(f"there is no image column {image_column!r}; the columns are {', '.join(images.features)}")
     kind = images.features[image_column]
     is_stored = isinstance(kind, datasets.Value) and kind.dtype in ("string", "large_string", "binary", "large_binary")
     is_record = isinstance(kind, dict) and kind.keys() == {"bytes", "path"}
     if not (isinstance(kind, datasets.Image) or is_stored or is_record):
-        raise ValueError(f"image_column {image_column!r} holds no images but {kind}")
+        raise ValueError(f"image_column {image_column!r} holds {kind} instead of images")
 
 
 def check_findings(bias: Sequence[BiasReport], metrics: Mapping[str, Any] | None) -> None:
-    """Whether bias reports and metrics are such.
+    """Check the bias reports and the metrics.
 
     Raises:
-        TypeError: a bias report is something else.
-        ValueError: the metrics have no `by_k`.
+        TypeError: A bias report is something else.
+        ValueError: The metrics have no `by_k`.
     """
     for place, each in enumerate(bias):
         if not isinstance(each, BiasReport):
@@ -95,10 +96,10 @@ def check_findings(bias: Sequence[BiasReport], metrics: Mapping[str, Any] | None
 
 
 def check_numbers(num_latents: int, k: int, **numbers: int) -> None:
-    """Whether k is a number of latents, and the others are counts.
+    """Check that k is a number of latents and that the others are not negative.
 
     Raises:
-        ValueError: one is not; says which.
+        ValueError: One is out of range; the message names it.
     """
     if not 1 <= k <= num_latents:
         raise ValueError(f"k must be between 1 and num_latents={num_latents}, got {k}")

@@ -1,4 +1,4 @@
-"""Figures inside the page: as vector images whose bytes depend on what is drawn alone."""
+"""Figures inside the page, as vector images whose bytes depend only on what is drawn."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Attributes:
-    source: a data URI.
-    alt: what it shows, for who cannot see it.
-    width: in CSS pixels, below which its letters would be too small.
+    """A figure of the page.
+
+    Attributes:
+        source: A data URI.
+        alt: What it shows, for people who cannot see it.
+        width: Width in CSS pixels below which its letters would be too small.
     """
 
     source: str
@@ -26,7 +28,7 @@ class Drawing:
 
 
 def drawing(figure: Figure, alt: str) -> Drawing:
-    """A figure as SVG: sharp on every screen and on paper."""
+    """Convert a figure to SVG, which is sharp on every screen and on paper."""
     import matplotlib
 
     stored = io.BytesIO()

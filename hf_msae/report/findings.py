@@ -1,30 +1,33 @@
-"""What was found, in brief: a few numbers and sentences made of them."""
+"""The findings in brief: a few numbers, and sentences made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..concepts.labels import MAX_Q, Labels
-from .quality import by_level
-from .survey import Firing
+from .sections.quality import by_level
 
 if TYPE_CHECKING:
-    from .bias_findings import BiasFinding
-    from .gallery import Card
-    from .tree import Hierarchy
+    from ..concepts.codes import Firing
+    from .context import Context
+    from .sections.bias import BiasFinding
+    from .sections.concepts import Card
+    from .sections.hierarchy import Hierarchy
 
 _GOOD_AUROC = 0.9
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Attributes:
-    numbers: value and what it is, for a row of large figures.
-    sentences: one paragraph.
+    """The head of the page.
+
+    Attributes:
+        numbers: Values and what they are, for a row of large figures.
+        sentences: A paragraph.
     """
 
     numbers: list[tuple[str, str]]
@@ -32,43 +35,38 @@ class Findings:
 
 
 def findings_of(
-    metrics: Mapping[str, Any],
-    firing: Firing,
-    labels: Labels,
-    cards: Sequence[Card],
-    hierarchy: Hierarchy,
-    bias: Sequence[BiasFinding],
+    context: Context, cards: Sequence[Card], hierarchy: Hierarchy, bias: Sequence[BiasFinding]
 ) -> Findings:
-    """The numbers are those of the sections below."""
+    """Summarize the numbers of the sections."""
+    metrics, firing, labels = context.metrics, context.survey.firing, context.labels
     levels = by_level(metrics)
     smallest, largest = min(levels), max(levels)
     few, full = levels[smallest], levels[largest]
     alive, n = int((firing.counts > 0).sum()), len(firing.counts)
     numbers = [
-        (f"{1 - few['fvu']:.1%}", f"of the variance is in the {smallest:,} strongest latents"),
-        (f"{1 - full['fvu']:.1%}", f"is in the largest code measured, {full['l0']:.0f} latents on average"),
+        (f"{1 - few['fvu']:.1%}", f"of the variance is explained by the {smallest:,} strongest latents"),
+        (f"{1 - full['fvu']:.1%}", f"is explained by the largest code measured, {full['l0']:.0f} latents on average"),
         (f"{alive:,}", f"of {n:,} latents are active in these rows"),
     ]
     sentences = [
-        f"With its {smallest:,} strongest latents the model leaves {few['fvu']:.4f} of the embeddings' variance "
-        f"unexplained (FVU); with {largest:,} at most, of which {full['l0']:.1f} are active on average, "
-        f"{full['fvu']:.4f}."
+        f"The {smallest:,} strongest latents leave {few['fvu']:.4f} of the embeddings' variance unexplained (FVU); at "
+        f"most {largest:,} latents, of which {full['l0']:.1f} are active on average, leave {full['fvu']:.4f}."
     ]
     sentences.append(_names(labels, firing, alive))
     if labels.validated is not None:
-        numbers.append((f"{labels.validated['name'].nunique():,}", f"names are more than chance (q at most {MAX_Q})"))
+        numbers.append((f"{labels.validated['name'].nunique():,}", f"names pass the test against chance (q at most {MAX_Q})"))
     told = [card.auroc for card in cards if card.auroc is not None]
     if told:
         good = sum(each > _GOOD_AUROC for each in told)
         sentences.append(
-            f"{len(told):,} of the {len(cards):,} concepts shown are columns of the data set too: their latents tell "
-            f"rows with the concept from rows without it with a median AUROC of {np.median(told):.3f}, "
-            f"{good:,} with more than {_GOOD_AUROC}."
+            f"{len(told):,} of the {len(cards):,} concepts shown are also columns of the data set: their latents "
+            f"separate rows with the concept from rows without it with a median AUROC of {np.median(told):.3f}; "
+            f"{good:,} exceed {_GOOD_AUROC}."
         )
     if hierarchy.num_edges:
         sentences.append(
-            f"Of {hierarchy.num_concepts:,} concepts {hierarchy.num_edges:,} are part of another in what is active "
-            "together."
+            f"{hierarchy.num_edges:,} of {hierarchy.num_concepts:,} concepts are nearly always active together with a "
+            "more general one."
         )
     sentences += [each.verdict for each in bias]
     return Findings(numbers, sentences)
@@ -76,12 +74,12 @@ def findings_of(
 
 def _names(labels: Labels, firing: Firing, alive: int) -> str:
     if labels.concepts is None:
-        return "Its latents have no names."
+        return "The latents have no names."
     if labels.validated is None:
-        return "Its latents have names, but none was tested against chance."
+        return "The latents have names, but none was tested against chance."
     found = labels.validated
     of_alive = int((firing.counts[found["latent"]] > 0).sum())
     return (
-        f"Of the {alive:,} latents that are active in these rows {of_alive:,} have a name that is more than chance "
-        f"(a false discovery rate of {MAX_Q:.0%}); there are {found['name'].nunique():,} such names."
+        f"{of_alive:,} of the {alive:,} latents active in these rows have a name that passes the test against chance "
+        f"(false discovery rate {MAX_Q:.0%}); there are {found['name'].nunique():,} such names."
     )

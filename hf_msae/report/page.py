@@ -1,26 +1,25 @@
-"""`write_report`: checks what it is given, has the sections made, and writes the page."""
+"""`write_report`: check the arguments, read the embeddings once, build the sections, write the page."""
 
 from __future__ import annotations
 
 import datetime
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._utils.deprecation import renamed_arguments
+from .._utils.json_files import write_text
 from ..concepts.labels import MAX_Q, Labels
-from .bias_findings import bias_findings
 from .checks import check_embeddings, check_findings, check_images, check_numbers, check_path
-from .examples import explain_rows
+from .context import Context, Settings
 from .findings import findings_of
-from .gallery import MIDDLE, cards, choose
 from .pictures import Pictures
-from .quality import COLUMNS, measure, quality_of
-from .rendering import render
-from .searches import search_examples
-from .survey import activations_of, survey_firing
-from .tree import hierarchy_of
+from .rendering import render_page
+from .sections import SECTIONS
+from .survey import survey
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,10 +31,11 @@ if TYPE_CHECKING:
 _LIBRARIES = ("hf_msae", "torch", "transformers", "datasets", "numpy", "pillow", "matplotlib")
 
 
+@renamed_arguments(acts="embeddings")
 def write_report(
     path: str | os.PathLike,
     model: VisionTextMSAE,
-    acts: EmbeddingDataset,
+    embeddings: EmbeddingDataset,
     images: Dataset | None = None,
     image_column: str = "image",
     bias: Sequence[BiasReport] = (),
@@ -50,92 +50,90 @@ def write_report(
     progress: bool = True,
     command: str | None = None,
 ) -> Path:
-    """Write a page about a model: quality, concepts and what activates them, hierarchy, bias, searches, limits.
+    """Write a page about a model: quality, concepts, explained rows, hierarchy, bias, searches and limits.
 
-    One HTML file with everything in it, which a browser shows without a network. The data is read in passes, and
-    nothing but the activations of the concepts shown is held of all rows. The same arguments give the same page, but
-    for the date.
+    The page is one HTML file that a browser shows without a network. The embeddings are encoded in one pass, which
+    keeps the k strongest latents of every row (12 bytes each) and the activations of the concepts shown. The same
+    arguments give the same page, except for the date.
 
     Args:
-        path: of the page, .html; what is there is replaced once the new page is complete.
-        model: a backbone and its MSAE of pooled image embeddings, with names where there are some. The backbone is
-            not run.
-        acts: embeddings to look at, best those the MSAE was not trained on.
-        images: the data set whose rows the embeddings are of, in the same order; None: a page without pictures. A
-            boolean column of it, or beside the embeddings, with the name of a concept shown is compared with that.
-        image_column: of `images`.
-        bias: finished reports of `bias_report`.
-        metrics: the content of metrics.json; None measures them on `acts`.
-        index_folder: where a `ConceptIndex` for the searches is built or continued; None: a temporary folder.
-        num_concepts: in the gallery, at most.
-        images_per_concept: that activate it most, and as many from the middle of its distribution.
-        num_searches: example searches.
-        num_explained: rows taken apart into concepts.
-        k: latents of a row that count as active in it: in the gallery, the hierarchy and the index. Full codes have
-            many weak ones besides.
-        seed: of what is drawn at random.
-        progress: show progress bars.
-        command: how the page was made, to be told on it.
+        path: The page, a file ending in .html. An existing file is replaced when the new page is complete.
+        model: A backbone and its MSAE of pooled image embeddings, with names if there are any. The backbone is not
+            run.
+        embeddings: Embeddings to report on, preferably held out from training.
+        images: The data set of the pictures, its rows in the order of the embeddings. None makes a page without
+            pictures. A boolean column of it, or of the embeddings' data set, that is called like a concept is compared
+            with that concept.
+        image_column: Column of `images` with the pictures.
+        bias: Reports made by `bias_report`.
+        metrics: The content of metrics.json. None measures them on `embeddings`.
+        index_folder: Where a `ConceptIndex` for the searches is built or extended. None uses a temporary folder.
+        num_concepts: Number of concepts shown, at most.
+        images_per_concept: Number of pictures that activate a concept most, and of pictures from the middle of its
+            distribution.
+        num_searches: Number of example searches.
+        num_explained: Number of rows taken apart into concepts.
+        k: Number of latents of a row that count as active in it: for the concepts, the hierarchy and the index. Full
+            codes contain many weak latents besides.
+        seed: Random seed of everything that is drawn.
+        progress: Whether to show progress bars.
+        command: The command that made the page, shown on it.
 
     Returns:
         The path.
 
     Raises:
-        TypeError: acts, images or a bias report are something else.
-        ValueError: the hook point is not image_embeds, embeddings, images and model do not belong together, a number
-            is out of range, a picture cannot be decoded (says which row's), or `path` is a folder or no .html.
+        TypeError: The embeddings, the images or a bias report are of another type.
+        ValueError: The hook point is not image_embeds; embeddings, images and model do not belong together; a number
+            is out of range; a picture cannot be decoded (the message names the row); or `path` is a folder or does not
+            end in .html.
 
     Example:
         >>> model = VisionTextMSAE.from_pretrained("outputs/quickstart")
-        >>> acts = load_embeddings("outputs/quickstart/embeddings/test")
-        >>> write_report("report.html", model, acts, load_scenes("test", 5000, 42))
+        >>> embeddings = load_embeddings("outputs/quickstart/embeddings/test")
+        >>> write_report("report.html", model, embeddings, load_scenes("test", 5000, 42))
     """
     path = check_path(path)
-    check_embeddings(model, acts)
-    check_images(images, image_column, acts)
+    check_embeddings(model, embeddings)
+    check_images(images, image_column, embeddings)
     bias = tuple(bias)
     check_findings(bias, metrics)
-    counts = {"num_concepts": num_concepts, "images_per_concept": images_per_concept}
-    counts |= {"num_searches": num_searches, "num_explained": num_explained, "seed": seed}
-    check_numbers(model.msae.config.num_latents, k, **counts)
+    settings = Settings(num_concepts, images_per_concept, num_searches, num_explained, k, seed)
+    check_numbers(model.msae.config.num_latents, **asdict(settings))
 
-    msae, labels, pictures = model.msae, Labels(model.concepts), Pictures(images, image_column)
-    found_metrics = measure(msae, acts, progress) if metrics is None else metrics
-    firing = survey_firing(msae, acts, k, progress)
-    chosen = choose(labels, firing, num_concepts)
-    activations = activations_of(msae, acts, chosen.latents, k, progress)
-    columns = [each for each in (images, acts.dataset) if each is not None]
-    gallery = cards(labels, chosen.latents, activations, columns, images_per_concept, seed)
-    hierarchy = hierarchy_of(msae, acts, labels, k, progress)
-    findings = bias_findings(bias)
-    searches = search_examples(
-        msae, acts, labels, chosen.latents, activations, num_searches, k, seed, index_folder, progress
+    context = Context(
+        model=model,
+        embeddings=embeddings,
+        images=images,
+        pictures=Pictures(images, image_column),
+        survey=survey(model.msae, embeddings, Labels(model.concepts), num_concepts, k, metrics, progress),
+        measured_here=metrics is None,
+        bias=bias,
+        index_folder=index_folder,
+        settings=settings,
+        progress=progress,
     )
-    body = {
-        "head": _head(model, acts),
-        "findings": findings_of(found_metrics, firing, labels, gallery, hierarchy, findings),
-        "quality": quality_of(found_metrics, msae.config.num_latents, metrics is None),
-        "columns": COLUMNS,
-        "chosen": chosen,
-        "cards": gallery,
-        "middle": MIDDLE,
-        "explained": explain_rows(msae, acts, labels, num_explained, seed),
-        "hierarchy": hierarchy,
-        "bias": findings,
-        "searches": searches,
-        "max_q": MAX_Q,
-        "settings": {**counts, "k": k},
-        "command": command,
-        "pictures": pictures,
-        "date": datetime.date.today().isoformat(),
-        "versions": {library: version(library) for library in _LIBRARIES},
-    }
-    # The templates note which pictures they show, and so the thumbnails come last.
-    text = render(**body, thumbnails=lambda: pictures.style(progress))
-    return _write(path, text)
+    built = {section.name: section.build(context) for section in SECTIONS if section.build is not None}
+    # Templates note which pictures they show, and so the thumbnails come last.
+    page = render_page(
+        **built,
+        head=_head(model, embeddings),
+        findings=findings_of(context, built["concepts"].cards, built["hierarchy"], built["bias"]),
+        sections=SECTIONS,
+        settings=asdict(settings),
+        max_q=MAX_Q,
+        command=command,
+        pictures=context.pictures,
+        thumbnails=lambda: context.pictures.style(progress),
+        date=datetime.date.today().isoformat(),
+        versions={library: version(library) for library in _LIBRARIES},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, page)
+    return path
 
 
-def _head(model: VisionTextMSAE, acts: EmbeddingDataset) -> dict[str, Any]:
+def _head(model: VisionTextMSAE, embeddings: EmbeddingDataset) -> dict[str, Any]:
     config, backbone = model.msae.config, model.backbone
     source = model.msae.name_or_path
     return {
@@ -149,16 +147,7 @@ def _head(model: VisionTextMSAE, acts: EmbeddingDataset) -> dict[str, Any]:
         "activation": config.activation,
         "nesting": config.nesting,
         "levels": config.nesting_ks,
-        "data": acts.source,
-        "split": acts.provenance.get("dataset_split"),
-        "num_rows": len(acts),
+        "data": embeddings.source,
+        "split": embeddings.provenance.get("dataset_split"),
+        "num_rows": len(embeddings),
     }
-
-
-def _write(path: Path, text: str) -> Path:
-    """Under a temporary name first, so that a half-written page never stands where a whole one was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
-    return path

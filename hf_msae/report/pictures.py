@@ -1,4 +1,4 @@
-"""Thumbnails of the pictures a page shows, each in the page once however often it is shown."""
+"""Thumbnails of the pictures of a page; each is stored once, however often it is shown."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _QUALITY = 78
 
 
 class Pictures:
-    """Notes which rows a page shows, and makes a style sheet with their thumbnails as background images.
+    """Note which rows a page shows, and make a style sheet with their thumbnails as background images.
 
-    An `<img>` would hold its data once for each time it is shown; a class of a style sheet holds it once.
+    An `<img>` would hold its data each time it is shown; a class of a style sheet holds it once.
 
     Args:
-        images: the data set, or None: then no row has a picture.
-        column: of the pictures; images, paths or encoded bytes.
+        images: The data set. With None no row has a picture.
+        column: Its column of images, paths or encoded bytes.
     """
 
     def __init__(self, images: Dataset | None, column: str) -> None:
@@ -44,17 +44,17 @@ class Pictures:
         return self._stored is not None
 
     def use(self, row: int) -> str | None:
-        """The class of a row's picture; None where there are no pictures."""
+        """Return the class of a row's picture, or None without pictures."""
         if self._stored is None:
             return None
         self._rows.add(int(row))
         return f"p{int(row)}"
 
     def style(self, progress: bool) -> Markup:
-        """The style sheet of all rows in use.
+        """Make the style sheet of all rows in use.
 
         Raises:
-            ValueError: a picture cannot be decoded; says which row's.
+            ValueError: A picture cannot be decoded; the message names its row.
         """
         rows = tqdm(sorted(self._rows), desc="thumbnails", unit="picture", disable=not progress)
         rules = [f".p{row}{{background-image:url({data_uri(self._thumbnail(row), 'image/webp')})}}" for row in rows]
@@ -81,5 +81,5 @@ class Pictures:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Content as an address that needs no network."""
+    """Encode content as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

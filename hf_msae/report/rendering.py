@@ -1,4 +1,4 @@
-"""From what was found to HTML: one page that asks nothing of the network."""
+"""Render templates to HTML that requests nothing from the network."""
 
 from __future__ import annotations
 
@@ -13,28 +13,42 @@ from markupsafe import Markup
 from .wording import number, share, signed, small
 
 _TEMPLATES = Path(__file__).with_name("templates")
+_SECTIONS = Path(__file__).with_name("sections")
 
 
-def render(**sections: Any) -> str:
-    """The page's text.
+def environment(*folders: Path) -> Environment:
+    """Make a Jinja environment in which everything is escaped, with the report's templates, macros and filters.
 
-    Names, captions and paths are escaped, all of them (autoescape). Should markup slip through nevertheless, the
-    content security policy lets no script run but the page's own, by its hash, and nothing be fetched.
+    Args:
+        folders: Folders of further templates, searched first.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+    made = Environment(
+        loader=FileSystemLoader([*folders, _TEMPLATES, _SECTIONS]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(number=number, signed=signed, share=share, small=small)
+    made.filters.update(number=number, signed=signed, share=share, small=small)
+    return made
+
+
+def render_page(**content: Any) -> str:
+    """Render the page.
+
+    Names, captions and paths are escaped. Should markup slip through nevertheless, the content security policy runs no
+    script but the page's own, identified by its hash, and fetches nothing.
+    """
     script = (_TEMPLATES / "filter.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    return environment.get_template("page.html").render(
-        css=Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
-        **sections,
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            css=Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
+            script=Markup(script),
+            script_hash=f"sha256-{digest}",
+            **content,
+        )
     )

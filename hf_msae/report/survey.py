@@ -1,93 +1,160 @@
-"""What the latents do over a data set, read in passes that hold no dense codes."""
+"""The one pass of a report over the embeddings: all that its sections need to know about them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from tqdm.auto import tqdm
 
-from ..model.nested_topk import top_activations
+from ..concepts.codes import (
+    CodeBatch,
+    ColumnCollector,
+    Firing,
+    FiringCollector,
+    LatentColumns,
+    SparseCodes,
+    SparseCollector,
+    collect_codes,
+)
+from ..concepts.labels import MAX_Q, Labels
 
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
 
-_BATCH = 2048
+_CANDIDATES = 2
+"""Latents whose columns are kept, as a multiple of those shown: some of them may turn out to be silent."""
 
 
 @dataclass(frozen=True)
-class Firing:
-    """How often and how strongly every latent is active.
+class Chosen:
+    """The latents to show.
 
     Attributes:
-        counts: rows in whose full code it is, int64 (n,).
-        strong: rows of which it is among the k strongest, int64 (n,).
-        mean: activation over all rows, (n,).
-        num_samples: rows.
-        k: latents of a row that count as its strongest.
+        latents: Best first.
+        rule: What they were chosen by: "validated", "similarity" or "activation".
+        note: How, in a sentence or two.
     """
 
-    counts: np.ndarray
-    strong: np.ndarray
-    mean: np.ndarray
-    num_samples: int
-    k: int
+    latents: list[int]
+    rule: str
+    note: str
 
 
 @dataclass(frozen=True)
-class Activations:
-    """What a few latents do in all rows.
+class Survey:
+    """What the pass found.
 
     Attributes:
-        values: activations in the full code, float32 (N, m).
-        strong: where the latent is among the k strongest of the row, bool (N, m).
+        metrics: The content of metrics.json.
+        firing: How often each latent is active.
+        chosen: The latents to show.
+        columns: Their activations in all rows, in the order of `chosen`.
+        codes: The k strongest latents of each row.
     """
 
-    values: np.ndarray
-    strong: np.ndarray
+    metrics: Mapping[str, Any]
+    firing: Firing
+    chosen: Chosen
+    columns: LatentColumns
+    codes: SparseCodes
 
 
-def survey_firing(msae: MSAEModel, acts: EmbeddingDataset, k: int, progress: bool) -> Firing:
-    """One pass over the data, in which nothing but sums is kept."""
-    n = msae.config.num_latents
-    counts, strong, sums = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n)
-    for codes, is_strong in _codes(msae, acts, k, "which latents are active", progress):
-        counts += (codes > 0).sum(dim=0).cpu().numpy()
-        strong += is_strong.sum(dim=0).cpu().numpy()
-        sums += codes.sum(dim=0, dtype=torch.float64).cpu().numpy()
-    return Firing(counts, strong, sums / len(acts), len(acts), k)
+def survey(
+    msae: MSAEModel,
+    embeddings: EmbeddingDataset,
+    labels: Labels,
+    number: int,
+    k: int,
+    metrics: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Survey:
+    """Read the embeddings once.
+
+    Which latents are shown depends on which of them are active, so the columns of more candidates than are shown are
+    kept. Should a latent be shown that was no candidate, a second pass fetches its column; this takes data whose first
+    batch is unlike the rest, or most of whose named latents are silent.
+
+    Args:
+        msae: The MSAE.
+        embeddings: Its embeddings.
+        labels: The names of its latents.
+        number: Number of latents to show.
+        k: Latents of a row that count as active in it.
+        metrics: The content of metrics.json; None measures it in the same pass.
+        progress: Whether to show progress bars.
+    """
+    candidates = _Candidates(_ranked(labels), _CANDIDATES * number, k)
+    collectors = [FiringCollector(k), SparseCollector(k), candidates]
+    if metrics is None:
+        metrics, (firing, codes, columns) = _measured(msae, embeddings, collectors, progress)
+    else:
+        firing, codes, columns = collect_codes(
+            msae, embeddings, collectors, progress=progress, description="reading embeddings"
+        )
+    chosen = choose(labels, firing, number)
+    if not set(chosen.latents) <= set(columns.latents.tolist()):
+        collectors = [ColumnCollector(chosen.latents, k)]
+        (columns,) = collect_codes(msae, embeddings, collectors, progress=progress, description="remaining latents")
+    places = [columns.latents.tolist().index(latent) for latent in chosen.latents]
+    latents = np.asarray(chosen.latents, dtype=np.int64)
+    columns = LatentColumns(latents, columns.values[:, places], columns.strong[:, places])
+    return Survey(metrics, firing, chosen, columns, codes)
 
 
-def activations_of(
-    msae: MSAEModel, acts: EmbeddingDataset, latents: Sequence[int], k: int, progress: bool
-) -> Activations:
-    """One pass over the data, in which the columns of a few latents are kept."""
-    shape = (len(acts), len(latents))
-    found = Activations(np.empty(shape, dtype=np.float32), np.empty(shape, dtype=bool))
-    if not len(latents):
-        return found
-    chosen, first = torch.as_tensor(list(latents), device=msae.device), 0
-    for codes, is_strong in _codes(msae, acts, k, "activations of the gallery", progress):
-        rows = slice(first, first + len(codes))
-        found.values[rows] = codes[:, chosen].float().cpu().numpy()
-        found.strong[rows] = is_strong[:, chosen].cpu().numpy()
-        first = rows.stop
-    return found
+def choose(labels: Labels, firing: Firing, number: int) -> Chosen:
+    """Choose the latents to show: the best one of each validated name; else by similarity; else by activation."""
+    alive = firing.strong > 0
+    if labels.concepts is None:
+        order = np.argsort(-firing.mean, kind="stable")
+        order = order[alive[order]][:number]
+        note = "The latents of this model have no names. These have the highest mean activation."
+        return Chosen(order.tolist(), "activation", note)
+    best = np.asarray(_ranked(labels), dtype=np.int64)
+    shown = best[alive[best]][:number]
+    if _has_validated(labels):
+        note = (
+            f"The {len(shown)} most similar of {len(best):,} names that pass the test against chance at a false "
+            f"discovery rate of {MAX_Q:.0%}, each with its best latent."
+        )
+        if (silent := int((~alive[best]).sum())) > 0:
+            note += f" The best latents of {silent:,} of these names are never among the {firing.k} strongest of a row."
+        return Chosen(shown.tolist(), "validated", note)
+    why = "the table of names has no q-values" if labels.validated is None else f"no q-value is at most {MAX_Q}"
+    note = f"No name is validated: {why}. These names have the highest similarity; all of them may be chance."
+    return Chosen(shown.tolist(), "similarity", note)
 
 
-@torch.no_grad()
-def _codes(
-    msae: MSAEModel, acts: EmbeddingDataset, k: int, what: str, progress: bool
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Full codes (B, n), and which of them are among the k strongest of their row."""
-    with tqdm(total=len(acts), desc=what, unit="row", disable=not progress) as bar:
-        for x in acts.batches(_BATCH):
-            codes = msae.encode(x.to(msae.device))
-            strongest = top_activations(codes, k)[1]
-            is_strong = torch.zeros_like(codes, dtype=torch.bool).scatter_(1, strongest, True)
-            yield codes, is_strong & (codes > 0)
-            bar.update(len(x))
+def _has_validated(labels: Labels) -> bool:
+    return labels.validated is not None and len(labels.validated) > 0
+
+
+def _ranked(labels: Labels) -> list[int] | None:
+    """The latents in the order in which they are shown as far as they are active; None for latents without names."""
+    if labels.concepts is None:
+        return None
+    best = labels.validated.drop_duplicates("name") if _has_validated(labels) else labels.concepts.best()
+    return best["latent"].tolist()
+
+
+class _Candidates(ColumnCollector):
+    """The columns of the latents that come first; of latents without names, of the strongest in the first batch."""
+
+    def __init__(self, ranked: Sequence[int] | None, number: int, k: int) -> None:
+        super().__init__([] if ranked is None else ranked[:number], k)
+        self._number = number if ranked is None else None
+        self._start = None
+
+    def start(self, msae: MSAEModel, num_rows: int) -> None:
+        super().start(msae, num_rows)
+        self._start = (msae, num_rows)
+
+    def update(self, batch: CodeBatch) -> None:
+        if self._number is not None:
+            mean = batch.latents.mean(dim=0)
+            self.latents = mean.topk(min(self._number, len(mean))).indices.cpu().numpy()
+            self._number = None
+            super().start(*self._start)
+        super().update(batch)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ....concepts.labels import Label
-from ....report.gallery import Card, cards
+from ....report.sections.concepts import Card, cards
 from ....report.survey import Activations
 from ....report.wording import DASH, number, share, small
 from ...explorer import INDEX_K

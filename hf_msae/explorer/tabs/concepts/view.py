@@ -9,7 +9,7 @@ import gradio as gr
 import pandas as pd
 from gradio.context import get_render_context
 
-from ....report.gallery import Example, Histogram
+from ....report.sections.concepts import Example, Histogram
 from ....report.wording import number, share, small
 from ...answers import answering, in_place
 from ...components.concept_input import concept_input

@@ -1,17 +1,16 @@
-"""Parents and children among the concepts, as nested lists."""
+"""Hierarchy: parents and children among the concepts, as nested lists."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..concepts import concept_hierarchy
-from ..concepts.labels import Label, Labels
+from ...concepts import concept_hierarchy
+from ...concepts.labels import Label, Labels
 
 if TYPE_CHECKING:
-    from ..concepts import ConceptHierarchy
-    from ..embeddings import EmbeddingDataset
-    from ..model.modeling_msae import MSAEModel
+    from ...concepts import ConceptHierarchy
+    from ..context import Context
 
 MAX_TREES = 40
 
@@ -21,11 +20,12 @@ class Branch:
     """A concept and what is below it.
 
     Attributes:
-        label: of the latent.
-        count: rows it is active in.
-        together, share, low: of a child: rows in which its parent is active too, as a number, as a share of its own,
-            and the lower end of the share's 95% interval; None of a root.
-        children: most frequent first.
+        label: The latent.
+        count: Rows in which it is active.
+        together: Rows in which its parent is active too; None for a root, as the next two.
+        share: The same as a share of its own rows.
+        low: Lower end of the 95% interval of that share.
+        children: The branches below, most frequent first.
     """
 
     label: Label
@@ -38,14 +38,16 @@ class Branch:
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """Attributes:
-    trees: the first `MAX_TREES`, by how often their roots are active.
-    num_trees: how many there are.
-    num_edges: concepts that have a parent.
-    num_concepts: looked at: those that are active often enough.
-    num_samples: rows.
-    k: latents kept of each row.
-    of_validated: whether only latents with a validated name were looked at.
+    """The section.
+
+    Attributes:
+        trees: The first `MAX_TREES`, by how often their roots are active.
+        num_trees: Number of all trees.
+        num_edges: Concepts that have a parent.
+        num_concepts: Concepts considered: those that are active often enough.
+        num_samples: Rows.
+        k: Latents kept of each row.
+        of_validated: Whether only latents with a validated name were considered.
     """
 
     trees: list[Branch]
@@ -57,11 +59,20 @@ class Hierarchy:
     of_validated: bool
 
 
-def hierarchy_of(msae: MSAEModel, acts: EmbeddingDataset, labels: Labels, k: int, progress: bool) -> Hierarchy:
-    """The hierarchy of the validated concepts; of all latents where no name is validated."""
+def build(context: Context) -> Hierarchy:
+    """Arrange the validated concepts; all latents if no name is validated."""
+    labels = context.labels
     of_validated = labels.validated is not None and len(labels.validated) > 0
     latents = labels.validated["latent"].tolist() if of_validated else None
-    found = concept_hierarchy(msae, acts, labels.concepts, latents, k=k, progress=progress)
+    found = concept_hierarchy(
+        context.msae,
+        context.embeddings,
+        labels.concepts,
+        latents,
+        k=context.settings.k,
+        codes=context.survey.codes,
+        progress=context.progress,
+    )
     roots = found.children()
     trees = [_branch(found, labels, root) for root in roots[:MAX_TREES]]
     return Hierarchy(

@@ -1,4 +1,4 @@
-"""The concept gallery: which latents are shown, and what there is to say about each."""
+"""Concepts: a card for each latent shown, with its evidence, its histogram and examples."""
 
 from __future__ import annotations
 
@@ -10,28 +10,18 @@ import datasets
 import numpy as np
 import pandas as pd
 
-from ..concepts.labels import MAX_Q, Label, Labels
-from .survey import Activations, Firing
+from ...concepts.codes import LatentColumns
+from ...concepts.labels import Label, Labels
+from ..survey import Chosen
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from ..context import Context
+
 MIDDLE = (0.4, 0.6)
-"""Of the rows in which a latent is active: between which shares the middle of its distribution lies."""
+"""The middle of a latent's distribution lies between these shares of the rows in which it is active."""
 _BINS = 32
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Attributes:
-    latents: to show, best first.
-    rule: "validated", "similarity" or "activation": by what they were chosen.
-    note: how, in a sentence or two.
-    """
-
-    latents: list[int]
-    rule: str
-    note: str
 
 
 @dataclass(frozen=True)
@@ -39,9 +29,9 @@ class Example:
     """A row in which a latent is active.
 
     Attributes:
-        row: its number.
-        activation: of the latent in it.
-        percentile: share of the rows in which the latent is active where it is less so, in percent.
+        row: Number of the row.
+        activation: Activation of the latent in it.
+        percentile: Percentage of the latent's active rows in which it is weaker.
     """
 
     row: int
@@ -51,12 +41,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Of a latent's activations where it is active, in bins of one width from 0 to the largest.
+    """Histogram of a latent's activations in the rows in which it is active, in equal bins from 0 to the largest.
 
     Attributes:
-        counts: rows in each bin.
-        true: those of them of which the concept is true; None where that is not known.
-        middle: where the middle of the distribution begins and ends, as shares of the largest activation.
+        counts: Rows in each bin.
+        true: Rows in each bin that have the concept; None where that is not known.
+        middle: Start and end of the middle of the distribution, as shares of the largest activation.
     """
 
     counts: list[int]
@@ -66,23 +56,27 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Card:
-    """What is shown of a latent. It counts as active in a row where it is among the k strongest of it.
+    """What is shown of a latent. It counts as active in a row in which it is among the k strongest.
 
     Attributes:
-        label: number and name.
-        similarity, runner_up, runner_up_similarity, q_value, activation_name: as in the `ConceptTable`; None where it
-            has none.
-        count: rows in which it is active.
-        share: the same as a share of all.
-        share_full: share of rows in whose full code it is, however weakly.
-        largest: activation.
-        median: activation where it is active.
-        top: the rows in which it is strongest.
-        middle: rows drawn from the middle of the distribution.
-        histogram: of its activations.
-        auroc: of its activation in the full code for the data set's own column of that name; None where there is no
-            such column, or the column is true (or false) of all rows.
-        share_true: share of rows of which that column is true.
+        label: Number and name.
+        similarity: Cosine of the latent's direction and its name, as are the next fields from the `ConceptTable`; None
+            where it has none.
+        runner_up: The second most similar word.
+        runner_up_similarity: Its cosine.
+        q_value: The q-value of the name.
+        activation_name: The name by activations.
+        count: Rows in which the latent is active.
+        share: The same as a share of all rows.
+        share_full: Share of rows in whose full code the latent is, however weakly.
+        largest: Largest activation.
+        median: Median activation where the latent is active.
+        top: The rows in which the latent is strongest.
+        middle: Rows drawn from the middle of the distribution.
+        histogram: Histogram of the activations.
+        auroc: How well the activation in the full code tells rows with the concept from rows without it, by the data
+            set's own column of that name; None where there is no such column, or all its values are the same.
+        share_true: Share of rows for which that column is true.
     """
 
     label: Label
@@ -103,53 +97,43 @@ class Card:
     share_true: float | None
 
 
-def choose(labels: Labels, firing: Firing, number: int) -> Chosen:
-    """The latents to show: of validated names the best latent each; else by similarity; else by activation."""
-    alive = firing.strong > 0
-    concepts, validated = labels.concepts, labels.validated
-    if concepts is None:
-        order = np.argsort(-firing.mean, kind="stable")
-        order = order[alive[order]][:number]
-        note = "The latents of this model have no names; these are the ones with the highest mean activation."
-        return Chosen(order.tolist(), "activation", note)
-    if validated is not None and len(validated):
-        best = validated.drop_duplicates("name")
-        shown = best[alive[best["latent"]]].head(number)
-        note = (
-            f"The {len(shown)} most similar of {len(best):,} names that are more than chance at a false discovery "
-            f"rate of {MAX_Q:.0%}, each with its best latent."
-        )
-        if (silent := int((~alive[best["latent"]]).sum())) > 0:
-            note += f" The latents of {silent:,} of these names are among the {firing.k} strongest of no row."
-        return Chosen(shown["latent"].tolist(), "validated", note)
-    best = concepts.best()
-    shown = best[alive[best["latent"]]].head(number)
-    why = "the table of names has no q-values" if validated is None else f"none has a q-value of at most {MAX_Q}"
-    note = f"No validated names: {why}. These are the names with the highest similarity, which may all be chance."
-    return Chosen(shown["latent"].tolist(), "similarity", note)
+@dataclass(frozen=True)
+class Gallery:
+    """The section.
+
+    Attributes:
+        chosen: The latents shown, and how they were chosen.
+        cards: One for each of them.
+        middle: Between which shares of the active rows the middle of a distribution lies.
+    """
+
+    chosen: Chosen
+    cards: list[Card]
+    middle: tuple[float, float] = MIDDLE
+
+
+def build(context: Context) -> Gallery:
+    """Make the section."""
+    survey, settings = context.survey, context.settings
+    found = cards(context.labels, survey.columns, context.columns, settings.images_per_concept, settings.seed)
+    return Gallery(survey.chosen, found)
 
 
 def cards(
-    labels: Labels,
-    latents: Sequence[int],
-    activations: Activations,
-    columns: Sequence[Dataset],
-    number: int,
-    seed: int,
+    labels: Labels, activations: LatentColumns, columns: Sequence[Dataset], number: int, seed: int
 ) -> list[Card]:
-    """A card for each latent.
+    """Make a card for each latent.
 
     Args:
-        labels: of all latents.
-        latents: which are shown; each is among the strongest of some row.
-        activations: theirs.
-        columns: data sets of the same rows, whose boolean columns are compared with concepts of the same names.
-        number: of examples in a row.
-        seed: of the draw from the middle.
+        labels: The names of all latents.
+        activations: The latents shown and their activations; each is among the strongest of some row.
+        columns: Data sets of the same rows, whose boolean columns are compared with concepts of the same names.
+        number: Examples in a row of pictures.
+        seed: Random seed of the draw from the middle.
     """
     found = []
     evidence = None if labels.concepts is None else labels.concepts.frame.set_index("latent")
-    for place, latent in enumerate(latents):
+    for place, latent in enumerate(activations.latents.tolist()):
         label, values = labels(latent), activations.values[:, place]
         row = {} if evidence is None else evidence.loc[latent].to_dict()
         active = np.flatnonzero(activations.strong[:, place])
@@ -180,7 +164,7 @@ def cards(
 
 
 def _middle(values: np.ndarray, active: np.ndarray, number: int, rng: np.random.Generator) -> list[Example]:
-    """Drawn from the middle of the distribution, without those that are shown as the strongest already."""
+    """Draw from the middle of the distribution, without the rows that are shown as the strongest."""
     low, high = (round(len(active) * (1 - share)) for share in reversed(MIDDLE))
     places = np.arange(max(low, number), max(high, number))
     places = places[places < len(active)]
@@ -210,7 +194,7 @@ def _histogram(values: np.ndarray, active: np.ndarray, truth: np.ndarray | None)
 
 
 def _truth(columns: Sequence[Dataset], name: str) -> np.ndarray | None:
-    """The first boolean column of that name: 1 true, 0 false, NaN unknown; None where there is none."""
+    """Find the first boolean column of that name: 1 true, 0 false, NaN unknown; None where there is none."""
     for each in columns:
         if each.features.get(name) == datasets.Value("bool"):
             column = each.with_format(None).select_columns([name]).to_pandas()[name].astype("boolean")
@@ -219,7 +203,7 @@ def _truth(columns: Sequence[Dataset], name: str) -> np.ndarray | None:
 
 
 def _agreement(truth: np.ndarray, values: np.ndarray) -> tuple[float | None, float | None]:
-    """AUROC, and the share of rows of which the concept is true; over the rows of which that is known."""
+    """Return AUROC and the share of rows with the concept, over the rows for which that is known."""
     from sklearn.metrics import roc_auc_score
 
     known = ~np.isnan(truth)

@@ -1,8 +1,7 @@
-"""Searches of the data set: like a row, by two of its concepts, and like the row with a concept exchanged."""
+"""Searches: rows like a given one, rows with two of its concepts, and rows like it with one concept exchanged."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,25 +11,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..concepts.labels import Label, Labels
-from ..search import ConceptIndex
-from .survey import Activations
+from ...concepts.labels import Label, Labels
+from ...search import ConceptIndex
 
 if TYPE_CHECKING:
-    from ..embeddings import EmbeddingDataset
-    from ..model.modeling_msae import MSAEModel
+    from ..context import Context
 
 _SHOWN, _TRIES, _CONCEPTS = 6, 500, 8
-_EXCHANGED = 5  # of the row's concepts, the strongest of which one is taken out
-_STRONG = 0.9  # the quantile of its activations that a concept is set to where it is put in
+_EXCHANGED = 5  # the concept that is removed is one of so many of the row's strongest
+_STRONG = 0.9  # a concept is added at this quantile of its activations
 
 
 @dataclass(frozen=True)
 class Hit:
-    """Attributes:
-    row: found.
-    score: by which.
-    rank_before: of an edit: its rank before it.
+    """A row that was found.
+
+    Attributes:
+        row: Number of the row.
+        score: Its score.
+        rank_before: Its rank before the edit; None for searches without one.
     """
 
     row: int
@@ -40,14 +39,17 @@ class Hit:
 
 @dataclass(frozen=True)
 class Search:
-    """Attributes:
-    query: the row searched by.
-    concepts: its strongest, as labels.
-    alike: nearest by embedding, without the row itself.
-    two: the concepts searched for; None where there are fewer than two.
-    by_two: what they find.
-    out, put_in: the concept taken out of the embedding, and the one put in; None as `two`.
-    edited: what is nearest then.
+    """The searches by one row.
+
+    Attributes:
+        query: The row searched by.
+        concepts: Its strongest concepts.
+        alike: The nearest rows by embedding, without the row itself.
+        two: The two concepts searched for; None if the row has fewer.
+        by_two: The rows found by them.
+        out: The concept removed from the embedding; None as `two`.
+        put_in: The concept added to it.
+        edited: The nearest rows after the edit.
     """
 
     query: int
@@ -60,45 +62,31 @@ class Search:
     edited: tuple[Hit, ...] = ()
 
 
-def search_examples(
-    msae: MSAEModel,
-    acts: EmbeddingDataset,
-    labels: Labels,
-    latents: list[int],
-    activations: Activations,
-    number: int,
-    k: int,
-    seed: int,
-    index_folder: str | os.PathLike | None,
-    progress: bool,
-) -> list[Search]:
-    """Searches by rows drawn at random among those with at least two of the gallery's concepts.
-
-    Args:
-        msae: the MSAE.
-        acts: its embeddings.
-        labels: of its latents.
-        latents: those of the gallery.
-        activations: theirs in all rows.
-        number: of searches.
-        k: latents that the index keeps of each row.
-        seed: of the draw.
-        index_folder: where the index is built or continued; None: in a temporary folder.
-        progress: show a progress bar.
-    """
+def build(context: Context) -> list[Search]:
+    """Search by rows drawn at random, preferring those with at least two of the concepts shown."""
+    number, k, seed = context.settings.num_searches, context.settings.k, context.settings.seed
+    labels, columns, latents = context.labels, context.survey.columns, context.survey.chosen.latents
     if not number:
         return []
     with ExitStack() as stack:
-        folder = index_folder or stack.enter_context(tempfile.TemporaryDirectory())
-        index = ConceptIndex.build(folder, msae, acts, k=k, concepts=labels.concepts, progress=progress)
+        folder = context.index_folder or stack.enter_context(tempfile.TemporaryDirectory())
+        index = ConceptIndex.build(
+            folder,
+            context.msae,
+            context.embeddings,
+            k=k,
+            concepts=labels.concepts,
+            codes=context.survey.codes,
+            progress=context.progress,
+        )
         rows = _queries(index, latents, number, np.random.default_rng([seed, 2]))
-        strong = np.where(activations.strong, activations.values, 0)
+        strong = np.where(columns.strong, columns.values, 0)
         together = _correlations(strong)
         return [_search(index, labels, latents, strong, together, row) for row in rows]
 
 
 def _queries(index: ConceptIndex, latents: list[int], number: int, rng: np.random.Generator) -> list[int]:
-    """Rows at random; those first that have two of the latents in what the index keeps of them."""
+    """Draw rows at random; those with two of the latents in the index come first."""
     drawn = rng.permutation(len(index))[: max(number, _TRIES)].tolist()
     with_two = (row for row in drawn if index.code(row)["latent"].isin(latents).sum() >= 2)
     found = [row for _, row in zip(range(number), with_two, strict=False)]
@@ -106,7 +94,7 @@ def _queries(index: ConceptIndex, latents: list[int], number: int, rng: np.rando
 
 
 def _correlations(activations: np.ndarray) -> np.ndarray:
-    """Of every two columns of activations (N, m); (m, m)."""
+    """Correlate every two columns of activations (N, m): (m, m)."""
     mean = activations.mean(axis=0, dtype=np.float64)
     covariance = activations.T @ activations / max(len(activations), 1) - np.outer(mean, mean)
     spread = np.sqrt(np.maximum(np.diag(covariance), 1e-24))
@@ -134,7 +122,7 @@ def _search(
     absent = [place for place, latent in enumerate(latents) if latent not in own and strong[:, place].any()]
     if not absent:
         return search
-    # What goes along least: another background for a background, another colour for a colour.
+    # The least correlated pair: another background for a background, another color for a color.
     present = [latents.index(latent) for latent in own[:_EXCHANGED]]
     out, put_in = min(product(present, absent), key=lambda pair: together[pair])
     values = strong[:, put_in]

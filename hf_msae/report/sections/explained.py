@@ -1,4 +1,4 @@
-"""A few rows taken apart: the coarse code, and what the full one adds to it."""
+"""Explained: a few rows taken apart into concepts, coarse first, and what the full code adds."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..concepts import explain_embedding
-from ..concepts.labels import Label, Labels
+from ...concepts import explain_embedding
+from ...concepts.labels import Label, Labels
 
 if TYPE_CHECKING:
-    from ..concepts import Explanation
-    from ..embeddings import EmbeddingDataset
-    from ..model.modeling_msae import MSAEModel
+    from ...concepts import Explanation
+    from ..context import Context
 
 _BARS = 8
 
 
 @dataclass(frozen=True)
 class Bar:
-    """Attributes:
-    label: of a latent.
-    activation: of it.
-    width: of the bar, in percent of the longest of the example.
+    """A latent's activation.
+
+    Attributes:
+        label: The latent.
+        activation: Its activation.
+        width: Width of the bar, in percent of the longest of the example.
     """
 
     label: Label
@@ -33,11 +34,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class CodeShown:
-    """Attributes:
-    title: which code.
-    explained: share of the distance to the mean that it explains.
-    num_active: latents that are active in it.
-    bars: of the strongest; of the full code those of them that the coarse one lacks.
+    """A code of a row.
+
+    Attributes:
+        title: Which code.
+        explained: Share of the embedding's distance from the mean that it explains.
+        num_active: Latents active in it.
+        bars: The strongest latents; of the full code, those that the coarse one lacks.
     """
 
     title: str
@@ -48,29 +51,31 @@ class CodeShown:
 
 @dataclass(frozen=True)
 class RowExplained:
-    """Attributes:
-    row: its number.
-    codes: the coarse one, where the MSAE has several levels, and the full one.
+    """A row and its codes.
+
+    Attributes:
+        row: Number of the row.
+        codes: The coarse code, if the MSAE has several levels, and the full one.
     """
 
     row: int
     codes: list[CodeShown]
 
 
-def explain_rows(
-    msae: MSAEModel, acts: EmbeddingDataset, labels: Labels, number: int, seed: int
-) -> list[RowExplained]:
-    """Rows drawn at random, explained at the MSAE's smallest level and in full."""
-    rows = np.random.default_rng([seed, 1]).choice(len(acts), min(number, len(acts)), replace=False)
+def build(context: Context) -> list[RowExplained]:
+    """Explain rows drawn at random, at the MSAE's smallest level and in full."""
+    msae, embeddings, labels, settings = context.msae, context.embeddings, context.labels, context.settings
+    number = min(settings.num_explained, len(embeddings))
+    rows = np.random.default_rng([settings.seed, 1]).choice(len(embeddings), number, replace=False)
     levels, everything = msae.config.nesting_ks, msae.config.num_latents
     found = []
     for row in rows.tolist():
-        full = explain_embedding(msae, acts[row], labels.concepts, everything)
+        full = explain_embedding(msae, embeddings[row], labels.concepts, everything)
         longest = max(1e-12, full.frame["activation"].max()) if len(full.frame) else 1.0
         if len(levels) == 1:
             found.append(RowExplained(row, [_shown("The full code", full, labels, longest)]))
             continue
-        coarse = explain_embedding(msae, acts[row], labels.concepts, everything, min(levels))
+        coarse = explain_embedding(msae, embeddings[row], labels.concepts, everything, min(levels))
         codes = [
             _shown(f"The {min(levels)} strongest latents", coarse, labels, longest),
             _shown("What the full code adds", full, labels, longest, set(coarse.frame["latent"])),

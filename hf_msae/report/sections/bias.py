@@ -1,17 +1,18 @@
-"""What drives a classifier, in one sentence, a table and figures."""
+"""Bias: what drives a classifier, in a sentence, a table and figures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .figures import Drawing, drawing
-from .wording import signed
+from ..figures import Drawing, drawing
+from ..wording import signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..bias import BiasReport
+    from ...bias import BiasReport
+    from ..context import Context
 
 _ROWS, _NAMED, _DRAWN = 12, 5, 6
 _MAX_P = 0.05
@@ -19,22 +20,24 @@ _MAX_P = 0.05
 
 @dataclass(frozen=True)
 class BiasFinding:
-    """Attributes:
-    target: what was predicted.
-    verdict: what was found, in a sentence.
-    besides: what only goes along with the prediction, in a sentence; "" where nothing does.
-    rows: the first concepts of the report, as dictionaries of `BiasReport.frame`, with `label`.
-    reach: from where to where their intervals go, zero included.
-    num_concepts: asked about.
-    num_samples: intervened on.
-    baseline: mean probability, unedited.
-    alpha: level of its intervals.
-    figures: the report's own.
+    """What a `BiasReport` says.
+
+    Attributes:
+        target: What was predicted.
+        verdict: What was found, in a sentence.
+        correlates: What is only correlated with the prediction, in a sentence; "" if nothing is.
+        rows: The first concepts of the report, as dictionaries of `BiasReport.frame`, with `label`.
+        reach: Range of their intervals, zero included.
+        num_concepts: Concepts tested.
+        num_samples: Rows intervened on.
+        baseline: Mean probability, unedited.
+        alpha: Level of the intervals.
+        figures: The figures of the report.
     """
 
     target: str
     verdict: str
-    besides: str
+    correlates: str
     rows: list[dict[str, Any]]
     reach: tuple[float, float]
     num_concepts: int
@@ -44,13 +47,18 @@ class BiasFinding:
     figures: list[Drawing]
 
 
+def build(context: Context) -> list[BiasFinding]:
+    """Summarize each report."""
+    return bias_findings(context.bias)
+
+
 def bias_findings(reports: Sequence[BiasReport]) -> list[BiasFinding]:
-    """One of each report."""
+    """Summarize each report."""
     return [
         BiasFinding(
             target=report.target,
             verdict=verdict(report),
-            besides=_besides(report),
+            correlates=_correlates(report),
             rows=[{**row, "label": _label(row)} for row in report.frame.head(_ROWS).to_dict("records")],
             reach=_reach(report),
             num_concepts=len(report.frame),
@@ -64,13 +72,13 @@ def bias_findings(reports: Sequence[BiasReport]) -> list[BiasFinding]:
 
 
 def verdict(report: BiasReport) -> str:
-    """What drives the prediction, in the order of the report."""
+    """Say what drives the prediction, in the order of the report."""
     drivers = report.drivers.to_dict("records")
     asked = f"{len(report.frame):,} concepts"
     if not drivers:
         return (
-            f"None of {asked} is shown to drive the prediction of “{report.target}”. That is no proof that none does: "
-            "the test misses weak causes."
+            f"None of {asked} was shown to drive the prediction of “{report.target}”. This does not prove that none "
+            "does: the test misses weak causes."
         )
     told = [f"{_label(row)} ({signed(row['effect'])}, {row['flip_rate']:.0%})" for row in drivers[:_NAMED]]
     first = drivers[0]  # the numbers are explained once
@@ -87,15 +95,15 @@ def _reach(report: BiasReport) -> tuple[float, float]:
     return min(0.0, float(shown["low"].min())), max(1e-9, float(shown["high"].max()))
 
 
-def _besides(report: BiasReport) -> str:
-    """The concepts that are there with the prediction and do not drive it."""
+def _correlates(report: BiasReport) -> str:
+    """Name the concepts that are correlated with the prediction but do not drive it."""
     frame = report.frame
     along = frame[~frame["drives"] & (frame["p_association"] <= _MAX_P)]
     along = along.sort_values("association", key=abs, ascending=False, kind="stable").head(3).to_dict("records")
     if not along:
         return ""
     told = ", ".join(f"{_label(row)} ({signed(row['association'])})" for row in along)
-    return f"Goes along with the prediction, but was not shown to drive it: {told}."
+    return f"Correlated with the prediction, but not shown to drive it: {told}."
 
 
 def _figures(report: BiasReport) -> list[Drawing]:

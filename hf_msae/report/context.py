@@ -1,0 +1,91 @@
+"""What the sections of a report are made from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ..concepts.labels import Labels
+from .pictures import Pictures
+from .survey import Survey
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..bias import BiasReport
+    from ..embeddings import EmbeddingDataset
+    from ..model.modeling_msae import MSAEModel
+    from ..vision_text import VisionTextMSAE
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a page that change what it shows.
+
+    Attributes:
+        num_concepts: Concepts shown, at most.
+        images_per_concept: Pictures of each that activate it most, and as many from the middle of its distribution.
+        num_searches: Example searches.
+        num_explained: Rows taken apart into concepts.
+        k: Latents of a row that count as active in it.
+        seed: Random seed of everything that is drawn.
+    """
+
+    num_concepts: int
+    images_per_concept: int
+    num_searches: int
+    num_explained: int
+    k: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a section may use.
+
+    Attributes:
+        model: The backbone, its MSAE and the names.
+        embeddings: The embeddings that the page is about.
+        images: The data set of their pictures, or None.
+        pictures: Thumbnails; a template asks it for a row's picture.
+        survey: What the one pass over the embeddings found.
+        measured_here: Whether the metrics were measured in that pass.
+        bias: Reports of classifiers.
+        index_folder: Where the search index is kept, or None.
+        settings: The page's settings.
+        progress: Whether to show progress bars.
+    """
+
+    model: VisionTextMSAE
+    embeddings: EmbeddingDataset
+    images: Dataset | None
+    pictures: Pictures
+    survey: Survey
+    measured_here: bool
+    bias: Sequence[BiasReport]
+    index_folder: str | os.PathLike | None
+    settings: Settings
+    progress: bool
+
+    @property
+    def msae(self) -> MSAEModel:
+        """The MSAE."""
+        return self.model.msae
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The content of metrics.json."""
+        return self.survey.metrics
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The names of all latents."""
+        return Labels(self.model.concepts)
+
+    @property
+    def columns(self) -> list[Dataset]:
+        """The data sets of the same rows whose columns may say what is true of a row."""
+        return [each for each in (self.images, self.embeddings.dataset) if each is not None]
