@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from .._utils.evaluating import evaluation_mode
 from ..embeddings import EmbeddingDataset, load_embeddings
-from ..model.nested_topk import top_activations
+from ..model.nested_topk import nested_codes, top_activations
 
 if TYPE_CHECKING:
     import datasets
@@ -97,79 +97,61 @@ def collect_codes(
         ValueError: The embeddings have another width than the MSAE, or a collector's k is out of range.
     """
     embeddings = open_embeddings(msae, embeddings)
-    widest = max((collector.k for collector in collectors if collector.k is not None), default=None)
-    for collector in collectors:
-        if collector.k is not None and not 1 <= collector.k <= msae.config.num_latents:
-            raise ValueError(f"k must be between 1 and num_latents={msae.config.num_latents}, got {collector.k}")
     num_rows = len(embeddings) if rows is None else len(rows)
-    for collector in collectors:
-        collector.start(msae, num_rows)
-    needs_latents = any(collector.needs_latents for collector in collectors)
+    feed = CodeFeed(msae, collectors, num_rows)
     first = 0
     bar = tqdm(total=num_rows, desc=description, unit="row", disable=not progress)
     with bar, evaluation_mode(msae):
         for x in _batches(embeddings, rows, batch_size):
-            latents, values, indices = _encode(msae, x.to(msae.device), needs_latents, widest)
-            place = slice(first, first + len(x))
-            for collector in collectors:
-                few = (None, None) if collector.k is None else (values[:, : collector.k], indices[:, : collector.k])
-                collector.update(CodeBatch(place, x, latents if collector.needs_latents else None, *few))
-            first = place.stop
+            feed.update(first, x)
+            first += len(x)
             bar.update(len(x))
-    return tuple(collector.result() for collector in collectors)
+    return feed.results()
 
 
-def open_embeddings(msae: MSAEModel, embeddings: Embeddings) -> EmbeddingDataset:
-    """Open embeddings for an MSAE.
+class CodeFeed:
+    """Feeds batches to collectors: what `collect_codes` does, for a caller with a pass of its own.
+
+    Args:
+        msae: The MSAE, in evaluation mode while batches come.
+        collectors: What to keep.
+        num_rows: Rows that will come in all.
 
     Raises:
-        ValueError: They have another width than the MSAE.
+        ValueError: A collector's k is out of range.
     """
-    if not isinstance(embeddings, EmbeddingDataset):
-        embeddings = load_embeddings(embeddings, hook_point=msae.config.hook_point)
-    config = msae.config
-    if embeddings.width != config.d_in:
-        raise ValueError(
-            f"embeddings have {embeddings.width} columns ({embeddings.source}), but this MSAE was trained on "
-            f"{config.d_in} ({config.base_model_name_or_path}, {config.hook_point})"
-        )
-    return embeddings
 
+    def __init__(self, msae: MSAEModel, collectors: Sequence[Collector], num_rows: int) -> None:
+        self.msae, self.collectors = msae, collectors
+        ks = [collector.k for collector in collectors if collector.k is not None]
+        for k in ks:
+            if not 1 <= k <= msae.config.num_latents:
+                raise ValueError(f"k must be between 1 and num_latents={msae.config.num_latents}, got {k}")
+        self._widest = max(ks, default=None)
+        self._needs_latents = any(collector.needs_latents for collector in collectors)
+        for collector in collectors:
+            collector.start(msae, num_rows)
 
-def kept_activations(msae: MSAEModel) -> int:
-    """The number of activations that `msae.encode(embeddings)` keeps at most: config.k, or the largest level."""
-    config = msae.config
-    if config.k is None or config.activation == "batch_topk":
-        return config.nesting_ks[-1]
-    return config.k
+    @torch.no_grad()
+    def update(self, first: int, embeddings: torch.Tensor, full_code: torch.Tensor | None = None) -> None:
+        """Feed a batch.
 
+        Args:
+            first: Place of its first row among the rows of the pass.
+            embeddings: Raw embeddings (B, d_in).
+            full_code: What `msae.full_code` gives for them, if the caller has it.
+        """
+        latents, values, indices = self._encode(embeddings.to(self.msae.device), full_code)
+        place = slice(first, first + len(embeddings))
+        for collector in self.collectors:
+            few = (None, None) if collector.k is None else (values[:, : collector.k], indices[:, : collector.k])
+            collector.update(CodeBatch(place, embeddings, latents if collector.needs_latents else None, *few))
 
-def _batches(embeddings: EmbeddingDataset, rows: range | np.ndarray | None, batch_size: int) -> Iterator[torch.Tensor]:
-    if rows is None:
-        yield from embeddings.batches(batch_size)
-        return
-    for first in range(0, len(rows), batch_size):
-        part = rows[first : first + batch_size]
-        contiguous = isinstance(part, range) and part.step == 1
-        yield embeddings[part.start : part.stop] if contiguous else embeddings[np.asarray(part)]
+    def results(self) -> tuple[Any, ...]:
+        """Return the results of the collectors, in their order."""
+        return tuple(collector.result() for collector in self.collectors)
 
-
-def _encode(
-    msae: MSAEModel, x: torch.Tensor, needs_latents: bool, k: int | None
-) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    if not needs_latents:
-        return (None, None, None) if k is None else (None, *msae.encode_topk(x, k))
-    latents = msae.encode(x)
-    if k is None:
-        return latents, None, None
-    # The full code has the k largest activations if it keeps as many. Under a soft cap large ones may become equal,
-    # so that their order is lost.
-    if k <= kept_activations(msae) and msae.config.soft_cap is None:
-        return latents, *top_activations(latents, k)
-    return latents, *msae.encode_topk(x, k)
-
-
-@dataclass(frozen=True)
+    @dataclass(frozen=True)
 class Firing:
     """How often and how strongly every latent is active.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,7 @@ def evaluate_msae(
     labels: Mapping[str, Sequence | np.ndarray | torch.Tensor] | None = None,
     encoder_embeds: EmbeddingDataset | None = None,
     encoder: str | None = None,
+    observe: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
 ) -> EvaluationResult:
     """Compute all metrics of an MSAE on raw embeddings at every level.
 
@@ -67,6 +68,8 @@ def evaluate_msae(
         encoder_embeds: Another encoder's embeddings of the same samples in the same order, which judge
             monosemanticity; or anything `load_embeddings` accepts.
         encoder: Name of that encoder; by default, the backbone `encoder_embeds` were extracted with.
+        observe: Called with the number of the first row, the embeddings and the full code of every batch, so that a
+            caller can collect more from the same pass.
 
     Returns:
         An [`EvaluationResult`]. Its `data` describes `embeddings`; only the caller knows whether they were held out
@@ -109,7 +112,10 @@ def evaluate_msae(
                 raise ValueError(f"{embeddings.source}: {error}") from None
             for name, each in baseline_classifiers.items():
                 each.update(x, mean, batch.labels.get(name))
-            for level_ks, latents in level_codes(model, x, ks):
+            code = model.full_code(x)
+            if observe is not None:
+                observe(first_row, x, code)
+            for level_ks, latents in level_codes(code, ks, model.config.soft_cap):
                 part = LevelAccumulator(measurements)
                 part.update(batch, latents, model.decode(latents))
                 for k in level_ks:
@@ -213,20 +219,21 @@ def _batches(
             bar.update(len(batch))
 
 
-def level_codes(model: MSAEModel, x: torch.Tensor, ks: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Yield (levels, their code (B, n)) from one encoding and one ranking; levels that drop nothing come together.
+def level_codes(
+    code: torch.Tensor, ks: list[int], soft_cap: float | None
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Yield (levels, their code (B, n)) from one full code and one ranking; levels that drop nothing come together.
 
     Levels come one at a time, so that at most two dense codes are held in memory.
     """
-    code = model.full_code(x)
     most_active = int((code > 0).sum(dim=1).max())
     partial = [k for k in ks if k < most_active]
     if partial:
-        values, indices = top_activations(code, max(partial), model.config.soft_cap)
+        values, indices = top_activations(code, max(partial), soft_cap)
         for k in partial:
             yield [k], torch.zeros_like(code).scatter_(1, indices[:, :k], values[:, :k])
     if len(partial) < len(ks):
-        yield ks[len(partial) :], soft_capped(code, model.config.soft_cap)
+        yield ks[len(partial) :], soft_capped(code, soft_cap)
 
 
 def _cknna_pieces(

@@ -10,6 +10,8 @@ import numpy as np
 
 from ..concepts.codes import (
     CodeBatch,
+    CodeFeed,
+    Collector,
     ColumnCollector,
     Firing,
     FiringCollector,
@@ -19,6 +21,7 @@ from ..concepts.codes import (
     collect_codes,
 )
 from ..concepts.labels import MAX_Q, Labels
+from ..metrics import evaluate_msae
 
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
@@ -102,6 +105,15 @@ def survey(
     latents = np.asarray(chosen.latents, dtype=np.int64)
     columns = LatentColumns(latents, columns.values[:, places], columns.strong[:, places])
     return Survey(metrics, firing, chosen, columns, codes)
+
+
+def _measured(
+    msae: MSAEModel, embeddings: EmbeddingDataset, collectors: Sequence[Collector], progress: bool
+) -> tuple[dict[str, Any], tuple[Any, ...]]:
+    """Measure the MSAE, and let the collectors see the same batches."""
+    feed = CodeFeed(msae, collectors, len(embeddings))
+    result = evaluate_msae(msae, embeddings, progress=progress, observe=feed.update)
+    return result.to_dict(), feed.results()
 
 
 def choose(labels: Labels, firing: Firing, number: int) -> Chosen:
