@@ -151,7 +151,54 @@ class CodeFeed:
         """Return the results of the collectors, in their order."""
         return tuple(collector.result() for collector in self.collectors)
 
-    @dataclass(frozen=True)
+    def _encode(
+        self, x: torch.Tensor, full_code: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        msae, k = self.msae, self._widest
+        if not self._needs_latents and full_code is None:
+            return (None, None, None) if k is None else (None, *msae.encode_topk(x, k))
+        full_code = msae.full_code(x) if full_code is None else full_code
+        soft_cap = msae.config.soft_cap
+        latents = nested_codes(full_code, [kept_activations(msae)], soft_cap)[0] if self._needs_latents else None
+        return (latents, None, None) if k is None else (latents, *top_activations(full_code, k, soft_cap))
+
+
+def open_embeddings(msae: MSAEModel, embeddings: Embeddings) -> EmbeddingDataset:
+    """Open embeddings for an MSAE.
+
+    Raises:
+        ValueError: They have another width than the MSAE.
+    """
+    if not isinstance(embeddings, EmbeddingDataset):
+        embeddings = load_embeddings(embeddings, hook_point=msae.config.hook_point)
+    config = msae.config
+    if embeddings.width != config.d_in:
+        raise ValueError(
+            f"embeddings have {embeddings.width} columns ({embeddings.source}), but this MSAE was trained on "
+            f"{config.d_in} ({config.base_model_name_or_path}, {config.hook_point})"
+        )
+    return embeddings
+
+
+def kept_activations(msae: MSAEModel) -> int:
+    """The number of activations that `msae.encode(embeddings)` keeps at most: config.k, or the largest level."""
+    config = msae.config
+    if config.k is None or config.activation == "batch_topk":
+        return config.nesting_ks[-1]
+    return config.k
+
+
+def _batches(embeddings: EmbeddingDataset, rows: range | np.ndarray | None, batch_size: int) -> Iterator[torch.Tensor]:
+    if rows is None:
+        yield from embeddings.batches(batch_size)
+        return
+    for first in range(0, len(rows), batch_size):
+        part = rows[first : first + batch_size]
+        contiguous = isinstance(part, range) and part.step == 1
+        yield embeddings[part.start : part.stop] if contiguous else embeddings[np.asarray(part)]
+
+
+@dataclass(frozen=True)
 class Firing:
     """How often and how strongly every latent is active.
 

@@ -219,9 +219,7 @@ def _batches(
             bar.update(len(batch))
 
 
-def level_codes(
-    code: torch.Tensor, ks: list[int], soft_cap: float | None
-) -> Iterator[tuple[list[int], torch.Tensor]]:
+def level_codes(code: torch.Tensor, ks: list[int], soft_cap: float | None) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Yield (levels, their code (B, n)) from one full code and one ranking; levels that drop nothing come together.
 
     Levels come one at a time, so that at most two dense codes are held in memory.

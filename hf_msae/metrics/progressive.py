@@ -181,7 +181,9 @@ def _alive(
     bar = tqdm(total=len(embeddings), desc="alive latents", unit="row", disable=not progress)
     with evaluation_mode(model), bar:
         for x in embeddings.batches(batch_size):
-            for level_ks, latents in level_codes(model.full_code(x.to(model.device)), sorted(ks), model.config.soft_cap):
+            for level_ks, latents in level_codes(
+                model.full_code(x.to(model.device)), sorted(ks), model.config.soft_cap
+            ):
                 for k in level_ks:
                     firing[k].update(latents)
             bar.update(len(x))

@@ -41,9 +41,7 @@ def check_embeddings(model: VisionTextMSAE, embeddings: EmbeddingDataset) -> Non
     """
     config = model.msae.config
     if model.hook_point.name != "image_embeds":
-        raise ValueError(
-            f"the MSAE was trained on {config.hook_point}: a report needs one of pooled image embeddings (image_embeds)"
-        )
+        raise ValueError(f"the MSAE was trained on {config.hook_point}: a report needs one trained on image_embeds")
     if not isinstance(embeddings, EmbeddingDataset):
         raise TypeError(f"embeddings must be what load_embeddings returns, got {type(embeddings).__name__}")
     if embeddings.width != config.d_in:
@@ -69,8 +67,8 @@ def check_images(images: datasets.Dataset | None, image_column: str, embeddings:
         raise TypeError(f"images must be a datasets.Dataset or None, got {type(images).__name__}")
     if len(images) != len(embeddings):
         raise ValueError(
-            f"there are {len(images)} rows of images, but {embeddings.source} has {len(embeddings)} embeddings: both must "
-            "have the same rows in the same order"
+            f"there are {len(images)} rows of images, but {embeddings.source} has {len(embeddings)} embeddings: both "
+            "must have the same rows in the same order"
         )
     if image_column not in images.features:
         raise ValueError(f"there is no image column {image_column!r}; the columns are {', '.join(images.features)}")

@@ -54,7 +54,9 @@ def findings_of(
     ]
     sentences.append(_names(labels, firing, alive))
     if labels.validated is not None:
-        numbers.append((f"{labels.validated['name'].nunique():,}", f"names pass the test against chance (q at most {MAX_Q})"))
+        numbers.append(
+            (f"{labels.validated['name'].nunique():,}", f"names pass the test against chance (q at most {MAX_Q})")
+        )
     told = [card.auroc for card in cards if card.auroc is not None]
     if told:
         good = sum(each > _GOOD_AUROC for each in told)

@@ -132,7 +132,9 @@ def choose(labels: Labels, firing: Firing, number: int) -> Chosen:
             f"discovery rate of {MAX_Q:.0%}, each with its best latent."
         )
         if (silent := int((~alive[best]).sum())) > 0:
-            note += f" The best latents of {silent:,} of these names are never among the {firing.k} strongest of a row."
+            note += (
+                f" The best latents of {silent:,} of these names are never among the {firing.k} strongest of a row."
+            )
         return Chosen(shown.tolist(), "validated", note)
     why = "the table of names has no q-values" if labels.validated is None else f"no q-value is at most {MAX_Q}"
     note = f"No name is validated: {why}. These names have the highest similarity; all of them may be chance."
@@ -147,7 +149,7 @@ def _ranked(labels: Labels) -> list[int] | None:
     """The latents in the order in which they are shown as far as they are active; None for latents without names."""
     if labels.concepts is None:
         return None
-    best = labels.validated.drop_duplicates("name") if _has_validated(labels) else labels.concepts.best()
+    best = labels.concepts.best_validated() if _has_validated(labels) else labels.concepts.best()
     return best["latent"].tolist()
 
 

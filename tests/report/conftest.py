@@ -13,7 +13,8 @@ from hf_msae.bias import bias_report
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import evaluate_msae
-from hf_msae.report import figures, quality, write_report
+from hf_msae.report import figures, write_report
+from hf_msae.report.sections import quality
 from tests.identity_msae import identity_msae
 from tests.report.page_reader import Page
 
@@ -125,13 +126,13 @@ def no_figure(monkeypatch):
 def write(world, tmp_path, no_figure):
     """Write a page of little, or of what is asked for, and read it."""
 
-    def write(model=None, acts=None, images=None, **settings):
+    def write(model=None, embeddings=None, images=None, **settings):
         path = tmp_path / "report.html"
         return Page(
             write_report(
                 path,
                 model or world.model,
-                acts or world.acts,
+                embeddings or world.acts,
                 images,
                 **{**QUICK, "metrics": world.metrics, **settings},
             )

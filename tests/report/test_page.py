@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import io
 import itertools
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from hf_msae import VisionTextMSAE
+from hf_msae._utils import atomic
 from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.report import page as page_module
 from hf_msae.report import write_report
@@ -204,16 +206,18 @@ def test_what_is_there_is_replaced_and_folders_are_made(world, tmp_path, no_figu
     assert "<!DOCTYPE html>" in path.read_text() and [each.name for each in path.parent.iterdir()] == ["page.HTM"]
 
 
-def test_the_old_page_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
+def test_the_old_page_stays_until_the_new_one_is_whole(world, tmp_path, monkeypatch, no_figure):
     def replaced(source, target):
+        if Path(target) != path:  # the search index
+            return replace(source, target)
         assert "</html>" in source.read_text() and target.read_text() == "the page before"
         raise OSError("no space left")
 
-    path = tmp_path / "report.html"
+    path, replace = tmp_path / "report.html", os.replace
     path.write_text("the page before")
-    monkeypatch.setattr(page_module.os, "replace", replaced)
+    monkeypatch.setattr(atomic.os, "replace", replaced)
     with pytest.raises(OSError, match="no space left"):
-        page_module._write(path, "<html></html>")
+        write_report(path, world.model, world.acts, **QUICK)
     assert path.read_text() == "the page before"
 
 
@@ -229,17 +233,17 @@ def refused(world, tmp_path, monkeypatch):
     wide = load_embeddings(np.ones((4, 9), np.float32))
     return [
         ({"path": tmp_path}, ValueError, "is a folder: give the name of a file"),
-        ({"path": tmp_path / "report.pdf"}, ValueError, r"does not end like a web page: choose .*report\.html"),
-        ({"model": tokens}, ValueError, r"the MSAE is of vision\.layers\.1: a report is about pooled"),
-        ({"acts": world.values}, TypeError, "acts must be what load_embeddings returns, got ndarray"),
-        ({"acts": wide}, ValueError, f"have 9 columns, but this MSAE was trained on {WIDTH}"),
-        ({"acts": texts}, ValueError, "holds text_embeds, but the MSAE is of image_embeds"),
-        ({"images": few}, ValueError, f"there are 5 rows of images, but .* has {ROWS} embeddings"),
-        ({"images": [1] * ROWS}, TypeError, r"images must be a datasets\.Dataset or None, got list"),
-        ({"images": world.images, "image_column": "img"}, ValueError, "image_column names 'img', but the columns are"),
-        ({"images": world.images, "image_column": "n0"}, ValueError, "image_column 'n0' holds no images but"),
-        ({"bias": [1]}, TypeError, "bias takes what bias_report returns; number 0 is int"),
-        ({"metrics": {"fvu": 0.1}}, ValueError, "metrics must be the content of metrics.json"),
+        ({"path": tmp_path / "report.pdf"}, ValueError, r"report\.pdf .*report\.html"),
+        ({"model": tokens}, ValueError, r"vision\.layers\.1.*image_embeds"),
+        ({"embeddings": world.values}, TypeError, "load_embeddings.*ndarray"),
+        ({"embeddings": wide}, ValueError, f"have 9 columns, but this MSAE was trained on {WIDTH}"),
+        ({"embeddings": texts}, ValueError, "text_embeds.*image_embeds"),
+        ({"images": few}, ValueError, f"5 rows of images.* {ROWS} embeddings"),
+        ({"images": [1] * ROWS}, TypeError, r"datasets\.Dataset.*list"),
+        ({"images": world.images, "image_column": "img"}, ValueError, "'img'.*image"),
+        ({"images": world.images, "image_column": "n0"}, ValueError, "'n0' holds"),
+        ({"bias": [1]}, TypeError, "bias_report.*0 is int"),
+        ({"metrics": {"fvu": 0.1}}, ValueError, "metrics.json"),
         ({"k": 0}, ValueError, f"k must be between 1 and num_latents={WIDTH}, got 0"),
         ({"k": WIDTH + 1}, ValueError, f"got {WIDTH + 1}"),
         ({"num_concepts": -1}, ValueError, "num_concepts must not be negative, got -1"),
@@ -254,9 +258,9 @@ def test_what_is_refused_before_any_work(world, tmp_path, monkeypatch):
     def work(*args, **kwargs):
         raise AssertionError("work was done first")
 
-    for name in ("measure", "survey_firing", "activations_of", "hierarchy_of"):
+    for name in ("survey", "findings_of", "render_page"):
         monkeypatch.setattr(page_module, name, work)
-    given = {"path": tmp_path / "report.html", "model": world.model, "acts": world.acts, **QUICK}
+    given = {"path": tmp_path / "report.html", "model": world.model, "embeddings": world.acts, **QUICK}
     for settings, kind, message in refused(world, tmp_path, monkeypatch):
         with pytest.raises(kind, match=message):
             write_report(**{**given, **settings})

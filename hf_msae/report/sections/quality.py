@@ -41,7 +41,7 @@ class Quality:
     """The section.
 
     Attributes:
-        rows: k and its metrics as texts, one for each of `columns`; the last row is the baseline of predicting the mean.
+        rows: k and its metrics as texts, one for each of `columns`; last the baseline of predicting the mean.
         columns: Metric -> (heading, format, explanation).
         figure: The metrics against k.
         num_samples: Rows measured on; None if the metrics do not say.

@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
+from ....concepts.codes import LatentColumns
 from ....concepts.labels import Label
 from ....report.sections.concepts import Card, cards
-from ....report.survey import Activations
 from ....report.wording import DASH, number, share, small
 from ...explorer import INDEX_K
 from ...inputs import VisitorError, read_choice, read_text
@@ -184,8 +184,8 @@ def evidence(explorer: Explorer, name: object) -> Evidence:
     is_strong = strong(explorer)[:, [latent]]
     card = None
     if is_strong.any():
-        activations = Activations(explorer.codes[:, [latent]], is_strong)
-        card = cards(explorer.labels, [latent], activations, [explorer.images], EXAMPLES, _SEED)[0]
+        activations = LatentColumns(np.array([latent]), explorer.codes[:, [latent]], is_strong)
+        card = cards(explorer.labels, activations, [explorer.images], EXAMPLES, _SEED)[0]
     return Evidence(
         label=explorer.label(latent),
         similarity=_known(row["similarity"]),
