@@ -68,15 +68,14 @@ def test_chosen_rows_are_read_in_their_order(model, x, rows):
 def test_each_batch_is_encoded_once_and_the_mode_comes_back(monkeypatch, x):
     model = MSAEModel(MSAEConfig(d_in=D, num_latents=N))
     model.set_input_statistics(torch.zeros(D), 1.0)
-    calls, encode = [], MSAEModel.encode
+    calls, full_code = [], MSAEModel.full_code
 
-    def counted(self, embeddings, k=None):
+    def counted(self, embeddings):
         assert not self.training
         calls.append(len(embeddings))
-        return encode(self, embeddings, k)
+        return full_code(self, embeddings)
 
-    monkeypatch.setattr(MSAEModel, "encode", counted)
-    monkeypatch.setattr(MSAEModel, "encode_topk", lambda *_: pytest.fail("encoded twice"))
+    monkeypatch.setattr(MSAEModel, "full_code", counted)
     collectors = [FiringCollector(), ColumnCollector([0], 3), SparseCollector(4)]
     collect_codes(model.train(), x, collectors, batch_size=60, progress=False)
     assert calls == [60, 41] and model.training
