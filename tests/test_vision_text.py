@@ -279,10 +279,10 @@ def test_edits_that_cannot_be_are_refused(clip):
         ({N: 0.0}, "scale", "numbers from 0 to 63, or names; got 64"),
         ({-1: 0.0}, "scale", "got -1"),
         ({True: 0.0}, "scale", "got True"),
-        ({"red": 0.0}, "scale", "'red' is a name, but this model's latents have none"),
+        ({"red": 0.0}, "scale", "'red'.*no names"),
         ({0: float("nan")}, "set", "the value for 0 is nan"),
-        ({0: 1e300}, "set", "the value for 0 is 1e.300, but has to be a finite number in float32"),
-        ({0: 1.0}, "multiply", "mode is 'multiply'; choose one of scale, set, add"),
+        ({0: 1e300}, "set", "the value for 0 is 1e.300.*finite"),
+        ({0: 1.0}, "multiply", "multiply.*scale, set, add"),
         ({}, "scale", "nothing to edit"),
     ):
         with pytest.raises(ValueError, match=message), clip.edit(edits, mode):

@@ -1,4 +1,4 @@
-"""Changing what a model sees: some latents of its embeddings scaled, set or moved, during its forward pass."""
+"""Edit what a model sees: scale, set or shift latents of its embeddings during the forward pass."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _LARGEST = torch.finfo(torch.float32).max
 
 @dataclass(frozen=True)
 class LatentEdit:
-    """What is done to some latents of a code.
+    """A change of some latents of a code.
 
     Attributes:
-        latents: their numbers, (m,), each once.
-        values: one for each, (m,).
-        mode: "scale" multiplies a latent's activation by its value, "set" replaces it, "add" adds to it.
-        keep_residual: whether what the MSAE does not reconstruct stays: x + decode(z') - decode(z). Otherwise the
+        latents: The latents to change (m,), each once.
+        values: One value for each latent (m,).
+        mode: "scale" multiplies a latent's activation by its value, "set" replaces it, "add" adds the value.
+        keep_residual: Whether what the MSAE does not reconstruct stays: x + decode(z') - decode(z). Otherwise the
             edited embedding is decode(z').
     """
 
@@ -50,31 +50,35 @@ class LatentEdit:
         mode: str = "scale",
         keep_residual: bool = True,
     ) -> LatentEdit:
-        """Args:
-            edits: latent, or name of one, -> value. Of several latents of one name the most similar one is meant.
-            num_latents: of the MSAE.
-            concepts: the names.
+        """Make an edit from latents or names.
+
+        Args:
+            edits: Values by latent or name. A name means the most similar latent that has it.
+            num_latents: Number of latents of the MSAE.
+            concepts: Names of the latents.
+            mode: As for `LatentEdit`.
+            keep_residual: As for `LatentEdit`.
 
         Raises:
-            ValueError: an unknown mode, name or latent; a value that is no finite number; or a latent named twice.
+            ValueError: A mode, name or latent is unknown, a value is not finite, or a latent is given twice.
         """
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; choose one of {', '.join(MODES)}")
         if not edits:
-            raise ValueError("there is nothing to edit: give latents, or their names, and values")
+            raise ValueError("there is nothing to edit: pass values by latent or name")
         found: dict[int, float] = {}
         for key, value in edits.items():
             latent = latent_of(key, num_latents, concepts)
             if latent in found:
                 raise ValueError(f"latent {latent} is edited twice, the second time as {key!r}")
             value = float(value)
-            if not abs(value) <= _LARGEST:  # nor NaN
-                raise ValueError(f"the value for {key!r} is {value}, but has to be a finite number in float32")
+            if not abs(value) <= _LARGEST:  # false for NaN, too
+                raise ValueError(f"the value for {key!r} is {value}, but must be a finite float32 number")
             found[latent] = value
         return cls(tuple(found), tuple(found.values()), mode, keep_residual)
 
     def apply(self, codes: torch.Tensor) -> torch.Tensor:
-        """The codes (..., n) with the edit."""
+        """Return the codes (..., n) with the edit applied."""
         chosen = torch.tensor(self.latents, device=codes.device)
         values = torch.tensor(self.values, dtype=codes.dtype, device=codes.device)
         before = codes[..., chosen]
@@ -86,16 +90,16 @@ class LatentEdit:
 
 
 def edit_embeddings(msae: MSAEModel, embeddings: torch.Tensor, edits: Sequence[LatentEdit]) -> torch.Tensor | None:
-    """Embeddings whose code has been through all edits, one after the other.
+    """Apply edits to the codes of embeddings, one after the other.
 
     Args:
-        msae: of these embeddings.
-        embeddings: raw, (..., d), in any floating point type.
-        edits: where one of them does not keep the residual, it is gone.
+        msae: The MSAE of these embeddings.
+        embeddings: Raw embeddings (..., d) of any floating point type.
+        edits: The edits. If one of them does not keep the residual, it is dropped for all.
 
     Returns:
-        Like `embeddings`; None where the edits change nothing at all. Rows that they do not change stay as they are,
-        to the last bit. Gradients pass as if what is added were a constant; without the residual there are none.
+        The edited embeddings in the shape and type of `embeddings`, or None if nothing changes. Unchanged rows are
+        identical to the last bit. Gradients treat what is added as a constant; without the residual there are none.
     """
     with torch.no_grad():
         codes = msae.encode(embeddings.to(torch.promote_types(embeddings.dtype, msae.encoder.dtype)))
@@ -104,7 +108,7 @@ def edit_embeddings(msae: MSAEModel, embeddings: torch.Tensor, edits: Sequence[L
             edited = edit.apply(edited)
         if not all(edit.keep_residual for edit in edits):
             return msae.decode(edited).to(embeddings.dtype)
-        # decode(z') - decode(z), of which only the edited latents' directions are left.
+        # In decode(z') - decode(z) only the directions of the edited latents remain.
         touched = torch.tensor(sorted({latent for edit in edits for latent in edit.latents}), device=codes.device)
         change = edited[..., touched] - codes[..., touched]
         changed = (change != 0).any(dim=-1, keepdim=True)
@@ -115,14 +119,14 @@ def edit_embeddings(msae: MSAEModel, embeddings: torch.Tensor, edits: Sequence[L
 
 
 def latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) -> int:
-    """The number of a latent that is named by its number or, best one of several, by its name.
+    """The latent that a number or name means; a name means the most similar latent that has it.
 
     Raises:
-        ValueError: there is none.
+        ValueError: There is no such latent.
     """
     if isinstance(key, str):
         if concepts is None:
-            raise ValueError(f"{key!r} is a name, but this model's latents have none: use their numbers, or name them")
+            raise ValueError(f"{key!r} is a name, but the latents of this model have no names: use numbers")
         latent = concepts.latent_of(key)
     else:
         try:
@@ -136,7 +140,7 @@ def latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) -
 
 @dataclass(eq=False)
 class _Active:
-    """An edit in force. Whoever ends it may be in another context than who began it: `over` tells both."""
+    """An edit in force. It may end in another context than it began in, so both look at `over`."""
 
     editor: Editor
     edit: LatentEdit
@@ -144,11 +148,11 @@ class _Active:
 
 
 _ACTIVE: ContextVar[tuple[_Active, ...]] = ContextVar("hf_msae_edits", default=())
-"""The edits of this thread or task, outermost first: what one user edits, another does not see."""
+"""The edits of this thread or task, outermost first. Other threads and tasks do not see them."""
 
 _LOCK = threading.Lock()
 _HOOKS: WeakKeyDictionary[nn.Module, _Hook] = WeakKeyDictionary()
-"""One hook for each module that is edited: the order of edits is that of their contexts, whoever else edits it."""
+"""One hook per edited module, so that edits apply in the order of their contexts, whoever made them."""
 
 
 class _Hook:
@@ -169,11 +173,11 @@ def _edit_all(module: nn.Module, embeddings: torch.Tensor) -> torch.Tensor | Non
 
 @dataclass(eq=False)
 class Editor:
-    """Edits what leaves a module, in the threads and tasks that have asked for it.
+    """Edits the output of a module, only in threads and tasks that ask for it.
 
     Attributes:
-        site: the module, and which of its output is meant.
-        msae: of the embeddings there.
+        site: The module, and which part of its output to edit.
+        msae: The MSAE of the embeddings there.
     """
 
     site: Site
@@ -181,7 +185,7 @@ class Editor:
 
     @contextmanager
     def editing(self, edit: LatentEdit) -> Iterator[None]:
-        """Apply `edit` in every forward pass of this thread or task; after the edits that it is nested in."""
+        """Apply `edit` in every forward pass of this thread or task, after the edits it is nested in."""
         active = _Active(self, edit)
         _use_hook(self.site)
         try:
