@@ -108,7 +108,7 @@ def _search(
     together: np.ndarray,
     row: int,
 ) -> Search:
-    embedding, code = index.acts[row], index.code(row)
+    embedding, code = index.embeddings[row], index.code(row)
     shown = [labels(latent) for latent in code["latent"].head(_CONCEPTS)]
     alike = index.by_embedding(embedding, _SHOWN + 1)
     alike = _hits(alike[alike["row"] != row], "similarity")
