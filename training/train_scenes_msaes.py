@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
 from hf_msae.backbones import Backbone
 from hf_msae.backbones.extraction import extract_activations
-from hf_msae.concepts import ConceptTable, Vocabulary, name_by_activations, name_latents
+from hf_msae.concepts import ConceptTable, Vocabulary, name_latents
 from hf_msae.embeddings import EmbeddingDataset, load_embeddings
 from hf_msae.hub.publishing.card import write_model_card
 from hf_msae.metrics import EvaluationResult, progressive_ks
@@ -176,8 +176,7 @@ def name_pooled(msae: MSAEModel, acts: EmbeddingDataset, backbone: Backbone) -> 
     """Names by the words that point where latents do, and by what activates them."""
     vocabulary = Vocabulary.of_scenes()
     words = vocabulary.embed(backbone)
-    seen = name_by_activations(msae, acts, vocabulary, words, min(100, len(acts)), progress=False)
-    table = name_latents(msae, vocabulary, words, progress=False).with_activation_names(seen)
+    table = name_latents(msae, vocabulary, words, acts, progress=False)
     return ConceptTable(table.frame, {**table.provenance, "vocabulary": "scenes", "backbone": backbone.name_or_path})
 
 

@@ -156,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _report(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
     valid = table.validated(q)
     columns = ["latent", "name", "similarity", "runner_up", "q_value", "activation_name", "agrees", "num_active"]
-    best = valid.drop_duplicates("name")
+    best = table.best_validated(q)
     print(best.head(30)[[c for c in columns if c in best]].to_string(index=False, float_format="{:.3f}".format))
     if len(best) > 30:
         print(f"... and {len(best) - 30} more")

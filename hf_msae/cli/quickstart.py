@@ -104,7 +104,7 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     from .. import MSAEModel, MSAETrainer, VisionTextMSAE
     from ..backbones import Backbone
     from ..backbones.extraction import extract_activations
-    from ..concepts import Vocabulary, name_by_activations, name_latents
+    from ..concepts import Vocabulary, name_latents
     from ..embeddings import load_embeddings
     from ..hub import write_model_card
     from ..plotting import plot_contact_sheet, plot_quality_against_k, plot_training, save_figure
@@ -152,8 +152,7 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     step("Naming its latents by the words of the scenes' captions")
     vocabulary = Vocabulary.of_scenes()
     words = vocabulary.embed(backbone)
-    seen = name_by_activations(msae, embeddings["test"], vocabulary, words, min(100, len(eval_scenes)), progress=False)
-    table = name_latents(msae, vocabulary, words).with_activation_names(seen)
+    table = name_latents(msae, vocabulary, words, embeddings["test"])
     table.save(output / "concepts" / "scenes.parquet")
     best = check_names(msae, table, embeddings["test"], eval_scenes)
 

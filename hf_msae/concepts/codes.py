@@ -228,6 +228,7 @@ class FiringCollector(Collector):
         self.k = k
 
     def start(self, msae: MSAEModel, num_rows: int) -> None:
+        """Allocate what is kept."""
         n, device = msae.config.num_latents, msae.device
         self._counts = torch.zeros(n, dtype=torch.int64, device=device)
         self._strong = torch.zeros(n, dtype=torch.int64, device=device)
@@ -236,12 +237,14 @@ class FiringCollector(Collector):
         self._num_rows = num_rows
 
     def update(self, batch: CodeBatch) -> None:
+        """Take a batch."""
         self._counts += batch.latents.count_nonzero(dim=0)
         self._strong += torch.bincount(batch.indices[batch.values > 0], minlength=len(self._strong))
         self._sum += batch.latents.sum(dim=0, dtype=torch.float64).cpu().numpy()
         self._maximum = torch.maximum(self._maximum, batch.latents.amax(dim=0).float())
 
     def result(self) -> Firing:
+        """Return the counts and means."""
         counts, strong, maximum = (each.cpu().numpy() for each in (self._counts, self._strong, self._maximum))
         return Firing(counts, strong, self._sum / self._num_rows, maximum, self._num_rows, self.k)
 
@@ -275,17 +278,20 @@ class ColumnCollector(Collector):
         self.latents, self.k = np.asarray(latents, dtype=np.int64).reshape(-1), k
 
     def start(self, msae: MSAEModel, num_rows: int) -> None:
+        """Allocate what is kept."""
         shape = (num_rows, len(self.latents))
         self._values, self._strong = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=bool)
         self._chosen = torch.from_numpy(self.latents).to(msae.device)
 
     def update(self, batch: CodeBatch) -> None:
+        """Take a batch."""
         values = batch.latents[:, self._chosen]
         self._values[batch.rows] = values.float().cpu().numpy()
         strong = torch.zeros_like(batch.latents, dtype=torch.bool).scatter_(1, batch.indices, batch.values > 0)
         self._strong[batch.rows] = strong[:, self._chosen].cpu().numpy()
 
     def result(self) -> LatentColumns:
+        """Return the columns."""
         return LatentColumns(self.latents, self._values, self._strong)
 
 
@@ -321,13 +327,16 @@ class SparseCollector(Collector):
         self.k = k
 
     def start(self, msae: MSAEModel, num_rows: int) -> None:
+        """Allocate what is kept."""
         self._values = torch.empty(num_rows, self.k)
         self._indices = torch.empty(num_rows, self.k, dtype=torch.int64)
 
     def update(self, batch: CodeBatch) -> None:
+        """Take a batch."""
         self._values[batch.rows], self._indices[batch.rows] = batch.values.float().cpu(), batch.indices.cpu()
 
     def result(self) -> SparseCodes:
+        """Return the codes."""
         return SparseCodes(self._values, self._indices)
 
 
@@ -359,12 +368,14 @@ class TopRowsCollector(Collector):
         self.number = number
 
     def start(self, msae: MSAEModel, num_rows: int) -> None:
+        """Allocate what is kept."""
         n = msae.config.num_latents
         self._values = torch.full((n, self.number), -1.0)
         self._rows = torch.zeros(n, self.number, dtype=torch.int64)
         self._num_active = torch.zeros(n, dtype=torch.int64)
 
     def update(self, batch: CodeBatch) -> None:
+        """Take a batch."""
         codes = batch.latents.float().cpu().T
         self._num_active += codes.count_nonzero(dim=1)
         top, rows = codes.topk(min(self.number, codes.shape[1]), dim=1)
@@ -373,4 +384,5 @@ class TopRowsCollector(Collector):
         self._rows = torch.cat([self._rows, rows + batch.rows.start], dim=1).gather(1, kept)
 
     def result(self) -> TopRows:
+        """Return the rows."""
         return TopRows(self._values.numpy(), self._rows.numpy(), self._num_active.numpy())

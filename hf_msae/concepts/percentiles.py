@@ -92,19 +92,24 @@ class PercentileCollector(Collector):
     needs_latents = True
 
     def start(self, msae: MSAEModel, num_rows: int) -> None:
+        """Allocate what is kept."""
         self._num_latents, self._num_rows = msae.config.num_latents, num_rows
         self._keys: list[np.ndarray] = []
 
     def update(self, batch: CodeBatch) -> None:
+        """Take a batch."""
         # Positive floats are ordered like their bits, so one sort of latent and bits orders each latent's activations.
         codes = batch.latents.float().cpu()
         latents = codes.nonzero()[:, 1].numpy()
         self._keys.append((latents << 32) | codes[codes != 0].numpy().view(np.int32))
 
     def result(self) -> ActivationPercentiles:
-        keys = np.sort(np.concatenate(self._keys))
-        ends = np.searchsorted(keys >> 32, np.arange(self._num_latents), side="right")
-        values = np.append((keys & 0xFFFFFFFF).astype(np.int32).view(np.float32), np.float32(0))
+        """Return the percentiles."""
+        keys = np.concatenate(self._keys)
+        self._keys.clear()
+        keys.sort()
+        ends = np.searchsorted(keys, (np.arange(self._num_latents) + 1) << 32)
+        values = np.append(keys.astype(np.int32).view(np.float32), np.float32(0))  # the lower half of each key
         counts = np.diff(ends, prepend=0)
         position = np.linspace(0, 1, _SHARES) * (self._num_rows - 1)
 

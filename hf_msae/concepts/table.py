@@ -97,6 +97,11 @@ class ConceptTable:
         """
         return _best_of_each_name(self.validated(q), n)
 
+    def best_available(self, q: float = MAX_Q) -> tuple[pd.DataFrame, bool]:
+        """What to show: `best_validated` and True, or `best` and False if no name is validated or none was tested."""
+        found = self.best_validated(q) if self.has_q_values else self.frame[:0]
+        return (self.best(), False) if found.empty else (found, True)
+
     def by_rule(self, min_similarity: float = 0.42, min_ratio: float = 2.0) -> pd.DataFrame:
         """The latents that pass fixed thresholds, most similar first.
 

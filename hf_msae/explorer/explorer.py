@@ -141,13 +141,10 @@ class Explorer:
         if table is None:
             alive = np.flatnonzero((self.codes > 0).any(axis=0))
             return {f"latent {latent}": Concept(f"latent {latent}", int(latent), False) for latent in alive}
-        rows = self.labels.validated
-        if rows is None or rows.empty:
-            rows = table.best()
-        best = rows[rows["name"].notna()].drop_duplicates("name")
-        found = {str(row.name): Concept(str(row.name), int(row.latent), True) for row in best.itertuples(index=False)}
-        if self.labels.validated is None or self.labels.validated.empty:
-            found = {name: Concept(name, each.latent, False) for name, each in found.items()}
+        best, validated = table.best_available()
+        found = {
+            str(row.name): Concept(str(row.name), int(row.latent), validated) for row in best.itertuples(index=False)
+        }
         return dict(sorted(found.items()))
 
     def label(self, latent: int) -> Label:

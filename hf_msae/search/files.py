@@ -125,12 +125,15 @@ class LengthCollector(Collector):
     """Collects the norms of the embeddings, float32 (N,)."""
 
     def start(self, msae: MSAEModel, num_rows: int) -> None:
+        """Allocate what is kept."""
         self._lengths = np.empty(num_rows, dtype=np.float32)
 
     def update(self, batch: CodeBatch) -> None:
+        """Take a batch."""
         self._lengths[batch.rows] = torch.linalg.vector_norm(batch.embeddings, dim=1).numpy()
 
     def result(self) -> np.ndarray:
+        """Return the norms."""
         return self._lengths
 
 

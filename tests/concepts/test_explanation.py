@@ -120,6 +120,8 @@ def test_percentiles_are_shares_of_the_data():
     percentiles = ActivationPercentiles.of(model, acts, progress=False)
     with torch.no_grad():
         codes = model.encode(acts[:])
+    expected = np.quantile(codes.numpy(), np.linspace(0, 1, 101), axis=0).T
+    np.testing.assert_allclose(percentiles.values, expected, rtol=1e-5, atol=1e-6)
     latents = torch.arange(N)
     for row in (0, 7, 99):
         share = (codes < codes[row]).float().mean(dim=0) * 100

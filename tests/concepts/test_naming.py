@@ -162,6 +162,12 @@ def test_the_best_latent_of_each_validated_name():
     assert table.best_validated(n=1)["name"].tolist() == ["a"]
     assert table.best()["latent"].tolist() == [0, 2]
     assert table.best_validated(q=0.5)["latent"].tolist() == [0, 2]
+    assert [(rows["latent"].tolist(), known) for rows, known in map(table.best_available, (0.05, 1e-9))] == [
+        ([3, 2], True),
+        ([0, 2], False),
+    ]
+    untested = ConceptTable(table.frame.drop(columns="q_value"))
+    assert untested.best_available()[1] is False and not untested.has_q_values
     assert table.latent_of("a") == 0
     with pytest.raises(ValueError, match=r"'aa'.*'a'"):
         table.latent_of("aa")

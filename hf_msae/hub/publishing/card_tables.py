@@ -101,11 +101,7 @@ def concepts(tables: Sequence[Path], config: MSAEConfig, number: int = 20) -> Co
             f"{tables[0]} names {len(table)} latents, but the model has {config.num_latents}: it belongs to another "
             "model; name the latents again with `hf-msae name`"
         )
-    best = table.best()
-    if "q_value" in best:
-        best = table.best_validated(_Q)
-        best = table.best() if best.empty else best
-    best = best[best["name"].notna()].head(number)
+    best = table.best_available(_Q)[0].head(number)
     columns = ["latent", "name", "similarity", "runner-up"]
     rows = []
     extra = [(key, _EVIDENCE[key]) for key in _EVIDENCE if key in best]
