@@ -204,7 +204,7 @@ def biased_probe(model: VisionTextMSAE, acts: EmbeddingDataset, arguments: Quick
     ])  # fmt: skip
     probe = LinearClassifier.fit(embeds, np.asarray(scenes["star"]).astype(int), ["no star", "star"], "cv")
     # After a very short training no name may be validated: then of each name the best latent.
-    latents = None if len(model.concepts.validated()) else model.concepts.best()["latent"]
+    latents = model.concepts.best_available()[0]["latent"]
     return bias_report(model.msae, acts, probe, "star", model.concepts, latents, seed=arguments.seed, progress=False)
 
 

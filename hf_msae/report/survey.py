@@ -149,8 +149,7 @@ def _ranked(labels: Labels) -> list[int] | None:
     """The latents in the order in which they are shown as far as they are active; None for latents without names."""
     if labels.concepts is None:
         return None
-    best = labels.concepts.best_validated() if _has_validated(labels) else labels.concepts.best()
-    return best["latent"].tolist()
+    return labels.concepts.best_available()[0]["latent"].tolist()
 
 
 class _Candidates(ColumnCollector):

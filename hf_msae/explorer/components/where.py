@@ -69,10 +69,10 @@ def where(explorer: Explorer, picture: Image.Image, concept: Any) -> Where | Non
     name = explorer.label(explorer.latent_of(concept)).name
     if model is None or model.concepts is None or name is None:
         return None
-    rows = model.concepts.frame[model.concepts.frame["name"] == name]
-    if rows.empty:
+    try:
+        latent = model.concepts.latent_of(name)
+    except ValueError:
         return None
-    latent = int(rows.sort_values("similarity", ascending=False, kind="stable")["latent"].iloc[0])
     activations = model.patch_map(picture, latent)
     number = min(COMPARED, len(explorer.images))
     scale = float(highest(explorer)[latent])
