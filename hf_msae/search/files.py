@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .._utils.atomic import atomic_path
+from .._utils.fingerprint import accepted_fingerprints
 from .._utils.json_files import write_json
 from ..concepts.codes import CodeBatch, Collector, SparseCodes
 
@@ -65,6 +66,28 @@ class IndexMetadata:
             ) from error
         if found.format_version > FORMAT_VERSION:
             raise ValueError(f"{folder} was written by a newer hf_msae (format {found.format_version}): upgrade it")
+        return found
+
+    @classmethod
+    def to_continue(cls, folder: Path, msae: MSAEModel, k: int) -> IndexMetadata:
+        """What a build in `folder` continues from: the index there, or an empty one.
+
+        Raises:
+            ValueError: The folder holds an index of another MSAE or k.
+        """
+        fingerprint, *older = accepted_fingerprints(msae)
+        wanted = cls(fingerprint, msae.config.num_latents, msae.config.d_in, k)
+        if not (folder / INDEX_FILE).is_file():
+            return wanted
+        found = cls.load(folder)
+        if found.msae_sha256 in older:
+            found.msae_sha256 = fingerprint
+        for name in ("msae_sha256", "k"):
+            if getattr(found, name) != getattr(wanted, name):
+                raise ValueError(
+                    f"{folder} was built with another {name} ({getattr(found, name)}, not {getattr(wanted, name)}): "
+                    "choose another folder"
+                )
         return found
 
 

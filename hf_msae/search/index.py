@@ -18,7 +18,6 @@ from ..concepts.editing import LatentEdit, edit_embeddings, latent_of
 from ..concepts.table import ConceptTable, names_of
 from .approximate import ApproximateIndex
 from .files import (
-    INDEX_FILE,
     IndexMetadata,
     LengthCollector,
     Segment,
@@ -131,29 +130,17 @@ class ConceptIndex:
             raise ValueError(f"k must be between 1 and num_latents={config.num_latents}, got {k}")
         if codes is not None and (codes.k < k or len(codes) != len(embeddings)):
             raise ValueError(f"codes have {len(codes)} rows of {codes.k}, but {len(embeddings)} of k={k} are needed")
-        fingerprints = accepted_fingerprints(msae)
-        wanted = IndexMetadata(fingerprints[0], config.num_latents, config.d_in, k)
-        if (folder / INDEX_FILE).is_file():
-            found = IndexMetadata.load(folder)
-            if found.msae_sha256 in fingerprints:
-                found.msae_sha256 = fingerprints[0]
-            for what in ("msae_sha256", "k"):
-                if getattr(found, what) != getattr(wanted, what):
-                    raise ValueError(
-                        f"{folder} was built with another {what} ({getattr(found, what)}, not "
-                        f"{getattr(wanted, what)}): choose another folder"
-                    )
-            wanted = found
+        metadata = IndexMetadata.to_continue(folder, msae, k)
         folder.mkdir(parents=True, exist_ok=True)
-        for done in range(sum(wanted.segments), len(embeddings), _SEGMENT_ROWS):
+        for done in range(sum(metadata.segments), len(embeddings), _SEGMENT_ROWS):
             rows = range(done, min(done + _SEGMENT_ROWS, len(embeddings)))
             collectors = [LengthCollector()] if codes is not None else [LengthCollector(), SparseCollector(k)]
             lengths, *found = collect_codes(msae, embeddings, collectors, rows, batch_size, progress, "indexing")
             few = found[0] if codes is None else codes[rows.start : rows.stop, :k]
-            write_segment(segment_folder(folder, len(wanted.segments)), few, lengths, config.num_latents)
-            wanted.segments.append(len(rows))
-            wanted.save(folder)
-        wanted.save(folder)
+            write_segment(segment_folder(folder, len(metadata.segments)), few, lengths, config.num_latents)
+            metadata.segments.append(len(rows))
+            metadata.save(folder)
+        metadata.save(folder)
         index = cls(folder, msae, embeddings, concepts)
         if approximate:
             index.add_approximate(progress=progress)
