@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -38,8 +38,8 @@ class ConceptHierarchy(Result):
         k: Number of activations in each code.
     """
 
-    concepts: pd.DataFrame
-    edges: pd.DataFrame
+    concepts: pd.DataFrame = field(metadata={"columns": ["latent", "name", "level", "count"]})
+    edges: pd.DataFrame = field(metadata={"columns": _EDGE_COLUMNS})
     num_samples: int
     k: int
 

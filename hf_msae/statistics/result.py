@@ -23,7 +23,8 @@ class Result:
     """Base of frozen dataclasses that hold what an analysis found.
 
     A subclass declares its fields, numbers and strings as well as DataFrames, and writes `verdict` and, if there is
-    something to draw, `plot`. A field with `metadata={"key": "concepts"}` has that name in dictionaries and JSON.
+    something to draw, `plot`. A field with `metadata={"key": "concepts"}` has that name in dictionaries and JSON; a
+    table that may be empty needs `metadata={"columns": [...]}`, because JSON records do not keep its columns.
 
     Example:
         >>> @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Result:
             key = _key(field)
             if key in content:
                 is_table = field.type in ("pd.DataFrame", pd.DataFrame)
-                values[field.name] = pd.DataFrame(content[key]) if is_table else content[key]
+                value = content[key]
+                values[field.name] = pd.DataFrame(value, columns=field.metadata.get("columns")) if is_table else value
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 raise ValueError(f"this is not a saved {cls.__name__}: it has no {key!r}")
         return cls(**values)

@@ -119,6 +119,8 @@ def test_codes_at_hand_are_not_computed_again(world):
 
 
 def test_it_is_saved_and_loaded(world, tmp_path):
-    found = concept_hierarchy(world[0], world[1], NAMES, k=N, progress=False)
-    found.save(tmp_path / "tree.json")
-    assert str(ConceptHierarchy.load(tmp_path / "tree.json")) == str(found)
+    for min_count in (20, 10**6):  # with trees, and with nothing at all
+        found = concept_hierarchy(world[0], world[1], NAMES, k=N, min_count=min_count, progress=False)
+        found.save(tmp_path / "tree.json")
+        loaded = ConceptHierarchy.load(tmp_path / "tree.json")
+        assert str(loaded) == str(found) and list(loaded.edges) == list(found.edges)
