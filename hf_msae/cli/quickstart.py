@@ -217,13 +217,12 @@ def check_names(
         `table.best(number)` with the columns auroc (of the latent's activation for the concept, over `scenes`), top
         (the scenes that activate it most, best first) and precision (share of them of which the concept is true).
     """
-    import torch
     from sklearn.metrics import roc_auc_score
 
+    from ..concepts.codes import ColumnCollector, collect_codes
+
     best = table.best(number).copy()
-    chosen = torch.tensor(best["latent"].tolist())
-    with torch.no_grad():
-        active = torch.cat([msae.encode(batch)[:, chosen] for batch in embeddings.batches(4096)]).numpy()
+    active = collect_codes(msae, embeddings, [ColumnCollector(best["latent"])], progress=False)[0].values
     truth = scenes.select_columns(best["name"].tolist()).to_pandas().to_numpy(dtype=bool)
     order = np.argsort(-active, axis=0, kind="stable")[:_SHEET_COLUMNS]
     best["auroc"] = [roc_auc_score(truth[:, i], active[:, i]) for i in range(len(best))]

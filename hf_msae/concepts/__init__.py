@@ -1,4 +1,4 @@
-"""Names for latents: a vocabulary, the naming, and the table that holds the names."""
+"""Concepts: names for latents with their evidence, explanations of embeddings, and hierarchies."""
 
 from .activation_naming import name_by_activations
 from .explanation import Explanation, SimilarityExplanation, explain_embedding, explain_similarity
