@@ -275,7 +275,7 @@ class ColumnCollector(Collector):
     needs_latents = True
 
     def __init__(self, latents: Sequence[int] | np.ndarray, k: int = 1) -> None:
-        self.latents, self.k = np.asarray(latents, dtype=np.int64).reshape(-1), k
+        self.latents, self.k = np.array(latents, dtype=np.int64).reshape(-1), k  # a copy: torch wants it writable
 
     def start(self, msae: MSAEModel, num_rows: int) -> None:
         """Allocate what is kept."""
