@@ -22,6 +22,7 @@ class Fault:
         response_bytes: carry the request out, and close the connection after so many bytes of the answer's body.
         lose_answer: carry the request out, and close the connection without an answer.
         action: called before the request is carried out, which then goes on as usual.
+        then: called after the request was carried out, before it is answered.
     """
 
     method: str
@@ -32,6 +33,7 @@ class Fault:
     response_bytes: int | None = None
     lose_answer: bool = False
     action: Callable[[], object] | None = None
+    then: Callable[[], object] | None = None
 
     def is_due(self, method: str, path: str) -> bool:
         """Whether it happens to this request; counts it."""

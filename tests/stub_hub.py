@@ -149,6 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
         cut(self.connection)
 
     def _answer(self, status: int, content: object = None, headers: dict[str, str] | None = None) -> None:
+        if self.fault is not None and self.fault.then is not None:
+            self.fault.then()
         if self.fault is not None and self.fault.lose_answer:
             return self._cut()
         body = content if isinstance(content, bytes) else json.dumps(content).encode()

@@ -9,7 +9,7 @@ first two are named by words whose text embeddings point where their latents do.
 space than texts, so scenes-patches is named by the pictures that activate its latents. What is in a picture is known,
 and for every latent the table says how well its activation tells held-out scenes that its name is true of (auroc).
 
---cards_only writes the cards again, from what lies in the folders, and copies them to model_cards/.
+--cards_only renders the cards anew from the files in the folders.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ from hf_msae.training.record import TrainingRecord, command_line
 
 ROOT = Path(__file__).parents[1]
 RELEASES = ROOT / "hf_msae" / "scenes" / "msae"
-CARDS = ROOT / "model_cards"
 SPLITS = ("train", "test")
 
 
@@ -91,16 +90,7 @@ def main() -> None:
             print(f"\n{name}", flush=True)
             release(name, backbone, scenes, arguments)
     for name in arguments.models:
-        write_model_card(arguments.output_dir / name, model_name=name, released=True)
-        if arguments.output_dir == RELEASES:
-            (CARDS / f"{name}.md").write_text(card_to_read(name), encoding="utf-8")
-
-
-def card_to_read(name: str) -> str:
-    """A released model's card for model_cards/, where its figures lie elsewhere."""
-    text = (RELEASES / name / "README.md").read_text(encoding="utf-8")
-    folder = RELEASES.relative_to(ROOT).as_posix()
-    return re.sub(r"(!\[[^\]]*\]\()([\w.]+\))", rf"\1../{folder}/{name}/\2", text)
+        write_model_card(arguments.output_dir / name, model_name=name, released=True, replace_card=True)
 
 
 def embed(backbone: Backbone, scenes: dict, arguments: argparse.Namespace) -> None:

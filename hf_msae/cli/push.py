@@ -1,7 +1,7 @@
 """Publish a trained model on the Hub, in one commit: weights, metrics, names, figures and the card.
 
-Everything is put together and loaded back before anything is sent; paths of this machine are left out. A folder of
-several runs, as a sweep leaves it, is published as a whole, each model in a subfolder, with an index of them.
+The files are put together and loaded back before anything is sent; paths of this machine are left out. A folder of
+several runs, such as a sweep, is published as a whole, each model in a subfolder, with an index of them all.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from transformers.utils.logging import disable_progress_bar
 
@@ -25,53 +25,53 @@ EXAMPLE = """\
 
 @dataclass
 class PushArguments:
-    """What is published, where to, and how."""
+    """Arguments of `hf-msae push`."""
 
     _argument_group_name: ClassVar[str] = "release"
 
-    folder: str = field(metadata={"help": "Folder of a run, or of several; the first word may be this."})
-    repo: str = field(metadata={"help": "Repository on the Hub, user/name; the second word may be this."})
+    folder: str = field(metadata={"help": "Folder of one or several runs; may be given as the first word."})
+    repo: str = field(metadata={"help": "Repository on the Hub, user/name; may be given as the second word."})
     subfolder: str | None = field(
-        default=None, metadata={"help": "Where in the repository it goes, e.g. vision.layers.11. Unset: its root."}
+        default=None,
+        metadata={"help": "Folder in the repository, for example vision.layers.11. Defaults to its root."},
     )
-    private: bool = field(default=False, metadata={"help": "Whether a repository that is made is private."})
-    revision: str | None = field(default=None, metadata={"help": "Branch to commit to; made if it is not there."})
+    private: bool = field(default=False, metadata={"help": "Make a new repository private."})
+    revision: str | None = field(
+        default=None, metadata={"help": "Branch to commit to; created if it does not exist. Defaults to main."}
+    )
     create_pr: bool = field(default=False, metadata={"help": "Open a pull request instead of committing."})
     dry_run: str | None = field(
         default=None,
         metadata={
             "nargs": "?",
             "const": "",
-            "help": "Write the release to this new folder, without asking the Hub for anything. Without a name: to "
-            "FOLDER-release, beside the run's.",
+            "help": "Write the release to this new folder and send nothing. Without a value, the folder is "
+            "FOLDER-release.",
         },
     )
     allow_unmeasured: bool = field(
-        default=False, metadata={"help": "Publish without metrics.json; the card then says that nothing was measured."}
+        default=False, metadata={"help": "Publish without metrics.json; the card says that nothing was measured."}
     )
     remote_code: bool = field(
-        default=False, metadata={"help": "Add modules that load it with trust_remote_code=True, without hf_msae."}
+        default=False,
+        metadata={"help": "Add modules so that the model loads with trust_remote_code=True, without hf_msae."},
     )
     license: str | None = field(
         default=None,
         metadata={
-            "help": "Of the weights, as the Hub writes it. Unset: what the card on the Hub says, or apache-2.0 (of a "
-            "converted model: none)."
+            "help": "License of the weights, as the Hub writes it. Defaults to that of the existing card, or to "
+            "apache-2.0 (for a converted model: none)."
         },
     )
-    tags: list[str] = field(default_factory=list, metadata={"help": "Further tags for the card."})
-    card: Literal["local", "hub", "fresh"] | None = field(
-        default=None,
-        metadata={
-            "help": "Whose edits of the card to keep where it was edited in the run's folder and differently on the "
-            "Hub; fresh drops all edits."
-        },
+    tags: list[str] = field(default_factory=list, metadata={"help": "More tags for the card."})
+    replace_card: bool = field(
+        default=False, metadata={"help": "Replace a card that a person has edited; otherwise its text is kept."}
     )
     max_shard_size: str | None = field(
-        default=None, metadata={"help": "Cut the weights into files of this size, e.g. 5GB."}
+        default=None, metadata={"help": "Maximum size of a file of weights, for example 5GB."}
     )
-    commit_message: str | None = field(default=None, metadata={"help": "First line of the commit's message."})
-    commit_description: str | None = field(default=None, metadata={"help": "The rest of it."})
+    commit_message: str | None = field(default=None, metadata={"help": "First line of the commit message."})
+    commit_description: str | None = field(default=None, metadata={"help": "Rest of the commit message."})
 
 
 LOADING = """
@@ -87,10 +87,9 @@ _TRUTH_VALUES = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
 
 
 def _with_flags(argv: Sequence[str]) -> list[str]:
-    """The words of a command line with FOLDER and user/name as flags, wherever among the others they stand.
+    """Turn FOLDER and user/name into flags, wherever they stand on the command line.
 
-    A switch takes no word but one for true or false, and --dry_run takes the next word only if FOLDER and user/name
-    are there besides.
+    A switch takes the next word only if it means true or false, and --dry_run only if FOLDER and user/name are left.
     """
     words = [_underscored(word) for word in argv]
     free = [flag for flag in ("--folder", "--repo") if not any(word.partition("=")[0] == flag for word in words)]
@@ -130,7 +129,7 @@ def _underscored(word: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command with these words, or those of the process."""
+    """Run the command with `argv`, or with the arguments of the process."""
     disable_progress_bar()
     parser = MSAEArgumentParser([PushArguments], __doc__, EXAMPLE, prog="hf-msae push", first_word="folder")
     (args,) = parser.parse(_with_flags(sys.argv[1:] if argv is None else argv))
@@ -140,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = Path(args.folder)
         beside = folder.expanduser().resolve()
         dry_run = beside.with_name(f"{beside.name}-release") if args.dry_run == "" else args.dry_run
-        print(f"Putting together what is in {args.folder}, and loading it back", flush=True)
+        print(f"Putting together {args.folder} and loading it back", flush=True)
         release = push_to_hub(
             folder,
             args.repo,
@@ -152,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             remote_code=args.remote_code,
             license=args.license,
             tags=args.tags,
-            card=args.card,
+            replace_card=args.replace_card,
             max_shard_size=args.max_shard_size,
             commit_message=args.commit_message,
             commit_description=args.commit_description,

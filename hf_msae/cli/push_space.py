@@ -1,7 +1,7 @@
 """Publish the concept explorer as a Space on the Hub, showing your model.
 
-The Space's files and the package itself are sent in one commit; Space variables say which model and pictures it shows.
-Without --model it shows the one of rendered scenes.
+The Space's files and the package are sent in one commit; Space variables say which model and pictures it shows.
+Without --model it shows the model of rendered scenes.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ EXAMPLE = """\
 
 @dataclass
 class PushSpaceArguments:
-    """Which Space, and what it shows."""
+    """Arguments of `hf-msae push-space`."""
 
     _argument_group_name: ClassVar[str] = "Space"
 
-    repo: str = field(metadata={"help": "The Space, user/name; the first word may be this."})
-    model: str = field(default=DEFAULT_MODEL, metadata={"help": "MSAE of pooled image embeddings, by its Hub id."})
-    dataset: str = field(default=DEFAULT_DATASET, metadata={"help": "Data set of the pictures, by its Hub id."})
-    split: str | None = field(default=None, metadata={"help": "Split of it, where it has several."})
-    image_column: str = field(default="image", metadata={"help": "Its column of pictures."})
+    repo: str = field(metadata={"help": "The Space, user/name; may be given as the first word."})
+    model: str = field(default=DEFAULT_MODEL, metadata={"help": "Hub id of an MSAE of pooled image embeddings."})
+    dataset: str = field(default=DEFAULT_DATASET, metadata={"help": "Hub id of the dataset of pictures."})
+    split: str | None = field(default=None, metadata={"help": "Split of the dataset."})
+    image_column: str = field(default="image", metadata={"help": "Column of the dataset that holds the pictures."})
     embeddings: str | None = field(
         default=None,
-        metadata={"help": "Embeddings of the same rows on the Hub; unset, the Space computes them when it starts."},
+        metadata={"help": "Hub id of the embeddings of the same rows. Unset, the Space computes them when it starts."},
     )
     patch_model: str | None = field(
-        default=None, metadata={"help": "MSAE of a vision block of the same backbone, by its Hub id."}
+        default=None, metadata={"help": "Hub id of an MSAE of a vision block of the same backbone."}
     )
     backbone: str | None = field(
-        default=None, metadata={"help": "Where the backbone is, if it is not where the MSAE says."}
+        default=None, metadata={"help": "Location of the backbone, if it is not the one in the MSAE's config."}
     )
-    max_images: int = field(default=2000, metadata={"help": "How many pictures, at most."})
+    max_images: int = field(default=2000, metadata={"help": "Maximum number of pictures."})
     title: str | None = field(default=None, metadata={"help": "Title of the Space."})
     requirement: str | None = field(
         default=None,
-        metadata={"help": "How the Space installs hf_msae, e.g. hf_msae==0.1.0. Unset: the package is sent along."},
+        metadata={
+            "help": "How the Space installs hf_msae, for example hf_msae==0.1.0. Unset, the package is sent along."
+        },
     )
-    private: bool = field(default=False, metadata={"help": "Whether a Space that is made is private."})
+    private: bool = field(default=False, metadata={"help": "Make a new Space private."})
     overwrite: bool = field(
         default=False,
-        metadata={"help": "Replace files that are in the way, which you or others have put or edited there."},
+        metadata={"help": "Replace files that you or others have added or edited there."},
     )
-    dry_run: str | None = field(
-        default=None, metadata={"help": "New folder to write the Space to, without asking the Hub for anything."}
-    )
+    dry_run: str | None = field(default=None, metadata={"help": "New folder to write the Space to; nothing is sent."})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command with these words, or those of the process."""
+    """Run the command with `argv`, or with the arguments of the process."""
     parser = MSAEArgumentParser([PushSpaceArguments], __doc__, EXAMPLE, prog="hf-msae push-space", first_word="repo")
     (args,) = parser.parse(argv)
     with parser.reporting_errors():
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_repo_id(args.repo)
             variables = space_variables(settings)
             if Path(args.dry_run).exists():
-                raise FileExistsError(f"{args.dry_run} is there already: name a new folder")
+                raise FileExistsError(f"{args.dry_run} already exists: choose a new folder")
             folder = write_space(Path(args.dry_run), settings, args.title, args.requirement)
             print(f"The Space is in {folder}. Run it there with")
             print(
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             return
         url = push_space(args.repo, settings, args.title, args.requirement, args.private, overwrite=args.overwrite)
-        print(f"{url}\nThe Space builds now, which takes minutes the first time.")
+        print(f"{url}\nThe Space is being built; the first time this takes minutes.")
 
 
 if __name__ == "__main__":

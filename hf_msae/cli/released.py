@@ -1,6 +1,6 @@
-"""List released models. Every command takes their names where it takes a model's folder or Hub id.
+"""List released models. Every command accepts their names in place of a folder or Hub id.
 
-Those that come with the package load without a network. The models of others are converted when they are loaded.
+Those that come with the package load without a network. Other people's models are converted when they are loaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SHOWN = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command with these words, or those of the process."""
+    """Run the command with `argv`, or with the arguments of the process."""
     parser = argparse.ArgumentParser(
         prog="hf-msae released",
         description=__doc__,
@@ -33,9 +33,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "  hf-msae explain scenes-image --image picture.png",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--backbone", help="only those whose backbone's name has this in it, e.g. clip")
-    parser.add_argument("--hook_point", help="only those of this hook point, e.g. image_embeds")
-    parser.add_argument("--json", action="store_true", help="print everything that is known of them as JSON")
+    parser.add_argument(
+        "--backbone", help="Only list models whose backbone's name contains this text, for example clip."
+    )
+    parser.add_argument("--hook_point", help="Only list models of this hook point, for example image_embeds.")
+    parser.add_argument("--json", action="store_true", help="Print all details as JSON.")
     args = parser.parse_args(argv)
     found = list_released()
     if args.backbone is not None:
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps(json_records(found.reset_index()), indent=2))
         return
     if found.empty:
-        print("no released model is known that fits; `hf-msae released` lists all")
+        print("No released model matches; `hf-msae released` lists all.")
         return
     print(found[list(_SHOWN)].rename(columns=_SHOWN).fillna("").to_string())
     print("\nchecked: loaded and measured by us. The others are listed as their authors describe them.")

@@ -25,7 +25,7 @@ def test_flags_may_have_dashes_and_the_folder_of_a_dry_run_loads_as_it_says(at_h
     words = ["--dry-run", str(tmp_path / "dry"), "--allow-unmeasured", "--subfolder=vision.layers.11"]
     main([str(run_folder), "tester/msae", *words])
     printed = capsys.readouterr().out
-    assert "would be sent to tester/msae" in printed and not at_hub.requests
+    assert "tester/msae" in printed and not at_hub.requests
     namespace = {}
     exec(printed[printed.index("import hf_msae") :], namespace)
     assert isinstance(namespace["msae"], MSAEModel)
@@ -43,6 +43,8 @@ def test_flags_may_have_dashes_and_the_folder_of_a_dry_run_loads_as_it_says(at_h
         ("--folder RUN --repo a/b --dry_run DIR", {"dry_run": "DIR"}),
         ("--private RUN a/b", {"private": True}),
         ("RUN --private a/b --tags x y", {"private": True, "tags": ["x", "y"]}),
+        ("RUN a/b --replace-card", {"replace_card": True}),
+        ("RUN a/b --replace_card", {"replace_card": True}),
         ("--private false --subfolder s RUN a/b", {"subfolder": "s"}),
         ("--create-pr --license=mit RUN --allow-unmeasured a/b",
          {"create_pr": True, "license": "mit", "allow_unmeasured": True}),
@@ -63,10 +65,10 @@ def test_a_dry_run_without_a_name_is_written_beside_the_run(at_hub, run_folder, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere", "tester/msae"], "there is no folder nowhere"),
+        (["nowhere", "tester/msae"], "nowhere"),
         (["nowhere"], "repo"),
-        (["nowhere", "msae"], "write it as user/name"),
-        (["nowhere", "tester/msae", "--card", "mine"], "mine"),
+        (["nowhere", "msae"], "user/name"),
+        (["nowhere", "tester/msae", "--replace-card", "mine"], "mine"),
         (["nowhere", "tester/msae", "--privat"], "did you mean --private?"),
     ],
 )
@@ -78,5 +80,5 @@ def test_errors_are_one_line_that_names_the_thing(at_hub, refused, words, messag
 def test_a_pull_request_is_loaded_by_its_revision(at_hub, run_folder, capsys):  # noqa: F811
     main([str(run_folder), "tester/msae", "--create-pr"])
     printed = capsys.readouterr().out
-    assert f"as a pull request: {at_hub.url}/tester/msae/discussions/1" in printed
+    assert f"{at_hub.url}/tester/msae/discussions/1" in printed
     assert 'from_pretrained("tester/msae", revision="refs/pr/1")' in printed

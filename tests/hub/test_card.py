@@ -53,12 +53,16 @@ def metrics_of(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
-def section(text, name):
-    return re.search(rf"<!-- hf_msae:{name} \w+ -->\n(.*?)<!-- /hf_msae:{name} -->", text, re.DOTALL).group(1)
+def section(text, heading):
+    return re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE).group(1)
+
+
+def summary(text):
+    return text.split("\n## ")[0].split("\n# ")[1]
 
 
 def examples(text):
-    return re.findall(r"```python\n(.*?)```", section(text, "use"), flags=re.DOTALL)
+    return re.findall(r"```python\n(.*?)```", section(text, "Use"), flags=re.DOTALL)
 
 
 def test_metadata_is_valid_and_carries_the_figures_of_the_table(run):
@@ -92,7 +96,7 @@ def test_levels_with_the_same_figures_share_a_row_and_each_has_its_result(run):
 
 def test_text_shows_training_concepts_figures_and_versions(run):
     text = write_model_card(run).read_text()
-    training = section(text, "training")
+    training = section(text, "Training")
     assert (
         "| learning_rate | 0.0003 |" in training.split("<details>")[0]
         and "| seed | 42 |" in training.split("<details>")[1]
@@ -113,20 +117,20 @@ def test_names_stand_with_their_evidence_valid_ones_first(run):
         ["blue|*", 0.2, 0.04, "green", False],
     ]
     ConceptTable(frame, {**table.provenance, "words": 3}).save(run / "concepts" / "words.parquet")
-    text = section(render_model_card(run), "concepts")
+    text = section(render_model_card(run), "Best-named concepts")
     rows = [line for line in text.splitlines() if re.match(r"\| \d", line)]
     assert len(rows) == 2, "the others are no more than chance"
     assert rows[0].startswith(r"| 9 | blue\|\* | 0.200 |") and rows[0].endswith("| 0.04 | green | 0.875 |")
     assert rows[1].startswith("| 5 | red | 0.100 |") and rows[1].endswith("| 0.01 | red ✓ | 0.875 |")
-    assert "2 of 64 have a name that is more than chance" in text and "1 of these are called the same" in text
+    assert "2 of 64 " in text and "1 of these" in text
     ConceptTable(frame.drop(columns="q_value")).save(run / "concepts" / "words.parquet")
-    assert "There are no q-values" in section(render_model_card(run), "concepts")
+    assert "no q-values" in section(render_model_card(run), "Best-named concepts")
 
 
 def test_names_of_another_model_are_refused(run):
     table = ConceptTable.load(run / "concepts" / "words.parquet")
     ConceptTable(table.frame.head(10)).save(run / "concepts" / "words.parquet")
-    with pytest.raises(ValueError, match="names 10 latents, but the model has 64: it belongs to another model"):
+    with pytest.raises(ValueError, match=r"words\.parquet.* 10 .* 64"):
         render_model_card(run)
 
 
@@ -163,27 +167,27 @@ def test_what_it_was_measured_on_is_what_the_measurement_says_and_nothing_else(r
         metrics = metrics_of(run)
         metrics["data"] = {**metrics["data"], **data} if data.get("num_samples", 1) else None
         (run / "metrics.json").write_text(json.dumps(metrics))
-        return section(render_model_card(run), "quality")
+        return section(render_model_card(run), "Quality")
 
-    unknown = "space, on 200 embeddings of `the given array`; whether the model was trained on them is not recorded"
+    unknown = "space, on 200 embeddings of `the given array`; it is not recorded"
     assert unknown in measured_on(), "whatever training.json says of its own evaluation"
     assert "own space, on held-out data: 200 embeddings of `the given array`." in measured_on(held_out=True)
     text = measured_on(held_out=False)
-    assert "200 embeddings of `the given array`, **of the training data**" in text and "held-out" not in text
+    assert "200 embeddings of `the given array`, **from the training data**" in text and "held-out" not in text
     text = measured_on(num_samples=0)
-    assert "200 embeddings; which, is not recorded" in text and "held" not in text
+    assert "200 unrecorded embeddings" in text and "held" not in text
     (run / "training.json").unlink()
     assert "Its training is not recorded here." in render_model_card(run)
     card = ModelCard(render_model_card(run))
-    assert {each.dataset_name for each in card.data.eval_results} == {"embeddings that are not recorded"}
+    assert {each.dataset_name for each in card.data.eval_results} == {"unrecorded embeddings"}
 
 
 def test_metrics_without_a_fingerprint_say_that_they_are_of_unknown_weights(run):
     metrics = metrics_of(run)
     del metrics["model_sha256"]
     (run / "metrics.json").write_text(json.dumps(metrics))
-    text = section(render_model_card(run), "quality")
-    assert "Of which weights they are is not recorded." in text and "fingerprint" not in text
+    text = section(render_model_card(run), "Quality")
+    assert "not recorded which weights" in text and "fingerprint" not in text
 
 
 @pytest.mark.parametrize(
@@ -208,7 +212,7 @@ def test_data_reads_well_and_only_hub_ids_are_linked(run, data, name, title):
     TrainingRecord(**{**record, "training_data": told}).save(run)
     (run / "metrics.json").write_text(json.dumps({**metrics_of(run), "data": told}))
     card = ModelCard(render_model_card(run))
-    assert name in section(card.content, "training")
+    assert name in section(card.content, "Training")
     assert card.data.eval_results[0].dataset_name == title
     assert card.data.datasets == (["a/b"] if "hub_dataset" in data else None)
     assert card.data.eval_results[0].dataset_type == data.get("hub_dataset", "embeddings")
@@ -218,31 +222,31 @@ def test_data_reads_well_and_only_hub_ids_are_linked(run, data, name, title):
     ("settings", "words", "cites"),
     [
         ({}, "nested top-k", "zaigrajew2025"),
-        ({"activation": "topk", "k": N}, "No more than 64 latents fire", "zaigrajew2025"),
+        ({"activation": "topk", "k": N}, "At most 64 latents", "zaigrajew2025"),
         (
             {"nesting": "prefix"},
             "first N latents are a coarser dictionary by themselves, for N = 4, 8, 16, 32, 64",
             "2503.17547",
         ),
-        ({"nesting": "prefix", "random_prefixes": 5}, "drawn anew for each step, 5 at a time", "2503.17547"),
+        ({"nesting": "prefix", "random_prefixes": 5}, "drawn anew in each step, 5 at a time", "2503.17547"),
         ({"nesting": "none"}, "nothing nests", None),
-        ({"nesting": "none", "activation": "topk", "k": 4}, "No more than 4 latents fire", "2406.04093"),
+        ({"nesting": "none", "activation": "topk", "k": 4}, "At most 4 latents", "2406.04093"),
         (
             {"nesting": "none", "activation": "batch_topk", "k": 4},
-            "4 latents fire for an embedding on average",
+            "On average 4 latents",
             "2412.06410",
         ),
-        ({"nesting": "none", "activation": "jump_relu"}, "a threshold of its own", "2407.14435"),
+        ({"nesting": "none", "activation": "jump_relu"}, "learned threshold", "2407.14435"),
     ],
 )
 def test_every_family_is_called_what_it_is(tmp_path, settings, words, cites):
     run = save_run(tmp_path / "run", names=False, record=False, **settings)
     card = ModelCard(render_model_card(run))
-    summary = section(card.content, "summary")
+    told = summary(card.content)
     nests = settings.get("nesting") != "none"
-    assert words in summary
-    assert ("Matryoshka" in summary) == nests == ("matryoshka" in card.data.tags)
-    citation = section(card.content, "citation")
+    assert words in told
+    assert ("Matryoshka" in told) == nests == ("matryoshka" in card.data.tags)
+    citation = section(card.content, "Citation")
     assert ("zaigrajew2025" in citation) == (settings.get("nesting", "topk") == "topk")
     assert (cites or "@software{hf_msae") in citation
 
@@ -258,7 +262,7 @@ def test_every_family_is_called_what_it_is(tmp_path, settings, words, cites):
 )
 def test_limits_and_examples_are_those_of_the_hook_point(tmp_path, hook_point, limit, example):
     text = render_model_card(save_run(tmp_path / "run", hook_point=hook_point))
-    assert limit in section(text, "limits") and example in examples(text)[0]
+    assert limit in section(text, "Intended use and limits") and example in examples(text)[0]
 
 
 def test_the_examples_run(tmp_path, monkeypatch):
@@ -299,7 +303,7 @@ def test_only_a_hub_id_becomes_a_link_to_the_base_model(run, name):
     assert card.data.base_model is None
 
 
-def test_a_converted_model_says_from_what_and_claims_no_licence_of_its_own(tmp_path):
+def test_a_converted_model_says_from_what_and_claims_no_license_of_its_own(tmp_path):
     run = save_run(tmp_path / "run", record=False, names=False)
     conversion = {
         "format": "msae_authors",
@@ -309,36 +313,54 @@ def test_a_converted_model_says_from_what_and_claims_no_licence_of_its_own(tmp_p
     }
     (run / "conversion.json").write_text(json.dumps(conversion))
     card = ModelCard(render_model_card(run))
-    summary = section(card.content, "summary")
-    assert "**Converted** from `Someone/SAE` (revision `abc`), which is in the format of msae_authors." in summary
-    assert "Its mean was kept." in summary and "they are not its authors'" in summary
-    assert card.data.license is None and "under the terms of the model that they were converted from" in card.content
-    assert "By its authors, not with `hf_msae`" in section(card.content, "training")
+    told = summary(card.content)
+    assert "**Converted** from `Someone/SAE` (revision `abc`), which is in the msae_authors format." in told
+    assert "Its mean was kept." in told and "they are not its authors'" in told
+    assert card.data.license is None and "terms of the model they were converted from" in card.content
+    assert "by its authors, not with `hf_msae`" in section(card.content, "Training")
     assert ModelCard(render_model_card(run, license="mit")).data.license == "mit"
     (run / "metrics.json").unlink()
     text = render_model_card(run)
     assert "they are not its authors'" not in text and "**Nothing was measured.**" in text
 
 
-def test_edits_survive_when_the_card_is_written_again_and_other_figures_are_not_lost(run):
+def test_an_edited_text_stays_when_the_card_is_written_again(run):
     path = write_model_card(run)
-    path.write_text(path.read_text().replace("## Licence", "## Licence\n\nAsk me first.") + "\nMy notes.\n")
+    path.write_text(path.read_text().replace("## License", "## License\n\nAsk me first."))
+    before = ModelCard.load(path)
     other = load_embeddings(torch.randn(150, D))
     evaluate_msae(MSAEModel.from_pretrained(run), other, cknna_batch_size=50, progress=False).save(
         run / "metrics.json"
     )
-    text = write_model_card(run, tags=["birds"]).read_text()
-    assert "Ask me first." in text and text.endswith("\nMy notes.\n")
-    assert "150 embeddings" in text and "birds" in ModelCard(text).data.tags
+    card = ModelCard.load(write_model_card(run, tags=["birds"]))
+    assert card.text.split("<!--")[0] == before.text.split("<!--")[0]
+    assert card.data.eval_results[0].metric_value != before.data.eval_results[0].metric_value
+    assert "birds" in card.data.tags
+    text = write_model_card(run, replace_card=True).read_text()
+    assert "150 embeddings" in text and "Ask me first." not in text
+    assert path.stat().st_mode & 0o777 == (run / "config.json").stat().st_mode & 0o777
 
 
-def test_a_licence_that_was_changed_in_the_metadata_is_that_of_the_text(run):
+def test_strings_from_files_are_shown_as_they_are_and_never_as_markup(run):
+    hostile = "a](http://x) <b>|`*\n# Title"
+    record = {**TrainingRecord.load(run).to_dict(), "command": "train ```\n# Title"}
+    record["training_arguments"] |= {"optim": hostile}
+    record["training_data"] = {"num_rows": 5, "source": hostile, "dataset_split": hostile}
+    TrainingRecord(**{**record, "versions": {hostile: hostile}}).save(run)
+    (run / "metrics.json").write_text(json.dumps({**metrics_of(run), "data": {"dataset": hostile}}))
+    text = ModelCard(render_model_card(run)).text
+    assert "`` x) <b>|`* # Title ``" in text and "<b>" not in re.sub("``[^\n]+``", "", text)
+    assert text.count("\n# Title") == 1, "only in the code block of the command"
+    assert "````bash\ntrain ```\n# Title\n````" in text
+
+
+def test_a_license_that_was_changed_in_the_metadata_is_that_of_the_text(run):
     path = write_model_card(run)
     path.write_text(path.read_text().replace("license: apache-2.0", "license: cc0-1.0"))
     text = write_model_card(run).read_text()
-    assert "`cc0-1.0`, for the weights" in text and "apache" not in text
+    assert "`cc0-1.0`" in text and "apache" not in text
     text = write_model_card(run, license="mit").read_text()
-    assert "`mit`, for the weights" in text and ModelCard(text).data.license == "mit" and "cc0" not in text
+    assert "`mit`" in text and ModelCard(text).data.license == "mit" and "cc0" not in text
 
 
 @pytest.mark.parametrize("is_local", [True, False, None])

@@ -7,19 +7,17 @@ import shutil
 import pandas as pd
 import pytest
 import torch
-import yaml
 from huggingface_hub import ModelCard
 
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae._utils.fingerprint import model_fingerprint
-from hf_msae._utils.redaction import public
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.hub.publishing.card_edits import is_edited
 from hf_msae.hub.publishing.release import push_to_hub
 from hf_msae.metrics import evaluate_msae
 from tests.hub.conftest import KEY
-from tests.stub_hub import OTHER_TOKEN, READ_TOKEN
+from tests.stub_hub import OTHER_TOKEN, READ_TOKEN, Repo
 
 REPO = "tester/msae"
 SENT = {
@@ -93,7 +91,7 @@ def test_pushing_again_what_is_there_makes_no_commit(at_hub, run_folder):
     again = push_to_hub(run_folder, REPO)
     assert len(at_hub.repos[KEY].messages) == 2
     assert again.commit == first.commit and not any(each.sent for each in again.files)
-    assert "has all of it already" in str(again) and "has all of it already" not in str(first)
+    assert "already" in str(again) and "already" not in str(first)
 
 
 def test_a_second_push_deletes_what_this_release_has_not_and_leaves_foreign_files(at_hub, run_folder):
@@ -166,26 +164,6 @@ def test_names_keep_their_columns_and_lose_their_paths(at_hub, run_folder, tmp_p
     assert back.provenance["vocabulary"] == "words.txt" and back.provenance["templates"] == ["{}"]
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("/home/me/runs/a", "a"),
-        ("~/runs/a", "a"),
-        ("C:\\Users\\me\\a", "a"),
-        ("file:///home/me/a", "a"),
-        ("parquet:/home/me/a.parquet", "parquet:a.parquet"),
-        ("train.py --out /home/me/a --data=/data/b 'c'", "train.py --out a --data=b 'c'"),
-        ({"a": ["/x/y", 1, None, True]}, {"a": ["y", 1, None, True]}),
-        ("https://hub.org/user/name", "https://hub.org/user/name"),
-        ("user/name", "user/name"),
-        ("red/green and 1/2", "red/green and 1/2"),
-        ("scenes:train:40:3", "scenes:train:40:3"),
-    ],
-)
-def test_folders_of_this_machine_are_told_from_other_words(value, expected):
-    assert public(value) == expected
-
-
 def test_the_figure_is_that_of_the_metrics_beside_it(at_hub, run_folder):
     (run_folder / "quality_against_k.png").write_bytes(b"\x89PNG of an earlier evaluation")
     push_to_hub(run_folder, REPO)
@@ -204,7 +182,7 @@ def test_files_of_people_are_never_deleted_whatever_the_card_is_to_be(at_hub, ru
     repo = at_hub.repos[KEY]
     card = repo.files()["README.md"] + b"\n![mine](mine.png)\n"
     repo.commit("main", {**repo.files(), "mine.png": b"my picture", "README.md": card}, "mine")
-    release = push_to_hub(run_folder, REPO, card="fresh")
+    release = push_to_hub(run_folder, REPO, replace_card=True)
     assert not release.deleted and files_of(at_hub)["mine.png"] == b"my picture"
     assert b"mine.png" not in files_of(at_hub)["README.md"]
 
@@ -214,7 +192,7 @@ def test_a_list_of_files_that_is_damaged_or_newer_is_named(at_hub, run_folder, c
     push_to_hub(run_folder, REPO)
     repo = at_hub.repos[KEY]
     repo.commit("main", {**repo.files(), "msae_files.json": content}, "damage")
-    with pytest.raises(ValueError, match=r"msae_files\.json of tester/msae (is damaged|was written by a newer)"):
+    with pytest.raises(ValueError, match=r"msae_files\.json of tester/msae"):
         push_to_hub(run_folder, REPO)
 
 
@@ -239,8 +217,6 @@ def test_a_list_of_files_names_nothing_outside_its_model(at_hub, run_folder):
     ],
 )
 def test_a_model_of_another_kind_is_not_replaced(at_hub, run_folder, subfolder, there, match):
-    from tests.stub_hub import Repo
-
     repo = at_hub.repos[KEY] = Repo()
     repo.commit("main", {f"{subfolder}/{name}" if subfolder else name: each for name, each in there.items()}, "theirs")
     before = files_of(at_hub)
@@ -256,14 +232,14 @@ def test_another_msae_is_replaced_and_that_is_said(at_hub, run_folder, other_wei
     before = at_hub.repos[KEY].sha()
     second = push_to_hub(tmp_path / "other", REPO, allow_unmeasured=True)
     assert second.replaced == {"": before}
-    assert f"It replaces the MSAE that was there, which commit {before} still has." in str(second)
+    assert before in str(second)
 
 
 def test_weights_that_would_be_loaded_in_place_of_ours_are_not_left_beside_them(at_hub, run_folder):
     push_to_hub(run_folder, REPO)
     repo = at_hub.repos[KEY]
     repo.commit("main", {name: each for name, each in repo.files().items() if name != "msae_files.json"}, "lost")
-    with pytest.raises(ValueError, match=r"holds model\.safetensors, which no release by hf_msae has put there"):
+    with pytest.raises(ValueError, match=r"tester/msae holds model\.safetensors"):
         push_to_hub(run_folder, REPO, max_shard_size=1500)
 
 
@@ -301,7 +277,7 @@ def refused(hub, error, match, *args, **kwargs):
 
 def test_what_was_not_measured_is_not_sent_unless_asked_for_and_then_the_card_says_so(at_hub, run_folder):
     (run_folder / "metrics.json").unlink()
-    refused(at_hub, ValueError, r"no metrics\.json.*hf-msae evaluate.*--allow_unmeasured", run_folder, REPO)
+    refused(at_hub, ValueError, r"no metrics\.json.*evaluate.*--allow_unmeasured", run_folder, REPO)
     refused(at_hub, ValueError, r"run_dir", MSAEModel.from_pretrained(run_folder), REPO)
     assert not at_hub.requests
     push_to_hub(run_folder, REPO, allow_unmeasured=True)
@@ -319,7 +295,7 @@ def test_metrics_of_other_weights_are_refused(at_hub, run_folder, other_weights,
 
 def test_metrics_that_do_not_say_of_which_weights_are_refused_or_left_behind(at_hub, run_folder):
     rewrite(run_folder / "metrics.json", lambda metrics: metrics.pop("model_sha256"))
-    refused(at_hub, ValueError, r"metrics\.json does not say of which weights .*hf-msae evaluate", run_folder, REPO)
+    refused(at_hub, ValueError, r"metrics\.json .*model_sha256.*evaluate", run_folder, REPO)
     assert not at_hub.requests
     push_to_hub(run_folder, REPO, allow_unmeasured=True)
     files = files_of(at_hub)
@@ -351,32 +327,32 @@ def test_a_model_in_half_precision_keeps_the_metrics_it_was_given_in_float32(at_
     push_to_hub(run_folder, REPO)
     assert set(files_of(at_hub)) == SENT
     rewrite(run_folder / "training.json", lambda record: record.update(model_sha256="ab" * 32))
-    with pytest.raises(ValueError, match=r"words\.parquet names the latents of another model"):
+    with pytest.raises(ValueError, match=r"words\.parquet"):
         push_to_hub(run_folder, REPO)
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda metrics: metrics.pop("fvu"), r"holds no evaluation .*fvu missing"),
-        (lambda metrics: metrics["by_k"]["4"].update(fvu=float("nan")), r"fvu at k=4 is nan, not a finite number"),
+        (lambda metrics: metrics.pop("fvu"), r"metrics\.json .*fvu"),
+        (lambda metrics: metrics["by_k"]["4"].update(fvu=float("nan")), r"fvu at k=4 is nan"),
         (lambda metrics: metrics.update(cosine_similarity="high"), r"cosine_similarity is 'high'"),
         (
             lambda metrics: metrics["by_k"].update({"4000": metrics["by_k"]["4"]}),
-            r"figures at k=4000, but the model has",
+            r"k=4000.*40 latents",
         ),
         (lambda metrics: metrics.update(by_k={}), r"has no levels"),
-        (lambda metrics: metrics["by_k"]["4"].update(fvu=-3.0), r"fvu at k=4 is -3\.0, but can be from 0"),
-        (lambda metrics: metrics["by_k"]["4"].update(cosine_similarity=1.7), r"1\.7, but can be from -1 to 1"),
-        (lambda metrics: metrics["by_k"]["40"].update(l0=9999.0), r"l0 at k=40 is 9999\.0, but can be from 0 to 40"),
-        (lambda metrics: metrics["by_k"]["4"].update(l0=5.0), r"l0 at k=4 is 5\.0, but can be from 0 to 4"),
+        (lambda metrics: metrics["by_k"]["4"].update(fvu=-3.0), r"fvu at k=4 is -3\.0"),
+        (lambda metrics: metrics["by_k"]["4"].update(cosine_similarity=1.7), r"1\.7.* -1 to 1"),
+        (lambda metrics: metrics["by_k"]["40"].update(l0=9999.0), r"l0 at k=40 is 9999\.0"),
+        (lambda metrics: metrics["by_k"]["4"].update(l0=5.0), r"l0 at k=4 is 5\.0.* 4"),
         (lambda metrics: metrics["by_k"]["4"].update(dead_latents=41), r"dead_latents at k=4 is 41"),
-        (lambda metrics: metrics["by_k"]["4"].update(dead_latents=1.5), r"is 1\.5, but counts something"),
-        (lambda metrics: metrics.update(num_samples=-5), r"num_samples is -5, but can be from 1"),
-        (lambda metrics: metrics["data"].update(num_samples=7), r"different numbers of embeddings .*100, 7"),
+        (lambda metrics: metrics["by_k"]["4"].update(dead_latents=1.5), r"is 1\.5"),
+        (lambda metrics: metrics.update(num_samples=-5), r"num_samples is -5"),
+        (lambda metrics: metrics["data"].update(num_samples=7), r"num_samples.*100, 7"),
         (lambda metrics: metrics["data"].update(held_out="yes"), r"held_out of its data is 'yes'"),
         (lambda metrics: metrics["baseline_mean"].update(fvu=-1.0), r"fvu of predicting the mean is -1\.0"),
-        (lambda metrics: metrics.update(fvu=0.0), r"fvu is 0\.0, but .* at the largest level, k=40"),
+        (lambda metrics: metrics.update(fvu=0.0), r"fvu is 0\.0.*k=40"),
     ],
 )
 def test_metrics_that_are_none_are_refused(at_hub, run_folder, change, match):
@@ -400,17 +376,6 @@ def test_damaged_files_of_a_run_are_named(at_hub, run_folder, name, content, mat
     (run_folder / name).write_bytes(content)
     refused(at_hub, ValueError, match, run_folder, REPO)
     assert not at_hub.requests
-
-
-@pytest.mark.parametrize(("content", "match"), [("{", "cannot be read as JSON"), ("[]", "holds list")])
-def test_a_damaged_memory_of_pushes_is_named(at_hub, run_folder, content, match):
-    card = with_card(run_folder)
-    edit(card, "## Use\n", "First words.\n\n## Use\n")
-    push_to_hub(run_folder, REPO)
-    edit(card, "First words.", "Second words.")
-    (run_folder / ".pushed.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"\.pushed\.json {match}"):
-        push_to_hub(run_folder, REPO)
 
 
 def test_a_truncated_file_of_weights_is_refused(at_hub, run_folder):
@@ -438,35 +403,13 @@ def test_names_of_other_weights_are_refused(at_hub, run_folder):
     assert not at_hub.requests
 
 
-def test_a_card_that_claims_other_results_is_refused(at_hub, run_folder):
-    push_to_hub(run_folder, REPO, dry_run=run_folder.parent / "dry")
-    text = (run_folder.parent / "dry" / "README.md").read_text()
-    metadata = yaml.safe_load(text.split("---\n")[1])
-    value = metadata["model-index"][0]["results"][0]["metrics"][0]["value"]
-    from hf_msae.hub.publishing.verification import verify_card
-
-    metrics = json.loads((run_folder / "metrics.json").read_text())
-    verify_card(text, metrics)
-    with pytest.raises(ValueError, match=r"claims fvu \(fvu at k=4\) = 0\.001, but metrics\.json says"):
-        verify_card(text.replace(f"value: {value}", "value: 0.001"), metrics)
-    with pytest.raises(ValueError, match=r"claims .* but there is no metrics\.json"):
-        verify_card(text, None)
-    with pytest.raises(ValueError, match=r"claims fvu \(fvu at k=9\), but metrics\.json has no figures at this k"):
-        verify_card(text.replace("name: fvu at k=4\n", "name: fvu at k=9\n"), metrics)
-    invented = f"type: accuracy\n      value: 0.99\n      name: accuracy at k=4\n    - type: fvu\n      value: {value}"
-    with pytest.raises(ValueError, match=r"claims accuracy .* = 0\.99, which metrics\.json does not hold"):
-        verify_card(text.replace(f"type: fvu\n      value: {value}", invented), metrics)
-    with pytest.raises(ValueError, match=r"metadata of the card \(README\.md\) is not valid"):
-        verify_card(text.replace("tags:", "tags: ]["), metrics)
-
-
 def test_folders_that_hold_no_model_are_named(at_hub, run_folder, tmp_path):
     refused(at_hub, FileNotFoundError, r"there is no folder .*nowhere", tmp_path / "nowhere", REPO)
     (tmp_path / "empty").mkdir()
-    refused(at_hub, ValueError, r"empty holds no MSAE", tmp_path / "empty", REPO)
-    refused(at_hub, ValueError, r"run_dir=.* is for a model in memory", run_folder, REPO, run_dir=run_folder)
+    refused(at_hub, ValueError, r"empty.* MSAE", tmp_path / "empty", REPO)
+    refused(at_hub, ValueError, r"run_dir=.*my-msae", run_folder, REPO, run_dir=run_folder)
     model = MSAEModel(MSAEConfig(d_in=4, num_latents=8))
-    refused(at_hub, FileNotFoundError, r"which run_dir names", model, REPO, run_dir=tmp_path / "nowhere")
+    refused(at_hub, FileNotFoundError, r"run_dir=.*nowhere", model, REPO, run_dir=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", ["msae", "a/b/c", "tester/ms ae", "tester/a--b"])
@@ -484,7 +427,7 @@ def test_offline_and_without_a_login_nothing_is_begun(at_hub, run_folder, monkey
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere")
-    refused(at_hub, PermissionError, r"nobody is logged in.*hf auth login", run_folder, REPO)
+    refused(at_hub, PermissionError, r"tester/msae.*hf auth login", run_folder, REPO)
     assert not at_hub.requests
 
 
@@ -495,7 +438,7 @@ def test_offline_and_without_a_login_nothing_is_begun(at_hub, run_folder, monkey
 @pytest.mark.parametrize("token", ["hf_unknown", OTHER_TOKEN, READ_TOKEN])
 def test_who_may_not_write_is_told_so_before_anything_is_uploaded(at_hub, run_folder, token):
     for _ in range(2):
-        with pytest.raises(PermissionError, match=r"no permission to write to tester/msae .*nothing was released"):
+        with pytest.raises(PermissionError, match=r"tester/msae .*nothing was released"):
             push_to_hub(run_folder, REPO, token=token)
         assert not any("lfs" in request for request in at_hub.requests)
         push_to_hub(run_folder, REPO)  # and if the repository is there already
@@ -507,7 +450,7 @@ def test_a_private_repository_is_made_and_a_public_one_is_not_taken_for_one(at_h
     push_to_hub(run_folder, REPO, private=True)
     assert at_hub.repos[KEY].private
     push_to_hub(run_folder, "tester/open")
-    with pytest.raises(ValueError, match=r"tester/open is there already and public"):
+    with pytest.raises(ValueError, match=r"tester/open .*public"):
         push_to_hub(run_folder, "tester/open", private=True)
 
 
@@ -527,53 +470,15 @@ def test_a_pull_request_leaves_the_branch_and_gives_its_address(at_hub, run_fold
     assert files_of(at_hub) == before
     assert files_of(at_hub, "refs/pr/1")["training_log.jsonl"] == b'{"step": 2}\n'
     assert release.pull_request == f"{at_hub.url}/{REPO}/discussions/1" and release.pull_request in str(release)
-    with pytest.raises(ValueError, match=r"tester/msae has no branch 'nowhere' for a pull request"):
+    with pytest.raises(ValueError, match=r"tester/msae .*'nowhere'"):
         push_to_hub(run_folder, REPO, create_pr=True, revision="nowhere")
 
 
 # -- edited cards ------------------------------------------------------------------------------------------------
 
 
-def test_what_was_edited_on_the_hub_stays_and_figures_are_renewed(at_hub, run_folder):
-    push_to_hub(run_folder, REPO)
-    edit_on_hub(at_hub, "## Use\n", "My own words.\n\n## Use\n")
-    edit(run_folder / "training.json", "0.001", "0.002")
-    push_to_hub(run_folder, REPO)
-    text = files_of(at_hub)["README.md"].decode()
-    assert "My own words." in text and "0.002" in text and "0.001" not in text
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("subfolder", [None, "a"])
-def test_a_repository_made_on_the_hubs_page_keeps_its_licence_and_gets_the_card(at_hub, run_folder, subfolder):
-    from tests.stub_hub import Repo
-
-    repo = at_hub.repos[KEY] = Repo()
-    repo.commit("main", {"README.md": b"---\nlicense: mit\nextra: yes\n---\n"}, "initial commit")
-    for _ in range(2):
-        push_to_hub(run_folder, REPO, subfolder=subfolder)
-        text = files_of(at_hub)["README.md"].decode()
-        assert "## Use" in text and ModelCard(text).data.license == "mit" and ModelCard(text).data.eval_results
-        assert ModelCard(text).data["extra"] is True
-
-
-@pytest.mark.slow
-def test_somebody_elses_card_keeps_its_text_with_a_warning(at_hub, run_folder, caplog):
-    from transformers.utils import logging
-
-    from tests.stub_hub import Repo
-
-    repo = at_hub.repos[KEY] = Repo()
-    repo.commit("main", {"README.md": b"# My model\n\nMy words.\n"}, "initial commit")
-    logging.enable_propagation()
-    push_to_hub(run_folder, REPO)
-    logging.disable_propagation()
-    text = files_of(at_hub)["README.md"].decode()
-    assert "My words." in text and "## Use" not in text and ModelCard(text).data.library_name == "hf_msae"
-    assert text.count("## How good it is") == 1 and text.index("My words.") < text.index("## How good it is")
-    assert "was not made by this version" in caplog.text and "--card fresh" in caplog.text
-    push_to_hub(run_folder, REPO, card="fresh")
-    assert "## Use" in files_of(at_hub)["README.md"].decode()
+def card_on_hub(hub):
+    return files_of(hub)["README.md"].decode()
 
 
 def with_card(run_folder):
@@ -584,102 +489,73 @@ def with_card(run_folder):
     return run_folder / "README.md"
 
 
+def test_a_text_that_was_edited_on_the_hub_stays_and_its_results_are_renewed(at_hub, run_folder):
+    push_to_hub(run_folder, REPO)
+    edit_on_hub(at_hub, "## Use\n", "My own words.\n\n## Use\n")
+    before = ModelCard(card_on_hub(at_hub))
+    measure(run_folder, rows=60)
+    for _ in range(2):
+        push_to_hub(run_folder, REPO)
+        card = ModelCard(card_on_hub(at_hub))
+        assert card.text.split("<!--")[0] == before.text.split("<!--")[0]
+        assert card.data.eval_results[0].metric_value != before.data.eval_results[0].metric_value
+    push_to_hub(run_folder, REPO, replace_card=True)
+    assert "My own words." not in card_on_hub(at_hub) and "60 embeddings" in card_on_hub(at_hub)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subfolder", [None, "a"])
+def test_a_repository_made_on_the_hubs_page_keeps_its_license_and_gets_the_card(at_hub, run_folder, subfolder):
+    repo = at_hub.repos[KEY] = Repo()
+    repo.commit("main", {"README.md": b"---\nlicense: mit\nextra: yes\n---\n"}, "initial commit")
+    for _ in range(2):
+        push_to_hub(run_folder, REPO, subfolder=subfolder)
+        card = ModelCard(card_on_hub(at_hub))
+        assert "## Use" in card.text and card.data.license == "mit" and card.data.eval_results
+        assert card.data["extra"] is True
+
+
 def test_what_was_edited_in_the_run_is_sent_and_may_be_edited_there_again(at_hub, run_folder):
     card = with_card(run_folder)
     edit(card, "## Use\n", "First words.\n\n## Use\n")
     push_to_hub(run_folder, REPO)
-    assert "First words." in files_of(at_hub)["README.md"].decode()
+    assert "First words." in card_on_hub(at_hub)
     edit(card, "First words.", "Second words.")
     push_to_hub(run_folder, REPO)
-    text = files_of(at_hub)["README.md"].decode()
-    assert "Second words." in text and "First words." not in text
+    assert "Second words." in card_on_hub(at_hub) and "First words." not in card_on_hub(at_hub)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("choice", "kept", "dropped"),
-    [
-        ("local", ["Mine."], ["Theirs."]),
-        ("hub", ["Theirs."], ["Mine."]),
-        ("fresh", [], ["Mine.", "Theirs."]),
-    ],
-)
-def test_where_both_were_edited_somebody_has_to_choose(at_hub, run_folder, choice, kept, dropped):
+@pytest.mark.parametrize("pushed_between", [True, False])
+def test_where_both_were_edited_a_person_has_to_choose(at_hub, run_folder, pushed_between):
     card = with_card(run_folder)
     push_to_hub(run_folder, REPO)
     edit_on_hub(at_hub, "## Use\n", "Theirs.\n\n## Use\n")
+    if pushed_between:  # the card on the Hub is now one that was pushed from here, but with their words
+        (run_folder / "training_log.jsonl").write_text('{"step": 2}\n')
+        push_to_hub(run_folder, REPO)
     edit(card, "## Use\n", "Mine.\n\n## Use\n")
     before = files_of(at_hub)
-    with pytest.raises(ValueError, match=r"edited in the run's folder, and differently on the Hub .*--card"):
+    with pytest.raises(ValueError, match=r"README\.md .*tester/msae.*--replace_card"):
         push_to_hub(run_folder, REPO)
     assert files_of(at_hub) == before
-    push_to_hub(run_folder, REPO, card=choice)
-    text = files_of(at_hub)["README.md"].decode()
-    assert all(words in text for words in kept) and not any(words in text for words in dropped)
-
-
-@pytest.mark.slow
-def test_edits_made_on_the_hub_are_not_lost_to_later_ones_in_the_run(at_hub, run_folder):
-    card = with_card(run_folder)
+    card.write_text(card_on_hub(at_hub))
     push_to_hub(run_folder, REPO)
-    edit_on_hub(at_hub, "## Use\n", "Theirs.\n\n## Use\n")
-    (run_folder / "training_log.jsonl").write_text('{"step": 2}\n')
-    push_to_hub(run_folder, REPO)  # the card on the Hub is now one that was pushed from here, but with their words
-    edit(card, "## Use\n", "Mine.\n\n## Use\n")
-    with pytest.raises(ValueError, match=r"differently on the Hub"):
-        push_to_hub(run_folder, REPO)
+    assert "Theirs." in card_on_hub(at_hub)
+    with pytest.warns(DeprecationWarning, match="replace_card"):
+        push_to_hub(run_folder, REPO, card="fresh")
+    assert "Theirs." not in card_on_hub(at_hub) and "Mine." not in card_on_hub(at_hub)
 
 
-def test_what_is_measured_is_never_told_by_an_older_edit(at_hub, run_folder):
-    push_to_hub(run_folder, REPO)
-    fingerprint = json.loads((run_folder / "metrics.json").read_text())["model_sha256"][:12]
-    edit_on_hub(at_hub, "## How good it is\n", "## How good it is, in my words\n")
-    push_to_hub(run_folder, REPO)
-    assert "### Earlier note" not in files_of(at_hub)["README.md"].decode(), "they still hold"
-    (run_folder / "metrics.json").unlink()
-    push_to_hub(run_folder, REPO, allow_unmeasured=True)
-    text = files_of(at_hub)["README.md"].decode()
-    current, note = text.split("### Earlier note")
-    assert "**Nothing was measured.**" in current and "| FVU |" not in current
-    assert "> ## How good it is, in my words" in note and f"`{fingerprint}`" in note
-    measure(run_folder, rows=60)
-    push_to_hub(run_folder, REPO)
-    current, note = files_of(at_hub)["README.md"].decode().split("### Earlier note")
-    assert "60 embeddings" in current and "in my words" in note
-
-
-def test_a_hand_written_card_says_whether_anything_was_measured(at_hub, run_folder):
-    (run_folder / "README.md").write_text("# Mine\n")
-    (run_folder / "metrics.json").unlink()
-    push_to_hub(run_folder, REPO, allow_unmeasured=True)
-    text = files_of(at_hub)["README.md"].decode()
-    assert "# Mine\n" in text and "**Nothing was measured.**" in text
-    measure(run_folder, rows=60)
-    push_to_hub(run_folder, REPO)
-    text = files_of(at_hub)["README.md"].decode()
-    assert "# Mine\n" in text and "Nothing was measured" not in text and text.count("60 embeddings") == 1
-
-
-def test_text_and_metadata_of_a_card_name_the_same_licence(at_hub, run_folder):
+def test_text_and_metadata_of_a_card_name_the_same_license(at_hub, run_folder):
     push_to_hub(run_folder, REPO)
     edit_on_hub(at_hub, "license: apache-2.0", "license: cc-by-nc-4.0")
     for _ in range(2):
         push_to_hub(run_folder, REPO)
-        text = files_of(at_hub)["README.md"].decode()
-        assert ModelCard(text).data.license == "cc-by-nc-4.0"
-        assert "`cc-by-nc-4.0`, for the weights" in text and "apache-2.0" not in text
+        assert ModelCard(card_on_hub(at_hub)).data.license == "cc-by-nc-4.0"
+        assert "`cc-by-nc-4.0`" in card_on_hub(at_hub) and "apache-2.0" not in card_on_hub(at_hub)
     push_to_hub(run_folder, REPO, license="mit")
-    text = files_of(at_hub)["README.md"].decode()
-    assert ModelCard(text).data.license == "mit" and "`mit`, for the weights" in text and "cc-by" not in text
-
-
-def test_a_pull_request_is_not_remembered_as_pushed(at_hub, run_folder):
-    card = with_card(run_folder)
-    edit(card, "## Use\n", "First words.\n\n## Use\n")
-    push_to_hub(run_folder, REPO, create_pr=True)
-    assert not (run_folder / ".pushed.json").exists()
-    push_to_hub(run_folder, REPO)
-    assert (run_folder / ".pushed.json").exists()
+    text = card_on_hub(at_hub)
+    assert ModelCard(text).data.license == "mit" and "`mit`" in text and "cc-by" not in text
 
 
 # -- dry runs ----------------------------------------------------------------------------------------------------
@@ -692,9 +568,9 @@ def test_a_dry_run_writes_the_folder_and_asks_nothing_of_the_hub(at_hub, run_fol
     written = {path.relative_to(tmp_path / "dry").as_posix(): path for path in (tmp_path / "dry").rglob("*.*")}
     assert set(written) == SENT == {each.path for each in release.files}
     assert all(each.size == written[each.path].stat().st_size for each in release.files)
-    assert "would be sent to tester/msae" in str(release) and str(tmp_path / "dry") in str(release)
+    assert "tester/msae" in str(release) and str(tmp_path / "dry") in str(release)
     MSAEModel.from_pretrained(tmp_path / "dry")
-    with pytest.raises(ValueError, match=r"dry is there already"):
+    with pytest.raises(ValueError, match=r"dry already exists"):
         push_to_hub(run_folder, REPO, dry_run=tmp_path / "dry")
 
 

@@ -1,6 +1,7 @@
 """Many models in one repository: each in its subfolder, an index, and a card of them all."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -85,7 +86,6 @@ def test_the_card_of_all_has_a_row_for_each_and_valid_metadata(at_hub, sweep):
 
 @pytest.mark.slow
 def test_the_example_of_the_card_of_all_runs(at_hub, sweep, tmp_path, monkeypatch):
-    import re
 
     import torch
 
@@ -136,16 +136,16 @@ def test_what_people_wrote_into_the_card_of_all_stays(at_hub, run_folder):
 
 def test_a_repository_holds_one_model_at_its_root_or_many_in_subfolders(at_hub, run_folder):
     push_to_hub(run_folder, REPO)
-    with pytest.raises(ValueError, match=r"tester/msae holds a model at its root"):
+    with pytest.raises(ValueError, match=r"tester/msae .* root"):
         push_to_hub(run_folder, REPO, subfolder="a")
     push_to_hub(run_folder, "tester/many", subfolder="a")
-    with pytest.raises(ValueError, match=r"tester/many holds several models in subfolders: .*--subfolder"):
+    with pytest.raises(ValueError, match=r"tester/many .*--subfolder"):
         push_to_hub(run_folder, "tester/many")
 
 
 @pytest.mark.parametrize("name", ["..", "a/../b", "a//b", "", "a b", "a/.", "a:b", ".git", "a/.hidden"])
 def test_subfolders_that_are_none_are_refused(name):
-    with pytest.raises(ValueError, match=r"take words of letters"):
+    with pytest.raises(ValueError, match=re.escape(repr(name.strip("/")))):
         check_subfolder(name)
 
 

@@ -56,10 +56,10 @@ def test_settings_are_variables_and_nothing_of_this_machine_is(tmp_path):
     }
     assert ExplorerSettings.from_environment(space_variables(SETTINGS)) == SETTINGS
     for local in (str(tmp_path), "./there", "~/there"):
-        with pytest.raises(ValueError, match="is on this machine, where a Space cannot read it"):
+        with pytest.raises(ValueError, match="is on this machine"):
             space_variables(ExplorerSettings(model=local))
     for elsewhere in ("path/to/images", "nothing like it"):
-        with pytest.raises(ValueError, match="neither user/name on the Hub nor one that comes with the package"):
+        with pytest.raises(ValueError, match=f"{elsewhere}.* user/name"):
             space_variables(ExplorerSettings(dataset=elsewhere))
     assert space_variables(ExplorerSettings(model="scenes-image", dataset="scenes:test:50")) == {
         "MSAE_DATASET": "scenes:test:50"
@@ -93,7 +93,7 @@ def test_a_space_of_somebody_else_is_not_overwritten(at_hub):
     repo = at_hub.repos[KEY]
     files = repo.files()
     repo.commit("main", {**files, "app.py": b"mine"}, "edit")
-    with pytest.raises(ValueError, match=r"app\.py of the Space tester/concepts would be replaced.*--overwrite"):
+    with pytest.raises(ValueError, match=r"app\.py of the Space tester/concepts .*--overwrite"):
         small_push()
     assert repo.files()["app.py"] == b"mine"
     small_push(overwrite=True)
@@ -157,7 +157,7 @@ def test_what_somebody_commits_meanwhile_stays(at_hub):
 
 def test_variables_that_cannot_be_set_are_told_with_what_they_have_to_be(at_hub):
     at_hub.fail("POST", "/variables", times=99, status=500)
-    with pytest.raises(ConnectionError, match=r"files of the Space .* are there, .*Push again.*MSAE_MODEL=user/msae"):
+    with pytest.raises(ConnectionError, match=r"Space tester/concepts .*MSAE_MODEL=user/msae"):
         small_push()
     assert "app.py" in at_hub.repos[KEY].files()
     at_hub.faults.clear()
@@ -176,18 +176,18 @@ def test_variables_that_are_right_are_left_alone(at_hub):
 
 def test_a_public_space_does_not_become_private_unnoticed(at_hub):
     small_push()
-    with pytest.raises(ValueError, match="the Space tester/concepts is there already and public"):
+    with pytest.raises(ValueError, match=r"Space tester/concepts .*public"):
         small_push(private=True)
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ("hf_msae==0.0.9", "another version than the app"),
-        ("gradio==6.31.0", "installs gradio, but the Space needs hf_msae"),
-        ("hf_msae\nother", "no line of a requirements.txt"),
-        ("", "no line of a requirements.txt"),
-        ("hf_msae=0.1", "nothing that pip installs"),
+        ("hf_msae==0.0.9", r"0\.0\.9.*another version"),
+        ("gradio==6.31.0", "installs gradio"),
+        ("hf_msae\nother", "other"),
+        ("", "requirement=''"),
+        ("hf_msae=0.1", "hf_msae=0.1"),
     ],
 )
 def test_a_requirement_that_does_not_fit_is_refused(tmp_path, bad, message):
@@ -217,7 +217,7 @@ def test_what_a_checkout_needs_is_what_its_files_say(tmp_path, monkeypatch):
 
 def test_who_may_not_write_is_told_so(at_hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", READ_TOKEN)
-    with pytest.raises(PermissionError, match="no permission to write to the Space tester/concepts"):
+    with pytest.raises(PermissionError, match="the Space tester/concepts"):
         push_space("tester/concepts", SETTINGS)
     assert KEY not in at_hub.repos
 
@@ -227,7 +227,7 @@ def test_the_command_writes_a_folder_and_says_its_variables(tmp_path, capsys):
     assert "MSAE_MODEL=user/msae" in capsys.readouterr().out and (tmp_path / "staged" / "app.py").is_file()
     with pytest.raises(SystemExit):
         main(["user/concepts", "--dry_run", str(tmp_path / "staged")])
-    assert "is there already" in capsys.readouterr().err
+    assert str(tmp_path / "staged") in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,21 +1,21 @@
-"""The model card of a finished run, filled from what lies in its folder."""
+"""The model card of a finished run, filled from the files in its folder."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined, Template
 
+from ..._utils.json_files import write_text
 from ...training.record import TrainingRecord, shown_arguments
 from . import card_tables, card_text
-from .card_edits import RESULTS_TASK, agree_on_licence, assemble_card, merge_card
+from .card_edits import RESULTS_TASK, finish_card, update_card
 
 if TYPE_CHECKING:
     from ...model.configuration_msae import MSAEConfig
@@ -26,25 +26,28 @@ _FIGURES = {
     "training.png": "Training",
     "concepts.png": "The pictures that activate the best-named latents most",
 }
-_CARD, _METRICS, _CONVERSION = "README.md", "metrics.json", "conversion.json"
-# What the model-index lists of every level.
-RESULTS = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "sparsity", "dead_fraction", "cknna")
-# Of the config, what is told elsewhere on the card or is no setting.
-_TOLD = {"d_in", "num_latents", "base_model_name_or_path", "base_model_revision", "hook_point", "schema_version"}
+# Metrics that the model-index lists for every level.
+_RESULTS = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "sparsity", "dead_fraction", "cknna")
+# Fields of the config that the card shows elsewhere, or that are no settings.
+_SHOWN_ELSEWHERE = {
+    *("d_in", "num_latents", "base_model_name_or_path", "base_model_revision", "hook_point", "schema_version"),
+}
 _FAMILIES = ("siglip2", "siglip", "dinov2", "clip")
 
 
-def template_path(name: str = "template.md") -> Path:
-    """A card's template: beside this file in an installed package, in model_cards/ in a checkout."""
-    installed = Path(__file__).with_name(name)
-    return installed if installed.exists() else Path(__file__).parents[3] / "model_cards" / name
-
-
 @cache
-def _template(path: Path) -> Template:
-    """Compiled once: that takes longer than to fill it in."""
+def card_template(name: str = "template.md") -> Template:
+    """A card's template: next to this file in an installed package, in model_cards/ in a checkout."""
+    installed = Path(__file__).with_name(name)
+    path = installed if installed.exists() else Path(__file__).parents[3] / "model_cards" / name
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    environment.filters["cell"] = card_text.cell
+    environment.filters |= {
+        "escaped": card_text.escaped,
+        "code": card_text.code,
+        "fenced": card_text.fenced,
+        "figure": card_text.figure,
+        "share": lambda value: "" if value is None else f"{value:.1%}",
+    }
     return environment.from_string(path.read_text(encoding="utf-8"))
 
 
@@ -57,27 +60,25 @@ def render_model_card(
     tags: Sequence[str] = (),
     released: bool = False,
     revision: str | None = None,
-    told_license: str | None = None,
 ) -> str:
-    """The card's text, from config.json, training.json, metrics.json, conversion.json, concepts/ and the figures that
-    lie in `folder`; what is not there, the card says is not known.
+    """Render the card from what lies in a folder: config, record of the training, metrics, names and figures.
+
+    Where a file is missing, the card says that this is not known.
 
     Args:
-        folder: a saved MSAE.
-        model_id: what the usage example loads; None takes the folder's name.
-        subfolder: of that repository.
-        model_name: title; None takes the last part of `model_id`, or the folder's name.
-        license: of the weights, as the Hub names licences; None means apache-2.0, and of a converted model that
-            nothing is known.
-        tags: further tags for the metadata.
-        released: the model is one of `hf_msae.list_released()`, by the name `model_name`.
-        revision: of `model_id`, where it is not the default branch.
-        told_license: what the text says, where the metadata of the card that it is for say another than `license`; ""
-            is none.
+        folder: A saved MSAE.
+        model_id: Repository or folder that the usage example loads. Defaults to the folder's name.
+        subfolder: Subfolder of that repository.
+        model_name: Title. Defaults to the last part of `subfolder` or `model_id`, or the folder's name.
+        license: License of the weights, as the Hub writes it; "" for none. Defaults to apache-2.0, and to none for a
+            converted model.
+        tags: More tags for the metadata.
+        released: Whether the model is listed by `hf_msae.list_released()` as `model_name`.
+        revision: Branch of `model_id`, if it is not the default one.
 
     Raises:
-        FileNotFoundError: no config.json in the folder.
-        ValueError: metrics.json or the names of concepts are those of other weights, or a file cannot be read.
+        FileNotFoundError: The folder has no config.json.
+        ValueError: metrics.json or the names of concepts belong to other weights, or a file cannot be read.
     """
     from ...model.configuration_msae import MSAEConfig
 
@@ -85,100 +86,103 @@ def render_model_card(
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} holds no config.json: save the model there before writing its card")
     config = MSAEConfig.from_pretrained(folder)
-    metrics, conversion = (read_json(folder / name) for name in (_METRICS, _CONVERSION))
+    metrics, conversion = (read_json(folder / name) for name in ("metrics.json", "conversion.json"))
     tables = sorted((folder / "concepts").glob("*.parquet"))
     if (metrics or {}).get("model_sha256"):
         _check_weights(folder, metrics["model_sha256"])
     record = TrainingRecord.load(folder)
     is_local = record.base_model_is_local if record else None
-    model_name = model_name or (subfolder or model_id or folder.resolve().name).rstrip("/").split("/")[-1]
+    folder_name = folder.resolve().name
+    model_name = model_name or (subfolder or model_id or folder_name).rstrip("/").split("/")[-1]
     if license is None and conversion is None:
         license = "apache-2.0"
-    told = {"revision": revision if revision != "main" else None, "subfolder": subfolder}
-    words = "".join(f', {name}="{value}"' for name, value in told.items() if value)
-    where = f'"{model_id or folder.resolve().name}"{words}'
+    options = {"revision": revision if revision != "main" else None, "subfolder": subfolder}
+    keywords = "".join(f", {name}={json.dumps(value)}" for name, value in options.items() if value)
+    location = json.dumps(model_id or folder_name, ensure_ascii=False) + keywords
     concepts = card_tables.concepts(tables, config)
-    quality = card_tables.quality_table(metrics) if metrics else None
     chosen, defaults = _settings(config, record)
-    context = {
-        "model_name": model_name,
-        "config": config,
-        "kind": card_text.kind(config),
-        "nesting": card_text.nesting(config),
-        "embeddings": card_text.embeddings(config),
-        "backbone": card_text.backbone(config, is_local),
-        "conversion": conversion and card_text.conversion(conversion),
-        "usage": card_text.usage(config, where, model_name if released else None, concepts, is_local),
-        "metrics": metrics,
-        "quality": quality,
-        "measured_on": card_text.measured_on(metrics) if metrics else None,
-        "figures": [
+    text = card_template().render(
+        model_name=model_name,
+        config=config,
+        kind=card_text.kind(config),
+        nesting=card_text.nesting(config),
+        embeddings=card_text.embeddings(config),
+        backbone=card_text.backbone(config, is_local),
+        conversion=conversion and card_text.conversion(conversion),
+        usage=card_text.usage(config, location, model_name if released else None, concepts, is_local),
+        metrics=metrics,
+        quality=card_tables.quality_table(metrics) if metrics else None,
+        measured_on=card_text.measured_on(metrics) if metrics else None,
+        figures=[
             (file, caption)
             for file, caption in _FIGURES.items()
             if (folder / file).exists() and (metrics or file != QUALITY_FIGURE)
         ],
-        "concepts": concepts,
-        "record": record,
-        "trained_on": card_text.data_name(record.training_data) if record else None,
-        "statistics": card_text.statistics(record.training_data) if record else None,
-        "settings": chosen,
-        "defaults": defaults,
-        "limits": card_text.limits(config),
-        "of_scenes": card_text.is_of_scenes(config),
-        "license": license if told_license is None else told_license,
-        "citation": card_text.citation(config, record),
-    }
-    template = _template(template_path())
-    blocks = {name: "".join(block(template.new_context(context))) for name, block in template.blocks.items()}
-    sections = {name: _tidy(text) for name, text in blocks.items() if text.strip()}
-    metadata = _metadata(config, record, metrics, model_name, license)
+        concepts=concepts,
+        record=record,
+        trained_on=card_text.data_name(record.training_data) if record else None,
+        statistics=card_text.statistics(record.training_data) if record else None,
+        settings=chosen,
+        defaults=defaults,
+        limits=card_text.limits(config),
+        of_scenes=card_text.is_of_scenes(config),
+        license=license,
+        citation=card_text.citation(config, record),
+    )
+    metadata = _metadata(config, record, metrics, model_name, license or None)
     metadata["tags"] = list(dict.fromkeys([*metadata["tags"], *tags]))
-    return assemble_card(metadata, sections)
+    return finish_card(metadata, text)
 
 
-def write_model_card(folder: str | os.PathLike, **kwargs: Any) -> Path:
-    """Write `render_model_card(folder, ...)` to README.md in the folder; arguments as there.
+def write_model_card(
+    folder: str | os.PathLike, license: str | None = None, replace_card: bool = False, **kwargs: Any
+) -> Path:
+    """Write `render_model_card(folder, ...)` to README.md in the folder.
 
-    What people have changed in a README.md that is there stays: `card_edits.merge_card`. A licence that
-    is given here beats theirs.
+    The text of a README.md that a person has edited or written stays as it is; its metadata and model-index are
+    updated, and a warning says so.
+
+    Args:
+        folder: A saved MSAE.
+        license: License of the weights. Defaults to that of the README.md that is there, if any.
+        replace_card: Generate the whole card anew, without the edits.
+        kwargs: More arguments of `render_model_card`.
     """
-    path = Path(folder).expanduser() / _CARD
-    render = partial(render_model_card, folder, **kwargs)
+    path = Path(folder).expanduser() / "README.md"
+    existing = None
     if path.exists():
         with path.open(encoding="utf-8", newline="") as file:
             existing = file.read()
-        ours = ("license",) if kwargs.get("license") else ()
-        text = agree_on_licence(lambda fresh: merge_card(fresh, existing, ours), render)
-    else:
-        text = render()
-    unfinished = path.with_name(f".{path.name}.tmp")
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-    os.replace(unfinished, path)
+    text = update_card(
+        existing,
+        lambda license: render_model_card(folder, license=license, **kwargs),
+        license,
+        name=str(path),
+        replace=replace_card,
+    )
+    write_text(path, text)
     return path
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is no file.
+    """Read the object in a JSON file; None if there is no file.
 
     Raises:
-        ValueError: it holds something else; names the file.
+        ValueError: The file holds something else.
     """
     if not path.is_file():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}; mend it, or delete it") from error
+        raise ValueError(f"{path} cannot be read as JSON: {error}; repair or delete it") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, not an object; mend it, or delete it")
+        raise ValueError(f"{path} holds {type(content).__name__}, not an object; repair or delete it")
     return content
 
 
 def _check_weights(folder: Path, measured: str) -> None:
-    """Raises:
-    ValueError: the weights in the folder are not those that were measured.
-    """
+    """Raise ValueError if the weights in the folder are not those that were measured."""
     import torch
 
     from ..._utils.fingerprint import model_fingerprint
@@ -189,20 +193,20 @@ def _check_weights(folder: Path, measured: str) -> None:
     # Evaluations load models in float32, whatever they are stored in.
     if measured not in (found, model_fingerprint(model.to(torch.float32))):
         raise ValueError(
-            f"{folder / _METRICS} was measured on the weights {measured[:12]}, but those in {folder} are "
+            f"{folder / 'metrics.json'} was measured on the weights {measured[:12]}, but those in {folder} are "
             f"{found[:12]}: evaluate the model again (hf-msae evaluate {folder} --data DATA "
-            f"--output {folder / _METRICS}), or delete {_METRICS}"
+            f"--output {folder / 'metrics.json'}), or delete metrics.json"
         )
 
 
 def _settings(config: MSAEConfig, record: TrainingRecord | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What was chosen of the config and of the training, and what was left at its default."""
+    """The settings of config and training that were chosen, and those left at their defaults."""
     usual = type(config)(d_in=config.d_in, num_latents=config.num_latents)
     always = {"activation", "nesting", "nesting_ks", "nesting_weights", "reconstruction_loss"}
     idle = {"sparsity_penalty"} if not config.sparsity_coefficient else set()
     idle |= {"jump_relu_threshold", "jump_relu_bandwidth"} if config.activation != "jump_relu" else set()
     idle |= {"random_prefixes"} if config.nesting != "prefix" else set()
-    own = [name for name in config.own_fields() if name not in _TOLD | idle]
+    own = [name for name in config.own_fields() if name not in _SHOWN_ELSEWHERE | idle]
     values = {name: getattr(config, name) for name in own if getattr(config, name) is not None}
     chosen = {name: value for name, value in values.items() if name in always or value != getattr(usual, name)}
     defaults = {name: value for name, value in values.items() if name not in chosen}
@@ -221,8 +225,10 @@ def _metadata(
     model_name: str,
     license: str | None,
 ) -> dict[str, Any]:
-    """The card's YAML. There is no base_model_relation: an autoencoder of a model's embeddings is none of those that
-    the Hub knows (adapter, finetune, merge, quantized).
+    """The card's metadata.
+
+    They have no base_model_relation: an autoencoder of a model's embeddings is none of those that the Hub knows
+    (adapter, finetune, merge, quantized).
     """
     data = (record.training_data if record else None) or {}
     measured, by_k = (metrics or {}).get("data") or {}, (metrics or {}).get("by_k", {})
@@ -238,7 +244,7 @@ def _metadata(
             metric_value=card_text.rounded(by_k[k][key]),
         )
         for k in sorted(by_k, key=int)
-        for key in RESULTS
+        for key in _RESULTS
         if by_k[k].get(key) is not None
     ]
     named = {"eval_results": results, "model_name": model_name} if results else {}
@@ -258,8 +264,3 @@ def _metadata(
         tags=[tag for tag in tags if tag],
         **named,
     ).to_dict()
-
-
-def _tidy(text: str) -> str:
-    """Without the runs of empty lines that a template leaves."""
-    return re.sub(r"\n{3,}", "\n\n", text).strip()

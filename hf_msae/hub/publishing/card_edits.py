@@ -1,263 +1,151 @@
-"""A card that is written again keeps what people have changed in it.
+"""Cards that people have edited: how to recognize them, and what of them stays.
 
-Every generated section stands between comments, which a rendered page does not show:
-
-    <!-- hf_msae:quality 1a2b3c4d -->
-    ...
-    <!-- /hf_msae:quality -->
-
-The eight digits are a hash of the section as it was generated: where it still fits, nobody has touched the section.
-The first comment, `<!-- hf_msae:generated ... -->`, lists all sections and the hashes of the metadata's values: what
-is missing was deleted by someone, and what differs was changed.
+A generated card ends with a comment that a rendered page does not show, `<!-- hf_msae:card TEXT METADATA -->`, with
+a hash of its text and one of its metadata. Where a hash no longer fits, a person has edited that part, and it is kept.
 """
 
 from __future__ import annotations
 
-import logging
+import hashlib
+import json
 import re
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from .card_parts import Card, Piece, digest_of, digest_of_value, dump_metadata, parse_card
+import yaml
+from huggingface_hub import CardData, RepoCard
+from transformers.utils import logging
 
-logger = logging.getLogger(__name__)
+logger = logging.get_logger(__name__)
 
 RESULTS_TASK = "Sparse reconstruction of embeddings"
-"""The task of our entries in a card's model-index, by which they are told from others."""
+"""Task of our entries in a card's model-index, which tells them from other people's."""
 
-_UNITED = ("tags", "datasets")
-# Sections that must be true of what lies beside the card: of a model, of many models, of embeddings.
-_FIGURES = ("quality", "models", "embeddings")
-_MUST_HOLD = (*_FIGURES, "licence")
-_EARLIER = """
-### Earlier note
-
-Somebody wrote this into the card when other figures or terms stood here; it speaks of those, not of what is beside
-this card now.
-
-"""
+_MARK = re.compile(r"\n*<!-- hf_msae:card (\w+) (\w+) -->\s*\Z")
+# Version 0.1 enclosed every section in comments with its hash, and listed sections and metadata in a first comment.
+_V0_1_HEAD = re.compile(r"<!-- hf_msae:generated ([\w -]+)\| ?([^\n]*?) ?-->")
+_V0_1_SECTION = re.compile(r"<!-- hf_msae:([\w-]+) ([0-9a-f]{8}) -->[ \t]*\n(.*?)<!-- /hf_msae:\1 -->", re.DOTALL)
 
 
-def assemble_card(metadata: dict[str, Any], sections: dict[str, str]) -> str:
-    """A fresh card.
-
-    Args:
-        metadata: for its YAML.
-        sections: name -> Markdown, in their order.
-    """
-    pieces = []
-    for name, text in sections.items():
-        text = f"\n{text.strip()}\n\n"  # Markdown beside a comment needs the empty lines
-        pieces += [Piece("\n"), Piece(text, name, digest_of(text))]
-    values = {key: digest_of_value(value) for key, value in metadata.items()}
-    return str(Card(metadata, dump_metadata(metadata), pieces, list(sections), values, lead="\n"))
+def finish_card(metadata: Mapping[str, Any], text: str) -> str:
+    """A generated card, with the comment by which edits are noticed."""
+    text = re.sub(r"\n{3,}", "\n\n", text).strip()
+    card = RepoCard(f"---\n{{}}\n---\n\n{text}\n\n<!-- hf_msae:card {_digest(text)} {_digest_data(metadata)} -->\n")
+    card.data = CardData(**metadata)
+    return str(card)
 
 
 def is_edited(card: str) -> bool:
-    """Whether anything in a card is not as it was generated: a section, the metadata, or text beside the sections."""
-    parsed = parse_card(card)
-    if parsed.sections is None:
-        return True
-    changed = {key for key, value in parsed.metadata.items() if parsed.values.get(key) != digest_of_value(value)}
-    named = [piece.name for piece in parsed.pieces if piece.name is not None]
-    return bool(
-        changed
-        or set(parsed.values) - set(parsed.metadata)
-        or named != parsed.sections
-        or parsed.lead.strip()
-        or any(not piece.is_untouched if piece.name else piece.text.strip() for piece in parsed.pieces)
-    )
+    """Whether a person has changed the text or the metadata of a card, or has written it."""
+    return _untouched(_parse(card, "the card")) != (True, True)
 
 
-def merge_card(fresh: str, existing: str, ours: Collection[str] = ()) -> str:
-    """The card as it would be written now, with what people have changed in the one that is there.
+def update_card(
+    existing: str | None,
+    render: Callable[[str | None], str],
+    license: str | None = None,
+    name: str = "README.md",
+    replace: bool = False,
+) -> str:
+    """The card that takes the place of an existing one.
 
-    - A section that nobody has touched is replaced. A touched one stays as it is, with a warning. A deleted one stays
-      deleted. One that is new is put in its place.
-    - Touched sections of figures and of the licence stay as long as these do. When they change, the section is
-      renewed, and what somebody wrote is quoted below it as an earlier note: old figures never stand as if they were
-      current.
-    - Text beside the sections stays where it is.
-    - Of the metadata, values that were changed, added or deleted stay so; changed tags and data sets are united with
-      the fresh ones. Our results in the model-index are renewed, those of others stay.
-    - A card without our comments keeps its text, and gets the metadata that it lacks, and the section of figures at
-      its end, which stays away if somebody deletes it.
+    A part that nobody has edited, text or metadata, is generated anew. An edited text is kept as it is. Edited
+    metadata are kept and completed; of their model-index, our results are renewed and those of others stay.
 
     Args:
-        fresh: of `assemble_card`.
-        existing: the card that is there.
-        ours: keys of the metadata whose fresh value beats what people have made of it.
+        existing: The card that is there; None or an empty text if there is none.
+        render: Generates a card, given the license of the weights ("": none, None: the default).
+        license: Replaces the license of the existing card, which is used otherwise.
+        name: Name of the card in messages.
+        replace: Ignore the existing card.
 
     Raises:
-        ValueError: the metadata of `existing` cannot be read.
+        ValueError: The metadata of the existing card cannot be read.
     """
-    windows = "\r\n" in existing
-    new, old = parse_card(fresh), parse_card(existing)
-    metadata = _merge_metadata(new, old, ours)
-    if metadata == old.metadata and list(metadata) == list(old.metadata):
-        text = old.yaml  # with its comments and its style
+    if replace or existing is None or not existing.strip():
+        return render(license)
+    old = _parse(existing, name)
+    same_text, same_data = _untouched(old)
+    theirs, was_generated = old.data.get("license"), "<!-- hf_msae:" in old.text
+    shown = license
+    if license is None and (theirs or was_generated):
+        shown = ", ".join(theirs) if isinstance(theirs, list) else theirs or ""
+    fresh = RepoCard(render(shown))
+    metadata = fresh.data.to_dict()
+    if not same_data:
+        metadata = _merge_metadata(metadata, old.data.to_dict(), license)
+    if same_text or not old.text.strip():
+        text = fresh.text
     else:
-        text = (
-            new.yaml if metadata == new.metadata and list(metadata) == list(new.metadata) else dump_metadata(metadata)
+        text = old.text
+        if same_data and (mark := _MARK.search(text)):
+            text = f"{text[: mark.start(2)]}{_digest_data(metadata)}{text[mark.end(2) :]}"
+        logger.warning(
+            f"the text of {name} was edited, so it stays as it is, figures included; its metadata are up to date. "
+            "replace_card=True (--replace_card) generates the whole card anew"
         )
-    if old.sections is None and "<!-- hf_msae:" not in existing:  # somebody's own: of all sections it lacks but one
-        missing = [name for name in new.sections if name not in _FIGURES]
-        old = replace(old, sections=missing, pieces=_ending_with_newline(old.pieces))
-    # Without the first comment nobody knows what was deleted: then nothing is put in.
-    known_sections = new.sections if old.sections is None else old.sections
-    pieces, removed = _merge_pieces(new, replace(old, sections=known_sections))
-    merged = replace(old, metadata=metadata, yaml=text, pieces=pieces)
-    if old.sections is not None:
-        known = [name for name in old.sections if name not in new.sections and name not in removed]
-        # Of what was changed the old hash stays, so that it counts as changed for ever.
-        values = {
-            key: new.values.get(key) if key in ours or _is_ours(old, key) or key not in old.values else old.values[key]
-            for key in dict.fromkeys([*new.values, *old.values])
-        }
-        values = {key: digest for key, digest in values.items() if digest}
-        merged = replace(merged, sections=[*new.sections, *known], values=values)
-    result = str(merged)
-    return result.replace("\n", "\r\n") if windows else result
+    old.data, old.text = CardData(**metadata), text
+    old._original_order = list(metadata)
+    result = str(old)
+    return result.replace("\n", "\r\n") if "\r\n" in existing else result
 
 
-def agree_on_licence(merge: Callable[[str], str], render: Callable[..., str]) -> str:
-    """A merged card whose text names the licence that its metadata name, whoever has changed them.
-
-    Args:
-        merge: what makes the card from a fresh one.
-        render: makes the fresh one; takes `told_license`, what its text says.
-    """
-    fresh = render()
-    text = merge(fresh)
-    told = _licence_of(text)
-    return text if told == _licence_of(fresh) else merge(render(told_license=told))
+def _parse(text: str, name: str) -> RepoCard:
+    text = text.replace("\r\n", "\n").removeprefix("\ufeff")
+    try:
+        return RepoCard(text if text.lstrip().startswith("---") else f"---\n{{}}\n---\n{text}")
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the metadata of {name} cannot be read ({reason}): mend them, or delete the file") from error
 
 
-def _licence_of(card: str) -> str:
-    value = parse_card(card).metadata.get("license") or ""
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _untouched(card: RepoCard) -> tuple[bool, bool]:
+    """Whether the text is as it was generated, and whether the metadata are."""
+    data = card.data.to_dict()
+    if mark := _MARK.search(card.text):
+        return _digest(card.text[: mark.start()]) == mark[1], _digest_data(data) == mark[2]
+    head = _V0_1_HEAD.search(card.text)
+    if head is None:
+        return False, False
+    sections = _V0_1_SECTION.findall(card.text)
+    rest = _V0_1_SECTION.sub("", card.text.replace(head[0], ""))
+    same_text = [name for name, _, _ in sections] == head[1].split() and not rest.strip()
+    same_text = same_text and all(_digest(text)[:8] == digest for _, digest, text in sections)
+    recorded = dict(word.split("=", 1) for word in head[2].split() if "=" in word)
+    return same_text, recorded == {key: _digest_data(value)[:8] for key, value in data.items()}
 
 
-def _merge_pieces(new: Card, old: Card) -> tuple[list[Piece], set[str]]:
-    """The body, and the names of sections that were ours and are no longer needed."""
-    fresh = {piece.name: piece for piece in new.pieces if piece.name}
-    renewed = {piece.name for piece in old.pieces if piece.is_untouched}
-    pieces: list[Piece] = []
-    removed = set()
-    for piece in old.pieces:
-        if piece.name is None:
-            pieces.append(piece)
-        elif piece.name in fresh and (piece.is_untouched or digest_of(piece.text) == fresh[piece.name].digest):
-            pieces.append(fresh[piece.name])
-        elif piece.is_untouched:
-            removed.add(piece.name)
-            if pieces and pieces[-1].name is None and not pieces[-1].text.strip():
-                pieces.pop()  # the empty line before it
-        elif piece.name in fresh and piece.name in _MUST_HOLD and piece.digest != fresh[piece.name].digest:
-            if piece.name not in renewed:  # unless a copy of it is
-                pieces.append(fresh[piece.name])
-                renewed.add(piece.name)
-            pieces.append(Piece(_EARLIER + _quoted(piece.text)))
-            logger.warning(
-                "the section %r of the card was edited, and what it is about has changed since: it is renewed, and "
-                "the edited one is quoted below it",
-                piece.name,
-            )
-        else:
-            pieces.append(piece)
-            logger.warning(
-                "the section %r of the card was edited and stays as it is: see to it that its figures still hold",
-                piece.name,
-            )
-    # An unfinished section is in the text: it is there, though not ours to touch. For figures it cannot stand.
-    unfinished = set(re.findall(r"<!-- hf_msae:([\w-]+) ", "".join(map(str, pieces))))
-    there = {piece.name for piece in pieces} | (unfinished - set(_FIGURES))
-    deleted = set(old.sections) - (unfinished & set(_FIGURES))
-    names = list(fresh)
-    for place, name in enumerate(names):
-        if name in there or name in deleted:
-            continue
-        before = [each for each in names[:place] if each in {piece.name for piece in pieces}]
-        after = [each for each in names[place + 1 :] if each in {piece.name for piece in pieces}]
-        where = [piece.name for piece in pieces]
-        if before:
-            index = len(where) - where[::-1].index(before[-1])
-            pieces[index:index] = [Piece("\n"), fresh[name]]
-        elif after:
-            index = where.index(after[0])
-            pieces[index:index] = [fresh[name], Piece("\n")]
-        else:
-            pieces += [Piece("\n"), fresh[name]]
-    return pieces, removed
+def _digest(text: str) -> str:
+    """Hash of a text; blanks at the ends of lines, which editors change, do not count."""
+    lines = "\n".join(line.rstrip() for line in text.strip().splitlines())
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
-def _quoted(text: str) -> str:
-    return "".join(f"> {line}".rstrip() + "\n" for line in text.strip().splitlines()) + "\n"
+def _digest_data(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _ending_with_newline(pieces: list[Piece]) -> list[Piece]:
-    text = "".join(piece.text for piece in pieces)
-    return [Piece(text if not text or text.endswith("\n") else f"{text}\n")] if text else []
+def _merge_metadata(fresh: dict[str, Any], old: dict[str, Any], license: str | None) -> dict[str, Any]:
+    merged = {**old, **{key: value for key, value in fresh.items() if key not in old}}
+    for key in ("tags", "datasets"):
+        if isinstance(old.get(key), list) and isinstance(fresh.get(key), list):
+            merged[key] = list(dict.fromkeys([*old[key], *fresh[key]]))
+    if license:
+        merged["license"] = license
+    merged["model-index"] = _merge_results(fresh.get("model-index") or [], old.get("model-index"))
+    return {key: value for key, value in merged.items() if value not in (None, [])}
 
 
-def _is_ours(card: Card, key: str) -> bool:
-    """Whether a value of the metadata is as it was generated."""
-    return key in card.metadata and card.values.get(key) == digest_of_value(card.metadata[key])
+def _merge_results(fresh: list[dict[str, Any]], old: Any) -> list[Any]:
+    """A model-index with our results renewed and those of others kept."""
+    merged = {entry["name"]: entry for entry in fresh}
+    for entry in old if isinstance(old, list) else []:
+        others = [each for each in entry.get("results") or [] if not _is_ours(each)]
+        if others:
+            name = entry.get("name")
+            merged[name] = {**entry, "results": [*merged.get(name, {}).get("results", []), *others]}
+    return list(merged.values())
 
 
-def _merge_metadata(new: Card, old: Card, ours: Collection[str]) -> dict[str, Any]:
-    merged = dict(old.metadata)
-    for key in [key for key in old.metadata if key not in new.metadata and _is_ours(old, key)]:
-        del merged[key]
-    for key, value in new.metadata.items():
-        if key not in merged:
-            if key not in old.values or key in ours:  # else someone has taken it out
-                merged[key] = value
-        elif key == "model-index":
-            merged[key] = _merge_results(value, merged[key])
-        elif _is_ours(old, key) or key in ours:
-            merged[key] = value
-        elif key in _UNITED and isinstance(merged[key], list) and isinstance(value, list):
-            merged[key] = [*merged[key], *(each for each in value if each not in merged[key])]
-    if "model-index" in merged and "model-index" not in new.metadata:
-        merged["model-index"] = _merge_results([], merged["model-index"])
-        if not merged["model-index"]:
-            del merged["model-index"]
-    same = set(merged) == set(new.metadata)
-    return {key: merged[key] for key in new.metadata} if same and _in_order(new, old) else merged
-
-
-def _in_order(new: Card, old: Card) -> bool:
-    """Whether nobody has put the keys that both have into an order of their own."""
-    both = [key for key in old.metadata if key in new.metadata]
-    return both == [key for key in new.metadata if key in old.metadata]
-
-
-def _merge_results(fresh: list[dict], existing: Any) -> list[dict]:
-    """A model-index with our results renewed, and those of others kept."""
-    if not isinstance(existing, list):
-        return fresh
-    kept = []
-    for entry in existing:
-        results = entry.get("results") if isinstance(entry, dict) else None
-        if not isinstance(results, list):
-            kept.append(entry)
-            continue
-        others = [result for result in results if not _is_our_result(result)]
-        if others or not results:
-            kept.append({**entry, "results": others})
-    names = {entry.get("name"): entry for entry in kept if isinstance(entry, dict)}
-    merged = []
-    for entry in fresh:
-        other = names.get(entry["name"])
-        if other is not None:
-            kept.remove(other)
-            entry = {**other, **entry, "results": [*entry["results"], *other["results"]]}
-        merged.append(entry)
-    return [*merged, *kept]
-
-
-def _is_our_result(result: Any) -> bool:
-    task = result.get("task") if isinstance(result, dict) else None
-    return isinstance(task, dict) and task.get("name") == RESULTS_TASK
+def _is_ours(result: Mapping[str, Any]) -> bool:
+    return (result.get("task") or {}).get("name") == RESULTS_TASK

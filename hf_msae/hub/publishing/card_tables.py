@@ -1,4 +1,4 @@
-"""The tables of a model card: figures at every level, and names with their evidence."""
+"""Tables of a model card: figures at every level, and names with their evidence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .card_text import cell, figure
+from .card_text import escaped, figure
 
 if TYPE_CHECKING:
     from ...concepts import ConceptTable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _QUALITY = {  # metric -> heading
     "fvu": "FVU",
     "cosine_similarity": "cosine",
-    "cosine_similarity_centered": "cosine, mean off",
+    "cosine_similarity_centered": "centered cosine",
     "l0": "L0",
     "sparsity": "sparsity",
     "dead_latents": "dead latents",
@@ -26,24 +26,20 @@ _Q = 0.05
 
 
 @dataclass(frozen=True)
-class Table:
-    """Headings and rows of cells."""
+class QualityTable:
+    """One row per level, or per several levels with the same figures (`shared`: there is such a row)."""
 
     columns: list[str]
     rows: list[list[str]]
-
-
-@dataclass(frozen=True)
-class QualityTable(Table):
-    """One row for each level, or for several that have the same figures; whether one stands for several."""
-
     shared: bool
 
 
 @dataclass(frozen=True)
-class ConceptSection(Table):
-    """Names with their evidence, what to say before them and of the columns, and the file."""
+class ConceptSection:
+    """A table of names with their evidence, a summary, a legend of the columns, and the file it is from."""
 
+    columns: list[str]
+    rows: list[list[str]]
     names: list[str]
     summary: str
     legend: str
@@ -51,10 +47,10 @@ class ConceptSection(Table):
 
 
 def load_names(path: Path) -> ConceptTable:
-    """The table of names in a file.
+    """Load a table of names.
 
     Raises:
-        ValueError: it is none.
+        ValueError: The file is not one.
     """
     from ...concepts import ConceptTable
 
@@ -68,7 +64,7 @@ def load_names(path: Path) -> ConceptTable:
 
 
 def quality_table(metrics: Mapping[str, Any]) -> QualityTable:
-    """The figures at every level; levels beyond what ever fires are alike, and share a row."""
+    """The figures at every level; neighboring levels with the same figures share a row."""
     by_k = metrics["by_k"]
     keys = [key for key in _QUALITY if any(row.get(key) is not None for row in by_k.values())]
     groups: list[tuple[list[str], list[str]]] = []
@@ -88,10 +84,10 @@ def quality_table(metrics: Mapping[str, Any]) -> QualityTable:
 
 
 def concepts(tables: Sequence[Path], config: MSAEConfig, number: int = 20) -> ConceptSection | None:
-    """The best-named latents with their evidence: those with valid names first, each name once.
+    """The best-named latents with their evidence, each name once, only validated ones if there are any.
 
     Raises:
-        ValueError: the table is of another number of latents, or cannot be read.
+        ValueError: The table names another number of latents, or cannot be read.
     """
     if not tables:
         return None
@@ -106,12 +102,12 @@ def concepts(tables: Sequence[Path], config: MSAEConfig, number: int = 20) -> Co
     rows = []
     extra = [(key, _EVIDENCE[key]) for key in _EVIDENCE if key in best]
     for row in best.to_dict("records"):
-        runner_up = f"{cell(row['runner_up'])} ({row['runner_up_similarity']:.3f})" if row["runner_up"] else ""
-        cells = [str(row["latent"]), cell(row["name"]), f"{row['similarity']:.3f}", runner_up]
+        runner_up = f"{escaped(row['runner_up'])} ({row['runner_up_similarity']:.3f})" if row["runner_up"] else ""
+        cells = [str(row["latent"]), escaped(row["name"]), f"{row['similarity']:.3f}", runner_up]
         rows.append([*cells, *(show(row[key], row) for key, (_, show, _) in extra)])
     columns += [heading for _, (heading, _, _) in extra]
-    by = table.provenance.get("similarity") or "cosine of the latent's direction and the word's text embedding"
-    legend = " ".join([f"Similarity: {by}.", *(told for _, (_, _, told) in extra)])
+    by = escaped(table.provenance.get("similarity")) or "cosine of a latent's direction and a word's text embedding"
+    legend = " ".join([f"Similarity: {by}.", *(meaning for _, (_, _, meaning) in extra)])
     return ConceptSection(
         columns, rows, best["name"].tolist(), _naming_summary(table), legend, f"concepts/{tables[0].name}"
     )
@@ -119,17 +115,19 @@ def concepts(tables: Sequence[Path], config: MSAEConfig, number: int = 20) -> Co
 
 _EVIDENCE = {  # column -> heading, how a cell is written, what it means
     "q_value": (
-        *("q", lambda value, row: f"{value:.2g}"),
-        f"q: false discovery rate at which the name is more than chance; {_Q} is taken for valid.",
+        "q",
+        lambda value, row: f"{value:.2g}",
+        f"q: false discovery rate of the name; up to {_Q} the name counts as better than chance.",
     ),
     "activation_name": (
         "named by activations",
-        lambda value, row: cell(value) + (" ✓" if row.get("agrees") else ""),
-        "Named by activations: what the samples agree on that activate the latent most; ✓ where it is the same.",
+        lambda value, row: escaped(value) + (" ✓" if row.get("agrees") else ""),
+        "Named by activations: what the samples that activate the latent most have in common; ✓ if it is the same.",
     ),
     "auroc": (
-        *("AUROC", lambda value, row: "" if value != value else f"{value:.3f}"),
-        "AUROC: how well the latent's activation tells held-out samples that the name is true of.",
+        "AUROC",
+        lambda value, row: "" if value != value else f"{value:.3f}",
+        "AUROC: how well the latent's activation detects the held-out samples that the name is true of.",
     ),
 }
 
@@ -137,17 +135,16 @@ _EVIDENCE = {  # column -> heading, how a cell is written, what it means
 def _naming_summary(table: ConceptTable) -> str:
     words = table.provenance.get("words")
     vocabulary = f"a vocabulary of {words:,} words" if isinstance(words, int) else "a vocabulary"
-    told = f"Latents are named from {vocabulary}."
-    if "q_value" not in table.frame:
-        told += " There are no q-values: which of the names are more than chance was not tested"
-        if "auroc" in table.frame:
-            true = int((table.frame["auroc"] > 0.9).sum())
-            told += f"; {true:,} of {len(table):,} tell held-out samples that the name is true of (AUROC > 0.9)"
-        return f"{told}. The best of each name:"
-    valid = table.validated(_Q)
-    told += f" {len(valid):,} of {len(table):,} have a name that is more than chance (q <= {_Q})"
-    if "agrees" in valid:
-        told += f"; {int(valid['agrees'].sum()):,} of these are called the same by what activates them"
-    if "auroc" in valid:
-        told += f"; {int((valid['auroc'] > 0.9).sum()):,} tell held-out samples that the name is true of (AUROC > 0.9)"
-    return f"{told}. The best of each name:" if len(valid) else f"{told}. The most similar, then:"
+    text = f"Latents are named from {vocabulary}. "
+    named, count = table.frame, ""
+    if "q_value" in named:
+        named = table.validated(_Q)
+        text += f"{len(named):,} of {len(table):,} have a name that is better than chance (q <= {_Q})"
+        if "agrees" in named:
+            text += f"; {int(named['agrees'].sum()):,} of these get the same name from what activates them"
+    else:
+        text += "There are no q-values: it was not tested which names are better than chance"
+        count = f" of {len(table):,}"
+    if "auroc" in named:
+        text += f"; {int((named['auroc'] > 0.9).sum()):,}{count} detect held-out samples of their name (AUROC > 0.9)"
+    return f"{text}. The best latent of each name:" if len(named) else f"{text}. The most similar names:"

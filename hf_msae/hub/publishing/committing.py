@@ -1,30 +1,33 @@
-"""One commit to a repository that others may write to at the same time, over a network that may fail at any moment."""
+"""One commit to a repository on the Hub, all of it or nothing.
+
+The commit names its parent (`create_commit(parent_commit=...)`), so it lands on top of the state it was planned for or
+not at all. Whether it was made is read from the Hub, not from the answer, which may be lost.
+"""
 
 from __future__ import annotations
 
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from huggingface_hub import CommitInfo, CommitOperation, CommitOperationAdd, HfApi
+from huggingface_hub.errors import HTTPError
 from transformers.utils import logging
 
 from .remote import (
     HUB_ERRORS,
-    MAIN,
     WAITS,
     Changes,
     NoAnswer,
     RemoteState,
-    called_in_messages,
     explained,
     first_line,
     is_transient,
+    name_in_messages,
+    page_of,
     patiently,
     read_state,
     status_of,
@@ -35,15 +38,15 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Committed:
-    """What has come of it.
+    """A commit that was made, or found to be unnecessary.
 
     Attributes:
-        commit: the commit that holds the files.
-        changes: what was asked for in the end.
-        pull_request: its address, where one was opened.
-        sent: paths of files that were sent; empty where all was there already.
-        deleted: paths of files that were deleted.
-        answer_lost: the commit was made, but its answer never came, and it was found on the Hub.
+        commit: The commit that holds the files.
+        changes: The planned content.
+        pull_request: Address of the pull request, if one was opened.
+        sent: Paths of the files that were sent; empty if nothing was missing.
+        deleted: Paths of the files that were deleted.
+        answer_lost: Whether the Hub's answer was lost and the commit was found there.
     """
 
     commit: str
@@ -64,119 +67,101 @@ def commit(
     create_pr: bool = False,
     repo_type: str = "model",
 ) -> Committed:
-    """Make one commit of what `plan` wants.
+    """Make one commit with what `plan` asks for, and verify that it is there.
 
-    The commit names its parent, so it happens on top of what `plan` was shown or not at all: where somebody else was
-    faster, `plan` is asked again. A commit that failed is looked for on the Hub before it is sent again, so none is
-    made twice.
+    If somebody else commits in between, `plan` is asked again. After a failure the Hub is read before anything is sent
+    again, so no commit is made twice.
 
     Args:
-        plan: what is to be there, given what is.
-        message, description: of the commit.
-        revision: branch; None is main.
-        create_pr: open a pull request instead.
+        api: Client of the Hub.
+        repo_id: Repository, "user/name".
+        plan: Takes what the branch holds and returns what it is to hold.
+        message: First line of the commit's message.
+        description: The rest of the message.
+        revision: Branch. Defaults to main.
+        create_pr: Open a pull request instead.
         repo_type: "model", "dataset" or "space".
 
     Raises:
-        PermissionError: no permission to write there.
-        ConnectionError: the Hub cannot be reached, or fails again and again; nothing has changed there.
-        ValueError: what `plan` raises; no such revision.
+        PermissionError: No permission to write to the repository.
+        ConnectionError: The Hub cannot be reached, or keeps failing.
+        ValueError: There is no such branch, or `plan` raises it.
     """
-    branch, called = revision or MAIN, called_in_messages(repo_id, repo_type)
-    before = {}
+    branch, name = revision or "main", name_in_messages(repo_id, repo_type)
     work: dict[str, tuple[str, ...]] = {}
-    in_doubt = False  # a commit was sent, and whether it was made is not known yet
-    try:
-        if create_pr:
-            before = _pull_requests(api, repo_id, repo_type)
-        for wait in (*WAITS, None):
+    in_doubt = False  # a commit was sent, and it is not known yet whether it was made
+    before: set[str] | None = None
+    for wait in (*WAITS, None):
+        try:
+            if create_pr and before is None:
+                before = set(_pull_requests(api, repo_id, repo_type))
             state = read_state(api, repo_id, revision, repo_type)
             changes = plan(state)
+            if in_doubt and create_pr and (found := _own_pull_request(api, state, before or set(), changes)):
+                return Committed(found[1], changes, found[0], **work, answer_lost=True)
             operations = changes.pending(state)
             if not operations:
                 return Committed(state.commit, changes, **work, answer_lost=in_doubt)
-            in_doubt = in_doubt and create_pr  # what was sent to a branch would be there
-            additions = [each for each in operations if isinstance(each, CommitOperationAdd)]
-            work = {"sent": tuple(each.path_in_repo for each in additions)}
-            work["deleted"] = tuple(each.path_in_repo for each in operations if each not in additions)
-            _upload(api, repo_id, additions, branch, create_pr, repo_type)
-            try:
-                in_doubt = True
-                where = {"revision": branch, "create_pr": create_pr, "repo_type": repo_type}
-                made = _send(api, repo_id, operations, message, description, state.commit, where)
-                return Committed(made.oid, changes, made.pr_url, **work)
-            except (HfHubHTTPError, HTTPError, NoAnswer) as error:
-                in_doubt = is_transient(error)
-                if not in_doubt and status_of(error) != 412:
-                    raise
-                failure = error
-            if status_of(failure) == 412:  # somebody has committed since the state was read
-                logger.warning(f"somebody has committed to {branch} of {called} meanwhile: reading it again")
-                continue
-            logger.warning(
-                f"the commit to {branch} of {called} got no good answer ({first_line(failure)}): looking for it"
+            added = tuple(each.path_in_repo for each in operations if isinstance(each, CommitOperationAdd))
+            work = {"sent": added, "deleted": tuple(each for each in changes.gone if each in state.files)}
+            in_doubt = True
+            made = _send(
+                api, repo_id, operations, message, description, state.commit, branch, create_pr, repo_type=repo_type
             )
-            time.sleep(WAITS[-1] if wait is None else wait)
-            if create_pr and (found := _own_pull_request(api, state, before, changes)) is not None:
-                number, holding = found
-                address = f"{page_of(api, repo_id, repo_type)}/discussions/{number}"
-                return Committed(holding, changes, address, **work, answer_lost=True)
-        state = read_state(api, repo_id, revision, repo_type)
-        if not create_pr and not (changes := plan(state)).pending(state):
-            return Committed(state.commit, changes, **work, answer_lost=True)
-        in_doubt = False
-    except HUB_ERRORS as error:
-        fate = (
-            f"whether {branch} of {called} has the release could not be found out: push again, which finds out"
-            if in_doubt
-            else f"nothing was released, {branch} of {called} is as it was"
-        )
-        raise explained(error, called, api.endpoint, branch, fate) from error
-    if status_of(failure) == 412:
-        raise ConnectionError(
-            f"others keep committing to {branch} of {called}: nothing was released in {len(WAITS) + 1} attempts; "
-            "push again when they have finished"
-        ) from failure
-    fate = f"nothing was released, {branch} of {called} is as it was"
-    raise explained(failure, called, api.endpoint, branch, fate) from failure
-
-
-def page_of(api: HfApi, repo_id: str, repo_type: str = "model") -> str:
-    """A repository's address."""
-    return f"{api.endpoint}/{'' if repo_type == 'model' else f'{repo_type}s/'}{repo_id}"
-
-
-def _upload(
-    api: HfApi, repo_id: str, additions: list[CommitOperationAdd], branch: str, create_pr: bool, repo_type: str
-) -> None:
-    """Upload what is large, which no revision has until the commit names it; huggingface_hub repeats what fails."""
-    with _without_parquet_warning():
+            left = changes.pending(read_state(api, repo_id, made.oid, repo_type))
+            if left:
+                raise ValueError(
+                    f"commit {made.oid} of {name} lacks {left[0].path_in_repo}: does a .gitignore there exclude it?"
+                )
+            return Committed(made.oid, changes, made.pr_url, **work)
+        except HUB_ERRORS as error:
+            failure = error
+            raced = status_of(error) == 412
+            if not raced and not is_transient(error):
+                raise explained(error, name, api.endpoint, branch, _fate(name, branch, False)) from error
+            in_doubt = in_doubt and not raced
+            what = "somebody else has committed" if raced else f"no good answer ({first_line(error)})"
+            logger.warning(f"{branch} of {name}: {what}; reading it again")
+        if wait is not None and not raced:
+            time.sleep(wait)
+    if in_doubt:
         try:
-            api.preupload_lfs_files(
-                repo_id,
-                additions,
-                repo_type=repo_type,
-                revision=branch,
-                create_pr=create_pr,
-                free_memory=False,
-                gitignore_content="",
-            )
-        except RuntimeError as error:  # of a thread that uploads: what happened is its cause
-            if isinstance(error.__cause__, HTTPError):
-                raise error.__cause__ from error
-            raise
+            state = read_state(api, repo_id, revision, repo_type)
+            changes = plan(state)
+            if create_pr and (found := _own_pull_request(api, state, before or set(), changes)):
+                return Committed(found[1], changes, found[0], **work, answer_lost=True)
+            if not create_pr and not changes.pending(state):
+                return Committed(state.commit, changes, **work, answer_lost=True)
+            in_doubt = False
+        except HUB_ERRORS as error:
+            failure = error
+    if raced:
+        raise ConnectionError(
+            f"others keep committing to {branch} of {name}: nothing was released; push again when they have finished"
+        ) from failure
+    raise explained(failure, name, api.endpoint, branch, _fate(name, branch, in_doubt)) from failure
+
+
+def _fate(name: str, branch: str, in_doubt: bool) -> str:
+    if in_doubt:
+        return f"it is not known whether {branch} of {name} has the release: push again to find out"
+    return f"nothing was released, {branch} of {name} is as it was"
 
 
 def _send(
     api: HfApi,
     repo_id: str,
-    operations: list[CommitOperationAdd | CommitOperationDelete],
+    operations: list[CommitOperation],
     message: str,
     description: str | None,
     parent: str,
-    where: Mapping[str, Any],
+    branch: str,
+    create_pr: bool,
+    **kwargs: Any,
 ) -> CommitInfo:
-    with _without_parquet_warning():
+    with warnings.catch_warnings():
+        # huggingface_hub finds parquet files in a model's repository odd; concepts/*.parquet is meant to be there.
+        warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
         try:
             return api.create_commit(
                 repo_id,
@@ -184,32 +169,27 @@ def _send(
                 commit_message=message,
                 commit_description=description,
                 parent_commit=parent,
-                **where,
+                revision=branch,
+                create_pr=create_pr,
+                **kwargs,
             )
-        except json.JSONDecodeError as error:  # the check of metadata answered as failing servers do, without JSON
+        except json.JSONDecodeError as error:  # failing servers answer without JSON
             raise NoAnswer(f"the Hub did not answer with JSON: {error}") from error
+        except RuntimeError as error:  # from a thread that uploads
+            if isinstance(error.__cause__, HTTPError):
+                raise error.__cause__ from error
+            raise
 
 
-@contextmanager
-def _without_parquet_warning() -> Iterator[None]:
-    """huggingface_hub finds parquet in a repository of models odd; concepts/*.parquet is meant to be there."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
-        yield
-
-
-def _pull_requests(api: HfApi, repo_id: str, repo_type: str) -> dict[str, str]:
-    """Reference -> commit of the pull requests that there are."""
+def _pull_requests(api: HfApi, repo_id: str, repo_type: str) -> list[str]:
     refs = patiently(api.list_repo_refs, repo_id, include_pull_requests=True, repo_type=repo_type)
-    return {each.ref: each.target_commit for each in refs.pull_requests or []}
+    return [each.ref for each in refs.pull_requests or []]
 
 
-def _own_pull_request(
-    api: HfApi, base: RemoteState, before: Mapping[str, str], changes: Changes
-) -> tuple[str, str] | None:
-    """Number and commit of a pull request that was not there before and holds what was sent."""
-    for ref in sorted(set(_pull_requests(api, base.repo_id, base.repo_type)) - set(before)):
+def _own_pull_request(api: HfApi, base: RemoteState, before: set[str], changes: Changes) -> tuple[str, str] | None:
+    """Address and commit of a new pull request that holds what was sent."""
+    for ref in sorted(set(_pull_requests(api, base.repo_id, base.repo_type)) - before):
         state = read_state(api, base.repo_id, ref, base.repo_type)
         if not changes.pending(state):
-            return ref.rsplit("/", 1)[-1], state.commit
+            return f"{page_of(api, base.repo_id, base.repo_type)}/discussions/{ref.rsplit('/', 1)[-1]}", state.commit
     return None

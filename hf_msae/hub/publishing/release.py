@@ -1,4 +1,4 @@
-"""Publishing MSAEs on the Hub: all of a release in one commit, after it was loaded back, or nothing."""
+"""Publishing MSAEs on the Hub: a whole release in one commit, loaded back first, or nothing."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import HfApi, constants
 
+from ..._utils.atomic import atomic_path
+from ..._utils.deprecation import warn_renamed
 from .committing import commit
 from .index import check_subfolder
 from .published import Published
-from .remote import check_before_work, check_repo_id, require_repository
-from .staging import StagedModel, find_models, stage_model, temporary_folder
+from .remote import check_before_work, check_repo_id, page_of, require_repository
+from .staging import StagedModel, find_models, stage_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReleasedFile:
-    """A file of a release: its path in the repository, its size in bytes, and whether it had to be sent."""
+    """A file of a release: its path in the repository, its size in bytes, and whether it was sent."""
 
     path: str
     size: int
@@ -39,17 +41,17 @@ class Release:
     """What was published.
 
     Attributes:
-        repo_id: the repository.
-        url: its page, or that of the pull request.
-        revision: the branch.
-        commit: the commit that holds the files; None for a dry run.
-        files: all files of the release.
-        deleted: files of earlier releases that this one has not any more.
-        subfolders: the models; ("",) for one at the root.
-        pull_request: address of the pull request, where one was opened.
-        answer_lost: the Hub's answer to the commit never came; the commit was found there.
-        folder: where a dry run has written the files; None otherwise.
-        replaced: subfolders whose model was there before with other weights -> the commit that holds those.
+        repo_id: The repository.
+        url: Its page, or that of the pull request.
+        revision: The branch.
+        commit: The commit that holds the files; None for a dry run.
+        files: All files of the release.
+        deleted: Files of earlier releases that were deleted.
+        subfolders: The models; ("",) for one at the root.
+        pull_request: Address of the pull request, if one was opened.
+        answer_lost: Whether the Hub's answer was lost and the commit was found there.
+        folder: Where a dry run has written the files; None otherwise.
+        replaced: Subfolder of each model that was there with other weights -> the commit that holds it.
     """
 
     repo_id: str
@@ -66,12 +68,12 @@ class Release:
 
     @property
     def num_bytes(self) -> int:
-        """Size of all files together."""
+        """Total size of the files."""
         return sum(each.size for each in self.files)
 
     @property
     def loading_arguments(self) -> str:
-        """What `AutoModel.from_pretrained` takes to load it, as it is written in Python."""
+        """Arguments with which `AutoModel.from_pretrained` loads it, as Python code."""
         if self.folder is not None:
             words = [json.dumps(self.folder)]
         else:
@@ -80,7 +82,7 @@ class Release:
         return ", ".join(words + ([f"subfolder={json.dumps(self.subfolders[0])}"] if self.subfolders[0] else []))
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, as JSON can hold them."""
+        """All fields as JSON types."""
         return json.loads(json.dumps(asdict(self)))
 
     def to_pandas(self) -> pd.DataFrame:
@@ -92,24 +94,24 @@ class Release:
     def __str__(self) -> str:
         width = max((len(each.path) for each in self.files), default=0)
         lines = [
-            f"  {each.path:<{width}}  {_size(each.size):>9}" + ("" if each.sent else "  (is there already)")
+            f"  {each.path:<{width}}  {_size(each.size):>9}" + ("" if each.sent else "  (already there)")
             for each in self.files
         ]
         lines += [f"  {path:<{width}}  deleted" for path in self.deleted]
         count = f"{len(self.files)} files, {_size(self.num_bytes)}"
         if self.folder is not None:
-            head = f"{count}, would be sent to {self.repo_id} ({self.revision}); they are in {self.folder}"
+            head = f"{count} for {self.repo_id} ({self.revision}), written to {self.folder}; nothing was sent"
         elif not self.deleted and not self.answer_lost and not any(each.sent for each in self.files):
-            head = f"{self.url} has all of it already: {count}, commit {self.commit}"
+            head = f"{self.url} already has everything: {count}, commit {self.commit}"
         elif self.pull_request is not None:
             head = f"{count}, as a pull request: {self.pull_request}"
         else:
             head = f"{count}, in commit {self.commit} of {self.revision}: {self.url}"
         for name, before in self.replaced.items():
-            what = f"the MSAE that was in {name}" if name else "the MSAE that was there"
-            lines.append(f"It replaces {what}, which commit {before} still has.")
+            what = f"the MSAE in {name}" if name else "an earlier MSAE"
+            lines.append(f"It replaces {what}, which is still in commit {before}.")
         if self.answer_lost:
-            lines.append("The Hub's answer to the commit was lost on the way; it was made, and is there.")
+            lines.append("The Hub's answer to the commit was lost, but the commit is there.")
         return "\n".join([head, *lines])
 
 
@@ -126,64 +128,66 @@ def push_to_hub(
     remote_code: bool = False,
     license: str | None = None,
     tags: str | Sequence[str] | None = None,
-    card: Literal["local", "hub", "fresh"] | None = None,
+    replace_card: bool = False,
     max_shard_size: str | int | None = None,
     token: str | None = None,
     commit_message: str | None = None,
     commit_description: str | None = None,
     dry_run: str | os.PathLike | None = None,
+    card: str | None = None,
 ) -> Release:
     """Publish an MSAE with its metrics, names, figures and card, in one commit.
 
-    Before the Hub is asked for anything, the files are put together in a folder of their own and loaded back from
-    there. Paths of this machine are left out. What an earlier release has put there and this one has not (weights in
-    other shards, tables in concepts/, figures the card shows no more) is deleted in the same commit, as far as it is
-    still what was sent (`msae_files.json` there says so); other files stay. An MSAE that is there is replaced; a model
-    of another kind never. A commit that fails leaves the branch as it was.
+    Before anything is sent, the files are put together in a new folder and loaded back from there. Paths of this
+    machine are left out, and the figure of quality against k is drawn anew. Files of earlier releases that this one
+    lacks are deleted in the same commit if they are unchanged (`msae_files.json` lists them); other files stay. An
+    MSAE that is there is replaced, a model of another kind never. A failed commit leaves the branch as it was.
 
-    The figure of quality against k, where the run has one, is drawn anew from metrics.json.
+    A folder without a model of its own but with models in its subfolders (a sweep, for example) is published as a
+    whole, each model in its subfolder, with `msae_index.json` and a card of them all at the root.
 
-    A folder without a model of its own, but with models in its folders (a sweep, or one for each hook point), is
-    published as a whole, each in its subfolder. A repository of subfolders has `msae_index.json` and a card of them
-    all at its root. It holds either one model at its root, or models in subfolders.
-
-    What people have edited in a card stays: in the README.md of the run, or on the Hub.
+    A card that a person has edited, in the run's README.md or on the Hub, keeps its text; its metadata and
+    model-index are updated.
 
     Args:
-        model_or_folder: a model, or the folder of a run (or of several).
-        repo_id: "user/name"; made if it is not there.
-        run_dir: of a model in memory: the folder of its run, for everything but the weights.
-        subfolder: where in the repository the model goes, e.g. "vision.layers.11"; None is its root.
-        private: whether a repository that is made is private.
-        revision: branch to commit to; made if it is not there.
-        create_pr: open a pull request instead.
-        allow_unmeasured: publish without metrics, or without those that do not say of which weights they are; the
+        model_or_folder: A model, or the folder of one or several runs.
+        repo_id: Repository, "user/name"; created if it does not exist.
+        run_dir: For a model in memory, the folder of its run, for everything but the weights.
+        subfolder: Folder in the repository, for example "vision.layers.11". Defaults to its root.
+        private: Whether a new repository is private.
+        revision: Branch to commit to; created if it does not exist.
+        create_pr: Open a pull request instead.
+        allow_unmeasured: Publish without metrics, or without those that do not say to which weights they belong; the
             card then says so.
-        remote_code: put modules beside the model with which `AutoModel.from_pretrained(repo_id,
-            trust_remote_code=True)` loads it without this package.
-        license: of the weights, as the Hub writes it, which beats what a card on the Hub says; None keeps what that
-            says, and is apache-2.0 where there is none (of a converted model: nothing).
-        tags: further tags for the card.
-        card: where a card was edited in the run's folder and differently on the Hub, which edits to keep; "fresh"
-            drops all edits.
-        max_shard_size: cut the weights into files of this size, as in `save_pretrained`.
-        token: by default the one that is logged in.
-        commit_message, commit_description: of the commit.
-        dry_run: a new folder; the files are written there, and nothing is sent or asked of the Hub.
+        remote_code: Add modules with which `AutoModel.from_pretrained(repo_id, trust_remote_code=True)` loads the
+            model without this package.
+        license: License of the weights, as the Hub writes it. Defaults to that of the existing card, or to apache-2.0
+            (for a converted model: none).
+        tags: More tags for the card.
+        replace_card: Replace cards that people have edited.
+        max_shard_size: Maximum size of a file of weights, as in `save_pretrained`.
+        token: Token of the Hub. Defaults to the one that is logged in.
+        commit_message: First line of the commit's message.
+        commit_description: The rest of the message.
+        dry_run: New folder to write the files to; nothing is sent, and the Hub is not asked.
+        card: Deprecated; "fresh" is `replace_card=True`.
 
     Returns:
         [`Release`].
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: it was never measured, the metrics or names are another model's, something does not load back,
-            the repository is no place for it, or a card was edited in two places.
-        PermissionError: nobody is logged in, or may not write there.
-        ConnectionError: the Hub cannot be reached, or fails again and again; says what has become of the release.
+        FileNotFoundError: There is no such folder.
+        ValueError: The model was not measured, the metrics or names belong to another model, something does not load
+            back, the repository is no place for it, or a card was edited in two places.
+        PermissionError: Not logged in, or no permission to write.
+        ConnectionError: The Hub cannot be reached or keeps failing; says what became of the release.
     """
     check_repo_id(repo_id)
-    if card not in (None, "local", "hub", "fresh"):
-        raise ValueError(f"card is {card!r}, but can be local, hub or fresh")
+    if card is not None:
+        if card != "fresh":
+            raise ValueError(f"card={card!r} is no longer an option: edited cards are kept unless replace_card=True")
+        warn_renamed('push_to_hub(card="fresh")', "replace_card=True")
+        replace_card = True
     sources, run_dir = _sources(model_or_folder, run_dir, subfolder)
     if dry_run is None:
         check_before_work(repo_id, token)
@@ -195,7 +199,7 @@ def push_to_hub(
             stage_model(source, place / name, repo_id, subfolder=name, run_dir=run_dir, **options)
             for name, source in sources.items()
         ]
-        publication = Published(repo_id, revision or "main", staged, card, license)
+        publication = Published(repo_id, revision or "main", staged, license, replace_card)
         if dry_run is not None:
             return _describe_dry_run(publication, place, Path(dry_run))
         api = HfApi(token=token)
@@ -209,13 +213,11 @@ def push_to_hub(
             revision=revision,
             create_pr=create_pr,
         )
-        if not create_pr:
-            publication.remember(committed.changes)
         files = [
             ReleasedFile(path, content.size, path in committed.sent)
             for path, content in committed.changes.files.items()
         ]
-    url = f"{api.endpoint}/{repo_id}" + (f"/tree/{revision}" if revision not in (None, "main") else "")
+    url = page_of(api, repo_id) + (f"/tree/{revision}" if revision not in (None, "main") else "")
     return Release(
         repo_id=repo_id,
         url=committed.pull_request or url,
@@ -233,41 +235,38 @@ def push_to_hub(
 def _sources(
     model_or_folder: Any, run_dir: str | os.PathLike | None, subfolder: str | None
 ) -> tuple[dict[str, Any], Path | None]:
-    """Subfolder -> model or folder, and the run of a model in memory."""
+    """The models (subfolder -> model or folder), and the run of a model in memory."""
     subfolder = "" if subfolder is None else check_subfolder(subfolder)
     if not isinstance(model_or_folder, (str, os.PathLike)):
         if run_dir is not None and not Path(run_dir).expanduser().is_dir():
-            raise FileNotFoundError(f"there is no folder {run_dir}, which run_dir names")
+            raise FileNotFoundError(f"run_dir={run_dir} is not a folder")
         return {subfolder: model_or_folder}, None if run_dir is None else Path(run_dir).expanduser()
     if run_dir is not None:
-        raise ValueError(f"run_dir={run_dir} is for a model in memory; of the folder {model_or_folder} all is taken")
+        raise ValueError(f"run_dir={run_dir} is for a model in memory, but {model_or_folder} is a folder")
     found = find_models(Path(model_or_folder).expanduser())
     return {check_subfolder(f"{subfolder}/{name}") if subfolder or name else "": p for name, p in found.items()}, None
 
 
 @contextmanager
 def _place(dry_run: str | os.PathLike | None) -> Iterator[Path]:
-    """Where files are put together: a folder that goes, or that of a dry run, which is there when it is complete."""
+    """The folder to put files together in: a temporary one, or that of a dry run, which appears once it is whole."""
     if dry_run is None:
-        with temporary_folder() as folder:
+        with tempfile.TemporaryDirectory(prefix="hf_msae-release-") as folder:
             yield Path(folder)
         return
-    target = Path(dry_run).expanduser()
+    target = Path(dry_run).expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} is there already: name a new folder for the dry run")
-    target = target.absolute()
+        raise ValueError(f"{target} already exists: choose a new folder for the dry run")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:  # a name nobody has
-        unfinished = Path(place) / "release"
+    with atomic_path(target) as unfinished:
         unfinished.mkdir()
         yield unfinished
-        os.replace(unfinished, target)
 
 
 def _describe_dry_run(publication: Published, place: Path, target: Path) -> Release:
     changes = publication.plan(None)
     for path, content in changes.files.items():
-        if isinstance(content.source, bytes):  # cards and the index; the others lie there already
+        if isinstance(content.source, bytes):  # cards and indexes; the other files are there already
             (place / path).write_bytes(content.source)
     return Release(
         repo_id=publication.repo_id,

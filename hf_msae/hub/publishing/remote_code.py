@@ -1,7 +1,7 @@
-"""Models that load without this package: the modules they need lie beside them.
+"""Models that load without this package, with the modules they need in the same folder.
 
-`AutoModel.from_pretrained(repo, trust_remote_code=True)` then runs that code. It encodes, decodes and computes losses;
-what trains fast, publishes or looks for released models stays in the package.
+`AutoModel.from_pretrained(repo, trust_remote_code=True)` runs these modules. They encode, decode and compute losses;
+fast training, publishing and released models stay in the package.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 from pathlib import Path
 
+from ..._utils.json_files import write_text
 from ...model.activations import FAMILIES
 
 _MODEL = Path(__file__).parents[2] / "model"
@@ -23,9 +24,8 @@ _MODULES = (
     "nested_prefix.py",
     "nested_topk.py",
 )
-_HEADER = "# From hf_msae {version} (Apache-2.0), for models that are loaded without it.\n"
-# What the modules import and remote code cannot have: the package's own registration, its fast training step, and
-# loading and publishing with its help.
+_HEADER = "# From hf_msae {version} (Apache-2.0), for loading models without it.\n"
+# Replacements for modules that remote code cannot use: the fast training step, and loading with the registry.
 _STANDINS = {
     "fused_nested_loss.py": '''"""The fast training step of hf_msae, which is not here: the plain one does the same."""
 
@@ -73,16 +73,16 @@ _AUTO_MAP = {"AutoConfig": "configuration_msae.MSAEConfig", "AutoModel": "modeli
 
 
 def add_remote_code(folder: str | os.PathLike) -> list[str]:
-    """Put the modules that an MSAE needs beside it, and name them in its config.json.
+    """Add the modules that an MSAE needs to its folder, and name them in its config.json.
 
     Args:
-        folder: a saved MSAE.
+        folder: A saved MSAE.
 
     Returns:
-        Names of the files that were written, config.json among them.
+        Names of the written files, including config.json.
 
     Raises:
-        FileNotFoundError: there is no config.json.
+        FileNotFoundError: There is no config.json.
     """
     from ... import __version__
 
@@ -94,7 +94,5 @@ def add_remote_code(folder: str | os.PathLike) -> list[str]:
     written = {name: header + text for name, text in texts.items()}
     written["config.json"] = json.dumps(config, indent=2, sort_keys=True) + "\n"
     for name, text in written.items():
-        temporary = folder / f".tmp-{name}"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, folder / name)
+        write_text(folder / name, text)
     return sorted(written)

@@ -1,8 +1,7 @@
-"""The concept explorer as a Space on the Hub, showing a model of one's own."""
+"""The concept explorer as a Space on the Hub, showing your model."""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -19,16 +18,18 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from ... import __version__
-from .committing import commit, page_of
-from .manifest import MANIFEST
+from .committing import commit
 from .remote import (
     HUB_ERRORS,
+    MANIFEST,
     Changes,
     Content,
     RemoteState,
     check_before_work,
     check_repo_id,
     first_line,
+    manifest,
+    page_of,
     patiently,
     require_repository,
     status_of,
@@ -44,7 +45,7 @@ _TORCH_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 
 def app_folder() -> Path:
-    """The Space's own files: beside this file in an installed package, in spaces/ in a checkout."""
+    """The Space's own files: next to this file in an installed package, in spaces/ in a checkout."""
     installed = Path(__file__).with_name("concept-explorer")
     return installed if installed.is_dir() else _APP
 
@@ -52,14 +53,14 @@ def app_folder() -> Path:
 def write_space(
     folder: Path, settings: ExplorerSettings, title: str | None = None, requirement: str | None = None
 ) -> Path:
-    """Everything that the Space consists of.
+    """Write the files of the Space.
 
     Args:
-        folder: where to; made if it is not there.
-        settings: what it shows; models and data sets on the Hub are named in its metadata.
-        title: of the Space.
-        requirement: how hf_msae is installed there, as "hf_msae==0.1.0". None: its files are put beside the app, which
-            works whether it is on an index or not.
+        folder: Folder to write to; created if it does not exist.
+        settings: What the Space shows; models and datasets on the Hub are named in its metadata.
+        title: Title of the Space.
+        requirement: How the Space installs hf_msae, for example "hf_msae==0.1.0". Defaults to sending the package
+            along, which works whether or not it is on an index.
 
     Returns:
         The folder.
@@ -87,33 +88,33 @@ def write_space(
 
 
 def check_requirement(requirement: str) -> None:
-    """Whether a Space that installs this has the package that its app needs.
+    """Check that a Space that installs this requirement has the package that its app needs.
 
     Raises:
-        ValueError: it is no line for pip, or installs something else than this version of hf_msae. What lies at an
-            address is not looked at.
+        ValueError: pip cannot install it, or it installs something other than this version of hf_msae. What a URL
+            leads to is not checked.
     """
     if "\n" in requirement or not requirement.strip():
-        raise ValueError(f"requirement={requirement!r} is no line of a requirements.txt, like hf_msae=={__version__}")
+        raise ValueError(f"requirement={requirement!r} is not a line for pip, like hf_msae=={__version__}")
     if "://" in requirement:
         return
     try:
         found = Requirement(requirement)
     except InvalidRequirement as error:
-        raise ValueError(f"requirement={requirement!r} is nothing that pip installs ({first_line(error)})") from error
+        raise ValueError(f"requirement={requirement!r} is not installable by pip ({first_line(error)})") from error
     if canonicalize_name(found.name) != "hf-msae":
         raise ValueError(f"requirement={requirement!r} installs {found.name}, but the Space needs hf_msae")
     if not found.specifier.contains(__version__, prereleases=True):
         raise ValueError(
-            f"requirement={requirement!r} installs another version than the app that is sent with it: write "
-            f"hf_msae=={__version__}, push with the version that you name, or leave it out"
+            f"requirement={requirement!r} installs another version than the app's: write hf_msae=={__version__}, "
+            "push with the version you name, or leave it out"
         )
 
 
 def _dependencies() -> list[str]:
-    """What the package needs, without extras: gradio comes with the Space.
+    """Requirements of the package, without extras: gradio comes with the Space.
 
-    In a checkout it is that of the files which are sent. What was written down when it was installed may be older.
+    In a checkout they are read from the files that are sent, since those of the installation may be older.
     """
     project = _PACKAGE.parent / "pyproject.toml"
     if sys.version_info >= (3, 11) and project.is_file():
@@ -134,27 +135,28 @@ def push_space(
     token: str | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Make a Space, or renew one, in one commit; its variables say what it shows.
+    """Create or update a Space in one commit; its variables say what it shows.
 
-    `msae_files.json` there says which files were sent. Of these, what is not needed any more is deleted; others are
-    neither deleted nor replaced.
+    `msae_files.json` in the Space lists the files that were sent. Those that are no longer needed are deleted; other
+    files are neither deleted nor replaced.
 
     Args:
-        repo_id: "user/name".
-        settings: what it shows. Folders of this machine are not there, so models and data have to be on the Hub, or
-            be those that come with the package.
-        title, requirement: as for `write_space`.
-        private: whether a Space that is made is private.
-        token: by default the one that is logged in.
-        overwrite: replace files that are in the way, which somebody else has put there or edited there.
+        repo_id: The Space, "user/name".
+        settings: What the Space shows. It cannot read this machine, so models and data have to be on the Hub or come
+            with the package.
+        title: Title of the Space.
+        requirement: How the Space installs hf_msae; see `write_space`.
+        private: Whether a new Space is private.
+        token: Token of the Hub. Defaults to the one that is logged in.
+        overwrite: Replace files that somebody else has added or edited there.
 
     Returns:
-        Its address.
+        The address of the Space.
 
     Raises:
-        ValueError: a setting names something of this machine, or files are in the way.
-        PermissionError: nobody is logged in, or may not write there.
-        ConnectionError: the Hub cannot be reached, or fails again and again; says what has become of the Space.
+        ValueError: A setting names something on this machine, or files of others would be replaced.
+        PermissionError: Not logged in, or no permission to write.
+        ConnectionError: The Hub cannot be reached or keeps failing; says what became of the Space.
     """
     check_repo_id(repo_id)
     variables = space_variables(settings)
@@ -163,11 +165,10 @@ def push_space(
     with tempfile.TemporaryDirectory() as place:
         folder = write_space(Path(place) / "space", settings, title, requirement)
         files = {path.relative_to(folder).as_posix(): Content(path) for path in folder.rglob("*") if path.is_file()}
-        sent = {path: content.sha256 for path, content in sorted(files.items())}
-        files[MANIFEST] = Content((json.dumps({"format_version": 1, "files": sent}, indent=2) + "\n").encode())
+        files[MANIFEST] = manifest(files)
 
         def plan(state: RemoteState) -> Changes:
-            before = _sent_before(state)
+            before = state.sent_before()["files"]
             if not overwrite:
                 _check_nothing_in_the_way(state, files, before)
             gone = [path for path in before if path not in files and state.holds_sha256(path, before[path])]
@@ -179,24 +180,8 @@ def push_space(
     return page_of(api, repo_id, "space")
 
 
-def _sent_before(state: RemoteState) -> dict[str, str]:
-    """Path -> SHA-256 of what an earlier push has put there."""
-    text = state.read(MANIFEST)
-    if text is None:
-        return {}
-    try:
-        return {str(path): str(digest) for path, digest in json.loads(text)["files"].items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{MANIFEST} of the Space {state.repo_id} is damaged ({error!r}): delete it on the Hub, and push again "
-            "with overwrite=True (--overwrite)"
-        ) from error
-
-
 def _check_nothing_in_the_way(state: RemoteState, files: Mapping[str, Content], before: Mapping[str, str]) -> None:
-    """Raises:
-    ValueError: a push would replace what somebody else has put there, or has edited there.
-    """
+    """Raise ValueError if a push would replace what somebody else has added or edited."""
     if not before and set(state.files) <= _OF_NEW_SPACES:
         return
     foreign = [
@@ -210,17 +195,17 @@ def _check_nothing_in_the_way(state: RemoteState, files: Mapping[str, Content], 
     if foreign:
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         raise ValueError(
-            f"{', '.join(sorted(foreign)[:3])}{more} of the Space {state.repo_id} would be replaced, but no push by "
-            "hf_msae has put that there: name another Space, or replace them with overwrite=True (--overwrite)"
+            f"{', '.join(sorted(foreign)[:3])}{more} of the Space {state.repo_id} would be replaced, but were not "
+            "sent by hf_msae: name another Space, or replace them with overwrite=True (--overwrite)"
         )
 
 
 def _set_variables(api: HfApi, repo_id: str, variables: Mapping[str, str]) -> None:
-    """After the commit: if that fails, the Space is as it was. Variables of an earlier push would go on meaning
-    something, and are deleted.
+    """Set the variables of the Space, and delete those of an earlier push that would still have an effect.
 
     Raises:
-        ConnectionError, PermissionError: not all could be set.
+        ConnectionError: Not all variables could be set.
+        PermissionError: No permission to set them.
     """
     try:
         there = patiently(api.get_space_variables, repo_id)
@@ -228,15 +213,15 @@ def _set_variables(api: HfApi, repo_id: str, variables: Mapping[str, str]) -> No
             if key.startswith("MSAE_") and key not in variables:
                 _delete_variable(api, repo_id, key)
         for key, value in variables.items():
-            if key not in there or there[key].value != value:  # each change starts the Space anew
+            if key not in there or there[key].value != value:  # every change restarts the Space
                 patiently(api.add_space_variable, repo_id, key, value)
     except HUB_ERRORS as error:
         listed = ", ".join(f"{key}={value}" for key, value in variables.items()) or "none"
         kind = PermissionError if status_of(error) in (401, 403) else ConnectionError
         raise kind(
             f"the files of the Space {repo_id} are there, but its variables could not be set ({first_line(error)}): "
-            "it may show something else. Push again, or set them in its settings on the Hub. Those that begin with "
-            f"MSAE_ have to be: {listed}"
+            "it may show something else. Push again, or set those that begin with MSAE_ in its settings on the Hub: "
+            f"{listed}"
         ) from error
 
 
@@ -244,44 +229,37 @@ def _delete_variable(api: HfApi, repo_id: str, key: str) -> None:
     try:
         patiently(api.delete_space_variable, repo_id, key)
     except HfHubHTTPError as error:
-        # The first of two attempts may have done it, and its answer been lost.
+        # It may be gone already: the answer to the first attempt may have been lost.
         if status_of(error) != 404 or key in patiently(api.get_space_variables, repo_id):
             raise
 
 
 def space_variables(settings: ExplorerSettings) -> dict[str, str]:
-    """The Space's variables that make these settings.
+    """The Space's variables for these settings.
 
     Raises:
-        ValueError: one names a folder or file of this machine.
+        ValueError: A setting names a folder or file of this machine.
     """
+    from ..reading.registry import find_released
+
     defaults = asdict(ExplorerSettings())
     found = {}
     for key, value in asdict(settings).items():
         if value is None or value == defaults[key]:
             continue
-        if key in ("model", "dataset", "embeddings", "patch_model", "backbone") and _is_local(str(value)):
-            raise ValueError(
-                f"{key}={value} is on this machine, where a Space cannot read it: push it to the Hub first (hf-msae "
-                "push, hf_msae.hub.push_embeddings) and name it user/name"
-            )
-        if key in ("model", "dataset", "embeddings", "patch_model", "backbone") and not _can_be_read_there(str(value)):
-            raise ValueError(
-                f"{key}={value} is neither user/name on the Hub nor one that comes with the package: a Space cannot "
-                "read it"
-            )
+        if key in ("model", "dataset", "embeddings", "patch_model", "backbone"):
+            if Path(value).expanduser().exists() or value.startswith((".", "/", "~")):
+                raise ValueError(
+                    f"{key}={value} is on this machine, where a Space cannot read it: push it to the Hub first ("
+                    "hf-msae push, hf_msae.hub.push_embeddings) and name it user/name"
+                )
+            with_package = value == "scenes" or value.startswith("scenes:") or find_released(value) is not None
+            if not (_is_hub_id(value) or with_package):
+                raise ValueError(
+                    f"{key}={value} is neither user/name on the Hub nor part of the package: a Space cannot read it"
+                )
         found[f"MSAE_{key.upper()}"] = str(value)
     return found
-
-
-def _is_local(name: str) -> bool:
-    return Path(name).expanduser().exists() or name.startswith((".", "/", "~"))
-
-
-def _can_be_read_there(name: str) -> bool:
-    from ..reading.registry import find_released
-
-    return _is_hub_id(name) or name == "scenes" or name.startswith("scenes:") or find_released(name) is not None
 
 
 def _is_hub_id(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Which model and pictures the explorer shows, from flags or from the environment of a Space."""
+"""The model and pictures that the explorer shows, from flags or from the environment of a Space."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ DEFAULT_DATASET = "scenes:test:1000:7"
 
 @dataclass(frozen=True)
 class ExplorerSettings:
-    """What the explorer shows. A Space sets the variables in capitals.
+    """What the explorer shows. A Space sets the environment variables in capitals.
 
     Attributes:
         model: MSAE of pooled image embeddings: folder, Hub id or released name (MSAE_MODEL).
-        dataset: its pictures, as `open_dataset` takes it (MSAE_DATASET).
-        split: of the data set (MSAE_SPLIT).
-        image_column: with the pictures (MSAE_IMAGE_COLUMN).
-        embeddings: the embeddings of the same rows, as `load_embeddings` takes them, so that they need not be
-            computed at the start (MSAE_EMBEDDINGS).
-        patch_model: MSAE of a vision block of the same backbone, for maps of where a concept is. None: none, or
-            "scenes-patches" beside the default model (MSAE_PATCH_MODEL).
-        backbone: another place of the backbone (MSAE_BACKBONE).
-        max_images: rows that are shown and searched, the first so many (MSAE_MAX_IMAGES).
+        dataset: Dataset of pictures, as `open_dataset` takes it (MSAE_DATASET).
+        split: Split of the dataset (MSAE_SPLIT).
+        image_column: Column of the pictures (MSAE_IMAGE_COLUMN).
+        embeddings: Embeddings of the same rows, as `load_embeddings` takes them; computed at the start if unset
+            (MSAE_EMBEDDINGS).
+        patch_model: MSAE of a vision block of the same backbone, for maps of where a concept is. Defaults to
+            "scenes-patches" for the default model, and to none for others (MSAE_PATCH_MODEL).
+        backbone: Another location of the backbone (MSAE_BACKBONE).
+        max_images: Maximum number of rows that are shown and searched (MSAE_MAX_IMAGES).
     """
 
     model: str = DEFAULT_MODEL
@@ -45,19 +45,18 @@ class ExplorerSettings:
             object.__setattr__(self, "patch_model", DEFAULT_PATCH_MODEL)
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ, **told: Any) -> ExplorerSettings:
-        """The settings that the variables give, and defaults for those that are not set; `told` wins over both.
+    def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: Any) -> ExplorerSettings:
+        """Read the settings from environment variables; `given` overrides them.
 
         Raises:
-            ValueError: a number that is none.
+            ValueError: MSAE_MAX_IMAGES is not a number.
         """
-        given = {}
+        found: dict[str, Any] = {}
         for field in fields(cls):
-            value = environment.get(f"MSAE_{field.name.upper()}")
-            if value:
-                given[field.name] = value
-        if "max_images" in given:
-            if not given["max_images"].isdecimal():
-                raise ValueError(f"MSAE_MAX_IMAGES={given['max_images']!r} is no number of images")
-            given["max_images"] = int(given["max_images"])
-        return cls(**{**given, **told})
+            if value := environment.get(f"MSAE_{field.name.upper()}"):
+                found[field.name] = value
+        if "max_images" in found:
+            if not found["max_images"].isdecimal():
+                raise ValueError(f"MSAE_MAX_IMAGES={found['max_images']!r} is not a number of images")
+            found["max_images"] = int(found["max_images"])
+        return cls(**{**found, **given})

@@ -1,4 +1,4 @@
-"""Loading an MSAE, whether a backbone belongs to it, and which names lie beside it."""
+"""Loading an MSAE, the names of its latents, and checking that a backbone fits it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def load_msae(
     subfolder: str | None = None,
     dtype: torch.dtype | str | None = None,
 ) -> MSAEModel:
-    """An MSAE, with a message for people where there is none.
+    """Load an MSAE by any of its names.
 
     Args:
-        name: a folder, "user/name" on the Hub, or a name that `hf_msae.list_released()` lists.
-        revision: branch, tag or commit on the Hub.
-        subfolder: where in the folder or repository it lies.
-        dtype: of the weights; None for float32.
+        name: A folder, "user/name" on the Hub, or a name that `hf_msae.list_released()` lists.
+        revision: Branch, tag or commit on the Hub.
+        subfolder: Folder of the model in the folder or repository.
+        dtype: Data type of the weights. Defaults to float32.
 
     Raises:
-        OSError: there is none.
-        ValueError: it is damaged, or of a newer hf_msae.
+        OSError: There is no such model.
+        ValueError: The model is damaged, or was saved by a newer hf_msae.
     """
     import torch
 
@@ -44,28 +44,30 @@ def load_msae(
     dtype = torch.float32 if dtype is None else dtype
     released = find_released(name)
     if released is not None:
-        return released.load(dtype=dtype) if released.place else released.load().to(_as_dtype(dtype))
-    where = "" if Path(name).expanduser().exists() else "there is no such folder, and as a Hub id: "
-    if where and "/" not in str(name):  # no Hub id either, so no Hub is asked
-        raise OSError(f"{str(name)!r} is no folder and no released model; {hint_at_released(str(name))}")
-    if where and (str(name).count("/") != 1 or str(name).startswith((".", "~"))):
+        if released.place is not None:
+            return released.load(dtype=dtype)
+        return released.load().to(dtype if isinstance(dtype, torch.dtype) else torch.float32)
+    problem = "" if Path(name).expanduser().exists() else "there is no such folder, and as a Hub id: "
+    if problem and "/" not in str(name):  # cannot be a Hub id
+        raise OSError(f"{str(name)!r} is neither a folder nor a released model; {hint_at_released(str(name))}")
+    if problem and (str(name).count("/") != 1 or str(name).startswith((".", "~"))):
         raise OSError(f"no MSAE could be loaded from {str(name)!r}: there is no such folder")
     try:
         return MSAEModel.from_pretrained(name, revision=revision, subfolder=subfolder or "", dtype=dtype)
     except OSError as error:
-        raise OSError(f"no MSAE could be loaded from {str(name)!r}: {where}{error}") from error
-
-
-def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """ "auto" is what converted weights have: float32."""
-    import torch
-
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+        raise OSError(f"no MSAE could be loaded from {str(name)!r}: {problem}{error}") from error
 
 
 def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
-    """Raises:
-    ValueError: the MSAE was not trained on what this backbone gives; says what was trained on what.
+    """Check that an MSAE was trained on what this backbone returns.
+
+    Args:
+        backbone: The backbone.
+        msae: The MSAE.
+        strict: Also require the name and revision that the MSAE was trained with.
+
+    Raises:
+        ValueError: The MSAE was trained on something else; says on what.
     """
     config = msae.config
     trained = (
@@ -86,19 +88,24 @@ def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
         (config.base_model_revision, backbone.revision),
     ):
         if mine and its and mine != its:
-            raise ValueError(f"{trained}, not on {its}: strict=False uses them together all the same")
+            raise ValueError(f"{trained}, not on {its}: use them together all the same with strict=False")
 
 
 def _resolved(name: str | None) -> str | None:
-    """A local folder by whatever path by one and the same name; others as they are."""
+    """The absolute path of a local folder; other names as they are."""
     return str(Path(name).expanduser().resolve()) if name and Path(name).expanduser().is_dir() else name
 
 
 def concept_files(name: str | os.PathLike, revision: str | None = None, subfolder: str | None = None) -> list[Path]:
-    """The tables of names beside an MSAE, wherever `load_msae` finds it; downloaded where needed.
+    """Find the tables of names that belong to an MSAE; those on the Hub are downloaded.
+
+    Args:
+        name: A folder, Hub id or released name, as in `load_msae`.
+        revision: Branch, tag or commit on the Hub.
+        subfolder: Folder of the model in the folder or repository.
 
     Raises:
-        huggingface_hub.errors.HfHubHTTPError: there is no such repository or revision.
+        huggingface_hub.errors.HfHubHTTPError: There is no such repository or revision.
     """
     from ...model.repository import concept_tables
     from .registry import find_released
@@ -114,14 +121,14 @@ def concept_files(name: str | os.PathLike, revision: str | None = None, subfolde
 def concepts_beside(
     name: str | os.PathLike, revision: str | None = None, subfolder: str | None = None
 ) -> ConceptTable | None:
-    """The table of names beside an MSAE, if there is exactly one; arguments and errors as `concept_files`."""
+    """Load the table of names of an MSAE if there is exactly one; arguments and errors as in `concept_files`."""
     from ...concepts import ConceptTable
 
     tables = concept_files(name, revision, subfolder)
     if len(tables) > 1:
         names = ", ".join(table.name for table in tables)
         logger.warning(
-            f"{name} has several concept tables ({names}): set .concepts = ConceptTable.load(...) for names, or "
-            "name one by --concepts"
+            f"{name} has several concept tables ({names}): set .concepts = ConceptTable.load(...) to use one "
+            "of them, or give --concepts"
         )
     return ConceptTable.load(tables[0]) if len(tables) == 1 else None

@@ -1,4 +1,4 @@
-"""Released models by name: our own, and those of others in formats that are converted on the way."""
+"""Released models by name: our own, and other people's, which are converted from their formats."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class ReleasedModel:
     """One released model.
 
     Attributes:
-        name: what `from_released` takes.
-        repo_id: where it lies on the Hub; None for those that come inside this package.
-        subfolder: the folder, or the file, in it.
+        name: Name that `from_released` takes.
+        repo_id: Repository on the Hub; None if it comes with this package.
+        subfolder: Folder or file in the repository.
         format: "hf_msae", or the format that it is converted from.
-        base_model_name_or_path: its backbone, as from_pretrained takes it.
-        hook_point: where the embeddings come from.
-        d_in, num_latents: sizes.
-        activation: as in MSAEConfig.
-        license: as its authors say; None where they don't.
-        revision: the commit that is loaded; None for the newest.
-        checked: whether it was loaded and measured by us. The repositories of others were not reachable when this
-            list was written: their entries are from their authors' pages and code.
-        notes: what else to know.
-        input_scale: what the converter is told, where the checkpoint needs such a number and does not hold it.
-        sha256: of its file of weights, 64 hexadecimal digits; None where we do not know it.
+        base_model_name_or_path: Backbone, as `from_pretrained` takes it.
+        hook_point: Hook point of the embeddings.
+        d_in: Width of the embeddings.
+        num_latents: Number of latents.
+        activation: Activation, as in MSAEConfig.
+        license: License that its authors give, if any.
+        revision: Commit that is loaded; None for the newest.
+        checked: Whether we have loaded and measured it. Other entries are taken from their authors' pages and code.
+        notes: Anything else to know.
+        input_scale: Scale for the converter, if the checkpoint needs one and does not hold it.
+        sha256: SHA-256 of the file of weights, if we know it.
     """
 
     name: str
@@ -56,22 +56,22 @@ class ReleasedModel:
 
     @property
     def place(self) -> tuple[str, str | None, str | None] | None:
-        """(folder or Hub id, subfolder, revision) as from_pretrained takes them; None where it has to be converted."""
+        """Folder or Hub id, subfolder and revision for `from_pretrained`; None if the model has to be converted."""
         if self.format != "hf_msae":
             return None
-        return (str(_SCENES / self.name), None, None) if self.repo_id is None else (
-            self.repo_id, self.subfolder, self.revision
-        )  # fmt: skip
+        if self.repo_id is None:
+            return str(_SCENES / self.name), None, None
+        return self.repo_id, self.subfolder, self.revision
 
     def load(self, **kwargs: Any) -> MSAEModel:
-        """The model; downloaded and converted where needed, and compared with this entry.
+        """Load the model, convert it if needed, and compare it with this entry.
 
         Args:
-            kwargs: for `MSAEModel.from_pretrained`, or `convert_checkpoint`.
+            kwargs: Arguments of `MSAEModel.from_pretrained` or `convert_checkpoint`.
 
         Raises:
-            OSError: it cannot be downloaded.
-            ValueError: what is there is not what this entry says, or is damaged.
+            OSError: It cannot be downloaded.
+            ValueError: It is damaged, or not what this entry says.
         """
         from ...model.modeling_msae import MSAEModel
         from ..converters import convert_checkpoint
@@ -82,22 +82,21 @@ class ReleasedModel:
             self._verify(location, kwargs)
             model = MSAEModel.from_pretrained(location, **kwargs)
         else:
-            told = {name: getattr(self, name) for name in ("base_model_name_or_path", "hook_point", "input_scale")}
-            told = {key: value for key, value in told.items() if value is not None}
-            given = {"subfolder": self.subfolder, "revision": self.revision, "format": self.format, **told, **kwargs}
+            names = ("subfolder", "revision", "format", "base_model_name_or_path", "hook_point", "input_scale")
+            given = {name: value for name in names if (value := getattr(self, name)) is not None} | kwargs
             self._verify(self.repo_id, given)
             model = convert_checkpoint(self.repo_id, **given)
         for key in ("d_in", "num_latents", "activation"):
             if getattr(model.config, key) != getattr(self, key):
                 raise ValueError(
                     f"{self.repo_id or self.name} holds a model of {key}={getattr(model.config, key)}, but "
-                    f"{self.name} is listed with {getattr(self, key)}: it has changed since; load it by its "
-                    "repository's name if it is what you want"
+                    f"{self.name} is listed with {getattr(self, key)}: it has changed since then; load it by the "
+                    "name of its repository if you want it all the same"
                 )
         return model
 
     def _verify(self, location: str, given: dict[str, Any]) -> None:
-        """Compare the file of weights with the SHA-256 that is listed, if one is."""
+        """Compare the file of weights with the listed SHA-256, if there is one."""
         if self.sha256 is None:
             return
         from ..._utils.file_integrity import require_sha256
@@ -107,8 +106,8 @@ class ReleasedModel:
         source = CheckpointSource.open(location, **asked)
         file = source.files[0] if len(source.files) == 1 else "model.safetensors"
         otherwise = (
-            f"{self.name} is listed with that: it has changed since; load it by its repository's name if it is what "
-            "you want"
+            f"{self.name} is listed with that: it has changed since then; load it by the name of its repository if "
+            "you want it all the same"
         )
         require_sha256(source.path(file), self.sha256, source.full_name(file), otherwise)
 
@@ -119,14 +118,14 @@ def _scenes() -> list[ReleasedModel]:
         ReleasedModel(
             *(name, None, None, "hf_msae", "hf_msae/scenes-siglip", hook_point, 128, 1024, "relu", "apache-2.0"),
             checked=True,
-            notes="comes inside the package",
+            notes="comes with the package",
         )
         for name, hook_point in hook_points.items()
     ]
 
 
 def _msae_authors() -> list[ReleasedModel]:
-    # Paths and commit as three public loaders of these weights have them.
+    # Paths and commit are those of three public loaders of these weights.
     file = "6144_768_TopKReLU_64_RW_False_False_0.0_cc3m_ViT-L~14_train_image_2905936_768.pth"
     return [
         ReleasedModel(
@@ -141,7 +140,7 @@ def _msae_authors() -> list[ReleasedModel]:
             activation="relu",
             license="mit",
             revision="e6a85249444be9b25c7751e9677464dedfdc7307",
-            notes=f"the MSAE paper's, CC3M; {folder.replace('_', ' ')}",
+            notes=f"from the MSAE paper, trained on CC3M; {folder.replace('_', ' ')}",
         )
         for folder, suffix in (("centered", ""), ("not_centered", "-not-centered"))
     ]
@@ -155,9 +154,9 @@ def _saev() -> list[ReleasedModel]:
     return [
         ReleasedModel(
             *(f"saev-{name}", f"osunlp/{repo}", "sae.pt", "saev", base, "vision.layers.10", 768, 24576, "relu", "mit"),
-            notes="patch tokens of ImageNet-1k; applied to raw tokens, as its authors' demo does",
-            # Written by saev 0.1, whose training normalises by default; the authors' notebook applies these two to
-            # tokens as the backbone gives them.
+            notes="patch tokens of ImageNet-1k; applied to raw tokens, as in its authors' demo",
+            # Written by saev 0.1, which normalizes in training by default; the authors' notebook applies these two to
+            # tokens as the backbone returns them.
             input_scale=1.0,
         )
         for name, (repo, base) in trained.items()
@@ -190,12 +189,12 @@ _RELEASED = {model.name: model for model in (*_scenes(), *_msae_authors(), *_sae
 
 
 def list_released() -> pd.DataFrame:
-    """Known released models, one a row, by name: repository, backbone, hook point, sizes, format and more.
+    """List the known released models, one per row: repository, backbone, hook point, sizes, format and more.
 
-    `checked` tells those that we have loaded and measured; the others are listed as their authors describe them.
-    What `from_released` verifies: that a large file from the Hub has the SHA-256 that it was uploaded with, and the
-    one in `sha256` where we know it; and that width, number of latents and activation are those of the list. Where
-    there is a `revision`, it is that commit that is loaded; without one, whatever its authors have put there last.
+    `checked` marks those that we have loaded and measured; the others are listed as their authors describe them.
+    `from_released` verifies that a large file from the Hub has the SHA-256 that it was uploaded with, and the listed
+    one if there is one, and that width, number of latents and activation are as listed. It loads the commit in
+    `revision`, or the newest one if there is none.
 
     Example:
         >>> hf_msae.list_released().query("hook_point == 'image_embeds'")[["repo_id", "base_model_name_or_path"]]
@@ -206,10 +205,10 @@ def list_released() -> pd.DataFrame:
 
 
 def get_released(name: str) -> ReleasedModel:
-    """The released model of this name.
+    """Get a released model by name.
 
     Raises:
-        KeyError: there is none; says which are like it.
+        KeyError: There is no such model; suggests similar names.
     """
     if name not in _RELEASED:
         raise KeyError(f"there is no released model {name!r}; {hint_at_released(name)}")
@@ -217,11 +216,11 @@ def get_released(name: str) -> ReleasedModel:
 
 
 def hint_at_released(name: str) -> str:
-    """Which released models a mistyped name may have meant."""
+    """Suggest released models for a mistyped name."""
     near = difflib.get_close_matches(name, _RELEASED, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(map(repr, near))}?" if near else "hf_msae.list_released() has the names"
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else "hf_msae.list_released() lists the names"
 
 
 def find_released(name: str | os.PathLike) -> ReleasedModel | None:
-    """The released model that is meant where a folder or Hub id may stand as well; None where it is one of these."""
+    """The released model of this name; None if the name is a folder or a Hub id."""
     return None if Path(name).expanduser().exists() else _RELEASED.get(str(name))
