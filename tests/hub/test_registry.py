@@ -116,7 +116,7 @@ def test_the_command_filters(capsys):
     shown = capsys.readouterr().out
     assert "msae-clip-vit-l14" in shown and "scenes" not in shown and "saev" not in shown
     main(["--backbone", "nothing like it"])
-    assert "no released model is known that fits" in capsys.readouterr().out
+    assert "`hf-msae released`" in capsys.readouterr().out
     main(["--json"])
     assert {each["name"] for each in json.loads(capsys.readouterr().out)} == set(hf_msae.list_released().index)
 
