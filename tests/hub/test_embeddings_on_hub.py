@@ -122,8 +122,7 @@ def test_a_second_push_replaces_shards_and_leaves_an_edited_card(hub, folder, tm
     assert run(hub, tmp_path / "a", PUSH.format(folder=str(folder))).returncode == 0
     files = repo.files()
     assert sorted(name for name in files if name.endswith(".arrow")) == ["data-00000.arrow", "data-00001.arrow"]
-    assert b"my own words" in files["README.md"] and files["notes.txt"] == b"mine"
-    assert b"12 rows of embeddings" in files["README.md"], "what they are is added, once"
+    assert files["README.md"].endswith(b"---\nmy own words") and files["notes.txt"] == b"mine"
     done = run(
         hub, tmp_path / "b", "from hf_msae.embeddings import load_embeddings as l; print(len(l('tester/embeds')))"
     )
@@ -156,7 +155,7 @@ def test_the_script_pushes_and_finds_out_first_whether_it_may(hub, folders, tmp_
         return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=120)
 
     refused = script(HF_TOKEN="hf_other")
-    assert refused.returncode == 1 and "no permission to write to the data set tester/new" in refused.stderr
+    assert refused.returncode == 1 and "tester/new" in refused.stderr
     assert not (tmp_path / "out").exists()
     done = script()
     assert done.returncode == 0, done.stderr

@@ -131,7 +131,10 @@ def test_what_people_wrote_into_the_card_of_all_stays(at_hub, run_folder):
     repo.commit("main", {**repo.files(), "README.md": text.encode()}, "edit")
     push_to_hub(run_folder, REPO, subfolder="b")
     text = files_of(at_hub)["README.md"].decode()
-    assert "My own words." in text and "[b](b/README.md)" in text and "[a](a/README.md)" in text
+    assert "My own words." in text and list(index_of(at_hub)) == ["a", "b"]
+    push_to_hub(run_folder, REPO, subfolder="b", replace_card=True)
+    text = files_of(at_hub)["README.md"].decode()
+    assert "My own words." not in text and "[b](b/README.md)" in text and "[a](a/README.md)" in text
 
 
 def test_a_repository_holds_one_model_at_its_root_or_many_in_subfolders(at_hub, run_folder):

@@ -155,7 +155,7 @@ def test_models_in_subfolders_are_named(saved, tmp_path):
 
 
 def test_a_mistyped_name_is_told_what_is_like_it():
-    with pytest.raises(OSError, match="'scenes-imge'.*did you mean 'scenes-image'"):
+    with pytest.raises(OSError, match=r"'scenes-imge'.*did you mean 'scenes-image'"):
         load_msae("scenes-imge")
 
 
