@@ -166,14 +166,14 @@ def test_auto_classes_know_msae_in_every_other_import_order(folder):
 
 def test_registration_waits_for_modules_that_are_half_imported(monkeypatch):
     """transformers imports its auto modules from the middle of others; registering then would fail."""
-    assert _registration._is_there(_registration._AUTO_MODEL)
+    assert _registration._is_imported(_registration._AUTO_MODEL)
     assert type(AutoModel.from_config(MSAEConfig(d_in=4, num_latents=8))) is MSAEModel
     complete = _registration._BASE_MODEL
-    assert _registration._is_there(complete) and not _registration._is_half_imported(complete)
+    assert _registration._is_imported(complete) and not _registration._is_half_imported(complete)
     monkeypatch.setattr(_registration, "_registered", {"config"})
     for module in (_registration._BASE_MODEL, _registration._OUR_MODEL):
         with monkeypatch.context() as patch:
-            patch.delattr(sys.modules[module[0]], module[1])
+            patch.delattr(sys.modules[module], _registration._WATCHED[module])
             assert _registration._is_half_imported(module)
             _registration.register_auto_classes()
             assert _registration._registered == {"config"}

@@ -1,9 +1,9 @@
-"""Makes `AutoConfig` and `AutoModel` know MSAE checkpoints without importing either.
+"""Making `AutoConfig` and `AutoModel` know MSAE checkpoints without importing either.
 
-Importing transformers' auto classes or its model base class takes seconds and pulls in torch; `import hf_msae` should
+Importing transformers' auto classes or its model base class takes seconds and pulls in torch. `import hf_msae` should
 not, and yet `AutoModel.from_pretrained` has to work in whichever order the two packages are imported. So each class is
-registered at the first moment at which both sides exist: now, if the auto classes have been imported already, or else
-when Python has finished importing them, which `_PostImportFinder` notices.
+registered as soon as both sides exist: at once if the auto classes are imported already, else when Python has finished
+importing them, which `_PostImportFinder` notices.
 """
 
 from __future__ import annotations
@@ -16,76 +16,76 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-# A module of transformers, and the name by which one can tell that it has been executed to the end, or far enough.
-_AUTO_CONFIG = ("transformers.models.auto.configuration_auto", "AutoConfig")
-_AUTO_MODEL = ("transformers.models.auto.modeling_auto", "AutoModel")
-_BASE_CONFIG = ("transformers.configuration_utils", "PreTrainedConfig")
-_BASE_MODEL = ("transformers.modeling_utils", "PreTrainedModel")
-_OUR_CONFIG = ("hf_msae.model.configuration_msae", "MSAEConfig")
-_OUR_MODEL = ("hf_msae.model.modeling_msae", "MSAEModel")
+_AUTO_CONFIG = "transformers.models.auto.configuration_auto"
+_AUTO_MODEL = "transformers.models.auto.modeling_auto"
+_BASE_CONFIG = "transformers.configuration_utils"
+_BASE_MODEL = "transformers.modeling_utils"
+_OUR_CONFIG = "hf_msae.model.configuration_msae"
+_OUR_MODEL = "hf_msae.model.modeling_msae"
+_WATCHED = {
+    _AUTO_CONFIG: "AutoConfig",
+    _AUTO_MODEL: "AutoModel",
+    _BASE_CONFIG: "PreTrainedConfig",
+    _BASE_MODEL: "PreTrainedModel",
+    _OUR_CONFIG: "MSAEConfig",
+    _OUR_MODEL: "MSAEModel",
+}
+"""Modules, each with a name that shows that it has been executed far enough."""
 
-_WATCHED = {name for name, _ in (_AUTO_CONFIG, _AUTO_MODEL, _BASE_CONFIG, _BASE_MODEL, _OUR_CONFIG, _OUR_MODEL)}
 _registered: set[str] = set()
 
 
-def _is_there(module_and_name: tuple[str, str]) -> bool:
-    module, name = module_and_name
-    return hasattr(sys.modules.get(module), name)
+def _is_imported(module: str) -> bool:
+    return hasattr(sys.modules.get(module), _WATCHED[module])
 
 
-def _is_half_imported(module_and_name: tuple[str, str]) -> bool:
-    """Importing from such a module would fail; its import, further up the stack, ends in another call of ours."""
-    return module_and_name[0] in sys.modules and not _is_there(module_and_name)
+def _is_half_imported(module: str) -> bool:
+    """Whether an import of the module is in progress: importing from it would fail, and its end calls us again."""
+    return module in sys.modules and not _is_imported(module)
 
 
 def register_auto_classes() -> None:
-    """Registers MSAEConfig and MSAEModel with those of AutoConfig and AutoModel that have been imported.
+    """Register MSAEConfig and MSAEModel with those of AutoConfig and AutoModel that have been imported.
 
-    Called whenever one of the modules involved has been executed, ours included; calling it again does no harm.
+    Called whenever one of the watched modules has been executed; calling it again does no harm.
     """
-    if "config" not in _registered and _is_there(_AUTO_CONFIG):
-        if not any(map(_is_half_imported, (_BASE_CONFIG, _OUR_CONFIG))):
-            from transformers.models.auto.configuration_auto import AutoConfig
+    needed = (_BASE_CONFIG, _OUR_CONFIG)
+    if "config" not in _registered and _is_imported(_AUTO_CONFIG) and not any(map(_is_half_imported, needed)):
+        from transformers.models.auto.configuration_auto import AutoConfig
 
-            from .configuration_msae import (
-                MSAEConfig,  # its import ends in a call of this function; exist_ok lets both register
-            )
+        from .configuration_msae import MSAEConfig  # ends in another call of this function, hence exist_ok
 
-            AutoConfig.register(MSAEConfig.model_type, MSAEConfig, exist_ok=True)
-            _registered.add("config")
+        AutoConfig.register(MSAEConfig.model_type, MSAEConfig, exist_ok=True)
+        _registered.add("config")
 
-    if "model" not in _registered and _is_there(_AUTO_MODEL):
-        if not any(map(_is_half_imported, (_BASE_CONFIG, _BASE_MODEL, _OUR_CONFIG, _OUR_MODEL))):
-            from transformers.models.auto.modeling_auto import AutoModel
+    needed = (_BASE_CONFIG, _BASE_MODEL, _OUR_CONFIG, _OUR_MODEL)
+    if "model" not in _registered and _is_imported(_AUTO_MODEL) and not any(map(_is_half_imported, needed)):
+        from transformers.models.auto.modeling_auto import AutoModel
 
-            from .modeling_msae import MSAEConfig, MSAEModel
+        from .modeling_msae import MSAEConfig, MSAEModel
 
-            AutoModel.register(MSAEConfig, MSAEModel, exist_ok=True)
-            _registered.add("model")
+        AutoModel.register(MSAEConfig, MSAEModel, exist_ok=True)
+        _registered.add("model")
 
     if _registered == {"config", "model"}:
         _stop_watching()
 
 
 class _PostImportFinder:  # a finder as sys.meta_path wants it
-    """Finds nothing itself: adds a call of `register_auto_classes` to the end of the watched modules' execution."""
+    """Finds nothing itself, but adds a call of `register_auto_classes` to the end of watched modules."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname not in _WATCHED:
             return None
-        for finder in list(sys.meta_path):
-            if isinstance(finder, _PostImportFinder) or not hasattr(finder, "find_spec"):
-                continue
-            spec = finder.find_spec(fullname, path, target)
-            if spec is not None:
-                break
-        else:
+        finders = [each for each in sys.meta_path if each is not self and hasattr(each, "find_spec")]
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in finders)), None)
+        if spec is None:
             return None
 
-        # The loader belongs to this one module, and patching it, unlike wrapping it, keeps its type and the rest of
-        # its interface (sources for tracebacks, resources) as they were.
+        # The loader belongs to this module alone. Patching it, unlike wrapping it, keeps its type and the rest of its
+        # interface (sources for tracebacks, resources).
         execute = spec.loader.exec_module
 
         def execute_and_register(module: ModuleType) -> None:
@@ -101,7 +101,7 @@ def _stop_watching() -> None:
 
 
 def install() -> None:
-    """Registers what can be registered now, and watches for the rest."""
+    """Register what can be registered now, and watch for the rest."""
     _stop_watching()
     register_auto_classes()
     if _registered != {"config", "model"}:

@@ -87,7 +87,7 @@ def test_weights_that_are_not_finite_are_refused(folder, load, name, value):
 @pytest.mark.parametrize("value", [0.0, -1.0])
 def test_a_scale_that_is_not_positive_is_refused(folder, load, value):
     change(folder, "input_scale", value)
-    with pytest.raises(ValueError, match=rf"{folder}: input_scale is {value:g}, .* has to be above 0"):
+    with pytest.raises(ValueError, match=rf"{folder}: input_scale is {value:g}"):
         load(folder)
 
 
@@ -116,7 +116,7 @@ def test_a_pointer_of_git_lfs_is_said_to_be_one(folder):
 @pytest.mark.parametrize(("content", "kind"), [("[]", r"\[\]"), ("[1]", "list"), ("{}", r"\{\}"), ("3", "int")])
 def test_a_config_that_holds_no_settings_is_said_to(folder, content, kind):
     (folder / "config.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"config\.json holds {kind}, but names and values are expected"):
+    with pytest.raises(ValueError, match=rf"config\.json holds {kind}"):
         MSAEModel.from_pretrained(folder)
 
 

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers.utils import logging
 
 if TYPE_CHECKING:
@@ -107,7 +109,6 @@ def concept_files(name: str | os.PathLike, revision: str | None = None, subfolde
     Raises:
         huggingface_hub.errors.HfHubHTTPError: There is no such repository or revision.
     """
-    from ...model.repository import concept_tables
     from .registry import find_released
 
     released = find_released(name)
@@ -115,7 +116,16 @@ def concept_files(name: str | os.PathLike, revision: str | None = None, subfolde
         if released.place is None:
             return []
         name, subfolder, revision = released.place
-    return concept_tables(name, revision, subfolder)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or str(name).count("/") != 1:
+            return []
+        pattern = f"{subfolder}/concepts/*.parquet" if subfolder else "concepts/*.parquet"
+        try:
+            folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=[pattern]))
+        except LocalEntryNotFoundError:  # offline, and nothing of it was ever downloaded
+            return []
+    return sorted((folder / (subfolder or "")).glob("concepts/*.parquet"))
 
 
 def concepts_beside(
