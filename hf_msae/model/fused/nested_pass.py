@@ -29,10 +29,10 @@ class NestedLoss:
     sparsity_coefficient: float = 0.0
 
 
-def entries_for(dictionary: torch.Tensor, rows: int) -> CompiledEntries | TorchEntries:
-    """What ranks and looks up the entries of codes of this dictionary, for chunks of so many rows."""
+def entries_for(dictionary: torch.Tensor) -> CompiledEntries | TorchEntries:
+    """Return what ranks and looks up the entries of codes of this dictionary."""
     library = compiled_library() if dictionary.dtype == torch.float32 else None
-    return CompiledEntries(library, dictionary) if library else TorchEntries(dictionary, rows)
+    return CompiledEntries(library, dictionary) if library else TorchEntries(dictionary)
 
 
 class NestedPass:
@@ -62,13 +62,12 @@ class NestedPass:
         self.latents = code if self.loss.soft_cap is None else soft_capped(code, self.loss.soft_cap)
         self.reconstruction = torch.empty_like(x)
         step = min(self.rows, max(1, _CHUNK_ELEMENTS // self.n))
-        self.entries = entries_for(self.dictionary, step)
+        self.entries = entries_for(self.dictionary)
         for start in range(0, self.rows, step):
             chunk = slice(start, start + step)
             self._chunk(x[chunk], self.u[chunk], code[chunk], self.latents[chunk], self.reconstruction[chunk])
         if self.with_gradients:
             self.entries.add_dictionary_gradient_(self.grad_dictionary)
-        self.entries.close()
         del self.entries
         self.reconstruction += self.pre_bias
         level_losses = self.level_losses.to(self.u.dtype)
@@ -126,11 +125,12 @@ class NestedPass:
         sparse, short, dense, complete = [], [], [], []
         before = 0
         for level, k in enumerate(self.loss.ks):
-            if len(sparse) == level and min(k, mean) - before <= few:
+            # Rings of entries that no level cuts off take a ranking of all entries.
+            if len(sparse) == level and min(k, mean) - before <= few and (k < most or self.entries.ranks_all):
                 sparse.append(level)
             elif k >= most:
                 complete.append(level)
-            elif mean - k <= few:
+            elif mean - k <= few and self.entries.ranks_all:
                 short.append(level)
             else:
                 dense.append(level)
