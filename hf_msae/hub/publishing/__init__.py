@@ -1,1 +1,1 @@
-"""Publishing: releases in one commit, model cards, data sets of embeddings, and Spaces."""
+"""Publishing: releases in one commit, model cards, datasets of embeddings, and Spaces."""
