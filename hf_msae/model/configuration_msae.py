@@ -106,7 +106,7 @@ class MSAEConfig(PreTrainedConfig):
             one positive number per level.
         k (`int`, *optional*):
             With activation "topk" and "batch_topk": its k, which they need. With others: how many activations
-            `encode` keeps when it is not told, which never changes the loss. Default: as many as the largest level.
+            `encode` keeps by default, which never changes the loss. Default: as many as the largest level.
         sparsity_coefficient (`float`, *optional*, defaults to 0.0):
             Weight in the loss of the sparsity penalty.
         sparsity_penalty (`str`, *optional*):
@@ -114,9 +114,9 @@ class MSAEConfig(PreTrainedConfig):
             tanh(4 a_ij). "l0", for "jump_relu" alone: how many activations exceed their thresholds. Default: "l0" with
             "jump_relu", otherwise "l1".
         jump_relu_threshold (`float`, *optional*, defaults to 0.1):
-            Where the thresholds of "jump_relu" begin.
+            Initial value of the thresholds of "jump_relu".
         jump_relu_bandwidth (`float`, *optional*, defaults to 0.1):
-            Activations within half of this from a threshold give the threshold its gradient.
+            Width around a threshold of "jump_relu" in which activations contribute to its gradient.
         reconstruction_loss (`str`, *optional*, defaults to `"mse"`):
             "mse" (mean squared error over all entries), "nmse" (mean of ||r_i||^2 / ||u_i||^2 over embeddings) or
             "cosine" (mean of 1 - the cosine of u_i and its reconstruction).
@@ -306,7 +306,7 @@ class MSAEConfig(PreTrainedConfig):
         """Loads config.json from a folder or the Hub; see [`~transformers.PreTrainedConfig.from_pretrained`].
 
         Keyword arguments that are fields of MSAEConfig override the file before anything is checked, so
-        `nesting_ks=None` beside `num_latents=...` resolves the levels anew.
+        `nesting_ks=None` together with `num_latents=...` resolves the levels again.
 
         Raises:
             ValueError: a keyword argument that is neither a field nor one of transformers' own (a typo); a file

@@ -10,7 +10,7 @@ costs little more than that of a plain ReLU autoencoder:
   and each entry is decoded once. Its gradient is a sum over the levels that hold it: a suffix sum of residuals.
 - A level that drops only a few entries is the full code without them. Levels in between are decoded densely.
 - Entries are looked up by C functions, compiled at first use if the machine has a compiler. Otherwise numpy and torch
-  do the same at about half the speed.
+  do the same more slowly.
 - Gradients are computed together with the loss, a chunk of rows at a time. Only the code of the batch is held.
 
 The gradients are those of the loss alone. If other outputs are differentiated too, or the loss twice, the levels are

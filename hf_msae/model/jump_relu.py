@@ -51,7 +51,7 @@ class JumpReLU(ReLU):
 
 
 def jump_relu(pre_activations: torch.Tensor, threshold: torch.Tensor, bandwidth: float) -> torch.Tensor:
-    """p where it exceeds its latent's threshold, else 0.
+    """Return p where it exceeds its latent's threshold, else 0.
 
     Within half a bandwidth of the threshold t, its gradient is -t / bandwidth (equation 11 of the paper).
 

@@ -33,8 +33,9 @@ if hasattr(os, "register_at_fork"):
 
 
 class Workspace(threading.local):
-    """Tensors by name, kept by each thread: the system clears every page of memory that it hands out anew, which would
-    take a tenth of a step. What is taken under a name again is the same memory.
+    """Tensors by name, which each thread keeps and reuses.
+
+    The system clears every page of memory that it hands out, which would take a tenth of a step.
     """
 
     def __init__(self):
