@@ -62,10 +62,7 @@ class CompiledEntries:
     """
 
     sparse_share = 1 / 5
-    """A ring of fewer entries than this share of the latents is decoded faster entry by entry, as measured."""
-
-    ranks_all = True
-    """Whether rings may hold entries that no level cuts off."""
+    """A ring of fewer entries than this share of the latents is faster decoded entry by entry, as measured."""
 
     def __init__(self, library: ctypes.CDLL, dictionary: torch.Tensor):
         self._library, self._threads = library, 1 if _forked else torch.get_num_threads()
@@ -106,6 +103,9 @@ class CompiledEntries:
         """Adds what all rings of all chunks gave the dictionary to `out` `(n, d)`."""
         if self._gradient is not None:
             out += self._gradient.transpose(0, 1).reshape(self.n, -1)[:, : self.d]
+
+    def close(self) -> None:
+        """Nothing to give back; [`TorchEntries`] has threads."""
 
     def decode(self, starts: torch.Tensor) -> torch.Tensor:
         out = WORKSPACE.take("decoded", starts.shape[1] - 1, self.rows, self.d)

@@ -29,10 +29,10 @@ class NestedLoss:
     sparsity_coefficient: float = 0.0
 
 
-def entries_for(dictionary: torch.Tensor) -> CompiledEntries | TorchEntries:
-    """Return what ranks and looks up the entries of codes of this dictionary."""
+def entries_for(dictionary: torch.Tensor, rows: int) -> CompiledEntries | TorchEntries:
+    """What ranks and looks up the entries of codes of this dictionary, for chunks of so many rows."""
     library = compiled_library() if dictionary.dtype == torch.float32 else None
-    return CompiledEntries(library, dictionary) if library else TorchEntries(dictionary)
+    return CompiledEntries(library, dictionary) if library else TorchEntries(dictionary, rows)
 
 
 class NestedPass:
@@ -62,12 +62,13 @@ class NestedPass:
         self.latents = code if self.loss.soft_cap is None else soft_capped(code, self.loss.soft_cap)
         self.reconstruction = torch.empty_like(x)
         step = min(self.rows, max(1, _CHUNK_ELEMENTS // self.n))
-        self.entries = entries_for(self.dictionary)
+        self.entries = entries_for(self.dictionary, step)
         for start in range(0, self.rows, step):
             chunk = slice(start, start + step)
             self._chunk(x[chunk], self.u[chunk], code[chunk], self.latents[chunk], self.reconstruction[chunk])
         if self.with_gradients:
             self.entries.add_dictionary_gradient_(self.grad_dictionary)
+        self.entries.close()
         del self.entries
         self.reconstruction += self.pre_bias
         level_losses = self.level_losses.to(self.u.dtype)
@@ -125,12 +126,11 @@ class NestedPass:
         sparse, short, dense, complete = [], [], [], []
         before = 0
         for level, k in enumerate(self.loss.ks):
-            # Rings of entries that no level cuts off take a ranking of all entries.
-            if len(sparse) == level and min(k, mean) - before <= few and (k < most or self.entries.ranks_all):
+            if len(sparse) == level and min(k, mean) - before <= few:
                 sparse.append(level)
             elif k >= most:
                 complete.append(level)
-            elif mean - k <= few and self.entries.ranks_all:
+            elif mean - k <= few:
                 short.append(level)
             else:
                 dense.append(level)

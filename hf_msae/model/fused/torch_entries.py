@@ -1,4 +1,4 @@
-"""The entries of a chunk of codes by rank, with numpy and torch alone; any floating dtype."""
+"""The entries of a chunk of codes by rank, with what numpy and torch have; any floating dtype."""
 
 from __future__ import annotations
 
@@ -8,71 +8,93 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+
+from .row_sorter import RowSorter
+from .sparse_rows import SparseRows, column_slices
+
+_CACHE_ELEMENTS = 2**19
+"""What is looked up again and again in random order: 2 MB in float32."""
 
 
 class TorchEntries:
-    """The same methods as [`CompiledEntries`]. Entries are ranked only as far as some level cuts them off."""
+    """See [`CompiledEntries`], which has the same methods."""
 
-    sparse_share = 1 / 16
-    """A ring of fewer entries than this share of the latents is decoded faster entry by entry, as measured."""
+    sparse_share = 1 / 9
+    """A ring of fewer entries than this share of the latents is faster decoded entry by entry, as measured."""
 
-    ranks_all = False
-
-    def __init__(self, dictionary: torch.Tensor):
+    def __init__(self, dictionary: torch.Tensor, rows: int):
         self.dictionary, self.gradient = dictionary, None
+        self.threads = ThreadPoolExecutor(torch.get_num_threads())
+        self._sorter = RowSorter(rows, len(dictionary), dictionary.dtype, self.threads, torch.get_num_threads())
+        self._slices: list[torch.Tensor] | None = None  # made when needed
 
     def rank(self, code: torch.Tensor, latents: torch.Tensor, ks: Sequence[int]) -> np.ndarray:
-        self.latents = latents
-        active = (code != 0).sum(1)  # NaN among them
-        most = int(active.max())
-        cutting = [k for k in ks if k < most]
-        self.order = _rank(code, max(cutting)) if cutting else None
-        return active.numpy()
+        self.code, self.latents = code, latents
+        self.ranking = self._sorter(code)
+        self.active = np.count_nonzero(code.numpy(), axis=1)
+        return self.active
 
     def rings(self, borders: Sequence[int]) -> TorchRings:
         return TorchRings(self, borders)
 
     def top(self, k: int, out: torch.Tensor) -> torch.Tensor:
-        kept = self.order[:, :k]
-        return out.zero_().scatter_(1, kept, self.latents.gather(1, kept))
+        last, following = self.ranking.values([k - 1, k]).unbind(1)
+        torch.gt(self.code, following[:, None], out=out)
+        tied = ((last == following) & (last > 0)).nonzero()[:, 0]
+        if len(tied):
+            columns = torch.from_numpy(self.ranking.columns(tied.numpy(), 0, k).astype(np.int64))
+            out[tied] = torch.zeros_like(out[tied]).scatter(1, columns, 1.0)
+        return out.mul_(self.latents)
 
     def add_dictionary_gradient_(self, out: torch.Tensor) -> None:
         if self.gradient is not None:
             out += self.gradient
 
+    def close(self) -> None:
+        self.threads.shutdown()
+
+    def slices(self) -> list[torch.Tensor]:
+        if self._slices is None:
+            self._slices = column_slices(self.dictionary)
+        return self._slices
+
 
 class TorchRings:
-    """The same methods as [`CompiledRings`]."""
+    """See [`CompiledRings`]."""
 
     def __init__(self, entries: TorchEntries, borders: Sequence[int]):
         self._entries = entries
-        self._columns = [entries.order[:, begin:end] for begin, end in pairwise(borders)]
+        most = int(entries.active.max(initial=0))
+        borders = [min(border, most) for border in borders]
+        self._rings = len(borders) - 1
+        # So few rows that a row of d numbers for each ring and embedding fits in a core's cache.
+        few = max(1, _CACHE_ELEMENTS // (self._rings * entries.dictionary.shape[1]))
+        self._parts = [slice(start, start + few) for start in range(0, len(entries.code), few)]
+
+        def entries_of(part: slice) -> SparseRows:
+            columns, dense = entries.ranking.columns(part, borders[0], borders[-1]), entries.latents[part]
+            if len(borders) > 2:
+                places = [border - borders[0] for border in borders]
+                rings = np.concatenate([columns[:, begin:end].ravel() for begin, end in pairwise(places)])
+                codes = np.repeat(np.arange(self._rings * len(dense)), np.repeat(np.diff(borders), len(dense)))
+            else:  # the last entries of rows, of which some have fewer
+                codes, places = np.nonzero(np.arange(*borders) < entries.active[part, None])
+                rings = columns[codes, places]
+            return SparseRows(codes.astype(np.int32), rings, self._rings * len(dense), dense)
+
+        # All of them before the first is used: torch's own threads would wait for ours.
+        self._sparse = list(entries.threads.map(entries_of, self._parts))
 
     def decode(self) -> torch.Tensor:
-        entries = self._entries
-        with torch.enable_grad():  # torch's own gradients of what is looked up
-            self._table = entries.dictionary.detach().requires_grad_()
-            self._values = [entries.latents.gather(1, each).requires_grad_() for each in self._columns]
-            self._decoded = [
-                F.embedding_bag(columns, self._table, per_sample_weights=values, mode="sum")
-                for columns, values in zip(self._columns, self._values, strict=True)
-            ]
-        return torch.stack([each.detach() for each in self._decoded]).cumsum_(0)
+        d = self._entries.dictionary.shape[1]
+        decoded = [each.decode(self._entries.slices()).view(self._rings, -1, d) for each in self._sparse]
+        return torch.cat(decoded, dim=1).cumsum_(0)
 
     def add_gradients_(self, gradients: torch.Tensor, out: torch.Tensor) -> None:
-        *of_values, of_table = torch.autograd.grad(self._decoded, [*self._values, self._table], list(gradients))
-        out.scatter_add_(1, torch.cat(self._columns, 1), torch.cat(of_values, 1))
-        self._entries.gradient = of_table if self._entries.gradient is None else self._entries.gradient.add_(of_table)
-
-
-def _rank(code: torch.Tensor, k: int) -> torch.Tensor:
-    """Do what [`rank`] does, faster on a CPU: numpy sorts integers in vector registers."""
-    if code.dtype == torch.float64:  # too wide for value and place to fit into one integer
-        return code.argsort(dim=1, descending=True, stable=True)[:, :k]
-    n = code.shape[1]
-    keys = (code.view(torch.int32) & 0x7FFFFFFF).to(torch.int64).bitwise_left_shift_(32)
-    rows = keys.add_(torch.arange(n - 1, -1, -1, device="cpu")).numpy()
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        list(threads.map(lambda part: part.sort(axis=1), np.array_split(rows, torch.get_num_threads())))
-    return torch.from_numpy(n - 1 - (rows[:, : -k - 1 : -1] & 0xFFFFFFFF))
+        dictionary = self._entries.dictionary
+        if self._entries.gradient is None:
+            self._entries.gradient = torch.zeros_like(dictionary)
+        for part, entries in zip(self._parts, self._sparse, strict=True):
+            right = gradients[:, part].reshape(-1, dictionary.shape[1])
+            entries.add_products_(out[part], right, dictionary)
+            entries.add_outer_(self._entries.gradient, right)
