@@ -88,6 +88,15 @@ class MSAEArgumentParser(HfArgumentParser):
             for field in fields(kind)
             for old in field.metadata.get("aliases", ())
         }
+        for action in self._actions:
+            if action.dest == first_word:
+                action.help += " Can also be given as the first argument, without the flag."
+            # Of a flag that is on by default, HfArgumentParser makes --no_flag too, with the same help.
+            if action.option_strings[0] == f"--no_{action.dest}":
+                action.help = f"Turn off --{action.dest}."
+                self._new_names |= {
+                    f"no_{old}": f"no_{new}" for old, new in self._new_names.items() if new == action.dest
+                }
         self.context = ""  # what error messages begin with
         self.first_word = first_word
 

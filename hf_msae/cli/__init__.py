@@ -6,41 +6,42 @@ import difflib
 import sys
 from importlib import import_module
 
-# Imported when they are asked for: --help should not wait for torch.
-_COMMANDS = {
-    "extract": ("extract", "embed images or captions with a CLIP, SigLIP or DINOv2"),
-    "train": ("train", "train an MSAE on embeddings, and write it with its metrics and card"),
-    "evaluate": ("evaluate", "measure an MSAE at every granularity"),
-    "quickstart": ("quickstart", "train, measure and name an MSAE on the embedded world, in a few minutes"),
-    "name": ("name", "give latents names from a vocabulary, with the evidence for each"),
-    "explain": ("explain", "say what a model sees in an image or text, or why two of them match"),
-    "search": ("search", "find rows of a data set by example, by concepts, or by an edited example"),
-    "bias": ("bias", "find out which concepts drive a classifier"),
-    "report": ("report", "write one HTML page about a model: quality, concepts, bias, searches"),
-    "push": ("push", "publish a trained model on the Hub, with its card, metrics and names"),
-    "convert": (
-        "convert",
-        "turn a checkpoint of another library into an MSAE, or an MSAE into SAELens' format",
-    ),
-    "demo": ("demo", "open the concept explorer in a browser"),
-    "push-space": ("push_space", "publish the concept explorer as a Space, showing your model"),
-    "released": ("released", "list released models, which every command takes by name"),
+# The modules are imported only when their command runs: --help should not wait for torch.
+_GROUPS = {
+    "train and measure": {
+        "quickstart": "train, evaluate and name an MSAE on synthetic scenes, in a few minutes",
+        "extract": "embed images or captions with CLIP, SigLIP or DINOv2",
+        "train": "train an MSAE on embeddings and write its metrics and model card",
+        "evaluate": "measure an MSAE at several granularities",
+        "name": "name the latents from a vocabulary, with evidence for each name",
+    },
+    "use": {
+        "explain": "list the concepts in an image or text, or explain why two of them match",
+        "search": "search a data set by example, by concepts or by an edited example",
+        "bias": "test which concepts drive a classifier",
+        "report": "write an HTML page about a model: quality, concepts, bias and searches",
+        "demo": "open the concept explorer in a browser",
+    },
+    "share": {
+        "released": "list the released models, which every command accepts by name",
+        "push": "publish a model on the Hub with its card, metrics and names",
+        "push-space": "publish the concept explorer as a Space that shows your model",
+        "convert": "convert a checkpoint of another library, or an MSAE to SAELens' format",
+    },
 }
+_COMMANDS = {name: what for group in _GROUPS.values() for name, what in group.items()}
 
 
 def usage() -> str:
-    """What `hf-msae --help` prints."""
-    lines = [f"  {name:<11}{what}" for name, (_, what) in _COMMANDS.items()]
-    return "\n".join([
-        "usage: hf-msae COMMAND [--help]",
-        "",
-        "commands:",
-        *lines,
-    ])  # fmt: skip
+    """Return what `hf-msae --help` prints."""
+    lines = ["usage: hf-msae COMMAND [--help]"]
+    for title, commands in _GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {name:<12}{what}" for name, what in commands.items())]
+    return "\n".join([*lines, "", "`hf-msae COMMAND --help` explains a command and its flags."])
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of `hf-msae`: hands the rest of the line to the command."""
+    """Run the command that the first argument names with the others."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
@@ -55,4 +56,4 @@ def main(argv: list[str] | None = None) -> None:
         near = difflib.get_close_matches(name, _COMMANDS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         sys.exit(f"hf-msae: there is no command {name!r}{hint}\n\n{usage()}")
-    import_module(f".{_COMMANDS[name][0]}", __package__).main(rest)
+    import_module(f".{name.replace('-', '_')}", __package__).main(rest)

@@ -8,12 +8,13 @@ what random latents do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
+from .._utils.argument_parser import flag
 from ..bias import BiasReport, bias_report
 from ..bias.classifiers import column_labels, probe_columns
 from ..embeddings import EmbeddingDataset
@@ -40,45 +41,37 @@ class BiasArguments:
 
     _argument_group_name: ClassVar[str] = "bias"
 
-    target: str | None = field(
-        default=None,
-        metadata={"help": "Column with labels: a linear probe of it is trained on train_data."},
+    target: str | None = flag("Column of labels. A linear probe of it is trained on train_data.", None)
+    positive: str | None = flag(
+        "Class to explain. Unset: the second of two classes, such as True of False and True.", None
     )
-    positive: str | None = field(
-        default=None,
-        metadata={"help": "Which class is asked about. Unset: the last of two, as True of False and True."},
+    train_data: str | None = flag(
+        "Embeddings to train the probe on. They need the same column and must not be the same rows as data.", None
     )
-    train_data: str | None = field(
-        default=None, metadata={"help": "Embeddings that the probe is trained on, with the same column; not data."}
+    train_split: str | None = flag("Split of train_data, if it has several.", None)
+    regularization: str = flag(
+        "Inverse regularization strength of the probe: a positive number, or cv to choose it by cross-validation.",
+        "cv",
     )
-    train_split: str | None = field(default=None, metadata={"help": "Split of train_data, where it has several."})
-    regularization: str = field(
-        default="cv", metadata={"help": "Of the probe: a number above 0, or cv, chosen by cross-validation."}
+    zero_shot: list[str] = flag(
+        "Texts of a zero-shot classifier, used instead of a probe: first the class to explain, then the others.", []
     )
-    zero_shot: list[str] = field(
-        default_factory=list, metadata={"help": "Texts, instead of a probe: the class asked about first, then others."}
+    classifier: str | None = flag(
+        "Linear classifier of your own, used instead of a probe: a safetensors file with weight (C, d) and bias (C,), "
+        "as in torch.nn.Linear, that takes raw embeddings. --positive is then the number of the class.",
+        None,
     )
-    classifier: str | None = field(
-        default=None,
-        metadata={
-            "help": "A linear layer of your own, instead of a probe: a safetensors file with weight (C, d) and bias "
-            "(C,), as torch.nn.Linear has them, of raw embeddings; positive is the number of the class."
-        },
+    latents: list[int] = flag("Latents to test. Unset: the best latent of each validated name.", [])
+    num_samples: int = flag("Number of rows to intervene on.", 500)
+    num_null: int = flag("Number of random latents that each concept is compared with.", 100)
+    alpha: float = flag("Significance level of the tests; intervals cover 1 - alpha.", 0.05)
+    seed: int = flag("Random seed for the rows and the random latents.", 0)
+    top: int = flag("Number of concepts in the figures.", 6)
+    figure: str | None = flag("PNG, PDF or SVG file to plot doses and responses in.", None)
+    box_figure: str | None = flag(
+        "PNG, PDF or SVG file to plot activations in, split by whether the class is predicted.", None
     )
-    latents: list[int] = field(
-        default_factory=list,
-        metadata={"help": "Latents to ask about. Unset: the best one of each validated name."},
-    )
-    num_samples: int = field(default=500, metadata={"help": "Rows that are intervened on."})
-    num_null: int = field(default=100, metadata={"help": "Random latents that each concept is compared with."})
-    alpha: float = field(default=0.05, metadata={"help": "Level of tests and intervals."})
-    seed: int = field(default=0, metadata={"help": "Of what is drawn."})
-    top: int = field(default=6, metadata={"help": "Concepts that figures show."})
-    figure: str | None = field(default=None, metadata={"help": "PNG, PDF or SVG file of doses and responses."})
-    box_figure: str | None = field(
-        default=None, metadata={"help": "The same, of activations where the class is predicted and where it is not."}
-    )
-    output_file: str | None = field(default=None, metadata={"help": "JSON file for all of it."})
+    output: str | None = flag("JSON file to write the results to.", None, aliases=("--output_file",))
 
     def __post_init__(self):
         if sum(map(bool, (self.target, self.zero_shot, self.classifier))) != 1:
@@ -180,11 +173,15 @@ def _own_layer(file: str, width: int) -> torch.nn.Linear:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command with these words, or those of the process."""
+    """Run the command.
+
+    Args:
+        argv: Its arguments; None takes those of the process.
+    """
     parser = command_parser("bias", [NamedModelArguments, EmbeddingArguments, BiasArguments], __doc__, EXAMPLE)
     source, data, args = parser.parse(argv)
     with parser.reporting_errors():
-        check_outputs(args.figure, args.box_figure, args.output_file)
+        check_outputs(args.figure, args.box_figure, args.output)
         model = source.open() if args.zero_shot else None
         msae, names = source.open_msae() if model is None else (model.msae, model.concepts)
         acts = data.load(msae)
@@ -214,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for file, figure in ((args.figure, report.plot), (args.box_figure, report.plot_boxes)):
             if file is not None:
                 print(f"Drawn in {save_figure(figure(args.top), file)}")
-        save_json(args.output_file, report.to_dict())
+        save_json(args.output, report.to_dict())
 
 
 if __name__ == "__main__":

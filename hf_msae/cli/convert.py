@@ -56,7 +56,7 @@ class ConvertArguments:
 
     _argument_group_name: ClassVar[str] = "conversion"
 
-    source: str = field(metadata={"help": "A file, a folder or a Hub id (user/name); the first word may be this."})
+    source: str = field(metadata={"help": "File, folder or Hub id (user/name) to convert."})
     output: str = field(metadata={"help": "Folder to write."})
     subfolder: str | None = field(default=None, metadata={"help": "Folder or file within source."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a source on the Hub."})

@@ -31,7 +31,7 @@ class DemoArguments:
 
     model: str = field(
         default=DEFAULT_MODEL,
-        metadata={"help": "MSAE of pooled image embeddings: folder, Hub id or name; the first word may be this."},
+        metadata={"help": "MSAE of pooled image embeddings: a folder, a Hub id or the name of a released one."},
     )
     dataset: str = field(
         default=DEFAULT_DATASET,

@@ -7,10 +7,11 @@ cosine similarity is taken apart: the parts of concepts, of bias and mean, and o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from .._utils.argument_parser import flag
 from .._utils.images import to_rgb
 from ..backbones.image_text_data import open_dataset
 from ..concepts import ActivationPercentiles, Explanation
@@ -34,34 +35,30 @@ class ExplainArguments:
 
     _argument_group_name: ClassVar[str] = "explanation"
 
-    image: str | None = field(default=None, metadata={"help": "Image file to explain."})
-    text: str | None = field(default=None, metadata={"help": "Text to explain."})
-    against_image: str | None = field(default=None, metadata={"help": "Why does it match this image?"})
-    against_text: str | None = field(default=None, metadata={"help": "Why does it match this text?"})
-    both: bool = field(
-        default=False, metadata={"help": "Take both sides of a match apart, into pairs of concepts, not one alone."}
+    image: str | None = flag("Image file to explain.", None)
+    text: str | None = flag("Text to explain.", None)
+    against_image: str | None = flag("Image file to match against: explains why the two are similar.", None)
+    against_text: str | None = flag("Text to match against: explains why the two are similar.", None)
+    both: bool = flag("Break down both sides of a match, into pairs of concepts, instead of one side.", False)
+    center_texts: str | None = flag(
+        "Texts whose mean embedding is subtracted from that of --text, to reduce the modality gap: a text file with "
+        "one text per line, or a data set with a column of captions. They should be as varied as the MSAE's training "
+        "images.",
+        None,
+        aliases=("--centre_texts",),
     )
-    center_texts: str | None = field(
-        default=None,
-        metadata={
-            "help": "Texts as varied as the images that the MSAE knows, around whose mean a text is seen, against "
-            "the modality gap: a text file with one a line, or a data set with the column caption_column."
-        },
+    caption_column: str = flag("Column of the captions, if --center_texts is a data set.", "caption")
+    ks: list[int] = flag(
+        "Numbers of latents to keep: few for a coarse explanation, many for a fine one. With several, each shows what "
+        "it adds to the one before. Unset: the model's default.",
+        [],
     )
-    caption_column: str = field(default="caption", metadata={"help": "Column of that data set."})
-    ks: list[int] = field(
-        default_factory=list,
-        metadata={
-            "help": "Activations that the code keeps: few for the coarse picture, many for the fine one. Of several "
-            "each shows what it adds to the one before. Unset: all."
-        },
+    top: int = flag("Number of concepts to show.", 10)
+    percentile_data: str | None = flag(
+        "Embeddings to compare activations with; adds the share of their rows with a weaker activation.", None
     )
-    top: int = field(default=10, metadata={"help": "How many concepts are shown."})
-    percentile_data: str | None = field(
-        default=None, metadata={"help": "Embeddings to compare activations with: how many of them are weaker?"}
-    )
-    figure: str | None = field(default=None, metadata={"help": "PNG, PDF or SVG file for bars beside the image."})
-    output_file: str | None = field(default=None, metadata={"help": "JSON file for the numbers."})
+    figure: str | None = flag("PNG, PDF or SVG file to plot the concepts in, next to the image.", None)
+    output: str | None = flag("JSON file to write the results to.", None, aliases=("--output_file",))
 
     def __post_init__(self):
         if (self.image is None) == (self.text is None):
@@ -88,11 +85,15 @@ class ExplainArguments:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command with these words, or those of the process."""
+    """Run the command.
+
+    Args:
+        argv: Its arguments; None takes those of the process.
+    """
     parser = command_parser("explain", [NamedModelArguments, ExplainArguments], __doc__, EXAMPLE)
     source, args = parser.parse(argv)
     with parser.reporting_errors():
-        check_outputs(args.figure, args.output_file)
+        check_outputs(args.figure, args.output)
         # A text is told from a path by its type; pictures are read before the models are loaded.
         pictures = [file and to_rgb(Path(file)) for file in (args.image, args.against_image)]
         model = source.open()
@@ -110,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(match.describe(args.top))
             if args.figure is not None:
                 print(f"Drawn in {save_figure(match.plot(pictures[0], args.top), args.figure)}")
-            save_json(args.output_file, match.to_dict())
+            save_json(args.output, match.to_dict())
             return
         parts = coarse_to_fine(model, item, args.ks, args.top)
         for title, part in parts.items():
@@ -119,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             bars = {title: (part.labels(), part.frame["activation"]) for title, part in parts.items()}
             figure = plot_coarse_to_fine(bars, "activation", pictures[0], args.text)
             print(f"Drawn in {save_figure(figure, args.figure)}")
-        save_json(args.output_file, {"explanations": [part.to_dict() for part in parts.values()]})
+        save_json(args.output, {"explanations": [part.to_dict() for part in parts.values()]})
 
 
 def read_texts(source: str, column: str, most: int = 2000) -> list[str]:

@@ -8,10 +8,11 @@ model, where the other commands, VisionTextMSAE and the model's card find it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from .._utils.argument_parser import flag
 from ..backbones.image_text_data import open_dataset
 from ..concepts import ConceptTable, Vocabulary, name_latents
 from .opening import ModelArguments, command_parser, load_for
@@ -27,57 +28,59 @@ class NameArguments:
 
     _argument_group_name: ClassVar[str] = "naming"
 
-    vocabulary: str = field(
-        metadata={
-            "help": "The candidates: a text file with a word a line, a data set (with --vocabulary_column), or "
-            "'scenes', the concepts of the embedded world."
-        }
+    vocabulary: str = flag(
+        "Candidate names: a text file with one word per line, a data set (with --vocabulary_column), or 'scenes', the "
+        "concepts of the built-in synthetic scenes."
     )
-    vocabulary_column: str | None = field(
-        default=None, metadata={"help": "Column of a data set that holds the words; the most frequent come first."}
+    vocabulary_column: str | None = flag(
+        "Column of the data set that holds the words, which are taken in order of frequency.", None
     )
-    vocabulary_split: str | None = field(default=None, metadata={"help": "Split of that data set."})
-    max_words: int | None = field(default=None, metadata={"help": "How many of the first words to take. Unset: all."})
-    templates: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Prompts with one {} for the word, whose embeddings are averaged. Unset: the bare word, or what "
-            "the scenes' backbone knows."
-        },
+    vocabulary_split: str | None = flag("Split of the data set of words.", None)
+    max_words: int | None = flag("Number of words to use, from the start of the vocabulary. Unset: all.", None)
+    templates: list[str] = flag(
+        "Prompts with one {} for the word; their embeddings are averaged. Unset: the bare word, or for the vocabulary "
+        "'scenes' its own prompts.",
+        [],
     )
-    min_letters: int = field(default=0, metadata={"help": "Leave out words with fewer letters."})
-    drop_stop_words: bool = field(default=False, metadata={"help": "Leave out words of grammar (English)."})
-    sensitive_words: str | None = field(
-        default=None, metadata={"help": "Text file of words that nothing is to be called by, one a line."}
+    min_letters: int = flag("Leave out words with fewer letters than this.", 0)
+    drop_stop_words: bool = flag("Leave out English stop words.", False)
+    sensitive_words: str | None = flag("Text file of words never to use as names, one per line.", None)
+    data: str | None = flag(
+        "Embeddings of images. With them, latents are also named by what activates them (soft-WPMI), and the table "
+        "says where the two names agree.",
+        None,
     )
-    data: str | None = field(
-        default=None,
-        metadata={"help": "Embeddings of images: names by what activates the latents too (soft-WPMI), and agreement."},
+    split: str | None = flag("Split of the data, if it has several.", None, aliases=("--data_split",))
+    embedding_column: str | None = flag(
+        "Column that holds the embeddings. Unset: the one named like the model's hook point.", None
     )
-    data_split: str | None = field(default=None, metadata={"help": "Split of data, where it has several."})
-    embedding_column: str | None = field(default=None, metadata={"help": "Column of data with the embeddings."})
-    direction: Literal["decoder", "decoder+mean", "decoder+bias"] = field(
-        default="decoder", metadata={"help": "What of a latent is compared with words."}
+    direction: Literal["decoder", "decoder+mean", "decoder+bias"] = flag(
+        "Direction of a latent that is compared with the words.", "decoder"
     )
-    centre: bool = field(default=True, metadata={"help": "Take the vocabulary's mean off, against the modality gap."})
-    ratio_over: Literal["words", "latents"] = field(
-        default="words", metadata={"help": "What the runner-up of the ratio is."}
+    center: bool = flag(
+        "Subtract the mean of the vocabulary's embeddings, to reduce the modality gap.", True, aliases=("--centre",)
     )
-    null: Literal["vocabulary", "dictionary", "shuffled", "isotropic"] = field(
-        default="vocabulary", metadata={"help": "The random directions that names have to be better than."}
+    ratio_over: Literal["words", "latents"] = flag(
+        "Whether the ratio compares the best word with the runner-up word, or the latent with the runner-up latent.",
+        "words",
     )
-    null_samples: int = field(default=10_000, metadata={"help": "How many of these."})
-    q: float = field(default=0.05, metadata={"help": "False discovery rate of the names that are counted as valid."})
-    seed: int = field(default=0, metadata={"help": "Of the random directions."})
-    output_file: str | None = field(
-        default=None, metadata={"help": "Parquet file. Unset: concepts/<vocabulary>.parquet beside the model."}
+    null: Literal["vocabulary", "dictionary", "shuffled", "isotropic"] = flag(
+        "Distribution of the random directions that names are tested against.", "vocabulary"
+    )
+    null_samples: int = flag("Number of random directions.", 10_000)
+    q: float = flag("False discovery rate at which a name counts as validated.", 0.05)
+    seed: int = flag("Random seed of the random directions.", 0)
+    output: str | None = flag(
+        "Parquet file to write the names to. Unset: concepts/<vocabulary>.parquet in the model's folder.",
+        None,
+        aliases=("--output_file",),
     )
 
     def __post_init__(self):
         if not 0 < self.q <= 1:
             raise ValueError(f"q is a share between 0 and 1, got {self.q}")
-        if self.output_file is not None and Path(self.output_file).suffix != ".parquet":
-            raise ValueError(f"output_file is {self.output_file}, but has to end in .parquet")
+        if self.output is not None and Path(self.output).suffix != ".parquet":
+            raise ValueError(f"output is {self.output}, but has to end in .parquet")
 
 
 def read_vocabulary(args: NameArguments) -> Vocabulary:
@@ -106,16 +109,20 @@ def read_vocabulary(args: NameArguments) -> Vocabulary:
 
 
 def _output_file(args: NameArguments, model: str) -> Path:
-    if args.output_file is not None:
-        return Path(args.output_file).expanduser()
+    if args.output is not None:
+        return Path(args.output).expanduser()
     folder = Path(model).expanduser()
     if not folder.is_dir():
-        raise ValueError(f"{model} is no folder to write names beside: say where to with --output_file")
+        raise ValueError(f"{model} is no folder to write names beside: give a file with --output")
     return folder / "concepts" / f"{Path(args.vocabulary).stem}.parquet"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command with these words, or those of the process."""
+    """Run the command.
+
+    Args:
+        argv: Its arguments; None takes those of the process.
+    """
     parser = command_parser("name", [ModelArguments, NameArguments], __doc__, EXAMPLE)
     source, args = parser.parse(argv)
     with parser.reporting_errors():
@@ -127,11 +134,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         acts = None
         if args.data is not None:
-            acts = load_for(model.msae, args.data, args.embedding_column, args.data_split)
+            acts = load_for(model.msae, args.data, args.embedding_column, args.split)
         progress = not source.disable_tqdm
         embeds = vocabulary.embed(model.backbone)
         options = {name: getattr(args, name) for name in ("direction", "ratio_over", "null", "null_samples")}
-        options |= {"center": args.centre, "seed": args.seed, "progress": progress}
+        options |= {"center": args.center, "seed": args.seed, "progress": progress}
         table = name_latents(model.msae, vocabulary, embeds, acts, **options)
         table = ConceptTable(
             table.frame,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,7 +12,7 @@ import torch
 from datasets import disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
 
-from .._utils.argument_parser import MSAEArgumentParser
+from .._utils.argument_parser import MSAEArgumentParser, flag
 from .._utils.json_files import write_json
 from ..backbones.image_text_data import open_dataset
 from ..concepts import ConceptTable
@@ -33,22 +33,12 @@ class ModelArguments:
 
     _argument_group_name: ClassVar[str] = "model"
 
-    model: str = field(
-        metadata={
-            "help": "Folder or Hub id of an MSAE, or the name of a released one (`hf-msae released`); the first word "
-            "may be this."
-        }
-    )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a model on the Hub."})
-    subfolder: str | None = field(
-        default=None, metadata={"help": "Where in the folder or repository the model lies, if it holds several."}
-    )
-    backbone: str | None = field(
-        default=None,
-        metadata={"help": "Folder or Hub id of the backbone. Unset: the one that the MSAE was trained on."},
-    )
-    device: str | None = field(default=None, metadata={"help": "Where models run, e.g. cuda. Unset: the CPU."})
-    disable_tqdm: bool = field(default=False, metadata={"help": "No progress bars."})
+    model: str = flag("Folder or Hub id of an MSAE, or the name of a released one (`hf-msae released` lists them).")
+    revision: str | None = flag("Branch, tag or commit of a model on the Hub.", None)
+    subfolder: str | None = flag("Subfolder of the folder or repository that holds the model.", None)
+    backbone: str | None = flag("Folder or Hub id of the backbone. Unset: the one that the MSAE was trained on.", None)
+    device: str | None = flag("Device that the models run on, such as cuda. Unset: the CPU.", None)
+    disable_tqdm: bool = flag("Hide the progress bars.", False)
 
     def __post_init__(self):
         if self.disable_tqdm:
@@ -93,9 +83,8 @@ class ModelArguments:
 class NamedModelArguments(ModelArguments):
     """Which MSAE, its backbone, and the names of its latents."""
 
-    concepts: str | None = field(
-        default=None,
-        metadata={"help": "Parquet file of names, as `hf-msae name` writes it. Unset: the one beside the model."},
+    concepts: str | None = flag(
+        "Parquet file of names written by `hf-msae name`. Unset: the file that comes with the model.", None
     )
 
     def names(self) -> ConceptTable | None:
@@ -121,16 +110,13 @@ class EmbeddingArguments:
 
     _argument_group_name: ClassVar[str] = "embeddings"
 
-    data: str = field(
-        metadata={
-            "help": "Embeddings: a folder written by hf-msae extract, a data set folder or Hub id with an "
-            "embedding column, a parquet file, or a 2-D .npy file."
-        }
+    data: str = flag(
+        "Embeddings: a folder written by hf-msae extract, a data set folder or Hub id with an embedding column, a "
+        "parquet file, or a 2-D .npy file."
     )
-    data_split: str | None = field(default=None, metadata={"help": "Split of data, where it has several."})
-    embedding_column: str | None = field(
-        default=None,
-        metadata={"help": "Column with the embeddings. Unset: the one named like the model's hook point."},
+    split: str | None = flag("Split of the data, if it has several.", None, aliases=("--data_split",))
+    embedding_column: str | None = flag(
+        "Column that holds the embeddings. Unset: the one named like the model's hook point.", None
     )
 
     def load(self, msae: MSAEModel) -> EmbeddingDataset:
@@ -138,7 +124,7 @@ class EmbeddingArguments:
         OSError: there is no such data.
         ValueError: it has no such column or split, or another width than the MSAE.
         """
-        return load_for(msae, self.data, self.embedding_column, self.data_split)
+        return load_for(msae, self.data, self.embedding_column, self.split)
 
 
 def command_parser(name: str, kinds: Sequence[type], description: str, example: str) -> MSAEArgumentParser:

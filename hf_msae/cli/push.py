@@ -29,8 +29,12 @@ class PushArguments:
 
     _argument_group_name: ClassVar[str] = "release"
 
-    folder: str = field(metadata={"help": "Folder of one or several runs; may be given as the first word."})
-    repo: str = field(metadata={"help": "Repository on the Hub, user/name; may be given as the second word."})
+    folder: str = field(metadata={"help": "Folder of one or several runs."})
+    repo: str = field(
+        metadata={
+            "help": "Repository on the Hub, user/name. Can also be given as the second argument, without the flag."
+        }
+    )
     subfolder: str | None = field(
         default=None,
         metadata={"help": "Folder in the repository, for example vision.layers.11. Defaults to its root."},

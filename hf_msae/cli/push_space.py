@@ -27,7 +27,7 @@ class PushSpaceArguments:
 
     _argument_group_name: ClassVar[str] = "Space"
 
-    repo: str = field(metadata={"help": "The Space, user/name; may be given as the first word."})
+    repo: str = field(metadata={"help": "Space to publish to, user/name."})
     model: str = field(default=DEFAULT_MODEL, metadata={"help": "Hub id of an MSAE of pooled image embeddings."})
     dataset: str = field(default=DEFAULT_DATASET, metadata={"help": "Hub id of the dataset of pictures."})
     split: str | None = field(default=None, metadata={"help": "Split of the dataset."})

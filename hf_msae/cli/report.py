@@ -8,10 +8,11 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from .._utils.argument_parser import flag
 from ..bias.classifiers import column_labels
 from ..metrics import EvaluationResult
 from ..report import write_report
@@ -30,40 +31,35 @@ class ReportArguments:
 
     _argument_group_name: ClassVar[str] = "report"
 
-    output: str = field(metadata={"help": "The HTML file to write."})
-    images: str | None = field(
-        default=None,
-        metadata={
-            "help": "The data set of the pictures, as for hf-msae extract; 'none' leaves pictures out. Unset: "
-            "what the embeddings were extracted from."
-        },
+    output: str = flag("HTML file to write.")
+    images: str | None = flag(
+        "Data set of the pictures, given as for hf-msae extract; 'none' leaves pictures out. Unset: the data set that "
+        "the embeddings were extracted from.",
+        None,
     )
-    images_split: str | None = field(default=None, metadata={"help": "Split of it."})
-    image_column: str | None = field(default=None, metadata={"help": "Its column of pictures."})
-    bias_targets: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Columns with labels, as star, or kind=cat for a class of several: what drives a probe of each?"
-        },
+    images_split: str | None = flag("Split of the data set of the pictures.", None)
+    image_column: str | None = flag("Column of that data set that holds the pictures.", None)
+    bias_targets: list[str] = flag(
+        "Columns of labels, such as star, or kind=cat for one class of several. A probe of each is trained on "
+        "train_data, and the page shows which concepts drive it.",
+        [],
     )
-    train_data: str | None = field(
-        default=None, metadata={"help": "Embeddings that these probes are trained on, with the same columns."}
+    train_data: str | None = flag("Embeddings to train these probes on, with the same columns.", None)
+    train_split: str | None = flag("Split of train_data, if it has several.", None)
+    regularization: str = flag(
+        "Inverse regularization strength of the probes: a positive number, or cv to choose it by cross-validation.",
+        "cv",
     )
-    train_split: str | None = field(default=None, metadata={"help": "Split of train_data, where it has several."})
-    regularization: str = field(default="cv", metadata={"help": "Of the probes: a number above 0, or cv."})
-    metrics: str | None = field(
-        default=None,
-        metadata={"help": "metrics.json, or the folder of one, to take quality from. Unset: it is measured on data."},
+    metrics: str | None = flag(
+        "metrics.json, or its folder, with the metrics to show. Unset: they are measured on the data.", None
     )
-    index_dir: str | None = field(
-        default=None, metadata={"help": "Folder of a search index to use or make. Unset: a temporary one."}
-    )
-    num_concepts: int = field(default=24, metadata={"help": "Concepts in the gallery."})
-    images_per_concept: int = field(default=8, metadata={"help": "Pictures of each."})
-    num_searches: int = field(default=3, metadata={"help": "Examples of searches."})
-    num_explained: int = field(default=3, metadata={"help": "Examples of explanations."})
-    k: int = field(default=32, metadata={"help": "Activations of the codes that index and hierarchy are made of."})
-    seed: int = field(default=0, metadata={"help": "Of what is drawn."})
+    index_dir: str | None = flag("Folder of a search index to use or create. Unset: a temporary one.", None)
+    num_concepts: int = flag("Number of concepts in the gallery.", 24)
+    images_per_concept: int = flag("Number of pictures per concept.", 8)
+    num_searches: int = flag("Number of example searches.", 3)
+    num_explained: int = flag("Number of example explanations.", 3)
+    k: int = flag("Number of latents per row used by the gallery, the hierarchy and the search index.", 32)
+    seed: int = flag("Random seed for choosing the examples.", 0)
 
     def __post_init__(self):
         if self.k < 1:
@@ -90,7 +86,11 @@ def read_metrics(file: str) -> dict:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command with these words, or those of the process."""
+    """Run the command.
+
+    Args:
+        argv: Its arguments; None takes those of the process.
+    """
     parser = command_parser("report", [NamedModelArguments, EmbeddingArguments, ReportArguments], __doc__, EXAMPLE)
     words = list(sys.argv[1:] if argv is None else argv)
     source, data, args = parser.parse(words)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pandas as pd
 from huggingface_hub import constants
 
+from .._utils.argument_parser import flag
 from .._utils.fingerprint import accepted_fingerprints
 from .._utils.images import to_rgb
 from .._utils.json_files import json_records
@@ -51,46 +52,36 @@ class SearchArguments:
 
     _argument_group_name: ClassVar[str] = "search"
 
-    image: str | None = field(default=None, metadata={"help": "Find what is like this image file."})
-    text: str | None = field(default=None, metadata={"help": "Find what matches this text."})
-    row: int | None = field(default=None, metadata={"help": "Find what is like this row of the data."})
-    find: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Find rows in which concepts are active: names or numbers of latents, with weights where they are "
-            "not 1, as red=2; negative ones keep out."
-        },
+    image: str | None = flag("Image file; finds rows similar to it.", None)
+    text: str | None = flag("Text; finds rows that match it.", None)
+    row: int | None = flag("Number of a row of the data; finds rows similar to it.", None)
+    find: list[str] = flag(
+        "Concepts that should be active: names, or numbers of latents, each with an optional weight such as red=2. A "
+        "negative weight excludes a concept.",
+        [],
     )
-    edits: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Find what is like the example if concepts were changed, as red=0 striped=2."},
+    edits: list[str] = flag("Changes to the concepts of the example before searching, such as red=0 striped=2.", [])
+    edit_mode: Literal["scale", "set", "add"] = flag(
+        "Whether edits multiply activations, replace them, or are added to them.", "scale"
     )
-    edit_mode: Literal["scale", "set", "add"] = field(
-        default="scale", metadata={"help": "Whether edits multiply activations, replace them, or add to them."}
+    shared_with: int | None = flag(
+        "Number of another row; lists the concepts that it shares with --row instead of searching.", None
     )
-    shared_with: int | None = field(
-        default=None, metadata={"help": "List the concepts that --row shares with this row instead of searching."}
+    top: int = flag("Number of rows to list.", 10)
+    index_dir: str | None = flag("Folder of the search index. Unset: a folder in hf_msae/indexes of HF_HOME.", None)
+    index_k: int = flag("Number of latents that the index keeps per row.", 32)
+    approximate: bool = flag(
+        "Use an approximate search, which is faster and may miss rows. Needs faiss: pip install 'hf_msae[ann]'.", False
     )
-    top: int = field(default=10, metadata={"help": "How many rows."})
-    index_dir: str | None = field(
-        default=None, metadata={"help": "Folder of the index. Unset: in hf_msae/indexes of HF_HOME."}
+    images: str | None = flag(
+        "Data set of the pictures, given as for hf-msae extract; used by --figure. Unset: the data set that the "
+        "embeddings were extracted from.",
+        None,
     )
-    index_k: int = field(default=32, metadata={"help": "Activations that the index keeps of each row."})
-    approximate: bool = field(
-        default=False,
-        metadata={"help": "Do not look at every row (needs faiss: pip install 'hf_msae[ann]'); may miss some."},
-    )
-    images: str | None = field(
-        default=None,
-        metadata={
-            "help": "The data set of the pictures, as for hf-msae extract, for figures. Unset: what the "
-            "embeddings were extracted from."
-        },
-    )
-    images_split: str | None = field(default=None, metadata={"help": "Split of it."})
-    image_column: str | None = field(default=None, metadata={"help": "Its column of pictures."})
-    figure: str | None = field(default=None, metadata={"help": "PNG, PDF or SVG file of the pictures found."})
-    output_file: str | None = field(default=None, metadata={"help": "JSON file for the rows found."})
+    images_split: str | None = flag("Split of the data set of the pictures.", None)
+    image_column: str | None = flag("Column of that data set that holds the pictures.", None)
+    figure: str | None = flag("PNG, PDF or SVG file to show the pictures found in.", None)
+    output: str | None = flag("JSON file to write the rows found to.", None, aliases=("--output_file",))
 
     def __post_init__(self):
         examples = sum(each is not None for each in (self.image, self.text, self.row))
@@ -119,11 +110,15 @@ def index_folder(msae: MSAEModel, acts: EmbeddingDataset, k: int) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command with these words, or those of the process."""
+    """Run the command.
+
+    Args:
+        argv: Its arguments; None takes those of the process.
+    """
     parser = command_parser("search", [NamedModelArguments, EmbeddingArguments, SearchArguments], __doc__, EXAMPLE)
     source, data, args = parser.parse(argv)
     with parser.reporting_errors():
-        check_outputs(args.figure, args.output_file)
+        check_outputs(args.figure, args.output)
         wanted, edits = weighted_concepts(args.find), weighted_concepts(args.edits)
         example = None if args.image is None else to_rgb(Path(args.image))
         model = source.open() if args.image is not None or args.text is not None else None
@@ -165,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 example = images[int(acts.dataset_rows([args.row])[0])]["image"]
             sheet = plot_contact_sheet(_sheet(found, acts, images, example, args))
             print(f"Drawn in {save_figure(sheet, args.figure)}")
-        save_json(args.output_file, {"found": json_records(found)})
+        save_json(args.output, {"found": json_records(found)})
 
 
 def _strongest(index: ConceptIndex, row: int, number: int = 5) -> str:

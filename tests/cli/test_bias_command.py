@@ -20,7 +20,7 @@ FAST = ["--num_samples", "60", "--num_null", "30", "--disable_tqdm"]
 def bias(place, tmp_path, capsys):
     def bias(*arguments):
         file = tmp_path / "bias.json"
-        given = [place.model, "--data", place.test, "--output_file", file, *FAST, *arguments]
+        given = [place.model, "--data", place.test, "--output", file, *FAST, *arguments]
         main([str(each) for each in given])
         return json.loads(file.read_text()), capsys.readouterr().out
 

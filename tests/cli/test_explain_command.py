@@ -14,7 +14,7 @@ from hf_msae.embeddings import load_embeddings
 def test_an_image_from_coarse_to_fine(place, tmp_path, capsys):
     main([str(place.model), "--image", str(place.picture), "--ks", "20", "8", "--top", "5", "--disable_tqdm",
           "--percentile_data", str(place.test), "--figure", str(tmp_path / "new" / "seen.png"),
-          "--output_file", str(tmp_path / "seen.json")])  # fmt: skip
+          "--output", str(tmp_path / "seen.json")])  # fmt: skip
     printed = capsys.readouterr().out
     coarse, fine = json.loads((tmp_path / "seen.json").read_text())["explanations"]
     model = VisionTextMSAE.from_pretrained(place.model)
@@ -54,7 +54,7 @@ def test_a_text_around_the_mean_of_texts(place, tmp_path, capsys):
 def test_a_match_adds_up(place, tmp_path, capsys, both):
     flags = ["--both"] if both else []
     main([str(place.model), "--image", str(place.picture), "--against_text", "a red star", "--ks", "32", *flags,
-          "--output_file", str(tmp_path / "match.json"), "--figure", str(tmp_path / "match.png")])  # fmt: skip
+          "--output", str(tmp_path / "match.json"), "--figure", str(tmp_path / "match.png")])  # fmt: skip
     match = json.loads((tmp_path / "match.json").read_text())
     parts = sum(row["contribution"] for row in match["concepts"]) + match["bias"] + match["not_reconstructed"]
     assert parts == pytest.approx(match["similarity"], abs=1e-5)
@@ -79,7 +79,7 @@ def test_what_is_refused(place, refused, tmp_path):
         (["--text", "red", "--ks", "1000"], "1000"),
         (["--text", "red", "--ks", "0", "8"], "ks are numbers of activations from 1 on, got 0"),
         (["--text", "red", "--figure", "x.xyz"], "xyz"),
-        (["--text", "red", "--output_file", tmp_path], "is a folder; name a file in it"),
+        (["--text", "red", "--output", tmp_path], "is a folder; name a file in it"),
         (["--text", "red", "--typ", "3"], "unknown argument --typ; did you mean --top?"),
     ):
         assert message in refused(main, place.model, *arguments)

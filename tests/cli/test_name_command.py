@@ -59,10 +59,10 @@ def test_what_is_refused(place, refused, tmp_path):
     assert "there is no vocabulary file typo.txt" in refused(main, place.model, "--vocabulary", "typo.txt")
     assert "--vocabulary" in refused(main, place.model)
     assert "no MSAE could be loaded from" in refused(
-        main, "./typo", "--vocabulary", "scenes", "--output_file", tmp_path / "x.parquet"
+        main, "./typo", "--vocabulary", "scenes", "--output", tmp_path / "x.parquet"
     )
     assert "is no folder to write names beside" in refused(main, "user/name", "--vocabulary", "scenes")
     assert "q is a share" in refused(main, place.model, "--vocabulary", "scenes", "--q", "5")
     for file in ("x.csv", "x"):
-        assert "has to end in .parquet" in refused(main, place.model, "--vocabulary", "scenes", "--output_file", file)
+        assert "has to end in .parquet" in refused(main, place.model, "--vocabulary", "scenes", "--output", file)
     assert "one {} where the word goes" in refused(main, place.model, "--vocabulary", "scenes", "--templates", "a")

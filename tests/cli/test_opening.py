@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_msae.cli.opening import NamedModelArguments, load_for, open_images, weighted_concepts
+from hf_msae.cli.bias import BiasArguments
+from hf_msae.cli.explain import ExplainArguments
+from hf_msae.cli.name import NameArguments
+from hf_msae.cli.opening import (
+    EmbeddingArguments,
+    NamedModelArguments,
+    command_parser,
+    load_for,
+    open_images,
+    weighted_concepts,
+)
+from hf_msae.cli.search import SearchArguments
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 
@@ -95,3 +106,29 @@ def test_other_pictures_are_refused(place):
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             open_images(acts, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("kind", "required", "old", "new", "value"),
+    [
+        (EmbeddingArguments, ["--data", "a"], ["--data_split", "test"], "split", "test"),
+        (NameArguments, ["--vocabulary", "scenes"], ["--data_split", "test"], "split", "test"),
+        (NameArguments, ["--vocabulary", "scenes"], ["--output_file", "a.parquet"], "output", "a.parquet"),
+        (NameArguments, ["--vocabulary", "scenes"], ["--no_centre"], "center", False),
+        (NameArguments, ["--vocabulary", "scenes"], ["--centre", "no"], "center", False),
+        (BiasArguments, ["--zero_shot", "a", "b"], ["--output_file", "a.json"], "output", "a.json"),
+        (SearchArguments, ["--row", "1"], ["--output_file", "a.json"], "output", "a.json"),
+        (ExplainArguments, ["--text", "a"], ["--output_file", "a.json"], "output", "a.json"),
+    ],
+)
+def test_old_flags_work_and_warn(kind, required, old, new, value):
+    parser = command_parser("command", [NamedModelArguments, kind], "", "")
+    with pytest.warns(DeprecationWarning, match=old[0]):
+        model, args = parser.parse(["model", *required, *old])
+    assert model.model == "model" and getattr(args, new) == value
+
+
+def test_help_says_what_a_flag_that_turns_off_does():
+    parser = command_parser("name", [NamedModelArguments, NameArguments], "", "")
+    shown = parser.format_help()
+    assert "hf-msae name MODEL" in shown and "Turn off --center" in shown and "centre" not in shown

@@ -19,7 +19,7 @@ def search(place, tmp_path, capsys):
 
     def search(*arguments):
         file = tmp_path / "found.json"
-        given = ["--data", place.test, "--index_dir", tmp_path / "index", "--output_file", file, "--disable_tqdm"]
+        given = ["--data", place.test, "--index_dir", tmp_path / "index", "--output", file, "--disable_tqdm"]
         main([str(each) for each in [place.model, *given, *arguments]])
         return json.loads(file.read_text())["found"], capsys.readouterr().out
 
