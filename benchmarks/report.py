@@ -31,8 +31,7 @@ from hf_msae import MSAEModel
 from hf_msae.cli import main
 
 opened = MSAEModel.from_pretrained if Path(sys.argv[1]).exists() else MSAEModel.from_released
-msae = opened(sys.argv[1])
-shape = (msae.config.d_in, msae.config.num_latents)
+encoder = opened(sys.argv[1]).encoder
 
 
 class Count(TorchDispatchMode):
@@ -41,7 +40,7 @@ class Count(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
             left, right = args[-2:]
-            if tuple(right.shape) == shape:
+            if right.shape == encoder.shape and torch.equal(right, encoder):
                 Count.rows += len(left)
         return function(*args, **(kwargs or {}))
 

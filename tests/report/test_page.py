@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_msae import VisionTextMSAE
+from hf_msae import MSAEModel, VisionTextMSAE
 from hf_msae._utils import atomic
 from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.report import page as page_module
@@ -140,6 +140,20 @@ def test_the_date_is_told_and_the_seed_counts(world, no_figure, tmp_path, monkey
         assert tiles_of(one.section(section)) != tiles_of(other.section(section)), section
     (top, middle), (same_top, other_middle) = (map(tiles_of, each.card(0).all("ul")) for each in (one, other))
     assert middle != other_middle and top == same_top, "the strongest do not depend on the seed"
+
+
+def test_rows_are_encoded_once(write, monkeypatch):
+    encoded = []
+    full_code = MSAEModel.full_code
+
+    def counting(msae, x, *args, **kwargs):
+        encoded.append(len(x))
+        return full_code(msae, x, *args, **kwargs)
+
+    monkeypatch.setattr(MSAEModel, "full_code", counting)
+    write(metrics=None, num_concepts=3, num_searches=2, num_explained=1)
+    # The examples, and the rows by which an index is checked to be that of the embeddings, are encoded on their own.
+    assert ROWS <= sum(encoded) < 1.5 * ROWS
 
 
 def test_how_to_make_it_again(write, world):

@@ -77,6 +77,7 @@ def build(context: Context) -> list[Search]:
             k=k,
             concepts=labels.concepts,
             progress=context.progress,
+            codes=context.survey.codes,
         )
         rows = _queries(index, latents, number, np.random.default_rng([seed, 2]))
         strong = np.where(columns.strong, columns.values, 0)
