@@ -1,7 +1,7 @@
-"""Say what a model sees in an image or text, as named concepts; or why two of them match.
+"""List the concepts that a model sees in an image or text, or explain why two of them match.
 
-Without a second item the strongest concepts are listed, at one granularity or from coarse to fine. With one their
-cosine similarity is taken apart: the parts of concepts, of bias and mean, and of what is not reconstructed add up.
+With one item, the strongest concepts are listed, at one granularity or from coarse to fine. With two, their cosine
+similarity is split into contributions of concepts, of the bias and mean, and of the reconstruction error.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ExplainArguments:
 
     @property
     def matching(self) -> bool:
-        """Whether there is a second item."""
+        """Whether a match of two items is explained."""
         return self.against_image is not None or self.against_text is not None
 
 
@@ -124,10 +124,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read_texts(source: str, column: str, most: int = 2000) -> list[str]:
-    """Texts of a file, one a line, or of a data set's column; so many of them, evenly spread.
+    """Read at most `most` texts, evenly spread, from a file with one per line or from a column of a data set.
 
     Raises:
-        OSError, ValueError: they cannot be read, or there are none.
+        OSError: There is no such file or data set.
+        ValueError: There is no such column, or it holds no texts.
     """
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".txt":
@@ -145,14 +146,18 @@ def read_texts(source: str, column: str, most: int = 2000) -> list[str]:
 def coarse_to_fine(
     model: VisionTextMSAE, item: Image.Image | str, ks: Sequence[int], top: int
 ) -> dict[str, Explanation]:
-    """Explanations by title: at the smallest k the strongest concepts, at each further one the strongest of those that
-    it adds. (A larger k keeps what a smaller one has, so that all of its concepts would be the same ones again.)
+    """Explain an item at several granularities, each showing what it adds to the one before.
+
+    A larger k keeps the latents of a smaller one, so its strongest concepts alone would be the same again.
 
     Args:
-        model: which.
-        item: image or text.
-        ks: granularities, each once; none for that of the MSAE's config.
-        top: concepts of each.
+        model: The model.
+        item: An image or text.
+        ks: Granularities. Empty: the default of the MSAE.
+        top: Number of concepts per granularity.
+
+    Returns:
+        Explanations by title, from coarse to fine.
     """
     if not ks:
         return {"": model.explain(item, top)}

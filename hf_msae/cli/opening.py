@@ -1,4 +1,4 @@
-"""What the commands have in common: which model, which embeddings, which pictures, and how they are named."""
+"""Arguments and helpers that the commands share: how they open models, names, embeddings and pictures."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ModelArguments:
             disable_progress_bars()  # those of reading and rendering data sets
 
     def names(self) -> ConceptTable | None:
-        """The names of its latents: here none."""
+        """Return no names: commands with names use `NamedModelArguments`."""
         return None
 
     def open_msae(self) -> tuple[MSAEModel, ConceptTable | None]:
@@ -120,24 +120,27 @@ class EmbeddingArguments:
     )
 
     def load(self, msae: MSAEModel) -> EmbeddingDataset:
-        """Raises:
-        OSError: there is no such data.
-        ValueError: it has no such column or split, or another width than the MSAE.
+        """Open the embeddings for an MSAE.
+
+        Raises:
+            OSError: There is no such data.
+            ValueError: The data has no such column or split, or another width than the MSAE.
         """
         return load_for(msae, self.data, self.embedding_column, self.split)
 
 
 def command_parser(name: str, kinds: Sequence[type], description: str, example: str) -> MSAEArgumentParser:
-    """The parser of a command. The bar of loading weights, which is over in a moment, is switched off."""
+    """Make the parser of a command, and hide the progress bar of loading weights."""
     disable_progress_bar()
     return MSAEArgumentParser(kinds, description, example, prog=f"hf-msae {name}", first_word="model")
 
 
 def load_for(msae: MSAEModel, data: str, column: str | None = None, split: str | None = None) -> EmbeddingDataset:
-    """Embeddings that this MSAE takes.
+    """Load embeddings and check that they fit an MSAE.
 
     Raises:
-        OSError, ValueError: as `load_embeddings`; or they have another width.
+        OSError: There is no such data.
+        ValueError: The data cannot be read as embeddings, or has another width than the MSAE.
     """
     acts = load_embeddings(data, column, msae.config.hook_point, split)
     if acts.width != msae.config.d_in:
@@ -149,20 +152,20 @@ def load_for(msae: MSAEModel, data: str, column: str | None = None, split: str |
 
 
 def open_images(acts: EmbeddingDataset, source: str | None, split: str | None, column: str | None) -> Dataset | None:
-    """The data set that embeddings are of, row for row, to show its pictures.
+    """Open the data set of the pictures that the embeddings belong to, row for row.
 
     Args:
-        acts: the embeddings.
-        source: as for `open_dataset`; None takes what the extraction recorded; "none" asks for no pictures.
-        split: of it; None takes what the extraction recorded.
-        column: of the pictures; None takes what the extraction recorded, or "image".
+        acts: The embeddings.
+        source: Data set, as for `open_dataset`. None takes the one that the extraction recorded; "none" opens nothing.
+        split: Split of the data set. None takes the one that the extraction recorded.
+        column: Column of the pictures. None takes the one that the extraction recorded, or "image".
 
     Returns:
-        The data set with its pictures in the column "image"; None where none were asked for, or nothing was recorded.
+        The data set with its pictures in the column "image", or None if there are no pictures.
 
     Raises:
-        OSError: there is no such data set.
-        ValueError: it has other rows, or no such column.
+        OSError: There is no such data set.
+        ValueError: The data set has another number of rows, or no such column.
     """
     if source == "none":
         return None
@@ -196,16 +199,16 @@ def open_images(acts: EmbeddingDataset, source: str | None, split: str | None, c
 
 
 def _left_out(acts: EmbeddingDataset) -> Sequence[int]:
-    """Rows that the extraction could not read."""
+    """Return the rows that the extraction could not read."""
     metadata = EmbeddingMetadata.load(Path(acts.source).expanduser()) if Path(acts.source).is_dir() else None
     return metadata.skipped if metadata is not None else ()
 
 
 def weighted_concepts(words: Sequence[str]) -> dict[int | str, float]:
-    """Concepts and numbers from words like "red=0.5", "red" (1) or "417=-1" (a latent).
+    """Parse words such as "red=0.5", "red" (weight 1) or "417=-1" (a latent).
 
     Raises:
-        ValueError: a concept stands there twice, or what follows the last "=" is no number.
+        ValueError: A concept is given twice, or the part after the last "=" is not a number.
     """
     found: dict[int | str, float] = {}
     for word in words:
@@ -222,10 +225,10 @@ def weighted_concepts(words: Sequence[str]) -> dict[int | str, float]:
 
 
 def check_outputs(figure: str | None, *files: str | None) -> None:
-    """Find out before any work whether results could be written; makes the folders they go to.
+    """Check before any work that the results can be written, and create the folders they go to.
 
     Raises:
-        ValueError: a figure of unknown kind, or a file's name that is a folder.
+        ValueError: The figure's file type is unknown, or a file name is that of a folder.
     """
     if figure is not None:
         check_figure_path(figure)
@@ -236,7 +239,7 @@ def check_outputs(figure: str | None, *files: str | None) -> None:
 
 
 def save_json(file: str | None, content: dict) -> None:
-    """Write results where they are wanted, and say so."""
+    """Write results to a JSON file, if one is given, and print its name."""
     if file is not None:
         write_json(Path(file).expanduser(), json.loads(json.dumps(content)))
         print(f"The figures are in {file}")
@@ -245,7 +248,7 @@ def save_json(file: str | None, content: dict) -> None:
 def embedding_of(
     model: VisionTextMSAE | None, acts: EmbeddingDataset | None, image: str | None, text: str | None, row: int | None
 ) -> torch.Tensor:
-    """The raw embedding (d,) of an image, a text or a row, whichever is given.
+    """Return the raw embedding (d,) of an image, a text or a row, whichever is given.
 
     Raises:
         OSError, ValueError: it cannot be read, or there is no such row.
