@@ -11,6 +11,15 @@ _VERIFIED: set[tuple[str, int, int, str]] = set()
 """Files whose SHA-256 was found to be right, so that one of gigabytes is read for that once in a process."""
 
 
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def is_pointer(path: Path) -> bool:
     """Whether the file is what Git leaves in the place of a large one."""
     with open(path, "rb") as file:
@@ -61,10 +70,7 @@ def require_sha256(path: Path, expected: str, name: str, otherwise: str) -> None
     known = (str(path.resolve()), state.st_mtime_ns, state.st_size, expected)
     if known in _VERIFIED:
         return
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
-    if digest.hexdigest() != expected:
-        raise ValueError(f"{name} has the SHA-256 {digest.hexdigest()}, expected {expected}: {otherwise}")
+    found = sha256_of(path)
+    if found != expected:
+        raise ValueError(f"{name} has the SHA-256 {found}, expected {expected}: {otherwise}")
     _VERIFIED.add(known)

@@ -1,28 +1,29 @@
-"""From a batch of embeddings to the Arrow array that is written, every value checked."""
+"""Turning a batch into Arrow arrays, with every value checked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from datasets import Dataset, Features
 
 
 def encode_embeddings(name: str, values: Any, width: int, dtype: str, tokens: bool, rows: Sequence[int]) -> pa.Array:
-    """A checked copy of a batch: the caller may reuse the buffer before it is written.
+    """Return a checked copy of a batch, so that the caller may reuse its buffer.
 
     Args:
-        name: of the column, for messages.
-        values: floats (B, width); where there are tokens, B matrices (tokens, width).
-        width: of the column.
-        dtype: to be written.
-        tokens: whether there are several embeddings a row.
-        rows: their numbers, for messages; may be too few where the batch is of a wrong shape.
+        name: Name of the column, for messages.
+        values: Floats of shape (B, width); for tokens, B matrices of shape (tokens, width).
+        width: Width of the column.
+        dtype: How the values are stored.
+        tokens: Whether a row holds several embeddings.
+        rows: Row numbers for messages; may be too few if the batch has a wrong shape.
 
     Raises:
-        ValueError: a shape is another, or a value is NaN, infinite or too large for `dtype`.
+        ValueError: The shape is wrong, or a value is NaN, infinite or too large for `dtype`.
     """
     if not tokens:
         return _as_lists(_as_stored(name, values, width, dtype, rows))
@@ -39,12 +40,29 @@ def encode_embeddings(name: str, values: Any, width: int, dtype: str, tokens: bo
     return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), _as_lists(stored))
 
 
+def encode_extra(extra: Mapping[str, Sequence[Any]], features: Features, rows: Sequence[int]) -> list[pa.Array]:
+    """Encode the extra columns of a batch as `datasets` does, in the order of `features`.
+
+    Raises:
+        ValueError: A value does not fit its column's type.
+    """
+    if not extra:
+        return []
+    try:
+        encoded = Dataset.from_dict(dict(extra), features=features).data.table.combine_chunks()
+    except (OverflowError, pa.ArrowInvalid) as error:
+        raise ValueError(
+            f"a value of the columns {', '.join(extra)} does not fit its type, in rows {rows[0]} to {rows[-1]}: "
+            f"{error}; leave the column out or cast it"
+        ) from error
+    return [encoded.column(name) for name in features]
+
+
 def _number(rows: Sequence[int], place: int) -> int:
     return int(rows[place]) if place < len(rows) else place
 
 
 def _as_stored(name: str, values: Any, width: int, dtype: str, rows: Sequence[int]) -> np.ndarray:
-    """A copy in the dtype of the file."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()

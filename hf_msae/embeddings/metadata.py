@@ -1,12 +1,15 @@
-"""`activations.json`: what the embeddings in a folder are, where they come from, and which shards are complete."""
+"""`activations.json`: what a folder of embeddings holds, where it comes from, and which shards are complete."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from datasets import Features
 
 from .._utils.json_files import write_json
 
@@ -19,11 +22,11 @@ class Shard:
     """One complete Arrow stream file.
 
     Attributes:
-        file: its name within the folder.
-        num_rows: embeddings in it.
-        num_bytes: its size on disk.
-        sha256: of its bytes; "" where it was written before these were recorded.
-        skipped: numbers of the data's rows that were left out, among those that the file is of.
+        file: File name within the folder.
+        num_rows: Number of rows.
+        num_bytes: Size on disk.
+        sha256: Checksum of the file; "" in folders written before checksums were recorded.
+        skipped: Numbers of the data's rows that were left out of this shard.
     """
 
     file: str
@@ -38,16 +41,16 @@ class EmbeddingMetadata:
     """The content of `activations.json`.
 
     Attributes:
-        columns: embedding column -> width, in the order of the Arrow schema.
-        dtype: "float32" or "float16", how the embeddings are stored.
-        extra_features: the other columns as `datasets.Features.to_dict()` gives them.
-        provenance: what the caller knows about the origin: backbone, revision, data set, processor backend, versions.
-        shards: the complete shards in row order.
-        skipped_after: numbers of the data's rows that were left out behind the last shard.
-        token_columns: those of the embedding columns that hold several embeddings a row.
-        position: where the data goes on behind the last shard, as far as known; see `EmbeddingWriter.write`.
-        statistics_sha256: of `statistics.safetensors`; "" where there is none.
-        complete: whether the writer was closed; False while it works and after it was killed.
+        columns: Embedding column -> width, in the order of the Arrow schema.
+        dtype: How the embeddings are stored, "float32" or "float16".
+        extra_features: The other columns, as returned by `datasets.Features.to_dict()`.
+        provenance: What the caller recorded about the origin: backbone, revision, data set, versions.
+        shards: The complete shards in row order.
+        skipped_after: Numbers of the data's rows left out after the last shard.
+        token_columns: The embedding columns that hold several embeddings per row.
+        position: Where the data continues after the last shard, if known; see `EmbeddingWriter.write`.
+        statistics_sha256: Checksum of `statistics.safetensors`; "" if there is none.
+        complete: Whether the writer was closed; False while it works and after it was killed.
     """
 
     columns: dict[str, int]
@@ -69,7 +72,7 @@ class EmbeddingMetadata:
 
     @property
     def rows_consumed(self) -> int:
-        """Rows of the data that complete shards are of, those left out included."""
+        """Rows of the data that the complete shards cover, including those left out."""
         return sum(shard.num_rows + len(shard.skipped) for shard in self.shards) + len(self.skipped_after)
 
     @property
@@ -78,15 +81,15 @@ class EmbeddingMetadata:
         return [row for shard in self.shards for row in shard.skipped] + self.skipped_after
 
     def save(self, folder: Path) -> None:
-        """Write the file atomically."""
+        """Write the file."""
         write_json(folder / METADATA_FILE, {**asdict(self), "num_rows": self.num_rows})
 
     @classmethod
     def load(cls, folder: Path) -> EmbeddingMetadata | None:
-        """Read the file of `folder`; None where there is none.
+        """Read the file of `folder`; None if there is none.
 
         Raises:
-            ValueError: the file is not valid, or a newer version of the package wrote it.
+            ValueError: The file is damaged, or was written by a newer version of the package.
         """
         path = folder / METADATA_FILE
         if not path.is_file():
@@ -108,25 +111,26 @@ class EmbeddingMetadata:
         )
 
     def differences(self, other: EmbeddingMetadata) -> list[str]:
-        """What keeps `other` from continuing this folder, one line per setting; empty where nothing does."""
-        mine, theirs = _flatten(self._identity()), _flatten(other._identity())
+        """List the settings that keep `other` from continuing this folder, one line each."""
+        mine, theirs = _flatten(self.identity()), _flatten(other.identity())
         return [
             f"{key}: the folder has {mine.get(key)!r}, this run has {theirs.get(key)!r}"
             for key in sorted(mine.keys() | theirs.keys())
             if mine.get(key) != theirs.get(key)
         ]
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that must not change while a folder is written."""
         identity = asdict(self)
         names = ("columns", "token_columns", "dtype", "extra_features", "provenance", "format_version")
         return {key: identity[key] for key in names}
 
 
 def as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata as it will be read back (tuples become lists), so that a resumed run compares like with like.
+    """Return the metadata as they will be read back (tuples become lists), so that a resumed run compares equal.
 
     Raises:
-        TypeError: something in it cannot be written to JSON.
+        TypeError: Something in them cannot be written to JSON.
     """
     try:
         return json.loads(json.dumps(dict(metadata), allow_nan=False))
@@ -134,6 +138,33 @@ def as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError(
             f"metadata must be JSON serialisable (str, int, float, bool, None, list, dict): {error}"
         ) from error
+
+
+def check_settings(
+    columns: Mapping[str, int],
+    extra_features: Features,
+    dtype: str,
+    rows_per_shard: int,
+    token_columns: Sequence[str],
+) -> None:
+    """Check the settings of a new `EmbeddingWriter`.
+
+    Raises:
+        ValueError: A setting is invalid.
+    """
+    if unknown := [name for name in token_columns if name not in columns]:
+        raise ValueError(f"token_columns names {unknown[0]!r}, which is not in columns")
+    if not columns:
+        raise ValueError("columns is empty: name at least one embedding column and its width")
+    for name, width in columns.items():
+        if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
+            raise ValueError(f"the width of column {name!r} must be a positive integer, got {width!r}")
+    if both := sorted(columns.keys() & extra_features.keys()):
+        raise ValueError(f"{both} are named both as embedding columns and in extra_features")
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f'dtype must be "float32" or "float16", got {dtype!r}')
+    if rows_per_shard < 1:
+        raise ValueError(f"rows_per_shard must be positive, got {rows_per_shard}")
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Opening a folder of embeddings to write to: new, continued, or cleared."""
+"""Opening a folder to write embeddings to: a new one, an unfinished one, or one to overwrite."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from .stored_statistics import STATISTICS_FILE
 
 logger = logging.get_logger(__name__)
 
-TEMPORARY_SUFFIX = ".tmp"
 STATE_FILE = "state.json"
 
 
 def open_folder(folder: Path, wanted: EmbeddingMetadata, resume: bool, overwrite: bool) -> EmbeddingMetadata:
-    """Prepare the folder; returns the metadata to go on with.
+    """Prepare the folder and return the metadata to continue with.
 
     Raises:
-        FileExistsError: it is not empty, and neither continued nor cleared, or holds something else.
-        ValueError: it was written with other settings.
+        FileExistsError: The folder is not empty and `resume` and `overwrite` are off, or it holds something else.
+        ValueError: The folder was written with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
+    if not all(map(_is_temporary, folder.iterdir())):
         if not (folder / METADATA_FILE).is_file():
             raise FileExistsError(f"{folder} is not empty and holds no {METADATA_FILE}: choose another folder")
         if overwrite:
-            _remove_data(folder, keep=())
+            _remove_data(folder, keep=set())
         elif resume:
             return _resume(folder, wanted)
         else:
@@ -65,11 +64,17 @@ def _resume(folder: Path, wanted: EmbeddingMetadata) -> EmbeddingMetadata:
     return there
 
 
-def _remove_data(folder: Path, keep: set[str] | tuple[str, ...]) -> None:
+def _remove_data(folder: Path, keep: set[str]) -> None:
     """Delete shards not in `keep`, what a killed run left half-written, and what marks the folder as finished."""
-    for name in (STATE_FILE, STATISTICS_FILE, f"{STATISTICS_FILE}{TEMPORARY_SUFFIX}"):
-        (folder / name).unlink(missing_ok=True)
-    for pattern in ("data-*.arrow", f"data-*.arrow{TEMPORARY_SUFFIX}", f"*.json.*{TEMPORARY_SUFFIX}"):
-        for file in folder.glob(pattern):
-            if file.name not in keep:
-                file.unlink()
+    for file in list(folder.iterdir()):
+        if file.name in keep:
+            continue
+        if file.name in (STATE_FILE, STATISTICS_FILE) or file.match("data-*.arrow") or _is_temporary(file):
+            file.unlink()
+
+
+def _is_temporary(file: Path) -> bool:
+    """Whether a killed run left this file while it was writing another."""
+    return file.name.endswith(".tmp") and file.name.lstrip(".").startswith(
+        ("data-", METADATA_FILE, STATE_FILE, STATISTICS_FILE)
+    )

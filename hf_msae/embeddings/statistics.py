@@ -1,4 +1,4 @@
-"""Mean and spread of embeddings, in one pass that also checks every row."""
+"""Mean and variance of embeddings, in one pass that also checks every row."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tqdm.auto import tqdm
 if TYPE_CHECKING:
     from .dataset import EmbeddingDataset
 
-# Numbers held in float64 at a time: 32 MiB.
-_BLOCK_ENTRIES = 2**22
+BLOCK_ENTRIES = 2**22
+"""Numbers held in float64 at a time: 32 MiB."""
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingStatistics:
-    """What normalisation and the fraction of variance unexplained need to know about a data set.
+    """Mean and variance of a data set, for normalization and the fraction of variance unexplained.
 
     Attributes:
-        mean: per-dimension mean, float64 of shape (d,).
-        variance: per-dimension variance, float64 of shape (d,).
-        num_samples: embeddings counted.
+        mean: Mean of each dimension, float64 of shape (d,).
+        variance: Variance of each dimension, float64 of shape (d,).
+        num_samples: Number of embeddings.
     """
 
     mean: torch.Tensor
@@ -32,48 +32,52 @@ class EmbeddingStatistics:
 
     @classmethod
     def from_moments(cls, moments: RunningMoments, source: str) -> EmbeddingStatistics:
-        """Raises:
-        ValueError: all embeddings of `source` are equal, so that no scale would bring them to unit variance.
+        """Make the statistics from moments.
+
+        Raises:
+            ValueError: All embeddings of `source` are equal, so no scale would bring them to unit variance.
         """
-        # Exact: sums of this many equal float32 values round to nothing in float64, so equal rows have distance 0.
+        # An exact test: sums of equal float32 values are exact in float64, so equal rows have distance 0.
         if moments.sum_squared_distance == 0.0:
             raise ValueError(
-                f"all {moments.num_samples} embeddings of {source} are equal: they have no variance to explain"
+                f"all {moments.num_samples} embeddings of {source} are equal: there is no variance to explain"
             )
         return cls(moments.mean, moments.sum_squared_deviations / moments.num_samples, moments.num_samples)
 
     @property
     def mean_squared_distance(self) -> float:
-        """E||x - mean||^2, the total variance over dimensions."""
+        """E||x - mean||^2, the sum of the variances of all dimensions."""
         return float(self.variance.sum())
 
     @property
     def input_scale(self) -> float:
-        """sqrt(d) / sqrt(E||x - mean||^2): scaled by it, centred embeddings have mean squared entry 1."""
+        """sqrt(d) / sqrt(E||x - mean||^2): it scales centered embeddings to a mean squared entry of 1."""
         return math.sqrt(len(self.mean)) / math.sqrt(self.mean_squared_distance)
 
 
 class RunningMoments:
-    """Mean and summed squared deviations from it, updated block by block and merged without cancellation.
+    """Running mean and sum of squared deviations, updated block by block without cancellation.
 
-    Blocks are centred on their own mean and combined by the pairwise update of Chan, Golub and LeVeque (1983), all in
-    float64: a mean that is large beside the spread costs no digits.
+    Blocks are centered on their own mean and combined by the pairwise update of Chan, Golub and LeVeque (1983) in
+    float64, so a mean much larger than the spread costs no precision.
+
+    Attributes:
+        mean: Mean of all rows so far, float64 (d,); None before the first row.
+        sum_squared_deviations: Of each dimension, float64 (d,); None before the first row.
     """
 
     def __init__(self) -> None:
         self.num_samples = 0
         self.sum_squared_deviations: torch.Tensor | None = None
-        """Of each dimension, float64 (d,); None before the first row."""
         self.mean: torch.Tensor | None = None
-        """Mean of all rows so far, float64 (d,); None before the first."""
 
     @property
     def sum_squared_distance(self) -> float:
-        """Sum over dimensions of the squared deviations."""
+        """Sum of the squared deviations over all dimensions."""
         return 0.0 if self.sum_squared_deviations is None else float(self.sum_squared_deviations.sum())
 
     def update(self, rows: torch.Tensor) -> None:
-        """Count a block of shape (B, d)."""
+        """Add a block of rows, (B, d)."""
         if len(rows) == 0:
             return
         rows = rows.to(torch.float64)
@@ -81,7 +85,7 @@ class RunningMoments:
         self._combine(len(rows), mean, (rows - mean).square_().sum(dim=0))
 
     def merge(self, other: RunningMoments) -> None:
-        """Count everything `other` has counted (another part of the data)."""
+        """Add the moments of another part of the data."""
         if other.num_samples:
             self._combine(other.num_samples, other.mean, other.sum_squared_deviations)
 
@@ -96,29 +100,28 @@ class RunningMoments:
         self.num_samples = total
 
 
-def compute_statistics(activations: EmbeddingDataset, progress: bool = False) -> EmbeddingStatistics:
-    """Read every embedding once; memory does not depend on their number.
+def compute_statistics(embeddings: EmbeddingDataset, progress: bool = False) -> EmbeddingStatistics:
+    """Compute the statistics in one pass, in constant memory.
 
     Raises:
-        ValueError: a row holds NaN or infinity (file and row are named), or all rows are equal, so that no scale
-            would bring them to unit variance.
+        ValueError: A row holds NaN or infinity (its file and number are named), or all rows are equal.
     """
     moments = RunningMoments()
-    block = max(1, _BLOCK_ENTRIES // activations.width)
-    with tqdm(total=len(activations), desc="statistics", unit="row", disable=not progress) as bar:
-        for rows in activations.batches(block):
+    block = max(1, BLOCK_ENTRIES // embeddings.width)
+    with tqdm(total=len(embeddings), desc="statistics", unit="row", disable=not progress) as bar:
+        for rows in embeddings.batches(block):
             moments.update(rows)
-            # A sum over the block, so it is finite only where every row of it is: cheaper than testing each value.
+            # The sum is finite only if every row is: cheaper than testing each value.
             if not math.isfinite(moments.sum_squared_distance):
-                _refuse_non_finite(activations, rows, first_row=moments.num_samples - len(rows))
+                _refuse_non_finite(embeddings, rows, first_row=moments.num_samples - len(rows))
             bar.update(len(rows))
-    return EmbeddingStatistics.from_moments(moments, activations.source)
+    return EmbeddingStatistics.from_moments(moments, embeddings.source)
 
 
-def _refuse_non_finite(activations: EmbeddingDataset, rows: torch.Tensor, first_row: int) -> None:
+def _refuse_non_finite(embeddings: EmbeddingDataset, rows: torch.Tensor, first_row: int) -> None:
     finite = rows.isfinite().all(dim=1)
-    row = first_row + int((~finite).nonzero()[0])  # float32 squares cannot overflow float64: some row is to blame
+    row = first_row + int((~finite).nonzero()[0])  # float32 squares cannot overflow float64: so some row is not finite
     raise ValueError(
-        f"row {row} of {activations.source}{activations.location(row)} holds NaN or infinity (as float32); "
+        f"row {row} of {embeddings.source}{embeddings.location(row)} holds NaN or infinity (as float32); "
         "drop such rows, for example with datasets.Dataset.filter, or extract them again"
     )

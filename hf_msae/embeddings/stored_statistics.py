@@ -1,9 +1,8 @@
-"""`statistics.safetensors`: mean and variance of every column of a folder, taken while it was written."""
+"""`statistics.safetensors`: mean and variance of every embedding column, computed while the folder is written."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,20 +12,19 @@ from safetensors import safe_open
 from safetensors.torch import save
 from transformers.utils import logging
 
+from .._utils.atomic import atomic_path
+from .._utils.file_integrity import sha256_of
 from .columns import is_token_type, matrix_views, split_tokens
 from .metadata import EmbeddingMetadata, Shard
-from .statistics import RunningMoments
-from .verification import sha256_of
+from .statistics import BLOCK_ENTRIES, RunningMoments
 
 logger = logging.get_logger(__name__)
 
 STATISTICS_FILE = "statistics.safetensors"
-# Numbers brought to float64 at a time: 32 MiB.
-_BLOCK_ENTRIES = 2**22
 
 
 def moments_of(table: pa.Table, columns: Mapping[str, int]) -> dict[str, RunningMoments]:
-    """The moments of every embedding column of a table; tokens count one by one."""
+    """Compute the moments of every embedding column of a table; every token counts as an embedding."""
     found = {}
     for name, width in columns.items():
         moments = found[name] = RunningMoments()
@@ -34,20 +32,20 @@ def moments_of(table: pa.Table, columns: Mapping[str, int]) -> dict[str, Running
         if is_token_type(column.type):
             column, _ = split_tokens(column)
         for view in matrix_views(column):
-            step = max(1, _BLOCK_ENTRIES // width)
+            step = max(1, BLOCK_ENTRIES // width)
             for start in range(0, len(view), step):
                 moments.update(torch.tensor(view[start : start + step], dtype=torch.float64))
     return found
 
 
 def moments_of_shard(folder: Path, shard: Shard, columns: Mapping[str, int]) -> dict[str, RunningMoments]:
-    """The same of a shard on disk, which is read."""
+    """Read a shard and compute its moments."""
     with pa.memory_map(str(folder / shard.file)) as mapped:
         return moments_of(pa.ipc.open_stream(mapped).read_all(), columns)
 
 
 def moments_of_folder(folder: Path, metadata: EmbeddingMetadata) -> dict[str, RunningMoments]:
-    """The same of all shards, from the file where it is of them, else from the shards."""
+    """Return the moments of all shards, read from the statistics file or, if it does not fit, computed anew."""
     stored = load_moments(folder, metadata)
     if stored is not None:
         return stored
@@ -58,30 +56,29 @@ def moments_of_folder(folder: Path, metadata: EmbeddingMetadata) -> dict[str, Ru
 
 
 def merge_moments(into: dict[str, RunningMoments], other: Mapping[str, RunningMoments]) -> None:
-    """Count in `into` everything `other` has counted."""
+    """Merge the moments of `other` into `into`."""
     for name, moments in other.items():
         into.setdefault(name, RunningMoments()).merge(moments)
 
 
 def save_moments(folder: Path, metadata: EmbeddingMetadata, moments: Mapping[str, RunningMoments]) -> None:
-    """Write the file, atomically."""
+    """Write the statistics file."""
     tensors = {}
     for name, each in moments.items():
         tensors[f"{name}.mean"] = each.mean
         tensors[f"{name}.variance"] = each.sum_squared_deviations / each.num_samples
         tensors[f"{name}.num_samples"] = torch.tensor(each.num_samples)
-    temporary = folder / f"{STATISTICS_FILE}.tmp"
-    temporary.write_bytes(save(tensors, metadata={"shards": _digest(metadata)}))
-    os.replace(temporary, folder / STATISTICS_FILE)
+    with atomic_path(folder / STATISTICS_FILE) as temporary:
+        temporary.write_bytes(save(tensors, metadata={"shards": _digest(metadata)}))
 
 
 def load_moments(folder: Path, metadata: EmbeddingMetadata) -> dict[str, RunningMoments] | None:
-    """What the file says; None where there is none, or it is not of these shards."""
+    """Read the statistics file; None if there is none, or if it belongs to other shards."""
     path = folder / STATISTICS_FILE
     if not metadata.complete or not path.is_file():
         return None
-    if sha256_of(path) != metadata.statistics_sha256:  # of other shards, or damaged: not worth an error
-        logger.warning(f"{path} has changed since it was written: taking statistics of the embeddings again")
+    if sha256_of(path) != metadata.statistics_sha256:  # computed from other shards, or damaged: not worth an error
+        logger.warning(f"{path} has changed since it was written: computing the statistics again")
         return None
     with safe_open(path, framework="pt") as file:
         if file.metadata()["shards"] != _digest(metadata):
@@ -96,5 +93,5 @@ def load_moments(folder: Path, metadata: EmbeddingMetadata) -> dict[str, Running
 
 
 def _digest(metadata: EmbeddingMetadata) -> str:
-    """Identifies the shards: their contents, in their order."""
+    """Return a digest of the shards' contents in their order."""
     return hashlib.sha256("".join(shard.sha256 for shard in metadata.shards).encode()).hexdigest()

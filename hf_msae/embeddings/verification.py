@@ -1,32 +1,24 @@
-"""Checksums of embeddings on disk: has a file changed since it was written?"""
+"""Checking embeddings on disk against the checksums recorded when they were written."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
+from .._utils.file_integrity import sha256_of
 from .metadata import METADATA_FILE, EmbeddingMetadata
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+from .stored_statistics import STATISTICS_FILE
 
 
 def verify_embeddings(folder: str | os.PathLike) -> int:
-    """Check every shard of a folder of embeddings, and their statistics, against the checksums of when it was written.
+    """Check every shard of a folder of embeddings, and their statistics, against the recorded checksums.
 
     Returns:
-        How many shards were checked by checksum; older folders have none recorded.
+        Number of shards compared with a checksum; older folders have none recorded.
 
     Raises:
-        FileNotFoundError: it is no folder that `EmbeddingWriter` has written.
-        ValueError: it is not finished, or a shard is missing or damaged; names it.
+        FileNotFoundError: The folder was not written by `EmbeddingWriter`.
+        ValueError: The folder is unfinished, or a file is missing or damaged.
     """
     folder = Path(folder).expanduser()
     metadata = EmbeddingMetadata.load(folder)
@@ -38,12 +30,12 @@ def verify_embeddings(folder: str | os.PathLike) -> int:
     for shard in metadata.shards:
         path = folder / shard.file
         if not path.is_file() or path.stat().st_size != shard.num_bytes:
-            raise ValueError(f"{path} is missing or of another size than when it was written: extract it again")
+            raise ValueError(f"{path} is missing or has another size than when it was written: extract it again")
         if shard.sha256:
             if sha256_of(path) != shard.sha256:
                 raise ValueError(f"{path} has changed since it was written (its checksum differs): extract it again")
             checked += 1
-    statistics = folder / "statistics.safetensors"
+    statistics = folder / STATISTICS_FILE
     if metadata.statistics_sha256 and not (
         statistics.is_file() and sha256_of(statistics) == metadata.statistics_sha256
     ):

@@ -14,45 +14,45 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import Dataset, DatasetInfo, Features, List, Value
+from datasets import DatasetInfo, Features, List, Value
 from datasets.fingerprint import generate_random_fingerprint
 
+from .._utils.atomic import atomic_path
+from .._utils.file_integrity import sha256_of
 from .._utils.json_files import write_json
-from .encoding import encode_embeddings
-from .metadata import EmbeddingMetadata, Shard, as_json
-from .resuming import STATE_FILE, TEMPORARY_SUFFIX, open_folder
+from .encoding import encode_embeddings, encode_extra
+from .metadata import EmbeddingMetadata, Shard, as_json, check_settings
+from .resuming import STATE_FILE, open_folder
 from .statistics import RunningMoments
 from .stored_statistics import STATISTICS_FILE, merge_moments, moments_of, moments_of_shard, save_moments
-from .verification import sha256_of
 
-# Tokens are many and wide: a shard is also cut where it has so many bytes.
+# Token embeddings are many and wide, so a shard also ends when it reaches this size.
 _SHARD_BYTES = 2**30
 
 
 class EmbeddingWriter:
     """Write embeddings, batch by batch, to a folder that `datasets.load_from_disk` and `load_embeddings` read.
 
-    Rows are gathered in memory until a shard is full; a shard is written under a temporary name and renamed when it
-    is complete, and only then counted in `activations.json`. A killed run therefore loses at most the rows of one
-    shard: open the folder again with the same settings, skip the first `rows_consumed` rows of the data, and go on.
-    Each shard is one Arrow record batch, which keeps random access by `EmbeddingDataset` fast.
+    Rows are collected in memory until a shard is full. A shard is counted in `activations.json` only once its file is
+    complete, so a killed run loses at most one shard: open the folder again with the same settings, skip the first
+    `rows_consumed` rows of the data, and go on. Each shard is one Arrow record batch, which keeps random access fast.
 
     Args:
-        folder: where to write; made if it is not there.
-        columns: embedding column (named by hook point) -> width.
-        extra_features: types of further columns (labels, captions, ids), passed to `write` as `extra`.
-        dtype: "float32" or "float16", how embeddings are stored. A value that float16 cannot hold is an error.
-        rows_per_shard: rows per file, and thus what an interruption can lose and what is held in memory.
-        metadata: provenance, kept in `activations.json`: `base_model_name_or_path`, `base_model_revision`, `dataset`,
-            processor backend, library versions. Any JSON value.
-        resume: continue after the last complete shard of an earlier run whose settings and metadata are the same.
-        overwrite: drop what an earlier run wrote to the folder, and start again.
-        token_columns: those of `columns` that hold several embeddings a row, one for each token, as many as there are.
-        first_row: number of the data's row that this folder begins with, for messages: of a part, another than 0.
+        folder: Where to write; created if it does not exist.
+        columns: Embedding column (named by its hook point) -> width.
+        extra_features: Types of further columns (labels, captions, ids), passed to `write` as `extra`.
+        dtype: How embeddings are stored, "float32" or "float16". A value that float16 cannot hold is an error.
+        rows_per_shard: Rows per file: what an interruption can lose, and what is held in memory.
+        metadata: Provenance to keep in `activations.json`, such as `base_model_name_or_path`, `base_model_revision`,
+            `dataset` or library versions. Any JSON value.
+        resume: Continue after the last complete shard of an earlier run with the same settings and metadata.
+        overwrite: Delete what an earlier run wrote to the folder, and start again.
+        token_columns: The columns that hold several embeddings per row, one for each token.
+        first_row: Number, in the data, of the first row of this folder. Only messages use it.
 
     Raises:
-        FileExistsError: the folder is not empty and `resume` and `overwrite` are off, or it holds something else.
-        ValueError: the folder was written with other settings, or an argument makes no sense.
+        FileExistsError: The folder is not empty and `resume` and `overwrite` are off, or it holds something else.
+        ValueError: The folder was written with other settings, or an argument is invalid.
 
     Example:
         >>> with EmbeddingWriter("embeds", {"image_embeds": 512}, metadata={"dataset": "cifar10"}) as writer:
@@ -74,7 +74,7 @@ class EmbeddingWriter:
         first_row: int = 0,
     ) -> None:
         extra_features = Features(extra_features or {})
-        _check_arguments(columns, extra_features, dtype, rows_per_shard, token_columns)
+        check_settings(columns, extra_features, dtype, rows_per_shard, token_columns)
         self.folder = Path(folder).expanduser()
         self.rows_per_shard = rows_per_shard
         self._first_row = first_row
@@ -82,7 +82,7 @@ class EmbeddingWriter:
         self._pending_rows = 0
         self._pending_skipped: list[int] = []
         self._position: Mapping[str, Any] | None = None
-        self._moments: dict[str, dict[str, RunningMoments]] = {}  # by file, of those written here
+        self._moments: dict[str, dict[str, RunningMoments]] = {}  # by file, for the shards written here
         self._closed = False
         wanted = EmbeddingMetadata(
             columns={name: int(width) for name, width in columns.items()},
@@ -92,7 +92,7 @@ class EmbeddingWriter:
             token_columns=[name for name in columns if name in token_columns],
         )
         self._metadata = open_folder(self.folder, wanted, resume, overwrite)
-        # The order of the columns is the folder's, so that every shard has one and the same schema.
+        # The folder decides the order of the columns, so that all shards have the same schema.
         vectors = {name: List(Value(dtype), length=width) for name, width in self._metadata.columns.items()}
         vectors |= {name: List(vectors[name]) for name in self._metadata.token_columns}
         self._extra_features = Features({name: extra_features[name] for name in self._metadata.extra_features})
@@ -105,7 +105,7 @@ class EmbeddingWriter:
 
     @property
     def rows_consumed(self) -> int:
-        """The row of the data to continue with after an interruption: `rows_written`, and the rows left out."""
+        """Row of the data to continue with after an interruption: `rows_written` plus the rows left out."""
         return self._metadata.rows_consumed
 
     @property
@@ -115,7 +115,7 @@ class EmbeddingWriter:
 
     @property
     def position(self) -> dict[str, Any] | None:
-        """Where the data goes on behind the last complete shard, if `write` was told; else None."""
+        """The `position` passed to `write` with the last batch of the last complete shard, if any."""
         return self._metadata.position
 
     def write(
@@ -128,24 +128,28 @@ class EmbeddingWriter:
         """Append a batch.
 
         Args:
-            embeddings: every embedding column -> floats of shape (B, width); of a token column, B matrices of shape
-                (tokens, width).
-            extra: every extra column -> B values.
-            skipped: numbers of rows of the data that belong to this batch and are left out of it. They count towards
-                `rows_per_shard`; a shard then ends with a batch.
-            position: where the data goes on behind this batch, any JSON value. That of the last complete shard is
-                `self.position` after an interruption, where shards end with batches.
+            embeddings: For every embedding column, floats of shape (B, width); for a token column, B matrices of
+                shape (tokens, width).
+            extra: For every extra column, B values.
+            skipped: Numbers of the data's rows that belong to this batch but are left out. They count towards
+                `rows_per_shard`, and a shard then ends with a batch.
+            position: Where the data continues after this batch, any JSON value. If shards end with batches,
+                `self.position` gives it back after an interruption.
 
         Raises:
-            ValueError: a column is missing, unknown, of another shape, or holds a value (NaN, infinity, too large for
-                float16) that the file could not give back; nothing of the batch is kept then.
+            ValueError: A column is missing, unknown or of another shape, or holds a value (NaN, infinity, too large
+                for float16) that cannot be stored. Nothing of the batch is kept then.
         """
         if self._closed:
             raise ValueError(f"the writer of {self.folder} is closed; open a new one with resume=True to append")
         extra = dict(extra or {})
-        _check_names("embedding", embeddings, self._metadata.columns)
-        _check_names("extra", extra, self._metadata.extra_features)
-        # Messages are about rows of the data, of which some may have been left out.
+        for kind, given, wanted in (
+            ("embedding", embeddings, self._metadata.columns),
+            ("extra", extra, self._metadata.extra_features),
+        ):
+            if given.keys() != wanted.keys():
+                raise ValueError(f"this writer has the {kind} columns {sorted(wanted)}, the batch has {sorted(given)}")
+        # Messages number the rows of the data, some of which may have been left out.
         first = self._first_row + self.rows_consumed + self._pending_rows + len(self._pending_skipped)
         left_out = set(map(int, skipped))
         numbers = (row for row in itertools.count(first) if row not in left_out)
@@ -158,49 +162,38 @@ class EmbeddingWriter:
         }
         lengths = {name: len(values) for name, values in {**vectors, **extra}.items()}
         if len(set(lengths.values())) != 1:
-            raise ValueError(f"the columns of a batch must have equally many rows, got {lengths}")
-        number = next(iter(lengths.values()))
-        if number == 0:
+            raise ValueError(f"the columns of a batch must have the same number of rows, got {lengths}")
+        if not rows:
             self.skip(skipped, position)
             return
-        columns = list(vectors.values())
-        if extra:  # datasets knows how to encode each of its feature types
-            try:
-                encoded = Dataset.from_dict(extra, features=self._extra_features).data.table.combine_chunks()
-            except (OverflowError, pa.ArrowInvalid) as error:
-                raise ValueError(
-                    f"a value of the columns {', '.join(extra)} does not fit its type, in rows {rows[0]} to "
-                    f"{rows[-1]}: {error}; leave the column out or cast it"
-                ) from error
-            columns += [encoded.column(name) for name in self._extra_features]
+        columns = [*vectors.values(), *encode_extra(extra, self._extra_features, rows)]
         self._pending.append(pa.table(columns, schema=self._features.arrow_schema))
-        self._pending_rows += number
+        self._pending_rows += len(rows)
         self._pending_skipped += map(int, skipped)
         self._position = position
-        if self._pending_skipped:
-            if self._pending_rows + len(self._pending_skipped) >= self.rows_per_shard:
-                self._flush()
+        if self._pending_skipped and self._pending_rows + len(self._pending_skipped) >= self.rows_per_shard:
+            self._flush()
         while self._pending_rows >= self.rows_per_shard:
             self._write_shard(self.rows_per_shard)
         if sum(table.nbytes for table in self._pending) >= _SHARD_BYTES:
             self._flush()
 
     def skip(self, rows: Sequence[int], position: Mapping[str, Any] | None = None) -> None:
-        """Note rows of the data that are left out, a batch of which nothing is left."""
+        """Record a batch whose rows are all left out."""
         self._pending_skipped += map(int, rows)
         self._position = position
         if self._pending_rows and self._pending_rows + len(self._pending_skipped) >= self.rows_per_shard:
             self._flush()
 
     def adopt(self, shards: Sequence[Shard], skipped_after: Sequence[int], moments: dict[str, RunningMoments]) -> None:
-        """Take over complete shards, whose files lie in the folder, as all there is, and finish.
+        """Finish the folder with shards whose files are already in it.
 
-        Until the end the folder's metadata stay what they were, so that an interruption changes nothing.
+        The metadata on disk change only at the end, so that an interruption changes nothing.
 
         Args:
-            shards: in their order; of those that were there before, too.
-            skipped_after: rows left out behind them.
-            moments: of all of them.
+            shards: All shards of the folder, in order.
+            skipped_after: Numbers of the rows left out after the last shard.
+            moments: Moments of all shards together.
         """
         self._metadata = dataclasses.replace(
             self._metadata, shards=list(shards), skipped_after=list(skipped_after), complete=False, position=None
@@ -208,15 +201,14 @@ class EmbeddingWriter:
         self.close(moments=moments)
 
     def close(self, allow_empty: bool = False, moments: dict[str, RunningMoments] | None = None) -> None:
-        """Write the last rows, statistics, and the files that make the folder a Hugging Face data set.
+        """Write the last rows, the statistics, and the files that make the folder a Hugging Face data set.
 
         Args:
-            allow_empty: whether there may be nothing but rows that were left out.
-            moments: of all that is in the folder, if known. By default those of shards written by others are taken
-                from the files.
+            allow_empty: Accept a folder whose rows were all left out.
+            moments: Moments of all shards, if known. By default, shards written by others are read again.
 
         Raises:
-            ValueError: no row was ever written.
+            ValueError: No row was ever written.
         """
         if self._closed:
             return
@@ -232,6 +224,7 @@ class EmbeddingWriter:
             why = f"all {number} rows were left out" if number else "the data is empty"
             raise ValueError(f"no embedding was written to {self.folder}: {why}")
         with self._out_of_space("the files that finish it"):
+            # Not atomic, but the folder is a data set only once the state file, written later, is there.
             DatasetInfo(features=self._features).write_to_directory(str(self.folder))
             checksum = ""
             if self._metadata.shards:
@@ -243,10 +236,10 @@ class EmbeddingWriter:
             self._metadata.save(self.folder)
 
     def _state(self) -> dict[str, Any]:
-        """What `datasets.load_from_disk` reads."""
+        """The state file as `datasets.load_from_disk` reads it."""
         return {
             "_data_files": [{"filename": shard.file} for shard in self._metadata.shards],
-            # Random, as datasets keys its caches on it: two runs into one folder must never be taken for each other.
+            # Random, because datasets keys its caches on it: two runs into one folder must not share a cache.
             "_fingerprint": generate_random_fingerprint(),
             "_format_columns": None,
             "_format_kwargs": {},
@@ -268,7 +261,7 @@ class EmbeddingWriter:
     def __exit__(self, exception_type: type[BaseException] | None, *_: object) -> None:
         if exception_type is None:
             self.close()
-        else:  # interrupted: keep the rows we were given, but leave the folder marked as unfinished
+        else:  # interrupted: keep the rows given so far, but leave the folder marked as unfinished
             self._flush()
             self._closed = True
 
@@ -280,17 +273,13 @@ class EmbeddingWriter:
         table = pa.concat_tables(self._pending).combine_chunks()
         shard, rest = table.slice(0, rows), table.slice(rows)
         file = self.folder / f"data-{len(self._metadata.shards):05d}.arrow"
-        temporary = file.with_name(file.name + TEMPORARY_SUFFIX)
         with self._out_of_space(f"{file.name}, of {rows} rows"):
-            try:
+            with atomic_path(file) as temporary:
                 with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
                     stream.write_table(shard)
                 checksum = sha256_of(temporary)
-                # From here until `close` the folder is not a finished data set (any more).
+                # From here until `close` the folder is not, or no longer, a finished data set.
                 (self.folder / STATE_FILE).unlink(missing_ok=True)
-                os.replace(temporary, file)
-            finally:
-                temporary.unlink(missing_ok=True)
             after = dataclasses.replace(self._metadata, shards=list(self._metadata.shards), complete=False)
             skipped = after.skipped_after + self._pending_skipped
             after.shards.append(Shard(file.name, rows, file.stat().st_size, checksum, skipped))
@@ -303,7 +292,7 @@ class EmbeddingWriter:
 
     @contextmanager
     def _out_of_space(self, what: str) -> Iterator[None]:
-        """Where the disk is full, close the writer and say what is safe."""
+        """Close the writer if the disk is full, and say which rows are safe."""
         try:
             yield
         except OSError as error:
@@ -313,33 +302,5 @@ class EmbeddingWriter:
             raise OSError(
                 error.errno,
                 f"no space left in {self.folder} for {what}; its {self.rows_written} rows in complete files are safe: "
-                "free some space, and run the same again to continue behind them",
+                "free some space and run the same command again to continue",
             ) from error
-
-
-def _check_arguments(
-    columns: Mapping[str, int],
-    extra_features: Features,
-    dtype: str,
-    rows_per_shard: int,
-    token_columns: Sequence[str],
-) -> None:
-    if unknown := [name for name in token_columns if name not in columns]:
-        raise ValueError(f"token_columns names {unknown[0]!r}, which columns does not")
-    if not columns:
-        raise ValueError("columns is empty: name at least one embedding column and its width")
-    for name, width in columns.items():
-        if isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1:
-            raise ValueError(f"the width of column {name!r} must be a positive integer, got {width!r}")
-    both = sorted(columns.keys() & extra_features.keys())
-    if both:
-        raise ValueError(f"{both} are named both as embedding columns and in extra_features")
-    if dtype not in ("float32", "float16"):
-        raise ValueError(f'dtype must be "float32" or "float16", got {dtype!r}')
-    if rows_per_shard < 1:
-        raise ValueError(f"rows_per_shard must be positive, got {rows_per_shard}")
-
-
-def _check_names(kind: str, given: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    if given.keys() != wanted.keys():
-        raise ValueError(f"this writer has the {kind} columns {sorted(wanted)}, the batch has {sorted(given)}")

@@ -1,4 +1,4 @@
-"""What all figures have in common: look, colours, and how they are written."""
+"""The look that all figures share, and how they are saved."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._utils.atomic import atomic_path
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette.
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLE = {
-    "axes.prop_cycle": None,  # set in `new_figure`: cycler must not be imported before it is needed
+    "axes.prop_cycle": None,  # set in `new_figure`, which imports cycler only when needed
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -31,9 +33,9 @@ STYLE = {
 
 
 def new_figure(rows: int, columns: int, width: float = 3.1, height: float = 2.5) -> tuple[Figure, np.ndarray]:
-    """A figure of rows x columns panels in the common look, and its axes as a (rows, columns) array.
+    """Return a figure of rows x columns panels in the common look, and its axes as a (rows, columns) array.
 
-    No display and no global state is touched: the figure is not known to pyplot and needs no closing.
+    The figure is independent of pyplot: it needs no display, changes no global state and need not be closed.
     """
     import matplotlib
     from cycler import cycler
@@ -46,10 +48,10 @@ def new_figure(rows: int, columns: int, width: float = 3.1, height: float = 2.5)
 
 
 def check_figure_path(path: str | os.PathLike) -> None:
-    """Find out before there is a figure whether it could be written.
+    """Check, before a figure is made, that matplotlib can write a file with this suffix.
 
     Raises:
-        ValueError: the file's ending is none that figures are written with.
+        ValueError: The suffix is not that of a figure.
     """
     from matplotlib.backend_bases import FigureCanvasBase
 
@@ -57,15 +59,15 @@ def check_figure_path(path: str | os.PathLike) -> None:
     known = FigureCanvasBase.get_supported_filetypes()
     if ending not in known:
         raise ValueError(
-            f"{path} does not end like a figure: choose .png, .pdf, .svg, or another of {', '.join(known)}"
+            f"{path} does not have the suffix of a figure: choose .png, .pdf, .svg, or another of {', '.join(known)}"
         )
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
-    """Write a figure as PNG (or what the suffix says) under a temporary name, then rename it."""
+    """Write a figure in the format of the path's suffix, e.g. .png; the folder is created if necessary."""
     path = Path(path)
+    check_figure_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".tmp-{path.name}")
-    figure.savefig(unfinished)
-    os.replace(unfinished, path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.removeprefix("."))
     return path

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
+from .._utils.json_files import write_text
+
 _TEMPLATE = """\
 ---
 library_name: transformers
@@ -90,4 +92,4 @@ def write_backbone_card(folder: Path, metrics: dict) -> None:
     parameters = f"{metrics['num_parameters'] / 1e6:.1f} million"
     groups = {group: len(members) for group, members in GROUPS.items()}
     text = environment.from_string(_TEMPLATE).render(**metrics, parameters=parameters, width=WIDTH, groups=groups)
-    (folder / "README.md").write_text(text)
+    write_text(folder / "README.md", text)

@@ -21,7 +21,7 @@ def direct(x):
 @pytest.mark.parametrize("offset", [0.0, 1e3])
 @pytest.mark.parametrize("block_entries", [7 * 11, 2**22])
 def test_against_a_direct_computation(monkeypatch, offset, block_entries):
-    monkeypatch.setattr(statistics, "_BLOCK_ENTRIES", block_entries)
+    monkeypatch.setattr(statistics, "BLOCK_ENTRIES", block_entries)
     x = (RNG.normal(size=(1001, 7)) * [1, 2, 3, 4, 5, 6, 7] + offset).astype(np.float32)
     stats = load_embeddings(x).statistics()
     mean, squared = direct(x)
@@ -72,7 +72,7 @@ def test_computed_once(monkeypatch):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("row", [0, 30, 49])
 def test_non_finite_rows_are_named_with_their_file(tmp_path, monkeypatch, value, row):
-    monkeypatch.setattr(statistics, "_BLOCK_ENTRIES", 3 * 8)
+    monkeypatch.setattr(statistics, "BLOCK_ENTRIES", 3 * 8)
     x = RNG.normal(size=(50, 3)).astype(np.float32)
     x[row, 1] = value
     data = datasets.Dataset.from_dict({"image_embeds": x.tolist()})

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers.utils import logging
 
+from ..._utils.atomic import atomic_path
 from ...embeddings import EmbeddingWriter
 from ...embeddings.metadata import EmbeddingMetadata
 from ...embeddings.stored_statistics import merge_moments, moments_of_folder
@@ -128,11 +129,11 @@ def join_parts(output_dir: Path, settings: dict[str, Any], parts: list[Part]) ->
 
 
 def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
+    with atomic_path(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, temporary)
 
 
 @contextmanager
