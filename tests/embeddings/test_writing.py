@@ -271,7 +271,7 @@ def test_extra_columns_must_fit(tmp_path):
     batch = {"image_embeds": embeddings(3, 6), "text_embeds": embeddings(3, 4)}
     with pytest.raises(ValueError, match=r"extra columns \['label'\], the batch has \[\]"):
         writer.write(batch)
-    with pytest.raises(ValueError, match=r"equally many rows, got .*'label': 2"):
+    with pytest.raises(ValueError, match=r"'label': 2"):
         writer.write(batch, {"label": ["a", "b"]})
 
 

@@ -192,7 +192,7 @@ def test_changed_files_are_found(tmp_path):
     with pytest.raises(ValueError, match=r"data-00001\.arrow has changed since it was written"):
         verify_embeddings(tmp_path)
     (tmp_path / "data-00001.arrow").unlink()
-    with pytest.raises(ValueError, match=r"data-00001\.arrow is missing or of another size"):
+    with pytest.raises(ValueError, match=r"data-00001\.arrow.*size"):
         verify_embeddings(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"holds no activations\.json"):
         verify_embeddings(tmp_path / "nothing")
