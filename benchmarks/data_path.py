@@ -25,8 +25,7 @@ from accelerate import PartialState
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
 from hf_msae.embeddings import load_embeddings
-from hf_msae.training.batching import BatchPlan
-from hf_msae.training.setup import shuffle_window
+from hf_msae.training.batching import BatchPlan, shuffle_window
 
 WIDTH, BATCH = 768, 4096
 

@@ -26,7 +26,7 @@ from ..training import finish
 from ..training.flags import DataArguments, ModelArguments, SweepArguments, build_config
 from ..training.interruption import TrainingInterrupted
 from ..training.record import command_line
-from ..training.setup import check_evaluable
+from ..training.start import check_evaluable
 from ..training.sweep import parse_variant, read_sweep, train_sweep
 
 EXAMPLE = """\

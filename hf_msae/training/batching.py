@@ -1,32 +1,39 @@
-"""Which rows of the training data make up which batch."""
+"""Batches: which rows of the training data make up which one, and how they reach the device."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
 from torch.utils.data import DataLoader, Sampler
 
 from ..embeddings import EmbeddingDataset
+from .arguments import MSAETrainingArguments
+
+logger = get_logger(__name__)
 
 _BLOCK_ROWS = 256
-"""Neighbouring rows that stay together in the shuffle of data larger than memory: about a megabyte on disk."""
+"""Rows that stay together when data larger than memory is shuffled: about a megabyte on disk."""
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The order in which training data is read, as a pure function of (seed, epoch, optimizer step).
+    """The order in which training data is read, as a pure function of seed, epoch and optimizer step.
 
-    An epoch is one permutation of all rows, cut into global batches of
-    `per_device_batch_size * num_processes * gradient_accumulation_steps` rows, one per optimizer step; the rows that
-    fill no whole batch are left out, others in every epoch. A global batch is cut further over accumulation steps and
-    processes. So every way to reach the same global batch size, by processes, accumulation or memory, trains on the
-    same global batches in the same order, and a run can be taken up again at any step with nothing but its number.
+    An epoch is a permutation of all rows, cut into global batches of
+    `per_device_batch_size * num_processes * gradient_accumulation_steps` rows, one per optimizer step. Rows that do
+    not fill a whole batch are left out, different ones in every epoch. A global batch is cut further over accumulation
+    steps and processes. So runs with the same global batch size train on the same batches in the same order, however
+    they reach that size, and a run can be resumed at any step from its number alone.
 
-    Data that does not fit in memory would be read from all over the disk that way. With `window_rows`, blocks of
-    neighbouring rows are shuffled instead, and rows within windows of so many: an epoch still visits every row once.
+    With `window_rows`, for data that does not fit in memory, blocks of neighboring rows are shuffled first, and then
+    the rows within windows of that many. An epoch still visits every row once.
     """
 
     num_rows: int
@@ -46,11 +53,10 @@ class BatchPlan:
         seed: int,
         window_rows: int | None = None,
     ) -> BatchPlan:
-        """The plan with this batch size or, where `num_rows` rows do not fill one global batch of it, with the largest
-        that they fill.
+        """Make a plan with this batch size, or a smaller one if the rows do not fill one global batch.
 
         Raises:
-            ValueError: there is not even one row per process and accumulation step.
+            ValueError: There are fewer rows than processes times accumulation steps.
         """
         parts = num_processes * gradient_accumulation_steps
         if num_rows < parts:
@@ -72,29 +78,29 @@ class BatchPlan:
         return self.num_rows // self.global_batch_size
 
     def epoch_batches(self, epoch: int, process_index: int = 0, first_step: int = 0) -> Iterator[np.ndarray]:
-        """Row numbers of the batches that one process sees in one epoch, from optimizer step `first_step` of it on.
+        """Yield the row numbers of the batches that one process sees in one epoch, from `first_step` on.
 
-        Yields `gradient_accumulation_steps` arrays of shape (per_device_batch_size,) per optimizer step.
+        Each optimizer step has `gradient_accumulation_steps` arrays of shape `(per_device_batch_size,)`.
         """
         for rows in self._global_batches(epoch, first_step):
             for accumulation_step in rows.reshape(-1, self.num_processes, self.per_device_batch_size):
-                # A batch is a set: ascending row numbers change no gradient, but read memory-mapped data much faster.
+                # The order within a batch does not matter, and memory-mapped data is read much faster in order.
                 yield np.sort(accumulation_step[process_index])
 
     def rows_of_step(self, step: int) -> np.ndarray:
-        """The rows of the global batch that optimizer step number `step` (1 is the first) is made from, ascending."""
+        """The rows of the global batch of optimizer step number `step` (1 is the first), ascending."""
         epoch, place = divmod(step - 1, self.steps_per_epoch)
         return np.sort(next(self._global_batches(epoch, place)))
 
     def _global_batches(self, epoch: int, first_step: int) -> Iterator[np.ndarray]:
-        """The rows of each global batch of an epoch, in their order, from optimizer step `first_step` of it on."""
+        """Yield the rows of each global batch of an epoch, from optimizer step `first_step` on."""
         size, last = self.global_batch_size, self.steps_per_epoch * self.global_batch_size
         window = self.num_rows if self.window_rows is None else -(-self.window_rows // _BLOCK_ROWS) * _BLOCK_ROWS
         blocks = None
         if window < self.num_rows:
             blocks = np.random.default_rng((self.seed, epoch)).permutation(-(-self.num_rows // _BLOCK_ROWS))
-        wanted = first_step * size  # position in the epoch of the next row to give out
-        position = 0  # and of the window that is looked at
+        wanted = first_step * size  # position in the epoch of the next row to yield
+        position = 0  # position in the epoch of the end of the current window
         rest = np.empty(0, np.int64)
         for number in range(-(-self.num_rows // window)):
             rows = self._window(epoch, number, window, blocks)
@@ -112,7 +118,7 @@ class BatchPlan:
             rest = rest[whole:]
 
     def _window(self, epoch: int, number: int, window: int, blocks: np.ndarray | None) -> np.ndarray:
-        """The rows of one window in shuffled order; all rows, where one window holds them."""
+        """The rows of one window in shuffled order; all rows if one window holds them."""
         if blocks is None:
             return np.random.default_rng((self.seed, epoch)).permutation(self.num_rows)
         per_window = window // _BLOCK_ROWS
@@ -130,14 +136,14 @@ class BatchPlan:
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> DataLoader:
-        """`epoch_batches` as a `DataLoader` that fetches each batch with one `data.__getitems__(rows)`."""
+        """A `DataLoader` over `epoch_batches` that fetches each batch with one `data.__getitems__(rows)`."""
         return DataLoader(
             data,
             batch_sampler=_BatchSampler(self, epoch, process_index, first_step),
             collate_fn=EmbeddingDataset.collate,
             num_workers=num_workers,
             pin_memory=pin_memory,
-            # DataLoader draws a worker seed at every start; its own generator keeps that from moving the run's.
+            # DataLoader draws a worker seed at every start; a generator of its own leaves the run's untouched.
             generator=torch.Generator().manual_seed(self.seed),
         )
 
@@ -151,3 +157,66 @@ class _BatchSampler(Sampler):
 
     def __len__(self) -> int:
         return (self.plan.steps_per_epoch - self.first_step) * self.plan.gradient_accumulation_steps
+
+
+class BatchFeed:
+    """The batches of this process, on the device if the data fits there; counts the time spent waiting.
+
+    Args:
+        plan: The order of the rows.
+        data: The training data.
+        accelerator: The accelerator, for the device and the number of this process.
+        args: Training arguments: `keep_on_device` and `dataloader_num_workers`.
+    """
+
+    def __init__(self, plan: BatchPlan, data: EmbeddingDataset, accelerator: Accelerator, args: MSAETrainingArguments):
+        self.seconds_waited = 0.0
+        self._plan, self._data = plan, data
+        self._rank, self._device = accelerator.process_index, accelerator.device
+        self._num_workers = args.dataloader_num_workers
+        self._resident = _keep_on_device(data, accelerator.device, args.keep_on_device)
+
+    def epoch(self, epoch: int, first_step: int) -> Iterator[torch.Tensor]:
+        """Yield the batches of an epoch from optimizer step `first_step` on."""
+        iterator, begun = iter(self._batches(epoch, first_step)), time.perf_counter()
+        for batch in iterator:
+            self.seconds_waited += time.perf_counter() - begun
+            yield batch
+            begun = time.perf_counter()
+
+    def _batches(self, epoch: int, first_step: int) -> Iterator[torch.Tensor]:
+        if self._resident is not None:
+            for rows in self._plan.epoch_batches(epoch, self._rank, first_step):
+                yield self._resident[torch.from_numpy(rows).to(self._device)]
+            return
+        pin = self._device.type == "cuda"
+        yield from self._plan.loader(self._data, epoch, self._rank, first_step, self._num_workers, pin)
+
+
+def _keep_on_device(data: EmbeddingDataset, device: torch.device, wanted: bool | None) -> torch.Tensor | None:
+    """All embeddings as one float32 tensor on the device; None if they stay on disk."""
+    if wanted is None:
+        needed = len(data) * data.width * 4
+        wanted = device.type == "cuda" and needed < torch.cuda.mem_get_info(device)[0] / 2
+    if not wanted:
+        return None
+    resident = torch.empty(len(data), data.width, device=device)
+    row = 0
+    for embeddings in data.batches(65536):
+        resident[row : row + len(embeddings)] = embeddings.to(device)
+        row += len(embeddings)
+    return resident
+
+
+def shuffle_window(data: EmbeddingDataset, memory_budget: float | None) -> int | None:
+    """Rows to shuffle at a time if the data exceeds `memory_budget` GB (default: the machine's memory), else None."""
+    # Whole GB: machines of the same kind differ by a few MB, and a run may be resumed on another one.
+    budget = (psutil.virtual_memory().total // 10**9 if memory_budget is None else memory_budget) * 1e9
+    if data.nbytes <= budget:
+        return None
+    rows = max(1, int(budget / data.nbytes * len(data)))
+    logger.warning(
+        f"{data.source} ({data.nbytes / 1e9:.1f} GB) is larger than {budget / 1e9:.1f} GB of memory: its rows are "
+        f"shuffled within windows of {rows}, which are made of blocks of neighboring rows"
+    )
+    return rows

@@ -23,6 +23,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_model
 from transformers.utils import logging as transformers_logging
 
+from .._utils.atomic import atomic_path, remove
+from .._utils.json_files import write_json
 from .log import LOG_FILE
 
 if TYPE_CHECKING:
@@ -37,16 +39,16 @@ _TEMPORARY = ".tmp-"
 
 @dataclass
 class TrainerState:
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes:
-        global_step: optimizer steps done.
-        num_processes: processes that train together.
-        run: what decides the run's numbers, as nested dicts; see `describe_differences`.
-        log_history: records logged so far.
-        pending_losses: loss of each step since the last record, which will be part of the next record's mean.
-        steps_since_fired: for each latent, the optimizer steps since it last fired.
-        stopped: whether somebody has ended the run here, before its last step.
+        global_step: Optimizer steps done.
+        num_processes: Processes that train together.
+        run: Settings that determine the run's numbers, as nested dicts; see `describe_differences`.
+        log_history: Records logged so far.
+        pending_losses: Loss of each step since the last record; the next record averages them.
+        steps_since_fired: For each latent, the optimizer steps since it last fired.
+        stopped: Whether a callback ended the run before its last step.
     """
 
     global_step: int = 0
@@ -59,12 +61,12 @@ class TrainerState:
 
     @classmethod
     def read(cls, checkpoint: Path) -> TrainerState:
-        """The state in a checkpoint folder."""
+        """Read the state in a checkpoint folder."""
         return cls(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")))
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
-    """Complete checkpoints in `output_dir`, by ascending step."""
+    """List the complete checkpoints in a folder by ascending step."""
     found = {}
     for path in output_dir.glob("checkpoint-*"):
         match = re.fullmatch(r"checkpoint-(\d+)", path.name)
@@ -74,16 +76,16 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def find_checkpoint(resume_from: str | Path, output_dir: Path) -> Path:
-    """The checkpoint that `resume_from_checkpoint` means: "last" or "true" is the newest one in `output_dir`.
+    """Find the checkpoint to resume from: a folder, or the newest one in `output_dir` for "last" or "true".
 
     Raises:
-        FileNotFoundError: there is none, or the path is not a complete checkpoint.
+        FileNotFoundError: There is none, or the folder is not a complete checkpoint.
     """
     if str(resume_from).lower() in ("last", "true"):
         checkpoints = list_checkpoints(output_dir)
         if not checkpoints:
             raise FileNotFoundError(
-                f"{output_dir} holds no complete checkpoint to resume from; leave out resume_from_checkpoint to start "
+                f"{output_dir} holds no complete checkpoint to resume from: leave out resume_from_checkpoint to start "
                 f"a new run"
             )
         return checkpoints[-1]
@@ -98,10 +100,10 @@ def find_checkpoint(resume_from: str | Path, output_dir: Path) -> Path:
 
 
 def check_output_dir(output_dir: Path) -> None:
-    """Refuse a folder that holds a run already, or files of the names that a run writes.
+    """Refuse a folder that already holds a run, or files with the names that a run writes.
 
     Raises:
-        FileExistsError: a model, checkpoints, or such files are there; says what can be done.
+        FileExistsError: There are a model, checkpoints, or such files.
     """
     check_not_foreign(output_dir)
     checkpoints = list_checkpoints(output_dir)
@@ -109,29 +111,29 @@ def check_output_dir(output_dir: Path) -> None:
     if taken:
         way_out = " continue it with --resume_from_checkpoint last," if checkpoints else ""
         raise FileExistsError(
-            f"{output_dir} holds a run already ({', '.join(taken)}):{way_out} choose another --output_dir, "
+            f"{output_dir} already holds a run ({', '.join(taken)}):{way_out} choose another --output_dir, "
             f"or replace it with --overwrite_output_dir"
         )
 
 
 def check_not_foreign(output_dir: Path) -> None:
-    """Refuse a folder with files that a run would replace but that no run has written: a clone of some project, say.
+    """Refuse a folder with files that training would replace but did not write, such as a clone of a project.
 
     Raises:
-        FileExistsError: names the files.
+        FileExistsError: There are such files.
     """
     if (output_dir / LOG_FILE).exists() or list_checkpoints(output_dir):
         return  # a run's folder: these files are its own
     foreign = [name for name in _RUN_FILES if (output_dir / name).exists()]
     if foreign:
         raise FileExistsError(
-            f"{output_dir} has {', '.join(foreign)} but no {LOG_FILE}, so it is no folder of a training run, and "
-            f"training would replace {'them' if len(foreign) > 1 else 'it'}: choose another --output_dir"
+            f"training would replace {', '.join(foreign)} in {output_dir}, which is not the folder of a training run "
+            f"(it has no {LOG_FILE}): choose another --output_dir"
         )
 
 
 def clear_output_dir(output_dir: Path) -> None:
-    """Delete what a finished or stopped run has left in `output_dir`, and nothing else."""
+    """Delete the files of a finished or stopped run in `output_dir`, and nothing else."""
     for name in _RUN_FILES:
         (output_dir / name).unlink(missing_ok=True)
     for checkpoint in list_checkpoints(output_dir):
@@ -139,10 +141,10 @@ def clear_output_dir(output_dir: Path) -> None:
 
 
 def save_pretrained(model: MSAEModel, folder: str | Path) -> None:
-    """Write config.json and model.safetensors to `folder`, under a temporary name first and without progress bars."""
+    """Write config.json and model.safetensors to a folder that may hold other files, without progress bars."""
     folder = Path(folder)
-    temporary = folder / f"{_TEMPORARY}model"
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = folder / f"{_TEMPORARY}model"  # `save_pretrained` writes a folder; its files move from there
+    remove(temporary)
     had_bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -151,27 +153,28 @@ def save_pretrained(model: MSAEModel, folder: str | Path) -> None:
         if had_bars:
             transformers_logging.enable_progress_bar()
     for file in sorted(temporary.iterdir(), reverse=True):  # the weights before the config that announces them
-        os.replace(file, folder / file.name)
+        with atomic_path(folder / file.name) as path:
+            os.replace(file, path)
     temporary.rmdir()
 
 
 def load_weights(model: MSAEModel, checkpoint: Path) -> None:
-    """Read the weights of a checkpoint into a model."""
+    """Load the weights of a checkpoint into a model."""
     load_model(model, checkpoint / WEIGHTS_FILE, device=str(model.device))
 
 
 @contextmanager
 def model_as_pretrained(accelerator: Accelerator, model: MSAEModel) -> Iterator[None]:
-    """Within this context `save_state` writes the model as `save_pretrained` does, and `load_state` reads none."""
+    """Make `save_state` write the model like `save_pretrained`, and `load_state` leave the model alone."""
 
     def save(models: list, weights: list, folder: str) -> None:
-        # Left to itself accelerate saves the DDP wrapper's state, whose keys carry a "module." prefix.
+        # By default accelerate saves the DDP wrapper's state, whose keys have a "module." prefix.
         weights.clear()
         if accelerator.is_main_process:
             save_pretrained(model, folder)
 
     def load(models: list, folder: str) -> None:
-        models.clear()  # `load_weights` has read them
+        models.clear()  # `load_weights` has loaded it
 
     handles = [accelerator.register_save_state_pre_hook(save), accelerator.register_load_state_pre_hook(load)]
     try:
@@ -182,15 +185,16 @@ def model_as_pretrained(accelerator: Accelerator, model: MSAEModel) -> Iterator[
 
 
 def save_checkpoint(accelerator: Accelerator, state: TrainerState, output_dir: Path) -> Path:
-    """Write `output_dir/checkpoint-STEP`, replacing one of that name.
+    """Write `output_dir/checkpoint-STEP`, replace an old one of that name, and return the folder.
 
-    All processes call it, within `model_as_pretrained`. Returns the folder.
+    All processes call this, inside `model_as_pretrained`.
     """
+    # Every process writes into the same staging folder, so its name cannot hold a process id as atomic_path's does.
     final = output_dir / f"checkpoint-{state.global_step}"
     temporary, outdated = (final.with_name(f"{_TEMPORARY}{kind}{final.name}") for kind in ("", "old-"))
     if accelerator.is_main_process:
         for leftover in (temporary, outdated):
-            shutil.rmtree(leftover, ignore_errors=True)
+            remove(leftover)
         temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(temporary))
@@ -199,27 +203,26 @@ def save_checkpoint(accelerator: Accelerator, state: TrainerState, output_dir: P
         (temporary / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
         if final.exists():
             os.replace(final, outdated)
-        os.replace(temporary, final)
-        shutil.rmtree(outdated, ignore_errors=True)
+        with atomic_path(final) as path:
+            os.replace(temporary, path)
+        remove(outdated)
     accelerator.wait_for_everyone()
     return final
 
 
 def write_failure(output_dir: Path, message: str) -> None:
-    """Leave word that the run in `output_dir` has diverged."""
-    temporary = output_dir / f"{_TEMPORARY}{FAILURE_FILE}"
-    temporary.write_text(json.dumps({"error": message}), encoding="utf-8")
-    os.replace(temporary, output_dir / FAILURE_FILE)
+    """Record that the run in `output_dir` has diverged."""
+    write_json(output_dir / FAILURE_FILE, {"error": message})
 
 
 def read_failure(output_dir: Path) -> FloatingPointError | None:
-    """The error that has ended the run in `output_dir`, if one has."""
+    """Read the error that ended the run in `output_dir`, if any."""
     file = output_dir / FAILURE_FILE
     return FloatingPointError(json.loads(file.read_text(encoding="utf-8"))["error"]) if file.exists() else None
 
 
 def prune_checkpoints(newest: Path, total_limit: int | None) -> None:
-    """Delete the oldest checkpoints beside `newest` beyond `total_limit` in all."""
+    """Delete the oldest checkpoints beyond `total_limit`, but never `newest`."""
     if total_limit is not None:
         others = [path for path in list_checkpoints(newest.parent) if path != newest]
         for path in others[: max(0, len(others) + 1 - total_limit)]:
@@ -227,9 +230,9 @@ def prune_checkpoints(newest: Path, total_limit: int | None) -> None:
 
 
 def describe_differences(saved: dict[str, Any], current: dict[str, Any], prefix: str = "") -> list[str]:
-    """One line for each entry in which two nested dicts differ: "arguments.seed: 42 in the checkpoint, 43 now".
+    """List the entries in which two nested dicts differ, as "arguments.seed: 42 in the checkpoint, 43 now".
 
-    Floats that agree to six digits are equal: statistics of the same data differ by rounding between machines.
+    Floats that agree to six digits count as equal, since statistics of the same data differ by rounding.
     """
     lines = []
     for key in sorted(saved.keys() | current.keys()):

@@ -1,10 +1,9 @@
-"""What a training run says about itself: records in memory and as JSON lines on disk, the progress bar, the result."""
+"""The log of a training run in memory and as JSON lines on disk, its progress bar, and its result."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from .._utils.json_files import write_text
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -24,19 +25,19 @@ LOG_FILE = "training_log.jsonl"
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished call of [`MSAETrainer.train`] did.
+    """The result of one call of [`MSAETrainer.train`].
 
     Attributes:
-        global_step: optimizer steps of the whole run, those before a resume included.
-        num_processes: processes that trained together.
-        global_batch_size: embeddings per optimizer step.
-        training_loss: mean loss of the log's last training record.
-        runtime: seconds this call spent in the training loop.
-        samples_per_second: embeddings trained on per second in this call; 0 when no step was left to do.
-        seconds_per_step: mean time this call's steps took this model alone, without waiting for data, other models
-            of a sweep, evaluation and saving; None when no step was left to do.
-        data_wait: share of the runtime that was spent waiting for data, 0 to 1.
-        log_history: the run's log, as in training_log.jsonl.
+        global_step: Optimizer steps of the whole run, including those before a resume.
+        num_processes: Processes that trained together.
+        global_batch_size: Embeddings per optimizer step.
+        training_loss: Mean loss in the last training record of the log.
+        runtime: Seconds spent in the training loop.
+        samples_per_second: Embeddings trained on per second; 0 if no step was left to do.
+        seconds_per_step: Mean seconds per step of this model, without waiting for data, other models of a sweep,
+            evaluation and saving; None if no step was left to do.
+        data_wait: Share of the runtime spent waiting for data, 0 to 1.
+        log_history: The run's log, as in training_log.jsonl.
     """
 
     global_step: int
@@ -50,7 +51,7 @@ class TrainingResult:
     log_history: list[dict[str, Any]] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, as JSON can hold them."""
+        """All fields, as values that JSON can hold."""
         return asdict(self)
 
     def to_pandas(self) -> pd.DataFrame:
@@ -61,22 +62,19 @@ class TrainingResult:
 
 
 class TrainingLog:
-    """History of a run. Every record has `step` and `epoch`; training and evaluation records are separate ones.
+    """The history of a run. Every record has `step` and `epoch`; training and evaluation have separate records.
 
     Args:
-        output_dir: where `training_log.jsonl` goes; None keeps the history in memory only (processes other than the
-            main one).
-        history: records of the run so far, when it is resumed. What the file holds beyond them, from steps after the
-            checkpoint, is dropped, so no step is ever logged twice.
+        output_dir: Folder of `training_log.jsonl`; None keeps the history in memory, as in all but the main process.
+        history: Records of a resumed run up to its checkpoint. Later ones in the file are dropped, so that no step is
+            logged twice.
     """
 
     def __init__(self, output_dir: Path | None, history: list[dict[str, Any]]):
         self.history = history
         self.path = None if output_dir is None else output_dir / LOG_FILE
         if self.path is not None:
-            temporary = self.path.with_name(f".tmp-{LOG_FILE}")
-            temporary.write_text("".join(map(_line, self.history)), encoding="utf-8")
-            os.replace(temporary, self.path)
+            write_text(self.path, "".join(map(_line, self.history)))
 
     def append(self, record: dict[str, Any]) -> None:
         """Add a record; it is on disk when this returns."""
@@ -87,12 +85,12 @@ class TrainingLog:
 
 
 class LossWindow:
-    """Losses of the steps since the last record, left on the device: reading each at once would stall a GPU.
+    """Losses of the steps since the last record. They stay on the device, as reading each would stall a GPU.
 
     Args:
-        accelerator: averages over processes.
-        pending: losses that an earlier part of the run left unrecorded.
-        batch_of: describes the batch of a step, for the error that its loss may cause.
+        accelerator: Averages over processes.
+        pending: Losses since the last record of a resumed run.
+        batch_of: Describes the batch of a step, for an error message.
     """
 
     def __init__(self, accelerator: Accelerator, pending: list[float], batch_of: Callable[[int], str]):
@@ -104,14 +102,14 @@ class LossWindow:
         self._losses.append(loss.float())
 
     def clear(self) -> None:
-        """Begin a new window."""
+        """Start a new window."""
         self._losses = []
 
     def read(self, step: int) -> list[float]:
-        """The losses, averaged over processes, of the steps up to number `step`.
+        """Average the losses of the steps up to number `step` over processes.
 
         Raises:
-            FloatingPointError: one is NaN or infinite; names its step and batch.
+            FloatingPointError: A loss is NaN or infinite; the message names its step and batch.
         """
         if not self._losses:
             return []
@@ -123,7 +121,7 @@ class LossWindow:
 
 
 def diverged(what: str, batch: str) -> FloatingPointError:
-    """The error for a run whose numbers are no longer finite."""
+    """Make the error for a run whose numbers are no longer finite."""
     return FloatingPointError(
         f"{what}: training has diverged. Try a lower learning_rate, some warmup_steps, or bf16 in place of fp16; "
         f"checkpoints saved before remain. The step's batch: {batch}"
@@ -138,21 +136,15 @@ class ProgressReport:
         self.bar = tqdm(total=total, initial=initial, desc="training", unit="step", disable=disable)
         self._step, self._time = initial, time.perf_counter()
 
-    def __enter__(self) -> ProgressReport:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
     def samples_per_second(self, step: int) -> float:
-        """Embeddings trained on per second since this was last asked."""
+        """Embeddings trained on per second since the last call."""
         steps, self._step = step - self._step, step
         elapsed, self._time = time.perf_counter() - self._time, time.perf_counter()
         return round(steps * self.samples_per_step / elapsed, 1)
 
     @contextmanager
     def during(self, activity: str) -> Iterator[None]:
-        """Name on the bar what goes on instead of training."""
+        """Show another activity on the bar."""
         self.bar.set_description(activity)
         try:
             yield
@@ -160,7 +152,7 @@ class ProgressReport:
             self.bar.set_description("training")
 
     def show(self, record: dict[str, Any]) -> None:
-        """Put a training record's figures beside the bar."""
+        """Show a training record next to the bar."""
         self.bar.set_postfix_str(
             f"loss={record['loss']:.3g}, fvu={record['fvu']:.3g}, sparsity={record['sparsity']:.1%}, "
             f"dead={record['dead_latents']}",

@@ -1,35 +1,118 @@
-"""The loop over batches: one pass over the data trains one model, or several."""
+"""The training loop: `train_together` reads batches, and `training_step` is one step of one model."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
+from .batching import BatchFeed
+from .dead_latents import resample_latents_
 from .interruption import StopSignal, TrainingInterrupted
 from .log import TrainingResult
 from .run import TrainingRun
-from .setup import keep_on_device
+
+
+def training_step(run: TrainingRun, embeddings: torch.Tensor) -> bool:
+    """Train on one batch of this process.
+
+    Every call is a forward and backward pass. The last batch of a global batch completes an optimizer step: the
+    decoder's gradient loses its component along each row, gradients are clipped, Adam steps, and decoder rows are
+    scaled to unit norm without changing the function.
+
+    Args:
+        run: The model in training, with its optimizer and counters.
+        embeddings: Raw embeddings on the device, `(per_device_batch_size, d_in)`.
+
+    Returns:
+        Whether this call completed an optimizer step.
+    """
+    begun = time.perf_counter()
+    args, accelerator, optimizer = run.args, run.accelerator, run.optimizer
+    with accelerator.accumulate(run.prepared):
+        accelerator.backward(_compute_loss(run, embeddings))
+    stepped = accelerator.sync_gradients
+    if stepped:
+        run.losses.append(run.step_loss)
+        run.step_loss = 0.0
+        run.activity.update(_fired(run))
+        run.model.remove_parallel_decoder_gradient_()
+        run.grad_norm = accelerator.clip_grad_norm_(run.model.parameters(), args.max_grad_norm or math.inf)
+        optimizer.step()
+        run.learning_rate = run.scheduler.get_last_lr()[0]
+        if not accelerator.optimizer_step_was_skipped:  # fp16 skips steps until its loss scale fits
+            run.scheduler.step()
+        optimizer.zero_grad()
+        run.model.normalize_decoder_()
+        run.state.global_step += 1
+        _resample(run)
+        run.progress.bar.update()
+    run.seconds_of_steps += time.perf_counter() - begun
+    return stepped
+
+
+def _compute_loss(run: TrainingRun, embeddings: torch.Tensor) -> torch.Tensor:
+    args = run.args
+    if not args.auxiliary_k:
+        output = run.forward(embeddings, return_loss=True, loss_only=True)
+        loss = output.loss
+    else:
+        output = run.forward(
+            embeddings,
+            k=run.model.config.nesting_ks[-1],
+            return_loss=True,
+            dead_latents=run.activity.dead(run.dead_after),
+            auxiliary_k=args.auxiliary_k,
+        )
+        # The auxiliary loss gives dead latents gradients too, so gradients do not tell which latents fired.
+        fired = (output.latents.detach() > 0).any(0)
+        run.fired = fired if run.fired is None else run.fired | fired
+        loss = output.loss + args.auxiliary_coefficient * output.auxiliary_loss
+    run.step_loss = run.step_loss + output.loss.detach() / args.gradient_accumulation_steps
+    return loss
+
+
+def _fired(run: TrainingRun) -> torch.Tensor:
+    """Which latents fired in the global batch: bool `(num_latents,)`."""
+    if run.fired is None:
+        # The bias of a latent that did not fire has a gradient of exactly 0, so this needs no extra computation.
+        gradient = run.model.latent_bias.grad
+        return (gradient.full_tensor() if run.sharded else gradient) != 0
+    fired, run.fired = run.accelerator.reduce(run.fired.float(), "sum") > 0, None
+    return fired
+
+
+def _resample(run: TrainingRun) -> None:
+    """Give dead latents new directions, if this step is one of those that do."""
+    every, step = run.args.resample_steps, run.state.global_step
+    if not every or step % every or step >= run.total_steps:
+        return
+    dead = run.activity.dead(run.dead_after)
+    # The global batch does not depend on how it is cut over processes and accumulation steps.
+    batch = run.train_data[run.plan.rows_of_step(step)].to(run.accelerator.device)
+    resample_latents_(run.model, run.optimizer, dead, batch, run.accelerator, run.args.seed + step)
+    run.activity.forget(dead)
 
 
 def train_together(
     runs: Sequence[TrainingRun], survive_failures: bool = False
 ) -> list[TrainingResult | FloatingPointError]:
-    """Train every run to its end, each batch being read once for all of them.
+    """Train every run to its end, reading each batch once for all of them.
 
     Args:
-        runs: of trainers with the same data, the same [`BatchPlan`] and the same step to begin with.
-        survive_failures: when the loss of one run diverges, go on with the others.
+        runs: Runs with the same data, the same [`BatchPlan`] and the same first step.
+        survive_failures: Whether to go on with the other runs when the loss of one diverges.
 
     Returns:
         The result of each run, or the error that ended it.
 
     Raises:
-        FloatingPointError: the loss of a run is no longer finite.
-        TrainingInterrupted: SIGINT or SIGTERM, after the step was finished and checkpoints of all runs saved.
+        FloatingPointError: The loss of a run is not finite.
+        TrainingInterrupted: SIGINT or SIGTERM arrived; the step was finished and all runs saved a checkpoint.
     """
     first = runs[0]
     plan, device = first.plan, first.accelerator.device
@@ -37,7 +120,7 @@ def train_together(
     with StopSignal(first.accelerator) as stop, ExitStack() as prepared:
         for run in runs:
             prepared.enter_context(run)
-        feed = _Feed(first)
+        feed = BatchFeed(plan, first.train_data, first.accelerator, first.args)
         while True:
             for run in runs:
                 if run.finished and run not in ended:
@@ -48,7 +131,7 @@ def train_together(
             step = active[0].state.global_step
             for embeddings in feed.epoch(*divmod(step, plan.steps_per_epoch)):
                 embeddings = embeddings.to(device, non_blocking=True)
-                stepped = [run.train_on(embeddings) for run in active]
+                stepped = [training_step(run, embeddings) for run in active]
                 if not all(stepped):
                     continue
                 step += 1
@@ -63,9 +146,9 @@ def train_together(
                         run.fail(error)
                         ended[run] = error
                 if signum:
-                    # Those that somebody has stopped before are not to be trained on, but not to be lost either.
+                    # Runs that a callback stopped earlier are saved too, so that resuming finds all of them.
                     saved |= {run: run.save() for run in runs if isinstance(ended.get(run), TrainingResult)}
-                # Not before all have saved: there is always a step that each has a checkpoint of.
+                # Prune only after all runs have saved: there is always a step of which each has a checkpoint.
                 for run, checkpoint in saved.items():
                     if checkpoint is not None:
                         run.prune(checkpoint)
@@ -76,42 +159,10 @@ def train_together(
 
 
 def _interrupted(signum: int, step: int, total_steps: int, saved: list[Path]) -> TrainingInterrupted:
-    holds = f"{saved[0]} holds" if len(saved) == 1 else f"{len(saved)} checkpoints, such as {saved[0]}, hold"
+    where = str(saved[0]) if len(saved) == 1 else f"{len(saved)} checkpoints, such as {saved[0]}"
     return TrainingInterrupted(
-        f"training was interrupted after step {step} of {total_steps}; {holds} its state: the same command with "
-        f"--resume_from_checkpoint last goes on from there",
+        f"training was interrupted after step {step} of {total_steps} and saved to {where}: run the same command with "
+        f"--resume_from_checkpoint last to continue",
         signum,
         saved[0],
     )
-
-
-class _Feed:
-    """The batches of this process, from the device where the data fits there; counts the time spent waiting."""
-
-    def __init__(self, run: TrainingRun):
-        self.seconds_waited = 0.0
-        self._plan, self._accelerator, self._args = run.plan, run.accelerator, run.args
-        self._data = run.trainer.train_data
-        self._resident = keep_on_device(self._data, run.accelerator.device, run.args.keep_on_device)
-
-    def epoch(self, epoch: int, first_step: int) -> Iterator[torch.Tensor]:
-        iterator, begun = iter(self._batches(epoch, first_step)), time.perf_counter()
-        for batch in iterator:
-            self.seconds_waited += time.perf_counter() - begun
-            yield batch
-            begun = time.perf_counter()
-
-    def _batches(self, epoch: int, first_step: int) -> Iterator[torch.Tensor]:
-        rank, device = self._accelerator.process_index, self._accelerator.device
-        if self._resident is not None:
-            for rows in self._plan.epoch_batches(epoch, rank, first_step):
-                yield self._resident[torch.from_numpy(rows).to(device)]
-            return
-        yield from self._plan.loader(
-            self._data,
-            epoch,
-            rank,
-            first_step=first_step,
-            num_workers=self._args.dataloader_num_workers,
-            pin_memory=device.type == "cuda",
-        )

@@ -1,4 +1,4 @@
-"""Several models trained in one pass over the data: `--sweep` of training/train_msae.py."""
+"""Several models trained in one pass over the data: `hf-msae train --sweep`."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ from .checkpointing import TrainerState, list_checkpoints, read_failure
 from .log import TrainingResult
 from .loop import train_together
 from .run import TrainingRun
+from .start import check_folder, start
 from .trainer import MSAETrainer
 
 logger = get_logger(__name__)
 
 MODEL_FIELDS = tuple(name for name in MSAEConfig.own_fields() if name not in ("d_in", "hook_point"))
 TRAINING_FIELDS = tuple(name for name in NUMERIC_FIELDS if name != "seed")
-"""Training arguments that models of one sweep may differ in: those that leave the order of the data as it is."""
+"""Training arguments in which the models of a sweep may differ; they leave the order of the data unchanged."""
 
 
 def read_sweep(file: str | Path) -> dict[str, dict[str, Any]]:
-    """The variants that a YAML file describes.
+    """Read the variants that a YAML file describes.
 
     Args:
-        file: a mapping from names to settings, `wide: {num_latents: 4096}`; or a grid, a mapping from settings to
-            lists of values, `num_latents: [1024, 4096]`, of which every combination is a variant.
+        file: A mapping from names to settings, `wide: {num_latents: 4096}`, or a grid: a mapping from settings to
+            lists of values, `num_latents: [1024, 4096]`, whose combinations are the variants.
 
     Returns:
-        Settings by name. In a grid the name says the values: "num_latents=1024,nesting_weights=reverse".
+        Settings by name. In a grid the name lists the values: "num_latents=1024,nesting_weights=reverse".
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is neither, a setting is unknown or cannot differ between the models of a sweep, or two
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is neither, a setting is unknown or cannot differ between the models of a sweep, or two
             variants are equal.
     """
     file = Path(file)
     if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file}, which --sweep names: it maps names to settings")
+        raise FileNotFoundError(f"there is no sweep file {file}: give a YAML file that maps names to settings")
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -73,7 +74,7 @@ def read_sweep(file: str | Path) -> dict[str, dict[str, Any]]:
                 f"{file}: {name} is {settings!r}: write settings ({{num_latents: 4096}}), or lists of values for all"
             )
         if not re.fullmatch(r"[\w.,=+-]+", str(name)) or str(name).strip(".") == "":
-            raise ValueError(f"{file}: {name!r} names a folder; use letters, digits and . , = + - _ alone")
+            raise ValueError(f"{file}: {name!r} becomes a folder name: use only letters, digits and . , = + - _")
         _check_names(file, settings)
     return {str(name): settings for name, settings in found.items()}
 
@@ -82,13 +83,13 @@ def _check_names(file: Path, settings: Mapping[str, Any]) -> None:
     for name in settings:
         if name not in MODEL_FIELDS + TRAINING_FIELDS:
             raise ValueError(
-                f"{file}: models of one sweep cannot differ in {name!r}, but in {', '.join(MODEL_FIELDS)} (the model) "
-                f"and {', '.join(TRAINING_FIELDS)} (its training)"
+                f"{file}: models of one sweep cannot differ in {name!r}, only in "
+                f"{', '.join(MODEL_FIELDS + TRAINING_FIELDS)}"
             )
 
 
 def _word(value: Any) -> str:
-    """A value as part of a folder's name."""
+    """Spell a value as part of a folder name."""
     words = value if isinstance(value, list) else [value]
     return re.sub(r"[^\w.+-]", "_", "-".join(map(str, words)))
 
@@ -96,10 +97,10 @@ def _word(value: Any) -> str:
 def parse_variant(
     parser: MSAEArgumentParser, argv: Sequence[str] | None, name: str, settings: Mapping[str, Any]
 ) -> tuple[Any, ...]:
-    """The arguments of one variant.
+    """Parse the arguments of one variant.
 
-    Its settings beat those of the command line, which are `argv`, and its folder lies in theirs. Values are read
-    as the command line's are; bad ones end the process with a message that names the variant.
+    Its settings override the command line in `argv`, and its folder is inside the command line's output folder. Bad
+    values end the process with a message that names the variant.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser.context = f"the sweep's {name}: "
@@ -114,51 +115,51 @@ def parse_variant(
 def train_sweep(
     trainers: Sequence[MSAETrainer], resume_from_checkpoint: str | bool | None = None
 ) -> list[TrainingResult | FloatingPointError]:
-    """Train the models of several trainers on the same batches, each of which is read once. Every model ends as if its
-    trainer had been used alone.
+    """Train the models of several trainers on the same batches, reading each batch once.
+
+    Every model ends as if it had been trained alone.
 
     Args:
-        trainers: with the same data, batches, steps and processes, in folders of their own.
+        trainers: Trainers with the same data, batches, steps and processes, each with its own output folder.
         resume_from_checkpoint: "last" for the last step of which every trainer has a checkpoint.
 
     Returns:
-        The result of each trainer; or the error that ended it, where its loss has diverged.
+        The result of each trainer, or the error that ended it if its loss diverged.
 
     Raises:
-        ValueError: trainers do not read the same batches.
-        FileNotFoundError: there is no step of which every trainer has a checkpoint.
-        Others, as [`MSAETrainer.train`].
+        ValueError: The trainers do not read the same batches.
+        FileNotFoundError: There is no step of which every trainer has a checkpoint. Further errors are those of
+            [`MSAETrainer.train`].
     """
     if not trainers:
         raise ValueError("a sweep needs at least one trainer")
     first = trainers[0]
     folders = [trainer.output_dir.resolve() for trainer in trainers]
     if len(set(folders)) < len(folders):
-        raise ValueError("the trainers of a sweep need folders of their own, but two have the same output_dir")
+        raise ValueError("two trainers of the sweep have the same output_dir: give each its own")
     for other in trainers[1:]:
         if (other.plan, other.total_steps) != (first.plan, first.total_steps) or (
             other.train_data is not first.train_data
         ):
             raise ValueError(
-                "the trainers of a sweep have to read the same batches: give them the same data, seed, batch sizes "
-                "and number of steps"
+                "the trainers of a sweep must read the same batches: give them the same data, seed, batch sizes and "
+                "number of steps"
             )
     failures: dict[MSAETrainer, FloatingPointError] = {}
     checkpoints: dict[MSAETrainer, Path] = {}
     if resume_from_checkpoint:
         if str(resume_from_checkpoint).lower() not in ("last", "true"):
-            raise ValueError(f"a sweep can resume from 'last' alone, not from {resume_from_checkpoint!r}")
+            raise ValueError(f"a sweep can only resume from 'last', not from {resume_from_checkpoint!r}")
         failures = {trainer: error for trainer in trainers if (error := read_failure(trainer.output_dir))}
         checkpoints = _newest_common([trainer for trainer in trainers if trainer not in failures])
     else:
         for trainer in trainers:  # all, before the first of them clears its folder
-            trainer._check_output_dir()
+            check_folder(trainer)
     runs = {}
     for trainer in trainers:
         if trainer not in failures:
-            checkpoint = trainer._begin(checkpoints.get(trainer, False))
+            checkpoint = start(trainer, checkpoints.get(trainer, False), keep_stopped=True)
             runs[trainer] = TrainingRun(trainer, checkpoint, progress=not runs)
-            runs[trainer].stopping = trainer.state.stopped
     results = train_together(list(runs.values()), survive_failures=len(trainers) > 1)
     found = {**failures, **dict(zip(runs, results, strict=True))}
     for trainer, result in found.items():
@@ -170,10 +171,10 @@ def train_sweep(
 
 
 def _newest_common(trainers: Sequence[MSAETrainer]) -> dict[MSAETrainer, Path]:
-    """Where each continues.
+    """Find the checkpoint from which each trainer continues.
 
-    At the last step of which all have a checkpoint, as a sweep may be killed between two of them; but those that
-    somebody has stopped, where they were stopped.
+    That is the last step of which all have a checkpoint, as a sweep may be killed while it saves them, but the last
+    checkpoint of those that a callback stopped.
     """
     checkpoints = {trainer: {path.name: path for path in list_checkpoints(trainer.output_dir)} for trainer in trainers}
     newest = {trainer: list(found.values())[-1] for trainer, found in checkpoints.items() if found}
@@ -182,6 +183,8 @@ def _newest_common(trainers: Sequence[MSAETrainer]) -> dict[MSAETrainer, Path]:
     common = set.intersection(*map(set, others.values())) if others else set()
     if not common and (others or not stopped):
         have = "; ".join(f"{each.output_dir}: {', '.join(found) or 'none'}" for each, found in checkpoints.items())
-        raise FileNotFoundError(f"there is no step of which every model of the sweep has a checkpoint ({have})")
+        raise FileNotFoundError(
+            f"no step has a checkpoint of every model of the sweep ({have}): start again with --overwrite_output_dir"
+        )
     name = max(common, key=lambda name: int(name.split("-")[1]), default="")
     return {**stopped, **{trainer: found[name] for trainer, found in others.items()}}

@@ -26,10 +26,10 @@ if kind == "fsdp":
 
 
 class Watch(MSAETrainerCallback):
-    """The weights that are trained lie in pieces, if they are meant to."""
+    """Checks that FSDP trains shards of the parameters."""
 
     def on_step_end(self, trainer):
-        for parameter in trainer._run.model.parameters():
+        for parameter in trainer.accelerator._models[0].parameters():
             assert isinstance(parameter, DTensor) == (kind == "fsdp")
             if kind == "fsdp":
                 assert parameter.to_local().numel() == parameter.numel() // 2

@@ -115,11 +115,11 @@ def test_yaml_resume_and_training_data_as_evaluation_data(tmp_path, embeddings, 
     main(["--config", str(recipe)])
     first = load_file(folder / "model.safetensors")
     assert json.loads((folder / "metrics.json").read_text())["num_samples"] == 320
-    assert "those of the training: give --eval_data for honest figures" in capsys.readouterr().out
+    assert "--eval_data" in capsys.readouterr().out
 
     with pytest.raises(SystemExit):
         main(["--config", str(recipe)])
-    assert "holds a run already" in capsys.readouterr().err
+    assert "--overwrite_output_dir" in capsys.readouterr().err
     main(["--config", str(recipe), "--resume_from_checkpoint", str(folder / "checkpoint-10")])
     resumed = load_file(folder / "model.safetensors")
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in first.items())
@@ -144,13 +144,11 @@ def test_columns_are_found_by_hook_point_and_provenance_is_kept(tmp_path, embedd
 def test_mistakes_are_told_in_one_line_before_training(refuse, embeddings, data_flags, tmp_path, finished):
     out = ["--output_dir", tmp_path / "out", *SMALL]
     assert "nowhere" in refuse("--train_data", tmp_path / "nowhere.npy", *out)
-    assert "nesting_ks must lie between 1 and num_latents=64" in refuse(*data_flags, *out, "--nesting_ks", 2, 900)
-    assert "eval_strategy is epoch, but there is no evaluation data" in refuse(
-        *data_flags[:2], *out, "--eval_strategy", "epoch"
-    )
+    assert "nesting_ks" in refuse(*data_flags, *out, "--nesting_ks", 2, 900)
+    assert "eval_strategy is epoch" in refuse(*data_flags[:2], *out, "--eval_strategy", "epoch")
     narrow, broken = tmp_path / "narrow.npy", tmp_path / "broken.npy"
     np.save(narrow, np.load(embeddings / "test.npy")[:, :8])
-    assert "have 8 columns, but the model takes 16" in refuse(*data_flags[:2], "--eval_data", narrow, *out)
+    assert "8 columns" in refuse(*data_flags[:2], "--eval_data", narrow, *out)
     rows = np.load(embeddings / "test.npy")
     rows[42] = np.nan
     np.save(broken, rows)
@@ -160,7 +158,7 @@ def test_mistakes_are_told_in_one_line_before_training(refuse, embeddings, data_
     np.save(broken, rows)
     assert "row 42" in refuse("--train_data", broken, *out)
     assert not (tmp_path / "out").exists()
-    assert "holds a run already" in refuse(*data_flags, "--output_dir", finished, *SMALL)
+    assert "--overwrite_output_dir" in refuse(*data_flags, "--output_dir", finished, *SMALL)
 
 
 def test_evaluate_script_measures_at_the_ks_it_is_given(finished, embeddings, tmp_path, capsys):
@@ -422,7 +420,7 @@ def test_an_interrupted_script_saves_its_state_and_says_how_to_go_on(tmp_path, d
     (checkpoint,) = folder.glob("checkpoint-*")
     step = int(checkpoint.name.removeprefix("checkpoint-"))
     assert json.loads((checkpoint / "trainer_state.json").read_text())["num_processes"] == processes
-    assert f"interrupted after step {step} of 100000" in errors and "--resume_from_checkpoint last" in errors
+    assert f"step {step} of 100000" in errors and "--resume_from_checkpoint last" in errors
     if processes == 1:
         assert running.returncode == 128 + signum
         assert "Traceback" not in errors

@@ -17,7 +17,7 @@ from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainerCallback, MSA
 from hf_msae.embeddings import EmbeddingDataset, load_embeddings
 from hf_msae.training.checkpointing import TrainerState, list_checkpoints
 from hf_msae.training.interruption import TrainingInterrupted
-from hf_msae.training.setup import build_optimizer
+from hf_msae.training.run import build_optimizer
 
 WIDTH, LATENTS, ROWS = 16, 64, 320
 
@@ -345,7 +345,7 @@ def test_a_signal_saves_a_checkpoint_from_which_the_run_goes_on(tmp_path, data, 
 
     before = signal.getsignal(signum)
     trainer = new_trainer(tmp_path / "run", Interrupting(data._opened))
-    with pytest.raises(TrainingInterrupted, match=r"after step 6 of 25.*--resume_from_checkpoint last") as caught:
+    with pytest.raises(TrainingInterrupted, match=r"step 6 of 25.*--resume_from_checkpoint last") as caught:
         trainer.train()
     assert signal.getsignal(signum) is before
     assert caught.value.exit_code == 128 + signum
@@ -410,7 +410,7 @@ def test_a_checkpoint_that_fails_to_be_written_leaves_no_trace_of_being_one(tmp_
 )
 def test_resuming_another_run_is_refused_with_the_difference(tmp_path, data, whole, settings, message):
     trainer = new_trainer(tmp_path, **{"data": data, **settings})
-    with pytest.raises(ValueError, match="belongs to another run") as caught:
+    with pytest.raises(ValueError, match="checkpoint-20") as caught:
         trainer.train(whole["one batch"][0] / "checkpoint-20")
     assert message in str(caught.value)
 
@@ -425,9 +425,9 @@ def test_the_same_global_batch_may_be_resumed_with_another_cut(tmp_path, data, w
 
 
 def test_resuming_from_nothing_is_refused(tmp_path, data):
-    with pytest.raises(FileNotFoundError, match="holds no complete checkpoint"):
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
         new_trainer(tmp_path, data, resume_from_checkpoint="last").train()
-    with pytest.raises(FileNotFoundError, match=r"is not a checkpoint folder \(it has no trainer_state.json\)"):
+    with pytest.raises(FileNotFoundError, match="checkpoint-3"):
         new_trainer(tmp_path, data).train(tmp_path / "checkpoint-3")
 
 
@@ -575,22 +575,22 @@ def test_bad_rows_stop_the_run_before_anything_is_written(tmp_path, data):
 def test_evaluation_data_without_metrics_is_refused_before_training(tmp_path, data):
     rows = sparse_embeddings(50)
     rows[11] = 0
-    with pytest.raises(ValueError, match="row 11 has the same value in every column"):
+    with pytest.raises(ValueError, match="row 11 "):
         new_trainer(tmp_path / "run", data, eval_data=load_embeddings(rows)).train()
     assert not (tmp_path / "run").exists()
 
 
 def test_what_does_not_fit_together_is_refused_at_once(tmp_path, data):
     narrow = load_embeddings(sparse_embeddings()[:, :8])
-    with pytest.raises(ValueError, match="have 8 columns, but the model takes 16"):
+    with pytest.raises(ValueError, match=r"8 columns.* 16"):
         new_trainer(tmp_path, narrow)
-    with pytest.raises(ValueError, match="have 8 columns, but the model takes 16"):
+    with pytest.raises(ValueError, match=r"8 columns.* 16"):
         new_trainer(tmp_path, data, eval_data=narrow)
-    with pytest.raises(ValueError, match="eval_strategy is steps, but there is no evaluation data"):
+    with pytest.raises(ValueError, match="eval_strategy is steps"):
         new_trainer(tmp_path, data, eval_steps=5)
     with pytest.raises(ValueError, match=r"bfloat16.*mixed_precision"):
         new_trainer(tmp_path, data, new_model().to(torch.bfloat16))
-    with pytest.raises(ValueError, match="warmup_steps is 30, but the run has only 25 steps"):
+    with pytest.raises(ValueError, match=r"warmup_steps is 30.* 25"):
         new_trainer(tmp_path, data, warmup_steps=30)
     with pytest.raises(ValueError, match="there is no evaluation data"):
         new_trainer(tmp_path, data).evaluate()
@@ -600,7 +600,7 @@ def test_a_batch_larger_than_the_data_is_reduced_with_a_warning(tmp_path, data, 
     with caplog.at_level(logging.WARNING):
         trainer = new_trainer(tmp_path, data, per_device_train_batch_size=4096, gradient_accumulation_steps=2)
     assert trainer.plan.per_device_batch_size == 160
-    assert "has 320 rows, which do not fill one global batch of 4096 x 1 processes x 2" in caplog.text
+    assert "320 rows" in caplog.text and "per_device_train_batch_size 160" in caplog.text
     assert trainer.train().global_batch_size == 320
 
 
@@ -613,7 +613,7 @@ def test_provenance_of_the_data_goes_into_the_config(tmp_path, data, caplog):
     }
     with caplog.at_level(logging.WARNING):
         trainer = new_trainer(tmp_path, extracted, max_steps=1)
-    assert "this becomes the model's hook_point instead of image_embeds" in caplog.text
+    assert "hook_point changes from image_embeds" in caplog.text
     trainer.save_model()
     config = MSAEConfig.from_pretrained(tmp_path)
     provenance = (config.base_model_name_or_path, config.base_model_revision, config.hook_point)
@@ -639,4 +639,4 @@ def test_compiled_it_is_the_same_training(tmp_path, data, caplog):
         assert type(trainer.model) is MSAEModel and "_orig_mod" not in "".join(trained[-1])
     for name, value in trained[0].items():
         assert torch.allclose(value, trained[1][name], rtol=1e-3, atol=1e-5), name
-    assert caplog.text.count("torch_compile takes the place") == 1
+    assert caplog.text.count("torch_compile") == 1

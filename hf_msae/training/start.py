@@ -1,0 +1,194 @@
+"""Before the first step: check that everything fits, measure the data, clear the output folder, set the state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.utils import broadcast_object_list, set_seed
+
+from .._utils.acceleration import check_distribution
+from ..model.configuration_msae import MSAEConfig
+from .arguments import NUMERIC_FIELDS, MSAETrainingArguments
+from .checkpointing import (
+    TrainerState,
+    check_not_foreign,
+    check_output_dir,
+    clear_output_dir,
+    describe_differences,
+    find_checkpoint,
+)
+
+if TYPE_CHECKING:
+    from ..embeddings import EmbeddingDataset, EmbeddingStatistics
+    from ..model.modeling_msae import MSAEModel
+    from .trainer import MSAETrainer
+
+logger = get_logger(__name__)
+
+# Fields of MSAEConfig that say where the embeddings come from, not what the model computes.
+PROVENANCE_FIELDS = ("base_model_name_or_path", "base_model_revision", "hook_point")
+
+
+def check_inputs(
+    model: MSAEModel,
+    args: MSAETrainingArguments,
+    train_data: EmbeddingDataset,
+    eval_data: EmbeddingDataset | None,
+    accelerator: Accelerator,
+) -> None:
+    """Raise a ValueError if model, arguments, data and accelerator do not fit together."""
+    check_distribution(accelerator)
+    if args.mixed_precision not in (None, accelerator.mixed_precision):
+        raise ValueError(
+            f"mixed_precision is {args.mixed_precision}, but the accelerator was created with "
+            f"{accelerator.mixed_precision}: make both agree"
+        )
+    for data in filter(None, (train_data, eval_data)):
+        if data.width != model.config.d_in:
+            raise ValueError(
+                f"embeddings in {data.source} have {data.width} columns, but the model takes {model.config.d_in}"
+            )
+    if args.eval_strategy != "no" and eval_data is None:
+        raise ValueError(f"eval_strategy is {args.eval_strategy}, but there is no evaluation data: give eval_data")
+    if args.report_to and not accelerator.log_with:
+        raise ValueError(
+            f"report_to is {args.report_to}, but the accelerator has no trackers: create it with log_with"
+        )
+    if args.resample_steps and accelerator.is_fsdp2:
+        raise ValueError("resample_steps cannot be used with FSDP2, which splits the model: leave it unset")
+    if args.torch_compile and accelerator.device.type == "cpu":
+        logger.warning("torch_compile takes the place of the fused computation of the loss, which is faster on a CPU")
+    if not model.latent_bias.requires_grad:
+        raise ValueError("latent_bias is frozen, but its gradient shows which latents fire: set requires_grad to True")
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    if dtypes != {torch.float32}:
+        raise ValueError(
+            f"the model's parameters are {', '.join(map(str, dtypes))}: train in float32 (load with "
+            f"dtype=torch.float32) and set mixed_precision for speed"
+        )
+
+
+def adopt_provenance(config: MSAEConfig, data: EmbeddingDataset) -> None:
+    """Write the backbone, revision and hook point that the training data was extracted with into the config."""
+    provenance = data.provenance
+    if config.base_model_name_or_path is None:
+        config.base_model_name_or_path = provenance.get("base_model_name_or_path")
+    # The data's revision belongs to the data's backbone, not to another one that the user named.
+    if config.base_model_name_or_path == provenance.get("base_model_name_or_path"):
+        config.base_model_revision = config.base_model_revision or provenance.get("base_model_revision")
+    hook_point, named = provenance.get("hook_point", config.hook_point), config.hook_point
+    if hook_point != named:
+        logger.warning(f"{data.source} holds {hook_point}: the model's hook_point changes from {named} to this.")
+        config.hook_point = hook_point
+    config.validate_architecture()  # saving would refuse as well, but only after training
+
+
+def check_evaluable(data: EmbeddingDataset) -> None:
+    """Find rows now that would stop an evaluation after training.
+
+    Raises:
+        ValueError: A row is NaN or infinite, or its metrics are undefined, as for a zero vector.
+    """
+    from ..metrics import ReconstructionAccumulator
+
+    mean = data.statistics().mean
+    accumulator = ReconstructionAccumulator(mean)
+    first_row = 0
+    for embeddings in data.batches(4096):
+        try:
+            accumulator.update(embeddings, mean.expand_as(embeddings), first_row)
+        except ValueError as error:
+            raise ValueError(f"{data.source}: {error}") from None
+        first_row += len(embeddings)
+
+
+def measure_data(trainer: MSAETrainer) -> EmbeddingStatistics:
+    """Compute the statistics of the training data in the main process and share them.
+
+    Raises:
+        ValueError: Either data set has NaN or infinite rows or no variance, or the evaluation data has rows for
+            which a metric is undefined.
+    """
+    found: Any = None
+    if trainer.accelerator.is_main_process:
+        try:
+            found = trainer.train_data.statistics(progress=not trainer.args.disable_tqdm)
+            if trainer.eval_data is not None:
+                check_evaluable(trainer.eval_data)
+        except ValueError as error:
+            found = error  # raised in every process, since the others wait for an answer
+    (found,) = broadcast_object_list([found])
+    if isinstance(found, ValueError):
+        raise found
+    return found
+
+
+def start(
+    trainer: MSAETrainer, resume_from_checkpoint: str | Path | bool | None = None, keep_stopped: bool = False
+) -> Path | None:
+    """Set a trainer's state and prepare its output folder for a new or resumed run.
+
+    Args:
+        trainer: Gets its `state`, and its model the input statistics unless it has some.
+        resume_from_checkpoint: As in [`MSAETrainer.train`].
+        keep_stopped: Whether a run that a callback stopped stays stopped when it is resumed.
+
+    Returns:
+        The checkpoint to continue from, if any.
+    """
+    resume_from = trainer.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
+    checkpoint = find_checkpoint(resume_from, trainer.output_dir) if resume_from else None
+    outside = checkpoint is None or checkpoint.parent.resolve() != trainer.output_dir.resolve()
+    if outside:
+        check_folder(trainer)
+    trainer.accelerator.wait_for_everyone()  # every process has looked before the main one writes
+    set_seed(trainer.args.seed)
+    trainer.state = _new_state(trainer)
+    if checkpoint is not None:
+        trainer.state = _resumed_state(trainer, checkpoint)
+        trainer.state.stopped = trainer.state.stopped and keep_stopped
+    if outside and trainer.accelerator.is_main_process:
+        clear_output_dir(trainer.output_dir)
+    trainer.output_dir.mkdir(parents=True, exist_ok=True)
+    return checkpoint
+
+
+def check_folder(trainer: MSAETrainer) -> None:
+    """Refuse an output folder that may not be written to; see `check_output_dir` and `check_not_foreign`."""
+    (check_not_foreign if trainer.args.overwrite_output_dir else check_output_dir)(trainer.output_dir)
+
+
+def _new_state(trainer: MSAETrainer) -> TrainerState:
+    model, args, plan = trainer.model, trainer.args, trainer.plan
+    statistics = measure_data(trainer)
+    if not model.input_mean.any() and model.input_scale == 1:
+        model.set_input_statistics(statistics.mean, statistics.input_scale)
+    arguments = {name: getattr(args, name) for name in NUMERIC_FIELDS}
+    arguments["global_batch_size"] = plan.global_batch_size
+    arguments["total_steps"] = trainer.total_steps
+    arguments["shuffle_window_rows"] = plan.window_rows
+    arguments["mixed_precision"] = trainer.mixed_precision
+    data = {
+        "num_rows": len(trainer.train_data),
+        "width": trainer.train_data.width,
+        "mean_squared_distance": float(statistics.mean_squared_distance),
+    }
+    own = [name for name in model.config.own_fields() if name not in PROVENANCE_FIELDS]
+    run = {"arguments": arguments, "data": data, "model": {name: getattr(model.config, name) for name in own}}
+    return TrainerState(num_processes=trainer.accelerator.num_processes, run=run)
+
+
+def _resumed_state(trainer: MSAETrainer, checkpoint: Path) -> TrainerState:
+    state = TrainerState.read(checkpoint)
+    if differences := describe_differences(state.run, trainer.state.run):
+        raise ValueError(
+            f"{checkpoint} belongs to another run and cannot be resumed with these settings:\n  "
+            + "\n  ".join(differences)
+        )
+    state.num_processes = trainer.accelerator.num_processes
+    logger.info(f"Resuming from {checkpoint} at step {state.global_step} of {trainer.total_steps}.")
+    return state
