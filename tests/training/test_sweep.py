@@ -275,8 +275,8 @@ def test_a_grid(tmp_path):
         ("num_latents: []", "lists no value"),
         ("num_latents: [8, 8]", "twice"),
         ("nesting_ks: [4, 8]", "is a list itself"),
-        ("../a: {num_latents: 3}", "names a folder"),
-        ("..: {num_latents: 3}", "names a folder"),
+        ("../a: {num_latents: 3}", "folder name"),
+        ("..: {num_latents: 3}", "folder name"),
         ("a: {b", "not valid YAML"),
     ],
 )
