@@ -18,11 +18,14 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[space]"
 	$(RUN) -m hf_msae.cli demo
 
+# A test file stays in one process; a process computes on one thread, since the others have work of their own.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
+
 test: $(VENV)/.installed
-	$(RUN) -m pytest
+	$(PYTEST)
 
 test-slow: $(VENV)/.installed
-	$(RUN) -m pytest -m slow
+	$(PYTEST) -m slow --durations 10
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
