@@ -103,7 +103,7 @@ def test_tokens_of_other_data_sets(kind):
 
 
 def test_what_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="token_columns.*'x'"):
+    with pytest.raises(ValueError, match=r"token_columns.*'x'"):
         EmbeddingWriter(tmp_path, {POINT: 4}, token_columns=["x"])
     writer = EmbeddingWriter(tmp_path / "a", {POINT: 4}, token_columns=[POINT])
     writer.write({POINT: [tokens(0), tokens(2)]})
