@@ -72,13 +72,13 @@ def test_the_filter_shows_what_is_asked_for(visit):
     page = visit()
     cards, told = page.locator(".card"), page.locator("#filter output")
     assert page.locator(".card:visible").count() == cards.count() == 7 and told.inner_text() == "7 of 7"
-    page.get_by_label("Show the concepts with").fill(" N3")
+    page.get_by_label("Show concepts that contain").fill(" N3")
     assert page.locator(".card:visible h3").all_inner_texts() == ["n3"] and told.inner_text() == "1 of 7"
     page.keyboard.press("Enter")
     assert page.url.endswith("report.html") and page.locator(".card:visible").count() == 1
-    page.get_by_label("Show the concepts with").fill("nothing")
+    page.get_by_label("Show concepts that contain").fill("nothing")
     assert page.locator(".card:visible").count() == 0 and told.inner_text() == "0 of 7"
-    page.get_by_label("Show the concepts with").fill("")
+    page.get_by_label("Show concepts that contain").fill("")
     assert page.locator(".card:visible").count() == 7 and page.problems == []
 
 
