@@ -1,4 +1,4 @@
-"""Whether a file is what it should be: no pointer in its place, and of the SHA-256 that it was published with."""
+"""Checks that a file is what was published: not a Git LFS pointer, and with the published SHA-256."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 _POINTER = b"version https://git-lfs"
 _VERIFIED: set[tuple[str, int, int, str]] = set()
-"""Files whose SHA-256 was found to be right, so that one of gigabytes is read for that once in a process."""
+"""Files with a verified SHA-256, so that a process reads a file of gigabytes for that only once."""
 
 
 def sha256_of(path: Path) -> str:
@@ -21,50 +21,50 @@ def sha256_of(path: Path) -> str:
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether the file is what Git leaves in the place of a large one."""
+    """Whether the file is a Git LFS pointer in place of a large file."""
     with open(path, "rb") as file:
         return file.read(len(_POINTER)) == _POINTER
 
 
 def refuse_pointer(path: Path, name: str) -> None:
-    """Raises:
-    ValueError: the file is a pointer of Git LFS.
-    """
+    """Raise ValueError if the file is a Git LFS pointer."""
     if is_pointer(path):
         raise ValueError(
-            f"{name} is only a pointer of Git LFS, not the file itself: run `git lfs pull` where it was cloned, or "
+            f"{name} is only a Git LFS pointer, not the file itself: run `git lfs pull` where it was cloned, or "
             "download it from the Hub"
         )
 
 
 def verify_cached(path: Path, name: str, repo_id: str | None, inside: str) -> None:
-    """Compare a large file of the Hub's cache with its SHA-256, by which the cache calls it.
+    """Compare a large file in the Hub's cache with its SHA-256, which is its name in the cache.
 
     Args:
-        path: in the folder of a commit in the cache; of other files nothing is known, and nothing happens.
-        name: of the file, for messages.
-        repo_id: its repository; None where it is not known.
-        inside: the file's path in it.
+        path: Path in the folder of a commit in the cache; other files are not checked.
+        name: Name of the file in messages.
+        repo_id: Its repository; None if unknown.
+        inside: Its path in the repository.
 
     Raises:
-        ValueError: it is another file than the one that was published.
+        ValueError: The file differs from the published one.
     """
     expected = path.resolve().name if path.is_symlink() else ""
     if re.fullmatch("[0-9a-f]{64}", expected):
         place = f"{repo_id!r}, {inside!r}" if repo_id else "REPOSITORY, FILE"
         again = f"huggingface_hub.hf_hub_download({place}, force_download=True)"
-        require_sha256(path, expected, name, f"the copy in the cache is damaged; {again} loads it anew")
+        require_sha256(path, expected, name, f"the copy in the cache is damaged; {again} downloads it again")
 
 
 def require_sha256(path: Path, expected: str, name: str, otherwise: str) -> None:
-    """Args:
-        path: a file, which is not read again once it was found to be right.
-        expected: its SHA-256, 64 hexadecimal digits.
-        name: of the file, for messages.
-        otherwise: what to say where it has another.
+    """Check the SHA-256 of a file, once in a process.
+
+    Args:
+        path: The file.
+        expected: Its SHA-256, 64 hexadecimal digits.
+        name: Name of the file in messages.
+        otherwise: End of the message if it has another.
 
     Raises:
-        ValueError: it has another.
+        ValueError: It has another SHA-256.
     """
     state = path.stat()
     known = (str(path.resolve()), state.st_mtime_ns, state.st_size, expected)

@@ -1,15 +1,15 @@
 """Turn a checkpoint of another library into an MSAE that computes the same, or an MSAE into SAELens' format.
 
-The format is found out by the files: the MSAE authors' .pth, SAELens, sparsify, dictionary_learning (ae.pt),
-overcomplete, ViT-Prisma, saev and others. Nothing in a file is run: tensors and plain numbers are all that is read.
-What a checkpoint does not tell, flags do, and where it tells otherwise, flags win. What no MSAE computes (embeddings
-standardised one by one, transcoders) is refused with the reason.
+The format is detected from the files: the MSAE authors' .pth, SAELens, sparsify, dictionary_learning (ae.pt),
+overcomplete, ViT-Prisma, saev and others. Nothing in a file is run: only tensors and plain numbers are read. Flags
+supply what a checkpoint lacks, and take precedence over what it says. What no MSAE can compute (embeddings that are
+standardized one by one, transcoders) is refused with the reason.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 from transformers.utils.logging import disable_progress_bar
 
 from .._utils.argument_parser import MSAEArgumentParser
+from .._utils.atomic import atomic_path
 from .._utils.json_files import write_json
 from .._utils.redaction import public
 from ..hub.converters import FORMATS, read_checkpoint
@@ -36,7 +37,7 @@ EXAMPLE = """\
   hf-msae convert my-msae --output my-msae-saelens --to saelens"""
 _HELP = {name: text.replace("%", "%%") for name, text in MSAEConfig.field_help().items()}
 
-# What may lie beside a model and be taken for its own.
+# Files of another model that would be taken for the new one's.
 _OF_ANOTHER_MODEL = {
     "msae": (
         "metrics.json",
@@ -52,7 +53,7 @@ _OF_ANOTHER_MODEL = {
 
 @dataclass
 class ConvertArguments:
-    """What, and into what."""
+    """What to convert, and into what."""
 
     _argument_group_name: ClassVar[str] = "conversion"
 
@@ -61,12 +62,12 @@ class ConvertArguments:
     subfolder: str | None = field(default=None, metadata={"help": "Folder or file within source."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a source on the Hub."})
     format: str | None = field(
-        default=None, metadata={"help": f"Format of source, one of {', '.join(FORMATS)}. Unset: found out."}
+        default=None, metadata={"help": f"Format of source, one of {', '.join(FORMATS)}. Default: detected."}
     )
     to: Literal["msae", "saelens"] = field(
         default="msae",
-        metadata={"help": "msae: config.json and model.safetensors. saelens: source is an MSAE, and becomes an SAE "
-                  "that sae-lens loads; levels cannot be expressed there, so that one k is exported."},
+        metadata={"help": "Format to write. msae: config.json and model.safetensors. saelens: an SAE that sae-lens "
+                  "loads, made of an MSAE; it has no levels, so one k is exported."},
     )  # fmt: skip
     overwrite: bool = field(
         default=False, metadata={"help": "Replace the files of a conversion in a folder that has other files too."}
@@ -81,15 +82,15 @@ class ConvertArguments:
 
 @dataclass
 class KnownArguments:
-    """What the checkpoint does not tell, or tells wrongly: fields of MSAEConfig, and statistics of embeddings."""
+    """What the checkpoint lacks or has wrong: fields of MSAEConfig, and statistics of embeddings."""
 
-    _argument_group_name: ClassVar[str] = "what the checkpoint does not tell"
+    _argument_group_name: ClassVar[str] = "what the checkpoint does not say"
 
     base_model_name_or_path: str | None = field(default=None, metadata={"help": _HELP["base_model_name_or_path"]})
     base_model_revision: str | None = field(default=None, metadata={"help": _HELP["base_model_revision"]})
     hook_point: str | None = field(
         default=None,
-        metadata={"help": "Where in the backbone the embeddings are read: image_embeds, text_embeds, "
+        metadata={"help": "Where in the backbone the embeddings come from: image_embeds, text_embeds, "
                   "vision.layers.{i} or text.layers.{i}."},
     )  # fmt: skip
     activation: Literal["relu", "topk", "batch_topk", "jump_relu"] | None = field(
@@ -97,36 +98,39 @@ class KnownArguments:
     )
     k: int | None = field(
         default=None,
-        metadata={"help": "How many activations codes keep; with activation topk and batch_topk its k. With --to "
-                  "saelens: the k that is exported."},
+        metadata={"help": "Number of activations that codes keep; for topk and batch_topk, the k of the activation. "
+                  "With --to saelens, the k that is exported."},
     )  # fmt: skip
     nesting: Literal["topk", "prefix", "none"] | None = field(default=None, metadata={"help": _HELP["nesting"]})
     nesting_ks: list[int] | None = field(
-        default=None, metadata={"help": "The k of each level, ascending, where the levels nest by the k largest."}
+        default=None,
+        metadata={"help": "The k of each level, ascending, if levels keep the k largest activations."},
     )
     nesting_widths: list[int] | None = field(
-        default=None, metadata={"help": "How many latents each level has, where the levels are prefixes."}
+        default=None,
+        metadata={"help": "Number of latents of each level, if levels are prefixes of the dictionary."},
     )
     nesting_weights: list[str] | None = field(
-        default=None, metadata={"help": "uniform, reverse, or one number per level."}
+        default=None,
+        metadata={"help": "Weights of the levels in the loss: uniform, reverse, or a number per level."},
     )
     reconstruction_loss: Literal["mse", "nmse", "cosine"] | None = field(
-        default=None, metadata={"help": "The loss it was trained with, for training it on."}
+        default=None, metadata={"help": "Loss of the training, for continuing it."}
     )
     soft_cap: float | None = field(default=None, metadata={"help": _HELP["soft_cap"]})
     input_mean: str | None = field(
         default=None,
-        metadata={"help": "File (.npy or .safetensors) of what is taken off embeddings before all else, one number "
-                  "for each column, where the checkpoint needs it and does not hold it."},
+        metadata={"help": "File (.npy or .safetensors) with the mean to subtract from embeddings, one number per "
+                  "column, if the checkpoint needs it and does not hold it."},
     )  # fmt: skip
     input_scale: float | None = field(
         default=None,
-        metadata={"help": "What embeddings are multiplied with then, where the checkpoint needs such a number and "
-                  "does not hold it. 1 without --input_mean: it was trained on raw embeddings."},
+        metadata={"help": "Factor of embeddings after the mean is subtracted, if the checkpoint needs it and does "
+                  "not hold it. 1 without --input_mean means that it was trained on raw embeddings."},
     )  # fmt: skip
 
     def overrides(self) -> dict[str, Any]:
-        """What was given."""
+        """Return the flags that were given."""
         given = {item.name: getattr(self, item.name) for item in fields(self)}
         given = {name: value for name, value in given.items() if value is not None}
         weights = given.get("nesting_weights")
@@ -143,11 +147,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = MSAEArgumentParser(
         [ConvertArguments, KnownArguments], __doc__, EXAMPLE, prog="hf-msae convert", first_word="source"
     )
-    disable_progress_bar()  # of loading and saving weights, which is over in a moment
+    disable_progress_bar()  # loading and saving weights takes only a moment
     args, known = parser.parse(argv)
     overrides = known.overrides()
     if args.to == "saelens" and (unused := [f"--{name}" for name in overrides if name != "k"]):
-        parser.error(f"{', '.join(unused)}: an MSAE tells all that; with --to saelens only --k can be chosen")
+        parser.error(f"{', '.join(unused)}: an MSAE has all that; with --to saelens only --k can be chosen")
     with parser.reporting_errors():
         output = Path(args.output).expanduser()
         check_output(output, args.to, args.overwrite)
@@ -169,7 +173,7 @@ def _convert(args: ConvertArguments, output: Path, overrides: dict[str, Any]) ->
     print(f'    msae = MSAEModel.from_pretrained("{args.output}")')
     print(f"    values, latents = msae.encode_topk(embeddings, k={min(32, model.config.num_latents)})")
     print(
-        "\nThat it computes what the original does says nothing about how well: its quality on your embeddings is not "
+        "\nIt computes the same as the original, but its quality on your embeddings is not "
         f"measured yet.\nThat does: hf-msae evaluate {args.output} --data EMBEDDINGS"
     )
 
@@ -180,16 +184,16 @@ def _export(args: ConvertArguments, output: Path, k: int | None) -> None:
     model = load_msae(args.source, args.revision)
     with replacing(output) as folder:
         export_saelens(model, folder, k)
-    print(f"{args.source} is in {args.output} as an SAE of SAELens. To use it:\n")
+    print(f"{args.source} is now in {args.output} as an SAE of SAELens. To use it:\n")
     print("    from sae_lens import SAE")
     print(f'    sae = SAE.load_from_disk("{args.output}")')
     print("    code = sae.encode(embeddings)  # raw embeddings; the codes are the MSAE's")
     if model.config.num_levels > 1:
-        print("\nSAELens has no levels: those of training are noted in cfg.json (metadata.trained_with).")
+        print("\nSAELens has no levels: those of the training are recorded in cfg.json (metadata.trained_with).")
 
 
 def record(args: ConvertArguments, found: ForeignCheckpoint, overrides: dict[str, Any]) -> dict[str, Any]:
-    """What conversion.json holds. Of a source on this machine only its last name, which is nobody's secret."""
+    """Return the content of conversion.json. Of a local source it has only the last part of the path."""
     local = Path(args.source).expanduser()
     return {
         "format": found.format,
@@ -215,11 +219,11 @@ def _report(model: MSAEModel, found: ForeignCheckpoint) -> None:
 
 
 def check_output(output: Path, kind: str, overwrite: bool) -> None:
-    """Find out before any work whether the folder may be written.
+    """Check, before any work, that the folder may be written.
 
     Raises:
-        ValueError: a file has that name; or a folder with files in it and `overwrite` is false; or with files that
-            would be taken for the new model's.
+        ValueError: It is a file; or it has files and `overwrite` is false, or files that would be taken for the new
+            model's.
     """
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file; name a folder")
@@ -227,32 +231,30 @@ def check_output(output: Path, kind: str, overwrite: bool) -> None:
         return
     if not overwrite:
         raise ValueError(
-            f"{output} has files in it: choose another folder, or --overwrite, which replaces those of a conversion"
+            f"{output} has files in it: choose another folder, or pass --overwrite to replace those of a conversion"
         )
     if left := sorted(file.name for pattern in _OF_ANOTHER_MODEL[kind] for file in output.glob(pattern)):
         raise ValueError(
-            f"{output} has {', '.join(left)} of the model that is there now, which would be taken for the new one's: "
-            "move them away, or choose another folder"
+            f"{output} has {', '.join(left)} of another model, which would be taken for the new one's: move them "
+            "away, or choose another folder"
         )
 
 
 @contextmanager
 def replacing(output: Path) -> Iterator[Path]:
-    """A temporary folder, whose files come to be those of `output` when all are written, and otherwise never."""
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        if output.is_dir() and not any(output.iterdir()):
-            output.rmdir()
-        if not output.exists():
-            os.rename(unfinished, output)
-            return
-        # What tells readers that there is a model comes last.
-        for file in sorted(unfinished.iterdir(), key=lambda file: file.name in ("config.json", "cfg.json")):
-            os.replace(file, output / file.name)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    """Yield a temporary folder; once all files are written, they become those of `output`."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not output.exists() or not any(output.iterdir()):
+        with atomic_path(output) as folder:
+            folder.mkdir()
+            yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix=".", dir=output.parent) as folder:
+        yield Path(folder)
+        # The file by which readers recognize a model comes last.
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name in ("config.json", "cfg.json")):
+            with atomic_path(output / file.name) as unfinished:
+                os.replace(file, unfinished)
 
 
 if __name__ == "__main__":

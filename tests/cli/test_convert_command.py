@@ -83,9 +83,9 @@ def test_a_scale_that_is_not_stored_is_a_flag(tmp_path, refused):
 def test_statistics_that_are_not_stored_are_flags(tmp_path, refused):
     saev = SAELENS.parent / "saev" / "relu"
     arguments = [saev, "--output", tmp_path / "out"]
-    assert "say which kind they are: hook_point=" in refused(main, *arguments)
+    assert "hook_point=" in refused(main, *arguments)
     arguments += ["--hook_point", "vision.layers.10"]
-    assert "needs input_mean and input_scale" in refused(main, *arguments)
+    assert "input_mean and input_scale" in refused(main, *arguments)
     assert not (tmp_path / "out").exists()
     np.save(tmp_path / "mean.npy", np.arange(8.0))
     convert(*arguments, "--input_mean", tmp_path / "mean.npy", "--input_scale", "0.5")
@@ -101,34 +101,32 @@ def test_a_subfolder_and_a_format(tmp_path, refused):
     convert(SAELENS, "--subfolder", "topk", "--format", "saelens", "--output", tmp_path / "out")
     assert MSAEConfig.from_pretrained(tmp_path / "out").k == 5
     message = refused(main, SAELENS / "topk", "--format", "sealens", "--output", tmp_path / "b")
-    assert "there is no format 'sealens'; known are msae_authors, saelens" in message
+    assert "'sealens'" in message and "saelens" in message
 
 
 def test_what_is_there_is_not_lost(tmp_path, refused):
     output = tmp_path / "out"
     output.mkdir()
     (output / "notes.txt").write_text("mine")
-    assert "has files in it: choose another folder, or --overwrite" in refused(
-        main, SAELENS / "topk", "--output", output
-    )
+    assert "--overwrite" in refused(main, SAELENS / "topk", "--output", output)
     convert(SAELENS / "topk", "--output", output, "--overwrite")
     assert (output / "notes.txt").read_text() == "mine"
     (output / "metrics.json").write_text("{}")
     before = {path.name: path.read_bytes() for path in output.iterdir()}
     message = refused(main, SAELENS / "gated", "--output", output, "--overwrite")
-    assert "has metrics.json of the model that is there now, which would be taken for the new one's" in message
+    assert "metrics.json" in message
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
-    assert "is a file; name a folder" in refused(main, SAELENS / "topk", "--output", output / "notes.txt")
+    assert "notes.txt is a file" in refused(main, SAELENS / "topk", "--output", output / "notes.txt")
 
 
 def test_a_conversion_that_fails_leaves_nothing(tmp_path, refused):
     folder = shutil.copytree(SAELENS / "topk", tmp_path / "sae")
     weights = folder / "sae_weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
-    assert "is damaged or incomplete" in refused(main, folder, "--output", tmp_path / "out")
+    assert "sae_weights.safetensors is damaged" in refused(main, folder, "--output", tmp_path / "out")
     assert "hf_msae has no field" not in refused(main, SAELENS / "topk", "--output", tmp_path / "out", "--k", "99")
     assert [path.name for path in tmp_path.iterdir()] == ["sae"]
-    assert "there is no file or folder" in refused(main, tmp_path / "none", "--output", tmp_path / "out")
+    assert str(tmp_path / "none") in refused(main, tmp_path / "none", "--output", tmp_path / "out")
 
 
 def test_an_msae_becomes_one_of_saelens(tmp_path, msae, capsys, relative_error):
@@ -144,10 +142,10 @@ def test_an_msae_becomes_one_of_saelens(tmp_path, msae, capsys, relative_error):
 
 def test_flags_that_an_export_does_not_take_are_refused(tmp_path, msae, refused):
     arguments = [tmp_path / "my-msae", "--output", tmp_path / "out", "--to", "saelens"]
-    assert "--soft_cap: an MSAE tells all that" in refused(main, *arguments, "--soft_cap", "3")
-    assert "--format is for foreign checkpoints" in refused(main, *arguments, "--format", "saelens")
+    assert "--soft_cap" in refused(main, *arguments, "--soft_cap", "3")
+    assert "--format" in refused(main, *arguments, "--format", "saelens")
     message = refused(main, tmp_path / "none", "--output", tmp_path / "out", "--to", "saelens")
-    assert "no MSAE could be loaded from" in message
+    assert "none" in message
 
 
 @pytest.mark.slow

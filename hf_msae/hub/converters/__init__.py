@@ -1,7 +1,7 @@
 """Checkpoints of other libraries, read into MSAEModels that compute the same.
 
-A format is a module of this package with two functions: `recognises(source) -> bool` says whether a checkpoint is its,
-and may raise ValueError where it has to read a file for that and cannot; `read(source, overrides)` reads it into a
+A format is a module of this package with two functions: `recognizes(source) -> bool` says whether a checkpoint has it,
+and may raise ValueError if it cannot read a file it needs for that; `read(source, overrides)` returns a
 `ForeignCheckpoint`.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-# In the order in which they are asked whether a checkpoint is theirs: the surest signs come first.
+# In the order in which they are tried: the most specific come first.
 FORMATS = (
     "msae_authors",
     "saelens",
@@ -34,7 +34,7 @@ FORMATS = (
     "prisma",
     "saev",
 )
-"""Formats that `convert_checkpoint` reads; the modules of this package of the same names say more of each."""
+"""Formats that `convert_checkpoint` reads; each is documented in the module of the same name."""
 
 
 def convert_checkpoint(
@@ -45,27 +45,27 @@ def convert_checkpoint(
     token: str | None = None,
     **overrides: Any,
 ) -> MSAEModel:
-    """Read a checkpoint of another library: the MSAEModel that computes the same.
+    """Convert a checkpoint of another library to an MSAEModel that computes the same.
 
-    No code in the file is run: tensors and plain numbers are all that is read. What a person should know of the
-    conversion is logged as warnings; `read_checkpoint(...).notes` has it as text.
+    No code in the file is run: only tensors and plain numbers are read. Notes on the conversion are logged as
+    warnings; `read_checkpoint(...).notes` returns them.
 
     Args:
-        source: a file, a folder, or "user/name" on the Hub.
-        format: one of `FORMATS`; None finds out.
-        subfolder: a folder or file inside `source`.
-        revision: branch, tag or commit on the Hub.
-        token: for the Hub; by default the one that is logged in.
-        overrides: fields of MSAEConfig that the checkpoint does not tell, or tells wrongly, e.g.
-            base_model_name_or_path, hook_point, nesting_ks; and where the checkpoint does not hold them, input_mean
-            (a tensor, a list, or the path of a .npy or .safetensors file), which is taken off embeddings, and
-            input_scale, which they are multiplied with then.
+        source: A file, a folder or "user/name" on the Hub.
+        format: One of `FORMATS`; by default, it is detected.
+        subfolder: A folder or file inside `source`.
+        revision: Branch, tag or commit on the Hub.
+        token: Token for the Hub; by default, the one that is logged in.
+        **overrides: Fields of MSAEConfig that the checkpoint lacks or has wrong, e.g. base_model_name_or_path,
+            hook_point or nesting_ks; and, if the checkpoint lacks them, input_mean (a tensor, a list, or the path of a
+            .npy or .safetensors file), which is subtracted from embeddings, and input_scale, by which they are
+            multiplied then.
 
     Raises:
-        FileNotFoundError: there is nothing there.
-        OSError: the Hub cannot be reached.
-        ValueError: no format fits; or the checkpoint does what an MSAE cannot, or does not tell what has to be known
-            of it, or is damaged, or would run code.
+        FileNotFoundError: There is nothing there.
+        OSError: The Hub cannot be reached.
+        ValueError: No format fits; or the checkpoint does what an MSAE cannot, lacks something that has to be known,
+            is damaged, or would run code.
     """
     checkpoint = read_checkpoint(source, format, subfolder, revision, token, **overrides)
     model = checkpoint.to_model(overrides)
@@ -82,23 +82,23 @@ def read_checkpoint(
     token: str | None = None,
     **overrides: Any,
 ) -> ForeignCheckpoint:
-    """What `convert_checkpoint` makes its model of, with notes on what was found; arguments and errors as there.
+    """Read a checkpoint, with notes on what was found; arguments and errors are those of `convert_checkpoint`.
 
-    `overrides` are for what the reader has to know; `ForeignCheckpoint.to_model` is to be given them as well.
+    Pass `overrides` to `ForeignCheckpoint.to_model` as well.
     """
     if format is not None and format not in FORMATS:
         raise ValueError(f"there is no format {format!r}; known are {', '.join(FORMATS)}")
     place = CheckpointSource.open(source, subfolder, revision, token)
     if {"config.json", "model.safetensors"} <= set(place.files):
-        if place.read_json("config.json").get("model_type") == "msae":
-            raise ValueError(f"{place.name} is an MSAE already: MSAEModel.from_pretrained loads it as it is")
+        if place.settings("config.json").get("model_type") == "msae":
+            raise ValueError(f"{place.name} is an MSAE already: load it with MSAEModel.from_pretrained")
     unreadable: ValueError | None = None
     for name in FORMATS if format is None else (format,):
         reader = import_module(f".{name}", __name__)
         try:
             with _as_value_errors(place.name, name):
-                found = format is not None or reader.recognises(place)
-        except ValueError as error:  # no file for this reader; another may know what to do with it
+                found = format is not None or reader.recognizes(place)
+        except ValueError as error:  # this reader cannot read it; another may
             unreadable, found = unreadable or error, False
         if found:
             with _as_value_errors(place.name, name):
@@ -109,18 +109,18 @@ def read_checkpoint(
         raise unreadable
     shown = ", ".join(place.files[:20]) + (", ..." if len(place.files) > 20 else "")
     raise ValueError(
-        f"{place.name} is no checkpoint of a known format ({', '.join(FORMATS)}); it holds {shown or 'no files'}"
+        f"{place.name} is not a checkpoint of a known format ({', '.join(FORMATS)}); it holds {shown or 'no files'}"
     )
 
 
 @contextmanager
 def _as_value_errors(name: str, format: str) -> Iterator[None]:
-    """What a file raises that nobody thought of, in words that say which file it was."""
+    """Turn unforeseen errors while reading a file into ValueErrors that name the file."""
     try:
         yield
     except (TypeError, RuntimeError, AttributeError, LookupError, ArithmeticError, MemoryError) as error:
         lines = str(error).strip().splitlines()
         raise ValueError(
-            f"{name} is no readable checkpoint of format {format}: {type(error).__name__}"
+            f"{name} is not a readable checkpoint of format {format}: {type(error).__name__}"
             + (f": {lines[0]}" if lines else "")
         ) from error

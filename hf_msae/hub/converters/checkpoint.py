@@ -1,4 +1,4 @@
-"""What every foreign checkpoint is read into, and how that becomes an MSAEModel."""
+"""The common form of all foreign checkpoints, and its conversion to an MSAEModel."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import torch
 
 from ...model.configuration_msae import MSAEConfig
 from ...model.modeling_msae import MSAEModel
-from .reading import check_tensor, finite_number
+from .reading import check_shape, check_tensor, finite_number
 from .statistics import input_mean_of
 
 
 @dataclass
 class ForeignCheckpoint:
-    """A sparse autoencoder in the terms of its equations, whoever wrote it.
+    """A sparse autoencoder in terms of its equations, whichever library wrote it.
 
     With u = (x - input_mean) * input_scale: pre-activations (u - input_bias) @ encoder + latent_bias, reconstruction
     code @ decoder + output_bias in the space of u.
 
     Attributes:
-        format: name of the format it was read from.
+        format: Name of the format it was read from.
         encoder: (d, n).
-        decoder: (n, d); None where it is encoder.T.
+        decoder: (n, d); None if it is encoder.T.
         latent_bias: (n,); None for zeros.
-        input_bias: (d,), taken off before encoding; None for zeros.
+        input_bias: (d,), subtracted before encoding; None for zeros.
         output_bias: (d,), added after decoding; None for zeros.
         input_mean: (d,); None for zeros.
-        input_scale: one number.
-        threshold: of "jump_relu" (n,), of "batch_topk" one number.
-        config: fields of MSAEConfig that the checkpoint tells: activation, k, base_model_name_or_path, hook_point, ...
-        notes: what a person who converts it should know, a sentence each.
-        name: where it was read, for messages.
-        revision: the commit on the Hub it was read from.
+        input_scale: Factor of embeddings after the mean is subtracted.
+        threshold: (n,) for "jump_relu", one number for "batch_topk".
+        config: Known fields of MSAEConfig: activation, k, base_model_name_or_path, hook_point, ...
+        notes: Sentences that whoever converts it should read.
+        name: Name in messages.
+        revision: Commit on the Hub it was read from.
     """
 
     format: str
@@ -52,34 +52,33 @@ class ForeignCheckpoint:
     revision: str | None = None
 
     def to_model(self, overrides: Mapping[str, Any] | None = None) -> MSAEModel:
-        """The MSAEModel that computes the same.
+        """Return the MSAEModel that computes the same.
 
-        Our model takes off and adds one bias, the decoder's; a difference between the two moves into the latents'.
+        An MSAE subtracts and adds one bias, the decoder's; the difference of the two moves into that of the latents.
 
         Args:
-            overrides: fields of MSAEConfig that the user gave, input_mean and input_scale; they win. Levels that are
-                given without nesting are those of their kind. A k that was of another kind of activation than the
-                given one is left out.
+            overrides: Fields of MSAEConfig that the user gave, input_mean and input_scale; they take precedence. Given
+                levels imply their kind of nesting. The checkpoint's k is dropped if another kind of activation is
+                given.
 
         Raises:
-            ValueError: shapes that do not fit, values that are not finite, also as float32, or settings that
-                MSAEConfig refuses.
+            ValueError: Shapes do not fit, values are not finite (also as float32), or MSAEConfig refuses a setting.
         """
-        _check_shape(self.encoder, (None, None), "the encoder", "(d, n)")
-        d, n = self.encoder.shape
+        sizes: dict[str, int] = {}
+        check_shape(self.encoder, "d n", "the encoder", sizes)
+        d, n = sizes["d"], sizes["n"]
         given = dict(overrides or {})
         mean, scale = given.pop("input_mean", None), given.pop("input_scale", None)
         mean = self.input_mean if mean is None else input_mean_of(mean, d)
         scale = finite_number(self.input_scale if scale is None else scale, "input_scale")
         config = MSAEConfig(**self._settings(given, d, n))
-        taken_off, added = (_vector(each, d, what) for each, what in (
-            (self.input_bias, "the bias before the encoder"), (self.output_bias, "the bias after the decoder"),
-        ))  # fmt: skip
+        subtracted = _vector(self.input_bias, d, "the bias before the encoder")
+        added = _vector(self.output_bias, d, "the bias after the decoder")
         encoder = self.encoder.double()
-        latent_bias = _vector(self.latent_bias, n, "the latents' bias") + (added - taken_off) @ encoder
+        latent_bias = _vector(self.latent_bias, n, "the latents' bias") + (added - subtracted) @ encoder
         tensors = {"pre_bias": added, "encoder": encoder, "latent_bias": latent_bias}
         if self.decoder is not None:
-            _check_shape(self.decoder, (n, d), "the decoder", f"({n}, {d})")
+            check_shape(self.decoder, "n d", "the decoder", sizes)
             tensors["decoder"] = self.decoder
         tensors |= self._thresholds(config.activation, n)
         for name, tensor in tensors.items():
@@ -101,7 +100,7 @@ class ForeignCheckpoint:
         settings = {"nesting": _nesting_of(given), **config, **given}
         for name, value in (("d_in", d), ("num_latents", n), ("tied", self.decoder is None)):
             if settings.setdefault(name, value) != value:
-                raise ValueError(f"{name}={settings[name]} was given, but the checkpoint's is {value}")
+                raise ValueError(f"{name}={settings[name]} was given, but the checkpoint has {value}")
         return settings
 
     def _thresholds(self, activation: str, n: int) -> dict[str, torch.Tensor]:
@@ -112,20 +111,20 @@ class ForeignCheckpoint:
             raise ValueError(f"the checkpoint holds no threshold, without which activation={activation} cannot encode")
         threshold = torch.as_tensor(self.threshold).double()
         if activation == "batch_topk":
-            _check_shape(threshold, (), "the threshold", "() for batch_topk")
+            check_shape(threshold, "", "the threshold of batch_topk", {})
             return {"activation_threshold": threshold}
         if threshold.dim() == 0:
             threshold = threshold.expand(n)
-        _check_shape(threshold, (n,), "the threshold", f"({n},) for jump_relu")
+        check_shape(threshold, "n", "the threshold of jump_relu", {"n": n})
         return {"log_threshold": threshold.clamp_min(torch.finfo(torch.float32).tiny).log()}
 
 
 _WITH_K = ("topk", "batch_topk")
-"""Activations whose k is part of what they compute, and means the same."""
+"""Activations with a k, which has the same meaning in both."""
 
 
 def _nesting_of(given: Mapping[str, Any]) -> str:
-    """What levels are meant where only their sizes are given."""
+    """The kind of nesting that is meant if only sizes of levels are given."""
     if given.get("nesting_widths") is not None:
         return "prefix"
     return "topk" if given.get("nesting_ks") is not None else "none"
@@ -134,11 +133,5 @@ def _nesting_of(given: Mapping[str, Any]) -> str:
 def _vector(tensor: torch.Tensor | None, size: int, what: str) -> torch.Tensor:
     if tensor is None:
         return torch.zeros(size, dtype=torch.float64)
-    _check_shape(tensor, (size,), what, f"({size},)")
+    check_shape(tensor, "size", what, {"size": size})
     return tensor.detach().double()
-
-
-def _check_shape(tensor: torch.Tensor, shape: tuple[int | None, ...], what: str, shown: str) -> None:
-    fits = tensor.dim() == len(shape) and all(b in (None, a) for a, b in zip(tensor.shape, shape, strict=True))
-    if not fits:
-        raise ValueError(f"{what} has shape {tuple(tensor.shape)}, expected {shown}")

@@ -10,9 +10,9 @@
     JumpReluAutoEncoder     W_enc (d, n), b_enc (n,), W_dec (n, d), b_dec (d,), threshold (n,)
     MatryoshkaBatchTopKSAE  W_enc, b_enc, W_dec, b_dec, k, threshold, group_sizes
 
-All take their last bias off before encoding, except AutoEncoderNew and JumpReluAutoEncoder. The tensors tell which it
-is; of the two with the same, config.json does. With normalize_activations in training, biases and threshold are
-scaled back before they are saved.
+All subtract their last bias before encoding, except AutoEncoderNew and JumpReluAutoEncoder. The tensors determine the
+class, or config.json if two classes have the same. With normalize_activations in training, biases and threshold
+are scaled back before they are saved.
 """
 
 from __future__ import annotations
@@ -27,75 +27,120 @@ import torch
 from .checkpoint import ForeignCheckpoint
 from .places import hook_point_of, place_of, tower_of
 from .reading import (
-    check_shapes,
+    GATED_NOTE,
+    Settings,
     finite_number,
     gated_as_jump_relu,
-    k_of,
-    matrix_shape,
-    names_in_torch_file,
     reached,
-    settings_in,
+    state_dict,
     tensors_of,
     the_one,
     whole_number,
-    word,
 )
 from .source import CheckpointSource
 
 _FILE = re.compile(r"(?:.*/)?ae(?:_(?P<step>\d+))?\.pt")
-_LINEAR = {"encoder.weight", "encoder.bias", "decoder.weight"}
-_PARAMETERS = {"W_enc", "b_enc", "W_dec", "b_dec"}
+_LINEAR = {"encoder.weight": "n d", "encoder.bias": "n", "decoder.weight": "d n"}
+_PARAMETERS = {"W_enc": "d n", "b_enc": "n", "W_dec": "n d", "b_dec": "d"}
+_GATES = {"r_mag": "n", "gate_bias": "n", "mag_bias": "n"}
 _CLASSES = {
-    "AutoEncoder": _LINEAR | {"bias"},
-    "AutoEncoderNew": _LINEAR | {"decoder.bias"},
-    "GatedAutoEncoder": {"encoder.weight", "decoder.weight", "r_mag", "gate_bias", "mag_bias", "decoder_bias"},
-    "AutoEncoderTopK": _LINEAR | {"b_dec"},
-    "BatchTopKSAE": _LINEAR | {"b_dec"},
-    "JumpReluAutoEncoder": _PARAMETERS | {"threshold"},
-    "MatryoshkaBatchTopKSAE": _PARAMETERS | {"k", "threshold", "group_sizes"},
+    "AutoEncoder": {**_LINEAR, "bias": "d"},
+    "AutoEncoderNew": {**_LINEAR, "decoder.bias": "d"},
+    "GatedAutoEncoder": {"encoder.weight": "n d", "decoder.weight": "d n", **_GATES, "decoder_bias": "d"},
+    "AutoEncoderTopK": {**_LINEAR, "b_dec": "d"},
+    "BatchTopKSAE": {**_LINEAR, "b_dec": "d"},
+    "JumpReluAutoEncoder": {**_PARAMETERS, "threshold": "n"},
+    "MatryoshkaBatchTopKSAE": {**_PARAMETERS, "k": "", "threshold": "", "group_sizes": "groups"},
 }
 """The tensors of each class, without those that only some versions have."""
 
+_OUTPUT_BIAS = {
+    "AutoEncoder": "bias",
+    "AutoEncoderNew": "decoder.bias",
+    "GatedAutoEncoder": "decoder_bias",
+}
+"""Name of the bias after the decoder, unless it is b_dec."""
+
+_BIAS_NOT_SUBTRACTED = ("AutoEncoderNew", "JumpReluAutoEncoder")
+_ACTIVATIONS = {
+    "AutoEncoder": "relu",
+    "AutoEncoderNew": "relu",
+    "GatedAutoEncoder": "jump_relu",
+    "AutoEncoderTopK": "topk",
+    "BatchTopKSAE": "batch_topk",
+    "JumpReluAutoEncoder": "jump_relu",
+    "MatryoshkaBatchTopKSAE": "batch_topk",
+}
 _COUNTERS = ("k", "group_sizes")
-_OPTIONAL = {"AutoEncoderTopK": {"k", "threshold"}, "BatchTopKSAE": {"k", "threshold"}}
-_OTHER_NAMES = {"MatroyshkaBatchTopKSAE": "MatryoshkaBatchTopKSAE"}
-"""What classes were called before."""
+_WITH_K = ("AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE")
+_OTHER_NAMES = {"MatroyshkaBatchTopKSAE": "MatryoshkaBatchTopKSAE"}  # an earlier spelling
 
 # sae-for-vlm's folders: imagenet_train_activations_clip-vit-large-patch14-336_22_post_mlp_residual_batch_top_k_20_x8
 _SAE_FOR_VLM = re.compile(r"activations_(?P<model>[^/]+?)_(?P<layer>\d+)_post_mlp_residual(?P<kind>_batch_top_k)?")
 _OWNERS = {"clip-vit-large-patch14-336": "openai", "siglip-so400m-patch14-384": "google"}
 
 
-def recognises(source: CheckpointSource) -> bool:
+def recognizes(source: CheckpointSource) -> bool:
     """Whether there is an `ae.pt` or `ae_STEP.pt`, or a single other file with the tensors of one of the classes."""
     if _candidates(source):
         return True
     files = source.matching("*.pt", "*.pth")
     if len(files) != 1:
         return False
-    names = names_in_torch_file(source.path(files[0]))
-    # Without its name, only what no other library's files hold.
-    own = ("GatedAutoEncoder", "AutoEncoderTopK", "MatryoshkaBatchTopKSAE")
-    return any(names >= _CLASSES[each] for each in own)
+    names = source.names_in(files[0])
+    # Without the file's name, only those that no other library's files hold.
+    return any(
+        names >= set(_CLASSES[each]) for each in ("GatedAutoEncoder", "AutoEncoderTopK", "MatryoshkaBatchTopKSAE")
+    )
 
 
 def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
-    """Raises:
-    ValueError: several checkpoints, of which one has to be named; one that does what an MSAE cannot; one of
-        which nothing tells whether it is top-k or batch top-k; or a damaged one.
-    """
+    """Read a state dict of dictionary_learning's; see `read_checkpoint` for what is raised."""
     file = _file(source)
     name = source.full_name(file)
-    tensors = tensors_of(source.read_torch(file), name, _COUNTERS)
+    content = tensors_of(source.read(file), name, _COUNTERS)
     config, trainer = _trainer(source, file, name)
     notes: list[str] = []
-    kind = _class(tensors, config, trainer, overrides, name, notes)
-    if "k" not in tensors and trainer.get("k") is None:
-        trainer = {**trainer, "k": overrides.get("k")}
-    checkpoint = _READERS[kind](tensors, trainer, name, notes)
-    checkpoint.config |= _origin(trainer, name, overrides, notes)
-    checkpoint.notes = notes
-    return checkpoint
+    kind = _class(content, config, trainer, overrides, name, notes)
+    optional = {"k": "", "threshold": ""} if kind in _WITH_K else {}
+    tensors, sizes = state_dict(content, name, _CLASSES[kind], optional, _COUNTERS)
+    if kind in ("AutoEncoderTopK", "BatchTopKSAE") and "k" not in tensors and trainer.get("k") is None:
+        trainer["k"] = overrides.get("k")
+    linear = "encoder.weight" in tensors
+    bias = tensors[_OUTPUT_BIAS.get(kind, "b_dec")]
+    parts: dict[str, Any] = {
+        "encoder": tensors["encoder.weight"].T if linear else tensors["W_enc"],
+        "decoder": tensors["decoder.weight"].T if linear else tensors["W_dec"],
+        "latent_bias": tensors.get("encoder.bias" if linear else "b_enc"),
+        "input_bias": None if kind in _BIAS_NOT_SUBTRACTED else bias,
+        "output_bias": bias,
+    }
+    settings: dict[str, Any] = {"activation": _ACTIVATIONS[kind]}
+    if kind in _WITH_K:
+        settings["k"] = _k(tensors, trainer, name)
+    if settings["activation"] == "batch_topk":
+        parts["threshold"] = _threshold(tensors, name, notes)
+    if kind == "JumpReluAutoEncoder":
+        # Its ReLU makes thresholds below 0 act as 0. apply_b_dec_to_input is set for SAELens' checkpoints alone.
+        parts["threshold"] = tensors["threshold"].double().clamp_min(0)
+    elif kind == "GatedAutoEncoder":
+        parts |= gated_as_jump_relu(parts["encoder"], *(tensors[key] for key in ("gate_bias", "mag_bias", "r_mag")))
+        notes.append(GATED_NOTE)
+    elif kind == "MatryoshkaBatchTopKSAE":
+        settings |= _levels(tensors["group_sizes"], trainer, sizes["n"], name)
+    elif kind == "AutoEncoder" and not _has_unit_rows(parts["decoder"]):
+        notes.append(
+            "The rows of its dictionary do not have unit norm. dictionary_learning's from_pretrained scales them, and "
+            "the codes the other way (unless normalize_decoder=False); here they stay as stored. Reconstructions are "
+            "the same."
+        )
+    elif kind == "AutoEncoderNew":
+        notes.append(
+            "Codes are those of AutoEncoderNew.encode; with output_features=True it multiplies them by the norms of "
+            "the dictionary's rows."
+        )
+    settings |= _origin(trainer, name, overrides, notes)
+    return ForeignCheckpoint("dictionary_learning", **parts, config=settings, notes=notes)
 
 
 def _candidates(source: CheckpointSource) -> list[str]:
@@ -113,31 +158,30 @@ def _file(source: CheckpointSource) -> str:
     return the_one(final or candidates or source.matching("*.pt", "*.pth"), source.name, "ae.pt")
 
 
-def _trainer(source: CheckpointSource, file: str, name: str) -> tuple[str | None, Mapping[str, Any]]:
-    """The config.json that lies beside it, and what it says of the training; (None, {}) without one."""
+def _trainer(source: CheckpointSource, file: str, name: str) -> tuple[str | None, Settings]:
+    """Name and trainer settings of the config.json that belongs to a file; (None, {}) without one."""
     folder = file.rpartition("/")[0]
     for place in dict.fromkeys((folder, folder.removesuffix("checkpoints").rstrip("/"))):
         config = f"{place}/config.json".lstrip("/")
         if source.has(config):
-            return source.full_name(config), settings_in(source.read_json(config), "trainer", source.full_name(config))
-    return None, {}
+            return source.full_name(config), source.settings(config).inner("trainer")
+    return None, Settings({}, f"config.json of {name}")
 
 
 def _class(
     tensors: Mapping[str, torch.Tensor],
     config: str | None,
-    trainer: Mapping[str, Any],
+    trainer: Settings,
     overrides: Mapping[str, Any],
     name: str,
     notes: list[str],
 ) -> str:
     keys = set(tensors)
-    fitting = [kind for kind, needed in _CLASSES.items() if needed <= keys <= needed | _OPTIONAL.get(kind, set())]
+    optional = {kind: {"k", "threshold"} if kind in _WITH_K else set() for kind in _CLASSES}
+    fitting = [kind for kind, shapes in _CLASSES.items() if set(shapes) <= keys <= {*shapes, *optional[kind]}]
     if not fitting:
-        raise ValueError(
-            f"{name} holds {', '.join(sorted(keys))}: the tensors of none of {', '.join(_CLASSES)}, which are read"
-        )
-    said = word(trainer, "dict_class", None, f"trainer in config.json of {name}")
+        raise ValueError(f"{name} holds {', '.join(sorted(keys))}, which are not the tensors of {', '.join(_CLASSES)}")
+    said = trainer.word("dict_class")
     if said is not None:
         said = _OTHER_NAMES.get(said, said)
         if said not in fitting:
@@ -153,142 +197,43 @@ def _class(
     if overrides.get("activation") in ("topk", "batch_topk"):
         return "AutoEncoderTopK" if overrides["activation"] == "topk" else "BatchTopKSAE"
     if (found := _SAE_FOR_VLM.search(name)) and found["kind"]:
-        notes.append("Taken for a BatchTopKSAE by the name of its folder; no config.json tells its class.")
+        notes.append("Taken for a BatchTopKSAE because of the name of its folder: no config.json says its class.")
         return "BatchTopKSAE"
-    untold = f"{config} tells no trainer.dict_class" if config else f"{name} has no config.json beside it"
+    unsaid = f"{config} has no trainer.dict_class" if config else f"{name} has no config.json beside it"
     raise ValueError(
-        f"{untold}, and the tensors are those of both AutoEncoderTopK and BatchTopKSAE: say activation=topk or "
+        f"{unsaid}, and the tensors are those of both AutoEncoderTopK and BatchTopKSAE: say activation=topk or "
         "activation=batch_topk"
     )
 
 
-def _linear(tensors: Mapping[str, torch.Tensor], bias: str, name: str) -> dict[str, torch.Tensor]:
-    """Encoder, decoder and biases of what is made of nn.Linear: weights (out, in)."""
-    n, d = matrix_shape(tensors, "encoder.weight", name)
-    check_shapes(tensors, {"decoder.weight": (d, n), "encoder.bias": (n,), bias: (d,)}, name)
-    return {
-        "encoder": tensors["encoder.weight"].T,
-        "decoder": tensors["decoder.weight"].T,
-        "latent_bias": tensors.get("encoder.bias"),
-        "output_bias": tensors[bias],
-    }
+def _has_unit_rows(decoder: torch.Tensor) -> bool:
+    norms = torch.linalg.vector_norm(decoder.double(), dim=1)
+    return torch.allclose(norms, torch.ones_like(norms), atol=1e-4)
 
 
-def _parameters(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    d, n = matrix_shape(tensors, "W_enc", name)
-    check_shapes(tensors, {"W_dec": (n, d), "b_enc": (n,), "b_dec": (d,)}, name)
-    return {
-        "encoder": tensors["W_enc"],
-        "decoder": tensors["W_dec"],
-        "latent_bias": tensors["b_enc"],
-        "output_bias": tensors["b_dec"],
-    }
-
-
-def _relu(tensors, trainer, name, notes) -> ForeignCheckpoint:
-    parts = _linear(tensors, "bias", name)
-    norms = torch.linalg.vector_norm(parts["decoder"].double(), dim=1)
-    if not torch.allclose(norms, torch.ones_like(norms), atol=1e-4):
-        notes.append(
-            "The rows of its dictionary are not of unit norm. dictionary_learning's from_pretrained scales them, and "
-            "the codes the other way (unless normalize_decoder=False); here they stay as they are stored. "
-            "Reconstructions are the same."
-        )
-    return ForeignCheckpoint(
-        "dictionary_learning", **parts, input_bias=parts["output_bias"], config={"activation": "relu"}
-    )
-
-
-def _relu_new(tensors, trainer, name, notes) -> ForeignCheckpoint:
-    parts = _linear(tensors, "decoder.bias", name)
-    notes.append(
-        "Codes are those of AutoEncoderNew.encode; with output_features=True it multiplies them with the norms of the "
-        "dictionary's rows."
-    )
-    return ForeignCheckpoint("dictionary_learning", **parts, config={"activation": "relu"})
-
-
-def _gated(tensors, trainer, name, notes) -> ForeignCheckpoint:
-    parts = _linear(tensors, "decoder_bias", name)
-    n = parts["encoder"].shape[1]
-    check_shapes(tensors, dict.fromkeys(("r_mag", "gate_bias", "mag_bias"), (n,)), name)
-    encoder, latent_bias, threshold = gated_as_jump_relu(
-        parts["encoder"], tensors["gate_bias"], tensors["mag_bias"], tensors["r_mag"]
-    )
-    notes.append("A gated autoencoder: it computes what JumpReLU does with other thresholds, and becomes that.")
-    parts |= {"encoder": encoder, "latent_bias": latent_bias, "threshold": threshold}
-    return ForeignCheckpoint(
-        "dictionary_learning", **parts, input_bias=parts["output_bias"], config={"activation": "jump_relu"}
-    )
-
-
-def _top_k(tensors, trainer, name, notes) -> ForeignCheckpoint:
-    parts = _linear(tensors, "b_dec", name)
-    config = {"activation": "topk", "k": _k(tensors, trainer, name)}
-    return ForeignCheckpoint("dictionary_learning", **parts, input_bias=parts["output_bias"], config=config)
-
-
-def _batch_top_k(tensors, trainer, name, notes) -> ForeignCheckpoint:
-    parts = _linear(tensors, "b_dec", name)
-    threshold = _threshold(tensors, name, notes)
-    config = {"activation": "batch_topk", "k": _k(tensors, trainer, name)}
-    bias = parts["output_bias"]
-    return ForeignCheckpoint("dictionary_learning", **parts, input_bias=bias, threshold=threshold, config=config)
-
-
-def _jump_relu(tensors, trainer, name, notes) -> ForeignCheckpoint:
-    parts = _parameters(tensors, name)
-    check_shapes(tensors, {"threshold": (parts["encoder"].shape[1],)}, name)
-    # Its ReLU makes thresholds below 0 act as 0. apply_b_dec_to_input is set for SAELens' checkpoints alone.
-    threshold = tensors["threshold"].double().clamp_min(0)
-    return ForeignCheckpoint("dictionary_learning", **parts, threshold=threshold, config={"activation": "jump_relu"})
-
-
-def _matryoshka(tensors, trainer, name, notes) -> ForeignCheckpoint:
-    parts = _parameters(tensors, name)
-    n = parts["encoder"].shape[1]
-    if tensors["group_sizes"].dim() != 1:
-        shape = tuple(tensors["group_sizes"].shape)
-        raise ValueError(f"group_sizes of {name} has shape {shape}, expected one number for each group")
-    sizes = [whole_number(size, f"an entry of group_sizes of {name}") for size in tensors["group_sizes"].tolist()]
+def _levels(group_sizes: torch.Tensor, trainer: Settings, n: int, name: str) -> dict[str, Any]:
+    """The levels of a Matryoshka SAE, which are prefixes of the dictionary."""
+    sizes = [whole_number(size, f"an entry of group_sizes of {name}") for size in group_sizes.tolist()]
     if sum(sizes) != n:
         raise ValueError(f"group_sizes of {name} are {sizes}, {sum(sizes)} together, but there are {n} latents")
-    config = {
-        "activation": "batch_topk",
-        "k": _k(tensors, trainer, name),
-        "nesting": "prefix",
-        "nesting_widths": list(accumulate(sizes)),
-    }
-    weights = trainer.get("group_weights")
-    if weights is not None:
-        what = f"group_weights in config.json of {name}"
-        if not isinstance(weights, list) or len(weights) != len(sizes):
-            raise ValueError(f"{what} is {weights!r}, expected {len(sizes)} numbers, as many as there are groups")
-        weights = [finite_number(weight, f"an entry of {what}") for weight in weights]
-    if weights and min(weights) > 0:
-        config["nesting_weights"] = "uniform" if len(set(weights)) == 1 else weights
-    threshold, bias = _threshold(tensors, name, notes), parts["output_bias"]
-    return ForeignCheckpoint("dictionary_learning", **parts, input_bias=bias, threshold=threshold, config=config)
+    levels = {"nesting": "prefix", "nesting_widths": list(accumulate(sizes))}
+    weights, what = trainer.get("group_weights"), f"group_weights of {trainer.name}"
+    if weights is None:
+        return levels
+    if not isinstance(weights, list) or len(weights) != len(sizes):
+        raise ValueError(f"{what} is {weights!r}, expected {len(sizes)} numbers, one per group")
+    weights = [finite_number(weight, f"an entry of {what}") for weight in weights]
+    if min(weights) > 0:
+        levels["nesting_weights"] = "uniform" if len(set(weights)) == 1 else weights
+    return levels
 
 
-_READERS = {
-    "AutoEncoder": _relu,
-    "AutoEncoderNew": _relu_new,
-    "GatedAutoEncoder": _gated,
-    "AutoEncoderTopK": _top_k,
-    "BatchTopKSAE": _batch_top_k,
-    "JumpReluAutoEncoder": _jump_relu,
-    "MatryoshkaBatchTopKSAE": _matryoshka,
-}
-
-
-def _k(tensors: Mapping[str, torch.Tensor], trainer: Mapping[str, Any], name: str) -> int:
-    stored, said = tensors.get("k"), trainer.get("k")
-    if stored is None:
-        return k_of(said, {}, f"k of {name} or of its config.json")
-    k = whole_number(stored, f"k of {name}")
-    if said is not None and whole_number(said, f"k in config.json of {name}") != k:
-        raise ValueError(f"{name} holds k={k}, but its config.json says k={said}: they do not belong together")
+def _k(tensors: Mapping[str, torch.Tensor], trainer: Settings, name: str) -> int:
+    if "k" not in tensors:
+        return trainer.k("k", {})
+    k = whole_number(tensors["k"], f"k of {name}")
+    if trainer.get("k") is not None and trainer.whole("k") != k:
+        raise ValueError(f"{name} holds k={k}, but its config.json says k={trainer['k']}: they do not belong together")
     return k
 
 
@@ -300,23 +245,23 @@ def _threshold(tensors: Mapping[str, torch.Tensor], name: str, notes: list[str])
         return reached(threshold)
     notes.append(
         f"Its threshold is {threshold:g}: training ended before it was set. Codes keep every positive activation, as "
-        "BatchTopKSAE.encode then does; activation=topk keeps the k largest of each embedding instead."
+        "in BatchTopKSAE.encode; activation=topk keeps the k largest of each embedding instead."
     )
     return 0.0
 
 
-def _origin(trainer: Mapping[str, Any], name: str, overrides: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+def _origin(trainer: Settings, name: str, overrides: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     """Backbone and hook point, from config.json or from the names of sae-for-vlm's folders."""
     if found := _SAE_FOR_VLM.search(name):
         model = found["model"]
         config = {"base_model_name_or_path": f"{_OWNERS[model]}/{model}"} if model in _OWNERS else {}
         return config | place_of(f"vision.layers.{found['layer']}", None, overrides, name)
-    model, module = (word(trainer, key, None, f"config.json of {name}") for key in ("lm_name", "submodule_name"))
+    model, module = (trainer.word(key) for key in ("lm_name", "submodule_name"))
     layer = trainer.get("layer")
     config = {"base_model_name_or_path": model} if model else {}
     if overrides.get("hook_point") is not None:
         return config
-    # With its notes only where the tower comes from the model's name.
+    # Notes are kept only if the tower comes from the model's name.
     point, guessed = hook_point_of(module, None), []
     if point is None:
         tower = tower_of(model, notes=guessed)

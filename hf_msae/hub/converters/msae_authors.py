@@ -3,9 +3,9 @@
     {n_latents}_{n_inputs}_{activation}[_{number}][_{UW|RW}]_{tied}_{normalize}_{soft_cap}_{dataset}.pth
 
 The number is the smallest k of the levels (UW, RW), the k of a top-k autoencoder, or the digits of a ReLU
-autoencoder's sparsity coefficient behind "0.". The file holds `model` (pre_bias (d,), encoder (d, n), decoder (n, d),
-latent_bias (n,)), `mean_center` and `scaling_factor`, which become input_mean and input_scale as they are: what is
-taken off and multiplied with is what the weights were trained on, however it was computed.
+autoencoder's sparsity coefficient after "0.". The file holds `model` (pre_bias (d,), encoder (d, n), decoder (n, d),
+latent_bias (n,)), `mean_center` and `scaling_factor`, which become input_mean and input_scale as they are: they are
+what the weights were trained with, however they were computed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from .checkpoint import ForeignCheckpoint
-from .reading import check_shapes, finite_number, matrix_shape, tensors_of
-from .source import CheckpointSource, refuse_other_keys, require_keys
+from .reading import check_shape, check_tensor, finite_number, refuse_other_keys, require_keys, state_dict
+from .source import CheckpointSource
 
 _NAME = re.compile(
     r"(?P<n>\d+)_(?P<d>\d+)_(?P<activation>[A-Za-z]+)(?:_(?P<number>\d+))?(?:_(?P<weights>UW|RW))?"
@@ -27,11 +27,11 @@ _NAME = re.compile(
 )
 _EXAMPLE = "6144_768_TopKReLU_64_RW_False_False_0.0_cc3m_ViT-L~14_train_image_2905936_768.pth"
 _TOP_LEVEL = ("model", "mean_center", "scaling_factor", "target_norm")
-_PARAMETERS = ("pre_bias", "encoder", "latent_bias")
+_PARAMETERS = {"encoder": "d n", "pre_bias": "d", "latent_bias": "n"}
 _COUNTERS = ("latents_activation_frequency",)
 _LOG_THRESHOLD = "activation.log_threshold"
-_SAME_THRESHOLD = "dead_activations.log_threshold"
-"""A second name of the same parameter."""
+_SAME_THRESHOLD = "dead_activations.log_threshold"  # a second name of the same parameter
+_OPTIONAL = {"decoder": "n d", _LOG_THRESHOLD: "n", _SAME_THRESHOLD: "n"}
 
 _BACKBONES = {
     "ViT-B~32": ("openai/clip-vit-base-patch32", 512),
@@ -39,14 +39,15 @@ _BACKBONES = {
     "ViT-L~14": ("openai/clip-vit-large-patch14", 768),
     "ViT-L~14@336px": ("openai/clip-vit-large-patch14-336", 768),
 }
-"""What their data sets' names call a CLIP: its name on the Hub, and the width of its embeddings."""
+"""Name of a CLIP in their data sets' names: its name on the Hub, and the width of its embeddings."""
 
 _WEIGHTS = {"UW": "uniform", "RW": "reverse"}
+_UNKNOWN_MODALITY = "The file's name says neither image nor text; taken to be of images (image_embeds)."
 
 
 @dataclass(frozen=True)
 class _Name:
-    """What a file's name tells; raises ValueError for what an MSAE does not do."""
+    """The settings in a file's name."""
 
     n: int
     d: int
@@ -59,14 +60,14 @@ class _Name:
 
     @classmethod
     def parse(cls, name: str) -> _Name | None:
-        """None if the name is none of theirs."""
+        """Parse a name, None if it is not one of theirs; raise ValueError for what an MSAE cannot do."""
         found = _NAME.fullmatch(name)
         if found is None:
             return None
         if found["normalize"] == "True":
             raise ValueError(
-                f"{name} was trained with normalize=True: each embedding was brought to mean 0 and variance 1 by "
-                "itself, which no fixed input_mean and input_scale can do, so it cannot be converted"
+                f"{name} was trained with normalize=True: each embedding was standardized by itself, which no fixed "
+                "input_mean and input_scale can do, so it cannot be converted"
             )
         cap = float(found["soft_cap"]) or None
         sizes = int(found["n"]), int(found["d"])
@@ -74,49 +75,46 @@ class _Name:
         return cls(*sizes, found["activation"], number, weights, tied, cap, found["dataset"] or "")
 
 
-def recognises(source: CheckpointSource) -> bool:
-    """Whether a file bears one of their names, or a single `.pth` holds what theirs do.
-
-    Raises:
-        ValueError: the single `.pth` cannot be read.
-    """
+def recognizes(source: CheckpointSource) -> bool:
+    """Whether a file has one of their names, or a single `.pth` holds what theirs do."""
     if _named(source):
         return True
     files = source.matching("*.pth")
     if len(files) != 1:
         return False
-    content = source.read_torch(files[0])
-    return isinstance(content, dict) and all(key in content for key in _TOP_LEVEL[:3])
+    return source.names_in(files[0]) >= set(_TOP_LEVEL[:3])
 
 
 def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
-    """Raises:
-    ValueError: several checkpoints, of which one has to be named; one that does what an MSAE cannot; one whose
-        name tells nothing where `overrides` do not either; or a damaged one.
-    """
+    """Read one of the authors' files; see `read_checkpoint` for what is raised."""
     file = _file(source)
     name = _Name.parse(file)
-    content = source.read_torch(file)
+    content = source.read(file)
     if not isinstance(content, Mapping):
         raise ValueError(f"{source.name} holds a {type(content).__name__}, not the mapping that theirs do")
     require_keys(content, _TOP_LEVEL[:3], source.name)
     refuse_other_keys(content, _TOP_LEVEL, source.name)
-    state = _state(content["model"], f"model of {source.name}")
-    encoder, decoder, log_threshold = (state.get(key) for key in ("encoder", "decoder", _LOG_THRESHOLD))
-    d, n = encoder.shape
+    state, sizes = state_dict(content["model"], f"model of {source.name}", _PARAMETERS, _OPTIONAL, _COUNTERS)
+    d, n, decoder, log_threshold = sizes["d"], sizes["n"], state.get("decoder"), state.get(_LOG_THRESHOLD)
+    if _SAME_THRESHOLD in state and not (
+        log_threshold is not None and torch.equal(state[_SAME_THRESHOLD], log_threshold)
+    ):
+        raise ValueError(
+            f"{_SAME_THRESHOLD} of {source.name} is not its {_LOG_THRESHOLD}, but the two are one parameter of theirs"
+        )
     if name is not None and (n, d, decoder is None) != (name.n, name.d, name.tied):
         raise ValueError(
             f"the name {file} says {name.n} latents of {name.d} inputs, tied={name.tied}, but the file holds "
-            f"{n} of {d}, tied={decoder is None}: one of them is of another model"
+            f"{n} of {d}, tied={decoder is None}: one of them belongs to another model"
         )
     config, notes = _settings(file, name, log_threshold is not None, n, overrides)
     if name is not None:
         config |= _origin(name, overrides, notes)
     elif overrides.get("hook_point") is None:
-        notes.append("The file's name does not tell whether of images or texts; taken to be of images (image_embeds).")
+        notes.append(_UNKNOWN_MODALITY)
     return ForeignCheckpoint(
         format="msae_authors",
-        encoder=encoder,
+        encoder=state["encoder"],
         decoder=decoder,
         latent_bias=state["latent_bias"],
         input_bias=state["pre_bias"],
@@ -129,29 +127,13 @@ def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheck
     )
 
 
-def _state(content: Any, name: str) -> dict[str, torch.Tensor]:
-    """The state dict, its shapes checked."""
-    state = tensors_of(content, name, _COUNTERS)
-    require_keys(state, _PARAMETERS, name)
-    refuse_other_keys(state, (*_PARAMETERS, "decoder", _LOG_THRESHOLD, _SAME_THRESHOLD, *_COUNTERS), name)
-    d, n = matrix_shape(state, "encoder", name)
-    shapes = {"pre_bias": (d,), "latent_bias": (n,), "decoder": (n, d), _LOG_THRESHOLD: (n,), _SAME_THRESHOLD: (n,)}
-    check_shapes(state, shapes, name)
-    if _SAME_THRESHOLD in state and not (
-        _LOG_THRESHOLD in state and torch.equal(state[_SAME_THRESHOLD], state[_LOG_THRESHOLD])
-    ):
-        raise ValueError(f"{_SAME_THRESHOLD} of {name} is not its {_LOG_THRESHOLD}, which are one parameter of theirs")
-    return state
-
-
 def _mean(value: Any, d: int, name: str) -> torch.Tensor:
-    """mean_center as (d,): what is one number is that of every column."""
+    """mean_center as (d,); a single number is that of every column."""
     if isinstance(value, torch.Tensor) and value.dim() > 0:
-        tensors = tensors_of({"mean_center": value}, name)
-        check_shapes(tensors, {"mean_center": (d,)}, name)
+        check_tensor(value, f"mean_center of {name}")
+        check_shape(value, "d", f"mean_center of {name}", {"d": d})
         return value.double()
-    number = finite_number(value, f"mean_center of {name}")
-    return torch.full((d,), number, dtype=torch.float64)
+    return torch.full((d,), finite_number(value, f"mean_center of {name}"), dtype=torch.float64)
 
 
 def _named(source: CheckpointSource) -> list[str]:
@@ -178,12 +160,12 @@ def _settings(
             return {"activation": "jump_relu"}, []
         if overrides.get("activation") is None:
             raise ValueError(
-                f"{file} is called otherwise than the authors' own files (like {_EXAMPLE}), and nothing but the name "
-                "tells what the model is. Say it: activation=relu with nesting_ks (an MSAE), activation=relu without "
-                "(a ReLU autoencoder) or activation=topk with k; and soft_cap, if it has one. If it was trained with "
+                f"{file} is not named like the authors' own files (e.g. {_EXAMPLE}), and only the name says what the "
+                "model is. Say it: activation=relu with nesting_ks (an MSAE), activation=relu without (a ReLU "
+                "autoencoder) or activation=topk with k; and soft_cap, if it has one. If it was trained with "
                 "normalize=True, it cannot be converted"
             )
-        return {}, ["The file's name tells nothing, so that all settings are those that were given."]
+        return {}, ["The file's name says nothing, so all settings are the given ones."]
     if has_threshold != (name.activation == "JumpReLU"):
         raise ValueError(
             f"the name {file} says {name.activation}, but there is {'a' if has_threshold else 'no'} threshold"
@@ -196,15 +178,15 @@ def _settings(
         coefficient = float(f"0.{name.number}") if name.number else 0.0
         return config | {"activation": "relu", "sparsity_coefficient": coefficient}, []
     if name.activation not in ("TopKReLU", "BatchTopKReLU") and given is None:
-        keeps = {"Identity": "negative", "TopK": "negative", "BatchTopK": "negative"}.get(name.activation)
+        keeps_negative = name.activation in ("Identity", "TopK", "BatchTopK")
         raise ValueError(
             f"the name {file} says {name.activation}, "
-            + (f"which keeps {keeps} activations" if keeps else "which is none of the activations that hf_msae reads")
-            + ", as no code of an MSAE does; activation=relu or activation=topk reads it with its pre-activations cut "
-            "at 0, which is another function"
+            + ("which keeps negative activations" if keeps_negative else "an activation that hf_msae does not know")
+            + ", as no MSAE does; activation=relu or activation=topk reads it with its pre-activations cut at 0, "
+            "which is another function"
         )
     if name.number is None:
-        raise ValueError(f"the name {file} says {name.activation}, but not which k")
+        raise ValueError(f"the name {file} says {name.activation}, but not the k")
     k = int(name.number)
     if name.weights is not None:
         return config | _levels(k, n, name), _notes_on_levels(k, name)
@@ -215,16 +197,16 @@ def _settings(
         return config | {"activation": "relu"}, [note]
     if name.activation.startswith("Batch") and given is None:
         raise ValueError(
-            f"the name {file} says {name.activation}: the file does not hold the threshold that the k largest of a "
-            f"batch come to. activation=topk takes the {k} largest of each embedding instead, activation=relu the "
-            "full code, which is what the authors' SAE class decodes"
+            f"the name {file} says {name.activation}, but the file does not hold the threshold that replaces the k "
+            f"largest of a batch. activation=topk takes the {k} largest of each embedding instead, activation=relu "
+            "the full code, which is what the authors' SAE class decodes"
         )
     note = f"The {k} largest activations are kept, as in training; the authors' SAE class decodes the full ReLU code."
     return config | {"activation": "topk", "k": k}, [note]
 
 
 def _levels(smallest: int, n: int, name: _Name) -> dict[str, Any]:
-    """Doubling from the smallest k, then n: how their train.py makes the list from the one number in its config."""
+    """Doubling from the smallest k, then n, like the list that their train.py makes."""
     ks = [smallest]
     while ks[-1] * 2 < n:
         ks.append(ks[-1] * 2)
@@ -234,23 +216,23 @@ def _levels(smallest: int, n: int, name: _Name) -> dict[str, Any]:
 
 def _notes_on_levels(smallest: int, name: _Name) -> list[str]:
     notes = [
-        f"The file tells the smallest level, {smallest}, alone: the others are taken to double up to num_latents, as "
-        "the authors' train.py makes them."
+        f"The file only says the smallest level, {smallest}: the others are taken to double up to num_latents, as in "
+        "the authors' train.py."
     ]
     if name.activation.startswith("Batch"):
         notes.append(
-            "Trained with levels that keep k activations of an embedding on average over a batch; here a level keeps "
+            "Trained with levels that keep k activations per embedding on average over a batch; here a level keeps "
             "the k largest of each."
         )
     return notes
 
 
 def _origin(name: _Name, overrides: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    """Backbone and hook point, from the name of the data set."""
+    """Backbone and hook point from the name of the data set."""
     words = name.dataset.split("_")
     modality = next((word for word in words if word in ("image", "text")), None)
     if modality is None and overrides.get("hook_point") is None:
-        notes.append("The name does not tell whether of images or texts; taken to be of images (image_embeds).")
+        notes.append(_UNKNOWN_MODALITY)
     config: dict[str, Any] = {"hook_point": f"{modality or 'image'}_embeds"}
     if overrides.get("base_model_name_or_path") is not None:
         return config
@@ -264,5 +246,5 @@ def _origin(name: _Name, overrides: Mapping[str, Any], notes: list[str]) -> dict
     elif "RN50" in words:
         notes.append("Trained on CLIP RN50, which transformers does not have: there is no backbone to load with it.")
     else:
-        notes.append("The name does not tell the backbone: give base_model_name_or_path.")
+        notes.append("The name does not say which backbone: give base_model_name_or_path.")
     return config

@@ -1,4 +1,4 @@
-"""Where in a backbone a checkpoint's embeddings come from, by our names."""
+"""Translation of the place in a backbone that a checkpoint was trained on to our hook points."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _KINDS = (
 
 
 def hook_point_of(name: str | None, tower: str | None = "vision") -> str | None:
-    """Our name of a hook point of TransformerLens or of a module of a transformers model; None where there is none.
+    """Return our name of a hook point of TransformerLens or of a module of a transformers model, None if it has none.
 
-    "blocks.9.hook_resid_post" is what leaves block 9, "blocks.9.hook_resid_pre" what leaves block 8, and a module
-    "vision_model.encoder.layers.9" or "layers.9" what leaves block 9. What enters the first block, and the outputs of
-    attention and MLP, have no name.
+    "blocks.9.hook_resid_post" is the output of block 9, "blocks.9.hook_resid_pre" that of block 8, and a module
+    "vision_model.encoder.layers.9" or "layers.9" that of block 9. The input of the first block and the outputs of
+    attention and MLP have no name.
 
     Args:
-        name: the other library's; one of ours stays as it is.
-        tower: "vision" or "text", where the name does not tell; None where nothing does.
+        name: The other library's name; one of ours stays as it is.
+        tower: "vision" or "text" if the name does not say which; None if it is unknown.
     """
     if not name:
         return None
     try:
         return HookPoint.parse(name).name
-    except ValueError:  # it is another library's
+    except ValueError:  # another library's name
         pass
     layer = None
     if found := _BLOCK_OUTPUT.fullmatch(name):
@@ -47,25 +47,25 @@ def hook_point_of(name: str | None, tower: str | None = "vision") -> str | None:
 
 
 def tower_of(*names: Any, notes: list[str] | None = None) -> str | None:
-    """The tower that is meant where a checkpoint names a model and a layer alone: "vision", "text", or None.
+    """Return the tower of a model of which only the name is known: "vision", "text", or None without a name.
 
-    Image encoders are told by a word of the name, between whatever is no letter: "clip", "siglip", "vit", ...
+    The name of an image encoder has a word such as "clip", "siglip" or "vit".
 
     Args:
-        names: what the checkpoint tells: of a model, its class; the first that is there is the model's.
-        notes: gets one where a name without any of these words was taken for a language model's.
+        *names: Names of the model and its class, if known; the first is shown in the note.
+        notes: Gets a note if the model was taken for a language model.
     """
-    told = [str(name) for name in names if name]
-    if not told:
+    known = [str(name) for name in names if name]
+    if not known:
         return None
-    # As written, and with CamelCase taken apart: SigLIP, HookedVisionTransformer.
-    spellings = [*told, *(re.sub("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", each) for each in told)]
+    # As written, and with CamelCase split: SigLIP, HookedVisionTransformer.
+    spellings = [*known, *(re.sub("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", each) for each in known)]
     if any(word in _IMAGE_ENCODERS for each in spellings for word in re.findall("[a-z]+", each.lower())):
         return "vision"
     if notes is not None:
         notes.append(
-            f"{told[0]} was taken for a language model, since its name does not say that it is an image encoder; if "
-            "it is one, say hook_point=vision.layers.LAYER."
+            f"{known[0]} was taken for a language model, because its name does not say that it is an image encoder; "
+            "if it is one, give hook_point=vision.layers.LAYER."
         )
     return "text"
 
@@ -73,18 +73,17 @@ def tower_of(*names: Any, notes: list[str] | None = None) -> str | None:
 def place_of(
     hook_point: str | None, place: str | None, given: Mapping[str, Any], name: str, known: str = ""
 ) -> dict[str, str]:
-    """The field hook_point of MSAEConfig: {} where the user gave one, which then counts.
+    """Return the field hook_point of MSAEConfig, or {} if the user gave one, which takes precedence.
 
     Args:
-        hook_point: ours; None where hf_msae has no name for it.
-        place: what the checkpoint says, for people; None where it says nothing.
-        given: what the user said.
-        name: of the checkpoint, for messages.
-        known: what is known of the embeddings all the same, for people.
+        hook_point: Our name; None if there is none.
+        place: Description of the place; None if it is unknown.
+        given: The user's overrides.
+        name: Name of the checkpoint in messages.
+        known: Description of the embeddings as far as they are known.
 
     Raises:
-        ValueError: the embeddings are of a place that hf_msae has no name for, or that nothing tells, and no
-            hook_point was given.
+        ValueError: The place is unknown or has no name, and no hook_point was given.
     """
     if given.get("hook_point") is not None:
         return {}
@@ -92,10 +91,10 @@ def place_of(
         return {"hook_point": hook_point}
     if place:
         raise ValueError(
-            f"{name} was trained on {place}, where hf_msae cannot read by itself. To use it with embeddings from "
-            f"there that you bring along, say which kind they are: {_KINDS}"
+            f"{name} was trained on {place}, which hf_msae cannot extract. To use it with your own embeddings from "
+            f"there, say which kind they are: {_KINDS}"
         )
-    beyond = f", beyond that they are {known}" if known else ""
+    beyond = f", only that they are {known}" if known else ""
     raise ValueError(
-        f"{name} does not tell which embeddings it was trained on{beyond}: say which kind they are: {_KINDS}"
+        f"{name} does not say which embeddings it was trained on{beyond}: say which kind they are: {_KINDS}"
     )

@@ -1,88 +1,149 @@
-"""What several readers of foreign checkpoints need: names in a file, tensors, shapes, and one file of many."""
+"""What the readers of foreign checkpoints share: checks of settings, tensors and shapes that name the file."""
 
 from __future__ import annotations
 
 import math
-import os
-import pickletools
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+GATED_NOTE = "A gated SAE: it computes what JumpReLU does with other thresholds, and becomes that."
 
 
-def names_in_torch_file(path: Path) -> set[str]:
-    """All strings and all names of classes in a file of torch.save, without loading or running any of it.
+class CodeInFileError(ValueError):
+    """A file asks for a class or function, named in `asked_for`, so loading it would run code."""
 
-    The keys of a state dict are among them, and "overcomplete.sae.topk_sae" where a module of that library is. Empty
-    for what is no such file.
+    def __init__(self, name: str, asked_for: str) -> None:
+        super().__init__(
+            f"{name} holds more than tensors and numbers: it asks for {asked_for}, and loading that could run code "
+            "hidden in the file. If you trust it, save the tensors alone: torch.save(module.state_dict(), ...)"
+        )
+        self.asked_for = asked_for
+
+
+class Settings(dict):
+    """Names and values of a checkpoint's configuration, read with checks of their types.
+
+    Args:
+        values: The settings.
+        name: Name of their file in error messages.
     """
-    names: set[str] = set()
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                inner = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
-                if inner is not None:
-                    with archive.open(inner) as file:
-                        _collect_names(_Bounded(file, archive.getinfo(inner).file_size), names)
-        else:  # before torch 1.6: a magic number, a version, the machine's sizes, and then what was saved
-            with open(path, "rb") as file:
-                for _ in range(4):
-                    _collect_names(_Bounded(file, os.path.getsize(path)), names)
-    # Whatever bytes may do to a parser: a file that is no pickle has no names, and loading it says what is wrong.
-    except (
-        ValueError,
-        EOFError,
-        LookupError,
-        AttributeError,
-        OverflowError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ):
-        pass
-    return names
+
+    def __init__(self, values: Mapping[str, Any], name: str) -> None:
+        super().__init__(values)
+        self.name = name
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        """Return a boolean, or the default if it is missing or null; refuse anything else, such as "false"."""
+        value = self.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise ValueError(f"{key} of {self.name} is {_shown(value)}, expected true or false")
+        return default if value is None else value
+
+    def word(self, key: str, default: str | None = None) -> str | None:
+        """Return a string, the default if it is missing, or None if it is null."""
+        value = self.get(key, default)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{key} of {self.name} is {_shown(value)}, expected a text")
+        return value
+
+    def inner(self, key: str) -> Settings:
+        """Return settings within these, empty if they are missing or null."""
+        value = self.get(key)
+        if value is not None and not isinstance(value, Mapping):
+            raise ValueError(f"{key} of {self.name} is {_shown(value)}, expected names and values")
+        return Settings(value or {}, f"{key} of {self.name}")
+
+    def whole(self, key: str) -> int:
+        """Return a positive whole number."""
+        return whole_number(self.get(key), f"{key} of {self.name}")
+
+    def number(self, key: str) -> float:
+        """Return a finite number."""
+        return finite_number(self.get(key), f"{key} of {self.name}")
+
+    def k(self, key: str, given: Mapping[str, Any], default: int | None = None) -> int:
+        """Return how many activations are kept: what the user gave, or else what is stored."""
+        if given.get("k") is not None:
+            return whole_number(given["k"], "k")
+        stored = self.get(key, default)
+        if stored is None:
+            raise ValueError(
+                f"{key} of {self.name} is missing, so the number of kept activations is unknown: say k=..."
+            )
+        return whole_number(stored, f"{key} of {self.name}")
+
+    def sizes(self, d: str, n: str, factor: str) -> dict[str, int]:
+        """Return the width d and the number of latents n, which may be stored as a multiple of d."""
+        width = self.whole(d)
+        return {"d": width, "n": self.whole(n) if self.get(n) else width * self.whole(factor)}
+
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """Raise ValueError with the reason if one of these flags is true."""
+        for key, reason in reasons.items():
+            if self.flag(key):
+                raise ValueError(f"{self.name} has {key}={self[key]}: {reason}, so it cannot be converted")
+
+    def refuse_transcoder(self) -> None:
+        """Raise ValueError if it predicts embeddings of another width than it encodes."""
+        if self.get("d_out") not in (None, self.get("d_in")):
+            raise ValueError(
+                f"{self.name} turns embeddings of {self.get('d_in')} columns into ones of {self['d_out']}: a "
+                "transcoder, not an autoencoder"
+            )
 
 
-class _Bounded:
-    """A file of which no more is asked for than there is: a pickle may claim a string of a terabyte."""
+def state_dict(
+    content: Any,
+    name: str,
+    required: Mapping[str, str],
+    optional: Mapping[str, str] | None = None,
+    counters: Sequence[str] = (),
+    **sizes: int,
+) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+    """Check a state dict against a table of names and shapes.
 
-    def __init__(self, file: Any, size: int):
-        self.file, self.size, self.readline = file, size, file.readline
+    Args:
+        content: The content of a file.
+        name: Name of the file in error messages.
+        required: Name -> shape, axes by name: `{"W_enc": "d n", "b_enc": "n"}`. Axes without a known size get that of
+            the first tensor that has them.
+        optional: The same for tensors that may be missing.
+        counters: Names of further tensors, which need not be floating-point numbers.
+        **sizes: Known sizes of axes.
 
-    def read(self, size: int = -1) -> bytes:
-        return self.file.read(min(size, self.size) if size >= 0 else -1)
+    Returns:
+        The tensors, and the sizes of all axes.
+
+    Raises:
+        ValueError: A tensor is missing, unknown, of another shape or not finite.
+    """
+    tensors = tensors_of(content, name, counters)
+    shapes = {**required, **(optional or {})}
+    require_keys(tensors, required, name)
+    refuse_other_keys(tensors, (*shapes, *counters), name)
+    for key, axes in shapes.items():
+        if key in tensors:
+            check_shape(tensors[key], axes, f"{key} of {name}", sizes)
+    return tensors, sizes
 
 
-def _collect_names(file: Any, names: set[str]) -> None:
-    for opcode, argument, _ in pickletools.genops(file):
-        if isinstance(argument, str):
-            # GLOBAL has "module name", the newer STACK_GLOBAL takes two strings.
-            names.update(argument.split(" ") if opcode.name == "GLOBAL" else [argument])
-
-
-def holds_class_of(names: set[str], package: str) -> bool:
-    """Whether a file with these names asks for something of a package."""
-    return any(name == package or name.startswith(f"{package}.") for name in names)
+def check_shape(tensor: torch.Tensor, axes: str, what: str, sizes: dict[str, int]) -> None:
+    """Check a tensor's shape, e.g. "n d", against known sizes; sizes that are not known yet are added to them."""
+    shape, names = tuple(tensor.shape), axes.split()
+    if len(shape) == len(names):
+        for axis, size in zip(names, shape, strict=True):
+            sizes.setdefault(axis, size)
+    if shape != tuple(sizes.get(axis) for axis in names):
+        expected = ", ".join(str(sizes.get(axis, axis)) for axis in names) + ("," if len(names) == 1 else "")
+        raise ValueError(f"{what} has shape {shape}, expected ({expected})")
 
 
 def tensors_of(content: Any, name: str, counters: Sequence[str] = ()) -> dict[str, torch.Tensor]:
-    """A state dict, checked to be one: names and tensors of finite floating-point numbers.
-
-    Args:
-        content: what a file holds.
-        name: for messages.
-        counters: names of tensors that hold whole numbers.
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """Return a state dict after checking that it holds only names and tensors of finite floating-point numbers."""
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{name} holds {type(content).__name__} {str(content)[:40]!r}, not names and tensors")
     for key, value in content.items():
@@ -94,9 +155,7 @@ def tensors_of(content: Any, name: str, counters: Sequence[str] = ()) -> dict[st
 
 
 def check_tensor(tensor: torch.Tensor, what: str) -> None:
-    """Raises:
-    ValueError: it holds anything but finite floating-point numbers, each in its place.
-    """
+    """Raise ValueError unless a tensor is dense and holds finite floating-point numbers."""
     if tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in _FLOATING:
         kind = str(tensor.dtype).removeprefix("torch.")
         layout = "" if tensor.layout == torch.strided else f" ({str(tensor.layout).removeprefix('torch.')})"
@@ -105,29 +164,25 @@ def check_tensor(tensor: torch.Tensor, what: str) -> None:
         raise ValueError(f"{what} holds NaN or infinite values")
 
 
-def check_shapes(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
-    """Raises:
-    ValueError: a tensor that is there has another shape.
-    """
-    for key, shape in shapes.items():
-        if key in tensors and tuple(tensors[key].shape) != shape:
-            raise ValueError(f"{key} of {name} has shape {tuple(tensors[key].shape)}, expected {shape}")
+def require_keys(content: Mapping[str, Any], keys: Iterable[str], name: str) -> None:
+    """Raise ValueError if one of the keys is missing, naming it and those that are there."""
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise ValueError(f"{name} has no {', '.join(missing)}; it has {', '.join(map(str, content)) or 'nothing'}")
 
 
-def matrix_shape(tensors: Mapping[str, torch.Tensor], key: str, name: str) -> tuple[int, int]:
-    """Raises:
-    ValueError: the tensor has another number of dimensions than two.
-    """
-    shape = tuple(tensors[key].shape)
-    if len(shape) != 2:
-        raise ValueError(f"{key} of {name} has shape {shape}, expected two dimensions: not one autoencoder")
-    return shape
+def refuse_other_keys(content: Mapping[str, Any], known: Iterable[str], name: str) -> None:
+    """Raise ValueError for an unknown key: a tensor that is not read belongs to a computation that is not done."""
+    other = [key for key in content if key not in set(known)]
+    if other:
+        raise ValueError(
+            f"{name} also has {', '.join(map(str, other))}, which hf_msae does not know: leaving it out could change "
+            "what the model computes"
+        )
 
 
 def whole_number(value: Any, what: str) -> int:
-    """Raises:
-    ValueError: it is no whole number above 0.
-    """
+    """Return a positive whole number, which may be in a tensor without dimensions; raise ValueError for others."""
     if isinstance(value, torch.Tensor) and value.dim() == 0:
         value = value.item()
     if isinstance(value, float) and value.is_integer():
@@ -138,65 +193,12 @@ def whole_number(value: Any, what: str) -> int:
 
 
 def finite_number(value: Any, what: str) -> float:
-    """One number, which may be in a tensor without dimensions.
-
-    Raises:
-        ValueError: it is none, or NaN or infinite.
-    """
+    """Return a finite number, which may be in a tensor without dimensions; raise ValueError for others."""
     if isinstance(value, (torch.Tensor, np.ndarray, np.generic)) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{what} is {_shown(value)}, expected one finite number")
     return float(value)
-
-
-def flag(settings: Mapping[str, Any], key: str, default: bool, name: str) -> bool:
-    """A setting that is true or false; the default where it is missing or null.
-
-    Raises:
-        ValueError: it is something else; "false", for one, would count as true.
-    """
-    value = settings.get(key)
-    if value is not None and not isinstance(value, bool):
-        raise ValueError(f"{key} of {name} is {_shown(value)}, expected true or false")
-    return default if value is None else value
-
-
-def word(settings: Mapping[str, Any], key: str, default: str | None, name: str) -> str | None:
-    """A setting that is a text; the default where it is missing, None where it is null.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    value = settings.get(key, default)
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"{key} of {name} is {_shown(value)}, expected a text")
-    return value
-
-
-def settings_in(settings: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
-    """Settings within settings; none where they are missing or null.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    value = settings.get(key)
-    if value is not None and not isinstance(value, Mapping):
-        raise ValueError(f"{key} of {name} is {_shown(value)}, expected names and values")
-    return value or {}
-
-
-def k_of(stored: Any, given: Mapping[str, Any], what: str) -> int:
-    """How many activations are kept: what the user said, or else what is stored.
-
-    Raises:
-        ValueError: neither tells, or it is no whole number above 0.
-    """
-    if given.get("k") is not None:
-        return whole_number(given["k"], "k")
-    if stored is None:
-        raise ValueError(f"{what} is not there, so nothing tells how many activations are kept: say k=...")
-    return whole_number(stored, what)
 
 
 def _shown(value: Any) -> str:
@@ -207,9 +209,7 @@ def _shown(value: Any) -> str:
 
 
 def the_one(candidates: Sequence[str], name: str, what: str) -> str:
-    """Raises:
-    ValueError: there is none, or more than one.
-    """
+    """Return the only candidate; raise ValueError if there is none, or more than one."""
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
@@ -219,25 +219,27 @@ def the_one(candidates: Sequence[str], name: str, what: str) -> str:
 
 
 def reached(threshold: float | torch.Tensor) -> float:
-    """The smallest float32 above a threshold, for thresholds that have to be exceeded: ours has to be reached."""
+    """Return the smallest float32 above a threshold that has to be exceeded: ours only has to be reached."""
     return float(torch.nextafter(torch.as_tensor(float(threshold)), torch.tensor(torch.inf)))
 
 
 def gated_as_jump_relu(
     encoder: torch.Tensor, gate_bias: torch.Tensor, magnitude_bias: torch.Tensor, log_growth: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A gated encoder (arXiv 2404.16014) whose two parts share their directions is JumpReLU with other thresholds.
+) -> dict[str, torch.Tensor]:
+    """Express a gated encoder (arXiv 2404.16014) with shared directions as JumpReLU with other thresholds.
 
     With s = x' @ encoder, the code is relu(e s + magnitude_bias) where s + gate_bias > 0, e = exp(log_growth). In the
     pre-activation p = e s + magnitude_bias that is p > magnitude_bias - e gate_bias.
 
     Args:
         encoder: (d, n).
-        gate_bias, magnitude_bias, log_growth: (n,).
+        gate_bias: (n,).
+        magnitude_bias: (n,).
+        log_growth: (n,).
 
     Returns:
-        Encoder (d, n), bias of the latents (n,) and thresholds (n,), float64.
+        encoder (d, n), latent_bias (n,) and threshold (n,), float64.
     """
     growth = log_growth.double().exp()
     threshold = (magnitude_bias.double() - growth * gate_bias.double()).clamp_min(0)
-    return encoder.double() * growth, magnitude_bias.double(), threshold
+    return {"encoder": encoder.double() * growth, "latent_bias": magnitude_bias.double(), "threshold": threshold}

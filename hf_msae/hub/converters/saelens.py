@@ -1,7 +1,7 @@
 """SAELens' checkpoints: `cfg.json` beside `sae_weights.safetensors`, of version 6 and of the versions before.
 
 W_enc (d, n), W_dec (n, d), b_dec (d,) and b_enc (n,); "jumprelu" also has threshold (n,), "gated" b_gate, b_mag and
-r_mag (n,) in place of b_enc. With x' = x - b_dec, or x where apply_b_dec_to_input is false, the code is
+r_mag (n,) in place of b_enc. With x' = x - b_dec, or x if apply_b_dec_to_input is false, the code is
 activation(x' @ W_enc + b_enc), the reconstruction code @ W_dec + b_dec. From version 6 on the model's name and hook
 point are in `metadata`; before, all settings are on one level and some had other names.
 """
@@ -15,31 +15,21 @@ import torch
 
 from .checkpoint import ForeignCheckpoint
 from .places import hook_point_of, place_of, tower_of
-from .reading import (
-    check_shapes,
-    finite_number,
-    flag,
-    gated_as_jump_relu,
-    matrix_shape,
-    reached,
-    settings_in,
-    tensors_of,
-    whole_number,
-    word,
-)
-from .source import CheckpointSource, refuse_other_keys, require_keys
+from .reading import GATED_NOTE, Settings, finite_number, gated_as_jump_relu, reached, state_dict, whole_number
+from .source import CheckpointSource
 
 _CONFIG, _WEIGHTS, _SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
 _OLD_NAMES = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
+_TENSORS = {"W_enc": "d n", "W_dec": "n d", "b_dec": "d"}
 _BIASES = {
-    "standard": ("b_enc",),
-    "topk": ("b_enc",),
-    "jumprelu": ("b_enc",),
-    "gated": ("b_gate", "b_mag", "r_mag"),
-    "batchtopk": ("b_enc", "topk_threshold"),
-    "matryoshka_batchtopk": ("b_enc", "topk_threshold"),
+    "standard": {"b_enc": "n"},
+    "topk": {"b_enc": "n"},
+    "jumprelu": {"b_enc": "n"},
+    "gated": {"b_gate": "n", "b_mag": "n", "r_mag": "n"},
+    "batchtopk": {"b_enc": "n", "topk_threshold": ""},
+    "matryoshka_batchtopk": {"b_enc": "n", "topk_threshold": ""},
 }
-"""The architectures that are read, and what they have besides W_enc, W_dec and b_dec."""
+"""The architectures that are read, and their tensors in addition to `_TENSORS`."""
 
 _REFUSED = {
     "abstopk": "its codes have negative entries, which no MSAE has",
@@ -54,114 +44,84 @@ _PER_SAMPLE = {
     "constant_norm_rescale": "scales each embedding to one length by itself",
     "layer_norm": "brings each embedding to mean 0 and variance 1 by itself",
 }
-_THRESHOLDS = ("threshold", "log_threshold")
-_SCALES = ("finetuning_scaling_factor", "scaling_factor")
+_THRESHOLDS = {"threshold": "n", "log_threshold": "n"}
+_SCALES = {"finetuning_scaling_factor": "n", "scaling_factor": "n"}
 
 
-def recognises(source: CheckpointSource) -> bool:
-    """Whether SAELens' two files are there, in this folder or in ones below."""
-    return (source.has(_CONFIG) and source.has(_WEIGHTS)) or bool(source.folders_with(_CONFIG, _WEIGHTS))
+def recognizes(source: CheckpointSource) -> bool:
+    """Whether SAELens' two files are in this folder or in ones below."""
+    return source.has_together(_CONFIG, _WEIGHTS)
 
 
 def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
-    """Raises:
-    FileNotFoundError: one of the two files is missing.
-    ValueError: several checkpoints, of which one has to be named; one that does what an MSAE cannot; one from a
-        place where hf_msae cannot read, without a hook_point in `overrides`; or a damaged one.
-    """
-    folder = _folder(source)
+    """Read a folder of SAELens'; see `read_checkpoint` for what is raised."""
+    folder = source.folder_of(_CONFIG, _WEIGHTS)
     name = f"{source.name}/{folder}".rstrip("/") if folder else source.name
-    settings = _settings(source.read_json(f"{folder}{_CONFIG}"), overrides, name)
-    architecture = _architecture(settings, name)
-    scale, notes = _input_scale(source, folder, settings, overrides, name)
-    tensors = tensors_of(source.read_safetensors(f"{folder}{_WEIGHTS}"), name)
-    biases = _BIASES[architecture]
-    require_keys(tensors, ("W_enc", "W_dec", "b_dec", *biases), name)
-    known = ("W_enc", "W_dec", "b_dec", *biases, *_SCALES)
-    refuse_other_keys(tensors, (*known, *_THRESHOLDS) if architecture == "jumprelu" else known, name)
+    settings = _settings(source.settings(f"{folder}{_CONFIG}"), overrides)
+    architecture = _architecture(settings)
+    scale, notes = _input_scale(source, folder, settings, overrides)
+    content = source.read(f"{folder}{_WEIGHTS}")
+    optional = {**_SCALES, **(_THRESHOLDS if architecture == "jumprelu" else {})}
+    said = {
+        axis: settings.whole(key) for axis, key in (("d", "d_in"), ("n", "d_sae")) if settings.get(key) is not None
+    }
+    tensors, sizes = state_dict(content, name, {**_TENSORS, **_BIASES[architecture]}, optional, **said)
     tensors = {key: tensor.double() for key, tensor in tensors.items()}
-    n = _check_shapes(tensors, settings, name)
     tensors["W_dec"] = _finetuned(tensors, settings, name)
-
-    config = {**_origin(settings, overrides, notes, name), **_activation(architecture, settings, n, notes, name)}
-    if flag(settings, "rescale_acts_by_decoder_norm", False, name):
+    config = {**_origin(settings, overrides, notes), **_activation(architecture, settings, sizes["n"], notes)}
+    if settings.flag("rescale_acts_by_decoder_norm"):
         _fold_decoder_norms(tensors)
-    encoder, latent_bias, threshold = _encoder(architecture, tensors, name)
     b_dec = tensors["b_dec"]
     return ForeignCheckpoint(
         format="saelens",
-        encoder=encoder,
+        **_encoder(architecture, tensors, name),
         decoder=tensors["W_dec"],
-        latent_bias=latent_bias,
-        input_bias=b_dec if flag(settings, "apply_b_dec_to_input", True, name) else None,
+        input_bias=b_dec if settings.flag("apply_b_dec_to_input", True) else None,
         output_bias=b_dec,
         input_scale=scale,
-        threshold=threshold,
         config=config,
         notes=notes,
     )
 
 
-def _folder(source: CheckpointSource) -> str:
-    """Prefix of the two files' names: empty, or a folder and "/"."""
-    if source.has(_CONFIG) and source.has(_WEIGHTS):
-        return ""
-    folders = source.folders_with(_CONFIG, _WEIGHTS)
-    if not folders:
-        missing = [each for each in (_CONFIG, _WEIGHTS) if not source.has(each)]
-        raise FileNotFoundError(f"{source.name} holds no {' and no '.join(missing)}")
-    if len(folders) > 1:
-        raise ValueError(
-            f"{source.name} holds {len(folders)} SAEs, name one as subfolder: {', '.join(folders[:20])}"
-            + (", ..." if len(folders) > 20 else "")
-        )
-    return f"{folders[0]}/"
-
-
-def _settings(content: Mapping[str, Any], overrides: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """All settings on one level, by the names of version 6; with the k that was given, if any."""
-    flat = {**settings_in(content, "metadata", name), **content}
-    settings = {_OLD_NAMES.get(key, key): value for key, value in flat.items()}
-    arguments = settings_in(settings, "activation_fn_kwargs", name)
+def _settings(content: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """All settings on one level, by the names of version 6; with the given k, if any."""
+    flat = {**content.inner("metadata"), **content}
+    settings = Settings({_OLD_NAMES.get(key, key): value for key, value in flat.items()}, content.name)
     if settings.get("activation_fn") == "topk":
         settings["architecture"] = "topk"
-        settings.setdefault("k", arguments.get("k"))
+        settings.setdefault("k", settings.inner("activation_fn_kwargs").get("k"))
     if overrides.get("k") is not None:
         settings["k"] = overrides["k"]
-    normalised = settings.get("normalize_activations")
-    if normalised is None or isinstance(normalised, bool):  # so before version 3
-        settings["normalize_activations"] = "expected_average_only_in" if normalised else "none"
+    normalized = settings.get("normalize_activations")
+    if normalized is None or isinstance(normalized, bool):  # so before version 3
+        settings["normalize_activations"] = "expected_average_only_in" if normalized else "none"
     return settings
 
 
-def _architecture(settings: Mapping[str, Any], name: str) -> str:
-    architecture = word(settings, "architecture", "standard", name)
+def _architecture(settings: Settings) -> str:
+    name, architecture = settings.name, settings.word("architecture", "standard")
     if architecture in _REFUSED:
-        raise ValueError(f"{name} is of architecture {architecture!r}: {_REFUSED[architecture]}")
+        raise ValueError(f"{name} has architecture {architecture!r}: {_REFUSED[architecture]}")
     if architecture not in _BIASES:
-        raise ValueError(f"{name} is of architecture {architecture!r}; hf_msae reads {', '.join(_BIASES)}")
-    if settings.get("d_out", settings.get("d_in")) != settings.get("d_in"):
-        raise ValueError(
-            f"{name} turns embeddings of {settings.get('d_in')} columns into ones of {settings['d_out']}: a "
-            "transcoder, not an autoencoder"
-        )
+        raise ValueError(f"{name} has architecture {architecture!r}; hf_msae reads {', '.join(_BIASES)}")
+    settings.refuse_transcoder()
     reshaped = "hook_z" if "hook_z" in str(settings.get("hook_name")) else "none"
     if settings.get("reshape_activations", reshaped) not in (None, "none"):
         raise ValueError(
-            f"{name} takes the outputs of attention heads (hook_z), laid side by side: embeddings that hf_msae does "
-            "not have"
+            f"{name} takes the concatenated outputs of attention heads (hook_z): embeddings that hf_msae does not have"
         )
-    activation = word(settings, "activation_fn", "relu", name)
+    activation = settings.word("activation_fn", "relu")
     if activation not in ("relu", "topk"):
         raise ValueError(f"{name} has the activation function {activation!r}; hf_msae reads relu and topk")
     return architecture
 
 
 def _input_scale(
-    source: CheckpointSource, folder: str, settings: Mapping[str, Any], overrides: Mapping[str, Any], name: str
+    source: CheckpointSource, folder: str, settings: Settings, overrides: Mapping[str, Any]
 ) -> tuple[float, list[str]]:
-    """What embeddings are multiplied with, and notes."""
-    kind = word(settings, "normalize_activations", "none", name)
+    """The factor of embeddings, and notes."""
+    name, kind = settings.name, settings.word("normalize_activations", "none")
     if kind in _PER_SAMPLE:
         raise ValueError(
             f"{name} has normalize_activations={kind!r}, which {_PER_SAMPLE[kind]}: no fixed input_mean and "
@@ -172,17 +132,15 @@ def _input_scale(
     if kind != "expected_average_only_in":
         raise ValueError(
             f"{name} has normalize_activations={kind!r}, whose statistics are not in its files; SAELens folds them in "
-            "when a training ends: convert what it saved then"
+            "at the end of training: convert what it saved then"
         )
     if overrides.get("input_scale") is not None:
-        return finite_number(overrides["input_scale"], "input_scale"), [
-            "input_scale is what was given: the checkpoint does not hold it."
-        ]
+        scale = finite_number(overrides["input_scale"], "input_scale")
+        return scale, ["input_scale is the given one: the checkpoint does not hold it."]
     if source.has(f"{folder}{_SCALER}"):
-        scale = source.read_json(f"{folder}{_SCALER}").get("scaling_factor")
-        if scale is not None:
-            scale = finite_number(scale, f"scaling_factor in {_SCALER} of {name}")
-            return scale, [f"input_scale is the scaling_factor of {_SCALER}."]
+        scaler = source.settings(f"{folder}{_SCALER}")
+        if scaler.get("scaling_factor") is not None:
+            return scaler.number("scaling_factor"), [f"input_scale is the scaling_factor of {_SCALER}."]
     raise ValueError(
         f"{name} has normalize_activations={kind!r}, but does not hold the factor: give it as input_scale. It is "
         "sqrt(d_in) divided by the mean length of the embeddings it was trained on; SAELens lists those of its "
@@ -190,30 +148,12 @@ def _input_scale(
     )
 
 
-def _check_shapes(tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any], name: str) -> int:
-    """How many latents there are."""
-    shape = matrix_shape(tensors, "W_enc", name)
-    said = tuple(
-        size if settings.get(key) is None else whole_number(settings[key], f"{key} in {_CONFIG} of {name}")
-        for key, size in zip(("d_in", "d_sae"), shape, strict=True)
-    )
-    if shape != said:
-        raise ValueError(
-            f"W_enc of {name} has shape {shape}, but its {_CONFIG} says {said}: they do not belong together"
-        )
-    d, n = shape
-    of_latents = ("b_enc", "b_gate", "b_mag", "r_mag", *_THRESHOLDS, *_SCALES)
-    shapes = {"W_dec": (n, d), "b_dec": (d,), "topk_threshold": (), **dict.fromkeys(of_latents, (n,))}
-    check_shapes(tensors, shapes, name)
-    return n
-
-
-def _finetuned(tensors: dict[str, torch.Tensor], settings: Mapping[str, Any], name: str) -> torch.Tensor:
-    """The decoder; a factor for each latent that was tuned afterwards scales its row."""
+def _finetuned(tensors: Mapping[str, torch.Tensor], settings: Settings, name: str) -> torch.Tensor:
+    """The decoder, with each row scaled by the factor of its latent that was tuned afterwards, if any."""
     found = [key for key in _SCALES if key in tensors]
     if len(found) > 1:
-        raise ValueError(f"{name} holds both {' and '.join(found)}: nothing tells which is meant")
-    if flag(settings, "finetuning_scaling_factor", False, name):
+        raise ValueError(f"{name} holds both {' and '.join(found)}: it is unclear which is used")
+    if settings.flag("finetuning_scaling_factor"):
         if not found:
             raise ValueError(f"{name} says finetuning_scaling_factor, but holds no such tensor")
         return tensors["W_dec"] * tensors[found[0]][:, None]
@@ -222,75 +162,67 @@ def _finetuned(tensors: dict[str, torch.Tensor], settings: Mapping[str, Any], na
     return tensors["W_dec"]
 
 
-def _activation(architecture: str, settings: Mapping[str, Any], n: int, notes: list[str], name: str) -> dict[str, Any]:
+def _activation(architecture: str, settings: Settings, n: int, notes: list[str]) -> dict[str, Any]:
     """Fields of MSAEConfig."""
     if architecture == "standard":
         return {"activation": "relu"}
     if architecture in ("jumprelu", "gated"):
-        if architecture == "gated":
-            notes.append("A gated SAE: it computes what JumpReLU does with other thresholds, and becomes that.")
-        details = settings_in(settings, "training_architecture_details", name)
-        return {"activation": "jump_relu", **_prefixes(details, n, name)}
-    k = settings.get("k")
-    if k is None:
-        raise ValueError(f"{name} is of architecture {architecture!r}, but does not tell its k: say k=...")
+        notes += [GATED_NOTE] if architecture == "gated" else []
+        return {"activation": "jump_relu", **_prefixes(settings.inner("training_architecture_details"), n)}
+    if settings.get("k") is None:
+        raise ValueError(f"{settings.name} has architecture {architecture!r}, but no k: say k=...")
     if architecture == "topk":
-        return {"activation": "topk", "k": whole_number(k, f"k of {name}")}
-    k = finite_number(k, f"k of {name}")
+        return {"activation": "topk", "k": settings.whole("k")}
+    k = settings.number("k")
     if k <= 0:
-        raise ValueError(f"k of {name} is {k:g}, expected a number above 0")
+        raise ValueError(f"k of {settings.name} is {k:g}, expected a number above 0")
     if k != int(k):
-        notes.append(f"Trained with k={k}; MSAEConfig takes whole numbers, and codes depend on the threshold alone.")
-    return {"activation": "batch_topk", "k": max(1, round(k)), **_prefixes(settings, n, name)}
+        notes.append(f"Trained with k={k}; MSAEConfig takes whole numbers, and codes depend only on the threshold.")
+    return {"activation": "batch_topk", "k": max(1, round(k)), **_prefixes(settings, n)}
 
 
-def _prefixes(training: Mapping[str, Any], n: int, name: str) -> dict[str, Any]:
+def _prefixes(training: Settings, n: int) -> dict[str, Any]:
     """The levels of a Matryoshka SAE, which in SAELens are prefixes of the dictionary."""
-    widths = training.get("matryoshka_widths")
+    widths, what = training.get("matryoshka_widths"), f"matryoshka_widths of {training.name}"
     if not widths:
         return {}
     if not isinstance(widths, list):
-        raise ValueError(f"matryoshka_widths of {name} is {widths!r}, expected a list of whole numbers")
-    widths = [whole_number(width, f"an entry of matryoshka_widths of {name}") for width in widths]
+        raise ValueError(f"{what} is {widths!r}, expected a list of whole numbers")
+    widths = [whole_number(width, f"an entry of {what}") for width in widths]
     return {"nesting": "prefix", "nesting_widths": sorted({*widths, n})}
 
 
 def _fold_decoder_norms(tensors: dict[str, torch.Tensor]) -> None:
-    """Activations that are multiplied with their decoder rows' norms, and divided again before decoding."""
+    """Fold in that activations are multiplied by the norms of decoder rows, and divided again before decoding."""
     norms = torch.linalg.vector_norm(tensors["W_dec"], dim=1)
     if not torch.all(norms > 0):
-        raise ValueError("rescale_acts_by_decoder_norm divides by the norms of decoder rows, of which some are 0")
+        raise ValueError("rescale_acts_by_decoder_norm divides by the norms of decoder rows, some of which are 0")
     tensors["W_enc"], tensors["b_enc"] = tensors["W_enc"] * norms, tensors["b_enc"] * norms
     tensors["W_dec"] = tensors["W_dec"] / norms[:, None]
 
 
-def _encoder(
-    architecture: str, tensors: Mapping[str, torch.Tensor], name: str
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | float | None]:
-    """Encoder, bias of the latents, and threshold."""
+def _encoder(architecture: str, tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, Any]:
+    """Encoder, bias of the latents and threshold."""
     encoder = tensors["W_enc"]
     if architecture == "gated":
         return gated_as_jump_relu(encoder, tensors["b_gate"], tensors["b_mag"], tensors["r_mag"])
+    threshold = None
     if architecture == "jumprelu":
         found = [key for key in _THRESHOLDS if key in tensors]
         if len(found) != 1:
-            raise ValueError(f"{name} holds {' and '.join(found) or 'no threshold'}, expected one of {_THRESHOLDS}")
-        threshold = tensors[found[0]]
-        return encoder, tensors["b_enc"], threshold.exp() if found[0] == "log_threshold" else threshold
-    if architecture in ("batchtopk", "matryoshka_batchtopk"):
-        return encoder, tensors["b_enc"], reached(tensors["topk_threshold"])
-    return encoder, tensors["b_enc"], None
+            raise ValueError(
+                f"{name} holds {' and '.join(found) or 'no threshold'}, expected one of {', '.join(_THRESHOLDS)}"
+            )
+        threshold = tensors["log_threshold"].exp() if found[0] == "log_threshold" else tensors["threshold"]
+    elif "topk_threshold" in tensors:
+        threshold = reached(tensors["topk_threshold"])
+    return {"encoder": encoder, "latent_bias": tensors["b_enc"], "threshold": threshold}
 
 
-def _origin(settings: Mapping[str, Any], overrides: Mapping[str, Any], notes: list[str], name: str) -> dict[str, Any]:
-    """Backbone and hook point.
-
-    Raises:
-        ValueError: the embeddings are ones that hf_msae has no name for, and no hook_point was given.
-    """
-    model, kind, hook, module = (
-        word(settings, key, None, name) for key in ("model_name", "model_class_name", "hook_name", "hf_hook_name")
-    )
+def _origin(settings: Settings, overrides: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Backbone and hook point."""
+    names = ("model_name", "model_class_name", "hook_name", "hf_hook_name")
+    model, kind, hook, module = (settings.word(key) for key in names)
     config = {} if model is None else {"base_model_name_or_path": model}
     if overrides.get("hook_point") is not None:
         return config
@@ -299,5 +231,5 @@ def _origin(settings: Mapping[str, Any], overrides: Mapping[str, Any], notes: li
         tower = tower_of(model, kind, notes=guessed)
         point = hook_point_of(module, tower) or hook_point_of(hook, tower)
         notes += guessed if point is not None else []
-    place = f"{hook or 'a place that it does not tell'} in {model or 'a model that it does not tell'}"
-    return config | place_of(point, place, overrides, name)
+    place = f"{hook or 'an unnamed place'} in {model or 'an unnamed model'}"
+    return config | place_of(point, place, overrides, settings.name)

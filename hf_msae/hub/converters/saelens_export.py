@@ -1,4 +1,4 @@
-"""Saving an MSAE in SAELens' format, so that what reads that serves our models too."""
+"""Export of an MSAE in SAELens' format."""
 
 from __future__ import annotations
 
@@ -7,45 +7,46 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import save_file
 
 from ... import __version__
+from ..._utils.atomic import atomic_path
 from ..._utils.json_files import write_json
 from ...model.modeling_msae import MSAEModel
 
 _FORMAT_VERSION = "6.0.0"
-"""The first version of SAELens with this layout of cfg.json; it takes one without a version for an older one."""
+"""The first version of SAELens with this layout of cfg.json; one without a version counts as older."""
 
 
 def export_saelens(model: MSAEModel, folder: str | os.PathLike, k: int | None = None) -> Path:
     """Write `cfg.json` and `sae_weights.safetensors`, as sae-lens 6 reads them (SAE.load_from_disk).
 
-    Codes are ours, latent by latent, and reconstructions are raw: the normalisation is folded into the weights,
+    Codes equal ours, latent by latent, and reconstructions are raw: the normalization is folded into the weights,
 
         W_enc = encoder * input_scale    W_dec = decoder / input_scale    b_dec = pre_bias / input_scale + input_mean
 
-    with apply_b_dec_to_input, so that b_enc is latent_bias as it is: with any other bias before the encoder, the
-    difference would have to pass through W_enc, and where the mean is much larger than the spread around it, as
-    CLIP's is, a code would become a small difference of large numbers. Architectures: "standard" where the code is
-    the full ReLU code, "topk" where it is the k largest of it, "jumprelu" for "jump_relu" and "batch_topk".
+    with apply_b_dec_to_input, so that b_enc is latent_bias: with any other bias before the encoder, the difference
+    would have to pass through W_enc, and since CLIP's mean is much larger than the spread around it, a code would
+    become a small difference of large numbers. The architecture is "standard" for the full ReLU code, "topk" for its k
+    largest activations, and "jumprelu" for "jump_relu" and "batch_topk".
 
-    SAELens has no levels: one k is exported, and cfg.json's metadata tell which levels the model was trained with.
+    SAELens has no levels: one k is exported, and the metadata in cfg.json record the levels of the training.
 
     Args:
-        model: any MSAE without a soft cap.
-        folder: made if it is not there; the two files in it are replaced.
-        k: how many activations codes keep; by default as many as `model.encode` keeps.
+        model: Any MSAE without a soft cap.
+        folder: Folder to write, created if needed; the two files in it are replaced.
+        k: Number of activations that codes keep; by default, as many as with `model.encode`.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: SAELens cannot express it: a soft cap, or thresholds and a k at once; or a k out of range.
+        ValueError: SAELens cannot express a soft cap, or thresholds together with a k; or k is out of range.
     """
     config = model.config
     if config.soft_cap is not None:
         raise ValueError(
-            f"soft_cap={config.soft_cap} squeezes the code by a tanh, for which SAELens has no setting: this model "
+            f"soft_cap={config.soft_cap} squeezes the code by a tanh, which SAELens has no setting for: this model "
             "cannot be exported"
         )
     kept = model._resolve_k(k)
@@ -64,12 +65,8 @@ def export_saelens(model: MSAEModel, folder: str | os.PathLike, k: int | None = 
     tensors = _tensors(model)
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".sae_weights.{os.getpid()}.tmp"
-    try:
-        unfinished.write_bytes(save(tensors))
-        os.replace(unfinished, folder / "sae_weights.safetensors")
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_path(folder / "sae_weights.safetensors") as unfinished:
+        save_file(tensors, unfinished)
     settings = {
         **architecture,
         "d_in": config.d_in,
@@ -87,7 +84,7 @@ def export_saelens(model: MSAEModel, folder: str | os.PathLike, k: int | None = 
 
 @torch.no_grad()
 def _tensors(model: MSAEModel) -> dict[str, torch.Tensor]:
-    """By SAELens' names; computed in float64, stored in float32 or wider."""
+    """Tensors by SAELens' names, computed in float64 and stored in float32 or wider."""
     dtype = torch.promote_types(torch.float32, model.encoder.dtype)
     scale, mean = model.input_scale.double(), model.input_mean.double()
     tensors = {
@@ -99,7 +96,7 @@ def _tensors(model: MSAEModel) -> dict[str, torch.Tensor]:
     if model.config.activation == "jump_relu":
         tensors["threshold"] = model.log_threshold.exp().double()
     elif model.config.activation == "batch_topk":
-        # Ours has to be reached, theirs exceeded.
+        # Our threshold has to be reached, theirs exceeded.
         reached = model.activation_threshold.to(dtype)
         exceeded = torch.nextafter(reached, torch.full_like(reached, -torch.inf))
         tensors["threshold"] = exceeded.double().expand(model.config.num_latents)
@@ -107,7 +104,7 @@ def _tensors(model: MSAEModel) -> dict[str, torch.Tensor]:
 
 
 def _metadata(model: MSAEModel) -> dict[str, Any]:
-    """Where the embeddings are from, by our names: SAELens' are those of language models' hook points."""
+    """Where the embeddings come from, by our names: SAELens' are those of language models' hook points."""
     config = model.config
     levels = {"topk": "nesting_ks", "prefix": "nesting_widths"}.get(config.nesting)
     training = {name: getattr(config, name) for name in ("activation", "nesting", levels, "nesting_weights") if name}

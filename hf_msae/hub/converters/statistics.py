@@ -1,4 +1,4 @@
-"""The statistics that embeddings are normalised with, where a checkpoint does not hold them."""
+"""The statistics that embeddings are normalized with, if a checkpoint does not hold them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from safetensors.torch import load_file
 from .reading import finite_number
 
 _NAMES = ("input_mean", "mean")
-"""Tensors of a .safetensors file with several that may be meant."""
+"""Names of the tensor to take from a .safetensors file with several."""
 
 
 def require_statistics(given: Mapping[str, Any], name: str, why: str, mean: bool = True, scale: bool = True) -> None:
-    """See to it that the statistics are given that a checkpoint needs and does not hold.
+    """Check that the statistics are given that a checkpoint needs and does not hold.
 
     Args:
-        given: what the user said; input_scale=1.0 without input_mean says that embeddings were not normalised.
-        name: of the checkpoint, for messages.
-        why: what its library does with embeddings.
-        mean, scale: which of the two are needed.
+        given: The user's overrides; input_scale=1.0 without input_mean means that embeddings were not normalized.
+        name: Name of the checkpoint in messages.
+        why: What its library does with embeddings.
+        mean: Whether the mean is needed.
+        scale: Whether the scale is needed.
 
     Raises:
-        ValueError: one is needed and not given.
+        ValueError: One is needed and not given.
     """
     has_mean, factor = given.get("input_mean") is not None, given.get("input_scale")
     factor = None if factor is None else finite_number(factor, "input_scale")
@@ -40,21 +41,21 @@ def require_statistics(given: Mapping[str, Any], name: str, why: str, mean: bool
     if missing:
         raise ValueError(
             f"{name} needs {' and '.join(missing)}: {why}, and the checkpoint does not hold these numbers. Give "
-            "input_mean (a .npy or .safetensors file, a tensor or a list) and input_scale (what embeddings are "
-            "multiplied with once the mean is off); or input_scale=1.0 alone if it was trained on raw embeddings"
+            "input_mean (a .npy or .safetensors file, a tensor or a list) and input_scale (the factor of embeddings "
+            "after the mean is subtracted); or only input_scale=1.0 if it was trained on raw embeddings"
         )
 
 
 def input_mean_of(value: Any, d: int) -> torch.Tensor:
-    """What was given as input_mean, (d,) float64.
+    """Return a given input_mean as float64 (d,).
 
     Args:
-        value: a tensor, a list of numbers, or the path of a .npy or .safetensors file.
-        d: width of the embeddings.
+        value: A tensor, a list of numbers, or the path of a .npy or .safetensors file.
+        d: Width of the embeddings.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds something else.
+        FileNotFoundError: There is no such file.
+        ValueError: It holds something else.
     """
     what = "input_mean"
     if isinstance(value, (str, os.PathLike)):
@@ -62,7 +63,7 @@ def input_mean_of(value: Any, d: int) -> torch.Tensor:
     try:
         mean = torch.as_tensor(value).detach()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{what} is a {type(value).__name__} that is no list of numbers: {error}") from error
+        raise ValueError(f"{what} is a {type(value).__name__}, not a list of numbers: {error}") from error
     if mean.dtype.is_complex or mean.dtype == torch.bool or tuple(mean.shape) != (d,):
         kind = str(mean.dtype).removeprefix("torch.")
         raise ValueError(f"{what} is of {kind} and has shape {tuple(mean.shape)}, expected numbers and shape ({d},)")

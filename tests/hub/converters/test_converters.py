@@ -86,7 +86,7 @@ def test_the_first_reader_that_knows_it_reads_it():
 def test_every_format_has_its_reader():
     for name in FORMATS:
         reader = importlib.import_module(f"hf_msae.hub.converters.{name}")
-        assert callable(reader.recognises) and callable(reader.read)
+        assert callable(reader.recognizes) and callable(reader.read)
 
 
 def test_notes_are_logged_once_each(caplog):
@@ -126,7 +126,7 @@ def test_a_mean_can_be_given_in_several_ways(drawn, suffix, tmp_path):
     [
         ([0.0] * (D + 1), r"input_mean is of float32 and has shape \(6,\), expected numbers and shape \(5,\)"),
         ([0.0] * (D - 1) + [float("nan")], "input_mean holds NaN"),
-        (["a"] * D, "input_mean is a list that is no list of numbers"),
+        (["a"] * D, "input_mean is a list"),
         ("mean.txt", r"input_mean is 'mean\.txt', expected a file of type \.npy or \.safetensors"),
         ("objects.npy", "objects.npy, given as input_mean, holds no array"),
         ("two.safetensors", "two.safetensors, given as input_mean, holds a, b: expected one tensor"),
@@ -151,9 +151,7 @@ def test_what_no_reader_thought_of_names_the_file(monkeypatch, error):
         raise error("over this\nand that")
 
     monkeypatch.setattr("hf_msae.hub.converters.saelens._settings", stumble)
-    with pytest.raises(
-        ValueError, match=rf"topk is no readable checkpoint of format saelens: {error.__name__}: .*over"
-    ):
+    with pytest.raises(ValueError, match=rf"topk .*saelens: {error.__name__}: .*over"):
         convert_checkpoint(SAELENS / "topk")
 
 
@@ -172,7 +170,7 @@ def test_a_folder_of_something_else_is_said_to_hold_it(tmp_path):
     with pytest.raises(ValueError, match="it holds no files"):
         convert_checkpoint(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(ValueError, match=r"no checkpoint of a known format .* it holds notes\.txt"):
+    with pytest.raises(ValueError, match=r"saelens.*holds notes\.txt"):
         convert_checkpoint(tmp_path)
 
 
@@ -185,7 +183,7 @@ def test_whatever_it_is_called_hidden_code_is_not_run(tmp_path, name):
     torch.save({"model": Malicious(made), "encoder.weight": torch.zeros(2, 2)}, folder / name)
     (folder / "config.json").write_text("{}")
     for source in (folder, folder / name):
-        with pytest.raises(ValueError, match=r"asks for io\.open|no checkpoint of a known format|config\.json"):
+        with pytest.raises(ValueError, match=r"asks for io\.open|known format|config\.json"):
             convert_checkpoint(source)
         for each in FORMATS:
             with pytest.raises((ValueError, FileNotFoundError)):

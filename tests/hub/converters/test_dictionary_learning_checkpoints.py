@@ -52,7 +52,7 @@ def test_codes_and_reconstructions_are_those_of_dictionary_learning(name, relati
 def test_the_tensors_tell_the_class_without_a_config(name, copy, relative_error):
     folder = copy(name)
     (folder / "config.json").unlink()
-    with pytest.raises(ValueError, match="does not tell which embeddings"):
+    with pytest.raises(ValueError, match="hook_point="):
         convert_checkpoint(folder)
     check(convert_checkpoint(folder, hook_point="vision.layers.9"), name, relative_error)
 
@@ -167,7 +167,7 @@ def test_a_k_of_another_type_than_a_number_is_refused(copy):
     folder = copy("top_k")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({"trainer": {**config["trainer"], "k": "4"}}))
-    with pytest.raises(ValueError, match=r"k in config\.json of .* is '4', expected a whole number"):
+    with pytest.raises(ValueError, match=r"k of .*config\.json is '4'"):
         convert_checkpoint(folder)
 
 
@@ -186,7 +186,7 @@ def test_a_k_that_is_not_stored_can_be_given(copy):
 def test_a_config_without_a_trainer_is_said_to_be_that(copy):
     folder = copy("top_k")
     (folder / "config.json").write_text('{"buffer": {}}')
-    with pytest.raises(ValueError, match=r"config\.json tells no trainer\.dict_class, and the tensors are those of"):
+    with pytest.raises(ValueError, match=r"config\.json.*dict_class.*activation=batch_topk"):
         convert_checkpoint(folder)
     (folder / "config.json").write_text('{"trainer": ["AutoEncoderTopK"]}')
     with pytest.raises(ValueError, match=r"trainer of .*config\.json is \['AutoEncoderTopK'\], expected names"):
@@ -204,10 +204,10 @@ def test_another_activation_does_not_keep_the_k_of_the_first():
     ("name", "change", "message"),
     [
         ("batch_top_k", {"threshold": torch.tensor(float("nan"))}, "threshold of .* holds NaN"),
-        ("batch_top_k", {"threshold": torch.ones(24)}, r"threshold of .* is a tensor of shape \(24,\), expected one"),
-        ("matryoshka", {"group_sizes": torch.tensor(24)}, r"group_sizes of .* has shape \(\), expected one number"),
+        ("batch_top_k", {"threshold": torch.ones(24)}, r"threshold of .*\(24,\)"),
+        ("matryoshka", {"group_sizes": torch.tensor(24)}, r"group_sizes of .*\(\)"),
         ("matryoshka", {"group_sizes": torch.tensor([0, 24])}, "an entry of group_sizes of .* is 0"),
-        ("top_k", {"k": torch.tensor([4, 4])}, r"k of .* is a tensor of shape \(2,\), expected a whole number"),
+        ("top_k", {"k": torch.tensor([4, 4])}, r"k of .*\(2,\)"),
         ("relu", {"bias": torch.zeros(8, dtype=torch.int8)}, "bias of .* is of int8, expected floating-point"),
         ("gated", {"r_mag": torch.zeros(1)}, r"r_mag of .* has shape \(1,\), expected \(24,\)"),
     ],
@@ -223,7 +223,7 @@ def test_a_crosscoder_is_refused(copy):
     folder = copy("relu")
     tensors = torch.load(folder / "ae.pt")
     torch.save({**tensors, "encoder.weight": torch.ones(2, 8, 24)}, folder / "ae.pt")
-    with pytest.raises(ValueError, match=r"encoder\.weight of .* has shape \(2, 8, 24\), expected two dimensions"):
+    with pytest.raises(ValueError, match=r"encoder\.weight of .*\(2, 8, 24\)"):
         convert_checkpoint(folder)
 
 
@@ -240,7 +240,7 @@ def test_groups_that_do_not_add_up_are_refused(copy):
     [
         ({"bias": torch.full((8,), float("inf"))}, "NaN or infinite"),
         ({"bias": torch.zeros(9)}, r"bias of .* has shape \(9,\), expected \(8,\)"),
-        ({"extra": torch.zeros(9)}, "the tensors of none of"),
+        ({"extra": torch.zeros(9)}, "extra"),
         ({"bias": "text"}, "holds a str under 'bias', where a tensor is expected"),
     ],
 )

@@ -87,10 +87,10 @@ def test_the_recipe_saves_what_the_reader_reads(tmp_path):
     ("name", "message"),
     [
         ("top_k", r"say k=\.\.\. \(a TopKSAE's top_k\) or activation=relu"),
-        ("layer_norm", "ends in LayerNorm, which normalises each code by itself"),
+        ("layer_norm", "LayerNorm"),
         ("hidden_layers", "hidden layers"),
         ("matching_pursuit", "no encoder: an MpSAE or OMPSAE"),
-        ("quantised", "is a QSAE: its codes are quantised"),
+        ("quantised", "QSAE"),
     ],
 )
 def test_what_is_not_told_or_not_computed_by_an_msae_is_refused(name, message):
@@ -118,7 +118,7 @@ def test_batch_top_k_needs_the_threshold_that_state_dicts_lack():
 )
 def test_a_dictionary_whose_normalisation_nothing_tells_is_refused(name, norms):
     """As it is stored it may not be the one that is used, and normalised it may not be either."""
-    with pytest.raises(ValueError, match=f"have norms from {norms}.*depends on the SAE's normalization") as refused:
+    with pytest.raises(ValueError, match=rf"have norms from {norms}.*depends on the SAE's normalization") as refused:
         convert_checkpoint(FOREIGN / name / "sae.pt", activation="relu", hook_point=PLACE)
     assert RECIPE in str(refused.value)
 
@@ -136,7 +136,7 @@ def test_what_becomes_of_an_archetypal_dictionary_is_noted():
 
 
 def test_where_embeddings_are_from_has_to_be_said():
-    with pytest.raises(ValueError, match="does not tell which embeddings it was trained on: say which kind"):
+    with pytest.raises(ValueError, match="hook_point="):
         read_checkpoint(FOREIGN / "top_k" / "sae.pt", k=4)
     assert convert_checkpoint(FOREIGN / "top_k" / "sae.pt", **NAMED).config.hook_point == PLACE
 
@@ -153,12 +153,12 @@ def test_a_class_that_is_no_text_is_refused(changed):
         ({"dictionary._weights": torch.full((24, 8), float("nan"))}, "NaN or infinite"),
         (
             {"dictionary._weights": torch.nn.functional.normalize(torch.ones(24, 9))},
-            r"the encoder of .* has shape \(24, 8\), expected \(24, 9\)",
+            r"encoder.*\(24, 8\).*\(24, 9\)",
         ),
         ({"something": torch.ones(1)}, "also has something, which hf_msae does not know"),
         ({"encoder.weight": torch.ones(24, 8)}, r"both encoder\.weight and encoder\.final_block\.0\.weight"),
         ({"dictionary.W": torch.ones(24, 8)}, r"both dictionary\._weights and dictionary\.W"),
-        ({"encoder.tied_to._weights": torch.ones(24, 8)}, "is not what the dictionary holds"),
+        ({"encoder.tied_to._weights": torch.ones(24, 8)}, r"encoder\.tied_to\._weights"),
         ({"dictionary.multiplier": torch.ones(1)}, r"multiplier of .* has shape \(1,\), expected \(\)"),
     ],
 )

@@ -70,10 +70,10 @@ def test_an_object_of_vit_prisma_is_refused_with_the_lines_that_make_plain_files
         ({"normalize_activations": "constant_norm_rescale"}, "scales each embedding to one length by itself"),
         ({"normalize_activations": "other"}, "normalize_activations='other', which hf_msae does not know"),
         ({"architecture": "jumprelu"}, "architecture 'jumprelu'; hf_msae reads standard and gated"),
-        ({"is_transcoder": True}, "is a transcoder"),
+        ({"is_transcoder": True}, "is_transcoder=True"),
         ({"d_out": 12}, "columns into ones of 12: a transcoder"),
         ({"activation_fn_str": "tanh-relu"}, "activation function 'tanh-relu'"),
-        ({"activation_fn_str": "topk"}, r"k of activation_fn_kwargs of .* is not there, .* say k=\.\.\."),
+        ({"activation_fn_str": "topk"}, r"k of activation_fn_kwargs of .* say k=\.\.\."),
         ({"activation_fn_str": "topk", "activation_fn_kwargs": ["k"]}, r"is \['k'\], expected names and values"),
         ({"is_transcoder": "false"}, "is_transcoder of .* is 'false', expected true or false"),
         ({"architecture": ["gated"]}, r"architecture of .* is \['gated'\], expected a text"),
@@ -90,7 +90,7 @@ def test_the_default_normalisation_is_not_taken_for_none(changed):
     config = json.loads((folder / "config.json").read_text())
     del config["normalize_activations"]
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="does not tell normalize_activations, which is then 'layer_norm'"):
+    with pytest.raises(ValueError, match="normalize_activations='layer_norm'"):
         convert_checkpoint(folder)
 
 
@@ -113,14 +113,14 @@ def test_a_k_that_is_not_stored_can_be_given(changed):
 
 
 def test_a_place_that_nothing_tells_has_to_be_given(changed):
-    with pytest.raises(ValueError, match="does not tell which embeddings it was trained on: say which kind"):
+    with pytest.raises(ValueError, match="hook_point="):
         convert_checkpoint(changed("relu", layer_subtype=None, hook_point_layer=None, hook_point=None))
 
 
 def test_weights_without_their_config_are_refused(changed):
     folder = changed("relu")
     (folder / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"holds no config\.json, which tells what weights\.pt computes"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json.*weights\.pt"):
         convert_checkpoint(folder, format="prisma")
 
 

@@ -97,7 +97,7 @@ def test_a_file_stands_for_its_folder(relative_error):
 
 
 def test_of_several_one_has_to_be_named(relative_error):
-    with pytest.raises(ValueError, match="holds 14 SAEs, name one as subfolder: batchtopk, gated, "):
+    with pytest.raises(ValueError, match=r"14.*subfolder: batchtopk, gated, "):
         convert_checkpoint(WRITTEN)
     compare(convert_checkpoint(WRITTEN, subfolder="gated"), WRITTEN / "gated", relative_error)
 
@@ -115,11 +115,11 @@ def test_a_single_one_below_is_found(tmp_path, relative_error):
         ({"normalize_activations": "covariance_whitening"}, "'covariance_whitening', whose statistics are not in"),
         ({"architecture": "transcoder", "d_out": 8}, "'transcoder': it predicts other embeddings than it encodes"),
         ({"architecture": "abstopk", "k": 4}, "'abstopk': its codes have negative entries"),
-        ({"architecture": "crosscoder"}, "of architecture 'crosscoder'; hf_msae reads standard, topk, jumprelu"),
+        ({"architecture": "crosscoder"}, "'crosscoder'.*standard, topk, jumprelu"),
         ({"d_out": 12}, "turns embeddings of 8 columns into ones of 12"),
-        ({"reshape_activations": "hook_z"}, r"the outputs of attention heads \(hook_z\)"),
+        ({"reshape_activations": "hook_z"}, r"hook_z"),
         ({"activation_fn": "tanh-relu"}, "activation function 'tanh-relu'"),
-        ({"d_sae": 25}, r"W_enc of .* has shape \(8, 24\), but its cfg.json says \(8, 25\)"),
+        ({"d_sae": 25}, r"W_enc of .*\(8, 24\).*\(8, 25\)"),
         ({"finetuning_scaling_factor": True}, "says finetuning_scaling_factor, but holds no such tensor"),
     ],
 )
@@ -152,7 +152,7 @@ def test_places_that_have_a_name_here_get_it(copied, hook, model_name, expected)
 @pytest.mark.parametrize("hook", ["blocks.9.hook_mlp_out", "blocks.0.hook_resid_pre", None])
 def test_places_without_a_name_here_need_one_to_be_given(copied, hook):
     folder = copied("standard", metadata={"hook_name": hook, "model_name": CLIP, "sae_lens_version": "6.0.0"})
-    with pytest.raises(ValueError, match=f"on {hook or 'a place that it does not tell'} in {CLIP}.*say which"):
+    with pytest.raises(ValueError, match=rf"{hook or 'unnamed'}.* in {CLIP}.*hook_point="):
         convert_checkpoint(folder)
     config = convert_checkpoint(folder, hook_point="vision.layers.9").config
     assert (config.hook_point, config.base_model_name_or_path) == ("vision.layers.9", CLIP)
@@ -224,7 +224,7 @@ def test_settings_of_another_type_are_refused(copied, name, changes, message):
 
 def test_a_k_that_is_not_stored_can_be_given(copied):
     folder = copied("topk", k=None)
-    with pytest.raises(ValueError, match=r"'topk', but does not tell its k: say k=\.\.\."):
+    with pytest.raises(ValueError, match=r"'topk'.*say k=\.\.\."):
         convert_checkpoint(folder)
     assert convert_checkpoint(folder, k=3).config.k == 3
 
@@ -236,7 +236,7 @@ def test_widths_end_with_all_latents_even_where_their_number_is_not_stored(copie
 
 def test_a_model_that_is_not_named_leaves_the_tower_open(copied):
     folder = copied("standard", metadata={"hook_name": "blocks.9.hook_resid_post", "sae_lens_version": "6.0.0"})
-    with pytest.raises(ValueError, match=r"in a model that it does not tell.*say which kind"):
+    with pytest.raises(ValueError, match=r"unnamed model.*hook_point="):
         convert_checkpoint(folder)
 
 
