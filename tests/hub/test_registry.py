@@ -206,4 +206,4 @@ def test_a_release_of_saev_is_converted_from_the_hub_for_raw_tokens(tmp_path):
         )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "vision.layers.10 1.0 0.0"
-    assert "b_dec is taken off before encoding" in done.stderr  # the converter's note
+    assert "b_dec is subtracted before encoding" in done.stderr  # the converter's note
