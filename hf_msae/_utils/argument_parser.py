@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+import warnings
 from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,13 @@ class _HelpFormatter(RawDescriptionHelpFormatter):
             return f"{action.help} (required)" if action.required else action.help
         default = " ".join(map(str, action.default)) if isinstance(action.default, list) else action.default
         return f"{action.help} [{str(default).replace('%', '%%')}]"
+
+
+def _show_renamed(old: str, new: str) -> None:
+    """Warn that a flag is renamed, where Python hides a DeprecationWarning by default: in a command."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DeprecationWarning)
+        warn_renamed(old, new)
 
 
 class MSAEArgumentParser(HfArgumentParser):
@@ -156,7 +164,7 @@ class MSAEArgumentParser(HfArgumentParser):
         arguments = []
         for key, value in values.items():
             if key in self._new_names:
-                warn_renamed(f"{file}: {key}", self._new_names[key])
+                _show_renamed(f"{file}: {key}", self._new_names[key])
                 key = self._new_names[key]
             if key not in flags:
                 self.error(f"{file}: unknown key {key!r}{self._nearest(str(key))}")
@@ -180,7 +188,7 @@ class MSAEArgumentParser(HfArgumentParser):
         old = flag.removeprefix("--")
         if not flag.startswith("--") or old not in self._new_names:
             return word
-        warn_renamed(flag, f"--{self._new_names[old]}")
+        _show_renamed(flag, f"--{self._new_names[old]}")
         return f"--{self._new_names[old]}{equals}{value}"
 
     def _set_to_none(self, file: Path, key: str, action: Action) -> None:

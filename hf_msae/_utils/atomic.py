@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(f"{path} is a {_kind(path)}, not a regular file: choose another path to write to")
     _remove_leftovers(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{_SUFFIX}")
     try:
         yield temporary
         _flush(temporary)
@@ -66,7 +67,7 @@ def _remove_leftovers(path: Path) -> None:
     for other in path.parent.iterdir():
         if not (other.name.startswith(prefix) and other.name.endswith(_SUFFIX)):
             continue
-        process = other.name[len(prefix) : -len(_SUFFIX)]
+        process = other.name[len(prefix) : -len(_SUFFIX)].partition("-")[0]
         if not process.isdecimal() or psutil.pid_exists(int(process)):
             continue
         try:

@@ -13,15 +13,8 @@ from tqdm.auto import tqdm
 
 from .._utils.deprecation import renamed_arguments
 from .._utils.evaluating import evaluation_mode
-from ..concepts.codes import (
-    CodeBatch,
-    Collector,
-    ColumnCollector,
-    Embeddings,
-    FiringCollector,
-    collect_codes,
-    open_embeddings,
-)
+from ..concepts.codes import CodeBatch, Collector, Embeddings, collect_codes, open_embeddings
+from ..concepts.collectors import ColumnCollector, FiringCollector
 from ..concepts.table import ConceptTable, names_of
 from ..statistics import benjamini_hochberg, bootstrap_interval, holm, matched_null, robust_spread
 from .probabilities import Classifier, as_classifier, log_odds, probabilities

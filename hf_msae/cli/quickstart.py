@@ -219,7 +219,8 @@ def check_names(
     """
     from sklearn.metrics import roc_auc_score
 
-    from ..concepts.codes import ColumnCollector, collect_codes
+    from ..concepts.codes import collect_codes
+    from ..concepts.collectors import ColumnCollector
 
     best = table.best(number).copy()
     active = collect_codes(msae, embeddings, [ColumnCollector(best["latent"])], progress=False)[0].values

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .._utils.deprecation import renamed_arguments
-from .codes import Embeddings, TopRowsCollector, collect_codes, open_embeddings
+from .codes import Embeddings, collect_codes, open_embeddings
+from .collectors import TopRowsCollector
 from .vocabulary import Vocabulary, check_vocabulary_embeds
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from scipy import sparse
 
 from .._utils.deprecation import renamed_arguments
 from ..statistics import Result, wilson_interval
-from .codes import Embeddings, SparseCodes, SparseCollector, collect_codes, open_embeddings
+from .codes import Embeddings, collect_codes, open_embeddings
+from .collectors import SparseCodes, SparseCollector
 from .table import ConceptTable, display_name, names_of
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from .statistics import RunningMoments
 from .stored_statistics import load_moments
 
 _SUPPORTED = (
-    "a folder written by EmbeddingWriter or datasets.save_to_disk, a .parquet file or a folder of them, "
-    "a 2-D .npy file, or the id of a data set on the Hub"
+    "a folder written by `hf-msae extract`, EmbeddingWriter or datasets.save_to_disk, a .parquet file or a folder of "
+    "them, a 2-D .npy file, or the id of a data set on the Hub"
 )
 
 

@@ -12,7 +12,7 @@ from ..concepts.labels import MAX_Q, Labels
 from .sections.quality import by_level
 
 if TYPE_CHECKING:
-    from ..concepts.codes import Firing
+    from ..concepts.collectors import Firing
     from .context import Context
     from .sections.bias import BiasFinding
     from .sections.concepts import Card

@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..concepts.codes import (
-    CodeBatch,
-    CodeFeed,
-    Collector,
-    ColumnCollector,
-    Firing,
-    FiringCollector,
-    LatentColumns,
-    SparseCodes,
-    SparseCollector,
-    collect_codes,
-)
+from ..concepts.codes import CodeBatch, CodeFeed, Collector, collect_codes
+from ..concepts.collectors import ColumnCollector, Firing, FiringCollector, LatentColumns, SparseCodes, SparseCollector
 from ..concepts.labels import MAX_Q, Labels
 from ..metrics import evaluate_msae
 

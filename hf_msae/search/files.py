@@ -15,7 +15,8 @@ import torch
 from .._utils.atomic import atomic_path
 from .._utils.fingerprint import accepted_fingerprints
 from .._utils.json_files import write_json
-from ..concepts.codes import CodeBatch, Collector, SparseCodes
+from ..concepts.codes import CodeBatch, Collector
+from ..concepts.collectors import SparseCodes
 
 if TYPE_CHECKING:
     from ..model.modeling_msae import MSAEModel

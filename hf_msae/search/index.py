@@ -13,7 +13,8 @@ import torch
 
 from .._utils.deprecation import renamed_arguments, warn_renamed
 from .._utils.fingerprint import accepted_fingerprints
-from ..concepts.codes import Embeddings, SparseCodes, SparseCollector, collect_codes, open_embeddings
+from ..concepts.codes import Embeddings, collect_codes, open_embeddings
+from ..concepts.collectors import SparseCodes, SparseCollector
 from ..concepts.editing import LatentEdit, edit_embeddings, latent_of
 from ..concepts.table import ConceptTable, names_of
 from .approximate import ApproximateIndex

@@ -33,7 +33,7 @@ class MSAETrainingArguments:
 
     The defaults are the hyper-parameters of the MSAE paper (arXiv 2502.20578): Adam at 1e-4 with epsilon 6.25e-10,
     30 epochs of batches of 4096, gradient norm clipped at 1, a constant learning rate that falls linearly to zero over
-    the last fifth of the run. Every field is a flag of `training/train_msae.py`; its help text is in the field's
+    the last fifth of the run. Every field is a flag of `hf-msae train`; its help text is in the field's
     metadata.
 
     Raises:

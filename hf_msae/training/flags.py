@@ -16,7 +16,7 @@ class DataArguments:
 
     train_data: str = field(
         metadata={
-            "help": "Embeddings to train on: a folder written by extract_activations.py, a data set folder or Hub id "
+            "help": "Embeddings to train on: a folder written by `hf-msae extract`, a data set folder or Hub id "
             "with an embedding column, a parquet file, or a 2-D .npy file."
         }
     )

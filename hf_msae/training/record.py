@@ -152,7 +152,7 @@ def command_line(program: str, arguments: Sequence[str]) -> str:
     """A command as it was typed, but without secrets, and with folders of this machine by their names alone.
 
     Args:
-        program: what was called, e.g. "python training/train_msae.py".
+        program: The command, e.g. "hf-msae train".
         arguments: its arguments, `sys.argv[1:]` for one.
     """
     words, secret = [], False

@@ -4,7 +4,9 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -103,3 +105,17 @@ def test_json_refuses_what_it_cannot_hold(tmp_path, value):
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", {"a": value})
     assert names(tmp_path) == []
+
+
+def test_threads_that_write_the_same_path_do_not_meet(tmp_path):
+    barrier = threading.Barrier(4)
+
+    def write(number):
+        with atomic_path(tmp_path / "a") as temporary:
+            temporary.write_text(str(number))
+            barrier.wait(timeout=30)
+            assert temporary.read_text() == str(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert (tmp_path / "a").read_text() in "0123" and names(tmp_path) == ["a"]

@@ -1,5 +1,8 @@
 """Old names still work for one release, and say what the new ones are."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 
 import pytest
@@ -47,3 +50,13 @@ def test_an_old_flag_still_works(argv, tmp_path):
     (tmp_path / "a.yaml").write_text("output_file: b")
     with pytest.warns(DeprecationWarning, match=r"output_file.*output"):
         assert parser.parse(["--config", str(tmp_path / "a.yaml")])[0].output == "b"
+
+
+def test_a_command_shows_the_warning_that_python_hides_by_default():
+    program = (
+        "from tests._utils.test_deprecation import _Arguments, MSAEArgumentParser;"
+        "MSAEArgumentParser([_Arguments], 'It writes.', 'it').parse(['--output_file', 'a'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "--output_file" in done.stderr and "use --output" in done.stderr

@@ -5,15 +5,8 @@ import pytest
 import torch
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.concepts.codes import (
-    Collector,
-    ColumnCollector,
-    FiringCollector,
-    SparseCollector,
-    TopRowsCollector,
-    collect_codes,
-    kept_activations,
-)
+from hf_msae.concepts.codes import Collector, collect_codes, kept_activations
+from hf_msae.concepts.collectors import ColumnCollector, FiringCollector, SparseCollector, TopRowsCollector
 from hf_msae.embeddings import load_embeddings
 
 D, N, ROWS, K = 6, 24, 101, 4

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from hf_msae.concepts import ConceptHierarchy, ConceptTable, concept_hierarchy
-from hf_msae.concepts.codes import SparseCollector, collect_codes
+from hf_msae.concepts.codes import collect_codes
+from hf_msae.concepts.collectors import SparseCollector
 from hf_msae.embeddings import load_embeddings
 from tests.identity_msae import identity_msae
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from hf_msae.concepts.codes import ColumnCollector, FiringCollector, collect_codes
+from hf_msae.concepts.codes import collect_codes
+from hf_msae.concepts.collectors import ColumnCollector, FiringCollector
 from hf_msae.concepts.labels import Labels
 from hf_msae.embeddings import load_embeddings
 from hf_msae.report.sections.concepts import MIDDLE, cards

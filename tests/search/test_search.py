@@ -8,7 +8,8 @@ import torch
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae._utils.fingerprint import model_fingerprint, weights_sha256
 from hf_msae.concepts import ConceptTable
-from hf_msae.concepts.codes import SparseCollector, collect_codes
+from hf_msae.concepts.codes import collect_codes
+from hf_msae.concepts.collectors import SparseCollector
 from hf_msae.concepts.editing import LatentEdit, edit_embeddings
 from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.search import ConceptIndex, ranking

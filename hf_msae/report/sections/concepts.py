@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 import pandas as pd
 
-from ...concepts.codes import LatentColumns
+from ...concepts.collectors import LatentColumns
 from ...concepts.labels import Label, Labels
 from ..survey import Chosen
 

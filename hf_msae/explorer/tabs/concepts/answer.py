@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
-from ....concepts.codes import LatentColumns
+from ....concepts.collectors import LatentColumns
 from ....concepts.labels import Label
 from ....report.sections.concepts import Card, cards
 from ....report.wording import DASH, number, share, small

@@ -1,0 +1,39 @@
+"""`finish` leaves what a training run leaves, whoever calls it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
+from hf_msae.metrics import EvaluationResult
+from hf_msae.training import finish
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    embeddings = np.random.default_rng(0).normal(size=(120, 6)).astype(np.float32)
+    arguments = MSAETrainingArguments(str(tmp_path / "run"), max_steps=2, use_cpu=True, disable_tqdm=True)
+    model = MSAEModel(MSAEConfig(d_in=6, num_latents=12, nesting_ks=[3, 12]))
+    trainer = MSAETrainer(model, arguments, embeddings[:80], embeddings[80:])
+    trainer.train()
+    return trainer
+
+
+def test_the_folder_holds_model_metrics_record_and_card(trainer, tmp_path):
+    result = finish(trainer, license="mit")
+    folder = tmp_path / "run"
+    metrics = EvaluationResult.load(folder / "metrics.json")
+    assert metrics.to_dict() == result.to_dict()
+    assert (metrics.num_samples, metrics.data["held_out"]) == (40, True)
+    assert MSAEModel.from_pretrained(folder).config.nesting_ks == [3, 12]
+    assert json.loads((folder / "training.json").read_text())["training_arguments"]["max_steps"] == 2
+    card = (folder / "README.md").read_text()
+    assert "license: mit" in card and f"{metrics.by_k['3']['fvu']:.4f}" in card
+
+
+def test_metrics_of_the_training_data_say_so(trainer, tmp_path):
+    trainer.eval_data = None
+    result = finish(trainer, output_dir=tmp_path / "elsewhere")
+    assert (result.num_samples, result.data["held_out"]) == (80, False)
+    assert (tmp_path / "elsewhere" / "README.md").is_file()
