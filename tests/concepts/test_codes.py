@@ -12,7 +12,10 @@ from hf_msae.embeddings import load_embeddings
 D, N, ROWS, K = 6, 24, 101, 4
 
 
-@pytest.fixture(scope="module", params=[{}, {"activation": "topk", "k": 5, "nesting_ks": [2, 5]}, {"soft_cap": 2.0}])
+KINDS = [{}, {"activation": "topk", "k": 5, "nesting_ks": [2, 5]}, {"soft_cap": 2.0}, {"nesting_ks": [2, 3]}, {"k": 3}]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def model(request):
     torch.manual_seed(0)
     model = MSAEModel(MSAEConfig(**{"d_in": D, "num_latents": N, "nesting_ks": [4, N]} | request.param))
