@@ -141,3 +141,7 @@ def test_robust_spread_is_the_standard_deviation_and_ignores_outliers():
     values = np.random.default_rng(0).normal(0, 2, 10_000)
     assert robust_spread(values) == pytest.approx(2, rel=0.03)
     assert robust_spread(np.r_[values, np.full(1000, 1e6)]) == pytest.approx(2, rel=0.2)
+
+
+def test_a_p_value_may_be_0_or_1():
+    assert benjamini_hochberg([0.0, 1.0]).tolist() == holm([0.0, 1.0]).tolist() == [0.0, 1.0]
