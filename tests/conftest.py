@@ -3,11 +3,15 @@
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
+# Each process of the tests has its own copies of modules loaded from files: evaluate's are not safe to share.
+_MODULES = tempfile.TemporaryDirectory(prefix="hf-modules-")
+os.environ["HF_MODULES_CACHE"] = _MODULES.name
 
-import pytest
+import pytest  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
