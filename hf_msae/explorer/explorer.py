@@ -18,6 +18,8 @@ from PIL import Image
 from .._utils.images import to_rgb
 from ..backbones.image_text_data import open_dataset
 from ..concepts import ConceptHierarchy, concept_hierarchy
+from ..concepts.codes import collect_codes
+from ..concepts.collectors import ColumnCollector, LatentColumns
 from ..concepts.labels import Label, Labels
 from ..embeddings import EmbeddingDataset, load_embeddings
 from ..hub.publishing.space_settings import ExplorerSettings
@@ -174,9 +176,18 @@ class Explorer:
     @cached_property
     def codes(self) -> np.ndarray:
         """The full codes of all pictures, float32 (N, n)."""
-        with torch.no_grad():
-            return np.concatenate([self.msae.encode(x.to(self.msae.device)).float().cpu() for x in
-                                   self.acts.batches(1024)])  # fmt: skip
+        return self._columns.values
+
+    @cached_property
+    def strong(self) -> np.ndarray:
+        """Whether each latent is active and among the `INDEX_K` strongest of each picture, bool (N, n)."""
+        return self._columns.strong
+
+    @cached_property
+    def _columns(self) -> LatentColumns:
+        n = self.msae.config.num_latents
+        collector = ColumnCollector(np.arange(n), min(INDEX_K, n))
+        return collect_codes(self.msae, self.acts, [collector], batch_size=1024, progress=False)[0]
 
     def strongest(self, latent: int, number: int) -> list[int]:
         """The rows in which a latent is most active, strongest first; only rows in which it is active."""
@@ -192,6 +203,11 @@ class Explorer:
         return concept_hierarchy(self.msae, self.acts, self.model.concepts, latents, k, progress=False)
 
     # -- embeddings ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def code(self, embedding: torch.Tensor) -> torch.Tensor:
+        """The full code (n,) of a raw embedding (d,), float32 on the CPU."""
+        return self.msae.encode(embedding[None].to(self.msae.device))[0].float().cpu()
 
     @torch.no_grad()
     def embed_picture(self, picture: Image.Image) -> torch.Tensor:
