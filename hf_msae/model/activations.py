@@ -1,4 +1,4 @@
-"""The activation families by the name that `MSAEConfig.activation` gives them. Each is a file of this folder."""
+"""The activation families by their name in `MSAEConfig.activation`; each has a file of its own."""
 
 from typing import Literal
 

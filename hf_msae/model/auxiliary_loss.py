@@ -1,4 +1,4 @@
-"""A loss that trains dead latents."""
+"""The auxiliary loss that revives dead latents."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .nested_topk import NMSE_EPSILON
 def auxiliary_loss(
     model: nn.Module, normalized: torch.Tensor, decoded: torch.Tensor, dead: torch.Tensor, k: int
 ) -> torch.Tensor:
-    """Measure how badly dead latents alone decode what the others miss: mean_i ||e_i - e_i'||^2 / ||e_i||^2.
+    """Return the error with which dead latents decode the residual: mean_i ||e_i - e_i'||^2 / ||e_i||^2.
 
-    In Gao et al. 2024 (arXiv 2406.04093, "AuxK"), e' is decoded from the k largest activations among dead latents.
-    This revives latents that are dead because others are always larger. A latent that is never positive decodes to
-    nothing and gets no gradient: `resample_latents_` is for those. (Softplus instead of ReLU would give it one, but
-    made more latents die: benchmarks/RESULTS.md.)
+    This is "AuxK" of Gao et al. 2024 (arXiv 2406.04093): e' is decoded from the k largest activations of dead latents.
+    It revives latents that are dead because others are always larger. A latent that is never positive gets no
+    gradient; `resample_latents_` is for those. (Softplus instead of ReLU would give it one, but made more latents die:
+    benchmarks/RESULTS.md.)
 
     Args:
         model ([`MSAEModel`]):
@@ -25,18 +25,17 @@ def auxiliary_loss(
         normalized (`torch.Tensor` of shape `(..., d)`):
             The normalized embeddings u.
         decoded (`torch.Tensor` of shape `(..., d)`):
-            Their reconstruction; e is what it misses, and gets no gradient.
+            Their reconstruction. The residual e is their difference, and gets no gradient.
         dead (`torch.Tensor` of shape `(n,)`, bool):
             Which latents are dead.
         k (`int`):
-            How many of them may decode a row; all if there are fewer.
+            How many dead latents may decode an embedding.
 
     Returns:
         `torch.Tensor` of shape `()`: 0 if no latent is dead.
     """
-    # If no latent is dead, this has no gradient at all: one of exactly 0 for all parameters would take a step's time.
     places = dead.nonzero()[:, 0]
-    if not len(places):
+    if not len(places):  # a constant: computing gradients of 0 would take as long as a step
         return normalized.new_zeros(())
     d = normalized.shape[-1]
     residual = (normalized - decoded).detach().reshape(-1, d)

@@ -12,7 +12,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from .relu import ReLU
 
 _MOMENTUM = 0.99
-"""Of the running mean of the threshold."""
+"""Momentum of the running mean of the threshold."""
 
 _DIGIT_BITS = 11
 """Non-negative floats order like their 31 bits; the search for a threshold fixes this many at a time."""
@@ -21,8 +21,8 @@ _DIGIT_BITS = 11
 class BatchTopK(ReLU):
     """In training, the k * B largest activations of a batch of B embeddings; afterwards, those above a threshold.
 
-    The threshold is a running mean of what the kept activations of training batches reached. It is the model's buffer
-    `activation_threshold`, a scalar. No gradient needs to be estimated: what is kept is passed on unchanged.
+    The threshold, the model's scalar buffer `activation_threshold`, is a running mean over training batches of their
+    smallest activation that was kept.
     """
 
     name = "batch_topk"
@@ -30,26 +30,31 @@ class BatchTopK(ReLU):
     statistics = ("activation_threshold",)
 
     def check(self, config: PreTrainedConfig) -> None:
+        """Refuse levels of the k largest activations of each embedding."""
         if config.nesting == "topk":
             raise ValueError(
-                'activation="batch_topk" gives some embeddings of a batch more activations than others, and '
-                'nesting="topk" would cut them to the same k again: use nesting="none" or "prefix", or '
-                'activation="topk"'
+                'activation="batch_topk" keeps a different number of activations for each embedding, and '
+                'nesting="topk" would cut them to the same k: use nesting="none" or "prefix", or activation="topk"'
             )
 
     def default_k(self, config: PreTrainedConfig) -> int:
-        return config.nesting_ks[-1]  # as many as exceed the threshold: k is only their average
+        """Return the largest level: k is only the average number of activations above the threshold."""
+        return config.nesting_ks[-1]
 
     def fused_levels(self, config: PreTrainedConfig, k: int, loss_only: bool) -> None:
+        """Return None: the fused step has no threshold."""
         return None
 
     def add_state(self, model: nn.Module) -> None:
+        """Register the threshold."""
         model.register_buffer("activation_threshold", torch.empty((), dtype=model.input_scale.dtype))
 
     def init_state(self, model: nn.Module) -> None:
+        """Set the threshold to 0, which the first training step replaces."""
         init.zeros_(model.activation_threshold)
 
     def code(self, model: nn.Module, pre_activations: torch.Tensor, in_training: bool = False) -> torch.Tensor:
+        """Return the activations that reach the threshold of the batch in training, or the running mean."""
         code = F.relu(pre_activations)
         threshold = self._update_threshold(model, code) if in_training else model.activation_threshold
         return code * (code >= threshold)
@@ -67,12 +72,12 @@ class BatchTopK(ReLU):
 def batch_top_threshold(code: torch.Tensor, number: int) -> torch.Tensor:
     """Find the smallest of the `number` largest activations of a batch, over all processes.
 
-    Processes exchange only histograms of the activations' bits, 11 bits at a time. The result is exact, needs no
-    sorting, and does not depend on the number of processes.
+    Processes exchange histograms of the activations' bits, 11 bits at a time. The result is exact and does not depend
+    on the number of processes.
 
     Args:
         code (`torch.Tensor` of shape `(rows, n)`):
-            Non-negative activations of this process' part of the batch.
+            Non-negative activations of this process's part of the batch.
         number (`int`):
             How many activations of the whole batch to keep.
 

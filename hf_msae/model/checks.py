@@ -1,24 +1,118 @@
-"""Checks of what users give to a model."""
+"""Checks of settings, and of what users pass to a model."""
 
 from __future__ import annotations
 
+import math
 import operator
-from typing import Any
+import re
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .configuration_msae import MSAEConfig
+from .activations import FAMILIES
+
+if TYPE_CHECKING:
+    from .configuration_msae import MSAEConfig
+
+_HOOK_POINT = re.compile(r"(image_embeds|text_embeds|(vision|text)\.layers\.\d+)")
+
+
+def check_schema_version(version: Any, newest: int, source: str = "this config") -> None:
+    """Raise ValueError if `version` is not the number of a schema up to the newest that this version knows."""
+    if type(version) is not int or version < 1:
+        raise ValueError(f"schema_version must be an integer of at least 1, got {version!r} in {source}")
+    if version > newest:
+        raise ValueError(
+            f"{source} has schema_version={version} and was written by a newer hf_msae (this one knows versions up to "
+            f"{newest}); upgrade with `pip install --upgrade hf_msae`"
+        )
+
+
+def check_settings(config: MSAEConfig) -> None:
+    """Raise ValueError if a field that does not describe the levels is invalid."""
+    family, n = FAMILIES[config.activation], config.num_latents
+    for name in ("d_in", "num_latents"):
+        _require(getattr(config, name) >= 1, f"{name} must be at least 1, got {getattr(config, name)}")
+    _require(config.k is None or 1 <= config.k <= n, f"k must be between 1 and num_latents={n}, got {config.k}")
+    _require(
+        config.k is not None or not family.needs_k,
+        f'activation="{config.activation}" needs k, the number of activations to keep',
+    )
+    _require(
+        config.sparsity_penalty in (None, *family.penalties),
+        f'sparsity_penalty="{config.sparsity_penalty}" has no gradient with activation="{config.activation}": use '
+        + " or ".join(f'"{penalty}"' for penalty in family.penalties),
+    )
+    coefficient, cap = config.sparsity_coefficient, config.soft_cap
+    _require(0 <= coefficient < math.inf, f"sparsity_coefficient must be a number of at least 0, got {coefficient}")
+    _require(cap is None or 0 < cap < math.inf, f"soft_cap must be above 0, or None for no cap; got {cap}")
+    _require(
+        _HOOK_POINT.fullmatch(config.hook_point),
+        f"hook_point must be image_embeds, text_embeds, vision.layers.{{i}} or text.layers.{{i}}, got "
+        f"{config.hook_point!r}",
+    )
+
+
+def check_levels(config: MSAEConfig) -> None:
+    """Raise ValueError if the levels or their weights are invalid; fields that may be None are resolved."""
+    ks, widths, n = config.nesting_ks, config.nesting_widths, config.num_latents
+    _require(ks, f"nesting_ks={ks} has no level; give at least one k, or None for 64, 128, ...")
+    if config.nesting != "topk":
+        levels = "one level, the full code" if config.nesting == "none" else "levels in nesting_widths"
+        _require(
+            ks == [n],
+            f'nesting="{config.nesting}" has {levels}, but nesting_ks={ks}; leave it out or set nesting="topk"',
+        )
+    _require(1 <= min(ks) and max(ks) <= n, f"nesting_ks must lie between 1 and num_latents={n}, got {ks}")
+    _require(_ascends(ks), f"nesting_ks must ascend strictly, got {ks}")
+    FAMILIES[config.activation].check(config)
+    _require(config.random_prefixes >= 0, f"random_prefixes must be at least 0, got {config.random_prefixes}")
+    if config.nesting == "prefix":
+        _require(
+            widths and widths[0] >= 1 and widths[-1] == n and _ascends(widths),
+            f"nesting_widths must ascend strictly from at least 1 to num_latents={n}, got {widths}",
+        )
+        _require(
+            not config.random_prefixes or config.nesting_weights == "uniform",
+            f'random_prefixes need nesting_weights="uniform", got {config.nesting_weights!r}',
+        )
+        ks = widths
+    else:
+        _require(
+            not config.random_prefixes and widths is None,
+            f'nesting_widths and random_prefixes need nesting="prefix", got nesting="{config.nesting}"',
+        )
+    weights = config.nesting_weights
+    if isinstance(weights, str):
+        _require(
+            weights in ("uniform", "reverse"),
+            f'nesting_weights must be "uniform", "reverse" or one weight per level, got {weights!r}',
+        )
+        return
+    _require(len(weights) == len(ks), f"nesting_weights has {len(weights)} weights for {len(ks)} levels ({ks})")
+    _require(
+        all(0 < weight < math.inf for weight in weights), f"nesting_weights must be positive numbers, got {weights}"
+    )
+
+
+def _require(holds: Any, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+def _ascends(numbers: list[int]) -> bool:
+    return all(earlier < later for earlier, later in pairwise(numbers))
 
 
 def check_tensor(tensor: torch.Tensor, what: str, config: MSAEConfig, finite: bool = True) -> None:
-    """Refuse tensors that are not `what` the model takes.
+    """Refuse a tensor that a model cannot use as its embeddings or latents.
 
     Args:
-        tensor: What the user gave.
+        tensor: Argument of the user.
         what: "embeddings" or "latents".
-        config: The model's.
-        finite: Whether to refuse NaN and infinite values, which takes a pass over the tensor and, on a GPU, a
-            synchronization.
+        config: Config of the model.
+        finite: Whether to refuse NaN and infinite values. This reads the whole tensor and synchronizes a GPU.
 
     Raises:
         TypeError: It is not a floating-point tensor.
@@ -35,7 +129,7 @@ def check_tensor(tensor: torch.Tensor, what: str, config: MSAEConfig, finite: bo
         source = ", ".join(filter(None, (config.base_model_name_or_path, config.hook_point)))
         expected = f"was trained on {width} ({source})" if what == "embeddings" else f"has {width} latents"
         raise ValueError(f"{what} have {tensor.shape[-1]} columns, but this MSAE {expected}")
-    # A sum is one pass without a copy, and not finite if any term is not. It may also overflow: then look closely.
+    # A sum with a NaN or infinite term is not finite, and takes one pass without a copy. It may also overflow.
     if finite and not torch.compiler.is_compiling() and not torch.isfinite(tensor.detach().sum()):
         bad = (~torch.isfinite(tensor)).nonzero()
         if len(bad):
@@ -74,11 +168,3 @@ def check_statistics(mean: torch.Tensor, scale: torch.Tensor, config: MSAEConfig
         raise ValueError("the input mean holds NaN or infinite values")
     if scale.dim() != 0 or not (torch.isfinite(scale) and scale > 0):
         raise ValueError(f"the input scale must be one positive number, got {scale.tolist()}")
-
-
-def unused_arguments_error(arguments: dict[str, Any]) -> ValueError:
-    """Return the error for keyword arguments that neither `from_pretrained` nor the config used."""
-    fields = [name for name in arguments if name in MSAEConfig.own_fields()]
-    if fields:
-        return ValueError(f"{', '.join(fields)} given together with a config: set the fields of the config instead")
-    return MSAEConfig.unknown_keys_error(arguments)

@@ -15,61 +15,62 @@ from .relu import ReLU
 class JumpReLU(ReLU):
     """The activations above a threshold that each latent learns, unchanged.
 
-    The thresholds are the exponential of the model's parameter `log_threshold` `(n,)`. Their gradient, which is 0
-    almost everywhere, is estimated from the pre-activations within half a bandwidth of them.
+    The thresholds are the exponential of the model's parameter `log_threshold` `(n,)`. Their true gradient is 0 almost
+    everywhere; it is estimated from the pre-activations within half a bandwidth of them.
     """
 
     name = "jump_relu"
     penalties = ("l0", "l1", "tanh")
 
     def check(self, config: PreTrainedConfig) -> None:
+        """Refuse thresholds and bandwidths that are not positive."""
         for name in ("jump_relu_threshold", "jump_relu_bandwidth"):
             if not (math.isfinite(getattr(config, name)) and getattr(config, name) > 0):
                 raise ValueError(f"{name} must be above 0, got {getattr(config, name)}")
 
     def fused_levels(self, config: PreTrainedConfig, k: int, loss_only: bool) -> None:
+        """Return None: the fused step has no thresholds."""
         return None
 
     def add_state(self, model: nn.Module) -> None:
+        """Register the logarithms of the thresholds."""
         model.log_threshold = nn.Parameter(torch.empty(model.config.num_latents))
 
     def init_state(self, model: nn.Module) -> None:
+        """Set all thresholds to `jump_relu_threshold`."""
         init.constant_(model.log_threshold, math.log(model.config.jump_relu_threshold))
 
     def rescale_(self, model: nn.Module, norms: torch.Tensor) -> None:
+        """Multiply the thresholds by `norms`."""
         model.log_threshold.add_(norms.log())
 
     def code(self, model: nn.Module, pre_activations: torch.Tensor, in_training: bool = False) -> torch.Tensor:
+        """Return the activations above their thresholds."""
         return jump_relu(pre_activations, model.log_threshold.exp(), model.config.jump_relu_bandwidth)
 
     def penalty(
         self, model: nn.Module, pre_activations: torch.Tensor, code: torch.Tensor, normalized: torch.Tensor
     ) -> torch.Tensor:
+        """Return the penalty of the config: "l0", or one of ReLU's."""
         if model.config.sparsity_penalty == "l0":
             return l0_penalty(pre_activations, model.log_threshold.exp(), model.config.jump_relu_bandwidth)
         return super().penalty(model, pre_activations, code, normalized)
 
 
 def jump_relu(pre_activations: torch.Tensor, threshold: torch.Tensor, bandwidth: float) -> torch.Tensor:
-    """Return p where it exceeds its latent's threshold, else 0.
+    """Return the pre-activations `(..., n)` that exceed their latent's threshold `(n,)`, and 0 for the others.
 
-    Within half a bandwidth of the threshold t, its gradient is -t / bandwidth (equation 11 of the paper).
-
-    Args:
-        pre_activations (`torch.Tensor` of shape `(..., n)`):
-            Before any activation function.
-        threshold (`torch.Tensor` of shape `(n,)`):
-            Positive.
-        bandwidth (`float`):
-            Width of the estimator's kernel.
+    The gradient of a threshold t is -t / bandwidth for each pre-activation within half a bandwidth of it (equation 11
+    of the paper).
     """
     return _JumpReLU.apply(pre_activations, threshold, bandwidth)
 
 
 def l0_penalty(pre_activations: torch.Tensor, threshold: torch.Tensor, bandwidth: float) -> torch.Tensor:
-    """The mean number of latents above their thresholds.
+    """Return the mean number of latents above their thresholds.
 
-    The threshold's gradient is -1 / bandwidth for each entry within half a bandwidth (equation 12 of the paper).
+    The gradient of a threshold is -1 / bandwidth for each pre-activation within half a bandwidth of it (equation 12 of
+    the paper).
     """
     return _Step.apply(pre_activations, threshold, bandwidth).sum(-1).mean()
 
@@ -104,5 +105,5 @@ class _Step(torch.autograd.Function):
 
 
 def _near(pre_activations: torch.Tensor, threshold: torch.Tensor, bandwidth: float) -> torch.Tensor:
-    """1 within half a bandwidth of the threshold, else 0."""
+    """Return 1 within half a bandwidth of the threshold, else 0."""
     return ((pre_activations - threshold).abs() < bandwidth / 2).to(pre_activations.dtype)

@@ -1,4 +1,4 @@
-"""The other sense of Matryoshka: levels that are prefixes of the dictionary (arXiv 2503.17547)."""
+"""Levels that are prefixes of the dictionary, the other sense of Matryoshka (arXiv 2503.17547)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,10 @@ import torch
 def prefix_reconstructions(
     code: torch.Tensor, widths: Sequence[int], dictionary: torch.Tensor, pre_bias: torch.Tensor, dtype: torch.dtype
 ) -> list[torch.Tensor]:
-    """Decode the first latents of the dictionary, for every width.
-
-    Args:
-        code (`torch.Tensor` of shape `(..., n)`):
-            The full code.
-        widths (`Sequence[int]`):
-            How many latents each level has, ascending.
-        dictionary (`torch.Tensor` of shape `(n, d)`), pre_bias (`torch.Tensor` of shape `(d,)`):
-            Of the model.
-        dtype (`torch.dtype`):
-            Of the results.
+    """Decode the first `width` latents of the full code `(..., n)` for each of the ascending widths.
 
     Returns:
-        `list[torch.Tensor]`: one `(..., d)` tensor per width, in normalized space.
+        `list[torch.Tensor]`: one `(..., d)` tensor per width, in normalized space and in `dtype`.
     """
     code = code.to(dictionary.dtype)
     levels, decoded = [], pre_bias.to(dtype)
@@ -37,8 +27,8 @@ def prefix_reconstructions(
 def draw_prefixes(number: int, n: int) -> list[int]:
     """Draw the widths of one training step: at most `number`, ascending, the last one n.
 
-    They follow a Pareto distribution with exponent 1/2 between 1 and n, so small widths are drawn most often. The
-    generator is torch's on the CPU, which all processes seed alike.
+    They follow a Pareto distribution with exponent 1/2 between 1 and n, so small widths are drawn most often. Torch's
+    CPU generator draws them, which has the same seed in all processes.
     """
     uniform = torch.rand(number - 1, dtype=torch.float64)
     widths = (1 - uniform * (1 - n**-0.5)) ** -2.0

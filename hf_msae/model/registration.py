@@ -62,9 +62,9 @@ def register_auto_classes() -> None:
     if "model" not in _registered and _is_imported(_AUTO_MODEL) and not any(map(_is_half_imported, needed)):
         from transformers.models.auto.modeling_auto import AutoModel
 
-        from .modeling_msae import MSAEConfig, MSAEModel
+        from .modeling_msae import MSAEModel
 
-        AutoModel.register(MSAEConfig, MSAEModel, exist_ok=True)
+        AutoModel.register(MSAEModel.config_class, MSAEModel, exist_ok=True)
         _registered.add("model")
 
     if _registered == {"config", "model"}:

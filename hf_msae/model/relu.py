@@ -1,4 +1,4 @@
-"""The ReLU family, and what every activation family consists of."""
+"""The ReLU family, which is also the base of the other activation families."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from .nested_topk import l1_penalty
 class ReLU:
     """a = relu(p), as in the MSAE paper (arXiv 2502.20578) and in plain sparse autoencoders with an L1 penalty.
 
-    It is the base of the other families too: a family is one file with a subclass that overrides what differs, and one
-    line in `activations.py`. Families hold no state. What a family learns are parameters and buffers of the model, so
-    that they are saved under its names.
+    A new family is a file with a subclass that overrides what differs, and a line in `activations.py`. Families hold
+    no state: what they learn are parameters and buffers of the model, which are saved with it.
     """
 
     name = "relu"
@@ -26,10 +25,10 @@ class ReLU:
     """Buffers that stay in float32 when the model is converted to half precision."""
 
     def check(self, config: PreTrainedConfig) -> None:
-        """Raise ValueError if the settings do not fit this family."""
+        """Raise ValueError if the settings do not suit this family."""
 
     def largest_level(self, config: PreTrainedConfig) -> int:
-        """Return the k of the last of the default levels."""
+        """Return the k of the largest default level."""
         return config.num_latents
 
     def default_k(self, config: PreTrainedConfig) -> int:
@@ -37,9 +36,9 @@ class ReLU:
         return config.nesting_ks[-1] if config.k is None else config.k
 
     def fused_levels(self, config: PreTrainedConfig, k: int, loss_only: bool) -> list[int] | None:
-        """Return the levels for the fused step, or None if it cannot give the loss or the code for k.
+        """Return the levels for the fused step, or None if it cannot compute the loss or the code for k.
 
-        The fused step selects among the activations of a ReLU, and returns their full code.
+        The fused step selects from the activations of a ReLU, and returns their full code.
         """
         if config.nesting == "prefix" or (config.sparsity_coefficient and config.sparsity_penalty != "l1"):
             return None
@@ -49,13 +48,13 @@ class ReLU:
         """Register the family's own parameters and buffers."""
 
     def init_state(self, model: nn.Module) -> None:
-        """Initialize them."""
+        """Initialize the family's own parameters and buffers."""
 
     def rescale_(self, model: nn.Module, norms: torch.Tensor) -> None:
-        """Adjust them to pre-activations that have been multiplied by `norms` `(n,)`."""
+        """Adjust the family's own parameters to pre-activations that were multiplied by `norms` `(n,)`."""
 
     def code(self, model: nn.Module, pre_activations: torch.Tensor, in_training: bool = False) -> torch.Tensor:
-        """Return the full code a `(..., n)`, before levels are selected and before the cap."""
+        """Return the full code `(..., n)`, before levels are selected and activations are capped."""
         return F.relu(pre_activations)
 
     def penalty(
@@ -68,8 +67,8 @@ class ReLU:
 
 
 def tanh_penalty(code: torch.Tensor) -> torch.Tensor:
-    """mean_i sum_j tanh(4 a_ij): almost a count, but with a gradient.
+    """Return mean_i sum_j tanh(4 a_ij), a differentiable approximation of L0 for decoder rows of unit norm.
 
-    It assumes decoder rows of unit norm ("Circuits Updates", January 2025, transformer-circuits.pub).
+    Source: "Circuits Updates", January 2025, transformer-circuits.pub.
     """
     return torch.tanh(4 * code).sum(-1).mean()

@@ -18,19 +18,23 @@ class TopK(ReLU):
     needs_k = True
 
     def check(self, config: PreTrainedConfig) -> None:
+        """Refuse levels that do not end at k."""
         if config.nesting == "topk" and config.nesting_ks[-1] != config.k:
             raise ValueError(
                 f'with activation="topk" the last of nesting_ks must be k={config.k}, got {config.nesting_ks}'
             )
 
     def largest_level(self, config: PreTrainedConfig) -> int:
+        """Return k."""
         return config.k
 
     def fused_levels(self, config: PreTrainedConfig, k: int, loss_only: bool) -> list[int] | None:
-        if not loss_only or config.sparsity_coefficient:  # both need the code of the k largest
+        """Return the levels if only their loss is needed; the fused step does not compute the code of k."""
+        if not loss_only or config.sparsity_coefficient:
             return None
         levels = super().fused_levels(config, k, loss_only)
         return [config.k] if levels is not None and config.nesting == "none" else levels
 
     def code(self, model: nn.Module, pre_activations: torch.Tensor, in_training: bool = False) -> torch.Tensor:
+        """Return the k largest activations."""
         return nested_codes(F.relu(pre_activations), [model.config.k])[0]

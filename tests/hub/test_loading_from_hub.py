@@ -135,7 +135,7 @@ def test_what_is_not_there_is_said(hub, home):
     assert "tester/many has no model at its root, but 2 in subfolders: give subfolder= one of a, b/c" in subfolders
     assert "nowhere" in revision
     assert "no MSAE could be loaded from 'tester/nothing': there is no such folder, and as a Hub id" in nothing
-    assert "tester/many/z holds no config.json" in folder
+    assert "tester/many/z has no config.json" in folder
 
 
 def test_a_download_that_was_cut_short_is_not_a_model(hub, home, tmp_path):

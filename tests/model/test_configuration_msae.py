@@ -1,9 +1,10 @@
-"""MSAEConfig: defaults, what it refuses, and that a file gives back what was saved."""
+"""MSAEConfig: defaults, refused values, and files."""
 
 import copy
 import dataclasses
 import json
 import logging
+from functools import partial
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
@@ -74,6 +75,8 @@ def test_level_weights():
 
 
 def test_other_families():
+    assert MSAEConfig(num_latents=256, nesting="none").nesting_ks == [256]
+    assert MSAEConfig(num_latents=256, nesting="none", nesting_ks=[256]).nesting_ks == [256]
     topk = MSAEConfig(num_latents=256, activation="topk", k=100)
     assert topk.nesting_ks == [64, 100]
     assert MSAEConfig(num_latents=256, activation="topk", nesting="none", k=100).nesting_ks == [256]
@@ -86,15 +89,7 @@ def test_other_families():
         assert MSAEConfig.from_dict(config.to_dict()) == config
 
 
-def test_plain_relu_autoencoder():
-    config = MSAEConfig(num_latents=256, nesting="none", sparsity_coefficient=1)
-    assert config.nesting_ks == [256]
-    assert MSAEConfig(num_latents=256, nesting="none", nesting_ks=[256]).nesting_ks == [256]
-    with pytest.raises(ValueError, match=r"one level, the full code, but nesting_ks=\[64, 256\]"):
-        MSAEConfig(num_latents=256, nesting="none", nesting_ks=[64, 256])
-
-
-def test_tuples_and_ints_are_taken_and_become_what_json_holds():
+def test_tuples_become_lists_and_ints_floats():
     config = MSAEConfig(num_latents=32, nesting_ks=(4, 32), sparsity_coefficient=1, soft_cap=30)
     assert (config.nesting_ks, config.sparsity_coefficient, config.soft_cap) == ([4, 32], 1.0, 30.0)
     assert type(config.sparsity_coefficient) is type(config.soft_cap) is float
@@ -105,45 +100,46 @@ def test_tuples_and_ints_are_taken_and_become_what_json_holds():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"d_in": 0}, "d_in must be at least 1, got 0"),
-        ({"num_latents": -5}, "num_latents must be at least 1, got -5"),
-        ({"nesting_ks": [8, 8]}, r"nesting_ks must ascend strictly, got \[8, 8\]"),
-        ({"nesting_ks": [16, 8]}, r"nesting_ks must ascend strictly, got \[16, 8\]"),
-        ({"nesting_ks": [8, 101]}, r"nesting_ks must lie between 1 and num_latents=100, got \[8, 101\]"),
-        ({"nesting_ks": [0, 8]}, "nesting_ks must lie between 1 and num_latents=100"),
-        ({"nesting_ks": []}, "no level"),
-        ({"k": 0}, "k must be between 1 and num_latents=100, got 0"),
-        ({"k": 101}, "k must be between 1 and num_latents=100, got 101"),
-        ({"nesting_weights": "linear"}, "nesting_weights='linear' is neither"),
+        ({"d_in": 0}, "d_in.* 0"),
+        ({"num_latents": -5}, "num_latents.* -5"),
+        ({"nesting_ks": [8, 8]}, r"nesting_ks.*\[8, 8\]"),
+        ({"nesting_ks": [16, 8]}, r"nesting_ks.*\[16, 8\]"),
+        ({"nesting_ks": [8, 101]}, r"nesting_ks.*100.*\[8, 101\]"),
+        ({"nesting_ks": [0, 8]}, r"nesting_ks.*100.*\[0, 8\]"),
+        ({"nesting_ks": []}, r"nesting_ks=\[\]"),
+        ({"nesting": "none", "nesting_ks": [64, 100]}, r'nesting="none".*\[64, 100\].*nesting="topk"'),
+        ({"k": 0}, "k .*num_latents=100.* 0"),
+        ({"k": 101}, "k .*num_latents=100.* 101"),
+        ({"nesting_weights": "linear"}, 'nesting_weights.*"uniform".*linear'),
         ({"nesting_weights": [1.0]}, "1 weights for 2 levels"),
-        ({"nesting_weights": [1.0, 0.0]}, "nesting_weights must be positive"),
-        ({"nesting_weights": [1.0, float("nan")]}, "nesting_weights must be positive"),
-        ({"sparsity_coefficient": -0.1}, "sparsity_coefficient must be a number of at least 0, got -0.1"),
-        ({"sparsity_coefficient": float("inf")}, "sparsity_coefficient must be"),
-        ({"soft_cap": 0.0}, "soft_cap must be above 0"),
-        ({"hook_point": "image_embed"}, "hook_point='image_embed' is none of image_embeds"),
-        ({"hook_point": "vision.layers."}, "hook_point='vision.layers.' is none of"),
-        ({"schema_version": 0}, "schema_version must be an integer of at least 1, got 0"),
-        ({"schema_version": 2}, "written by a newer hf_msae"),
-        ({"activation": "topk"}, 'activation="topk" needs k'),
-        ({"activation": "batch_topk", "nesting": "none"}, 'activation="batch_topk" needs k'),
+        ({"nesting_weights": [1.0, 0.0]}, "nesting_weights.*positive"),
+        ({"nesting_weights": [1.0, float("nan")]}, "nesting_weights.*positive"),
+        ({"sparsity_coefficient": -0.1}, "sparsity_coefficient.* -0.1"),
+        ({"sparsity_coefficient": float("inf")}, "sparsity_coefficient.* inf"),
+        ({"soft_cap": 0.0}, "soft_cap.* 0.0"),
+        ({"hook_point": "image_embed"}, "hook_point.*image_embeds.*'image_embed'"),
+        ({"hook_point": "vision.layers."}, "hook_point.*'vision.layers.'"),
+        ({"schema_version": 0}, "schema_version.* 0"),
+        ({"schema_version": 2}, "schema_version=2.*upgrade"),
+        ({"activation": "topk"}, '"topk" needs k'),
+        ({"activation": "batch_topk", "nesting": "none"}, '"batch_topk" needs k'),
         ({"activation": "batch_topk", "k": 3}, 'nesting="topk".*use nesting="none"'),
-        ({"activation": "topk", "k": 3, "nesting_ks": [1, 2]}, "last of nesting_ks must be k=3"),
-        ({"sparsity_penalty": "l0"}, 'sparsity_penalty="l0".*"relu": use "l1" or "tanh"'),
-        ({"activation": "jump_relu", "jump_relu_threshold": 0}, "jump_relu_threshold must be above 0"),
-        ({"activation": "jump_relu", "jump_relu_bandwidth": -1.0}, "jump_relu_bandwidth must be above 0"),
-        ({"nesting_widths": [6144]}, 'are for nesting="prefix"'),
-        ({"random_prefixes": 3}, 'are for nesting="prefix"'),
-        ({"nesting": "prefix", "random_prefixes": -1}, "at least 0"),
-        ({"nesting": "prefix", "random_prefixes": 3, "nesting_weights": "reverse"}, "no weights of their own"),
-        ({"nesting": "prefix", "nesting_ks": [3, 6144]}, "has levels of nesting_widths"),
-        ({"nesting": "prefix", "nesting_widths": [3, 7]}, "end at num_latents=100"),
-        ({"nesting": "prefix", "nesting_widths": [0, 6144]}, "lie above 0"),
-        ({"nesting": "prefix", "nesting_widths": [9, 9, 100]}, "ascend strictly"),
+        ({"activation": "topk", "k": 3, "nesting_ks": [1, 2]}, r"nesting_ks.*k=3.*\[1, 2\]"),
+        ({"sparsity_penalty": "l0"}, 'sparsity_penalty="l0".*"relu".*"l1" or "tanh"'),
+        ({"activation": "jump_relu", "jump_relu_threshold": 0}, "jump_relu_threshold.* 0"),
+        ({"activation": "jump_relu", "jump_relu_bandwidth": -1.0}, "jump_relu_bandwidth.* -1.0"),
+        ({"nesting_widths": [100]}, 'nesting_widths.*nesting="prefix"'),
+        ({"random_prefixes": 3}, 'random_prefixes.*nesting="prefix"'),
+        ({"nesting": "prefix", "random_prefixes": -1}, "random_prefixes.* -1"),
+        ({"nesting": "prefix", "random_prefixes": 3, "nesting_weights": "reverse"}, "random_prefixes.*uniform.*reverse"),
+        ({"nesting": "prefix", "nesting_ks": [3, 100]}, r"nesting_widths.*nesting_ks=\[3, 100\]"),
+        ({"nesting": "prefix", "nesting_widths": [3, 7]}, r"nesting_widths.*100.*\[3, 7\]"),
+        ({"nesting": "prefix", "nesting_widths": [0, 100]}, r"nesting_widths.*\[0, 100\]"),
+        ({"nesting": "prefix", "nesting_widths": [9, 9, 100]}, r"nesting_widths.*\[9, 9, 100\]"),
         ({"nesting": "prefix", "nesting_widths": [9, 100], "nesting_weights": [1.0]}, "1 weights for 2 levels"),
     ],
 )
-def test_values_that_cannot_be(settings, message):
+def test_invalid_values_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         MSAEConfig(**{"num_latents": 100, **settings})
 
@@ -164,45 +160,38 @@ def test_values_that_cannot_be(settings, message):
         {"hook_point": None},
     ],
 )
-def test_values_of_the_wrong_type(settings):
+def test_wrong_types_are_refused(settings):
     with pytest.raises(StrictDataclassError, match=next(iter(settings))):
         MSAEConfig(**settings)
 
 
-@pytest.mark.parametrize("hook_point", ["image_embeds", "text_embeds", "vision.layers.11", "text.layers.0"])
-def test_hook_points(hook_point):
-    assert MSAEConfig(hook_point=hook_point).hook_point == hook_point
+def test_hook_points():
+    for hook_point in ("image_embeds", "text_embeds", "vision.layers.11", "text.layers.0"):
+        assert MSAEConfig(hook_point=hook_point).hook_point == hook_point
 
 
-# -- names nobody knows ----------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [("num_latent", "num_latents"), ("nested_ks", "nesting_ks"), ("d_input", "d_in"), ("hookpoint", "hook_point")],
 )
-def test_a_typo_is_refused_with_the_nearest_name(tmp_path, name, nearest):
-    message = f"MSAEConfig has no field '{name}'; did you mean '{nearest}'?"
-    MSAEModel(MSAEConfig(d_in=4, num_latents=8)).save_pretrained(tmp_path)
-    for attempt in (
-        lambda: MSAEConfig(**{name: 3}),
-        lambda: MSAEConfig.from_pretrained(tmp_path, **{name: 3}),
-        lambda: AutoConfig.from_pretrained(tmp_path, **{name: 3}),
-        lambda: MSAEModel.from_pretrained(tmp_path, **{name: 3}),
-        lambda: AutoModel.from_pretrained(tmp_path, **{name: 3}),
-        lambda: MSAEModel(MSAEConfig(d_in=4, num_latents=8), **{name: 3}),
-    ):
-        with pytest.raises(ValueError) as error:
-            attempt()
-        assert message in str(error.value)
+def test_a_typo_is_refused_with_the_nearest_name(name, nearest):
+    with pytest.raises(ValueError, match=f"'{name}'.*'{nearest}'"):
+        MSAEConfig(**{name: 3})
 
 
-def test_a_name_like_no_other_is_refused_with_the_list():
-    with pytest.raises(ValueError, match="no field 'top_k'; its fields are d_in, num_latents, activation"):
-        MSAEConfig(top_k=8)
+def test_an_unknown_name_is_refused_wherever_it_is_given(tmp_path):
+    config = MSAEConfig(d_in=4, num_latents=8)
+    MSAEModel(config).save_pretrained(tmp_path)
+    loaders = [each.from_pretrained for each in (MSAEConfig, AutoConfig, MSAEModel, AutoModel)]
+    for attempt in (*(partial(load, tmp_path) for load in loaders), partial(MSAEModel, config), MSAEConfig):
+        with pytest.raises(ValueError, match="'top_k'.*d_in, num_latents, activation"):
+            attempt(top_k=8)
 
 
-def test_names_of_transformers_pass():
+def test_names_of_transformers_are_accepted():
     config = MSAEConfig(
         num_latents=64,
         architectures=["MSAEModel"],
@@ -291,7 +280,7 @@ def test_overrides_are_checked_together_with_the_file(tmp_path):
     write_config(tmp_path)
     assert MSAEConfig.from_pretrained(tmp_path, k=5).k == 5
     assert MSAEConfig.from_pretrained(tmp_path, nesting_ks=None, num_latents=300).nesting_ks == [64, 128, 256, 300]
-    with pytest.raises(ValueError, match="nesting_ks must lie between 1 and num_latents=100"):
+    with pytest.raises(ValueError, match="nesting_ks.*num_latents=100"):
         MSAEConfig.from_pretrained(tmp_path, num_latents=100)
     config, unused = MSAEConfig.from_pretrained(tmp_path, k=5, mystery=1, return_unused_kwargs=True)
     assert config.k == 5
@@ -301,13 +290,12 @@ def test_overrides_are_checked_together_with_the_file(tmp_path):
 def test_a_newer_schema_is_refused(tmp_path):
     write_config(tmp_path, schema_version=2, a_field_of_tomorrow={"x": 1})
     for load in (MSAEConfig.from_pretrained, AutoConfig.from_pretrained):
-        with pytest.raises(ValueError, match=r"schema_version=2, was written by a newer hf_msae.*upgrade") as error:
+        with pytest.raises(ValueError, match=f"{tmp_path}.*schema_version=2.*upgrade"):
             load(tmp_path)
-        assert str(tmp_path) in str(error.value)
 
 
 def test_an_older_schema_is_upgraded(tmp_path, monkeypatch):
-    """There is none yet: this is how one will be added."""
+    """There is no older schema yet; this shows how one is upgraded."""
     write_config(tmp_path, schema_version=1)
     stored = json.loads((tmp_path / "config.json").read_text())
     stored["width"] = stored.pop("d_in")
@@ -321,14 +309,12 @@ def test_an_older_schema_is_upgraded(tmp_path, monkeypatch):
 
 
 def test_a_key_of_a_later_version_is_named_and_kept(tmp_path, caplog):
-    """A config.json may hold what a later hf_msae added within the same schema; it must neither crash nor get lost."""
     write_config(tmp_path, a_field_of_tomorrow=[1, 2])
     for load in (MSAEConfig.from_pretrained, AutoConfig.from_pretrained):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             config = load(tmp_path)
         [record] = caplog.records
-        assert record.name == "hf_msae.model.configuration_msae"
         assert "a_field_of_tomorrow" in record.getMessage()
         assert str(tmp_path) in record.getMessage()
         config.save_pretrained(tmp_path / "again")
@@ -337,15 +323,14 @@ def test_a_key_of_a_later_version_is_named_and_kept(tmp_path, caplog):
 
 def test_another_model_is_refused(tmp_path):
     write_config(tmp_path, model_type="siglip")
-    with pytest.raises(ValueError, match="holds a model of type 'siglip', not an MSAE"):
+    with pytest.raises(ValueError, match="'siglip', not an MSAE"):
         MSAEConfig.from_pretrained(tmp_path)
 
 
-def test_a_config_that_was_broken_later_is_neither_saved_nor_used(tmp_path):
+def test_a_config_that_has_become_invalid_is_neither_saved_nor_used(tmp_path):
     config = MSAEConfig(num_latents=128)
     config.num_latents = 100
-    with pytest.raises(StrictDataclassError, match="nesting_ks must lie between 1 and num_latents=100"):
-        config.save_pretrained(tmp_path)
-    with pytest.raises(StrictDataclassError, match="nesting_ks must lie between 1 and num_latents=100"):
-        MSAEModel(config)
+    for use in (lambda: config.save_pretrained(tmp_path), lambda: MSAEModel(config)):
+        with pytest.raises(StrictDataclassError, match="nesting_ks.*num_latents=100"):
+            use()
     assert not (tmp_path / "config.json").exists()

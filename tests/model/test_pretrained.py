@@ -135,7 +135,7 @@ def test_what_was_asked_of_transformers_is_as_transformers_does_it(saved, folder
 def test_weights_without_a_config_are_refused(folder):
     (folder / "config.json").unlink()
     for load in (MSAEModel.from_pretrained, load_msae):
-        with pytest.raises(OSError, match=f"{folder} holds no config.json, without which weights mean nothing"):
+        with pytest.raises(OSError, match=f"{folder}.*no config.json"):
             load(folder)
 
 

@@ -23,6 +23,7 @@ _MODULES = (
     "checks.py",
     "nested_prefix.py",
     "nested_topk.py",
+    "parameters.py",
 )
 _HEADER = "# From hf_msae {version} (Apache-2.0), for loading models without it.\n"
 # Replacements for modules that remote code cannot use: the fast training step, and loading with the registry.
