@@ -131,7 +131,10 @@ def test_tuples_become_lists_and_ints_floats():
         ({"nesting_widths": [100]}, 'nesting_widths.*nesting="prefix"'),
         ({"random_prefixes": 3}, 'random_prefixes.*nesting="prefix"'),
         ({"nesting": "prefix", "random_prefixes": -1}, "random_prefixes.* -1"),
-        ({"nesting": "prefix", "random_prefixes": 3, "nesting_weights": "reverse"}, "random_prefixes.*uniform.*reverse"),
+        (
+            {"nesting": "prefix", "random_prefixes": 3, "nesting_weights": "reverse"},
+            "random_prefixes.*uniform.*reverse",
+        ),
         ({"nesting": "prefix", "nesting_ks": [3, 100]}, r"nesting_widths.*nesting_ks=\[3, 100\]"),
         ({"nesting": "prefix", "nesting_widths": [3, 7]}, r"nesting_widths.*100.*\[3, 7\]"),
         ({"nesting": "prefix", "nesting_widths": [0, 100]}, r"nesting_widths.*\[0, 100\]"),
@@ -280,7 +283,7 @@ def test_overrides_are_checked_together_with_the_file(tmp_path):
     write_config(tmp_path)
     assert MSAEConfig.from_pretrained(tmp_path, k=5).k == 5
     assert MSAEConfig.from_pretrained(tmp_path, nesting_ks=None, num_latents=300).nesting_ks == [64, 128, 256, 300]
-    with pytest.raises(ValueError, match="nesting_ks.*num_latents=100"):
+    with pytest.raises(ValueError, match=r"nesting_ks.*num_latents=100"):
         MSAEConfig.from_pretrained(tmp_path, num_latents=100)
     config, unused = MSAEConfig.from_pretrained(tmp_path, k=5, mystery=1, return_unused_kwargs=True)
     assert config.k == 5
@@ -331,6 +334,6 @@ def test_a_config_that_has_become_invalid_is_neither_saved_nor_used(tmp_path):
     config = MSAEConfig(num_latents=128)
     config.num_latents = 100
     for use in (lambda: config.save_pretrained(tmp_path), lambda: MSAEModel(config)):
-        with pytest.raises(StrictDataclassError, match="nesting_ks.*num_latents=100"):
+        with pytest.raises(StrictDataclassError, match=r"nesting_ks.*num_latents=100"):
             use()
     assert not (tmp_path / "config.json").exists()

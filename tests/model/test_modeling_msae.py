@@ -416,7 +416,7 @@ def test_k_may_be_any_integer(model):
 
 
 def test_a_loss_needs_embeddings(model):
-    with pytest.raises(ValueError, match="at least one embedding.*0"):
+    with pytest.raises(ValueError, match=r"at least one embedding.*0"):
         model(embeddings(0), return_loss=True)
 
 
