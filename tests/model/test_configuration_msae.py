@@ -190,7 +190,7 @@ def test_an_unknown_name_is_refused_wherever_it_is_given(tmp_path):
     MSAEModel(config).save_pretrained(tmp_path)
     loaders = [each.from_pretrained for each in (MSAEConfig, AutoConfig, MSAEModel, AutoModel)]
     for attempt in (*(partial(load, tmp_path) for load in loaders), partial(MSAEModel, config), MSAEConfig):
-        with pytest.raises(ValueError, match="'top_k'.*d_in, num_latents, activation"):
+        with pytest.raises(ValueError, match=r"'top_k'.*d_in, num_latents, activation"):
             attempt(top_k=8)
 
 
