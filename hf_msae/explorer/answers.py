@@ -7,13 +7,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from .inputs import VisitorError
+from .rendering import macros
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def in_place(function: Callable[..., Any], refused: Callable[[str], Any]) -> Cal
         try:
             return function(*args)
         except VisitorError as error:
-            return refused(f'<p class="msae-empty" role="alert">{escape(str(error))}</p>')
+            return refused(macros("components.html").refused(str(error)))
 
     answer.__name__ += "_in_place"  # gradio names endpoints after functions: clients have this one's
     return answer

@@ -176,12 +176,13 @@ def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
             "italics are not validated.",
             elem_classes="msae-lead",
         )
-        loading_status(loading)
+        loading_status(loading, demo.load)
         with gr.Tabs(overflow_behavior="wrap", elem_classes="msae-tabs"):
             for name in TABS:
                 tab = import_module(f".tabs.{name}.view", __package__)
-                with gr.Tab(tab.TITLE, id=name):
-                    tab.build(loading)
+                with gr.Tab(tab.TITLE, id=name) as box:
+                    # The first tab is open from the start; the others need no answer before somebody looks at them.
+                    tab.build(loading, demo.load if name == TABS[0] else box.select)
         demo.load(None, js=_NAME_THUMBNAILS, api_visibility="private")
     # Without `api_open=False` a client could ask past the queue.
     demo.queue(default_concurrency_limit=CONCURRENCY, max_size=MAX_QUEUE, api_open=False)

@@ -17,13 +17,14 @@ from PIL import Image
 
 from .._utils.images import to_rgb
 from ..backbones.image_text_data import open_dataset
-from ..concepts import ConceptHierarchy, concept_hierarchy
+from ..concepts import ConceptHierarchy, Vocabulary, concept_hierarchy
 from ..concepts.codes import collect_codes
 from ..concepts.collectors import ColumnCollector, LatentColumns
 from ..concepts.labels import Label, Labels
 from ..embeddings import EmbeddingDataset, load_embeddings
 from ..hub.publishing.space_settings import ExplorerSettings
 from ..hub.reading.opening import load_msae
+from ..metrics import LinearClassifier
 from ..search import ConceptIndex
 from ..vision_text import VisionTextMSAE
 from .inputs import VisitorError
@@ -85,7 +86,7 @@ class Explorer:
             raise ValueError(f"there are {len(images)} pictures, but {len(embeddings)} embeddings")
         self.model, self.images, self.patch_model, self.image_column = model, images, patch_model, image_column
         self.msae = model.msae
-        self.acts: EmbeddingDataset = load_embeddings(embeddings.float().cpu())
+        self.embeddings: EmbeddingDataset = load_embeddings(embeddings.float().cpu())
         self.labels = Labels(model.concepts)
         self._folder = tempfile.TemporaryDirectory(prefix="msae-explorer-")
         self.folder = Path(self._folder.name)
@@ -94,7 +95,7 @@ class Explorer:
         self.index = ConceptIndex.build(
             self.folder / "index",
             self.msae,
-            self.acts,
+            self.embeddings,
             min(INDEX_K, self.msae.config.num_latents),
             model.concepts,
             progress=False,
@@ -187,7 +188,7 @@ class Explorer:
     def _columns(self) -> LatentColumns:
         n = self.msae.config.num_latents
         collector = ColumnCollector(np.arange(n), min(INDEX_K, n))
-        return collect_codes(self.msae, self.acts, [collector], batch_size=1024, progress=False)[0]
+        return collect_codes(self.msae, self.embeddings, [collector], batch_size=1024, progress=False)[0]
 
     def strongest(self, latent: int, number: int) -> list[int]:
         """The rows in which a latent is most active, strongest first; only rows in which it is active."""
@@ -200,7 +201,7 @@ class Explorer:
         """Parents and children among the chosen concepts."""
         latents = [each.latent for each in self.concepts.values()]
         k = min(INDEX_K, self.msae.config.num_latents)
-        return concept_hierarchy(self.msae, self.acts, self.model.concepts, latents, k, progress=False)
+        return concept_hierarchy(self.msae, self.embeddings, self.model.concepts, latents, k, progress=False)
 
     # -- embeddings ------------------------------------------------------------------------------------------------
 
@@ -225,6 +226,23 @@ class Explorer:
             return self.model.text_embeds(list(texts), progress=False)
         except ValueError as error:
             raise VisitorError("This model cannot read texts: its backbone has pictures alone.") from error
+
+    def zero_shot(self, labels: Sequence[str], templates: Sequence[str] = ("{}",)) -> LinearClassifier:
+        """Classify by labels that exclude each other: a softmax over the backbone's scaled cosines with them.
+
+        The bias that SigLIP adds to every logit is the same for all labels, so it changes nothing in a softmax.
+
+        Args:
+            labels: Distinct words.
+            templates: Prompts with one {} for the label. The embeddings of several are averaged.
+
+        Raises:
+            VisitorError: The backbone has no text tower.
+        """
+        embeddings = Vocabulary(labels, templates).embed(self.embed_texts)
+        scale = getattr(self.model.backbone.model, "logit_scale", None)
+        scale = 100.0 if scale is None else float(scale.detach().exp())
+        return LinearClassifier.zero_shot(embeddings.cpu(), list(labels), logit_scale=scale)
 
     # -- pictures --------------------------------------------------------------------------------------------------
 

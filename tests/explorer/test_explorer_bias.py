@@ -14,7 +14,6 @@ from hf_msae.bias.probabilities import as_classifier
 from hf_msae.embeddings import load_embeddings
 from hf_msae.explorer import VisitorError
 from hf_msae.explorer.components.dose_chart import Curve, dose_chart
-from hf_msae.explorer.components.zero_shot import zero_shot
 from hf_msae.explorer.tabs.bias.answer import (
     MIN_EACH,
     NUM_BOOTSTRAP,
@@ -61,7 +60,7 @@ def test_a_probe_is_asked_about_pictures_it_has_not_seen_and_both_halves_have_as
 
     monkeypatch.setattr(LinearClassifier, "fit", classmethod(spy))
     _, test, _, _ = _probe(explorer, "blurry")
-    asked = explorer.acts[test].numpy()
+    asked = explorer.embeddings[test].numpy()
     assert not {row.tobytes() for row in asked} & {row.tobytes() for row in seen["rows"]}
     assert len(asked) + len(seen["rows"]) == len(explorer.images)
     truth = np.array(explorer.images["blurry"])
@@ -69,8 +68,8 @@ def test_a_probe_is_asked_about_pictures_it_has_not_seen_and_both_halves_have_as
 
 
 def test_the_quick_probability_is_that_of_the_classifier(explorer):
-    classifier = zero_shot(explorer, ["a red shape", "a blue shape"])
-    x = torch.cat([explorer.acts[:50], torch.zeros(1, explorer.acts.width)])
+    classifier = explorer.zero_shot(["a red shape", "a blue shape"])
+    x = torch.cat([explorer.embeddings[:50], torch.zeros(1, explorer.embeddings.width)])
     expected = as_classifier(classifier, 1)(x)
     assert torch.allclose(probability_of_second(classifier)(x), expected, rtol=0, atol=1e-5)
 
@@ -121,7 +120,7 @@ def test_of_many_concepts_the_likeliest_are_asked_about_and_the_tests_pay_for_al
     assert few.report.frame["name"][0] == "blurry"
     alone = bias_report(
         explorer.msae,
-        load_embeddings(explorer.acts[_probe(explorer, "blurry")[1]]),
+        load_embeddings(explorer.embeddings[_probe(explorer, "blurry")[1]]),
         probability_of_second(_probe(explorer, "blurry")[0]),
         latents=few.report.frame["latent"].tolist(),
         num_samples=NUM_SAMPLES,
@@ -267,8 +266,8 @@ def test_opening_the_tab_asks_about_a_column_and_where_it_cannot_the_columns_are
     from hf_msae.explorer.tabs.bias import view as tab
 
     monkeypatch.setattr(tab, "first_to_ask", lambda _: first)
-    with gr.Blocks() as demo, gr.Tab("Bias"):
-        tab.build(SimpleNamespace(get=lambda: explorer, is_done=True, has_failed=False))
+    with gr.Blocks() as demo, gr.Tab("Bias") as box:
+        tab.build(SimpleNamespace(get=lambda: explorer, is_done=True, has_failed=False), box.select)
 
     def events(name):
         return [each for each in demo.fns.values() if name in [event for _, event in each.targets]]
@@ -296,7 +295,7 @@ def test_the_bias_tab_answers_clients(explorer):
     from hf_msae.explorer.tabs.bias import view as tab
 
     with gr.Blocks() as demo:
-        tab.build(SimpleNamespace(get=lambda: explorer))
+        tab.build(SimpleNamespace(get=lambda: explorer), demo.load)
     _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, show_error=True)
     try:
         client = Client(url, verbose=False)

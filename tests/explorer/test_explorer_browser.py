@@ -365,7 +365,7 @@ def test_while_the_explorer_is_loaded_the_page_says_so(browser, monkeypatch, fai
         page = context.new_page()
         page.set_default_timeout(SECONDS)
         page.goto(url)
-        page.get_by_text("are being loaded").wait_for()
+        page.get_by_text("are loading").wait_for()
         page.get_by_text("embedding, 34%").wait_for()
         gate.set()
         if fails:

@@ -184,7 +184,7 @@ def test_parents_and_children_are_those_of_the_hierarchy(explorer):
     looser = copy.copy(explorer)
     latents = [each.latent for each in list(explorer.concepts.values())[:16]]
     looser.hierarchy = concept_hierarchy(
-        explorer.msae, explorer.acts, explorer.model.concepts, latents, INDEX_K, min_parent=0.2, max_child=0.9,
+        explorer.msae, explorer.embeddings, explorer.model.concepts, latents, INDEX_K, min_parent=0.2, max_child=0.9,
         min_lift=1.01, min_count=5, progress=False,
     )  # fmt: skip
     edge = looser.hierarchy.edges.iloc[0]
@@ -227,7 +227,7 @@ def test_the_tab_answers_clients(explorer):
 
     options = launch_options()  # first: it says where pictures are kept
     with gr.Blocks() as demo, gr.Tab(tab.TITLE):
-        tab.build(Loading(lambda: explorer))
+        tab.build(Loading(lambda: explorer), demo.load)
     _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
     try:
         client = Client(url, verbose=False)

@@ -36,7 +36,7 @@ def test_a_concept_that_is_none_is_refused(explorer, bad):
 
 def test_codes_are_the_models_and_the_strongest_rows_are(explorer):
     latent = explorer.latent_of("star")
-    expected = explorer.msae.encode(explorer.acts[:]).detach()[:, latent].numpy()
+    expected = explorer.msae.encode(explorer.embeddings[:]).detach()[:, latent].numpy()
     np.testing.assert_allclose(explorer.codes[:, latent], expected, rtol=1e-5, atol=1e-6)
     rows = explorer.strongest(latent, 5)
     assert [expected[row] for row in rows] == sorted(expected, reverse=True)[:5]
@@ -45,7 +45,9 @@ def test_codes_are_the_models_and_the_strongest_rows_are(explorer):
 
 
 def test_a_picture_of_the_collection_has_the_embedding_that_it_has_there(explorer):
-    torch.testing.assert_close(explorer.embed_picture(explorer.picture(7)), explorer.acts[7], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        explorer.embed_picture(explorer.picture(7)), explorer.embeddings[7], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_thumbnails_lie_in_its_own_folder_and_are_made_once(explorer):
@@ -55,22 +57,22 @@ def test_thumbnails_lie_in_its_own_folder_and_are_made_once(explorer):
 
 def test_a_model_of_tokens_and_other_numbers_of_pictures_are_refused(explorer):
     with pytest.raises(ValueError, match=r"shows MSAEs of image_embeds, but this one is of vision\.layers\.2"):
-        Explorer(explorer.patch_model, explorer.images, explorer.acts[:])
+        Explorer(explorer.patch_model, explorer.images, explorer.embeddings[:])
     with pytest.raises(ValueError, match="200 pictures, but 199 embeddings"):
-        Explorer(explorer.model, explorer.images, explorer.acts[:199])
+        Explorer(explorer.model, explorer.images, explorer.embeddings[:199])
 
 
 def test_without_names_latents_are_chosen_by_number(explorer):
     torch.manual_seed(0)
     msae = MSAEModel(MSAEConfig(d_in=128, num_latents=64, base_model_name_or_path="hf_msae/scenes-siglip"))
-    found = Explorer(VisionTextMSAE(explorer.model.backbone, msae), explorer.images, explorer.acts[:])
+    found = Explorer(VisionTextMSAE(explorer.model.backbone, msae), explorer.images, explorer.embeddings[:])
     name, concept = next(iter(found.concepts.items()))
     assert name == f"latent {concept.latent}" and not concept.validated
 
 
 def test_bars_are_escaped_and_as_long_as_their_values():
     text = bars([Bar("<b>x</b>", 2), Bar("y", 1, "one", "no'te", muted=True)], "a & b")
-    assert "<b>" not in text and "&lt;b&gt;x" in text and "a &amp; b" in text and "no&#x27;te" in text
+    assert "<b>" not in text and "&lt;b&gt;x" in text and "a &amp; b" in text and "no&#39;te" in text
     assert re.findall(r"width:([\d.]+)%", text) == ["100.00", "50.00"]
     signed = bars([Bar("a", -2), Bar("b", 1)], "signed")
     assert re.findall(r"left:([\d.]+)%;width:([\d.]+)%", signed) == [("0.00", "66.67"), ("66.67", "33.33")]

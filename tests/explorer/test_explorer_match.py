@@ -77,7 +77,7 @@ def test_words_that_name_what_is_in_a_picture_match_by_it(explorer, embeddings):
 
 
 def test_closer_pictures_are_counted_without_the_second_one_itself(explorer, embeddings):
-    rows = explorer.acts[0 : len(explorer.acts)].double()
+    rows = explorer.embeddings[0 : len(explorer.embeddings)].double()
     for other in (1, 3):
         second = embeddings[other].double()
         cosines = (rows @ second / rows.norm(dim=1) / second.norm()).numpy()
@@ -152,7 +152,7 @@ def test_the_tab_answers_clients(explorer, tmp_path):
         explorer.picture(row).save(tmp_path / f"{row}.png")
     first, second = (handle_file(tmp_path / f"{row}.png") for row in (0, 1))
     with gr.Blocks() as demo, gr.Tab(tab.TITLE):
-        tab.build(Loading(lambda: explorer))
+        tab.build(Loading(lambda: explorer), demo.load)
     _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, ssr_mode=False)
     try:
         client = Client(url, verbose=False)

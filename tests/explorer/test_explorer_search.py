@@ -34,7 +34,7 @@ from hf_msae.explorer.tabs.search.answer import (
 
 
 def cosines(explorer, embedding):
-    return F.cosine_similarity(explorer.acts[np.arange(len(explorer.acts))], embedding[None]).numpy()
+    return F.cosine_similarity(explorer.embeddings[np.arange(len(explorer.embeddings))], embedding[None]).numpy()
 
 
 def ranked(explorer, embedding, left_out):
@@ -68,9 +68,9 @@ def upload(explorer):
 
 def test_a_search_by_a_row_finds_the_nearest_others(explorer):
     found = search(explorer, ROW, row=5)
-    assert [hit.row for hit in found.before] == ranked(explorer, explorer.acts[5], 5)[:SHOWN]
+    assert [hit.row for hit in found.before] == ranked(explorer, explorer.embeddings[5], 5)[:SHOWN]
     assert [hit.rank for hit in found.before] == list(range(1, SHOWN + 1))
-    expected = cosines(explorer, explorer.acts[5])[[hit.row for hit in found.before]]
+    expected = cosines(explorer, explorer.embeddings[5])[[hit.row for hit in found.before]]
     assert [hit.score for hit in found.before] == pytest.approx(expected.tolist(), abs=1e-5)
     assert found.after is None and not found.moves and not found.changes
 
@@ -86,8 +86,8 @@ def test_words_find_pictures_of_what_they_say(explorer):
 
 def test_ranks_after_an_edit_are_those_of_the_edited_embedding_without_the_row(explorer):
     found = search(explorer, ROW, row=5, wanted={"star": 1.0, "red": -2.0})
-    before = ranked(explorer, explorer.acts[5], 5)
-    after = ranked(explorer, edited(explorer, explorer.acts[5], found.changes), 5)
+    before = ranked(explorer, explorer.embeddings[5], 5)
+    after = ranked(explorer, edited(explorer, explorer.embeddings[5], found.changes), 5)
     assert [hit.row for hit in found.after] == after[:SHOWN]
     assert [hit.row for hit in found.before] == before[:SHOWN]
     assert {hit.row for hit in found.moves} == {*before[:SHOWN], *after[:SHOWN]}
@@ -99,8 +99,8 @@ def test_ranks_after_an_edit_are_those_of_the_edited_embedding_without_the_row(e
 def test_a_strength_of_one_adds_what_the_strongest_pictures_have(explorer):
     latent = explorer.latent_of("star")
     typical = np.sort(explorer.codes[:, latent])[-10:].mean()
-    length = float(torch.linalg.vector_norm(explorer.acts[np.arange(len(explorer.acts))], dim=1).median())
-    for embedding in (explorer.acts[5], explorer.embed_texts(["a blue house"])[0]):
+    length = float(torch.linalg.vector_norm(explorer.embeddings[np.arange(len(explorer.embeddings))], dim=1).median())
+    for embedding in (explorer.embeddings[5], explorer.embed_texts(["a blue house"])[0]):
         code = explorer.msae.encode(embedding[None])[0]
         for strength in (0.5, 1.0, 3.0):
             (change,) = neighbours(explorer, Query(embedding), {"star": strength}).changes
@@ -257,7 +257,7 @@ def test_the_tab_answers_clients(explorer, upload):
 
     options = launch_options()  # first: it says where pictures are kept
     with gr.Blocks() as demo, gr.Tab(tab.TITLE):
-        tab.build(Loading(lambda: explorer))
+        tab.build(Loading(lambda: explorer), demo.load)
     _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **options)
     try:
         client = Client(url, verbose=False)

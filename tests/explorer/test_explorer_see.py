@@ -14,7 +14,7 @@ pytest.importorskip("gradio")
 from hf_msae.concepts import explain_embedding
 from hf_msae.concepts.labels import Label
 from hf_msae.explorer import VisitorError
-from hf_msae.explorer.components.names import shown_name, shown_name_html
+from hf_msae.explorer.components.concepts import shown_name, shown_name_html
 from hf_msae.explorer.components.picture_input import diverse_rows, examples_of, read_upload, upload_path
 from hf_msae.explorer.components.where import overlay, where
 from hf_msae.explorer.tabs.see.answer import ALL, SHOWN, granularities, granularity_bounds, see
@@ -229,7 +229,7 @@ def test_unvalidated_names_are_marked_in_the_list_and_under_pictures(explorer, e
 def test_examples_have_little_in_common_and_say_what_they_show(explorer):
     rows = diverse_rows(explorer, 6)
     assert rows[0] == 0 and len(set(rows)) == 6
-    embeddings = explorer.acts[0:200].double()
+    embeddings = explorer.embeddings[0:200].double()
     directions = F.normalize(embeddings - embeddings.mean(dim=0), dim=1)
     cosines = directions @ directions.T
     for number in range(1, 6):  # no other picture is farther from all that were chosen before
@@ -355,7 +355,7 @@ def test_the_tab_answers_clients_and_embeds_a_picture_once_for_all_granularities
         explorer.picture(row).save(file)
     (tmp_path / "no.png").write_text("no picture")
     with gr.Blocks() as demo, gr.Tab(tab.TITLE):
-        tab.build(Loading(lambda: explorer))
+        tab.build(Loading(lambda: explorer), demo.load)
     _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, ssr_mode=False)
     try:
         one, other = Client(url, verbose=False), Client(url, verbose=False)

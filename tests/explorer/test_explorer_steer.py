@@ -32,7 +32,7 @@ LABELS = ("star", "circle", "heart", "square")
 def embedding(explorer):
     """Of a picture with one large star."""
     truth = explorer.images.select_columns(["star", "one"]).to_pandas()
-    return explorer.acts[int(np.flatnonzero((truth["star"] & truth["one"]).to_numpy())[0])]
+    return explorer.embeddings[int(np.flatnonzero((truth["star"] & truth["one"]).to_numpy())[0])]
 
 
 def _edits(explorer, *slots):
@@ -183,7 +183,7 @@ def test_there_are_labels_to_begin_with(explorer):
 def test_the_edit_to_begin_with_turns_the_answer(explorer):
     labels = example_labels(explorer)
     row, name = example_edit(explorer, labels)
-    found = steer(explorer, explorer.acts[row], read_labels(labels), _edits(explorer, (name, MULTIPLY, 0)))
+    found = steer(explorer, explorer.embeddings[row], read_labels(labels), _edits(explorer, (name, MULTIPLY, 0)))
     assert np.argmax(found.before) != np.argmax(found.after)
     assert name in found.labels[int(np.argmax(found.before))]
 
@@ -230,7 +230,7 @@ def test_the_likeliest_label_before_and_after_is_said_first(explorer, embedding)
 
 def test_the_list_marks_names_that_may_be_chance_and_sends_back_keys(explorer):
     pytest.importorskip("gradio")
-    from hf_msae.explorer.components.names import concept_choices
+    from hf_msae.explorer.components.concepts import concept_choices
 
     unsure = next(latent for latent in range(1024) if not explorer.label(latent).validated)
     name = explorer.label(unsure).name
@@ -253,7 +253,7 @@ def test_the_steer_tab_answers_clients(explorer, tmp_path):
     from hf_msae.explorer.tabs.steer import view as tab
 
     with gr.Blocks() as demo:
-        tab.build(SimpleNamespace(get=lambda: explorer))
+        tab.build(SimpleNamespace(get=lambda: explorer), demo.load)
     _, url, _ = demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, show_error=True)
     try:
         client = Client(url, verbose=False)
@@ -264,7 +264,7 @@ def test_the_steer_tab_answers_clients(explorer, tmp_path):
         html, told, numbers = client.predict(picture, "star, heart", AS_IT_IS, *slots, api_name="/steer")
         assert "msae-steer" in html
         assert "star" in told
-        expected = steer(explorer, explorer.acts[row], ("star", "heart"), _edits(explorer, tuple(slots[:3])))
+        expected = steer(explorer, explorer.embeddings[row], ("star", "heart"), _edits(explorer, tuple(slots[:3])))
         assert numbers["before"] == pytest.approx(expected.before, abs=1e-3)
         assert numbers["after"] == pytest.approx(expected.after, abs=1e-3)
         (tmp_path / "words.png").write_text("no picture")

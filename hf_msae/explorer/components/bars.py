@@ -1,25 +1,26 @@
-"""Bars as HTML tables: they fit any screen, follow light and dark, and are read out as the tables that they are."""
+"""Bars as HTML tables: they fit any screen, follow light and dark, and screen readers read them as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
-from .names import UNVALIDATED
+from ..rendering import macros
+
+_html = macros("components.html")
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One line.
+    """One row.
 
     Attributes:
-        label: what it is of.
-        value: how long; a negative one goes to the left.
-        text: the number as it is printed; None prints `value` with three digits.
-        note: a word beside the label, e.g. "unsure".
-        unvalidated: the label is a name that is not validated: in grey italics, and read out so.
-        muted: shown in grey: what remains beside the concepts.
+        label: What the bar stands for.
+        value: Its length; a negative one goes to the left.
+        text: The number as printed; None prints `value` with three digits.
+        note: A word after the label, such as "latent 417".
+        unvalidated: Whether the label is a name that is not validated: shown in grey italics, and read out as such.
+        muted: Whether it is shown in grey, as what is left over beside the concepts.
     """
 
     label: str
@@ -29,38 +30,24 @@ class Bar:
     unvalidated: bool = False
     muted: bool = False
 
+    @property
+    def kind(self) -> str:
+        """Which color it has."""
+        return "muted" if self.muted or self.unvalidated else "negative" if self.value < 0 else "positive"
+
 
 def bars(rows: Sequence[Bar], caption: str, columns: tuple[str, str] = ("concept", "strength")) -> str:
-    """An HTML table with a bar in each row; everything in it is escaped.
+    """Draw a table with a bar in each row.
 
     Args:
-        rows: in the order of the table.
-        caption: what the table shows, read out and printed above.
-        columns: heads of the two columns.
+        rows: The rows from top to bottom.
+        caption: What the table shows, printed above it.
+        columns: Heads of the two columns.
+
+    Returns:
+        HTML.
     """
-    if not rows:
-        return f'<p class="msae-empty">{escape(caption)}: nothing to show.</p>'
-    lowest, highest = min(0.0, *(row.value for row in rows)), max(0.0, *(row.value for row in rows))
-    span = (highest - lowest) or 1.0
-    lines = []
-    for row in rows:
-        # Zero lies where the longest bar of either side ends: a tiny negative one does not halve all others.
-        width, start = abs(row.value) / span * 100, (min(0.0, row.value) - lowest) / span * 100
-        muted = row.muted or row.unvalidated
-        kind = "muted" if muted else "negative" if row.value < 0 else "positive"
-        style = "msae-muted msae-unsure" if row.unvalidated else "msae-muted" if row.muted else ""
-        note = f' <span class="msae-note">{escape(row.note)}</span>' if row.note else ""
-        unsure = f'<span class="msae-unseen"> {UNVALIDATED}</span>' if row.unvalidated else ""
-        text = escape(f"{row.value:.3g}" if row.text is None else row.text)
-        lines.append(
-            f'<tr class="{style}"><th scope="row">{escape(row.label)}{unsure}{note}</th>'
-            f'<td><span class="msae-track" aria-hidden="true"><span class="msae-bar msae-{kind}" '
-            f'style="left:{start:.2f}%;width:{width:.2f}%"></span></span>'
-            f'<span class="msae-value">{text}</span></td></tr>'
-        )
-    head = (
-        f'<thead><tr><th scope="col">{escape(columns[0])}</th><th scope="col">{escape(columns[1])}</th></tr></thead>'
-    )
-    return (
-        f'<table class="msae-bars"><caption>{escape(caption)}</caption>{head}<tbody>{"".join(lines)}</tbody></table>'
-    )
+    values = [row.value for row in rows]
+    # Zero lies where the longest bar of either side ends: a tiny negative one does not halve all others.
+    lowest, highest = min(0.0, *values, 0.0), max(0.0, *values, 0.0)
+    return _html.bars(rows, caption, columns, lowest, (highest - lowest) or 1.0)

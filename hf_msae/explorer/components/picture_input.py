@@ -120,7 +120,7 @@ def diverse_rows(explorer: Explorer, number: int = EXAMPLES) -> list[int]:
     Each is the one farthest from those before it, by the cosine of embeddings without their mean, among the
     collection's first thousand.
     """
-    embeddings = explorer.acts[0 : min(len(explorer.acts), _LOOKED_AT)].double()
+    embeddings = explorer.embeddings[0 : min(len(explorer.embeddings), _LOOKED_AT)].double()
     directions = torch.nn.functional.normalize(embeddings - embeddings.mean(dim=0), dim=1)
     rows, nearest = [0], directions @ directions[0]
     while len(rows) < min(number, len(directions)):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from gradio.context import Context
 from tqdm import tqdm
 
 from ..answers import answering
+from ..rendering import macros
 
 if TYPE_CHECKING:
     from gradio.components import Component
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 _EVERY = 1.0
 """Seconds between two looks at whether the explorer is there."""
+_html = macros("components.html")
 
 
 @dataclass(frozen=True)
@@ -55,25 +55,13 @@ def loading_html(loading: Loading) -> str:
     if loading.is_done:
         return ""
     if loading.has_failed:
-        return (
-            '<p class="msae-loading" role="alert"><b>The explorer could not be loaded.</b> Its owner finds the reason '
-            "in the log; nothing on this page can answer until it is started again.</p>"
-        )
+        return _html.loading_failed()
     done = work()
-    bar = (
-        '<progress aria-label="loading"></progress>'
-        if done is None
-        else f'<progress aria-label="{escape(done.name)}" max="1" value="{done.part:.3f}"></progress> '
-        f"{escape(done.name)}, {done.part:.0%}"
-    )
-    return (
-        '<p class="msae-loading"><b>The model and its pictures are being loaded.</b> You can choose a picture '
-        f"already; it is answered as soon as they are there. {bar}</p>"
-    )
+    return _html.loading(None, None) if done is None else _html.loading(done.name, done.part)
 
 
-def loading_status(loading: Loading) -> gr.HTML:
-    """A line that says how far the loading is, renewed every second, gone when all is there."""
+def loading_status(loading: Loading, on_open: Callable[..., Any]) -> gr.HTML:
+    """Make a line that says how far loading is, renewed every second, and gone when all is there."""
     status, timer = gr.HTML(visible=False), gr.Timer(_EVERY, active=False)
 
     def told() -> tuple[gr.HTML, gr.Timer]:
@@ -83,17 +71,17 @@ def loading_status(loading: Loading) -> gr.HTML:
         )
 
     # Not queued: it has to be told while answers, which the queue limits, wait for the explorer.
-    for event in (_page().load, timer.tick):
+    for event in (on_open, timer.tick):
         event(told, None, [status, timer], queue=False, show_progress="hidden", api_visibility="private")
     return status
 
 
 def once_loaded(
     loading: Loading,
+    on_open: Callable[..., Any],
     function: Callable[..., Sequence[Any]],
     inputs: Sequence[Component],
     outputs: Sequence[Component],
-    event: Callable[..., Any] | None = None,
     **settings: Any,
 ) -> None:
     """An event that is answered when the explorer is there, with what the inputs hold then.
@@ -103,9 +91,9 @@ def once_loaded(
 
     Args:
         loading: the explorer.
+        on_open: the event of opening the page or a tab, such as `page.load` or `tab.select`.
         function: gives as many values as there are `outputs`, in a tuple.
         inputs, outputs: components.
-        event: by default the opening of the page.
         settings: further ones of the event.
     """
     timer, answer = gr.Timer(_EVERY, active=False), answering(function)
@@ -119,12 +107,5 @@ def once_loaded(
                 gr.Warning(str(error.message))
         return (*answered, gr.Timer(active=not (loading.is_done or loading.has_failed)))
 
-    for each in (event or _page().load, timer.tick):
+    for each in (on_open, timer.tick):
         each(attempt, [*inputs], [*outputs, timer], preprocess=False, api_visibility="private", **settings)
-
-
-def _page() -> gr.Blocks:
-    page = Context.root_block
-    if page is None:
-        raise RuntimeError("components that wait for the explorer have to be made inside gr.Blocks")
-    return page

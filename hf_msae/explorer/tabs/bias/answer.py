@@ -21,7 +21,6 @@ from ....bias import BiasReport, bias_report
 from ....embeddings import load_embeddings
 from ....metrics import LinearClassifier
 from ...components.dose_chart import MAX_CURVES, Curve
-from ...components.zero_shot import zero_shot
 from ...inputs import VisitorError, read_choice, read_text
 
 if TYPE_CHECKING:
@@ -124,12 +123,12 @@ def _bias(explorer: Explorer, target: Target) -> Bias:
     if target.texts is None:
         classifier, rows, accuracy, guessing = _probe(explorer, target.column)
     else:
-        classifier, rows = zero_shot(explorer, [*target.texts]), np.arange(len(explorer.acts))
+        classifier, rows = explorer.zero_shot([*target.texts]), np.arange(len(explorer.embeddings))
         # The class asked about is the second of a probe's two, and of these too.
         classifier = LinearClassifier(classifier.weight.flip(0), classifier.bias.flip(0), classifier.classes[::-1])
         accuracy = guessing = None
     ask = probability_of_second(classifier)
-    embeddings = explorer.acts[rows]
+    embeddings = explorer.embeddings[rows]
     guess = (ask(embeddings) > 0.5).numpy()
     share = float(guess.mean())
     if share in (0.0, 1.0):
@@ -218,8 +217,8 @@ def _probe(explorer: Explorer, column: str) -> tuple[LinearClassifier, np.ndarra
     rows = np.random.default_rng(0).permutation(np.flatnonzero(truth >= 0))
     rows = rows[np.argsort(truth[rows], kind="stable")]
     train, test = np.sort(rows[::2]), np.sort(rows[1::2])
-    probe = LinearClassifier.fit(explorer.acts[train], truth[train], ("no", "yes"), regularization="cv")
-    guess = (probability_of_second(probe)(explorer.acts[test]) > 0.5).numpy()
+    probe = LinearClassifier.fit(explorer.embeddings[train], truth[train], ("no", "yes"), regularization="cv")
+    guess = (probability_of_second(probe)(explorer.embeddings[test]) > 0.5).numpy()
     share = float(truth[test].mean())
     return probe, test, float((guess == truth[test]).mean()), max(share, 1 - share)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import pandas as pd
-from gradio.context import get_render_context
 
 from ....bias import BiasReport
 from ...answers import answering, in_place
 from ...components.bars import Bar, bars
+from ...components.concepts import shown_name
 from ...components.dose_chart import MAX_CURVES, dose_chart
-from ...components.names import shown_name
 from ...components.waiting import once_loaded
 from .answer import (
     NUM_NULL,
@@ -118,7 +118,7 @@ def numbers(found: Bias) -> dict[str, Any]:
     }
 
 
-def build(loading: Loading) -> None:
+def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     """The tab."""
     gr.Markdown(
         "## What drives a classifier?\n"
@@ -227,13 +227,12 @@ def build(loading: Loading) -> None:
     def words_shown(target: Any) -> Any:
         return gr.Group(visible=target == TEXTS)
 
-    here = get_render_context()
     once_loaded(
         loading,
+        on_open,
         start,
         [opened, target],
         [target, opened],
-        here.select if isinstance(here, gr.Tab) else None,
         show_progress="hidden",
     )
     target.change(words_shown, target, words, preprocess=False, api_visibility="private", show_progress="hidden")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import pandas as pd
-from gradio.context import get_render_context
 
 from ....report.sections.concepts import Example, Histogram
 from ....report.wording import number, share, small
 from ...answers import answering, in_place
-from ...components.concept_input import concept_input
-from ...components.names import concept_choices, shown_name, shown_name_html
+from ...components.concepts import concept_choices, concept_input, shown_name, shown_name_html
 from ...components.waiting import once_loaded
 from ...explorer import INDEX_K
 from ...inputs import VisitorError
@@ -178,7 +177,7 @@ def counted(found: Listing) -> str:
     return f"{found.number:,} of {found.total:,} latents{names}.{more}"
 
 
-def build(loading: Loading) -> None:
+def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     """The tab's components and events."""
     gr.Markdown(_LEAD, elem_classes="msae-lead")
     with gr.Row(equal_height=True):
@@ -268,13 +267,12 @@ def build(loading: Loading) -> None:
 
     filters = [words, validated, order]
     details = [told, histogram, hierarchy, top, middle]
-    here = get_render_context()
     once_loaded(
         loading,
+        on_open,
         start,
         [opened, chosen, *filters],
         [table, count, chosen, lists, opened],
-        here.select if isinstance(here, gr.Tab) else None,
         show_progress="hidden",
     )
     # Values come as they were sent: the functions of `inputs` check them, with messages for visitors.

@@ -83,7 +83,7 @@ def match(explorer: Explorer, picture: torch.Tensor, other: torch.Tensor) -> Mat
     )
     others = float(found.frame["contribution"].iloc[SHOWN:].sum())
     direction = other / other.norm()
-    cosines = torch.cat([(x @ direction.cpu()) / x.norm(dim=1) for x in explorer.acts.batches(4096)])
+    cosines = torch.cat([(x @ direction.cpu()) / x.norm(dim=1) for x in explorer.embeddings.batches(4096)])
     # The second picture may be one of the collection: that it is closest to itself says nothing.
     closer = int(((cosines > found.similarity) & (cosines < _SAME)).sum())
     return Match(

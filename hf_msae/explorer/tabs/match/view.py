@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from gradio.context import get_render_context
 
 from ...answers import answering, in_place
 from ...components.bars import Bar, bars
@@ -87,7 +87,7 @@ def numbers(found: Match) -> dict[str, Any]:
     }
 
 
-def build(loading: Loading) -> None:
+def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     """The tab."""
     gr.Markdown(
         "## Why did this match?\n"
@@ -179,13 +179,12 @@ def build(loading: Loading) -> None:
         return picture_of(explorer, 0), text  # whose coming is answered as a visitor's
 
     # A tab nobody looks at need not be answered, and one that is looked at should not be empty.
-    here = get_render_context()
     once_loaded(
         loading,
+        on_open,
         example,
         [picture, words, kind],
         [picture, words],
-        here.select if isinstance(here, gr.Tab) else None,
         show_progress="hidden",
     )
     kind.input(

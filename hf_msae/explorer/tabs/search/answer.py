@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ...components.changes import Change
+from ...components.concepts import Change
 from ...components.picture_input import read_upload
 from ...inputs import VisitorError, read_choice, read_number, read_text, read_whole_number
 
@@ -117,7 +117,7 @@ def read_query(explorer: Explorer, kind: str, picture: Any, words: object, row: 
     if kind == WORDS:
         return Query(explorer.embed_texts([read_text(words)])[0])
     number = read_whole_number(row, 0, len(explorer.images) - 1, "The number of the picture")
-    return Query(explorer.acts[number], number)
+    return Query(explorer.embeddings[number], number)
 
 
 def read_strengths(explorer: Explorer, pairs: Sequence[tuple[object, object]]) -> dict[str, float]:
@@ -208,7 +208,7 @@ def example_edit(explorer: Explorer, row: int) -> str:
 def _changes(explorer: Explorer, embedding: torch.Tensor, wanted: Mapping[str, float]) -> list[Change]:
     with torch.no_grad():
         code = explorer.msae.encode(embedding[None].to(explorer.msae.device))[0].float().cpu()
-    lengths = torch.linalg.vector_norm(explorer.acts[np.arange(len(explorer.acts))], dim=1)
+    lengths = torch.linalg.vector_norm(explorer.embeddings[np.arange(len(explorer.embeddings))], dim=1)
     size = float(torch.linalg.vector_norm(embedding) / lengths.median())
     found = []
     for name, strength in wanted.items():

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from gradio.context import get_render_context
 
 from ...answers import answering, in_place
-from ...components.changes import change_list
-from ...components.names import NONE, concept_choices
+from ...components.concepts import NONE, change_list, concept_choices
 from ...components.picture_input import picture_input
 from ...components.waiting import once_loaded
 from ...inputs import read_whole_number
@@ -120,7 +118,7 @@ def _unfold(slots: Sequence[tuple[gr.Column, gr.Dropdown, gr.Slider]]) -> None:
     )
 
 
-def build(loading: Loading) -> None:
+def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     """The tab's components and events."""
     gr.Markdown(_LEAD, elem_classes="msae-lead")
     with gr.Row():
@@ -250,15 +248,14 @@ def build(loading: Loading) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-    here = get_render_context()
     names = [name for name, _ in slots]
     results = [before, after, told, ranks, after_column, ranks_box]
     once_loaded(
         loading,
+        on_open,
         example,
         [opened, kind, picture, words, row, *names],
         [*names, row, shown, *results, edits_column, opened],
-        here.select if isinstance(here, gr.Tab) else None,
         show_progress="hidden",
     )
     asked = [kind, picture, words, row, *(each for slot in slots for each in slot)]

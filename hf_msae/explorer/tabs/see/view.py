@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,7 @@ from PIL import Image
 
 from ...answers import answering, in_place
 from ...components.bars import Bar, bars
-from ...components.concept_input import concept_input
-from ...components.names import concept_choices, shown_name
+from ...components.concepts import concept_choices, concept_input, shown_name
 from ...components.picture_input import (
     collection_button,
     embedded_upload,
@@ -63,7 +63,7 @@ def concept_bars(sight: Sight) -> str:
     rows.append(Bar("bias of the model", sight.bias, _percent(sight.bias), muted=True))
     rows.append(Bar("not explained", sight.unexplained, _percent(sight.unexplained), muted=True))
     table = bars(rows, "What sets this picture apart from the average picture, 100% in all", ("concept", "part"))
-    return rebuilt(sight) + table
+    return rebuilt(sight) + str(table)
 
 
 def rebuilt(sight: Sight) -> str:
@@ -162,7 +162,7 @@ def granularity_slider() -> gr.Slider:
     return slider
 
 
-def build(loading: Loading) -> None:
+def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     """The tab."""
     gr.Markdown(
         "## What does the model see?\n"
@@ -297,7 +297,7 @@ def build(loading: Loading) -> None:
         show_progress="minimal",
     )
     # When the page is opened: an empty page says little of what this is.
-    once_loaded(loading, example, [picture], [picture, examples], show_progress="hidden")
+    once_loaded(loading, on_open, example, [picture], [picture, examples], show_progress="hidden")
     granularity.input(
         answering(seen),
         [picture, granularity, embedded],

@@ -12,8 +12,7 @@ import torch
 
 from ....bias.analysis import STRONG
 from ....concepts.editing import LatentEdit, edit_embeddings
-from ...components.changes import Change
-from ...components.zero_shot import zero_shot
+from ...components.concepts import Change
 from ...inputs import VisitorError, read_choice, read_number, read_text
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ def steer(
             text tower.
     """
     choices = prompts(explorer)
-    classifier = zero_shot(explorer, labels, choices[read_choice(prompt, choices, "way to say a label")])
+    classifier = explorer.zero_shot(labels, choices[read_choice(prompt, choices, "way to say a label")])
     before = embedding.to(explorer.msae.device).float()[None]
     after, changes = _edited(explorer, before, edits) if edits else (before, ())
     first, second = (classifier.logits(each.cpu()).softmax(dim=1)[0].tolist() for each in (before, after))
@@ -216,8 +215,8 @@ def example_edit(explorer: Explorer, labels: str, prompt: object = AS_IT_IS) -> 
     except VisitorError:  # names of concepts that are no labels, such as too long ones
         return None
     first = None
-    for row in range(min(_TRIED, len(explorer.acts))):
-        embedding = explorer.acts[row]
+    for row in range(min(_TRIED, len(explorer.embeddings))):
+        embedding = explorer.embeddings[row]
         there = concepts_in(explorer, embedding)
         if not there:
             continue

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from gradio.context import get_render_context
 
 from ...answers import answering, in_place
-from ...components.changes import change_list
-from ...components.names import NONE, concept_choices
+from ...components.concepts import NONE, change_list, concept_choices
 from ...components.picture_input import collection_button, embedded_upload, picture_input, picture_of
 from ...components.waiting import once_loaded
 from ...inputs import VisitorError
@@ -108,7 +107,7 @@ def summary(explorer: Explorer, found: Steered) -> str:
     return f'<div class="msae-small"><p>{told}</p>{changes}</div>'
 
 
-def build(loading: Loading) -> None:
+def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     """The tab."""
     gr.Markdown(
         "## What if the picture had less of it?\n"
@@ -244,13 +243,12 @@ def build(loading: Loading) -> None:
         "show_progress": "hidden",
         "trigger_mode": "always_last",
     }
-    here = get_render_context()
     once_loaded(
         loading,
+        on_open,
         start,
         [opened, picture, slots[0], labels, prompt],
         [prompt, labels, *slots[::3], picture, opened],
-        here.select if isinstance(here, gr.Tab) else None,
         show_progress="hidden",
     )
     picture.change(answering(in_picture), [picture, embedded], [embedded, *slots[::3]], **again).success(

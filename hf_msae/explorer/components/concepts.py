@@ -1,0 +1,76 @@
+"""Names of concepts: as text and HTML, in a list to choose from, and what a visitor changed of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..rendering import UNVALIDATED, macros
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from ...concepts.labels import Label
+    from ..explorer import Explorer
+
+NONE = ("none", "")
+"""The choice of no concept: (text, key)."""
+_html = macros("components.html")
+
+
+@dataclass(frozen=True)
+class Change:
+    """The activation of a concept before and after a visitor's edit.
+
+    Attributes:
+        name: The key that the visitor chose.
+        latent: Its latent.
+        validated: Whether the name of the latent is validated.
+        before: Its activation before the edit.
+        after: Its activation after the edit.
+    """
+
+    name: str
+    latent: int
+    validated: bool
+    before: float
+    after: float
+
+
+def shown_name(label: Label) -> str:
+    """Format a name for captions and lists: "star", "star (unvalidated)", or "latent 417" if it has no name."""
+    return str(label) if label.validated or label.name is None else f"{label} {UNVALIDATED}"
+
+
+def shown_name_html(label: Label) -> str:
+    """Format a name as HTML: an unvalidated one in grey italics, which screen readers announce in a word."""
+    return _html.name(label)
+
+
+def concept_choices(explorer: Explorer) -> list[tuple[str, str]]:
+    """List all concepts that visitors choose from: (text, key)."""
+    return [(shown_name(explorer.label(each.latent)), name) for name, each in explorer.concepts.items()]
+
+
+def concept_input(label: str, choices: Sequence[Any] = (), **settings: Any) -> gr.Dropdown:
+    """Make a list of concepts, which an event fills later; `Explorer.latent_of` checks what is chosen.
+
+    Args:
+        label: Its label.
+        choices: Choices before it is filled, such as `NONE`.
+        settings: Further arguments of `gr.Dropdown`.
+    """
+    import gradio as gr  # here, since the answers of tabs do without it
+
+    settings = {"value": None, "allow_custom_value": True, **settings}
+    dropdown = gr.Dropdown(list(choices), label=label, **settings)
+    # Gradio tells clients to send one of the present choices, of which there are none yet.
+    description = 'the name of a concept, or "latent 417"' + (', or "" for none' if choices else "")
+    dropdown.api_info = lambda: {"type": "string", "description": description}
+    return dropdown
+
+
+def change_list(explorer: Explorer, changes: Sequence[Change]) -> str:
+    """Write the concepts that a visitor changed, with their activations before and after, as HTML."""
+    return _html.changes(explorer, changes)

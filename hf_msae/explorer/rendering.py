@@ -1,0 +1,30 @@
+"""HTML of the page, from templates in which everything is escaped."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..report.rendering import environment
+
+UNVALIDATED = "(unvalidated)"
+"""Follows a name that may be due to chance."""
+
+
+def macros(template: str) -> Any:
+    """Load the macros of a template. Each is called like a function and returns markup.
+
+    Args:
+        template: A file in `templates/`, or in `tabs/`, such as "see/view.html". It can import the macros of
+            "components.html", and those of the report from "macros.html".
+    """
+    return _environment().get_template(template).module
+
+
+@cache
+def _environment() -> Any:
+    here = Path(__file__).parent
+    made = environment(here / "templates", here / "tabs")
+    made.globals["UNVALIDATED"] = UNVALIDATED
+    return made
