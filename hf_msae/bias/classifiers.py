@@ -1,19 +1,25 @@
-"""Classifiers of embeddings from a data set's other columns: linear probes, and zero-shot classifiers from texts."""
+"""Classifiers of embeddings: probes of columns, zero-shot classifiers, and linear layers from a file."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from datasets import ClassLabel, Value
 
 from ..metrics import LinearClassifier
 from ..metrics.classification import number_labels
+from .analysis import bias_report
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
     from ..embeddings import EmbeddingDataset
+    from ..model.modeling_msae import MSAEModel
+    from .result import BiasReport
 
 
 def column_labels(
@@ -42,7 +48,7 @@ def column_labels(
     feature = data.dataset.features[column]
     values = data.dataset.select_columns([column]).to_pandas()[column]
     known = values.notna()
-    if _is_integer(feature):
+    if isinstance(feature, ClassLabel) or (isinstance(feature, Value) and feature.dtype.lstrip("u")[:3] == "int"):
         known &= values != -1  # an unknown class label
         given = values[known].astype(int)
     elif feature in (Value("string"), Value("large_string"), Value("bool")):
@@ -58,16 +64,6 @@ def column_labels(
     labels = np.full(len(values), -1)
     labels[known.to_numpy()] = found
     return labels[data.dataset_rows()] if data.has_tokens else labels, classes
-
-
-def _same_rows(one: EmbeddingDataset, other: EmbeddingDataset) -> bool:
-    """Whether two data sets hold the same embeddings, judged by their first and last rows."""
-    ends = [0, len(one) - 1]
-    return len(one) == len(other) and one.width == other.width and bool((one[ends] == other[ends]).all())
-
-
-def _is_integer(feature: Any) -> bool:
-    return isinstance(feature, ClassLabel) or (isinstance(feature, Value) and feature.dtype.lstrip("u")[:3] == "int")
 
 
 def probe_columns(
@@ -101,6 +97,59 @@ def probe_columns(
     return classifiers, labels
 
 
+def probe_report(
+    msae: MSAEModel,
+    train: EmbeddingDataset,
+    test: EmbeddingDataset,
+    column: str,
+    positive: str | None = None,
+    regularization: float | str = "cv",
+    **options: Any,
+) -> tuple[BiasReport, float]:
+    """Train a linear probe for a column, and find the concepts that drive it.
+
+    Args:
+        msae: The MSAE.
+        train: Embeddings to train the probe on.
+        test: Embeddings to report on, with the same column.
+        column: Name of the column of labels.
+        positive: The class to explain. Default: the second of two classes.
+        regularization: As for `LinearClassifier.fit`.
+        options: Further arguments of `bias_report`.
+
+    Returns:
+        The report, and the share of the labels of `test` that the probe predicts.
+
+    Raises:
+        ValueError: As `probe_columns` and `bias_report`, or `positive` is missing for more than two classes.
+    """
+    classifiers, labels = probe_columns(train, test, [column], regularization)
+    probe, truth = classifiers[f"probe {column}"], labels[f"probe {column}"]
+    if positive is None and len(probe.classes) > 2:
+        raise ValueError(f"{column} has the classes {', '.join(probe.classes)}: choose one with --positive")
+    positive = probe.classes[-1] if positive is None else positive
+    target = column if probe.classes == ("False", "True") and positive == "True" else f"{column} {positive}"
+    predicted = torch.cat([probe.logits(x).argmax(dim=1) for x in test.batches(4096)]).numpy()
+    report = bias_report(msae, test, probe, positive, target=target, **options)
+    return report, float((predicted == truth)[truth >= 0].mean())
+
+
+def zero_shot_classifier(
+    backbone: Backbone, texts: Sequence[str], classes: Sequence[str] | None = None
+) -> LinearClassifier:
+    """Make a zero-shot classifier from one text per class, with the backbone's own logit scale (100 if it has none).
+
+    Args:
+        backbone: A backbone with a text tower.
+        texts: One text per class.
+        classes: Names of the classes. Default: the texts.
+    """
+    scale = getattr(backbone.model, "logit_scale", None)
+    scale = 100.0 if scale is None else float(scale.detach().exp())
+    embeds = backbone.text_embeds(list(texts)).cpu()
+    return LinearClassifier.zero_shot(embeds, classes or texts, logit_scale=scale)
+
+
 def zero_shot_columns(
     backbone: Backbone, test: EmbeddingDataset, columns: Sequence[str], template: str = "a photo of a {}."
 ) -> tuple[dict[str, LinearClassifier], dict[str, np.ndarray]]:
@@ -126,12 +175,42 @@ def zero_shot_columns(
         numbers, classes = column_labels(test, column)
         feature = test.dataset.features[column]
         if not isinstance(feature, ClassLabel) and "string" not in feature.dtype:
-            raise ValueError(
-                f"column {column!r} of {test.source} holds {feature}: its labels have no names to make texts of"
-            )
-        texts = backbone.text_embeds([template.format(name) for name in classes])
-        scale = getattr(backbone.model, "logit_scale", None)
-        scale = 100.0 if scale is None else float(scale.detach().exp())
-        classifiers[f"zero-shot {column}"] = LinearClassifier.zero_shot(texts.cpu(), classes, logit_scale=scale)
+            raise ValueError(f"column {column!r} of {test.source} holds {feature}, not the names of classes")
+        texts = [template.format(name) for name in classes]
+        classifiers[f"zero-shot {column}"] = zero_shot_classifier(backbone, texts, classes)
         labels[f"zero-shot {column}"] = numbers
     return classifiers, labels
+
+
+def load_linear_layer(path: str | os.PathLike, width: int) -> torch.nn.Linear:
+    """Load a linear layer from a safetensors file with `weight` (C, width) and, unless it has none, `bias` (C,).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a safetensors file, or the tensors in it have other shapes.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    state = {name: tensors[name] for name in ("weight", "bias") if name in tensors}
+    rows = len(state.get("weight", ()))
+    layer = torch.nn.utils.skip_init(torch.nn.Linear, width, rows, bias="bias" in state)
+    try:
+        layer.load_state_dict(state)
+    except RuntimeError as error:
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        raise ValueError(f"{path} must hold weight (C, {width}) and bias (C,), but it holds {shapes}") from error
+    return layer
+
+
+def _same_rows(one: EmbeddingDataset, other: EmbeddingDataset) -> bool:
+    """Whether two data sets hold the same embeddings, judged by their first and last rows."""
+    ends = [0, len(one) - 1]
+    return len(one) == len(other) and one.width == other.width and bool((one[ends] == other[ends]).all())

@@ -15,8 +15,9 @@ from .._utils.argument_parser import flag
 from .._utils.images import to_rgb
 from ..backbones.image_text_data import open_dataset
 from ..concepts import ActivationPercentiles, Explanation
+from ..concepts.codes import open_embeddings
 from ..plotting import plot_coarse_to_fine, save_figure
-from .opening import NamedModelArguments, check_outputs, command_parser, load_for, save_json
+from .opening import NamedModelArguments, check_outputs, command_parser, save_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,7 +32,7 @@ EXAMPLE = """\
 
 @dataclass
 class ExplainArguments:
-    """What is explained, and how."""
+    """What to explain, and how."""
 
     _argument_group_name: ClassVar[str] = "explanation"
 
@@ -62,65 +63,61 @@ class ExplainArguments:
 
     def __post_init__(self):
         if (self.image is None) == (self.text is None):
-            raise ValueError("give an --image or a --text to explain, one of them")
+            raise ValueError("give either an --image or a --text to explain")
         if self.against_image is not None and self.against_text is not None:
-            raise ValueError("give --against_image or --against_text, not both")
+            raise ValueError("give either --against_image or --against_text, not both")
         if self.matching and len(self.ks) > 1:
-            raise ValueError("a match is explained at one k: give a single number to --ks")
+            raise ValueError("a match is explained at one k: give --ks a single number")
         if self.both and not self.matching:
-            raise ValueError("--both is about a match: give --against_image or --against_text")
+            raise ValueError("--both needs a match: give --against_image or --against_text")
         if self.matching and self.percentile_data is not None:
-            raise ValueError("--percentile_data is about concepts of one item, not about a match")
+            raise ValueError("--percentile_data applies to the concepts of one item, not to a match")
         if self.center_texts is not None and (self.text is None or self.matching):
-            raise ValueError("--center_texts is about the concepts of a --text alone")
+            raise ValueError("--center_texts applies to the concepts of a --text, not to images and matches")
         if min(self.ks, default=1) < 1:
-            raise ValueError(f"ks are numbers of activations from 1 on, got {min(self.ks)}")
+            raise ValueError(f"ks must be positive, got {min(self.ks)}")
         if self.top < 1:
             raise ValueError(f"top must be positive, got {self.top}")
 
     @property
     def matching(self) -> bool:
-        """Whether a match of two items is explained."""
+        """Whether to explain a match of two items."""
         return self.against_image is not None or self.against_text is not None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command.
-
-    Args:
-        argv: Its arguments; None takes those of the process.
-    """
+    """Run the command with `argv`, by default the arguments of the process."""
     parser = command_parser("explain", [NamedModelArguments, ExplainArguments], __doc__, EXAMPLE)
     source, args = parser.parse(argv)
     with parser.reporting_errors():
-        check_outputs(args.figure, args.output)
-        # A text is told from a path by its type; pictures are read before the models are loaded.
-        pictures = [file and to_rgb(Path(file)) for file in (args.image, args.against_image)]
-        model = source.open()
-        if args.percentile_data is not None:
-            acts = load_for(model.msae, args.percentile_data)
-            model.percentiles = ActivationPercentiles.of(model.msae, acts, progress=not source.disable_tqdm)
-        if args.center_texts is not None:
-            model.center_texts(read_texts(args.center_texts, args.caption_column))
-        elif args.text is not None and not args.matching and model.hook_point.name == "image_embeds":
-            print("(A text is seen by an MSAE of images: --center_texts makes up for the modality gap.)\n")
-        item = args.text if pictures[0] is None else pictures[0]
+        check_outputs([args.figure], args.output)
+        # Pictures are read before the models are loaded.
+        image, against_image = (file and to_rgb(Path(file)) for file in (args.image, args.against_image))
+        item = args.text if image is None else image
+        model = source.add_backbone(*source.open_msae())
         if args.matching:
-            other = args.against_text if pictures[1] is None else pictures[1]
+            other = args.against_text if against_image is None else against_image
             match = model.explain_similarity(item, other, args.both, *args.ks)
             print(match.describe(args.top))
-            if args.figure is not None:
-                print(f"Drawn in {save_figure(match.plot(pictures[0], args.top), args.figure)}")
-            save_json(args.output, match.to_dict())
-            return
-        parts = coarse_to_fine(model, item, args.ks, args.top)
-        for title, part in parts.items():
-            print(f"{title}\n{part}\n")
-        if args.figure is not None:
+            figure = match.plot(image, args.top) if args.figure is not None else None
+            content = match.to_dict()
+        else:
+            if args.percentile_data is not None:
+                embeddings = open_embeddings(model.msae, args.percentile_data)
+                model.percentiles = ActivationPercentiles.of(model.msae, embeddings, progress=not source.disable_tqdm)
+            if args.center_texts is not None:
+                model.center_texts(read_texts(args.center_texts, args.caption_column))
+            elif args.text is not None and model.hook_point.name == "image_embeds":
+                print("(This MSAE was trained on images: --center_texts reduces the modality gap.)\n")
+            parts = coarse_to_fine(model, item, args.ks, args.top)
+            for title, part in parts.items():
+                print(f"{title}\n{part}\n")
             bars = {title: (part.labels(), part.frame["activation"]) for title, part in parts.items()}
-            figure = plot_coarse_to_fine(bars, "activation", pictures[0], args.text)
-            print(f"Drawn in {save_figure(figure, args.figure)}")
-        save_json(args.output, {"explanations": [part.to_dict() for part in parts.values()]})
+            figure = plot_coarse_to_fine(bars, "activation", image, args.text) if args.figure is not None else None
+            content = {"explanations": [part.to_dict() for part in parts.values()]}
+        if figure is not None:
+            print(f"The figure is in {save_figure(figure, args.figure)}")
+        save_json(args.output, content)
 
 
 def read_texts(source: str, column: str, most: int = 2000) -> list[str]:
@@ -132,12 +129,13 @@ def read_texts(source: str, column: str, most: int = 2000) -> list[str]:
     """
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".txt":
-        texts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        texts = path.read_text(encoding="utf-8").splitlines()
     else:
         dataset = open_dataset(source)
         if column not in dataset.column_names:
             raise ValueError(f"{source} has no column {column!r}, only {', '.join(dataset.column_names)}")
-        texts = [text for text in dataset[column] if text]
+        texts = dataset[column]
+    texts = [text.strip() for text in texts if text and text.strip()]
     if not texts:
         raise ValueError(f"{source} holds no texts")
     return texts[:: -(-len(texts) // most)]
@@ -164,9 +162,7 @@ def coarse_to_fine(
     parts, before = {}, 0
     for k in sorted(set(ks)):
         found = model.explain(item, k, k)
-        title = (
-            f"k = {k}: {found.explained:.1%} explained" if not before else f"k = {k} adds, to {found.explained:.1%}"
-        )
+        title = f"k = {k} adds, to {found.explained:.1%}" if before else f"k = {k}: {found.explained:.1%} explained"
         parts[title] = replace(found, frame=found.frame.iloc[before:][:top].reset_index(drop=True))
         before = k
     return parts

@@ -1,21 +1,22 @@
 """Give every latent of an MSAE a name from a vocabulary, with the evidence for it.
 
-Names are words whose text embeddings point where the latents do; p- and q-values tell which of them are more than
-chance. With embeddings of images, what activates the latents is a second witness. The table is written beside the
-model, where the other commands, VisionTextMSAE and the model's card find it.
+A latent is named by the word whose text embedding is closest in direction; p- and q-values tell which names are better
+than chance. With embeddings of images, the samples that activate a latent give a second, independent name. The table
+is written to the model's folder, where the other commands, VisionTextMSAE and the model card find it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from .._utils.argument_parser import flag
 from ..backbones.image_text_data import open_dataset
 from ..concepts import ConceptTable, Vocabulary, name_latents
-from .opening import ModelArguments, command_parser, load_for
+from ..concepts.codes import open_embeddings
+from .opening import ModelArguments, command_parser
 
 EXAMPLE = """\
   hf-msae name outputs/my-msae --vocabulary words.txt --templates 'a photo of a {}' --data embeddings/train
@@ -24,7 +25,7 @@ EXAMPLE = """\
 
 @dataclass
 class NameArguments:
-    """By which words, and how."""
+    """Which words to name latents by, and how."""
 
     _argument_group_name: ClassVar[str] = "naming"
 
@@ -47,7 +48,7 @@ class NameArguments:
     sensitive_words: str | None = flag("Text file of words never to use as names, one per line.", None)
     data: str | None = flag(
         "Embeddings of images. With them, latents are also named by what activates them (soft-WPMI), and the table "
-        "says where the two names agree.",
+        "says whether the two names agree.",
         None,
     )
     split: str | None = flag("Split of the data, if it has several.", None, aliases=("--data_split",))
@@ -78,16 +79,17 @@ class NameArguments:
 
     def __post_init__(self):
         if not 0 < self.q <= 1:
-            raise ValueError(f"q is a share between 0 and 1, got {self.q}")
+            raise ValueError(f"q must lie between 0 and 1, got {self.q}")
         if self.output is not None and Path(self.output).suffix != ".parquet":
-            raise ValueError(f"output is {self.output}, but has to end in .parquet")
+            raise ValueError(f"--output must end in .parquet, got {self.output}")
 
 
 def read_vocabulary(args: NameArguments) -> Vocabulary:
-    """The words that the flags ask for.
+    """Read the words that the flags ask for.
 
     Raises:
-        OSError, ValueError: they cannot be read, or none is left.
+        OSError: There is no such file or data set.
+        ValueError: The words cannot be read, or none is left.
     """
     templates = args.templates or ["{}"]
     if args.vocabulary == "scenes":
@@ -100,7 +102,7 @@ def read_vocabulary(args: NameArguments) -> Vocabulary:
         found = Vocabulary.from_file(args.vocabulary, templates, args.max_words)
     else:
         raise FileNotFoundError(
-            f"there is no vocabulary file {args.vocabulary}; of a data set name the column with --vocabulary_column"
+            f"there is no vocabulary file {args.vocabulary}; for a data set, give --vocabulary_column"
         )
     if args.min_letters or args.drop_stop_words or args.sensitive_words:
         unwanted = Vocabulary.from_file(args.sensitive_words).words if args.sensitive_words else ()
@@ -108,71 +110,61 @@ def read_vocabulary(args: NameArguments) -> Vocabulary:
     return found
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with `argv`, by default the arguments of the process."""
+    parser = command_parser("name", [ModelArguments, NameArguments], __doc__, EXAMPLE)
+    source, args = parser.parse(argv)
+    with parser.reporting_errors():
+        output, vocabulary = _output_file(args, source.model), read_vocabulary(args)
+        model = source.add_backbone(*source.open_msae())
+        if model.hook_point.layer is not None:
+            raise ValueError(f"words can only name pooled embeddings, but the MSAE is of {model.hook_point.name}")
+        embeddings = None
+        if args.data is not None:
+            embeddings = open_embeddings(model.msae, args.data, args.embedding_column, args.split)
+        options = ("direction", "center", "ratio_over", "null", "null_samples", "seed")
+        table = name_latents(
+            model.msae,
+            vocabulary,
+            vocabulary.embed(model.backbone),
+            embeddings,
+            **{name: getattr(args, name) for name in options},
+            progress=not source.disable_tqdm,
+        )
+        how = {"backbone": model.backbone.name_or_path, "backbone_revision": model.backbone.revision}
+        how |= {"vocabulary": args.vocabulary, "data": args.data}
+        table = replace(table, provenance=table.provenance | how)
+        table.save(output)
+    _print_table(table, vocabulary, args.q)
+    print(f"\nThe table is in {output}")
+    if (output.parent.parent / "README.md").exists():
+        print("The next `hf-msae push` adds these names to the model card")
+    if others := [file.name for file in sorted(output.parent.glob("*.parquet")) if file != output]:
+        print(f"The folder also holds {', '.join(others)}: choose a table with --concepts {output} in other commands")
+
+
 def _output_file(args: NameArguments, model: str) -> Path:
     if args.output is not None:
         return Path(args.output).expanduser()
     folder = Path(model).expanduser()
     if not folder.is_dir():
-        raise ValueError(f"{model} is no folder to write names beside: give a file with --output")
+        raise ValueError(f"{model} is not a folder that names can be written to: give a file with --output")
     return folder / "concepts" / f"{Path(args.vocabulary).stem}.parquet"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command.
-
-    Args:
-        argv: Its arguments; None takes those of the process.
-    """
-    parser = command_parser("name", [ModelArguments, NameArguments], __doc__, EXAMPLE)
-    source, args = parser.parse(argv)
-    with parser.reporting_errors():
-        output, vocabulary = _output_file(args, source.model), read_vocabulary(args)
-        model = source.open()
-        if model.hook_point.layer is not None:
-            raise ValueError(
-                f"the MSAE is of {model.hook_point.name}: text embeddings point nowhere there, so words cannot name it"
-            )
-        acts = None
-        if args.data is not None:
-            acts = load_for(model.msae, args.data, args.embedding_column, args.split)
-        progress = not source.disable_tqdm
-        embeds = vocabulary.embed(model.backbone)
-        options = {name: getattr(args, name) for name in ("direction", "ratio_over", "null", "null_samples")}
-        options |= {"center": args.center, "seed": args.seed, "progress": progress}
-        table = name_latents(model.msae, vocabulary, embeds, acts, **options)
-        table = ConceptTable(
-            table.frame,
-            {
-                **table.provenance,
-                "vocabulary": args.vocabulary,
-                "backbone": model.backbone.name_or_path,
-                "backbone_revision": model.backbone.revision,
-                "data": args.data,
-            },
-        )
-        table.save(output)
-        others = [file.name for file in sorted(output.parent.glob("*.parquet")) if file != output]
-    _report(table, vocabulary, args.q)
-    print(f"\nThe table is in {output}")
-    if (output.parent.parent / "README.md").exists():
-        print("The model's card will show these names when `hf-msae push` renders it afresh")
-    if others:
-        print(f"Beside it there is {', '.join(others)}: the other commands need to be told which, --concepts {output}")
-
-
-def _report(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
-    valid = table.validated(q)
+def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
+    validated, best = table.validated(q), table.best_validated(q)
     columns = ["latent", "name", "similarity", "runner_up", "q_value", "activation_name", "agrees", "num_active"]
-    best = table.best_validated(q)
-    print(best.head(30)[[c for c in columns if c in best]].to_string(index=False, float_format="{:.3f}".format))
+    shown = best.head(30)[[column for column in columns if column in best]]
+    print(shown.to_string(index=False, float_format="{:.3f}".format))
     if len(best) > 30:
         print(f"... and {len(best) - 30} more")
     print(
-        f"\n{len(valid)} of {len(table)} latents have a name that is more than chance (q <= {q}), "
-        f"{len(best)} of {len(vocabulary)} words are one"
+        f"\n{len(validated)} of {len(table)} latents have a name that is better than chance (q <= {q}); "
+        f"{len(best)} of {len(vocabulary)} words are such a name"
     )
-    if "agrees" in valid:
-        print(f"{int(valid['agrees'].sum())} of these latents are called the same by what activates them")
+    if "agrees" in validated:
+        print(f"For {int(validated['agrees'].sum())} of these latents, the name by activations is the same")
 
 
 if __name__ == "__main__":

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from datasets import disable_progress_bars
-from transformers.utils.logging import disable_progress_bar
+import datasets
+import numpy as np
+import transformers
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
 from .._utils.json_files import write_json
 from ..backbones.image_text_data import open_dataset
 from ..concepts import ConceptTable
-from ..embeddings import EmbeddingDataset, load_embeddings
+from ..concepts.codes import open_embeddings
+from ..embeddings import EmbeddingDataset
 from ..embeddings.metadata import EmbeddingMetadata
 from ..hub.reading.opening import concept_files, load_msae
 from ..model.modeling_msae import MSAEModel
@@ -42,40 +42,40 @@ class ModelArguments:
 
     def __post_init__(self):
         if self.disable_tqdm:
-            disable_progress_bars()  # those of reading and rendering data sets
+            datasets.disable_progress_bars()
 
     def names(self) -> ConceptTable | None:
-        """Return no names: commands with names use `NamedModelArguments`."""
+        """Load the names of the latents. Commands that use names have `NamedModelArguments` instead."""
         return None
 
     def open_msae(self) -> tuple[MSAEModel, ConceptTable | None]:
-        """The MSAE, and the names of its latents, if it has any.
+        """Load the MSAE and the names of its latents, if it has any.
 
         Raises:
-            OSError: there is no such model, or no such file of names.
-            ValueError: they are of another number of latents.
+            OSError: There is no such model, or no such file of names.
+            ValueError: The names are of another number of latents, or the device cannot be used.
         """
         msae = load_msae(self.model, self.revision, self.subfolder).eval()
         try:
             msae = msae.to(self.device or "cpu")
         except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
             raise ValueError(f"device {self.device!r} cannot be used: {str(error).splitlines()[0]}") from error
-        table = self.names()
-        if table is not None and len(table) != msae.config.num_latents:
+        concepts = self.names()
+        if concepts is not None and len(concepts) != msae.config.num_latents:
             raise ValueError(
-                f"there are names of {len(table)} latents, but {self.model} has {msae.config.num_latents}"
+                f"there are names of {len(concepts)} latents, but {self.model} has {msae.config.num_latents}"
             )
-        return msae, table
+        return msae, concepts
 
-    def open(self) -> VisionTextMSAE:
-        """The MSAE with its backbone and names.
+    def add_backbone(self, msae: MSAEModel, concepts: ConceptTable | None) -> VisionTextMSAE:
+        """Load the backbone of an MSAE that `open_msae` opened.
 
         Raises:
-            OSError, ValueError: as `open_msae`; there is no backbone, or another than it was trained on.
+            OSError: There is no such backbone.
+            ValueError: The MSAE does not name a backbone, or was trained on another one.
         """
-        msae, table = self.open_msae()
         model = VisionTextMSAE.from_pretrained(msae, self.backbone, device=self.device)
-        model.concepts = table
+        model.concepts = concepts
         return model
 
 
@@ -88,20 +88,21 @@ class NamedModelArguments(ModelArguments):
     )
 
     def names(self) -> ConceptTable | None:
-        """The names of its latents, if it has any.
+        """Load the names of the latents: from the file given, or else from the one that comes with the model.
 
         Raises:
-            OSError: there is no such file.
+            FileNotFoundError: There is no such file.
+            ValueError: The model has several files of names, and none was chosen.
         """
-        if self.concepts is None:
-            tables = concept_files(self.model, self.revision, self.subfolder)
-            if len(tables) > 1:
-                raise ValueError(f"{self.model} has several tables of names: choose one by --concepts {tables[0]}")
-            return ConceptTable.load(tables[0]) if tables else None
-        path = Path(self.concepts).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file of names {path}: `hf-msae name` writes one")
-        return ConceptTable.load(path)
+        if self.concepts is not None:
+            path = Path(self.concepts).expanduser()
+            if not path.is_file():
+                raise FileNotFoundError(f"there is no file of names {path}: `hf-msae name` writes one")
+            return ConceptTable.load(path)
+        files = concept_files(self.model, self.revision, self.subfolder)
+        if len(files) > 1:
+            raise ValueError(f"{self.model} has several tables of names: choose one with --concepts {files[0]}")
+        return ConceptTable.load(files[0]) if files else None
 
 
 @dataclass
@@ -120,88 +121,95 @@ class EmbeddingArguments:
     )
 
     def load(self, msae: MSAEModel) -> EmbeddingDataset:
-        """Open the embeddings for an MSAE.
+        """Open the embeddings; raises like `open_embeddings`."""
+        return open_embeddings(msae, self.data, self.embedding_column, self.split)
+
+
+@dataclass(kw_only=True)
+class ProbeArguments:
+    """How linear probes are trained, for commands that explain them."""
+
+    train_data: str | None = flag(
+        "Embeddings to train probes on. They need the same columns of labels as data, and must be other rows.", None
+    )
+    train_split: str | None = flag("Split of train_data, if it has several.", None)
+    regularization: str = flag(
+        "Inverse regularization strength of a probe: a positive number, or cv to choose it by cross-validation.", "cv"
+    )
+
+    def __post_init__(self):
+        if self.regularization != "cv":
+            try:
+                self.regularization = float(self.regularization)
+            except ValueError:
+                raise ValueError(
+                    f"regularization must be a positive number or cv, got {self.regularization!r}"
+                ) from None
+
+    def load_train_data(self, msae: MSAEModel, column: str | None) -> EmbeddingDataset:
+        """Open the embeddings to train probes on."""
+        return open_embeddings(msae, self.train_data, column, self.train_split)
+
+
+@dataclass(kw_only=True)
+class ImageArguments:
+    """Which pictures the embeddings belong to."""
+
+    images: str | None = flag(
+        "Data set of the pictures, given as for hf-msae extract, or 'none' to leave them out. Unset: the data set "
+        "that the embeddings were extracted from.",
+        None,
+    )
+    images_split: str | None = flag("Split of the data set of the pictures.", None)
+    image_column: str | None = flag("Column of the data set of the pictures that holds them.", None)
+
+    def open_images(self, embeddings: EmbeddingDataset) -> Dataset | None:
+        """Open the data set of the pictures, with one row for each row of the embeddings.
+
+        Returns:
+            The data set with its pictures in the column "image", or None if the pictures are left out or unknown.
 
         Raises:
-            OSError: There is no such data.
-            ValueError: The data has no such column or split, or another width than the MSAE.
+            OSError: There is no such data set.
+            ValueError: The data set has another number of rows, or no such column.
         """
-        return load_for(msae, self.data, self.embedding_column, self.split)
+        recorded = embeddings.provenance
+        source, split = self.images, self.images_split
+        if source is None and recorded.get("image_column") is not None:
+            source = recorded.get("dataset")
+            if source and not source.startswith("scenes:"):
+                split = split or recorded.get("dataset_split")
+        if not source or source == "none":
+            return None
+        try:
+            images = open_dataset(source, split)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"pictures of {embeddings.source}: {error}; name their data set with --images, or 'none'"
+            ) from error
+        column = self.image_column or recorded.get("image_column") or "image"
+        if column not in images.column_names:
+            raise ValueError(f"{source} has no column {column!r}, only {', '.join(images.column_names)}")
+        folder = Path(embeddings.source).expanduser()
+        metadata = EmbeddingMetadata.load(folder) if folder.is_dir() else None
+        if metadata is not None and metadata.skipped:  # rows that the extraction could not read
+            images = images.select(np.setdiff1d(np.arange(len(images)), metadata.skipped))
+        number = len(embeddings if embeddings.dataset is None else embeddings.dataset)
+        if len(images) != number:
+            raise ValueError(
+                f"{source} has {len(images)} rows, but {embeddings.source} has embeddings of {number}: name the data "
+                "set of their pictures with --images, or 'none'"
+            )
+        if column != "image":
+            images = images.remove_columns([name for name in images.column_names if name == "image"])
+            images = images.rename_column(column, "image")
+        return images
 
 
 def command_parser(name: str, kinds: Sequence[type], description: str, example: str) -> MSAEArgumentParser:
     """Make the parser of a command, and hide the progress bar of loading weights."""
-    disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     return MSAEArgumentParser(kinds, description, example, prog=f"hf-msae {name}", first_word="model")
-
-
-def load_for(msae: MSAEModel, data: str, column: str | None = None, split: str | None = None) -> EmbeddingDataset:
-    """Load embeddings and check that they fit an MSAE.
-
-    Raises:
-        OSError: There is no such data.
-        ValueError: The data cannot be read as embeddings, or has another width than the MSAE.
-    """
-    acts = load_embeddings(data, column, msae.config.hook_point, split)
-    if acts.width != msae.config.d_in:
-        raise ValueError(
-            f"{data} has embeddings of {acts.width} columns, but this MSAE was trained on {msae.config.d_in} "
-            f"({msae.config.base_model_name_or_path}, {msae.config.hook_point})"
-        )
-    return acts
-
-
-def open_images(acts: EmbeddingDataset, source: str | None, split: str | None, column: str | None) -> Dataset | None:
-    """Open the data set of the pictures that the embeddings belong to, row for row.
-
-    Args:
-        acts: The embeddings.
-        source: Data set, as for `open_dataset`. None takes the one that the extraction recorded; "none" opens nothing.
-        split: Split of the data set. None takes the one that the extraction recorded.
-        column: Column of the pictures. None takes the one that the extraction recorded, or "image".
-
-    Returns:
-        The data set with its pictures in the column "image", or None if there are no pictures.
-
-    Raises:
-        OSError: There is no such data set.
-        ValueError: The data set has another number of rows, or no such column.
-    """
-    if source == "none":
-        return None
-    recorded = acts.provenance
-    if source is None:
-        source = recorded.get("dataset")
-        if not source or recorded.get("image_column") is None:
-            return None
-        split = split or (None if source.startswith("scenes:") else recorded.get("dataset_split"))
-    column = column or recorded.get("image_column") or "image"
-    try:
-        images = open_dataset(source, split)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"pictures of {acts.source}: {error}; name it with --images, or 'none'") from error
-    if column not in images.column_names:
-        raise ValueError(f"{source} has no column {column!r}, only {', '.join(images.column_names)}")
-    if skipped := _left_out(acts):
-        left_out = set(skipped)
-        images = images.select([row for row in range(len(images)) if row not in left_out])
-    number = len(acts) if acts.dataset is None else len(acts.dataset)
-    if len(images) != number:
-        raise ValueError(
-            f"{source} has {len(images)} rows, but {acts.source} has embeddings of {number}: these are not their "
-            "pictures; name the data set with --images, or 'none'"
-        )
-    if column == "image":
-        return images
-    return images.remove_columns([name for name in images.column_names if name == "image"]).rename_column(
-        column, "image"
-    )
-
-
-def _left_out(acts: EmbeddingDataset) -> Sequence[int]:
-    """Return the rows that the extraction could not read."""
-    metadata = EmbeddingMetadata.load(Path(acts.source).expanduser()) if Path(acts.source).is_dir() else None
-    return metadata.skipped if metadata is not None else ()
 
 
 def weighted_concepts(words: Sequence[str]) -> dict[int | str, float]:
@@ -216,7 +224,7 @@ def weighted_concepts(words: Sequence[str]) -> dict[int | str, float]:
         try:
             name, value = (name, float(number)) if equals else (word, 1.0)
         except ValueError:
-            raise ValueError(f"{word!r} is no concept with a number, like red=0.5") from None
+            raise ValueError(f"{word!r} is not a concept with a number, like red=0.5") from None
         key = int(name) if name.isdecimal() else name
         if key in found:
             raise ValueError(f"{name!r} is given twice")
@@ -224,38 +232,23 @@ def weighted_concepts(words: Sequence[str]) -> dict[int | str, float]:
     return found
 
 
-def check_outputs(figure: str | None, *files: str | None) -> None:
+def check_outputs(figures: Sequence[str | None], *files: str | None) -> None:
     """Check before any work that the results can be written, and create the folders they go to.
 
     Raises:
-        ValueError: The figure's file type is unknown, or a file name is that of a folder.
+        ValueError: A figure's file type is unknown, or a file name is that of a folder.
     """
-    if figure is not None:
+    for figure in filter(None, figures):
         check_figure_path(figure)
-    for file in filter(None, (figure, *files)):
-        if Path(file).is_dir():
+    for file in filter(None, (*figures, *files)):
+        path = Path(file).expanduser()
+        if path.is_dir():
             raise ValueError(f"{file} is a folder; name a file in it")
-        Path(file).expanduser().parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def save_json(file: str | None, content: dict) -> None:
     """Write results to a JSON file, if one is given, and print its name."""
     if file is not None:
-        write_json(Path(file).expanduser(), json.loads(json.dumps(content)))
-        print(f"The figures are in {file}")
-
-
-def embedding_of(
-    model: VisionTextMSAE | None, acts: EmbeddingDataset | None, image: str | None, text: str | None, row: int | None
-) -> torch.Tensor:
-    """Return the raw embedding (d,) of an image, a text or a row, whichever is given.
-
-    Raises:
-        OSError, ValueError: it cannot be read, or there is no such row.
-    """
-    if row is not None:
-        if not 0 <= row < len(acts):
-            raise ValueError(f"there is no row {row}: {acts.source} has rows 0 to {len(acts) - 1}")
-        return acts[row]
-    found = model.image_embeds([Path(image)]) if image is not None else model.text_embeds([text])
-    return found[0]
+        write_json(Path(file).expanduser(), content)
+        print(f"The results are in {file}")

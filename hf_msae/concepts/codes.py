@@ -163,15 +163,24 @@ class CodeFeed:
         return (latents, None, None) if k is None else (latents, *top_activations(full_code, k, soft_cap))
 
 
-def open_embeddings(msae: MSAEModel, embeddings: Embeddings) -> EmbeddingDataset:
+def open_embeddings(
+    msae: MSAEModel, embeddings: Embeddings, column: str | None = None, split: str | None = None
+) -> EmbeddingDataset:
     """Open embeddings for an MSAE.
 
+    Args:
+        msae: The MSAE.
+        embeddings: Opened embeddings, or anything `load_embeddings` accepts.
+        column: Column of the embeddings. Default: the one named like the MSAE's hook point.
+        split: Split of a data set that has several.
+
     Raises:
-        ValueError: They have another width than the MSAE.
+        OSError: There is no such data.
+        ValueError: The embeddings have another width than the MSAE.
     """
-    if not isinstance(embeddings, EmbeddingDataset):
-        embeddings = load_embeddings(embeddings, hook_point=msae.config.hook_point)
     config = msae.config
+    if not isinstance(embeddings, EmbeddingDataset):
+        embeddings = load_embeddings(embeddings, column, config.hook_point, split)
     if embeddings.width != config.d_in:
         raise ValueError(
             f"embeddings have {embeddings.width} columns ({embeddings.source}), but this MSAE was trained on "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from huggingface_hub import constants
 
 from .._utils.atomic import atomic_path
 from .._utils.fingerprint import accepted_fingerprints
@@ -19,6 +21,7 @@ from ..concepts.codes import CodeBatch, Collector
 from ..concepts.collectors import SparseCodes
 
 if TYPE_CHECKING:
+    from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
 
 INDEX_FILE = "index.json"
@@ -175,3 +178,15 @@ def typical_activations(segments: Sequence[Segment], num_latents: int) -> np.nda
 def segment_folder(folder: Path, number: int) -> Path:
     """The folder of a segment."""
     return folder / f"segment-{number:05d}"
+
+
+def default_folder(msae: MSAEModel, embeddings: EmbeddingDataset, k: int) -> Path:
+    """The folder in HF_HOME where the index of an MSAE and its embeddings is kept if no other is chosen."""
+    source = Path(embeddings.source).expanduser()
+    where = str(source.resolve()) if source.exists() else embeddings.source
+    folders = []
+    for fingerprint in accepted_fingerprints(msae):
+        identity = "\n".join([fingerprint, where, str(embeddings.column), str(k)])
+        name = hashlib.sha256(identity.encode()).hexdigest()[:24]
+        folders.append(Path(constants.HF_HOME) / "hf_msae" / "indexes" / name)
+    return next((folder for folder in folders if folder.is_dir()), folders[0])

@@ -1,5 +1,6 @@
 """A folder as the quickstart leaves it, small: a model with names, embeddings of scenes, and pictures."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,8 +27,8 @@ def place(tmp_path_factory):
     for split, rows in scenes.items():
         source = {"dataset": f"scenes:{split}:{len(rows)}:3"}
         extract_activations(backbone, rows, folder / split, batch_size=80, metadata=source, progress=False)
-    acts = load_embeddings(folder / "train")
-    x, truth = acts[:], scenes["train"].select_columns(list(NAMED)).to_pandas().to_numpy(bool)
+    x = load_embeddings(folder / "train")[:]
+    truth = scenes["train"].select_columns(list(NAMED)).to_pandas().to_numpy(bool)
     directions = torch.randn(LATENTS, WIDTH, generator=torch.Generator().manual_seed(0))
     for place, have in enumerate(truth.T):
         directions[place] = x[have].mean(dim=0) - x[~have].mean(dim=0)
@@ -63,15 +64,15 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def refused(capsys):
-    """What a command says before it ends with an error."""
+def refused(place, capsys):
+    """Run a command with arguments that it has to refuse, each with a message that matches a pattern."""
 
-    def refused(main, *arguments):
-        with pytest.raises(SystemExit) as exit:
-            main([str(each) for each in arguments])
-        assert exit.value.code in (1, 2)
-        message = capsys.readouterr().err
-        assert "Traceback" not in message
-        return message
+    def refused(main, arguments, cases, model=None):
+        for wrong, pattern in cases:
+            with pytest.raises(SystemExit) as exit:
+                main([str(each) for each in (model or place.model, *arguments, *wrong)])
+            message = capsys.readouterr().err
+            assert exit.value.code in (1, 2) and "Traceback" not in message
+            assert re.search(pattern, message), f"{wrong}: {message}"
 
     return refused

@@ -37,8 +37,7 @@ def test_names_are_written_beside_the_model_with_evidence(place, model, tmp_path
     assert table.provenance["templates"] == templates and table.provenance["order"] == "as in words.txt"
     assert table.provenance["backbone"] == place.backbone.name_or_path and table.provenance["null"] == "vocabulary"
     valid = table.validated()
-    assert f"{len(valid)} of 160 latents have a name that is more than chance (q <= 0.05)" in printed
-    assert f"{int(valid['agrees'].sum())} of these latents are called the same" in printed
+    assert f"{len(valid)} of 160" in printed and f"{int(valid['agrees'].sum())} of these" in printed
 
 
 def test_vocabularies_of_all_kinds(place, tmp_path):
@@ -55,14 +54,14 @@ def test_vocabularies_of_all_kinds(place, tmp_path):
     assert found.words[0] in place.scenes["test"]["caption"] and found.order == "frequency" and len(found) == 5
 
 
-def test_what_is_refused(place, refused, tmp_path):
-    assert "there is no vocabulary file typo.txt" in refused(main, place.model, "--vocabulary", "typo.txt")
-    assert "--vocabulary" in refused(main, place.model)
-    assert "no MSAE could be loaded from" in refused(
-        main, "./typo", "--vocabulary", "scenes", "--output", tmp_path / "x.parquet"
-    )
-    assert "is no folder to write names beside" in refused(main, "user/name", "--vocabulary", "scenes")
-    assert "q is a share" in refused(main, place.model, "--vocabulary", "scenes", "--q", "5")
-    for file in ("x.csv", "x"):
-        assert "has to end in .parquet" in refused(main, place.model, "--vocabulary", "scenes", "--output", file)
-    assert "one {} where the word goes" in refused(main, place.model, "--vocabulary", "scenes", "--templates", "a")
+def test_what_is_refused(refused, tmp_path):
+    refused(main, ["--output", tmp_path / "x.parquet"], [
+        (["--vocabulary", "typo.txt"], r"typo\.txt.*--vocabulary_column"),
+        ([], "--vocabulary"),
+        (["--vocabulary", "scenes", "--q", "5"], "q.*5"),
+        (["--vocabulary", "scenes", "--output", "x.csv"], r"\.parquet.*x\.csv"),
+        (["--vocabulary", "scenes", "--output", "x"], r"\.parquet.*x"),
+        (["--vocabulary", "scenes", "--templates", "a"], "{}.*'a'"),
+    ])  # fmt: skip
+    refused(main, ["--vocabulary", "scenes", "--output", tmp_path / "x.parquet"], [([], "typo")], "./typo")
+    refused(main, ["--vocabulary", "scenes"], [([], "user/name.*--output")], "user/name")
