@@ -248,14 +248,14 @@ def test_other_integers_and_batch_sizes(clip):
     many = pictures(3) * 30
     torch.testing.assert_close(clip.image_embeds(many, batch_size=80), clip.image_embeds(many))
     for size in (0, -1):
-        with pytest.raises(ValueError, match=f"batch_size must be positive, got {size}"):
+        with pytest.raises(ValueError, match=f"batch_size.*{size}"):
             clip.image_latents(pictures(), batch_size=size)
-    with pytest.raises(ValueError, match="k=2 is about the dense code and top=5 about the sparse one"):
+    with pytest.raises(ValueError, match=r"k=2.*top=5"):
         clip.image_latents(pictures(), k=2, top=5)
-    with pytest.raises(TypeError, match="give a column of the data set, one of image, label"):
+    with pytest.raises(TypeError, match=r"column.*image, label"):
         clip.image_embeds(datasets.Dataset.from_dict({"image": [1], "label": [2]}))
     assert clip.text_embeds(dict.fromkeys(TEXTS).keys()).shape == (2, 24)
-    with pytest.raises(ValueError, match="names of 80 latents, but the MSAE has 64"):
+    with pytest.raises(ValueError, match=r"80.*64"):
         VisionTextMSAE(clip.backbone, clip.msae, table(*(["red"] * 80)))
 
 
@@ -267,10 +267,10 @@ def table(*names):
 def test_concepts_are_edited_by_name(clip):
     clip.concepts = table(*(["blue", "red", "red"] + ["green"] * (N - 3)))
     assert LatentEdit.of({"red": 0.0, 5: 1.0}, N, clip.concepts).latents == (1, 5)
-    with pytest.raises(ValueError, match="no latent is named 'rod'; did you mean 'red'"):
+    with pytest.raises(ValueError, match=r"'rod'.*'red'"):
         with clip.edit({"rod": 0.0}):
             pass
-    with pytest.raises(ValueError, match="latent 1 is edited twice, the second time as 'red'"):
+    with pytest.raises(ValueError, match=r"latent 1 .*'red'"):
         LatentEdit.of({1: 0.0, "red": 0.0}, N, clip.concepts)
 
 
@@ -300,18 +300,18 @@ def test_texts_can_be_centred(clip):
     torch.testing.assert_close(clip.text_shift, clip.msae.input_mean - gap)
     clip.center_texts(None)
     assert clip.text_shift is None
-    with pytest.raises(ValueError, match=r"shape \(3,\), expected \(24,\)"):
+    with pytest.raises(ValueError, match=r"\(3,\).*\(24,\)"):
         clip.center_texts(torch.zeros(3))
 
 
 def test_messages_count_items_through_all_batches(clip, tmp_path):
     images = [*pictures(5), str(tmp_path / "missing.png")]
-    with pytest.raises(FileNotFoundError, match=r"image 5 .*missing\.png.: there is no such file"):
+    with pytest.raises(FileNotFoundError, match=r"image 5 .*missing\.png"):
         clip.image_embeds(images, batch_size=2)
     with pytest.raises(FileNotFoundError, match="image 5 "):
         clip.image_latents(images, batch_size=2)
     for function in (clip.text_embeds, clip.text_latents):
-        with pytest.raises(TypeError, match="text 4 is not a string but int: 7"):
+        with pytest.raises(TypeError, match=r"text 4 .*7"):
             function(["red"] * 4 + [7], batch_size=3)
 
 
@@ -322,7 +322,7 @@ def test_several_concept_tables_are_told_of(folders, backbones, tmp_path, caplog
         table(*(["red"] * N)).save(tmp_path / "concepts" / f"{name}.parquet")
     with caplog.at_level("WARNING"):
         assert VisionTextMSAE.from_pretrained(tmp_path).concepts is None
-    assert "several concept tables (places.parquet, words.parquet)" in caplog.text
+    assert "places.parquet, words.parquet" in caplog.text
 
 
 def test_a_folder_is_the_same_by_any_path(folders, backbones, monkeypatch):
@@ -330,7 +330,7 @@ def test_a_folder_is_the_same_by_any_path(folders, backbones, monkeypatch):
     monkeypatch.chdir(folders["CLIPModel"].parent)
     model = VisionTextMSAE.from_pretrained(msae, Backbone.from_pretrained(folders["CLIPModel"].name))
     assert model.backbone.name_or_path == folders["CLIPModel"].name
-    with pytest.raises(TypeError, match="dtype cannot be set of a backbone that is loaded already"):
+    with pytest.raises(TypeError, match="dtype"):
         VisionTextMSAE.from_pretrained(msae, backbones["CLIPModel"], dtype="bfloat16")
 
 
@@ -343,23 +343,21 @@ def test_from_pretrained_finds_backbone_and_concepts(folders, backbones, tmp_pat
     assert torch.equal(model.image_embeds(pictures()), backbones["CLIPModel"].image_embeds(pictures()))
     assert "64 latents of image_embeds, 1 names" in repr(model)
     assert VisionTextMSAE.from_pretrained(msae, backbones["CLIPModel"]).concepts is None
-    with pytest.raises(ValueError, match="does not say which backbone"):
+    with pytest.raises(ValueError, match="backbone="):
         VisionTextMSAE.from_pretrained(an_msae(backbones["CLIPModel"]))
 
 
 def test_parts_that_do_not_belong_together_are_refused(backbones):
     clip, dinov2 = backbones["CLIPModel"], backbones["Dinov2Model"]
     of_other = an_msae(clip, base_model_name_or_path="openai/clip-vit-base-patch16", base_model_revision="abc")
-    with pytest.raises(
-        ValueError, match="trained on image_embeds of openai/clip-vit-base-patch16 at revision abc, not on"
-    ):
+    with pytest.raises(ValueError, match=r"openai/clip-vit-base-patch16.*abc.*strict=False"):
         VisionTextMSAE(clip, of_other)
     VisionTextMSAE(clip, of_other, strict=False)
-    with pytest.raises(ValueError, match=r"24 wide, but that of .* is 32 wide"):
+    with pytest.raises(ValueError, match=r"24.*32"):
         VisionTextMSAE(dinov2, an_msae(clip), strict=False)
-    with pytest.raises(ValueError, match=r"trained on text_embeds of an unknown backbone, but .*no text tower"):
+    with pytest.raises(ValueError, match=r"text_embeds.*no text tower"):
         VisionTextMSAE(dinov2, an_msae(clip, "text_embeds"))
-    with pytest.raises(ValueError, match="the MSAE is of text_embeds, which the vision tower does not have"):
+    with pytest.raises(ValueError, match="text_embeds"):
         VisionTextMSAE(clip, an_msae(clip, "text_embeds")).image_latents(pictures())
 
 

@@ -1,5 +1,6 @@
-"""Backbones: transformers' vision-language models, read or edited at a hook point."""
+"""Backbones: transformers' vision-language models, with hook points to read and edit."""
 
-from .backbone import Backbone, prepare_images
+from .backbone import Backbone
+from .tokens import prepare_images
 
 __all__ = ["Backbone", "prepare_images"]

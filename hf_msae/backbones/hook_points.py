@@ -1,11 +1,13 @@
-"""Where in a backbone embeddings can be read and edited, found by the structure of its transformers model."""
+"""Where in a backbone embeddings are read and edited, found by the structure of its transformers model."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -22,7 +24,7 @@ class HookPoint:
     Attributes:
         name: "image_embeds", "text_embeds", "vision.layers.{i}" or "text.layers.{i}".
         tower: "vision" or "text".
-        layer: number of the block whose outgoing tokens these are; None for pooled embeddings.
+        layer: Number of the block whose output tokens these are; None for pooled embeddings.
     """
 
     name: str
@@ -31,36 +33,38 @@ class HookPoint:
 
     @classmethod
     def parse(cls, name: str) -> HookPoint:
-        """Raises:
-        ValueError: `name` is no hook point of any model.
+        """Parse the name of a hook point.
+
+        Raises:
+            ValueError: No model has such a hook point.
         """
         if name in POOLED:
             return cls(name, POOLED[name])
         if found := _BLOCK.fullmatch(str(name)):
             return cls(name, found[1], int(found[2]))
         raise ValueError(
-            f"unknown hook point {name!r}; there are image_embeds, text_embeds, vision.layers.{{i}}, text.layers.{{i}}"
+            f"unknown hook point {name!r}; choose image_embeds, text_embeds, vision.layers.{{i}} or text.layers.{{i}}"
         )
 
 
 @dataclass(frozen=True)
 class Site:
-    """The module of a model whose output holds a hook point's embeddings.
+    """The module of a model whose output holds the embeddings of a hook point.
 
     Attributes:
-        module: its output is a tensor (batch, [tokens,] width).
-        token: the only token that is meant, where the output has several but the hook point is pooled.
+        module: Its output is a tensor (batch, [tokens,] width).
+        token: The token that holds the pooled embedding, if the output has several.
     """
 
     module: nn.Module
     token: int | None = None
 
     def read(self, output: torch.Tensor) -> torch.Tensor:
-        """The embeddings within the module's output."""
+        """Return the embeddings in the module's output."""
         return output if self.token is None else output[:, self.token]
 
     def write(self, output: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        """The module's output with other embeddings."""
+        """Return the module's output with other embeddings."""
         if self.token is None:
             return embeddings
         output = output.clone()
@@ -69,12 +73,12 @@ class Site:
 
     @contextmanager
     def hooked(self, function: Callable[[torch.Tensor], torch.Tensor | None], first: bool = True) -> Iterator[None]:
-        """Call `function` with the embeddings of every forward pass; what it returns, if anything, takes their place.
+        """Call a function with the embeddings of every forward pass inside the block.
 
         Args:
-            function: takes and returns (batch, [tokens,] width); or returns None.
-            first: before other hooks, so that what transformers records as hidden states is what the next block gets;
-                otherwise after them, so that it sees what they have made of the embeddings.
+            function: Takes embeddings (batch, [tokens,] width) and returns their replacement, or None to keep them.
+            first: Run before other hooks, so that the hidden states recorded by transformers are those the next block
+                gets; otherwise after them, so that the function sees embeddings that other hooks have changed.
         """
 
         def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor | None:
@@ -89,40 +93,59 @@ class Site:
 
 
 def blocks_of(model: PreTrainedModel, tower: str) -> nn.ModuleList | None:
-    """The blocks of a tower; None if the model has no such tower."""
+    """Return the blocks of a tower; None if the model has no such tower."""
     root = _tower(model, tower)
     encoder = getattr(root, "encoder", root)
     return getattr(encoder, "layers", getattr(encoder, "layer", None))
 
 
 def find_site(model: PreTrainedModel, point: HookPoint) -> Site:
-    """The site of a hook point.
+    """Find the module at a hook point.
 
-    Pooled embeddings are taken where they are ready: behind the projection of CLIP models, behind the attention
-    pooling (vision) or the head (text) of SigLIP models, behind the last norm of others.
+    Pooled embeddings are taken where they are final: after the projection of CLIP models, the attention pooling
+    (vision) or head (text) of SigLIP models, and the last norm of others.
 
     Raises:
-        ValueError: the model does not have it.
+        ValueError: The model does not have the hook point.
     """
-    root = _tower(model, point.tower)
-    if root is None:
-        raise ValueError(f"{type(model).__name__} has no {point.tower} tower, so no hook point {point.name}")
+    blocks = blocks_of(model, point.tower)
+    if blocks is None or (point.layer is not None and point.layer >= len(blocks)):
+        has = f"no {point.tower} tower" if blocks is None else f"{len(blocks)} {point.tower} blocks"
+        raise ValueError(f"{type(model).__name__} has {has}, so no hook point {point.name}")
     if point.layer is not None:
-        blocks = blocks_of(model, point.tower)
-        if blocks is None or point.layer >= len(blocks):
-            raise ValueError(
-                f"{type(model).__name__} has {len(blocks or ())} {point.tower} blocks, so no hook point {point.name}"
-            )
         return Site(blocks[point.layer])
+    root = _tower(model, point.tower)
     projection = getattr(model, {"vision": "visual_projection", "text": "text_projection"}[point.tower], None)
     for module in (projection, getattr(root, "head", None), getattr(root, "post_layernorm", None)):
         if module is not None:
             return Site(module)
-    return Site(root.layernorm, token=0)  # DINOv2: the CLS token among all, behind the last norm
+    return Site(root.layernorm, token=0)  # DINOv2: the CLS token, after the last norm
+
+
+@contextmanager
+def recording(model: PreTrainedModel, hook_points: Sequence[str]) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """Record the tokens that leave blocks, in every forward pass of the current thread.
+
+    Yields:
+        For each hook point, a list to which every forward pass adds a float32 tensor (batch, tokens, width), on the
+        model's device and with edits of the model included.
+    """
+    recorded: dict[str, list[torch.Tensor]] = {name: [] for name in hook_points}
+    thread = threading.get_ident()
+
+    def keep(parts: list[torch.Tensor], output: torch.Tensor) -> None:
+        if threading.get_ident() == thread:  # other threads may use the model at the same time
+            parts.append(output.detach().float())
+
+    with ExitStack() as stack:
+        for name, parts in recorded.items():
+            site = find_site(model, HookPoint.parse(name))
+            stack.enter_context(site.hooked(partial(keep, parts), first=False))
+        yield recorded
 
 
 def _tower(model: PreTrainedModel, tower: str) -> nn.Module | None:
     inner = getattr(model, f"{tower}_model", None)
     if inner is None and tower == "vision" and not hasattr(model, "text_model"):
-        return model  # a vision model without a frame around it
+        return model  # a vision model is its own tower
     return inner

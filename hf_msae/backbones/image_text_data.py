@@ -10,9 +10,9 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from huggingface_hub.errors import HFValidationError
 
-# Kinds of single files, or of patterns of files, and what reads them.
+# Builders for single files or patterns of files.
 _BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
-# What becomes of a saved data set that is streamed: more would help no one, fewer could not be divided.
+# Shards of a saved data set that is streamed: enough to divide it among processes.
 _SAVED_SHARDS = 64
 
 
@@ -27,23 +27,23 @@ def open_dataset(
     """Open a data set by its name.
 
     Args:
-        source: a data set on the Hub; a folder written by `save_to_disk`; a folder of images (with a metadata.csv or
-            metadata.jsonl for captions, or a folder per class), of parquet files or of webdataset's tar files; a
-            .parquet or .tar file, or a pattern like "shards/*.tar"; or "scenes:SPLIT:N" or "scenes:SPLIT:N:SEED" for
-            `load_scenes(SPLIT, N, SEED)`, e.g. "scenes:train:20000".
-        split: which split, where there are several.
-        config_name: which configuration of a data set on the Hub, where there are several.
-        revision: branch, tag or commit of a data set on the Hub.
-        num_proc: processes that render scenes.
-        streaming: read it row by row as it comes, instead of converting (and from the Hub, downloading) it first.
+        source: A data set on the Hub; a folder written by `save_to_disk`; a folder of images (with a metadata.csv or
+            metadata.jsonl for captions, or a folder per class), parquet files or webdataset tar files; a .parquet or
+            .tar file, or a pattern such as "shards/*.tar"; or "scenes:SPLIT:N" or "scenes:SPLIT:N:SEED" for
+            `load_scenes(SPLIT, N, SEED)`, such as "scenes:train:20000".
+        split: Split of a data set that has several.
+        config_name: Configuration of a data set on the Hub that has several.
+        revision: Branch, tag or commit of a data set on the Hub.
+        num_proc: Number of processes that render scenes.
+        streaming: Read the data row by row instead of downloading and converting it first.
 
     Raises:
-        FileNotFoundError: there is no such file or folder, and no such data set that can be reached on the Hub.
-        ValueError: it has several splits and none was chosen, has no such split, or cannot be read.
+        FileNotFoundError: `source` is neither a file or folder nor a data set that can be reached on the Hub.
+        ValueError: The split is missing or unknown, or the data cannot be read.
     """
     if source.startswith("scenes:"):
         if streaming:
-            raise ValueError(f"{source} is rendered, not read: leave out streaming")
+            raise ValueError(f"{source} is rendered and cannot be streamed: leave out streaming")
         return _open_scenes(source, split, num_proc)
     try:
         found = _open(source, split, config_name, revision, streaming)
@@ -55,7 +55,7 @@ def open_dataset(
         raise ValueError(f"data set {source} cannot be read: {error.__cause__ or error}") from error
     if not isinstance(found, DatasetDict | IterableDatasetDict):
         if split is not None and split != str(found.split):
-            raise ValueError(f"{source} is one data set without a split {split!r}: leave the split out")
+            raise ValueError(f"{source} is a single data set and has no split {split!r}: leave the split out")
         return found
     if split is None and len(found) > 1:
         raise ValueError(f"{source} has the splits {', '.join(found)}: choose one")
@@ -79,7 +79,7 @@ def _open(
         builder = _BUILDERS.get(path.suffix.lower())
         files = sorted(map(str, path.parent.glob(path.name)))
         if builder is None or not files:
-            problem = "is neither a folder nor a .parquet or .tar file" if files else "fits no file"
+            problem = "is neither a folder nor a .parquet or .tar file" if files else "matches no file"
             raise FileNotFoundError(f"{source} {problem}")
         return datasets.load_dataset(builder, data_files={split or "train": files}, streaming=streaming)
     if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~"))):
@@ -99,7 +99,7 @@ def _open_scenes(source: str, split: str | None, num_proc: int | None) -> Datase
 
     _, *parts = source.split(":")
     if len(parts) not in (2, 3) or not all(part.isdigit() for part in parts[1:]):
-        raise ValueError(f"{source!r} is not scenes:SPLIT:N or scenes:SPLIT:N:SEED, e.g. scenes:train:20000")
+        raise ValueError(f"{source!r} is not scenes:SPLIT:N or scenes:SPLIT:N:SEED, such as scenes:train:20000")
     if split is not None and split != parts[0]:
-        raise ValueError(f"{source!r} names the split {parts[0]!r} already, so leave out {split!r}")
+        raise ValueError(f"{source!r} already names the split {parts[0]!r}: leave out {split!r}")
     return load_scenes(parts[0], int(parts[1]), *map(int, parts[2:]), num_proc=num_proc)

@@ -16,22 +16,22 @@ from huggingface_hub import resolve_revision
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionResolutionError
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrainedModel
 
-# Names of the backbone that comes with the package; the second is hf_msae.scenes.backbone.BACKBONE_NAME, which is not
-# imported here because that takes a second.
+# Names of the backbone in this package. The second is hf_msae.scenes.backbone.BACKBONE_NAME; importing that takes a
+# second.
 _SCENES = ("scenes", "hf_msae/scenes-siglip")
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one transformers model class is used.
+    """How a transformers model class is used.
 
     Attributes:
-        model_type: of its config.
-        image_width: where the config says how wide an image embedding is.
-        text_width: likewise; None for models without a text tower.
-        text_padding: what texts were padded to in pre-training. SigLIP pools the last position and masks nothing, so
-            another padding gives other embeddings.
-        pads_patches: whether images have as many patches as fit, first among the tokens, and then padding.
+        model_type: Model type in its config.
+        image_width: Path in the config to the dimension of an image embedding.
+        text_width: The same for a text embedding; None for models without a text tower.
+        text_padding: Padding of texts in pre-training. SigLIP pools the last position and masks nothing, so another
+            padding gives other embeddings.
+        pads_patches: Whether an image has as many patches as fit it, which come first, followed by padding.
     """
 
     model_type: str
@@ -61,10 +61,10 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(model: PreTrainedModel, name: str | None = None) -> Family:
-    """The family of a loaded model or of the class it derives from.
+    """Return the family of a loaded model, or of the class it derives from.
 
     Raises:
-        ValueError: it is none of `FAMILIES`, or has no pooled output.
+        ValueError: The class is not supported, or the model has no pooled output.
     """
     for base in type(model).__mro__:
         if base.__name__ in FAMILIES:
@@ -74,20 +74,40 @@ def family_of(model: PreTrainedModel, name: str | None = None) -> Family:
     raise ValueError(f"{type(model).__name__} cannot serve as a backbone; supported: {', '.join(FAMILIES)}")
 
 
-def locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, str | None]:
-    """Where transformers finds a backbone, what it is called in metadata, and its commit on the Hub.
+def load(
+    source: str | os.PathLike | PreTrainedModel, revision: str | None, processor: Any, dtype: str | torch.dtype | None
+) -> tuple[PreTrainedModel, Any, str | None, str | None, str]:
+    """Load a model and its processor; arguments and errors are those of `Backbone.from_pretrained`.
 
-    Raises:
-        FileNotFoundError: there is no such folder, and no such model that can be reached on the Hub.
-        ValueError: a revision of a folder.
+    Returns:
+        The model, its processor, its name in metadata, its commit on the Hub, and why the processor cannot read texts
+        ("" if it can).
     """
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    if isinstance(source, PreTrainedModel):
+        model, location, name = source, source.name_or_path, source.name_or_path or None
+        if processor is None and name is None:
+            raise ValueError(f"this {type(model).__name__} was not loaded from anywhere: pass processor= with it")
+        model = model if dtype is None else model.to(dtype)
+    else:
+        location, name, revision = _locate(source, revision)
+        model = _load_model(location, name, revision, dtype or torch.float32)
+    no_texts = ""
+    if processor is None:
+        with_text = family_of(model, name).text_width is not None
+        processor, no_texts = _load_processor(location, name, revision, with_text)
+    return model, processor, name, revision, no_texts
+
+
+def _locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, str | None]:
+    """Where transformers finds a backbone, its name in metadata, and its commit on the Hub."""
     location = name = os.fspath(source)
     if name in _SCENES:
         from hf_msae.scenes.backbone import BACKBONE_DIR, BACKBONE_NAME
 
         location, name = str(BACKBONE_DIR), BACKBONE_NAME
         if not BACKBONE_DIR.is_dir():
-            raise FileNotFoundError(f"the scenes backbone is not at {location}: install hf_msae again")
+            raise FileNotFoundError(f"the scenes backbone is missing from {location}: reinstall hf_msae")
     path = Path(location).expanduser()
     if path.is_dir():
         if revision is not None:
@@ -102,19 +122,14 @@ def locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, s
         raise FileNotFoundError(f"{missing}: {error}") from error
 
 
-def load_model(location: str, name: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
-    """The model with all its weights.
-
-    Raises:
-        ValueError: it is no model, is of a kind that is not supported, or some of its weights were not saved.
-    """
+def _load_model(location: str, name: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
     try:
         with _without_false_alarm():
             config = AutoConfig.from_pretrained(location, revision=revision)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{name} holds no model that transformers knows: {error}") from error
+        raise ValueError(f"{name} is not a model that transformers can load: {error}") from error
     saved_as = (config.architectures or [""])[0]
-    # AutoModel would drop the projection of a CLIPVisionModelWithProjection, so what was saved comes first.
+    # AutoModel would drop the projection of a CLIPVisionModelWithProjection, so the saved class comes first.
     by_type = {family.model_type: model_class for model_class, family in reversed(FAMILIES.items())}
     model_class = saved_as if saved_as in FAMILIES else by_type.get(config.model_type)
     if model_class is None:
@@ -133,17 +148,17 @@ def load_model(location: str, name: str, revision: str | None, dtype: torch.dtyp
     if missing:
         raise ValueError(
             f"{name} was saved as {saved_as or config.model_type} and lacks {len(missing)} weights of {model_class}, "
-            f"e.g. {missing[0]}, so its embeddings would be random"
+            f"such as {missing[0]}, so its embeddings would be random"
         )
     return model
 
 
 @contextmanager
 def _without_false_alarm() -> Iterator[None]:
-    """Without a warning about token ids that are not the model's.
+    """Suppress a warning about token ids that do not belong to the model.
 
-    transformers prints each config it loads, and to that end compares it with a default SiglipTextConfig, which warns
-    of its own ids 49406 and 49407 (transformers 5.23).
+    transformers (5.23) compares each config it loads with a default SiglipTextConfig, which warns about its own ids
+    49406 and 49407.
     """
     logger = logging.getLogger("transformers.configuration_utils")
 
@@ -157,18 +172,14 @@ def _without_false_alarm() -> Iterator[None]:
         logger.removeFilter(is_wanted)
 
 
-def load_processor(location: str, name: str, revision: str | None, with_text: bool) -> tuple[Any, str]:
-    """The processor, and why it cannot read texts although it should ("" where it can).
-
-    Raises:
-        ValueError: there is none that transformers can load.
-    """
+def _load_processor(location: str, name: str, revision: str | None, with_text: bool) -> tuple[Any, str]:
+    """Return the processor, and why it cannot read texts although it should ("" if it can)."""
     problem = ""
     try:
         if with_text:
             try:
-                return AutoProcessor.from_pretrained(location, revision=revision, backend="pil"), problem
-            except ImportError as error:  # the tokenizer of SigLIP 1 needs a package; images do not
+                return AutoProcessor.from_pretrained(location, revision=revision, backend="pil"), ""
+            except ImportError as error:  # the tokenizer of SigLIP 1 needs a package, the image processor does not
                 problem = " ".join(str(error).split())
                 if "SentencePiece" in problem:
                     problem = "its tokenizer needs sentencepiece (pip install sentencepiece)"

@@ -89,7 +89,7 @@ def test_batches_change_nothing_and_none_gives_an_empty_matrix(clip):
     torch.testing.assert_close(clip.image_embeds(pictures(5), batch_size=2), whole)
     torch.testing.assert_close(clip.text_embeds(CAPTIONS, batch_size=1), clip.text_embeds(CAPTIONS))
     assert clip.image_embeds([]).shape == (0, 24) and clip.text_embeds([]).shape == (0, 24)
-    with pytest.raises(ValueError, match="batch_size must be positive, got -1"):
+    with pytest.raises(ValueError, match=r"batch_size.*-1"):
         clip.image_embeds(pictures(), batch_size=-1)
 
 
@@ -101,11 +101,11 @@ def test_a_loaded_model_serves_with_its_processor(folders, clip):
     assert torch.equal(backbone.image_embeds(pictures()), clip.image_embeds(pictures()))
 
     fresh = transformers.CLIPModel(transformers.CLIPConfig(vision_config=VISION, text_config=TEXT, projection_dim=24))
-    with pytest.raises(ValueError, match="CLIPModel was not loaded from anywhere: pass processor="):
+    with pytest.raises(ValueError, match=r"CLIPModel.*processor="):
         Backbone.from_pretrained(fresh)
     only_images = Backbone.from_pretrained(fresh, processor=clip.image_processor)
     assert only_images.image_embeds(pictures()).shape == (3, 24)
-    with pytest.raises(ValueError, match="cannot read texts: its processor has no tokenizer"):
+    with pytest.raises(ValueError, match="no tokenizer"):
         only_images.text_embeds("a red circle")
 
 
@@ -161,7 +161,7 @@ def test_a_model_of_the_hub_is_loaded_by_its_commit(folders, tmp_path, monkeypat
     assert known["base_model_revision"] == commit and "base_model_weights_sha256" not in known
     assert Backbone.from_pretrained("tester/clip", revision="v2").revision == branch_commit
     for name, revision in (("tester/clip", "v3"), ("tester/nothing", None)):
-        with pytest.raises(FileNotFoundError, match=f"{name}' is neither a folder nor a model .* on the Hub"):
+        with pytest.raises(FileNotFoundError, match=f"{name}.*Hub"):
             Backbone.from_pretrained(name, revision=revision)
 
 
@@ -170,7 +170,7 @@ def test_scenes_is_the_backbone_of_the_package(folders, tmp_path, monkeypatch):
 
     assert scenes.BACKBONE_NAME in _SCENES
     monkeypatch.setattr(scenes, "BACKBONE_DIR", tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"the scenes backbone is not at .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*reinstall"):
         Backbone.from_pretrained("scenes")
     monkeypatch.setattr(scenes, "BACKBONE_DIR", folders["SiglipModel"])
     for name in ("scenes", "hf_msae/scenes-siglip"):
@@ -180,39 +180,37 @@ def test_scenes_is_the_backbone_of_the_package(folders, tmp_path, monkeypatch):
 
 
 def test_what_cannot_serve_is_refused(folders, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"'\./nowhere' is neither a folder"):
+    with pytest.raises(FileNotFoundError, match=r"\./nowhere"):
         Backbone.from_pretrained("./nowhere")
     with pytest.raises(ValueError, match=r"revision='main' was given, but .* is a folder"):
         Backbone.from_pretrained(folders["CLIPModel"], revision="main")
-    with pytest.raises(ValueError, match=f"{tmp_path} holds no model that transformers knows"):
+    with pytest.raises(ValueError, match=str(tmp_path)):
         Backbone.from_pretrained(tmp_path)
 
     transformers.BertConfig(architectures=["BertModel"]).save_pretrained(tmp_path / "bert")
-    with pytest.raises(
-        ValueError, match=r"bert is a BertModel, which cannot serve as a backbone; supported: CLIPModel"
-    ):
+    with pytest.raises(ValueError, match=r"bert.*BertModel.*CLIPModel"):
         Backbone.from_pretrained(tmp_path / "bert")
     from hf_msae import MSAEConfig
 
     MSAEConfig(d_in=8, num_latents=16, base_model_name_or_path="google/siglip").save_pretrained(tmp_path / "msae")
-    with pytest.raises(ValueError, match="the backbone it was made for is google/siglip"):
+    with pytest.raises(ValueError, match="google/siglip"):
         Backbone.from_pretrained(tmp_path / "msae")
 
     classifier = transformers.CLIPForImageClassification(
         transformers.CLIPConfig(vision_config=VISION, text_config=TEXT)
     )
     classifier.save_pretrained(tmp_path / "classifier")
-    with pytest.raises(ValueError, match=r"was saved as CLIPForImageClassification and lacks .* would be random"):
+    with pytest.raises(ValueError, match=r"CLIPForImageClassification.*lacks"):
         Backbone.from_pretrained(tmp_path / "classifier")
-    with pytest.raises(ValueError, match="CLIPForImageClassification cannot serve as a backbone"):
+    with pytest.raises(ValueError, match=r"CLIPForImageClassification.*CLIPModel"):
         Backbone(classifier, crop_processor())
     headless = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**VISION, vision_use_head=False))
-    with pytest.raises(ValueError, match="has no pooling head"):
+    with pytest.raises(ValueError, match="vision_use_head"):
         Backbone(headless, crop_processor())
 
     bare = tmp_path / "bare"
     transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**VISION)).save_pretrained(bare)
-    with pytest.raises(ValueError, match=r"processor of .*bare cannot be loaded, so pass processor="):
+    with pytest.raises(ValueError, match=r"bare.*processor="):
         Backbone.from_pretrained(bare)
 
 
@@ -220,14 +218,11 @@ def test_hook_points_and_texts_are_checked(folders, clip):
     vision = Backbone.from_pretrained(folders["Dinov2Model"])
     assert vision.hook_points == ("image_embeds", "vision.layers.0", "vision.layers.1")
     for use in (lambda: vision.text_embeds("red"), lambda: vision.width("text_embeds")):
-        with pytest.raises(ValueError, match=r"Dinov2Model\) has no text tower"):
+        with pytest.raises(ValueError, match=r"text_embeds.*Dinov2Model.*no text tower"):
             use()
-    with pytest.raises(
-        ValueError,
-        match=r"'logits'; .*CLIPModel.* has image_embeds and vision.layers.0 to 1, text_embeds and text.layers.0 to 1",
-    ):
+    with pytest.raises(ValueError, match=r"'logits'.*CLIPModel.*vision.layers.0 to 1.*text.layers.0 to 1"):
         clip.width("logits")
-    with pytest.raises(TypeError, match="text 1 is not a string but NoneType"):
+    with pytest.raises(TypeError, match=r"text 1 .*None"):
         clip.text_embeds(["red", None])
 
 
@@ -240,9 +235,7 @@ def test_a_tokenizer_that_cannot_be_loaded_leaves_the_images(folders, tmp_path):
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "tokenizer_class": "SiglipTokenizer"}))
     backbone = Backbone.from_pretrained(tmp_path / "siglip")
     assert backbone.image_embeds(pictures()).shape == (3, 32)
-    with pytest.raises(
-        ValueError, match=r"siglip \(SiglipModel\) cannot read texts: .* \(pip install sentencepiece\)"
-    ):
+    with pytest.raises(ValueError, match=r"siglip.*pip install sentencepiece"):
         backbone.text_embeds("a red circle")
 
 
@@ -302,17 +295,17 @@ def test_images_that_cannot_be_read_are_named(clip, tmp_path):
     broken.write_bytes(b"no image")
     truncated.write_bytes(good.read_bytes()[:5000])
     for path, error, message in (
-        (broken, ValueError, "image 1 .*broken.jpg.* cannot be decoded"),
-        (truncated, ValueError, "image 1 .*cut.png.* cannot be decoded"),
-        (tmp_path / "none.png", FileNotFoundError, "image 1 .*none.png.*: there is no such file"),
-        (np.zeros((4, 4, 3)), ValueError, r"image 1 has dtype float64 and shape \(4, 4, 3\); an image array is uint8"),
-        (np.zeros((3, 9, 9), np.uint8), ValueError, r"image 1 has dtype uint8 and shape \(3, 9, 9\)"),
-        (Image.new("F", (4, 4)), ValueError, "image 1 has 32-bit values .mode F. of unknown scale"),
-        (Image.new("I", (4, 4), 70000), ValueError, "image 1 has 32-bit values .mode I. of unknown scale"),
-        (None, TypeError, "image 1 is no PIL image, path or uint8 array but NoneType"),
+        (broken, ValueError, "image 1 .*broken.jpg"),
+        (truncated, ValueError, "image 1 .*cut.png"),
+        (tmp_path / "none.png", FileNotFoundError, "image 1 .*none.png"),
+        (np.zeros((4, 4, 3)), ValueError, r"image 1 .*float64.*\(4, 4, 3\).*uint8"),
+        (np.zeros((3, 9, 9), np.uint8), ValueError, r"image 1 .*\(3, 9, 9\)"),
+        (Image.new("F", (4, 4)), ValueError, "image 1 .*32-bit.*F"),
+        (Image.new("I", (4, 4), 70000), ValueError, "image 1 .*32-bit.*I"),
+        (None, TypeError, "image 1 .*NoneType"),
     ):
         with pytest.raises(error, match=message):
             clip.image_embeds([good, path])
     lazy = Image.open(truncated)  # opened, but not decoded yet
-    with pytest.raises(ValueError, match="image 0 cannot be decoded"):
+    with pytest.raises(ValueError, match="image 0 "):
         clip.image_embeds([lazy])

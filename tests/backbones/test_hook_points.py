@@ -111,12 +111,12 @@ def test_recorded_hidden_states_show_what_was_written(backbones):
 
 
 def test_what_a_model_does_not_have_is_named(backbones):
-    with pytest.raises(ValueError, match="Dinov2Model has no text tower, so no hook point text_embeds"):
+    with pytest.raises(ValueError, match=r"Dinov2Model.*text_embeds"):
         find_site(backbones["Dinov2Model"].model, HookPoint.parse("text_embeds"))
-    with pytest.raises(ValueError, match=r"CLIPModel has 2 vision blocks, so no hook point vision\.layers\.2"):
+    with pytest.raises(ValueError, match=r"CLIPModel has 2 .*vision\.layers\.2"):
         find_site(backbones["CLIPModel"].model, HookPoint.parse("vision.layers.2"))
     for name in ("vision.layers", "vision.layers.-1", "vision.layers.01", "audio.layers.0", "pooler"):
-        with pytest.raises(ValueError, match="unknown hook point"):
+        with pytest.raises(ValueError, match=f"{name}.*vision.layers"):
             HookPoint.parse(name)
-    with pytest.raises(ValueError, match=r"has image_embeds and vision\.layers\.0 to 1"):
+    with pytest.raises(ValueError, match=r"vision\.layers\.7.*vision\.layers\.0 to 1"):
         backbones["Dinov2Model"].read("vision.layers.7", pictures())

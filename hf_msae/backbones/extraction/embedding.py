@@ -1,4 +1,4 @@
-"""One forward pass a tower: from rows that are ready for a backbone to everything that is written of them."""
+"""From prepared rows to embeddings at several hook points, with one forward pass per tower."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 import torch
 
 from .. import Backbone
-from ..hook_points import HookPoint
+from ..hook_points import HookPoint, recording
 from .rows import ReadRows
 
 
 @dataclass(frozen=True)
 class TokenChoice:
-    """Which tokens are kept at the hook points of blocks; never padding.
+    """Which tokens are kept at the hook points of blocks. Padding never is.
 
     Attributes:
-        kind: "all", or "patches": without the class token and registers of images (of texts it means all).
-        per_row: at most so many of a row, drawn without replacement; None keeps all.
-        seed: which are drawn: it and the number of the row decide, so that interruptions and processes change nothing.
-            (Of a stream that several processes share, rows are counted from the first of each part.)
+        kind: "all", or "patches" to drop the class token and registers of images (texts keep all tokens).
+        per_row: Maximum number of tokens per row, drawn without replacement; None keeps all.
+        seed: Random seed of the draw. It depends on the seed and the row number only, so interruptions and the number
+            of processes make no difference. (In a stream that several processes share, rows are numbered within each
+            process's part.)
     """
 
     kind: str = "all"
@@ -38,7 +39,7 @@ class TokenChoice:
             raise ValueError(f"seed must not be negative, got {self.seed}")
 
     def __call__(self, row: int, positions: torch.Tensor) -> torch.Tensor:
-        """The positions kept, ascending, of those that a row has."""
+        """Return the positions to keep of a row's token positions, in ascending order."""
         if self.per_row is None or len(positions) <= self.per_row:
             return positions
         drawn = np.random.default_rng([self.seed, row]).choice(len(positions), self.per_row, replace=False)
@@ -46,47 +47,47 @@ class TokenChoice:
 
 
 class Embedder:
-    """Embeddings at several hook points from one forward pass of each tower.
+    """Computes the embeddings at several hook points from one forward pass of each tower.
 
     Args:
-        backbone: with these hook points.
-        hook_points: pooled or of blocks.
-        choice: of tokens.
+        backbone: A backbone that has these hook points.
+        hook_points: Pooled hook points and blocks.
+        choice: Which tokens to keep at blocks.
 
     Attributes:
-        columns: hook point -> width.
-        token_columns: the hook points of blocks.
-        extra_features: for each tower with such, a column with the positions of the kept tokens.
+        columns: Hook point -> width.
+        token_columns: The hook points of blocks.
+        towers: The towers to run.
+        extra_features: A column with the positions of the kept tokens for each tower whose blocks are read.
     """
 
     def __init__(self, backbone: Backbone, hook_points: Sequence[str], choice: TokenChoice) -> None:
         self.backbone, self.choice = backbone, choice
         points = [HookPoint.parse(name) for name in hook_points]
-        self.pooled = [point.name for point in points if point.layer is None]
-        self.token_columns = [point.name for point in points if point.layer is not None]
-        self.of_tower = {
-            tower: [name for name in self.token_columns if HookPoint.parse(name).tower == tower]
-            for tower in ("vision", "text")
-        }
-        self.towers = {point.tower for point in points}
         self.columns = {name: backbone.width(name) for name in hook_points}
+        self.towers = {point.tower for point in points}
+        self._blocks: dict[str, list[str]] = {"vision": [], "text": []}
+        for point in points:
+            if point.layer is not None:
+                self._blocks[point.tower].append(point.name)
+        self.token_columns = [point.name for point in points if point.layer is not None]
         positions = datasets.List(datasets.Value("int32"))
-        self.extra_features = {f"{tower}.tokens": positions for tower, names in self.of_tower.items() if names}
+        self.extra_features = {f"{tower}.tokens": positions for tower, names in self._blocks.items() if names}
 
     def __call__(self, read: ReadRows) -> tuple[dict[str, torch.Tensor | list[torch.Tensor]], dict[str, list]]:
-        """Embeddings by hook point, and positions of tokens, both with one entry a readable row."""
+        """Return the embeddings by hook point and the token positions, both with one entry per readable row."""
         embeddings: dict[str, torch.Tensor | list[torch.Tensor]] = {}
         extra: dict[str, list] = {}
         if read.pixels is not None:
-            with self.backbone.recording(self.of_tower["vision"]) as recorded:
+            with recording(self.backbone.model, self._blocks["vision"]) as recorded:
                 embeddings["image_embeds"] = self.backbone.embed_pixels(read.pixels)
             if recorded:
                 grids, num_tokens = self.backbone.patch_grids(read.pixels), next(iter(recorded.values()))[0].shape[1]
                 which = self.backbone.patch_positions if self.choice.kind == "patches" else self.backbone.image_tokens
                 self._keep("vision", read, [which(grid, num_tokens) for grid in grids], recorded, embeddings, extra)
         if read.texts is not None:
-            with self.backbone.recording(self.of_tower["text"]) as recorded:
-                embeddings["text_embeds"] = self.backbone.text_embeds(read.texts, batch_size=len(read.texts))
+            with recording(self.backbone.model, self._blocks["text"]) as recorded:
+                embeddings["text_embeds"] = self.backbone.embed_texts(read.texts)
             if recorded:
                 self._keep("text", read, self.backbone.text_tokens(read.texts), recorded, embeddings, extra)
         return {name: embeddings[name] for name in self.columns}, extra
@@ -94,6 +95,6 @@ class Embedder:
     def _keep(self, tower, read, positions, recorded, embeddings, extra) -> None:
         kept = [self.choice(row, each) for row, each in zip(read.numbers, positions, strict=True)]
         extra[f"{tower}.tokens"] = [each.tolist() for each in kept]
-        for name, (tokens,) in recorded.items():  # chosen before they leave the device
+        for name, (tokens,) in recorded.items():  # selected before they leave the device
             chosen = [row[each.to(row.device)] for row, each in zip(tokens, kept, strict=True)]
             embeddings[name] = list(torch.cat(chosen).cpu().split([len(each) for each in kept]))

@@ -24,12 +24,12 @@ from ...embeddings.stored_statistics import merge_moments, moments_of_folder
 
 try:
     import fcntl
-except ImportError:  # Windows has none
+except ImportError:  # not on Windows
     fcntl = None
 
 logger = logging.get_logger(__name__)
 
-# So long the workers of a killed run may take to notice; they hold its lock.
+# The workers of a killed run hold its lock until they notice; they get this long.
 _LOCK_SECONDS = 10
 
 
@@ -38,9 +38,9 @@ class Part:
     """What one of several processes embeds.
 
     Attributes:
-        rows: of the data set; None where it is a stream, of which each process has its share of the files.
-        index: of the process.
-        num_parts: of all processes.
+        rows: Rows of the data set; None for a stream, whose files are divided instead.
+        index: Number of the process.
+        num_parts: Number of processes.
     """
 
     rows: range | None
@@ -48,32 +48,30 @@ class Part:
     num_parts: int = 1
 
     def folder(self, output_dir: Path) -> Path:
-        """Where it is written, until all parts are complete."""
+        """The folder of the part until all parts are joined."""
         if self.rows is None:
             return output_dir / f"part-{self.index:05d}-of-{self.num_parts:05d}"
         return output_dir / f"part-{self.rows.start:09d}-{self.rows.stop:09d}"
 
 
 def divide(start: int, stop: int, batch_size: int, num_processes: int) -> list[range]:
-    """Contiguous parts of whole batches, the same batches that one process would embed; none of several is empty."""
+    """Divide rows into contiguous, non-empty parts that consist of the same batches as for one process."""
     num_batches = -(-(stop - start) // batch_size)
     borders = [min(start + batch_size * (num_batches * i // num_processes), stop) for i in range(num_processes + 1)]
-    parts = [range(first, last) for first, last in pairwise(borders)]
-    return parts if num_processes == 1 else [part for part in parts if part]
+    return [range(first, last) for first, last in pairwise(borders) if first < last]
 
 
 def existing_parts(output_dir: Path) -> list[Path]:
-    """Folders that an interrupted run on several processes has left."""
-    digits = "[0-9]" * 5
-    patterns = (f"part-{digits}[0-9][0-9][0-9][0-9]-{digits}[0-9][0-9][0-9][0-9]", f"part-{digits}-of-{digits}")
-    return sorted(folder for pattern in patterns for folder in output_dir.glob(pattern))
+    """Return the folders that an interrupted run on several processes left behind."""
+    five, nine = "[0-9]" * 5, "[0-9]" * 9
+    return sorted([*output_dir.glob(f"part-{nine}-{nine}"), *output_dir.glob(f"part-{five}-of-{five}")])
 
 
 def check_leftover_parts(output_dir: Path, parts: list[Part], finished: bool) -> None:
-    """What an interrupted run on several processes left must fit the parts of this run.
+    """Check that what an interrupted run left behind fits the parts of this run.
 
     Raises:
-        ValueError: it does not.
+        ValueError: It does not.
     """
     planned = {part.folder(output_dir) for part in parts}
     for folder in existing_parts(output_dir):
@@ -81,19 +79,19 @@ def check_leftover_parts(output_dir: Path, parts: list[Part], finished: bool) ->
             shutil.rmtree(folder)
         elif folder not in planned:
             raise ValueError(
-                f"{folder} is left from a run that divided the rows otherwise; use its number of processes and "
-                "batch_size to continue it, or overwrite=True to start again"
+                f"{folder} was left by a run that divided the rows differently; continue with its number of processes "
+                "and batch_size, or start again with overwrite=True"
             )
 
 
 def join_parts(output_dir: Path, settings: dict[str, Any], parts: list[Part]) -> None:
-    """Append the shards of complete parts, in order, and finish the folder.
+    """Append the shards of complete parts in order, and finish the folder.
 
-    Shards are linked rather than moved, and nothing is said of them before all is written, so that an interruption
-    here finds all parts complete the next time.
+    Shards are linked, not moved, and recorded only when all are in place, so after an interruption here the next run
+    finds all parts complete.
 
     Raises:
-        ValueError: a part is not complete, or differs from the others in its settings.
+        ValueError: A part is not complete, or its settings differ.
     """
     writer = EmbeddingWriter(output_dir, **settings)  # removes what an interrupted join has linked
     whole = EmbeddingMetadata.load(output_dir)
@@ -101,25 +99,24 @@ def join_parts(output_dir: Path, settings: dict[str, Any], parts: list[Part]) ->
     shards, skipped_after = list(whole.shards), list(whole.skipped_after)
     for part in parts:
         folder = part.folder(output_dir)
-        there = EmbeddingMetadata.load(folder)
-        if there is None or not there.complete or (part.rows and there.rows_consumed != len(part.rows)):
+        written = EmbeddingMetadata.load(folder)
+        if written is None or not written.complete or (part.rows and written.rows_consumed != len(part.rows)):
             raise ValueError(f"{folder} is not complete; do all processes see the same folder {output_dir}?")
-        if differences := whole.differences(there):
+        if differences := whole.differences(written):
             raise ValueError(
                 "the processes did not embed the same data in the same way:\n  " + "\n  ".join(differences)
             )
-        merge_moments(moments, moments_of_folder(folder, there))
-        # Rows of a stream are counted from the first of each part.
+        merge_moments(moments, moments_of_folder(folder, written))
         before = 0
-        if part.rows is None:
+        if part.rows is None:  # rows of a stream are numbered within each part
             before = sum(shard.num_rows + len(shard.skipped) for shard in shards) + len(skipped_after)
-        for shard in there.shards:
+        for shard in written.shards:
             name = f"data-{len(shards):05d}.arrow"
             _link(folder / shard.file, output_dir / name)
             skipped = skipped_after + [before + row for row in shard.skipped]
             shards.append(dataclasses.replace(shard, file=name, skipped=skipped))
             skipped_after = []
-        skipped_after += [before + row for row in there.skipped_after]
+        skipped_after += [before + row for row in written.skipped_after]
     if parts:
         writer.adopt(shards, skipped_after, moments)
     else:
@@ -132,16 +129,16 @@ def _link(source: Path, target: Path) -> None:
     with atomic_path(target) as temporary:
         try:
             os.link(source, temporary)
-        except OSError:  # a file system without hard links
+        except OSError:  # the file system has no hard links
             shutil.copyfile(source, temporary)
 
 
 @contextmanager
 def only_run(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder, as far as its file system has locks. They end with their process.
+    """Keep other runs out of a folder, if its file system supports locks. A lock ends with its process.
 
     Raises:
-        ValueError: another run is writing there.
+        ValueError: Another run is writing there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -155,31 +152,31 @@ def only_run(folder: Path) -> Iterator[None]:
 def _lock(descriptor: int, folder: Path) -> None:
     if fcntl is None:
         return
-    patience = time.monotonic() + _LOCK_SECONDS
+    deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() > patience:
+            if time.monotonic() > deadline:
                 raise ValueError(
-                    f"another run is writing to {folder}: wait for its end, or choose another folder"
+                    f"another run is writing to {folder}: wait until it ends, or choose another folder"
                 ) from None
             time.sleep(0.2)
-        except OSError as error:  # a file system without locks
+        except OSError as error:  # the file system has no locks
             logger.info(f"{folder} cannot be locked: {error}")
             return
 
 
 def on_main_process(accelerator: Accelerator | None, action: Callable[[], Any]) -> Any:
-    """What `action` returns or raises on the main process, on all of them: the others would wait for it in vain."""
+    """Run `action` on the main process, and return or raise its outcome on all processes."""
     if accelerator is None or accelerator.num_processes == 1:
         return action()
     outcome = [None]
     if accelerator.is_main_process:
         try:
             outcome = [action()]
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError) as error:  # the others would wait forever
             outcome = [error]
     (outcome,) = broadcast_object_list(outcome)
     if isinstance(outcome, Exception):

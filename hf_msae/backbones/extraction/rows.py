@@ -1,7 +1,8 @@
-"""Reading the rows of a data set ready for a backbone: images prepared, captions, and the columns to keep."""
+"""Reading the rows of a data set: images prepared for a backbone, captions, and the columns to keep."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,9 +29,9 @@ class StoredRows:
     """Consecutive rows as they are stored.
 
     Attributes:
-        numbers: of the rows.
-        values: column -> one value a row; images not decoded yet.
-        position: where a stream goes on behind them.
+        numbers: The row numbers.
+        values: Column -> one value per row; images are not decoded yet.
+        position: Where a stream continues after these rows.
     """
 
     numbers: range
@@ -40,15 +41,15 @@ class StoredRows:
 
 @dataclass(frozen=True)
 class ReadRows:
-    """Rows ready for a backbone.
+    """Rows that are ready for a backbone.
 
     Attributes:
-        numbers: of the rows that could be read.
-        pixels: the model's inputs for their images; None where none are needed, or no row could be read.
-        texts: their captions; None where none are needed.
-        kept: their kept columns.
-        unreadable: number of a row -> why it could not be read.
-        position: where a stream goes on behind them.
+        numbers: Numbers of the rows that could be read.
+        pixels: The model's inputs for their images; None if no images are needed or no row could be read.
+        texts: Their captions; None if no texts are needed.
+        kept: Their kept columns.
+        unreadable: Row number -> why the row could not be read.
+        position: Where a stream continues after these rows.
     """
 
     numbers: list[int]
@@ -60,28 +61,26 @@ class ReadRows:
 
 
 class UnreadableRow(ValueError):
-    """An image that cannot be decoded, or a caption that is missing."""
+    """An image cannot be decoded, or a caption is missing."""
 
 
 class RowReader:
-    """What a row of a data set gives: an image prepared for the backbone, a caption, and the columns to keep.
-
-    Set `image_processor` before images are read.
+    """Reads a data set row by row; checks its columns before the first row is read.
 
     Args:
-        dataset: a row per image, per caption, or per pair of them; also as a stream.
-        with_images: whether images are needed.
-        image_column: images, paths or encoded bytes; None means "image", or else the only column of images.
-        text_column: one string per row; None where captions are not needed.
-        keep_columns: columns returned as they are; None means all that hold a number, a boolean, a label or a string.
-        skip_unreadable: whether rows whose image cannot be read, or whose caption is missing, are left out.
+        dataset: The data set or stream.
+        with_images: Whether images are needed.
+        image_column: Column of images. None means "image", or else the only column of images.
+        text_column: Column of captions; None if they are not needed.
+        keep_columns: Columns to keep. None keeps all numbers, booleans, labels and strings.
+        skip_unreadable: Leave out rows whose image cannot be decoded or whose caption is missing.
 
     Attributes:
-        num_rows: None where a stream does not know.
+        num_rows: Number of rows; None if a stream does not know it.
 
     Raises:
-        TypeError: `dataset` is no data set, or several.
-        ValueError: it is empty or has a transform, or a column is not there or holds something else.
+        TypeError: `dataset` is not a single data set.
+        ValueError: The data set is empty or has a transform, or a column is missing or holds something else.
     """
 
     def __init__(
@@ -104,29 +103,32 @@ class RowReader:
             dataset = dataset if dataset.features is not None else _with_features(dataset)
             splits = dataset.info.splits or {}
             self.num_rows = getattr(splits.get(str(dataset.split)), "num_examples", None) or None
+            self._fingerprint = fingerprint(dataset)
         else:
             if len(dataset) == 0:
                 raise ValueError("the data set is empty: it has no rows")
             if dataset.format["type"] == "custom":
                 raise ValueError("the data set has a transform: apply it with map(), or drop it with reset_format()")
             self.num_rows = len(dataset)
+            self._fingerprint = dataset._fingerprint
         self.image_processor = None
         self.skip_unreadable = skip_unreadable
-        self._fingerprint = fingerprint(dataset) if self.streams else dataset._fingerprint
         self._dataset = dataset.with_format(None)
         self.text_column = text_column
         self.image_column = self._choose_images(image_column) if with_images else None
         if text_column is not None:
-            self._check_texts(text_column)
+            feature = self._feature("text_column", text_column)
+            if not isinstance(feature, Value) or feature.dtype not in ("string", "large_string"):
+                raise ValueError(f"text_column {text_column!r} holds {feature}; it needs one string per row")
         self.kept_features = self._choose_kept(keep_columns)
         needed = [name for name in (self.image_column, text_column) if name is not None]
         self._stored = self._dataset.select_columns(list(dict.fromkeys([*needed, *self.kept_features])))
         if self.image_column is not None:
-            # Not decoded yet, so that a bad row can be named.
+            # Decoded in `read`, so that an unreadable row can be named.
             self._stored = self._stored.cast_column(self.image_column, datasets.Image(decode=False))
 
     def provenance(self) -> dict[str, Any]:
-        """The data set, its columns and the library versions; JSON serialisable."""
+        """The data set, its columns and the library versions, as JSON."""
         info = self._dataset.info
         return {
             "dataset": info.dataset_name or info.builder_name,
@@ -138,24 +140,27 @@ class RowReader:
         }
 
     def part(self, index: int, num_parts: int) -> RowReader:
-        """A reader of one of several contiguous parts of a stream's files.
+        """Return a reader of one of several contiguous parts of a stream's files.
 
         Raises:
-            ValueError: it has fewer files than that, or its parts would not be parts of its rows.
+            ValueError: There are fewer files than parts, or parts of the files are not parts of the rows.
         """
         check_divisible(self._stored, num_parts)
-        part = object.__new__(RowReader)
-        part.__dict__ |= self.__dict__ | {"num_rows": None, "_of_part": f" of part {index + 1} of {num_parts}"}
+        part = copy.copy(self)
+        part.num_rows, part._of_part = None, f" of part {index + 1} of {num_parts}"
         part._stored = self._stored.shard(num_parts, index, contiguous=True)
         return part
 
     def stream(self, first: int, batch_size: int, position: Mapping[str, Any] | None = None) -> Iterator[StoredRows]:
-        """What `read` takes, for all rows of a stream from the number `first` on.
+        """Yield the rows of a stream from a row number on, to be passed to `read`.
 
         Args:
-            first: how many rows are behind us.
-            batch_size: rows at a time.
-            position: that of the last batch; without it `first` rows are read and left aside.
+            first: Number of the first row.
+            batch_size: Rows at a time.
+            position: Position of the last batch; without it, the rows before `first` are read and dropped.
+
+        Raises:
+            ValueError: The stream breaks off.
         """
         stream = self._stored
         if position is not None:
@@ -163,33 +168,27 @@ class RowReader:
         elif first:
             stream = stream.skip(first)
         examples = iter(stream)
-        columns = list(self._stored.features)
-        while rows := self._next_rows(examples, batch_size, first):
-            values = {name: [row.get(name) for row in rows] for name in columns}
+        while True:
+            rows: list[dict[str, Any]] = []
+            try:
+                rows.extend(itertools.islice(examples, batch_size))
+            except (tarfile.TarError, pa.ArrowInvalid, EOFError, OSError) as error:
+                hint = "; filter() and map() decode images, so call decode(False) before them"
+                raise ValueError(
+                    f"the stream breaks off after row {first + len(rows) - 1}{self._of_part}: "
+                    f"{type(error).__name__}: {error}{hint if isinstance(error, UnidentifiedImageError) else ''}"
+                ) from error
+            if not rows:
+                return
+            values = {name: [row.get(name) for row in rows] for name in self._stored.features}
             numbers, first = range(first, first + len(rows)), first + len(rows)
             yield StoredRows(numbers, values, stream.state_dict() if stream is self._stored else None)
 
-    def _next_rows(self, examples: Iterator[dict[str, Any]], number: int, first: int) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        try:
-            rows.extend(itertools.islice(examples, number))
-        except (tarfile.TarError, pa.ArrowInvalid, EOFError, OSError) as error:
-            hint = (
-                "; filter() and map() decode images: call decode(False) before them"
-                if isinstance(error, UnidentifiedImageError)
-                else ""
-            )
-            raise ValueError(
-                f"the stream breaks off behind row {first + len(rows) - 1}{self._of_part}: {type(error).__name__}: "
-                f"{error}{hint}"
-            ) from error
-        return rows
-
     def read(self, rows: range | StoredRows) -> ReadRows:
-        """Consecutive rows.
+        """Read consecutive rows.
 
         Raises:
-            UnreadableRow: an image cannot be decoded, or a caption is missing; the message names its row.
+            UnreadableRow: An image cannot be decoded or a caption is missing; the message names the row.
         """
         if isinstance(rows, range):
             rows = StoredRows(rows, self._stored[rows.start : rows.stop])
@@ -200,8 +199,7 @@ class RowReader:
                 if self.image_column is not None:
                     images[place] = self._decode(row, images[place])
                 if self.text_column is not None and values[self.text_column][place] is None:
-                    name = f"row {row}{self._of_part} of column {self.text_column!r}"
-                    raise UnreadableRow(f"{name} is no string but missing (None)")
+                    raise UnreadableRow(f"{self._name(row, self.text_column)} is missing (None)")
             except UnreadableRow as error:
                 if not self.skip_unreadable:
                     raise
@@ -217,24 +215,29 @@ class RowReader:
             position=rows.position,
         )
 
+    def _name(self, row: int, column: str) -> str:
+        return f"row {row}{self._of_part} of column {column!r}"
+
     def _kept(self, name: str, value: Any) -> Any:
         return value["path"] if name == self.image_column and value is not None else value  # a column of paths
 
     def _decode(self, row: int, value: dict[str, Any] | Image.Image | None) -> Image.Image:
-        name = f"row {row}{self._of_part} of column {self.image_column!r}"
+        name = self._name(row, self.image_column)
         if value is None:
             raise UnreadableRow(f"{name} is missing (None)")
-        if isinstance(value, Image.Image):  # filter() and map() of a stream have decoded it
-            return _to_rgb(value, name)
-        if value["path"]:
-            name += f" ({value['path']})"
+        if isinstance(value, dict):  # otherwise filter() or map() of a stream has decoded it
+            if value["path"]:
+                name += f" ({value['path']})"
+            try:
+                value = self._image_feature.decode_example(value)
+            except UnidentifiedImageError as error:
+                raise UnreadableRow(f"{name} cannot be decoded: unknown image format") from error
+            except Exception as error:  # Pillow raises nearly anything for a damaged file
+                raise UnreadableRow(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
         try:
-            image = self._image_feature.decode_example(value)
-        except UnidentifiedImageError as error:
-            raise UnreadableRow(f"{name} cannot be decoded: it is no image of a known format") from error
-        except Exception as error:  # Pillow raises nearly anything for a damaged file
-            raise UnreadableRow(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
-        return _to_rgb(image, name)
+            return to_rgb(value, name)
+        except ValueError as error:
+            raise UnreadableRow(str(error)) from error
 
     def _choose_images(self, column: str | None) -> str:
         if column is None:
@@ -246,15 +249,10 @@ class RowReader:
             # Paths, encoded bytes, or the {bytes, path} that parquet files hold.
             is_plain = isinstance(feature, Value) and feature.dtype in ("string", "large_string", "binary")
             if not is_plain and not (isinstance(feature, dict) and feature.keys() <= {"bytes", "path"}):
-                raise ValueError(f"image_column {column!r} holds no images but {feature}")
+                raise ValueError(f"image_column {column!r} does not hold images but {feature}")
             feature = datasets.Image()
         self._image_feature = datasets.Image(mode=feature.mode)
         return column
-
-    def _check_texts(self, column: str) -> None:
-        feature = self._feature("text_column", column)
-        if not isinstance(feature, Value) or feature.dtype not in ("string", "large_string"):
-            raise ValueError(f"text_column {column!r} holds {feature}; it needs one string per row")
 
     def _choose_kept(self, keep_columns: Sequence[str] | None) -> Features:
         if keep_columns is None:
@@ -264,23 +262,16 @@ class RowReader:
         for name, kind in chosen.items():
             if _has_media(kind):
                 raise ValueError(
-                    f"column {name!r} in keep_columns holds {kind}; media are not copied beside the embeddings, which "
-                    "have the same rows in the same order"
+                    f"column {name!r} in keep_columns holds {kind}; images, audio and video are not copied: the "
+                    "embeddings have the same rows in the same order as the data set"
                 )
         return chosen
 
     def _feature(self, argument: str, name: str) -> Any:
         if name not in self._dataset.features:
             columns = ", ".join(self._dataset.features)
-            raise ValueError(f"{argument} names {name!r}, but the data set has the columns {columns}")
+            raise ValueError(f"{argument} is {name!r}, but the data set has the columns {columns}")
         return self._dataset.features[name]
-
-
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    try:
-        return to_rgb(image, name)
-    except ValueError as error:
-        raise UnreadableRow(str(error)) from error
 
 
 def _with_features(stream: IterableDataset) -> IterableDataset:
@@ -289,8 +280,7 @@ def _with_features(stream: IterableDataset) -> IterableDataset:
         return stream._resolve_features()
     except pa.ArrowInvalid as error:
         raise ValueError(
-            f"the types of the stream's columns are not known and cannot be guessed ({error}): give map() its "
-            "features="
+            f"the column types of the stream are unknown and cannot be inferred ({error}): pass features= to map()"
         ) from error
 
 

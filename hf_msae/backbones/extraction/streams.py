@@ -1,4 +1,4 @@
-"""What a stream is made of: whether it can be continued and shared, and whether it is the one of the last time."""
+"""Whether a stream can be resumed and divided, and whether it is still the same stream."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from datasets import Dataset, IterableDataset
 
-# Of the steps that a stream can consist of (private classes of datasets), those that keep rows in the order of the
-# files, so that contiguous parts of the files make contiguous parts of the rows.
+# The steps of a stream (private classes of datasets) that keep rows in the order of the files, so that contiguous
+# parts of the files are contiguous parts of the rows.
 _IN_ORDER = {
     "ExamplesIterable",
     "ArrowExamplesIterable",
@@ -25,58 +25,55 @@ _IN_ORDER = {
 
 
 def check_continuable(stream: IterableDataset) -> None:
-    """Raises:
-    ValueError: the stream is shuffled: what waits in its buffer would be lost when it is continued.
+    """Check that an interrupted run over a stream can be continued.
+
+    Raises:
+        ValueError: The stream is shuffled: the rows in its buffer would be lost.
     """
-    if any("Shuffled" in name for name in _steps(stream._ex_iterable)):
+    if any("Shuffled" in type(step).__name__ for step in _steps(stream._ex_iterable)):
         raise ValueError(
-            "the stream is shuffled, so that an interrupted run could not be continued: leave out shuffle(); training "
+            "the stream is shuffled, so an interrupted run could not be continued: leave out shuffle(); training "
             "shuffles embeddings anyway"
         )
 
 
 def check_divisible(stream: IterableDataset, num_parts: int) -> None:
-    """Raises:
-    ValueError: parts of its files are no contiguous parts of its rows, or it has fewer files than that.
+    """Check that a stream can be divided among processes by its files.
+
+    Raises:
+        ValueError: Parts of its files are not contiguous parts of its rows, or there are too few files.
     """
-    others = sorted(set(_steps(stream._ex_iterable)) - _IN_ORDER)
+    others = sorted({type(step).__name__ for step in _steps(stream._ex_iterable)} - _IN_ORDER)
     if others:
         raise ValueError(
             f"a stream with {', '.join(others)} (from skip, take, interleave, ...) cannot be divided among "
-            f"{num_parts} processes without changing its rows: start one"
+            f"{num_parts} processes without changing its rows: start one process"
         )
     if stream.num_shards < num_parts:
         raise ValueError(
-            f"the stream has {stream.num_shards} files, too few for {num_parts} processes: start fewer, or load the "
-            "data set without streaming"
+            f"the stream has {stream.num_shards} files, too few for {num_parts} processes: start fewer processes, or "
+            "load the data set without streaming"
         )
 
 
 def fingerprint(stream: IterableDataset) -> str:
-    """Changes with the stream's files, by name and size, and with the steps that it consists of."""
-    content = [list(_steps(stream._ex_iterable)), [_identity(each) for each in _sources(stream._ex_iterable)]]
+    """Return a hash of the steps of a stream and of its files' names and sizes."""
+    steps = list(_steps(stream._ex_iterable))
+    sources = [_identity(getattr(step, "kwargs", {})) for step in steps if not _inner(step)]
+    content = [[type(step).__name__ for step in steps], sources]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _within(step: Any) -> list[Any]:
-    several = getattr(step, "ex_iterables", None)
-    single = getattr(step, "ex_iterable", None)
+def _inner(step: Any) -> list[Any]:
+    """The steps that a step reads from; none for one that reads files."""
+    several, single = getattr(step, "ex_iterables", None), getattr(step, "ex_iterable", None)
     return list(several) if several is not None else [] if single is None else [single]
 
 
-def _steps(step: Any) -> Iterator[str]:
-    yield type(step).__name__
-    for each in _within(step):
+def _steps(step: Any) -> Iterator[Any]:
+    yield step
+    for each in _inner(step):
         yield from _steps(each)
-
-
-def _sources(step: Any) -> Iterator[Any]:
-    """The arguments of what reads the data."""
-    inside = _within(step)
-    if not inside:
-        yield getattr(step, "kwargs", {})
-    for each in inside:
-        yield from _sources(each)
 
 
 def _identity(value: Any) -> Any:

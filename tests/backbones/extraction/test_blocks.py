@@ -12,6 +12,7 @@ from PIL import Image
 from hf_msae.backbones import Backbone
 from hf_msae.backbones.extraction import extract_activations
 from hf_msae.backbones.extraction.embedding import TokenChoice
+from hf_msae.backbones.hook_points import recording
 from hf_msae.embeddings import load_embeddings
 from tests.backbones.extraction.test_extraction import CAPTIONS, labelled, picture
 
@@ -112,11 +113,11 @@ def test_every_token_is_drawn_equally_often():
 def test_what_is_refused(folders, tmp_path):
     backbone, data = Backbone.from_pretrained(folders["CLIPModel"]), labelled(3)
     for arguments, message in (
-        ({"tokens": "cls"}, "tokens is 'cls'; choose all or patches"),
-        ({"seed": -1}, "seed must not be negative, got -1"),
-        ({"tokens_per_row": 0}, "tokens_per_row must be at least 1, or None for all, got 0"),
-        ({"hook_points": "vision.layers.2"}, "unknown hook point 'vision.layers.2'"),
-        ({"hook_points": "text.layers.0"}, "the hook point text.layers.0 needs a text_column"),
+        ({"tokens": "cls"}, "'cls'.*all or patches"),
+        ({"seed": -1}, "seed.*-1"),
+        ({"tokens_per_row": 0}, "tokens_per_row.*0"),
+        ({"hook_points": "vision.layers.2"}, "vision.layers.2"),
+        ({"hook_points": "text.layers.0"}, "text.layers.0.*text_column"),
     ):
         with pytest.raises(ValueError, match=message):
             extract_activations(backbone, data, tmp_path, **arguments, progress=False)
@@ -137,7 +138,7 @@ def test_no_patch_of_padding_is_kept(folders, tmp_path):
 
 def test_another_threads_forward_pass_is_not_recorded(folders):
     backbone = Backbone.from_pretrained(folders["CLIPModel"])
-    with backbone.recording(["vision.layers.0"]) as recorded:
+    with recording(backbone.model, ["vision.layers.0"]) as recorded:
         other = threading.Thread(target=backbone.image_embeds, args=([picture(0)],))
         other.start()
         other.join()
@@ -148,10 +149,10 @@ def test_another_threads_forward_pass_is_not_recorded(folders):
 def test_columns_that_are_written_are_not_overwritten(folders, tmp_path):
     backbone = Backbone.from_pretrained(folders["CLIPModel"])
     data = labelled(3).rename_column("label", "vision.tokens")
-    with pytest.raises(ValueError, match=r"has a column 'vision\.tokens', which is the name of one that is"):
+    with pytest.raises(ValueError, match=r"vision\.tokens.*keep_columns"):
         extract_activations(backbone, data, tmp_path, hook_points="vision.layers.0", progress=False)
     data = labelled(3).rename_column("score", "image_embeds")
-    with pytest.raises(ValueError, match="the data set has a column 'image_embeds'"):
+    with pytest.raises(ValueError, match=r"image_embeds.*keep_columns"):
         extract_activations(backbone, data, tmp_path, progress=False)
 
 
@@ -167,5 +168,5 @@ def test_kept_columns_of_odd_types(folders, tmp_path):
         extract_activations(backbone, large, tmp_path / "b", keep_columns=["large"], progress=False)
     several = datasets.Features({"image": datasets.Image(), "others": datasets.List(datasets.Image())})
     images = datasets.Dataset.from_dict({"image": [picture(0)], "others": [[picture(1)]]}, features=several)
-    with pytest.raises(ValueError, match="media are not copied"):
+    with pytest.raises(ValueError, match="'others'"):
         extract_activations(backbone, images, tmp_path / "c", keep_columns=["others"], progress=False)

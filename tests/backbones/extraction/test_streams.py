@@ -127,7 +127,7 @@ def test_without_a_position_rows_are_left_aside(backbone, shards, tmp_path):
 def test_a_stream_that_breaks_off_says_where(backbone, shards, tmp_path):
     file = tmp_path / "shard-1.tar"
     file.write_bytes(file.read_bytes()[:3500])  # in the middle of a file
-    with pytest.raises(ValueError, match=r"the stream breaks off behind row \d+: ReadError"):
+    with pytest.raises(ValueError, match=r"row \d+: ReadError"):
         extract_activations(
             backbone, open_dataset(shards, streaming=True), tmp_path / "out", batch_size=2, progress=False
         )
@@ -139,11 +139,11 @@ def test_opening(shards, tmp_path):
     assert open_dataset(str(tmp_path), streaming=True).num_shards == 3
     (tmp_path / "wrong.tar").write_text("no archive")
     for streaming in (True, False):
-        with pytest.raises(ValueError, match=r"data set .*wrong\.tar cannot be read: "):
+        with pytest.raises(ValueError, match=r"wrong\.tar"):
             open_dataset(str(tmp_path / "wrong.tar"), streaming=streaming)
-    with pytest.raises(FileNotFoundError, match=r"nothing-\*.tar fits no file"):
+    with pytest.raises(FileNotFoundError, match=r"nothing-\*.tar"):
         open_dataset(str(tmp_path / "nothing-*.tar"))
-    with pytest.raises(ValueError, match="is rendered, not read: leave out streaming"):
+    with pytest.raises(ValueError, match=r"scenes:train:10.*streaming"):
         open_dataset("scenes:train:10", streaming=True)
     both = datasets.DatasetDict(a=labelled(3), b=labelled(2))
     both.save_to_disk(str(tmp_path / "both"))
@@ -206,7 +206,7 @@ def test_filtered_and_mapped_streams(backbone, tmp_path, on_unreadable):
     whole = load_embeddings(tmp_path / "whole")[:]
     np.testing.assert_allclose(load_embeddings(tmp_path / "f")[:], whole[kept], atol=1e-5)
     np.testing.assert_allclose(load_embeddings(tmp_path / "m")[:], whole, atol=1e-5)
-    with pytest.raises(ValueError, match=r"types of the stream's columns are not known .* give map"):
+    with pytest.raises(ValueError, match=r"features=.*map\(\)"):
         extract_activations(backbone, stream.map(lambda row: row), tmp_path / "u", **settings)
 
 
@@ -214,7 +214,7 @@ def test_a_damaged_image_in_a_filtered_stream_says_what_to_do(backbone, tmp_path
     data = numbered(10).cast_column("image", datasets.Image(decode=False))
     data = data.map(lambda row: {"image": {"bytes": b"no", "path": None} if row["id"] == 7 else row["image"]})
     stream = data.cast_column("image", datasets.Image()).to_iterable_dataset(2)
-    with pytest.raises(ValueError, match=r"breaks off behind row \d+: .*call decode\(False\) before them"):
+    with pytest.raises(ValueError, match=r"row \d+: .*decode\(False\)"):
         extract_activations(
             backbone, stream.filter(lambda row: True), tmp_path / "a", on_unreadable="skip", progress=False
         )
@@ -224,7 +224,7 @@ def test_a_damaged_image_in_a_filtered_stream_says_what_to_do(backbone, tmp_path
 
 
 def test_shuffled_streams_are_refused(backbone, tmp_path):
-    with pytest.raises(ValueError, match=r"the stream is shuffled.*leave out shuffle\(\)"):
+    with pytest.raises(ValueError, match=r"shuffle\(\)"):
         extract_activations(backbone, numbered().to_iterable_dataset(4).shuffle(seed=1), tmp_path, progress=False)
 
 
@@ -250,7 +250,7 @@ def test_parts_of_a_stream_are_its_rows_in_order():
     found = [row for part in parts for stored in part.stream(0, 7) for row in stored.values["id"]]
     assert found == list(range(40))
     for changed in (stream.take(20), stream.skip(3), datasets.interleave_datasets([stream, stream]), stream.repeat(2)):
-        with pytest.raises(ValueError, match="cannot be divided among 2 processes without changing its rows"):
+        with pytest.raises(ValueError, match="2 processes"):
             RowReader(changed, True, None, None, None).part(0, 2)
 
 

@@ -177,7 +177,7 @@ def test_the_log_does_not_name_thousands_of_rows(backbone, tmp_path, caplog):
     extract_activations(backbone, damaged(60, bad), tmp_path, **SETTINGS)
     messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert sum("left out" in message for message in messages) == 20
-    assert "and 10 more rows: activations.json has their numbers" in messages[-1]
+    assert "10 more" in messages[-1] and "activations.json" in messages[-1]
     assert not any("BytesIO" in message for message in messages)
     assert EmbeddingMetadata.load(tmp_path).skipped == bad
 
