@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ._utils.images import ImageInput, to_rgb
+from ._utils.images import ImageInput
 from .backbones import Backbone
 from .backbones.hook_points import HookPoint, find_site
 from .concepts.editing import Editor, LatentEdit, latent_of
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 
 class VisionTextMSAE:
-    """Shows what a vision-language model sees, latent by latent, and edits it.
-
-    Usually created with [`VisionTextMSAE.from_pretrained`].
+    """Shows what a vision-language model sees, latent by latent, and edits it. See also `from_pretrained`.
 
     Args:
         backbone: The model whose embeddings the MSAE was trained on.
@@ -35,7 +33,7 @@ class VisionTextMSAE:
         strict: Raise an error if the MSAE was trained on a backbone with another name or revision.
 
     Raises:
-        ValueError: The MSAE was trained on another backbone; the message says on which.
+        ValueError: The MSAE was trained on another backbone.
 
     Attributes:
         text_shift: Added to text embeddings before they are encoded (d,), or None; set by `center_texts`.
@@ -148,7 +146,7 @@ class VisionTextMSAE:
         """Return the latents of images.
 
         Args:
-            images: PIL images, paths, arrays, or a column of a Dataset.
+            images: As for `image_embeds`.
             k: Number of latents to keep per embedding; by default as in the MSAE's config.
             top: Return only this many latents, the largest, as (values, indices) instead of all latents.
             batch_size: As for `image_embeds`.
@@ -238,9 +236,8 @@ class VisionTextMSAE:
         """Plot the image next to the same image under its `patch_map`; the default title is the concept."""
         from .plotting import plot_patch_map
 
-        picture = to_rgb(image)
         title = title or (concept if isinstance(concept, str) else f"latent {concept}")
-        return plot_patch_map(picture, self.patch_map(picture, concept), title, self.backbone.patch_region(picture))
+        return plot_patch_map(image, self.patch_map(image, concept), title, self.backbone.patch_region(image))
 
     def explain(self, item: ImageInput | str, top: int = 10, k: int | None = None) -> Explanation:
         """Explain an image or text by its strongest concepts, with `hf_msae.concepts.explain_embedding`.
@@ -262,7 +259,7 @@ class VisionTextMSAE:
     ) -> SimilarityExplanation:
         """Explain why two items match: what the concepts of `item` contribute to the cosine similarity.
 
-        The items and `k` are as for `explain`; with `both`, `other` is decomposed as well, into pairs of concepts.
+        The items and `k` are as for `explain`; `both` decomposes `other` as well, into pairs of concepts.
         """
         from .concepts import explain_similarity
 

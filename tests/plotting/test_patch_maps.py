@@ -25,7 +25,7 @@ def test_patch_maps(backbones):
     assert rows < columns
     assert found[1].tolist() == pytest.approx(codes[columns : 2 * columns, latent].tolist(), rel=1e-4, abs=1e-5)
     pooled = VisionTextMSAE(backbone, an_msae(backbone))
-    with pytest.raises(ValueError, match=r"needs an MSAE of a vision block's tokens .* this one is of image_embeds"):
+    with pytest.raises(ValueError, match=r"vision\.layers.*image_embeds"):
         pooled.patch_map(pictures()[0], 3)
 
 
