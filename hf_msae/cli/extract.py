@@ -22,7 +22,7 @@ from ..backbones.image_text_data import open_dataset
 from ..embeddings import load_embeddings
 from ..embeddings.metadata import EmbeddingMetadata
 from ..hub import push_embeddings
-from ..hub.publishing.embeddings import require_repo
+from ..hub.publishing.repository import Repository
 
 EXAMPLE = """\
   hf-msae extract --backbone google/siglip2-base-patch16-224 \\
@@ -109,7 +109,8 @@ def main(argv: list[str] | None = None) -> None:
     with parser.reporting_errors():
         accelerator = build_accelerator(args.use_cpu)
         if args.hub_dataset_id and accelerator.is_main_process:
-            require_repo(args.hub_dataset_id, args.hub_private_repo)  # before hours of work
+            # Before hours of work.
+            Repository(args.hub_dataset_id, "dataset").create(args.hub_private_repo or None)
         with accelerator.main_process_first():  # the other processes use what it downloads and renders
             dataset = open_dataset(
                 args.dataset,

@@ -63,12 +63,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = MSAEArgumentParser([PushSpaceArguments], __doc__, EXAMPLE, prog="hf-msae push-space", first_word="repo")
     (args,) = parser.parse(argv)
     with parser.reporting_errors():
-        from ..hub.publishing.remote import check_repo_id
+        from ..hub.publishing.repository import Repository
         from ..hub.publishing.space import push_space, space_variables, write_space
 
         settings = ExplorerSettings(**{each.name: getattr(args, each.name) for each in fields(ExplorerSettings)})
         if args.dry_run is not None:
-            check_repo_id(args.repo)
+            Repository(args.repo, "space")  # is it a valid name?
             variables = space_variables(settings)
             if Path(args.dry_run).exists():
                 raise FileExistsError(f"{args.dry_run} already exists: choose a new folder")

@@ -15,8 +15,7 @@ def test_a_run_is_published_and_how_to_load_it_is_said(at_hub, run_folder, capsy
     printed = capsys.readouterr().out
     repo = at_hub.repos[KEY]
     assert repo.private and "license: mit" in repo.files()["README.md"].decode()
-    size = len(repo.files()["model.safetensors"])
-    assert f"{at_hub.url}/tester/msae" in printed and f"{size / 1000:.1f} kB" in printed
+    assert f"{at_hub.url}/tester/msae" in printed and "model.safetensors" in printed
     assert 'AutoModel.from_pretrained("tester/msae")' in printed
 
 

@@ -29,7 +29,7 @@ def at_hub(hub, monkeypatch):
     from huggingface_hub import close_session, constants
     from huggingface_hub.utils import http_backoff
 
-    from hf_msae.hub.publishing import committing, remote
+    from hf_msae.hub.publishing import repository
     from tests.stub_hub import TOKEN
 
     close_session()
@@ -39,8 +39,7 @@ def at_hub(hub, monkeypatch):
         monkeypatch.setattr(constants, name, value)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setitem(http_backoff.__kwdefaults__, "base_wait_time", 0.01)
-    for module in (committing, remote):
-        monkeypatch.setattr(module, "WAITS", (0.01, 0.02))
+    monkeypatch.setattr(repository, "WAITS", (0.01, 0.02, 0.02))
     yield hub
     close_session()
 

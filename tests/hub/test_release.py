@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 
 import pandas as pd
@@ -349,7 +350,7 @@ def test_a_model_in_half_precision_keeps_the_metrics_it_was_given_in_float32(at_
         (lambda metrics: metrics["by_k"]["4"].update(dead_latents=41), r"dead_latents at k=4 is 41"),
         (lambda metrics: metrics["by_k"]["4"].update(dead_latents=1.5), r"is 1\.5"),
         (lambda metrics: metrics.update(num_samples=-5), r"num_samples is -5"),
-        (lambda metrics: metrics["data"].update(num_samples=7), r"num_samples.*100, 7"),
+        (lambda metrics: metrics["data"].update(num_samples=7), r"num_samples.*7, 100"),
         (lambda metrics: metrics["data"].update(held_out="yes"), r"held_out of its data is 'yes'"),
         (lambda metrics: metrics["baseline_mean"].update(fvu=-1.0), r"fvu of predicting the mean is -1\.0"),
         (lambda metrics: metrics.update(fvu=0.0), r"fvu is 0\.0.*k=40"),
@@ -414,7 +415,7 @@ def test_folders_that_hold_no_model_are_named(at_hub, run_folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["msae", "a/b/c", "tester/ms ae", "tester/a--b"])
 def test_names_that_are_none_are_refused_before_any_work(at_hub, run_folder, name):
-    refused(at_hub, ValueError, r"user/name", run_folder, name)
+    refused(at_hub, ValueError, re.escape(repr(name)), run_folder, name)
     assert not at_hub.requests
 
 
@@ -423,7 +424,7 @@ def test_offline_and_without_a_login_nothing_is_begun(at_hub, run_folder, monkey
 
     (run_folder / "metrics.json").write_text("would be refused later")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    refused(at_hub, ConnectionError, r"HF_HUB_OFFLINE is set.*--dry_run", run_folder, REPO)
+    refused(at_hub, ConnectionError, "HF_HUB_OFFLINE.*tester/msae", run_folder, REPO)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere")

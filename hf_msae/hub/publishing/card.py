@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ...model.configuration_msae import MSAEConfig
 
 QUALITY_FIGURE = "quality_against_k.png"
-_FIGURES = {
+FIGURES = {
     QUALITY_FIGURE: "Quality against k",
     "training.png": "Training",
     "concepts.png": "The pictures that activate the best-named latents most",
@@ -115,7 +115,7 @@ def render_model_card(
         measured_on=card_text.measured_on(metrics) if metrics else None,
         figures=[
             (file, caption)
-            for file, caption in _FIGURES.items()
+            for file, caption in FIGURES.items()
             if (folder / file).exists() and (metrics or file != QUALITY_FIGURE)
         ],
         concepts=concepts,

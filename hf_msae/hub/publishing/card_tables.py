@@ -46,21 +46,27 @@ class ConceptSection:
     file: str
 
 
-def load_names(path: Path) -> ConceptTable:
-    """Load a table of names.
+def load_names(path: Path, num_latents: int | None = None) -> ConceptTable:
+    """Load the names of a model with `num_latents` latents.
 
     Raises:
-        ValueError: The file is not one.
+        ValueError: The file is not a table of names, or names another number of latents.
     """
     from ...concepts import ConceptTable
 
     try:
-        return ConceptTable.load(path)
+        table = ConceptTable.load(path)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} cannot be read as a table of names ({type(error).__name__}: {error}): name the latents again "
             "with `hf-msae name`, or delete it"
         ) from error
+    if num_latents not in (None, len(table)):
+        raise ValueError(
+            f"{path} names {len(table)} latents, but the model has {num_latents}: it belongs to another model; name "
+            "the latents again with `hf-msae name`"
+        )
+    return table
 
 
 def quality_table(metrics: Mapping[str, Any]) -> QualityTable:
@@ -91,12 +97,7 @@ def concepts(tables: Sequence[Path], config: MSAEConfig, number: int = 20) -> Co
     """
     if not tables:
         return None
-    table = load_names(tables[0])
-    if len(table) != config.num_latents:
-        raise ValueError(
-            f"{tables[0]} names {len(table)} latents, but the model has {config.num_latents}: it belongs to another "
-            "model; name the latents again with `hf-msae name`"
-        )
+    table = load_names(tables[0], config.num_latents)
     best = table.best_available(_Q)[0].head(number)
     columns = ["latent", "name", "similarity", "runner-up"]
     rows = []

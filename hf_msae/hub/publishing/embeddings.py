@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import DatasetCardData, HfApi
+from huggingface_hub import CommitOperation, CommitOperationAdd, CommitOperationDelete, DatasetCardData
 
 from ...embeddings import verify_embeddings
 from ...embeddings.metadata import METADATA_FILE, EmbeddingMetadata
 from ...embeddings.stored_statistics import STATISTICS_FILE, moments_of_folder
 from .card import card_template
 from .card_edits import finish_card, update_card
-from .committing import commit
-from .remote import Changes, Content, RemoteState, check_before_work, page_of, require_repository
+from .repository import Repository, Snapshot
+from .sent_files import additions
 
 _CARD = "README.md"
 _FILES = (STATISTICS_FILE, "dataset_info.json", "state.json")
@@ -85,45 +85,41 @@ def push_embeddings(
     """
     folder = Path(folder).expanduser()
     verify_embeddings(folder)
-    check_before_work(repo_id, token, "dataset")
-    api = HfApi(token=token)
-    require_repository(api, repo_id, private or None, None if create_pr else revision, "dataset")
+    repository = Repository(repo_id, "dataset", token)
+    repository.create(private or None, None if create_pr else revision)
     metadata = EmbeddingMetadata.load(folder)
     content = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
     content["provenance"] = {key: _public(value) for key, value in content["provenance"].items()}
-    names = [*_FILES, *(shard.file for shard in metadata.shards)]
-    files = {name: Content(folder / name) for name in names if (folder / name).is_file()}
-    files[METADATA_FILE] = Content(json.dumps(content, indent=2).encode())
+    names = {*_FILES, *(shard.file for shard in metadata.shards)}
+    files = [each for name, each in additions(folder).items() if name in names]
+    files.append(CommitOperationAdd(METADATA_FILE, json.dumps(content, indent=2).encode()))
     fresh = render_embeddings_card(folder, repo_id)
 
-    def plan(state: RemoteState) -> Changes:
-        gone = sorted((_shards_there(state) - set(files)) & set(state.files))
-        text = update_card(
-            state.read(_CARD), lambda license: fresh, name=f"{_CARD} of the dataset {repo_id}", replace=replace_card
-        )
-        return Changes({**files, _CARD: Content(text.encode())}, tuple(gone))
+    def plan(there: Snapshot) -> list[CommitOperation]:
+        text = update_card(there.read(_CARD), lambda license: fresh, None, f"{_CARD} of {repository}", replace_card)
+        stale = sorted(_shards_in(there, repository) - names)
+        return [*files, CommitOperationAdd(_CARD, text.encode()), *map(CommitOperationDelete, stale)]
 
     message = f"Upload {metadata.num_rows} rows of embeddings"
-    committed = commit(api, repo_id, plan, message, revision=revision, create_pr=create_pr, repo_type="dataset")
-    url = page_of(api, repo_id, "dataset")
+    committed = repository.commit(plan, message, revision=revision, create_pr=create_pr)
     return PushedEmbeddings(
         repo_id=repo_id,
-        repo_url=committed.pull_request or url + (f"/tree/{revision}" if revision not in (None, "main") else ""),
+        repo_url=committed.pull_request or repository.url(revision),
         commit=committed.commit,
         num_rows=metadata.num_rows,
-        sent=committed.sent,
-        deleted=committed.deleted,
+        sent=committed.paths(CommitOperationAdd),
+        deleted=committed.paths(CommitOperationDelete),
         answer_lost=committed.answer_lost,
     )
 
 
-def _shards_there(state: RemoteState) -> set[str]:
+def _shards_in(there: Snapshot, repository: Repository) -> set[str]:
     """The shards of an earlier push.
 
     Raises:
         ValueError: The dataset holds other files that would be read as shards.
     """
-    text, listed = state.read(METADATA_FILE), set()
+    text, listed = there.read(METADATA_FILE), set()
     if text is not None:
         try:
             content = json.loads(text)
@@ -132,21 +128,16 @@ def _shards_there(state: RemoteState) -> set[str]:
                 raise TypeError("its columns are not a mapping")
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"the dataset {state.repo_id} holds an {METADATA_FILE} that hf_msae has not written ({error!r}): push "
-                "to another dataset, or delete it on the Hub"
+                f"{repository} holds an {METADATA_FILE} that hf_msae has not written ({error!r}): push to another "
+                "dataset, or delete it on the Hub"
             ) from error
-    foreign = sorted(name for name in state.files if _SHARD.fullmatch(name) and name not in listed)
-    if foreign:
+    shards = {name for name in there.files if _SHARD.fullmatch(name)}
+    if foreign := sorted(shards - listed):
         raise ValueError(
-            f"the dataset {state.repo_id} holds {foreign[0]}, which no push by hf_msae has sent and which would be "
-            "read as part of the embeddings: push to another dataset, or delete it on the Hub"
+            f"{repository} holds {foreign[0]}, which no push by hf_msae has sent and which would be read as part of "
+            "the embeddings: push to another dataset, or delete it on the Hub"
         )
-    return {name for name in listed if _SHARD.fullmatch(name)}
-
-
-def require_repo(repo_id: str, private: bool = False, api: HfApi | None = None) -> None:
-    """Create the dataset on the Hub unless it exists; raises as `require_repository`."""
-    require_repository(api or HfApi(), repo_id, private or None, repo_type="dataset")
+    return shards
 
 
 def render_embeddings_card(folder: str | os.PathLike, name: str) -> str:

@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import HfApi, constants
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+from tqdm import tqdm
 
 from ..._utils.atomic import atomic_path
 from ..._utils.deprecation import warn_renamed
-from .committing import commit
 from .index import check_subfolder
-from .published import Published
-from .remote import check_before_work, check_repo_id, page_of, require_repository
+from .release_plan import ReleasePlan
+from .repository import Committed, Repository, Snapshot
 from .staging import StagedModel, find_models, stage_model
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Release:
     def __str__(self) -> str:
         width = max((len(each.path) for each in self.files), default=0)
         lines = [
-            f"  {each.path:<{width}}  {_size(each.size):>9}" + ("" if each.sent else "  (already there)")
+            f"  {each.path:<{width}}  {_size(each.size):>9}{'' if each.sent else '  (already there)'}"
             for each in self.files
         ]
         lines += [f"  {path:<{width}}  deleted" for path in self.deleted]
@@ -182,53 +182,59 @@ def push_to_hub(
         PermissionError: Not logged in, or no permission to write.
         ConnectionError: The Hub cannot be reached or keeps failing; says what became of the release.
     """
-    check_repo_id(repo_id)
     if card is not None:
         if card != "fresh":
             raise ValueError(f"card={card!r} is no longer an option: edited cards are kept unless replace_card=True")
         warn_renamed('push_to_hub(card="fresh")', "replace_card=True")
         replace_card = True
+    repository = Repository(repo_id, token=token)
     sources, run_dir = _sources(model_or_folder, run_dir, subfolder)
     if dry_run is None:
-        check_before_work(repo_id, token)
+        repository.check_access()
     with _place(dry_run) as place:
-        options = {"allow_unmeasured": allow_unmeasured, "remote_code": remote_code, "license": license}
-        options |= {"tags": [tags] if isinstance(tags, str) else tags, "max_shard_size": max_shard_size}
-        options["revision"] = revision
         staged = [
-            stage_model(source, place / name, repo_id, subfolder=name, run_dir=run_dir, **options)
+            stage_model(
+                source,
+                place / name,
+                repo_id,
+                subfolder=name,
+                run_dir=run_dir,
+                allow_unmeasured=allow_unmeasured,
+                remote_code=remote_code,
+                license=license,
+                tags=[tags] if isinstance(tags, str) else tags or (),
+                max_shard_size=max_shard_size,
+                revision=revision,
+            )
             for name, source in sources.items()
         ]
-        publication = Published(repo_id, revision or "main", staged, license, replace_card)
+        plan = ReleasePlan(repo_id, revision or "main", staged, license, replace_card)
         if dry_run is not None:
-            return _describe_dry_run(publication, place, Path(dry_run))
-        api = HfApi(token=token)
-        require_repository(api, repo_id, private, branch=None if create_pr else revision)
-        committed = commit(
-            api,
-            repo_id,
-            publication.plan,
-            commit_message or _message(staged),
-            commit_description,
-            revision=revision,
-            create_pr=create_pr,
-        )
-        files = [
-            ReleasedFile(path, content.size, path in committed.sent)
-            for path, content in committed.changes.files.items()
-        ]
-    url = page_of(api, repo_id) + (f"/tree/{revision}" if revision not in (None, "main") else "")
+            operations = plan.operations(Snapshot())
+            committed = Committed(None, operations, sent=operations)
+            for each in operations:  # cards and indexes; the other files are there already
+                if isinstance(each.path_or_fileobj, bytes):
+                    (place / each.path_in_repo).write_bytes(each.path_or_fileobj)
+        else:
+            repository.create(private, branch=None if create_pr else revision)
+            message = commit_message or _message(staged)
+            committed = repository.commit(plan.operations, message, commit_description, revision, create_pr)
+    added = [each for each in committed.operations if isinstance(each, CommitOperationAdd)]
+    sent = committed.paths(CommitOperationAdd)
     return Release(
         repo_id=repo_id,
-        url=committed.pull_request or url,
+        url=committed.pull_request or repository.url(revision),
         revision=revision or "main",
         commit=committed.commit,
-        files=tuple(files),
-        deleted=committed.deleted,
+        files=tuple(
+            ReleasedFile(each.path_in_repo, each.upload_info.size, each.path_in_repo in sent) for each in added
+        ),
+        deleted=committed.paths(CommitOperationDelete),
         subfolders=tuple(sources),
         pull_request=committed.pull_request,
         answer_lost=committed.answer_lost,
-        replaced=dict(publication.replaced),
+        folder=None if dry_run is None else str(Path(dry_run).expanduser().absolute()),
+        replaced=dict(plan.replaced),
     )
 
 
@@ -263,22 +269,6 @@ def _place(dry_run: str | os.PathLike | None) -> Iterator[Path]:
         yield unfinished
 
 
-def _describe_dry_run(publication: Published, place: Path, target: Path) -> Release:
-    changes = publication.plan(None)
-    for path, content in changes.files.items():
-        if isinstance(content.source, bytes):  # cards and indexes; the other files are there already
-            (place / path).write_bytes(content.source)
-    return Release(
-        repo_id=publication.repo_id,
-        url=f"{constants.ENDPOINT}/{publication.repo_id}",
-        revision=publication.branch,
-        commit=None,
-        files=tuple(ReleasedFile(path, content.size, True) for path, content in changes.files.items()),
-        subfolders=tuple(each.subfolder for each in publication.staged),
-        folder=str(target),
-    )
-
-
 def _message(staged: Sequence[StagedModel]) -> str:
     names = [each.subfolder for each in staged if each.subfolder]
     if not names:
@@ -287,9 +277,4 @@ def _message(staged: Sequence[StagedModel]) -> str:
 
 
 def _size(num_bytes: int) -> str:
-    size = float(num_bytes)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
+    return f"{tqdm.format_sizeof(num_bytes)}B"

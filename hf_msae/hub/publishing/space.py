@@ -12,28 +12,13 @@ from importlib.metadata import requires
 from pathlib import Path
 
 import yaml
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import CommitOperation, CommitOperationAdd
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from ... import __version__
-from .committing import commit
-from .remote import (
-    HUB_ERRORS,
-    MANIFEST,
-    Changes,
-    Content,
-    RemoteState,
-    check_before_work,
-    check_repo_id,
-    first_line,
-    manifest,
-    page_of,
-    patiently,
-    require_repository,
-    status_of,
-)
+from .repository import HUB_ERRORS, Repository, Snapshot, first_line, patiently, status_of
+from .sent_files import additions, manifest, read_manifest, stale_files
 from .space_settings import ExplorerSettings
 
 _PACKAGE = Path(__file__).parents[2]
@@ -158,80 +143,65 @@ def push_space(
         PermissionError: Not logged in, or no permission to write.
         ConnectionError: The Hub cannot be reached or keeps failing; says what became of the Space.
     """
-    check_repo_id(repo_id)
+    repository = Repository(repo_id, "space", token)
     variables = space_variables(settings)
-    check_before_work(repo_id, token, "space")
-    api = HfApi(token=token)
+    repository.check_access()
     with tempfile.TemporaryDirectory() as place:
-        folder = write_space(Path(place) / "space", settings, title, requirement)
-        files = {path.relative_to(folder).as_posix(): Content(path) for path in folder.rglob("*") if path.is_file()}
-        files[MANIFEST] = manifest(files)
+        files = additions(write_space(Path(place) / "space", settings, title, requirement))
+        listed = manifest(files)
 
-        def plan(state: RemoteState) -> Changes:
-            before = state.sent_before()["files"]
+        def plan(there: Snapshot) -> list[CommitOperation]:
+            sent, _ = read_manifest(there, str(repository))
             if not overwrite:
-                _check_nothing_in_the_way(state, files, before)
-            gone = [path for path in before if path not in files and state.holds_sha256(path, before[path])]
-            return Changes(files, tuple(gone))
+                _check_nothing_in_the_way(there, files, sent, repository)
+            return [*files.values(), listed, *stale_files(there, sent, set(files))]
 
-        require_repository(api, repo_id, private or None, repo_type="space")
-        commit(api, repo_id, plan, "Show concepts", repo_type="space")
-    _set_variables(api, repo_id, variables)
-    return page_of(api, repo_id, "space")
+        repository.create(private or None)
+        repository.commit(plan, "Show concepts")
+    _set_variables(repository, variables)
+    return repository.url()
 
 
-def _check_nothing_in_the_way(state: RemoteState, files: Mapping[str, Content], before: Mapping[str, str]) -> None:
+def _check_nothing_in_the_way(
+    there: Snapshot, files: Mapping[str, CommitOperationAdd], sent: Mapping[str, str], repository: Repository
+) -> None:
     """Raise ValueError if a push would replace what somebody else has added or edited."""
-    if not before and set(state.files) <= _OF_NEW_SPACES:
+    if not sent and set(there.files) <= _OF_NEW_SPACES:
         return
-    foreign = [
-        path
-        for path, content in files.items()
-        if path in state.files
-        and path != MANIFEST
-        and not state.holds(path, content)
-        and not (path in before and state.holds_sha256(path, before[path]))
-    ]
+    replaced = (each.path_in_repo for each in there.pending(list(files.values())) if each.path_in_repo in there.files)
+    foreign = [path for path in replaced if not (path in sent and there.holds(path, sent[path]))]
     if foreign:
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         raise ValueError(
-            f"{', '.join(sorted(foreign)[:3])}{more} of the Space {state.repo_id} would be replaced, but were not "
-            "sent by hf_msae: name another Space, or replace them with overwrite=True (--overwrite)"
+            f"{', '.join(sorted(foreign)[:3])}{more} of {repository} would be replaced, but were not sent by hf_msae: "
+            "name another Space, or replace them with overwrite=True (--overwrite)"
         )
 
 
-def _set_variables(api: HfApi, repo_id: str, variables: Mapping[str, str]) -> None:
+def _set_variables(repository: Repository, variables: Mapping[str, str]) -> None:
     """Set the variables of the Space, and delete those of an earlier push that would still have an effect.
 
     Raises:
         ConnectionError: Not all variables could be set.
         PermissionError: No permission to set them.
     """
+    api, space = repository.api, repository.repo_id
     try:
-        there = patiently(api.get_space_variables, repo_id)
+        there = patiently(api.get_space_variables, space)
         for key in there:
             if key.startswith("MSAE_") and key not in variables:
-                _delete_variable(api, repo_id, key)
+                patiently(api.delete_space_variable, space, key)
         for key, value in variables.items():
             if key not in there or there[key].value != value:  # every change restarts the Space
-                patiently(api.add_space_variable, repo_id, key, value)
+                patiently(api.add_space_variable, space, key, value)
     except HUB_ERRORS as error:
         listed = ", ".join(f"{key}={value}" for key, value in variables.items()) or "none"
         kind = PermissionError if status_of(error) in (401, 403) else ConnectionError
         raise kind(
-            f"the files of the Space {repo_id} are there, but its variables could not be set ({first_line(error)}): "
-            "it may show something else. Push again, or set those that begin with MSAE_ in its settings on the Hub: "
+            f"the files of {repository} are there, but its variables could not be set ({first_line(error)}): it may "
+            "show something else. Push again, or set those that begin with MSAE_ in its settings on the Hub: "
             f"{listed}"
         ) from error
-
-
-def _delete_variable(api: HfApi, repo_id: str, key: str) -> None:
-    try:
-        patiently(api.delete_space_variable, repo_id, key)
-    except HfHubHTTPError as error:
-        # It may be gone already: the answer to the first attempt may have been lost.
-        if status_of(error) != 404 or key in patiently(api.get_space_variables, repo_id):
-            raise
 
 
 def space_variables(settings: ExplorerSettings) -> dict[str, str]:

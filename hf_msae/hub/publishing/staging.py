@@ -6,11 +6,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import CommitOperationAdd
 from transformers.utils import logging
 
 from ..._utils.json_files import write_json, write_text
@@ -18,9 +20,10 @@ from ..._utils.redaction import public, public_model_name
 from ...concepts import ConceptTable
 from ...plotting import plot_quality_against_k, save_figure
 from ...training.record import TrainingRecord
-from .card import QUALITY_FIGURE, read_json, render_model_card
+from .card import FIGURES, QUALITY_FIGURE, read_json, render_model_card
 from .card_edits import is_edited
 from .card_tables import load_names
+from .sent_files import additions
 from .verification import MEASURE, read_metrics, verify_release
 
 if TYPE_CHECKING:
@@ -30,8 +33,6 @@ logger = logging.get_logger(__name__)
 
 CARD = "README.md"
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
-_JSON_FILES = ("training.json", "conversion.json")
-_LOG = "training_log.jsonl"
 _IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)[^)]*\)|<img[^>]*?src=[\"']([^\"']+)[\"']")
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
 
@@ -52,15 +53,15 @@ class StagedModel:
     render_card: Callable[[str | None], str]
     local_card: str | None
 
-    def path_in_repo(self, name: str) -> str:
-        """Path in the repository of a file of this model."""
-        return f"{self.subfolder}/{name}" if self.subfolder else name
+    @property
+    def prefix(self) -> str:
+        """What paths of this model begin with in the repository."""
+        return f"{self.subfolder}/" if self.subfolder else ""
 
-    def files(self) -> dict[str, Path]:
-        """Path in the folder -> file, without the card."""
-        found = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
-        names = {path.relative_to(self.folder).as_posix(): path for path in found}
-        return {name: path for name, path in names.items() if name != CARD}
+    @cached_property
+    def additions(self) -> dict[str, CommitOperationAdd]:
+        """Path in the folder -> file to be sent, without the card."""
+        return {name: each for name, each in additions(self.folder, self.prefix).items() if name != CARD}
 
 
 def stage_model(
@@ -73,7 +74,7 @@ def stage_model(
     allow_unmeasured: bool = False,
     remote_code: bool = False,
     license: str | None = None,
-    tags: Sequence[str] | None = None,
+    tags: Sequence[str] = (),
     max_shard_size: str | int | None = None,
     revision: str | None = None,
 ) -> StagedModel:
@@ -97,29 +98,24 @@ def stage_model(
         ValueError: The run has no metrics, or those of another model, or something does not load back.
     """
     from ...model.modeling_msae import MSAEModel
+    from .remote_code import add_remote_code
 
-    folder.mkdir(parents=True, exist_ok=True)
+    model = source
     if isinstance(source, Path):
         run_dir, model = source, MSAEModel.from_pretrained(source)
-    else:
-        model = source
-    if isinstance(source, Path) and max_shard_size is None:
-        _copy_weights(source, folder)
-        shutil.copyfile(source / "config.json", folder / "config.json")
-    else:
-        model.save_pretrained(folder, **({} if max_shard_size is None else {"max_shard_size": max_shard_size}))
+    model.save_pretrained(folder, **({} if max_shard_size is None else {"max_shard_size": max_shard_size}))
     record = None if run_dir is None else TrainingRecord.load(run_dir)
     _publish_config(folder, record.base_model_is_local if record else None)
     if remote_code:
-        from .remote_code import add_remote_code
-
         add_remote_code(folder)
     metrics = _metrics_of(run_dir, model, allow_unmeasured)
     if metrics is not None:
         write_json(folder / "metrics.json", public(metrics))
-    local_card = None if run_dir is None else _copy_run(run_dir, folder, metrics)
-    if local_card is not None and not is_edited(local_card):
-        local_card = None
+    local_card = None
+    if run_dir is not None:
+        _copy_run(run_dir, folder, metrics)
+        if (run_dir / CARD).is_file() and is_edited(text := (run_dir / CARD).read_text(encoding="utf-8")):
+            local_card = text
 
     def render_card(license: str | None) -> str:
         return render_model_card(
@@ -128,57 +124,15 @@ def stage_model(
             subfolder=subfolder or None,
             model_name=subfolder or repo_id.split("/")[-1],
             license=license,
-            tags=tags or (),
+            tags=tags,
             revision=revision,
         )
 
-    card = render_card(license)
-    _keep_pictures(folder, run_dir, card + (local_card or ""))
-    write_text(folder / CARD, card)
+    write_text(folder / CARD, render_card(license))
+    if local_card is not None:
+        _copy_pictures(run_dir, folder, local_card)
     verify_release(folder, model)
     return StagedModel(folder, subfolder, render_card, local_card)
-
-
-def _metrics_of(run_dir: Path | None, model: MSAEModel, allow_unmeasured: bool) -> dict[str, Any] | None:
-    """What is published of a run's metrics.json, if anything.
-
-    Raises:
-        ValueError: There are no metrics, or they belong to another model, or do not say to which weights.
-    """
-    file = None if run_dir is None else run_dir / "metrics.json"
-    if file is not None and file.is_file():
-        if allow_unmeasured and (read_json(file) or {}).get("model_sha256") is None:
-            logger.warning(
-                f"{file} does not say which weights it was measured on (no model_sha256), so it is not published and "
-                f"the card says that nothing was measured; {MEASURE}"
-            )
-            return None
-        return read_metrics(file, model)
-    if allow_unmeasured:
-        return None
-    name = "the model" if run_dir is None else str(run_dir)
-    way = "" if run_dir is not None else "give the folder of its run as run_dir=, "
-    raise ValueError(
-        f"{name} has no metrics.json, and only measured models are published: {way}{MEASURE}, or publish it all the "
-        "same with allow_unmeasured=True (--allow_unmeasured), which the card then says"
-    )
-
-
-def pictures_of(card: str) -> set[str]:
-    """Relative paths of the pictures that a card shows."""
-    found = {markdown or html for markdown, html in _IMAGE.findall(card)}
-    return {name.removeprefix("./") for name in found if "://" not in name and not name.startswith(("/", "data:"))}
-
-
-def _copy_weights(source: Path, folder: Path) -> None:
-    names = [path.name for path in sorted(source.iterdir()) if WEIGHTS.fullmatch(path.name)]
-    index = source / "model.safetensors.index.json"
-    if "model.safetensors" in names:
-        names = ["model.safetensors"]  # what transformers loads if both are there
-    elif index.is_file():
-        names = sorted({index.name, *(read_json(index) or {})["weight_map"].values()})
-    for name in names:
-        shutil.copyfile(source / name, folder / name)
 
 
 def _publish_config(folder: Path, is_local: bool | None) -> None:
@@ -188,40 +142,62 @@ def _publish_config(folder: Path, is_local: bool | None) -> None:
         folder: The folder that is published.
         is_local: Whether the backbone was a folder on the machine of the training; None if that is not recorded.
     """
-    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    backbone = content.get("base_model_name_or_path")
-    content = {key: value for key, value in public(content).items() if key != "auto_map"}
-    if backbone is not None:
-        content["base_model_name_or_path"] = public_model_name(backbone, is_local)
-        if content["base_model_name_or_path"] != backbone:
-            logger.warning(
-                f"base_model_name_or_path is {backbone}, a folder: the release says "
-                f"{content['base_model_name_or_path']!r} only, which nobody else can load. Set it to the backbone's "
-                "id on the Hub in config.json"
-            )
-    write_text(folder / "config.json", json.dumps(content, indent=2, sort_keys=True) + "\n")
+    config = read_json(folder / "config.json")
+    backbone = config.get("base_model_name_or_path")
+    published = public(config) | {"base_model_name_or_path": public_model_name(backbone, is_local)}
+    published.pop("auto_map", None)
+    if published["base_model_name_or_path"] != backbone:
+        logger.warning(
+            f"base_model_name_or_path is {backbone}, a folder: the release says "
+            f"{published['base_model_name_or_path']!r} only, which nobody else can load. Set it to the backbone's id "
+            "on the Hub in config.json"
+        )
+    write_text(folder / "config.json", json.dumps(published, indent=2, sort_keys=True) + "\n")
 
 
-def _copy_run(run_dir: Path, folder: Path, metrics: Mapping[str, Any] | None) -> str | None:
-    """Copy the rest of a run's folder; returns the text of its card."""
-    for name in _JSON_FILES:
+def _metrics_of(run_dir: Path | None, model: MSAEModel, allow_unmeasured: bool) -> dict[str, Any] | None:
+    """What is published of a run's metrics.json, if anything.
+
+    Raises:
+        ValueError: There are no metrics, or they belong to another model, or do not say to which weights.
+    """
+    file = None if run_dir is None else run_dir / "metrics.json"
+    metrics = None if file is None else read_json(file)
+    if metrics is not None and not (allow_unmeasured and metrics.get("model_sha256") is None):
+        return read_metrics(file, model)
+    if not allow_unmeasured:
+        way = "" if run_dir is not None else "give the folder of its run as run_dir=, "
+        raise ValueError(
+            f"{run_dir or 'the model'} has no metrics.json, and only measured models are published: {way}{MEASURE}, "
+            "or publish it all the same with allow_unmeasured=True (--allow_unmeasured), which the card then says"
+        )
+    if metrics is not None:
+        logger.warning(
+            f"{file} does not say which weights it was measured on (no model_sha256), so it is not published and the "
+            f"card says that nothing was measured; {MEASURE}"
+        )
+    return None
+
+
+def _copy_run(run_dir: Path, folder: Path, metrics: dict[str, Any] | None) -> None:
+    """Copy the records, names and figures of a run, without paths of this machine."""
+    for name in ("training.json", "conversion.json"):
         content = read_json(run_dir / name)
         if content is not None:
             write_json(folder / name, public(content))
-    if (run_dir / _LOG).is_file():
-        lines = (run_dir / _LOG).read_text(encoding="utf-8").splitlines()
-        records = [_public_line(run_dir / _LOG, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-        write_text(folder / _LOG, "".join(f"{record}\n" for record in records))
+    log = run_dir / "training_log.jsonl"
+    if log.is_file():
+        lines = log.read_text(encoding="utf-8").splitlines()
+        records = [_public_line(log, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+        write_text(folder / log.name, "".join(f"{record}\n" for record in records))
     for path in sorted((run_dir / "concepts").glob("*.parquet")):
         table = load_names(path)
         ConceptTable(table.frame, public(table.provenance)).save(folder / "concepts" / path.name)
-    for path in sorted(run_dir.glob("*.png")):
-        if path.name != QUALITY_FIGURE:
-            shutil.copyfile(path, folder / path.name)
-        elif metrics is not None:  # the run's own may show an earlier evaluation
-            save_figure(plot_quality_against_k(metrics), folder / path.name)
-    card = run_dir / CARD
-    return card.read_text(encoding="utf-8") if card.is_file() else None
+    for name in FIGURES:
+        if (run_dir / name).is_file() and name != QUALITY_FIGURE:
+            shutil.copyfile(run_dir / name, folder / name)
+        elif (run_dir / name).is_file() and metrics is not None:  # the run's own may show an earlier evaluation
+            save_figure(plot_quality_against_k(metrics), folder / name)
 
 
 def _public_line(file: Path, number: int, line: str) -> str:
@@ -234,18 +210,17 @@ def _public_line(file: Path, number: int, line: str) -> str:
         ) from error
 
 
-def _keep_pictures(folder: Path, run_dir: Path | None, shown_by: str) -> None:
-    """Keep the pictures that the card shows, including those that a person has put there."""
-    shown = pictures_of(shown_by)
-    for path in folder.glob("*.png"):
-        if path.name not in shown:
-            path.unlink()
-    if run_dir is None:
-        return
-    for name in shown:
-        path = run_dir / name
-        inside = not os.path.normpath(name).startswith("..")
-        if inside and name != QUALITY_FIGURE and path.is_file() and path.suffix.lower() in _PICTURES:
+def pictures_of(card: str) -> set[str]:
+    """Relative paths of the pictures that a card shows."""
+    found = {markdown or html for markdown, html in _IMAGE.findall(card)}
+    return {name.removeprefix("./") for name in found if "://" not in name and not name.startswith(("/", "data:"))}
+
+
+def _copy_pictures(run_dir: Path, folder: Path, card: str) -> None:
+    """Copy the pictures that a person has put into the card."""
+    for name in pictures_of(card) - set(FIGURES):
+        path, inside = run_dir / name, not os.path.normpath(name).startswith("..")
+        if inside and path.is_file() and path.suffix.lower() in _PICTURES:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / name)
 
@@ -272,20 +247,10 @@ def find_models(folder: Path) -> dict[str, Path]:
 def _models_below(folder: Path, depth: int) -> list[Path]:
     found = []
     for path in sorted(folder.iterdir()):
-        if not path.is_dir() or path.name.startswith((".", "checkpoint-")):
-            continue
-        if _is_msae(path):
-            found.append(path)
-        elif depth > 1:
-            found += _models_below(path, depth - 1)
+        if path.is_dir() and not path.name.startswith((".", "checkpoint-")):
+            found += [path] if _is_msae(path) else _models_below(path, depth - 1) if depth > 1 else []
     return found
 
 
 def _is_msae(folder: Path) -> bool:
-    file = folder / "config.json"
-    if not file.is_file():
-        return False
-    try:
-        return json.loads(file.read_text(encoding="utf-8")).get("model_type") == "msae"
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{file} is not the config of a model ({error})") from error
+    return (read_json(folder / "config.json") or {}).get("model_type") == "msae"

@@ -43,18 +43,12 @@ def verify_release(folder: Path, expected: MSAEModel) -> None:
             f"the files in {folder} are not the model that is to be published (sha256 {found[:12]}, not "
             f"{fingerprint[:12]}): they changed while they were copied"
         )
-    accepted = _fingerprints(model)
+    accepted = fingerprints_of(model)
     record = TrainingRecord.load(folder)
-    if record is not None and _is_rounded(model):  # rounding the weights changes no names
+    if record is not None and len(accepted) > 1:  # rounding the weights changes no names
         accepted.add(record.model_sha256)
     for path in sorted((folder / "concepts").glob("*.parquet")):
-        table = load_names(path)
-        if len(table) != model.config.num_latents:
-            raise ValueError(
-                f"concepts/{path.name} names {len(table)} latents, but the model has {model.config.num_latents}: it "
-                "belongs to another model; name the latents again with `hf-msae name`"
-            )
-        named = table.provenance.get("model_sha256")
+        named = load_names(path, model.config.num_latents).provenance.get("model_sha256")
         if named is not None and named not in accepted:
             raise ValueError(
                 f"concepts/{path.name} names the latents of another model (sha256 {str(named)[:12]}, this one's is "
@@ -86,57 +80,54 @@ def read_metrics(path: Path, model: MSAEModel) -> dict[str, Any]:
     for k, row in by_k.items():
         _check_row(path, row, f" at k={k}", k, size)
     _check_row(path, metrics, "", size, size)
-    _check_row(path, baseline, " of predicting the mean", size, size, partial=True)
-    differing = [name for name in _RANGES if metrics.get(name) != by_k[max(by_k)].get(name)]
-    if differing:
-        raise ValueError(
-            f"{path}: {differing[0]} is {metrics[differing[0]]}, but {by_k[max(by_k)].get(differing[0])} at the "
-            f"largest level, k={max(by_k)}, where it has to be the same: {MEASURE}"
-        )
+    _check_row(path, baseline, " of predicting the mean", size, size, required=False)
+    largest = by_k[max(by_k)]
+    for name in _RANGES:
+        if metrics.get(name) != largest.get(name):
+            raise ValueError(
+                f"{path}: {name} is {metrics[name]}, but {largest.get(name)} at the largest level, k={max(by_k)}, "
+                f"where it has to be the same: {MEASURE}"
+            )
     counts = {row["num_samples"] for row in by_k.values()} | {data.get("num_samples", metrics["num_samples"])}
     if len(counts) > 1:
-        found = ", ".join(sorted(map(str, counts)))
-        raise ValueError(f"{path} has different numbers of embeddings (num_samples): {found}; {MEASURE}")
+        raise ValueError(f"{path} has different numbers of embeddings (num_samples): {sorted(counts)}; {MEASURE}")
     if data.get("held_out") not in (None, True, False):
         raise ValueError(f"{path}: held_out of its data is {data['held_out']!r}, not true, false or null")
-    recorded = metrics.get("model_sha256")
-    if recorded is None:
+    if metrics.get("model_sha256") is None:
         raise ValueError(f"{path} does not say which weights it was measured on (no model_sha256): {MEASURE}")
-    if recorded not in _fingerprints(model):
-        raise ValueError(
-            f"{path} was measured on another model (sha256 of weights and config {str(recorded)[:12]}, this one's is "
-            f"{model_fingerprint(model)[:12]}): {MEASURE}"
-        )
+    check_measured(path, metrics["model_sha256"], model)
     return metrics
 
 
-def _check_row(path: Path, row: Mapping[str, Any], where: str, k: int, size: int, partial: bool = False) -> None:
-    """Raise ValueError if a metric is missing (unless `partial`), not finite, or impossible.
-
-    At most `k` latents can be active, and at most `size` dead.
-    """
-    for name, (least, most) in _RANGES.items():
-        value = row.get(name)
-        if value is None and (partial or name in _MAY_BE_NONE):
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{path}: {name}{where} is {value!r}, not a finite number: {MEASURE}")
-        most = {"l0": k, "dead_latents": size}.get(name, most)
-        if not least - _ROUNDING <= value <= most + _ROUNDING * max(1, most if math.isfinite(most) else 1):
-            raise ValueError(f"{path}: {name}{where} is {value}, but can only be from {least} to {most}: {MEASURE}")
-        if name in _COUNTS and value != int(value):
-            raise ValueError(f"{path}: {name}{where} is {value}, not a whole number: {MEASURE}")
+def check_measured(path: Path, measured: str, model: MSAEModel) -> None:
+    """Raise ValueError if the metrics in `path` were measured on another model than this one."""
+    if measured not in fingerprints_of(model):
+        raise ValueError(
+            f"{path} was measured on another model (sha256 of weights and config {str(measured)[:12]}, this one's is "
+            f"{model_fingerprint(model)[:12]}): {MEASURE}, or delete metrics.json"
+        )
 
 
-def _fingerprints(model: MSAEModel) -> set[str]:
+def fingerprints_of(model: MSAEModel) -> set[str]:
     """Fingerprints of the model as it is and in float32, as evaluations load it."""
     found = {model_fingerprint(model)}
-    if _is_rounded(model):
+    if model.dtype not in (torch.float32, torch.float64):
         widened = type(model)(model.config).to(torch.float32)
         widened.load_state_dict(model.state_dict())
         found.add(model_fingerprint(widened))
     return found
 
 
-def _is_rounded(model: MSAEModel) -> bool:
-    return model.dtype not in (torch.float32, torch.float64)
+def _check_row(path: Path, row: Mapping[str, Any], where: str, k: int, size: int, required: bool = True) -> None:
+    """Raise ValueError if a metric is missing, not finite, or impossible with `k` active and `size` latents in all."""
+    for name, (least, most) in _RANGES.items():
+        value = row.get(name)
+        if value is None and (name in _MAY_BE_NONE or not required):
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"{path}: {name}{where} is {value!r}, not a finite number: {MEASURE}")
+        most = {"l0": k, "dead_latents": size}.get(name, most)
+        if not least - _ROUNDING <= value <= most + _ROUNDING * max(1, most):
+            raise ValueError(f"{path}: {name}{where} is {value}, but can only be from {least} to {most}: {MEASURE}")
+        if name in _COUNTS and value != int(value):
+            raise ValueError(f"{path}: {name}{where} is {value}, not a whole number: {MEASURE}")
