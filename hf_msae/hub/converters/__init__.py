@@ -1,8 +1,7 @@
 """Checkpoints of other libraries, read into MSAEModels that compute the same.
 
 A format is a module of this package with two functions: `recognizes(source) -> bool` says whether a checkpoint has it,
-and may raise ValueError if it cannot read a file it needs for that; `read(source, overrides)` returns a
-`ForeignCheckpoint`.
+and may raise ValueError if it cannot read a file it needs for that; `read(source)` returns a `ForeignCheckpoint`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
-# In the order in which they are tried: the most specific come first.
 FORMATS = (
     "msae_authors",
     "saelens",
@@ -34,7 +32,7 @@ FORMATS = (
     "prisma",
     "saev",
 )
-"""Formats that `convert_checkpoint` reads; each is documented in the module of the same name."""
+"""Formats that `convert_checkpoint` reads, in the order in which they are tried: the most specific come first."""
 
 
 def convert_checkpoint(
@@ -52,14 +50,13 @@ def convert_checkpoint(
 
     Args:
         source: A file, a folder or "user/name" on the Hub.
-        format: One of `FORMATS`; by default, it is detected.
+        format: One of `FORMATS`. Default: detected from the files.
         subfolder: A folder or file inside `source`.
         revision: Branch, tag or commit on the Hub.
-        token: Token for the Hub; by default, the one that is logged in.
+        token: Token for the Hub. Default: the one that is logged in.
         **overrides: Fields of MSAEConfig that the checkpoint lacks or has wrong, e.g. base_model_name_or_path,
-            hook_point or nesting_ks; and, if the checkpoint lacks them, input_mean (a tensor, a list, or the path of a
-            .npy or .safetensors file), which is subtracted from embeddings, and input_scale, by which they are
-            multiplied then.
+            hook_point or nesting_ks. Also input_mean (a tensor, a list, or the path of a .npy or .safetensors file),
+            which is subtracted from embeddings, and input_scale, by which they are multiplied then.
 
     Raises:
         FileNotFoundError: There is nothing there.
@@ -88,7 +85,7 @@ def read_checkpoint(
     """
     if format is not None and format not in FORMATS:
         raise ValueError(f"there is no format {format!r}; known are {', '.join(FORMATS)}")
-    place = CheckpointSource.open(source, subfolder, revision, token)
+    place = CheckpointSource.open(source, subfolder, revision, token, overrides)
     if {"config.json", "model.safetensors"} <= set(place.files):
         if place.settings("config.json").get("model_type") == "msae":
             raise ValueError(f"{place.name} is an MSAE already: load it with MSAEModel.from_pretrained")
@@ -102,7 +99,8 @@ def read_checkpoint(
             unreadable, found = unreadable or error, False
         if found:
             with _as_value_errors(place.name, name):
-                checkpoint = reader.read(place, overrides)
+                checkpoint = reader.read(place)
+            checkpoint.format, checkpoint.notes = name, place.notes
             checkpoint.name, checkpoint.revision = place.name, place.revision
             return checkpoint
     if unreadable is not None:
@@ -118,9 +116,10 @@ def _as_value_errors(name: str, format: str) -> Iterator[None]:
     """Turn unforeseen errors while reading a file into ValueErrors that name the file."""
     try:
         yield
-    except (TypeError, RuntimeError, AttributeError, LookupError, ArithmeticError, MemoryError) as error:
-        lines = str(error).strip().splitlines()
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), "")
         raise ValueError(
-            f"{name} is not a readable checkpoint of format {format}: {type(error).__name__}"
-            + (f": {lines[0]}" if lines else "")
+            f"{name} is not a readable checkpoint of format {format}: {type(error).__name__}: {first}"
         ) from error

@@ -13,48 +13,52 @@ from ...model.modeling_msae import MSAEModel
 from .reading import check_shape, check_tensor, finite_number
 from .statistics import input_mean_of
 
+_WITH_K = ("topk", "batch_topk")
+"""Activations with a k, which means the same for both."""
+
 
 @dataclass
 class ForeignCheckpoint:
     """A sparse autoencoder in terms of its equations, whichever library wrote it.
 
-    With u = (x - input_mean) * input_scale: pre-activations (u - input_bias) @ encoder + latent_bias, reconstruction
-    code @ decoder + output_bias in the space of u.
+    With u = (x - input_mean) * input_scale: pre-activations (u - bias) @ encoder + latent_bias, reconstruction
+    code @ decoder + bias in the space of u.
 
     Attributes:
-        format: Name of the format it was read from.
         encoder: (d, n).
         decoder: (n, d); None if it is encoder.T.
         latent_bias: (n,); None for zeros.
-        input_bias: (d,), subtracted before encoding; None for zeros.
-        output_bias: (d,), added after decoding; None for zeros.
+        bias: (d,), added after decoding; None for zeros.
+        subtracts_bias: Whether the bias is also subtracted before encoding.
         input_mean: (d,); None for zeros.
         input_scale: Factor of embeddings after the mean is subtracted.
         threshold: (n,) for "jump_relu", one number for "batch_topk".
         config: Known fields of MSAEConfig: activation, k, base_model_name_or_path, hook_point, ...
         notes: Sentences that whoever converts it should read.
+        format: Name of the format it was read from.
         name: Name in messages.
         revision: Commit on the Hub it was read from.
     """
 
-    format: str
     encoder: torch.Tensor
     decoder: torch.Tensor | None
     latent_bias: torch.Tensor | None = None
-    input_bias: torch.Tensor | None = None
-    output_bias: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+    subtracts_bias: bool = True
     input_mean: torch.Tensor | None = None
     input_scale: float = 1.0
     threshold: torch.Tensor | float | None = None
     config: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    format: str = ""
     name: str = "the checkpoint"
     revision: str | None = None
 
     def to_model(self, overrides: Mapping[str, Any] | None = None) -> MSAEModel:
         """Return the MSAEModel that computes the same.
 
-        An MSAE subtracts and adds one bias, the decoder's; the difference of the two moves into that of the latents.
+        An MSAE always subtracts its bias before encoding; if the checkpoint does not, the difference moves into the
+        bias of the latents.
 
         Args:
             overrides: Fields of MSAEConfig that the user gave, input_mean and input_scale; they take precedence. Given
@@ -65,31 +69,30 @@ class ForeignCheckpoint:
             ValueError: Shapes do not fit, values are not finite (also as float32), or MSAEConfig refuses a setting.
         """
         sizes: dict[str, int] = {}
-        check_shape(self.encoder, "d n", "the encoder", sizes)
+        for name, axes in (("encoder", "d n"), ("decoder", "n d"), ("latent_bias", "n"), ("bias", "d")):
+            if getattr(self, name) is not None:
+                check_shape(getattr(self, name), axes, f"{name} of {self.name}", sizes)
         d, n = sizes["d"], sizes["n"]
         given = dict(overrides or {})
         mean, scale = given.pop("input_mean", None), given.pop("input_scale", None)
         mean = self.input_mean if mean is None else input_mean_of(mean, d)
-        scale = finite_number(self.input_scale if scale is None else scale, "input_scale")
         config = MSAEConfig(**self._settings(given, d, n))
-        subtracted = _vector(self.input_bias, d, "the bias before the encoder")
-        added = _vector(self.output_bias, d, "the bias after the decoder")
-        encoder = self.encoder.double()
-        latent_bias = _vector(self.latent_bias, n, "the latents' bias") + (added - subtracted) @ encoder
-        tensors = {"pre_bias": added, "encoder": encoder, "latent_bias": latent_bias}
+        bias = torch.zeros(d).double() if self.bias is None else self.bias.double()
+        latent_bias = torch.zeros(n).double() if self.latent_bias is None else self.latent_bias.double()
+        if not self.subtracts_bias:
+            latent_bias = latent_bias + bias @ self.encoder.double()
+        tensors = {"pre_bias": bias, "encoder": self.encoder, "latent_bias": latent_bias}
         if self.decoder is not None:
-            check_shape(self.decoder, "n d", "the decoder", sizes)
             tensors["decoder"] = self.decoder
         tensors |= self._thresholds(config.activation, n)
-        for name, tensor in tensors.items():
-            check_tensor(tensor, f"{name} of the checkpoint")
         model = MSAEModel(config)
         with torch.no_grad():
             for name, tensor in tensors.items():
                 getattr(model, name).copy_(tensor)
+        scale = finite_number(self.input_scale if scale is None else scale, "input_scale")
         model.set_input_statistics(torch.zeros(d) if mean is None else mean, scale)
         for name, tensor in model.state_dict().items():
-            check_tensor(tensor, f"{name} of the checkpoint, turned into float32,")
+            check_tensor(tensor, f"{name} of {self.name}, turned into float32,")
         return model.eval()
 
     def _settings(self, given: dict[str, Any], d: int, n: int) -> dict[str, Any]:
@@ -97,7 +100,9 @@ class ForeignCheckpoint:
         config = dict(self.config)
         if given.get("activation", config.get("activation")) not in _WITH_K and config.get("activation") in _WITH_K:
             config.pop("k", None)
-        settings = {"nesting": _nesting_of(given), **config, **given}
+        nesting = "topk" if given.get("nesting_ks") is not None else "none"
+        nesting = "prefix" if given.get("nesting_widths") is not None else nesting
+        settings = {"nesting": nesting, **config, **given}
         for name, value in (("d_in", d), ("num_latents", n), ("tied", self.decoder is None)):
             if settings.setdefault(name, value) != value:
                 raise ValueError(f"{name}={settings[name]} was given, but the checkpoint has {value}")
@@ -108,30 +113,11 @@ class ForeignCheckpoint:
         if activation not in ("jump_relu", "batch_topk"):
             return {}
         if self.threshold is None:
-            raise ValueError(f"the checkpoint holds no threshold, without which activation={activation} cannot encode")
+            raise ValueError(f"{self.name} holds no threshold, without which activation={activation} cannot encode")
         threshold = torch.as_tensor(self.threshold).double()
         if activation == "batch_topk":
             check_shape(threshold, "", "the threshold of batch_topk", {})
             return {"activation_threshold": threshold}
-        if threshold.dim() == 0:
-            threshold = threshold.expand(n)
+        threshold = threshold.expand(n) if threshold.dim() == 0 else threshold
         check_shape(threshold, "n", "the threshold of jump_relu", {"n": n})
         return {"log_threshold": threshold.clamp_min(torch.finfo(torch.float32).tiny).log()}
-
-
-_WITH_K = ("topk", "batch_topk")
-"""Activations with a k, which has the same meaning in both."""
-
-
-def _nesting_of(given: Mapping[str, Any]) -> str:
-    """The kind of nesting that is meant if only sizes of levels are given."""
-    if given.get("nesting_widths") is not None:
-        return "prefix"
-    return "topk" if given.get("nesting_ks") is not None else "none"
-
-
-def _vector(tensor: torch.Tensor | None, size: int, what: str) -> torch.Tensor:
-    if tensor is None:
-        return torch.zeros(size, dtype=torch.float64)
-    check_shape(tensor, "size", what, {"size": size})
-    return tensor.detach().double()

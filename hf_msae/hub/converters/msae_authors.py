@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from .checkpoint import ForeignCheckpoint
-from .reading import check_shape, check_tensor, finite_number, refuse_other_keys, require_keys, state_dict
+from .reading import check_keys, check_shape, check_tensor, finite_number, state_dict, the_one
 from .source import CheckpointSource
 
 _NAME = re.compile(
@@ -41,99 +40,62 @@ _BACKBONES = {
 }
 """Name of a CLIP in their data sets' names: its name on the Hub, and the width of its embeddings."""
 
-_WEIGHTS = {"UW": "uniform", "RW": "reverse"}
 _UNKNOWN_MODALITY = "The file's name says neither image nor text; taken to be of images (image_embeds)."
-
-
-@dataclass(frozen=True)
-class _Name:
-    """The settings in a file's name."""
-
-    n: int
-    d: int
-    activation: str
-    number: str | None
-    weights: str | None
-    tied: bool
-    soft_cap: float | None
-    dataset: str
-
-    @classmethod
-    def parse(cls, name: str) -> _Name | None:
-        """Parse a name, None if it is not one of theirs; raise ValueError for what an MSAE cannot do."""
-        found = _NAME.fullmatch(name)
-        if found is None:
-            return None
-        if found["normalize"] == "True":
-            raise ValueError(
-                f"{name} was trained with normalize=True: each embedding was standardized by itself, which no fixed "
-                "input_mean and input_scale can do, so it cannot be converted"
-            )
-        cap = float(found["soft_cap"]) or None
-        sizes = int(found["n"]), int(found["d"])
-        number, weights, tied = found["number"], found["weights"], found["tied"] == "True"
-        return cls(*sizes, found["activation"], number, weights, tied, cap, found["dataset"] or "")
 
 
 def recognizes(source: CheckpointSource) -> bool:
     """Whether a file has one of their names, or a single `.pth` holds what theirs do."""
-    if _named(source):
-        return True
     files = source.matching("*.pth")
-    if len(files) != 1:
-        return False
-    return source.names_in(files[0]) >= set(_TOP_LEVEL[:3])
+    return bool(_named(source)) or (len(files) == 1 and source.names_in(files[0]) >= set(_TOP_LEVEL[:3]))
 
 
-def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
+def read(source: CheckpointSource) -> ForeignCheckpoint:
     """Read one of the authors' files; see `read_checkpoint` for what is raised."""
-    file = _file(source)
-    name = _Name.parse(file)
+    files = source.matching("*.pth", "*.pt")
+    candidates = [file for file in files if _NAME.fullmatch(file)] or files or _named(source)
+    file = the_one(candidates, source.name, ".pth file")
+    path = source.full_name(file)
+    name = _NAME.fullmatch(file.rpartition("/")[2])
+    if name is not None and name["normalize"] == "True":
+        raise ValueError(
+            f"{file} was trained with normalize=True: each embedding was standardized by itself, which no fixed "
+            "input_mean and input_scale can do, so it cannot be converted"
+        )
     content = source.read(file)
     if not isinstance(content, Mapping):
-        raise ValueError(f"{source.name} holds a {type(content).__name__}, not the mapping that theirs do")
-    require_keys(content, _TOP_LEVEL[:3], source.name)
-    refuse_other_keys(content, _TOP_LEVEL, source.name)
-    state, sizes = state_dict(content["model"], f"model of {source.name}", _PARAMETERS, _OPTIONAL, _COUNTERS)
-    d, n, decoder, log_threshold = sizes["d"], sizes["n"], state.get("decoder"), state.get(_LOG_THRESHOLD)
-    if _SAME_THRESHOLD in state and not (
-        log_threshold is not None and torch.equal(state[_SAME_THRESHOLD], log_threshold)
-    ):
-        raise ValueError(
-            f"{_SAME_THRESHOLD} of {source.name} is not its {_LOG_THRESHOLD}, but the two are one parameter of theirs"
-        )
-    if name is not None and (n, d, decoder is None) != (name.n, name.d, name.tied):
-        raise ValueError(
-            f"the name {file} says {name.n} latents of {name.d} inputs, tied={name.tied}, but the file holds "
-            f"{n} of {d}, tied={decoder is None}: one of them belongs to another model"
-        )
-    config, notes = _settings(file, name, log_threshold is not None, n, overrides)
-    if name is not None:
-        config |= _origin(name, overrides, notes)
-    elif overrides.get("hook_point") is None:
-        notes.append(_UNKNOWN_MODALITY)
+        raise ValueError(f"{path} holds a {type(content).__name__}, not names and values")
+    check_keys(content, _TOP_LEVEL[:3], _TOP_LEVEL, path)
+    state, sizes = state_dict(content["model"], f"model of {path}", _PARAMETERS, _OPTIONAL, _COUNTERS)
+    decoder, log_threshold = state.get("decoder"), state.get(_LOG_THRESHOLD)
+    same = state.get(_SAME_THRESHOLD)
+    if same is not None and (log_threshold is None or not torch.equal(same, log_threshold)):
+        raise ValueError(f"{_SAME_THRESHOLD} of {path} is not its {_LOG_THRESHOLD}, but the two are one parameter")
+    mean, what = content["mean_center"], f"mean_center of {path}"
+    if not isinstance(mean, torch.Tensor) or mean.dim() == 0:  # one number for every column
+        mean = torch.full((sizes["d"],), finite_number(mean, what), dtype=torch.float64)
+    check_tensor(mean, what)
+    check_shape(mean, "d", what, sizes)
+    if name is None:
+        config = _unnamed(source, file, log_threshold is not None)
+    else:
+        said = int(name["n"]), int(name["d"]), name["tied"] == "True"
+        held = sizes["n"], sizes["d"], decoder is None
+        if said != held:
+            raise ValueError(
+                f"the name {file} says {said[0]} latents of {said[1]} inputs, tied={said[2]}, but the file holds "
+                f"{held[0]} of {held[1]}, tied={held[2]}: one of them belongs to another model"
+            )
+        config = _settings(source, file, name, log_threshold is not None) | _origin(source, name)
     return ForeignCheckpoint(
-        format="msae_authors",
         encoder=state["encoder"],
         decoder=decoder,
         latent_bias=state["latent_bias"],
-        input_bias=state["pre_bias"],
-        output_bias=state["pre_bias"],
-        input_mean=_mean(content["mean_center"], d, source.name),
-        input_scale=finite_number(content["scaling_factor"], f"scaling_factor of {source.name}"),
+        bias=state["pre_bias"],
+        input_mean=mean.double(),
+        input_scale=finite_number(content["scaling_factor"], f"scaling_factor of {path}"),
         threshold=None if log_threshold is None else log_threshold.double().exp(),
         config=config,
-        notes=notes,
     )
-
-
-def _mean(value: Any, d: int, name: str) -> torch.Tensor:
-    """mean_center as (d,); a single number is that of every column."""
-    if isinstance(value, torch.Tensor) and value.dim() > 0:
-        check_tensor(value, f"mean_center of {name}")
-        check_shape(value, "d", f"mean_center of {name}", {"d": d})
-        return value.double()
-    return torch.full((d,), finite_number(value, f"mean_center of {name}"), dtype=torch.float64)
 
 
 def _named(source: CheckpointSource) -> list[str]:
@@ -141,110 +103,97 @@ def _named(source: CheckpointSource) -> list[str]:
     return [file for file in source.files if _NAME.fullmatch(file.rpartition("/")[2])]
 
 
-def _file(source: CheckpointSource) -> str:
-    files = source.matching("*.pth", "*.pt")
-    candidates = [file for file in files if _NAME.fullmatch(file)] or files or _named(source)
-    if len(candidates) == 1 and "/" not in candidates[0]:
-        return candidates[0]
-    if not candidates:
-        raise ValueError(f"{source.name} holds no .pth file")
-    raise ValueError(f"{source.name} holds several checkpoints, name one as subfolder: {', '.join(candidates)}")
+def _unnamed(source: CheckpointSource, file: str, has_threshold: bool) -> dict[str, Any]:
+    """Fields of MSAEConfig of a file that has another name than theirs."""
+    if source.given.get("hook_point") is None:
+        source.notes.append(_UNKNOWN_MODALITY)
+    if has_threshold:
+        return {"activation": "jump_relu"}
+    if source.given.get("activation") is None:
+        raise ValueError(
+            f"{file} is not named like the authors' own files (e.g. {_EXAMPLE}), and only the name says what the "
+            "model is. Give activation=relu with nesting_ks (an MSAE), activation=relu without (a ReLU autoencoder) "
+            "or activation=topk with k; and soft_cap, if it has one. If it was trained with normalize=True, it "
+            "cannot be converted"
+        )
+    source.notes.append("The file's name says nothing, so all settings are the given ones.")
+    return {}
 
 
-def _settings(
-    file: str, name: _Name | None, has_threshold: bool, n: int, overrides: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """Fields of MSAEConfig, and notes."""
-    if name is None:
-        if has_threshold:
-            return {"activation": "jump_relu"}, []
-        if overrides.get("activation") is None:
-            raise ValueError(
-                f"{file} is not named like the authors' own files (e.g. {_EXAMPLE}), and only the name says what the "
-                "model is. Say it: activation=relu with nesting_ks (an MSAE), activation=relu without (a ReLU "
-                "autoencoder) or activation=topk with k; and soft_cap, if it has one. If it was trained with "
-                "normalize=True, it cannot be converted"
+def _settings(source: CheckpointSource, file: str, name: re.Match, has_threshold: bool) -> dict[str, Any]:
+    """Fields of MSAEConfig that the name says, but for the origin of the embeddings."""
+    activation, number, given = name["activation"], name["number"], source.given.get("activation")
+    config: dict[str, Any] = {"soft_cap": float(name["soft_cap"]) or None}
+    if has_threshold != (activation == "JumpReLU"):
+        raise ValueError(f"the name {file} says {activation}, but there is {'a' if has_threshold else 'no'} threshold")
+    if activation == "JumpReLU":
+        return config | {"activation": "jump_relu"}
+    if activation == "ReLU":
+        return config | {"activation": "relu", "sparsity_coefficient": float(f"0.{number or 0}")}
+    if activation not in ("TopKReLU", "BatchTopKReLU") and given is None:
+        raise ValueError(
+            f"the name {file} says {activation}, whose negative activations, if it has any, no MSAE keeps; "
+            "activation=relu or activation=topk reads it with its pre-activations cut at 0, which is another function"
+        )
+    if number is None:
+        raise ValueError(f"the name {file} says {activation}, but not the k")
+    k, of_batch = int(number), activation.startswith("Batch")
+    if name["weights"] is not None:
+        source.notes.append(
+            f"The file only says the smallest level, {k}: the others are taken to double up to num_latents, as in "
+            "the authors' train.py."
+        )
+        if of_batch:
+            source.notes.append(
+                "Trained with levels that keep k activations per embedding on average over a batch; here a level "
+                "keeps the k largest of each."
             )
-        return {}, ["The file's name says nothing, so all settings are the given ones."]
-    if has_threshold != (name.activation == "JumpReLU"):
-        raise ValueError(
-            f"the name {file} says {name.activation}, but there is {'a' if has_threshold else 'no'} threshold"
-        )
-    config: dict[str, Any] = {"soft_cap": name.soft_cap}
-    given = overrides.get("activation")
-    if name.activation == "JumpReLU":
-        return config | {"activation": "jump_relu"}, []
-    if name.activation == "ReLU":
-        coefficient = float(f"0.{name.number}") if name.number else 0.0
-        return config | {"activation": "relu", "sparsity_coefficient": coefficient}, []
-    if name.activation not in ("TopKReLU", "BatchTopKReLU") and given is None:
-        keeps_negative = name.activation in ("Identity", "TopK", "BatchTopK")
-        raise ValueError(
-            f"the name {file} says {name.activation}, "
-            + ("which keeps negative activations" if keeps_negative else "an activation that hf_msae does not know")
-            + ", as no MSAE does; activation=relu or activation=topk reads it with its pre-activations cut at 0, "
-            "which is another function"
-        )
-    if name.number is None:
-        raise ValueError(f"the name {file} says {name.activation}, but not the k")
-    k = int(name.number)
-    if name.weights is not None:
-        return config | _levels(k, n, name), _notes_on_levels(k, name)
+        weights = {"UW": "uniform", "RW": "reverse"}[name["weights"]]
+        levels = {"nesting": "topk", "nesting_ks": level_ks(k, int(name["n"])), "nesting_weights": weights}
+        return config | {"activation": "relu", **levels}
     if given == "relu":
-        note = (
-            f"Trained as {name.activation} with k={k}; the full ReLU code is decoded, as the authors' SAE class does."
+        source.notes.append(
+            f"Trained as {activation} with k={k}; the full ReLU code is decoded, as the authors' SAE class does."
         )
-        return config | {"activation": "relu"}, [note]
-    if name.activation.startswith("Batch") and given is None:
+        return config | {"activation": "relu"}
+    if of_batch and given is None:
         raise ValueError(
-            f"the name {file} says {name.activation}, but the file does not hold the threshold that replaces the k "
+            f"the name {file} says {activation}, but the file does not hold the threshold that replaces the k "
             f"largest of a batch. activation=topk takes the {k} largest of each embedding instead, activation=relu "
             "the full code, which is what the authors' SAE class decodes"
         )
-    note = f"The {k} largest activations are kept, as in training; the authors' SAE class decodes the full ReLU code."
-    return config | {"activation": "topk", "k": k}, [note]
+    source.notes.append(
+        f"The {k} largest activations are kept, as in training; the authors' SAE class decodes the full ReLU code."
+    )
+    return config | {"activation": "topk", "k": k}
 
 
-def _levels(smallest: int, n: int, name: _Name) -> dict[str, Any]:
-    """Doubling from the smallest k, then n, like the list that their train.py makes."""
+def level_ks(smallest: int, n: int) -> list[int]:
+    """Return the levels as the authors' train.py makes them: doubling from the smallest k, then n."""
     ks = [smallest]
     while ks[-1] * 2 < n:
         ks.append(ks[-1] * 2)
-    ks = [k for k in ks if k < n] + [n]
-    return {"activation": "relu", "nesting": "topk", "nesting_ks": ks, "nesting_weights": _WEIGHTS[name.weights]}
+    return [k for k in ks if k < n] + [n]
 
 
-def _notes_on_levels(smallest: int, name: _Name) -> list[str]:
-    notes = [
-        f"The file only says the smallest level, {smallest}: the others are taken to double up to num_latents, as in "
-        "the authors' train.py."
-    ]
-    if name.activation.startswith("Batch"):
-        notes.append(
-            "Trained with levels that keep k activations per embedding on average over a batch; here a level keeps "
-            "the k largest of each."
-        )
-    return notes
-
-
-def _origin(name: _Name, overrides: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+def _origin(source: CheckpointSource, name: re.Match) -> dict[str, str]:
     """Backbone and hook point from the name of the data set."""
-    words = name.dataset.split("_")
+    words = (name["dataset"] or "").split("_")
     modality = next((word for word in words if word in ("image", "text")), None)
-    if modality is None and overrides.get("hook_point") is None:
-        notes.append(_UNKNOWN_MODALITY)
-    config: dict[str, Any] = {"hook_point": f"{modality or 'image'}_embeds"}
-    if overrides.get("base_model_name_or_path") is not None:
+    if modality is None and source.given.get("hook_point") is None:
+        source.notes.append(_UNKNOWN_MODALITY)
+    config = {"hook_point": f"{modality or 'image'}_embeds"}
+    if source.given.get("base_model_name_or_path") is not None:
         return config
-    backbone, width = next((_BACKBONES[word] for word in words if word in _BACKBONES), (None, None))
-    if backbone is not None and width != name.d:
-        notes.append(
-            f"The data set's name suggests {backbone}, whose embeddings are {width} wide, but these {name.d}."
+    backbone, width = next((_BACKBONES[word] for word in words if word in _BACKBONES), (None, int(name["d"])))
+    if width != int(name["d"]):
+        source.notes.append(
+            f"The data set's name suggests {backbone}, whose embeddings are {width} wide, but these {name['d']}."
         )
     elif backbone is not None:
         config["base_model_name_or_path"] = backbone
     elif "RN50" in words:
-        notes.append("Trained on CLIP RN50, which transformers does not have: there is no backbone to load with it.")
+        source.notes.append("Trained on CLIP RN50, which transformers does not have: no backbone loads with it.")
     else:
-        notes.append("The name does not say which backbone: give base_model_name_or_path.")
+        source.notes.append("The name does not say which backbone: give base_model_name_or_path.")
     return config

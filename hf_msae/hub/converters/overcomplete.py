@@ -20,18 +20,8 @@ from typing import Any
 import torch
 
 from .checkpoint import ForeignCheckpoint
-from .places import place_of
-from .reading import (
-    Settings,
-    check_shape,
-    finite_number,
-    refuse_other_keys,
-    require_keys,
-    state_dict,
-    tensors_of,
-    the_one,
-    whole_number,
-)
+from .places import origin
+from .reading import Settings, check_keys, check_shape, finite_number, state_dict, tensors_of, the_one
 from .source import CheckpointSource
 
 RECIPE = """
@@ -47,22 +37,18 @@ RECIPE = """
 _PLAIN = ("class", "state_dict", "dictionary", "top_k", "running_threshold")
 _WEIGHTS, _MULTIPLIER = "dictionary._weights", "dictionary.multiplier"
 _ARCHETYPAL = ("dictionary.W", "dictionary.C", "dictionary.Relax")
-_BLOCK = "encoder.final_block"
-_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_LINEAR, _NORM = "encoder.final_block.0", "encoder.final_block.1"
+_NORMALIZED = tuple(f"{_NORM}.{part}" for part in ("weight", "bias", "running_mean", "running_var"))
+_COUNTER = f"{_NORM}.num_batches_tracked"
+_TIED = "encoder.tied_to."
 _SHAPES = {
     **{_WEIGHTS: "n d", _MULTIPLIER: ""},
     **dict(zip(_ARCHETYPAL, ("n points", "points d", "n d"), strict=True)),
     **{"encoder.weight": "n d", "encoder.bias": "n", "thresholds": "n"},
-    **{f"{_BLOCK}.0.weight": "n d", f"{_BLOCK}.0.bias": "n"},
-    **{f"{_BLOCK}.1.{part}": "n" for part in _NORM[:4]},
+    **{f"{_LINEAR}.weight": "n d", f"{_LINEAR}.bias": "n"},
+    **dict.fromkeys(_NORMALIZED, "n"),
 }
-_NORMALIZED = tuple(f"{_BLOCK}.1.{part}" for part in _NORM[:4])
-_COUNTER = ".num_batches_tracked"
-_DEEP_ENCODERS = {
-    "mlp_blocks": "hidden layers",
-    "attention_blocks": "attention",
-    "resnet_blocks": "a ResNet",
-}
+_DEEP_ENCODERS = {"mlp_blocks": "hidden layers", "attention_blocks": "attention", "resnet_blocks": "a ResNet"}
 _ACTIVATIONS = {
     "SAE": "relu",
     "TopKSAE": "topk",
@@ -71,15 +57,11 @@ _ACTIVATIONS = {
     "JumpSAE": "jump_relu",
     "RAJumpSAE": "jump_relu",
 }
-_REFUSED = {
-    "MpSAE": "it encodes by matching pursuit, in steps that depend on each other, not by one matrix",
-    "OMPSAE": "it encodes by orthogonal matching pursuit, in steps that depend on each other, not by one matrix",
-    "QSAE": "its codes are quantized",
-}
+_PURSUIT = "it encodes by matching pursuit, in steps that depend on each other, not by one matrix"
+_REFUSED = {"MpSAE": _PURSUIT, "OMPSAE": _PURSUIT, "QSAE": "its codes are quantized"}
 _BATCH_NORM_EPSILON = 1e-5  # default of nn.BatchNorm1d, which overcomplete keeps
 _UNIT = 1e-6  # rounding error of the norm of a row in float32
 _CONVEX = 1e-5  # rounding error of a sum over thousands of points
-_TIED = "encoder.tied_to."
 
 
 def recognizes(source: CheckpointSource) -> bool:
@@ -90,30 +72,31 @@ def recognizes(source: CheckpointSource) -> bool:
     return source.asks_for(files[0], "overcomplete") or bool(source.names_in(files[0]) & {_WEIGHTS, *_ARCHETYPAL})
 
 
-def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
+def read(source: CheckpointSource) -> ForeignCheckpoint:
     """Read a state dict, or the file that `RECIPE` makes; see `read_checkpoint` for what is raised."""
     file = the_one(_files(source), source.name, ".pt, .pth or .safetensors file")
     name = source.full_name(file)
-    content = _content(source, file, name)
-    plain = isinstance(content, Mapping) and "state_dict" in content
-    if plain:
-        refuse_other_keys(content, _PLAIN, name)
-    extras = Settings({key: content.get(key) for key in _PLAIN} if plain else {}, name)
-    kind = extras.word("class")
-    tensors, sizes = _tensors(content["state_dict"] if plain else content, kind, name)
-    notes: list[str] = []
-    dictionary = _dictionary(tensors, extras.get("dictionary"), name, notes)
+    if source.asks_for(file, "overcomplete"):
+        raise ValueError(
+            f"{name} holds a whole module of overcomplete, as torch.save(sae) writes it: reading it runs code, which "
+            f"hf_msae never does. Where overcomplete is installed, make a plain file of it and convert that:\n{RECIPE}"
+        )
+    content, extras = source.read(file), Settings({}, name, source.given)
+    if isinstance(content, Mapping) and "state_dict" in content:
+        check_keys(content, (), _PLAIN, name)
+        extras, content = Settings(content, name, source.given), content["state_dict"]
+    kind = extras.choice("class", (*_ACTIVATIONS, None), refused=_REFUSED)
+    tensors, sizes = _tensors(content, name)
+    dictionary = _dictionary(tensors, extras.get("dictionary"), source, name)
     check_shape(dictionary, "n d", f"dictionary of {name}", sizes)
     encoder, bias = _encoder(tensors, name)
-    config, threshold = _activation(tensors, kind, extras, overrides)
+    config, threshold = _activation(tensors, kind, extras)
     return ForeignCheckpoint(
-        format="overcomplete",
         encoder=(dictionary if encoder is None else encoder).T,
         decoder=None if encoder is None else dictionary,
         latent_bias=bias,
         threshold=threshold,
-        config={**config, **place_of(None, None, overrides, name)},
-        notes=notes,
+        config=config | origin(source, name),
     )
 
 
@@ -121,28 +104,16 @@ def _files(source: CheckpointSource) -> list[str]:
     return source.matching("*.pt", "*.pth", "*.safetensors")
 
 
-def _content(source: CheckpointSource, file: str, name: str) -> Any:
-    if source.asks_for(file, "overcomplete"):
-        raise ValueError(
-            f"{name} holds a whole module of overcomplete, as torch.save(sae) writes it: reading it runs code, which "
-            f"hf_msae never does. Where overcomplete is installed, make a plain file of it and convert that:\n{RECIPE}"
-        )
-    return source.read(file)
-
-
-def _tensors(content: Any, kind: str | None, name: str) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+def _tensors(content: Any, name: str) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
     """The state dict and its sizes, after checking that an MSAE can compute what it is for."""
-    counters = [key for key in content if str(key).endswith(_COUNTER)] if isinstance(content, Mapping) else ()
+    counters = [key for key in content if key.endswith("num_batches_tracked")] if isinstance(content, Mapping) else ()
     tensors = tensors_of(content, name, counters)
-    kind = "QSAE" if kind is None and "Q" in tensors else kind
-    if kind in _REFUSED:
-        raise ValueError(f"{name} is a {kind}: {_REFUSED[kind]}, so it cannot be converted")
-    if kind is not None and kind not in _ACTIVATIONS:
-        raise ValueError(f"{name} is a {kind!r}; hf_msae reads {', '.join(_ACTIVATIONS)}")
+    if "Q" in tensors:
+        raise ValueError(f"{name} is a QSAE: {_REFUSED['QSAE']}, so it cannot be converted")
     for part, layers in _DEEP_ENCODERS.items():
         if any(key.startswith(f"encoder.{part}.") for key in tensors):
             raise ValueError(f"the encoder of {name} has {layers}, not one matrix, so it cannot be converted")
-    if f"{_BLOCK}.1.weight" in tensors and f"{_BLOCK}.1.running_mean" not in tensors:
+    if f"{_NORM}.weight" in tensors and _NORMALIZED[2] not in tensors:
         raise ValueError(
             f"the encoder of {name} ends in LayerNorm, which normalizes each code by itself, so it cannot be converted"
         )
@@ -151,24 +122,23 @@ def _tensors(content: Any, kind: str | None, name: str) -> tuple[dict[str, torch
         same, tied = tensors.get(f"dictionary.{key.removeprefix(_TIED)}"), tensors.pop(key)
         if same is None or not torch.equal(same, tied):
             raise ValueError(f"{key} of {name} differs from the dictionary that it should be tied to")
-    for one, other in ((_WEIGHTS, _ARCHETYPAL[0]), ("encoder.weight", f"{_BLOCK}.0.weight")):
+    for one, other in ((_WEIGHTS, _ARCHETYPAL[0]), ("encoder.weight", f"{_LINEAR}.weight")):
         if one in tensors and other in tensors:
-            raise ValueError(f"{name} holds both {one} and {other}: it is unclear which is used")
-    needed = _NORMALIZED if f"{_BLOCK}.1.running_mean" in tensors else ()
-    needed = (*needed, *((f"{_BLOCK}.0.bias",) if f"{_BLOCK}.0.weight" in tensors else ()))
-    optional = {key: axes for key, axes in _SHAPES.items() if key not in needed}
-    return state_dict(tensors, name, {key: _SHAPES[key] for key in needed}, optional, (f"{_BLOCK}.1{_COUNTER}",))
+            raise ValueError(f"{name} holds both {one} and {other}: which is used is unclear")
+    needed = _NORMALIZED if _NORMALIZED[2] in tensors else ()
+    needed += (f"{_LINEAR}.bias",) if f"{_LINEAR}.weight" in tensors else ()
+    return state_dict(tensors, name, {key: _SHAPES[key] for key in needed}, _SHAPES, (_COUNTER,))
 
 
-def _dictionary(tensors: Mapping[str, torch.Tensor], fused: Any, name: str, notes: list[str]) -> torch.Tensor:
+def _dictionary(tensors: Mapping[str, torch.Tensor], fused: Any, source: CheckpointSource, name: str) -> torch.Tensor:
     """The dictionary as codes are multiplied by it, (n, d) float64."""
     if fused is not None:
         return tensors_of({"dictionary": fused}, name)["dictionary"].double()
     if _ARCHETYPAL[0] in tensors:
         dictionary = _archetypal(tensors, name)
-        notes.append("Its archetypal dictionary becomes one matrix; the points that it combines are not kept.")
+        source.notes.append("Its archetypal dictionary becomes one matrix; the points that it combines are not kept.")
     else:
-        require_keys(tensors, (_WEIGHTS,), name)
+        check_keys(tensors, (_WEIGHTS,), tensors, name)
         dictionary = tensors[_WEIGHTS].double()
         norms = torch.linalg.vector_norm(dictionary, dim=1)
         if (norms - 1).abs().max() > _UNIT:
@@ -182,7 +152,7 @@ def _dictionary(tensors: Mapping[str, torch.Tensor], fused: Any, name: str, note
 
 def _archetypal(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
     """W @ C + Relax, with W as it is after .eval(): convex combinations of the points in C."""
-    require_keys(tensors, _ARCHETYPAL, name)
+    check_keys(tensors, _ARCHETYPAL, tensors, name)
     weights, points, relaxation = (tensors[key].double() for key in _ARCHETYPAL)
     if weights.min() < 0 or (weights.sum(-1) - 1).abs().max() > _CONVEX:
         raise ValueError(
@@ -195,12 +165,12 @@ def _archetypal(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
 
 def _encoder(tensors: Mapping[str, torch.Tensor], name: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Matrix (n, d), None if it is the dictionary, and bias (n,), None for zeros."""
-    if f"{_BLOCK}.0.weight" not in tensors:
+    if f"{_LINEAR}.weight" not in tensors:
         if not any(key.startswith("encoder.") for key in tensors):
-            raise ValueError(f"{name} has no encoder: an MpSAE or OMPSAE, of which {_REFUSED['MpSAE']}")
+            raise ValueError(f"{name} has no encoder, as an MpSAE or OMPSAE: {_PURSUIT}")
         return tensors.get("encoder.weight"), tensors.get("encoder.bias")
-    weight, bias = (tensors[f"{_BLOCK}.0.{part}"].double() for part in ("weight", "bias"))
-    if f"{_BLOCK}.1.running_mean" in tensors:
+    weight, bias = (tensors[f"{_LINEAR}.{part}"].double() for part in ("weight", "bias"))
+    if _NORMALIZED[2] in tensors:
         scale, shift, mean, variance = (tensors[key].double() for key in _NORMALIZED)
         factor = scale / (variance + _BATCH_NORM_EPSILON).sqrt()
         weight, bias = weight * factor[:, None], (bias - mean) * factor + shift
@@ -208,44 +178,36 @@ def _encoder(tensors: Mapping[str, torch.Tensor], name: str) -> tuple[torch.Tens
 
 
 def _activation(
-    tensors: Mapping[str, torch.Tensor], kind: str | None, extras: Settings, overrides: Mapping[str, Any]
+    tensors: Mapping[str, torch.Tensor], kind: str | None, extras: Settings
 ) -> tuple[dict[str, Any], torch.Tensor | float | None]:
     """Fields of MSAEConfig, and thresholds."""
-    name, known = extras.name, _ACTIVATIONS[kind] if kind else None
+    name, given, known = extras.name, extras.given, _ACTIVATIONS.get(kind)
     if "thresholds" in tensors:
         if known not in (None, "jump_relu"):
             raise ValueError(f"{name} is a {kind}, which has no thresholds, but holds some")
         # Theirs has to be reached, ours exceeded: they only differ if an activation equals its threshold.
         return {"activation": "jump_relu"}, tensors["thresholds"].double().exp()
-    k = extras.get("top_k") if overrides.get("k") is None else overrides["k"]
-    activation = overrides.get("activation") or known or (None if k is None else "topk")
+    has_k = given.get("k") is not None or extras.get("top_k") is not None
+    activation = given.get("activation") or known or ("topk" if has_k else None)
     if activation is None:
         raise ValueError(
-            f"{name} does not say which activation it has, as no state dict of overcomplete does: say k=... (a "
-            "TopKSAE's top_k) or activation=relu (a plain SAE); for a BatchTopKSAE make a file with its threshold:\n"
+            f"{name} does not say which activation it has, as no state dict of overcomplete does: give k (a TopKSAE's "
+            "top_k) or activation=relu (a plain SAE); for a BatchTopKSAE make a file with its threshold:\n"
             f"{RECIPE}"
         )
     if activation == "relu":
         return {"activation": "relu"}, None
-    if activation == "topk":
-        if known == "batch_topk" and overrides.get("k") is None:
-            raise ValueError(_of_a_batch(extras))
-        if k is None:
-            raise ValueError(f"{name} does not say how many activations it keeps: say k=... (the TopKSAE's top_k)")
-        return {"activation": "topk", "k": whole_number(k, f"k of {name}")}, None
-    threshold = extras.get("running_threshold")
-    if activation == "jump_relu" or threshold is None:
+    if activation == "jump_relu" or (activation != "topk" and extras.get("running_threshold") is None):
         raise ValueError(
             f"{name} holds no threshold, which activation={activation} needs. BatchTopKSAE keeps it outside its state "
             f"dict: make a file that has it from the SAE as it was trained:\n{RECIPE}"
         )
-    if overrides.get("k") is None:
-        raise ValueError(f"{_of_a_batch(extras)}. Codes only depend on the threshold")
-    return {"activation": "batch_topk"}, finite_number(threshold, f"running_threshold of {name}")
-
-
-def _of_a_batch(extras: Settings) -> str:
-    return (
-        f"{extras.name} keeps top_k={extras.get('top_k')} activations of a whole batch: say k=..., which is that "
-        "divided by the size of the batches it was trained on"
-    )
+    if known == "batch_topk" and given.get("k") is None:
+        raise ValueError(
+            f"{name} keeps top_k={extras.get('top_k')} activations of a whole batch: give k, which is that divided by "
+            "the size of the batches it was trained on"
+        )
+    config = {"activation": activation, "k": extras.k("top_k")}
+    if activation == "topk":
+        return config, None
+    return config, finite_number(extras["running_threshold"], f"running_threshold of {name}")

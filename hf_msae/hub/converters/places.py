@@ -1,21 +1,19 @@
-"""Translation of the place in a backbone that a checkpoint was trained on to our hook points."""
+"""Where in a backbone a checkpoint was trained: other libraries' names, translated to our hook points."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from ...backbones.hook_points import HookPoint
+from .source import CheckpointSource
 
-_BLOCK_OUTPUT = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
+_BLOCK_OUTPUT = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)|resid_post_layer_(\d+)")
 _BLOCK_MODULE = re.compile(r"(?:(?P<owner>.*)\.)?(?:layers|layer|h|blocks|resblocks)\.(?P<layer>\d+)")
 _TOWERS = {"vision_model": "vision", "visual": "vision", "text_model": "text"}
 _IMAGE_ENCODERS = frozenset(
     ("clip", "siglip", "vit", "dino", "dinov", "deit", "beit", "mae", "vision", "visual", "perception")
-)
-_KINDS = (
-    "hook_point=image_embeds or text_embeds (one of each input), vision.layers.9 or text.layers.9 (one of each token)"
 )
 
 
@@ -30,71 +28,79 @@ def hook_point_of(name: str | None, tower: str | None = "vision") -> str | None:
         name: The other library's name; one of ours stays as it is.
         tower: "vision" or "text" if the name does not say which; None if it is unknown.
     """
-    if not name:
-        return None
     try:
         return HookPoint.parse(name).name
     except ValueError:  # another library's name
-        pass
-    layer = None
+        name = name or ""
     if found := _BLOCK_OUTPUT.fullmatch(name):
-        layer = int(found[1]) - (found[2] == "pre")
+        layer = int(found[1] or found[3]) - (found[2] == "pre")
     elif found := _BLOCK_MODULE.fullmatch(name):
         owners = (found["owner"] or "").split(".")
         tower = next((_TOWERS[owner] for owner in owners if owner in _TOWERS), tower)
         layer = int(found["layer"])
-    return None if tower is None or layer is None or layer < 0 else f"{tower}.layers.{layer}"
+    else:
+        return None
+    return None if tower is None or layer < 0 else f"{tower}.layers.{layer}"
 
 
-def tower_of(*names: Any, notes: list[str] | None = None) -> str | None:
-    """Return the tower of a model of which only the name is known: "vision", "text", or None without a name.
+def tower_of(*names: Any) -> str | None:
+    """Return the tower of a model known only by name: "vision", "text", or None without a name.
 
-    The name of an image encoder has a word such as "clip", "siglip" or "vit".
-
-    Args:
-        *names: Names of the model and its class, if known; the first is shown in the note.
-        notes: Gets a note if the model was taken for a language model.
+    The name of an image encoder, or of its class, has a word such as "clip", "siglip" or "vit".
     """
     known = [str(name) for name in names if name]
-    if not known:
-        return None
     # As written, and with CamelCase split: SigLIP, HookedVisionTransformer.
     spellings = [*known, *(re.sub("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", each) for each in known)]
     if any(word in _IMAGE_ENCODERS for each in spellings for word in re.findall("[a-z]+", each.lower())):
         return "vision"
-    if notes is not None:
-        notes.append(
-            f"{known[0]} was taken for a language model, because its name does not say that it is an image encoder; "
-            "if it is one, give hook_point=vision.layers.LAYER."
-        )
-    return "text"
+    return "text" if known else None
 
 
-def place_of(
-    hook_point: str | None, place: str | None, given: Mapping[str, Any], name: str, known: str = ""
+def origin(
+    source: CheckpointSource,
+    name: str,
+    hooks: Sequence[str | None] = (),
+    model: str | None = None,
+    model_class: str | None = None,
+    tower: str | None = None,
+    place: str | None = None,
+    known: str = "",
 ) -> dict[str, str]:
-    """Return the field hook_point of MSAEConfig, or {} if the user gave one, which takes precedence.
+    """Return the fields of MSAEConfig that say where embeddings come from, without a hook_point if one was given.
 
     Args:
-        hook_point: Our name; None if there is none.
-        place: Description of the place; None if it is unknown.
-        given: The user's overrides.
-        name: Name of the checkpoint in messages.
-        known: Description of the embeddings as far as they are known.
+        source: The checkpoint; gets a note if the model was taken for a language model.
+        name: Name of the file in messages.
+        hooks: The other library's names of the place; the first that can be translated counts.
+        model: Name of the backbone, if known.
+        model_class: Name of its class, if known.
+        tower: "vision" or "text", if known without the names.
+        place: Description of the place for the error message, if known.
+        known: Description of the embeddings, if only their kind is known.
 
     Raises:
-        ValueError: The place is unknown or has no name, and no hook_point was given.
+        ValueError: The place is unknown or has no name here, and no hook_point was given.
     """
-    if given.get("hook_point") is not None:
-        return {}
-    if hook_point is not None:
-        return {"hook_point": hook_point}
+    config = {"base_model_name_or_path": model} if model else {}
+    if source.given.get("hook_point") is not None:
+        return config
+    guessed = tower or tower_of(model, model_class)
+    for hook in hooks:
+        if point := hook_point_of(hook, None):
+            return config | {"hook_point": point}
+        if point := hook_point_of(hook, guessed):
+            if tower is None and guessed == "text":
+                source.notes.append(
+                    f"{model or model_class} was taken for a language model, because its name does not say that it "
+                    "is an image encoder; if it is one, give hook_point=vision.layers.LAYER."
+                )
+            return config | {"hook_point": point}
     if place:
-        raise ValueError(
-            f"{name} was trained on {place}, which hf_msae cannot extract. To use it with your own embeddings from "
-            f"there, say which kind they are: {_KINDS}"
-        )
-    beyond = f", only that they are {known}" if known else ""
+        problem = f"{name} was trained on {place}, which hf_msae cannot extract"
+    else:
+        problem = f"{name} does not say which embeddings it was trained on"
+        problem += f", only that they are {known}" if known else ""
     raise ValueError(
-        f"{name} does not say which embeddings it was trained on{beyond}: say which kind they are: {_KINDS}"
+        f"{problem}. Say which kind they are: hook_point=image_embeds or text_embeds (one of each input), "
+        "vision.layers.9 or text.layers.9 (one of each token)"
     )

@@ -6,11 +6,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
-_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-GATED_NOTE = "A gated SAE: it computes what JumpReLU does with other thresholds, and becomes that."
+GATED_NOTE = "A gated SAE: it computes the same as a JumpReLU one with other thresholds, and becomes that."
+OTHER_OUTPUT = "it predicts other embeddings than it encodes"
+PER_SAMPLE = {
+    "constant_norm_rescale": "it scales each embedding to one length by itself, as no fixed input_scale can",
+    "layer_norm": "it brings each embedding to mean 0 and variance 1 by itself, as no fixed input_mean and "
+    "input_scale can",
+}
+"""Kinds of normalize_activations that no MSAE can do."""
 
 
 class CodeInFileError(ValueError):
@@ -30,32 +35,42 @@ class Settings(dict):
     Args:
         values: The settings.
         name: Name of their file in error messages.
+        given: Overrides that the user gave.
     """
 
-    def __init__(self, values: Mapping[str, Any], name: str) -> None:
+    def __init__(self, values: Mapping[str, Any], name: str, given: Mapping[str, Any] | None = None) -> None:
         super().__init__(values)
-        self.name = name
+        self.name, self.given = name, given or {}
+
+    def _typed(self, key: str, kind: type, expected: str, default: Any = None) -> Any:
+        value = self.get(key, default)
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"{key} of {self.name} is {_shown(value)}, expected {expected}")
+        return value
 
     def flag(self, key: str, default: bool = False) -> bool:
         """Return a boolean, or the default if it is missing or null; refuse anything else, such as "false"."""
-        value = self.get(key)
-        if value is not None and not isinstance(value, bool):
-            raise ValueError(f"{key} of {self.name} is {_shown(value)}, expected true or false")
+        value = self._typed(key, bool, "true or false")
         return default if value is None else value
 
     def word(self, key: str, default: str | None = None) -> str | None:
         """Return a string, the default if it is missing, or None if it is null."""
-        value = self.get(key, default)
-        if value is not None and not isinstance(value, str):
-            raise ValueError(f"{key} of {self.name} is {_shown(value)}, expected a text")
-        return value
+        return self._typed(key, str, "a text", default)
 
     def inner(self, key: str) -> Settings:
         """Return settings within these, empty if they are missing or null."""
-        value = self.get(key)
-        if value is not None and not isinstance(value, Mapping):
-            raise ValueError(f"{key} of {self.name} is {_shown(value)}, expected names and values")
-        return Settings(value or {}, f"{key} of {self.name}")
+        return Settings(self._typed(key, Mapping, "names and values") or {}, f"{key} of {self.name}", self.given)
+
+    def choice(
+        self, key: str, known: Iterable[str], default: str | None = None, refused: Mapping[str, str] | None = None
+    ) -> str:
+        """Return one of the known words; raise ValueError with the reason for a refused one, and for any other."""
+        value = self.word(key, default)
+        if value in (refused or {}):
+            raise ValueError(f"{self.name} has {key}={value!r}: {refused[value]}, so it cannot be converted")
+        if value not in known:
+            raise ValueError(f"{self.name} has {key}={value!r}; hf_msae reads {', '.join(map(str, known))}")
+        return value
 
     def whole(self, key: str) -> int:
         """Return a positive whole number."""
@@ -65,16 +80,13 @@ class Settings(dict):
         """Return a finite number."""
         return finite_number(self.get(key), f"{key} of {self.name}")
 
-    def k(self, key: str, given: Mapping[str, Any], default: int | None = None) -> int:
-        """Return how many activations are kept: what the user gave, or else what is stored."""
-        if given.get("k") is not None:
-            return whole_number(given["k"], "k")
-        stored = self.get(key, default)
-        if stored is None:
-            raise ValueError(
-                f"{key} of {self.name} is missing, so the number of kept activations is unknown: say k=..."
-            )
-        return whole_number(stored, f"{key} of {self.name}")
+    def k(self, key: str, default: int | None = None) -> int:
+        """Return the number of kept activations: what the user gave, or else what is stored."""
+        if self.given.get("k") is not None:
+            return whole_number(self.given["k"], "k")
+        if self.get(key, default) is None:
+            raise ValueError(f"{key} of {self.name} is missing: give the number of kept activations as k")
+        return whole_number(self.get(key, default), f"{key} of {self.name}")
 
     def sizes(self, d: str, n: str, factor: str) -> dict[str, int]:
         """Return the width d and the number of latents n, which may be stored as a multiple of d."""
@@ -90,10 +102,7 @@ class Settings(dict):
     def refuse_transcoder(self) -> None:
         """Raise ValueError if it predicts embeddings of another width than it encodes."""
         if self.get("d_out") not in (None, self.get("d_in")):
-            raise ValueError(
-                f"{self.name} turns embeddings of {self.get('d_in')} columns into ones of {self['d_out']}: a "
-                "transcoder, not an autoencoder"
-            )
+            raise ValueError(f"{self.name} has d_in={self.get('d_in')} and d_out={self['d_out']}: {OTHER_OUTPUT}")
 
 
 def state_dict(
@@ -109,8 +118,8 @@ def state_dict(
     Args:
         content: The content of a file.
         name: Name of the file in error messages.
-        required: Name -> shape, axes by name: `{"W_enc": "d n", "b_enc": "n"}`. Axes without a known size get that of
-            the first tensor that has them.
+        required: Name -> shape, with axes by name: `{"W_enc": "d n", "b_enc": "n"}`. Axes without a known size get
+            that of the first tensor that has them.
         optional: The same for tensors that may be missing.
         counters: Names of further tensors, which need not be floating-point numbers.
         **sizes: Known sizes of axes.
@@ -123,8 +132,7 @@ def state_dict(
     """
     tensors = tensors_of(content, name, counters)
     shapes = {**required, **(optional or {})}
-    require_keys(tensors, required, name)
-    refuse_other_keys(tensors, (*shapes, *counters), name)
+    check_keys(tensors, required, (*shapes, *counters), name)
     for key, axes in shapes.items():
         if key in tensors:
             check_shape(tensors[key], axes, f"{key} of {name}", sizes)
@@ -147,7 +155,7 @@ def tensors_of(content: Any, name: str, counters: Sequence[str] = ()) -> dict[st
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{name} holds {type(content).__name__} {str(content)[:40]!r}, not names and tensors")
     for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+        if not isinstance(value, torch.Tensor):
             raise ValueError(f"{name} holds a {type(value).__name__} under {key!r}, where a tensor is expected")
         if key not in counters:
             check_tensor(value, f"{key} of {name}")
@@ -155,54 +163,44 @@ def tensors_of(content: Any, name: str, counters: Sequence[str] = ()) -> dict[st
 
 
 def check_tensor(tensor: torch.Tensor, what: str) -> None:
-    """Raise ValueError unless a tensor is dense and holds finite floating-point numbers."""
-    if tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in _FLOATING:
-        kind = str(tensor.dtype).removeprefix("torch.")
-        layout = "" if tensor.layout == torch.strided else f" ({str(tensor.layout).removeprefix('torch.')})"
-        raise ValueError(f"{what} is of {kind}{layout}, expected floating-point numbers (float32, float16, ...)")
+    """Raise ValueError unless a tensor holds finite floating-point numbers."""
+    if not tensor.is_floating_point():
+        raise ValueError(f"{what} is of {tensor.dtype}, expected floating-point numbers")
     if not torch.isfinite(tensor).all():
         raise ValueError(f"{what} holds NaN or infinite values")
 
 
-def require_keys(content: Mapping[str, Any], keys: Iterable[str], name: str) -> None:
-    """Raise ValueError if one of the keys is missing, naming it and those that are there."""
-    missing = [key for key in keys if key not in content]
-    if missing:
+def check_keys(content: Mapping[str, Any], required: Iterable[str], known: Iterable[str], name: str) -> None:
+    """Raise ValueError for a missing key, and for an unknown one: its part of the computation would be left out."""
+    if missing := [key for key in required if key not in content]:
         raise ValueError(f"{name} has no {', '.join(missing)}; it has {', '.join(map(str, content)) or 'nothing'}")
-
-
-def refuse_other_keys(content: Mapping[str, Any], known: Iterable[str], name: str) -> None:
-    """Raise ValueError for an unknown key: a tensor that is not read belongs to a computation that is not done."""
-    other = [key for key in content if key not in set(known)]
-    if other:
+    if other := [key for key in content if key not in set(known)]:
         raise ValueError(
             f"{name} also has {', '.join(map(str, other))}, which hf_msae does not know: leaving it out could change "
             "what the model computes"
         )
 
 
-def whole_number(value: Any, what: str) -> int:
-    """Return a positive whole number, which may be in a tensor without dimensions; raise ValueError for others."""
-    if isinstance(value, torch.Tensor) and value.dim() == 0:
-        value = value.item()
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{what} is {_shown(value)}, expected a whole number above 0")
-    return value
-
-
-def finite_number(value: Any, what: str) -> float:
-    """Return a finite number, which may be in a tensor without dimensions; raise ValueError for others."""
-    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)) and value.ndim == 0:
+def finite_number(value: Any, what: str, expected: str = "one finite number") -> float:
+    """Return a finite number, which may be in a tensor without dimensions; raise ValueError for anything else."""
+    if getattr(value, "ndim", None) == 0:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{what} is {_shown(value)}, expected one finite number")
+        raise ValueError(f"{what} is {_shown(value)}, expected {expected}")
     return float(value)
 
 
+def whole_number(value: Any, what: str) -> int:
+    """Return a positive whole number, which may be in a tensor without dimensions; raise ValueError otherwise."""
+    expected = "a whole number above 0"
+    number = finite_number(value, what, expected)
+    if number < 1 or not number.is_integer():
+        raise ValueError(f"{what} is {_shown(value)}, expected {expected}")
+    return int(number)
+
+
 def _shown(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor) and value.ndim:
         return f"a tensor of shape {tuple(value.shape)}"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from .checkpoint import ForeignCheckpoint
-from .places import place_of
+from .places import origin
 from .reading import Settings, finite_number, reached, state_dict, the_one
 from .source import CheckpointSource, read_torch
 from .statistics import require_statistics
@@ -43,85 +43,72 @@ def recognizes(source: CheckpointSource) -> bool:
         return False
     with open(source.path(files[0]), "rb") as file:
         line = file.readline(_LONGEST_LINE)
-    if not line.startswith(b"{"):
-        return False
     try:
         header = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return "d_vit" in header or {"schema", "cfg"} <= set(header)
+    return isinstance(header, dict) and ("d_vit" in header or {"schema", "cfg"} <= set(header))
 
 
-def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
+def read(source: CheckpointSource) -> ForeignCheckpoint:
     """Read a file of saev's; see `read_checkpoint` for what is raised."""
     file = the_one(source.matching("*.pt"), source.name, ".pt file")
     name = source.full_name(file)
     with open(source.path(file), "rb") as opened:
-        header = _header(opened.readline(_LONGEST_LINE), name)
+        header = _header(opened.readline(_LONGEST_LINE), name, source)
         content = read_torch(io.BytesIO(opened.read()), name)
     schema = header.get("schema")
     settings = header if schema is None else header.inner("cfg")
-    width = "d_model" if "d_model" in settings else "d_vit"
-    sizes = settings.sizes(width, "d_sae", "exp_factor")
+    sizes = settings.sizes("d_model" if "d_model" in settings else "d_vit", "d_sae", "exp_factor")
     tensors, _ = state_dict(content, name, _TENSORS, {_THRESHOLD: ""}, **sizes)
-    notes: list[str] = []
-    config, threshold = _activation(header, settings, tensors, overrides, name, notes)
+    config, threshold = _activation(header, settings, tensors, source)
     if threshold is None and _THRESHOLD in tensors:
         raise ValueError(f"{name} also has {_THRESHOLD}, which the activation in its first line does not use")
-    place = place_of(None, None, overrides, name, known="tokens of an image encoder")
-    _require_statistics(header, settings, overrides, name)
-    bias = tensors["b_dec"]
+    config |= origin(source, name, known="tokens of an image encoder")
+    _require_statistics(header, settings, source, name)
     return ForeignCheckpoint(
-        format="saev",
         encoder=tensors["W_enc"],
         decoder=tensors["W_dec"],
         latent_bias=tensors["b_enc"],
-        input_bias=bias if _subtracts_bias(schema, bias, notes) else None,
-        output_bias=bias,
+        bias=tensors["b_dec"],
+        subtracts_bias=_subtracts_bias(schema, tensors["b_dec"], source),
         threshold=threshold,
-        config={**config, **place},
-        notes=notes,
+        config=config,
     )
 
 
-def _header(line: bytes, name: str) -> Settings:
+def _header(line: bytes, name: str, source: CheckpointSource) -> Settings:
     try:
         header = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} does not begin with a line of JSON, as files of saev do") from error
-    if not isinstance(header, dict):
-        raise ValueError(f"{name} begins with {type(header).__name__}, where files of saev have a mapping")
     schema = header.get("schema")
-    if isinstance(schema, bool) or not isinstance(schema, (int, type(None))) or schema not in _SCHEMAS:
+    if schema not in _SCHEMAS:
         raise ValueError(f"{name} has schema {schema!r} of saev; hf_msae knows those up to {_SCHEMAS[-1]}")
-    if schema is not None and not isinstance(header.get("cfg"), dict):
-        raise ValueError(f"the first line of {name} has no cfg")
-    return Settings(header, f"the first line of {name}")
+    return Settings(header, f"the first line of {name}", source.given)
 
 
-def _require_statistics(header: Settings, settings: Settings, overrides: Mapping[str, Any], name: str) -> None:
+def _require_statistics(header: Settings, settings: Settings, source: CheckpointSource, name: str) -> None:
     """Require the statistics that embeddings were normalized with, unless the first line says that they were not."""
     said = {}
     for place in (header, settings, settings.get("data")):
         if isinstance(place, Mapping):
             said |= {key: place[key] for key in ("scale_mean", "scale_norm") if key in place}
-    needed = {key: said.get(key) is not False for key in ("scale_mean", "scale_norm")}
     shown = ", ".join(f"{key}={value}" for key, value in said.items()) or "neither"
-    why = f"saev trains on (x - mean) / scale unless {' and '.join(needed)} are off, and its first line has {shown}"
-    require_statistics(overrides, name, why, mean=needed["scale_mean"], scale=needed["scale_norm"])
+    why = f"saev trains on (x - mean) / scale unless scale_mean and scale_norm are off, and its first line has {shown}"
+    mean, scale = (said.get(key) is not False for key in ("scale_mean", "scale_norm"))
+    require_statistics(source, name, why, mean, scale)
 
 
-def _subtracts_bias(schema: int | None, bias: torch.Tensor, notes: list[str]) -> bool:
+def _subtracts_bias(schema: int | None, bias: torch.Tensor, source: CheckpointSource) -> bool:
     """Whether b_dec is subtracted before encoding."""
-    if not bias.any():
-        return False
-    if schema is None:
-        notes.append(
+    if schema is None and bias.any():
+        source.notes.append(
             "Written before saev had schemas: b_dec is subtracted before encoding, as in saev 0.1.0, which wrote such "
             "files. Later versions load them without doing that, and reconstruct worse."
         )
-    elif schema == 1:
-        notes.append(
+    if schema == 1 and bias.any():
+        source.notes.append(
             "Written with schema 1, under which saev at first subtracted b_dec before encoding and later did not; it "
             "is not subtracted here, as in today's saev. If it reconstructs badly, it is of the first kind."
         )
@@ -129,40 +116,31 @@ def _subtracts_bias(schema: int | None, bias: torch.Tensor, notes: list[str]) ->
 
 
 def _activation(
-    header: Settings,
-    settings: Settings,
-    tensors: Mapping[str, torch.Tensor],
-    overrides: Mapping[str, Any],
-    name: str,
-    notes: list[str],
+    header: Settings, settings: Settings, tensors: Mapping[str, torch.Tensor], source: CheckpointSource
 ) -> tuple[dict[str, Any], float | None]:
     """Fields of MSAEConfig, and the threshold of batch top-k."""
     schema, kind, params = header.get("schema"), "Relu", settings
-    said = header.word("cls") if schema == 1 else None
-    if said in _ACTIVATIONS:
-        kind = said
+    if schema == 1 and header.word("cls") in _ACTIVATIONS:
+        kind = header["cls"]
     elif schema is not None and (schema > 1 or "activation" in settings):
-        activation = settings.get("activation")
-        if not isinstance(activation, dict) or "cls" not in activation:
-            raise ValueError(f"activation in the first line of {name} is {activation!r}, expected cls and params")
         activation = settings.inner("activation")
-        kind, params = activation.word("cls"), activation.inner("params")
-    if kind not in _ACTIVATIONS:
-        raise ValueError(f"{name} has activation {kind!r}; hf_msae reads {', '.join(_ACTIVATIONS)}")
+        kind, params = activation.choice("cls", _ACTIVATIONS), activation.inner("params")
     if kind == "Relu":
         return {"activation": "relu"}, None
-    k = min(params.k("top_k", overrides, default=32), tensors["W_enc"].shape[1])
+    k = min(params.k("top_k", default=32), tensors["W_enc"].shape[1])
     if kind == "BatchTopK":
         if _THRESHOLD in tensors:
-            threshold = finite_number(tensors[_THRESHOLD], f"{_THRESHOLD} of {name}")
+            threshold = finite_number(tensors[_THRESHOLD], f"{_THRESHOLD} of {source.name}")
             return {"activation": "batch_topk", "k": k}, reached(threshold) if threshold > 0 else 0.0
-        if schema == 1:
+        if schema != 2:
             raise ValueError(
-                f"{name} keeps the {k} largest activations of a whole batch, so its codes depend on what else is in "
-                "the batch, and holds no threshold to replace that: it cannot be converted"
+                f"{source.name} keeps the {k} largest activations of a whole batch (BatchTopK), so its codes depend "
+                f"on what else is in the batch, and it has no {_THRESHOLD} to replace that: it cannot be converted"
             )
-        if schema > 2:
-            raise ValueError(f"{name} says BatchTopK, but holds no {_THRESHOLD}, without which it cannot encode")
-        notes.append("Its BatchTopK is that of schema 2, which keeps the k largest of each embedding: plain top-k.")
-    notes.append("saev's top-k also keeps negative pre-activations if fewer than k are positive; those are 0 here.")
+        source.notes.append(
+            "Its BatchTopK is that of schema 2, which keeps the k largest of each embedding: plain top-k."
+        )
+    source.notes.append(
+        "saev's top-k also keeps negative pre-activations if fewer than k are positive; those are 0 here."
+    )
     return {"activation": "topk", "k": k}, None

@@ -1,8 +1,7 @@
-"""Where a checkpoint is: a file, a folder or a repository on the Hub, which is downloaded as far as needed."""
+"""Where a checkpoint is: a file, a folder or a repository on the Hub, which is downloaded only as far as needed."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import pickle
@@ -15,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
-    HfHubHTTPError,
     HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -33,29 +32,33 @@ from .reading import CodeInFileError, Settings, the_one
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """The files of one checkpoint, by their names relative to its folder.
+    """The files of one checkpoint, named relative to its folder, and what is known about it.
 
     Attributes:
         name: Name in messages: the path, or "user/name" on the Hub.
-        files: Sorted names with "/" between folders; for a single file, only its name.
+        files: Sorted names with "/" between folders; of a single file, only its name.
         folder: Folder on this machine; None on the Hub.
+        neighbors: For a single file, all files in its folder, which may hold its settings.
         repo_id: Repository on the Hub.
         subfolder: Folder in the repository.
         revision: Commit on the Hub that `files` belong to.
+        asked: Revision as the user named it, under which the cache remembers the commit.
         token: Token for the Hub.
-        neighbors: For a single file, the names of the others in its folder, where its settings may be.
-        asked: Revision as the user named it, which is what the cache remembers a commit by.
+        given: Overrides that the user gave.
+        notes: Sentences about the conversion for the user, which readers add.
     """
 
     name: str
     files: tuple[str, ...]
     folder: Path | None = None
+    neighbors: tuple[str, ...] = ()
     repo_id: str | None = None
     subfolder: str = ""
     revision: str | None = None
-    token: str | None = None
-    neighbors: tuple[str, ...] = ()
     asked: str | None = None
+    token: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     _loaded: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -65,6 +68,7 @@ class CheckpointSource:
         subfolder: str | None = None,
         revision: str | None = None,
         token: str | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> CheckpointSource:
         """Find a checkpoint.
 
@@ -72,33 +76,39 @@ class CheckpointSource:
             source: A file, a folder or "user/name" on the Hub.
             subfolder: A folder or file inside `source`.
             revision: Branch, tag or commit on the Hub.
-            token: Token for the Hub; by default, the one that is logged in.
+            token: Token for the Hub. Default: the one that is logged in.
+            given: Overrides that the user gave.
 
         Raises:
             FileNotFoundError: There is nothing there.
             OSError: The Hub cannot be reached.
         """
-        local = Path(source).expanduser()
-        place = local / subfolder if subfolder else local
-        if place.is_file():
-            others = sorted(path.name for path in place.parent.iterdir() if path.is_file() and path != place)
-            return cls(str(place), (place.name,), place.parent, neighbors=tuple(others))
-        if place.is_dir():
-            files = sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
-            return cls(str(place), tuple(files), place)
+        local, repo_id, inside = Path(source).expanduser(), str(source), (subfolder or "").strip("/")
         if local.exists():
-            raise FileNotFoundError(f"{local} holds no {subfolder}")
-        repo_id = str(source)
-        if repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
+            found = cls._on_disk(local / inside)
+        elif repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
             raise FileNotFoundError(f"there is no file or folder {repo_id}, and it is not a Hub id either")
-        return cls._on_hub(repo_id, (subfolder or "").strip("/"), revision, token)
+        else:
+            found = cls._on_hub(repo_id, inside, revision, token)
+        return replace(found, given=given or {})
 
     @classmethod
-    def _on_hub(cls, repo_id: str, subfolder: str, revision: str | None, token: str | None) -> CheckpointSource:
+    def _on_disk(cls, place: Path) -> CheckpointSource:
+        if place.is_file():
+            neighbors = sorted(path.name for path in place.parent.iterdir() if path.is_file())
+            return cls(str(place), (place.name,), place.parent, tuple(neighbors))
+        if not place.is_dir():
+            raise FileNotFoundError(f"there is no file or folder {place}")
+        files = sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
+        return cls(str(place), tuple(files), place)
+
+    @classmethod
+    def _on_hub(cls, repo_id: str, inside: str, revision: str | None, token: str | None) -> CheckpointSource:
+        name = f"{repo_id}/{inside}".rstrip("/")
         try:
             info = HfApi(token=token).model_info(repo_id, revision=revision)
         except OfflineModeIsEnabled:
-            return cls._in_cache(repo_id, subfolder, revision)
+            return cls._in_cache(repo_id, inside, revision)
         except RevisionNotFoundError as error:
             raise FileNotFoundError(f"{repo_id} on the Hub has no revision {revision!r}") from error
         except RepositoryNotFoundError as error:
@@ -106,36 +116,32 @@ class CheckpointSource:
                 f"there is no file or folder {repo_id} here, and no repository of that name on the Hub that you can "
                 f"read ({str(error).splitlines()[0]})"
             ) from error
-        except (HfHubHTTPError, HTTPError) as error:
+        except HTTPError as error:
             raise OSError(f"the Hub cannot be asked about {repo_id}: {error}") from error
         found = sorted(each.rfilename for each in info.siblings)
-        at = f"{repo_id}/{subfolder}".rstrip("/")
-        if subfolder in found:
-            folder, _, name = subfolder.rpartition("/")
-            inside = [file.removeprefix(f"{folder}/") if folder else file for file in found]
-            others = [file for file, whole in zip(inside, found, strict=True) if whole.rpartition("/")[0] == folder]
-            others = tuple(file for file in others if file != name)
-            return cls(at, (name,), None, repo_id, folder, info.sha, token, others, revision)
-        prefix = f"{subfolder}/" if subfolder else ""
-        files = tuple(name.removeprefix(prefix) for name in found if name.startswith(prefix))
+        folder, _, file = inside.rpartition("/") if inside in found else (inside, "", "")
+        prefix = f"{folder}/" if folder else ""
+        files = tuple(each.removeprefix(prefix) for each in found if each.startswith(prefix))
         if not files:
-            raise FileNotFoundError(f"{repo_id} on the Hub holds no {subfolder}; it has {', '.join(found[:20])}")
-        return cls(at, files, None, repo_id, subfolder, info.sha, token, (), revision)
+            raise FileNotFoundError(f"{repo_id} on the Hub has no {inside}; it has {', '.join(found[:20])}")
+        neighbors = tuple(each for each in files if "/" not in each) if file else ()
+        files = (file,) if file else files
+        return cls(name, files, None, neighbors, repo_id, folder, info.sha, revision, token)
 
     @classmethod
-    def _in_cache(cls, repo_id: str, subfolder: str, revision: str | None) -> CheckpointSource:
+    def _in_cache(cls, repo_id: str, inside: str, revision: str | None) -> CheckpointSource:
         """Find what was downloaded before, if HF_HUB_OFFLINE forbids asking the Hub."""
         try:
-            folder = snapshot_download(repo_id, revision=revision, local_files_only=True)
+            folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
         except LocalEntryNotFoundError as error:
             raise FileNotFoundError(
                 f"there is no file or folder {repo_id} here, the cache has no repository of that name, and "
                 "HF_HUB_OFFLINE forbids asking the Hub"
             ) from error
-        found = cls.open(folder, subfolder)
-        at = f"{repo_id}/{subfolder}".rstrip("/")
-        # The folder of a commit in the cache has its name.
-        return replace(found, name=at, repo_id=repo_id, subfolder=subfolder, revision=Path(folder).name)
+        found, name = cls._on_disk(folder / inside), f"{repo_id}/{inside}".rstrip("/")
+        subfolder = inside.rpartition("/")[0] if found.neighbors else inside
+        # The cache names the folder of a commit after it.
+        return replace(found, name=name, repo_id=repo_id, subfolder=subfolder, revision=folder.name)
 
     def matching(self, *patterns: str) -> list[str]:
         """Return the names of files directly in the folder that match one of the shell patterns."""
@@ -144,85 +150,68 @@ class CheckpointSource:
         ]
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file, here or beside the single file that this is."""
+        """Whether there is such a file, here or next to the single file that this is."""
         return name in self.files or name in self.neighbors
 
-    def has_together(self, *names: str) -> bool:
-        """Whether these files are in this folder, or all in one below."""
-        return all(self.has(name) for name in names) or bool(self.folders_with(*names))
+    def folders_with(self, *names: str) -> list[str]:
+        """Return the folders that directly hold all of these files: "" for this one, or "below/"."""
+        if all(self.has(name) for name in names):
+            return [""]
+        below = {f"{PurePosixPath(file).parent}/" for file in self.files if "/" in file}
+        return sorted(folder for folder in below if all(f"{folder}{name}" in self.files for name in names))
 
     def folder_of(self, *names: str) -> str:
-        """Return the folder that holds these files: "", or a folder below with "/" at its end.
-
-        Raises:
-            FileNotFoundError: No folder holds all of them.
-            ValueError: Several folders do.
-        """
-        missing = [name for name in names if not self.has(name)]
-        if not missing:
-            return ""
+        """Return the only one of `folders_with`; raise FileNotFoundError if there is none, ValueError for several."""
         folders = self.folders_with(*names)
         if not folders:
-            raise FileNotFoundError(f"{self.name} holds no {' and no '.join(missing)}")
-        return f"{the_one(folders, self.name, names[0])}/"
-
-    def folders_with(self, *names: str) -> list[str]:
-        """Return the folders inside this one that directly hold a file of each of these names."""
-        return sorted({
-            str(PurePosixPath(file).parent)
-            for file in self.files
-            if "/" in file and all(f"{PurePosixPath(file).parent}/{name}" in self.files for name in names)
-        })  # fmt: skip
+            raise FileNotFoundError(f"{self.name} does not hold {' and '.join(names)}")
+        return f"{the_one([folder.rstrip('/') for folder in folders], self.name, names[0])}/".lstrip("/")
 
     def path(self, name: str) -> Path:
         """Return a file's path on this machine, downloading it from the Hub if needed.
 
         Raises:
             FileNotFoundError: There is no such file.
-            OSError: It cannot be downloaded, or another commit was made in between.
+            OSError: It cannot be downloaded, or a commit was made while reading.
             ValueError: It is a Git LFS pointer, or a damaged copy in the cache.
         """
         if not self.has(name):
             raise FileNotFoundError(f"{self.name} holds no {name}")
         if self.folder is not None:
-            return self._checked(self.folder / name, name)
-        place = {"subfolder": self.subfolder or None, "revision": self.asked, "token": self.token}
-        path = Path(hf_hub_download(self.repo_id, name, **place))
-        if self.revision not in path.parts:  # the folder of a commit in the cache has its name
-            raise OSError(f"{self.name} was changed on the Hub while it was being read: try again")
-        return self._checked(path, name)
-
-    def _checked(self, path: Path, name: str) -> Path:
+            path = self.folder / name
+        else:
+            place = {"subfolder": self.subfolder or None, "revision": self.asked, "token": self.token}
+            path = Path(hf_hub_download(self.repo_id, name, **place))
+            if self.revision not in path.parts:
+                raise OSError(f"{self.name} was changed on the Hub while it was being read: try again")
         refuse_pointer(path, self.full_name(name))
         verify_cached(path, self.full_name(name), self.repo_id, f"{self.subfolder}/{name}".lstrip("/"))
         return path
 
     def settings(self, name: str) -> Settings:
-        """Read a JSON file with names and values; raise ValueError if it holds something else."""
+        """Read a JSON or YAML file of names and values; raise ValueError if it holds something else."""
+        path, full_name = self.path(name), self.full_name(name)
+        parse = json.loads if name.endswith(".json") else yaml.safe_load
         try:
-            content = json.loads(self.path(name).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.full_name(name)} holds no JSON: {error}") from error
-        except RecursionError as error:
-            raise ValueError(f"{self.full_name(name)} holds JSON that is nested too deeply to be read") from error
+            content = parse(path.read_text(encoding="utf-8"))
+        except (ValueError, yaml.YAMLError, RecursionError) as error:
+            raise ValueError(f"{full_name} is not a readable {path.suffix} file: {error}") from error
         if not isinstance(content, dict):
-            raise ValueError(f"{self.full_name(name)} holds a {type(content).__name__}, not a mapping")
-        return Settings(content, self.full_name(name))
+            raise ValueError(f"{full_name} holds a {type(content).__name__}, not names and values")
+        return Settings(content, full_name, self.given)
 
     def read(self, name: str) -> Any:
-        """Read a .safetensors file or one of torch.save, on the CPU; a second time, return the same content.
+        """Read a .safetensors file or one of torch.save on the CPU, once.
 
         Raises:
             ValueError: It is damaged, or would run code (`CodeInFileError`).
         """
         if name not in self._loaded:
-            if name.endswith(".safetensors"):
-                try:
-                    self._loaded[name] = load_file(self.path(name))
-                except SafetensorError as error:
-                    raise ValueError(f"{self.full_name(name)} is damaged or incomplete: {error}") from error
-            else:
-                self._loaded[name] = read_torch(self.path(name), self.full_name(name))
+            path, full_name = self.path(name), self.full_name(name)
+            try:
+                self._loaded[name] = load_file(path) if path.suffix == ".safetensors" else read_torch(path, full_name)
+            except SafetensorError as error:
+                raise ValueError(f"{full_name} is damaged or incomplete: {error}") from error
         return self._loaded[name]
 
     def names_in(self, name: str) -> set[str]:
@@ -243,9 +232,7 @@ class CheckpointSource:
 
     def full_name(self, name: str) -> str:
         """Return a file's name for messages."""
-        if name in self.neighbors:
-            return str(PurePosixPath(self.name).parent / name)
-        return self.name if self.neighbors or PurePosixPath(self.name).name == name else f"{self.name}/{name}"
+        return str(PurePosixPath(self.name).parent / name) if self.neighbors else f"{self.name}/{name}"
 
 
 def read_torch(file: Any, name: str) -> Any:
@@ -260,35 +247,18 @@ def read_torch(file: Any, name: str) -> Any:
     try:
         with torch.serialization.safe_globals(_numpy_numbers()):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        if found is None:
-            raise _damaged(name, str(error).partition("WeightsUnpickler error:")[2] or str(error)) from error
-        raise CodeInFileError(name, found[1]) from error
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # torch's error for an archive whose parts are not where it says
-            raise
-        raise _damaged(name, "its parts are not where it says") from error
-    # Reading garbage can raise any of these: the unpickler follows whatever the bytes say.
-    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
-        raise _damaged(name, str(error)) from error
-    except (MemoryError, OverflowError) as error:
-        raise _damaged(name, "it claims to hold more than fits into memory") from error
-
-
-def _damaged(name: str, reason: str) -> ValueError:
-    lines = reason.strip().splitlines()
-    return ValueError(
-        f"{name} is damaged or incomplete, or no file of torch.save: {lines[0] if lines else 'it is empty'}"
-    )
+    except Exception as error:  # reading garbage can raise anything: the unpickler follows whatever the bytes say
+        reason = str(error)
+        if isinstance(error, pickle.UnpicklingError):
+            if found := re.search(r"GLOBAL (\S+)", reason):
+                raise CodeInFileError(name, found[1]) from error
+            reason = reason.rpartition("WeightsUnpickler error:")[2]
+        first = next(iter(reason.strip().splitlines()), type(error).__name__)
+        raise ValueError(f"{name} is damaged or incomplete, or no file of torch.save: {first}") from error
 
 
 def _numpy_numbers() -> list[Any]:
-    """What a pickled number of numpy 1 or 2 consists of, which is only data.
-
-    numpy 2 writes "numpy._core.multiarray.scalar" where numpy 1 wrote "numpy.core.multiarray.scalar", and either reads
-    both, so both names have to be allowed.
-    """
+    """What a pickled number of numpy 1 or 2 consists of, which is only data; both names of `scalar` are in use."""
     scalar = np.float64(0).__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     dtypes = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "bool")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from .reading import finite_number
-
-_NAMES = ("input_mean", "mean")
-"""Names of the tensor to take from a .safetensors file with several."""
+from .source import CheckpointSource
 
 
-def require_statistics(given: Mapping[str, Any], name: str, why: str, mean: bool = True, scale: bool = True) -> None:
+def require_statistics(source: CheckpointSource, name: str, why: str, mean: bool = True, scale: bool = True) -> None:
     """Check that the statistics are given that a checkpoint needs and does not hold.
 
     Args:
-        given: The user's overrides; input_scale=1.0 without input_mean means that embeddings were not normalized.
-        name: Name of the checkpoint in messages.
+        source: The checkpoint. A given input_scale=1.0 without input_mean means that embeddings were not normalized.
+        name: Name of the file in messages.
         why: What its library does with embeddings.
         mean: Whether the mean is needed.
         scale: Whether the scale is needed.
@@ -31,10 +28,10 @@ def require_statistics(given: Mapping[str, Any], name: str, why: str, mean: bool
     Raises:
         ValueError: One is needed and not given.
     """
-    has_mean, factor = given.get("input_mean") is not None, given.get("input_scale")
+    factor = source.given.get("input_scale")
     factor = None if factor is None else finite_number(factor, "input_scale")
     missing = []
-    if mean and not has_mean and factor != 1.0:
+    if mean and source.given.get("input_mean") is None and factor != 1.0:
         missing.append("input_mean")
     if scale and factor is None:
         missing.append("input_scale")
@@ -58,36 +55,25 @@ def input_mean_of(value: Any, d: int) -> torch.Tensor:
         ValueError: It holds something else.
     """
     what = "input_mean"
-    if isinstance(value, (str, os.PathLike)):
-        what, value = f"input_mean, {value},", _in_file(Path(value).expanduser())
     try:
-        mean = torch.as_tensor(value).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{what} is a {type(value).__name__}, not a list of numbers: {error}") from error
-    if mean.dtype.is_complex or mean.dtype == torch.bool or tuple(mean.shape) != (d,):
-        kind = str(mean.dtype).removeprefix("torch.")
-        raise ValueError(f"{what} is of {kind} and has shape {tuple(mean.shape)}, expected numbers and shape ({d},)")
-    if not torch.isfinite(mean).all():
-        raise ValueError(f"{what} holds NaN or infinite values")
-    return mean.double().cpu()
+        if isinstance(value, (str, os.PathLike)):
+            what = f"input_mean, {value},"
+            value = _in_file(Path(value).expanduser())
+        mean = torch.as_tensor(value).detach().double().cpu()
+    except (TypeError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
+        raise ValueError(f"{what} holds no numbers that can be read: {error}") from error
+    if mean.shape != (d,) or not mean.isfinite().all():
+        raise ValueError(f"{what} has shape {tuple(mean.shape)}, expected {d} finite numbers")
+    return mean
 
 
 def _in_file(path: Path) -> Any:
     if path.suffix == ".npy":
-        try:
-            return np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path}, given as input_mean, holds no array: {error}") from error
+        return np.load(path, allow_pickle=False)
     if path.suffix != ".safetensors":
-        raise ValueError(f"input_mean is {str(path)!r}, expected a file of type .npy or .safetensors")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}, given as input_mean, is damaged or incomplete: {error}") from error
-    names = list(tensors) if len(tensors) == 1 else [name for name in _NAMES if name in tensors]
+        raise ValueError("expected a file of type .npy or .safetensors")
+    tensors = load_file(path)
+    names = list(tensors) if len(tensors) == 1 else sorted({"input_mean", "mean"} & set(tensors))
     if len(names) != 1:
-        raise ValueError(
-            f"{path}, given as input_mean, holds {', '.join(tensors) or 'nothing'}: expected one tensor, or one that "
-            f"is called {' or '.join(_NAMES)}"
-        )
+        raise ValueError(f"it has {', '.join(tensors)}: expected one tensor, or one called input_mean or mean")
     return tensors[names[0]]

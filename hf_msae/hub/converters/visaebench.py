@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import yaml
 
 from .checkpoint import ForeignCheckpoint
-from .places import place_of
-from .reading import Settings, finite_number, state_dict, tensors_of
+from .places import origin
+from .reading import Settings, finite_number, state_dict
 from .source import CheckpointSource
 from .statistics import require_statistics
 
@@ -48,69 +47,42 @@ def recognizes(source: CheckpointSource) -> bool:
     config = next((file for file in _CONFIGS if source.has(file)), None)
     if config is None or not any(source.has(file) for file in _WEIGHTS):
         return False
-    settings = _settings(source, config)
+    settings = source.settings(config)
     return not any(key in settings for key in _OTHERS) and _kind(settings) in _ACTIVATIONS
 
 
-def read(source: CheckpointSource, overrides: Mapping[str, Any]) -> ForeignCheckpoint:
+def read(source: CheckpointSource) -> ForeignCheckpoint:
     """Read weights and config of ViSAEBench's; see `read_checkpoint` for what is raised."""
-    weights, config_file = (_first(source, names) for names in (_WEIGHTS, _CONFIGS))
-    name, settings = source.full_name(weights), _settings(source, config_file)
-    content = tensors_of(source.read(weights), name)
-    kind = _kind(settings)
+    weights = next((file for file in _WEIGHTS if source.has(file)), _WEIGHTS[0])
+    settings = source.settings(next((file for file in _CONFIGS if source.has(file)), _CONFIGS[0]))
+    name, kind = source.full_name(weights), _kind(settings)
     if kind not in _ACTIVATIONS:
-        raise ValueError(f"{name} has activation {kind!r}; hf_msae reads {', '.join(_ACTIVATIONS)}")
-    simple = "encoder.weight" in content
-    required = _SIMPLE if simple else _OVERCOMPLETE
-    optional = {"decoder.bias": "d"} if simple else {"dictionary.multiplier": ""}
-    tensors, sizes = state_dict(content, name, required, {**optional, **_THRESHOLDS[kind]})
+        raise ValueError(f"{settings.name} has activation={kind!r}; hf_msae reads {', '.join(_ACTIVATIONS)}")
+    simple = "encoder.weight" in source.names_in(weights)
+    required, optional = (_SIMPLE, {"decoder.bias": "d"}) if simple else (_OVERCOMPLETE, {"dictionary.multiplier": ""})
+    tensors, sizes = state_dict(source.read(weights), name, required, {**optional, **_THRESHOLDS[kind]})
     for key, size in (("input_dim", sizes["d"]), ("hidden_dim", sizes["n"])):
         if settings.get(key, size) != size:
-            raise ValueError(f"its config says {key}={settings[key]}, but the weights of {name} have {size}")
+            raise ValueError(f"{settings.name} says {key}={settings[key]}, but the weights of {name} have {size}")
     encoder, bias, decoder = (tensors[key] for key in required)
-    # As it is stored: unlike overcomplete, ViSAEBench does not normalize the rows.
-    decoder = decoder.double() * tensors.get("dictionary.multiplier", torch.zeros(())).double().exp()
-    notes: list[str] = []
-    config, threshold = _activation(kind, settings, tensors, sizes["n"], overrides, name, notes)
-    known = ", ".join(f"{key} {settings[key]}" for key in ("backbone", "layer") if settings.get(key) is not None)
-    place = place_of(None, None, overrides, name, known=f"patch tokens{f' ({known})' if known else ''}")
+    config, threshold = _activation(kind, settings, tensors, source)
+    place = ", ".join(f"{key} {settings[key]}" for key in ("backbone", "layer") if settings.get(key) is not None)
+    config |= origin(source, name, known=f"patch tokens ({place})" if place else "patch tokens")
     why = "ViSAEBench feeds its SAEs (x - mean) / std, with the mean of each column and one std, of what it caches"
-    require_statistics(overrides, name, why)
+    require_statistics(source, name, why)
     return ForeignCheckpoint(
-        format="visaebench",
         encoder=encoder.T,
-        decoder=decoder,
+        # As it is stored: unlike overcomplete, ViSAEBench does not normalize the rows.
+        decoder=decoder.double() * tensors.get("dictionary.multiplier", torch.zeros(())).double().exp(),
         latent_bias=bias,
-        output_bias=tensors.get("decoder.bias"),
+        bias=tensors.get("decoder.bias"),
+        subtracts_bias=False,
         threshold=threshold,
-        config={**config, **place},
-        notes=notes,
+        config=config,
     )
 
 
-def _first(source: CheckpointSource, names: tuple[str, ...]) -> str:
-    found = next((file for file in names if source.has(file)), None)
-    if found is None:
-        raise FileNotFoundError(f"{source.name} holds none of {', '.join(names)}")
-    return found
-
-
-def _settings(source: CheckpointSource, file: str) -> Settings:
-    if file.endswith(".json"):
-        return source.settings(file)
-    name = source.full_name(file)
-    try:
-        settings = yaml.safe_load(source.path(file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name} holds no YAML: {error}") from error
-    except RecursionError as error:
-        raise ValueError(f"{name} holds YAML that is nested too deeply to be read") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{name} holds a {type(settings).__name__}, not a mapping")
-    return Settings(settings, name)
-
-
-def _kind(settings: Settings) -> str | None:
+def _kind(settings: Settings) -> str:
     kind = next((settings[key] for key in ("activation", "sae_type", "architecture") if key in settings), None)
     if kind is None and {"input_dim", "hidden_dim"} <= set(settings):
         return "topk"  # ViSAEBench's default
@@ -118,33 +90,26 @@ def _kind(settings: Settings) -> str | None:
 
 
 def _activation(
-    kind: str,
-    settings: Settings,
-    tensors: Mapping[str, torch.Tensor],
-    n: int,
-    overrides: Mapping[str, Any],
-    name: str,
-    notes: list[str],
+    kind: str, settings: Settings, tensors: Mapping[str, torch.Tensor], source: CheckpointSource
 ) -> tuple[dict[str, Any], torch.Tensor | float | None]:
     """Fields of MSAEConfig, and thresholds."""
+    found = [tensors[key] for key in _THRESHOLDS[kind] if key in tensors]
     if kind == "jumprelu":  # MSAEConfig would keep k activations; theirs keeps all that exceed their thresholds
-        found = [tensors[key] for key in _THRESHOLDS[kind] if key in tensors]
         if len(found) > 1:
-            raise ValueError(f"{name} has both {' and '.join(_THRESHOLDS[kind])}: it is unclear which are used")
+            raise ValueError(f"{source.name} has both {' and '.join(_THRESHOLDS[kind])}: which are used is unclear")
         if not found:
-            notes.append(f"It holds no thresholds: they are {_DEFAULT_JUMP_THRESHOLD}, ViSAEBench's default.")
-        thresholds = found[0] if found else torch.full((n,), _DEFAULT_JUMP_THRESHOLD)
-        return {"activation": "jump_relu"}, thresholds.double().clamp_min(0)
-    config = {"activation": _ACTIVATIONS[kind], "k": settings.k("k", overrides)}
+            source.notes.append(f"It holds no thresholds: they are {_DEFAULT_JUMP_THRESHOLD}, ViSAEBench's default.")
+        threshold = found[0] if found else torch.tensor(_DEFAULT_JUMP_THRESHOLD)
+        return {"activation": "jump_relu"}, threshold.double().clamp_min(0)
+    config = {"activation": _ACTIVATIONS[kind], "k": settings.k("k")}
     if kind == "topk":
         return config, None
-    threshold = settings.get("threshold")  # which its loader prefers to the tensor
-    if threshold is None:
-        threshold = tensors.get("_running_threshold")
-    if threshold is None:
-        threshold = 0.0
-        notes.append(
+    stored = settings.get("threshold")  # which its loader prefers to the tensor
+    if stored is None and not found:
+        source.notes.append(
             "It holds no threshold: codes keep every positive activation, as in ViSAEBench; activation=topk keeps the "
             "k largest of each embedding instead."
         )
-    return config, max(0.0, finite_number(threshold, f"the threshold of {name}"))
+        return config, 0.0
+    threshold = finite_number(found[0] if stored is None else stored, f"the threshold of {source.name}")
+    return config, max(0.0, threshold)

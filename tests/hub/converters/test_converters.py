@@ -17,23 +17,24 @@ D, N = 5, 9
 @pytest.fixture
 def drawn():
     torch.manual_seed(0)
-    tensors = {"encoder": (D, N), "decoder": (N, D), "latent_bias": (N,), "input_bias": (D,), "output_bias": (D,)}
+    tensors = {"encoder": (D, N), "decoder": (N, D), "latent_bias": (N,), "bias": (D,)}
     return {name: torch.randn(shape, dtype=torch.float64) for name, shape in tensors.items()}
 
 
-@pytest.mark.parametrize("left_out", ["input_bias", "output_bias", "latent_bias", None])
-def test_two_biases_become_one_and_the_function_stays(drawn, left_out, relative_error):
+@pytest.mark.parametrize("subtracts_bias", [True, False])
+@pytest.mark.parametrize("left_out", ["bias", "latent_bias", None])
+def test_the_model_computes_what_the_checkpoint_does(drawn, left_out, subtracts_bias, relative_error):
     given = {name: tensor for name, tensor in drawn.items() if name != left_out}
     mean, scale = torch.randn(D), 0.7
     model = ForeignCheckpoint(
-        "x", **given, input_mean=mean, input_scale=scale, config={"activation": "relu"}
+        **given, subtracts_bias=subtracts_bias, input_mean=mean, input_scale=scale, config={"activation": "relu"}
     ).to_model()
     zeros = {name: torch.zeros_like(tensor) for name, tensor in drawn.items()}
     w = {**zeros, **given}
     x = torch.randn(40, D, dtype=torch.float64)
     u = (x - mean) * scale
-    code = torch.relu((u - w["input_bias"]) @ w["encoder"] + w["latent_bias"])
-    decoded = (code @ w["decoder"] + w["output_bias"]) / scale + mean
+    code = torch.relu((u - subtracts_bias * w["bias"]) @ w["encoder"] + w["latent_bias"])
+    decoded = (code @ w["decoder"] + w["bias"]) / scale + mean
     with torch.no_grad():
         assert relative_error(model.encode(x), code) < 1e-6
         assert relative_error(model.decode(code), decoded) < 1e-6
@@ -42,36 +43,35 @@ def test_two_biases_become_one_and_the_function_stays(drawn, left_out, relative_
 
 def test_thresholds_become_parameters(drawn, relative_error):
     thresholds = torch.linspace(0, 2, N)
-    model = ForeignCheckpoint("x", **drawn, threshold=thresholds, config={"activation": "jump_relu"}).to_model()
+    model = ForeignCheckpoint(**drawn, threshold=thresholds, config={"activation": "jump_relu"}).to_model()
     assert relative_error(model.log_threshold.exp(), thresholds) < 1e-6
     config = {"activation": "batch_topk", "k": 3}
-    model = ForeignCheckpoint("x", **drawn, threshold=0.5, config=config).to_model()
+    model = ForeignCheckpoint(**drawn, threshold=0.5, config=config).to_model()
     assert model.activation_threshold == 0.5
-    with pytest.raises(ValueError, match="the checkpoint holds no threshold"):
-        ForeignCheckpoint("x", **drawn, config=config).to_model()
+    with pytest.raises(ValueError, match=r"threshold.*batch_topk"):
+        ForeignCheckpoint(**drawn, config=config).to_model()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input_bias": torch.zeros(1, D)}, r"the bias before the encoder has shape \(1, 5\), expected \(5,\)"),
-        ({"encoder": torch.zeros(D)}, r"the encoder has shape \(5,\), expected \(d, n\)"),
-        ({"decoder": torch.zeros(D, N)}, r"the decoder has shape \(5, 9\), expected \(9, 5\)"),
-        ({"latent_bias": torch.zeros(N + 1)}, r"the latents' bias has shape \(10,\), expected \(9,\)"),
-        ({"decoder": torch.full((N, D), torch.nan)}, "decoder of the checkpoint holds NaN or infinite values"),
-        ({"input_mean": torch.full((D,), torch.inf)}, "the input mean holds NaN"),
-        ({"input_scale": 0.0}, "the input scale must be one positive number"),
+        ({"bias": torch.zeros(1, D)}, r"bias .*\(1, 5\).*\(5,\)"),
+        ({"encoder": torch.zeros(D)}, r"encoder .*\(5,\).*\(d, n\)"),
+        ({"decoder": torch.zeros(D, N)}, r"decoder .*\(5, 9\).*\(9, 5\)"),
+        ({"latent_bias": torch.zeros(N + 1)}, r"latent_bias .*\(10,\).*\(9,\)"),
+        ({"decoder": torch.full((N, D), torch.nan)}, "decoder .*NaN"),
+        ({"latent_bias": torch.full((N,), 1e300, dtype=torch.float64)}, "latent_bias .*float32.*infinite"),
+        ({"input_mean": torch.full((D,), torch.inf)}, "mean .*NaN"),
+        ({"input_scale": 0.0}, "scale .*positive"),
     ],
 )
-def test_tensors_that_cannot_be_are_refused(drawn, changes, message):
+def test_tensors_that_do_not_fit_are_refused(drawn, changes, message):
     with pytest.raises(ValueError, match=message):
-        ForeignCheckpoint("x", **{**drawn, **changes}, config={"activation": "relu"}).to_model()
+        ForeignCheckpoint(**{**drawn, **changes}, config={"activation": "relu"}).to_model()
 
 
 def test_what_is_given_beats_what_is_found(drawn):
-    found = ForeignCheckpoint(
-        "x", **drawn, input_scale=2.0, config={"activation": "relu", "hook_point": "text_embeds"}
-    )
+    found = ForeignCheckpoint(**drawn, input_scale=2.0, config={"activation": "relu", "hook_point": "text_embeds"})
     model = found.to_model({"hook_point": "vision.layers.1", "input_scale": 0.5})
     assert model.config.hook_point == "vision.layers.1" and model.input_scale == 0.5
     assert found.to_model({"nesting_ks": [2, N]}).config.nesting == "topk"
@@ -97,16 +97,10 @@ def test_notes_are_logged_once_each(caplog):
 
 
 def test_what_only_another_activation_kept_is_left_out(drawn):
-    found = ForeignCheckpoint("x", **drawn, threshold=0.5, config={"activation": "batch_topk", "k": 3})
+    found = ForeignCheckpoint(**drawn, threshold=0.5, config={"activation": "batch_topk", "k": 3})
     assert found.to_model({"activation": "relu"}).config.k is None
     assert found.to_model({"activation": "relu", "k": 5}).config.k == 5
     assert found.to_model({"activation": "topk"}).config.k == 3  # the same k of the same kind
-
-
-def test_values_that_only_float64_holds_are_refused(drawn):
-    drawn["latent_bias"][2] = 1e300
-    with pytest.raises(ValueError, match="latent_bias of the checkpoint, turned into float32, holds NaN or infinite"):
-        ForeignCheckpoint("x", **drawn, config={"activation": "relu"}).to_model()
 
 
 @pytest.mark.parametrize("suffix", ["npy", "safetensors", "list", "tensor"])
@@ -117,29 +111,29 @@ def test_a_mean_can_be_given_in_several_ways(drawn, suffix, tmp_path):
     elif suffix == "safetensors":
         save_file({"mean": mean, "std": torch.ones(D)}, path)
     given = {"list": mean.tolist(), "tensor": mean}.get(suffix, str(path))
-    model = ForeignCheckpoint("x", **drawn, config={"activation": "relu"}).to_model({"input_mean": given})
+    model = ForeignCheckpoint(**drawn, config={"activation": "relu"}).to_model({"input_mean": given})
     assert torch.equal(model.input_mean, mean) and model.input_scale == 1
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([0.0] * (D + 1), r"input_mean is of float32 and has shape \(6,\), expected numbers and shape \(5,\)"),
-        ([0.0] * (D - 1) + [float("nan")], "input_mean holds NaN"),
-        (["a"] * D, "input_mean is a list"),
-        ("mean.txt", r"input_mean is 'mean\.txt', expected a file of type \.npy or \.safetensors"),
-        ("objects.npy", "objects.npy, given as input_mean, holds no array"),
-        ("two.safetensors", "two.safetensors, given as input_mean, holds a, b: expected one tensor"),
-        ("cut.safetensors", "cut.safetensors, given as input_mean, is damaged"),
+        ([0.0] * (D + 1), r"input_mean .*\(6,\).* 5 "),
+        ([0.0] * (D - 1) + [float("nan")], "input_mean .*finite"),
+        (["a"] * D, "input_mean .*str"),
+        ("mean.txt", r"mean\.txt.*\.npy or \.safetensors"),
+        ("objects.npy", r"objects\.npy"),
+        ("two.safetensors", r"two\.safetensors.*a, b"),
+        ("cut.safetensors", r"cut\.safetensors"),
     ],
 )
-def test_a_mean_that_cannot_be_is_refused(drawn, given, message, tmp_path, monkeypatch):
+def test_a_mean_that_cannot_be_read_is_refused(drawn, given, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("objects.npy", np.array([Malicious(tmp_path / "made")] * D), allow_pickle=True)
     save_file({"a": torch.zeros(D), "b": torch.zeros(D)}, "two.safetensors")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "two.safetensors").read_bytes()[:30])
     with pytest.raises(ValueError, match=message):
-        ForeignCheckpoint("x", **drawn, config={"activation": "relu"}).to_model({"input_mean": given})
+        ForeignCheckpoint(**drawn, config={"activation": "relu"}).to_model({"input_mean": given})
     assert not (tmp_path / "made").exists()
 
 
@@ -155,23 +149,29 @@ def test_what_no_reader_thought_of_names_the_file(monkeypatch, error):
         convert_checkpoint(SAELENS / "topk")
 
 
-def test_an_unknown_format_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="there is no format 'sae_lens'; known are msae_authors, saelens, "):
+def test_a_source_that_cannot_be_converted_is_refused(drawn, tmp_path):
+    with pytest.raises(ValueError, match=r"sae_lens.*msae_authors, saelens"):
         convert_checkpoint(SAELENS / "topk", format="sae_lens")
+    ForeignCheckpoint(**drawn, config={"activation": "relu"}).to_model().save_pretrained(tmp_path / "ours")
+    with pytest.raises(ValueError, match=r"ours.*MSAEModel\.from_pretrained"):
+        convert_checkpoint(tmp_path / "ours")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("hello")
+    with pytest.raises(ValueError, match=r"saelens.*notes\.txt"):
+        convert_checkpoint(tmp_path / "other")
 
 
-def test_an_msae_needs_no_conversion(drawn, tmp_path):
-    ForeignCheckpoint("x", **drawn, config={"activation": "relu"}).to_model().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="is an MSAE already"):
-        convert_checkpoint(tmp_path)
-
-
-def test_a_folder_of_something_else_is_said_to_hold_it(tmp_path):
-    with pytest.raises(ValueError, match="it holds no files"):
-        convert_checkpoint(tmp_path)
-    (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(ValueError, match=r"saelens.*holds notes\.txt"):
-        convert_checkpoint(tmp_path)
+@pytest.mark.parametrize(
+    "name",
+    ["dictionary_learning/relu", "overcomplete/top_k", "prisma/relu", "saelens/standard", "saev/relu",
+     "sparsify/many/layers.9", "visaebench/batch_top_k"],
+)  # fmt: skip
+def test_a_truncated_file_is_damaged(name, changed):
+    folder = changed(name)
+    (weights,) = (file for file in folder.iterdir() if file.suffix in (".pt", ".safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-500])
+    with pytest.raises(ValueError, match=f"{weights.name} is damaged"):
+        convert_checkpoint(folder, format=name.partition("/")[0], hook_point="image_embeds", k=4)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_whatever_it_is_called_hidden_code_is_not_run(tmp_path, name):
     torch.save({"model": Malicious(made), "encoder.weight": torch.zeros(2, 2)}, folder / name)
     (folder / "config.json").write_text("{}")
     for source in (folder, folder / name):
-        with pytest.raises(ValueError, match=r"asks for io\.open|known format|config\.json"):
+        with pytest.raises(ValueError, match=r"io\.open|known format|config\.json"):
             convert_checkpoint(source)
         for each in FORMATS:
             with pytest.raises((ValueError, FileNotFoundError)):

@@ -2,7 +2,6 @@
 
 import pickle
 import shutil
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -12,9 +11,8 @@ from safetensors.torch import load_file
 
 from hf_msae import MSAEModel
 from hf_msae.hub.converters import convert_checkpoint, read_checkpoint
-from hf_msae.hub.converters.msae_authors import _levels, _Name
+from hf_msae.hub.converters.msae_authors import level_ks
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 NAME = "256_32_TopKReLU_8_UW_False_False_0.0_small_train_image_96_32.pth"
 TOLERANCE = 1e-4
 D, N = 6, 20
@@ -79,7 +77,7 @@ def test_the_golden_model_is_reproduced_at_every_level(golden_file, golden_tenso
         ("20_6_BatchTopKReLU_4_UW_False_False_0.0_x_image.pth", {"activation": "relu", "nesting_ks": [4, 8, 16, 20]}),
     ],
 )  # fmt: skip
-def test_the_name_tells_what_it_is(name, expected, tmp_path):
+def test_the_name_says_what_it_is(name, expected, tmp_path):
     write(tmp_path / name)
     config = convert_checkpoint(tmp_path / name).config
     assert {key: getattr(config, key) for key in expected} == expected
@@ -87,14 +85,13 @@ def test_the_name_tells_what_it_is(name, expected, tmp_path):
 
 def test_levels_are_made_as_their_training_makes_them():
     """Their loop, for comparison: double while it is not above the largest, and append that if it is not there."""
-    name = _Name.parse(NAME)
     for n in range(1, 300):
         for smallest in range(1, n + 1):
             theirs = [smallest]
             while theirs[-1] < n and theirs[-1] * 2 <= n:
                 theirs.append(theirs[-1] * 2)
             theirs += [] if n in theirs else [n]
-            assert _levels(smallest, n, name)["nesting_ks"] == theirs, (smallest, n)
+            assert level_ks(smallest, n) == theirs, (smallest, n)
 
 
 def test_a_tied_and_capped_model_computes_what_their_equations_say(tmp_path, relative_error):
@@ -126,12 +123,12 @@ def test_thresholds_of_jump_relu_are_kept(tmp_path, relative_error):
         ("cc3m_ViT-L~14_train_image_2905936_768", 768, "openai/clip-vit-large-patch14", None),
         ("cc3m_ViT-B~16_train_text_2905936_512", 512, "openai/clip-vit-base-patch16", None),
         ("imagenet_ViT-B~32_train_image_1281167_512", 512, "openai/clip-vit-base-patch32", None),
-        ("cc3m_RN50_train_image_2905936_1024", 1024, None, "CLIP RN50, which transformers does not have"),
-        ("cc3m_ViT-L~14_train_image_2905936_512", 512, None, "embeddings are 768 wide, but these 512"),
+        ("cc3m_RN50_train_image_2905936_1024", 1024, None, "RN50"),
+        ("cc3m_ViT-L~14_train_image_2905936_512", 512, None, "768 wide, but these 512"),
         ("mine_train", 512, None, "image_embeds"),
     ],
 )
-def test_the_data_sets_name_tells_the_backbone(dataset, d, backbone, note, tmp_path):
+def test_the_data_sets_name_says_which_backbone(dataset, d, backbone, note, tmp_path):
     path = tmp_path / f"8_{d}_ReLU_False_False_0.0_{dataset}.pth"
     state = {"pre_bias": torch.zeros(d), "encoder": torch.zeros(d, 8), "latent_bias": torch.zeros(8)}
     state["decoder"] = torch.zeros(8, d)
@@ -149,15 +146,16 @@ def test_the_data_sets_name_tells_the_backbone(dataset, d, backbone, note, tmp_p
     ("name", "message"),
     [
         ("20_6_TopKReLU_4_UW_False_True_0.0_x_image.pth", "normalize=True"),
-        ("20_6_TopK_4_False_False_0.0_x_image.pth", "says TopK, which keeps negative activations"),
+        ("20_6_TopK_4_False_False_0.0_x_image.pth", "TopK, .*negative"),
         ("20_6_TopKabsReLU_4_UW_False_False_0.0_x_image.pth", "TopKabsReLU"),
-        ("20_6_BatchTopKReLU_4_False_False_0.0_x_image.pth", "does not hold the threshold"),
-        ("20_6_JumpReLU_False_False_0.0_x_image.pth", "says JumpReLU, but there is no threshold"),
-        ("24_6_ReLU_False_False_0.0_x_image.pth", "says 24 latents of 6 inputs, tied=False, but the file holds 20"),
-        ("20_6_ReLU_True_False_0.0_x_image.pth", "tied=True, but the file holds 20 of 6, tied=False"),
+        ("20_6_BatchTopKReLU_4_False_False_0.0_x_image.pth", "BatchTopKReLU.*threshold.*activation=topk"),
+        ("20_6_TopKReLU_False_False_0.0_x_image.pth", "TopKReLU.* k$"),
+        ("20_6_JumpReLU_False_False_0.0_x_image.pth", "JumpReLU.*no threshold"),
+        ("24_6_ReLU_False_False_0.0_x_image.pth", "24 latents of 6 inputs, tied=False.*20"),
+        ("20_6_ReLU_True_False_0.0_x_image.pth", "tied=True.*20 of 6, tied=False"),
     ],
 )
-def test_what_cannot_be_the_same_is_refused_with_the_reason(name, message, tmp_path):
+def test_a_name_that_does_not_fit_is_refused(name, message, tmp_path):
     write(tmp_path / name)
     with pytest.raises(ValueError, match=message):
         convert_checkpoint(tmp_path / name)
@@ -174,7 +172,7 @@ def test_a_choice_makes_a_batch_topk_readable(tmp_path):
 
 def test_under_another_name_flags_tell_what_it_is(golden_file, golden_tensors, tmp_path, relative_error):
     path = shutil.copy(golden_file, tmp_path / "model.pth")
-    with pytest.raises(ValueError, match="Say it: activation=relu with nesting_ks"):
+    with pytest.raises(ValueError, match="activation=relu with nesting_ks"):
         convert_checkpoint(path)
     model = convert_checkpoint(path, activation="relu", nesting_ks=[8, 256], base_model_name_or_path="a/b")
     assert relative_error(model.encode(golden_tensors["x_raw"]), golden_tensors["latents_full"]) < TOLERANCE
@@ -188,7 +186,7 @@ def test_flags_beat_the_name(golden_file):
     assert config.nesting_ks == [16, 256] and config.hook_point == "text_embeds"
     with pytest.raises(ValueError, match=r"num_latents=64.*256"):
         convert_checkpoint(golden_file, num_latents=64)
-    with pytest.raises(ValueError, match="has no field 'hook_pont'; did you mean 'hook_point'"):
+    with pytest.raises(ValueError, match=r"hook_pont.*hook_point"):
         convert_checkpoint(golden_file, hook_pont="text_embeds")
 
 
@@ -228,34 +226,26 @@ def test_of_several_one_has_to_be_named(golden_file, tmp_path):
     for folder in ("centered", "not_centered"):
         (tmp_path / folder).mkdir()
         shutil.copy(golden_file, tmp_path / folder / NAME)
-    with pytest.raises(ValueError, match=f"several checkpoints, name one as subfolder: centered/{NAME}, not_cent"):
+    with pytest.raises(ValueError, match=f"2.*subfolder: centered/{NAME}, not_cent"):
         convert_checkpoint(tmp_path)
     assert convert_checkpoint(tmp_path, subfolder="centered").config.num_latents == 256
     assert convert_checkpoint(tmp_path, subfolder=f"centered/{NAME}").config.num_latents == 256
 
 
-def test_a_tensor_that_nobody_asks_for_is_refused(tmp_path):
-    path = tmp_path / "20_6_ReLU_False_False_0.0_x_image.pth"
-    write(path, output_bias=torch.zeros(D))
-    with pytest.raises(ValueError, match="also has output_bias"):
-        convert_checkpoint(path)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mean_center": torch.zeros(1, D)}, r"mean_center of .* has shape \(1, 6\), expected \(6,\)"),
-        ({"mean_center": torch.zeros(D + 1)}, r"mean_center of .* has shape \(7,\), expected \(6,\)"),
-        ({"mean_center": None}, "mean_center of .* is None, expected one finite number"),
-        ({"mean_center": torch.full((D,), torch.nan)}, "mean_center of .* holds NaN"),
-        ({"scaling_factor": torch.ones(D)}, r"scaling_factor of .* is a tensor of shape \(6,\), expected one"),
-        ({"scaling_factor": float("inf")}, "scaling_factor of .* is inf"),
-        ({"std": torch.ones(D)}, "also has std, which hf_msae does not know"),
-        ({"model": torch.ones(D, N)}, "holds Tensor .*, not names and tensors"),
-        ({"model": {}}, "holds dict .*, not names and tensors"),
+        ({"mean_center": torch.zeros(1, D)}, r"mean_center of .*\(1, 6\).*\(6,\)"),
+        ({"mean_center": None}, "mean_center of .* None.*number"),
+        ({"mean_center": torch.full((D,), torch.nan)}, "mean_center of .*NaN"),
+        ({"scaling_factor": torch.ones(D)}, r"scaling_factor of .*\(6,\).*number"),
+        ({"scaling_factor": float("inf")}, "scaling_factor of .* inf"),
+        ({"std": torch.ones(D)}, "also has std"),
+        ({"model": torch.ones(D, N)}, "Tensor"),
+        ({"model": {}}, "dict"),
     ],
 )
-def test_a_file_that_is_half_right_is_refused(change, message, tmp_path):
+def test_statistics_that_do_not_fit_are_refused(change, message, tmp_path):
     path = tmp_path / "20_6_ReLU_False_False_0.0_x_image.pth"
     torch.save({**write(path), **change}, path)
     with pytest.raises(ValueError, match=message):
@@ -265,26 +255,15 @@ def test_a_file_that_is_half_right_is_refused(change, message, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"output_bias": torch.zeros(D)}, "also has output_bias"),
         ({"encoder": torch.ones(D)}, r"encoder of .*\(6,\)"),
-        ({"encoder": "text"}, "holds a str under 'encoder', where a tensor is expected"),
-        (
-            {"encoder": torch.ones(N, D), "decoder": torch.ones(D, N)},
-            r"pre_bias of .* has shape \(6,\), expected \(20,\)",
-        ),
-        (
-            {"encoder": torch.ones(D, N, dtype=torch.complex64)},
-            "encoder of .* is of complex64, expected floating-point",
-        ),
-        ({"decoder": torch.ones(N, D, dtype=torch.int8)}, "decoder of .* is of int8, expected floating-point"),
-        ({"latent_bias": torch.ones(1, N)}, r"latent_bias of .* has shape \(1, 20\), expected \(20,\)"),
-        (
-            {"encoder": torch.full((D, N), 1e300, dtype=torch.float64)},
-            "encoder of the checkpoint, turned into float32, holds NaN",
-        ),
+        ({"encoder": torch.ones(N, D), "decoder": torch.ones(D, N)}, r"pre_bias of .*\(6,\).*\(20,\)"),
+        ({"encoder": torch.ones(D, N, dtype=torch.complex64)}, "encoder of .*complex64.*floating-point"),
+        ({"encoder": torch.full((D, N), 1e300, dtype=torch.float64)}, "encoder of .*float32.*NaN or infinite"),
         ({"dead_activations.log_threshold": torch.ones(N)}, r"is not its activation\.log_threshold"),
     ],
 )
-def test_tensors_that_cannot_be_are_refused(change, message, tmp_path):
+def test_tensors_that_do_not_fit_are_refused(change, message, tmp_path):
     path = tmp_path / "20_6_ReLU_False_False_0.0_x_image.pth"
     write(path, **change)
     with pytest.raises(ValueError, match=message):

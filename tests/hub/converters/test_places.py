@@ -1,8 +1,9 @@
-"""Where embeddings come from: hook points by our names, the tower of a model, and what has to be said."""
+"""Where embeddings come from: hook points by our names, and the tower of a model."""
 
 import pytest
 
-from hf_msae.hub.converters.places import hook_point_of, place_of, tower_of
+from hf_msae.hub.converters.places import hook_point_of, origin, tower_of
+from hf_msae.hub.converters.source import CheckpointSource
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,7 @@ from hf_msae.hub.converters.places import hook_point_of, place_of, tower_of
         ("vision_model.encoder.layers.3", "text", "vision.layers.3"),
         ("text_model.encoder.layers.3", "vision", "text.layers.3"),
         ("visual.transformer.resblocks.3", "text", "vision.layers.3"),
+        ("resid_post_layer_3", "text", "text.layers.3"),
         ("layers.07", "text", "text.layers.7"),
         ("layers.7.mlp", "vision", None),
         ("text_embeds", "vision", "text_embeds"),
@@ -46,21 +48,25 @@ def test_hook_points_get_our_names(name, tower, expected):
         (("",), None),
     ],
 )
-def test_the_tower_is_told_by_whole_words(names, expected):
+def test_towers_are_recognized_by_whole_words(names, expected):
     assert tower_of(*names) == expected
 
 
-def test_what_is_taken_for_a_language_model_is_noted():
-    notes = []
-    assert tower_of("openai/clip-vit-base-patch32", notes=notes) == "vision" and not notes
-    assert tower_of("invitae-gravity-lm", notes=notes) == "text"
-    assert "invitae-gravity-lm was taken for a language model" in notes[0]
+def test_origin_translates_the_first_known_hook_and_notes_a_guess():
+    source = CheckpointSource("x", ())
+    clip = "openai/clip-vit-base-patch32"
+    expected = {"base_model_name_or_path": clip, "hook_point": "vision.layers.3"}
+    assert origin(source, "x", [None, "blocks.3.hook_mlp_out", "layers.3"], clip) == expected
+    assert not source.notes
+    assert origin(source, "x", ["layers.3"], "my-lm")["hook_point"] == "text.layers.3"
+    assert "my-lm" in source.notes[0] and "hook_point=" in source.notes[0]
 
 
-def test_a_place_that_nothing_tells_has_to_be_said():
-    assert place_of("vision.layers.3", None, {}, "x") == {"hook_point": "vision.layers.3"}
-    assert place_of("vision.layers.3", None, {"hook_point": "text_embeds"}, "x") == {}
-    with pytest.raises(ValueError, match=r"x was trained on the heads, .* say which kind they are: hook_point="):
-        place_of(None, "the heads", {}, "x")
+def test_an_unknown_origin_has_to_be_given():
+    source = CheckpointSource("x", ())
+    with pytest.raises(ValueError, match=r"x .*the heads.*hook_point="):
+        origin(source, "x", ["blocks.9.attn.hook_z"], place="the heads", tower="vision")
     with pytest.raises(ValueError, match=r"x .*patches.*hook_point="):
-        place_of(None, None, {}, "x", known="patches")
+        origin(source, "x", known="patches")
+    given = CheckpointSource("x", (), given={"hook_point": "text_embeds"})
+    assert origin(given, "x", ["layers.3"], "m") == {"base_model_name_or_path": "m"}

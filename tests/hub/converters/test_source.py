@@ -15,8 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hf_msae.hub.converters.reading import refuse_other_keys, require_keys
-from hf_msae.hub.converters.source import CheckpointSource, read_torch
+from hf_msae.hub.converters.source import CheckpointSource
 from tests.stub_hub import StubHub
 
 ROOT = Path(__file__).parents[3]
@@ -40,25 +39,24 @@ def test_a_folder_a_file_and_a_subfolder(tmp_path):
     whole = CheckpointSource.open(tmp_path)
     assert whole.files == ("a/b/w.safetensors", "a/cfg.json", "a/w.safetensors", "x.pth")
     assert whole.matching("*.pth", "*.json") == ["x.pth"]
-    assert whole.folders_with("w.safetensors") == ["a", "a/b"]
-    assert whole.folders_with("cfg.json", "w.safetensors") == ["a"]
+    assert whole.folders_with("w.safetensors") == ["a/", "a/b/"]
+    assert whole.folders_with("cfg.json", "w.safetensors") == ["a/"]
     assert whole.path("a/cfg.json").read_text() == "a/cfg.json"
     inner = CheckpointSource.open(tmp_path, "a")
     assert inner.files == ("b/w.safetensors", "cfg.json", "w.safetensors")
     single = CheckpointSource.open(tmp_path / "a" / "cfg.json")
-    assert single.files == ("cfg.json",) and single.neighbors == ("w.safetensors",)
+    assert single.files == ("cfg.json",)
     assert single.has("w.safetensors") and not single.has("x.pth")
     assert single.path("w.safetensors").read_text() == "a/w.safetensors"
     assert single.full_name("cfg.json").endswith("a/cfg.json")
     assert single.full_name("w.safetensors").endswith("a/w.safetensors")
 
 
-def test_what_is_not_there_is_said_to_be(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no nothing"):
-        CheckpointSource.open(tmp_path, "nothing")
-    with pytest.raises(FileNotFoundError, match=r"nothing"):
-        CheckpointSource.open(tmp_path / "nothing")
-    with pytest.raises(FileNotFoundError, match=r"holds no cfg\.json"):
+def test_a_missing_file_is_named(tmp_path):
+    for arguments in ((tmp_path, "nothing"), (tmp_path / "nothing",)):
+        with pytest.raises(FileNotFoundError, match="nothing"):
+            CheckpointSource.open(*arguments)
+    with pytest.raises(FileNotFoundError, match=r"cfg\.json"):
         CheckpointSource.open(tmp_path).path("cfg.json")
 
 
@@ -69,7 +67,8 @@ def test_offline_nothing_is_asked(tmp_path):
         CheckpointSource.open("tester/nothing")
     """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    assert "tester/nothing here, the cache has no repository of that name" in run(program, environment)
+    message = run(program, environment)
+    assert "FileNotFoundError" in message and "tester/nothing" in message and "HF_HUB_OFFLINE" in message
 
 
 @pytest.mark.parametrize("how", ["zip", "legacy", "plain pickle"])
@@ -80,7 +79,7 @@ def test_hidden_code_is_not_run(tmp_path, how):
         file.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, file, _use_new_zipfile_serialization=how == "zip")
-    with pytest.raises(ValueError, match=r"model\.pth holds more than tensors and numbers: it asks for io\.open"):
+    with pytest.raises(ValueError, match=r"model\.pth .*io\.open"):
         CheckpointSource.open(file).read("model.pth")
     assert not made.exists()
     torch.load(file, weights_only=False) if how != "plain pickle" else pickle.loads(file.read_bytes())
@@ -89,7 +88,7 @@ def test_hidden_code_is_not_run(tmp_path, how):
 
 def test_a_pickled_module_is_refused_with_the_way_out(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "ae.pt")
-    with pytest.raises(ValueError, match=r"asks for torch\.nn\.modules\.linear\.Linear.*module\.state_dict\(\)"):
+    with pytest.raises(ValueError, match=r"torch\.nn\.modules\.linear\.Linear.*module\.state_dict\(\)"):
         CheckpointSource.open(tmp_path).read("ae.pt")
 
 
@@ -97,6 +96,18 @@ def _good():
     buffer = io.BytesIO()
     torch.save({"a": torch.arange(1000.0)}, buffer)
     return buffer.getvalue()
+
+
+def _zip(**files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+    return buffer.getvalue()
+
+
+# Its length is not believed, so no memory is reserved for it.
+TERABYTE = b"\x80\x02\x8d" + (2**40).to_bytes(8, "little") + b"ae"
 
 
 @pytest.mark.parametrize(
@@ -110,40 +121,30 @@ def _good():
         b'{"schema": 5}\n' + _good(),
         bytes(5000),
         b"\x80\x02" + bytes(range(256)),
+        _zip(readme="hello"),
+        TERABYTE,
+        _zip(**{"zip/data.pkl": TERABYTE, "zip/version": "3\n"}),
     ],
-    ids=["empty", "beginning", "half", "but the end", "text", "header", "zeros", "garbage"],
+    ids=["empty", "start", "half", "but the end", "text", "header", "zeros", "garbage", "zip", "terabyte", "zipped"],
 )
-def test_a_damaged_file_is_said_to_be(tmp_path, content):
+def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "x.pth").write_bytes(content)
-    with pytest.raises(ValueError, match=r"x\.pth is damaged or incomplete, or no file of torch\.save: \S"):
+    with pytest.raises(ValueError, match=r"x\.pth is damaged.*: \S"):
         CheckpointSource.open(tmp_path / "x.pth").read("x.pth")
 
 
-def test_a_zip_of_something_else_is_said_to_be(tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.pth", "w") as file:
-        file.writestr("readme.txt", "hello")
-    with pytest.raises(ValueError, match="is damaged or incomplete"):
-        read_torch(tmp_path / "x.pth", "x.pth")
-
-
-def test_json_and_safetensors_that_are_none(tmp_path):
-    (tmp_path / "a.json").write_text("[1]")
-    (tmp_path / "b.json").write_bytes(b"\xff\xfe")
+def test_json_and_safetensors_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
+    (tmp_path / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
     save_file({"w": torch.zeros(10)}, tmp_path / "whole.safetensors")
-    (tmp_path / "c.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:-8])
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:-8])
     source = CheckpointSource.open(tmp_path)
-    with pytest.raises(ValueError, match=r"a\.json holds a list, not a mapping"):
-        source.settings("a.json")
-    with pytest.raises(ValueError, match=r"b\.json holds no JSON"):
-        source.settings("b.json")
-    with pytest.raises(ValueError, match=r"c\.safetensors is damaged or incomplete"):
-        source.read("c.safetensors")
-
-
-def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
-    (tmp_path / "cfg.json").write_text("[" * 100_000 + "]" * 100_000)
-    with pytest.raises(ValueError, match=r"cfg\.json holds JSON that is nested too deeply"):
-        CheckpointSource.open(tmp_path).settings("cfg.json")
+    for name in ("list.json", "bytes.json", "deep.json"):
+        with pytest.raises(ValueError, match=name):
+            source.settings(name)
+    with pytest.raises(ValueError, match=r"cut\.safetensors is damaged"):
+        source.read("cut.safetensors")
 
 
 @pytest.mark.parametrize("name", ["model.pth", "sae_weights.safetensors", "cfg.json"])
@@ -154,28 +155,6 @@ def test_a_pointer_of_git_lfs_is_said_to_be_one(tmp_path, name):
     read = {"pth": source.read, "safetensors": source.read, "json": source.settings}
     with pytest.raises(ValueError, match=rf"{name} .*`git lfs pull`"):
         read[name.rpartition(".")[2]](name)
-
-
-def test_a_pickle_that_claims_a_terabyte_is_damaged(tmp_path):
-    """Its length is not believed, so no memory is reserved for it."""
-    claim = b"\x80\x02\x8d" + (2**40).to_bytes(8, "little") + b"ae"
-    (tmp_path / "plain.pt").write_bytes(claim)
-    with zipfile.ZipFile(tmp_path / "zip.pt", "w") as file:
-        file.writestr("zip/data.pkl", claim)
-        file.writestr("zip/version", "3\n")
-    for name in ("plain.pt", "zip.pt"):
-        with pytest.raises(ValueError, match="is damaged or incomplete"):
-            CheckpointSource.open(tmp_path / name).read(name)
-
-
-def test_keys_are_named():
-    with pytest.raises(ValueError, match=r"x has no b, c; it has a"):
-        require_keys({"a": 1}, ("a", "b", "c"), "x")
-    with pytest.raises(ValueError, match=r"x also has c, which"):
-        refuse_other_keys({"a": 1, "c": 1}, ("a", "b"), "x")
-
-
-# -- on a Hub ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -243,22 +222,17 @@ def test_a_hub_id_is_read_at_a_commit_and_offline_from_the_cache(hub, tmp_path):
 def test_subfolders_and_files_of_a_hub_id(hub, tmp_path):
     publish(hub, {**files_of("topk", "a/"), **files_of("jumprelu", "b/")})
     environment = {**os.environ, **hub.environment(tmp_path)}
-    assert "holds 2 checkpoints, name one as subfolder: a, b" in run(CONVERT, environment, "{}")
+    assert "subfolder: a, b" in run(CONVERT, environment, "{}")
     for subfolder in ("b", "b/sae_weights.safetensors"):
         out = run(CONVERT, environment, json.dumps({"subfolder": subfolder}), succeeds=True)
         assert json.loads(out.splitlines()[-1])[2] == "jump_relu"
-    assert "tester/saes on the Hub holds no c; it has" in run(CONVERT, environment, json.dumps({"subfolder": "c"}))
-    no_revision = run(CONVERT, environment, json.dumps({"revision": "v9"}))
-    assert "FileNotFoundError: tester/saes on the Hub has no revision 'v9'" in no_revision
-
-
-@pytest.mark.slow
-def test_no_such_repository_and_no_hub(hub, tmp_path):
-    environment = {**os.environ, **hub.environment(tmp_path)}
-    missing = run(CONVERT, environment, "{}")
-    assert "FileNotFoundError: there is no file or folder tester/saes here, and no repository of that name" in missing
+    for missing in ({"subfolder": "c"}, {"revision": "v9"}):
+        message = run(CONVERT, environment, json.dumps(missing))
+        assert "FileNotFoundError: tester/saes" in message and next(iter(missing.values())) in message
     nowhere = run(CONVERT, {**environment, "HF_ENDPOINT": "http://127.0.0.1:9"}, "{}")
-    assert "OSError: the Hub cannot be asked about tester/saes" in nowhere
+    assert "OSError" in nowhere and "tester/saes" in nowhere
+    no_repository = run(CONVERT.replace("tester/saes", "tester/none"), environment, "{}")
+    assert "FileNotFoundError" in no_repository and "tester/none" in no_repository
 
 
 @pytest.mark.slow
@@ -273,8 +247,6 @@ def test_a_damaged_copy_in_the_cache_is_not_read(hub, tmp_path):
     blob.write_bytes(bytes(content))
     for offline in ("0", "1"):
         message = run(CONVERT, {**environment, "HF_HUB_OFFLINE": offline}, "{}")
-        assert (
-            f"ValueError: tester/saes/sae_weights.safetensors has the SHA-256 {sha256(content).hexdigest()}" in message
-        )
-        assert f"expected {blob.name}: the copy in the cache is damaged" in message
+        assert "ValueError: tester/saes/sae_weights.safetensors" in message
+        assert sha256(content).hexdigest() in message and blob.name in message
         assert "hf_hub_download('tester/saes', 'sae_weights.safetensors', force_download=True)" in message

@@ -1,0 +1,89 @@
+"""ViSAEBench's checkpoints, on its documented layout; visaebench 0.1.0 itself computed what is expected of them
+(foreign/visaebench/write_visaebench.py)."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hf_msae.hub.converters import convert_checkpoint, read_checkpoint
+from tests.hub.converters.conftest import FOREIGN
+
+FOLDER = FOREIGN / "visaebench"
+GIVEN = {"hook_point": "vision.layers.10", "input_scale": 1.0}
+"""What no checkpoint of it says. The expected outputs are of embeddings as its SAEs get them."""
+
+
+@pytest.mark.parametrize(
+    ("name", "activation", "note"),
+    [
+        ("batch_top_k", "batch_topk", None),
+        ("batch_top_k_without_threshold", "batch_topk", "every positive activation"),
+        ("batch_top_k_of_overcomplete", "batch_topk", None),
+        ("top_k", "topk", None),
+        ("jump_relu", "jump_relu", None),
+        ("jump_relu_without_thresholds", "jump_relu", "0.01"),
+    ],
+)
+def test_it_computes_what_visaebench_does(name, activation, note, check_outputs):
+    found = read_checkpoint(FOLDER / name, **GIVEN)
+    model = found.to_model(GIVEN)
+    check_outputs(model, f"visaebench/{name}")
+    assert model.config.activation == activation
+    assert any(note in each for each in found.notes) if note else not found.notes
+
+
+def test_statistics_make_the_model_take_raw_embeddings(relative_error, tmp_path):
+    expected = load_file(FOLDER / "batch_top_k" / "expected.safetensors")
+    mean, std = torch.linspace(-1, 1, 8), 0.7
+    np.save(tmp_path / "mean.npy", mean.numpy())
+    given = {**GIVEN, "input_mean": tmp_path / "mean.npy", "input_scale": 1 / std}
+    model = convert_checkpoint(FOLDER / "batch_top_k", **given)
+    raw = expected["inputs"] * std + mean
+    assert relative_error(model.encode(raw), expected["code"]) < 1e-5
+    assert relative_error(model(raw).reconstruction, expected["reconstruction"] * std + mean) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"input_scale": 1.0}, "patch tokens.*hook_point="),
+        ({"hook_point": "vision.layers.10"}, "input_mean and input_scale"),
+        ({"hook_point": "vision.layers.10", "input_scale": 2.0}, "needs input_mean:"),
+    ],
+)
+def test_what_the_checkpoint_does_not_say_has_to_be_given(given, message):
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(FOLDER / "batch_top_k", **given)
+
+
+def test_a_single_weights_file_takes_its_config_from_beside_it(check_outputs):
+    check_outputs(convert_checkpoint(FOLDER / "top_k" / "model.safetensors", **GIVEN), "visaebench/top_k")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "tensors", "message"),
+    [
+        ("batch_top_k", {"hidden_dim": 48}, {}, "hidden_dim=48.*24"),
+        ("batch_top_k", {"k": None}, {}, "k of .*missing"),
+        ("batch_top_k", {"k": 2.5}, {}, r"k of .*2\.5.*whole number"),
+        ("batch_top_k", {"threshold": "high"}, {}, "threshold .*'high'.*number"),
+        ("batch_top_k", {"threshold": float("nan")}, {}, "threshold .*nan.*number"),
+        ("batch_top_k", {"activation": "gated"}, {}, "'gated'.*topk, batchtopk, jumprelu"),
+        ("batch_top_k", {}, {"decoder.weight": torch.ones(8, 24)}, r"decoder\.weight of .*\(8, 24\).*\(24, 8\)"),
+        ("batch_top_k", {}, {"b_dec": torch.ones(8)}, "also has b_dec"),
+        ("batch_top_k", {}, {"jump_thresholds": torch.ones(24)}, "also has jump_thresholds"),
+        ("batch_top_k", {}, {"dictionary.multiplier": torch.ones(())}, r"also has dictionary\.multiplier"),
+        ("jump_relu", {}, {"thresholds": torch.ones(24)}, "jump_thresholds and thresholds"),
+    ],
+)
+def test_settings_and_tensors_that_do_not_fit_are_refused(name, settings, tensors, message, changed):
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(changed(f"visaebench/{name}", settings, tensors), format="visaebench", **GIVEN)
+
+
+def test_a_config_that_is_no_yaml_is_refused(changed):
+    folder = changed("visaebench/top_k")
+    (folder / "config.yaml").write_text("activation: [topk")
+    with pytest.raises(ValueError, match=r"config\.yaml"):
+        convert_checkpoint(folder, **GIVEN)
