@@ -111,11 +111,11 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
     from ..report import write_report
     from ..scenes import load_scenes
     from ..training import finish
-    from ..training.checkpointing import check_not_foreign, list_checkpoints
+    from ..training.checkpointing import check_output_dir, list_checkpoints
     from ..training.record import command_line
 
     output = Path(arguments.output_dir)
-    check_not_foreign(output)
+    check_output_dir(output, overwrite=True)
     if checkpoints := list_checkpoints(output):
         raise FileExistsError(
             f"{output} holds a training run of its own ({checkpoints[-1].name}), which the quickstart would replace: "

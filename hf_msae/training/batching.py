@@ -1,4 +1,4 @@
-"""Batches: which rows of the training data make up which one, and how they reach the device."""
+"""Batches of the training data: which rows they have, and how they get to the device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from ..embeddings import EmbeddingDataset
 from .arguments import MSAETrainingArguments
@@ -19,21 +19,21 @@ from .arguments import MSAETrainingArguments
 logger = get_logger(__name__)
 
 _BLOCK_ROWS = 256
-"""Rows that stay together when data larger than memory is shuffled: about a megabyte on disk."""
+"""Rows that stay together when data larger than memory is shuffled; about a megabyte on disk."""
 
 
 @dataclass(frozen=True)
 class BatchPlan:
     """The order in which training data is read, as a pure function of seed, epoch and optimizer step.
 
-    An epoch is a permutation of all rows, cut into global batches of
+    An epoch is a permutation of all rows, divided into global batches of
     `per_device_batch_size * num_processes * gradient_accumulation_steps` rows, one per optimizer step. Rows that do
-    not fill a whole batch are left out, different ones in every epoch. A global batch is cut further over accumulation
-    steps and processes. So runs with the same global batch size train on the same batches in the same order, however
-    they reach that size, and a run can be resumed at any step from its number alone.
+    not fill a whole batch are left out, different ones in every epoch. A global batch is divided among accumulation
+    steps and processes, so runs with the same global batch size train on the same batches in the same order, and the
+    number of a step is enough to resume there.
 
     With `window_rows`, for data that does not fit in memory, blocks of neighboring rows are shuffled first, and then
-    the rows within windows of that many. An epoch still visits every row once.
+    the rows within windows of this size. An epoch still visits every row once.
     """
 
     num_rows: int
@@ -53,7 +53,7 @@ class BatchPlan:
         seed: int,
         window_rows: int | None = None,
     ) -> BatchPlan:
-        """Make a plan with this batch size, or a smaller one if the rows do not fill one global batch.
+        """Make a plan with this batch size, or a smaller one if there are too few rows for one global batch.
 
         Raises:
             ValueError: There are fewer rows than processes times accumulation steps.
@@ -88,7 +88,7 @@ class BatchPlan:
                 yield np.sort(accumulation_step[process_index])
 
     def rows_of_step(self, step: int) -> np.ndarray:
-        """The rows of the global batch of optimizer step number `step` (1 is the first), ascending."""
+        """Return the rows of the global batch of optimizer step number `step` (1 is the first), ascending."""
         epoch, place = divmod(step - 1, self.steps_per_epoch)
         return np.sort(next(self._global_batches(epoch, place)))
 
@@ -118,7 +118,7 @@ class BatchPlan:
             rest = rest[whole:]
 
     def _window(self, epoch: int, number: int, window: int, blocks: np.ndarray | None) -> np.ndarray:
-        """The rows of one window in shuffled order; all rows if one window holds them."""
+        """Return the rows of one window in shuffled order; all rows if there is only one window."""
         if blocks is None:
             return np.random.default_rng((self.seed, epoch)).permutation(self.num_rows)
         per_window = window // _BLOCK_ROWS
@@ -136,31 +136,20 @@ class BatchPlan:
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> DataLoader:
-        """A `DataLoader` over `epoch_batches` that fetches each batch with one `data.__getitems__(rows)`."""
+        """Return a `DataLoader` for one pass over `epoch_batches`, which fetches each batch as a whole."""
         return DataLoader(
             data,
-            batch_sampler=_BatchSampler(self, epoch, process_index, first_step),
+            batch_sampler=self.epoch_batches(epoch, process_index, first_step),
             collate_fn=EmbeddingDataset.collate,
             num_workers=num_workers,
             pin_memory=pin_memory,
-            # DataLoader draws a worker seed at every start; a generator of its own leaves the run's untouched.
+            # DataLoader draws a seed for its workers, which must not change the random state of the run.
             generator=torch.Generator().manual_seed(self.seed),
         )
 
 
-class _BatchSampler(Sampler):
-    def __init__(self, plan: BatchPlan, epoch: int, process_index: int, first_step: int):
-        self.plan, self.epoch, self.process_index, self.first_step = plan, epoch, process_index, first_step
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self.plan.epoch_batches(self.epoch, self.process_index, self.first_step)
-
-    def __len__(self) -> int:
-        return (self.plan.steps_per_epoch - self.first_step) * self.plan.gradient_accumulation_steps
-
-
 class BatchFeed:
-    """The batches of this process, on the device if the data fits there; counts the time spent waiting.
+    """The batches of this process, from the device if the data fits there; measures the time spent waiting.
 
     Args:
         plan: The order of the rows.
@@ -194,7 +183,7 @@ class BatchFeed:
 
 
 def _keep_on_device(data: EmbeddingDataset, device: torch.device, wanted: bool | None) -> torch.Tensor | None:
-    """All embeddings as one float32 tensor on the device; None if they stay on disk."""
+    """Return all embeddings as one float32 tensor on the device, or None if they stay on disk."""
     if wanted is None:
         needed = len(data) * data.width * 4
         wanted = device.type == "cuda" and needed < torch.cuda.mem_get_info(device)[0] / 2
@@ -209,8 +198,13 @@ def _keep_on_device(data: EmbeddingDataset, device: torch.device, wanted: bool |
 
 
 def shuffle_window(data: EmbeddingDataset, memory_budget: float | None) -> int | None:
-    """Rows to shuffle at a time if the data exceeds `memory_budget` GB (default: the machine's memory), else None."""
-    # Whole GB: machines of the same kind differ by a few MB, and a run may be resumed on another one.
+    """Return how many rows to shuffle at a time if the data exceeds `memory_budget` GB, else None.
+
+    Args:
+        data: The training data.
+        memory_budget: GB, by default the memory of the machine.
+    """
+    # Whole GB, since machines of the same kind differ by a few MB, and a run may be resumed on another one.
     budget = (psutil.virtual_memory().total // 10**9 if memory_budget is None else memory_budget) * 1e9
     if data.nbytes <= budget:
         return None

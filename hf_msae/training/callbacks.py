@@ -1,4 +1,4 @@
-"""What a user's own code may do while a model is trained."""
+"""Callbacks of the trainer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class MSAETrainerCallback:
-    """Base class for objects that [`MSAETrainer`] tells what happens; override what is of interest.
+    """Base class of callbacks of [`MSAETrainer`]; override the methods you need.
 
-    Every process calls every method, with the same records: what they hold is averaged over processes. So what a
-    callback decides from them is decided alike everywhere, and `trainer.stop()` called by all of them ends the run
-    after the step that has just been made, with its checkpoint and its result as at a planned end.
+    Every process calls every method with the same records, which are averaged over processes, so all of them take the
+    same decisions. `trainer.stop()`, called in every process, ends the run after the current step, with a checkpoint
+    and a result as at the planned end.
 
     ```python
     class StopWhenGoodEnough(MSAETrainerCallback):

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: folders `checkpoint-STEP` from which it goes on as if it had never stopped.
+"""Checkpoints of a training run: folders `checkpoint-STEP` to resume from.
 
 A checkpoint holds the model as `MSAEModel.from_pretrained` reads it (config.json, model.safetensors), what
 `Accelerator.save_state` writes (optimizer.bin, scheduler.bin, random_states_RANK.pkl, scaler.pt with fp16) and
@@ -12,7 +12,6 @@ import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -44,7 +43,7 @@ class TrainerState:
     Attributes:
         global_step: Optimizer steps done.
         num_processes: Processes that train together.
-        run: Settings that determine the run's numbers, as nested dicts; see `describe_differences`.
+        run: Settings that determine the numbers of the run: arguments, data and model.
         log_history: Records logged so far.
         pending_losses: Loss of each step since the last record; the next record averages them.
         steps_since_fired: For each latent, the optimizer steps since it last fired.
@@ -76,7 +75,7 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def find_checkpoint(resume_from: str | Path, output_dir: Path) -> Path:
-    """Find the checkpoint to resume from: a folder, or the newest one in `output_dir` for "last" or "true".
+    """Find the checkpoint to resume from: the given folder, or for "last" or "true" the newest in `output_dir`.
 
     Raises:
         FileNotFoundError: There is none, or the folder is not a complete checkpoint.
@@ -99,16 +98,26 @@ def find_checkpoint(resume_from: str | Path, output_dir: Path) -> Path:
     return path
 
 
-def check_output_dir(output_dir: Path) -> None:
-    """Refuse a folder that already holds a run, or files with the names that a run writes.
+def check_output_dir(output_dir: Path, overwrite: bool = False) -> None:
+    """Refuse a folder that training would destroy something in.
+
+    Args:
+        output_dir: The output folder of a new run.
+        overwrite: Whether the folder may hold another run.
 
     Raises:
-        FileExistsError: There are a model, checkpoints, or such files.
+        FileExistsError: The folder holds a run, or files with the names that a run writes and no run, such as the
+            clone of a project.
     """
-    check_not_foreign(output_dir)
     checkpoints = list_checkpoints(output_dir)
-    taken = [path.name for path in (output_dir / WEIGHTS_FILE, *checkpoints) if path.exists()]
-    if taken:
+    existing = [name for name in _RUN_FILES if (output_dir / name).exists()]
+    if existing and not checkpoints and not (output_dir / LOG_FILE).exists():
+        raise FileExistsError(
+            f"training would replace {', '.join(existing)} in {output_dir}, which is not the folder of a training run "
+            f"(it has no {LOG_FILE}): choose another --output_dir"
+        )
+    taken = [*(name for name in existing if name == WEIGHTS_FILE), *(path.name for path in checkpoints)]
+    if taken and not overwrite:
         way_out = " continue it with --resume_from_checkpoint last," if checkpoints else ""
         raise FileExistsError(
             f"{output_dir} already holds a run ({', '.join(taken)}):{way_out} choose another --output_dir, "
@@ -116,46 +125,33 @@ def check_output_dir(output_dir: Path) -> None:
         )
 
 
-def check_not_foreign(output_dir: Path) -> None:
-    """Refuse a folder with files that training would replace but did not write, such as a clone of a project.
-
-    Raises:
-        FileExistsError: There are such files.
-    """
-    if (output_dir / LOG_FILE).exists() or list_checkpoints(output_dir):
-        return  # a run's folder: these files are its own
-    foreign = [name for name in _RUN_FILES if (output_dir / name).exists()]
-    if foreign:
-        raise FileExistsError(
-            f"training would replace {', '.join(foreign)} in {output_dir}, which is not the folder of a training run "
-            f"(it has no {LOG_FILE}): choose another --output_dir"
-        )
-
-
 def clear_output_dir(output_dir: Path) -> None:
-    """Delete the files of a finished or stopped run in `output_dir`, and nothing else."""
-    for name in _RUN_FILES:
-        (output_dir / name).unlink(missing_ok=True)
-    for checkpoint in list_checkpoints(output_dir):
-        shutil.rmtree(checkpoint)
+    """Delete the files and checkpoints of a run in `output_dir`, and nothing else."""
+    for path in (*(output_dir / name for name in _RUN_FILES), *list_checkpoints(output_dir)):
+        remove(path)
 
 
 def save_pretrained(model: MSAEModel, folder: str | Path) -> None:
-    """Write config.json and model.safetensors to a folder that may hold other files, without progress bars."""
+    """Write config.json and model.safetensors to a folder that may hold other files."""
     folder = Path(folder)
-    temporary = folder / f"{_TEMPORARY}model"  # `save_pretrained` writes a folder; its files move from there
+    temporary = folder / f"{_TEMPORARY}model"
     remove(temporary)
-    had_bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        model.save_pretrained(temporary)
-    finally:
-        if had_bars:
-            transformers_logging.enable_progress_bar()
+    _save_quietly(model, temporary)
     for file in sorted(temporary.iterdir(), reverse=True):  # the weights before the config that announces them
         with atomic_path(folder / file.name) as path:
             os.replace(file, path)
     temporary.rmdir()
+
+
+def _save_quietly(model: MSAEModel, folder: Path) -> None:
+    """Call `model.save_pretrained` without its progress bar."""
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        if had_bars:
+            transformers_logging.enable_progress_bar()
 
 
 def load_weights(model: MSAEModel, checkpoint: Path) -> None:
@@ -168,13 +164,13 @@ def model_as_pretrained(accelerator: Accelerator, model: MSAEModel) -> Iterator[
     """Make `save_state` write the model like `save_pretrained`, and `load_state` leave the model alone."""
 
     def save(models: list, weights: list, folder: str) -> None:
-        # By default accelerate saves the DDP wrapper's state, whose keys have a "module." prefix.
+        # By default Accelerate saves the state of the DDP wrapper, whose keys have a "module." prefix.
         weights.clear()
         if accelerator.is_main_process:
-            save_pretrained(model, folder)
+            _save_quietly(model, Path(folder))
 
     def load(models: list, folder: str) -> None:
-        models.clear()  # `load_weights` has loaded it
+        models.clear()  # `load_weights` has loaded the model
 
     handles = [accelerator.register_save_state_pre_hook(save), accelerator.register_load_state_pre_hook(load)]
     try:
@@ -185,11 +181,8 @@ def model_as_pretrained(accelerator: Accelerator, model: MSAEModel) -> Iterator[
 
 
 def save_checkpoint(accelerator: Accelerator, state: TrainerState, output_dir: Path) -> Path:
-    """Write `output_dir/checkpoint-STEP`, replace an old one of that name, and return the folder.
-
-    All processes call this, inside `model_as_pretrained`.
-    """
-    # Every process writes into the same staging folder, so its name cannot hold a process id as atomic_path's does.
+    """Write `output_dir/checkpoint-STEP` and return it; all processes call this inside `model_as_pretrained`."""
+    # All processes write into the same folder, so its name cannot hold a process id as atomic_path's does.
     final = output_dir / f"checkpoint-{state.global_step}"
     temporary, outdated = (final.with_name(f"{_TEMPORARY}{kind}{final.name}") for kind in ("", "old-"))
     if accelerator.is_main_process:
@@ -226,21 +219,25 @@ def prune_checkpoints(newest: Path, total_limit: int | None) -> None:
     if total_limit is not None:
         others = [path for path in list_checkpoints(newest.parent) if path != newest]
         for path in others[: max(0, len(others) + 1 - total_limit)]:
-            shutil.rmtree(path)
+            remove(path)
 
 
-def describe_differences(saved: dict[str, Any], current: dict[str, Any], prefix: str = "") -> list[str]:
-    """List the entries in which two nested dicts differ, as "arguments.seed: 42 in the checkpoint, 43 now".
+def describe_differences(saved: dict[str, dict], current: dict[str, dict]) -> list[str]:
+    """List how the settings of two runs differ, as "arguments.seed: 42 in the checkpoint, 43 now".
 
     Floats that agree to six digits count as equal, since statistics of the same data differ by rounding.
     """
-    lines = []
-    for key in sorted(saved.keys() | current.keys()):
-        before, now = saved.get(key), current.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            lines += describe_differences(before, now, f"{prefix}{key}.")
-        elif isinstance(before, float) and isinstance(now, float) and math.isclose(before, now, rel_tol=1e-6):
-            continue
-        elif before != now:
-            lines.append(f"{prefix}{key}: {before} in the checkpoint, {now} now")
-    return lines
+    before, now = (
+        {f"{part}.{name}": value for part, values in run.items() for name, value in values.items()}
+        for run in (saved, current)
+    )
+    return [
+        f"{key}: {before.get(key)} in the checkpoint, {now.get(key)} now"
+        for key in sorted(before | now)
+        if not _is_equal(before.get(key), now.get(key))
+    ]
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    both_floats = isinstance(one, float) and isinstance(other, float)
+    return math.isclose(one, other, rel_tol=1e-6) if both_floats else one == other

@@ -1,4 +1,4 @@
-"""Latents that do not fire: counting them, and giving them something to do."""
+"""Latents that do not fire: counting and resampling them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from torch.optim import Optimizer
 from ..model.modeling_msae import MSAEModel
 
 _ENCODER_SHARE = 0.2
-"""Norm of a resampled encoder column, of the mean one's: small, so that the rest of the model hardly notices."""
-
-
+"""Norm of a resampled encoder column relative to the mean norm; small, to disturb the rest of the model little."""
 _ROWS_AT_A_TIME = 4096
 
 
@@ -21,9 +19,9 @@ class LatentActivity:
     """For each latent, how many optimizer steps ago it last fired.
 
     Args:
-        num_latents: how many there are.
-        device: where to count.
-        steps_since_fired: counts to go on from; none for a new run.
+        num_latents: Number of latents.
+        device: Device of the counts.
+        steps_since_fired: Counts of the run that is resumed; empty for a new one.
     """
 
     def __init__(self, num_latents: int, device: torch.device, steps_since_fired: list[int]):
@@ -35,11 +33,11 @@ class LatentActivity:
         self.steps_since_fired.add_(1).masked_fill_(fired, 0)
 
     def dead(self, steps: int) -> torch.Tensor:
-        """Which latents have not fired for so many steps: bool `(num_latents,)`."""
+        """Return which latents have not fired for this many steps: bool `(num_latents,)`."""
         return self.steps_since_fired >= steps
 
     def forget(self, latents: torch.Tensor) -> None:
-        """Begin to count anew for these: bool `(num_latents,)`."""
+        """Reset the counts of these latents: bool `(num_latents,)`."""
         self.steps_since_fired.masked_fill_(latents, 0)
 
 
@@ -52,20 +50,20 @@ def resample_latents_(
     accelerator: Accelerator,
     seed: int,
 ) -> None:
-    """Give latents new directions: of embeddings that the model reconstructs badly (Bricken et al. 2023, "Towards
-    Monosemanticity", appendix "Neuron resampling").
+    """Give latents the directions of embeddings that the model reconstructs badly.
 
-    The embeddings are drawn from `embeddings`, with chances in proportion to their squared loss. A latent's
-    dictionary row becomes the direction of its embedding, its encoder column the same at a fifth of the mean norm, its
-    bias zero; and the optimizer forgets what it knew about all three.
+    Source: Bricken et al. 2023, "Towards Monosemanticity", appendix "Neuron resampling". Embeddings are drawn with
+    probabilities proportional to their squared loss. The dictionary row of a latent becomes the direction of its
+    embedding, its encoder column the same with a fifth of the mean norm, and its bias 0. The optimizer's moments of
+    all three are reset. All processes call this.
 
     Args:
-        model: changed in place.
-        optimizer: one with the state of Adam.
-        latents: which to change: bool `(num_latents,)`, equal in all processes.
-        embeddings: raw, `(rows, d_in)`, the same in all processes.
-        accelerator: all processes call this.
-        seed: of the drawing.
+        model: Model, changed in place.
+        optimizer: Optimizer with the state of Adam.
+        latents: Which latents to change: bool `(num_latents,)`, equal in all processes.
+        embeddings: Raw embeddings `(rows, d_in)`, equal in all processes.
+        accelerator: The accelerator.
+        seed: Random seed of the drawn embeddings.
     """
     if not latents.any():
         return
@@ -76,8 +74,7 @@ def resample_latents_(
         chances += 1
     generator = torch.Generator().manual_seed(seed)
     rows = torch.multinomial(chances, number, replacement=True, generator=generator).to(embeddings.device)
-    normalised = (embeddings[rows] - model.input_mean) * model.input_scale
-    directions = F.normalize(normalised - model.pre_bias, dim=-1)
+    directions = F.normalize(model.normalize(embeddings[rows]) - model.pre_bias, dim=-1)
     directions = broadcast(directions) if accelerator.num_processes > 1 else directions
 
     kept = model.encoder[:, ~latents].norm(dim=0)

@@ -1,4 +1,4 @@
-"""The end of a training: the model with its metrics, its record and its card, in one call."""
+"""The end of a training run: the model with its metrics, record and card, in one call."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def finish(
     command: str | None = None,
     **card: Any,
 ) -> EvaluationResult:
-    """Evaluate a trained model and write everything that belongs to it.
+    """Evaluate a trained model and write it with its metrics, record and card.
 
     The folder gets config.json and model.safetensors, metrics.json, training.json (arguments, data, versions) and
-    README.md (the model card). With several processes, all of them call this.
+    README.md (the model card). All processes call this.
 
     Args:
         trainer: A trainer whose `train()` has ended.
-        eval_data: Embeddings to evaluate on, by default the trainer's evaluation data. Without any, the metrics are
-            those of the training data, and metrics.json and the card say so.
+        eval_data: Embeddings to evaluate on, by default the trainer's evaluation data, or else its training data,
+            which metrics.json and the card then mention.
         output_dir: Folder to write to, by default the trainer's.
-        splits: Names of the splits that the training and the evaluation data are, for the record.
+        splits: Splits of the training and evaluation data, for the record.
         command: The command that trained the model, for the card; see [`~hf_msae.training.record.command_line`].
         card: Further arguments of [`~hf_msae.hub.write_model_card`], such as `license`.
 
     Returns:
-        The metrics at every level. Every process gets them.
+        The metrics at every level, in every process.
 
     Example:
         >>> trainer.train()

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, fields, make_dataclass
 from typing import Any, ClassVar, get_args, get_origin
 
+from .._utils.argument_parser import flag
 from ..model.configuration_msae import MSAEConfig
 
 
 @dataclass
 class DataArguments:
-    """Where the embeddings to train on and to evaluate on come from; see [`~hf_msae.embeddings.load_embeddings`]."""
+    """Embeddings to train and evaluate on; see [`~hf_msae.embeddings.load_embeddings`]."""
 
     _argument_group_name: ClassVar[str] = "data"
 
-    train_data: str = field(
-        metadata={
-            "help": "Embeddings to train on: a folder written by `hf-msae extract`, a data set folder or Hub id "
-            "with an embedding column, a parquet file, or a 2-D .npy file."
-        }
+    train_data: str = flag(
+        "Embeddings to train on: a folder written by `hf-msae extract`, a data set folder or Hub id with an embedding "
+        "column, a parquet file, or a 2-D .npy file."
     )
-    eval_data: str | None = field(
-        default=None,
-        metadata={"help": "Embeddings to evaluate on, held out from training. Without, metrics are of train_data."},
-    )
-    train_split: str | None = field(default=None, metadata={"help": "Split of train_data, where it has several."})
-    eval_split: str | None = field(default=None, metadata={"help": "Split of eval_data, where it has several."})
-    embedding_column: str | None = field(
-        default=None,
-        metadata={"help": "Column with the embeddings. Unset: the one named like hook_point, or the only vector one."},
+    eval_data: str | None = flag("Held-out embeddings to evaluate on. Unset: train_data.", None)
+    train_split: str | None = flag("Split of train_data, if it has several.", None)
+    eval_split: str | None = flag("Split of eval_data, if it has several.", None)
+    embedding_column: str | None = flag(
+        "Column that holds the embeddings. Unset: the one named like hook_point, or the only column of vectors.", None
     )
 
 
@@ -38,29 +33,24 @@ class SweepArguments:
 
     _argument_group_name: ClassVar[str] = "sweep"
 
-    sweep: str | None = field(
-        default=None,
-        metadata={
-            "help": "YAML file of models to train in one pass over the data: names and what each changes of the flags "
-            "(wide: {num_latents: 4096}), or a grid (num_latents: [1024, 4096])."
-        },
+    sweep: str | None = flag(
+        "YAML file of models to train in one pass over the data: names and the flags that each changes (wide: "
+        "{num_latents: 4096}), or a grid (num_latents: [1024, 4096]).",
+        None,
     )
 
 
 def _model_arguments() -> type:
-    """A dataclass with MSAEConfig's own fields but d_in, which comes from the data."""
+    """Make a dataclass of MSAEConfig's own fields but d_in, which comes from the data."""
     own, helps = {item.name: item for item in fields(MSAEConfig)}, MSAEConfig.field_help()
     specifications = []
     for name in MSAEConfig.own_fields():
         if name == "d_in":
             continue
         kind, default = own[name].type, own[name].default
-        specification = field(default=default, metadata={"help": helps[name].replace("%", "%%")})
         if any(get_origin(member) is list for member in get_args(kind)) and type(None) not in get_args(kind):
-            # HfArgumentParser would make None of `str | list[float]`, silently.
-            kind = list[str]
-            specification = field(default_factory=lambda value=default: [value], metadata=specification.metadata)
-        specifications.append((name, kind, specification))
+            kind, default = list[str], [default]  # HfArgumentParser would make None of `str | list[float]`, silently
+        specifications.append((name, kind, flag(helps[name].replace("%", "%%"), default)))
     made = make_dataclass("ModelArguments", specifications, namespace={"_argument_group_name": "model (MSAEConfig)"})
     made.__doc__ = "MSAEConfig's own fields as flags."
     made.__module__ = __name__
@@ -71,10 +61,10 @@ ModelArguments = _model_arguments()
 
 
 def build_config(arguments: Any, d_in: int) -> MSAEConfig:
-    """The config that parsed `ModelArguments` and the data's width describe.
+    """Create the config from parsed `ModelArguments` and the width of the data.
 
     Raises:
-        ValueError: what MSAEConfig refuses.
+        ValueError: MSAEConfig refuses a value.
     """
     values = {item.name: getattr(arguments, item.name) for item in fields(arguments)}
     weights = values["nesting_weights"]

@@ -1,4 +1,4 @@
-"""Stopping a training run politely: the step is finished and a checkpoint saved before the process ends."""
+"""Interruptions of training: the step is finished and a checkpoint saved before the process ends."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-# On a GPU asking the other processes costs a synchronisation, and steps take milliseconds: ask every so many steps.
 STEPS_BETWEEN_CHECKS = 10
+"""Optimizer steps after which GPU processes ask each other for signals, which takes a synchronization."""
 
 
 class TrainingInterrupted(KeyboardInterrupt):
     """Training was stopped by SIGINT (Ctrl-C) or SIGTERM, after its state was saved.
 
     Attributes:
-        signum: the signal's number; `exit_code` is what a shell expects for it (130 or 143).
-        checkpoint: the folder to resume from.
+        signum: Number of the signal.
+        checkpoint: Folder to resume from.
     """
 
     def __init__(self, message: str, signum: int, checkpoint: Path):
@@ -29,14 +29,15 @@ class TrainingInterrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
+        """What a shell expects: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.signum
 
 
 class StopSignal:
-    """Context in which SIGINT and SIGTERM are noted instead of ending the process.
+    """Context in which SIGINT and SIGTERM are recorded instead of ending the process.
 
-    Launchers pass a Ctrl-C on to processes that have received it from the terminal already, so a repeated signal is no
-    wish to lose the work: it is ignored. Outside the main thread signals cannot be caught, and nothing is changed.
+    Repeated signals are ignored, since launchers pass on a Ctrl-C that processes have already received from the
+    terminal. Outside the main thread, signals cannot be caught, and nothing changes.
     """
 
     def __init__(self, accelerator: Accelerator):
@@ -54,14 +55,14 @@ class StopSignal:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
         if self.signum is not None and error_type is None:
-            signal.raise_signal(self.signum)  # it came after the last time that anybody asked
+            signal.raise_signal(self.signum)  # it came after the last check
 
     def _note(self, signum: int, frame: object) -> None:
         if self.signum is None:
             self.signum = signum
 
     def received(self, step: int) -> int | None:
-        """The signal that any process has received, or None; all processes get the same answer at the same step."""
+        """Return the signal that any process has received, or None; all processes get the same answer."""
         if self.accelerator.num_processes == 1:
             return self.signum
         if self.accelerator.device.type != "cpu" and step % STEPS_BETWEEN_CHECKS:

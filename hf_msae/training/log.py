@@ -51,11 +51,11 @@ class TrainingResult:
     log_history: list[dict[str, Any]] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, as values that JSON can hold."""
+        """Return all fields, as values that JSON can hold."""
         return asdict(self)
 
     def to_pandas(self) -> pd.DataFrame:
-        """The log, one row per record."""
+        """Return the log, one row per record."""
         import pandas as pd
 
         return pd.DataFrame(self.log_history)
@@ -85,7 +85,7 @@ class TrainingLog:
 
 
 class LossWindow:
-    """Losses of the steps since the last record. They stay on the device, as reading each would stall a GPU.
+    """Losses of the steps since the last record, kept on the device, since reading each would stall a GPU.
 
     Args:
         accelerator: Averages over processes.
@@ -121,10 +121,10 @@ class LossWindow:
 
 
 def diverged(what: str, batch: str) -> FloatingPointError:
-    """Make the error for a run whose numbers are no longer finite."""
+    """Return the error for a run whose numbers are not finite."""
     return FloatingPointError(
-        f"{what}: training has diverged. Try a lower learning_rate, some warmup_steps, or bf16 in place of fp16; "
-        f"checkpoints saved before remain. The step's batch: {batch}"
+        f"{what}: training has diverged. Try a lower learning_rate, some warmup_steps, or bf16 instead of fp16; "
+        f"earlier checkpoints remain. The batch of this step: {batch}"
     )
 
 
@@ -137,14 +137,14 @@ class ProgressReport:
         self._step, self._time = initial, time.perf_counter()
 
     def samples_per_second(self, step: int) -> float:
-        """Embeddings trained on per second since the last call."""
+        """Return the number of embeddings trained on per second since the last call."""
         steps, self._step = step - self._step, step
         elapsed, self._time = time.perf_counter() - self._time, time.perf_counter()
         return round(steps * self.samples_per_step / elapsed, 1)
 
     @contextmanager
     def during(self, activity: str) -> Iterator[None]:
-        """Show another activity on the bar."""
+        """Show another activity on the bar inside the block."""
         self.bar.set_description(activity)
         try:
             yield

@@ -20,9 +20,9 @@ from .run import TrainingRun
 def training_step(run: TrainingRun, embeddings: torch.Tensor) -> bool:
     """Train on one batch of this process.
 
-    Every call is a forward and backward pass. The last batch of a global batch completes an optimizer step: the
-    decoder's gradient loses its component along each row, gradients are clipped, Adam steps, and decoder rows are
-    scaled to unit norm without changing the function.
+    Every call is a forward and backward pass. The last one of a global batch completes an optimizer step: the
+    gradient of each decoder row loses its component along the row, gradients are clipped, Adam steps, and decoder rows
+    are scaled to unit norm without changing the function.
 
     Args:
         run: The model in training, with its optimizer and counters.
@@ -68,7 +68,7 @@ def _compute_loss(run: TrainingRun, embeddings: torch.Tensor) -> torch.Tensor:
             dead_latents=run.activity.dead(run.dead_after),
             auxiliary_k=args.auxiliary_k,
         )
-        # The auxiliary loss gives dead latents gradients too, so gradients do not tell which latents fired.
+        # The auxiliary loss gives dead latents a gradient, so gradients do not show which latents fired.
         fired = (output.latents.detach() > 0).any(0)
         run.fired = fired if run.fired is None else run.fired | fired
         loss = output.loss + args.auxiliary_coefficient * output.auxiliary_loss
@@ -77,9 +77,9 @@ def _compute_loss(run: TrainingRun, embeddings: torch.Tensor) -> torch.Tensor:
 
 
 def _fired(run: TrainingRun) -> torch.Tensor:
-    """Which latents fired in the global batch: bool `(num_latents,)`."""
+    """Return which latents fired in the global batch: bool `(num_latents,)`."""
     if run.fired is None:
-        # The bias of a latent that did not fire has a gradient of exactly 0, so this needs no extra computation.
+        # The bias of a latent that did not fire has a gradient of exactly 0.
         gradient = run.model.latent_bias.grad
         return (gradient.full_tensor() if run.sharded else gradient) != 0
     fired, run.fired = run.accelerator.reduce(run.fired.float(), "sum") > 0, None
@@ -87,12 +87,12 @@ def _fired(run: TrainingRun) -> torch.Tensor:
 
 
 def _resample(run: TrainingRun) -> None:
-    """Give dead latents new directions, if this step is one of those that do."""
+    """Resample dead latents, if it is time."""
     every, step = run.args.resample_steps, run.state.global_step
     if not every or step % every or step >= run.total_steps:
         return
     dead = run.activity.dead(run.dead_after)
-    # The global batch does not depend on how it is cut over processes and accumulation steps.
+    # The global batch does not depend on how it is divided among processes and accumulation steps.
     batch = run.train_data[run.plan.rows_of_step(step)].to(run.accelerator.device)
     resample_latents_(run.model, run.optimizer, dead, batch, run.accelerator, run.args.seed + step)
     run.activity.forget(dead)
@@ -119,7 +119,7 @@ def train_together(
     ended: dict[TrainingRun, TrainingResult | FloatingPointError] = {}
     with StopSignal(first.accelerator) as stop, ExitStack() as prepared:
         for run in runs:
-            prepared.enter_context(run)
+            prepared.enter_context(run.preparing())
         feed = BatchFeed(plan, first.train_data, first.accelerator, first.args)
         while True:
             for run in runs:
@@ -146,9 +146,9 @@ def train_together(
                         run.fail(error)
                         ended[run] = error
                 if signum:
-                    # Runs that a callback stopped earlier are saved too, so that resuming finds all of them.
+                    # Runs that a callback has stopped are saved too, so that resuming finds all of them.
                     saved |= {run: run.save() for run in runs if isinstance(ended.get(run), TrainingResult)}
-                # Prune only after all runs have saved: there is always a step of which each has a checkpoint.
+                # Prune only after all runs have saved, so that there is always a step of which each has a checkpoint.
                 for run, checkpoint in saved.items():
                     if checkpoint is not None:
                         run.prune(checkpoint)

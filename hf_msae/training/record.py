@@ -1,4 +1,4 @@
-"""training.json: how a model was trained and on what, in its folder, so that its card can be written from there."""
+"""training.json: how and on what a model was trained, from which its card is written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TRAINING_FILE = "training.json"
 _LIBRARIES = ("hf_msae", "torch", "transformers", "accelerate", "datasets", "huggingface_hub")
-# What a command may carry that is for its user alone.
+# Secrets that a command may hold.
 _SECRET_FLAG = re.compile(r"--?[\w-]*(?:token|password|secret|api_key)[\w-]*", re.IGNORECASE)
 _SECRET = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
 _HIDDEN = "***"
@@ -32,19 +32,17 @@ _KINDS = {"command": "str", "model_sha256": "str", "base_model_is_local": "bool"
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How a model was trained, as far as it is known. Folders of the machine stand in it by their names alone.
+    """How a model was trained, as far as is known. Local folders appear in it only by their names.
 
     Attributes:
-        training_arguments: the fields of `MSAETrainingArguments`.
-        training_data: what `describe_data` says of the embeddings it was trained on; None if that is not known.
-        evaluation_data: likewise, of those that were held out to measure it on; None if there were none.
-        command: how it was called.
-        result: of a `TrainingResult`, all but the log.
-        versions: library -> version.
-        model_sha256: `model_fingerprint` of the model as the training left it, before anybody rounded it to half
-            precision.
-        base_model_is_local: whether the backbone was a folder of the machine, so that its name is no Hub id, whatever
-            it looks like.
+        training_arguments: Fields of `MSAETrainingArguments`.
+        training_data: Description of the training embeddings by `describe_data`; None if unknown.
+        evaluation_data: Description of the held-out embeddings; None if there were none.
+        command: Command that trained the model.
+        result: Fields of `TrainingResult` without the log.
+        versions: Version of each library.
+        model_sha256: `model_fingerprint` of the trained model, before any conversion to half precision.
+        base_model_is_local: Whether the backbone was a local folder, whose name may look like a Hub id.
     """
 
     training_arguments: dict[str, Any] = field(default_factory=dict)
@@ -72,15 +70,16 @@ class TrainingRecord:
         config: MSAEConfig | None = None,
         model_sha256: str | None = None,
     ) -> TrainingRecord:
-        """The record of a training that has just ended, with the versions of the libraries that are running.
+        """Make the record of a training that has just ended, with the versions of the installed libraries.
 
         Args:
-            training_arguments: [`MSAETrainingArguments`].
-            training_data, evaluation_data: the embeddings; None where none were held out.
-            command: how it was called; [`command_line`] makes it presentable.
-            result: what `MSAETrainer.train` returned.
-            splits: of the training and of the evaluation data, where they were chosen.
-            config: of the model.
+            training_arguments: The [`MSAETrainingArguments`].
+            training_data: The training embeddings.
+            evaluation_data: The held-out embeddings, if any.
+            command: The command, from [`command_line`].
+            result: The result of `MSAETrainer.train`.
+            splits: Splits of the training and evaluation data, if chosen.
+            config: Config of the model.
             model_sha256: `model_fingerprint` of the model.
         """
         backbone = None if config is None else config.base_model_name_or_path
@@ -91,27 +90,27 @@ class TrainingRecord:
             evaluation_data=None if evaluation_data is None else describe_data(evaluation_data, splits[1]),
             command=command,
             result={key: value for key, value in summary.items() if key != "log_history"},
-            versions=library_versions(),
+            versions={library: version(library) for library in _LIBRARIES},
             model_sha256=model_sha256,
             base_model_is_local=None if backbone is None else Path(backbone).expanduser().is_dir(),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of training.json."""
+        """Return the content of training.json."""
         return asdict(self)
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Write training.json into a model's folder, atomically; returns the file."""
+        """Write training.json to a model's folder and return its path."""
         path = Path(folder) / TRAINING_FILE
         write_json(path, self.to_dict())
         return path
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> TrainingRecord | None:
-        """The record in a model's folder; None where there is none. Keys of a later version are left aside.
+        """Read the record in a model's folder, or return None if there is none. Unknown keys are ignored.
 
         Raises:
-            ValueError: the file is damaged, or no record.
+            ValueError: The file is damaged or not a record.
         """
         path = Path(folder) / TRAINING_FILE
         if not path.is_file():
@@ -119,41 +118,28 @@ class TrainingRecord:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} cannot be read as JSON: {error}; train again, or delete it") from error
+            raise ValueError(f"{path} is not valid JSON ({error}): train again, or delete it") from error
         if not isinstance(content, dict):
-            raise ValueError(f"{path} holds {type(content).__name__}, not the record of a training; delete it")
+            raise ValueError(f"{path} holds a {type(content).__name__}, not the record of a training: delete it")
         kinds = {each.name: _KINDS.get(each.name, "dict") for each in fields(cls)}
         for name, kind in kinds.items():
             value = content.get(name)
             if value is not None and type(value).__name__ != kind:
-                raise ValueError(f"{path}: {name} is {value!r}, which is no {kind}; train again, or delete the file")
+                raise ValueError(f"{path}: {name} is {value!r}, not a {kind}: train again, or delete the file")
         return cls(**{name: content[name] for name in kinds if content.get(name) is not None})
 
 
 def describe_data(data: EmbeddingDataset, split: str | None = None) -> dict[str, Any]:
-    """What a card says about embeddings: where they are from, how many there are, their mean and spread.
-
-    Args:
-        data: the embeddings; the pass over them that their statistics take was made by the training.
-        split: which of the source's splits they are.
-
-    Returns:
-        The extraction's provenance, and what `describe_embeddings` says.
-    """
+    """Return the provenance of embeddings and their description by `describe_embeddings`."""
     return {**data.provenance, **describe_embeddings(data, split)}
 
 
-def library_versions() -> dict[str, str]:
-    """The versions of what a training depends on."""
-    return {library: version(library) for library in _LIBRARIES}
-
-
 def command_line(program: str, arguments: Sequence[str]) -> str:
-    """A command as it was typed, but without secrets, and with folders of this machine by their names alone.
+    """Return a command as it was typed, without secrets and paths of local folders.
 
     Args:
         program: The command, e.g. "hf-msae train".
-        arguments: its arguments, `sys.argv[1:]` for one.
+        arguments: Its arguments, e.g. `sys.argv[1:]`.
     """
     words, secret = [], False
     for word in map(str, arguments):
@@ -169,8 +155,9 @@ def command_line(program: str, arguments: Sequence[str]) -> str:
 
 
 def shown_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Training arguments that were chosen, and those that stand at their defaults. What is neither the model's nor
-    the optimisation's business (where it was written to, how it was shown) is in neither.
+    """Return the training arguments that differ from their defaults, and those that do not.
+
+    Arguments that do not affect the model, such as folders and logging, are left out.
     """
     from .arguments import MSAETrainingArguments
 

@@ -1,10 +1,12 @@
-"""One model in training: its optimizer and counters, and what follows a step (records, evaluation, checkpoints)."""
+"""One model in training: its optimizer and counters, and the logging, evaluation and saving after a step."""
 
 from __future__ import annotations
 
 import copy
 import math
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler, get_wsd_schedule
 
+from .._utils.evaluating import evaluation_mode
 from .checkpointing import load_weights, model_as_pretrained, prune_checkpoints, save_checkpoint, write_failure
 from .dead_latents import LatentActivity
 from .log import LossWindow, ProgressReport, TrainingLog, TrainingResult, diverged
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def build_optimizer(model: MSAEModel, args: MSAETrainingArguments, total_steps: int) -> tuple[Adam, LambdaLR]:
-    """Adam and the schedule of its learning rate."""
+    """Make Adam and the schedule of its learning rate."""
     optimizer = Adam(model.parameters(), args.learning_rate, (args.adam_beta1, args.adam_beta2), args.adam_epsilon)
     if args.lr_scheduler_type != "warmup_stable_decay":
         return optimizer, get_scheduler(args.lr_scheduler_type, optimizer, args.warmup_steps, total_steps)
@@ -39,13 +42,13 @@ def build_optimizer(model: MSAEModel, args: MSAETrainingArguments, total_steps: 
 
 
 class TrainingRun:
-    """What one training of a trainer's model holds; a context, inside which the model is prepared for training.
+    """One training of a trainer's model: its optimizer, counters and log.
 
     [`~hf_msae.training.loop.training_step`] works on `prepared`, `forward`, `optimizer`, `scheduler`, `activity` and
     the counters `losses`, `step_loss`, `fired`, `grad_norm`, `learning_rate` and `seconds_of_steps`.
 
     Args:
-        trainer: The trainer whose model, arguments, data and state are used.
+        trainer: The trainer, whose model, arguments, data and state are used.
         checkpoint: Checkpoint to continue from; `trainer.state` is already that of the checkpoint.
         progress: Whether to show a progress bar.
     """
@@ -58,48 +61,50 @@ class TrainingRun:
         self.dead_after = self.args.dead_steps or self.plan.steps_per_epoch
         self._checkpoint, self._show_progress = checkpoint, progress
 
-    def __enter__(self) -> TrainingRun:
-        self._was_training = self.trainer.model.training
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Prepare the model for training inside the block, and restore it afterwards."""
+        accelerator, model = self.accelerator, self.trainer.model
         if self._checkpoint is not None:
-            load_weights(self.trainer.model, self._checkpoint)
+            load_weights(model, self._checkpoint)
         self._prepare()
-        self._as_pretrained = model_as_pretrained(self.accelerator, self.trainer.model)
-        self._as_pretrained.__enter__()
         try:
-            if self._checkpoint is not None:
-                self.accelerator.load_state(str(self._checkpoint))
-                self.accelerator.step = 0  # a new optimizer step begins, however the batch was cut before
-            self._begin()
-        except BaseException as error:
-            self.__exit__(type(error))
-            raise
-        return self
-
-    def __exit__(self, error_type: type[BaseException] | None = None, *_: object) -> None:
-        if hasattr(self, "progress"):
-            self.progress.bar.close()
-        self._as_pretrained.__exit__(None, None, None)
-        self.trainer.model.train(self._was_training)
-        if error_type is None:
+            with evaluation_mode(model), model_as_pretrained(accelerator, model):
+                if self._checkpoint is not None:
+                    accelerator.load_state(str(self._checkpoint))
+                    accelerator.step = 0  # a new optimizer step begins, however the batch was divided before
+                with self._progress_bar():
+                    self._begin()
+                    yield
             self._gather_weights()
-        # Accelerate has wrapped the model's forward in autocast; this leaves the plain model.
-        self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False, keep_torch_compile=False)
-        del self.prepared, self.forward, self.optimizer, self.scheduler
-        self.accelerator.free_memory()
+        finally:
+            # Accelerate has wrapped the model's forward in autocast; this leaves the plain model.
+            accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False, keep_torch_compile=False)
+            del self.prepared, self.forward, self.optimizer, self.scheduler
+            accelerator.free_memory()
 
     def _prepare(self) -> None:
-        # FSDP splits a model for good, so it gets a copy; the trainer's model receives the weights when needed.
+        # FSDP splits a model for good, so it gets a copy, whose weights are copied back when needed.
         self.model = copy.deepcopy(self.trainer.model) if self.sharded else self.trainer.model
         optimizer, scheduler = build_optimizer(self.model, self.args, self.total_steps)
-        # Set here rather than when the trainer is made: all accelerators of a Python process share it.
+        # Not set when the trainer is made, because all accelerators of a Python process share it.
         self.accelerator.gradient_accumulation_steps = self.args.gradient_accumulation_steps
         # Accelerate would step the schedule once per process; the loop steps it once per optimizer step.
         self.accelerator.step_scheduler_with_optimizer = False
-        # Gradients that an earlier, failed run accumulated must not enter the first step.
+        # Discard gradients of an earlier run that failed.
         self.accelerator.step = 0
         self.trainer.model.zero_grad(set_to_none=True)
         self.prepared, self.optimizer, self.scheduler = self.accelerator.prepare(self.model, optimizer, scheduler)
         self.forward = torch.compile(self.prepared) if self.args.torch_compile else self.prepared
+
+    def _progress_bar(self) -> closing:
+        self.progress = ProgressReport(
+            total=self.total_steps,
+            initial=self.state.global_step,
+            samples_per_step=self.plan.global_batch_size,
+            disable=self.args.disable_tqdm or not self.accelerator.is_main_process or not self._show_progress,
+        )
+        return closing(self.progress.bar)
 
     def _begin(self) -> None:
         accelerator, state = self.accelerator, self.state
@@ -109,12 +114,6 @@ class TrainingRun:
         self.fired: torch.Tensor | None = None
         self.step_loss: float | torch.Tensor = 0.0
         self.seconds_of_steps = 0.0
-        self.progress = ProgressReport(
-            total=self.total_steps,
-            initial=state.global_step,
-            samples_per_step=self.plan.global_batch_size,
-            disable=self.args.disable_tqdm or not accelerator.is_main_process or not self._show_progress,
-        )
         if accelerator.log_with and not accelerator.trackers:
             accelerator.init_trackers("hf_msae", config=_flat(state.run))
         self._first_step, self._start = state.global_step, time.perf_counter()
@@ -123,7 +122,7 @@ class TrainingRun:
 
     @torch.no_grad()
     def _gather_weights(self) -> None:
-        """Copy the weights of a sharded model into the trainer's whole one; all processes call this."""
+        """Copy the weights of a sharded model to the trainer's; all processes call this."""
         if self.sharded:
             for whole, piece in zip(self.trainer.model.parameters(), self.model.parameters(), strict=True):
                 whole.copy_(piece.full_tensor())
@@ -132,15 +131,11 @@ class TrainingRun:
 
     @property
     def finished(self) -> bool:
-        """Whether no step is left to do."""
+        """Whether the run is at its end."""
         return self.state.stopped or self.state.global_step >= self.total_steps
 
     def result(self, seconds_waited: float) -> TrainingResult:
-        """Summarize a finished run.
-
-        Args:
-            seconds_waited: Time that was spent waiting for data.
-        """
+        """Return the result of a finished run that spent so many seconds waiting for data."""
         state = self.state
         runtime = time.perf_counter() - self._start
         steps = state.global_step - self._first_step
@@ -175,7 +170,7 @@ class TrainingRun:
             self._record_training(embeddings)
         if args.is_due("eval", step, steps_per_epoch):
             if not recorded:
-                self._measure(embeddings)  # a diverged model is not worth evaluating
+                self._measure(embeddings)  # raises if the model has diverged
             with self.progress.during("evaluating"):
                 self._gather_weights()
                 metrics = self.trainer.evaluate(progress=False).to_dict()
@@ -186,12 +181,12 @@ class TrainingRun:
             self._record_training(embeddings)
         if signum or args.is_due("save", step, steps_per_epoch) or (last and args.save_strategy != "no"):
             if not (recorded or last):
-                self._measure(embeddings)  # nor worth saving
+                self._measure(embeddings)
             return self.save()
         return None
 
     def save(self) -> Path:
-        """Save a checkpoint and return its folder; `prune` deletes old ones."""
+        """Save a checkpoint and return its folder."""
         self._gather_weights()
         self.state.pending_losses = self.losses.read(self.state.global_step)
         self.state.steps_since_fired = self.activity.steps_since_fired.tolist()
@@ -200,7 +195,7 @@ class TrainingRun:
         return checkpoint
 
     def fail(self, error: FloatingPointError) -> None:
-        """Note in the output folder that the run diverged, so that a sweep does not resume it."""
+        """Record in the output folder that the run diverged, so that a sweep does not resume it."""
         if self.accelerator.is_main_process:
             write_failure(self.trainer.output_dir, str(error))
 
@@ -228,7 +223,7 @@ class TrainingRun:
 
     @torch.no_grad()
     def _measure(self, embeddings: torch.Tensor) -> tuple[float, float]:
-        """FVU and sparsity of the last batch of all processes.
+        """Return FVU and sparsity of the last batch of all processes.
 
         Raises:
             FloatingPointError: A loss since the last record, or the model's output now, is not finite.
@@ -237,7 +232,7 @@ class TrainingRun:
         self.losses.read(step)
         self._gather_weights()
         output = self.trainer.model(embeddings)
-        # Sum over this batch and over processes before dividing: ratios of sums are those of the whole batch.
+        # Summed over processes before dividing, to get the ratios of the whole batch.
         sums = [
             (embeddings - output.reconstruction).square().sum(),
             (embeddings - self.trainer.model.input_mean).square().sum(),
@@ -249,7 +244,7 @@ class TrainingRun:
         return residual / total, 1 - active / self.accelerator.num_processes
 
     def _record_training(self, embeddings: torch.Tensor) -> None:
-        """Log the mean loss since the last record, and figures of the last batch."""
+        """Log the mean loss since the last record, and measures of the last batch."""
         step = self.state.global_step
         fvu, sparsity = self._measure(embeddings)
         losses = self.losses.read(step)
@@ -269,6 +264,6 @@ class TrainingRun:
 
 
 def _flat(run: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """A run's settings as one flat dict of numbers and strings, as trackers expect."""
+    """Return the settings of a run as one flat dict of numbers and strings, as trackers expect."""
     values = {f"{part}.{name}": value for part, fields in run.items() for name, value in fields.items()}
     return {name: value if isinstance(value, (int, float)) else str(value) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Before the first step: check that everything fits, measure the data, clear the output folder, set the state."""
+"""The start of a run: check the inputs, measure the data, clear the output folder, and set the state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from ..model.configuration_msae import MSAEConfig
 from .arguments import NUMERIC_FIELDS, MSAETrainingArguments
 from .checkpointing import (
     TrainerState,
-    check_not_foreign,
     check_output_dir,
     clear_output_dir,
     describe_differences,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-# Fields of MSAEConfig that say where the embeddings come from, not what the model computes.
+# Fields of MSAEConfig about the source of the embeddings, not about what the model computes.
 PROVENANCE_FIELDS = ("base_model_name_or_path", "base_model_revision", "hook_point")
 
 
@@ -61,7 +60,7 @@ def check_inputs(
     if args.resample_steps and accelerator.is_fsdp2:
         raise ValueError("resample_steps cannot be used with FSDP2, which splits the model: leave it unset")
     if args.torch_compile and accelerator.device.type == "cpu":
-        logger.warning("torch_compile takes the place of the fused computation of the loss, which is faster on a CPU")
+        logger.warning("torch_compile replaces the fused computation of the loss, which is faster on a CPU")
     if not model.latent_bias.requires_grad:
         raise ValueError("latent_bias is frozen, but its gradient shows which latents fire: set requires_grad to True")
     dtypes = {parameter.dtype for parameter in model.parameters()}
@@ -88,7 +87,7 @@ def adopt_provenance(config: MSAEConfig, data: EmbeddingDataset) -> None:
 
 
 def check_evaluable(data: EmbeddingDataset) -> None:
-    """Find rows now that would stop an evaluation after training.
+    """Check rows before training that would stop the evaluation after it.
 
     Raises:
         ValueError: A row is NaN or infinite, or its metrics are undefined, as for a zero vector.
@@ -120,7 +119,7 @@ def measure_data(trainer: MSAETrainer) -> EmbeddingStatistics:
             if trainer.eval_data is not None:
                 check_evaluable(trainer.eval_data)
         except ValueError as error:
-            found = error  # raised in every process, since the others wait for an answer
+            found = error  # raised in every process below
     (found,) = broadcast_object_list([found])
     if isinstance(found, ValueError):
         raise found
@@ -144,8 +143,8 @@ def start(
     checkpoint = find_checkpoint(resume_from, trainer.output_dir) if resume_from else None
     outside = checkpoint is None or checkpoint.parent.resolve() != trainer.output_dir.resolve()
     if outside:
-        check_folder(trainer)
-    trainer.accelerator.wait_for_everyone()  # every process has looked before the main one writes
+        check_output_dir(trainer.output_dir, trainer.args.overwrite_output_dir)
+    trainer.accelerator.wait_for_everyone()  # every process has checked the folder before the main one writes
     set_seed(trainer.args.seed)
     trainer.state = _new_state(trainer)
     if checkpoint is not None:
@@ -155,11 +154,6 @@ def start(
         clear_output_dir(trainer.output_dir)
     trainer.output_dir.mkdir(parents=True, exist_ok=True)
     return checkpoint
-
-
-def check_folder(trainer: MSAETrainer) -> None:
-    """Refuse an output folder that may not be written to; see `check_output_dir` and `check_not_foreign`."""
-    (check_not_foreign if trainer.args.overwrite_output_dir else check_output_dir)(trainer.output_dir)
 
 
 def _new_state(trainer: MSAETrainer) -> TrainerState:

@@ -15,11 +15,11 @@ from sklearn.model_selection import ParameterGrid
 from .._utils.argument_parser import MSAEArgumentParser
 from ..model.configuration_msae import MSAEConfig
 from .arguments import NUMERIC_FIELDS, MSAETrainingArguments
-from .checkpointing import TrainerState, list_checkpoints, read_failure
+from .checkpointing import TrainerState, check_output_dir, list_checkpoints, read_failure
 from .log import TrainingResult
 from .loop import train_together
 from .run import TrainingRun
-from .start import check_folder, start
+from .start import start
 from .trainer import MSAETrainer
 
 logger = get_logger(__name__)
@@ -97,10 +97,9 @@ def _word(value: Any) -> str:
 def parse_variant(
     parser: MSAEArgumentParser, argv: Sequence[str] | None, name: str, settings: Mapping[str, Any]
 ) -> tuple[Any, ...]:
-    """Parse the arguments of one variant.
+    """Parse the command line `argv` with the settings of one variant, whose folder is inside the output folder.
 
-    Its settings override the command line in `argv`, and its folder is inside the command line's output folder. Bad
-    values end the process with a message that names the variant.
+    Invalid values end the process with a message that names the variant.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser.context = f"the sweep's {name}: "
@@ -128,14 +127,12 @@ def train_sweep(
 
     Raises:
         ValueError: The trainers do not read the same batches.
-        FileNotFoundError: There is no step of which every trainer has a checkpoint. Further errors are those of
-            [`MSAETrainer.train`].
+        FileNotFoundError: There is no step of which every trainer has a checkpoint.
     """
     if not trainers:
         raise ValueError("a sweep needs at least one trainer")
     first = trainers[0]
-    folders = [trainer.output_dir.resolve() for trainer in trainers]
-    if len(set(folders)) < len(folders):
+    if len({trainer.output_dir.resolve() for trainer in trainers}) < len(trainers):
         raise ValueError("two trainers of the sweep have the same output_dir: give each its own")
     for other in trainers[1:]:
         if (other.plan, other.total_steps) != (first.plan, first.total_steps) or (
@@ -153,8 +150,8 @@ def train_sweep(
         failures = {trainer: error for trainer in trainers if (error := read_failure(trainer.output_dir))}
         checkpoints = _newest_common([trainer for trainer in trainers if trainer not in failures])
     else:
-        for trainer in trainers:  # all, before the first of them clears its folder
-            check_folder(trainer)
+        for trainer in trainers:  # all, before the first one clears its folder
+            check_output_dir(trainer.output_dir, trainer.args.overwrite_output_dir)
     runs = {}
     for trainer in trainers:
         if trainer not in failures:
@@ -173,8 +170,8 @@ def train_sweep(
 def _newest_common(trainers: Sequence[MSAETrainer]) -> dict[MSAETrainer, Path]:
     """Find the checkpoint from which each trainer continues.
 
-    That is the last step of which all have a checkpoint, as a sweep may be killed while it saves them, but the last
-    checkpoint of those that a callback stopped.
+    For trainers that a callback stopped, this is their last checkpoint; for the others, it is the last step of which
+    all have a checkpoint, since a sweep may be killed while it saves.
     """
     checkpoints = {trainer: {path.name: path for path in list_checkpoints(trainer.output_dir)} for trainer in trainers}
     newest = {trainer: list(found.values())[-1] for trainer, found in checkpoints.items() if found}

@@ -1,4 +1,4 @@
-"""The trainer of Matryoshka sparse autoencoders, on Accelerate: one process or many, CPU or GPU."""
+"""The trainer of Matryoshka sparse autoencoders, on Accelerate."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ logger = get_logger(__name__)
 
 
 class MSAETrainer:
-    """Trains an [`MSAEModel`] on embeddings, as in the MSAE paper (arXiv 2502.20578), and evaluates and saves it.
+    """Train an [`MSAEModel`] on embeddings, as in the MSAE paper (arXiv 2502.20578), and evaluate and save it.
 
-    The input statistics of the training data are stored in the model first, unless it has some. Then every step is
-    one call of [`~hf_msae.training.loop.training_step`]. On a CPU, a resumed run ends with exactly the weights of an
+    Training first stores the input statistics of the data in the model, unless it has some; then every batch is one
+    call of [`~hf_msae.training.loop.training_step`]. On a CPU, a resumed run ends with exactly the weights of an
     uninterrupted one. Call [`~hf_msae.training.finish`] afterwards to write the model with its metrics and card.
 
     Args:
@@ -40,8 +40,8 @@ class MSAETrainer:
         args: Batch sizes, optimizer, schedule, logging, evaluation and checkpoints.
         train_data: Raw embeddings, `(rows, d_in)`, or anything that `load_embeddings` accepts.
         eval_data: Embeddings for `evaluate` and `eval_strategy`.
-        callbacks: Objects that are notified of events; see [`MSAETrainerCallback`].
-        accelerator: An existing accelerator with its trackers; `build_accelerator` makes one by default.
+        callbacks: Objects to notify of events; see [`MSAETrainerCallback`].
+        accelerator: An accelerator with its trackers, by default one that fits `args`.
 
     Raises:
         ValueError: Widths differ, an evaluation is requested without data, the model is not float32, or the
@@ -77,16 +77,16 @@ class MSAETrainer:
         )
         if self.plan.per_device_batch_size < args.per_device_train_batch_size:
             logger.warning(
-                f"{train_data.source} has {len(train_data)} rows, which do not fill one global batch of "
+                f"{train_data.source} has {len(train_data)} rows, too few for a global batch of "
                 f"{args.per_device_train_batch_size} x {self.accelerator.num_processes} processes x "
-                f"{args.gradient_accumulation_steps} accumulation steps. Training with "
-                f"per_device_train_batch_size {self.plan.per_device_batch_size} instead."
+                f"{args.gradient_accumulation_steps} accumulation steps: training with "
+                f"per_device_train_batch_size {self.plan.per_device_batch_size}"
             )
         self.total_steps = args.total_steps(self.plan.steps_per_epoch)
         if args.warmup_steps > self.total_steps:
             raise ValueError(f"warmup_steps is {args.warmup_steps}, but the run has only {self.total_steps} steps")
         self.state = TrainerState()
-        self.result: TrainingResult | None = None  # of the last training that ended
+        self.result: TrainingResult | None = None  # of the last complete training
         adopt_provenance(model.config, train_data)
         self.model.to(self.accelerator.device)
 
@@ -97,7 +97,7 @@ class MSAETrainer:
             resume_from_checkpoint: Overrides the field of [`MSAETrainingArguments`].
 
         Returns:
-            Losses, times and the log. The weights are in `trainer.model`, and on disk after `save_model`.
+            Loss, times and log. The weights are in `trainer.model`; `save_model` or `finish` writes them.
 
         Raises:
             FileExistsError: The output folder already holds a run.

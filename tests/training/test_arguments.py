@@ -1,5 +1,6 @@
 """Flags from dataclasses and MSAEConfig, and YAML files that pass through the same conversion."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_nesting_weights_take_a_word(parse, words):
 
 def test_nesting_weights_of_words_and_numbers_are_refused(parse):
     _, model, _ = parse("--nesting_weights", "1", "many")
-    with pytest.raises(ValueError, match="nesting_weights is 1 many: give uniform, reverse, or one number per level"):
+    with pytest.raises(ValueError, match="nesting_weights is 1 many"):
         build_config(model, d_in=8)
 
 
@@ -170,35 +171,35 @@ def test_yaml_lists(parse):
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
-        ("num_latent: 64", "unknown key 'num_latent'; did you mean num_latents?"),
-        ("d_in: 64", "unknown key 'd_in'"),
-        ("learning_rate: fast", "invalid float value: 'fast'"),
-        ("num_latents: 64.5", "invalid int value: '64.5'"),
-        ("nesting: sideways", "argument --nesting: invalid choice: 'sideways'"),
-        ("num_latents: [1, 2]", "num_latents is [1, 2], but takes one value"),
-        ("nesting_ks: []", "nesting_ks is [], but takes one or more values"),
-        ("nesting_ks: [{a: 1}]", "nesting_ks holds {'a': 1}, but values have to be words or numbers"),
-        ("seed: null", "seed is null, but needs a value"),
-        ("learning_rate: -1", "learning_rate is -1.0, but has to be above 0"),
-        ("- just\n- a list", "has to hold 'flag: value' lines, but holds list"),
-        ("a: [unclosed", "is not valid YAML"),
+        ("num_latent: 64", "'num_latent'.* num_latents"),
+        ("d_in: 64", "'d_in'"),
+        ("learning_rate: fast", "--learning_rate.*'fast'"),
+        ("num_latents: 64.5", "--num_latents.*'64.5'"),
+        ("nesting: sideways", "--nesting.*'sideways'"),
+        ("num_latents: [1, 2]", r"num_latents.*\[1, 2\]"),
+        ("nesting_ks: []", r"nesting_ks.*\[\]"),
+        ("nesting_ks: [{a: 1}]", "nesting_ks.*{'a': 1}"),
+        ("seed: null", "seed.*null"),
+        ("learning_rate: -1", "learning_rate.* -1.0"),
+        ("- just\n- a list", r"run\.yaml.*list"),
+        ("a: [unclosed", r"run\.yaml.*YAML"),
     ],
 )
 def test_mistakes_in_yaml_are_named(refuse, yaml, message):
-    assert message in refuse(yaml=yaml)
+    assert re.search(message, refuse(yaml=yaml))
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--num_latent", "64"], "unknown argument --num_latent; did you mean --num_latents?"),
-        (["--learning-rat=1"], "unknown argument --learning-rat; did you mean --learning_rate?"),
-        (["--mixed_precision", "fp8"], "invalid choice: 'fp8'"),
-        (["--config", "nowhere.yaml"], "cannot read --config nowhere.yaml: No such file or directory"),
+        (["--num_latent", "64"], "--num_latent.* --num_latents"),
+        (["--learning-rat=1"], "--learning-rat.* --learning_rate"),
+        (["--mixed_precision", "fp8"], "'fp8'"),
+        (["--config", "nowhere.yaml"], r"nowhere\.yaml"),
     ],
 )
 def test_mistakes_on_the_command_line_are_named(refuse, argv, message):
-    assert message in refuse(*argv)
+    assert re.search(message, refuse(*argv))
 
 
 def test_required_flags_are_asked_for(parser, capsys):

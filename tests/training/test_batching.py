@@ -56,7 +56,7 @@ def test_the_batch_size_shrinks_to_what_the_rows_fill():
     assert BatchPlan.fit(100, 64, 1, 1, seed=0).per_device_batch_size == 64
     assert BatchPlan.fit(100, 64, 2, 1, seed=0).per_device_batch_size == 50
     assert BatchPlan.fit(100, 64, 2, 4, seed=0).per_device_batch_size == 12
-    with pytest.raises(ValueError, match="3 rows, but 2 processes with 2 gradient accumulation steps need at least 4"):
+    with pytest.raises(ValueError, match=r"3 rows.* 4"):
         BatchPlan.fit(3, 64, 2, 2, seed=0)
 
 
@@ -64,10 +64,9 @@ def test_the_loader_fetches_the_planned_rows_and_leaves_the_random_state_alone()
     embeddings = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     plan = BatchPlan(20, 4, 1, 1, seed=9)
     state = torch.get_rng_state()
-    loader = plan.loader(load_embeddings(embeddings), epoch=1, first_step=2)
-    batches = list(loader)
+    batches = list(plan.loader(load_embeddings(embeddings), epoch=1, first_step=2))
     assert torch.equal(state, torch.get_rng_state())
-    assert len(loader) == len(batches) == 3
+    assert len(batches) == 3
     for rows, batch in zip(plan.epoch_batches(1, first_step=2), batches, strict=True):
         assert torch.equal(batch, torch.from_numpy(embeddings[rows]))
 
