@@ -200,8 +200,8 @@ def load_linear_layer(path: str | os.PathLike, width: int) -> torch.nn.Linear:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
     state = {name: tensors[name] for name in ("weight", "bias") if name in tensors}
-    rows = len(state.get("weight", ()))
-    layer = torch.nn.utils.skip_init(torch.nn.Linear, width, rows, bias="bias" in state)
+    rows = len(state.get("weight", [0]))
+    layer = torch.nn.Linear(width, rows, bias="bias" in state)
     try:
         layer.load_state_dict(state)
     except RuntimeError as error:

@@ -49,6 +49,11 @@ class Labels:
         names = {} if concepts is None else concepts.frame.set_index("latent")["name"].dropna().to_dict()
         self._names = {latent: str(name) for latent, name in names.items()}
 
+    @property
+    def any_validated(self) -> bool:
+        """Whether any name is validated."""
+        return bool(self._validated)
+
     def __call__(self, latent: int) -> Label:
         """The label of a latent."""
         return Label(int(latent), self._names.get(int(latent)), int(latent) in self._validated)

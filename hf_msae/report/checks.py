@@ -10,57 +10,38 @@ from typing import TYPE_CHECKING, Any
 import datasets
 
 from ..bias import BiasReport
+from ..concepts.codes import open_embeddings
 from ..embeddings import EmbeddingDataset
 
 if TYPE_CHECKING:
     from ..vision_text import VisionTextMSAE
 
-_SUFFIXES = (".html", ".htm")
-
 
 def check_path(path: str | os.PathLike) -> Path:
-    """Check where the page is to be written, and return it.
-
-    Raises:
-        ValueError: It is a folder, or does not end in .html or .htm.
-    """
+    """Return the path of the page; raise ValueError if it is a folder or does not end in .html or .htm."""
     path = Path(path).expanduser()
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the name of a file, such as {path / 'report.html'}")
-    if path.suffix.lower() not in _SUFFIXES:
+    if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{path} does not end in .html: choose {path.with_suffix('.html')}")
     return path
 
 
 def check_embeddings(model: VisionTextMSAE, embeddings: EmbeddingDataset) -> None:
-    """Check that these are pooled image embeddings of the model's width.
-
-    Raises:
-        TypeError: They are not an `EmbeddingDataset`.
-        ValueError: The model has another hook point, or the embeddings have another width or are of tokens or texts.
-    """
+    """Raise TypeError or ValueError unless these are pooled image embeddings that fit the model."""
     config = model.msae.config
     if model.hook_point.name != "image_embeds":
         raise ValueError(f"the MSAE was trained on {config.hook_point}: a report needs one trained on image_embeds")
     if not isinstance(embeddings, EmbeddingDataset):
         raise TypeError(f"embeddings must be what load_embeddings returns, got {type(embeddings).__name__}")
-    if embeddings.width != config.d_in:
-        raise ValueError(
-            f"the embeddings of {embeddings.source} have {embeddings.width} columns, but this MSAE was trained on "
-            f"{config.d_in}"
-        )
+    open_embeddings(model.msae, embeddings)  # checks their width
     of = embeddings.provenance.get("hook_point", "image_embeds")
     if embeddings.has_tokens or of != "image_embeds":
-        raise ValueError(f"{embeddings.source} holds {of}, but the MSAE was trained on image_embeds: extract those")
+        raise ValueError(f"{embeddings.source} holds {of}, but the MSAE was trained on image_embeds: extract these")
 
 
 def check_images(images: datasets.Dataset | None, image_column: str, embeddings: EmbeddingDataset) -> None:
-    """Check that the data set has a picture for each embedding.
-
-    Raises:
-        TypeError: It is not a `datasets.Dataset`.
-        ValueError: It has another number of rows, no such column, or a column without pictures.
-    """
+    """Raise TypeError or ValueError unless `images` is None or a data set with a picture for each embedding."""
     if images is None:
         return
     if not isinstance(images, datasets.Dataset):
@@ -80,12 +61,7 @@ def check_images(images: datasets.Dataset | None, image_column: str, embeddings:
 
 
 def check_findings(bias: Sequence[BiasReport], metrics: Mapping[str, Any] | None) -> None:
-    """Check the bias reports and the metrics.
-
-    Raises:
-        TypeError: A bias report is something else.
-        ValueError: The metrics have no `by_k`.
-    """
+    """Raise TypeError for what is not a bias report, ValueError for metrics without `by_k`."""
     for place, each in enumerate(bias):
         if not isinstance(each, BiasReport):
             raise TypeError(f"bias takes what bias_report returns; number {place} is {type(each).__name__}")
@@ -94,11 +70,7 @@ def check_findings(bias: Sequence[BiasReport], metrics: Mapping[str, Any] | None
 
 
 def check_numbers(num_latents: int, k: int, **numbers: int) -> None:
-    """Check that k is a number of latents and that the others are not negative.
-
-    Raises:
-        ValueError: One is out of range; the message names it.
-    """
+    """Raise ValueError if k is not a number of latents or another number is negative."""
     if not 1 <= k <= num_latents:
         raise ValueError(f"k must be between 1 and num_latents={num_latents}, got {k}")
     for name, value in numbers.items():

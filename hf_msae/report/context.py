@@ -23,16 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a page that change what it shows.
-
-    Attributes:
-        num_concepts: Concepts shown, at most.
-        images_per_concept: Pictures of each that activate it most, and as many from the middle of its distribution.
-        num_searches: Example searches.
-        num_explained: Rows taken apart into concepts.
-        k: Latents of a row that count as active in it.
-        seed: Random seed of everything that is drawn.
-    """
+    """The arguments of `write_report` that change what a page shows."""
 
     num_concepts: int
     images_per_concept: int
@@ -55,7 +46,7 @@ class Context:
         measured_here: Whether the metrics were measured in that pass.
         bias: Reports of classifiers.
         index_folder: Where the search index is kept, or None.
-        settings: The page's settings.
+        settings: The settings of the page.
         progress: Whether to show progress bars.
     """
 

@@ -12,30 +12,25 @@ from ..concepts.labels import MAX_Q, Labels
 from .sections.quality import by_level
 
 if TYPE_CHECKING:
+    from ..concepts import ConceptHierarchy
     from ..concepts.collectors import Firing
     from .context import Context
     from .sections.bias import BiasFinding
     from .sections.concepts import Card
-    from .sections.hierarchy import Hierarchy
 
 _GOOD_AUROC = 0.9
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The head of the page.
-
-    Attributes:
-        numbers: Values and what they are, for a row of large figures.
-        sentences: A paragraph.
-    """
+    """The head of the page: values and what they are, for a row of large figures, and the sentences of a paragraph."""
 
     numbers: list[tuple[str, str]]
     sentences: list[str]
 
 
 def findings_of(
-    context: Context, cards: Sequence[Card], hierarchy: Hierarchy, bias: Sequence[BiasFinding]
+    context: Context, cards: Sequence[Card], hierarchy: ConceptHierarchy, bias: Sequence[BiasFinding]
 ) -> Findings:
     """Summarize the numbers of the sections."""
     metrics, firing, labels = context.metrics, context.survey.firing, context.labels
@@ -50,25 +45,25 @@ def findings_of(
     ]
     sentences = [
         f"The {smallest:,} strongest latents leave {few['fvu']:.4f} of the embeddings' variance unexplained (FVU); at "
-        f"most {largest:,} latents, of which {full['l0']:.1f} are active on average, leave {full['fvu']:.4f}."
+        f"most {largest:,} latents, of which {full['l0']:.1f} are active on average, leave {full['fvu']:.4f}.",
+        _names(labels, firing, alive),
     ]
-    sentences.append(_names(labels, firing, alive))
     if labels.validated is not None:
         numbers.append(
             (f"{labels.validated['name'].nunique():,}", f"names pass the test against chance (q at most {MAX_Q})")
         )
-    told = [card.auroc for card in cards if card.auroc is not None]
-    if told:
-        good = sum(each > _GOOD_AUROC for each in told)
+    aurocs = [card.auroc for card in cards if card.auroc is not None]
+    if aurocs:
+        good = sum(auroc > _GOOD_AUROC for auroc in aurocs)
         sentences.append(
-            f"{len(told):,} of the {len(cards):,} concepts shown are also columns of the data set: their latents "
-            f"separate rows with the concept from rows without it with a median AUROC of {np.median(told):.3f}; "
+            f"{len(aurocs):,} of the {len(cards):,} concepts shown are also columns of the data set: their latents "
+            f"separate rows with the concept from rows without it with a median AUROC of {np.median(aurocs):.3f}; "
             f"{good:,} exceed {_GOOD_AUROC}."
         )
-    if hierarchy.num_edges:
+    if len(hierarchy.edges):
         sentences.append(
-            f"{hierarchy.num_edges:,} of {hierarchy.num_concepts:,} concepts are nearly always active together with a "
-            "more general one."
+            f"{len(hierarchy.edges):,} of {len(hierarchy.concepts):,} concepts are nearly always active together "
+            "with a more general one."
         )
     sentences += [each.verdict for each in bias]
     return Findings(numbers, sentences)
@@ -77,9 +72,9 @@ def findings_of(
 def _names(labels: Labels, firing: Firing, alive: int) -> str:
     if labels.concepts is None:
         return "The latents have no names."
-    if labels.validated is None:
-        return "The latents have names, but none was tested against chance."
     found = labels.validated
+    if found is None:
+        return "The latents have names, but none was tested against chance."
     of_alive = int((firing.counts[found["latent"]] > 0).sum())
     return (
         f"{of_alive:,} of the {alive:,} latents active in these rows have a name that passes the test against chance "

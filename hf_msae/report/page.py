@@ -114,11 +114,16 @@ def write_report(
         progress=progress,
     )
     built = {section.name: section.build(context) for section in SECTIONS if section.build is not None}
+    backbone, source = model.backbone.name_or_path or type(model.backbone.model).__name__, model.msae.name_or_path
     # Templates note which pictures they show, and so the thumbnails come last.
     page = render_page(
         **built,
-        head=_head(model, embeddings),
-        findings=findings_of(context, built["concepts"].cards, built["hierarchy"], built["bias"]),
+        name=Path(source).name if source else f"MSAE of {backbone}",
+        source=source or "not saved",
+        backbone=backbone,
+        model=model,
+        embeddings=embeddings,
+        findings=findings_of(context, built["concepts"].cards, built["hierarchy"]["found"], built["bias"]),
         sections=SECTIONS,
         settings=asdict(settings),
         max_q=MAX_Q,
@@ -131,23 +136,3 @@ def write_report(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
     return path
-
-
-def _head(model: VisionTextMSAE, embeddings: EmbeddingDataset) -> dict[str, Any]:
-    config, backbone = model.msae.config, model.backbone
-    source = model.msae.name_or_path
-    return {
-        "name": Path(source).name if source else f"MSAE of {backbone.name_or_path or type(backbone.model).__name__}",
-        "source": source or "not saved",
-        "backbone": backbone.name_or_path or type(backbone.model).__name__,
-        "revision": backbone.revision,
-        "hook_point": config.hook_point,
-        "num_latents": config.num_latents,
-        "width": config.d_in,
-        "activation": config.activation,
-        "nesting": config.nesting,
-        "levels": config.nesting_ks,
-        "data": embeddings.source,
-        "split": embeddings.provenance.get("dataset_split"),
-        "num_rows": len(embeddings),
-    }

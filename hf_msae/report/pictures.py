@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +11,12 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .._utils.images import to_rgb
+from .rendering import data_uri
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SIZE = 160
-"""Pixels of a thumbnail's longer side, at most."""
+_SIZE = 160  # pixels of a thumbnail's longer side, at most
 _QUALITY = 78
 
 
@@ -62,7 +61,7 @@ class Pictures:
 
     def _thumbnail(self, row: int) -> bytes:
         picture = to_rgb(self._decode(row), self._name(row))
-        picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
+        picture.thumbnail((_SIZE, _SIZE), Image.Resampling.LANCZOS)
         stored = io.BytesIO()
         picture.save(stored, "WEBP", quality=_QUALITY, method=4)
         return stored.getvalue()
@@ -78,8 +77,3 @@ class Pictures:
 
     def _name(self, row: int) -> str:
         return f"row {row} of column {self._column!r}"
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """Encode content as a data URI."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..concepts.codes import CodeBatch, CodeFeed, Collector, collect_codes
+from ..concepts.codes import CodeBatch, CodeFeed, collect_codes
 from ..concepts.collectors import ColumnCollector, Firing, FiringCollector, LatentColumns, SparseCodes, SparseCollector
 from ..concepts.labels import MAX_Q, Labels
 from ..metrics import evaluate_msae
@@ -17,18 +17,17 @@ if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
 
-_CANDIDATES = 2
-"""Latents whose columns are kept, as a multiple of those shown: some of them may turn out to be silent."""
+_CANDIDATES = 2  # columns kept, as a multiple of the latents shown: some latents may turn out to be silent
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The latents to show.
+    """The latents to show, best first, and how they were chosen.
 
     Attributes:
-        latents: Best first.
+        latents: The latents.
         rule: What they were chosen by: "validated", "similarity" or "activation".
-        note: How, in a sentence or two.
+        note: The same in a sentence or two.
     """
 
     latents: list[int]
@@ -66,9 +65,9 @@ def survey(
 ) -> Survey:
     """Read the embeddings once.
 
-    Which latents are shown depends on which of them are active, so the columns of more candidates than are shown are
-    kept. Should a latent be shown that was no candidate, a second pass fetches its column; this takes data whose first
-    batch is unlike the rest, or most of whose named latents are silent.
+    Which latents are shown depends on which of them are active, so the columns of more latents than are shown are
+    kept. If these do not suffice, because the first batch is unlike the rest or most named latents are silent, a
+    second pass reads the columns of the latents shown.
 
     Args:
         msae: The MSAE.
@@ -82,7 +81,9 @@ def survey(
     candidates = _Candidates(_ranked(labels), _CANDIDATES * number, k)
     collectors = [FiringCollector(k), SparseCollector(k), candidates]
     if metrics is None:
-        metrics, (firing, codes, columns) = _measured(msae, embeddings, collectors, progress)
+        feed = CodeFeed(msae, collectors, len(embeddings))
+        metrics = evaluate_msae(msae, embeddings, progress=progress, observe=feed.update).to_dict()
+        firing, codes, columns = feed.results()
     else:
         firing, codes, columns = collect_codes(
             msae, embeddings, collectors, progress=progress, description="reading embeddings"
@@ -97,49 +98,31 @@ def survey(
     return Survey(metrics, firing, chosen, columns, codes)
 
 
-def _measured(
-    msae: MSAEModel, embeddings: EmbeddingDataset, collectors: Sequence[Collector], progress: bool
-) -> tuple[dict[str, Any], tuple[Any, ...]]:
-    """Measure the MSAE, and let the collectors see the same batches."""
-    feed = CodeFeed(msae, collectors, len(embeddings))
-    result = evaluate_msae(msae, embeddings, progress=progress, observe=feed.update)
-    return result.to_dict(), feed.results()
-
-
 def choose(labels: Labels, firing: Firing, number: int) -> Chosen:
     """Choose the latents to show: the best one of each validated name; else by similarity; else by activation."""
     alive = firing.strong > 0
     if labels.concepts is None:
         order = np.argsort(-firing.mean, kind="stable")
-        order = order[alive[order]][:number]
         note = "The latents of this model have no names. These have the highest mean activation."
-        return Chosen(order.tolist(), "activation", note)
+        return Chosen(order[alive[order]][:number].tolist(), "activation", note)
     best = np.asarray(_ranked(labels), dtype=np.int64)
     shown = best[alive[best]][:number]
-    if _has_validated(labels):
-        note = (
-            f"The {len(shown)} most similar of {len(best):,} names that pass the test against chance at a false "
-            f"discovery rate of {MAX_Q:.0%}, each with its best latent."
-        )
-        if (silent := int((~alive[best]).sum())) > 0:
-            note += (
-                f" The best latents of {silent:,} of these names are never among the {firing.k} strongest of a row."
-            )
-        return Chosen(shown.tolist(), "validated", note)
-    why = "the table of names has no q-values" if labels.validated is None else f"no q-value is at most {MAX_Q}"
-    note = f"No name is validated: {why}. These names have the highest similarity; all of them may be chance."
-    return Chosen(shown.tolist(), "similarity", note)
-
-
-def _has_validated(labels: Labels) -> bool:
-    return labels.validated is not None and len(labels.validated) > 0
+    if not labels.any_validated:
+        why = "the table of names has no q-values" if labels.validated is None else f"no q-value is at most {MAX_Q}"
+        note = f"No name is validated: {why}. These names have the highest similarity; all of them may be chance."
+        return Chosen(shown.tolist(), "similarity", note)
+    note = (
+        f"The {len(shown)} most similar of {len(best):,} names that pass the test against chance at a false discovery "
+        f"rate of {MAX_Q:.0%}, each with its best latent."
+    )
+    if silent := int((~alive[best]).sum()):
+        note += f" The best latents of {silent:,} of these names are never among the {firing.k} strongest of a row."
+    return Chosen(shown.tolist(), "validated", note)
 
 
 def _ranked(labels: Labels) -> list[int] | None:
     """The latents in the order in which they are shown as far as they are active; None for latents without names."""
-    if labels.concepts is None:
-        return None
-    return labels.concepts.best_available()[0]["latent"].tolist()
+    return None if labels.concepts is None else labels.concepts.best_available()[0]["latent"].tolist()
 
 
 class _Candidates(ColumnCollector):

@@ -1,4 +1,4 @@
-"""A small world for reports: latent j is dimension j, and the colour of a picture says which row it is of."""
+"""A small world for reports: latent j is dimension j, and the color of a picture says which row it is of."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from hf_msae.bias import bias_report
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import evaluate_msae
-from hf_msae.report import figures, write_report
+from hf_msae.report import rendering, write_report
 from hf_msae.report.sections import quality
 from tests.identity_msae import identity_msae
 from tests.report.page_reader import Page
@@ -25,21 +25,21 @@ QUICK = {"num_concepts": 0, "num_searches": 0, "num_explained": 0, "progress": F
 @dataclass
 class World:
     values: np.ndarray
-    acts: object
+    embeddings: object
     model: object
     images: object
     bias: list
     metrics: dict
 
 
-def colour_of(row):
+def color_of(row):
     return (40 * (row % 6) + 20, 40 * (row // 6 % 6) + 20, 40 * (row // 36) + 20)
 
 
 def row_of(picture):
-    """The row whose colour a picture has."""
-    colours = np.array([colour_of(row) for row in range(ROWS)])
-    distance = np.abs(colours - np.asarray(picture).reshape(-1, 3).mean(axis=0)).sum(axis=1)
+    """The row whose color a picture has."""
+    colors = np.array([color_of(row) for row in range(ROWS)])
+    distance = np.abs(colors - np.asarray(picture).reshape(-1, 3).mean(axis=0)).sum(axis=1)
     assert distance.min() < 20
     return int(distance.argmin())
 
@@ -67,11 +67,11 @@ def world(backbones):
     z[:, 3] = np.where(z[:, 6] > 0.01, 0, 1 + z[:, 3])
     z = z.astype(np.float32)
     msae = identity_msae(WIDTH, [4, WIDTH])
-    acts = load_embeddings(z)
+    embeddings = load_embeddings(z)
     kinds = {"image": datasets.Image(), "n0": datasets.Value("bool"), "n1": datasets.Value("bool")}
     kinds |= {"n2": datasets.Value("int64"), "n3": datasets.Value("bool"), "label": datasets.Value("string")}
     stored = {
-        "image": [Image.new("RGB", (200, 100), colour_of(row)) for row in range(ROWS)],
+        "image": [Image.new("RGB", (200, 100), color_of(row)) for row in range(ROWS)],
         "n0": [bool(value) for value in z[:, 0] + rng.normal(size=ROWS) > 0.5],
         "n1": [None if row % 3 == 0 else bool(z[row, 1] + rng.normal() > 0.4) for row in range(ROWS)],
         "n2": [1] * ROWS,
@@ -85,8 +85,8 @@ def world(backbones):
         return (4 * x[:, 0] - 2 * x[:, 1] - 1).sigmoid()
 
     settings = {"latents": range(7), "num_null": 20, "num_bootstrap": 100, "progress": False}
-    bias = bias_report(msae, acts, classifier, concepts=model.concepts, target="a <cat>", **settings)
-    return World(z, acts, model, images, [bias], evaluate_msae(msae, acts, progress=False).to_dict())
+    bias = bias_report(msae, embeddings, classifier, concepts=model.concepts, target="a <cat>", **settings)
+    return World(z, embeddings, model, images, [bias], evaluate_msae(msae, embeddings, progress=False).to_dict())
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def with_names(world):
 def written(world, tmp_path_factory):
     """The path of a page with everything."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    return write_report(path, world.model, world.acts, world.images, bias=world.bias, k=K, progress=False)
+    return write_report(path, world.model, world.embeddings, world.images, bias=world.bias, k=K, progress=False)
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +116,7 @@ def no_figure(monkeypatch):
     """Quality is not drawn, which takes longer than all else of a small page; `page` has it drawn."""
 
     def drawing(figure, alt):
-        return figures.Drawing("data:,", alt, 100)
+        return rendering.Drawing("data:,", alt, 100)
 
     monkeypatch.setattr(quality, "drawing", drawing)
     monkeypatch.setattr(quality, "plot_quality_against_k", lambda metrics: None)
@@ -132,7 +132,7 @@ def write(world, tmp_path, no_figure):
             write_report(
                 path,
                 model or world.model,
-                embeddings or world.acts,
+                embeddings or world.embeddings,
                 images,
                 **{**QUICK, "metrics": world.metrics, **settings},
             )

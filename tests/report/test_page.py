@@ -5,9 +5,7 @@ import datetime
 import hashlib
 import io
 import itertools
-import os
 import re
-import shutil
 from dataclasses import replace
 
 import datasets
@@ -16,8 +14,7 @@ import pytest
 from PIL import Image
 
 from hf_msae import MSAEModel, VisionTextMSAE
-from hf_msae._utils import atomic
-from hf_msae.embeddings import EmbeddingWriter, load_embeddings
+from hf_msae.embeddings import load_embeddings
 from hf_msae.report import page as page_module
 from hf_msae.report import write_report
 from tests.identity_msae import identity_msae
@@ -71,16 +68,16 @@ def test_headings_anchors_and_names_for_who_cannot_see(page):
     assert scrolling and all(e.attributes["tabindex"] == "0" for e in scrolling), "reached by the keyboard"
 
 
-def test_the_head_says_what_it_is_about(page, world):
+def test_the_head_says_what_it_is_about(page, world, write):
     facts = page.root.one("dl", of_class="facts").definitions
     assert facts["Backbone"] == world.model.backbone.name_or_path
     assert facts["Hook point"] == f"image_embeds, {WIDTH} numbers each"
-    assert facts["Embeddings"] == f"{world.acts.source}, {ROWS} rows"
+    assert facts["Embeddings"] == f"{world.embeddings.source}, {ROWS} rows"
     assert datetime.date.today().isoformat() in facts["Made"] and "torch 2" in facts["Made"]
     assert page.root.one("h1").text == f"MSAE of {world.model.backbone.name_or_path}"
     saved = identity_msae(WIDTH, [4, WIDTH])
     saved.config._name_or_path = saved.name_or_path = "some/folder/my-msae"
-    assert page_module._head(VisionTextMSAE(world.model.backbone, saved), world.acts)["name"] == "my-msae"
+    assert write(VisionTextMSAE(world.model.backbone, saved)).root.one("h1").text == "my-msae"
 
 
 def test_each_picture_is_there_once_and_small(page, written):
@@ -91,7 +88,7 @@ def test_each_picture_is_there_once_and_small(page, written):
     assert written.stat().st_size < 1_000_000
 
 
-def test_markup_in_names_paths_and_columns_is_text(world, tmp_path):
+def test_markup_in_names_paths_and_columns_is_text(world, tmp_path, no_figure):
     table = names()
     table.frame.loc[:, "name"] = HOSTILE
     table.frame.loc[:, "runner_up"] = HOSTILE
@@ -99,12 +96,13 @@ def test_markup_in_names_paths_and_columns_is_text(world, tmp_path):
         {"image_embeds": world.values.tolist(), HOSTILE: [i % 2 == 0 for i in range(ROWS)]}
     )
     rows.save_to_disk(tmp_path / "<img src=x onerror=alert(1)>")
-    acts = load_embeddings(tmp_path / "<img src=x onerror=alert(1)>", "image_embeds")
+    embeddings = load_embeddings(tmp_path / "<img src=x onerror=alert(1)>", "image_embeds")
     report = world.bias[0]
     report = replace(report, target=HOSTILE, frame=report.frame.assign(name=HOSTILE))
     path = write_report(
-        tmp_path / "report.html", VisionTextMSAE(world.model.backbone, world.model.msae, table), acts,
-        world.images.rename_column("image", HOSTILE), HOSTILE, [report], k=K, progress=False, command=HOSTILE,
+        tmp_path / "report.html", VisionTextMSAE(world.model.backbone, world.model.msae, table), embeddings,
+        world.images.rename_column("image", HOSTILE), HOSTILE, [report], command=HOSTILE,
+        **{**QUICK, "num_concepts": 2, "num_searches": 1, "num_explained": 1, "metrics": world.metrics},
     )  # fmt: skip
     page = Page(path)
     assert len(page.root.all("script")) == 1 and page.source.count("<script") == 1
@@ -119,26 +117,30 @@ def test_markup_in_names_paths_and_columns_is_text(world, tmp_path):
 @pytest.mark.slow
 def test_the_same_arguments_give_the_same_bytes(world, written, tmp_path):
     again = write_report(
-        tmp_path / "again.html", world.model, world.acts, world.images, bias=world.bias, k=K, progress=False
+        tmp_path / "again.html", world.model, world.embeddings, world.images, bias=world.bias, k=K, progress=False
     )
     assert again.read_bytes() == written.read_bytes()
 
 
-def test_the_date_is_told_and_the_seed_counts(world, no_figure, tmp_path, monkeypatch):
+def test_the_date_is_told_the_seed_counts_and_a_page_is_replaced(world, no_figure, tmp_path, monkeypatch):
     class Tomorrow(datetime.date):
         @classmethod
         def today(cls):
             return cls(2031, 2, 3)
 
     monkeypatch.setattr(page_module.datetime, "date", Tomorrow)
-    quick = {**QUICK, "num_concepts": 3, "num_explained": 2, "num_searches": 2}
-    one, other = (
-        Page(write_report(tmp_path / f"{seed}.html", world.model, world.acts, **quick, seed=seed)) for seed in (0, 1)
-    )
+    path = tmp_path / "new" / "folder" / "page.HTM"
+    quick = {**QUICK, "num_concepts": 3, "num_explained": 2, "num_searches": 2, "metrics": world.metrics}
+    pages = []
+    for seed in (0, 1):
+        assert write_report(str(path), world.model, world.embeddings, **quick, seed=seed) == path
+        pages.append(Page(path))
+    assert [each.name for each in path.parent.iterdir()] == ["page.HTM"]
+    one, other = pages
     assert "2031-02-03" in one.source
     for section in ("explained", "searches"):
         assert tiles_of(one.section(section)) != tiles_of(other.section(section)), section
-    (top, middle), (same_top, other_middle) = (map(tiles_of, each.card(0).all("ul")) for each in (one, other))
+    (top, middle), (same_top, other_middle) = (map(tiles_of, each.card(0).all("ul")) for each in pages)
     assert middle != other_middle and top == same_top, "the strongest do not depend on the seed"
 
 
@@ -159,22 +161,20 @@ def test_rows_are_encoded_once(write, monkeypatch):
 def test_how_to_make_it_again(write, world):
     assert write(command="hf-msae report x").root.one("pre").text == "hf-msae report x"
     text = write(seed=7).root.one("pre").text
-    assert "num_concepts=0" in text and "seed=7" in text and f"k={K}" in text and str(world.acts.source) in text
+    for setting in ("num_concepts=0", "seed=7", f"k={K}", str(world.embeddings.source)):
+        assert setting in text
 
 
-def test_a_page_without_pictures(write, world):
+def test_a_page_without_pictures_or_sections(write, world):
     page = write(num_concepts=3, num_searches=1, num_explained=1)
     assert not page.pictures and page.root.all("span", of_class="none")
     assert list(tiles_of(page.card(0)))[:2] == np.argsort(-world.values[:, 0], kind="stable")[:2].tolist()
-
-
-def test_sections_may_be_left_out(write):
     page = write()
-    for section, said in (("concepts", "No concept"), ("explained", "No row"), ("searches", "No search")):
-        assert said in page.section(section).text and not page.section(section).all("article")
+    for section in ("concepts", "explained", "searches"):
+        assert page.section(section).all("p") and not page.section(section).all("article")
     assert not page.root.all("form") and not page.root.all("li", of_class="tile")
-    none = write(num_concepts=2, images_per_concept=0)
-    assert len(none.root.all(of_class="card")) == 2 and not none.root.all("li", of_class="tile")
+    page = write(num_concepts=2, images_per_concept=0)
+    assert len(page.root.all(of_class="card")) == 2 and not page.root.all("li", of_class="tile")
 
 
 def encoded(picture):
@@ -183,89 +183,27 @@ def encoded(picture):
     return stored.getvalue()
 
 
-def test_pictures_may_be_bytes_or_paths(world, write, tmp_path):
-    pictures = [Image.new("RGB", (30, 30), (10, 200, 30))] * ROWS
-    for name, column in (
-        ("bytes", [encoded(picture) for picture in pictures]),
-        ("paths", [str(tmp_path / "one.png")] * ROWS),
-    ):
-        pictures[0].save(tmp_path / "one.png")
-        page = write(images=datasets.Dataset.from_dict({"seen": column}), image_column="seen", num_explained=1)
-        (thumbnail,) = page.pictures.values()
-        assert thumbnail.size == (30, 30), name
-        assert np.abs(np.asarray(thumbnail).mean(axis=(0, 1)) - (10, 200, 30)).max() < 8
+@pytest.mark.parametrize("stored", ["bytes", "path"])
+def test_pictures_may_be_bytes_or_paths(write, tmp_path, stored):
+    picture, path = Image.new("RGB", (30, 30), (10, 200, 30)), tmp_path / "one.png"
+    picture.save(path)
+    column = [encoded(picture) if stored == "bytes" else str(path)] * ROWS
+    page = write(images=datasets.Dataset.from_dict({"seen": column}), image_column="seen", num_explained=1)
+    (thumbnail,) = page.pictures.values()
+    assert thumbnail.size == (30, 30) and np.abs(np.asarray(thumbnail).mean(axis=(0, 1)) - (10, 200, 30)).max() < 8
 
 
-@pytest.mark.parametrize(
-    "broken, message",
-    [(b"no picture", "row {} of column 'image' cannot be decoded"), (None, "row {} of column 'image' is missing")],
-)
-def test_a_bad_picture_is_named_and_the_old_page_stays(world, tmp_path, no_figure, broken, message):
+@pytest.mark.parametrize("broken", [b"no picture", None])
+def test_a_bad_picture_is_named_and_the_old_page_stays(world, write, tmp_path, broken):
     path = tmp_path / "report.html"
     path.write_text("the page before")
     stored = [{"bytes": encoded(Image.new("RGB", (8, 8))), "path": None}] * ROWS
     row = int(np.argmax(world.values[:, 0]))
     stored[row] = None if broken is None else {"bytes": broken, "path": None}
     images = datasets.Dataset.from_dict({"image": stored}).cast_column("image", datasets.Image())
-    with pytest.raises(ValueError, match=message.format(row)):
-        write_report(path, world.model, world.acts, images, **{**QUICK, "num_concepts": 1})
+    with pytest.raises(ValueError, match=f"row {row} .*'image'"):
+        write(images=images, num_concepts=1)
     assert path.read_text() == "the page before" and [each.name for each in tmp_path.iterdir()] == ["report.html"]
-
-
-def test_what_is_there_is_replaced_and_folders_are_made(world, tmp_path, no_figure):
-    path = tmp_path / "new" / "folder" / "page.HTM"
-    assert write_report(str(path), world.model, world.acts, **QUICK) == path
-    path.write_text("before")
-    write_report(path, world.model, world.acts, **QUICK)
-    assert "<!DOCTYPE html>" in path.read_text() and [each.name for each in path.parent.iterdir()] == ["page.HTM"]
-
-
-def test_the_old_page_stays_until_the_new_one_is_whole(world, tmp_path, monkeypatch, no_figure):
-    def replaced(source, target):
-        if target != path:  # the search index
-            return replace(source, target)
-        assert "</html>" in source.read_text() and target.read_text() == "the page before"
-        raise OSError("no space left")
-
-    path, replace = tmp_path / "report.html", os.replace
-    path.write_text("the page before")
-    monkeypatch.setattr(atomic.os, "replace", replaced)
-    with pytest.raises(OSError, match="no space left"):
-        write_report(path, world.model, world.acts, **QUICK)
-    assert path.read_text() == "the page before"
-
-
-def refused(world, tmp_path, monkeypatch):
-    """Settings -> what is said."""
-    few = world.images.select(range(5))
-    layer = identity_msae(32, [32])
-    layer.config.hook_point = "vision.layers.1"
-    tokens = VisionTextMSAE(world.model.backbone, layer)
-    with EmbeddingWriter(tmp_path / "texts", {"text_embeds": WIDTH}, metadata={"dataset": "captions"}) as writer:
-        writer.write({"text_embeds": np.ones((3, WIDTH), np.float32) * [[1], [2], [3]]})
-    texts = load_embeddings(tmp_path / "texts")
-    wide = load_embeddings(np.ones((4, 9), np.float32))
-    return [
-        ({"path": tmp_path}, ValueError, "is a folder: give the name of a file"),
-        ({"path": tmp_path / "report.pdf"}, ValueError, r"report\.pdf .*report\.html"),
-        ({"model": tokens}, ValueError, r"vision\.layers\.1.*image_embeds"),
-        ({"embeddings": world.values}, TypeError, "load_embeddings.*ndarray"),
-        ({"embeddings": wide}, ValueError, f"have 9 columns, but this MSAE was trained on {WIDTH}"),
-        ({"embeddings": texts}, ValueError, "text_embeds.*image_embeds"),
-        ({"images": few}, ValueError, f"5 rows of images.* {ROWS} embeddings"),
-        ({"images": [1] * ROWS}, TypeError, r"datasets\.Dataset.*list"),
-        ({"images": world.images, "image_column": "img"}, ValueError, "'img'.*image"),
-        ({"images": world.images, "image_column": "n0"}, ValueError, "'n0' holds"),
-        ({"bias": [1]}, TypeError, "bias_report.*0 is int"),
-        ({"metrics": {"fvu": 0.1}}, ValueError, "metrics.json"),
-        ({"k": 0}, ValueError, f"k must be between 1 and num_latents={WIDTH}, got 0"),
-        ({"k": WIDTH + 1}, ValueError, f"got {WIDTH + 1}"),
-        ({"num_concepts": -1}, ValueError, "num_concepts must not be negative, got -1"),
-        ({"images_per_concept": -1}, ValueError, "images_per_concept must not be negative"),
-        ({"num_searches": -2}, ValueError, "num_searches must not be negative, got -2"),
-        ({"num_explained": -1}, ValueError, "num_explained must not be negative"),
-        ({"seed": -1}, ValueError, "seed must not be negative"),
-    ]
 
 
 def test_what_is_refused_before_any_work(world, tmp_path, monkeypatch):
@@ -274,9 +212,32 @@ def test_what_is_refused_before_any_work(world, tmp_path, monkeypatch):
 
     for name in ("survey", "findings_of", "render_page"):
         monkeypatch.setattr(page_module, name, work)
-    given = {"path": tmp_path / "report.html", "model": world.model, "embeddings": world.acts, **QUICK}
-    for settings, kind, message in refused(world, tmp_path, monkeypatch):
-        with pytest.raises(kind, match=message):
-            write_report(**{**given, **settings})
-    shutil.rmtree(tmp_path / "texts")
+    layer = identity_msae(32, [32])
+    layer.config.hook_point = "vision.layers.1"
+    texts = load_embeddings(np.ones((3, WIDTH), np.float32))
+    texts.provenance["hook_point"] = "text_embeds"
+    images = world.images
+    for wrong, error, named in (
+        ({"path": tmp_path}, ValueError, f"{tmp_path}.*report.html"),
+        ({"path": tmp_path / "report.pdf"}, ValueError, r"report\.pdf .*report\.html"),
+        ({"model": VisionTextMSAE(world.model.backbone, layer)}, ValueError, r"vision\.layers\.1.*image_embeds"),
+        ({"embeddings": world.values}, TypeError, "load_embeddings.*ndarray"),
+        ({"embeddings": load_embeddings(np.ones((4, 9), np.float32))}, ValueError, f"9 columns.*{WIDTH}"),
+        ({"embeddings": texts}, ValueError, "text_embeds.*image_embeds"),
+        ({"images": images.select(range(5))}, ValueError, f"5 rows.* {ROWS} embeddings"),
+        ({"images": [1] * ROWS}, TypeError, r"datasets\.Dataset.*list"),
+        ({"images": images, "image_column": "img"}, ValueError, "'img'.*image"),
+        ({"images": images, "image_column": "n0"}, ValueError, "'n0'.*bool"),
+        ({"bias": [1]}, TypeError, "bias_report.*0 is int"),
+        ({"metrics": {"fvu": 0.1}}, ValueError, "metrics.*by_k"),
+        ({"k": 0}, ValueError, f"k .*{WIDTH}.*0"),
+        ({"k": WIDTH + 1}, ValueError, f"k .*{WIDTH}.*{WIDTH + 1}"),
+        *(
+            ({name: -1}, ValueError, f"{name}.*-1")
+            for name in ("num_concepts", "images_per_concept", "num_searches", "num_explained", "seed")
+        ),
+    ):
+        given = {"path": tmp_path / "report.html", "model": world.model, "embeddings": world.embeddings, **QUICK}
+        with pytest.raises(error, match=named):
+            write_report(**given | wrong)
     assert not list(tmp_path.iterdir())

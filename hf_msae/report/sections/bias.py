@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..figures import Drawing, drawing
+from ..rendering import Drawing, drawing
 from ..wording import signed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ...bias import BiasReport
     from ..context import Context
 
@@ -23,27 +22,19 @@ class BiasFinding:
     """What a `BiasReport` says.
 
     Attributes:
-        target: What was predicted.
-        verdict: What was found, in a sentence.
+        report: The report.
+        verdict: What drives the prediction, in a sentence.
         correlates: What is only correlated with the prediction, in a sentence; "" if nothing is.
         rows: The first concepts of the report, as dictionaries of `BiasReport.frame`, with `label`.
         reach: Range of their intervals, zero included.
-        num_concepts: Concepts tested.
-        num_samples: Rows intervened on.
-        baseline: Mean probability, unedited.
-        alpha: Level of the intervals.
         figures: The figures of the report.
     """
 
-    target: str
+    report: BiasReport
     verdict: str
     correlates: str
     rows: list[dict[str, Any]]
     reach: tuple[float, float]
-    num_concepts: int
-    num_samples: int
-    baseline: float
-    alpha: float
     figures: list[Drawing]
 
 
@@ -54,56 +45,42 @@ def build(context: Context) -> list[BiasFinding]:
 
 def bias_findings(reports: Sequence[BiasReport]) -> list[BiasFinding]:
     """Summarize each report."""
-    return [
-        BiasFinding(
-            target=report.target,
-            verdict=verdict(report),
-            correlates=_correlates(report),
-            rows=[{**row, "label": _label(row)} for row in report.frame.head(_ROWS).to_dict("records")],
-            reach=_reach(report),
-            num_concepts=len(report.frame),
-            num_samples=report.num_samples,
-            baseline=report.baseline,
-            alpha=report.alpha,
-            figures=_figures(report),
-        )
-        for report in reports
-    ]
+    found = []
+    for report in reports:
+        rows = [{**row, "label": _label(row)} for row in report.frame.head(_ROWS).to_dict("records")]
+        reach = min(0.0, *(row["low"] for row in rows)), max(1e-9, *(row["high"] for row in rows))
+        found.append(BiasFinding(report, verdict(report), _correlates(report), rows, reach, _figures(report)))
+    return found
 
 
 def verdict(report: BiasReport) -> str:
     """Say what drives the prediction, in the order of the report."""
     drivers = report.drivers.to_dict("records")
-    asked = f"{len(report.frame):,} concepts"
+    tested = f"{len(report.frame):,} concepts"
     if not drivers:
         return (
-            f"None of {asked} was shown to drive the prediction of “{report.target}”. This does not prove that none "
+            f"None of {tested} was shown to drive the prediction of “{report.target}”. This does not prove that none "
             "does: the test misses weak causes."
         )
-    told = [f"{_label(row)} ({signed(row['effect'])}, {row['flip_rate']:.0%})" for row in drivers[:_NAMED]]
+    named = [f"{_label(row)} ({signed(row['effect'])}, {row['flip_rate']:.0%})" for row in drivers[:_NAMED]]
     first = drivers[0]  # the numbers are explained once
-    told[0] = (
+    named[0] = (
         f"{_label(first)} ({signed(first['effect'])} in probability, {first['flip_rate']:.0%} of predictions flip)"
     )
     more = f", and {len(drivers) - _NAMED:,} more" if len(drivers) > _NAMED else ""
     verb = "drives" if len(drivers) == 1 else "drive"
-    return f"{len(drivers):,} of {asked} {verb} the prediction of “{report.target}”: {', '.join(told)}{more}."
-
-
-def _reach(report: BiasReport) -> tuple[float, float]:
-    shown = report.frame.head(_ROWS)
-    return min(0.0, float(shown["low"].min())), max(1e-9, float(shown["high"].max()))
+    return f"{len(drivers):,} of {tested} {verb} the prediction of “{report.target}”: {', '.join(named)}{more}."
 
 
 def _correlates(report: BiasReport) -> str:
     """Name the concepts that are correlated with the prediction but do not drive it."""
     frame = report.frame
-    along = frame[~frame["drives"] & (frame["p_association"] <= _MAX_P)]
-    along = along.sort_values("association", key=abs, ascending=False, kind="stable").head(3).to_dict("records")
-    if not along:
+    frame = frame[~frame["drives"] & (frame["p_association"] <= _MAX_P)]
+    rows = frame.sort_values("association", key=abs, ascending=False, kind="stable").head(3).to_dict("records")
+    if not rows:
         return ""
-    told = ", ".join(f"{_label(row)} ({signed(row['association'])})" for row in along)
-    return f"Correlated with the prediction, but not shown to drive it: {told}."
+    named = ", ".join(f"{_label(row)} ({signed(row['association'])})" for row in rows)
+    return f"Correlated with the prediction, but not shown to drive it: {named}."
 
 
 def _figures(report: BiasReport) -> list[Drawing]:

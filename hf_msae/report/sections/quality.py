@@ -1,13 +1,12 @@
-"""Quality: what survives in the code at every k, as a table with its terms explained, and as a figure."""
+"""Quality: how well codes of every k represent the embeddings, as a table with its terms explained and a figure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...plotting import plot_quality_against_k
-from ..figures import Drawing, drawing
+from ..rendering import drawing
 from ..wording import DASH
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ COLUMNS = {  # metric -> (heading, format, what it is)
     "cosine_similarity_centered": (
         "cosine, centered",
         "{:.4f}",
-        "the same after subtracting the mean from both: the more telling one.",
+        "the same after subtracting the mean from both, which says more about the model.",
     ),
     "l0": ("L0", "{:.1f}", "active latents of a row, on average."),
     "sparsity": ("sparsity", "{:.1%}", "share of latents that are inactive in a row, on average."),
@@ -36,42 +35,25 @@ COLUMNS = {  # metric -> (heading, format, what it is)
 }
 
 
-@dataclass(frozen=True)
-class Quality:
-    """The section.
-
-    Attributes:
-        rows: k and its metrics as texts, one for each of `columns`; last the baseline of predicting the mean.
-        columns: Metric -> (heading, format, explanation).
-        figure: The metrics against k.
-        num_samples: Rows measured on; None if the metrics do not say.
-        measured_here: Whether they were measured for this page.
-    """
-
-    rows: list[tuple[str, list[str]]]
-    columns: Mapping[str, tuple[str, str, str]]
-    figure: Drawing
-    num_samples: int | None
-    measured_here: bool
-
-
-def build(context: Context) -> Quality:
-    """Make the table and the figure."""
-    metrics, num_latents = context.metrics, context.msae.config.num_latents
+def build(context: Context) -> dict[str, Any]:
+    """Make the rows of the table, k ascending and the baseline of predicting the mean last, and the figure."""
+    metrics = context.metrics
     levels = by_level(metrics)
-    rows = [
-        (f"{k:,} (all)" if k == num_latents else f"{k:,}", [_text(values, key) for key in COLUMNS])
-        for k, values in levels.items()
-    ]
-    baseline = metrics.get("baseline_mean") or {}
-    rows.append(("predicting the mean", [_text(baseline, key) for key in COLUMNS]))
     smallest, largest = min(levels), max(levels)
     alt = (
         f"How quality grows with k. FVU falls from {_text(levels[smallest], 'fvu')} at k={smallest} to "
         f"{_text(levels[largest], 'fvu')} at k={largest}; the table above has all the numbers."
     )
-    figure = drawing(plot_quality_against_k(metrics), alt)
-    return Quality(rows, COLUMNS, figure, metrics.get("num_samples"), context.measured_here)
+    all_latents = context.msae.config.num_latents
+    rows = {f"{k:,} (all)" if k == all_latents else f"{k:,}": values for k, values in levels.items()}
+    rows["predicting the mean"] = metrics.get("baseline_mean") or {}
+    return {
+        "rows": [(title, [_text(values, key) for key in COLUMNS]) for title, values in rows.items()],
+        "columns": COLUMNS,
+        "figure": drawing(plot_quality_against_k(metrics), alt),
+        "num_samples": metrics.get("num_samples"),
+        "measured_here": context.measured_here,
+    }
 
 
 def by_level(metrics: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
