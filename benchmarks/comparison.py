@@ -1,4 +1,4 @@
-"""What benchmarks/pareto.py and benchmarks/design_choices.py share: models trained at equal budgets, and measured."""
+"""Train models at equal budgets and measure them, for benchmarks/pareto.py and benchmarks/design_choices.py."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ class Variant:
     """A model to train.
 
     Attributes:
-        family: models of one family share a line of a figure.
-        config: fields of MSAEConfig.
-        learning_rate: of its training.
-        ks: granularities to measure it at; None: the full code alone.
-        centred: whether the embeddings' mean is taken off.
-        median_bias: whether pre_bias begins at their geometric median.
+        family: Name of the model's family. Models of one family share a line in the figure.
+        config: Fields of MSAEConfig.
+        learning_rate: Learning rate to train it with.
+        ks: Granularities to measure it at. None measures only the full code.
+        centered: Whether to subtract the mean of the embeddings.
+        median_bias: Whether `pre_bias` starts at the geometric median of the embeddings.
     """
 
     family: str
     config: dict[str, Any]
     learning_rate: float
     ks: Sequence[int] | None = None
-    centred: bool = True
+    centered: bool = True
     median_bias: bool = False
 
 
 @dataclass
 class Data:
-    """Embeddings to train and to measure on, and what is known about the latter."""
+    """Embeddings for training and for testing, with classifiers and labels for the test data."""
 
     train: EmbeddingDataset
     test: EmbeddingDataset
@@ -66,28 +66,32 @@ class Data:
 
 
 def add_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
-    """The flags of both benchmarks."""
-    parser.add_argument("--train_data", default=f"{EMBEDDINGS}/train", help="what load_embeddings takes")
-    parser.add_argument("--eval_data", default=f"{EMBEDDINGS}/test", help="held out")
+    """Add the flags that both benchmarks share."""
+    parser.add_argument(
+        "--train_data", default=f"{EMBEDDINGS}/train", help="Embeddings to train on, as for load_embeddings."
+    )
+    parser.add_argument(
+        "--eval_data", default=f"{EMBEDDINGS}/test", help="Held-out embeddings to measure on, as for load_embeddings."
+    )
     parser.add_argument(
         "--label_columns", nargs="+", default=[],
-        help="columns of both with class labels, to train probes for (embeddings of the scenes bring their own)",
+        help="Columns of class labels in both data sets to train probes for. Embeddings of the scenes need none.",
     )  # fmt: skip
-    parser.add_argument("--output_dir", default=output_dir)
-    parser.add_argument("--num_latents", type=int, default=1024)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--batch_size", type=int, default=1024)
-    parser.add_argument("--use_cpu", action="store_true")
+    parser.add_argument("--output_dir", default=output_dir, help="Folder for models, tables and figures.")
+    parser.add_argument("--num_latents", type=int, default=1024, help="Number of latents of each model.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44], help="Random seeds to train with.")
+    parser.add_argument("--steps", type=int, default=800, help="Number of training steps of each model.")
+    parser.add_argument("--batch_size", type=int, default=1024, help="Number of embeddings per training step.")
+    parser.add_argument("--use_cpu", action="store_true", help="Train on the CPU even if there is a GPU.")
 
 
 def open_data(arguments: argparse.Namespace) -> Data:
-    """The data that the flags name, with probes trained on the training part."""
+    """Open the data named by the flags and train probes on the training data."""
     for name in ("train_data", "eval_data"):
         path = getattr(arguments, name)
         if path.startswith(EMBEDDINGS) and not Path(path).exists():
             raise FileNotFoundError(
-                f"{path} is not there: `make quickstart` makes it; or give --train_data, --eval_data"
+                f"{path} does not exist: create it with `make quickstart`, or pass --train_data and --eval_data"
             )
     train, test = load_embeddings(arguments.train_data), load_embeddings(arguments.eval_data)
     data = Data(train, test, *probe_columns(train, test, arguments.label_columns))
@@ -113,14 +117,13 @@ def _of_scenes(data: EmbeddingDataset) -> bool:
 def compare(
     arguments: argparse.Namespace, variants: Mapping[str, Variant], data: Data, output_dir: Path
 ) -> pd.DataFrame:
-    """
-    Train every variant with every seed, and measure it; what is done already is not done again.
+    """Train and measure every variant with every seed. Seeds that are finished already are not trained again.
 
     Returns:
-        A row for each variant, granularity and seed: variant, family, point, k, seed, learning_rate, loss (what the
-        variant was trained to lower, on the held-out data), the metrics, the means of those of the probes and of the
-        zero-shot classifiers, cost (time of a step by that of the fastest variant of its seed), stability (mean over
-        the other seeds; of the latents that are alive at that granularity) and chance (that of random directions).
+        A row for each variant, granularity and seed, with the columns variant, family, point, k, seed, learning_rate,
+        loss (the training loss on the held-out data), the metrics, the means over the probes and over the zero-shot
+        classifiers, cost (time of a step divided by that of the fastest variant with the same seed), stability (of the
+        latents alive at that granularity, mean over the other seeds) and chance (the stability of random directions).
     """
     disable_progress_bar()
     check_variants(arguments, variants, data)
@@ -139,10 +142,10 @@ def compare(
 
 
 def check_variants(arguments: argparse.Namespace, variants: Mapping[str, Variant], data: Data) -> None:
-    """Find a model that cannot be before any work is done.
+    """Check all configs before any work is done.
 
     Raises:
-        ValueError: names it.
+        ValueError: If a variant's config is invalid. The message names the variant.
     """
     for name, variant in variants.items():
         try:
@@ -152,20 +155,20 @@ def check_variants(arguments: argparse.Namespace, variants: Mapping[str, Variant
 
 
 def run_reporting_errors(main: Callable[[], None]) -> None:
-    """Call a benchmark's main; what a user can mend or go on from ends it with one line."""
+    """Call a benchmark's main, and report interruptions and errors that the user can fix in one line."""
     try:
         main()
     except TrainingInterrupted as interruption:
         print(f"\n{interruption}", file=sys.stderr)
         sys.exit(interruption.exit_code)
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted; the same command goes on")
+        sys.exit("\ninterrupted; run the same command to continue")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
 def _check_settings(arguments, variants: Mapping[str, Variant], output_dir: Path) -> None:
-    """Results of other settings are not to be mixed with these."""
+    """Refuse to mix results of different settings in one folder."""
     names = ("train_data", "eval_data", "label_columns", "steps", "batch_size", "num_latents")
     settings = {name: getattr(arguments, name) for name in names}
     settings |= {f"{name}: {key}": value for name, each in variants.items() for key, value in asdict(each).items()}
@@ -177,7 +180,7 @@ def _check_settings(arguments, variants: Mapping[str, Variant], output_dir: Path
             if before.get(name) != settings.get(name):
                 raise ValueError(
                     f"{output_dir} holds results with {name} {before.get(name)}, not {settings.get(name)}: choose "
-                    f"another --output_dir, or delete it"
+                    f"another --output_dir, or delete this one"
                 )
     _write_json(file, settings)
 
@@ -193,7 +196,7 @@ def _train_seed(arguments, variants: Mapping[str, Variant], data: Data, folder: 
     resumed = any(list_checkpoints(trainer.output_dir) for trainer in trainers)
     results = train_sweep(trainers, "last" if resumed else None)
     seconds = [getattr(result, "seconds_per_step", None) for result in results]
-    timed = folder / "seconds_per_step.json"  # a run that is only measured again has no steps to time
+    timed = folder / "seconds_per_step.json"  # if models are only measured again, there are no steps to time
     if any(seconds) or not timed.exists():
         _write_json(timed, seconds)
     seconds = json.loads(timed.read_text())
@@ -236,11 +239,11 @@ def _trainer(arguments, variant: Variant, data: Data, folder: Path, seed: int) -
     set_seed(seed)
     model = MSAEModel(MSAEConfig(d_in=data.train.width, num_latents=arguments.num_latents, **variant.config))
     statistics = data.train.statistics()
-    if not variant.centred:
+    if not variant.centered:
         squared = statistics.mean_squared_distance + statistics.mean.square().sum()
         model.set_input_statistics(torch.zeros(data.train.width), (data.train.width / squared) ** 0.5)
     if variant.median_bias:
-        if variant.centred:
+        if variant.centered:
             model.set_input_statistics(statistics.mean, statistics.input_scale)
         with torch.no_grad():
             model.pre_bias.copy_(model.normalize(geometric_median(data.train)))
@@ -253,7 +256,7 @@ def _trainer(arguments, variant: Variant, data: Data, folder: Path, seed: int) -
 
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics of one level in a flat row, those of classifiers as means over the probes and the zero-shot ones."""
+    """The metrics of one level as a flat row, with means over the probes and over the zero-shot classifiers."""
     row = {name: value for name, value in metrics.items() if name != "classifiers"}
     for kind in ("probe", "zero-shot"):
         found = [each for name, each in metrics["classifiers"].items() if name.startswith(kind)]
@@ -265,7 +268,7 @@ def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def geometric_median(data: EmbeddingDataset, steps: int = 50) -> torch.Tensor:
-    """The point of least mean distance to the embeddings, by Weiszfeld's iteration; (d,) in float32."""
+    """The point with the smallest mean distance to the embeddings, `(d,)` in float32, by Weiszfeld's algorithm."""
     x = data[np.arange(len(data))].double()
     median = x.mean(0)
     for _ in range(steps):
@@ -275,7 +278,7 @@ def geometric_median(data: EmbeddingDataset, steps: int = 50) -> torch.Tensor:
 
 
 def subset(data: EmbeddingDataset, rows: np.ndarray) -> EmbeddingDataset:
-    """Some rows of the data, which stay on disk where they are."""
+    """Some rows of the data, without copying them if they are on disk."""
     if data.dataset is None:
         return load_embeddings(data[rows])
     return load_embeddings(data.dataset.select(rows), data.column)
@@ -283,9 +286,9 @@ def subset(data: EmbeddingDataset, rows: np.ndarray) -> EmbeddingDataset:
 
 @torch.no_grad()
 def stability(table: pd.DataFrame, output_dir: Path) -> tuple[list[float | None], list[float | None]]:
-    """
-    For each row, the mean over other seeds of the stability of the latents that are alive there; and what random
-    directions in their place would reach.
+    """Stability of the latents alive in each row, and that of as many random directions.
+
+    Both are means over the other seeds.
     """
     found: dict[tuple, list[tuple[float, float]]] = {}
     points = list(table.groupby(["variant", "point"], sort=False))
@@ -306,7 +309,7 @@ def stability(table: pd.DataFrame, output_dir: Path) -> tuple[list[float | None]
 
 @torch.no_grad()
 def _loss(model: MSAEModel, data: EmbeddingDataset) -> float:
-    """The mean of the training loss over the data."""
+    """Mean training loss over the data."""
     model.eval()
     parts = [(len(batch), model(batch.to(model.device), return_loss=True).loss) for batch in data.batches(4096)]
     return float(sum(rows * loss for rows, loss in parts) / len(data))
@@ -314,7 +317,7 @@ def _loss(model: MSAEModel, data: EmbeddingDataset) -> float:
 
 @torch.no_grad()
 def _alive(model: MSAEModel, data: EmbeddingDataset, k: int) -> np.ndarray:
-    """Which latents fire on the data with granularity k, bool (n,)."""
+    """Which latents fire on the data at granularity k, as booleans `(n,)`."""
     return (
         torch.stack([(model.encode(batch.to(model.device), k) > 0).any(0) for batch in data.batches(4096)])
         .any(0)
@@ -324,7 +327,7 @@ def _alive(model: MSAEModel, data: EmbeddingDataset, k: int) -> np.ndarray:
 
 
 def _alive_directions(output_dir: Path, row: Any) -> torch.Tensor:
-    """The directions of the latents that fire on the held-out data."""
+    """Directions of the latents that fire on the held-out data."""
     folder = output_dir / f"seed-{row.seed}" / _file(row.variant)
     return MSAEModel.from_pretrained(folder).dictionary[torch.from_numpy(np.load(folder / f"alive-{row.k}.npy"))]
 

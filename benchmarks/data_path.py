@@ -1,12 +1,12 @@
-"""How fast shuffled batches of embeddings come from disk, how much of a training waits for them, and in what memory.
+"""How fast shuffled batches of embeddings are read from disk, how long training waits for them, and the memory used.
 
     python benchmarks/data_path.py --folder /some/disk        # writes up to 4 GB there, and deletes it
 
-- rate: batches of 4,096 x 768 in shuffled order as `MSAETrainer` reads them, from .npy and Arrow, float32 and float16,
-  beside the floor: rows picked at random from a memory-mapped .npy. The page cache is warm.
-- waiting: the share of a training's time that its steps wait for data.
-- memory: anonymous memory that an epoch of reading adds, for a small file and a large one, both shuffled in windows of
-  the same --memory_budget. Pages of the file that the system caches do not count.
+- Rate: batches of 4,096 x 768 in shuffled order as `MSAETrainer` reads them, from .npy and Arrow files in float32 and
+  float16, compared with picking rows at random from a memory-mapped .npy. The page cache is warm.
+- Waiting: the share of training time that is spent waiting for data.
+- Memory: the anonymous memory that an epoch of reading adds, for a small and a large file, both shuffled in windows
+  for the same --memory_budget. Cached pages of the file do not count.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WIDTH, BATCH = 768, 4096
 
 
 def write(path: Path, rows: int, dtype: str) -> Path:
-    """Random embeddings as .npy, in pieces."""
+    """Write random embeddings to a .npy file, piece by piece."""
     out = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(rows, WIDTH))
     rng = np.random.default_rng(0)
     for start in range(0, rows, 65536):
@@ -42,7 +42,7 @@ def write(path: Path, rows: int, dtype: str) -> Path:
 
 
 def as_arrow(npy: Path, folder: Path) -> Path:
-    """The same as a data set folder."""
+    """Write the embeddings of a .npy file to a data set folder."""
     matrix = np.load(npy, mmap_mode="r")
     values = pa.FixedSizeListArray.from_arrays(pa.array(np.asarray(matrix).reshape(-1)), WIDTH)
     datasets.Dataset(pa.table({"image_embeds": values})).save_to_disk(str(folder))
@@ -58,7 +58,8 @@ def seconds_per_epoch(batches) -> float:
 
 def rates(folder: Path, rows: int, rounds: int) -> None:
     print(
-        "| stored as | rows/s, random rows of a memory map | rows/s, shuffled batches | ratio |\n|---|---:|---:|---:|"
+        "| stored as | random rows of a memory map (rows/s) | shuffled batches (rows/s) | shuffled / random |\n"
+        "|---|---:|---:|---:|"
     )
     for dtype in ("float32", "float16"):
         npy = write(folder / f"{dtype}.npy", rows, dtype)
@@ -90,18 +91,20 @@ def waiting(folder: Path) -> None:
         load_embeddings(folder / "float32.npy"),
     )
     result = trainer.train()
-    print(f"\nTraining ({BATCH}, {WIDTH}, {8 * WIDTH}): {result.data_wait:.2%} of the time waiting for data, ", end="")
-    print(f"{result.samples_per_second:,.0f} rows/s over {result.global_step} steps")
+    print(
+        f"\nTraining ({BATCH}, {WIDTH}, {8 * WIDTH}): {result.data_wait:.2%} of the time spent waiting for data, "
+        f"{result.samples_per_second:,.0f} rows/s over {result.global_step} steps"
+    )
 
 
 def anonymous_memory() -> float:
-    """MB of this process that are no cached pages of files."""
+    """MB of this process that are not cached pages of files."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1e3
 
 
 def read_epoch(path: Path, budget: float, answers) -> None:
-    PartialState()  # which warnings are logged by
+    PartialState()  # accelerate's logger needs it
     data = load_embeddings(path)
     plan = BatchPlan(len(data), BATCH, window_rows=shuffle_window(data, budget))
     before, peak = anonymous_memory(), 0.0
@@ -111,7 +114,7 @@ def read_epoch(path: Path, budget: float, answers) -> None:
 
 
 def memory(folder: Path, sizes: list[float], budget: float) -> None:
-    print(f"\n| file | window of a budget of {budget} GB | anonymous memory added |\n|---|---:|---:|")
+    print(f"\n| file size | shuffle window for a budget of {budget} GB | anonymous memory added |\n|---|---:|---:|")
     context = multiprocessing.get_context("spawn")
     for size in sizes:
         path = write(folder / "memory.npy", int(size * 1e9 / WIDTH / 4), "float32")
@@ -126,11 +129,13 @@ def memory(folder: Path, sizes: list[float], budget: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
-    parser.add_argument("--rows", type=int, default=200_000, help="rows of the rate measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="epochs to time")
-    parser.add_argument("--sizes", type=float, nargs="+", default=[0.2, 4.0], help="GB of the memory measurement")
-    parser.add_argument("--memory_budget", type=float, default=0.1, help="GB")
+    parser.add_argument("--folder", type=Path, help="Folder to write to. Default: a temporary folder.")
+    parser.add_argument("--rows", type=int, default=200_000, help="Number of rows for measuring the rate.")
+    parser.add_argument("--rounds", type=int, default=3, help="Number of epochs to time.")
+    parser.add_argument(
+        "--sizes", type=float, nargs="+", default=[0.2, 4.0], help="File sizes in GB for measuring memory."
+    )
+    parser.add_argument("--memory_budget", type=float, default=0.1, help="Memory budget for shuffling in GB.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         rates(Path(name), arguments.rows, arguments.rounds)

@@ -1,11 +1,10 @@
-"""
-The concept explorer under load: how soon it paints, how long answers take, and whether visitors stay apart.
+"""The concept explorer under load: time to the first paint, time to answer, and whether users' answers get mixed up.
 
     PYTHONPATH=. python benchmarks/explorer_load.py --users 20
 
-Starts `hf-msae demo` on 127.0.0.1, asks endpoints alone, then lets many users ask at once, each with edits of their
-own, and compares what they get with what they get alone. Beside each time stands that of the bare answer, computed
-here without a server. First paint is measured in Chromium, where playwright and a Chromium are installed.
+Starts `hf-msae demo` on 127.0.0.1 and asks each endpoint as a single user. Then many users ask at once, each with
+their own edits, and their answers are compared with those given to the single user. The table also shows how long the
+same answer takes without a server. The first paint is measured in Chromium if playwright and Chromium are installed.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @dataclass(frozen=True)
 class Question:
-    """Something that visitors ask.
+    """A question that users ask.
 
     Attributes:
-        ask: the question of the user of a number, through their client; gives what can be compared.
-        bare: computes the same answer here; takes a number, so that nothing kept from before is given.
+        ask: Asks the question of the user with the given number through their client. Returns what can be compared.
+        bare: Computes the answer to the question with the given number without a server, and without a cache.
     """
 
     ask: Callable[[Client, int], Any]
@@ -54,7 +53,7 @@ class Question:
 
 
 def questions_of(explorer: Explorer, picture: str) -> dict[str, Question]:
-    """Name -> question; `picture` is the path of the picture that users send."""
+    """The questions by name. `picture` is the path of the picture that users send."""
     shown = explorer.picture(5)
     columns = usable_columns(explorer)
 
@@ -106,7 +105,7 @@ def questions_of(explorer: Explorer, picture: str) -> dict[str, Question]:
             lambda number: listing(explorer, concept(number), False, "name"),
         ),
         "steer": Question(ask_steer, bare_steer),
-        # Columns are explained before anybody asks; of texts, the first to ask waits, and the answer is kept.
+        # Columns are explained before anybody asks. For texts, the first user waits and the answer is cached.
         "bias of a column": Question(
             lambda client, user: client.predict(columns[user % len(columns)], "", "", api_name="/bias")[1],
             lambda number: bias.__wrapped__(explorer, Target(column=columns[number % len(columns)])),
@@ -119,7 +118,7 @@ def questions_of(explorer: Explorer, picture: str) -> dict[str, Question]:
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    """(seconds, result)."""
+    """Seconds that the call takes, and its result."""
     start = time.perf_counter()
     result = call()
     return time.perf_counter() - start, result
@@ -134,13 +133,13 @@ def line(name: str, seconds: list[float], bare: float) -> str:
 
 
 def painted(served: Served) -> str:
-    """How soon a browser shows the page and the answer about the example, in a sentence."""
+    """How soon a browser shows the page and the answer about the example, as a sentence."""
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
-        return "First paint was not measured: there is no playwright (pip install 'hf_msae[browser]')."
+        return "The first paint was not measured: playwright is not installed (pip install 'hf_msae[browser]')."
     if CHROMIUM is None:
-        return "First paint was not measured: there is no Chromium."
+        return "The first paint was not measured: Chromium is not installed."
     headings, answers = [], []
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -156,18 +155,18 @@ def painted(served: Served) -> str:
         browser.close()
     cold = served.seconds + headings[0]
     return (
-        f"In Chromium the heading was there {headings[0]:.2f} s after the first navigation, {cold:.1f} s after the "
-        f"start of the process, and {statistics.median(headings[1:]):.2f} s after later ones; the answer about the "
-        f"example {answers[0]:.2f} s after the first, {statistics.median(answers[1:]):.2f} s after later ones "
+        f"In Chromium the heading was visible {headings[0]:.2f} s after the first navigation, {cold:.1f} s after the "
+        f"start of the process, and {statistics.median(headings[1:]):.2f} s after later navigations; the answer about "
+        f"the example, {answers[0]:.2f} s after the first and {statistics.median(answers[1:]):.2f} s after later ones "
         "(medians of five, each with an empty cache)."
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--users", type=int, default=20, help="how many ask at once")
-    parser.add_argument("--rounds", type=int, default=3, help="questions of each kind that each user asks")
-    parser.add_argument("--dataset", default="scenes:test:1000:7", help="the pictures")
+    parser.add_argument("--users", type=int, default=20, help="Number of users that ask at once.")
+    parser.add_argument("--rounds", type=int, default=3, help="Number of questions of each kind that each user asks.")
+    parser.add_argument("--dataset", default="scenes:test:1000:7", help="Pictures to show, as for hf-msae demo.")
     args = parser.parse_args()
     explorer = Explorer.load(ExplorerSettings(dataset=args.dataset))
     with tempfile.TemporaryDirectory() as place:
@@ -181,13 +180,13 @@ def main() -> None:
         (Path(place) / "served").mkdir()
         with serving(Path(place) / "served", args.dataset) as served:
             fetched, _ = timed(lambda: urllib.request.urlopen(served.url).read())
-            told = painted(served)
+            paint = painted(served)
             wrong, failed = ask_all(served, questions, bare, args.users, args.rounds)
     print(
-        f"\n{failed} answers failed and {wrong} differed from those asked alone, of "
-        f"{args.users * args.rounds * len(questions)}. The process listened {served.seconds:.1f} s after its start "
-        f"(models, {len(explorer.images)} pictures embedded); the page's HTML came {fetched:.2f} s after it was asked "
-        f"for. {told}"
+        f"\nOf the {args.users * args.rounds * len(questions)} answers given to simultaneous users, {failed} failed "
+        f"and {wrong} differed from the answers given to one user alone. The process was listening "
+        f"{served.seconds:.1f} s after its start (loading the models and embedding {len(explorer.images)} pictures), "
+        f"and the page's HTML arrived {fetched:.2f} s after the request. {paint}"
     )
     if failed or wrong:
         raise SystemExit(1)
@@ -196,16 +195,19 @@ def main() -> None:
 def ask_all(
     served: Served, questions: dict[str, Question], bare: dict[str, float], num_users: int, rounds: int
 ) -> tuple[int, int]:
-    """Ask everything alone and at once, print the table, and count answers that differ and that failed."""
+    """Ask as one user and as many, print the table, and count the answers that differ and those that failed."""
 
     def user() -> Client:
         return Client(served.url, verbose=False, download_files=False)
 
-    print("| question | answers | median s | 95% s | longest s | bare answer s | median / bare |")
+    print(
+        "| question | answers | median (s) | 95th percentile (s) | longest (s) "
+        "| without a server (s) | median / without a server |"
+    )
     print("|---|---|---|---|---|---|---|")
     alone, expected = user(), {}
     for name, question in questions.items():
-        if name != "bias of texts":  # of which the first of all is to be computed too
+        if name != "bias of texts":  # whose first answer must be timed uncached
             question.ask(alone, 0)
         times = []
         for number in range(num_users):
@@ -224,15 +226,15 @@ def ask_all(
                 times.append(seconds)
                 failed += isinstance(answer, Exception)
                 wrong += not isinstance(answer, Exception) and json.dumps(answer) != expected[name, number]
-            kept = " (kept)" if name == "bias of texts" else ""
-            print(line(f"{name}{kept}, {num_users} users at once", times, bare[name]), flush=True)
+            cached = " (cached)" if name == "bias of texts" else ""
+            print(line(f"{name}{cached}, {num_users} users at once", times, bare[name]), flush=True)
     return wrong, failed
 
 
 def _caught(question: Callable[[Client, int], Any], client: Client, number: int) -> Any:
     try:
         return question(client, number)
-    except Exception as error:  # counted: one failure must not hide the others
+    except Exception as error:  # counted, so that one failure does not hide the others
         return error
 
 

@@ -1,11 +1,11 @@
-"""What extraction costs beside the backbone itself: reading, decoding, writing and bookkeeping.
+"""How much time extraction adds to decoding the pictures and running the backbone.
 
     python benchmarks/extraction.py                 # a full-size CLIP ViT-B/16 with random weights, 256 JPEG pictures
     python benchmarks/extraction.py --device cuda --rows 8192 --batch_size 256 --num_workers 8
 
-`extract_activations` takes turns with the bare work, the same pictures decoded and prepared and the same batches put
-through the same model, in one process. The aim: at most 5% more. With workers, which decode while the backbone runs,
-it is to be compared with the same bare work, and may take less.
+`extract_activations` takes turns with the bare work in the same process: decoding and preprocessing the same pictures
+and running the same model on the same batches. The target is at most 5% more time. Workers decode while the backbone
+runs, so with them extraction can be faster than the bare work.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def make_backbone(device: str) -> Backbone:
     """CLIP ViT-B/16 as in openai/clip-vit-base-patch16, without its weights."""
     torch.manual_seed(0)
     config = CLIPVisionConfig(patch_size=16, projection_dim=512)  # 768 wide, 12 blocks, 224 pixels
-    # With a commit, as a model of the Hub has it: others are identified by a hash of their weights, once a run.
+    # With a commit, as for models from the Hub. Without one, extraction would hash the weights once per run.
     return Backbone(CLIPVisionModelWithProjection(config).to(device), CLIPImageProcessorPil(), "clip", "0" * 40)
 
 
 def make_pictures(rows: int) -> Dataset:
-    """JPEG files of photographs' size and about their smoothness, with a label."""
+    """JPEG files about as large and as smooth as photographs, with a label."""
     rng = np.random.default_rng(0)
     encoded = []
     for _ in range(rows):
@@ -51,7 +51,7 @@ def make_pictures(rows: int) -> Dataset:
 
 
 def bare(backbone: Backbone, pictures: Dataset, batch_size: int) -> tuple[float, float]:
-    """Seconds for decoding and preparing, and for the forward passes."""
+    """Seconds spent on decoding and preprocessing, and seconds spent on forward passes."""
     stored = pictures.cast_column("image", Image(decode=False))
     decoding = forward = 0.0
     for start in range(0, len(pictures), batch_size):
@@ -68,19 +68,21 @@ def bare(backbone: Backbone, pictures: Dataset, batch_size: int) -> tuple[float,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rows", type=int, default=256)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--num_workers", type=int, nargs="+", default=[0, 1], help="each is measured")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", help="Device of the backbone.")
+    parser.add_argument("--rows", type=int, default=256, help="Number of pictures.")
+    parser.add_argument("--batch_size", type=int, default=32, help="Number of pictures per batch.")
+    parser.add_argument(
+        "--num_workers", type=int, nargs="+", default=[0, 1], help="Numbers of worker processes to measure."
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="Number of times that each is measured.")
     arguments = parser.parse_args()
     backbone, pictures = make_backbone(arguments.device), make_pictures(arguments.rows)
-    bare(backbone, pictures.select(range(arguments.batch_size)), arguments.batch_size)  # warm
+    bare(backbone, pictures.select(range(arguments.batch_size)), arguments.batch_size)  # warm-up
     ratios: dict[int, list[float]] = {workers: [] for workers in dict.fromkeys(arguments.num_workers)}
     for _ in range(arguments.rounds):
         decoding, forward = bare(backbone, pictures, arguments.batch_size)
         print(
-            f"bare: decoding {decoding:.1f} s, forward {forward:.1f} s, "
+            f"bare work: decoding {decoding:.1f} s, forward {forward:.1f} s, "
             f"{arguments.rows / (decoding + forward):.1f} rows/s"
         )
         for workers, found in ratios.items():
@@ -94,7 +96,7 @@ def main() -> None:
             found.append(seconds / (decoding + forward))
     for workers, found in ratios.items():
         spread = f"({min(found):.3f} to {max(found):.3f})"
-        print(f"extraction with {workers} workers by the bare work: {statistics.median(found):.3f} {spread}")
+        print(f"extraction with {workers} workers / bare work: {statistics.median(found):.3f} {spread}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long `import hf_msae` takes beside `import transformers`: medians over fresh processes, as a ratio.
+"""How long `import hf_msae` takes compared with `import transformers`, as medians over fresh processes.
 
 python benchmarks/import_time.py --repeats 7
 """
@@ -31,7 +31,7 @@ MEASURE = "import time; start = time.perf_counter(); {}; print(time.perf_counter
 
 
 def seconds(statement: str) -> float:
-    """Time of one statement in a fresh interpreter, start-up of the interpreter not included."""
+    """Time of one statement in a fresh interpreter, without the start-up time of the interpreter."""
     root = Path(__file__).resolve().parent.parent
     command = [sys.executable, "-c", MEASURE.format(statement)]
     return float(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout)
@@ -39,12 +39,12 @@ def seconds(statement: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, help="fresh processes per statement")
+    parser.add_argument("--repeats", type=int, default=5, help="Number of fresh processes per statement.")
     repeats = parser.parse_args().repeats
 
     for statement in STATEMENTS:  # fills the disk cache and writes the bytecode
         seconds(statement)
-    # Taking turns, so that a busy spell of the machine slows all of them.
+    # The statements take turns, so that a busy spell of the machine slows all of them.
     times: dict[str, list[float]] = {statement: [] for statement in STATEMENTS}
     for _ in range(repeats):
         for statement in STATEMENTS:
@@ -53,7 +53,7 @@ def main() -> None:
 
     print(f"Python {platform.python_version()}, transformers {version('transformers')}, torch {version('torch')}")
     print(f"{platform.system()} {platform.machine()}; median of {repeats} fresh processes\n")
-    print("| statement | seconds | of its baseline |\n|---|---:|---:|")
+    print("| statement | seconds | ratio to its baseline |\n|---|---:|---:|")
     for statement, median in medians.items():
         baseline = BASELINES.get(statement)
         ratio = f"{median / medians[baseline]:.2f}" if baseline else ""

@@ -1,14 +1,15 @@
-"""Are names true? And how long do 65,536 latents and 20,000 words take?
+"""How many names of latents are true, and how long does it take to name 65,536 latents from 20,000 words?
 
     make quickstart; hf-msae quickstart --seed 43 --output_dir outputs/quickstart-43
     python benchmarks/naming.py --msae outputs/quickstart outputs/quickstart-43
     python benchmarks/naming.py --scale
 
-The scenes know what is in them. A latent detects a concept where its activation tells the held-out scenes with the
-concept from those without at an AUROC above 0.9; a name is true if its latent detects what it says. The vocabulary is
-the 61 concepts of the scenes and 76 words that no scene is about, which can only be wrong. For each rule: how many
-latents get a name, the share of true ones among them (precision), the share of the latents that detect something which
-get their true name (recall), and of how many distinct concepts.
+The content of every scene is known. A latent detects a concept if its activation separates held-out scenes with the
+concept from those without it at an AUROC above 0.9, and a name is true if the latent detects the concept of that name.
+The vocabulary is the 61 concepts of the scenes and 76 words that no scene is about, which are always wrong. The table
+shows for each rule how many latents get a name, the share of these names that are true (precision), the share of the
+latents that detect something and get their true name (recall), the number of distinct concepts among the true names,
+and the number of names that are words of no scene.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ GOOD = 0.9
 
 
 def aurocs(codes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(latents, concepts), of every latent's activation for every concept, ties counted half."""
+    """AUROC of every latent's activation for every concept, `(latents, concepts)`; ties count half."""
     ranks = np.apply_along_axis(rankdata, 0, codes)
     found = []
     for concept in truth.T:
@@ -52,14 +53,14 @@ def aurocs(codes: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def rules(msae: MSAEModel, folder: str, backbone: Backbone) -> Iterator[dict]:
-    """One record a rule."""
-    acts = load_embeddings(f"{folder}/embeddings/test")
+    """One record per rule."""
+    embeddings = load_embeddings(f"{folder}/embeddings/test")
     templates = Vocabulary.of_scenes().templates
     vocabulary = Vocabulary([*CONCEPTS, *OTHERS], templates)
     embeds = vocabulary.embed(backbone)
     with torch.no_grad():
-        codes = torch.cat([msae.encode(batch) for batch in acts.batches(4096)]).numpy()
-    areas = aurocs(codes, acts.dataset.select_columns(list(CONCEPTS)).to_pandas().to_numpy(dtype=bool))
+        codes = torch.cat([msae.encode(batch) for batch in embeddings.batches(4096)]).numpy()
+    areas = aurocs(codes, embeddings.dataset.select_columns(list(CONCEPTS)).to_pandas().to_numpy(dtype=bool))
     detects = areas.max(axis=1) > GOOD
     number = {concept: place for place, concept in enumerate(CONCEPTS)}
 
@@ -68,15 +69,15 @@ def rules(msae: MSAEModel, folder: str, backbone: Backbone) -> Iterator[dict]:
         right = chosen & true
         return {
             "rule": rule,
-            "named": int(chosen.sum()),
+            "latents named": int(chosen.sum()),
             "precision": float(true[chosen].mean()) if chosen.any() else np.nan,
             "recall": float((right & detects).sum() / detects.sum()),
-            "concepts": int(named[right].nunique()),
-            "other words": int((chosen & named.isin(OTHERS).to_numpy()).sum()),
+            "distinct concepts": int(named[right].nunique()),
+            "names that are words of no scene": int((chosen & named.isin(OTHERS).to_numpy()).sum()),
         }
 
     everything = np.ones(len(areas), dtype=bool)
-    by_activation = name_by_activations(msae, acts, vocabulary, embeds, progress=False)
+    by_activation = name_by_activations(msae, embeddings, vocabulary, embeds, progress=False)
     for null in NULLS:
         table = name_latents(msae, vocabulary, embeds, null=null)
         frame = table.to_pandas()
@@ -84,21 +85,21 @@ def rules(msae: MSAEModel, folder: str, backbone: Backbone) -> Iterator[dict]:
         if null == NULLS[0]:
             agree = (frame["name"] == by_activation["activation_name"]).to_numpy()
             valid = (frame["q_value"] <= 0.05).to_numpy()
-            yield record(f"the same, and activations agree ({null})", frame["name"], valid & agree)
-            yield record("activations agree", frame["name"], agree)
+            yield record(f"the same, and the name by activations agrees ({null})", frame["name"], valid & agree)
+            yield record("the name by activations agrees", frame["name"], agree)
             fixed = frame["latent"].isin(table.by_rule()["latent"]).to_numpy()
             yield record("similarity >= 0.42, ratio >= 2", frame["name"], fixed)
             yield record("every latent, nearest word", frame["name"], everything)
-    yield record("every latent, by activations", by_activation["activation_name"], everything)
+    yield record("every latent, name by activations", by_activation["activation_name"], everything)
     yield {
-        "rule": "(latents that detect)",
-        "named": int(detects.sum()),
-        "concepts": int((areas.max(axis=0) > GOOD).sum()),
+        "rule": "(latents that detect a concept)",
+        "latents named": int(detects.sum()),
+        "distinct concepts": int((areas.max(axis=0) > GOOD).sum()),
     }
 
 
 def scale(num_latents: int = 65_536, num_words: int = 20_000, width: int = 768) -> None:
-    """Time and memory of naming beside the bare matrix product."""
+    """Time and memory of naming, compared with the matrix product alone."""
     torch.manual_seed(0)
     msae = MSAEModel(MSAEConfig(d_in=width, num_latents=num_latents))
     vocabulary = Vocabulary([f"word {i}" for i in range(num_words)])
@@ -114,14 +115,14 @@ def scale(num_latents: int = 65_536, num_words: int = 20_000, width: int = 768) 
         for rows in directions.split(1024):
             rows @ embeds.T
         bare = time.perf_counter() - begun
-        print(f"turn {turn}: naming {naming:.1f} s, bare product {bare:.1f} s, ratio {naming / bare:.2f}")
-        print(f"        {more:.2f} GiB more than before")
+        print(f"turn {turn}: naming {naming:.1f} s, matrix product {bare:.1f} s, ratio {naming / bare:.2f}")
+        print(f"        {more:.2f} GiB more memory than before")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--msae", nargs="*", default=["outputs/quickstart"], help="folders of quickstarts")
-    parser.add_argument("--scale", action="store_true", help="measure time and memory instead")
+    parser.add_argument("--msae", nargs="*", default=["outputs/quickstart"], help="Folders of quickstarts' models.")
+    parser.add_argument("--scale", action="store_true", help="Measure time and memory instead of the names.")
     arguments = parser.parse_args()
     if arguments.scale:
         scale()
@@ -133,7 +134,7 @@ def main() -> None:
         for record in rules(MSAEModel.from_pretrained(folder).eval(), folder, backbone)
     ]
     table = pd.DataFrame(records)
-    numbers = ["named", "precision", "recall", "concepts", "other words"]
+    numbers = ["latents named", "precision", "recall", "distinct concepts", "names that are words of no scene"]
     means = table.groupby("rule", sort=False)[numbers].agg(["mean", "min", "max"])
     with pd.option_context("display.width", 200, "display.float_format", "{:.3g}".format):
         print(means.to_string())

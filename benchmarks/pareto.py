@@ -1,18 +1,18 @@
-"""Sparsity against fidelity of every family of sparse autoencoders, at equal budgets, with seeds.
+"""Sparsity against fidelity for every family of sparse autoencoders, at equal budgets and over several seeds.
 
     python benchmarks/pareto.py                                             # on the embeddings of the quickstart
     python benchmarks/pareto.py --quick --output_dir outputs/pareto-quick   # one seed, under ten minutes
     python benchmarks/pareto.py --train_data my/train --eval_data my/test --label_columns species --steps 2000
 
 All models of a seed see the same batches in the same order (they are trained as one sweep), with the same optimizer,
-number of steps and width. The learning rate decides more than the family does, so each family gets its own: one
-model of each, of its middle setting, is trained first at several, on nine tenths of the training data, and the other
-tenth chooses (the least of the loss that the model is trained on). MSAEs give a whole curve, from the code's largest
-k activations for every k; the other families one point for each model.
+number of steps and width. The learning rate matters more than the family, so each family gets its own: one model per
+family, at its middle setting, is first trained with several learning rates on nine tenths of the training data, and
+the one with the lowest training loss on the remaining tenth is used. An MSAE gives a whole curve, because its code can
+be cut to the largest k activations for every k; each model of the other families gives one point.
 
 Writes table.csv (a row for each point and seed), pareto.md (means and spreads), dominance.md (each point of the other
-families beside the MSAEs' curves at the same L0), pareto.png and tuning.csv. Interrupted, the same command goes on;
-what is finished is not trained again.
+families compared with the MSAEs' curves at the same L0), pareto.png and tuning.csv. After an interruption, the same
+command continues without training finished models again.
 """
 
 from __future__ import annotations
@@ -43,26 +43,33 @@ SETTINGS = {
     "ReLU": (1e-2, 3e-2, 1e-1, 3e-1, 1.0),
     "JumpReLU": (1e-5, 1e-4, 3e-4, 1e-3, 3e-3),
 }
-"""Sparsity coefficients; the other families are told k."""
+"""Sparsity coefficients. The other families are given k instead."""
 
 METRICS = {  # column -> (heading, digits)
     "fvu": ("FVU", 4),
     "cknna": ("CKNNA", 3),
     "probe agreement": ("probe agreement", 3),
-    "zero-shot accuracy_drop": ("zero-shot drop", 3),
-    "monosemanticity": ("MS", 3),
-    "dead_latents": ("dead", 0),
+    "zero-shot accuracy_drop": ("drop in zero-shot accuracy", 3),
+    "monosemanticity": ("monosemanticity", 3),
+    "dead_latents": ("dead latents", 0),
     "stability": ("stability", 3),
-    "chance": ("by chance", 3),
-    "cost": ("cost of a step", 2),
+    "chance": ("stability of random directions", 3),
+    "cost": ("step time / fastest step time", 2),
 }
 COMPARED = ("fvu", "cknna", "probe agreement")
+COMPARISON_HEADINGS = {
+    "point": "the other model",
+    "L0": "its L0",
+    "FVU, ratio": "FVU of the MSAE / FVU of the other",
+    "CKNNA, difference": "CKNNA of the MSAE - CKNNA of the other",
+    "probe agreement, difference": "probe agreement of the MSAE - probe agreement of the other",
+}
 
 
 def families(
     num_latents: int, ks: list[int], coefficients: Mapping[str, Sequence[float]] = SETTINGS
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """family -> setting -> fields of MSAEConfig."""
+    """Fields of MSAEConfig for each family and setting, as `{family: {setting: fields}}`."""
     levels = [k for k in (2**power for power in range(3, 20)) if k < num_latents] + [num_latents]
     reverse = {"nesting_ks": levels, "nesting_weights": "reverse"}
     return {
@@ -81,7 +88,7 @@ def families(
 
 
 def tune(arguments: argparse.Namespace, data: Data, output_dir: Path) -> dict[str, float]:
-    """The learning rate of each family, chosen on a tenth of the training data, which the models do not see."""
+    """The best learning rate of each family, measured on a tenth of the training data that the models do not see."""
     rows = np.random.default_rng(0).permutation(len(data.train))
     border = len(rows) * 9 // 10
     halves = Data(subset(data.train, np.sort(rows[:border])), subset(data.train, np.sort(rows[border:])))
@@ -99,7 +106,8 @@ def tune(arguments: argparse.Namespace, data: Data, output_dir: Path) -> dict[st
     for family, rate in rates.items():
         if rate in (min(arguments.learning_rates), max(arguments.learning_rates)):
             print(
-                f"warning: the best learning rate of {family}, {rate:g}, is at the end of those tried", file=sys.stderr
+                f"warning: the best learning rate of {family}, {rate:g}, is the lowest or highest of those tried",
+                file=sys.stderr,
             )
     return rates
 
@@ -121,7 +129,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def spread(values: pd.Series, digits: int, expected: int | None = None) -> str:
-    """Mean (lowest to highest), and of how many seeds where that is fewer than expected."""
+    """Mean (lowest to highest), and the number of seeds if it is smaller than expected."""
     values = values.dropna()
     if not len(values):
         return ""
@@ -131,11 +139,11 @@ def spread(values: pd.Series, digits: int, expected: int | None = None) -> str:
 
 
 def dominance(table: pd.DataFrame) -> pd.DataFrame:
-    """
-    Each point of the other families beside each MSAE of the same seed at the same L0: its FVU by theirs (below 1, the
-    MSAE is better) and its other metrics less theirs (above 0, it is), as mean and spread over seeds.
+    """Compare each point of the other families with each MSAE of the same seed at the same L0.
 
-    Between two granularities the logarithms of FVU and L0 lie on a line, and so do other metrics by the logarithm.
+    FVU is compared by the MSAE's divided by the other's (below 1, the MSAE is better), other metrics by the MSAE's
+    minus the other's (above 0, the MSAE is better), as mean and spread over seeds. Between two granularities of an
+    MSAE, log FVU and the other metrics are interpolated linearly in log L0.
     """
     rows = []
     msaes = [family for family in table["family"].unique() if family.startswith("MSAE")]
@@ -163,9 +171,9 @@ def dominance(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot(table: pd.DataFrame):
-    """FVU, CKNNA and disagreement of probes against L0: a line a family through the means, with bars for the spread.
+    """FVU, CKNNA and disagreement of probes against L0, one line per family with bars for the spread over seeds.
 
-    Models that have collapsed, with less than one latent in use, are left out.
+    Collapsed models, which have less than one active latent on average, are left out.
     """
     table = table.assign(disagreement=1 - table["probe agreement"]) if "probe agreement" in table else table
     panels = {"fvu": "FVU (log): lower is better", "cknna": "CKNNA of latents: higher is better"}
@@ -196,13 +204,15 @@ def write_markdown(frame: pd.DataFrame, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, "outputs/pareto")
-    parser.add_argument("--ks", type=int, nargs="+", default=[8, 16, 32, 64, 128], help="activations to keep")
+    parser.add_argument(
+        "--ks", type=int, nargs="+", default=[8, 16, 32, 64, 128], help="Numbers of activations to keep."
+    )
     parser.add_argument(
         "--learning_rates", type=float, nargs="+", default=list(LEARNING_RATES),
-        help="to choose each family's from; a single one is taken for all",
+        help="Learning rates to choose from for each family. A single one is used for all families.",
     )  # fmt: skip
     parser.add_argument(
-        "--quick", action="store_true", help="defaults of one seed, 300 steps, three settings, three learning rates"
+        "--quick", action="store_true", help="Default to one seed, 300 steps, three settings and three learning rates."
     )
     settings = dict(SETTINGS)
     if parser.parse_known_args()[0].quick:
@@ -219,7 +229,7 @@ def main() -> None:
             f"{family}{setting}": Variant(family, config, rates[family], _ks(family, arguments.ks))
             for family, configs in all_families.items()
             for setting, config in configs.items()
-            if family in rates  # all models of a family may have diverged
+            if family in rates  # missing if all models of the family diverged
         }
 
     rates = dict.fromkeys(all_families, arguments.learning_rates[0])
@@ -227,12 +237,12 @@ def main() -> None:
     if len(arguments.learning_rates) > 1:
         rates = tune(arguments, data, output_dir)
     table = compare(arguments, variants(rates), data, output_dir)
-    means, beside = summary(table), dominance(table)
+    means, comparison = summary(table), dominance(table).rename(columns=COMPARISON_HEADINGS)
     write_markdown(means, output_dir / "pareto.md")
-    write_markdown(beside, output_dir / "dominance.md")
+    write_markdown(comparison, output_dir / "dominance.md")
     save_figure(plot(table), output_dir / "pareto.png")
-    print(f"learning rates: {rates}\n\n{means.to_string(index=False)}\n")
-    print(f"the MSAEs at the same L0\n\n{beside.to_string(index=False)}\n")
+    print(f"Learning rates: {rates}\n\n{means.to_string(index=False)}\n")
+    print(f"MSAEs compared with the other families at the same L0\n\n{comparison.to_string(index=False)}\n")
     print(f"{output_dir} holds table.csv, pareto.md, dominance.md and pareto.png")
 
 

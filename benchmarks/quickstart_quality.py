@@ -1,10 +1,10 @@
-"""How good the quickstart's MSAE is, over several seeds, with its settings or others: one table.
+"""Measure the quickstart's MSAE over several seeds, with its own settings or changed ones.
 
     python benchmarks/quickstart_quality.py --embeddings outputs/quickstart/embeddings --seeds 42 43 44
     python benchmarks/quickstart_quality.py --embeddings outputs/quickstart/embeddings --set nesting_weights=reverse
 
-Needs the embeddings that `make quickstart` has written. Every `--set NAME=VALUE` changes a field of MSAEConfig or of
-MSAETrainingArguments; values are read as YAML.
+Needs the embeddings that `make quickstart` writes. Each `--set NAME=VALUE` changes a field of MSAEConfig or of
+MSAETrainingArguments. Values are read as YAML.
 """
 
 from __future__ import annotations
@@ -30,9 +30,13 @@ _SHOWN = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "spars
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--embeddings", type=Path, default=Path("outputs/quickstart/embeddings"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
+    parser.add_argument(
+        "--embeddings", type=Path, default=Path("outputs/quickstart/embeddings"), help="Folder of the embeddings."
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44], help="Random seeds to train with.")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="Settings of the model or of training to change."
+    )
     arguments = parser.parse_args()
     changes = {name: _read(value) for name, value in (item.split("=", 1) for item in arguments.set)}
     of_model = {name: changes.pop(name) for name in list(changes) if name in MSAEConfig.own_fields()}
@@ -58,12 +62,12 @@ def main() -> None:
     frame = pd.DataFrame(rows).set_index("seed")
     if len(frame) > 1:
         frame = pd.concat([frame, frame.agg(["mean", "std"])])
-    print(f"\n{len(test)} held-out embeddings, full code, {of_model | changes or 'the quickstart settings'}")
+    print(f"\n{len(test)} held-out embeddings, full code, {of_model | changes or 'settings of the quickstart'}")
     print(frame.to_string(float_format=lambda value: f"{value:.4g}"))
 
 
 def _read(text: str) -> Any:
-    """A value as YAML has it; 1e-3, which YAML takes for a word, as a number."""
+    """Parse a value as YAML, but read numbers such as 1e-3, which YAML takes for a string."""
     try:
         return float(text) if "e" in text else yaml.safe_load(text)
     except ValueError:

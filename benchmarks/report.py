@@ -1,11 +1,11 @@
-"""How long `hf-msae report` takes, as a whole process, and how many rows it encodes.
+"""How long `hf-msae report` takes as a whole process, and how many rows it encodes.
 
     hf-msae extract --backbone scenes --dataset scenes:test:20000 --hook_point image_embeds --output_dir embeddings
     python benchmarks/report.py scenes-image --data embeddings
     python benchmarks/report.py scenes-image --data embeddings --before path/to/older/checkout
 
-With `--before`, reports of the older checkout and of this one take turns. Rows are counted in a further run of each,
-since counting takes time: a row counts once for each multiplication with the encoder.
+With `--before`, reports of the older checkout and of this one take turns. Rows are counted in a separate run of each,
+because counting takes time. A row counts once for each multiplication with the encoder.
 """
 
 from __future__ import annotations
@@ -70,18 +70,18 @@ def report(checkout: Path, words: list[str], count: bool = False) -> tuple[float
 
 
 def main() -> None:
-    """Time and count, and print one line per checkout."""
+    """Measure time and encoded rows, and print one line per checkout."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="MSAE, as for hf-msae report.")
-    parser.add_argument("--data", required=True, type=Path, help="Folder of its embeddings.")
+    parser.add_argument("model", help="Folder or name of the MSAE, as for hf-msae report.")
+    parser.add_argument("--data", required=True, type=Path, help="Folder of embeddings to report on.")
     parser.add_argument("--before", type=Path, help="Checkout of an older version to compare with.")
-    parser.add_argument("--pairs", type=int, default=3, help="Timed reports of each version.")
+    parser.add_argument("--pairs", type=int, default=3, help="Number of timed reports of each version.")
     args = parser.parse_args()
     model = str(Path(args.model).resolve()) if Path(args.model).exists() else args.model
     words = [model, "--data", str(args.data.resolve())]
     checkouts = {"before": args.before.resolve()} if args.before else {}
     checkouts["this version"] = _HERE
-    # These runs also fill the caches of pictures, which the timed ones read.
+    # These runs also fill the picture caches that the timed runs read.
     rows = {name: report(checkout, words, count=True)[1] for name, checkout in checkouts.items()}
     seconds: dict[str, list[float]] = {name: [] for name in checkouts}
     for _ in range(args.pairs):
@@ -92,7 +92,7 @@ def main() -> None:
         print(f"{name}: median {statistics.median(each):.1f} s ({times}), {rows[name]:,} rows encoded")
     if args.before:
         ratios = [new / old for old, new in zip(seconds["before"], seconds["this version"], strict=True)]
-        print(f"ratio of the pairs: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        print(f"ratio within pairs: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

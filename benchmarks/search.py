@@ -1,13 +1,13 @@
-"""How long do queries of a ConceptIndex take, beside a bare matrix-vector product, and what do approximate ones find?
+"""How long queries of a ConceptIndex take, compared with a matrix-vector product, and what approximate queries find.
 
     python benchmarks/search.py                     # 1,000,000 rows of 768, about 4 GB on disk and ten minutes
     python benchmarks/search.py --rows 100000
-    python benchmarks/search.py --model outputs/quickstart      # only what approximate search finds in its embeddings
+    python benchmarks/search.py --model outputs/quickstart      # only the recall of approximate search
 
-Embeddings are made up after those of CLIP: in a cone (two of them have a cosine of 0.6 on average), in 2,000 clusters
-of unequal size that overlap, with a spread that falls off along the directions as their rank to the power of -0.6.
-Queries are other draws. The MSAE's weights are those it begins with, which does not matter to time. Queries are warm:
-the files are in the machine's cache. The approximate index needs faiss: pip install 'hf_msae[ann]'.
+The embeddings are synthetic and imitate those of CLIP: they lie in a cone (the cosine of two of them is 0.6 on
+average), in 2,000 overlapping clusters of unequal size, with a spread that falls off along the directions as rank to
+the power of -0.6. Queries are further draws. The MSAE has its initial weights, which does not affect the time. Queries
+are warm: the files are in the page cache. The approximate index needs faiss: pip install 'hf_msae[ann]'.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ CLUSTERS = 2000
 
 
 def make_embeddings(rows: int, width: int, seed: int) -> Iterator[np.ndarray]:
-    """Batch by batch."""
+    """Draw embeddings, batch by batch."""
     world, rng = np.random.default_rng(0), np.random.default_rng(seed)
     directions = np.linalg.qr(world.normal(size=(width, width)))[0].astype(np.float32)
     spread = (np.arange(1, width + 1) ** -0.6).astype(np.float32)
     middle = world.normal(size=width) * 1.2 * np.linalg.norm(spread) / np.sqrt(width)
-    centres = world.normal(size=(CLUSTERS, width)).astype(np.float32)
+    centers = world.normal(size=(CLUSTERS, width)).astype(np.float32)
     shares = np.arange(1, CLUSTERS + 1) ** -0.8
     for first in range(0, rows, 2**15):
         which = rng.choice(CLUSTERS, min(2**15, rows - first), p=shares / shares.sum())
         own = rng.standard_normal((len(which), width), dtype=np.float32)
-        yield 0.7 * spread * (centres[which] + own) @ directions + middle.astype(np.float32)
+        yield 0.7 * spread * (centers[which] + own) @ directions + middle.astype(np.float32)
 
 
 def write_embeddings(file: Path, rows: int, width: int) -> None:
@@ -64,12 +64,14 @@ def timed(action: Callable[[], object], turns: int) -> list[float]:
     return seconds
 
 
-def show(what: str, seconds: list[float], beside: list[float] | None = None, whose: str = "the bare product") -> None:
+def show(
+    what: str, seconds: list[float], reference: list[float] | None = None, name: str = "the matrix-vector product"
+) -> None:
     milliseconds = [1e3 * each for each in seconds]
     ratio = ""
-    if beside is not None:
-        ratios = [one / other for one, other in zip(seconds, beside, strict=True)]
-        ratio = f"; {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) of {whose}"
+    if reference is not None:
+        ratios = [one / other for one, other in zip(seconds, reference, strict=True)]
+        ratio = f"; {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) times {name}"
     print(
         f"{what}: {statistics.median(milliseconds):.1f} ms ({min(milliseconds):.1f} to {max(milliseconds):.1f}){ratio}"
     )
@@ -80,7 +82,7 @@ def size_of(folder: Path) -> str:
 
 
 def show_approximate(index: ConceptIndex, matrix: torch.Tensor, queries: list[torch.Tensor], latent: int) -> None:
-    """Each query by the bare product, exactly and approximately, one after the other."""
+    """Time each query as a matrix-vector product, as an exact query and as an approximate query, in turn."""
     begun = time.perf_counter()
     index.add_approximate(progress=False)
     built = time.perf_counter() - begun
@@ -104,26 +106,26 @@ def show_approximate(index: ConceptIndex, matrix: torch.Tensor, queries: list[to
         default = ", the default" if probes == first else ""
         print(f"{probes} probes{default}: recall@10 {statistics.mean(recall):.3f} over {len(queries)} queries")
         show("  approximate query", some, bare)
-        show("  the same", some, exact, "the exact query")
+        show("  approximate query", some, exact, "the exact query")
     approximate.probes = first
     exact, some = [], []
     for query in queries[:7]:
         exact += timed(lambda query=query: index.by_edit(query, {latent: 0.0}), 1)
         some += timed(lambda query=query: index.by_edit(query, {latent: 0.0}, approximate=True), 1)
-    show("approximate query by an edited embedding", some, exact, "the exact one")
+    show("approximate query by an edited embedding", some, exact, "the exact query")
 
 
 def show_recall(folder: str, number: int) -> None:
-    """Of real queries: captions and pictures of held-out scenes, in the embeddings that a model was trained on."""
+    """Recall of real queries, captions and pictures of held-out scenes, in the embeddings a model was trained on."""
     model = VisionTextMSAE.from_pretrained(folder)
     scenes = load_scenes("test", number)
     queries = {"texts": model.text_embeds(scenes["caption"]), "images": model.image_embeds(scenes["image"])}
-    acts = load_embeddings(Path(folder) / "embeddings" / "train")
+    trained_on = load_embeddings(Path(folder) / "embeddings" / "train")
     with tempfile.TemporaryDirectory() as scratch:
-        index = ConceptIndex.build(scratch, model.msae, acts, progress=False, approximate=True)
+        index = ConceptIndex.build(scratch, model.msae, trained_on, progress=False, approximate=True)
         first = index.approximate.probes
         lists = index.approximate.metadata.lists
-        print(f"{len(index)} rows x {acts.width}, {lists} lists; recall@10 of {number} queries")
+        print(f"{len(index)} rows x {trained_on.width}, {lists} lists; recall@10 of {number} queries")
         for probes in (first // 2, first, 2 * first):
             index.approximate.probes = probes
             for what, embeddings in queries.items():
@@ -137,13 +139,15 @@ def show_recall(folder: str, number: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--num_latents", type=int, default=3072)
-    parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--queries", type=int, default=50, help="of which recall is measured")
-    parser.add_argument("--model", help="folder of a VisionTextMSAE of scenes, with embeddings/train")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="Number of embeddings in the index.")
+    parser.add_argument("--width", type=int, default=768, help="Width of the embeddings.")
+    parser.add_argument("--num_latents", type=int, default=3072, help="Number of latents of the MSAE.")
+    parser.add_argument("--k", type=int, default=32, help="Number of activations that the index keeps per embedding.")
+    parser.add_argument("--turns", type=int, default=7, help="Number of times that each query is timed.")
+    parser.add_argument("--queries", type=int, default=50, help="Number of queries for measuring recall.")
+    parser.add_argument(
+        "--model", help="Folder of a VisionTextMSAE of the scenes, with the embeddings in embeddings/train."
+    )
     arguments = parser.parse_args()
     if arguments.model is not None:
         show_recall(arguments.model, 4 * arguments.queries)
@@ -151,37 +155,37 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "embeddings.npy"
         write_embeddings(file, arguments.rows, arguments.width)
-        acts = load_embeddings(file)
+        embeddings = load_embeddings(file)
         torch.manual_seed(0)
         msae = MSAEModel(MSAEConfig(d_in=arguments.width, num_latents=arguments.num_latents)).eval()
-        sample = acts[:5000]
+        sample = embeddings[:5000]
         scale = (arguments.width / (sample - sample.mean(0)).square().sum(1).mean()).sqrt()
         msae.set_input_statistics(sample.mean(0), scale)
 
         begun = time.perf_counter()
-        index = ConceptIndex.build(Path(scratch) / "index", msae, acts, arguments.k, progress=False)
+        index = ConceptIndex.build(Path(scratch) / "index", msae, embeddings, arguments.k, progress=False)
         built = time.perf_counter() - begun
         size = size_of(Path(scratch) / "index")
         begun = time.perf_counter()
-        index = ConceptIndex(Path(scratch) / "index", msae, acts)
+        index = ConceptIndex(Path(scratch) / "index", msae, embeddings)
         loaded = time.perf_counter() - begun
-        print(f"{len(index)} rows x {acts.width}, {arguments.num_latents} latents, k = {arguments.k}")
+        print(f"{len(index)} rows x {embeddings.width}, {arguments.num_latents} latents, k = {arguments.k}")
         print(f"built in {built:.0f} s, {size}, loaded in {loaded:.2f} s")
 
         queries = list(torch.from_numpy(next(make_embeddings(arguments.queries, arguments.width, seed=2))))
         query = queries[0]
         matrix = torch.from_numpy(np.load(file, mmap_mode="c"))
         bare, image = [], []
-        for _ in range(arguments.turns + 1):  # side by side
+        for _ in range(arguments.turns + 1):  # in alternation
             bare += timed(lambda: matrix @ query, 1)
             image += timed(lambda: index.by_embedding(query), 1)
-        show("bare product", bare)
-        show("query by an image's embedding", image, bare)
+        show("matrix-vector product", bare)
+        show("exact query by an embedding", image, bare)
         often = sum(np.diff(segment.offsets) for segment in index._segments)
         ordered = np.argsort(-often)
         for what, latents in (
-            ("three of the most frequent concepts", ordered[:3]),
-            ("three concepts of middling frequency", ordered[len(ordered) // 4 :][:3]),
+            ("query by three of the most frequent concepts", ordered[:3]),
+            ("query by three concepts of medium frequency", ordered[len(ordered) // 4 :][:3]),
         ):
             shares = ", ".join(f"{often[latent] / len(index):.1%}" for latent in latents)
             seconds = timed(lambda latents=latents: index.by_concepts({int(j): 1.0 for j in latents}), arguments.turns)
@@ -191,10 +195,11 @@ def main() -> None:
         for _ in range(arguments.turns):
             bare += timed(lambda: matrix @ query, 1)
             edited += timed(lambda: index.by_edit(query, {latent: 0.0}), 1)
-        show("query by an edited embedding, with ranks", edited, bare)
+        show("exact query by an edited embedding, with ranks", edited, bare)
         show_approximate(index, matrix, queries, latent)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"peak memory {peak:.1f} GiB, of which the mapped embeddings may be {file.stat().st_size / 2**30:.1f}")
+        mapped = file.stat().st_size / 2**30
+        print(f"peak memory {peak:.1f} GiB, up to {mapped:.1f} of which may be the memory-mapped embeddings")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""What a training step costs beside a plain ReLU autoencoder's: forward, backward and Adam, side by side in one run.
+"""What a training step costs compared with a plain ReLU autoencoder's: forward pass, backward pass and Adam.
 
     python benchmarks/train_step.py                       # two shapes, fresh and trained, float32
     python benchmarks/train_step.py --autocast            # the same in bfloat16
 
-Four ways to train one dictionary on one batch take turns:
+Four implementations train the same dictionary on the same batch and take turns:
 
-- plain: relu, decode, mean squared error; autograd does the rest.
-- fused: MSAEModel as `MSAETrainer` uses it on a CPU (`hf_msae/model/fused_nested_loss.py`); on a GPU only on request.
+- plain: a ReLU code, one decode and the mean squared error, with autograd.
+- fused: MSAEModel as `MSAETrainer` uses it on a CPU (`hf_msae/model/fused_nested_loss.py`). On a GPU it equals eager.
 - eager: MSAEModel with the fused computation switched off.
-- naive: one `topk` and one dense decode for each level, as the authors' published code does.
+- naive: one `topk` and one dense decode for each level, as in the authors' published code.
 
-"fresh" has about half of the entries positive, as a new model; "trained" a fifth. All four take gradients of the same
-parameters and step the same optimiser; what a trainer does besides (normalising decoder rows) is left out of all.
+In a "fresh" model about half of the entries of the code are positive, as at initialization. In a "trained" one it is a
+fifth. All four compute gradients of the same parameters and step the same optimizer. What a trainer does besides
+(normalizing the decoder's rows) is left out.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ WAYS = ("plain", "fused", "eager", "naive")
 
 
 def build(shape: tuple[int, int, int], positive: float, device: str) -> tuple[MSAEModel, torch.Tensor]:
-    """A model and a batch for which this share of the entries of the code is positive."""
+    """A model and a batch for which the given share of the entries of the code is positive."""
     batch, d, n = shape
     torch.manual_seed(0)
     model = MSAEModel(MSAEConfig(d_in=d, num_latents=n)).to(device)
     x = torch.randn(batch, d, device=device)
     with torch.no_grad():
-        model.encoder.copy_(F.normalize(torch.randn(d, n, device=device), dim=0))  # so activations have spread 1
+        model.encoder.copy_(F.normalize(torch.randn(d, n, device=device), dim=0))  # activations have unit variance
         model.latent_bias.fill_(-torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(1 - positive)).item())
     return model, x
 
 
 def steps(model: MSAEModel, x: torch.Tensor, autocast: bool) -> dict[str, Callable[[], None]]:
-    """One function a way: a whole training step."""
+    """A whole training step of each implementation, as a function."""
     config, weights = model.config, model.config.level_weights
 
     def plain() -> torch.Tensor:
@@ -75,7 +76,7 @@ def steps(model: MSAEModel, x: torch.Tensor, autocast: bool) -> dict[str, Callab
             return model(x, return_loss=True, loss_only=True).loss
 
     def step(loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
-        # A learning rate of 0 keeps the share of positive entries where it is, at the cost of any other.
+        # A learning rate of 0 costs as much as any other and leaves the share of positive entries unchanged.
         optimizer = torch.optim.Adam(model.parameters(), lr=0.0, foreach=True)
 
         def run() -> None:
@@ -91,7 +92,7 @@ def steps(model: MSAEModel, x: torch.Tensor, autocast: bool) -> dict[str, Callab
 
 
 def products(model: MSAEModel, x: torch.Tensor, autocast: bool) -> Callable[[], None]:
-    """The five matrix products of a plain step, into memory that is there already."""
+    """The five matrix products of a plain step, written to preallocated memory."""
     dtype = torch.bfloat16 if autocast else torch.float32
     rows, encoder, decoder = (t.detach().to(dtype) for t in (x, model.encoder, model.decoder))
     code, out = rows @ encoder, torch.empty_like(rows)
@@ -108,7 +109,7 @@ def products(model: MSAEModel, x: torch.Tensor, autocast: bool) -> Callable[[], 
 
 
 def timed(functions: dict[str, Callable[[], None]], rounds: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each, taking turns, so that a busy spell of the machine slows all of them."""
+    """Seconds per call. The functions take turns, so that a busy spell of the machine slows all of them."""
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     times = {name: [] for name in functions}
     for turn in range(rounds + 2):  # two to warm up
@@ -123,14 +124,14 @@ def timed(functions: dict[str, Callable[[], None]], rounds: int, device: str) ->
 
 
 def peak_memory(way: str, arguments: argparse.Namespace, shape: tuple[int, int, int], kind: str) -> float:
-    """MB that a step of this way adds to what the process held before, in a process of its own."""
+    """MB that a step adds to what its process held before. Each implementation gets its own process."""
     command = [sys.executable, __file__, "--memory_of", way, "--shape", *map(str, shape), "--kind", kind]
     command += ["--autocast"] * arguments.autocast + ["--device", arguments.device]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
 def resident(what: str) -> float:
-    """MB that this process holds (VmRSS), or at most has held (VmHWM)."""
+    """MB that this process holds now (VmRSS) or has held at most (VmHWM)."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith(what)) / 1e3
 
@@ -153,11 +154,14 @@ def print_peak_memory(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--shape", type=int, nargs=3, metavar=("B", "d", "n"), help="one shape instead of the two")
-    parser.add_argument("--autocast", action="store_true", help="bfloat16 products")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--no_memory", action="store_true", help="leave peak memory out")
+    parser.add_argument("--rounds", type=int, default=9, help="Number of times that each step is timed.")
+    parser.add_argument(
+        "--shape", type=int, nargs=3, metavar=("B", "d", "n"),
+        help="Batch size, width and number of latents to measure instead of the two default shapes.",
+    )  # fmt: skip
+    parser.add_argument("--autocast", action="store_true", help="Compute under bfloat16 autocast.")
+    parser.add_argument("--device", default="cpu", help="Device to train on: cpu or cuda.")
+    parser.add_argument("--no_memory", action="store_true", help="Do not measure peak memory.")
     parser.add_argument("--memory_of", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--kind", choices=POSITIVE, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -166,8 +170,11 @@ def main() -> None:
 
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
     print(f"torch {torch.__version__}, Python {platform.python_version()}, {device}, median of {arguments.rounds}")
-    print(f"{'bfloat16 autocast' if arguments.autocast else 'float32'}; of plain: median ratio (lowest to highest)\n")
-    print("| B, d, n | model | way | ms | of plain | of 5 products | faster than naive | peak MB |")
+    print(f"{'bfloat16 autocast' if arguments.autocast else 'float32'}; ratios to plain: median (lowest to highest)\n")
+    print(
+        "| B, d, n | model | implementation | step time (ms) | step time / plain step time "
+        "| step time / time of 5 matrix products | speedup over naive | peak memory added (MB) |"
+    )
     print("|---|---|---|---:|---|---:|---:|---:|")
     for shape in [tuple(arguments.shape)] if arguments.shape else SHAPES:
         for kind, positive in POSITIVE.items():

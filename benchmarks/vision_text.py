@@ -1,14 +1,15 @@
-"""What edits by name do to zero-shot colours, and how well latents of blocks find things in a picture.
+"""What edits by name do to zero-shot colors, and how well latents of patch tokens detect what is in a picture.
 
     make quickstart
     python benchmarks/vision_text.py --msae outputs/quickstart --figure docs/images/patch_map.png
 
-Edits: for each colour, held-out scenes with a single object, of that colour; the mean zero-shot probability of the
-colour among all eleven, as it is and with the colour's latent set to zero, and what the likeliest other colour gets.
+Edits: for each color, held-out scenes with a single object of that color are classified zero-shot among all eleven
+colors. The table shows the mean probability of the color before and after its latent is set to zero, and the likeliest
+other color after the edit with its probability.
 
-Patch maps: an MSAE of 512 latents of the tokens that leave a block, trained with the package's own scripts. For each
-concept the latent whose largest activation in a picture tells best whether the concept is there, chosen on the scenes
-it was trained on, and how well it tells on others (AUROC).
+Patch maps: an MSAE with 512 latents is trained on the patch tokens after a block. For each concept, the latent whose
+largest activation in a picture detects the concept best is chosen on the training scenes, and its AUROC is measured on
+held-out scenes.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from hf_msae.scenes.world import COLOURS, GROUPS
 
 
 def edits(msae: str, num_scenes: int) -> pd.DataFrame:
-    """One row per colour that a latent is named after."""
+    """One row per color, with probabilities if a latent is named after it."""
     model = VisionTextMSAE.from_pretrained(msae)
-    texts = torch.nn.functional.normalize(model.text_embeds([f"a {colour} shape" for colour in COLOURS]), dim=-1)
+    texts = torch.nn.functional.normalize(model.text_embeds([f"a {color} shape" for color in COLOURS]), dim=-1)
     scale = model.backbone.model.logit_scale.detach().exp()
     scenes = load_scenes("test", num_scenes)
     columns = scenes.select_columns(["one", *COLOURS]).to_pandas()
@@ -45,19 +46,25 @@ def edits(msae: str, num_scenes: int) -> pd.DataFrame:
         return (scale * images @ texts.T).softmax(dim=-1).mean(dim=0).cpu().numpy()
 
     records = []
-    for place, colour in enumerate(COLOURS):
-        rows = np.flatnonzero(columns["one"] & columns[colour])
-        if colour not in set(model.concepts.frame["name"]):
-            records.append({"colour": colour, "scenes": len(rows)})
+    for place, color in enumerate(COLOURS):
+        rows = np.flatnonzero(columns["one"] & columns[color])
+        if color not in set(model.concepts.frame["name"]):
+            records.append({"color": color, "scenes": len(rows)})
             continue
         before = probabilities(rows)
-        with model.edit({colour: 0.0}):
+        with model.edit({color: 0.0}):
             after = probabilities(rows)
         others = np.delete(np.arange(len(COLOURS)), place)
         likeliest = others[after[others].argmax()]
         records.append(
-            {"colour": colour, "scenes": len(rows), "before": before[place], "edited out": after[place]}
-            | {"likeliest other": COLOURS[likeliest], "its share": after[likeliest]}
+            {
+                "color": color,
+                "scenes": len(rows),
+                "probability before": before[place],
+                "probability after": after[place],
+                "likeliest other color": COLOURS[likeliest],
+                "its probability after": after[likeliest],
+            }
         )
     return pd.DataFrame(records)
 
@@ -121,7 +128,7 @@ def auroc(truth: pd.Series, score: np.ndarray) -> float:
 
 @torch.no_grad()
 def largest_activations(msae: MSAEModel, tokens) -> np.ndarray:
-    """(pictures, latents): the largest over a picture's patches."""
+    """Largest activation of each latent over the patches of each picture, `(pictures, latents)`."""
     found = np.zeros((len(tokens.dataset), msae.config.num_latents), dtype=np.float32)
     rows, first = tokens.dataset_rows(), 0
     for batch in tokens.batches(8192):
@@ -132,12 +139,16 @@ def largest_activations(msae: MSAEModel, tokens) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--msae", help="folder of an MSAE of the scenes' SigLIP with names; unset: no edits")
-    parser.add_argument("--num_scenes", type=int, default=2000, help="held-out scenes to look for single objects in")
-    parser.add_argument("--hook_point", default="vision.layers.2")
-    parser.add_argument("--num_train", type=int, default=2000, help="scenes to train the MSAE of tokens on")
-    parser.add_argument("--num_test", type=int, default=1000, help="scenes to measure it on")
-    parser.add_argument("--figure", help="file for a patch map of the latent for red")
+    parser.add_argument(
+        "--msae", help="Folder of an MSAE of the scenes' SigLIP with names. Without it, no edits are measured."
+    )
+    parser.add_argument(
+        "--num_scenes", type=int, default=2000, help="Number of held-out scenes to search for single objects."
+    )
+    parser.add_argument("--hook_point", default="vision.layers.2", help="Hook point of the patch tokens.")
+    parser.add_argument("--num_train", type=int, default=2000, help="Number of scenes to train the MSAE of tokens on.")
+    parser.add_argument("--num_test", type=int, default=1000, help="Number of scenes to test the MSAE of tokens on.")
+    parser.add_argument("--figure", help="Image file to write a patch map of the latent for red to.")
     arguments = parser.parse_args()
     if arguments.msae:
         print(edits(arguments.msae, arguments.num_scenes).to_string(index=False, float_format="{:.3f}".format))
