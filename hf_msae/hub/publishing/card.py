@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, StrictUndefined, Template
 
 from ..._utils.json_files import write_text
+from ..._utils.redaction import public_model_name
+from ...model.configuration_msae import MSAEConfig
+from ...model.modeling_msae import MSAEModel
+from ...scenes.backbone import BACKBONE_NAME
 from ...training.record import TrainingRecord, shown_arguments
-from . import card_tables, card_text
 from .card_edits import RESULTS_TASK, finish_card, update_card
-
-if TYPE_CHECKING:
-    from ...model.configuration_msae import MSAEConfig
+from .card_tables import named_concepts, quality_table
+from .markdown import card_template, code, data_title, hub_link, is_on_hub, rounded
+from .verification import check_measured
 
 QUALITY_FIGURE = "quality_against_k.png"
 FIGURES = {
@@ -32,23 +33,8 @@ _RESULTS = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "spa
 _SHOWN_ELSEWHERE = {
     *("d_in", "num_latents", "base_model_name_or_path", "base_model_revision", "hook_point", "schema_version"),
 }
+_ACTIVATIONS = {"relu": "ReLU", "topk": "TopK", "batch_topk": "BatchTopK", "jump_relu": "JumpReLU"}
 _FAMILIES = ("siglip2", "siglip", "dinov2", "clip")
-
-
-@cache
-def card_template(name: str = "template.md") -> Template:
-    """A card's template: next to this file in an installed package, in model_cards/ in a checkout."""
-    installed = Path(__file__).with_name(name)
-    path = installed if installed.exists() else Path(__file__).parents[3] / "model_cards" / name
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    environment.filters |= {
-        "escaped": card_text.escaped,
-        "code": card_text.code,
-        "fenced": card_text.fenced,
-        "figure": card_text.figure,
-        "share": lambda value: "" if value is None else f"{value:.1%}",
-    }
-    return environment.from_string(path.read_text(encoding="utf-8"))
 
 
 def render_model_card(
@@ -80,58 +66,52 @@ def render_model_card(
         FileNotFoundError: The folder has no config.json.
         ValueError: metrics.json or the names of concepts belong to other weights, or a file cannot be read.
     """
-    from ...model.configuration_msae import MSAEConfig
-
     folder = Path(folder).expanduser()
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} holds no config.json: save the model there before writing its card")
     config = MSAEConfig.from_pretrained(folder)
     metrics, conversion = (read_json(folder / name) for name in ("metrics.json", "conversion.json"))
-    tables = sorted((folder / "concepts").glob("*.parquet"))
     if (metrics or {}).get("model_sha256"):
-        _check_weights(folder, metrics["model_sha256"])
+        _check_metrics(folder, metrics["model_sha256"])
     record = TrainingRecord.load(folder)
-    is_local = record.base_model_is_local if record else None
-    folder_name = folder.resolve().name
-    model_name = model_name or (subfolder or model_id or folder_name).rstrip("/").split("/")[-1]
+    tables = sorted((folder / "concepts").glob("*.parquet"))
+    name = folder.resolve().name
+    model_name = model_name or (subfolder or model_id or name).rstrip("/").split("/")[-1]
     if license is None and conversion is None:
         license = "apache-2.0"
+    backbone, is_local = config.base_model_name_or_path, record and record.base_model_is_local
+    base_model = backbone if is_on_hub(backbone, is_local) else None
     options = {"revision": revision if revision != "main" else None, "subfolder": subfolder}
-    keywords = "".join(f", {name}={json.dumps(value)}" for name, value in options.items() if value)
-    location = json.dumps(model_id or folder_name, ensure_ascii=False) + keywords
-    concepts = card_tables.concepts(tables, config)
+    keywords = "".join(f", {key}={json.dumps(value)}" for key, value in options.items() if value)
+    notes = (conversion or {}).get("notes") or []
     chosen, defaults = _settings(config, record)
     text = card_template().render(
         model_name=model_name,
         config=config,
-        kind=card_text.kind(config),
-        nesting=card_text.nesting(config),
-        embeddings=card_text.embeddings(config),
-        backbone=card_text.backbone(config, is_local),
-        conversion=conversion and card_text.conversion(conversion),
-        usage=card_text.usage(config, location, model_name if released else None, concepts, is_local),
+        activation=_ACTIVATIONS[config.activation],
+        k=min(32, config.k if config.activation == "topk" else config.num_latents),
+        backbone=_backbone(config, base_model, is_local),
+        of_scenes=backbone == BACKBONE_NAME,
+        loads_backbone=base_model is not None or backbone == BACKBONE_NAME,
+        conversion=conversion,
+        source=public_model_name((conversion or {}).get("source")) or "an unrecorded file",
+        notes=[notes] if isinstance(notes, str) else notes,
+        released=released,
+        arguments=json.dumps(model_name) if released else json.dumps(model_id or name, ensure_ascii=False) + keywords,
         metrics=metrics,
-        quality=card_tables.quality_table(metrics) if metrics else None,
-        measured_on=card_text.measured_on(metrics) if metrics else None,
+        quality=quality_table(metrics) if metrics else None,
         figures=[
             (file, caption)
             for file, caption in FIGURES.items()
             if (folder / file).exists() and (metrics or file != QUALITY_FIGURE)
         ],
-        concepts=concepts,
+        names=named_concepts(tables[0], config.num_latents) if tables else None,
         record=record,
-        trained_on=card_text.data_name(record.training_data) if record else None,
-        statistics=card_text.statistics(record.training_data) if record else None,
         settings=chosen,
         defaults=defaults,
-        limits=card_text.limits(config),
-        of_scenes=card_text.is_of_scenes(config),
         license=license,
-        citation=card_text.citation(config, record),
     )
-    metadata = _metadata(config, record, metrics, model_name, license or None)
-    metadata["tags"] = list(dict.fromkeys([*metadata["tags"], *tags]))
-    return finish_card(metadata, text)
+    return finish_card(_metadata(config, record, metrics, model_name, license or None, base_model, tags), text)
 
 
 def write_model_card(
@@ -181,22 +161,20 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _check_weights(folder: Path, measured: str) -> None:
-    """Raise ValueError if the weights in the folder are not those that were measured."""
-    import torch
+def _check_metrics(folder: Path, measured: str) -> None:
+    """Raise ValueError if metrics.json was measured on other weights than those in the folder."""
+    check_measured(folder / "metrics.json", measured, MSAEModel.from_pretrained(folder, dtype="auto"))
 
-    from ..._utils.fingerprint import model_fingerprint
-    from ...model.modeling_msae import MSAEModel
 
-    model = MSAEModel.from_pretrained(folder, dtype="auto")
-    found = model_fingerprint(model)
-    # Evaluations load models in float32, whatever they are stored in.
-    if measured not in (found, model_fingerprint(model.to(torch.float32))):
-        raise ValueError(
-            f"{folder / 'metrics.json'} was measured on the weights {measured[:12]}, but those in {folder} are "
-            f"{found[:12]}: evaluate the model again (hf-msae evaluate {folder} --data DATA "
-            f"--output {folder / 'metrics.json'}), or delete metrics.json"
-        )
+def _backbone(config: MSAEConfig, base_model: str | None, is_local: bool | None) -> str:
+    """The backbone in a sentence, linked if it is on the Hub."""
+    name, revision = config.base_model_name_or_path, config.base_model_revision
+    if not name:
+        return "an unrecorded backbone"
+    if name == BACKBONE_NAME:
+        return "the small SigLIP of rendered scenes that comes with `hf_msae`"
+    shown = hub_link(base_model) if base_model else code(public_model_name(name, is_local))
+    return f"{shown} (revision {code(revision)})" if revision else shown
 
 
 def _settings(config: MSAEConfig, record: TrainingRecord | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -224,6 +202,8 @@ def _metadata(
     metrics: Mapping[str, Any] | None,
     model_name: str,
     license: str | None,
+    base_model: str | None,
+    tags: Sequence[str],
 ) -> dict[str, Any]:
     """The card's metadata.
 
@@ -237,30 +217,28 @@ def _metadata(
             task_type="feature-extraction",
             task_name=RESULTS_TASK,
             dataset_type=measured.get("hub_dataset") or "embeddings",
-            dataset_name=card_text.data_title(measured),
+            dataset_name=data_title(measured),
             dataset_split=measured.get("split") or measured.get("dataset_split"),
             metric_type=key,
             metric_name=f"{key} at k={k}",
-            metric_value=card_text.rounded(by_k[k][key]),
+            metric_value=rounded(by_k[k][key]),
         )
         for k in sorted(by_k, key=int)
         for key in _RESULTS
         if by_k[k].get(key) is not None
     ]
-    named = {"eval_results": results, "model_name": model_name} if results else {}
-    backbone = config.base_model_name_or_path
-    known = f"{data.get('base_model_class') or ''} {backbone or ''}".lower()
+    known = f"{data.get('base_model_class') or ''} {config.base_model_name_or_path or ''}".lower()
     family = next((family for family in _FAMILIES if family in known), None)
-    tags = ["sparse-autoencoder", "matryoshka", "interpretability", "msae", family]
-    if config.nesting == "none":
-        tags.remove("matryoshka")
+    nested = "matryoshka" if config.nesting != "none" else None
+    all_tags = ("sparse-autoencoder", nested, "interpretability", "msae", family, *tags)
     dataset = data.get("hub_dataset")
     return ModelCardData(
         library_name="hf_msae",
         license=license,
-        base_model=backbone if card_text.is_on_hub(backbone, record and record.base_model_is_local) else None,
+        base_model=base_model,
         datasets=[dataset] if dataset else None,
         pipeline_tag="feature-extraction",
-        tags=[tag for tag in tags if tag],
-        **named,
+        tags=list(dict.fromkeys(filter(None, all_tags))),
+        eval_results=results or None,
+        model_name=model_name if results else None,
     ).to_dict()

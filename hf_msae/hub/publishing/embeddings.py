@@ -15,8 +15,8 @@ from huggingface_hub import CommitOperation, CommitOperationAdd, CommitOperation
 from ...embeddings import verify_embeddings
 from ...embeddings.metadata import METADATA_FILE, EmbeddingMetadata
 from ...embeddings.stored_statistics import STATISTICS_FILE, moments_of_folder
-from .card import card_template
 from .card_edits import finish_card, update_card
+from .markdown import card_template
 from .repository import Repository, Snapshot
 from .sent_files import additions
 

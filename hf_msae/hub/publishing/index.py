@@ -10,9 +10,9 @@ from typing import Any
 
 from huggingface_hub import RepoCard
 
-from . import card_text
-from .card import card_template, read_json
+from .card import read_json
 from .card_edits import RESULTS_TASK, finish_card
+from .markdown import card_template, code, is_on_hub, rounded
 
 INDEX_FILE = "msae_index.json"
 FORMAT_VERSION = 1
@@ -106,7 +106,7 @@ def render_index_card(
         name for name in dict.fromkeys(each.get("base_model_name_or_path") for each in models.values()) if name
     ]
     licenses = {license} if license is not None else {model.get("license") for model in models.values()}
-    linked = [name for name in backbones if card_text.is_on_hub(name)]
+    linked = [name for name in backbones if is_on_hub(name)]
     results = _results(models)
     metadata = {
         "library_name": "hf_msae",
@@ -116,20 +116,15 @@ def render_index_card(
         "model-index": results,
     }
     example = next(iter(models))
-    k = min(32, models[example]["num_latents"])
-    of_branch = f"revision={json.dumps(revision)}, " if revision not in (None, "main") else ""
-    usage = (
-        "import hf_msae\nfrom transformers import AutoModel\n\n"
-        f'msae = AutoModel.from_pretrained("{repo_id}", {of_branch}subfolder="{example}")\n'
-        f"values, indices = msae.encode_topk(embeddings, k={k})  # (n, {k}) each: strengths, and which latents"
-    )
     text = card_template("index_template.md").render(
         title=repo_id.split("/")[-1],
         models=models,
-        backbones=", ".join(map(card_text.code, backbones)) or "an unrecorded backbone",
+        backbones=", ".join(map(code, backbones)) or "an unrecorded backbone",
+        repo_id=repo_id,
+        revision=revision,
+        example=example,
         unmeasured=[name for name, model in models.items() if model.get("fvu") is None],
-        usage=usage,
-        citation=card_text.MSAE_CITATION,
+        k=min(32, models[example]["num_latents"]),
     )
     return finish_card({key: value for key, value in metadata.items() if value}, text)
 
@@ -144,7 +139,7 @@ def _results(models: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "task": {"type": "feature-extraction", "name": RESULTS_TASK},
                     "dataset": {"type": "embeddings", "name": f"{model['num_samples']} {model['hook_point']}"},
                     "metrics": [
-                        {"type": key, "value": card_text.rounded(model[key]), "name": key}
+                        {"type": key, "value": rounded(model[key]), "name": key}
                         for key in ("fvu", "cosine_similarity", "cosine_similarity_centered", "dead_fraction", "cknna")
                         if model.get(key) is not None
                     ],
