@@ -29,7 +29,7 @@ def test_the_folder_holds_model_metrics_record_and_card(trainer, tmp_path):
     assert MSAEModel.from_pretrained(folder).config.nesting_ks == [3, 12]
     assert json.loads((folder / "training.json").read_text())["training_arguments"]["max_steps"] == 2
     card = (folder / "README.md").read_text()
-    assert "license: mit" in card and f"{metrics.by_k['3']['fvu']:.4f}" in card
+    assert "license: mit" in card and f"{metrics.by_k['3']['fvu']:.4g}" in card
 
 
 def test_metrics_of_the_training_data_say_so(trainer, tmp_path):
