@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, wraps
-from hashlib import blake2b
+from functools import lru_cache
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
+import datasets
 import numpy as np
-import pandas as pd
 import torch
 
 from ....bias import BiasReport, bias_report
@@ -28,25 +22,22 @@ if TYPE_CHECKING:
 
 TEXTS = "two texts of mine"
 NUM_SAMPLES, NUM_NULL, NUM_BOOTSTRAP = 150, 100, 200
-"""Fewer pictures than `bias_report` takes, but as many random latents: with fewer, small effects look like more."""
+"""Fewer pictures than `bias_report` takes, but as many random latents: with fewer, small effects look larger."""
 MAX_CONCEPTS = 64
-"""Concepts that are asked about, those that go along with the answer most: each costs time."""
+"""The largest number of concepts that are tested, since each takes time: those most correlated with the answer."""
 MIN_EACH = 20
-"""Pictures with and without what a probe is trained for, of which it sees half."""
+"""Pictures with and without a label that a probe needs; it is trained on half of them."""
 KEPT = 64
-"""Answers about columns that are kept, and as many about texts."""
-_TEXTS_KEPT = 900.0
-"""Seconds for which answers about texts are: while somebody draws one concept of them after another."""
-_key = secrets.token_bytes(16)
+"""Number of answers about columns that are kept."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a classifier decides.
+    """What a classifier decides: either a column or texts.
 
     Attributes:
-        column: of the collection, for a probe; or None.
-        texts: two, for a zero-shot classifier, the class asked about first; or None.
+        column: A column of the collection, for a probe.
+        texts: Two texts for a zero-shot classifier, the class to explain first.
     """
 
     column: str | None = None
@@ -56,18 +47,18 @@ class Target:
         return self.column if self.texts is None else self.texts[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bias:
     """What drives a classifier.
 
     Attributes:
-        target: what it decides.
-        report: of the concepts.
-        share: of the pictures that the report is about, the part that the classifier says yes to.
-        num_pictures: that it was asked about.
-        num_concepts: that are in these pictures; the report is of `MAX_CONCEPTS` at most.
-        accuracy: the part of pictures that a probe labels as the column does; None of a zero-shot classifier.
-        guessing: the accuracy of always saying what is more frequent; None likewise.
+        target: What it decides.
+        report: The concepts tested.
+        share: The share of pictures for which it says yes.
+        num_pictures: The number of pictures it was asked about.
+        num_concepts: The number of concepts in these pictures, of which `report` has at most `MAX_CONCEPTS`.
+        accuracy: The share of pictures that a probe labels correctly; None for a zero-shot classifier.
+        guessing: The accuracy of always giving the more frequent answer; None for a zero-shot classifier.
     """
 
     target: Target
@@ -80,66 +71,66 @@ class Bias:
 
 
 def columns(explorer: Explorer) -> tuple[str, ...]:
-    """The columns with yes or no for each picture."""
-    features = explorer.images.features
-    return tuple(name for name, feature in features.items() if getattr(feature, "dtype", None) == "bool")
+    """The columns of the collection that answer yes or no for each picture."""
+    return tuple(name for name, feature in explorer.images.features.items() if feature == datasets.Value("bool"))
 
 
 @lru_cache(maxsize=1)
 def usable_columns(explorer: Explorer) -> tuple[str, ...]:
-    """Those of them that a probe can be trained for."""
-    found = _truths(explorer, columns(explorer))
-    return tuple(name for name, truth in found.items() if min((truth == 0).sum(), (truth == 1).sum()) >= MIN_EACH)
+    """The columns that a probe can be trained on."""
+    return tuple(name for name in columns(explorer) if min(_counts(_truth(explorer, name))) >= MIN_EACH)
 
 
 def read_target(explorer: Explorer, target: object, text: object = None, other: object = None) -> Target:
-    """What a visitor asks about.
+    """Read what a visitor asks about.
 
     Args:
-        target: a column, or `TEXTS`.
-        text: what the classifier says yes to, for `TEXTS`.
-        other: what it could be otherwise.
+        explorer: The explorer.
+        target: A column, or `TEXTS`.
+        text: What the classifier says yes to, if the target is `TEXTS`.
+        other: The alternative.
 
     Raises:
-        VisitorError: there is no such column, or a text is missing or too long, or they are the same.
+        VisitorError: There is no such column, or a text is missing or too long, or both are the same.
     """
     if read_choice(target, (*columns(explorer), TEXTS), "target") != TEXTS:
         return Target(column=str(target))
     texts = read_text(text, "text in box 1"), read_text(other, "text in box 2")
     if texts[0].casefold() == texts[1].casefold():
-        raise VisitorError("The two texts are the same: write what it could be otherwise, for example “no star”.")
+        raise VisitorError("The two texts are the same: write an alternative in box 2, for example “no star”.")
     return Target(texts=texts)
 
 
-def _bias(explorer: Explorer, target: Target) -> Bias:
-    """Which concepts drive a classifier, by a small sample; kept, since it depends on nothing else.
+def explain_classifier(explorer: Explorer, target: Target) -> Bias:
+    """Find the concepts that drive a classifier, from a small sample.
 
-    A probe is trained on one half of the collection and asked about the other; a zero-shot classifier is asked about
+    A probe is trained on half of the collection and asked about the other half; a zero-shot classifier is asked about
     all of it.
 
     Raises:
-        VisitorError: there are too few pictures of a kind, or the classifier gives all the same answer.
+        VisitorError: There are too few pictures with or without the label, the classifier gives every picture the same
+            answer, or too few concepts are active to compare with.
     """
+    accuracy = guessing = None
     if target.texts is None:
         classifier, rows, accuracy, guessing = _probe(explorer, target.column)
     else:
-        classifier, rows = explorer.zero_shot([*target.texts]), np.arange(len(explorer.embeddings))
-        # The class asked about is the second of a probe's two, and of these too.
-        classifier = LinearClassifier(classifier.weight.flip(0), classifier.bias.flip(0), classifier.classes[::-1])
-        accuracy = guessing = None
+        # The class to explain is the second of the two, as for a probe.
+        classifier, rows = explorer.zero_shot(target.texts[::-1]), np.arange(len(explorer.embeddings))
     ask = probability_of_second(classifier)
     embeddings = explorer.embeddings[rows]
     guess = (ask(embeddings) > 0.5).numpy()
     share = float(guess.mean())
     if share in (0.0, 1.0):
         raise VisitorError(
-            f"The classifier gives all {len(rows)} pictures the same answer, {'yes' if share else 'no'}: there is "
-            "nothing to explain. Ask about something that some of them have."
+            f"The classifier gives all {len(rows)} pictures the same answer, {'yes' if share else 'no'}, so there is "
+            "nothing to explain. Ask about something that only some of them show."
         )
-    latents, num_concepts = _asked(explorer, rows, guess)
+    latents, num_concepts = _tested(explorer, rows, guess)
     if not latents:
         raise VisitorError(
-            "This model has too few active concepts to compare with: that takes another model, or a larger collection."
+            "Too few concepts of this model are active in the collection to compare with each other. Use another "
+            "model, or a larger collection."
         )
     report = bias_report(
         explorer.msae,
@@ -153,96 +144,88 @@ def _bias(explorer: Explorer, target: Target) -> Bias:
         num_bootstrap=NUM_BOOTSTRAP,
         progress=False,
     )
-    report = _as_of(report, num_concepts)
+    report = _corrected(report, num_concepts)
     return Bias(target, report, share, len(rows), num_concepts, accuracy, guessing)
 
 
-_of_column = lru_cache(maxsize=KEPT)(_bias)
-_of_texts: WeakKeyDictionary[Explorer, OrderedDict[bytes, tuple[float, Bias]]] = WeakKeyDictionary()
-_lock = threading.Lock()
+_kept = lru_cache(maxsize=KEPT)(explain_classifier)
 
 
-@wraps(_bias)
 def bias(explorer: Explorer, target: Target) -> Bias:
-    if target.texts is None:
-        return _of_column(explorer, target)
-    # A visitor's words are not kept: found again by a keyed hash, the answer gets them back from who asks.
-    key = blake2b("\0".join(target.texts).encode(), key=_key).digest()
-    with _lock:
-        kept = _of_texts.setdefault(explorer, OrderedDict())
-        while kept and time.monotonic() - next(iter(kept.values()))[0] > _TEXTS_KEPT:
-            kept.popitem(last=False)
-        _, found = kept.get(key, (0.0, None))
-    if found is not None:
-        return replace(found, target=target, report=replace(found.report, target=str(target)))
-    found = _bias(explorer, target)
-    with _lock:
-        kept[key] = time.monotonic(), replace(found, target=Target(), report=replace(found.report, target=""))
-        while len(kept) > KEPT:
-            kept.popitem(last=False)
-    return found
+    """Find the concepts that drive a classifier, as `explain_classifier` does, keeping the answers about columns.
+
+    Visitors' own words are not kept.
+
+    Raises:
+        VisitorError: As `explain_classifier`.
+    """
+    return _kept(explorer, target) if target.texts is None else explain_classifier(explorer, target)
 
 
 def probability_of_second(classifier: LinearClassifier) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The probability of the second of two classes, as `as_classifier` gives it, but by one product in float32.
+    """Make a function that gives the probability of the second of two classes.
 
-    A report asks a million times; this makes it several times as fast.
+    It does what that of `as_classifier` does, but with one product in float32. A report asks a million times, and
+    this makes it several times as fast.
     """
     direction = (classifier.weight[1] - classifier.weight[0]).float()
-    bias = float(classifier.bias[1] - classifier.bias[0])
+    offset = float(classifier.bias[1] - classifier.bias[0])
 
     def ask(x: torch.Tensor) -> torch.Tensor:
         lengths = torch.linalg.vector_norm(x, dim=1)
-        return ((x @ direction) / lengths.masked_fill(lengths == 0, 1.0)).double().add(bias).sigmoid()
+        return ((x @ direction) / lengths.masked_fill(lengths == 0, 1.0)).double().add(offset).sigmoid()
 
     return ask
 
 
-def _truths(explorer: Explorer, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """1, 0, or -1 where a column is empty, (N,) of each."""
-    frame = explorer.images.select_columns(list(names)).to_pandas() if names else pd.DataFrame()
-    return {name: frame[name].map({True: 1, False: 0}).fillna(-1).to_numpy(int) for name in frame}
+def _truth(explorer: Explorer, column: str) -> np.ndarray:
+    """The values of a column, (N,): 1, 0, or -1 if empty."""
+    values = explorer.images.select_columns([column]).to_pandas()[column]
+    return values.map({True: 1, False: 0}).fillna(-1).to_numpy(int)
+
+
+def _counts(truth: np.ndarray) -> tuple[int, int]:
+    return int((truth == 1).sum()), int((truth == 0).sum())
 
 
 def _probe(explorer: Explorer, column: str) -> tuple[LinearClassifier, np.ndarray, float, float]:
-    """A probe, the rows that it was not trained on, its accuracy there, and that of guessing."""
-    truth = _truths(explorer, [column])[column]
-    have, have_not = int((truth == 1).sum()), int((truth == 0).sum())
-    if min(have, have_not) < MIN_EACH:
+    """Train a probe: the classifier, the rows it was not trained on, its accuracy there, and that of guessing."""
+    from sklearn.model_selection import train_test_split
+
+    truth = _truth(explorer, column)
+    positive, negative = _counts(truth)
+    if min(positive, negative) < MIN_EACH:
         raise VisitorError(
-            f"{have} of the {len(truth)} pictures have “{column}” and {have_not} have it not: a probe needs "
-            f"{MIN_EACH} of each kind. Choose another target, or describe it by two texts."
+            f"“{column}” is true for {positive} of the {len(truth)} pictures and false for {negative}, but a probe "
+            f"needs {MIN_EACH} of each. Choose another target, or describe it in two texts."
         )
-    # Each half has as many of both kinds, in whatever order the collection is.
-    rows = np.random.default_rng(0).permutation(np.flatnonzero(truth >= 0))
-    rows = rows[np.argsort(truth[rows], kind="stable")]
-    train, test = np.sort(rows[::2]), np.sort(rows[1::2])
+    rows = np.flatnonzero(truth >= 0)
+    train, test = map(np.sort, train_test_split(rows, test_size=0.5, stratify=truth[rows], random_state=0))
     probe = LinearClassifier.fit(explorer.embeddings[train], truth[train], ("no", "yes"), regularization="cv")
     guess = (probability_of_second(probe)(explorer.embeddings[test]) > 0.5).numpy()
     share = float(truth[test].mean())
     return probe, test, float((guess == truth[test]).mean()), max(share, 1 - share)
 
 
-def _asked(explorer: Explorer, rows: np.ndarray, guess: np.ndarray) -> tuple[list[int], int]:
-    """The latents of the concepts that are asked about, and how many there are; none where too few are left over."""
-    latents = np.array([each.latent for each in explorer.concepts.values()])
+def _tested(explorer: Explorer, rows: np.ndarray, guess: np.ndarray) -> tuple[list[int], int]:
+    """The latents to test, and the number of concepts in these rows; at most half of the active latents are tested."""
     codes = explorer.codes[rows]
     active = (codes > 0).any(axis=0)
-    latents = latents[active[latents]]
+    latents = np.array([each.latent for each in explorer.concepts.values() if active[each.latent]], dtype=int)
     most = min(MAX_CONCEPTS, int(active.sum()) // 2)
-    if len(latents) > most:
-        activations = codes[:, latents] - codes[:, latents].mean(axis=0)
-        size = np.maximum(np.linalg.norm(activations, axis=0), 1e-12)
-        along = np.abs((guess - guess.mean()) @ activations / size)
-        return sorted(latents[np.argsort(-along, kind="stable")][:most].tolist()), len(latents)
-    return sorted(latents.tolist()), len(latents)
+    if len(latents) <= most:
+        return latents.tolist(), len(latents)
+    activations = codes[:, latents] - codes[:, latents].mean(axis=0)
+    lengths = np.maximum(np.linalg.norm(activations, axis=0), 1e-12)
+    correlation = np.abs((guess - guess.mean()) @ activations / lengths)
+    return latents[np.argsort(-correlation, kind="stable")][:most].tolist(), len(latents)
 
 
-def _as_of(report: BiasReport, number: int) -> BiasReport:
-    """The report as it would be of so many concepts, had those that were not asked about shown nothing.
+def _corrected(report: BiasReport, number: int) -> BiasReport:
+    """Correct a report for having chosen the likeliest of a number of concepts.
 
-    Who picks the likeliest of many has to pay for all of them: with p = 1 of the others, Benjamini-Hochberg's q-values
-    grow by their share, and Holm's p-values by no more than that.
+    It becomes what it would be if the others had been tested and had shown nothing: with their p = 1, q-values of
+    Benjamini and Hochberg grow by the ratio of the numbers, and p-values of Holm by no more than that.
     """
     factor = number / len(report.frame)
     if factor <= 1:
@@ -254,39 +237,39 @@ def _as_of(report: BiasReport, number: int) -> BiasReport:
     return replace(report, frame=frame.sort_values("drives", ascending=False, kind="stable", ignore_index=True))
 
 
-def dose_response(explorer: Explorer, target: Target, names: object) -> tuple[Curve, ...]:
-    """The curve of each concept chosen.
+def dose_response(explorer: Explorer, found: Bias, names: object) -> tuple[Curve, ...]:
+    """The dose-response curves of some concepts.
 
     Args:
-        target: as for `bias`.
-        names: of concepts that its report has, `MAX_CURVES` at most.
+        explorer: The explorer.
+        found: What drives the classifier.
+        names: Names of at most `MAX_CURVES` concepts of its report.
 
     Raises:
-        VisitorError: there are none, too many, or others; and as `bias`.
+        VisitorError: There are none or too many, or one was not tested.
     """
     if not isinstance(names, (list, tuple)) or not names:
         raise VisitorError("Choose a concept to draw.")
     if len(names) > MAX_CURVES:
         raise VisitorError(f"At most {MAX_CURVES} concepts can be drawn at a time.")
-    report = bias(explorer, target).report
-    found = {}
+    curves = {}
     for name in names:
         latent = explorer.latent_of(name)
-        rows = report.curves[report.curves["latent"] == latent]
+        rows = found.report.curves[found.report.curves["latent"] == latent]
         if rows.empty:
-            raise VisitorError("A concept was not asked about: choose among those that the findings list.")
-        values = [rows[column].tolist() for column in ("quantile", "dose", "probability", "low", "high")]
-        found[latent] = Curve(explorer.key_of(latent), explorer.label(latent).validated, *map(tuple, values))
-    return tuple(found.values())
+            raise VisitorError(f"“{name}” was not tested: choose one of the concepts in the list.")
+        values = [tuple(rows[column].tolist()) for column in ("quantile", "dose", "probability", "low", "high")]
+        curves[latent] = Curve(explorer.key_of(latent), explorer.label(latent).validated, *values)
+    return tuple(curves.values())
 
 
 def first_to_ask(explorer: Explorer) -> str | None:
-    """A column to begin with: one that a concept is named like, if there is one; None where there are no columns."""
+    """A column to begin with, preferably one that a concept is named after; None if no column can be used."""
     found = usable_columns(explorer)
-    return next((name for name in found if name in explorer.concepts), found[0] if found else None)
+    return next((name for name in found if name in explorer.concepts), next(iter(found), None))
 
 
 def first_to_draw(explorer: Explorer, found: Bias) -> list[str]:
-    """The concepts that drive a classifier most; where none is shown to, the one of the largest effect."""
+    """The concepts that drive a classifier most; if none is shown to, the one with the largest effect."""
     drivers = found.report.drivers["latent"].tolist() or found.report.frame["latent"].tolist()[:1]
     return [explorer.key_of(latent) for latent in drivers[:3]]

@@ -1,9 +1,8 @@
-"""Bias: which concepts drive a classifier, which only go along with it, and how the answer depends on the dose."""
+"""What drives a classifier? The concepts that do, those that only go along with it, and dose-response curves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -11,15 +10,15 @@ import pandas as pd
 
 from ....bias import BiasReport
 from ...answers import answering, in_place
-from ...components.bars import Bar, bars
+from ...components.bars import bars, concept_bar
 from ...components.concepts import shown_name
 from ...components.dose_chart import MAX_CURVES, dose_chart
-from ...components.waiting import once_loaded
+from ...rendering import macros
+from ..common import BUSY, QUIET, on_first_open
 from .answer import (
     NUM_NULL,
     TEXTS,
     Bias,
-    Target,
     bias,
     dose_response,
     first_to_ask,
@@ -34,57 +33,25 @@ if TYPE_CHECKING:
 
 TITLE = "Bias"
 _ALONG = 8
-_WRITE = '<p class="msae-empty">Write in the two boxes what the classifier chooses between, and press Ask.</p>'
+_html, _empty = macros("bias/view.html"), macros("components.html").empty
+_WRITE = _empty("Write in the two boxes what the classifier chooses between, and press Ask.")
 
 
 def findings(explorer: Explorer, found: Bias) -> str:
-    """The verdict, what drives, and what goes along, as HTML."""
-    report = found.report
-    if found.accuracy is None:
-        how = (
-            f"The classifier chooses between “{escape(found.target.texts[0])}” and “{escape(found.target.texts[1])}”. "
-            f"It says the first of {found.share:.0%} of {found.num_pictures} pictures."
-        )
-    else:
-        how = (
-            f"The probe was trained on one half of the collection and asked about the other, {found.num_pictures} "
-            f"pictures: it is right about {found.accuracy:.1%}, where guessing would be about {found.guessing:.1%}."
-        )
-    asked = f" All {found.num_concepts} concepts that are in these pictures were asked about."
-    if found.num_concepts > len(report.frame):
-        asked = (
-            f" {len(report.frame)} of {found.num_concepts} concepts were asked about: those that go along with the "
-            "answer most; the tests pay for all of them."
-        )
-    verdict = report.verdict()
-    return (
-        f'<p class="msae-verdict">{escape(verdict[0].upper() + verdict[1:])}.</p><p class="msae-small">{how}{asked} '
-        f"This is a quick look at {report.num_samples} of them, with {NUM_NULL} random latents to compare each "
-        "concept with: small effects may be missed. <code>hf-msae bias</code> looks thoroughly.</p>"
-        f'<div class="msae-wide">{_driving(explorer, report)}</div>{_along(explorer, report)}'
-    )
-
-
-def _bar(explorer: Explorer, latent: int, value: float, text: str) -> Bar:
-    label = explorer.label(latent)
-    note = None if explorer.key_of(latent) == str(label) else f"latent {latent}"
-    return Bar(str(label), value, text, note, label.name is not None and not label.validated)
-
-
-def _choice(explorer: Explorer, latent: int) -> tuple[str, str]:
-    """What a concept is called in a list, and its key."""
-    label, key = explorer.label(latent), explorer.key_of(latent)
-    return shown_name(label) + ("" if key == str(label) else f", {key}"), key
+    """The verdict, the concepts that drive the classifier, and those that only go along with it (HTML)."""
+    return _html.findings(found, NUM_NULL, _driving(explorer, found.report), _along(explorer, found.report))
 
 
 def _driving(explorer: Explorer, report: BiasReport) -> str:
     rows = [
-        _bar(explorer, row.latent, row.effect, f"{_points(row.effect)} ({_points(row.low)} to {_points(row.high)})")
+        concept_bar(
+            explorer, row.latent, row.effect, f"{_points(row.effect)} ({_points(row.low)} to {_points(row.high)})"
+        )
         for row in report.drivers.itertuples(index=False)
     ]
     caption = (
         "They drive it: change of the probability, in percentage points, when the concept goes from absent to strong "
-        "(nine of ten pictures having it have no more)"
+        "(nine in ten pictures that have it have no more)"
     )
     return bars(rows, caption, ("concept", "change and its 95% interval")) if rows else ""
 
@@ -92,7 +59,9 @@ def _driving(explorer: Explorer, report: BiasReport) -> str:
 def _along(explorer: Explorer, report: BiasReport) -> str:
     frame = report.frame[~report.frame["drives"] & (report.frame["p_association"] <= report.alpha)]
     frame = frame.sort_values("association", key=abs, ascending=False, kind="stable").head(_ALONG)
-    rows = [_bar(explorer, row.latent, row.association, f"{row.association:+.2f}") for row in frame.itertuples()]
+    rows = [
+        concept_bar(explorer, row.latent, row.association, f"{row.association:+.2f}") for row in frame.itertuples()
+    ]
     caption = "They only go along with it, and are not shown to drive it: correlation with the answer, from -1 to 1"
     return bars(rows, caption, ("concept", "correlation")) if rows else ""
 
@@ -101,8 +70,14 @@ def _points(share: float) -> str:
     return f"{100 * share:+.1f}"
 
 
+def choice(explorer: Explorer, latent: int) -> tuple[str, str]:
+    """A concept in a list: (text, key)."""
+    label, key = explorer.label(latent), explorer.key_of(latent)
+    return shown_name(label) + ("" if key == str(label) else f", {key}"), key
+
+
 def numbers(found: Bias) -> dict[str, Any]:
-    """All of it for clients."""
+    """All numbers, for clients."""
     records = found.report.frame.astype(object).where(pd.notna(found.report.frame), None).to_dict("records")
     return {
         "target": str(found.target),
@@ -119,12 +94,12 @@ def numbers(found: Bias) -> dict[str, Any]:
 
 
 def build(loading: Loading, on_open: Callable[..., Any]) -> None:
-    """The tab."""
+    """Build the tab."""
     gr.Markdown(
         "## What drives a classifier?\n"
         "Does a classifier look at what it should? Choose what it decides. Each concept is then taken out of the "
-        "pictures' embeddings and put in, all else kept. What changes the answer drives the classifier; what merely "
-        "occurs together with it is listed apart.",
+        "pictures' embeddings and put in, with all else kept. What changes the answer drives the classifier; what "
+        "merely goes along with the answer is listed separately.",
         elem_classes="msae-lead",
     )
     asked = gr.State(None)
@@ -137,133 +112,99 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
                 button = gr.Button("Ask", variant="primary")
         with gr.Column(scale=3, min_width=300):
             told = gr.HTML(
-                '<p class="msae-empty">The concepts that drive the classifier appear here. A column of the collection '
-                "gets a linear probe; two texts of yours make a zero-shot classifier.</p>",
+                _empty(
+                    "The concepts that drive the classifier appear here. For a column of the collection, a linear "
+                    "probe is trained; two texts of yours make a zero-shot classifier."
+                ),
                 label="Findings",
             )
-    # Columns are known when the explorer is loaded: clients are told to send any words.
+    # The columns are known once the explorer is loaded; until then, clients are told to send any words.
     target.api_info = lambda: {"type": "string", "description": f'a column of yes and no, or "{TEXTS}"'}
     with gr.Column(visible=False) as details:
         shown = gr.Dropdown(
             [],
             multiselect=True,
             max_choices=MAX_CURVES,
-            label=f"Draw the dose and response of up to {MAX_CURVES} concepts",
+            label=f"Draw the dose-response curves of up to {MAX_CURVES} concepts",
         )
         chart = gr.HTML()
         with gr.Accordion("The numbers", open=False):
             table = gr.JSON(label="All numbers", show_label=False)
 
-    def ask(target: Any, text: Any, other: Any) -> tuple[str, dict[str, Any], Target]:
-        """Which concepts drive a classifier, and which only go along with it, by a small sample of the collection.
+    def ask(target: Any, text: Any, other: Any) -> tuple[str, dict[str, Any], Bias]:
+        """Find which concepts drive a classifier, and which only go along with it, from a sample of the collection.
 
         Args:
-            target: a column of the collection with yes or no for each picture, such as "star"; or "two texts of mine".
-            text: what a zero-shot classifier says yes to, where the target is "two texts of mine"; else "".
-            other: what it could be otherwise; else "".
+            target: A column of the collection that says yes or no for each picture, such as "star", or "two texts of
+                mine".
+            text: What a zero-shot classifier says yes to, if the target is "two texts of mine"; otherwise "".
+            other: The alternative, if the target is "two texts of mine"; otherwise "".
 
         Returns:
-            The findings as HTML, and all numbers.
+            The findings (HTML), and all numbers.
         """
         explorer = loading.get()
-        chosen = read_target(explorer, target, text, other)
-        found = bias(explorer, chosen)
-        return findings(explorer, found), numbers(found), chosen
+        found = bias(explorer, read_target(explorer, target, text, other))
+        return findings(explorer, found), numbers(found), found
 
     def refused(told: str) -> tuple[str, None, None]:
         return told, None, None
 
-    def draw(chosen: Target | None, names: Any) -> str:
-        if chosen is None or not names:
+    def draw(found: Bias | None, names: Any) -> str:
+        if found is None or not names:
             return ""
-        explorer = loading.get()
-        curves = dose_response(explorer, chosen, names)
-        return dose_chart(curves, bias(explorer, chosen).report.baseline, str(chosen))
+        return dose_chart(dose_response(loading.get(), found, names), found.report.baseline, str(found.target))
 
-    def draw_first(chosen: Target | None) -> tuple[Any, Any, str]:
-        if chosen is None:  # the question was refused
+    def draw_first(found: Bias | None) -> tuple[Any, Any, str]:
+        if found is None:  # the question was refused
             return gr.Column(visible=False), gr.Dropdown([], value=[]), ""
         explorer = loading.get()
-        found = bias(explorer, chosen)
         names = first_to_draw(explorer, found)
-        listed = [_choice(explorer, latent) for latent in found.report.frame["latent"].tolist()]
-        return gr.Column(visible=True), gr.Dropdown(choices=listed, value=names), draw(chosen, names)
+        listed = [choice(explorer, latent) for latent in found.report.frame["latent"].tolist()]
+        return gr.Column(visible=True), gr.Dropdown(choices=listed, value=names), draw(found, names)
 
     def dose_response_(target: str, text: str, other: str, concepts: list[str]) -> list[dict[str, Any]]:
-        """The probability that a classifier gives on average while a concept goes from absent to the strongest seen.
+        """Compute a classifier's mean probability while a concept goes from absent to the strongest seen.
 
         Args:
-            target: a column of the collection with yes or no for each picture, such as "star"; or "two texts of mine".
-            text: what a zero-shot classifier says yes to, where the target is "two texts of mine"; else "".
-            other: what it could be otherwise; else "".
-            concepts: names of up to four concepts that bias tells of, or "latent 417".
+            target: A column of the collection that says yes or no for each picture, such as "star", or "two texts of
+                mine".
+            text: What a zero-shot classifier says yes to, if the target is "two texts of mine"; otherwise "".
+            other: The alternative, if the target is "two texts of mine"; otherwise "".
+            concepts: Names of up to four concepts that bias has found, or "latent 417".
 
         Returns:
-            For each concept its name, whether the name is validated, and lists of the same length to plot against each
-            other: shares (0 for absent, else the share of the pictures having the concept that have no more of it, to
-            1 for the most), doses (the activations that these are), probabilities (the classifier's mean over the
-            pictures with the concept at that dose), low and high (their 95% intervals).
+            For each concept its name, whether the name is validated, and lists of equal length: shares (0 for absent,
+            otherwise the share of the pictures with the concept that have no more of it, up to 1), doses (the
+            activations at these shares), probabilities (the classifier's mean over the pictures with the concept at
+            that dose), low and high (the ends of their 95% intervals).
         """
         explorer = loading.get()
-        chosen = read_target(explorer, target, text, other)
-        return [vars(each) for each in dose_response(explorer, chosen, concepts)]
+        found = bias(explorer, read_target(explorer, target, text, other))
+        return [vars(each) for each in dose_response(explorer, found, concepts)]
 
-    opened = gr.State(False)
-
-    def start(is_open: bool, target: Any) -> tuple[Any, ...]:
-        """The columns to choose from; and, when the tab is opened first, one of them to ask about."""
-        if is_open:
-            return gr.skip(), True
+    def start(target: Any) -> tuple[Any]:
+        """List the columns, and choose one of them."""
         explorer = loading.get()
         listed = [*usable_columns(explorer), TEXTS]
         if target is not None:  # somebody was faster than the loading
-            return gr.Dropdown(choices=listed), True
-        # Whose coming is answered as a visitor's choice is.
-        return gr.Dropdown(choices=listed, value=first_to_ask(explorer) or TEXTS), True
+            return (gr.Dropdown(choices=listed),)
+        return (gr.Dropdown(choices=listed, value=first_to_ask(explorer) or TEXTS),)
 
     def answer(target: Any, text: Any, other: Any) -> tuple[Any, ...]:
         return refused(_WRITE) if target == TEXTS and not (text or other) else ask(target, text, other)
 
-    def words_shown(target: Any) -> Any:
-        return gr.Group(visible=target == TEXTS)
-
-    once_loaded(
-        loading,
-        on_open,
-        start,
-        [opened, target],
-        [target, opened],
-        show_progress="hidden",
-    )
-    target.change(words_shown, target, words, preprocess=False, api_visibility="private", show_progress="hidden")
+    on_first_open(loading, on_open, start, [target], [target])
+    target.change(lambda target: gr.Group(visible=target == TEXTS), target, words, **QUIET)
     # A column is asked about as soon as it is chosen.
     gr.on(
         [button.click, text.submit, other.submit, target.change],
         answering(in_place(answer, refused)),
         [target, text, other],
         [told, table, asked],
-        preprocess=False,
-        api_visibility="private",
-        trigger_mode="always_last",
-        show_progress="minimal",
         show_progress_on=told,
-    ).success(
-        answering(draw_first),
-        asked,
-        [details, shown, chart],
-        preprocess=False,
-        api_visibility="private",
-        trigger_mode="always_last",
-        show_progress="hidden",
-    )
+        **BUSY,
+    ).success(answering(draw_first), asked, [details, shown, chart], **QUIET)
     gr.on([], answering(ask), [target, text, other], [told, table, asked], preprocess=False, api_name="bias")
-    shown.input(
-        answering(in_place(draw, str)),
-        [asked, shown],
-        chart,
-        preprocess=False,
-        api_visibility="private",
-        show_progress="hidden",
-        trigger_mode="always_last",
-    )
+    shown.input(answering(in_place(draw, str)), [asked, shown], chart, **QUIET)
     gr.api(answering(dose_response_), api_name="dose_response")

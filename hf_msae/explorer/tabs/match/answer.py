@@ -1,4 +1,4 @@
-"""The cosine of two embeddings, taken apart into concepts that add up to it."""
+"""The cosine of two embeddings, split into concepts that add up to it."""
 
 from __future__ import annotations
 
@@ -7,115 +7,58 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ....concepts import explain_similarity
+from ....concepts import SimilarityExplanation, explain_similarity
 from ...inputs import MAX_TEXT, VisitorError
 
 if TYPE_CHECKING:
     from ...explorer import Explorer
 
-SHOWN = 12
 _SAME = 1 - 1e-6
 
 
-@dataclass(frozen=True)
-class Part:
-    """What a concept of the picture contributes to the cosine.
-
-    Attributes:
-        latent, name, validated: which, as `Explorer.label` says.
-        only: whether no other latent that visitors can choose has the name.
-        contribution: to the cosine; negative where it speaks against the match.
-        is_guess: whether it has a name that may be chance; a number is none.
-    """
-
-    latent: int
-    name: str
-    validated: bool
-    only: bool
-    contribution: float
-
-    @property
-    def is_guess(self) -> bool:
-        return not self.validated and self.name != f"latent {self.latent}"
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Match:
-    """What `match` found: the contributions of `parts`, `others`, `bias` and `unexplained` add up to `cosine`.
+    """What `match` found.
 
     Attributes:
-        cosine: of the two raw embeddings.
-        parts: largest in size first, `SHOWN` of them at most.
-        num_others, others: how many more there are, and what they contribute.
-        bias: what the mean and the bias of the model, which all pictures share, contribute.
-        unexplained: what the code leaves of the picture's embedding.
-        num_closer, num_pictures: of so many pictures of the collection, how many have a larger cosine with the second.
+        explanation: The cosine of the two raw embeddings, and what each concept of the picture contributes to it.
+        num_closer: How many pictures of the collection are closer to the second embedding than the picture is.
+        num_pictures: How many pictures the collection has.
     """
 
-    cosine: float
-    parts: tuple[Part, ...]
-    num_others: int
-    others: float
-    bias: float
-    unexplained: float
+    explanation: SimilarityExplanation
     num_closer: int
     num_pictures: int
 
 
 def match(explorer: Explorer, picture: torch.Tensor, other: torch.Tensor) -> Match:
-    """Take the cosine of a picture's embedding with another apart, `hf_msae.concepts.explain_similarity`.
+    """Explain the cosine of a picture and something else, and compare it with those of the collection's pictures.
 
     Args:
-        explorer: with the model.
-        picture: raw embedding (d,), which is taken apart.
-        other: raw embedding (d,) of words or of a picture, taken as it is.
+        explorer: The explorer.
+        picture: Raw embedding (d,), which is split into concepts.
+        other: Raw embedding (d,) of words or of a picture, which stays whole.
 
     Raises:
-        VisitorError: one of them is zero.
+        VisitorError: One of the embeddings is zero.
     """
     if not (picture.norm() > 0 and other.norm() > 0):
-        raise VisitorError("The model gives one of the two an embedding of zeros, which is like nothing: try another.")
+        raise VisitorError("The model's embedding of one of the two is zero, so it cannot be compared: try another.")
     found = explain_similarity(explorer.msae, picture, other, explorer.model.concepts)
-    shown = found.top(SHOWN)
-    parts = tuple(
-        _part(explorer, latent, contribution)
-        for latent, contribution in zip(shown["latent"].tolist(), shown["contribution"].tolist(), strict=True)
-    )
-    others = float(found.frame["contribution"].iloc[SHOWN:].sum())
-    direction = other / other.norm()
-    cosines = torch.cat([(x @ direction.cpu()) / x.norm(dim=1) for x in explorer.embeddings.batches(4096)])
+    cosines = explorer.index.by_embedding(other, len(explorer.images))["similarity"]
     # The second picture may be one of the collection: that it is closest to itself says nothing.
-    closer = int(((cosines > found.similarity) & (cosines < _SAME)).sum())
-    return Match(
-        found.similarity,
-        parts,
-        max(0, len(found.frame) - SHOWN),
-        others,
-        found.bias,
-        found.not_reconstructed,
-        closer,
-        len(cosines),
-    )
-
-
-def _part(explorer: Explorer, latent: int, contribution: float) -> Part:
-    label = explorer.label(latent)
-    chosen = explorer.concepts.get(str(label))
-    return Part(latent, str(label), label.validated, chosen is None or chosen.latent == latent, contribution)
+    num_closer = int(((cosines > found.similarity) & (cosines < _SAME)).sum())
+    return Match(found, num_closer, len(cosines))
 
 
 def fitting_words(explorer: Explorer, row: int) -> str:
-    """Words that fit a picture of the collection: its caption, or else the concept that is most active in it.
+    """Words of at most `MAX_TEXT` characters that fit a picture of the collection.
 
-    Args:
-        explorer: with the collection.
-        row: of it.
-
-    Returns:
-        At most `MAX_TEXT` characters; "a picture" where there are no captions, and no names either.
+    They are its caption, or else the validated concept that is most active in it, or else "a picture".
     """
     caption = explorer.caption(row)
     if caption != f"picture {row}" and len(caption) <= MAX_TEXT:
         return caption
-    active = [(explorer.codes[row, each.latent], each.name) for each in explorer.concepts.values() if each.validated]
-    return max(active)[1] if active and max(active)[0] > 0 else "a picture"
+    active = {each.name: explorer.codes[row, each.latent] for each in explorer.concepts.values() if each.validated}
+    name = max(active, key=lambda each: active[each], default="")
+    return name if active.get(name, 0) > 0 else "a picture"

@@ -1,4 +1,4 @@
-"""What is like a picture or words, and what is like them with some concepts changed."""
+"""What resembles a picture or words, before and after some concepts are changed."""
 
 from __future__ import annotations
 
@@ -19,65 +19,42 @@ if TYPE_CHECKING:
 
 PICTURE, WORDS, ROW, CONCEPTS = "my picture", "words", "a picture of the collection", "concepts alone"
 KINDS = (ROW, PICTURE, WORDS, CONCEPTS)
-"""What may be searched by."""
+"""What can be searched by."""
 SHOWN = 12
 LEAST, MOST = -2.0, 3.0
-"""Strengths: -1 takes a concept out, 1 brings it in as strongly as pictures have it."""
+"""Range of strengths: -1 removes a concept, 1 adds as much of it as the pictures have that show it most."""
 _STRONGEST = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Query:
-    """What is searched by.
-
-    Attributes:
-        embedding: raw, (d,).
-        row: of the collection, which is then not among what is found.
-    """
-
-    embedding: torch.Tensor
-    row: int | None = None
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A picture that was found.
-
-    Attributes:
-        row: its number.
-        score: cosine similarity; of a search by concepts alone the sum of their activations.
-        rank: place among all pictures, from 1.
-        rank_before: the same before concepts were changed; None where none were.
-    """
-
-    row: int
-    score: float
-    rank: int
-    rank_before: int | None = None
-
-
-@dataclass(frozen=True)
 class Found:
-    """What a search gives.
+    """What a search found. Ranks count from 1.
 
     Attributes:
-        before: the nearest of the query as it is, nearest first; what concepts alone find.
-        after: the nearest of the changed query; None where nothing was to be changed.
-        moves: all that are in one of them, by what they are after.
-        changes: what was done.
-        by_concepts: whether there was no query but concepts.
+        before: The pictures nearest to the query as it is, or that show the concepts: row, rank and score (the cosine,
+            or the sum of weighted activations).
+        after: The pictures nearest to the changed query: row, rank, rank_before and score; None if no concept was to
+            be changed.
+        moves: The pictures of `before` and `after`, in the order of their ranks after: the same columns.
+        changes: What was done to each concept.
+        by_concepts: Whether pictures were searched by concepts alone.
     """
 
-    before: tuple[Hit, ...]
-    after: tuple[Hit, ...] | None = None
-    moves: tuple[Hit, ...] = ()
+    before: pd.DataFrame
+    after: pd.DataFrame | None = None
+    moves: pd.DataFrame | None = None
     changes: tuple[Change, ...] = ()
     by_concepts: bool = False
 
     @property
     def changed(self) -> bool:
-        """Whether anything about the query is another than before."""
+        """Whether any activation of the query has changed."""
         return any(each.before != each.after for each in self.changes)
+
+    @property
+    def num_new(self) -> int:
+        """How many pictures are in `after` but not in `before`."""
+        return len(set(self.after["row"]) - set(self.before["row"]))
 
 
 def search(
@@ -88,43 +65,45 @@ def search(
     row: object = None,
     wanted: Mapping[str, float] | None = None,
 ) -> Found:
-    """What is like a picture or words, before and after some concepts are changed; or what shows some concepts.
+    """Find pictures by a picture or words, before and after some concepts are changed, or by concepts alone.
 
     Args:
-        kind: one of `KINDS`.
-        picture: what a `picture_input` hands over.
-        words: to search by.
-        row: of the collection.
-        wanted: concepts and strengths, as `read_strengths` gives them.
+        explorer: The explorer.
+        kind: One of `KINDS`.
+        picture: Value of a `picture_input`.
+        words: Words to search by.
+        row: Number of a picture of the collection.
+        wanted: Strengths by concept, as `read_strengths` gives them.
 
     Raises:
-        VisitorError: something is missing or cannot be used.
+        VisitorError: Something is missing or cannot be used.
     """
     wanted = wanted or {}
-    if read_choice(kind, KINDS, "way to search") == CONCEPTS:
+    kind = read_choice(kind, KINDS, "way to search")
+    if kind == CONCEPTS:
         return Found(by_concepts(explorer, wanted), by_concepts=True)
-    return neighbours(explorer, read_query(explorer, str(kind), picture, words, row), wanted)
+    if kind == PICTURE:
+        return neighbors(explorer, explorer.embed_picture(read_upload(picture)), wanted)
+    if kind == WORDS:
+        return neighbors(explorer, explorer.embed_texts([read_text(words)])[0], wanted)
+    number = read_row(explorer, row)
+    return neighbors(explorer, explorer.embeddings[number], wanted, number)
 
 
-def read_query(explorer: Explorer, kind: str, picture: Any, words: object, row: object) -> Query:
-    """The embedding of what a visitor searches by.
+def read_row(explorer: Explorer, row: object) -> int:
+    """Read the number of a picture of the collection.
 
     Raises:
-        VisitorError: it is missing or cannot be used.
+        VisitorError: There is no such picture.
     """
-    if kind == PICTURE:
-        return Query(explorer.embed_picture(read_upload(picture)))
-    if kind == WORDS:
-        return Query(explorer.embed_texts([read_text(words)])[0])
-    number = read_whole_number(row, 0, len(explorer.images) - 1, "The number of the picture")
-    return Query(explorer.embeddings[number], number)
+    return read_whole_number(row, 0, len(explorer.images) - 1, "The number of the picture")
 
 
 def read_strengths(explorer: Explorer, pairs: Sequence[tuple[object, object]]) -> dict[str, float]:
-    """Concepts and strengths; those without a name or with strength 0 are left out.
+    """Read concepts and strengths, leaving out those without a concept or of strength 0.
 
     Raises:
-        VisitorError: an unknown concept, one chosen twice, or no number.
+        VisitorError: A concept is unknown or chosen twice, or a strength is not a number from `LEAST` to `MOST`.
     """
     found: dict[str, float] = {}
     latents = set()
@@ -134,52 +113,50 @@ def read_strengths(explorer: Explorer, pairs: Sequence[tuple[object, object]]) -
         latent = explorer.latent_of(name)
         strength = read_number(strength, LEAST, MOST, "The strength")
         if latent in latents:
-            raise VisitorError(f"{name} is chosen twice: set it back to none in one place.")
+            raise VisitorError(f"“{name}” is chosen twice: set one of the two back to “none”.")
         latents.add(latent)
         if strength:
             found[str(name)] = strength
     return found
 
 
-def neighbours(explorer: Explorer, query: Query, wanted: Mapping[str, float], top: int = SHOWN) -> Found:
-    """The pictures nearest to a query, and to the query with concepts changed.
+def neighbors(
+    explorer: Explorer,
+    embedding: torch.Tensor,
+    wanted: Mapping[str, float],
+    row: int | None = None,
+    top: int = SHOWN,
+) -> Found:
+    """Find the pictures nearest to a query, and to the query with concepts changed.
 
     Args:
-        query: what is searched by.
-        wanted: concepts and strengths s. From 0 up, s times the mean activation of the concept's strongest pictures
-            is added to its activation, for a query of their length: embeddings of words are often shorter than those
-            of pictures, and would be drowned. From 0 to -1 its activation is multiplied by 1 + s; below, what is
-            beyond -1 is taken from 0.
-        top: how many.
+        explorer: The explorer.
+        embedding: Raw embedding (d,) of the query.
+        wanted: Strengths s by concept. From 0 up, s times the mean activation of the concept's strongest pictures is
+            added to its activation, scaled to the length of the query: embeddings of words are often shorter than
+            those of pictures, and would be drowned out. From 0 down to -1, its activation is multiplied by 1 + s.
+            Below -1, the activation starts from 0, and what is beyond -1 is subtracted in the same way.
+        row: Number of the query in the collection, so that it is not found; None if it is not from there.
+        top: Number of pictures to find.
     """
     if not wanted:
-        found = explorer.index.by_embedding(query.embedding, top + 1)
-        rows = found[found["row"] != query.row].head(top)
-        pairs = zip(rows["row"], rows["similarity"], strict=True)
-        return Found(tuple(Hit(int(row), float(value), rank) for rank, (row, value) in enumerate(pairs, 1)))
-    changes = _changes(explorer, query.embedding, wanted)
+        found = explorer.index.by_embedding(embedding, top + 1).rename(columns={"similarity": "score"})
+        return Found(_ranked(found[found["row"] != row].head(top)))
+    changes = _changes(explorer, embedding, wanted)
     edits = {each.latent: each.after for each in changes}
-    table = _without(explorer.index.by_edit(query.embedding, edits, mode="set", top=top + 1), query.row)
-    table = table[(table["rank"] <= top) | (table["rank_before"] <= top)].sort_values("rank")
-    before = table[table["rank_before"] <= top].sort_values("rank_before")
-    moves = tuple(
-        Hit(int(row.row), float(row.similarity), int(row.rank), int(row.rank_before)) for row in table.itertuples()
-    )
-    return Found(
-        before=tuple(
-            Hit(int(row.row), float(row.similarity_before), int(row.rank_before)) for row in before.itertuples()
-        ),
-        after=tuple(hit for hit in moves if hit.rank <= top),
-        moves=moves,
-        changes=tuple(changes),
-    )
+    table = _without(explorer.index.by_edit(embedding, edits, mode="set", top=top + 1), row)
+    moves = table[(table["rank"] <= top) | (table["rank_before"] <= top)].sort_values("rank")
+    before = moves[moves["rank_before"] <= top].sort_values("rank_before")
+    before = before[["row", "rank_before", "similarity_before"]].set_axis(["row", "rank", "score"], axis=1)
+    moves = moves.rename(columns={"similarity": "score"})
+    return Found(before, moves[moves["rank"] <= top], moves, changes)
 
 
-def by_concepts(explorer: Explorer, wanted: Mapping[str, float], top: int = SHOWN) -> tuple[Hit, ...]:
-    """The pictures that show some concepts, and not those of negative strength.
+def by_concepts(explorer: Explorer, wanted: Mapping[str, float], top: int = SHOWN) -> pd.DataFrame:
+    """Find the pictures that show some concepts, and not those of negative strength: row, rank, score.
 
     Raises:
-        VisitorError: no concept is wanted.
+        VisitorError: No strength is positive, or no picture shows the concepts.
     """
     if not any(strength > 0 for strength in wanted.values()):
         raise VisitorError("Choose at least one concept with a strength above 0.")
@@ -187,55 +164,60 @@ def by_concepts(explorer: Explorer, wanted: Mapping[str, float], top: int = SHOW
     found = found[found["score"] > 0]
     if found.empty:
         raise VisitorError("No picture of the collection shows these concepts: choose fewer, or others.")
-    pairs = zip(found["row"], found["score"], strict=True)
-    return tuple(Hit(int(row), float(value), rank) for rank, (row, value) in enumerate(pairs, 1))
+    return _ranked(found)
 
 
 def example_edit(explorer: Explorer, row: int) -> str:
-    """A concept that shows what an edit does: not in a picture of the collection, but very much in others.
+    """A concept to show what an edit does: absent from a picture of the collection, but strong in others.
 
     Returns:
-        Its name; "" where the picture has all concepts that pictures show.
+        Its name, or "" if the picture has every concept.
     """
     absent = {name: each.latent for name, each in explorer.concepts.items() if explorer.codes[row, each.latent] == 0}
-    # All at once: one by one takes a second where a collection is large.
+    # All at once: one by one takes a second if the collection is large.
     strongest = np.sort(explorer.codes[:, list(absent.values())], axis=0)[-_STRONGEST:].mean(axis=0)
     found = dict(zip(absent, strongest.tolist(), strict=True))
     best = max(found, key=lambda name: found[name], default="")
     return best if found.get(best) else ""
 
 
-def _changes(explorer: Explorer, embedding: torch.Tensor, wanted: Mapping[str, float]) -> list[Change]:
-    with torch.no_grad():
-        code = explorer.msae.encode(embedding[None].to(explorer.msae.device))[0].float().cpu()
-    lengths = torch.linalg.vector_norm(explorer.embeddings[np.arange(len(explorer.embeddings))], dim=1)
+def _changes(explorer: Explorer, embedding: torch.Tensor, wanted: Mapping[str, float]) -> tuple[Change, ...]:
+    code = explorer.code(embedding)
+    lengths = torch.linalg.vector_norm(explorer.embeddings[0 : len(explorer.embeddings)], dim=1)
     size = float(torch.linalg.vector_norm(embedding) / lengths.median())
     found = []
     for name, strength in wanted.items():
         latent = explorer.latent_of(name)
-        now = float(code[latent])
-        if strength >= -1:
-            after = now * (1 + min(strength, 0)) + max(strength, 0) * size * _strong(explorer, name, latent)
+        before = float(code[latent])
+        typical = size * _typical(explorer, name, latent)
+        if strength >= 0:
+            after = before + strength * typical
+        elif strength >= -1:
+            after = before * (1 + strength)
         else:
-            after = (1 + strength) * size * _strong(explorer, name, latent)
-        found.append(Change(name, latent, explorer.label(latent).validated, now, after))
-    return found
+            after = (1 + strength) * typical
+        found.append(Change(name, latent, explorer.label(latent).validated, before, after))
+    return tuple(found)
 
 
-def _strong(explorer: Explorer, name: str, latent: int) -> float:
-    """How active a concept is in the pictures that show it most."""
+def _typical(explorer: Explorer, name: str, latent: int) -> float:
+    """The mean activation of a concept in the pictures that show it most."""
     rows = explorer.strongest(latent, _STRONGEST)
     if not rows:
-        raise VisitorError(f"No picture of the collection shows {name}: choose another concept.")
+        raise VisitorError(f"No picture of the collection shows “{name}”: choose another concept.")
     return float(explorer.codes[rows, latent].mean())
 
 
+def _ranked(found: pd.DataFrame) -> pd.DataFrame:
+    return found.assign(rank=range(1, len(found) + 1))
+
+
 def _without(table: pd.DataFrame, row: int | None) -> pd.DataFrame:
-    """Ranks as they are when a row is left out; it is in the table, being nearest to itself."""
+    """The ranks as they are without a row, which is in the table because it is nearest to itself."""
     own = table[table["row"] == row]
     if own.empty:
         return table
     others = table[table["row"] != row].copy()
     for column in ("rank", "rank_before"):
-        others[column] -= (others[column] > own[column].iloc[0]).astype(others[column].dtype)
+        others[column] -= others[column] > own[column].iloc[0]
     return others

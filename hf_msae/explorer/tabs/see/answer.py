@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from ....concepts.explanation import concept_shares
+from ....concepts import explain_embedding
 from ...inputs import read_whole_number
 
 if TYPE_CHECKING:
@@ -18,78 +19,51 @@ if TYPE_CHECKING:
 ALL = "all"
 DEFAULT = 16
 LEAST = 8
-SHOWN = 16
 _bounds: WeakKeyDictionary[Explorer, tuple[int, int]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
-class SeenConcept:
-    """A latent that is active in a picture.
-
-    Attributes:
-        latent, name, validated: which, as `Explorer.label` says.
-        key: what `Explorer.latent_of` takes: the name, or "latent 417" where another latent has the name.
-        activation: of the latent.
-        part: of what sets the picture apart from the average picture, 1 in all; may be negative.
-    """
-
-    latent: int
-    name: str
-    key: str
-    validated: bool
-    activation: float
-    part: float
-
-    @property
-    def is_guess(self) -> bool:
-        """Whether it has a name that may be chance; a number is none."""
-        return not self.validated and self.name != f"latent {self.latent}"
-
-
-@dataclass(frozen=True)
 class Level:
-    """How well a code of so many concepts rebuilds the embedding.
+    """How well a picture's strongest concepts rebuild its embedding.
 
     Attributes:
-        granularity: "8", "11", ..., "all".
-        num_active: concepts that it has.
-        cosine: of the embedding and its reconstruction.
-        centred_cosine: the same after the mean of all pictures was taken off both, which is stricter.
+        granularity: How many concepts the code keeps at most: "8", "11", ..., "all".
+        num_active: How many it has.
+        cosine: Cosine of the embedding and its reconstruction.
+        centered_cosine: The same with the mean of all pictures subtracted from both, which is stricter.
     """
 
     granularity: str
     num_active: int
     cosine: float
-    centred_cosine: float
+    centered_cosine: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sight:
-    """What `see` found: the parts of `concepts`, `others`, `bias` and `unexplained` add up to 1.
+    """What `see` found. The shares of all concepts, `bias` and `not_reconstructed` add up to 1.
 
     Attributes:
-        granularity: that was asked for: "8", "11", ..., "all".
-        concepts: those with the largest part in size first, `SHOWN` of them at most.
-        num_others, others: how many more there are, and their parts.
-        bias: the part of the model's bias.
-        unexplained: the part that the code leaves.
-        levels: one for each of the `granularities`, and for the one that was asked for; coarse to fine.
+        granularity: The granularity that was asked for: "8", "11", ..., "all".
+        concepts: All active concepts, the largest share first: latent, name, activation, level and share, as
+            `explain_embedding` gives them.
+        bias: The share of the model's bias.
+        not_reconstructed: The share of what the MSAE does not reconstruct.
+        levels: One for each of `granularities` and for the one that was asked for, coarse to fine.
     """
 
     granularity: str
-    concepts: tuple[SeenConcept, ...]
-    num_others: int
-    others: float
+    concepts: pd.DataFrame
     bias: float
-    unexplained: float
+    not_reconstructed: float
     levels: tuple[Level, ...]
 
 
 def granularity_bounds(explorer: Explorer) -> tuple[int, int]:
-    """The coarsest and the finest number of concepts that can be asked for.
+    """The smallest and the largest number of concepts that can be asked for.
 
-    The finest is the most concepts that a picture of the collection has active, and means all of a picture's. The
-    coarsest is `LEAST`, or 1 where that would leave nothing between them.
+    The largest is the most concepts that any picture of the collection has, and stands for all of a picture's. The
+    smallest is `LEAST`, or 1 if the largest is no larger than that.
     """
     if explorer not in _bounds:
         most = max(2, int((explorer.codes > 0).sum(axis=1).max()))
@@ -98,14 +72,17 @@ def granularity_bounds(explorer: Explorer) -> tuple[int, int]:
 
 
 def read_granularity(explorer: Explorer, value: Any) -> int | None:
-    """How many concepts a visitor or a client wants; None for all.
+    """Read how many concepts a visitor wants.
 
     Args:
-        explorer: with the collection.
-        value: a whole number within `granularity_bounds`, the same in digits, or "all". The upper bound means all too.
+        explorer: The explorer.
+        value: A whole number within `granularity_bounds`, as a number or in digits, or "all".
+
+    Returns:
+        The number, or None for all: "all" or the upper bound.
 
     Raises:
-        VisitorError: it is none of these.
+        VisitorError: `value` is none of these.
     """
     if isinstance(value, str):
         if value == ALL:
@@ -113,65 +90,48 @@ def read_granularity(explorer: Explorer, value: Any) -> int | None:
         if value.isascii() and value.isdecimal() and len(value) < 10:
             value = int(value)
     least, most = granularity_bounds(explorer)
-    number = read_whole_number(value, least, most, f'The granularity, a number of concepts or "{ALL}",')
+    number = read_whole_number(value, least, most, f'The granularity (a number of concepts, or "{ALL}")')
     return None if number == most else number
 
 
 def granularities(explorer: Explorer) -> tuple[str, ...]:
-    """The granularities that are always compared: powers of two within the bounds, and all."""
+    """The granularities that are always compared: the powers of two within the bounds, and all."""
     least, most = granularity_bounds(explorer)
     return (*(str(2**step) for step in range(most.bit_length()) if least <= 2**step < most), ALL)
 
 
-@torch.no_grad()
 def see(explorer: Explorer, embedding: torch.Tensor, granularity: Any) -> Sight:
-    """Take an embedding apart into concepts.
+    """Split an embedding into concepts.
 
-    With x the embedding minus the mean of all pictures, z the code of the granularity, d the dictionary and e what it
-    leaves, x = sum_j z_j d_j + b + e, and the part of a concept is z_j <d_j, x> / <x, x>. It is the same at every
-    granularity that has the concept.
-
-    The code of k concepts is the full code's k largest activations, whatever k is. That is exact at every k: the codes
-    nest. But only at the levels it was trained at (`MSAEConfig.nesting_ks`) was the model asked to rebuild well.
+    The code of k concepts keeps the k largest activations of the full code. That is exact for every k, since codes
+    nest, but the model was trained to reconstruct well only at its own levels (`MSAEConfig.nesting_ks`).
 
     Args:
-        explorer: with the model.
-        embedding: raw, (d,).
-        granularity: as `read_granularity` takes it, e.g. 11, "11" or "all".
+        explorer: The explorer.
+        embedding: Raw embedding (d,).
+        granularity: Anything `read_granularity` takes, such as 11, "11" or "all".
 
     Raises:
-        VisitorError: it is none of them.
+        VisitorError: There is no such granularity.
     """
-    k = read_granularity(explorer, granularity)
-    granularity = ALL if k is None else str(k)
-    compared = {*granularities(explorer), granularity}
-    msae = explorer.msae
-    embedding = embedding.to(msae.device)
-    mean = msae.input_mean.double()
-    x = embedding.double() - mean
-    levels = []
-    for each in (*sorted(compared - {ALL}, key=int), ALL):
-        code = msae.encode(embedding[None], None if each == ALL else int(each))
-        rebuilt = msae.decode(code)[0].double()
-        cosines = (F.cosine_similarity(rebuilt, embedding.double(), 0), F.cosine_similarity(rebuilt - mean, x, 0))
-        levels.append(Level(each, int((code > 0).sum()), *map(float, cosines)))
-        if each == granularity:
-            chosen = code[0].double()
-    shares = concept_shares(msae, embedding, k)
-    order = shares.shares.abs().argsort(descending=True, stable=True)
-    active, parts = shares.latents[order], shares.shares[order]
-    found = zip(active[:SHOWN].tolist(), chosen[active[:SHOWN]].tolist(), parts[:SHOWN].tolist(), strict=True)
+    k, msae = read_granularity(explorer, granularity), explorer.msae
+    chosen = ALL if k is None else str(k)
+    found = explain_embedding(msae, embedding, explorer.model.concepts, msae.config.num_latents, k)
+    compared = sorted({*granularities(explorer), chosen} - {ALL}, key=int)
     return Sight(
-        granularity,
-        tuple(_concept(explorer, latent, activation, part) for latent, activation, part in found),
-        max(0, len(active) - SHOWN),
-        float(parts[SHOWN:].sum()),
-        shares.bias,
-        shares.not_reconstructed,
-        tuple(levels),
+        chosen,
+        found.frame.sort_values("share", key=abs, ascending=False, kind="stable", ignore_index=True),
+        found.bias,
+        found.not_reconstructed,
+        tuple(_level(explorer, embedding, each) for each in (*compared, ALL)),
     )
 
 
-def _concept(explorer: Explorer, latent: int, activation: float, part: float) -> SeenConcept:
-    label = explorer.label(latent)
-    return SeenConcept(latent, str(label), explorer.key_of(latent), label.validated, activation, part)
+@torch.no_grad()
+def _level(explorer: Explorer, embedding: torch.Tensor, granularity: str) -> Level:
+    msae = explorer.msae
+    x, mean = embedding.to(msae.device), msae.input_mean.double()
+    code = msae.encode(x[None], None if granularity == ALL else int(granularity))
+    x, rebuilt = x.double(), msae.decode(code)[0].double()
+    cosine, centered = F.cosine_similarity(rebuilt, x, 0), F.cosine_similarity(rebuilt - mean, x - mean, 0)
+    return Level(granularity, int((code > 0).sum()), float(cosine), float(centered))

@@ -24,7 +24,7 @@ MULTIPLY, ADD = "multiply", "add"
 HOW = (MULTIPLY, ADD)
 MOST = 3.0
 _TRIED = 20
-"""Pictures among which one is looked for to begin with."""
+"""Pictures among which an example is looked for."""
 AS_IT_IS, AS_NAMED = "as it is", "as concepts are named"
 PROMPTS: dict[str, tuple[str, ...]] = {
     AS_IT_IS: ("{}",),
@@ -38,9 +38,10 @@ class Edit:
     """What a visitor wants done to a concept.
 
     Attributes:
-        name, latent: which.
-        how: `MULTIPLY`, its activation by the amount; or `ADD`, so many times as much as strong ones have.
-        amount: 0 to `MOST`.
+        name: The concept.
+        latent: Its latent.
+        how: `MULTIPLY` multiplies its activation by `amount`; `ADD` adds `amount` times a strong activation.
+        amount: A number from 0 to `MOST`.
     """
 
     name: str
@@ -54,11 +55,11 @@ class Steered:
     """Probabilities of labels, which add up to 1.
 
     Attributes:
-        labels: in the order in which they were given.
-        before: of the picture as it is.
-        after: of the edited embedding.
-        changes: of the concepts.
-        similarity: cosine of the embedding and the edited one.
+        labels: The labels, in the visitor's order.
+        before: Their probabilities for the picture as it is.
+        after: Their probabilities for the edited embedding.
+        changes: What was done to each concept.
+        similarity: Cosine of the embedding and the edited one.
     """
 
     labels: tuple[str, ...]
@@ -69,46 +70,51 @@ class Steered:
 
     @property
     def changed(self) -> bool:
-        """Whether any activation is another than before."""
+        """Whether any activation has changed."""
         return any(each.before != each.after for each in self.changes)
+
+    @property
+    def likeliest(self) -> tuple[int, int]:
+        """The places of the likeliest label before and after."""
+        return int(np.argmax(self.before)), int(np.argmax(self.after))
 
 
 def read_labels(text: object) -> tuple[str, ...]:
-    """The labels of a text: one a line, or with commas between them.
+    """Read labels, one per line or separated by commas.
 
     Raises:
-        VisitorError: there are too few or too many, one is too long, or stands twice.
+        VisitorError: There are too few or too many, one is too long, or two are the same.
     """
     if text is not None and not isinstance(text, str):
-        raise VisitorError("The labels have to be words.")
+        raise VisitorError("Write the labels as words.")
     text = text or ""
     if len(text) > MAX_LABELS * (MAX_LABEL + 2):
-        raise VisitorError(f"The labels have {len(text):,} characters: at most {MAX_LABELS} short ones can be read.")
+        raise VisitorError(f"The labels have {len(text):,} characters: write at most {MAX_LABELS} short ones.")
     labels = tuple(read_text(part, "label") for part in re.split(r"[,;\n]", text) if part.replace("\0", " ").strip())
     if not MIN_LABELS <= len(labels) <= MAX_LABELS:
         raise VisitorError(
-            f"Write {MIN_LABELS} to {MAX_LABELS} labels with commas between them, for example “a star, a circle”; "
+            f"Write {MIN_LABELS} to {MAX_LABELS} labels separated by commas, for example “a star, a circle”; "
             f"there {'is' if len(labels) == 1 else 'are'} {len(labels)}."
         )
     if any(len(label) > MAX_LABEL for label in labels):
         raise VisitorError(f"A label has more than {MAX_LABEL} characters: make it shorter.")
     if len({label.casefold() for label in labels}) < len(labels):
-        raise VisitorError("A label stands twice: labels have to differ.")
+        raise VisitorError("Two labels are the same: write each label once.")
     return labels
 
 
 def prompts(explorer: Explorer) -> dict[str, tuple[str, ...]]:
-    """Ways to show a label to the backbone, by name."""
+    """The ways to phrase a label, by name: templates whose embeddings are averaged."""
     concepts = explorer.model.concepts
     own = tuple(concepts.provenance.get("templates") or ()) if concepts is not None else ()
     return PROMPTS | ({AS_NAMED: own} if own and own not in PROMPTS.values() else {})
 
 
 def read_edits(explorer: Explorer, slots: Sequence[tuple[object, object, object]]) -> tuple[Edit, ...]:
-    """Concepts, what is done to them, and amounts; slots without a concept are left out.
+    """Read concepts, how to change them, and amounts, leaving out slots without a concept.
 
     Raises:
-        VisitorError: an unknown concept, one chosen twice, or an amount that is none.
+        VisitorError: A concept is unknown or chosen twice, or an amount is not a number from 0 to `MOST`.
     """
     found: list[Edit] = []
     for name, how, amount in slots:
@@ -116,14 +122,14 @@ def read_edits(explorer: Explorer, slots: Sequence[tuple[object, object, object]
             continue
         latent = explorer.latent_of(name)
         if latent in [each.latent for each in found]:
-            raise VisitorError("A concept is chosen twice: set one of the two back to none.")
+            raise VisitorError(f"“{name}” is chosen twice: set one of the two back to “none”.")
         amount = read_number(amount, 0.0, MOST, "The amount")
         found.append(Edit(str(name), latent, read_choice(how, HOW, "way to change a concept"), amount))
     return tuple(found)
 
 
 def strong_activation(explorer: Explorer, latent: int) -> float:
-    """What nine of ten pictures having a concept have no more of, as in `bias_report`; 0 where none has it."""
+    """What `bias_report` calls strong: the 90th percentile of the positive activations, or 0 if there are none."""
     active = explorer.codes[:, latent]
     active = active[active > 0]
     return float(np.quantile(active, STRONG)) if len(active) else 0.0
@@ -137,65 +143,60 @@ def steer(
     edits: Sequence[Edit] = (),
     prompt: object = AS_IT_IS,
 ) -> Steered:
-    """The probabilities of labels before and after an edit.
+    """Compute the probabilities of labels before and after an edit.
 
     What the MSAE does not reconstruct stays: the edited embedding is x + decode(z') - decode(z).
 
     Args:
-        embedding: of a picture, raw, (d,).
-        labels: as `read_labels` gives them.
-        edits: as `read_edits` gives them.
-        prompt: one of `prompts`.
+        explorer: The explorer.
+        embedding: Raw embedding (d,) of a picture.
+        labels: The labels, as `read_labels` gives them.
+        edits: The edits, as `read_edits` gives them.
+        prompt: One of `prompts`.
 
     Raises:
-        VisitorError: there is no such prompt, a concept that is to be added is in no picture, or the backbone has no
+        VisitorError: There is no such prompt, no picture has a concept that is to be added, or the backbone has no
             text tower.
     """
     choices = prompts(explorer)
-    classifier = explorer.zero_shot(labels, choices[read_choice(prompt, choices, "way to say a label")])
+    classifier = explorer.zero_shot(labels, choices[read_choice(prompt, choices, "way to phrase a label")])
     before = embedding.to(explorer.msae.device).float()[None]
-    after, changes = _edited(explorer, before, edits) if edits else (before, ())
+    changes = _changes(explorer, embedding, edits)
+    after = None
+    if changes:
+        wanted = {each.latent: each.after for each in changes}
+        edit = LatentEdit.of(wanted, explorer.msae.config.num_latents, mode="set")
+        after = edit_embeddings(explorer.msae, before, [edit])
+    after = before if after is None else after
     first, second = (classifier.logits(each.cpu()).softmax(dim=1)[0].tolist() for each in (before, after))
     similarity = 1.0 if after is before else float(torch.cosine_similarity(before.double(), after.double())[0])
     return Steered(tuple(labels), tuple(first), tuple(second), changes, similarity)
 
 
-def _edited(
-    explorer: Explorer, before: torch.Tensor, edits: Sequence[Edit]
-) -> tuple[torch.Tensor, tuple[Change, ...]]:
-    now = explorer.msae.encode(before)[0].float().cpu()
-    wanted = {}
+def _changes(explorer: Explorer, embedding: torch.Tensor, edits: Sequence[Edit]) -> tuple[Change, ...]:
+    code = explorer.code(embedding)
+    found = []
     for each in edits:
-        strong = strong_activation(explorer, each.latent) if each.how == ADD else 0.0
-        if each.how == ADD and not strong:
-            raise VisitorError("No picture of the collection has one of the concepts to add: choose another one.")
-        own = float(now[each.latent])
-        wanted[each.latent] = own * each.amount if each.how == MULTIPLY else own + each.amount * strong
-    edit = LatentEdit.of(wanted, explorer.msae.config.num_latents, mode="set")
-    after = edit_embeddings(explorer.msae, before, [edit])
-    changes = tuple(
-        Change(
-            each.name,
-            each.latent,
-            explorer.label(each.latent).validated,
-            float(now[each.latent]),
-            wanted[each.latent],
-        )
-        for each in edits
-    )
-    return before if after is None else after, changes
+        before = float(code[each.latent])
+        if each.how == MULTIPLY:
+            after = before * each.amount
+        elif strong := strong_activation(explorer, each.latent):
+            after = before + each.amount * strong
+        else:
+            raise VisitorError(f"No picture of the collection shows “{each.name}”: choose another concept to add.")
+        found.append(Change(each.name, each.latent, explorer.label(each.latent).validated, before, after))
+    return tuple(found)
 
 
-def concepts_in(explorer: Explorer, embedding: torch.Tensor) -> list[tuple[str, float]]:
-    """The concepts that visitors choose from and an embedding has, strongest first: name and activation."""
-    with torch.no_grad():
-        code = explorer.msae.encode(embedding[None].to(explorer.msae.device))[0].float().cpu()
-    found = [(name, float(code[each.latent])) for name, each in explorer.concepts.items()]
-    return sorted(((name, value) for name, value in found if value > 0), key=lambda each: -each[1])
+def concepts_in(explorer: Explorer, embedding: torch.Tensor) -> dict[str, float]:
+    """The activations of the concepts that an embedding has, by name, strongest first."""
+    code = explorer.code(embedding)
+    found = {name: float(code[each.latent]) for name, each in explorer.concepts.items() if code[each.latent] > 0}
+    return dict(sorted(found.items(), key=lambda each: -each[1]))
 
 
 def example_labels(explorer: Explorer) -> str:
-    """Labels to begin with: concepts that the collection has columns of, or else those whose names fit best."""
+    """Labels to begin with: concepts named like columns of the collection, or else those whose names fit best."""
     named = [name for name in explorer.images.column_names if name in explorer.concepts]
     if len(named) < MIN_LABELS:
         best = explorer.labels.validated
@@ -204,30 +205,26 @@ def example_labels(explorer: Explorer) -> str:
 
 
 def example_edit(explorer: Explorer, labels: str, prompt: object = AS_IT_IS) -> tuple[int, str] | None:
-    """A picture of the collection and a concept without which the model gives another of the labels, to begin with.
+    """A picture of the collection, and a concept without which the model gives it another label.
 
     Returns:
-        Row and name; where no edit of the first pictures turns the answer, the first row and its strongest concept;
-        None where no picture has one, the labels are none, or the backbone has no text tower.
+        Row and name. If no edit of the first pictures changes their label, the first row and its strongest concept;
+        None if no picture has a concept, the labels cannot be used, or the backbone has no text tower.
     """
+    first = None
     try:
         names = read_labels(labels)
-    except VisitorError:  # names of concepts that are no labels, such as too long ones
-        return None
-    first = None
-    for row in range(min(_TRIED, len(explorer.embeddings))):
-        embedding = explorer.embeddings[row]
-        there = concepts_in(explorer, embedding)
-        if not there:
-            continue
-        name = there[0][0]
-        first = first or (row, name)
-        edit = Edit(name, explorer.latent_of(name), MULTIPLY, 0.0)
-        try:
+        for row in range(min(_TRIED, len(explorer.embeddings))):
+            embedding = explorer.embeddings[row]
+            name = next(iter(concepts_in(explorer, embedding)), None)
+            if name is None:
+                continue
+            first = first or (row, name)
+            edit = Edit(name, explorer.latent_of(name), MULTIPLY, 0.0)
             found = steer(explorer, embedding, names, [edit], prompt)
-        except VisitorError:
-            return None
-        likeliest = names[int(np.argmax(found.before))]
-        if name in likeliest.split() and likeliest != names[int(np.argmax(found.after))]:
-            return row, name
+            before, after = found.likeliest
+            if before != after and name in names[before].split():
+                return row, name
+    except VisitorError:
+        return None
     return first
