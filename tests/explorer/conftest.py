@@ -1,6 +1,8 @@
 """One explorer for all tests: the model that comes with the package, and a few scenes."""
 
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -13,6 +15,19 @@ def explorer():
     from hf_msae.explorer import Explorer, ExplorerSettings
 
     return Explorer.load(ExplorerSettings(dataset="scenes:test:200:7"))
+
+
+@pytest.fixture
+def upload(explorer):
+    """Picture 3 of the collection, as a visitor uploads it."""
+    from gradio.utils import get_upload_folder
+
+    uploads = Path(get_upload_folder())
+    uploads.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=uploads) as folder:
+        path = f"{folder}/upload.png"
+        explorer.picture(3).save(path)
+        yield {"path": path}
 
 
 @pytest.fixture(scope="session", autouse=True)

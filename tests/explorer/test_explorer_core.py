@@ -125,39 +125,6 @@ def test_columns_are_explained_before_anybody_asks_while_nobody_does(explorer, m
     assert len(asked) == len(set(asked)) == 30 and set(asked) <= set(driving.usable_columns(explorer))
 
 
-def test_so_many_answers_about_classifiers_are_kept(explorer, monkeypatch):
-    from hf_msae.explorer.tabs.bias import answer as driving
-
-    assert driving._of_column.cache_info().maxsize == driving.KEPT == 64
-    monkeypatch.setattr(driving, "KEPT", 2)
-    monkeypatch.setattr(driving, "_of_texts", type(driving._of_texts)())
-    asked = []
-    real = driving._bias
-
-    def counted(explorer, target):
-        asked.append(target)
-        return real(explorer, target)
-
-    monkeypatch.setattr(driving, "_bias", counted)
-    targets = [driving.Target(texts=("a red shape", f"a {colour} shape")) for colour in ("blue", "green", "white")]
-    found = [driving.bias(explorer, target) for target in targets]
-    assert [driving.bias(explorer, target).target for target in targets[1:]] == targets[1:] and len(asked) == 3
-    again = driving.bias(explorer, targets[2])
-    assert again.report.target == found[2].report.target == "a red shape"
-    assert again.report.frame.equals(found[2].report.frame)
-    assert driving.bias(explorer, targets[0]).share == found[0].share and len(asked) == 4
-    monkeypatch.setattr(driving, "_TEXTS_KEPT", 0.0)
-    driving.bias(explorer, targets[0])
-    assert len(asked) == 5
-
-
-def test_no_words_of_a_visitor_are_kept_with_an_answer(explorer):
-    from hf_msae.explorer.tabs.bias import answer as driving
-
-    driving.bias(explorer, driving.Target(texts=("a very red shape", "a very blue shape")))
-    assert "very" not in repr(driving._of_texts[explorer]) and driving._of_texts[explorer]
-
-
 def must_not_embed(monkeypatch):
     def image_embeds(*_, **__):
         pytest.fail("pictures were embedded before all was looked at")

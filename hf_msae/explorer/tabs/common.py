@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from ..components.bars import Bar
+from ..components.concepts import shown_name
 from ..components.waiting import once_loaded
 
 if TYPE_CHECKING:
@@ -57,6 +59,19 @@ def on_first_open(
         return (*([gr.skip()] * len(outputs) if is_open else function(*given)), True)
 
     once_loaded(loading, on_open, first, [opened, *inputs], [*outputs, opened], show_progress="hidden")
+
+
+def choice(explorer: Explorer, latent: int) -> tuple[str, str]:
+    """A latent in a list of concepts: (text, key)."""
+    label, key = explorer.label(latent), explorer.key_of(latent)
+    return shown_name(label) + ("" if key == str(label) else f", {key}"), key
+
+
+def concept_bar(explorer: Explorer, latent: int, value: float, text: str) -> Bar:
+    """A bar of a latent, with its number if its name means another latent in lists."""
+    label, key = explorer.label(latent), explorer.key_of(latent)
+    unvalidated = label.name is not None and not label.validated
+    return Bar(str(label), value, text, None if key == str(label) else key, unvalidated)
 
 
 def records(explorer: Explorer, frame: pd.DataFrame) -> list[dict[str, Any]]:

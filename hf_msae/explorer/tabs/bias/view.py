@@ -10,11 +10,10 @@ import pandas as pd
 
 from ....bias import BiasReport
 from ...answers import answering, in_place
-from ...components.bars import bars, concept_bar
-from ...components.concepts import shown_name
+from ...components.bars import bars
 from ...components.dose_chart import MAX_CURVES, dose_chart
 from ...rendering import macros
-from ..common import BUSY, QUIET, on_first_open
+from ..common import BUSY, QUIET, choice, concept_bar, on_first_open
 from .answer import (
     NUM_NULL,
     TEXTS,
@@ -68,12 +67,6 @@ def _along(explorer: Explorer, report: BiasReport) -> str:
 
 def _points(share: float) -> str:
     return f"{100 * share:+.1f}"
-
-
-def choice(explorer: Explorer, latent: int) -> tuple[str, str]:
-    """A concept in a list: (text, key)."""
-    label, key = explorer.label(latent), explorer.key_of(latent)
-    return shown_name(label) + ("" if key == str(label) else f", {key}"), key
 
 
 def numbers(found: Bias) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ...answers import answering, in_place
-from ...components.bars import Bar, bars, concept_bar
+from ...components.bars import Bar, bars
 from ...components.picture_input import collection_button, picture_input, picture_of, read_upload
 from ...inputs import MAX_TEXT, VisitorError, read_text
 from ...rendering import macros
-from ..common import BUSY, QUIET, on_first_open, records
+from ..common import BUSY, QUIET, concept_bar, on_first_open, records
 from .answer import Match, fitting_words, match
 
 if TYPE_CHECKING:

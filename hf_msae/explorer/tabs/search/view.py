@@ -86,9 +86,9 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     """Build the tab."""
     gr.Markdown(
         "## What is similar, and what if?\n"
-        "Search by a picture, by words, or by concepts. Then change up to four concepts of what you search by, and see "
-        "which pictures move up and which move down. A strength of **1** adds as much of a concept as the pictures "
-        "have that show it most, **0** changes nothing, **-1** removes it, and **-2** pushes away from it.",
+        "Search by a picture, by words, or by concepts. Then change up to four concepts of what you search by, "
+        "and see which pictures move up and which move down. A strength of **1** adds as much of a concept as the "
+        "pictures have that show it most, **0** changes nothing, **-1** removes it, and **-2** pushes away from it.",
         elem_classes="msae-lead",
     )
     with gr.Row():

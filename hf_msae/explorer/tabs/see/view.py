@@ -9,7 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from ...answers import answering, in_place
-from ...components.bars import Bar, bars, concept_bar
+from ...components.bars import Bar, bars
 from ...components.concepts import concept_choices, concept_input, shown_name
 from ...components.picture_input import (
     collection_button,
@@ -22,7 +22,7 @@ from ...components.picture_input import (
 )
 from ...components.where import where
 from ...rendering import macros
-from ..common import BUSY, QUIET, on_first_open, records
+from ..common import BUSY, QUIET, choice, concept_bar, on_first_open, records
 from .answer import ALL, DEFAULT, LEAST, Sight, granularity_bounds, see
 
 if TYPE_CHECKING:
@@ -87,24 +87,20 @@ def numbers(explorer: Explorer, sight: Sight) -> dict[str, Any]:
 def closer_choices(explorer: Explorer, *sights: Sight) -> list[tuple[str, str]]:
     """Concepts to look closer at, as (text, key): those of the picture first, then all others."""
     choices = {}
-    for latent in (latent for sight in sights for latent in sight.concepts["latent"].head(SHOWN)):
-        label, key = explorer.label(latent), explorer.key_of(latent)
-        choices.setdefault(key, shown_name(label) + ("" if key == str(label) else f", {key}"))
-    for text, key in concept_choices(explorer):
+    own = [choice(explorer, latent) for sight in sights for latent in sight.concepts["latent"].head(SHOWN)]
+    for text, key in own + concept_choices(explorer):
         choices.setdefault(key, text)
     return [(text, key) for key, text in choices.items()]
 
 
 def granularity_slider() -> gr.Slider:
     """A slider from coarse to fine, whose bounds are set once the explorer is loaded; its right end means all."""
-    slider = gr.Slider(
-        LEAST, 2 * DEFAULT, value=DEFAULT, step=1, precision=0, label="How many concepts?", buttons=[]
-    )
+    slider = gr.Slider(LEAST, 2 * DEFAULT, value=DEFAULT, step=1, precision=0, label="How many concepts?", buttons=[])
     # Gradio would describe bounds that are not known yet when the page is made, and leave out "all".
     slider.api_info = lambda: {
         "anyOf": [{"type": "integer"}, {"type": "string"}],
-        "description": f'a whole number of concepts from {LEAST} up, such as 16 or "16", or "{ALL}". The most that any '
-        "picture of the collection has also means all; more is refused.",
+        "description": f'a whole number of concepts from {LEAST} up, such as 16 or "16", or "{ALL}". The most that '
+        "any picture of the collection has also means all; more is refused.",
     }
     slider.example_payload = slider.example_value = lambda: DEFAULT
     return slider

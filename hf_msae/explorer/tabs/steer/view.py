@@ -99,7 +99,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
                 slots += [_slot(number) for number in range(2, SLOTS + 1)]
             gr.Markdown(
                 "Multiply: 0 turns a concept off, 1 leaves it as it is, 3 triples it. Add: 1 adds as much as a strong "
-                "example has (nine in ten pictures with the concept have no more), even if the picture has none of it.",
+                "example has (nine in ten pictures with the concept have no more), even if the picture has none.",
                 elem_classes="msae-small",
             )
             button = gr.Button("Compare", variant="primary")
