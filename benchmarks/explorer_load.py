@@ -25,7 +25,7 @@ from typing import Any
 from gradio_client import Client, handle_file
 
 from hf_msae.explorer import Explorer, ExplorerSettings
-from hf_msae.explorer.tabs.bias.answer import TEXTS, Target, bias, usable_columns
+from hf_msae.explorer.tabs.bias.answer import TEXTS, Target, explain_classifier, usable_columns
 from hf_msae.explorer.tabs.concepts.answer import listing
 from hf_msae.explorer.tabs.match.answer import match
 from hf_msae.explorer.tabs.search.answer import read_strengths, search
@@ -105,14 +105,14 @@ def questions_of(explorer: Explorer, picture: str) -> dict[str, Question]:
             lambda number: listing(explorer, concept(number), False, "name"),
         ),
         "steer": Question(ask_steer, bare_steer),
-        # Columns are explained before anybody asks. For texts, the first user waits and the answer is cached.
+        # Columns are explained before anybody asks. Answers about texts are not kept.
         "bias of a column": Question(
             lambda client, user: client.predict(columns[user % len(columns)], "", "", api_name="/bias")[1],
-            lambda number: bias.__wrapped__(explorer, Target(column=columns[number % len(columns)])),
+            lambda number: explain_classifier(explorer, Target(column=columns[number % len(columns)])),
         ),
         "bias of texts": Question(
             lambda client, user: client.predict(TEXTS, *texts(user), api_name="/bias")[1],
-            lambda number: bias.__wrapped__(explorer, Target(texts=texts(number))),
+            lambda number: explain_classifier(explorer, Target(texts=texts(number))),
         ),
     }
 

@@ -173,7 +173,7 @@ def test_steer_does_not_leave_the_table_of_other_labels(refused, no_picture):
     table.wait_for()
     labels.fill("star, star")
     panel.get_by_role("button", name="Compare").click()
-    told(panel, "A label stands twice")
+    told(panel, "the same")
     assert table.count() == 0
     shoot(refused, "steer-refused")
     labels.fill("star")

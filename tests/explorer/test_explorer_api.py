@@ -87,7 +87,7 @@ def test_a_match_adds_up(client, picture):
     assert same["cosine"] == pytest.approx(1, abs=1e-4)
     for each in (numbers, same):
         parts = sum(part["contribution"] for part in each["concepts"])
-        rest = each["other_concepts"] + each["bias"] + each["not_explained"]
+        rest = each["other_concepts"] + each["bias"] + each["not_reconstructed"]
         assert parts + rest == pytest.approx(each["cosine"], abs=1e-5)
 
 

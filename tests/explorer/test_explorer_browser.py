@@ -218,7 +218,7 @@ def test_names_that_may_be_chance_are_marked_in_the_table(open_page):
     panel.get_by_text("arrow (unvalidated)").locator("visible=true").first.wait_for()
     panel.get_by_text("1,024 of 1,024 latents").wait_for()
     panel.get_by_label("Search", exact=True).press_sequentially("zzz", delay=50)
-    panel.get_by_text("None of 1,024 latents fits").wait_for()
+    panel.get_by_text("None of 1,024 latents").wait_for()
 
 
 def test_what_drives_a_classifier(open_page):

@@ -77,7 +77,7 @@ def test_tools_answer(served, picture):
         ("steer", {"picture": picture, "labels": "a star, a circle", "prompt": "as it is", **edits}),
     )
     table, levels, numbers = texts(seen)
-    assert "<table" in table and "<table" in levels and "not_explained" in numbers
+    assert "<table" in table and "<table" in levels and "not_reconstructed" in numbers
     assert texts(closer) and any(each.type == "image" for each in closer.content)
     assert "star" in texts(listed)[0] and len(texts(steered)) == 3
 
