@@ -1,9 +1,10 @@
 """`hf-msae convert`."""
 
+import contextlib
+import io
 import json
+import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.cli.convert import main
-from hf_msae.hub.converters import convert_checkpoint
+from hf_msae.hub.converters import FORMATS, convert_checkpoint
 
 SAELENS = Path(__file__).parents[1] / "hub" / "converters" / "foreign" / "saelens"
 
@@ -31,6 +32,14 @@ def convert(*arguments):
     main([str(each) for each in arguments])
 
 
+def refuse(pattern, *arguments):
+    """Run a command that has to fail with an error that matches the pattern."""
+    stderr = io.StringIO()
+    with pytest.raises(SystemExit), contextlib.redirect_stderr(stderr):
+        convert(*arguments)
+    assert re.search(pattern, stderr.getvalue()) and "Traceback" not in stderr.getvalue(), stderr.getvalue()
+
+
 def test_the_model_and_where_it_came_from_are_written(tmp_path, capsys):
     output = tmp_path / "models" / "out"
     convert(SAELENS / "gated", "--output", output, "--base_model_revision", "abc")
@@ -45,9 +54,7 @@ def test_the_model_and_where_it_came_from_are_written(tmp_path, capsys):
     assert record["given"] == {"base_model_revision": "abc"} and "JumpReLU" in record["notes"][0]
     assert str(tmp_path) not in (output / "conversion.json").read_text() + (output / "config.json").read_text()
     printed = capsys.readouterr().out
-    for expected in ("format      saelens", "sizes       8 columns, 24 latents", "activation  jump_relu; one level",
-                     "embeddings  vision.layers.9 of openai/clip-vit-base-patch32", "note        A gated SAE",
-                     "not measured yet", f"hf-msae evaluate {output}"):  # fmt: skip
+    for expected in ("saelens", "8 columns, 24 latents", "jump_relu", "vision.layers.9", "gated", str(output)):
         assert expected in printed
 
 
@@ -57,7 +64,7 @@ def test_the_three_lines_that_it_prints_work(tmp_path, capsys):
     assert len(lines) == 3
     names = {"embeddings": torch.randn(4, 8)}
     exec("\n".join(lines), names)
-    assert names["values"].shape == (4, 24)
+    assert names["values"].shape == names["indices"].shape == (4, 24)
 
 
 def test_flags_are_fields_of_the_config(tmp_path):
@@ -72,20 +79,20 @@ def test_flags_are_fields_of_the_config(tmp_path):
     assert json.loads((tmp_path / "conversion.json").read_text())["source"] == "standard"
 
 
-def test_a_scale_that_is_not_stored_is_a_flag(tmp_path, refused):
+def test_a_scale_that_is_not_stored_is_a_flag(tmp_path):
     arguments = [SAELENS / "scaled_by_0.25", "--output", tmp_path / "out"]
-    assert "give it as input_scale" in refused(main, *arguments)
+    refuse("input_scale", *arguments)
     assert not (tmp_path / "out").exists()
     convert(*arguments, "--input_scale", "0.25")
     assert MSAEModel.from_pretrained(tmp_path / "out").input_scale == 0.25
 
 
-def test_statistics_that_are_not_stored_are_flags(tmp_path, refused):
+def test_statistics_that_are_not_stored_are_flags(tmp_path):
     saev = SAELENS.parent / "saev" / "relu"
     arguments = [saev, "--output", tmp_path / "out"]
-    assert "hook_point=" in refused(main, *arguments)
+    refuse("hook_point=", *arguments)
     arguments += ["--hook_point", "vision.layers.10"]
-    assert "input_mean and input_scale" in refused(main, *arguments)
+    refuse("input_mean and input_scale", *arguments)
     assert not (tmp_path / "out").exists()
     np.save(tmp_path / "mean.npy", np.arange(8.0))
     convert(*arguments, "--input_mean", tmp_path / "mean.npy", "--input_scale", "0.5")
@@ -97,36 +104,34 @@ def test_statistics_that_are_not_stored_are_flags(tmp_path, refused):
     assert MSAEModel.from_pretrained(tmp_path / "raw").input_scale == 1
 
 
-def test_a_subfolder_and_a_format(tmp_path, refused):
+def test_a_subfolder_and_a_format(tmp_path):
     convert(SAELENS, "--subfolder", "topk", "--format", "saelens", "--output", tmp_path / "out")
     assert MSAEConfig.from_pretrained(tmp_path / "out").k == 5
-    message = refused(main, SAELENS / "topk", "--format", "sealens", "--output", tmp_path / "b")
-    assert "'sealens'" in message and "saelens" in message
+    refuse("'sealens'.*saelens", SAELENS / "topk", "--format", "sealens", "--output", tmp_path / "b")
 
 
-def test_what_is_there_is_not_lost(tmp_path, refused):
+def test_what_is_there_is_not_lost(tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     (output / "notes.txt").write_text("mine")
-    assert "--overwrite" in refused(main, SAELENS / "topk", "--output", output)
+    refuse("--overwrite", SAELENS / "topk", "--output", output)
     convert(SAELENS / "topk", "--output", output, "--overwrite")
     assert (output / "notes.txt").read_text() == "mine"
     (output / "metrics.json").write_text("{}")
     before = {path.name: path.read_bytes() for path in output.iterdir()}
-    message = refused(main, SAELENS / "gated", "--output", output, "--overwrite")
-    assert "metrics.json" in message
+    refuse(r"metrics\.json", SAELENS / "gated", "--output", output, "--overwrite")
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
-    assert "notes.txt is a file" in refused(main, SAELENS / "topk", "--output", output / "notes.txt")
+    refuse(r"notes\.txt is a file", SAELENS / "topk", "--output", output / "notes.txt")
 
 
-def test_a_conversion_that_fails_leaves_nothing(tmp_path, refused):
+def test_a_conversion_that_fails_leaves_nothing(tmp_path):
     folder = shutil.copytree(SAELENS / "topk", tmp_path / "sae")
     weights = folder / "sae_weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
-    assert "sae_weights.safetensors is damaged" in refused(main, folder, "--output", tmp_path / "out")
-    assert "hf_msae has no field" not in refused(main, SAELENS / "topk", "--output", tmp_path / "out", "--k", "99")
+    refuse(r"sae_weights\.safetensors is damaged", folder, "--output", tmp_path / "out")
+    refuse("k.*99", SAELENS / "topk", "--output", tmp_path / "out", "--k", "99")
+    refuse(str(tmp_path / "none"), tmp_path / "none", "--output", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["sae"]
-    assert str(tmp_path / "none") in refused(main, tmp_path / "none", "--output", tmp_path / "out")
 
 
 def test_an_msae_becomes_one_of_saelens(tmp_path, msae, capsys, relative_error):
@@ -140,18 +145,16 @@ def test_an_msae_becomes_one_of_saelens(tmp_path, msae, capsys, relative_error):
     assert json.loads((tmp_path / "topk" / "cfg.json").read_text())["k"] == 4
 
 
-def test_flags_that_an_export_does_not_take_are_refused(tmp_path, msae, refused):
+def test_flags_that_an_export_does_not_take_are_refused(tmp_path, msae):
     arguments = [tmp_path / "my-msae", "--output", tmp_path / "out", "--to", "saelens"]
-    assert "--soft_cap" in refused(main, *arguments, "--soft_cap", "3")
-    assert "--format" in refused(main, *arguments, "--format", "saelens")
-    message = refused(main, tmp_path / "none", "--output", tmp_path / "out", "--to", "saelens")
-    assert "none" in message
+    refuse("--soft_cap", *arguments, "--soft_cap", "3")
+    refuse("--format", *arguments, "--format", "saelens")
+    refuse("none", tmp_path / "none", "--output", tmp_path / "out", "--to", "saelens")
 
 
-@pytest.mark.slow
-def test_help_teaches(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "hf_msae.cli.convert", "--help"], capture_output=True, text=True, check=True
-    )
-    for expected in ("WolodjaZ/MSAE", "--nesting_ks", "--to saelens", "Nothing in a file is run", "--input_scale"):
-        assert expected in done.stdout
+def test_help_shows_every_flag(capsys):
+    with pytest.raises(SystemExit):
+        convert("--help")
+    printed = capsys.readouterr().out
+    for expected in ("WolodjaZ/MSAE", "--nesting_ks", "--to", "--input_scale", *FORMATS):
+        assert expected in printed

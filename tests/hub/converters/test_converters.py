@@ -9,7 +9,10 @@ from safetensors.torch import save_file
 
 from hf_msae.hub.converters import FORMATS, convert_checkpoint, read_checkpoint
 from hf_msae.hub.converters.checkpoint import ForeignCheckpoint
-from tests.hub.converters.test_source import SAELENS, Malicious
+from tests.hub.converters.conftest import FOREIGN
+from tests.hub.converters.test_source import Malicious
+
+SAELENS = FOREIGN / "saelens"
 
 D, N = 5, 9
 

@@ -1,25 +1,18 @@
 """Finding and reading a checkpoint's files: on disk, on a Hub, damaged, and with code hidden in them."""
 
 import io
-import json
-import os
 import pickle
-import subprocess
-import sys
-import textwrap
 import zipfile
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import CommitOperationAdd, HfApi, close_session, constants
 from safetensors.torch import save_file
 
+from hf_msae.hub.converters import read_checkpoint
 from hf_msae.hub.converters.source import CheckpointSource
-from tests.stub_hub import StubHub
-
-ROOT = Path(__file__).parents[3]
-SAELENS = Path(__file__).parent / "foreign" / "saelens"
+from tests.hub.converters.conftest import FOREIGN
 
 
 class Malicious:
@@ -58,17 +51,6 @@ def test_a_missing_file_is_named(tmp_path):
             CheckpointSource.open(*arguments)
     with pytest.raises(FileNotFoundError, match=r"cfg\.json"):
         CheckpointSource.open(tmp_path).path("cfg.json")
-
-
-@pytest.mark.slow
-def test_offline_nothing_is_asked(tmp_path):
-    program = """
-        from hf_msae.hub.converters.source import CheckpointSource
-        CheckpointSource.open("tester/nothing")
-    """
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    message = run(program, environment)
-    assert "FileNotFoundError" in message and "tester/nothing" in message and "HF_HUB_OFFLINE" in message
 
 
 @pytest.mark.parametrize("how", ["zip", "legacy", "plain pickle"])
@@ -158,95 +140,71 @@ def test_a_pointer_of_git_lfs_is_said_to_be_one(tmp_path, name):
 
 
 @pytest.fixture
-def hub():
-    with StubHub() as server:
-        yield server
+def publish(at_hub, tmp_path, monkeypatch):
+    """Commit files (path -> content) to tester/saes on the stub Hub, and return the commit."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
 
-
-def publish(hub, files, name="tester/saes"):
-    """A repository with these files (path in it -> content), by huggingface_hub itself."""
-    program = f"""
-        import base64, json, sys
-        from huggingface_hub import CommitOperationAdd, HfApi
-        files = {{path: bytes.fromhex(text) for path, text in json.loads(sys.stdin.read()).items()}}
-        HfApi().create_repo({name!r}, exist_ok=True)
+    def publish(files):
+        HfApi().create_repo("tester/saes", exist_ok=True)
         operations = [CommitOperationAdd(path, content) for path, content in files.items()]
-        print(HfApi().create_commit({name!r}, operations, commit_message="files").oid)
-    """
-    text = json.dumps({path: content.hex() for path, content in files.items()})
-    return run(program, {**os.environ, **hub.environment("/nonexistent")}, text, succeeds=True).split()[-1]
+        return HfApi().create_commit("tester/saes", operations, commit_message="files").oid
 
-
-def run(program, environment, text="", succeeds=False):
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        env={**environment, "PYTHONPATH": str(ROOT)}, input=text, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert (done.returncode == 0) == succeeds, done.stderr
-    return done.stdout if succeeds else done.stderr
+    return publish
 
 
 def files_of(name, prefix=""):
-    return {prefix + file.name: file.read_bytes() for file in (SAELENS / name).iterdir()}
+    return {prefix + file.name: file.read_bytes() for file in (FOREIGN / "saelens" / name).iterdir()}
 
 
-CONVERT = """
-    import json, sys
-    import torch
-    from hf_msae.hub.converters import read_checkpoint
-    found = read_checkpoint("tester/saes", **json.loads(sys.stdin.read()))
-    model = found.to_model()
-    print(json.dumps([found.format, found.revision, model.config.activation, model.encoder.tolist()]))
-"""
+def convert(**arguments):
+    found = read_checkpoint("tester/saes", **arguments)
+    return found.revision, found.to_model().config.activation
 
 
-@pytest.mark.slow
-def test_a_hub_id_is_read_at_a_commit_and_offline_from_the_cache(hub, tmp_path):
-    first = publish(hub, files_of("topk"))
-    second = publish(hub, files_of("jumprelu"))
-    environment = {**os.environ, **hub.environment(tmp_path)}
-
-    def convert(offline=False, **arguments):
-        where = {**environment, "HF_HUB_OFFLINE": "1"} if offline else environment
-        return json.loads(run(CONVERT, where, json.dumps(arguments), succeeds=True).splitlines()[-1])
-
-    newest = convert()
-    assert newest[:3] == ["saelens", second, "jump_relu"]
-    assert convert(revision=first)[:3] == ["saelens", first, "topk"]
-    asked = len(hub.requests)
-    assert convert(offline=True) == newest and len(hub.requests) == asked
-    assert not any("expected" in request for request in hub.requests if "resolve" in request)  # what it needs alone
+def test_a_hub_id_is_read_at_a_commit_and_offline_from_the_cache(at_hub, publish, monkeypatch):
+    first = publish(files_of("topk"))
+    second = publish(files_of("jumprelu"))
+    assert convert() == (second, "jump_relu")
+    assert convert(revision=first) == (first, "topk")
+    asked = len(at_hub.requests)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    close_session()
+    assert convert() == (second, "jump_relu") and len(at_hub.requests) == asked
+    assert not any("expected" in request for request in at_hub.requests if "resolve" in request)  # only what it needs
+    with pytest.raises(FileNotFoundError, match=r"tester/none.*HF_HUB_OFFLINE"):
+        read_checkpoint("tester/none")
 
 
-@pytest.mark.slow
-def test_subfolders_and_files_of_a_hub_id(hub, tmp_path):
-    publish(hub, {**files_of("topk", "a/"), **files_of("jumprelu", "b/")})
-    environment = {**os.environ, **hub.environment(tmp_path)}
-    assert "subfolder: a, b" in run(CONVERT, environment, "{}")
+def test_subfolders_and_files_of_a_hub_id(publish):
+    publish({**files_of("topk", "a/"), **files_of("jumprelu", "b/")})
+    with pytest.raises(ValueError, match="subfolder: a, b"):
+        convert()
     for subfolder in ("b", "b/sae_weights.safetensors"):
-        out = run(CONVERT, environment, json.dumps({"subfolder": subfolder}), succeeds=True)
-        assert json.loads(out.splitlines()[-1])[2] == "jump_relu"
+        assert convert(subfolder=subfolder)[1] == "jump_relu"
     for missing in ({"subfolder": "c"}, {"revision": "v9"}):
-        message = run(CONVERT, environment, json.dumps(missing))
-        assert "FileNotFoundError: tester/saes" in message and next(iter(missing.values())) in message
-    nowhere = run(CONVERT, {**environment, "HF_ENDPOINT": "http://127.0.0.1:9"}, "{}")
-    assert "OSError" in nowhere and "tester/saes" in nowhere
-    no_repository = run(CONVERT.replace("tester/saes", "tester/none"), environment, "{}")
-    assert "FileNotFoundError" in no_repository and "tester/none" in no_repository
+        with pytest.raises(FileNotFoundError, match=f"tester/saes.* {next(iter(missing.values()))}|'v9'"):
+            convert(**missing)
+    with pytest.raises(FileNotFoundError, match="tester/none"):
+        read_checkpoint("tester/none")
 
 
-@pytest.mark.slow
-def test_a_damaged_copy_in_the_cache_is_not_read(hub, tmp_path):
-    publish(hub, files_of("topk"))
-    environment = {**os.environ, **hub.environment(tmp_path)}
-    run(CONVERT, environment, "{}", succeeds=True)
-    (weights,) = tmp_path.rglob("sae_weights.safetensors")
+def test_a_hub_that_cannot_be_reached_is_an_os_error(publish, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(OSError, match="tester/saes"):
+        convert()
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_damaged_copy_in_the_cache_is_not_read(offline, publish, tmp_path, monkeypatch):
+    publish(files_of("topk"))
+    convert()
+    (weights,) = (tmp_path / "cache").rglob("sae_weights.safetensors")
     blob = weights.resolve()
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1  # still a file of numbers
     blob.write_bytes(bytes(content))
-    for offline in ("0", "1"):
-        message = run(CONVERT, {**environment, "HF_HUB_OFFLINE": offline}, "{}")
-        assert "ValueError: tester/saes/sae_weights.safetensors" in message
-        assert sha256(content).hexdigest() in message and blob.name in message
-        assert "hf_hub_download('tester/saes', 'sae_weights.safetensors', force_download=True)" in message
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    close_session()
+    found = f"{sha256(content).hexdigest()}.*{blob.name}.*'tester/saes', 'sae_weights.safetensors', force_download"
+    with pytest.raises(ValueError, match=f"tester/saes/sae_weights.safetensors.*{found}"):
+        convert()
