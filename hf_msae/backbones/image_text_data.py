@@ -10,6 +10,8 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from huggingface_hub.errors import HFValidationError
 
+from hf_msae.embeddings.sources import choose_split
+
 # Builders for single files or patterns of files.
 _BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
 # Shards of a saved data set that is streamed: enough to divide it among processes.
@@ -57,11 +59,7 @@ def open_dataset(
         if split is not None and split != str(found.split):
             raise ValueError(f"{source} is a single data set and has no split {split!r}: leave the split out")
         return found
-    if split is None and len(found) > 1:
-        raise ValueError(f"{source} has the splits {', '.join(found)}: choose one")
-    if split is not None and split not in found:
-        raise ValueError(f"{source} has no split {split!r}, only {', '.join(found)}")
-    return found[split or next(iter(found))]
+    return found[choose_split(found, split, source)]
 
 
 def _open(

@@ -16,26 +16,24 @@ from .sources import Source
 from .spread_rows import SpreadRows
 from .statistics import EmbeddingStatistics, compute_statistics
 
-# Rows copied at a time where a block cannot be looked at where it lies.
 _BLOCK_ROWS = 2**15
+"""Rows that `blocks` copies at a time if it has to."""
 
 
 class EmbeddingDataset(torch_data.Dataset):
-    """Embeddings of shape (N, width), read from disk as they are asked for. Made by `load_embeddings`.
+    """Embeddings of shape (N, width), read from disk on demand. Created by `load_embeddings`.
 
-    The rows stay where they are (memory-mapped Arrow shards or .npy, or an array in memory); what is asked for is
+    The rows stay where they are (memory-mapped Arrow shards or .npy, or an array in memory), and what is requested is
     gathered with one copy into a float32 tensor. In a `DataLoader`, whole batches come from `__getitems__`, so pass
-    `collate_fn=EmbeddingDataset.collate`. Worker processes open the files anew instead of copying the data.
+    `collate_fn=EmbeddingDataset.collate`. Worker processes map the files again instead of copying the data.
+
+    A column may hold several embeddings per row, the tokens of an image or text. They are counted one by one, and
+    `dataset_rows` returns the row of `dataset` that each belongs to.
 
     Attributes:
-        source: where the embeddings come from, for messages and cards.
-        column: name of the embedding column; None for a plain array.
-        width: numbers per embedding.
-        dataset: the `datasets.Dataset` with the other columns; None for a plain array.
-        provenance: what the extraction recorded (backbone, revision, hook point, data set, ...); {} where unknown.
-
-    A column may also hold several embeddings a row, the tokens of an image or text: they then count one by one, and
-    `dataset_rows` says which row of `dataset` each belongs to.
+        source: Where the embeddings come from, for messages and cards.
+        column: Name of the embedding column; None for a plain array.
+        provenance: What the extraction recorded (backbone, revision, hook point, data set, ...); {} if unknown.
     """
 
     def __init__(self, source: Source, column: str | None = None) -> None:
@@ -52,15 +50,17 @@ class EmbeddingDataset(torch_data.Dataset):
 
     @property
     def dataset(self) -> Dataset | None:
+        """The `datasets.Dataset` with the other columns; None for a plain array."""
         return self._opened.dataset
 
     @property
     def width(self) -> int:
+        """Dimension of an embedding."""
         return self._views[0].shape[1]
 
     @property
     def nbytes(self) -> int:
-        """Size of the embeddings as they are stored."""
+        """Size of the stored embeddings in bytes."""
         return len(self) * self.width * self._views[0].itemsize
 
     def __len__(self) -> int:
@@ -71,7 +71,7 @@ class EmbeddingDataset(torch_data.Dataset):
         return f"EmbeddingDataset({self.source!r}{column}, {len(self)} x {self.width})"
 
     def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
-        """One embedding (width,) for an integer; a batch (B, width) for a slice or a sequence of integers; float32."""
+        """One float32 embedding (width,) for an integer; a batch (B, width) for a slice or a sequence of integers."""
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             return self._slice(start, max(start, stop)) if step == 1 else self.__getitems__(range(start, stop, step))
@@ -80,50 +80,45 @@ class EmbeddingDataset(torch_data.Dataset):
         return self.__getitems__(index)
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
-        """The embeddings of these rows, in this order, as float32 of shape (len(indices), width)."""
-        indices = np.asarray(indices if not isinstance(indices, range) else list(indices))
+        """Return the embeddings of these rows, in this order, as float32 of shape (len(indices), width)."""
+        indices = np.asarray(indices)
         if indices.size == 0:
             indices = indices.astype(np.int64)
         if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
-            raise TypeError(
-                f"rows are chosen by a flat list of integers, got {indices.dtype} of shape {indices.shape}"
-            )
+            raise TypeError(f"rows must be a flat list of integers, got {indices.dtype} of shape {indices.shape}")
         outside = (indices < -len(self)) | (indices >= len(self))
         if outside.any():
             raise IndexError(f"row {indices[outside][0]} is out of range: {self.source} has {len(self)} rows")
         indices = np.where(indices < 0, indices + len(self), indices)
-        return self._gather(indices if self._order is None else self._order[indices].astype(np.int64))
+        return self._gather(indices if self._order is None else self._order[indices])
 
     def batches(self, batch_size: int) -> Iterator[torch.Tensor]:
-        """All embeddings in order, as float32 tensors (batch_size, width); the last may be shorter."""
+        """Yield all embeddings in order, as float32 tensors (batch_size, width); the last may be shorter."""
         if batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {batch_size}")
         for start in range(0, len(self), batch_size):
             yield self._slice(start, min(start + batch_size, len(self)))
 
     def blocks(self) -> Iterator[torch.Tensor]:
-        """All embeddings in order, as float32 tensors of many rows: the mapped files themselves where that can be.
+        """Yield all embeddings in order, as float32 tensors of many rows, without copying them if possible.
 
-        To be read, not written to. Where rows were chosen, or are stored in another type, they are copies.
+        The tensors may be the mapped files themselves, so do not write to them.
         """
-        if self._order is None and all(tensor is not None for tensor in self._tensors):
-            for tensor in self._tensors:
-                if tensor.dtype == torch.float32:
-                    yield tensor
-                else:
-                    for part in tensor.split(_BLOCK_ROWS):
-                        yield part.float()
-        else:
+        if self._order is not None or any(tensor is None for tensor in self._tensors):
             yield from self.batches(_BLOCK_ROWS)
+            return
+        for tensor in self._tensors:
+            for part in (tensor,) if tensor.dtype == torch.float32 else tensor.split(_BLOCK_ROWS):
+                yield part.float()
 
     def statistics(self, progress: bool = False) -> EmbeddingStatistics:
-        """Mean and spread of all embeddings.
+        """Return the mean and variance of all embeddings.
 
-        A folder that `EmbeddingWriter` has written, which lets no NaN or infinity in, has them stored. Of others the
-        first call reads everything and checks every row; then they are cached.
+        `EmbeddingWriter`, which accepts neither NaN nor infinity, stores them with the embeddings. For other sources,
+        the first call reads and checks every row, and later calls return the same statistics.
 
         Raises:
-            ValueError: a row holds NaN or infinity, or all rows are equal.
+            ValueError: A row holds NaN or infinity, or all rows are equal.
         """
         if self._statistics is None:
             moments = None if self._opened.moments is None else self._opened.moments.get(self.column)
@@ -139,15 +134,14 @@ class EmbeddingDataset(torch_data.Dataset):
         return self._token_starts is not None
 
     def dataset_rows(self, rows: Sequence[int] | np.ndarray | slice = slice(None)) -> np.ndarray:
-        """The rows of `dataset` that these embeddings belong to; of all of them by default."""
-        rows = np.arange(len(self))[rows]  # also of negative numbers, masks; and none that is out of range
-        return self._dataset_row(rows)
+        """Return the rows of `dataset` that these embeddings, by default all, belong to."""
+        return self._dataset_row(np.arange(len(self))[rows])  # resolves negative numbers and masks
 
     def _dataset_row(self, rows: np.ndarray) -> np.ndarray:
         return rows if self._token_starts is None else np.searchsorted(self._token_starts, rows, side="right") - 1
 
     def location(self, row: int) -> str:
-        """The file an embedding lies in, as " (in data-00003.arrow)"; "" where the source is one file or none."""
+        """Return the file of an embedding as " (in data-00003.arrow)"; "" if there is only one file or none."""
         physical = int(self._dataset_row(np.asarray(row)))
         if self.dataset is not None and self.dataset._indices is not None:
             physical = self.dataset._indices.column(0)[physical].as_py()
@@ -164,7 +158,7 @@ class EmbeddingDataset(torch_data.Dataset):
         return rows if isinstance(rows, torch.Tensor) else torch.stack(rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Views would be pickled as copies of the data; they are made again from the memory-mapped files.
+        # Views would be pickled as copies of the data; they are created again from the memory-mapped files.
         opened = ("_views", "_tensors", "_spread", "_starts", "_order", "_token_starts")
         return {key: value for key, value in self.__dict__.items() if key not in opened}
 
@@ -173,16 +167,19 @@ class EmbeddingDataset(torch_data.Dataset):
         self._open_views()
 
     def _open_views(self) -> None:
-        self._order: np.ndarray | None = None
+        self._order: np.ndarray | None = None  # row -> row of the stored table
         self._token_starts: np.ndarray | None = None
         if self.dataset is None:
             self._views = [self._opened.array]
         else:
             self._views = self._column_views()
-            if self.dataset._indices is not None:  # after select, shuffle, filter: row -> row of the Arrow table
-                self._order = self.dataset._indices.column(0).to_numpy()
-            if self._token_starts is not None:
-                self._order_tokens()
+            if self.dataset._indices is not None:  # after select, shuffle or filter
+                self._order = self.dataset._indices.column(0).to_numpy().astype(np.int64)
+                if self._token_starts is not None:
+                    first, stop = self._token_starts[self._order], self._token_starts[self._order + 1]
+                    self._token_starts = np.concatenate([[0], np.cumsum(stop - first)])
+                    places = np.arange(self._token_starts[-1])
+                    self._order = np.repeat(first - self._token_starts[:-1], stop - first) + places
         self._tensors = [_as_tensor(view) for view in self._views]
         self._spread = SpreadRows.over(self._views)
         self._starts = np.cumsum([0] + [len(view) for view in self._views])
@@ -196,75 +193,56 @@ class EmbeddingDataset(torch_data.Dataset):
             return matrix_views(column)
         except RaggedColumnError as error:
             if self.dataset._indices is not None:
-                # The odd rows may be ones that `filter` or `select` has left out: look at the chosen ones alone.
+                # The odd rows may be ones that `filter` or `select` has left out: look only at the chosen ones.
                 self._opened.dataset, self._opened.files = self.dataset.flatten_indices(), []
                 return self._column_views()
             which = f"{'row' if self._token_starts is None else 'token'} {error.row}"
             raise ValueError(
                 f"{which} of column {self.column!r} of {self.source}{self.location(error.row)} {error.problem}; "
-                "embeddings must be vectors of one width"
+                "embeddings must be vectors of the same width"
             ) from None
 
-    def _order_tokens(self) -> None:
-        """Of chosen rows, the tokens in their order, and which tokens are whose."""
-        if self._order is not None:
-            first, stop = self._token_starts[self._order], self._token_starts[self._order + 1]
-            self._token_starts = np.concatenate([[0], np.cumsum(stop - first)])
-            self._order = np.repeat(first - self._token_starts[:-1], stop - first) + np.arange(self._token_starts[-1])
-
     def _slice(self, start: int, stop: int) -> torch.Tensor:
-        """Consecutive rows: plain copies, faster than picking them one by one."""
+        """Copy consecutive rows, which is faster than picking them one by one."""
         if self._order is not None:
-            return self._gather(self._order[start:stop].astype(np.int64))
-        out = np.empty((stop - start, self.width), dtype=np.float32)
-        chunk = int(np.searchsorted(self._starts, start, side="right")) - 1
-        position = start
-        while position < stop:
-            begin, view = int(self._starts[chunk]), self._views[chunk]
-            end = min(stop, begin + len(view))
-            _copy(out[position - start : end - start], view[position - begin : end - begin])
-            position, chunk = end, chunk + 1
-        return torch.from_numpy(out)
+            return self._gather(self._order[start:stop])
+        parts = [np.empty((0, self.width), np.float32)] if start == stop else []
+        while start < stop:
+            chunk = int(np.searchsorted(self._starts, start, side="right")) - 1
+            first, end = int(self._starts[chunk]), min(stop, int(self._starts[chunk + 1]))
+            parts.append(self._views[chunk][start - first : end - first])
+            start = end
+        return _as_float(np.concatenate(parts))
 
     def _gather(self, rows: np.ndarray) -> torch.Tensor:
-        """Any rows of the table: chunk by chunk in ascending order, written to where they were asked for."""
+        """Copy any rows of the stored table."""
+        chunks = np.searchsorted(self._starts, rows, side="right") - 1
         if self._spread is not None:
-            chunks = np.searchsorted(self._starts, rows, side="right") - 1
             return torch.from_numpy(self._spread.rows(chunks, rows - self._starts[chunks])).float()
-        # Half precision is gathered as it is and then converted at once.
-        half = all(view.dtype == np.float16 for view in self._views)
-        out = np.empty((len(rows), self.width), dtype=np.float16 if half else np.float32)
-        gathered = torch.from_numpy(out)
-        in_order = bool((rows[1:] >= rows[:-1]).all())  # as the batches of a training are
-        order = None if in_order else np.argsort(rows, kind="stable")
-        ascending = rows if in_order else rows[order]
-        # Where each chunk begins among the rows asked for, and what it is asked for.
-        borders = np.searchsorted(ascending, self._starts)
-        for chunk in np.flatnonzero(np.diff(borders)):
-            part = slice(borders[chunk], borders[chunk + 1])
-            sources, tensor = ascending[part] - self._starts[chunk], self._tensors[chunk]
-            if in_order and tensor is not None and tensor.dtype == gathered.dtype:
-                # Straight to its place, by all threads.
-                torch.index_select(tensor, 0, torch.from_numpy(sources), out=gathered[part])
-            else:
-                _copy(out, self._views[chunk][sources], part if in_order else order[part])
-        return gathered.float()
+        if len(self._views) == 1 and self._tensors[0] is not None:
+            return self._tensors[0][torch.from_numpy(rows)].float()  # on all threads
+        out = torch.empty(len(rows), self.width)
+        for chunk in np.unique(chunks):
+            places = np.flatnonzero(chunks == chunk)
+            out[torch.from_numpy(places)] = _as_float(self._views[chunk][rows[places] - self._starts[chunk]])
+        return out
 
 
 def _as_tensor(view: np.ndarray) -> torch.Tensor | None:
-    """The same memory as a tensor, for reading; None where torch cannot look at it."""
+    """The same memory as a read-only tensor; None if torch does not support its layout."""
     if not view.flags.aligned or not view.dtype.isnative:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is not writeable, and not written to
+            warnings.simplefilter("ignore")  # it is not writable, and never written to
             return torch.from_numpy(view)
     except (TypeError, ValueError):  # a dtype or strides that torch does not have
         return None
 
 
-def _copy(out: np.ndarray, values: np.ndarray, targets: np.ndarray | slice = slice(None)) -> None:
-    if values.dtype == np.float16 != out.dtype:  # torch converts half precision several times faster than numpy
-        values = torch.from_numpy(values if values.flags.writeable else values.copy()).float().numpy()
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, which `statistics` reports by row
-        out[targets] = values
+def _as_float(values: np.ndarray) -> torch.Tensor:
+    """A writable array as a float32 tensor. Beyond float32 it becomes infinity, which `statistics` reports by row."""
+    if values.dtype in (np.float16, np.float32) and values.dtype.isnative:
+        return torch.from_numpy(values).float()  # torch converts half precision several times faster than numpy
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(values.astype(np.float32))

@@ -20,7 +20,7 @@ def encode_embeddings(name: str, values: Any, width: int, dtype: str, tokens: bo
         width: Width of the column.
         dtype: How the values are stored.
         tokens: Whether a row holds several embeddings.
-        rows: Row numbers for messages; may be too few if the batch has a wrong shape.
+        rows: Row numbers for messages.
 
     Raises:
         ValueError: The shape is wrong, or a value is NaN, infinite or too large for `dtype`.
@@ -28,15 +28,12 @@ def encode_embeddings(name: str, values: Any, width: int, dtype: str, tokens: bo
     if not tokens:
         return _as_lists(_as_stored(name, values, width, dtype, rows))
     matrices = [torch.as_tensor(each) for each in values]
-    for place, each in enumerate(matrices):
+    for row, each in zip(rows, matrices, strict=True):
         if each.ndim != 2 or not len(each):
-            raise ValueError(
-                f"row {_number(rows, place)} of {name} must have shape (tokens, width), got {tuple(each.shape)}"
-            )
+            raise ValueError(f"row {row} of {name} must have shape (tokens, width), got {tuple(each.shape)}")
     ends = np.cumsum([0, *map(len, matrices)])
     matrix = torch.cat(matrices) if matrices else torch.empty(0, width)
-    of_tokens = np.repeat([_number(rows, place) for place in range(len(matrices))], np.diff(ends))
-    stored = _as_stored(name, matrix, width, dtype, of_tokens)
+    stored = _as_stored(name, matrix, width, dtype, np.repeat(np.asarray(rows, np.int64), np.diff(ends)))
     return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), _as_lists(stored))
 
 
@@ -58,10 +55,6 @@ def encode_extra(extra: Mapping[str, Sequence[Any]], features: Features, rows: S
     return [encoded.column(name) for name in features]
 
 
-def _number(rows: Sequence[int], place: int) -> int:
-    return int(rows[place]) if place < len(rows) else place
-
-
 def _as_stored(name: str, values: Any, width: int, dtype: str, rows: Sequence[int]) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
@@ -79,9 +72,9 @@ def _as_stored(name: str, values: Any, width: int, dtype: str, rows: Sequence[in
         if np.isfinite(values[bad]).all():
             largest = float(np.abs(values[bad]).max())
             advice = ': use dtype="float32"' if dtype == "float16" else ""
-            raise ValueError(f"row {_number(rows, bad)} of {name} holds {largest:g}, too large for {dtype}{advice}")
+            raise ValueError(f"row {rows[bad]} of {name} holds {largest:g}, too large for {dtype}{advice}")
         raise ValueError(
-            f"row {_number(rows, bad)} of {name} holds NaN or infinity; check the backbone's input and dtype there"
+            f"row {rows[bad]} of {name} holds NaN or infinity; check the backbone's input and dtype there"
         )
     return stored
 

@@ -1,4 +1,4 @@
-"""Opening the places embeddings can come from, with an error for each way that can go wrong."""
+"""Opening the places that embeddings can come from."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ _SUPPORTED = (
 
 @dataclass
 class Source:
-    """An opened source: a Hugging Face data set or a matrix, never both.
+    """An opened source: either a Hugging Face data set or a matrix.
 
     Attributes:
-        name: for messages.
-        dataset: the data set, before a column is chosen.
-        array: the matrix (N, width) of floats.
-        path: the .npy file behind `array`, so that another process can map it again.
-        files: (file, rows) in row order, as far as known.
-        moments: of every embedding column, where they are stored.
+        name: Name in messages.
+        dataset: The data set.
+        array: The matrix (N, width) of floats.
+        path: The .npy file of `array`, so that another process can map it again.
+        provenance: What the extraction recorded.
+        files: (file, rows) in the order of the rows, if known.
+        moments: Stored moments of every embedding column.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Source:
 
 
 def open_source(source: Any, split: str | None = None, revision: str | None = None) -> Source:
-    """Open whatever `load_embeddings` accepts; see there."""
+    """Open a source; arguments and errors are those of `load_embeddings`."""
     if isinstance(source, torch.Tensor):
         source = source.detach().cpu()
         source = (source.float() if source.dtype == torch.bfloat16 else source).numpy()
@@ -80,8 +81,22 @@ def open_source(source: Any, split: str | None = None, revision: str | None = No
     if path.suffix.lower() == ".parquet":
         return _open_parquet(path, {"train": [str(path)]}, split=None)
     if path.exists():
-        raise ValueError(f"{path} is not a kind of file embeddings are read from; pass {_SUPPORTED}")
+        raise ValueError(f"{path} is not a supported type of file; pass {_SUPPORTED}")
     return _open_hub(str(source), split, revision)
+
+
+def choose_split(splits: Iterable[str], split: str | None, name: str) -> str:
+    """Return `split`, or the only split there is.
+
+    Raises:
+        ValueError: There is no such split, or none of several was chosen.
+    """
+    splits = [str(each) for each in splits]
+    if split is None and len(splits) > 1:
+        raise ValueError(f"{name} has the splits {', '.join(splits)}: choose one")
+    if split is not None and split not in splits:
+        raise ValueError(f"{name} has no split {split!r}, only {', '.join(splits)}")
+    return splits[0] if split is None else split
 
 
 def _open_folder(folder: Path, split: str | None) -> Source:
@@ -97,17 +112,17 @@ def _open_folder(folder: Path, split: str | None) -> Source:
         except (pa.ArrowInvalid, OSError, ValueError, KeyError) as error:
             raise ValueError(f"{_damaged_file(folder) or folder} cannot be read: {error}") from error
         opened = _from_dataset(dataset, str(folder), split)
-        if metadata is not None and len(opened.dataset) != metadata.num_rows:
-            raise ValueError(
-                f"{folder} has {len(opened.dataset)} rows, but its {METADATA_FILE} counts {metadata.num_rows}: "
-                "a shard is damaged or was exchanged; extract the embeddings again"
-            )
         if metadata is not None:
+            if len(opened.dataset) != metadata.num_rows:
+                raise ValueError(
+                    f"{folder} has {len(opened.dataset)} rows, but its {METADATA_FILE} lists {metadata.num_rows}: "
+                    "a shard was damaged or replaced; extract the embeddings again"
+                )
             opened.moments = load_moments(folder, metadata)
         return opened
     try:
         files = DataFilesDict.from_patterns(get_data_patterns(str(folder)), base_path=str(folder))
-    except FileNotFoundError:  # how datasets says that nothing in the folder looks like data
+    except FileNotFoundError:  # datasets' way of saying that nothing in the folder looks like data
         files = {}
     parquet = {str(name): [f for f in paths if f.lower().endswith(".parquet")] for name, paths in files.items()}
     parquet = {name: paths for name, paths in parquet.items() if paths}
@@ -117,18 +132,18 @@ def _open_folder(folder: Path, split: str | None) -> Source:
 
 
 def _open_parquet(path: Path, files: dict[str, list[str]], split: str | None) -> Source:
-    split = _pick_split(files, split, str(path))
+    split = choose_split(files, split, str(path))
     counted = []
     for file in files[split]:
         if not Path(file).is_file():
-            raise FileNotFoundError(f"there is no file {file}")
+            raise FileNotFoundError(f"{file} does not exist")
         try:
             counted.append((file, pq.ParquetFile(file).metadata.num_rows))
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{file} is not a complete parquet file: {error}") from error
     if sum(rows for _, rows in counted) == 0:
         raise ValueError(f"{path} is empty: it has no rows")
-    try:  # converted once into datasets' Arrow cache, and memory-mapped from then on
+    try:  # converted once into the Arrow cache of datasets, and memory-mapped from then on
         dataset = datasets.load_dataset("parquet", data_files={split: files[split]}, split=split)
     except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} cannot be read as parquet: {error.__cause__ or error}") from error
@@ -137,7 +152,7 @@ def _open_parquet(path: Path, files: dict[str, list[str]], split: str | None) ->
 
 def _open_npy(path: Path) -> Source:
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise FileNotFoundError(f"{path} does not exist")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
@@ -149,63 +164,42 @@ def _open_hub(name: str, split: str | None, revision: str | None) -> Source:
     missing = f"{name} is neither a local file or folder nor a data set that can be reached on the Hub"
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(missing)
-    folder = _pushed_folder(name, revision)
-    if folder is not None:
-        opened = _open_folder(folder, split)
-        opened.name = name if revision is None else f"{name}@{revision}"
+    label = name if revision is None else f"{name}@{revision}"
+    try:  # a folder pushed by `push_embeddings` is read like a local one
+        hf_hub_download(name, METADATA_FILE, repo_type="dataset", revision=revision)
+        opened = _open_folder(Path(snapshot_download(name, repo_type="dataset", revision=revision)), split)
+        opened.name = label
         return opened
+    except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
+        pass  # another kind of data set, or none; datasets knows
     try:
         dataset = datasets.load_dataset(name, split=split, revision=revision)
     except (datasets.exceptions.DatasetNotFoundError, HFValidationError, OSError) as error:
         raise FileNotFoundError(f"{missing} ({error})") from error
-    return _from_dataset(dataset, name if revision is None else f"{name}@{revision}", None)
-
-
-def _pushed_folder(name: str, revision: str | None) -> Path | None:
-    """A copy of what `push_embeddings` has pushed; None where it was not that."""
-    try:
-        hf_hub_download(name, METADATA_FILE, repo_type="dataset", revision=revision)
-        return Path(snapshot_download(name, repo_type="dataset", revision=revision))
-    except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
-        return None  # `datasets` knows more kinds, and says so if it is none
+    return _from_dataset(dataset, label, None)
 
 
 def _from_dataset(dataset: datasets.Dataset | datasets.DatasetDict, name: str, split: str | None) -> Source:
     if isinstance(dataset, datasets.DatasetDict):
-        split = _pick_split(dataset, split, name)
-        dataset = dataset[split]
+        dataset = dataset[choose_split(dataset, split, name)]
     elif split is not None and split != str(dataset.split):
-        raise ValueError(f"{name} is one data set without a split {split!r}: leave split out")
+        raise ValueError(f"{name} is a single data set and has no split {split!r}: leave the split out")
     return Source(name, dataset=dataset, provenance=_provenance(dataset), files=_arrow_files(dataset))
 
 
-def _pick_split(splits: Iterable[str], split: str | None, name: str) -> str:
-    splits = [str(each) for each in splits]
-    if split is None and len(splits) == 1:
-        return splits[0]
-    if split is None:
-        raise ValueError(f"{name} has the splits {', '.join(splits)}: name the one to use as its split")
-    if split not in splits:
-        raise ValueError(f"{name} has no split {split!r}, only {', '.join(splits)}")
-    return split
-
-
 def _arrow_files(dataset: datasets.Dataset) -> list[tuple[str, int]]:
-    """The memory-mapped files of a data set and the rows it uses of each; [] where parts are in memory."""
-    blocks = getattr(dataset.data, "blocks", [[dataset.data]])
-    tables = [row_of_blocks[0] for row_of_blocks in blocks]
+    """The memory-mapped files of a data set and the rows it uses of each; [] if some rows are in memory."""
+    tables = [row_of_blocks[0] for row_of_blocks in getattr(dataset.data, "blocks", [[dataset.data]])]
     if not all(hasattr(table, "path") for table in tables):
         return []
     return [(str(table.path), table.num_rows) for table in tables]
 
 
 def _provenance(dataset: datasets.Dataset) -> dict[str, Any]:
-    """What the extraction recorded beside the data set's files, if all of them tell the same story."""
+    """What the extraction recorded in the data set's folders, if it is the same in all of them."""
     folders = {Path(file["filename"]).parent for file in dataset.cache_files}
-    stories = [EmbeddingMetadata.load(folder) for folder in folders]
-    if not stories or any(story is None or story.provenance != stories[0].provenance for story in stories):
-        return {}
-    return stories[0].provenance
+    recorded = [metadata and metadata.provenance for metadata in map(EmbeddingMetadata.load, folders)]
+    return recorded[0] or {} if recorded and all(each == recorded[0] for each in recorded) else {}
 
 
 def _damaged_file(folder: Path) -> Path | None:

@@ -6,17 +6,17 @@ import numpy as np
 
 
 class SpreadRows:
-    """Many matrices as one to pick rows from: Arrow has a thousand rows in each, too few to pick them one by one.
+    """Picks rows from many matrices at once. Arrow chunks of a thousand rows are too small to visit one by one.
 
-    Rows are looked up by their distance from the matrix that lies first in memory, in a view that begins a row at each
-    number from there on. What lies between the matrices is never touched.
+    Rows are addressed by their distance from the matrix that comes first in memory, in a view with a row at every
+    number from there on. What lies between the matrices is never read.
 
     Args:
-        views: of one width and dtype, each row contiguous; see `over`.
+        views: Matrices of the same width and dtype with contiguous rows; see `over`.
     """
 
-    def __init__(self, views: list[np.ndarray]):
-        self._views = views  # whose memory has to stay
+    def __init__(self, views: list[np.ndarray]) -> None:
+        self._views = views  # keeps their memory alive
         addresses = np.array([view.ctypes.data for view in views])
         itemsize, width = views[0].itemsize, views[0].shape[1]
         self._firsts = (addresses - addresses.min()) // itemsize
@@ -28,7 +28,7 @@ class SpreadRows:
 
     @classmethod
     def over(cls, views: list[np.ndarray]) -> SpreadRows | None:
-        """None for a single matrix, and for such as differ in more than their place and length."""
+        """Return None for a single matrix, or if the matrices differ in more than their place and length."""
         alike = len(views) > 1 and all(
             len(view)
             and view.dtype == views[0].dtype
@@ -42,5 +42,5 @@ class SpreadRows:
         return cls(views) if alike else None
 
     def rows(self, chunks: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """A copy of row `rows[i]` of matrix `chunks[i]` for every i: `(len(rows), width)`."""
+        """Return a copy (len(rows), width) of row `rows[i]` of matrix `chunks[i]` for every i."""
         return self._all[self._firsts[chunks] + rows * self._strides[chunks]]

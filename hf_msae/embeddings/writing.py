@@ -82,7 +82,7 @@ class EmbeddingWriter:
         self._pending_rows = 0
         self._pending_skipped: list[int] = []
         self._position: Mapping[str, Any] | None = None
-        self._moments: dict[str, dict[str, RunningMoments]] = {}  # by file, for the shards written here
+        self._moments: dict[str, RunningMoments] = {}  # of the shards written here
         self._closed = False
         wanted = EmbeddingMetadata(
             columns={name: int(width) for name, width in columns.items()},
@@ -92,6 +92,7 @@ class EmbeddingWriter:
             token_columns=[name for name in columns if name in token_columns],
         )
         self._metadata = open_folder(self.folder, wanted, resume, overwrite)
+        self._earlier_shards = list(self._metadata.shards)
         # The folder decides the order of the columns, so that all shards have the same schema.
         vectors = {name: List(Value(dtype), length=width) for name, width in self._metadata.columns.items()}
         vectors |= {name: List(vectors[name]) for name in self._metadata.token_columns}
@@ -143,30 +144,29 @@ class EmbeddingWriter:
         if self._closed:
             raise ValueError(f"the writer of {self.folder} is closed; open a new one with resume=True to append")
         extra = dict(extra or {})
+        known = self._metadata
         for kind, given, wanted in (
-            ("embedding", embeddings, self._metadata.columns),
-            ("extra", extra, self._metadata.extra_features),
+            ("embedding", embeddings, known.columns),
+            ("extra", extra, known.extra_features),
         ):
             if given.keys() != wanted.keys():
                 raise ValueError(f"this writer has the {kind} columns {sorted(wanted)}, the batch has {sorted(given)}")
+        lengths = {name: len(values) for name, values in {**embeddings, **extra}.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"the columns of a batch must have the same number of rows, got {lengths}")
         # Messages number the rows of the data, some of which may have been left out.
         first = self._first_row + self.rows_consumed + self._pending_rows + len(self._pending_skipped)
         left_out = set(map(int, skipped))
         numbers = (row for row in itertools.count(first) if row not in left_out)
-        rows = list(itertools.islice(numbers, len(next(iter(embeddings.values())))))
-        vectors = {
-            name: encode_embeddings(
-                name, embeddings[name], width, self._metadata.dtype, name in self._metadata.token_columns, rows
-            )
-            for name, width in self._metadata.columns.items()
-        }
-        lengths = {name: len(values) for name, values in {**vectors, **extra}.items()}
-        if len(set(lengths.values())) != 1:
-            raise ValueError(f"the columns of a batch must have the same number of rows, got {lengths}")
+        rows = list(itertools.islice(numbers, next(iter(lengths.values()))))
         if not rows:
             self.skip(skipped, position)
             return
-        columns = [*vectors.values(), *encode_extra(extra, self._extra_features, rows)]
+        vectors = [
+            encode_embeddings(name, embeddings[name], width, known.dtype, name in known.token_columns, rows)
+            for name, width in known.columns.items()
+        ]
+        columns = [*vectors, *encode_extra(extra, self._extra_features, rows)]
         self._pending.append(pa.table(columns, schema=self._features.arrow_schema))
         self._pending_rows += len(rows)
         self._pending_skipped += map(int, skipped)
@@ -186,14 +186,10 @@ class EmbeddingWriter:
             self._flush()
 
     def adopt(self, shards: Sequence[Shard], skipped_after: Sequence[int], moments: dict[str, RunningMoments]) -> None:
-        """Finish the folder with shards whose files are already in it.
+        """Finish the folder with these shards, whose files are already in it.
 
-        The metadata on disk change only at the end, so that an interruption changes nothing.
-
-        Args:
-            shards: All shards of the folder, in order.
-            skipped_after: Numbers of the rows left out after the last shard.
-            moments: Moments of all shards together.
+        The metadata on disk change only at the end, so an interruption changes nothing. For `skipped_after` see
+        `EmbeddingMetadata`.
         """
         self._metadata = dataclasses.replace(
             self._metadata, shards=list(shards), skipped_after=list(skipped_after), complete=False, position=None
@@ -220,40 +216,35 @@ class EmbeddingWriter:
         if self._metadata.complete:
             return
         if self.rows_written == 0 and not (allow_empty and self.rows_consumed):
-            number = self.rows_consumed
-            why = f"all {number} rows were left out" if number else "the data is empty"
+            why = f"all {self.rows_consumed} rows were left out" if self.rows_consumed else "the data is empty"
             raise ValueError(f"no embedding was written to {self.folder}: {why}")
         with self._out_of_space("the files that finish it"):
             # Not atomic, but the folder is a data set only once the state file, written later, is there.
             DatasetInfo(features=self._features).write_to_directory(str(self.folder))
             checksum = ""
             if self._metadata.shards:
-                save_moments(self.folder, self._metadata, self._all_moments() if moments is None else moments)
+                if moments is None:
+                    moments = self._moments
+                    for shard in self._earlier_shards:
+                        merge_moments(moments, moments_of_shard(self.folder, shard, self._metadata.columns))
+                save_moments(self.folder, self._metadata, moments)
                 checksum = sha256_of(self.folder / STATISTICS_FILE)
             self._metadata.statistics_sha256 = checksum
-            write_json(self.folder / STATE_FILE, self._state())
+            write_json(
+                self.folder / STATE_FILE,  # as `datasets.load_from_disk` reads it
+                {
+                    "_data_files": [{"filename": shard.file} for shard in self._metadata.shards],
+                    # Random, because datasets keys its caches on it: two runs into one folder must not share a cache.
+                    "_fingerprint": generate_random_fingerprint(),
+                    "_format_columns": None,
+                    "_format_kwargs": {},
+                    "_format_type": None,
+                    "_output_all_columns": False,
+                    "_split": None,
+                },
+            )
             self._metadata.complete = True
             self._metadata.save(self.folder)
-
-    def _state(self) -> dict[str, Any]:
-        """The state file as `datasets.load_from_disk` reads it."""
-        return {
-            "_data_files": [{"filename": shard.file} for shard in self._metadata.shards],
-            # Random, because datasets keys its caches on it: two runs into one folder must not share a cache.
-            "_fingerprint": generate_random_fingerprint(),
-            "_format_columns": None,
-            "_format_kwargs": {},
-            "_format_type": None,
-            "_output_all_columns": False,
-            "_split": None,
-        }
-
-    def _all_moments(self) -> dict[str, RunningMoments]:
-        merged: dict[str, RunningMoments] = {}
-        for shard in self._metadata.shards:
-            known = self._moments.get(shard.file)
-            merge_moments(merged, known or moments_of_shard(self.folder, shard, self._metadata.columns))
-        return merged
 
     def __enter__(self) -> EmbeddingWriter:
         return self
@@ -287,7 +278,7 @@ class EmbeddingWriter:
             after.position = None if rest.num_rows or self._position is None else dict(self._position)
             after.save(self.folder)
         self._metadata, self._pending_skipped = after, []
-        self._moments[file.name] = moments_of(shard, self._metadata.columns)
+        merge_moments(self._moments, moments_of(shard, self._metadata.columns))
         self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
 
     @contextmanager

@@ -1,6 +1,7 @@
 """load_embeddings and EmbeddingDataset: every source, no copies, right rows in right order."""
 
 import pickle
+import re
 import tracemalloc
 
 import datasets
@@ -82,7 +83,7 @@ def test_all_ways_to_index(tmp_path):
     for outside in (57, -58, [0, 57]):
         with pytest.raises(IndexError, match=r"out of range.*57 rows"):
             acts[outside]
-    with pytest.raises(TypeError, match="flat list of integers"):
+    with pytest.raises(TypeError, match="bool"):
         acts[[True, False]]
 
 
@@ -93,7 +94,7 @@ def test_batches_are_sequential_and_keep_the_rest(tmp_path):
     np.testing.assert_array_equal(torch.cat(batches).numpy(), X)
     batches[0].fill_(0)  # a batch is the caller's own
     np.testing.assert_array_equal(acts[:].numpy(), X)
-    with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
+    with pytest.raises(ValueError, match=r"batch_size.*0"):
         next(acts.batches(0))
 
 
@@ -153,16 +154,16 @@ def test_column_by_name_hook_point_or_because_it_is_the_only_one():
 @pytest.mark.parametrize(
     ("values", "what"),
     [
-        (["a", "b"], "text"),
-        ([1.0, 2.0], "one double per row"),
+        (["a", "b"], "string"),
+        ([1.0, 2.0], "double"),
         ([[1, 2], [3, 4]], "list<.*int64"),
-        ([[[[1.0]], [[2.0]]]], "a deeper nesting"),
+        ([[[[1.0]], [[2.0]]]], "list<.*list<.*list<.*float"),
         ([["a"], ["b"]], "list<.*string"),
     ],
 )
 def test_a_column_without_vectors_is_refused(values, what):
     data = datasets.Dataset.from_dict({"image_embeds": values})
-    with pytest.raises(ValueError, match=f"column 'image_embeds' of the given data set holds {what}"):
+    with pytest.raises(ValueError, match=f"column 'image_embeds' .*{what}"):
         load_embeddings(data)
 
 
@@ -175,11 +176,11 @@ def test_splits(tmp_path):
     (tmp_path / "parquet" / "README.md").write_text("a card")
     for source in (both, tmp_path / "dict", tmp_path / "parquet"):
         np.testing.assert_array_equal(load_embeddings(source, split="test")[:].numpy(), X[40:])
-        with pytest.raises(ValueError, match="has the splits train, test: name the one to use as its split"):
+        with pytest.raises(ValueError, match="train, test"):
             load_embeddings(source)
-        with pytest.raises(ValueError, match="no split 'validation', only train, test"):
+        with pytest.raises(ValueError, match=r"'validation'.*train, test"):
             load_embeddings(source, split="validation")
-    with pytest.raises(ValueError, match="one data set without a split 'train'"):
+    with pytest.raises(ValueError, match="split 'train'"):
         load_embeddings(vectors(X), split="train")
 
 
@@ -220,15 +221,15 @@ def test_ragged_rows_are_named_with_their_file(tmp_path):
     rows = X.tolist()
     rows[33] = rows[33][:3]
     data = datasets.Dataset.from_dict({"image_embeds": rows})
-    with pytest.raises(ValueError, match=r"row 33 of column 'image_embeds' .* has 3 values, but the first row has 5"):
+    with pytest.raises(ValueError, match=r"row 33 of column 'image_embeds'.* 3 .* 5"):
         load_embeddings(data)
     data.save_to_disk(tmp_path / "saved", num_shards=3)
-    with pytest.raises(ValueError, match=r"row 33 .*\(in .*data-00001-of-00003\.arrow\) has 3 values"):
+    with pytest.raises(ValueError, match=r"row 33 .*data-00001-of-00003\.arrow"):
         load_embeddings(tmp_path / "saved")
     for i, part in enumerate((range(20), range(20, 57))):
         (tmp_path / "parts").mkdir(exist_ok=True)
         data.select(part).to_parquet(tmp_path / "parts" / f"{i}.parquet")
-    with pytest.raises(ValueError, match=r"row 33 .*\(in .*1\.parquet\) has 3 values"):
+    with pytest.raises(ValueError, match=r"row 33 .*1\.parquet"):
         load_embeddings(tmp_path / "parts")
     good = data.filter(lambda row: len(row["image_embeds"]) == 5)
     np.testing.assert_allclose(load_embeddings(good)[33].numpy(), X[34], rtol=1e-6)
@@ -237,14 +238,14 @@ def test_ragged_rows_are_named_with_their_file(tmp_path):
 @pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.list_(pa.float32(), 2)])
 def test_missing_rows_and_values_are_named(kind):
     for rows, message in (
-        ([[1.0, 2.0], None, [3.0, 4.0]], r"row 1 .* is missing \(null\)"),
-        ([[1.0, 2.0], [3.0, 4.0], [5.0, None]], r"row 2 .* holds a missing value \(null\)"),
+        ([[1.0, 2.0], None, [3.0, 4.0]], "row 1 .*null"),
+        ([[1.0, 2.0], [3.0, 4.0], [5.0, None]], "row 2 .*null"),
     ):
         data = datasets.Dataset(pa.table({"image_embeds": pa.array(rows, kind)}))
         with pytest.raises(ValueError, match=message):
             load_embeddings(data)
     empty_lists = datasets.Dataset(pa.table({"x": pa.array([[], []], pa.list_(pa.float32()))}))
-    with pytest.raises(ValueError, match=r"row 0 .* is an empty list"):
+    with pytest.raises(ValueError, match=r"row 0 .*empty"):
         load_embeddings(empty_lists)
 
 
@@ -269,25 +270,22 @@ def shorter_folder(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda p: saved_npy(p / "x.npy", X[0]), r"x\.npy must be 2-D .*got shape \(5,\)"),
-        (lambda p: saved_npy(p / "x.npy", X[None]), r"x\.npy must be 2-D .*got shape \(1, 57, 5\)"),
-        (lambda p: saved_npy(p / "x.npy", X[:0]), r"x\.npy is empty: it has shape \(0, 5\)"),
-        (lambda p: saved_npy(p / "x.npy", X.astype(complex)), "floating point numbers, got complex128"),
-        (lambda p: saved_npy(p / "x.npy", np.ones((3, 2), int)), "floating point numbers, got int64"),
-        (lambda p: saved_npy(p / "x.npy", np.array([["a"]])), "floating point numbers, got <U1"),
-        (lambda p: saved_npy(p / "x.npy", np.array([[{}]])), r"x\.npy cannot be read as a \.npy file of numbers"),
-        (lambda p: truncate(saved_npy(p / "x.npy", X)), r"x\.npy cannot be read as a \.npy file of numbers"),
-        (lambda p: truncate(saved_npy(p / "x.npy", X), 0.0), r"x\.npy cannot be read as a \.npy file of numbers"),
-        (
-            lambda p: truncate(p / "x.parquet", vectors(X).to_parquet(p / "x.parquet") and 0.6),
-            "not a complete parquet",
-        ),
+        (lambda p: saved_npy(p / "x.npy", X[0]), r"x\.npy .*2-D.*\(5,\)"),
+        (lambda p: saved_npy(p / "x.npy", X[None]), r"x\.npy .*2-D.*\(1, 57, 5\)"),
+        (lambda p: saved_npy(p / "x.npy", X[:0]), r"x\.npy is empty.*\(0, 5\)"),
+        (lambda p: saved_npy(p / "x.npy", X.astype(complex)), "complex128"),
+        (lambda p: saved_npy(p / "x.npy", np.ones((3, 2), int)), "int64"),
+        (lambda p: saved_npy(p / "x.npy", np.array([["a"]])), "<U1"),
+        (lambda p: saved_npy(p / "x.npy", np.array([[{}]])), r"x\.npy"),
+        (lambda p: truncate(saved_npy(p / "x.npy", X)), r"x\.npy"),
+        (lambda p: truncate(saved_npy(p / "x.npy", X), 0.0), r"x\.npy"),
+        (lambda p: truncate(p / "x.parquet", vectors(X).to_parquet(p / "x.parquet") and 0.6), r"x\.parquet"),
         (lambda p: [vectors(X[:0]).to_parquet(p / "x.parquet"), p / "x.parquet"][1], r"x\.parquet is empty"),
         (lambda p: vectors(X).select([]), "the given data set is empty"),
-        (broken_folder, r"data-00001\.arrow cannot be read"),
-        (shorter_folder, r"has 46 rows, but its activations\.json counts 57"),
-        (lambda p: p, "holds neither a saved data set"),
-        (lambda p: truncate(saved_npy(p / "x.npy", X)).rename(p / "x.pt"), r"x\.pt is not a kind of file"),
+        (broken_folder, r"data-00001\.arrow"),
+        (shorter_folder, r"46 .*activations\.json.*57"),
+        (lambda p: p, "state.json"),
+        (lambda p: truncate(saved_npy(p / "x.npy", X)).rename(p / "x.pt"), r"x\.pt"),
     ],
 )
 def test_damaged_and_unsuitable_sources(tmp_path, make, message):
@@ -301,27 +299,25 @@ def test_a_pickle_is_never_loaded(tmp_path):
             return (pytest.fail, ("the pickle was executed",))
 
     (tmp_path / "x.npy").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(ValueError, match=r"cannot be read as a \.npy file"):
+    with pytest.raises(ValueError, match=r"x\.npy"):
         load_embeddings(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("name", ["missing.npy", "missing.parquet", "no/such/folder", "./embeddings"])
 def test_missing_files(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"there is no file missing|neither a local file or folder nor"):
+    with pytest.raises(FileNotFoundError, match=re.escape(name)):
         load_embeddings(name)
 
 
 def test_a_name_that_is_nowhere():
-    with pytest.raises(
-        FileNotFoundError, match="someone/embeds is neither a local file or folder nor a data set that"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"someone/embeds.*Hub"):
         load_embeddings("someone/embeds")
 
 
 @pytest.mark.parametrize("source", [None, 3, [[1.0, 2.0]]])
 def test_objects_of_other_kinds(source):
-    with pytest.raises(TypeError, match=f"cannot read embeddings from {type(source).__name__}"):
+    with pytest.raises(TypeError, match=type(source).__name__):
         load_embeddings(source)
 
 
