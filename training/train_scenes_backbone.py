@@ -1,15 +1,14 @@
-"""Train the small SigLIP of the embedded scenes from nothing, on a CPU (36 minutes on two cores).
+"""Train the small SigLIP of the scenes from scratch, on a CPU (36 minutes on two cores).
 
-Pairs of picture and caption are trained on with SigLIP's pairwise sigmoid loss. The truth about the scenes is known,
-and two more terms use it, without which attributes that captions seldom need, such as shape, are learned far later:
-every batch also gets a short prompt for each concept ("a striped shape"), whose label is right for every picture, and
-a linear head reads the concepts off the image embeddings. The head is not kept. Shape is by far the slowest to be
-learned, by the image tower, and the text tower costs as much as that one: so the first --vision_steps steps train the
-image tower alone, under the head.
+Pairs of image and caption are trained with SigLIP's pairwise sigmoid loss. Two more terms use the ground truth of the
+scenes; without them, attributes that captions seldom need, such as shape, are learned much later. Every batch also
+gets a short prompt for each concept ("a striped shape"), labeled for every image, and a linear head predicts the
+concepts from the image embeddings. The head is not kept. The image tower takes longest to learn shape, and the text
+tower is as expensive, so the first --vision_steps steps train the image tower alone, with the head.
 
-Pictures are rendered once into OUTPUT_DIR/pictures.npy; captions are written anew each time a picture is seen. A
-checkpoint is kept every --eval_steps steps: the same command continues where it stopped. The result is a
-transformers folder with its measured accuracy in backbone_metrics.json and its card in README.md.
+Images are rendered once into OUTPUT_DIR/pictures.npy; captions are rewritten each time an image is used. A checkpoint
+is saved every --eval_steps steps, and the same command continues from it. The result is a folder in transformers'
+format with the measured accuracy in backbone_metrics.json and a model card in README.md.
 """
 
 from __future__ import annotations
@@ -23,13 +22,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scenes_siglip import (
+    MAX_LENGTH,
+    WIDTH,
+    build_model,
+    build_processor,
+    concept_prompts,
+    evaluate_backbone,
+    pixels_from_arrays,
+    write_backbone_card,
+)
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from hf_msae.scenes import CONCEPTS, backbone, render_array, sample_scene
-from hf_msae.scenes.backbone_card import write_backbone_card
-from hf_msae.scenes.captions import caption_scene
-from hf_msae.scenes.renderer import IMAGE_SIZE
+from hf_msae.backbones import Backbone
+from hf_msae.scenes import CONCEPTS, IMAGE_SIZE, caption_scene, render_array, sample_scene
 from hf_msae.scenes.world import GROUP_OF
 
 
@@ -139,14 +146,14 @@ def main() -> None:
     )
     scenes = [sample_scene("train", arguments.seed, i) for i in tqdm(range(arguments.num_scenes), desc="scenes")]
     truth = torch.tensor([[concept in scene.concepts for concept in CONCEPTS] for scene in scenes]).float()
-    processor = backbone.build_processor(arguments.seed)
+    processor = build_processor(arguments.seed)
     tokenizer = processor.tokenizer
-    model = backbone.build_model(tokenizer).train()
+    model = build_model(tokenizer).train()
     # A picture has ten concepts at once, so its cosine with each is at most about 1 / sqrt(10), and each is far more
     # often true than another picture's caption: their logits have a scale and a bias of their own. Comparisons among
     # prompts need neither, and they are not kept.
     calibration = torch.nn.ParameterList([torch.tensor(3.0), torch.tensor(-3.0)])
-    head = torch.nn.Linear(backbone.WIDTH, len(CONCEPTS))
+    head = torch.nn.Linear(WIDTH, len(CONCEPTS))
     optimizers = build_optimizers(model, calibration, head, arguments)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, arguments))
@@ -173,12 +180,12 @@ def main() -> None:
         chosen = np.sort(random.choice(arguments.num_scenes, batch_size, replace=False))
         # A shift of a few pixels, the same for a batch, keeps the model from learning pictures by heart.
         shift = tuple(random.integers(-3, 4, 2))
-        pixels = torch.roll(backbone.pixels_from_arrays(pictures[chosen]), shift, (2, 3))
+        pixels = torch.roll(pixels_from_arrays(pictures[chosen]), shift, (2, 3))
         image = model.get_image_features(pixel_values=pixels).pooler_output
         loss = concept_loss(head(image), truth[chosen])
         if with_text:
-            texts = [caption_scene(scenes[i], random) for i in chosen] + backbone.concept_prompts(random)
-            ids = tokenizer(texts, padding="max_length", truncation=True, max_length=backbone.MAX_LENGTH)["input_ids"]
+            texts = [caption_scene(scenes[i], random) for i in chosen] + concept_prompts(random)
+            ids = tokenizer(texts, padding="max_length", truncation=True, max_length=MAX_LENGTH)["input_ids"]
             text = model.get_text_features(input_ids=torch.tensor(ids)).pooler_output
             captions, prompts = text[: len(chosen)], text[len(chosen) :]
             loss = loss + sigmoid_loss(model, image, captions)
@@ -205,7 +212,7 @@ def main() -> None:
             if not with_text:
                 tqdm.write(f"step {step}: loss {loss.item():.3f}, the image tower alone")
                 continue
-            figures = backbone.evaluate_backbone(model.eval(), tokenizer, num_scenes=600, seed=1)
+            figures = evaluate_backbone(Backbone(model, processor), num_scenes=600, seed=1)
             model.train()
             zero_shot = ", ".join(f"{name} {value:.2f}" for name, value in figures["zero_shot_accuracy"].items())
             retrieval = figures["image_to_caption_top1_of_100"]
@@ -214,7 +221,7 @@ def main() -> None:
 
     # Half precision halves what is shipped; the figures are those of the rounded weights.
     model = model.eval().half().float()
-    metrics = backbone.evaluate_backbone(model, tokenizer, arguments.num_eval_scenes)
+    metrics = evaluate_backbone(Backbone(model, processor), arguments.num_eval_scenes)
     metrics["training"] = {
         **{key: value for key, value in vars(arguments).items() if isinstance(value, int | float)},
         "minutes": round(seconds / 60, 1),

@@ -1,4 +1,4 @@
-"""The embedded world: pictures, captions and their ground truth, and a small SigLIP that was trained on them."""
+"""Synthetic scenes: images and captions whose ground truth is known, and a small SigLIP trained on them."""
 
 from .captions import caption_scene, full_caption
 from .loading import load_scenes

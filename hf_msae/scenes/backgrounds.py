@@ -1,4 +1,4 @@
-"""Backgrounds: a small bank of variants of each, drawn once a process and jittered for every picture."""
+"""Backgrounds: a few variants of each, drawn once per process and jittered for every image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from .world import BACKGROUNDS
 
 NUM_VARIANTS = 12
-_SCALE = 2  # drawn at twice the size, then reduced: smooth edges
+_SCALE = 2  # drawn at twice the size and reduced, for smooth edges
 
 
 def _gradient(size: int, top: tuple, bottom: tuple, horizon: float = 1.0) -> Image.Image:
@@ -19,11 +19,11 @@ def _gradient(size: int, top: tuple, bottom: tuple, horizon: float = 1.0) -> Ima
     return Image.fromarray(np.repeat(rows[:, None, :], size, 1).astype(np.uint8))
 
 
-def _hills(draw, size: int, random, base: float, colour: tuple, roughness: float = 0.05) -> None:
+def _hills(draw, size: int, random, base: float, color: tuple, roughness: float = 0.05) -> None:
     x = np.linspace(0, 1, 40)
     phases, waves = random.uniform(0, 6.28, 3), random.uniform(1, 4, 3)
     y = base + roughness * sum(np.sin(waves[i] * np.pi * x + phases[i]) / (i + 1) for i in range(3))
-    draw.polygon([(0, size), *[(a * size, b * size) for a, b in zip(x, y, strict=True)], (size, size)], fill=colour)
+    draw.polygon([(0, size), *[(a * size, b * size) for a, b in zip(x, y, strict=True)], (size, size)], fill=color)
 
 
 def _night(size: int, random) -> Image.Image:
@@ -185,12 +185,11 @@ _PAINTERS = {
     **{"night": _night, "beach": _beach, "meadow": _meadow, "snow": _snow, "sea": _sea, "sunset": _sunset},
     **{"forest": _forest, "desert": _desert, "bricks": _bricks, "wood": _wood, "city": _city, "paper": _paper},
 }
-assert set(_PAINTERS) == set(BACKGROUNDS)
 
 
 @cache
 def background(name: str, variant: int, size: int) -> np.ndarray:
-    """Variant `variant` (below NUM_VARIANTS) of a background: float32 (size, size, 3) from 0 to 255, read-only."""
+    """Draw variant `variant` (below NUM_VARIANTS) of a background: float32 (size, size, 3), 0 to 255, read-only."""
     random = np.random.default_rng([BACKGROUNDS.index(name), variant])
     big = _PAINTERS[name](size * _SCALE, random).filter(ImageFilter.GaussianBlur(0.8))
     picture = np.asarray(big.resize((size, size), Image.Resampling.BOX), np.float32)

@@ -1,4 +1,4 @@
-"""Captions: the same scene in many wordings, from three words to everything there is to say."""
+"""Captions: the same scene in many wordings, from three words to a full description."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from .world import CONCEPTS, Scene, SceneObject, scene_generator
 
-# The first wording is the concept's own word; the others are synonyms that only captions use.
+# The first wording names the concept; the others are synonyms that only captions use.
 WORDINGS: dict[str, tuple[str, ...]] = {
     **{concept: (concept,) for concept in CONCEPTS},
     "circle": ("circle", "disc"),
@@ -67,7 +67,7 @@ def _article(phrase: str) -> str:
 
 
 class _Writer:
-    """One caption's choices: what to mention (`mention` = probability of each optional detail), and in which words."""
+    """Writes one caption; mentions each optional detail with probability `mention`."""
 
     def __init__(self, random: np.random.Generator, mention: float, synonyms: bool):
         self.random, self.mention, self.synonyms = random, mention, synonyms
@@ -109,19 +109,20 @@ class _Writer:
 
 
 def full_caption(scene: Scene, synonyms: bool = False) -> str:
-    """Everything that is true of the scene, in one sentence; the retrieval figures use these."""
+    """Describe everything that is true of the scene in one sentence."""
     return _Writer(scene_generator(scene.split, scene.seed, scene.index, 3), 1.0, synonyms).caption(scene)
 
 
 def caption_scene(scene: Scene, random: np.random.Generator | None = None) -> str:
-    """A caption as a person might write it: some details left out, synonyms, varied order.
+    """Write a caption as a person might: with omissions, synonyms and varied order.
 
     Args:
-        random: source of the wording; None takes the scene's own, so that the caption is always the same.
+        scene: The scene.
+        random: Random generator of the wording. By default the scene's own, so the caption is always the same.
     """
     random = random if random is not None else scene_generator(scene.split, scene.seed, scene.index, 2)
     style = random.random()
-    if style < 0.2:  # two or three words about one thing in the picture
+    if style < 0.2:  # a few words about one object
         return _short_caption(scene, random)
     mention = 1.0 if style > 0.6 else float(random.uniform(0.35, 0.9))
     return _Writer(random, mention, synonyms=True).caption(scene)

@@ -1,4 +1,4 @@
-"""The truth about scenes as class labels, and the texts of their zero-shot classifiers."""
+"""The ground truth of scenes as class labels, and the texts of zero-shot classifiers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .backbone import ZERO_SHOT_TEMPLATES
 from .captions import WORDINGS
 from .world import CONCEPTS, GROUPS
 
@@ -16,32 +15,44 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 CLASSIFIED_GROUPS = ("shape", "colour", "fill", "background", "style")
+ZERO_SHOT_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "shape": ("{}", "a picture of a {}"),
+    "colour": ("a {} shape", "a picture of a {} shape"),
+    "size": ("a {} shape", "a picture of a {} shape"),
+    "fill": ("a {} shape", "a picture of a {} shape"),
+    "position": ("a shape {}", "a picture of a shape {}"),
+    "background": ("a shape {}", "a picture of a shape {}"),
+    "style": ("{}", "{} of a shape"),
+    "count": ("{}", "a picture of {}"),
+    "frame": ("{}", "a shape {}"),
+    "watermark": ("{}", "a shape {}"),
+}
 
 
 def group_labels(scenes: Dataset, group: str) -> np.ndarray:
-    """Which concept of a group each scene shows: its number in `GROUPS[group]`, or -1 where it shows none or several.
+    """Return the concept of a group that each scene shows, as its number in `GROUPS[group]`; -1 for none or several.
 
     Args:
-        scenes: of `load_scenes`, or embeddings extracted from it with its columns: (N rows).
-        group: a key of `GROUPS`.
+        scenes: Scenes of `load_scenes`, or embeddings extracted from them with their columns.
+        group: A key of `GROUPS`.
     """
-    truth = scenes.select_columns(list(GROUPS[group])).to_pandas().to_numpy(dtype=bool)
+    truth = truth_matrix(scenes, GROUPS[group])
     return np.where(truth.sum(axis=1) == 1, truth.argmax(axis=1), -1)
 
 
 def truth_matrix(scenes: Dataset, concepts: Sequence[str] = CONCEPTS) -> np.ndarray:
-    """Which concepts are true of each scene, bool (N, len(concepts))."""
+    """Return which concepts are true of each scene, as booleans (N, len(concepts))."""
     return scenes.select_columns(list(concepts)).to_pandas().to_numpy(dtype=bool)
 
 
 def zero_shot_texts(text_embeds: Callable[[list[str]], torch.Tensor], group: str) -> torch.Tensor:
-    """A text embedding for each concept of a group, templates averaged, (len(GROUPS[group]), d).
+    """Return a text embedding for each concept of a group, averaged over templates (len(GROUPS[group]), d).
 
     Args:
-        text_embeds: prompts -> (len(prompts), d); `Backbone.from_pretrained("scenes").text_embeds`.
-        group: a key of `GROUPS` with several concepts.
+        text_embeds: Embeds prompts, such as `Backbone.from_pretrained("scenes").text_embeds`.
+        group: A key of `GROUPS` with several concepts.
     """
     words, templates = GROUPS[group], ZERO_SHOT_TEMPLATES[group]
     prompts = [template.format(WORDINGS[word][0]) for word in words for template in templates]
-    embeds = torch.nn.functional.normalize(text_embeds(prompts).float(), dim=-1)
-    return embeds.reshape(len(words), len(templates), -1).mean(1)
+    embeddings = torch.nn.functional.normalize(text_embeds(prompts).float(), dim=-1)
+    return embeddings.reshape(len(words), len(templates), -1).mean(1)

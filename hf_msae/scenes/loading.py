@@ -18,7 +18,7 @@ _SHARD = 500
 def _generate(
     shards: list[list[int]], split: str, seed: int, correlations: tuple, world_version: int
 ) -> Iterator[dict]:
-    # world_version is only there for the cache's fingerprint: pictures of another version are not these.
+    # world_version is only there for the fingerprint of the cache, because another version draws other images.
     rules = {(cause, effect): probability for cause, effect, probability in correlations}
     for start, stop in shards:
         for index in range(start, stop):
@@ -40,36 +40,35 @@ def load_scenes(
     correlations: Mapping[tuple[str, str], float] | None = None,
     num_proc: int | None = None,
 ) -> Dataset:
-    """Render `n` scenes, or take them from the cache of 🤗 datasets if they were rendered before.
+    """Render scenes, or load them from the cache of 🤗 datasets if they were rendered before.
 
-    Scene i of a split depends on the seed and i alone, so the first 100 of 5,000 scenes are the 100 of 100, and
-    splits never share a scene.
+    Scene i of a split depends only on the seed and i, so 100 scenes are the first 100 of 5,000. Splits never share a
+    scene.
 
     Args:
         split: "train", "validation" or "test".
-        n: how many scenes.
-        seed: another seed, other scenes.
+        n: Number of scenes.
+        seed: Random seed of the scenes.
         correlations: `{(if_present, then): probability}`; see `hf_msae.scenes.world.sample_scene`.
-        num_proc: processes that render; None renders in this one.
+        num_proc: Number of processes that render; None renders in this one.
 
     Returns:
         A data set with the columns image (96 x 96 RGB), caption, and a boolean for each of `CONCEPTS`.
 
     Raises:
-        ValueError: unknown split or concept, n below 1, or a correlation that cannot be kept.
+        ValueError: The split or a concept is unknown, `n` is below 1, or a correlation is impossible.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
-    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
-        raise ValueError(f"n is the number of scenes, at least 1; got {n!r}")
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-        raise ValueError(f"seed is an integer of at least 0; got {seed!r}")
+    for name, value, least in (("n", n, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     n, seed = int(n), int(seed)
-    rules = [[cause, effect, value] for (cause, effect), value in check_correlations(correlations).items()]
+    rules = [(cause, effect, value) for (cause, effect), value in check_correlations(correlations).items()]
     features = Features(
         {"image": Image(), "caption": Value("string"), **{concept: Value("bool") for concept in CONCEPTS}}
     )
-    # A list in gen_kwargs is what datasets divides among processes.
+    # datasets divides lists in gen_kwargs among processes.
     shards = [[start, min(start + _SHARD, n)] for start in range(0, n, _SHARD)]
     return Dataset.from_generator(
         _generate,
@@ -80,7 +79,7 @@ def load_scenes(
             "shards": shards,
             "split": split,
             "seed": seed,
-            "correlations": tuple(map(tuple, rules)),
+            "correlations": tuple(rules),
             "world_version": WORLD_VERSION,
         },
     )

@@ -1,4 +1,4 @@
-"""Scene to picture: deterministic, about a millisecond each."""
+"""Rendering of scenes: deterministic, about a millisecond per image."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ RGB = {
     **{"brown": (118, 70, 34), "white": (250, 250, 250), "black": (22, 22, 24)},
 }
 _RADIUS = {"small": 11, "medium": 16, "large": 22}
-_CENTRE = {"left": (20, 48), "right": (76, 48), "top": (48, 20), "bottom": (48, 76), "center": (48, 48)}
+_CENTER = {"left": (20, 48), "right": (76, 48), "top": (48, 20), "bottom": (48, 76), "center": (48, 48)}
 
 
-def _second_tone(colour: str) -> np.ndarray:
-    """The other colour of a pattern: a paler or, for pale colours, a darker version of the same hue."""
-    base = np.asarray(RGB[colour], np.float32)
-    return base * 0.55 if colour in ("white", "yellow", "turquoise", "pink") else base + (255 - base) * 0.72
+def _second_tone(color: str) -> np.ndarray:
+    """The other color of a pattern: a paler or, for pale colors, a darker version of the same hue."""
+    base = np.asarray(RGB[color], np.float32)
+    return base * 0.55 if color in ("white", "yellow", "turquoise", "pink") else base + (255 - base) * 0.72
 
 
 @lru_cache(maxsize=1024)
@@ -44,8 +44,8 @@ def _pattern(fill: str, size: int, radius: int) -> np.ndarray:
     return second.astype(np.float32)
 
 
-def _paste(canvas: np.ndarray, mask: np.ndarray, colour: np.ndarray, left: int, top: int) -> None:
-    """Blend `colour` ((3,) or (h, w, 3)) into the canvas under a mask whose corner is at (left, top); clips."""
+def _paste(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray, left: int, top: int) -> None:
+    """Blend a color ((3,) or (h, w, 3)) into the canvas under a mask whose corner is at (left, top)."""
     height, width = mask.shape
     y0, x0 = max(top, 0), max(left, 0)
     y1, x1 = min(top + height, canvas.shape[0]), min(left + width, canvas.shape[1])
@@ -54,22 +54,22 @@ def _paste(canvas: np.ndarray, mask: np.ndarray, colour: np.ndarray, left: int, 
     window = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
     weight = mask[window][..., None]
     region = canvas[y0:y1, x0:x1]
-    region += weight * ((colour[window] if colour.ndim == 3 else colour) - region)
+    region += weight * ((color[window] if color.ndim == 3 else color) - region)
 
 
 def _draw_object(canvas: np.ndarray, thing: SceneObject, random: np.random.Generator) -> None:
     radius = _RADIUS[thing.size]
     rotation = int(random.integers(-1, 2)) * 6
-    centre = np.asarray(_CENTRE[thing.position]) + random.integers(-2, 3, 2)
+    center = np.asarray(_CENTER[thing.position]) + random.integers(-2, 3, 2)
     line = {"small": 3, "medium": 4, "large": 5}[thing.size] if thing.fill == "outlined" else 1
     outer, inner = shape_masks(thing.shape, radius, rotation, line)
     size = outer.shape[0]
-    left, top = (int(v) - size // 2 for v in centre)
+    left, top = (int(v) - size // 2 for v in center)
     base = np.asarray(RGB[thing.colour], np.float32) * np.float32(random.uniform(0.92, 1.06))
     base = np.clip(base, 0, 255)
     edge = np.asarray((232, 232, 232) if thing.colour == "black" else (36, 32, 34), np.float32)
     if thing.fill == "outlined":
-        # A hairline of the edge colour around the stroke keeps it visible on any background.
+        # A hairline of the edge color keeps the stroke visible on any background.
         rim, _ = shape_masks(thing.shape, radius + 1, rotation, line)
         pad = (rim.shape[0] - size) // 2
         stroke = np.clip(outer - inner, 0, 1)
@@ -94,7 +94,7 @@ def _vignette(size: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _watermark(size: int) -> np.ndarray:
-    """Coverage of the words laid over a watermarked picture: float32 (size, size)."""
+    """Coverage of the text of a watermark: float32 (size, size)."""
     layer = Image.new("L", (size, size), 0)
     font = ImageFont.load_default(size * 0.17)
     draw = ImageDraw.Draw(layer)
@@ -114,19 +114,19 @@ def _apply_style(canvas: np.ndarray, style: str, random: np.random.Generator) ->
     if style == "grainy":
         return canvas + random.standard_normal((size, size, 1), dtype=np.float32) * 24
     if style == "vintage":
-        grey = canvas.mean(-1, keepdims=True)
-        faded = 0.72 * canvas + 0.28 * grey * np.asarray((1.06, 0.98, 0.8), np.float32)
+        gray = canvas.mean(-1, keepdims=True)
+        faded = 0.72 * canvas + 0.28 * gray * np.asarray((1.06, 0.98, 0.8), np.float32)
         return (faded * 0.86 + 22) * _vignette(size)
     return canvas
 
 
 def render_scene(scene: Scene) -> Image.Image:
-    """Draw a scene: an RGB picture of IMAGE_SIZE x IMAGE_SIZE, always the same for the same scene."""
+    """Draw a scene as an RGB image of IMAGE_SIZE x IMAGE_SIZE, always the same for the same scene."""
     return Image.fromarray(render_array(scene))
 
 
 def render_array(scene: Scene) -> np.ndarray:
-    """As `render_scene`, as uint8 (IMAGE_SIZE, IMAGE_SIZE, 3)."""
+    """Draw a scene as a uint8 array (IMAGE_SIZE, IMAGE_SIZE, 3)."""
     random = scene_generator(scene.split, scene.seed, scene.index, 1)
     canvas = background(scene.background, int(random.integers(NUM_VARIANTS)), IMAGE_SIZE)
     if random.random() < 0.5:
@@ -143,8 +143,7 @@ def render_array(scene: Scene) -> np.ndarray:
         canvas = np.array(canvas)
         for edge in (np.s_[:width], np.s_[-width:], np.s_[:, :width], np.s_[:, -width:]):
             canvas[edge] = (246, 244, 238)
-        for edge in (np.s_[width, width:-width], np.s_[-width - 1, width:-width]):
-            canvas[edge] *= 0.6
-        for edge in (np.s_[width:-width, width], np.s_[width:-width, -width - 1]):
+        inside = slice(width, -width)
+        for edge in ((width, inside), (-width - 1, inside), (inside, width), (inside, -width - 1)):
             canvas[edge] *= 0.6
     return np.clip(canvas, 0, 255).astype(np.uint8)

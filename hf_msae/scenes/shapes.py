@@ -1,4 +1,4 @@
-"""Outlines of the shapes, as anti-aliased masks."""
+"""Shapes as anti-aliased masks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _drop() -> list[Point]:
     return [*round_part, (0.0, -1.0)]
 
 
-# Polygons in a unit square centred on 0, y downwards. What is not one polygon is drawn in `_draw`.
+# Polygons in a square from -1 to 1, y downwards; `_draw` draws the other shapes.
 _POLYGONS: dict[str, list[Point]] = {
     "square": [(-0.82, -0.82), (0.82, -0.82), (0.82, 0.82), (-0.82, 0.82)],
     "triangle": [(0, -0.95), (0.98, 0.8), (-0.98, 0.8)],
@@ -53,13 +53,13 @@ _POLYGONS: dict[str, list[Point]] = {
 }
 
 
-def _draw(draw: ImageDraw.ImageDraw, shape: str, centre: float, radius: float) -> None:
+def _draw(draw: ImageDraw.ImageDraw, shape: str, center: float, radius: float) -> None:
     def disc(x: float, y: float, r: float, value: int = 255) -> None:
-        cx, cy, rr = centre + x * radius, centre + y * radius, r * radius
+        cx, cy, rr = center + x * radius, center + y * radius, r * radius
         draw.ellipse((cx - rr, cy - rr, cx + rr, cy + rr), fill=value)
 
     if shape in _POLYGONS:
-        draw.polygon([(centre + x * radius, centre + y * radius) for x, y in _POLYGONS[shape]], fill=255)
+        draw.polygon([(center + x * radius, center + y * radius) for x, y in _POLYGONS[shape]], fill=255)
     elif shape == "circle":
         disc(0, 0, 0.92)
     elif shape == "ring":
@@ -73,30 +73,25 @@ def _draw(draw: ImageDraw.ImageDraw, shape: str, centre: float, radius: float) -
             disc(x, y, 0.42)
         disc(0, 0, 0.5)
     elif shape == "cloud":
-        for x, y, r in (
-            (-0.55, 0.2, 0.42),
-            (0.55, 0.2, 0.42),
-            (-0.15, -0.15, 0.52),
-            (0.3, -0.02, 0.42),
-            (0, 0.25, 0.4),
-        ):
+        puffs = [(-0.55, 0.2, 0.42), (0.55, 0.2, 0.42), (-0.15, -0.15, 0.52), (0.3, -0.02, 0.42), (0, 0.25, 0.4)]
+        for x, y, r in puffs:
             disc(x, y, r)
     else:
-        raise ValueError(f"no such shape: {shape!r}")
+        raise ValueError(f"unknown shape {shape!r}")
 
 
 @lru_cache(maxsize=8192)
 def shape_masks(shape: str, radius: int, rotation: int, line: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coverage of a shape and of its inside.
+    """Draw a shape and its inside.
 
     Args:
-        shape: one of `world.SHAPES`.
-        radius: half the shape's extent, in pixels.
-        rotation: degrees, anticlockwise.
-        line: width of the outline in pixels; the inside is the shape without it.
+        shape: One of `world.SHAPES`.
+        radius: Half the extent of the shape, in pixels.
+        rotation: Rotation in degrees, counterclockwise.
+        line: Width of the outline in pixels; the inside is the shape without it.
 
     Returns:
-        Two float32 arrays (2 * radius + 5, 2 * radius + 5) in [0, 1]: the whole shape, and its inside.
+        Coverage of the whole shape and of its inside, float32 (2 * radius + 5, 2 * radius + 5) in [0, 1].
     """
     size = 2 * radius + 5
     big = size * _OVERSAMPLE
@@ -105,7 +100,7 @@ def shape_masks(shape: str, radius: int, rotation: int, line: int) -> tuple[np.n
     if rotation:
         image = image.rotate(rotation, resample=Image.Resampling.BILINEAR)
     outer = np.asarray(image, np.float32) / 255
-    # The inside is what lies further from the outside than the line is wide.
+    # The inside is farther from the outside than the line is wide.
     inner = (distance_transform_edt(outer > 0.5) > line * _OVERSAMPLE).astype(np.float32)
 
     def shrink(mask: np.ndarray) -> np.ndarray:

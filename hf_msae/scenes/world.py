@@ -1,4 +1,4 @@
-"""What can be in a scene, and how scenes are drawn at random: the ground truth behind every picture and caption."""
+"""What can be in a scene, and how scenes are sampled: the ground truth of every image and caption."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-# A change of anything that alters pictures or captions for a given seed bumps this number: cached data sets carry it.
+# To be increased by every change of the images or captions of a seed; part of the fingerprint of cached data sets.
 WORLD_VERSION = 1
 
 SHAPES = (
@@ -35,7 +35,7 @@ OBJECT_GROUPS: dict[str, tuple[str, ...]] = {
     "position": POSITIONS,
 }
 SCENE_GROUPS: dict[str, tuple[str, ...]] = {"background": BACKGROUNDS, "style": STYLES, "count": COUNTS}
-# Extras are yes/no concepts, each a group of its own: a picture can have a frame and a watermark.
+# Each extra is a group of its own: an image can have both a frame and a watermark.
 GROUPS: dict[str, tuple[str, ...]] = {**OBJECT_GROUPS, **SCENE_GROUPS, **{extra: (extra,) for extra in EXTRAS}}
 CONCEPTS: tuple[str, ...] = tuple(concept for members in GROUPS.values() for concept in members)
 GROUP_OF: dict[str, str] = {concept: group for group, members in GROUPS.items() for concept in members}
@@ -48,7 +48,7 @@ _EXTRA_PROBABILITY = 0.15
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One thing in a scene; every field is a concept of the group of that name."""
+    """An object in a scene; every field is a concept of the group with that name."""
 
     shape: str
     colour: str
@@ -59,7 +59,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """The ground truth of one picture. `index`, `seed` and `split` identify it; drawing it again gives the same."""
+    """The ground truth of one image, which `split`, `seed` and `index` identify."""
 
     objects: tuple[SceneObject, ...]
     background: str
@@ -72,11 +72,12 @@ class Scene:
 
     @property
     def count(self) -> str:
+        """The number of objects, as a concept."""
         return COUNTS[len(self.objects) - 1]
 
     @property
     def concepts(self) -> frozenset[str]:
-        """Every concept that is true of the scene; an object's concept is true if any object has it."""
+        """Every concept that is true of the scene or of any of its objects."""
         present = {self.background, self.style, self.count}
         for thing in self.objects:
             present.update((thing.shape, thing.colour, thing.size, thing.fill, thing.position))
@@ -85,16 +86,15 @@ class Scene:
 
 
 def scene_generator(split: str, seed: int, index: int, purpose: int) -> np.random.Generator:
-    """A random stream for one purpose (0 content, 1 picture, 2 caption) of one scene.
+    """Return the random generator for one purpose (0 content, 1 image, 2 caption, 3 full caption) of one scene.
 
-    Streams are independent, so a scene does not change when another wording or picture of it is asked for, and
-    scene 7 is the same whether 10 or 10,000 scenes are drawn.
+    The generators are independent, so scene 7 is the same whether 10 or 10,000 scenes are sampled.
     """
     return np.random.default_rng([seed, SPLITS.index(split), index, purpose])
 
 
 def _any(members: Sequence[str], random: np.random.Generator) -> str:
-    # Ten times as fast as Generator.choice, which makes an array of the members first.
+    # Ten times faster than Generator.choice, which first makes an array of the members.
     return members[random.integers(len(members))]
 
 
@@ -103,16 +103,16 @@ def _weighted(probabilities: Sequence[float], random: np.random.Generator) -> in
 
 
 def check_correlations(correlations: Mapping[tuple[str, str], float] | None) -> dict[tuple[str, str], float]:
-    """Validate `{(if_present, then): probability}` and return it as a plain dict.
+    """Validate `{(if_present, then): probability}` and return it as a dict of floats.
 
     Raises:
-        ValueError: an unknown concept, a probability outside [0, 1], a pair within one group, or a consequence that
-            cannot be set freely (positions are kept apart and the count fixes how many objects there are).
+        ValueError: A concept is unknown, a probability is outside [0, 1], both concepts belong to one group, or the
+            second is a position or count, which cannot be set freely.
     """
     checked: dict[tuple[str, str], float] = {}
     for pair, probability in (correlations or {}).items():
         if not (isinstance(pair, tuple) and len(pair) == 2):
-            raise ValueError(f"a correlation is keyed by a pair (if_present, then), got {pair!r}")
+            raise ValueError(f"the key of a correlation is a pair (if_present, then), got {pair!r}")
         for concept in pair:
             if concept not in GROUP_OF:
                 near = difflib.get_close_matches(str(concept), CONCEPTS, n=1)
@@ -120,13 +120,11 @@ def check_correlations(correlations: Mapping[tuple[str, str], float] | None) -> 
                 raise ValueError(f"unknown concept {concept!r} in correlation {pair!r}{hint}")
         cause, effect = pair
         if GROUP_OF[cause] == GROUP_OF[effect]:
-            raise ValueError(
-                f"correlation {pair!r} joins two concepts of one group, {GROUP_OF[cause]!r}; take two groups"
-            )
+            raise ValueError(f"both concepts of correlation {pair!r} belong to the group {GROUP_OF[cause]!r}")
         if GROUP_OF[effect] in ("position", "count"):
             raise ValueError(
-                f"correlation {pair!r}: {effect!r} is a {GROUP_OF[effect]}, which cannot be a consequence; "
-                f"swap the pair or take a concept of another group"
+                f"correlation {pair!r}: {effect!r} is a {GROUP_OF[effect]}, which cannot come second; swap the pair "
+                "or choose a concept of another group"
             )
         if isinstance(probability, str) or not 0.0 <= float(probability) <= 1.0:
             raise ValueError(f"correlation {pair!r} has probability {probability!r}; it must be between 0 and 1")
@@ -137,13 +135,13 @@ def check_correlations(correlations: Mapping[tuple[str, str], float] | None) -> 
 def sample_scene(
     split: str, seed: int, index: int, correlations: Mapping[tuple[str, str], float] | None = None
 ) -> Scene:
-    """Draw scene `index` of a split.
+    """Sample scene `index` of a split.
 
-    Without correlations every group is independent of every other (objects of one scene have distinct positions).
-    `correlations={("star", "yellow"): 0.9}` makes P(yellow | star) = 0.9. Where both concepts belong to objects, this
-    is the rate among objects that are stars; where one belongs to the scene, it is the rate among pictures, as the
-    columns of `load_scenes` tell it. Everything else keeps its base rate. Rules are applied in order, and a later rule
-    about the same group has the last word.
+    Without correlations, all groups are independent (but objects of a scene have distinct positions).
+    `correlations={("star", "yellow"): 0.9}` sets P(yellow | star) = 0.9. If both concepts belong to objects, this is
+    the rate among objects that are stars; if one belongs to the scene, it is the rate among images, as given by the
+    columns of `load_scenes`. Everything else keeps its base rate. Rules are applied in order; a later rule about the
+    same group overrides an earlier one.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
@@ -170,22 +168,23 @@ def sample_scene(
 
 
 def with_concept(scene: Scene, concept: str, present: bool = True) -> Scene:
-    """The same scene with a concept or without it: what a picture would show if just this were another.
+    """Return a counterfactual: the same scene with or without a concept.
 
-    Where it is to be there and is not, one object gets it (or the scene); where it is not to be there and is, those
-    that have it get another of its group. Which, depends on the scene and the concept alone.
+    To add it, one object (or the scene) gets it. To remove it, all objects that have it get another concept of its
+    group. The choice depends only on the scene and the concept.
 
     Args:
-        scene: left as it is.
-        concept: of any group but position and count, which cannot be set alone.
-        present: whether it is to be there.
+        scene: The scene, which is not changed.
+        concept: A concept of any group except position and count.
+        present: Whether the new scene has the concept.
 
     Raises:
-        ValueError: there is no such concept, or it is a position or count.
+        ValueError: The concept is unknown, or a position or count.
     """
     group = GROUP_OF.get(concept)
     if group is None or group in ("position", "count"):
-        raise ValueError(f"{concept!r} is no concept that can be set: {'unknown' if group is None else f'a {group}'}")
+        why = "there is no such concept" if group is None else f"it is a {group}"
+        raise ValueError(f"{concept!r} cannot be set: {why}")
     if concept in EXTRAS:
         return replace(scene, **{concept: present})
     random = np.random.default_rng([scene.seed, SPLITS.index(scene.split), scene.index, CONCEPTS.index(concept)])
@@ -199,7 +198,7 @@ def with_concept(scene: Scene, concept: str, present: bool = True) -> Scene:
 
 
 def _apply_correlation(scene: dict, objects: list[dict], cause: str, effect: str, probability: float, random) -> None:
-    """Make P(effect | cause) = probability in a drawn scene where the cause holds; change nothing elsewhere."""
+    """Set the effect with this probability if the cause holds in a sampled scene."""
     cause_group, effect_group = GROUP_OF[cause], GROUP_OF[effect]
     if cause_group in OBJECT_GROUPS:
         causes = [thing for thing in objects if thing[cause_group] == cause]
@@ -221,7 +220,7 @@ def _apply_correlation(scene: dict, objects: list[dict], cause: str, effect: str
 
 
 def _set_effect(owners: list[dict], effect: str, wanted: bool, random: np.random.Generator) -> None:
-    """Let one of `owners` have the effect, or none of them."""
+    """Give the effect to one of the owners, or to none."""
     group = GROUP_OF[effect]
     having = [owner for owner in owners if owner[group] == effect]
     if wanted and not having:

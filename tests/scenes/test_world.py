@@ -69,13 +69,13 @@ def test_a_correlation_of_zero_excludes_and_a_later_rule_wins():
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({("read", "beach"): 0.5}, "unknown concept 'read'.*did you mean 'red'"),
-        ({("red", "beach"): 1.5}, "between 0 and 1"),
-        ({("red", "beach"): "x"}, "has probability 'x'; it must be between 0 and 1"),
-        ({("red", "blue"): 0.5}, "of one group, 'colour'"),
-        ({("red", "left"): 0.5}, "is a position, which cannot be a consequence"),
-        ({("red", "two"): 0.5}, "is a count"),
-        ({"red": 0.5}, "keyed by a pair"),
+        ({("read", "beach"): 0.5}, "'read'.*'red'"),
+        ({("red", "beach"): 1.5}, "1.5.*between 0 and 1"),
+        ({("red", "beach"): "x"}, "'x'.*between 0 and 1"),
+        ({("red", "blue"): 0.5}, "'colour'"),
+        ({("red", "left"): 0.5}, "'left' is a position"),
+        ({("red", "two"): 0.5}, "'two' is a count"),
+        ({"red": 0.5}, "pair.*'red'"),
     ],
 )
 def test_impossible_correlations_are_refused(rules, message):
@@ -84,7 +84,7 @@ def test_impossible_correlations_are_refused(rules, message):
 
 
 def test_an_unknown_split_is_refused():
-    with pytest.raises(ValueError, match="the splits are train, validation, test"):
+    with pytest.raises(ValueError, match=r"'dev'.*train, validation, test"):
         sample_scene("dev", 0, 0)
 
 
@@ -111,6 +111,6 @@ def test_a_concept_is_set_and_nothing_else_changes(concept):
 
 def test_what_cannot_be_set_is_refused():
     scene = sample_scene("test", 3, 0)
-    for concept, why in (("two", "a count"), ("left", "a position"), ("unicorn", "unknown")):
-        with pytest.raises(ValueError, match=f"{concept!r} is no concept that can be set: {why}"):
+    for concept, why in (("two", "count"), ("left", "position"), ("unicorn", "no such")):
+        with pytest.raises(ValueError, match=f"{concept!r}.*{why}"):
             with_concept(scene, concept)
