@@ -1,4 +1,4 @@
-"""The command line's parser: flags made from dataclasses, YAML files of flags, and errors of one line."""
+"""The parser of the command line: flags from dataclasses, YAML files of flags, and errors of one line."""
 
 from __future__ import annotations
 
@@ -33,12 +33,7 @@ def flag(help: str, default: Any = MISSING, aliases: Sequence[str] = ()) -> Any:
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter):
-    """One spelling per flag, and defaults only where there is one."""
-
-    def _format_action_invocation(self, action: Action) -> str:
-        if not action.option_strings or action.nargs == 0:
-            return super()._format_action_invocation(action)
-        return f"{action.option_strings[0]} {self._format_args(action, action.dest.upper())}"
+    """Shows the default of a flag after its help, or that it is required."""
 
     def _get_help_string(self, action: Action) -> str:
         if action.default is None or action.nargs == 0:
@@ -48,7 +43,7 @@ class _HelpFormatter(RawDescriptionHelpFormatter):
 
 
 def _show_renamed(old: str, new: str) -> None:
-    """Warn that a flag is renamed, where Python hides a DeprecationWarning by default: in a command."""
+    """Warn that a flag is renamed, although Python hides a DeprecationWarning from users of commands."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", DeprecationWarning)
         warn_renamed(old, new)
@@ -57,18 +52,18 @@ def _show_renamed(old: str, new: str) -> None:
 class MSAEArgumentParser(HfArgumentParser):
     """An `HfArgumentParser` with `--config file.yaml`, without abbreviations, and with errors of one line.
 
-    The command line beats the file, the file beats the defaults. Values in the file pass through the very conversion
-    that the command line's do: 1e-4, which YAML reads as a string, becomes a float. A key that is no flag is an error.
+    The command line overrides the file, and the file the defaults. Values in the file are converted like those of the
+    command line, so that 1e-4, which YAML reads as a string, becomes a float. A key that is not a flag is an error.
 
-    A field's `metadata["aliases"]` are the names that its flag had in the last release: they still work, with a
-    DeprecationWarning that says the new name.
+    The `metadata["aliases"]` of a field are the names of its flag in the last release, which still work with a
+    DeprecationWarning.
 
     Args:
-        dataclass_types: dataclasses whose fields become flags.
-        description: first lines of --help.
-        example: a command that works, shown last in --help.
-        prog: the command's name; by default the script's.
-        first_word: a field that may also be given as the first word, without its flag.
+        dataclass_types: Dataclasses whose fields become flags.
+        description: First lines of --help.
+        example: A command that works, shown last in --help.
+        prog: Name of the command, by default of the script.
+        first_word: A field that may also be given as the first argument, without its flag.
     """
 
     def __init__(
@@ -89,7 +84,7 @@ class MSAEArgumentParser(HfArgumentParser):
             allow_abbrev=False,
             formatter_class=_HelpFormatter,
         )
-        self.add_argument("--config", metavar="FILE.yaml", help="YAML file of flags; the command line beats it.")
+        self.add_argument("--config", metavar="FILE.yaml", help="YAML file of flags; the command line overrides it.")
         self._new_names = {
             old.removeprefix("--"): field.name
             for kind in self.dataclass_types
@@ -97,22 +92,24 @@ class MSAEArgumentParser(HfArgumentParser):
             for old in field.metadata.get("aliases", ())
         }
         for action in self._actions:
+            if action.dest != "help":
+                action.option_strings = action.option_strings[:1]  # the spelling for help and errors; all are parsed
             if action.dest == first_word:
                 action.help += " Can also be given as the first argument, without the flag."
-            # Of a flag that is on by default, HfArgumentParser makes --no_flag too, with the same help.
+            # For a flag that is on by default, HfArgumentParser also makes --no_flag, with the same help.
             if action.option_strings[0] == f"--no_{action.dest}":
                 action.help = f"Turn off --{action.dest}."
                 self._new_names |= {
                     f"no_{old}": f"no_{new}" for old, new in self._new_names.items() if new == action.dest
                 }
-        self.context = ""  # what error messages begin with
+        self.context = ""  # the beginning of error messages
         self.first_word = first_word
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
-        """One instance of each dataclass. Bad input ends the process with exit code 2 and one line that names it.
+        """Return one instance of each dataclass. Invalid input ends the process with exit code 2 and one line.
 
         Args:
-            argv: the arguments; by default those of the process.
+            argv: The arguments, by default those of the process.
         """
         argv = list(sys.argv[1:] if argv is None else argv)
         if self.first_word and argv and not argv[0].startswith("-"):
@@ -135,19 +132,19 @@ class MSAEArgumentParser(HfArgumentParser):
         return tuple(parsed)
 
     def error(self, message: str) -> NoReturn:
-        """As argparse's, without a screenful of usage before the message."""
+        """Show the message without the usage, and end the process."""
         self.exit(2, f"{self.prog}: error: {self.context}{message}\n(--help explains every flag)\n")
 
     @contextmanager
     def reporting_errors(self) -> Iterator[None]:
-        """Within this context errors that input causes end the process with exit code 1 and their message alone."""
+        """End the process with exit code 1 and only the message of an error that input causes inside the block."""
         try:
             yield
         except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
             self.exit(1, f"{self.prog}: error: {self.context}{error}\n")
 
     def _arguments_in(self, file: Path) -> list[str]:
-        """A YAML file's contents as command line arguments."""
+        """Return the content of a YAML file as command line arguments."""
         try:
             values = yaml.safe_load(file.read_text(encoding="utf-8"))
         except OSError as error:
@@ -155,11 +152,11 @@ class MSAEArgumentParser(HfArgumentParser):
         except yaml.YAMLError as error:
             self.error(f"{file} is not valid YAML: {' '.join(str(error).split())}")
         if not isinstance(values, dict):
-            self.error(f"{file} has to hold 'flag: value' lines, but holds {type(values).__name__}")
+            self.error(f"{file} must hold 'flag: value' lines, but holds a {type(values).__name__}")
         return self.as_command_line(values, file)
 
     def as_command_line(self, values: Mapping[str, Any], file: Any) -> list[str]:
-        """Flags and their values as command line arguments; `file` is what errors name."""
+        """Return flags and their values as command line arguments; errors name `file`."""
         flags = {action.dest: action for action in self._actions if action.dest not in ("help", "config")}
         arguments = []
         for key, value in values.items():
@@ -183,7 +180,7 @@ class MSAEArgumentParser(HfArgumentParser):
         return arguments
 
     def _renamed(self, word: str) -> str:
-        """A flag by its present name, with a warning where it is given by an old one."""
+        """Replace the old name of a flag, with a warning."""
         flag, equals, value = word.partition("=")
         old = flag.removeprefix("--")
         if not flag.startswith("--") or old not in self._new_names:
@@ -195,14 +192,14 @@ class MSAEArgumentParser(HfArgumentParser):
         for kind in self.dataclass_types:
             annotation = get_type_hints(kind).get(key)
             if annotation is not None and type(None) not in get_args(annotation):
-                self.error(f"{file}: {key} is null, but needs a value; leave the line out for the default")
+                self.error(f"{file}: {key} is null, but needs a value: leave the line out for the default")
         action.default = None
 
     def _word(self, file: Path, key: str) -> Callable[[Any], str]:
         def word(value: Any) -> str:
             if isinstance(value, (str, bool, int, float)):
                 return str(value)
-            self.error(f"{file}: {key} holds {value!r}, but values have to be words or numbers")
+            self.error(f"{file}: {key} holds {value!r}, but values must be words or numbers")
 
         return word
 

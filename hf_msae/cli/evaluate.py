@@ -1,7 +1,7 @@
-"""Measure how faithful the reconstructions of an MSAE are and how sparse its codes, at every granularity k.
+"""Measure the reconstructions and the sparsity of an MSAE at every granularity k.
 
-Prints a table with one row per k, and writes the same figures to a JSON file if one is named. For several processes
-use `accelerate launch -m hf_msae.cli.evaluate` or `torchrun -m hf_msae.cli.evaluate`.
+Prints a table with one row per k, and writes the metrics to a JSON file with --output. For several processes, use
+`accelerate launch -m hf_msae.cli.evaluate` or `torchrun -m hf_msae.cli.evaluate`.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> None:
         for file in filter(None, (args.output, args.figure)):
             Path(file).parent.mkdir(parents=True, exist_ok=True)
         accelerator = build_accelerator(args.use_cpu)
-        with accelerator.main_process_first():  # the other processes use what it downloads and converts
+        with accelerator.main_process_first():  # it downloads and converts the data for the others
             model = load_msae(args.model, args.revision)
             others = [load_msae(other) for other in args.other_seeds]
             data = load_embeddings(args.data, args.embedding_column, model.config.hook_point, args.split)

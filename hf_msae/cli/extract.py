@@ -1,8 +1,8 @@
-"""Embed a data set of images, captions or both with a CLIP, SigLIP, SigLIP 2 or DINOv2, ready for hf-msae train.
+"""Embed the images or captions of a data set with CLIP, SigLIP, SigLIP 2 or DINOv2, for hf-msae train.
 
 The output folder is a Hugging Face data set with one column per hook point, the labels of the original data set, and
 activations.json, which records where the embeddings come from. Running an interrupted command again continues it. For
-several processes use `accelerate launch -m hf_msae.cli.extract` or `torchrun -m hf_msae.cli.extract`.
+several processes, use `accelerate launch -m hf_msae.cli.extract` or `torchrun -m hf_msae.cli.extract`.
 """
 
 from __future__ import annotations

@@ -1,90 +1,86 @@
-"""The whole way on the embedded world: pictures, embeddings, a trained and measured MSAE, named latents, figures.
+"""Train and examine a small MSAE on synthetic scenes, in a few minutes on a CPU.
 
-`hf-msae quickstart`. The steps are the ones that a person takes with a backbone and
-pictures of their own, done with the same functions.
+Renders scenes, embeds them with the small SigLIP of this package, trains an MSAE and measures it, names its latents,
+finds what drives a biased probe, and writes figures, a model card and a report. The same functions do this with other
+backbones and images.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
+import torch
+from accelerate.utils import set_seed
+from datasets import Dataset
+from sklearn.metrics import roc_auc_score
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from datasets import Dataset
-
-    from ..bias import BiasReport
-    from ..concepts import ConceptTable
-    from ..embeddings import EmbeddingDataset
-    from ..model.configuration_msae import MSAEConfig
-    from ..model.modeling_msae import MSAEModel
-    from ..training.arguments import MSAETrainingArguments
-    from ..vision_text import VisionTextMSAE
+from .. import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments, VisionTextMSAE
+from .._utils.argument_parser import MSAEArgumentParser, flag
+from ..backbones import Backbone
+from ..backbones.extraction import extract_activations
+from ..bias import BiasReport, bias_report
+from ..concepts import ConceptTable, Vocabulary, name_latents
+from ..concepts.codes import collect_codes
+from ..concepts.collectors import ColumnCollector
+from ..embeddings import EmbeddingDataset, load_embeddings
+from ..hub import write_model_card
+from ..metrics import LinearClassifier, progressive_ks
+from ..plotting import plot_contact_sheet, plot_quality_against_k, plot_training, save_figure
+from ..report import write_report
+from ..scenes import load_scenes
+from ..training import finish
+from ..training.checkpointing import check_output_dir, list_checkpoints
+from ..training.record import command_line
 
 _SHEET_ROWS, _SHEET_COLUMNS = 14, 10
 _EXAMPLES = 5
 _SHOWN = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "sparsity", "dead_latents", "cknna")
 
+EXAMPLE = "  hf-msae quickstart --output_dir outputs/quickstart --num_train_scenes 20000 --num_train_epochs 40"
+
 
 @dataclass
 class QuickstartArguments:
-    """Settings of the quickstart; the defaults take minutes on two cores."""
+    """Settings of the quickstart."""
 
-    output_dir: str = field(default="outputs/quickstart", metadata={"help": "where everything is written"})
-    num_train_scenes: int = field(default=20_000, metadata={"help": "scenes to train on"})
-    num_eval_scenes: int = field(default=5_000, metadata={"help": "held-out scenes to measure on"})
-    num_latents: int = field(default=1024, metadata={"help": "latents; the embeddings are 128 wide"})
-    num_train_epochs: float = field(default=40.0, metadata={"help": "passes over the training embeddings"})
-    learning_rate: float = field(default=1e-2, metadata={"help": "Adam's learning rate"})
-    batch_size: int = field(default=1024, metadata={"help": "embeddings a step"})
-    seed: int = field(default=42, metadata={"help": "seed of scenes' order, initial weights and batches"})
-    num_biased_scenes: int = field(
-        default=3_000, metadata={"help": "scenes in which most stars are red, for a probe that the report finds out"}
-    )
-    num_proc: int = field(default=2, metadata={"help": "processes that render"})
+    _argument_group_name: ClassVar[str] = "quickstart"
 
-
-class _Steps:
-    """Announces the steps and keeps their times."""
-
-    def __init__(self, total: int):
-        self.total, self.number, self.begun = total, 0, time.monotonic()
-
-    def __call__(self, what: str) -> None:
-        self.number += 1
-        elapsed = time.monotonic() - self.begun
-        print(f"\n[{self.number}/{self.total}] {what}  ({elapsed:.0f} s so far)", flush=True)
+    output_dir: str = flag("Folder for everything that is written.", "outputs/quickstart")
+    num_train_scenes: int = flag("Number of scenes to train on.", 20_000)
+    num_eval_scenes: int = flag("Number of held-out scenes to evaluate on.", 5_000)
+    num_latents: int = flag("Number of latents; the embeddings have 128 dimensions.", 1024)
+    num_train_epochs: float = flag("Passes over the training embeddings.", 40.0)
+    learning_rate: float = flag("Peak learning rate of Adam.", 1e-2)
+    per_device_train_batch_size: int = flag("Embeddings per optimizer step.", 1024, aliases=("--batch_size",))
+    seed: int = flag("Random seed of scenes, weights and batches.", 42)
+    num_biased_scenes: int = flag("Number of scenes with mostly red stars, on which a biased probe is trained.", 3_000)
+    num_workers: int = flag("Processes that render scenes.", 2, aliases=("--num_proc",))
 
 
 def model_config(arguments: QuickstartArguments, width: int) -> MSAEConfig:
-    """The MSAE of the quickstart."""
-    from .. import MSAEConfig
-    from ..metrics import progressive_ks
-
-    # Levels from an eighth of the width on, of which the small ones weigh most: the best that
-    # benchmarks/design_choices.py has found for few latents, and a sparser full code.
+    """Return the config of the quickstart's MSAE for embeddings of this width."""
+    # Levels from an eighth of the width, with most weight on small ones: the best of benchmarks/design_choices.py for
+    # few latents, and a sparser full code.
     levels = progressive_ks(arguments.num_latents, smallest=max(1, width // 8))
     return MSAEConfig(d_in=width, num_latents=arguments.num_latents, nesting_ks=levels, nesting_weights="reverse")
 
 
 def training_arguments(arguments: QuickstartArguments) -> MSAETrainingArguments:
-    """How the quickstart trains it."""
-    from .. import MSAETrainingArguments
-
+    """Return the training arguments of the quickstart."""
+    batch_size = arguments.per_device_train_batch_size
     return MSAETrainingArguments(
         output_dir=arguments.output_dir,
         overwrite_output_dir=True,
-        per_device_train_batch_size=arguments.batch_size,
+        per_device_train_batch_size=batch_size,
         num_train_epochs=arguments.num_train_epochs,
         learning_rate=arguments.learning_rate,
         eval_strategy="steps",
-        eval_steps=max(1, arguments.num_train_scenes // arguments.batch_size * 10),
+        eval_steps=max(1, arguments.num_train_scenes // batch_size * 10),
         save_strategy="no",
         logging_steps=20,
         seed=arguments.seed,
@@ -92,45 +88,33 @@ def training_arguments(arguments: QuickstartArguments) -> MSAETrainingArguments:
     )
 
 
-def run_quickstart(arguments: QuickstartArguments) -> dict:
-    """Do all of it; returns the metrics that metrics.json holds.
+def run_quickstart(arguments: QuickstartArguments) -> dict[str, Any]:
+    """Run all steps and return the metrics in metrics.json.
 
     Raises:
-        ValueError: settings that cannot work, before anything is rendered.
-        FileExistsError: output_dir holds files that are not a quickstart's.
+        ValueError: A setting is invalid; nothing has been rendered yet.
+        FileExistsError: output_dir holds files that are not of a quickstart.
     """
-    from accelerate.utils import set_seed
-
-    from .. import MSAEModel, MSAETrainer, VisionTextMSAE
-    from ..backbones import Backbone
-    from ..backbones.extraction import extract_activations
-    from ..concepts import Vocabulary, name_latents
-    from ..embeddings import load_embeddings
-    from ..hub import write_model_card
-    from ..plotting import plot_contact_sheet, plot_quality_against_k, plot_training, save_figure
-    from ..report import write_report
-    from ..scenes import load_scenes
-    from ..training import finish
-    from ..training.checkpointing import check_output_dir, list_checkpoints
-    from ..training.record import command_line
-
     output = Path(arguments.output_dir)
     check_output_dir(output, overwrite=True)
     if checkpoints := list_checkpoints(output):
         raise FileExistsError(
-            f"{output} holds a training run of its own ({checkpoints[-1].name}), which the quickstart would replace: "
-            f"choose another --output_dir"
+            f"{output} holds a training run ({checkpoints[-1].name}), which the quickstart would replace: choose "
+            f"another --output_dir"
         )
     backbone = Backbone.from_pretrained("scenes")
     config = model_config(arguments, backbone.width("image_embeds"))
     run = training_arguments(arguments)
-    step = _Steps(7)
+    begun = time.monotonic()
 
-    step(f"Rendering {arguments.num_train_scenes + arguments.num_eval_scenes:,} scenes (kept for the next time)")
-    train_scenes = load_scenes("train", arguments.num_train_scenes, arguments.seed, num_proc=arguments.num_proc)
-    eval_scenes = load_scenes("test", arguments.num_eval_scenes, arguments.seed, num_proc=arguments.num_proc)
+    def announce(number: int, what: str) -> None:
+        print(f"\n[{number}/7] {what}  ({time.monotonic() - begun:.0f} s so far)", flush=True)
 
-    step("Embedding them with the SigLIP that ships with the package")
+    announce(1, f"Rendering {arguments.num_train_scenes + arguments.num_eval_scenes:,} scenes (kept for the next run)")
+    train_scenes = load_scenes("train", arguments.num_train_scenes, arguments.seed, num_proc=arguments.num_workers)
+    eval_scenes = load_scenes("test", arguments.num_eval_scenes, arguments.seed, num_proc=arguments.num_workers)
+
+    announce(2, "Embedding them with the small SigLIP of this package")
     embeddings = {}
     for name, scenes in (("train", train_scenes), ("test", eval_scenes)):
         folder = output / "embeddings" / name
@@ -138,32 +122,33 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
         extract_activations(backbone, scenes, folder, batch_size=256, overwrite=True, metadata={"dataset": source})
         embeddings[name] = load_embeddings(folder)
 
-    step(f"Training an MSAE: {config.num_latents} latents, levels {config.nesting_ks}")
+    announce(3, f"Training an MSAE: {config.num_latents} latents, levels {config.nesting_ks}")
     set_seed(arguments.seed)
     trainer = MSAETrainer(MSAEModel(config), run, embeddings["train"], embeddings["test"])
     result = trainer.train()
 
-    step(f"Measuring it on {len(embeddings['test']):,} held-out scenes, at every granularity")
+    announce(4, f"Evaluating it on {len(embeddings['test']):,} held-out scenes at every granularity")
     flags = [word for each in fields(arguments) for word in (f"--{each.name}", getattr(arguments, each.name))]
     command = command_line("hf-msae quickstart", flags)
     metrics = finish(trainer, command=command).to_dict()
     msae = MSAEModel.from_pretrained(output)
 
-    step("Naming its latents by the words of the scenes' captions")
+    announce(5, "Naming its latents with the words of the captions")
     vocabulary = Vocabulary.of_scenes()
     words = vocabulary.embed(backbone)
     table = name_latents(msae, vocabulary, words, embeddings["test"])
     table.save(output / "concepts" / "scenes.parquet")
     best = check_names(msae, table, embeddings["test"], eval_scenes)
 
-    step("Drawing figures and writing the card")
+    announce(6, "Plotting figures and writing the model card")
     save_figure(plot_quality_against_k(metrics), output / "quality_against_k.png")
     save_figure(plot_training(result.log_history), output / "training.png")
     rows = contact_rows(best.head(_SHEET_ROWS), eval_scenes)
     save_figure(plot_contact_sheet(rows), output / "concepts.png")
-    # Again, now that there are names and figures to show.
+    # Again, since there are names and figures now.
     write_model_card(output, model_id=str(output), model_name="msae-scenes-quickstart")
-    step("Looking for what drives a probe that learned from red stars, and writing the report")
+
+    announce(7, "Finding what drives a probe trained on mostly red stars, and writing the report")
     model = VisionTextMSAE(backbone, msae, table)
     findings = biased_probe(model, embeddings["test"], arguments)
     save_figure(findings.plot(), output / "bias.png")
@@ -181,47 +166,38 @@ def run_quickstart(arguments: QuickstartArguments) -> dict:
         command=command,
         progress=False,
     )
-    _report(output, metrics, best, time.monotonic() - step.begun)
-    print(f"\nOf a probe that learned from red stars {findings.verdict()}.")
+    _print_summary(output, metrics, best, time.monotonic() - begun)
+    print(f"\nA probe trained on mostly red stars: {findings.verdict()}.")
     return metrics
 
 
-def biased_probe(model: VisionTextMSAE, acts: EmbeddingDataset, arguments: QuickstartArguments) -> BiasReport:
-    """What drives a probe for "star" that learned from scenes in which 95% of the stars are red?"""
-    import torch
-
-    from ..bias import bias_report
-    from ..metrics import LinearClassifier
-    from ..scenes import load_scenes
-
+def biased_probe(model: VisionTextMSAE, embeddings: EmbeddingDataset, arguments: QuickstartArguments) -> BiasReport:
+    """Test which concepts drive a probe of "star" that was trained on scenes in which 95% of the stars are red."""
     rule = {("star", "red"): 0.95}
     scenes = load_scenes(
-        "train", arguments.num_biased_scenes, arguments.seed + 1, correlations=rule, num_proc=arguments.num_proc
+        "train", arguments.num_biased_scenes, arguments.seed + 1, correlations=rule, num_proc=arguments.num_workers
     )
     size = model.backbone.image_batch_size
     embeds = torch.cat([
         model.image_embeds(scenes[first : first + size]["image"]) for first in range(0, len(scenes), size)
     ])  # fmt: skip
     probe = LinearClassifier.fit(embeds, np.asarray(scenes["star"]).astype(int), ["no star", "star"], "cv")
-    # After a very short training no name may be validated: then of each name the best latent.
+    # After a very short training, maybe no name is validated.
     latents = model.concepts.best_available()[0]["latent"]
-    return bias_report(model.msae, acts, probe, "star", model.concepts, latents, seed=arguments.seed, progress=False)
+    return bias_report(
+        model.msae, embeddings, probe, "star", model.concepts, latents, seed=arguments.seed, progress=False
+    )
 
 
 def check_names(
     msae: MSAEModel, table: ConceptTable, embeddings: EmbeddingDataset, scenes: Dataset, number: int = 40
 ) -> pd.DataFrame:
-    """How well the best-named latents detect what they are named after.
+    """Measure how well the best-named latents detect the concepts in their names.
 
     Returns:
-        `table.best(number)` with the columns auroc (of the latent's activation for the concept, over `scenes`), top
-        (the scenes that activate it most, best first) and precision (share of them of which the concept is true).
+        `table.best(number)` with the columns auroc (of the activation of the latent for the concept, over `scenes`),
+        top (the scenes that activate it most, in descending order) and precision (share of them with the concept).
     """
-    from sklearn.metrics import roc_auc_score
-
-    from ..concepts.codes import collect_codes
-    from ..concepts.collectors import ColumnCollector
-
     best = table.best(number).copy()
     active = collect_codes(msae, embeddings, [ColumnCollector(best["latent"])], progress=False)[0].values
     truth = scenes.select_columns(best["name"].tolist()).to_pandas().to_numpy(dtype=bool)
@@ -233,7 +209,7 @@ def check_names(
 
 
 def contact_rows(best: pd.DataFrame, scenes: Dataset) -> list[tuple]:
-    """Rows of `plot_contact_sheet` for rows of `check_names`."""
+    """Return the rows of `plot_contact_sheet` for rows of `check_names`."""
     rows = []
     for row in best.itertuples():
         shown = scenes.select(row.top)
@@ -242,57 +218,47 @@ def contact_rows(best: pd.DataFrame, scenes: Dataset) -> list[tuple]:
     return rows
 
 
-def _report(output: Path, metrics: dict, best: pd.DataFrame, seconds: float) -> None:
-    import pandas as pd
-
+def _print_summary(output: Path, metrics: dict[str, Any], best: pd.DataFrame, seconds: float) -> None:
     lines = {f"k = {k}": {key: row[key] for key in _SHOWN} for k, row in metrics["by_k"].items()}
     lines["predicting the mean"] = {key: metrics["baseline_mean"].get(key) for key in _SHOWN}
     frame = pd.DataFrame(lines).T.rename(
-        columns={"cosine_similarity": "cosine", "cosine_similarity_centered": "centred"}
+        columns={"cosine_similarity": "cosine", "cosine_similarity_centered": "centered"}
     )
-    print(f"\nQuality on {metrics['num_samples']:,} held-out scenes (centred: cosine with the mean taken off)\n")
+    print(f"\nQuality on {metrics['num_samples']:,} held-out scenes (centered: cosine after subtracting the mean)\n")
     print(frame.to_string(float_format=lambda v: f"{v:.4g}", na_rep=""))
     well = best.head(_SHEET_ROWS)
     print(
         f"\nBest-named latents: {', '.join(well['name'])}.\n"
-        f"They detect what they are named after with a median AUROC of {well['auroc'].median():.2f}."
+        f"They detect the concepts in their names with a median AUROC of {well['auroc'].median():.2f}."
     )
     print(f"""
 Done in {seconds:.0f} s. Look at
-  {output / "report.html"}             all of it on one page: concepts, bias, searches
-  {output / "concepts.png"}            what the best-named latents respond to
-  {output / "quality_against_k.png"}   what each granularity keeps
-  {output / "README.md"}               the model's card
+  {output / "report.html"}             everything on one page: concepts, bias, searches
+  {output / "concepts.png"}            scenes that activate the best-named latents
+  {output / "quality_against_k.png"}   quality at each granularity
+  {output / "README.md"}               the model card
 and load the model:
 
   from hf_msae import MSAEModel
   msae = MSAEModel.from_pretrained("{output}")
-  values, latents = msae.encode_topk(embeddings, k=32)
+  values, indices = msae.encode_topk(embeddings, k=32)
 
-Ask it:
+Try it:
 
   hf-msae explain {output} --image {output / "examples" / "4.png"} --ks 8 32 128 --figure seen.png
   hf-msae search {output} --data {output / "embeddings" / "test"} --find red star night=-1 --figure found.png
 
-Next, your own images and backbone: `hf-msae extract` writes the embeddings of any CLIP or SigLIP, and `hf-msae train`
+For your own images and backbone, `hf-msae extract` writes the embeddings of any CLIP or SigLIP, and `hf-msae train`
 trains on them.""")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the flags and run."""
-    parser = argparse.ArgumentParser(prog="hf-msae quickstart", description=__doc__)
-    for setting in fields(QuickstartArguments):
-        parser.add_argument(
-            f"--{setting.name}",
-            type=type(setting.default),
-            default=setting.default,
-            help=f"{setting.metadata['help']} (default: {setting.default})",
-        )
-    try:
-        run_quickstart(QuickstartArguments(**vars(parser.parse_args(argv))))
-    except (ValueError, FileExistsError) as error:
-        parser.error(str(error))
+    parser = MSAEArgumentParser([QuickstartArguments], description=__doc__, example=EXAMPLE, prog="hf-msae quickstart")
+    (arguments,) = parser.parse(argv)
+    with parser.reporting_errors():
+        run_quickstart(arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,10 +1,9 @@
-"""Train an MSAE on embeddings, evaluate it, and write it with its metrics and its model card.
+"""Train an MSAE on embeddings, evaluate it, and write it with its metrics and model card.
 
 The output folder gets config.json and model.safetensors (for MSAEModel.from_pretrained), metrics.json, training.json
 (arguments, data, versions), README.md (the model card), training_log.jsonl, and checkpoints to resume from. With
---sweep, several models are trained in one pass over the data, each in a folder of its own inside the output folder,
-and sweep.csv compares them. For several processes use `accelerate launch -m hf_msae.cli.train` or
-`torchrun -m hf_msae.cli.train`.
+--sweep, several models are trained in one pass over the data, each in its own subfolder, and sweep.csv compares them.
+For several processes, use `accelerate launch -m hf_msae.cli.train` or `torchrun -m hf_msae.cli.train`.
 """
 
 from __future__ import annotations
@@ -95,12 +94,12 @@ def main(argv: list[str] | None = None) -> None:
 def _build_trainers(
     parser: MSAEArgumentParser, data_args: DataArguments, variants: dict[str, dict[str, Any]], arguments: list[tuple]
 ) -> list[MSAETrainer]:
-    """One trainer for each variant; all of them share the data."""
+    """Make a trainer for each variant; all of them share the data."""
     accelerators = [
         build_accelerator(args.use_cpu, args.mixed_precision, args.report_to, args.output_dir) for _, args in arguments
     ]
     column, hook_point, eval_data = data_args.embedding_column, arguments[0][0].hook_point, None
-    with accelerators[0].main_process_first():  # the other processes use what it downloads and converts
+    with accelerators[0].main_process_first():  # it downloads and converts the data for the others
         train_data = load_embeddings(data_args.train_data, column, hook_point, data_args.train_split)
         if data_args.eval_data is not None:
             same_column = train_data.column or hook_point
@@ -118,11 +117,8 @@ def _build_trainers(
 
 
 def _report(folder: Path, config: Any, evaluation: EvaluationResult) -> None:
-    if evaluation.data["held_out"]:
-        held_out = "held out"
-    else:
-        held_out = "those of the training: give --eval_data for honest figures"
-    print(f"\n{evaluation}\n\n{evaluation.num_samples} embeddings, {held_out}. {folder} holds the model:\n")
+    held_out = "held out" if evaluation.data["held_out"] else "the training data: use --eval_data for held-out metrics"
+    print(f"\n{evaluation}\n\n{evaluation.num_samples} embeddings, {held_out}. The model is in {folder}:\n")
     print(LOADING.format(folder=folder, d_in=config.d_in, num_latents=config.num_latents))
 
 
