@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 
 from .._utils.deprecation import renamed_arguments
 from .._utils.evaluating import evaluation_mode
-from ..concepts.codes import CodeBatch, Collector, Embeddings, collect_codes, open_embeddings
-from ..concepts.collectors import ColumnCollector, FiringCollector
+from ..concepts.codes import Embeddings, collect_codes, open_embeddings
+from ..concepts.collectors import ColumnCollector, FiringCollector, RowCollector
 from ..concepts.table import ConceptTable, names_of
 from ..statistics import benjamini_hochberg, bootstrap_interval, holm, matched_null, robust_spread
 from .probabilities import Classifier, as_classifier, log_odds, probabilities
@@ -99,7 +99,8 @@ def bias_report(
     if not len(chosen) or not 0 <= chosen[0] <= chosen[-1] < n:
         raise ValueError(f"latents are numbers from 0 to {n - 1}, at least one; got {chosen.tolist()[:5]}")
 
-    collectors = [ColumnCollector(chosen), FiringCollector(), _PredictionCollector(ask)]
+    predictions = RowCollector(lambda batch: probabilities(ask, batch.embeddings))
+    collectors = [ColumnCollector(chosen), FiringCollector(), predictions]
     columns, firing, predicted = collect_codes(msae, embeddings, collectors, progress=progress, description="reading")
     guess = predicted > 0.5
     if guess.all() or not guess.any():
@@ -173,19 +174,6 @@ def bias_report(
     name = target or (positive if isinstance(positive, str) else f"class {positive}")
     boxes = _boxes(chosen, activations, guess)
     return BiasReport(frame, curves, boxes, float(before.mean()), name, len(rows), alpha)
-
-
-class _PredictionCollector(Collector):
-    """Collects the classifier's probabilities (N,)."""
-
-    def __init__(self, ask: Classifier) -> None:
-        self._ask, self._found = ask, []
-
-    def update(self, batch: CodeBatch) -> None:
-        self._found.append(probabilities(self._ask, batch.embeddings))
-
-    def result(self) -> np.ndarray:
-        return np.concatenate(self._found)
 
 
 def _named(concepts: ConceptTable | None) -> list[int]:

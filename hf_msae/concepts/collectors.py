@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,29 @@ class FiringCollector(Collector):
         """Return the counts and means."""
         counts, strong, maximum = (each.cpu().numpy() for each in (self._counts, self._strong, self._maximum))
         return Firing(counts, strong, self._sum / self._num_rows, maximum, self._num_rows, self.k)
+
+
+class RowCollector(Collector):
+    """Collects what a function of a batch returns for each of its rows, in one array.
+
+    Args:
+        function: Function of a `CodeBatch` that has neither latents nor values, e.g. of its raw embeddings.
+    """
+
+    def __init__(self, function: Callable[[CodeBatch], np.ndarray]) -> None:
+        self._function = function
+
+    def start(self, msae: MSAEModel, num_rows: int) -> None:
+        """Forget what earlier passes collected."""
+        self._parts: list[np.ndarray] = []
+
+    def update(self, batch: CodeBatch) -> None:
+        """Take a batch."""
+        self._parts.append(self._function(batch))
+
+    def result(self) -> np.ndarray:
+        """Return the array, with one entry per row."""
+        return np.concatenate(self._parts)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import groupby
@@ -83,9 +83,8 @@ class LatentEdit:
         values = torch.tensor(self.values, dtype=codes.dtype, device=codes.device)
         before = codes[..., chosen]
         edited = codes.clone()
-        edited[..., chosen] = {"scale": before * values, "set": values.expand_as(before), "add": before + values}[
-            self.mode
-        ]
+        changes = {"scale": before * values, "set": values.expand_as(before), "add": before + values}
+        edited[..., chosen] = changes[self.mode]
         return edited
 
 
@@ -155,10 +154,29 @@ _HOOKS: WeakKeyDictionary[nn.Module, _Hook] = WeakKeyDictionary()
 """One hook per edited module, so that edits apply in the order of their contexts, whoever made them."""
 
 
+@dataclass
 class _Hook:
-    def __init__(self, site: Site) -> None:
-        self.users = 0
-        self.hooked = site.hooked(lambda embeddings: _edit_all(site.module, embeddings))
+    remove: ExitStack
+    users: int = 0
+
+
+@contextmanager
+def _hooked(site: Site) -> Iterator[None]:
+    """Keep the hook of a module as long as anybody edits there."""
+    with _LOCK:
+        if site.module not in _HOOKS:
+            hook = _HOOKS[site.module] = _Hook(ExitStack())
+            hook.remove.enter_context(site.hooked(lambda embeddings: _edit_all(site.module, embeddings)))
+        hook = _HOOKS[site.module]
+        hook.users += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            hook.users -= 1
+            if hook.users == 0:
+                del _HOOKS[site.module]
+                hook.remove.close()
 
 
 def _edit_all(module: nn.Module, embeddings: torch.Tensor) -> torch.Tensor | None:
@@ -187,29 +205,10 @@ class Editor:
     def editing(self, edit: LatentEdit) -> Iterator[None]:
         """Apply `edit` in every forward pass of this thread or task, after the edits it is nested in."""
         active = _Active(self, edit)
-        _use_hook(self.site)
-        try:
-            _ACTIVE.set((*_ACTIVE.get(), active))
-            yield
-        finally:
-            active.over = True
-            _ACTIVE.set(tuple(each for each in _ACTIVE.get() if not each.over))
-            _leave_hook(self.site)
-
-
-def _use_hook(site: Site) -> None:
-    with _LOCK:
-        hook = _HOOKS.get(site.module)
-        if hook is None:
-            hook = _HOOKS[site.module] = _Hook(site)
-            hook.hooked.__enter__()
-        hook.users += 1
-
-
-def _leave_hook(site: Site) -> None:
-    with _LOCK:
-        hook = _HOOKS[site.module]
-        hook.users -= 1
-        if hook.users == 0:
-            del _HOOKS[site.module]
-            hook.hooked.__exit__(None, None, None)
+        with _hooked(self.site):
+            try:
+                _ACTIVE.set((*_ACTIVE.get(), active))
+                yield
+            finally:
+                active.over = True
+                _ACTIVE.set(tuple(each for each in _ACTIVE.get() if not each.over))

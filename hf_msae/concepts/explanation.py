@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..model.modeling_msae import MSAEModel
     from .percentiles import ActivationPercentiles
 
+_TINY = 1e-300
+
 
 @dataclass(frozen=True)
 class Explanation(Result):
@@ -33,8 +35,8 @@ class Explanation(Result):
         explained: Share of the embedding's squared distance to the mean that the whole code explains,
             1 - |residual|^2 / |centered embedding|^2.
         bias: The share of the model's bias.
-        not_reconstructed: The share of what the MSAE does not reconstruct. The shares of all active latents, of
-            the bias and of this add up to 1.
+        not_reconstructed: The share of what the MSAE does not reconstruct. Together with `bias` and the shares of all
+            active latents it adds up to 1.
     """
 
     frame: pd.DataFrame = field(metadata={"key": "concepts"})
@@ -104,17 +106,16 @@ class SimilarityExplanation(Result):
         from ..plotting import plot_contributions
 
         shown = self.top(n)
-        labels, values = [_pair_label(row) for row in shown.to_dict("records")], list(shown["contribution"])
+        labels = [display_name(name, latent) for name, latent in zip(shown["name"], shown["latent"], strict=True)]
+        if "other_latent" in shown:
+            others = zip(labels, shown["other_name"], shown["other_latent"], strict=True)
+            labels = [f"{label} & {display_name(name, latent)}" for label, name, latent in others]
+        values = list(shown["contribution"])
         labels += [f"{len(self.frame) - len(shown)} others", "bias and mean", "not reconstructed"]
         values += [self.frame["contribution"].sum() - sum(values), self.bias, self.not_reconstructed]
         return plot_contributions(
             labels, values, "part of the cosine", image, title or f"cosine {self.similarity:.3f}"
         )
-
-
-def _pair_label(row: dict[str, Any]) -> str:
-    label = display_name(row["name"], row["latent"])
-    return f"{label} & {display_name(row['other_name'], row['other_latent'])}" if "other_latent" in row else label
 
 
 class ConceptShares(NamedTuple):
@@ -150,12 +151,7 @@ def concept_shares(msae: MSAEModel, embedding: torch.Tensor, k: int | None = Non
         embedding: Raw embedding (d,).
         k: Number of largest activations that the code keeps. Default: as `MSAEModel.encode`.
     """
-    latents, parts, bias, residual = _taken_apart(msae, embedding, k)
-    mean = msae.input_mean.double()
-    centered = embedding.to(msae.device).double() - mean
-    direction = centered / (centered @ centered).clamp(min=1e-300)
-    shares = parts @ direction
-    return ConceptShares(latents, shares, float((bias - mean) @ direction), float(residual @ direction))
+    return _shares(msae, _split(msae, embedding, k))
 
 
 @torch.no_grad()
@@ -184,36 +180,34 @@ def explain_embedding(
     Raises:
         ValueError: `embedding` is not a vector of the MSAE's width, or `top` is not positive.
     """
-    if embedding.shape != (msae.config.d_in,):
-        raise ValueError(f"an embedding has shape ({msae.config.d_in},), got {tuple(embedding.shape)}")
     if top < 1:
         raise ValueError(f"top must be positive, got {top}")
-    embedding = embedding.to(msae.device)
-    code = msae.encode(embedding[None], k)[0]
-    order = code.argsort(descending=True, stable=True)
-    active = order[code[order] > 0]
+    parts = _split(msae, embedding, k)
+    shares = _shares(msae, parts)
+    order = parts.activations.argsort(descending=True, stable=True)[:top]
+    latents, activations = parts.latents[order], parts.activations[order]
     levels = np.array(msae.config.nesting_ks)
-    level = levels[np.minimum(np.searchsorted(levels, np.arange(1, len(active) + 1)), len(levels) - 1)]
-    found = concept_shares(msae, embedding, k)
-    share = torch.zeros(len(code), dtype=torch.float64, device=code.device)
-    share[found.latents] = found.shares
-    residual = (embedding.double() - msae.decode(code[None])[0].double()).square().sum()
-    distance = (embedding.double() - msae.input_mean.double()).square().sum().clamp(min=1e-300)
-    shown = active[:top]
+    first_level = np.searchsorted(levels, np.arange(1, len(order) + 1)).clip(max=len(levels) - 1)
     frame = pd.DataFrame(
         {
-            "latent": shown.tolist(),
-            "name": names_of(concepts, shown.tolist()),
-            "activation": code[shown].double().tolist(),
-            "level": level[: len(shown)].tolist(),
-            "share": share[shown].tolist(),
+            "latent": latents.tolist(),
+            "name": names_of(concepts, latents.tolist()),
+            "activation": activations.tolist(),
+            "level": levels[first_level].tolist(),
+            "share": shares.shares[order].tolist(),
         }
     )
     if percentiles is not None:
-        frame["percentile"] = percentiles(shown, code[shown]).tolist()
-    kept = kept_activations(msae) if k is None else k
-    explained = float(1 - residual / distance)
-    return Explanation(frame, kept, len(active), explained, found.bias, found.not_reconstructed)
+        frame["percentile"] = percentiles(latents, activations).tolist()
+    distance = (parts.embedding - msae.input_mean.double()).square().sum().clamp(min=_TINY)
+    return Explanation(
+        frame,
+        k=kept_activations(msae) if k is None else k,
+        num_active=len(parts.latents),
+        explained=float(1 - parts.residual.square().sum() / distance),
+        bias=shares.bias,
+        not_reconstructed=shares.not_reconstructed,
+    )
 
 
 @torch.no_grad()
@@ -242,50 +236,54 @@ def explain_similarity(
     Raises:
         ValueError: An argument is not a vector of the MSAE's width, or is zero.
     """
-    width = msae.config.d_in
-    for each in (embedding, other):
-        if each.shape != (width,):
-            raise ValueError(f"an embedding has shape ({width},), got {tuple(each.shape)}")
-    x, y = (each.to(msae.device).double() for each in (embedding, other))
+    one, two = (_split(msae, each, k) for each in (embedding, other))
+    x, y = one.embedding, two.embedding
     lengths = x.norm() * y.norm()
     if lengths == 0:
         raise ValueError("one of the embeddings is zero: it has no direction to compare")
-    latents, parts, bias, residual = _taken_apart(msae, embedding, k)
-    latents = latents.tolist()
-    similarity = float(x @ y / lengths)
     if not both:
+        latents = one.latents.tolist()
         frame = pd.DataFrame({"latent": latents, "name": names_of(concepts, latents)})
-        frame["contribution"] = (parts @ y / lengths).tolist()
-        of_bias, of_residual = float(bias @ y / lengths), float(residual @ y / lengths)
+        contribution, of_bias, of_residual = one.vectors @ y, one.bias @ y, one.residual @ y
     else:
-        others, other_parts, other_bias, other_residual = _taken_apart(msae, other, k)
-        others = others.tolist()
-        pairs = (parts @ other_parts.T / lengths).cpu().numpy()
-        rows, columns = (each.ravel() for each in np.indices(pairs.shape))
-        names, other_names = names_of(concepts, latents), names_of(concepts, others)
-        frame = pd.DataFrame(
-            {
-                "latent": np.array(latents, dtype=int)[rows],
-                "name": [names[row] for row in rows],
-                "other_latent": np.array(others, dtype=int)[columns],
-                "other_name": [other_names[column] for column in columns],
-                "contribution": pairs.ravel(),
-            }
-        )
-        of_residual = float((x @ other_residual + residual @ (y - other_residual)) / lengths)
-        of_bias = float(((x - residual) @ other_bias + bias @ other_parts.sum(dim=0)) / lengths)
+        rows, columns = (each.flatten() for each in torch.meshgrid(one.latents, two.latents, indexing="ij"))
+        frame = pd.DataFrame({"latent": rows.tolist(), "name": names_of(concepts, rows.tolist())})
+        frame["other_latent"], frame["other_name"] = columns.tolist(), names_of(concepts, columns.tolist())
+        contribution = (one.vectors @ two.vectors.T).flatten()
+        of_residual = x @ two.residual + one.residual @ (y - two.residual)
+        of_bias = (x - one.residual) @ two.bias + one.bias @ two.vectors.sum(dim=0)
+    frame["contribution"] = (contribution / lengths).tolist()
     frame = frame.sort_values("contribution", key=abs, ascending=False, kind="stable", ignore_index=True)
+    similarity, of_bias, of_residual = (float(each / lengths) for each in (x @ y, of_bias, of_residual))
     return SimilarityExplanation(frame, similarity, of_bias, of_residual)
 
 
-def _taken_apart(
-    msae: MSAEModel, embedding: torch.Tensor, k: int | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Active latents (m,); their parts (m, d), the bias (d,) and the residual (d,), which sum to the raw embedding."""
+class _Split(NamedTuple):
+    """An embedding in float64, and the vectors, bias and residual that sum to it."""
+
+    embedding: torch.Tensor  # (d,)
+    latents: torch.Tensor  # active ones, by number (m,)
+    activations: torch.Tensor  # (m,)
+    vectors: torch.Tensor  # of each active latent (m, d)
+    bias: torch.Tensor  # with the mean (d,)
+    residual: torch.Tensor  # (d,)
+
+
+def _split(msae: MSAEModel, embedding: torch.Tensor, k: int | None) -> _Split:
+    if embedding.shape != (msae.config.d_in,):
+        raise ValueError(f"an embedding has shape ({msae.config.d_in},), got {tuple(embedding.shape)}")
     embedding = embedding.to(msae.device)
     code = msae.encode(embedding[None], k)[0].double()
     latents = code.nonzero().flatten()
-    scale = msae.input_scale.double()
-    parts = code[latents, None] * msae.dictionary[latents].double() / scale
+    scale, x = msae.input_scale.double(), embedding.double()
+    vectors = code[latents, None] * msae.dictionary[latents].double() / scale
     bias = msae.pre_bias.double() / scale + msae.input_mean.double()
-    return latents, parts, bias, embedding.double() - parts.sum(dim=0) - bias
+    return _Split(x, latents, code[latents], vectors, bias, x - vectors.sum(dim=0) - bias)
+
+
+def _shares(msae: MSAEModel, parts: _Split) -> ConceptShares:
+    mean = msae.input_mean.double()
+    centered = parts.embedding - mean
+    direction = centered / (centered @ centered).clamp(min=_TINY)
+    bias, residual = (parts.bias - mean) @ direction, parts.residual @ direction
+    return ConceptShares(parts.latents, parts.vectors @ direction, float(bias), float(residual))

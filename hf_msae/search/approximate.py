@@ -9,7 +9,6 @@ takes 146 s, 198 MiB and 3.6 ms. (For texts' neighbors among images, a graph fin
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,12 +21,12 @@ import torch
 from tqdm.auto import tqdm
 
 from .._utils.atomic import atomic_path
+from .._utils.file_integrity import sha256_of
 from .._utils.json_files import write_json
 from ..embeddings import EmbeddingDataset
-from .files import Segment
+from .files import FORMAT_VERSION, Segment, read_metadata
 
 APPROXIMATE_FILE = "approximate.json"
-FORMAT_VERSION = 1
 _TRAINED_FILE = "trained.faiss"
 _TRAINING_ROWS = 40  # per list; below 39 faiss warns
 _BATCH_ROWS = 2**14
@@ -70,15 +69,9 @@ class ApproximateMetadata:
             FileNotFoundError: There is none.
             ValueError: It is damaged, was written by a newer version of the package, or belongs to other embeddings.
         """
-        if not (folder / APPROXIMATE_FILE).is_file():
-            raise FileNotFoundError(f"{folder} has no {APPROXIMATE_FILE}: build one with index.add_approximate()")
-        try:
-            found = cls(**json.loads((folder / APPROXIMATE_FILE).read_text(encoding="utf-8")))
-            lengths = [part["lengths_sha256"] for part in found.parts]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{folder / APPROXIMATE_FILE} is damaged ({error}): {_way_out(folder)}") from error
-        if found.format_version > FORMAT_VERSION:
-            raise ValueError(f"{folder} was written by a newer hf_msae (format {found.format_version}): upgrade it")
+        missing = "build one with index.add_approximate()"
+        found = read_metadata(cls, folder / APPROXIMATE_FILE, missing, _way_out(folder))
+        lengths = [part.get("lengths_sha256") for part in found.parts]
         if found.width != width or lengths != [_hash_lengths(each) for each in segments[: len(lengths)]]:
             raise ValueError(f"{folder} was built from other embeddings: {_way_out(folder)}")
         return found
@@ -122,7 +115,7 @@ class ApproximateIndex:
             raise ValueError(f"{folder} holds {held} of {rows} rows: call index.add_approximate() to add the others")
         self._index = _read(folder, _TRAINED_FILE, self.metadata.trained_sha256)
         for number, part in enumerate(self.metadata.parts):
-            self._index.merge_from(_read(folder, _part_file(number), part["sha256"]), 0)
+            self._index.merge_from(_read(folder, _part_file(number), part.get("sha256")), 0)
         self._parameters = faiss.SearchParametersIVF
         self.probes = max(16, self.metadata.lists // 4)
 
@@ -237,13 +230,13 @@ def _write(folder: Path, name: str, index: Any) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / name) as temporary:
         _faiss().write_index(index, str(temporary))
-        return _hash_file(temporary)
+        return sha256_of(temporary)
 
 
-def _read(folder: Path, name: str, sha256: str) -> Any:
+def _read(folder: Path, name: str, sha256: str | None) -> Any:
     if not (folder / name).is_file():
         raise ValueError(f"{folder / name} is missing: {_way_out(folder)}")
-    if _hash_file(folder / name) != sha256:
+    if sha256_of(folder / name) != sha256:
         raise ValueError(
             f"{folder / name} is damaged or belongs to another index (its SHA-256 is not the recorded one): "
             f"{_way_out(folder)}"
@@ -254,14 +247,6 @@ def _read(folder: Path, name: str, sha256: str) -> Any:
         raise ValueError(
             f"{folder / name} cannot be read by faiss {_faiss().__version__}: {_way_out(folder)}"
         ) from error
-
-
-def _hash_file(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _hash_lengths(segment: Segment) -> str:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from huggingface_hub import constants
 from .._utils.atomic import atomic_path
 from .._utils.fingerprint import accepted_fingerprints
 from .._utils.json_files import write_json
-from ..concepts.codes import CodeBatch, Collector
 from ..concepts.collectors import SparseCodes
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 INDEX_FILE = "index.json"
 FORMAT_VERSION = 1
+_Metadata = TypeVar("_Metadata")
 
 
 @dataclass
@@ -60,21 +60,12 @@ class IndexMetadata:
             FileNotFoundError: There is none.
             ValueError: It is damaged, or was written by a newer version of the package.
         """
-        if not (folder / INDEX_FILE).is_file():
-            raise FileNotFoundError(f"{folder} has no {INDEX_FILE}: build an index with ConceptIndex.build")
-        try:
-            found = cls(**json.loads((folder / INDEX_FILE).read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{folder / INDEX_FILE} is damaged ({error}): delete the folder and build the index again"
-            ) from error
-        if found.format_version > FORMAT_VERSION:
-            raise ValueError(f"{folder} was written by a newer hf_msae (format {found.format_version}): upgrade it")
-        return found
+        way_out = "delete the folder and build the index again"
+        return read_metadata(cls, folder / INDEX_FILE, "build an index with ConceptIndex.build", way_out)
 
     @classmethod
     def to_continue(cls, folder: Path, msae: MSAEModel, k: int) -> IndexMetadata:
-        """What a build in `folder` continues from: the index there, or an empty one.
+        """Return what a build in `folder` continues from: the index there, or an empty one.
 
         Raises:
             ValueError: The folder holds an index of another MSAE or k.
@@ -93,6 +84,30 @@ class IndexMetadata:
                     "choose another folder"
                 )
         return found
+
+
+def read_metadata(kind: type[_Metadata], file: Path, missing: str, way_out: str) -> _Metadata:
+    """Read a dataclass with a `format_version` from a JSON file.
+
+    Args:
+        kind: The dataclass.
+        file: The file.
+        missing: What to do if there is no such file.
+        way_out: What to do if it is damaged.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or was written by a newer version of the package.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file.parent} has no {file.name}: {missing}")
+    try:
+        found = kind(**json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({error}): {way_out}") from error
+    if found.format_version > FORMAT_VERSION:
+        raise ValueError(f"{file.parent} was written by a newer hf_msae (format {found.format_version}): upgrade it")
+    return found
 
 
 class Segment:
@@ -148,20 +163,9 @@ def write_segment(folder: Path, codes: SparseCodes, lengths: np.ndarray, num_lat
             np.save(temporary / f"{name}.npy", array)
 
 
-class LengthCollector(Collector):
-    """Collects the norms of the embeddings, float32 (N,)."""
-
-    def start(self, msae: MSAEModel, num_rows: int) -> None:
-        """Allocate what is kept."""
-        self._lengths = np.empty(num_rows, dtype=np.float32)
-
-    def update(self, batch: CodeBatch) -> None:
-        """Take a batch."""
-        self._lengths[batch.rows] = torch.linalg.vector_norm(batch.embeddings, dim=1).numpy()
-
-    def result(self) -> np.ndarray:
-        """Return the norms."""
-        return self._lengths
+def lengths_of(embeddings: torch.Tensor) -> np.ndarray:
+    """The norms of embeddings (N, d), float32 (N,)."""
+    return torch.linalg.vector_norm(embeddings, dim=1).numpy()
 
 
 def typical_activations(segments: Sequence[Segment], num_latents: int) -> np.ndarray:

@@ -14,19 +14,12 @@ import torch
 from .._utils.deprecation import renamed_arguments, warn_renamed
 from .._utils.fingerprint import accepted_fingerprints
 from ..concepts.codes import Embeddings, collect_codes, open_embeddings
-from ..concepts.collectors import SparseCodes, SparseCollector
+from ..concepts.collectors import RowCollector, SparseCodes, SparseCollector
 from ..concepts.editing import LatentEdit, edit_embeddings, latent_of
 from ..concepts.table import ConceptTable, names_of
 from .approximate import ApproximateIndex
-from .files import (
-    IndexMetadata,
-    LengthCollector,
-    Segment,
-    segment_folder,
-    typical_activations,
-    write_segment,
-)
-from .ranking import best_rows, rank_changes
+from .files import IndexMetadata, Segment, lengths_of, segment_folder, typical_activations, write_segment
+from .ranking import best_table, rank_changes
 
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
@@ -77,8 +70,9 @@ class ConceptIndex:
                 f"{self.folder} has {len(self)} rows, but {self.embeddings.source} has {len(self.embeddings)}: "
                 "delete it to build it anew"
             )
-        numbers = range(len(self._metadata.segments))
-        self._segments = [Segment(segment_folder(self.folder, number)) for number in numbers]
+        self._segments = [
+            Segment(segment_folder(self.folder, number)) for number in range(len(self._metadata.segments))
+        ]
         self._starts = np.cumsum([0, *self._metadata.segments])
         self._check_embeddings()
         self._lengths = np.maximum(np.concatenate([segment.lengths for segment in self._segments]), 1e-12)
@@ -135,7 +129,8 @@ class ConceptIndex:
         folder.mkdir(parents=True, exist_ok=True)
         for done in range(sum(metadata.segments), len(embeddings), _SEGMENT_ROWS):
             rows = range(done, min(done + _SEGMENT_ROWS, len(embeddings)))
-            collectors = [LengthCollector()] if codes is not None else [LengthCollector(), SparseCollector(k)]
+            collectors = [RowCollector(lambda batch: lengths_of(batch.embeddings))]
+            collectors += [SparseCollector(k)] if codes is None else []
             lengths, *found = collect_codes(msae, embeddings, collectors, rows, batch_size, progress, "indexing")
             few = found[0] if codes is None else codes[rows.start : rows.stop, :k]
             write_segment(segment_folder(folder, len(metadata.segments)), few, lengths, config.num_latents)
@@ -170,8 +165,6 @@ class ConceptIndex:
             f"ConceptIndex({str(self.folder)!r}, {len(self)} rows of {self.embeddings.source}, k={self._metadata.k})"
         )
 
-    # -- queries -------------------------------------------------------------------------------------------------
-
     def by_embedding(self, embedding: torch.Tensor, top: int = 10, approximate: bool = False) -> pd.DataFrame:
         """Find the rows with the highest cosine to a raw embedding (d,) of an image or text: row, similarity.
 
@@ -179,7 +172,7 @@ class ConceptIndex:
         """
         query = self._query(embedding)
         rows = self.approximate.candidates(query, top) if approximate else None
-        return _best(self._cosines(query, rows), top, "similarity", rows)
+        return best_table(self._cosines(query, rows), top, "similarity", rows)
 
     def by_concepts(self, concepts: Mapping[int | str, float], top: int = 10) -> pd.DataFrame:
         """Find the rows in which concepts are active: row, score.
@@ -205,7 +198,7 @@ class ConceptIndex:
             for start, segment in zip(self._starts, self._segments, strict=False):
                 rows, values = segment.active(latent)
                 scores[start + rows] += np.float32(weight / self._typical[latent]) * values  # each row once
-        return _best(scores, top, "score")
+        return best_table(scores, top, "score")
 
     def by_edit(
         self,
@@ -260,10 +253,8 @@ class ConceptIndex:
         weaker = both[["activation", "activation_other"]].min(axis=1)
         return both.loc[weaker.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
 
-    # -- parts ---------------------------------------------------------------------------------------------------
-
     def _query(self, embedding: torch.Tensor) -> torch.Tensor:
-        """An embedding scaled to unit length."""
+        """Return an embedding scaled to unit length."""
         if embedding.shape != (self._metadata.width,):
             raise ValueError(f"an embedding has shape ({self._metadata.width},), got {tuple(embedding.shape)}")
         query = torch.nn.functional.normalize(embedding.detach().float().cpu(), dim=0)
@@ -294,8 +285,8 @@ class ConceptIndex:
             x = self.embeddings[places + int(start)]
             with torch.no_grad():
                 values = self.msae.encode_topk(x.to(self.msae.device), self._metadata.k)[0].float().cpu().numpy()
-            lengths, stored = torch.linalg.vector_norm(x, dim=1).numpy(), segment.values[places].astype(np.float32)
-            same = np.isclose(lengths, segment.lengths[places], rtol=1e-5)
+            stored = segment.values[places].astype(np.float32)
+            same = np.isclose(lengths_of(x), segment.lengths[places], rtol=1e-5)
             # Half precision, and the last bits of products, which depend on how many rows are encoded at a time.
             same &= np.isclose(values, stored, rtol=5e-3, atol=1e-2 * max(1e-6, stored.max())).all(axis=1)
             if not same.all():
@@ -303,8 +294,3 @@ class ConceptIndex:
                     f"{self.folder} was built from other embeddings: row {start + places[~same][0]} of "
                     f"{self.embeddings.source} is not the one that was indexed; delete {self.folder} to build it anew"
                 )
-
-
-def _best(scores: np.ndarray, top: int, name: str, rows: np.ndarray | None = None) -> pd.DataFrame:
-    places = best_rows(scores, top)
-    return pd.DataFrame({"row": places if rows is None else rows[places], name: scores[places]})

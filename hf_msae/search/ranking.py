@@ -25,6 +25,12 @@ def best_rows(scores: np.ndarray, top: int) -> np.ndarray:
     return rows[np.argsort(descending[rows], kind="stable")][:top]
 
 
+def best_table(scores: np.ndarray, top: int, name: str, rows: np.ndarray | None = None) -> pd.DataFrame:
+    """The rows of the `top` largest scores and these scores, in a column `name`; `rows` if not all were scored."""
+    places = best_rows(scores, top)
+    return pd.DataFrame({"row": places if rows is None else rows[places], name: scores[places]})
+
+
 def ranks_of(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The ranks of some rows by score, from 1, as in a stable descending sort of all rows.
 

@@ -20,10 +20,10 @@ D, N, ROWS, SEGMENT = 32, 64, 4000, 1500
 
 
 def make_embeddings(rows, seed):
-    """Off centre, in clusters of unequal spread, some directions stronger than others."""
+    """Off center, in clusters of unequal spread, some directions stronger than others."""
     fixed, rng = np.random.default_rng(0), np.random.default_rng(seed)
-    centres = fixed.normal(size=(40, D)) + 0.7
-    x = centres[rng.integers(0, 40, rows)] + rng.normal(size=(rows, D)) * rng.choice([0.5, 2.0], (rows, 1))
+    centers = fixed.normal(size=(40, D)) + 0.7
+    x = centers[rng.integers(0, 40, rows)] + rng.normal(size=(rows, D)) * rng.choice([0.5, 2.0], (rows, 1))
     return (x * np.linspace(2, 0.3, D)).astype(np.float32)
 
 
@@ -76,11 +76,11 @@ def test_most_of_the_nearest_rows_are_found_and_their_similarities_are_exact(ind
 
 def test_chosen_rows_of_half_precision_are_found_by_their_place(tmp_path, model):
     pytest.importorskip("faiss")
-    with EmbeddingWriter(tmp_path / "acts", {"image_embeds": D}, dtype="float16", rows_per_shard=512) as writer:
+    with EmbeddingWriter(tmp_path / "embeddings", {"image_embeds": D}, dtype="float16", rows_per_shard=512) as writer:
         writer.write({"image_embeds": torch.from_numpy(X).half().float()})
     chosen = np.random.default_rng(3).permutation(ROWS)[:3000]
-    acts = load_embeddings(load_embeddings(tmp_path / "acts").dataset.select(chosen))
-    index = ConceptIndex.build(tmp_path / "index", model, acts, 4, progress=False, approximate=True)
+    embeddings = load_embeddings(load_embeddings(tmp_path / "embeddings").dataset.select(chosen))
+    index = ConceptIndex.build(tmp_path / "index", model, embeddings, 4, progress=False, approximate=True)
     assert recall(index) > 0.95
     for place in (0, SEGMENT + 1, 2999):
         found = index.by_embedding(torch.from_numpy(X[chosen[place]]), top=2, approximate=True)
@@ -210,7 +210,7 @@ WAY_OUT = r".*delete .*approximate.*add_approximate"
             r"segment-00001\.faiss" + WAY_OUT,
         ),
         (_damage_json, r"approximate\.json" + WAY_OUT),
-        (_lack_a_key, "lengths_sha256" + WAY_OUT),
+        (_lack_a_key, "other embeddings" + WAY_OUT),
         (_be_newer, r"newer hf_msae.*2"),
     ],
     ids=["truncated", "missing", "swapped", "damaged json", "incomplete json", "newer"],
