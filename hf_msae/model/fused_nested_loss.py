@@ -1,19 +1,18 @@
-r"""The nested loss of an MSAE and all of its gradients in one pass over the batch, on a CPU.
+r"""The nested loss of an MSAE and all its gradients in one pass over the batch, on a CPU.
 
 `nested_topk.nested_loss_reference` needs a ranking, a decoding and two more products for every level. Here a step
 costs little more than that of a plain ReLU autoencoder:
 
-- The activations of a row are ranked once for all levels, and only as far as needed to tell which level an entry
-  belongs to.
-- Levels that drop nothing are one level with the sum of their weights.
-- The codes of the smallest levels have few entries. They are split into rings (what a level adds to the one before),
-  and each entry is decoded once. Its gradient is a sum over the levels that hold it: a suffix sum of residuals.
+- The activations of a row are ranked once for all levels, and only as far as needed to find the level of each entry.
+- Levels that drop nothing are treated as one level with the sum of their weights.
+- The codes of the smallest levels have few entries. They are split into rings (the entries that a level adds to the
+  one before), and each entry is decoded once. Its gradient is a suffix sum of residuals over the levels that hold it.
 - A level that drops only a few entries is the full code without them. Levels in between are decoded densely.
-- Entries are looked up by C functions, compiled at first use if the machine has a compiler. Otherwise numpy and torch
-  do the same more slowly.
-- Gradients are computed together with the loss, a chunk of rows at a time. Only the code of the batch is held.
+- C functions look up entries. They are compiled at first use; without a compiler, numpy and torch do the same more
+  slowly.
+- Gradients are computed together with the loss, in chunks of rows. Only the code of the batch is stored.
 
-The gradients are those of the loss alone. If other outputs are differentiated too, or the loss twice, the levels are
+These are the gradients of the loss only. If other outputs are differentiated too, or the loss twice, the levels are
 computed again one by one.
 """
 
@@ -32,7 +31,6 @@ import torch.nn.functional as F
 from .fused.nested_pass import NestedLoss, NestedPass
 from .nested_topk import l1_penalty, nested_codes, nested_loss
 
-_IMPLEMENTATIONS = ("auto", "eager")
 _implementation: ContextVar[str | None] = ContextVar("nested_loss_implementation", default=None)
 
 
@@ -41,11 +39,10 @@ def nested_loss_implementation(name: Literal["auto", "eager"]) -> Iterator[None]
     """Choose how models compute their loss inside the block.
 
     Args:
-        name: "eager": level by level, by operations that autograd differentiates. "auto": in one pass where
-            [`can_fuse`] allows it, else level by level. The environment variable HF_MSAE_NESTED_LOSS sets the choice
-            for a process.
+        name: "eager": level by level, with autograd. "auto": in one pass where [`can_fuse`] allows it. The environment
+            variable HF_MSAE_NESTED_LOSS sets this for the whole process.
     """
-    if name not in _IMPLEMENTATIONS:
+    if name not in ("auto", "eager"):
         raise ValueError(f'the nested loss has no implementation {name!r}; choose "auto" or "eager"')
     token = _implementation.set(name)
     try:
@@ -55,11 +52,11 @@ def nested_loss_implementation(name: Literal["auto", "eager"]) -> Iterator[None]
 
 
 def can_fuse(normalized: torch.Tensor, *parameters: torch.Tensor) -> bool:
-    """Whether [`fused_nested_loss`] serves these tensors.
+    """Return whether [`fused_nested_loss`] can be used for these tensors.
 
-    They must be on the CPU, in float32 (dense products in bfloat16 under autocast to it) or float64, and the
-    embeddings must need no gradient. Excluded are autocast to float16, `torch.compile`, `torch.func` and forward-mode
-    differentiation.
+    They must be on the CPU, in float32 (with dense products in bfloat16 under autocast) or float64, and the embeddings
+    must not require a gradient. Autocast to float16, `torch.compile`, `torch.func` and forward-mode differentiation
+    are not supported.
     """
     if torch.compiler.is_compiling():
         return False
@@ -89,19 +86,13 @@ def fused_nested_loss(
     latent_bias: torch.Tensor,
     decoder: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Compute the training loss of normalized embeddings, with gradients for the parameters.
+    """Compute the training loss of normalized embeddings `(B, d)`, with gradients for the parameters of the model.
 
-    Args:
-        loss ([`NestedLoss`]):
-            Levels, weights and terms.
-        normalized (`torch.Tensor` of shape `(B, d)`):
-            The normalized embeddings u; they get no gradient.
-        pre_bias, encoder, latent_bias, decoder:
-            The parameters of [`MSAEModel`] on the CPU, all in float32 or all in float64; decoder=None if tied.
+    All tensors are on the CPU and either float32 or float64; decoder=None ties it to the encoder.
 
     Returns:
-        The loss; the unweighted loss of every level `(L,)`; the full code `(B, n)`, capped; and its reconstruction in
-        normalized space `(B, d)`.
+        The loss, the unweighted losses of the levels `(L,)`, the full code `(B, n)` after the cap, and its
+        reconstruction in normalized space `(B, d)`.
     """
     parameters = [p for p in (pre_bias, encoder, latent_bias, decoder) if p is not None]
     with_gradients = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
@@ -116,7 +107,7 @@ def eager_nested_loss(
     latent_bias: torch.Tensor,
     decoder: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Compute [`fused_nested_loss`] by plain operations that autograd differentiates, on any device."""
+    """Compute [`fused_nested_loss`] with operations that autograd can differentiate, on any device."""
     dictionary = encoder.T if decoder is None else decoder
     code = F.relu((normalized - pre_bias) @ encoder + latent_bias)
     codes = nested_codes(code, [*loss.ks, code.shape[-1]], loss.soft_cap)
@@ -139,7 +130,7 @@ class _FusedNestedLoss(torch.autograd.Function):
         if with_gradients:
             ctx.loss, ctx.autocast_dtype = loss, product_dtype
             ctx.save_for_backward(normalized, *parameters)
-            # Not saved as tensors: handed over once, so autograd keeps them without a copy.
+            # Not saved as tensors, so that autograd takes them over without a copy.
             ctx.gradients = work.gradients()
         return value, level_losses, work.latents, work.reconstruction
 
@@ -157,7 +148,7 @@ class _FusedNestedLoss(torch.autograd.Function):
 
 
 def _recomputed_gradients(ctx, output_gradients) -> tuple[torch.Tensor | None, ...]:
-    """The rare case: gradients of any outputs, by autograd through the eager computation."""
+    """Return the gradients of any outputs, by autograd through the eager computation."""
     normalized, *parameters = ctx.saved_tensors
     create_graph = torch.is_grad_enabled()
     low = ctx.autocast_dtype

@@ -1,4 +1,4 @@
-"""The entries of a chunk of codes by rank, looked up by the functions of `entries.c`."""
+"""Ranking and looking up the entries of a chunk of codes with the C functions in `entries.c`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ import torch
 import torch.nn.functional as F
 
 _SLICE_BYTES = 2**21
-"""A slice of the dictionary, looked up in random order, should fit in a core's cache."""
-
+"""Size of a slice of the dictionary, which is looked up in random order and should fit in the cache of a core."""
 
 _MOST_PARTS = 8
-"""Slices are looked up in so many parts at most, each of which needs memory for its sums of products."""
+"""Largest number of parts in which slices are looked up; each needs memory for its sums of products."""
 
 _forked = False
-"""Whether this process was forked: OpenMP's threads do not come along, and waiting for them would never end."""
+"""Whether this process was forked, which leaves OpenMP's threads behind: waiting for them would never end."""
 
 
 def _note_fork() -> None:
@@ -33,20 +32,17 @@ if hasattr(os, "register_at_fork"):
 
 
 class Workspace(threading.local):
-    """Tensors by name, which each thread keeps and reuses.
-
-    The system clears every page of memory that it hands out, which would take a tenth of a step.
-    """
+    """Tensors that each thread keeps and reuses, since clearing new memory would take a tenth of a step."""
 
     def __init__(self):
         self._kept: dict[tuple[str, torch.dtype], torch.Tensor] = {}
 
     def take(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """An uninitialized tensor on the CPU, good until its name is taken again."""
+        """Return an uninitialized tensor on the CPU, valid until its name is taken again."""
         number = math.prod(shape)
         kept = self._kept.get((name, dtype))
         if kept is None or len(kept) < number:
-            with torch.inference_mode(False):  # else it could not be written to outside of that mode
+            with torch.inference_mode(False):  # else it could only be written to in inference mode
                 kept = self._kept[name, dtype] = torch.empty(number, dtype=dtype, device="cpu")
         return kept[:number].view(shape)
 
@@ -55,28 +51,28 @@ WORKSPACE = Workspace()
 
 
 class CompiledEntries:
-    """What [`TorchEntries`] is, in float32, several times faster.
+    """[`TorchEntries`] in float32, several times faster.
 
-    Entries are kept ordered by ring, with no order inside a ring, so ranking is no sorting. The dictionary is looked
-    up in slices of its columns, and its gradient summed in the same slices, each by one thread.
+    Entries are ordered by ring but not inside a ring, so nothing is sorted. The dictionary is looked up in slices of
+    its columns, and its gradient summed in the same slices, each by one thread.
     """
 
     sparse_share = 1 / 5
-    """A ring of fewer entries than this share of the latents is faster decoded entry by entry, as measured."""
+    """A ring with fewer entries than this share of the latents is decoded faster entry by entry (measured)."""
 
     def __init__(self, library: ctypes.CDLL, dictionary: torch.Tensor):
         self._library, self._threads = library, 1 if _forked else torch.get_num_threads()
         self.n, self.d = dictionary.shape
         fitting = (w for w in (64, 32) if 4 * w * self.n <= _SLICE_BYTES and -(-self.d // w) >= self._threads)
         self._width = next(fitting, 16)
-        # (slices, n, width), the last one filled up with zeros.
+        # (slices, n, width), with zeros after the last column.
         padded = F.pad(dictionary, (0, -self.d % self._width)) if self.d % self._width else dictionary
         self._table = WORKSPACE.take("table", -(-self.d // self._width), self.n, self._width)
         self._table.copy_(padded.view(self.n, -1, self._width).transpose(0, 1))
         self._gradient = None
 
     def rank(self, code: torch.Tensor, latents: torch.Tensor, ks: Sequence[int]) -> np.ndarray:
-        """Take up a chunk: `code` `(rows, n)` ranks its entries, `latents` are their values. How many each row has."""
+        """Rank the entries of a chunk by `code` `(rows, n)`, with values from `latents`; return entries per row."""
         self.rows, self._active = len(code), torch.empty(len(code), dtype=torch.int32, device="cpu")
         borders, ranked = torch.tensor(ks, device="cpu"), WORKSPACE.take("ranked", *code.shape, dtype=torch.int32)
         if self._call("rank_rows", code, self.rows, self.n, borders, len(ks), self._active, ranked):
@@ -89,30 +85,32 @@ class CompiledEntries:
         return self._active.numpy()
 
     def rings(self, borders: Sequence[int]) -> CompiledRings:
-        """The entries between ranks, from the first border to the second, and so on."""
+        """Return the entries with ranks between the first border and the second, the second and the third, ..."""
         ends = torch.minimum(self._active[:, None], torch.tensor(borders, device="cpu"))
         return CompiledRings(self, self._firsts[:-1, None] + ends)
 
     def top(self, k: int, out: torch.Tensor) -> torch.Tensor:
-        """The chunk's k-sparse code, in `out` `(rows, n)`."""
+        """Write the k largest entries of each row to `out` `(rows, n)`, with 0 elsewhere."""
         starts = self.rings([0, k]).starts
         self._call("add_entries", self.n, self._columns, self._values, starts, self.rows, 1, out.zero_())
         return out
 
     def add_dictionary_gradient_(self, out: torch.Tensor) -> None:
-        """Adds what all rings of all chunks gave the dictionary to `out` `(n, d)`."""
+        """Add the gradient of the dictionary from the rings of all chunks to `out` `(n, d)`."""
         if self._gradient is not None:
             out += self._gradient.transpose(0, 1).reshape(self.n, -1)[:, : self.d]
 
     def close(self) -> None:
-        """Nothing to give back; [`TorchEntries`] has threads."""
+        """Release threads, of which only [`TorchEntries`] has its own."""
 
     def decode(self, starts: torch.Tensor) -> torch.Tensor:
+        """Decode the rings that begin at `starts`; see [`CompiledRings`]."""
         out = WORKSPACE.take("decoded", starts.shape[1] - 1, self.rows, self.d)
         self._look_up("decode", self._table, self._values, starts, out)
         return out
 
     def add_gradients_(self, starts: torch.Tensor, gradients: torch.Tensor, out: torch.Tensor) -> None:
+        """Add the gradients of the rings that begin at `starts`; see [`CompiledRings`]."""
         if self._gradient is None:
             self._gradient = WORKSPACE.take("dictionary gradient", *self._table.shape).zero_()
         gradients = gradients.contiguous()
@@ -131,17 +129,20 @@ class CompiledEntries:
 
 
 class CompiledRings:
-    """Rings of a chunk. `starts` `(rows, rings + 1)`: where each begins among the entries, and the last one ends."""
+    """Rings of a chunk, which begin and end at `starts` `(rows, rings + 1)` among its entries."""
 
     def __init__(self, entries: CompiledEntries, starts: torch.Tensor):
         self._entries, self.starts = entries, starts
 
     def decode(self) -> torch.Tensor:
-        """What the entries up to the end of each ring decode to: `(rings, rows, d)`."""
+        """Decode the entries up to the end of each ring: `(rings, rows, d)`."""
         return self._entries.decode(self.starts)
 
     def add_gradients_(self, gradients: torch.Tensor, out: torch.Tensor) -> None:
-        """Takes the gradient by what each ring's own entries decode to, `(rings, rows, d)`: adds the gradient by the
-        entries to `out` `(rows, n)`, and keeps the dictionary's for [`CompiledEntries.add_dictionary_gradient_`].
+        """Add the gradients of the entries to `out` `(rows, n)`, and keep those of the dictionary.
+
+        Args:
+            gradients: Gradient of the loss by what each ring alone decodes to: `(rings, rows, d)`.
+            out: Gradient of the code.
         """
         self._entries.add_gradients_(self.starts, gradients, out)

@@ -37,10 +37,10 @@ _ARGUMENTS = {
 
 @lru_cache(maxsize=1)
 def compiled_library() -> ctypes.CDLL | None:
-    """Return the functions of `entries.c`, or None if they cannot be compiled; a warning says why, once.
+    """Return the functions of `entries.c`, or None after a warning if they cannot be compiled.
 
-    HF_MSAE_COMPILE=0 in the environment forbids compiling, CC names another compiler, and HF_MSAE_CACHE another cache
-    folder than `hf_msae/compiled` in HF_HOME.
+    The environment variable HF_MSAE_COMPILE=0 turns compiling off, CC sets the compiler, and HF_MSAE_CACHE the cache
+    folder, by default `hf_msae/compiled` in HF_HOME.
     """
     if os.environ.get("HF_MSAE_COMPILE") == "0":
         return None
@@ -68,15 +68,15 @@ def _built() -> Path:
     if not shutil.which(compiler[0]):
         raise OSError(f"there is no C compiler {compiler[0] or 'cc or gcc'!r} on the PATH")
     source = _SOURCE.read_bytes()
-    # Home folders are shared between machines: code compiled for one processor may not run on another.
+    # Machines may share a home folder, and code compiled for one processor may not run on another.
     parts = [source, _processor().encode(), repr((compiler, _FLAGS)).encode()]
     name = f"entries-{hashlib.sha256(bytes(0).join(parts)).hexdigest()[:16]}.so"
     path = _folder() / name
     if path.exists():
         return path
     with atomic_path(path) as built:  # other processes may compile it at the same time
-        # Not every compiler knows the first two; without OpenMP there is one thread. It finds torch's own runtime
-        # loaded, and so torch's threads.
+        # Not every compiler knows the optional flags; without OpenMP there is one thread. With it, the functions share
+        # the runtime and threads of torch, which is already loaded.
         for optional in (["-march=native", "-fopenmp"], ["-march=native"], []):
             finished = _compile([*compiler, *_FLAGS, *optional], built)
             if not finished.returncode:

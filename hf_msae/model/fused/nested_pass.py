@@ -1,4 +1,4 @@
-"""One pass over a batch that gives the nested loss and all of its gradients; see `fused_nested_loss`."""
+"""One pass over a batch that computes the nested loss and all its gradients; see `fused_nested_loss`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .compiler import compiled_library
 from .torch_entries import TorchEntries
 
 _CHUNK_ELEMENTS = 2**22
-"""Size of the scratch matrices: 16 MB in float32."""
+"""Number of entries of a scratch matrix: 16 MB in float32."""
 
 _LOW_PRECISION_SHARE = 2 / 3
-"""By how much smaller a ring has to be for looking up its entries to beat dense products in bfloat16, as measured."""
+"""Factor by which a ring must be smaller if dense products, its alternative, are in bfloat16 (measured)."""
 
 
 @dataclass(frozen=True)
 class NestedLoss:
-    """What the loss of an MSAE is made of: the fields of its config, `weights` as numbers."""
+    """The fields of an MSAE's config that define its loss, with the weights as numbers."""
 
     ks: tuple[int, ...]
     weights: tuple[float, ...]
@@ -30,13 +30,13 @@ class NestedLoss:
 
 
 def entries_for(dictionary: torch.Tensor, rows: int) -> CompiledEntries | TorchEntries:
-    """What ranks and looks up the entries of codes of this dictionary, for chunks of so many rows."""
+    """Make the object that ranks and looks up the entries of chunks of at most `rows` codes."""
     library = compiled_library() if dictionary.dtype == torch.float32 else None
     return CompiledEntries(library, dictionary) if library else TorchEntries(dictionary, rows)
 
 
 class NestedPass:
-    """One pass over a batch. Everything is detached here; dense products are in `product_dtype`, if that is given."""
+    """One pass over a batch of detached tensors, with dense products in `product_dtype` if given."""
 
     def __init__(self, loss, with_gradients, product_dtype, normalized, pre_bias, encoder, latent_bias, decoder=None):
         self.loss, self.with_gradients = loss, with_gradients
@@ -46,7 +46,7 @@ class NestedPass:
         self.dictionary = encoder.T.contiguous() if self.tied else decoder.contiguous()
         self.rows, self.n = len(normalized), encoder.shape[1]
         shares = [weight / sum(loss.weights) for weight in loss.weights]
-        # The device is named because another one may be the default.
+        # The device is given because the default may be another one.
         self.shares = torch.tensor(shares, dtype=normalized.dtype, device="cpu")
         self.level_losses = torch.zeros(len(loss.ks), dtype=torch.float64, device="cpu")
         self.l1 = torch.zeros((), dtype=torch.float64, device="cpu")
@@ -57,6 +57,7 @@ class NestedPass:
             self.grad_pre_bias = torch.zeros_like(pre_bias)
 
     def run(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss and the losses of the levels, and set `latents` and `reconstruction`."""
         x = self.u - self.pre_bias
         code = self._product(x, self.encoder).add_(self.latent_bias).relu_()
         self.latents = code if self.loss.soft_cap is None else soft_capped(code, self.loss.soft_cap)
@@ -76,8 +77,8 @@ class NestedPass:
         return value.to(self.u.dtype), level_losses
 
     def gradients(self) -> tuple[torch.Tensor, ...]:
-        """Of the parameters, in their order."""
-        # What the bias before the encoder takes away: the gradient of its input, summed over rows.
+        """Return the gradients of the parameters, in their order."""
+        # The encoder's input is u - pre_bias, so its gradient, summed over rows, is subtracted.
         pre_bias = self.grad_pre_bias.sub_(self.encoder @ self.grad_latent_bias)
         if self.tied:
             return pre_bias, self.grad_encoder.add_(self.grad_dictionary.T), self.grad_latent_bias
@@ -119,7 +120,7 @@ class NestedPass:
         self._add_product_(self.grad_encoder, x.T, grad)
 
     def _sort_levels(self) -> tuple[list[int], ...]:
-        """The levels to take apart into rings, those short of but few entries, those in between, and the full ones."""
+        """Return the levels to divide into rings, those that lack few entries, those in between, and the full ones."""
         cheaper = 1.0 if self.product_dtype is None else _LOW_PRECISION_SHARE
         few = max(1.0, self.n * self.entries.sparse_share * cheaper)
         most, mean = self.active.max(), self.active.mean()
@@ -152,14 +153,14 @@ class NestedPass:
     # -- the kinds of levels ---------------------------------------------------------------------------------------
 
     def _sparse_levels(self, levels, x, u, grad, full=None) -> None:
-        """Writes what the last of the levels decodes to into `full`."""
+        """Add levels divided into rings, and write the reconstruction of the last one to `full`."""
         rings = self.entries.rings([0, *(self.loss.ks[level] for level in levels)])
         decoded = rings.decode()
         if full is not None:
             full.copy_(decoded[-1])
         gradients = self._levels(levels, x, u, decoded)
         if self.with_gradients:
-            # An entry counts in its own level and all above: suffix sums.
+            # An entry is in its own level and all larger ones: suffix sums.
             for place in reversed(range(len(levels) - 1)):
                 gradients[place] += gradients[place + 1]
             rings.add_gradients_(gradients, grad)
@@ -181,8 +182,9 @@ class NestedPass:
         grad.addcmul_(products, torch.ne(chosen, 0, out=chosen))
 
     def _levels(self, levels: list[int], x, u, decoded: torch.Tensor) -> torch.Tensor:
-        """Adds the losses of levels to theirs; returns the gradient of the whole loss by what each decodes to (in the
-        memory of `decoded`, `(levels, rows, d)`), or without gradients something of no meaning.
+        """Add the losses of levels, and return the gradient of the loss by the decoded codes `(levels, rows, d)`.
+
+        The gradient may overwrite `decoded`, and has no meaning in a pass without gradients.
         """
         kind, shares = self.loss.kind, self.shares[levels][:, None, None]
         if kind == "cosine":
@@ -212,7 +214,7 @@ def _plus(left: torch.Tensor | None, right: torch.Tensor | None) -> torch.Tensor
 
 
 def _cosine(decoded: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """1 - cosine of every row, `(rows, 1)`, and its gradient by `decoded`."""
+    """Return 1 - cosine of every row `(rows, 1)`, and its gradient by `decoded`."""
     squared = decoded.square().sum(-1, keepdim=True)
     norm = squared.clamp_min(NMSE_EPSILON).sqrt()
     other = u.square().sum(-1, keepdim=True).clamp_min(NMSE_EPSILON).sqrt()

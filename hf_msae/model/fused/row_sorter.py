@@ -10,20 +10,17 @@ import torch
 
 
 class RowSorter:
-    """Sorts chunks of rows, largest first, equal entries by ascending place, into memory that it keeps.
+    """Sorts chunks of up to `rows` rows of `n` entries, largest first, ties by ascending place, in reused memory.
 
-    Non-negative floats order like their bits, so value and place fit into one integer that orders by value, then by
-    descending place, and has no equal. numpy sorts such integers in vector registers.
+    Non-negative floats order like their bits, so value and place fit into one unique integer that orders by value,
+    then by descending place. numpy sorts such integers in vector registers. float64 does not fit; torch sorts it.
 
     Args:
-        rows, n (`int`):
-            The largest chunk.
-        dtype (`torch.dtype`):
-            float32, or float64, which does not fit and is sorted by torch.
-        threads ([`concurrent.futures.Executor`]):
-            Where the sorting is done.
-        number (`int`):
-            How many threads it has.
+        rows: Rows of the largest chunk.
+        n: Entries of a row.
+        dtype: float32 or float64.
+        threads: Executor of the sorting.
+        number: Number of its threads.
     """
 
     def __init__(self, rows: int, n: int, dtype: torch.dtype, threads: Executor, number: int):
@@ -33,7 +30,7 @@ class RowSorter:
         self._places = np.arange(n - 1, -1, -1, dtype=np.int32)
 
     def __call__(self, code: torch.Tensor) -> RowSorter:
-        """Sort `code` `(rows, n)`; what the methods say is about it, until the next call."""
+        """Sort `code` `(rows, n)`, to which the methods refer until the next call."""
         self._rows = len(code)
         if self._keys is None:
             self._code = code
@@ -43,7 +40,7 @@ class RowSorter:
         halves = self._halves()  # the upper half of an integer comes second
 
         def sort(part: slice) -> None:
-            # Without the sign, which zeros and NaN may have: NaN ranks first, as it does for torch.
+            # Without the sign, which zeros and NaN may have. NaN ranks first, as in torch.
             np.bitwise_and(bits[part], 0x7FFFFFFF, out=halves[part, :, 1])
             halves[part, :, 0] = self._places
             self._keys[part].sort(axis=1)
@@ -53,14 +50,14 @@ class RowSorter:
         return self
 
     def columns(self, rows: slice | np.ndarray, start: int, stop: int) -> np.ndarray:
-        """The places of the entries of rank `start` to `stop` (0 is the largest): int32 `(rows, stop - start)`."""
+        """Return the places `(rows, stop - start)` of the entries of ranks `start` (0 is the largest) to `stop`."""
         if self._order is not None:
             return self._order.numpy()[rows, start:stop].astype(np.int32)
         found = self._halves()[: self._rows, self.n - stop : self.n - start, 0]
         return self.n - 1 - found[rows, ::-1]
 
     def values(self, ranks: Sequence[int]) -> torch.Tensor:
-        """The entries of these ranks, `(rows, len(ranks))`."""
+        """Return the entries of these ranks, `(rows, len(ranks))`."""
         if self._order is not None:
             return self._code.gather(1, self._order[:, list(ranks)])
         bits = self._halves()[: self._rows, [self.n - 1 - rank for rank in ranks], 1]

@@ -1,7 +1,7 @@
 """Products with a few entries of every row of a dense code, and their gradients, on a CPU.
 
-Written for caches: what is looked up in random order is kept to about the size of one core's cache, by taking the
-columns of the dictionary in slices, and few rows at a time. Figures: benchmarks/RESULTS.md.
+The columns of the dictionary are taken in slices, and few rows at a time, so that random accesses stay in the cache of
+a core (benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 
 _SLICE = 64
-"""Columns of the dictionary looked up at a time."""
+"""Columns of the dictionary in a slice."""
 
 
 def column_slices(dictionary: torch.Tensor) -> list[torch.Tensor]:
-    """The columns of `(n, d)` in contiguous blocks, for [`SparseRows.decode`]."""
+    """Return the columns of `(n, d)` in contiguous blocks, for [`SparseRows.decode`]."""
     return [part.contiguous() for part in dictionary.split(_SLICE, dim=1)]
 
 
@@ -23,14 +23,10 @@ class SparseRows:
     """Some entries of codes `(number, n)`, each code a selection from a row of one dense code.
 
     Args:
-        codes (`np.ndarray`):
-            The code that each entry belongs to, ascending; int32.
-        columns (`np.ndarray`):
-            Its column, distinct within a code; int32.
-        number (`int`):
-            How many codes there are: a multiple of the dense code's rows, the code of row i being i, i + rows, ...
-        dense (`torch.Tensor` of shape `(rows, n)`):
-            Where the values are.
+        codes: The code of each entry, ascending; int32.
+        columns: The column of each entry, distinct within a code; int32.
+        number: Number of codes, a multiple of the rows of the dense code; those of row i are i, i + rows, ...
+        dense: The values `(rows, n)`.
     """
 
     def __init__(self, codes: np.ndarray, columns: np.ndarray, number: int, dense: torch.Tensor):
@@ -39,27 +35,27 @@ class SparseRows:
         values = dense.numpy().reshape(-1).take(places)
         self._columns, self._values = torch.from_numpy(columns), torch.from_numpy(values)
         self._starts = _starts(codes, number)
-        # The same entries by column, which the gradients need. numpy sorts 16-bit integers by counting.
+        # The same entries by column, for the gradients. numpy sorts 16-bit integers by counting.
         order = np.argsort(columns.astype(np.uint16) if n <= 2**16 else columns, kind="stable")
         self._by_column = [torch.from_numpy(each.take(order)) for each in (codes, columns, values, places)]
         self._column_starts = _starts(columns, n)
 
     def decode(self, slices: list[torch.Tensor]) -> torch.Tensor:
-        """The codes times the dictionary, `(number, d)`, from [`column_slices`] of it."""
+        """Return the codes times the dictionary, `(number, d)`, given its [`column_slices`]."""
         parts = [_weighted_sums(self._columns, self._starts, self._values, part) for part in slices]
         return torch.cat(parts, dim=1)
 
     def add_products_(self, out: torch.Tensor, left: torch.Tensor, dictionary: torch.Tensor) -> None:
-        """Adds `left @ dictionary.T` to `out` `(rows, n)`, at the entries alone; `left` is `(number, d)`."""
+        """Add `left @ dictionary.T` to `out` `(rows, n)` at the entries only; `left` is `(number, d)`."""
         codes, columns, _, places = self._by_column
-        # The gradient of a sum weighted by the entries: the product of what is looked up and of the sum's gradient.
+        # By the weight of a row in a sum, the gradient is the product of the row and the sum's gradient.
         products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
             dictionary, left, codes, self._column_starts, columns, 0, -1
         )
         out.view(-1).scatter_add_(0, places, products)
 
     def add_outer_(self, out: torch.Tensor, right: torch.Tensor) -> None:
-        """Adds `codes.T @ right` to `out` `(n, d)`; `right` is `(number, d)`."""
+        """Add `codes.T @ right` to `out` `(n, d)`; `right` is `(number, d)`."""
         codes, _, values, _ = self._by_column
         for begin in range(0, right.shape[1], 2 * _SLICE):
             part = slice(begin, begin + 2 * _SLICE)
@@ -67,7 +63,7 @@ class SparseRows:
 
 
 def _starts(sorted_numbers: np.ndarray, number: int) -> torch.Tensor:
-    """Where each of 0, ..., number - 1 begins in what is sorted by them."""
+    """Return where each of 0, ..., number - 1 begins in the sorted numbers."""
     counts = np.bincount(sorted_numbers, minlength=number)
     return torch.from_numpy((np.cumsum(counts) - counts).astype(np.int32))
 
