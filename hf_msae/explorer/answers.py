@@ -1,4 +1,4 @@
-"""How visitors are answered: so many at a time, and errors told to them in words that a log does not get."""
+"""How visitors are answered: a few at a time, and with errors whose text stays out of the log."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,15 @@ from .rendering import macros
 logger = logging.getLogger(__name__)
 
 CONCURRENCY = 2
-"""Answers that are computed at a time, of all kinds together: as many as a small Space has cores.
-(Gradio's own limit is for each kind of question; pictures of many visitors at once would fill the memory.)"""
+"""Number of answers computed at a time, of all kinds together: as many as a small Space has cores. Gradio's own limit
+is per kind of question; the pictures of many visitors at once would fill the memory."""
 slots = threading.BoundedSemaphore(CONCURRENCY)
 _last = float("-inf")
+_html = macros("components.html")
 
 
 def answering(function: Callable[..., Any]) -> Callable[..., Any]:
-    """An event's function whose errors become messages on the page. Logs hold no visitor's words or pictures."""
+    """Make the function of an event wait for a free slot, and turn its errors into messages for the visitor."""
 
     @functools.wraps(function)
     def answer(*args: Any, **kwargs: Any) -> Any:
@@ -52,19 +54,19 @@ def _notice() -> None:
 
 
 def idle_seconds() -> float:
-    """Seconds since an answer has begun or ended."""
+    """Seconds since an answer last began or ended."""
     return time.monotonic() - _last
 
 
 def in_place(function: Callable[..., Any], refused: Callable[[str], Any]) -> Callable[..., Any]:
-    """An event's function that says in place of its answer why there is none.
+    """Make the function of an event say why there is no answer, in place of the answer.
 
-    The answer to what was asked before must not stay beside a question that is refused. Clients are better served by
-    errors: their endpoints take the function without this.
+    The answer to an earlier question must not stay next to a question that is refused. Endpoints of clients take the
+    function without this: an error serves them better.
 
     Args:
-        function: raises `VisitorError`.
-        refused: takes the reason as HTML and gives what the function gives.
+        function: May raise `VisitorError`.
+        refused: Takes the reason as HTML, and returns what the function returns.
     """
 
     @functools.wraps(function)
@@ -72,15 +74,13 @@ def in_place(function: Callable[..., Any], refused: Callable[[str], Any]) -> Cal
         try:
             return function(*args)
         except VisitorError as error:
-            return refused(macros("components.html").refused(str(error)))
+            return refused(_html.refused(str(error)))
 
-    answer.__name__ += "_in_place"  # gradio names endpoints after functions: clients have this one's
+    answer.__name__ += "_in_place"  # gradio names endpoints after functions, and clients have the name without this
     return answer
 
 
 def log_kind_and_place(error: BaseException) -> None:
-    """Log an error without its text, which may quote what a visitor gave: its kind and place do not."""
-    trace, where = error.__traceback__, "an unknown place"
-    while trace is not None:
-        where, trace = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}", trace.tb_next
-    logger.error("%s at %s", type(error).__name__, where)
+    """Log the kind and place of an error, but not its text, which may quote a visitor."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    logger.error("%s at %s:%d", type(error).__name__, Path(place.filename).name, place.lineno)

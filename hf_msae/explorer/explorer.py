@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from PIL import Image
 
+from .._utils.atomic import atomic_path
 from .._utils.images import to_rgb
-from ..backbones.image_text_data import open_dataset
 from ..concepts import ConceptHierarchy, Vocabulary, concept_hierarchy
 from ..concepts.codes import collect_codes
 from ..concepts.collectors import ColumnCollector, LatentColumns
 from ..concepts.labels import Label, Labels
 from ..embeddings import EmbeddingDataset, load_embeddings
 from ..hub.publishing.space_settings import ExplorerSettings
-from ..hub.reading.opening import load_msae
 from ..metrics import LinearClassifier
 from ..search import ConceptIndex
 from ..vision_text import VisionTextMSAE
 from .inputs import VisitorError
-
-if TYPE_CHECKING:
-    import datasets
-
-logger = logging.getLogger(__name__)
+from .sources import Report, check_hook_points, open_sources
 
 THUMBNAIL = 224
 INDEX_K = 32
 _CAPTIONS = ("caption", "text", "label")
-"""Columns that may say what a picture shows; the first of them counts."""
-_LONG = 60.0
-"""Seconds of embedding after which people are told how to save them."""
+"""Columns that may say what a picture shows; the first that does counts."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +39,9 @@ class Concept:
     """A latent that visitors can choose.
 
     Attributes:
-        name: what it is called in lists; unique.
-        latent: its number.
-        validated: whether the name is more than chance.
+        name: Its name in lists, which is unique.
+        latent: Its number.
+        validated: Whether the name passed the test against chance.
     """
 
     name: str
@@ -58,19 +50,19 @@ class Concept:
 
 
 class Explorer:
-    """A model and a collection of pictures, ready to be asked.
+    """A model and a collection of pictures, ready to answer questions.
 
-    Everything here is read by all visitors at once and written by none: answers are functions of what is asked alone.
+    All visitors read it at the same time and none changes it: an answer depends only on its question.
 
     Args:
-        model: of pooled image embeddings, with names.
-        images: a data set with the pictures in `image_column`.
-        embeddings: their raw embeddings, (N, d).
-        patch_model: of a vision block of the same backbone.
-        image_column: with the pictures.
+        model: A model of pooled image embeddings, with names.
+        images: A dataset with the pictures.
+        embeddings: Their raw embeddings, (N, d).
+        patch_model: A model of a vision block of the same backbone.
+        image_column: The column of `images` with the pictures.
 
     Raises:
-        ValueError: the model is not of pooled image embeddings, or pictures and embeddings are of different numbers.
+        ValueError: The models are of other hook points, or the numbers of pictures and embeddings differ.
     """
 
     def __init__(
@@ -81,90 +73,70 @@ class Explorer:
         patch_model: VisionTextMSAE | None = None,
         image_column: str = "image",
     ) -> None:
-        _check_hook_points(model, patch_model)
+        check_hook_points(model, patch_model)
         if len(images) != len(embeddings):
             raise ValueError(f"there are {len(images)} pictures, but {len(embeddings)} embeddings")
         self.model, self.images, self.patch_model, self.image_column = model, images, patch_model, image_column
         self.msae = model.msae
         self.embeddings: EmbeddingDataset = load_embeddings(embeddings.float().cpu())
         self.labels = Labels(model.concepts)
+        self._k = min(INDEX_K, self.msae.config.num_latents)
         self._folder = tempfile.TemporaryDirectory(prefix="msae-explorer-")
         self.folder = Path(self._folder.name)
         self.thumbnails = self.folder / "thumbnails"
         self.thumbnails.mkdir()
         self.index = ConceptIndex.build(
-            self.folder / "index",
-            self.msae,
-            self.embeddings,
-            min(INDEX_K, self.msae.config.num_latents),
-            model.concepts,
-            progress=False,
+            self.folder / "index", self.msae, self.embeddings, self._k, model.concepts, progress=False
         )
 
     @classmethod
-    def load(cls, settings: ExplorerSettings | None = None) -> Explorer:
-        """Load everything; embeds the pictures where no embeddings are given.
+    def load(cls, settings: ExplorerSettings | None = None, report: Report = lambda stage, share: None) -> Explorer:
+        """Load the models and the pictures, and embed the pictures if no embeddings are given.
+
+        Args:
+            settings: What to load.
+            report: Called with what is being done, and which share of it is done if that is known.
 
         Raises:
-            OSError, ValueError: something is not there, or does not fit.
+            OSError: Something does not exist.
+            ValueError: Something does not fit the rest.
         """
         settings = settings or ExplorerSettings()
-        # All that can be wrong is found before pictures are embedded, which may take long.
-        model = VisionTextMSAE.from_pretrained(settings.model, settings.backbone)
-        patch_model = None
-        if settings.patch_model is not None:
-            patch_model = VisionTextMSAE.from_pretrained(load_msae(settings.patch_model), model.backbone)
-            patch_model.concepts = _names_of(settings.patch_model)
-        _check_hook_points(model, patch_model)
-        images = open_dataset(settings.dataset, settings.split)
-        _check_pictures(images, settings)
-        rows = min(len(images), settings.max_images)
-        if settings.embeddings is not None:
-            given = load_embeddings(settings.embeddings, hook_point="image_embeds")
-            if len(given) != len(images):
-                raise ValueError(
-                    f"{settings.embeddings} has {len(given)} embeddings, but {settings.dataset} has {len(images)} "
-                    "pictures: these are not their embeddings"
-                )
-            embeddings = given[:rows]
-        images = images.select(range(rows))
-        if settings.embeddings is None:
-            embeddings = _embedded(model, images, settings)
+        model, patch_model, images, embeddings = open_sources(settings, report)
+        report("indexing the pictures", None)
         return cls(model, images, embeddings, patch_model, settings.image_column)
 
     # -- concepts --------------------------------------------------------------------------------------------------
 
     @cached_property
     def concepts(self) -> dict[str, Concept]:
-        """The concepts that visitors choose from, by name: the best latent of each validated name, by the alphabet.
+        """The concepts that visitors choose from, by name: the best latent of each validated name.
 
-        Where no name is validated, the best latent of each name; without names, latents by number.
+        If no name is validated, the best latent of each name; without names, the active latents by number.
         """
         table = self.model.concepts
         if table is None:
             alive = np.flatnonzero((self.codes > 0).any(axis=0))
             return {f"latent {latent}": Concept(f"latent {latent}", int(latent), False) for latent in alive}
         best, validated = table.best_available()
-        found = {
-            str(row.name): Concept(str(row.name), int(row.latent), validated) for row in best.itertuples(index=False)
-        }
-        return dict(sorted(found.items()))
+        names = {str(row.name): int(row.latent) for row in best.itertuples(index=False)}
+        return {name: Concept(name, latent, validated) for name, latent in sorted(names.items())}
 
     def label(self, latent: int) -> Label:
-        """What a latent is called, and whether the name is validated."""
+        """The name of a latent, and whether it is validated."""
         return self.labels(latent)
 
     def key_of(self, latent: int) -> str:
-        """What `latent_of` takes for a latent: its name, or "latent 417" where another one is chosen by the name."""
+        """The key that `latent_of` takes for a latent: its name, or "latent 417" if the name means another latent."""
         name = str(self.labels(latent))
         chosen = self.concepts.get(name)
         return name if chosen is not None and chosen.latent == latent else f"latent {latent}"
 
     def latent_of(self, name: Any) -> int:
-        """The latent of a concept that a visitor has chosen: a name of `concepts`, or "latent 417".
+        """The latent of a concept that a visitor chose: a name of `concepts`, or "latent 417".
 
         Raises:
-            VisitorError: there is none of that name.
+            VisitorError: There is no such concept.
         """
         if isinstance(name, str):
             if name in self.concepts:
@@ -186,22 +158,20 @@ class Explorer:
 
     @cached_property
     def _columns(self) -> LatentColumns:
-        n = self.msae.config.num_latents
-        collector = ColumnCollector(np.arange(n), min(INDEX_K, n))
+        collector = ColumnCollector(np.arange(self.msae.config.num_latents), self._k)
         return collect_codes(self.msae, self.embeddings, [collector], batch_size=1024, progress=False)[0]
 
     def strongest(self, latent: int, number: int) -> list[int]:
-        """The rows in which a latent is most active, strongest first; only rows in which it is active."""
+        """The rows in which a latent is most active, strongest first, without those in which it is inactive."""
         values = self.codes[:, latent]
         order = np.argsort(-values, kind="stable")[:number]
         return [int(row) for row in order if values[row] > 0]
 
     @cached_property
     def hierarchy(self) -> ConceptHierarchy:
-        """Parents and children among the chosen concepts."""
+        """Parents and children among `concepts`."""
         latents = [each.latent for each in self.concepts.values()]
-        k = min(INDEX_K, self.msae.config.num_latents)
-        return concept_hierarchy(self.msae, self.embeddings, self.model.concepts, latents, k, progress=False)
+        return concept_hierarchy(self.msae, self.embeddings, self.model.concepts, latents, self._k, progress=False)
 
     # -- embeddings ------------------------------------------------------------------------------------------------
 
@@ -220,21 +190,21 @@ class Explorer:
         """The raw embeddings (n, d) of texts.
 
         Raises:
-            VisitorError: the backbone has no text tower.
+            VisitorError: The backbone has no text tower.
         """
         try:
             return self.model.text_embeds(list(texts), progress=False)
         except ValueError as error:
-            raise VisitorError("This model cannot read texts: its backbone has pictures alone.") from error
+            raise VisitorError("This model cannot read texts: its backbone takes only pictures.") from error
 
     def zero_shot(self, labels: Sequence[str], templates: Sequence[str] = ("{}",)) -> LinearClassifier:
-        """Classify by labels that exclude each other: a softmax over the backbone's scaled cosines with them.
+        """Make a classifier of labels that exclude each other: a softmax over the backbone's scaled cosines with them.
 
         The bias that SigLIP adds to every logit is the same for all labels, so it changes nothing in a softmax.
 
         Args:
             labels: Distinct words.
-            templates: Prompts with one {} for the label. The embeddings of several are averaged.
+            templates: Prompts with one {} for the label; the embeddings of several are averaged.
 
         Raises:
             VisitorError: The backbone has no text tower.
@@ -251,20 +221,19 @@ class Explorer:
         return to_rgb(self.images[int(row)][self.image_column], f"row {row}")
 
     def thumbnail(self, row: int) -> str:
-        """The path of a small version of a picture, made when it is first asked for."""
+        """The path of a small version of a picture, made when it is first needed."""
         path = self.thumbnails / f"{int(row)}.webp"
         if not path.exists():
             small = self.picture(row)
             small.thumbnail((THUMBNAIL, THUMBNAIL))
-            unfinished = path.with_name(f".{row}-{id(small)}.webp")
-            small.save(unfinished, quality=82)
-            unfinished.replace(path)
+            with atomic_path(path) as unfinished:
+                small.save(unfinished, "WEBP", quality=82)
         return str(path)
 
     def caption(self, row: int) -> str:
-        """What the data set says of a picture, or its number."""
-        said = [] if self._captions is None else self._captions[int(row)].values()
-        return next((value for value in said if isinstance(value, str) and value), f"picture {row}")
+        """What the dataset says a picture shows, or else its number."""
+        values = [] if self._captions is None else self._captions[int(row)].values()
+        return next((value for value in values if isinstance(value, str) and value), f"picture {row}")
 
     @cached_property
     def _captions(self) -> datasets.Dataset | None:
@@ -274,60 +243,3 @@ class Explorer:
 
     def __repr__(self) -> str:
         return f"Explorer({self.model!r}, {len(self.images)} pictures, {len(self.concepts)} concepts)"
-
-
-def _check_hook_points(model: VisionTextMSAE, patch_model: VisionTextMSAE | None) -> None:
-    """Raises:
-    ValueError: one of the two is of another place in the backbone.
-    """
-    if model.hook_point.name != "image_embeds":
-        raise ValueError(
-            f"the explorer shows MSAEs of image_embeds, but this one is of {model.hook_point.name}; one of a vision "
-            "block can be its patch_model"
-        )
-    if patch_model is not None and (patch_model.hook_point.tower, patch_model.hook_point.layer is None) != (
-        "vision",
-        False,
-    ):
-        raise ValueError(
-            f"patch_model has to be an MSAE of a vision block (vision.layers.{{i}}), but this one is of "
-            f"{patch_model.hook_point.name}"
-        )
-
-
-def _check_pictures(images: datasets.Dataset, settings: ExplorerSettings) -> None:
-    """Raises:
-    ValueError: there are none, or not in that column.
-    """
-    column = settings.image_column
-    if column not in images.column_names:
-        of_pictures = [name for name, feature in images.features.items() if type(feature).__name__ == "Image"]
-        way = (
-            f"name its column of pictures: --image_column {of_pictures[0]}"
-            if of_pictures
-            else f"and none of its columns holds pictures: {', '.join(images.column_names[:10])}"
-        )
-        raise ValueError(f"{settings.dataset} has no column {column!r}; {way}")
-    if len(images) < 2:
-        raise ValueError(f"{settings.dataset} has {len(images)} pictures, but the explorer compares them: give more")
-    try:
-        to_rgb(images[0][column], f"row 0 of {column!r}")
-    except (TypeError, OSError) as error:
-        raise ValueError(f"column {column!r} of {settings.dataset} does not hold pictures: {error}") from error
-
-
-def _embedded(model: VisionTextMSAE, images: datasets.Dataset, settings: ExplorerSettings) -> torch.Tensor:
-    start = time.monotonic()
-    found = model.image_embeds(images[settings.image_column])
-    if (seconds := time.monotonic() - start) > _LONG:
-        logger.warning(
-            f"embedding {len(images)} pictures took {seconds:.0f} s, and will at every start: embed them "
-            "once by `hf-msae extract`, and give what that writes as --embeddings (MSAE_EMBEDDINGS)"
-        )
-    return found
-
-
-def _names_of(name: str) -> Any:
-    from ..hub.reading.opening import concepts_beside
-
-    return concepts_beside(name)

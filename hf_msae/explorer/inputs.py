@@ -1,4 +1,4 @@
-"""What visitors give, checked before anything is computed from it. Messages are for them, and never repeat it all."""
+"""Checks of what visitors give, made before anything is computed from it; messages are written for them."""
 
 from __future__ import annotations
 
@@ -13,66 +13,68 @@ from .._utils.images import to_rgb
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
-"""Of a JPEG, which is decoded no larger than needed."""
+"""Limit for a JPEG, which is decoded no larger than needed."""
 MAX_DECODED_PIXELS = 16_000_000
-"""Of others, which have to be decoded whole: with 16 bits and transparency some 0.5 GB while they are converted."""
+"""Limit for other formats, which are decoded whole: with 16 bits and transparency, that takes about 0.5 GB."""
 MAX_SIDE = 1024
-"""Pixels of the longer side that a picture is brought down to: backbones see far fewer."""
+"""Pixels to which the longer side of a picture is reduced: backbones see far fewer."""
 MAX_TEXT = 500
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
 class VisitorError(ValueError):
-    """Something a visitor gave cannot be used; the message tells them why and what to do."""
+    """A visitor gave something that cannot be used; the message tells them why and what to do."""
 
 
 def read_picture(path: str | os.PathLike | None) -> Image.Image:
-    """An uploaded picture as 8-bit RGB, upright, its longer side at most `MAX_SIDE`; of an animation the first frame.
+    """Read an uploaded picture as upright 8-bit RGB, its longer side at most `MAX_SIDE`; of an animation, one frame.
 
     Raises:
-        VisitorError: there is none, or it is no picture, damaged, or too large.
+        VisitorError: There is no file, or it is not a picture, damaged, or too large.
     """
     if not path:
         raise VisitorError("Choose a picture first.")
     path = Path(path)
     if not path.is_file():
-        raise VisitorError("The picture is not there any more: upload it again.")
+        raise VisitorError("The picture is gone: upload it again.")
     if path.stat().st_size > MAX_BYTES:
         raise VisitorError(f"The file is larger than {MAX_BYTES >> 20} MB: make it smaller.")
     try:
-        # Only the header is read here: a picture that would fill the memory is refused by its size.
+        # Opening reads the header alone: a picture that would fill the memory is refused by its size.
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as picture:
                 most = MAX_PIXELS if picture.format == "JPEG" else min(MAX_PIXELS, MAX_DECODED_PIXELS)
                 if picture.width * picture.height > most:
                     raise VisitorError(
-                        f"The picture has more than {most // 1_000_000} million pixels: make it smaller, or a JPEG."
+                        f"The picture has more than {_million(most)} pixels: make it smaller, or a JPEG."
                     )
                 if picture.mode in ("F", "I"):
-                    raise VisitorError("The picture has 32-bit values, of unknown scale: save it with 8 or 16 bits.")
-                picture.draft("RGB", (MAX_SIDE, MAX_SIDE))  # JPEGs are decoded no larger than needed
+                    raise VisitorError("The picture has 32-bit values of unknown scale: save it with 8 or 16 bits.")
+                picture.draft("RGB", (MAX_SIDE, MAX_SIDE))  # a JPEG is decoded no larger than needed
                 picture.load()
                 found = to_rgb(picture)
     except VisitorError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise VisitorError(
-            f"The picture has more than {MAX_PIXELS // 1_000_000} million pixels: make it smaller."
-        ) from None
+        raise VisitorError(f"The picture has more than {_million(MAX_PIXELS)} pixels: make it smaller.") from None
     except UnidentifiedImageError:
-        raise VisitorError(f"This is no picture of a kind that can be read ({', '.join(_FORMATS[:6])}).") from None
-    except Exception as error:  # a damaged file can make Pillow raise nearly anything
+        raise VisitorError(f"This is not a picture that can be read ({', '.join(_FORMATS[:6])}).") from None
+    except Exception as error:  # Pillow raises nearly anything for a damaged file
         raise VisitorError("The picture is damaged and cannot be read: save it again, for example as PNG.") from error
     found.thumbnail((MAX_SIDE, MAX_SIDE))
     return found
 
 
+def _million(number: int) -> str:
+    return f"{number // 1_000_000} million"
+
+
 def read_text(text: object, what: str = "text") -> str:
-    """A visitor's words, without the spaces around them.
+    """Read a visitor's words, with single spaces between them.
 
     Raises:
-        VisitorError: there are none, or more than `MAX_TEXT` characters.
+        VisitorError: There are none, or more than `MAX_TEXT` characters.
     """
     if text is not None and not isinstance(text, str):
         raise VisitorError(f"The {what} has to be words.")
@@ -80,17 +82,17 @@ def read_text(text: object, what: str = "text") -> str:
     if not words:
         raise VisitorError(f"Write a {what} first.")
     if len(words) > MAX_TEXT:
-        raise VisitorError(f"The {what} has {len(words):,} characters: at most {MAX_TEXT} can be read.")
+        raise VisitorError(f"The {what} has {len(words):,} characters; at most {MAX_TEXT} can be read.")
     return words
 
 
 def read_number(value: object, least: float, most: float, what: str) -> float:
-    """A number of a slider or of a client.
+    """Read a number from a slider or a client.
 
     Raises:
-        VisitorError: it is none, not finite, or out of range.
+        VisitorError: It is not a finite number, or out of range.
     """
-    # Whole numbers have no largest one, and of one beyond 1e308 isfinite raises an error.
+    # JSON's whole numbers can be so large that isfinite raises an error.
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
     if not is_number:
         raise VisitorError(f"{what} has to be a number from {least:g} to {most:g}.")
@@ -100,10 +102,10 @@ def read_number(value: object, least: float, most: float, what: str) -> float:
 
 
 def read_whole_number(value: object, least: int, most: int, what: str) -> int:
-    """The same without a fraction.
+    """Read a whole number.
 
     Raises:
-        VisitorError: as `read_number`; or it has a fraction.
+        VisitorError: As for `read_number`, or it has a fraction.
     """
     number = read_number(value, least, most, what)
     if number != int(number):
@@ -112,10 +114,10 @@ def read_whole_number(value: object, least: int, most: int, what: str) -> int:
 
 
 def read_choice(value: object, choices: Collection[str], what: str) -> str:
-    """One of the choices.
+    """Read one of several choices.
 
     Raises:
-        VisitorError: it is none of them.
+        VisitorError: It is not one of them.
     """
     if not isinstance(value, str) or value not in choices:
         raise VisitorError(f"Choose a {what} from the list.")

@@ -1,9 +1,10 @@
-"""Gradio's page for strangers and their programs: only uploads are opened, and tools are what they are called."""
+"""Gradio's page for strangers and their programs: it opens only uploads, and logs nothing they give."""
 
 from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,80 +16,80 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from gradio_client.utils import is_file_obj_with_meta, traverse
 
+from .answers import log_kind_and_place
 from .inputs import VisitorError
 
 _FILES = "/gradio_api/file="
+NO_UPLOAD = "This is not an uploaded picture: upload a file."
 
 
 class Page(gr.Blocks):
-    """Blocks for strangers.
+    """Blocks for strangers."""
 
-    Gradio downloads whatever address stands where a file can stand, in any input and before any function of ours is
-    called, whole and of any size. All ways to ask (page, API, MCP) come through this method.
-    """
+    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Answer a question; every error becomes one that gradio sends to the visitor without printing it."""
+        try:
+            return await super().process_api(*args, **kwargs)
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except Exception as error:
+            if not isinstance(error, VisitorError):
+                log_kind_and_place(error)
+            raise gr.Error(str(error), print_exception=False) from None
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        try:
-            found = [_checked(block, value) for block, value in zip(block_fn.inputs, inputs, strict=False)]
-        except VisitorError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        return await super().preprocess_data(block_fn, found + inputs[len(found) :], *args, **kwargs)
+        """Refuse files that are not uploads, before gradio fetches whatever address a client names as a file."""
+        checked = [_checked(block, value) for block, value in zip(block_fn.inputs, inputs, strict=False)]
+        return await super().preprocess_data(block_fn, checked + inputs[len(checked) :], *args, **kwargs)
 
     def launch(self, *args: Any, mcp_server: bool | None = None, **kwargs: Any) -> Any:
-        """Raises:
-        ImportError: MCP is asked for, but its package is not installed.
+        """Launch the page.
+
+        Raises:
+            ImportError: `mcp_server` is set, but the package mcp is not installed.
         """
         for each in self.fns.values():
             if each.api_visibility == "public" and isinstance(each.api_name, str):
-                # Tools are called as functions are, and described by the first line of each argument.
+                # Gradio names tools after functions, and describes an argument by the first line of its description.
                 each.fn.__name__ = each.api_name
-                each.fn.__doc__ = _one_line_each(each.fn.__doc__)
-        asked_for = os.environ.get("GRADIO_MCP_SERVER", "").lower() == "true" if mcp_server is None else mcp_server
-        if asked_for:
+                each.fn.__doc__ = _unwrapped(each.fn.__doc__)
+        wanted = os.environ.get("GRADIO_MCP_SERVER", "").lower() == "true" if mcp_server is None else mcp_server
+        if wanted:
             check_mcp()
             _mend_mcp()
         return super().launch(*args, mcp_server=mcp_server, **kwargs)
 
 
 def uploaded(path: str) -> Path:
-    """The upload at a path, or at this page's address of it, which MCP clients have to give.
+    """Resolve the path of an upload, or its address on this page, which MCP clients give.
 
     Raises:
-        VisitorError: it is none.
+        VisitorError: It is not the path of an upload.
     """
     if path.startswith(("http://", "https://")):
-        _, here, file = unquote(urlsplit(path).path).partition(_FILES)
+        _, here, path = unquote(urlsplit(path).path).partition(_FILES)
         if not here:
             raise VisitorError(
-                "Addresses are not fetched here: upload the picture to /gradio_api/upload and give what that answers, "
-                "or, to an MCP tool, the picture itself as data:image/png;base64,..."
+                "Addresses are not fetched here: upload the picture to /gradio_api/upload and give the path that it "
+                "returns, or give an MCP tool the picture itself as data:image/png;base64,..."
             )
-        path = file
-    if "\0" in path:
-        raise VisitorError("This is no picture: upload a file.")
-    found = Path(path).resolve()
-    if not found.is_relative_to(Path(get_upload_folder()).resolve()):
-        raise VisitorError("This is no uploaded picture: upload a file.")
+    if "\0" in path or not (found := Path(path).resolve()).is_relative_to(Path(get_upload_folder()).resolve()):
+        raise VisitorError(NO_UPLOAD)
     return found
 
 
-def _one_line_each(doc: str | None) -> str:
-    """A docstring in which each argument, and all that is returned, stands on one line: gradio drops the others."""
-    lines: list[str] = []
-    returns = False
-    for line in inspect.cleandoc(doc or "").splitlines():
-        further = line.startswith(" " * 8) or (returns and line.strip() and lines[-1] != "Returns:")
-        returns = returns or line == "Returns:"
-        if further and lines:
-            lines[-1] += f" {line.strip()}"
-        else:
-            lines.append(line)
-    return "\n".join(lines)
+def _unwrapped(doc: str | None) -> str:
+    """Join the wrapped lines of a docstring, so that each argument and all of "Returns:" stand on one line."""
+    head, returns, found = inspect.cleandoc(doc or "").partition("Returns:\n")
+    return re.sub(r"\n {8,}", " ", head) + returns + " ".join(found.split())
 
 
 def check_mcp() -> None:
-    """Raises:
-    ImportError: the package mcp is not installed; gradio would go on without tools.
+    """Check that tools for MCP can be served.
+
+    Raises:
+        ImportError: The package mcp is not installed; gradio would go on without tools.
     """
     if find_spec("mcp") is None:
         # Not gradio[mcp]: that asks for an older pydantic too, which it does not need.
@@ -96,9 +97,10 @@ def check_mcp() -> None:
 
 
 def _mend_mcp() -> None:
-    """Gradio's tools give all that a function returns as one text, and fail where a part of it is a `gr.State`.
+    """Make tools return the parts of an answer one by one, and leave out each `gr.State`.
 
-    So it is as long as their client does not ask to be told of the progress; with that, they give part by part.
+    Gradio does that only for clients that ask for progress; for others it returns everything as one text, and fails
+    if a part is a `gr.State`.
     """
     from gradio.mcp import GradioMCPServer
 
@@ -110,13 +112,13 @@ def _mend_mcp() -> None:
 
 
 def _checked(block: Any, value: Any) -> Any:
-    """An input in which every file is an upload.
+    """Replace every file in an input by the upload it names.
 
     Raises:
-        VisitorError: one is not.
+        VisitorError: One of them is not an upload.
     """
     if isinstance(block, gr.Image) and value is not None and not isinstance(value, Mapping):
-        raise VisitorError("This is no picture: upload a file.")
+        raise VisitorError(NO_UPLOAD)
 
     def replaced(file: dict[str, Any]) -> dict[str, Any]:
         return {**file, "path": str(uploaded(file["path"])), "url": None, "is_stream": False}

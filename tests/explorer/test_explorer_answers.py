@@ -142,7 +142,7 @@ def test_match_follows_its_pictures(refused, picture, no_picture):
     panel.get_by_text("picture and the second picture is").wait_for()
     panel.get_by_label("Remove Image").first.click()
     panel.locator("input[type=file]").first.set_input_files(no_picture)
-    told(panel, "This is no picture")
+    told(panel, "This is not a picture")
     assert bars.count() == 0
 
 
@@ -185,7 +185,7 @@ def test_steer_does_not_leave_the_table_of_other_labels(refused, no_picture):
     table.wait_for()
     panel.get_by_label("Remove Image").first.click()
     panel.locator("input[type=file]").first.set_input_files(no_picture)
-    told(panel, "This is no picture")
+    told(panel, "This is not a picture")
     assert table.count() == 0
 
 

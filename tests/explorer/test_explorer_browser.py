@@ -302,7 +302,7 @@ def test_what_is_no_picture_gets_a_message_and_the_page_goes_on(open_page, pictu
     panel = open_tab(page, "See")
     panel.locator("table.msae-bars").first.wait_for()  # the example's
     panel.locator("input[type=file]").first.set_input_files(tmp_path / "text.png")
-    page.get_by_text("no picture", exact=False).first.wait_for()
+    page.get_by_text("not a picture", exact=False).first.wait_for()
     shoot(page, "refused")
 
 

@@ -117,10 +117,10 @@ def test_columns_are_explained_before_anybody_asks_while_nobody_does(explorer, m
         if target.column == "red":
             raise VisitorError("there is nothing to explain")
 
-    monkeypatch.setattr(driving, "bias", bias)
+    monkeypatch.setattr(app, "bias", bias)
     monkeypatch.setattr(app, "MAX_WARM", 30)
     monkeypatch.setattr(app, "_PAUSE", 0.2)
-    app._warm(explorer)
+    app.warm_up(explorer)
     assert asked[0] == driving.first_to_ask(explorer) and "red" in asked[:-1]
     assert len(asked) == len(set(asked)) == 30 and set(asked) <= set(driving.usable_columns(explorer))
 
@@ -167,7 +167,7 @@ def test_a_table_without_pictures_is_refused_with_what_it_has(monkeypatch, tmp_p
 
 
 def test_embedding_that_takes_long_is_told_with_what_saves_it(monkeypatch, caplog):
-    from hf_msae.explorer import explorer as module
+    from hf_msae.explorer import sources as module
 
     settings = ExplorerSettings(dataset="scenes:test:20:7")
     Explorer.load(settings)
@@ -205,7 +205,7 @@ def test_what_tools_are_described_by_stands_on_one_line():
     pytest.importorskip("gradio")
     from gradio.utils import get_function_description
 
-    from hf_msae.explorer.page import _one_line_each
+    from hf_msae.explorer.page import _unwrapped
 
     def ask(name, other):
         """What it does,
@@ -221,6 +221,6 @@ def test_what_tools_are_described_by_stands_on_one_line():
             two.
         """
 
-    ask.__doc__ = _one_line_each(ask.__doc__)
+    ask.__doc__ = _unwrapped(ask.__doc__)
     expected = "What it does, in two lines.", {"name": "one thing and another: the last.", "other": "short."}
     assert get_function_description(ask) == (*expected, ["One, and two."])

@@ -6,15 +6,13 @@ import textwrap
 import threading
 
 import pytest
-from tqdm import tqdm
 
 pytest.importorskip("gradio")
 
 import gradio as gr
 
-from hf_msae.explorer import VisitorError
-from hf_msae.explorer.app import Loading
-from hf_msae.explorer.components.waiting import loading_html, once_loaded, work
+from hf_msae.explorer import Explorer, ExplorerSettings, VisitorError
+from hf_msae.explorer.components.waiting import Loading, once_loaded
 
 SECONDS = 20
 
@@ -46,30 +44,24 @@ def failed():
     return loading
 
 
-def test_the_progress_of_the_newest_bar_is_told_while_it_runs():
-    with tqdm(total=8, desc="reading <weights>: ") as outer, tqdm(total=10, desc="embedding") as inner:
-        outer.update(2)
-        inner.update(3)
-        assert (work().name, work().part) == ("embedding", pytest.approx(0.3))
-        inner.close()
-        assert (work().name, work().part) == ("reading <weights>", pytest.approx(0.25))
-    assert work() is None
-
-
 def test_the_page_says_what_is_being_done_until_it_is_done(late, gate):
-    assert "loading" in loading_html(late) and "<progress aria-label" in loading_html(late)
-    with tqdm(total=10, desc="<b>embedding") as bar:
-        bar.update(3)
-        told = loading_html(late)
-    assert 'value="0.300"' in told and "&lt;b&gt;embedding, 30%" in told
+    assert "<progress aria-label" in late.html() and "max=" not in late.html()
+    late.report("<b>embedding", 0.3)
+    assert 'value="0.300"' in late.html() and "&lt;b&gt;embedding, 30%" in late.html()
     gate.set()
     late.get()
-    assert loading_html(late) == ""
+    assert late.html() == ""
+
+
+def test_loading_reports_its_stages():
+    stages = []
+    Explorer.load(ExplorerSettings(dataset="scenes:test:70:7"), lambda *stage: stages.append(stage))
+    assert [share for _, share in stages] == [None, None, 0.0, pytest.approx(64 / 70), None]
+    assert "embedding" in stages[3][0]
 
 
 def test_the_page_says_that_loading_failed_but_not_what_the_error_holds(failed):
-    told = loading_html(failed)
-    assert 'role="alert"' in told and "could not be loaded" in told and "secret" not in told
+    assert 'role="alert"' in failed.html() and "secret" not in failed.html()
     assert failed.has_failed and not failed.is_done
 
 

@@ -1,4 +1,4 @@
-"""Where visitors put their pictures: a component, what it hands over, and a button for a picture of the collection."""
+"""Where visitors put their pictures, and pictures of the collection that they can take instead."""
 
 from __future__ import annotations
 
@@ -13,90 +13,89 @@ from PIL import Image
 
 from ..answers import answering
 from ..inputs import MAX_SIDE, VisitorError, read_picture, read_whole_number
-from ..page import uploaded
+from ..page import NO_UPLOAD, uploaded
 
 if TYPE_CHECKING:
-    from ..app import Loading
     from ..explorer import Explorer
+    from .waiting import Loading
 
 EXAMPLES = 6
-_LOOKED_AT = 1000
+_CANDIDATES = 1000
+"""Pictures of the collection that examples are chosen from."""
 
 
 def picture_input(label: str, **settings: Any) -> gr.Image:
-    """A place for a picture: upload, paste, or camera.
+    """Make a place for a picture, to be uploaded, pasted or taken with a camera.
 
-    Gradio would open an uploaded file before any function of ours sees it, so that a file that is no picture, or one
-    of a billion pixels, ends in an error of its own. Events that take this component therefore say `preprocess=False`
-    and hand what they get to `read_upload`.
+    Gradio would open an upload before any function of ours sees it, and a file that is not a picture, or one of a
+    billion pixels, would end in an error of its own. Events with this input therefore set `preprocess=False` and pass
+    what they get to `read_upload`.
 
     Args:
-        label: above it.
-        settings: further ones of `gr.Image`; `alt_text` is what the picture is called when it is read out.
+        label: Its label.
+        settings: Further arguments of `gr.Image`; `alt_text` is what screen readers call the picture.
     """
     return gr.Image(
         label=label,
         type="filepath",
         image_mode=None,
-        format="png",  # loses nothing: a picture of the collection gets the embedding that it has there
+        format="png",  # lossless: a picture of the collection gets the embedding that it has there
         sources=["upload", "clipboard", "webcam"],
         buttons=[],
-        height=settings.pop("height", 280),
         placeholder=f"{label}: drop it here, or click to choose a file",
-        alt_text=settings.pop("alt_text", label),
-        **settings,
+        **{"height": 280, "alt_text": label, **settings},
     )
 
 
 def upload_path(value: Any) -> Path | None:
-    """The file that a `picture_input` hands over without preprocessing; None where it is empty.
+    """Read the path of the upload in a `picture_input`; None if it is empty.
 
     Raises:
-        VisitorError: it is no upload. A client can send any path; only files that were uploaded are opened.
+        VisitorError: It is not an upload. A client can send any path, but only uploads are opened.
     """
     if value is None:
         return None
     path = value.get("path") if isinstance(value, Mapping) else None
     if not isinstance(path, str):
-        raise VisitorError("This is no picture: upload a file.")
+        raise VisitorError(NO_UPLOAD)
     return uploaded(path)
 
 
 def read_upload(value: Any) -> Image.Image:
-    """The picture in a `picture_input`, as `read_picture` reads it.
+    """Read the picture in a `picture_input`, as `read_picture` does.
 
     Raises:
-        VisitorError: there is none, or it cannot be used.
+        VisitorError: There is none, or it cannot be used.
     """
     return read_picture(upload_path(value))
 
 
 def embedded_upload(loading: Loading, value: Any, kept: tuple[str, torch.Tensor] | None) -> tuple[str, torch.Tensor]:
-    """The embedding of the picture in a `picture_input`, computed once as long as the same one is there.
+    """Embed the picture in a `picture_input`, unless it is the same as last time.
 
     Args:
-        loading: the explorer.
-        value: what the `picture_input` hands over.
-        kept: what this gave the last time; or None.
+        loading: The explorer.
+        value: The value of the `picture_input`.
+        kept: What this returned last time, or None.
 
     Returns:
         Path and raw embedding, (d,).
 
     Raises:
-        VisitorError: as `read_upload`.
+        VisitorError: As for `read_upload`.
     """
-    # Uploads lie in folders named by a hash of their content, so that a path stands for a picture.
+    # Uploads lie in folders named by a hash of their content, so a path stands for a picture.
     path = upload_path(value)
     if kept is not None and path is not None and kept[0] == str(path):
         return kept
-    read = read_upload(value)  # first: what cannot be read is told while the explorer is still being loaded
-    return str(path), loading.get().embed_picture(read)
+    picture = read_picture(path)  # first: what cannot be read is refused while the explorer is still loading
+    return str(path), loading.get().embed_picture(picture)
 
 
 def collection_button(
     loading: Loading, picture: gr.Image, text: str = "Take a picture of the collection"
 ) -> gr.Button:
-    """A button that puts a random picture of the collection into a `picture_input`."""
+    """Make a button that puts a random picture of the collection into a `picture_input`."""
     button = gr.Button(text, size="sm")
 
     def take_picture() -> Image.Image:
@@ -115,12 +114,11 @@ def picture_of(explorer: Explorer, row: int) -> Image.Image:
 
 
 def diverse_rows(explorer: Explorer, number: int = EXAMPLES) -> list[int]:
-    """Rows of pictures that have little in common, the first one first.
+    """Choose rows of pictures that have little in common, beginning with the first.
 
-    Each is the one farthest from those before it, by the cosine of embeddings without their mean, among the
-    collection's first thousand.
+    Each is the farthest from those before it, by the cosine of embeddings minus their mean, among the first thousand.
     """
-    embeddings = explorer.embeddings[0 : min(len(explorer.embeddings), _LOOKED_AT)].double()
+    embeddings = explorer.embeddings[0 : min(len(explorer.embeddings), _CANDIDATES)].double()
     directions = torch.nn.functional.normalize(embeddings - embeddings.mean(dim=0), dim=1)
     rows, nearest = [0], directions @ directions[0]
     while len(rows) < min(number, len(directions)):
@@ -131,16 +129,14 @@ def diverse_rows(explorer: Explorer, number: int = EXAMPLES) -> list[int]:
 
 
 def example_pictures(loading: Loading, picture: gr.Image) -> gr.Gallery:
-    """A row of small pictures of the collection, one of which is put into a `picture_input` when it is chosen.
+    """Make a row of small pictures of the collection; choosing one puts it into a `picture_input`.
 
-    It is empty, and takes no room, until `examples_of` has filled it.
+    It is empty, and takes no room, until an event fills it with `examples_of`.
     """
     gallery = gr.Gallery(
         label="Or choose an example",
-        show_label=True,
         columns=EXAMPLES,
         object_fit="cover",
-        height="auto",
         allow_preview=False,
         buttons=[],
         interactive=False,
@@ -158,5 +154,5 @@ def example_pictures(loading: Loading, picture: gr.Image) -> gr.Gallery:
 
 
 def examples_of(explorer: Explorer) -> list[tuple[str, str]]:
-    """What fills `example_pictures`: (path of a thumbnail, what it shows)."""
+    """Fill `example_pictures`: (path of a thumbnail, caption) of each."""
     return [(explorer.thumbnail(row), explorer.caption(row)) for row in diverse_rows(explorer)]

@@ -1,78 +1,115 @@
-"""What the page says while the explorer is being loaded, and what it does as soon as that is there."""
+"""An explorer that loads in the background, and what the page says and does meanwhile."""
 
 from __future__ import annotations
 
+import atexit
+import logging
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from tqdm import tqdm
 
 from ..answers import answering
+from ..inputs import VisitorError
 from ..rendering import macros
 
 if TYPE_CHECKING:
     from gradio.components import Component
 
-    from ..app import Loading
+    from ..explorer import Explorer
+
+logger = logging.getLogger(__name__)
 
 _EVERY = 1.0
-"""Seconds between two looks at whether the explorer is there."""
+"""Seconds after which the page asks again whether the explorer is loaded."""
+_LEAVE = 10.0
+"""Seconds that the end of the process waits for the loading."""
 _html = macros("components.html")
 
 
-@dataclass(frozen=True)
-class Work:
-    """What is being done.
+class Loading:
+    """An explorer that loads in the background while the page is already shown.
 
-    Attributes:
-        name: of the work, e.g. "embedding".
-        part: of it that is done, 0 to 1.
+    Args:
+        load: Makes the explorer.
+        then: Called with it afterwards, also in the background.
     """
 
-    name: str
-    part: float
+    def __init__(self, load: Callable[[], Explorer], then: Callable[[Explorer], None] = lambda _: None) -> None:
+        self._load, self._then = load, then
+        self._future: Future[Explorer] = Future()
+        self._starting = threading.Lock()
+        self._stage: tuple[str | None, float | None] = None, None
 
+    def report(self, stage: str, share: float | None = None) -> None:
+        """Tell visitors what is being done, and which share of it is done if that is known."""
+        self._stage = stage, share
 
-def work() -> Work | None:
-    """The work that has begun last, of all that shows a progress bar in this process; None where there is none.
+    def start(self) -> None:
+        """Begin to load, unless that has begun."""
+        if self._starting.acquire(blocking=False):
+            thread = threading.Thread(target=self._run, name="load-explorer", daemon=True)
+            thread.start()
+            # If Python kills such a thread inside torch at its end, the whole process aborts.
+            atexit.register(thread.join, _LEAVE)
 
-    Downloads, reading of weights and embedding have bars of tqdm already, so that a visitor is told what the owner
-    sees in the log.
-    """
-    # The lock is the one under which tqdm itself adds bars and takes them away.
-    with tqdm.get_lock():
-        bars = [bar for bar in tqdm._instances if bar.total]
-    if not bars:
-        return None
-    last = max(bars, key=lambda bar: bar.start_t)
-    return Work(str(last.desc).strip().rstrip(":") or "working", min(1.0, last.n / last.total))
+    def _run(self) -> None:
+        try:
+            explorer = self._load()
+        except BaseException as error:
+            logger.exception("the explorer could not be loaded")
+            self._future.set_exception(error)
+            return
+        self._future.set_result(explorer)
+        self._then(explorer)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the explorer is loaded."""
+        return self._future.done() and self._future.exception() is None
 
-def loading_html(loading: Loading) -> str:
-    """What is being loaded and how far that is; that it failed; or nothing, when it is there."""
-    if loading.is_done:
-        return ""
-    if loading.has_failed:
-        return _html.loading_failed()
-    done = work()
-    return _html.loading(None, None) if done is None else _html.loading(done.name, done.part)
+    @property
+    def has_failed(self) -> bool:
+        """Whether it could not be loaded."""
+        return self._future.done() and self._future.exception() is not None
+
+    def get(self) -> Explorer:
+        """Wait for the explorer.
+
+        Raises:
+            VisitorError: It could not be loaded; the log says why.
+        """
+        self.start()
+        try:
+            return self._future.result()
+        except Exception as error:
+            raise VisitorError(
+                "The explorer could not be loaded. Its owner will find the reason in the log; asking again does not "
+                "help."
+            ) from error
+
+    def html(self) -> str:
+        """What the page says about it: what is being done, that it failed, or nothing once it is loaded."""
+        if self.is_done:
+            return ""
+        return _html.loading_failed() if self.has_failed else _html.loading(*self._stage)
 
 
 def loading_status(loading: Loading, on_open: Callable[..., Any]) -> gr.HTML:
-    """Make a line that says how far loading is, renewed every second, and gone when all is there."""
+    """Make a line that says how far the loading is, updated every second until it is done."""
     status, timer = gr.HTML(visible=False), gr.Timer(_EVERY, active=False)
 
-    def told() -> tuple[gr.HTML, gr.Timer]:
+    def update() -> tuple[gr.HTML, gr.Timer]:
         return (
-            gr.HTML(loading_html(loading), visible=not loading.is_done),
+            gr.HTML(loading.html(), visible=not loading.is_done),
             gr.Timer(active=not (loading.is_done or loading.has_failed)),
         )
 
-    # Not queued: it has to be told while answers, which the queue limits, wait for the explorer.
+    # Not queued: it has to run while the answers that fill the queue wait for the explorer.
     for event in (on_open, timer.tick):
-        event(told, None, [status, timer], queue=False, show_progress="hidden", api_visibility="private")
+        event(update, None, [status, timer], queue=False, show_progress="hidden", api_visibility="private")
     return status
 
 
@@ -84,17 +121,18 @@ def once_loaded(
     outputs: Sequence[Component],
     **settings: Any,
 ) -> None:
-    """An event that is answered when the explorer is there, with what the inputs hold then.
+    """Call a function when the explorer is loaded, with what the inputs hold then.
 
-    Others may wait for the explorer with what they were given; one that puts something where a visitor may have put
-    something meanwhile must not.
+    Other events may wait for the explorer with the inputs they were given. One that fills a component must not, since
+    a visitor may have filled it meanwhile.
 
     Args:
-        loading: the explorer.
-        on_open: the event of opening the page or a tab, such as `page.load` or `tab.select`.
-        function: gives as many values as there are `outputs`, in a tuple.
-        inputs, outputs: components.
-        settings: further ones of the event.
+        loading: The explorer.
+        on_open: The event of opening the page or a tab, such as `page.load` or `tab.select`.
+        function: Returns a tuple with a value for each of `outputs`.
+        inputs: Components with the arguments of `function`.
+        outputs: Components to fill.
+        settings: Further settings of the event.
     """
     timer, answer = gr.Timer(_EVERY, active=False), answering(function)
 
@@ -103,9 +141,9 @@ def once_loaded(
         if loading.is_done:
             try:
                 answered = answer(*given)
-            except gr.Error as error:  # of an event that fails nothing is changed: the timer would go on for ever
+            except gr.Error as error:  # an event that fails updates nothing: the timer would run forever
                 gr.Warning(str(error.message))
         return (*answered, gr.Timer(active=not (loading.is_done or loading.has_failed)))
 
-    for each in (on_open, timer.tick):
-        each(attempt, [*inputs], [*outputs, timer], preprocess=False, api_visibility="private", **settings)
+    for event in (on_open, timer.tick):
+        event(attempt, [*inputs], [*outputs, timer], preprocess=False, api_visibility="private", **settings)

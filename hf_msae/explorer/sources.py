@@ -1,0 +1,106 @@
+"""Open what the explorer shows: the models, the pictures, and their embeddings."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import datasets
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from .._utils.images import to_rgb
+from ..backbones.image_text_data import open_dataset
+from ..embeddings import load_embeddings
+from ..hub.publishing.space_settings import ExplorerSettings
+from ..vision_text import VisionTextMSAE
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[str, float | None], None]
+"""Takes what is being done, and which share of it is done if that is known."""
+_LONG = 60.0
+"""Seconds of embedding after which a warning says how to save them."""
+
+
+def open_sources(
+    settings: ExplorerSettings, report: Report
+) -> tuple[VisionTextMSAE, VisionTextMSAE | None, datasets.Dataset, torch.Tensor]:
+    """Open the model, the patch model, the pictures and their embeddings; embed the pictures if none are given.
+
+    Raises:
+        OSError: Something does not exist.
+        ValueError: Something does not fit the rest.
+    """
+    # Everything is checked before the pictures are embedded, which may take long.
+    report("loading the model", None)
+    model = VisionTextMSAE.from_pretrained(settings.model, settings.backbone)
+    patch_model = None
+    if settings.patch_model is not None:
+        patch_model = VisionTextMSAE.from_pretrained(settings.patch_model, model.backbone)
+    check_hook_points(model, patch_model)
+    report("opening the pictures", None)
+    images = open_dataset(settings.dataset, settings.split)
+    _check_pictures(images, settings)
+    rows = min(len(images), settings.max_images)
+    if settings.embeddings is None:
+        images = images.select(range(rows))
+        return model, patch_model, images, _embed(model, images[settings.image_column], report)
+    given = load_embeddings(settings.embeddings, hook_point="image_embeds")
+    if len(given) != len(images):
+        raise ValueError(
+            f"{settings.embeddings} has {len(given)} embeddings, but {settings.dataset} has {len(images)} pictures: "
+            "these are not their embeddings"
+        )
+    return model, patch_model, images.select(range(rows)), given[:rows]
+
+
+def check_hook_points(model: VisionTextMSAE, patch_model: VisionTextMSAE | None) -> None:
+    """Check that the models belong to pooled image embeddings and to a vision block.
+
+    Raises:
+        ValueError: One of them does not.
+    """
+    if model.hook_point.name != "image_embeds":
+        raise ValueError(
+            f"the explorer shows MSAEs of image_embeds, but this one is of {model.hook_point.name}; an MSAE of a "
+            "vision block can be its patch_model"
+        )
+    if patch_model is not None and not patch_model.hook_point.name.startswith("vision.layers."):
+        raise ValueError(
+            "patch_model has to be an MSAE of a vision block (vision.layers.{i}), but this one is of "
+            f"{patch_model.hook_point.name}"
+        )
+
+
+def _check_pictures(images: datasets.Dataset, settings: ExplorerSettings) -> None:
+    column = settings.image_column
+    if column not in images.column_names:
+        of_pictures = [name for name, feature in images.features.items() if isinstance(feature, datasets.Image)]
+        way = (
+            f"name its column of pictures: --image_column {of_pictures[0]}"
+            if of_pictures
+            else f"and none of its columns holds pictures: {', '.join(images.column_names[:10])}"
+        )
+        raise ValueError(f"{settings.dataset} has no column {column!r}; {way}")
+    if len(images) < 2:
+        raise ValueError(f"{settings.dataset} has {len(images)} pictures, but the explorer compares them: give more")
+    try:
+        to_rgb(images[0][column], f"row 0 of {column!r}")
+    except (TypeError, OSError) as error:
+        raise ValueError(f"column {column!r} of {settings.dataset} does not hold pictures: {error}") from error
+
+
+def _embed(model: VisionTextMSAE, pictures: Sequence[Image.Image], report: Report) -> torch.Tensor:
+    start, step, parts = time.monotonic(), model.backbone.image_batch_size, []
+    for row in tqdm(range(0, len(pictures), step), desc="embedding", unit="batch"):
+        report("embedding the pictures", row / len(pictures))
+        parts.append(model.image_embeds(pictures[row : row + step], progress=False))
+    if (seconds := time.monotonic() - start) > _LONG:
+        logger.warning(
+            f"embedding {len(pictures)} pictures took {seconds:.0f} s, and will at every start: embed them once with "
+            "`hf-msae extract`, and pass its output as --embeddings (MSAE_EMBEDDINGS)"
+        )
+    return torch.cat(parts)
