@@ -251,7 +251,7 @@ def test_drivers_and_what_goes_along_stand_apart(explorer, found):
         assert (listed in driving) == row.drives
         assert (listed in along) == (place >= len(frame) - 3)
     assert report.verdict()[1:].split(":")[0].replace("'", "&#39;") in html
-    assert f"{report.num_samples} of them" in html
+    assert f"{report.num_samples} of the pictures" in html
     assert len(numbers(found)["concepts"]) == len(frame)
 
 

@@ -196,7 +196,7 @@ def test_an_example_does_not_replace_what_a_visitor_has_put_into_search(open_pag
 def test_concepts_are_browsed(open_page):
     page = open_page()
     panel = open_tab(page, "Concepts")
-    middle = panel.locator(".msae-tiles", has_text="From the middle of its activations")
+    middle = panel.locator(".msae-tiles", has_text="From the middle")
     middle.locator("img").first.wait_for()  # a concept is shown when the tab is opened
     begun = panel.locator("h3").inner_text()
     assert panel.get_by_label("Concept", exact=True).input_value() == begun != "beach"

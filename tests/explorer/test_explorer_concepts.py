@@ -19,7 +19,6 @@ from hf_msae.explorer.tabs.concepts.answer import (
     best_known,
     evidence,
     listing,
-    place,
 )
 
 
@@ -134,10 +133,10 @@ def test_the_evidence_is_that_of_the_names_and_of_the_codes(explorer, table):
 
 
 def test_evidence_is_told_with_its_numbers_and_unsure_names_are_muted(explorer, table):
-    told = tab.describe(evidence(explorer, "star"))
+    told = tab.html.evidence(evidence(explorer, "star"))
     assert "passed" in told and "msae-guess" not in told and "p-value" in told
     unsure = int(table["latent"][table["q_value"] > 0.5].iloc[0])
-    told = tab.describe(evidence(explorer, f"latent {unsure}"))
+    told = tab.html.evidence(evidence(explorer, f"latent {unsure}"))
     assert "did not pass" in told and "msae-guess" in told
     frame = listing(explorer, str(unsure)).frame
     styles = tab.styled(explorer, frame).to_html()
@@ -147,7 +146,7 @@ def test_evidence_is_told_with_its_numbers_and_unsure_names_are_muted(explorer, 
 
 
 def test_a_histogram_is_drawn_with_a_key(explorer):
-    drawn = tab.draw_histogram(evidence(explorer, "star"))
+    drawn = tab.html.histogram(evidence(explorer, "star"), "most")
     assert "<svg" in drawn and "the data set says star" in drawn
 
 
@@ -155,16 +154,16 @@ def test_a_latent_of_no_picture_has_names_but_no_pictures(explorer):
     silent = int(np.flatnonzero(~explorer.strong.any(axis=0))[0])
     found = evidence(explorer, f"latent {silent}")
     assert found.card is None and found.names["similarity"] is not None
-    assert "<svg" not in tab.draw_histogram(found) and "strongest in" not in tab.describe(found)
+    assert "<svg" not in tab.html.histogram(found, "most") and "strongest in" not in tab.html.evidence(found)
 
 
 def test_what_was_not_compared_or_has_no_relatives_is_said(explorer):
     assert not explorer.hierarchy.edges["child"].isin([explorer.latent_of("star")]).any()
-    assert "no parent" in tab.describe_place(evidence(explorer, "star"))
+    assert "no parent" in tab.html.place(evidence(explorer, "star"))
     chosen = {each.latent for each in explorer.concepts.values()}
     other = next(latent for latent in range(1024) if latent not in chosen)
-    assert not place(explorer, other).looked_at
-    assert "not compared" in tab.describe_place(evidence(explorer, f"latent {other}"))
+    assert not evidence(explorer, f"latent {other}").is_compared
+    assert "not compared" in tab.html.place(evidence(explorer, f"latent {other}"))
 
 
 def test_parents_and_children_are_those_of_the_hierarchy(explorer):
@@ -175,16 +174,12 @@ def test_parents_and_children_are_those_of_the_hierarchy(explorer):
         min_lift=1.01, min_count=5, progress=False,
     )  # fmt: skip
     edge = looser.hierarchy.edges.iloc[0]
-    (parent,) = place(looser, edge["child"]).parents
-    assert (parent.label.latent, parent.share, parent.together) == (
-        edge["parent"],
-        edge["parent_given_child"],
-        edge["together"],
-    )
-    children = place(looser, edge["parent"]).children
-    assert {each.label.latent for each in children} == set(looser.hierarchy.children(edge["parent"]))
-    told = tab.describe_place(evidence(looser, f"latent {edge['child']}"))
-    assert "is part of" in told and str(parent.label) in told
+    (parent,) = evidence(looser, f"latent {edge['child']}").parents
+    assert parent["label"].latent == edge["parent"] and parent["together"] == edge["together"]
+    children = evidence(looser, f"latent {edge['parent']}").children
+    assert {each["label"].latent for each in children} == set(looser.hierarchy.children(edge["parent"]))
+    told = tab.html.place(evidence(looser, f"latent {edge['child']}"))
+    assert "is part of" in told and str(parent["label"]) in told
 
 
 def test_a_model_without_names_is_listed_by_numbers(explorer):
@@ -199,7 +194,7 @@ def test_a_model_without_names_is_listed_by_numbers(explorer):
     latent = int(explorer.latent_of("star"))
     shown = evidence(nameless, f"latent {latent}")
     assert shown.names["similarity"] is None and shown.card.count == explorer.strong[:, latent].sum()
-    assert "has no name" in tab.describe(shown) and tab.draw_histogram(shown)
+    assert "has no name" in tab.html.evidence(shown) and tab.html.histogram(shown, "most")
 
 
 def test_the_key_of_a_latent_leads_back_to_it(explorer):

@@ -122,7 +122,7 @@ def test_taking_out_what_is_not_there_changes_nothing_and_is_said(explorer):
     absent = next(name for name, each in explorer.concepts.items() if explorer.codes[5, each.latent] == 0)
     found = search(explorer, ROW, row=5, wanted={absent: -1.0})
     assert not found.changed and rows(found.after) == rows(found.before)
-    assert "changes nothing" in tab.summary(explorer, found)
+    assert "changes nothing" in tab.html.summary(explorer, found)
 
 
 def test_concepts_alone_find_pictures_that_show_them(explorer):
@@ -199,7 +199,7 @@ def test_the_edit_to_begin_with_is_of_something_else_and_brings_it_up(explorer):
     before, after = (explorer.codes[rows(hits), latent] for hits in (found.before, found.after))
     assert explorer.codes[0, latent] == 0 and np.mean(after) > 2 * np.mean(before)
     assert found.num_new == len(set(rows(found.after)) - set(rows(found.before))) > 1
-    assert f"{found.num_new} of the 12" in tab.summary(explorer, found)
+    assert f"{found.num_new} of the 12" in tab.html.summary(explorer, found)
 
 
 def test_a_picture_that_has_all_concepts_is_shown_without_an_edit(explorer):
@@ -211,7 +211,7 @@ def test_a_picture_that_has_all_concepts_is_shown_without_an_edit(explorer):
 def test_a_name_that_may_be_chance_is_marked(explorer):
     latent = next(each for each in np.flatnonzero(explorer.codes[5]) if not explorer.label(each).validated)
     found = search(explorer, ROW, row=5, wanted={f"latent {latent}": -1.0})
-    told = tab.summary(explorer, found)
+    told = tab.html.summary(explorer, found)
     assert "msae-guess" in told and "(unvalidated)" in told and f"(latent {latent})" in told
 
 
@@ -231,6 +231,6 @@ def test_captions_say_rank_similarity_and_the_rank_before(explorer):
 def test_the_table_has_a_line_for_each_picture_and_escapes_what_the_data_say(explorer, monkeypatch):
     found = search(explorer, ROW, row=5, wanted={"star": 1.0})
     monkeypatch.setattr(explorer, "caption", lambda row: f"<img src=x onerror=alert({row})>")
-    table = tab.rank_table(explorer, found)
+    table = tab.html.ranks(explorer, found.moves.to_dict("records"))
     assert table.count("<tr>") == 1 + len(found.moves) and "<img" not in table
     assert f"<td>{found.after['rank_before'].iloc[0]}</td><td>1</td>" in table

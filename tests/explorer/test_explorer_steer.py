@@ -75,7 +75,7 @@ def test_multiplying_by_one_and_what_is_not_there_change_nothing_and_this_is_sai
     for slot in (("star", MULTIPLY, 1), (absent, MULTIPLY, 3), (absent, ADD, 0)):
         found = steered(slot)
         assert not found.changed and found.after == found.before
-        assert "changes nothing" in tab.summary(explorer, found)
+        assert "changes nothing" in tab.html.summary(explorer, found)
 
 
 def test_one_visitor_does_not_touch_another(explorer, embedding, steered):
@@ -180,11 +180,11 @@ def test_a_strong_activation_is_what_nine_of_ten_pictures_do_not_exceed(explorer
 
 def test_both_bars_of_a_label_have_one_scale_and_labels_are_escaped(explorer, steered):
     found = steered(("star", MULTIPLY, 0), labels=("<i>star</i>", "heart"))
-    html = tab.paired_bars(found)
+    html = tab.html.probabilities(found)
     assert "<i>" not in html and "“&lt;i&gt;star" in html
     for share in (*found.before, *found.after):
         assert f"width:{share:.2%}" in html
-    assert f"{found.changes[0].before:.2f} → 0.00" in tab.summary(explorer, found)
+    assert f"{found.changes[0].before:.2f} → 0.00" in tab.html.summary(explorer, found)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +192,6 @@ def test_both_bars_of_a_label_have_one_scale_and_labels_are_escaped(explorer, st
     [((), []), ([("star", MULTIPLY, 0), ("heart", ADD, 1)], ["“heart”"]), ([("star", MULTIPLY, 2)], ["same"])],
 )
 def test_the_most_likely_label_before_and_after_is_said_first(steered, slots, told):
-    verdict = tab.paired_bars(steered(*slots)).split("</p>")[0]
+    verdict = tab.html.probabilities(steered(*slots)).split("</p>")[0]
     assert "“star”" in verdict and ("After" in verdict) == bool(slots)
     assert all(word in verdict for word in told)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import datasets
 import numpy as np
+import pandas as pd
 import torch
 
 from ....bias import BiasReport, bias_report
@@ -78,7 +79,7 @@ def columns(explorer: Explorer) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def usable_columns(explorer: Explorer) -> tuple[str, ...]:
     """The columns that a probe can be trained on."""
-    return tuple(name for name in columns(explorer) if min(_counts(_truth(explorer, name))) >= MIN_EACH)
+    return tuple(name for name in columns(explorer) if min(_counts(explorer, name)) >= MIN_EACH)
 
 
 def read_target(explorer: Explorer, target: object, text: object = None, other: object = None) -> Target:
@@ -178,28 +179,29 @@ def probability_of_second(classifier: LinearClassifier) -> Callable[[torch.Tenso
     return ask
 
 
-def _truth(explorer: Explorer, column: str) -> np.ndarray:
-    """The values of a column, (N,): 1, 0, or -1 if empty."""
-    values = explorer.images.select_columns([column]).to_pandas()[column]
-    return values.map({True: 1, False: 0}).fillna(-1).to_numpy(int)
+def _truth(explorer: Explorer, column: str) -> pd.Series:
+    """The values of a column of booleans, NA where it is empty."""
+    return explorer.images.select_columns([column]).to_pandas()[column].astype("boolean")
 
 
-def _counts(truth: np.ndarray) -> tuple[int, int]:
-    return int((truth == 1).sum()), int((truth == 0).sum())
+def _counts(explorer: Explorer, column: str) -> tuple[int, int]:
+    """The numbers of pictures for which a column is true, and for which it is false."""
+    truth = _truth(explorer, column)
+    return int(truth.sum()), int((~truth).sum())
 
 
 def _probe(explorer: Explorer, column: str) -> tuple[LinearClassifier, np.ndarray, float, float]:
     """Train a probe: the classifier, the rows it was not trained on, its accuracy there, and that of guessing."""
     from sklearn.model_selection import train_test_split
 
-    truth = _truth(explorer, column)
-    positive, negative = _counts(truth)
+    positive, negative = _counts(explorer, column)
     if min(positive, negative) < MIN_EACH:
         raise VisitorError(
-            f"“{column}” is true for {positive} of the {len(truth)} pictures and false for {negative}, but a probe "
-            f"needs {MIN_EACH} of each. Choose another target, or describe it in two texts."
+            f"“{column}” is true for {positive} of the {len(explorer.images)} pictures and false for {negative}, but "
+            f"a probe needs {MIN_EACH} of each. Choose another target, or describe it in two texts."
         )
-    rows = np.flatnonzero(truth >= 0)
+    known = _truth(explorer, column)
+    rows, truth = np.flatnonzero(known.notna()), known.fillna(False).to_numpy(int)
     train, test = map(np.sort, train_test_split(rows, test_size=0.5, stratify=truth[rows], random_state=0))
     probe = LinearClassifier.fit(explorer.embeddings[train], truth[train], ("no", "yes"), regularization="cv")
     guess = (probability_of_second(probe)(explorer.embeddings[test]) > 0.5).numpy()

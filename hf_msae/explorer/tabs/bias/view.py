@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 import pandas as pd
 
-from ....bias import BiasReport
 from ...answers import answering, in_place
 from ...components.bars import bars
 from ...components.dose_chart import MAX_CURVES, dose_chart
@@ -32,41 +31,34 @@ if TYPE_CHECKING:
 
 TITLE = "Bias"
 _ALONG = 8
+_DRIVE = (
+    "They drive it: change in probability, in percentage points, as the concept goes from absent to strong (nine in "
+    "ten pictures that have it have no more)"
+)
+_GO_ALONG = "They only go along with it, and are not shown to drive it: correlation with the answer, from -1 to 1"
 _html, _empty = macros("bias/view.html"), macros("components.html").empty
 _WRITE = _empty("Write in the two boxes what the classifier chooses between, and press Ask.")
 
 
 def findings(explorer: Explorer, found: Bias) -> str:
     """The verdict, the concepts that drive the classifier, and those that only go along with it (HTML)."""
-    return _html.findings(found, NUM_NULL, _driving(explorer, found.report), _along(explorer, found.report))
+    report = found.report
 
+    def change(row: Any) -> str:
+        return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * each for each in (row.effect, row.low, row.high)))
 
-def _driving(explorer: Explorer, report: BiasReport) -> str:
-    rows = [
-        concept_bar(
-            explorer, row.latent, row.effect, f"{_points(row.effect)} ({_points(row.low)} to {_points(row.high)})"
-        )
-        for row in report.drivers.itertuples(index=False)
+    drive = [concept_bar(explorer, row.latent, row.effect, change(row)) for row in report.drivers.itertuples()]
+    along = report.frame[~report.frame["drives"] & (report.frame["p_association"] <= report.alpha)]
+    along = along.sort_values("association", key=abs, ascending=False, kind="stable").head(_ALONG)
+    along = [
+        concept_bar(explorer, row.latent, row.association, f"{row.association:+.2f}") for row in along.itertuples()
     ]
-    caption = (
-        "They drive it: change of the probability, in percentage points, when the concept goes from absent to strong "
-        "(nine in ten pictures that have it have no more)"
+    return _html.findings(
+        found,
+        NUM_NULL,
+        bars(drive, _DRIVE, ("concept", "change and its 95% interval")) if drive else "",
+        bars(along, _GO_ALONG, ("concept", "correlation")) if along else "",
     )
-    return bars(rows, caption, ("concept", "change and its 95% interval")) if rows else ""
-
-
-def _along(explorer: Explorer, report: BiasReport) -> str:
-    frame = report.frame[~report.frame["drives"] & (report.frame["p_association"] <= report.alpha)]
-    frame = frame.sort_values("association", key=abs, ascending=False, kind="stable").head(_ALONG)
-    rows = [
-        concept_bar(explorer, row.latent, row.association, f"{row.association:+.2f}") for row in frame.itertuples()
-    ]
-    caption = "They only go along with it, and are not shown to drive it: correlation with the answer, from -1 to 1"
-    return bars(rows, caption, ("concept", "correlation")) if rows else ""
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"
 
 
 def numbers(found: Bias) -> dict[str, Any]:
@@ -90,9 +82,9 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     """Build the tab."""
     gr.Markdown(
         "## What drives a classifier?\n"
-        "Does a classifier look at what it should? Choose what it decides. Each concept is then taken out of the "
-        "pictures' embeddings and put in, with all else kept. What changes the answer drives the classifier; what "
-        "merely goes along with the answer is listed separately.",
+        "Does a classifier look at what it should? Choose what it decides. Each concept is then removed from "
+        "the pictures' embeddings and added to them, while everything else stays. What changes the answer drives the "
+        "classifier; what merely goes along with the answer is listed separately.",
         elem_classes="msae-lead",
     )
     asked = gr.State(None)

@@ -13,6 +13,7 @@ from ....concepts.collectors import LatentColumns
 from ....concepts.labels import Label
 from ....report.sections.concepts import Card, cards
 from ....report.wording import DASH, number, share, small
+from ...explorer import INDEX_K
 from ...inputs import VisitorError, read_choice, read_text
 
 if TYPE_CHECKING:
@@ -45,41 +46,6 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Relative:
-    """A parent or child of a concept.
-
-    Attributes:
-        label: Its label.
-        share: The share of the child's pictures in which the parent is active too.
-        low: Lower end of the 95% interval of the share.
-        together: The number of pictures in which both are active.
-    """
-
-    label: Label
-    share: float
-    low: float
-    together: int
-
-
-@dataclass(frozen=True)
-class Place:
-    """The place of a concept in the hierarchy.
-
-    Attributes:
-        looked_at: Whether it was compared with others. Only the concepts of the list are, if they are active in enough
-            pictures.
-        number: How many concepts were compared.
-        parents: The concepts that it is part of.
-        children: The concepts that are part of it.
-    """
-
-    looked_at: bool
-    number: int
-    parents: tuple[Relative, ...] = ()
-    children: tuple[Relative, ...] = ()
-
-
-@dataclass(frozen=True)
 class Evidence:
     """What is known about a latent.
 
@@ -87,13 +53,21 @@ class Evidence:
         label: Its number and name.
         names: Its row in the `ConceptTable`, from similarity to agrees; None for what is missing.
         card: Its pictures and activations; None if it is among the strongest latents of no picture.
-        place: Its place in the hierarchy.
+        num_compared: How many concepts the hierarchy compares: those of the list that are active in enough pictures.
+        is_compared: Whether it is one of them.
+        parents: The concepts that it is part of, as edges of the hierarchy with their labels.
+        children: The concepts that are part of it, likewise.
+        k: How many latents count as the strongest of a picture.
     """
 
     label: Label
     names: dict[str, Any]
     card: Card | None
-    place: Place
+    num_compared: int
+    is_compared: bool
+    parents: list[dict[str, Any]]
+    children: list[dict[str, Any]]
+    k: int = INDEX_K
 
 
 def listing(explorer: Explorer, words: object = "", validated_only: object = False, order: object = "name") -> Listing:
@@ -158,8 +132,16 @@ def evidence(explorer: Explorer, name: object) -> Evidence:
     if strong.any():
         columns = LatentColumns(np.array([latent]), explorer.codes[:, [latent]], strong)
         card = cards(explorer.labels, columns, [explorer.images], EXAMPLES, _SEED)[0]
-    names = {column: _known(row[column]) for column in _EVIDENCE}
-    return Evidence(explorer.label(latent), names, card, place(explorer, latent))
+    compared = explorer.hierarchy.concepts["latent"]
+    return Evidence(
+        label=explorer.label(latent),
+        names={column: _known(row[column]) for column in _EVIDENCE},
+        card=card,
+        num_compared=len(compared),
+        is_compared=latent in set(compared),
+        parents=_relatives(explorer, latent, "child", "parent"),
+        children=_relatives(explorer, latent, "parent", "child"),
+    )
 
 
 def best_known(explorer: Explorer) -> str | None:
@@ -176,20 +158,10 @@ def best_known(explorer: Explorer) -> str | None:
     return max(names, key=lambda name: similarity[explorer.concepts[name].latent])
 
 
-def place(explorer: Explorer, latent: int) -> Place:
-    """Find the parents and children of a latent."""
-    found = explorer.hierarchy
-    if latent not in set(found.concepts["latent"]):
-        return Place(False, len(found.concepts))
-
-    def relatives(own: str, other: str) -> tuple[Relative, ...]:
-        rows = found.edges[found.edges[own] == latent].sort_values("together", ascending=False, kind="stable")
-        return tuple(
-            Relative(explorer.label(row[other]), row["parent_given_child"], row["low"], row["together"])
-            for row in rows.to_dict("records")
-        )
-
-    return Place(True, len(found.concepts), relatives("child", "parent"), relatives("parent", "child"))
+def _relatives(explorer: Explorer, latent: int, own: str, other: str) -> list[dict[str, Any]]:
+    edges = explorer.hierarchy.edges
+    edges = edges[edges[own] == latent].sort_values("together", ascending=False, kind="stable")
+    return edges.assign(label=[explorer.label(each) for each in edges[other]]).to_dict("records")
 
 
 def _table(explorer: Explorer) -> pd.DataFrame:

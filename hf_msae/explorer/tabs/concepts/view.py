@@ -11,11 +11,10 @@ import pandas as pd
 from ....report.sections.concepts import Example
 from ...answers import answering, in_place
 from ...components.concepts import concept_choices, concept_input, shown_name
-from ...explorer import INDEX_K
 from ...inputs import VisitorError
 from ...rendering import macros
 from ..common import BUSY, QUIET, TILES, on_first_open
-from .answer import COLUMNS, ORDERS, Evidence, Listing, best_known, evidence, listing
+from .answer import COLUMNS, ORDERS, Listing, best_known, evidence, listing
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -24,24 +23,9 @@ if TYPE_CHECKING:
     from ...explorer import Explorer
 
 TITLE = "Concepts"
-_html = macros("concepts/view.html")
+html = macros("concepts/view.html")
 _VALIDATED = "validated names only"
 _EMPTY = macros("components.html").empty("Choose a row of the table, or a concept from the list.")
-
-
-def describe(found: Evidence) -> str:
-    """The evidence for a name (HTML)."""
-    return _html.evidence(found, INDEX_K)
-
-
-def draw_histogram(found: Evidence) -> str:
-    """The activations of a latent (HTML)."""
-    return _html.histogram(found, INDEX_K, ORDERS["share"])
-
-
-def describe_place(found: Evidence) -> str:
-    """The hierarchy around a latent (HTML)."""
-    return _html.place(found.label, found.place)
 
 
 def pictures(explorer: Explorer, examples: list[Example]) -> list[tuple[str, str]]:
@@ -105,7 +89,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
             histogram = gr.HTML(label="Activations")
             hierarchy = gr.HTML(label="Hierarchy")
         with gr.Column(min_width=300):
-            middle = gr.Gallery(label="From the middle of its activations", **TILES)
+            middle = gr.Gallery(label="From the middle", **TILES)
 
     def concepts(words: Any, validated_only: Any, order: Any) -> tuple[Styler, str]:
         """List the concepts of the model, with the evidence for their names.
@@ -139,7 +123,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         found = evidence(explorer, name)
         examples = ([], []) if found.card is None else (found.card.top, found.card.middle)
         drawn = [pictures(explorer, each) for each in examples]
-        return describe(found), draw_histogram(found), describe_place(found), *drawn
+        return html.evidence(found), html.histogram(found, ORDERS["share"]), html.place(found), *drawn
 
     def start(name: Any, *filters: Any) -> tuple[Any, ...]:
         """Fill the table and the list, and choose the concept with the best evidence."""

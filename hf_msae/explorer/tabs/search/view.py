@@ -14,7 +14,7 @@ from ...components.concepts import NONE, concept_choices, concept_input
 from ...components.picture_input import picture_input
 from ...rendering import macros
 from ..common import QUIET, TILES, on_first_open
-from .answer import KINDS, LEAST, MOST, PICTURE, ROW, WORDS, Found, example_edit, read_row, read_strengths, search
+from .answer import KINDS, LEAST, MOST, PICTURE, ROW, WORDS, example_edit, read_row, read_strengths, search
 
 if TYPE_CHECKING:
     from ...app import Loading
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TITLE = "Search"
 SLOTS = 4
 """Number of concepts that can be changed at a time."""
-_html = macros("search/view.html")
+html = macros("search/view.html")
 _EMPTY = macros("components.html").empty("Nothing has been searched for yet: press Search.")
 
 
@@ -43,16 +43,6 @@ def pictures(explorer: Explorer, hits: pd.DataFrame, score: str = "similarity") 
         )
         for hit in hits.to_dict("records")
     ]
-
-
-def summary(explorer: Explorer, found: Found) -> str:
-    """What was done, in a few words (HTML)."""
-    return _html.summary(explorer, found)
-
-
-def rank_table(explorer: Explorer, found: Found) -> str:
-    """The ranks before and after (HTML)."""
-    return _html.ranks(explorer, found.moves.to_dict("records"))
 
 
 def _slot(number: int) -> tuple[gr.Column, gr.Dropdown, gr.Slider]:
@@ -189,8 +179,8 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         return (
             pictures(explorer, found.before, "score" if found.by_concepts else "similarity"),
             pictures(explorer, found.after) if edited else [],
-            summary(explorer, found),
-            rank_table(explorer, found) if edited else "",
+            html.summary(explorer, found),
+            html.ranks(explorer, found.moves.to_dict("records")) if edited else "",
             gr.Column(visible=edited),
             gr.Accordion(visible=edited),
         )

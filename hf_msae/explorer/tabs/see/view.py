@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TITLE = "See"
 SHOWN = 16
 ALIKE = 8
-_html = macros("see/view.html")
+html = macros("see/view.html")
 _HINT = macros("components.html").empty("The concepts appear here as soon as you choose a picture.")
 
 
@@ -57,17 +57,12 @@ def concept_bars(explorer: Explorer, sight: Sight) -> str:
     rest += [("bias of the model", sight.bias), ("not explained", sight.not_reconstructed)]
     rows += [Bar(name, share, _percent(share), muted=True) for name, share in rest]
     (level,) = (each for each in sight.levels if each.granularity == sight.granularity)
-    caption = "What sets this picture apart from the average picture, 100% in all"
-    return _html.rebuilt(level) + bars(rows, caption, ("concept", "share"))
+    caption = "What sets this picture apart from the average picture (100% in total)"
+    return html.rebuilt(level) + bars(rows, caption, ("concept", "share"))
 
 
 def _percent(share: float) -> str:
     return f"{share:.1%}" if abs(share) >= 0.0005 else "0.0%"
-
-
-def level_table(sight: Sight) -> str:
-    """The similarities of all levels as a table, with the chosen one marked (HTML)."""
-    return _html.levels(sight)
 
 
 def numbers(explorer: Explorer, sight: Sight) -> dict[str, Any]:
@@ -171,7 +166,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         embedded = embedded_upload(loading, picture, embedded)
         explorer = loading.get()
         sight = see(explorer, embedded[1], granularity)
-        return concept_bars(explorer, sight), level_table(sight), numbers(explorer, sight), embedded
+        return concept_bars(explorer, sight), html.levels(sight), numbers(explorer, sight), embedded
 
     def closer(picture: Any, concept: Any) -> tuple[Image.Image | None, str, list[tuple[str, str]]]:
         """Show where in a picture a concept is, and the pictures of the collection that show it most.
@@ -190,7 +185,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         if found is None:
             return None, "", pictures
         name = shown_name(explorer.label(explorer.latent_of(concept)))
-        return found.picture, _html.where(found, name), pictures
+        return found.picture, html.where(found, name), pictures
 
     def example(picture: Any) -> tuple[Any, list[tuple[str, str]]]:
         explorer = loading.get()
@@ -213,8 +208,8 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         offered = closer_choices(explorer, sight, fine)
         return (
             *(shown, shown, gr.HTML(visible=False)),
-            gr.Slider(least, most, value=chosen, info="From coarse to fine; the right end is all of the picture's."),
-            *(concept_bars(explorer, sight), level_table(sight), numbers(explorer, sight)),
+            gr.Slider(least, most, value=chosen, info="From coarse to fine. The right end stands for all."),
+            *(concept_bars(explorer, sight), html.levels(sight), numbers(explorer, sight)),
             gr.Dropdown(choices=offered, value=offered[0][1] if offered else None),
             embedded,
         )

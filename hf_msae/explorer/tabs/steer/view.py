@@ -23,7 +23,6 @@ from .answer import (
     MULTIPLY,
     PROMPTS,
     SLOTS,
-    Steered,
     concepts_in,
     example_edit,
     example_labels,
@@ -35,25 +34,14 @@ from .answer import (
 
 if TYPE_CHECKING:
     from ...app import Loading
-    from ...explorer import Explorer
 
 TITLE = "Steer"
 _SHOWN = 8
-_html = macros("steer/view.html")
+html = macros("steer/view.html")
 _EMPTY = macros("components.html").empty(
     "The probabilities of the labels appear here. They are a softmax over your labels alone, so one of them always "
     "wins, even if none fits."
 )
-
-
-def paired_bars(found: Steered) -> str:
-    """The most likely label, and the probabilities of all before and after (HTML)."""
-    return _html.probabilities(found)
-
-
-def summary(explorer: Explorer, found: Steered) -> str:
-    """What was done (HTML)."""
-    return _html.summary(explorer, found)
 
 
 def _slot(number: int) -> tuple[gr.Dropdown, gr.Radio, gr.Slider]:
@@ -163,7 +151,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         edits, chosen = read_edits(explorer, slots), read_labels(labels)
         embedded = embedded_upload(loading, picture, embedded)
         found = steer(explorer, embedded[1], chosen, edits, prompt)
-        return paired_bars(found), summary(explorer, found), asdict(found), embedded
+        return html.probabilities(found), html.summary(explorer, found), asdict(found), embedded
 
     def refused(told: str) -> tuple[Any, ...]:
         return told, "", None, gr.skip()
