@@ -160,7 +160,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.hub_dataset_id:
             with parser.reporting_errors():
                 pushed = push_embeddings(args.output_dir, args.hub_dataset_id, args.hub_private_repo)
-            print(f"pushed to {pushed.repo_url}\n")
+            print(f"pushed to {pushed.url}\n")
         hook_point = "" if "image_embeds" in args.hook_point else f" --hook_point {args.hook_point[0]}"
         print(f"Next: hf-msae train --train_data {args.output_dir}{hook_point} --output_dir outputs/msae")
     accelerator.end_training()

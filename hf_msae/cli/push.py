@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from transformers.utils.logging import disable_progress_bar
 
-from .._utils.argument_parser import MSAEArgumentParser
+from .._utils.argument_parser import MSAEArgumentParser, flag
 
 EXAMPLE = """\
   hf-msae push outputs/my-msae user/my-msae --dry_run              # writes outputs/my-msae-release, sends nothing
@@ -29,53 +29,39 @@ class PushArguments:
 
     _argument_group_name: ClassVar[str] = "release"
 
-    folder: str = field(metadata={"help": "Folder of one or several runs."})
-    repo: str = field(
-        metadata={
-            "help": "Repository on the Hub, user/name. Can also be given as the second argument, without the flag."
-        }
+    folder: str = flag("Folder of one or several runs.")
+    repo: str = flag("Repository on the Hub, user/name. Can also be given as the second argument, without the flag.")
+    subfolder: str | None = flag(
+        "Folder in the repository, for example vision.layers.11. Defaults to its root.", default=None
     )
-    subfolder: str | None = field(
-        default=None,
-        metadata={"help": "Folder in the repository, for example vision.layers.11. Defaults to its root."},
-    )
-    private: bool = field(default=False, metadata={"help": "Make a new repository private."})
-    revision: str | None = field(
-        default=None, metadata={"help": "Branch to commit to; created if it does not exist. Defaults to main."}
-    )
-    create_pr: bool = field(default=False, metadata={"help": "Open a pull request instead of committing."})
+    private: bool = flag("Make a new repository private.", default=False)
+    revision: str | None = flag("Branch to commit to; created if it does not exist. Defaults to main.", default=None)
+    create_pr: bool = flag("Open a pull request instead of committing.", default=False)
     dry_run: str | None = field(
         default=None,
         metadata={
             "nargs": "?",
             "const": "",
-            "help": "Write the release to this new folder and send nothing. Without a value, the folder is "
-            "FOLDER-release.",
+            "help": "Write the release to this new folder and send nothing. As the last flag it needs no value: the "
+            "folder is then FOLDER-release.",
         },
     )
-    allow_unmeasured: bool = field(
-        default=False, metadata={"help": "Publish without metrics.json; the card says that nothing was measured."}
+    allow_unmeasured: bool = flag(
+        "Publish without metrics.json; the card says that nothing was measured.", default=False
     )
-    remote_code: bool = field(
-        default=False,
-        metadata={"help": "Add modules so that the model loads with trust_remote_code=True, without hf_msae."},
+    remote_code: bool = flag(
+        "Add modules so that the model loads with trust_remote_code=True, without hf_msae.", default=False
     )
-    license: str | None = field(
+    license: str | None = flag(
+        "License of the weights, as the Hub writes it. Defaults to that of the existing card, or to apache-2.0 (for a "
+        "converted model: none).",
         default=None,
-        metadata={
-            "help": "License of the weights, as the Hub writes it. Defaults to that of the existing card, or to "
-            "apache-2.0 (for a converted model: none)."
-        },
     )
-    tags: list[str] = field(default_factory=list, metadata={"help": "More tags for the card."})
-    replace_card: bool = field(
-        default=False, metadata={"help": "Replace a card that a person has edited; otherwise its text is kept."}
-    )
-    max_shard_size: str | None = field(
-        default=None, metadata={"help": "Maximum size of a file of weights, for example 5GB."}
-    )
-    commit_message: str | None = field(default=None, metadata={"help": "First line of the commit message."})
-    commit_description: str | None = field(default=None, metadata={"help": "Rest of the commit message."})
+    tags: list[str] = flag("More tags for the card.", default=[])
+    replace_card: bool = flag("Replace a card that a person has edited; otherwise its text is kept.", default=False)
+    max_shard_size: str | None = flag("Maximum size of a file of weights, for example 5GB.", default=None)
+    commit_message: str | None = flag("First line of the commit message.", default=None)
+    commit_description: str | None = flag("Rest of the commit message.", default=None)
 
 
 LOADING = """
@@ -84,52 +70,26 @@ from transformers import AutoModel
 
 msae = AutoModel.from_pretrained({arguments})"""
 
-
 _SWITCHES = {f"--{each.name}" for each in fields(PushArguments) if each.type == "bool"}
-_SEVERAL = {f"--{each.name}" for each in fields(PushArguments) if each.type == "list[str]"}
 _TRUTH_VALUES = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
 
 
 def _with_flags(argv: Sequence[str]) -> list[str]:
-    """Turn FOLDER and user/name into flags, wherever they stand on the command line.
-
-    A switch takes the next word only if it means true or false, and --dry_run only if FOLDER and user/name are left.
-    """
-    words = [_underscored(word) for word in argv]
-    free = [flag for flag in ("--folder", "--repo") if not any(word.partition("=")[0] == flag for word in words)]
-    flags, positions, dry_run = [], [], None  # positions: of free words in flags
-    while words:
-        word = words.pop(0)
-        following = words[0] if words and not words[0].startswith("-") else None
-        flags.append(word)
-        if not word.startswith("-"):
-            positions.append(len(flags) - 1)
-        elif word in _SEVERAL:
-            while words and not words[0].startswith("-"):
-                flags.append(words.pop(0))
-        elif word in _SWITCHES:
-            if following is not None and following.lower() in _TRUTH_VALUES:
-                flags[-1] = f"{word}={words.pop(0)}"
-            else:
-                flags[-1] = f"{word}=true"
-        elif word == "--dry_run":
-            dry_run = len(flags) - 1
-        elif following is not None and "=" not in word:
-            flags.append(words.pop(0))
-    if dry_run is not None:
-        flags[dry_run] = "--dry_run="
-        if len(positions) > len(free) and dry_run + 1 in positions:
-            positions.remove(dry_run + 1)
-            flags[dry_run] += flags[dry_run + 1]
-            flags[dry_run + 1] = ""
-    for flag, position in zip(free, positions, strict=False):
-        flags[position] = f"{flag}={flags[position]}"
-    return [word for word in flags if word]
-
-
-def _underscored(word: str) -> str:
-    flag, equals, value = word.partition("=")
-    return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else word
+    """Turn FOLDER and user/name into flags, wherever they stand; a switch takes a word only if it means yes or no."""
+    words = []
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        is_switch = word.startswith("--") and f"--{word[2:].replace('-', '_')}" in _SWITCHES
+        words.append(f"{word}=true" if is_switch and following.lower() not in _TRUTH_VALUES else word)
+    missing = [name for name in ("--folder", "--repo") if not any(word.split("=")[0] == name for word in words)]
+    takes_next = [word.startswith("--") and "=" not in word for word in words]
+    free = [
+        place
+        for place, word in enumerate(words)
+        if not word.startswith("-") and not (place > 0 and takes_next[place - 1])
+    ]
+    for name, place in zip(missing, free, strict=False):
+        words[place] = f"{name}={words[place]}"
+    return words
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -141,26 +101,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         from ..hub.publishing.release import push_to_hub
 
         folder = Path(args.folder)
-        beside = folder.expanduser().resolve()
-        dry_run = beside.with_name(f"{beside.name}-release") if args.dry_run == "" else args.dry_run
+        if args.dry_run == "":
+            resolved = folder.expanduser().resolve()
+            args.dry_run = resolved.with_name(f"{resolved.name}-release")
+        options = {each.name: getattr(args, each.name) for each in fields(args) if each.name not in ("folder", "repo")}
         print(f"Putting together {args.folder} and loading it back", flush=True)
-        release = push_to_hub(
-            folder,
-            args.repo,
-            subfolder=args.subfolder,
-            private=args.private or None,
-            revision=args.revision,
-            create_pr=args.create_pr,
-            allow_unmeasured=args.allow_unmeasured,
-            remote_code=args.remote_code,
-            license=args.license,
-            tags=args.tags,
-            replace_card=args.replace_card,
-            max_shard_size=args.max_shard_size,
-            commit_message=args.commit_message,
-            commit_description=args.commit_description,
-            dry_run=dry_run,
-        )
+        release = push_to_hub(folder, args.repo, **options)
     print(release)
     print(LOADING.format(arguments=release.loading_arguments))
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
-from .._utils.argument_parser import MSAEArgumentParser
+from .._utils.argument_parser import MSAEArgumentParser, flag
 from ..hub.publishing.space_settings import DEFAULT_DATASET, DEFAULT_MODEL, ExplorerSettings
 
 EXAMPLE = """\
@@ -27,35 +27,24 @@ class PushSpaceArguments:
 
     _argument_group_name: ClassVar[str] = "Space"
 
-    repo: str = field(metadata={"help": "Space to publish to, user/name."})
-    model: str = field(default=DEFAULT_MODEL, metadata={"help": "Hub id of an MSAE of pooled image embeddings."})
-    dataset: str = field(default=DEFAULT_DATASET, metadata={"help": "Hub id of the dataset of pictures."})
-    split: str | None = field(default=None, metadata={"help": "Split of the dataset."})
-    image_column: str = field(default="image", metadata={"help": "Column of the dataset that holds the pictures."})
-    embeddings: str | None = field(
-        default=None,
-        metadata={"help": "Hub id of the embeddings of the same rows. Unset, the Space computes them when it starts."},
+    repo: str = flag("Space to publish to, user/name.")
+    model: str = flag("Hub id of an MSAE of pooled image embeddings.", default=DEFAULT_MODEL)
+    dataset: str = flag("Hub id of the dataset of pictures.", default=DEFAULT_DATASET)
+    split: str | None = flag("Split of the dataset.", default=None)
+    image_column: str = flag("Column of the dataset that holds the pictures.", default="image")
+    embeddings: str | None = flag(
+        "Hub id of the embeddings of the same rows. Unset, the Space computes them when it starts.", default=None
     )
-    patch_model: str | None = field(
-        default=None, metadata={"help": "Hub id of an MSAE of a vision block of the same backbone."}
+    patch_model: str | None = flag("Hub id of an MSAE of a vision block of the same backbone.", default=None)
+    backbone: str | None = flag("Location of the backbone, if it is not the one in the MSAE's config.", default=None)
+    max_images: int = flag("Maximum number of pictures.", default=2000)
+    title: str | None = flag("Title of the Space.", default=None)
+    requirement: str | None = flag(
+        "How the Space installs hf_msae, for example hf_msae==0.1.0. Unset, the package is sent along.", default=None
     )
-    backbone: str | None = field(
-        default=None, metadata={"help": "Location of the backbone, if it is not the one in the MSAE's config."}
-    )
-    max_images: int = field(default=2000, metadata={"help": "Maximum number of pictures."})
-    title: str | None = field(default=None, metadata={"help": "Title of the Space."})
-    requirement: str | None = field(
-        default=None,
-        metadata={
-            "help": "How the Space installs hf_msae, for example hf_msae==0.1.0. Unset, the package is sent along."
-        },
-    )
-    private: bool = field(default=False, metadata={"help": "Make a new Space private."})
-    overwrite: bool = field(
-        default=False,
-        metadata={"help": "Replace files that you or others have added or edited there."},
-    )
-    dry_run: str | None = field(default=None, metadata={"help": "New folder to write the Space to; nothing is sent."})
+    private: bool = flag("Make a new Space private.", default=False)
+    overwrite: bool = flag("Replace files that you or others have added or edited there.", default=False)
+    dry_run: str | None = flag("New folder to write the Space to; nothing is sent.", default=None)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -67,20 +56,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         from ..hub.publishing.space import push_space, space_variables, write_space
 
         settings = ExplorerSettings(**{each.name: getattr(args, each.name) for each in fields(ExplorerSettings)})
-        if args.dry_run is not None:
-            Repository(args.repo, "space")  # is it a valid name?
-            variables = space_variables(settings)
-            if Path(args.dry_run).exists():
-                raise FileExistsError(f"{args.dry_run} already exists: choose a new folder")
-            folder = write_space(Path(args.dry_run), settings, args.title, args.requirement)
-            print(f"The Space is in {folder}. Run it there with")
-            print(
-                "  "
-                + " ".join([*(f"{key}={shlex.quote(value)}" for key, value in variables.items()), "python app.py"])
-            )
+        if args.dry_run is None:
+            url = push_space(args.repo, settings, args.title, args.requirement, args.private, overwrite=args.overwrite)
+            print(f"{url}\nThe Space is being built; the first time this takes minutes.")
             return
-        url = push_space(args.repo, settings, args.title, args.requirement, args.private, overwrite=args.overwrite)
-        print(f"{url}\nThe Space is being built; the first time this takes minutes.")
+        Repository(args.repo, "space")  # raises an error if this is no valid name
+        variables = space_variables(settings)
+        if Path(args.dry_run).exists():
+            raise FileExistsError(f"{args.dry_run} already exists: choose a new folder")
+        folder = write_space(Path(args.dry_run), settings, args.title, args.requirement)
+        command = [*(f"{key}={shlex.quote(value)}" for key, value in variables.items()), "python app.py"]
+        print(f"The Space is in {folder}. Run it there with\n  {' '.join(command)}")
 
 
 if __name__ == "__main__":

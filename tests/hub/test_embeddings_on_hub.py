@@ -184,7 +184,7 @@ def rewritten(folder, rows):
 
 def test_the_card_is_renewed_until_a_person_edits_it(at_hub, folder):
     pushed = push(folder)
-    assert pushed.commit == at_hub.repos[KEY].sha() and pushed.repo_url == f"{at_hub.url}/datasets/tester/embeds"
+    assert pushed.commit == at_hub.repos[KEY].sha() and pushed.url == f"{at_hub.url}/datasets/tester/embeds"
     assert push(folder).sent == () and len(at_hub.repos[KEY].messages) == 2
     pushed = push(rewritten(folder, 7))
     text = at_hub.repos[KEY].files()["README.md"].decode()
@@ -195,7 +195,7 @@ def test_the_card_is_renewed_until_a_person_edits_it(at_hub, folder):
     assert "\n7 rows of embeddings" in text and "My words." in text
     push(folder, replace_card=True)
     assert "My words." not in at_hub.repos[KEY].files()["README.md"].decode()
-    assert pushed.deleted == ("data-00001.arrow", "data-00002.arrow") and "7 rows" in str(pushed)
+    assert pushed.deleted == ("data-00001.arrow", "data-00002.arrow") and pushed.num_rows == 7
 
 
 def test_a_public_data_set_is_not_taken_for_a_private_one(at_hub, folder):
@@ -266,7 +266,7 @@ def test_what_keeps_failing_is_reported_with_its_fate(at_hub, folder):
 def test_a_pull_request_leaves_the_branch(at_hub, folder):
     push(folder)
     pushed = push(rewritten(folder, 7), create_pr=True)
-    assert pushed.repo_url == f"{at_hub.url}/datasets/tester/embeds/discussions/1"
+    assert pushed.url == f"{at_hub.url}/datasets/tester/embeds/discussions/1"
     assert "data-00002.arrow" in at_hub.repos[KEY].files()
 
 

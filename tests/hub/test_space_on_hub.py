@@ -201,20 +201,6 @@ def test_a_requirement_that_fits_is_taken(tmp_path, good):
     assert (folder / "requirements.txt").read_text().splitlines()[-1] == good
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib comes with Python 3.11")
-def test_what_a_checkout_needs_is_what_its_files_say(tmp_path, monkeypatch):
-    """Not what was written down when it was installed."""
-    from hf_msae.hub.publishing import space
-
-    monkeypatch.setattr(space, "requires", lambda _: ["torch>=1; extra == 'old'", "old"])
-    found = (write_space(tmp_path / "a", ExplorerSettings()) / "requirements.txt").read_text()
-    assert "\nold\n" not in found and "\ntransformers" in found
-    monkeypatch.setattr(space, "_PACKAGE", tmp_path / "installed" / "hf_msae")
-    (tmp_path / "installed" / "hf_msae").mkdir(parents=True)
-    found = (write_space(tmp_path / "b", ExplorerSettings()) / "requirements.txt").read_text()
-    assert found.splitlines()[1:] == ["old"]
-
-
 def test_who_may_not_write_is_told_so(at_hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", READ_TOKEN)
     with pytest.raises(PermissionError, match="the Space tester/concepts"):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import ModelCardData
 
 from ..._utils.json_files import write_text
 from ..._utils.redaction import public_model_name
@@ -16,9 +16,9 @@ from ...model.configuration_msae import MSAEConfig
 from ...model.modeling_msae import MSAEModel
 from ...scenes.backbone import BACKBONE_NAME
 from ...training.record import TrainingRecord, shown_arguments
-from .card_edits import RESULTS_TASK, finish_card, update_card
-from .card_tables import named_concepts, quality_table
-from .markdown import card_template, code, data_title, hub_link, is_on_hub, rounded
+from .card_edits import finish_card, update_card
+from .card_tables import eval_results, named_concepts, quality_table
+from .markdown import card_template, code, data_title, hub_link, is_on_hub
 from .verification import check_measured
 
 QUALITY_FIGURE = "quality_against_k.png"
@@ -212,31 +212,26 @@ def _metadata(
     """
     data = (record.training_data if record else None) or {}
     measured, by_k = (metrics or {}).get("data") or {}, (metrics or {}).get("by_k", {})
+    dataset = {
+        "dataset_type": measured.get("hub_dataset") or "embeddings",
+        "dataset_name": data_title(measured),
+        "dataset_split": measured.get("split") or measured.get("dataset_split"),
+    }
     results = [
-        EvalResult(
-            task_type="feature-extraction",
-            task_name=RESULTS_TASK,
-            dataset_type=measured.get("hub_dataset") or "embeddings",
-            dataset_name=data_title(measured),
-            dataset_split=measured.get("split") or measured.get("dataset_split"),
-            metric_type=key,
-            metric_name=f"{key} at k={k}",
-            metric_value=rounded(by_k[k][key]),
-        )
+        result
         for k in sorted(by_k, key=int)
-        for key in _RESULTS
-        if by_k[k].get(key) is not None
+        for result in eval_results(by_k[k], _RESULTS, suffix=f" at k={k}", **dataset)
     ]
     known = f"{data.get('base_model_class') or ''} {config.base_model_name_or_path or ''}".lower()
     family = next((family for family in _FAMILIES if family in known), None)
     nested = "matryoshka" if config.nesting != "none" else None
     all_tags = ("sparse-autoencoder", nested, "interpretability", "msae", family, *tags)
-    dataset = data.get("hub_dataset")
+    trained_on = data.get("hub_dataset")
     return ModelCardData(
         library_name="hf_msae",
         license=license,
         base_model=base_model,
-        datasets=[dataset] if dataset else None,
+        datasets=[trained_on] if trained_on else None,
         pipeline_tag="feature-extraction",
         tags=list(dict.fromkeys(filter(None, all_tags))),
         eval_results=results or None,

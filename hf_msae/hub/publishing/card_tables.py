@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .markdown import figure
+from huggingface_hub import EvalResult
+
+from .card_edits import RESULTS_TASK
+from .markdown import figure, rounded
 
 if TYPE_CHECKING:
     from ...concepts import ConceptTable
@@ -61,6 +64,29 @@ def quality_table(metrics: Mapping[str, Any]) -> dict[str, Any]:
     if baseline := metrics.get("baseline_mean"):
         rows.append(["predicting the mean", *(figure(baseline.get(key)) for key in keys)])
     return {"columns": ["k", *(_QUALITY[key] for key in keys)], "rows": rows, "shared": len(groups) < len(by_k)}
+
+
+def eval_results(row: Mapping[str, Any], keys: Sequence[str], suffix: str = "", **dataset: str) -> list[EvalResult]:
+    """The entries of the Hub's model-index for some metrics.
+
+    Args:
+        row: Metric -> value.
+        keys: The metrics; those that are missing in `row` are left out.
+        suffix: What the metrics' names end with, such as " at k=32".
+        dataset: `dataset_type`, `dataset_name` and `dataset_split`.
+    """
+    return [
+        EvalResult(
+            task_type="feature-extraction",
+            task_name=RESULTS_TASK,
+            metric_type=key,
+            metric_name=f"{key}{suffix}",
+            metric_value=rounded(row[key]),
+            **dataset,
+        )
+        for key in keys
+        if row.get(key) is not None
+    ]
 
 
 def named_concepts(file: Path, num_latents: int, number: int = 20) -> dict[str, Any]:

@@ -8,15 +8,17 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import CommitOperation, CommitOperationAdd, CommitOperationDelete, DatasetCardData
 
+from ..._utils.deprecation import warn_renamed
+from ..._utils.redaction import public
 from ...embeddings import verify_embeddings
 from ...embeddings.metadata import METADATA_FILE, EmbeddingMetadata
 from ...embeddings.stored_statistics import STATISTICS_FILE, moments_of_folder
 from .card_edits import finish_card, update_card
 from .markdown import card_template
+from .release import Release
 from .repository import Repository, Snapshot
 from .sent_files import additions
 
@@ -26,30 +28,20 @@ _SHARD = re.compile(r"data-[\w-]+\.arrow")
 
 
 @dataclass(frozen=True)
-class PushedEmbeddings:
-    """What was pushed.
+class PushedEmbeddings(Release):
+    """A dataset of embeddings that was pushed.
 
     Attributes:
-        repo_id: The dataset.
-        repo_url: Its page, or that of the pull request.
-        commit: The commit that holds the files.
         num_rows: Number of rows.
-        sent: Files that were sent; empty if nothing was missing.
-        deleted: Shards of an earlier push that were deleted.
-        answer_lost: Whether the Hub's answer was lost and the commit was found there.
     """
 
-    repo_id: str
-    repo_url: str
-    commit: str
-    num_rows: int
-    sent: tuple[str, ...] = ()
-    deleted: tuple[str, ...] = ()
-    answer_lost: bool = False
+    num_rows: int = 0
 
-    def __str__(self) -> str:
-        text = f"{self.num_rows:,} rows in commit {self.commit}: {self.repo_url}"
-        return f"{text} (the Hub's answer was lost, but the commit is there)" if self.answer_lost else text
+    @property
+    def repo_url(self) -> str:
+        """Deprecated: the old name of `url`."""
+        warn_renamed("PushedEmbeddings.repo_url", "PushedEmbeddings.url")
+        return self.url
 
 
 def push_embeddings(
@@ -89,7 +81,7 @@ def push_embeddings(
     repository.create(private or None, None if create_pr else revision)
     metadata = EmbeddingMetadata.load(folder)
     content = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
-    content["provenance"] = {key: _public(value) for key, value in content["provenance"].items()}
+    content["provenance"] = public(content["provenance"])
     names = {*_FILES, *(shard.file for shard in metadata.shards)}
     files = [each for name, each in additions(folder).items() if name in names]
     files.append(CommitOperationAdd(METADATA_FILE, json.dumps(content, indent=2).encode()))
@@ -102,15 +94,7 @@ def push_embeddings(
 
     message = f"Upload {metadata.num_rows} rows of embeddings"
     committed = repository.commit(plan, message, revision=revision, create_pr=create_pr)
-    return PushedEmbeddings(
-        repo_id=repo_id,
-        repo_url=committed.pull_request or repository.url(revision),
-        commit=committed.commit,
-        num_rows=metadata.num_rows,
-        sent=committed.paths(CommitOperationAdd),
-        deleted=committed.paths(CommitOperationDelete),
-        answer_lost=committed.answer_lost,
-    )
+    return PushedEmbeddings.of(repository, committed, revision, num_rows=metadata.num_rows)
 
 
 def _shards_in(there: Snapshot, repository: Repository) -> set[str]:
@@ -145,7 +129,7 @@ def render_embeddings_card(folder: str | os.PathLike, name: str) -> str:
     folder = Path(folder).expanduser()
     metadata = EmbeddingMetadata.load(folder)
     moments = moments_of_folder(folder, metadata)
-    known = {key: _public(value) for key, value in metadata.provenance.items()}
+    known = public(metadata.provenance)
     columns = []
     for column, width in metadata.columns.items():
         found = moments[column]
@@ -178,8 +162,3 @@ def render_embeddings_card(folder: str | os.PathLike, name: str) -> str:
         provenance={key: value for key, value in known.items() if value is not None and not isinstance(value, dict)},
     )
     return finish_card(metadata_of_card.to_dict(), text)
-
-
-def _public(value: Any) -> Any:
-    """Keep only the name of a folder of this machine."""
-    return Path(value).name if isinstance(value, str) and (os.path.isabs(value) or value.startswith("~")) else value

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import RepoCard
+from huggingface_hub.repocard_data import eval_results_to_model_index
 
+from ...model.configuration_msae import MSAEConfig
 from .card import read_json
-from .card_edits import RESULTS_TASK, finish_card
-from .markdown import card_template, code, is_on_hub, rounded
+from .card_edits import finish_card
+from .card_tables import eval_results
+from .markdown import card_template, code, is_on_hub
+from .sent_files import FORMAT_VERSION, read_listing
 
 INDEX_FILE = "msae_index.json"
-FORMAT_VERSION = 1
 _CONFIG_KEYS = (
     *("hook_point", "d_in", "num_latents", "base_model_name_or_path", "base_model_revision"),
     *("activation", "k", "nesting", "nesting_ks"),
@@ -24,7 +27,7 @@ _METRIC_KEYS = (
     *("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "dead_fraction", "cknna", "num_samples"),
     "model_sha256",
 )
-_TAGS = ["sparse-autoencoder", "matryoshka", "interpretability", "msae"]
+_RESULTS = ("fvu", "cosine_similarity", "cosine_similarity_centered", "dead_fraction", "cknna")
 _NAME = re.compile(r"[\w.,=+-]+(/[\w.,=+-]+)*")
 
 
@@ -50,8 +53,6 @@ def describe_model(folder: Path, card: str | None = None) -> dict[str, Any]:
         folder: Folder with config.json, and metrics.json if it was measured.
         card: Text of its card, for the license.
     """
-    from ...model.configuration_msae import MSAEConfig
-
     config = MSAEConfig.from_pretrained(folder)
     metrics = read_json(folder / "metrics.json") or {}
     return {
@@ -68,20 +69,7 @@ def read_index(text: str | None, repo_id: str) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: It is damaged, or was written by a newer version.
     """
-    if text is None:
-        return {}
-    try:
-        content = json.loads(text)
-        models, version = content["models"], content.get("format_version", 1)
-        if not isinstance(models, dict) or not all(isinstance(each, dict) for each in models.values()):
-            raise TypeError("models is not a mapping")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{INDEX_FILE} of {repo_id} is damaged ({error!r}): repair or delete it on the Hub"
-        ) from error
-    if version > FORMAT_VERSION:
-        raise ValueError(f"{INDEX_FILE} of {repo_id} was written by a newer hf_msae (format {version}): install that")
-    return models
+    return read_listing(text, "models", dict, f"{INDEX_FILE} of {repo_id}")["models"]
 
 
 def write_index(models: Mapping[str, Mapping[str, Any]]) -> str:
@@ -102,17 +90,20 @@ def render_index_card(
         revision: Branch, if it is not the default one.
     """
     models = {name: models[name] for name in sorted(models)}
-    backbones = [
-        name for name in dict.fromkeys(each.get("base_model_name_or_path") for each in models.values()) if name
-    ]
+    backbones = [name for name in dict.fromkeys(each["base_model_name_or_path"] for each in models.values()) if name]
     licenses = {license} if license is not None else {model.get("license") for model in models.values()}
     linked = [name for name in backbones if is_on_hub(name)]
-    results = _results(models)
+    nested = "matryoshka" if any(model["nesting"] != "none" for model in models.values()) else None
+    results = []
+    for name, model in models.items():
+        dataset = {"dataset_type": "embeddings", "dataset_name": f"{model['num_samples']} {model['hook_point']}"}
+        if model.get("fvu") is not None:
+            results += eval_results_to_model_index(name, eval_results(model, _RESULTS, **dataset))
     metadata = {
         "library_name": "hf_msae",
         "license": licenses.pop() if len(licenses) == 1 else None,
         "base_model": linked[0] if len(linked) == 1 else linked,
-        "tags": [tag for tag in _TAGS if tag != "matryoshka" or any(m["nesting"] != "none" for m in models.values())],
+        "tags": [tag for tag in ("sparse-autoencoder", nested, "interpretability", "msae") if tag],
         "model-index": results,
     }
     example = next(iter(models))
@@ -123,29 +114,7 @@ def render_index_card(
         repo_id=repo_id,
         revision=revision,
         example=example,
-        unmeasured=[name for name, model in models.items() if model.get("fvu") is None],
         k=min(32, models[example]["num_latents"]),
+        unmeasured=[name for name, model in models.items() if model.get("fvu") is None],
     )
     return finish_card({key: value for key, value in metadata.items() if value}, text)
-
-
-def _results(models: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The model-index, with an entry for each measured model."""
-    return [
-        {
-            "name": name,
-            "results": [
-                {
-                    "task": {"type": "feature-extraction", "name": RESULTS_TASK},
-                    "dataset": {"type": "embeddings", "name": f"{model['num_samples']} {model['hook_point']}"},
-                    "metrics": [
-                        {"type": key, "value": rounded(model[key]), "name": key}
-                        for key in ("fvu", "cosine_similarity", "cosine_similarity_centered", "dead_fraction", "cknna")
-                        if model.get(key) is not None
-                    ],
-                }
-            ],
-        }
-        for name, model in models.items()
-        if model.get("fvu") is not None
-    ]

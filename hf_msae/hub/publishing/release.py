@@ -66,6 +66,30 @@ class Release:
     folder: str | None = None
     replaced: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, repository: Repository, committed: Committed, revision: str | None, **more: Any) -> Release:
+        """Describe a commit to a repository; `more` are further fields."""
+        added = [each for each in committed.operations if isinstance(each, CommitOperationAdd)]
+        sent = committed.paths(CommitOperationAdd)
+        return cls(
+            repo_id=repository.repo_id,
+            url=committed.pull_request or repository.url(revision),
+            revision=revision or "main",
+            commit=committed.commit,
+            files=tuple(
+                ReleasedFile(each.path_in_repo, each.upload_info.size, each.path_in_repo in sent) for each in added
+            ),
+            deleted=committed.paths(CommitOperationDelete),
+            pull_request=committed.pull_request,
+            answer_lost=committed.answer_lost,
+            **more,
+        )
+
+    @property
+    def sent(self) -> tuple[str, ...]:
+        """Paths of the files that were sent; empty if everything was there."""
+        return tuple(each.path for each in self.files if each.sent)
+
     @property
     def num_bytes(self) -> int:
         """Total size of the files."""
@@ -74,12 +98,11 @@ class Release:
     @property
     def loading_arguments(self) -> str:
         """Arguments with which `AutoModel.from_pretrained` loads it, as Python code."""
-        if self.folder is not None:
-            words = [json.dumps(self.folder)]
-        else:
-            revision = f"refs/pr/{self.pull_request.rsplit('/', 1)[-1]}" if self.pull_request else self.revision
-            words = [json.dumps(self.repo_id)] + ([] if revision == "main" else [f"revision={json.dumps(revision)}"])
-        return ", ".join(words + ([f"subfolder={json.dumps(self.subfolders[0])}"] if self.subfolders[0] else []))
+        revision = f"refs/pr/{self.pull_request.rsplit('/', 1)[-1]}" if self.pull_request else self.revision
+        words = [json.dumps(self.folder or self.repo_id)]
+        words += [f"revision={json.dumps(revision)}"] if not self.folder and revision != "main" else []
+        words += [f"subfolder={json.dumps(self.subfolders[0])}"] if self.subfolders[0] else []
+        return ", ".join(words)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON types."""
@@ -92,24 +115,24 @@ class Release:
         return pd.DataFrame([asdict(each) for each in self.files], columns=["path", "size", "sent"])
 
     def __str__(self) -> str:
-        width = max((len(each.path) for each in self.files), default=0)
-        lines = [
-            f"  {each.path:<{width}}  {_size(each.size):>9}{'' if each.sent else '  (already there)'}"
-            for each in self.files
-        ]
-        lines += [f"  {path:<{width}}  deleted" for path in self.deleted]
-        count = f"{len(self.files)} files, {_size(self.num_bytes)}"
+        count = f"{len(self.files)} files, {tqdm.format_sizeof(self.num_bytes)}B"
         if self.folder is not None:
             head = f"{count} for {self.repo_id} ({self.revision}), written to {self.folder}; nothing was sent"
-        elif not self.deleted and not self.answer_lost and not any(each.sent for each in self.files):
+        elif not self.sent and not self.deleted and not self.answer_lost:
             head = f"{self.url} already has everything: {count}, commit {self.commit}"
         elif self.pull_request is not None:
             head = f"{count}, as a pull request: {self.pull_request}"
         else:
             head = f"{count}, in commit {self.commit} of {self.revision}: {self.url}"
-        for name, before in self.replaced.items():
+        width = max((len(each.path) for each in self.files), default=0)
+        lines = [
+            f"  {each.path:<{width}}  {tqdm.format_sizeof(each.size):>8}B{'' if each.sent else '  (already there)'}"
+            for each in self.files
+        ]
+        lines += [f"  {path:<{width}}  deleted" for path in self.deleted]
+        for name, commit in self.replaced.items():
             what = f"the MSAE in {name}" if name else "an earlier MSAE"
-            lines.append(f"It replaces {what}, which is still in commit {before}.")
+            lines.append(f"It replaces {what}, which is still in commit {commit}.")
         if self.answer_lost:
             lines.append("The Hub's answer to the commit was lost, but the commit is there.")
         return "\n".join([head, *lines])
@@ -219,22 +242,13 @@ def push_to_hub(
             repository.create(private, branch=None if create_pr else revision)
             message = commit_message or _message(staged)
             committed = repository.commit(plan.operations, message, commit_description, revision, create_pr)
-    added = [each for each in committed.operations if isinstance(each, CommitOperationAdd)]
-    sent = committed.paths(CommitOperationAdd)
-    return Release(
-        repo_id=repo_id,
-        url=committed.pull_request or repository.url(revision),
-        revision=revision or "main",
-        commit=committed.commit,
-        files=tuple(
-            ReleasedFile(each.path_in_repo, each.upload_info.size, each.path_in_repo in sent) for each in added
-        ),
-        deleted=committed.paths(CommitOperationDelete),
+    return Release.of(
+        repository,
+        committed,
+        revision,
         subfolders=tuple(sources),
-        pull_request=committed.pull_request,
-        answer_lost=committed.answer_lost,
         folder=None if dry_run is None else str(Path(dry_run).expanduser().absolute()),
-        replaced=dict(plan.replaced),
+        replaced=plan.replaced,
     )
 
 
@@ -270,11 +284,5 @@ def _place(dry_run: str | os.PathLike | None) -> Iterator[Path]:
 
 
 def _message(staged: Sequence[StagedModel]) -> str:
-    names = [each.subfolder for each in staged if each.subfolder]
-    if not names:
-        return "Upload MSAE"
-    return f"Upload {len(names)} MSAEs: {', '.join(names)}" if len(names) > 1 else f"Upload MSAE {names[0]}"
-
-
-def _size(num_bytes: int) -> str:
-    return f"{tqdm.format_sizeof(num_bytes)}B"
+    names = ", ".join(each.subfolder for each in staged)
+    return f"Upload {len(staged)} MSAEs: {names}" if len(staged) > 1 else f"Upload MSAE {names}".rstrip()

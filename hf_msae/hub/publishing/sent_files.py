@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from .repository import Snapshot
 
 MANIFEST = "msae_files.json"
-_VERSION = 1
+FORMAT_VERSION = 1
 
 
 def additions(folder: Path, prefix: str = "") -> dict[str, CommitOperationAdd]:
@@ -40,30 +41,33 @@ def manifest(files: Mapping[str, CommitOperationAdd], prefix: str = "", card: st
         prefix: The folder in the repository, with a slash at its end.
         card: SHA-256 of the card, if it holds no edits that were made on the Hub.
     """
-    content = {"format_version": _VERSION, "files": {name: sha256_of(files[name]) for name in sorted(files)}}
+    content = {"format_version": FORMAT_VERSION, "files": {name: sha256_of(files[name]) for name in sorted(files)}}
     content |= {} if card is None else {"card": card}
     return CommitOperationAdd(prefix + MANIFEST, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_manifest(there: Snapshot, name: str, prefix: str = "") -> tuple[dict[str, str], str | None]:
-    """Read the list in a folder of the repository `name`: path in the folder -> SHA-256, and SHA-256 of the card.
+    """Read the list in a folder of the repository `name`: path in the folder -> SHA-256, and SHA-256 of the card."""
+    content = read_listing(there.read(prefix + MANIFEST), "files", str, f"{prefix}{MANIFEST} of {name}")
+    return content["files"], content.get("card")
+
+
+def read_listing(text: str | None, key: str, kind: type, name: str) -> dict[str, Any]:
+    """Read one of our JSON files on the Hub, which maps names to values of one kind under `key`.
 
     Raises:
-        ValueError: The list is damaged, or was written by a newer version.
+        ValueError: The file is damaged, or was written by a newer version.
     """
-    text, file = there.read(prefix + MANIFEST), f"{prefix}{MANIFEST} of {name}"
-    if text is None:
-        return {}, None
     try:
-        content = json.loads(text)
-        version, files = content["format_version"], content["files"]
-        if not all(isinstance(each, str) for item in files.items() for each in item):
-            raise TypeError("files does not map paths to digests")
+        content = {key: {}} if text is None else json.loads(text)
+        version = content.get("format_version", FORMAT_VERSION)
+        if not all(isinstance(value, kind) for value in content[key].values()):
+            raise TypeError(f"{key} holds something else than {kind.__name__}")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{file} is damaged ({error!r}): repair or delete it on the Hub") from error
-    if version > _VERSION:
-        raise ValueError(f"{file} was written by a newer hf_msae (format {version}): install that")
-    return files, content.get("card")
+        raise ValueError(f"{name} is damaged ({error!r}): repair or delete it on the Hub") from error
+    if version > FORMAT_VERSION:
+        raise ValueError(f"{name} was written by a newer hf_msae (format {version}): install that")
+    return content
 
 
 def stale_files(

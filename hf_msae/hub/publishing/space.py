@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import requires
 from pathlib import Path
 
-import yaml
-from huggingface_hub import CommitOperation, CommitOperationAdd
+from huggingface_hub import CommitOperation, CommitOperationAdd, RepoCard
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from ... import __version__
+from ...metrics.measured_data import is_hub_id
 from .repository import HUB_ERRORS, Repository, Snapshot, first_line, patiently, status_of
 from .sent_files import additions, manifest, read_manifest, stale_files
 from .space_settings import ExplorerSettings
@@ -54,21 +52,23 @@ def write_space(
     lines = [_TORCH_INDEX]
     if requirement is None:
         shutil.copytree(_PACKAGE, folder / "hf_msae", ignore=_LEFT_OUT)
-        lines += _dependencies()
+        # Without extras: gradio comes with the Space.
+        lines += [each for each in requires("hf_msae") if "extra ==" not in each]
     else:
         check_requirement(requirement)
         lines.append(requirement)
     (folder / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    _, metadata, text = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
-    data = yaml.safe_load(metadata)
+    card = RepoCard.load(folder / "README.md")
     if title is not None:
-        data["title"] = title
-        text = text.replace("# Concept Explorer", f"# {title}", 1)
-    models = [name for name in (settings.model, settings.patch_model) if name and _is_hub_id(name)]
-    sources = [name for name in (settings.dataset, settings.embeddings) if name and _is_hub_id(name)]
-    data |= {key: value for key, value in (("models", models), ("datasets", sources)) if value}
-    head = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    (folder / "README.md").write_text(f"---\n{head}---\n{text}", encoding="utf-8")
+        card.data.title = title
+        card.text = card.text.replace("# Concept Explorer", f"# {title}", 1)
+    for key, names in (
+        ("models", (settings.model, settings.patch_model)),
+        ("datasets", (settings.dataset, settings.embeddings)),
+    ):
+        if on_hub := [name for name in names if is_hub_id(name)]:
+            card.data[key] = on_hub
+    card.save(folder / "README.md")
     return folder
 
 
@@ -94,21 +94,6 @@ def check_requirement(requirement: str) -> None:
             f"requirement={requirement!r} installs another version than the app's: write hf_msae=={__version__}, "
             "push with the version you name, or leave it out"
         )
-
-
-def _dependencies() -> list[str]:
-    """Requirements of the package, without extras: gradio comes with the Space.
-
-    In a checkout they are read from the files that are sent, since those of the installation may be older.
-    """
-    project = _PACKAGE.parent / "pyproject.toml"
-    if sys.version_info >= (3, 11) and project.is_file():
-        import tomllib
-
-        found = tomllib.loads(project.read_text(encoding="utf-8")).get("project", {})
-        if found.get("name") == "hf_msae":
-            return list(found["dependencies"])
-    return [each for each in requires("hf_msae") or () if "extra ==" not in each]
 
 
 def push_space(
@@ -224,13 +209,9 @@ def space_variables(settings: ExplorerSettings) -> dict[str, str]:
                     "hf-msae push, hf_msae.hub.push_embeddings) and name it user/name"
                 )
             with_package = value == "scenes" or value.startswith("scenes:") or find_released(value) is not None
-            if not (_is_hub_id(value) or with_package):
+            if not (is_hub_id(value) or with_package):
                 raise ValueError(
                     f"{key}={value} is neither user/name on the Hub nor part of the package: a Space cannot read it"
                 )
         found[f"MSAE_{key.upper()}"] = str(value)
     return found
-
-
-def _is_hub_id(name: str) -> bool:
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None

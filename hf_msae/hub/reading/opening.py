@@ -10,6 +10,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers.utils import logging
 
+from .registry import find_released, hint_at_released
+
 if TYPE_CHECKING:
     import torch
 
@@ -41,23 +43,23 @@ def load_msae(
     import torch
 
     from ...model.modeling_msae import MSAEModel
-    from .registry import find_released, hint_at_released
 
     dtype = torch.float32 if dtype is None else dtype
     released = find_released(name)
+    if released is not None and released.place is not None:
+        return released.load(dtype=dtype)
     if released is not None:
-        if released.place is not None:
-            return released.load(dtype=dtype)
         return released.load().to(dtype if isinstance(dtype, torch.dtype) else torch.float32)
-    problem = "" if Path(name).expanduser().exists() else "there is no such folder, and as a Hub id: "
-    if problem and "/" not in str(name):  # cannot be a Hub id
-        raise OSError(f"{str(name)!r} is neither a folder nor a released model; {hint_at_released(str(name))}")
-    if problem and (str(name).count("/") != 1 or str(name).startswith((".", "~"))):
-        raise OSError(f"no MSAE could be loaded from {str(name)!r}: there is no such folder")
+    name, is_local = str(name), Path(name).expanduser().exists()
+    if not is_local and "/" not in name:  # cannot be a Hub id
+        raise OSError(f"{name!r} is neither a folder nor a released model; {hint_at_released(name)}")
+    if not is_local and (name.count("/") != 1 or name.startswith((".", "~"))):
+        raise OSError(f"no MSAE could be loaded from {name!r}: there is no such folder")
     try:
         return MSAEModel.from_pretrained(name, revision=revision, subfolder=subfolder or "", dtype=dtype)
     except OSError as error:
-        raise OSError(f"no MSAE could be loaded from {str(name)!r}: {problem}{error}") from error
+        problem = "" if is_local else "there is no such folder, and as a Hub id: "
+        raise OSError(f"no MSAE could be loaded from {name!r}: {problem}{error}") from error
 
 
 def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
@@ -71,26 +73,21 @@ def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
     Raises:
         ValueError: The MSAE was trained on something else; says on what.
     """
-    config = msae.config
-    trained = (
-        f"the MSAE was trained on {config.hook_point} of {config.base_model_name_or_path or 'an unknown backbone'}"
-    )
-    trained += f" at revision {config.base_model_revision}" if config.base_model_revision else ""
+    config, hook_point = msae.config, msae.config.hook_point
+    trained = f"the MSAE was trained on {hook_point} of {config.base_model_name_or_path or 'an unknown backbone'}"
+    if config.base_model_revision:
+        trained += f" at revision {config.base_model_revision}"
     try:
-        backbone.require(config.hook_point)
+        backbone.require(hook_point)
     except ValueError as error:
         raise ValueError(f"{trained}, but {error}") from None
-    width = backbone.width(config.hook_point)
+    width = backbone.width(hook_point)
     if width != config.d_in:
         raise ValueError(f"{trained}, {config.d_in} wide, but that of {backbone.name_or_path} is {width} wide")
-    if not strict:
-        return
-    for mine, its in (
-        tuple(map(_resolved, (config.base_model_name_or_path, backbone.name_or_path))),
-        (config.base_model_revision, backbone.revision),
-    ):
-        if mine and its and mine != its:
-            raise ValueError(f"{trained}, not on {its}: use them together all the same with strict=False")
+    names = _resolved(config.base_model_name_or_path), _resolved(backbone.name_or_path)
+    for expected, found in (names, (config.base_model_revision, backbone.revision)):
+        if strict and expected and found and expected != found:
+            raise ValueError(f"{trained}, not on {found}: use them together all the same with strict=False")
 
 
 def _resolved(name: str | None) -> str | None:
@@ -109,8 +106,6 @@ def concept_files(name: str | os.PathLike, revision: str | None = None, subfolde
     Raises:
         huggingface_hub.errors.HfHubHTTPError: There is no such repository or revision.
     """
-    from .registry import find_released
-
     released = find_released(name)
     if released is not None:
         if released.place is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,19 +80,19 @@ class ReleasedModel:
         if self.place is not None:
             location, subfolder, revision = self.place
             kwargs = {"subfolder": subfolder or "", "revision": revision, **kwargs}
-            self._verify(location, kwargs)
-            model = MSAEModel.from_pretrained(location, **kwargs)
+            load = MSAEModel.from_pretrained
         else:
             names = ("subfolder", "revision", "format", "base_model_name_or_path", "hook_point", "input_scale")
-            given = {name: value for name in names if (value := getattr(self, name)) is not None} | kwargs
-            self._verify(self.repo_id, given)
-            model = convert_checkpoint(self.repo_id, **given)
+            location = self.repo_id
+            kwargs = {name: value for name in names if (value := getattr(self, name)) is not None} | kwargs
+            load = convert_checkpoint
+        self._verify(location, kwargs)
+        model = load(location, **kwargs)
         for key in ("d_in", "num_latents", "activation"):
             if getattr(model.config, key) != getattr(self, key):
                 raise ValueError(
                     f"{self.repo_id or self.name} holds a model of {key}={getattr(model.config, key)}, but "
-                    f"{self.name} is listed with {getattr(self, key)}: it has changed since then; load it by the "
-                    "name of its repository if you want it all the same"
+                    f"{self.name} is listed with {getattr(self, key)}: {_CHANGED}"
                 )
         return model
 
@@ -102,33 +103,36 @@ class ReleasedModel:
         from ..._utils.file_integrity import require_sha256
         from ..converters.source import CheckpointSource
 
-        asked = {key: given.get(key) for key in ("subfolder", "revision", "token")}
-        source = CheckpointSource.open(location, **asked)
+        source = CheckpointSource.open(location, **{key: given.get(key) for key in ("subfolder", "revision", "token")})
         file = source.files[0] if len(source.files) == 1 else "model.safetensors"
-        otherwise = (
-            f"{self.name} is listed with that: it has changed since then; load it by the name of its repository if "
-            "you want it all the same"
-        )
+        otherwise = f"{self.name} is listed with that: {_CHANGED}"
         require_sha256(source.path(file), self.sha256, source.full_name(file), otherwise)
 
 
-def _scenes() -> list[ReleasedModel]:
+_CHANGED = "it has changed since then; load it by the name of its repository if you want it all the same"
+
+
+def _listed() -> Iterator[ReleasedModel]:
     hook_points = {"scenes-image": "image_embeds", "scenes-text": "text_embeds", "scenes-patches": "vision.layers.2"}
-    return [
-        ReleasedModel(
-            *(name, None, None, "hf_msae", "hf_msae/scenes-siglip", hook_point, 128, 1024, "relu", "apache-2.0"),
+    for name, hook_point in hook_points.items():
+        yield ReleasedModel(
+            name=name,
+            repo_id=None,
+            subfolder=None,
+            format="hf_msae",
+            base_model_name_or_path="hf_msae/scenes-siglip",
+            hook_point=hook_point,
+            d_in=128,
+            num_latents=1024,
+            activation="relu",
+            license="apache-2.0",
             checked=True,
             notes="comes with the package",
         )
-        for name, hook_point in hook_points.items()
-    ]
-
-
-def _msae_authors() -> list[ReleasedModel]:
     # Paths and commit are those of three public loaders of these weights.
     file = "6144_768_TopKReLU_64_RW_False_False_0.0_cc3m_ViT-L~14_train_image_2905936_768.pth"
-    return [
-        ReleasedModel(
+    for folder, suffix in (("centered", ""), ("not_centered", "-not-centered")):
+        yield ReleasedModel(
             name=f"msae-clip-vit-l14{suffix}",
             repo_id="WolodjaZ/MSAE",
             subfolder=f"ViT-L_14/{folder}/{file}",
@@ -142,59 +146,52 @@ def _msae_authors() -> list[ReleasedModel]:
             revision="e6a85249444be9b25c7751e9677464dedfdc7307",
             notes=f"from the MSAE paper, trained on CC3M; {folder.replace('_', ' ')}",
         )
-        for folder, suffix in (("centered", ""), ("not_centered", "-not-centered"))
-    ]
-
-
-def _saev() -> list[ReleasedModel]:
-    trained = {
-        "clip-vit-b16": ("SAE_CLIP_24K_ViT-B-16_IN1K", "openai/clip-vit-base-patch16"),
-        "dinov2-vit-b14": ("SAE_DINOv2_24K_ViT-B-14_IN1K", "facebook/dinov2-base"),
-    }
-    return [
-        ReleasedModel(
-            *(f"saev-{name}", f"osunlp/{repo}", "sae.pt", "saev", base, "vision.layers.10", 768, 24576, "relu", "mit"),
+    for name, repo, base in (
+        ("clip-vit-b16", "SAE_CLIP_24K_ViT-B-16_IN1K", "openai/clip-vit-base-patch16"),
+        ("dinov2-vit-b14", "SAE_DINOv2_24K_ViT-B-14_IN1K", "facebook/dinov2-base"),
+    ):
+        yield ReleasedModel(
+            name=f"saev-{name}",
+            repo_id=f"osunlp/{repo}",
+            subfolder="sae.pt",
+            format="saev",
+            base_model_name_or_path=base,
+            hook_point="vision.layers.10",
+            d_in=768,
+            num_latents=24576,
+            activation="relu",
+            license="mit",
             notes="patch tokens of ImageNet-1k; applied to raw tokens, as in its authors' demo",
             # Written by saev 0.1, which normalizes in training by default; the authors' notebook applies these two to
             # tokens as the backbone returns them.
             input_scale=1.0,
         )
-        for name, (repo, base) in trained.items()
-    ]
-
-
-def _sae_for_vlm() -> list[ReleasedModel]:
-    found = []
     for layer in (11, 17, 22, 23):
         for prefix, kind in (("", "batch_top_k_20_x8"), ("matryoshka-", "matroyshka_batch_top_k_20_x8")):
             run = f"imagenet_train_activations_clip-vit-large-patch14-336_{layer}_post_mlp_residual_{kind}"
-            found.append(
-                ReleasedModel(
-                    name=f"sae-for-vlm-{prefix}clip-vit-l14-336-layer-{layer}",
-                    repo_id="mateuszpach/sae-for-vlm",
-                    subfolder=f"{kind}/{run}/trainer_0/checkpoints/ae_100000.pt",
-                    format="dictionary_learning",
-                    base_model_name_or_path="openai/clip-vit-large-patch14-336",
-                    hook_point=f"vision.layers.{layer}",
-                    d_in=1024,
-                    num_latents=8192,
-                    activation="batch_topk",
-                    notes="patch tokens of ImageNet-1k; k = 20",
-                )
+            yield ReleasedModel(
+                name=f"sae-for-vlm-{prefix}clip-vit-l14-336-layer-{layer}",
+                repo_id="mateuszpach/sae-for-vlm",
+                subfolder=f"{kind}/{run}/trainer_0/checkpoints/ae_100000.pt",
+                format="dictionary_learning",
+                base_model_name_or_path="openai/clip-vit-large-patch14-336",
+                hook_point=f"vision.layers.{layer}",
+                d_in=1024,
+                num_latents=8192,
+                activation="batch_topk",
+                notes="patch tokens of ImageNet-1k; k = 20",
             )
-    return found
 
 
-_RELEASED = {model.name: model for model in (*_scenes(), *_msae_authors(), *_saev(), *_sae_for_vlm())}
+_RELEASED = {model.name: model for model in _listed()}
 
 
 def list_released() -> pd.DataFrame:
     """List the known released models, one per row: repository, backbone, hook point, sizes, format and more.
 
     `checked` marks those that we have loaded and measured; the others are listed as their authors describe them.
-    `from_released` verifies that a large file from the Hub has the SHA-256 that it was uploaded with, and the listed
-    one if there is one, and that width, number of latents and activation are as listed. It loads the commit in
-    `revision`, or the newest one if there is none.
+    `from_released` loads the commit in `revision`, or the newest one if there is none. It verifies the SHA-256 of the
+    weights (the listed one, if any, and that of the upload) as well as width, number of latents and activation.
 
     Example:
         >>> hf_msae.list_released().query("hook_point == 'image_embeds'")[["repo_id", "base_model_name_or_path"]]
