@@ -45,7 +45,7 @@ class ConceptHierarchy(Result):
     k: int
 
     def children(self, parent: int | None = None) -> list[int]:
-        """The children of a latent, most frequent first; without a latent, the roots of all trees."""
+        """Return the children of a latent, most frequent first; without a latent, the roots of all trees."""
         return self._children.get(parent, [])
 
     @cached_property
@@ -66,15 +66,13 @@ class ConceptHierarchy(Result):
     def __str__(self) -> str:
         counts, edges, lines = self.concepts.set_index("latent")["count"], self.edges.set_index("child"), []
         for latent, depth in self._order():
+            line = f"{'   ' * depth}{self._name(latent)}"
             if depth:
                 edge = edges.loc[latent]
-                text = (
-                    f"in {edge['parent_given_child']:.0%} of {edge['together']} with its parent, at least "
-                    f"{edge['low']:.0%}"
-                )
-                lines.append(f"{'   ' * depth}{self._name(latent)}: {text}")
+                share, low = edge["parent_given_child"], edge["low"]
+                lines.append(f"{line}: in {share:.0%} of {edge['together']} with its parent, at least {low:.0%}")
             else:
-                lines.append(f"{self._name(latent)} ({counts[latent]})")
+                lines.append(f"{line} ({counts[latent]})")
         return "\n".join([self.verdict(), *lines])
 
     def plot(self, title: str | None = None) -> Figure:
@@ -89,7 +87,7 @@ class ConceptHierarchy(Result):
         return plot_tree(rows, title or f"Concepts by what is active together (k={self.k})")
 
     def _order(self) -> list[tuple[int, int]]:
-        """(latent, depth) of the trees, parents before their children."""
+        """Return (latent, depth) of all trees, parents before their children."""
         found: list[tuple[int, int]] = []
         waiting = [(latent, 0) for latent in reversed(self.children())]
         while waiting:
@@ -167,21 +165,31 @@ def concept_hierarchy(
 
     pairs = (active.T @ active).tocoo()
     child, parent, together = pairs.row, pairs.col, pairs.data
-    share, of_parent = together / counts[child], together / counts[parent]
-    lift = share / (counts[parent] / len(codes))
-    low = wilson_interval(together, counts[child])[0]
-    fits = (child != parent) & (low >= min_parent) & (of_parent <= max_child) & (lift >= min_lift)
-    columns = [kept[parent], np.array(names, dtype=object)[parent], kept[child], np.array(names, dtype=object)[child]]
-    columns += [together, share, of_parent, low, lift]
-    edges = pd.DataFrame(dict(zip(_EDGE_COLUMNS, columns, strict=True)))[fits].assign(rarity=counts[parent][fits])
-    edges = edges.sort_values(["child", "rarity", "parent"]).drop_duplicates("child")
+    names = np.array(names, dtype=object)
+    edges = pd.DataFrame(
+        {
+            "parent": kept[parent],
+            "parent_name": names[parent],
+            "child": kept[child],
+            "child_name": names[child],
+            "together": together,
+            "parent_given_child": together / counts[child],
+            "child_given_parent": together / counts[parent],
+            "low": wilson_interval(together, counts[child])[0],
+            "lift": together / counts[child] / (counts[parent] / len(codes)),
+            "parent_count": counts[parent],
+        }
+    )
+    fits = (edges["child"] != edges["parent"]) & (edges["low"] >= min_parent) & (edges["lift"] >= min_lift)
+    edges = edges[fits & (edges["child_given_parent"] <= max_child)]
+    edges = edges.sort_values(["child", "parent_count", "parent"]).drop_duplicates("child")  # the rarest parent
     return ConceptHierarchy(frame, edges[_EDGE_COLUMNS].reset_index(drop=True), len(codes), k)
 
 
 def _active(
     codes: SparseCodes, latents: np.ndarray, num_latents: int, levels: Sequence[int]
 ) -> tuple[sparse.csc_matrix, np.ndarray]:
-    """Which of the latents are active in which samples (N, m), and the level of each latent (m,)."""
+    """Return which of the latents are active in which samples (N, m), and the level of each latent (m,)."""
     levels = np.array(sorted({min(level, codes.k) for level in levels} | {codes.k}))
     place = np.full(num_latents, -1)
     place[latents] = np.arange(len(latents))

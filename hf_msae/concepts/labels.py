@@ -55,5 +55,5 @@ class Labels:
         return bool(self._validated)
 
     def __call__(self, latent: int) -> Label:
-        """The label of a latent."""
+        """Return the label of a latent."""
         return Label(int(latent), self._names.get(int(latent)), int(latent) in self._validated)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,7 +51,8 @@ def name_latents(
 
     Every latent has a nearest word, so a name needs evidence. Its p-value is the share of random directions whose
     nearest word is at least as near. Its q-value (Benjamini-Hochberg over latents) is the expected share of false
-    names among the names at least as good, provided that latents without a meaning are like the random directions:
+    names among the names at least as good, provided that latents without a meaning are like the random directions.
+    `null` says which directions these are:
 
     - "vocabulary": random mixtures of all words (Gaussian, with the words' covariance). A latent whose direction mixes
       several words passes the other nulls, but not this one.
@@ -110,17 +110,28 @@ def name_latents(
     else:  # the best of the word's other latents
         first, runner_up = of_words[best[:, 0]].T
         second = np.where(similarity >= first, runner_up, first)
-    columns = {
-        "ratio": similarity / np.maximum(second, 1e-6),
-        "p_value": p_value,
-        "q_value": benjamini_hochberg(p_value),
-    }
     names, others = ([vocabulary.words[i] if i >= 0 else None for i in best[:, place]] for place in (0, 1))
-    table = ConceptTable.from_columns(names, similarity, others, values[:, 1], **columns)
-    how = {"words": len(vocabulary), "order": vocabulary.order, "templates": list(vocabulary.templates)}
-    how |= {"centre": center, "direction": direction, "ratio_over": ratio_over}  # "centre" is the files' word
-    how["model_sha256"] = model_fingerprint(msae)
-    table = ConceptTable(table.frame, {**how, "null": null, "null_samples": null_samples, "seed": seed})
+    table = ConceptTable.from_columns(
+        names,
+        similarity,
+        others,
+        values[:, 1],
+        ratio=similarity / np.maximum(second, 1e-6),
+        p_value=p_value,
+        q_value=benjamini_hochberg(p_value),
+    )
+    table.provenance.update(
+        words=len(vocabulary),
+        order=vocabulary.order,
+        templates=list(vocabulary.templates),
+        centre=center,  # spelled as in files of earlier versions
+        direction=direction,
+        ratio_over=ratio_over,
+        model_sha256=model_fingerprint(msae),
+        null=null,
+        null_samples=null_samples,
+        seed=seed,
+    )
     if embeddings is None:
         return table
     embeddings = open_embeddings(msae, embeddings)
@@ -131,7 +142,7 @@ def name_latents(
 
 
 def _directions(msae: MSAEModel, rows: torch.Tensor, direction: str) -> torch.Tensor:
-    """Unit vectors (n, d) of rows in normalized space."""
+    """Return unit vectors (n, d) of rows in normalized space."""
     if direction == "decoder+mean":
         rows = rows / msae.input_scale.float() + msae.input_mean.float()
     elif direction == "decoder+bias":
@@ -142,7 +153,7 @@ def _directions(msae: MSAEModel, rows: torch.Tensor, direction: str) -> torch.Te
 def _random_directions(
     null: str, number: int, dictionary: torch.Tensor, embeds: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
-    """Random rows (number, d), each as long as the dictionary's rows on average."""
+    """Draw random rows (number, d), each as long as the dictionary's rows on average."""
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator).to(dictionary.device)
@@ -162,7 +173,7 @@ def _random_directions(
 
 
 def _nearest(directions: torch.Tensor, words: torch.Tensor, bar: tqdm) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nearest words of directions, and of words, without holding the whole matrix of cosines.
+    """Find the nearest words of directions, without holding the whole matrix of cosines.
 
     Returns:
         The two nearest words of each direction and their cosines, both (n, 2), -1 and NaN where there is only one
@@ -171,7 +182,8 @@ def _nearest(directions: torch.Tensor, words: torch.Tensor, bar: tqdm) -> tuple[
     indices = np.full((len(directions), 2), -1)
     values = np.full((len(directions), 2), np.nan, dtype=np.float32)
     of_words = torch.full((len(words), 2), -torch.inf, device=words.device)
-    for first, rows in _chunks(directions, len(words)):
+    size = max(1, _CHUNK_ENTRIES // len(words))
+    for first, rows in zip(range(0, len(directions), size), directions.split(size), strict=True):
         cosines = rows @ words.T
         of_words = torch.cat([of_words, cosines.topk(min(2, len(rows)), dim=0).values.T], dim=1).topk(2, dim=1).values
         part = slice(first, first + len(rows))
@@ -181,9 +193,3 @@ def _nearest(directions: torch.Tensor, words: torch.Tensor, bar: tqdm) -> tuple[
             cosines.scatter_(1, where[:, None], -torch.inf)
         bar.update(len(rows))
     return indices, values, of_words.cpu().numpy()
-
-
-def _chunks(directions: torch.Tensor, num_words: int) -> Iterator[tuple[int, torch.Tensor]]:
-    size = max(1, _CHUNK_ENTRIES // num_words)
-    for first in range(0, len(directions), size):
-        yield first, directions[first : first + size]

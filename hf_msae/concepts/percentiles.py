@@ -1,4 +1,4 @@
-"""How strong is strong? The distribution of every latent's activations over a data set."""
+"""The distribution of every latent's activations over a data set: how strong is strong?"""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ActivationPercentiles:
         return collect_codes(msae, embeddings, [collector], rows, progress=progress, description="percentiles")[0]
 
     def __call__(self, latents: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
-        """The percentage of rows with a lower activation, for latents (m,) and an activation of each (m,)."""
+        """Return the percentage of rows with a lower activation, for latents (m,) and an activation of each (m,)."""
         table = self.values[latents.cpu()].contiguous()
         activations = activations.float().cpu()[:, None].contiguous()
         above = torch.searchsorted(table, activations, side="left").clamp(1, _SHARES - 1)

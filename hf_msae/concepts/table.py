@@ -46,7 +46,7 @@ class ConceptTable:
         return f"ConceptTable({len(self)} latents, {self.frame['name'].nunique()} distinct names)\n{self.best(10)}"
 
     def __getitem__(self, key: int | str) -> pd.DataFrame:
-        """The row of a latent, or the rows of a name, best first.
+        """Return the row of a latent, or the rows of a name, best first.
 
         Raises:
             KeyError: There is no such latent, or no latent of that name.
@@ -58,7 +58,7 @@ class ConceptTable:
         return _most_similar_first(rows)
 
     def latent_of(self, name: str) -> int:
-        """The latent that a name means: the most similar of those with this name.
+        """Return the most similar of the latents with this name.
 
         Raises:
             ValueError: No latent has this name; the message has similar names.
@@ -71,7 +71,7 @@ class ConceptTable:
             raise ValueError(f"no latent is named {name!r}{hint}") from None
 
     def best(self, n: int | None = None) -> pd.DataFrame:
-        """The best latent of each name, most similar first; only the first `n` if given."""
+        """Return the best latent of each name, most similar first; only the first `n` if given."""
         return _best_of_each_name(_most_similar_first(self.frame), n)
 
     @property
@@ -90,7 +90,7 @@ class ConceptTable:
         return _most_similar_first(self.frame[self._column("q_value") <= q])
 
     def best_validated(self, q: float = MAX_Q, n: int | None = None) -> pd.DataFrame:
-        """The best latent of each validated name, most similar first; only the first `n` if given.
+        """Return the best latent of each validated name, most similar first; only the first `n` if given.
 
         Raises:
             ValueError: As `validated`.
@@ -98,12 +98,12 @@ class ConceptTable:
         return _best_of_each_name(self.validated(q), n)
 
     def best_available(self, q: float = MAX_Q) -> tuple[pd.DataFrame, bool]:
-        """What to show: `best_validated` and True, or `best` and False if no name is validated or none was tested."""
+        """Return `best_validated` and True, or `best` and False if no name is validated or none was tested."""
         found = self.best_validated(q) if self.has_q_values else self.frame[:0]
         return (self.best(), False) if found.empty else (found, True)
 
     def by_rule(self, min_similarity: float = 0.42, min_ratio: float = 2.0) -> pd.DataFrame:
-        """The latents that pass fixed thresholds, most similar first.
+        """Return the latents that pass fixed thresholds, most similar first.
 
         Prefer `validated`: cosines differ between backbones, and so should thresholds. The defaults are attributed to
         the MSAE paper, but neither its text nor its code contains them.
@@ -130,7 +130,7 @@ class ConceptTable:
         return self.frame[name]
 
     def to_pandas(self) -> pd.DataFrame:
-        """A copy with the columns in a fixed order.
+        """Return a copy of the table with the columns in a fixed order.
 
         The first are latent, name, similarity, runner_up, runner_up_similarity, p_value, q_value and validated:
         whether q_value is at most 0.05, False where there is no q-value. All others follow.
@@ -190,14 +190,14 @@ class ConceptTable:
 
 
 def names_of(concepts: ConceptTable | None, latents: Sequence[int]) -> list[str | None]:
-    """The names of latents; all None without a table."""
+    """Return the names of latents; all None without a table."""
     if concepts is None:
         return [None] * len(latents)
     return concepts.frame.set_index("latent").loc[list(latents), "name"].tolist()
 
 
 def display_name(name: str | None, latent: int) -> str:
-    """A latent's name and number, for figures and text."""
+    """Return a latent's name and number, for figures and text."""
     return f"{'latent' if pd.isna(name) else name} · {latent}"
 
 
