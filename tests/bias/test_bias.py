@@ -41,8 +41,8 @@ def world():
 
 
 def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(world):
-    model, acts, classifier, _ = world
-    report = bias_report(model, acts, classifier, concepts=NAMES, target="yes", progress=False)
+    model, embeddings, classifier, _ = world
+    report = bias_report(model, embeddings, classifier, concepts=NAMES, target="yes", progress=False)
     assert len(report.frame) == 8, "the validated names"
     assert set(report.drivers["name"]) == {"n0", "n1"}
     frame = report.frame.set_index("name")
@@ -60,10 +60,10 @@ def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(world):
 
 
 def test_figures_are_those_of_a_direct_computation(world):
-    model, acts, classifier, weights = world
-    report = bias_report(model, acts, classifier, latents=[0, 5], num_samples=10**6, progress=False)
-    z = acts[:].numpy().astype(np.float64)
-    guess = classifier(acts[:]).numpy() > 0.5
+    model, embeddings, classifier, weights = world
+    report = bias_report(model, embeddings, classifier, latents=[0, 5], num_samples=10**6, progress=False)
+    z = embeddings[:].numpy().astype(np.float64)
+    guess = classifier(embeddings[:]).numpy() > 0.5
     frame = report.frame.set_index("latent")
     for latent in (0, 5):
         test = mannwhitneyu(z[guess, latent], z[~guess, latent], method="asymptotic")
@@ -92,25 +92,25 @@ def test_figures_are_those_of_a_direct_computation(world):
     others = np.delete(weights.numpy(), [0, 5])
     spread = np.quantile(z[:, 5][z[:, 5] > 0], 0.9) * 1.4826 * np.median(np.abs(others))
     assert frame.loc[5, "null_spread"] == pytest.approx(spread, rel=1e-3)
-    assert report.baseline == pytest.approx(classifier(acts[:]).double().mean().item(), abs=1e-6)
+    assert report.baseline == pytest.approx(classifier(embeddings[:]).double().mean().item(), abs=1e-6)
 
 
 def test_an_effect_whose_sign_is_not_sure_drives_nothing(world):
     """Large on the log-odds where the prediction is settled, and up or down by chance where it is not."""
-    model, acts, _, _ = world
+    model, embeddings, _, _ = world
 
     def classifier(x):
         up_or_down = torch.where(x[:, 6] > 0, 0.7, -0.3)
         return torch.where(x[:, 5] > 0, -18 + 3 * x[:, 3], 0.2 * up_or_down * x[:, 3]).sigmoid()
 
-    frame = bias_report(model, acts, classifier, latents=[3, 5, 6], progress=False).frame.set_index("latent")
+    frame = bias_report(model, embeddings, classifier, latents=[3, 5, 6], progress=False).frame.set_index("latent")
     assert frame.loc[3, "q_effect"] < 1e-6 and frame.loc[3, "low"] < 0 < frame.loc[3, "high"]
     assert not frame.loc[3, "drives"]
 
 
 def test_classifiers_of_all_kinds(world):
-    _, acts, _, weights = world
-    x = acts[:]
+    _, embeddings, _, weights = world
+    x = embeddings[:]
     labels = (x @ weights > 0.5).long().numpy()
     probe = LinearClassifier.fit(x, labels, ["no", "yes"])
     expected = probe.logits(x).softmax(dim=-1)[:, 1]
@@ -132,39 +132,41 @@ def test_classifiers_of_all_kinds(world):
 
 @pytest.mark.parametrize("names", [(1, 2), (-1, 1), (False, True), ("0", "1")])
 def test_labels_of_scikit_learn_are_meant_not_their_places(world, names):
-    _, acts, _, weights = world
-    x = acts[:].numpy()
-    model = LogisticRegression(max_iter=1000).fit(x, np.array(names)[(acts[:] @ weights > 0.5).long().numpy()])
+    _, embeddings, _, weights = world
+    x = embeddings[:].numpy()
+    model = LogisticRegression(max_iter=1000).fit(x, np.array(names)[(embeddings[:] @ weights > 0.5).long().numpy()])
     for place, name in enumerate(names):
         for positive in (name, str(name), np.array(names)[place]):
-            np.testing.assert_array_equal(as_classifier(model, positive)(acts[:]), model.predict_proba(x)[:, place])
+            np.testing.assert_array_equal(
+                as_classifier(model, positive)(embeddings[:]), model.predict_proba(x)[:, place]
+            )
     with pytest.raises(ValueError, match="5"):
         as_classifier(model, 5)
 
 
 def test_a_module_is_asked_as_it_predicts_and_left_as_it_was(world):
-    _, acts, _, _ = world
+    _, embeddings, _, _ = world
     module = torch.nn.Sequential(torch.nn.BatchNorm1d(D), torch.nn.Dropout(0.5), torch.nn.Linear(D, 2)).train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     ask = as_classifier(module)
-    assert torch.equal(ask(acts[:]), ask(acts[:])) and module.training
+    assert torch.equal(ask(embeddings[:]), ask(embeddings[:])) and module.training
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
 def test_interventions_are_in_raw_space_and_intervals_of_the_level_that_was_set(world):
     """Of an MSAE that scales its inputs, the same embeddings and effects; a higher level, wider intervals."""
-    model, acts, classifier, _ = world
+    model, embeddings, classifier, _ = world
     scaled = identity_msae(D, [N])
     scaled.set_input_statistics(torch.zeros(D), 4.0)
-    one = bias_report(model, acts, classifier, latents=[0, 5], num_samples=200, progress=False)
-    other = bias_report(scaled, acts, classifier, latents=[0, 5], num_samples=200, progress=False)
+    one = bias_report(model, embeddings, classifier, latents=[0, 5], num_samples=200, progress=False)
+    other = bias_report(scaled, embeddings, classifier, latents=[0, 5], num_samples=200, progress=False)
     for column in ("effect", "log_odds", "null_spread", "z"):
         assert other.frame[column].to_numpy() == pytest.approx(one.frame[column].to_numpy(), rel=1e-3, abs=1e-6)
-    narrow = bias_report(model, acts, classifier, latents=[0, 5], num_samples=200, alpha=0.5, progress=False)
+    narrow = bias_report(model, embeddings, classifier, latents=[0, 5], num_samples=200, alpha=0.5, progress=False)
     assert narrow.alpha == 0.5 and one.alpha == 0.05
-    x = acts[:]
+    x = embeddings[:]
     z, rng = x.numpy(), np.random.default_rng(0)
-    chosen = np.sort(rng.choice(len(acts), 200, replace=False))
+    chosen = np.sort(rng.choice(len(embeddings), 200, replace=False))
     strong, absent = z[chosen].copy(), z[chosen].copy()
     strong[:, 0], absent[:, 0] = np.quantile(z[:, 0][z[:, 0] > 0], 0.9), 0
     change = (classifier(torch.from_numpy(strong)) - classifier(torch.from_numpy(absent))).double().numpy()
@@ -191,8 +193,8 @@ def test_the_null_is_of_latents_that_are_active_as_often():
 
 
 def test_it_is_drawn(world):
-    model, acts, classifier, _ = world
-    report = bias_report(model, acts, classifier, concepts=NAMES, target="yes", num_samples=50, progress=False)
+    model, embeddings, classifier, _ = world
+    report = bias_report(model, embeddings, classifier, concepts=NAMES, target="yes", num_samples=50, progress=False)
     panels = report.plot(n=2).axes
     assert [panel.get_title() for panel in panels[:2]] == ["n0 · 0", "n1 · 1"]
     curve = report.curves[report.curves["latent"] == 0]
@@ -201,10 +203,10 @@ def test_it_is_drawn(world):
 
 
 def test_boxes_are_of_samples_with_and_without_the_prediction(world):
-    model, acts, classifier, _ = world
-    report = bias_report(model, acts, classifier, latents=[0, 5], target="yes", num_samples=50, progress=False)
-    z = acts[:].numpy()
-    guess = classifier(acts[:]).numpy() > 0.5
+    model, embeddings, classifier, _ = world
+    report = bias_report(model, embeddings, classifier, latents=[0, 5], target="yes", num_samples=50, progress=False)
+    z = embeddings[:].numpy()
+    guess = classifier(embeddings[:]).numpy() > 0.5
     assert len(report.boxes) == 4
     for box in report.boxes.itertuples(index=False):
         some = z[guess == box.predicted, box.latent]
@@ -220,8 +222,8 @@ def test_boxes_are_of_samples_with_and_without_the_prediction(world):
 
 
 def test_it_is_written_as_json(world, tmp_path):
-    model, acts, classifier, _ = world
-    report = bias_report(model, acts, classifier, concepts=NAMES, target="yes", num_samples=50, progress=False)
+    model, embeddings, classifier, _ = world
+    report = bias_report(model, embeddings, classifier, concepts=NAMES, target="yes", num_samples=50, progress=False)
     report.save(tmp_path / "bias.json")
     content = json.loads((tmp_path / "bias.json").read_text())
     assert content["target"] == "yes" and content["num_samples"] == 50 and content["baseline"] == report.baseline
@@ -233,7 +235,7 @@ def test_it_is_written_as_json(world, tmp_path):
 
 
 def test_what_is_refused(world):
-    model, acts, classifier, _ = world
+    model, embeddings, classifier, _ = world
     for arguments, message in (
         ({"classifier": lambda x: torch.ones(len(x))}, "1500 samples"),
         ({"classifier": lambda x: x[:, 0] * 100}, "one probability"),
@@ -245,8 +247,8 @@ def test_what_is_refused(world):
         ({"latents": range(55)}, "only 5 latents.*55"),
     ):
         with pytest.raises(ValueError, match=message):
-            bias_report(model, acts, **{"classifier": classifier, "latents": [0], **arguments}, progress=False)
+            bias_report(model, embeddings, **{"classifier": classifier, "latents": [0], **arguments}, progress=False)
     none_valid = ConceptTable(NAMES.frame.assign(q_value=0.9))
     for names, message in ((None, "no names"), (none_valid, "validated")):
         with pytest.raises(ValueError, match=f"{message}.*pass latents"):
-            bias_report(model, acts, classifier, concepts=names, progress=False)
+            bias_report(model, embeddings, classifier, concepts=names, progress=False)

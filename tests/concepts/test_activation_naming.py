@@ -32,19 +32,21 @@ def world():
 @pytest.mark.parametrize("batch_size", [2048, 37])
 @pytest.mark.parametrize("center", [False, True])
 def test_latents_are_named_after_what_activates_them(world, batch_size, center):
-    model, acts, words = world
-    found = name_by_activations(model, acts, WORDS, words, 50, center=center, batch_size=batch_size, progress=False)
+    model, embeddings, words = world
+    found = name_by_activations(
+        model, embeddings, WORDS, words, 50, center=center, batch_size=batch_size, progress=False
+    )
     assert found["activation_name"].tolist()[:3] == ["red", "green", "blue"]
     assert found["activation_name"].isna().tolist() == [False] * 5 + [True] and found["num_active"][5] == 0
     assert np.isnan(found["activation_score"][5])
     with torch.no_grad():
-        assert found["num_active"].tolist() == model.encode(acts[:]).count_nonzero(dim=0).tolist()
+        assert found["num_active"].tolist() == model.encode(embeddings[:]).count_nonzero(dim=0).tolist()
 
 
 def test_scores_are_those_of_the_formula(world):
-    model, acts, words = world
-    found = name_by_activations(model, acts, WORDS, words, 40, temperature=7.0, progress=False)
-    x = acts[:]
+    model, embeddings, words = world
+    found = name_by_activations(model, embeddings, WORDS, words, 40, temperature=7.0, progress=False)
+    x = embeddings[:]
     with torch.no_grad():
         codes = model.encode(x)
     likely = (7 * torch.nn.functional.cosine_similarity(x[:, None], words[None], dim=-1)).softmax(-1).double()
@@ -63,10 +65,10 @@ def test_scores_are_those_of_the_formula(world):
 
 
 def test_what_is_refused(world):
-    model, acts, words = world
+    model, embeddings, words = world
     with pytest.raises(ValueError, match=r"num_samples.*300.*301"):
-        name_by_activations(model, acts, WORDS, words, 301)
+        name_by_activations(model, embeddings, WORDS, words, 301)
     with pytest.raises(ValueError, match=r"temperature.*0"):
-        name_by_activations(model, acts, WORDS, words, 10, temperature=0)
+        name_by_activations(model, embeddings, WORDS, words, 10, temperature=0)
     with pytest.raises(ValueError, match=r"\(2, 8\).*3 words"):
-        name_by_activations(model, acts, WORDS, words[:2], 10)
+        name_by_activations(model, embeddings, WORDS, words[:2], 10)

@@ -32,14 +32,14 @@ def msae(request):
 NAMES = ConceptTable.from_columns([f"n{i}" for i in range(N)], np.ones(N), [None] * N, np.zeros(N))
 
 
-def embeddings(number=2, seed=1):
+def random_embeddings(number=2, seed=1):
     return torch.randn(number, D, generator=torch.Generator().manual_seed(seed)) * 2 + 1.5
 
 
 @pytest.mark.parametrize("k", [None, 3])
 @pytest.mark.parametrize("both", [False, True])
 def test_parts_add_up_to_the_cosine(msae, both, k):
-    x, y = embeddings()
+    x, y = random_embeddings()
     found = explain_similarity(msae, x, y, NAMES, both, k)
     assert found.similarity == pytest.approx(torch.cosine_similarity(x, y, dim=0).item(), abs=1e-6)
     total = found.frame["contribution"].sum() + found.bias + found.not_reconstructed
@@ -50,7 +50,7 @@ def test_parts_add_up_to_the_cosine(msae, both, k):
 
 
 def test_each_part_is_what_it_is_called(msae):
-    x, y = embeddings()
+    x, y = random_embeddings()
     lengths = (x.norm() * y.norm()).double()
     found = explain_similarity(msae, x, y)
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_each_part_is_what_it_is_called(msae):
 
 
 def test_concepts_of_an_embedding(msae):
-    (x,) = embeddings(1)
+    (x,) = random_embeddings(1)
     found = explain_embedding(msae, x, NAMES, top=4)
     with torch.no_grad():
         code = msae.encode(x[None])[0]
@@ -90,7 +90,7 @@ def test_concepts_of_an_embedding(msae):
 
 @pytest.mark.parametrize("k", [None, 3])
 def test_shares_add_up_and_do_not_depend_on_k(msae, k):
-    (x,) = embeddings(1)
+    (x,) = random_embeddings(1)
     found = explain_embedding(msae, x, top=N, k=k)
     assert found.frame["share"].sum() + found.bias + found.not_reconstructed == pytest.approx(1, abs=1e-9)
     centered = (x - msae.input_mean).double()
@@ -104,7 +104,7 @@ def test_shares_add_up_and_do_not_depend_on_k(msae, k):
 def test_levels_are_where_a_latent_enters():
     torch.manual_seed(0)
     model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting_ks=[2, 5, N])).eval()
-    (x,) = embeddings(1)
+    (x,) = random_embeddings(1)
     frame = explain_embedding(model, x, top=N).frame
     for k in (2, 5, N):
         with torch.no_grad():
@@ -116,10 +116,10 @@ def test_levels_are_where_a_latent_enters():
 def test_percentiles_are_shares_of_the_data():
     torch.manual_seed(0)
     model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting_ks=[N])).eval()
-    acts = load_embeddings(embeddings(3000, 2))
-    percentiles = ActivationPercentiles.of(model, acts, progress=False)
+    embeddings = load_embeddings(random_embeddings(3000, 2))
+    percentiles = ActivationPercentiles.of(model, embeddings, progress=False)
     with torch.no_grad():
-        codes = model.encode(acts[:])
+        codes = model.encode(embeddings[:])
     expected = np.quantile(codes.numpy(), np.linspace(0, 1, 101), axis=0).T
     np.testing.assert_allclose(percentiles.values, expected, rtol=1e-5, atol=1e-6)
     latents = torch.arange(N)
@@ -128,9 +128,9 @@ def test_percentiles_are_shares_of_the_data():
         fires = codes[row] > 0
         assert percentiles(latents, codes[row])[fires].numpy() == pytest.approx(share[fires].numpy(), abs=1.1)
     assert percentiles(latents, torch.full((N,), 1e6)).tolist() == [100.0] * N
-    few = ActivationPercentiles.of(model, acts, max_samples=500, seed=3, progress=False)
+    few = ActivationPercentiles.of(model, embeddings, max_samples=500, seed=3, progress=False)
     assert few.num_samples == 500 and not torch.equal(few.values, percentiles.values)
-    assert explain_embedding(model, acts[0], percentiles=few).frame["percentile"].between(0, 100).all()
+    assert explain_embedding(model, embeddings[0], percentiles=few).frame["percentile"].between(0, 100).all()
 
 
 def test_percentiles_save_and_load(tmp_path):

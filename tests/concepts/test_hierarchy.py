@@ -39,8 +39,8 @@ def world():
 
 @pytest.mark.parametrize("batch_size", [4096, 301])
 def test_planted_parents_are_found_and_nothing_else(world, batch_size):
-    model, acts, z = world
-    found = concept_hierarchy(model, acts, NAMES, k=N, batch_size=batch_size, progress=False)
+    model, embeddings, z = world
+    found = concept_hierarchy(model, embeddings, NAMES, k=N, batch_size=batch_size, progress=False)
     assert list(zip(found.edges["parent_name"], found.edges["child_name"], strict=True)) == [
         ("n0", "n1"),
         ("n1", "n2"),
@@ -57,10 +57,10 @@ def test_planted_parents_are_found_and_nothing_else(world, batch_size):
 
 
 def test_conditions_decide(world):
-    model, acts, _ = world
+    model, embeddings, _ = world
 
     def pairs(**settings):
-        edges = concept_hierarchy(model, acts, k=N, progress=False, **settings).edges
+        edges = concept_hierarchy(model, embeddings, k=N, progress=False, **settings).edges
         return set(edges[["parent", "child"]].itertuples(index=False, name=None))
 
     assert (0, 6) in pairs(min_parent=0.6, min_lift=1.5)
@@ -71,32 +71,32 @@ def test_conditions_decide(world):
 
 
 def test_levels_are_where_a_concept_mostly_enters(world):
-    model, acts, z = world
-    found = concept_hierarchy(model, acts, k=N, progress=False).concepts.set_index("latent")["level"]
+    model, embeddings, z = world
+    found = concept_hierarchy(model, embeddings, k=N, progress=False).concepts.set_index("latent")["level"]
     ranks = (-z).argsort(axis=1, kind="stable").argsort(axis=1) + 1
     for latent, level in found.items():
         own = ranks[z[:, latent] > 0, latent]
         expected = next(each for each in (2, 4, N) if (own <= each).mean() >= 0.5)
         assert level == expected
-    few = concept_hierarchy(model, acts, k=3, progress=False)
+    few = concept_hierarchy(model, embeddings, k=3, progress=False)
     assert set(few.concepts["level"]) <= {2, 3} and few.k == 3
 
 
 def test_it_prints_and_is_drawn(world):
-    model, acts, _ = world
-    found = concept_hierarchy(model, acts, NAMES, k=N, progress=False)
+    model, embeddings, _ = world
+    found = concept_hierarchy(model, embeddings, NAMES, k=N, progress=False)
     lines = str(found).splitlines()
     assert lines[0] == found.verdict() and "2 of 7" in lines[0]
     assert lines[1].startswith("n0 · 0 (") and lines[2].startswith("   n1 · 1: in 100% of ")
     assert lines[3].startswith("      n2 · 2: in 100%")
     texts = [text.get_text() for text in found.plot().axes[0].texts]
     assert texts == ["n0 · 0", "n1 · 1  (100%)", "n2 · 2  (100%)"]
-    assert "latent · 0" in str(concept_hierarchy(model, acts, k=N, progress=False))
-    concept_hierarchy(model, acts, latents=[3, 4], k=N, progress=False).plot()  # nothing to draw
+    assert "latent · 0" in str(concept_hierarchy(model, embeddings, k=N, progress=False))
+    concept_hierarchy(model, embeddings, latents=[3, 4], k=N, progress=False).plot()  # nothing to draw
 
 
 def test_what_is_refused(world):
-    model, acts, _ = world
+    model, embeddings, _ = world
     for settings, message in (
         ({"k": 11}, "10.*11"),
         ({"min_parent": 1.0}, "min_parent.*1.0"),
@@ -104,19 +104,19 @@ def test_what_is_refused(world):
         ({"latents": [-1, 3]}, "-1"),
     ):
         with pytest.raises(ValueError, match=message):
-            concept_hierarchy(model, acts, **{"k": N, **settings}, progress=False)
+            concept_hierarchy(model, embeddings, **{"k": N, **settings}, progress=False)
 
 
 def test_codes_at_hand_are_not_computed_again(world):
-    model, acts, _ = world
-    (codes,) = collect_codes(model, acts, [SparseCollector(N)], progress=False)
+    model, embeddings, _ = world
+    (codes,) = collect_codes(model, embeddings, [SparseCollector(N)], progress=False)
     for k in (N, 3):
         found = concept_hierarchy(model, None, NAMES, k=k, codes=codes, progress=False)
-        expected = concept_hierarchy(model, acts, NAMES, k=k, progress=False)
+        expected = concept_hierarchy(model, embeddings, NAMES, k=k, progress=False)
         pd.testing.assert_frame_equal(found.edges, expected.edges)
         pd.testing.assert_frame_equal(found.concepts, expected.concepts)
     with pytest.raises(ValueError, match=r"3.*4"):
-        concept_hierarchy(model, acts, k=4, codes=codes[:, :3])
+        concept_hierarchy(model, embeddings, k=4, codes=codes[:, :3])
 
 
 def test_it_is_saved_and_loaded(world, tmp_path):

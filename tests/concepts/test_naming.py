@@ -7,7 +7,7 @@ import torch
 from scipy.stats import kstest
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.concepts import ActivationPercentiles, ConceptTable, Vocabulary, name_by_activations, name_latents, naming
+from hf_msae.concepts import ActivationPercentiles, Vocabulary, name_by_activations, name_latents, naming
 from hf_msae.embeddings import load_embeddings
 
 WORDS = Vocabulary(["red", "green", "blue", "star"])
@@ -45,26 +45,6 @@ def test_similarities_equal_a_direct_computation(msae):
     assert torch.allclose(torch.tensor(table["similarity"].to_numpy()).float(), cosine.max(-1).values, atol=1e-5)
 
 
-def test_a_table_looks_up_saves_and_loads(msae, tmp_path):
-    table = name_latents(msae, WORDS, planted(msae), center=False)
-    assert table["red"].iloc[0]["latent"] == 3
-    best = table.best()
-    assert best["name"].is_unique and best["similarity"].is_monotonic_decreasing
-    table.save(tmp_path / "concepts" / "words.parquet")
-    pd.testing.assert_frame_equal(
-        ConceptTable.load(tmp_path / "concepts" / "words.parquet").to_pandas(), table.to_pandas()
-    )
-    assert [p.name for p in (tmp_path / "concepts").iterdir()] == ["words.parquet"]
-    with pytest.raises(KeyError, match="moon"):
-        table["moon"]
-
-
-def test_a_file_that_is_no_table_is_refused(tmp_path):
-    pd.DataFrame({"latent": [1]}).to_parquet(tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="name, similarity, runner_up"):
-        ConceptTable.load(tmp_path / "x.parquet")
-
-
 def test_bad_embeddings_are_refused(msae):
     broken = torch.randn(4, 16)
     broken[2, 3] = torch.nan
@@ -83,9 +63,6 @@ def test_bad_embeddings_are_refused(msae):
             name_latents(msae, WORDS, torch.randn(4, 16), **options)
     single = name_latents(msae, Vocabulary(["red"]), torch.randn(1, 16), center=False).to_pandas()
     assert (single["name"] == "red").all() and single["runner_up"].isna().all()
-
-
-# -- evidence --------------------------------------------------------------------------------------------------------
 
 
 def random_words(number=50, width=16, seed=1):
@@ -133,37 +110,6 @@ def test_true_names_are_validated_and_mixtures_of_words_are_not():
     assert valid["similarity"].is_monotonic_decreasing
     assert len(name_latents(model, vocabulary, words, null="isotropic").validated()) > 60
     assert len(table.validated(q=1.0)) == 200 and table.frame["p_value"].min() >= 1 / 10_001
-    with pytest.raises(ValueError, match=r"q.*5"):
-        table.validated(5)
-
-
-def test_the_columns_of_a_table_are_fixed_and_say_which_names_are_validated(msae):
-    table = name_latents(msae, WORDS, planted(msae), null_samples=500)
-    frame = table.to_pandas()
-    first = ["latent", "name", "similarity", "runner_up", "runner_up_similarity", "p_value", "q_value", "validated"]
-    assert list(frame) == [*first, "ratio"] and frame["validated"].dtype == bool
-    assert set(frame["latent"][frame["validated"]]) == set(table.validated(0.05)["latent"])
-    old = ConceptTable.from_columns(["a", None], np.ones(2), ["c", "d"], np.zeros(2)).to_pandas()
-    assert list(old) == first and not old["validated"].any() and old["q_value"].isna().all()
-
-
-def test_the_best_latent_of_each_validated_name():
-    q = np.array([0.2, 0.01, 0.01, 0.01, 0.01])
-    names, similarity = ["a", "a", "b", "a", None], np.array([0.9, 0.5, 0.6, 0.7, 0.8])
-    table = ConceptTable.from_columns(names, similarity, [None] * 5, np.zeros(5), q_value=q)
-    assert table.best_validated()["latent"].tolist() == [3, 2]
-    assert table.best_validated(n=1)["name"].tolist() == ["a"]
-    assert table.best()["latent"].tolist() == [0, 2]
-    assert table.best_validated(q=0.5)["latent"].tolist() == [0, 2]
-    assert [(rows["latent"].tolist(), known) for rows, known in map(table.best_available, (0.05, 1e-9))] == [
-        ([3, 2], True),
-        ([0, 2], False),
-    ]
-    untested = ConceptTable(table.frame.drop(columns="q_value"))
-    assert untested.best_available()[1] is False and not untested.has_q_values
-    assert table.latent_of("a") == 0
-    with pytest.raises(ValueError, match=r"'aa'.*'a'"):
-        table.latent_of("aa")
 
 
 @pytest.mark.parametrize("kind", ["tensor", "array", "opened", "path"])
@@ -222,36 +168,3 @@ def test_chunks_change_nothing(msae, monkeypatch):
     monkeypatch.setattr(naming, "_CHUNK_ENTRIES", 4 * 7)
     parts = name_latents(msae, WORDS, words, ratio_over="latents").to_pandas()
     pd.testing.assert_frame_equal(whole, parts, rtol=1e-5)
-
-
-def test_the_fixed_rule_and_tables_without_evidence(msae):
-    table = name_latents(msae, WORDS, planted(msae), center=False)
-    passed = table.by_rule(0.9, 1.2)
-    assert set(passed["latent"]) == {3, 7, 11, 15}
-    old = ConceptTable.from_columns(["a", "b"], np.ones(2), ["c", "d"], np.zeros(2))
-    with pytest.raises(ValueError, match=r"q_value.*name_latents"):
-        old.validated()
-
-
-def test_a_table_remembers_how_it_was_made_and_says_where_names_agree(tmp_path):
-    table = ConceptTable.from_columns(["a", "b", "c"], np.array([0.9, 0.8, 0.7]), [None] * 3, np.zeros(3))
-    table = ConceptTable(table.frame, {"vocabulary": "words.txt", "templates": ["a {}", "{}"], "seed": 3})
-    found = pd.DataFrame(
-        {
-            "latent": [2, 0, 1],
-            "activation_name": ["c", "z", None],
-            "activation_score": [1.0, 2.0, np.nan],
-            "num_active": [5, 6, 0],
-        }
-    )
-    both = table.with_activation_names(found)
-    assert both.frame["agrees"].tolist() == [False, False, True]
-    assert both.frame["num_active"].tolist() == [6, 0, 5]
-    again = both.with_activation_names(found.assign(activation_name=["x", "a", "b"]))
-    assert again.frame["agrees"].tolist() == [True, True, False] and list(again.frame) == list(both.frame)
-    both.save(tmp_path / "names.parquet")
-    loaded = ConceptTable.load(tmp_path / "names.parquet")
-    assert loaded.provenance == table.provenance and not loaded.frame.attrs
-    pd.testing.assert_frame_equal(loaded.frame, both.frame)
-    with pytest.raises(ValueError, match=r"2 latents.*3"):
-        table.with_activation_names(found.head(2))
