@@ -40,9 +40,13 @@ def world():
     return model, load_embeddings(z.astype(np.float32)), classifier, weights
 
 
-def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(world):
+@pytest.fixture(scope="module")
+def report(world):
     model, embeddings, classifier, _ = world
-    report = bias_report(model, embeddings, classifier, concepts=NAMES, target="yes", progress=False)
+    return bias_report(model, embeddings, classifier, concepts=NAMES, target="yes", progress=False)
+
+
+def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(report):
     assert len(report.frame) == 8, "the validated names"
     assert set(report.drivers["name"]) == {"n0", "n1"}
     frame = report.frame.set_index("name")
@@ -154,7 +158,7 @@ def test_a_module_is_asked_as_it_predicts_and_left_as_it_was(world):
 
 
 def test_interventions_are_in_raw_space_and_intervals_of_the_level_that_was_set(world):
-    """Of an MSAE that scales its inputs, the same embeddings and effects; a higher level, wider intervals."""
+    """An MSAE that scales its inputs gives the same effects; a higher level gives wider intervals."""
     model, embeddings, classifier, _ = world
     scaled = identity_msae(D, [N])
     scaled.set_input_statistics(torch.zeros(D), 4.0)
@@ -192,41 +196,34 @@ def test_the_null_is_of_latents_that_are_active_as_often():
     assert report.frame["null_spread"][0] == pytest.approx(1.4826 * 0.05 * step, rel=1e-2)
 
 
-def test_it_is_drawn(world):
-    model, embeddings, classifier, _ = world
-    report = bias_report(model, embeddings, classifier, concepts=NAMES, target="yes", num_samples=50, progress=False)
+def test_it_is_drawn(report):
     panels = report.plot(n=2).axes
     assert [panel.get_title() for panel in panels[:2]] == ["n0 · 0", "n1 · 1"]
     curve = report.curves[report.curves["latent"] == 0]
     assert panels[0].lines[0].get_ydata().tolist() == curve["probability"].tolist()
     assert panels[0].get_ylabel() == "probability of yes"
+    panels = report.plot_boxes(n=1).axes
+    assert panels[0].get_title() == "n0 · 0"
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["yes", "not yes"]
+    medians = report.boxes.loc[report.boxes["latent"] == 0, "median"]
+    assert [line.get_xdata()[0] for line in panels[0].lines[4::5]] == pytest.approx(medians.tolist())
 
 
-def test_boxes_are_of_samples_with_and_without_the_prediction(world):
-    model, embeddings, classifier, _ = world
-    report = bias_report(model, embeddings, classifier, latents=[0, 5], target="yes", num_samples=50, progress=False)
-    z = embeddings[:].numpy()
-    guess = classifier(embeddings[:]).numpy() > 0.5
-    assert len(report.boxes) == 4
+def test_boxes_are_of_samples_with_and_without_the_prediction(world, report):
+    _, embeddings, classifier, _ = world
+    z, guess = embeddings[:].numpy(), classifier(embeddings[:]).numpy() > 0.5
+    assert len(report.boxes) == 16
     for box in report.boxes.itertuples(index=False):
         some = z[guess == box.predicted, box.latent]
         assert box.num_samples == len(some) and box.active == pytest.approx((some > 0).mean())
         found = [box.low, box.q1, box.median, box.q3, box.high]
         assert found == pytest.approx(np.quantile(some, [0.05, 0.25, 0.5, 0.75, 0.95]), abs=1e-6)
-    panels = report.plot_boxes(n=1).axes
-    strongest = report.frame["latent"][0]
-    assert panels[0].get_title() == f"latent · {strongest}"
-    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["yes", "not yes"]
-    medians = report.boxes.loc[report.boxes["latent"] == strongest, "median"]
-    assert [line.get_xdata()[0] for line in panels[0].lines[4::5]] == pytest.approx(medians.tolist())
 
 
-def test_it_is_written_as_json(world, tmp_path):
-    model, embeddings, classifier, _ = world
-    report = bias_report(model, embeddings, classifier, concepts=NAMES, target="yes", num_samples=50, progress=False)
+def test_it_is_saved_and_loaded(report, tmp_path):
     report.save(tmp_path / "bias.json")
     content = json.loads((tmp_path / "bias.json").read_text())
-    assert content["target"] == "yes" and content["num_samples"] == 50 and content["baseline"] == report.baseline
+    assert content["target"] == "yes" and content["num_samples"] == 500 and content["baseline"] == report.baseline
     assert content["drivers"] == report.drivers["latent"].tolist()
     loaded = BiasReport.load(tmp_path / "bias.json")
     for name in ("frame", "curves", "boxes"):

@@ -64,7 +64,7 @@ def test_what_is_no_label_is_refused(data):
         column_labels(load_embeddings(np.eye(3, dtype=np.float32)), "species")
 
 
-def labelled(rows, seed):
+def labeled(rows, seed):
     rng = np.random.default_rng(seed)
     names = np.array(["ant", "bee", "cow"])
     classes = rng.integers(0, 3, rows)
@@ -73,49 +73,38 @@ def labelled(rows, seed):
 
 
 def test_a_probe_is_trained_on_one_part_and_labels_are_of_the_other():
-    train, test = labelled(200, 0), labelled(90, 1)
-    classifiers, labels = probe_columns(train, test, ["kind"])
-    guess = classifiers["probe kind"].logits(test[:]).argmax(1).numpy()
-    assert (guess == labels["probe kind"]).mean() > 0.95
-    assert classifiers["probe kind"].classes == ("ant", "bee", "cow")
-    with pytest.raises(ValueError, match="'kin'"):
-        probe_columns(train, test, ["kin"])
-    with pytest.raises(ValueError, match="given data set"):
-        probe_columns(test, labelled(90, 1), ["kind"])
-
-
-def test_test_labels_get_the_numbers_of_the_train_classes():
-    train, test = labelled(200, 0), labelled(90, 1)
+    train, test = labeled(200, 0), labeled(90, 1)
     fewer = load_embeddings(test.dataset.filter(lambda row: row["kind"] != "ant"))
-    classifiers, labels = probe_columns(train, fewer, ["kind"])
-    assert set(labels["probe kind"]) == {1, 2}
-    guess = classifiers["probe kind"].logits(fewer[:]).argmax(1).numpy()
-    assert (guess == labels["probe kind"]).mean() > 0.95
-    with pytest.raises(ValueError, match=r"'kind'.*'ant'.*bee, cow"):
-        probe_columns(fewer, train, ["kind"])
-
-
-def test_a_column_of_one_class_is_named():
-    train, test = labelled(40, 0), labelled(30, 1)
+    for data, known in ((test, {0, 1, 2}), (fewer, {1, 2})):  # numbered like the classes of the training data
+        classifiers, labels = probe_columns(train, data, ["kind"])
+        probe, truth = classifiers["probe kind"], labels["probe kind"]
+        assert probe.classes == ("ant", "bee", "cow") and set(truth) == known
+        assert (probe.logits(data[:]).argmax(1).numpy() == truth).mean() > 0.95
     same, other = (load_embeddings(each.dataset.map(lambda row: {"kind": "ant"})) for each in (train, test))
-    with pytest.raises(ValueError, match=r"'kind'.*1"):
-        probe_columns(same, other, ["kind"])
+    for one, two, column, named in (
+        (train, test, "kin", "'kin'"),
+        (test, labeled(90, 1), "kind", "given data set"),
+        (fewer, train, "kind", r"'kind'.*'ant'.*bee, cow"),
+        (same, other, "kind", r"'kind'.*1"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            probe_columns(one, two, [column])
 
 
 def test_zero_shot_takes_the_texts_of_the_backbone():
     backbone = Backbone.from_pretrained("scenes")
-    colours = ["red", "blue", "red"]
+    colors = ["red", "blue", "red"]
     data = load_embeddings(
-        Dataset.from_dict({"image_embeds": torch.randn(3, backbone.width("image_embeds")).tolist(), "colour": colours})
+        Dataset.from_dict({"image_embeds": torch.randn(3, backbone.width("image_embeds")).tolist(), "color": colors})
     )
-    classifiers, labels = zero_shot_columns(backbone, data, ["colour"], "a {} shape")
+    classifiers, labels = zero_shot_columns(backbone, data, ["color"], "a {} shape")
     texts = backbone.text_embeds(["a blue shape", "a red shape"])
-    assert classifiers["zero-shot colour"].logits(texts).argmax(1).tolist() == [0, 1]
-    assert labels["zero-shot colour"].tolist() == [1, 0, 1]
-    scale = classifiers["zero-shot colour"].weight.norm(dim=1)
+    assert classifiers["zero-shot color"].logits(texts).argmax(1).tolist() == [0, 1]
+    assert labels["zero-shot color"].tolist() == [1, 0, 1]
+    scale = classifiers["zero-shot color"].weight.norm(dim=1)
     assert scale.tolist() == pytest.approx([float(backbone.model.logit_scale.detach().exp())] * 2, rel=1e-6)
     with pytest.raises(ValueError, match=r"\{\}.*a shape"):
-        zero_shot_columns(backbone, data, ["colour"], "a shape")
+        zero_shot_columns(backbone, data, ["color"], "a shape")
 
 
 def test_numbers_make_no_texts(data):
