@@ -35,6 +35,10 @@ class SumAccumulator:
         """Return a sum that is a single number."""
         return float(self._sums[name])
 
+    def first_row(self, given: int | None) -> int:
+        """Return the index of a batch's first row in the whole data: the given one, or the number of rows so far."""
+        return int(self.value("samples")) if given is None else given
+
     def merge(self, other: Self) -> None:
         """Add everything `other` has counted (another part of the data)."""
         self.add(**other._sums)

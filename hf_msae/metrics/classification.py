@@ -43,16 +43,14 @@ class LinearClassifier:
     ) -> LinearClassifier:
         """Train a linear probe: scikit-learn's multinomial logistic regression on standardized unit embeddings.
 
-        Deterministic: the L2 penalty makes the solution unique, unlike that of early-stopped probes.
-
-        If classes are almost separable, a weakly regularized probe uses every direction a little, most of all those
-        in which embeddings hardly vary. This does not hurt its accuracy, but obscures what it relies on. "cv" chooses
-        the regularization that predicts best.
+        The L2 penalty makes the solution unique. If classes are almost separable, a weakly regularized probe uses
+        every direction a little, most of all those in which embeddings hardly vary, which obscures what it relies on;
+        "cv" chooses the regularization that predicts best.
 
         Args:
             embeddings: Original embeddings of data that nothing is measured on, (N, d).
             labels: N class numbers or names. Rows with the number -1 are left out.
-            classes: Names by number; by default, the sorted distinct labels.
+            classes: Names by number. Default: the sorted distinct labels.
             regularization: Inverse of scikit-learn's C, above 0; or "cv" for the one of 1, 10, ..., 10,000 with the
                 lowest log-loss in five-fold cross-validation (on at most 20,000 rows).
             max_iter: Maximum number of steps of the solver, which warns if it does not converge.
@@ -103,17 +101,18 @@ class LinearClassifier:
         Args:
             text_embeds: One text embedding per class, of any length, (C, d).
             classes: Names of the C classes.
-            logit_scale: Factor of the cosines, exp(model.logit_scale). It only affects the KL divergence.
-            logit_bias: Constant that SigLIP models add. It has no effect here, where classes exclude each other.
+            logit_scale: Factor of the cosines, exp(model.logit_scale). It affects only the KL divergence.
+            logit_bias: Constant that SigLIP models add, without effect where classes exclude each other.
 
         Raises:
             ValueError: The numbers of texts and classes differ, or a text embedding is zero.
         """
         texts = as_matrix("text_embeds", text_embeds)
+        norms = texts.norm(dim=1)
         if len(texts) != len(classes):
             raise ValueError(f"there are {len(texts)} text embeddings, but {len(classes)} classes")
-        if not texts.norm(dim=1).all():
-            raise ValueError(f"the text embedding of {classes[int(texts.norm(dim=1).argmin())]!r} is zero")
+        if not norms.all():
+            raise ValueError(f"the text embedding of {classes[int(norms.argmin())]!r} is zero")
         bias = torch.full((len(texts),), float(logit_bias), dtype=torch.float64, device=texts.device)
         return cls(logit_scale * normalized_rows(texts), bias, tuple(map(str, classes)))
 
@@ -162,23 +161,17 @@ class ClassificationAccumulator(SumAccumulator):
         divergence = torch.where(probability > 0, probability * (before - after), 0.0).sum()
         self.add(samples=len(x), kl=divergence, agreement=(guess == guess_after).sum())
         if labels is not None:
-            labels = self._checked(labels, len(x)).to(x.device)
+            labels = torch.as_tensor(labels).to(x.device)
+            classes = len(self.classifier.classes)
+            if labels.shape != (len(x),) or labels.is_floating_point():
+                raise ValueError(f"labels must be {len(x)} class numbers, got {labels.dtype} {tuple(labels.shape)}")
+            if ((labels < -1) | (labels >= classes)).any():
+                raise ValueError(f"labels must be class numbers from 0 to {classes - 1}, or -1 where unknown")
             self.add(
                 labelled=(labels >= 0).sum(),
                 correct=(guess == labels).sum(),
                 correct_reconstruction=(guess_after == labels).sum(),
             )
-
-    def _checked(self, labels: torch.Tensor, rows: int) -> torch.Tensor:
-        labels = torch.as_tensor(labels)
-        if labels.shape != (rows,):
-            raise ValueError(f"labels must have shape ({rows},), got {tuple(labels.shape)}")
-        classes = len(self.classifier.classes)
-        if labels.is_floating_point() or labels.is_complex():
-            raise ValueError(f"labels must be class numbers, got {labels.dtype}")
-        if ((labels < -1) | (labels >= classes)).any():
-            raise ValueError(f"labels must be class numbers from 0 to {classes - 1}, or -1 where unknown")
-        return labels
 
     def compute(self) -> dict[str, float | int | None]:
         """Return the metrics of all batches so far.
@@ -232,12 +225,11 @@ def _best_regularization(x: np.ndarray, numbers: np.ndarray, classes: tuple[str,
     if len(x) > _MAX_CV_ROWS:
         rows = np.random.default_rng(0).choice(len(x), _MAX_CV_ROWS, replace=False)
         x, numbers = x[rows], numbers[rows]
-    counts = np.bincount(numbers)
-    if min(counts[counts > 0]) < _FOLDS:
-        rare = classes[int(np.argmin(np.where(counts > 0, counts, len(x))))]
+    present, counts = np.unique(numbers, return_counts=True)
+    if counts.min() < _FOLDS:
         raise ValueError(
-            f"cross-validation needs {_FOLDS} rows of every class, but there are {min(counts[counts > 0])} of {rare}: "
-            "give a number as regularization"
+            f"cross-validation needs {_FOLDS} rows of every class, but there are {counts.min()} of "
+            f"{classes[present[counts.argmin()]]}: give a number as regularization"
         )
     search = GridSearchCV(
         LogisticRegression(max_iter=max_iter),
@@ -258,9 +250,9 @@ def number_labels(
         ValueError: A label is not among `classes`, or the labels are not a flat list of numbers or names.
     """
     labels = np.asarray(labels)
-    if labels.ndim != 1:
-        raise ValueError(f"labels must be a flat list with one label per row, got shape {labels.shape}")
-    if np.issubdtype(labels.dtype, np.integer) or labels.dtype == bool:
+    if labels.ndim != 1 or labels.dtype.kind in "fc":
+        raise ValueError(f"labels must be a flat list of class numbers or names, got {labels.dtype} {labels.shape}")
+    if labels.dtype.kind in "iub":
         numbers = labels.astype(np.int64)
         names = tuple(map(str, range(int(numbers.max(initial=-1)) + 1) if classes is None else classes))
         if numbers.min(initial=0) < -1 or numbers.max(initial=-1) >= len(names):
@@ -268,15 +260,12 @@ def number_labels(
                 f"labels range from {numbers.min()} to {numbers.max()}, but there are {len(names)} classes"
             )
         return numbers, names
-    if np.issubdtype(labels.dtype, np.inexact):
-        raise ValueError(f"labels must be class numbers or names, got {labels.dtype}")
-    present = [str(label) for label in labels if label is not None]
-    names = tuple(map(str, sorted(set(present)) if classes is None else classes))
-    place = {name: number for number, name in enumerate(names)}
-    unknown = sorted(set(present) - set(names))
-    if unknown:
+    present = {str(label) for label in labels if label is not None}
+    names = tuple(map(str, sorted(present) if classes is None else classes))
+    if unknown := sorted(present - set(names)):
         some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         raise ValueError(f"the label {unknown[0]!r} is not among the classes: {some}")
+    place = {name: number for number, name in enumerate(names)}
     return np.array([-1 if label is None else place[str(label)] for label in labels], dtype=np.int64), names
 
 

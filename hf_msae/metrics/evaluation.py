@@ -17,7 +17,7 @@ from .accumulator import as_matrix
 from .alignment import Neighborhood
 from .classification import ClassificationAccumulator, LinearClassifier, number_labels
 from .dictionary import decoder_orthogonality
-from .level import EvaluationBatch, LevelAccumulator, Measurements
+from .level import EvaluationBatch, LevelAccumulator
 from .measured_data import describe_embeddings
 from .reconstruction import ReconstructionAccumulator
 from .result import EvaluationResult
@@ -49,13 +49,12 @@ def evaluate_msae(
 
     Each batch is encoded once; the codes of all levels come from that one full code, by the model's own ranking. Sums
     are kept in float64. With several processes, each takes its own batches and all return the same result, which
-    equals that of a single process up to rounding: batches, including CKNNA's, are the same for any number of
-    processes.
+    equals that of a single process up to rounding.
 
     Args:
         model: The MSAE, on any device; may be wrapped by `accelerator.prepare`. Its mode is restored afterwards.
         embeddings: Raw embeddings, or anything `load_embeddings` accepts.
-        ks: Levels to evaluate; by default, those the model was trained on. The largest gives the headline figures.
+        ks: Levels to evaluate. Default: those the model was trained with. The largest gives the headline figures.
             [`progressive_ks`] returns those of the MSAE paper's progressive recovery.
         batch_size: Number of embeddings encoded at a time, rounded down to a multiple of `cknna_batch_size` (at least
             one).
@@ -67,7 +66,7 @@ def evaluate_msae(
             Adds accuracies.
         encoder_embeds: Another encoder's embeddings of the same samples in the same order, which judge
             monosemanticity; or anything `load_embeddings` accepts.
-        encoder: Name of that encoder; by default, the backbone `encoder_embeds` were extracted with.
+        encoder: Name of that encoder. Default: the backbone `encoder_embeds` were extracted with.
         observe: Called with the number of the first row, the embeddings and the full code of every batch, so that a
             caller can collect more from the same pass.
 
@@ -80,25 +79,24 @@ def evaluate_msae(
             finite or makes a metric undefined, the model's output is not finite, or classifiers, labels or the other
             encoder's embeddings do not fit the data.
     """
-    embeddings = _open(embeddings)
+    embeddings, classifiers = _open(embeddings), dict(classifiers or {})
     if accelerator is not None:
         model = accelerator.unwrap_model(model)
     ks = _check(model, embeddings, ks, batch_size)
-    numbers = _check_classifiers(embeddings, classifiers or {}, labels or {})
+    numbers = _check_classifiers(embeddings, classifiers, labels or {})
     encoder_embeds, encoder = _check_encoder(embeddings, encoder_embeds, encoder)
-    statistics = embeddings.statistics(progress=progress and _is_main(accelerator))
-    measurements = Measurements(
-        statistics.mean, model.config.num_latents, cknna_batch_size, dict(classifiers or {}), encoder
-    )
-    levels = {k: LevelAccumulator(measurements) for k in ks}
-    baseline = ReconstructionAccumulator(statistics.mean)
-    baseline_classifiers = {name: ClassificationAccumulator(each) for name, each in measurements.classifiers.items()}
+    is_main = accelerator is None or accelerator.is_main_process
+    mean = embeddings.statistics(progress=progress and is_main).mean
 
+    def accumulator() -> LevelAccumulator:
+        return LevelAccumulator(mean, model.config.num_latents, cknna_batch_size, classifiers, encoder)
+
+    levels = {k: accumulator() for k in ks}
+    baseline = ReconstructionAccumulator(mean)
+    baseline_classifiers = {name: ClassificationAccumulator(each) for name, each in classifiers.items()}
     with evaluation_mode(model):
-        for first_row, x in _batches(embeddings, batch_size, cknna_batch_size, progress, accelerator):
-            rows = slice(first_row, first_row + len(x))
-            x = x.to(model.device)
-            mean = statistics.mean.to(x).expand(len(x), -1)
+        for first_row, x in _batches(embeddings, batch_size, cknna_batch_size, progress and is_main, accelerator):
+            rows, x = slice(first_row, first_row + len(x)), x.to(model.device)
             batch = EvaluationBatch(
                 first_row,
                 x,
@@ -107,34 +105,37 @@ def evaluate_msae(
                 _cknna_pieces(x, len(embeddings), cknna_batch_size),
             )
             try:  # rows refused here cannot be measured at any level
-                baseline.update(x, statistics.mean.expand(len(x), -1), first_row)
+                baseline.update(x, mean.expand(len(x), -1), first_row)
             except ValueError as error:
                 raise ValueError(f"{embeddings.source}: {error}") from None
             for name, each in baseline_classifiers.items():
-                each.update(x, mean, batch.labels.get(name))
+                each.update(x, mean.to(x).expand(len(x), -1), batch.labels.get(name))
             code = model.full_code(x)
             if observe is not None:
                 observe(first_row, x, code)
             for level_ks, latents in level_codes(code, ks, model.config.soft_cap):
-                part = LevelAccumulator(measurements)
+                part = accumulator()
                 part.update(batch, latents, model.decode(latents))
                 for k in level_ks:
                     levels[k].merge(part)
 
-    constant = {"decoder_orthogonality": _orthogonality(model), "num_samples": len(embeddings)}
-    of_mean = baseline.reduce(accelerator).compute()
-    of_mean["classifiers"] = {name: each.reduce(accelerator).compute() for name, each in baseline_classifiers.items()}
+    orthogonality = decoder_orthogonality(model.dictionary) if model.config.num_latents > 1 else None
+    constant = {"decoder_orthogonality": orthogonality, "num_samples": len(embeddings)}
+    baseline_mean = baseline.reduce(accelerator).compute()
+    baseline_mean["classifiers"] = {
+        name: each.reduce(accelerator).compute() for name, each in baseline_classifiers.items()
+    }
     of_levels = {k: {**levels[k].compute(accelerator), **constant} for k in ks}
+    # No process has all the weights of a model that is sharded (FSDP).
+    sharded = any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
     data = {**describe_embeddings(embeddings), "held_out": None}
-    return EvaluationResult.from_levels(of_levels, of_mean, _fingerprint(model), data)
+    return EvaluationResult.from_levels(of_levels, baseline_mean, None if sharded else model_fingerprint(model), data)
 
 
 def _open(embeddings: Any) -> EmbeddingDataset:
-    if hasattr(embeddings, "statistics"):
-        return embeddings
-    from ..embeddings import load_embeddings
+    from ..embeddings import EmbeddingDataset, load_embeddings
 
-    return load_embeddings(embeddings)
+    return embeddings if isinstance(embeddings, EmbeddingDataset) else load_embeddings(embeddings)
 
 
 def _check_classifiers(
@@ -142,16 +143,15 @@ def _check_classifiers(
 ) -> dict[str, torch.Tensor]:
     """Return the class numbers of all rows, by classifier."""
     for name, classifier in classifiers.items():
-        if classifier.weight.shape[1] != embeddings.width:
+        if (width := classifier.weight.shape[1]) != embeddings.width:
             raise ValueError(
-                f"the classifier {name!r} takes embeddings of {classifier.weight.shape[1]} columns, but those of "
-                f"{embeddings.source} have {embeddings.width}"
+                f"the classifier {name!r} takes embeddings of {width} columns, but those of {embeddings.source} have "
+                f"{embeddings.width}"
             )
-    unknown = set(labels) - set(classifiers)
-    if unknown:
-        raise ValueError(f"there are labels for {sorted(unknown)[0]!r}, but no classifier of that name")
     numbers = {}
     for name, given in labels.items():
+        if name not in classifiers:
+            raise ValueError(f"there are labels for {name!r}, but no classifier of that name")
         found, _ = number_labels(given, classifiers[name].classes)
         if len(found) != len(embeddings):
             raise ValueError(
@@ -190,13 +190,12 @@ def _check(model: MSAEModel, embeddings: EmbeddingDataset, ks: Sequence[int] | N
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
-    ks = list(config.nesting_ks if ks is None else ks)
+    ks = sorted({int(k) for k in (config.nesting_ks if ks is None else ks)})
     if not ks:
         raise ValueError("ks is empty: name at least one level to evaluate, or None for the model's own")
-    outside = [k for k in ks if not 1 <= k <= config.num_latents]
-    if outside:
+    if outside := [k for k in ks if not 1 <= k <= config.num_latents]:
         raise ValueError(f"k must be between 1 and num_latents={config.num_latents}, got {outside[0]} in ks")
-    return sorted({int(k) for k in ks})
+    return ks
 
 
 def _batches(
@@ -212,7 +211,7 @@ def _batches(
     rank, processes = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
     starts = range(rank * batch_size, len(embeddings), processes * batch_size)
     rows = sum(min(batch_size, len(embeddings) - start) for start in starts)
-    with tqdm(total=rows, desc="evaluating", unit="row", disable=not (progress and _is_main(accelerator))) as bar:
+    with tqdm(total=rows, desc="evaluating", unit="row", disable=not progress) as bar:
         for start in starts:
             batch = embeddings[start : start + batch_size]
             yield start, batch
@@ -249,17 +248,3 @@ def _cknna_pieces(
     starts = range(0, len(x) - cknna_batch_size + 1, cknna_batch_size)
     pieces = [slice(start, start + cknna_batch_size) for start in starts]
     return [(piece, Neighborhood(as_matrix("embeddings", x[piece]))) for piece in pieces]
-
-
-def _orthogonality(model: MSAEModel) -> float | None:
-    return decoder_orthogonality(model.dictionary) if model.config.num_latents > 1 else None
-
-
-def _fingerprint(model: MSAEModel) -> str | None:
-    # No process has all the weights of a model that is sharded (FSDP).
-    in_pieces = any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
-    return None if in_pieces else model_fingerprint(model)
-
-
-def _is_main(accelerator: Accelerator | None) -> bool:
-    return accelerator is None or accelerator.is_main_process

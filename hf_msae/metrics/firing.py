@@ -1,4 +1,7 @@
-"""Sparsity: how many latents fire per sample, and which never do."""
+"""Sparsity: how many latents fire per sample, and which never do.
+
+All functions take codes z (N, n) and raise ValueError if they are not a matrix, empty or not finite.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +29,13 @@ class SparsityAccumulator(SumAccumulator):
             first_row: Index of the first row in the whole data, for error messages; by default, the rows so far.
 
         Raises:
-            ValueError: The shape is not (B, n), or a value is not finite.
+            ValueError: The shape is not (B, n), there are no rows, or a value is not finite.
         """
-        first_row = int(self.value("samples")) if first_row is None else first_row
         latents = torch.as_tensor(latents)
-        if latents.ndim != 2 or latents.shape[1] != self.num_latents:
+        if latents.ndim != 2 or latents.shape[1] != self.num_latents or len(latents) == 0:
             raise ValueError(f"latents must have shape (samples, {self.num_latents}), got {tuple(latents.shape)}")
-        if len(latents) == 0:
-            raise ValueError("latents are empty")
         if not latents.sum().isfinite():  # possibly just an overflow of a half-precision sum: check every value
-            as_matrix("latents", latents, first_row)
+            as_matrix("latents", latents, self.first_row(first_row))
         self.add(samples=len(latents), firings=latents.count_nonzero(dim=0))
 
     @property
@@ -57,16 +57,12 @@ class SparsityAccumulator(SumAccumulator):
 
 
 def l0(latents: torch.Tensor) -> float:
-    """Mean number of latents that fire per sample, mean_i #{j: z_ij != 0}, for codes z (N, n).
-
-    Raises:
-        ValueError: The codes are not a matrix, empty or not finite.
-    """
+    """Mean number of latents that fire per sample, mean_i #{j: z_ij != 0}."""
     return _one_shot("l0", latents)
 
 
 def sparsity(latents: torch.Tensor) -> float:
-    """Mean fraction of zeros in a code, 1 - l0 / n; as defined in the MSAE paper (arXiv 2502.20578)."""
+    """Mean fraction of zeros in a code, 1 - l0 / n, as in the MSAE paper (arXiv 2502.20578)."""
     return _one_shot("sparsity", latents)
 
 

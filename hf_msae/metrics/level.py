@@ -5,13 +5,14 @@ To add a metric, write a pure function and an accumulator, and add the accumulat
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .accumulator import SumAccumulator, as_matrix
+from .accumulator import as_matrix
 from .alignment import CknnaAccumulator, Neighborhood
 from .classification import ClassificationAccumulator, LinearClassifier
 from .firing import SparsityAccumulator
@@ -20,25 +21,6 @@ from .reconstruction import ReconstructionAccumulator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """What to measure at every level.
-
-    Attributes:
-        mean: Mean of the embeddings, (d,).
-        num_latents: Number of latents n.
-        cknna_batch_size: Number of samples per CKNNA batch; None leaves CKNNA out.
-        classifiers: Classifiers by name.
-        encoder: Name of the encoder that judges monosemanticity; None leaves it out.
-    """
-
-    mean: torch.Tensor
-    num_latents: int
-    cknna_batch_size: int | None = None
-    classifiers: Mapping[str, LinearClassifier] = field(default_factory=dict)
-    encoder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,20 +47,29 @@ class LevelAccumulator:
     """All metrics of the reconstructions and codes of one level.
 
     Args:
-        measurements: What to measure.
+        mean: Mean of the embeddings, (d,).
+        num_latents: Number of latents n.
+        cknna_batch_size: Number of samples per CKNNA batch; None leaves CKNNA out.
+        classifiers: Classifiers by name.
+        encoder: Name of the encoder that judges monosemanticity; None leaves it out.
     """
 
-    def __init__(self, measurements: Measurements) -> None:
-        self.measurements = measurements
-        self.reconstruction = ReconstructionAccumulator(measurements.mean)
-        self.firing = SparsityAccumulator(measurements.num_latents)
-        self.classifiers = {name: ClassificationAccumulator(each) for name, each in measurements.classifiers.items()}
-        size, encoder = measurements.cknna_batch_size, measurements.encoder
-        self.cknna = None if size is None else CknnaAccumulator(size)
-        self.cknna_reconstruction = None if size is None else CknnaAccumulator(size)
-        self.monosemanticity = (
-            None if encoder is None else MonosemanticityAccumulator(measurements.num_latents, encoder)
-        )
+    def __init__(
+        self,
+        mean: torch.Tensor,
+        num_latents: int,
+        cknna_batch_size: int | None,
+        classifiers: Mapping[str, LinearClassifier],
+        encoder: str | None,
+    ) -> None:
+        self.reconstruction = ReconstructionAccumulator(mean)
+        self.firing = SparsityAccumulator(num_latents)
+        self.classifiers = {name: ClassificationAccumulator(each) for name, each in classifiers.items()}
+        self.cknna = None if cknna_batch_size is None else CknnaAccumulator(cknna_batch_size)
+        self.cknna_reconstruction = copy.deepcopy(self.cknna)
+        self.monosemanticity = None if encoder is None else MonosemanticityAccumulator(num_latents, encoder)
+        parts = (self.reconstruction, self.firing, self.cknna, self.cknna_reconstruction, self.monosemanticity)
+        self._all = [*(part for part in parts if part is not None), *self.classifiers.values()]
 
     def update(self, batch: EvaluationBatch, latents: torch.Tensor, reconstruction: torch.Tensor) -> None:
         """Add the codes (B, n) and reconstructions (B, d) of a batch."""
@@ -108,18 +99,9 @@ class LevelAccumulator:
         if self.cknna is not None:
             metrics |= self.cknna.reduce(accelerator).compute()
             metrics["cknna_reconstruction"] = self.cknna_reconstruction.reduce(accelerator).compute()["cknna"]
-        metrics |= {"monosemanticity": None, "monosemanticity_std": None, "monosemanticity_encoder": None}
-        if self.monosemanticity is not None:
-            found = self.monosemanticity.reduce(accelerator).compute()
-            metrics |= {
-                "monosemanticity": found.mean,
-                "monosemanticity_std": found.std,
-                "monosemanticity_encoder": found.encoder,
-            }
-        reduced = {name: each.reduce(accelerator).compute() for name, each in self.classifiers.items()}
-        return {**metrics, "classifiers": reduced}
-
-    @property
-    def _all(self) -> list[SumAccumulator]:
-        parts = (self.reconstruction, self.firing, self.cknna, self.cknna_reconstruction, self.monosemanticity)
-        return [*(part for part in parts if part is not None), *self.classifiers.values()]
+        scores = None if self.monosemanticity is None else self.monosemanticity.reduce(accelerator).compute()
+        metrics["monosemanticity"] = None if scores is None else scores.mean
+        metrics["monosemanticity_std"] = None if scores is None else scores.std
+        metrics["monosemanticity_encoder"] = None if scores is None else scores.encoder
+        metrics["classifiers"] = {name: each.reduce(accelerator).compute() for name, each in self.classifiers.items()}
+        return metrics

@@ -80,9 +80,8 @@ class MonosemanticityAccumulator(SumAccumulator):
     def __init__(self, num_latents: int, encoder: str) -> None:
         if not str(encoder).strip():
             raise ValueError("name the encoder whose embeddings judge what looks alike")
-        super().__init__(
-            samples=(), activation=num_latents, squared=num_latents, weighted=(num_latents, 0), embedding=0
-        )
+        # The width of the embeddings is known from the first batch on; until then, those sums are the number 0.
+        super().__init__(samples=(), activation=num_latents, squared=num_latents, weighted=(), embedding=())
         self.num_latents, self.encoder = num_latents, encoder
         self._lowest = torch.full((num_latents,), torch.inf, dtype=torch.float64)
         self._highest = torch.full((num_latents,), -torch.inf, dtype=torch.float64)
@@ -98,7 +97,7 @@ class MonosemanticityAccumulator(SumAccumulator):
         Raises:
             ValueError: The shapes do not fit, a value is not finite, or an embedding is zero.
         """
-        first_row = int(self.value("samples")) if first_row is None else first_row
+        first_row = self.first_row(first_row)
         a, e = as_matrix("latents", latents, first_row), as_matrix("encoder_embeds", encoder_embeds, first_row)
         if a.shape[1] != self.num_latents or len(a) != len(e):
             raise ValueError(
@@ -109,14 +108,15 @@ class MonosemanticityAccumulator(SumAccumulator):
         if not norms.all():
             raise ValueError(f"row {first_row + int(norms.argmin())} of encoder_embeds, of {self.encoder}, is zero")
         e = (e / norms).to(a.device)
-        if not self._sums["embedding"].numel():
-            self._sums["weighted"] = torch.zeros(self.num_latents, e.shape[1], dtype=torch.float64)
-            self._sums["embedding"] = torch.zeros(e.shape[1], dtype=torch.float64)
-        if self._sums["embedding"].numel() != e.shape[1]:
-            raise ValueError(f"encoder_embeds have {e.shape[1]} columns, but had {self._sums['embedding'].numel()}")
+        seen = self._sums["embedding"]
+        if seen.ndim and len(seen) != e.shape[1]:
+            raise ValueError(f"encoder_embeds have {e.shape[1]} columns, but had {len(seen)}")
         self.add(samples=len(a), activation=a.sum(0), squared=a.square().sum(0), weighted=a.T @ e, embedding=e.sum(0))
-        self._lowest = torch.minimum(self._lowest.to(a.device), a.amin(0))
-        self._highest = torch.maximum(self._highest.to(a.device), a.amax(0))
+        self._widen(a.amin(0), a.amax(0))
+
+    def _widen(self, lowest: torch.Tensor, highest: torch.Tensor) -> None:
+        self._lowest = torch.minimum(self._lowest.to(lowest.device), lowest)
+        self._highest = torch.maximum(self._highest.to(highest.device), highest)
 
     def merge(self, other: MonosemanticityAccumulator) -> None:
         """Add everything `other` has counted (another part of the data).
@@ -126,29 +126,18 @@ class MonosemanticityAccumulator(SumAccumulator):
         """
         if other.encoder != self.encoder:
             raise ValueError(f"scores by {self.encoder} and by {other.encoder} cannot be combined")
-        if not other._sums["embedding"].numel():
-            return
-        if not self._sums["embedding"].numel():
-            self._sums = {name: each.clone() for name, each in other._sums.items()}
-        else:
-            super().merge(other)
-        self._lowest = torch.minimum(self._lowest.to(other._lowest.device), other._lowest)
-        self._highest = torch.maximum(self._highest.to(other._highest.device), other._highest)
+        super().merge(other)
+        self._widen(other._lowest, other._highest)
 
     def reduce(self, accelerator: Accelerator | None) -> MonosemanticityAccumulator:
         """Return a new accumulator over the samples of all processes. Every process must call this."""
         if accelerator is None or accelerator.num_processes == 1:
             return super().reduce(accelerator)
-        device = accelerator.device
-        widths = accelerator.gather(torch.tensor([self._sums["embedding"].numel()], device=device))
+        width = int(accelerator.gather(torch.tensor([self._sums["embedding"].numel()]).to(accelerator.device)).max())
         part = copy.deepcopy(self)
-        if not part._sums["embedding"].numel():  # this process had no data: add zeros of the others' shapes
-            width = int(widths.max())
-            part._sums["weighted"] = torch.zeros(self.num_latents, width, dtype=torch.float64)
-            part._sums["embedding"] = torch.zeros(width, dtype=torch.float64)
+        part.add(weighted=torch.zeros(self.num_latents, width), embedding=torch.zeros(width))  # had it no data
         result = super(MonosemanticityAccumulator, part).reduce(accelerator)
-        ends = torch.stack([self._lowest.to(device), self._highest.to(device)])[None]
-        ends = accelerator.gather(ends)
+        ends = accelerator.gather(torch.stack([self._lowest, self._highest])[None].to(accelerator.device))
         result._lowest, result._highest = ends[:, 0].amin(0), ends[:, 1].amax(0)
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,30 +73,28 @@ def sparse_probing_by_level(
     Raises:
         ValueError: No class can be probed, or as `sparse_probing`.
     """
-    parts: dict[str, tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray, Sequence[str]]] = {}
-    for name, (train_labels, test_labels, classes) in labels.items():
-        rng = np.random.default_rng(seed)  # anew, so that the sample of a name does not depend on the other names
-        wanted = np.arange(len(classes))[len(classes) == 2 :]  # of two classes, one determines the other
-        rows, test_rows = (_sample(each, max_samples, rng) for each in (train_labels, test_labels))
-        truth, test_truth = (
-            each[chosen, None] == wanted for each, chosen in ((train_labels, rows), (test_labels, test_rows))
-        )
-        parts[name] = train[rows], test[test_rows], truth, test_truth, [classes[index] for index in wanted]
-
-    def probe(name: str, k: int | None) -> dict[str, float | int]:
-        x, test_x, truth, test_truth, classes = parts[name]
-        codes, test_codes = (each if k is None else _codes(model, each, k) for each in (x, test_x))
-        try:
-            found = sparse_probing(codes, truth, test_codes, test_truth, probe_ks, classes, progress=False)
-        except ValueError as error:
-            raise ValueError(f"sparse probing of {name!r}: {error}") from None
-        return _means(found, "" if k else "embeds_")
-
-    work = [(name, k) for name in parts for k in (None, *ks)]
-    with evaluation_mode(model):
-        found = {each: probe(*each) for each in tqdm(work, desc="sparse probing", unit="level", disable=not progress)}
-    sizes = {name: {"num_train": len(x), "num_test": len(test_x)} for name, (x, test_x, *_) in parts.items()}
-    return {k: {name: found[name, k] | found[name, None] | sizes[name] for name in parts} for k in ks}
+    found: dict[int, dict[str, dict[str, float | int]]] = {k: {} for k in ks}
+    bar = tqdm(total=len(labels) * (len(ks) + 1), desc="sparse probing", unit="level", disable=not progress)
+    with evaluation_mode(model), bar:
+        for name, (train_labels, test_labels, classes) in labels.items():
+            rng = np.random.default_rng(seed)  # anew, so that the sample of a name does not depend on the other names
+            wanted = np.arange(len(classes))[len(classes) == 2 :]  # of two classes, one determines the other
+            rows, test_rows = (_sample(each, max_samples, rng) for each in (train_labels, test_labels))
+            truth, test_truth = train_labels[rows, None] == wanted, test_labels[test_rows, None] == wanted
+            x, test_x, names = train[rows], test[test_rows], [classes[index] for index in wanted]
+            own: dict[str, float | int] = {"num_train": len(x), "num_test": len(test_x)}
+            for k in (None, *ks):
+                codes, test_codes = (x, test_x) if k is None else (_codes(model, each, k) for each in (x, test_x))
+                try:
+                    result = sparse_probing(codes, truth, test_codes, test_truth, probe_ks, names, progress=False)
+                except ValueError as error:
+                    raise ValueError(f"sparse probing of {name!r}: {error}") from None
+                if k is None:
+                    own |= _means(result, "embeds_")
+                else:
+                    found[k][name] = _means(result, "") | own
+                bar.update()
+    return found
 
 
 @renamed_arguments(acts="embeddings")
@@ -127,28 +126,20 @@ def seed_stability_by_level(
         ValueError: Another model has a different width, or fewer latents than a k.
     """
     check_comparable(model, others, ks)
-    alive = [_alive(each, embeddings, ks, batch_size, progress) for each in (model, *others)]
+    alive, *others_alive = (_alive(each, embeddings, ks, batch_size, progress) for each in (model, *others))
     records: dict[int, dict[str, float | int | None]] = {}
-    known: dict[tuple, tuple] = {}  # from some k on, the same latents are alive: match them only once
+    match = cache(_match)  # from some k on, the same latents are alive: match them only once
     with tqdm(total=len(ks) * len(others), desc="matching seeds", unit="level", disable=not progress) as bar:
         for k in ks:
             found = []
-            for index, other in enumerate(others):
-                pair = alive[0][k], alive[index + 1][k]
-                key = (index, *(each.numpy().tobytes() for each in pair))
-                if key not in known:
-                    known[key] = _match(
-                        [each.dictionary[which] for each, which in zip((model, other), pair, strict=True)]
-                    )
-                found.append(known[key])
+            for other, other_alive in zip(others, others_alive, strict=True):
+                found.append(match(model, other, alive[k], other_alive[k]))
                 bar.update()
             usable = [each for each in found if each is not None]
             means = np.mean([each[:3] for each in usable], axis=0).tolist() if usable else [None] * 3
             records[k] = dict(zip(("mean_cosine", "fraction_above", "by_chance"), means, strict=True))
-            records[k] |= {
-                "error": max((each[3] for each in usable), default=0.0),
-                "num_latents": int(alive[0][k].sum()),
-            }
+            records[k]["error"] = max((each[3] for each in usable), default=0.0)
+            records[k]["num_latents"] = len(alive[k])
     return records
 
 
@@ -164,10 +155,13 @@ def check_comparable(model: MSAEModel, others: Sequence[MSAEModel], ks: Sequence
             raise ValueError(f"{name} is the model itself: give one that was trained with another seed")
 
 
-def _match(dictionaries: list[torch.Tensor]) -> tuple[float, float, float, float] | None:
-    """(mean cosine, fraction above, mean cosine of random directions, error), or None if a dictionary is empty."""
-    if not all(len(each) for each in dictionaries):
+def _match(
+    model: MSAEModel, other: MSAEModel, alive: tuple[int, ...], other_alive: tuple[int, ...]
+) -> tuple[float, float, float, float] | None:
+    """(mean cosine, fraction above, mean cosine of random directions, error), or None if no latent is alive."""
+    if not alive or not other_alive:
         return None
+    dictionaries = model.dictionary[list(alive)], other.dictionary[list(other_alive)]
     found = seed_stability(*dictionaries)
     random = [np.random.default_rng(seed).normal(size=each.shape) for seed, each in enumerate(dictionaries)]
     return found.mean_cosine, found.fraction_above, seed_stability(*random).mean_cosine, found.error
@@ -175,19 +169,18 @@ def _match(dictionaries: list[torch.Tensor]) -> tuple[float, float, float, float
 
 def _alive(
     model: MSAEModel, embeddings: EmbeddingDataset, ks: Sequence[int], batch_size: int, progress: bool
-) -> dict[int, torch.Tensor]:
-    """For each level, which latents are active on any of the embeddings: booleans (n,)."""
+) -> dict[int, tuple[int, ...]]:
+    """For each level, the latents that are active on any of the embeddings."""
     firing = {k: SparsityAccumulator(model.config.num_latents) for k in ks}
     bar = tqdm(total=len(embeddings), desc="alive latents", unit="row", disable=not progress)
     with evaluation_mode(model), bar:
         for x in embeddings.batches(batch_size):
-            for level_ks, latents in level_codes(
-                model.full_code(x.to(model.device)), sorted(ks), model.config.soft_cap
-            ):
+            code = model.full_code(x.to(model.device))
+            for level_ks, latents in level_codes(code, sorted(ks), model.config.soft_cap):
                 for k in level_ks:
                     firing[k].update(latents)
             bar.update(len(x))
-    return {k: (each.firings > 0).cpu() for k, each in firing.items()}
+    return {k: tuple(each.firings.nonzero().flatten().tolist()) for k, each in firing.items()}
 
 
 def _codes(model: MSAEModel, x: torch.Tensor, k: int, batch_size: int = 4096) -> torch.Tensor:
@@ -201,10 +194,6 @@ def _sample(labels: np.ndarray, max_samples: int, rng: np.random.Generator) -> n
 
 
 def _means(found: SparseProbing, prefix: str) -> dict[str, float | int]:
-    means = found.summary()
-    figures = {
-        f"{prefix}{name}_{k}": float(means.loc[k, name])
-        for name in ("auroc", "balanced_accuracy")
-        for k in means.index
-    }
+    means = found.summary()[["auroc", "balanced_accuracy"]]
+    figures = {f"{prefix}{name}_{k}": float(means.loc[k, name]) for name in means for k in means.index}
     return figures | {"num_concepts": found.to_pandas()["concept"].nunique()}

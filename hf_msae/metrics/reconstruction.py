@@ -1,4 +1,8 @@
-"""How close reconstructions x' (N, d) are to embeddings x (N, d), both in raw space."""
+"""How close reconstructions x' (N, d) are to embeddings x (N, d), both in raw space.
+
+All functions raise ValueError if the shapes differ, the input is empty or a value is not finite. `mean` (d,) defaults
+to the mean of the embeddings.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ class ReconstructionAccumulator(SumAccumulator):
         Raises:
             ValueError: The shapes differ or are not (B, d), a value is not finite, or a metric is undefined for a row.
         """
-        first_row = int(self.value("samples")) if first_row is None else first_row
+        first_row = self.first_row(first_row)
         x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction, first_row)
         if x.shape[1] != len(self.mean):
             raise ValueError(f"embeddings have {x.shape[1]} columns, but the data mean has {len(self.mean)}")
@@ -53,11 +57,7 @@ class ReconstructionAccumulator(SumAccumulator):
         )
 
     def compute(self) -> dict[str, float | None]:
-        """Return all reconstruction metrics of all batches so far, by name.
-
-        relative_reconstruction_bias and relative_reconstruction_bias_centered are None if the products of embeddings
-        and reconstructions sum to 0.
-        """
+        """Return all reconstruction metrics of all batches so far; a bias is None if its products sum to 0."""
         self.require_samples()
         samples = self.value("samples")
         if self.value("distance") == 0:
@@ -82,15 +82,13 @@ def fvu(embeddings: torch.Tensor, reconstruction: torch.Tensor, mean: torch.Tens
     The standard definition over a data set: 0 is perfect, and predicting the mean scores 1. 1 - fvu is the explained
     variance of SAELens (after its issue 659) and the R^2 of a regression over all dimensions at once.
 
-    Args:
-        embeddings: x, (N, d).
-        reconstruction: x', (N, d).
-        mean: (d,); by default, the mean of `embeddings`.
-
     Raises:
-        ValueError: The shapes differ, the input is empty or not finite, or all embeddings are equal.
+        ValueError: All embeddings are equal.
     """
-    return _one_shot("fvu", embeddings, reconstruction, mean)
+    x = as_matrix("embeddings", embeddings)
+    accumulator = ReconstructionAccumulator(x.mean(dim=0) if mean is None else mean)
+    accumulator.update(x, reconstruction)
+    return accumulator.compute()["fvu"]
 
 
 def fvu_per_sample(embeddings: torch.Tensor, reconstruction: torch.Tensor) -> float:
@@ -101,7 +99,7 @@ def fvu_per_sample(embeddings: torch.Tensor, reconstruction: torch.Tensor) -> fl
     to compare models.
 
     Raises:
-        ValueError: The shapes differ, the input is empty or not finite, or all entries of an embedding are equal.
+        ValueError: All entries of an embedding are equal.
     """
     x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
     return float(_variance_ratios(x, x - y).mean())
@@ -111,9 +109,6 @@ def cosine_similarity(embeddings: torch.Tensor, reconstruction: torch.Tensor) ->
     """Mean cosine, mean_i x_i . x'_i / (||x_i|| ||x'_i||); a zero vector counts as 0.
 
     In raw space a common mean makes it high for any prediction: read it together with `cosine_similarity_centered`.
-
-    Raises:
-        ValueError: The shapes differ, or the input is empty or not finite.
     """
     return float(_cosines(*as_pair("embeddings", embeddings, "reconstruction", reconstruction)).mean())
 
@@ -121,16 +116,7 @@ def cosine_similarity(embeddings: torch.Tensor, reconstruction: torch.Tensor) ->
 def cosine_similarity_centered(
     embeddings: torch.Tensor, reconstruction: torch.Tensor, mean: torch.Tensor | None = None
 ) -> float:
-    """`cosine_similarity` of x_i - mean and x'_i - mean; predicting the mean scores 0.
-
-    Args:
-        embeddings: x, (N, d).
-        reconstruction: x', (N, d).
-        mean: (d,); by default, the mean of `embeddings`.
-
-    Raises:
-        ValueError: The shapes differ, or the input is empty or not finite.
-    """
+    """`cosine_similarity` of x_i - mean and x'_i - mean; predicting the mean scores 0."""
     x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
     mean = x.mean(dim=0) if mean is None else torch.as_tensor(mean).to(x)
     return float(_cosines(x - mean, y - mean).mean())
@@ -140,7 +126,7 @@ def normalized_mae(embeddings: torch.Tensor, reconstruction: torch.Tensor) -> fl
     """Normalized mean absolute error, mean_i sum_j |x_ij - x'_ij| / sum_j |x_ij| (arXiv 2502.20578).
 
     Raises:
-        ValueError: The shapes differ, the input is empty or not finite, or an embedding is zero.
+        ValueError: An embedding is zero.
     """
     x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
     return float(_absolute_ratios(x, x - y).mean())
@@ -158,14 +144,11 @@ def relative_reconstruction_bias(
     Args:
         embeddings: x, (N, d).
         reconstruction: x', (N, d).
-        mean: (d,), subtracted from both sides; by default, nothing is, as in the paper. A mean that all embeddings
-            share hides the bias in raw space; without it, the bias shows.
+        mean: (d,), subtracted from both sides. Default: nothing is, as in the paper. A mean that all embeddings share
+            hides the bias in raw space; without it, the bias shows.
 
     Returns:
         The ratio, or None if the products sum to 0.
-
-    Raises:
-        ValueError: The shapes differ, or the input is empty or not finite.
     """
     x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
     if mean is not None:
@@ -173,13 +156,6 @@ def relative_reconstruction_bias(
         x, y = x - mean, y - mean
     product = float((x * y).sum())
     return float(y.square().sum()) / product if product else None
-
-
-def _one_shot(name: str, embeddings: torch.Tensor, reconstruction: torch.Tensor, mean: torch.Tensor | None) -> float:
-    x = as_matrix("embeddings", embeddings)
-    accumulator = ReconstructionAccumulator(x.mean(dim=0) if mean is None else mean)
-    accumulator.update(x, reconstruction)
-    return accumulator.compute()[name]
 
 
 def _variance_ratios(x: torch.Tensor, residual: torch.Tensor, first_row: int = 0) -> torch.Tensor:

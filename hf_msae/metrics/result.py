@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,9 @@ _CLASSIFIER_TABLE = {
     "accuracy_reconstruction": ("accuracy", "{:.2%}"),
     "accuracy_drop": ("drop", "{:+.2%}"),
 }
+_LATER = ("cknna_reconstruction", "relative_reconstruction_bias_centered", "monosemanticity")
+"""Columns that are left out if no level has a value."""
+
 _PROBING = (("auroc", "AUROC"), ("balanced_accuracy", "bal. acc."))
 _STABILITY_TABLE = {
     "num_latents": ("latents", "{:d}"),
@@ -168,11 +171,10 @@ class EvaluationResult:
         Raises:
             ValueError: A key is missing.
         """
-        names = [each.name for each in fields(cls) if each.name in content]
-        missing = [each.name for each in fields(cls) if each.name not in content and _is_required(each)]
-        if missing:
+        required = [each.name for each in fields(cls) if each.default is each.default_factory is MISSING]
+        if missing := [name for name in required if name not in content]:
             raise ValueError(f"not the metrics of an evaluation: {', '.join(missing)} missing")
-        return cls(**{name: content[name] for name in names})
+        return cls(**{each.name: content[each.name] for each in fields(cls) if each.name in content})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> EvaluationResult:
@@ -184,9 +186,7 @@ class EvaluationResult:
     def __str__(self) -> str:
         labelled = [*self.by_k.items(), ("mean only", self.baseline_mean)]
         filled = {name for _, metrics in labelled for name, value in metrics.items() if value is not None}
-        later = ("cknna_reconstruction", "relative_reconstruction_bias_centered", "monosemanticity")
-        table = {name: column for name, column in _TABLE.items() if name in filled or name not in later}
-        lines = _table("k", table, labelled)
+        columns = {name: column for name, column in _TABLE.items() if name in filled or name not in _LATER}
         notes = [f"{self.num_samples} samples, raw space"]
         if self.cknna_batch_size is not None:
             notes.append(f"CKNNA on batches of {self.cknna_batch_size}")
@@ -194,35 +194,29 @@ class EvaluationResult:
             notes.append(f"decoder orthogonality {self.decoder_orthogonality:.5f}")
         if self.monosemanticity_encoder is not None:
             notes.append(f"MS: monosemanticity judged by {self.monosemanticity_encoder}")
-        lines.append("; ".join(notes))
+        lines = [*_table(columns, labelled), "; ".join(notes)]
         for name, found in self.classifiers.items():
-            of_levels = [(label, metrics.get("classifiers", {}).get(name, {})) for label, metrics in labelled]
-            table = {key: column for key, column in _CLASSIFIER_TABLE.items() if found[key] is not None}
-            lines += ["", f"{name}: reconstructions compared with originals", *_table("k", table, of_levels)]
+            rows = [(label, metrics.get("classifiers", {}).get(name, {})) for label, metrics in labelled]
+            columns = {key: column for key, column in _CLASSIFIER_TABLE.items() if found[key] is not None}
+            lines += ["", f"{name}: reconstructions compared with originals", *_table(columns, rows)]
             if found["accuracy"] is not None:
                 lines.append(f"accuracy on the originals: {found['accuracy']:.2%} of {found['num_labelled']} samples")
         for name, found in self.sparse_probing.items():
-            table = _sparse_probing_table(found)
-            of_levels = [(k, metrics["sparse_probing"][name]) for k, metrics in self.by_k.items()]
-            own = {key: found[f"embeds_{key}"] for key in table if f"embeds_{key}" in found}
-            one = found["num_concepts"] == 1
-            classes = "it is" if one else f"its {found['num_concepts']} classes are"
-            lines += ["", f"sparse probing of {name}: how well {classes} recognized by few latents"]
-            lines += _table("k", table, [*of_levels, ("embeds", own)])
+            columns = _sparse_probing_table(found)
+            rows = [(k, metrics["sparse_probing"][name]) for k, metrics in self.by_k.items()]
+            rows.append(("embeds", {key: found.get(f"embeds_{key}") for key in columns}))
+            lines += ["", f"sparse probing of {name}: how well few latents recognize a class", *_table(columns, rows)]
             lines.append(
-                f"{'' if one else 'means over classes; '}trained on {found['num_train']} samples, measured on "
-                f"{found['num_test']}; embeds: the embeddings' own columns instead of latents"
+                f"means over {found['num_concepts']} classes, trained on {found['num_train']} samples and measured on "
+                f"{found['num_test']}; embeds: columns of the embeddings instead of latents"
             )
         if self.seed_stability:
+            rows = [(k, metrics["seed_stability"]) for k, metrics in self.by_k.items()]
             lines += ["", "stability across seeds: latents alive at each k, matched one to one"]
-            lines += _table("k", _STABILITY_TABLE, [(k, each["seed_stability"]) for k, each in self.by_k.items()])
-            if error := max(each["seed_stability"]["error"] for each in self.by_k.values()):
+            lines += _table(_STABILITY_TABLE, rows)
+            if error := max(found["error"] for _, found in rows):
                 lines.append(f"matchings are approximate: the best are higher by at most {error:.1e}")
         return "\n".join(lines)
-
-
-def _is_required(each: Field) -> bool:
-    return each.default is MISSING and each.default_factory is MISSING
 
 
 def _flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,13 +233,12 @@ def _sparse_probing_table(found: Mapping[str, Any]) -> dict[str, tuple[str, str]
     return {key: (heading, "{:.4f}") for key, heading in headings}
 
 
-def _table(
-    corner: str, columns: Mapping[str, tuple[str, str]], lines: Sequence[tuple[str, Mapping[str, Any]]]
-) -> list[str]:
-    rows = [[corner, *(heading for heading, _ in columns.values())]]
-    for label, metrics in lines:
-        cells = [(metrics.get(name), form) for name, (_, form) in columns.items()]
-        rows.append([label, *("-" if value is None else form.format(value) for value, form in cells)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    text = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return [text[0], "-" * len(text[0]), *text[1:]]
+def _table(columns: Mapping[str, tuple[str, str]], rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Lines of a table with one row per level; columns are metric -> (heading, format)."""
+    cells = [["k", *(heading for heading, _ in columns.values())]]
+    for label, metrics in rows:
+        values = [(metrics.get(name), form) for name, (_, form) in columns.items()]
+        cells.append([label, *("-" if value is None else form.format(value) for value, form in values)])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]

@@ -55,9 +55,9 @@ def sparse_probing(
 
     As in SAEBench (arXiv 2503.09532, after Gurnee et al., arXiv 2305.01610), the k latents are those with the largest
     |mean(z_j | concept) - mean(z_j | no concept)|. Both the choice of latents and the regression use only the training
-    part: latents chosen with the test part would score high by chance, increasingly so the more there are to choose
-    from. Latents are standardized by their training spread, and classes are weighted to balance; the regression is
-    scikit-learn's with its default penalty. Pass embeddings instead of codes for the baseline.
+    part: with many latents to choose from, some would score high on the test part by chance. Latents are standardized
+    by their training spread, and classes are weighted to balance; the regression is scikit-learn's with its default
+    penalty. Pass embeddings instead of codes for the baseline.
 
     Args:
         train_latents: Codes (N, n).
@@ -65,7 +65,7 @@ def sparse_probing(
         test_latents: Codes of other samples, (M, n).
         test_labels: Booleans (M, C) or (M,).
         ks: Numbers of latents to probe with; those above n are left out.
-        concepts: Names of the C concepts; by default, their numbers.
+        concepts: Names of the C concepts. Default: their numbers.
         progress: Show a progress bar.
 
     Returns:
@@ -92,8 +92,9 @@ def sparse_probing(
     ks = sorted({int(k) for k in ks if k <= train.shape[1]})
     if not ks or ks[0] < 1:
         raise ValueError(f"ks must hold numbers from 1 to {train.shape[1]}, the number of latents")
-    usable = [c for c in range(len(names)) if _varies(truth[:, c]) and _varies(test_truth[:, c])]
-    if not usable:
+    varies = [(each.any(axis=0) & ~each.all(axis=0)) for each in (truth, test_truth)]
+    usable = np.flatnonzero(varies[0] & varies[1])
+    if not len(usable):
         raise ValueError("no concept is true of some samples and false of others in both parts")
     records = []
     for c in tqdm(usable, desc="probing", unit="concept", disable=not progress):
@@ -132,11 +133,8 @@ def _probe_concept(train, truth, test, test_truth, ks: list[int], name: str) -> 
 
 
 def _matrix(what: str, values: torch.Tensor | np.ndarray) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = (values if values.dtype == torch.float64 else values.float()).numpy()
-    matrix = np.asarray(values)
-    matrix = matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix
+    values = torch.as_tensor(values).detach().cpu()
+    matrix = values.to(torch.promote_types(values.dtype, torch.float32)).numpy()
     if matrix.ndim != 2 or not matrix.size:
         raise ValueError(f"{what} must have shape (samples, latents), got {matrix.shape}")
     if not np.isfinite(matrix).all():
@@ -150,7 +148,3 @@ def _booleans(labels: np.ndarray | torch.Tensor) -> np.ndarray:
     if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
         raise ValueError("labels must be booleans (samples, concepts): make one column per class")
     return labels.astype(bool)
-
-
-def _varies(truth: np.ndarray) -> bool:
-    return bool(truth.any() and not truth.all())

@@ -142,7 +142,7 @@ def test_what_is_refused():
         accumulator.update(x, x, torch.full((300,), 0.5))
     with pytest.raises(ValueError, match="0 to 3"):
         accumulator.update(x, x, torch.full((300,), 4))
-    with pytest.raises(ValueError, match=r"\(300,\).*\(3,\)"):
+    with pytest.raises(ValueError, match=r"300 .*\(3,\)"):
         accumulator.update(x, x, torch.zeros(3, dtype=torch.long))
 
 
