@@ -49,9 +49,9 @@ def bias_report(
 ) -> BiasReport:
     """Find the concepts that drive a classifier of embeddings.
 
-    What goes along with a prediction need not cause it, so every concept is intervened on: its latent is set from zero
-    to the 90th percentile of its positive activations while everything else stays, including what the MSAE does not
-    reconstruct. The change of the mean probability is the effect.
+    What is correlated with a prediction need not cause it, so every concept is intervened on: its latent is set from
+    zero to the 90th percentile of its positive activations while everything else stays, including what the MSAE does
+    not reconstruct. The change of the mean probability is the effect.
 
     A concept drives the classifier if the bootstrap interval of its effect excludes zero, and if its effect on the
     log-odds, which do not saturate as probabilities do, is larger than that of random latents. These are drawn from
@@ -177,7 +177,7 @@ def bias_report(
 
 
 def _named(concepts: ConceptTable | None) -> list[int]:
-    """The best latent of each validated name."""
+    """Return the best latent of each validated name."""
     found = [] if concepts is None else concepts.best_validated()["latent"].tolist()
     if not found:
         problem = "the latents have no names" if concepts is None else "none of the names is validated"
@@ -188,14 +188,14 @@ def _named(concepts: ConceptTable | None) -> list[int]:
 def _null_effects(
     ask: Classifier, x: torch.Tensor, directions: torch.Tensor, step: float, before: np.ndarray
 ) -> np.ndarray:
-    """Mean change of the log-odds along each of several directions, by one step from where the samples are."""
+    """Return the mean change of the log-odds when the samples move one step along each of several directions."""
     moved = (x[None] + step * directions[:, None]).reshape(-1, x.shape[1])
     after = log_odds(probabilities(ask, moved)).reshape(len(directions), len(x))
     return after.mean(axis=1) - log_odds(before).mean()
 
 
 def _boxes(latents: np.ndarray, activations: np.ndarray, guess: np.ndarray) -> pd.DataFrame:
-    """Quantiles of each latent's activations, separately for the samples of either prediction."""
+    """Return quantiles of each latent's activations, separately for samples with and without the predicted class."""
     records = []
     for place, latent in enumerate(latents):
         for predicted in (True, False):

@@ -57,7 +57,7 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
 
 
 def _label_place(positive: Any, labels: list[Any]) -> int:
-    """Place of a label, or of one that prints alike. Taking it for a position could silently mean another class."""
+    """Find a label, or one that prints alike. Taking it for a position could silently mean another class."""
     for candidates in (labels, list(map(str, labels))):
         if positive in candidates:
             return candidates.index(positive)
@@ -72,7 +72,7 @@ def _place(positive: int | str, classes: list[str]) -> int:
 
 
 def probabilities(ask: Classifier, x: torch.Tensor) -> np.ndarray:
-    """The answers of a classifier, float64 (B,).
+    """Ask a classifier for the probabilities of embeddings, float64 (B,).
 
     Raises:
         ValueError: They are not probabilities, or not one for each embedding.
@@ -81,13 +81,13 @@ def probabilities(ask: Classifier, x: torch.Tensor) -> np.ndarray:
     answers = answers.numpy()
     if len(answers) != len(x) or not ((answers >= 0) & (answers <= 1)).all():
         raise ValueError(
-            f"the classifier has to return one probability for each of {len(x)} embeddings, got {len(answers)} values "
+            f"the classifier must return one probability for each of {len(x)} embeddings, got {len(answers)} values "
             f"from {answers.min():.3g} to {answers.max():.3g}"
         )
     return answers
 
 
 def log_odds(probability: np.ndarray) -> np.ndarray:
-    """Log-odds of probabilities, finite also for 0 and 1."""
+    """Return the log-odds of probabilities; they are finite for 0 and 1, too."""
     kept = np.clip(probability, _SURE, 1 - _SURE)
     return np.log(kept) - np.log1p(-kept)

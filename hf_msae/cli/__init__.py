@@ -41,7 +41,7 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command that the first argument names with the others."""
+    """Run the command named by the first argument with the other arguments."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())

@@ -1,4 +1,4 @@
-"""The one pass over a data set: encode its embeddings in batches, and keep what is asked for."""
+"""The one pass over a data set: encode its embeddings in batches, and collect what is needed from the codes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Embeddings: TypeAlias = "EmbeddingDataset | str | os.PathLike | datasets.Dataset
 
 @dataclass(frozen=True)
 class CodeBatch:
-    """What a collector sees of one batch.
+    """What a collector gets of one batch.
 
     Attributes:
         rows: Places of the batch among the rows of the pass.
@@ -44,7 +44,7 @@ class CodeBatch:
 
 
 class Collector:
-    """Something to keep from a pass over a data set. Subclasses say what they need, and get only that.
+    """Collects something in a pass over a data set. Subclasses declare what they need of a batch, and get only that.
 
     Attributes:
         needs_latents: Whether `update` reads the full code.
@@ -84,7 +84,7 @@ def collect_codes(
     Args:
         msae: The MSAE. It encodes in evaluation mode and is left in the mode it was in.
         embeddings: Embeddings of the MSAE's width: opened ones, or anything `load_embeddings` accepts.
-        collectors: What to keep.
+        collectors: What to collect.
         rows: Rows to read, in this order. Default: all.
         batch_size: Rows encoded at a time.
         progress: Whether to show a progress bar.
@@ -110,12 +110,12 @@ def collect_codes(
 
 
 class CodeFeed:
-    """Feeds batches to collectors: what `collect_codes` does, for a caller with a pass of its own.
+    """Feeds batches to collectors, for callers that make a pass of their own; others use `collect_codes`.
 
     Args:
         msae: The MSAE, in evaluation mode while batches come.
-        collectors: What to keep.
-        num_rows: Rows that will come in all.
+        collectors: What to collect.
+        num_rows: Number of rows that will come in total.
 
     Raises:
         ValueError: A collector's k is out of range.
@@ -190,7 +190,7 @@ def open_embeddings(
 
 
 def kept_activations(msae: MSAEModel) -> int:
-    """The number of activations that `msae.encode(embeddings)` keeps at most: config.k, or the largest level."""
+    """Return how many activations `msae.encode(embeddings)` keeps at most: config.k, or the largest level."""
     config = msae.config
     if config.k is None or config.activation == "batch_topk":
         return config.nesting_ks[-1]

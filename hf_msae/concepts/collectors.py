@@ -21,7 +21,7 @@ class Firing:
 
     Attributes:
         counts: Rows in whose full code the latent is active, int64 (n,).
-        strong: Rows of which the latent is among the k strongest, int64 (n,).
+        strong: Rows in which the latent is among the k strongest, int64 (n,).
         mean: Mean activation over all rows, float64 (n,).
         maximum: Largest activation, float32 (n,).
         num_samples: Rows read.
@@ -91,7 +91,7 @@ class RowCollector(Collector):
 
 @dataclass(frozen=True)
 class LatentColumns:
-    """What a few latents do in all rows.
+    """The activations of a few latents in all rows.
 
     Attributes:
         latents: The latents, int64 (m,).
@@ -151,7 +151,7 @@ class SparseCodes:
         return len(self.values)
 
     def __getitem__(self, part: tuple[slice, slice]) -> SparseCodes:
-        """Some rows, and the first activations of each: `codes[:100, :8]`."""
+        """Return some rows, and the first activations of each: `codes[:100, :8]`."""
         return SparseCodes(self.values[part], self.indices[part])
 
     @property

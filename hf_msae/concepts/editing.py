@@ -32,8 +32,8 @@ class LatentEdit:
         latents: The latents to change (m,), each once.
         values: One value for each latent (m,).
         mode: "scale" multiplies a latent's activation by its value, "set" replaces it, "add" adds the value.
-        keep_residual: Whether what the MSAE does not reconstruct stays: x + decode(z') - decode(z). Otherwise the
-            edited embedding is decode(z').
+        keep_residual: Whether to keep what the MSAE does not reconstruct: the edited embedding is then
+            x + decode(z') - decode(z), and otherwise decode(z').
     """
 
     latents: tuple[int, ...]
@@ -72,7 +72,7 @@ class LatentEdit:
             if latent in found:
                 raise ValueError(f"latent {latent} is edited twice, the second time as {key!r}")
             value = float(value)
-            if not abs(value) <= _LARGEST:  # false for NaN, too
+            if not abs(value) <= _LARGEST:  # false for NaN as well
                 raise ValueError(f"the value for {key!r} is {value}, but must be a finite float32 number")
             found[latent] = value
         return cls(tuple(found), tuple(found.values()), mode, keep_residual)
@@ -118,7 +118,7 @@ def edit_embeddings(msae: MSAEModel, embeddings: torch.Tensor, edits: Sequence[L
 
 
 def latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) -> int:
-    """The latent that a number or name means; a name means the most similar latent that has it.
+    """Return the latent with this number, or the most similar latent with this name.
 
     Raises:
         ValueError: There is no such latent.
@@ -139,7 +139,7 @@ def latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) -
 
 @dataclass(eq=False)
 class _Active:
-    """An edit in force. It may end in another context than it began in, so both look at `over`."""
+    """An edit that applies until it is over. It may end in another context than it began in, so both check `over`."""
 
     editor: Editor
     edit: LatentEdit
@@ -162,7 +162,7 @@ class _Hook:
 
 @contextmanager
 def _hooked(site: Site) -> Iterator[None]:
-    """Keep the hook of a module as long as anybody edits there."""
+    """Keep the hook of a module as long as anyone edits there."""
     with _LOCK:
         if site.module not in _HOOKS:
             hook = _HOOKS[site.module] = _Hook(ExitStack())

@@ -60,7 +60,7 @@ class Explanation(Result):
         return plot_contributions(self.labels(), self.frame["activation"], "activation", image, title)
 
     def labels(self) -> list[str]:
-        """Names and numbers of the concepts, for figures."""
+        """Return the names and numbers of the concepts, for figures."""
         return [display_name(row.name, row.latent) for row in self.frame.itertuples(index=False)]
 
 
@@ -84,7 +84,7 @@ class SimilarityExplanation(Result):
     not_reconstructed: float
 
     def top(self, n: int = 10) -> pd.DataFrame:
-        """The n parts that are largest in size."""
+        """Return the n parts that are largest in size."""
         return self.frame.head(n)
 
     def verdict(self) -> str:
@@ -98,7 +98,7 @@ class SimilarityExplanation(Result):
         return self.describe()
 
     def describe(self, n: int = 10) -> str:
-        """The sum and its n largest parts, as text."""
+        """Return the sum and its n largest parts as text."""
         return f"{self.verdict()}\n{self.top(n).to_string(index=False, float_format='{:+.4f}'.format)}"
 
     def plot(self, image: Image.Image | None = None, n: int = 10, title: str | None = None) -> Figure:

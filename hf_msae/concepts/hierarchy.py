@@ -126,13 +126,13 @@ def concept_hierarchy(
         embeddings: Embeddings of the MSAE's backbone; anything `load_embeddings` accepts.
         concepts: Names of the latents.
         latents: Latents to consider, e.g. `table.validated()["latent"]`. Default: all.
-        k: Number of activations in each code. In full codes nearly everything is active with everything.
+        k: Number of activations in each code. In full codes, nearly everything is active together.
         min_parent: Lowest share of the child's samples in which the parent is active; the lower end of its 95%
-            confidence interval (Wilson) has to reach it.
+            confidence interval (Wilson) must reach it.
         max_child: Highest share of the parent's samples in which the child is active.
-        min_lift: How many times as often the parent has to be active with the child as on average, so that what is
-            always active is no parent.
-        min_count: Number of samples in which a concept has to be active.
+        min_lift: How many times as often as on average the parent must be active with the child. A latent that is
+            always active is therefore not a parent.
+        min_count: Smallest number of samples in which a concept must be active.
         batch_size: Rows encoded at a time.
         progress: Whether to show a progress bar.
         codes: The largest activations of these embeddings, at least k of each row, if they are at hand from

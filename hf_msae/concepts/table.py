@@ -80,7 +80,7 @@ class ConceptTable:
         return "q_value" in self.frame
 
     def validated(self, q: float = MAX_Q) -> pd.DataFrame:
-        """The latents whose names are better than chance at this false discovery rate, most similar first.
+        """Return the latents whose names are better than chance at this false discovery rate, most similar first.
 
         Raises:
             ValueError: The table has no q-values, or `q` is not between 0 and 1.

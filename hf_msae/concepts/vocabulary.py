@@ -27,7 +27,7 @@ class Vocabulary:
     Args:
         words: Candidates for names.
         templates: Prompts with one `{}` for the word. The embeddings of a word's prompts are averaged.
-        order: What the words are ordered by, e.g. "frequency". Only for readers.
+        order: What the words are ordered by, e.g. "frequency". It is only recorded.
 
     Raises:
         ValueError: There are no words, a word is empty or repeated, or a template does not have exactly one `{}`.
@@ -107,7 +107,7 @@ class Vocabulary:
 
     @classmethod
     def of_scenes(cls) -> Vocabulary:
-        """The concepts of `hf_msae.scenes`, with the prompts that its SigLIP was trained on."""
+        """Make a vocabulary of the concepts of `hf_msae.scenes`, with the prompts that its SigLIP was trained on."""
         from ..scenes import CONCEPTS
 
         return cls(CONCEPTS, ("{}", "a {} shape", "a picture of something {}"), order="group")
@@ -115,12 +115,12 @@ class Vocabulary:
     def filtered(
         self, min_letters: int = 3, stop_words: bool | Iterable[str] = True, sensitive: Iterable[str] = ()
     ) -> Vocabulary:
-        """A copy without words that are unfit as names.
+        """Return a copy without words that are unfit as names.
 
         Args:
-            min_letters: Smallest number of letters; lists of frequent words are full of pieces like "th" and "s".
+            min_letters: Smallest number of letters. Lists of frequent words are full of pieces like "th" and "s".
             stop_words: Function words to leave out ("the", "however"); True for scikit-learn's English list.
-            sensitive: Words that nothing should be called, in any case, also within phrases.
+            sensitive: Words that must not become names, in upper or lower case, alone or within phrases.
 
         Raises:
             ValueError: No word is left.
@@ -189,7 +189,7 @@ class Vocabulary:
 
 
 def check_vocabulary_embeds(msae: MSAEModel, vocabulary: Vocabulary, vocabulary_embeds: torch.Tensor) -> torch.Tensor:
-    """The embeddings of a vocabulary as float32.
+    """Check the embeddings of a vocabulary, and return them as float32.
 
     Raises:
         ValueError: They are not one finite embedding of the MSAE's width for each word.

@@ -1,4 +1,4 @@
-"""What the sections of a report are made from."""
+"""What the sections of a report are built from."""
 
 from __future__ import annotations
 
@@ -78,5 +78,5 @@ class Context:
 
     @property
     def columns(self) -> list[Dataset]:
-        """The data sets of the same rows whose columns may say what is true of a row."""
+        """The data sets of the same rows, whose columns may say which concepts a row has."""
         return [each for each in (self.images, self.embeddings.dataset) if each is not None]

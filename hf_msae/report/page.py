@@ -74,8 +74,8 @@ def write_report(
         num_searches: Number of example searches.
         num_explained: Number of rows taken apart into concepts.
         k: Number of latents of a row that count as active in it: for the concepts, the hierarchy and the index. Full
-            codes contain many weak latents besides.
-        seed: Random seed of everything that is drawn.
+            codes also contain many weak latents.
+        seed: Random seed of the examples.
         progress: Whether to show progress bars.
         command: The command that made the page, shown on it.
 
@@ -83,7 +83,7 @@ def write_report(
         The path.
 
     Raises:
-        TypeError: The embeddings, the images or a bias report are of another type.
+        TypeError: The embeddings, the images or a bias report have the wrong type.
         ValueError: The hook point is not image_embeds; embeddings, images and model do not belong together; a number
             is out of range; a picture cannot be decoded (the message names the row); or `path` is a folder or does not
             end in .html.

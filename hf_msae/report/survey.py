@@ -1,4 +1,4 @@
-"""The one pass of a report over the embeddings: all that its sections need to know about them."""
+"""The one pass of a report over the embeddings, which collects everything that the sections need."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def choose(labels: Labels, firing: Firing, number: int) -> Chosen:
 
 
 def _ranked(labels: Labels) -> list[int] | None:
-    """The latents in the order in which they are shown as far as they are active; None for latents without names."""
+    """Return the latents in the order in which active ones are shown; None for latents without names."""
     return None if labels.concepts is None else labels.concepts.best_available()[0]["latent"].tolist()
 
 

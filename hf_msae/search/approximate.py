@@ -85,7 +85,7 @@ class ApproximateIndex:
     candidates, to be compared with the embeddings themselves. The index is held in memory, width / 8 + 16 bytes per
     row (112 MB for a million rows of 768), and building it needs `40 * lists` embeddings in memory (250 MB). Rows that
     are added later go into the existing lists; if there are many, or they differ from the first, delete the folder
-    and build the index anew.
+    and build the index again.
 
     Source: Gao and Long, "RaBitQ: Quantizing High-Dimensional Vectors with a Theoretical Error Bound for Approximate
     Nearest Neighbor Search" (2024); `IndexIVFRaBitQ` of faiss.
@@ -126,7 +126,7 @@ class ApproximateIndex:
         return f"ApproximateIndex({str(self.folder)!r}, {len(self)} rows, {self.metadata.lists} lists)"
 
     def candidates(self, query: torch.Tensor, top: int) -> np.ndarray:
-        """Rows, in ascending order, that contain most of the `top` nearest to a unit vector (d,).
+        """Find rows, in ascending order, that contain most of the `top` nearest to a unit vector (d,).
 
         Codes of one bit give only a rough order, so there are ten times as many candidates, at least 500.
 
@@ -212,7 +212,7 @@ def _faiss() -> ModuleType:
 
 
 def _trained(embeddings: EmbeddingDataset, rows: int, lists: int, seed: int) -> Any:
-    """Empty lists with the centers that k-means finds in a sample of the rows."""
+    """Return empty lists with the centers that k-means finds in a sample of the rows."""
     faiss = _faiss()
     index = faiss.index_factory(embeddings.width, f"IVF{lists},RaBitQ", faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed

@@ -134,13 +134,13 @@ class Segment:
                 ) from error
 
     def active(self, latent: int) -> tuple[np.ndarray, np.ndarray]:
-        """The rows in which a latent is active, and its activations there."""
+        """Return the rows in which a latent is active, and its activations there."""
         part = slice(int(self.offsets[latent]), int(self.offsets[latent + 1]))
         return self.of_latent_rows[part], self.of_latent_values[part]
 
 
 def write_segment(folder: Path, codes: SparseCodes, lengths: np.ndarray, num_latents: int) -> None:
-    """Write a segment, in place of what an interrupted build may have left there."""
+    """Write a segment, replacing what an interrupted build may have left there."""
     latents = codes.indices.numpy().astype(np.uint16 if num_latents <= 2**16 else np.int32)
     values = codes.values.clamp(max=torch.finfo(torch.float16).max).numpy().astype(np.float16)
     flat, active = latents.ravel(), values.ravel() > 0
@@ -164,12 +164,12 @@ def write_segment(folder: Path, codes: SparseCodes, lengths: np.ndarray, num_lat
 
 
 def lengths_of(embeddings: torch.Tensor) -> np.ndarray:
-    """The norms of embeddings (N, d), float32 (N,)."""
+    """Return the norms of embeddings (N, d), float32 (N,)."""
     return torch.linalg.vector_norm(embeddings, dim=1).numpy()
 
 
 def typical_activations(segments: Sequence[Segment], num_latents: int) -> np.ndarray:
-    """The mean activation of each latent over the rows in which it is active; 1 if there are none."""
+    """Return the mean activation of each latent over the rows in which it is active; 1 if there are none."""
     sums, counts = np.zeros(num_latents), np.zeros(num_latents)
     for segment in segments:
         number = np.diff(segment.offsets)
@@ -180,12 +180,12 @@ def typical_activations(segments: Sequence[Segment], num_latents: int) -> np.nda
 
 
 def segment_folder(folder: Path, number: int) -> Path:
-    """The folder of a segment."""
+    """Return the folder of a segment."""
     return folder / f"segment-{number:05d}"
 
 
 def default_folder(msae: MSAEModel, embeddings: EmbeddingDataset, k: int) -> Path:
-    """The folder in HF_HOME where the index of an MSAE and its embeddings is kept if no other is chosen."""
+    """Return the folder in HF_HOME where the index of an MSAE and its embeddings is kept if no other is chosen."""
     source = Path(embeddings.source).expanduser()
     where = str(source.resolve()) if source.exists() else embeddings.source
     folders = []

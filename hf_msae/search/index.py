@@ -68,7 +68,7 @@ class ConceptIndex:
         if len(self) > len(self.embeddings):
             raise ValueError(
                 f"{self.folder} has {len(self)} rows, but {self.embeddings.source} has {len(self.embeddings)}: "
-                "delete it to build it anew"
+                "delete it to build it again"
             )
         self._segments = [
             Segment(segment_folder(self.folder, number)) for number in range(len(self._metadata.segments))
@@ -181,7 +181,7 @@ class ConceptIndex:
         in which it is active, so that concepts count alike although some are stronger by nature.
 
         Args:
-            concepts: Weights by latent or name; a negative weight keeps a concept out.
+            concepts: Weights by latent or name; a negative weight excludes a concept.
             top: Number of rows.
 
         Raises:
@@ -191,7 +191,7 @@ class ConceptIndex:
             raise ValueError("there is nothing to search for: pass concepts and weights")
         for key, weight in concepts.items():
             if not np.isfinite(weight):
-                raise ValueError(f"the weight of {key!r} is {weight}, but has to be a finite number")
+                raise ValueError(f"the weight of {key!r} is {weight}, but must be a finite number")
         scores = np.zeros(len(self), dtype=np.float32)
         for key, weight in concepts.items():
             latent = latent_of(key, self._metadata.num_latents, self.concepts)
@@ -208,7 +208,7 @@ class ConceptIndex:
         top: int = 10,
         approximate: bool = False,
     ) -> pd.DataFrame:
-        """Find what an embedding would be like with some concepts changed ("like this, more striped, less red").
+        """Find rows like an embedding with some concepts changed ("like this, but more striped, less red").
 
         Args:
             embedding: Raw embedding (d,).
@@ -237,7 +237,7 @@ class ConceptIndex:
         return table.assign(row=rows[table["row"]])
 
     def code(self, row: int) -> pd.DataFrame:
-        """The concepts that the index keeps of a row, strongest first: latent, name, activation."""
+        """Return the concepts that the index keeps of a row, strongest first: latent, name, activation."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} is out of range: the index has {len(self)} rows")
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -248,7 +248,7 @@ class ConceptIndex:
         return frame.assign(activation=segment.values[place][active].astype(np.float32))
 
     def shared(self, row: int, other: int) -> pd.DataFrame:
-        """The concepts that two rows share, in descending order of the weaker activation."""
+        """Return the concepts that two rows share, in descending order of the weaker activation."""
         both = self.code(row).merge(self.code(other).drop(columns="name"), on="latent", suffixes=("", "_other"))
         weaker = both[["activation", "activation_other"]].min(axis=1)
         return both.loc[weaker.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
@@ -263,7 +263,7 @@ class ConceptIndex:
         return query
 
     def _cosines(self, query: torch.Tensor, rows: np.ndarray | None = None) -> np.ndarray:
-        """Cosines with these rows, or with every row of the index, (rows,)."""
+        """Return the cosines with these rows, or with every row of the index, (rows,)."""
         if rows is not None:
             few = max(1, _ONE_THREAD // self._metadata.width)
             parts = [self.embeddings[rows[first : first + few]] @ query for first in range(0, len(rows), few)]
@@ -292,5 +292,5 @@ class ConceptIndex:
             if not same.all():
                 raise ValueError(
                     f"{self.folder} was built from other embeddings: row {start + places[~same][0]} of "
-                    f"{self.embeddings.source} is not the one that was indexed; delete {self.folder} to build it anew"
+                    f"{self.embeddings.source} is not the one that was indexed; delete {self.folder} to build it again"
                 )

@@ -9,7 +9,7 @@ import pandas as pd
 
 
 def best_rows(scores: np.ndarray, top: int) -> np.ndarray:
-    """The rows of the `top` largest scores, largest first; of equal scores the first rows.
+    """Return the rows of the `top` largest scores, largest first; rows of equal score in their order.
 
     Args:
         scores: Scores (rows,).
@@ -26,13 +26,13 @@ def best_rows(scores: np.ndarray, top: int) -> np.ndarray:
 
 
 def best_table(scores: np.ndarray, top: int, name: str, rows: np.ndarray | None = None) -> pd.DataFrame:
-    """The rows of the `top` largest scores and these scores, in a column `name`; `rows` if not all were scored."""
+    """Return the `top` best rows and their scores, in the column `name`. `rows`: the rows scored. Default: all."""
     places = best_rows(scores, top)
     return pd.DataFrame({"row": places if rows is None else rows[places], name: scores[places]})
 
 
 def ranks_of(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The ranks of some rows by score, from 1, as in a stable descending sort of all rows.
+    """Return the ranks of some rows by score, from 1, as in a stable descending sort of all rows.
 
     Only the scores are sorted, not the rows, which is many times faster.
 

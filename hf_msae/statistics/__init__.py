@@ -1,4 +1,4 @@
-"""Intervals, multiple testing, null distributions, and the base of results: what every audit stands on."""
+"""Statistics that every audit uses: intervals, multiple testing, null distributions, and the base of results."""
 
 from .intervals import bootstrap_interval, wilson_interval
 from .multiple_testing import benjamini_hochberg, holm

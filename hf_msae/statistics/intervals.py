@@ -18,9 +18,9 @@ def bootstrap_interval(
     method: str = "percentile",
     seed: int | np.random.Generator = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bootstrap confidence interval of a statistic of a sample.
+    """Compute a bootstrap confidence interval of a statistic of a sample.
 
-    The sample is drawn again `num_resamples` times with replacement. The percentile interval runs from the
+    The sample is drawn `num_resamples` times with replacement. The percentile interval runs from the
     (1 - level) / 2 quantile of the resampled statistic to its (1 + level) / 2 quantile; "bca" corrects these for bias
     and skewness. Several samples of equal size are resampled together, with the same draws, so that their differences
     are paired. (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 and 14; computed by
@@ -61,7 +61,7 @@ def bootstrap_interval(
 def wilson_interval(
     successes: int | np.ndarray, trials: int | np.ndarray, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson's score interval of a proportion.
+    """Compute Wilson's score interval of a proportion.
 
     With p = successes / trials, n = trials and z the (1 + level) / 2 quantile of the standard normal distribution:
 

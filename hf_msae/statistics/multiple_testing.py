@@ -7,7 +7,7 @@ from scipy import stats
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Correct p-values so that the family-wise error rate is kept (Holm's step-down method).
+    """Correct p-values to control the family-wise error rate (Holm's step-down method).
 
     With the m p-values in ascending order, the i-th becomes max over j <= i of min(1, (m - j + 1) p_(j)). Rejecting
     the hypotheses with a corrected p-value of at most alpha makes one or more false rejections with a probability of
@@ -32,7 +32,7 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
-    """Turn p-values into q-values under which the false discovery rate is kept.
+    """Turn p-values into q-values, which control the false discovery rate.
 
     With the m p-values in ascending order, the i-th becomes min over j >= i of min(1, m p_(j) / j). Among the
     hypotheses with a q-value of at most alpha, the expected share of false rejections is at most alpha if the tests

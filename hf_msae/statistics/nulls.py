@@ -10,7 +10,7 @@ _NORMAL_MAD = 1.4826022185056018  # 1 / the 3/4 quantile of the standard normal 
 
 
 def null_p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """One-sided p-values of observed values, by draws from their null distribution.
+    """Compute one-sided p-values of observed values from draws of their null distribution.
 
     p = (1 + #{null >= observed}) / (1 + #null). The observed value counts as one draw, so that p is never 0 and the
     test is valid for any number of draws. (Phipson and Smyth, "Permutation p-values should never be zero", 2010.)
@@ -39,7 +39,7 @@ def permutation_p_value(
     num_permutations: int = 999,
     seed: int | np.random.Generator = 0,
 ) -> tuple[float, float]:
-    """Test whether values and labels go together, by permuting the labels.
+    """Test whether values and labels are related, by permuting the labels.
 
     If they are unrelated, every order of the labels is equally likely, so the statistic under random orders is its
     null distribution. (Fisher, "The Design of Experiments", 1935.)
@@ -68,7 +68,7 @@ def permutation_p_value(
 def matched_null(
     target: float, candidates: np.ndarray, number: int, rng: np.random.Generator, pool: int | None = None
 ) -> np.ndarray:
-    """Draw controls that are alike in a property that should not count, e.g. how often a latent is active.
+    """Draw controls that resemble a target in a property that must not matter, e.g. how often a latent is active.
 
     Args:
         target: The property of what is tested.
@@ -86,9 +86,9 @@ def matched_null(
 
 
 def robust_spread(values: np.ndarray) -> float:
-    """Standard deviation about zero of normal values, estimated by the median of their sizes.
+    """Estimate the standard deviation about zero of normal values by the median of their sizes.
 
-    1.4826 median(|x|): a minority of large values, such as controls that are not null after all, hardly moves it.
+    1.4826 median(|x|): a minority of large values, such as controls that do have an effect, barely changes it.
     (Hampel, "The influence curve and its role in robust estimation", JASA 1974.)
     """
     return float(_NORMAL_MAD * np.median(np.abs(values)))
