@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 
 from .accumulator import SumAccumulator, as_matrix
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 
 def cknna(a: torch.Tensor, b: torch.Tensor, k: int = 10) -> float:
@@ -74,7 +70,7 @@ def _require_same_length(a: torch.Tensor, b: torch.Tensor) -> None:
         raise ValueError(f"both representations must be of the same samples, got {len(a)} and {len(b)} rows")
 
 
-def smallest_batch(k: int) -> int:
+def smallest_batch(k: int = 10) -> int:
     """Return the smallest number of samples for which CKNNA with k neighbors is defined."""
     return max(k + 1, 4)
 
@@ -83,8 +79,8 @@ class CknnaAccumulator(SumAccumulator):
     """Mean CKNNA over consecutive full batches of a fixed size, however the data arrives.
 
     A remainder that does not fill a batch is left out, unless there is no full batch at all: then it is the batch.
-    Split data over processes at multiples of `batch_size` (the last process may hold the remainder), so that the
-    batches are the same as without splitting.
+    Data in several parts or processes is split at multiples of `batch_size`, so that the batches are the same as
+    without splitting.
 
     Args:
         batch_size: Number of samples per batch; CKNNA depends on it.
@@ -96,7 +92,7 @@ class CknnaAccumulator(SumAccumulator):
             raise ValueError(
                 f"CKNNA with k={k} needs k >= 1 and batches of {smallest_batch(k)} or more, not {batch_size}"
             )
-        super().__init__(total=(), batches=(), rest_total=(), rest_samples=(), rests=())
+        super().__init__(total=(), batches=())
         self.batch_size, self.k = batch_size, k
         self._rest: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -118,32 +114,17 @@ class CknnaAccumulator(SumAccumulator):
                 self._rest = []
 
     def count(self, a: Neighborhood, b: Neighborhood) -> None:
-        """Add one full batch whose neighborhoods are known already."""
+        """Add one batch whose neighborhoods are known already."""
         self.add(total=align(a, b), batches=1)
-
-    def reduce(self, accelerator: Accelerator | None) -> CknnaAccumulator:
-        """Return a new accumulator over the batches of all processes. Every process must call this."""
-        closed = CknnaAccumulator(self.batch_size, self.k)
-        closed.add(**self._closed_sums())
-        return super(CknnaAccumulator, closed).reduce(accelerator)
-
-    def merge(self, other: CknnaAccumulator) -> None:
-        """Add the full batches of `other`; its remainder counts only if there is no full batch at all."""
-        self.add(**other._closed_sums())
 
     def compute(self) -> dict[str, float | int | None]:
         """Return `cknna` (None if undefined) and `cknna_batch_size`, the number of samples it was computed on."""
-        sums = {name: float(value) for name, value in self._closed_sums().items()}
         value, size = math.nan, self.batch_size
-        if sums["batches"]:
-            value = sums["total"] / sums["batches"]
-        elif sums["rests"] == 1:
-            value, size = sums["rest_total"], int(sums["rest_samples"])
-        elif sums["rests"] > 1:
-            raise ValueError(
-                f"no process has a CKNNA batch of {self.batch_size}, but {int(sums['rests'])} have a part of one: "
-                "split the data at multiples of the batch size"
-            )
+        if self.value("batches"):
+            value = self.value("total") / self.value("batches")
+        elif self._waiting:
+            size = self._waiting
+            value = align(*self._neighborhoods()) if size >= smallest_batch(self.k) else math.nan
         else:
             raise ValueError("CknnaAccumulator has seen no samples: there is nothing to compute")
         return {"cknna": None if math.isnan(value) else value, "cknna_batch_size": size}
@@ -155,16 +136,6 @@ class CknnaAccumulator(SumAccumulator):
     def _neighborhoods(self) -> tuple[Neighborhood, Neighborhood]:
         a, b = (torch.cat(parts) for parts in zip(*self._rest, strict=True))
         return Neighborhood(a, self.k), Neighborhood(b, self.k)
-
-    def _closed_sums(self) -> dict[str, torch.Tensor]:
-        """The sums, counting samples that still wait for a full batch as a remainder."""
-        sums = dict(self._sums)
-        if self._waiting:
-            needed = not sums["batches"] and self._waiting >= smallest_batch(self.k)
-            sums["rest_total"] = sums["rest_total"] + (align(*self._neighborhoods()) if needed else math.nan)
-            sums["rest_samples"] = sums["rest_samples"] + self._waiting
-            sums["rests"] = sums["rests"] + 1
-        return sums
 
 
 def _nearest(kernel: torch.Tensor, k: int) -> torch.Tensor:

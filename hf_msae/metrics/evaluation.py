@@ -14,7 +14,7 @@ from .._utils.evaluating import evaluation_mode
 from .._utils.fingerprint import model_fingerprint
 from ..model.nested_topk import soft_capped, top_activations
 from .accumulator import as_matrix
-from .alignment import Neighborhood
+from .alignment import CknnaAccumulator, Neighborhood, smallest_batch
 from .classification import ClassificationAccumulator, LinearClassifier, number_labels
 from .dictionary import decoder_orthogonality
 from .level import EvaluationBatch, LevelAccumulator
@@ -83,13 +83,17 @@ def evaluate_msae(
     if accelerator is not None:
         model = accelerator.unwrap_model(model)
     ks = _check(model, embeddings, ks, batch_size)
+    cknna_size = None  # of the CKNNA batches, if there are enough samples for one
+    if cknna_batch_size is not None:
+        cknna_batch_size = min(CknnaAccumulator(cknna_batch_size).batch_size, len(embeddings))
+        cknna_size = cknna_batch_size if cknna_batch_size >= smallest_batch() else None
     numbers = _check_classifiers(embeddings, classifiers, labels or {})
     encoder_embeds, encoder = _check_encoder(embeddings, encoder_embeds, encoder)
     is_main = accelerator is None or accelerator.is_main_process
     mean = embeddings.statistics(progress=progress and is_main).mean
 
     def accumulator() -> LevelAccumulator:
-        return LevelAccumulator(mean, model.config.num_latents, cknna_batch_size, classifiers, encoder)
+        return LevelAccumulator(mean, model.config.num_latents, cknna_size, classifiers, encoder)
 
     levels = {k: accumulator() for k in ks}
     baseline = ReconstructionAccumulator(mean)
@@ -102,7 +106,7 @@ def evaluate_msae(
                 x,
                 {name: each[rows] for name, each in numbers.items()},
                 None if encoder_embeds is None else encoder_embeds[rows].to(x.device),
-                _cknna_pieces(x, len(embeddings), cknna_batch_size),
+                _cknna_pieces(x, cknna_size),
             )
             try:  # rows refused here cannot be measured at any level
                 baseline.update(x, mean.expand(len(x), -1), first_row)
@@ -121,6 +125,7 @@ def evaluate_msae(
 
     orthogonality = decoder_orthogonality(model.dictionary) if model.config.num_latents > 1 else None
     constant = {"decoder_orthogonality": orthogonality, "num_samples": len(embeddings)}
+    constant["cknna_batch_size"] = cknna_batch_size
     baseline_mean = baseline.reduce(accelerator).compute()
     baseline_mean["classifiers"] = {
         name: each.reduce(accelerator).compute() for name, each in baseline_classifiers.items()
@@ -233,18 +238,9 @@ def level_codes(code: torch.Tensor, ks: list[int], soft_cap: float | None) -> It
         yield ks[len(partial) :], soft_capped(code, soft_cap)
 
 
-def _cknna_pieces(
-    x: torch.Tensor, num_samples: int, cknna_batch_size: int | None
-) -> list[tuple[slice, Neighborhood | None]]:
-    """The CKNNA batches within a batch, and the neighborhoods of their embeddings, which all levels share.
-
-    A remainder that does not fill a CKNNA batch is left out, unless it is all the data there is (its neighborhood is
-    then None, as there may be too few samples for one).
-    """
-    if cknna_batch_size is None:
+def _cknna_pieces(x: torch.Tensor, size: int | None) -> list[tuple[slice, Neighborhood]]:
+    """The full CKNNA batches within a batch, and the neighborhoods of their embeddings, which all levels share."""
+    if size is None:
         return []
-    if num_samples < cknna_batch_size:
-        return [(slice(0, num_samples), None)]
-    starts = range(0, len(x) - cknna_batch_size + 1, cknna_batch_size)
-    pieces = [slice(start, start + cknna_batch_size) for start in starts]
+    pieces = [slice(start, start + size) for start in range(0, len(x) - size + 1, size)]
     return [(piece, Neighborhood(as_matrix("embeddings", x[piece]))) for piece in pieces]

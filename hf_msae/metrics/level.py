@@ -32,15 +32,14 @@ class EvaluationBatch:
         embeddings: Raw embeddings (B, d).
         labels: By classifier, class numbers (B,) or None.
         encoder_embeds: The other encoder's embeddings (B, d_e), or None.
-        pieces: CKNNA batches within it, with the neighborhoods of their embeddings (None if there are too few for a
-            full CKNNA batch).
+        pieces: CKNNA batches within it, with the neighborhoods of their embeddings.
     """
 
     first_row: int
     embeddings: torch.Tensor
     labels: Mapping[str, torch.Tensor | None]
     encoder_embeds: torch.Tensor | None
-    pieces: list[tuple[slice, Neighborhood | None]]
+    pieces: list[tuple[slice, Neighborhood]]
 
 
 class LevelAccumulator:
@@ -82,10 +81,7 @@ class LevelAccumulator:
             self.monosemanticity.update(latents, batch.encoder_embeds, batch.first_row)
         for piece, neighbors in batch.pieces:
             for accumulator, other in ((self.cknna, latents), (self.cknna_reconstruction, reconstruction)):
-                if neighbors is None:
-                    accumulator.update(x[piece], other[piece])
-                else:
-                    accumulator.count(neighbors, Neighborhood(as_matrix("codes", other[piece])))
+                accumulator.count(neighbors, Neighborhood(as_matrix("codes", other[piece])))
 
     def merge(self, other: LevelAccumulator) -> None:
         """Add everything `other` has counted."""
@@ -95,10 +91,8 @@ class LevelAccumulator:
     def compute(self, accelerator: Accelerator | None = None) -> dict[str, Any]:
         """Return the metrics over all processes. Every process must call this."""
         metrics = {**self.reconstruction.reduce(accelerator).compute(), **self.firing.reduce(accelerator).compute()}
-        metrics |= {"cknna": None, "cknna_batch_size": None, "cknna_reconstruction": None}
-        if self.cknna is not None:
-            metrics |= self.cknna.reduce(accelerator).compute()
-            metrics["cknna_reconstruction"] = self.cknna_reconstruction.reduce(accelerator).compute()["cknna"]
+        for name, each in (("cknna", self.cknna), ("cknna_reconstruction", self.cknna_reconstruction)):
+            metrics[name] = None if each is None else each.reduce(accelerator).compute()["cknna"]
         scores = None if self.monosemanticity is None else self.monosemanticity.reduce(accelerator).compute()
         metrics["monosemanticity"] = None if scores is None else scores.mean
         metrics["monosemanticity_std"] = None if scores is None else scores.std

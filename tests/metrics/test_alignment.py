@@ -122,13 +122,6 @@ def test_merging_parts_split_at_batch_borders():
     parts[0].merge(parts[1])
     assert parts[0].compute()["cknna"] == pytest.approx(whole.compute()["cknna"], rel=1e-14)
 
-    rests = [CknnaAccumulator(batch_size=40, k=5) for _ in range(2)]
-    rests[0].update(a[:20], b[:20])
-    rests[1].update(a[20:33], b[20:33])
-    rests[0].merge(rests[1])
-    with pytest.raises(ValueError, match=r"40.*multiples of the batch size"):
-        rests[0].compute()
-
 
 def test_a_buffer_may_be_reused():
     a, b = pair(40)
