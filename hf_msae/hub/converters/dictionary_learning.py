@@ -28,6 +28,7 @@ from .checkpoint import ForeignCheckpoint
 from .places import origin
 from .reading import (
     GATED_NOTE,
+    PARAMETERS,
     Settings,
     finite_number,
     gated_as_jump_relu,
@@ -40,7 +41,6 @@ from .source import CheckpointSource
 
 _FILE = re.compile(r"(?:.*/)?ae(?:_(?P<step>\d+))?\.pt")
 _LINEAR = {"encoder.weight": "n d", "encoder.bias": "n", "decoder.weight": "d n"}
-_PARAMETERS = {"W_enc": "d n", "b_enc": "n", "W_dec": "n d", "b_dec": "d"}
 _GATED = {"encoder.weight": "n d", "decoder.weight": "d n", "r_mag": "n", "gate_bias": "n", "mag_bias": "n"}
 _COUNTERS = ("k", "group_sizes")
 _BATCH = {"k": "", "threshold": ""}
@@ -62,8 +62,8 @@ _CLASSES = {
     "GatedAutoEncoder": _Class("jump_relu", {**_GATED, "decoder_bias": "d"}, bias="decoder_bias"),
     "AutoEncoderTopK": _Class("topk", {**_LINEAR, "b_dec": "d"}, _BATCH),
     "BatchTopKSAE": _Class("batch_topk", {**_LINEAR, "b_dec": "d"}, _BATCH),
-    "JumpReluAutoEncoder": _Class("jump_relu", {**_PARAMETERS, "threshold": "n"}, subtracts_bias=False),
-    "MatryoshkaBatchTopKSAE": _Class("batch_topk", {**_PARAMETERS, **_BATCH, "group_sizes": "groups"}),
+    "JumpReluAutoEncoder": _Class("jump_relu", {**PARAMETERS, "threshold": "n"}, subtracts_bias=False),
+    "MatryoshkaBatchTopKSAE": _Class("batch_topk", {**PARAMETERS, **_BATCH, "group_sizes": "groups"}),
 }
 _OTHER_NAMES = {"MatroyshkaBatchTopKSAE": "MatryoshkaBatchTopKSAE"}  # an earlier spelling
 _TELLING = ("GatedAutoEncoder", "AutoEncoderTopK", "MatryoshkaBatchTopKSAE")
@@ -195,8 +195,6 @@ def _levels(group_sizes: torch.Tensor, trainer: Settings, n: int, name: str) -> 
     weights, what = trainer.get("group_weights"), f"group_weights of {trainer.name}"
     if weights is None:
         return levels
-    if not isinstance(weights, list) or len(weights) != len(sizes):
-        raise ValueError(f"{what} is {weights!r}, expected {len(sizes)} numbers, one per group")
     weights = [finite_number(weight, f"an entry of {what}") for weight in weights]
     if min(weights) > 0:
         levels["nesting_weights"] = "uniform" if len(set(weights)) == 1 else weights
@@ -205,8 +203,7 @@ def _levels(group_sizes: torch.Tensor, trainer: Settings, n: int, name: str) -> 
 
 def _k(tensors: Mapping[str, torch.Tensor], trainer: Settings, name: str) -> int:
     if "k" not in tensors:
-        stored = trainer.get("k")
-        return trainer.k("k") if stored is None else whole_number(stored, f"k of {trainer.name}")
+        return trainer.k("k")
     k = whole_number(tensors["k"], f"k of {name}")
     if trainer.get("k") is not None and trainer.whole("k") != k:
         raise ValueError(f"{name} holds k={k}, but k of {trainer.name} is {trainer['k']}: they do not belong together")

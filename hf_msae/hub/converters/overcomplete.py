@@ -21,7 +21,7 @@ import torch
 
 from .checkpoint import ForeignCheckpoint
 from .places import origin
-from .reading import Settings, check_keys, check_shape, finite_number, state_dict, tensors_of, the_one
+from .reading import Settings, check_keys, check_shape, finite_number, only_one, state_dict, tensors_of, the_one
 from .source import CheckpointSource
 
 RECIPE = """
@@ -76,12 +76,7 @@ def read(source: CheckpointSource) -> ForeignCheckpoint:
     """Read a state dict, or the file that `RECIPE` makes; see `read_checkpoint` for what is raised."""
     file = the_one(_files(source), source.name, ".pt, .pth or .safetensors file")
     name = source.full_name(file)
-    if source.asks_for(file, "overcomplete"):
-        raise ValueError(
-            f"{name} holds a whole module of overcomplete, as torch.save(sae) writes it: reading it runs code, which "
-            f"hf_msae never does. Where overcomplete is installed, make a plain file of it and convert that:\n{RECIPE}"
-        )
-    content, extras = source.read(file), Settings({}, name, source.given)
+    content, extras = source.read_data(file, "overcomplete", RECIPE), Settings({}, name, source.given)
     if isinstance(content, Mapping) and "state_dict" in content:
         check_keys(content, (), _PLAIN, name)
         extras, content = Settings(content, name, source.given), content["state_dict"]
@@ -122,9 +117,8 @@ def _tensors(content: Any, name: str) -> tuple[dict[str, torch.Tensor], dict[str
         same, tied = tensors.get(f"dictionary.{key.removeprefix(_TIED)}"), tensors.pop(key)
         if same is None or not torch.equal(same, tied):
             raise ValueError(f"{key} of {name} differs from the dictionary that it should be tied to")
-    for one, other in ((_WEIGHTS, _ARCHETYPAL[0]), ("encoder.weight", f"{_LINEAR}.weight")):
-        if one in tensors and other in tensors:
-            raise ValueError(f"{name} holds both {one} and {other}: which is used is unclear")
+    for names in ((_WEIGHTS, _ARCHETYPAL[0]), ("encoder.weight", f"{_LINEAR}.weight")):
+        only_one(tensors, names, name)
     needed = _NORMALIZED if _NORMALIZED[2] in tensors else ()
     needed += (f"{_LINEAR}.bias",) if f"{_LINEAR}.weight" in tensors else ()
     return state_dict(tensors, name, {key: _SHAPES[key] for key in needed}, _SHAPES, (_COUNTER,))

@@ -16,6 +16,7 @@ from .places import origin
 from .reading import (
     GATED_NOTE,
     OTHER_OUTPUT,
+    PARAMETERS,
     PER_SAMPLE,
     Settings,
     check_keys,
@@ -34,7 +35,6 @@ RECIPE = """
 
 _CONFIG = "config.json"
 _OWN_KEYS = ("hook_point_layer", "activation_fn_str", "normalize_activations", "cls_token_only")
-_TENSORS = {"W_enc": "d n", "b_enc": "n", "W_dec": "n d", "b_dec": "d"}
 _GATE = {"r_mag": "n", "b_mag": "n", "b_gate": "n"}
 _TOKENS = {
     "cls_token_only": "It was trained on CLS tokens alone: give it only the first of the hook point's tokens.",
@@ -57,13 +57,7 @@ def read(source: CheckpointSource) -> ForeignCheckpoint:
     files = source.matching("*.pt")
     file = "weights.pt" if "weights.pt" in files else the_one(files, source.name, ".pt file")
     name = source.full_name(file)
-    if source.asks_for(file, "vit_prisma"):
-        raise ValueError(
-            f"{name} holds an object of vit_prisma besides its tensors: reading it runs code, which hf_msae never "
-            "does. Where vit_prisma is installed, make plain files of it and convert those:\n"
-            + RECIPE.format(file=file)
-        )
-    content = source.read(file)
+    content = source.read_data(file, "vit_prisma", RECIPE.format(file=file))
     if isinstance(content, Mapping) and "state_dict" in content:
         check_keys(content, (), ("state_dict", "cfg"), name)
         content = content["state_dict"]
@@ -74,7 +68,7 @@ def read(source: CheckpointSource) -> ForeignCheckpoint:
     gated = settings.choice("architecture", ("standard", "gated"), "standard") == "gated"
     config = _activation(settings, gated)
     sizes = settings.sizes("d_in", "d_sae", "expansion_factor")
-    tensors, _ = state_dict(content, name, {**_TENSORS, **_GATE} if gated else _TENSORS, **sizes)
+    tensors, _ = state_dict(content, name, {**PARAMETERS, **_GATE} if gated else PARAMETERS, **sizes)
     parts = {"encoder": tensors["W_enc"], "latent_bias": tensors["b_enc"]}
     if gated:
         parts = gated_as_jump_relu(tensors["W_enc"], tensors["b_gate"], tensors["b_mag"], tensors["r_mag"])

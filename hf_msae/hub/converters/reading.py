@@ -17,6 +17,9 @@ PER_SAMPLE = {
 }
 """Kinds of normalize_activations that no MSAE can do."""
 
+PARAMETERS = {"W_enc": "d n", "b_enc": "n", "W_dec": "n d", "b_dec": "d"}
+"""Tensors that most libraries name alike, and their shapes."""
+
 
 class CodeInFileError(ValueError):
     """A file asks for a class or function, named in `asked_for`, so loading it would run code."""
@@ -179,6 +182,14 @@ def check_keys(content: Mapping[str, Any], required: Iterable[str], known: Itera
             f"{name} also has {', '.join(map(str, other))}, which hf_msae does not know: leaving it out could change "
             "what the model computes"
         )
+
+
+def only_one(tensors: Mapping[str, Any], names: Iterable[str], where: str) -> str | None:
+    """Return the only name that is there, None if none is; raise ValueError if several are."""
+    found = [name for name in names if name in tensors]
+    if len(found) > 1:
+        raise ValueError(f"{where} holds both {' and '.join(found)}: which is used is unclear")
+    return found[0] if found else None
 
 
 def finite_number(value: Any, what: str, expected: str = "one finite number") -> float:

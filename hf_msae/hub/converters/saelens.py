@@ -20,8 +20,10 @@ from .reading import (
     OTHER_OUTPUT,
     PER_SAMPLE,
     Settings,
+    check_keys,
     finite_number,
     gated_as_jump_relu,
+    only_one,
     reached,
     state_dict,
     whole_number,
@@ -129,15 +131,13 @@ def _input_scale(source: CheckpointSource, folder: str, settings: Settings) -> f
 
 def _finetuned(tensors: Mapping[str, torch.Tensor], settings: Settings, name: str) -> torch.Tensor:
     """The decoder, with each row scaled by the factor of its latent that was tuned afterwards, if any."""
-    found = [key for key in _SCALES if key in tensors]
-    if len(found) > 1:
-        raise ValueError(f"{name} holds both {' and '.join(found)}: which is used is unclear")
+    found = only_one(tensors, _SCALES, name)
     if settings.flag("finetuning_scaling_factor"):
-        if not found:
+        if found is None:
             raise ValueError(f"{settings.name} says finetuning_scaling_factor, but {name} holds no such tensor")
-        return tensors["W_dec"] * tensors[found[0]][:, None]
-    if found and not torch.all(tensors[found[0]] == 1):
-        raise ValueError(f"{name} holds a {found[0]} that is not 1, but {settings.name} does not say to use it")
+        return tensors["W_dec"] * tensors[found][:, None]
+    if found is not None and not torch.all(tensors[found] == 1):
+        raise ValueError(f"{name} holds a {found} that is not 1, but {settings.name} does not say to use it")
     return tensors["W_dec"]
 
 
@@ -166,8 +166,6 @@ def _prefixes(training: Settings, n: int) -> dict[str, Any]:
     widths, what = training.get("matryoshka_widths"), f"matryoshka_widths of {training.name}"
     if not widths:
         return {}
-    if not isinstance(widths, list):
-        raise ValueError(f"{what} is {widths!r}, expected a list of whole numbers")
     widths = [whole_number(width, f"an entry of {what}") for width in widths]
     return {"nesting": "prefix", "nesting_widths": sorted({*widths, n})}
 
@@ -175,8 +173,6 @@ def _prefixes(training: Settings, n: int) -> dict[str, Any]:
 def _fold_decoder_norms(tensors: dict[str, torch.Tensor]) -> None:
     """Fold in that activations are multiplied by the norms of decoder rows, and divided again before decoding."""
     norms = torch.linalg.vector_norm(tensors["W_dec"], dim=1)
-    if not torch.all(norms > 0):
-        raise ValueError("rescale_acts_by_decoder_norm divides by the norms of decoder rows, some of which are 0")
     tensors["W_enc"], tensors["b_enc"] = tensors["W_enc"] * norms, tensors["b_enc"] * norms
     tensors["W_dec"] = tensors["W_dec"] / norms[:, None]
 
@@ -187,9 +183,9 @@ def _encoder(architecture: str, tensors: Mapping[str, torch.Tensor], name: str) 
         return gated_as_jump_relu(tensors["W_enc"], tensors["b_gate"], tensors["b_mag"], tensors["r_mag"])
     threshold = None
     if architecture == "jumprelu":
-        if ("threshold" in tensors) == ("log_threshold" in tensors):
-            raise ValueError(f"{name} has to hold either threshold or log_threshold, but has both or neither")
-        threshold = tensors["threshold"] if "threshold" in tensors else tensors["log_threshold"].exp()
+        found = only_one(tensors, _THRESHOLDS, name)
+        check_keys(tensors, (found or "threshold",), tensors, name)
+        threshold = tensors["log_threshold"].exp() if found == "log_threshold" else tensors["threshold"]
     elif "topk_threshold" in tensors:
         threshold = reached(tensors["topk_threshold"])
     return {"encoder": tensors["W_enc"], "latent_bias": tensors["b_enc"], "threshold": threshold}

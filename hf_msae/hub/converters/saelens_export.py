@@ -25,17 +25,16 @@ def export_saelens(model: MSAEModel, folder: str | os.PathLike, k: int | None = 
 
         W_enc = encoder * input_scale    W_dec = decoder / input_scale    b_dec = pre_bias / input_scale + input_mean
 
-    with apply_b_dec_to_input, so that b_enc is latent_bias: with any other bias before the encoder, the difference
-    would have to pass through W_enc, and since CLIP's mean is much larger than the spread around it, a code would
-    become a small difference of large numbers. The architecture is "standard" for the full ReLU code, "topk" for its k
-    largest activations, and "jumprelu" for "jump_relu" and "batch_topk".
+    with apply_b_dec_to_input, so that b_enc is latent_bias. (CLIP's mean is much larger than the spread around it:
+    passed through W_enc, it would make a code a small difference of large numbers.) The architecture is "standard" for
+    the full ReLU code, "topk" for its k largest activations, and "jumprelu" for "jump_relu" and "batch_topk".
 
     SAELens has no levels: one k is exported, and the metadata in cfg.json record the levels of the training.
 
     Args:
         model: Any MSAE without a soft cap.
         folder: Folder to write, created if needed; the two files in it are replaced.
-        k: Number of activations that codes keep; by default, as many as with `model.encode`.
+        k: Number of activations that codes keep. Default: as many as with `model.encode`.
 
     Returns:
         The folder.
@@ -50,18 +49,17 @@ def export_saelens(model: MSAEModel, folder: str | os.PathLike, k: int | None = 
             "cannot be exported"
         )
     kept = model._resolve_k(k)
+    kept = min(kept, config.k) if config.activation == "topk" else kept
     architecture: dict[str, Any] = {"architecture": "standard"}
+    if kept < config.num_latents:
+        architecture = {"architecture": "topk", "k": kept, "rescale_acts_by_decoder_norm": False}
     if config.activation in ("jump_relu", "batch_topk"):
         if kept < config.num_latents:
             raise ValueError(
                 f"k={kept} takes the largest of what exceeds the thresholds of {config.activation}; SAELens has "
                 f"thresholds or a k, not both: export all with k={config.num_latents}"
             )
-        architecture["architecture"] = "jumprelu"
-    else:
-        kept = min(kept, config.k) if config.activation == "topk" else kept
-        if kept < config.num_latents:
-            architecture = {"architecture": "topk", "k": kept, "rescale_acts_by_decoder_norm": False}
+        architecture = {"architecture": "jumprelu"}
     tensors = _tensors(model)
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)

@@ -25,11 +25,10 @@ import torch
 
 from .checkpoint import ForeignCheckpoint
 from .places import origin
-from .reading import Settings, finite_number, reached, state_dict, the_one
+from .reading import PARAMETERS, Settings, finite_number, reached, state_dict, the_one
 from .source import CheckpointSource, read_torch
 from .statistics import require_statistics
 
-_TENSORS = {"W_enc": "d n", "b_enc": "n", "W_dec": "n d", "b_dec": "d"}
 _THRESHOLD = "activation.threshold"
 _SCHEMAS = (None, 1, 2, 3, 4, 5)
 _ACTIVATIONS = ("Relu", "TopK", "BatchTopK")
@@ -60,7 +59,7 @@ def read(source: CheckpointSource) -> ForeignCheckpoint:
     schema = header.get("schema")
     settings = header if schema is None else header.inner("cfg")
     sizes = settings.sizes("d_model" if "d_model" in settings else "d_vit", "d_sae", "exp_factor")
-    tensors, _ = state_dict(content, name, _TENSORS, {_THRESHOLD: ""}, **sizes)
+    tensors, _ = state_dict(content, name, PARAMETERS, {_THRESHOLD: ""}, **sizes)
     config, threshold = _activation(header, settings, tensors, source)
     if threshold is None and _THRESHOLD in tensors:
         raise ValueError(f"{name} also has {_THRESHOLD}, which the activation in its first line does not use")

@@ -230,6 +230,15 @@ class CheckpointSource:
             pass
         return False
 
+    def read_data(self, name: str, package: str, recipe: str) -> Any:
+        """Read a file as `read` does; if it holds an object of a package, say how to save it as plain data."""
+        if self.asks_for(name, package):
+            raise ValueError(
+                f"{self.full_name(name)} holds an object of {package}: reading it runs code, which hf_msae never "
+                f"does. Where {package} is installed, make a file of plain data from it and convert that:\n{recipe}"
+            )
+        return self.read(name)
+
     def full_name(self, name: str) -> str:
         """Return a file's name for messages."""
         return str(PurePosixPath(self.name).parent / name) if self.neighbors else f"{self.name}/{name}"

@@ -16,7 +16,7 @@ import torch
 
 from .checkpoint import ForeignCheckpoint
 from .places import origin
-from .reading import Settings, finite_number, state_dict
+from .reading import Settings, finite_number, only_one, state_dict
 from .source import CheckpointSource
 from .statistics import require_statistics
 
@@ -93,23 +93,21 @@ def _activation(
     kind: str, settings: Settings, tensors: Mapping[str, torch.Tensor], source: CheckpointSource
 ) -> tuple[dict[str, Any], torch.Tensor | float | None]:
     """Fields of MSAEConfig, and thresholds."""
-    found = [tensors[key] for key in _THRESHOLDS[kind] if key in tensors]
+    threshold = tensors.get(only_one(tensors, _THRESHOLDS[kind], source.name))
     if kind == "jumprelu":  # MSAEConfig would keep k activations; theirs keeps all that exceed their thresholds
-        if len(found) > 1:
-            raise ValueError(f"{source.name} has both {' and '.join(_THRESHOLDS[kind])}: which are used is unclear")
-        if not found:
+        if threshold is None:
             source.notes.append(f"It holds no thresholds: they are {_DEFAULT_JUMP_THRESHOLD}, ViSAEBench's default.")
-        threshold = found[0] if found else torch.tensor(_DEFAULT_JUMP_THRESHOLD)
+            threshold = torch.tensor(_DEFAULT_JUMP_THRESHOLD)
         return {"activation": "jump_relu"}, threshold.double().clamp_min(0)
     config = {"activation": _ACTIVATIONS[kind], "k": settings.k("k")}
     if kind == "topk":
         return config, None
-    stored = settings.get("threshold")  # which its loader prefers to the tensor
-    if stored is None and not found:
+    if settings.get("threshold") is not None:  # which its loader prefers to the tensor
+        threshold = settings["threshold"]
+    if threshold is None:
         source.notes.append(
             "It holds no threshold: codes keep every positive activation, as in ViSAEBench; activation=topk keeps the "
             "k largest of each embedding instead."
         )
         return config, 0.0
-    threshold = finite_number(found[0] if stored is None else stored, f"the threshold of {source.name}")
-    return config, max(0.0, threshold)
+    return config, max(0.0, finite_number(threshold, f"the threshold of {source.name}"))

@@ -76,7 +76,7 @@ def test_what_no_msae_computes_or_nothing_says_is_refused(name, given, message):
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("whole_module", {"k": 4}, "whole module"),
+        ("whole_module", {"k": 4}, "object of overcomplete"),
         ("batch_top_k_state_dict", {"activation": "batch_topk", "k": 4}, "threshold.*activation=batch_topk"),
         # As it is stored the dictionary may not be the one that is used, and normalized it may not be either.
         ("top_k_saved_in_training", {"activation": "relu"}, r"norms from 0\.99\d+ to 1\.0\d+"),
