@@ -14,6 +14,7 @@ PAGES = [
     "docs/bias.md",
     "docs/backbones.md",
     "docs/concepts.md",
+    "docs/extraction.md",
     "docs/hub.md",
     "docs/metrics.md",
     "docs/model.md",

@@ -8,20 +8,20 @@ import datasets
 import numpy as np
 import pytest
 
-from hf_msae.backbones import Backbone
 from hf_msae.backbones.extraction import extract_activations
 from hf_msae.backbones.extraction.rows import RowReader
 from hf_msae.backbones.image_text_data import open_dataset
 from hf_msae.embeddings import load_embeddings
 from hf_msae.embeddings.metadata import EmbeddingMetadata
-from tests.backbones.extraction.test_extraction import TORCHRUN, TRAINING, encoded, labelled, launch, script_main
+from tests.backbones.extraction.data import encoded, ids, in_two_processes, labelled, numbered
 
 SIZES = (7, 4, 6)
+BOTH = {"text_column": "txt", "hook_points": ("image_embeds", "text_embeds"), "progress": False}
 
 
 @pytest.fixture
 def shards(tmp_path):
-    """Tar files as webdataset has them."""
+    """Tar files in webdataset's format."""
     row = 0
     for number, size in enumerate(SIZES):
         with tarfile.open(tmp_path / f"shard-{number}.tar", "w") as tar:
@@ -34,14 +34,6 @@ def shards(tmp_path):
                     tar.addfile(entry, io.BytesIO(content))
                 row += 1
     return str(tmp_path / "shard-*.tar")
-
-
-@pytest.fixture(scope="module")
-def backbone(folders):
-    return Backbone.from_pretrained(folders["SiglipModel"])
-
-
-BOTH = {"text_column": "txt", "hook_points": ("image_embeds", "text_embeds"), "progress": False}
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -57,8 +49,7 @@ def test_a_stream_of_tar_files_gives_what_they_hold(backbone, shards, tmp_path, 
         np.testing.assert_array_equal(
             load_embeddings(tmp_path / "s", point)[:], load_embeddings(tmp_path / "m", point)[:]
         )
-    known = load_embeddings(tmp_path / "s").provenance
-    assert known["image_column"] == "png", "the only column of images"
+    assert load_embeddings(tmp_path / "s").provenance["image_column"] == "png", "the only column of images"
 
 
 class Stopped(Exception):
@@ -66,19 +57,19 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet", "saved", "csv"])
-def test_a_stopped_stream_goes_on_where_it_was(backbone, shards, tmp_path, kind, monkeypatch):
+def test_a_stopped_stream_continues_where_it_was(backbone, shards, tmp_path, kind, monkeypatch):
     data = labelled(sum(SIZES)).select_columns(["image", "caption", "label"])
+    names = [str(tmp_path / f"{row}.png") for row in range(sum(SIZES))]
     if kind == "parquet":
+        (tmp_path / "data").mkdir()
         for part in range(3):
-            (tmp_path / "data").mkdir(exist_ok=True)
             data.shard(3, part, contiguous=True).to_parquet(tmp_path / "data" / f"{part}.parquet")
     elif kind == "saved":
         data.save_to_disk(tmp_path / "data")
     elif kind == "csv":  # the features of such a stream are not known before it is read
-        names = []
-        for row in range(sum(SIZES)):
-            names.append(str(tmp_path / f"{row}.png"))
-            (tmp_path / f"{row}.png").write_bytes(encoded(row))
+        for row, name in enumerate(names):
+            with open(name, "wb") as file:
+                file.write(encoded(row))
         datasets.Dataset.from_dict({"image": names, "txt": data["caption"][:]}).to_csv(tmp_path / "t.csv")
 
     def stream():
@@ -86,15 +77,13 @@ def test_a_stopped_stream_goes_on_where_it_was(backbone, shards, tmp_path, kind,
             return datasets.load_dataset("csv", data_files=str(tmp_path / "t.csv"), split="train", streaming=True)
         return open_dataset(shards if kind == "tar" else str(tmp_path / "data"), streaming=True)
 
-    settings = {"batch_size": 2, "rows_per_shard": 4, "hook_points": "image_embeds", "progress": False}
+    settings = {"batch_size": 2, "rows_per_shard": 4, "progress": False}
     extract_activations(backbone, stream(), tmp_path / "whole", **settings)
-    kept = datasets.load_from_disk(str(tmp_path / "whole")).column_names[1:]
+    whole = datasets.load_from_disk(str(tmp_path / "whole"))
     expected = {"tar": ["txt", "__key__", "__url__"], "csv": ["image", "txt"]}.get(kind, ["caption", "label"])
-    assert kept == expected
-    if kind == "csv":
-        assert datasets.load_from_disk(str(tmp_path / "whole"))["image"][:] == names
-    read = []
-    original = backbone.embed_pixels
+    assert whole.column_names[1:] == expected
+    assert kind != "csv" or whole["image"][:] == names
+    read, original = [], backbone.embed_pixels
 
     def stopping(pixels):
         read.append(len(pixels["pixel_values"]))
@@ -105,23 +94,21 @@ def test_a_stopped_stream_goes_on_where_it_was(backbone, shards, tmp_path, kind,
     monkeypatch.setattr(backbone, "embed_pixels", stopping)
     with pytest.raises(Stopped):
         extract_activations(backbone, stream(), tmp_path / "out", **settings)
-    there = EmbeddingMetadata.load(tmp_path / "out")
-    assert there.rows_consumed == 10 and there.position is not None and not there.complete
-    extract_activations(backbone, stream(), tmp_path / "out", **settings)
-    assert sum(read[6:]) == sum(SIZES) - 10, "no row twice"
+    written = EmbeddingMetadata.load(tmp_path / "out")
+    assert written.rows_consumed == 10 and written.position is not None and not written.complete
+    for _ in range(2):  # the second time it is finished
+        extract_activations(backbone, stream(), tmp_path / "out", **settings)
+        assert sum(read[6:]) == sum(SIZES) - 10, "no row twice"
     np.testing.assert_array_equal(load_embeddings(tmp_path / "out")[:], load_embeddings(tmp_path / "whole")[:])
-    extract_activations(backbone, stream(), tmp_path / "out", **settings)
-    assert sum(read[6:]) == sum(SIZES) - 10, "finished"
 
 
-def test_without_a_position_rows_are_left_aside(backbone, shards, tmp_path):
-    settings = {"batch_size": 2, "rows_per_shard": 4, "hook_points": "image_embeds", "progress": False}
-    extract_activations(backbone, open_dataset(shards, streaming=True), tmp_path / "a", **settings)
-    extract_activations(backbone, open_dataset(shards, streaming=True), tmp_path / "b", **settings)
-    lost = EmbeddingMetadata.load(tmp_path / "b").shards[2]
-    (tmp_path / "b" / lost.file).unlink()
-    extract_activations(backbone, open_dataset(shards, streaming=True), tmp_path / "b", **settings)
-    np.testing.assert_array_equal(load_embeddings(tmp_path / "b")[:], load_embeddings(tmp_path / "a")[:])
+def test_a_stream_without_a_position_is_read_from_its_start(backbone, shards, tmp_path):
+    settings = {"batch_size": 2, "rows_per_shard": 4, "progress": False}
+    out = extract_activations(backbone, open_dataset(shards, streaming=True), tmp_path / "out", **settings)
+    expected = load_embeddings(out)[:]
+    (out / EmbeddingMetadata.load(out).shards[2].file).unlink()
+    extract_activations(backbone, open_dataset(shards, streaming=True), out, **settings)
+    np.testing.assert_array_equal(load_embeddings(out)[:], expected)
 
 
 def test_a_stream_that_breaks_off_says_where(backbone, shards, tmp_path):
@@ -145,51 +132,17 @@ def test_opening(shards, tmp_path):
         open_dataset(str(tmp_path / "nothing-*.tar"))
     with pytest.raises(ValueError, match=r"scenes:train:10.*streaming"):
         open_dataset("scenes:train:10", streaming=True)
-    both = datasets.DatasetDict(a=labelled(3), b=labelled(2))
-    both.save_to_disk(str(tmp_path / "both"))
+    datasets.DatasetDict(a=labelled(3), b=labelled(2)).save_to_disk(str(tmp_path / "both"))
     assert len(list(open_dataset(str(tmp_path / "both"), "b", streaming=True))) == 2
 
 
-def test_the_script_streams(folders, shards, tmp_path, capsys):
-    flags = [
-        "--backbone",
-        folders["SiglipModel"],
-        "--dataset",
-        shards,
-        "--streaming",
-        "--output_dir",
-        tmp_path / "out",
-    ]
-    flags += ["--hook_point", "image_embeds", "vision.layers.1", "--tokens_per_row", "2", "--num_workers", "1"]
-    script_main()([*map(str, flags), "--disable_tqdm", "--use_cpu"])
-    out = capsys.readouterr().out
-    assert "17 image_embeds of width 32" in out and "34 vision.layers.1 of width 32 (tokens of 17 rows)" in out
-
-
 @pytest.mark.slow
-def test_two_processes_share_the_files(folders, backbone, shards, tmp_path):
-    flags = ["--backbone", folders["SiglipModel"], "--dataset", shards, "--streaming", "--batch_size", "2"]
-    done = launch(TORCHRUN, TRAINING / "extract_activations.py", *flags, "--output_dir", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("on 2 x cpu") == 1
-    assert datasets.load_from_disk(str(tmp_path / "out"))["__key__"][:] == [f"{row:04d}" for row in range(sum(SIZES))]
+def test_two_processes_share_the_files(folders, backbone, shards, tmp_path, one_thread):
+    stream = open_dataset(shards, streaming=True)
+    in_two_processes(folders["SiglipModel"], stream, tmp_path / "two", batch_size=2, progress=False)
     extract_activations(backbone, open_dataset(shards), tmp_path / "one", batch_size=2, progress=False)
-    np.testing.assert_allclose(load_embeddings(tmp_path / "out")[:], load_embeddings(tmp_path / "one")[:], atol=1e-5)
-    one_file = tmp_path / "shard-1.tar"
-    flags[3] = one_file
-    done = launch(TORCHRUN, TRAINING / "extract_activations.py", *flags, "--output_dir", tmp_path / "other")
-    assert done.returncode != 0 and "the stream has 1 files, too few for 2 processes" in done.stderr
-
-
-# -- streams that are more than their files --------------------------------------------------------------------------
-
-
-def numbered(rows=40):
-    return labelled(rows).select_columns(["image", "label"]).add_column("id", list(range(rows)))
-
-
-def ids(folder):
-    return datasets.load_from_disk(str(folder))["id"][:]
+    assert datasets.load_from_disk(str(tmp_path / "two"))["__key__"][:] == [f"{row:04d}" for row in range(sum(SIZES))]
+    np.testing.assert_allclose(load_embeddings(tmp_path / "two")[:], load_embeddings(tmp_path / "one")[:], atol=1e-5)
 
 
 @pytest.mark.parametrize("on_unreadable", ["raise", "skip"])
@@ -198,10 +151,9 @@ def test_filtered_and_mapped_streams(backbone, tmp_path, on_unreadable):
     kept = [row for row in range(40) if row % 3]
     settings = {"batch_size": 5, "progress": False, "on_unreadable": on_unreadable}
     extract_activations(backbone, stream.filter(lambda row: row["id"] % 3 != 0), tmp_path / "f", **settings)
-    assert ids(tmp_path / "f") == kept
     mapped = stream.map(lambda row: {**row, "id": -row["id"]}, features=stream.features)
     extract_activations(backbone, mapped, tmp_path / "m", **settings)
-    assert ids(tmp_path / "m") == [-row for row in range(40)]
+    assert ids(tmp_path / "f") == kept and ids(tmp_path / "m") == [-row for row in range(40)]
     extract_activations(backbone, numbered(), tmp_path / "whole", batch_size=5, progress=False)
     whole = load_embeddings(tmp_path / "whole")[:]
     np.testing.assert_allclose(load_embeddings(tmp_path / "f")[:], whole[kept], atol=1e-5)
@@ -211,15 +163,11 @@ def test_filtered_and_mapped_streams(backbone, tmp_path, on_unreadable):
 
 
 def test_a_damaged_image_in_a_filtered_stream_says_what_to_do(backbone, tmp_path):
-    data = numbered(10).cast_column("image", datasets.Image(decode=False))
-    data = data.map(lambda row: {"image": {"bytes": b"no", "path": None} if row["id"] == 7 else row["image"]})
-    stream = data.cast_column("image", datasets.Image()).to_iterable_dataset(2)
+    stream = numbered(10, bad=[7]).to_iterable_dataset(2)
+    settings = {"on_unreadable": "skip", "progress": False}
     with pytest.raises(ValueError, match=r"row \d+: .*decode\(False\)"):
-        extract_activations(
-            backbone, stream.filter(lambda row: True), tmp_path / "a", on_unreadable="skip", progress=False
-        )
-    undecoded = stream.decode(False).filter(lambda row: True)
-    extract_activations(backbone, undecoded, tmp_path / "b", on_unreadable="skip", progress=False)
+        extract_activations(backbone, stream.filter(lambda row: True), tmp_path / "a", **settings)
+    extract_activations(backbone, stream.decode(False).filter(lambda row: True), tmp_path / "b", **settings)
     assert ids(tmp_path / "b") == [row for row in range(10) if row != 7]
 
 
@@ -229,36 +177,38 @@ def test_shuffled_streams_are_refused(backbone, tmp_path):
 
 
 def test_a_stream_that_has_changed_is_not_continued(backbone, shards, tmp_path):
-    out = tmp_path / "out"
-    extract_activations(backbone, open_dataset(shards, streaming=True), out, progress=False)
-    extract_activations(backbone, open_dataset(shards, streaming=True), out, progress=False)
+    def extract(stream, name, **settings):
+        extract_activations(backbone, stream, tmp_path / name, progress=False, **settings)
+
+    extract(open_dataset(shards, streaming=True), "tar")
+    extract(open_dataset(shards, streaming=True), "tar")
     (tmp_path / "shard-0a.tar").write_bytes((tmp_path / "shard-0.tar").read_bytes())
-    with pytest.raises(ValueError, match="dataset_fingerprint: the folder has"):
-        extract_activations(backbone, open_dataset(shards, streaming=True), out, progress=False)
+    with pytest.raises(ValueError, match="dataset_fingerprint"):
+        extract(open_dataset(shards, streaming=True), "tar")
+    extract(numbered().to_iterable_dataset(4), "n")
     for other in (numbered().select(range(39, -1, -1)), numbered(41)):
-        extract_activations(
-            backbone, numbered().to_iterable_dataset(4), tmp_path / "n", overwrite=True, progress=False
-        )
-        with pytest.raises(ValueError, match="dataset_fingerprint: the folder has"):
-            extract_activations(backbone, other.to_iterable_dataset(4), tmp_path / "n", progress=False)
+        with pytest.raises(ValueError, match="dataset_fingerprint"):
+            extract(other.to_iterable_dataset(4), "n")
 
 
 def test_parts_of_a_stream_are_its_rows_in_order():
     stream = numbered().to_iterable_dataset(4)
-    plain = RowReader(stream, True, None, None, None)
-    parts = [plain.part(index, 3) for index in range(3)]
-    found = [row for part in parts for stored in part.stream(0, 7) for row in stored.values["id"]]
-    assert found == list(range(40))
+
+    def reader(stream):
+        return RowReader(stream, True, None, None, None)
+
+    parts = [reader(stream).part(index, 3) for index in range(3)]
+    assert [row for part in parts for stored in part.stream(0, 7) for row in stored.values["id"]] == list(range(40))
+    with pytest.raises(ValueError, match=r"4 files.*5 processes"):
+        reader(stream).part(0, 5)
     for changed in (stream.take(20), stream.skip(3), datasets.interleave_datasets([stream, stream]), stream.repeat(2)):
         with pytest.raises(ValueError, match="2 processes"):
-            RowReader(changed, True, None, None, None).part(0, 2)
+            reader(changed).part(0, 2)
 
 
-def test_rows_of_a_part_are_called_so(backbone):
-    data = numbered(20).cast_column("image", datasets.Image(decode=False))
-    data = data.map(lambda row: {"image": {"bytes": b"no", "path": None} if row["id"] == 17 else row["image"]})
-    part = RowReader(data.to_iterable_dataset(4), True, "image", None, None).part(1, 2)
+def test_messages_number_the_rows_of_a_part(backbone):
+    part = RowReader(numbered(20, bad=[17]).to_iterable_dataset(4), True, "image", None, None).part(1, 2)
     part.image_processor = backbone.image_processor
-    with pytest.raises(ValueError, match="row 7 of part 2 of 2 of column 'image' cannot be decoded"):
+    with pytest.raises(ValueError, match="row 7 of part 2 of 2 of column 'image'"):
         for stored in part.stream(0, 5):
             part.read(stored)
