@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -14,10 +13,9 @@ import pytest
 
 from hf_msae.embeddings import EmbeddingWriter
 from hf_msae.hub import push_embeddings, render_embeddings_card
-from tests.backbones.extraction.test_extraction import TRAINING, labelled
+from tests.backbones.extraction.data import ROOT, labelled
 from tests.stub_hub import READ_TOKEN, Repo, StubHub
 
-ROOT = Path(__file__).parents[2]
 X = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
 KEY = ("dataset", "tester/embeds")
 
@@ -151,7 +149,7 @@ def test_the_script_pushes_and_finds_out_first_whether_it_may(hub, folders, tmp_
 
     def script(**more):
         environment = {**os.environ, **hub.environment(tmp_path / "home"), **more}
-        command = [sys.executable, TRAINING / "extract_activations.py", *flags]
+        command = [sys.executable, ROOT / "training" / "extract_activations.py", *flags]
         return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=120)
 
     refused = script(HF_TOKEN="hf_other")

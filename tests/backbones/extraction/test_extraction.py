@@ -303,6 +303,16 @@ def test_the_script_says_what_it_wrote_and_what_comes_next(folders, main, tmp_pa
         assert stopped.value.code == 1 and message in capsys.readouterr().err
 
 
+def test_the_script_streams_and_says_what_it_left_out(folders, main, tmp_path, capsys):
+    numbered(17, bad=[0, 5, 6]).save_to_disk(str(tmp_path / "data"))
+    flags = ["--backbone", folders["SiglipModel"], "--dataset", tmp_path / "data", "--output_dir", tmp_path / "out"]
+    flags += ["--streaming", "--hook_point", "image_embeds", "vision.layers.1", "--tokens_per_row", "2"]
+    main([*map(str, flags), "--on_unreadable", "skip", "--num_workers", "1", "--disable_tqdm", "--use_cpu"])
+    said = capsys.readouterr().out
+    assert "14 image_embeds of width 32" in said and "28 vision.layers.1 of width 32" in said
+    assert "3 unreadable rows (0, 5, 6)" in said
+
+
 def test_data_sets_are_opened_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     datasets.disable_progress_bars()
