@@ -35,27 +35,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Context:
-    """What a section may use.
-
-    Attributes:
-        model: The backbone, its MSAE and the names.
-        embeddings: The embeddings that the page is about.
-        images: The data set of their pictures, or None.
-        pictures: Thumbnails; a template asks it for a row's picture.
-        survey: What the one pass over the embeddings found.
-        measured_here: Whether the metrics were measured in that pass.
-        bias: Reports of classifiers.
-        index_folder: Where the search index is kept, or None.
-        settings: The settings of the page.
-        progress: Whether to show progress bars.
-    """
+    """What a section may use."""
 
     model: VisionTextMSAE
     embeddings: EmbeddingDataset
     images: Dataset | None
-    pictures: Pictures
-    survey: Survey
-    measured_here: bool
+    pictures: Pictures  # thumbnails; a template asks it for a row's picture
+    survey: Survey  # what the one pass over the embeddings found
+    measured_here: bool  # whether the metrics were measured in that pass
     bias: Sequence[BiasReport]
     index_folder: str | os.PathLike | None
     settings: Settings

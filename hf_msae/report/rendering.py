@@ -57,17 +57,11 @@ def render_page(**content: Any) -> str:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of the page.
+    """A figure of the page."""
 
-    Attributes:
-        source: A data URI.
-        alt: What it shows, for people who cannot see it.
-        width: Width in CSS pixels below which its letters would be too small.
-    """
-
-    source: str
-    alt: str
-    width: int
+    source: str  # a data URI
+    alt: str  # what it shows, for people who cannot see it
+    width: int  # in CSS pixels, below which its letters would be too small
 
 
 def drawing(figure: Figure, alt: str) -> Drawing:

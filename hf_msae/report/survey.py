@@ -22,36 +22,22 @@ _CANDIDATES = 2  # columns kept, as a multiple of the latents shown: some latent
 
 @dataclass(frozen=True)
 class Chosen:
-    """The latents to show, best first, and how they were chosen.
+    """The latents to show, and how they were chosen."""
 
-    Attributes:
-        latents: The latents.
-        rule: What they were chosen by: "validated", "similarity" or "activation".
-        note: The same in a sentence or two.
-    """
-
-    latents: list[int]
-    rule: str
-    note: str
+    latents: list[int]  # best first
+    rule: str  # what they were chosen by: "validated", "similarity" or "activation"
+    note: str  # the same in a sentence or two
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What the pass found.
+    """What the pass found."""
 
-    Attributes:
-        metrics: The content of metrics.json.
-        firing: How often each latent is active.
-        chosen: The latents to show.
-        columns: Their activations in all rows, in the order of `chosen`.
-        codes: The k strongest latents of each row.
-    """
-
-    metrics: Mapping[str, Any]
+    metrics: Mapping[str, Any]  # the content of metrics.json
     firing: Firing
     chosen: Chosen
-    columns: LatentColumns
-    codes: SparseCodes
+    columns: LatentColumns  # the chosen latents in all rows, in the order of `chosen`
+    codes: SparseCodes  # the k strongest latents of each row
 
 
 def survey(

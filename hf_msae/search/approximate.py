@@ -35,26 +35,15 @@ _FEWEST_CANDIDATES = 500
 
 @dataclass
 class ApproximateMetadata:
-    """The content of `approximate.json`.
+    """The content of `approximate.json`."""
 
-    Attributes:
-        width: Width of the embeddings.
-        lists: Number of lists that rows are divided into.
-        seed: Random seed of the training rows and of k-means.
-        trained_rows: Number of rows when the centers of the lists were found.
-        trained_sha256: SHA-256 of the file of the centers.
-        library: Library that wrote the files, with its version.
-        parts: For each segment of the index, the SHA-256 of its file here and of the lengths of its embeddings.
-        format_version: Version of the files.
-    """
-
-    width: int
-    lists: int
-    seed: int
-    trained_rows: int
-    trained_sha256: str
-    library: str
-    parts: list[dict[str, str]] = field(default_factory=list)
+    width: int  # of the embeddings
+    lists: int  # number of lists that rows are divided into
+    seed: int  # random seed of the training rows and of k-means
+    trained_rows: int  # number of rows when the centers of the lists were found
+    trained_sha256: str  # of the file of the centers
+    library: str  # that wrote the files, with its version
+    parts: list[dict[str, str]] = field(default_factory=list)  # of each segment: hashes of its file and its lengths
     format_version: int = FORMAT_VERSION
 
     def save(self, folder: Path) -> None:

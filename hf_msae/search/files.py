@@ -30,22 +30,13 @@ _Metadata = TypeVar("_Metadata")
 
 @dataclass
 class IndexMetadata:
-    """The content of `index.json`.
+    """The content of `index.json`."""
 
-    Attributes:
-        msae_sha256: `model_fingerprint` of the MSAE that made the codes.
-        num_latents: Number of latents of the MSAE.
-        width: Width of the embeddings.
-        k: Number of activations kept of each row.
-        segments: Number of rows in each of the folders segment-00000, segment-00001, ...
-        format_version: Version of the files.
-    """
-
-    msae_sha256: str
+    msae_sha256: str  # `model_fingerprint` of the MSAE that made the codes
     num_latents: int
-    width: int
-    k: int
-    segments: list[int] = field(default_factory=list)
+    width: int  # of the embeddings
+    k: int  # activations kept of each row
+    segments: list[int] = field(default_factory=list)  # rows in each of segment-00000, segment-00001, ...
     format_version: int = FORMAT_VERSION
 
     def save(self, folder: Path) -> None:

@@ -17,17 +17,11 @@ from . import bias, concepts, explained, hierarchy, quality, searches
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
+    """A part of the page."""
 
-    Attributes:
-        name: Its anchor, the name of its template, and the variable that the template reads.
-        title: Its heading.
-        build: Computes what the template shows; None for a template that needs nothing but the page's settings.
-    """
-
-    name: str
+    name: str  # its anchor, the name of its template, and the variable that the template reads
     title: str
-    build: Callable[[Context], Any] | None
+    build: Callable[[Context], Any] | None  # None for a template that needs only the settings of the page
 
 
 SECTIONS = (

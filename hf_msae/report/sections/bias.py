@@ -19,22 +19,13 @@ _MAX_P = 0.05
 
 @dataclass(frozen=True)
 class BiasFinding:
-    """What a `BiasReport` says.
-
-    Attributes:
-        report: The report.
-        verdict: What drives the prediction, in a sentence.
-        correlates: What is only correlated with the prediction, in a sentence; "" if nothing is.
-        rows: The first concepts of the report, as dictionaries of `BiasReport.frame`, with `label`.
-        reach: Range of their intervals, zero included.
-        figures: The figures of the report.
-    """
+    """What a `BiasReport` says."""
 
     report: BiasReport
-    verdict: str
-    correlates: str
-    rows: list[dict[str, Any]]
-    reach: tuple[float, float]
+    verdict: str  # what drives the prediction, in a sentence
+    correlates: str  # what is only correlated with it, in a sentence; "" if nothing is
+    rows: list[dict[str, Any]]  # the first concepts of `BiasReport.frame`, with `label`
+    reach: tuple[float, float]  # range of their intervals, zero included
     figures: list[Drawing]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
@@ -26,86 +26,43 @@ _BINS = 32
 
 @dataclass(frozen=True)
 class Example:
-    """A row in which a latent is active.
-
-    Attributes:
-        row: Number of the row.
-        activation: Activation of the latent in it.
-        percentile: Percentage of the latent's active rows in which it is weaker.
-    """
+    """A row in which a latent is active."""
 
     row: int
     activation: float
-    percentile: float
+    percentile: float  # percentage of the latent's active rows in which it is weaker
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Histogram of a latent's activations in the rows in which it is active, in equal bins from 0 to the largest.
+    """A latent's activations in the rows in which it is active, in equal bins from 0 to the largest."""
 
-    Attributes:
-        counts: Rows in each bin.
-        true: Rows in each bin that have the concept; None where that is not known.
-        middle: Start and end of the middle of the distribution, as shares of the largest activation.
-    """
-
-    counts: list[int]
-    true: list[int] | None
-    middle: tuple[float, float]
+    counts: list[int]  # rows in each bin
+    true: list[int] | None  # those of them that have the concept; None if unknown
+    middle: tuple[float, float]  # where the middle of the distribution lies, as shares of the largest activation
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is shown of a latent. It counts as active in a row in which it is among the k strongest.
-
-    Attributes:
-        label: Number and name.
-        similarity: Cosine of the latent's direction and its name, as are the next fields from the `ConceptTable`; None
-            where it has none.
-        runner_up: The second most similar word.
-        runner_up_similarity: Its cosine.
-        q_value: The q-value of the name.
-        activation_name: The name by activations.
-        count: Rows in which the latent is active.
-        share: The same as a share of all rows.
-        share_full: Share of rows in whose full code the latent is, however weakly.
-        largest: Largest activation.
-        median: Median activation where the latent is active.
-        top: The rows in which the latent is strongest.
-        middle: Rows drawn from the middle of the distribution.
-        histogram: Histogram of the activations.
-        auroc: How well the activation in the full code tells rows with the concept from rows without it, by the data
-            set's own column of that name; None where there is no such column, or all its values are the same.
-        share_true: Share of rows for which that column is true.
-    """
+    """What is shown of a latent. It counts as active in a row in which it is among the k strongest."""
 
     label: Label
-    similarity: float | None
-    runner_up: str | None
-    runner_up_similarity: float | None
-    q_value: float | None
-    activation_name: str | None
-    count: int
-    share: float
-    share_full: float
-    largest: float
-    median: float
-    top: list[Example]
-    middle: list[Example]
+    evidence: dict[str, Any]  # what the table of names has of it, without missing values
+    count: int  # rows in which it is active
+    share: float  # the same as a share of all rows
+    share_full: float  # share of rows in whose full code it is, however weakly
+    largest: float  # largest activation
+    median: float  # median activation where it is active
+    top: list[Example]  # the rows in which it is strongest
+    middle: list[Example]  # rows from the middle of the distribution
     histogram: Histogram
-    auroc: float | None
-    share_true: float | None
+    auroc: float | None  # of the full code's activation and the data set's column of that name; None if undefined
+    share_true: float | None  # share of rows for which that column is true
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The section.
-
-    Attributes:
-        chosen: The latents shown, and how they were chosen.
-        cards: One for each of them.
-        middle: Between which shares of the active rows the middle of a distribution lies.
-    """
+    """The section: the latents shown and how they were chosen, a card for each, and which shares the middle is."""
 
     chosen: Chosen
     cards: list[Card]
@@ -132,10 +89,11 @@ def cards(
         seed: Random seed of the draw from the middle.
     """
     found = []
-    evidence = None if labels.concepts is None else labels.concepts.frame.set_index("latent")
+    table = pd.DataFrame(index=activations.latents)
+    if labels.concepts is not None:
+        table = labels.concepts.frame.set_index("latent")
     for place, latent in enumerate(activations.latents.tolist()):
         label, values = labels(latent), activations.values[:, place]
-        row = {} if evidence is None else evidence.loc[latent].to_dict()
         active = np.flatnonzero(activations.strong[:, place])
         active = active[np.argsort(-values[active], kind="stable")]
         truth = None if label.name is None else _truth(columns, label.name)
@@ -143,11 +101,7 @@ def cards(
         found.append(
             Card(
                 label=label,
-                similarity=_number(row.get("similarity")),
-                runner_up=_text(row.get("runner_up")),
-                runner_up_similarity=_number(row.get("runner_up_similarity")),
-                q_value=_number(row.get("q_value")),
-                activation_name=_text(row.get("activation_name")),
+                evidence=table.loc[latent].dropna().to_dict(),
                 count=len(active),
                 share=len(active) / len(values),
                 share_full=float((values > 0).mean()),
@@ -212,11 +166,3 @@ def _agreement(truth: np.ndarray, values: np.ndarray) -> tuple[float | None, flo
     truth, values = truth[known] == 1, values[known]
     share = float(truth.mean())
     return (None if share in (0.0, 1.0) else float(roc_auc_score(truth, values))), share
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or pd.isna(value) else float(value)
-
-
-def _text(value: str | None) -> str | None:
-    return None if pd.isna(value) else str(value)

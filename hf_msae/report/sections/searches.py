@@ -24,25 +24,15 @@ _STRONG = 0.9  # a concept is added at this quantile of its activations
 
 @dataclass(frozen=True)
 class Search:
-    """The searches by one row. Rows found are dictionaries with row, score and, after an edit, rank_before.
+    """The searches by one row. Rows found are dictionaries with row, score and, after an edit, rank_before."""
 
-    Attributes:
-        query: The row searched by.
-        concepts: Its strongest concepts.
-        alike: The nearest rows by embedding, without the row itself.
-        two: The two concepts searched for; None if the row has fewer.
-        by_two: The rows found by them.
-        exchanged: The concept removed from the embedding and the one added to it; None as `two`.
-        edited: The nearest rows after the edit.
-    """
-
-    query: int
-    concepts: list[Label]
-    alike: list[dict[str, float]]
-    two: tuple[Label, Label] | None = None
-    by_two: list[dict[str, float]] | None = None
-    exchanged: tuple[Label, Label] | None = None
-    edited: list[dict[str, float]] | None = None
+    query: int  # the row
+    concepts: list[Label]  # its strongest
+    alike: list[dict[str, float]]  # the nearest rows by embedding, without the row itself
+    two: tuple[Label, Label] | None = None  # the two concepts searched for; None if the row has fewer
+    by_two: list[dict[str, float]] | None = None  # the rows found by them
+    exchanged: tuple[Label, Label] | None = None  # the concept removed from the embedding, and the one added to it
+    edited: list[dict[str, float]] | None = None  # the nearest rows after that
 
 
 def build(context: Context) -> list[Search]:
