@@ -26,7 +26,6 @@ KEYS = {
     *("relative_reconstruction_bias", "relative_reconstruction_bias_centered", "cknna_reconstruction"),
     *("monosemanticity", "monosemanticity_std", "monosemanticity_encoder", "classifiers"),
 }
-# Where nothing of the kind was asked for.
 UNASKED = {"monosemanticity": None, "monosemanticity_std": None, "monosemanticity_encoder": None, "classifiers": {}}
 
 
@@ -77,7 +76,7 @@ def whole(model, x, k, cknna_batch_size):
 
 
 def check_close(found, expected, **tolerance):
-    """Equal within a tolerance, but exactly where there is nothing to compare."""
+    """Equal within a tolerance; what was not measured is None in both."""
     found, expected = dict(found), dict(expected)
     for name in UNASKED:
         assert found.pop(name) == expected.pop(name)
@@ -107,10 +106,8 @@ def test_a_mean_far_from_zero_costs_no_digits():
     model.set_input_statistics(torch.from_numpy(x.mean(axis=0)), 0.5)
     result = evaluate_msae(model, load_embeddings(x), batch_size=64, cknna_batch_size=64, progress=False)
     expected = whole(model, x, N, 64)
-    del (
-        expected["cknna"],
-        expected["cknna_reconstruction"],
-    )  # neighbours are decided by differences that float32 codes do not carry
+    # Neighbors are decided by differences that float32 codes do not carry.
+    del expected["cknna"], expected["cknna_reconstruction"]
     check_close({key: getattr(result, key) for key in expected}, expected, rel=1e-4)
     with torch.no_grad():
         reconstruction = model.decode(model.encode(torch.from_numpy(x))).double().numpy()
@@ -149,30 +146,24 @@ def test_each_batch_is_encoded_once_and_memory_is_bounded_by_it(monkeypatch):
 
 
 def test_ks_choose_levels():
-    model, x = make_model(), make_data(40)
-    result = evaluate_msae(model, load_embeddings(x), ks=[20, 3, 20], cknna_batch_size=32, progress=False)
-    assert list(result.by_k) == ["3", "20"]
-    assert result.l0 == result.by_k["20"]["l0"] == pytest.approx(whole(model, x, 20, 32)["l0"])
-    assert result.by_k["3"]["l0"] <= 3
-
-
-def test_the_soft_cap_does_not_change_which_latents_are_kept():
     model, x = make_model(soft_cap=1e-3), make_data(40)  # every activation saturates to the cap
-    result = evaluate_msae(model, load_embeddings(x), cknna_batch_size=32, progress=False)
-    check_close(result.by_k["2"], whole(model, x, 2, 32), **CLOSE)
+    result = evaluate_msae(model, load_embeddings(x), ks=[20, 3, 20], cknna_batch_size=32, progress=False)
+    assert list(result.by_k) == ["3", "20"] and result.l0 == result.by_k["20"]["l0"]
+    for k in (3, 20):  # the cap does not change which latents are kept
+        check_close(result.by_k[str(k)], whole(model, x, k, 32), **CLOSE)
 
 
 def test_mode_and_gradients_are_left_as_they_were():
-    acts = load_embeddings(make_data(40))
+    embeddings = load_embeddings(make_data(40))
     for training in (True, False):
         model = make_model().train(training)
-        evaluate_msae(model, acts, cknna_batch_size=32, progress=False)
+        evaluate_msae(model, embeddings, cknna_batch_size=32, progress=False)
         assert model.training is training and model.encoder.grad is None
     model = make_model().train()
     with torch.no_grad():
         model.decoder[3, 3] = float("nan")
-    with pytest.raises(ValueError, match="NaN or infinit"):
-        evaluate_msae(model, acts, cknna_batch_size=32, progress=False)
+    with pytest.raises(ValueError, match="NaN"):
+        evaluate_msae(model, embeddings, cknna_batch_size=32, progress=False)
     assert model.training
 
 
@@ -198,36 +189,44 @@ def test_progress_bar(capsys):
     assert "evaluating: 100%" in capsys.readouterr().err
 
 
-def test_what_is_refused():
+BROKEN, CONSTANT = make_data(40), make_data(40)
+BROKEN[21], CONSTANT[21] = np.nan, 1.5
+NARROW = LinearClassifier.zero_shot(np.eye(3), "abc")
+
+
+@pytest.mark.parametrize(
+    ("x", "settings", "message"),
+    [
+        (make_data(40)[:, 1:], {}, r"5 columns.* 6 \(openai/clip, image_embeds"),
+        (make_data(40), {"ks": [2, 0]}, f"num_latents={N}.* 0 in ks"),
+        (make_data(40), {"ks": [2, N + 1]}, f"num_latents={N}.* {N + 1} in ks"),
+        (make_data(40), {"ks": []}, "ks is empty"),
+        (make_data(40), {"batch_size": 0}, "batch_size.* 0"),
+        (make_data(40), {"cknna_batch_size": 5}, "11 or more, not 5"),
+        (BROKEN, {}, "row 21 of the given array.*NaN"),
+        (CONSTANT, {"batch_size": 16, "cknna_batch_size": 16}, "the given array.*fvu_per_sample.*row 21"),
+        (make_data(40), {"encoder_embeds": make_data(39), "encoder": "another"}, "40 rows.* another, has 39"),
+        (make_data(40), {"encoder_embeds": BROKEN, "encoder": "another"}, "row 21 of the given array"),
+        (make_data(40), {"encoder_embeds": make_data(40)}, "name the encoder of the given array"),
+        (make_data(40), {"encoder": "another"}, "another.*encoder_embeds"),
+        (make_data(40), {"labels": {"probe": np.zeros(39, dtype=int)}}, "40 rows.*39 labels for 'probe'"),
+        (make_data(40), {"labels": {"prove": np.zeros(40, dtype=int)}}, "'prove'.*no classifier"),
+        (
+            make_data(40),
+            {"classifiers": {"narrow": LinearClassifier.zero_shot(np.eye(3), "abc")}},
+            "'narrow'.* 3 .* 6",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(x, settings, message):
     model = make_model(base_model_name_or_path="openai/clip", hook_point="image_embeds")
-    acts = load_embeddings(make_data(40))
-    with pytest.raises(
-        ValueError, match=r"have 5 columns, but this MSAE was trained on 6 \(openai/clip, image_embeds"
-    ):
-        evaluate_msae(model, make_data(40)[:, 1:], progress=False)
-    for k in (0, N + 1):
-        with pytest.raises(ValueError, match=f"k must be between 1 and num_latents={N}, got {k} in ks"):
-            evaluate_msae(model, acts, ks=[2, k], progress=False)
-    with pytest.raises(ValueError, match="ks is empty"):
-        evaluate_msae(model, acts, ks=[], progress=False)
-    with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
-        evaluate_msae(model, acts, batch_size=0, progress=False)
-    with pytest.raises(ValueError, match="batches of 11 or more, not 5"):
-        evaluate_msae(model, acts, cknna_batch_size=5, progress=False)
-    bad = make_data(40)
-    bad[21] = np.nan
-    with pytest.raises(ValueError, match="row 21 of the given array holds NaN"):
-        evaluate_msae(model, bad, progress=False)
-    bad[21] = 1.5
-    with pytest.raises(ValueError, match="fvu_per_sample is undefined: row 21 has the same value"):
-        evaluate_msae(model, bad, batch_size=16, cknna_batch_size=16, progress=False)
-
-
-# -- classifiers, another encoder ------------------------------------------------------------------------------------
+    settings = {"classifiers": {"probe": LinearClassifier.zero_shot(np.eye(3, D), "abc")}, **settings}
+    with pytest.raises(ValueError, match=message):
+        evaluate_msae(model, x, progress=False, **settings)
 
 
 def asked(rows):
-    """What evaluate_msae is asked besides: a probe with labels, a zero-shot classifier without, another encoder."""
+    """More to measure: a probe with labels, a zero-shot classifier without, another encoder."""
     rng = np.random.default_rng(5)
     probe = LinearClassifier.fit(make_data(rows) + 0.1, rng.integers(0, 3, rows))
     zero_shot = LinearClassifier.zero_shot(rng.normal(size=(4, D)), "abcd")
@@ -275,36 +274,14 @@ def test_classifiers_and_another_encoder_are_those_of_the_pure_functions(batch_s
     assert "judged by another" in text and "probe: " in text
 
 
-def test_the_encoder_is_named_by_its_data_or_must_be_named(tmp_path):
-    model, x = make_model(), make_data(40)
+def test_the_encoder_is_named_by_its_data():
     embeds = load_embeddings(make_data(40))
-    with pytest.raises(ValueError, match="name the encoder of the given array"):
-        evaluate_msae(model, x, cknna_batch_size=32, progress=False, encoder_embeds=embeds)
     embeds.provenance["base_model_name_or_path"] = "facebook/dinov2-base"
-    result = evaluate_msae(model, x, cknna_batch_size=32, progress=False, encoder_embeds=embeds)
+    result = evaluate_msae(make_model(), make_data(40), cknna_batch_size=32, progress=False, encoder_embeds=embeds)
     assert result.monosemanticity_encoder == "facebook/dinov2-base"
 
 
-def test_what_does_not_fit_the_data_is_refused():
-    model, x, more = make_model(), make_data(40), asked(40)
-    with pytest.raises(ValueError, match=r"has 40 rows, but .* of another, has 39"):
-        evaluate_msae(model, x, progress=False, encoder_embeds=make_data(39), encoder="another")
-    broken = make_data(40)
-    broken[39] = np.inf
-    with pytest.raises(ValueError, match="row 39 of the given array holds NaN or infinity"):
-        evaluate_msae(model, x, progress=False, encoder_embeds=broken, encoder="another")
-    with pytest.raises(ValueError, match="its encoder_embeds are missing"):
-        evaluate_msae(model, x, progress=False, encoder="another")
-    with pytest.raises(ValueError, match="40 rows, but there are 39 labels for 'probe'"):
-        evaluate_msae(model, x, progress=False, **{**more, "labels": {"probe": np.zeros(39, dtype=int)}})
-    with pytest.raises(ValueError, match="labels for 'prove', but no classifier"):
-        evaluate_msae(model, x, progress=False, **{**more, "labels": {"prove": np.zeros(40, dtype=int)}})
-    narrow = LinearClassifier.zero_shot(np.eye(3), "abc")
-    with pytest.raises(ValueError, match=r"'narrow' takes embeddings of 3 columns, but .* have 6"):
-        evaluate_msae(model, x, progress=False, classifiers={"narrow": narrow})
-
-
-def test_the_result_tells_the_weights_that_were_measured(tmp_path):
+def test_the_result_identifies_the_weights(tmp_path):
     model, x = make_model(), make_data(40)
     result = evaluate_msae(model, x, progress=False)
     assert result.model_sha256 == model_fingerprint(model)
@@ -317,7 +294,7 @@ def test_the_result_tells_the_weights_that_were_measured(tmp_path):
     assert evaluate_msae(model, x, progress=False).model_sha256 != result.model_sha256
 
 
-def test_the_result_tells_the_settings_that_change_what_the_weights_compute():
+def test_the_result_identifies_settings_that_change_what_the_weights_compute():
     x, found = make_data(40), set()
     for settings in ({}, {"soft_cap": 2.0}, {"k": 7}, {"nesting": "none", "nesting_ks": None}, {"nesting_ks": [2, N]}):
         found.add(evaluate_msae(make_model(**settings), x, progress=False).model_sha256)
@@ -328,7 +305,7 @@ def test_the_result_tells_the_settings_that_change_what_the_weights_compute():
     assert evaluate_msae(same, x, progress=False).model_sha256 in found
 
 
-def test_the_result_tells_what_was_measured_and_not_whether_it_was_held_out(tmp_path):
+def test_the_result_describes_the_data_without_naming_local_folders(tmp_path):
     file = tmp_path / "secret" / "embeds.npy"
     file.parent.mkdir()
     np.save(file, make_data(40))
@@ -346,8 +323,6 @@ def test_weights_in_pieces_have_no_fingerprint():
     assert evaluate_msae(model, make_data(40), progress=False).model_sha256 is None
 
 
-# -- two processes ---------------------------------------------------------------------------------------------------
-
 ROWS = (203, 30)  # seven batches, the last short; or a single one, so that one process has nothing to do
 CKNNA_BATCH_SIZES = (16, 512)
 
@@ -358,12 +333,12 @@ def evaluate_in_process(folder):
     assert accelerator.num_processes == 2
     model = accelerator.prepare(make_model())
     for rows in ROWS:
-        acts = load_embeddings(make_data(rows))
-        batches = evaluation_module._batches(acts, 32, 16, False, accelerator)
+        embeddings = load_embeddings(make_data(rows))
+        batches = evaluation_module._batches(embeddings, 32, 16, False, accelerator)
         mine = [row for start, batch in batches for row in range(start, start + len(batch))]
         (folder / f"{rows}-rows-{accelerator.process_index}.json").write_text(json.dumps(mine))
         for size in CKNNA_BATCH_SIZES:
-            result = evaluate_msae(model, acts, None, 32, size, False, accelerator, **asked(rows))
+            result = evaluate_msae(model, embeddings, None, 32, size, False, accelerator, **asked(rows))
             result.save(folder / f"{rows}-{size}-{accelerator.process_index}.json")
 
 

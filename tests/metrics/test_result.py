@@ -49,9 +49,9 @@ def test_files_of_earlier_versions_are_still_read(result):
 
 
 def test_what_the_caller_knows_of_the_data_is_added(result):
-    told = result.with_data(source="a").with_data(held_out=True)
-    assert told.data == {"source": "a", "held_out": True} and result.data is None
-    assert EvaluationResult.from_dict(told.to_dict()) == told
+    known = result.with_data(source="a").with_data(held_out=True)
+    assert known.data == {"source": "a", "held_out": True} and result.data is None
+    assert EvaluationResult.from_dict(known.to_dict()) == known
 
 
 def test_a_failed_save_leaves_the_old_file(result, tmp_path):
@@ -91,14 +91,14 @@ def test_metrics_of_classifiers_in_the_data_frame_and_in_print():
 
 
 def test_sparse_probing_and_stability_join_their_levels(result):
-    told = {8: {"birds": {"auroc_1": 0.75, "balanced_accuracy_1": 0.7, "embeds_auroc_1": 0.6}}}
-    told[128] = {"birds": {"auroc_1": 0.8, "balanced_accuracy_1": 0.72, "embeds_auroc_1": 0.6}}
-    for each in told.values():
+    probing = {8: {"birds": {"auroc_1": 0.75, "balanced_accuracy_1": 0.7, "embeds_auroc_1": 0.6}}}
+    probing[128] = {"birds": {"auroc_1": 0.8, "balanced_accuracy_1": 0.72, "embeds_auroc_1": 0.6}}
+    for each in probing.values():
         each["birds"] |= {"num_concepts": 3, "num_train": 50, "num_test": 40}
     found = {"mean_cosine": 0.5, "fraction_above": 0.25, "by_chance": 0.125, "error": 0.001, "num_latents": 7}
     seeds = {8: {**found, "mean_cosine": None}, 128: found}
-    with_both = result.with_levels(sparse_probing=told).with_levels(seed_stability=seeds)
-    assert with_both.sparse_probing == told[128] and with_both.by_k["8"]["sparse_probing"] == told[8]
+    with_both = result.with_levels(sparse_probing=probing).with_levels(seed_stability=seeds)
+    assert with_both.sparse_probing == probing[128] and with_both.by_k["8"]["sparse_probing"] == probing[8]
     assert with_both.seed_stability == found
     assert EvaluationResult.from_dict(json.loads(json.dumps(with_both.to_dict()))) == with_both
     frame = with_both.to_pandas()

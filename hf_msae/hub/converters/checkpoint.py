@@ -34,7 +34,7 @@ class ForeignCheckpoint:
         input_scale: Factor of embeddings after the mean is subtracted.
         threshold: (n,) for "jump_relu", one number for "batch_topk".
         config: Known fields of MSAEConfig: activation, k, base_model_name_or_path, hook_point, ...
-        notes: Sentences that whoever converts it should read.
+        notes: Sentences about the conversion for the user.
         format: Name of the format it was read from.
         name: Name in messages.
         revision: Commit on the Hub it was read from.

@@ -1,6 +1,6 @@
 """dictionary_learning (github.com/saprmarks/dictionary_learning), and what uses it: sae-for-vlm, SAEBench.
 
-`ae.pt` beside `config.json`, or `checkpoints/ae_STEP.pt` below it: a state dict of one of
+`ae.pt` next to `config.json`, or `checkpoints/ae_STEP.pt` below it: a state dict of one of
 
     AutoEncoder             encoder.weight (n, d), encoder.bias (n,), decoder.weight (d, n), bias (d,)
     AutoEncoderNew          encoder.weight, encoder.bias, decoder.weight, decoder.bias (d,)
@@ -86,7 +86,7 @@ def recognizes(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource) -> ForeignCheckpoint:
-    """Read a state dict of dictionary_learning's; see `read_checkpoint` for what is raised."""
+    """Read a dictionary_learning file; raises as `read_checkpoint`."""
     file = _file(source)
     name, trainer = source.full_name(file), _trainer(source, file)
     kind = _class(source.names_in(file), trainer, source, name)

@@ -1,4 +1,4 @@
-"""The MSAE paper's authors' checkpoints (github.com/WolodjaZ/MSAE): one `.pth`, whose name holds what it is.
+"""The MSAE paper's authors' checkpoints (github.com/WolodjaZ/MSAE): one `.pth` whose name says what it is.
 
     {n_latents}_{n_inputs}_{activation}[_{number}][_{UW|RW}]_{tied}_{normalize}_{soft_cap}_{dataset}.pth
 
@@ -40,17 +40,17 @@ _BACKBONES = {
 }
 """Name of a CLIP in their data sets' names: its name on the Hub, and the width of its embeddings."""
 
-_UNKNOWN_MODALITY = "The file's name says neither image nor text; taken to be of images (image_embeds)."
+_UNKNOWN_MODALITY = "The file's name says neither image nor text; assumed to be of images (image_embeds)."
 
 
 def recognizes(source: CheckpointSource) -> bool:
-    """Whether a file has one of their names, or a single `.pth` holds what theirs do."""
+    """Whether a file is named like theirs, or a single `.pth` holds what theirs do."""
     files = source.matching("*.pth")
     return bool(_named(source)) or (len(files) == 1 and source.names_in(files[0]) >= set(_TOP_LEVEL[:3]))
 
 
 def read(source: CheckpointSource) -> ForeignCheckpoint:
-    """Read one of the authors' files; see `read_checkpoint` for what is raised."""
+    """Read a file of the authors; raises as `read_checkpoint`."""
     files = source.matching("*.pth", "*.pt")
     candidates = [file for file in files if _NAME.fullmatch(file)] or files or _named(source)
     file = the_one(candidates, source.name, ".pth file")
@@ -99,12 +99,12 @@ def read(source: CheckpointSource) -> ForeignCheckpoint:
 
 
 def _named(source: CheckpointSource) -> list[str]:
-    """Files with one of their names, in this folder or below."""
+    """Files that are named like theirs, in this folder or below."""
     return [file for file in source.files if _NAME.fullmatch(file.rpartition("/")[2])]
 
 
 def _unnamed(source: CheckpointSource, file: str, has_threshold: bool) -> dict[str, Any]:
-    """Fields of MSAEConfig of a file that has another name than theirs."""
+    """Fields of MSAEConfig of a file that is not named like theirs."""
     if source.given.get("hook_point") is None:
         source.notes.append(_UNKNOWN_MODALITY)
     if has_threshold:
@@ -116,12 +116,12 @@ def _unnamed(source: CheckpointSource, file: str, has_threshold: bool) -> dict[s
             "or activation=topk with k; and soft_cap, if it has one. If it was trained with normalize=True, it "
             "cannot be converted"
         )
-    source.notes.append("The file's name says nothing, so all settings are the given ones.")
+    source.notes.append("The file's name says nothing about the model, so all settings are the given ones.")
     return {}
 
 
 def _settings(source: CheckpointSource, file: str, name: re.Match, has_threshold: bool) -> dict[str, Any]:
-    """Fields of MSAEConfig that the name says, but for the origin of the embeddings."""
+    """Fields of MSAEConfig that the name gives, except for the origin of the embeddings."""
     activation, number, given = name["activation"], name["number"], source.given.get("activation")
     config: dict[str, Any] = {"soft_cap": float(name["soft_cap"]) or None}
     if has_threshold != (activation == "JumpReLU"):
@@ -132,8 +132,8 @@ def _settings(source: CheckpointSource, file: str, name: re.Match, has_threshold
         return config | {"activation": "relu", "sparsity_coefficient": float(f"0.{number or 0}")}
     if activation not in ("TopKReLU", "BatchTopKReLU") and given is None:
         raise ValueError(
-            f"the name {file} says {activation}, whose negative activations, if it has any, no MSAE keeps; "
-            "activation=relu or activation=topk reads it with its pre-activations cut at 0, which is another function"
+            f"the name {file} says {activation}, which may keep negative activations, as no MSAE does; "
+            "activation=relu or activation=topk cuts them off at 0, which is another function"
         )
     if number is None:
         raise ValueError(f"the name {file} says {activation}, but not the k")

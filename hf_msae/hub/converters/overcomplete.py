@@ -65,7 +65,7 @@ _CONVEX = 1e-5  # rounding error of a sum over thousands of points
 
 
 def recognizes(source: CheckpointSource) -> bool:
-    """Whether the folder's only .pt, .pth or .safetensors has a dictionary of overcomplete's, or is a module of it."""
+    """Whether the folder's only .pt, .pth or .safetensors holds an overcomplete dictionary or module."""
     files = _files(source)
     if len(files) != 1:
         return False
@@ -73,7 +73,7 @@ def recognizes(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource) -> ForeignCheckpoint:
-    """Read a state dict, or the file that `RECIPE` makes; see `read_checkpoint` for what is raised."""
+    """Read a state dict, or the file that `RECIPE` makes; raises as `read_checkpoint`."""
     file = the_one(_files(source), source.name, ".pt, .pth or .safetensors file")
     name = source.full_name(file)
     content, extras = source.read_data(file, "overcomplete", RECIPE), Settings({}, name, source.given)
@@ -125,7 +125,7 @@ def _tensors(content: Any, name: str) -> tuple[dict[str, torch.Tensor], dict[str
 
 
 def _dictionary(tensors: Mapping[str, torch.Tensor], fused: Any, source: CheckpointSource, name: str) -> torch.Tensor:
-    """The dictionary as codes are multiplied by it, (n, d) float64."""
+    """The dictionary that codes are multiplied by, (n, d) float64."""
     if fused is not None:
         return tensors_of({"dictionary": fused}, name)["dictionary"].double()
     if _ARCHETYPAL[0] in tensors:
@@ -137,8 +137,8 @@ def _dictionary(tensors: Mapping[str, torch.Tensor], fused: Any, source: Checkpo
         norms = torch.linalg.vector_norm(dictionary, dim=1)
         if (norms - 1).abs().max() > _UNIT:
             raise ValueError(
-                f"the rows of the dictionary of {name} have norms from {norms.min():.6g} to {norms.max():.6g}. What "
-                "overcomplete makes of them depends on the SAE's normalization, which a state dict does not hold: "
+                f"the rows of the dictionary of {name} have norms from {norms.min():.6g} to {norms.max():.6g}. How "
+                "overcomplete scales them depends on the SAE's normalization, which a state dict does not hold: "
                 f"make a file with the dictionary as it is used:\n{RECIPE}"
             )
     return dictionary * tensors.get(_MULTIPLIER, torch.zeros(())).double().exp()

@@ -1,9 +1,9 @@
-"""ViT-Prisma (github.com/soniajoseph/ViT-Prisma): `config.json` beside `weights.pt` or `n_images_NUMBER.pt`.
+"""ViT-Prisma (github.com/soniajoseph/ViT-Prisma): `config.json` next to `weights.pt` or `n_images_NUMBER.pt`.
 
 W_enc (d, n), b_enc (n,), W_dec (n, d), b_dec (d,); gated ones also have r_mag, b_mag and b_gate (n,), and do not use
 b_enc. The code is activation((x - b_dec) @ W_enc + b_enc), the reconstruction code @ W_dec + b_dec. The weights are a
-state dict, or {"cfg", "state_dict"} where cfg is an object of vit_prisma's: that is code and is not read; `RECIPE`
-converts it to plain files.
+state dict, or {"cfg", "state_dict"} where cfg is a vit_prisma object, which cannot be read without running code;
+`RECIPE` converts it to plain files.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _CONFIG = "config.json"
 _OWN_KEYS = ("hook_point_layer", "activation_fn_str", "normalize_activations", "cls_token_only")
 _GATE = {"r_mag": "n", "b_mag": "n", "b_gate": "n"}
 _TOKENS = {
-    "cls_token_only": "It was trained on CLS tokens alone: give it only the first of the hook point's tokens.",
-    "use_patches_only": "It was trained on patch tokens alone: give it all of the hook point's tokens but the first.",
+    "cls_token_only": "It was trained on CLS tokens only: pass it only the first token of the hook point.",
+    "use_patches_only": "It was trained on patch tokens only: pass it all tokens of the hook point but the first.",
 }
 
 
 def recognizes(source: CheckpointSource) -> bool:
-    """Whether there is a config of ViT-Prisma's beside a `.pt`, or a single `.pt` that holds an object of it."""
+    """Whether there is a ViT-Prisma config next to a `.pt`, or a single `.pt` that holds a vit_prisma object."""
     files = source.matching("*.pt")
     if files and source.has(_CONFIG):
         settings = source.settings(_CONFIG)
@@ -53,7 +53,7 @@ def recognizes(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource) -> ForeignCheckpoint:
-    """Read weights and config of ViT-Prisma's; see `read_checkpoint` for what is raised."""
+    """Read a ViT-Prisma folder; raises as `read_checkpoint`."""
     files = source.matching("*.pt")
     file = "weights.pt" if "weights.pt" in files else the_one(files, source.name, ".pt file")
     name = source.full_name(file)

@@ -1,4 +1,4 @@
-"""What the readers of foreign checkpoints share: checks of settings, tensors and shapes that name the file."""
+"""Checks that all readers of foreign checkpoints share; their errors name the file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 
-GATED_NOTE = "A gated SAE: it computes the same as a JumpReLU one with other thresholds, and becomes that."
+GATED_NOTE = "A gated SAE, converted to a JumpReLU one that computes the same."
 OTHER_OUTPUT = "it predicts other embeddings than it encodes"
 PER_SAMPLE = {
-    "constant_norm_rescale": "it scales each embedding to one length by itself, as no fixed input_scale can",
-    "layer_norm": "it brings each embedding to mean 0 and variance 1 by itself, as no fixed input_mean and "
-    "input_scale can",
+    "constant_norm_rescale": "it scales every embedding to the same length, which no fixed input_scale can do",
+    "layer_norm": "it standardizes each embedding on its own, which no fixed input_mean and input_scale can do",
 }
 """Kinds of normalize_activations that no MSAE can do."""
 
@@ -159,7 +158,7 @@ def tensors_of(content: Any, name: str, counters: Sequence[str] = ()) -> dict[st
         raise ValueError(f"{name} holds {type(content).__name__} {str(content)[:40]!r}, not names and tensors")
     for key, value in content.items():
         if not isinstance(value, torch.Tensor):
-            raise ValueError(f"{name} holds a {type(value).__name__} under {key!r}, where a tensor is expected")
+            raise ValueError(f"{name} holds a {type(value).__name__} under {key!r}, expected a tensor")
         if key not in counters:
             check_tensor(value, f"{key} of {name}")
     return dict(content)

@@ -1,8 +1,8 @@
-"""SAELens' checkpoints: `cfg.json` beside `sae_weights.safetensors`, of version 6 and of the versions before.
+"""SAELens' checkpoints: `cfg.json` next to `sae_weights.safetensors`, as version 6 and earlier versions write them.
 
 W_enc (d, n), W_dec (n, d), b_dec (d,) and b_enc (n,); "jumprelu" also has threshold (n,), "gated" b_gate, b_mag and
 r_mag (n,) in place of b_enc. With x' = x - b_dec, or x if apply_b_dec_to_input is false, the code is
-activation(x' @ W_enc + b_enc), the reconstruction code @ W_dec + b_dec. From version 6 on the model's name and hook
+activation(x' @ W_enc + b_enc), the reconstruction code @ W_dec + b_dec. From version 6 on, the model's name and hook
 point are in `metadata`; before, all settings are on one level and some had other names.
 """
 
@@ -66,7 +66,7 @@ def recognizes(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource) -> ForeignCheckpoint:
-    """Read a folder of SAELens'; see `read_checkpoint` for what is raised."""
+    """Read a SAELens folder; raises as `read_checkpoint`."""
     folder = source.folder_of(_CONFIG, _WEIGHTS)
     name = source.full_name(f"{folder}{_WEIGHTS}")
     settings = _settings(source.settings(f"{folder}{_CONFIG}"))

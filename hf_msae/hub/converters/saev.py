@@ -50,7 +50,7 @@ def recognizes(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource) -> ForeignCheckpoint:
-    """Read a file of saev's; see `read_checkpoint` for what is raised."""
+    """Read a saev file; raises as `read_checkpoint`."""
     file = the_one(source.matching("*.pt"), source.name, ".pt file")
     name = source.full_name(file)
     with open(source.path(file), "rb") as opened:

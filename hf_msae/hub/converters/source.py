@@ -130,7 +130,7 @@ class CheckpointSource:
 
     @classmethod
     def _in_cache(cls, repo_id: str, inside: str, revision: str | None) -> CheckpointSource:
-        """Find what was downloaded before, if HF_HUB_OFFLINE forbids asking the Hub."""
+        """Find what was downloaded before, when HF_HUB_OFFLINE forbids asking the Hub."""
         try:
             folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
         except LocalEntryNotFoundError as error:
@@ -226,7 +226,7 @@ class CheckpointSource:
             self.read(name)
         except CodeInFileError as error:
             return error.asked_for.split(".")[0] == package
-        except ValueError:  # damaged: reading says so
+        except ValueError:  # it is damaged, which `read` reports
             pass
         return False
 

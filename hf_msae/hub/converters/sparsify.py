@@ -30,7 +30,7 @@ def recognizes(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource) -> ForeignCheckpoint:
-    """Read a folder of sparsify's; see `read_checkpoint` for what is raised."""
+    """Read a sparsify folder; raises as `read_checkpoint`."""
     folder = source.folder_of(_CONFIG, _WEIGHTS)
     settings = source.settings(f"{folder}{_CONFIG}")
     settings.refuse(_REFUSED)
@@ -38,7 +38,7 @@ def read(source: CheckpointSource) -> ForeignCheckpoint:
     sizes = settings.sizes("d_in", "num_latents", "expansion_factor")
     name = source.full_name(f"{folder}{_WEIGHTS}")
     tensors, _ = state_dict(source.read(f"{folder}{_WEIGHTS}"), name, _TENSORS, **sizes)
-    # The folder is named after a module of a transformers model, and image encoders have names that say so.
+    # The folder is named after a module of a transformers model; the names of image encoders say that they are one.
     module = PurePosixPath(name).parent.name.partition("_seed")[0]
     place = f"the output of the module that its folder, {module}, is named after"
     where = origin(source, name, [module], tower=tower_of(module), place=place)

@@ -1,4 +1,4 @@
-"""ViSAEBench: `sae.pt`, `model.safetensors` or `model.pt` beside `config.json` or `config.yaml`.
+"""ViSAEBench: `sae.pt`, `model.safetensors` or `model.pt` next to `config.json` or `config.yaml`.
 
 encoder.weight (n, d), encoder.bias (n,), decoder.weight (n, d) and possibly decoder.bias (d,), or overcomplete's
 names. The code is relu(x @ encoder.weight.T + encoder.bias) with its k largest ("topk"), with what reaches one
@@ -43,7 +43,7 @@ _DEFAULT_JUMP_THRESHOLD = 0.01
 
 
 def recognizes(source: CheckpointSource) -> bool:
-    """Whether there are weights beside a config of ViSAEBench's kind."""
+    """Whether there are weights next to a ViSAEBench config."""
     config = next((file for file in _CONFIGS if source.has(file)), None)
     if config is None or not any(source.has(file) for file in _WEIGHTS):
         return False
@@ -52,7 +52,7 @@ def recognizes(source: CheckpointSource) -> bool:
 
 
 def read(source: CheckpointSource) -> ForeignCheckpoint:
-    """Read weights and config of ViSAEBench's; see `read_checkpoint` for what is raised."""
+    """Read a ViSAEBench folder; raises as `read_checkpoint`."""
     weights = next((file for file in _WEIGHTS if source.has(file)), _WEIGHTS[0])
     settings = source.settings(next((file for file in _CONFIGS if source.has(file)), _CONFIGS[0]))
     name, kind = source.full_name(weights), _kind(settings)
@@ -102,7 +102,7 @@ def _activation(
     config = {"activation": _ACTIVATIONS[kind], "k": settings.k("k")}
     if kind == "topk":
         return config, None
-    if settings.get("threshold") is not None:  # which its loader prefers to the tensor
+    if settings.get("threshold") is not None:  # its loader prefers it to the tensor
         threshold = settings["threshold"]
     if threshold is None:
         source.notes.append(

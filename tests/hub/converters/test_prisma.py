@@ -50,9 +50,9 @@ def test_an_object_of_vit_prisma_is_refused_with_the_lines_that_make_plain_files
     [
         ({"hook_point": "blocks.9.hook_mlp_out"}, {}, r"blocks\.9\.hook_mlp_out.*hook_point="),
         ({"layer_subtype": None, "hook_point_layer": None, "hook_point": None}, {}, "hook_point="),
-        ({"normalize_activations": "layer_norm"}, {}, "layer_norm.*variance 1"),
-        ({"normalize_activations": None}, {}, "layer_norm.*variance 1"),  # their default
-        ({"normalize_activations": "constant_norm_rescale"}, {}, "constant_norm_rescale.*one length"),
+        ({"normalize_activations": "layer_norm"}, {}, "layer_norm.*standardizes"),
+        ({"normalize_activations": None}, {}, "layer_norm.*standardizes"),  # their default
+        ({"normalize_activations": "constant_norm_rescale"}, {}, "constant_norm_rescale.*same length"),
         ({"normalize_activations": "other"}, {}, "normalize_activations='other'"),
         ({"architecture": "jumprelu"}, {}, "'jumprelu'.*standard, gated"),
         ({"architecture": ["gated"]}, {}, r"architecture of .*\['gated'\].*text"),

@@ -74,8 +74,8 @@ def test_one_of_several_has_to_be_named(check_outputs, tmp_path):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("standard", {"normalize_activations": "layer_norm"}, "layer_norm.*variance 1"),
-        ("standard", {"normalize_activations": "constant_norm_rescale"}, "constant_norm_rescale.*one length"),
+        ("standard", {"normalize_activations": "layer_norm"}, "layer_norm.*standardizes"),
+        ("standard", {"normalize_activations": "constant_norm_rescale"}, "constant_norm_rescale.*same length"),
         ("standard", {"normalize_activations": "covariance_whitening"}, "covariance_whitening.*end of training"),
         ("standard", {"architecture": "transcoder", "d_out": 8}, "transcoder.*other embeddings"),
         ("standard", {"architecture": "abstopk", "k": 4}, "abstopk.*negative"),
