@@ -1,7 +1,7 @@
 """Open the concept explorer in a browser: what a model sees in a picture, why things match, search, bias, steering.
 
-Without a model it shows the one of rendered scenes that comes with the package, and needs no network. Pictures of
-other models are embedded when it starts, unless --embeddings gives them.
+By default it shows the MSAE of rendered scenes that comes with the package, which needs no network. With another
+model, the pictures are embedded at the start unless --embeddings is given.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from .._utils.argument_parser import MSAEArgumentParser
+from .._utils.argument_parser import MSAEArgumentParser, flag
 from ..hub.publishing.space_settings import DEFAULT_DATASET, DEFAULT_MODEL, ExplorerSettings
 
 EXAMPLE = """\
@@ -25,38 +25,28 @@ EXAMPLE = """\
 
 @dataclass
 class DemoArguments:
-    """What is shown, and where."""
+    """What to show, and where."""
 
     _argument_group_name: ClassVar[str] = "explorer"
 
-    model: str = field(
-        default=DEFAULT_MODEL,
-        metadata={"help": "MSAE of pooled image embeddings: a folder, a Hub id or the name of a released one."},
+    model: str = flag("MSAE of pooled image embeddings: a folder, a Hub id or a released name.", DEFAULT_MODEL)
+    dataset: str = flag(
+        "Pictures to show and search: a folder of images, a dataset, or scenes:SPLIT:N.", DEFAULT_DATASET
     )
-    dataset: str = field(
-        default=DEFAULT_DATASET,
-        metadata={"help": "Pictures that are shown and searched: a folder of images, a data set, or scenes:SPLIT:N."},
+    split: str | None = flag("Split of the dataset, if it has several.", None)
+    image_column: str = flag("Column of the dataset with the pictures.", "image")
+    embeddings: str | None = flag("Embeddings of the same pictures, as written by hf-msae extract.", None)
+    patch_model: str | None = flag(
+        "MSAE of a vision block of the same backbone, for maps of where in a picture a concept is. Unset: none, or "
+        "scenes-patches for the default model.",
+        None,
     )
-    split: str | None = field(default=None, metadata={"help": "Split of the data set, where it has several."})
-    image_column: str = field(default="image", metadata={"help": "Its column of pictures."})
-    embeddings: str | None = field(
-        default=None, metadata={"help": "Embeddings of the same rows, as hf-msae extract writes them."}
-    )
-    patch_model: str | None = field(
-        default=None,
-        metadata={
-            "help": "MSAE of a vision block of the same backbone, for maps of where a concept is. Unset: "
-            "none, or scenes-patches beside the default model."
-        },
-    )
-    backbone: str | None = field(
-        default=None, metadata={"help": "Where the backbone is, if it is not where the MSAE says."}
-    )
-    max_images: int = field(default=2000, metadata={"help": "How many pictures, at most."})
-    host: str = field(default="127.0.0.1", metadata={"help": "Address to listen on; 0.0.0.0 for other machines too."})
-    port: int = field(default=7860, metadata={"help": "Port to listen on; 0 for any that is free."})
-    open_browser: bool = field(default=False, metadata={"help": "Open the page in a browser."})
-    mcp_server: bool = field(default=False, metadata={"help": "Serve its functions as MCP tools too (needs mcp)."})
+    backbone: str | None = flag("Location of the backbone, if it is not the one that the MSAE names.", None)
+    max_images: int = flag("Largest number of pictures to show and search.", 2000)
+    host: str = flag("Address to listen on; 0.0.0.0 for other machines too.", "127.0.0.1")
+    port: int = flag("Port to listen on; 0 for any free one.", 7860)
+    open_browser: bool = flag("Open the page in a browser.", False)
+    mcp_server: bool = flag("Also serve the functions of the page as MCP tools (needs the package mcp).", False)
 
     def __post_init__(self):
         if not 0 <= self.port < 65536:
@@ -64,40 +54,39 @@ class DemoArguments:
         self.settings()
 
     def settings(self) -> ExplorerSettings:
-        """What the explorer shows: what the flags say, then the variables MSAE_MODEL and so on, then the defaults."""
-        given = {each.name: getattr(self, each.name) for each in fields(ExplorerSettings)}
-        told = {
-            name: value for name, value in given.items() if value != DemoArguments.__dataclass_fields__[name].default
-        }
-        return ExplorerSettings.from_environment(os.environ, **told)
+        """What to show: what the flags say, then the variables MSAE_MODEL and so on, then the defaults."""
+        defaults = {field.name: field.default for field in fields(self)}
+        given = {field.name: getattr(self, field.name) for field in fields(ExplorerSettings)}
+        given = {name: value for name, value in given.items() if value != defaults[name]}
+        return ExplorerSettings.from_environment(os.environ, **given)
 
 
 def check_address(host: str, port: int) -> None:
-    """Whether a server can listen there: to be known before models are loaded.
+    """Check that a server can listen on an address, before models are loaded.
 
     Raises:
-        OSError: the port is in use, or the address is none of this machine's.
+        OSError: The port is in use, or the address does not belong to this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except socket.gaierror as error:
-        raise OSError(f"--host {host} is no address: {error.strerror}") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise OSError(f"port {port} of {host} is in use: choose another by --port, or --port 0 for any") from error
-        raise OSError(f"cannot listen on port {port} of {host} ({error.strerror}): choose others") from error
+            raise OSError(
+                f"port {port} of {host} is in use: choose another with --port, or --port 0 for any"
+            ) from error
+        raise OSError(f"cannot listen on --host {host}, --port {port}: {error.strerror}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command with these words, or those of the process."""
+    """Run the command."""
     parser = MSAEArgumentParser([DemoArguments], __doc__, EXAMPLE, prog="hf-msae demo", first_word="model")
     (args,) = parser.parse(argv)
     with parser.reporting_errors():
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-        # A service is ended by this signal; as an exception it lets temporary folders be removed.
+        # Services are stopped by this signal; an exception lets temporary folders be removed.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         check_address(args.host, args.port)
         try:
