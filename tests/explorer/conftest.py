@@ -1,4 +1,4 @@
-"""One explorer for all tests: the model that comes with the package, and a few scenes."""
+"""One explorer and one server for all tests: the model that comes with the package, and a few scenes."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.explorer.browsing import SECONDS
-from tests.explorer.serving import serving
+from tests.explorer.browsing import SECONDS, UNNAMED
+from tests.explorer.serving import QUIET_DEMO, serving
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def upload(explorer):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_column_is_explained_ahead():
-    """More would go on beside the tests that come after these, and make them twice as slow."""
+    """More would compete with the tests for the processor."""
     with pytest.MonkeyPatch.context() as patch:
         if find_spec("gradio") is not None:
             patch.setattr("hf_msae.explorer.app.MAX_WARM", 1)
@@ -42,19 +42,20 @@ def one_column_is_explained_ahead():
 @pytest.fixture(scope="session")
 def served(tmp_path_factory):
     pytest.importorskip("gradio")
-    with serving(tmp_path_factory.mktemp("explorer"), "scenes:test:300:7") as server:
+    options = ["--mcp_server"] if find_spec("mcp") else []
+    place = tmp_path_factory.mktemp("explorer")
+    with serving(place, "scenes:test:300:7", *options, program=QUIET_DEMO) as server:
         yield server
 
 
 @pytest.fixture
 def open_page(served, browser):
-    """Opens the page; at the end of the test nothing may have been logged as an error."""
-    errors, contexts = [], []
+    """Opens the page. At the end of the test no error may be logged, and everything in sight has a name."""
+    errors, pages = [], []
 
     def open_page(width=1280, height=900, theme="light"):
-        context = browser.new_context(viewport={"width": width, "height": height})
-        contexts.append(context)
-        page = context.new_page()
+        page = browser.new_context(viewport={"width": width, "height": height}).new_page()
+        pages.append(page)
         page.set_default_timeout(SECONDS)
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -63,9 +64,10 @@ def open_page(served, browser):
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
-    assert not errors
+    unnamed = [name for page in pages for name in page.evaluate(UNNAMED)]
+    for page in pages:
+        page.context.close()
+    assert not errors and not unnamed
 
 
 @pytest.fixture(scope="session")

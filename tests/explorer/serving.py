@@ -14,6 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+DEMO = ("-m", "hf_msae.cli", "demo")
+QUIET_DEMO = (
+    "-c",
+    # One column is explained ahead: more would compete with the tests for the processor.
+    "from hf_msae.explorer.tabs.bias import answer; answer.KEPT = 1; from hf_msae.cli.demo import main; main()",
+)
 
 
 @dataclass(frozen=True)
@@ -21,11 +27,11 @@ class Served:
     """A running explorer.
 
     Attributes:
-        url: where it listens.
-        pid: of its process.
-        log: the file that holds all it has said.
-        place: its working directory; its home and temporary folders lie in it.
-        seconds: from its start until it listened.
+        url: Where it listens.
+        pid: Its process.
+        log: The file with all it has printed.
+        place: A folder with its working directory and its temporary folders.
+        seconds: Seconds from its start until it listened.
     """
 
     url: str
@@ -37,9 +43,9 @@ class Served:
 
 @contextmanager
 def serving(
-    place: Path, dataset: str = "scenes:test:200:7", patience: float = 180, options: Sequence[str] = ()
+    place: Path, dataset: str, *options: str, program: Sequence[str] = DEMO, patience: float = 180
 ) -> Iterator[Served]:
-    """Start it, on a port that is free, with further options, and end it afterwards."""
+    """Start it on a free port, with further options, and end it afterwards."""
     log = place / "log.txt"
     environment = {
         **os.environ,
@@ -54,7 +60,7 @@ def serving(
     start = time.perf_counter()
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "hf_msae.cli", "demo", "--dataset", dataset, "--port", "0", *options],
+            [sys.executable, *program, "--dataset", dataset, "--port", "0", *options],
             cwd=place / "cwd",
             env=environment,
             stdout=out,

@@ -14,7 +14,7 @@ import gradio as gr
 
 from hf_msae.explorer import VisitorError
 from hf_msae.explorer.answers import CONCURRENCY, answering, in_place
-from tests.explorer.browsing import first_bars, open_tab, shoot, wait_for_other_bars
+from tests.explorer.browsing import choose, first_bars, open_tab, shoot, wait_for_other_bars
 
 
 @answering
@@ -84,12 +84,6 @@ def no_picture(tmp_path):
     return path
 
 
-def choose(page, field, text, option):
-    field.click()
-    field.fill(text)
-    page.get_by_role("option", name=option, exact=True).first.click()
-
-
 @pytest.mark.slow
 def test_search_follows_what_is_searched_by(refused, picture):
     panel = open_tab(refused, "Search")
@@ -152,7 +146,7 @@ def test_bias_does_not_leave_the_findings_of_a_column_beside_texts(refused):
     panel.locator(".msae-dose").wait_for()
     target = panel.get_by_label("What does the classifier decide?").first
     assert not panel.get_by_role("button", name="Ask", exact=True).is_visible()
-    choose(refused, target, "two", "two texts of mine")
+    choose(refused, target, "two texts of mine")
     panel.get_by_text("Write in the two boxes").wait_for()
     panel.locator(".msae-dose").wait_for(state="detached")
     panel.get_by_label("1. Is it ...").fill("a red thing")
@@ -162,7 +156,7 @@ def test_bias_does_not_leave_the_findings_of_a_column_beside_texts(refused):
     panel.get_by_role("button", name="Ask", exact=True).click()
     panel.locator(".msae-verdict", has_text="a red thing").wait_for()
     panel.locator(".msae-dose").wait_for()
-    choose(refused, target, "star", "star")
+    choose(refused, target, "star")
     panel.locator(".msae-verdict", has_text="'star'").wait_for()
 
 

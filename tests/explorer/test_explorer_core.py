@@ -16,7 +16,7 @@ def test_settings_come_from_the_environment():
     assert ExplorerSettings().patch_model == "scenes-patches"
     found = ExplorerSettings.from_environment({"MSAE_MODEL": "user/msae", "MSAE_MAX_IMAGES": "50", "MSAE_SPLIT": ""})
     assert (found.model, found.max_images, found.split, found.patch_model) == ("user/msae", 50, None, None)
-    with pytest.raises(ValueError, match="MSAE_MAX_IMAGES='many'"):
+    with pytest.raises(ValueError, match=r"MSAE_MAX_IMAGES.*many"):
         ExplorerSettings.from_environment({"MSAE_MAX_IMAGES": "many"})
 
 
@@ -56,9 +56,9 @@ def test_thumbnails_lie_in_its_own_folder_and_are_made_once(explorer):
 
 
 def test_a_model_of_tokens_and_other_numbers_of_pictures_are_refused(explorer):
-    with pytest.raises(ValueError, match=r"shows MSAEs of image_embeds, but this one is of vision\.layers\.2"):
+    with pytest.raises(ValueError, match=r"image_embeds.*vision\.layers\.2"):
         Explorer(explorer.patch_model, explorer.images, explorer.embeddings[:])
-    with pytest.raises(ValueError, match="200 pictures, but 199 embeddings"):
+    with pytest.raises(ValueError, match=r"200.*199"):
         Explorer(explorer.model, explorer.images, explorer.embeddings[:199])
 
 
@@ -76,28 +76,13 @@ def test_bars_are_escaped_and_as_long_as_their_values():
     assert re.findall(r"width:([\d.]+)%", text) == ["100.00", "50.00"]
     signed = bars([Bar("a", -2), Bar("b", 1)], "signed")
     assert re.findall(r"left:([\d.]+)%;width:([\d.]+)%", signed) == [("0.00", "66.67"), ("66.67", "33.33")]
-    assert "nothing to show" in bars([], "empty") and bars([Bar("zero", 0)], "zeros")
-
-
-def test_loading_that_fails_is_told_to_whoever_asks():
-    pytest.importorskip("gradio")
-    from hf_msae.explorer.app import Loading
-
-    def load():
-        raise OSError("there is no such model")
-
-    loading = Loading(load)
-    for _ in range(2):
-        with pytest.raises(VisitorError, match="could not be loaded") as caught:
-            loading.get()
-        assert "no such model" in str(caught.value.__cause__)
-    assert not loading.is_done
+    assert "<table" not in bars([], "empty") and "<table" in bars([Bar("zero", 0)], "zeros")
 
 
 def test_embeddings_of_another_number_of_pictures_are_refused(tmp_path):
     np.save(tmp_path / "e.npy", np.zeros((61, 128), dtype=np.float32))
     settings = ExplorerSettings(dataset="scenes:test:60:7", embeddings=str(tmp_path / "e.npy"))
-    with pytest.raises(ValueError, match="has 61 embeddings, but scenes:test:60:7 has 60 pictures"):
+    with pytest.raises(ValueError, match=r"61.*scenes:test:60:7.*60"):
         Explorer.load(settings)
 
 
@@ -135,12 +120,12 @@ def must_not_embed(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": "scenes-patches"}, r"shows MSAEs of image_embeds, but this one is of vision\.layers"),
-        ({"patch_model": "scenes-image"}, "patch_model has to be an MSAE of a vision block"),
-        ({"patch_model": "no/such"}, "no MSAE could be loaded from 'no/such'"),
-        ({"image_column": "pictures"}, "has no column 'pictures'; name its column of pictures: --image_column image"),
-        ({"image_column": "caption"}, "column 'caption' of scenes:test:20:7 does not hold pictures"),
-        ({"dataset": "scenes:test:1:7"}, "has 1 pictures, but the explorer compares them"),
+        ({"model": "scenes-patches"}, r"image_embeds.*vision\.layers"),
+        ({"patch_model": "scenes-image"}, r"patch_model.*vision\.layers.*image_embeds"),
+        ({"patch_model": "no/such"}, "no/such"),
+        ({"image_column": "pictures"}, "pictures.*--image_column image"),
+        ({"image_column": "caption"}, "caption.*scenes:test:20:7"),
+        ({"dataset": "scenes:test:1:7"}, "scenes:test:1:7.* 1 "),
     ],
 )
 def test_what_does_not_fit_is_found_before_pictures_are_embedded(monkeypatch, settings, message):
@@ -162,7 +147,7 @@ def test_an_msae_of_another_width_is_refused_before_pictures_are_embedded(monkey
 def test_a_table_without_pictures_is_refused_with_what_it_has(monkeypatch, tmp_path):
     must_not_embed(monkeypatch)
     (tmp_path / "table.csv").write_text("caption,number\na,1\nb,2\n")
-    with pytest.raises(ValueError, match="none of its columns holds pictures: caption, number"):
+    with pytest.raises(ValueError, match=r"image.*caption, number"):
         Explorer.load(ExplorerSettings(dataset=str(tmp_path)))
 
 
@@ -185,10 +170,10 @@ def test_an_address_that_cannot_be_listened_on_is_refused_at_once():
     check_address("127.0.0.1", 0)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(OSError, match=rf"port {port} of 127\.0\.0\.1 is in use: choose another by --port"):
+        with pytest.raises(OSError, match=rf"{port}.*127\.0\.0\.1.*--port 0"):
             check_address("127.0.0.1", port)
     check_address("127.0.0.1", port)
-    with pytest.raises(OSError, match=r"cannot listen on port 0 of 192\.0\.2\.1"):
+    with pytest.raises(OSError, match=r"192\.0\.2\.1"):
         check_address("192.0.2.1", 0)
 
 
