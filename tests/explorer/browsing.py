@@ -5,26 +5,11 @@ from pathlib import Path
 SHOTS = Path(__file__).parents[2] / "outputs" / "explorer-screenshots"
 SECONDS = 30_000
 TABS = ("See", "Match", "Search", "Concepts", "Bias", "Steer")
-UNNAMED = """() => {
-    const seen = [...document.querySelectorAll("img, button:not([aria-hidden=true]), input, textarea, select")]
-        .filter(each => each.offsetParent && each.type !== "file");
-    const told = each => each.ariaLabel || each.title || each.labels?.length || each.innerText.trim();
-    const named = each => each.tagName === "IMG" ? each.alt.trim()
-        : told(each) || [...each.querySelectorAll("img")].some(img => img.alt.trim());
-    return seen.filter(each => !named(each)).map(each => each.outerHTML.slice(0, 200));
-}"""
-"""The pictures in sight without a text, and the controls without a name."""
 
 
 def open_tab(page, name):
     page.get_by_role("tab", name=name, exact=True).click()
     return page.locator("div[role=tabpanel]:visible").first
-
-
-def choose(page, field, option):
-    field.click()
-    field.fill(option)
-    page.get_by_role("option", name=option, exact=True).first.click()
 
 
 def shoot(page, name):
@@ -37,7 +22,7 @@ def shoot(page, name):
 
 
 def first_bars(page):
-    """The text of the first table of bars on the open tab."""
+    """What the first table of bars on the open tab says."""
     return page.locator("div[role=tabpanel]:visible table.msae-bars").first.inner_text()
 
 

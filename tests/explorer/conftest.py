@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.explorer.browsing import SECONDS, UNNAMED
+from tests.explorer.browsing import SECONDS
 from tests.explorer.serving import QUIET_DEMO, serving
 
 
@@ -50,12 +50,16 @@ def served(tmp_path_factory):
 
 @pytest.fixture
 def open_page(served, browser):
-    """Opens the page. At the end of the test no error may be logged, and everything in sight has a name."""
-    errors, pages = [], []
+    """Opens the page; at the end of the test nothing may have been logged or have come up as an error.
+
+    Messages of refusals stand in place of answers, and do not come up beside them.
+    """
+    errors, contexts = [], []
 
     def open_page(width=1280, height=900, theme="light"):
-        page = browser.new_context(viewport={"width": width, "height": height}).new_page()
-        pages.append(page)
+        context = browser.new_context(viewport={"width": width, "height": height})
+        contexts.append(context)
+        page = context.new_page()
         page.set_default_timeout(SECONDS)
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -64,10 +68,10 @@ def open_page(served, browser):
         return page
 
     yield open_page
-    unnamed = [name for page in pages for name in page.evaluate(UNNAMED)]
-    for page in pages:
-        page.context.close()
-    assert not errors and not unnamed
+    toasts = [page.locator(".toast-body").count() for context in contexts for page in context.pages]
+    for context in contexts:
+        context.close()
+    assert not errors and not any(toasts)
 
 
 @pytest.fixture(scope="session")
