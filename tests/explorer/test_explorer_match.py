@@ -55,9 +55,9 @@ def test_closer_pictures_are_counted_without_the_second_one_itself(explorer, emb
 
 def test_the_table_shows_the_rest_and_the_sum(explorer, embeddings):
     found = match(explorer, embeddings[0], embeddings[1])
-    table = tab.match_table(explorer, found)
+    table = tab.match_table(explorer, tab.numbers(explorer, found))
     others = len(found.explanation.frame) - tab.SHOWN
-    for row in (f"all {others} other concepts", "what all pictures share (bias)", "not explained"):
+    for row in (f"{others} other concepts", "what all pictures share (bias)", "not explained"):
         assert f'<tr class="msae-muted"><th scope="row">{row}' in table
     assert f"{found.explanation.similarity:+.4f}" in table.rpartition("sum")[2]
     assert "msae-negative" in table  # something speaks against these two
@@ -65,7 +65,7 @@ def test_the_table_shows_the_rest_and_the_sum(explorer, embeddings):
 
 def test_sentences_name_only_what_is_validated_and_weighs_something(explorer, embeddings):
     found = match(explorer, embeddings[0], embeddings[3])
-    text = tab.in_words(explorer, found, "these words")
+    text = tab.in_words(tab.numbers(explorer, found), "these words")
     pro = text.partition("for the match: ")[2].partition(".")[0].split(", ")
     frame = found.explanation.frame
     largest = frame["contribution"].abs().max()

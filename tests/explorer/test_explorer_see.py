@@ -114,7 +114,8 @@ def test_the_tables_show_the_rest_and_mark_the_chosen_level(explorer, embedding)
     for granularity, which in ((32, "32"), (ALL, "all")):
         found = see(explorer, embedding, granularity)
         level = next(each for each in found.levels if each.granularity == str(granularity))
-        bars, levels = tab.concept_bars(explorer, found), tab.html.levels(found)
+        numbers = tab.numbers(explorer, found)
+        bars, levels = tab.concept_bars(explorer, numbers), tab.html.levels(numbers)
         assert f"<b>{level.centered_cosine:.3f}</b>" in bars and "not explained" in bars
         assert f"{len(found.concepts) - tab.SHOWN} other concepts" in bars
         chosen = levels.partition('<tr class="msae-chosen" aria-current="true">')[2].split("</tr>")[0]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from gradio.components import Component
 
-    from ..app import Loading
+    from ..components.waiting import Loading
     from ..explorer import Explorer
 
 # Values come as they were sent: the functions of `inputs` check them, with messages for visitors.
@@ -74,8 +74,42 @@ def concept_bar(explorer: Explorer, latent: int, value: float, text: str) -> Bar
     return Bar(str(label), value, text, None if key == str(label) else key, unvalidated)
 
 
-def records(explorer: Explorer, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table with a column "latent", for clients, with each latent's name and whether it is validated."""
-    labels = [explorer.label(latent) for latent in frame["latent"]]
+def split_numbers(explorer: Explorer, found: Any, frame: pd.DataFrame, column: str, shown: int) -> dict[str, Any]:
+    """What something is split into, for clients: the first latents, the sum of the others, and what remains.
+
+    Args:
+        explorer: The explorer.
+        found: Has the attributes `bias` and `not_reconstructed`.
+        frame: The latents and their parts, the largest first.
+        column: Column of the parts.
+        shown: Number of latents to list.
+    """
+    first, others = frame.head(shown), frame[column].iloc[shown:]
+    labels = [explorer.label(latent) for latent in first["latent"]]
     names, validated = [str(label) for label in labels], [label.validated for label in labels]
-    return frame.assign(name=names, validated=validated).to_dict("records")
+    return {
+        "concepts": first.assign(name=names, validated=validated).to_dict("records"),
+        "num_other_concepts": len(others),
+        "other_concepts": float(others.sum()),
+        "bias": found.bias,
+        "not_reconstructed": found.not_reconstructed,
+    }
+
+
+def split_bars(
+    explorer: Explorer, numbers: dict[str, Any], column: str, text: Callable[[float], str], bias: str
+) -> list[Bar]:
+    """Draw what `split_numbers` gives.
+
+    Args:
+        explorer: The explorer.
+        numbers: The numbers.
+        column: Key of a concept's part.
+        text: Formats a part.
+        bias: What the bias is called.
+    """
+    rows = [concept_bar(explorer, each["latent"], each[column], text(each[column])) for each in numbers["concepts"]]
+    rest = [(bias, numbers["bias"]), ("not explained", numbers["not_reconstructed"])]
+    if number := numbers["num_other_concepts"]:
+        rest.insert(0, (f"{number} other concepts", numbers["other_concepts"]))
+    return rows + [Bar(name, value, text(value), muted=True) for name, value in rest]

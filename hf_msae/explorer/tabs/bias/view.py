@@ -26,7 +26,7 @@ from .answer import (
 )
 
 if TYPE_CHECKING:
-    from ...app import Loading
+    from ...components.waiting import Loading
     from ...explorer import Explorer
 
 TITLE = "Bias"

@@ -19,7 +19,7 @@ from .answer import COLUMNS, ORDERS, Listing, best_known, evidence, listing
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
-    from ...app import Loading
+    from ...components.waiting import Loading
     from ...explorer import Explorer
 
 TITLE = "Concepts"

@@ -12,11 +12,11 @@ from ...components.bars import Bar, bars
 from ...components.picture_input import collection_button, picture_input, picture_of, read_upload
 from ...inputs import MAX_TEXT, VisitorError, read_text
 from ...rendering import macros
-from ..common import BUSY, QUIET, concept_bar, on_first_open, records
+from ..common import BUSY, QUIET, on_first_open, split_bars, split_numbers
 from .answer import Match, fitting_words, match
 
 if TYPE_CHECKING:
-    from ...app import Loading
+    from ...components.waiting import Loading
     from ...explorer import Explorer
 
 TITLE = "Match"
@@ -30,54 +30,28 @@ _TELLING = 0.1
 """Contributions below this share of the largest are not worth a sentence."""
 
 
-def match_table(explorer: Explorer, found: Match) -> str:
-    """The parts of a cosine and their sum as bars (HTML)."""
-    parts, others = found.explanation.top(SHOWN), found.explanation.frame["contribution"].iloc[SHOWN:]
-    rows = [
-        concept_bar(explorer, row.latent, row.contribution, f"{row.contribution:+.4f}") for row in parts.itertuples()
-    ]
-    rest = [(f"all {len(others)} other concepts", others.sum())] if len(others) else []
-    rest += [
-        ("what all pictures share (bias)", found.explanation.bias),
-        ("not explained", found.explanation.not_reconstructed),
-    ]
-    rows += [Bar(name, value, f"{value:+.4f}", muted=True) for name, value in rest]
-    cosine = found.explanation.similarity
-    rows.append(Bar("sum, which is the cosine", cosine, f"{cosine:+.4f}"))
-    return bars(rows, f"Cosine {cosine:.4f}, concept by concept", ("concept", "contribution"))
-
-
-def in_words(explorer: Explorer, found: Match, second: str) -> str:
-    """The result in sentences that mention only validated names (HTML).
-
-    Args:
-        explorer: The explorer.
-        found: The result.
-        second: What the picture was compared with, such as "these words".
-    """
-    parts = found.explanation.top(SHOWN)
-    labels = [explorer.label(latent) for latent in parts["latent"]]
-    named = [
-        (value, str(label)) for value, label in zip(parts["contribution"], labels, strict=True) if label.validated
-    ]
-    least = _TELLING * parts["contribution"].abs().max()
-    pro, con = [name for value, name in named if value > least], [name for value, name in named if value < -least]
-    return _html.sentences(found, second, pro[:3], con[:3])
-
-
 def numbers(explorer: Explorer, found: Match) -> dict[str, Any]:
     """All numbers, for clients."""
-    others = found.explanation.frame["contribution"].iloc[SHOWN:]
-    return {
-        "cosine": found.explanation.similarity,
-        "concepts": records(explorer, found.explanation.top(SHOWN)),
-        "num_other_concepts": len(others),
-        "other_concepts": float(others.sum()),
-        "bias": found.explanation.bias,
-        "not_reconstructed": found.explanation.not_reconstructed,
-        "num_closer_pictures": found.num_closer,
-        "num_pictures": found.num_pictures,
-    }
+    explanation = found.explanation
+    parts = split_numbers(explorer, explanation, explanation.frame, "contribution", SHOWN)
+    closer = {"num_closer_pictures": found.num_closer, "num_pictures": found.num_pictures}
+    return {"cosine": explanation.similarity, **parts, **closer}
+
+
+def match_table(explorer: Explorer, told: dict[str, Any]) -> str:
+    """Draw the parts of a cosine and their sum, given as `numbers`, as bars (HTML)."""
+    rows = split_bars(explorer, told, "contribution", "{:+.4f}".format, "what all pictures share (bias)")
+    rows.append(Bar("sum, which is the cosine", told["cosine"], f"{told['cosine']:+.4f}"))
+    return bars(rows, f"Cosine {told['cosine']:.4f}, concept by concept", ("concept", "contribution"))
+
+
+def in_words(told: dict[str, Any], second: str) -> str:
+    """Sum up `numbers` in sentences that mention only validated names (HTML); `second` is what is compared with."""
+    least = _TELLING * max((abs(each["contribution"]) for each in told["concepts"]), default=0.0)
+    validated = [each for each in told["concepts"] if each["validated"]]
+    pro = [each["name"] for each in validated if each["contribution"] > least]
+    con = [each["name"] for each in validated if each["contribution"] < -least]
+    return _html.sentences(told, second, pro[:3], con[:3])
 
 
 def build(loading: Loading, on_open: Callable[..., Any]) -> None:
@@ -115,8 +89,8 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
 
     def answer(picture: Any, second: Any, name: str) -> tuple[str, str, dict[str, Any]]:
         explorer = loading.get()
-        result = match(explorer, explorer.embed_picture(picture), second(explorer))
-        return in_words(explorer, result, name), match_table(explorer, result), numbers(explorer, result)
+        told = numbers(explorer, match(explorer, explorer.embed_picture(picture), second(explorer)))
+        return in_words(told, name), match_table(explorer, told), told
 
     def match_words(picture: Any, words: Any) -> tuple[str, str, dict[str, Any]]:
         """Explain why a picture and words match: what each concept of the picture contributes to their cosine.

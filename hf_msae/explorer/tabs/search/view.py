@@ -17,7 +17,7 @@ from ..common import QUIET, TILES, on_first_open
 from .answer import KINDS, LEAST, MOST, PICTURE, ROW, WORDS, example_edit, read_row, read_strengths, search
 
 if TYPE_CHECKING:
-    from ...app import Loading
+    from ...components.waiting import Loading
     from ...explorer import Explorer
 
 TITLE = "Search"

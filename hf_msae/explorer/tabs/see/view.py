@@ -9,7 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from ...answers import answering, in_place
-from ...components.bars import Bar, bars
+from ...components.bars import bars
 from ...components.concepts import concept_choices, concept_input, shown_name
 from ...components.picture_input import (
     collection_button,
@@ -22,11 +22,11 @@ from ...components.picture_input import (
 )
 from ...components.where import where
 from ...rendering import macros
-from ..common import BUSY, QUIET, choice, concept_bar, on_first_open, records
+from ..common import BUSY, QUIET, choice, on_first_open, split_bars, split_numbers
 from .answer import ALL, DEFAULT, LEAST, Sight, granularity_bounds, see
 
 if TYPE_CHECKING:
-    from ...app import Loading
+    from ...components.waiting import Loading
     from ...explorer import Explorer
 
 TITLE = "See"
@@ -48,15 +48,10 @@ def alike(explorer: Explorer, concept: Any) -> list[tuple[str, str]]:
     return [(explorer.thumbnail(row), f"{name} {explorer.codes[row, latent]:.2f}") for row in rows]
 
 
-def concept_bars(explorer: Explorer, sight: Sight) -> str:
-    """How well the concepts rebuild the embedding, and their shares as bars (HTML)."""
-    shown = sight.concepts.head(SHOWN)
-    rows = [concept_bar(explorer, row.latent, row.share, _percent(row.share)) for row in shown.itertuples()]
-    others = sight.concepts["share"].iloc[SHOWN:]
-    rest = [(f"{len(others)} other concepts", others.sum())] if len(others) else []
-    rest += [("bias of the model", sight.bias), ("not explained", sight.not_reconstructed)]
-    rows += [Bar(name, share, _percent(share), muted=True) for name, share in rest]
-    (level,) = (each for each in sight.levels if each.granularity == sight.granularity)
+def concept_bars(explorer: Explorer, told: dict[str, Any]) -> str:
+    """Draw how well the concepts rebuild the embedding, and their shares, given as `numbers` (HTML)."""
+    rows = split_bars(explorer, told, "share", _percent, "bias of the model")
+    (level,) = (each for each in told["levels"] if each["granularity"] == told["granularity"])
     caption = "What sets this picture apart from the average picture (100% in total)"
     return html.rebuilt(level) + bars(rows, caption, ("concept", "share"))
 
@@ -67,16 +62,8 @@ def _percent(share: float) -> str:
 
 def numbers(explorer: Explorer, sight: Sight) -> dict[str, Any]:
     """All numbers, for clients."""
-    others = sight.concepts["share"].iloc[SHOWN:]
-    return {
-        "granularity": sight.granularity,
-        "concepts": records(explorer, sight.concepts.drop(columns="level").head(SHOWN)),
-        "num_other_concepts": len(others),
-        "other_concepts": float(others.sum()),
-        "bias": sight.bias,
-        "not_reconstructed": sight.not_reconstructed,
-        "levels": [vars(each) for each in sight.levels],
-    }
+    parts = split_numbers(explorer, sight, sight.concepts, "share", SHOWN)
+    return {"granularity": sight.granularity, **parts, "levels": [vars(each) for each in sight.levels]}
 
 
 def closer_choices(explorer: Explorer, *sights: Sight) -> list[tuple[str, str]]:
@@ -165,8 +152,8 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         """
         embedded = embedded_upload(loading, picture, embedded)
         explorer = loading.get()
-        sight = see(explorer, embedded[1], granularity)
-        return concept_bars(explorer, sight), html.levels(sight), numbers(explorer, sight), embedded
+        told = numbers(explorer, see(explorer, embedded[1], granularity))
+        return concept_bars(explorer, told), html.levels(told), told, embedded
 
     def closer(picture: Any, concept: Any) -> tuple[Image.Image | None, str, list[tuple[str, str]]]:
         """Show where in a picture a concept is, and the pictures of the collection that show it most.
@@ -204,12 +191,12 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         # A slider that nobody has moved may stand outside of this collection's bounds.
         chosen = min(max(granularity, least), most) if isinstance(granularity, int) else min(DEFAULT, most)
         sight, fine = see(explorer, embedded[1], chosen), see(explorer, embedded[1], ALL)
-        shown = gr.Column(visible=True)
+        told, shown = numbers(explorer, sight), gr.Column(visible=True)
         offered = closer_choices(explorer, sight, fine)
         return (
             *(shown, shown, gr.HTML(visible=False)),
             gr.Slider(least, most, value=chosen, info="From coarse to fine. The right end stands for all."),
-            *(concept_bars(explorer, sight), html.levels(sight), numbers(explorer, sight)),
+            *(concept_bars(explorer, told), html.levels(told), told),
             gr.Dropdown(choices=offered, value=offered[0][1] if offered else None),
             embedded,
         )

@@ -33,7 +33,7 @@ from .answer import (
 )
 
 if TYPE_CHECKING:
-    from ...app import Loading
+    from ...components.waiting import Loading
 
 TITLE = "Steer"
 _SHOWN = 8
