@@ -145,6 +145,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
             granularity: How many concepts the explanation may use, from coarse to fine: a whole number from 8 up,
                 such as 16 or "16", or "all". The most concepts that any picture of the collection has also means all;
                 more is refused.
+            embedded: The embedding of the last picture, which the page keeps.
 
         Returns:
             A table of the concepts and their shares (HTML), a table that compares the rebuilt embedding with the

@@ -124,6 +124,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
             labels: Two to ten labels, separated by commas.
             prompt: How a label is phrased: "as it is", "a photo of a ...", "a picture of a ...", or, if concepts were
                 named by texts, "as concepts are named".
+            embedded: The embedding of the last picture, which the page keeps.
             concept_1: Name of a concept to change; "" for none.
             how_1: Whether to "multiply" its activation or "add" to it.
             amount_1: A number from 0 to 3: the factor, or how much to add, where 1 is as much as a strong example
