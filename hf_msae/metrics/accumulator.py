@@ -62,13 +62,8 @@ class SumAccumulator:
 def as_matrix(name: str, values: torch.Tensor | np.ndarray, first_row: int = 0) -> torch.Tensor:
     """Return `values` (B, d) in float64 on their device (on the CPU if the device has no float64).
 
-    Args:
-        name: Name of the values in error messages.
-        values: Array or tensor of any numeric type.
-        first_row: Index of the first row in the whole data, for error messages.
-
     Raises:
-        ValueError: The values are not a matrix, empty or not finite.
+        ValueError: The values are not a matrix, empty or not finite; names them and the row, counted from `first_row`.
     """
     values = torch.as_tensor(values).detach()
     if values.ndim != 2:

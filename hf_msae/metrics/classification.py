@@ -143,12 +143,7 @@ class ClassificationAccumulator(SumAccumulator):
     def update(
         self, embeddings: torch.Tensor, reconstruction: torch.Tensor, labels: torch.Tensor | None = None
     ) -> None:
-        """Add a batch.
-
-        Args:
-            embeddings: x, (B, d).
-            reconstruction: x', (B, d).
-            labels: True class numbers (B,), -1 if unknown; None if all are unknown.
+        """Add a batch of x (B, d), x' (B, d) and true class numbers (B,), -1 or None where unknown.
 
         Raises:
             ValueError: The shapes differ, a value is not finite, or a label is not a class number.

@@ -66,11 +66,9 @@ class SeedStability:
     exact: bool
 
     def __str__(self) -> str:
-        how = (
-            "exact matching" if self.exact else f"approximate matching, the best is higher by at most {self.error:.1e}"
-        )
+        error = "exact" if self.exact else f"approximate: the best is higher by at most {self.error:.1e}"
         return (
-            f"mean cosine {self.mean_cosine:.4f} ({how}), {self.fraction_above:.1%} of {len(self.pairs)} pairs "
+            f"mean cosine {self.mean_cosine:.4f} ({error}), {self.fraction_above:.1%} of {len(self.pairs)} pairs "
             f"above {self.threshold}"
         )
 
@@ -142,11 +140,11 @@ def match_candidates(
     made block by block, so memory is O(n x candidates), not O(n x n).
 
     Args:
-        a: float64 (n, d), rows of length 1 or 0.
-        b: float64 (m, d), m >= n, likewise.
-        candidates: Number of pairs that each round adds per row.
+        a: (n, d), rows of length 1 or 0.
+        b: (m, d), m >= n, likewise.
+        candidates: Pairs that each round adds per row.
         tolerance: Error per pair at which to stop.
-        max_rounds: Number of rounds after which to stop in any case.
+        max_rounds: Largest number of rounds.
 
     Returns:
         For each row of `a` its match, (n,), and the bound on the best sum.

@@ -22,11 +22,7 @@ class SparsityAccumulator(SumAccumulator):
         self.num_latents = num_latents
 
     def update(self, latents: torch.Tensor, first_row: int | None = None) -> None:
-        """Add a batch of codes. A latent fires where it is not zero.
-
-        Args:
-            latents: z, (B, n).
-            first_row: Index of the first row in the whole data, for error messages; by default, the rows so far.
+        """Add a batch of codes z (B, n); errors count rows from `first_row`. A latent fires where it is not zero.
 
         Raises:
             ValueError: The shape is not (B, n), there are no rows, or a value is not finite.

@@ -87,12 +87,7 @@ class MonosemanticityAccumulator(SumAccumulator):
         self._highest = torch.full((num_latents,), -torch.inf, dtype=torch.float64)
 
     def update(self, latents: torch.Tensor, encoder_embeds: torch.Tensor, first_row: int | None = None) -> None:
-        """Add a batch.
-
-        Args:
-            latents: Codes (B, n).
-            encoder_embeds: The other encoder's embeddings of the same samples, of any length, (B, d_e).
-            first_row: Index of the first row in the whole data, for error messages; by default, the rows so far.
+        """Add a batch of codes (B, n) and the other encoder's embeddings (B, d_e); errors count from `first_row`.
 
         Raises:
             ValueError: The shapes do not fit, a value is not finite, or an embedding is zero.
@@ -160,13 +155,7 @@ class MonosemanticityAccumulator(SumAccumulator):
 
 
 def monosemanticity(latents: torch.Tensor, encoder_embeds: torch.Tensor, encoder: str) -> Monosemanticity:
-    """Monosemanticity score of every latent over all pairs of samples; see `MonosemanticityAccumulator`.
-
-    Args:
-        latents: Codes (N, n).
-        encoder_embeds: Another encoder's embeddings of the same samples, (N, d_e).
-        encoder: Name of the other encoder.
-    """
+    """Score codes (N, n) by the embeddings (N, d_e) of the named encoder; see `MonosemanticityAccumulator`."""
     accumulator = MonosemanticityAccumulator(torch.as_tensor(latents).shape[-1], encoder)
     accumulator.update(latents, encoder_embeds)
     return accumulator.compute()

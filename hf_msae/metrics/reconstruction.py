@@ -26,12 +26,7 @@ class ReconstructionAccumulator(SumAccumulator):
         self.mean = as_matrix("mean", torch.as_tensor(mean).unsqueeze(0))[0]
 
     def update(self, embeddings: torch.Tensor, reconstruction: torch.Tensor, first_row: int | None = None) -> None:
-        """Add a batch.
-
-        Args:
-            embeddings: x, (B, d).
-            reconstruction: x', (B, d).
-            first_row: Index of the first row in the whole data, for error messages; by default, the rows so far.
+        """Add a batch of x (B, d) and x' (B, d); errors count rows from `first_row`.
 
         Raises:
             ValueError: The shapes differ or are not (B, d), a value is not finite, or a metric is undefined for a row.

@@ -22,11 +22,7 @@ def hook_point_of(name: str | None, tower: str | None = "vision") -> str | None:
 
     "blocks.9.hook_resid_post" is the output of block 9, "blocks.9.hook_resid_pre" that of block 8, and a module
     "vision_model.encoder.layers.9" or "layers.9" that of block 9. The input of the first block and the outputs of
-    attention and MLP have no name.
-
-    Args:
-        name: The other library's name; one of ours stays as it is.
-        tower: "vision" or "text" if the name does not say which; None if it is unknown.
+    attention and MLP have no name. `tower` is "vision" or "text" where the name does not say which, or None.
     """
     try:
         return HookPoint.parse(name).name
@@ -79,7 +75,7 @@ def origin(
         known: Description of the embeddings, if only their kind is known.
 
     Raises:
-        ValueError: The place is unknown or has no name here, and no hook_point was given.
+        ValueError: The place is unknown or has no name here, and the user gave no hook_point.
     """
     config = {"base_model_name_or_path": model} if model else {}
     if source.given.get("hook_point") is not None:

@@ -32,13 +32,7 @@ class CodeInFileError(ValueError):
 
 
 class Settings(dict):
-    """Names and values of a checkpoint's configuration, read with checks of their types.
-
-    Args:
-        values: The settings.
-        name: Name of their file in error messages.
-        given: Overrides that the user gave.
-    """
+    """Settings of a checkpoint, with the name of their file for errors and the overrides that the user gave."""
 
     def __init__(self, values: Mapping[str, Any], name: str, given: Mapping[str, Any] | None = None) -> None:
         super().__init__(values)
@@ -115,19 +109,10 @@ def state_dict(
     counters: Sequence[str] = (),
     **sizes: int,
 ) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
-    """Check a state dict against a table of names and shapes.
+    """Return the tensors of a state dict and the sizes of all axes.
 
-    Args:
-        content: The content of a file.
-        name: Name of the file in error messages.
-        required: Name -> shape, with axes by name: `{"W_enc": "d n", "b_enc": "n"}`. Axes without a known size get
-            that of the first tensor that has them.
-        optional: The same for tensors that may be missing.
-        counters: Names of further tensors, which need not be floating-point numbers.
-        **sizes: Known sizes of axes.
-
-    Returns:
-        The tensors, and the sizes of all axes.
+    Tables map names to shapes, with axes by name: `{"W_enc": "d n", "b_enc": "n"}`. Axes whose size is not given get
+    that of the first tensor that has them. `counters` names further tensors, which need not be floating-point numbers.
 
     Raises:
         ValueError: A tensor is missing, unknown, of another shape or not finite.
@@ -238,15 +223,6 @@ def gated_as_jump_relu(
 
     With s = x' @ encoder, the code is relu(e s + magnitude_bias) where s + gate_bias > 0, e = exp(log_growth). In the
     pre-activation p = e s + magnitude_bias that is p > magnitude_bias - e gate_bias.
-
-    Args:
-        encoder: (d, n).
-        gate_bias: (n,).
-        magnitude_bias: (n,).
-        log_growth: (n,).
-
-    Returns:
-        encoder (d, n), latent_bias (n,) and threshold (n,), float64.
     """
     growth = log_growth.double().exp()
     threshold = (magnitude_bias.double() - growth * gate_bias.double()).clamp_min(0)

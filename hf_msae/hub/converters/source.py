@@ -70,14 +70,7 @@ class CheckpointSource:
         token: str | None = None,
         given: Mapping[str, Any] | None = None,
     ) -> CheckpointSource:
-        """Find a checkpoint.
-
-        Args:
-            source: A file, a folder or "user/name" on the Hub.
-            subfolder: A folder or file inside `source`.
-            revision: Branch, tag or commit on the Hub.
-            token: Token for the Hub. Default: the one that is logged in.
-            given: Overrides that the user gave.
+        """Find a checkpoint; the arguments are those of `convert_checkpoint`.
 
         Raises:
             FileNotFoundError: There is nothing there.
@@ -245,7 +238,7 @@ class CheckpointSource:
 
 
 def read_torch(file: Any, name: str) -> Any:
-    """Read a file of torch.save, or an open one, called `name` in messages, without ever running code in it.
+    """Read a path or open file that torch.save wrote, without ever running code in it.
 
     `torch.load(weights_only=True)` refuses whatever could run code; numpy's plain numbers are allowed in addition.
 

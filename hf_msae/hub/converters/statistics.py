@@ -16,17 +16,9 @@ from .source import CheckpointSource
 
 
 def require_statistics(source: CheckpointSource, name: str, why: str, mean: bool = True, scale: bool = True) -> None:
-    """Check that the statistics are given that a checkpoint needs and does not hold.
+    """Raise ValueError, with the reason, if the user gave no mean or scale although the checkpoint needs it.
 
-    Args:
-        source: The checkpoint. A given input_scale=1.0 without input_mean means that embeddings were not normalized.
-        name: Name of the file in messages.
-        why: What its library does with embeddings.
-        mean: Whether the mean is needed.
-        scale: Whether the scale is needed.
-
-    Raises:
-        ValueError: One is needed and not given.
+    A given input_scale=1.0 without input_mean means that embeddings were not normalized.
     """
     factor = source.given.get("input_scale")
     factor = None if factor is None else finite_number(factor, "input_scale")
@@ -44,16 +36,7 @@ def require_statistics(source: CheckpointSource, name: str, why: str, mean: bool
 
 
 def input_mean_of(value: Any, d: int) -> torch.Tensor:
-    """Return a given input_mean as float64 (d,).
-
-    Args:
-        value: A tensor, a list of numbers, or the path of a .npy or .safetensors file.
-        d: Width of the embeddings.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It holds something else.
-    """
+    """Return a given input_mean as float64 (d,): a tensor, a list, or the path of a .npy or .safetensors file."""
     what = "input_mean"
     try:
         if isinstance(value, (str, os.PathLike)):
