@@ -1,4 +1,4 @@
-"""What tests of the Hub share: a stub of it, reached from this process or from others, and a run to publish."""
+"""Fixtures for tests of the Hub: a stub of it, reached from this process or from others, and a run to publish."""
 
 import json
 import os
@@ -11,7 +11,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-KEY = ("model", "tester/msae")
+REPO = "tester/msae"
+KEY = ("model", REPO)
+
+
+def files_of(hub, revision="main", key=KEY):
+    """What a repository of the stub holds, except for what the Hub itself puts there."""
+    return {name: content for name, content in hub.repos[key].files(revision).items() if name != ".gitattributes"}
+
+
+def commit_there(hub, files, key=KEY, message="somebody else's"):
+    """Commit files (path -> content, or None to delete it) to a repository of the stub, as another person would."""
+    repo = hub.repos[key]
+    changed = {**repo.files(), **files}
+    repo.commit("main", {name: content for name, content in changed.items() if content is not None}, message)
 
 
 @pytest.fixture
@@ -24,8 +37,8 @@ def hub():
 
 
 @pytest.fixture
-def at_hub(hub, monkeypatch):
-    """The same, and huggingface_hub of this process talks to it, as somebody who is logged in, without long waits."""
+def at_hub(hub, monkeypatch, tmp_path):
+    """The stub Hub, to which huggingface_hub of this process is logged in, with a cache of its own and short waits."""
     from huggingface_hub import close_session, constants
     from huggingface_hub.utils import http_backoff
 
@@ -35,6 +48,7 @@ def at_hub(hub, monkeypatch):
     close_session()
     settings = {"ENDPOINT": hub.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
     settings["HUGGINGFACE_CO_URL_TEMPLATE"] = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    settings["HF_HUB_CACHE"] = str(tmp_path / "hub-cache")
     for name, value in settings.items():  # read from the environment when huggingface_hub was imported
         monkeypatch.setattr(constants, name, value)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -65,7 +79,7 @@ def _made_run(tmp_path_factory):
     type(table)(table.frame, {**table.provenance, "vocabulary": "/home/someone/words.txt"}).save(
         folder / "concepts" / "words.parquet"
     )
-    (folder / "another.png").write_bytes(b"\x89PNG no figure of the card")
+    (folder / "another.png").write_bytes(b"\x89PNG not a figure of the card")
     (folder / "training_log.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
     record = {
         "training_arguments": {"learning_rate": 0.001, "output_dir": "/home/someone/runs/my-msae"},
@@ -82,13 +96,13 @@ def _made_run(tmp_path_factory):
 
 @pytest.fixture
 def run_folder(_made_run, tmp_path):
-    """A folder as a finished run leaves it, with real metrics and names; a copy of one's own."""
+    """A copy of a folder as a finished run leaves it, with real metrics and names."""
     return Path(shutil.copytree(_made_run, tmp_path / "my-msae"))
 
 
 @pytest.fixture
 def other_weights(run_folder, tmp_path):
-    """Another model of the same sizes, not measured."""
+    """Another model of the same sizes, not measured, also saved in tmp_path / "other"."""
     import torch
 
     from hf_msae import MSAEModel
@@ -101,10 +115,10 @@ def other_weights(run_folder, tmp_path):
 
 @pytest.fixture
 def in_process(hub, tmp_path):
-    """(program, home="home", **environment) -> what it printed, run by a fresh Python that talks to the stub Hub."""
+    """(program, **environment) -> what the program printed, run by a fresh Python that talks to the stub Hub."""
 
-    def run(program, home="home", **environment):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **hub.environment(tmp_path / home), **environment}
+    def run(program, **environment):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **hub.environment(tmp_path / "home"), **environment}
         command = [sys.executable, "-c", textwrap.dedent(program)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stderr

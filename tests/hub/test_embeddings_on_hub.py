@@ -1,29 +1,22 @@
-"""Embeddings on the Hub, against a server that speaks its protocol, in processes that know it by HF_ENDPOINT alone."""
+"""Embeddings are pushed in one commit, and loaded by id with all that is known of them."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import textwrap
 
 import datasets
 import numpy as np
 import pytest
+from huggingface_hub import close_session, constants
 
-from hf_msae.embeddings import EmbeddingWriter
+from hf_msae.cli.extract import main
+from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.hub import push_embeddings, render_embeddings_card
-from tests.backbones.extraction.data import ROOT, labelled
-from tests.stub_hub import READ_TOKEN, Repo, StubHub
+from tests.backbones.extraction.data import labelled
+from tests.hub.conftest import commit_there, files_of
+from tests.stub_hub import READ_TOKEN, Repo
 
 X = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
 KEY = ("dataset", "tester/embeds")
-
-
-@pytest.fixture
-def hub():
-    with StubHub() as server:
-        yield server
 
 
 @pytest.fixture
@@ -43,141 +36,84 @@ def write(folder, rows=25):
     return folder
 
 
-def run(hub, home, program, **environment):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **hub.environment(home), **environment}
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], env=environment, capture_output=True, text=True, timeout=120
-    )
+def push(folder, **settings):
+    return push_embeddings(folder, "tester/embeds", **settings)
 
 
-PUSH = """
-    from hf_msae.hub import push_embeddings
-    print(push_embeddings({folder!r}, "tester/embeds").commit)
-"""
-LOAD = """
-    import json
-    import datasets
-    from hf_msae.embeddings import EmbeddingDataset, load_embeddings
-
-    acts = load_embeddings("tester/embeds", hook_point="vision.layers.2")
-    found = {"rows": acts[:].tolist(), "of": acts.dataset_rows().tolist(), "label": acts.dataset["label"][:]}
-    found["provenance"] = acts.provenance
-    EmbeddingDataset.batches = None  # statistics are stored
-    found["mean"] = acts.statistics().mean.tolist()
-    print(json.dumps(found))
-"""
+def rewritten(folder, rows):
+    shutil.rmtree(folder)
+    return write(folder, rows)
 
 
-def check(done):
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+def check_loaded():
+    embeddings = load_embeddings("tester/embeds", hook_point="vision.layers.2")
     tokens = np.concatenate([X[row : row + 2] for row in range(25)])
-    np.testing.assert_array_equal(np.asarray(found["rows"], dtype=np.float32), tokens)
-    assert found["of"] == [row for row in range(25) for _ in X[row : row + 2]]
-    assert found["label"] == [row % 2 for row in range(25)]
-    assert found["provenance"]["base_model_name_or_path"] == "google/siglip-base-patch16-224"
-    np.testing.assert_allclose(found["mean"], tokens.astype(np.float64).mean(axis=0), rtol=1e-12)
+    np.testing.assert_array_equal(embeddings[:].numpy(), tokens)
+    assert embeddings.dataset_rows().tolist() == [row for row in range(25) for _ in X[row : row + 2]]
+    assert embeddings.dataset["label"][:] == [row % 2 for row in range(25)]
+    assert embeddings.provenance["base_model_name_or_path"] == "google/siglip-base-patch16-224"
+    embeddings.batches = None  # statistics are stored, so they need no pass
+    np.testing.assert_allclose(embeddings.statistics().mean, tokens.astype(np.float64).mean(axis=0), rtol=1e-12)
 
 
-@pytest.mark.slow
-def test_pushed_in_one_commit_and_loaded_by_id_with_all_that_is_known(hub, folder, tmp_path):
-    done = run(hub, tmp_path / "a", PUSH.format(folder=str(folder)))
-    assert done.returncode == 0, done.stderr
-    repo = hub.repos[KEY]
+def test_pushed_in_one_commit_and_loaded_by_id_with_all_that_is_known(at_hub, folder, monkeypatch):
+    push(folder)
+    repo, files = at_hub.repos[KEY], files_of(at_hub, key=KEY)
     assert repo.messages == ["initial commit", "Upload 25 rows of embeddings"] and not repo.private
-    files = set(repo.files()) - {".gitattributes"}
-    assert files == {path.name for path in folder.iterdir()} | {"README.md"}
-    assert not any(b"/home" in content for content in repo.files().values())
-    assert repo.files()["data-00001.arrow"] == (folder / "data-00001.arrow").read_bytes()
-    assert "pictures" in repo.files()["README.md"].decode() and "/home" not in repo.files()["README.md"].decode()
-    check(run(hub, tmp_path / "b", LOAD))
-    check(run(hub, tmp_path / "b", LOAD, HF_HUB_OFFLINE="1"))
+    assert set(files) == {path.name for path in folder.iterdir()} | {"README.md"}
+    assert not any(b"/home" in content for content in files.values())
+    assert files["data-00001.arrow"] == (folder / "data-00001.arrow").read_bytes()
+    assert b"pictures" in files["README.md"]
+    check_loaded()
+    asked = len(at_hub.requests)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    close_session()
+    check_loaded()
+    assert len(at_hub.requests) == asked
 
 
 @pytest.mark.slow
-def test_datasets_loads_it_without_this_package(hub, folder, tmp_path):
-    assert run(hub, tmp_path / "a", PUSH.format(folder=str(folder))).returncode == 0
-    program = """
+def test_datasets_loads_it_without_this_package_and_other_datasets_load_too(at_hub, folder, in_process, monkeypatch):
+    push(folder)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", at_hub.url)
+    datasets.Dataset.from_dict({"image_embeds": np.eye(4).tolist()}).push_to_hub("tester/plain")
+    printed = in_process("""
         import sys
         import datasets
         data = datasets.load_dataset("tester/embeds", split="train")
         assert data.features["label"].names == ["no", "yes"] and len(data) == 25
         assert "hf_msae" not in sys.modules
         print(data[3]["image_embeds"])
-    """
-    done = run(hub, tmp_path / "b", program)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == X[3].astype(float).tolist()
+        from hf_msae.embeddings import load_embeddings
+        print(load_embeddings("tester/plain")[:].tolist())
+    """)
+    first, second = map(json.loads, printed.splitlines()[-2:])
+    assert first == X[3].astype(float).tolist() and second == np.eye(4).tolist()
 
 
-@pytest.mark.slow
-def test_a_second_push_replaces_shards_and_leaves_an_edited_card(hub, folder, tmp_path):
-    assert run(hub, tmp_path / "a", PUSH.format(folder=str(folder))).returncode == 0
-    repo = hub.repos[KEY]
-    repo.commit("main", {**repo.files(), "README.md": b"my own words", "notes.txt": b"mine"}, "edit")
-    shutil.rmtree(folder)
-    write(folder, rows=12)
-    assert run(hub, tmp_path / "a", PUSH.format(folder=str(folder))).returncode == 0
-    files = repo.files()
+def test_a_second_push_replaces_shards_and_leaves_an_edited_card(at_hub, folder):
+    push(folder)
+    commit_there(at_hub, {"README.md": b"my own words", "notes.txt": b"mine"}, KEY)
+    push(rewritten(folder, 12))
+    files = files_of(at_hub, key=KEY)
     assert sorted(name for name in files if name.endswith(".arrow")) == ["data-00000.arrow", "data-00001.arrow"]
     assert files["README.md"].endswith(b"---\nmy own words") and files["notes.txt"] == b"mine"
-    done = run(
-        hub, tmp_path / "b", "from hf_msae.embeddings import load_embeddings as l; print(len(l('tester/embeds')))"
-    )
-    assert done.stdout.split()[-1] == "12", done.stderr
+    assert len(load_embeddings("tester/embeds")) == 12
 
 
-@pytest.mark.slow
-def test_other_data_sets_are_loaded_as_before(hub, tmp_path):
-    program = """
-        import datasets, numpy as np
-        from hf_msae.embeddings import load_embeddings
-        data = datasets.Dataset.from_dict({"image_embeds": np.eye(4).tolist()})
-        data.push_to_hub("tester/plain")
-        print(load_embeddings("tester/plain")[:].tolist())
-    """
-    done = run(hub, tmp_path, program)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == np.eye(4).tolist()
-
-
-@pytest.mark.slow
-def test_the_script_pushes_and_finds_out_first_whether_it_may(hub, folders, tmp_path):
+def test_the_command_pushes_and_checks_first_whether_it_may(at_hub, folders, tmp_path, monkeypatch, capsys):
     labelled(6).save_to_disk(str(tmp_path / "data"))
     flags = ["--backbone", folders["SiglipModel"], "--dataset", tmp_path / "data", "--output_dir", tmp_path / "out"]
     flags += ["--hub_dataset_id", "tester/new", "--hub_private_repo", "--use_cpu", "--disable_tqdm"]
-
-    def script(**more):
-        environment = {**os.environ, **hub.environment(tmp_path / "home"), **more}
-        command = [sys.executable, ROOT / "training" / "extract_activations.py", *flags]
-        return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=120)
-
-    refused = script(HF_TOKEN="hf_other")
-    assert refused.returncode == 1 and "tester/new" in refused.stderr
-    assert not (tmp_path / "out").exists()
-    done = script()
-    assert done.returncode == 0, done.stderr
-    assert f"pushed to {hub.url}/datasets/tester/new" in done.stdout
-    assert (
-        hub.repos["dataset", "tester/new"].private and "data-00000.arrow" in hub.repos["dataset", "tester/new"].files()
-    )
-
-
-# -- in this process -----------------------------------------------------------------------------------------------
-
-
-def push(folder, **settings):
-    return push_embeddings(folder, "tester/embeds", **settings)
-
-
-def commit_there(hub, **files):
-    repo = hub.repos[KEY]
-    repo.commit("main", {**repo.files(), **{name: text for name, text in files.items()}}, "somebody else's")
-
-
-def rewritten(folder, rows):
-    shutil.rmtree(folder)
-    return write(folder, rows)
+    with monkeypatch.context() as context:
+        context.setenv("HF_TOKEN", "hf_other")
+        with pytest.raises(SystemExit):
+            main(list(map(str, flags)))
+    assert "tester/new" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    main(list(map(str, flags)))
+    assert f"{at_hub.url}/datasets/tester/new" in capsys.readouterr().out
+    repo = at_hub.repos["dataset", "tester/new"]
+    assert repo.private and "data-00000.arrow" in repo.files()
 
 
 def test_the_card_is_renewed_until_a_person_edits_it(at_hub, folder):
@@ -187,7 +123,7 @@ def test_the_card_is_renewed_until_a_person_edits_it(at_hub, folder):
     pushed = push(rewritten(folder, 7))
     text = at_hub.repos[KEY].files()["README.md"].decode()
     assert "\n7 rows of embeddings" in text
-    commit_there(at_hub, **{"README.md": text.replace("## Use\n", "My words.\n\n## Use\n").encode()})
+    commit_there(at_hub, {"README.md": text.replace("## Use\n", "My words.\n\n## Use\n").encode()}, KEY)
     push(rewritten(folder, 12))
     text = at_hub.repos[KEY].files()["README.md"].decode()
     assert "\n7 rows of embeddings" in text and "My words." in text
@@ -231,7 +167,7 @@ def test_a_data_set_of_something_else_is_left_alone(at_hub, folder, files, match
 
 def test_shards_that_others_added_are_neither_deleted_nor_mixed_in(at_hub, folder):
     push(folder)
-    commit_there(at_hub, **{"data-extra.arrow": b"theirs", "table.arrow": b"theirs"})
+    commit_there(at_hub, {"data-extra.arrow": b"theirs", "table.arrow": b"theirs"}, KEY)
     with pytest.raises(ValueError, match=r"holds data-extra\.arrow"):
         push(rewritten(folder, 7))
 

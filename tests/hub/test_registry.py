@@ -1,10 +1,6 @@
 """Released models: what the list says is what is loaded, from the package, from the Hub, and from others' formats."""
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,9 +14,8 @@ from hf_msae.cli.released import main
 from hf_msae.hub.converters import FORMATS
 from hf_msae.hub.reading.opening import concepts_beside, load_msae
 from hf_msae.hub.reading.registry import find_released, get_released
-from tests.stub_hub import Repo, StubHub
+from tests.stub_hub import Repo
 
-ROOT = Path(__file__).parents[2]
 OURS = ["scenes-image", "scenes-text", "scenes-patches"]
 
 
@@ -73,7 +68,7 @@ def test_a_folder_of_the_same_name_comes_first(tmp_path, monkeypatch):
 
 
 def test_an_unknown_name_is_told_what_is_like_it():
-    with pytest.raises(KeyError, match="no released model 'scene-image'; did you mean 'scenes-image'"):
+    with pytest.raises(KeyError, match=r"'scene-image'.*'scenes-image'"):
         MSAEModel.from_released("scene-image")
     with pytest.raises(KeyError, match="list_released"):
         MSAEModel.from_released("zzz")
@@ -82,9 +77,9 @@ def test_an_unknown_name_is_told_what_is_like_it():
 @pytest.mark.parametrize(
     ("listed", "message"),
     [
-        ({"d_in": 64}, "holds a model of d_in=128, but scenes-image is listed with 64"),
-        ({"num_latents": 2048}, "holds a model of num_latents=1024, but scenes-image is listed with 2048"),
-        ({"activation": "topk"}, "holds a model of activation=relu, but scenes-image is listed with topk"),
+        ({"d_in": 64}, r"d_in=128.* scenes-image .*64"),
+        ({"num_latents": 2048}, r"num_latents=1024.* scenes-image .*2048"),
+        ({"activation": "topk"}, r"activation=relu.* scenes-image .*topk"),
     ],
 )
 def test_what_is_not_as_listed_is_refused(listed, message):
@@ -97,18 +92,8 @@ def test_a_listed_hash_is_compared():
     weights = Path(entry.place[0]) / "model.safetensors"
     right = sha256(weights.read_bytes()).hexdigest()
     assert replace(entry, sha256=right).load().config.d_in == entry.d_in
-    with pytest.raises(
-        ValueError, match=rf"model\.safetensors has the SHA-256 {right}, expected {'0' * 64}: scenes-im"
-    ):
+    with pytest.raises(ValueError, match=rf"model\.safetensors .*{right}.*{'0' * 64}"):
         replace(entry, sha256="0" * 64).load()
-
-
-def test_what_checkpoints_do_not_hold_the_list_tells():
-    """Checkpoints of saev convert only where it is said whether their embeddings were normalised."""
-    saev = [get_released(name) for name in hf_msae.list_released().index if name.startswith("saev-")]
-    assert saev
-    for entry in saev:
-        assert entry.input_scale == 1.0 and "raw tokens" in entry.notes
 
 
 def test_the_command_filters(capsys):
@@ -121,89 +106,34 @@ def test_the_command_filters(capsys):
     assert {each["name"] for each in json.loads(capsys.readouterr().out)} == set(hf_msae.list_released().index)
 
 
-FROM_HUB = """
-    import json, sys
-    from dataclasses import replace
-    from hf_msae import MSAEModel
-    from hf_msae.hub.reading.registry import get_released
-
-    listed = get_released("msae-clip-vit-l14")
-    smaller = replace(listed, d_in=32, num_latents=256, subfolder=sys.argv[1], sha256=sys.argv[2])
-    found = {"fits": smaller.load().config.to_dict()}
-    try:
-        replace(smaller, sha256="0" * 64).load()
-    except ValueError as error:
-        found["hash"] = str(error)
-    for key, load in {
-        "sizes": replace(smaller, d_in=768, sha256=None).load,
-        "name": lambda: MSAEModel.from_released("msae-clip-vit-l14"),
-    }.items():
-        try:
-            load()
-        except ValueError as error:
-            found[key] = str(error)
-    print(json.dumps(found))
-"""
-
-
-@pytest.mark.slow
-def test_the_authors_release_is_converted_from_the_hub_at_its_commit(tmp_path, golden_tensors, golden_figures):
-    """Their repository with a small model of theirs in the place of the listed one."""
+def test_the_authors_release_is_converted_from_the_hub_at_its_commit(at_hub, tmp_path, golden_tensors, golden_figures):
+    """Their repository, with a small model of theirs in the place of the listed one."""
     entry = get_released("msae-clip-vit-l14")
     state = {name.removeprefix("weights."): t for name, t in golden_tensors.items() if name.startswith("weights.")}
-    content = {
-        "model": state, "mean_center": golden_tensors["mean"], "scaling_factor": golden_figures["scaling_factor"]
-    }  # fmt: skip
-    golden = tmp_path / "golden.pth"
-    torch.save(content, golden)
+    content = {"model": state, "mean_center": golden_tensors["mean"]}
+    torch.save({**content, "scaling_factor": golden_figures["scaling_factor"]}, tmp_path / "golden.pth")
+    golden = (tmp_path / "golden.pth").read_bytes()
     small = "ViT-L_14/centered/256_32_TopKReLU_8_RW_False_False_0.0_cc3m_ViT-L~14_train_image_96_32.pth"
-    with StubHub() as hub:
-        repo = hub.repos["model", entry.repo_id] = Repo()
-        repo.names[entry.revision] = repo.commit(
-            "main", {entry.subfolder: golden.read_bytes(), small: golden.read_bytes()}, "release"
-        )
-        repo.commit("main", {"moved.txt": b"nothing is there any more"}, "later")
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(FROM_HUB), small, sha256(golden.read_bytes()).hexdigest()],
-            env={**os.environ, "PYTHONPATH": str(ROOT), **hub.environment(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["fits"]["d_in"] == 32
-    assert found["fits"]["base_model_name_or_path"] == "openai/clip-vit-large-patch14"
-    assert "holds a model of d_in=32, but msae-clip-vit-l14 is listed with 768" in found["sizes"]
-    assert "says 6144 latents of 768 inputs, tied=False, but the file holds 256 of 32" in found["name"]
-    assert f"expected {'0' * 64}: msae-clip-vit-l14 is listed with that" in found["hash"]
+    repo = at_hub.repos["model", entry.repo_id] = Repo()
+    repo.names[entry.revision] = repo.commit("main", {entry.subfolder: golden, small: golden}, "release")
+    repo.commit("main", {"moved.txt": b"nothing is there any more"}, "later")
+    smaller = replace(entry, d_in=32, num_latents=256, subfolder=small, sha256=sha256(golden).hexdigest())
+    model = smaller.load()
+    assert model.config.d_in == 32 and model.config.base_model_name_or_path == "openai/clip-vit-large-patch14"
+    with pytest.raises(ValueError, match=f"expected {'0' * 64}: msae-clip-vit-l14"):
+        replace(smaller, sha256="0" * 64).load()
+    with pytest.raises(ValueError, match=r"d_in=32.*msae-clip-vit-l14 .*768"):
+        replace(smaller, d_in=768, sha256=None).load()
+    with pytest.raises(ValueError, match=r"6144 .*768.* 256 .*32"):
+        MSAEModel.from_released("msae-clip-vit-l14")
 
 
-SAEV = """
-    from dataclasses import replace
-    from hf_msae.hub.reading.registry import get_released
-
-    listed = get_released("saev-clip-vit-b16")
-    model = replace(listed, d_in=8, num_latents=24).load()
-    print(model.config.hook_point, model.input_scale.item(), model.input_mean.abs().max().item())
-"""
-
-
-@pytest.mark.slow
-def test_a_release_of_saev_is_converted_from_the_hub_for_raw_tokens(tmp_path):
-    """Its repository with a small checkpoint of saev's in the place of the listed one."""
+def test_a_release_of_saev_is_converted_from_the_hub_for_raw_tokens(at_hub):
+    """Its repository, with a small checkpoint of saev's in the place of the listed one."""
     entry = get_released("saev-clip-vit-b16")
     checkpoint = Path(__file__).parent / "converters" / "foreign" / "saev" / "relu" / "sae.pt"
-    with StubHub() as hub:
-        repo = hub.repos["model", entry.repo_id] = Repo()
-        repo.commit("main", {entry.subfolder: checkpoint.read_bytes()}, "release")
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(SAEV)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), **hub.environment(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "vision.layers.10 1.0 0.0"
-    assert "b_dec is subtracted before encoding" in done.stderr  # the converter's note
+    repo = at_hub.repos["model", entry.repo_id] = Repo()
+    repo.commit("main", {entry.subfolder: checkpoint.read_bytes()}, "release")
+    model = replace(entry, d_in=8, num_latents=24).load()
+    assert model.config.hook_point == "vision.layers.10"
+    assert model.input_scale == 1 and not model.input_mean.any()

@@ -12,13 +12,7 @@ from hf_msae._utils.fingerprint import model_fingerprint
 from hf_msae.hub.publishing.card_edits import is_edited
 from hf_msae.hub.publishing.index import INDEX_FILE, check_subfolder, read_index
 from hf_msae.hub.publishing.release import push_to_hub
-from tests.hub.conftest import KEY
-
-REPO = "tester/msae"
-
-
-def files_of(hub):
-    return {name: content for name, content in hub.repos[KEY].files().items() if name != ".gitattributes"}
+from tests.hub.conftest import KEY, REPO, commit_there, files_of
 
 
 def index_of(hub):
@@ -103,8 +97,7 @@ def test_models_are_added_renewed_and_forgotten(at_hub, run_folder):
     push_to_hub(run_folder, REPO, subfolder="a")
     push_to_hub(run_folder, REPO, subfolder="b/seed-0")
     assert list(index_of(at_hub)) == ["a", "b/seed-0"]
-    repo = at_hub.repos[KEY]
-    repo.commit("main", {n: c for n, c in repo.files().items() if not n.startswith("a/")}, "without a")
+    commit_there(at_hub, {name: None for name in files_of(at_hub) if name.startswith("a/")})
     (run_folder / "metrics.json").unlink()
     push_to_hub(run_folder, REPO, subfolder="b/seed-0", allow_unmeasured=True)
     index = index_of(at_hub)
@@ -126,9 +119,8 @@ def test_a_model_in_a_subfolder_leaves_the_others_files_alone(at_hub, run_folder
 @pytest.mark.slow
 def test_what_people_wrote_into_the_card_of_all_stays(at_hub, run_folder):
     push_to_hub(run_folder, REPO, subfolder="a")
-    repo = at_hub.repos[KEY]
-    text = repo.files()["README.md"].decode().replace("## Limits\n", "My own words.\n\n## Limits\n")
-    repo.commit("main", {**repo.files(), "README.md": text.encode()}, "edit")
+    card = files_of(at_hub)["README.md"].replace(b"## Limits\n", b"My own words.\n\n## Limits\n")
+    commit_there(at_hub, {"README.md": card})
     push_to_hub(run_folder, REPO, subfolder="b")
     text = files_of(at_hub)["README.md"].decode()
     assert "My own words." in text and list(index_of(at_hub)) == ["a", "b"]
@@ -155,13 +147,9 @@ def test_subfolders_that_are_none_are_refused(name):
 @pytest.mark.slow
 def test_an_index_that_is_damaged_or_newer_is_not_overwritten(at_hub, run_folder):
     push_to_hub(run_folder, REPO, subfolder="a")
-    repo = at_hub.repos[KEY]
-    for content, match in (
-        (b"[]", r"msae_index\.json of tester/msae is damaged"),
-        (b'{"models": {}, "format_version": 9}', "newer"),
-    ):
-        repo.commit("main", {**repo.files(), INDEX_FILE: content}, "damage")
-        with pytest.raises(ValueError, match=match):
+    for content in (b"[]", b'{"models": {}, "format_version": 9}'):
+        commit_there(at_hub, {INDEX_FILE: content})
+        with pytest.raises(ValueError, match=r"msae_index\.json of tester/msae"):
             push_to_hub(run_folder, REPO, subfolder="b")
         assert files_of(at_hub)[INDEX_FILE] == content
     assert read_index(None, REPO) == {}
