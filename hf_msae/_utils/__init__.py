@@ -1,1 +1,1 @@
-"""What every room may use: files that appear whole, JSON, hashes, redaction, pictures, the command line's parser."""
+"""Helpers for every room: atomic files, JSON, hashes, redaction, images, and the command-line parser."""

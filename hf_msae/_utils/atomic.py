@@ -1,4 +1,4 @@
-"""The one way a file or folder appears: under a temporary name first, renamed when it is whole."""
+"""Writing files and folders atomically: under a temporary name, renamed when complete."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _STALE_SECONDS = 60.0
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to, and rename it to `path` once the block ends.
 
-    A reader sees the old content or the new, never a part: the data is flushed to disk before the rename. If the block
-    raises, the temporary file is removed and `path` stays as it was. What earlier processes left behind when they were
-    killed while writing the same path is removed first. A symbolic link is written through, not replaced.
+    Readers see the old content or the new, never a part: the data is flushed to disk before the rename. If the block
+    raises, the temporary file is removed and `path` is left unchanged. Leftovers of killed processes that were writing
+    the same path are removed first. A symbolic link is followed, not replaced.
 
     Args:
         path: File or folder to write. An existing file is replaced; an existing folder must be empty.

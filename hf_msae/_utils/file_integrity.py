@@ -8,7 +8,7 @@ from pathlib import Path
 
 _POINTER = b"version https://git-lfs"
 _VERIFIED: set[tuple[str, int, int, str]] = set()
-"""Files with a verified SHA-256, so that a process reads a file of gigabytes for that only once."""
+"""Files with a verified SHA-256, so that a process reads a large file only once for that."""
 
 
 def sha256_of(path: Path) -> str:

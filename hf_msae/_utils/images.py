@@ -1,4 +1,4 @@
-"""Pictures of every kind to upright 8-bit RGB, by one documented rule."""
+"""Conversion of images of every kind to upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -13,44 +13,40 @@ ImageInput = Image.Image | str | os.PathLike | np.ndarray | torch.Tensor
 
 
 def to_rgb(image: ImageInput, name: str = "the image") -> Image.Image:
-    """Any image to an 8-bit RGB one, upright.
+    """Convert an image to upright 8-bit RGB.
 
-    The orientation recorded by a camera (EXIF) is applied. Transparency is laid over white. 16-bit grey values are
-    divided by 257, where Pillow would clip them at 255. Palette, grey, black-and-white, CMYK and other colour spaces
-    are converted by Pillow.
+    The orientation recorded by a camera (EXIF) is applied. Transparent areas become white. 16-bit gray values are
+    divided by 257, where Pillow would clip them at 255. Pillow converts palette, gray, black-and-white, CMYK and other
+    color spaces.
 
     Args:
-        image: a PIL image, a path, or uint8 values of shape (height, width), (height, width, 1), (height, width, 3)
+        image: A PIL image, a path, or uint8 values of shape (height, width), (height, width, 1), (height, width, 3)
             for RGB or (height, width, 4) for RGBA.
-        name: what messages call it.
+        name: Name of the image in messages.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be decoded, has a shape that is no image's, or values of unknown scale (32-bit).
-        TypeError: it is no image.
+        FileNotFoundError: The file does not exist.
+        ValueError: The image cannot be decoded, its shape is not that of an image, or the scale of its values is
+            unknown (32-bit).
+        TypeError: It is not an image.
     """
     if isinstance(image, str | os.PathLike):
         name, path = f"{name} ({os.fspath(image)})", Path(image).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f"{name}: there is no such file")
-        image = _open(path, name)
+            raise FileNotFoundError(f"{name} does not exist")
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except Exception as error:  # a damaged file can make Pillow raise nearly anything
+            raise ValueError(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
     elif isinstance(image, np.ndarray | torch.Tensor):
         image = _from_array(np.asarray(image.cpu() if isinstance(image, torch.Tensor) else image), name)
     elif not isinstance(image, Image.Image):
-        raise TypeError(f"{name} is no PIL image, path or uint8 array but {type(image).__name__}: {image!r:.100}")
+        raise TypeError(f"{name} must be a PIL image, path or uint8 array, got {type(image).__name__}: {image!r:.100}")
     try:
         return _mode_to_rgb(ImageOps.exif_transpose(image), name)
     except (OSError, SyntaxError) as error:  # PIL images are decoded when they are first used
         raise ValueError(f"{name} cannot be decoded: {error}") from error
-
-
-def _open(path: Path, name: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except Exception as error:  # a damaged file can make Pillow raise nearly anything
-        raise ValueError(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
 
 
 def _from_array(array: np.ndarray, name: str) -> Image.Image:

@@ -1,4 +1,4 @@
-"""What of a run's files may be published: everything but where on this machine things lie."""
+"""Removing the folders of this machine from what is published."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-# An absolute path, or one from a home folder, that a longer text holds. Not a fraction, nor what follows in a URL.
+# An absolute path, or one in a home folder, inside a longer text; but not a fraction or part of a URL.
 _PATH = re.compile(r"(?<![\w./~])(?:file://)?(?:~[\w.-]*/|[A-Za-z]:\\|/(?![/\s]))[^\s'\"`,;()\[\]{}<>|]*")
 
 
 def public(value: Any) -> Any:
-    """JSON content with the folders of this machine by their names alone; dicts and lists are gone through.
+    """Replace local paths in JSON content, including dicts and lists, by their last component.
 
-    "/home/me/runs/a" becomes "a", and so does such a path inside a longer text, a command for one.
+    "/home/me/runs/a" becomes "a", also inside a longer text such as a command.
     """
     if isinstance(value, dict):
         return {key: public(each) for key, each in value.items()}
@@ -27,7 +27,7 @@ def public(value: Any) -> Any:
 
 
 def public_model_name(name: str | None, is_local: bool | None = None) -> str | None:
-    """A model's Hub id as it is, a folder by its name alone: one that is there, or is known to have been one."""
+    """Return the Hub id of a model unchanged, and only the name of an existing or (`is_local`) former folder."""
     if name is None or "://" in name:
         return name
     if is_local or Path(name).expanduser().is_dir():

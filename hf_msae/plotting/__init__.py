@@ -1,4 +1,4 @@
-"""Figures: one look for all of them, colours that colour-blind readers can tell apart, ready for a paper."""
+"""Figures in one look, with colors that colorblind readers can distinguish."""
 
 from .concepts import (
     plot_boxes,

@@ -1,4 +1,4 @@
-"""Figures of concepts: where they are, what they contribute, what follows from them, and pictures of them."""
+"""Figures of concepts: where they are active, what they contribute, their effects, and example images."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .look import PALETTE, new_figure
+from .._utils.images import ImageInput, to_rgb
+from .look import PALETTE, new_figure, new_panels
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from PIL import Image
-
-    from .._utils.images import ImageInput
 
 
 def plot_patch_map(
@@ -23,22 +22,18 @@ def plot_patch_map(
     title: str | None = None,
     region: tuple[float, float, float, float] | None = None,
 ) -> Figure:
-    """Where a latent is active: the image, and the same image under a heat map of its patches.
+    """Plot where a latent is active: the image, and the same image under a heat map of its patches.
 
     Args:
-        image: as given to `VisionTextMSAE.patch_map`.
-        activations: what that returned, (rows, columns).
-        title: e.g. the name of the concept.
-        region: (left, upper, right, lower) of the image that the patches cover, `Backbone.patch_region`; by default
-            all of it.
+        image: The image.
+        activations: Activations of its patches (rows, columns), from `VisionTextMSAE.patch_map`.
+        title: Title of the figure, such as the name of the concept.
+        region: The part of the image that the patches cover, from `Backbone.patch_region`; by default all of it.
     """
-    from .._utils.images import to_rgb
-
-    picture = np.asarray(to_rgb(image, "the image"))
-    figure, axes = new_figure(1, 2, width=2.6, height=2.6)
-    extent = (0, picture.shape[1], picture.shape[0], 0)
+    picture = np.asarray(to_rgb(image))
+    figure, axes = new_figure(1, 2, width=2.6, height=2.6, title=title)
     for panel in axes[0]:
-        panel.imshow(picture, extent=extent)
+        panel.imshow(picture, extent=(0, picture.shape[1], picture.shape[0], 0))
         panel.set_axis_off()
     highest = max(float(activations.max()), 1e-12)
     left, upper, right, lower = region or (0, 0, *picture.shape[1::-1])
@@ -47,8 +42,6 @@ def plot_patch_map(
     )
     figure.colorbar(heat, ax=axes[0, 1], fraction=0.046, label="activation")
     axes[0, 1].set(xlim=(0, picture.shape[1]), ylim=(picture.shape[0], 0))
-    if title:
-        figure.suptitle(title, fontsize=10)
     return figure
 
 
@@ -59,14 +52,14 @@ def plot_contributions(
     image: ImageInput | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Horizontal bars, the first on top, beside an image if there is one.
+    """Plot horizontal bars, one per concept, next to an image if there is one.
 
     Args:
-        labels: of the bars.
-        values: their lengths; negative ones go left, in another colour.
-        what: they are.
-        image: shown on the left.
-        title: above all.
+        labels: Labels of the bars.
+        values: Their lengths; negative bars go left, in another color.
+        what: Label of the axis.
+        image: Shown on the left.
+        title: Title of the figure.
     """
     return plot_coarse_to_fine({"": (labels, values)}, what, image, title)
 
@@ -77,27 +70,25 @@ def plot_coarse_to_fine(
     image: ImageInput | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Panels of horizontal bars side by side, beside an image if there is one.
+    """Plot panels of horizontal bars side by side, next to an image if there is one.
 
     Args:
-        bars: title of a panel, e.g. "k = 16" -> labels and values, as for `plot_contributions`.
-        what: the values are.
-        image: shown on the left.
-        title: above all.
+        bars: Labels and values by the title of a panel, such as "k = 16"; see `plot_contributions`.
+        what: Label of the axis.
+        image: Shown on the left.
+        title: Title of the figure.
     """
     most = max(len(values) for _, values in bars.values())
-    figure, axes = new_figure(1, len(bars) + (image is not None), width=3.6, height=max(2.0, 0.26 * most + 0.6))
+    columns = len(bars) + (image is not None)
+    figure, axes = new_figure(1, columns, width=3.6, height=max(2.0, 0.26 * most + 0.6), title=title)
     panels = list(axes[0])
     if image is not None:
-        from .._utils.images import to_rgb
-
         shown = panels.pop(0)
-        shown.imshow(np.asarray(to_rgb(image, "the image")))
+        shown.imshow(np.asarray(to_rgb(image)))
         shown.set_axis_off()
     for panel, (heading, (labels, values)) in zip(panels, bars.items(), strict=True):
         values = np.asarray(values, dtype=float)
-        colours = [PALETTE[0] if value >= 0 else PALETTE[1] for value in values]
-        panel.barh(range(len(values)), values, color=colours)
+        panel.barh(range(len(values)), values, color=[PALETTE[0] if value >= 0 else PALETTE[1] for value in values])
         panel.set_yticks(range(len(values)), labels)
         panel.set(ylim=(most - 0.4, -0.6), xlabel=what)
         panel.set_title(heading, fontsize=9)
@@ -105,44 +96,36 @@ def plot_coarse_to_fine(
         panel.axvline(0, color="0.4", lw=0.8)
     limits = np.array([panel.get_xlim() for panel in panels])
     for panel in panels:
-        panel.set_xlim(limits[:, 0].min(), limits[:, 1].max())  # one scale: details are small
-    if title:
-        figure.suptitle(title, fontsize=10)
+        panel.set_xlim(limits[:, 0].min(), limits[:, 1].max())  # one scale for all panels
     return figure
 
 
 def plot_dose_response(curves: Mapping[str, pd.DataFrame], baseline: float, what: str) -> Figure:
-    """How a prediction follows a concept: a panel each, with the interval, and the prediction of what was not changed.
+    """Plot how a prediction depends on a concept's activation, one panel per concept, with intervals.
 
     Args:
-        curves: label -> columns dose, probability, low and high.
-        baseline: mean prediction, nothing changed.
-        what: is predicted.
+        curves: Columns dose, probability, low and high by the label of a panel.
+        baseline: Mean prediction without a change.
+        what: Label of the prediction.
     """
-    columns = max(1, min(len(curves), 3))
-    figure, axes = new_figure(-(-max(1, len(curves)) // columns), columns, width=2.6, height=2.1)
-    for panel, (label, curve) in zip(axes.flat, curves.items(), strict=False):
+    figure, panels = new_panels(len(curves), 3, width=2.6, height=2.1)
+    for place, (panel, (label, curve)) in enumerate(zip(panels, curves.items(), strict=True)):
         panel.fill_between(curve["dose"], curve["low"], curve["high"], color=PALETTE[0], alpha=0.2, lw=0)
         panel.plot(curve["dose"], curve["probability"], "o-", color=PALETTE[0])
         panel.axhline(baseline, color="0.4", ls="--", lw=1)
-        panel.set(title=label, ylim=(-0.02, 1.02), xlabel="activation set to")
-    for panel in axes[:, 0]:
-        panel.set_ylabel(what)
-    for panel in axes.flat[len(curves) :]:
-        panel.set_axis_off()
+        panel.set(title=label, ylim=(-0.02, 1.02), xlabel="activation set to", ylabel="" if place % 3 else what)
     return figure
 
 
 def plot_boxes(boxes: Mapping[str, Mapping[str, Mapping[str, float]]], what: str) -> Figure:
-    """Box plots of groups side by side, a panel for each label.
+    """Plot box plots of groups, one panel per label.
 
     Args:
-        boxes: label -> group -> whislo, q1, med, q3 and whishi, as matplotlib's `bxp` takes them.
-        what: their common axis shows.
+        boxes: whislo, q1, med, q3 and whishi, as matplotlib's `bxp` takes them, by label and group.
+        what: Label of the axis.
     """
-    columns = max(1, min(len(boxes), 3))
-    figure, axes = new_figure(-(-max(1, len(boxes)) // columns), columns, width=2.6, height=1.5)
-    for panel, (label, groups) in zip(axes.flat, boxes.items(), strict=False):
+    figure, panels = new_panels(len(boxes), 3, width=2.6, height=1.5)
+    for panel, (label, groups) in zip(panels, boxes.items(), strict=True):
         drawn = panel.bxp(
             [{**box, "label": group} for group, box in groups.items()],
             orientation="horizontal",
@@ -156,19 +139,17 @@ def plot_boxes(boxes: Mapping[str, Mapping[str, Mapping[str, float]]], what: str
         panel.invert_yaxis()
         panel.grid(axis="y", visible=False)
         panel.set(title=label, xlabel=what)
-    for panel in axes.flat[len(boxes) :]:
-        panel.set_axis_off()
     return figure
 
 
 def plot_tree(rows: Sequence[tuple[str, int, float | None]], title: str | None = None) -> Figure:
-    """Trees, each row to the right of and below its parent.
+    """Plot trees, each row to the right of and below its parent.
 
     Args:
-        rows: (label, depth, share or None), parents before their children; the share is written beside the line.
-        title: above all.
+        rows: (label, depth, share or None), parents before their children; the share is written after the label.
+        title: Title of the figure.
     """
-    figure, axes = new_figure(1, 1, width=5.5, height=max(1.5, 0.24 * len(rows) + 0.5))
+    figure, axes = new_figure(1, 1, width=5.5, height=max(1.5, 0.24 * len(rows) + 0.5), title=title)
     panel = axes[0, 0]
     last: dict[int, int] = {}
     for place, (label, depth, share) in enumerate(rows):
@@ -176,26 +157,25 @@ def plot_tree(rows: Sequence[tuple[str, int, float | None]], title: str | None =
             corner = depth - 0.85
             panel.plot([corner, corner, depth - 0.1], [last[depth - 1] + 0.3, place, place], color="0.6", lw=1)
             label = label if share is None else f"{label}  ({share:.0%})"
-        panel.text(depth, place, label, va="center", fontsize=8, color=PALETTE[depth % 2 and 1])
+        panel.text(depth, place, label, va="center", fontsize=8, color=PALETTE[depth % 2])
         last[depth] = place
     panel.set(xlim=(-0.2, max((depth for _, depth, _ in rows), default=0) + 3), ylim=(len(rows) - 0.5, -0.7))
     panel.set_axis_off()
-    if title:
-        figure.suptitle(title, fontsize=10)
     return figure
 
 
 def plot_contact_sheet(
     rows: Sequence[tuple[str, Sequence[Image.Image], Sequence[bool] | None]], title: str | None = None
 ) -> Figure:
-    """One row a concept: its caption, then the pictures that activate it most.
+    """Plot one row per concept: its caption, and the images that activate it most.
 
     Args:
-        rows: (caption, pictures, hits); where `hits` is given, a picture of which the concept is not true is marked
-            by an orange border and a cross.
+        rows: (caption, images, hits). If `hits` is given, images without the concept are marked by an orange border
+            and a cross.
+        title: Title of the figure.
     """
     columns = max(len(pictures) for _, pictures, _ in rows)
-    figure, axes = new_figure(len(rows), columns + 2, width=0.82, height=0.86)
+    figure, axes = new_figure(len(rows), columns + 2, width=0.82, height=0.86, title=title)
     for line, (caption, pictures, hits) in zip(axes, rows, strict=True):
         for panel in line:
             panel.set_axis_off()
@@ -209,6 +189,4 @@ def plot_contact_sheet(
                 for spine in panel.spines.values():
                     spine.set(visible=True, color=PALETTE[1], linewidth=2)
                 panel.text(0.06, 0.82, "✗", color=PALETTE[1], fontsize=10, transform=panel.transAxes)
-    if title:
-        figure.suptitle(title, fontsize=10)
     return figure

@@ -1,4 +1,4 @@
-"""The look that all figures share, and how they are saved."""
+"""The look that all figures share, and saving them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 from .._utils.atomic import atomic_path
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
+# The palette of Okabe and Ito, whose colors colorblind readers can distinguish.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLE = {
     "axes.prop_cycle": None,  # set in `new_figure`, which imports cycler only when needed
@@ -32,10 +33,13 @@ STYLE = {
 }
 
 
-def new_figure(rows: int, columns: int, width: float = 3.1, height: float = 2.5) -> tuple[Figure, np.ndarray]:
+def new_figure(
+    rows: int, columns: int, width: float = 3.1, height: float = 2.5, title: str | None = None
+) -> tuple[Figure, np.ndarray]:
     """Return a figure of rows x columns panels in the common look, and its axes as a (rows, columns) array.
 
-    The figure is independent of pyplot: it needs no display, changes no global state and need not be closed.
+    The figure is independent of pyplot: it needs no display, changes no global state and need not be closed. Width and
+    height are those of a panel in inches.
     """
     import matplotlib
     from cycler import cycler
@@ -44,7 +48,20 @@ def new_figure(rows: int, columns: int, width: float = 3.1, height: float = 2.5)
     with matplotlib.rc_context({**STYLE, "axes.prop_cycle": cycler(color=PALETTE)}):
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=160)
         axes = figure.subplots(rows, columns, squeeze=False)
+    if title:
+        figure.suptitle(title, fontsize=10)
     return figure, axes
+
+
+def new_panels(
+    count: int, columns: int, width: float, height: float = 2.5, title: str | None = None
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure as in `new_figure` and its first `count` panels, row by row; the others are empty."""
+    columns = max(1, min(count, columns))
+    figure, axes = new_figure(-(-max(1, count) // columns), columns, width, height, title)
+    for panel in axes.flat[count:]:
+        panel.set_axis_off()
+    return figure, list(axes.flat[:count])
 
 
 def check_figure_path(path: str | os.PathLike) -> None:

@@ -1,4 +1,4 @@
-"""Figures of how good a model is, and how a training went."""
+"""Figures of the quality of a model, and of its training."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .look import PALETTE, new_figure
+from .look import PALETTE, new_figure, new_panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def plot_quality_against_k(metrics: Mapping, title: str | None = None) -> Figure:
-    """How much survives with only the k largest latents: FVU, cosine, L0 and CKNNA against k; and where they were
-    measured, what classifiers make of the reconstructions, sparse probing, stability across seeds, monosemanticity.
+    """Plot FVU, cosine, L0 and CKNNA against k, the number of latents kept.
+
+    Classification of reconstructions, sparse probing, stability across seeds and monosemanticity get panels if they
+    were measured.
 
     Args:
-        metrics: the content of metrics.json, or an `EvaluationResult.to_dict()`.
+        metrics: The content of metrics.json, or an `EvaluationResult.to_dict()`.
+        title: Title of the figure.
     """
     from matplotlib.ticker import NullLocator, ScalarFormatter
 
     by_k = {int(k): values for k, values in metrics["by_k"].items()}
     ks = sorted(by_k)
     panels = _quality_panels(by_k, ks)
-    columns = min(len(panels), 4)
-    figure, axes = new_figure(-(-len(panels) // columns), columns, width=2.9)
-    for panel, (name, scale, series) in zip(axes.flat, panels, strict=False):
+    figure, axes = new_panels(len(panels), 4, width=2.9, title=title)
+    for panel, (name, scale, series) in zip(axes, panels, strict=True):
         for index, (label, values) in enumerate(series.items()):
             values = [np.nan if value is None else value for value in values]
             panel.plot(ks, values, f"{'osD^v'[index % 5]}-", color=PALETTE[index % len(PALETTE)], label=label)
@@ -36,25 +38,21 @@ def plot_quality_against_k(metrics: Mapping, title: str | None = None) -> Figure
         panel.xaxis.set_major_formatter(ScalarFormatter())
         panel.xaxis.set_minor_locator(NullLocator())
         panel.tick_params(axis="x", labelrotation=45)
-    for panel in axes.flat[len(panels) :]:
-        panel.set_axis_off()
-    axes[0][2].plot(ks, ks, ":", color="0.5", label="k")
+    axes[2].plot(ks, ks, ":", color="0.5", label="k")
     baseline = metrics.get("baseline_mean", {})
     if "cosine_similarity" in baseline:
-        axes[0][1].axhline(baseline["cosine_similarity"], ls="--", lw=1, color="0.4", label="raw, predicting the mean")
+        axes[1].axhline(baseline["cosine_similarity"], ls="--", lw=1, color="0.4", label="raw, predicting the mean")
     explained: list[list[str]] = [[]]
-    for panel in axes.flat[: len(panels)]:
+    for panel in axes:
         labels = panel.get_legend_handles_labels()[1]
-        if labels not in explained:  # those of the panel before would only cover curves
+        if labels not in explained:  # the same legend again would only cover curves
             panel.legend(fontsize=7)
         explained.append(labels)
-    if title:
-        figure.suptitle(title, fontsize=10)
     return figure
 
 
 def _quality_panels(by_k: Mapping[int, Mapping], ks: list[int]) -> list[tuple[str, str, dict]]:
-    """(title, scale, label -> a value for each k) for each panel with values."""
+    """Return title, scale and curves (label -> a value for each k) of each panel that has values."""
 
     def series(**keys: str) -> dict[str, list]:
         found = {label: [by_k[k].get(key) for k in ks] for key, label in keys.items()}
@@ -62,9 +60,9 @@ def _quality_panels(by_k: Mapping[int, Mapping], ks: list[int]) -> list[tuple[st
 
     panels = [
         ("Fraction of variance unexplained", "log", series(fvu="FVU")),
-        ("Cosine with the original", "linear", series(cosine_similarity="raw", cosine_similarity_centered="centred")),
+        ("Cosine with the original", "linear", series(cosine_similarity="raw", cosine_similarity_centered="centered")),
         ("Latents in use", "log", series(l0="L0 (mean count)")),
-        ("Neighbourhoods kept", "linear", series(cknna="CKNNA, latents", cknna_reconstruction="reconstructions")),
+        ("Neighborhoods kept", "linear", series(cknna="CKNNA, latents", cknna_reconstruction="reconstructions")),
     ]
     classifiers = by_k[ks[-1]].get("classifiers") or {}
     for title, scale, key in (
@@ -76,13 +74,13 @@ def _quality_panels(by_k: Mapping[int, Mapping], ks: list[int]) -> list[tuple[st
         found = {name: values for name, values in found.items() if values[-1] is not None}
         if found:
             panels.append((title, scale, found))
-    told: dict[str, list] = {}
+    probes: dict[str, list] = {}
     for name, found in (by_k[ks[-1]].get("sparse_probing") or {}).items():
         for key in (key for key in found if key.startswith("auroc_")):
             label = f"{name}, {key.removeprefix('auroc_')} latent{'s' * (key != 'auroc_1')}"
-            told[label] = [by_k[k]["sparse_probing"][name][key] for k in ks]
-    if told:
-        panels.append(("Sparse probing (AUROC)", "linear", told))
+            probes[label] = [by_k[k]["sparse_probing"][name][key] for k in ks]
+    if probes:
+        panels.append(("Sparse probing (AUROC)", "linear", probes))
     if by_k[ks[-1]].get("seed_stability"):
         found = {"mean_cosine": "mean cosine", "by_chance": "random directions"}
         series_of = {label: [by_k[k]["seed_stability"][key] for k in ks] for key, label in found.items()}
@@ -93,13 +91,14 @@ def _quality_panels(by_k: Mapping[int, Mapping], ks: list[int]) -> list[tuple[st
 
 
 def plot_training(log: Sequence[Mapping], title: str | None = None) -> Figure:
-    """Loss, FVU, sparsity and dead latents over the steps of a run.
+    """Plot loss, FVU, sparsity and dead latents over the steps of a training run.
 
     Args:
-        log: records of training_log.jsonl; those of training hold loss, fvu, sparsity, dead_latents, learning_rate,
-            those of evaluation hold the same names with `eval_` before them.
+        log: Records of training_log.jsonl with loss, fvu, sparsity and dead_latents, for evaluations with the prefix
+            `eval_`.
+        title: Title of the figure.
     """
-    figure, axes = new_figure(1, 4, width=2.9)
+    figure, axes = new_figure(1, 4, width=2.9, title=title)
     panels = [("Loss", "loss", "log"), ("FVU", "fvu", "log"), ("Sparsity", "sparsity", "linear")]
     for panel, (name, key, scale) in zip(axes[0], [*panels, ("Dead latents", "dead_latents", "linear")], strict=True):
         for index, (prefix, label, mark) in enumerate((("", "training batch", "-"), ("eval_", "held out", "o"))):
@@ -109,6 +108,4 @@ def plot_training(log: Sequence[Mapping], title: str | None = None) -> Figure:
         panel.set(title=name, yscale=scale, xlabel="step")
         if panel.has_data():
             panel.legend(fontsize=7)
-    if title:
-        figure.suptitle(title, fontsize=10)
     return figure
