@@ -5,7 +5,7 @@ import sys
 
 from hf_msae.explorer.guard import own_upload_folder
 
-own_upload_folder()  # before gradio is imported, which reads then where uploads go
+own_upload_folder()  # before gradio is imported: it reads then where uploads go
 
 from hf_msae.explorer.app import build_demo, launch_options  # noqa: E402
 

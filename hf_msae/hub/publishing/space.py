@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 from ... import __version__
 from ...metrics.measured_data import is_hub_id
+from ..reading.registry import find_released
 from .repository import HUB_ERRORS, Repository, Snapshot, first_line, patiently, status_of
 from .sent_files import additions, manifest, read_manifest, stale_files
 from .space_settings import ExplorerSettings
@@ -79,14 +80,15 @@ def check_requirement(requirement: str) -> None:
         ValueError: pip cannot install it, or it installs something other than this version of hf_msae. What a URL
             leads to is not checked.
     """
-    if "\n" in requirement or not requirement.strip():
-        raise ValueError(f"requirement={requirement!r} is not a line for pip, like hf_msae=={__version__}")
-    if "://" in requirement:
+    if "://" in requirement and "\n" not in requirement:
         return
     try:
         found = Requirement(requirement)
     except InvalidRequirement as error:
-        raise ValueError(f"requirement={requirement!r} is not installable by pip ({first_line(error)})") from error
+        raise ValueError(
+            f"requirement={requirement!r} is not installable by pip ({first_line(error)}): write it like "
+            f"hf_msae=={__version__}"
+        ) from error
     if canonicalize_name(found.name) != "hf-msae":
         raise ValueError(f"requirement={requirement!r} installs {found.name}, but the Space needs hf_msae")
     if not found.specifier.contains(__version__, prereleases=True):
@@ -195,12 +197,9 @@ def space_variables(settings: ExplorerSettings) -> dict[str, str]:
     Raises:
         ValueError: A setting names a folder or file of this machine.
     """
-    from ..reading.registry import find_released
-
-    defaults = asdict(ExplorerSettings())
     found = {}
     for key, value in asdict(settings).items():
-        if value is None or value == defaults[key]:
+        if value is None or value == getattr(ExplorerSettings(), key):
             continue
         if key in ("model", "dataset", "embeddings", "patch_model", "backbone"):
             if Path(value).expanduser().exists() or value.startswith((".", "/", "~")):
@@ -208,8 +207,7 @@ def space_variables(settings: ExplorerSettings) -> dict[str, str]:
                     f"{key}={value} is on this machine, where a Space cannot read it: push it to the Hub first ("
                     "hf-msae push, hf_msae.hub.push_embeddings) and name it user/name"
                 )
-            with_package = value == "scenes" or value.startswith("scenes:") or find_released(value) is not None
-            if not (is_hub_id(value) or with_package):
+            if not (is_hub_id(value) or value.split(":")[0] == "scenes" or find_released(value)):
                 raise ValueError(
                     f"{key}={value} is neither user/name on the Hub nor part of the package: a Space cannot read it"
                 )
