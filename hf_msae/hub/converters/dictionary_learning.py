@@ -103,10 +103,10 @@ def read(source: CheckpointSource) -> ForeignCheckpoint:
     config: dict[str, Any] = {"activation": found.activation}
     if found.activation in ("topk", "batch_topk"):
         config["k"] = _k(tensors, trainer, name)
-    if found.activation == "batch_topk":
+    if found.activation == "batch_topk" and "threshold" in tensors:
         parts["threshold"] = _threshold(tensors, source, name)
     if kind == "JumpReluAutoEncoder":
-        # Its ReLU makes thresholds below 0 act as 0. apply_b_dec_to_input is set for SAELens' checkpoints alone.
+        # Its ReLU makes thresholds below 0 act as 0. apply_b_dec_to_input is set only for SAELens' checkpoints.
         parts["threshold"] = tensors["threshold"].double().clamp_min(0)
     elif kind == "GatedAutoEncoder":
         parts |= gated_as_jump_relu(parts["encoder"], *(tensors[key] for key in ("gate_bias", "mag_bias", "r_mag")))
@@ -211,8 +211,6 @@ def _k(tensors: Mapping[str, torch.Tensor], trainer: Settings, name: str) -> int
 
 
 def _threshold(tensors: Mapping[str, torch.Tensor], source: CheckpointSource, name: str) -> float:
-    if "threshold" not in tensors:
-        raise ValueError(f"{name} does not hold a threshold, without which batch top-k cannot encode")
     threshold = finite_number(tensors["threshold"], f"threshold of {name}")
     if threshold >= 0:
         return reached(threshold)

@@ -135,6 +135,7 @@ def test_the_final_state_is_preferred_to_earlier_ones(changed, check_outputs):
         ("top_k", {"k": "4"}, {}, r"k of .*config\.json is '4'"),
         ("top_k", {"k": None}, {"k": None}, r"k of .*config\.json is missing"),
         ("batch_top_k", {}, {"threshold": torch.tensor(torch.nan)}, "threshold of .*NaN"),
+        ("batch_top_k", {}, {"threshold": None}, "threshold.*activation=batch_topk"),
         ("batch_top_k", {}, {"threshold": torch.ones(24)}, r"threshold of .*\(24,\)"),
         ("matryoshka", {}, {"group_sizes": torch.tensor(24)}, r"group_sizes of .*\(\)"),
         ("matryoshka", {}, {"group_sizes": torch.tensor([0, 24])}, "group_sizes of .* 0"),
