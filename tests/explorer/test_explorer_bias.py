@@ -135,26 +135,6 @@ def test_of_many_concepts_the_likeliest_are_asked_about_and_the_tests_pay_for_al
     assert (paid["drives"] == alone["drives"].loc[paid.index] & (expected <= 0.05)).all()
 
 
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        (("no such column",), "Choose a target"),
-        (("caption",), "Choose a target"),
-        ((None,), "Choose a target"),
-        ((["star"],), "Choose a target"),
-        ((float("nan"),), "Choose a target"),
-        ((TEXTS, "", "no star"), "in box 1"),
-        ((TEXTS, "a star", None), "in box 2"),
-        ((TEXTS, "a star", {"no": "star"}), "in box 2"),
-        ((TEXTS, "x" * 10_000, "no star"), "10,000 characters"),
-        ((TEXTS, "A star ", "a  STAR"), "the same"),
-    ],
-)
-def test_targets_that_cannot_be_are_refused_in_words(explorer, given, told):
-    with pytest.raises(VisitorError, match=told):
-        read_target(explorer, *given)
-
-
 def test_a_curve_goes_from_absent_to_most_and_its_90_percent_dose_gives_the_effect(explorer, found):
     (curve,) = dose_response(explorer, found, ["blurry"])
     assert curve.shares == (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -163,14 +143,6 @@ def test_a_curve_goes_from_absent_to_most_and_its_90_percent_dose_gives_the_effe
     row = found.report.frame.set_index("name").loc["blurry"]
     assert curve.probabilities[4] - curve.probabilities[0] == pytest.approx(row["effect"])
     assert all(low <= p <= high for low, p, high in zip(curve.low, curve.probabilities, curve.high, strict=True))
-
-
-@pytest.mark.parametrize(
-    "names", [None, [], "blurry", ["blurry"] * 5, ["no such"], [None], [{"a": 1}], ["latent 999999"]]
-)
-def test_curves_of_what_was_not_tested_are_refused(explorer, found, names):
-    with pytest.raises(VisitorError):
-        dose_response(explorer, found, names)
 
 
 def test_the_first_curves_are_those_of_the_drivers(explorer, found):
@@ -225,16 +197,6 @@ def test_the_column_to_begin_with_is_one_that_a_concept_is_named_like(explorer):
     assert first_to_ask(other) in set(usable_columns(explorer)) & set(other.concepts)
     other.concepts = {}
     assert first_to_ask(other) == usable_columns(explorer)[0]
-
-
-def test_lists_mark_names_that_may_be_chance_and_send_back_keys(explorer):
-    pytest.importorskip("gradio")
-    from hf_msae.explorer.tabs.common import choice
-
-    unsure = next(latent for latent in range(1024) if not explorer.label(latent).validated)
-    name = explorer.label(unsure).name
-    assert choice(explorer, unsure) == (f"{name} (unvalidated), latent {unsure}", f"latent {unsure}")
-    assert choice(explorer, explorer.latent_of("star")) == ("star", "star")
 
 
 def test_drivers_and_what_goes_along_stand_apart(explorer, found):

@@ -21,7 +21,6 @@ from hf_msae.explorer.tabs.search.answer import (
     by_concepts,
     example_edit,
     neighbors,
-    read_strengths,
     search,
 )
 
@@ -133,48 +132,6 @@ def test_concepts_alone_find_pictures_that_show_them(explorer):
     assert share(explorer, kept_out, "red") == 0
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"kind": "magic"}, "from the list"),
-        ({"kind": None}, "from the list"),
-        ({"kind": ROW, "row": 200}, "from 0 to 199"),
-        ({"kind": ROW, "row": 1.5}, "whole number"),
-        ({"kind": ROW, "row": float("nan")}, "has to be a number"),
-        ({"kind": ROW, "row": "3"}, "has to be a number"),
-        ({"kind": WORDS, "words": " \n"}, "Write a text"),
-        ({"kind": WORDS, "words": "a" * 10_000}, "10,000 characters"),
-        ({"kind": PICTURE}, "Choose a picture"),
-        ({"kind": PICTURE, "picture": {"path": "/etc/hostname"}}, "uploaded"),
-        ({"kind": CONCEPTS}, "at least one concept"),
-        ({"kind": CONCEPTS, "wanted": {"star": -1.0}}, "at least one concept"),
-    ],
-)
-def test_what_cannot_be_searched_by_is_refused(explorer, given, message):
-    with pytest.raises(VisitorError, match=message):
-        search(explorer, **given)
-
-
-@pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        ([("no such thing", 1.0)], "no such concept"),
-        ([(["star"], 1.0)], "no such concept"),
-        ([("star", float("nan"))], "has to be a number"),
-        ([("star", None)], "has to be a number"),
-        ([("star", 3.5)], "from -2 to 3"),
-        ([("star", 1.0), ("star", 2.0)], "chosen twice"),
-    ],
-)
-def test_edits_that_make_no_sense_are_refused(explorer, pairs, message):
-    with pytest.raises(VisitorError, match=message):
-        read_strengths(explorer, pairs)
-
-
-def test_concepts_that_are_not_chosen_or_not_changed_are_left_out(explorer):
-    assert read_strengths(explorer, [("", 1.0), (None, "x"), ("red", 0), ("star", 2)]) == {"star": 2.0}
-
-
 def test_a_concept_that_no_picture_shows_cannot_be_brought_in(explorer):
     silent = int(np.flatnonzero(~(explorer.codes > 0).any(axis=0))[0])
     with pytest.raises(VisitorError, match="No picture of the collection shows"):
@@ -206,13 +163,6 @@ def test_a_picture_that_has_all_concepts_is_shown_without_an_edit(explorer):
     full = copy.copy(explorer)
     full.codes = explorer.codes + np.float32(1)
     assert example_edit(full, 0) == ""
-
-
-def test_a_name_that_may_be_chance_is_marked(explorer):
-    latent = next(each for each in np.flatnonzero(explorer.codes[5]) if not explorer.label(each).validated)
-    found = search(explorer, ROW, row=5, wanted={f"latent {latent}": -1.0})
-    told = tab.html.summary(explorer, found)
-    assert "msae-guess" in told and "(unvalidated)" in told and f"(latent {latent})" in told
 
 
 def test_captions_say_rank_similarity_and_the_rank_before(explorer):

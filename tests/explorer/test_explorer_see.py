@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 pytest.importorskip("gradio")
 
-from hf_msae.explorer import VisitorError
 from hf_msae.explorer.components.picture_input import diverse_rows, embedded_upload, examples_of
 from hf_msae.explorer.components.where import overlay, where
 from hf_msae.explorer.tabs.see import view as tab
@@ -51,18 +50,6 @@ def test_a_number_its_digits_and_the_right_end_of_the_slider_are_understood(expl
     most = granularity_bounds(explorer)[1]
     for forms, granularity in (((16, "16", 16.0), "16"), ((most, str(most), ALL), ALL)):
         assert {see(explorer, embedding, form).granularity for form in forms} == {granularity}
-
-
-@pytest.mark.parametrize(
-    "granularity",
-    [
-        *(None, 0, 7, "7", 8.5, 10**6, -16, True, float("nan"), float("inf")),
-        *("", "many", "ALL", "all ", "-8", "8.0", "١٦", "8" * 1000, ["8"], [8], {"k": 8}),
-    ],
-)
-def test_a_granularity_that_is_none_is_refused(explorer, embedding, granularity):
-    with pytest.raises(VisitorError, match="granularity"):
-        see(explorer, embedding, granularity)
 
 
 @pytest.mark.parametrize("k", [8, 9, 11, 13])
@@ -167,17 +154,6 @@ def test_the_pictures_with_most_of_a_concept_come_strongest_first_and_have_it(ex
     assert values[0] == pytest.approx(explorer.codes[:, explorer.latent_of("crescent")].max(), abs=0.01)
     rows = [int(Path(path).stem) for path, _ in found]
     assert all(explorer.images[row]["crescent"] for row in rows[:3])
-    unsure = next(latent for latent in np.flatnonzero(explorer.codes[0]) if not explorer.label(latent).validated)
-    captions = [caption for _, caption in tab.alike(explorer, f"latent {unsure}")]
-    assert all("(unvalidated) " in caption for caption in captions)
-
-
-@pytest.mark.parametrize("concept", [None, "no such concept", "latent 99999", "latent -1", 5, ["crescent"]])
-def test_a_concept_that_does_not_exist_is_refused(explorer, concept):
-    with pytest.raises(VisitorError, match="concept"):
-        tab.alike(explorer, concept)
-    with pytest.raises(VisitorError, match="concept"):
-        where(explorer, explorer.picture(0), concept)
 
 
 @pytest.mark.slow

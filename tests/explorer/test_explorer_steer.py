@@ -104,51 +104,6 @@ def test_labels_are_read_from_lines_and_commas():
     assert read_labels(" a star,a  circle\n\nheart ;") == ("a star", "a circle", "heart")
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        (None, "there are 0"),
-        ("\0, ,", "there are 0"),
-        ("one", "there is 1"),
-        (",".join(map(str, range(11))), "there are 11"),
-        ("x" * 10_000, "10,000 characters"),
-        ("a, " + "x" * 101, "more than 100"),
-        ("A star, a  STAR", "the same"),
-        (["a", "b"], "words"),
-        (float("nan"), "words"),
-    ],
-)
-def test_labels_that_cannot_be_are_refused(text, told):
-    with pytest.raises(VisitorError, match=told):
-        read_labels(text)
-
-
-@pytest.mark.parametrize(
-    ("slots", "told"),
-    [
-        ([("no such", MULTIPLY, 0)], "no such concept"),
-        ([(["star"], MULTIPLY, 0)], "no such concept"),
-        ([("star", "divide", 0)], "from the list"),
-        ([("star", None, 0)], "from the list"),
-        ([("star", MULTIPLY, float("nan"))], "number"),
-        ([("star", MULTIPLY, None)], "number"),
-        ([("star", MULTIPLY, "2")], "number"),
-        ([("star", MULTIPLY, True)], "number"),
-        ([("star", ADD, -1)], "from 0 to 3"),
-        ([("star", ADD, 1e30)], "from 0 to 3"),
-        ([("star", ADD, 1), ("star", MULTIPLY, 0)], "star.*twice"),
-        ([("star", ADD, 1), ("latent 317", ADD, 1)], "latent 317.*twice"),  # which is the star
-    ],
-)
-def test_edits_that_cannot_be_are_refused(explorer, slots, told):
-    with pytest.raises(VisitorError, match=told):
-        read_edits(explorer, slots)
-
-
-def test_empty_slots_are_left_out(explorer):
-    assert read_edits(explorer, [("", "nonsense", None), (None, None, None)]) == ()
-
-
 def test_a_concept_that_no_picture_has_cannot_be_added(explorer, embedding):
     unused = int(np.flatnonzero(~(explorer.codes > 0).any(axis=0))[0])
     with pytest.raises(VisitorError, match=f"latent {unused}"):
