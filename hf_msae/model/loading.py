@@ -1,4 +1,4 @@
-"""Loading and publishing an MSAE: whole or not at all, with errors that name the file and what is wrong with it."""
+"""Loading an MSAE completely or not at all, with errors that name the file and the problem; publishing it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from ..hub import Release
 
-_SHAPES = "the two belong to different models, or one of them was edited"
+_MISMATCH = "they belong to different models, or one of them was edited"
 _DEPTH = 3
-"""How deep to look for models in subfolders."""
+"""Depth to which subfolders are searched for models."""
 
 
 class PreTrainedMSAE(PreTrainedModel):
-    """What MSAEModel adds to the loading and publishing of [`~transformers.PreTrainedModel`]."""
+    """A [`~transformers.PreTrainedModel`] that refuses incomplete or damaged weights."""
 
     @classmethod
     def from_pretrained(
@@ -37,20 +37,19 @@ class PreTrainedMSAE(PreTrainedModel):
     ) -> PreTrainedMSAE:
         """Load an MSAE from a folder or the Hub; see [`~transformers.PreTrainedModel.from_pretrained`].
 
-        Where transformers would warn and fill in random weights, this raises an error: an autoencoder with random
-        parts encodes nonsense. With `output_loading_info=True`, a `state_dict` or `ignore_mismatched_sizes=True`,
-        transformers' own behavior applies.
+        Where transformers would warn and initialize missing weights at random, this raises an error. With
+        `output_loading_info=True`, a `state_dict` or `ignore_mismatched_sizes=True`, transformers' own behavior
+        applies.
 
         Args:
             pretrained_model_name_or_path: A folder, or "user/name" on the Hub.
-            model_args: As in transformers.
-            kwargs: `revision`, `subfolder`, `dtype`, `device_map`, `token`, `local_files_only` and the other arguments
-                of transformers; also fields of MSAEConfig, which override those of the file.
+            model_args: Positional arguments of transformers.
+            kwargs: Arguments of transformers, such as `revision`, `subfolder`, `dtype`, `device_map`, `token` and
+                `local_files_only`, and fields of MSAEConfig, which override those of the file.
 
         Raises:
             OSError: There is no model, or its weights are damaged.
-            ValueError: Weights and config.json do not fit together, weights are not finite, or a newer hf_msae wrote
-                them.
+            ValueError: Weights and config.json do not match, weights are not finite, or they are from a newer hf_msae.
         """
         name = str(pretrained_model_name_or_path)
         info_requested = kwargs.pop("output_loading_info", False)
@@ -69,8 +68,8 @@ class PreTrainedMSAE(PreTrainedModel):
             weights = folder / "model.safetensors"
             if weights.is_file() and is_pointer(weights):
                 raise OSError(
-                    f"model.safetensors of {name} is only a pointer of Git LFS, not the weights: run `git lfs pull` "
-                    "in the clone, or download it from the Hub"
+                    f"model.safetensors of {name} is only a Git LFS pointer to the weights: run `git lfs pull` in the "
+                    "clone, or download the file from the Hub"
                 ) from error
             again = "copy it again" if Path(name).is_dir() else "load it again with force_download=True"
             raise OSError(f"the weights of {name} are damaged or incomplete ({error}): {again}") from error
@@ -84,7 +83,7 @@ class PreTrainedMSAE(PreTrainedModel):
 
     @classmethod
     def from_released(cls, name: str, **kwargs: Any) -> PreTrainedMSAE:
-        """Load a model that `hf_msae.list_released()` lists, and convert it if another library wrote it.
+        """Load a model listed by `hf_msae.list_released()`, and convert it if it is from another library.
 
         Args:
             name: Name in that list, e.g. "scenes-image".
@@ -104,13 +103,12 @@ class PreTrainedMSAE(PreTrainedModel):
 
         Args:
             repo_id: "user/name"; created if it does not exist.
-            kwargs: `run_dir`, the folder of the run with metrics.json and the rest; `private`, `revision`,
-                `create_pr`, `subfolder`, `allow_unmeasured`, `commit_message`, `token` and the other arguments of
-                `hf_msae.hub.push_to_hub`.
+            kwargs: Arguments of `hf_msae.hub.push_to_hub`, such as `run_dir` (the folder with metrics.json),
+                `private`, `revision`, `create_pr`, `subfolder`, `allow_unmeasured`, `commit_message` and `token`.
 
         Raises:
-            ValueError: The model was not evaluated, the metrics are another model's, or the files do not load.
-            PermissionError: Nobody is logged in, or the account may not write there.
+            ValueError: The model was not evaluated, the metrics are of another model, or the files do not load.
+            PermissionError: The user is not logged in, or may not write to the repository.
         """
         from ..hub import push_to_hub
 
@@ -138,7 +136,7 @@ def subfolders_of(name: str | os.PathLike, revision: str | None = None, token: s
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Suppress transformers' table of missing and unexpected weights: an error says the same in a sentence."""
+    """Suppress transformers' table of missing and unexpected weights, which the errors here replace."""
     logger = logging.getLogger("transformers.modeling_utils")
 
     def is_other(record: logging.LogRecord) -> bool:
@@ -152,40 +150,40 @@ def _without_report() -> Iterator[None]:
 
 
 def _check_loaded(name: str, model: PreTrainedModel, info: dict[str, Any]) -> None:
-    """Refuse weights that are missing, left over, not finite, or of other shapes than the config says."""
+    """Refuse weights that are missing, unexpected or not finite, or have the wrong shape."""
     config = model.config
     says = f"config.json says d_in={config.d_in}, num_latents={config.num_latents}"
     if info["mismatched_keys"]:
         key, found, expected = sorted(info["mismatched_keys"])[0]
         raise ValueError(
-            f"{name}: {key} has shape {tuple(found)}, but {says}, which needs {tuple(expected)}: {_SHAPES}"
+            f"{name}: {key} has shape {tuple(found)}, but {says}, which needs {tuple(expected)}: {_MISMATCH}"
         )
     for keys, what in ((info["missing_keys"], "lack"), (info["unexpected_keys"], "also hold")):
         if keys:
             kind = f'activation="{config.activation}"' + (", tied=True" if config.tied else "")
-            raise ValueError(f"{name}: the weights {what} {', '.join(sorted(keys))}, but {says}, {kind}: {_SHAPES}")
+            raise ValueError(f"{name}: the weights {what} {', '.join(sorted(keys))}, but {says}, {kind}: {_MISMATCH}")
     for key, tensor in model.state_dict().items():
         if not tensor.is_meta and not torch.isfinite(tensor).all():
             raise ValueError(
                 f"{name}: {key} holds NaN or infinite values as {str(tensor.dtype).removeprefix('torch.')}: the model "
-                "diverged in training, was damaged, or does not fit into that dtype"
+                "diverged in training, was damaged, or exceeds the range of this dtype"
             )
     if not model.input_scale.is_meta and not model.input_scale > 0:
         raise ValueError(f"{name}: input_scale is {model.input_scale.item():g}, but it must be above 0")
 
 
 def _check_config(config: Path, error: Exception) -> None:
-    """Say so if the error comes from a config.json without settings."""
+    """Raise ValueError if config.json exists but has no settings."""
     if not config.is_file():
         return
     content = json.loads(config.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not content:
         kind = type(content).__name__ if content else repr(content)
-        raise ValueError(f"{config} holds {kind}, but must hold names and values of settings") from error
+        raise ValueError(f"{config} holds {kind}, but must map the names of settings to values") from error
 
 
 def _with_subfolders(error: OSError, name: str, kwargs: dict[str, Any]) -> OSError:
-    """Return the error, and where models lie in subfolders, one that lists them."""
+    """Return the error, or one that lists the subfolders with models."""
     found = [] if kwargs.get("subfolder") else subfolders_of(name, kwargs.get("revision"), kwargs.get("token"))
     if not found:
         return error

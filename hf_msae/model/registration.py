@@ -1,9 +1,8 @@
-"""Making `AutoConfig` and `AutoModel` know MSAE checkpoints without importing either.
+"""Registration of MSAE checkpoints with `AutoConfig` and `AutoModel`, without importing them.
 
-Importing transformers' auto classes or its model base class takes seconds and pulls in torch. `import hf_msae` should
-not, and yet `AutoModel.from_pretrained` has to work in whichever order the two packages are imported. So each class is
-registered as soon as both sides exist: at once if the auto classes are imported already, else when Python has finished
-importing them, which `_PostImportFinder` notices.
+Importing transformers' auto classes takes seconds and imports torch, which `import hf_msae` should not do. Yet
+`AutoModel.from_pretrained` must work in whichever order the two packages are imported. Each class is therefore
+registered at once if the auto classes have been imported, and otherwise when `_PostImportFinder` sees their import.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _WATCHED = {
     _OUR_CONFIG: "MSAEConfig",
     _OUR_MODEL: "MSAEModel",
 }
-"""Modules, each with a name that shows that it has been executed far enough."""
+"""Modules, and the name in each that exists once it has been imported."""
 
 _registered: set[str] = set()
 
@@ -40,15 +39,12 @@ def _is_imported(module: str) -> bool:
 
 
 def _is_half_imported(module: str) -> bool:
-    """Whether an import of the module is in progress: importing from it would fail, and its end calls us again."""
+    """Return whether an import of the module is in progress, whose end calls `register_auto_classes` again."""
     return module in sys.modules and not _is_imported(module)
 
 
 def register_auto_classes() -> None:
-    """Register MSAEConfig and MSAEModel with those of AutoConfig and AutoModel that have been imported.
-
-    Called whenever one of the watched modules has been executed; calling it again does no harm.
-    """
+    """Register MSAEConfig and MSAEModel with the auto classes that have been imported; may be called again."""
     needed = (_BASE_CONFIG, _OUR_CONFIG)
     if "config" not in _registered and _is_imported(_AUTO_CONFIG) and not any(map(_is_half_imported, needed)):
         from transformers.models.auto.configuration_auto import AutoConfig
@@ -71,8 +67,8 @@ def register_auto_classes() -> None:
         _stop_watching()
 
 
-class _PostImportFinder:  # a finder as sys.meta_path wants it
-    """Finds nothing itself, but adds a call of `register_auto_classes` to the end of watched modules."""
+class _PostImportFinder:
+    """Finder for `sys.meta_path` that calls `register_auto_classes` after the import of a watched module."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -84,8 +80,7 @@ class _PostImportFinder:  # a finder as sys.meta_path wants it
         if spec is None:
             return None
 
-        # The loader belongs to this module alone. Patching it, unlike wrapping it, keeps its type and the rest of its
-        # interface (sources for tracebacks, resources).
+        # Patching the loader, which only this module uses, keeps its type and interface (sources, resources).
         execute = spec.loader.exec_module
 
         def execute_and_register(module: ModuleType) -> None:
@@ -101,7 +96,7 @@ def _stop_watching() -> None:
 
 
 def install() -> None:
-    """Register what can be registered now, and watch for the rest."""
+    """Register what can be registered now, and watch for later imports."""
     _stop_watching()
     register_auto_classes()
     if _registered != {"config", "model"}:

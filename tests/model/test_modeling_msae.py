@@ -1,7 +1,9 @@
 """MSAEModel: encoding, decoding, losses, what it refuses, and the two steps that keep unit rows in training."""
 
 import pickle
+import re
 
+import numpy as np
 import pytest
 import torch
 from transformers.utils import ModelOutput
@@ -331,42 +333,31 @@ def test_losses_are_float32_under_autocast(relative_error):
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        (
-            torch.zeros(3, 512),
-            ValueError,
-            "embeddings have 512 columns, but this MSAE was trained on 12 (some/clip, image_embeds)",
-        ),
-        (torch.tensor(1.0), ValueError, "embeddings must have shape (..., 12), got a single number"),
-        (torch.zeros(3, D, dtype=torch.int64), TypeError, "embeddings must be floating point, got torch.int64"),
-        (torch.zeros(3, D, dtype=torch.bool), TypeError, "embeddings must be floating point, got torch.bool"),
-        (
-            torch.zeros(3, D, dtype=torch.complex64),
-            TypeError,
-            "embeddings must be floating point, got torch.complex64",
-        ),
-        ([[0.0] * D], TypeError, "embeddings must be a torch.Tensor, got list"),
+        (torch.zeros(3, 512), ValueError, "512.* 12 .*some/clip, image_embeds"),
+        (torch.tensor(1.0), ValueError, r"\(\.\.\., 12\)"),
+        (torch.zeros(3, D, dtype=torch.int64), TypeError, r"torch\.int64"),
+        (torch.zeros(3, D, dtype=torch.complex64), TypeError, r"torch\.complex64"),
+        ([[0.0] * D], TypeError, "list"),
     ],
 )
-def test_embeddings_that_cannot_be(bad, error, message):
+def test_invalid_embeddings_are_refused(bad, error, message):
     model = make_model(base_model_name_or_path="some/clip")
     for call in (model, model.encode, lambda x: model.encode_topk(x, 3)):
-        with pytest.raises(error) as raised:
+        with pytest.raises(error, match=f"embeddings.*{message}"):
             call(bad)
-        assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize(
     ("shape", "place", "where"),
-    [((5,), (3, 7), ", first in row 3"), ((2, 3), (1, 2, 0), ", first in row (1, 2)"), ((), (4,), "")],
+    [((5,), (3, 7), "row 3"), ((2, 3), (1, 2, 0), "row (1, 2)"), ((), (4,), "NaN")],
 )
-def test_embeddings_that_are_not_finite(model, value, shape, place, where):
+def test_embeddings_that_are_not_finite_are_refused(model, value, shape, place, where):
     x = embeddings(*shape)
     x[place] = value
     for call in (model, model.encode, lambda x: model.encode_topk(x, 3)):
-        with pytest.raises(ValueError) as raised:
+        with pytest.raises(ValueError, match=re.escape(where)):
             call(x)
-        assert str(raised.value).endswith(f"embeddings hold NaN or infinite values{where}")
 
 
 @pytest.mark.parametrize("name", ["auto", "eager"])
@@ -387,12 +378,12 @@ def test_large_but_finite_embeddings_pass(model):
     assert model.encode(x).shape == (40, N)
 
 
-def test_latents_that_cannot_be(model):
-    with pytest.raises(ValueError, match="latents have 39 columns, but this MSAE has 40 latents"):
+def test_invalid_latents_are_refused(model):
+    with pytest.raises(ValueError, match=r"latents.* 39 .* 40 "):
         model.decode(torch.zeros(2, 39))
-    with pytest.raises(TypeError, match=r"latents must be floating point, got torch\.int32"):
+    with pytest.raises(TypeError, match=r"latents.*torch\.int32"):
         model.decode(torch.zeros(2, N, dtype=torch.int32))
-    with pytest.raises(ValueError, match="latents hold NaN or infinite values, first in row 1"):
+    with pytest.raises(ValueError, match=r"latents.*row 1"):
         model.decode(torch.tensor([[0.0] * N, [float("nan")] * N]))
 
 
@@ -400,18 +391,16 @@ def test_latents_that_cannot_be(model):
     ("k", "error"),
     [(0, ValueError), (-1, ValueError), (41, ValueError), (2.0, TypeError), ("3", TypeError), (True, TypeError)],
 )
-def test_k_that_cannot_be(model, k, error):
+def test_invalid_k_is_refused(model, k, error):
     for call in (model, model.encode, model.encode_topk):
-        with pytest.raises(error, match=f"k must be .*got {k!r}"):
+        with pytest.raises(error, match=f"k .*{k!r}"):
             call(embeddings(2), k=k)
 
 
 def test_k_may_be_any_integer(model):
-    import numpy as np
-
     x = embeddings(2)
     assert torch.equal(model.encode(x, k=np.int32(3)), model.encode(x, k=3))
-    with pytest.raises(TypeError, match="k must be an integer, got None"):
+    with pytest.raises(TypeError, match=r"k .*None"):
         model.encode_topk(x, None)
 
 
@@ -421,19 +410,17 @@ def test_a_loss_needs_embeddings(model):
 
 
 def test_input_statistics(model):
-    import numpy as np
-
     model = make_model()
     model.set_input_statistics(np.arange(D, dtype=np.float64), torch.tensor(0.5, dtype=torch.float64))
     assert model.input_mean.tolist() == list(range(D)) and model.input_scale == 0.5
     assert model.input_mean.dtype == model.input_scale.dtype == torch.float32
     for mean, scale, message in (
         (torch.zeros(D + 1), 1.0, r"shape \(13,\), expected \(12,\)"),
-        (torch.full((D,), torch.nan), 1.0, "mean holds NaN"),
-        (torch.zeros(D), 0.0, "positive number, got 0.0"),
-        (torch.zeros(D), -1.0, "positive number, got -1.0"),
-        (torch.zeros(D), float("inf"), "positive number, got inf"),
-        (torch.zeros(D), torch.ones(2), "positive number, got"),
+        (torch.full((D,), torch.nan), 1.0, "mean.*NaN"),
+        (torch.zeros(D), 0.0, "scale.* 0.0"),
+        (torch.zeros(D), -1.0, "scale.* -1.0"),
+        (torch.zeros(D), float("inf"), "scale.* inf"),
+        (torch.zeros(D), torch.ones(2), r"scale.*\[1.0, 1.0\]"),
     ):
         with pytest.raises(ValueError, match=message):
             model.set_input_statistics(mean, scale)

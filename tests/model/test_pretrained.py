@@ -1,6 +1,7 @@
-"""A model is loaded whole or not at all, and the error says which file is wrong and how."""
+"""A model is loaded completely or not at all, with an error that names the file and the problem."""
 
 import json
+import logging
 import shutil
 
 import pytest
@@ -40,22 +41,23 @@ def change(folder, name, value):
 
 
 @pytest.mark.parametrize("load", LOADERS)
-@pytest.mark.parametrize("keep", [0, 7, 100, -1])
-def test_truncated_weights_are_refused(folder, load, keep):
+def test_truncated_weights_are_refused(folder, load):
     weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:keep])
-    with pytest.raises(OSError, match=rf"weights of {folder} are damaged or incomplete .*: copy it again"):
-        load(folder)
+    content = weights.read_bytes()
+    for keep in (0, 7, 100, -1):
+        weights.write_bytes(content[:keep])
+        with pytest.raises(OSError, match=f"{folder}.*copy"):
+            load(folder)
 
 
 @pytest.mark.parametrize("load", LOADERS)
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"d_in": 8}, r"decoder has shape \(64, 16\), but config.json says d_in=8, num_latents=64, which needs"),
-        ({"num_latents": 32, "nesting_ks": [8, 32]}, r"decoder has shape \(64, 16\), .* needs \(32, 16\)"),
-        ({"tied": True}, "the weights also hold decoder, .* tied=True"),
-        ({"activation": "jump_relu"}, 'the weights lack log_threshold, .* activation="jump_relu"'),
+        ({"d_in": 8}, r"decoder.*\(64, 16\).*d_in=8"),
+        ({"num_latents": 32, "nesting_ks": [8, 32]}, r"decoder.*\(64, 16\).*\(32, 16\)"),
+        ({"tied": True}, "decoder.*tied=True"),
+        ({"activation": "jump_relu"}, 'log_threshold.*"jump_relu"'),
     ],
 )
 def test_weights_of_another_config_are_refused_without_a_table(folder, load, fields, message, capfd):
@@ -70,24 +72,25 @@ def test_a_missing_tensor_is_refused(saved, folder, load):
     model = MSAEModel.from_pretrained(saved)
     state = {name: tensor for name, tensor in model.state_dict().items() if name != "latent_bias"}
     model.save_pretrained(folder, state_dict=state)
-    with pytest.raises(ValueError, match="the weights lack latent_bias"):
+    with pytest.raises(ValueError, match="latent_bias"):
         load(folder)
 
 
 @pytest.mark.parametrize("load", LOADERS)
-@pytest.mark.parametrize("name", ["decoder", "encoder", "pre_bias", "input_mean", "input_scale"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused(folder, load, name, value):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("decoder", float("nan")),
+        ("encoder", float("inf")),
+        ("input_mean", float("nan")),
+        ("input_scale", float("inf")),
+        ("input_scale", 0.0),
+        ("input_scale", -1.0),
+    ],
+)
+def test_weights_that_are_not_finite_and_scales_that_are_not_positive_are_refused(folder, load, name, value):
     change(folder, name, value)
-    with pytest.raises(ValueError, match=rf"{folder}: {name} holds NaN or infinite values as float32"):
-        load(folder)
-
-
-@pytest.mark.parametrize("load", LOADERS)
-@pytest.mark.parametrize("value", [0.0, -1.0])
-def test_a_scale_that_is_not_positive_is_refused(folder, load, value):
-    change(folder, "input_scale", value)
-    with pytest.raises(ValueError, match=rf"{folder}: input_scale is {value:g}"):
+    with pytest.raises(ValueError, match=f"{folder}: {name} "):
         load(folder)
 
 
@@ -95,32 +98,32 @@ def test_thresholds_that_are_not_finite_are_refused(tmp_path):
     config = MSAEConfig(d_in=4, num_latents=8, activation="batch_topk", k=2, nesting="none")
     MSAEModel(config).save_pretrained(tmp_path)
     change(tmp_path, "activation_threshold", float("nan"))
-    with pytest.raises(ValueError, match="activation_threshold holds NaN"):
+    with pytest.raises(ValueError, match="activation_threshold"):
         MSAEModel.from_pretrained(tmp_path)
 
 
-def test_weights_that_overflow_in_the_dtype_they_are_asked_in_are_refused(folder):
+def test_weights_that_overflow_in_the_requested_dtype_are_refused(folder):
     change(folder, "encoder", 1e6)
     assert MSAEModel.from_pretrained(folder).encoder.max() == 1e6
-    with pytest.raises(ValueError, match="encoder holds NaN or infinite values as float16"):
+    with pytest.raises(ValueError, match=r"encoder.*float16"):
         MSAEModel.from_pretrained(folder, dtype=torch.float16)
 
 
-def test_a_pointer_of_git_lfs_is_said_to_be_one(folder):
+def test_a_git_lfs_pointer_is_recognized(folder):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "4d" * 32 + "\nsize 12345\n"
     (folder / "model.safetensors").write_text(pointer)
-    with pytest.raises(OSError, match=rf"model\.safetensors of {folder} is only a pointer of Git LFS.*git lfs pull"):
+    with pytest.raises(OSError, match=rf"model\.safetensors.*{folder}.*git lfs pull"):
         MSAEModel.from_pretrained(folder)
 
 
 @pytest.mark.parametrize(("content", "kind"), [("[]", r"\[\]"), ("[1]", "list"), ("{}", r"\{\}"), ("3", "int")])
-def test_a_config_that_holds_no_settings_is_said_to(folder, content, kind):
+def test_a_config_without_settings_is_refused(folder, content, kind):
     (folder / "config.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"config\.json holds {kind}"):
+    with pytest.raises(ValueError, match=rf"config\.json.*{kind}"):
         MSAEModel.from_pretrained(folder)
 
 
-def test_what_was_asked_of_transformers_is_as_transformers_does_it(saved, folder):
+def test_arguments_of_transformers_have_their_effect(saved, folder):
     edit(folder, d_in=8)
     model = MSAEModel.from_pretrained(folder, ignore_mismatched_sizes=True)
     assert model.encoder.shape == (8, 64)
@@ -141,7 +144,7 @@ def test_weights_without_a_config_are_refused(folder):
 
 def test_a_newer_schema_is_refused(folder):
     edit(folder, schema_version=99)
-    with pytest.raises(ValueError, match="was written by a newer hf_msae"):
+    with pytest.raises(ValueError, match="schema_version=99"):
         MSAEModel.from_pretrained(folder)
 
 
@@ -149,19 +152,17 @@ def test_models_in_subfolders_are_named(saved, tmp_path):
     for name in ("seed-1", "seed-2/best"):
         shutil.copytree(saved, tmp_path / name)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(OSError, match=r"no model at its root, but 2 in subfolders: .* seed-1, seed-2/best"):
+    with pytest.raises(OSError, match=r"2 .*subfolder=.* seed-1, seed-2/best"):
         MSAEModel.from_pretrained(tmp_path)
     assert load_msae(tmp_path, subfolder="seed-2/best").config.d_in == 16
 
 
-def test_a_mistyped_name_is_told_what_is_like_it():
-    with pytest.raises(OSError, match=r"'scenes-imge'.*did you mean 'scenes-image'"):
+def test_a_mistyped_name_is_refused_with_the_nearest_one():
+    with pytest.raises(OSError, match=r"'scenes-imge'.*'scenes-image'"):
         load_msae("scenes-imge")
 
 
-def test_the_filter_on_the_loggers_does_not_stay(saved, folder):
-    import logging
-
+def test_the_filter_of_the_logger_is_removed(saved, folder):
     before = list(logging.getLogger("transformers.modeling_utils").filters)
     edit(folder, d_in=8)
     with pytest.raises(ValueError, match="shape"):
