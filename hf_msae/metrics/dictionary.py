@@ -81,7 +81,7 @@ def seed_stability(
 ) -> SeedStability:
     """Match the latents of two dictionaries one to one so that the sum of cosines is largest.
 
-    The mean of cos(a_i, b_pi(i)) under the best matching pi tells how much of a dictionary another seed finds again
+    The mean of cos(a_i, b_pi(i)) under the best matching pi says how much of a dictionary another seed finds again
     ("Sparse Autoencoders Trained on the Same Data Learn Different Features", arXiv 2501.16615). Up to 8,192 latents
     scipy's `linear_sum_assignment` finds the best one. Above, where that takes minutes to hours, each latent is
     matched within a graph of near candidates, and linear programming duality bounds how far that is from the best
@@ -97,7 +97,7 @@ def seed_stability(
         dictionary_b: The dictionary of a model trained with another seed, (n_b, d). Some latents of the larger
             dictionary remain unmatched.
         threshold: Cosine above which a pair counts as found by both.
-        exact: Whether to find the best matching; by default, up to 8,192 latents.
+        exact: Whether to find the best matching. Default: up to 8,192 latents.
 
     Raises:
         ValueError: The widths differ, or a value is not finite.

@@ -74,13 +74,10 @@ def sparse_probing(
     Raises:
         ValueError: The shapes do not fit, both parts share memory, or no concept can be probed.
     """
-    train, test = (_matrix("latents", each) for each in (train_latents, test_latents))
-    truth, test_truth = (_booleans(each) for each in (train_labels, test_labels))
+    train, truth = _part("training", train_latents, train_labels)
+    test, test_truth = _part("test", test_latents, test_labels)
     if np.shares_memory(train, test):
         raise ValueError("the training and test parts share memory: measure on samples that are not used for training")
-    for what, codes, labels in (("training", train, truth), ("test", test, test_truth)):
-        if len(codes) != len(labels):
-            raise ValueError(f"the {what} part has {len(codes)} codes, but {len(labels)} labels")
     if train.shape[1] != test.shape[1] or truth.shape[1] != test_truth.shape[1]:
         raise ValueError(
             f"the training and test parts differ in width: {train.shape[1]} and {test.shape[1]} latents, "
@@ -92,9 +89,8 @@ def sparse_probing(
     ks = sorted({int(k) for k in ks if k <= train.shape[1]})
     if not ks or ks[0] < 1:
         raise ValueError(f"ks must hold numbers from 1 to {train.shape[1]}, the number of latents")
-    varies = [(each.any(axis=0) & ~each.all(axis=0)) for each in (truth, test_truth)]
-    usable = np.flatnonzero(varies[0] & varies[1])
-    if not len(usable):
+    usable = [c for c in range(len(names)) if len(set(truth[:, c])) == len(set(test_truth[:, c])) == 2]
+    if not usable:
         raise ValueError("no concept is true of some samples and false of others in both parts")
     records = []
     for c in tqdm(usable, desc="probing", unit="concept", disable=not progress):
@@ -132,19 +128,14 @@ def _probe_concept(train, truth, test, test_truth, ks: list[int], name: str) -> 
     return records
 
 
-def _matrix(what: str, values: torch.Tensor | np.ndarray) -> np.ndarray:
-    values = torch.as_tensor(values).detach().cpu()
-    matrix = values.to(torch.promote_types(values.dtype, torch.float32)).numpy()
-    if matrix.ndim != 2 or not matrix.size:
-        raise ValueError(f"{what} must have shape (samples, latents), got {matrix.shape}")
-    if not np.isfinite(matrix).all():
-        raise ValueError(f"{what} hold NaN or infinity")
-    return matrix
-
-
-def _booleans(labels: np.ndarray | torch.Tensor) -> np.ndarray:
-    labels = np.asarray(labels)
-    labels = labels[:, None] if labels.ndim == 1 else labels
-    if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
-        raise ValueError("labels must be booleans (samples, concepts): make one column per class")
-    return labels.astype(bool)
+def _part(what: str, latents: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (N, n), in float32 or wider, and truth (N, C) of the training or test part."""
+    latents = torch.as_tensor(latents).detach().cpu()
+    codes = latents.to(torch.promote_types(latents.dtype, torch.float32)).numpy()
+    if codes.ndim != 2 or not codes.size or not np.isfinite(codes).all():
+        raise ValueError(f"{what} latents must be a matrix without NaN or infinity, got shape {codes.shape}")
+    truth = np.asarray(labels)
+    truth = truth[:, None] if truth.ndim == 1 else truth
+    if truth.ndim != 2 or len(truth) != len(codes) or not np.isin(truth, (0, 1)).all():
+        raise ValueError(f"{what} labels must be booleans ({len(codes)}, concepts), got {truth.dtype} {truth.shape}")
+    return codes, truth.astype(bool)

@@ -104,7 +104,7 @@ def test_what_is_refused():
     bad[3, 3] = np.nan
     for wrong, message in (
         ((train, truth, train[200:], truth[200:]), "memory"),
-        ((train, truth, test, test_truth[1:]), "test part.*400.*399"),
+        ((train, truth, test, test_truth[1:]), "test labels.*400.*399"),
         ((train, truth, test[:, 1:], test_truth), "60 and 59.*3 and 3"),
         ((train, truth * 2, test, test_truth), "booleans"),
         ((train, truth, test, test_truth, (1,), ["a", "b"]), "2.*3 concepts"),

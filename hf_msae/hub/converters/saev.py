@@ -8,7 +8,7 @@ W_enc (d, n), b_enc (n,), W_dec (n, d), b_dec (d,), and possibly activation.thre
 
 What is computed changed over time, and not always with the schema. Without one, b_dec was subtracted before encoding
 (saev 0.1.0); from schema 2 on it is not. Today's saev never subtracts it, not even for files that were trained with
-it. Under schema 1 there were both, and nothing in a file tells which.
+it. Under schema 1 there were both, and nothing in a file says which.
 
 Its SAEs are trained on tokens, by default on (x - mean) / scale (scale_mean and scale_norm of its data). A checkpoint
 holds neither these numbers nor whether they were used.

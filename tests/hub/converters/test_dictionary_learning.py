@@ -47,7 +47,7 @@ def test_most_classes_are_known_by_their_tensors(name, changed, check_outputs):
 
 
 @pytest.mark.parametrize(("name", "activation"), [("top_k", "topk"), ("batch_top_k", "batch_topk")])
-def test_top_k_and_batch_top_k_have_to_be_told_apart(name, activation, changed, check_outputs):
+def test_top_k_and_batch_top_k_have_to_be_distinguished(name, activation, changed, check_outputs):
     folder = changed(f"dictionary_learning/{name}")
     (folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"config\.json.*activation=topk or activation=batch_topk"):

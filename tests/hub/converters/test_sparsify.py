@@ -23,7 +23,7 @@ def test_it_computes_what_sparsify_does(name, given, hook_point, check_outputs):
     assert model.config.hook_point == hook_point
 
 
-def test_a_single_file_takes_its_settings_from_beside_it(check_outputs):
+def test_a_single_file_takes_its_settings_from_its_folder(check_outputs):
     model = convert_checkpoint(FOREIGN / LAYER_9 / "sae.safetensors")
     check_outputs(model, LAYER_9)
     assert model.config.hook_point == "text.layers.9"

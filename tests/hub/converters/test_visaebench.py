@@ -57,7 +57,7 @@ def test_what_the_checkpoint_does_not_say_has_to_be_given(given, message):
         convert_checkpoint(FOLDER / "batch_top_k", **given)
 
 
-def test_a_single_weights_file_takes_its_config_from_beside_it(check_outputs):
+def test_a_single_weights_file_takes_its_config_from_its_folder(check_outputs):
     check_outputs(convert_checkpoint(FOLDER / "top_k" / "model.safetensors", **GIVEN), "visaebench/top_k")
 
 

@@ -1,4 +1,4 @@
-"""Agreement of neighbourhoods, as an `evaluate` module."""
+"""Agreement of neighborhoods, as an `evaluate` module."""
 
 import evaluate
 
