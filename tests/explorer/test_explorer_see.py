@@ -62,15 +62,15 @@ def test_k_concepts_are_the_k_largest_activations_for_any_k(explorer, embedding,
 
 def test_the_chosen_granularity_is_among_those_compared_in_its_place(explorer, embedding):
     levels = see(explorer, embedding, 11).levels
-    assert [each.granularity for each in levels] == ["8", "11", *granularities(explorer)[1:]]
-    similarities = [each.centered_cosine for each in levels]
-    assert similarities[0] < similarities[1] < similarities[2] and levels[1].num_active == 11
+    assert [each["granularity"] for each in levels] == ["8", "11", *granularities(explorer)[1:]]
+    similarities = [each["centered_cosine"] for each in levels]
+    assert similarities[0] < similarities[1] < similarities[2] and levels[1]["num_active"] == 11
     mean = explorer.msae.input_mean.double()
     for level in levels:
-        again = reconstruction(explorer, embedding, level.granularity)
-        assert level.cosine == pytest.approx(float(F.cosine_similarity(again, embedding.double(), 0)), abs=1e-6)
+        again = reconstruction(explorer, embedding, level["granularity"])
+        assert level["cosine"] == pytest.approx(float(F.cosine_similarity(again, embedding.double(), 0)), abs=1e-6)
         centered = F.cosine_similarity(again - mean, embedding.double() - mean, 0)
-        assert level.centered_cosine == pytest.approx(float(centered), abs=1e-6)
+        assert level["centered_cosine"] == pytest.approx(float(centered), abs=1e-6)
 
 
 @pytest.mark.parametrize("granularity", [8, 9, 16, ALL])
@@ -100,10 +100,10 @@ def test_what_is_in_a_scene_is_among_its_largest_shares(explorer, embedding):
 def test_the_tables_show_the_rest_and_mark_the_chosen_level(explorer, embedding):
     for granularity, which in ((32, "32"), (ALL, "all")):
         found = see(explorer, embedding, granularity)
-        level = next(each for each in found.levels if each.granularity == str(granularity))
+        level = next(each for each in found.levels if each["granularity"] == str(granularity))
         numbers = tab.numbers(explorer, found)
         bars, levels = tab.concept_bars(explorer, numbers), tab.html.levels(numbers)
-        assert f"<b>{level.centered_cosine:.3f}</b>" in bars and "not explained" in bars
+        assert f"<b>{level['centered_cosine']:.3f}</b>" in bars and "not explained" in bars
         assert f"{len(found.concepts) - tab.SHOWN} other concepts" in bars
         chosen = levels.partition('<tr class="msae-chosen" aria-current="true">')[2].split("</tr>")[0]
         assert levels.count("aria-current") == 1 and f'<th scope="row">{which}' in chosen

@@ -22,23 +22,6 @@ LEAST = 8
 _bounds: WeakKeyDictionary[Explorer, tuple[int, int]] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
-class Level:
-    """How well a picture's strongest concepts rebuild its embedding.
-
-    Attributes:
-        granularity: How many concepts the code keeps at most: "8", "11", ..., "all".
-        num_active: How many it has.
-        cosine: Cosine of the embedding and its reconstruction.
-        centered_cosine: The same with the mean of all pictures subtracted from both, which is stricter.
-    """
-
-    granularity: str
-    num_active: int
-    cosine: float
-    centered_cosine: float
-
-
 @dataclass(frozen=True, eq=False)
 class Sight:
     """What `see` found. The shares of all concepts, `bias` and `not_reconstructed` add up to 1.
@@ -49,14 +32,17 @@ class Sight:
             `explain_embedding` gives them.
         bias: The share of the model's bias.
         not_reconstructed: The share of what the MSAE does not reconstruct.
-        levels: One for each of `granularities` and for the one that was asked for, coarse to fine.
+        levels: How well the concepts of each of `granularities`, and of the one that was asked for, rebuild the
+            embedding, coarse to fine: granularity, num_active (how many concepts there are), cosine (of the embedding
+            and its reconstruction) and centered_cosine (the same with the mean of all pictures subtracted from both,
+            which is stricter).
     """
 
     granularity: str
     concepts: pd.DataFrame
     bias: float
     not_reconstructed: float
-    levels: tuple[Level, ...]
+    levels: list[dict[str, Any]]
 
 
 def granularity_bounds(explorer: Explorer) -> tuple[int, int]:
@@ -123,15 +109,19 @@ def see(explorer: Explorer, embedding: torch.Tensor, granularity: Any) -> Sight:
         found.frame.sort_values("share", key=abs, ascending=False, kind="stable", ignore_index=True),
         found.bias,
         found.not_reconstructed,
-        tuple(_level(explorer, embedding, each) for each in (*compared, ALL)),
+        [_level(explorer, embedding, each) for each in (*compared, ALL)],
     )
 
 
 @torch.no_grad()
-def _level(explorer: Explorer, embedding: torch.Tensor, granularity: str) -> Level:
+def _level(explorer: Explorer, embedding: torch.Tensor, granularity: str) -> dict[str, Any]:
     msae = explorer.msae
     x, mean = embedding.to(msae.device), msae.input_mean.double()
     code = msae.encode(x[None], None if granularity == ALL else int(granularity))
     x, rebuilt = x.double(), msae.decode(code)[0].double()
-    cosine, centered = F.cosine_similarity(rebuilt, x, 0), F.cosine_similarity(rebuilt - mean, x - mean, 0)
-    return Level(granularity, int((code > 0).sum()), float(cosine), float(centered))
+    return {
+        "granularity": granularity,
+        "num_active": int((code > 0).sum()),
+        "cosine": float(F.cosine_similarity(rebuilt, x, 0)),
+        "centered_cosine": float(F.cosine_similarity(rebuilt - mean, x - mean, 0)),
+    }

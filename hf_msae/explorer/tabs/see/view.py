@@ -63,7 +63,7 @@ def _percent(share: float) -> str:
 def numbers(explorer: Explorer, sight: Sight) -> dict[str, Any]:
     """All numbers, for clients."""
     parts = split_numbers(explorer, sight, sight.concepts, "share", SHOWN)
-    return {"granularity": sight.granularity, **parts, "levels": [vars(each) for each in sight.levels]}
+    return {"granularity": sight.granularity, **parts, "levels": sight.levels}
 
 
 def closer_choices(explorer: Explorer, *sights: Sight) -> list[tuple[str, str]]:
