@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,9 +46,14 @@ def save_run(folder, data=None, words=("red", "green", "blue"), d=D, record=True
     return folder
 
 
+@pytest.fixture(scope="module")
+def made_run(tmp_path_factory):
+    return save_run(tmp_path_factory.mktemp("cards") / "my-msae")
+
+
 @pytest.fixture
-def run(tmp_path):
-    return save_run(tmp_path / "my-msae")
+def run(made_run, tmp_path):
+    return Path(shutil.copytree(made_run, tmp_path / "my-msae"))
 
 
 def metrics_of(folder):
@@ -105,7 +112,6 @@ def test_text_shows_training_concepts_figures_and_versions(run):
     assert f"torch {torch.__version__}" in training and "200 embeddings" in training
     assert "| nesting_ks | 8, 64 |" in training and "jump_relu_threshold" not in training
     assert "![Quality against k](quality_against_k.png)" in text and "training.png" not in text
-    assert sorted(p.name for p in run.iterdir() if p.name.endswith(".tmp")) == []
 
 
 def test_names_stand_with_their_evidence_valid_ones_first(run):
@@ -127,13 +133,6 @@ def test_names_stand_with_their_evidence_valid_ones_first(run):
     assert "no q-values" in section(render_model_card(run), "Best-named concepts")
 
 
-def test_names_of_another_model_are_refused(run):
-    table = ConceptTable.load(run / "concepts" / "words.parquet")
-    ConceptTable(table.frame.head(10)).save(run / "concepts" / "words.parquet")
-    with pytest.raises(ValueError, match=r"words\.parquet.* 10 .* 64"):
-        render_model_card(run)
-
-
 def test_a_run_without_metrics_says_that_nothing_was_measured(run):
     (run / "metrics.json").unlink()
     text = write_model_card(run).read_text()
@@ -150,16 +149,6 @@ def test_figures_of_other_weights_are_refused(run):
     expected = f"{measured[:12]}.*{model_fingerprint(model)[:12]}.*hf-msae evaluate"
     with pytest.raises(ValueError, match=expected):
         render_model_card(run)
-
-
-def test_weights_in_half_precision_that_were_measured_in_float32_are_the_same(tmp_path):
-    run = save_run(tmp_path / "run")
-    half = MSAEModel.from_pretrained(run).to(torch.bfloat16)
-    half.save_pretrained(run)
-    wide = MSAEModel.from_pretrained(run, dtype=torch.float32)
-    data = load_embeddings(torch.randn(50, D))
-    evaluate_msae(wide, data, cknna_batch_size=None, progress=False).save(run / "metrics.json")
-    assert "fingerprint" in render_model_card(run)
 
 
 def test_what_it_was_measured_on_is_what_the_measurement_says_and_nothing_else(run):
@@ -352,15 +341,6 @@ def test_strings_from_files_are_shown_as_they_are_and_never_as_markup(run):
     assert "`` x) <b>|`* # Title ``" in text and "<b>" not in re.sub("``[^\n]+``", "", text)
     assert text.count("\n# Title") == 1, "only in the code block of the command"
     assert "````bash\ntrain ```\n# Title\n````" in text
-
-
-def test_a_license_that_was_changed_in_the_metadata_is_that_of_the_text(run):
-    path = write_model_card(run)
-    path.write_text(path.read_text().replace("license: apache-2.0", "license: cc0-1.0"))
-    text = write_model_card(run).read_text()
-    assert "`cc0-1.0`" in text and "apache" not in text
-    text = write_model_card(run, license="mit").read_text()
-    assert "`mit`" in text and ModelCard(text).data.license == "mit" and "cc0" not in text
 
 
 @pytest.mark.parametrize("is_local", [True, False, None])

@@ -131,17 +131,6 @@ def test_pictures_that_a_person_put_into_the_card_are_sent(at_hub, run_folder):
 
 
 @pytest.mark.slow
-def test_a_backbone_of_this_machine_is_named_without_its_folder(at_hub, run_folder, tmp_path):
-    (tmp_path / "my-siglip").mkdir()
-    config = json.loads((run_folder / "config.json").read_text())
-    config["base_model_name_or_path"] = str(tmp_path / "my-siglip")
-    (run_folder / "config.json").write_text(json.dumps(config))
-    push_to_hub(run_folder, REPO)
-    assert json.loads(files_of(at_hub)["config.json"])["base_model_name_or_path"] == "my-siglip"
-    assert not any(str(tmp_path).encode() in content for content in files_of(at_hub).values())
-
-
-@pytest.mark.slow
 def test_names_keep_their_columns_and_lose_their_paths(at_hub, run_folder, tmp_path):
     push_to_hub(run_folder, REPO)
     (tmp_path / "back.parquet").write_bytes(files_of(at_hub)["concepts/words.parquet"])
