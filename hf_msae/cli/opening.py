@@ -130,7 +130,7 @@ class ProbeArguments:
     """How linear probes are trained, for commands that explain them."""
 
     train_data: str | None = flag(
-        "Embeddings to train probes on. They need the same columns of labels as data, and must be other rows.", None
+        "Embeddings to train probes on. They need the same label columns as the data, but must be other rows.", None
     )
     train_split: str | None = flag("Split of train_data, if it has several.", None)
     regularization: str = flag(
@@ -160,8 +160,8 @@ class ImageArguments:
         "that the embeddings were extracted from.",
         None,
     )
-    images_split: str | None = flag("Split of the data set of the pictures.", None)
-    image_column: str | None = flag("Column of the data set of the pictures that holds them.", None)
+    images_split: str | None = flag("Split of the data set of the pictures, if it has several.", None)
+    image_column: str | None = flag("Column that holds the pictures.", None)
 
     def open_images(self, embeddings: EmbeddingDataset) -> Dataset | None:
         """Open the data set of the pictures, with one row for each row of the embeddings.
