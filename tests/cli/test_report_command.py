@@ -9,6 +9,7 @@ from hf_msae.bias.classifiers import probe_report
 from hf_msae.cli.report import main
 from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import evaluate_msae
+from hf_msae.report.wording import signed
 
 SMALL = ["--num_concepts", "3", "--images_per_concept", "2", "--num_searches", "1", "--num_explained", "1"]
 
@@ -34,7 +35,7 @@ def test_a_page_with_pictures_and_bias(place, report):
     train, test = load_embeddings(place.train), load_embeddings(place.test)
     expected, _ = probe_report(place.msae, train, test, "star", None, 10.0, concepts=place.table, progress=False)
     for row in expected.frame.itertuples():
-        assert f"{row.effect:+.3f}".replace("-", "\N{MINUS SIGN}") in page
+        assert f"<td>{signed(row.effect, 3)}</td>" in page
     assert f"hf-msae report {place.model} --data {place.test}" in page, "how to make it again"
     assert "background-image:url(data:image/" in page
     fvu = evaluate_msae(place.msae, test, progress=False).by_k["16"]["fvu"]
