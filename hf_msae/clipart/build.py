@@ -279,8 +279,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with parser.reporting_errors():
         parts = build_clipart(output, arguments.svg_folder, arguments.size, arguments.num_proc)
     for split, part in parts.items():
-        tags = Counter(tag for tags in part["tags"] for tag in tags)
-        print(f"{split}: {len(part)} drawings by {len(set(part['author']))} authors, {len(tags)} tags")
+        authors, tags = set(same_hands(part["author"])), {tag for tags in part["tags"] for tag in tags}
+        print(f"{split}: {len(part)} drawings by {len(authors)} authors, {len(tags)} tags")
     print(output)
 
 

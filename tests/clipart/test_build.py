@@ -1,6 +1,8 @@
 import io
 import json
+import re
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,3 +144,14 @@ def test_errors_name_what_is_wrong_before_any_work(collection, tmp_path, monkeyp
     monkeypatch.setattr("subprocess.run", lambda *args, **kwargs: failed)
     with pytest.raises(OSError, match=r"Unable to locate.*apt-get update.*--svg_folder"):
         download(tmp_path)
+
+
+def test_the_command_builds_what_the_page_of_the_docs_loads(collection, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    main(["--svg_folder", str(collection), "--num_proc", "1"])
+    assert (tmp_path / "home" / "hf_msae" / "clipart" / "test").is_dir()
+    assert "test: " in capsys.readouterr().out
+    page = (Path(__file__).parents[2] / "docs" / "clipart.md").read_text()
+    namespace = {}
+    exec(re.search(r"```python\n(.*?)```", page, flags=re.DOTALL)[1], namespace)
+    assert namespace["drawings"].column_names == ["image", "title", "tags", "author", "category"]
