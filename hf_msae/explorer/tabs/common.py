@@ -50,7 +50,7 @@ def on_first_open(
         on_open: The event of opening the tab.
         function: Takes the values of `inputs`, and returns those of `outputs`. Later events answer what it puts there
             as they answer a visitor.
-        inputs: Components that a visitor may have been faster to fill.
+        inputs: Components that a visitor may have filled while the explorer was loading.
         outputs: Components to fill.
     """
     opened = gr.State(False)
