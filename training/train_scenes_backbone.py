@@ -55,7 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--eval_steps", type=int, default=200, help="evaluate and keep a checkpoint this often")
     parser.add_argument("--num_eval_scenes", type=int, default=3000, help="test scenes of the final figures")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_proc", type=int, default=2, help="processes that render")
+    parser.add_argument("--num_workers", type=int, default=2, help="processes that render")
     return parser.parse_args()
 
 
@@ -142,7 +142,7 @@ def main() -> None:
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(arguments.seed)
     pictures = render_pictures(
-        arguments.output_dir / "pictures.npy", arguments.num_scenes, arguments.seed, arguments.num_proc
+        arguments.output_dir / "pictures.npy", arguments.num_scenes, arguments.seed, arguments.num_workers
     )
     scenes = [sample_scene("train", arguments.seed, i) for i in tqdm(range(arguments.num_scenes), desc="scenes")]
     truth = torch.tensor([[concept in scene.concepts for concept in CONCEPTS] for scene in scenes]).float()

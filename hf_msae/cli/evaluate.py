@@ -52,30 +52,28 @@ class EvaluationArguments:
     )
     output: str | None = flag(
         "JSON file to write the metrics to. Unset: the metrics are only printed.",
-        default=None,
+        None,
         aliases=("--output_file",),
     )
-    revision: str | None = flag("Branch, tag or commit of a model on the Hub.", default=None)
+    revision: str | None = flag("Branch, tag or commit of a model on the Hub.", None)
     split: str | None = flag("Split of the data, if it has several.", default=None, aliases=("--eval_split",))
     held_out: bool | None = flag(
         "Whether the data was held out from training; the model card states it. Unset: decided by the model's "
         "training.json, if it lists these embeddings.",
-        default=None,
+        None,
     )
     embedding_column: str | None = flag(
-        "Column that holds the embeddings. Unset: the one named like the model's hook point.", default=None
+        "Column that holds the embeddings. Unset: the one named like the model's hook point.", None
     )
-    ks: list[int] | None = flag(
-        "Granularities to evaluate at. Unset: the levels the model was trained with.", default=None
-    )
+    ks: list[int] | None = flag("Granularities to evaluate at. Unset: the levels the model was trained with.", None)
     progressive: bool = flag("Evaluate at k = 16, 32, 64, ... up to all latents (progressive recovery).", False)
-    figure: str | None = flag("PNG, PDF or SVG file to plot the metrics against k in.", default=None)
+    figure: str | None = flag("PNG, PDF or SVG file to plot the metrics against k in.", None)
     probe_columns: list[str] = flag(
         "Columns of the data with class labels. Linear probes are trained on the original embeddings of train_data "
         "and tested on reconstructions; sparse probes test how well a few latents predict the classes.",
         [],
     )
-    train_data: str | None = flag("Embeddings to train the probes on; they need the same label columns.", default=None)
+    train_data: str | None = flag("Embeddings to train the probes on; they need the same label columns.", None)
     sparse_probe_ks: list[int] = flag("Numbers of latents that the sparse probes may use.", [1, 5])
     sparse_probe_samples: int = flag(
         "Largest number of rows to train the sparse probes on, and to test them on; 0 skips sparse probing.", 10_000
@@ -84,18 +82,14 @@ class EvaluationArguments:
         "Columns of the data with class names. The model's backbone embeds the names to classify zero-shot.", []
     )
     zero_shot_template: str = flag("Text to embed for each class name, which replaces {}.", "a photo of a {}.")
-    train_split: str | None = flag("Split of train_data, if it has several.", default=None)
+    train_split: str | None = flag("Split of train_data, if it has several.", None)
     encoder_data: str | None = flag(
         "Embeddings of the same rows, in the same order, by another encoder. They measure how alike the rows are "
         "that activate a latent (monosemanticity).",
-        default=None,
+        None,
     )
-    encoder: str | None = flag(
-        "Name of that encoder. Unset: the backbone that encoder_data was extracted with.", default=None
-    )
-    encoder_column: str | None = flag(
-        "Column of encoder_data that holds the embeddings. Unset: its only one.", default=None
-    )
+    encoder: str | None = flag("Name of that encoder. Unset: the backbone that encoder_data was extracted with.", None)
+    encoder_column: str | None = flag("Column of encoder_data that holds the embeddings. Unset: its only one.", None)
     other_seeds: list[str] = flag(
         "Folders or Hub ids of MSAEs trained with other seeds, to measure how many of the active latents they share "
         "with this one at each granularity.",
@@ -128,7 +122,7 @@ class EvaluationArguments:
 def build_classifiers(
     args: EvaluationArguments, config: MSAEConfig, train: EmbeddingDataset | None, data: EmbeddingDataset
 ) -> tuple[dict, dict]:
-    """Classifiers that the flags ask for and labels of the data, as `evaluate_msae` takes them."""
+    """Return the classifiers of the flags and the labels of the data, for `evaluate_msae`."""
     classifiers, labels = {}, {}
     if train is not None:
         classifiers, labels = probe_columns(train, data, args.probe_columns)
@@ -169,7 +163,7 @@ def measure_latents(
 
 
 def is_held_out(args: EvaluationArguments, data: EmbeddingDataset) -> bool | None:
-    """Tell whether the data was held out from training; None if that is unknown.
+    """Return whether the data was held out from training, or None if that is unknown.
 
     Raises:
         ValueError: The flags say so, but the model was trained on these embeddings.

@@ -54,27 +54,25 @@ class ExtractionArguments:
     )
     image_column: str | None = flag(
         "Column of the data set with images or their paths. Unset: 'image', or the only column of images.",
-        default=None,
+        None,
     )
     text_column: str | None = flag(
-        "Column of the data set with one caption per row; required by hook points of the text tower.", default=None
+        "Column of the data set with one caption per row; required by hook points of the text tower.", None
     )
     tokens: Literal["all", "patches"] = flag(
         "Tokens to keep at blocks: all except padding, or only image patches, without class token and registers.",
         "all",
     )
-    tokens_per_row: int | None = flag(
-        "Largest number of tokens per row, sampled at random. Unset: all tokens.", default=None
-    )
+    tokens_per_row: int | None = flag("Largest number of tokens per row, sampled at random. Unset: all tokens.", None)
     seed: int = flag("Random seed for sampling tokens.", 0)
     streaming: bool = flag("Read the data set row by row instead of downloading or converting it first.", False)
     keep_columns: list[str] | None = flag(
-        "Columns to copy next to the embeddings. Unset: all numbers, booleans, labels and strings.", default=None
+        "Columns to copy next to the embeddings. Unset: all numbers, booleans, labels and strings.", None
     )
-    split: str | None = flag("Split of the data set, if it has several.", default=None)
-    dataset_config_name: str | None = flag("Configuration of a data set on the Hub, if it has several.", default=None)
-    dataset_revision: str | None = flag("Branch, tag or commit of a data set on the Hub.", default=None)
-    backbone_revision: str | None = flag("Branch, tag or commit of a backbone on the Hub.", default=None)
+    split: str | None = flag("Split of the data set, if it has several.", None)
+    dataset_config_name: str | None = flag("Configuration of a data set on the Hub, if it has several.", None)
+    dataset_revision: str | None = flag("Branch, tag or commit of a data set on the Hub.", None)
+    backbone_revision: str | None = flag("Branch, tag or commit of a backbone on the Hub.", None)
     backbone_dtype: Literal["float32", "bfloat16", "float16"] = flag("Precision of the backbone.", "float32")
     dtype: Literal["float32", "float16"] = flag("Precision in which embeddings are stored.", "float32")
     batch_size: int = flag("Rows per process and forward pass; affects speed only.", 64)
@@ -90,9 +88,7 @@ class ExtractionArguments:
         "raise",
     )
     overwrite_output_dir: bool = flag("Delete the embeddings in output_dir instead of continuing them.", False)
-    hub_dataset_id: str | None = flag(
-        "Data set on the Hub to push the finished embeddings to, as user/name.", default=None
-    )
+    hub_dataset_id: str | None = flag("Data set on the Hub to push the finished embeddings to, as user/name.", None)
     hub_private_repo: bool = flag("Make the data set on the Hub private, if it is created.", False)
     use_cpu: bool = flag("Use the CPU even if there is a GPU.", False)
     disable_tqdm: bool = flag("Hide the progress bars.", False)
@@ -111,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.hub_dataset_id and accelerator.is_main_process:
             # Before hours of work.
             Repository(args.hub_dataset_id, "dataset").create(args.hub_private_repo or None)
-        with accelerator.main_process_first():  # the other processes use what it downloads and renders
+        with accelerator.main_process_first():  # it downloads and renders the data for the others
             dataset = open_dataset(
                 args.dataset,
                 args.split,

@@ -205,7 +205,8 @@ def test_mistakes_on_the_command_line_are_named(refuse, argv, message):
 def test_required_flags_are_asked_for(parser, capsys):
     with pytest.raises(SystemExit):
         parser.parse([])
-    assert "--train_data" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "--train_data" in message and "--train-data" not in message, "in one spelling"
 
 
 def test_help_teaches(parser):
