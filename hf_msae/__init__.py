@@ -1,4 +1,4 @@
-"""Matryoshka sparse autoencoders for CLIP and SigLIP embeddings, the Hugging Face way.
+"""Matryoshka sparse autoencoders (MSAE) for CLIP and SigLIP embeddings.
 
 >>> from hf_msae import MSAEModel
 >>> model = MSAEModel.from_pretrained(folder_or_hub_id)
@@ -11,7 +11,7 @@ from .model import registration as _registration
 
 __version__ = "0.1.0"
 
-# The public names are those of __init__.pyi, imported when they are first used: torch and transformers take seconds.
+# The public names of __init__.pyi are imported on first use, because torch and transformers take seconds.
 __getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]
 

@@ -51,24 +51,11 @@ from transformers import AutoModel
 assert type(AutoModel.from_config(config)).__name__ == "MSAEModel"
 {NOTHING_LEFT}
 """,
-    "AutoConfig, then hf_msae, then AutoModel": f"""
-from transformers import AutoConfig
-import hf_msae
-{LOAD_CONFIG}
-from transformers import AutoModel
-{LOAD_MODEL}{NOTHING_LEFT}
-""",
     "MSAEConfig first": f"""
 from hf_msae import MSAEConfig
 assert "transformers.modeling_utils" not in sys.modules
 from transformers import AutoModel, AutoConfig
 {LOAD_CONFIG}{LOAD_MODEL}{NOTHING_LEFT}
-""",
-    "MSAEModel first": f"""
-from hf_msae import MSAEModel
-from transformers import AutoModel, AutoConfig
-{LOAD_MODEL}{LOAD_CONFIG}{NOTHING_LEFT}
-assert type(model) is MSAEModel
 """,
     "PreTrainedModel in between": f"""
 import transformers

@@ -33,25 +33,25 @@ def load_embeddings(
     split: str | None = None,
     revision: str | None = None,
 ) -> EmbeddingDataset:
-    """Open embeddings for training or evaluation; nothing is read before it is needed.
+    """Open embeddings for training or evaluation, without reading them yet.
 
     Args:
-        source: a folder written by `EmbeddingWriter` or `datasets.save_to_disk`; a .parquet file or a folder of them
+        source: A folder written by `EmbeddingWriter` or `datasets.save_to_disk`; a .parquet file or a folder of them
             (converted once into the cache of `datasets`); a 2-D .npy file; a data set on the Hub; or a
             `datasets.Dataset`, numpy array or torch tensor of shape (N, width).
-        column: the embedding column. By default the one named like the hook point, else the only vector column.
-            Sources without columns (.npy, arrays) ignore it.
-        hook_point: where in the backbone the embeddings come from, e.g. "image_embeds".
-        split: which split of a data set that has several.
-        revision: commit, tag or branch of a data set on the Hub.
+        column: Name of the embedding column. By default the one named like the hook point, else the only vector
+            column. Ignored for sources without columns (.npy, arrays).
+        hook_point: Where in the backbone the embeddings come from, such as "image_embeds".
+        split: Split of a data set that has several.
+        revision: Commit, tag or branch of a data set on the Hub.
 
     Returns:
         A torch data set of float32 embeddings.
 
     Raises:
-        FileNotFoundError: there is no such file, folder or reachable Hub data set.
-        ValueError: the data is damaged, empty, ragged or no vectors; the message names file, row and way out.
-        TypeError: `source` is of a kind that embeddings are not read from.
+        FileNotFoundError: The source is neither a file or folder nor a data set that can be reached on the Hub.
+        ValueError: The data is damaged, empty, ragged, or not vectors; the message names the file and row.
+        TypeError: Embeddings cannot be read from an object of this type.
     """
     opened = open_source(source, split=split, revision=revision)
     if opened.dataset is None:
