@@ -289,7 +289,7 @@ def test_edits_that_cannot_be_are_refused(clip):
             pass
 
 
-def test_texts_can_be_centred(clip):
+def test_texts_can_be_centered(clip):
     texts = ["a red circle", "blue", "a photo of a circle", "red on the left"]
     gap = clip.text_embeds(texts).mean(0)
     clip.center_texts(texts)
@@ -315,7 +315,7 @@ def test_messages_count_items_through_all_batches(clip, tmp_path):
             function(["red"] * 4 + [7], batch_size=3)
 
 
-def test_several_concept_tables_are_told_of(folders, backbones, tmp_path, caplog):
+def test_several_concept_tables_are_reported(folders, backbones, tmp_path, caplog):
     msae = an_msae(backbones["CLIPModel"], base_model_name_or_path=str(folders["CLIPModel"]))
     msae.save_pretrained(tmp_path)
     for name in ("words", "places"):

@@ -194,9 +194,10 @@ def test_a_finished_folder_is_left_alone_or_appended_to(tmp_path):
     [
         ({"metadata": {**METADATA, "base_model_name_or_path": "other/clip"}}, "base_model_name_or_path.*siglip.*clip"),
         ({"metadata": {**METADATA, "base_model_revision": None}}, "provenance.base_model_revision"),
-        ({"columns": {"image_embeds": 8, "text_embeds": 4}}, "columns.image_embeds: the folder has 6, this run has 8"),
+        ({"columns": {"image_embeds": 8, "text_embeds": 4}}, "columns.image_embeds.*6.*8"),
         ({"columns": {"vision.layers.3": 6, "text_embeds": 4}}, "columns.vision.layers.3"),
-        ({"dtype": "float16"}, "dtype: the folder has 'float32', this run has 'float16'"),
+        ({"dtype": "float16"}, "dtype.*'float32'.*'float16'"),
+        ({"token_columns": ["text_embeds"]}, "token_columns.*text_embeds"),
         ({"extra_features": datasets.Features({"label": datasets.Value("int64")})}, "extra_features.label.dtype"),
     ],
 )
@@ -209,7 +210,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path, change, message):
 
 def test_resume_off_overwrite_and_foreign_folders(tmp_path):
     write_all(open_writer(tmp_path / "out"), embeddings(30, 6), embeddings(30, 4))
-    with pytest.raises(FileExistsError, match="already holds embeddings"):
+    with pytest.raises(FileExistsError, match=r"resume=True.*overwrite=True"):
         open_writer(tmp_path / "out", resume=False)
     other = embeddings(5, 6, seed=9)
     write_all(open_writer(tmp_path / "out", overwrite=True, dtype="float16"), other, embeddings(5, 4))
@@ -219,7 +220,7 @@ def test_resume_off_overwrite_and_foreign_folders(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"")
     for settings in ({}, {"overwrite": True}, {"resume": False}):
-        with pytest.raises(FileExistsError, match=r"photos is not empty and holds no activations\.json"):
+        with pytest.raises(FileExistsError, match=r"photos .*activations\.json"):
             open_writer(tmp_path / "photos", **settings)
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
 
@@ -248,13 +249,13 @@ def bad(x, row, value):
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (lambda x: {"x": bad(x, 2, np.nan)}, "row 12 of x holds NaN or infinity"),
-        (lambda x: {"x": bad(x, 0, -np.inf)}, "row 10 of x holds NaN or infinity"),
-        (lambda x: {"x": bad(x, 4, 70000.0)}, 'row 14 of x holds 70000, too large for float16: use dtype="float32"'),
-        (lambda x: {"x": x[:, :2]}, r"x must have shape \(batch, 3\), got \(5, 2\)"),
-        (lambda x: {"x": x[0]}, r"x must have shape \(batch, 3\), got \(3,\)"),
-        (lambda x: {"x": x.astype(int)}, "x must hold floating point numbers, got int64"),
-        (lambda x: {"y": x}, r"the embedding columns \['x'\], the batch has \['y'\]"),
+        (lambda x: {"x": bad(x, 2, np.nan)}, "row 12 of x .*NaN"),
+        (lambda x: {"x": bad(x, 0, -np.inf)}, "row 10 of x .*infinity"),
+        (lambda x: {"x": bad(x, 4, 70000.0)}, 'row 14 of x .*70000.*float16.*dtype="float32"'),
+        (lambda x: {"x": x[:, :2]}, r"x .*\(batch, 3\).*\(5, 2\)"),
+        (lambda x: {"x": x[0]}, r"x .*\(batch, 3\).*\(3,\)"),
+        (lambda x: {"x": x.astype(int)}, "x .*int64"),
+        (lambda x: {"y": x}, r"\['x'\].*\['y'\]"),
     ],
 )
 def test_bad_batches_are_refused_whole(tmp_path, batch, message):
@@ -269,7 +270,7 @@ def test_bad_batches_are_refused_whole(tmp_path, batch, message):
 def test_extra_columns_must_fit(tmp_path):
     writer = open_writer(tmp_path)
     batch = {"image_embeds": embeddings(3, 6), "text_embeds": embeddings(3, 4)}
-    with pytest.raises(ValueError, match=r"extra columns \['label'\], the batch has \[\]"):
+    with pytest.raises(ValueError, match=r"\['label'\].*\[\]"):
         writer.write(batch)
     with pytest.raises(ValueError, match=r"'label': 2"):
         writer.write(batch, {"label": ["a", "b"]})
@@ -278,12 +279,12 @@ def test_extra_columns_must_fit(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"columns": {}}, ValueError, "columns is empty"),
-        ({"columns": {"x": 0}}, ValueError, "width of column 'x' must be a positive integer, got 0"),
-        ({"columns": {"label": 3}}, ValueError, "named both"),
-        ({"dtype": "bfloat16"}, ValueError, 'dtype must be "float32" or "float16", got \'bfloat16\''),
-        ({"rows_per_shard": 0}, ValueError, "rows_per_shard must be positive, got 0"),
-        ({"metadata": {"model": object()}}, TypeError, "metadata must be JSON serialisable"),
+        ({"columns": {}}, ValueError, "columns"),
+        ({"columns": {"x": 0}}, ValueError, "'x'.*0"),
+        ({"columns": {"label": 3}}, ValueError, "label"),
+        ({"dtype": "bfloat16"}, ValueError, "dtype.*float16.*bfloat16"),
+        ({"rows_per_shard": 0}, ValueError, "rows_per_shard.*0"),
+        ({"metadata": {"model": object()}}, TypeError, "metadata.*JSON"),
     ],
 )
 def test_bad_settings(tmp_path, settings, error, message):

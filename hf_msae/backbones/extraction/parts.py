@@ -141,6 +141,9 @@ def only_run(folder: Path) -> Iterator[None]:
         ValueError: Another run is writing there.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         _lock(descriptor, folder)
@@ -150,8 +153,6 @@ def only_run(folder: Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int, folder: Path) -> None:
-    if fcntl is None:
-        return
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
