@@ -1,4 +1,4 @@
-"""Limits on what strangers can make the server do besides asking: fetch nothing, keep little, and not for long."""
+"""Limits on what strangers can make the server do besides answering: fetch nothing, keep little, and not for long."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .inputs import MAX_BYTES
 logger = logging.getLogger(__name__)
 
 MAX_UPLOAD = MAX_BYTES + 2**16
-"""Bytes of a request with a picture and its envelope. Gradio's own limit is per file, of which a request has 1,000."""
+"""Bytes of a request with a picture and its envelope. Gradio's own limit is per file, and a request may have 1,000."""
 MAX_ENCODED = MAX_UPLOAD * 4 // 3
 """Bytes of an MCP request, which may hold a picture in base64."""
 MAX_QUESTION = 2**20

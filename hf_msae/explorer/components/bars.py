@@ -19,8 +19,8 @@ class Bar:
         value: Its length; a negative one goes to the left.
         text: The number as printed; None prints `value` with three digits.
         note: A word after the label, such as "latent 417".
-        unvalidated: Whether the label is a name that is not validated: shown in grey italics, and read out as such.
-        muted: Whether it is shown in grey, as what is left over beside the concepts.
+        unvalidated: Whether the label is a name that is not validated: shown in gray italics, and read out as such.
+        muted: Whether it is shown in gray, such as what remains besides the concepts.
     """
 
     label: str

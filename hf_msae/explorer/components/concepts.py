@@ -1,4 +1,4 @@
-"""Names of concepts: as text and HTML, in a list to choose from, and what a visitor changed of them."""
+"""Concepts on the page: their names, lists to choose one from, and what a visitor changed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..rendering import UNVALIDATED, macros
+from ..rendering import UNVALIDATED
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 NONE = ("none", "")
 """The choice of no concept: (text, key)."""
-_html = macros("components.html")
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,6 @@ def shown_name(label: Label) -> str:
     return str(label) if label.validated or label.name is None else f"{label} {UNVALIDATED}"
 
 
-def shown_name_html(label: Label) -> str:
-    """Format a name as HTML: an unvalidated one in grey italics, which screen readers announce in a word."""
-    return _html.name(label)
-
-
 def concept_choices(explorer: Explorer) -> list[tuple[str, str]]:
     """List all concepts that visitors choose from: (text, key)."""
     return [(shown_name(explorer.label(each.latent)), name) for name, each in explorer.concepts.items()]
@@ -61,7 +55,7 @@ def concept_input(label: str, choices: Sequence[Any] = (), **settings: Any) -> g
         choices: Choices before it is filled, such as `NONE`.
         settings: Further arguments of `gr.Dropdown`.
     """
-    import gradio as gr  # here, since the answers of tabs do without it
+    import gradio as gr  # here, since answers need no gradio
 
     settings = {"value": None, "allow_custom_value": True, **settings}
     dropdown = gr.Dropdown(list(choices), label=label, **settings)
@@ -69,8 +63,3 @@ def concept_input(label: str, choices: Sequence[Any] = (), **settings: Any) -> g
     description = 'the name of a concept, or "latent 417"' + (', or "" for none' if choices else "")
     dropdown.api_info = lambda: {"type": "string", "description": description}
     return dropdown
-
-
-def change_list(explorer: Explorer, changes: Sequence[Change]) -> str:
-    """Write the concepts that a visitor changed, with their activations before and after, as HTML."""
-    return _html.changes(explorer, changes)

@@ -92,11 +92,9 @@ def embedded_upload(loading: Loading, value: Any, kept: tuple[str, torch.Tensor]
     return str(path), loading.get().embed_picture(picture)
 
 
-def collection_button(
-    loading: Loading, picture: gr.Image, text: str = "Take a picture of the collection"
-) -> gr.Button:
+def collection_button(loading: Loading, picture: gr.Image) -> gr.Button:
     """Make a button that puts a random picture of the collection into a `picture_input`."""
-    button = gr.Button(text, size="sm")
+    button = gr.Button("Take a picture of the collection", size="sm")
 
     def take_picture() -> Image.Image:
         explorer = loading.get()
