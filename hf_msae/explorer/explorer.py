@@ -19,7 +19,7 @@ from .._utils.images import to_rgb
 from ..concepts import ConceptHierarchy, Vocabulary, concept_hierarchy
 from ..concepts.codes import collect_codes
 from ..concepts.collectors import ColumnCollector, LatentColumns
-from ..concepts.labels import Label, Labels
+from ..concepts.labels import Labels
 from ..embeddings import EmbeddingDataset, load_embeddings
 from ..hub.publishing.space_settings import ExplorerSettings
 from ..metrics import LinearClassifier
@@ -61,6 +61,12 @@ class Explorer:
         patch_model: A model of a vision block of the same backbone.
         image_column: The column of `images` with the pictures.
 
+    Attributes:
+        msae: The autoencoder of `model`.
+        label: Called with a latent, gives its name and whether that is validated.
+        index: The index that pictures are searched with.
+        thumbnails: The folder of small versions of the pictures.
+
     Raises:
         ValueError: The models are of other hook points, or the numbers of pictures and embeddings differ.
     """
@@ -79,7 +85,7 @@ class Explorer:
         self.model, self.images, self.patch_model, self.image_column = model, images, patch_model, image_column
         self.msae = model.msae
         self.embeddings: EmbeddingDataset = load_embeddings(embeddings.float().cpu())
-        self.labels = Labels(model.concepts)
+        self.label = Labels(model.concepts)
         self._k = min(INDEX_K, self.msae.config.num_latents)
         self._folder = tempfile.TemporaryDirectory(prefix="msae-explorer-")
         self.folder = Path(self._folder.name)
@@ -122,13 +128,9 @@ class Explorer:
         names = {str(row.name): int(row.latent) for row in best.itertuples(index=False)}
         return {name: Concept(name, latent, validated) for name, latent in sorted(names.items())}
 
-    def label(self, latent: int) -> Label:
-        """The name of a latent, and whether it is validated."""
-        return self.labels(latent)
-
     def key_of(self, latent: int) -> str:
         """The key that `latent_of` takes for a latent: its name, or "latent 417" if the name means another latent."""
-        name = str(self.labels(latent))
+        name = str(self.label(latent))
         chosen = self.concepts.get(name)
         return name if chosen is not None and chosen.latent == latent else f"latent {latent}"
 

@@ -157,7 +157,7 @@ def test_a_model_without_names_is_listed_by_numbers(explorer):
     nameless = copy.copy(explorer)
     nameless.model = copy.copy(explorer.model)
     nameless.model.concepts = None
-    nameless.labels = Labels(None)
+    nameless.label = Labels(None)
     for cached in ("concepts", "hierarchy"):
         nameless.__dict__.pop(cached, None)
     found = listing(nameless, "latent 99", order="share")

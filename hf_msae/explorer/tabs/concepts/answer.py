@@ -131,7 +131,7 @@ def evidence(explorer: Explorer, name: object) -> Evidence:
     strong, card = explorer.strong[:, [latent]], None
     if strong.any():
         columns = LatentColumns(np.array([latent]), explorer.codes[:, [latent]], strong)
-        card = cards(explorer.labels, columns, [explorer.images], EXAMPLES, _SEED)[0]
+        card = cards(explorer.label, columns, [explorer.images], EXAMPLES, _SEED)[0]
     compared = explorer.hierarchy.concepts["latent"]
     return Evidence(
         label=explorer.label(latent),

@@ -199,7 +199,7 @@ def example_labels(explorer: Explorer) -> str:
     """Labels to begin with: concepts named like columns of the collection, or else those whose names fit best."""
     named = [name for name in explorer.images.column_names if name in explorer.concepts]
     if len(named) < MIN_LABELS:
-        best = explorer.labels.validated
+        best = explorer.label.validated
         named = list(explorer.concepts) if best is None else best["name"].dropna().drop_duplicates().tolist()
     return ", ".join(str(name) for name in named[:5])
 
