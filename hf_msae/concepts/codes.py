@@ -25,34 +25,20 @@ Embeddings: TypeAlias = "EmbeddingDataset | str | os.PathLike | datasets.Dataset
 
 @dataclass(frozen=True)
 class CodeBatch:
-    """What a collector gets of one batch.
+    """What a collector gets of one batch. Codes are on the model's device."""
 
-    Attributes:
-        rows: Places of the batch among the rows of the pass.
-        embeddings: Raw embeddings, float32 (B, d_in), on the CPU.
-        latents: The full code (B, num_latents) on the model's device; None unless a collector needs it.
-        values: The k largest activations (B, k), largest first and 0 beyond the positive ones, on the model's device;
-            None unless the collector has a k.
-        indices: The latents of `values`, int64 (B, k).
-    """
-
-    rows: slice
-    embeddings: torch.Tensor
-    latents: torch.Tensor | None
-    values: torch.Tensor | None
-    indices: torch.Tensor | None
+    rows: slice  # places of the batch among the rows of the pass
+    embeddings: torch.Tensor  # raw embeddings, float32 (B, d_in), on the CPU
+    latents: torch.Tensor | None  # the full code (B, num_latents); None unless the collector needs it
+    values: torch.Tensor | None  # the k largest activations (B, k), largest first; None unless the collector has a k
+    indices: torch.Tensor | None  # the latents of `values`, int64 (B, k)
 
 
 class Collector:
-    """Collects something in a pass over a data set. Subclasses declare what they need of a batch, and get only that.
+    """Collects something in a pass over a data set. Subclasses declare what they need of a batch and get only that."""
 
-    Attributes:
-        needs_latents: Whether `update` reads the full code.
-        k: How many of the largest activations `update` reads, or None.
-    """
-
-    needs_latents: bool = False
-    k: int | None = None
+    needs_latents: bool = False  # whether `update` reads the full code
+    k: int | None = None  # how many of the largest activations `update` reads
 
     def start(self, msae: MSAEModel, num_rows: int) -> None:
         """Prepare for a pass over `num_rows` rows."""

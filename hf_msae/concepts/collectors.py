@@ -17,23 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Firing:
-    """How often and how strongly every latent is active.
+    """How often and how strongly every latent is active."""
 
-    Attributes:
-        counts: Rows in whose full code the latent is active, int64 (n,).
-        strong: Rows in which the latent is among the k strongest, int64 (n,).
-        mean: Mean activation over all rows, float64 (n,).
-        maximum: Largest activation, float32 (n,).
-        num_samples: Rows read.
-        k: How many latents of a row count as its strongest.
-    """
-
-    counts: np.ndarray
-    strong: np.ndarray
-    mean: np.ndarray
-    maximum: np.ndarray
-    num_samples: int
-    k: int
+    counts: np.ndarray  # rows in whose full code the latent is active, int64 (n,)
+    strong: np.ndarray  # rows in which the latent is among the k strongest, int64 (n,)
+    mean: np.ndarray  # mean activation over all rows, float64 (n,)
+    maximum: np.ndarray  # largest activation, float32 (n,)
+    num_samples: int  # rows read
+    k: int  # how many latents of a row count as its strongest
 
 
 class FiringCollector(Collector):
@@ -91,17 +82,11 @@ class RowCollector(Collector):
 
 @dataclass(frozen=True)
 class LatentColumns:
-    """The activations of a few latents in all rows.
+    """The activations of a few latents in all rows."""
 
-    Attributes:
-        latents: The latents, int64 (m,).
-        values: Their activations in the full code, float32 (N, m).
-        strong: Whether each is among the k strongest latents of the row, bool (N, m).
-    """
-
-    latents: np.ndarray
-    values: np.ndarray
-    strong: np.ndarray
+    latents: np.ndarray  # the latents, int64 (m,)
+    values: np.ndarray  # their activations in the full code, float32 (N, m)
+    strong: np.ndarray  # whether each is among the k strongest latents of the row, bool (N, m)
 
 
 class ColumnCollector(Collector):
@@ -137,15 +122,10 @@ class ColumnCollector(Collector):
 
 @dataclass(frozen=True)
 class SparseCodes:
-    """The k largest activations of every row.
+    """The k largest activations of every row."""
 
-    Attributes:
-        values: Activations, largest first, 0 where fewer are positive: float32 (N, k).
-        indices: Their latents, int64 (N, k).
-    """
-
-    values: torch.Tensor
-    indices: torch.Tensor
+    values: torch.Tensor  # activations, largest first, 0 where fewer are positive: float32 (N, k)
+    indices: torch.Tensor  # their latents, int64 (N, k)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -182,17 +162,11 @@ class SparseCollector(Collector):
 
 @dataclass(frozen=True)
 class TopRows:
-    """The rows that activate each latent most.
+    """The rows that activate each latent most."""
 
-    Attributes:
-        values: Activations, largest first: float32 (n, number); -1 where there are fewer rows.
-        rows: Their rows, int64 (n, number).
-        num_active: Rows in which each latent is active, int64 (n,).
-    """
-
-    values: np.ndarray
-    rows: np.ndarray
-    num_active: np.ndarray
+    values: np.ndarray  # activations, largest first: float32 (n, number); -1 where there are fewer rows
+    rows: np.ndarray  # their rows, int64 (n, number)
+    num_active: np.ndarray  # rows in which each latent is active, int64 (n,)
 
 
 class TopRowsCollector(Collector):

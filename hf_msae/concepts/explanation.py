@@ -119,19 +119,12 @@ class SimilarityExplanation(Result):
 
 
 class ConceptShares(NamedTuple):
-    """The shares of an embedding; `shares`, `bias` and `not_reconstructed` add up to 1.
+    """The shares of an embedding; `shares`, `bias` and `not_reconstructed` add up to 1."""
 
-    Attributes:
-        latents: The active latents, int64 (m,), by number.
-        shares: Their shares, float64 (m,); a latent that points away from the embedding has a negative one.
-        bias: The share of the model's bias.
-        not_reconstructed: The share of what the MSAE does not reconstruct.
-    """
-
-    latents: torch.Tensor
-    shares: torch.Tensor
-    bias: float
-    not_reconstructed: float
+    latents: torch.Tensor  # the active latents, int64 (m,), by number
+    shares: torch.Tensor  # their shares, float64 (m,); negative if a latent points away from the embedding
+    bias: float  # the share of the model's bias
+    not_reconstructed: float  # the share of what the MSAE does not reconstruct
 
 
 @torch.no_grad()

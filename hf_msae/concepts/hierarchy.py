@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from ..model.modeling_msae import MSAEModel
 
-_EDGE_COLUMNS = ["parent", "parent_name", "child", "child_name", "together"]
-_EDGE_COLUMNS += ["parent_given_child", "child_given_parent", "low", "lift"]
+_EDGE_COLUMNS = "parent parent_name child child_name together parent_given_child child_given_parent low lift".split()
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,11 @@ __all__ = ["MAX_Q", "Label", "Labels"]
 
 @dataclass(frozen=True)
 class Label:
-    """The label of one latent.
-
-    Attributes:
-        latent: Its number.
-        name: Its name, or None.
-        validated: Whether the name is better than chance.
-    """
+    """The label of one latent."""
 
     latent: int
     name: str | None
-    validated: bool
+    validated: bool  # whether the name is better than chance
 
     def __str__(self) -> str:
         return f"latent {self.latent}" if self.name is None else self.name
