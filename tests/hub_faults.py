@@ -1,4 +1,4 @@
-"""What can go wrong on the way to the stub Hub, to order."""
+"""Faults of the stub Hub that a test can order."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests of a method whose path a pattern is found in.
+    """What happens to the next requests whose path contains a pattern.
 
     Args:
-        method: GET, HEAD, POST or PUT.
-        pattern: regular expression, searched for in the path.
-        times: how many of them.
-        status: answer this, and do nothing else.
-        request_bytes: close the connection after so many bytes of the request's body.
-        response_bytes: carry the request out, and close the connection after so many bytes of the answer's body.
-        lose_answer: carry the request out, and close the connection without an answer.
-        action: called before the request is carried out, which then goes on as usual.
-        then: called after the request was carried out, before it is answered.
+        method: GET, HEAD, POST, PUT or DELETE.
+        pattern: Regular expression that is searched for in the path.
+        times: Number of requests.
+        status: Answer with this status, and do nothing else.
+        request_bytes: Close the connection after this many bytes of the request's body.
+        response_bytes: Carry the request out, and close the connection after this many bytes of the answer's body.
+        lose_answer: Carry the request out, and close the connection without an answer.
+        action: Called before the request is carried out as usual.
+        then: Called after the request was carried out, before it is answered.
     """
 
     method: str
@@ -36,13 +36,13 @@ class Fault:
     then: Callable[[], object] | None = None
 
     def is_due(self, method: str, path: str) -> bool:
-        """Whether it happens to this request; counts it."""
+        """Whether this request fails; counts it."""
         due = self.times > 0 and method == self.method and re.search(self.pattern, path) is not None
         self.times -= due
         return due
 
 
 def cut(connection: socket.socket) -> None:
-    """Close a connection as a network does that fails: at once, with a reset."""
+    """Close a connection at once with a reset, as a failing network does."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()

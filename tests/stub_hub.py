@@ -1,7 +1,6 @@
-"""A Hub on 127.0.0.1 for tests: it speaks the protocol that huggingface_hub speaks, and keeps everything in memory.
+"""A Hub on 127.0.0.1 for tests: it speaks the protocol of huggingface_hub, and keeps everything in memory.
 
-`huggingface_hub` reads its address when it is imported, so what talks to it runs in a process of its own, with
-`StubHub.environment`.
+The fixture `at_hub` sends huggingface_hub of this process to it; other processes find it by `StubHub.environment`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _LFS_ENDINGS = (".safetensors", ".arrow", ".parquet", ".png")
 
 @dataclass
 class Repo:
-    """A repository: commit -> path -> content, and what its names stand for: branches, refs/pr/N and refs/tags/T."""
+    """A repository: commit -> path -> content, and name (branch, tag or refs/pr/N) -> commit."""
 
     private: bool = False
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -43,19 +42,19 @@ class Repo:
         return sha
 
     def sha(self, revision: str = "main") -> str:
-        return self.names.get(revision) or self.names.get(f"refs/tags/{revision}") or revision
+        return self.names.get(revision) or revision
 
     def files(self, revision: str = "main") -> dict[str, bytes] | None:
         return self.commits.get(self.sha(revision))
 
 
 class StubHub:
-    """The server; use it in a `with`.
+    """The server, a context manager.
 
     Attributes:
         repos: ("model" | "dataset" | "space", id) -> Repo.
-        requests: "METHOD path" of everything that was asked.
-        faults: what is to go wrong; see `Fault`.
+        requests: "METHOD path" of all requests.
+        faults: What fails; see `Fault`.
     """
 
     def __init__(self) -> None:
@@ -85,7 +84,7 @@ class StubHub:
         return self.faults[-1]
 
     def environment(self, home: object) -> dict[str, str]:
-        """Variables for a process that is to talk to this Hub, with its caches in `home`."""
+        """Environment variables of a process that talks to this Hub, with its caches in `home`."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
@@ -170,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def _user(self) -> tuple[str, str] | None:
-        """Name and role of who asks."""
+        """Name and role of the user who sends the request."""
         return _USERS.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
 
     def _may_write(self, name: str) -> bool:
@@ -184,19 +183,13 @@ class _Handler(BaseHTTPRequestHandler):
         return repo
 
     def _files(self, kind: str, name: str, revision: str) -> tuple[Repo, dict[str, bytes]] | None:
-        """A repository and its files; None where the answer has been given that there are none."""
+        """A repository and its files; None after answering that there are none."""
         repo = self._repo(kind, name)
         if repo is not None and repo.files(revision) is None:
             self._missing("RevisionNotFound")
         return None if repo is None or repo.files(revision) is None else (repo, repo.files(revision))
 
     # -- what can be asked -------------------------------------------------------------------------------------
-
-    def whoami(self) -> None:
-        if self._user is None:
-            return self._answer(401, {"error": "Invalid username or password."})
-        name, role = self._user
-        self._answer(200, {"type": "user", "name": name, "orgs": [], "auth": {"accessToken": {"role": role}}})
 
     def create(self) -> None:
         if self._user is None:
@@ -231,23 +224,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(403, {"error": why}, {"X-Error-Message": why})
 
     def branch(self, kind: str, name: str, revision: str) -> None:
-        self._name(kind, name, revision, revision, json.loads(self.body or b"{}").get("startingPoint", "main"))
-
-    def tag(self, kind: str, name: str, revision: str) -> None:
-        tag = json.loads(self.body)["tag"]
-        self._name(kind, name, f"refs/tags/{tag}", tag, revision)
-
-    def _name(self, kind: str, name: str, key: str, called: str, revision: str) -> None:
         repo = self._repo(_KINDS[kind], name)
         if repo is None:
             return
         if not self._may_write(name):
             return self._forbidden("no write access")
-        if key in repo.names:
-            return self._answer(409, {"error": f"{called} is there already"})
-        if repo.files(revision) is None:
-            return self._missing("RevisionNotFound")
-        repo.names[key] = repo.sha(revision)
+        if revision in repo.names:
+            return self._answer(409, {"error": f"{revision} is there already"})
+        repo.names[revision] = repo.sha(json.loads(self.body or b"{}").get("startingPoint", "main"))
         self._answer(200, {})
 
     def validate(self) -> None:
@@ -268,7 +252,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, {"files": files})
 
     def _may_commit(self, repo: Repo, name: str, revision: str) -> bool:
-        """Whether who asks may; else the answer has been given."""
+        """Whether the user may commit; otherwise answers with the error."""
         if revision not in repo.names:
             self._missing("RevisionNotFound")
         elif self._user is None:
@@ -344,21 +328,6 @@ class _Handler(BaseHTTPRequestHandler):
             },
         )  # fmt: skip
 
-    def refs(self, kind: str, name: str) -> None:
-        repo = self._repo(_KINDS[kind], name)
-        if repo is None:
-            return
-        answer = {"branches": [], "tags": [], "converts": [], "pullRequests": []}
-        for each, sha in repo.names.items():
-            where = (
-                "pullRequests" if each.startswith("refs/pr/") else "tags" if each.startswith("refs/") else "branches"
-            )
-            ref = each if each.startswith("refs/") else f"refs/heads/{each}"
-            answer[where].append({"name": each.removeprefix("refs/tags/"), "ref": ref, "targetCommit": sha})
-        if "include_prs" not in self.query:
-            del answer["pullRequests"]
-        self._answer(200, answer)
-
     def tree(self, kind: str, name: str, revision: str, folder: str | None = None) -> None:
         found = self._files(_KINDS[kind], name, revision)
         if found is None:
@@ -377,17 +346,6 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 found.append(_entry(path, content))
         self._answer(200, found + [{"type": "directory", "path": each, "oid": "0", "size": 0} for each in folders])
-
-    def paths_info(self, kind: str, name: str, revision: str) -> None:
-        repo = self._repo(_KINDS[kind], name)
-        if repo is None:
-            return
-        files = repo.files(revision) or {}
-        if self.headers.get("Content-Type", "").startswith("application/json"):
-            paths = json.loads(self.body)["paths"]
-        else:
-            paths = parse_qs(self.body.decode())["paths"]
-        self._answer(200, [_entry(path, files[path]) for path in paths if path in files])
 
     def resolve(self, kind: str | None, name: str, revision: str, file: str) -> None:
         repo = self._repo(_KINDS[(kind or "").strip("/") or "models"], name)
@@ -430,18 +388,14 @@ def _entry(path: str, content: bytes) -> dict:
 _API = r"/api/(?P<kind>models|datasets|spaces)/(?P<name>[^/]+/[^/]+)"
 _REVISION = r"/(?P<revision>[^/]+)"
 _ROUTES = [
-    ("GET", r"/api/whoami-v2", _Handler.whoami),
     ("POST", r"/api/repos/create", _Handler.create),
     ("POST", r"/api/validate-yaml", _Handler.validate),
     ("POST", rf"{_API}/preupload{_REVISION}", _Handler.preupload),
     ("POST", rf"{_API}/commit{_REVISION}", _Handler.commit),
     ("POST", rf"{_API}/branch{_REVISION}", _Handler.branch),
-    ("POST", rf"{_API}/tag{_REVISION}", _Handler.tag),
     (("GET", "POST", "DELETE"), rf"{_API}/variables", _Handler.variable),
-    ("POST", rf"{_API}/paths-info{_REVISION}", _Handler.paths_info),
     ("GET", _API, _Handler.info),
     ("GET", rf"{_API}/revision{_REVISION}", _Handler.info),
-    ("GET", rf"{_API}/refs", _Handler.refs),
     ("GET", rf"{_API}/tree{_REVISION}(?P<folder>/.*)?", _Handler.tree),
     ("POST", r"(?:/datasets|/spaces)?/(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch", _Handler.batch),
     ("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})", _Handler.upload),

@@ -167,7 +167,7 @@ def _check_metrics(folder: Path, measured: str) -> None:
 
 
 def _backbone(config: MSAEConfig, base_model: str | None, is_local: bool | None) -> str:
-    """The backbone in a sentence, linked if it is on the Hub."""
+    """Name the backbone, with a link if it is on the Hub."""
     name, revision = config.base_model_name_or_path, config.base_model_revision
     if not name:
         return "an unrecorded backbone"
@@ -207,8 +207,8 @@ def _metadata(
 ) -> dict[str, Any]:
     """The card's metadata.
 
-    They have no base_model_relation: an autoencoder of a model's embeddings is none of those that the Hub knows
-    (adapter, finetune, merge, quantized).
+    They give no `base_model_relation`: an autoencoder of a model's embeddings fits none of the Hub's (adapter,
+    finetune, merge, quantized).
     """
     data = (record.training_data if record else None) or {}
     measured, by_k = (metrics or {}).get("data") or {}, (metrics or {}).get("by_k", {})

@@ -1,7 +1,7 @@
 """Cards that people have edited: how to recognize them, and what of them stays.
 
-A generated card ends with a comment that a rendered page does not show, `<!-- hf_msae:card TEXT METADATA -->`, with
-a hash of its text and one of its metadata. Where a hash no longer fits, a person has edited that part, and it is kept.
+A generated card ends with a hidden comment, `<!-- hf_msae:card TEXT METADATA -->`, that holds a hash of its text and
+one of its metadata. If a hash no longer fits, a person has edited that part, and it is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _V0_1_SECTION = re.compile(r"<!-- hf_msae:([\w-]+) ([0-9a-f]{8}) -->[ \t]*\n(.*?
 
 
 def finish_card(metadata: Mapping[str, Any], text: str) -> str:
-    """A generated card, with the comment by which edits are noticed."""
+    """Assemble a generated card, with the comment that later shows whether it was edited."""
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
     card = RepoCard(f"---\n{{}}\n---\n\n{text}\n\n<!-- hf_msae:card {_digest(text)} {_digest_data(metadata)} -->\n")
     card.data = CardData(**metadata)
@@ -47,7 +47,7 @@ def update_card(
     name: str = "README.md",
     replace: bool = False,
 ) -> str:
-    """The card that takes the place of an existing one.
+    """Return the card that replaces an existing one.
 
     A part that nobody has edited, text or metadata, is generated anew. An edited text is kept as it is. Edited
     metadata are kept and completed; of their model-index, our results are renewed and those of others stay.
@@ -96,7 +96,9 @@ def _parse(text: str, name: str) -> RepoCard:
         return RepoCard(text if text.lstrip().startswith("---") else f"---\n{{}}\n---\n{text}")
     except (ValueError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"the metadata of {name} cannot be read ({reason}): mend them, or delete the file") from error
+        raise ValueError(
+            f"the metadata of {name} cannot be read ({reason}): repair them, or delete the file"
+        ) from error
 
 
 def _untouched(card: RepoCard) -> tuple[bool, bool]:
@@ -116,7 +118,7 @@ def _untouched(card: RepoCard) -> tuple[bool, bool]:
 
 
 def _digest(text: str) -> str:
-    """Hash of a text; blanks at the ends of lines, which editors change, do not count."""
+    """Hash of a text without the blanks at the ends of lines, which editors change."""
     lines = "\n".join(line.rstrip() for line in text.strip().splitlines())
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 

@@ -101,7 +101,7 @@ def data_title(data: Mapping[str, Any]) -> str:
 
 
 def data_name(data: Mapping[str, Any] | None, num_samples: int | None = None) -> str:
-    """Data in a sentence: how many embeddings, and of what.
+    """Describe data in a few words: how many embeddings, and of what.
 
     Args:
         data: What is recorded of the data.
