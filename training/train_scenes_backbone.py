@@ -59,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-# What the image tower learns last counts more than once among the concepts.
+# Weights of the concepts that the image tower learns last.
 _EMPHASIS = {"shape": 4.0, "fill": 2.0, "style": 2.0}
 
 
@@ -72,7 +72,7 @@ def _render_range(job: tuple[int, int, int, str]) -> int:
 
 
 def render_pictures(path: Path, number: int, seed: int, num_proc: int) -> np.ndarray:
-    """All training pictures in one memory-mapped uint8 file, rendered unless it is there already."""
+    """Return all training images from one memory-mapped uint8 file, which is rendered if it does not exist."""
     if not path.exists():
         unfinished = path.with_name("unfinished-" + path.name)
         shape = (number, IMAGE_SIZE, IMAGE_SIZE, 3)
@@ -89,25 +89,25 @@ def render_pictures(path: Path, number: int, seed: int, num_proc: int) -> np.nda
 
 
 def sigmoid_loss(model, image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """Pairwise sigmoid loss of Zhai et al. 2023, algorithm 1; image and text are (batch, width), not normalised."""
+    """Return the pairwise sigmoid loss of Zhai et al. 2023 (algorithm 1) of unnormalized embeddings (batch, width)."""
     logits = F.normalize(text, dim=-1) @ F.normalize(image, dim=-1).T * model.logit_scale.exp() + model.logit_bias
     return -F.logsigmoid((2 * torch.eye(len(image)) - 1) * logits).sum(-1).mean()
 
 
 def concept_logits(calibration, image: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
-    """How well concept prompts match pictures: (batch, concepts)."""
+    """Return how well concept prompts match images: (batch, concepts)."""
     similarity = F.normalize(image, dim=-1) @ F.normalize(prompts, dim=-1).T
     return similarity * calibration[0].exp() + calibration[1]
 
 
 def concept_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """The sigmoid loss where `truth` (batch, concepts) tells what matches, the hard groups emphasised."""
+    """Return the sigmoid loss for labels `truth` (batch, concepts), with more weight on difficult groups."""
     emphasis = torch.tensor([_EMPHASIS.get(GROUP_OF[concept], 1.0) for concept in CONCEPTS])
     return F.binary_cross_entropy_with_logits(logits, truth, emphasis, reduction="sum") / len(logits)
 
 
 def build_optimizers(model, calibration, head, arguments: argparse.Namespace) -> list[torch.optim.Optimizer]:
-    """Muon for the weight matrices of both towers, which learn in fewer steps than with AdamW; AdamW for the rest."""
+    """Make Muon for the weight matrices of both towers, for which it needs fewer steps, and AdamW for the rest."""
     tables = ("embedding", "probe")
     matrices = {n for n, p in model.named_parameters() if p.ndim == 2 and not any(table in n for table in tables)}
     named = list(model.named_parameters())
@@ -130,7 +130,7 @@ def build_optimizers(model, calibration, head, arguments: argparse.Namespace) ->
 
 
 def learning_rate_factor(step: int, arguments: argparse.Namespace) -> float:
-    """Constant while the image tower learns alone, then a cosine to 0; both begin with a warm-up."""
+    """Return a constant while the image tower is trained alone, then a cosine to 0, each after a warmup."""
     step_of_part = step if step < arguments.vision_steps else step - arguments.vision_steps
     warm = min(1.0, (step_of_part + 1) / arguments.warmup_steps)
     progress = (step - arguments.vision_steps) / max(1, arguments.max_steps - arguments.vision_steps)
@@ -149,9 +149,8 @@ def main() -> None:
     processor = build_processor(arguments.seed)
     tokenizer = processor.tokenizer
     model = build_model(tokenizer).train()
-    # A picture has ten concepts at once, so its cosine with each is at most about 1 / sqrt(10), and each is far more
-    # often true than another picture's caption: their logits have a scale and a bias of their own. Comparisons among
-    # prompts need neither, and they are not kept.
+    # An image has ten concepts, so its cosine with each is at most about 1 / sqrt(10), and a concept matches far more
+    # images than a caption does: concepts have their own scale and bias, which are not kept.
     calibration = torch.nn.ParameterList([torch.tensor(3.0), torch.tensor(-3.0)])
     head = torch.nn.Linear(WIDTH, len(CONCEPTS))
     optimizers = build_optimizers(model, calibration, head, arguments)
@@ -178,7 +177,7 @@ def main() -> None:
         random = np.random.default_rng([arguments.seed, step])
         batch_size = arguments.batch_size if with_text else arguments.vision_batch_size
         chosen = np.sort(random.choice(arguments.num_scenes, batch_size, replace=False))
-        # A shift of a few pixels, the same for a batch, keeps the model from learning pictures by heart.
+        # A shift of a few pixels, the same for the whole batch, reduces overfitting.
         shift = tuple(random.integers(-3, 4, 2))
         pixels = torch.roll(pixels_from_arrays(pictures[chosen]), shift, (2, 3))
         image = model.get_image_features(pixel_values=pixels).pooler_output

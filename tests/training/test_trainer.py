@@ -1,4 +1,4 @@
-"""MSAETrainer: it learns, keeps its invariants, and resumed, accumulated or interrupted runs are the same run."""
+"""MSAETrainer learns, keeps its invariants, and resumed, accumulated or interrupted runs are the same run."""
 
 import json
 import logging
@@ -228,13 +228,11 @@ def test_the_schedule_warms_up_stays_and_falls_to_zero():
     assert (optimizer.defaults["betas"], optimizer.defaults["eps"]) == ((0.9, 0.999), 6.25e-10)
 
 
-@pytest.mark.parametrize(("kind", "at_half"), [("cosine", 0.5), ("linear", 0.5), ("constant_with_warmup", 1.0)])
-def test_other_schedules(kind, at_half):
+@pytest.mark.parametrize(("kind", "at_half", "at_end"), [("cosine", 1, 0), ("constant_with_warmup", 2, 2)])
+def test_other_schedules(kind, at_half, at_end):
     args = MSAETrainingArguments("unused", learning_rate=2.0, warmup_steps=4, lr_scheduler_type=kind)
     rates, _ = learning_rates(args)
-    assert rates[:5] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
-    assert rates[22] == pytest.approx(2.0 * at_half)
-    assert rates[40] == pytest.approx(2.0 if kind == "constant_with_warmup" else 0.0)
+    assert [*rates[:5], rates[22], rates[40]] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0, at_half, at_end])
 
 
 def test_the_logged_learning_rate_is_the_one_the_step_used(tmp_path, data):
@@ -425,7 +423,7 @@ def test_the_same_global_batch_may_be_resumed_with_another_cut(tmp_path, data, w
 
 
 def test_resuming_from_nothing_is_refused(tmp_path, data):
-    with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         new_trainer(tmp_path, data, resume_from_checkpoint="last").train()
     with pytest.raises(FileNotFoundError, match="checkpoint-3"):
         new_trainer(tmp_path, data).train(tmp_path / "checkpoint-3")
@@ -523,17 +521,6 @@ def test_trackers_get_every_record(tmp_path, data):
     assert tracker.config["arguments.learning_rate"] == 5e-3
 
 
-def test_trackers_need_an_accelerator_that_has_them(tmp_path, data):
-    with pytest.raises(ValueError, match="log_with"):
-        new_trainer(tmp_path, data, accelerator=Accelerator(cpu=True), report_to=["tensorboard"])
-
-
-@pytest.mark.parametrize(("name", "error"), [("tensorbored", ValueError), ("clearml", ImportError)])
-def test_a_tracker_that_is_not_there_is_refused_before_training(tmp_path, data, name, error):
-    with pytest.raises(error, match=name):
-        new_trainer(tmp_path, data, report_to=[name])
-
-
 # -- what may go wrong ------------------------------------------------------------------------------------------------
 
 
@@ -546,53 +533,40 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path, da
                 module.decoder[0, 0] = math.inf
 
     trainer.model.register_forward_pre_hook(poison)
-    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at step 7: .*learning_rate.*rows \d+"):
+    with pytest.raises(FloatingPointError, match=r"step 7\b.*learning_rate.*rows \d+"):
         trainer.train()
     assert [path.name for path in list_checkpoints(tmp_path)][-1] == "checkpoint-6"
 
 
-def test_divergence_between_records_is_dated_to_its_step(tmp_path, data):
-    trainer = new_trainer(tmp_path, data, logging_steps=20)
-
-    def poison(module, inputs):
-        if trainer.state.global_step == 12:
-            module.pre_bias.data.fill_(math.nan)
-
-    trainer.model.register_forward_pre_hook(poison)
-    with pytest.raises(FloatingPointError, match="at step 13"):
-        trainer.train()
-
-
 def test_bad_rows_stop_the_run_before_anything_is_written(tmp_path, data):
-    rows = sparse_embeddings()
-    rows[17, 3] = math.nan
-    for settings in ({"data": load_embeddings(rows)}, {"data": data, "eval_data": load_embeddings(rows)}):
-        with pytest.raises(ValueError, match=r"row 17 .*NaN"):
+    nan, zero = sparse_embeddings(), sparse_embeddings()
+    nan[17, 3], zero[11] = math.nan, 0
+    for row, settings in (
+        (17, {"data": load_embeddings(nan)}),
+        (17, {"data": data, "eval_data": load_embeddings(nan)}),
+        (11, {"data": data, "eval_data": load_embeddings(zero)}),  # without a cosine
+    ):
+        with pytest.raises(ValueError, match=f"row {row} "):
             new_trainer(tmp_path / "run", **settings).train()
     assert not (tmp_path / "run").exists()
 
 
-def test_evaluation_data_without_metrics_is_refused_before_training(tmp_path, data):
-    rows = sparse_embeddings(50)
-    rows[11] = 0
-    with pytest.raises(ValueError, match="row 11 "):
-        new_trainer(tmp_path / "run", data, eval_data=load_embeddings(rows)).train()
-    assert not (tmp_path / "run").exists()
-
-
-def test_what_does_not_fit_together_is_refused_at_once(tmp_path, data):
+def test_inputs_that_do_not_fit_together_are_refused_at_once(tmp_path, data):
     narrow = load_embeddings(sparse_embeddings()[:, :8])
-    with pytest.raises(ValueError, match=r"8 columns.* 16"):
-        new_trainer(tmp_path, narrow)
-    with pytest.raises(ValueError, match=r"8 columns.* 16"):
-        new_trainer(tmp_path, data, eval_data=narrow)
-    with pytest.raises(ValueError, match="eval_strategy is steps"):
-        new_trainer(tmp_path, data, eval_steps=5)
-    with pytest.raises(ValueError, match=r"bfloat16.*mixed_precision"):
-        new_trainer(tmp_path, data, new_model().to(torch.bfloat16))
-    with pytest.raises(ValueError, match=r"warmup_steps is 30.* 25"):
-        new_trainer(tmp_path, data, warmup_steps=30)
-    with pytest.raises(ValueError, match="there is no evaluation data"):
+    for settings, message in (
+        ({"data": narrow}, "8 columns.* 16"),
+        ({"eval_data": narrow}, "8 columns.* 16"),
+        ({"eval_steps": 5}, "eval_strategy.*eval_data"),
+        ({"model": new_model().to(torch.bfloat16)}, "bfloat16.*mixed_precision"),
+        ({"warmup_steps": 30}, "warmup_steps.* 30.* 25"),
+        ({"accelerator": Accelerator(cpu=True), "report_to": ["tensorboard"]}, "report_to.*log_with"),
+        ({"report_to": ["tensorbored"]}, "tensorbored"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            new_trainer(tmp_path, **{"data": data, **settings})
+    with pytest.raises(ImportError, match="clearml"):
+        new_trainer(tmp_path, data, report_to=["clearml"])
+    with pytest.raises(ValueError, match="eval_data"):
         new_trainer(tmp_path, data).evaluate()
 
 
@@ -613,7 +587,7 @@ def test_provenance_of_the_data_goes_into_the_config(tmp_path, data, caplog):
     }
     with caplog.at_level(logging.WARNING):
         trainer = new_trainer(tmp_path, extracted, max_steps=1)
-    assert "hook_point changes from image_embeds" in caplog.text
+    assert "image_embeds" in caplog.text and "text_embeds" in caplog.text
     trainer.save_model()
     config = MSAEConfig.from_pretrained(tmp_path)
     provenance = (config.base_model_name_or_path, config.base_model_revision, config.hook_point)
