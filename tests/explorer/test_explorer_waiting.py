@@ -107,6 +107,7 @@ def test_a_process_that_ends_while_it_loads_ends_well():
         loading.start()
         while "embedding" not in loading.html():
             time.sleep(0.01)
+        time.sleep(0.3)  # the model is at work
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=300
