@@ -1,5 +1,7 @@
 """What visitors give is checked, and refused in words that are for them."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -39,41 +41,47 @@ def test_a_large_picture_is_brought_down(tmp_path):
     assert max(read_picture(picture(tmp_path / "a.png", "L", (3000, 40))).size) == MAX_SIDE
 
 
-def test_a_picture_that_would_fill_the_memory_is_refused_by_its_header(tmp_path, monkeypatch):
-    picture(tmp_path / "a.png", "1", (30_000, 30_000))
-    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("it was decoded"))
-    with pytest.raises(VisitorError, match=r"more than .* million pixels"):
-        read_picture(tmp_path / "a.png")
-
-
-def test_a_picture_just_too_large_is_refused_and_one_just_small_enough_is_not(tmp_path, monkeypatch):
+def test_a_picture_is_refused_by_its_header_before_it_is_decoded(tmp_path, monkeypatch):
+    picture(tmp_path / "bomb.png", "1", (30_000, 30_000))
+    picture(tmp_path / "large.png", size=(41, 30))
     monkeypatch.setattr(inputs, "MAX_DECODED_PIXELS", 1200)
     assert read_picture(picture(tmp_path / "a.png", size=(40, 30))).size == (40, 30)
-    with pytest.raises(VisitorError, match="pixels"):
-        read_picture(picture(tmp_path / "b.png", size=(41, 30)))
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("it was decoded"))
+    for name in ("bomb.png", "large.png"):
+        with pytest.raises(VisitorError, match="pixels"):
+            read_picture(tmp_path / name)
+
+
+def png_of_noise():
+    stored = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(stored, "PNG")
+    return stored.getvalue()
+
+
+def tiff_of_floats():
+    stored = io.BytesIO()
+    Image.new("F", (8, 8), 0.5).save(stored, "TIFF")
+    return stored.getvalue()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"no picture", "not a picture"), (b"", "not a picture"), (b"<svg></svg>", "not a picture")],
+    [
+        *[(content, "not a picture") for content in (b"no picture", b"", b"<svg></svg>")],
+        (png_of_noise()[:2000], "damaged"),
+        (tiff_of_floats(), "32-bit"),
+    ],
 )
-def test_what_is_no_picture_is_refused(tmp_path, content, message):
+def test_what_cannot_be_read_is_refused(tmp_path, content, message):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(VisitorError, match=message):
         read_picture(tmp_path / "a.png")
 
 
-def test_a_damaged_picture_is_refused(tmp_path):
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
-    noise.save(tmp_path / "a.png")
-    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
-    with pytest.raises(VisitorError, match="damaged"):
-        read_picture(tmp_path / "a.png")
-
-
 def test_no_picture_a_gone_one_and_too_many_bytes_are_refused(tmp_path, monkeypatch):
     for nothing in (None, ""):
-        with pytest.raises(VisitorError, match="Choose a picture first"):
+        with pytest.raises(VisitorError, match="Choose a picture"):
             read_picture(nothing)
     with pytest.raises(VisitorError, match="gone"):
         read_picture(tmp_path / "gone.png")
@@ -108,12 +116,6 @@ def test_a_choice_is_one_of_the_list(bad):
     assert read_choice("a", ("a", "b"), "letter") == "a"
     with pytest.raises(VisitorError, match="Choose a letter"):
         read_choice(bad, ("a", "b"), "letter")
-
-
-def test_pictures_of_unknown_brightness_are_refused_as_such(tmp_path):
-    Image.new("F", (8, 8), 0.5).save(tmp_path / "a.tiff")
-    with pytest.raises(VisitorError, match="32-bit values"):
-        read_picture(tmp_path / "a.tiff")
 
 
 def test_only_files_of_the_upload_folder_are_opened(tmp_path, monkeypatch):
