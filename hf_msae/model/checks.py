@@ -29,8 +29,9 @@ def check_schema_version(version: Any, newest: int, source: str = "this config")
         )
 
 
-def check_settings(config: MSAEConfig) -> None:
+def check_settings(config: MSAEConfig, newest_schema: int) -> None:
     """Raise ValueError if a field that does not describe the levels is invalid."""
+    check_schema_version(config.schema_version, newest_schema)
     family, n = FAMILIES[config.activation], config.num_latents
     for name in ("d_in", "num_latents"):
         _require(getattr(config, name) >= 1, f"{name} must be at least 1, got {getattr(config, name)}")

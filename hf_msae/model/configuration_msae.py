@@ -157,8 +157,7 @@ class MSAEConfig(PreTrainedConfig):
                 setattr(self, name, kwargs.pop(alias))
         if unknown := [key for key in kwargs if not self._is_known(key)]:
             raise self.unknown_keys_error(unknown)
-        check_schema_version(self.schema_version, SCHEMA_VERSION)
-        check_settings(self)
+        check_settings(self, SCHEMA_VERSION)
         if self.nesting_ks is None:
             largest = FAMILIES[self.activation].largest_level(self)
             self.nesting_ks = _doubling_ks(largest) if self.nesting == "topk" else [self.num_latents]
@@ -172,8 +171,7 @@ class MSAEConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Check all values again, since fields may have been assigned; called when a config is saved or used."""
         super().validate_architecture()
-        check_schema_version(self.schema_version, SCHEMA_VERSION)
-        check_settings(self)
+        check_settings(self, SCHEMA_VERSION)
         check_levels(self)
 
     @property
@@ -228,16 +226,13 @@ class MSAEConfig(PreTrainedConfig):
         `nesting_ks=None` together with `num_latents=...` resolves the levels again.
 
         Raises:
-            ValueError: A keyword argument is unknown, a newer hf_msae wrote the file, or it describes another kind of
-                model.
+            ValueError: A keyword argument is unknown, or the file is from a newer hf_msae or for another model.
         """
         kwargs.setdefault("name_or_path", str(pretrained_model_name_or_path))  # lets messages name the file
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
-    def get_config_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_config_dict(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> tuple[dict, dict]:
         """Return the content of config.json, and the arguments that were not needed to find it.
 
         Raises:
@@ -292,11 +287,8 @@ class MSAEConfig(PreTrainedConfig):
 
 def _doubling_ks(largest: int) -> list[int]:
     """64, 128, ... below the largest k, then this itself: the levels of the paper."""
-    ks, k = [], 64
-    while k < largest:
-        ks.append(k)
-        k *= 2
-    return [*ks, largest]
+    doubling = (64 * 2**level for level in range(largest.bit_length()))
+    return [*(k for k in doubling if k < largest), largest]
 
 
 def _upgrade(config_dict: dict[str, Any], source: str) -> dict[str, Any]:
