@@ -126,7 +126,7 @@ def probe_report(
     classifiers, labels = probe_columns(train, test, [column], regularization)
     probe, truth = classifiers[f"probe {column}"], labels[f"probe {column}"]
     if positive is None and len(probe.classes) > 2:
-        raise ValueError(f"{column} has the classes {', '.join(probe.classes)}: choose one with --positive")
+        raise ValueError(f"{column} has the classes {', '.join(probe.classes)}: set positive to one of them")
     positive = probe.classes[-1] if positive is None else positive
     target = column if probe.classes == ("False", "True") and positive == "True" else f"{column} {positive}"
     predicted = torch.cat([probe.logits(x).argmax(dim=1) for x in test.batches(4096)]).numpy()

@@ -1,8 +1,8 @@
 """Find the concepts that drive a classifier of embeddings.
 
-The classifier is a linear probe, trained here on a column of labels; a zero-shot classifier made from texts; or a
-linear layer of your own. Each concept is removed and added while everything else stays the same, and the change of the
-classifier's output is compared with the change that random latents cause.
+The classifier is a linear probe, which the command trains on a column of labels; a zero-shot classifier made from
+texts; or a linear layer of your own. Each concept is removed and added while everything else stays the same, and the
+change of the classifier's output is compared with the change that random latents cause.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def test_a_class_of_several_has_to_be_named(place):
         return load_embeddings(embeddings.dataset.add_column("kind", kinds.tolist()))
 
     train, test = labeled(place.train), labeled(place.test)
-    with pytest.raises(ValueError, match=r"kind.*a, b, c.*--positive"):
+    with pytest.raises(ValueError, match=r"kind.*a, b, c.*positive"):
         probe_report(place.msae, train, test, "kind", regularization=1.0)
     options = {"latents": [0, 1], "num_samples": 40, "num_null": 30, "progress": False}
     report, _ = probe_report(place.msae, train, test, "kind", "b", 10.0, **options)
