@@ -193,7 +193,7 @@ def test_drivers_and_what_goes_along_stand_apart(explorer, found):
     frame.loc[len(frame) - 3 :, "p_association"] = 0.001
     report = replace(found.report, frame=frame)
     html = findings(explorer, replace(found, report=report))
-    driving, along = html.split("They only go along")
+    driving, along = html.split("What only goes along")
     for place, row in enumerate(frame.itertuples()):
         listed = f'<th scope="row">{row.name}</th>'
         assert (listed in driving) == row.drives
@@ -205,7 +205,7 @@ def test_drivers_and_what_goes_along_stand_apart(explorer, found):
 
 @pytest.mark.filterwarnings("ignore:The value passed into gr.Dropdown")  # an update, made outside an event
 @pytest.mark.parametrize(
-    ("first", "told"), [("blurry", "They drive it"), ("sunset", "20 of each"), (None, "Write in the two boxes")]
+    ("first", "told"), [("blurry", "What drives it"), ("sunset", "20 of each"), (None, "Write in the two boxes")]
 )
 def test_opening_the_tab_asks_about_a_column_and_where_it_cannot_the_columns_are_offered(
     explorer, monkeypatch, first, told

@@ -94,7 +94,7 @@ def embedded_upload(loading: Loading, value: Any, kept: tuple[str, torch.Tensor]
 
 def collection_button(loading: Loading, picture: gr.Image) -> gr.Button:
     """Make a button that puts a random picture of the collection into a `picture_input`."""
-    button = gr.Button("Take a picture of the collection", size="sm")
+    button = gr.Button("Use a picture of the collection", size="sm")
 
     def take_picture() -> Image.Image:
         explorer = loading.get()

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 TITLE = "Bias"
 _ALONG = 8
 _DRIVE = (
-    "They drive it: change in probability, in percentage points, as the concept goes from absent to strong (nine in "
+    "What drives it: change in probability, in percentage points, as the concept goes from absent to strong (nine in "
     "ten pictures that have it have no more)"
 )
-_GO_ALONG = "They only go along with it, and are not shown to drive it: correlation with the answer, from -1 to 1"
+_GO_ALONG = "What only goes along with it, and is not shown to drive it: correlation with the answer, from -1 to 1"
 _html, _empty = macros("bias/view.html"), macros("components.html").empty
 _WRITE = _empty("Write in the two boxes what the classifier chooses between, and press Ask.")
 
