@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd
 from transformers.utils import logging
@@ -18,16 +18,15 @@ from transformers.utils import logging
 from ..._utils.json_files import write_json, write_text
 from ..._utils.redaction import public, public_model_name
 from ...concepts import ConceptTable
+from ...model.modeling_msae import MSAEModel
 from ...plotting import plot_quality_against_k, save_figure
 from ...training.record import TrainingRecord
 from .card import FIGURES, QUALITY_FIGURE, read_json, render_model_card
 from .card_edits import is_edited
 from .card_tables import load_names
+from .remote_code import add_remote_code
 from .sent_files import additions
 from .verification import MEASURE, read_metrics, verify_release
-
-if TYPE_CHECKING:
-    from ...model.modeling_msae import MSAEModel
 
 logger = logging.get_logger(__name__)
 
@@ -97,9 +96,6 @@ def stage_model(
         OSError: The run holds no model, or does not load back.
         ValueError: The run has no metrics, or those of another model, or something does not load back.
     """
-    from ...model.modeling_msae import MSAEModel
-    from .remote_code import add_remote_code
-
     model = source
     if isinstance(source, Path):
         run_dir, model = source, MSAEModel.from_pretrained(source)
