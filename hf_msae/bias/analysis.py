@@ -31,14 +31,14 @@ _BOX_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @torch.no_grad()
-@renamed_arguments(acts="embeddings")
+@renamed_arguments(acts="embeddings", latents="indices")
 def bias_report(
     msae: MSAEModel,
     embeddings: Embeddings,
     classifier: Any,
     positive: int | str = 1,
     concepts: ConceptTable | None = None,
-    latents: Sequence[int] | None = None,
+    indices: Sequence[int] | None = None,
     target: str | None = None,
     num_samples: int = 500,
     num_null: int = 100,
@@ -70,7 +70,7 @@ def bias_report(
             relies on.
         positive: The class to explain, by name or number.
         concepts: Names of the latents.
-        latents: Latents to test. Default: the best latent of each validated name.
+        indices: Latents to test. Default: the best latent of each validated name.
         target: Name of the class in text and figures.
         num_samples: Number of rows to intervene on, drawn from `embeddings`.
         num_null: Number of random latents for each concept.
@@ -80,7 +80,7 @@ def bias_report(
         progress: Whether to show progress bars.
 
     Raises:
-        ValueError: There are neither validated names nor `latents`, too few latents are left for the null, the
+        ValueError: There are neither validated names nor `indices`, too few latents are left for the null, the
             classifier predicts only one class, or it returns something other than probabilities.
     """
     for name, value, least in (
@@ -95,9 +95,9 @@ def bias_report(
     ask = as_classifier(classifier, positive)
     embeddings = open_embeddings(msae, embeddings)
     n, rng = msae.config.num_latents, np.random.default_rng(seed)
-    chosen = np.unique(np.asarray(list(_named(concepts) if latents is None else latents), dtype=np.int64))
+    chosen = np.unique(np.asarray(list(_named(concepts) if indices is None else indices), dtype=np.int64))
     if not len(chosen) or not 0 <= chosen[0] <= chosen[-1] < n:
-        raise ValueError(f"latents are numbers from 0 to {n - 1}, at least one; got {chosen.tolist()[:5]}")
+        raise ValueError(f"indices of latents are 0 to {n - 1}, at least one; got {chosen.tolist()[:5]}")
 
     predictions = RowCollector(lambda batch: probabilities(ask, batch.embeddings))
     collectors = [ColumnCollector(chosen), FiringCollector(), predictions]
@@ -181,7 +181,7 @@ def _named(concepts: ConceptTable | None) -> list[int]:
     found = [] if concepts is None else concepts.best_validated()["latent"].tolist()
     if not found:
         problem = "the latents have no names" if concepts is None else "none of the names is validated"
-        raise ValueError(f"{problem}: pass latents, or name them with a vocabulary that fits")
+        raise ValueError(f"{problem}: pass indices of latents, or name them with a vocabulary that fits")
     return found
 
 

@@ -53,7 +53,9 @@ class BiasArguments(ProbeArguments):
         "as in torch.nn.Linear, that takes raw embeddings. --positive is then the number of the class.",
         None,
     )
-    latents: list[int] = flag("Latents to test. Unset: the best latent of each validated name.", [])
+    indices: list[int] = flag(
+        "Indices of the latents to test. Unset: the best latent of each validated name.", [], aliases=["--latents"]
+    )
     num_samples: int = flag("Number of rows to intervene on.", 500)
     num_null: int = flag("Number of random latents that each concept is compared with.", 100)
     alpha: float = flag("Significance level of the tests; intervals cover 1 - alpha.", 0.05)
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         msae, concepts = source.open_msae()
         embeddings = data.load(msae)
         options = {name: getattr(args, name) for name in ("num_samples", "num_null", "alpha", "seed")}
-        options |= {"concepts": concepts, "latents": args.latents or None, "progress": not source.disable_tqdm}
+        options |= {"concepts": concepts, "indices": args.indices or None, "progress": not source.disable_tqdm}
         if args.target is not None:
             column_labels(embeddings, args.target)  # before the probe is trained
             train = args.load_train_data(msae, data.embedding_column)

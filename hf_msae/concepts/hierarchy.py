@@ -99,12 +99,12 @@ class ConceptHierarchy(Result):
         return display_name(self.concepts.set_index("latent").loc[latent, "name"], latent)
 
 
-@renamed_arguments(acts="embeddings")
+@renamed_arguments(acts="embeddings", latents="indices")
 def concept_hierarchy(
     msae: MSAEModel,
     embeddings: Embeddings,
     concepts: ConceptTable | None = None,
-    latents: Sequence[int] | None = None,
+    indices: Sequence[int] | None = None,
     k: int = 32,
     min_parent: float = 0.9,
     max_child: float = 0.5,
@@ -124,7 +124,7 @@ def concept_hierarchy(
         msae: The MSAE.
         embeddings: Embeddings of the MSAE's backbone; anything `load_embeddings` accepts.
         concepts: Names of the latents.
-        latents: Latents to consider, e.g. `table.validated()["latent"]`. Default: all.
+        indices: Latents to consider, e.g. `table.validated()["latent"]`. Default: all.
         k: Number of activations in each code. In full codes, nearly everything is active together.
         min_parent: Lowest share of the child's samples in which the parent is active; the lower end of its 95%
             confidence interval (Wilson) must reach it.
@@ -145,9 +145,9 @@ def concept_hierarchy(
         raise ValueError(f"k must be between 1 and num_latents={n}, got {k}")
     if not (0 < min_parent < 1 and 0 < max_child <= 1):
         raise ValueError(f"min_parent and max_child are shares, got {min_parent} and {max_child}")
-    chosen = np.arange(n) if latents is None else np.unique(np.asarray(list(latents), dtype=np.int64))
+    chosen = np.arange(n) if indices is None else np.unique(np.asarray(list(indices), dtype=np.int64))
     if len(chosen) and not 0 <= chosen[0] <= chosen[-1] < n:
-        raise ValueError(f"latents are numbers from 0 to {n - 1}, got {chosen[0] if chosen[0] < 0 else chosen[-1]}")
+        raise ValueError(f"indices of latents are 0 to {n - 1}, got {chosen[0] if chosen[0] < 0 else chosen[-1]}")
     if codes is None:
         embeddings, collectors = open_embeddings(msae, embeddings), [SparseCollector(k)]
         (codes,) = collect_codes(

@@ -65,7 +65,7 @@ def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(report):
 
 def test_figures_are_those_of_a_direct_computation(world):
     model, embeddings, classifier, weights = world
-    report = bias_report(model, embeddings, classifier, latents=[0, 5], num_samples=10**6, progress=False)
+    report = bias_report(model, embeddings, classifier, indices=[0, 5], num_samples=10**6, progress=False)
     z = embeddings[:].numpy().astype(np.float64)
     guess = classifier(embeddings[:]).numpy() > 0.5
     frame = report.frame.set_index("latent")
@@ -107,7 +107,7 @@ def test_an_effect_whose_sign_is_not_sure_drives_nothing(world):
         up_or_down = torch.where(x[:, 6] > 0, 0.7, -0.3)
         return torch.where(x[:, 5] > 0, -18 + 3 * x[:, 3], 0.2 * up_or_down * x[:, 3]).sigmoid()
 
-    frame = bias_report(model, embeddings, classifier, latents=[3, 5, 6], progress=False).frame.set_index("latent")
+    frame = bias_report(model, embeddings, classifier, indices=[3, 5, 6], progress=False).frame.set_index("latent")
     assert frame.loc[3, "q_effect"] < 1e-6 and frame.loc[3, "low"] < 0 < frame.loc[3, "high"]
     assert not frame.loc[3, "drives"]
 
@@ -162,11 +162,11 @@ def test_interventions_are_in_raw_space_and_intervals_of_the_level_that_was_set(
     model, embeddings, classifier, _ = world
     scaled = identity_msae(D, [N])
     scaled.set_input_statistics(torch.zeros(D), 4.0)
-    one = bias_report(model, embeddings, classifier, latents=[0, 5], num_samples=200, progress=False)
-    other = bias_report(scaled, embeddings, classifier, latents=[0, 5], num_samples=200, progress=False)
+    one = bias_report(model, embeddings, classifier, indices=[0, 5], num_samples=200, progress=False)
+    other = bias_report(scaled, embeddings, classifier, indices=[0, 5], num_samples=200, progress=False)
     for column in ("effect", "log_odds", "null_spread", "z"):
         assert other.frame[column].to_numpy() == pytest.approx(one.frame[column].to_numpy(), rel=1e-3, abs=1e-6)
-    narrow = bias_report(model, embeddings, classifier, latents=[0, 5], num_samples=200, alpha=0.5, progress=False)
+    narrow = bias_report(model, embeddings, classifier, indices=[0, 5], num_samples=200, alpha=0.5, progress=False)
     assert narrow.alpha == 0.5 and one.alpha == 0.05
     x = embeddings[:]
     z, rng = x.numpy(), np.random.default_rng(0)
@@ -189,7 +189,7 @@ def test_the_null_is_of_latents_that_are_active_as_often():
     weights = torch.where(torch.arange(N) < 42, 0.05, 1.0)
     weights[0] = 0.5
     report = bias_report(
-        identity_msae(D, [N]), load_embeddings(z), lambda x: (x @ weights - 2).sigmoid(), latents=[0], num_null=20,
+        identity_msae(D, [N]), load_embeddings(z), lambda x: (x @ weights - 2).sigmoid(), indices=[0], num_null=20,
         num_samples=100, progress=False,
     )  # fmt: skip
     step = np.quantile(z[:, 0][z[:, 0] > 0], 0.9)
@@ -236,16 +236,23 @@ def test_what_is_refused(world):
     for arguments, message in (
         ({"classifier": lambda x: torch.ones(len(x))}, "1500 samples"),
         ({"classifier": lambda x: x[:, 0] * 100}, "one probability"),
-        ({"latents": [60]}, "0 to 59.*60"),
+        ({"indices": [60]}, "0 to 59.*60"),
         ({"num_null": 1}, "num_null.*20.*1"),
         ({"num_samples": 0}, "num_samples.*2.*0"),
         ({"alpha": 1.5}, "alpha.*1.5"),
-        ({"latents": []}, "at least one"),
-        ({"latents": range(55)}, "only 5 latents.*55"),
+        ({"indices": []}, "at least one"),
+        ({"indices": range(55)}, "only 5 latents.*55"),
     ):
         with pytest.raises(ValueError, match=message):
-            bias_report(model, embeddings, **{"classifier": classifier, "latents": [0], **arguments}, progress=False)
+            bias_report(model, embeddings, **{"classifier": classifier, "indices": [0], **arguments}, progress=False)
     none_valid = ConceptTable(NAMES.frame.assign(q_value=0.9))
     for names, message in ((None, "no names"), (none_valid, "validated")):
-        with pytest.raises(ValueError, match=f"{message}.*pass latents"):
+        with pytest.raises(ValueError, match=f"{message}.*pass indices"):
             bias_report(model, embeddings, classifier, concepts=names, progress=False)
+
+
+def test_the_old_name_of_indices_works_for_one_release(world):
+    model, embeddings, classifier, _ = world
+    with pytest.warns(DeprecationWarning, match="indices"):
+        report = bias_report(model, embeddings, classifier, latents=[0, 5], num_samples=200, progress=False)
+    assert set(report.frame["latent"]) == {0, 5}

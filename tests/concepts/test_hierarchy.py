@@ -66,7 +66,7 @@ def test_conditions_decide(world):
     assert (0, 6) in pairs(min_parent=0.6, min_lift=1.5)
     assert pairs(max_child=1.0) >= {(3, 7), (7, 3)}, "twins"
     assert (4, 3) in pairs(min_lift=0.5), "what is always active"
-    assert pairs(latents=[0, 2, 3]) == {(0, 2)}, "of the parents that are left the rarest"
+    assert pairs(indices=[0, 2, 3]) == {(0, 2)}, "of the parents that are left the rarest"
     assert (0, 5) not in pairs(min_count=5)
 
 
@@ -92,7 +92,7 @@ def test_it_prints_and_is_drawn(world):
     texts = [text.get_text() for text in found.plot().axes[0].texts]
     assert texts == ["n0 · 0", "n1 · 1  (100%)", "n2 · 2  (100%)"]
     assert "latent · 0" in str(concept_hierarchy(model, embeddings, k=N, progress=False))
-    concept_hierarchy(model, embeddings, latents=[3, 4], k=N, progress=False).plot()  # nothing to draw
+    concept_hierarchy(model, embeddings, indices=[3, 4], k=N, progress=False).plot()  # nothing to draw
 
 
 def test_what_is_refused(world):
@@ -100,8 +100,8 @@ def test_what_is_refused(world):
     for settings, message in (
         ({"k": 11}, "10.*11"),
         ({"min_parent": 1.0}, "min_parent.*1.0"),
-        ({"latents": [3, 10]}, "0 to 9.*10"),
-        ({"latents": [-1, 3]}, "-1"),
+        ({"indices": [3, 10]}, "0 to 9.*10"),
+        ({"indices": [-1, 3]}, "-1"),
     ):
         with pytest.raises(ValueError, match=message):
             concept_hierarchy(model, embeddings, **{"k": N, **settings}, progress=False)

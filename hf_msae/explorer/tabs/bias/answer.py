@@ -138,7 +138,7 @@ def explain_classifier(explorer: Explorer, target: Target) -> Bias:
         load_embeddings(embeddings),
         ask,
         concepts=explorer.model.concepts,
-        latents=latents,
+        indices=latents,
         target=str(target),
         num_samples=NUM_SAMPLES,
         num_null=NUM_NULL,
