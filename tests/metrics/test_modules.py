@@ -30,14 +30,6 @@ MODULES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def caches(tmp_path_factory):
-    """`evaluate` copies modules into its cache; here, into one that goes away."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evaluate.config.HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
-        yield
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_gives_what_the_function_gives(name, tmp_path):
     predictions, references, expected = MODULES[name]
