@@ -181,7 +181,7 @@ def _named(concepts: ConceptTable | None) -> list[int]:
     found = [] if concepts is None else concepts.best_validated()["latent"].tolist()
     if not found:
         problem = "the latents have no names" if concepts is None else "none of the names is validated"
-        raise ValueError(f"{problem}: pass indices of latents, or name them with a vocabulary that fits")
+        raise ValueError(f"{problem}: choose latents by their indices, or name them with a vocabulary that fits")
     return found
 
 

@@ -154,16 +154,18 @@ def _output_file(args: NameArguments, model: str) -> Path:
 
 def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
     validated, best = table.validated(q), table.best_validated(q)
-    columns = ["latent", "name", "similarity", "runner_up", "q_value", "activation_name", "agrees", "num_active"]
-    shown = best.head(30)[[column for column in columns if column in best]]
-    print(shown.to_string(index=False, float_format="{:.3f}".format))
-    if len(best) > 30:
-        print(f"... and {len(best) - 30} more")
+    if len(best):
+        columns = ["latent", "name", "similarity", "runner_up", "q_value", "activation_name", "agrees", "num_active"]
+        shown = best.head(30)[[column for column in columns if column in best]]
+        print(shown.to_string(index=False, float_format="{:.3f}".format))
+        if len(best) > 30:
+            print(f"... and {len(best) - 30} more")
+        print()
     print(
-        f"\n{len(validated)} of {len(table)} latents have a name that is better than chance (q <= {q}); "
-        f"{len(best)} of {len(vocabulary)} words are such a name"
+        f"{len(validated)} of {len(table)} latents have a name that is better than chance (q <= {q}), "
+        f"and {len(best)} of {len(vocabulary)} words name one of them"
     )
-    if "agrees" in validated:
+    if "agrees" in validated and len(validated):
         print(f"For {int(validated['agrees'].sum())} of these latents, the name by activations is the same")
 
 

@@ -247,7 +247,7 @@ def test_what_is_refused(world):
             bias_report(model, embeddings, **{"classifier": classifier, "indices": [0], **arguments}, progress=False)
     none_valid = ConceptTable(NAMES.frame.assign(q_value=0.9))
     for names, message in ((None, "no names"), (none_valid, "validated")):
-        with pytest.raises(ValueError, match=f"{message}.*pass indices"):
+        with pytest.raises(ValueError, match=f"{message}.*indices"):
             bias_report(model, embeddings, classifier, concepts=names, progress=False)
 
 
