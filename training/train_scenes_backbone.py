@@ -55,7 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--eval_steps", type=int, default=200, help="evaluate and keep a checkpoint this often")
     parser.add_argument("--num_eval_scenes", type=int, default=3000, help="test scenes of the final figures")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_workers", type=int, default=2, help="processes that render")
+    parser.add_argument("--num_workers", "--num_proc", type=int, default=2, help="processes that render")
     return parser.parse_args()
 
 

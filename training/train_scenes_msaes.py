@@ -75,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--learning_rate", type=float, default=1e-2)
     parser.add_argument("--batch_size", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--num_workers", type=int, default=2, help="processes that render scenes")
+    parser.add_argument("--num_workers", "--num_proc", type=int, default=2, help="processes that render scenes")
     parser.add_argument("--cards_only", action="store_true", help="only write the cards of existing models")
     return parser.parse_args()
 

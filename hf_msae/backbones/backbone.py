@@ -220,8 +220,8 @@ class Backbone(TokenPositions):
             raise ValueError(f"batch_size must be positive, got {size}")
         if isinstance(items, datasets.Dataset):
             raise TypeError(f"pass a column of the data set ({', '.join(items.column_names)}), not all of it")
-        items = [items] if isinstance(items, str | ImageInput) else items
-        if not isinstance(items, Sequence | datasets.arrow_dataset.Column):  # columns are decoded batch by batch
+        items = [items] if isinstance(items, ImageInput if of_images else str) else items
+        if not isinstance(items, list | tuple | datasets.arrow_dataset.Column):  # columns are decoded batch by batch
             items = list(items)
         starts = range(0, len(items), size)
         shown = progress if progress is not None else len(starts) > 10

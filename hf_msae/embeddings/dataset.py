@@ -216,11 +216,12 @@ class EmbeddingDataset(torch_data.Dataset):
 
     def _gather(self, rows: np.ndarray) -> torch.Tensor:
         """Copy any rows of the stored table."""
+        rows = rows.astype(np.int64, copy=False)  # torch would take uint8 for a mask
         chunks = np.searchsorted(self._starts, rows, side="right") - 1
         if self._spread is not None:
             return torch.from_numpy(self._spread.rows(chunks, rows - self._starts[chunks])).float()
         if len(self._views) == 1 and self._tensors[0] is not None:
-            return self._tensors[0][torch.from_numpy(rows)].float()  # on all threads
+            return torch.index_select(self._tensors[0], 0, torch.from_numpy(rows)).float()  # on all threads
         out = torch.empty(len(rows), self.width)
         for chunk in np.unique(chunks):
             places = np.flatnonzero(chunks == chunk)

@@ -224,9 +224,10 @@ class EmbeddingWriter:
             checksum = ""
             if self._metadata.shards:
                 if moments is None:
-                    moments = self._moments
+                    moments = {}  # in the order of the shards, so that a resumed folder has the same sums
                     for shard in self._earlier_shards:
                         merge_moments(moments, moments_of_shard(self.folder, shard, self._metadata.columns))
+                    merge_moments(moments, self._moments)
                 save_moments(self.folder, self._metadata, moments)
                 checksum = sha256_of(self.folder / STATISTICS_FILE)
             self._metadata.statistics_sha256 = checksum

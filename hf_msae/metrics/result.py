@@ -206,8 +206,9 @@ class EvaluationResult:
             rows = [(k, metrics["sparse_probing"][name]) for k, metrics in self.by_k.items()]
             rows.append(("embeds", {key: found.get(f"embeds_{key}") for key in columns}))
             lines += ["", f"sparse probing of {name}: how well few latents recognize a class", *_table(columns, rows)]
+            means = f"means over {number} classes, " if (number := found["num_concepts"]) > 1 else ""
             lines.append(
-                f"means over {found['num_concepts']} classes, trained on {found['num_train']} samples and measured on "
+                f"{means}trained on {found['num_train']} samples and measured on "
                 f"{found['num_test']}; embeds: columns of the embeddings instead of latents"
             )
         if self.seed_stability:

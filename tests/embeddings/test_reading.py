@@ -338,3 +338,10 @@ def test_rows_of_any_layout_are_gathered_without_copying_the_rest(tmp_path, orde
     tracemalloc.stop()
     assert np.array_equal(found.numpy(), matrix[rows])
     assert peak < matrix.nbytes / 10
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int64"])
+def test_indices_of_every_integer_type_are_rows(dtype):
+    table = np.arange(600, dtype=np.float32).reshape(200, 3)
+    order = np.random.default_rng(0).permutation(200).astype(dtype)
+    assert load_embeddings(table)[order].numpy().tolist() == table[order].tolist()
