@@ -117,6 +117,19 @@ class CknnaAccumulator(SumAccumulator):
         """Add one batch whose neighborhoods are known already."""
         self.add(total=align(a, b), batches=1)
 
+    def merge(self, other: CknnaAccumulator) -> None:
+        """Add the batches of `other`.
+
+        Raises:
+            ValueError: Both hold a part of a batch, which cannot be joined.
+        """
+        if self._rest and other._rest:
+            raise ValueError(
+                f"both parts end within a CKNNA batch of {self.batch_size}: split the data at multiples of that size"
+            )
+        super().merge(other)
+        self._rest = self._rest or list(other._rest)
+
     def compute(self) -> dict[str, float | int | None]:
         """Return `cknna` (None if undefined) and `cknna_batch_size`, the number of samples it was computed on."""
         value, size = math.nan, self.batch_size

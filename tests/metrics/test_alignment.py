@@ -130,3 +130,14 @@ def test_a_buffer_may_be_reused():
     for start in (0, 20):
         accumulator.update(buffer_a.copy_(a[start : start + 20]), buffer_b.copy_(b[start : start + 20]))
     assert accumulator.compute()["cknna"] == pytest.approx(direct(a, b, 5), rel=1e-9)
+
+
+def test_a_part_of_a_batch_is_merged_once_and_never_dropped():
+    a, b = torch.randn(70, 6, generator=torch.Generator().manual_seed(0)).split([40, 30])
+    first, second, empty = (CknnaAccumulator(batch_size=64) for _ in range(3))
+    first.update(a, a)
+    second.update(b, b)
+    empty.merge(second)
+    assert empty.compute() == second.compute() and empty.compute()["cknna_batch_size"] == 30
+    with pytest.raises(ValueError, match="64"):
+        first.merge(second)
