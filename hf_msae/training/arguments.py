@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from .._utils.argument_parser import flag
@@ -152,6 +152,7 @@ class MSAETrainingArguments:
     disable_tqdm: bool = flag("Hide progress bars.", False)
 
     def __post_init__(self):
+        optional = {each.name for each in fields(self) if each.default is None}
         for names, holds, wanted in (
             (_POSITIVE, lambda value: value > 0, "above 0"),
             (_NOT_NEGATIVE, lambda value: value >= 0, "0 or above"),
@@ -162,7 +163,9 @@ class MSAETrainingArguments:
         ):
             for name in names:
                 value = getattr(self, name)
-                if value is not None and not (math.isfinite(value) and holds(value)):
+                if value is None and name in optional:
+                    continue
+                if value is None or not (math.isfinite(value) and holds(value)):
                     raise ValueError(f"{name} must be {wanted}, got {value}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:

@@ -83,3 +83,9 @@ def test_names_are_those_of_transformers_where_they_exist_there():
     own |= {"memory_budget", "keep_on_device"}
     own |= {"auxiliary_k", "auxiliary_coefficient", "resample_steps", "dead_steps"}
     assert ours - {field.name for field in fields(TrainingArguments)} == own
+
+
+@pytest.mark.parametrize("name", ["warmup_steps", "max_grad_norm", "learning_rate"])
+def test_none_is_refused_where_a_number_is_needed(name):
+    with pytest.raises(ValueError, match=f"{name}.*None"):
+        MSAETrainingArguments(output_dir="out", **{name: None})
