@@ -152,7 +152,7 @@ class MSAETrainingArguments:
     disable_tqdm: bool = flag("Hide progress bars.", False)
 
     def __post_init__(self):
-        optional = {each.name for each in fields(self) if each.default is None}
+        optional = {each.name for each in fields(self) if "None" in str(each.type)}
         for names, holds, wanted in (
             (_POSITIVE, lambda value: value > 0, "above 0"),
             (_NOT_NEGATIVE, lambda value: value >= 0, "0 or above"),
