@@ -105,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             resolved = folder.expanduser().resolve()
             args.dry_run = resolved.with_name(f"{resolved.name}-release")
         options = {each.name: getattr(args, each.name) for each in fields(args) if each.name not in ("folder", "repo")}
+        options["private"] = args.private or None  # None: as the organization prefers; False would make it public
         print(f"Putting together {args.folder} and loading it back", flush=True)
         release = push_to_hub(folder, args.repo, **options)
     print(release)

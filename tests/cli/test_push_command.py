@@ -19,6 +19,20 @@ def test_a_run_is_published_and_how_to_load_it_is_said(at_hub, run_folder, capsy
     assert 'AutoModel.from_pretrained("tester/msae")' in printed
 
 
+@pytest.mark.parametrize(("flags", "expected"), [([], None), (["--private"], True)])
+def test_without_private_the_organization_decides(flags, expected, tmp_path, monkeypatch):
+    given = {}
+
+    def push(folder, repo, **options):
+        given.update(options)
+        raise ValueError("stop here")
+
+    monkeypatch.setattr("hf_msae.hub.publishing.release.push_to_hub", push)
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "organization/msae", *flags])
+    assert given["private"] is expected  # False would make the repository public
+
+
 def test_flags_may_have_dashes_and_the_folder_of_a_dry_run_loads_as_it_says(at_hub, run_folder, tmp_path, capsys):  # noqa: F811
     (run_folder / "metrics.json").unlink()
     words = ["--dry-run", str(tmp_path / "dry"), "--allow-unmeasured", "--subfolder=vision.layers.11"]
