@@ -200,7 +200,8 @@ def load_linear_layer(path: str | os.PathLike, width: int) -> torch.nn.Linear:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
     state = {name: tensors[name] for name in ("weight", "bias") if name in tensors}
-    rows = len(state.get("weight", [0]))
+    weight = state.get("weight")
+    rows = len(weight) if weight is not None and weight.ndim else 1
     layer = torch.nn.Linear(width, rows, bias="bias" in state)
     try:
         layer.load_state_dict(state)

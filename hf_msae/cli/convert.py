@@ -8,7 +8,10 @@ standardized one by one, transcoders) is refused with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,6 +19,7 @@ from typing import Any, ClassVar, Literal
 from transformers.utils.logging import disable_progress_bar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
+from .._utils.atomic import atomic_path
 from .._utils.json_files import write_json
 from .._utils.redaction import public
 from ..hub.converters import FORMATS, read_checkpoint
@@ -24,7 +28,6 @@ from ..hub.converters.saelens_export import export_saelens
 from ..hub.reading.opening import load_msae
 from ..model.configuration_msae import MSAEConfig
 from ..model.modeling_msae import MSAEModel
-from ..training.checkpointing import save_pretrained
 
 EXAMPLE = """\
   hf-msae convert WolodjaZ/MSAE --output msae-clip-l14 --subfolder \\
@@ -125,9 +128,9 @@ def _convert(args: ConvertArguments, overrides: dict[str, Any]) -> None:
         "given": public(overrides),
         "notes": found.notes,
     }
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "conversion.json", record)
-    save_pretrained(model, output)
+    with _replacing(output) as folder:
+        model.save_pretrained(folder)
+        write_json(folder / "conversion.json", record)
     _report(model, found)
     print(f"\nThe MSAE is in {args.output}. To use it:\n")
     print("    from hf_msae import MSAEModel")
@@ -141,7 +144,8 @@ def _convert(args: ConvertArguments, overrides: dict[str, Any]) -> None:
 
 def _export(args: ConvertArguments, k: int | None) -> None:
     model = load_msae(args.source, args.revision)
-    export_saelens(model, args.output, k)
+    with _replacing(Path(args.output).expanduser()) as folder:
+        export_saelens(model, folder, k)
     print(f"{args.source} is now in {args.output} as an SAE of SAELens. To use it:\n")
     print("    from sae_lens import SAE")
     print(f'    sae = SAE.load_from_disk("{args.output}")')
@@ -183,6 +187,23 @@ def check_output(output: Path, kind: str, overwrite: bool) -> None:
             f"{output} has {', '.join(left)} of another model, which would be taken for the new one's: move them "
             "away, or choose another folder"
         )
+
+
+@contextmanager
+def _replacing(output: Path) -> Iterator[Path]:
+    """Yield a temporary folder; once all files are written, they become those of `output`."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not output.exists() or not any(output.iterdir()):
+        with atomic_path(output) as folder:
+            folder.mkdir()
+            yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix=".", dir=output.parent) as folder:
+        yield Path(folder)
+        # The file by which readers recognize a model comes last.
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name in ("config.json", "cfg.json")):
+            with atomic_path(output / file.name) as unfinished:
+                os.replace(file, unfinished)
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ class PushArguments:
         metadata={
             "nargs": "?",
             "const": "",
-            "help": "Write the release to this new folder and send nothing. As the last flag it needs no value: the "
-            "folder is then FOLDER-release.",
+            "help": "Write the release to this new folder and send nothing. Without a value, the folder is "
+            "FOLDER-release.",
         },
     )
     allow_unmeasured: bool = flag(
@@ -71,25 +71,50 @@ from transformers import AutoModel
 msae = AutoModel.from_pretrained({arguments})"""
 
 _SWITCHES = {f"--{each.name}" for each in fields(PushArguments) if each.type == "bool"}
+_SEVERAL = {f"--{each.name}" for each in fields(PushArguments) if each.type == "list[str]"}
 _TRUTH_VALUES = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
 
 
 def _with_flags(argv: Sequence[str]) -> list[str]:
-    """Turn FOLDER and user/name into flags, wherever they stand; a switch takes a word only if it means yes or no."""
-    words = []
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        is_switch = word.startswith("--") and f"--{word[2:].replace('-', '_')}" in _SWITCHES
-        words.append(f"{word}=true" if is_switch and following.lower() not in _TRUTH_VALUES else word)
-    missing = [name for name in ("--folder", "--repo") if not any(word.split("=")[0] == name for word in words)]
-    takes_next = [word.startswith("--") and "=" not in word for word in words]
-    free = [
-        place
-        for place, word in enumerate(words)
-        if not word.startswith("-") and not (place > 0 and takes_next[place - 1])
-    ]
-    for name, place in zip(missing, free, strict=False):
-        words[place] = f"{name}={words[place]}"
-    return words
+    """Turn FOLDER and user/name into flags, wherever they stand on the command line.
+
+    A switch takes the next word only if it means true or false, and --dry_run only if FOLDER and user/name are left.
+    """
+    words = [_underscored(word) for word in argv]
+    free = [name for name in ("--folder", "--repo") if not any(word.partition("=")[0] == name for word in words)]
+    flags, positions, dry_run = [], [], None  # positions: of free words in flags
+    while words:
+        word = words.pop(0)
+        following = words[0] if words and not words[0].startswith("-") else None
+        flags.append(word)
+        if not word.startswith("-"):
+            positions.append(len(flags) - 1)
+        elif word in _SEVERAL:
+            while words and not words[0].startswith("-"):
+                flags.append(words.pop(0))
+        elif word in _SWITCHES:
+            if following is not None and following.lower() in _TRUTH_VALUES:
+                flags[-1] = f"{word}={words.pop(0)}"
+            else:
+                flags[-1] = f"{word}=true"
+        elif word == "--dry_run":
+            dry_run = len(flags) - 1
+        elif following is not None and "=" not in word:
+            flags.append(words.pop(0))
+    if dry_run is not None:
+        flags[dry_run] = "--dry_run="
+        if len(positions) > len(free) and dry_run + 1 in positions:
+            positions.remove(dry_run + 1)
+            flags[dry_run] += flags[dry_run + 1]
+            flags[dry_run + 1] = ""
+    for name, position in zip(free, positions, strict=False):
+        flags[position] = f"{name}={flags[position]}"
+    return [word for word in flags if word]
+
+
+def _underscored(word: str) -> str:
+    flag, equals, value = word.partition("=")
+    return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else word
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -60,7 +60,10 @@ class ApproximateMetadata:
         """
         missing = "build one with index.add_approximate()"
         found = read_metadata(cls, folder / APPROXIMATE_FILE, missing, _way_out(folder))
-        lengths = [part.get("lengths_sha256") for part in found.parts]
+        try:
+            lengths = [part["lengths_sha256"] for part in found.parts]
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{folder / APPROXIMATE_FILE} is damaged ({error}): {_way_out(folder)}") from error
         if found.width != width or lengths != [_hash_lengths(each) for each in segments[: len(lengths)]]:
             raise ValueError(f"{folder} was built from other embeddings: {_way_out(folder)}")
         return found

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.stats import mannwhitneyu
 from sklearn.linear_model import LogisticRegression
 
 from hf_msae.bias import BiasReport, as_classifier, bias_report
 from hf_msae.bias.analysis import DOSES
+from hf_msae.bias.classifiers import load_linear_layer
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import LinearClassifier
@@ -256,3 +258,12 @@ def test_the_old_name_of_indices_works_for_one_release(world):
     with pytest.warns(DeprecationWarning, match="indices"):
         report = bias_report(model, embeddings, classifier, latents=[0, 5], num_samples=200, progress=False)
     assert set(report.frame["latent"]) == {0, 5}
+
+
+@pytest.mark.parametrize(
+    "tensors", [{"weight": torch.tensor(1.0)}, {"weight": torch.zeros(2, 7)}, {"kernel": torch.zeros(2, 8)}]
+)
+def test_a_linear_layer_of_another_shape_is_refused_by_its_file(tmp_path, tensors):
+    save_file(tensors, tmp_path / "head.safetensors")
+    with pytest.raises(ValueError, match=rf"head\.safetensors.*\(C, 8\).*{next(iter(tensors))}"):
+        load_linear_layer(tmp_path / "head.safetensors", 8)

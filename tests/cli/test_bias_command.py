@@ -58,7 +58,7 @@ def test_a_class_of_several_has_to_be_named(place):
     train, test = labeled(place.train), labeled(place.test)
     with pytest.raises(ValueError, match=r"kind.*a, b, c.*positive"):
         probe_report(place.msae, train, test, "kind", regularization=1.0)
-    options = {"latents": [0, 1], "num_samples": 40, "num_null": 30, "progress": False}
+    options = {"indices": [0, 1], "num_samples": 40, "num_null": 30, "progress": False}
     report, _ = probe_report(place.msae, train, test, "kind", "b", 10.0, **options)
     assert report.target == "kind b" and report.frame.set_index("latent").loc[1, "effect"] > 0
 

@@ -158,3 +158,20 @@ def test_help_shows_every_flag(capsys):
     printed = capsys.readouterr().out
     for expected in ("WolodjaZ/MSAE", "--nesting_ks", "--to", "--input_scale", *FORMATS):
         assert expected in printed
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, before):
+    output = tmp_path / "out"
+    if before:
+        convert(SAELENS / "topk", "--output", output)
+    files = {path.name: path.read_bytes() for path in output.iterdir()} if before else None
+
+    def full(*arguments, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(MSAEModel, "save_pretrained", full)
+    refuse("No space left", SAELENS / "standard", "--output", output, "--overwrite")
+    assert (files is None and not output.exists()) or {
+        path.name: path.read_bytes() for path in output.iterdir()
+    } == files

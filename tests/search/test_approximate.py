@@ -204,10 +204,21 @@ WAY_OUT = r".*delete .*approximate.*add_approximate"
         (_swap, r"segment-00001\.faiss" + WAY_OUT),
         (lambda folder: (folder / "segment-00002.faiss").unlink(), r"segment-00002\.faiss" + WAY_OUT),
         (lambda folder: (folder / "approximate.json").write_text('{"width": 32'), r"approximate\.json" + WAY_OUT),
-        (_change_json(lambda content: content["parts"][0].pop("lengths_sha256")), "other embeddings" + WAY_OUT),
+        (_change_json(lambda content: content["parts"][0].pop("lengths_sha256")), r"approximate\.json" + WAY_OUT),
+        (_change_json(lambda content: content.update(parts=["x"])), r"approximate\.json" + WAY_OUT),
+        (_change_json(lambda content: content.update(parts=3)), r"approximate\.json" + WAY_OUT),
         (_change_json(lambda content: content.update(format_version=2)), "newer hf_msae.*2"),
     ],
-    ids=["truncated", "swapped", "missing", "damaged json", "incomplete json", "newer"],
+    ids=[
+        "truncated",
+        "swapped",
+        "missing",
+        "damaged json",
+        "incomplete json",
+        "parts of another kind",
+        "no parts",
+        "newer",
+    ],
 )
 def test_what_is_damaged_is_refused(index, model, what, message):
     what(index.folder / "approximate")
