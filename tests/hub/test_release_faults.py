@@ -162,6 +162,18 @@ def test_a_pull_request_whose_answer_was_lost_is_not_opened_twice(released, run_
     assert_whole(released, run_folder, "refs/pr/1")
 
 
+@pytest.mark.parametrize("failures", [1, 99])
+def test_a_pull_request_that_was_acknowledged_is_named(released, run_folder, failures):
+    read_again = lambda: released.fail("GET", r"/api/models/.*/(revision|tree)", times=failures, status=503)  # noqa: E731
+    released.fail("POST", COMMIT, then=read_again)
+    if failures == 1:
+        assert push_to_hub(run_folder, REPO, create_pr=True).pull_request.endswith("/discussions/1")
+    else:
+        with pytest.raises(ConnectionError, match=r"/discussions/1 was opened"):
+            push_to_hub(run_folder, REPO, create_pr=True)
+    assert [name for name in released.repos[KEY].names if name.startswith("refs/pr/")] == ["refs/pr/1"]
+
+
 def test_somebody_elses_commit_in_between_is_kept_and_their_edits_too(released, run_folder):
     words = files_of(released)["README.md"].decode().replace("## Use\n", "Their words.\n\n## Use\n")
     theirs = {"notes.txt": b"theirs", "README.md": words.encode()}

@@ -207,7 +207,7 @@ class Repository:
             ConnectionError: The Hub cannot be reached, or keeps failing.
             ValueError: There is no such branch, or `plan` raises it.
         """
-        branch, sent = revision or "main", []
+        branch, sent, made = revision or "main", [], None
         options = {"commit_message": message, "commit_description": description, "revision": branch}
         for wait in (*WAITS, None):  # None: only see what became of the last attempt
             in_doubt = bool(sent)  # from here until the Hub has been read
@@ -222,7 +222,7 @@ class Repository:
                     break
                 sent, in_doubt = pending, True
                 made = self._send(pending, parent_commit=snapshot.commit, create_pr=create_pr, **options)
-                if left := self.snapshot(made.oid).pending(operations):
+                if left := patiently(self.snapshot, made.oid).pending(operations):
                     raise ValueError(
                         f"commit {made.oid} of {self} lacks {left[0].path_in_repo}: is it in a .gitignore there?"
                     )
@@ -230,14 +230,16 @@ class Repository:
             except HUB_ERRORS as error:
                 failure = error
                 in_doubt = in_doubt and is_transient(error)
-                if wait is None or not is_transient(error) or (create_pr and in_doubt):
+                if wait is None or not is_transient(error) or (create_pr and (made or in_doubt)):
                     break
                 logger.warning(f"{branch} of {self}: {first_line(error)}; reading it again")
                 time.sleep(wait)
         fate = f"nothing was released, {branch} of {self} is as it was"
         if in_doubt:
             fate = f"it is not known whether {branch} of {self} has the release: push again to find out"
-        if in_doubt and create_pr:
+        if made is not None and create_pr:
+            fate = f"the pull request {made.pr_url} was opened, but could not be read again to check it"
+        elif in_doubt and create_pr:
             fate = f"it is not known whether a pull request was opened: look at {self.url()}/discussions"
         raise self.explain(failure, fate, branch) from failure
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from importlib.metadata import requires
 from pathlib import Path
 
-from huggingface_hub import CommitOperation, CommitOperationAdd, RepoCard
+from huggingface_hub import CommitOperation, CommitOperationAdd, HfApi, RepoCard
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
@@ -177,7 +177,7 @@ def _set_variables(repository: Repository, variables: Mapping[str, str]) -> None
         there = patiently(api.get_space_variables, space)
         for key in there:
             if key.startswith("MSAE_") and key not in variables:
-                patiently(api.delete_space_variable, space, key)
+                _delete_variable(api, space, key)
         for key, value in variables.items():
             if key not in there or there[key].value != value:  # every change restarts the Space
                 patiently(api.add_space_variable, space, key, value)
@@ -189,6 +189,15 @@ def _set_variables(repository: Repository, variables: Mapping[str, str]) -> None
             "show something else. Push again, or set those that begin with MSAE_ in its settings on the Hub: "
             f"{listed}"
         ) from error
+
+
+def _delete_variable(api: HfApi, space: str, key: str) -> None:
+    try:
+        patiently(api.delete_space_variable, space, key)
+    except HUB_ERRORS as error:
+        # It may be gone already: the answer to the first attempt may have been lost.
+        if status_of(error) != 404 or key in patiently(api.get_space_variables, space):
+            raise
 
 
 def space_variables(settings: ExplorerSettings) -> dict[str, str]:
