@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from .._utils.argument_parser import flag
@@ -152,7 +152,8 @@ class MSAETrainingArguments:
     disable_tqdm: bool = flag("Hide progress bars.", False)
 
     def __post_init__(self):
-        optional = {each.name for each in fields(self) if "None" in str(each.type)}
+        # Not the types of the fields, which HfArgumentParser changes.
+        optional = {name for name, kind in MSAETrainingArguments.__annotations__.items() if "None" in kind}
         for names, holds, wanted in (
             (_POSITIVE, lambda value: value > 0, "above 0"),
             (_NOT_NEGATIVE, lambda value: value >= 0, "0 or above"),

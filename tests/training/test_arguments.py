@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 import pytest
-from transformers import TrainingArguments
+from transformers import HfArgumentParser, TrainingArguments
 
 from hf_msae import MSAETrainingArguments
 
@@ -89,3 +89,8 @@ def test_names_are_those_of_transformers_where_they_exist_there():
 def test_none_is_refused_where_a_number_is_needed(name):
     with pytest.raises(ValueError, match=f"{name}.*None"):
         MSAETrainingArguments(output_dir="out", **{name: None})
+
+
+def test_none_stays_allowed_after_a_parser_has_read_the_fields():
+    HfArgumentParser([MSAETrainingArguments])  # changes the types of the fields
+    assert MSAETrainingArguments(output_dir="out", eval_steps=None, save_total_limit=None).save_total_limit is None

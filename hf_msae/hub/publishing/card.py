@@ -12,6 +12,7 @@ from huggingface_hub import ModelCardData
 
 from ..._utils.json_files import write_text
 from ..._utils.redaction import public_model_name
+from ...model.activations import FAMILIES
 from ...model.configuration_msae import MSAEConfig
 from ...model.modeling_msae import MSAEModel
 from ...scenes.backbone import BACKBONE_NAME
@@ -33,7 +34,6 @@ _RESULTS = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "spa
 _SHOWN_ELSEWHERE = {
     *("d_in", "num_latents", "base_model_name_or_path", "base_model_revision", "hook_point", "schema_version"),
 }
-_ACTIVATIONS = {"relu": "ReLU", "topk": "TopK", "batch_topk": "BatchTopK", "jump_relu": "JumpReLU"}
 _FAMILIES = ("siglip2", "siglip", "dinov2", "clip")
 
 
@@ -88,7 +88,7 @@ def render_model_card(
     text = card_template().render(
         model_name=model_name,
         config=config,
-        activation=_ACTIVATIONS[config.activation],
+        activation=type(FAMILIES[config.activation]).__name__,
         k=min(32, config.k if config.activation == "topk" else config.num_latents),
         backbone=_backbone(config, base_model, is_local),
         of_scenes=backbone == BACKBONE_NAME,
