@@ -97,7 +97,7 @@ def test_the_hierarchy_is_a_nested_list(page, world):
 def test_no_hierarchy_and_no_bias_are_a_sentence_each(write, world):
     embeddings = load_embeddings(np.random.default_rng(1).permuted(world.values, axis=0))
     page = write(embeddings=embeddings)
-    found = concept_hierarchy(world.model.msae, embeddings, latents=range(8), k=K, progress=False)
+    found = concept_hierarchy(world.model.msae, embeddings, indices=range(8), k=K, progress=False)
     assert found.edges.empty
     assert "--bias_targets" in page.section("bias").text and not page.section("bias").all("article")
     text = page.section("hierarchy").text
