@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel, SiglipProcessor
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from hf_msae._utils.json_files import write_text
 from hf_msae.backbones import Backbone
 from hf_msae.scenes import CONCEPTS, GROUPS, IMAGE_SIZE, Scene, caption_scene, full_caption, render_array, sample_scene
 from hf_msae.scenes.captions import WORDINGS
@@ -267,4 +268,4 @@ def write_backbone_card(folder: Path, metrics: dict) -> None:
     parameters = f"{metrics['num_parameters'] / 1e6:.1f} million"
     groups = {group: len(members) for group, members in GROUPS.items()}
     text = environment.from_string(_TEMPLATE).render(**metrics, parameters=parameters, width=WIDTH, groups=groups)
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    write_text(folder / "README.md", text)

@@ -35,6 +35,7 @@ from scenes_siglip import (
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from hf_msae._utils.json_files import write_json
 from hf_msae.backbones import Backbone
 from hf_msae.scenes import CONCEPTS, IMAGE_SIZE, caption_scene, render_array, sample_scene
 from hf_msae.scenes.world import GROUP_OF
@@ -229,7 +230,7 @@ def main() -> None:
     }
     model.half().save_pretrained(arguments.output_dir)
     processor.save_pretrained(arguments.output_dir)
-    (arguments.output_dir / "backbone_metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_json(arguments.output_dir / "backbone_metrics.json", metrics)
     write_backbone_card(arguments.output_dir, metrics)
     print(json.dumps(metrics, indent=2))
 

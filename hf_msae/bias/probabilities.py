@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from .._utils.evaluating import evaluation_mode
+from .._utils.tensors import as_tensor
 from ..metrics import LinearClassifier
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]
@@ -77,7 +78,7 @@ def probabilities(ask: Classifier, x: torch.Tensor) -> np.ndarray:
     Raises:
         ValueError: They are not probabilities, or not one for each embedding.
     """
-    answers = torch.cat([torch.as_tensor(ask(part)).detach().cpu().double().reshape(-1) for part in x.split(_ROWS)])
+    answers = torch.cat([as_tensor(ask(part)).detach().cpu().double().reshape(-1) for part in x.split(_ROWS)])
     answers = answers.numpy()
     if len(answers) != len(x) or not ((answers >= 0) & (answers <= 1)).all():
         raise ValueError(

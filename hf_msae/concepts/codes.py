@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -34,22 +35,22 @@ class CodeBatch:
     indices: torch.Tensor | None  # the latents of `values`, int64 (B, k)
 
 
-class Collector:
+class Collector(ABC):
     """Collects something in a pass over a data set. Subclasses declare what they need of a batch and get only that."""
 
     needs_latents: bool = False  # whether `update` reads the full code
     k: int | None = None  # how many of the largest activations `update` reads
 
-    def start(self, msae: MSAEModel, num_rows: int) -> None:
+    def start(self, msae: MSAEModel, num_rows: int) -> None:  # noqa: B027  most need nothing
         """Prepare for a pass over `num_rows` rows."""
 
+    @abstractmethod
     def update(self, batch: CodeBatch) -> None:
         """Take what is needed from a batch. Batches come in the order of the rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def result(self) -> Any:
         """Return what was collected."""
-        raise NotImplementedError
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._utils.atomic import atomic_path
+from .._utils.tensors import as_tensor
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -194,7 +195,7 @@ def check_vocabulary_embeds(msae: MSAEModel, vocabulary: Vocabulary, vocabulary_
     Raises:
         ValueError: They are not one finite embedding of the MSAE's width for each word.
     """
-    embeds = torch.as_tensor(vocabulary_embeds).float()
+    embeds = as_tensor(vocabulary_embeds).float()
     if embeds.ndim != 2 or len(embeds) != len(vocabulary):
         raise ValueError(
             f"vocabulary_embeds has shape {tuple(embeds.shape)}; expected one row for each of the "

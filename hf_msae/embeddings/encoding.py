@@ -10,6 +10,8 @@ import pyarrow as pa
 import torch
 from datasets import Dataset, Features
 
+from .._utils.tensors import as_tensor
+
 
 def encode_embeddings(name: str, values: Any, width: int, dtype: str, tokens: bool, rows: Sequence[int]) -> pa.Array:
     """Return a checked copy of a batch, so that the caller may reuse its buffer.
@@ -27,7 +29,7 @@ def encode_embeddings(name: str, values: Any, width: int, dtype: str, tokens: bo
     """
     if not tokens:
         return _as_lists(_as_stored(name, values, width, dtype, rows))
-    matrices = [torch.as_tensor(each) for each in values]
+    matrices = [as_tensor(each) for each in values]
     for row, each in zip(rows, matrices, strict=True):
         if each.ndim != 2 or not len(each):
             raise ValueError(f"row {row} of {name} must have shape (tokens, width), got {tuple(each.shape)}")

@@ -82,7 +82,7 @@ class EmbeddingWriter:
         self._pending_rows = 0
         self._pending_skipped: list[int] = []
         self._position: Mapping[str, Any] | None = None
-        self._moments: dict[str, RunningMoments] = {}  # of the shards written here
+        self._moments: list[dict[str, RunningMoments]] = []  # of each shard written here
         self._closed = False
         wanted = EmbeddingMetadata(
             columns={name: int(width) for name, width in columns.items()},
@@ -224,10 +224,10 @@ class EmbeddingWriter:
             checksum = ""
             if self._metadata.shards:
                 if moments is None:
-                    moments = {}  # in the order of the shards, so that a resumed folder has the same sums
-                    for shard in self._earlier_shards:
-                        merge_moments(moments, moments_of_shard(self.folder, shard, self._metadata.columns))
-                    merge_moments(moments, self._moments)
+                    columns, moments = self._metadata.columns, {}
+                    earlier = (moments_of_shard(self.folder, shard, columns) for shard in self._earlier_shards)
+                    for each in (*earlier, *self._moments):  # shard by shard: a resumed folder has the same sums
+                        merge_moments(moments, each)
                 save_moments(self.folder, self._metadata, moments)
                 checksum = sha256_of(self.folder / STATISTICS_FILE)
             self._metadata.statistics_sha256 = checksum
@@ -279,7 +279,7 @@ class EmbeddingWriter:
             after.position = None if rest.num_rows or self._position is None else dict(self._position)
             after.save(self.folder)
         self._metadata, self._pending_skipped = after, []
-        merge_moments(self._moments, moments_of(shard, self._metadata.columns))
+        self._moments.append(moments_of(shard, self._metadata.columns))
         self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
 
     @contextmanager

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from .._utils.tensors import as_tensor
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from typing_extensions import Self
@@ -65,7 +67,7 @@ def as_matrix(name: str, values: torch.Tensor | np.ndarray, first_row: int = 0) 
     Raises:
         ValueError: The values are not a matrix, empty or not finite; names them and the row, counted from `first_row`.
     """
-    values = torch.as_tensor(values).detach()
+    values = as_tensor(values).detach()
     if values.ndim != 2:
         raise ValueError(f"{name} must have shape (samples, width), got {tuple(values.shape)}")
     if values.numel() == 0:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
+from accelerate.utils import gather_object
 
 from .accumulator import SumAccumulator, as_matrix
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def cknna(a: torch.Tensor, b: torch.Tensor, k: int = 10) -> float:
@@ -117,18 +122,36 @@ class CknnaAccumulator(SumAccumulator):
         """Add one batch whose neighborhoods are known already."""
         self.add(total=align(a, b), batches=1)
 
+    def reduce(self, accelerator: Accelerator | None) -> CknnaAccumulator:
+        """Return a new accumulator with the batches of all processes. Every process must call this.
+
+        Raises:
+            ValueError: Several processes hold a part of a batch and none a whole one.
+        """
+        result = super().reduce(accelerator)
+        if accelerator is not None and accelerator.num_processes > 1:
+            result._rest = []  # left out, as in `compute`, if there is a full batch
+            if not result.value("batches"):
+                for rest in gather_object([[(a.cpu(), b.cpu()) for a, b in self._rest]]):
+                    result._take_rest(rest)
+        return result
+
     def merge(self, other: CknnaAccumulator) -> None:
         """Add the batches of `other`.
 
         Raises:
             ValueError: Both hold a part of a batch, which cannot be joined.
         """
-        if self._rest and other._rest:
-            raise ValueError(
-                f"both parts end within a CKNNA batch of {self.batch_size}: split the data at multiples of that size"
-            )
+        self._take_rest(other._rest)
         super().merge(other)
-        self._rest = self._rest or list(other._rest)
+
+    def _take_rest(self, rest: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        if self._rest and rest:
+            raise ValueError(
+                f"several parts end within a CKNNA batch of {self.batch_size}: split the data at multiples of that "
+                f"size"
+            )
+        self._rest = self._rest or list(rest)
 
     def compute(self) -> dict[str, float | int | None]:
         """Return `cknna` (None if undefined) and `cknna_batch_size`, the number of samples it was computed on."""

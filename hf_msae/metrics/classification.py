@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .._utils.tensors import as_tensor
 from .accumulator import SumAccumulator, as_matrix, as_pair, normalized_rows
 
 # Cross-validation: candidates, number of folds, and largest number of rows.
@@ -156,7 +157,7 @@ class ClassificationAccumulator(SumAccumulator):
         divergence = torch.where(probability > 0, probability * (before - after), 0.0).sum()
         self.add(samples=len(x), kl=divergence, agreement=(guess == guess_after).sum())
         if labels is not None:
-            labels = torch.as_tensor(labels).to(x.device)
+            labels = as_tensor(labels).to(x.device)
             classes = len(self.classifier.classes)
             if labels.shape != (len(x),) or labels.is_floating_point():
                 raise ValueError(f"labels must be {len(x)} class numbers, got {labels.dtype} {tuple(labels.shape)}")

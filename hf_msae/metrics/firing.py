@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from .._utils.tensors import as_tensor
 from .accumulator import SumAccumulator, as_matrix
 
 
@@ -27,7 +28,7 @@ class SparsityAccumulator(SumAccumulator):
         Raises:
             ValueError: The shape is not (B, n), there are no rows, or a value is not finite.
         """
-        latents = torch.as_tensor(latents)
+        latents = as_tensor(latents)
         if latents.ndim != 2 or latents.shape[1] != self.num_latents or len(latents) == 0:
             raise ValueError(f"latents must have shape (samples, {self.num_latents}), got {tuple(latents.shape)}")
         if not latents.sum().isfinite():  # possibly just an overflow of a half-precision sum: check every value

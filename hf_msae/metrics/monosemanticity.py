@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from .._utils.tensors import as_tensor
 from .accumulator import SumAccumulator, as_matrix
 
 if TYPE_CHECKING:
@@ -156,6 +157,6 @@ class MonosemanticityAccumulator(SumAccumulator):
 
 def monosemanticity(latents: torch.Tensor, encoder_embeds: torch.Tensor, encoder: str) -> Monosemanticity:
     """Score codes (N, n) by the embeddings (N, d_e) of the named encoder; see `MonosemanticityAccumulator`."""
-    accumulator = MonosemanticityAccumulator(torch.as_tensor(latents).shape[-1], encoder)
+    accumulator = MonosemanticityAccumulator(as_tensor(latents).shape[-1], encoder)
     accumulator.update(latents, encoder_embeds)
     return accumulator.compute()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from .._utils.tensors import as_tensor
 from .accumulator import SumAccumulator, as_matrix, as_pair, refuse_zero
 
 
@@ -23,7 +24,7 @@ class ReconstructionAccumulator(SumAccumulator):
         names = ("samples", "residual", "distance", "fvu_per_sample", "cosine", "cosine_centered", "normalized_mae")
         products = ("squared", "product", "squared_centered", "product_centered")
         super().__init__(**{name: () for name in (*names, *products)})
-        self.mean = as_matrix("mean", torch.as_tensor(mean).unsqueeze(0))[0]
+        self.mean = as_matrix("mean", as_tensor(mean).unsqueeze(0))[0]
 
     def update(self, embeddings: torch.Tensor, reconstruction: torch.Tensor, first_row: int | None = None) -> None:
         """Add a batch of x (B, d) and x' (B, d); errors count rows from `first_row`.
@@ -113,7 +114,7 @@ def cosine_similarity_centered(
 ) -> float:
     """`cosine_similarity` of x_i - mean and x'_i - mean; predicting the mean scores 0."""
     x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
-    mean = x.mean(dim=0) if mean is None else torch.as_tensor(mean).to(x)
+    mean = x.mean(dim=0) if mean is None else as_tensor(mean).to(x)
     return float(_cosines(x - mean, y - mean).mean())
 
 
@@ -147,7 +148,7 @@ def relative_reconstruction_bias(
     """
     x, y = as_pair("embeddings", embeddings, "reconstruction", reconstruction)
     if mean is not None:
-        mean = torch.as_tensor(mean).to(x)
+        mean = as_tensor(mean).to(x)
         x, y = x - mean, y - mean
     product = float((x * y).sum())
     return float(y.square().sum()) / product if product else None

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from .._utils.tensors import as_tensor
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -39,7 +41,8 @@ class SparseProbing:
 
     def __str__(self) -> str:
         concepts = len({record["concept"] for record in self.records})
-        return f"{self.summary().to_string(float_format='{:.4f}'.format)}\nmeans over {concepts} concepts"
+        means = f"\nmeans over {concepts} concepts" if concepts > 1 else ""
+        return self.summary().to_string(float_format="{:.4f}".format) + means
 
 
 def sparse_probing(
@@ -130,7 +133,7 @@ def _probe_concept(train, truth, test, test_truth, ks: list[int], name: str) -> 
 
 def _part(what: str, latents: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """Codes (N, n), in float32 or wider, and truth (N, C) of the training or test part."""
-    latents = torch.as_tensor(latents).detach().cpu()
+    latents = as_tensor(latents).detach().cpu()
     codes = latents.to(torch.promote_types(latents.dtype, torch.float32)).numpy()
     if codes.ndim != 2 or not codes.size or not np.isfinite(codes).all():
         raise ValueError(f"{what} latents must be a matrix without NaN or infinity, got shape {codes.shape}")

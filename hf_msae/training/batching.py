@@ -11,7 +11,7 @@ import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from ..embeddings import EmbeddingDataset
 from .arguments import MSAETrainingArguments
@@ -136,16 +136,32 @@ class BatchPlan:
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> DataLoader:
-        """Return a `DataLoader` for one pass over `epoch_batches`, which fetches each batch as a whole."""
+        """Return a `DataLoader` of `epoch_batches`, which fetches each batch as a whole."""
         return DataLoader(
             data,
-            batch_sampler=self.epoch_batches(epoch, process_index, first_step),
+            batch_sampler=_EpochSampler(self, epoch, process_index, first_step),
             collate_fn=EmbeddingDataset.collate,
             num_workers=num_workers,
             pin_memory=pin_memory,
             # DataLoader draws a seed for its workers, which must not change the random state of the run.
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+
+@dataclass(frozen=True)
+class _EpochSampler(Sampler[np.ndarray]):
+    """The batches of one process in one epoch, from optimizer step `first_step` on."""
+
+    plan: BatchPlan
+    epoch: int
+    process_index: int
+    first_step: int
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self.plan.epoch_batches(self.epoch, self.process_index, self.first_step)
+
+    def __len__(self) -> int:
+        return (self.plan.steps_per_epoch - self.first_step) * self.plan.gradient_accumulation_steps
 
 
 class BatchFeed:

@@ -222,20 +222,26 @@ def prune_checkpoints(newest: Path, total_limit: int | None) -> None:
             remove(path)
 
 
-def describe_differences(saved: dict[str, dict], current: dict[str, dict]) -> list[str]:
+def describe_differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
     """List how the settings of two runs differ, as "arguments.seed: 42 in the checkpoint, 43 now".
 
     Floats that agree to six digits count as equal, since statistics of the same data differ by rounding.
     """
-    before, now = (
-        {f"{part}.{name}": value for part, values in run.items() for name, value in values.items()}
-        for run in (saved, current)
-    )
+    before, now = dict(_leaves(saved)), dict(_leaves(current))
     return [
         f"{key}: {before.get(key)} in the checkpoint, {now.get(key)} now"
         for key in sorted(before | now)
         if not _is_equal(before.get(key), now.get(key))
     ]
+
+
+def _leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings at every depth with their dotted names."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _is_equal(one: Any, other: Any) -> bool:

@@ -81,12 +81,12 @@ def test_a_link_is_written_through(tmp_path):
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="pipe"):
-        write_json(tmp_path / "pipe", 1)
+    os.mkfifo(tmp_path / "out")
+    with pytest.raises(OSError, match="out is a pipe"):
+        write_json(tmp_path / "out", 1)
     with pytest.raises(OSError, match="/dev/null"):
         write_json("/dev/null", 1)
-    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert stat.S_ISFIFO((tmp_path / "out").stat().st_mode)
 
 
 def test_a_missing_parent_is_named(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.concepts.codes import Collector, collect_codes, kept_activations
+from hf_msae.concepts.codes import collect_codes, kept_activations
 from hf_msae.concepts.collectors import ColumnCollector, FiringCollector, SparseCollector, TopRowsCollector
 from hf_msae.embeddings import load_embeddings
 
@@ -76,7 +76,7 @@ def test_each_batch_is_encoded_once_and_the_mode_comes_back(monkeypatch, x):
     collect_codes(model.train(), x, collectors, batch_size=60, progress=False)
     assert calls == [60, 41] and model.training
 
-    class Broken(Collector):
+    class Broken(FiringCollector):
         def update(self, batch):
             raise RuntimeError("broken")
 

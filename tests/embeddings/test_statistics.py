@@ -103,3 +103,10 @@ def test_equal_rows_have_no_scale(rows):
     x = np.tile(np.array([[0.1, 1e4, -3.3]], dtype=np.float32), (rows, 1))
     with pytest.raises(ValueError, match=f"all {rows} "):
         load_embeddings(x).statistics()
+
+
+def test_progress_bar_on_request(capsys):
+    load_embeddings(RNG.normal(size=(10, 3))).statistics()
+    assert capsys.readouterr().err == ""
+    load_embeddings(RNG.normal(size=(10, 3))).statistics(progress=True)
+    assert "statistics" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import datasets
 import numpy as np
 import pytest
+import torch
 
 from hf_msae.embeddings import EmbeddingDataset, EmbeddingWriter, load_embeddings, verify_embeddings
 from hf_msae.embeddings.metadata import EmbeddingMetadata
@@ -53,6 +54,10 @@ def test_an_interruption_changes_nothing(tmp_path, monkeypatch):
     with EmbeddingWriter(tmp_path, {"image_embeds": 5}, rows_per_shard=10) as writer:
         writer.write({"image_embeds": X[30:]})
     check(tmp_path, X, monkeypatch=monkeypatch)
+    with EmbeddingWriter(tmp_path / "whole", {"image_embeds": 5}, rows_per_shard=10) as writer:
+        writer.write({"image_embeds": X})
+    resumed, whole = (EmbeddingMetadata.load(each) for each in (tmp_path, tmp_path / "whole"))
+    assert resumed.statistics_sha256 == whole.statistics_sha256 != ""
 
 
 def test_rows_appended_later_count_too(tmp_path, monkeypatch):
@@ -99,3 +104,10 @@ def test_chosen_rows_have_their_own(tmp_path):
     dataset = datasets.load_from_disk(str(write(tmp_path)))
     chosen = load_embeddings(dataset.select(range(20)))
     np.testing.assert_allclose(chosen.statistics().mean, X[:20].astype(np.float64).mean(axis=0), rtol=1e-13)
+
+
+def test_equal_rows_have_no_scale(tmp_path):
+    with EmbeddingWriter(tmp_path, {"x": 3}) as writer:
+        writer.write({"x": torch.full((7, 3), 0.1)})
+    with pytest.raises(ValueError, match="all 7 embeddings"):
+        load_embeddings(tmp_path).statistics()

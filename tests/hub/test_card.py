@@ -1,8 +1,11 @@
 """The card says what lies in the folder, and nothing else; its metadata is valid; its examples run."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 
+import hf_msae
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainingArguments
 from hf_msae._utils.fingerprint import model_fingerprint
 from hf_msae.backbones import Backbone
@@ -362,3 +366,31 @@ def test_an_empty_folder_and_files_that_are_none_are_refused(run, tmp_path):
     (run / "metrics.json").write_text("{")
     with pytest.raises(ValueError, match=r"metrics\.json cannot be read as JSON"):
         write_model_card(run)
+
+
+@pytest.mark.slow
+def test_a_family_added_as_the_design_says_reaches_the_card(tmp_path):
+    """docs/design.md: a subclass of ReLU in a file of its own, and a line in the registry."""
+    package = Path(hf_msae.__file__).parent
+    for folder in (package, package.parent / "model_cards"):
+        shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    model = tmp_path / "hf_msae" / "model"
+    (model / "halved.py").write_text(
+        'from .relu import ReLU\n\n\nclass HalvedReLU(ReLU):\n    """Half of it."""\n\n    name = "halved"\n'
+    )
+    registry = (model / "activations.py").read_text()
+    registry = registry.replace("from .relu", "from .halved import HalvedReLU\nfrom .relu").replace(
+        "JumpReLU())", "JumpReLU(), HalvedReLU())"
+    )
+    (model / "activations.py").write_text(registry)
+    program = (
+        "from hf_msae import MSAEConfig, MSAEModel\n"
+        "from hf_msae.hub import render_model_card\n"
+        "MSAEModel(MSAEConfig(d_in=8, num_latents=32, activation='halved')).save_pretrained('saved')\n"
+        "print(MSAEModel.from_pretrained('saved').config.activation, render_model_card('saved'))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("halved") and "HalvedReLU" in done.stdout, done.stderr

@@ -223,3 +223,16 @@ def test_the_staged_space_serves_the_page_from_the_package_beside_it(tmp_path):
         timeout=180,
     )
     assert done.returncode == 0 and done.stdout.split()[-1] == "served", done.stderr
+
+
+def test_a_variable_that_is_gone_counts_as_deleted(at_hub):
+    """Somebody deletes it between the question and the request; the Hub answers 404."""
+    small_push(ExplorerSettings(model="user/msae", split="test"))
+    repo = at_hub.repos[KEY]
+    fault = at_hub.fail("DELETE", "/variables", status=404, action=lambda: repo.variables.pop("MSAE_SPLIT"))
+    small_push(ExplorerSettings(model="user/msae"))
+    assert not fault.times and repo.variables == {"MSAE_MODEL": "user/msae"}
+    small_push(ExplorerSettings(model="user/msae", split="test"))
+    at_hub.fail("DELETE", "/variables", status=404)  # but the variable is still there
+    with pytest.raises(ConnectionError, match="MSAE_MODEL=user/msae"):
+        small_push(ExplorerSettings(model="user/msae"))

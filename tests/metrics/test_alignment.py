@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_msae.metrics import CknnaAccumulator, cknna
+from hf_msae.metrics import CknnaAccumulator, alignment, cknna
 
 
 def direct(a, b, k):
@@ -141,3 +141,30 @@ def test_a_part_of_a_batch_is_merged_once_and_never_dropped():
     assert empty.compute() == second.compute() and empty.compute()["cknna_batch_size"] == 30
     with pytest.raises(ValueError, match="64"):
         first.merge(second)
+
+
+class TwoProcesses:
+    """This process and another one, which holds `other`; `reduce` and `gather_object` ask in both."""
+
+    num_processes, device = 2, "cpu"
+
+    def __init__(self, patch, other):
+        self.other = other
+        patch.setattr(alignment, "gather_object", lambda mine: [*mine, [(a.cpu(), b.cpu()) for a, b in other._rest]])
+
+    def reduce(self, packed, reduction):
+        return packed + torch.cat([each.reshape(-1) for each in self.other._sums.values()])
+
+
+def test_processes_share_their_parts_of_a_batch(monkeypatch):
+    a, b = pair(130)
+    mine, empty, other, part = (CknnaAccumulator(batch_size=40, k=5) for _ in range(4))
+    other.update(a[:30], b[:30])
+    accelerator = TwoProcesses(monkeypatch, other)
+    assert empty.reduce(accelerator).compute() == other.compute()  # all that there is, in both processes
+    part.update(a[40:50], b[40:50])
+    with pytest.raises(ValueError, match="40"):
+        part.reduce(accelerator)
+    mine.update(a[:40], b[:40])
+    alone = mine.compute()
+    assert mine.reduce(accelerator).compute() == alone  # the 30 rows are left out, as in a single process

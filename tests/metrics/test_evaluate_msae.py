@@ -191,7 +191,6 @@ def test_progress_bar(capsys):
 
 BROKEN, CONSTANT = make_data(40), make_data(40)
 BROKEN[21], CONSTANT[21] = np.nan, 1.5
-NARROW = LinearClassifier.zero_shot(np.eye(3), "abc")
 
 
 @pytest.mark.parametrize(

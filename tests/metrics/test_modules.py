@@ -1,5 +1,9 @@
 """The `evaluate` modules: loaded from their folders, offline, they give what the functions give."""
 
+import os
+import subprocess
+import sys
+
 import evaluate
 import numpy as np
 import pytest
@@ -45,3 +49,15 @@ def test_a_module_gives_what_the_function_gives(name, tmp_path):
 def test_unknown_modules_are_named():
     with pytest.raises(ValueError, match=r"'mse'.*cknna, cosine, fvu, sparsity"):
         module_path("mse")
+
+
+@pytest.mark.slow
+def test_they_load_without_a_network(tmp_path):
+    program = (
+        "import evaluate; from hf_msae.metrics import module_path; rows = [[1.0, 2.0], [2.0, 1.0]]\n"
+        "print(evaluate.load(module_path('fvu')).compute(predictions=rows, references=rows))"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "'fvu': 0.0" in done.stdout

@@ -111,6 +111,9 @@ def test_sparse_probing_and_stability_join_their_levels(result):
     ]  # fmt: skip
     start = next(i for i, line in enumerate(lines) if line.startswith("stability across seeds"))
     assert lines[start + 3].split() == ["8", "7", "-", "0.1250", "25.0%"]
+    assert "3 classes" in str(with_both)
+    probing[128]["birds"]["num_concepts"] = 1
+    assert "1 classes" not in str(result.with_levels(sparse_probing=probing))
     assert "1.0e-03" in lines[-1]
 
 

@@ -29,6 +29,14 @@ def test_it_finds_the_latents_that_tell():
     assert frame.loc[("first", 1), "prevalence"] == test_truth[:, 0].mean()
     assert found.summary().loc[1, "auroc"] == frame.xs(1, level="k")["auroc"].mean()
     assert "2 concepts" in str(found)
+    assert "1 concepts" not in str(sparse_probing(train, truth[:, 0], test, test_truth[:, 0], (1,), progress=False))
+
+
+@pytest.mark.parametrize("other", [lambda x: x.astype(x.dtype.newbyteorder()), lambda x: x[::-1].copy()[::-1]])
+def test_arrays_that_torch_does_not_take_are_read(other):
+    (train, truth), (test, test_truth) = data(0), data(1)
+    expected = sparse_probing(train, truth, test, test_truth, (1,), progress=False)
+    assert sparse_probing(other(train), truth, other(test), test_truth, (1,), progress=False) == expected
 
 
 def test_figures_are_those_of_the_chosen_latent():

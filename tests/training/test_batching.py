@@ -64,9 +64,11 @@ def test_the_loader_fetches_the_planned_rows_and_leaves_the_random_state_alone()
     embeddings = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     plan = BatchPlan(20, 4, 1, 1, seed=9)
     state = torch.get_rng_state()
-    batches = list(plan.loader(load_embeddings(embeddings), epoch=1, first_step=2))
+    loader = plan.loader(load_embeddings(embeddings), epoch=1, first_step=2)
+    batches = list(loader)
     assert torch.equal(state, torch.get_rng_state())
-    assert len(batches) == 3
+    assert len(batches) == len(loader) == 3
+    assert all(map(torch.equal, loader, batches))  # a second pass
     for rows, batch in zip(plan.epoch_batches(1, first_step=2), batches, strict=True):
         assert torch.equal(batch, torch.from_numpy(embeddings[rows]))
 
@@ -93,3 +95,9 @@ def test_the_rows_of_a_step_are_those_of_its_batch(window):
     for step in (1, 20, plan.steps_per_epoch, plan.steps_per_epoch + 2):
         epoch, place = divmod(step - 1, plan.steps_per_epoch)
         assert np.array_equal(plan.rows_of_step(step), np.sort(global_batches(plan, epoch)[place]))
+
+
+def test_a_loader_counts_the_parts_of_an_accumulated_step():
+    plan = BatchPlan(50, 4, num_processes=2, gradient_accumulation_steps=3)
+    loader = plan.loader(load_embeddings(np.random.default_rng(0).normal(size=(50, 3))), 0, process_index=1)
+    assert len(loader) == len(list(loader)) == 6

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ..._utils.tensors import as_tensor
 from .reading import finite_number
 from .source import CheckpointSource
 
@@ -42,7 +43,7 @@ def input_mean_of(value: Any, d: int) -> torch.Tensor:
         if isinstance(value, (str, os.PathLike)):
             what = f"input_mean, {value},"
             value = _in_file(Path(value).expanduser())
-        mean = torch.as_tensor(value).detach().double().cpu()
+        mean = as_tensor(value).detach().double().cpu()
     except (TypeError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
         raise ValueError(f"{what} holds no numbers that can be read: {error}") from error
     if mean.shape != (d,) or not mean.isfinite().all():

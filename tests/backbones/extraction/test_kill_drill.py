@@ -33,7 +33,8 @@ def progress(folder):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "data"
-    rows = numbered(40).select([row % 40 for row in range(ROWS)]).remove_columns("id")
+    rows = numbered(40).add_column("label", [f"label {row}" for row in range(40)])
+    rows = rows.select([row % 40 for row in range(ROWS)]).remove_columns("id")
     rows.add_column("id", list(range(ROWS))).save_to_disk(str(folder), num_shards=4)
     return str(folder)
 
@@ -75,5 +76,7 @@ def test_no_row_is_lost_doubled_or_out_of_order(folders, data, whole, tmp_path, 
     found, expected = load_embeddings(folder), load_embeddings(whole)
     np.testing.assert_allclose(found[:], expected[:], rtol=0, atol=1e-6)
     np.testing.assert_allclose(found.statistics().mean, expected[:].double().mean(dim=0), atol=1e-7)
-    assert datasets.load_from_disk(str(folder)).column_names == datasets.load_from_disk(str(whole)).column_names
+    found, expected = (datasets.load_from_disk(str(each)) for each in (folder, whole))
+    assert found.column_names == expected.column_names
+    assert found["label"][:] == expected["label"][:] == [f"label {row % 40}" for row in range(ROWS)]
     assert not list(folder.glob("part-*")) and not list(folder.glob("*.tmp"))

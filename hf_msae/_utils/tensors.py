@@ -1,0 +1,15 @@
+"""Arrays from outside as tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def as_tensor(values: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Do what `torch.as_tensor` does, also for arrays that torch refuses: big-endian ones and reversed views."""
+    if isinstance(values, np.ndarray) and (not values.dtype.isnative or any(step < 0 for step in values.strides)):
+        values = np.array(values, values.dtype.newbyteorder("="), order="C")
+    return torch.as_tensor(values, dtype=dtype)
