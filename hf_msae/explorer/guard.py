@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .inputs import MAX_BYTES
@@ -149,6 +149,8 @@ class Guard:
         if length is not None and length > most:
             await _discard(receive, 4 * most)
             return await PlainTextResponse(_too_large(most), 413)(scope, receive, send)
+        if kind in ("queue", "call"):
+            send = _friendly_when_full(scope, receive, send)
         if scope["method"] != "POST" or kind not in ("upload", "mcp"):
             return await self.app(scope, _bounded(receive, most), send)
         size = max(most if length is None else length, _FILE_COST)
@@ -204,6 +206,22 @@ def _bounded(receive: Receive, most: int, is_upload: bool = False) -> Receive:
         return message
 
     return bounded
+
+
+def _friendly_when_full(scope: Scope, receive: Receive, send: Send) -> Send:
+    """Say what to do when the queue is full; gradio says only how long it is."""
+    full = False
+
+    async def friendly(message: Message) -> None:
+        nonlocal full
+        if message["type"] == "http.response.start" and message["status"] == 503:
+            full = True
+            text = "Very many people are asking at the moment: ask again in a minute."
+            await JSONResponse({"detail": text}, 503)(scope, receive, send)
+        if not full:
+            await send(message)
+
+    return friendly
 
 
 def keeping(folder: Path, every: float, age: float) -> Any:
