@@ -12,7 +12,7 @@ pytest.importorskip("gradio")
 import gradio as gr
 
 from hf_msae.explorer import Explorer, ExplorerSettings, VisitorError
-from hf_msae.explorer.components.waiting import Loading, once_loaded
+from hf_msae.explorer.components.waiting import Loading, on_first_open
 
 SECONDS = 20
 
@@ -67,10 +67,10 @@ def test_the_page_says_that_loading_failed_but_not_what_the_error_holds(failed):
 
 
 def attempts(loading, function):
-    """What the events of `once_loaded` call."""
+    """What the events of `on_first_open` call."""
     with gr.Blocks() as page:
         word = gr.Textbox()
-        once_loaded(loading, page.load, function, [word], [word])
+        on_first_open(loading, page.load, function, [word], [word])
     events = [each for each in page.fns.values() if each.fn is not None]
     assert {each.targets[0][1] for each in events} == {"load", "tick"}
     assert all(each.api_visibility == "private" for each in events)
@@ -83,16 +83,17 @@ def is_active(timer):
 
 def test_what_the_inputs_hold_when_the_explorer_is_there_counts(late, gate):
     attempt = attempts(late, lambda word: (f"{word}!",))
-    value, timer = attempt("before")
-    assert value == gr.skip() and is_active(timer)
+    value, is_open, timer = attempt(False, "before")
+    assert value == gr.skip() and not is_open and is_active(timer)
     gate.set()
     late.get()
-    value, timer = attempt("now")
-    assert value == "now!" and not is_active(timer)
+    value, is_open, timer = attempt(False, "now")
+    assert value == "now!" and is_open and not is_active(timer)
+    assert attempt(True, "later")[0] == gr.skip()  # a tab is filled once
 
 
 def test_nothing_is_waited_for_after_a_failure(failed):
-    value, timer = attempts(failed, lambda word: (word,))("word")
+    value, _, timer = attempts(failed, lambda word: (word,))(False, "word")
     assert value == gr.skip() and not is_active(timer)
 
 
@@ -125,6 +126,6 @@ def test_an_answer_that_fails_is_told_once_and_not_tried_again(explorer, error, 
     def answer(word):
         raise error
 
-    value, timer = attempts(loading, answer)("word")
-    assert value == gr.skip() and not is_active(timer)
+    value, is_open, timer = attempts(loading, answer)(False, "word")
+    assert value == gr.skip() and not is_open and not is_active(timer)
     assert len(warnings) == 1 and "secret" not in warnings[0] + caplog.text

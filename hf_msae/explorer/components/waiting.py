@@ -113,15 +113,14 @@ def loading_status(loading: Loading, on_open: Callable[..., Any]) -> gr.HTML:
     return status
 
 
-def once_loaded(
+def on_first_open(
     loading: Loading,
     on_open: Callable[..., Any],
     function: Callable[..., Sequence[Any]],
     inputs: Sequence[Component],
     outputs: Sequence[Component],
-    **settings: Any,
 ) -> None:
-    """Call a function when the explorer is loaded, with what the inputs hold then.
+    """Fill a tab when a visitor has opened it for the first time and the explorer is loaded, so it is never empty.
 
     Other events may wait for the explorer with the inputs they were given. One that fills a component must not, since
     a visitor may have filled it meanwhile.
@@ -129,21 +128,28 @@ def once_loaded(
     Args:
         loading: The explorer.
         on_open: The event of opening the page or a tab, such as `page.load` or `tab.select`.
-        function: Returns a tuple with a value for each of `outputs`.
-        inputs: Components with the arguments of `function`.
+        function: Takes the values that `inputs` hold by then, and returns a tuple with those of `outputs`. Later
+            events answer what it puts there as they answer a visitor.
+        inputs: Components that a visitor may have filled while the explorer was loading.
         outputs: Components to fill.
-        settings: Further settings of the event.
     """
-    timer, answer = gr.Timer(_EVERY, active=False), answering(function)
+    timer, answer, opened = gr.Timer(_EVERY, active=False), answering(function), gr.State(False)
 
-    def attempt(*given: Any) -> tuple[Any, ...]:
+    def attempt(is_open: bool, *given: Any) -> tuple[Any, ...]:
         answered: Sequence[Any] = [gr.skip()] * len(outputs)
-        if loading.is_done:
+        if loading.is_done and not is_open:
             try:
-                answered = answer(*given)
+                answered, is_open = answer(*given), True
             except gr.Error as error:  # an event that fails updates nothing: the timer would run forever
                 gr.Warning(str(error.message))
-        return (*answered, gr.Timer(active=not (loading.is_done or loading.has_failed)))
+        return (*answered, is_open, gr.Timer(active=not (loading.is_done or loading.has_failed)))
 
     for event in (on_open, timer.tick):
-        event(attempt, [*inputs], [*outputs, timer], preprocess=False, api_visibility="private", **settings)
+        event(
+            attempt,
+            [opened, *inputs],
+            [*outputs, opened, timer],
+            preprocess=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )

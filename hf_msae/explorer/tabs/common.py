@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-import gradio as gr
 
 from ..components.bars import Bar
 from ..components.concepts import shown_name
-from ..components.waiting import once_loaded
 
 if TYPE_CHECKING:
     import pandas as pd
-    from gradio.components import Component
 
-    from ..components.waiting import Loading
     from ..explorer import Explorer
 
 # Values come as they were sent: the functions of `inputs` check them, with messages for visitors.
@@ -34,31 +29,6 @@ TILES: dict[str, Any] = {
     "elem_classes": ["msae-tiles", "msae-filled"],
 }
 """Settings of a gallery of small pictures with captions."""
-
-
-def on_first_open(
-    loading: Loading,
-    on_open: Callable[..., Any],
-    function: Callable[..., Sequence[Any]],
-    inputs: Sequence[Component],
-    outputs: Sequence[Component],
-) -> None:
-    """Fill a tab when a visitor opens it for the first time, so that it is never empty.
-
-    Args:
-        loading: The explorer.
-        on_open: The event of opening the tab.
-        function: Takes the values of `inputs`, and returns those of `outputs`. Later events answer what it puts there
-            as they answer a visitor.
-        inputs: Components that a visitor may have filled while the explorer was loading.
-        outputs: Components to fill.
-    """
-    opened = gr.State(False)
-
-    def first(is_open: bool, *given: Any) -> tuple[Any, ...]:
-        return (*([gr.skip()] * len(outputs) if is_open else function(*given)), True)
-
-    once_loaded(loading, on_open, first, [opened, *inputs], [*outputs, opened], show_progress="hidden")
 
 
 def choice(explorer: Explorer, latent: int) -> tuple[str, str]:

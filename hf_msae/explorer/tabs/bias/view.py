@@ -11,8 +11,9 @@ import pandas as pd
 from ...answers import answering, in_place
 from ...components.bars import bars
 from ...components.dose_chart import MAX_CURVES, dose_chart
+from ...components.waiting import on_first_open
 from ...rendering import macros
-from ..common import BUSY, QUIET, choice, concept_bar, on_first_open
+from ..common import BUSY, QUIET, choice, concept_bar
 from .answer import (
     NUM_NULL,
     TEXTS,

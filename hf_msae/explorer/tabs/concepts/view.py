@@ -11,9 +11,10 @@ import pandas as pd
 from ....report.sections.concepts import Example
 from ...answers import answering, in_place
 from ...components.concepts import concept_choices, concept_input, shown_name
+from ...components.waiting import on_first_open
 from ...inputs import VisitorError
 from ...rendering import macros
-from ..common import BUSY, QUIET, TILES, on_first_open
+from ..common import BUSY, QUIET, TILES
 from .answer import COLUMNS, ORDERS, Listing, best_known, evidence, listing
 
 if TYPE_CHECKING:

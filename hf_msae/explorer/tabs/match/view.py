@@ -10,9 +10,10 @@ import gradio as gr
 from ...answers import answering, in_place
 from ...components.bars import Bar, bars
 from ...components.picture_input import collection_button, picture_input, picture_of, read_upload
+from ...components.waiting import on_first_open
 from ...inputs import MAX_TEXT, VisitorError, read_text
 from ...rendering import macros
-from ..common import BUSY, QUIET, on_first_open, split_bars, split_numbers
+from ..common import BUSY, QUIET, split_bars, split_numbers
 from .answer import Match, fitting_words, match
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import pandas as pd
 from ...answers import answering, in_place
 from ...components.concepts import NONE, concept_choices, concept_input
 from ...components.picture_input import picture_input
+from ...components.waiting import on_first_open
 from ...rendering import macros
-from ..common import QUIET, TILES, on_first_open
+from ..common import QUIET, TILES
 from .answer import KINDS, LEAST, MOST, PICTURE, ROW, WORDS, example_edit, read_row, read_strengths, search
 
 if TYPE_CHECKING:

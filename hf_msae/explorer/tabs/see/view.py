@@ -20,9 +20,10 @@ from ...components.picture_input import (
     picture_of,
     read_upload,
 )
+from ...components.waiting import on_first_open
 from ...components.where import where
 from ...rendering import macros
-from ..common import BUSY, QUIET, choice, on_first_open, split_bars, split_numbers
+from ..common import BUSY, QUIET, choice, split_bars, split_numbers
 from .answer import ALL, DEFAULT, LEAST, Sight, granularity_bounds, see
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ import gradio as gr
 from ...answers import answering, in_place
 from ...components.concepts import NONE, concept_choices, concept_input
 from ...components.picture_input import collection_button, embedded_upload, picture_input, picture_of
+from ...components.waiting import on_first_open
 from ...inputs import VisitorError
 from ...rendering import macros
-from ..common import BUSY, QUIET, on_first_open
+from ..common import BUSY, QUIET
 from .answer import (
     AS_IT_IS,
     HOW,
