@@ -12,6 +12,8 @@ import torch
 from hf_msae.bias.probabilities import as_classifier
 from hf_msae.explorer import VisitorError
 from hf_msae.explorer.components.dose_chart import Curve, dose_chart
+from hf_msae.explorer.kept import Kept
+from hf_msae.explorer.tabs.bias import answer
 from hf_msae.explorer.tabs.bias.answer import (
     MIN_EACH,
     TEXTS,
@@ -85,6 +87,27 @@ def test_an_answer_about_a_column_is_kept_and_depends_on_nothing_but_its_target(
     again = explain_classifier(explorer, TARGET)
     assert again.report.frame.equals(found.report.frame)
     assert again.report.curves.equals(found.report.curves)
+
+
+def test_an_answer_about_texts_is_computed_once_and_kept_without_them(explorer, monkeypatch):
+    asked = []
+
+    def spy(explorer, target):
+        asked.append((explorer, target))
+        return explain_classifier(explorer, target)
+
+    monkeypatch.setattr(answer, "explain_classifier", spy)
+    monkeypatch.setattr(answer, "_of_texts", Kept(2))
+    target = read_target(explorer, TEXTS, "a secret star", "no star")
+    first, second = bias(explorer, target), bias(explorer, read_target(explorer, TEXTS, "a secret star", "no  star"))
+    assert len(asked) == 1 and second.report.frame.equals(first.report.frame)
+    assert second.target == target and second.report.target == "a secret star"
+    other = copy.copy(explorer)
+    assert bias(explorer, Target(texts=target.texts[::-1])).target.texts == target.texts[::-1]
+    assert bias(other, target).target == target
+    assert len(asked) == 3  # another order and another model are other questions
+    ((_, digest), (_, future)), *_ = answer._of_texts._answers.items()
+    assert b"secret" not in digest and "secret" not in repr(future.result())
 
 
 def test_columns_that_are_offered_have_enough_of_both_kinds(explorer):

@@ -1,6 +1,7 @@
 """The shares of a picture add up at every granularity, and maps show where a concept is."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 pytest.importorskip("gradio")
 
 from hf_msae.explorer.components.picture_input import diverse_rows, embedded_upload, examples_of
-from hf_msae.explorer.components.where import overlay, where
+from hf_msae.explorer.components.where import highest, overlay, where
 from hf_msae.explorer.tabs.see import view as tab
 from hf_msae.explorer.tabs.see.answer import ALL, granularities, granularity_bounds, see
 
@@ -178,6 +179,20 @@ def test_a_map_is_compared_with_the_collection_and_not_with_itself(explorer):
     assert found.scale == pytest.approx(highest, rel=1e-4) and found.num_compared == 64
     assert found.strongest < 0.2 * found.scale
     assert np.ptp(np.asarray(found.picture).astype(int), axis=2).mean() < 10  # nearly all of it is faded
+
+
+def test_the_collection_is_read_once_and_in_batches_for_two_who_ask_for_maps(explorer, monkeypatch):
+    backbone, read, sizes = explorer.patch_model.backbone, explorer.patch_model.backbone.read, []
+
+    def spy(hook_point, images, *args, **kwargs):
+        sizes.append(len(images))
+        return read(hook_point, images, *args, **kwargs)
+
+    monkeypatch.setattr(backbone, "read", spy)
+    asked = copy.copy(explorer)  # nobody has asked this one
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(highest, [asked, asked])
+    assert sizes == [64] and first is second
 
 
 def test_a_picture_keeps_its_colors_where_the_map_is_high_and_is_grey_elsewhere():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
+
+from ...backbones import prepare_images
+from ..kept import Kept
 
 if TYPE_CHECKING:
     from ..explorer import Explorer
@@ -21,6 +23,7 @@ _FULL = 0.5
 """Share of the collection's strongest patch from which on a patch keeps all its colors."""
 # A picture fades to dark gray: that can be seen without telling colors apart, and in dark pictures too.
 _FADED, _GRAY = 0.75, 70
+_highest = Kept(1)
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,21 @@ def where(explorer: Explorer, picture: Image.Image, concept: Any) -> Where | Non
     return Where(drawn, activations, float(activations.max()), scale, min(COMPARED, len(explorer.images)))
 
 
-@lru_cache(maxsize=1)
-@torch.no_grad()
 def highest(explorer: Explorer) -> np.ndarray:
     """The largest activation of each latent of the patch model in the first pictures of the collection, (n,)."""
+    return _highest.get(explorer, lambda: _compute_highest(explorer))
+
+
+@torch.no_grad()
+def _compute_highest(explorer: Explorer) -> np.ndarray:
     model = explorer.patch_model
+    pictures = [explorer.picture(row) for row in range(min(COMPARED, len(explorer.images)))]
+    all_tokens = model.backbone.read(model.hook_point.name, pictures)
+    grids = model.backbone.patch_grids(prepare_images(model.backbone.image_processor, pictures))
     found = torch.zeros(model.msae.config.num_latents)
-    for row in range(min(COMPARED, len(explorer.images))):
-        tokens, _ = model.backbone.read_patches(model.hook_point.name, explorer.picture(row))
-        found = torch.maximum(found, model.msae.encode(tokens).amax(dim=0).float().cpu())
+    for tokens, grid in zip(all_tokens, grids, strict=True):
+        places = model.backbone.patch_positions(grid, len(tokens)).to(tokens.device)
+        found = torch.maximum(found, model.msae.encode(tokens[places]).amax(dim=0).float().cpu())
     return found.numpy()
 
 

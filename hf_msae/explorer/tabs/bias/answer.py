@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,6 +20,7 @@ from ....embeddings import load_embeddings
 from ....metrics import LinearClassifier
 from ...components.dose_chart import MAX_CURVES, Curve
 from ...inputs import VisitorError, read_choice, read_text
+from ...kept import Kept
 
 if TYPE_CHECKING:
     from ...explorer import Explorer
@@ -29,7 +33,9 @@ MAX_CONCEPTS = 64
 MIN_EACH = 20
 """Pictures with and without a label that a probe needs; it is trained on half of them."""
 KEPT = 64
-"""Number of answers about columns that are kept."""
+"""Number of answers about columns that are kept, and of answers about texts."""
+KEPT_SECONDS = 3600
+"""Time for which an answer about a visitor's texts is kept: drawing other curves of it asks again."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Target:
     texts: tuple[str, str] | None = None
 
     def __str__(self) -> str:
-        return self.column if self.texts is None else self.texts[0]
+        return self.column or "" if self.texts is None else self.texts[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,18 +155,27 @@ def explain_classifier(explorer: Explorer, target: Target) -> Bias:
     return Bias(target, report, share, len(rows), num_concepts, accuracy, guessing)
 
 
-_kept = lru_cache(maxsize=KEPT)(explain_classifier)
+_of_columns, _of_texts = Kept(KEPT), Kept(KEPT, KEPT_SECONDS)
+_secret = secrets.token_bytes()
 
 
 def bias(explorer: Explorer, target: Target) -> Bias:
-    """Find the concepts that drive a classifier, as `explain_classifier` does, keeping the answers about columns.
+    """Find the concepts that drive a classifier, as `explain_classifier` does, keeping the answers.
 
-    Visitors' own words are not kept.
+    Visitors' own words are not kept: an answer about texts is found by a keyed hash of them, and does not hold them.
 
     Raises:
         VisitorError: As `explain_classifier`.
     """
-    return _kept(explorer, target) if target.texts is None else explain_classifier(explorer, target)
+    if target.texts is None:
+        return _of_columns.get((explorer, target), lambda: explain_classifier(explorer, target))
+    digest = hashlib.blake2b(json.dumps(target.texts).encode(), key=_secret).digest()
+    kept = _of_texts.get((explorer, digest), lambda: _addressed(explain_classifier(explorer, target), Target()))
+    return _addressed(kept, target)
+
+
+def _addressed(found: Bias, target: Target) -> Bias:
+    return replace(found, target=target, report=replace(found.report, target=str(target)))
 
 
 def probability_of_second(classifier: LinearClassifier) -> Callable[[torch.Tensor], torch.Tensor]:
