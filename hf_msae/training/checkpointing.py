@@ -9,7 +9,6 @@ final name is complete.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from safetensors.torch import load_model
 from transformers.utils import logging as transformers_logging
 
 from .._utils.atomic import atomic_path, remove
+from .._utils.file_integrity import sha256_of
 from .._utils.json_files import write_json
 from .log import LOG_FILE
 
@@ -34,6 +34,7 @@ WEIGHTS_FILE = "model.safetensors"
 FAILURE_FILE = "diverged.json"
 _RUN_FILES = (WEIGHTS_FILE, "config.json", "metrics.json", "README.md", FAILURE_FILE)
 _TEMPORARY = ".tmp-"
+DAMAGED = ".damaged"
 
 
 @dataclass
@@ -48,6 +49,7 @@ class TrainerState:
         pending_losses: Loss of each step since the last record; the next record averages them.
         steps_since_fired: For each latent, the optimizer steps since it last fired.
         stopped: Whether a callback ended the run before its last step.
+        files: SHA-256 of the checkpoint's other files by name; empty in checkpoints of earlier versions.
     """
 
     global_step: int = 0
@@ -57,11 +59,19 @@ class TrainerState:
     pending_losses: list[float] = field(default_factory=list)
     steps_since_fired: list[int] = field(default_factory=list)
     stopped: bool = False
+    files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, checkpoint: Path) -> TrainerState:
-        """Read the state in a checkpoint folder."""
-        return cls(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")))
+        """Read the state in a checkpoint folder.
+
+        Raises:
+            ValueError: It is damaged.
+        """
+        try:
+            return cls(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{checkpoint / STATE_FILE} is damaged: {error}") from error
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
@@ -72,30 +82,6 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
         if match and (path / STATE_FILE).is_file():
             found[int(match[1])] = path
     return [found[step] for step in sorted(found)]
-
-
-def find_checkpoint(resume_from: str | Path, output_dir: Path) -> Path:
-    """Find the checkpoint to resume from: the given folder, or for "last" or "true" the newest in `output_dir`.
-
-    Raises:
-        FileNotFoundError: There is none, or the folder is not a complete checkpoint.
-    """
-    if str(resume_from).lower() in ("last", "true"):
-        checkpoints = list_checkpoints(output_dir)
-        if not checkpoints:
-            raise FileNotFoundError(
-                f"{output_dir} holds no complete checkpoint to resume from: leave out resume_from_checkpoint to start "
-                f"a new run"
-            )
-        return checkpoints[-1]
-    path = Path(resume_from)
-    if not (path / STATE_FILE).is_file():
-        complete = ", ".join(checkpoint.name for checkpoint in list_checkpoints(output_dir))
-        raise FileNotFoundError(
-            f"resume_from_checkpoint is {str(resume_from)!r}, which is not a checkpoint folder (it has no "
-            f"{STATE_FILE}); complete checkpoints in {output_dir}: {complete or 'none'}"
-        )
-    return path
 
 
 def check_output_dir(output_dir: Path, overwrite: bool = False) -> None:
@@ -127,7 +113,8 @@ def check_output_dir(output_dir: Path, overwrite: bool = False) -> None:
 
 def clear_output_dir(output_dir: Path) -> None:
     """Delete the files and checkpoints of a run in `output_dir`, and nothing else."""
-    for path in (*(output_dir / name for name in _RUN_FILES), *list_checkpoints(output_dir)):
+    damaged = output_dir.glob(f"checkpoint-*{DAMAGED}")
+    for path in (*(output_dir / name for name in _RUN_FILES), *list_checkpoints(output_dir), *damaged):
         remove(path)
 
 
@@ -193,6 +180,8 @@ def save_checkpoint(accelerator: Accelerator, state: TrainerState, output_dir: P
     accelerator.save_state(str(temporary))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        files = sorted(file for file in temporary.rglob("*") if file.is_file())
+        state.files = {file.relative_to(temporary).as_posix(): sha256_of(file) for file in files}
         (temporary / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
         if final.exists():
             os.replace(final, outdated)
@@ -220,30 +209,3 @@ def prune_checkpoints(newest: Path, total_limit: int | None) -> None:
         others = [path for path in list_checkpoints(newest.parent) if path != newest]
         for path in others[: max(0, len(others) + 1 - total_limit)]:
             remove(path)
-
-
-def describe_differences(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """List how the settings of two runs differ, as "arguments.seed: 42 in the checkpoint, 43 now".
-
-    Floats that agree to six digits count as equal, since statistics of the same data differ by rounding.
-    """
-    before, now = dict(_leaves(saved)), dict(_leaves(current))
-    return [
-        f"{key}: {before.get(key)} in the checkpoint, {now.get(key)} now"
-        for key in sorted(before | now)
-        if not _is_equal(before.get(key), now.get(key))
-    ]
-
-
-def _leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the settings at every depth with their dotted names."""
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _is_equal(one: Any, other: Any) -> bool:
-    both_floats = isinstance(one, float) and isinstance(other, float)
-    return math.isclose(one, other, rel_tol=1e-6) if both_floats else one == other

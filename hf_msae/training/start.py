@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -13,13 +14,8 @@ from accelerate.utils import broadcast_object_list, set_seed
 from .._utils.acceleration import check_distribution
 from ..model.configuration_msae import MSAEConfig
 from .arguments import NUMERIC_FIELDS, MSAETrainingArguments
-from .checkpointing import (
-    TrainerState,
-    check_output_dir,
-    clear_output_dir,
-    describe_differences,
-    find_checkpoint,
-)
+from .checkpointing import TrainerState, check_output_dir, clear_output_dir
+from .resuming import describe_differences, find_checkpoint
 
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset, EmbeddingStatistics
@@ -27,6 +23,7 @@ if TYPE_CHECKING:
     from .trainer import MSAETrainer
 
 logger = get_logger(__name__)
+T = TypeVar("T")
 
 # Fields of MSAEConfig about the source of the embeddings, not about what the model computes.
 PROVENANCE_FIELDS = ("base_model_name_or_path", "base_model_revision", "hook_point")
@@ -46,6 +43,10 @@ def check_inputs(
             f"mixed_precision is {args.mixed_precision}, but the accelerator was created with "
             f"{accelerator.mixed_precision}: make both agree"
         )
+    precision, device = str(accelerator.mixed_precision), accelerator.device.type
+    if precision != "no" and not accelerator.native_amp:  # Accelerate would train in float32 without a word
+        other = "bf16 or no" if device == "cpu" else "no"
+        raise ValueError(f"mixed_precision is {precision}, which is not available on {device}: set it to {other}")
     for data in filter(None, (train_data, eval_data)):
         if data.width != model.config.d_in:
             raise ValueError(
@@ -112,16 +113,26 @@ def measure_data(trainer: MSAETrainer) -> EmbeddingStatistics:
         ValueError: Either data set has NaN or infinite rows or no variance, or the evaluation data has rows for
             which a metric is undefined.
     """
+
+    def measure() -> EmbeddingStatistics:
+        found = trainer.train_data.statistics(progress=not trainer.args.disable_tqdm)
+        if trainer.eval_data is not None:
+            check_evaluable(trainer.eval_data)
+        return found
+
+    return in_main_process(trainer, measure)
+
+
+def in_main_process(trainer: MSAETrainer, function: Callable[[], T]) -> T:
+    """Call a function in the main process, and return what it returns, or raise what it raises, in all of them."""
     found: Any = None
     if trainer.accelerator.is_main_process:
         try:
-            found = trainer.train_data.statistics(progress=not trainer.args.disable_tqdm)
-            if trainer.eval_data is not None:
-                check_evaluable(trainer.eval_data)
-        except ValueError as error:
-            found = error  # raised in every process below
+            found = function()
+        except (ValueError, OSError) as error:
+            found = error
     (found,) = broadcast_object_list([found])
-    if isinstance(found, ValueError):
+    if isinstance(found, Exception):
         raise found
     return found
 
@@ -140,7 +151,9 @@ def start(
         The checkpoint to continue from, if any.
     """
     resume_from = trainer.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
-    checkpoint = find_checkpoint(resume_from, trainer.output_dir) if resume_from else None
+    checkpoint = None
+    if resume_from:
+        checkpoint = in_main_process(trainer, lambda: find_checkpoint(resume_from, trainer.output_dir))
     outside = checkpoint is None or checkpoint.parent.resolve() != trainer.output_dir.resolve()
     if outside:
         check_output_dir(trainer.output_dir, trainer.args.overwrite_output_dir)

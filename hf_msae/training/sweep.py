@@ -15,11 +15,12 @@ from sklearn.model_selection import ParameterGrid
 from .._utils.argument_parser import MSAEArgumentParser
 from ..model.configuration_msae import MSAEConfig
 from .arguments import NUMERIC_FIELDS, MSAETrainingArguments
-from .checkpointing import TrainerState, check_output_dir, list_checkpoints, read_failure
+from .checkpointing import TrainerState, check_output_dir, clear_output_dir, list_checkpoints, read_failure
 from .log import TrainingResult
 from .loop import train_together
+from .resuming import find_damage, set_aside
 from .run import TrainingRun
-from .start import start
+from .start import in_main_process, start
 from .trainer import MSAETrainer
 
 logger = get_logger(__name__)
@@ -120,14 +121,15 @@ def train_sweep(
 
     Args:
         trainers: Trainers with the same data, batches, steps and processes, each with its own output folder.
-        resume_from_checkpoint: "last" for the last step of which every trainer has a checkpoint.
+        resume_from_checkpoint: "last" for the last step of which every trainer has a checkpoint; the sweep begins
+            again if it ended before each had saved one.
 
     Returns:
         The result of each trainer, or the error that ended it if its loss diverged.
 
     Raises:
         ValueError: The trainers do not read the same batches.
-        FileNotFoundError: There is no step of which every trainer has a checkpoint.
+        FileNotFoundError: No trainer has a checkpoint, or there is no step of which all have one.
     """
     if not trainers:
         raise ValueError("a sweep needs at least one trainer")
@@ -143,45 +145,57 @@ def train_sweep(
                 "number of steps"
             )
     failures: dict[MSAETrainer, FloatingPointError] = {}
-    checkpoints: dict[MSAETrainer, Path] = {}
+    checkpoints: dict[MSAETrainer, Path | None] = {}
     if resume_from_checkpoint:
         if str(resume_from_checkpoint).lower() not in ("last", "true"):
             raise ValueError(f"a sweep can only resume from 'last', not from {resume_from_checkpoint!r}")
         failures = {trainer: error for trainer in trainers if (error := read_failure(trainer.output_dir))}
-        checkpoints = _newest_common([trainer for trainer in trainers if trainer not in failures])
+        going_on = [trainer for trainer in trainers if trainer not in failures]
+        found = in_main_process(first, lambda: _newest_common(going_on))
+        checkpoints = dict(zip(going_on, found, strict=True))
     else:
         for trainer in trainers:  # all, before the first one clears its folder
             check_output_dir(trainer.output_dir, trainer.args.overwrite_output_dir)
     runs = {}
     for trainer in trainers:
         if trainer not in failures:
-            checkpoint = start(trainer, checkpoints.get(trainer, False), keep_stopped=True)
+            checkpoint = start(trainer, checkpoints.get(trainer) or False, keep_stopped=True)
             runs[trainer] = TrainingRun(trainer, checkpoint, progress=not runs)
     results = train_together(list(runs.values()), survive_failures=len(trainers) > 1)
-    found = {**failures, **dict(zip(runs, results, strict=True))}
-    for trainer, result in found.items():
+    ended = {**failures, **dict(zip(runs, results, strict=True))}
+    for trainer, result in ended.items():
         if isinstance(result, FloatingPointError):
             logger.warning(f"{trainer.output_dir}: {result}")
         else:
             trainer.result = result
-    return [found[trainer] for trainer in trainers]
+    return [ended[trainer] for trainer in trainers]
 
 
-def _newest_common(trainers: Sequence[MSAETrainer]) -> dict[MSAETrainer, Path]:
-    """Find the checkpoint from which each trainer continues.
+def _newest_common(trainers: Sequence[MSAETrainer]) -> list[Path | None]:
+    """Find the checkpoint from which each trainer continues, or None where it begins again.
 
     For trainers that a callback stopped, this is their last checkpoint; for the others, it is the last step of which
-    all have a checkpoint, since a sweep may be killed while it saves.
+    all have a checkpoint, since a sweep may be killed while it saves. Damaged ones are set aside.
+
+    Raises:
+        FileNotFoundError: No trainer has a checkpoint, or there is no step of which all have one.
     """
+    for trainer in trainers:
+        set_aside({path: damage for path in list_checkpoints(trainer.output_dir) if (damage := find_damage(path))})
     checkpoints = {trainer: {path.name: path for path in list_checkpoints(trainer.output_dir)} for trainer in trainers}
     newest = {trainer: list(found.values())[-1] for trainer, found in checkpoints.items() if found}
     stopped = {trainer: path for trainer, path in newest.items() if TrainerState.read(path).stopped}
     others = {trainer: found for trainer, found in checkpoints.items() if trainer not in stopped}
     common = set.intersection(*map(set, others.values())) if others else set()
-    if not common and (others or not stopped):
+    if others and not common:
         have = "; ".join(f"{each.output_dir}: {', '.join(found) or 'none'}" for each, found in checkpoints.items())
-        raise FileNotFoundError(
-            f"no step has a checkpoint of every model of the sweep ({have}): start again with --overwrite_output_dir"
-        )
+        if not newest or all(others.values()):
+            raise FileNotFoundError(
+                f"no step has a checkpoint of every model of the sweep ({have}): start again with "
+                "--overwrite_output_dir"
+            )
+        logger.warning(f"The sweep ended before every model had a checkpoint, so training begins again ({have}).")
+        for trainer in others:
+            clear_output_dir(trainer.output_dir)
     name = max(common, key=lambda name: int(name.split("-")[1]), default="")
-    return {**stopped, **{trainer: found[name] for trainer, found in others.items()}}
+    return [stopped.get(trainer) or others[trainer].get(name) for trainer in trainers]

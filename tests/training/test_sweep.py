@@ -1,6 +1,7 @@
 """Several models in one pass: each ends as if trained alone, and the data is read once."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -123,6 +124,26 @@ def test_a_sweep_without_common_checkpoints_says_what_there_is(tmp_path, data):
         train_sweep(trainers(tmp_path, data), resume_from_checkpoint="last")
     with pytest.raises(ValueError, match="some/where"):
         train_sweep(trainers(tmp_path, data), resume_from_checkpoint="some/where")
+
+
+@pytest.mark.parametrize("have", [{"narrow": [20, 30]}, {"narrow": [20], "fast": [20]}])
+def test_killed_before_every_model_had_a_checkpoint_it_begins_again(tmp_path, data, alone, have, caplog):
+    for name, steps in have.items():
+        for step in steps:
+            shutil.copytree(alone / name / f"checkpoint-{step}", tmp_path / name / f"checkpoint-{step}")
+    with caplog.at_level("WARNING"):
+        train_sweep(trainers(tmp_path, data), resume_from_checkpoint="last")
+    assert "begins again" in caplog.text and "wide: none" in caplog.text
+    assert_same_weights(tmp_path, alone)
+
+
+def test_a_damaged_checkpoint_of_one_model_takes_all_of_them_back(tmp_path, data, alone):
+    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "wide" / "checkpoint-30" / "optimizer.bin").write_bytes(b"")
+    sweep = trainers(tmp_path, data)
+    train_sweep(sweep, resume_from_checkpoint="last")
+    assert (tmp_path / "wide" / "checkpoint-30.damaged").is_dir()
+    assert_same_weights(tmp_path, alone)
 
 
 class Break(MSAETrainerCallback):

@@ -15,7 +15,7 @@ from accelerate.utils import set_seed
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainerCallback, MSAETrainingArguments
 from hf_msae.embeddings import EmbeddingDataset, load_embeddings
-from hf_msae.training.checkpointing import TrainerState, describe_differences, list_checkpoints
+from hf_msae.training.checkpointing import TrainerState, list_checkpoints
 from hf_msae.training.interruption import TrainingInterrupted
 from hf_msae.training.run import build_optimizer
 
@@ -561,6 +561,7 @@ def test_inputs_that_do_not_fit_together_are_refused_at_once(tmp_path, data):
         ({"warmup_steps": 30}, "warmup_steps.* 30.* 25"),
         ({"accelerator": Accelerator(cpu=True), "report_to": ["tensorboard"]}, "report_to.*log_with"),
         ({"report_to": ["tensorbored"]}, "tensorbored"),
+        ({"mixed_precision": "fp16"}, "mixed_precision is fp16.* cpu.* bf16"),
     ):
         with pytest.raises(ValueError, match=message):
             new_trainer(tmp_path, **{"data": data, **settings})
@@ -614,9 +615,3 @@ def test_compiled_it_is_the_same_training(tmp_path, data, caplog):
     for name, value in trained[0].items():
         assert torch.allclose(value, trained[1][name], rtol=1e-3, atol=1e-5), name
     assert caplog.text.count("torch_compile") == 1
-
-
-def test_differences_are_found_at_every_depth():
-    saved = {"a": {"b": {"c": {"d": 1.0, "e": 2}}, "only": None}, "f": 1}
-    now = {"a": {"b": {"c": {"d": 1.0 + 1e-9, "e": 3}}}, "f": 1}
-    assert describe_differences(saved, now) == ["a.b.c.e: 2 in the checkpoint, 3 now"]
