@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import DistributedType, ProjectConfiguration
+from accelerate.utils import DistributedType, ProjectConfiguration, broadcast_object_list
 
 
 def build_accelerator(
@@ -68,3 +69,19 @@ def check_distribution(accelerator: Accelerator) -> None:
             f"accelerate is configured for {kind.value}, but an MSAE is trained on one device, data-parallel (DDP: "
             "launch with --multi_gpu) or sharded (FSDP2: launch with --use_fsdp --fsdp_version 2)"
         )
+
+
+def on_main_process(accelerator: Accelerator | None, action: Callable[[], Any]) -> Any:
+    """Run `action` on the main process, and return or raise its outcome on all processes."""
+    if accelerator is None or accelerator.num_processes == 1:
+        return action()
+    outcome = [None]
+    if accelerator.is_main_process:
+        try:
+            outcome = [action()]
+        except (ValueError, OSError) as error:  # the others would wait forever
+            outcome = [error]
+    (outcome,) = broadcast_object_list(outcome)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 
-from .._utils.acceleration import check_distribution
+from .._utils.acceleration import check_distribution, on_main_process
 from ..model.configuration_msae import MSAEConfig
 from .arguments import NUMERIC_FIELDS, MSAETrainingArguments
 from .checkpointing import TrainerState, check_output_dir, clear_output_dir
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from .trainer import MSAETrainer
 
 logger = get_logger(__name__)
-T = TypeVar("T")
 
 # Fields of MSAEConfig about the source of the embeddings, not about what the model computes.
 PROVENANCE_FIELDS = ("base_model_name_or_path", "base_model_revision", "hook_point")
@@ -120,21 +118,7 @@ def measure_data(trainer: MSAETrainer) -> EmbeddingStatistics:
             check_evaluable(trainer.eval_data)
         return found
 
-    return in_main_process(trainer, measure)
-
-
-def in_main_process(trainer: MSAETrainer, function: Callable[[], T]) -> T:
-    """Call a function in the main process, and return what it returns, or raise what it raises, in all of them."""
-    found: Any = None
-    if trainer.accelerator.is_main_process:
-        try:
-            found = function()
-        except (ValueError, OSError) as error:
-            found = error
-    (found,) = broadcast_object_list([found])
-    if isinstance(found, Exception):
-        raise found
-    return found
+    return on_main_process(trainer.accelerator, measure)
 
 
 def start(
@@ -153,7 +137,7 @@ def start(
     resume_from = trainer.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
     checkpoint = None
     if resume_from:
-        checkpoint = in_main_process(trainer, lambda: find_checkpoint(resume_from, trainer.output_dir))
+        checkpoint = on_main_process(trainer.accelerator, lambda: find_checkpoint(resume_from, trainer.output_dir))
     outside = checkpoint is None or checkpoint.parent.resolve() != trainer.output_dir.resolve()
     if outside:
         check_output_dir(trainer.output_dir, trainer.args.overwrite_output_dir)

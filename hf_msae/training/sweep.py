@@ -12,6 +12,7 @@ import yaml
 from accelerate.logging import get_logger
 from sklearn.model_selection import ParameterGrid
 
+from .._utils.acceleration import on_main_process
 from .._utils.argument_parser import MSAEArgumentParser
 from ..model.configuration_msae import MSAEConfig
 from .arguments import NUMERIC_FIELDS, MSAETrainingArguments
@@ -20,7 +21,7 @@ from .log import TrainingResult
 from .loop import train_together
 from .resuming import find_damage, set_aside
 from .run import TrainingRun
-from .start import in_main_process, start
+from .start import start
 from .trainer import MSAETrainer
 
 logger = get_logger(__name__)
@@ -151,7 +152,7 @@ def train_sweep(
             raise ValueError(f"a sweep can only resume from 'last', not from {resume_from_checkpoint!r}")
         failures = {trainer: error for trainer in trainers if (error := read_failure(trainer.output_dir))}
         going_on = [trainer for trainer in trainers if trainer not in failures]
-        found = in_main_process(first, lambda: _newest_common(going_on))
+        found = on_main_process(first.accelerator, lambda: _newest_common(going_on))
         checkpoints = dict(zip(going_on, found, strict=True))
     else:
         for trainer in trainers:  # all, before the first one clears its folder

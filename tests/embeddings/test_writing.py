@@ -139,6 +139,15 @@ def test_a_killed_run_continues_after_its_last_complete_shard(tmp_path):
     assert list(datasets.load_from_disk(str(tmp_path))["label"]) == [f"row {i}" for i in range(75)]
 
 
+@pytest.mark.parametrize("leftovers", [[], [".activations.json.123-456.tmp"]])
+def test_a_run_killed_before_its_first_file_is_begun_again(tmp_path, leftovers):
+    for name in leftovers:
+        (tmp_path / name).write_text("{")
+    image, text = embeddings(20, 6), embeddings(20, 4)
+    write_all(open_writer(tmp_path), image, text)
+    np.testing.assert_array_equal(load_embeddings(tmp_path)[:].numpy(), image)
+
+
 def test_shards_killed_between_rename_and_count_or_lost_since_are_written_again(tmp_path):
     image, text = embeddings(75, 6), embeddings(75, 4, seed=1)
     killed_run(tmp_path, image, text, rows=70)  # three complete shards

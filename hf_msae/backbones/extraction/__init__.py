@@ -18,12 +18,12 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..._utils.acceleration import build_accelerator
+from ..._utils.acceleration import build_accelerator, on_main_process
 from ...embeddings import EmbeddingWriter
 from .. import Backbone
 from ..hook_points import HookPoint
 from .embedding import Embedder, TokenChoice
-from .parts import Part, check_leftover_parts, divide, existing_parts, join_parts, on_main_process, only_run
+from .parts import Part, check_leftover_parts, divide, existing_parts, join_parts, only_run
 from .rows import ReadRows, RowReader, StoredRows
 
 __all__ = ["TokenChoice", "extract_activations"]

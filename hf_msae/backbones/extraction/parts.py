@@ -6,15 +6,13 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from transformers.utils import logging
 
 from ..._utils.atomic import atomic_path
@@ -167,19 +165,3 @@ def _lock(descriptor: int, folder: Path) -> None:
         except OSError as error:  # the file system has no locks
             logger.info(f"{folder} cannot be locked: {error}")
             return
-
-
-def on_main_process(accelerator: Accelerator | None, action: Callable[[], Any]) -> Any:
-    """Run `action` on the main process, and return or raise its outcome on all processes."""
-    if accelerator is None or accelerator.num_processes == 1:
-        return action()
-    outcome = [None]
-    if accelerator.is_main_process:
-        try:
-            outcome = [action()]
-        except (ValueError, OSError) as error:  # the others would wait forever
-            outcome = [error]
-    (outcome,) = broadcast_object_list(outcome)
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
