@@ -22,7 +22,8 @@ import yaml
 from accelerate.utils import set_seed
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
-from hf_msae.cli.quickstart import QuickstartArguments, model_config, training_arguments
+from hf_msae.cli.quickstart import QuickstartArguments
+from hf_msae.cli.quickstart_steps import model_config, training_arguments
 from hf_msae.embeddings import load_embeddings
 
 _SHOWN = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "sparsity", "dead_fraction", "cknna")

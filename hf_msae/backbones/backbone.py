@@ -141,9 +141,9 @@ class Backbone(TokenPositions):
             vision, text = (len(blocks_of(self.model, tower) or ()) for tower in ("vision", "text"))
             known = f"image_embeds and vision.layers.0 to {vision - 1}"
             known += f", text_embeds and text.layers.0 to {text - 1}" if text else ", and no text tower"
-            raise ValueError(f"unknown hook point {hook_point!r}: {self._label()} has {known}")
+            raise ValueError(f"unknown hook point {hook_point!r}: {self.label} has {known}")
         if hook_point.startswith("text") and self._no_texts:
-            raise ValueError(f"{self._label()} cannot embed texts: {self._no_texts}")
+            raise ValueError(f"{self.label} cannot embed texts: {self._no_texts}")
 
     def width(self, hook_point: str = "image_embeds") -> int:
         """Dimension of the embeddings at a hook point."""
@@ -287,10 +287,12 @@ class Backbone(TokenPositions):
             known["text_settings"] = self.text_settings
         return known
 
-    def _label(self) -> str:
+    @property
+    def label(self) -> str:
+        """The backbone in one line: where it is from and its class."""
         kind = type(self.model).__name__
         return kind if self.name_or_path is None else f"{self.name_or_path} ({kind})"
 
     def __repr__(self) -> str:
         widths = ", ".join(f"{name}: {self.width(name)}" for name in POOLED if name in self.hook_points)
-        return f"Backbone({self._label()}, {widths}, {self.device})"
+        return f"Backbone({self.label}, {widths}, {self.device})"

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .._utils.argument_parser import flag
-from ..bias import bias_report
-from ..bias.classifiers import column_labels, load_linear_layer, probe_report, zero_shot_classifier
-from ..plotting import save_figure
 from .opening import (
     EmbeddingArguments,
     NamedModelArguments,
@@ -89,6 +86,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with `argv`, by default the arguments of the process."""
     parser = command_parser("bias", [NamedModelArguments, EmbeddingArguments, BiasArguments], __doc__, EXAMPLE)
     source, data, args = parser.parse(argv)
+
+    from ..bias import bias_report
+    from ..bias.classifiers import column_labels, load_linear_layer, probe_report, zero_shot_classifier
+    from ..plotting import save_figure
+
     with parser.reporting_errors():
         check_outputs([args.figure, args.box_figure], args.output)
         msae, concepts = source.open_msae()

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from transformers.utils.logging import disable_progress_bar
 
@@ -22,12 +22,13 @@ from .._utils.argument_parser import MSAEArgumentParser, flag
 from .._utils.atomic import atomic_path
 from .._utils.json_files import write_json
 from .._utils.redaction import public
-from ..hub.converters import FORMATS, read_checkpoint
-from ..hub.converters.checkpoint import ForeignCheckpoint
-from ..hub.converters.saelens_export import export_saelens
-from ..hub.reading.opening import load_msae
-from ..model.configuration_msae import MSAEConfig
-from ..model.modeling_msae import MSAEModel
+from ..hub.converters import FORMATS
+from ..model.config_fields import MSAEConfigFields
+from ..training.flags import parse_weights
+
+if TYPE_CHECKING:
+    from ..hub.converters.checkpoint import ForeignCheckpoint
+    from ..model.modeling_msae import MSAEModel
 
 EXAMPLE = """\
   hf-msae convert WolodjaZ/MSAE --output msae-clip-l14 --subfolder \\
@@ -75,8 +76,8 @@ class ConvertArguments:
 
 def _override_arguments() -> type:
     """Make a dataclass of what a checkpoint may lack: fields of MSAEConfig, and statistics of embeddings."""
-    types = {item.name: item.type for item in fields(MSAEConfig)} | {"nesting_weights": list[str]}
-    helps = {name: text.replace("%", "%%") for name, text in MSAEConfig.field_help().items()}
+    types = {item.name: item.type for item in fields(MSAEConfigFields)} | {"nesting_weights": list[str]}
+    helps = {name: text.replace("%", "%%") for name, text in MSAEConfigFields.field_help().items()}
     helps["k"] += " With --to saelens, the k that is exported."
     flags = [(name, types[name] | None, flag(helps[name], None)) for name in _CONFIG_FIELDS]
     mean = flag(
@@ -111,12 +112,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             weights = overrides.get("nesting_weights")
             if weights is not None:
-                one_word = len(weights) == 1 and weights[0].isalpha()
-                overrides["nesting_weights"] = weights[0] if one_word else [float(weight) for weight in weights]
+                overrides["nesting_weights"] = parse_weights(weights)
             _convert(args, overrides)
 
 
 def _convert(args: ConvertArguments, overrides: dict[str, Any]) -> None:
+    from ..hub.converters import read_checkpoint
+
     found = read_checkpoint(args.source, args.format, args.subfolder, args.revision, **overrides)
     model, output = found.to_model(overrides), Path(args.output).expanduser()
     local = Path(args.source).expanduser()
@@ -143,6 +145,9 @@ def _convert(args: ConvertArguments, overrides: dict[str, Any]) -> None:
 
 
 def _export(args: ConvertArguments, k: int | None) -> None:
+    from ..hub.converters.saelens_export import export_saelens
+    from ..hub.reading.opening import load_msae
+
     model = load_msae(args.source, args.revision)
     with _replacing(Path(args.output).expanduser()) as folder:
         export_saelens(model, folder, k)

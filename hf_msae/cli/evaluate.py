@@ -8,28 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from transformers.utils.logging import disable_progress_bar
 
-from .. import MSAEConfig, MSAEModel
-from .._utils.acceleration import build_accelerator
 from .._utils.argument_parser import MSAEArgumentParser, flag
-from ..backbones import Backbone
-from ..bias.classifiers import column_labels, probe_columns, zero_shot_columns
-from ..embeddings import EmbeddingDataset, load_embeddings
-from ..hub.reading.opening import load_msae
-from ..metrics import (
-    EvaluationResult,
-    evaluate_msae,
-    progressive_ks,
-    seed_stability_by_level,
-    sparse_probing_by_level,
-)
-from ..metrics.measured_data import describe_embeddings, is_same_data
-from ..metrics.progressive import check_comparable
-from ..plotting import check_figure_path, plot_quality_against_k, save_figure
-from ..training.record import TrainingRecord
+
+if TYPE_CHECKING:
+    from .. import MSAEConfig, MSAEModel
+    from ..embeddings import EmbeddingDataset
+    from ..metrics import EvaluationResult
 
 EXAMPLE = """\
   hf-msae evaluate outputs/msae --data embeddings/test --ks 16 64 256 --output outputs/msae/metrics_test.json
@@ -102,6 +90,8 @@ class EvaluationArguments:
 
     def __post_init__(self):
         if self.figure is not None:
+            from ..plotting import check_figure_path
+
             check_figure_path(self.figure)
         if self.output is not None and Path(self.output).is_dir():
             raise ValueError(f"output {self.output} is a folder: name a file in it")
@@ -123,6 +113,9 @@ def build_classifiers(
     args: EvaluationArguments, config: MSAEConfig, train: EmbeddingDataset | None, data: EmbeddingDataset
 ) -> tuple[dict, dict]:
     """Return the classifiers of the flags and the labels of the data, for `evaluate_msae`."""
+    from ..backbones import Backbone
+    from ..bias.classifiers import probe_columns, zero_shot_columns
+
     classifiers, labels = {}, {}
     if train is not None:
         classifiers, labels = probe_columns(train, data, args.probe_columns)
@@ -144,6 +137,9 @@ def measure_latents(
     others: list[MSAEModel],
 ) -> EvaluationResult:
     """Add sparse probing and stability across seeds to a result, if the flags ask for them."""
+    from ..bias.classifiers import column_labels
+    from ..metrics import seed_stability_by_level, sparse_probing_by_level
+
     ks, progress = [int(k) for k in result.by_k], not args.disable_tqdm
     if train is not None and args.sparse_probe_samples:
         labels = {}
@@ -168,6 +164,9 @@ def is_held_out(args: EvaluationArguments, data: EmbeddingDataset) -> bool | Non
     Raises:
         ValueError: The flags say so, but the model was trained on these embeddings.
     """
+    from ..metrics.measured_data import describe_embeddings, is_same_data
+    from ..training.record import TrainingRecord
+
     folder, described = Path(args.model).expanduser(), describe_embeddings(data)
     record = TrainingRecord.load(folder) if folder.is_dir() else None
     if record is not None and is_same_data(described, record.training_data):
@@ -186,6 +185,13 @@ def main(argv: list[str] | None = None) -> None:
         [EvaluationArguments], description=__doc__, example=EXAMPLE, prog="hf-msae evaluate", first_word="model"
     )
     (args,) = parser.parse(argv)
+
+    from .._utils.acceleration import build_accelerator
+    from ..embeddings import load_embeddings
+    from ..hub.reading.opening import load_msae
+    from ..metrics import evaluate_msae, progressive_ks
+    from ..metrics.progressive import check_comparable
+    from ..plotting import plot_quality_against_k, save_figure
 
     with parser.reporting_errors():
         for file in filter(None, (args.output, args.figure)):

@@ -12,16 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from .._utils.argument_parser import flag
-from .._utils.images import to_rgb
-from ..backbones.image_text_data import open_dataset
-from ..concepts import ActivationPercentiles, Explanation
-from ..concepts.codes import open_embeddings
-from ..plotting import plot_coarse_to_fine, save_figure
 from .opening import NamedModelArguments, check_outputs, command_parser, save_json
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..concepts import Explanation
     from ..vision_text import VisionTextMSAE
 
 EXAMPLE = """\
@@ -89,6 +85,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with `argv`, by default the arguments of the process."""
     parser = command_parser("explain", [NamedModelArguments, ExplainArguments], __doc__, EXAMPLE)
     source, args = parser.parse(argv)
+
+    from .._utils.images import to_rgb
+    from ..concepts import ActivationPercentiles
+    from ..concepts.codes import open_embeddings
+    from ..plotting import plot_coarse_to_fine, save_figure
+
     with parser.reporting_errors():
         check_outputs([args.figure], args.output)
         # Pictures are read before the models are loaded.
@@ -127,6 +129,8 @@ def read_texts(source: str, column: str, most: int = 2000) -> list[str]:
         OSError: There is no such file or data set.
         ValueError: There is no such column, or it holds no texts.
     """
+    from ..backbones.image_text_data import open_dataset
+
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".txt":
         texts = path.read_text(encoding="utf-8").splitlines()

@@ -7,22 +7,14 @@ several processes, use `accelerate launch -m hf_msae.cli.extract` or `torchrun -
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from datasets import disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
 
-from .._utils.acceleration import build_accelerator
 from .._utils.argument_parser import MSAEArgumentParser, flag
-from ..backbones import Backbone
-from ..backbones.extraction import extract_activations
-from ..backbones.image_text_data import open_dataset
-from ..embeddings import load_embeddings
-from ..embeddings.metadata import EmbeddingMetadata
-from ..hub import push_embeddings
-from ..hub.publishing.repository import Repository
 
 EXAMPLE = """\
   hf-msae extract --backbone google/siglip2-base-patch16-224 \\
@@ -31,6 +23,10 @@ EXAMPLE = """\
   accelerate launch -m hf_msae.cli.extract --backbone openai/clip-vit-base-patch16 \\
       --dataset 'shards/*.tar' --streaming --hook_point image_embeds vision.layers.6 vision.layers.9 \\
       --tokens patches --tokens_per_row 16 --dtype float16 --num_workers 4 --output_dir embeddings/blocks"""
+
+
+# Names of splits and folders that are not for training, such as "test", "validation[:100]" and "celeba-test".
+_HELD_OUT = re.compile(r"(?<![a-z])(test|val|valid|validation|eval|dev)(?![a-z])", re.IGNORECASE)
 
 
 @dataclass
@@ -94,11 +90,30 @@ class ExtractionArguments:
     disable_tqdm: bool = flag("Hide the progress bars.", False)
 
 
+def next_flags(args: ExtractionArguments) -> str:
+    """Return the flags of `hf-msae train` for the embeddings: those of a test split are for evaluation."""
+    named = args.split or args.dataset.removeprefix("scenes:").partition(":")[0]
+    if any(_HELD_OUT.search(Path(name).name) for name in (named, args.output_dir)):
+        return f"--train_data EMBEDDINGS --eval_data {args.output_dir}"
+    return f"--train_data {args.output_dir}"
+
+
 def main(argv: list[str] | None = None) -> None:
     """Parse the flags and write the embeddings."""
     disable_progress_bar()
     parser = MSAEArgumentParser([ExtractionArguments], description=__doc__, example=EXAMPLE, prog="hf-msae extract")
     (args,) = parser.parse(argv)
+
+    from datasets import disable_progress_bars
+
+    from .._utils.acceleration import build_accelerator
+    from ..backbones import Backbone
+    from ..backbones.extraction import extract_activations
+    from ..backbones.image_text_data import open_dataset
+    from ..embeddings import load_embeddings
+    from ..embeddings.metadata import EmbeddingMetadata
+    from ..hub import push_embeddings
+    from ..hub.publishing.repository import Repository
 
     if args.disable_tqdm:
         disable_progress_bars()  # those of reading and rendering data sets
@@ -152,13 +167,13 @@ def main(argv: list[str] | None = None) -> None:
         kept = [name for name in written.dataset.column_names if name not in args.hook_point]
         more = f" and {len(kept) - 8} more" if len(kept) > 8 else ""
         print(f"other columns: {', '.join(kept[:8]) or 'none'}{more}")
-        print(f"extracted by {backbone} on {accelerator.num_processes} x {accelerator.device.type}\n")
+        print(f"extracted with {backbone.label} on {accelerator.num_processes} x {accelerator.device.type}\n")
         if args.hub_dataset_id:
             with parser.reporting_errors():
                 pushed = push_embeddings(args.output_dir, args.hub_dataset_id, args.hub_private_repo)
             print(f"pushed to {pushed.url}\n")
         hook_point = "" if "image_embeds" in args.hook_point else f" --hook_point {args.hook_point[0]}"
-        print(f"Next: hf-msae train --train_data {args.output_dir}{hook_point} --output_dir outputs/msae")
+        print(f"Next: hf-msae train {next_flags(args)}{hook_point} --output_dir outputs/msae")
     accelerator.end_training()
 
 

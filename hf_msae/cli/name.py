@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from .._utils.argument_parser import flag
-from ..backbones.image_text_data import open_dataset
-from ..concepts import ConceptTable, Vocabulary, name_latents
-from ..concepts.codes import open_embeddings
 from .opening import ModelArguments, command_parser
+
+if TYPE_CHECKING:
+    from ..concepts import ConceptTable, Vocabulary
 
 EXAMPLE = """\
   hf-msae name outputs/my-msae --vocabulary words.txt --templates 'a photo of a {}' --data embeddings/train
@@ -91,6 +91,9 @@ def read_vocabulary(args: NameArguments) -> Vocabulary:
         OSError: There is no such file or data set.
         ValueError: The words cannot be read, or none is left.
     """
+    from ..backbones.image_text_data import open_dataset
+    from ..concepts import Vocabulary
+
     templates = args.templates or ["{}"]
     if args.vocabulary == "scenes":
         found = Vocabulary.of_scenes()
@@ -114,6 +117,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with `argv`, by default the arguments of the process."""
     parser = command_parser("name", [ModelArguments, NameArguments], __doc__, EXAMPLE)
     source, args = parser.parse(argv)
+
+    from ..concepts import name_latents
+    from ..concepts.codes import open_embeddings
+
     with parser.reporting_errors():
         output, vocabulary = _output_file(args, source.model), read_vocabulary(args)
         model = source.add_backbone(*source.open_msae())

@@ -7,24 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import datasets
-import numpy as np
-import transformers
+from transformers.utils.logging import disable_progress_bar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
 from .._utils.json_files import write_json
-from ..backbones.image_text_data import open_dataset
-from ..concepts import ConceptTable
-from ..concepts.codes import open_embeddings
-from ..embeddings import EmbeddingDataset
-from ..embeddings.metadata import EmbeddingMetadata
-from ..hub.reading.opening import concept_files, load_msae
-from ..model.modeling_msae import MSAEModel
-from ..plotting import check_figure_path
-from ..vision_text import VisionTextMSAE
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from ..concepts import ConceptTable
+    from ..embeddings import EmbeddingDataset
+    from ..model.modeling_msae import MSAEModel
+    from ..vision_text import VisionTextMSAE
 
 
 @dataclass
@@ -42,6 +36,8 @@ class ModelArguments:
 
     def __post_init__(self):
         if self.disable_tqdm:
+            import datasets
+
             datasets.disable_progress_bars()
 
     def names(self) -> ConceptTable | None:
@@ -55,6 +51,8 @@ class ModelArguments:
             OSError: There is no such model, or no such file of names.
             ValueError: The names are of another number of latents, or the device cannot be used.
         """
+        from ..hub.reading.opening import load_msae
+
         msae = load_msae(self.model, self.revision, self.subfolder).eval()
         try:
             msae = msae.to(self.device or "cpu")
@@ -74,6 +72,8 @@ class ModelArguments:
             OSError: There is no such backbone.
             ValueError: The MSAE does not name a backbone, or was trained on another one.
         """
+        from ..vision_text import VisionTextMSAE
+
         model = VisionTextMSAE.from_pretrained(msae, self.backbone, device=self.device)
         model.concepts = concepts
         return model
@@ -94,6 +94,9 @@ class NamedModelArguments(ModelArguments):
             FileNotFoundError: There is no such file.
             ValueError: The model has several files of names, and none was chosen.
         """
+        from ..concepts.table import ConceptTable
+        from ..hub.reading.opening import concept_files
+
         if self.concepts is not None:
             path = Path(self.concepts).expanduser()
             if not path.is_file():
@@ -122,6 +125,8 @@ class EmbeddingArguments:
 
     def load(self, msae: MSAEModel) -> EmbeddingDataset:
         """Open the embeddings; raises like `open_embeddings`."""
+        from ..concepts.codes import open_embeddings
+
         return open_embeddings(msae, self.data, self.embedding_column, self.split)
 
 
@@ -148,6 +153,8 @@ class ProbeArguments:
 
     def load_train_data(self, msae: MSAEModel, column: str | None) -> EmbeddingDataset:
         """Open the embeddings to train probes on."""
+        from ..concepts.codes import open_embeddings
+
         return open_embeddings(msae, self.train_data, column, self.train_split)
 
 
@@ -173,6 +180,11 @@ class ImageArguments:
             OSError: There is no such data set.
             ValueError: The data set has another number of rows, or no such column.
         """
+        import numpy as np
+
+        from ..backbones.image_text_data import open_dataset
+        from ..embeddings.metadata import EmbeddingMetadata
+
         recorded = embeddings.provenance
         source, split = self.images, self.images_split
         if source is None and recorded.get("image_column") is not None:
@@ -208,7 +220,7 @@ class ImageArguments:
 
 def command_parser(name: str, kinds: Sequence[type], description: str, example: str) -> MSAEArgumentParser:
     """Make the parser of a command, and hide the progress bar of loading weights."""
-    transformers.utils.logging.disable_progress_bar()
+    disable_progress_bar()
     return MSAEArgumentParser(kinds, description, example, prog=f"hf-msae {name}", first_word="model")
 
 
@@ -239,6 +251,8 @@ def check_outputs(figures: Sequence[str | None], *files: str | None) -> None:
         ValueError: A figure's file type is unknown, or a file name is that of a folder.
     """
     for figure in filter(None, figures):
+        from ..plotting import check_figure_path
+
         check_figure_path(figure)
     for file in filter(None, (*figures, *files)):
         path = Path(file).expanduser()

@@ -13,10 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .._utils.argument_parser import flag
-from ..bias.classifiers import column_labels, probe_report
-from ..metrics import EvaluationResult
-from ..report import write_report
-from ..report.checks import check_path
 from .opening import (
     EmbeddingArguments,
     ImageArguments,
@@ -67,6 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_parser("report", [NamedModelArguments, EmbeddingArguments, ReportArguments], __doc__, EXAMPLE)
     words = list(sys.argv[1:] if argv is None else argv)
     source, data, args = parser.parse(words)
+
+    from ..bias.classifiers import column_labels, probe_report
+    from ..report import write_report
+    from ..report.checks import check_path
+
     with parser.reporting_errors():
         check_outputs([], args.output)
         check_path(args.output)  # before probes are trained
@@ -101,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _read_metrics(file: str) -> dict[str, Any]:
+    from ..metrics import EvaluationResult
+
     path = Path(file).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"there is no metrics file {path}")

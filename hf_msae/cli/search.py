@@ -11,14 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import pandas as pd
-
 from .._utils.argument_parser import flag
-from .._utils.images import to_rgb
-from .._utils.json_files import json_records
-from ..plotting import plot_contact_sheet, save_figure
-from ..search import ConceptIndex
-from ..search.files import default_folder
 from .opening import (
     EmbeddingArguments,
     ImageArguments,
@@ -30,10 +23,12 @@ from .opening import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     from datasets import Dataset
     from PIL import Image
 
     from ..embeddings import EmbeddingDataset
+    from ..search import ConceptIndex
 
 EXAMPLE = """\
   hf-msae search outputs/quickstart --data outputs/quickstart/embeddings/test --find red star night=-0.5
@@ -90,6 +85,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with `argv`, by default the arguments of the process."""
     parser = command_parser("search", [NamedModelArguments, EmbeddingArguments, SearchArguments], __doc__, EXAMPLE)
     source, data, args = parser.parse(argv)
+
+    from .._utils.images import to_rgb
+    from .._utils.json_files import json_records
+    from ..plotting import plot_contact_sheet, save_figure
+    from ..search import ConceptIndex
+    from ..search.files import default_folder
+
     with parser.reporting_errors():
         check_outputs([args.figure], args.output)
         wanted, edits = weighted_concepts(args.find), weighted_concepts(args.edits)
@@ -150,6 +152,9 @@ def _sheet(
     args: SearchArguments,
 ) -> list[tuple[str, list[Image.Image], None]]:
     """Lines of pictures: the example, the rows found, and for edits the rows found without them."""
+    import pandas as pd
+
+    from .._utils.images import to_rgb
 
     def pictures(rows: pd.Series) -> list[Image.Image]:
         rows = embeddings.dataset_rows(rows.to_numpy()[:_MOST_PICTURES])

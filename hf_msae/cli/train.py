@@ -10,23 +10,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from accelerate.utils import set_seed
-
-from .. import MSAEModel, MSAETrainer, MSAETrainingArguments
-from .._utils.acceleration import build_accelerator
+from .. import MSAETrainingArguments
 from .._utils.argument_parser import MSAEArgumentParser
 from .._utils.atomic import atomic_path
-from ..embeddings import load_embeddings
-from ..metrics import EvaluationResult
-from ..training import finish
 from ..training.flags import DataArguments, ModelArguments, SweepArguments, build_config
-from ..training.interruption import TrainingInterrupted
-from ..training.record import command_line
-from ..training.start import check_evaluable
-from ..training.sweep import parse_variant, read_sweep, train_sweep
+
+if TYPE_CHECKING:
+    from .. import MSAETrainer
+    from ..metrics import EvaluationResult
 
 EXAMPLE = """\
   hf-msae train --train_data embeddings/train --eval_data embeddings/test --output_dir outputs/msae \\
@@ -47,11 +40,20 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     data_args, model_args, training_args, sweep_args = parser.parse(argv)
 
+    from ..training import finish
+    from ..training.checkpointing import check_output_dir
+    from ..training.interruption import TrainingInterrupted
+    from ..training.record import command_line
+    from ..training.sweep import parse_variant, read_sweep, train_sweep
+
     with parser.reporting_errors():
         variants, arguments = {"": {}}, [(model_args, training_args)]
         if sweep_args.sweep is not None:
             variants = read_sweep(sweep_args.sweep)
             arguments = [parse_variant(parser, argv, *variant)[1:3] for variant in variants.items()]
+        for _, args in arguments:
+            if not args.resume_from_checkpoint:  # before the data is opened
+                check_output_dir(Path(args.output_dir), args.overwrite_output_dir)
         trainers = _build_trainers(parser, data_args, variants, arguments)
         first = trainers[0]
         accelerator, config = first.accelerator, first.model.config
@@ -95,6 +97,13 @@ def _build_trainers(
     parser: MSAEArgumentParser, data_args: DataArguments, variants: dict[str, dict[str, Any]], arguments: list[tuple]
 ) -> list[MSAETrainer]:
     """Make a trainer for each variant; all of them share the data."""
+    from accelerate.utils import set_seed
+
+    from .. import MSAEModel, MSAETrainer
+    from .._utils.acceleration import build_accelerator
+    from ..embeddings import load_embeddings
+    from ..training.start import check_evaluable
+
     accelerators = [
         build_accelerator(args.use_cpu, args.mixed_precision, args.report_to, args.output_dir) for _, args in arguments
     ]
@@ -126,6 +135,8 @@ def _report_sweep(
     output_dir: Path, variants: dict[str, dict[str, Any]], found: list[EvaluationResult | Exception]
 ) -> None:
     """Write sweep.csv, which compares the models of a sweep, and print its main columns."""
+    import pandas as pd
+
     rows = []
     for (name, settings), evaluation in zip(variants.items(), found, strict=True):
         row = {"name": name, **settings}

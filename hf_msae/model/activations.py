@@ -1,12 +1,8 @@
 """The activation families by their name in `MSAEConfig.activation`; each has a file of its own."""
 
-from typing import Literal
-
 from .batch_topk import BatchTopK
 from .jump_relu import JumpReLU
 from .relu import ReLU
 from .topk import TopK
 
 FAMILIES: dict[str, ReLU] = {family.name: family for family in (ReLU(), TopK(), BatchTopK(), JumpReLU())}
-
-ActivationName = Literal[tuple(FAMILIES)]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, make_dataclass
-from typing import Any, ClassVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_origin
 
 from .._utils.argument_parser import flag
-from ..model.configuration_msae import MSAEConfig
+from ..model.config_fields import MSAEConfigFields
+
+if TYPE_CHECKING:
+    from ..model.configuration_msae import MSAEConfig
 
 
 @dataclass
@@ -42,12 +45,12 @@ class SweepArguments:
 
 def _model_arguments() -> type:
     """Make a dataclass of MSAEConfig's own fields but d_in, which comes from the data."""
-    own, helps = {item.name: item for item in fields(MSAEConfig)}, MSAEConfig.field_help()
+    helps = MSAEConfigFields.field_help()
     specifications = []
-    for name in MSAEConfig.own_fields():
+    for item in fields(MSAEConfigFields):
+        name, kind, default = item.name, item.type, item.default
         if name == "d_in":
             continue
-        kind, default = own[name].type, own[name].default
         if any(get_origin(member) is list for member in get_args(kind)) and type(None) not in get_args(kind):
             kind, default = list[str], [default]  # HfArgumentParser would make None of `str | list[float]`, silently
         specifications.append((name, kind, flag(helps[name].replace("%", "%%"), default)))
@@ -60,20 +63,30 @@ def _model_arguments() -> type:
 ModelArguments = _model_arguments()
 
 
+def parse_weights(words: list[str]) -> str | list[float]:
+    """Return the words of --nesting_weights as numbers, or the one word that is not a number.
+
+    Raises:
+        ValueError: There are several words, and one is not a number.
+    """
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        if len(words) == 1:
+            return words[0]
+        raise ValueError(
+            f"--nesting_weights is {' '.join(words)}: give uniform, reverse, or one number per level"
+        ) from None
+
+
 def build_config(arguments: Any, d_in: int) -> MSAEConfig:
     """Create the config from parsed `ModelArguments` and the width of the data.
 
     Raises:
         ValueError: MSAEConfig refuses a value.
     """
+    from ..model.configuration_msae import MSAEConfig
+
     values = {item.name: getattr(arguments, item.name) for item in fields(arguments)}
-    weights = values["nesting_weights"]
-    try:
-        values["nesting_weights"] = [float(weight) for weight in weights]
-    except ValueError:
-        if len(weights) != 1:
-            raise ValueError(
-                f"nesting_weights is {' '.join(weights)}: give uniform, reverse, or one number per level"
-            ) from None
-        values["nesting_weights"] = weights[0]
+    values["nesting_weights"] = parse_weights(values["nesting_weights"])
     return MSAEConfig(d_in=d_in, **values)

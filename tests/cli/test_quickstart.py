@@ -11,13 +11,8 @@ import yaml
 from PIL import Image
 
 from hf_msae import MSAEConfig, MSAEModel, cli
-from hf_msae.cli.quickstart import (
-    QuickstartArguments,
-    check_names,
-    model_config,
-    run_quickstart,
-    training_arguments,
-)
+from hf_msae.cli.quickstart import QuickstartArguments
+from hf_msae.cli.quickstart_steps import check_names, model_config, run_quickstart, training_arguments
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.scenes import load_scenes

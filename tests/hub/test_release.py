@@ -390,7 +390,7 @@ def test_offline_and_without_a_login_nothing_is_begun(at_hub, run_folder, monkey
 
     (run_folder / "metrics.json").write_text("would be refused later")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    refused(at_hub, ConnectionError, "HF_HUB_OFFLINE.*tester/msae", run_folder, REPO)
+    refused(at_hub, ConnectionError, "HF_HUB_OFFLINE.*tester/msae.*--dry_run", run_folder, REPO)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere")

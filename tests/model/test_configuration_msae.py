@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 from functools import partial
+from typing import get_args
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
@@ -12,6 +13,8 @@ from transformers import AutoConfig, AutoModel
 
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.model import configuration_msae
+from hf_msae.model.activations import FAMILIES
+from hf_msae.model.config_fields import MSAEConfigFields
 
 FIELDS = {
     "d_in": 768,
@@ -43,6 +46,10 @@ def test_fields_and_defaults():
     config = MSAEConfig()
     resolved = {**FIELDS, "nesting_ks": [64, 128, 256, 512, 1024, 2048, 4096, 6144], "sparsity_penalty": "l1"}
     assert {name: getattr(config, name) for name in FIELDS} == resolved
+
+
+def test_the_flag_offers_every_family():
+    assert list(get_args(MSAEConfigFields.__annotations__["activation"])) == list(FAMILIES)
 
 
 def test_every_field_has_help():

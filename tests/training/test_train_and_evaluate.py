@@ -164,6 +164,14 @@ def test_mistakes_are_refused_before_training(refused, embeddings, data_flags, t
 # -- evaluate ---------------------------------------------------------------------------------------------------------
 
 
+def test_an_output_folder_is_refused_before_anything_is_opened_or_said(finished, monkeypatch, capsys):
+    monkeypatch.setattr(train, "_build_trainers", None)
+    with pytest.raises(SystemExit):
+        run(train.main, "--train_data", "no/such/data", "--output_dir", finished)
+    shown = capsys.readouterr()
+    assert not shown.out and len(shown.err.splitlines()) == 1 and str(finished) in shown.err
+
+
 def test_evaluate_measures_at_the_ks_it_is_given(finished, embeddings, tmp_path, capsys):
     output = tmp_path / "new" / "metrics.json"
     run(evaluate.main, finished, "--data", embeddings / "test.npy", "--output", output, "--ks", 1, 4, LATENTS)

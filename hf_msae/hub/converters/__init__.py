@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.utils import logging
 
-from .checkpoint import ForeignCheckpoint
-from .source import CheckpointSource
-
 if TYPE_CHECKING:
     from ...model.modeling_msae import MSAEModel
+    from .checkpoint import ForeignCheckpoint
 
 logger = logging.get_logger(__name__)
 
@@ -83,6 +81,8 @@ def read_checkpoint(
 
     Pass `overrides` to `ForeignCheckpoint.to_model` as well.
     """
+    from .source import CheckpointSource
+
     if format is not None and format not in FORMATS:
         raise ValueError(f"there is no format {format!r}; known are {', '.join(FORMATS)}")
     place = CheckpointSource.open(source, subfolder, revision, token, overrides)

@@ -15,6 +15,7 @@ from ...model.activations import FAMILIES
 
 _MODEL = Path(__file__).parents[2] / "model"
 _MODULES = (
+    "config_fields.py",
     "configuration_msae.py",
     "modeling_msae.py",
     "activations.py",

@@ -137,11 +137,13 @@ class Repository:
 
     def check_access(self) -> None:
         """Raise ConnectionError if `HF_HUB_OFFLINE` is set, and PermissionError if nobody is logged in."""
+        # Data sets of embeddings are not staged, so they have no dry run.
+        otherwise = "" if self.repo_type == "dataset" else "; --dry_run FOLDER only writes the files to a folder"
         if constants.HF_HUB_OFFLINE:
-            raise ConnectionError(f"HF_HUB_OFFLINE is set, so nothing can be sent to {self}: unset it")
+            raise ConnectionError(f"HF_HUB_OFFLINE is set, so nothing can be sent to {self}: unset it{otherwise}")
         if self.api.token is None and get_token() is None:
             raise PermissionError(
-                f"not logged in, so nothing can be sent to {self}: run `hf auth login`, or set HF_TOKEN"
+                f"not logged in, so nothing can be sent to {self}: run `hf auth login`, or set HF_TOKEN{otherwise}"
             )
 
     def create(self, private: bool | None = None, branch: str | None = None) -> None:

@@ -1,0 +1,105 @@
+"""The fields of MSAEConfig, without transformers: the command line makes its flags of them before torch is there."""
+
+import inspect
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+SCHEMA_VERSION = 1
+"""Version of the checkpoint format that is written. It grows when config.json or the weights change their meaning."""
+
+
+@dataclass
+class MSAEConfigFields:
+    r"""Configuration of an [`MSAEModel`]: sizes, levels, loss, and the embeddings it was trained on.
+
+    The defaults are those of "Interpreting CLIP with Hierarchical Sparse Autoencoders" (arXiv 2502.20578): the code
+    of level l keeps the `nesting_ks[l]` largest activations of the whole dictionary. The other sense of Matryoshka,
+    prefixes of the dictionary (arXiv 2503.17547), is `nesting="prefix"`. With `nesting="none"`, the activations give
+    the other autoencoders of the field: "relu" with an L1 penalty, "topk" (arXiv 2406.04093), "batch_topk" (arXiv
+    2412.06410) and "jump_relu" (arXiv 2407.14435).
+
+    Args:
+        d_in (`int`, *optional*, defaults to 768):
+            Width of the embeddings.
+        num_latents (`int`, *optional*, defaults to 6144):
+            Number of latents, the rows of the dictionary.
+        activation (`str`, *optional*, defaults to `"relu"`):
+            Activation function: "relu"; "topk" (the k largest activations of an embedding); "batch_topk" (the k times
+            B largest of a batch of B embeddings in training, and later those above the average threshold that this
+            led to); "jump_relu" (those above a threshold that each latent learns).
+        nesting (`str`, *optional*, defaults to `"topk"`):
+            How levels nest: "topk" (the k largest activations), "prefix" (the first latents of the dictionary) or
+            "none" (one level, the full code).
+        nesting_ks (`list[int]`, *optional*):
+            The k of each level, ascending. Default: 64, 128, ... doubling, then num_latents (k with "topk").
+        nesting_widths (`list[int]`, *optional*):
+            Number of latents of each level with nesting="prefix", ascending to num_latents. Default: num_latents
+            divided by 16, 8, 4, 2 and 1.
+        random_prefixes (`int`, *optional*, defaults to 0):
+            Number of widths to draw at random in each training step with nesting="prefix". 0 uses nesting_widths.
+        nesting_weights (`str` or `list[float]`, *optional*, defaults to `"uniform"`):
+            Weight of each level in the loss: "uniform" (1 each), "reverse" (L, ..., 2, 1: small k weighs most), or
+            one positive number per level.
+        k (`int`, *optional*):
+            The k of activation "topk" and "batch_topk", which require it. With other activations, the number of
+            activations that `encode` keeps by default; the loss does not depend on it. Default: the largest level.
+        sparsity_coefficient (`float`, *optional*, defaults to 0.0):
+            Weight of the sparsity penalty in the loss.
+        sparsity_penalty (`str`, *optional*):
+            "l1": mean_i ||a_i||_1 / ||u_i||_2 of code a and normalized embedding u. "tanh": mean_i sum_j
+            tanh(4 a_ij). "l0", only with "jump_relu": the number of activations above their thresholds. Default: "l0"
+            with "jump_relu", otherwise "l1".
+        jump_relu_threshold (`float`, *optional*, defaults to 0.1):
+            Initial value of the thresholds of "jump_relu".
+        jump_relu_bandwidth (`float`, *optional*, defaults to 0.1):
+            Width of the interval around a threshold of "jump_relu" in which activations contribute to its gradient.
+        reconstruction_loss (`str`, *optional*, defaults to `"mse"`):
+            "mse" (mean squared error over all entries), "nmse" (mean of ||r_i||^2 / ||u_i||^2 over embeddings) or
+            "cosine" (mean of 1 - the cosine of u_i and its reconstruction).
+        tied (`bool`, *optional*, defaults to `False`):
+            Use the transposed encoder as the decoder, instead of a parameter of its own.
+        soft_cap (`float`, *optional*):
+            Replace each selected activation z by cap * tanh(z / cap). Default: no cap.
+        base_model_name_or_path (`str`, *optional*):
+            Folder or Hub id of the backbone whose embeddings the MSAE was trained on.
+        base_model_revision (`str`, *optional*):
+            Git revision of the backbone.
+        hook_point (`str`, *optional*, defaults to `"image_embeds"`):
+            Where in the backbone the embeddings were read: "image_embeds", "text_embeds", "vision.layers.{i}" or
+            "text.layers.{i}".
+        schema_version (`int`, *optional*, defaults to 1):
+            Version of the checkpoint format, set by the library.
+
+    Raises:
+        ValueError: A value is invalid or not supported by this version, or a name is unknown.
+        huggingface_hub.errors.StrictDataclassError: A value has the wrong type.
+    """
+
+    d_in: int = 768
+    num_latents: int = 6144
+    activation: Literal["relu", "topk", "batch_topk", "jump_relu"] = "relu"
+    nesting: Literal["topk", "prefix", "none"] = "topk"
+    nesting_ks: list[int] | None = None
+    nesting_widths: list[int] | None = None
+    random_prefixes: int = 0
+    nesting_weights: str | list[float] = "uniform"
+    k: int | None = None
+    sparsity_coefficient: float = 0.0
+    sparsity_penalty: Literal["l1", "l0", "tanh"] | None = None
+    jump_relu_threshold: float = 0.1
+    jump_relu_bandwidth: float = 0.1
+    reconstruction_loss: Literal["mse", "nmse", "cosine"] = "mse"
+    tied: bool = False
+    soft_cap: float | None = None
+    base_model_name_or_path: str | None = None
+    base_model_revision: str | None = None
+    hook_point: str = "image_embeds"
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def field_help(cls) -> dict[str, str]:
+        """Return one line of help for each own field, from the docstring of this class."""
+        doc = inspect.cleandoc(MSAEConfigFields.__doc__)
+        entries = re.findall(r"^    (\w+) \(.*\):\n((?:        .*\n)+)", doc, flags=re.MULTILINE)
+        return {name: " ".join(text.split()) for name, text in entries}

@@ -1,0 +1,43 @@
+"""`--help` of every command, which should not wait for torch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_msae import cli
+
+# matplotlib, torch and others take seconds to import; numpy comes with transformers.
+HEAVY = {"torch", "datasets", "accelerate", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "gradio"}
+SHOW_ALL = """
+import contextlib, io, json, sys
+from hf_msae.cli import _COMMANDS, main
+shown = {}
+for command in _COMMANDS:
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
+        main([command, "--help"])
+    shown[command] = text.getvalue(), sorted({name.partition(".")[0] for name in sys.modules})
+json.dump(shown, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def shown():
+    """What each command shows, and the modules imported by then."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW_ALL], env=environment, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def test_no_heavy_module_is_imported(shown):
+    imported = {command: sorted(HEAVY & set(modules)) for command, (_, modules) in shown.items()}
+    assert imported == {command: [] for command in cli._COMMANDS}
+
+
+def test_every_help_names_its_command(shown):
+    assert all(text.startswith(f"usage: hf-msae {command}") for command, (text, _) in shown.items())
