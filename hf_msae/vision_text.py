@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ._utils.images import ImageInput
+from ._utils.images import ImageInput, is_picture
 from .backbones import Backbone
 from .backbones.hook_points import HookPoint, find_site
 from .concepts.editing import Editor, LatentEdit, latent_of
@@ -243,14 +243,15 @@ class VisionTextMSAE:
         """Explain an image or text by its strongest concepts, with `hf_msae.concepts.explain_embedding`.
 
         Args:
-            item: An image or a text. A string is a text, so the path of an image must be a `Path`.
+            item: An image or a text. A string that is the path of a file, or ends like the name of a picture (.png,
+                .jpg, ...), is an image. To explain such a text, pass its `text_embeds` to `explain_embedding`.
             top: Number of concepts.
             k: Number of latents to keep: few for the coarse picture, many for details.
         """
         from .concepts import explain_embedding
 
         embedding = self._embedding(item)
-        if isinstance(item, str) and self.text_shift is not None:
+        if self.text_shift is not None and not is_picture(item):
             embedding = embedding + self.text_shift.to(embedding)
         return explain_embedding(self.msae, embedding, self.concepts, top, k, self.percentiles)
 
@@ -268,7 +269,7 @@ class VisionTextMSAE:
     def _embedding(self, item: ImageInput | str) -> torch.Tensor:
         if self.hook_point.layer is not None:
             raise ValueError(f"explanations need an MSAE of pooled embeddings, not of {self.hook_point.name}")
-        return self.text_embeds([item])[0] if isinstance(item, str) else self.image_embeds([item])[0]
+        return self.image_embeds([item])[0] if is_picture(item) else self.text_embeds([item])[0]
 
     @contextmanager
     def edit(

@@ -11,7 +11,7 @@ import torch
 
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
 from hf_msae.backbones import Backbone
-from hf_msae.concepts import ConceptTable
+from hf_msae.concepts import ConceptTable, explain_embedding
 from hf_msae.concepts.editing import LatentEdit, edit_embeddings
 from tests.tiny_backbones import FAMILIES, TWO_TOWERS, pictures
 
@@ -257,6 +257,25 @@ def test_other_integers_and_batch_sizes(clip):
     assert clip.text_embeds(dict.fromkeys(TEXTS).keys()).shape == (2, 24)
     with pytest.raises(ValueError, match=r"80.*64"):
         VisionTextMSAE(clip.backbone, clip.msae, table(*(["red"] * 80)))
+
+
+def test_a_string_that_names_a_picture_is_the_picture(clip, tmp_path, monkeypatch):
+    pictures()[0].save(tmp_path / "photo.png")
+    pictures()[0].save(tmp_path / "plain", format="png")
+    monkeypatch.chdir(tmp_path)
+    expected = clip.explain(tmp_path / "photo.png").frame
+    for name in ("photo.png", str(tmp_path / "photo.png"), "plain"):
+        assert clip.explain(name).frame.equals(expected)
+        assert clip.explain_similarity(name, pictures()[0]).similarity == pytest.approx(1)
+    with pytest.raises(FileNotFoundError, match=r"gone\.JPG"):
+        clip.explain("gone.JPG")
+    clip.center_texts(["a", "b"])
+    assert clip.explain("photo.png").frame.equals(expected)
+    clip.center_texts(None)
+    for text in ("a red circle", "photo", "x" * 5000, "~nobody", "a\0b", tmp_path.name):
+        assert clip.explain(text).frame.equals(
+            explain_embedding(clip.msae, clip.text_embeds(text)[0], clip.concepts, 10).frame
+        )
 
 
 def table(*names):

@@ -4,20 +4,46 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 ImageInput = Image.Image | str | os.PathLike | np.ndarray | torch.Tensor
+_TURNS = {  # EXIF orientation -> how the picture becomes upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTED_BY = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm")
+
+
+def is_picture(item: ImageInput) -> bool:
+    """Whether an item that may be an image or a text is an image.
+
+    A string is an image if it is the path of a file or ends like the name of a picture; any other string is a text.
+    """
+    if not isinstance(item, str):
+        return True
+    path = os.path.expanduser(item)
+    return path.lower().endswith(_PICTURE_SUFFIXES) or os.path.isfile(path)
 
 
 def to_rgb(image: ImageInput, name: str = "the image") -> Image.Image:
     """Convert an image to upright 8-bit RGB.
 
-    The orientation recorded by a camera (EXIF) is applied. Transparent areas become white. 16-bit gray values are
-    divided by 257, where Pillow would clip them at 255. Pillow converts palette, gray, black-and-white, CMYK and other
-    color spaces.
+    The orientation recorded by a camera (EXIF) is applied, if it can be read. Transparent areas become white. 16-bit
+    gray values are divided by 257, where Pillow would clip them at 255. Pillow converts palette, gray, black-and-white
+    and CMYK pictures, and those of other color spaces.
 
     Args:
         image: A PIL image, a path, or uint8 values of shape (height, width), (height, width, 1), (height, width, 3)
@@ -35,8 +61,8 @@ def to_rgb(image: ImageInput, name: str = "the image") -> Image.Image:
         if not path.is_file():
             raise FileNotFoundError(f"{name} does not exist")
         try:
-            with Image.open(path) as image:
-                image.load()
+            with path.open("rb") as file:
+                image = open_picture(file)
         except Exception as error:  # a damaged file can make Pillow raise nearly anything
             raise ValueError(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
     elif isinstance(image, np.ndarray | torch.Tensor):
@@ -44,9 +70,42 @@ def to_rgb(image: ImageInput, name: str = "the image") -> Image.Image:
     elif not isinstance(image, Image.Image):
         raise TypeError(f"{name} must be a PIL image, path or uint8 array, got {type(image).__name__}: {image!r:.100}")
     try:
-        return _mode_to_rgb(ImageOps.exif_transpose(image), name)
+        return _mode_to_rgb(upright(image, name), name)
     except (OSError, SyntaxError) as error:  # PIL images are decoded when they are first used
         raise ValueError(f"{name} cannot be decoded: {error}") from error
+
+
+def open_picture(file: BinaryIO) -> Image.Image:
+    """Open and decode a picture of any format but EPS, which Pillow hands to Ghostscript.
+
+    Raises:
+        Exception: It cannot be decoded: for a damaged file, Pillow raises nearly anything.
+    """
+    Image.init()
+    image = Image.open(file, formats=[name for name in Image.OPEN if name != "EPS"])
+    image.load()
+    return image
+
+
+def upright(image: Image.Image, name: str = "the image") -> Image.Image:
+    """Apply the orientation recorded by a camera. If it cannot be read, a warning says so and the image stays.
+
+    Pillow's `ImageOps.exif_transpose` also writes the other EXIF entries anew, and fails if one of them is odd.
+    """
+    image.load()
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception as error:  # damaged metadata make Pillow raise nearly anything
+        logger.warning(
+            f"the orientation of {name} cannot be read, so it is not turned: {type(error).__name__}: {error}"
+        )
+        return image
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for key in _ORIENTED_BY:
+        turned.info.pop(key, None)
+    return turned
 
 
 def _from_array(array: np.ndarray, name: str) -> Image.Image:

@@ -16,8 +16,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_msae._utils.fingerprint import weights_sha256
 from hf_msae._utils.images import ImageInput, to_rgb
+from hf_msae.backbones.families import family_of
 from hf_msae.backbones.hook_points import POOLED, HookPoint, blocks_of, recording
-from hf_msae.backbones.loading import family_of, load
+from hf_msae.backbones.loading import load
 from hf_msae.backbones.tokens import TokenPositions, prepare_images
 
 
@@ -39,6 +40,8 @@ class Backbone(TokenPositions):
         revision: Commit on the Hub.
         image_batch_size: Images per forward pass. Affects only speed and memory.
         text_batch_size: Texts per forward pass.
+        text_mask: Whether the text tower sees which tokens are padding, for a model that was trained differently from
+            others of its class. None: as in the class's pre-training.
 
     Raises:
         ValueError: The model is not supported, or has no pooled output.
@@ -57,6 +60,7 @@ class Backbone(TokenPositions):
         revision: str | None = None,
         image_batch_size: int = 64,
         text_batch_size: int = 256,
+        text_mask: bool | None = None,
     ) -> None:
         self._family = family_of(model, name_or_path)
         self.model = model.eval()
@@ -65,6 +69,7 @@ class Backbone(TokenPositions):
         self.revision = revision
         self.image_batch_size = image_batch_size
         self.text_batch_size = text_batch_size
+        self.text_mask = text_mask
         # Why texts cannot be embedded although the model has a text tower.
         self._no_texts = "" if self.tokenizer is not None else "its processor has no tokenizer"
 
@@ -89,7 +94,7 @@ class Backbone(TokenPositions):
             dtype: Type of the weights and of the computation, such as "bfloat16". The default is float32, or the
                 current type of a loaded model. Embeddings are always returned as float32.
             device: Where the model runs. By default the CPU, or the current device of a loaded model.
-            kwargs: `image_batch_size` and `text_batch_size`.
+            kwargs: `image_batch_size`, `text_batch_size` and `text_mask`.
 
         Raises:
             FileNotFoundError: `source` is neither a folder nor a model that can be reached on the Hub.
@@ -171,7 +176,7 @@ class Backbone(TokenPositions):
         return self.read("image_embeds", images, batch_size)
 
     def text_embeds(self, texts: str | Iterable[str], batch_size: int | None = None) -> torch.Tensor:
-        """Embed texts, padded as in the model's pre-training and truncated to what its text tower can take.
+        """Embed texts, prepared as in the model's pre-training and truncated to what its text tower can take.
 
         Args:
             texts: Strings, or a single one.
@@ -244,8 +249,7 @@ class Backbone(TokenPositions):
                     if not isinstance(text, str):
                         raise TypeError(f"text {start + place} is not a string: {text!r:.100}")
                 # At a block, all texts need the same number of tokens.
-                padding = self._family.text_padding if point.layer is None else "max_length"
-                pooled = self.embed_texts(items, padding)
+                pooled = self.embed_texts(items, **({} if point.layer is None else {"padding": "max_length"}))
         return pooled if point.layer is None else recorded[point.name][0]
 
     @torch.no_grad()
@@ -261,10 +265,9 @@ class Backbone(TokenPositions):
         return (outputs.image_embeds if "image_embeds" in outputs else outputs.pooler_output).float()
 
     @torch.no_grad()
-    def embed_texts(self, texts: Sequence[str], padding: str | None = None) -> torch.Tensor:
-        """Embed texts in one forward pass, with the tokenizer's `padding`; returns float32 (n, width)."""
-        settings = self.text_settings if padding is None else {**self.text_settings, "padding": padding}
-        tokens = self.tokenizer(list(texts), return_tensors="pt", **settings)
+    def embed_texts(self, texts: Sequence[str], **settings: Any) -> torch.Tensor:
+        """Embed the output of [`tokenize`] in one forward pass; returns float32 (n, width)."""
+        tokens = self.tokenize(texts, **settings)
         return self.model.get_text_features(**tokens.to(self.device)).pooler_output.float()
 
     def provenance(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Finding and loading a backbone: which model classes can serve as one, and what each needs."""
+"""Finding and loading a backbone and its processor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,62 +15,11 @@ from huggingface_hub import resolve_revision
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionResolutionError
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrainedModel
 
+from hf_msae.backbones.families import FAMILIES, family_of
+
 # Names of the backbone in this package. The second is hf_msae.scenes.backbone.BACKBONE_NAME; importing that takes a
 # second.
 _SCENES = ("scenes", "hf_msae/scenes-siglip")
-
-
-@dataclass(frozen=True)
-class Family:
-    """How a transformers model class is used.
-
-    Attributes:
-        model_type: Model type in its config.
-        image_width: Path in the config to the dimension of an image embedding.
-        text_width: The same for a text embedding; None for models without a text tower.
-        text_padding: Padding of texts in pre-training. SigLIP pools the last position and masks nothing, so another
-            padding gives other embeddings.
-        pads_patches: Whether an image has as many patches as fit it, which come first, followed by padding.
-    """
-
-    model_type: str
-    image_width: str
-    text_width: str | None = None
-    text_padding: str = "longest"
-    pads_patches: bool = False
-
-
-_SIGLIP = {
-    "image_width": "vision_config.hidden_size",
-    "text_width": "text_config.projection_size",
-    "text_padding": "max_length",
-}
-FAMILIES: dict[str, Family] = {
-    "CLIPModel": Family("clip", "projection_dim", "projection_dim"),
-    "MetaClip2Model": Family("metaclip_2", "projection_dim", "projection_dim"),
-    "SiglipModel": Family("siglip", **_SIGLIP),
-    "Siglip2Model": Family("siglip2", **_SIGLIP, pads_patches=True),
-    "CLIPVisionModel": Family("clip_vision_model", "hidden_size"),
-    "CLIPVisionModelWithProjection": Family("clip_vision_model", "projection_dim"),
-    "SiglipVisionModel": Family("siglip_vision_model", "hidden_size"),
-    "Siglip2VisionModel": Family("siglip2_vision_model", "hidden_size", pads_patches=True),
-    "Dinov2Model": Family("dinov2", "hidden_size"),
-    "Dinov2WithRegistersModel": Family("dinov2_with_registers", "hidden_size"),
-}
-
-
-def family_of(model: PreTrainedModel, name: str | None = None) -> Family:
-    """Return the family of a loaded model, or of the class it derives from.
-
-    Raises:
-        ValueError: The class is not supported, or the model has no pooled output.
-    """
-    for base in type(model).__mro__:
-        if base.__name__ in FAMILIES:
-            if not getattr(getattr(model.config, "vision_config", model.config), "vision_use_head", True):
-                raise ValueError(f"{name or base.__name__} has no pooling head (vision_use_head), so no image_embeds")
-            return FAMILIES[base.__name__]
-    raise ValueError(f"{type(model).__name__} cannot serve as a backbone; supported: {', '.join(FAMILIES)}")
 
 
 def load(
@@ -103,6 +51,10 @@ def _locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, 
     """Where transformers finds a backbone, its name in metadata, and its commit on the Hub."""
     location = name = os.fspath(source)
     if name in _SCENES:
+        if (Path(name) / "config.json").is_file():
+            raise ValueError(
+                f"{name!r} is both a folder and the backbone of this package: write ./{name} or {_SCENES[1]}"
+            )
         from hf_msae.scenes.backbone import BACKBONE_DIR, BACKBONE_NAME
 
         location, name = str(BACKBONE_DIR), BACKBONE_NAME

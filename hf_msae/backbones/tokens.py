@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
 from hf_msae._utils.images import ImageInput, to_rgb
-from hf_msae.backbones.loading import Family
+from hf_msae.backbones.families import Family, text_settings
 
 
 class TokenPositions:
@@ -20,6 +20,7 @@ class TokenPositions:
     model: PreTrainedModel
     image_processor: BaseImageProcessor
     tokenizer: PreTrainedTokenizerBase | None
+    text_mask: bool | None
     _family: Family
 
     def read_patches(self, hook_point: str, image: ImageInput) -> tuple[torch.Tensor, tuple[int, int]]:
@@ -69,14 +70,22 @@ class TokenPositions:
 
     def text_tokens(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """Positions of each text's tokens without padding, special tokens included."""
-        tokens = self.tokenizer(list(texts), return_tensors="pt", return_attention_mask=True, **self.text_settings)
+        tokens = self.tokenize(texts, return_attention_mask=True)
         return [mask.nonzero().flatten() for mask in tokens["attention_mask"]]
+
+    def tokenize(self, texts: Sequence[str], **settings: Any) -> BatchEncoding:
+        """Turn texts into the model's inputs, with `text_settings` and, in place of some of them, `settings`."""
+        settings = {**self.text_settings, **settings}
+        if settings.pop("lower_case"):
+            texts = [text.lower() for text in texts]
+        tokens = self.tokenizer(list(texts), return_tensors="pt", **settings)
+        tokens.pop("token_type_ids", None)  # generic tokenizers return them, but no text tower takes them
+        return tokens
 
     @property
     def text_settings(self) -> dict[str, Any]:
-        """Padding, truncation and length with which the tokenizer is called."""
-        longest = self.model.config.text_config.max_position_embeddings
-        return {"padding": self._family.text_padding, "truncation": True, "max_length": longest}
+        """How texts are prepared, as in the model's pre-training; see `hf_msae.backbones.families`."""
+        return text_settings(self.model, self.tokenizer, self.text_mask)
 
 
 def prepare_images(image_processor: BaseImageProcessor, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from .._utils.argument_parser import flag
-from .opening import NamedModelArguments, check_outputs, command_parser, save_json
+from .opening import NamedModelArguments, check_outputs, check_text, command_parser, save_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,6 +62,8 @@ class ExplainArguments:
             raise ValueError("give either an --image or a --text to explain")
         if self.against_image is not None and self.against_text is not None:
             raise ValueError("give either --against_image or --against_text, not both")
+        check_text("text", self.text, "image")
+        check_text("against_text", self.against_text, "against_image")
         if self.matching and len(self.ks) > 1:
             raise ValueError("a match is explained at one k: give --ks a single number")
         if self.both and not self.matching:

@@ -244,6 +244,20 @@ def weighted_concepts(words: Sequence[str]) -> dict[int | str, float]:
     return found
 
 
+def check_text(name: str, text: str | None, instead: str) -> None:
+    """Check that a flag for a text does not name a picture.
+
+    Raises:
+        ValueError: It does; says which flag to use instead.
+    """
+    if text is None:
+        return
+    from .._utils.images import is_picture
+
+    if is_picture(text):
+        raise ValueError(f"--{name} {text!r} is the name of a file, not a text: give a picture with --{instead}")
+
+
 def check_outputs(figures: Sequence[str | None], *files: str | None) -> None:
     """Check before any work that the results can be written, and create the folders they go to.
 

@@ -17,6 +17,7 @@ from .opening import (
     ImageArguments,
     NamedModelArguments,
     check_outputs,
+    check_text,
     command_parser,
     save_json,
     weighted_concepts,
@@ -71,6 +72,7 @@ class SearchArguments(ImageArguments):
         examples = sum(each is not None for each in (self.image, self.text, self.row))
         if examples + bool(self.find) != 1:
             raise ValueError("say what to search for with one of --image, --text, --row and --find")
+        check_text("text", self.text, "image")
         if self.edits and not examples:
             raise ValueError("--edits need an example to change: give --image, --text or --row")
         if self.shared_with is not None and (self.row is None or self.edits):

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import struct
 
 import datasets  # noqa: F401  (first, so that its import time is nobody's test)
 import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hf_msae._utils.images import to_rgb
 from hf_msae.backbones import Backbone
@@ -56,8 +57,17 @@ def test_image_embeddings_are_those_of_transformers(folders, name):
 def test_text_embeddings_are_those_of_transformers(folders, name, captions):
     model = getattr(transformers, name).from_pretrained(folders[name])
     tokenizer = transformers.AutoProcessor.from_pretrained(folders[name], backend="pil").tokenizer
-    padding = "max_length" if name.startswith("Siglip") else True
-    tokens = tokenizer(captions, padding=padding, truncation=True, max_length=10, return_tensors="pt")
+    of_siglip = name.startswith("Siglip")
+    tokens = tokenizer(
+        captions,
+        padding="max_length" if of_siglip else True,
+        padding_side="right",
+        truncation=True,
+        max_length=10,
+        return_attention_mask=not of_siglip,
+        return_tensors="pt",
+    )
+    assert tokens.keys() == ({"input_ids"} if of_siglip else {"input_ids", "attention_mask"})
     with torch.no_grad():
         by_hand = model.get_text_features(**tokens).pooler_output
 
@@ -75,13 +85,68 @@ def test_text_embeddings_are_those_of_transformers(folders, name, captions):
 
 def test_a_siglip_text_does_not_depend_on_the_texts_beside_it(siglip):
     """SigLIP masks nothing, so padding to the longest text of a batch would change the shorter ones."""
-    assert siglip.text_settings == {"padding": "max_length", "truncation": True, "max_length": 10}
+    padded = {"padding": "max_length", "truncation": True, "max_length": 10, "padding_side": "right"}
+    assert siglip.text_settings == {**padded, "return_attention_mask": False, "lower_case": False}
     alone = siglip.text_embeds("a red circle")
     torch.testing.assert_close(siglip.text_embeds(CAPTIONS)[:1], alone)
-    tokens = siglip.tokenizer(["a red circle"], return_tensors="pt")
+    tokens = siglip.tokenizer(["a red circle"], return_tensors="pt", return_attention_mask=False)
     with torch.no_grad():
         unpadded = siglip.model.get_text_features(**tokens).pooler_output
     assert not torch.allclose(unpadded, alone, atol=1e-3), "padding makes no difference: this test shows nothing"
+
+
+@pytest.mark.parametrize("name", TWO_TOWERS)
+def test_the_files_of_a_tokenizer_do_not_change_a_text(folders, tmp_path, name):
+    """Tokenizers saved by another version or after fine-tuning return masks that SigLIP was not trained with."""
+    shutil.copytree(folders[name], tmp_path / name)
+    path = tmp_path / name / "tokenizer_config.json"
+    for inputs in (["input_ids"], ["input_ids", "token_type_ids", "attention_mask"]):
+        settings = {"padding_side": "left", "model_input_names": inputs}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+        backbone = Backbone.from_pretrained(tmp_path / name)
+        assert backbone.tokenizer.padding_side == "left" and backbone.tokenizer.model_input_names == inputs
+        expected = Backbone.from_pretrained(folders[name]).text_embeds(CAPTIONS)
+        assert torch.equal(backbone.text_embeds(CAPTIONS), expected)
+        blocks = backbone.read("text.layers.1", CAPTIONS)
+        assert torch.equal(blocks, Backbone.from_pretrained(folders[name]).read("text.layers.1", CAPTIONS))
+
+
+def test_a_model_that_was_trained_with_a_mask_can_say_so(folders, siglip):
+    masked = Backbone.from_pretrained(folders["SiglipModel"], text_mask=True)
+    tokens = masked.tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=10, return_tensors="pt",
+                              return_attention_mask=True)  # fmt: skip
+    with torch.no_grad():
+        assert torch.equal(masked.text_embeds(CAPTIONS), masked.model.get_text_features(**tokens).pooler_output)
+    assert (masked.text_embeds("blue") - siglip.text_embeds("blue")).norm() > 0.1
+    assert masked.provenance()["text_settings"]["return_attention_mask"] is True
+
+
+def test_siglip_2_reads_texts_in_lower_case(folders, tmp_path):
+    """Fixed-size checkpoints have the model type of SigLIP 1, and Gemma's tokenizer ignores do_lower_case."""
+    symbols = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *"abcdefghijklmnopqrstuvwxyz", *"ABCDEFGHIJKLMNOP"]
+    tokenizer = transformers.GemmaTokenizer(vocab={each: i for i, each in enumerate(symbols)}, merges=[])
+    text = {**TEXT, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "vocab_size": len(symbols)}
+    config = transformers.SiglipConfig(text_config={**text, "projection_size": 32}, vision_config=VISION)
+    model = transformers.SiglipModel(config).eval()
+    backbone = Backbone(model, transformers.SiglipProcessor(image_processor=crop_processor(), tokenizer=tokenizer))
+    ids = tokenizer(["fog mile"], padding="max_length", max_length=10, padding_side="right", return_tensors="pt")
+    cased = tokenizer(["Fog Mile"], padding="max_length", max_length=10, padding_side="right", return_tensors="pt")
+    assert not torch.equal(ids["input_ids"], cased["input_ids"]), "the tokenizer drops the case: this shows nothing"
+    with torch.no_grad():
+        by_hand = model.get_text_features(input_ids=ids["input_ids"]).pooler_output
+    for text in ("fog mile", "Fog Mile"):
+        assert torch.equal(backbone.text_embeds(text), by_hand)
+    assert backbone.provenance()["text_settings"]["lower_case"] is True
+
+    path = shutil.copytree(folders["SiglipModel"], tmp_path / "siglip") / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "do_lower_case": True}))
+    for folder, same in (
+        (tmp_path / "siglip", True),
+        (folders["SiglipModel"], False),
+        (folders["Siglip2Model"], True),
+    ):
+        backbone = Backbone.from_pretrained(folder)
+        assert torch.equal(backbone.text_embeds("a red circle"), backbone.text_embeds("a Red Circle")) is same, folder
 
 
 def test_batches_change_nothing_and_none_gives_an_empty_matrix(clip):
@@ -134,7 +199,7 @@ def test_provenance_identifies_the_model(folders, clip):
     assert known["base_model_class"] == "CLIPModel" and known["base_model_dtype"] == "float32"
     assert known["image_processor"] == "CLIPImageProcessorPil" and known["image_processor_backend"] == "pil"
     assert known["image_processor_settings"]["size"] == {"shortest_edge": 16}
-    assert known["text_settings"] == {"padding": "longest", "truncation": True, "max_length": 10}
+    assert known["text_settings"]["padding"] == "longest" and known["text_settings"]["return_attention_mask"] is True
 
     other = Backbone.from_pretrained(folders["CLIPModel"])
     assert other.provenance() == known
@@ -173,6 +238,12 @@ def test_scenes_is_the_backbone_of_the_package(folders, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"nowhere.*reinstall"):
         Backbone.from_pretrained("scenes")
     monkeypatch.setattr(scenes, "BACKBONE_DIR", folders["SiglipModel"])
+    (tmp_path / "scenes").mkdir()
+    (tmp_path / "scenes" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"'scenes'.*\./scenes"):
+        Backbone.from_pretrained("scenes")
+    (tmp_path / "scenes" / "config.json").unlink()
     for name in ("scenes", "hf_msae/scenes-siglip"):
         backbone = Backbone.from_pretrained(name)
         assert backbone.name_or_path == "hf_msae/scenes-siglip" and backbone.revision is None
@@ -287,6 +358,42 @@ def test_the_rule_by_which_images_become_rgb(tmp_path):
     turned = np.asarray(to_rgb(tmp_path / "turned.png"))
     np.testing.assert_array_equal(turned, np.rot90(np.asarray(colour), -1))
     np.testing.assert_array_equal(np.asarray(to_rgb(colour)), np.asarray(colour))
+
+
+def exif_with(tag, kind, value):
+    """EXIF data with orientation 6 and another entry of a type that Pillow reads, but cannot write."""
+    entries = [(0x0112, 3, struct.pack("<HH", 6, 0)), (tag, kind, value)]
+    body = b"".join(struct.pack("<HHI", tag, kind, 1) + value for tag, kind, value in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + body + struct.pack("<I", 0) + struct.pack("<ii", -5, 1)
+
+
+@pytest.mark.parametrize("odd", [(0x0100, 8, struct.pack("<hh", -5, 0)), (0x011A, 10, struct.pack("<I", 38))])
+def test_odd_entries_of_exif_do_not_matter(clip, tmp_path, odd):
+    """A width stored as a signed number, a resolution as a negative fraction: the orientation is applied."""
+    picture = pictures(1)[0]
+    picture.save(tmp_path / "odd.jpg", exif=exif_with(*odd), quality=95)
+    with Image.open(tmp_path / "odd.jpg") as plain:
+        expected = np.rot90(np.asarray(plain), -1)
+        with pytest.raises(struct.error):
+            ImageOps.exif_transpose(plain)
+    turned = to_rgb(tmp_path / "odd.jpg")
+    np.testing.assert_array_equal(np.asarray(turned), expected)
+    np.testing.assert_array_equal(np.asarray(to_rgb(turned)), expected)  # only once
+    assert torch.equal(clip.image_embeds(tmp_path / "odd.jpg"), clip.image_embeds(Image.fromarray(expected)))
+
+
+def test_an_orientation_that_cannot_be_read_is_ignored_with_a_warning(tmp_path, caplog):
+    picture = pictures(1)[0]
+    picture.save(tmp_path / "odd.png", exif=b"Exif\0\0no tiff")
+    np.testing.assert_array_equal(np.asarray(to_rgb(tmp_path / "odd.png")), np.asarray(picture))
+    assert "odd.png" in caplog.text and "orientation" in caplog.text
+
+
+def test_a_picture_is_never_handed_to_ghostscript(tmp_path):
+    pictures(1)[0].save(tmp_path / "drawing.eps")
+    (tmp_path / "drawing.eps").rename(tmp_path / "drawing.png")
+    with pytest.raises(ValueError, match=r"drawing\.png.*UnidentifiedImageError"):
+        to_rgb(tmp_path / "drawing.png")
 
 
 def test_images_that_cannot_be_read_are_named(clip, tmp_path):

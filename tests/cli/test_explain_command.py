@@ -70,6 +70,8 @@ def test_what_is_refused(place, refused, tmp_path):
         ([], "--image.*--text"),
         (["--image", place.picture, "--text", "red"], "--image.*--text"),
         (["--image", tmp_path / "typo.png"], "typo.png"),
+        (["--text", place.picture], r"--text.*picture\.png.*--image"),
+        (["--text", "red", "--against_text", "gone.jpg"], r"--against_text.*gone\.jpg.*--against_image"),
         (["--text", "red", "--both"], "--both"),
         (["--text", "red", "--against_text", "a", "--against_image", place.picture], "--against_image"),
         (["--text", "red", "--against_text", "a", "--ks", "8", "16"], "--ks"),

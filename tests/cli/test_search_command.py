@@ -111,6 +111,7 @@ def test_what_is_refused(place, refused, tmp_path, monkeypatch):
         (["--row", "-1"], "-1.*0 to 239"),
         (["--row", "1", "--shared_with", "500"], "500.*0 to 239"),
         (["--text", "a", "--shared_with", "5"], "--shared_with.*--row"),
+        (["--text", "gone.jpg"], r"--text.*gone\.jpg.*--image"),
         (["--find", "red", "--approximate"], "--approximate"),
         (["--row", "4", "--approximate"], r"hf_msae\[ann\]"),
         (["--find", "rad"], "'rad'.*'red'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import itertools
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +15,10 @@ import datasets
 import pyarrow as pa
 import torch
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
+from datasets.utils.file_utils import xopen
 from PIL import Image, UnidentifiedImageError
 
-from ..._utils.images import to_rgb
+from ..._utils.images import open_picture, to_rgb, upright
 from .. import prepare_images
 from .streams import check_continuable, check_divisible, fingerprint
 
@@ -229,7 +231,11 @@ class RowReader:
             if value["path"]:
                 name += f" ({value['path']})"
             try:
-                value = self._image_feature.decode_example(value)
+                stored = value["bytes"]
+                with xopen(value["path"], "rb") if stored is None else io.BytesIO(stored) as file:
+                    value = upright(open_picture(file), name)
+                if self._image_mode and self._image_mode != value.mode:
+                    value = value.convert(self._image_mode)
             except UnidentifiedImageError as error:
                 raise UnreadableRow(f"{name} cannot be decoded: unknown image format") from error
             except Exception as error:  # Pillow raises nearly anything for a damaged file
@@ -251,7 +257,7 @@ class RowReader:
             if not is_plain and not (isinstance(feature, dict) and feature.keys() <= {"bytes", "path"}):
                 raise ValueError(f"image_column {column!r} does not hold images but {feature}")
             feature = datasets.Image()
-        self._image_feature = datasets.Image(mode=feature.mode)
+        self._image_mode = feature.mode
         return column
 
     def _choose_kept(self, keep_columns: Sequence[str] | None) -> Features:

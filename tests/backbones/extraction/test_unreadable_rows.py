@@ -1,15 +1,19 @@
 """Rows that cannot be read are left out and noted."""
 
+import io
 import signal
+import struct
 
 import datasets
 import numpy as np
 import pytest
+from PIL import Image
 
 from hf_msae.backbones.extraction import extract_activations
 from hf_msae.embeddings import load_embeddings, verify_embeddings
 from hf_msae.embeddings.metadata import EmbeddingMetadata
 from tests.backbones.extraction.data import (
+    column,
     encoded,
     exit_code,
     fork,
@@ -51,6 +55,30 @@ def test_unreadable_rows_are_left_out_and_noted(backbone, tmp_path, caplog, num_
     assert len(messages) == len(BAD)
     assert "row 5 of column 'image' (photos/5.png)" in messages[1] and "row 41 of column 'image'" in messages[7]
     assert verify_embeddings(tmp_path) == 5
+
+
+def test_a_picture_with_odd_exif_is_readable(backbone, tmp_path, caplog):
+    """One has an orientation next to a width that Pillow cannot write, the other an orientation it cannot read."""
+    exif = (
+        b"Exif\0\0II*\0"
+        + struct.pack("<IH", 8, 2)
+        + struct.pack("<HHIHHHHIhhI", 0x112, 3, 1, 6, 0, 256, 8, 1, -5, 0, 0)
+    )
+    buffer, unread = io.BytesIO(), io.BytesIO()
+    picture(0).save(buffer, "png", exif=exif)
+    picture(1).save(unread, "png", exif=b"Exif\0\0no tiff")
+    picture(2).save(tmp_path / "file.png", exif=exif)
+    images = [{"bytes": buffer.getvalue(), "path": None}, {"bytes": unread.getvalue(), "path": None},
+              {"bytes": None, "path": str(tmp_path / "file.png")}]  # fmt: skip
+    data = datasets.Dataset.from_dict({"image": images}, features=datasets.Features({"image": datasets.Image()}))
+    extract_activations(backbone, data, tmp_path / "out", progress=False)
+    expected = [
+        picture(0).transpose(Image.Transpose.ROTATE_270),
+        picture(1),
+        picture(2).transpose(Image.Transpose.ROTATE_270),
+    ]
+    np.testing.assert_allclose(column(tmp_path / "out"), backbone.image_embeds(expected).numpy(), rtol=1e-4, atol=1e-5)
+    assert "row 1 of column 'image'" in caplog.text and "row 0" not in caplog.text
 
 
 def test_by_default_the_first_one_stops(backbone, tmp_path):
