@@ -4,7 +4,7 @@
     python benchmarks/bias.py --msae outputs/quickstart
 
 For each pair (target, cause), a probe for the target is trained on scenes in which the cause accompanies most targets
-(with the given P(cause | target) instead of about 0.15), as in a data set with a spurious correlation. The report is
+(with the given P(cause | target) instead of about 0.15), as in a dataset with a spurious correlation. The report is
 made on scenes without any correlation. In the control, nothing is planted in the training scenes either, so the cause
 is innocent too. The tables count which concepts the reports call drivers:
 
@@ -163,7 +163,7 @@ def main() -> None:
         help="Regularization strengths of the probes: 'cv' (cross-validation) or numbers, as in LinearClassifier.fit.",
     )
     parser.add_argument(
-        "--work_dir", help="Folder in which embeddings are kept for later runs. Default: a temporary folder."
+        "--work_dir", help="Folder in which embeddings are kept for later runs. Defaults to a temporary folder."
     )
     arguments = parser.parse_args()
     datasets.disable_progress_bars()

@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
     )
     parser.add_argument(
         "--label_columns", nargs="+", default=[],
-        help="Columns of class labels in both data sets to train probes for. Embeddings of the scenes need none.",
+        help="Columns of class labels in both datasets to train probes for. Embeddings of the scenes need none.",
     )  # fmt: skip
     parser.add_argument("--output_dir", default=output_dir, help="Folder for models, tables and figures.")
     parser.add_argument("--num_latents", type=int, default=1024, help="Number of latents of each model.")

@@ -42,7 +42,7 @@ def write(path: Path, rows: int, dtype: str) -> Path:
 
 
 def as_arrow(npy: Path, folder: Path) -> Path:
-    """Write the embeddings of a .npy file to a data set folder."""
+    """Write the embeddings of a .npy file to a dataset folder."""
     matrix = np.load(npy, mmap_mode="r")
     values = pa.FixedSizeListArray.from_arrays(pa.array(np.asarray(matrix).reshape(-1)), WIDTH)
     datasets.Dataset(pa.table({"image_embeds": values})).save_to_disk(str(folder))
@@ -129,7 +129,7 @@ def memory(folder: Path, sizes: list[float], budget: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="Folder to write to. Default: a temporary folder.")
+    parser.add_argument("--folder", type=Path, help="Folder to write to. Defaults to a temporary folder.")
     parser.add_argument("--rows", type=int, default=200_000, help="Number of rows for measuring the rate.")
     parser.add_argument("--rounds", type=int, default=3, help="Number of epochs to time.")
     parser.add_argument(

@@ -163,8 +163,8 @@ class Backbone(TokenPositions):
         """Embed images.
 
         Args:
-            images: PIL images of any mode, paths, uint8 arrays (height, width[, channels]), or a column of a data
-                set; or a single image. [`hf_msae._utils.images.to_rgb`] documents how they are converted to RGB.
+            images: PIL images of any mode, paths, uint8 arrays (height, width[, channels]), or a column of a dataset
+               ; or a single image. [`hf_msae._utils.images.to_rgb`] documents how they are converted to RGB.
             batch_size: Images per forward pass; by default `image_batch_size`.
 
         Returns:
@@ -215,7 +215,7 @@ class Backbone(TokenPositions):
 
         Raises:
             ValueError: The model does not have the hook point, or `batch_size` is below 1.
-            TypeError: `items` is a data set instead of one of its columns.
+            TypeError: `items` is a dataset instead of one of its columns.
         """
         self.require(hook_point)
         point = HookPoint.parse(hook_point)
@@ -224,7 +224,7 @@ class Backbone(TokenPositions):
         if size < 1:
             raise ValueError(f"batch_size must be positive, got {size}")
         if isinstance(items, datasets.Dataset):
-            raise TypeError(f"pass a column of the data set ({', '.join(items.column_names)}), not all of it")
+            raise TypeError(f"pass a column of the dataset ({', '.join(items.column_names)}), not all of it")
         items = [items] if isinstance(items, ImageInput if of_images else str) else items
         if not isinstance(items, list | tuple | datasets.arrow_dataset.Column):  # columns are decoded batch by batch
             items = list(items)

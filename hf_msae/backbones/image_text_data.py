@@ -1,4 +1,4 @@
-"""Opening data sets of images and captions by name."""
+"""Opening datasets of images and captions by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hf_msae.embeddings.sources import choose_split
 
 # Builders for single files or patterns of files.
 _BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
-# Shards of a saved data set that is streamed: enough to divide it among processes.
+# Shards of a saved dataset that is streamed: enough to divide it among processes.
 _SAVED_SHARDS = 64
 
 
@@ -26,21 +26,21 @@ def open_dataset(
     num_proc: int | None = None,
     streaming: bool = False,
 ) -> Dataset | IterableDataset:
-    """Open a data set by its name.
+    """Open a dataset by its name.
 
     Args:
-        source: A data set on the Hub; a folder written by `save_to_disk`; a folder of images (with a metadata.csv or
+        source: A dataset on the Hub; a folder written by `save_to_disk`; a folder of images (with a metadata.csv or
             metadata.jsonl for captions, or a folder per class), parquet files or webdataset tar files; a .parquet or
             .tar file, or a pattern such as "shards/*.tar"; or "scenes:SPLIT:N" or "scenes:SPLIT:N:SEED" for
             `load_scenes(SPLIT, N, SEED)`, such as "scenes:train:20000".
-        split: Split of a data set that has several.
-        config_name: Configuration of a data set on the Hub that has several.
-        revision: Branch, tag or commit of a data set on the Hub.
+        split: Split of a dataset that has several.
+        config_name: Configuration of a dataset on the Hub that has several.
+        revision: Branch, tag or commit of a dataset on the Hub.
         num_proc: Number of processes that render scenes.
         streaming: Read the data row by row instead of downloading and converting it first.
 
     Raises:
-        FileNotFoundError: `source` is neither a file or folder nor a data set that can be reached on the Hub.
+        FileNotFoundError: `source` is neither a file or folder nor a dataset that can be reached on the Hub.
         ValueError: The split is missing or unknown, or the data cannot be read.
     """
     if source.startswith("scenes:"):
@@ -51,13 +51,13 @@ def open_dataset(
         found = _open(source, split, config_name, revision, streaming)
     except (datasets.exceptions.DatasetNotFoundError, HFValidationError, ConnectionError) as error:
         raise FileNotFoundError(
-            f"data set {source!r} is neither a file or folder nor a data set that can be reached on the Hub: {error}"
+            f"dataset {source!r} is neither a file or folder nor a dataset that can be reached on the Hub: {error}"
         ) from error
     except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid, tarfile.TarError) as error:
-        raise ValueError(f"data set {source} cannot be read: {error.__cause__ or error}") from error
+        raise ValueError(f"dataset {source} cannot be read: {error.__cause__ or error}") from error
     if not isinstance(found, DatasetDict | IterableDatasetDict):
         if split is not None and split != str(found.split):
-            raise ValueError(f"{source} is a single data set and has no split {split!r}: leave the split out")
+            raise ValueError(f"{source} is a single dataset and has no split {split!r}: leave the split out")
         return found
     return found[choose_split(found, split, source)]
 

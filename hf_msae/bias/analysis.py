@@ -70,7 +70,7 @@ def bias_report(
             relies on.
         positive: The class to explain, by name or number.
         concepts: Names of the latents.
-        indices: Latents to test. Default: the best latent of each validated name.
+        indices: Latents to test. Defaults to the best latent of each validated name.
         target: Name of the class in text and figures.
         num_samples: Number of rows to intervene on, drawn from `embeddings`.
         num_null: Number of random latents for each concept.

@@ -30,7 +30,7 @@ def column_labels(
     Args:
         data: Embeddings stored with other columns.
         column: Name of a column of class labels, integers, booleans or strings.
-        classes: Names of the classes. Default: those the column declares, or else its distinct values.
+        classes: Names of the classes. Defaults to those the column declares, or else its distinct values.
 
     Returns:
         Class numbers (N,), -1 where the column is empty, and the names of the classes.
@@ -113,7 +113,7 @@ def probe_report(
         train: Embeddings to train the probe on.
         test: Embeddings to report on, with the same column.
         column: Name of the column of labels.
-        positive: The class to explain. Default: the second of two classes.
+        positive: The class to explain. Defaults to the second of two classes.
         regularization: As for `LinearClassifier.fit`.
         options: Further arguments of `bias_report`.
 
@@ -142,7 +142,7 @@ def zero_shot_classifier(
     Args:
         backbone: A backbone with a text tower.
         texts: One text per class.
-        classes: Names of the classes. Default: the texts.
+        classes: Names of the classes. Defaults to the texts.
     """
     scale = getattr(backbone.model, "logit_scale", None)
     scale = 100.0 if scale is None else float(scale.detach().exp())
@@ -212,6 +212,6 @@ def load_linear_layer(path: str | os.PathLike, width: int) -> torch.nn.Linear:
 
 
 def _same_rows(one: EmbeddingDataset, other: EmbeddingDataset) -> bool:
-    """Whether two data sets hold the same embeddings, judged by their first and last rows."""
+    """Whether two datasets hold the same embeddings, judged by their first and last rows."""
     ends = [0, len(one) - 1]
     return len(one) == len(other) and one.width == other.width and bool((one[ends] == other[ends]).all())

@@ -17,7 +17,7 @@ _GROUPS = {
     },
     "use": {
         "explain": "list the concepts in an image or text, or explain why two of them match",
-        "search": "search a data set by example, by concepts or by an edited example",
+        "search": "search a dataset by example, by concepts or by an edited example",
         "bias": "test which concepts drive a classifier",
         "report": "write an HTML page about a model: quality, concepts, bias and searches",
         "demo": "open the concept explorer in a browser",

@@ -40,7 +40,7 @@ class BiasArguments(ProbeArguments):
 
     target: str | None = flag("Column of labels. A linear probe of it is trained on train_data.", None)
     positive: str | None = flag(
-        "Class to explain. Unset: the second of two classes, such as True of False and True.", None
+        "Class to explain. Defaults to the second of two classes, such as True of False and True.", None
     )
     zero_shot: list[str] = flag(
         "Texts of a zero-shot classifier, used instead of a probe: first the class to explain, then the others.", []
@@ -51,7 +51,9 @@ class BiasArguments(ProbeArguments):
         None,
     )
     indices: list[int] = flag(
-        "Indices of the latents to test. Unset: the best latent of each validated name.", [], aliases=["--latents"]
+        "Indices of the latents to test. Defaults to the best latent of each validated name.",
+        [],
+        aliases=["--latents"],
     )
     num_samples: int = flag("Number of rows to intervene on.", 500)
     num_null: int = flag("Number of random latents that each concept is compared with.", 100)
@@ -69,7 +71,9 @@ class BiasArguments(ProbeArguments):
         if sum(map(bool, (self.target, self.zero_shot, self.classifier))) != 1:
             raise ValueError("name a classifier with one of --target, --zero_shot and --classifier")
         if bool(self.target) != bool(self.train_data):
-            raise ValueError("--target and --train_data belong together: the probe is trained on the latter")
+            raise ValueError(
+                "give both --target and --train_data or neither: the probe of --target is trained on --train_data"
+            )
         if len(self.zero_shot) == 1:
             raise ValueError("--zero_shot needs at least two texts: the class to explain, and the alternatives")
         if self.zero_shot and self.positive is not None:

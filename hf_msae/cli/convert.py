@@ -61,7 +61,9 @@ class ConvertArguments:
     output: str = flag("Folder to write.")
     subfolder: str | None = flag("Folder or file within source.", None)
     revision: str | None = flag("Branch, tag or commit of a source on the Hub.", None)
-    format: str | None = flag(f"Format of source, one of {', '.join(FORMATS)}. Unset: detected from its files.", None)
+    format: str | None = flag(
+        f"Format of source, one of {', '.join(FORMATS)}. Defaults to the one that its files have.", None
+    )
     to: Literal["msae", "saelens"] = flag(
         "Format to write. msae: config.json and model.safetensors. saelens: an SAE that sae-lens loads, made of an "
         "MSAE; it has no levels, so one k is exported.",

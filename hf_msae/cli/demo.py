@@ -37,8 +37,8 @@ class DemoArguments:
     image_column: str = flag("Column of the dataset with the pictures.", "image")
     embeddings: str | None = flag("Embeddings of the same pictures, as written by hf-msae extract.", None)
     patch_model: str | None = flag(
-        "MSAE of a vision block of the same backbone, for maps of where in a picture a concept is. Unset: none, or "
-        "scenes-patches for the default model.",
+        "MSAE of a vision block of the same backbone, for maps of where in a picture a concept is. Defaults to none, "
+        "or to scenes-patches for the default model.",
         None,
     )
     backbone: str | None = flag("Location of the backbone, if it is not the one that the MSAE names.", None)

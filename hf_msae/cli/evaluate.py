@@ -39,21 +39,23 @@ class EvaluationArguments:
         aliases=("--eval_data",),
     )
     output: str | None = flag(
-        "JSON file to write the metrics to. Unset: the metrics are only printed.",
+        "JSON file to write the metrics to, besides printing them.",
         None,
         aliases=("--output_file",),
     )
     revision: str | None = flag("Branch, tag or commit of a model on the Hub.", None)
     split: str | None = flag("Split of the data, if it has several.", default=None, aliases=("--eval_split",))
     held_out: bool | None = flag(
-        "Whether the data was held out from training; the model card states it. Unset: decided by the model's "
-        "training.json, if it lists these embeddings.",
+        "Whether the data was held out from training; the model card states it. Defaults to what the "
+        "model's training.json says, if it lists these embeddings.",
         None,
     )
     embedding_column: str | None = flag(
-        "Column that holds the embeddings. Unset: the one named like the model's hook point.", None
+        "Column that holds the embeddings. Defaults to the one named like the model's hook point.", None
     )
-    ks: list[int] | None = flag("Granularities to evaluate at. Unset: the levels the model was trained with.", None)
+    ks: list[int] | None = flag(
+        "Granularities to evaluate at. Defaults to the levels the model was trained with.", None
+    )
     progressive: bool = flag("Evaluate at k = 16, 32, 64, ... up to all latents (progressive recovery).", False)
     figure: str | None = flag("PNG, PDF or SVG file to plot the metrics against k in.", None)
     probe_columns: list[str] = flag(
@@ -76,8 +78,12 @@ class EvaluationArguments:
         "that activate a latent (monosemanticity).",
         None,
     )
-    encoder: str | None = flag("Name of that encoder. Unset: the backbone that encoder_data was extracted with.", None)
-    encoder_column: str | None = flag("Column of encoder_data that holds the embeddings. Unset: its only one.", None)
+    encoder: str | None = flag(
+        "Name of that encoder. Defaults to the backbone that encoder_data was extracted with.", None
+    )
+    encoder_column: str | None = flag(
+        "Column of encoder_data that holds the embeddings. Defaults to its only one.", None
+    )
     other_seeds: list[str] = flag(
         "Folders or Hub ids of MSAEs trained with other seeds, to measure how many of the active latents they share "
         "with this one at each granularity.",

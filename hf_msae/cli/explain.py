@@ -39,15 +39,15 @@ class ExplainArguments:
     both: bool = flag("Break down both sides of a match, into pairs of concepts, instead of one side.", False)
     center_texts: str | None = flag(
         "Texts whose mean embedding is subtracted from that of --text, to reduce the modality gap: a text file with "
-        "one text per line, or a data set with a column of captions. They should be as varied as the MSAE's training "
+        "one text per line, or a dataset with a column of captions. They should be as varied as the MSAE's training "
         "images.",
         None,
         aliases=("--centre_texts",),
     )
-    caption_column: str = flag("Column of the captions, if --center_texts is a data set.", "caption")
+    caption_column: str = flag("Column of the captions, if --center_texts is a dataset.", "caption")
     ks: list[int] = flag(
         "Numbers of latents to keep: few for a coarse explanation, many for a fine one. With several, each shows what "
-        "it adds to the one before. Unset: the model's default.",
+        "it adds to the one before. Defaults to that of the model.",
         [],
     )
     top: int = flag("Number of concepts to show.", 10)
@@ -125,10 +125,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read_texts(source: str, column: str, most: int = 2000) -> list[str]:
-    """Read at most `most` texts, evenly spread, from a file with one per line or from a column of a data set.
+    """Read at most `most` texts, evenly spread, from a file with one per line or from a column of a dataset.
 
     Raises:
-        OSError: There is no such file or data set.
+        OSError: There is no such file or dataset.
         ValueError: There is no such column, or it holds no texts.
     """
     from ..backbones.image_text_data import open_dataset
@@ -168,7 +168,11 @@ def coarse_to_fine(
     parts, before = {}, 0
     for k in sorted(set(ks)):
         found = model.explain(item, k, k)
-        title = f"k = {k} adds, to {found.explained:.1%}" if before else f"k = {k}: {found.explained:.1%} explained"
+        title = (
+            f"k = {k}: {found.explained:.1%} explained, with these added"
+            if before
+            else f"k = {k}: {found.explained:.1%} explained"
+        )
         parts[title] = replace(found, frame=found.frame.iloc[before:][:top].reset_index(drop=True))
         before = k
     return parts

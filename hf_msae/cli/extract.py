@@ -1,6 +1,6 @@
-"""Embed the images or captions of a data set with CLIP, SigLIP, SigLIP 2 or DINOv2, for hf-msae train.
+"""Embed the images or captions of a dataset with CLIP, SigLIP, SigLIP 2 or DINOv2, for hf-msae train.
 
-The output folder is a Hugging Face data set with one column per hook point, the labels of the original data set, and
+The output folder is a Hugging Face dataset with one column per hook point, the labels of the original dataset, and
 activations.json, which records where the embeddings come from. Running an interrupted command again continues it. For
 several processes, use `accelerate launch -m hf_msae.cli.extract` or `torchrun -m hf_msae.cli.extract`.
 """
@@ -31,7 +31,7 @@ _HELD_OUT = re.compile(r"(?<![a-z])(test|val|valid|validation|eval|dev)(?![a-z])
 
 @dataclass
 class ExtractionArguments:
-    """The backbone, the data set, and what to write."""
+    """The backbone, the dataset, and what to write."""
 
     _argument_group_name: ClassVar[str] = "extraction"
 
@@ -49,25 +49,27 @@ class ExtractionArguments:
         ["image_embeds"],
     )
     image_column: str | None = flag(
-        "Column of the data set with images or their paths. Unset: 'image', or the only column of images.",
+        "Column of the dataset with images or their paths. Defaults to 'image', or the only column of images.",
         None,
     )
     text_column: str | None = flag(
-        "Column of the data set with one caption per row; required by hook points of the text tower.", None
+        "Column of the dataset with one caption per row; required by hook points of the text tower.", None
     )
     tokens: Literal["all", "patches"] = flag(
         "Tokens to keep at blocks: all except padding, or only image patches, without class token and registers.",
         "all",
     )
-    tokens_per_row: int | None = flag("Largest number of tokens per row, sampled at random. Unset: all tokens.", None)
-    seed: int = flag("Random seed for sampling tokens.", 0)
-    streaming: bool = flag("Read the data set row by row instead of downloading or converting it first.", False)
-    keep_columns: list[str] | None = flag(
-        "Columns to copy next to the embeddings. Unset: all numbers, booleans, labels and strings.", None
+    tokens_per_row: int | None = flag(
+        "Largest number of tokens per row, sampled at random. Defaults to all tokens.", None
     )
-    split: str | None = flag("Split of the data set, if it has several.", None)
-    dataset_config_name: str | None = flag("Configuration of a data set on the Hub, if it has several.", None)
-    dataset_revision: str | None = flag("Branch, tag or commit of a data set on the Hub.", None)
+    seed: int = flag("Random seed for sampling tokens.", 0)
+    streaming: bool = flag("Read the dataset row by row instead of downloading or converting it first.", False)
+    keep_columns: list[str] | None = flag(
+        "Columns to copy next to the embeddings. Defaults to all numbers, booleans, labels and strings.", None
+    )
+    split: str | None = flag("Split of the dataset, if it has several.", None)
+    dataset_config_name: str | None = flag("Configuration of a dataset on the Hub, if it has several.", None)
+    dataset_revision: str | None = flag("Branch, tag or commit of a dataset on the Hub.", None)
     backbone_revision: str | None = flag("Branch, tag or commit of a backbone on the Hub.", None)
     backbone_dtype: Literal["float32", "bfloat16", "float16"] = flag("Precision of the backbone.", "float32")
     dtype: Literal["float32", "float16"] = flag("Precision in which embeddings are stored.", "float32")
@@ -84,8 +86,8 @@ class ExtractionArguments:
         "raise",
     )
     overwrite_output_dir: bool = flag("Delete the embeddings in output_dir instead of continuing them.", False)
-    hub_dataset_id: str | None = flag("Data set on the Hub to push the finished embeddings to, as user/name.", None)
-    hub_private_repo: bool = flag("Make the data set on the Hub private, if it is created.", False)
+    hub_dataset_id: str | None = flag("Dataset on the Hub to push the finished embeddings to, as user/name.", None)
+    hub_private_repo: bool = flag("Make the dataset on the Hub private, if it is created.", False)
     use_cpu: bool = flag("Use the CPU even if there is a GPU.", False)
     disable_tqdm: bool = flag("Hide the progress bars.", False)
 
@@ -116,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     from ..hub.publishing.repository import Repository
 
     if args.disable_tqdm:
-        disable_progress_bars()  # those of reading and rendering data sets
+        disable_progress_bars()  # those of reading and rendering datasets
     with parser.reporting_errors():
         accelerator = build_accelerator(args.use_cpu)
         if args.hub_dataset_id and accelerator.is_main_process:

@@ -30,17 +30,17 @@ class NameArguments:
     _argument_group_name: ClassVar[str] = "naming"
 
     vocabulary: str = flag(
-        "Candidate names: a text file with one word per line, a data set (with --vocabulary_column), or 'scenes', the "
+        "Candidate names: a text file with one word per line, a dataset (with --vocabulary_column), or 'scenes', the "
         "concepts of the built-in synthetic scenes."
     )
     vocabulary_column: str | None = flag(
-        "Column of the data set that holds the words, which are taken in order of frequency.", None
+        "Column of the dataset that holds the words, which are taken in order of frequency.", None
     )
-    vocabulary_split: str | None = flag("Split of the data set of words.", None)
-    max_words: int | None = flag("Number of words to use, from the start of the vocabulary. Unset: all.", None)
+    vocabulary_split: str | None = flag("Split of the dataset of words.", None)
+    max_words: int | None = flag("Number of words to use, from the start of the vocabulary. Defaults to all.", None)
     templates: list[str] = flag(
-        "Prompts with one {} for the word; their embeddings are averaged. Unset: the bare word, or for the vocabulary "
-        "'scenes' its own prompts.",
+        "Prompts with one {} for the word; their embeddings are averaged. Defaults to the bare word, or for the "
+        "vocabulary 'scenes' to its own prompts.",
         [],
     )
     min_letters: int = flag("Leave out words with fewer letters than this.", 0)
@@ -53,7 +53,7 @@ class NameArguments:
     )
     split: str | None = flag("Split of the data, if it has several.", None, aliases=("--data_split",))
     embedding_column: str | None = flag(
-        "Column that holds the embeddings. Unset: the one named like the model's hook point.", None
+        "Column that holds the embeddings. Defaults to the one named like the model's hook point.", None
     )
     direction: Literal["decoder", "decoder+mean", "decoder+bias"] = flag(
         "Direction of a latent that is compared with the words.", "decoder"
@@ -72,7 +72,7 @@ class NameArguments:
     q: float = flag("False discovery rate at which a name counts as validated.", 0.05)
     seed: int = flag("Random seed of the random directions.", 0)
     output: str | None = flag(
-        "Parquet file to write the names to. Unset: concepts/<vocabulary>.parquet in the model's folder.",
+        "Parquet file to write the names to. Defaults to concepts/<vocabulary>.parquet in the model's folder.",
         None,
         aliases=("--output_file",),
     )
@@ -88,7 +88,7 @@ def read_vocabulary(args: NameArguments) -> Vocabulary:
     """Read the words that the flags ask for.
 
     Raises:
-        OSError: There is no such file or data set.
+        OSError: There is no such file or dataset.
         ValueError: The words cannot be read, or none is left.
     """
     from ..backbones.image_text_data import open_dataset
@@ -105,7 +105,7 @@ def read_vocabulary(args: NameArguments) -> Vocabulary:
         found = Vocabulary.from_file(args.vocabulary, templates, args.max_words)
     else:
         raise FileNotFoundError(
-            f"there is no vocabulary file {args.vocabulary}; for a data set, give --vocabulary_column"
+            f"there is no vocabulary file {args.vocabulary}; for a dataset, give --vocabulary_column"
         )
     if args.min_letters or args.drop_stop_words or args.sensitive_words:
         unwanted = Vocabulary.from_file(args.sensitive_words).words if args.sensitive_words else ()

@@ -30,8 +30,10 @@ class ModelArguments:
     model: str = flag("Folder or Hub id of an MSAE, or the name of a released one (`hf-msae released` lists them).")
     revision: str | None = flag("Branch, tag or commit of a model on the Hub.", None)
     subfolder: str | None = flag("Subfolder of the folder or repository that holds the model.", None)
-    backbone: str | None = flag("Folder or Hub id of the backbone. Unset: the one that the MSAE was trained on.", None)
-    device: str | None = flag("Device that the models run on, such as cuda. Unset: the CPU.", None)
+    backbone: str | None = flag(
+        "Folder or Hub id of the backbone. Defaults to the one that the MSAE was trained on.", None
+    )
+    device: str | None = flag("Device that the models run on, such as cuda. Defaults to the CPU.", None)
     disable_tqdm: bool = flag("Hide the progress bars.", False)
 
     def __post_init__(self):
@@ -84,7 +86,7 @@ class NamedModelArguments(ModelArguments):
     """Which MSAE, its backbone, and the names of its latents."""
 
     concepts: str | None = flag(
-        "Parquet file of names written by `hf-msae name`. Unset: the file that comes with the model.", None
+        "Parquet file of names written by `hf-msae name`. Defaults to the file that comes with the model.", None
     )
 
     def names(self) -> ConceptTable | None:
@@ -115,12 +117,12 @@ class EmbeddingArguments:
     _argument_group_name: ClassVar[str] = "embeddings"
 
     data: str = flag(
-        "Embeddings: a folder written by hf-msae extract, a data set folder or Hub id with an embedding column, a "
+        "Embeddings: a folder written by hf-msae extract, a dataset folder or Hub id with an embedding column, a "
         "parquet file, or a 2-D .npy file."
     )
     split: str | None = flag("Split of the data, if it has several.", None, aliases=("--data_split",))
     embedding_column: str | None = flag(
-        "Column that holds the embeddings. Unset: the one named like the model's hook point.", None
+        "Column that holds the embeddings. Defaults to the one named like the model's hook point.", None
     )
 
     def load(self, msae: MSAEModel) -> EmbeddingDataset:
@@ -163,22 +165,22 @@ class ImageArguments:
     """Which pictures the embeddings belong to."""
 
     images: str | None = flag(
-        "Data set of the pictures, given as for hf-msae extract, or 'none' to leave them out. Unset: the data set "
+        "Dataset of the pictures, given as for hf-msae extract, or 'none' to leave them out. Defaults to the dataset "
         "that the embeddings were extracted from.",
         None,
     )
-    images_split: str | None = flag("Split of the data set of the pictures, if it has several.", None)
+    images_split: str | None = flag("Split of the dataset of the pictures, if it has several.", None)
     image_column: str | None = flag("Column that holds the pictures.", None)
 
     def open_images(self, embeddings: EmbeddingDataset) -> Dataset | None:
-        """Open the data set of the pictures, with one row for each row of the embeddings.
+        """Open the dataset of the pictures, with one row for each row of the embeddings.
 
         Returns:
-            The data set with its pictures in the column "image", or None if the pictures are left out or unknown.
+            The dataset with its pictures in the column "image", or None if the pictures are left out or unknown.
 
         Raises:
-            OSError: There is no such data set.
-            ValueError: The data set has another number of rows, or no such column.
+            OSError: There is no such dataset.
+            ValueError: The dataset has another number of rows, or no such column.
         """
         import numpy as np
 
@@ -197,7 +199,7 @@ class ImageArguments:
             images = open_dataset(source, split)
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"pictures of {embeddings.source}: {error}; name their data set with --images, or 'none'"
+                f"pictures of {embeddings.source}: {error}; name their dataset with --images, or 'none'"
             ) from error
         column = self.image_column or recorded.get("image_column") or "image"
         if column not in images.column_names:

@@ -33,14 +33,16 @@ class PushSpaceArguments:
     split: str | None = flag("Split of the dataset.", default=None)
     image_column: str = flag("Column of the dataset that holds the pictures.", default="image")
     embeddings: str | None = flag(
-        "Hub id of the embeddings of the same rows. Unset, the Space computes them when it starts.", default=None
+        "Hub id of the embeddings of the same rows. Without them, the Space computes them when it starts.",
+        default=None,
     )
     patch_model: str | None = flag("Hub id of an MSAE of a vision block of the same backbone.", default=None)
     backbone: str | None = flag("Location of the backbone, if it is not the one in the MSAE's config.", default=None)
     max_images: int = flag("Maximum number of pictures.", default=2000)
     title: str | None = flag("Title of the Space.", default=None)
     requirement: str | None = flag(
-        "How the Space installs hf_msae, for example hf_msae==0.1.0. Unset, the package is sent along.", default=None
+        "How the Space installs hf_msae, for example hf_msae==0.1.0. Defaults to sending the package along.",
+        default=None,
     )
     private: bool = flag("Make a new Space private.", default=False)
     overwrite: bool = flag("Replace files that you or others have added or edited there.", default=False)

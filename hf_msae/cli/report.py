@@ -40,9 +40,9 @@ class ReportArguments(ImageArguments, ProbeArguments):
         [],
     )
     metrics: str | None = flag(
-        "metrics.json, or its folder, with the metrics to show. Unset: they are measured on the data.", None
+        "metrics.json, or its folder, with the metrics to show. Defaults to measuring them on the data.", None
     )
-    index_dir: str | None = flag("Folder of a search index to use or create. Unset: a temporary one.", None)
+    index_dir: str | None = flag("Folder of a search index to use or create. Defaults to a temporary one.", None)
     num_concepts: int = flag("Number of concepts in the gallery.", 24)
     images_per_concept: int = flag("Number of pictures per concept.", 8)
     num_searches: int = flag("Number of example searches.", 3)
@@ -55,7 +55,9 @@ class ReportArguments(ImageArguments, ProbeArguments):
         if self.k < 1:
             raise ValueError(f"k must be positive, got {self.k}")
         if bool(self.bias_targets) != bool(self.train_data):
-            raise ValueError("--bias_targets and --train_data belong together: probes are trained on the latter")
+            raise ValueError(
+                "give both --bias_targets and --train_data or neither: the probes are trained on --train_data"
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Search a data set by example, by concepts, or by an example with some concepts changed.
+"""Search a dataset by example, by concepts, or by an example with some concepts changed.
 
 The first search builds an index of the embeddings' codes, which is kept for later searches. Rows that were appended to
 the embeddings since are added to it.
@@ -60,7 +60,9 @@ class SearchArguments(ImageArguments):
         "Number of another row; lists the concepts that it shares with --row instead of searching.", None
     )
     top: int = flag("Number of rows to list.", 10)
-    index_dir: str | None = flag("Folder of the search index. Unset: a folder in hf_msae/indexes of HF_HOME.", None)
+    index_dir: str | None = flag(
+        "Folder of the search index. Defaults to a folder in hf_msae/indexes of HF_HOME.", None
+    )
     index_k: int = flag("Number of latents that the index keeps per row.", 32)
     approximate: bool = flag(
         "Use an approximate search, which is faster and may miss rows. Needs faiss: pip install 'hf_msae[ann]'.", False

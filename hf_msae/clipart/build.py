@@ -1,4 +1,4 @@
-"""Render the Open Clip Art Library into a data set: `python -m hf_msae.clipart.build`."""
+"""Render the Open Clip Art Library into a dataset: `python -m hf_msae.clipart.build`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def build_clipart(
 
     Args:
         output: Folder to write, which `load_clipart` reads. It must not exist or must be empty.
-        svg_folder: Folder of SVG files with metadata. Default: Debian's package openclipart-svg is downloaded.
+        svg_folder: Folder of SVG files with metadata. Defaults to Debian's package openclipart-svg, which is then
+            downloaded.
         size: Width and height of the pictures in pixels.
         num_proc: Number of processes that render.
 
@@ -259,18 +260,22 @@ def _thumbnail(picture: bytes) -> np.ndarray:
 class BuildArguments:
     """The flags of the command."""
 
-    output: str | None = flag("Folder to write. Unset: hf_msae/clipart in HF_HOME, where load_clipart looks.", None)
-    svg_folder: str | None = flag("Folder of SVG files. Unset: Debian's package openclipart-svg is downloaded.", None)
+    output: str | None = flag(
+        "Folder to write. Defaults to hf_msae/clipart in HF_HOME, where load_clipart looks.", None
+    )
+    svg_folder: str | None = flag(
+        "Folder of SVG files. Defaults to Debian's package openclipart-svg, which is downloaded.", None
+    )
     size: int = flag("Width and height of the pictures in pixels.", 96)
     num_proc: int = flag("Number of processes that render.", 2)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Build the data set and print what it holds."""
+    """Build the dataset and print what it holds."""
     parser = MSAEArgumentParser(
         [BuildArguments],
         prog="python -m hf_msae.clipart.build",
-        description="Render the drawings of the Open Clip Art Library (public domain) into a data set that "
+        description="Render the drawings of the Open Clip Art Library (public domain) into a dataset that "
         "load_clipart reads.",
         example="  python -m hf_msae.clipart.build --output clipart",
     )

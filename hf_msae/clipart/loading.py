@@ -1,4 +1,4 @@
-"""The drawings as a Hugging Face data set."""
+"""The drawings as a Hugging Face dataset."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def load_clipart(split: str, folder: str | os.PathLike | None = None) -> Dataset
 
     Args:
         split: "train", "validation" or "test".
-        folder: Folder that was built. Default: `hf_msae/clipart` in HF_HOME.
+        folder: Folder that was built. Defaults to `hf_msae/clipart` in HF_HOME.
 
     Returns:
-        A data set with the columns image (RGB, square), title, tags (a list), author and category.
+        A dataset with the columns image (RGB, square), title, tags (a list), author and category.
 
     Raises:
         ValueError: The split is unknown.

@@ -1,4 +1,4 @@
-"""The one pass over a data set: encode its embeddings in batches, and collect what is needed from the codes."""
+"""The one pass over a dataset: encode its embeddings in batches, and collect what is needed from the codes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CodeBatch:
 
 
 class Collector(ABC):
-    """Collects something in a pass over a data set. Subclasses declare what they need of a batch and get only that."""
+    """Collects something in a pass over a dataset. Subclasses declare what they need of a batch and get only that."""
 
     needs_latents: bool = False  # whether `update` reads the full code
     k: int | None = None  # how many of the largest activations `update` reads
@@ -72,7 +72,7 @@ def collect_codes(
         msae: The MSAE. It encodes in evaluation mode and is left in the mode it was in.
         embeddings: Embeddings of the MSAE's width: opened ones, or anything `load_embeddings` accepts.
         collectors: What to collect.
-        rows: Rows to read, in this order. Default: all.
+        rows: Rows to read, in this order. Defaults to all.
         batch_size: Rows encoded at a time.
         progress: Whether to show a progress bar.
         description: Label of the progress bar.
@@ -158,8 +158,8 @@ def open_embeddings(
     Args:
         msae: The MSAE.
         embeddings: Opened embeddings, or anything `load_embeddings` accepts.
-        column: Column of the embeddings. Default: the one named like the MSAE's hook point.
-        split: Split of a data set that has several.
+        column: Column of the embeddings. Defaults to the one named like the MSAE's hook point.
+        split: Split of a dataset that has several.
 
     Raises:
         OSError: There is no such data.

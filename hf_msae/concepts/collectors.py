@@ -1,4 +1,4 @@
-"""Collectors for the one pass over a data set: how often latents are active, their columns, sparse codes, top rows."""
+"""Collectors for the one pass over a dataset: how often latents are active, their columns, sparse codes, top rows."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def concept_shares(msae: MSAEModel, embedding: torch.Tensor, k: int | None = Non
     Args:
         msae: The MSAE.
         embedding: Raw embedding (d,).
-        k: Number of largest activations that the code keeps. Default: as `MSAEModel.encode`.
+        k: Number of largest activations that the code keeps. Defaults to that of `MSAEModel.encode`.
     """
     return _shares(msae, _split(msae, embedding, k))
 
@@ -166,8 +166,8 @@ def explain_embedding(
         embedding: Raw embedding (d,).
         concepts: Names of the latents.
         top: Number of concepts to return.
-        k: Number of largest activations that the code keeps: few give the coarse picture, many the fine one. Default:
-            as `MSAEModel.encode`.
+        k: Number of largest activations that the code keeps: few give the coarse picture, many the fine one. Defaults
+            to that of `MSAEModel.encode`.
         percentiles: Percentiles of the latents' activations over other data.
 
     Raises:

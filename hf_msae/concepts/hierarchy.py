@@ -124,7 +124,7 @@ def concept_hierarchy(
         msae: The MSAE.
         embeddings: Embeddings of the MSAE's backbone; anything `load_embeddings` accepts.
         concepts: Names of the latents.
-        indices: Latents to consider, e.g. `table.validated()["latent"]`. Default: all.
+        indices: Latents to consider, e.g. `table.validated()["latent"]`. Defaults to all.
         k: Number of activations in each code. In full codes, nearly everything is active together.
         min_parent: Lowest share of the child's samples in which the parent is active; the lower end of its 95%
             confidence interval (Wilson) must reach it.
@@ -135,7 +135,7 @@ def concept_hierarchy(
         batch_size: Rows encoded at a time.
         progress: Whether to show a progress bar.
         codes: The largest activations of these embeddings, at least k of each row, if they are at hand from
-            `SparseCollector`. Default: encode the embeddings.
+            `SparseCollector`. Defaults to encoding the embeddings.
 
     Raises:
         ValueError: A latent, k or share is out of range.

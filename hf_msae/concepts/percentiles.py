@@ -1,4 +1,4 @@
-"""The distribution of every latent's activations over a data set: how strong is strong?"""
+"""The distribution of every latent's activations over a dataset: how strong is strong?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHARES = 101
 
 @dataclass(frozen=True)
 class ActivationPercentiles:
-    """Percentiles of each latent's activations over a data set, zeros included.
+    """Percentiles of each latent's activations over a dataset, zeros included.
 
     Attributes:
         values: The 0th to the 100th percentile of each latent, (n, 101).
@@ -42,7 +42,7 @@ class ActivationPercentiles:
         seed: int = 0,
         progress: bool = True,
     ) -> ActivationPercentiles:
-        """Take percentiles over a random sample of a data set.
+        """Take percentiles over a random sample of a dataset.
 
         Args:
             msae: The MSAE.

@@ -67,7 +67,7 @@ class Vocabulary:
         Args:
             path: Text file in UTF-8.
             templates: Prompts, as for `Vocabulary`.
-            limit: Number of words to take from the top. Default: all.
+            limit: Number of words to take from the top. Defaults to all.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -89,13 +89,13 @@ class Vocabulary:
     def from_dataset(
         cls, dataset: Dataset, column: str, templates: Iterable[str] = ("{}",), limit: int | None = None
     ) -> Vocabulary:
-        """Take the distinct strings of a data set's column, most frequent first; lists of strings count word by word.
+        """Take the distinct strings of a dataset's column, most frequent first; lists of strings count word by word.
 
         Raises:
             ValueError: There is no such column, or it holds something other than strings.
         """
         if column not in dataset.column_names:
-            raise ValueError(f"the data set has no column {column!r}, only {', '.join(dataset.column_names)}")
+            raise ValueError(f"the dataset has no column {column!r}, only {', '.join(dataset.column_names)}")
         counts: Counter[str] = Counter()
         for value in dataset[column]:
             values = value if isinstance(value, list) else [value]
@@ -160,7 +160,7 @@ class Vocabulary:
         Args:
             text_embeds: A [`Backbone`], whose embeddings are cached on disk; or a function from prompts to an array of
                 shape (len(prompts), d).
-            cache_dir: Folder of the cache. Default: `hf_msae/vocabularies` in HF_HOME.
+            cache_dir: Folder of the cache. Defaults to `hf_msae/vocabularies` in HF_HOME.
 
         Returns:
             Embeddings (len(self), d), float32.

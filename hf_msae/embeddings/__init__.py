@@ -37,19 +37,19 @@ def load_embeddings(
 
     Args:
         source: A folder written by `EmbeddingWriter` or `datasets.save_to_disk`; a .parquet file or a folder of them
-            (converted once into the cache of `datasets`); a 2-D .npy file; a data set on the Hub; or a
+            (converted once into the cache of `datasets`); a 2-D .npy file; a dataset on the Hub; or a
             `datasets.Dataset`, numpy array or torch tensor of shape (N, width).
         column: Name of the embedding column. By default the one named like the hook point, else the only vector
             column. Ignored for sources without columns (.npy, arrays).
         hook_point: Where in the backbone the embeddings come from, such as "image_embeds".
-        split: Split of a data set that has several.
-        revision: Commit, tag or branch of a data set on the Hub.
+        split: Split of a dataset that has several.
+        revision: Commit, tag or branch of a dataset on the Hub.
 
     Returns:
-        A torch data set of float32 embeddings.
+        A torch dataset of float32 embeddings.
 
     Raises:
-        FileNotFoundError: The source is neither a file or folder nor a data set that can be reached on the Hub.
+        FileNotFoundError: The source is neither a file or folder nor a dataset that can be reached on the Hub.
         ValueError: The data is damaged, empty, ragged, or not vectors; the message names the file and row.
         TypeError: Embeddings cannot be read from an object of this type.
     """

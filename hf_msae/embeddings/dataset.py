@@ -1,4 +1,4 @@
-"""Embeddings as a torch data set over memory-mapped matrices."""
+"""Embeddings as a torch dataset over memory-mapped matrices."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EmbeddingDataset(torch_data.Dataset):
     Attributes:
         source: Where the embeddings come from, for messages and cards.
         column: Name of the embedding column; None for a plain array.
-        provenance: What the extraction recorded (backbone, revision, hook point, data set, ...); {} if unknown.
+        provenance: What the extraction recorded (backbone, revision, hook point, dataset, ...); {} if unknown.
     """
 
     def __init__(self, source: Source, column: str | None = None) -> None:

@@ -44,7 +44,7 @@ class EmbeddingMetadata:
         columns: Embedding column -> width, in the order of the Arrow schema.
         dtype: How the embeddings are stored, "float32" or "float16".
         extra_features: The other columns, as returned by `datasets.Features.to_dict()`.
-        provenance: What the caller recorded about the origin: backbone, revision, data set, versions.
+        provenance: What the caller recorded about the origin: backbone, revision, dataset, versions.
         shards: The complete shards in row order.
         skipped_after: Numbers of the data's rows left out after the last shard.
         token_columns: The embedding columns that hold several embeddings per row.

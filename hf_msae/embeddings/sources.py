@@ -23,17 +23,17 @@ from .stored_statistics import load_moments
 
 _SUPPORTED = (
     "a folder written by `hf-msae extract`, EmbeddingWriter or datasets.save_to_disk, a .parquet file or a folder of "
-    "them, a 2-D .npy file, or the id of a data set on the Hub"
+    "them, a 2-D .npy file, or the id of a dataset on the Hub"
 )
 
 
 @dataclass
 class Source:
-    """An opened source: either a Hugging Face data set or a matrix.
+    """An opened source: either a Hugging Face dataset or a matrix.
 
     Attributes:
         name: Name in messages.
-        dataset: The data set.
+        dataset: The dataset.
         array: The matrix (N, width) of floats.
         path: The .npy file of `array`, so that another process can map it again.
         provenance: What the extraction recorded.
@@ -66,9 +66,9 @@ def open_source(source: Any, split: str | None = None, revision: str | None = No
     if isinstance(source, np.ndarray):
         return Source("the given array", array=_checked_matrix(source, "the given array"))
     if isinstance(source, datasets.Dataset | datasets.DatasetDict):
-        return _from_dataset(source, "the given data set", split)
+        return _from_dataset(source, "the given dataset", split)
     if isinstance(source, datasets.IterableDataset | datasets.IterableDatasetDict):
-        raise TypeError("a streaming data set has no random access: load it without streaming=True")
+        raise TypeError("a streaming dataset has no random access: load it without streaming=True")
     if not isinstance(source, str | os.PathLike):
         raise TypeError(
             f"cannot read embeddings from {type(source).__name__}; pass {_SUPPORTED}, a Dataset or an array"
@@ -127,7 +127,7 @@ def _open_folder(folder: Path, split: str | None) -> Source:
     parquet = {str(name): [f for f in paths if f.lower().endswith(".parquet")] for name, paths in files.items()}
     parquet = {name: paths for name, paths in parquet.items() if paths}
     if not parquet:
-        raise ValueError(f"{folder} holds neither a saved data set (state.json) nor parquet files; pass {_SUPPORTED}")
+        raise ValueError(f"{folder} holds neither a saved dataset (state.json) nor parquet files; pass {_SUPPORTED}")
     return _open_parquet(folder, parquet, split)
 
 
@@ -161,7 +161,7 @@ def _open_npy(path: Path) -> Source:
 
 
 def _open_hub(name: str, split: str | None, revision: str | None) -> Source:
-    missing = f"{name} is neither a local file or folder nor a data set that can be reached on the Hub"
+    missing = f"{name} is neither a local file or folder nor a dataset that can be reached on the Hub"
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(missing)
     label = name if revision is None else f"{name}@{revision}"
@@ -171,7 +171,7 @@ def _open_hub(name: str, split: str | None, revision: str | None) -> Source:
         opened.name = label
         return opened
     except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
-        pass  # another kind of data set, or none; datasets knows
+        pass  # another kind of dataset, or none; datasets knows
     try:
         dataset = datasets.load_dataset(name, split=split, revision=revision)
     except (datasets.exceptions.DatasetNotFoundError, HFValidationError, OSError) as error:
@@ -183,12 +183,12 @@ def _from_dataset(dataset: datasets.Dataset | datasets.DatasetDict, name: str, s
     if isinstance(dataset, datasets.DatasetDict):
         dataset = dataset[choose_split(dataset, split, name)]
     elif split is not None and split != str(dataset.split):
-        raise ValueError(f"{name} is a single data set and has no split {split!r}: leave the split out")
+        raise ValueError(f"{name} is a single dataset and has no split {split!r}: leave the split out")
     return Source(name, dataset=dataset, provenance=_provenance(dataset), files=_arrow_files(dataset))
 
 
 def _arrow_files(dataset: datasets.Dataset) -> list[tuple[str, int]]:
-    """The memory-mapped files of a data set and the rows it uses of each; [] if some rows are in memory."""
+    """The memory-mapped files of a dataset and the rows it uses of each; [] if some rows are in memory."""
     tables = [row_of_blocks[0] for row_of_blocks in getattr(dataset.data, "blocks", [[dataset.data]])]
     if not all(hasattr(table, "path") for table in tables):
         return []
@@ -196,7 +196,7 @@ def _arrow_files(dataset: datasets.Dataset) -> list[tuple[str, int]]:
 
 
 def _provenance(dataset: datasets.Dataset) -> dict[str, Any]:
-    """What the extraction recorded in the data set's folders, if it is the same in all of them."""
+    """What the extraction recorded in the dataset's folders, if it is the same in all of them."""
     folders = {Path(file["filename"]).parent for file in dataset.cache_files}
     recorded = [metadata and metadata.provenance for metadata in map(EmbeddingMetadata.load, folders)]
     return recorded[0] or {} if recorded and all(each == recorded[0] for each in recorded) else {}

@@ -18,7 +18,7 @@ BLOCK_ENTRIES = 2**22
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingStatistics:
-    """Mean and variance of a data set, for normalization and the fraction of variance unexplained.
+    """Mean and variance of a dataset, for normalization and the fraction of variance unexplained.
 
     Attributes:
         mean: Mean of each dimension, float64 of shape (d,).

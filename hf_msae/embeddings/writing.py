@@ -197,7 +197,7 @@ class EmbeddingWriter:
         self.close(moments=moments)
 
     def close(self, allow_empty: bool = False, moments: dict[str, RunningMoments] | None = None) -> None:
-        """Write the last rows, the statistics, and the files that make the folder a Hugging Face data set.
+        """Write the last rows, the statistics, and the files that make the folder a Hugging Face dataset.
 
         Args:
             allow_empty: Accept a folder whose rows were all left out.
@@ -219,7 +219,7 @@ class EmbeddingWriter:
             why = f"all {self.rows_consumed} rows were left out" if self.rows_consumed else "the data is empty"
             raise ValueError(f"no embedding was written to {self.folder}: {why}")
         with self._out_of_space("the files that finish it"):
-            # Not atomic, but the folder is a data set only once the state file, written later, is there.
+            # Not atomic, but the folder is a dataset only once the state file, written later, is there.
             DatasetInfo(features=self._features).write_to_directory(str(self.folder))
             checksum = ""
             if self._metadata.shards:
@@ -270,7 +270,7 @@ class EmbeddingWriter:
                 with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
                     stream.write_table(shard)
                 checksum = sha256_of(temporary)
-                # From here until `close` the folder is not, or no longer, a finished data set.
+                # From here until `close` the folder is not, or no longer, a finished dataset.
                 (self.folder / STATE_FILE).unlink(missing_ok=True)
             after = dataclasses.replace(self._metadata, shards=list(self._metadata.shards), complete=False)
             skipped = after.skipped_after + self._pending_skipped

@@ -51,7 +51,7 @@ class LinearClassifier:
         Args:
             embeddings: Original embeddings of data that nothing is measured on, (N, d).
             labels: N class numbers or names. Rows with the number -1 are left out.
-            classes: Names by number. Default: the sorted distinct labels.
+            classes: Names by number. Defaults to the sorted distinct labels.
             regularization: Inverse of scikit-learn's C, above 0; or "cv" for the one of 1, 10, ..., 10,000 with the
                 lowest log-loss in five-fold cross-validation (on at most 20,000 rows).
             max_iter: Maximum number of steps of the solver, which warns if it does not converge.

@@ -97,7 +97,7 @@ def seed_stability(
         dictionary_b: The dictionary of a model trained with another seed, (n_b, d). Some latents of the larger
             dictionary remain unmatched.
         threshold: Cosine above which a pair counts as found by both.
-        exact: Whether to find the best matching. Default: up to 8,192 latents.
+        exact: Whether to find the best matching. Defaults to whether there are at most 8,192 latents.
 
     Raises:
         ValueError: The widths differ, or a value is not finite.

@@ -1,4 +1,4 @@
-"""Evaluate an MSAE on a data set at every level, in one pass and with memory independent of the data's size."""
+"""Evaluate an MSAE on a dataset at every level, in one pass and with memory independent of the data's size."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def evaluate_msae(
     Args:
         model: The MSAE, on any device; may be wrapped by `accelerator.prepare`. Its mode is restored afterwards.
         embeddings: Raw embeddings, or anything `load_embeddings` accepts.
-        ks: Levels to evaluate. Default: those the model was trained with. The largest gives the headline figures.
+        ks: Levels to evaluate. Defaults to those the model was trained with. The largest gives the headline figures.
             [`progressive_ks`] returns those of the MSAE paper's progressive recovery.
         batch_size: Number of embeddings encoded at a time, rounded down to a multiple of `cknna_batch_size` (at least
             one).
@@ -66,7 +66,7 @@ def evaluate_msae(
             Adds accuracies.
         encoder_embeds: Another encoder's embeddings of the same samples in the same order, which judge
             monosemanticity; or anything `load_embeddings` accepts.
-        encoder: Name of that encoder. Default: the backbone `encoder_embeds` were extracted with.
+        encoder: Name of that encoder. Defaults to the backbone `encoder_embeds` were extracted with.
         observe: Called with the number of the first row, the embeddings and the full code of every batch, so that a
             caller can collect more from the same pass.
 

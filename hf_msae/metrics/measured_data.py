@@ -26,7 +26,7 @@ def describe_embeddings(embeddings: EmbeddingDataset, split: str | None = None) 
     Returns:
         source (a Hub id, or the name of a local folder or file), is_local, dataset (of the images or texts they were
         extracted from), dataset_split, hub_dataset (its id if it is on the Hub), split, column, hook_point, num_rows
-        (of the data set), num_samples (embeddings), width, mean_length (length of the mean), spread (root of the mean
+        (of the dataset), num_samples (embeddings), width, mean_length (length of the mean), spread (root of the mean
         variance over dimensions).
     """
     statistics, provenance = embeddings.statistics(), embeddings.provenance

@@ -75,7 +75,7 @@ class ReconstructionAccumulator(SumAccumulator):
 def fvu(embeddings: torch.Tensor, reconstruction: torch.Tensor, mean: torch.Tensor | None = None) -> float:
     """Fraction of variance unexplained: sum_i ||x_i - x'_i||^2 / sum_i ||x_i - mean||^2.
 
-    The standard definition over a data set: 0 is perfect, and predicting the mean scores 1. 1 - fvu is the explained
+    The standard definition over a dataset: 0 is perfect, and predicting the mean scores 1. 1 - fvu is the explained
     variance of SAELens (after its issue 659) and the R^2 of a regression over all dimensions at once.
 
     Raises:
@@ -140,8 +140,8 @@ def relative_reconstruction_bias(
     Args:
         embeddings: x, (N, d).
         reconstruction: x', (N, d).
-        mean: (d,), subtracted from both sides. Default: nothing is, as in the paper. A mean that all embeddings share
-            hides the bias in raw space; without it, the bias shows.
+        mean: (d,), subtracted from both sides. By default nothing is, as in the paper. A mean that all embeddings
+            share hides the bias in raw space; without it, the bias shows.
 
     Returns:
         The ratio, or None if the products sum to 0.

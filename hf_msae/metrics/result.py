@@ -49,13 +49,13 @@ _STABILITY_TABLE = {
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Quality of an MSAE on a data set in raw space; see the functions of `hf_msae.metrics` for definitions.
+    """Quality of an MSAE on a dataset in raw space; see the functions of `hf_msae.metrics` for definitions.
 
     The values are those of the largest level evaluated; `by_k` has every level. An undefined value (e.g. CKNNA of too
     few samples) is None, null in JSON.
 
     Attributes:
-        fvu: Fraction of variance unexplained over the data set, `fvu`.
+        fvu: Fraction of variance unexplained over the dataset, `fvu`.
         fvu_per_sample: The MSAE authors' variant of it, `fvu_per_sample`.
         cosine_similarity: Mean cosine of embedding and reconstruction.
         cosine_similarity_centered: The same after subtracting the data mean from both.

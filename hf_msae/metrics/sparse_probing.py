@@ -68,7 +68,7 @@ def sparse_probing(
         test_latents: Codes of other samples, (M, n).
         test_labels: Booleans (M, C) or (M,).
         ks: Numbers of latents to probe with; those above n are left out.
-        concepts: Names of the C concepts. Default: their numbers.
+        concepts: Names of the C concepts. Defaults to their numbers.
         progress: Show a progress bar.
 
     Returns:

@@ -32,9 +32,9 @@ class MSAEConfigFields:
             How levels nest: "topk" (the k largest activations), "prefix" (the first latents of the dictionary) or
             "none" (one level, the full code).
         nesting_ks (`list[int]`, *optional*):
-            The k of each level, ascending. Default: 64, 128, ... doubling, then num_latents (k with "topk").
+            The k of each level, ascending. Defaults to 64, 128, ... doubling, then num_latents (k with "topk").
         nesting_widths (`list[int]`, *optional*):
-            Number of latents of each level with nesting="prefix", ascending to num_latents. Default: num_latents
+            Number of latents of each level with nesting="prefix", ascending to num_latents. Defaults to num_latents
             divided by 16, 8, 4, 2 and 1.
         random_prefixes (`int`, *optional*, defaults to 0):
             Number of widths to draw at random in each training step with nesting="prefix". 0 uses nesting_widths.
@@ -43,13 +43,13 @@ class MSAEConfigFields:
             one positive number per level.
         k (`int`, *optional*):
             The k of activation "topk" and "batch_topk", which require it. With other activations, the number of
-            activations that `encode` keeps by default; the loss does not depend on it. Default: the largest level.
+            activations that `encode` keeps by default; the loss does not depend on it. Defaults to the largest level.
         sparsity_coefficient (`float`, *optional*, defaults to 0.0):
             Weight of the sparsity penalty in the loss.
         sparsity_penalty (`str`, *optional*):
             "l1": mean_i ||a_i||_1 / ||u_i||_2 of code a and normalized embedding u. "tanh": mean_i sum_j
-            tanh(4 a_ij). "l0", only with "jump_relu": the number of activations above their thresholds. Default: "l0"
-            with "jump_relu", otherwise "l1".
+            tanh(4 a_ij). "l0", only with "jump_relu": the number of activations above their thresholds. Defaults to
+            "l0" with "jump_relu", otherwise "l1".
         jump_relu_threshold (`float`, *optional*, defaults to 0.1):
             Initial value of the thresholds of "jump_relu".
         jump_relu_bandwidth (`float`, *optional*, defaults to 0.1):
@@ -60,7 +60,7 @@ class MSAEConfigFields:
         tied (`bool`, *optional*, defaults to `False`):
             Use the transposed encoder as the decoder, instead of a parameter of its own.
         soft_cap (`float`, *optional*):
-            Replace each selected activation z by cap * tanh(z / cap). Default: no cap.
+            Replace each selected activation z by cap * tanh(z / cap). Defaults to no cap.
         base_model_name_or_path (`str`, *optional*):
             Folder or Hub id of the backbone whose embeddings the MSAE was trained on.
         base_model_revision (`str`, *optional*):

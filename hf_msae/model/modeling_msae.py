@@ -91,7 +91,7 @@ class MSAEModel(MSAEParameters):
             embeddings (`torch.Tensor` of shape `(..., d_in)`):
                 Raw embeddings, floating point.
             k (`int`, *optional*):
-                Number of activations to keep. Default: config.k, or else the k of the largest level.
+                Number of activations to keep. Defaults to config.k, or else the k of the largest level.
 
         Returns:
             `torch.Tensor` of shape `(..., num_latents)`: codes of non-negative entries, at most k of them positive.
@@ -164,13 +164,13 @@ class MSAEModel(MSAEParameters):
                 Raw embeddings, floating point.
             k (`int`, *optional*):
                 Number of activations in `latents` and `reconstruction`; the loss and the levels do not depend on it.
-                Default: config.k, or else the k of the largest level.
+                Defaults to config.k, or else the k of the largest level.
             return_loss (`bool`, *optional*, defaults to `False`):
                 Whether to compute the training loss.
             output_nested (`bool`, *optional*, defaults to `False`):
                 Whether to return the reconstruction of every level.
             return_dict (`bool`, *optional*):
-                Whether to return an [`MSAEOutput`] or a tuple of its entries that are not None. Default:
+                Whether to return an [`MSAEOutput`] or a tuple of its entries that are not None. Defaults to
                 config.return_dict.
             loss_only (`bool`, *optional*, defaults to `False`):
                 Whether to leave out `reconstruction` and `latents`, which training does not need, with return_loss.

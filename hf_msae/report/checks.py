@@ -41,7 +41,7 @@ def check_embeddings(model: VisionTextMSAE, embeddings: EmbeddingDataset) -> Non
 
 
 def check_images(images: datasets.Dataset | None, image_column: str, embeddings: EmbeddingDataset) -> None:
-    """Raise TypeError or ValueError unless `images` is None or a data set with a picture for each embedding."""
+    """Raise TypeError or ValueError unless `images` is None or a dataset with a picture for each embedding."""
     if images is None:
         return
     if not isinstance(images, datasets.Dataset):

@@ -65,5 +65,5 @@ class Context:
 
     @property
     def columns(self) -> list[Dataset]:
-        """The data sets of the same rows, whose columns may say which concepts a row has."""
+        """The datasets of the same rows, whose columns may say which concepts a row has."""
         return [each for each in (self.images, self.embeddings.dataset) if each is not None]

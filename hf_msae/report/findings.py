@@ -56,7 +56,7 @@ def findings_of(
     if aurocs:
         good = sum(auroc > _GOOD_AUROC for auroc in aurocs)
         sentences.append(
-            f"{len(aurocs):,} of the {len(cards):,} concepts shown are also columns of the data set: their latents "
+            f"{len(aurocs):,} of the {len(cards):,} concepts shown are also columns of the dataset: their latents "
             f"separate rows with the concept from rows without it with a median AUROC of {np.median(aurocs):.3f}; "
             f"{good:,} exceed {_GOOD_AUROC}."
         )

@@ -61,8 +61,8 @@ def write_report(
         model: A backbone and its MSAE of pooled image embeddings, with names if there are any. The backbone is not
             run.
         embeddings: Embeddings to report on, preferably held out from training.
-        images: The data set of the pictures, its rows in the order of the embeddings. None makes a page without
-            pictures. A boolean column of it, or of the embeddings' data set, that is called like a concept is compared
+        images: The dataset of the pictures, its rows in the order of the embeddings. None makes a page without
+            pictures. A boolean column of it, or of the embeddings' dataset, that is called like a concept is compared
             with that concept.
         image_column: Column of `images` with the pictures.
         bias: Reports made by `bias_report`.

@@ -26,7 +26,7 @@ class Pictures:
     An `<img>` would hold its data each time it is shown; a class of a style sheet holds it once.
 
     Args:
-        images: The data set. With None no row has a picture.
+        images: The dataset. With None no row has a picture.
         column: Its column of images, paths or encoded bytes.
     """
 

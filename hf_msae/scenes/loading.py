@@ -1,4 +1,4 @@
-"""Scenes as a Hugging Face data set."""
+"""Scenes as a Hugging Face dataset."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def load_scenes(
         num_proc: Number of processes that render; None renders in this one.
 
     Returns:
-        A data set with the columns image (96 x 96 RGB), caption, and a boolean for each of `CONCEPTS`.
+        A dataset with the columns image (96 x 96 RGB), caption, and a boolean for each of `CONCEPTS`.
 
     Raises:
         ValueError: The split or a concept is unknown, `n` is below 1, or a correlation is impossible.

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-# To be increased by every change of the images or captions of a seed; part of the fingerprint of cached data sets.
+# To be increased by every change of the images or captions of a seed; part of the fingerprint of cached datasets.
 WORLD_VERSION = 1
 
 SHAPES = (

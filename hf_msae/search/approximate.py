@@ -153,8 +153,8 @@ class ApproximateIndex:
             folder: Folder to write to; created if missing.
             embeddings: The embeddings.
             segments: Segments of the exact index.
-            lists: Number of lists. Default: twice the root of the number of rows, with at least 40 rows for each.
-            seed: Random seed. Default: 0.
+            lists: Number of lists. Defaults to twice the root of the number of rows, with at least 40 rows for each.
+            seed: Random seed. Defaults to 0.
             progress: Whether to show a progress bar.
 
         Raises:

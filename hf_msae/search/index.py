@@ -1,4 +1,4 @@
-"""Search a data set by example, by concepts, and by example with some concepts changed."""
+"""Search a dataset by example, by concepts, and by example with some concepts changed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ONE_THREAD = 2**15 - 1  # torch copies this many numbers in one thread; on a bu
 
 
 class ConceptIndex:
-    """The sparse codes of a data set, ready to be searched, exactly or approximately.
+    """The sparse codes of a dataset, ready to be searched, exactly or approximately.
 
     The embeddings stay where they are and are read from there. Of each code the k largest activations are kept, by row
     and by latent, in memory-mapped files.
@@ -113,7 +113,7 @@ class ConceptIndex:
             progress: Whether to show progress bars.
             approximate: Whether to call `add_approximate` as well.
             codes: The largest activations of these embeddings, at least k of each row, if they are at hand from
-                `SparseCollector`. Default: encode the embeddings.
+                `SparseCollector`. Defaults to encoding the embeddings.
 
         Raises:
             ValueError: The folder holds an index of another MSAE or k, or the embeddings have another width.

@@ -26,7 +26,7 @@ def best_rows(scores: np.ndarray, top: int) -> np.ndarray:
 
 
 def best_table(scores: np.ndarray, top: int, name: str, rows: np.ndarray | None = None) -> pd.DataFrame:
-    """Return the `top` best rows and their scores, in the column `name`. `rows`: the rows scored. Default: all."""
+    """Return the `top` best rows and their scores, in the column `name`. `rows`: the rows scored. Defaults to all."""
     places = best_rows(scores, top)
     return pd.DataFrame({"row": places if rows is None else rows[places], name: scores[places]})
 

@@ -75,7 +75,7 @@ def matched_null(
         candidates: The property of each candidate (m,).
         number: How many controls to draw, without replacement; all of the pool if it has fewer.
         rng: Generator of the draw.
-        pool: How many of the nearest candidates to draw from. Default: twice `number`.
+        pool: How many of the nearest candidates to draw from. Defaults to twice `number`.
 
     Returns:
         Places of the controls among the candidates, in random order.

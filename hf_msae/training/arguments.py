@@ -96,14 +96,14 @@ class MSAETrainingArguments:
     auxiliary_coefficient: float = flag("Weight of that auxiliary loss.", 1 / 32)
     resample_steps: int | None = flag(
         "Optimizer steps between resamplings, which give dead latents the directions of badly reconstructed "
-        "embeddings. Unset: never.",
+        "embeddings. Defaults to no resampling.",
         None,
     )
     dead_steps: int | None = flag(
-        "Optimizer steps without firing after which a latent counts as dead. Unset: one epoch.", None
+        "Optimizer steps without firing after which a latent counts as dead. Defaults to one epoch.", None
     )
     mixed_precision: _Precision | None = flag(
-        "Precision of matrix products: no, bf16 or fp16; weights, optimizer and losses stay float32. Unset: the "
+        "Precision of matrix products: no, bf16 or fp16; weights, optimizer and losses stay float32. Defaults to the "
         "precision given to `accelerate launch`, otherwise no.",
         None,
     )
@@ -111,19 +111,21 @@ class MSAETrainingArguments:
 
     logging_steps: int = flag("Optimizer steps between log records; the first and last step are always logged.", 50)
     eval_strategy: _Strategy | None = flag(
-        "When to evaluate during training: no, every eval_steps steps, or every epoch. Unset: steps if eval_steps is "
-        "given, otherwise no.",
+        "When to evaluate during training: no, every eval_steps steps, or every epoch. Defaults to steps if "
+        "eval_steps is given, otherwise no.",
         None,
     )
     eval_steps: int | None = flag(
-        "Optimizer steps between evaluations. Unset: logging_steps, if eval_strategy is steps.", None
+        "Optimizer steps between evaluations. Defaults to logging_steps, if eval_strategy is steps.", None
     )
     save_strategy: _Strategy | None = flag(
         "When to save checkpoints: no, every save_steps steps, or every epoch; the last two also save the last step. "
-        "An interruption always saves one. Unset: steps.",
+        "An interruption always saves one. Defaults to steps.",
         None,
     )
-    save_steps: int | None = flag("Optimizer steps between checkpoints. Unset: 500, if save_strategy is steps.", None)
+    save_steps: int | None = flag(
+        "Optimizer steps between checkpoints. Defaults to 500, if save_strategy is steps.", None
+    )
     save_total_limit: int | None = flag(
         "Number of checkpoints to keep; the oldest are deleted. null in YAML keeps all.", 2
     )
@@ -131,11 +133,12 @@ class MSAETrainingArguments:
 
     memory_budget: float | None = flag(
         "GB of training data to shuffle at a time. Larger data is shuffled in blocks of rows within windows of this "
-        "size. Unset: the memory of the machine.",
+        "size. Defaults to the memory of the machine.",
         None,
     )
     keep_on_device: bool | None = flag(
-        "Keep the training data in GPU memory. Unset: if it takes less than half of the free GPU memory.", None
+        "Keep the training data in GPU memory. Defaults to true if it takes less than half of the free GPU memory.",
+        None,
     )
     torch_compile: bool = flag(
         "Compile the forward pass with torch.compile, for GPUs. It replaces the built-in fused computation on a CPU, "

@@ -19,14 +19,15 @@ class DataArguments:
     _argument_group_name: ClassVar[str] = "data"
 
     train_data: str = flag(
-        "Embeddings to train on: a folder written by `hf-msae extract`, a data set folder or Hub id with an embedding "
+        "Embeddings to train on: a folder written by `hf-msae extract`, a dataset folder or Hub id with an embedding "
         "column, a parquet file, or a 2-D .npy file."
     )
-    eval_data: str | None = flag("Held-out embeddings to evaluate on. Unset: train_data.", None)
+    eval_data: str | None = flag("Held-out embeddings to evaluate on. Defaults to train_data.", None)
     train_split: str | None = flag("Split of train_data, if it has several.", None)
     eval_split: str | None = flag("Split of eval_data, if it has several.", None)
     embedding_column: str | None = flag(
-        "Column that holds the embeddings. Unset: the one named like hook_point, or the only column of vectors.", None
+        "Column that holds the embeddings. Defaults to the one named like hook_point, or the only column of vectors.",
+        None,
     )
 
 

@@ -108,7 +108,7 @@ def measure_data(trainer: MSAETrainer) -> EmbeddingStatistics:
     """Compute the statistics of the training data in the main process and share them.
 
     Raises:
-        ValueError: Either data set has NaN or infinite rows or no variance, or the evaluation data has rows for
+        ValueError: Either dataset has NaN or infinite rows or no variance, or the evaluation data has rows for
             which a metric is undefined.
     """
 

@@ -83,7 +83,7 @@ def test_a_probe_is_trained_on_one_part_and_labels_are_of_the_other():
     same, other = (load_embeddings(each.dataset.map(lambda row: {"kind": "ant"})) for each in (train, test))
     for one, two, column, named in (
         (train, test, "kin", "'kin'"),
-        (test, labeled(90, 1), "kind", "given data set"),
+        (test, labeled(90, 1), "kind", "given dataset"),
         (fewer, train, "kind", r"'kind'.*'ant'.*bee, cow"),
         (same, other, "kind", r"'kind'.*1"),
     ):

@@ -41,3 +41,14 @@ def test_no_heavy_module_is_imported(shown):
 
 def test_every_help_names_its_command(shown):
     assert all(text.startswith(f"usage: hf-msae {command}") for command, (text, _) in shown.items())
+
+
+def test_one_word_for_one_thing(shown):
+    texts = {command: text.lower() for command, (text, _) in shown.items()}
+    found = {
+        (command, word)
+        for command, text in texts.items()
+        for word in ("data set", "unset:", "unset,", "default:")
+        if word in text
+    }
+    assert not found

@@ -281,7 +281,7 @@ def shorter_folder(tmp_path):
         (lambda p: truncate(saved_npy(p / "x.npy", X), 0.0), r"x\.npy"),
         (lambda p: truncate(p / "x.parquet", vectors(X).to_parquet(p / "x.parquet") and 0.6), r"x\.parquet"),
         (lambda p: [vectors(X[:0]).to_parquet(p / "x.parquet"), p / "x.parquet"][1], r"x\.parquet is empty"),
-        (lambda p: vectors(X).select([]), "the given data set is empty"),
+        (lambda p: vectors(X).select([]), "the given dataset is empty"),
         (broken_folder, r"data-00001\.arrow"),
         (shorter_folder, r"46 .*activations\.json.*57"),
         (lambda p: p, "state.json"),

@@ -118,7 +118,7 @@ def test_evidence_is_told_with_its_numbers(explorer, table):
 
 def test_a_histogram_is_drawn_with_a_key(explorer):
     drawn = tab.html.histogram(evidence(explorer, "star"), "most")
-    assert "<svg" in drawn and "the data set says star" in drawn
+    assert "<svg" in drawn and "the dataset says star" in drawn
 
 
 def test_a_latent_of_no_picture_has_names_but_no_pictures(explorer):

@@ -70,7 +70,7 @@ def test_auroc_is_of_the_column_of_that_name(page, world, write):
     assert auroc_of(page, 1) == f"{roc_auc_score(truth, world.values[known, 1]):.3f}"
     assert auroc_of(page, 2) is None, "a column of numbers is no truth"
     assert auroc_of(page, 3) is None, "true of all rows"
-    assert page.card(3).one("dl", of_class="stats").definitions["true (data set)"] == "100.0% of rows"
+    assert page.card(3).one("dl", of_class="stats").definitions["true (dataset)"] == "100.0% of rows"
     assert auroc_of(page, 4) is None, "no column"
 
     beside = datasets.Dataset.from_dict({"image_embeds": world.values.tolist(), "n0": world.images["n0"]})

@@ -1,4 +1,4 @@
-"""From a data set of images and captions to a folder of embeddings, resumable, on one process or several."""
+"""From a dataset of images and captions to a folder of embeddings, resumable, on one process or several."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def extract_activations(
     tokens_per_row: int | None = None,
     seed: int = 0,
 ) -> Path:
-    """Embed a data set in the order of its rows, and write the embeddings together with the data set's labels.
+    """Embed a dataset in the order of its rows, and write the embeddings together with the dataset's labels.
 
     An interrupted run continues after the last complete shard when it is started again with the same settings. If
     several processes are launched (`accelerate launch`, `torchrun`), each embeds a contiguous part of the rows (of a
@@ -64,7 +64,7 @@ def extract_activations(
 
     Args:
         backbone: A [`Backbone`], or what `Backbone.from_pretrained` takes.
-        dataset: A data set or stream (`streaming=True`) with an image, a caption, or both in each row.
+        dataset: A dataset or stream (`streaming=True`) with an image, a caption, or both in each row.
         output_dir: Folder for `load_embeddings` and `datasets.load_from_disk`, shared by all processes.
         image_column: Images, paths or encoded bytes; read only for hook points of the vision tower. None means
             "image", or else the only column of images.
@@ -79,13 +79,13 @@ def extract_activations(
         resume: Continue an earlier run in `output_dir`.
         overwrite: Delete an earlier run in `output_dir`.
         rows_per_shard: Rows per file, rounded up to whole batches; an interruption loses at most this many.
-        metadata: Entries that are added to the recorded provenance (backbone, data set, processor, versions) or
+        metadata: Entries that are added to the recorded provenance (backbone, dataset, processor, versions) or
             replace parts of it.
         accelerator: The processes that share the work. By default those that a launcher started.
         progress: Show a progress bar.
         on_unreadable: What to do with a row whose image cannot be decoded or whose caption is missing. "raise" stops;
             "skip" leaves it out, logs it, and records its number in `activations.json`. After skipping, embeddings
-            and data set no longer have the same row numbers, so keep a column of ids.
+            and dataset no longer have the same row numbers, so keep a column of ids.
         tokens: Tokens to keep at blocks: "all" except padding, or "patches", without class token and registers. Their
             positions are written to the columns "vision.tokens" and "text.tokens".
         tokens_per_row: Maximum number of tokens per image or text, drawn at random; None keeps all.
@@ -96,8 +96,8 @@ def extract_activations(
 
     Raises:
         ValueError: A column or hook point does not exist, an image or caption is unreadable (the row is named), the
-            data set is empty, or the folder was written with other settings.
-        TypeError: `dataset` is not a data set.
+            dataset is empty, or the folder was written with other settings.
+        TypeError: `dataset` is not a dataset.
         FileExistsError: `output_dir` holds something else, or embeddings while `resume` and `overwrite` are off.
     """
     hook_points = (hook_points,) if isinstance(hook_points, str) else tuple(hook_points)
@@ -120,7 +120,7 @@ def extract_activations(
     reader.image_processor = backbone.image_processor
     if taken := sorted({*embedder.columns, *embedder.extra_features} & set(reader.kept_features)):
         raise ValueError(
-            f"the data set already has a column {taken[0]!r}, which the extraction writes: rename it, or leave it out "
+            f"the dataset already has a column {taken[0]!r}, which the extraction writes: rename it, or leave it out "
             "with keep_columns"
         )
 

@@ -36,7 +36,7 @@ class Part:
     """What one of several processes embeds.
 
     Attributes:
-        rows: Rows of the data set; None for a stream, whose files are divided instead.
+        rows: Rows of the dataset; None for a stream, whose files are divided instead.
         index: Number of the process.
         num_parts: Number of processes.
     """

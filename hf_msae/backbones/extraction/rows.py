@@ -1,4 +1,4 @@
-"""Reading the rows of a data set: images prepared for a backbone, captions, and the columns to keep."""
+"""Reading the rows of a dataset: images prepared for a backbone, captions, and the columns to keep."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ class UnreadableRow(ValueError):
 
 
 class RowReader:
-    """Reads a data set row by row; checks its columns before the first row is read.
+    """Reads a dataset row by row; checks its columns before the first row is read.
 
     Args:
-        dataset: The data set or stream.
+        dataset: The dataset or stream.
         with_images: Whether images are needed.
         image_column: Column of images. None means "image", or else the only column of images.
         text_column: Column of captions; None if they are not needed.
@@ -81,8 +81,8 @@ class RowReader:
         num_rows: Number of rows; None if a stream does not know it.
 
     Raises:
-        TypeError: `dataset` is not a single data set.
-        ValueError: The data set is empty or has a transform, or a column is missing or holds something else.
+        TypeError: `dataset` is not a single dataset.
+        ValueError: The dataset is empty or has a transform, or a column is missing or holds something else.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class RowReader:
         skip_unreadable: bool = False,
     ) -> None:
         if isinstance(dataset, datasets.DatasetDict | datasets.IterableDatasetDict):
-            raise TypeError(f"choose a split of the data set: {', '.join(map(str, dataset))}")
+            raise TypeError(f"choose a split of the dataset: {', '.join(map(str, dataset))}")
         if not isinstance(dataset, Dataset | IterableDataset):
             raise TypeError(f"dataset must be a datasets.Dataset or IterableDataset, got {type(dataset).__name__}")
         self.streams = isinstance(dataset, IterableDataset)
@@ -108,9 +108,9 @@ class RowReader:
             self._fingerprint = fingerprint(dataset)
         else:
             if len(dataset) == 0:
-                raise ValueError("the data set is empty: it has no rows")
+                raise ValueError("the dataset is empty: it has no rows")
             if dataset.format["type"] == "custom":
-                raise ValueError("the data set has a transform: apply it with map(), or drop it with reset_format()")
+                raise ValueError("the dataset has a transform: apply it with map(), or drop it with reset_format()")
             self.num_rows = len(dataset)
             self._fingerprint = dataset._fingerprint
         self.image_processor = None
@@ -130,7 +130,7 @@ class RowReader:
             self._stored = self._stored.cast_column(self.image_column, datasets.Image(decode=False))
 
     def provenance(self) -> dict[str, Any]:
-        """The data set, its columns and the library versions, as JSON."""
+        """The dataset, its columns and the library versions, as JSON."""
         info = self._dataset.info
         return {
             "dataset": info.dataset_name or info.builder_name,
@@ -269,14 +269,14 @@ class RowReader:
             if _has_media(kind):
                 raise ValueError(
                     f"column {name!r} in keep_columns holds {kind}; images, audio and video are not copied: the "
-                    "embeddings have the same rows in the same order as the data set"
+                    "embeddings have the same rows in the same order as the dataset"
                 )
         return chosen
 
     def _feature(self, argument: str, name: str) -> Any:
         if name not in self._dataset.features:
             columns = ", ".join(self._dataset.features)
-            raise ValueError(f"{argument} is {name!r}, but the data set has the columns {columns}")
+            raise ValueError(f"{argument} is {name!r}, but the dataset has the columns {columns}")
         return self._dataset.features[name]
 
 

@@ -52,7 +52,7 @@ def check_divisible(stream: IterableDataset, num_parts: int) -> None:
     if stream.num_shards < num_parts:
         raise ValueError(
             f"the stream has {stream.num_shards} files, too few for {num_parts} processes: start fewer processes, or "
-            "load the data set without streaming"
+            "load the dataset without streaming"
         )
 
 

@@ -48,10 +48,10 @@ def convert_checkpoint(
 
     Args:
         source: A file, a folder or "user/name" on the Hub.
-        format: One of `FORMATS`. Default: detected from the files.
+        format: One of `FORMATS`. Defaults to the one that its files have.
         subfolder: A folder or file inside `source`.
         revision: Branch, tag or commit on the Hub.
-        token: Token for the Hub. Default: the one that is logged in.
+        token: Token for the Hub. Defaults to the one that is logged in.
         **overrides: Fields of MSAEConfig that the checkpoint lacks or has wrong, e.g. base_model_name_or_path,
             hook_point or nesting_ks. Also input_mean (a tensor, a list, or the path of a .npy or .safetensors file),
             which is subtracted from embeddings, and input_scale, by which they are multiplied then.

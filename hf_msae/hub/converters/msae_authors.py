@@ -38,7 +38,7 @@ _BACKBONES = {
     "ViT-L~14": ("openai/clip-vit-large-patch14", 768),
     "ViT-L~14@336px": ("openai/clip-vit-large-patch14-336", 768),
 }
-"""Name of a CLIP in their data sets' names: its name on the Hub, and the width of its embeddings."""
+"""Name of a CLIP in their datasets' names: its name on the Hub, and the width of its embeddings."""
 
 _UNKNOWN_MODALITY = "The file's name says neither image nor text; assumed to be of images (image_embeds)."
 
@@ -177,7 +177,7 @@ def level_ks(smallest: int, n: int) -> list[int]:
 
 
 def _origin(source: CheckpointSource, name: re.Match) -> dict[str, str]:
-    """Backbone and hook point from the name of the data set."""
+    """Backbone and hook point from the name of the dataset."""
     words = (name["dataset"] or "").split("_")
     modality = next((word for word in words if word in ("image", "text")), None)
     if modality is None and source.given.get("hook_point") is None:
@@ -188,7 +188,7 @@ def _origin(source: CheckpointSource, name: re.Match) -> dict[str, str]:
     backbone, width = next((_BACKBONES[word] for word in words if word in _BACKBONES), (None, int(name["d"])))
     if width != int(name["d"]):
         source.notes.append(
-            f"The data set's name suggests {backbone}, whose embeddings are {width} wide, but these {name['d']}."
+            f"The dataset's name suggests {backbone}, whose embeddings are {width} wide, but these {name['d']}."
         )
     elif backbone is not None:
         config["base_model_name_or_path"] = backbone

@@ -34,7 +34,7 @@ def export_saelens(model: MSAEModel, folder: str | os.PathLike, k: int | None = 
     Args:
         model: Any MSAE without a soft cap.
         folder: Folder to write, created if needed; the two files in it are replaced.
-        k: Number of activations that codes keep. Default: as many as with `model.encode`.
+        k: Number of activations that codes keep. Defaults to as many as with `model.encode`.
 
     Returns:
         The folder.

@@ -137,7 +137,7 @@ class Repository:
 
     def check_access(self) -> None:
         """Raise ConnectionError if `HF_HUB_OFFLINE` is set, and PermissionError if nobody is logged in."""
-        # Data sets of embeddings are not staged, so they have no dry run.
+        # Datasets of embeddings are not staged, so they have no dry run.
         otherwise = "" if self.repo_type == "dataset" else "; --dry_run FOLDER only writes the files to a folder"
         if constants.HF_HUB_OFFLINE:
             raise ConnectionError(f"HF_HUB_OFFLINE is set, so nothing can be sent to {self}: unset it{otherwise}")

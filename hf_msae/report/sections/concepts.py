@@ -56,7 +56,7 @@ class Card:
     top: list[Example]  # the rows in which it is strongest
     middle: list[Example]  # rows from the middle of the distribution
     histogram: Histogram
-    auroc: float | None  # of the full code's activation and the data set's column of that name; None if undefined
+    auroc: float | None  # of the full code's activation and the dataset's column of that name; None if undefined
     share_true: float | None  # share of rows for which that column is true
 
 
@@ -84,7 +84,7 @@ def cards(
     Args:
         labels: The names of all latents.
         activations: The latents shown and their activations; each is among the strongest of some row.
-        columns: Data sets of the same rows, whose boolean columns are compared with concepts of the same names.
+        columns: Datasets of the same rows, whose boolean columns are compared with concepts of the same names.
         number: Examples in a row of pictures.
         seed: Random seed of the draw from the middle.
     """
