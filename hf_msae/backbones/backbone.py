@@ -70,6 +70,7 @@ class Backbone(TokenPositions):
         self.image_batch_size = image_batch_size
         self.text_batch_size = text_batch_size
         self.text_mask = text_mask
+        self._adapter: str | None = None  # the kind of the adapter that was merged into the model
         # Why texts cannot be embedded although the model has a text tower.
         self._no_texts = "" if self.tokenizer is not None else "its processor has no tokenizer"
 
@@ -100,9 +101,9 @@ class Backbone(TokenPositions):
             FileNotFoundError: `source` is neither a folder nor a model that can be reached on the Hub.
             ValueError: The model is not supported or lacks weights, or its processor cannot be loaded.
         """
-        model, processor, name, revision, no_texts = load(source, revision, processor, dtype)
+        model, processor, name, revision, no_texts, adapter = load(source, revision, processor, dtype)
         backbone = cls(model if device is None else model.to(device), processor, name, revision, **kwargs)
-        backbone._no_texts = no_texts or backbone._no_texts
+        backbone._no_texts, backbone._adapter = no_texts or backbone._no_texts, adapter
         return backbone
 
     @property
@@ -286,6 +287,8 @@ class Backbone(TokenPositions):
         }
         if self.revision is None:
             known["base_model_weights_sha256"] = weights_sha256(self.model)
+        if self._adapter is not None:
+            known["base_model_adapter"] = f"{self._adapter}, merged"
         if self._family.text_width is not None:
             known["text_settings"] = self.text_settings
         return known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,24 +15,27 @@ import transformers
 from huggingface_hub import resolve_revision
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionResolutionError
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrainedModel
+from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME, is_peft_available
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from hf_msae.backbones.families import FAMILIES, family_of
 
 # Names of the backbone in this package. The second is hf_msae.scenes.backbone.BACKBONE_NAME; importing that takes a
 # second.
 _SCENES = ("scenes", "hf_msae/scenes-siglip")
+_ADAPTER_WEIGHTS = (ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME)
 
 
 def load(
     source: str | os.PathLike | PreTrainedModel, revision: str | None, processor: Any, dtype: str | torch.dtype | None
-) -> tuple[PreTrainedModel, Any, str | None, str | None, str]:
+) -> tuple[PreTrainedModel, Any, str | None, str | None, str, str | None]:
     """Load a model and its processor; arguments and errors are those of `Backbone.from_pretrained`.
 
     Returns:
-        The model, its processor, its name in metadata, its commit on the Hub, and why the processor cannot read texts
-        ("" if it can).
+        The model, its processor, its name in metadata, its commit on the Hub, why the processor cannot read texts (""
+        if it can), and the kind of the adapter that was merged into the model, if any.
     """
-    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    dtype, adapter = getattr(torch, dtype) if isinstance(dtype, str) else dtype, None
     if isinstance(source, PreTrainedModel):
         model, location, name = source, source.name_or_path, source.name_or_path or None
         if processor is None and name is None:
@@ -39,12 +43,15 @@ def load(
         model = model if dtype is None else model.to(dtype)
     else:
         location, name, revision = _locate(source, revision)
+        has_adapter = _has_adapter(location, name, revision)
         model = _load_model(location, name, revision, dtype or torch.float32)
+        if has_adapter:
+            model, adapter = _merge_adapter(model, location, name, revision)
     no_texts = ""
     if processor is None:
         with_text = family_of(model, name).text_width is not None
         processor, no_texts = _load_processor(location, name, revision, with_text)
-    return model, processor, name, revision, no_texts
+    return model, processor, name, revision, no_texts, adapter
 
 
 def _locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, str | None]:
@@ -92,7 +99,11 @@ def _load_model(location: str, name: str, revision: str | None, dtype: torch.dty
         )
     try:
         model, loading = getattr(transformers, model_class).from_pretrained(
-            location, revision=revision, dtype=dtype, output_loading_info=True
+            location,
+            revision=revision,
+            dtype=dtype,
+            output_loading_info=True,
+            adapter_kwargs={"subfolder": "none"},  # `load` merges an adapter; transformers would attach it
         )
     except OSError as error:
         raise ValueError(f"the weights of {name} cannot be loaded: {error}") from error
@@ -103,6 +114,50 @@ def _load_model(location: str, name: str, revision: str | None, dtype: torch.dty
             f"such as {missing[0]}, so its embeddings would be random"
         )
     return model
+
+
+def _has_adapter(location: str, name: str, revision: str | None) -> bool:
+    """Whether an adapter comes with a model, without which its embeddings would be those of the base model.
+
+    Raises:
+        ValueError: It does, but cannot be merged.
+    """
+    folder = Path(location)
+    if find_adapter_config_file(location, revision=revision) is None:
+        weights = next((each for each in _ADAPTER_WEIGHTS if (folder / each).is_file()), None)
+        if weights is not None:
+            raise ValueError(
+                f"{name} holds {weights}, the weights of an adapter, without its adapter_config.json: add that file, "
+                "or move the weights away to use the model without them"
+            )
+        return False
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{name} is an adapter (adapter_config.json) without the model it belongs to: merge them with peft's "
+            "merge_and_unload() and save the result with save_pretrained()"
+        )
+    if not is_peft_available():
+        raise ValueError(
+            f"{name} holds an adapter (adapter_config.json), which peft merges into the model: pip install peft, or "
+            "move the file away to use the model without it"
+        )
+    return True
+
+
+def _merge_adapter(
+    model: PreTrainedModel, location: str, name: str, revision: str | None
+) -> tuple[PreTrainedModel, str]:
+    """Merge the adapter that comes with a model into its weights; returns the model and the kind of the adapter."""
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():  # peft loads an adapter of another model with a mere warning
+            warnings.filterwarnings("error", message=".*missing adapter keys")
+            with_adapter = PeftModel.from_pretrained(model, location, revision=revision)
+        kind = with_adapter.peft_config["default"].peft_type
+        return with_adapter.merge_and_unload(), str(getattr(kind, "value", kind))
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError, UserWarning) as error:
+        raise ValueError(f"the adapter of {name} cannot be merged into the model: {error}") from error
 
 
 @contextmanager

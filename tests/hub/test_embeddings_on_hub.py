@@ -204,6 +204,13 @@ def test_a_pull_request_leaves_the_branch(at_hub, folder):
     assert "data-00002.arrow" in at_hub.repos[KEY].files()
 
 
+def test_a_link_that_leaves_the_folder_is_not_pushed(at_hub, folder, tmp_path):
+    (folder / "state.json").rename(tmp_path / "elsewhere.json")
+    (folder / "state.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(ValueError, match=r"state\.json is a link to .*elsewhere\.json"):
+        push(folder)
+
+
 def test_what_is_unfinished_or_has_changed_is_not_pushed(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no activations\.json"):
         push_embeddings(tmp_path, "tester/embeds")

@@ -131,6 +131,30 @@ def test_pictures_that_a_person_put_into_the_card_are_sent(at_hub, run_folder):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "metrics.json", "README.md", "training.png", "concepts", "x.png"]
+)
+def test_links_that_leave_the_folder_are_refused(at_hub, run_folder, name, tmp_path):
+    """A link shown as a picture of the card would publish the file that it leads to."""
+    with (run_folder / "README.md").open("a", encoding="utf-8") as file:
+        file.write("\n![a drawing](x.png)\n")
+    target = tmp_path / "elsewhere"
+    if (run_folder / name).exists():
+        (run_folder / name).rename(target)
+    else:
+        target.write_text("secret")
+    (run_folder / name).symlink_to(target)
+    with pytest.raises(ValueError, match=rf"{name} is a link to .*elsewhere"):
+        push_to_hub(run_folder, REPO)
+    assert KEY not in at_hub.repos
+
+    (run_folder / name).unlink()
+    inside = run_folder / "kept"
+    target.rename(inside)
+    (run_folder / name).symlink_to("kept")  # a link that stays inside
+    push_to_hub(run_folder, REPO)
+
+
 def test_names_keep_their_columns_and_lose_their_paths(at_hub, run_folder, tmp_path):
     push_to_hub(run_folder, REPO)
     (tmp_path / "back.parquet").write_bytes(files_of(at_hub)["concepts/words.parquet"])

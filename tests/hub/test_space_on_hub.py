@@ -35,6 +35,15 @@ def test_a_space_has_the_app_the_package_and_metadata_that_name_what_it_shows(tm
     assert any(line.startswith("torch") for line in required) and not any("gradio" in line for line in required)
 
 
+def test_a_link_that_leaves_the_app_is_not_sent(tmp_path, monkeypatch):
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "data.json").symlink_to(tmp_path / "secret")
+    monkeypatch.setattr("hf_msae.hub.publishing.space.app_folder", lambda: tmp_path / "app")
+    with pytest.raises(ValueError, match=r"data\.json is a link to .*secret"):
+        write_space(tmp_path / "space", SETTINGS, requirement="hf_msae")
+
+
 def test_the_version_of_gradio_is_the_tested_one(tmp_path):
     written = metadata(write_space(tmp_path / "space", SETTINGS, requirement="hf_msae"))
     assert written["sdk_version"] == version("gradio")

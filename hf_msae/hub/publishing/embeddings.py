@@ -20,7 +20,7 @@ from .card_edits import finish_card, update_card
 from .markdown import card_template
 from .release import Release
 from .repository import Repository, Snapshot
-from .sent_files import additions
+from .sent_files import additions, refuse_foreign_links
 
 _CARD = "README.md"
 _FILES = (STATISTICS_FILE, "dataset_info.json", "state.json")
@@ -77,12 +77,13 @@ def push_embeddings(
     """
     folder = Path(folder).expanduser()
     verify_embeddings(folder)
+    metadata = EmbeddingMetadata.load(folder)
+    names = {*_FILES, *(shard.file for shard in metadata.shards)}
+    refuse_foreign_links(folder, sorted({METADATA_FILE, *names}))
     repository = Repository(repo_id, "dataset", token)
     repository.create(private or None, None if create_pr else revision)
-    metadata = EmbeddingMetadata.load(folder)
     content = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
     content["provenance"] = public(content["provenance"])
-    names = {*_FILES, *(shard.file for shard in metadata.shards)}
     files = [each for name, each in additions(folder).items() if name in names]
     files.append(CommitOperationAdd(METADATA_FILE, json.dumps(content, indent=2).encode()))
     fresh = render_embeddings_card(folder, repo_id)

@@ -6,7 +6,7 @@ Nothing but what is listed there is ever deleted, and in a Space nothing else is
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,22 @@ from .repository import Snapshot
 
 MANIFEST = "msae_files.json"
 FORMAT_VERSION = 1
+
+
+def refuse_foreign_links(folder: Path, names: Iterable[str | Path]) -> None:
+    """Check that none of these files in a folder is a link, or lies behind a link, to something outside the folder.
+
+    Raises:
+        ValueError: One is: the content of a file that nobody meant to publish would be published.
+    """
+    inside = folder.resolve()
+    for name in names:
+        target = (folder / name).resolve()
+        if not target.is_relative_to(inside):
+            raise ValueError(
+                f"{folder / name} is a link to {target}, outside the folder that is published: put a copy in its "
+                "place, or delete it"
+            )
 
 
 def additions(folder: Path, prefix: str = "") -> dict[str, CommitOperationAdd]:

@@ -17,7 +17,7 @@ from ... import __version__
 from ...metrics.measured_data import is_hub_id
 from ..reading.registry import find_released
 from .repository import HUB_ERRORS, Repository, Snapshot, first_line, patiently, status_of
-from .sent_files import additions, manifest, read_manifest, stale_files
+from .sent_files import additions, manifest, read_manifest, refuse_foreign_links, stale_files
 from .space_settings import ExplorerSettings
 
 _PACKAGE = Path(__file__).parents[2]
@@ -48,7 +48,12 @@ def write_space(
 
     Returns:
         The folder.
+
+    Raises:
+        ValueError: pip cannot install the requirement, or a file of the package is a link that leads out of it.
     """
+    for source in (app_folder(), *([_PACKAGE] if requirement is None else [])):
+        refuse_foreign_links(source, (path.relative_to(source) for path in source.rglob("*") if path.is_symlink()))
     shutil.copytree(app_folder(), folder, dirs_exist_ok=True, ignore=_LEFT_OUT)
     lines = [_TORCH_INDEX]
     if requirement is None:

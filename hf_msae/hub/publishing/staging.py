@@ -25,13 +25,15 @@ from .card import FIGURES, QUALITY_FIGURE, read_json, render_model_card
 from .card_edits import is_edited
 from .card_tables import load_names
 from .remote_code import add_remote_code
-from .sent_files import additions
+from .sent_files import additions, refuse_foreign_links
 from .verification import MEASURE, read_metrics, verify_release
 
 logger = logging.get_logger(__name__)
 
 CARD = "README.md"
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
+_RECORDS = ("training.json", "conversion.json")
+_LOG = "training_log.jsonl"
 _IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)[^)]*\)|<img[^>]*?src=[\"']([^\"']+)[\"']")
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
 
@@ -96,9 +98,11 @@ def stage_model(
         OSError: The run holds no model, or does not load back.
         ValueError: The run has no metrics, or those of another model, or something does not load back.
     """
-    model = source
+    model, run_dir = source, source if isinstance(source, Path) else run_dir
+    if run_dir is not None:
+        refuse_foreign_links(run_dir, _published_names(run_dir))
     if isinstance(source, Path):
-        run_dir, model = source, MSAEModel.from_pretrained(source)
+        model = MSAEModel.from_pretrained(source)
     model.save_pretrained(folder, **({} if max_shard_size is None else {"max_shard_size": max_shard_size}))
     record = None if run_dir is None else TrainingRecord.load(run_dir)
     _publish_config(folder, record.base_model_is_local if record else None)
@@ -129,6 +133,13 @@ def stage_model(
         _copy_pictures(run_dir, folder, local_card)
     verify_release(folder, model)
     return StagedModel(folder, subfolder, render_card, local_card)
+
+
+def _published_names(run_dir: Path) -> list[str]:
+    """The files in a run's folder whose content a release has, without pictures that a person has put in the card."""
+    known = {"config.json", CARD, "metrics.json", *_RECORDS, _LOG, *FIGURES, "concepts"}
+    names = [path.name for path in run_dir.iterdir() if path.name in known or WEIGHTS.fullmatch(path.name)]
+    return [*names, *(f"concepts/{path.name}" for path in (run_dir / "concepts").glob("*.parquet"))]
 
 
 def _publish_config(folder: Path, is_local: bool | None) -> None:
@@ -177,11 +188,11 @@ def _metrics_of(run_dir: Path | None, model: MSAEModel, allow_unmeasured: bool) 
 
 def _copy_run(run_dir: Path, folder: Path, metrics: dict[str, Any] | None) -> None:
     """Copy the records, names and figures of a run, without paths of this machine."""
-    for name in ("training.json", "conversion.json"):
+    for name in _RECORDS:
         content = read_json(run_dir / name)
         if content is not None:
             write_json(folder / name, public(content))
-    log = run_dir / "training_log.jsonl"
+    log = run_dir / _LOG
     if log.is_file():
         lines = log.read_text(encoding="utf-8").splitlines()
         records = [_public_line(log, number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -217,6 +228,7 @@ def _copy_pictures(run_dir: Path, folder: Path, card: str) -> None:
     for name in pictures_of(card) - set(FIGURES):
         path, inside = run_dir / name, not os.path.normpath(name).startswith("..")
         if inside and path.is_file() and path.suffix.lower() in _PICTURES:
+            refuse_foreign_links(run_dir, [name])
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / name)
 
