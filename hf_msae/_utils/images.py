@@ -24,7 +24,7 @@ _TURNS = {  # EXIF orientation -> how the picture becomes upright
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTED_BY = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
-_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm")
 
 
 def is_picture(item: ImageInput) -> bool:
@@ -35,7 +35,7 @@ def is_picture(item: ImageInput) -> bool:
     if not isinstance(item, str):
         return True
     path = os.path.expanduser(item)
-    return path.lower().endswith(_PICTURE_SUFFIXES) or os.path.isfile(path)
+    return path.lower().endswith(PICTURE_SUFFIXES) or os.path.isfile(path)
 
 
 def to_rgb(image: ImageInput, name: str = "the image") -> Image.Image:

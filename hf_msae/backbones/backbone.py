@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-import datasets
 import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -224,10 +224,12 @@ class Backbone(TokenPositions):
         size = batch_size if batch_size is not None else self.image_batch_size if of_images else self.text_batch_size
         if size < 1:
             raise ValueError(f"batch_size must be positive, got {size}")
-        if isinstance(items, datasets.Dataset):
+        datasets = sys.modules.get("datasets")  # takes a second to import, and without it nothing here is of it
+        if datasets is not None and isinstance(items, datasets.Dataset):
             raise TypeError(f"pass a column of the dataset ({', '.join(items.column_names)}), not all of it")
         items = [items] if isinstance(items, ImageInput if of_images else str) else items
-        if not isinstance(items, list | tuple | datasets.arrow_dataset.Column):  # columns are decoded batch by batch
+        is_column = datasets is not None and isinstance(items, datasets.arrow_dataset.Column)
+        if not (isinstance(items, list | tuple) or is_column):  # columns are decoded batch by batch
             items = list(items)
         starts = range(0, len(items), size)
         shown = progress if progress is not None else len(starts) > 10

@@ -1,23 +1,6 @@
 """Concepts: names for latents with their evidence, explanations of embeddings, and hierarchies."""
 
-from .activation_naming import name_by_activations
-from .explanation import Explanation, SimilarityExplanation, explain_embedding, explain_similarity
-from .hierarchy import ConceptHierarchy, concept_hierarchy
-from .naming import name_latents
-from .percentiles import ActivationPercentiles
-from .table import ConceptTable
-from .vocabulary import Vocabulary
+import lazy_loader
 
-__all__ = [
-    "ActivationPercentiles",
-    "ConceptHierarchy",
-    "ConceptTable",
-    "Explanation",
-    "SimilarityExplanation",
-    "Vocabulary",
-    "concept_hierarchy",
-    "explain_embedding",
-    "explain_similarity",
-    "name_by_activations",
-    "name_latents",
-]
+# Imported when they are first used: an explanation needs neither the data's libraries nor scipy.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,12 +13,12 @@ import torch
 from tqdm.auto import tqdm
 
 from .._utils.evaluating import evaluation_mode
-from ..embeddings import EmbeddingDataset, load_embeddings
 from ..model.nested_topk import nested_codes, top_activations
 
 if TYPE_CHECKING:
     import datasets
 
+    from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
 
 Embeddings: TypeAlias = "EmbeddingDataset | str | os.PathLike | datasets.Dataset | np.ndarray | torch.Tensor"
@@ -166,6 +166,8 @@ def open_embeddings(
         ValueError: The embeddings have another width than the MSAE.
     """
     config = msae.config
+    from ..embeddings import EmbeddingDataset, load_embeddings  # here, since datasets takes a second
+
     if not isinstance(embeddings, EmbeddingDataset):
         embeddings = load_embeddings(embeddings, column, config.hook_point, split)
     if embeddings.width != config.d_in:

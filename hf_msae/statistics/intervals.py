@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
 
 _BATCH_ENTRIES = 2**22  # resampled values held at a time: 32 MiB
 
@@ -44,6 +43,8 @@ def bootstrap_interval(
     check_share("level", level)
     if values.ndim == 0 or values.shape[-1] < 2:
         raise ValueError(f"a bootstrap needs at least 2 values, got an array of shape {values.shape}")
+    from scipy import stats  # here, since it takes most of a second
+
     found = stats.bootstrap(
         (values,),
         statistic,
@@ -85,6 +86,8 @@ def wilson_interval(
     check_share("level", level)
     if (n < 1).any() or (successes < 0).any() or (successes > n).any():
         raise ValueError(f"successes must lie between 0 and trials, and trials be positive: got {successes} of {n}")
+    from scipy import stats
+
     p, z = successes / n, stats.norm.ppf((1 + level) / 2)
     center = p + z**2 / (2 * n)
     half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -49,6 +48,8 @@ def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
         ValueError: A p-value is not between 0 and 1, or the array has more than one dimension.
     """
     p = _checked(p_values)
+    from scipy import stats  # here, since it takes most of a second
+
     return stats.false_discovery_control(p, method="bh") if len(p) else p
 
 

@@ -1,7 +1,9 @@
 """`hf-msae explain`."""
 
 import json
+from functools import partial
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -38,7 +40,8 @@ def test_a_text_by_itself_and_around_the_mean_of_texts(place, model, tmp_path, c
     main(flags)
     printed = capsys.readouterr().out
     assert str(model.explain("a red star", 3)) in printed and "--center_texts" in printed
-    assert list(coarse_to_fine(model, "a red star", [4, 4], 3)) == list(coarse_to_fine(model, "a red star", [4], 3))
+    explain = partial(model.explain, "a red star")
+    assert list(coarse_to_fine(explain, [4, 4], 3)) == list(coarse_to_fine(explain, [4], 3))
 
     captions = place.scenes["test"]["caption"][:20]
     (tmp_path / "captions.txt").write_text("\n\n".join(captions))
@@ -49,6 +52,46 @@ def test_a_text_by_itself_and_around_the_mean_of_texts(place, model, tmp_path, c
         printed = capsys.readouterr().out
         assert str(model.explain("a red star", 3)) in printed and "--center_texts" not in printed
     assert read_texts(str(tmp_path / "captions.txt"), "caption", most=5) == captions[::4]
+
+
+@pytest.fixture
+def folder_of_pictures(place, tmp_path):
+    """Two pictures, one in a subfolder, a damaged one, and a file that is none."""
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    place.scenes["test"][1]["image"].save(folder / "=b.png")
+    place.scenes["test"][2]["image"].save(folder / "sub" / "c.PNG")
+    (folder / "a.png").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_many_pictures_are_explained_at_once(place, model, folder_of_pictures, tmp_path, capsys):
+    flags = [str(place.model), "--image", str(place.picture), str(folder_of_pictures), "--ks", "8", "16", "--top", "4"]
+    main([*flags, "--output", str(tmp_path / "seen.csv")])
+    shown = capsys.readouterr()
+    assert "explaining" in shown.err and "a.png" in shown.err and "notes" not in shown.out
+    rows = pd.read_csv(tmp_path / "seen.csv")
+    files = [place.picture, folder_of_pictures / "=b.png", folder_of_pictures / "sub" / "c.PNG"]
+    assert list(rows["item"].unique()) == [str(file) for file in files]
+    for file in files:
+        coarse = model.explain(file, 8, 8).frame[:4]
+        found = rows[(rows["item"] == str(file)) & (rows["k"] == 8)]
+        assert found["latent"].tolist() == coarse["latent"].tolist()
+        assert found["activation"].tolist() == pytest.approx(coarse["activation"].tolist(), rel=1e-3)
+        assert len(rows[(rows["item"] == str(file)) & (rows["k"] == 16)]) == 4
+
+    main([*flags, "--output", str(tmp_path / "seen.json"), "--disable_tqdm"])
+    assert "explaining" not in capsys.readouterr().err
+    parts = json.loads((tmp_path / "seen.json").read_text())["explanations"]
+    assert [(part["item"], part["k"]) for part in parts] == [(str(file), k) for file in files for k in (8, 16)]
+    assert parts[0]["concepts"][0]["name"] == model.explain(place.picture).frame["name"][0]
+
+
+def test_a_spreadsheet_does_not_run_the_name_of_a_picture(place, folder_of_pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder_of_pictures)
+    main([str(place.model), "--image", "=b.png", "--top", "2", "--output", str(tmp_path / "seen.csv")])
+    assert pd.read_csv(tmp_path / "seen.csv")["item"].tolist() == ["'=b.png"] * 2
 
 
 @pytest.mark.parametrize("both", [False, True])
@@ -70,6 +113,9 @@ def test_what_is_refused(place, refused, tmp_path):
         ([], "--image.*--text"),
         (["--image", place.picture, "--text", "red"], "--image.*--text"),
         (["--image", tmp_path / "typo.png"], "typo.png"),
+        (["--image", tmp_path], f"{tmp_path}.*no picture"),
+        (["--image", place.picture, place.picture, "--figure", tmp_path / "x.png"], "--figure.*2"),
+        (["--image", place.picture, "--against_text", "red", "--output", "x.csv"], "--output.*x.csv"),
         (["--text", place.picture], r"--text.*picture\.png.*--image"),
         (["--text", "red", "--against_text", "gone.jpg"], r"--against_text.*gone\.jpg.*--against_image"),
         (["--text", "red", "--both"], "--both"),

@@ -7,11 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hf_msae import cli
 
 # matplotlib, torch and others take seconds to import; numpy comes with transformers.
 HEAVY = {"torch", "datasets", "accelerate", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "gradio"}
+EXPLAIN = """
+import sys
+from hf_msae.cli import main
+main(["explain", "scenes-image", "--image", sys.argv[1]])
+unwanted = {"datasets", "sklearn", "matplotlib", "torchvision", "scipy.stats", "gradio"} & set(sys.modules)
+assert not unwanted, unwanted
+"""
 SHOW_ALL = """
 import contextlib, io, json, sys
 from hf_msae.cli import _COMMANDS, main
@@ -32,6 +40,14 @@ def shown():
         [sys.executable, "-c", SHOW_ALL], env=environment, capture_output=True, text=True, check=True
     )
     return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_an_explanation_imports_only_what_it_uses(tmp_path):
+    """What is left is torch, transformers with all that it imports, and pandas."""
+    Image.new("RGB", (96, 96), "red").save(tmp_path / "red.png")
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", EXPLAIN, tmp_path / "red.png"], env=environment, check=True)
 
 
 def test_no_heavy_module_is_imported(shown):

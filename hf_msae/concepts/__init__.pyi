@@ -1,0 +1,7 @@
+from .activation_naming import name_by_activations
+from .explanation import Explanation, SimilarityExplanation, explain_embedding, explain_similarity
+from .hierarchy import ConceptHierarchy, concept_hierarchy
+from .naming import name_latents
+from .percentiles import ActivationPercentiles
+from .table import ConceptTable
+from .vocabulary import Vocabulary
