@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+import reprlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from .atomic import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
+
+T = TypeVar("T")
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
@@ -26,6 +30,34 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write `text` to `path` in UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def from_json(cls: type[T], values: Mapping[str, Any], source: str | os.PathLike) -> T:
+    """Make a dataclass of what a JSON file holds.
+
+    Args:
+        cls: The dataclass. Fields that are dataclasses themselves are made before.
+        values: Values of its fields.
+        source: The file, for messages.
+
+    Raises:
+        ValueError: A field is unknown or missing, or has a value of another type.
+    """
+    from huggingface_hub.dataclasses import type_validator  # slow to import, and commands write JSON before
+
+    kinds = get_type_hints(cls)
+    for name, value in values.items():
+        if name not in kinds:
+            raise ValueError(f"{source} has a field {name!r}, which this version does not know")
+        try:
+            type_validator(name, value, kinds[name])
+        except TypeError:
+            kind = getattr(kinds[name], "__name__", "") if not get_args(kinds[name]) else str(kinds[name])
+            raise ValueError(f"{source}: {name} is {reprlib.repr(value)}, but must be of type {kind}") from None
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(f"{source}: {error}") from None
 
 
 def json_records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Features
 
-from .._utils.json_files import write_json
+from .._utils.json_files import from_json, write_json
 
 METADATA_FILE = "activations.json"
 FORMAT_VERSION = 1
@@ -97,10 +97,13 @@ class EmbeddingMetadata:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             version = content.pop("format_version")
-            content.pop("num_rows")
-            shards = [Shard(**shard) for shard in content.pop("shards")]
+            num_rows = content.pop("num_rows")
+            shards = [from_json(Shard, shard, "a shard") for shard in content.pop("shards")]
             if version <= FORMAT_VERSION:
-                return cls(**content, shards=shards, format_version=version)
+                found = from_json(cls, {**content, "shards": shards, "format_version": version}, METADATA_FILE)
+                if num_rows != found.num_rows:
+                    raise ValueError(f"num_rows is {num_rows}, but the shards have {found.num_rows} rows")
+                return found
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} is damaged ({type(error).__name__}: {error}); extract the embeddings again"

@@ -109,8 +109,17 @@ def _open_folder(folder: Path, split: str | None) -> Source:
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         try:
             dataset = datasets.load_from_disk(str(folder))
-        except (pa.ArrowInvalid, OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{_damaged_file(folder) or folder} cannot be read: {error}") from error
+        except (
+            pa.ArrowInvalid,
+            OSError,
+            ArithmeticError,
+            LookupError,
+            AttributeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            problem = " ".join(str(error).split())
+            raise ValueError(f"{_damaged_file(folder)} cannot be read: {problem}") from error
         opened = _from_dataset(dataset, str(folder), split)
         if metadata is not None:
             if len(opened.dataset) != metadata.num_rows:
@@ -118,6 +127,13 @@ def _open_folder(folder: Path, split: str | None) -> Source:
                     f"{folder} has {len(opened.dataset)} rows, but its {METADATA_FILE} lists {metadata.num_rows}: "
                     "a shard was damaged or replaced; extract the embeddings again"
                 )
+            for name, width in metadata.columns.items():
+                feature = opened.dataset.features.get(name)
+                feature = feature.feature if name in metadata.token_columns else feature
+                if getattr(feature, "length", None) != width:
+                    raise ValueError(
+                        f"{folder / METADATA_FILE} lists a column {name} of width {width}, which the data lacks"
+                    )
             opened.moments = load_moments(folder, metadata)
         return opened
     try:
@@ -154,8 +170,9 @@ def _open_npy(path: Path) -> Source:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        # Not np.load, which would take a zip of arrays; a header can ask for more than the file, or memory, holds.
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, EOFError, OSError, OverflowError, TypeError, SyntaxError) as error:
         raise ValueError(f"{path} cannot be read as a .npy file of numbers: {error}") from error
     return Source(str(path), array=_checked_matrix(array, str(path)), path=path.absolute())
 
@@ -202,14 +219,20 @@ def _provenance(dataset: datasets.Dataset) -> dict[str, Any]:
     return recorded[0] or {} if recorded and all(each == recorded[0] for each in recorded) else {}
 
 
-def _damaged_file(folder: Path) -> Path | None:
+def _damaged_file(folder: Path) -> Path | str:
+    """Find the file because of which a saved data set cannot be read."""
     for file in sorted(folder.rglob("*.arrow")):
         try:
             with pa.memory_map(str(file)) as mapped:
                 pa.ipc.open_stream(mapped).read_all()
         except (pa.ArrowInvalid, OSError):
             return file
-    return None
+    try:
+        features = datasets.DatasetInfo.from_directory(str(folder)).features
+        _ = features and features.arrow_schema
+    except Exception:  # whatever datasets makes of another form
+        return folder / "dataset_info.json"
+    return f"{folder} (its state.json or dataset_info.json)"
 
 
 def _checked_matrix(array: np.ndarray, name: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from transformers.utils import logging
 
@@ -80,15 +80,25 @@ def load_moments(folder: Path, metadata: EmbeddingMetadata) -> dict[str, Running
     if sha256_of(path) != metadata.statistics_sha256:  # computed from other shards, or damaged: not worth an error
         logger.warning(f"{path} has changed since it was written: computing the statistics again")
         return None
+    try:
+        return _read(path, metadata)
+    except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        logger.warning(f"{path} has another form: computing the statistics again ({error})")
+        return None
+
+
+def _read(path: Path, metadata: EmbeddingMetadata) -> dict[str, RunningMoments] | None:
     with safe_open(path, framework="pt") as file:
         if file.metadata()["shards"] != _digest(metadata):
             return None
         found = {}
-        for name in metadata.columns:
+        for name, width in metadata.columns.items():
+            tensors = {each: file.get_tensor(f"{name}.{each}") for each in ("num_samples", "mean", "variance")}
+            if tensors["mean"].shape != (width,) or tensors["variance"].shape != (width,):
+                raise ValueError(f"the statistics of {name} do not have its width, {width}")
             moments = found[name] = RunningMoments()
-            moments.num_samples = int(file.get_tensor(f"{name}.num_samples"))
-            moments.mean = file.get_tensor(f"{name}.mean")
-            moments.sum_squared_deviations = file.get_tensor(f"{name}.variance") * moments.num_samples
+            moments.num_samples, moments.mean = int(tensors["num_samples"]), tensors["mean"]
+            moments.sum_squared_deviations = tensors["variance"] * moments.num_samples
         return found
 
 

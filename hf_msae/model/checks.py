@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,10 @@ def check_levels(config: MSAEConfig) -> None:
     _require(1 <= min(ks) and max(ks) <= n, f"nesting_ks must lie between 1 and num_latents={n}, got {ks}")
     _require(_ascends(ks), f"nesting_ks must ascend strictly, got {ks}")
     FAMILIES[config.activation].check(config)
-    _require(config.random_prefixes >= 0, f"random_prefixes must be at least 0, got {config.random_prefixes}")
+    _require(
+        0 <= config.random_prefixes <= n,
+        f"random_prefixes must be between 0 and num_latents={n}, got {config.random_prefixes}",
+    )
     if config.nesting == "prefix":
         _require(
             widths and widths[0] >= 1 and widths[-1] == n and _ascends(widths),
@@ -95,6 +99,16 @@ def check_levels(config: MSAEConfig) -> None:
     _require(
         all(0 < weight < math.inf for weight in weights), f"nesting_weights must be positive numbers, got {weights}"
     )
+
+
+def check_size(config: MSAEConfig) -> None:
+    """Raise ValueError if this machine does not have the memory for the parameters, before any is allocated."""
+    needed = config.d_in * config.num_latents * 4 * (1 if config.tied else 2)
+    if hasattr(os, "sysconf") and needed > (memory := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+        raise ValueError(
+            f"an MSAE with d_in={config.d_in} and num_latents={config.num_latents} needs {needed / 1e9:,.0f} GB for "
+            f"its parameters, and this machine has {memory / 1e9:,.0f} GB of memory: make it smaller"
+        )
 
 
 def _require(holds: Any, message: str) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -13,6 +14,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from .activations import FAMILIES
 from .checks import check_levels, check_schema_version, check_settings
 from .config_fields import SCHEMA_VERSION, MSAEConfigFields
+from .config_file import MissingConfigError, accept_tuples_and_ints, check_has_settings, read_config
 
 logger = logging.getLogger(__name__)
 
@@ -31,31 +33,8 @@ _LOADING_KEYS = {"return_unused_kwargs", "gguf_file", "trust_remote_code", "code
 # Written by save_pretrained about a file, not about the autoencoder.
 _BOOKKEEPING_KEYS = {"architectures", "dtype", "transformers_version", "_name_or_path"}
 
-_LISTS = ("nesting_ks", "nesting_widths", "nesting_weights")
-_FLOATS = ("sparsity_coefficient", "soft_cap", "jump_relu_threshold", "jump_relu_bandwidth")
 
-
-class MissingConfigError(OSError):
-    """A folder or repository has no config.json."""
-
-
-def _accept_tuples_and_ints(cls: type) -> type:
-    """Convert tuples to lists and ints to floats, as JSON would, before a strict config checks their types."""
-    checked_setattr = cls.__setattr__
-
-    def as_float(number: Any) -> Any:
-        return float(number) if type(number) is int else number
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _LISTS and isinstance(value, (list, tuple)):
-            value = [as_float(weight) for weight in value] if name == "nesting_weights" else list(value)
-        checked_setattr(self, name, as_float(value) if name in _FLOATS else value)
-
-    cls.__setattr__ = __setattr__
-    return cls
-
-
-@_accept_tuples_and_ints
+@accept_tuples_and_ints
 @strict
 class MSAEConfig(MSAEConfigFields, PreTrainedConfig):  # noqa: D101 (see the next line)
     __doc__ = MSAEConfigFields.__doc__
@@ -131,7 +110,8 @@ class MSAEConfig(MSAEConfigFields, PreTrainedConfig):  # noqa: D101 (see the nex
         `nesting_ks=None` together with `num_latents=...` resolves the levels again.
 
         Raises:
-            ValueError: A keyword argument is unknown, or the file is from a newer hf_msae or for another model.
+            ValueError: A keyword argument is unknown, a field of the file has a wrong type or value, or the file is
+                from a newer hf_msae or for another model.
         """
         kwargs.setdefault("name_or_path", str(pretrained_model_name_or_path))  # lets messages name the file
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
@@ -143,9 +123,14 @@ class MSAEConfig(MSAEConfigFields, PreTrainedConfig):  # noqa: D101 (see the nex
         Raises:
             MissingConfigError: There is no config.json. (transformers would use the defaults of MSAEConfig.)
         """
-        config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        if not config_dict:
-            place = "/".join(filter(None, (str(pretrained_model_name_or_path), kwargs.get("subfolder"))))
+        place = "/".join(filter(None, (str(pretrained_model_name_or_path), kwargs.get("subfolder"))))
+        try:
+            config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        except (AttributeError, TypeError) as error:
+            check_has_settings(Path(place) / "config.json", error)
+            raise
+        if not (isinstance(config_dict, dict) and config_dict):
+            check_has_settings(Path(place) / "config.json")
             raise MissingConfigError(f"{place} has no config.json, without which the weights cannot be loaded")
         return config_dict, unused
 
@@ -156,9 +141,9 @@ class MSAEConfig(MSAEConfigFields, PreTrainedConfig):  # noqa: D101 (see the nex
         An unknown key of the file may come from a later version with the same schema: it is kept for saving, and a
         warning names it. An unknown key in `kwargs` is an error, since a user expects it to have an effect.
         """
-        source = kwargs.get("name_or_path") or config_dict.get("_name_or_path") or "the config"
+        source = f"{kwargs.get('name_or_path') or config_dict.get('_name_or_path') or '.'}/config.json"
         if config_dict.get("model_type", cls.model_type) != cls.model_type:
-            raise ValueError(f"{source} describes a model of type {config_dict['model_type']!r}, not an MSAE")
+            raise ValueError(f"{source}: model_type is {config_dict['model_type']!r}, not 'msae', so this is no MSAE")
         config_dict = _upgrade(dict(config_dict), source)
 
         returns_unused = kwargs.get("return_unused_kwargs", False)
@@ -170,8 +155,9 @@ class MSAEConfig(MSAEConfigFields, PreTrainedConfig):  # noqa: D101 (see the nex
         from_later_version = {key: config_dict.pop(key) for key in list(config_dict) if not cls._is_known(key)}
         if from_later_version:
             names = ", ".join(from_later_version)
-            logger.warning("config.json of %s has keys that this hf_msae does not know and ignores: %s", source, names)
-        result = super().from_dict(config_dict, **kwargs)
+            logger.warning("%s has keys that this hf_msae does not know and ignores: %s", source, names)
+        make = super().from_dict
+        result = read_config(cls, config_dict, source, lambda content: make(content, **kwargs))
         config = result[0] if returns_unused else result
         for key, value in from_later_version.items():
             setattr(config, key, value)

@@ -14,9 +14,10 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 from safetensors import SafetensorError
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from .._utils.file_integrity import is_pointer
-from .configuration_msae import MissingConfigError
+from .config_file import MissingConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,7 @@ class PreTrainedMSAE(PreTrainedModel):
             return super().from_pretrained(
                 pretrained_model_name_or_path, *model_args, output_loading_info=info_requested, **kwargs
             )
+        _check_index(Path(name) / (kwargs.get("subfolder") or ""))
         kwargs["ignore_mismatched_sizes"] = True  # returns the shapes instead of printing a table
         folder = Path(name) / (kwargs.get("subfolder") or "")
         try:
@@ -73,11 +75,8 @@ class PreTrainedMSAE(PreTrainedModel):
                 ) from error
             again = "copy it again" if Path(name).is_dir() else "load it again with force_download=True"
             raise OSError(f"the weights of {name} are damaged or incomplete ({error}): {again}") from error
-        except (MissingConfigError, AttributeError, TypeError) as error:
-            _check_config(folder / "config.json", error)
-            if isinstance(error, MissingConfigError):
-                raise _with_subfolders(error, name, kwargs) from error
-            raise
+        except MissingConfigError as error:
+            raise _with_subfolders(error, name, kwargs) from error
         _check_loaded(name, model, info)
         return model
 
@@ -172,14 +171,23 @@ def _check_loaded(name: str, model: PreTrainedModel, info: dict[str, Any]) -> No
         raise ValueError(f"{name}: input_scale is {model.input_scale.item():g}, but it must be above 0")
 
 
-def _check_config(config: Path, error: Exception) -> None:
-    """Raise ValueError if config.json exists but has no settings."""
-    if not config.is_file():
+def _check_index(folder: Path) -> None:
+    """Refuse an index of the weights that does not map them to files of the folder."""
+    file = folder / SAFE_WEIGHTS_INDEX_NAME
+    if not file.is_file():
         return
-    content = json.loads(config.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or not content:
-        kind = type(content).__name__ if content else repr(content)
-        raise ValueError(f"{config} holds {kind}, but must map the names of settings to values") from error
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not isinstance(content.get("metadata"), dict):
+        raise ValueError(f"{file} must hold two maps, weight_map (the file of every tensor) and metadata")
+    for tensor, name in names.items():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ValueError(f"{file}: {tensor} is in {name!r}, but must be in a file of {folder}")
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{file}: {tensor} is in {name}, which does not exist: copy the folder again")
 
 
 def _with_subfolders(error: OSError, name: str, kwargs: dict[str, Any]) -> OSError:

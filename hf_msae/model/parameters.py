@@ -10,7 +10,7 @@ from torch import nn
 from transformers import initialization as init
 
 from .activations import FAMILIES
-from .checks import check_statistics
+from .checks import check_size, check_statistics
 from .configuration_msae import MSAEConfig
 from .loading import PreTrainedMSAE
 from .relu import ReLU
@@ -32,6 +32,7 @@ class MSAEParameters(PreTrainedMSAE):
             raise config.unknown_keys_error(unknown)
         super().__init__(config)
         config.validate()
+        check_size(config)
         d, n = config.d_in, config.num_latents
         self.pre_bias = nn.Parameter(torch.empty(d))
         self.encoder = nn.Parameter(torch.empty(d, n))

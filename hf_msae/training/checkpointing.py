@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from .._utils.atomic import atomic_path, remove
 from .._utils.file_integrity import sha256_of
-from .._utils.json_files import write_json
+from .._utils.json_files import from_json, write_json
 from .log import LOG_FILE
 
 if TYPE_CHECKING:
@@ -69,8 +69,9 @@ class TrainerState:
             ValueError: It is damaged.
         """
         try:
-            return cls(**json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
+            content = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+            return from_json(cls, content, "it")
+        except (AttributeError, ValueError) as error:
             raise ValueError(f"{checkpoint / STATE_FILE} is damaged: {error}") from error
 
 

@@ -15,6 +15,7 @@ from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.model import configuration_msae
 from hf_msae.model.activations import FAMILIES
 from hf_msae.model.config_fields import MSAEConfigFields
+from tests.fuzzing import check_every_field
 
 FIELDS = {
     "d_in": 768,
@@ -333,7 +334,7 @@ def test_a_key_of_a_later_version_is_named_and_kept(tmp_path, caplog):
 
 def test_another_model_is_refused(tmp_path):
     write_config(tmp_path, model_type="siglip")
-    with pytest.raises(ValueError, match="'siglip', not an MSAE"):
+    with pytest.raises(ValueError, match=r"config\.json: model_type is 'siglip'"):
         MSAEConfig.from_pretrained(tmp_path)
 
 
@@ -344,3 +345,19 @@ def test_a_config_that_has_become_invalid_is_neither_saved_nor_used(tmp_path):
         with pytest.raises(StrictDataclassError, match=r"nesting_ks.*num_latents=100"):
             use()
     assert not (tmp_path / "config.json").exists()
+
+
+def test_a_field_of_another_type_is_named_with_its_file_and_value(tmp_path):
+    settings = {"d_in": 8, "num_latents": 16, "nesting_ks": [4, 16], "k": 4, "soft_cap": 1.5}
+    config = MSAEConfig(**settings, base_model_name_or_path="some/clip", id2label={0: "a"}, dtype="float32")
+    content = {**config.to_dict(), "num_labels": 1, "quantization_config": None, "attn_implementation": None}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    check_every_field(tmp_path / "config.json", lambda: MSAEConfig.from_pretrained(tmp_path), names_field=True)
+    (tmp_path / "config.json").write_text(json.dumps({**content, "num_latents": "many"}))
+    with pytest.raises(ValueError, match=r"config\.json: num_latents is 'many', but must be an integer"):
+        MSAEConfig.from_pretrained(tmp_path)
+
+
+def test_sizes_that_no_memory_holds_are_refused_before_anything_is_allocated():
+    with pytest.raises(ValueError, match=r"d_in=1000000000000 and num_latents=16 needs 128,000 GB"):
+        MSAEModel(MSAEConfig(d_in=10**12, num_latents=16))

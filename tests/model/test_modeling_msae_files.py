@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
 from hf_msae import MSAEConfig, MSAEModel
+from tests.fuzzing import check_every_field
 
 D, N = 24, 64
 STATISTICS = ("input_mean", "input_scale")
@@ -203,3 +204,15 @@ def test_a_saved_model_can_be_moved_between_devices_without_rounding(model, fold
     loaded = MSAEModel.from_pretrained(folder, dtype=torch.float16).to("cpu", torch.bfloat16).to("cpu")
     for name in STATISTICS:
         assert torch.equal(getattr(loaded, name), getattr(model, name))
+
+
+def test_an_index_of_another_form_is_named(tmp_path):
+    MSAEModel(MSAEConfig(d_in=64, num_latents=128)).save_pretrained(tmp_path / "run", max_shard_size="20KB")
+    index = tmp_path / "run" / "model.safetensors.index.json"
+    check_every_field(index, lambda: MSAEModel.from_pretrained(tmp_path / "run"))
+    content = json.loads(index.read_text())
+    (tmp_path / "run" / content["weight_map"]["encoder"]).rename(tmp_path / "elsewhere.safetensors")
+    content["weight_map"]["encoder"] = "../elsewhere.safetensors"
+    index.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"index\.json: encoder is in '\.\./elsewhere\.safetensors'"):
+        MSAEModel.from_pretrained(tmp_path / "run")

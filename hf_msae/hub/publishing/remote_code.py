@@ -22,6 +22,7 @@ _MODULES = (
     *(f"{name}.py" for name in FAMILIES),
     "auxiliary_loss.py",
     "checks.py",
+    "config_file.py",
     "nested_prefix.py",
     "nested_topk.py",
     "parameters.py",

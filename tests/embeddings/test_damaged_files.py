@@ -1,0 +1,91 @@
+"""Files of embeddings that were edited or are something else: the file is named, or does not matter."""
+
+import io
+import zipfile
+
+import datasets
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from hf_msae._utils.file_integrity import sha256_of
+from hf_msae.embeddings import EmbeddingWriter, load_embeddings
+from hf_msae.embeddings.metadata import EmbeddingMetadata
+from tests.fuzzing import check_every_field
+
+X = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    features = datasets.Features({"label": datasets.Value("string")})
+    with EmbeddingWriter(tmp_path / "saved", {"image_embeds": 4}, extra_features=features) as writer:
+        writer.write({"image_embeds": X}, {"label": ["a"] * 20})
+    return tmp_path / "saved"
+
+
+@pytest.mark.parametrize("name", ["activations.json", "dataset_info.json", "state.json"])
+def test_a_field_of_another_type(folder, name):
+    def read():
+        opened = load_embeddings(folder)
+        opened.statistics()
+        np.testing.assert_array_equal(opened[:], X)
+
+    if name == "activations.json":  # false is what an unfinished extraction says
+        check_every_field(folder / name, read, accepted=r"unfinished")
+    else:
+        check_every_field(folder / name, read)
+
+
+@pytest.mark.parametrize(
+    "change", [{"x.mean": X[0]}, {"image_embeds.mean": X[0, :2]}, {"image_embeds.num_samples": X}]
+)
+def test_statistics_of_another_form_are_computed_again(folder, change, caplog):
+    file = folder / "statistics.safetensors"
+    tensors = {name: tensor for name, tensor in load_file(file).items() if not name.endswith("mean")} | change
+    save_file(tensors, file, metadata={"shards": "0"})
+    metadata = EmbeddingMetadata.load(folder)
+    metadata.statistics_sha256 = sha256_of(file)
+    metadata.save(folder)
+    np.testing.assert_allclose(load_embeddings(folder).statistics().mean, X.mean(axis=0), rtol=1e-5)
+
+
+def npy(shape="(20, 4)", dtype="'<f4'"):
+    header = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + chr(10)
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + X.tobytes()
+
+
+def zipped():
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("a.npy", npy())
+    return content.getvalue()
+
+
+BAD = {
+    "a zip": zipped(),
+    "an npz": (lambda file: (np.savez(file, X), file.getvalue())[1])(io.BytesIO()),
+    "half of it": npy()[:-100],
+    "more than there is": npy("(1000000000000, 4)"),
+    "more than an integer": npy("(1000000000000000000000000000000, 4)"),
+    "a negative shape": npy("(-20, 4)"),
+    "a shape of strings": npy("('a', 4)"),
+    "no shape": npy("None"),
+    "objects": npy(dtype="'|O'"),
+    "no dtype": npy(dtype="'word'"),
+    "nested": npy("((20,), (4,))"),
+    "text": b"1,2,3",
+    "nothing": b"",
+}
+
+
+def test_a_good_array_made_the_same_way_opens(tmp_path):
+    (tmp_path / "x.npy").write_bytes(npy())
+    np.testing.assert_array_equal(load_embeddings(tmp_path / "x.npy")[:], X)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_arrays_that_are_none_are_named(tmp_path, name):
+    (tmp_path / "x.npy").write_bytes(BAD[name])
+    with pytest.raises(ValueError, match=r"x\.npy"):
+        load_embeddings(tmp_path / "x.npy")
