@@ -370,7 +370,7 @@ def test_an_empty_folder_and_files_that_are_none_are_refused(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_family_added_as_the_design_says_reaches_the_card(tmp_path):
-    """docs/design.md: a subclass of ReLU in a file of its own, and a line in the registry."""
+    """docs/design.md: a subclass of ReLU in a file of its own, a line in the registry, and its name in the fields."""
     package = Path(hf_msae.__file__).parent
     for folder in (package, package.parent / "model_cards"):
         shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -383,6 +383,8 @@ def test_a_family_added_as_the_design_says_reaches_the_card(tmp_path):
         "JumpReLU())", "JumpReLU(), HalvedReLU())"
     )
     (model / "activations.py").write_text(registry)
+    fields = (model / "config_fields.py").read_text()
+    (model / "config_fields.py").write_text(fields.replace('"jump_relu"] = "relu"', '"jump_relu", "halved"] = "relu"'))
     program = (
         "from hf_msae import MSAEConfig, MSAEModel\n"
         "from hf_msae.hub import render_model_card\n"
