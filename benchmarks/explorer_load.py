@@ -36,6 +36,12 @@ from tests.explorer.serving import Served, serving
 CONCEPTS = ("star", "red", "night", "circle", "blue", "snow", "small", "frame", "green", "beach")
 GRANULARITIES = ("8", "16", "32", "64", "all")
 LABELS = "a star, a circle, a square"
+_FORGETFUL_DEMO = (
+    "-c",
+    # Users ask about the same texts several times, and answers about texts are to be computed each time.
+    "from hf_msae.explorer.tabs.bias import answer; answer._of_texts = answer.Kept(0); "
+    "from hf_msae.cli.demo import main; main()",
+)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -105,7 +111,7 @@ def questions_of(explorer: Explorer, picture: str) -> dict[str, Question]:
             lambda number: listing(explorer, concept(number), False, "name"),
         ),
         "steer": Question(ask_steer, bare_steer),
-        # Columns are explained before anybody asks. Answers about texts are not kept.
+        # Columns are explained before anybody asks.
         "bias of a column": Question(
             lambda client, user: client.predict(columns[user % len(columns)], "", "", api_name="/bias")[1],
             lambda number: explain_classifier(explorer, Target(column=columns[number % len(columns)])),
@@ -178,7 +184,7 @@ def main() -> None:
             question.bare(0)
             bare[name] = statistics.median(timed(lambda q=question, n=n: q.bare(n))[0] for n in range(1, 6))
         (Path(place) / "served").mkdir()
-        with serving(Path(place) / "served", args.dataset) as served:
+        with serving(Path(place) / "served", args.dataset, program=_FORGETFUL_DEMO) as served:
             fetched, _ = timed(lambda: urllib.request.urlopen(served.url).read())
             paint = painted(served)
             wrong, failed = ask_all(served, questions, bare, args.users, args.rounds)

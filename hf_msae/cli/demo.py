@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         check_address(args.host, args.port)
         try:
-            from ..explorer.guard import own_upload_folder
+            from ..explorer.housekeeping import own_upload_folder
 
             own_upload_folder()  # before gradio is imported
             from ..explorer.app import build_demo, launch_options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from importlib import import_module
@@ -16,7 +17,8 @@ from .answers import CONCURRENCY, idle_seconds
 from .components.waiting import Loading, loading_status
 from .components.where import highest
 from .explorer import Explorer
-from .guard import MAX_SESSIONS, Guard, keeping, own_upload_folder
+from .guard import MAX_SESSIONS, Guard
+from .housekeeping import keeping, own_upload_folder
 from .inputs import MAX_BYTES, VisitorError
 from .page import Page
 from .tabs.bias.answer import KEPT, Target, bias, first_to_ask, usable_columns
@@ -79,6 +81,9 @@ def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
         gr.set_static_paths(explorer.thumbnails)
         return explorer
 
+    # Nobody reads gradio's analytics, which are computed from the last 10,000 questions after each question.
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
     loading = Loading(load, warm_up)
     loading.start()
     own_upload_folder()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from ..hub.publishing.space_settings import ExplorerSettings
 from ..metrics import LinearClassifier
 from ..search import ConceptIndex
 from ..vision_text import VisionTextMSAE
+from .housekeeping import own_folder
 from .inputs import VisitorError
 from .sources import Report, check_hook_points, open_sources
 
@@ -87,7 +87,7 @@ class Explorer:
         self.embeddings: EmbeddingDataset = load_embeddings(embeddings.float().cpu())
         self.label = Labels(model.concepts)
         self._k = min(INDEX_K, self.msae.config.num_latents)
-        self._folder = tempfile.TemporaryDirectory(prefix="msae-explorer-")
+        self._folder = own_folder("msae-explorer-")
         self.folder = Path(self._folder.name)
         self.thumbnails = self.folder / "thumbnails"
         self.thumbnails.mkdir()

@@ -78,7 +78,8 @@ def read_text(text: object, what: str = "text") -> str:
     """
     if text is not None and not isinstance(text, str):
         raise VisitorError(f"The {what} has to be words.")
-    words = " ".join((text or "").replace("\0", " ").split())
+    # JSON can hold halves of characters, which cannot be encoded.
+    words = " ".join((text or "").replace("\0", " ").encode(errors="replace").decode().split())
     if not words:
         raise VisitorError(f"Write a {what} first.")
     if len(words) > MAX_TEXT:

@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from hf_msae.explorer.guard import own_upload_folder
+from hf_msae.explorer.housekeeping import own_upload_folder
 
 own_upload_folder()  # before gradio is imported: it reads then where uploads go
 

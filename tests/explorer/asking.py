@@ -4,6 +4,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 
 
 def request(address, body=None, kind="application/json"):
@@ -38,3 +39,20 @@ def wait_for(come_true, seconds=30):
     while not come_true():
         assert time.monotonic() < deadline, "it has not come true"
         time.sleep(0.05)
+
+
+@contextmanager
+def launched(explorer):
+    """A page of its own in this process."""
+    from hf_msae.explorer import app
+
+    demo = app.build_demo(explorer)
+    demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
+    try:
+        yield demo
+    finally:
+        demo.close()
+
+
+def address(demo):
+    return demo.local_url.rstrip("/")

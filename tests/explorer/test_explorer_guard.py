@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 import urllib.request
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -19,28 +18,13 @@ from PIL import Image
 
 gradio = pytest.importorskip("gradio")
 
-from hf_msae.explorer import app, guard, page  # noqa: E402 (they need gradio)
+from hf_msae.explorer import app, guard, housekeeping, page  # noqa: E402 (they need gradio)
 from hf_msae.explorer.answers import CONCURRENCY, answering, slots  # noqa: E402
-from hf_msae.explorer.guard import forget_sessions, make_room, own_upload_folder  # noqa: E402
+from hf_msae.explorer.housekeeping import forget_sessions, make_room, own_upload_folder  # noqa: E402
 from hf_msae.explorer.inputs import VisitorError  # noqa: E402
-from tests.explorer.asking import ask, num_bytes, request, upload, wait_for  # noqa: E402
+from tests.explorer.asking import address, ask, launched, num_bytes, request, upload, wait_for  # noqa: E402
 
 META = {"meta": {"_type": "gradio.FileData"}}
-
-
-@contextmanager
-def launched(explorer):
-    """A page of its own in this process."""
-    demo = app.build_demo(explorer)
-    demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
-    try:
-        yield demo
-    finally:
-        demo.close()
-
-
-def address(demo):
-    return demo.local_url.rstrip("/")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -189,7 +173,7 @@ def test_of_an_upload_that_breaks_off_nothing_stays(url, uploads):
 
 def test_a_file_of_more_than_20_mb_and_any_while_the_disk_is_full_are_refused(url, monkeypatch):
     assert upload(url, b"a" * (20 * 2**20 + 1))[0] == 413
-    monkeypatch.setattr(guard, "MAX_DISK", 2**17)
+    monkeypatch.setattr(housekeeping, "MAX_DISK", 2**17)
     assert upload(url, b"a" * 2**17)[0] == 503
     monkeypatch.undo()
     assert upload(url, b"a" * 2**17)[0] == 200
@@ -203,7 +187,7 @@ def test_what_is_too_old_is_deleted_and_then_the_oldest(tmp_path, monkeypatch):
     assert make_room(tmp_path, 0, 3600) and len(list(tmp_path.iterdir())) == 3
     assert not make_room(tmp_path, 0, 3600, most=250_000)  # all are spared
     assert len(list(tmp_path.iterdir())) == 3
-    monkeypatch.setattr(guard, "SPARED", 0)
+    monkeypatch.setattr(housekeeping, "SPARED", 0)
     assert make_room(tmp_path, 0, 3600, most=250_000)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["b", "c"]
     assert not make_room(tmp_path, 300_000, 3600, most=250_000)
@@ -211,7 +195,7 @@ def test_what_is_too_old_is_deleted_and_then_the_oldest(tmp_path, monkeypatch):
 
 
 def test_many_tiny_files_count_as_well(tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, "SPARED", 0)
+    monkeypatch.setattr(housekeeping, "SPARED", 0)
     for number in range(20):
         (tmp_path / f"{number}").write_bytes(b"x")
     make_room(tmp_path, 0, 3600, most=2**16 * 10)
@@ -227,6 +211,11 @@ def test_pictures_and_sessions_are_gone_after_an_hour(explorer, monkeypatch):
         ask(address(demo), "concept", "star")
         wait_for(lambda: not demo.app.state_holder.session_data)
         wait_for(lambda: not os.path.exists(sent))
+        # An answer that is never fetched, and the names of what is deleted.
+        request(f"{address(demo)}/gradio_api/call/concept", json.dumps({"data": ["star"]}).encode())
+        assert demo._queue.pending_messages_per_session and sent in demo.upload_file_set | {sent}
+        wait_for(lambda: not demo._queue.pending_messages_per_session)
+        wait_for(lambda: not any(demo.temp_file_sets) and not demo._queue.pending_event_ids_session)
 
 
 def test_sessions_that_are_still_are_forgotten():

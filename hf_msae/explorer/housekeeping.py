@@ -1,0 +1,186 @@
+"""What strangers leave behind is removed: pictures and answers after a while, at the latest at the next start."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
+
+logger = logging.getLogger(__name__)
+
+MAX_DISK = 2**30
+"""Bytes of all pictures on disk, sent and received. Gradio has no limit on them."""
+SPARED = 600
+"""Seconds for which a picture is kept even if the disk is full: somebody is looking at it."""
+FILE_COST = 2**16
+"""Bytes that every file counts for at least, so that there cannot be too many tiny ones."""
+
+_own: dict[str, tempfile.TemporaryDirectory] = {}
+_making_room = threading.Lock()
+
+
+def own_folder(prefix: str, parent: str | None = None) -> tempfile.TemporaryDirectory:
+    """Make a temporary folder of this process, and remove those of its kind that killed processes have left.
+
+    It is removed when nobody holds it any longer, or the process ends. Until then the process has a lock on it, which
+    even a killed process gives up.
+
+    Args:
+        prefix: Beginning of its name, which tells the kind.
+        parent: The folder in which it is made; by default the one for temporary files.
+    """
+    made = tempfile.TemporaryDirectory(prefix=prefix, dir=parent)
+    folder = Path(made.name)
+    if fcntl is None:
+        return made
+    try:
+        weakref.finalize(made, os.close, _lock(folder, fcntl.LOCK_EX))
+    except FileNotFoundError:  # another process took it for one that was left, before it was locked
+        return own_folder(prefix, parent)
+    for other in folder.parent.glob(f"{prefix}*"):
+        with suppress(OSError):  # it is used, or belongs to somebody else, or another process removes it too
+            if other == folder or other.is_symlink() or other.stat().st_uid != os.getuid():
+                continue
+            descriptor = _lock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                shutil.rmtree(other)
+            finally:
+                os.close(descriptor)
+    return made
+
+
+def _lock(folder: Path, how: int) -> int:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, how)
+    except OSError:
+        os.close(descriptor)
+        raise
+    if not folder.exists():
+        os.close(descriptor)
+        raise FileNotFoundError(folder)
+    return descriptor
+
+
+def own_upload_folder() -> Path:
+    """Make a folder of this process for what visitors send and get; the same at every call, and removed at the end.
+
+    It lies in the folder that GRADIO_TEMP_DIR names, or in that for temporary files; GRADIO_TEMP_DIR then names it.
+    By default, gradio uses one folder for all pages of a machine: its files stay, and other pages may need old ones.
+    Call this before gradio is imported, since parts of it read the variable only then.
+    """
+    named = os.environ.get("GRADIO_TEMP_DIR")
+    if named not in _own:
+        if named:
+            Path(named).mkdir(parents=True, exist_ok=True)
+        uploads = own_folder("msae-uploads-", named or None)
+        _own[uploads.name] = uploads
+        os.environ["GRADIO_TEMP_DIR"] = uploads.name
+    return Path(os.environ["GRADIO_TEMP_DIR"])
+
+
+def make_room(folder: Path, wanted: int, age: float, most: int | None = None) -> bool:
+    """Delete the files that are too old, and then the oldest while there are too many.
+
+    Args:
+        folder: A folder that holds nothing else.
+        wanted: Bytes that are about to come.
+        age: Seconds after which a file is deleted in any case.
+        most: Bytes that all files may have together; by default `MAX_DISK`.
+
+    Returns:
+        Whether there is room now. No file younger than `SPARED` seconds is deleted to make room.
+    """
+    most, now, files = MAX_DISK if most is None else most, time.time(), []
+    with _making_room:  # two at a time would both delete for what both want
+        for parent, _, names in os.walk(folder):  # unlike rglob, it bears that a folder goes meanwhile
+            for path in (Path(parent, name) for name in names):
+                with suppress(FileNotFoundError):  # gradio moves files
+                    found = path.lstat()
+                    # The ctime says when it came: it is renewed when an upload moves to its place or is served again.
+                    files.append((found.st_ctime, max(found.st_size, FILE_COST), path))
+        total = wanted + sum(size for _, size, _ in files)
+        for came, size, path in sorted(files):
+            if now - came <= age and (total <= most or now - came <= SPARED):
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+            if path.parent != folder:
+                with suppress(OSError):  # it holds something else
+                    path.parent.rmdir()
+    return total <= most
+
+
+def forget_sessions(holder: Any, age: float) -> None:
+    """Drop what gradio remembers of sessions that were idle for `age` seconds.
+
+    Gradio keeps the last values of their inputs, words among them, until `MAX_SESSIONS` others have come.
+    """
+    oldest = datetime.now() - timedelta(seconds=age)
+    with holder.lock:
+        for session, used in [*holder.time_last_used.items()]:
+            if used < oldest:
+                holder.session_data.pop(session, None)
+                holder.time_last_used.pop(session, None)
+
+
+def forget_answers(blocks: Any, finished: dict[str, float], age: float) -> None:
+    """Drop the answers that nobody has fetched for `age` seconds, and the names of files that are gone.
+
+    Gradio keeps a queue of answers for every session, and for every question of a program, for ever.
+
+    Args:
+        blocks: The page.
+        finished: When each session was first seen without a question that waits; kept up to date by this function.
+        age: Seconds after which answers are dropped.
+    """
+    queue, now = blocks._queue, time.monotonic()
+    waiting = {event.session_hash for event in [*queue.event_ids_to_events.values()]}
+    for session in waiting & finished.keys():
+        del finished[session]
+    for session in [*queue.pending_messages_per_session]:
+        if session not in waiting and now - finished.setdefault(session, now) > age:
+            for kept in (finished, queue.pending_messages_per_session, queue.pending_event_ids_session):
+                kept.pop(session, None)
+    for names in blocks.temp_file_sets:
+        names.difference_update([name for name in [*names] if not os.path.exists(name)])
+
+
+def keeping(folder: Path, every: float, age: float) -> Any:
+    """Make a lifespan for the server that deletes and forgets, every so many seconds, what is older than `age`."""
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[Mapping[str, Any] | None]:
+        async def tidy() -> None:
+            finished: dict[str, float] = {}
+            while True:
+                await asyncio.sleep(every)
+                try:
+                    await asyncio.to_thread(make_room, folder, 0, age)
+                except OSError as error:  # the next time may do better; the message holds names of files
+                    logger.error("old uploads could not be deleted: %s", type(error).__name__)
+                forget_sessions(app.state_holder, age)
+                forget_answers(app.get_blocks(), finished, age)
+
+        task = asyncio.create_task(tidy())
+        try:
+            yield None
+        finally:
+            task.cancel()
+
+    return lifespan
