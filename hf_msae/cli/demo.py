@@ -45,12 +45,17 @@ class DemoArguments:
     max_images: int = flag("Largest number of pictures to show and search.", 2000)
     host: str = flag("Address to listen on; 0.0.0.0 for other machines too.", "127.0.0.1")
     port: int = flag("Port to listen on; 0 for any free one.", 7860)
+    root_path: str | None = flag(
+        "Path under which a proxy shows the page, such as /concepts, or its whole address (docs/space.md).", None
+    )
     open_browser: bool = flag("Open the page in a browser.", False)
     mcp_server: bool = flag("Also serve the functions of the page as MCP tools (needs the package mcp).", False)
 
     def __post_init__(self):
         if not 0 <= self.port < 65536:
             raise ValueError(f"port has to be between 0 and 65535, got {self.port}")
+        if self.root_path and not self.root_path.startswith(("/", "http://", "https://")):
+            raise ValueError(f"root_path has to begin with / or be an address (https://...), got {self.root_path!r}")
         self.settings()
 
     def settings(self) -> ExplorerSettings:
@@ -108,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         build_demo(explorer).launch(
             server_name=args.host,
             server_port=args.port or None,
+            root_path=args.root_path,
             inbrowser=args.open_browser,
             mcp_server=args.mcp_server,
             **launch_options(),

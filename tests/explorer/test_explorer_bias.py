@@ -1,6 +1,7 @@
 """What drives a classifier, as the page tells it: targets, halves, bars, and curves."""
 
 import copy
+import html
 import re
 from dataclasses import replace
 from types import SimpleNamespace
@@ -206,6 +207,29 @@ def test_the_column_to_begin_with_is_one_that_a_concept_is_named_like(explorer):
     assert first_to_ask(other) in set(usable_columns(explorer)) & set(other.concepts)
     other.concepts = {}
     assert first_to_ask(other) == usable_columns(explorer)[0]
+
+
+@pytest.mark.parametrize(
+    ("q", "low", "said", "not_said"),
+    [
+        (0.125, 0.1, ("Not proven", "blurry", "1 in 8 "), "None of"),
+        (0.01, -0.1, ("Not proven", "blurry", "includes 0"), "1 in"),
+        (0.9, 0.1, ("is shown to drive",), "may drive"),
+    ],
+)
+def test_what_is_not_proven_is_called_so_with_its_odds(explorer, found, q, low, said, not_said):
+    pytest.importorskip("gradio")
+    from hf_msae.explorer.tabs.bias import view
+
+    frame = found.report.frame.assign(q_effect=1.0, drives=False)
+    frame.loc[0, ["q_effect", "low"]] = q, low
+    unsure = replace(found, report=replace(found.report, frame=frame))
+    sentence = view.headline(unsure)
+    assert all(each in sentence for each in said) and not_said not in sentence
+    assert view.numbers(unsure)["verdict"] == sentence
+    page = html.unescape(view.findings(explorer, unsure))
+    assert sentence in page and "Benjamini" in page and "Holm" in page
+    assert first_to_draw(explorer, unsure) == ["blurry"]
 
 
 def test_drivers_and_what_goes_along_stand_apart(explorer, found):

@@ -1,6 +1,8 @@
 """What all tabs share: settings, the explorer itself, and bars."""
 
+import json
 import re
+import urllib.request
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
 from hf_msae.explorer import Explorer, ExplorerSettings, VisitorError
 from hf_msae.explorer.components.bars import Bar, bars
+from tests.explorer.serving import QUIET_DEMO, serving
 
 
 def test_settings_come_from_the_environment():
@@ -160,6 +163,22 @@ def test_embedding_that_takes_long_is_told_with_what_saves_it(monkeypatch, caplo
     monkeypatch.setattr(module, "_LONG", 0.0)
     Explorer.load(settings)
     assert "hf-msae extract" in caplog.text and "--embeddings (MSAE_EMBEDDINGS)" in caplog.text
+
+
+def test_a_root_path_that_is_none_is_refused_by_name():
+    from hf_msae.cli.demo import DemoArguments
+
+    with pytest.raises(ValueError, match=r"root_path.*'concepts'"):
+        DemoArguments(root_path="concepts")
+
+
+@pytest.mark.slow
+def test_behind_a_proxy_the_page_asks_under_its_root_path(tmp_path):
+    pytest.importorskip("gradio")
+    with serving(tmp_path, "scenes:test:60:7", "--root_path", "/concepts", program=QUIET_DEMO) as served:
+        asked = urllib.request.Request(f"{served.url}/config", headers={"X-Forwarded-Host": "example.org"})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            assert json.load(answer)["root"] == "http://example.org/concepts"
 
 
 def test_an_address_that_cannot_be_listened_on_is_refused_at_once():

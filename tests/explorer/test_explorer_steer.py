@@ -1,5 +1,8 @@
 """Labels of a picture before and after its concepts are changed."""
 
+import copy
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +17,7 @@ from hf_msae.explorer.tabs.steer.answer import (
     MULTIPLY,
     Edit,
     concepts_in,
-    example_edit,
+    example,
     example_labels,
     prompts,
     read_edits,
@@ -117,14 +120,27 @@ def test_the_concepts_of_a_picture_come_strongest_first(explorer, embedding):
     assert "star" in list(there)[:4]
 
 
-def test_the_edit_to_begin_with_changes_the_answer(explorer):
-    labels = example_labels(explorer)
-    assert set(read_labels(labels)) <= set(explorer.concepts)
-    row, name = example_edit(explorer, labels)
+def test_the_edit_to_begin_with_changes_the_answer(explorer, monkeypatch):
+    row, labels, name = example(explorer)
+    names, there = read_labels(labels), concepts_in(explorer, explorer.embeddings[row])
+    assert len(names) == 5 and list(names[:2]) == list(there)[:2] and name == names[0]
+    assert not set(names[2:]) & set(there)  # what the picture does not show
     edits = read_edits(explorer, [(name, MULTIPLY, 0)])
-    before, after = steer(explorer, explorer.embeddings[row], read_labels(labels), edits).likeliest
-    assert before != after and name in read_labels(labels)[before]
-    assert example_edit(explorer, "x" * 200) is None  # no label
+    before, after = steer(explorer, explorer.embeddings[row], names, edits).likeliest
+    assert before != after and names[before] == name
+    monkeypatch.setattr("hf_msae.explorer.tabs.steer.answer.MIN_LABELS", 6)
+    assert example(explorer) is None  # too few labels
+
+
+def test_labels_to_begin_with_come_from_names_and_not_from_columns(explorer):
+    other = copy.copy(explorer)
+    other.images = explorer.images.rename_columns({"star": "flag", "circle": "other"})
+    assert example_labels(other, 3) == example_labels(explorer, 3)
+    strange = {"a, b": "star", "x" * 200: "circle"}
+    other.concepts = {**explorer.concepts, **{name: explorer.concepts[like] for name, like in strange.items()}}
+    assert all(not set(strange) & set(read_labels(example_labels(other, row))) for row in range(20))
+    other.model = SimpleNamespace(concepts=None)
+    assert example_labels(other, 3) == ""  # numbers of latents are no labels
 
 
 def test_a_strong_activation_is_what_nine_of_ten_pictures_do_not_exceed(explorer):

@@ -287,6 +287,7 @@ def first_to_ask(explorer: Explorer) -> str | None:
 
 
 def first_to_draw(explorer: Explorer, found: Bias) -> list[str]:
-    """The concepts that drive a classifier most; if none is shown to, the one with the largest effect."""
-    drivers = found.report.drivers["latent"].tolist() or found.report.frame["latent"].tolist()[:1]
+    """The concepts that drive a classifier most; if none is shown to, the likeliest."""
+    frame = found.report.frame
+    drivers = found.report.drivers["latent"].tolist() or [frame.loc[frame["q_effect"].idxmin(), "latent"]]
     return [explorer.key_of(latent) for latent in drivers[:3]]

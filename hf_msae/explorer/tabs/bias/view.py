@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 import pandas as pd
 
+from ....concepts.table import display_name
 from ...answers import answering, in_place
 from ...components.bars import bars
 from ...components.dose_chart import MAX_CURVES, dose_chart
@@ -41,6 +42,20 @@ _html, _empty = macros("bias/view.html"), macros("components.html").empty
 _WRITE = _empty("Write in the two boxes what the classifier chooses between, and press Ask.")
 
 
+def headline(found: Bias) -> str:
+    """Say in one sentence what drives the classifier; what may be chance is called not proven, with its odds."""
+    report = found.report
+    likeliest = report.frame.loc[report.frame["q_effect"].idxmin()]
+    if len(report.drivers) or likeliest.q_effect > 0.5:
+        verdict = report.verdict()
+        return f"{verdict[0].upper()}{verdict[1:]}."
+    name = display_name(likeliest["name"], int(likeliest.latent))
+    doubt = f"1 in {1 / max(likeliest.q_effect, 1e-3):.0f} such findings is due to chance"
+    if likeliest.q_effect <= report.alpha:
+        doubt = "the interval of its effect includes 0"
+    return f"Not proven: “{name}” may drive the prediction of “{report.target}”, but {doubt}."
+
+
 def findings(explorer: Explorer, found: Bias) -> str:
     """The verdict, the concepts that drive the classifier, and those that only go along with it (HTML)."""
     report = found.report
@@ -55,6 +70,7 @@ def findings(explorer: Explorer, found: Bias) -> str:
         concept_bar(explorer, row.latent, row.association, f"{row.association:+.2f}") for row in along.itertuples()
     ]
     return _html.findings(
+        headline(found),
         found,
         NUM_NULL,
         bars(drive, _DRIVE, ("concept", "change and its 95% interval")) if drive else "",
@@ -67,7 +83,7 @@ def numbers(found: Bias) -> dict[str, Any]:
     records = found.report.frame.astype(object).where(pd.notna(found.report.frame), None).to_dict("records")
     return {
         "target": str(found.target),
-        "verdict": found.report.verdict(),
+        "verdict": headline(found),
         "num_pictures": found.num_pictures,
         "num_samples": found.report.num_samples,
         "num_null": NUM_NULL,

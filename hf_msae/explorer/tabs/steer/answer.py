@@ -23,8 +23,9 @@ SLOTS = 4
 MULTIPLY, ADD = "multiply", "add"
 HOW = (MULTIPLY, ADD)
 MOST = 3.0
-_TRIED = 20
-"""Pictures among which an example is looked for."""
+_TRIED, _EXAMPLES = 20, 5
+"""Numbers of pictures among which an example is looked for, and of its labels."""
+_SEPARATOR = r"[,;\n]"
 AS_IT_IS, AS_NAMED = "as it is", "as concepts are named"
 PROMPTS: dict[str, tuple[str, ...]] = {
     AS_IT_IS: ("{}",),
@@ -90,7 +91,7 @@ def read_labels(text: object) -> tuple[str, ...]:
     text = text or ""
     if len(text) > MAX_LABELS * (MAX_LABEL + 2):
         raise VisitorError(f"The labels have {len(text):,} characters: write at most {MAX_LABELS} short ones.")
-    labels = tuple(read_text(part, "label") for part in re.split(r"[,;\n]", text) if part.replace("\0", " ").strip())
+    labels = tuple(read_text(part, "label") for part in re.split(_SEPARATOR, text) if part.replace("\0", " ").strip())
     if not MIN_LABELS <= len(labels) <= MAX_LABELS:
         raise VisitorError(
             f"Write {MIN_LABELS} to {MAX_LABELS} labels separated by commas, for example “a star, a circle”; "
@@ -190,41 +191,45 @@ def _changes(explorer: Explorer, embedding: torch.Tensor, edits: Sequence[Edit])
 
 def concepts_in(explorer: Explorer, embedding: torch.Tensor) -> dict[str, float]:
     """The activations of the concepts that an embedding has, by name, strongest first."""
-    code = explorer.code(embedding)
+    return _active(explorer, explorer.code(embedding))
+
+
+def _active(explorer: Explorer, code: torch.Tensor | np.ndarray) -> dict[str, float]:
     found = {name: float(code[each.latent]) for name, each in explorer.concepts.items() if code[each.latent] > 0}
     return dict(sorted(found.items(), key=lambda each: -each[1]))
 
 
-def example_labels(explorer: Explorer) -> str:
-    """Labels to begin with: concepts named like columns of the collection, or else those whose names fit best."""
-    named = [name for name in explorer.images.column_names if name in explorer.concepts]
-    if len(named) < MIN_LABELS:
-        best = explorer.label.validated
-        named = list(explorer.concepts) if best is None else best["name"].dropna().drop_duplicates().tolist()
-    return ", ".join(str(name) for name in named[:5])
+def example_labels(explorer: Explorer, row: int) -> str:
+    """Labels to begin with: the two strongest concepts of a picture, and what other pictures show that it does not."""
+    if explorer.model.concepts is None:
+        return ""
+    there = _active(explorer, explorer.codes[row])
+    elsewhere = (next(iter(_active(explorer, code)), None) for code in explorer.codes[:_TRIED])
+    names = [*list(there)[:2], *(name for name in elsewhere if name is not None and name not in there)]
+    usable = (name for name in names if len(name) <= MAX_LABEL and not re.search(_SEPARATOR, name))
+    return ", ".join(list({name.casefold(): name for name in usable}.values())[:_EXAMPLES])
 
 
-def example_edit(explorer: Explorer, labels: str, prompt: object = AS_IT_IS) -> tuple[int, str] | None:
+def example(explorer: Explorer, prompt: object = AS_IT_IS) -> tuple[int, str, str] | None:
     """A picture of the collection, and a concept without which the model gives it another label.
 
     Returns:
-        Row and name. If no edit of the first pictures changes their label, the first row and its strongest concept;
-        None if no picture has a concept, the labels cannot be used, or the backbone has no text tower.
+        Row, labels and the name of the concept. If no edit of the first pictures changes their label, those of the
+        first picture; None if no picture has a concept, the labels cannot be used, or the backbone has no text tower.
     """
     first = None
     try:
-        names = read_labels(labels)
         for row in range(min(_TRIED, len(explorer.embeddings))):
-            embedding = explorer.embeddings[row]
+            embedding, labels = explorer.embeddings[row], example_labels(explorer, row)
             name = next(iter(concepts_in(explorer, embedding)), None)
             if name is None:
                 continue
-            first = first or (row, name)
-            edit = Edit(name, explorer.latent_of(name), MULTIPLY, 0.0)
-            found = steer(explorer, embedding, names, [edit], prompt)
+            names = read_labels(labels)
+            first = first or (row, labels, name)
+            found = steer(explorer, embedding, names, [Edit(name, explorer.latent_of(name), MULTIPLY, 0.0)], prompt)
             before, after = found.likeliest
-            if before != after and name in names[before].split():
-                return row, name
+            if before != after and name == names[before]:
+                return row, labels, name
     except VisitorError:
         return None
     return first

@@ -25,7 +25,7 @@ from .answer import (
     PROMPTS,
     SLOTS,
     concepts_in,
-    example_edit,
+    example,
     example_labels,
     prompts,
     read_edits,
@@ -103,13 +103,13 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     def start(picture: Any, chosen: Any, words: Any, prompt: Any) -> tuple[Any, ...]:
         """Fill the lists, and choose a picture and an edit that changes the answer."""
         explorer = loading.get()
-        said = words or example_labels(explorer)
         listed = [NONE, *concept_choices(explorer)]
         lists = [gr.Dropdown(choices=listed)] * SLOTS
         shown = gr.skip()
-        found = None if picture is not None or chosen or words else example_edit(explorer, said, prompt)
+        said = words or example_labels(explorer, 0)
+        found = None if picture is not None or chosen or words else example(explorer, prompt)
         if found is not None:  # nobody was faster than the loading, and the model can read
-            row, name = found
+            row, said, name = found
             lists[0], shown = gr.Dropdown(choices=listed, value=name), picture_of(explorer, row)
         return (gr.Dropdown(choices=list(prompts(explorer))), said, *lists, shown)
 
