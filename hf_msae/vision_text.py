@@ -30,7 +30,7 @@ class VisionTextMSAE:
         backbone: The model whose embeddings the MSAE was trained on.
         msae: The MSAE. It is put into evaluation mode and moved to the backbone's device.
         concepts: Names of its latents.
-        strict: Raise an error if the MSAE was trained on a backbone with another name or revision.
+        strict: Raise an error if the MSAE was trained on another backbone, whatever it is called.
 
     Raises:
         ValueError: The MSAE was trained on another backbone.
@@ -79,7 +79,7 @@ class VisionTextMSAE:
                 config.
             revision: Commit, tag or branch of the MSAE on the Hub.
             device: Where both models run.
-            strict: Raise an error if the MSAE was trained on a backbone with another name or revision.
+            strict: Raise an error if the MSAE was trained on another backbone, whatever it is called.
             subfolder: Folder of the MSAE in its folder or repository.
             backbone_kwargs: Arguments of `Backbone.from_pretrained`, such as dtype.
 
@@ -96,15 +96,16 @@ class VisionTextMSAE:
         if backbone is None:
             backbone = msae.config.base_model_name_or_path
             if not backbone:
-                raise ValueError("the config of the MSAE does not name its backbone: pass backbone=")
+                raise ValueError("the config of the MSAE does not name its backbone: pass backbone= (--backbone)")
             backbone_kwargs.setdefault("revision", msae.config.base_model_revision)
         if not isinstance(backbone, Backbone):
-            backbone = Backbone.from_pretrained(backbone, **backbone_kwargs)
+            try:
+                backbone = Backbone.from_pretrained(backbone, **backbone_kwargs)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{error}; say where the backbone is with backbone= (--backbone)") from error
         elif backbone_kwargs:
             raise TypeError(f"{', '.join(backbone_kwargs)} cannot be set for a loaded backbone")
-        if device is not None:
-            backbone.to(device)
-        return cls(backbone, msae, concepts, strict)
+        return cls(backbone if device is None else backbone.to(device), msae, concepts, strict)
 
     @property
     def processor(self) -> Any:

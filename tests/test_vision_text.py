@@ -1,6 +1,8 @@
 """VisionTextMSAE: reading and editing latents of real transformers models, and of the scenes' SigLIP end to end."""
 
 import asyncio
+import json
+import shutil
 import threading
 from contextvars import copy_context
 
@@ -413,3 +415,37 @@ def test_editing_red_down_makes_red_less_likely_and_nothing_else():
     lost = before - after
     assert (lost[:, 1:].abs().mean(0) < 0.5 * lost[:, 0].mean()).all()
     assert torch.equal(likelihoods(), before)
+
+
+@pytest.fixture
+def known_by_hash(backbones):
+    """An MSAE as training leaves it: with the hashes that the embeddings' provenance has."""
+    known = backbones["CLIPModel"].provenance()
+    hashes = {name: known[name] for name in ("base_model_weights_sha256", "base_model_processor_sha256")}
+    return an_msae(backbones["CLIPModel"], base_model_name_or_path="../clip", **hashes)
+
+
+def test_a_backbone_is_known_by_its_hash_wherever_it_lies(known_by_hash, folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"'\.\./clip'.*backbone= \(--backbone\)"):
+        VisionTextMSAE.from_pretrained(known_by_hash)
+    moved = shutil.copytree(folders["CLIPModel"], tmp_path / "moved")
+    assert VisionTextMSAE.from_pretrained(known_by_hash, moved).image_embeds(pictures()).shape == (3, 24)
+    assert VisionTextMSAE.from_pretrained(known_by_hash, "moved", dtype="bfloat16", strict=False)
+
+    processor = moved / "processor_config.json"
+    settings = json.loads(processor.read_text())
+    settings["image_processor"]["image_mean"] = [0.5, 0.5, 0.5]
+    processor.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"moved.*another image processor.*strict=False.*--allow_other_backbone"):
+        VisionTextMSAE.from_pretrained(known_by_hash, moved)
+    shutil.copy(folders["CLIPModel"] / "processor_config.json", moved)
+    other = Backbone.from_pretrained(moved)
+    with torch.no_grad():
+        other.model.visual_projection.weight[0, 0] += 1
+    with pytest.raises(ValueError, match=r"\.\./clip.*moved.*other weights.*strict=False.*--allow_other_backbone"):
+        VisionTextMSAE(other, known_by_hash)
+    VisionTextMSAE(other, known_by_hash, strict=False)
+    other.name_or_path = "../clip"  # another folder at the same path
+    with pytest.raises(ValueError, match="other weights"):
+        VisionTextMSAE(other, known_by_hash)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,10 +13,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
-from hf_msae._utils.fingerprint import weights_sha256
 from hf_msae._utils.images import ImageInput, to_rgb
 from hf_msae.backbones.families import family_of
 from hf_msae.backbones.hook_points import POOLED, HookPoint, blocks_of, recording
+from hf_msae.backbones.identity import provenance_of
 from hf_msae.backbones.loading import load
 from hf_msae.backbones.tokens import TokenPositions, prepare_images
 
@@ -70,7 +69,7 @@ class Backbone(TokenPositions):
         self.image_batch_size = image_batch_size
         self.text_batch_size = text_batch_size
         self.text_mask = text_mask
-        self._adapter: str | None = None  # the kind of the adapter that was merged into the model
+        self.adapter: str | None = None  # the kind of the adapter that was merged into the model
         # Why texts cannot be embedded although the model has a text tower.
         self._no_texts = "" if self.tokenizer is not None else "its processor has no tokenizer"
 
@@ -103,7 +102,7 @@ class Backbone(TokenPositions):
         """
         model, processor, name, revision, no_texts, adapter = load(source, revision, processor, dtype)
         backbone = cls(model if device is None else model.to(device), processor, name, revision, **kwargs)
-        backbone._no_texts, backbone._adapter = no_texts or backbone._no_texts, adapter
+        backbone._no_texts, backbone.adapter = no_texts or backbone._no_texts, adapter
         return backbone
 
     @property
@@ -262,7 +261,7 @@ class Backbone(TokenPositions):
             name: tensor.to(self.device, self.model.dtype if tensor.is_floating_point() else tensor.dtype)
             for name, tensor in inputs.items()
         }
-        if self._family.text_width is not None:
+        if self.has_text_tower:
             return self.model.get_image_features(**inputs).pooler_output.float()
         outputs = self.model(**inputs)
         return (outputs.image_embeds if "image_embeds" in outputs else outputs.pooler_output).float()
@@ -276,24 +275,14 @@ class Backbone(TokenPositions):
     def provenance(self) -> dict[str, Any]:
         """Everything about the backbone that affects an embedding, as JSON, for metadata and cards.
 
-        A model that is not identified by a commit on the Hub is identified by a hash of its weights.
+        A backbone is known by the hashes of its weights and image processor; a folder is only where it was last seen.
         """
-        known = {
-            "base_model_name_or_path": self.name_or_path,
-            "base_model_revision": self.revision,
-            "base_model_class": type(self.model).__name__,
-            "base_model_dtype": str(self.model.dtype).removeprefix("torch."),
-            "image_processor": type(self.image_processor).__name__,
-            "image_processor_backend": getattr(self.image_processor, "backend", None),
-            "image_processor_settings": json.loads(self.image_processor.to_json_string()),
-        }
-        if self.revision is None:
-            known["base_model_weights_sha256"] = weights_sha256(self.model)
-        if self._adapter is not None:
-            known["base_model_adapter"] = f"{self._adapter}, merged"
-        if self._family.text_width is not None:
-            known["text_settings"] = self.text_settings
-        return known
+        return provenance_of(self)
+
+    @property
+    def has_text_tower(self) -> bool:
+        """Whether the model has a text tower."""
+        return self._family.text_width is not None
 
     @property
     def label(self) -> str:

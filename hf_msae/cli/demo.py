@@ -42,6 +42,9 @@ class DemoArguments:
         None,
     )
     backbone: str | None = flag("Location of the backbone, if it is not the one that the MSAE names.", None)
+    allow_other_backbone: bool = flag(
+        "Use the backbone even if it is not the one that the MSAE was trained on.", False
+    )
     max_images: int = flag("Largest number of pictures to show and search.", 2000)
     host: str = flag("Address to listen on; 0.0.0.0 for other machines too.", "127.0.0.1")
     port: int = flag("Port to listen on; 0 for any free one.", 7860)

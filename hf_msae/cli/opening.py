@@ -33,6 +33,9 @@ class ModelArguments:
     backbone: str | None = flag(
         "Folder or Hub id of the backbone. Defaults to the one that the MSAE was trained on.", None
     )
+    allow_other_backbone: bool = flag(
+        "Use the backbone even if it is not the one that the MSAE was trained on.", False
+    )
     device: str | None = flag("Device that the models run on, such as cuda. Defaults to the CPU.", None)
     disable_tqdm: bool = flag("Hide the progress bars.", False)
 
@@ -76,7 +79,9 @@ class ModelArguments:
         """
         from ..vision_text import VisionTextMSAE
 
-        model = VisionTextMSAE.from_pretrained(msae, self.backbone, device=self.device)
+        model = VisionTextMSAE.from_pretrained(
+            msae, self.backbone, device=self.device, strict=not self.allow_other_backbone
+        )
         model.concepts = concepts
         return model
 

@@ -38,6 +38,9 @@ class PushSpaceArguments:
     )
     patch_model: str | None = flag("Hub id of an MSAE of a vision block of the same backbone.", default=None)
     backbone: str | None = flag("Location of the backbone, if it is not the one in the MSAE's config.", default=None)
+    allow_other_backbone: bool = flag(
+        "Use the backbone even if it is not the one that the MSAE was trained on.", False
+    )
     max_images: int = flag("Maximum number of pictures.", default=2000)
     title: str | None = flag("Title of the Space.", default=None)
     requirement: str | None = flag(

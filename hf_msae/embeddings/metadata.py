@@ -116,6 +116,9 @@ class EmbeddingMetadata:
     def differences(self, other: EmbeddingMetadata) -> list[str]:
         """List the settings that keep `other` from continuing this folder, one line each."""
         mine, theirs = _flatten(self.identity()), _flatten(other.identity())
+        weights = "provenance.base_model_weights_sha256"
+        if mine.get(weights) is not None and mine[weights] == theirs.get(weights):  # wherever the backbone lies now
+            theirs["provenance.base_model_name_or_path"] = mine.get("provenance.base_model_name_or_path")
         return [
             f"{key}: the folder has {mine.get(key)!r}, this run has {theirs.get(key)!r}"
             for key in sorted(mine.keys() | theirs.keys())

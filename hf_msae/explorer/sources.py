@@ -36,10 +36,11 @@ def open_sources(
     """
     # Everything is checked before the pictures are embedded, which may take long.
     report("loading the model", None)
-    model = VisionTextMSAE.from_pretrained(settings.model, settings.backbone)
+    strict = not settings.allow_other_backbone
+    model = VisionTextMSAE.from_pretrained(settings.model, settings.backbone, strict=strict)
     patch_model = None
     if settings.patch_model is not None:
-        patch_model = VisionTextMSAE.from_pretrained(settings.patch_model, model.backbone)
+        patch_model = VisionTextMSAE.from_pretrained(settings.patch_model, model.backbone, strict=strict)
     check_hook_points(model, patch_model)
     report("opening the pictures", None)
     images = open_dataset(settings.dataset, settings.split)

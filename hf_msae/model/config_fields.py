@@ -65,6 +65,10 @@ class MSAEConfigFields:
             Folder or Hub id of the backbone whose embeddings the MSAE was trained on.
         base_model_revision (`str`, *optional*):
             Git revision of the backbone.
+        base_model_weights_sha256 (`str`, *optional*):
+            Hash of the backbone's weights, by which it is known wherever it lies.
+        base_model_processor_sha256 (`str`, *optional*):
+            Hash of what the backbone's image processor does to pixels.
         hook_point (`str`, *optional*, defaults to `"image_embeds"`):
             Where in the backbone the embeddings were read: "image_embeds", "text_embeds", "vision.layers.{i}" or
             "text.layers.{i}".
@@ -94,6 +98,8 @@ class MSAEConfigFields:
     soft_cap: float | None = None
     base_model_name_or_path: str | None = None
     base_model_revision: str | None = None
+    base_model_weights_sha256: str | None = None
+    base_model_processor_sha256: str | None = None
     hook_point: str = "image_embeds"
     schema_version: int = SCHEMA_VERSION
 

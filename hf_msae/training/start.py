@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 # Fields of MSAEConfig about the source of the embeddings, not about what the model computes.
-PROVENANCE_FIELDS = ("base_model_name_or_path", "base_model_revision", "hook_point")
+PROVENANCE_FIELDS = (
+    *("base_model_name_or_path", "base_model_revision", "base_model_weights_sha256", "base_model_processor_sha256"),
+    "hook_point",
+)
 
 
 def check_inputs(
@@ -78,6 +81,9 @@ def adopt_provenance(config: MSAEConfig, data: EmbeddingDataset) -> None:
     # The data's revision belongs to the data's backbone, not to another one that the user named.
     if config.base_model_name_or_path == provenance.get("base_model_name_or_path"):
         config.base_model_revision = config.base_model_revision or provenance.get("base_model_revision")
+        if provenance.get("base_model_dtype") == "float32":  # hashes of rounded weights would fit no other precision
+            for name in ("base_model_weights_sha256", "base_model_processor_sha256"):
+                setattr(config, name, getattr(config, name) or provenance.get(name))
     hook_point, named = provenance.get("hook_point", config.hook_point), config.hook_point
     if hook_point != named:
         logger.warning(f"{data.source} holds {hook_point}: the model's hook_point changes from {named} to this.")

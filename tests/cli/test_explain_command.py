@@ -1,16 +1,18 @@
 """`hf-msae explain`."""
 
 import json
+import shutil
 from functools import partial
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-from hf_msae import VisionTextMSAE
+from hf_msae import MSAEModel, VisionTextMSAE
 from hf_msae.cli.explain import coarse_to_fine, main, read_texts
 from hf_msae.concepts import ActivationPercentiles
 from hf_msae.embeddings import load_embeddings
+from hf_msae.scenes.backbone import BACKBONE_DIR
 
 
 @pytest.fixture
@@ -106,6 +108,24 @@ def test_a_match_adds_up(place, model, tmp_path, capsys, both):
     assert match["similarity"] == pytest.approx(expected.similarity) and len(match["concepts"]) == len(expected.frame)
     assert ("other_name" in match["concepts"][0]) is both and expected.verdict() in capsys.readouterr().out
     assert (tmp_path / "match.png").is_file()
+
+
+def test_a_backbone_elsewhere_and_another_one(place, tmp_path, refused, capsys):
+    model = MSAEModel.from_pretrained(place.model)
+    known = place.backbone.provenance()
+    for name in ("base_model_weights_sha256", "base_model_processor_sha256"):
+        setattr(model.config, name, known[name])
+    model.config.base_model_name_or_path = "../siglip"
+    model.save_pretrained(tmp_path / "msae")
+    moved = shutil.copytree(BACKBONE_DIR, tmp_path / "moved")
+    flags = [str(tmp_path / "msae"), "--text", "a red star"]
+    refused(main, ["--text", "a red star"], [([], r"\.\./siglip.*--backbone")], model=tmp_path / "msae")
+    main([*flags, "--backbone", str(moved)])
+    processor = moved / "processor_config.json"
+    processor.write_text(processor.read_text().replace("0.5", "0.4"))
+    wrong = [(["--backbone", moved], "image processor.*--allow_other_backbone")]
+    refused(main, ["--text", "a red star"], wrong, model=tmp_path / "msae")
+    main([*flags, "--backbone", str(moved), "--allow_other_backbone"])
 
 
 def test_what_is_refused(place, refused, tmp_path):

@@ -198,6 +198,14 @@ def test_a_finished_folder_is_left_alone_or_appended_to(tmp_path):
     np.testing.assert_array_equal(load_embeddings(tmp_path)[:].numpy(), image)
 
 
+def test_a_backbone_may_have_moved_before_resuming(tmp_path):
+    known = {**METADATA, "base_model_weights_sha256": "1" * 64}
+    write_all(open_writer(tmp_path, metadata=known), embeddings(30, 6), embeddings(30, 4))
+    open_writer(tmp_path, metadata={**known, "base_model_name_or_path": "/moved/siglip"})
+    with pytest.raises(ValueError, match="base_model_weights_sha256"):
+        open_writer(tmp_path, metadata={**known, "base_model_weights_sha256": "2" * 64})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

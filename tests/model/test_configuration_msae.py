@@ -36,6 +36,8 @@ FIELDS = {
     "soft_cap": None,
     "base_model_name_or_path": None,
     "base_model_revision": None,
+    "base_model_weights_sha256": None,
+    "base_model_processor_sha256": None,
     "hook_point": "image_embeds",
     "schema_version": 1,
 }

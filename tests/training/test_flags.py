@@ -85,6 +85,8 @@ def test_every_flag_reaches_its_field(parse):
         "soft_cap": 4.0,
         "base_model_name_or_path": "some/backbone",
         "base_model_revision": "abc",
+        "base_model_weights_sha256": "1" * 64,
+        "base_model_processor_sha256": "2" * 64,
         "hook_point": "vision.layers.3",
         "schema_version": 1,
     }

@@ -584,6 +584,9 @@ def test_provenance_of_the_data_goes_into_the_config(tmp_path, data, caplog):
     extracted.provenance = {
         "base_model_name_or_path": "some/siglip",
         "base_model_revision": "abc",
+        "base_model_dtype": "float32",
+        "base_model_weights_sha256": "1" * 64,
+        "base_model_processor_sha256": "2" * 64,
         "hook_point": "text_embeds",
     }
     with caplog.at_level(logging.WARNING):
@@ -593,9 +596,14 @@ def test_provenance_of_the_data_goes_into_the_config(tmp_path, data, caplog):
     config = MSAEConfig.from_pretrained(tmp_path)
     provenance = (config.base_model_name_or_path, config.base_model_revision, config.hook_point)
     assert provenance == ("some/siglip", "abc", "text_embeds")
+    assert (config.base_model_weights_sha256, config.base_model_processor_sha256) == ("1" * 64, "2" * 64)
+    extracted.provenance |= {"base_model_dtype": "bfloat16"}
+    assert new_trainer(tmp_path, extracted, max_steps=1).model.config.base_model_weights_sha256 is None
+    extracted.provenance |= {"base_model_dtype": "float32"}
     named = new_model(base_model_name_or_path="my/siglip", hook_point="text_embeds")
     config = new_trainer(tmp_path, extracted, named, max_steps=1).model.config
     assert (config.base_model_name_or_path, config.base_model_revision) == ("my/siglip", None)
+    assert config.base_model_weights_sha256 is None
 
 
 def test_arrays_are_accepted_as_data(tmp_path):

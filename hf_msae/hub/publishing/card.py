@@ -33,6 +33,7 @@ _RESULTS = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "spa
 # Fields of the config that the card shows elsewhere, or that are no settings.
 _SHOWN_ELSEWHERE = {
     *("d_in", "num_latents", "base_model_name_or_path", "base_model_revision", "hook_point", "schema_version"),
+    *("base_model_weights_sha256", "base_model_processor_sha256"),
 }
 _FAMILIES = ("siglip2", "siglip", "dinov2", "clip")
 

@@ -26,6 +26,8 @@ class ExplorerSettings:
         patch_model: MSAE of a vision block of the same backbone, for maps of where a concept is. Defaults to
             "scenes-patches" for the default model, and to none for others (MSAE_PATCH_MODEL).
         backbone: Another location of the backbone (MSAE_BACKBONE).
+        allow_other_backbone: Use the backbone even if it is not the one that the MSAE was trained on
+            (MSAE_ALLOW_OTHER_BACKBONE).
         max_images: Maximum number of rows that are shown and searched (MSAE_MAX_IMAGES).
     """
 
@@ -36,6 +38,7 @@ class ExplorerSettings:
     embeddings: str | None = None
     patch_model: str | None = None
     backbone: str | None = None
+    allow_other_backbone: bool = False
     max_images: int = 2000
 
     def __post_init__(self):
@@ -55,6 +58,8 @@ class ExplorerSettings:
         for field in fields(cls):
             if value := environment.get(f"MSAE_{field.name.upper()}"):
                 found[field.name] = value
+        if "allow_other_backbone" in found:
+            found["allow_other_backbone"] = found["allow_other_backbone"].lower() in ("1", "true", "yes")
         if "max_images" in found:
             if not found["max_images"].isdecimal():
                 raise ValueError(f"MSAE_MAX_IMAGES={found['max_images']!r} is not a number of images")

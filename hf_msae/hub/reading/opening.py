@@ -68,11 +68,14 @@ def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
     Args:
         backbone: The backbone.
         msae: The MSAE.
-        strict: Also require the name and revision that the MSAE was trained with.
+        strict: Also require the same backbone: by the hashes of its weights and image processor or, where they are not
+            recorded, by its name and revision.
 
     Raises:
         ValueError: The MSAE was trained on something else; says on what.
     """
+    from ...backbones.identity import difference
+
     config, hook_point = msae.config, msae.config.hook_point
     trained = f"the MSAE was trained on {hook_point} of {config.base_model_name_or_path or 'an unknown backbone'}"
     if config.base_model_revision:
@@ -84,10 +87,19 @@ def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
     width = backbone.width(hook_point)
     if width != config.d_in:
         raise ValueError(f"{trained}, {config.d_in} wide, but that of {backbone.name_or_path} is {width} wide")
+    if not strict:
+        return
+    way_out = "use them together all the same with strict=False (--allow_other_backbone)"
     names = _resolved(config.base_model_name_or_path), _resolved(backbone.name_or_path)
-    for expected, found in (names, (config.base_model_revision, backbone.revision)):
-        if strict and expected and found and expected != found:
-            raise ValueError(f"{trained}, not on {found}: use them together all the same with strict=False")
+    revisions = config.base_model_revision, backbone.revision
+    if revisions[0] is not None and (names[0], revisions[0]) == (names[1], revisions[1]):
+        return  # the same commit on the Hub
+    other = difference(backbone, config.base_model_weights_sha256, config.base_model_processor_sha256)
+    if other:
+        raise ValueError(f"{trained}, but {backbone.label} has {other}: {way_out}")
+    for expected, found in (names, revisions):
+        if other is None and expected and found and expected != found:
+            raise ValueError(f"{trained}, not on {found}: {way_out}")
 
 
 def _resolved(name: str | None) -> str | None:
