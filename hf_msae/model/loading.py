@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ..hub import Release
 
 _MISMATCH = "they belong to different models, or one of them was edited"
+_WRAPPERS = r"^(_orig_mod\.|module\.)+"
+"""Prefixes of the tensors of a model that was saved inside the wrapper of torch.compile or DistributedDataParallel."""
 _DEPTH = 3
 """Depth to which subfolders are searched for models."""
 
@@ -59,6 +62,7 @@ class PreTrainedMSAE(PreTrainedModel):
                 pretrained_model_name_or_path, *model_args, output_loading_info=info_requested, **kwargs
             )
         _check_index(Path(name) / (kwargs.get("subfolder") or ""))
+        _check_kinds(Path(name) / (kwargs.get("subfolder") or ""))
         kwargs["ignore_mismatched_sizes"] = True  # returns the shapes instead of printing a table
         folder = Path(name) / (kwargs.get("subfolder") or "")
         try:
@@ -77,6 +81,13 @@ class PreTrainedMSAE(PreTrainedModel):
             raise OSError(f"the weights of {name} are damaged or incomplete ({error}): {again}") from error
         except MissingConfigError as error:
             raise _with_subfolders(error, name, kwargs) from error
+        unexpected = info["unexpected_keys"]
+        if unexpected and "key_mapping" not in kwargs and all(re.match(_WRAPPERS, key) for key in unexpected):
+            model = cls.from_pretrained(
+                pretrained_model_name_or_path, *model_args, **kwargs, key_mapping={_WRAPPERS: ""}
+            )
+            model._weight_conversions = None  # or saving would put the prefix back
+            return model
         _check_loaded(name, model, info)
         return model
 
@@ -167,6 +178,10 @@ def _check_loaded(name: str, model: PreTrainedModel, info: dict[str, Any]) -> No
                 f"{name}: {key} holds NaN or infinite values as {str(tensor.dtype).removeprefix('torch.')}: the model "
                 "diverged in training, was damaged, or exceeds the range of this dtype"
             )
+    for key in ("encoder", "decoder"):
+        tensor = getattr(model, key)
+        if tensor is not None and not tensor.is_meta and not tensor.any():
+            raise ValueError(f"{name}: {key} holds nothing but zeros: the file was never trained, or was damaged")
     if not model.input_scale.is_meta and not model.input_scale > 0:
         raise ValueError(f"{name}: input_scale is {model.input_scale.item():g}, but it must be above 0")
 
@@ -188,6 +203,19 @@ def _check_index(folder: Path) -> None:
             raise ValueError(f"{file}: {tensor} is in {name!r}, but must be in a file of {folder}")
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{file}: {tensor} is in {name}, which does not exist: copy the folder again")
+
+
+def _check_kinds(folder: Path) -> None:
+    """Refuse weights that are not floating-point numbers, which transformers would cast without a word."""
+    for file in folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                kinds = {key: opened.get_slice(key).get_dtype() for key in opened.keys()}
+        except (OSError, SafetensorError):
+            return  # which loading describes
+        for key, kind in kinds.items():
+            if "F" not in kind:
+                raise ValueError(f"{file}: {key} holds {kind}, but weights must be floating-point numbers")
 
 
 def _with_subfolders(error: OSError, name: str, kwargs: dict[str, Any]) -> OSError:

@@ -65,11 +65,12 @@ class MSAEParameters(PreTrainedMSAE):
 
     def _apply(self, fn, recurse=True):
         # `model.half()` and `.bfloat16()` would round the statistics; undo that but keep the move to a device.
-        before = {name: self._buffers[name] for name in _STATISTICS if name in self._buffers}
+        before = {name: getattr(self, name).data for name in _STATISTICS if hasattr(self, name)}
         super()._apply(fn, recurse)
-        for name, buffer in before.items():
-            if self._buffers[name].dtype in (torch.float16, torch.bfloat16):
-                self._buffers[name] = buffer.to(self._buffers[name].device)
+        for name, exact in before.items():
+            tensor = getattr(self, name)
+            if tensor.dtype in (torch.float16, torch.bfloat16):
+                tensor.data = exact.to(tensor.device)
         return self
 
     @property

@@ -22,7 +22,7 @@ class ReLU:
     penalties: tuple[str, ...] = ("l1", "tanh")
     """The sparsity penalties that have a gradient, the default first."""
     statistics: tuple[str, ...] = ()
-    """Buffers that stay in float32 when the model is converted to half precision."""
+    """Buffers and parameters that stay in float32 when the model is converted to half precision."""
 
     def check(self, config: PreTrainedConfig) -> None:
         """Raise ValueError if the settings do not suit this family."""

@@ -1,11 +1,13 @@
 """MSAEModel on disk: what is saved comes back, in every way transformers can load it, and in silence."""
 
+import copy
 import json
 import warnings
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
@@ -216,3 +218,45 @@ def test_an_index_of_another_form_is_named(tmp_path):
     index.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"index\.json: encoder is in '\.\./elsewhere\.safetensors'"):
         MSAEModel.from_pretrained(tmp_path / "run")
+
+
+def test_thresholds_stay_exact_in_half_precision(tmp_path):
+    torch.manual_seed(0)
+    config = MSAEConfig(d_in=D, num_latents=N, activation="jump_relu", nesting="none", jump_relu_threshold=0.3)
+    model = MSAEModel(config)
+    with torch.no_grad():
+        model.log_threshold.add_(torch.randn(N))
+    model.save_pretrained(tmp_path)
+    for half in (MSAEModel.from_pretrained(tmp_path, dtype=torch.bfloat16), copy.deepcopy(model).bfloat16()):
+        assert half.encoder.dtype == torch.bfloat16
+        assert torch.equal(half.log_threshold, model.log_threshold)
+        assert half.encode(torch.randn(3, D).bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_prefixes_of_wrappers_are_stripped(model, tmp_path, silent, prefix):
+    model.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    save_file({prefix + name: tensor for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    loaded = MSAEModel.from_pretrained(tmp_path)
+    assert_same(loaded, model)
+    loaded.save_pretrained(tmp_path / "again")
+    assert load_file(tmp_path / "again" / "model.safetensors").keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.complex64])
+def test_weights_of_another_kind_are_refused(model, tmp_path, dtype):
+    model.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    save_file(load_file(weights) | {"encoder": model.encoder.detach().to(dtype)}, weights, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"model\.safetensors: encoder holds "):
+        MSAEModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder"])
+def test_weights_of_zeros_are_refused(model, tmp_path, name):
+    model.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    save_file(load_file(weights) | {name: torch.zeros_like(getattr(model, name))}, weights, {"format": "pt"})
+    with pytest.raises(ValueError, match=f"{name} holds nothing but zeros"):
+        MSAEModel.from_pretrained(tmp_path)
