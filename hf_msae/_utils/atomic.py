@@ -36,20 +36,39 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         FileNotFoundError: The parent folder does not exist, or the block created nothing.
         OSError: `path` is a device, pipe or socket, or cannot be written.
     """
-    path = Path(path)
-    if path.is_symlink():
-        path = path.resolve()
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(f"{path} is a {_kind(path)}, not a regular file: choose another path to write to")
+    path = _target(path)
     _remove_leftovers(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{_SUFFIX}")
+    temporary = _temporary(path)
     try:
         yield temporary
+        _open_up(temporary)
         _flush(temporary)
         os.replace(temporary, path)
         _flush_folder(path.parent)
     finally:
         remove(temporary)
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Raise the OSError that writing to `path` would end in, before the work whose result belongs there."""
+    temporary = _temporary(_target(path))
+    try:
+        temporary.touch()
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _target(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(f"{path} is a {_kind(path)}, not a regular file: choose another path to write to")
+    return path
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{_SUFFIX}")
 
 
 def remove(path: Path) -> None:
@@ -77,9 +96,25 @@ def _remove_leftovers(path: Path) -> None:
             continue
 
 
+def _files(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+
+
+def _open_up(path: Path) -> None:
+    """Give files that safetensors has written for their owner alone the mode that other new files get."""
+    private = [file for file in _files(path) if file.suffix == ".safetensors" or file == path]
+    private = [file for file in private if stat.S_IMODE(file.stat().st_mode) == 0o600]
+    if private:
+        probe = path.with_name(f"{path.name}-mode{_SUFFIX}")  # reading the umask would change it for other threads
+        probe.touch()
+        mode = stat.S_IMODE(probe.stat().st_mode)
+        probe.unlink()
+        for file in private:
+            file.chmod(mode)
+
+
 def _flush(path: Path) -> None:
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    for file in files:
+    for file in _files(path):
         with open(file, "rb+") as handle:
             os.fsync(handle.fileno())
 

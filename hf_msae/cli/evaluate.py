@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from transformers.utils.logging import disable_progress_bar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
+from .._utils.atomic import check_writable
 
 if TYPE_CHECKING:
     from .. import MSAEConfig, MSAEModel
@@ -202,6 +203,7 @@ def main(argv: list[str] | None = None) -> None:
     with parser.reporting_errors():
         for file in filter(None, (args.output, args.figure)):
             Path(file).parent.mkdir(parents=True, exist_ok=True)
+            check_writable(file)
         accelerator = build_accelerator(args.use_cpu)
         with accelerator.main_process_first():  # it downloads and converts the data for the others
             model = load_msae(args.model, args.revision)
@@ -235,14 +237,13 @@ def main(argv: list[str] | None = None) -> None:
         result = result.with_data(held_out=held_out, split=args.split)
         if accelerator.is_main_process:
             result = measure_latents(args, result, model, train, data, others)
-    if accelerator.is_main_process:
-        known = {True: ", held out", False: ", which the model was trained on", None: ""}[held_out]
-        print(f"{result}\n\n{len(data)} embeddings of {data.source}{known}")
-        if args.output is not None:
-            result.save(args.output)
-            print(f"The metrics are in {args.output}")
-        if args.figure is not None:
-            print(f"The plot is in {save_figure(plot_quality_against_k(result.to_dict()), args.figure)}")
+            known = {True: ", held out", False: ", which the model was trained on", None: ""}[held_out]
+            print(f"{result}\n\n{len(data)} embeddings of {data.source}{known}")
+            if args.output is not None:
+                result.save(args.output)
+                print(f"The metrics are in {args.output}")
+            if args.figure is not None:
+                print(f"The plot is in {save_figure(plot_quality_against_k(result.to_dict()), args.figure)}")
     accelerator.end_training()
 
 

@@ -82,11 +82,11 @@ def main(argv: list[str] | None = None) -> None:
             result if isinstance(result, Exception) else finish(trainer, **ending)
             for trainer, result in zip(trainers, results, strict=True)
         ]
-    if accelerator.is_main_process:
-        if sweep_args.sweep:
-            _report_sweep(Path(training_args.output_dir), variants, found)
-        else:
-            _report(first.output_dir, first.model.config, found[0])
+        if accelerator.is_main_process:
+            if sweep_args.sweep:
+                _report_sweep(Path(training_args.output_dir), variants, found)
+            else:
+                _report(first.output_dir, first.model.config, found[0])
     for trainer in trainers:
         trainer.accelerator.end_training()
     if all(isinstance(each, Exception) for each in found):

@@ -91,6 +91,14 @@ class PreTrainedMSAE(PreTrainedModel):
         _check_loaded(name, model, info)
         return model
 
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Write config.json and model.safetensors to a folder; see `PreTrainedModel.save_pretrained`."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        config = Path(save_directory) / "config.json"
+        if config.is_file():  # safetensors writes for the owner alone
+            for file in Path(save_directory).glob("model*.safetensors"):
+                file.chmod(config.stat().st_mode)
+
     @classmethod
     def from_released(cls, name: str, **kwargs: Any) -> PreTrainedMSAE:
         """Load a model listed by `hf_msae.list_released()`, and convert it if it is from another library.

@@ -8,6 +8,7 @@ final name is complete.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_model
 from transformers.utils import logging as transformers_logging
 
@@ -124,11 +126,27 @@ def save_pretrained(model: MSAEModel, folder: str | Path) -> None:
     folder = Path(folder)
     temporary = folder / f"{_TEMPORARY}model"
     remove(temporary)
-    _save_quietly(model, temporary)
+    with _naming_full_disk(folder):
+        _save_quietly(model, temporary)
     for file in sorted(temporary.iterdir(), reverse=True):  # the weights before the config that announces them
         with atomic_path(folder / file.name) as path:
             os.replace(file, path)
     temporary.rmdir()
+
+
+@contextmanager
+def _naming_full_disk(folder: Path) -> Iterator[None]:
+    """Turn what torch and safetensors raise on a full disk into an OSError that names the folder."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError, OSError) as error:
+        if not re.search(r"PytorchStreamWriter|No space left|File too large|Disk quota exceeded", str(error)):
+            raise
+        raise OSError(
+            errno.ENOSPC,
+            f"no space left for {folder}: free some, and continue from the last checkpoint with "
+            "--resume_from_checkpoint last",
+        ) from error
 
 
 def _save_quietly(model: MSAEModel, folder: Path) -> None:
@@ -178,7 +196,8 @@ def save_checkpoint(accelerator: Accelerator, state: TrainerState, output_dir: P
             remove(leftover)
         temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(temporary))
+    with _naming_full_disk(final):
+        accelerator.save_state(str(temporary))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         files = sorted(file for file in temporary.rglob("*") if file.is_file())

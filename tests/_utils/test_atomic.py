@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from hf_msae._utils.atomic import atomic_path
+from hf_msae._utils.atomic import atomic_path, check_writable
 from hf_msae._utils.json_files import write_json
 
 
@@ -119,3 +119,27 @@ def test_threads_that_write_the_same_path_do_not_meet(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
     assert (tmp_path / "a").read_text() in "0123" and names(tmp_path) == ["a"]
+
+
+def test_files_that_safetensors_wrote_for_their_owner_alone_become_like_others(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with atomic_path(tmp_path / "a.safetensors") as temporary:
+        temporary.touch(0o600)
+    with atomic_path(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (temporary / "b.safetensors").touch(0o600)
+        (temporary / "secret").touch(0o600)  # not by safetensors
+    written = ("plain", "a.safetensors", "folder/b.safetensors")
+    assert len({stat.S_IMODE((tmp_path / name).stat().st_mode) for name in written}) == 1
+    assert stat.S_IMODE((tmp_path / "folder" / "secret").stat().st_mode) == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "folder", "plain"]
+
+
+def test_writing_is_tried_without_touching_what_is_there(tmp_path):
+    (tmp_path / "a.json").write_text("old")
+    check_writable(tmp_path / "a.json")
+    check_writable(tmp_path / "b.json")
+    assert (tmp_path / "a.json").read_text() == "old" and names(tmp_path) == ["a.json"]
+    for bad in ("/dev/null", tmp_path / "nowhere" / "a.json", tmp_path / "a.json" / "b.json"):
+        with pytest.raises(OSError, match=str(bad).rpartition("/")[0]):
+            check_writable(bad)

@@ -260,3 +260,8 @@ def test_weights_of_zeros_are_refused(model, tmp_path, name):
     save_file(load_file(weights) | {name: torch.zeros_like(getattr(model, name))}, weights, {"format": "pt"})
     with pytest.raises(ValueError, match=f"{name} holds nothing but zeros"):
         MSAEModel.from_pretrained(tmp_path)
+
+
+def test_weights_can_be_read_by_whom_the_config_can(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode

@@ -2,14 +2,19 @@
 
 import json
 import logging
+import os
 import pickle
+import re
+import resource
 import shutil
+import signal
 
 import pytest
 import torch
 
 from hf_msae import MSAEModel
 from hf_msae.embeddings import load_embeddings
+from hf_msae.training.checkpointing import list_checkpoints
 from hf_msae.training.resuming import describe_differences
 from tests.training.test_trainer import assert_equal_weights, new_trainer, sparse_embeddings, weights
 
@@ -100,3 +105,27 @@ def test_differences_are_found_at_every_depth():
     saved = {"a": {"b": {"c": {"d": 1.0, "e": 2}}, "only": None}, "f": 1}
     now = {"a": {"b": {"c": {"d": 1.0 + 1e-9, "e": 3}}}, "f": 1}
     assert describe_differences(saved, now) == ["a.b.c.e: 2 in the checkpoint, 3 now"]
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_the_checkpoints_before(folder):
+    """Here: a limit on the size of files, which the checkpoint's exceed."""
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoint-25")
+    read, sent = os.pipe()
+    process = os.fork()
+    if process == 0:
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+            trainer_in(folder).train("last")
+        except BaseException as error:
+            os.write(sent, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(sent)
+    os.waitpid(process, 0)
+    with os.fdopen(read) as message:
+        assert re.match(
+            r"OSError: .*no space left for .*checkpoint-25: .*--resume_from_checkpoint last", message.read()
+        )
+    assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-20"]

@@ -172,6 +172,13 @@ def test_an_output_folder_is_refused_before_anything_is_opened_or_said(finished,
     assert not shown.out and len(shown.err.splitlines()) == 1 and str(finished) in shown.err
 
 
+def test_evaluate_tries_its_output_before_it_opens_anything(refused, tmp_path):
+    assert "/dev/null" in refused(evaluate.main, "no/such/model", "--data", "no/such/data", "--output", "/dev/null")
+    (tmp_path / "file").write_text("")
+    message = refused(evaluate.main, "no/such/model", "--data", "x", "--figure", tmp_path / "file" / "plot.png")
+    assert str(tmp_path / "file") in message
+
+
 def test_evaluate_measures_at_the_ks_it_is_given(finished, embeddings, tmp_path, capsys):
     output = tmp_path / "new" / "metrics.json"
     run(evaluate.main, finished, "--data", embeddings / "test.npy", "--output", output, "--ks", 1, 4, LATENTS)
