@@ -1,4 +1,5 @@
 from .activation_naming import name_by_activations
+from .agreement import name_by_agreement
 from .explanation import Explanation, SimilarityExplanation, explain_embedding, explain_similarity
 from .hierarchy import ConceptHierarchy, concept_hierarchy
 from .naming import name_latents

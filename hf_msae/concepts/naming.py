@@ -1,10 +1,12 @@
-"""Name latents by the words whose text embeddings point the same way, and say how far each name can be trusted."""
+"""Name latents by words, with the evidence for each name: of pictures if there are any, else of directions alone."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -13,6 +15,7 @@ from .._utils.deprecation import renamed_arguments
 from .._utils.fingerprint import model_fingerprint
 from ..statistics import benjamini_hochberg, null_p_values
 from .activation_naming import name_by_activations
+from .agreement import name_by_agreement
 from .codes import Embeddings, open_embeddings
 from .table import ConceptTable
 from .vocabulary import Vocabulary, check_vocabulary_embeds
@@ -42,17 +45,25 @@ def name_latents(
     seed: int = 0,
     progress: bool = False,
 ) -> ConceptTable:
-    """Give every latent the word whose text embedding has the highest cosine with the latent's direction.
+    """Give every latent a name from a vocabulary, with the evidence for it.
+
+    With `embeddings` of pictures, a latent's name is the word whose zero-shot scores agree best with its activations,
+    tested on pictures that were not used to choose it: see [`name_by_agreement`]. That works on any backbone.
+    A name is validated if it is better than chance (q-value at most 0.05) and strong enough: the activation tells the
+    pictures that fit the word best from others with an AUROC of at least 0.9, at the lower end of its interval.
+
+    Without pictures, the name is a suggestion: the word whose text embedding has the highest cosine with the latent's
+    direction.
 
     Rows of the dictionary are differences from the mean embedding, while text embeddings of CLIP-like models share a
     large common part, the modality gap. `center` subtracts the vocabulary's mean from the text embeddings, so that
     differences are compared with differences. (Argmax over words: Rao et al. 2024, "Discover-then-Name"; centering:
     Bhalla et al. 2024, "SpLiCE".)
 
-    Every latent has a nearest word, so a name needs evidence. Its p-value is the share of random directions whose
-    nearest word is at least as near. Its q-value (Benjamini-Hochberg over latents) is the expected share of false
-    names among the names at least as good, provided that latents without a meaning are like the random directions.
-    `null` says which directions these are:
+    Every latent has a nearest word, so this name needs evidence too. Its p-value is the share of random directions
+    whose nearest word is at least as near. Its q-value (Benjamini-Hochberg over latents) is the expected share of
+    false names among the names at least as good, provided that latents without a meaning are like the random
+    directions. `null` says which directions these are:
 
     - "vocabulary": random mixtures of all words (Gaussian, with the words' covariance). A latent whose direction mixes
       several words passes the other nulls, but not this one.
@@ -64,8 +75,9 @@ def name_latents(
         msae: The MSAE.
         vocabulary: The candidates for names.
         vocabulary_embeds: Embeddings (len(vocabulary), d_in) from `Vocabulary.embed`.
-        embeddings: Embeddings to take further evidence from, e.g. of images: an array or tensor (N, d_in), opened
-            embeddings, or their path. The table then also has the names of `name_by_activations`.
+        embeddings: Embeddings of pictures to take names and evidence from: an array or tensor (N, d_in), opened
+            embeddings, or their path. The table then also has the name by direction alone, with its similarity and
+            q-value, and the names of `name_by_activations`.
         center: Whether to subtract the vocabulary's mean embedding.
         direction: What of a latent is compared with the words: its row of the dictionary ("decoder"), or that row
             added to the mean embedding ("decoder+mean", as in the MSAE authors' code) or to the model's bias
@@ -74,12 +86,12 @@ def name_latents(
             of the second-best of the "latents" for the word.
         null: Kind of random directions that p-values are taken over.
         null_samples: Number of random directions.
-        seed: Random seed of the random directions.
+        seed: Random seed of the random directions, of the split of the pictures, and of the decoys.
         progress: Whether to show progress bars.
 
     Raises:
         ValueError: The word embeddings do not match the vocabulary or the MSAE or are not finite, there are too few
-            words to center, or an option is unknown.
+            words to center or pictures to test on, or an option is unknown.
     """
     embeds = check_vocabulary_embeds(msae, vocabulary, vocabulary_embeds)
     for name, value, known in (
@@ -135,10 +147,32 @@ def name_latents(
     if embeddings is None:
         return table
     embeddings = open_embeddings(msae, embeddings)
+    found = name_by_agreement(msae, embeddings, vocabulary, vocabulary_embeds, seed, progress=progress)
+    directions = _directions(msae, dictionary, direction)
+    table = _with_picture_names(table, found, directions, words, {word: i for i, word in enumerate(vocabulary.words)})
+    table.provenance.update(evidence="pictures", pictures=len(embeddings))
     number = min(_STRONGEST, len(embeddings))
     return table.with_activation_names(
         name_by_activations(msae, embeddings, vocabulary, vocabulary_embeds, number, progress=progress)
     )
+
+
+def _with_picture_names(
+    table: ConceptTable, found: pd.DataFrame, directions: torch.Tensor, words: torch.Tensor, place: dict[str, int]
+) -> ConceptTable:
+    """Take names from the pictures; latents that no picture activates keep the name of their direction."""
+    by_direction = {f"direction_{column}": table.frame[column] for column in ("name", "similarity", "q_value")}
+    active = found["name"].notna()
+    columns = {}
+    for column, similarity in (("name", "similarity"), ("runner_up", "runner_up_similarity")):
+        names = found[column].where(active, table.frame[column])
+        known = np.flatnonzero(names.notna())
+        chosen = words[[place[name] for name in names.iloc[known]]]
+        cosines = np.full(len(names), np.nan)
+        cosines[known] = (directions[known] * chosen).sum(dim=1).cpu().numpy()
+        columns |= {column: names, similarity: cosines}
+    evidence = found.drop(columns=["latent", "name", "runner_up"])
+    return replace(table, frame=table.frame.assign(**columns, **evidence, **by_direction))
 
 
 def _directions(msae: MSAEModel, rows: torch.Tensor, direction: str) -> torch.Tensor:

@@ -17,6 +17,9 @@ from .._utils.atomic import atomic_path
 MAX_Q = 0.05
 """The false discovery rate at which a name counts as validated."""
 
+MIN_AUROC = 0.9
+"""What the lower end of a name's AUROC interval has to reach for the name to count as validated, if it has one."""
+
 _PROVENANCE = "hf_msae"
 _REQUIRED = ("latent", "name", "similarity", "runner_up", "runner_up_similarity")
 _EVIDENCE = ("p_value", "q_value", "validated")
@@ -28,8 +31,9 @@ class ConceptTable:
 
     Columns: latent, name, similarity (cosine of the latent's direction and the name's text embedding), runner_up and
     runner_up_similarity (the second-best word). A name is a hypothesis; the runner-up shows how clear the choice was.
-    `name_latents` adds ratio, p_value and q_value, `with_activation_names` adds activation_name, activation_score,
-    num_active and agrees.
+    `name_latents` adds ratio, p_value and q_value. With pictures, name and runner_up are those of `name_by_agreement`,
+    whose figures are added, the name by direction alone is kept as direction_name, direction_similarity and
+    direction_q_value, and `with_activation_names` adds activation_name, activation_score, num_active and agrees.
 
     Attributes:
         frame: The table.
@@ -55,10 +59,10 @@ class ConceptTable:
         rows = self.frame[self.frame[column] == key]
         if rows.empty:
             raise KeyError(f"no latent has the {column} {key!r} in this table of {len(self)} latents")
-        return _most_similar_first(rows)
+        return _strongest_first(rows)
 
     def latent_of(self, name: str) -> int:
-        """Return the most similar of the latents with this name.
+        """Return the latent whose evidence for this name is strongest.
 
         Raises:
             ValueError: No latent has this name; the message has similar names.
@@ -71,8 +75,8 @@ class ConceptTable:
             raise ValueError(f"no latent is named {name!r}{hint}") from None
 
     def best(self, n: int | None = None) -> pd.DataFrame:
-        """Return the best latent of each name, most similar first; only the first `n` if given."""
-        return _best_of_each_name(_most_similar_first(self.frame), n)
+        """Return the best latent of each name, strongest first; only the first `n` if given."""
+        return _best_of_each_name(_strongest_first(self.frame), n)
 
     @property
     def has_q_values(self) -> bool:
@@ -80,17 +84,21 @@ class ConceptTable:
         return "q_value" in self.frame
 
     def validated(self, q: float = MAX_Q) -> pd.DataFrame:
-        """Return the latents whose names are better than chance at this false discovery rate, most similar first.
+        """Return the latents whose names are validated at this false discovery rate, strongest first.
+
+        A name is validated if its q-value is at most `q` and, where it has evidence from pictures, the lower end of
+        its AUROC's interval is at least 0.9.
 
         Raises:
             ValueError: The table has no q-values, or `q` is not between 0 and 1.
         """
         if not 0 < q <= 1:
             raise ValueError(f"q must lie between 0 and 1, got {q}")
-        return _most_similar_first(self.frame[self._column("q_value") <= q])
+        self._column("q_value")
+        return _strongest_first(self.frame[_validated(self.frame, q)])
 
     def best_validated(self, q: float = MAX_Q, n: int | None = None) -> pd.DataFrame:
-        """Return the best latent of each validated name, most similar first; only the first `n` if given.
+        """Return the best latent of each validated name, strongest first; only the first `n` if given.
 
         Raises:
             ValueError: As `validated`.
@@ -103,12 +111,12 @@ class ConceptTable:
         return (self.best(), False) if found.empty else (found, True)
 
     def by_rule(self, min_similarity: float = 0.42, min_ratio: float = 2.0) -> pd.DataFrame:
-        """Return the latents that pass fixed thresholds, most similar first.
+        """Return the latents that pass fixed thresholds, strongest first.
 
         Prefer `validated`: cosines differ between backbones, and so should thresholds. The defaults are attributed to
         the MSAE paper, but neither its text nor its code contains them.
         """
-        return _most_similar_first(
+        return _strongest_first(
             self.frame[(self.frame["similarity"] >= min_similarity) & (self._column("ratio") >= min_ratio)]
         )
 
@@ -133,13 +141,14 @@ class ConceptTable:
         """Return a copy of the table with the columns in a fixed order.
 
         The first are latent, name, similarity, runner_up, runner_up_similarity, p_value, q_value and validated:
-        whether q_value is at most 0.05, False where there is no q-value. All others follow.
+        whether q_value is at most 0.05 and, for names with evidence from pictures, auroc_low at least 0.9; False where
+        there is no q-value. All others follow.
         """
         frame = self.frame.copy()
         for column in ("p_value", "q_value"):
             if column not in frame:
                 frame[column] = np.nan
-        frame["validated"] = frame["q_value"] <= MAX_Q
+        frame["validated"] = _validated(frame, MAX_Q)
         first = [*_REQUIRED, *_EVIDENCE]
         return frame[[*first, *(column for column in frame if column not in first)]]
 
@@ -201,8 +210,14 @@ def display_name(name: str | None, latent: int) -> str:
     return f"{'latent' if pd.isna(name) else name} · {latent}"
 
 
-def _most_similar_first(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.sort_values("similarity", ascending=False, kind="stable")
+def _validated(frame: pd.DataFrame, q: float) -> pd.Series:
+    large = frame["auroc_low"] >= MIN_AUROC if "auroc_low" in frame else True
+    return (frame["q_value"] <= q) & large
+
+
+def _strongest_first(rows: pd.DataFrame) -> pd.DataFrame:
+    by = "agreement" if "agreement" in rows else "similarity"
+    return rows.sort_values(by, ascending=False, kind="stable")
 
 
 def _best_of_each_name(ordered: pd.DataFrame, n: int | None) -> pd.DataFrame:

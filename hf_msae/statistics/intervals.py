@@ -95,6 +95,42 @@ def wilson_interval(
     return np.where(successes == 0, 0.0, low), np.where(successes == n, 1.0, high)
 
 
+def auroc_interval(
+    auroc: float | np.ndarray, positives: int | np.ndarray, negatives: int | np.ndarray, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute a confidence interval of an area under the ROC curve A.
+
+    With Q1 = A / (2 - A) and Q2 = 2 A^2 / (1 + A), the standard error is
+
+        sqrt((A (1 - A) + (positives - 1) (Q1 - A^2) + (negatives - 1) (Q2 - A^2)) / (positives negatives))
+
+    and the interval is normal, cut off at 0 and 1. (Hanley and McNeil, "The meaning and use of the area under a
+    receiver operating characteristic (ROC) curve", Radiology 1982.)
+
+    Args:
+        auroc: Areas, between 0 and 1.
+        positives: Positive counts of the positive samples; any shape that broadcasts with `auroc`.
+        negatives: Positive counts of the negative samples.
+        level: Confidence level, between 0 and 1.
+
+    Returns:
+        Lower and upper ends.
+
+    Raises:
+        ValueError: The areas or counts are impossible, or the level is out of range.
+    """
+    area, m, n = (np.asarray(each, dtype=np.float64) for each in (auroc, positives, negatives))
+    check_share("level", level)
+    if (m < 1).any() or (n < 1).any() or (area < 0).any() or (area > 1).any():
+        raise ValueError(
+            f"areas must lie between 0 and 1, and counts be positive: got {auroc}, {positives}, {negatives}"
+        )
+    of_positives, of_negatives = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = (area * (1 - area) + (m - 1) * (of_positives - area**2) + (n - 1) * (of_negatives - area**2)) / (m * n)
+    half = stats.norm.ppf((1 + level) / 2) * np.sqrt(variance)
+    return np.maximum(area - half, 0.0), np.minimum(area + half, 1.0)
+
+
 def check_share(name: str, value: float) -> None:
     """Raise ValueError unless `value` lies strictly between 0 and 1."""
     if not 0 < value < 1:

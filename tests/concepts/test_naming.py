@@ -7,7 +7,14 @@ import torch
 from scipy.stats import kstest
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.concepts import ActivationPercentiles, Vocabulary, name_by_activations, name_latents, naming
+from hf_msae.concepts import (
+    ActivationPercentiles,
+    Vocabulary,
+    name_by_activations,
+    name_by_agreement,
+    name_latents,
+    naming,
+)
 from hf_msae.embeddings import load_embeddings
 
 WORDS = Vocabulary(["red", "green", "blue", "star"])
@@ -119,8 +126,21 @@ def test_embeddings_add_evidence_from_activations(msae, tmp_path, kind):
     given = {"tensor": x, "array": x.numpy(), "opened": load_embeddings(x), "path": tmp_path / "x.npy"}[kind]
     table = name_latents(msae, WORDS, planted(msae), given)
     seen = name_by_activations(msae, x, WORDS, planted(msae), progress=False)
-    expected = name_latents(msae, WORDS, planted(msae)).with_activation_names(seen)
-    pd.testing.assert_frame_equal(table.to_pandas(), expected.to_pandas())
+    by_direction = name_latents(msae, WORDS, planted(msae)).frame
+    by_agreement = name_by_agreement(msae, x, WORDS, planted(msae), progress=False)
+    frame = table.frame
+    pd.testing.assert_frame_equal(frame[list(seen)], seen)
+    active = by_agreement["name"].notna()
+    assert frame["name"][active].tolist() == by_agreement["name"][active].tolist()
+    assert frame["name"][~active].tolist() == by_direction["name"][~active].tolist()
+    figures = ["agreement", "auroc", "p_value", "q_value", "synonyms", "also"]
+    pd.testing.assert_frame_equal(frame[figures], by_agreement[figures])
+    for column in ("name", "similarity", "q_value"):
+        assert frame[f"direction_{column}"].tolist() == by_direction[column].tolist()
+    same = frame["name"] == frame["direction_name"]
+    assert same.any() and not same.all()
+    np.testing.assert_allclose(frame["similarity"][same], by_direction["similarity"][same], atol=1e-6)
+    assert (frame["similarity"][~same] <= by_direction["similarity"][~same] + 1e-6).all()
 
 
 def test_old_keywords_still_work(msae):

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from hf_msae.statistics import (
+    auroc_interval,
     benjamini_hochberg,
     bootstrap_interval,
     holm,
@@ -42,6 +43,27 @@ def test_wilson_interval_is_scipys_and_takes_arrays(level):
 def test_wilson_interval_refuses_impossible_counts(successes, trials, level):
     with pytest.raises(ValueError, match=str(level if level > 1 else float(successes))):
         wilson_interval(successes, trials, level)
+
+
+def test_auroc_interval_of_known_values():
+    low, high = auroc_interval(np.array([0.893, 1.0]), np.array([51, 10]), 58)  # Hanley and McNeil: 0.893 +- 0.032
+    assert (high - low)[0] / 2 / stats.norm.ppf(0.975) == pytest.approx(0.0325, abs=5e-4)
+    assert (low[1], high[1]) == (1, 1)
+
+
+def test_auroc_interval_covers_the_truth():
+    rng, truth, covered = np.random.default_rng(0), stats.norm.cdf(1.5 / 2**0.5), 0
+    for _ in range(300):
+        positive, negative = rng.normal(1.5, 1, 40), rng.normal(0, 1, 200)
+        low, high = auroc_interval((positive[:, None] > negative).mean(), 40, 200)
+        covered += low <= truth <= high
+    assert 0.9 < covered / 300 < 0.99
+
+
+@pytest.mark.parametrize(("auroc", "positives"), [(1.2, 3), (-0.1, 3), (0.5, 0)])
+def test_auroc_interval_refuses_impossible_figures(auroc, positives):
+    with pytest.raises(ValueError, match=str(auroc if positives else positives)):
+        auroc_interval(auroc, positives, 5)
 
 
 def test_percentile_bootstrap_of_a_mean():

@@ -1,0 +1,136 @@
+"""Names from pictures: planted truth behind a modality gap, decoys, synonyms, second meanings and the figures."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch.nn.functional import normalize
+
+from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.concepts import Vocabulary, moments, name_by_agreement, name_latents
+from hf_msae.concepts import agreement as module
+
+D, CONCEPTS, ROWS = 32, 12, 3000
+LATENTS = CONCEPTS + 2  # one of two meanings, and one that is never active
+
+
+def _generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def world():
+    """Pictures and words with a modality gap, and an MSAE whose latent j is active where concept j is."""
+    axes = torch.linalg.qr(torch.randn(D, D, generator=_generator(0)))[0]
+    concepts, image_gap, text_gap = axes[:CONCEPTS], 3 * axes[-1], 3 * axes[-2]
+    there = torch.rand(ROWS, CONCEPTS, generator=_generator(1)) < 0.06
+    noise = 0.05 * torch.randn(ROWS, D, generator=_generator(2))
+    pictures = image_gap + there.float() @ concepts + noise
+    words = text_gap + concepts + 0.05 * torch.randn(CONCEPTS, D, generator=_generator(3))
+    msae = MSAEModel(MSAEConfig(d_in=D, num_latents=LATENTS, nesting_ks=[LATENTS])).eval()
+    with torch.no_grad():
+        rows = torch.cat([concepts, concepts[:2].sum(0, keepdim=True), concepts[:1]])
+        msae.encoder.copy_(rows.T)
+        msae.decoder.copy_(normalize(rows, dim=-1))
+        msae.pre_bias.zero_()
+        msae.latent_bias.fill_(-0.5)
+        msae.latent_bias[-1] = -100.0
+    return msae, pictures, words
+
+
+VOCABULARY = Vocabulary([f"concept {i}" for i in range(CONCEPTS)])
+
+
+def _names(world, words=None, vocabulary=VOCABULARY, **options):
+    msae, pictures, planted = world
+    return name_by_agreement(
+        msae, pictures, vocabulary, planted if words is None else words, progress=False, **options
+    )
+
+
+def test_every_latent_gets_the_word_of_its_concept_across_the_gap(world):
+    table = name_latents(world[0], VOCABULARY, world[2], world[1])
+    frame = table.to_pandas()
+    assert frame["name"][:CONCEPTS].tolist() == list(VOCABULARY)
+    assert frame["validated"][:CONCEPTS].all()
+    assert table.provenance["evidence"] == "pictures"
+    assert (frame["direction_name"][:CONCEPTS] == frame["name"][:CONCEPTS]).mean() > 0.5
+    assert table.best()["agreement"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("number", [12, 400])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_vocabulary_of_noise_validates_nothing(world, number, seed):
+    noise = 3 * normalize(torch.randn(1, D, generator=_generator(10)), dim=-1)
+    noise = noise + torch.randn(number, D, generator=_generator(seed)) / D**0.5
+    found = _names(world, noise, Vocabulary([f"noise {i}" for i in range(number)]), seed=seed)
+    assert found["name"].notna().sum() > LATENTS // 2  # names there are, but no evidence
+    assert (found["q_value"] > 0.05).all()
+
+
+def test_names_hold_among_many_words_of_noise(world):
+    noise = world[2].mean(0) + torch.randn(3000, D, generator=_generator(5)) / D**0.5
+    vocabulary = Vocabulary([*VOCABULARY, *(f"noise {i}" for i in range(3000))])
+    found = _names(world, torch.cat([world[2], noise]), vocabulary)
+    right = found["name"][:CONCEPTS] == list(VOCABULARY)
+    assert right.all() and (found["q_value"][:CONCEPTS] <= 0.05).all()
+
+
+def test_of_synonyms_the_most_frequent_is_the_name(world):
+    words = torch.cat([world[2], world[2][3:4] + 0.02 * torch.randn(1, D, generator=_generator(6))])
+    plain = [*VOCABULARY, "synonym"]
+    found = _names(world, words.flip(0), Vocabulary(plain[::-1], order="frequency")).loc[3]
+    assert (found["name"], found["synonyms"]) == ("synonym", "concept 3")
+    found = _names(world, words, Vocabulary(plain, order="frequency")).loc[3]
+    assert (found["name"], found["synonyms"]) == ("concept 3", "synonym")
+    assert found["runner_up"] not in (None, "concept 3", "synonym")
+
+
+def test_a_second_meaning_is_said(world):
+    found = _names(world)
+    both = found.loc[CONCEPTS]
+    assert {both["name"], both["also"]} == {"concept 0", "concept 1"}
+    assert both["also_agreement"] > 0.4
+    assert (found["also_agreement"][:CONCEPTS] < 0.3).all()
+
+
+def test_a_latent_that_no_picture_activates_has_no_name(world):
+    dead = _names(world).loc[LATENTS - 1]
+    assert dead[["name", "runner_up", "also"]].isna().all() and dead["synonyms"] == ""
+    assert (dead["p_value"], dead["q_value"]) == (1, 1)
+    assert np.isnan(dead["agreement"]) and np.isnan(dead["auroc"])
+    frame = name_latents(world[0], VOCABULARY, world[2], world[1]).to_pandas()
+    assert frame["name"].iloc[-1] == frame["direction_name"].iloc[-1] and not frame["validated"].iloc[-1]
+
+
+def test_figures_are_of_pictures_that_did_not_choose_the_name(world):
+    msae, pictures, words = world
+    found = _names(world, seed=4)
+    held_out = np.random.default_rng(4).permutation(ROWS) < ROWS // 2
+    with torch.no_grad():
+        latents = msae.encode(pictures).numpy()[held_out]
+    scores = (normalize(pictures, dim=-1) @ normalize(words, dim=-1).T).numpy()[held_out]
+    for latent in (0, 5, CONCEPTS):
+        row = found.loc[latent]
+        score = scores[:, VOCABULARY.words.index(row["name"])]
+        assert row["agreement"] == pytest.approx(np.corrcoef(latents[:, latent], score)[0, 1], abs=1e-4)
+        fits = np.zeros(len(score), dtype=bool)
+        fits[np.argsort(-score)[: len(score) // 100]] = True
+        assert row["auroc"] == pytest.approx(roc_auc_score(fits, latents[:, latent]), abs=1e-6)
+        assert row["auroc_low"] < row["auroc"] < row["auroc_high"]
+
+
+def test_chunks_do_not_change_the_result(world, monkeypatch):
+    whole = _names(world)
+    monkeypatch.setattr(moments, "_CHUNK_ENTRIES", 3 * CONCEPTS)
+    monkeypatch.setattr(module, "_EFFECT_ENTRIES", 2 * ROWS)
+    parts = _names(world, batch_size=700)
+    for column in ("name", "synonyms", "runner_up", "also"):
+        assert parts[column].tolist() == whole[column].tolist()
+    for column in ("agreement", "auroc", "p_value"):
+        np.testing.assert_allclose(parts[column], whole[column], atol=1e-4)
+
+
+def test_too_few_pictures_are_refused(world):
+    with pytest.raises(ValueError, match=r"20 pictures.* 19"):
+        name_by_agreement(world[0], world[1][:19], VOCABULARY, world[2])
