@@ -1,7 +1,8 @@
 """Give every latent of an MSAE a name from a vocabulary, with the evidence for it.
 
-A latent is named by the word whose text embedding is closest in direction; p- and q-values tell which names are better
-than chance. With embeddings of images, the samples that activate a latent give a second, independent name. The table
+With embeddings of images (--data), a latent is named by the word whose zero-shot scores agree best with its
+activations, and the name is tested on images that did not choose it, against chance and for its strength. Without
+images, a latent is named by the word whose text embedding is closest in direction, which is a suggestion. The table
 is written to the model's folder, where the other commands, VisionTextMSAE and the model card find it.
 """
 
@@ -47,8 +48,9 @@ class NameArguments:
     drop_stop_words: bool = flag("Leave out English stop words.", False)
     sensitive_words: str | None = flag("Text file of words never to use as names, one per line.", None)
     data: str | None = flag(
-        "Embeddings of images. With them, latents are also named by what activates them (soft-WPMI), and the table "
-        "says whether the two names agree.",
+        "Embeddings of images. With them, latents are named by the words whose zero-shot scores agree with their "
+        "activations, and the names are tested on images that did not choose them. Without them, names come from "
+        "directions alone.",
         None,
     )
     split: str | None = flag("Split of the data, if it has several.", None, aliases=("--data_split",))
@@ -162,18 +164,24 @@ def _output_file(args: NameArguments, model: str) -> Path:
 def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
     validated, best = table.validated(q), table.best_validated(q)
     if len(best):
-        columns = ["latent", "name", "similarity", "runner_up", "q_value", "activation_name", "agrees", "num_active"]
+        by_pictures = "agreement" in best
+        columns = ["latent", "name", "agreement" if by_pictures else "similarity", "runner_up", "q_value"]
+        columns += ["zero_shot_auroc", "zero_shot_auroc_low", "activation_name", "agrees", "num_active"]
         shown = best.head(30)[[column for column in columns if column in best]]
         print(shown.to_string(index=False, float_format="{:.3f}".format))
         if len(best) > 30:
             print(f"... and {len(best) - 30} more")
         print()
     print(
-        f"{len(validated)} of {len(table)} latents have a name that is better than chance (q <= {q}), "
+        f"{len(validated)} of {len(table)} latents have a validated name (q <= {q}), "
         f"and {len(best)} of {len(vocabulary)} words name one of them"
     )
     if "agrees" in validated and len(validated):
         print(f"For {int(validated['agrees'].sum())} of these latents, the name by activations is the same")
+    if "agreement" not in table.frame:
+        print("These names come from directions alone, so take them as suggestions: --data tests names on pictures")
+    elif not len(validated):
+        print("The other commands show the names as guesses. Try words that fit the pictures, or more pictures")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SLACK = 0.02
 """Words whose agreement is within this share of the best are synonyms: the pictures cannot tell them apart."""
 
+EFFECT = ("zero_shot_auroc", "zero_shot_auroc_low", "zero_shot_auroc_high")
 MIN_ROWS = 20
 _MOST_SYNONYMS = 50
 _NULL_NAMES = 10_000  # decoy names that p-values are taken from, at least one per latent
@@ -75,10 +76,10 @@ def name_by_agreement(
 
     Returns:
         One row per latent: latent, name, agreement, runner_up (the best word that is no synonym of the name),
-        runner_up_agreement, synonyms (comma-separated), also (a second meaning: the word whose score explains most of
-        what the name's score leaves of the activation), also_agreement (that partial correlation), auroc, auroc_low,
-        auroc_high, p_value and q_value. Latents that are never active or agree with no word have no
-        name, and a p-value of 1.
+        runner_up_agreement, synonyms (comma-separated), also (the best candidate for a second meaning), also_agreement
+        (its agreement, or its partial correlation with the activation given the name's score if that is lower),
+        zero_shot_auroc, zero_shot_auroc_low, zero_shot_auroc_high, p_value and q_value. Latents that are never active
+        or agree with no word have no name, and a p-value of 1.
 
     Raises:
         ValueError: The word embeddings do not fit, or there are fewer than 20 pictures.
@@ -206,7 +207,7 @@ def _effects(
     """Compute the AUROCs of activations for the pictures that fit the names best, with intervals."""
     place = {word: i for i, word in enumerate(vocabulary.words)}
     named = np.flatnonzero(found["name"].notna())
-    result = {column: np.full(len(found), np.nan) for column in ("auroc", "auroc_low", "auroc_high")}
+    result = {column: np.full(len(found), np.nan) for column in EFFECT}
     rows = rows[:: -(-len(rows) // _EFFECT_ROWS)]
     positives = max(10, len(rows) // 100)
     if positives >= len(rows):
@@ -231,5 +232,6 @@ def _effects(
         sums = np.take_along_axis(ranks, best, axis=0).sum(axis=0)
         area = (sums - positives * (positives + 1) / 2) / (positives * negatives)
         low, high = auroc_interval(area, positives, negatives)
-        result["auroc"][part], result["auroc_low"][part], result["auroc_high"][part] = area, low, high
+        for column, values in zip(EFFECT, (area, low, high), strict=True):
+            result[column][part] = values
     return result

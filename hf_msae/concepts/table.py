@@ -141,8 +141,8 @@ class ConceptTable:
         """Return a copy of the table with the columns in a fixed order.
 
         The first are latent, name, similarity, runner_up, runner_up_similarity, p_value, q_value and validated:
-        whether q_value is at most 0.05 and, for names with evidence from pictures, auroc_low at least 0.9; False where
-        there is no q-value. All others follow.
+        whether q_value is at most 0.05 and, for names with evidence from pictures, zero_shot_auroc_low at least 0.9;
+        False where there is no q-value. All others follow.
         """
         frame = self.frame.copy()
         for column in ("p_value", "q_value"):
@@ -211,7 +211,7 @@ def display_name(name: str | None, latent: int) -> str:
 
 
 def _validated(frame: pd.DataFrame, q: float) -> pd.Series:
-    large = frame["auroc_low"] >= MIN_AUROC if "auroc_low" in frame else True
+    large = frame["zero_shot_auroc_low"] >= MIN_AUROC if "zero_shot_auroc_low" in frame else True
     return (frame["q_value"] <= q) & large
 
 

@@ -98,7 +98,7 @@ def test_a_latent_that_no_picture_activates_has_no_name(world):
     dead = _names(world).loc[LATENTS - 1]
     assert dead[["name", "runner_up", "also"]].isna().all() and dead["synonyms"] == ""
     assert (dead["p_value"], dead["q_value"]) == (1, 1)
-    assert np.isnan(dead["agreement"]) and np.isnan(dead["auroc"])
+    assert np.isnan(dead["agreement"]) and np.isnan(dead["zero_shot_auroc"])
     frame = name_latents(world[0], VOCABULARY, world[2], world[1]).to_pandas()
     assert frame["name"].iloc[-1] == frame["direction_name"].iloc[-1] and not frame["validated"].iloc[-1]
 
@@ -116,8 +116,8 @@ def test_figures_are_of_pictures_that_did_not_choose_the_name(world):
         assert row["agreement"] == pytest.approx(np.corrcoef(latents[:, latent], score)[0, 1], abs=1e-4)
         fits = np.zeros(len(score), dtype=bool)
         fits[np.argsort(-score)[: len(score) // 100]] = True
-        assert row["auroc"] == pytest.approx(roc_auc_score(fits, latents[:, latent]), abs=1e-6)
-        assert row["auroc_low"] < row["auroc"] < row["auroc_high"]
+        assert row["zero_shot_auroc"] == pytest.approx(roc_auc_score(fits, latents[:, latent]), abs=1e-6)
+        assert row["zero_shot_auroc_low"] < row["zero_shot_auroc"] < row["zero_shot_auroc_high"]
 
 
 def test_chunks_do_not_change_the_result(world, monkeypatch):
@@ -127,7 +127,7 @@ def test_chunks_do_not_change_the_result(world, monkeypatch):
     parts = _names(world, batch_size=700)
     for column in ("name", "synonyms", "runner_up", "also"):
         assert parts[column].tolist() == whole[column].tolist()
-    for column in ("agreement", "auroc", "p_value"):
+    for column in ("agreement", "zero_shot_auroc", "p_value"):
         np.testing.assert_allclose(parts[column], whole[column], atol=1e-4)
 
 

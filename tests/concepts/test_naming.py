@@ -133,7 +133,7 @@ def test_embeddings_add_evidence_from_activations(msae, tmp_path, kind):
     active = by_agreement["name"].notna()
     assert frame["name"][active].tolist() == by_agreement["name"][active].tolist()
     assert frame["name"][~active].tolist() == by_direction["name"][~active].tolist()
-    figures = ["agreement", "auroc", "p_value", "q_value", "synonyms", "also"]
+    figures = ["agreement", "zero_shot_auroc", "p_value", "q_value", "synonyms", "also"]
     pd.testing.assert_frame_equal(frame[figures], by_agreement[figures])
     for column in ("name", "similarity", "q_value"):
         assert frame[f"direction_{column}"].tolist() == by_direction[column].tolist()

@@ -24,7 +24,10 @@ MAX_ROWS = 300
 EXAMPLES = 8
 ORDERS = {"name": "by name", "similarity": "most similar first", "share": "most frequent first"}
 COLUMNS = ("name", "latent", "similarity", "q-value", "by pictures", "agree", "strong in")
-_EVIDENCE = ("similarity", "runner_up", "runner_up_similarity", "p_value", "q_value", "activation_name", "agrees")
+_EVIDENCE = (
+    *("similarity", "runner_up", "runner_up_similarity", "p_value", "q_value", "activation_name", "agrees"),
+    *("agreement", "zero_shot_auroc", "zero_shot_auroc_low", "zero_shot_auroc_high", "synonyms", "direction_name"),
+)
 _SEED = 0
 
 
@@ -51,7 +54,7 @@ class Evidence:
 
     Attributes:
         label: Its number and name.
-        names: Its row in the `ConceptTable`, from similarity to agrees; None for what is missing.
+        names: Its evidence in the `ConceptTable`; None for what is missing.
         card: Its pictures and activations; None if it is among the strongest latents of no picture.
         num_compared: How many concepts the hierarchy compares: those of the list that are active in enough pictures.
         is_compared: Whether it is one of them.
