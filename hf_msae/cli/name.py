@@ -44,6 +44,10 @@ class NameArguments:
         "vocabulary 'scenes' to its own prompts.",
         [],
     )
+    words_by_frequency: bool = flag(
+        "The words come most frequent first. Of words that the images cannot tell apart, the first becomes the name.",
+        False,
+    )
     min_letters: int = flag("Leave out words with fewer letters than this.", 0)
     drop_stop_words: bool = flag("Leave out English stop words.", False)
     sensitive_words: str | None = flag("Text file of words never to use as names, one per line.", None)
@@ -109,6 +113,8 @@ def read_vocabulary(args: NameArguments) -> Vocabulary:
         raise FileNotFoundError(
             f"there is no vocabulary file {args.vocabulary}; for a dataset, give --vocabulary_column"
         )
+    if args.words_by_frequency:
+        found.order = "frequency"
     if args.min_letters or args.drop_stop_words or args.sensitive_words:
         unwanted = Vocabulary.from_file(args.sensitive_words).words if args.sensitive_words else ()
         found = found.filtered(args.min_letters, args.drop_stop_words, unwanted)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from hf_msae.cli.name import NameArguments, main, read_vocabulary
-from hf_msae.concepts import ConceptTable, Vocabulary, name_by_activations, name_latents
+from hf_msae.concepts import ConceptTable, Vocabulary, name_latents
 from hf_msae.embeddings import load_embeddings
 from tests.cli.conftest import NAMED
 
@@ -28,9 +28,7 @@ def test_names_are_written_beside_the_model_with_evidence(place, model, tmp_path
     table = ConceptTable.load(model / "concepts" / "words.parquet")
     vocabulary = Vocabulary(words, templates)
     embeds = vocabulary.embed(place.backbone.text_embeds)
-    expected = name_latents(place.msae, vocabulary, embeds).with_activation_names(
-        name_by_activations(place.msae, load_embeddings(place.test), vocabulary, embeds, progress=False)
-    )
+    expected = name_latents(place.msae, vocabulary, embeds, load_embeddings(place.test))
     pd.testing.assert_frame_equal(table.frame, expected.frame, rtol=1e-4)
     agree = table.frame["name"] == table.frame["activation_name"]
     assert table.frame["agrees"].tolist() == agree.tolist() and agree[: len(NAMED)].any()
@@ -39,6 +37,14 @@ def test_names_are_written_beside_the_model_with_evidence(place, model, tmp_path
     valid = table.validated()
     assert f"{len(valid)} of 160" in printed and "Empty" not in printed
     assert (f"{int(valid['agrees'].sum())} of these" in printed) == (len(valid) > 0)
+    assert "zero_shot_auroc" in table.frame and "--data" not in printed
+
+
+def test_names_without_pictures_are_suggestions(model, capsys):
+    main([str(model), "--vocabulary", "scenes", "--max_words", "9", "--disable_tqdm", "--words_by_frequency"])
+    table = ConceptTable.load(model / "concepts" / "scenes.parquet")
+    assert "agreement" not in table.frame and table.provenance["order"] == "frequency"
+    assert "suggestions: --data" in capsys.readouterr().out
 
 
 def test_vocabularies_of_all_kinds(place, tmp_path):
