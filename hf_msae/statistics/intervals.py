@@ -119,6 +119,8 @@ def auroc_interval(
     Raises:
         ValueError: The areas or counts are impossible, or the level is out of range.
     """
+    from scipy import stats
+
     area, m, n = (np.asarray(each, dtype=np.float64) for each in (auroc, positives, negatives))
     check_share("level", level)
     if (m < 1).any() or (n < 1).any() or (area < 0).any() or (area > 1).any():
