@@ -22,7 +22,9 @@ from hf_msae.concepts import ConceptTable, Vocabulary, name_by_activations, name
 from hf_msae.embeddings import load_embeddings
 from hf_msae.hub import render_model_card, write_model_card
 from hf_msae.hub.publishing.card_edits import is_edited
+from hf_msae.hub.publishing.markdown import escaped
 from hf_msae.metrics import evaluate_msae
+from hf_msae.scenes.backbone import BACKBONE_DIR
 from hf_msae.training.record import TrainingRecord
 
 D, N = 16, 64
@@ -247,9 +249,9 @@ def test_every_family_is_called_what_it_is(tmp_path, settings, words, cites):
 @pytest.mark.parametrize(
     ("hook_point", "limit", "example"),
     [
-        ("image_embeds", "It was trained on images.", 'explain(Path("photo.jpg"))'),
+        ("image_embeds", "It was trained on images.", 'explain("photo.jpg")'),
         ("text_embeds", "It was trained on texts.", 'explain("a red star in a meadow")'),
-        ("vision.layers.1", "a block of the vision tower", 'patch_map(Path("photo.jpg")'),
+        ("vision.layers.1", "a block of the vision tower", 'patch_map("photo.jpg"'),
         ("text.layers.1", "a block of the text tower", "text_latents("),
     ],
 )
@@ -259,19 +261,30 @@ def test_limits_and_examples_are_those_of_the_hook_point(tmp_path, hook_point, l
 
 
 def test_the_examples_run(tmp_path, monkeypatch):
-    """With the scenes' backbone, so that the one with a picture can be loaded."""
+    """From another directory, with the scenes' backbone by its name and as a folder here and elsewhere."""
     backbone = Backbone.from_pretrained("scenes")
     name = backbone.name_or_path
     save_run(tmp_path / "pooled", d=128, base_model_name_or_path=name)
+    shutil.copytree(BACKBONE_DIR, tmp_path / "elsewhere" / "path" / "to" / "my-siglip")
+    shutil.copytree(BACKBONE_DIR, tmp_path / "mine" / "siglip")
+    hashes = {key: value for key, value in backbone.provenance().items() if key.endswith("_sha256")}
+    save_run(tmp_path / "mine" / "here", d=128, base_model_name_or_path="siglip", **hashes)
+    save_run(tmp_path / "there", d=128, base_model_name_or_path="/gone/my-siglip")
     save_run(tmp_path / "many" / "tokens", d=128, base_model_name_or_path=name, hook_point="vision.layers.2")
     save_run(tmp_path / "texts", d=128, base_model_name_or_path=name, hook_point="text_embeds")
-    Image.new("RGB", (96, 96), "red").save(tmp_path / "photo.jpg")
-    monkeypatch.chdir(tmp_path)
-    for card in (
-        render_model_card("pooled"),
-        render_model_card("texts"),
-        render_model_card("many/tokens", model_id="many", subfolder="tokens"),
-    ):
+    monkeypatch.chdir(tmp_path / "mine")  # where the backbone is at the relative path in the config
+    cards = [
+        render_model_card("here"),
+        render_model_card(tmp_path / "there", model_id="../there"),
+        render_model_card("../pooled"),
+        render_model_card("../texts"),
+        render_model_card("../many/tokens", model_id="../many", subfolder="tokens"),
+    ]
+    assert "strict" not in cards[0] and str(tmp_path) not in cards[1]
+    assert 'backbone="path/to/my-siglip"' in cards[1]
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    Image.new("RGB", (96, 96), "red").save("photo.jpg")
+    for card in cards:
         ran = {}
         for example in examples(card):
             exec(example, ran | {"embeddings": torch.randn(5, 128)}, ran)
@@ -280,10 +293,11 @@ def test_the_examples_run(tmp_path, monkeypatch):
     assert ran["activations"].shape == (6, 6)
 
 
-def test_a_backbone_that_cannot_be_loaded_by_name_has_no_example_with_pictures(tmp_path):
+def test_a_backbone_in_a_folder_is_named_without_its_path(tmp_path):
     run = save_run(tmp_path / "run", base_model_name_or_path="/home/me/models/my-clip")
     text = render_model_card(run)
-    assert len(examples(text)) == 1 and "/home/me" not in text and "`my-clip`" in text
+    assert 'backbone="path/to/my-clip"' in examples(text)[0]
+    assert len(examples(text)) == 2 and "/home/me" not in text and "`my-clip`" in text
     assert 'from_pretrained("user/many", subfolder="a")' in render_model_card(run, model_id="user/many", subfolder="a")
 
 
@@ -339,12 +353,27 @@ def test_strings_from_files_are_shown_as_they_are_and_never_as_markup(run):
     record = {**TrainingRecord.load(run).to_dict(), "command": "train ```\n# Title"}
     record["training_arguments"] |= {"optim": hostile}
     record["training_data"] = {"num_rows": 5, "source": hostile, "dataset_split": hostile}
-    TrainingRecord(**{**record, "versions": {hostile: hostile}}).save(run)
+    fence = "1.0```\n# Title"
+    TrainingRecord(**{**record, "versions": {hostile: hostile, "hf_msae": fence}}).save(run)
     (run / "metrics.json").write_text(json.dumps({**metrics_of(run), "data": {"dataset": hostile}}))
     text = ModelCard(render_model_card(run)).text
     assert "`` x) <b>|`* # Title ``" in text and "<b>" not in re.sub("``[^\n]+``", "", text)
     assert text.count("\n# Title") == 1, "only in the code block of the command"
     assert "````bash\ntrain ```\n# Title\n````" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("$5 and $6", r"\$5 and \$6"),
+        ("_a_ snake_case", r"\_a\_ snake_case"),
+        ("~~x~~ &lt; a&b", r"\~\~x\~\~ &amp;lt; a&b"),
+        ("# Title", r"\# Title"),
+        ("<b>|*[x](y)`", r"&lt;b>\|\*\[x\](y)\`"),
+    ],
+)
+def test_text_of_users_is_no_markup(value, shown):
+    assert escaped(value) == shown
 
 
 @pytest.mark.parametrize("is_local", [True, False, None])
@@ -354,7 +383,7 @@ def test_a_backbone_that_was_a_folder_when_it_was_trained_is_no_hub_id(run, is_l
     card = ModelCard(render_model_card(run))
     assert card.data.base_model == (None if is_local else "google/siglip-tiny")
     assert ("https://hf.co/google/siglip-tiny" in card.text) == (not is_local)
-    assert len(examples(card.content)) == (1 if is_local else 2)
+    assert ('backbone="path/to/siglip-tiny"' in examples(card.content)[0]) == bool(is_local)
 
 
 def test_an_empty_folder_and_files_that_are_none_are_refused(run, tmp_path):

@@ -54,7 +54,8 @@ def render_model_card(
 
     Args:
         folder: A saved MSAE.
-        model_id: Repository or folder that the usage example loads. Defaults to the folder's name.
+        model_id: Repository or folder that the usage example loads. Defaults to the absolute path of the folder, so
+            that the example runs from anywhere on this machine; a release names its repository.
         subfolder: Subfolder of that repository.
         model_name: Title. Defaults to the last part of `subfolder` or `model_id`, or the folder's name.
         license: License of the weights, as the Hub writes it; "" for none. Defaults to apache-2.0, and to none for a
@@ -84,6 +85,8 @@ def render_model_card(
     base_model = backbone if is_on_hub(backbone, is_local) else None
     options = {"revision": revision if revision != "main" else None, "subfolder": subfolder}
     keywords = "".join(f", {key}={json.dumps(value)}" for key, value in options.items() if value)
+    loaded = json.dumps(model_name) if released else json.dumps(model_id or str(folder.resolve()), ensure_ascii=False)
+    loaded += "" if released else keywords
     notes = (conversion or {}).get("notes") or []
     chosen, defaults = _settings(config, record)
     text = card_template().render(
@@ -93,12 +96,12 @@ def render_model_card(
         k=min(32, config.k if config.activation == "topk" else config.num_latents),
         backbone=_backbone(config, base_model, is_local),
         of_scenes=backbone == BACKBONE_NAME,
-        loads_backbone=base_model is not None or backbone == BACKBONE_NAME,
+        with_backbone=loaded + _backbone_argument(config, base_model, here=model_id is None),
         conversion=conversion,
         source=public_model_name((conversion or {}).get("source")) or "an unrecorded file",
         notes=[notes] if isinstance(notes, str) else notes,
         released=released,
-        arguments=json.dumps(model_name) if released else json.dumps(model_id or name, ensure_ascii=False) + keywords,
+        arguments=loaded,
         metrics=metrics,
         quality=quality_table(metrics) if metrics else None,
         figures=[
@@ -176,6 +179,23 @@ def _backbone(config: MSAEConfig, base_model: str | None, is_local: bool | None)
         return "the small SigLIP of rendered scenes that comes with `hf_msae`"
     shown = hub_link(base_model) if base_model else code(public_model_name(name, is_local))
     return f"{shown} (revision {code(revision)})" if revision else shown
+
+
+def _backbone_argument(config: MSAEConfig, base_model: str | None, here: bool) -> str:
+    """How the usage example says where the backbone is, if that is not clear from the config of the MSAE.
+
+    Args:
+        config: Config of the MSAE.
+        base_model: Id of the backbone on the Hub.
+        here: Whether the card is for this machine, whose paths are not published.
+    """
+    backbone = config.base_model_name_or_path
+    if not backbone or base_model or backbone == BACKBONE_NAME:
+        return ""
+    folder = Path(backbone).expanduser()
+    where = str(folder.resolve()) if here and folder.is_dir() else f"path/to/{public_model_name(backbone, True)}"
+    anywhere = "" if config.base_model_weights_sha256 else ", strict=False"  # else only its path says that it is right
+    return f", backbone={json.dumps(where, ensure_ascii=False)}{anywhere}"
 
 
 def _settings(config: MSAEConfig, record: TrainingRecord | None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,7 +17,7 @@ from ...embeddings import verify_embeddings
 from ...embeddings.metadata import METADATA_FILE, EmbeddingMetadata
 from ...embeddings.stored_statistics import STATISTICS_FILE, moments_of_folder
 from .card_edits import finish_card, update_card
-from .markdown import card_template
+from .markdown import card_template, code
 from .release import Release
 from .repository import Repository, Snapshot
 from .sent_files import additions, refuse_foreign_links
@@ -158,7 +158,7 @@ def render_embeddings_card(folder: str | os.PathLike, name: str) -> str:
         split=known.get("dataset_split"),
         columns=columns,
         dtype=metadata.dtype,
-        others=", ".join(f"`{each}`" for each in metadata.extra_features),
+        others=", ".join(map(code, metadata.extra_features)),
         skipped=len(metadata.skipped),
         provenance={key: value for key, value in known.items() if value is not None and not isinstance(value, dict)},
     )

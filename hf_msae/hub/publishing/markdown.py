@@ -29,7 +29,9 @@ def card_template(name: str = "template.md") -> Template:
         "fenced": fenced,
         "figure": figure,
         "data_name": data_name,
-        "json": lambda value: json.dumps(value, ensure_ascii=False),
+        # A code block must not end early.
+        "json": lambda value: json.dumps(value, ensure_ascii=False).replace("`", r"\u0060"),
+        "bibtex": lambda value: re.sub(r"[^\w.+-]", "", str(value)),
         "share": lambda value: "" if value is None else f"{value:.1%}",
     }
     return environment.get_template(name)
@@ -50,8 +52,8 @@ def rounded(value: Any) -> Any:
 def escaped(value: Any) -> str:
     """A value as plain text in Markdown, on one line, also in a cell of a table."""
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else "" if value is None else str(value)
-    text = " ".join(text.split()).replace("<", "&lt;")
-    return re.sub(r"([\\|`*\[\]])", r"\\\1", text)
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(text.split())).replace("<", "&lt;")
+    return re.sub(r"([\\|`*\[\]$~]|(?<!\w)_|_(?!\w)|^[#>+=-](?=\s|$))", r"\\\1", text)
 
 
 def code(value: Any) -> str:

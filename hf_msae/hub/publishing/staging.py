@@ -115,7 +115,8 @@ def stage_model(
     if run_dir is not None:
         _copy_run(run_dir, folder, metrics)
         if (run_dir / CARD).is_file() and is_edited(text := (run_dir / CARD).read_text(encoding="utf-8")):
-            local_card = text
+            # Its examples load the folder on this machine.
+            local_card = text.replace(json.dumps(str(run_dir.resolve()), ensure_ascii=False), json.dumps(repo_id))
 
     def render_card(license: str | None) -> str:
         return render_model_card(
