@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -9,6 +10,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from hf_msae._utils.file_integrity import sha256_of
 from hf_msae.model.fused import compiled_entries, compiler
 from hf_msae.model.fused.compiled_entries import CompiledEntries
 
@@ -100,7 +102,8 @@ def fresh(monkeypatch, tmp_path):
 
 def test_it_is_compiled_once(library, fresh):
     assert compiler.compiled_library() is not None
-    (kept,) = fresh.iterdir()  # and nothing half-made beside it
+    checksum, kept = sorted(fresh.iterdir(), key=lambda path: path.suffix)  # and nothing half-made beside them
+    assert (checksum.suffix, kept.suffix) == (".sha256", ".so")
     before = kept.stat().st_mtime_ns
     compiler.compiled_library.cache_clear()
     assert compiler.compiled_library() is not None
@@ -113,11 +116,52 @@ def test_it_is_kept_in_the_home_of_hugging_face(fresh, monkeypatch, tmp_path):
     assert compiler._folder() == tmp_path / "hf_msae" / "compiled"
 
 
-def test_a_broken_file_is_compiled_anew(library, fresh):
+def another_library(kept):
+    """A valid library with a checksum that fits, but without the functions."""
+    subprocess.run(["cc", "-shared", "-x", "c", "/dev/null", "-o", str(kept)], check=True)
+    kept.with_suffix(".sha256").write_text(sha256_of(kept))
+
+
+def link_elsewhere(kept):
+    shutil.copy(kept, kept.parent.parent / "planted.so")
+    kept.unlink()
+    kept.symlink_to(kept.parent.parent / "planted.so")
+
+
+DAMAGES = {
+    "nothing": lambda kept: kept.write_bytes(b""),
+    "half": lambda kept: kept.write_bytes(kept.read_bytes()[: kept.stat().st_size // 2]),
+    "zeros at the end": lambda kept: kept.write_bytes(kept.read_bytes()[:3000] + bytes(kept.stat().st_size - 3000)),
+    "no checksum": lambda kept: kept.with_suffix(".sha256").unlink(),
+    "another library": another_library,
+    "a link": link_elsewhere,
+    "writable by all": lambda kept: kept.chmod(0o777),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_was_not_compiled_here_is_not_loaded_but_compiled_anew(library, fresh, damage):
     kept = compiler._built()
-    kept.write_bytes(b"")
+    before = sha256_of(kept)
+    DAMAGES[damage](kept)
     assert compiler.compiled_library() is not None
-    assert kept.stat().st_size > 1000
+    assert not kept.is_symlink() and kept.stat().st_mode & 0o777 == 0o700
+    assert kept.with_suffix(".sha256").read_text() == sha256_of(kept) == before
+    planted = fresh.parent / "planted.so"
+    assert not planted.exists() or sha256_of(planted) == before  # it was not written through the link
+
+
+@pytest.mark.parametrize("change", [lambda folder: folder.chmod(0o777), lambda folder: os.chown(folder, 65534, 65534)])
+def test_a_folder_that_others_can_write_to_is_not_used(library, fresh, change, caplog):
+    fresh.mkdir(mode=0o700)
+    try:
+        change(fresh)
+    except PermissionError:
+        pytest.skip("only root can give a folder away")
+    with caplog.at_level(logging.WARNING):
+        assert compiler.compiled_library() is not None
+    assert str(fresh) in caplog.text and not any(fresh.iterdir())
+    assert compiler._folder().stat().st_mode & 0o777 == 0o700
 
 
 def test_without_a_home_it_is_compiled_for_this_process(library, fresh, monkeypatch):
@@ -162,6 +206,7 @@ print(sum("omp" in name for name in names))
 def test_a_forked_process_does_not_wait_for_threads_that_it_does_not_have(library):
     program = """
 import os
+import shutil
 import torch
 from hf_msae import MSAEConfig, MSAEModel
 

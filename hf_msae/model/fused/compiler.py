@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _ctypes
 import atexit
 import ctypes
 import hashlib
@@ -10,6 +11,7 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from functools import lru_cache
@@ -17,7 +19,9 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from ..._utils.atomic import atomic_path
+from ..._utils.atomic import atomic_path, remove
+from ..._utils.file_integrity import sha256_of
+from ..._utils.json_files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -46,24 +50,31 @@ def compiled_library() -> ctypes.CDLL | None:
         return None
     try:
         try:
-            library = ctypes.CDLL(str(_built()))
-        except OSError:  # a damaged file
-            _built().unlink(missing_ok=True)
-            library = ctypes.CDLL(str(_built()))
-    except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: a CC that no shell can read
+            return _loaded(_built())
+        except (OSError, AttributeError):  # it cannot be loaded, or is another library
+            remove(_built())
+            return _loaded(_built())
+    except (OSError, AttributeError, ValueError, subprocess.SubprocessError) as error:  # ValueError: an unreadable CC
         reason = (getattr(error, "stderr", None) or str(error)).strip()
         logger.warning("training steps will be slower, because hf_msae cannot compile its C functions: %s", reason)
         return None
-    for name, arguments in _ARGUMENTS.items():
-        getattr(library, name).argtypes = arguments
-    library.rank_rows.restype = ctypes.c_int
-    for name in _ARGUMENTS.keys() - {"rank_rows"}:
-        getattr(library, name).restype = None
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    try:
+        for name, arguments in _ARGUMENTS.items():
+            getattr(library, name).argtypes = arguments
+            getattr(library, name).restype = ctypes.c_int if name == "rank_rows" else None
+    except AttributeError:
+        if hasattr(_ctypes, "dlclose"):  # as long as it is open, its path stands for it
+            _ctypes.dlclose(library._handle)
+        raise
     return library
 
 
 def _built() -> Path:
-    """Return the path of the shared library; compile it if it does not exist."""
+    """Return the path of the shared library; compile it if it does not exist or is not what was compiled."""
     compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or shutil.which("gcc") or ""]
     if not shutil.which(compiler[0]):
         raise OSError(f"there is no C compiler {compiler[0] or 'cc or gcc'!r} on the PATH")
@@ -72,8 +83,11 @@ def _built() -> Path:
     parts = [source, _processor().encode(), repr((compiler, _FLAGS)).encode()]
     name = f"entries-{hashlib.sha256(bytes(0).join(parts)).hexdigest()[:16]}.so"
     path = _folder() / name
-    if path.exists():
+    checksum = path.with_suffix(".sha256")
+    # A damaged library can end the process, and one of somebody else could do anything.
+    if _is_own(path) and _is_own(checksum) and checksum.read_text() == sha256_of(path):
         return path
+    remove(path)
     with atomic_path(path) as built:  # other processes may compile it at the same time
         # Not every compiler knows the optional flags; without OpenMP there is one thread. With it, the functions share
         # the runtime and threads of torch, which is already loaded.
@@ -82,22 +96,38 @@ def _built() -> Path:
             if not finished.returncode:
                 break
         finished.check_returncode()
+        built.chmod(0o700)
+        compiled = sha256_of(built)
+    remove(checksum)
+    write_text(checksum, compiled)
+    checksum.chmod(0o600)
     return path
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file or folder, and no link, belongs to this user and nobody else can write to it."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    if stat.S_ISLNK(found.st_mode):
+        return False
+    return os.name != "posix" or (found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 @lru_cache(maxsize=1)
 def _folder() -> Path:
-    """Return the cache folder, or a temporary one for this process if that cannot be written to."""
+    """Return the cache folder, or a temporary one for this process if others can write to it, or this user cannot."""
     folder = Path(os.environ.get("HF_MSAE_CACHE") or Path(constants.HF_HOME) / "hf_msae" / "compiled").expanduser()
     try:
         folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.access(folder, os.W_OK):
+        if os.access(folder, os.W_OK) and _is_own(folder):
             return folder
-        reason = f"{folder} cannot be written to"
+        reason = f"{folder} is not a folder that this user, and nobody else, can write to"
     except OSError as error:
         reason = str(error)
-    logger.info("compiled functions are kept for this process only: %s", reason)
+    logger.warning("compiled functions are kept for this process only: %s; HF_MSAE_CACHE names another folder", reason)
     folder = tempfile.mkdtemp(prefix="hf_msae-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
