@@ -7,7 +7,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,6 +69,27 @@ def _target(path: str | os.PathLike) -> Path:
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{_SUFFIX}")
+
+
+def make_folder(path: str | os.PathLike) -> Path:
+    """Create the folder that results go to if it does not exist, and return it.
+
+    At most one of its parents is created as well: where more are missing, the path is probably mistyped.
+
+    Raises:
+        FileNotFoundError: More than one parent is missing.
+    """
+    path = Path(path)
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    if len(missing) > 2:
+        raise FileNotFoundError(f"{missing[-1]} does not exist: create it, or correct the path {path}")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def is_leftover(file: Path, of: Sequence[str]) -> bool:
+    """Whether a file is what a killed process left while it was writing one whose name begins like one of these."""
+    return file.name.endswith(_SUFFIX) and file.name.lstrip(".").startswith(tuple(of))
 
 
 def remove(path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import tarfile
 from pathlib import Path
 
 import datasets
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from datasets.load import infer_module_for_data_files
 from huggingface_hub.errors import HFValidationError
 
-from hf_msae.embeddings.sources import choose_split
+from hf_msae.embeddings.sources import choose_split, data_files_of, datasets_cache
 
 # Builders for single files or patterns of files.
 _BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -73,17 +75,24 @@ def _open(
         if isinstance(found, DatasetDict):
             return IterableDatasetDict({name: _streamed(each) for name, each in found.items()})
         return _streamed(found)
-    if "*" in path.name or path.is_file():
+    cache_dir = datasets_cache()
+    if path.is_file() or ("*" in path.name and not path.exists()):
         builder = _BUILDERS.get(path.suffix.lower())
-        files = sorted(map(str, path.parent.glob(path.name)))
+        files = [path] if path.is_file() else sorted(path.parent.glob(path.name))
         if builder is None or not files:
             problem = "is neither a folder nor a .parquet or .tar file" if files else "matches no file"
             raise FileNotFoundError(f"{source} {problem}")
-        return datasets.load_dataset(builder, data_files={split or "train": files}, streaming=streaming)
+        data_files = {split or "train": [glob.escape(str(file)) for file in files]}
+        return datasets.load_dataset(builder, data_files=data_files, streaming=streaming, cache_dir=cache_dir)
     if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~"))):
         raise FileNotFoundError(f"{source} is neither a folder nor a .parquet or .tar file")
+    if path.is_dir() and glob.has_magic(str(path.resolve())):  # which datasets would take for a pattern
+        data_files = data_files_of(path)
+        builder, _ = infer_module_for_data_files(data_files)
+        data_files = {str(name): list(map(glob.escape, files)) for name, files in data_files.items()}
+        return datasets.load_dataset(builder, data_files=data_files, streaming=streaming, cache_dir=cache_dir)
     name = str(path) if path.is_dir() else source
-    return datasets.load_dataset(name, config_name, revision=revision, streaming=streaming)
+    return datasets.load_dataset(name, config_name, revision=revision, streaming=streaming, cache_dir=cache_dir)
 
 
 def _streamed(dataset: Dataset) -> IterableDataset:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from transformers.utils.logging import disable_progress_bar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
-from .._utils.atomic import atomic_path
+from .._utils.atomic import atomic_path, make_folder
 from .._utils.json_files import write_json
 from .._utils.redaction import public
 from ..hub.converters import FORMATS
@@ -199,7 +199,7 @@ def check_output(output: Path, kind: str, overwrite: bool) -> None:
 @contextmanager
 def _replacing(output: Path) -> Iterator[Path]:
     """Yield a temporary folder; once all files are written, they become those of `output`."""
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     if not output.exists() or not any(output.iterdir()):
         with atomic_path(output) as folder:
             folder.mkdir()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from transformers.utils.logging import disable_progress_bar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
-from .._utils.atomic import check_writable
+from .._utils.atomic import check_writable, make_folder
 
 if TYPE_CHECKING:
     from .. import MSAEConfig, MSAEModel
@@ -202,7 +202,7 @@ def main(argv: list[str] | None = None) -> None:
 
     with parser.reporting_errors():
         for file in filter(None, (args.output, args.figure)):
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
+            make_folder(Path(file).parent)
             check_writable(file)
         accelerator = build_accelerator(args.use_cpu)
         with accelerator.main_process_first():  # it downloads and converts the data for the others

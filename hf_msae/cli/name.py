@@ -31,11 +31,11 @@ class NameArguments:
     _argument_group_name: ClassVar[str] = "naming"
 
     vocabulary: str = flag(
-        "Candidate names: a text file with one word per line, a dataset (with --vocabulary_column), or 'scenes', the "
-        "concepts of the built-in synthetic scenes."
+        "Candidate names: a text file with one word per line, a .csv or .tsv table or a dataset (with "
+        "--vocabulary_column), or 'scenes', the concepts of the built-in synthetic scenes."
     )
     vocabulary_column: str | None = flag(
-        "Column of the dataset that holds the words, which are taken in order of frequency.", None
+        "Column that holds the words. Those of a dataset are taken in order of frequency.", None
     )
     vocabulary_split: str | None = flag("Split of the dataset of words.", None)
     max_words: int | None = flag("Number of words to use, from the start of the vocabulary. Defaults to all.", None)
@@ -104,6 +104,8 @@ def read_vocabulary(args: NameArguments) -> Vocabulary:
     if args.vocabulary == "scenes":
         found = Vocabulary.of_scenes()
         found = Vocabulary(found.words[: args.max_words], args.templates or found.templates, found.order)
+    elif Path(args.vocabulary).suffix.lower() in (".csv", ".tsv", ".txt"):
+        found = Vocabulary.from_file(args.vocabulary, templates, args.max_words, args.vocabulary_column)
     elif args.vocabulary_column is not None:
         dataset = open_dataset(args.vocabulary, args.vocabulary_split)
         found = Vocabulary.from_dataset(dataset, args.vocabulary_column, templates, args.max_words)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from transformers.utils.logging import disable_progress_bar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
+from .._utils.atomic import check_writable, make_folder
 from .._utils.json_files import write_json
 
 if TYPE_CHECKING:
@@ -270,6 +271,7 @@ def check_outputs(figures: Sequence[str | None], *files: str | None) -> None:
 
     Raises:
         ValueError: A figure's file type is unknown, or a file name is that of a folder.
+        OSError: A file cannot be written, or more than one of its parent folders is missing.
     """
     for figure in filter(None, figures):
         from ..plotting import check_figure_path
@@ -279,7 +281,8 @@ def check_outputs(figures: Sequence[str | None], *files: str | None) -> None:
         path = Path(file).expanduser()
         if path.is_dir():
             raise ValueError(f"{file} is a folder; name a file in it")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
+        check_writable(path)
 
 
 def save_json(file: str | None, content: dict) -> None:

@@ -61,7 +61,9 @@ class SearchArguments(ImageArguments):
     )
     top: int = flag("Number of rows to list.", 10)
     index_dir: str | None = flag(
-        "Folder of the search index. Defaults to a folder in hf_msae/indexes of HF_HOME.", None
+        "Folder of the search index, which is created if it does not exist. Defaults to one in the cache "
+        "(HF_MSAE_CACHE, or hf_msae in HF_HOME).",
+        None,
     )
     index_k: int = flag("Number of latents that the index keeps per row.", 32)
     approximate: bool = flag(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .._utils.atomic import atomic_path
+from .._utils.atomic import atomic_path, make_folder
 from .._utils.deprecation import renamed_arguments
 from .codes import CodeBatch, Collector, Embeddings, collect_codes, open_embeddings
 
@@ -73,7 +73,7 @@ class ActivationPercentiles:
         from safetensors.torch import save_file
 
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with atomic_path(path) as temporary:
             save_file({"values": self.values, "num_samples": torch.tensor(self.num_samples)}, temporary)
 

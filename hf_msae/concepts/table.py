@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .._utils.atomic import atomic_path
+from .._utils.atomic import atomic_path, make_folder
 
 MAX_Q = 0.05
 """The false discovery rate at which a name counts as validated."""
@@ -155,7 +155,7 @@ class ConceptTable:
     def save(self, path: str | os.PathLike) -> None:
         """Write the table as parquet."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         frame = self.frame.copy(deep=False)
         frame.attrs = {_PROVENANCE: self.provenance}  # pandas writes them into the file's metadata
         with atomic_path(path) as temporary:

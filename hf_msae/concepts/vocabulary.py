@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import hashlib
+import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .._utils.atomic import atomic_path
+from .._utils.cache import cache_folder, cache_root
 from .._utils.tensors import as_tensor
 
 if TYPE_CHECKING:
@@ -26,32 +31,29 @@ class Vocabulary:
     """An ordered list of distinct words or short phrases, with the prompts that a text encoder reads them in.
 
     Args:
-        words: Candidates for names.
+        words: Candidates for names. Space around them, empty ones and repetitions are left out.
         templates: Prompts with one `{}` for the word. The embeddings of a word's prompts are averaged.
         order: What the words are ordered by, e.g. "frequency". It is only recorded.
 
     Raises:
-        ValueError: There are no words, a word is empty or repeated, or a template does not have exactly one `{}`.
+        ValueError: There are no words, a word holds a NUL character, or a template does not have exactly one `{}`.
         TypeError: A word is not a string.
     """
 
     def __init__(self, words: Iterable[str], templates: Iterable[str] = ("{}",), order: str | None = None):
         if isinstance(words, str):
             raise TypeError(f"words must be a list of words, got the single string {words!r}")
-        self.words: tuple[str, ...] = tuple(words)
+        words = list(words)
+        for place, word in enumerate(words):
+            if not isinstance(word, str):
+                raise TypeError(f"word {place} of the vocabulary is {word!r}, not a string")
+            if "\0" in word:
+                raise ValueError(f"word {place} of the vocabulary, {word!r}, holds a NUL character")
+        self.words: tuple[str, ...] = tuple(_distinct(words))
         self.templates: tuple[str, ...] = (templates,) if isinstance(templates, str) else tuple(templates)
         self.order = order
         if not self.words:
             raise ValueError("a vocabulary needs at least one word")
-        seen: dict[str, int] = {}
-        for place, word in enumerate(self.words):
-            if not isinstance(word, str):
-                raise TypeError(f"word {place} of the vocabulary is {word!r}, not a string")
-            if not word.strip():
-                raise ValueError(f"word {place} of the vocabulary is empty")
-            if word in seen:
-                raise ValueError(f"{word!r} appears twice in the vocabulary, at {seen[word]} and {place}")
-            seen[word] = place
         for template in self.templates:
             if template.count("{}") != 1:
                 raise ValueError(f"a template needs one {{}} where the word goes, got {template!r}")
@@ -60,27 +62,35 @@ class Vocabulary:
 
     @classmethod
     def from_file(
-        cls, path: str | os.PathLike, templates: Iterable[str] = ("{}",), limit: int | None = None
+        cls,
+        path: str | os.PathLike,
+        templates: Iterable[str] = ("{}",),
+        limit: int | None = None,
+        column: str | None = None,
     ) -> Vocabulary:
-        """Read the words of a text file, one per line, without empty lines and repetitions.
+        """Read the words of a text file, one per line, or of a column of a .csv or .tsv table.
 
         Args:
-            path: Text file in UTF-8.
+            path: Text file in UTF-8, or in UTF-16 with a byte-order mark.
             templates: Prompts, as for `Vocabulary`.
             limit: Number of words to take from the top. Defaults to all.
+            column: Column of a table, by its name in the first line.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is not UTF-8 text, or holds no words.
+            ValueError: The file is not such text, holds no words, or has no such column.
         """
         path = Path(path).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f"there is no vocabulary file {path}")
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 text: {error}") from error
-        words = list(dict.fromkeys(filter(None, map(str.strip, lines))))[:limit]
+        text = _decoded(path)
+        if path.suffix.lower() in (".csv", ".tsv"):
+            words = _column_of(text, path, column)
+        elif column is None:
+            words = re.split("\r?\n", text)  # not splitlines, which also splits at characters that words may hold
+        else:
+            raise ValueError(f"{path} has no column {column!r}: only .csv and .tsv files have columns")
+        words = _distinct(words)[:limit]
         if not words:
             raise ValueError(f"{path} holds no words")
         return cls(words, templates, order=f"as in {path.name}")
@@ -160,7 +170,8 @@ class Vocabulary:
         Args:
             text_embeds: A [`Backbone`], whose embeddings are cached on disk; or a function from prompts to an array of
                 shape (len(prompts), d).
-            cache_dir: Folder of the cache. Defaults to `hf_msae/vocabularies` in HF_HOME.
+            cache_dir: Folder of the cache. Defaults to `vocabularies` in HF_MSAE_CACHE (`hf_msae` in HF_HOME), if
+                that can be written to.
 
         Returns:
             Embeddings (len(self), d), float32.
@@ -169,16 +180,18 @@ class Vocabulary:
 
         if not isinstance(text_embeds, Backbone):
             return self._embed(text_embeds)
-        from huggingface_hub import constants
         from safetensors.torch import load_file, save_file
 
-        folder = Path(cache_dir or Path(constants.HF_HOME) / "hf_msae" / "vocabularies").expanduser()
+        folder = Path(cache_dir).expanduser() if cache_dir else cache_root() / "vocabularies"
         identity = json.dumps([self.words, self.templates, text_embeds.provenance()], sort_keys=True)
         file = folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
         if file.is_file():
             return load_file(file)["embeds"]
         embeds = self._embed(text_embeds.text_embeds).cpu().contiguous()
-        folder.mkdir(parents=True, exist_ok=True)
+        if cache_dir:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            file = cache_folder("vocabularies") / file.name
         with atomic_path(file) as temporary:
             save_file({"embeds": embeds}, temporary)
         return embeds
@@ -187,6 +200,35 @@ class Vocabulary:
         prompts = [template.format(word) for word in self.words for template in self.templates]
         embeds = torch.nn.functional.normalize(text_embeds(prompts).float(), dim=-1)
         return embeds.reshape(len(self), len(self.templates), -1).mean(1)
+
+
+def _distinct(words: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(filter(None, map(str.strip, words))))
+
+
+def _decoded(path: Path) -> str:
+    content = path.read_bytes()
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise ValueError(f"{path} holds a NUL character in line {line}: save it as UTF-8 text")
+    return text
+
+
+def _column_of(text: str, path: Path, column: str | None) -> list[str]:
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter="," if path.suffix.lower() == ".csv" else "\t")
+    names = table.fieldnames or []
+    if column not in names:
+        problem = "is a table" if column is None else f"has no column {column!r}"
+        raise ValueError(
+            f"{path} {problem}: choose one of its columns {', '.join(names)} with column= or --vocabulary_column, or "
+            "give a .txt file with one word per line"
+        )
+    return [row[column] or "" for row in table]
 
 
 def check_vocabulary_embeds(msae: MSAEModel, vocabulary: Vocabulary, vocabulary_embeds: torch.Tensor) -> torch.Tensor:

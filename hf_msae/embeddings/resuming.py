@@ -6,6 +6,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from .._utils.atomic import is_leftover, make_folder
 from .metadata import METADATA_FILE, EmbeddingMetadata
 from .stored_statistics import STATISTICS_FILE
 
@@ -21,7 +22,7 @@ def open_folder(folder: Path, wanted: EmbeddingMetadata, resume: bool, overwrite
         FileExistsError: The folder is not empty and `resume` and `overwrite` are off, or it holds something else.
         ValueError: The folder was written with other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if not all(map(_is_temporary, folder.iterdir())):
         if not (folder / METADATA_FILE).is_file():
             raise FileExistsError(f"{folder} is not empty and holds no {METADATA_FILE}: choose another folder")
@@ -75,6 +76,4 @@ def _remove_data(folder: Path, keep: set[str]) -> None:
 
 def _is_temporary(file: Path) -> bool:
     """Whether a killed run left this file while it was writing another."""
-    return file.name.endswith(".tmp") and file.name.lstrip(".").startswith(
-        ("data-", METADATA_FILE, STATE_FILE, STATISTICS_FILE)
-    )
+    return is_leftover(file, ("data-", METADATA_FILE, STATE_FILE, STATISTICS_FILE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from datasets.data_files import DataFilesDict, get_data_patterns
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 
+from .._utils.cache import cache_folder, make_writable
 from .metadata import METADATA_FILE, EmbeddingMetadata
 from .statistics import RunningMoments
 from .stored_statistics import load_moments
@@ -85,6 +87,27 @@ def open_source(source: Any, split: str | None = None, revision: str | None = No
     return _open_hub(str(source), split, revision)
 
 
+def data_files_of(folder: Path) -> DataFilesDict:
+    """Return the files of each split of a folder, as `datasets` finds them by their names.
+
+    `datasets` takes the folder for a pattern, in which brackets and asterisks have a meaning.
+
+    Raises:
+        FileNotFoundError: Nothing in the folder looks like data.
+    """
+    literal = glob.escape(str(folder.absolute()))
+    return DataFilesDict.from_patterns(get_data_patterns(literal), base_path=literal)
+
+
+def datasets_cache() -> str | None:
+    """Return where `datasets` converts files to: its own cache, given as None, if that can be written to."""
+    try:
+        make_writable(Path(datasets.config.HF_DATASETS_CACHE))
+    except OSError:
+        return str(cache_folder("datasets"))
+    return None
+
+
 def choose_split(splits: Iterable[str], split: str | None, name: str) -> str:
     """Return `split`, or the only split there is.
 
@@ -137,7 +160,7 @@ def _open_folder(folder: Path, split: str | None) -> Source:
             opened.moments = load_moments(folder, metadata)
         return opened
     try:
-        files = DataFilesDict.from_patterns(get_data_patterns(str(folder)), base_path=str(folder))
+        files = data_files_of(folder)
     except FileNotFoundError:  # datasets' way of saying that nothing in the folder looks like data
         files = {}
     parquet = {str(name): [f for f in paths if f.lower().endswith(".parquet")] for name, paths in files.items()}
@@ -160,7 +183,12 @@ def _open_parquet(path: Path, files: dict[str, list[str]], split: str | None) ->
     if sum(rows for _, rows in counted) == 0:
         raise ValueError(f"{path} is empty: it has no rows")
     try:  # converted once into the Arrow cache of datasets, and memory-mapped from then on
-        dataset = datasets.load_dataset("parquet", data_files={split: files[split]}, split=split)
+        dataset = datasets.load_dataset(
+            "parquet",
+            data_files={split: list(map(glob.escape, files[split]))},
+            split=split,
+            cache_dir=datasets_cache(),
+        )
     except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} cannot be read as parquet: {error.__cause__ or error}") from error
     return Source(str(path), dataset=dataset, files=counted)

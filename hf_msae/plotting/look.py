@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._utils.atomic import atomic_path
+from .._utils.atomic import atomic_path, make_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +84,7 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
     """Write a figure in the format of the path's suffix, e.g. .png; the folder is created if necessary."""
     path = Path(path)
     check_figure_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix.removeprefix("."))
     return path

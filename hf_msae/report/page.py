@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._utils.atomic import make_folder
 from .._utils.deprecation import renamed_arguments
 from .._utils.json_files import write_text
 from ..concepts.labels import MAX_Q, Labels
@@ -133,6 +134,6 @@ def write_report(
         date=datetime.date.today().isoformat(),
         versions={library: version(library) for library in _LIBRARIES},
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_text(path, page)
     return path

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .._utils.atomic import atomic_path
+from .._utils.atomic import atomic_path, make_folder
 from .._utils.file_integrity import sha256_of
 from .._utils.json_files import write_json
 from ..embeddings import EmbeddingDataset
@@ -219,7 +219,7 @@ def _unit(embeddings: torch.Tensor) -> np.ndarray:
 
 def _write(folder: Path, name: str, index: Any) -> str:
     """Write a file, and return its SHA-256."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with atomic_path(folder / name) as temporary:
         _faiss().write_index(index, str(temporary))
         return sha256_of(temporary)

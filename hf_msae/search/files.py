@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
-from huggingface_hub import constants
 
-from .._utils.atomic import atomic_path
+from .._utils.atomic import atomic_path, is_leftover, make_folder, remove
+from .._utils.cache import cache_folder, cache_root
 from .._utils.fingerprint import accepted_fingerprints
 from .._utils.json_files import write_json
 from ..concepts.collectors import SparseCodes
@@ -146,12 +146,55 @@ def write_segment(folder: Path, codes: SparseCodes, lengths: np.ndarray, num_lat
         "of_latent_values": values.ravel()[places],
         "lengths": lengths,
     }
-    if folder.is_dir():
-        shutil.rmtree(folder)
+    remove_segment(folder)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array)
+
+
+def remove_segment(folder: Path) -> None:
+    """Remove a segment, if there is one.
+
+    Raises:
+        FileExistsError: It holds something that no index wrote.
+    """
+    if not folder.exists():
+        return
+    known = {f"{name}.npy" for name in Segment.NAMES}
+    if folder.is_symlink() or not folder.is_dir() or not {file.name for file in folder.iterdir()} <= known:
+        raise FileExistsError(f"{folder} was not written by this index: choose another folder for the index")
+    remove(folder)
+
+
+@contextmanager
+def claimed_folder(folder: Path, metadata: IndexMetadata) -> Iterator[None]:
+    """Create the folder of an index, and mark it as one with `index.json`, before the block adds segments to it.
+
+    If the block refuses the data with a ValueError, what it has added is removed.
+
+    Raises:
+        FileExistsError: The folder holds something else.
+        FileNotFoundError: More than one of its parents is missing.
+    """
+    make_folder(folder)
+    if not (folder / INDEX_FILE).is_file():
+        if others := sorted(file.name for file in folder.iterdir() if not is_leftover(file, [INDEX_FILE])):
+            raise FileExistsError(
+                f"{folder} holds {others[0]}, but no {INDEX_FILE}, so it is not an index: choose a new or empty folder"
+            )
+        metadata.save(folder)
+    there = list(metadata.segments)
+    try:
+        yield
+    except ValueError:
+        added, metadata.segments = range(len(there), len(metadata.segments)), there
+        metadata.save(folder)
+        for number in added:
+            remove_segment(segment_folder(folder, number))
+        if not there:
+            (folder / INDEX_FILE).unlink()
+        raise
 
 
 def lengths_of(embeddings: torch.Tensor) -> np.ndarray:
@@ -176,12 +219,12 @@ def segment_folder(folder: Path, number: int) -> Path:
 
 
 def default_folder(msae: MSAEModel, embeddings: EmbeddingDataset, k: int) -> Path:
-    """Return the folder in HF_HOME where the index of an MSAE and its embeddings is kept if no other is chosen."""
+    """Return the folder in the cache where the index of an MSAE and its embeddings is kept if no other is chosen."""
     source = Path(embeddings.source).expanduser()
     where = str(source.resolve()) if source.exists() else embeddings.source
-    folders = []
+    names = []
     for fingerprint in accepted_fingerprints(msae):
         identity = "\n".join([fingerprint, where, str(embeddings.column), str(k)])
-        name = hashlib.sha256(identity.encode()).hexdigest()[:24]
-        folders.append(Path(constants.HF_HOME) / "hf_msae" / "indexes" / name)
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
+        names.append(hashlib.sha256(identity.encode()).hexdigest()[:24])
+    there = [cache_root() / "indexes" / name for name in names]
+    return next((folder for folder in there if folder.is_dir()), None) or cache_folder("indexes") / names[0]

@@ -18,7 +18,15 @@ from ..concepts.collectors import RowCollector, SparseCodes, SparseCollector
 from ..concepts.editing import LatentEdit, edit_embeddings, latent_of
 from ..concepts.table import ConceptTable, names_of
 from .approximate import ApproximateIndex
-from .files import IndexMetadata, Segment, lengths_of, segment_folder, typical_activations, write_segment
+from .files import (
+    IndexMetadata,
+    Segment,
+    claimed_folder,
+    lengths_of,
+    segment_folder,
+    typical_activations,
+    write_segment,
+)
 from .ranking import best_table, rank_changes
 
 if TYPE_CHECKING:
@@ -116,7 +124,10 @@ class ConceptIndex:
                 `SparseCollector`. Defaults to encoding the embeddings.
 
         Raises:
-            ValueError: The folder holds an index of another MSAE or k, or the embeddings have another width.
+            FileExistsError: The folder holds something else than an index.
+            FileNotFoundError: The folder and more than one of its parents do not exist.
+            ValueError: The folder holds an index of another MSAE or k, or the embeddings have another width or are
+                not finite.
         """
         folder = Path(folder).expanduser()
         embeddings = open_embeddings(msae, embeddings)
@@ -126,17 +137,16 @@ class ConceptIndex:
         if codes is not None and (codes.k < k or len(codes) != len(embeddings)):
             raise ValueError(f"codes have {len(codes)} rows of {codes.k}, but {len(embeddings)} of k={k} are needed")
         metadata = IndexMetadata.to_continue(folder, msae, k)
-        folder.mkdir(parents=True, exist_ok=True)
-        for done in range(sum(metadata.segments), len(embeddings), _SEGMENT_ROWS):
-            rows = range(done, min(done + _SEGMENT_ROWS, len(embeddings)))
-            collectors = [RowCollector(lambda batch: lengths_of(batch.embeddings))]
-            collectors += [SparseCollector(k)] if codes is None else []
-            lengths, *found = collect_codes(msae, embeddings, collectors, rows, batch_size, progress, "indexing")
-            few = found[0] if codes is None else codes[rows.start : rows.stop, :k]
-            write_segment(segment_folder(folder, len(metadata.segments)), few, lengths, config.num_latents)
-            metadata.segments.append(len(rows))
-            metadata.save(folder)
-        metadata.save(folder)
+        with claimed_folder(folder, metadata):
+            for done in range(sum(metadata.segments), len(embeddings), _SEGMENT_ROWS):
+                rows = range(done, min(done + _SEGMENT_ROWS, len(embeddings)))
+                collectors = [RowCollector(lambda batch: lengths_of(batch.embeddings))]
+                collectors += [SparseCollector(k)] if codes is None else []
+                lengths, *found = collect_codes(msae, embeddings, collectors, rows, batch_size, progress, "indexing")
+                few = found[0] if codes is None else codes[rows.start : rows.stop, :k]
+                write_segment(segment_folder(folder, len(metadata.segments)), few, lengths, metadata.num_latents)
+                metadata.segments.append(len(rows))
+                metadata.save(folder)
         index = cls(folder, msae, embeddings, concepts)
         if approximate:
             index.add_approximate(progress=progress)

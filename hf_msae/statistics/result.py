@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .._utils.atomic import make_folder
 from .._utils.json_files import json_records, write_json
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Result:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write `to_dict` as JSON."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(Path(path).parent)
         write_json(path, self.to_dict())
 
     @classmethod

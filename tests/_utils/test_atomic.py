@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from hf_msae._utils.atomic import atomic_path, check_writable
+from hf_msae._utils.atomic import atomic_path, check_writable, make_folder
 from hf_msae._utils.json_files import write_json
 
 
@@ -143,3 +143,10 @@ def test_writing_is_tried_without_touching_what_is_there(tmp_path):
     for bad in ("/dev/null", tmp_path / "nowhere" / "a.json", tmp_path / "a.json" / "b.json"):
         with pytest.raises(OSError, match=str(bad).rpartition("/")[0]):
             check_writable(bad)
+
+
+def test_a_folder_is_made_but_not_a_whole_mistyped_path(tmp_path):
+    assert make_folder(tmp_path / "a" / "b").is_dir() and make_folder(tmp_path / "a").is_dir()
+    with pytest.raises(FileNotFoundError, match="tpm does not exist"):
+        make_folder(tmp_path / "tpm" / "a" / "b")
+    assert names(tmp_path) == ["a"]

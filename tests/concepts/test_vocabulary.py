@@ -19,8 +19,8 @@ def test_templates_are_averaged_as_unit_vectors():
     ("words", "templates", "error", "message"),
     [
         ([], ("{}",), ValueError, "at least one word"),
-        (["red", "blue", "red"], ("{}",), ValueError, r"'red'.*0 and 2"),
-        (["red", " "], ("{}",), ValueError, r"word 1.*empty"),
+        ([" ", ""], ("{}",), ValueError, "at least one word"),
+        (["red", "r\0e"], ("{}",), ValueError, r"word 1.*NUL"),
         (["red", 3], ("{}",), TypeError, r"word 1.*3"),
         ("red", ("{}",), TypeError, "'red'"),
         (["red"], ("a picture",), ValueError, "'a picture'"),
@@ -45,6 +45,36 @@ def test_from_a_text_file(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(ValueError, match=r"latin\.txt.*UTF-8"):
         Vocabulary.from_file(tmp_path / "latin.txt")
+
+
+ODD = ["a\u2028b", "c\u0085d", "e\x0cf", "g\x1ch", "word"]
+
+
+@pytest.mark.parametrize(("end", "encoding"), [("\n", "utf-8"), ("\r\n", "utf-8-sig"), ("\r\n", "utf-16")])
+def test_a_line_is_a_word_whatever_it_holds(tmp_path, end, encoding):
+    lines = [*ODD, "", "word", " word "]
+    (tmp_path / "words.txt").write_bytes(end.join(lines).encode(encoding))
+    assert list(Vocabulary.from_file(tmp_path / "words.txt")) == ODD
+    assert list(Vocabulary(lines)) == ODD
+
+
+def test_utf_16_without_its_mark_is_refused(tmp_path):
+    (tmp_path / "words.txt").write_bytes("red\nblue\n".encode("utf-16-le"))
+    with pytest.raises(ValueError, match=r"words\.txt.*NUL"):
+        Vocabulary.from_file(tmp_path / "words.txt")
+
+
+@pytest.mark.parametrize(("suffix", "mark"), [("csv", ","), ("TSV", "\t")])
+def test_a_table_has_columns(tmp_path, suffix, mark):
+    path = tmp_path / f"words.{suffix}"
+    path.write_text(f'count{mark}word\n3{mark}"red{mark} dark"\n2{mark}\n1{mark}blue\n4\n')
+    assert Vocabulary.from_file(path, column="word").words == (f"red{mark} dark", "blue")
+    for column in (None, "words"):
+        with pytest.raises(ValueError, match=rf"words\.{suffix}.*count, word"):
+            Vocabulary.from_file(path, column=column)
+    (tmp_path / "words.txt").write_text("red\n")
+    with pytest.raises(ValueError, match=r"words\.txt.*'word'"):
+        Vocabulary.from_file(tmp_path / "words.txt", column="word")
 
 
 def test_from_a_column():

@@ -220,3 +220,41 @@ def test_old_names_still_work(tmp_path):
         index = ConceptIndex.build(tmp_path / "index", make_model(), acts=X, k=K, progress=False)
     with pytest.warns(DeprecationWarning, match=r"acts.*embeddings"):
         assert index.acts is index.embeddings
+
+
+def test_a_folder_that_holds_something_else_is_not_written_to(tmp_path):
+    mine = tmp_path / "segment-00000" / "thesis.txt"
+    mine.parent.mkdir()
+    mine.write_text("years of work")
+    with pytest.raises(FileExistsError, match="segment-00000"):
+        ConceptIndex.build(tmp_path, make_model(), X.numpy(), K, progress=False)
+    assert mine.read_text() == "years of work" and [file.name for file in tmp_path.iterdir()] == ["segment-00000"]
+    IndexMetadata(model_fingerprint(make_model()), N, D, K).save(tmp_path)  # a killed build, and a folder put into it
+    with pytest.raises(FileExistsError, match="segment-00000"):
+        ConceptIndex.build(tmp_path, make_model(), X.numpy(), K, progress=False)
+    assert mine.read_text() == "years of work"
+    with pytest.raises(FileNotFoundError, match="mistyped"):
+        ConceptIndex.build(tmp_path / "mistyped" / "a" / "index", make_model(), X.numpy(), K, progress=False)
+
+
+@pytest.mark.parametrize("there", [0, 140])
+def test_refused_data_leave_no_half_index(tmp_path, monkeypatch, there):
+    monkeypatch.setattr(search, "_SEGMENT_ROWS", 70)
+    if there:
+        ConceptIndex.build(tmp_path, make_model(), X[:there].numpy(), K, progress=False)
+    before = {file.relative_to(tmp_path): file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    damaged = X.clone()
+    damaged[280, 3] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        ConceptIndex.build(tmp_path, make_model(), damaged.numpy(), K, progress=False)
+    after = {file.relative_to(tmp_path): file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    assert after == before and len(before) == (13 if there else 0)
+
+
+def test_an_index_is_kept_for_this_process_if_the_cache_cannot_be_written_to(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HF_MSAE_CACHE", str(tmp_path / "file" / "cache"))  # the superuser ignores permissions
+    folders = {index_files.default_folder(make_model(), load_embeddings(X[:n].numpy()), K) for n in (100, 100)}
+    (folder,) = folders
+    assert len(ConceptIndex.build(folder, make_model(), X[:100].numpy(), K, progress=False)) == 100
+    assert tmp_path not in folder.parents and [file.name for file in tmp_path.iterdir()] == ["file"]

@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers.utils import logging
 
-from ..._utils.atomic import atomic_path
+from ..._utils.atomic import atomic_path, make_folder
 from ...embeddings import EmbeddingWriter
 from ...embeddings.metadata import EmbeddingMetadata
 from ...embeddings.stored_statistics import merge_moments, moments_of_folder
@@ -138,7 +138,7 @@ def only_run(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: Another run is writing there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if fcntl is None:
         yield
         return

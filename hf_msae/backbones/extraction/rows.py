@@ -23,6 +23,7 @@ from .. import prepare_images
 from .streams import check_continuable, check_divisible, fingerprint
 
 _LIBRARIES = ("hf_msae", "torch", "transformers", "datasets", "pillow")
+_STRINGS, _BINARIES = ((kind, f"large_{kind}", f"{kind}_view") for kind in ("string", "binary"))
 _MEDIA = datasets.Image | datasets.Audio | datasets.Video
 
 
@@ -120,12 +121,12 @@ class RowReader:
         self.image_column = self._choose_images(image_column) if with_images else None
         if text_column is not None:
             feature = self._feature("text_column", text_column)
-            if not isinstance(feature, Value) or feature.dtype not in ("string", "large_string"):
+            if not isinstance(feature, Value) or feature.dtype not in _STRINGS:
                 raise ValueError(f"text_column {text_column!r} holds {feature}; it needs one string per row")
         self.kept_features = self._choose_kept(keep_columns)
         needed = [name for name in (self.image_column, text_column) if name is not None]
         self._stored = self._dataset.select_columns(list(dict.fromkeys([*needed, *self.kept_features])))
-        if self.image_column is not None:
+        if self.image_column is not None and isinstance(self._feature("image_column", self.image_column), _MEDIA):
             # Decoded in `read`, so that an unreadable row can be named.
             self._stored = self._stored.cast_column(self.image_column, datasets.Image(decode=False))
 
@@ -221,18 +222,21 @@ class RowReader:
         return f"row {row}{self._of_part} of column {column!r}"
 
     def _kept(self, name: str, value: Any) -> Any:
-        return value["path"] if name == self.image_column and value is not None else value  # a column of paths
+        is_path = name == self.image_column and isinstance(value, dict)
+        return value["path"] if is_path else value
 
     def _decode(self, row: int, value: dict[str, Any] | Image.Image | None) -> Image.Image:
         name = self._name(row, self.image_column)
         if value is None:
             raise UnreadableRow(f"{name} is missing (None)")
+        if isinstance(value, bytes | str):
+            value = {"bytes": value} if isinstance(value, bytes) else {"path": value}
         if isinstance(value, dict):  # otherwise filter() or map() of a stream has decoded it
-            if value["path"]:
-                name += f" ({value['path']})"
+            stored, path = value.get("bytes"), value.get("path")
+            if path:
+                name += f" ({path})"
             try:
-                stored = value["bytes"]
-                with xopen(value["path"], "rb") if stored is None else io.BytesIO(stored) as file:
+                with xopen(path, "rb") if stored is None else io.BytesIO(stored) as file:
                     value = upright(open_picture(file), name)
                 if self._image_mode and self._image_mode != value.mode:
                     value = value.convert(self._image_mode)
@@ -253,7 +257,7 @@ class RowReader:
         feature = self._feature("image_column", column)
         if not isinstance(feature, datasets.Image):
             # Paths, encoded bytes, or the {bytes, path} that parquet files hold.
-            is_plain = isinstance(feature, Value) and feature.dtype in ("string", "large_string", "binary")
+            is_plain = isinstance(feature, Value) and feature.dtype in (*_STRINGS, *_BINARIES)
             if not is_plain and not (isinstance(feature, dict) and feature.keys() <= {"bytes", "path"}):
                 raise ValueError(f"image_column {column!r} does not hold images but {feature}")
             feature = datasets.Image()

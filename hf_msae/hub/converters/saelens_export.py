@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from ... import __version__
-from ..._utils.atomic import atomic_path
+from ..._utils.atomic import atomic_path, make_folder
 from ..._utils.json_files import write_json
 from ...model.modeling_msae import MSAEModel
 
@@ -62,7 +62,7 @@ def export_saelens(model: MSAEModel, folder: str | os.PathLike, k: int | None = 
         architecture = {"architecture": "jumprelu"}
     tensors = _tensors(model)
     folder = Path(folder).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with atomic_path(folder / "sae_weights.safetensors") as unfinished:
         save_file(tensors, unfinished)
     settings = {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from tqdm import tqdm
 
-from ..._utils.atomic import atomic_path
+from ..._utils.atomic import atomic_path, make_folder
 from ..._utils.deprecation import warn_renamed
 from .index import check_subfolder
 from .release_plan import ReleasePlan
@@ -277,7 +277,7 @@ def _place(dry_run: str | os.PathLike | None) -> Iterator[Path]:
     target = Path(dry_run).expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} already exists: choose a new folder for the dry run")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with atomic_path(target) as unfinished:
         unfinished.mkdir()
         yield unfinished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,7 +128,7 @@ def concept_files(name: str | os.PathLike, revision: str | None = None, subfolde
     if not folder.is_dir():
         if folder.exists() or str(name).count("/") != 1:
             return []
-        pattern = f"{subfolder}/concepts/*.parquet" if subfolder else "concepts/*.parquet"
+        pattern = f"{glob.escape(subfolder)}/concepts/*.parquet" if subfolder else "concepts/*.parquet"
         try:
             folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=[pattern]))
         except LocalEntryNotFoundError:  # offline, and nothing of it was ever downloaded

@@ -1,0 +1,32 @@
+"""Caches are kept where they can be written, and never stop a run."""
+
+import tempfile
+
+import pytest
+from huggingface_hub import constants
+
+from hf_msae._utils import cache
+
+
+def test_the_cache_is_in_hf_home_or_where_the_variable_says(tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_MSAE_CACHE", raising=False)
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    assert cache.cache_folder("indexes") == tmp_path / "home" / "hf_msae" / "indexes"
+    monkeypatch.setenv("HF_MSAE_CACHE", str(tmp_path / "other"))
+    assert cache.cache_folder("indexes") == tmp_path / "other" / "indexes"
+    assert list((tmp_path / "other" / "indexes").iterdir()) == []
+
+
+def test_one_warning_where_it_cannot_be_written_to(tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr(cache.logger, "warning", messages.append)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HF_MSAE_CACHE", str(tmp_path / "file" / "cache"))  # the superuser ignores permissions
+    first, second = cache.cache_folder("indexes"), cache.cache_folder("vocabularies")
+    assert first.is_dir() and second.is_dir() and first.parent == second.parent
+    assert len(messages) == 1 and "HF_MSAE_CACHE" in messages[0] and str(tmp_path / "file") in messages[0]
+
+    monkeypatch.setenv("HF_MSAE_CACHE", str(tmp_path / "file" / "other"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(OSError, match="HF_MSAE_CACHE"):
+        cache.cache_folder("indexes")

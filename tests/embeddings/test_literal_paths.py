@@ -1,0 +1,63 @@
+"""The name of a file or folder is a name, not a pattern."""
+
+import tarfile
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from hf_msae.backbones.image_text_data import open_dataset
+from hf_msae.embeddings import load_embeddings
+
+
+def _write(folder, kind, value):
+    """Write one row whose value tells this folder from the other."""
+    folder.mkdir()
+    Image.new("RGB", (4, 4), (value, 0, 0)).save(folder / "a.png")
+    if kind == "images":
+        return folder
+    if kind == "tar":
+        with tarfile.open(folder / "a.tar", "w") as tar:
+            tar.add(folder / "a.png", "a.png")
+        (folder / "a.png").unlink()
+        return folder / "a.tar"
+    (folder / "a.png").unlink()
+    table = pa.table({"image_embeds": pa.FixedSizeListArray.from_arrays(np.float32([value, value + 1]), 2)})
+    if kind == "saved":
+        datasets.Dataset(table).save_to_disk(folder)
+        return folder
+    pq.write_table(table, folder / "e.parquet")
+    return folder if kind == "folder" else folder / "e.parquet"
+
+
+@pytest.fixture(params=["run[1]", "run*", "run?", "[ab"])
+def folders(request, tmp_path):
+    """A folder with an odd name, and one that its name fits as a pattern."""
+    return tmp_path / request.param, tmp_path / "run1"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "folder", "saved"])
+def test_embeddings_of_an_odd_folder(folders, kind):
+    _write(folders[1], kind, 1)
+    odd = load_embeddings(_write(folders[0], kind, 7))
+    assert odd[:].tolist() == [[7.0, 8.0]] and odd.source.startswith(str(folders[0]))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["images", "tar", "folder", "parquet"])
+def test_data_of_an_odd_folder(folders, kind, streaming):
+    _write(folders[1], kind, 1)
+    rows = list(open_dataset(str(_write(folders[0], kind, 7)), streaming=streaming))
+    assert len(rows) == 1
+    first = rows[0].get("image_embeds") or rows[0].get("image", rows[0].get("png")).getpixel((0, 0))
+    assert first[0] == 7
+
+
+def test_a_pattern_is_one_where_it_is_documented(tmp_path):
+    for number in (1, 2):
+        _write(tmp_path / f"run[{number}]", "tar", number)
+        (tmp_path / f"run[{number}]" / "a.tar").rename(tmp_path / f"{number}.tar")
+    assert len(open_dataset(str(tmp_path / "*.tar"))) == 2
