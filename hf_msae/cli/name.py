@@ -100,17 +100,15 @@ def read_vocabulary(args: NameArguments) -> Vocabulary:
     from ..backbones.image_text_data import open_dataset
     from ..concepts import Vocabulary
 
-    templates = args.templates or ["{}"]
+    templates, path = args.templates or ["{}"], Path(args.vocabulary).expanduser()
     if args.vocabulary == "scenes":
         found = Vocabulary.of_scenes()
         found = Vocabulary(found.words[: args.max_words], args.templates or found.templates, found.order)
-    elif Path(args.vocabulary).suffix.lower() in (".csv", ".tsv", ".txt"):
-        found = Vocabulary.from_file(args.vocabulary, templates, args.max_words, args.vocabulary_column)
+    elif path.is_file() and (args.vocabulary_column is None or path.suffix.lower() in (".csv", ".tsv", ".txt")):
+        found = Vocabulary.from_file(path, templates, args.max_words, args.vocabulary_column)
     elif args.vocabulary_column is not None:
         dataset = open_dataset(args.vocabulary, args.vocabulary_split)
         found = Vocabulary.from_dataset(dataset, args.vocabulary_column, templates, args.max_words)
-    elif Path(args.vocabulary).expanduser().is_file():
-        found = Vocabulary.from_file(args.vocabulary, templates, args.max_words)
     else:
         raise FileNotFoundError(
             f"there is no vocabulary file {args.vocabulary}; for a dataset, give --vocabulary_column"
