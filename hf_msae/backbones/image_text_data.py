@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from datasets.load import infer_module_for_data_files
 from huggingface_hub.errors import HFValidationError
 
+from hf_msae._utils.reachability import refuse_unreachable
 from hf_msae.embeddings.sources import choose_split, data_files_of, datasets_cache
 
 # Builders for single files or patterns of files.
@@ -91,6 +92,8 @@ def _open(
         builder, _ = infer_module_for_data_files(data_files)
         data_files = {str(name): list(map(glob.escape, files)) for name, files in data_files.items()}
         return datasets.load_dataset(builder, data_files=data_files, streaming=streaming, cache_dir=cache_dir)
+    if not path.is_dir():
+        refuse_unreachable(source)
     name = str(path) if path.is_dir() else source
     return datasets.load_dataset(name, config_name, revision=revision, streaming=streaming, cache_dir=cache_dir)
 

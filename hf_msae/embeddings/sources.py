@@ -19,6 +19,7 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 
 from .._utils.cache import cache_folder, make_writable
+from .._utils.reachability import refuse_unreachable
 from .metadata import METADATA_FILE, EmbeddingMetadata
 from .statistics import RunningMoments
 from .stored_statistics import load_moments
@@ -209,6 +210,7 @@ def _open_hub(name: str, split: str | None, revision: str | None) -> Source:
     missing = f"{name} is neither a local file or folder nor a dataset that can be reached on the Hub"
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(missing)
+    refuse_unreachable(name)
     label = name if revision is None else f"{name}@{revision}"
     try:  # a folder pushed by `push_embeddings` is read like a local one
         hf_hub_download(name, METADATA_FILE, repo_type="dataset", revision=revision)
