@@ -14,6 +14,7 @@ from hf_msae import MSAEConfig, MSAEModel
 from hf_msae._utils.fingerprint import model_fingerprint
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
+from hf_msae.hub import write_model_card
 from hf_msae.hub.publishing.card_edits import is_edited
 from hf_msae.hub.publishing.release import push_to_hub
 from hf_msae.hub.publishing.verification import read_metrics
@@ -131,6 +132,15 @@ def test_pictures_that_a_person_put_into_the_card_are_sent(at_hub, run_folder):
 
 
 @pytest.mark.slow
+def test_an_edited_card_of_this_machine_names_the_repository(at_hub, run_folder):
+    card = write_model_card(run_folder)
+    assert str(run_folder) in card.read_text()
+    card.write_text(card.read_text().replace("## Use", "## Usage"))
+    push_to_hub(run_folder, REPO)
+    sent = files_of(at_hub)["README.md"].decode()
+    assert "## Usage" in sent and str(run_folder) not in sent and f'from_pretrained("{REPO}")' in sent
+
+
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "metrics.json", "README.md", "training.png", "concepts", "x.png"]
 )
