@@ -15,18 +15,21 @@ from .._utils.deprecation import renamed_arguments
 from .._utils.evaluating import evaluation_mode
 from ..concepts.codes import Embeddings, collect_codes, open_embeddings
 from ..concepts.collectors import ColumnCollector, FiringCollector, RowCollector
-from ..concepts.table import ConceptTable, names_of
+from ..concepts.editing import latent_of
+from ..concepts.table import ConceptTable, name_columns
 from ..statistics import benjamini_hochberg, bootstrap_interval, holm, matched_null, robust_spread
 from .probabilities import Classifier, as_classifier, log_odds, probabilities
 from .result import BiasReport
 
 if TYPE_CHECKING:
+    from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
 
 DOSES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Quantiles of a latent's positive activations that it is set to; the first one is zero activation."""
 STRONG = 0.9
 """The quantile that is called strong: effects are those of going from absent to strong."""
+_MOST_UNNAMED, _ROWS_OF_STRONGEST = 50, 2048
 _BOX_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -38,7 +41,7 @@ def bias_report(
     classifier: Any,
     positive: int | str = 1,
     concepts: ConceptTable | None = None,
-    indices: Sequence[int] | None = None,
+    indices: Sequence[int | str] | None = None,
     target: str | None = None,
     num_samples: int = 500,
     num_null: int = 100,
@@ -70,7 +73,9 @@ def bias_report(
             relies on.
         positive: The class to explain, by name or number.
         concepts: Names of the latents.
-        indices: Latents to test. Defaults to the best latent of each validated name.
+        indices: Latents to test, by number or name as `latent_of` reads them. Defaults to the best latent of each
+            validated name; if no name is validated, the latents with the largest activations in total, a choice that
+            the classifier has no part in.
         target: Name of the class in text and figures.
         num_samples: Number of rows to intervene on, drawn from `embeddings`.
         num_null: Number of random latents for each concept.
@@ -80,8 +85,8 @@ def bias_report(
         progress: Whether to show progress bars.
 
     Raises:
-        ValueError: There are neither validated names nor `indices`, too few latents are left for the null, the
-            classifier predicts only one class, or it returns something other than probabilities.
+        ValueError: One of `indices` is unknown, too few latents are left for the null, the classifier predicts only
+            one class, or it returns something other than probabilities.
     """
     for name, value, least in (
         ("num_samples", num_samples, 2),
@@ -95,9 +100,12 @@ def bias_report(
     ask = as_classifier(classifier, positive)
     embeddings = open_embeddings(msae, embeddings)
     n, rng = msae.config.num_latents, np.random.default_rng(seed)
-    chosen = np.unique(np.asarray(list(_named(concepts) if indices is None else indices), dtype=np.int64))
-    if not len(chosen) or not 0 <= chosen[0] <= chosen[-1] < n:
-        raise ValueError(f"indices of latents are 0 to {n - 1}, at least one; got {chosen.tolist()[:5]}")
+    if indices is None:
+        chosen = _default_latents(msae, embeddings, concepts)
+    else:
+        chosen = np.unique([latent_of(key, n, concepts) for key in indices]).astype(np.int64)
+    if not len(chosen):
+        raise ValueError("there is no latent to test: choose at least one by name or number")
 
     predictions = RowCollector(lambda batch: probabilities(ask, batch.embeddings))
     collectors = [ColumnCollector(chosen), FiringCollector(), predictions]
@@ -145,7 +153,7 @@ def bias_report(
     frame = pd.DataFrame(
         {
             "latent": chosen,
-            "name": names_of(concepts, chosen.tolist()),
+            **name_columns(concepts, chosen.tolist()),
             "association": association,
             "p_association": holm(rank.pvalue),
             "effect": (strong - absent).mean(axis=1),
@@ -176,13 +184,15 @@ def bias_report(
     return BiasReport(frame, curves, boxes, float(before.mean()), name, len(rows), alpha)
 
 
-def _named(concepts: ConceptTable | None) -> list[int]:
-    """Return the best latent of each validated name."""
-    found = [] if concepts is None else concepts.best_validated()["latent"].tolist()
-    if not found:
-        problem = "the latents have no names" if concepts is None else "none of the names is validated"
-        raise ValueError(f"{problem}: choose latents by their indices, or name them with a vocabulary that fits")
-    return found
+def _default_latents(msae: MSAEModel, embeddings: EmbeddingDataset, concepts: ConceptTable | None) -> np.ndarray:
+    """Return the best latent of each validated name, or the strongest latents if no name is validated."""
+    if concepts is not None and concepts.has_q_values and len(named := concepts.best_validated()):
+        return np.sort(named["latent"].to_numpy(np.int64))
+    rows = np.unique(np.linspace(0, len(embeddings) - 1, _ROWS_OF_STRONGEST).astype(np.int64))
+    with evaluation_mode(msae):
+        total = msae.encode(embeddings[rows].to(msae.device)).double().sum(dim=0).cpu().numpy()
+    number = min(_MOST_UNNAMED, int((total > 0).sum()) // 2)  # the others are compared with
+    return np.sort(np.argsort(-total, kind="stable")[:number])
 
 
 def _null_effects(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from datasets import ClassLabel, Value
 
+from ..concepts.vocabulary import check_template
 from ..metrics import LinearClassifier
 from ..metrics.classification import number_labels
 from .analysis import bias_report
@@ -168,8 +169,7 @@ def zero_shot_columns(
     Raises:
         ValueError: A column is missing or its labels have no names, or the template does not have exactly one {}.
     """
-    if template.count("{}") != 1:
-        raise ValueError(f"the template needs one {{}} where the name of the class goes, got {template!r}")
+    check_template(template)
     classifiers, labels = {}, {}
     for column in columns:
         numbers, classes = column_labels(test, column)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..concepts.table import display_name
+from .._utils.wording import marked
+from ..concepts.table import display_names, to_text
 from ..statistics import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_SHOWN = "name validated latent association effect low high flip_rate z q drives".split()
 _BOX = {"low": "whislo", "q1": "q1", "median": "med", "q3": "q3", "high": "whishi"}
 
 
@@ -21,12 +23,12 @@ class BiasReport(Result):
     """What `bias_report` found.
 
     Attributes:
-        frame: One row per concept, those that drive the classifier first, then by size of the effect: latent, name;
-            association (rank-biserial correlation of the activation with the prediction) and its Holm-corrected
-            p_association; effect (mean change of the probability when the concept goes from absent to strong), its
-            bootstrap interval from low to high, flip_rate (share of samples whose prediction changes); log_odds (mean
-            change), null_spread (spread of that change for random latents), z and q_effect; drives (whether the effect
-            is more than chance).
+        frame: One row per concept, those that drive the classifier first, then by size of the effect: latent, name,
+            validated (whether the name is better than chance); association (rank-biserial correlation of the
+            activation with the prediction) and its Holm-corrected p_association; effect (mean change of the
+            probability when the concept goes from absent to strong), its bootstrap interval from low to high,
+            flip_rate (share of samples whose prediction changes); log_odds (mean change), null_spread (spread of that
+            change for random latents), z and q_effect; drives (whether the effect is more than chance).
         curves: Mean probability at each dose of each concept: latent, dose (the activation), quantile, probability,
             low, high.
         boxes: Activations of each concept, separately for samples with and without the predicted class: latent,
@@ -57,7 +59,15 @@ class BiasReport(Result):
 
     def verdict(self) -> str:
         """Say in one sentence which concepts drive the classifier."""
-        names = [f"latent {row.latent}" if pd.isna(row.name) else row.name for row in self.drivers.itertuples(False)]
+        names = [
+            f"latent {latent}" if pd.isna(name) else marked(name, sure)
+            for latent, name, sure in zip(
+                self.drivers["latent"],
+                self.drivers["name"],
+                self.drivers.get("validated", pd.Series(True, self.drivers.index)),
+                strict=True,
+            )
+        ]
         if not names:
             return f"none of {len(self.frame)} concepts is shown to drive the prediction of {self.target!r}"
         drive = "drives" if len(names) == 1 else "drive"
@@ -66,9 +76,9 @@ class BiasReport(Result):
         )
 
     def __str__(self) -> str:
-        shown = ["name", "latent", "association", "effect", "low", "high", "flip_rate", "z", "drives"]
-        table = self.frame.head(12)[shown].to_string(index=False, float_format="{:+.3f}".format)
-        return f"{self.verdict()}\n{table}"
+        table = self.frame.head(12).assign(latent=self.frame["latent"].astype(str))
+        table = table.assign(q=table["q_effect"].map("{:.3f}".format)).reset_index(drop=True)
+        return f"{self.verdict()}\n{to_text(table, '{:+.3f}', _SHOWN)}\nq: by Benjamini and Hochberg"
 
     def plot(self, n: int = 6) -> Figure:
         """Draw dose and response of the first n concepts."""
@@ -90,4 +100,5 @@ class BiasReport(Result):
         return plot_boxes(found, "activation")
 
     def _first(self, n: int) -> list[tuple[str, int]]:
-        return [(display_name(row.name, row.latent), row.latent) for row in self.frame.head(n).itertuples(index=False)]
+        first = self.frame.head(n)
+        return list(zip(display_names(first), first["latent"].tolist(), strict=True))

@@ -19,6 +19,7 @@ from .opening import (
     check_outputs,
     command_parser,
     save_json,
+    strongest_rows,
 )
 
 EXAMPLE = """\
@@ -50,8 +51,9 @@ class BiasArguments(ProbeArguments):
         "as in torch.nn.Linear, that takes raw embeddings. --positive is then the number of the class.",
         None,
     )
-    indices: list[int] = flag(
-        "Indices of the latents to test. Defaults to the best latent of each validated name.",
+    indices: list[str] = flag(
+        "Concepts to test: names, or latents such as latent:3. A bare number is a latent unless a concept has that "
+        "name. Defaults to the best latent of each validated name, or the strongest latents if no name is validated.",
         [],
         aliases=["--latents"],
     )
@@ -93,16 +95,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from ..bias import bias_report
     from ..bias.classifiers import column_labels, load_linear_layer, probe_report, zero_shot_classifier
+    from ..concepts.editing import latent_of
     from ..plotting import save_figure
 
     with parser.reporting_errors():
         check_outputs([args.figure, args.box_figure], args.output)
         msae, concepts = source.open_msae()
         embeddings = data.load(msae)
+        chosen = [latent_of(key, msae.config.num_latents, concepts) for key in args.indices]
         options = {name: getattr(args, name) for name in ("num_samples", "num_null", "alpha", "seed")}
-        options |= {"concepts": concepts, "indices": args.indices or None, "progress": not source.disable_tqdm}
+        options |= {"concepts": concepts, "indices": chosen or None, "progress": not source.disable_tqdm}
         if args.target is not None:
-            column_labels(embeddings, args.target)  # before the probe is trained
+            classes = column_labels(embeddings, args.target)[1]  # before the probe is trained
+            if args.positive is not None and args.positive not in classes:
+                raise ValueError(f"{args.target} has no class {args.positive!r}, only {', '.join(classes)}")
             train = args.load_train_data(msae, data.embedding_column)
             report, accuracy = probe_report(
                 msae, train, embeddings, args.target, args.positive, args.regularization, **options
@@ -116,6 +122,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             layer = load_linear_layer(args.classifier, embeddings.width)
             report = bias_report(msae, embeddings, layer, int(args.positive or 1), **options)
         print(report)
+        unnamed = report.frame.loc[~report.frame["validated"], "latent"].head(12).tolist()
+        if unnamed:
+            print("\nWhat activates the latents whose names are not validated:")
+            print(strongest_rows(msae, embeddings, unnamed))
         for file, plot in ((args.figure, report.plot), (args.box_figure, report.plot_boxes)):
             if file is not None:
                 print(f"The figure is in {save_figure(plot(args.top), file)}")

@@ -43,8 +43,8 @@ class ExplainArguments:
     both: bool = flag("Break down both sides of a match, into pairs of concepts, instead of one side.", False)
     center_texts: str | None = flag(
         "Texts whose mean embedding is subtracted from that of --text, to reduce the modality gap: a text file with "
-        "one text per line, or a dataset with a column of captions. They should be as varied as the MSAE's training "
-        "images.",
+        "one text per line, or a dataset with a column of captions, such as a folder with a metadata.csv, or "
+        "embeddings extracted from one. They should be as varied as the MSAE's training images.",
         None,
         aliases=("--centre_texts",),
     )
@@ -115,8 +115,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.matching:
             other = args.against_text if against_image is None else against_image
             match = model.explain_similarity(item, other, args.both, *args.ks)
-            print(match.describe(args.top))
-            figure = match.plot(image, args.top) if args.figure is not None else None
+            others = args.against_image, args.against_text
+            first = _called(files[0] if files else None, args.text)
+            title = f"cosine {match.similarity:.3f} of {first} and {_called(*others)}"
+            print(f"{title}\n{match.describe(args.top)}")
+            figure = match.plot(image, args.top, title) if args.figure is not None else None
             content = match.to_dict()
         else:
             if args.percentile_data is not None:
@@ -146,6 +149,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             save_json(args.output, content)
 
 
+def _called(image: str | Path | None, text: str | None) -> str:
+    return f"“{text}”" if image is None else Path(image).name
+
+
 def read_texts(source: str, column: str, most: int = 2000) -> list[str]:
     """Read at most `most` texts, evenly spread, from a file with one per line or from a column of a dataset.
 
@@ -156,6 +163,8 @@ def read_texts(source: str, column: str, most: int = 2000) -> list[str]:
     from ..backbones.image_text_data import open_dataset
 
     path = Path(source).expanduser()
+    if path.is_file() and path.suffix == ".csv":
+        raise ValueError(f"{source} is a table: give {path.parent}, the folder of pictures and captions, instead")
     if path.is_file() and path.suffix == ".txt":
         texts = path.read_text(encoding="utf-8").splitlines()
     else:
@@ -269,11 +278,8 @@ def coarse_to_fine(explain: Callable[..., Explanation], ks: Sequence[int], top: 
     parts, before = {}, 0
     for k in sorted(set(ks)):
         found = explain(k, k)
-        title = (
-            f"k = {k}: {found.explained:.1%} explained, with these added"
-            if before
-            else f"k = {k}: {found.explained:.1%} explained"
-        )
+        explained = "nothing" if found.explained < 0 else f"{found.explained:.1%}"
+        title = f"k = {k}: {explained} explained{', with these added' if before else ''}"
         parts[title] = replace(found, frame=found.frame.iloc[before:][:top].reset_index(drop=True))
         before = k
     return parts

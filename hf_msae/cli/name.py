@@ -168,13 +168,14 @@ def _output_file(args: NameArguments, model: str) -> Path:
 
 
 def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
+    from ..concepts.table import to_text
+
     validated, best = table.validated(q), table.best_validated(q)
     if len(best):
         by_pictures = "agreement" in best
         columns = ["latent", "name", "agreement" if by_pictures else "similarity", "runner_up", "q_value"]
         columns += ["zero_shot_auroc", "zero_shot_auroc_low", "activation_name", "agrees", "num_active"]
-        shown = best.head(30)[[column for column in columns if column in best]]
-        print(shown.to_string(index=False, float_format="{:.3f}".format))
+        print(to_text(best.head(30), "{:.3f}", columns))
         if len(best) > 30:
             print(f"... and {len(best) - 30} more")
         print()

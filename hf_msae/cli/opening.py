@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 from .._utils.argument_parser import MSAEArgumentParser, flag
 from .._utils.atomic import check_writable, make_folder
 from .._utils.json_files import write_json
+from .._utils.wording import shortened
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
     from ..vision_text import VisionTextMSAE
+
+DESCRIPTIONS = ("file_name", "caption", "text")
+"""Columns next to embeddings that say what a row shows."""
+LONGEST = 60
+"""Characters of such a text in a table."""
 
 
 @dataclass
@@ -38,9 +45,10 @@ class ModelArguments:
         "Use the backbone even if it is not the one that the MSAE was trained on.", False
     )
     device: str | None = flag("Device that the models run on, such as cuda. Defaults to the CPU.", None)
-    disable_tqdm: bool = flag("Hide the progress bars.", False)
+    disable_tqdm: bool = flag("Hide the progress bars, which are only shown on a terminal.", False)
 
     def __post_init__(self):
+        self.disable_tqdm = self.disable_tqdm or not sys.stderr.isatty()
         if self.disable_tqdm:
             import datasets
 
@@ -232,24 +240,52 @@ def command_parser(name: str, kinds: Sequence[type], description: str, example: 
     return MSAEArgumentParser(kinds, description, example, prog=f"hf-msae {name}", first_word="model")
 
 
-def weighted_concepts(words: Sequence[str]) -> dict[int | str, float]:
-    """Parse words such as "red=0.5", "red" (weight 1) or "417=-1" (a latent).
+def weighted_concepts(words: Sequence[str], num_latents: int, concepts: ConceptTable | None) -> dict[int, float]:
+    """Read words such as "red=0.5", "red" (weight 1) or "latent:417=-1", as values by latent.
 
     Raises:
-        ValueError: A concept is given twice, or the part after the last "=" is not a number.
+        ValueError: A concept is unknown or given twice, or what follows the last "=" is not a finite number.
     """
-    found: dict[int | str, float] = {}
+    from ..concepts.editing import values_of_latents
+
+    names = set() if concepts is None else set(concepts.frame["name"].dropna())
+    pairs = []
     for word in words:
         name, equals, number = word.rpartition("=")
+        if not equals or word in names:  # a name may hold "=" too
+            pairs.append((word, 1.0))
+            continue
         try:
-            name, value = (name, float(number)) if equals else (word, 1.0)
+            pairs.append((name, float(number)))
         except ValueError:
             raise ValueError(f"{word!r} is not a concept with a number, like red=0.5") from None
-        key = int(name) if name.isdecimal() else name
-        if key in found:
-            raise ValueError(f"{name!r} is given twice")
-        found[key] = value
-    return found
+    return values_of_latents(pairs, num_latents, concepts)
+
+
+def described(embeddings: EmbeddingDataset, rows: Sequence[int]) -> dict[str, list[str]]:
+    """Return what the columns of file names and captions next to the embeddings say of some rows, by column."""
+    columns = [] if embeddings.dataset is None else embeddings.dataset.column_names
+    columns = [name for name in DESCRIPTIONS if name in columns]
+    if not columns:
+        return {}
+    chosen = embeddings.dataset.select_columns(columns).select(embeddings.dataset_rows(list(rows)))
+    return {name: list(map(str, chosen[name])) for name in columns}
+
+
+def strongest_rows(msae: MSAEModel, embeddings: EmbeddingDataset, latents: Sequence[int]) -> str:
+    """Return a table of the rows that activate each latent most, and what is known of the first of them."""
+    import numpy as np
+    import pandas as pd
+
+    from ..concepts.codes import collect_codes
+    from ..concepts.collectors import ColumnCollector
+
+    (found,) = collect_codes(msae, embeddings, [ColumnCollector(latents)], progress=False)
+    order = np.argsort(-found.values, axis=0, kind="stable")[:4].T
+    table = pd.DataFrame({"latent": latents, "rows": [", ".join(map(str, rows)) for rows in order]})
+    first = described(embeddings, order[:, 0])
+    table = table.assign(**{name: [shortened(text, LONGEST) for text in texts] for name, texts in first.items()})
+    return table.to_string(index=False)
 
 
 def check_text(name: str, text: str | None, instead: str) -> None:

@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from .._utils.argument_parser import flag
+from .._utils.wording import shortened
 from .opening import (
+    DESCRIPTIONS,
+    LONGEST,
     EmbeddingArguments,
     ImageArguments,
     NamedModelArguments,
     check_outputs,
     check_text,
     command_parser,
+    described,
     save_json,
     weighted_concepts,
 )
@@ -48,11 +52,11 @@ class SearchArguments(ImageArguments):
     text: str | None = flag("Text; finds rows that match it.", None)
     row: int | None = flag("Number of a row of the data; finds rows similar to it.", None)
     find: list[str] = flag(
-        "Concepts that should be active: names, or numbers of latents, each with an optional weight such as red=2. A "
-        "negative weight excludes a concept.",
+        "Concepts that should be active: names, or latents such as latent:3, each with an optional weight such as "
+        "red=2. A negative weight excludes a concept. A bare number is a latent unless a concept has that name.",
         [],
     )
-    edits: list[str] = flag("Changes to the concepts of the example before searching, such as red=0 striped=2.", [])
+    edits: list[str] = flag("Changes to the concepts of the example before searching, such as red=0 latent:3=2.", [])
     edit_mode: Literal["scale", "set", "add"] = flag(
         "Whether edits multiply activations, replace them, or are added to them.", "scale"
     )
@@ -94,15 +98,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from .._utils.images import to_rgb
     from .._utils.json_files import json_records
+    from ..concepts.table import to_text
     from ..plotting import plot_contact_sheet, save_figure
     from ..search import ConceptIndex
     from ..search.files import default_folder
 
     with parser.reporting_errors():
         check_outputs([args.figure], args.output)
-        wanted, edits = weighted_concepts(args.find), weighted_concepts(args.edits)
         example = None if args.image is None else to_rgb(Path(args.image))
         msae, concepts = source.open_msae()
+        wanted, edits = (
+            weighted_concepts(each, msae.config.num_latents, concepts) for each in (args.find, args.edits)
+        )
         embeddings = data.load(msae)
         for row in (args.row, args.shared_with):
             if row is not None and not 0 <= row < len(embeddings):
@@ -133,8 +140,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             found = index.by_embedding(query, args.top, approximate=args.approximate)
         if args.shared_with is None:
+            found = found.assign(**described(embeddings, found["row"]))
             found = found.assign(concepts=[_strongest(index, row) for row in found["row"]])
-        print(found.to_string(index=False, float_format="{:.3f}".format))
+        cut = {name: found[name].map(lambda text: shortened(text, LONGEST)) for name in DESCRIPTIONS if name in found}
+        print(to_text(found.assign(**cut), "{:.3f}"))
         print(f"\nrows of {embeddings.source}; the index is in {folder}")
         if images is not None:
             if args.row is not None:
@@ -145,9 +154,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _strongest(index: ConceptIndex, row: int, number: int = 5) -> str:
-    """The strongest concepts of a row, by name, or by number where a latent has no name."""
-    code = index.code(row).head(number)
-    return ", ".join(code["name"].fillna(code["latent"].astype(str)))
+    """The strongest concepts of a row; names that may be due to chance are marked."""
+    from ..concepts.labels import Labels
+
+    labels = Labels(index.concepts)
+    return ", ".join(labels(latent).marked for latent in index.code(row)["latent"].head(number))
 
 
 def _sheet(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
+import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from . import ConceptTable
 
 MODES = ("scale", "set", "add")
+_NUMBER = re.compile(r"(?:#|latent[: ])?\s*([0-9]{1,9})")
 _LARGEST = torch.finfo(torch.float32).max
 
 
@@ -53,7 +55,7 @@ class LatentEdit:
         """Make an edit from latents or names.
 
         Args:
-            edits: Values by latent or name. A name means the most similar latent that has it.
+            edits: Values by latent or name, as `latent_of` reads them.
             num_latents: Number of latents of the MSAE.
             concepts: Names of the latents.
             mode: As for `LatentEdit`.
@@ -66,15 +68,7 @@ class LatentEdit:
             raise ValueError(f"mode is {mode!r}; choose one of {', '.join(MODES)}")
         if not edits:
             raise ValueError("there is nothing to edit: pass values by latent or name")
-        found: dict[int, float] = {}
-        for key, value in edits.items():
-            latent = latent_of(key, num_latents, concepts)
-            if latent in found:
-                raise ValueError(f"latent {latent} is edited twice, the second time as {key!r}")
-            value = float(value)
-            if not abs(value) <= _LARGEST:  # false for NaN as well
-                raise ValueError(f"the value for {key!r} is {value}, but must be a finite float32 number")
-            found[latent] = value
+        found = values_of_latents(edits.items(), num_latents, concepts)
         return cls(tuple(found), tuple(found.values()), mode, keep_residual)
 
     def apply(self, codes: torch.Tensor) -> torch.Tensor:
@@ -117,16 +111,49 @@ def edit_embeddings(msae: MSAEModel, embeddings: torch.Tensor, edits: Sequence[L
     return torch.where(changed, (embeddings + moved).to(embeddings.dtype), embeddings)
 
 
+def number_of(key: str) -> int | None:
+    """Return the number that "#3", "latent:3", "latent 3" or "3" says; None for any other text."""
+    found = _NUMBER.fullmatch(key)
+    return int(found[1]) if found else None
+
+
+def values_of_latents(
+    values: Iterable[tuple[int | str, float]], num_latents: int, concepts: ConceptTable | None
+) -> dict[int, float]:
+    """Return values by latent, from pairs of what `latent_of` reads and a value.
+
+    Raises:
+        ValueError: A name or latent is unknown or given twice, or a value is not a finite float32 number.
+    """
+    found: dict[int, float] = {}
+    for key, value in values:
+        latent, value = latent_of(key, num_latents, concepts), float(value)
+        if latent in found:
+            raise ValueError(f"latent {latent} is given twice, the second time as {key!r}")
+        if not abs(value) <= _LARGEST:  # false for NaN as well
+            raise ValueError(f"the value for {key!r} is {value}, but must be a finite float32 number")
+        found[latent] = value
+    return found
+
+
 def latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) -> int:
-    """Return the latent with this number, or the most similar latent with this name.
+    """Return the latent that a number or a text means: the one rule for Python, commands and the explorer.
+
+    A text is first of all a name, and means the most similar latent that has it. Otherwise it may say the number of a
+    latent, as `number_of` reads it. So with a concept named "3", "3" is that concept, and "#3" is latent 3.
 
     Raises:
         ValueError: There is no such latent.
     """
     if isinstance(key, str):
-        if concepts is None:
-            raise ValueError(f"{key!r} is a name, but the latents of this model have no names: use numbers")
-        latent = concepts.latent_of(key)
+        named = concepts is not None and bool((concepts.frame["name"] == key).any())
+        latent = None if named else number_of(key)
+        if latent is None:
+            if concepts is None:
+                raise ValueError(
+                    f"{key!r} is a name, but the latents of this model have no names: use numbers, such as latent:3"
+                )
+            latent = concepts.latent_of(key)
     else:
         try:
             latent = -1 if isinstance(key, bool) else operator.index(key)  # numpy's and torch's integers too

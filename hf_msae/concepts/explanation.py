@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .._utils.wording import shortened
 from ..statistics import Result
 from .codes import kept_activations
-from .table import ConceptTable, display_name, names_of
+from .table import ConceptTable, display_names, name_columns, to_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .percentiles import ActivationPercentiles
 
 _TINY = 1e-300
+_PART_OF_PAIR = 28  # characters of each label of a pair in a figure
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Explanation(Result):
     """The strongest concepts of an embedding, as `explain_embedding` found them.
 
     Attributes:
-        frame: One row per concept, strongest first: latent, name, activation, level, share, and percentile if there
-            was data to compare with.
+        frame: One row per concept, strongest first: latent, name, validated (whether the name is better than chance),
+            activation, level, share, and percentile if there was data to compare with.
         k: Number of activations that the code keeps at most.
         num_active: Number of activations that the code has.
         explained: Share of the embedding's squared distance to the mean that the whole code explains,
@@ -48,10 +50,19 @@ class Explanation(Result):
 
     def verdict(self) -> str:
         """Say in one sentence how much of the embedding the code explains."""
-        return f"{len(self.frame)} of {self.num_active} active latents; the code explains {self.explained:.1%}"
+        return f"{len(self.frame)} of {self.num_active} active latents; {self.share_explained()}"
+
+    def share_explained(self) -> str:
+        """Say how much the code explains, or that it explains nothing, as of data unlike that of the training."""
+        if self.explained >= 0:
+            return f"the code explains {self.explained:.1%}"
+        return (
+            f"the code is further from the embedding than the mean is ({self.explained:.0%} explained): what is "
+            "embedded lies outside what this MSAE was trained on"
+        )
 
     def __str__(self) -> str:
-        return f"{self.frame.to_string(index=False, float_format='{:.3f}'.format)}\n{self.verdict()}"
+        return f"{to_text(self.frame, '{:.3f}')}\n{self.verdict()}"
 
     def plot(self, image: Image.Image | None = None, title: str | None = None) -> Figure:
         """Draw the activations as bars, next to the image if one is given."""
@@ -61,7 +72,7 @@ class Explanation(Result):
 
     def labels(self) -> list[str]:
         """Return the names and numbers of the concepts, for figures."""
-        return [display_name(row.name, row.latent) for row in self.frame.itertuples(index=False)]
+        return display_names(self.frame)
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ class SimilarityExplanation(Result):
 
     Attributes:
         frame: One row per concept, or per pair of concepts if both sides were taken apart, largest part first: latent,
-            name, contribution (and other_latent, other_name).
+            name, validated, contribution (and other_latent, other_name, other_validated).
         similarity: The cosine.
         bias: What the mean and the bias of the model contribute.
         not_reconstructed: What the MSAE does not reconstruct contributes.
@@ -99,17 +110,17 @@ class SimilarityExplanation(Result):
 
     def describe(self, n: int = 10) -> str:
         """Return the sum and its n largest parts as text."""
-        return f"{self.verdict()}\n{self.top(n).to_string(index=False, float_format='{:+.4f}'.format)}"
+        return f"{self.verdict()}\n{to_text(self.top(n), '{:+.4f}')}"
 
     def plot(self, image: Image.Image | None = None, n: int = 10, title: str | None = None) -> Figure:
         """Draw the n largest parts as bars, then the sum of the others, the bias and what is not reconstructed."""
         from ..plotting import plot_contributions
 
         shown = self.top(n)
-        labels = [display_name(name, latent) for name, latent in zip(shown["name"], shown["latent"], strict=True)]
+        labels = display_names(shown)
         if "other_latent" in shown:
-            others = zip(labels, shown["other_name"], shown["other_latent"], strict=True)
-            labels = [f"{label} & {display_name(name, latent)}" for label, name, latent in others]
+            pairs = zip(labels, display_names(shown, "other_"), strict=True)
+            labels = [" & ".join(shortened(each, _PART_OF_PAIR) for each in pair) for pair in pairs]
         values = list(shown["contribution"])
         labels += [f"{len(self.frame) - len(shown)} others", "bias and mean", "not reconstructed"]
         values += [self.frame["contribution"].sum() - sum(values), self.bias, self.not_reconstructed]
@@ -184,7 +195,7 @@ def explain_embedding(
     frame = pd.DataFrame(
         {
             "latent": latents.tolist(),
-            "name": names_of(concepts, latents.tolist()),
+            **name_columns(concepts, latents.tolist()),
             "activation": activations.tolist(),
             "level": levels[first_level].tolist(),
             "share": shares.shares[order].tolist(),
@@ -236,12 +247,13 @@ def explain_similarity(
         raise ValueError("one of the embeddings is zero: it has no direction to compare")
     if not both:
         latents = one.latents.tolist()
-        frame = pd.DataFrame({"latent": latents, "name": names_of(concepts, latents)})
+        frame = pd.DataFrame({"latent": latents, **name_columns(concepts, latents)})
         contribution, of_bias, of_residual = one.vectors @ y, one.bias @ y, one.residual @ y
     else:
         rows, columns = (each.flatten() for each in torch.meshgrid(one.latents, two.latents, indexing="ij"))
-        frame = pd.DataFrame({"latent": rows.tolist(), "name": names_of(concepts, rows.tolist())})
-        frame["other_latent"], frame["other_name"] = columns.tolist(), names_of(concepts, columns.tolist())
+        frame = pd.DataFrame({"latent": rows.tolist(), **name_columns(concepts, rows.tolist())})
+        others = {"latent": columns.tolist(), **name_columns(concepts, columns.tolist())}
+        frame = frame.assign(**{f"other_{column}": values for column, values in others.items()})
         contribution = (one.vectors @ two.vectors.T).flatten()
         of_residual = x @ two.residual + one.residual @ (y - two.residual)
         of_bias = (x - one.residual) @ two.bias + one.bias @ two.vectors.sum(dim=0)

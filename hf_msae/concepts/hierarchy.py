@@ -15,7 +15,7 @@ from .._utils.deprecation import renamed_arguments
 from ..statistics import Result, wilson_interval
 from .codes import Embeddings, collect_codes, open_embeddings
 from .collectors import SparseCodes, SparseCollector
-from .table import ConceptTable, display_name, names_of
+from .table import ConceptTable, display_name, name_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +30,8 @@ class ConceptHierarchy(Result):
     """The trees that `concept_hierarchy` found.
 
     Attributes:
-        concepts: One row per latent that is active often enough: latent, name, level, count (samples it is active in).
+        concepts: One row per latent that is active often enough: latent, name, validated, level, count (samples it is
+            active in).
         edges: One row per child: parent, parent_name, child, child_name, together (samples in which both are active),
             parent_given_child and child_given_parent (shares), low (lower end of the 95% confidence interval of
             parent_given_child), lift (parent_given_child divided by the parent's share of all samples).
@@ -38,7 +39,7 @@ class ConceptHierarchy(Result):
         k: Number of activations in each code.
     """
 
-    concepts: pd.DataFrame = field(metadata={"columns": ["latent", "name", "level", "count"]})
+    concepts: pd.DataFrame = field(metadata={"columns": ["latent", "name", "validated", "level", "count"]})
     edges: pd.DataFrame = field(metadata={"columns": _EDGE_COLUMNS})
     num_samples: int
     k: int
@@ -96,7 +97,8 @@ class ConceptHierarchy(Result):
         return found
 
     def _name(self, latent: int) -> str:
-        return display_name(self.concepts.set_index("latent").loc[latent, "name"], latent)
+        row = self.concepts.set_index("latent").loc[latent]
+        return display_name(row["name"], latent, row.get("validated", True))
 
 
 @renamed_arguments(acts="embeddings", latents="indices")
@@ -159,12 +161,12 @@ def concept_hierarchy(
     counts = np.asarray(active.sum(axis=0)).ravel().astype(np.int64)
     often = np.flatnonzero(counts >= min_count)
     kept, active, counts = chosen[often], active[:, often], counts[often]
-    names = names_of(concepts, kept.tolist())
-    frame = pd.DataFrame({"latent": kept, "name": names, "level": level[often], "count": counts})
+    of_kept = name_columns(concepts, kept.tolist())
+    frame = pd.DataFrame({"latent": kept, **of_kept, "level": level[often], "count": counts})
 
     pairs = (active.T @ active).tocoo()
     child, parent, together = pairs.row, pairs.col, pairs.data
-    names = np.array(names, dtype=object)
+    names = np.array(of_kept["name"], dtype=object)
     edges = pd.DataFrame(
         {
             "parent": kept[parent],

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from .._utils.wording import UNVALIDATED, marked
 from .table import MAX_Q, ConceptTable
 
-__all__ = ["MAX_Q", "Label", "Labels"]
+__all__ = ["MAX_Q", "UNVALIDATED", "Label", "Labels"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class Label:
 
     def __str__(self) -> str:
         return f"latent {self.latent}" if self.name is None else self.name
+
+    @property
+    def marked(self) -> str:
+        """The label, with `UNVALIDATED` after a name that may be due to chance."""
+        return str(self) if self.name is None else marked(self.name, self.validated)
 
 
 class Labels:

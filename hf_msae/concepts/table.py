@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .._utils.atomic import atomic_path, make_folder
+from .._utils.wording import marked, with_number
 
 MAX_Q = 0.05
 """The false discovery rate at which a name counts as validated."""
@@ -47,7 +48,9 @@ class ConceptTable:
         return len(self.frame)
 
     def __repr__(self) -> str:
-        return f"ConceptTable({len(self)} latents, {self.frame['name'].nunique()} distinct names)\n{self.best(10)}"
+        best = self.best(10).assign(validated=lambda rows: rows.get("q_value", np.nan) <= MAX_Q)
+        title = f"ConceptTable({len(self)} latents, {self.frame['name'].nunique()} distinct names)"
+        return f"{title}\n{to_text(best, '{:.3f}')}"
 
     def __getitem__(self, key: int | str) -> pd.DataFrame:
         """Return the row of a latent, or the rows of a name, best first.
@@ -198,16 +201,48 @@ class ConceptTable:
         return cls(frame)
 
 
-def names_of(concepts: ConceptTable | None, latents: Sequence[int]) -> list[str | None]:
-    """Return the names of latents; all None without a table."""
+def name_columns(concepts: ConceptTable | None, latents: Sequence[int]) -> dict[str, list]:
+    """Return the columns name and validated of some latents; without a table, None and False."""
     if concepts is None:
-        return [None] * len(latents)
-    return concepts.frame.set_index("latent").loc[list(latents), "name"].tolist()
+        return {"name": [None] * len(latents), "validated": [False] * len(latents)}
+    rows = concepts.frame.set_index("latent").loc[list(latents)]
+    validated = rows["q_value"] <= MAX_Q if concepts.has_q_values else [False] * len(rows)
+    return {"name": rows["name"].tolist(), "validated": list(map(bool, validated))}
 
 
-def display_name(name: str | None, latent: int) -> str:
-    """Return a latent's name and number, for figures and text."""
-    return f"{'latent' if pd.isna(name) else name} · {latent}"
+def display_name(name: str | None, latent: int, validated: bool = True) -> str:
+    """Return a latent's name and number, for figures and text; a name that may be due to chance is marked."""
+    return with_number("latent" if pd.isna(name) else marked(str(name), validated), latent)
+
+
+def display_names(frame: pd.DataFrame, prefix: str = "") -> list[str]:
+    """Return `display_name` of every row of a table with the columns latent, name and (in newer ones) validated."""
+    validated = frame.get(f"{prefix}validated", pd.Series(True, frame.index))
+    columns = frame[f"{prefix}name"], frame[f"{prefix}latent"], validated
+    return [display_name(*row) for row in zip(*columns, strict=True)]
+
+
+def to_text(frame: pd.DataFrame, float_format: str, columns: Sequence[str] | None = None) -> str:
+    """Write a table of latents as text: names that may be due to chance are marked, an empty column is left out.
+
+    Args:
+        frame: Columns such as name and validated, or other_name and other_validated.
+        float_format: How numbers are written, such as "{:.3f}".
+        columns: Columns to show. Default: all.
+    """
+    frame = frame.copy() if columns is None else frame[[each for each in columns if each in frame]].copy()
+    for name in ("name", "other_name"):
+        validated = (
+            frame.pop(name.replace("name", "validated")) if name.replace("name", "validated") in frame else None
+        )
+        if name not in frame:
+            continue
+        if frame[name].isna().all():
+            del frame[name]
+        elif validated is not None:
+            pairs = zip(frame[name], validated, strict=True)
+            frame[name] = ["" if pd.isna(each) else marked(str(each), sure) for each, sure in pairs]
+    return frame.to_string(index=False, float_format=float_format.format)
 
 
 def _validated(frame: pd.DataFrame, q: float) -> pd.Series:

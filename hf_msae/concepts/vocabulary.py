@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,8 +56,7 @@ class Vocabulary:
         if not self.words:
             raise ValueError("a vocabulary needs at least one word")
         for template in self.templates:
-            if template.count("{}") != 1:
-                raise ValueError(f"a template needs one {{}} where the word goes, got {template!r}")
+            check_template(template)
         if not self.templates:
             raise ValueError("a vocabulary needs at least one template; '{}' is the bare word")
 
@@ -229,6 +229,16 @@ def _column_of(text: str, path: Path, column: str | None) -> list[str]:
             "give a .txt file with one word per line"
         )
     return [row[column] or "" for row in table]
+
+
+def check_template(template: str) -> None:
+    """Raise ValueError unless a prompt has exactly one `{}` for the word and no other braces, except doubled ones."""
+    try:
+        fields = [part[1:] for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError:  # a single brace
+        fields = []
+    if fields != [("", "", None)]:
+        raise ValueError(f"a template needs one {{}} where the word goes and no other braces, got {template!r}")
 
 
 def check_vocabulary_embeds(msae: MSAEModel, vocabulary: Vocabulary, vocabulary_embeds: torch.Tensor) -> torch.Tensor:

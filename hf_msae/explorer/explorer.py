@@ -18,6 +18,7 @@ from .._utils.images import to_rgb
 from ..concepts import ConceptHierarchy, Vocabulary, concept_hierarchy
 from ..concepts.codes import collect_codes
 from ..concepts.collectors import ColumnCollector, LatentColumns
+from ..concepts.editing import number_of
 from ..concepts.labels import Labels
 from ..embeddings import EmbeddingDataset, load_embeddings
 from ..hub.publishing.space_settings import ExplorerSettings
@@ -135,7 +136,7 @@ class Explorer:
         return name if chosen is not None and chosen.latent == latent else f"latent {latent}"
 
     def latent_of(self, name: Any) -> int:
-        """The latent of a concept that a visitor chose: a name of `concepts`, or "latent 417".
+        """The latent of a concept that a visitor chose: a name of `concepts`, or its number as `number_of` reads it.
 
         Raises:
             VisitorError: There is no such concept.
@@ -143,9 +144,9 @@ class Explorer:
         if isinstance(name, str):
             if name in self.concepts:
                 return self.concepts[name].latent
-            number = name.removeprefix("latent ").strip()
-            if number.isdecimal() and len(number) < 10 and int(number) < self.msae.config.num_latents:
-                return int(number)
+            number = number_of(name)
+            if number is not None and number < self.msae.config.num_latents:
+                return number
         raise VisitorError("There is no such concept: choose one from the list.")
 
     @cached_property

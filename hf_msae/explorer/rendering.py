@@ -6,10 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..concepts.labels import UNVALIDATED
 from ..report.rendering import environment
-
-UNVALIDATED = "(unvalidated)"
-"""Follows a name that may be due to chance."""
 
 
 def macros(template: str) -> Any:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._utils.images import ImageInput, to_rgb
-from .look import PALETTE, new_figure, new_panels
+from .look import PALETTE, figure_text, new_figure, new_panels
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from PIL import Image
+
+
+_LONGEST_TITLE, _LONGEST_CAPTION, _LONGEST_PAIR = 34, 26, 60  # characters that fit
 
 
 def plot_patch_map(
@@ -89,9 +92,9 @@ def plot_coarse_to_fine(
     for panel, (heading, (labels, values)) in zip(panels, bars.items(), strict=True):
         values = np.asarray(values, dtype=float)
         panel.barh(range(len(values)), values, color=[PALETTE[0] if value >= 0 else PALETTE[1] for value in values])
-        panel.set_yticks(range(len(values)), labels)
+        panel.set_yticks(range(len(values)), [figure_text(label, _LONGEST_PAIR) for label in labels])
         panel.set(ylim=(most - 0.4, -0.6), xlabel=what)
-        panel.set_title(heading, fontsize=9)
+        panel.set_title(figure_text(heading), fontsize=9)
         panel.grid(axis="y", visible=False)
         panel.axvline(0, color="0.4", lw=0.8)
     limits = np.array([panel.get_xlim() for panel in panels])
@@ -113,7 +116,8 @@ def plot_dose_response(curves: Mapping[str, pd.DataFrame], baseline: float, what
         panel.fill_between(curve["dose"], curve["low"], curve["high"], color=PALETTE[0], alpha=0.2, lw=0)
         panel.plot(curve["dose"], curve["probability"], "o-", color=PALETTE[0])
         panel.axhline(baseline, color="0.4", ls="--", lw=1)
-        panel.set(title=label, ylim=(-0.02, 1.02), xlabel="activation set to", ylabel="" if place % 3 else what)
+        panel.set(ylim=(-0.02, 1.02), xlabel="activation set to", ylabel="" if place % 3 else figure_text(what, 30))
+        panel.set_title(figure_text(label, _LONGEST_TITLE), fontsize=9)
     return figure
 
 
@@ -127,7 +131,7 @@ def plot_boxes(boxes: Mapping[str, Mapping[str, Mapping[str, float]]], what: str
     figure, panels = new_panels(len(boxes), 3, width=2.6, height=1.5)
     for panel, (label, groups) in zip(panels, boxes.items(), strict=True):
         drawn = panel.bxp(
-            [{**box, "label": group} for group, box in groups.items()],
+            [{**box, "label": figure_text(group, 20)} for group, box in groups.items()],
             orientation="horizontal",
             showfliers=False,
             patch_artist=True,
@@ -138,7 +142,8 @@ def plot_boxes(boxes: Mapping[str, Mapping[str, Mapping[str, float]]], what: str
             box.set(facecolor=PALETTE[place % len(PALETTE)], alpha=0.55)
         panel.invert_yaxis()
         panel.grid(axis="y", visible=False)
-        panel.set(title=label, xlabel=what)
+        panel.set(xlabel=what)
+        panel.set_title(figure_text(label, _LONGEST_TITLE), fontsize=9)
     return figure
 
 
@@ -157,7 +162,7 @@ def plot_tree(rows: Sequence[tuple[str, int, float | None]], title: str | None =
             corner = depth - 0.85
             panel.plot([corner, corner, depth - 0.1], [last[depth - 1] + 0.3, place, place], color="0.6", lw=1)
             label = label if share is None else f"{label}  ({share:.0%})"
-        panel.text(depth, place, label, va="center", fontsize=8, color=PALETTE[depth % 2])
+        panel.text(depth, place, figure_text(label, 60), va="center", fontsize=8, color=PALETTE[depth % 2])
         last[depth] = place
     panel.set(xlim=(-0.2, max((depth for _, depth, _ in rows), default=0) + 3), ylim=(len(rows) - 0.5, -0.7))
     panel.set_axis_off()
@@ -179,7 +184,15 @@ def plot_contact_sheet(
     for line, (caption, pictures, hits) in zip(axes, rows, strict=True):
         for panel in line:
             panel.set_axis_off()
-        line[0].text(0.0, 0.5, caption, va="center", ha="left", fontsize=8, transform=line[0].transAxes)
+        line[0].text(
+            0.0,
+            0.5,
+            figure_text(caption, _LONGEST_CAPTION),
+            va="center",
+            ha="left",
+            fontsize=8,
+            transform=line[0].transAxes,
+        )
         for index, picture in enumerate(pictures):
             panel = line[index + 2]
             panel.imshow(np.asarray(picture.convert("RGB")))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._utils.atomic import atomic_path, make_folder
+from .._utils.wording import UNVALIDATED, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # The palette of Okabe and Ito, whose colors colorblind readers can distinguish.
+_OWN_FONT = "DejaVu Sans"  # comes with matplotlib
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLE = {
     "axes.prop_cycle": None,  # set in `new_figure`, which imports cycler only when needed
@@ -33,6 +37,66 @@ STYLE = {
 }
 
 
+def figure_text(text: str, most: int = 40) -> str:
+    """Return text of a user as a figure can show it: in one style, without mathematics, and never as boxes.
+
+    Dollar signs stay dollar signs, every line is cut to `most` characters with an ellipsis, and characters that no
+    installed font has are replaced: symbols by their names in Unicode, all others by their numbers, such as U+732B.
+    """
+    shown = "".join(each if each == "\n" else _drawable(each) for each in unicodedata.normalize("NFC", text))
+    return shortened(shown, most).replace("$", r"\$")
+
+
+def _drawable(character: str) -> str:
+    kind = unicodedata.category(character)
+    if kind in ("Cc", "Zl", "Zp"):
+        return " "
+    if kind == "Cf" or "\ufe00" <= character <= "\ufe0f":  # joiners, direction marks and variation selectors
+        return ""
+    if character.isascii() or _font_of(character) is not None:
+        return character
+    name = unicodedata.name(character, "")
+    return f":{name.lower()}:" if kind == "So" and name else f"U+{ord(character):04X}"
+
+
+@lru_cache(maxsize=4096)
+def _font_of(character: str) -> str | None:
+    """Return the family of an installed font that has a character, matplotlib's own if possible; None without one."""
+    from matplotlib.font_manager import fontManager
+
+    fonts = [font for font in fontManager.ttflist if "last resort" not in font.name.lower()]  # it has only boxes
+    fonts.sort(key=lambda font: font.name != _OWN_FONT)
+    return next((font.name for font in fonts if ord(character) in _characters(font.fname)), None)
+
+
+@lru_cache(maxsize=512)
+def _characters(file: str) -> frozenset[int]:
+    from matplotlib.font_manager import get_font
+
+    try:
+        return frozenset(get_font(file).get_charmap())
+    except (OSError, RuntimeError):  # color bitmaps of emoji, which matplotlib cannot draw, and damaged files
+        return frozenset()
+
+
+def _figure(**settings: Any) -> Figure:
+    """Make a figure that draws characters beyond matplotlib's own font with the fonts that have them."""
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    class NamedFigure(Figure):
+        def draw(self, renderer: Any) -> None:
+            for text in self.findobj(Text):
+                found = {_font_of(each) for each in text.get_text() if not each.isascii()}
+                if further := sorted(found - {None, _OWN_FONT}):
+                    text.set_fontfamily([_OWN_FONT, *further])
+                if UNVALIDATED in text.get_text():  # as on the pages of reports and of the explorer
+                    text.set(color="0.4", style="italic")
+            super().draw(renderer)
+
+    return NamedFigure(**settings)
+
+
 def new_figure(
     rows: int, columns: int, width: float = 3.1, height: float = 2.5, title: str | None = None
 ) -> tuple[Figure, np.ndarray]:
@@ -43,13 +107,12 @@ def new_figure(
     """
     import matplotlib
     from cycler import cycler
-    from matplotlib.figure import Figure
 
     with matplotlib.rc_context({**STYLE, "axes.prop_cycle": cycler(color=PALETTE)}):
-        figure = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=160)
+        figure = _figure(figsize=(width * columns, height * rows), layout="constrained", dpi=160)
         axes = figure.subplots(rows, columns, squeeze=False)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(figure_text(title, most=max(40, round(12 * width * columns))), fontsize=10)
     return figure, axes
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .look import PALETTE, new_figure, new_panels
+from .look import PALETTE, figure_text, new_figure, new_panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_quality_against_k(metrics: Mapping, title: str | None = None) -> Figure:
+def plot_quality_against_k(metrics: Mapping, title: str | None = None, columns: int = 4) -> Figure:
     """Plot FVU, cosine, L0 and CKNNA against k, the number of latents kept.
 
     Classification of reconstructions, sparse probing, stability across seeds and monosemanticity get panels if they
@@ -22,18 +22,25 @@ def plot_quality_against_k(metrics: Mapping, title: str | None = None) -> Figure
     Args:
         metrics: The content of metrics.json, or an `EvaluationResult.to_dict()`.
         title: Title of the figure.
+        columns: Panels next to each other.
     """
-    from matplotlib.ticker import NullLocator, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter
 
     by_k = {int(k): values for k, values in metrics["by_k"].items()}
     ks = sorted(by_k)
     panels = _quality_panels(by_k, ks)
-    figure, axes = new_panels(len(panels), 4, width=2.9, title=title)
+    figure, axes = new_panels(len(panels), columns, width=2.9, title=title)
     for panel, (name, scale, series) in zip(axes, panels, strict=True):
         for index, (label, values) in enumerate(series.items()):
             values = [np.nan if value is None else value for value in values]
-            panel.plot(ks, values, f"{'osD^v'[index % 5]}-", color=PALETTE[index % len(PALETTE)], label=label)
-        panel.set(title=name, xscale="log", yscale=scale, xlabel="k (largest latents kept)")
+            panel.plot(
+                ks, values, f"{'osD^v'[index % 5]}-", color=PALETTE[index % len(PALETTE)], label=figure_text(label)
+            )
+        panel.set(title=figure_text(name), xscale="log", yscale=scale, xlabel="k (largest latents kept)")
+        if scale == "log":  # within one decade, matplotlib would write 9x10^-2 next to 8x10^-2
+            panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            panel.yaxis.set_minor_locator(NullLocator())
         panel.set_xticks(ks)
         panel.xaxis.set_major_formatter(ScalarFormatter())
         panel.xaxis.set_minor_locator(NullLocator())

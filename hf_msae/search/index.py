@@ -15,8 +15,8 @@ from .._utils.deprecation import renamed_arguments, warn_renamed
 from .._utils.fingerprint import accepted_fingerprints
 from ..concepts.codes import Embeddings, collect_codes, open_embeddings
 from ..concepts.collectors import RowCollector, SparseCodes, SparseCollector
-from ..concepts.editing import LatentEdit, edit_embeddings, latent_of
-from ..concepts.table import ConceptTable, names_of
+from ..concepts.editing import LatentEdit, edit_embeddings, values_of_latents
+from ..concepts.table import ConceptTable, name_columns
 from .approximate import ApproximateIndex
 from .files import (
     IndexMetadata,
@@ -191,20 +191,17 @@ class ConceptIndex:
         in which it is active, so that concepts count alike although some are stronger by nature.
 
         Args:
-            concepts: Weights by latent or name; a negative weight excludes a concept.
+            concepts: Weights by latent or name, as `latent_of` reads them; a negative weight excludes a concept.
             top: Number of rows.
 
         Raises:
-            ValueError: A name or latent is unknown, or a weight is not finite.
+            ValueError: A name or latent is unknown or given twice, or a weight is not finite.
         """
         if not concepts:
             raise ValueError("there is nothing to search for: pass concepts and weights")
-        for key, weight in concepts.items():
-            if not np.isfinite(weight):
-                raise ValueError(f"the weight of {key!r} is {weight}, but must be a finite number")
+        weights = values_of_latents(concepts.items(), self._metadata.num_latents, self.concepts)
         scores = np.zeros(len(self), dtype=np.float32)
-        for key, weight in concepts.items():
-            latent = latent_of(key, self._metadata.num_latents, self.concepts)
+        for latent, weight in weights.items():
             for start, segment in zip(self._starts, self._segments, strict=False):
                 rows, values = segment.active(latent)
                 scores[start + rows] += np.float32(weight / self._typical[latent]) * values  # each row once
@@ -247,19 +244,21 @@ class ConceptIndex:
         return table.assign(row=rows[table["row"]])
 
     def code(self, row: int) -> pd.DataFrame:
-        """Return the concepts that the index keeps of a row, strongest first: latent, name, activation."""
+        """Return the concepts that the index keeps of a row, strongest first: latent, name, validated, activation."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} is out of range: the index has {len(self)} rows")
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         segment, place = self._segments[number], row - int(self._starts[number])
         active = segment.values[place] > 0
         latents = segment.latents[place][active].astype(np.int64)
-        frame = pd.DataFrame({"latent": latents, "name": names_of(self.concepts, latents.tolist())})
+        frame = pd.DataFrame({"latent": latents, **name_columns(self.concepts, latents.tolist())})
         return frame.assign(activation=segment.values[place][active].astype(np.float32))
 
     def shared(self, row: int, other: int) -> pd.DataFrame:
         """Return the concepts that two rows share, in descending order of the weaker activation."""
-        both = self.code(row).merge(self.code(other).drop(columns="name"), on="latent", suffixes=("", "_other"))
+        both = self.code(row).merge(
+            self.code(other).drop(columns=["name", "validated"]), on="latent", suffixes=("", "_other")
+        )
         weaker = both[["activation", "activation_other"]].min(axis=1)
         return both.loc[weaker.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
 

@@ -247,10 +247,30 @@ def test_what_is_refused(world):
     ):
         with pytest.raises(ValueError, match=message):
             bias_report(model, embeddings, **{"classifier": classifier, "indices": [0], **arguments}, progress=False)
+
+
+def test_without_validated_names_the_strongest_latents_are_tested(world):
+    model, embeddings, classifier, _ = world
     none_valid = ConceptTable(NAMES.frame.assign(q_value=0.9))
-    for names, message in ((None, "no names"), (none_valid, "validated")):
-        with pytest.raises(ValueError, match=f"{message}.*indices"):
-            bias_report(model, embeddings, classifier, concepts=names, progress=False)
+    few = {"num_samples": 50, "num_null": 20, "num_bootstrap": 20, "progress": False}
+    with torch.no_grad():
+        total = model.encode(torch.as_tensor(embeddings[:]).float()).sum(dim=0)
+    expected = set(total.argsort(descending=True)[: int((total > 0).sum()) // 2].tolist())
+    for names in (None, none_valid):
+        report = bias_report(model, embeddings, classifier, concepts=names, **few)
+        assert set(report.frame["latent"]) == expected and not report.frame["validated"].any()
+    assert "(unvalidated)" in str(report) and "None" not in str(bias_report(model, embeddings, classifier, **few))
+
+
+def test_latents_are_chosen_by_name(world):
+    model, embeddings, classifier, _ = world
+    few = {"num_samples": 50, "num_null": 20, "num_bootstrap": 20, "progress": False}
+    name = NAMES.frame["name"][5]
+    report = bias_report(model, embeddings, classifier, concepts=NAMES, indices=[name, "latent:7", 2], **few)
+    latents = sorted(report.frame["latent"])
+    assert latents == sorted({NAMES.latent_of(name), 7, 2}) and "q_effect" in report.frame and " q " in str(report)
+    with pytest.raises(ValueError, match="'dark'"):
+        bias_report(model, embeddings, classifier, concepts=NAMES, indices=["dark"], **few)
 
 
 def test_the_old_name_of_indices_works_for_one_release(world):

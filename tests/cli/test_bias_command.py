@@ -94,6 +94,7 @@ def test_what_is_refused(place, refused, tmp_path):
         (["--target", "stat", *train], "'stat'"),
         (["--target", "star", "--train_data", place.test], f"{place.test}"),
         (["--target", "star", *train, "--positive", "yes"], "'yes'.*False, True"),
+        (["--target", "star", *train, "--indices", "dark"], "'dark'"),
         (["--target", "star", *train, "--regularization", "low"], "cv.*'low'"),
         (["--target", "star", *train, "--num_null", "0"], "num_null.*0"),
         (["--target", "star", *train, "--alpha", "5"], "alpha.*5"),

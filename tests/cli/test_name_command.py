@@ -69,6 +69,7 @@ def test_what_is_refused(refused, tmp_path):
         (["--vocabulary", "scenes", "--output", "x.csv"], r"\.parquet.*x\.csv"),
         (["--vocabulary", "scenes", "--output", "x"], r"\.parquet.*x"),
         (["--vocabulary", "scenes", "--templates", "a"], "{}.*'a'"),
+        (["--vocabulary", "scenes", "--templates", "a {} {x}"], "{}.*'a {} {x}'"),
     ])  # fmt: skip
     refused(main, ["--vocabulary", "scenes", "--output", tmp_path / "x.parquet"], [([], "typo")], "./typo")
     refused(main, ["--vocabulary", "scenes"], [([], "user/name.*--output")], "user/name")

@@ -45,7 +45,22 @@ def test_by_image_text_and_row(place, search, index):
     expected = index.by_embedding(model.text_embeds("a red star at night")[0], 4)
     assert rows(found) == expected["row"].tolist()
     code = index.code(rows(found)[0]).head(5)
-    assert found[0]["concepts"] == ", ".join(code["name"])
+    shown = [
+        name if sure else f"{name} (unvalidated)" for name, sure in zip(code["name"], code["validated"], strict=True)
+    ]
+    assert found[0]["concepts"] == ", ".join(shown) and 0 < code["validated"].sum() < 5
+    assert found[0]["caption"] == place.scenes["test"]["caption"][rows(found)[0]]
+
+
+def test_what_cannot_be_searched_for_is_refused_before_the_index_is_built(place, refused, tmp_path):
+    given = ["--data", place.test, "--index_dir", tmp_path / "index"]
+    refused(main, given, [
+        (["--find", "red=nan"], "'red'.*nan"),
+        (["--find", "dark"], "'dark'"),
+        (["--find", "red", "latent:0"], "latent 0.*'latent:0'"),
+        (["--row", "1", "--edits", "dark=2"], "'dark'"),
+    ])  # fmt: skip
+    assert not (tmp_path / "index").exists()
 
 
 def test_by_concepts_and_by_edit(place, search, index):

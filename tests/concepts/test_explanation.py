@@ -151,7 +151,7 @@ def test_images_and_texts_are_explained_and_drawn(backbones):
     pd.testing.assert_frame_equal(model.explain(picture, 5).to_pandas(), expected.to_pandas(), rtol=1e-4)
     figure = model.explain(picture, 5).plot(picture, "a title")
     bars = figure.axes[1]
-    assert len(bars.patches) == 5 and bars.get_yticklabels()[0].get_text().startswith("red · ")
+    assert len(bars.patches) == 5 and bars.get_yticklabels()[0].get_text().startswith("red (unvalidated) · ")
     assert len(figure.axes[0].images) == 1 and figure.get_suptitle() == "a title"
     model.center_texts(["a red circle", "blue", "a photo"])
     shifted = explain_embedding(msae, clip.text_embeds(["blue"])[0] + model.text_shift, names)
@@ -163,7 +163,7 @@ def test_images_and_texts_are_explained_and_drawn(backbones):
     lengths = [patch.get_width() for patch in match.plot(picture, n=3).axes[1].patches]
     assert len(lengths) == 6 and sum(lengths) == pytest.approx(match.similarity, abs=1e-6)
     assert (
-        "red · "
+        "red (unvalidated) · "
         in model.explain_similarity(picture, "blue", both=True).plot(n=2).axes[0].get_yticklabels()[0].get_text()
     )
 

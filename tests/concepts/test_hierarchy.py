@@ -87,10 +87,12 @@ def test_it_prints_and_is_drawn(world):
     found = concept_hierarchy(model, embeddings, NAMES, k=N, progress=False)
     lines = str(found).splitlines()
     assert lines[0] == found.verdict() and "2 of 7" in lines[0]
-    assert lines[1].startswith("n0 · 0 (") and lines[2].startswith("   n1 · 1: in 100% of ")
-    assert lines[3].startswith("      n2 · 2: in 100%")
+    assert lines[1].startswith("n0 (unvalidated) · 0 (") and lines[2].startswith(
+        "   n1 (unvalidated) · 1: in 100% of "
+    )
+    assert lines[3].startswith("      n2 (unvalidated) · 2: in 100%")
     texts = [text.get_text() for text in found.plot().axes[0].texts]
-    assert texts == ["n0 · 0", "n1 · 1  (100%)", "n2 · 2  (100%)"]
+    assert texts == ["n0 (unvalidated) · 0", "n1 (unvalidated) · 1  (100%)", "n2 (unvalidated) · 2  (100%)"]
     assert "latent · 0" in str(concept_hierarchy(model, embeddings, k=N, progress=False))
     concept_hierarchy(model, embeddings, indices=[3, 4], k=N, progress=False).plot()  # nothing to draw
 

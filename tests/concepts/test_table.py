@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from hf_msae.concepts import ConceptTable
+from hf_msae.concepts.editing import latent_of, values_of_latents
+from hf_msae.concepts.table import display_name, name_columns, to_text
 
 COLUMNS = ["latent", "name", "similarity", "runner_up", "runner_up_similarity", "p_value", "q_value", "validated"]
 
@@ -80,3 +82,29 @@ def test_a_table_is_saved_with_its_provenance(table, tmp_path):
     pd.DataFrame({"latent": [1]}).to_parquet(path)
     with pytest.raises(ValueError, match="name, similarity, runner_up"):
         ConceptTable.load(path)
+
+
+def test_a_name_wins_over_a_number_and_both_can_be_said():
+    names = ["red", "3", "star", None, "#2"]
+    table = ConceptTable.from_columns(names, np.ones(5), [None] * 5, np.zeros(5))
+    for key, latent in (("3", 1), ("#3", 3), ("latent:3", 3), ("latent 3", 3), (3, 3), ("#2", 4), ("latent:2", 2)):
+        assert latent_of(key, 5, table) == latent, key
+    assert latent_of("3", 5, None) == 3
+    for key in ("#5", "latent:", "3.0", "-1"):
+        with pytest.raises(ValueError, match=key):
+            latent_of(key, 5, table)
+    with pytest.raises(ValueError, match=r"latent 1.*'3'"):
+        values_of_latents([(1, 1.0), ("3", 2.0)], 5, table)
+
+
+def test_tables_of_text_mark_names_of_chance_and_leave_out_missing_names():
+    table = ConceptTable.from_columns(
+        ["red", "star"], np.ones(2), [None] * 2, np.zeros(2), q_value=np.array([0.01, 0.5])
+    )
+    columns = name_columns(table, [1, 0])
+    assert columns == {"name": ["star", "red"], "validated": [False, True]}
+    printed = to_text(pd.DataFrame({"latent": [1, 0], **columns}), "{:.1f}")
+    assert "star (unvalidated)" in printed and "red (" not in printed
+    assert "None" not in to_text(pd.DataFrame({"latent": [1, 0], **name_columns(None, [1, 0])}), "{:.1f}")
+    assert display_name("red", 4, False) == "red (unvalidated) · 4" and display_name(None, 4) == "latent · 4"
+    assert "star (unvalidated)" in repr(table)

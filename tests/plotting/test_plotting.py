@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_msae.plotting import plot_contact_sheet, plot_patch_map, plot_quality_against_k, plot_training, save_figure
+from hf_msae.plotting import (
+    look,
+    plot_contact_sheet,
+    plot_contributions,
+    plot_patch_map,
+    plot_quality_against_k,
+    plot_training,
+    save_figure,
+)
+from hf_msae.plotting.look import figure_text
 
 
 def row(fvu):
@@ -84,3 +93,39 @@ def test_figures_are_written_whole(tmp_path):
     with pytest.raises(ValueError, match="wrong"):
         save_figure(plot_training([{"step": 1, "loss": 1.0}]), tmp_path / "figure.wrong")
     assert not list(tmp_path.glob(".tmp-*")) and not (tmp_path / "figure.wrong").exists()
+
+
+def test_text_of_users_is_drawn_as_it_is(tmp_path):
+    names = ["costs $5 and $6 · 3", "$x_1 · 4", r"a\$b · 5"]
+    figure = plot_contributions(names, [3.0, 2.0, 1.0], "activation", title="$T$")
+    save_figure(figure, tmp_path / "figure.svg")  # mathematics that does not parse would be an error
+    for label, name in zip(figure.axes[0].get_yticklabels(), names, strict=True):
+        assert label._preprocess_math(label.get_text()) == (name, False)
+
+
+def test_characters_without_a_font_are_replaced_and_long_names_are_cut(monkeypatch):
+    known = frozenset(map(ord, "猫·…"))
+    monkeypatch.setattr(look, "_font_of", lambda each: "A font" if ord(each) in known else None)
+    assert figure_text("猫 犬 \U0001f436\u200d!") == "猫 U+72AC :dog face:!"
+    long = figure_text("x" * 200 + " (unvalidated) · 12345", 40)
+    assert len(long) == 40 and long.endswith("x… (unvalidated) · 12345")
+    assert figure_text("one\n" + "y" * 50, 10) == "one\n" + "y" * 9 + "…"
+
+
+def test_the_font_of_boxes_is_not_a_font_for_everything():
+    assert look._font_of("\U00012000") is None or "resort" not in look._font_of("\U00012000").lower()
+
+
+def test_names_of_chance_are_gray_italics(tmp_path):
+    figure = plot_contributions(["red (unvalidated) · 3", "star · 4"], [3.0, 2.0], "activation")
+    save_figure(figure, tmp_path / "figure.png")
+    assert [label.get_fontstyle() for label in figure.axes[0].get_yticklabels()] == ["italic", "normal"]
+
+
+def test_within_one_decade_the_axis_has_plain_numbers():
+    metrics = {"by_k": {"16": row(0.095), "128": row(0.081)}}
+    figure = plot_quality_against_k(metrics, columns=2)
+    figure.draw_without_rendering()
+    texts = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert not any("$" in text or "10^" in text for text in texts)
+    assert figure.axes[0].get_position().x0 == pytest.approx(figure.axes[2].get_position().x0, abs=0.05)

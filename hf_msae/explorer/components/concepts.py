@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..rendering import UNVALIDATED
-
 if TYPE_CHECKING:
     import gradio as gr
 
@@ -39,7 +37,7 @@ class Change:
 
 def shown_name(label: Label) -> str:
     """Format a name for captions and lists: "star", "star (unvalidated)", or "latent 417" if it has no name."""
-    return str(label) if label.validated or label.name is None else f"{label} {UNVALIDATED}"
+    return label.marked
 
 
 def concept_choices(explorer: Explorer) -> list[tuple[str, str]]:

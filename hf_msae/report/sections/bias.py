@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..._utils.wording import marked
 from ..rendering import Drawing, drawing
 from ..wording import signed
 
@@ -86,4 +87,4 @@ def _figures(report: BiasReport) -> list[Drawing]:
 
 def _label(row: dict[str, Any]) -> str:
     name = row["name"]
-    return f"latent {row['latent']}" if name is None or name != name else str(name)
+    return f"latent {row['latent']}" if name is None or name != name else marked(str(name), row.get("validated", True))

@@ -50,7 +50,7 @@ def build(context: Context) -> dict[str, Any]:
     return {
         "rows": [(title, [_text(values, key) for key in COLUMNS]) for title, values in rows.items()],
         "columns": COLUMNS,
-        "figure": drawing(plot_quality_against_k(metrics), alt),
+        "figure": drawing(plot_quality_against_k(metrics, columns=2), alt),
         "num_samples": metrics.get("num_samples"),
         "measured_here": context.measured_here,
     }

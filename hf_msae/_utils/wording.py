@@ -1,0 +1,32 @@
+"""How names that people chose are written: the mark of an unproven one, and cut to fit a figure."""
+
+from __future__ import annotations
+
+UNVALIDATED = "(unvalidated)"
+"""Follows a name that may be due to chance, wherever a name is shown."""
+_SEPARATOR = " · "  # between a name and its number
+
+
+def marked(name: str, validated: bool) -> str:
+    """Return a name, with `UNVALIDATED` after it if it may be due to chance."""
+    return name if validated else f"{name} {UNVALIDATED}"
+
+
+def with_number(name: str, number: int) -> str:
+    """Return a name and the number of its latent."""
+    return f"{name}{_SEPARATOR}{number}"
+
+
+def shortened(text: str, most: int) -> str:
+    """Cut every line of a text to at most this many characters; the mark and number at the end of a label stay."""
+    return "\n".join(_shortened(line, most) for line in text.split("\n"))
+
+
+def _shortened(line: str, most: int) -> str:
+    if len(line) <= most:
+        return line
+    name, separator, number = line.rpartition(_SEPARATOR)
+    name, end = (name, separator + number) if number.isdecimal() else (line, "")
+    if name.endswith(f" {UNVALIDATED}"):
+        name, end = name.removesuffix(f" {UNVALIDATED}"), f" {UNVALIDATED}{end}"
+    return f"{name[: max(1, most - len(end) - 1)].rstrip()}…{end}"
