@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             classes = column_labels(embeddings, args.target)[1]  # before the probe is trained
             if args.positive is not None and args.positive not in classes:
                 raise ValueError(f"{args.target} has no class {args.positive!r}, only {', '.join(classes)}")
-            train = args.load_train_data(msae, data.embedding_column)
+            train = args.load_train_data(msae, data)
             report, accuracy = probe_report(
                 msae, train, embeddings, args.target, args.positive, args.regularization, **options
             )

@@ -54,6 +54,7 @@ class EvaluationArguments:
     embedding_column: str | None = flag(
         "Column that holds the embeddings. Defaults to the one named like the model's hook point.", None
     )
+    verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
     ks: list[int] | None = flag(
         "Granularities to evaluate at. Defaults to the levels the model was trained with.", None
     )
@@ -208,15 +209,14 @@ def main(argv: list[str] | None = None) -> None:
         with accelerator.main_process_first():  # it downloads and converts the data for the others
             model = load_msae(args.model, args.revision)
             others = [load_msae(other) for other in args.other_seeds]
-            data = load_embeddings(args.data, args.embedding_column, model.config.hook_point, args.split)
+            column, hook_point, verify = args.embedding_column, model.config.hook_point, args.verify
+            data = load_embeddings(args.data, column, hook_point, args.split, verify=verify)
             train = encoder_data = None
             if args.train_data is not None:
-                train = load_embeddings(
-                    args.train_data, args.embedding_column, model.config.hook_point, args.train_split
-                )
+                train = load_embeddings(args.train_data, column, hook_point, args.train_split, verify=verify)
             classifiers, labels = build_classifiers(args, model.config, train, data)
             if args.encoder_data is not None:
-                encoder_data = load_embeddings(args.encoder_data, args.encoder_column)
+                encoder_data = load_embeddings(args.encoder_data, args.encoder_column, verify=verify)
         ks = progressive_ks(model.config.num_latents) if args.progressive else args.ks
         held_out = is_held_out(args, data)
         if others:

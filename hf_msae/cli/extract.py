@@ -159,7 +159,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     if accelerator.is_main_process:
         for hook_point in args.hook_point:
-            written = load_embeddings(args.output_dir, hook_point)
+            written = load_embeddings(args.output_dir, hook_point, verify=False)  # just written
             of_rows = f" (tokens of {len(written.dataset)} rows)" if written.has_tokens else ""
             print(f"{args.output_dir}: {len(written)} {hook_point} of width {written.width}{of_rows}")
         skipped = EmbeddingMetadata.load(Path(args.output_dir).expanduser()).skipped

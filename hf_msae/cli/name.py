@@ -61,6 +61,7 @@ class NameArguments:
     embedding_column: str | None = flag(
         "Column that holds the embeddings. Defaults to the one named like the model's hook point.", None
     )
+    verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
     direction: Literal["decoder", "decoder+mean", "decoder+bias"] = flag(
         "Direction of a latent that is compared with the words.", "decoder"
     )
@@ -136,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(f"words can only name pooled embeddings, but the MSAE is of {model.hook_point.name}")
         embeddings = None
         if args.data is not None:
-            embeddings = open_embeddings(model.msae, args.data, args.embedding_column, args.split)
+            embeddings = open_embeddings(model.msae, args.data, args.embedding_column, args.split, args.verify)
         options = ("direction", "center", "ratio_over", "null", "null_samples", "seed")
         table = name_latents(
             model.msae,

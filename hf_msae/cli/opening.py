@@ -138,12 +138,13 @@ class EmbeddingArguments:
     embedding_column: str | None = flag(
         "Column that holds the embeddings. Defaults to the one named like the model's hook point.", None
     )
+    verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
 
     def load(self, msae: MSAEModel) -> EmbeddingDataset:
         """Open the embeddings; raises like `open_embeddings`."""
         from ..concepts.codes import open_embeddings
 
-        return open_embeddings(msae, self.data, self.embedding_column, self.split)
+        return open_embeddings(msae, self.data, self.embedding_column, self.split, self.verify)
 
 
 @dataclass(kw_only=True)
@@ -167,11 +168,11 @@ class ProbeArguments:
                     f"regularization must be a positive number or cv, got {self.regularization!r}"
                 ) from None
 
-    def load_train_data(self, msae: MSAEModel, column: str | None) -> EmbeddingDataset:
-        """Open the embeddings to train probes on."""
+    def load_train_data(self, msae: MSAEModel, data: EmbeddingArguments) -> EmbeddingDataset:
+        """Open the embeddings to train probes on as the data are opened."""
         from ..concepts.codes import open_embeddings
 
-        return open_embeddings(msae, self.train_data, column, self.train_split)
+        return open_embeddings(msae, self.train_data, data.embedding_column, self.train_split, data.verify)
 
 
 @dataclass(kw_only=True)

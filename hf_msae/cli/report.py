@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         targets = [target.partition("=") for target in args.bias_targets]
         for column, _, _ in targets:
             column_labels(embeddings, column)  # all of them before the first probe is trained
-        train = args.load_train_data(model.msae, data.embedding_column) if targets else None
+        train = args.load_train_data(model.msae, data) if targets else None
         options = {"concepts": model.concepts, "seed": args.seed, "progress": not source.disable_tqdm}
         bias = [
             probe_report(model.msae, train, embeddings, column, positive or None, args.regularization, **options)[0]

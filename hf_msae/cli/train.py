@@ -108,11 +108,12 @@ def _build_trainers(
         build_accelerator(args.use_cpu, args.mixed_precision, args.report_to, args.output_dir) for _, args in arguments
     ]
     column, hook_point, eval_data = data_args.embedding_column, arguments[0][0].hook_point, None
+    verify = data_args.verify
     with accelerators[0].main_process_first():  # it downloads and converts the data for the others
-        train_data = load_embeddings(data_args.train_data, column, hook_point, data_args.train_split)
+        train_data = load_embeddings(data_args.train_data, column, hook_point, data_args.train_split, verify=verify)
         if data_args.eval_data is not None:
             same_column = train_data.column or hook_point
-            eval_data = load_embeddings(data_args.eval_data, column, same_column, data_args.eval_split)
+            eval_data = load_embeddings(data_args.eval_data, column, same_column, data_args.eval_split, verify=verify)
     if eval_data is None:
         check_evaluable(train_data)
     trainers = []

@@ -151,7 +151,11 @@ class CodeFeed:
 
 
 def open_embeddings(
-    msae: MSAEModel, embeddings: Embeddings, column: str | None = None, split: str | None = None
+    msae: MSAEModel,
+    embeddings: Embeddings,
+    column: str | None = None,
+    split: str | None = None,
+    verify: bool = True,
 ) -> EmbeddingDataset:
     """Open embeddings for an MSAE.
 
@@ -160,6 +164,7 @@ def open_embeddings(
         embeddings: Opened embeddings, or anything `load_embeddings` accepts.
         column: Column of the embeddings. Defaults to the one named like the MSAE's hook point.
         split: Split of a dataset that has several.
+        verify: Compare shards with their recorded checksums, as in `load_embeddings`.
 
     Raises:
         OSError: There is no such data.
@@ -169,7 +174,7 @@ def open_embeddings(
     from ..embeddings import EmbeddingDataset, load_embeddings  # here, since datasets takes a second
 
     if not isinstance(embeddings, EmbeddingDataset):
-        embeddings = load_embeddings(embeddings, column, config.hook_point, split)
+        embeddings = load_embeddings(embeddings, column, config.hook_point, split, verify=verify)
     if embeddings.width != config.d_in:
         raise ValueError(
             f"embeddings have {embeddings.width} columns ({embeddings.source}), but this MSAE was trained on "

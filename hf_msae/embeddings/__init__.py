@@ -32,6 +32,7 @@ def load_embeddings(
     hook_point: str = "image_embeds",
     split: str | None = None,
     revision: str | None = None,
+    verify: bool = True,
 ) -> EmbeddingDataset:
     """Open embeddings for training or evaluation, without reading them yet.
 
@@ -44,6 +45,8 @@ def load_embeddings(
         hook_point: Where in the backbone the embeddings come from, such as "image_embeds".
         split: Split of a dataset that has several.
         revision: Commit, tag or branch of a dataset on the Hub.
+        verify: Compare the shards of a folder written by `EmbeddingWriter` with their recorded checksums. Each file is
+            read once for that, and again only after it changed.
 
     Returns:
         A torch dataset of float32 embeddings.
@@ -53,7 +56,7 @@ def load_embeddings(
         ValueError: The data is damaged, empty, ragged, or not vectors; the message names the file and row.
         TypeError: Embeddings cannot be read from an object of this type.
     """
-    opened = open_source(source, split=split, revision=revision)
+    opened = open_source(source, split=split, revision=revision, verify=verify)
     if opened.dataset is None:
         return EmbeddingDataset(opened)
     if len(opened.dataset) == 0:

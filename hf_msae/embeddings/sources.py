@@ -23,6 +23,7 @@ from .._utils.reachability import refuse_unreachable
 from .metadata import METADATA_FILE, EmbeddingMetadata
 from .statistics import RunningMoments
 from .stored_statistics import load_moments
+from .verification import check_shards
 
 _SUPPORTED = (
     "a folder written by `hf-msae extract`, EmbeddingWriter or datasets.save_to_disk, a .parquet file or a folder of "
@@ -61,7 +62,7 @@ class Source:
             self.array = np.load(self.path, mmap_mode="r", allow_pickle=False)
 
 
-def open_source(source: Any, split: str | None = None, revision: str | None = None) -> Source:
+def open_source(source: Any, split: str | None = None, revision: str | None = None, verify: bool = True) -> Source:
     """Open a source; arguments and errors are those of `load_embeddings`."""
     if isinstance(source, torch.Tensor):
         source = source.detach().cpu()
@@ -78,14 +79,14 @@ def open_source(source: Any, split: str | None = None, revision: str | None = No
         )
     path = Path(source).expanduser()
     if path.is_dir():
-        return _open_folder(path, split)
+        return _open_folder(path, split, verify)
     if path.suffix.lower() == ".npy":
         return _open_npy(path)
     if path.suffix.lower() == ".parquet":
         return _open_parquet(path, {"train": [str(path)]}, split=None)
     if path.exists():
         raise ValueError(f"{path} is not a supported type of file; pass {_SUPPORTED}")
-    return _open_hub(str(source), split, revision)
+    return _open_hub(str(source), split, revision, verify)
 
 
 def data_files_of(folder: Path) -> DataFilesDict:
@@ -123,7 +124,7 @@ def choose_split(splits: Iterable[str], split: str | None, name: str) -> str:
     return splits[0] if split is None else split
 
 
-def _open_folder(folder: Path, split: str | None) -> Source:
+def _open_folder(folder: Path, split: str | None, verify: bool) -> Source:
     metadata = EmbeddingMetadata.load(folder)
     if metadata is not None and not metadata.complete:
         raise ValueError(
@@ -158,6 +159,8 @@ def _open_folder(folder: Path, split: str | None) -> Source:
                     raise ValueError(
                         f"{folder / METADATA_FILE} lists a column {name} of width {width}, which the data lacks"
                     )
+            if verify:
+                check_shards(folder, metadata)
             opened.moments = load_moments(folder, metadata)
         return opened
     try:
@@ -206,7 +209,7 @@ def _open_npy(path: Path) -> Source:
     return Source(str(path), array=_checked_matrix(array, str(path)), path=path.absolute())
 
 
-def _open_hub(name: str, split: str | None, revision: str | None) -> Source:
+def _open_hub(name: str, split: str | None, revision: str | None, verify: bool) -> Source:
     missing = f"{name} is neither a local file or folder nor a dataset that can be reached on the Hub"
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(missing)
@@ -214,7 +217,7 @@ def _open_hub(name: str, split: str | None, revision: str | None) -> Source:
     label = name if revision is None else f"{name}@{revision}"
     try:  # a folder pushed by `push_embeddings` is read like a local one
         hf_hub_download(name, METADATA_FILE, repo_type="dataset", revision=revision)
-        opened = _open_folder(Path(snapshot_download(name, repo_type="dataset", revision=revision)), split)
+        opened = _open_folder(Path(snapshot_download(name, repo_type="dataset", revision=revision)), split, verify)
         opened.name = label
         return opened
     except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):

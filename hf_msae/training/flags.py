@@ -29,6 +29,7 @@ class DataArguments:
         "Column that holds the embeddings. Defaults to the one named like hook_point, or the only column of vectors.",
         None,
     )
+    verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
 
 
 @dataclass
