@@ -88,7 +88,7 @@ def _open(
     if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~"))):
         raise FileNotFoundError(f"{source} is neither a folder nor a .parquet or .tar file")
     if path.is_dir() and glob.has_magic(str(path.resolve())):  # which datasets would take for a pattern
-        data_files = data_files_of(path)
+        data_files = data_files_of(path, config_name)
         builder, _ = infer_module_for_data_files(data_files)
         data_files = {str(name): list(map(glob.escape, files)) for name, files in data_files.items()}
         return datasets.load_dataset(builder, data_files=data_files, streaming=streaming, cache_dir=cache_dir)

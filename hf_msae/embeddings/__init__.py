@@ -38,8 +38,9 @@ def load_embeddings(
 
     Args:
         source: A folder written by `EmbeddingWriter` or `datasets.save_to_disk`; a .parquet file or a folder of them
-            (converted once into the cache of `datasets`); a 2-D .npy file; a dataset on the Hub; or a
-            `datasets.Dataset`, numpy array or torch tensor of shape (N, width).
+            (converted once into the cache of `datasets`); a 2-D .npy file, or a folder of its numbered parts, such as
+            clip-retrieval writes; a dataset on the Hub; or a `datasets.Dataset`, numpy array or torch tensor of shape
+            (N, width).
         column: Name of the embedding column. By default the one named like the hook point, else the only vector
             column. Ignored for sources without columns (.npy, arrays).
         hook_point: Where in the backbone the embeddings come from, such as "image_embeds".

@@ -14,20 +14,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from datasets.data_files import DataFilesDict, get_data_patterns
-from huggingface_hub import hf_hub_download, snapshot_download
+from datasets.data_files import DataFilesDict, get_data_patterns, sanitize_patterns
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCard, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
+from yaml import YAMLError
 
 from .._utils.cache import cache_folder, make_writable
 from .._utils.reachability import refuse_unreachable
 from .metadata import METADATA_FILE, EmbeddingMetadata
+from .npy import PART_FOLDERS, Numbered, checked_matrix, find_parts, join_parts, numbered, open_npy
 from .statistics import RunningMoments
 from .stored_statistics import load_moments
 from .verification import check_shards
 
 _SUPPORTED = (
     "a folder written by `hf-msae extract`, EmbeddingWriter or datasets.save_to_disk, a .parquet file or a folder of "
-    "them, a 2-D .npy file, or the id of a dataset on the Hub"
+    "them, a 2-D .npy file or a folder of its numbered parts, or the id of a dataset on the Hub"
 )
 
 
@@ -39,7 +42,7 @@ class Source:
         name: Name in messages.
         dataset: The dataset.
         array: The matrix (N, width) of floats.
-        path: The .npy file of `array`, so that another process can map it again.
+        path: The .npy file or the folder of .npy files, so that another process can map them again.
         provenance: What the extraction recorded.
         files: (file, rows) in the order of the rows, if known.
         moments: Stored moments of every embedding column.
@@ -54,12 +57,14 @@ class Source:
     moments: dict[str, RunningMoments] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "array": None if self.path else self.array}
+        return {**self.__dict__, "array": None, "dataset": None} if self.path else self.__dict__
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self.path:
-            self.array = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        if self.path and self.path.is_dir():
+            self.dataset = _open_parts(self.path, find_parts(self.path)).dataset
+        elif self.path:
+            self.array = open_npy(self.path)
 
 
 def open_source(source: Any, split: str | None = None, revision: str | None = None, verify: bool = True) -> Source:
@@ -68,7 +73,7 @@ def open_source(source: Any, split: str | None = None, revision: str | None = No
         source = source.detach().cpu()
         source = (source.float() if source.dtype == torch.bfloat16 else source).numpy()
     if isinstance(source, np.ndarray):
-        return Source("the given array", array=_checked_matrix(source, "the given array"))
+        return Source("the given array", array=checked_matrix(source, "the given array"))
     if isinstance(source, datasets.Dataset | datasets.DatasetDict):
         return _from_dataset(source, "the given dataset", split)
     if isinstance(source, datasets.IterableDataset | datasets.IterableDatasetDict):
@@ -81,7 +86,7 @@ def open_source(source: Any, split: str | None = None, revision: str | None = No
     if path.is_dir():
         return _open_folder(path, split, verify)
     if path.suffix.lower() == ".npy":
-        return _open_npy(path)
+        return Source(str(path), array=open_npy(path), path=path.absolute())
     if path.suffix.lower() == ".parquet":
         return _open_parquet(path, {"train": [str(path)]}, split=None)
     if path.exists():
@@ -89,16 +94,29 @@ def open_source(source: Any, split: str | None = None, revision: str | None = No
     return _open_hub(str(source), split, revision, verify)
 
 
-def data_files_of(folder: Path) -> DataFilesDict:
-    """Return the files of each split of a folder, as `datasets` finds them by their names.
+def data_files_of(folder: Path, config_name: str | None = None) -> DataFilesDict:
+    """Return the files of each split of a folder, as `datasets` finds them by its README.md or else by their names.
 
     `datasets` takes the folder for a pattern, in which brackets and asterisks have a meaning.
 
     Raises:
         FileNotFoundError: Nothing in the folder looks like data.
+        ValueError: README.md cannot be read, has several configurations and no default, or not the given one.
     """
-    literal = glob.escape(str(folder.absolute()))
-    return DataFilesDict.from_patterns(get_data_patterns(literal), base_path=literal)
+    literal, readme = glob.escape(str(folder.absolute())), folder / "README.md"
+    patterns = None
+    if readme.is_file():
+        try:
+            configs = MetadataConfigs.from_dataset_card_data(DatasetCard.load(readme).data)
+            name = config_name or configs.get_default_config_name()
+        except (ValueError, YAMLError) as error:
+            raise ValueError(f"the front matter of {readme} cannot be read: {error}") from error
+        if configs and name not in configs:
+            problem = f"no configuration {name!r}" if name else "several configurations and no default"
+            raise ValueError(f"{readme} has {problem}: choose one of {', '.join(configs)}, or name a file")
+        patterns = configs[name].get("data_files") if configs else None
+    patterns = get_data_patterns(literal) if patterns is None else sanitize_patterns(patterns)
+    return DataFilesDict.from_patterns(patterns, base_path=literal)
 
 
 def datasets_cache() -> str | None:
@@ -163,12 +181,16 @@ def _open_folder(folder: Path, split: str | None, verify: bool) -> Source:
                 check_shards(folder, metadata)
             opened.moments = load_moments(folder, metadata)
         return opened
+    if any((folder / name).is_dir() for name in PART_FOLDERS) and (parts := find_parts(folder)):
+        return _open_parts(folder, parts)
     try:
         files = data_files_of(folder)
     except FileNotFoundError:  # datasets' way of saying that nothing in the folder looks like data
         files = {}
     parquet = {str(name): [f for f in paths if f.lower().endswith(".parquet")] for name, paths in files.items()}
     parquet = {name: paths for name, paths in parquet.items() if paths}
+    if not parquet and (parts := find_parts(folder)):
+        return _open_parts(folder, parts)
     if not parquet:
         raise ValueError(f"{folder} holds neither a saved dataset (state.json) nor parquet files; pass {_SUPPORTED}")
     return _open_parquet(folder, parquet, split)
@@ -198,15 +220,22 @@ def _open_parquet(path: Path, files: dict[str, list[str]], split: str | None) ->
     return Source(str(path), dataset=dataset, files=counted)
 
 
-def _open_npy(path: Path) -> Source:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        # Not np.load, which would take a zip of arrays; a header can ask for more than the file, or memory, holds.
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError, OSError, OverflowError, TypeError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as a .npy file of numbers: {error}") from error
-    return Source(str(path), array=_checked_matrix(array, str(path)), path=path.absolute())
+def _open_parts(folder: Path, columns: dict[str, Numbered]) -> Source:
+    """Open numbered .npy files with the metadata that clip-retrieval writes next to their folder."""
+    dataset, files = join_parts(columns)
+    place = (folder.parent if folder.name in PART_FOLDERS else folder) / "metadata"
+    if metadata := numbered(place, ".parquet"):
+        numbers = list(next(iter(columns.values())))
+        if missing := [number for number in numbers if number not in metadata]:
+            raise ValueError(f"{place} has no part {missing[0]}, which the embeddings have: copy the folder again")
+        named = _open_parquet(place, {"train": [str(metadata[number]) for number in numbers]}, None)
+        for (file, rows), (of, expected) in zip(named.files, files, strict=True):
+            if rows != expected:
+                raise ValueError(f"{file} has {rows} rows, but {of} has {expected}: they do not belong together")
+        if both := sorted(set(columns) & set(named.dataset.column_names)):
+            raise ValueError(f"{place} has a column {both[0]!r}, which is the name of the embeddings: rename it")
+        dataset = datasets.concatenate_datasets([dataset, named.dataset], axis=1)
+    return Source(str(folder), dataset=dataset, files=files, path=folder.absolute())
 
 
 def _open_hub(name: str, split: str | None, revision: str | None, verify: bool) -> Source:
@@ -266,13 +295,3 @@ def _damaged_file(folder: Path) -> Path | str:
     except Exception:  # whatever datasets makes of another form
         return folder / "dataset_info.json"
     return f"{folder} (its state.json or dataset_info.json)"
-
-
-def _checked_matrix(array: np.ndarray, name: str) -> np.ndarray:
-    if array.ndim != 2:
-        raise ValueError(f"{name} must be 2-D (embeddings, width), got shape {array.shape}")
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"{name} must hold floating point numbers, got {array.dtype}")
-    if 0 in array.shape:
-        raise ValueError(f"{name} is empty: it has shape {array.shape}")
-    return array

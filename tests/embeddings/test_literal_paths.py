@@ -56,6 +56,33 @@ def test_data_of_an_odd_folder(folders, kind, streaming):
     assert first[0] == 7
 
 
+README = """---
+configs:
+- config_name: first
+  data_files: [{split: train, path: e.parquet}]
+- config_name: other
+  data_files: [{split: test, path: "o*.parquet"}]
+---
+"""
+
+
+@pytest.mark.parametrize("name", ["plain", "run[1]"])
+def test_the_data_files_of_a_readme(tmp_path, name):
+    folder = _write(tmp_path / name, "folder", 7)
+    (folder / "e.parquet").rename(folder / "other.parquet")
+    pq.write_table(pa.table({"image_embeds": [[1.0, 2.0]]}), folder / "e.parquet")
+    (folder / "README.md").write_text(README)
+    with pytest.raises(ValueError, match=r"README\.md.*first, other"):
+        load_embeddings(folder)
+    assert open_dataset(str(folder), config_name="other")["image_embeds"][:] == [[7.0, 8.0]]
+    assert open_dataset(str(folder), config_name="first")["image_embeds"][:] == [[1.0, 2.0]]
+    (folder / "README.md").write_text(README.replace("config_name: other", "config_name: default"))
+    assert load_embeddings(folder, split="test")[:].tolist() == [[7.0, 8.0]]
+    (folder / "README.md").write_text("---\nconfigs: [\n---\n")
+    with pytest.raises(ValueError, match=r"README\.md"):
+        load_embeddings(folder)
+
+
 def test_a_pattern_is_one_where_it_is_documented(tmp_path):
     for number in (1, 2):
         _write(tmp_path / f"run[{number}]", "tar", number)
