@@ -2,14 +2,19 @@
 
     make quickstart; hf-msae quickstart --seed 43 --output_dir outputs/quickstart-43
     python benchmarks/naming.py --msae outputs/quickstart outputs/quickstart-43
+    python benchmarks/naming.py --msae outputs/quickstart outputs/quickstart-43 --words english.txt
     python benchmarks/naming.py --scale
 
 The content of every scene is known. A latent detects a concept if its activation separates held-out scenes with the
 concept from those without it at an AUROC above 0.9, and a name is true if the latent detects the concept of that name.
-The vocabulary is the 61 concepts of the scenes and 76 words that no scene is about, which are always wrong. The table
-shows for each rule how many latents get a name, the share of these names that are true (precision), the share of the
-latents that detect something and get their true name (recall), the number of distinct concepts among the true names,
-and the number of names that are words of no scene.
+The vocabulary is the 61 concepts of the scenes and 76 words that no scene is about, which are always wrong; --words
+adds the words of a file, most frequent first. Names are made from one half of the held-out scenes and judged by the
+other. The simplest rule that uses pictures is the baseline: the word whose zero-shot scores correlate best with the
+activations on some pictures, if they correlate by more than a threshold on others.
+
+The table shows for each rule how many latents get a name, the share of these names that are true (precision), the
+share of the latents that detect something and get their true name (recall), the number of distinct concepts among the
+true names, and the number of names that are words of no scene.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import rankdata
+from torch.nn.functional import normalize
 
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.backbones import Backbone
@@ -52,15 +58,38 @@ def aurocs(codes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.stack(found, axis=1)
 
 
-def rules(msae: MSAEModel, folder: str, backbone: Backbone) -> Iterator[dict]:
+def baseline(
+    codes: np.ndarray, pictures: torch.Tensor, words: torch.Tensor, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Word of each latent by correlation on one half of the pictures, and the correlation on the other half."""
+    scores = (normalize(pictures, dim=-1) @ normalize(words, dim=-1).T).numpy()
+
+    def correlations(rows: np.ndarray) -> np.ndarray:
+        a, s = codes[rows] - codes[rows].mean(0), scores[rows] - scores[rows].mean(0)
+        scale = np.sqrt(np.outer((a**2).sum(0), (s**2).sum(0)))
+        return np.divide(a.T @ s, scale, out=np.full(scale.shape, -1.0, dtype=np.float32), where=scale > 0)
+
+    order = np.random.default_rng(seed).permutation(len(codes))
+    best = correlations(order[: len(order) // 2]).argmax(axis=1)
+    return best, correlations(order[len(order) // 2 :])[np.arange(len(best)), best]
+
+
+def rules(msae: MSAEModel, folder: str, backbone: Backbone, more_words: list[str]) -> Iterator[dict]:
     """One record per rule."""
     embeddings = load_embeddings(f"{folder}/embeddings/test")
     templates = Vocabulary.of_scenes().templates
-    vocabulary = Vocabulary([*CONCEPTS, *OTHERS], templates)
+    words = [*CONCEPTS, *OTHERS]
+    # Where there are frequencies, the concepts take the places that they have in the list of frequent words.
+    place = {word: i for i, word in enumerate(more_words)}
+    words = sorted(dict.fromkeys([*words, *more_words]), key=lambda word: place.get(word, len(place)))
+    vocabulary = Vocabulary(words, templates, order="frequency" if more_words else None)
     embeds = vocabulary.embed(backbone)
+    half = len(embeddings) // 2
+    pictures, judged = embeddings[:half], embeddings[half:]
     with torch.no_grad():
-        codes = torch.cat([msae.encode(batch) for batch in embeddings.batches(4096)]).numpy()
-    areas = aurocs(codes, embeddings.dataset.select_columns(list(CONCEPTS)).to_pandas().to_numpy(dtype=bool))
+        seen, codes = (torch.cat([msae.encode(b) for b in x.split(4096)]).numpy() for x in (pictures, judged))
+    truth = embeddings.dataset.select_columns(list(CONCEPTS)).to_pandas().to_numpy(dtype=bool)
+    areas = aurocs(codes, truth[half:])
     detects = areas.max(axis=1) > GOOD
     number = {concept: place for place, concept in enumerate(CONCEPTS)}
 
@@ -73,11 +102,18 @@ def rules(msae: MSAEModel, folder: str, backbone: Backbone) -> Iterator[dict]:
             "precision": float(true[chosen].mean()) if chosen.any() else np.nan,
             "recall": float((right & detects).sum() / detects.sum()),
             "distinct concepts": int(named[right].nunique()),
-            "names that are words of no scene": int((chosen & named.isin(OTHERS).to_numpy()).sum()),
+            "names that are words of no scene": int((chosen & ~named.isin(CONCEPTS).to_numpy()).sum()),
         }
 
     everything = np.ones(len(areas), dtype=bool)
-    by_activation = name_by_activations(msae, embeddings, vocabulary, embeds, progress=False)
+    frame = name_latents(msae, vocabulary, embeds, pictures).to_pandas()
+    yield record("pictures: validated (the default)", frame["name"], frame["validated"].to_numpy())
+    yield record("pictures: q <= 0.05", frame["name"], (frame["q_value"] <= 0.05).to_numpy())
+    best, correlation = baseline(seen, pictures, embeds)
+    for threshold in (0.4, 0.5, 0.6, 0.7):
+        named = pd.Series([vocabulary.words[i] for i in best])
+        yield record(f"baseline: correlation >= {threshold}", named, correlation >= threshold)
+    by_activation = name_by_activations(msae, pictures, vocabulary, embeds, progress=False)
     for null in NULLS:
         table = name_latents(msae, vocabulary, embeds, null=null)
         frame = table.to_pandas()
@@ -123,15 +159,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--msae", nargs="*", default=["outputs/quickstart"], help="Folders of quickstarts' models.")
     parser.add_argument("--scale", action="store_true", help="Measure time and memory instead of the names.")
+    parser.add_argument("--words", help="Text file of further words, one per line, most frequent first.")
     arguments = parser.parse_args()
     if arguments.scale:
         scale()
         return
     backbone = Backbone.from_pretrained("scenes")
+    more = list(Vocabulary.from_file(arguments.words).words) if arguments.words else []
     records = [
         {"msae": folder, **record}
         for folder in arguments.msae
-        for record in rules(MSAEModel.from_pretrained(folder).eval(), folder, backbone)
+        for record in rules(MSAEModel.from_pretrained(folder).eval(), folder, backbone, more)
     ]
     table = pd.DataFrame(records)
     numbers = ["latents named", "precision", "recall", "distinct concepts", "names that are words of no scene"]

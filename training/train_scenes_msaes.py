@@ -5,11 +5,12 @@
     scenes-patches  on the tokens that leave the last vision block, one per patch, to locate concepts in an image
 
 Each is written with its metrics, names, figure, record and card to hf_msae/scenes/msae/NAME. The first two are named
-with words whose text embeddings have the directions of latents. The tokens of a block are in another space than texts,
-so scenes-patches is named by the images that activate its latents. Since the concepts in a scene are known, the table
+by `name_latents` on training scenes. The tokens of a block are in another space than texts, so scenes-patches is named
+by the images that activate its latents. Since the concepts in a scene are known, the table
 of names also says how well each latent detects held-out scenes with the concept in its name (auroc).
 
---cards_only writes only the cards, from the files in the folders.
+--names_only names existing models and writes their cards; --cards_only writes only the cards, from the files in the
+folders.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--num_workers", "--num_proc", type=int, default=2, help="processes that render scenes")
+    parser.add_argument("--names_only", action="store_true", help="only name existing models and write their cards")
     parser.add_argument("--cards_only", action="store_true", help="only write the cards of existing models")
     return parser.parse_args()
 
@@ -115,6 +117,22 @@ def release(name: str, backbone: Backbone, scenes: dict, arguments: argparse.Nam
     """Train, evaluate and name one model."""
     folder, model = arguments.output_dir / name, MODELS[name]
     embeddings = {split: load_embeddings(arguments.work_dir / split, model.hook_point) for split in SPLITS}
+    if not arguments.names_only:
+        train(name, folder, embeddings, arguments)
+    msae = MSAEModel.from_pretrained(folder)
+    if "layers" in model.hook_point:
+        table = name_patches(msae, embeddings["train"], backbone, arguments.work_dir)
+    else:
+        table = name_pooled(msae, embeddings["train"], backbone)
+    auroc = detects(msae, table, embeddings["test"], truth_of(scenes["test"], model.hook_point))
+    table = ConceptTable(table.frame.assign(auroc=auroc), table.provenance)
+    table.save(folder / "concepts" / "scenes.parquet")
+    print(table.best(20).to_string(float_format="{:.3f}".format))
+
+
+def train(name: str, folder: Path, embeddings: dict[str, EmbeddingDataset], arguments: argparse.Namespace) -> None:
+    """Train and evaluate one model, and draw its quality."""
+    model = MODELS[name]
     # The best levels and weights for few latents, by benchmarks/design_choices.py.
     config = MSAEConfig(
         d_in=embeddings["train"].width,
@@ -139,17 +157,6 @@ def release(name: str, backbone: Backbone, scenes: dict, arguments: argparse.Nam
     command = command_line("python training/train_scenes_msaes.py", sys.argv[1:])
     evaluation = finish(trainer, output_dir=folder, command=command)
     print(evaluation)
-    msae = MSAEModel.from_pretrained(folder)
-
-    if "layers" in model.hook_point:
-        table = name_patches(msae, embeddings["train"], backbone, arguments.work_dir)
-    else:
-        table = name_pooled(msae, embeddings["test"], backbone)
-    auroc = detects(msae, table, embeddings["test"], truth_of(scenes["test"], model.hook_point))
-    table = ConceptTable(table.frame.assign(auroc=auroc), table.provenance)
-    table.save(folder / "concepts" / "scenes.parquet")
-    print(table.best(20).to_string(float_format="{:.3f}".format))
-
     draw(evaluation, folder / "quality_against_k.png")
 
 
@@ -161,7 +168,7 @@ def draw(evaluation: EvaluationResult, file: Path) -> None:
 
 
 def name_pooled(msae: MSAEModel, embeddings: EmbeddingDataset, backbone: Backbone) -> ConceptTable:
-    """Name latents by the words in their directions, with evidence from the embeddings that activate them."""
+    """Name latents by the words that agree with their activations."""
     vocabulary = Vocabulary.of_scenes()
     words = vocabulary.embed(backbone)
     table = name_latents(msae, vocabulary, words, embeddings, progress=False)

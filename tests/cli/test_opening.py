@@ -22,11 +22,14 @@ from hf_msae.embeddings import load_embeddings
 
 
 def test_words_with_numbers_are_concepts_with_weights():
-    found = weighted_concepts(["red", "star=2.5", "a=b=-1", "417=0", "night=1e-1"])
-    assert found == {"red": 1.0, "star": 2.5, "a=b": -1.0, 417: 0.0, "night": 0.1}
-    for words, named in ((["red=much"], "'red=much'"), (["red", "red=2"], "'red'.*twice")):
+    names = ["red", "star", "a=b", "night", "7"]
+    table = ConceptTable.from_columns(names, np.ones(5), [None] * 5, np.zeros(5))
+    found = weighted_concepts(["red", "star=2.5", "a=b=-1", "417=0", "night=1e-1"], 500, table)
+    assert found == {0: 1.0, 1: 2.5, 2: -1.0, 417: 0.0, 3: 0.1}
+    assert weighted_concepts(["7", "latent:7=2", "a=b"], 500, table) == {4: 1.0, 7: 2.0, 2: 1.0}
+    for words, named in ((["red=much"], "'red=much'"), (["red", "red=2"], "twice.*'red'"), (["blue"], "'blue'")):
         with pytest.raises(ValueError, match=named):
-            weighted_concepts(words)
+            weighted_concepts(words, 500, table)
 
 
 def test_the_names_that_come_with_the_model_or_others(place, tmp_path):
