@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image
 from transformers.utils import logging
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 logger = logging.get_logger(__name__)
 
-ImageInput = Image.Image | str | os.PathLike | np.ndarray | torch.Tensor
+ImageInput = Image.Image | str | os.PathLike | np.ndarray | torch.Tensor | Mapping
 _TURNS = {  # EXIF orientation -> how the picture becomes upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -24,7 +29,12 @@ _TURNS = {  # EXIF orientation -> how the picture becomes upright
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTED_BY = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF")
+"""Formats that are read. Pillow knows others, some of which run a program (EPS) or have decoders that few test."""
+PICTURE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic"),
+    *(".ppm", ".pgm", ".pbm", ".jp2"),
+)
 
 
 def is_picture(item: ImageInput) -> bool:
@@ -46,8 +56,8 @@ def to_rgb(image: ImageInput, name: str = "the image") -> Image.Image:
     and CMYK pictures, and those of other color spaces.
 
     Args:
-        image: A PIL image, a path, or uint8 values of shape (height, width), (height, width, 1), (height, width, 3)
-            for RGB or (height, width, 4) for RGBA.
+        image: A PIL image, a path, what `datasets.Image(decode=False)` gives ("bytes" or else "path"), or uint8 values
+            of shape (height, width), (height, width, 1), (height, width, 3) for RGB or (height, width, 4) for RGBA.
         name: Name of the image in messages.
 
     Raises:
@@ -65,6 +75,8 @@ def to_rgb(image: ImageInput, name: str = "the image") -> Image.Image:
                 image = open_picture(file)
         except Exception as error:  # a damaged file can make Pillow raise nearly anything
             raise ValueError(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
+    elif isinstance(image, Mapping):
+        image = _from_stored(image, name)
     elif isinstance(image, np.ndarray | torch.Tensor):
         image = _from_array(np.asarray(image.cpu() if isinstance(image, torch.Tensor) else image), name)
     elif not isinstance(image, Image.Image):
@@ -75,14 +87,19 @@ def to_rgb(image: ImageInput, name: str = "the image") -> Image.Image:
         raise ValueError(f"{name} cannot be decoded: {error}") from error
 
 
+def readable_formats() -> list[str]:
+    """Return those of the `FORMATS` that this Pillow can read."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
 def open_picture(file: BinaryIO) -> Image.Image:
-    """Open and decode a picture of any format but EPS, which Pillow hands to Ghostscript.
+    """Open and decode a picture of one of the `FORMATS`.
 
     Raises:
         Exception: It cannot be decoded: for a damaged file, Pillow raises nearly anything.
     """
-    Image.init()
-    image = Image.open(file, formats=[name for name in Image.OPEN if name != "EPS"])
+    image = Image.open(file, formats=readable_formats())
     image.load()
     return image
 
@@ -106,6 +123,29 @@ def upright(image: Image.Image, name: str = "the image") -> Image.Image:
     for key in _ORIENTED_BY:
         turned.info.pop(key, None)
     return turned
+
+
+def undecoded(images: Dataset, column: str) -> Dataset:
+    """Return a dataset whose pictures are left to `to_rgb`: `datasets` decodes any format that Pillow knows."""
+    import datasets
+
+    kind = images.features[column]
+    if not isinstance(kind, datasets.Image) or kind.mode is not None:  # a mode is applied by datasets
+        return images
+    return images.cast_column(column, datasets.Image(decode=False))
+
+
+def _from_stored(value: Mapping, name: str) -> Image.Image:
+    from datasets.utils.file_utils import xopen  # a path can be one in an archive or on the Hub
+
+    content, path = value.get("bytes"), value.get("path")
+    if content is None and path is None:
+        raise ValueError(f"{name} is missing (None)")
+    try:
+        with xopen(path, "rb") if content is None else io.BytesIO(content) as file:
+            return open_picture(file)
+    except Exception as error:  # a damaged file can make Pillow raise nearly anything
+        raise ValueError(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
 
 
 def _from_array(array: np.ndarray, name: str) -> Image.Image:

@@ -199,6 +199,7 @@ class ImageArguments:
         """
         import numpy as np
 
+        from .._utils.images import undecoded
         from ..backbones.image_text_data import open_dataset
         from ..embeddings.metadata import EmbeddingMetadata
 
@@ -232,7 +233,7 @@ class ImageArguments:
         if column != "image":
             images = images.remove_columns([name for name in images.column_names if name == "image"])
             images = images.rename_column(column, "image")
-        return images
+        return undecoded(images, "image")
 
 
 def command_parser(name: str, kinds: Sequence[type], description: str, example: str) -> MSAEArgumentParser:

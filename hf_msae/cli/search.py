@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"\nrows of {embeddings.source}; the index is in {folder}")
         if images is not None:
             if args.row is not None:
-                example = images[int(embeddings.dataset_rows([args.row])[0])]["image"]
+                example = to_rgb(images[int(embeddings.dataset_rows([args.row])[0])]["image"])
             sheet = plot_contact_sheet(_sheet(found, embeddings, images, example, args))
             print(f"The figure is in {save_figure(sheet, args.figure)}")
         save_json(args.output, {"found": json_records(found)})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from .._utils.images import to_rgb
+from .._utils.images import readable_formats, to_rgb
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
@@ -19,7 +19,6 @@ MAX_DECODED_PIXELS = 16_000_000
 MAX_SIDE = 1024
 """Pixels to which the longer side of a picture is reduced: backbones see far fewer."""
 MAX_TEXT = 500
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
 class VisitorError(ValueError):
@@ -43,7 +42,7 @@ def read_picture(path: str | os.PathLike | None) -> Image.Image:
         # Opening reads the header alone: a picture that would fill the memory is refused by its size.
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as picture:
+            with Image.open(path, formats=readable_formats()) as picture:
                 most = MAX_PIXELS if picture.format == "JPEG" else min(MAX_PIXELS, MAX_DECODED_PIXELS)
                 if picture.width * picture.height > most:
                     raise VisitorError(
@@ -59,7 +58,7 @@ def read_picture(path: str | os.PathLike | None) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise VisitorError(f"The picture has more than {_million(MAX_PIXELS)} pixels: make it smaller.") from None
     except UnidentifiedImageError:
-        raise VisitorError(f"This is not a picture that can be read ({', '.join(_FORMATS[:6])}).") from None
+        raise VisitorError(f"This is not a picture that can be read ({', '.join(readable_formats())}).") from None
     except Exception as error:  # Pillow raises nearly anything for a damaged file
         raise VisitorError("The picture is damaged and cannot be read: save it again, for example as PNG.") from error
     found.thumbnail((MAX_SIDE, MAX_SIDE))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from .._utils.images import to_rgb
+from .._utils.images import to_rgb, undecoded
 from ..backbones.image_text_data import open_dataset
 from ..embeddings import load_embeddings
 from ..hub.publishing.space_settings import ExplorerSettings
@@ -44,7 +44,7 @@ def open_sources(
     check_hook_points(model, patch_model)
     report("opening the pictures", None)
     images = open_dataset(settings.dataset, settings.split)
-    _check_pictures(images, settings)
+    images = _check_pictures(images, settings)
     rows = min(len(images), settings.max_images)
     if settings.embeddings is None:
         images = images.select(range(rows))
@@ -76,7 +76,7 @@ def check_hook_points(model: VisionTextMSAE, patch_model: VisionTextMSAE | None)
         )
 
 
-def _check_pictures(images: datasets.Dataset, settings: ExplorerSettings) -> None:
+def _check_pictures(images: datasets.Dataset, settings: ExplorerSettings) -> datasets.Dataset:
     column = settings.image_column
     if column not in images.column_names:
         of_pictures = [name for name, feature in images.features.items() if isinstance(feature, datasets.Image)]
@@ -88,10 +88,12 @@ def _check_pictures(images: datasets.Dataset, settings: ExplorerSettings) -> Non
         raise ValueError(f"{settings.dataset} has no column {column!r}; {way}")
     if len(images) < 2:
         raise ValueError(f"{settings.dataset} has {len(images)} pictures, but the explorer compares them: give more")
+    images = undecoded(images, column)
     try:
         to_rgb(images[0][column], f"row 0 of {column!r}")
     except (TypeError, OSError) as error:
         raise ValueError(f"column {column!r} of {settings.dataset} does not hold pictures: {error}") from error
+    return images
 
 
 def _embed(model: VisionTextMSAE, pictures: Sequence[Image.Image], report: Report) -> torch.Tensor:

@@ -18,7 +18,7 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 from datasets.utils.file_utils import xopen
 from PIL import Image, UnidentifiedImageError
 
-from ..._utils.images import open_picture, to_rgb, upright
+from ..._utils.images import open_picture, readable_formats, to_rgb, upright
 from .. import prepare_images
 from .streams import check_continuable, check_divisible, fingerprint
 
@@ -241,7 +241,8 @@ class RowReader:
                 if self._image_mode and self._image_mode != value.mode:
                     value = value.convert(self._image_mode)
             except UnidentifiedImageError as error:
-                raise UnreadableRow(f"{name} cannot be decoded: unknown image format") from error
+                formats = ", ".join(readable_formats())
+                raise UnreadableRow(f"{name} cannot be decoded: its format is none of {formats}") from error
             except Exception as error:  # Pillow raises nearly anything for a damaged file
                 raise UnreadableRow(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
         try:

@@ -1,0 +1,56 @@
+"""Which files are read as pictures: one list of formats, for what is stored in a dataset too."""
+
+import io
+
+import datasets
+import pytest
+from PIL import Image
+
+from hf_msae._utils.images import readable_formats, to_rgb, undecoded
+
+RED = Image.new("RGB", (4, 4), (255, 0, 0))
+
+
+def encoded(format):
+    stored = io.BytesIO()
+    RED.save(stored, format)
+    return stored.getvalue()
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG", "JPEG2000"])
+@pytest.mark.parametrize("kind", ["bytes", "path", "file"])
+def test_formats_that_are_read(tmp_path, format, kind):
+    file = tmp_path / "picture"
+    file.write_bytes(encoded(format))
+    given = {"bytes": {"bytes": encoded(format), "path": None}, "path": {"bytes": None, "path": str(file)}}.get(
+        kind, file
+    )
+    red, green, _ = to_rgb(given).getpixel((2, 2))
+    assert red > 240 and green < 15
+
+
+@pytest.mark.parametrize("format", ["EPS", "TGA", "PCX", "SGI", "ICNS"])
+def test_formats_that_are_not(tmp_path, format):
+    content = encoded(format)
+    assert format not in readable_formats()
+    (tmp_path / "picture.png").write_bytes(content)
+    for given in ({"bytes": content, "path": None}, tmp_path / "picture.png"):
+        with pytest.raises(ValueError, match=r"row 3.*cannot be decoded"):
+            to_rgb(given, "row 3")
+
+
+def test_pictures_of_a_dataset_are_left_to_to_rgb(monkeypatch):
+    rows = [{"bytes": encoded("EPS"), "path": None}, {"bytes": encoded("PNG"), "path": None}, None]
+    images = datasets.Dataset.from_dict({"image": rows}, features=datasets.Features({"image": datasets.Image()}))
+    monkeypatch.setattr(datasets.Image, "decode_example", lambda *_: pytest.fail("decoded by datasets"))
+    stored = undecoded(images, "image")
+    assert to_rgb(stored[1]["image"]).getpixel((0, 0)) == (255, 0, 0)
+    with pytest.raises(ValueError, match=r"cannot be decoded"):
+        to_rgb(stored[0]["image"])
+    with pytest.raises(ValueError, match=r"row 2 is missing"):
+        to_rgb({}, "row 2")
+
+
+def test_a_mode_is_left_to_datasets():
+    images = datasets.Dataset.from_dict({"image": [RED]}).cast_column("image", datasets.Image(mode="L"))
+    assert undecoded(images, "image").features == images.features
