@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
@@ -9,13 +10,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import psutil
 
 _SUFFIX = ".tmp"
 _STALE_SECONDS = 60.0
-"""A leftover is removed only after this long: on a shared file system its process may run on another machine."""
+"""What other machines left is removed only after this long: on a shared file system, its process may still run."""
 
 
 @contextmanager
@@ -68,7 +70,17 @@ def _target(path: str | os.PathLike) -> Path:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{_SUFFIX}")
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}-{_machine()}{_SUFFIX}")
+
+
+@cache
+def _machine() -> str:
+    """Return what tells process numbers of this machine and container from those of others; "" if unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        return hashlib.sha256(f"{boot} {os.readlink('/proc/self/ns/pid')}".encode()).hexdigest()[:12]
+    except OSError:  # not Linux
+        return ""
 
 
 def make_folder(path: str | os.PathLike) -> Path:
@@ -107,11 +119,12 @@ def _remove_leftovers(path: Path) -> None:
     for other in path.parent.iterdir():
         if not (other.name.startswith(prefix) and other.name.endswith(_SUFFIX)):
             continue
-        process = other.name[len(prefix) : -len(_SUFFIX)].partition("-")[0]
+        process, _, rest = other.name[len(prefix) : -len(_SUFFIX)].partition("-")
+        is_ours = bool(_machine()) and rest.endswith(f"-{_machine()}")
         if not process.isdecimal() or psutil.pid_exists(int(process)):
             continue
         try:
-            if time.time() - other.stat().st_mtime > _STALE_SECONDS:
+            if is_ours or time.time() - other.stat().st_mtime > _STALE_SECONDS:
                 remove(other)
         except FileNotFoundError:  # another process removed it meanwhile
             continue

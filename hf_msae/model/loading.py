@@ -61,6 +61,8 @@ class PreTrainedMSAE(PreTrainedModel):
             return super().from_pretrained(
                 pretrained_model_name_or_path, *model_args, output_loading_info=info_requested, **kwargs
             )
+        _refuse_pickles(Path(name) / (kwargs.get("subfolder") or ""))
+        kwargs["use_safetensors"] = True  # a pickle could run code
         _check_index(Path(name) / (kwargs.get("subfolder") or ""))
         _check_kinds(Path(name) / (kwargs.get("subfolder") or ""))
         kwargs["ignore_mismatched_sizes"] = True  # returns the shapes instead of printing a table
@@ -192,6 +194,18 @@ def _check_loaded(name: str, model: PreTrainedModel, info: dict[str, Any]) -> No
             raise ValueError(f"{name}: {key} holds nothing but zeros: the file was never trained, or was damaged")
     if not model.input_scale.is_meta and not model.input_scale > 0:
         raise ValueError(f"{name}: input_scale is {model.input_scale.item():g}, but it must be above 0")
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """Refuse a folder whose weights are in pickles only, which could run code."""
+    pickles = sorted(folder.glob("pytorch_model*.bin"))
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise OSError(
+            f"{folder} holds its weights in {pickles[0].name}, a pickle, which is never opened: if you trust it, make "
+            f"{folder / 'model.safetensors'} of it with safetensors.torch.save_file(torch.load({str(pickles[0])!r}, "
+            "weights_only=True), ..., metadata={'format': 'pt'}); `hf-msae convert` reads checkpoints of other "
+            "libraries"
+        )
 
 
 def _check_index(folder: Path) -> None:

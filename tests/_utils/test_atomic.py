@@ -70,6 +70,25 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else_is(tmp_path)
     assert {f".a.json.{os.getppid()}.tmp", ".a.json.tmp", f".b.json.{dead.pid}.tmp", fresh.name} < set(names(tmp_path))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="machines are told apart on Linux alone")
+def test_what_a_dead_process_of_this_machine_left_is_removed_at_once(tmp_path):
+    write = (
+        "import os, sys\nfrom hf_msae._utils.atomic import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as file:\n    file.write_text('half')\n    {}"
+    )
+    target = str(tmp_path / "a.json")
+    subprocess.run([sys.executable, "-c", write.format("os.kill(os.getpid(), 9)"), target])
+    (left,) = names(tmp_path)
+    elsewhere = left.rpartition("-")[0] + "-0123456789ab.tmp"
+    (tmp_path / elsewhere).write_text("")
+    command = [sys.executable, "-c", write.format("print(file.name, flush=True)\n    input()"), target]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as alive:
+        in_use = alive.stdout.readline().strip()
+        write_json(tmp_path / "a.json", {})
+        assert set(names(tmp_path)) == {"a.json", in_use, elsewhere}
+        alive.communicate("\n")
+
+
 def test_a_link_is_written_through(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     target = tmp_path / "elsewhere" / "a.json"

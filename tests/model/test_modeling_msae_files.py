@@ -253,6 +253,20 @@ def test_weights_of_another_kind_are_refused(model, tmp_path, dtype):
         MSAEModel.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
+def test_a_pickle_is_refused_by_name_and_its_way_out_works(model, tmp_path, monkeypatch, name):
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / name)
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the pickle was opened"))
+    with pytest.raises(OSError, match=rf"{name}.*model\.safetensors.*hf-msae convert"):
+        MSAEModel.from_pretrained(tmp_path)
+    monkeypatch.undo()
+    save_file(load(tmp_path / name, weights_only=True), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert_same(MSAEModel.from_pretrained(tmp_path), model)
+
+
 @pytest.mark.parametrize("name", ["encoder", "decoder"])
 def test_weights_of_zeros_are_refused(model, tmp_path, name):
     model.save_pretrained(tmp_path)
