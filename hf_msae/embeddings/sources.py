@@ -22,6 +22,7 @@ from yaml import YAMLError
 
 from .._utils.cache import cache_folder, make_writable
 from .._utils.reachability import refuse_unreachable
+from .._utils.walking import files_below
 from .metadata import METADATA_FILE, EmbeddingMetadata
 from .npy import PART_FOLDERS, Numbered, checked_matrix, find_parts, join_parts, numbered, open_npy
 from .statistics import RunningMoments
@@ -183,6 +184,7 @@ def _open_folder(folder: Path, split: str | None, verify: bool) -> Source:
         return opened
     if any((folder / name).is_dir() for name in PART_FOLDERS) and (parts := find_parts(folder)):
         return _open_parts(folder, parts)
+    files_below(folder, "the embeddings")  # refuses one that datasets would search for minutes
     try:
         files = data_files_of(folder)
     except FileNotFoundError:  # datasets' way of saying that nothing in the folder looks like data

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..._utils.file_integrity import refuse_pointer, verify_cached
+from ..._utils.walking import files_below
 from .reading import CodeInFileError, Settings, the_one
 
 
@@ -75,6 +76,7 @@ class CheckpointSource:
         Raises:
             FileNotFoundError: There is nothing there.
             OSError: The Hub cannot be reached.
+            ValueError: The folder holds too many files to be one of checkpoints.
         """
         local, repo_id, inside = Path(source).expanduser(), str(source), (subfolder or "").strip("/")
         if local.exists():
@@ -92,7 +94,7 @@ class CheckpointSource:
             return cls(str(place), (place.name,), place.parent, tuple(neighbors))
         if not place.is_dir():
             raise FileNotFoundError(f"there is no file or folder {place}")
-        files = sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
+        files = sorted(path.relative_to(place).as_posix() for path in files_below(place, "the checkpoint"))
         return cls(str(place), tuple(files), place)
 
     @classmethod

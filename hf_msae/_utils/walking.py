@@ -1,0 +1,27 @@
+"""Listing what a folder holds, up to a limit: a home folder given by mistake is not searched for minutes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+MOST_FILES = 10_000
+
+
+def files_below(folder: Path, what: str) -> list[Path]:
+    """Return the files of a folder and its subfolders, in order, without those in hidden subfolders.
+
+    Args:
+        folder: The folder.
+        what: What is looked for, for the message.
+
+    Raises:
+        ValueError: There are more than `MOST_FILES`.
+    """
+    found: list[Path] = []
+    for place, below, files in os.walk(folder):
+        below[:] = (each for each in below if not each.startswith("."))
+        found += (Path(place, file) for file in files if os.path.isfile(os.path.join(place, file)))
+        if len(found) > MOST_FILES:
+            raise ValueError(f"{folder} holds more than {MOST_FILES} files: name the file of {what}, or a folder of its own")
+    return sorted(found)
