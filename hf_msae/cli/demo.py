@@ -41,6 +41,11 @@ class DemoArguments:
         "or to scenes-patches for the default model.",
         None,
     )
+    concepts: str | None = flag(
+        "Parquet file of names written by `hf-msae name`, or the name of one that comes with the model. Defaults to "
+        "the only one that does.",
+        None,
+    )
     backbone: str | None = flag("Location of the backbone, if it is not the one that the MSAE names.", None)
     allow_other_backbone: bool = flag(
         "Use the backbone even if it is not the one that the MSAE was trained on.", False

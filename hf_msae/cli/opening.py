@@ -100,7 +100,9 @@ class NamedModelArguments(ModelArguments):
     """Which MSAE, its backbone, and the names of its latents."""
 
     concepts: str | None = flag(
-        "Parquet file of names written by `hf-msae name`. Defaults to the file that comes with the model.", None
+        "Parquet file of names written by `hf-msae name`, or the name of one that comes with the model. Defaults to "
+        "the only one that does.",
+        None,
     )
 
     def names(self) -> ConceptTable | None:
@@ -111,13 +113,10 @@ class NamedModelArguments(ModelArguments):
             ValueError: The model has several files of names, and none was chosen.
         """
         from ..concepts.table import ConceptTable
-        from ..hub.reading.opening import concept_files
+        from ..hub.reading.opening import chosen_concepts, concept_files
 
         if self.concepts is not None:
-            path = Path(self.concepts).expanduser()
-            if not path.is_file():
-                raise FileNotFoundError(f"there is no file of names {path}: `hf-msae name` writes one")
-            return ConceptTable.load(path)
+            return chosen_concepts(self.concepts, self.model, self.revision, self.subfolder)
         files = concept_files(self.model, self.revision, self.subfolder)
         if len(files) > 1:
             raise ValueError(f"{self.model} has several tables of names: choose one with --concepts {files[0]}")

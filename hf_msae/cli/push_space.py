@@ -37,6 +37,7 @@ class PushSpaceArguments:
         default=None,
     )
     patch_model: str | None = flag("Hub id of an MSAE of a vision block of the same backbone.", default=None)
+    concepts: str | None = flag("Name of the table of names, if the model has several.", default=None)
     backbone: str | None = flag("Location of the backbone, if it is not the one in the MSAE's config.", default=None)
     allow_other_backbone: bool = flag(
         "Use the backbone even if it is not the one that the MSAE was trained on.", False

@@ -15,6 +15,7 @@ from .._utils.images import to_rgb, undecoded
 from ..backbones.image_text_data import open_dataset
 from ..embeddings import load_embeddings
 from ..hub.publishing.space_settings import ExplorerSettings
+from ..hub.reading.opening import chosen_concepts, load_msae
 from ..vision_text import VisionTextMSAE
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,13 @@ def open_sources(
     # Everything is checked before the pictures are embedded, which may take long.
     report("loading the model", None)
     strict = not settings.allow_other_backbone
-    model = VisionTextMSAE.from_pretrained(settings.model, settings.backbone, strict=strict)
+    if settings.concepts is None:
+        model = VisionTextMSAE.from_pretrained(settings.model, settings.backbone, strict=strict)
+    else:
+        concepts = chosen_concepts(settings.concepts, settings.model)
+        msae = load_msae(settings.model, dtype="auto")
+        model = VisionTextMSAE.from_pretrained(msae, settings.backbone, strict=strict)
+        model = VisionTextMSAE(model.backbone, msae, concepts, strict)
     patch_model = None
     if settings.patch_model is not None:
         patch_model = VisionTextMSAE.from_pretrained(settings.patch_model, model.backbone, strict=strict)

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from hf_msae._utils.images import to_rgb
 from hf_msae.cli.bias import BiasArguments
 from hf_msae.cli.explain import ExplainArguments
 from hf_msae.cli.name import NameArguments
@@ -63,7 +64,7 @@ def test_embeddings_of_another_width_are_refused(place, tmp_path):
 
 
 def pictures(dataset, rows):
-    return [np.asarray(dataset[row]["image"]).tolist() for row in rows]
+    return [np.asarray(to_rgb(dataset[row]["image"])).tolist() for row in rows]
 
 
 def test_pictures_are_those_that_were_embedded(place, tmp_path):

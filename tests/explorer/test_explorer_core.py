@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
+from hf_msae.concepts import ConceptTable
 from hf_msae.explorer import Explorer, ExplorerSettings, VisitorError
 from hf_msae.explorer.components.bars import Bar, bars
+from hf_msae.hub.reading.opening import concept_files
 from tests.explorer.serving import QUIET_DEMO, serving
 
 
@@ -87,6 +89,22 @@ def test_embeddings_of_another_number_of_pictures_are_refused(tmp_path):
     settings = ExplorerSettings(dataset="scenes:test:60:7", embeddings=str(tmp_path / "e.npy"))
     with pytest.raises(ValueError, match=r"61.*scenes:test:60:7.*60"):
         Explorer.load(settings)
+
+
+def test_another_table_of_names(tmp_path):
+    model = MSAEModel.from_released("scenes-image")
+    model.save_pretrained(tmp_path / "msae")
+    (tmp_path / "msae" / "concepts").mkdir()
+    for name in ("first", "second"):
+        names = [f"{name} {latent}" for latent in range(model.config.num_latents)]
+        frame = ConceptTable.load(concept_files("scenes-image")[0]).frame.assign(name=names)
+        ConceptTable(frame).save(tmp_path / "msae" / "concepts" / f"{name}.parquet")
+    given = {"model": str(tmp_path / "msae"), "dataset": "scenes:test:20:7"}
+    for chosen in ("second", str(tmp_path / "msae" / "concepts" / "second.parquet")):
+        found = Explorer.load(ExplorerSettings(**given, concepts=chosen)).model.concepts
+        assert found.frame["name"][3] == "second 3"
+    with pytest.raises(FileNotFoundError, match=r"third.*first, second"):
+        Explorer.load(ExplorerSettings(**given, concepts="third"))
 
 
 def test_columns_are_explained_before_anybody_asks_while_nobody_does(explorer, monkeypatch):

@@ -215,6 +215,10 @@ def space_variables(settings: ExplorerSettings) -> dict[str, str]:
     for key, value in asdict(settings).items():
         if value is None or value == getattr(ExplorerSettings(), key):
             continue
+        if key == "concepts" and Path(value).expanduser().exists():
+            raise ValueError(
+                f"concepts={value} is on this machine: give the name of a table in the model's repository"
+            )
         if key in ("model", "dataset", "embeddings", "patch_model", "backbone"):
             if Path(value).expanduser().exists() or value.startswith((".", "/", "~")):
                 raise ValueError(

@@ -25,6 +25,7 @@ class ExplorerSettings:
             (MSAE_EMBEDDINGS).
         patch_model: MSAE of a vision block of the same backbone, for maps of where a concept is. Defaults to
             "scenes-patches" for the default model, and to none for others (MSAE_PATCH_MODEL).
+        concepts: Table of names of the latents, a file or the name of one that comes with the model (MSAE_CONCEPTS).
         backbone: Another location of the backbone (MSAE_BACKBONE).
         allow_other_backbone: Use the backbone even if it is not the one that the MSAE was trained on
             (MSAE_ALLOW_OTHER_BACKBONE).
@@ -37,6 +38,7 @@ class ExplorerSettings:
     image_column: str = "image"
     embeddings: str | None = None
     patch_model: str | None = None
+    concepts: str | None = None
     backbone: str | None = None
     allow_other_backbone: bool = False
     max_images: int = 2000

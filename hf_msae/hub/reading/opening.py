@@ -136,6 +136,26 @@ def concept_files(name: str | os.PathLike, revision: str | None = None, subfolde
     return sorted((folder / (subfolder or "")).glob("concepts/*.parquet"))
 
 
+def chosen_concepts(
+    chosen: str, name: str | os.PathLike, revision: str | None = None, subfolder: str | None = None
+) -> ConceptTable:
+    """Load a table of names by its path, or by its name among those of an MSAE; other arguments as in `concept_files`.
+
+    Raises:
+        FileNotFoundError: There is no such table.
+    """
+    from ...concepts.table import ConceptTable
+
+    path = Path(chosen).expanduser()
+    if not path.is_file():
+        tables = {file.stem: file for file in concept_files(name, revision, subfolder)}
+        path = tables.get(chosen.removesuffix(".parquet"))
+        if path is None:
+            has = f"{name} has {', '.join(tables)}, and " if tables else ""
+            raise FileNotFoundError(f"there is no file of names {chosen}; {has}`hf-msae name` writes one")
+    return ConceptTable.load(path)
+
+
 def concepts_beside(
     name: str | os.PathLike, revision: str | None = None, subfolder: str | None = None
 ) -> ConceptTable | None:
