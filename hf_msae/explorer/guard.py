@@ -26,7 +26,7 @@ MAX_ENCODED = MAX_UPLOAD * 4 // 3
 MAX_QUESTION = 2**20
 """Bytes of any other request."""
 MAX_SESSIONS = 500
-"""Visitors whose choices gradio remembers, about 0.3 MB each; the others are forgotten."""
+"""Visitors whose choices gradio remembers, about 0.02 MB each; the others are forgotten."""
 MAX_OPEN = 2000
 """Open requests at a time; a page holds two or three. Gradio builds its own uvicorn config, without this limit."""
 MAX_UPLOADS_EACH = 8

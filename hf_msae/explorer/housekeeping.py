@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -129,10 +131,13 @@ def make_room(folder: Path, wanted: int, age: float, most: int | None = None) ->
 def forget_sessions(holder: Any, age: float) -> None:
     """Drop what gradio remembers of sessions that were idle for `age` seconds.
 
-    Gradio keeps the last values of their inputs, words among them, until `MAX_SESSIONS` others have come.
+    Gradio keeps the last values of their inputs, words among them, until `MAX_SESSIONS` others have come. Of the other
+    sessions, drop what it keeps for deep links, which are closed here: a description of the whole page for each.
     """
     oldest = datetime.now() - timedelta(seconds=age)
     with holder.lock:
+        for state in holder.session_data.values():
+            state.config_values.clear()
         for session, used in [*holder.time_last_used.items()]:
             if used < oldest:
                 holder.session_data.pop(session, None)
@@ -161,6 +166,15 @@ def forget_answers(blocks: Any, finished: dict[str, float], age: float) -> None:
         names.difference_update([name for name in [*names] if not os.path.exists(name)])
 
 
+def give_back_memory() -> None:
+    """Give the memory that is free back to the system, where the C library is glibc.
+
+    Glibc keeps what was freed in up to eight arenas for each core, since other threads may still use the end of each.
+    """
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+
+
 def keeping(folder: Path, every: float, age: float) -> Any:
     """Make a lifespan for the server that deletes and forgets, every so many seconds, what is older than `age`."""
 
@@ -176,6 +190,7 @@ def keeping(folder: Path, every: float, age: float) -> Any:
                     logger.error("old uploads could not be deleted: %s", type(error).__name__)
                 forget_sessions(app.state_holder, age)
                 forget_answers(app.get_blocks(), finished, age)
+                await asyncio.to_thread(give_back_memory)
 
         task = asyncio.create_task(tidy())
         try:

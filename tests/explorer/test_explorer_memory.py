@@ -1,0 +1,96 @@
+"""What visitors leave in memory: objects are counted, since the memory of a process depends on much else."""
+
+import gc
+from contextlib import contextmanager
+
+import pytest
+
+gradio = pytest.importorskip("gradio")
+
+import pandas as pd  # noqa: E402 (what follows needs gradio)
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from hf_msae.explorer import app, housekeeping  # noqa: E402
+from tests.explorer.asking import address, ask, launched, wait_for  # noqa: E402
+
+NONE = ("", 0) * 3
+QUESTIONS = {
+    "see": lambda picture: (picture, "16"),
+    "look_closer": lambda picture: (picture, "star"),
+    "match_words": lambda picture: (picture, "a star"),
+    "search": lambda picture: ("my picture", picture, "", 0, "star", 1, *NONE),
+    "concept": lambda picture: ("star",),
+    "concepts": lambda picture: ("star", False, "name"),
+    "steer": lambda picture: (picture, "a star, night", "as it is", "star", "multiply", 0, *("", "multiply", 1) * 3),
+}
+
+
+@pytest.fixture(scope="module")
+def demo(explorer):
+    with pytest.MonkeyPatch.context() as patch:
+        app.warm_up(explorer)
+        patch.setattr(app, "warm_up", lambda explorer: None)  # nothing is made meanwhile
+        patch.setattr(app, "_TIDY_EVERY", 0.2)
+        with launched(explorer) as demo:
+            yield demo
+
+
+@contextmanager
+def new_objects():
+    """A function that lists the objects that have been made since, and are still there."""
+
+    def found():
+        gc.collect()
+        return gc.get_objects()
+
+    gc.collect()
+    gc.freeze()  # what is there by now is not listed
+    try:
+        yield found
+    finally:
+        gc.unfreeze()
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_questions_leave_no_pictures_tensors_or_tables(name, demo, upload):
+    def ask_it():
+        assert "event: complete" in ask(address(demo), name, *QUESTIONS[name](picture))
+
+    def left():
+        housekeeping.forget_sessions(demo.app.state_holder, 0)  # the page of a visitor keeps the last embedding
+        return [type(each) for each in new() if issubclass(type(each), (torch.Tensor, Image.Image, pd.DataFrame))]
+
+    picture = {**upload, "meta": {"_type": "gradio.FileData"}}
+    ask_it()
+    with new_objects() as new:
+        for _ in range(3):
+            ask_it()
+        wait_for(lambda: len(left()) < 3)
+
+
+def test_a_visitor_who_may_come_back_costs_no_copy_of_the_page(demo):
+    sessions = demo.app.state_holder.session_data
+    ask(address(demo), "concept", "star")
+    came = len(sessions)
+    with new_objects() as new:
+        for _ in range(20):
+            ask(address(demo), "concept", "star")
+        wait_for(lambda: not any(state.config_values for state in sessions.values()))
+        assert len(new()) < 20 * 300  # a page has 198 components, each described by several objects
+    assert len(sessions) == came + 20  # none has been forgotten
+
+
+def test_free_memory_is_given_back(demo, monkeypatch):
+    given = []
+    monkeypatch.setattr(housekeeping, "give_back_memory", lambda: given.append(True))
+    wait_for(lambda: given)
+
+
+def test_giving_memory_back_needs_glibc(monkeypatch):
+    housekeeping.give_back_memory()
+    monkeypatch.setattr(housekeeping.ctypes, "CDLL", lambda name: object())  # musl
+    housekeeping.give_back_memory()
+    monkeypatch.setattr(housekeeping.sys, "platform", "win32")
+    monkeypatch.setattr(housekeeping.ctypes, "CDLL", None)
+    housekeeping.give_back_memory()
