@@ -25,7 +25,7 @@ SLACK = 0.02
 
 EFFECT = ("zero_shot_auroc", "zero_shot_auroc_low", "zero_shot_auroc_high")
 MIN_ROWS = 20
-_MOST_SYNONYMS = 50
+_MOST_SYNONYMS = 20
 _NULL_NAMES = 10_000  # decoy names that p-values are taken from, at least one per latent
 _MOST_ROUNDS = 20
 _EFFECT_ENTRIES = 2**25  # activations held for the effect sizes: 128 MiB
@@ -124,30 +124,39 @@ def _choose(
     choosing: Moments, testing: Moments, words: torch.Tensor, vocabulary: Vocabulary, bar: tqdm
 ) -> pd.DataFrame:
     """Choose names, runners-up and second meanings on one half; read how well they agree on the other."""
-    number = min(_MOST_SYNONYMS, len(words))
-    top = [values.topk(number, dim=1) for _, values in choosing.agreements(words, bar)]
-    values, indices = (torch.cat(each).cpu().numpy() for each in zip(*top, strict=True))
-    near = values >= (1 - SLACK) * values[:, :1]
+    n = len(choosing.spread)
+    name, runner_up = np.zeros(n, dtype=int), np.zeros(n, dtype=int)
+    best, synonyms = np.zeros(n), [""] * n
     # Words come most frequent first; otherwise their order says nothing, and the best stays.
     by_frequency = vocabulary.order == "frequency"
-    place = np.where(near, indices, len(words)).argmin(axis=1) if by_frequency else np.zeros(len(values), dtype=int)
-    rows = np.arange(len(values))
-    name = indices[rows, place]
-    after = np.minimum(near.sum(axis=1), number - 1)
-    runner_up = indices[rows, after]
+    for part, values in choosing.agreements(words, bar):
+        highest, where = values.max(dim=1)
+        near = (values >= (1 - SLACK) * highest[:, None]) & (highest[:, None] > 0)
+        name[part], best[part] = where.cpu().numpy(), highest.cpu().numpy()
+        latents, candidates = (each.cpu().numpy() for each in near.nonzero(as_tuple=True))
+        of_candidates = values[near].cpu().numpy()
+        values.masked_fill_(near, -torch.inf)
+        runner_up[part] = values.argmax(dim=1).cpu().numpy()
+        starts = np.unique(latents, return_index=True)[1]
+        for first, last in zip(starts, [*starts[1:], len(latents)], strict=True):
+            ordered = candidates[first:last]
+            if not by_frequency:
+                ordered = ordered[np.argsort(-of_candidates[first:last], kind="stable")]
+            latent = part.start + latents[first]
+            name[latent] = ordered[0]
+            synonyms[latent] = ", ".join(vocabulary.words[i] for i in ordered[1 : 1 + _MOST_SYNONYMS])
     also, partial = _second_meanings(choosing, testing, words, name, bar)
-    alive = ((choosing.spread > 0) & (testing.spread > 0)).cpu().numpy() & (values[:, 0] > 0)
+    alive = ((choosing.spread > 0) & (testing.spread > 0)).cpu().numpy() & (best > 0)
 
     def text(chosen: np.ndarray, there: np.ndarray) -> list[str | None]:
         return [vocabulary.words[i] if known else None for i, known in zip(chosen, there, strict=True)]
 
-    synonyms = [", ".join(vocabulary.words[i] for i in indices[row][near[row]] if i != name[row]) for row in rows]
     return pd.DataFrame(
         {
-            "latent": rows,
+            "latent": np.arange(n),
             "name": text(name, alive),
             "agreement": np.where(alive, testing.agreement_of(words[name]), np.nan),
-            "runner_up": text(runner_up, alive & (after < near.shape[1]) & (runner_up != name)),
+            "runner_up": text(runner_up, alive & (runner_up != name)),
             "runner_up_agreement": np.where(alive, testing.agreement_of(words[runner_up]), np.nan),
             "synonyms": [each if known else "" for each, known in zip(synonyms, alive, strict=True)],
             "also": text(also, alive),
