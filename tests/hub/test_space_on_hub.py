@@ -68,6 +68,9 @@ def test_settings_are_variables_and_nothing_of_this_machine_is(tmp_path):
     for local in (str(tmp_path), "./there", "~/there"):
         with pytest.raises(ValueError, match="is on this machine"):
             space_variables(ExplorerSettings(model=local))
+    with pytest.raises(ValueError, match=r"concepts=.* is on this machine"):
+        space_variables(ExplorerSettings(concepts=str(tmp_path)))
+    assert space_variables(ExplorerSettings(concepts="words")) == {"MSAE_CONCEPTS": "words"}
     for elsewhere in ("path/to/images", "nothing like it"):
         with pytest.raises(ValueError, match=f"{elsewhere}.* user/name"):
             space_variables(ExplorerSettings(dataset=elsewhere))
