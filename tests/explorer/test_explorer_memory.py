@@ -52,6 +52,7 @@ def new_objects():
         gc.unfreeze()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_questions_leave_no_pictures_tensors_or_tables(name, demo, upload):
     def ask_it():

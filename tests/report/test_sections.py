@@ -144,7 +144,7 @@ def test_what_drives_nothing_and_what_goes_along_is_said(write, world):
         return (x[:, 12] - 0.05).mul(0.2).sigmoid()
 
     settings = {"num_null": 20, "num_bootstrap": 50, "progress": False, "target": "dog"}
-    report = bias_report(world.model.msae, world.embeddings, classifier, latents=[2, 3], **settings)
+    report = bias_report(world.model.msae, world.embeddings, classifier, indices=[2, 3], **settings)
     assert report.drivers.empty
     assert "2 concepts" in verdict(report) and "“dog”" in verdict(report)
     along = report.frame.assign(p_association=[0.9, 0.01], association=[0.5, -0.25])
