@@ -85,6 +85,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     if not arguments.cards_only:
+        arguments.work_dir.mkdir(parents=True, exist_ok=True)
         backbone = Backbone.from_pretrained("scenes")
         sizes = {"train": arguments.num_train_scenes, "test": arguments.num_eval_scenes}
         scenes = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,9 +51,10 @@ class ModelArguments:
     def __post_init__(self):
         self.disable_tqdm = self.disable_tqdm or not sys.stderr.isatty()
         if self.disable_tqdm:
-            import datasets
-
-            datasets.disable_progress_bars()
+            if "datasets" in sys.modules:
+                sys.modules["datasets"].disable_progress_bars()
+            else:  # read when datasets is imported, which takes a second and not every command needs
+                os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
     def names(self) -> ConceptTable | None:
         """Load the names of the latents. Commands that use names have `NamedModelArguments` instead."""

@@ -15,6 +15,7 @@ from datasets import Dataset
 from sklearn.metrics import roc_auc_score
 
 from .. import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments, VisionTextMSAE
+from .._utils.atomic import make_folder
 from ..backbones import Backbone
 from ..backbones.extraction import extract_activations
 from ..bias import BiasReport, bias_report
@@ -81,6 +82,7 @@ def run_quickstart(arguments: QuickstartArguments) -> dict[str, Any]:
         )
     backbone = Backbone.from_pretrained("scenes")
     config = model_config(arguments, backbone.width("image_embeds"))
+    make_folder(output)
     run = training_arguments(arguments)
     begun = time.monotonic()
 
