@@ -96,7 +96,8 @@ class MomentsCollector(Collector):
     def _moments(self, place: int) -> Moments:
         n = self._counts[place]
         a, x = self._sums[place] / n, self._means[place] / n
-        variance = (self._squares[place] / n - a.square()).clamp(min=0)
+        variance = self._squares[place] / n - a.square()
+        variance = variance.where(variance > 1e-6 * a.square(), 0)  # what is left of an activation that hardly changes
         return Moments(
             covariance=self._products[place] / n - torch.outer(a, x),
             spread=variance.sqrt(),

@@ -48,7 +48,8 @@ class ConceptTable:
         return len(self.frame)
 
     def __repr__(self) -> str:
-        best = self.best(10).assign(validated=lambda rows: rows.get("q_value", np.nan) <= MAX_Q)
+        best = self.best(10)
+        best = best.assign(validated=_validated(best, MAX_Q) if self.has_q_values else False)
         title = f"ConceptTable({len(self)} latents, {self.frame['name'].nunique()} distinct names)"
         return f"{title}\n{to_text(best, '{:.3f}')}"
 
@@ -206,7 +207,7 @@ def name_columns(concepts: ConceptTable | None, latents: Sequence[int]) -> dict[
     if concepts is None:
         return {"name": [None] * len(latents), "validated": [False] * len(latents)}
     rows = concepts.frame.set_index("latent").loc[list(latents)]
-    validated = rows["q_value"] <= MAX_Q if concepts.has_q_values else [False] * len(rows)
+    validated = _validated(rows, MAX_Q) if concepts.has_q_values else [False] * len(rows)
     return {"name": rows["name"].tolist(), "validated": list(map(bool, validated))}
 
 

@@ -85,6 +85,7 @@ class PreTrainedMSAE(PreTrainedModel):
             raise _with_subfolders(error, name, kwargs) from error
         unexpected = info["unexpected_keys"]
         if unexpected and "key_mapping" not in kwargs and all(re.match(_WRAPPERS, key) for key in unexpected):
+            kwargs.pop("ignore_mismatched_sizes", None)  # set above; with it, the weights would not be checked
             model = cls.from_pretrained(
                 pretrained_model_name_or_path, *model_args, **kwargs, key_mapping={_WRAPPERS: ""}
             )

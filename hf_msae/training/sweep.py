@@ -16,8 +16,15 @@ from .._utils.acceleration import on_main_process
 from .._utils.argument_parser import MSAEArgumentParser
 from ..model.configuration_msae import MSAEConfig
 from .arguments import NUMERIC_FIELDS, MSAETrainingArguments
-from .checkpointing import TrainerState, check_output_dir, clear_output_dir, list_checkpoints, read_failure
-from .log import TrainingResult
+from .checkpointing import (
+    WEIGHTS_FILE,
+    TrainerState,
+    check_output_dir,
+    clear_output_dir,
+    list_checkpoints,
+    read_failure,
+)
+from .log import LOG_FILE, TrainingResult
 from .loop import train_together
 from .resuming import find_damage, set_aside
 from .run import TrainingRun
@@ -181,8 +188,13 @@ def _newest_common(trainers: Sequence[MSAETrainer]) -> list[Path | None]:
     Raises:
         FileNotFoundError: No trainer has a checkpoint, or there is no step of which all have one.
     """
-    for trainer in trainers:
-        set_aside({path: damage for path in list_checkpoints(trainer.output_dir) if (damage := find_damage(path))})
+    damaged = {
+        path: damage
+        for each in trainers
+        for path in list_checkpoints(each.output_dir)
+        if (damage := find_damage(path))
+    }
+    set_aside(damaged)
     checkpoints = {trainer: {path.name: path for path in list_checkpoints(trainer.output_dir)} for trainer in trainers}
     newest = {trainer: list(found.values())[-1] for trainer, found in checkpoints.items() if found}
     stopped = {trainer: path for trainer, path in newest.items() if TrainerState.read(path).stopped}
@@ -190,7 +202,11 @@ def _newest_common(trainers: Sequence[MSAETrainer]) -> list[Path | None]:
     common = set.intersection(*map(set, others.values())) if others else set()
     if others and not common:
         have = "; ".join(f"{each.output_dir}: {', '.join(found) or 'none'}" for each, found in checkpoints.items())
-        if not newest or all(others.values()):
+        # Nothing is lost if the sweep was killed while it saved its first checkpoints, and only then.
+        begun = all(found or (trainer.output_dir / LOG_FILE).exists() for trainer, found in checkpoints.items())
+        finished = any((trainer.output_dir / WEIGHTS_FILE).exists() for trainer in trainers)
+        first = begun and not damaged and not finished and max(map(len, checkpoints.values())) == 1
+        if not newest or all(others.values()) or not first:
             raise FileNotFoundError(
                 f"no step has a checkpoint of every model of the sweep ({have}): start again with "
                 "--overwrite_output_dir"

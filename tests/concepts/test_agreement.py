@@ -1,5 +1,7 @@
 """Names from pictures: planted truth behind a modality gap, decoys, synonyms, second meanings and the figures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch.nn.functional import normalize
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.concepts import Vocabulary, moments, name_by_agreement, name_latents
 from hf_msae.concepts import agreement as module
+from hf_msae.concepts.table import name_columns
 
 D, CONCEPTS, ROWS = 32, 12, 3000
 LATENTS = CONCEPTS + 2  # one of two meanings, and one that is never active
@@ -59,10 +62,12 @@ def test_every_latent_gets_the_word_of_its_concept_across_the_gap(world):
 
 
 @pytest.mark.parametrize("number", [12, 400])
+@pytest.mark.parametrize("far", [0.0, 0.05])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_vocabulary_of_noise_validates_nothing(world, number, seed):
-    noise = 3 * normalize(torch.randn(1, D, generator=_generator(10)), dim=-1)
-    noise = noise + torch.randn(number, D, generator=_generator(seed)) / D**0.5
+def test_a_vocabulary_of_noise_validates_nothing(world, number, far, seed):
+    noise = torch.randn(number, D, generator=_generator(seed)) / D**0.5
+    noise[: int(far * number)] *= 10  # words that lie much farther out than the others
+    noise += 3 * normalize(torch.randn(1, D, generator=_generator(10)), dim=-1)
     found = _names(world, noise, Vocabulary([f"noise {i}" for i in range(number)]), seed=seed)
     assert found["name"].notna().sum() > LATENTS // 2  # names there are, but no evidence
     assert (found["q_value"] > 0.05).all()
@@ -134,3 +139,11 @@ def test_chunks_do_not_change_the_result(world, monkeypatch):
 def test_too_few_pictures_are_refused(world):
     with pytest.raises(ValueError, match=r"20 pictures.* 19"):
         name_by_agreement(world[0], world[1][:19], VOCABULARY, world[2])
+
+
+def test_weak_names_are_marked_wherever_they_stand(world):
+    table = name_latents(world[0], VOCABULARY, world[2], world[1])
+    weak = replace(table, frame=table.frame.assign(zero_shot_auroc_low=0.5))
+    assert (weak.frame["q_value"] <= 0.05).any() and "unvalidated" in repr(weak)
+    assert name_columns(weak, range(3))["validated"] == [False] * 3
+    assert name_columns(table, range(3))["validated"] == [True] * 3

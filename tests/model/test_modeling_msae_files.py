@@ -279,3 +279,13 @@ def test_weights_of_zeros_are_refused(model, tmp_path, name):
 def test_weights_can_be_read_by_whom_the_config_can(model, tmp_path):
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
+
+
+def test_prefixed_weights_are_checked_too(tmp_path):
+    msae = MSAEModel(MSAEConfig(d_in=4, num_latents=8))
+    msae.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["encoder"]
+    save_file({f"module.{name}": tensor for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    with pytest.raises((OSError, ValueError), match="encoder"):
+        MSAEModel.from_pretrained(tmp_path)

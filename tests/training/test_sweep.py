@@ -14,6 +14,7 @@ from hf_msae.embeddings import EmbeddingDataset, load_embeddings
 from hf_msae.training.checkpointing import list_checkpoints
 from hf_msae.training.flags import ModelArguments
 from hf_msae.training.interruption import TrainingInterrupted
+from hf_msae.training.log import LOG_FILE
 from hf_msae.training.sweep import parse_variant, read_sweep, train_sweep
 
 WIDTH = 12
@@ -126,15 +127,39 @@ def test_a_sweep_without_common_checkpoints_says_what_there_is(tmp_path, data):
         train_sweep(trainers(tmp_path, data), resume_from_checkpoint="some/where")
 
 
-@pytest.mark.parametrize("have", [{"narrow": [20, 30]}, {"narrow": [20], "fast": [20]}])
+def _killed_while_saving(folder, alone, have):
+    for name in ("narrow", "wide", "fast"):
+        (folder / name).mkdir()
+        shutil.copy(alone / name / LOG_FILE, folder / name)
+    for name in have:
+        shutil.copytree(alone / name / "checkpoint-20", folder / name / "checkpoint-20")
+
+
+@pytest.mark.parametrize("have", [["narrow"], ["narrow", "fast"]])
 def test_killed_before_every_model_had_a_checkpoint_it_begins_again(tmp_path, data, alone, have, caplog):
-    for name, steps in have.items():
-        for step in steps:
-            shutil.copytree(alone / name / f"checkpoint-{step}", tmp_path / name / f"checkpoint-{step}")
+    _killed_while_saving(tmp_path, alone, have)
     with caplog.at_level("WARNING"):
         train_sweep(trainers(tmp_path, data), resume_from_checkpoint="last")
     assert "begins again" in caplog.text and "wide: none" in caplog.text
     assert_same_weights(tmp_path, alone)
+
+
+@pytest.mark.parametrize("why", ["damaged", "new", "finished", "further on"])
+def test_what_has_been_trained_is_not_cleared_to_begin_again(tmp_path, data, alone, why):
+    _killed_while_saving(tmp_path, alone, ["narrow", "fast"])
+    kept = tmp_path / "narrow" / "checkpoint-20" / "model.safetensors"
+    if why == "damaged":
+        shutil.copytree(alone / "wide" / "checkpoint-20", tmp_path / "wide" / "checkpoint-20")
+        (tmp_path / "wide" / "checkpoint-20" / "optimizer.bin").write_bytes(b"")
+    elif why == "new":
+        shutil.rmtree(tmp_path / "wide")
+    elif why == "finished":
+        shutil.copy(kept, tmp_path / "fast")
+    else:
+        shutil.copytree(alone / "narrow" / "checkpoint-30", tmp_path / "narrow" / "checkpoint-30")
+    with pytest.raises(FileNotFoundError, match=r"wide: none.*--overwrite_output_dir"):
+        train_sweep(trainers(tmp_path, data), resume_from_checkpoint="last")
+    assert kept.is_file()
 
 
 def test_a_damaged_checkpoint_of_one_model_takes_all_of_them_back(tmp_path, data, alone):
