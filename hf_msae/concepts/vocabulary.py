@@ -34,7 +34,8 @@ class Vocabulary:
     Args:
         words: Candidates for names. Space around them, empty ones and repetitions are left out.
         templates: Prompts with one `{}` for the word. The embeddings of a word's prompts are averaged.
-        order: What the words are ordered by, e.g. "frequency". It is only recorded.
+        order: What the words are ordered by. With "frequency", the most frequent word comes first, and is preferred
+            among words that pictures cannot tell apart; anything else is only recorded.
 
     Raises:
         ValueError: There are no words, a word holds a NUL character, or a template does not have exactly one `{}`.
