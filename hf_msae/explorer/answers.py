@@ -61,12 +61,9 @@ def idle_seconds() -> float:
 def in_place(function: Callable[..., Any], refused: Callable[[str], Any]) -> Callable[..., Any]:
     """Make the function of an event say why there is no answer, in place of the answer.
 
-    The answer to an earlier question must not stay next to a question that is refused. Endpoints of clients take the
-    function without this: an error serves them better.
-
-    Args:
-        function: May raise `VisitorError`.
-        refused: Takes the reason as HTML, and returns what the function returns.
+    The answer to an earlier question must not stay next to a question that is refused: `refused` takes the reason as
+    HTML, and returns what the function returns. Endpoints of clients take the function without this: an error serves
+    them better.
     """
 
     @functools.wraps(function)

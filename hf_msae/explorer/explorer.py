@@ -136,11 +136,7 @@ class Explorer:
         return name if chosen is not None and chosen.latent == latent else f"latent {latent}"
 
     def latent_of(self, name: Any) -> int:
-        """The latent of a concept that a visitor chose: a name of `concepts`, or its number as `number_of` reads it.
-
-        Raises:
-            VisitorError: There is no such concept.
-        """
+        """The latent of a concept that a visitor chose: a name of `concepts`, or a number that `number_of` reads."""
         if isinstance(name, str):
             if name in self.concepts:
                 return self.concepts[name].latent
@@ -190,11 +186,7 @@ class Explorer:
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """The raw embeddings (n, d) of texts.
-
-        Raises:
-            VisitorError: The backbone has no text tower.
-        """
+        """The raw embeddings (n, d) of texts; raises VisitorError if the backbone has no text tower."""
         try:
             return self.model.text_embeds(list(texts), progress=False)
         except ValueError as error:
@@ -203,14 +195,8 @@ class Explorer:
     def zero_shot(self, labels: Sequence[str], templates: Sequence[str] = ("{}",)) -> LinearClassifier:
         """Make a classifier of labels that exclude each other: a softmax over the backbone's scaled cosines with them.
 
-        The bias that SigLIP adds to every logit is the same for all labels, so it changes nothing in a softmax.
-
-        Args:
-            labels: Distinct words.
-            templates: Prompts with one {} for the label; the embeddings of several are averaged.
-
-        Raises:
-            VisitorError: The backbone has no text tower.
+        Embeddings of several `templates`, prompts with one {} for the label, are averaged. The bias that SigLIP adds
+        to every logit is the same for all labels, so it changes nothing in a softmax.
         """
         embeddings = Vocabulary(labels, templates).embed(self.embed_texts)
         scale = getattr(self.model.backbone.model, "logit_scale", None)

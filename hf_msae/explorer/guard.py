@@ -44,10 +44,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 class Guard:
     """ASGI middleware that passes on only requests that pages and clients need, and none that is too large or slow.
 
-    Args:
-        app: The application.
-        folder: The folder in which it keeps what visitors send and get.
-        age: Seconds after which files in it are deleted.
+    What visitors send and get is in `folder`, where files are deleted after `age` seconds.
     """
 
     def __init__(self, app: ASGIApp, folder: Path, age: float) -> None:

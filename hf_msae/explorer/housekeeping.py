@@ -40,11 +40,7 @@ def own_folder(prefix: str, parent: str | None = None) -> tempfile.TemporaryDire
     """Make a temporary folder of this process, and remove those of its kind that killed processes have left.
 
     It is removed when nobody holds it any longer, or the process ends. Until then the process has a lock on it, which
-    even a killed process gives up.
-
-    Args:
-        prefix: Beginning of its name, which tells the kind.
-        parent: The folder in which it is made; by default the one for temporary files.
+    even a killed process gives up. `prefix` begins its name and tells the kind; `parent` is the folder it is made in.
     """
     made = tempfile.TemporaryDirectory(prefix=prefix, dir=parent)
     folder = Path(made.name)
@@ -97,16 +93,11 @@ def own_upload_folder() -> Path:
 
 
 def make_room(folder: Path, wanted: int, age: float, most: int | None = None) -> bool:
-    """Delete the files that are too old, and then the oldest while there are too many.
+    """Delete the files below a folder that are too old, and then the oldest while there are too many.
 
-    Args:
-        folder: A folder that holds nothing else.
-        wanted: Bytes that are about to come.
-        age: Seconds after which a file is deleted in any case.
-        most: Bytes that all files may have together; by default `MAX_DISK`.
-
-    Returns:
-        Whether there is room now. No file younger than `SPARED` seconds is deleted to make room.
+    `wanted` bytes are about to come, files are deleted after `age` seconds in any case, and all of them may have
+    `most` bytes together (by default `MAX_DISK`). No file younger than `SPARED` seconds is deleted to make room.
+    Returns whether there is room now.
     """
     most, now, files = MAX_DISK if most is None else most, time.time(), []
     with _making_room:  # two at a time would both delete for what both want
@@ -147,12 +138,8 @@ def forget_sessions(holder: Any, age: float) -> None:
 def forget_answers(blocks: Any, finished: dict[str, float], age: float) -> None:
     """Drop the answers that nobody has fetched for `age` seconds, and the names of files that are gone.
 
-    Gradio keeps a queue of answers for every session, and for every question of a program, for ever.
-
-    Args:
-        blocks: The page.
-        finished: When each session was first seen without a question that waits; kept up to date by this function.
-        age: Seconds after which answers are dropped.
+    Gradio keeps a queue of answers for every session, and for every question of a program, for ever. `finished` says
+    when each session was first seen without a question that waits, and is kept up to date here.
     """
     queue, now = blocks._queue, time.monotonic()
     waiting = {event.session_hash for event in [*queue.event_ids_to_events.values()]}

@@ -1,4 +1,4 @@
-"""Checks of what visitors give, made before anything is computed from it; messages are written for them."""
+"""Checks of what visitors give, made before anything is computed from it; each raises `VisitorError`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,7 @@ class VisitorError(ValueError):
 
 
 def read_picture(path: str | os.PathLike | None) -> Image.Image:
-    """Read an uploaded picture as upright 8-bit RGB, its longer side at most `MAX_SIDE`; of an animation, one frame.
-
-    Raises:
-        VisitorError: There is no file, or it is not a picture, damaged, or too large.
-    """
+    """Read an uploaded picture as upright 8-bit RGB, at most `MAX_SIDE` on a side; of an animation, one frame."""
     if not path:
         raise VisitorError("Choose a picture first.")
     path = Path(path)
@@ -70,11 +66,7 @@ def _million(number: int) -> str:
 
 
 def read_text(text: object, what: str = "text") -> str:
-    """Read a visitor's words, with single spaces between them.
-
-    Raises:
-        VisitorError: There are none, or more than `MAX_TEXT` characters.
-    """
+    """Read a visitor's words, at most `MAX_TEXT` characters, with single spaces between them."""
     if text is not None and not isinstance(text, str):
         raise VisitorError(f"The {what} has to be words.")
     # JSON can hold halves of characters, which cannot be encoded.
@@ -87,11 +79,7 @@ def read_text(text: object, what: str = "text") -> str:
 
 
 def read_number(value: object, least: float, most: float, what: str) -> float:
-    """Read a number from a slider or a client.
-
-    Raises:
-        VisitorError: It is not a finite number, or out of range.
-    """
+    """Read a finite number within bounds, from a slider or a client."""
     # JSON's whole numbers can be so large that isfinite raises an error.
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
     if not is_number:
@@ -102,11 +90,7 @@ def read_number(value: object, least: float, most: float, what: str) -> float:
 
 
 def read_whole_number(value: object, least: int, most: int, what: str) -> int:
-    """Read a whole number.
-
-    Raises:
-        VisitorError: As for `read_number`, or it has a fraction.
-    """
+    """Read a whole number within bounds."""
     number = read_number(value, least, most, what)
     if number != int(number):
         raise VisitorError(f"{what} has to be a whole number from {least} to {most}.")
@@ -114,11 +98,7 @@ def read_whole_number(value: object, least: int, most: int, what: str) -> int:
 
 
 def read_choice(value: object, choices: Collection[str], what: str) -> str:
-    """Read one of several choices.
-
-    Raises:
-        VisitorError: It is not one of them.
-    """
+    """Read one of several choices."""
     if not isinstance(value, str) or value not in choices:
         raise VisitorError(f"Choose a {what} from the list.")
     return value

@@ -12,11 +12,7 @@ from typing import Any
 class Kept:
     """Answers that are kept, so that each is computed once, even if several visitors ask for it at the same time.
 
-    Errors are not kept.
-
-    Args:
-        number: Number of answers that are kept at most; the oldest goes first.
-        seconds: Time after which an answer is forgotten.
+    Errors are not kept. At most `number` answers are, the oldest going first, and each for `seconds`.
     """
 
     def __init__(self, number: int, seconds: float = float("inf")) -> None:

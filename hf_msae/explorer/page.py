@@ -44,11 +44,7 @@ class Page(gr.Blocks):
         return await super().preprocess_data(block_fn, checked + inputs[len(checked) :], *args, **kwargs)
 
     def launch(self, *args: Any, mcp_server: bool | None = None, **kwargs: Any) -> Any:
-        """Launch the page.
-
-        Raises:
-            ImportError: `mcp_server` is set, but the package mcp is not installed.
-        """
+        """Launch the page; raise ImportError if `mcp_server` is set, but the package mcp is not installed."""
         for each in self.fns.values():
             if each.api_visibility == "public" and isinstance(each.api_name, str):
                 # Gradio names tools after functions, and describes an argument by the first line of its description.
@@ -62,11 +58,7 @@ class Page(gr.Blocks):
 
 
 def uploaded(path: str) -> Path:
-    """Resolve the path of an upload, or its address on this page, which MCP clients give.
-
-    Raises:
-        VisitorError: It is not the path of an upload.
-    """
+    """Resolve the path of an upload, or its address on this page, which MCP clients give; refuse any other."""
     if path.startswith(("http://", "https://")):
         _, here, path = unquote(urlsplit(path).path).partition(_FILES)
         if not here:
@@ -86,11 +78,7 @@ def _unwrapped(doc: str | None) -> str:
 
 
 def check_mcp() -> None:
-    """Check that tools for MCP can be served.
-
-    Raises:
-        ImportError: The package mcp is not installed; gradio would go on without tools.
-    """
+    """Raise ImportError if the package mcp is missing; gradio would go on without tools."""
     if find_spec("mcp") is None:
         # Not gradio[mcp]: that asks for an older pydantic too, which it does not need.
         raise ImportError("tools for MCP need the package mcp: pip install 'mcp>=1.21,<2'")
@@ -112,11 +100,7 @@ def _mend_mcp() -> None:
 
 
 def _checked(block: Any, value: Any) -> Any:
-    """Replace every file in an input by the upload it names.
-
-    Raises:
-        VisitorError: One of them is not an upload.
-    """
+    """Replace every file in an input by the upload it names; refuse files that are no uploads."""
     if isinstance(block, gr.Image) and value is not None and not isinstance(value, Mapping):
         raise VisitorError(NO_UPLOAD)
 

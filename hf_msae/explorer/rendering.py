@@ -11,11 +11,10 @@ from ..report.rendering import environment
 
 
 def macros(template: str) -> Any:
-    """Load the macros of a template. Each is called like a function and returns markup.
+    """Load the macros of a template, each of which is called like a function and returns markup.
 
-    Args:
-        template: A file in `templates/`, or in `tabs/`, such as "see/view.html". It can import the macros of
-            "components.html", and those of the report from "macros.html".
+    `template` is a file in `templates/`, or in `tabs/`, such as "see/view.html". It can import the macros of
+    "components.html", and those of the report from "macros.html".
     """
     return _environment().get_template(template).module
 

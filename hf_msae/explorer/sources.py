@@ -29,12 +29,7 @@ _LONG = 60.0
 def open_sources(
     settings: ExplorerSettings, report: Report
 ) -> tuple[VisionTextMSAE, VisionTextMSAE | None, datasets.Dataset, torch.Tensor]:
-    """Open the model, the patch model, the pictures and their embeddings; embed the pictures if none are given.
-
-    Raises:
-        OSError: Something does not exist.
-        ValueError: Something does not fit the rest.
-    """
+    """Open the model, the patch model, the pictures and their embeddings; embed the pictures if none are given."""
     # Everything is checked before the pictures are embedded, which may take long.
     report("loading the model", None)
     strict = not settings.allow_other_backbone
@@ -66,11 +61,7 @@ def open_sources(
 
 
 def check_hook_points(model: VisionTextMSAE, patch_model: VisionTextMSAE | None) -> None:
-    """Check that the models belong to pooled image embeddings and to a vision block.
-
-    Raises:
-        ValueError: One of them does not.
-    """
+    """Raise ValueError unless the models belong to pooled image embeddings and to a vision block."""
     if model.hook_point.name != "image_embeds":
         raise ValueError(
             f"the explorer shows MSAEs of image_embeds, but this one is of {model.hook_point.name}; an MSAE of a "

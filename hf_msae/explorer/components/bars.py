@@ -12,23 +12,15 @@ _html = macros("components.html")
 
 @dataclass(frozen=True)
 class Bar:
-    """One row.
+    """One row."""
 
-    Attributes:
-        label: What the bar stands for.
-        value: Its length; a negative one goes to the left.
-        text: The number as printed; None prints `value` with three digits.
-        note: A word after the label, such as "latent 417".
-        unvalidated: Whether the label is a name that is not validated: shown in gray italics, and read out as such.
-        muted: Whether it is shown in gray, such as what remains besides the concepts.
-    """
-
-    label: str
-    value: float
-    text: str | None = None
-    note: str | None = None
+    label: str  # what the bar stands for
+    value: float  # its length; a negative one goes to the left
+    text: str | None = None  # the number as printed; None prints `value` with three digits
+    note: str | None = None  # a word after the label, such as "latent 417"
+    # Whether the label is a name that is not validated: shown in gray italics, and read out as such.
     unvalidated: bool = False
-    muted: bool = False
+    muted: bool = False  # whether it is shown in gray, such as what remains besides the concepts
 
     @property
     def kind(self) -> str:
@@ -37,16 +29,7 @@ class Bar:
 
 
 def bars(rows: Sequence[Bar], caption: str, columns: tuple[str, str] = ("concept", "strength")) -> str:
-    """Draw a table with a bar in each row.
-
-    Args:
-        rows: The rows from top to bottom.
-        caption: What the table shows, printed above it.
-        columns: Heads of the two columns.
-
-    Returns:
-        HTML.
-    """
+    """Draw a captioned table with a bar in each row (HTML)."""
     values = [row.value for row in rows]
     # Zero lies where the longest bar of either side ends: a tiny negative one does not halve all others.
     lowest, highest = min(0.0, *values, 0.0), max(0.0, *values, 0.0)

@@ -18,21 +18,13 @@ NONE = ("none", "")
 
 @dataclass(frozen=True)
 class Change:
-    """The activation of a concept before and after a visitor's edit.
+    """The activation of a concept before and after a visitor's edit."""
 
-    Attributes:
-        name: The key that the visitor chose.
-        latent: Its latent.
-        validated: Whether the name of the latent is validated.
-        before: Its activation before the edit.
-        after: Its activation after the edit.
-    """
-
-    name: str
+    name: str  # the key that the visitor chose
     latent: int
     validated: bool
-    before: float
-    after: float
+    before: float  # its activation before the edit
+    after: float  # its activation after the edit
 
 
 def shown_name(label: Label) -> str:
@@ -48,10 +40,7 @@ def concept_choices(explorer: Explorer) -> list[tuple[str, str]]:
 def concept_input(label: str, choices: Sequence[Any] = (), **settings: Any) -> gr.Dropdown:
     """Make a list of concepts, which an event fills later; `Explorer.latent_of` checks what is chosen.
 
-    Args:
-        label: Its label.
-        choices: Choices before it is filled, such as `NONE`.
-        settings: Further arguments of `gr.Dropdown`.
+    `choices` are those before it is filled, such as `NONE`; `settings` are further arguments of `gr.Dropdown`.
     """
     import gradio as gr  # here, since answers need no gradio
 

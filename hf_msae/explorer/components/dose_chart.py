@@ -20,25 +20,16 @@ _html = macros("dose_chart.html")
 
 @dataclass(frozen=True)
 class Curve:
-    """The mean probability at each dose of a concept.
-
-    Attributes:
-        name: Name of the concept.
-        validated: Whether the name passed the test against chance.
-        shares: The doses as shares of the pictures with the concept that have no more of it; 0 means absent.
-        doses: The doses as activations.
-        probabilities: Mean over the pictures, with the concept at each dose.
-        low: Lower ends of the bootstrap intervals.
-        high: Upper ends of the bootstrap intervals.
-    """
+    """The mean probability at each dose of a concept."""
 
     name: str
-    validated: bool
+    validated: bool  # whether the name passed the test against chance
+    # The doses as shares of the pictures with the concept that have no more of it; 0 means absent.
     shares: tuple[float, ...]
-    doses: tuple[float, ...]
-    probabilities: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    doses: tuple[float, ...]  # the doses as activations
+    probabilities: tuple[float, ...]  # mean over the pictures, with the concept at each dose
+    low: tuple[float, ...]  # lower ends of the bootstrap intervals
+    high: tuple[float, ...]  # upper ends of the bootstrap intervals
 
     @property
     def is_sure(self) -> bool:
@@ -47,15 +38,9 @@ class Curve:
 
 
 def dose_chart(curves: Sequence[Curve], baseline: float, target: str) -> str:
-    """Draw a chart, with a table of its numbers.
+    """Draw at most `MAX_CURVES` curves of the same shares, with a table of their numbers (HTML).
 
-    Args:
-        curves: At most `MAX_CURVES`, with the same shares.
-        baseline: The mean probability of the unedited pictures.
-        target: What the probability is of.
-
-    Returns:
-        HTML.
+    `baseline` is the mean probability of the unedited pictures, and `target` what the probability is of.
     """
     label_ys = _spread([_y(curve.probabilities[-1]) for curve in curves])
     lines = [_line(curve, *drawn) for curve, *drawn in zip(curves, label_ys, _DASHES, strict=False)]

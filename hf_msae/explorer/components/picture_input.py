@@ -30,10 +30,6 @@ def picture_input(label: str, **settings: Any) -> gr.Image:
     Gradio would open an upload before any function of ours sees it, and a file that is not a picture, or one of a
     billion pixels, would end in an error of its own. Events with this input therefore set `preprocess=False` and pass
     what they get to `read_upload`.
-
-    Args:
-        label: Its label.
-        settings: Further arguments of `gr.Image`; `alt_text` is what screen readers call the picture.
     """
     return gr.Image(
         label=label,
@@ -50,8 +46,7 @@ def picture_input(label: str, **settings: Any) -> gr.Image:
 def upload_path(value: Any) -> Path | None:
     """Read the path of the upload in a `picture_input`; None if it is empty.
 
-    Raises:
-        VisitorError: It is not an upload. A client can send any path, but only uploads are opened.
+    A client can send any path, but only uploads are opened: others raise `VisitorError`.
     """
     if value is None:
         return None
@@ -62,28 +57,12 @@ def upload_path(value: Any) -> Path | None:
 
 
 def read_upload(value: Any) -> Image.Image:
-    """Read the picture in a `picture_input`, as `read_picture` does.
-
-    Raises:
-        VisitorError: There is none, or it cannot be used.
-    """
+    """Read the picture in a `picture_input`, as `read_picture` does."""
     return read_picture(upload_path(value))
 
 
 def embedded_upload(loading: Loading, value: Any, kept: tuple[str, torch.Tensor] | None) -> tuple[str, torch.Tensor]:
-    """Embed the picture in a `picture_input`, unless it is the same as last time.
-
-    Args:
-        loading: The explorer.
-        value: The value of the `picture_input`.
-        kept: What this returned last time, or None.
-
-    Returns:
-        Path and raw embedding, (d,).
-
-    Raises:
-        VisitorError: As for `read_upload`.
-    """
+    """Path and raw embedding (d,) of the picture in a `picture_input`; `kept` is what this returned last time."""
     # Uploads lie in folders named by a hash of their content, so a path stands for a picture.
     path = upload_path(value)
     if kept is not None and path is not None and kept[0] == str(path):

@@ -30,12 +30,7 @@ _html = macros("components.html")
 
 
 class Loading:
-    """An explorer that loads in the background while the page is already shown.
-
-    Args:
-        load: Makes the explorer.
-        then: Called with it afterwards, also in the background.
-    """
+    """An explorer that `load` makes in the background while the page is shown; afterwards `then` is called with it."""
 
     def __init__(self, load: Callable[[], Explorer], then: Callable[[Explorer], None] = lambda _: None) -> None:
         self._load, self._then = load, then
@@ -76,11 +71,7 @@ class Loading:
         return self._future.done() and self._future.exception() is not None
 
     def get(self) -> Explorer:
-        """Wait for the explorer.
-
-        Raises:
-            VisitorError: It could not be loaded; the log says why.
-        """
+        """Wait for the explorer; raise `VisitorError` if it could not be loaded."""
         self.start()
         try:
             return self._future.result()
@@ -123,15 +114,8 @@ def on_first_open(
     """Fill a tab when a visitor has opened it for the first time and the explorer is loaded, so it is never empty.
 
     Other events may wait for the explorer with the inputs they were given. One that fills a component must not, since
-    a visitor may have filled it meanwhile.
-
-    Args:
-        loading: The explorer.
-        on_open: The event of opening the page or a tab, such as `page.load` or `tab.select`.
-        function: Takes the values that `inputs` hold by then, and returns a tuple with those of `outputs`. Later
-            events answer what it puts there as they answer a visitor.
-        inputs: Components that a visitor may have filled while the explorer was loading.
-        outputs: Components to fill.
+    a visitor may have filled it meanwhile: `function` takes the values that `inputs` hold by then, and returns a tuple
+    with those of `outputs`. Later events answer what it puts there as they answer a visitor.
     """
     timer, answer, opened = gr.Timer(_EVERY, active=False), answering(function), gr.State(False)
 

@@ -28,40 +28,22 @@ _highest = Kept(1)
 
 @dataclass(frozen=True)
 class Where:
-    """A map of a concept.
+    """A map of a concept."""
 
-    Attributes:
-        picture: The picture, in colors where the concept is and faded elsewhere.
-        activations: Activations of the patches, (rows, columns).
-        strongest: The largest of them.
-        scale: The largest activation in `num_compared` pictures of the collection. Patches with at least half of it
-            keep all their colors.
-        num_compared: Number of pictures compared with.
-    """
-
-    picture: Image.Image
-    activations: np.ndarray
-    strongest: float
+    picture: Image.Image  # the picture, in colors where the concept is and faded elsewhere
+    activations: np.ndarray  # activations of the patches, (rows, columns)
+    strongest: float  # the largest of them
+    # The largest activation in `num_compared` pictures of the collection. Patches with at least half of it keep all
+    # their colors.
     scale: float
     num_compared: int
 
 
 def where(explorer: Explorer, picture: Image.Image, concept: Any) -> Where | None:
-    """Draw the map of a concept.
+    """Draw the map of a concept; None without a patch model, or if none of its latents has that name.
 
     It is relative to what other pictures have of the concept: a picture without it fades entirely, instead of showing
     a map of noise.
-
-    Args:
-        explorer: The explorer, with a patch model.
-        picture: An RGB picture.
-        concept: Name of a concept, or "latent 417" for the name of that latent.
-
-    Returns:
-        The map; None without a patch model, or if none of its latents has that name.
-
-    Raises:
-        VisitorError: There is no such concept.
     """
     model = explorer.patch_model
     name = explorer.label(explorer.latent_of(concept)).name
@@ -96,13 +78,9 @@ def _compute_highest(explorer: Explorer) -> np.ndarray:
 
 
 def overlay(picture: Image.Image, heat: np.ndarray, region: tuple[float, float, float, float]) -> Image.Image:
-    """Fade a picture to gray where a map is low.
+    """Fade a picture where `heat` (rows, columns) is 0 and outside `region`; where it is 1 or more, all colors stay.
 
-    Args:
-        picture: An RGB picture.
-        heat: The map, (rows, columns): 0 fades, 1 and more keeps the colors.
-        region: The part of the picture that the map covers, in its pixels: (left, upper, right, lower). The rest
-            fades.
+    `region` is the part of the picture that the map covers, in its pixels: (left, upper, right, lower).
     """
     factor = SIDE / max(picture.size)
     size = tuple(max(1, round(side * factor)) for side in picture.size)

@@ -47,12 +47,8 @@ def concept_bar(explorer: Explorer, latent: int, value: float, text: str) -> Bar
 def split_numbers(explorer: Explorer, found: Any, frame: pd.DataFrame, column: str, shown: int) -> dict[str, Any]:
     """What something is split into, for clients: the first latents, the sum of the others, and what remains.
 
-    Args:
-        explorer: The explorer.
-        found: Has the attributes `bias` and `not_reconstructed`.
-        frame: The latents and their parts, the largest first.
-        column: Column of the parts.
-        shown: Number of latents to list.
+    `found` has the attributes `bias` and `not_reconstructed`; `frame` holds the latents with their parts in `column`,
+    the largest first, of which `shown` are listed.
     """
     first, others = frame.head(shown), frame[column].iloc[shown:]
     labels = [explorer.label(latent) for latent in first["latent"]]
@@ -69,15 +65,7 @@ def split_numbers(explorer: Explorer, found: Any, frame: pd.DataFrame, column: s
 def split_bars(
     explorer: Explorer, numbers: dict[str, Any], column: str, text: Callable[[float], str], bias: str
 ) -> list[Bar]:
-    """Draw what `split_numbers` gives.
-
-    Args:
-        explorer: The explorer.
-        numbers: The numbers.
-        column: Key of a concept's part.
-        text: Formats a part.
-        bias: What the bias is called.
-    """
+    """Bars of what `split_numbers` gives; `text` formats a part, and `bias` is what the bias is called."""
     rows = [concept_bar(explorer, each["latent"], each[column], text(each[column])) for each in numbers["concepts"]]
     rest = [(bias, numbers["bias"]), ("not explained", numbers["not_reconstructed"])]
     if number := numbers["num_other_concepts"]:

@@ -23,47 +23,30 @@ class ForeignCheckpoint:
 
     With u = (x - input_mean) * input_scale: pre-activations (u - bias) @ encoder + latent_bias, reconstruction
     code @ decoder + bias in the space of u.
-
-    Attributes:
-        encoder: (d, n).
-        decoder: (n, d); None if it is encoder.T.
-        latent_bias: (n,); None for zeros.
-        bias: (d,), added after decoding; None for zeros.
-        subtracts_bias: Whether the bias is also subtracted before encoding.
-        input_mean: (d,); None for zeros.
-        input_scale: Factor of embeddings after the mean is subtracted.
-        threshold: (n,) for "jump_relu", one number for "batch_topk".
-        config: Known fields of MSAEConfig: activation, k, base_model_name_or_path, hook_point, ...
-        notes: Sentences about the conversion for the user.
-        format: Name of the format it was read from.
-        name: Name in messages.
-        revision: Commit on the Hub it was read from.
     """
 
-    encoder: torch.Tensor
-    decoder: torch.Tensor | None
-    latent_bias: torch.Tensor | None = None
-    bias: torch.Tensor | None = None
-    subtracts_bias: bool = True
-    input_mean: torch.Tensor | None = None
-    input_scale: float = 1.0
-    threshold: torch.Tensor | float | None = None
+    encoder: torch.Tensor  # (d, n)
+    decoder: torch.Tensor | None  # (n, d); None if it is encoder.T
+    latent_bias: torch.Tensor | None = None  # (n,); None for zeros
+    bias: torch.Tensor | None = None  # (d,), added after decoding; None for zeros
+    subtracts_bias: bool = True  # whether the bias is also subtracted before encoding
+    input_mean: torch.Tensor | None = None  # (d,); None for zeros
+    input_scale: float = 1.0  # factor of embeddings after the mean is subtracted
+    threshold: torch.Tensor | float | None = None  # (n,) for "jump_relu", one number for "batch_topk"
+    # Known fields of MSAEConfig: activation, k, base_model_name_or_path, hook_point and others.
     config: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    format: str = ""
-    name: str = "the checkpoint"
-    revision: str | None = None
+    notes: list[str] = field(default_factory=list)  # sentences about the conversion for the user
+    format: str = ""  # name of the format it was read from
+    name: str = "the checkpoint"  # name in messages
+    revision: str | None = None  # commit on the Hub it was read from
 
     def to_model(self, overrides: Mapping[str, Any] | None = None) -> MSAEModel:
         """Return the MSAEModel that computes the same.
 
         An MSAE always subtracts its bias before encoding; if the checkpoint does not, the difference moves into the
-        bias of the latents.
-
-        Args:
-            overrides: Fields of MSAEConfig that the user gave, input_mean and input_scale; they take precedence. Given
-                levels imply their kind of nesting. The checkpoint's k is dropped if another kind of activation is
-                given.
+        bias of the latents. `overrides` are fields of MSAEConfig, input_mean and input_scale that the user gave; they
+        take precedence. Given levels imply their kind of nesting. The checkpoint's k is dropped if another kind of
+        activation is given.
 
         Raises:
             ValueError: Shapes do not fit, values are not finite (also as float32), or MSAEConfig refuses a setting.

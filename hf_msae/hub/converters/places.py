@@ -64,15 +64,10 @@ def origin(
 ) -> dict[str, str]:
     """Return the fields of MSAEConfig that say where embeddings come from, without a hook_point if one was given.
 
-    Args:
-        source: The checkpoint; gets a note if the model was taken for a language model.
-        name: Name of the file in messages.
-        hooks: The other library's names of the place; the first that can be translated counts.
-        model: Name of the backbone, if known.
-        model_class: Name of its class, if known.
-        tower: "vision" or "text", if known without the names.
-        place: Description of the place for the error message, if known.
-        known: Description of the embeddings, if only their kind is known.
+    The first of `hooks`, the other library's names of the place, that can be translated counts. `tower` is "vision" or
+    "text", if known without the names of the model and its class; otherwise a note says so if the model is taken for a
+    language model. `place` describes the place for the error message; `known` describes the embeddings if only their
+    kind is known.
 
     Raises:
         ValueError: The place is unknown or has no name here, and the user gave no hook_point.

@@ -33,33 +33,19 @@ from .reading import CodeInFileError, Settings, the_one
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """The files of one checkpoint, named relative to its folder, and what is known about it.
+    """The files of one checkpoint, named relative to its folder, and what is known about it."""
 
-    Attributes:
-        name: Name in messages: the path, or "user/name" on the Hub.
-        files: Sorted names with "/" between folders; of a single file, only its name.
-        folder: Folder on this machine; None on the Hub.
-        neighbors: For a single file, all files in its folder, which may hold its settings.
-        repo_id: Repository on the Hub.
-        subfolder: Folder in the repository.
-        revision: Commit on the Hub that `files` belong to.
-        asked: Revision as the user named it, under which the cache remembers the commit.
-        token: Token for the Hub.
-        given: Overrides that the user gave.
-        notes: Sentences about the conversion for the user, which readers add.
-    """
-
-    name: str
-    files: tuple[str, ...]
-    folder: Path | None = None
-    neighbors: tuple[str, ...] = ()
-    repo_id: str | None = None
-    subfolder: str = ""
-    revision: str | None = None
-    asked: str | None = None
-    token: str | None = None
-    given: Mapping[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    name: str  # name in messages: the path, or "user/name" on the Hub
+    files: tuple[str, ...]  # sorted names with "/" between folders; of a single file, only its name
+    folder: Path | None = None  # folder on this machine; None on the Hub
+    neighbors: tuple[str, ...] = ()  # for a single file, all files in its folder, which may hold its settings
+    repo_id: str | None = None  # repository on the Hub
+    subfolder: str = ""  # folder in the repository
+    revision: str | None = None  # commit on the Hub that `files` belong to
+    asked: str | None = None  # revision as the user named it, under which the cache remembers the commit
+    token: str | None = None  # token for the Hub
+    given: Mapping[str, Any] = field(default_factory=dict)  # overrides that the user gave
+    notes: list[str] = field(default_factory=list)  # sentences about the conversion for the user, which readers add
     _loaded: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -165,10 +151,8 @@ class CheckpointSource:
     def path(self, name: str) -> Path:
         """Return a file's path on this machine, downloading it from the Hub if needed.
 
-        Raises:
-            FileNotFoundError: There is no such file.
-            OSError: It cannot be downloaded, or a commit was made while reading.
-            ValueError: It is a Git LFS pointer, or a damaged copy in the cache.
+        Raises FileNotFoundError if there is no such file, OSError if it cannot be downloaded or a commit was made
+        while reading, and ValueError for a Git LFS pointer, or a damaged copy in the cache.
         """
         if not self.has(name):
             raise FileNotFoundError(f"{self.name} holds no {name}")
@@ -196,11 +180,7 @@ class CheckpointSource:
         return Settings(content, full_name, self.given)
 
     def read(self, name: str) -> Any:
-        """Read a .safetensors file or one of torch.save on the CPU, once.
-
-        Raises:
-            ValueError: It is damaged, or would run code (`CodeInFileError`).
-        """
+        """Read a .safetensors file or one of torch.save on the CPU, once; raise ValueError as `read_torch` does."""
         if name not in self._loaded:
             path, full_name = self.path(name), self.full_name(name)
             try:

@@ -149,11 +149,7 @@ def write_model_card(
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Read the object in a JSON file; None if there is no file.
-
-    Raises:
-        ValueError: The file holds something else.
-    """
+    """Read the object in a JSON file, None if there is no file; raise ValueError if it holds something else."""
     if not path.is_file():
         return None
     try:
@@ -182,13 +178,7 @@ def _backbone(config: MSAEConfig, base_model: str | None, is_local: bool | None)
 
 
 def _backbone_argument(config: MSAEConfig, base_model: str | None, here: bool) -> str:
-    """How the usage example says where the backbone is, if that is not clear from the config of the MSAE.
-
-    Args:
-        config: Config of the MSAE.
-        base_model: Id of the backbone on the Hub.
-        here: Whether the card is for this machine, whose paths are not published.
-    """
+    """How the usage example says where the backbone is, if the config does not; `here` keeps this machine's path."""
     backbone = config.base_model_name_or_path
     if not backbone or base_model or backbone == BACKBONE_NAME:
         return ""
@@ -226,10 +216,9 @@ def _metadata(
     base_model: str | None,
     tags: Sequence[str],
 ) -> dict[str, Any]:
-    """The card's metadata.
+    """The card's metadata, without a `base_model_relation`.
 
-    They give no `base_model_relation`: an autoencoder of a model's embeddings fits none of the Hub's (adapter,
-    finetune, merge, quantized).
+    An autoencoder of a model's embeddings fits none of the Hub's relations (adapter, finetune, merge, quantized).
     """
     data = (record.training_data if record else None) or {}
     measured, by_k = (metrics or {}).get("data") or {}, (metrics or {}).get("by_k", {})

@@ -47,17 +47,12 @@ def update_card(
     name: str = "README.md",
     replace: bool = False,
 ) -> str:
-    """Return the card that replaces an existing one.
+    """Return the card that replaces an existing one, which `name` names in messages; None or "" if there is none.
 
-    A part that nobody has edited, text or metadata, is generated anew. An edited text is kept as it is. Edited
-    metadata are kept and completed; of their model-index, our results are renewed and those of others stay.
-
-    Args:
-        existing: The card that is there; None or an empty text if there is none.
-        render: Generates a card, given the license of the weights ("": none, None: the default).
-        license: Replaces the license of the existing card, which is used otherwise.
-        name: Name of the card in messages.
-        replace: Ignore the existing card.
+    A part that nobody has edited, text or metadata, is generated anew by `render`, which takes the license of the
+    weights ("": none, None: the default). An edited text is kept as it is. Edited metadata are kept and completed; of
+    their model-index, our results are renewed and those of others stay. `license` replaces that of the existing card,
+    and `replace` ignores that card.
 
     Raises:
         ValueError: The metadata of the existing card cannot be read.

@@ -27,11 +27,7 @@ _Q = 0.05
 
 
 def load_names(path: Path, num_latents: int | None = None) -> ConceptTable:
-    """Load the names of a model with `num_latents` latents.
-
-    Raises:
-        ValueError: The file is not a table of names, or names another number of latents.
-    """
+    """Load the names of a model with `num_latents` latents; raise ValueError if the file holds something else."""
     from ...concepts import ConceptTable
 
     try:
@@ -67,13 +63,9 @@ def quality_table(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def eval_results(row: Mapping[str, Any], keys: Sequence[str], suffix: str = "", **dataset: str) -> list[EvalResult]:
-    """The entries of the Hub's model-index for some metrics.
+    """The entries of the Hub's model-index for the metrics among `keys` that `row` has.
 
-    Args:
-        row: Metric -> value.
-        keys: The metrics; those that are missing in `row` are left out.
-        suffix: What the metrics' names end with, such as " at k=32".
-        dataset: `dataset_type`, `dataset_name` and `dataset_split`.
+    `suffix` ends the metrics' names, such as " at k=32"; `dataset` is `dataset_type`, `_name` and `_split`.
     """
     return [
         EvalResult(
@@ -90,11 +82,7 @@ def eval_results(row: Mapping[str, Any], keys: Sequence[str], suffix: str = "", 
 
 
 def named_concepts(file: Path, num_latents: int, number: int = 20) -> dict[str, Any]:
-    """The best-named latents with their evidence, each name once, only validated ones if there are any.
-
-    Raises:
-        ValueError: The table names another number of latents, or cannot be read.
-    """
+    """The best-named latents with their evidence, each name once, only validated ones if there are any."""
     table = load_names(file, num_latents)
     best = table.best_available(_Q)[0].head(number)
     tested = "q_value" in table.frame

@@ -99,11 +99,7 @@ def push_embeddings(
 
 
 def _shards_in(there: Snapshot, repository: Repository) -> set[str]:
-    """The shards of an earlier push.
-
-    Raises:
-        ValueError: The dataset holds other files that would be read as shards.
-    """
+    """The shards of an earlier push; raise ValueError if the dataset holds others that would be read with ours."""
     text, listed = there.read(METADATA_FILE), set()
     if text is not None:
         try:

@@ -32,11 +32,7 @@ _NAME = re.compile(r"[\w.,=+-]+(/[\w.,=+-]+)*")
 
 
 def check_subfolder(name: str) -> str:
-    """Normalize the name of a subfolder.
-
-    Raises:
-        ValueError: It is not a relative path of plain words.
-    """
+    """Normalize the name of a subfolder; raise ValueError if it is not a relative path of plain words."""
     name = name.strip("/")
     if not _NAME.fullmatch(name) or any(part.startswith(".") for part in name.split("/")):
         raise ValueError(
@@ -47,12 +43,7 @@ def check_subfolder(name: str) -> str:
 
 
 def describe_model(folder: Path, card: str | None = None) -> dict[str, Any]:
-    """A model's line of the index: the values that distinguish it from others, and how good it is.
-
-    Args:
-        folder: Folder with config.json, and metrics.json if it was measured.
-        card: Text of its card, for the license.
-    """
+    """A model's line of the index: what distinguishes it from others, how good it is, and the license in its card."""
     config = MSAEConfig.from_pretrained(folder)
     metrics = read_json(folder / "metrics.json") or {}
     return {
@@ -64,11 +55,7 @@ def describe_model(folder: Path, card: str | None = None) -> dict[str, Any]:
 
 
 def read_index(text: str | None, repo_id: str) -> dict[str, dict[str, Any]]:
-    """Read the content of msae_index.json: subfolder -> line; empty if there is none.
-
-    Raises:
-        ValueError: It is damaged, or was written by a newer version.
-    """
+    """Read the content of msae_index.json: subfolder -> line; empty if there is none."""
     return read_listing(text, "models", dict, f"{INDEX_FILE} of {repo_id}")["models"]
 
 

@@ -82,9 +82,7 @@ def hub_link(name: str, kind: str = "") -> str:
 def is_on_hub(name: str | None, is_local: bool | None = None) -> bool:
     """Whether a backbone's name is a Hub id that can be linked, rather than a folder or the model of scenes.
 
-    Args:
-        name: Name or path of the backbone.
-        is_local: Whether it was a folder on the machine of the training; None if that is not recorded.
+    `is_local` says whether it was a folder on the machine of the training; None if that is not recorded.
     """
     return is_hub_id(name) and name != BACKBONE_NAME and not is_local and not Path(name).is_dir()
 
@@ -103,12 +101,7 @@ def data_title(data: Mapping[str, Any]) -> str:
 
 
 def data_name(data: Mapping[str, Any] | None, num_samples: int | None = None) -> str:
-    """Describe data in a few words: how many embeddings, and of what.
-
-    Args:
-        data: What is recorded of the data.
-        num_samples: Number of embeddings. Defaults to the recorded one.
-    """
+    """Describe data in a few words: how many embeddings (by default the recorded number), and of what."""
     data = data or {}
     rows = data.get("num_rows")
     number = num_samples or data.get("num_samples", rows)

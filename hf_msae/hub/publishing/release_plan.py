@@ -41,8 +41,7 @@ class ReleasePlan:
     def operations(self, there: Snapshot) -> list[CommitOperation]:
         """What has to be sent and deleted, given what the branch holds.
 
-        Raises:
-            ValueError: The repository is no place for these models, or a card was edited in two places.
+        Raises ValueError if the repository is no place for these models, or a card was edited in two places.
         """
         at_root = any(not each.subfolder for each in self.staged)
         if at_root and INDEX_FILE in there.files:
@@ -100,10 +99,7 @@ class ReleasePlan:
     def _card(self, model: StagedModel, on_hub: str | None, sent: str | None) -> tuple[str, bool]:
         """The card, and whether it is without edits that were made on the Hub.
 
-        Args:
-            model: The model.
-            on_hub: The card on the Hub.
-            sent: SHA-256 of the card that was pushed last, if it was without edits made on the Hub.
+        `sent` is the SHA-256 of the card that was pushed last, if that was without such edits.
         """
         name = model.prefix + CARD
 

@@ -50,11 +50,7 @@ class Snapshot:
     download: Callable[[str], bytes] | None = field(default=None, repr=False)
 
     def read(self, path: str) -> str | None:
-        """Return the text of a file, or None if there is no such file.
-
-        Raises:
-            ValueError: The file is not UTF-8 text.
-        """
+        """Return the text of a file, None if there is no such file; raise ValueError if it is not UTF-8."""
         try:
             return self.download(path).decode("utf-8") if path in self.files else None
         except UnicodeDecodeError as error:
@@ -86,21 +82,13 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Committed:
-    """A commit that was made, or that turned out to be unnecessary.
+    """A commit that was made, or that turned out to be unnecessary."""
 
-    Attributes:
-        commit: The commit that holds the files; None for a dry run.
-        operations: The planned operations.
-        sent: Those that changed something; empty if everything was there.
-        pull_request: Address of the pull request, if one was opened.
-        answer_lost: Whether the Hub's answer was lost and the commit was found there.
-    """
-
-    commit: str | None
-    operations: Sequence[CommitOperation]
-    sent: Sequence[CommitOperation] = ()
-    pull_request: str | None = None
-    answer_lost: bool = False
+    commit: str | None  # the commit that holds the files; None for a dry run
+    operations: Sequence[CommitOperation]  # the planned operations
+    sent: Sequence[CommitOperation] = ()  # those that changed something; empty if everything was there
+    pull_request: str | None = None  # address of the pull request, if one was opened
+    answer_lost: bool = False  # whether the Hub's answer was lost and the commit was found there
 
     def paths(self, kind: type[CommitOperation]) -> tuple[str, ...]:
         """Paths that were changed: CommitOperationAdd for added, CommitOperationDelete for deleted files."""
@@ -108,16 +96,7 @@ class Committed:
 
 
 class Repository:
-    """A repository on the Hub.
-
-    Args:
-        repo_id: "user/name".
-        repo_type: "model", "dataset" or "space".
-        token: Token of the Hub. Defaults to the one that is logged in.
-
-    Raises:
-        ValueError: `repo_id` is not of the form "user/name".
-    """
+    """A repository on the Hub: "user/name" of the type "model", "dataset" or "space", and the user's token."""
 
     def __init__(self, repo_id: str, repo_type: str = "model", token: str | None = None):
         if repo_id.count("/") != 1:
@@ -147,13 +126,7 @@ class Repository:
             )
 
     def create(self, private: bool | None = None, branch: str | None = None) -> None:
-        """Create the repository and the branch unless they exist.
-
-        Raises:
-            PermissionError: Not logged in, or no permission to write.
-            ValueError: The repository is to be private, but exists and is public.
-            ConnectionError: The Hub cannot be reached, or keeps failing.
-        """
+        """Create the repository and the branch unless they exist; refuse to take a public one for private."""
         self.check_access()
         sdk = "gradio" if self.repo_type == "space" else None
         try:
@@ -193,16 +166,9 @@ class Repository:
     ) -> Committed:
         """Make one commit with the operations that `plan` asks for, and verify that it is there.
 
-        If somebody else commits in between, `plan` is asked again. Before anything is sent again, the Hub is read to
-        see whether it is there already, so no commit is made twice. A pull request, which cannot be found that way, is
-        never sent twice.
-
-        Args:
-            plan: Takes what the branch holds and returns operations; those that change nothing are left out.
-            message: First line of the commit's message.
-            description: The rest of the message.
-            revision: Branch. Defaults to main.
-            create_pr: Open a pull request instead.
+        `plan` takes what the branch holds and returns operations; those that change nothing are left out. If somebody
+        else commits in between, it is asked again. Before anything is sent again, the Hub is read to see whether it is
+        there already, so no commit is made twice. A pull request, which cannot be found that way, is never sent twice.
 
         Raises:
             PermissionError: No permission to write to the repository.

@@ -19,10 +19,9 @@ FORMAT_VERSION = 1
 
 
 def refuse_foreign_links(folder: Path, names: Iterable[str | Path]) -> None:
-    """Check that none of these files in a folder is a link, or lies behind a link, to something outside the folder.
+    """Raise ValueError if one of these files is a link, or lies behind a link, to something outside the folder.
 
-    Raises:
-        ValueError: One is: the content of a file that nobody meant to publish would be published.
+    The content of a file that nobody meant to publish would be published.
     """
     inside = folder.resolve()
     for name in names:
@@ -50,13 +49,7 @@ def sha256_of(addition: CommitOperationAdd) -> str:
 
 
 def manifest(files: Mapping[str, CommitOperationAdd], prefix: str = "", card: str | None = None) -> CommitOperationAdd:
-    """Make the list of the files that are sent.
-
-    Args:
-        files: Path in the folder -> file.
-        prefix: The folder in the repository, with a slash at its end.
-        card: SHA-256 of the card, if it holds no edits that were made on the Hub.
-    """
+    """Make the list of files that are sent; `card` is the SHA-256 of a card that nobody has edited on the Hub."""
     content = {"format_version": FORMAT_VERSION, "files": {name: sha256_of(files[name]) for name in sorted(files)}}
     content |= {} if card is None else {"card": card}
     return CommitOperationAdd(prefix + MANIFEST, (json.dumps(content, indent=2) + "\n").encode())
@@ -71,8 +64,7 @@ def read_manifest(there: Snapshot, name: str, prefix: str = "") -> tuple[dict[st
 def read_listing(text: str | None, key: str, kind: type, name: str) -> dict[str, Any]:
     """Read one of our JSON files on the Hub, which maps names to values of one kind under `key`.
 
-    Raises:
-        ValueError: The file is damaged, or was written by a newer version.
+    Raises ValueError if the file is damaged, or was written by a newer version.
     """
     try:
         content = {key: {}} if text is None else json.loads(text)

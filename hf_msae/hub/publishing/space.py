@@ -37,17 +37,10 @@ def app_folder() -> Path:
 def write_space(
     folder: Path, settings: ExplorerSettings, title: str | None = None, requirement: str | None = None
 ) -> Path:
-    """Write the files of the Space.
+    """Write the files of the Space to a folder, which is created if it does not exist, and return it.
 
-    Args:
-        folder: Folder to write to; created if it does not exist.
-        settings: What the Space shows; models and datasets on the Hub are named in its metadata.
-        title: Title of the Space.
-        requirement: How the Space installs hf_msae, for example "hf_msae==0.1.0". Defaults to sending the package
-            along, which works whether or not it is on an index.
-
-    Returns:
-        The folder.
+    Without a `requirement` (how the Space installs hf_msae, for example "hf_msae==0.1.0"), the package is sent along,
+    which works whether or not it is on an index.
 
     Raises:
         ValueError: pip cannot install the requirement, or a file of the package is a link that leads out of it.
@@ -79,11 +72,9 @@ def write_space(
 
 
 def check_requirement(requirement: str) -> None:
-    """Check that a Space that installs this requirement has the package that its app needs.
+    """Raise ValueError unless pip can install a requirement, and that is this version of hf_msae.
 
-    Raises:
-        ValueError: pip cannot install it, or it installs something other than this version of hf_msae. What a URL
-            leads to is not checked.
+    What a URL leads to is not checked.
     """
     if "://" in requirement and "\n" not in requirement:
         return
@@ -171,12 +162,7 @@ def _check_nothing_in_the_way(
 
 
 def _set_variables(repository: Repository, variables: Mapping[str, str]) -> None:
-    """Set the variables of the Space, and delete those of an earlier push that would still have an effect.
-
-    Raises:
-        ConnectionError: Not all variables could be set.
-        PermissionError: No permission to set them.
-    """
+    """Set the variables of the Space, and delete those of an earlier push that would still have an effect."""
     api, space = repository.api, repository.repo_id
     try:
         there = patiently(api.get_space_variables, space)
@@ -206,11 +192,7 @@ def _delete_variable(api: HfApi, space: str, key: str) -> None:
 
 
 def space_variables(settings: ExplorerSettings) -> dict[str, str]:
-    """The Space's variables for these settings.
-
-    Raises:
-        ValueError: A setting names a folder or file of this machine.
-    """
+    """The Space's variables for these settings; raise ValueError if one names a folder or file of this machine."""
     found = {}
     for key, value in asdict(settings).items():
         if value is None or value == getattr(ExplorerSettings(), key):

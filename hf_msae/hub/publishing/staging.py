@@ -40,19 +40,12 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
 
 @dataclass(frozen=True)
 class StagedModel:
-    """A model that is ready to be published.
+    """A model that is ready to be published."""
 
-    Attributes:
-        folder: The folder with its files.
-        subfolder: Their folder in the repository; "" is its root.
-        render_card: Renders the card from these files, given the license.
-        local_card: The README.md of the run's folder, if a person has edited it.
-    """
-
-    folder: Path
-    subfolder: str
-    render_card: Callable[[str | None], str]
-    local_card: str | None
+    folder: Path  # the folder with its files
+    subfolder: str  # their folder in the repository; "" is its root
+    render_card: Callable[[str | None], str]  # renders the card from these files, given the license
+    local_card: str | None  # the README.md of the run's folder, if a person has edited it
 
     @property
     def prefix(self) -> str:
@@ -79,20 +72,10 @@ def stage_model(
     max_shard_size: str | int | None = None,
     revision: str | None = None,
 ) -> StagedModel:
-    """Put together what is published of a model, and verify it by loading it back.
+    """Put together what is published of a model, or of the folder of its run, and verify it by loading it back.
 
-    Args:
-        source: A model, or the folder of a run.
-        folder: New or empty folder to write to.
-        repo_id: Repository that it goes to, for the card.
-        subfolder: Folder in the repository.
-        run_dir: For a model in memory, the folder of its run with metrics, names and figures.
-        allow_unmeasured: Publish without metrics; the card says so.
-        remote_code: Add modules that load the model without this package.
-        license: License of the weights.
-        tags: More tags for the card.
-        max_shard_size: Maximum size of a file of weights.
-        revision: Branch that it goes to, for the card.
+    `folder` is new or empty. The other arguments are those of `push_to_hub`; `subfolder`, `tags` and `revision` are
+    for the card.
 
     Raises:
         OSError: The run holds no model, or does not load back.
@@ -146,9 +129,7 @@ def _published_names(run_dir: Path) -> list[str]:
 def _publish_config(folder: Path, is_local: bool | None) -> None:
     """Remove paths of this machine and the names of remote code from config.json.
 
-    Args:
-        folder: The folder that is published.
-        is_local: Whether the backbone was a folder on the machine of the training; None if that is not recorded.
+    `is_local` says whether the backbone was a folder on the machine of the training; None if that is not recorded.
     """
     config = read_json(folder / "config.json")
     backbone = config.get("base_model_name_or_path")
@@ -164,11 +145,7 @@ def _publish_config(folder: Path, is_local: bool | None) -> None:
 
 
 def _metrics_of(run_dir: Path | None, model: MSAEModel, allow_unmeasured: bool) -> dict[str, Any] | None:
-    """What is published of a run's metrics.json, if anything.
-
-    Raises:
-        ValueError: There are no metrics, or they belong to another model, or do not say to which weights.
-    """
+    """What is published of a run's metrics.json, if anything; refuse metrics of other models."""
     file = None if run_dir is None else run_dir / "metrics.json"
     metrics = None if file is None else read_json(file)
     if metrics is not None and not (allow_unmeasured and metrics.get("model_sha256") is None):
@@ -235,12 +212,7 @@ def _copy_pictures(run_dir: Path, folder: Path, card: str) -> None:
 
 
 def find_models(folder: Path) -> dict[str, Path]:
-    """Find the models in a folder: subfolder -> folder, or {"": folder} if it is a model itself.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: There is no model in it.
-    """
+    """Find the models in a folder: subfolder -> folder, or {"": folder} if it is a model itself."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder} with a model to publish")
     if _is_msae(folder):

@@ -31,12 +31,7 @@ _ROUNDING = 1e-5
 
 
 def verify_release(folder: Path, expected: MSAEModel) -> None:
-    """Load everything in a folder and compare it with the model that is to be published.
-
-    Raises:
-        OSError: Something does not load.
-        ValueError: The weights, names or metrics are not those of the model.
-    """
+    """Load everything in a folder; raise OSError or ValueError unless it is the model that is to be published."""
     model, fingerprint = MSAEModel.from_pretrained(folder), model_fingerprint(expected)
     if (found := model_fingerprint(model)) != fingerprint:
         raise ValueError(
@@ -59,12 +54,7 @@ def verify_release(folder: Path, expected: MSAEModel) -> None:
 
 
 def read_metrics(path: Path, model: MSAEModel) -> dict[str, Any]:
-    """Read metrics.json and check that it is an evaluation of this very model.
-
-    Raises:
-        ValueError: The file is not an evaluation, holds impossible numbers, was measured on another model, or does
-            not say on which.
-    """
+    """Read metrics.json; raise ValueError unless it is a possible evaluation of this very model."""
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         EvaluationResult.from_dict(metrics)

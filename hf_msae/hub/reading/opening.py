@@ -139,11 +139,7 @@ def concept_files(name: str | os.PathLike, revision: str | None = None, subfolde
 def chosen_concepts(
     chosen: str, name: str | os.PathLike, revision: str | None = None, subfolder: str | None = None
 ) -> ConceptTable:
-    """Load a table of names by its path, or by its name among those of an MSAE; other arguments as in `concept_files`.
-
-    Raises:
-        FileNotFoundError: There is no such table.
-    """
+    """Load a table of names by its path, or by its name among those of an MSAE, as `concept_files` finds them."""
     from ...concepts.table import ConceptTable
 
     path = Path(chosen).expanduser()

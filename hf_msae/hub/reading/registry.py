@@ -202,11 +202,7 @@ def list_released() -> pd.DataFrame:
 
 
 def get_released(name: str) -> ReleasedModel:
-    """Get a released model by name.
-
-    Raises:
-        KeyError: There is no such model; suggests similar names.
-    """
+    """Get a released model by name; raise KeyError with similar names if there is no such model."""
     if name not in _RELEASED:
         raise KeyError(f"there is no released model {name!r}; {hint_at_released(name)}")
     return _RELEASED[name]

@@ -40,15 +40,10 @@ KEPT_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Target:
-    """What a classifier decides: either a column or texts.
+    """What a classifier decides: either a column or texts."""
 
-    Attributes:
-        column: A column of the collection, for a probe.
-        texts: Two texts for a zero-shot classifier, the class to explain first.
-    """
-
-    column: str | None = None
-    texts: tuple[str, str] | None = None
+    column: str | None = None  # a column of the collection, for a probe
+    texts: tuple[str, str] | None = None  # two texts for a zero-shot classifier, the class to explain first
 
     def __str__(self) -> str:
         return self.column or "" if self.texts is None else self.texts[0]
@@ -56,24 +51,16 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Bias:
-    """What drives a classifier.
-
-    Attributes:
-        target: What it decides.
-        report: The concepts tested.
-        share: The share of pictures for which it says yes.
-        num_pictures: The number of pictures it was asked about.
-        num_concepts: The number of concepts in these pictures, of which `report` has at most `MAX_CONCEPTS`.
-        accuracy: The share of pictures that a probe labels correctly; None for a zero-shot classifier.
-        guessing: The accuracy of always giving the more frequent answer; None for a zero-shot classifier.
-    """
+    """What drives a classifier."""
 
     target: Target
-    report: BiasReport
-    share: float
-    num_pictures: int
-    num_concepts: int
+    report: BiasReport  # the concepts tested
+    share: float  # the share of pictures for which it says yes
+    num_pictures: int  # the number of pictures it was asked about
+    num_concepts: int  # the number of concepts in these pictures, of which `report` has at most `MAX_CONCEPTS`
+    # The share of pictures that a probe labels correctly; None for a zero-shot classifier.
     accuracy: float | None = None
+    # The accuracy of always giving the more frequent answer; None for a zero-shot classifier.
     guessing: float | None = None
 
 
@@ -89,17 +76,7 @@ def usable_columns(explorer: Explorer) -> tuple[str, ...]:
 
 
 def read_target(explorer: Explorer, target: object, text: object = None, other: object = None) -> Target:
-    """Read what a visitor asks about.
-
-    Args:
-        explorer: The explorer.
-        target: A column, or `TEXTS`.
-        text: What the classifier says yes to, if the target is `TEXTS`.
-        other: The alternative.
-
-    Raises:
-        VisitorError: There is no such column, or a text is missing or too long, or both are the same.
-    """
+    """Read what a visitor asks about: a column, or `TEXTS` with what it says yes to and the alternative."""
     if read_choice(target, (*columns(explorer), TEXTS), "target") != TEXTS:
         return Target(column=str(target))
     texts = read_text(text, "text in box 1"), read_text(other, "text in box 2")
@@ -113,10 +90,6 @@ def explain_classifier(explorer: Explorer, target: Target) -> Bias:
 
     A probe is trained on half of the collection and asked about the other half; a zero-shot classifier is asked about
     all of it.
-
-    Raises:
-        VisitorError: There are too few pictures with or without the label, the classifier gives every picture the same
-            answer, or too few concepts are active to compare with.
     """
     accuracy = guessing = None
     if target.texts is None:
@@ -163,9 +136,6 @@ def bias(explorer: Explorer, target: Target) -> Bias:
     """Find the concepts that drive a classifier, as `explain_classifier` does, keeping the answers.
 
     Visitors' own words are not kept: an answer about texts is found by a keyed hash of them, and does not hold them.
-
-    Raises:
-        VisitorError: As `explain_classifier`.
     """
     if target.texts is None:
         return _of_columns.get((explorer, target), lambda: explain_classifier(explorer, target))
@@ -255,16 +225,7 @@ def _corrected(report: BiasReport, number: int) -> BiasReport:
 
 
 def dose_response(explorer: Explorer, found: Bias, names: object) -> tuple[Curve, ...]:
-    """The dose-response curves of some concepts.
-
-    Args:
-        explorer: The explorer.
-        found: What drives the classifier.
-        names: Names of at most `MAX_CURVES` concepts of its report.
-
-    Raises:
-        VisitorError: There are none or too many, or one was not tested.
-    """
+    """The dose-response curves of at most `MAX_CURVES` concepts of a report."""
     if not isinstance(names, (list, tuple)) or not names:
         raise VisitorError("Choose a concept to draw.")
     if len(names) > MAX_CURVES:

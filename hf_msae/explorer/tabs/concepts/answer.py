@@ -33,57 +33,33 @@ _SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The concepts that match a search.
+    """The concepts that match a search."""
 
-    Attributes:
-        frame: The first `MAX_ROWS` of them, with the columns `COLUMNS`.
-        number: How many latents match.
-        names: How many distinct names they have; several latents can have the same.
-        total: How many latents the model has.
-    """
-
-    frame: pd.DataFrame
-    number: int
-    names: int
-    total: int
+    frame: pd.DataFrame  # the first `MAX_ROWS` of them, with the columns `COLUMNS`
+    number: int  # how many latents match
+    names: int  # how many distinct names they have; several latents can have the same
+    total: int  # how many latents the model has
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known about a latent.
-
-    Attributes:
-        label: Its number and name.
-        names: Its evidence in the `ConceptTable`; None for what is missing.
-        card: Its pictures and activations; None if it is among the strongest latents of no picture.
-        num_compared: How many concepts the hierarchy compares: those of the list that are active in enough pictures.
-        is_compared: Whether it is one of them.
-        parents: The concepts that it is part of, as edges of the hierarchy with their labels.
-        children: The concepts that are part of it, likewise.
-        k: How many latents count as the strongest of a picture.
-    """
+    """What is known about a latent."""
 
     label: Label
-    names: dict[str, Any]
-    card: Card | None
-    num_compared: int
-    is_compared: bool
-    parents: list[dict[str, Any]]
-    children: list[dict[str, Any]]
-    k: int = INDEX_K
+    names: dict[str, Any]  # its evidence in the `ConceptTable`; None for what is missing
+    card: Card | None  # its pictures and activations; None if it is among the strongest latents of no picture
+    num_compared: int  # how many concepts the hierarchy compares: those of the list that are active in enough pictures
+    is_compared: bool  # whether it is one of them
+    parents: list[dict[str, Any]]  # the concepts that it is part of, as edges of the hierarchy with their labels
+    children: list[dict[str, Any]]  # the concepts that are part of it, likewise
+    k: int = INDEX_K  # how many latents count as the strongest of a picture
 
 
 def listing(explorer: Explorer, words: object = "", validated_only: object = False, order: object = "name") -> Listing:
     """Find concepts by their names, by their names by pictures, or by their numbers.
 
-    Args:
-        explorer: The explorer.
-        words: Words, each of which has to begin a word of what is searched; without any, all concepts are found.
-        validated_only: Whether to leave out names that are not validated.
-        order: One of `ORDERS`.
-
-    Raises:
-        VisitorError: An argument is of the wrong kind.
+    Each of the words has to begin a word of what is searched; without any, all concepts are found. `order` is one of
+    `ORDERS`.
     """
     if not isinstance(validated_only, bool):
         raise VisitorError("“Validated names only” is either yes or no.")
@@ -120,15 +96,7 @@ def listing(explorer: Explorer, words: object = "", validated_only: object = Fal
 
 
 def evidence(explorer: Explorer, name: object) -> Evidence:
-    """Collect the evidence for the name of a latent, its pictures, and its place in the hierarchy.
-
-    Args:
-        explorer: The explorer.
-        name: Name of a concept, or "latent 417", or "417".
-
-    Raises:
-        VisitorError: There is no such concept.
-    """
+    """Collect the evidence for the name of a latent, its pictures, and its place in the hierarchy."""
     latent = explorer.latent_of(name)
     row = _table(explorer).iloc[latent]
     strong, card = explorer.strong[:, [latent]], None
@@ -148,10 +116,9 @@ def evidence(explorer: Explorer, name: object) -> Evidence:
 
 
 def best_known(explorer: Explorer) -> str | None:
-    """The concept to begin with: of those that pictures show, the one whose name is most similar to its latent.
+    """The name of the concept to begin with: of those that pictures show, the one most similar to its latent.
 
-    Returns:
-        Its name; the first of the list if latents have no names; None if the list is empty.
+    The first of the list if latents have no names; None if the list is empty.
     """
     shown = explorer.strong.any(axis=0)
     names = [name for name, each in explorer.concepts.items() if shown[each.latent]] or list(explorer.concepts)

@@ -18,29 +18,18 @@ _SAME = 1 - 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """What `match` found.
+    """What `match` found."""
 
-    Attributes:
-        explanation: The cosine of the two raw embeddings, and what each concept of the picture contributes to it.
-        num_closer: How many pictures of the collection are closer to the second embedding than the picture is.
-        num_pictures: How many pictures the collection has.
-    """
-
+    # The cosine of the two raw embeddings, and what each concept of the picture contributes to it.
     explanation: SimilarityExplanation
-    num_closer: int
-    num_pictures: int
+    num_closer: int  # how many pictures of the collection are closer to the second embedding than the picture is
+    num_pictures: int  # how many pictures the collection has
 
 
 def match(explorer: Explorer, picture: torch.Tensor, other: torch.Tensor) -> Match:
-    """Explain the cosine of a picture and something else, and compare it with those of the collection's pictures.
+    """Explain the cosine of two raw embeddings (d,), and compare it with those of the collection's pictures.
 
-    Args:
-        explorer: The explorer.
-        picture: Raw embedding (d,), which is split into concepts.
-        other: Raw embedding (d,) of words or of a picture, which stays whole.
-
-    Raises:
-        VisitorError: One of the embeddings is zero.
+    That of the picture is split into concepts; the other, of words or a picture, stays whole.
     """
     if not (picture.norm() > 0 and other.norm() > 0):
         raise VisitorError("The model's embedding of one of the two is zero, so it cannot be compared: try another.")

@@ -28,23 +28,18 @@ _STRONGEST = 10
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a search found. Ranks count from 1.
+    """What a search found. Ranks count from 1."""
 
-    Attributes:
-        before: The pictures nearest to the query as it is, or that show the concepts: row, rank and score (the cosine,
-            or the sum of weighted activations).
-        after: The pictures nearest to the changed query: row, rank, rank_before and score; None if no concept was to
-            be changed.
-        moves: The pictures of `before` and `after`, in the order of their ranks after: the same columns.
-        changes: What was done to each concept.
-        by_concepts: Whether pictures were searched by concepts alone.
-    """
-
+    # The pictures nearest to the query as it is, or that show the concepts: row, rank and score (the cosine, or the
+    # sum of weighted activations).
     before: pd.DataFrame
+    # The pictures nearest to the changed query: row, rank, rank_before and score; None if no concept was to be
+    # changed.
     after: pd.DataFrame | None = None
+    # The pictures of `before` and `after`, in the order of their ranks after: the same columns.
     moves: pd.DataFrame | None = None
-    changes: tuple[Change, ...] = ()
-    by_concepts: bool = False
+    changes: tuple[Change, ...] = ()  # what was done to each concept
+    by_concepts: bool = False  # whether pictures were searched by concepts alone
 
     @property
     def changed(self) -> bool:
@@ -67,16 +62,7 @@ def search(
 ) -> Found:
     """Find pictures by a picture or words, before and after some concepts are changed, or by concepts alone.
 
-    Args:
-        explorer: The explorer.
-        kind: One of `KINDS`.
-        picture: Value of a `picture_input`.
-        words: Words to search by.
-        row: Number of a picture of the collection.
-        wanted: Strengths by concept, as `read_strengths` gives them.
-
-    Raises:
-        VisitorError: Something is missing or cannot be used.
+    `kind`, one of `KINDS`, says which of the next three arguments counts; `wanted` is what `read_strengths` gives.
     """
     wanted = wanted or {}
     kind = read_choice(kind, KINDS, "way to search")
@@ -91,20 +77,12 @@ def search(
 
 
 def read_row(explorer: Explorer, row: object) -> int:
-    """Read the number of a picture of the collection.
-
-    Raises:
-        VisitorError: There is no such picture.
-    """
+    """Read the number of a picture of the collection."""
     return read_whole_number(row, 0, len(explorer.images) - 1, "The number of the picture")
 
 
 def read_strengths(explorer: Explorer, pairs: Sequence[tuple[object, object]]) -> dict[str, float]:
-    """Read concepts and strengths, leaving out those without a concept or of strength 0.
-
-    Raises:
-        VisitorError: A concept is unknown or chosen twice, or a strength is not a number from `LEAST` to `MOST`.
-    """
+    """Read concepts and strengths from `LEAST` to `MOST`, leaving out those without a concept or of strength 0."""
     found: dict[str, float] = {}
     latents = set()
     for name, strength in pairs:
@@ -127,17 +105,13 @@ def neighbors(
     row: int | None = None,
     top: int = SHOWN,
 ) -> Found:
-    """Find the pictures nearest to a query, and to the query with concepts changed.
+    """Find the `top` pictures nearest to a raw embedding (d,), and to the same with concepts changed.
 
-    Args:
-        explorer: The explorer.
-        embedding: Raw embedding (d,) of the query.
-        wanted: Strengths s by concept. From 0 up, s times the mean activation of the concept's strongest pictures is
-            added to its activation, scaled to the length of the query: embeddings of words are often shorter than
-            those of pictures, and would be drowned out. From 0 down to -1, its activation is multiplied by 1 + s.
-            Below -1, the activation starts from 0, and what is beyond -1 is subtracted in the same way.
-        row: Number of the query in the collection, so that it is not found; None if it is not from there.
-        top: Number of pictures to find.
+    `wanted` has strengths s by concept. From 0 up, s times the mean activation of the concept's strongest pictures is
+    added to its activation, scaled to the length of the query: embeddings of words are often shorter than those of
+    pictures, and would be drowned out. From 0 down to -1, its activation is multiplied by 1 + s. Below -1, the
+    activation starts from 0, and what is beyond -1 is subtracted in the same way. `row` is the query's own, if it is
+    from the collection, so that it is not found.
     """
     if not wanted:
         found = explorer.index.by_embedding(embedding, top + 1).rename(columns={"similarity": "score"})
@@ -153,11 +127,7 @@ def neighbors(
 
 
 def by_concepts(explorer: Explorer, wanted: Mapping[str, float], top: int = SHOWN) -> pd.DataFrame:
-    """Find the pictures that show some concepts, and not those of negative strength: row, rank, score.
-
-    Raises:
-        VisitorError: No strength is positive, or no picture shows the concepts.
-    """
+    """Find the pictures that show some concepts, and not those of negative strength: row, rank, score."""
     if not any(strength > 0 for strength in wanted.values()):
         raise VisitorError("Choose at least one concept with a strength above 0.")
     found = explorer.index.by_concepts({explorer.latent_of(name): value for name, value in wanted.items()}, top)
@@ -168,11 +138,7 @@ def by_concepts(explorer: Explorer, wanted: Mapping[str, float], top: int = SHOW
 
 
 def example_edit(explorer: Explorer, row: int) -> str:
-    """A concept to show what an edit does: absent from a picture of the collection, but strong in others.
-
-    Returns:
-        Its name, or "" if the picture has every concept.
-    """
+    """A concept to show what an edit does: absent from a picture, but strong in others; "" if the picture has all."""
     absent = {name: each.latent for name, each in explorer.concepts.items() if explorer.codes[row, each.latent] == 0}
     # All at once: one by one takes a second if the collection is large.
     strongest = np.sort(explorer.codes[:, list(absent.values())], axis=0)[-_STRONGEST:].mean(axis=0)

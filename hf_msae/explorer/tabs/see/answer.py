@@ -24,24 +24,18 @@ _bounds: WeakKeyDictionary[Explorer, tuple[int, int]] = WeakKeyDictionary()
 
 @dataclass(frozen=True, eq=False)
 class Sight:
-    """What `see` found. The shares of all concepts, `bias` and `not_reconstructed` add up to 1.
+    """What `see` found. The shares of all concepts, `bias` and `not_reconstructed` add up to 1."""
 
-    Attributes:
-        granularity: The granularity that was asked for: "8", "11", ..., "all".
-        concepts: All active concepts, the largest share first: latent, name, activation, level and share, as
-            `explain_embedding` gives them.
-        bias: The share of the model's bias.
-        not_reconstructed: The share of what the MSAE does not reconstruct.
-        levels: How well the concepts of each of `granularities`, and of the one that was asked for, rebuild the
-            embedding, coarse to fine: granularity, num_active (how many concepts there are), cosine (of the embedding
-            and its reconstruction) and centered_cosine (the same with the mean of all pictures subtracted from both,
-            which is stricter).
-    """
-
-    granularity: str
+    granularity: str  # the granularity that was asked for: "8", "11", ..., "all"
+    # All active concepts, the largest share first: latent, name, activation, level and share, as `explain_embedding`
+    # gives them.
     concepts: pd.DataFrame
-    bias: float
-    not_reconstructed: float
+    bias: float  # the share of the model's bias
+    not_reconstructed: float  # the share of what the MSAE does not reconstruct
+    # How well the concepts of each of `granularities`, and of the one that was asked for, rebuild the embedding,
+    # coarse to fine: granularity, num_active (how many concepts there are), cosine (of the embedding and its
+    # reconstruction) and centered_cosine (the same with the mean of all pictures subtracted from both, which is
+    # stricter).
     levels: list[dict[str, Any]]
 
 
@@ -58,17 +52,9 @@ def granularity_bounds(explorer: Explorer) -> tuple[int, int]:
 
 
 def read_granularity(explorer: Explorer, value: Any) -> int | None:
-    """Read how many concepts a visitor wants.
+    """Read how many concepts a visitor wants; None for all, which "all" and the upper bound mean.
 
-    Args:
-        explorer: The explorer.
-        value: A whole number within `granularity_bounds`, as a number or in digits, or "all".
-
-    Returns:
-        The number, or None for all: "all" or the upper bound.
-
-    Raises:
-        VisitorError: `value` is none of these.
+    `value` is a whole number within `granularity_bounds`, as a number or in digits, or "all".
     """
     if isinstance(value, str):
         if value == ALL:
@@ -87,18 +73,10 @@ def granularities(explorer: Explorer) -> tuple[str, ...]:
 
 
 def see(explorer: Explorer, embedding: torch.Tensor, granularity: Any) -> Sight:
-    """Split an embedding into concepts.
+    """Split a raw embedding (d,) into concepts, at any granularity that `read_granularity` takes.
 
     The code of k concepts keeps the k largest activations of the full code. That is exact for every k, since codes
     nest, but the model was trained to reconstruct well only at its own levels (`MSAEConfig.nesting_ks`).
-
-    Args:
-        explorer: The explorer.
-        embedding: Raw embedding (d,).
-        granularity: Anything `read_granularity` takes, such as 11, "11" or "all".
-
-    Raises:
-        VisitorError: There is no such granularity.
     """
     k, msae = read_granularity(explorer, granularity), explorer.msae
     chosen = ALL if k is None else str(k)

@@ -38,11 +38,7 @@ _HINT = macros("components.html").empty("The concepts appear here as soon as you
 
 
 def alike(explorer: Explorer, concept: Any) -> list[tuple[str, str]]:
-    """The pictures of the collection that show a concept most: (path of a thumbnail, caption).
-
-    Raises:
-        VisitorError: There is no such concept.
-    """
+    """The pictures of the collection that show a concept most: (path of a thumbnail, caption)."""
     latent = explorer.latent_of(concept)
     name = shown_name(explorer.label(latent))
     rows = explorer.strongest(latent, ALIKE)

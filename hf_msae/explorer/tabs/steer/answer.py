@@ -36,38 +36,23 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Edit:
-    """What a visitor wants done to a concept.
-
-    Attributes:
-        name: The concept.
-        latent: Its latent.
-        how: `MULTIPLY` multiplies its activation by `amount`; `ADD` adds `amount` times a strong activation.
-        amount: A number from 0 to `MOST`.
-    """
+    """What a visitor wants done to a concept."""
 
     name: str
     latent: int
-    how: str
-    amount: float
+    how: str  # `MULTIPLY` multiplies its activation by `amount`; `ADD` adds `amount` times a strong activation
+    amount: float  # a number from 0 to `MOST`
 
 
 @dataclass(frozen=True)
 class Steered:
-    """Probabilities of labels, which add up to 1.
+    """Probabilities of labels, which add up to 1."""
 
-    Attributes:
-        labels: The labels, in the visitor's order.
-        before: Their probabilities for the picture as it is.
-        after: Their probabilities for the edited embedding.
-        changes: What was done to each concept.
-        similarity: Cosine of the embedding and the edited one.
-    """
-
-    labels: tuple[str, ...]
-    before: tuple[float, ...]
-    after: tuple[float, ...]
-    changes: tuple[Change, ...]
-    similarity: float
+    labels: tuple[str, ...]  # the labels, in the visitor's order
+    before: tuple[float, ...]  # their probabilities for the picture as it is
+    after: tuple[float, ...]  # their probabilities for the edited embedding
+    changes: tuple[Change, ...]  # what was done to each concept
+    similarity: float  # cosine of the embedding and the edited one
 
     @property
     def changed(self) -> bool:
@@ -81,11 +66,7 @@ class Steered:
 
 
 def read_labels(text: object) -> tuple[str, ...]:
-    """Read labels, one per line or separated by commas.
-
-    Raises:
-        VisitorError: There are too few or too many, one is too long, or two are the same.
-    """
+    """Read `MIN_LABELS` to `MAX_LABELS` distinct labels, one per line or separated by commas."""
     if text is not None and not isinstance(text, str):
         raise VisitorError("Write the labels as words.")
     text = text or ""
@@ -112,11 +93,7 @@ def prompts(explorer: Explorer) -> dict[str, tuple[str, ...]]:
 
 
 def read_edits(explorer: Explorer, slots: Sequence[tuple[object, object, object]]) -> tuple[Edit, ...]:
-    """Read concepts, how to change them, and amounts, leaving out slots without a concept.
-
-    Raises:
-        VisitorError: A concept is unknown or chosen twice, or an amount is not a number from 0 to `MOST`.
-    """
+    """Read concepts, how to change them, and amounts, leaving out slots without a concept."""
     found: list[Edit] = []
     for name, how, amount in slots:
         if name is None or name == "":
@@ -144,20 +121,10 @@ def steer(
     edits: Sequence[Edit] = (),
     prompt: object = AS_IT_IS,
 ) -> Steered:
-    """Compute the probabilities of labels before and after an edit.
+    """Compute the probabilities of labels for a raw embedding (d,), before and after an edit.
 
-    What the MSAE does not reconstruct stays: the edited embedding is x + decode(z') - decode(z).
-
-    Args:
-        explorer: The explorer.
-        embedding: Raw embedding (d,) of a picture.
-        labels: The labels, as `read_labels` gives them.
-        edits: The edits, as `read_edits` gives them.
-        prompt: One of `prompts`.
-
-    Raises:
-        VisitorError: There is no such prompt, no picture has a concept that is to be added, or the backbone has no
-            text tower.
+    What the MSAE does not reconstruct stays: the edited embedding is x + decode(z') - decode(z). `labels` and `edits`
+    are what `read_labels` and `read_edits` give, and `prompt` is one of `prompts`.
     """
     choices = prompts(explorer)
     classifier = explorer.zero_shot(labels, choices[read_choice(prompt, choices, "way to phrase a label")])
@@ -211,11 +178,10 @@ def example_labels(explorer: Explorer, row: int) -> str:
 
 
 def example(explorer: Explorer, prompt: object = AS_IT_IS) -> tuple[int, str, str] | None:
-    """A picture of the collection, and a concept without which the model gives it another label.
+    """Row, labels and the name of a concept without which the model gives a picture of the collection another label.
 
-    Returns:
-        Row, labels and the name of the concept. If no edit of the first pictures changes their label, those of the
-        first picture; None if no picture has a concept, the labels cannot be used, or the backbone has no text tower.
+    If no edit of the first pictures changes their label, those of the first picture; None if no picture has a concept,
+    the labels cannot be used, or the backbone has no text tower.
     """
     first = None
     try:
