@@ -100,16 +100,9 @@ def build_clipart(
 
 
 def download(folder: Path) -> Path:
-    """Download and unpack Debian's package of drawings.
+    """Download and unpack Debian's package of drawings, and return the folder of its SVG files.
 
-    Args:
-        folder: Folder to unpack it in.
-
-    Returns:
-        The folder of the SVG files.
-
-    Raises:
-        OSError: apt is missing, or the package cannot be downloaded.
+    Raises OSError if apt is missing, or the package cannot be downloaded.
     """
     otherwise = f"unpack Debian's package {PACKAGE} elsewhere and name its folder of SVG files with --svg_folder"
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
@@ -124,18 +117,9 @@ def download(folder: Path) -> Path:
 
 
 def collect(root: Path, size: int, num_proc: int) -> tuple[list[dict], dict[str, int]]:
-    """Read, render and clean the drawings below a folder.
+    """Read, render and clean the drawings below a folder; raise FileNotFoundError if it holds none.
 
-    Args:
-        root: Folder of SVG files.
-        size: Width and height of the pictures in pixels.
-        num_proc: Number of processes that render.
-
-    Returns:
-        A row for each drawing that is kept, in the order of their paths, and how many were left out for each reason.
-
-    Raises:
-        FileNotFoundError: There is no SVG file below the folder.
+    Returns a row for each drawing that is kept, in the order of their paths, and why how many were left out.
     """
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".svg", ".svgz") and path.is_file())
     if not files:
@@ -169,11 +153,9 @@ def collect(root: Path, size: int, num_proc: int) -> tuple[list[dict], dict[str,
 
 
 def distinct(pictures: Sequence[bytes], correlation: float = DUPLICATE_CORRELATION) -> list[int]:
-    """Return the indices of pictures that are not nearly the same as an earlier one.
+    """Return the indices of encoded pictures that are not nearly the same as an earlier one.
 
-    Args:
-        pictures: Encoded pictures.
-        correlation: Pictures whose pixels, at 32 x 32, correlate by more than this are taken for the same.
+    Pictures whose pixels, at 32 x 32, correlate by more than `correlation` are taken for the same.
     """
     small = np.stack([_thumbnail(picture) for picture in pictures])
     is_kept = np.zeros(len(small), dtype=bool)
@@ -188,27 +170,17 @@ def distinct(pictures: Sequence[bytes], correlation: float = DUPLICATE_CORRELATI
 
 
 def assign_splits(authors: Sequence[str]) -> list[str]:
-    """Return the split of each drawing, which depends on its author.
-
-    Args:
-        authors: Author of each drawing. Names that may be one person's are treated as one; see `same_hands`.
-    """
+    """Return the split of each drawing, which depends on its author; names that may be one person's count as one."""
     hands = same_hands(authors)
     counts = Counter(hands)
     return [_split_of(hand, counts[hand]) for hand in hands]
 
 
 def same_hands(authors: Sequence[str]) -> list[str]:
-    """Replace names that may belong to one person by one name.
+    """Replace each name by the first, in alphabetical order and lower case, of those that may be of the same person.
 
     "Francesco Rollandin" and "Architetto Rollandin, Francesco" are one hand: all words of a name of at least two
     words are in the other.
-
-    Args:
-        authors: Author of each drawing.
-
-    Returns:
-        For each drawing, the first of its author's names in alphabetical order, in lower case.
     """
     names = sorted(set(map(normalize, authors)))
     words = [frozenset(re.findall(r"\w+", name)) for name in names]

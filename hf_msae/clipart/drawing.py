@@ -20,21 +20,13 @@ _RENDERED_WIDTH = 256
 
 @dataclass(frozen=True)
 class Drawing:
-    """What the metadata of an SVG file says.
+    """What the metadata of an SVG file says."""
 
-    Attributes:
-        path: The file, relative to the root of the collection, with forward slashes.
-        title: Title, or an empty string.
-        tags: Keywords as the author wrote them.
-        author: Name of the author, or an empty string.
-        public_domain: Whether the author dedicated the drawing to the public domain.
-    """
-
-    path: str
-    title: str
-    tags: tuple[str, ...]
-    author: str
-    public_domain: bool
+    path: str  # the file, relative to the root of the collection, with forward slashes
+    title: str  # title, or an empty string
+    tags: tuple[str, ...]  # keywords as the author wrote them
+    author: str  # name of the author, or an empty string
+    public_domain: bool  # whether the author dedicated the drawing to the public domain
 
     @property
     def category(self) -> str:
@@ -43,15 +35,7 @@ class Drawing:
 
 
 def read_drawing(file: Path, root: Path) -> Drawing:
-    """Read the metadata of an SVG file, compressed or not.
-
-    Args:
-        file: The SVG file.
-        root: Root of the collection.
-
-    Raises:
-        ElementTree.ParseError: The file is not well-formed XML.
-    """
+    """Read the metadata of an SVG file in a collection, compressed or not; raise ParseError if it is not XML."""
     content = file.read_bytes()
     if content[:2] == b"\x1f\x8b":
         content = gzip.decompress(content)
@@ -79,20 +63,10 @@ def read_drawing(file: Path, root: Path) -> Drawing:
 
 
 def render_drawing(file: Path, size: int) -> Image.Image | None:
-    """Render an SVG file on a white square.
+    """Render an SVG file on a white square of so many pixels (RGB); None if it shows nothing or cannot be rendered.
 
     The drawing is cut out of its page and centered. Text is left out, because it would look different on every
     machine: it depends on the fonts that are installed.
-
-    Args:
-        file: The SVG file.
-        size: Width and height of the picture in pixels.
-
-    Returns:
-        An RGB picture, or None if the file shows nothing or cannot be rendered.
-
-    Raises:
-        ImportError: resvg-py is not installed.
     """
     import resvg_py
 

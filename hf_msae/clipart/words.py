@@ -19,17 +19,11 @@ _SHARED_TITLE = 5
 
 
 def clean_tags(drawings: Sequence[Drawing]) -> list[tuple[str, ...]]:
-    """Bring the tags of a collection to one form.
+    """Bring the tags of all drawings of a collection to one form, sorted and without repetitions.
 
     Tags are lower-cased, underscores become spaces, a plural becomes the singular where the collection has both, and
     a compound is written as the collection writes it most often ("northamerica" becomes "north america"). Tags that
     are numbers, names of authors or words of `NOT_CONTENT` are dropped.
-
-    Args:
-        drawings: All drawings of the collection.
-
-    Returns:
-        The tags of each drawing, sorted, without repetitions.
     """
     authors = {normalize(drawing.author) for drawing in drawings}
     normalized = [{tag for tag in map(normalize, drawing.tags) if tag not in authors} for drawing in drawings]
@@ -40,11 +34,7 @@ def clean_tags(drawings: Sequence[Drawing]) -> list[tuple[str, ...]]:
 
 
 def clean_titles(drawings: Sequence[Drawing]) -> list[str]:
-    """Return a title for each drawing: its own, or words of its file's name where the title names a collection.
-
-    Args:
-        drawings: All drawings of the collection.
-    """
+    """Return a title for each drawing: its own, or words of its file's name where the title names a collection."""
     counts = Counter(normalize(drawing.title) for drawing in drawings)
     return [
         _words_of_name(drawing) if counts[normalize(drawing.title)] >= _SHARED_TITLE else normalize(drawing.title)

@@ -100,13 +100,8 @@ class Explorer:
     def load(cls, settings: ExplorerSettings | None = None, report: Report = lambda stage, share: None) -> Explorer:
         """Load the models and the pictures, and embed the pictures if no embeddings are given.
 
-        Args:
-            settings: What to load.
-            report: Called with what is being done, and which share of it is done if that is known.
-
-        Raises:
-            OSError: Something does not exist.
-            ValueError: Something does not fit the rest.
+        `report` is called with what is being done, and which share of it is done if that is known. Raises OSError if
+        something does not exist, and ValueError if it does not fit the rest.
         """
         settings = settings or ExplorerSettings()
         model, patch_model, images, embeddings = open_sources(settings, report)

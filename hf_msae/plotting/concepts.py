@@ -27,11 +27,8 @@ def plot_patch_map(
 ) -> Figure:
     """Plot where a latent is active: the image, and the same image under a heat map of its patches.
 
-    Args:
-        image: The image.
-        activations: Activations of its patches (rows, columns), from `VisionTextMSAE.patch_map`.
-        title: Title of the figure, such as the name of the concept.
-        region: The part of the image that the patches cover, from `Backbone.patch_region`; by default all of it.
+    `activations` (rows, columns) come from `VisionTextMSAE.patch_map`, and `region`, the part of the image that the
+    patches cover (by default all of it), from `Backbone.patch_region`.
     """
     picture = np.asarray(to_rgb(image))
     figure, axes = new_figure(1, 2, width=2.6, height=2.6, title=title)
@@ -55,14 +52,9 @@ def plot_contributions(
     image: ImageInput | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Plot horizontal bars, one per concept, next to an image if there is one.
+    """Plot labeled horizontal bars, negative ones to the left in another color, next to an image if there is one.
 
-    Args:
-        labels: Labels of the bars.
-        values: Their lengths; negative bars go left, in another color.
-        what: Label of the axis.
-        image: Shown on the left.
-        title: Title of the figure.
+    `what` labels the axis.
     """
     return plot_coarse_to_fine({"": (labels, values)}, what, image, title)
 
@@ -73,13 +65,9 @@ def plot_coarse_to_fine(
     image: ImageInput | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Plot panels of horizontal bars side by side, next to an image if there is one.
+    """Plot panels of bars side by side, as `plot_contributions` does one.
 
-    Args:
-        bars: Labels and values by the title of a panel, such as "k = 16"; see `plot_contributions`.
-        what: Label of the axis.
-        image: Shown on the left.
-        title: Title of the figure.
+    `bars` are labels and values by the title of a panel, such as "k = 16".
     """
     most = max(len(values) for _, values in bars.values())
     columns = len(bars) + (image is not None)
@@ -106,10 +94,8 @@ def plot_coarse_to_fine(
 def plot_dose_response(curves: Mapping[str, pd.DataFrame], baseline: float, what: str) -> Figure:
     """Plot how a prediction depends on a concept's activation, one panel per concept, with intervals.
 
-    Args:
-        curves: Columns dose, probability, low and high by the label of a panel.
-        baseline: Mean prediction without a change.
-        what: Label of the prediction.
+    `curves` has the columns dose, probability, low and high by the label of a panel; `baseline` is the mean prediction
+    without a change.
     """
     figure, panels = new_panels(len(curves), 3, width=2.6, height=2.1)
     for place, (panel, (label, curve)) in enumerate(zip(panels, curves.items(), strict=True)):
@@ -124,9 +110,7 @@ def plot_dose_response(curves: Mapping[str, pd.DataFrame], baseline: float, what
 def plot_boxes(boxes: Mapping[str, Mapping[str, Mapping[str, float]]], what: str) -> Figure:
     """Plot box plots of groups, one panel per label.
 
-    Args:
-        boxes: whislo, q1, med, q3 and whishi, as matplotlib's `bxp` takes them, by label and group.
-        what: Label of the axis.
+    `boxes` has whislo, q1, med, q3 and whishi, as matplotlib's `bxp` takes them, by label and group.
     """
     figure, panels = new_panels(len(boxes), 3, width=2.6, height=1.5)
     for panel, (label, groups) in zip(panels, boxes.items(), strict=True):
@@ -150,9 +134,7 @@ def plot_boxes(boxes: Mapping[str, Mapping[str, Mapping[str, float]]], what: str
 def plot_tree(rows: Sequence[tuple[str, int, float | None]], title: str | None = None) -> Figure:
     """Plot trees, each row to the right of and below its parent.
 
-    Args:
-        rows: (label, depth, share or None), parents before their children; the share is written after the label.
-        title: Title of the figure.
+    Rows are (label, depth, share or None), parents before their children; the share is written after the label.
     """
     figure, axes = new_figure(1, 1, width=5.5, height=max(1.5, 0.24 * len(rows) + 0.5), title=title)
     panel = axes[0, 0]
@@ -174,10 +156,8 @@ def plot_contact_sheet(
 ) -> Figure:
     """Plot one row per concept: its caption, and the images that activate it most.
 
-    Args:
-        rows: (caption, images, hits). If `hits` is given, images without the concept are marked by an orange border
-            and a cross.
-        title: Title of the figure.
+    Rows are (caption, images, hits). If `hits` is given, images without the concept are marked by an orange border and
+    a cross.
     """
     columns = max(len(pictures) for _, pictures, _ in rows)
     figure, axes = new_figure(len(rows), columns + 2, width=0.82, height=0.86, title=title)

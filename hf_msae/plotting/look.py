@@ -128,11 +128,7 @@ def new_panels(
 
 
 def check_figure_path(path: str | os.PathLike) -> None:
-    """Check, before a figure is made, that matplotlib can write a file with this suffix.
-
-    Raises:
-        ValueError: The suffix is not that of a figure.
-    """
+    """Raise ValueError, before a figure is made, unless matplotlib can write a file with this suffix."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     ending = Path(path).suffix.removeprefix(".")

@@ -14,15 +14,10 @@ if TYPE_CHECKING:
 
 
 def plot_quality_against_k(metrics: Mapping, title: str | None = None, columns: int = 4) -> Figure:
-    """Plot FVU, cosine, L0 and CKNNA against k, the number of latents kept.
+    """Plot FVU, cosine, L0 and CKNNA against k, the number of latents kept, so many panels next to each other.
 
-    Classification of reconstructions, sparse probing, stability across seeds and monosemanticity get panels if they
-    were measured.
-
-    Args:
-        metrics: The content of metrics.json, or an `EvaluationResult.to_dict()`.
-        title: Title of the figure.
-        columns: Panels next to each other.
+    `metrics` is the content of metrics.json, or an `EvaluationResult.to_dict()`. Classification of reconstructions,
+    sparse probing, stability across seeds and monosemanticity get panels if they were measured.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter
 
@@ -100,10 +95,7 @@ def _quality_panels(by_k: Mapping[int, Mapping], ks: list[int]) -> list[tuple[st
 def plot_training(log: Sequence[Mapping], title: str | None = None) -> Figure:
     """Plot loss, FVU, sparsity and dead latents over the steps of a training run.
 
-    Args:
-        log: Records of training_log.jsonl with loss, fvu, sparsity and dead_latents, for evaluations with the prefix
-            `eval_`.
-        title: Title of the figure.
+    `log` has the records of training_log.jsonl; the names of held-out figures begin with `eval_`.
     """
     figure, axes = new_figure(1, 4, width=2.9, title=title)
     panels = [("Loss", "loss", "log"), ("FVU", "fvu", "log"), ("Sparsity", "sparsity", "linear")]

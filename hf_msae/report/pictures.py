@@ -21,13 +21,9 @@ _QUALITY = 78
 
 
 class Pictures:
-    """Note which rows a page shows, and make a style sheet with their thumbnails as background images.
+    """Note which rows of a dataset (None: no pictures) a page shows, and make a style sheet with their thumbnails.
 
-    An `<img>` would hold its data each time it is shown; a class of a style sheet holds it once.
-
-    Args:
-        images: The dataset. With None no row has a picture.
-        column: Its column of images, paths or encoded bytes.
+    An `<img>` would hold its data each time it is shown; a class with a background image holds it once.
     """
 
     def __init__(self, images: Dataset | None, column: str) -> None:
@@ -49,11 +45,7 @@ class Pictures:
         return f"p{int(row)}"
 
     def style(self, progress: bool) -> Markup:
-        """Make the style sheet of all rows in use.
-
-        Raises:
-            ValueError: A picture cannot be decoded; the message names its row.
-        """
+        """Make the style sheet of all rows in use; raise ValueError with the row if a picture cannot be decoded."""
         rows = tqdm(sorted(self._rows), desc="thumbnails", unit="picture", disable=not progress)
         rules = [f".p{row}{{background-image:url({data_uri(self._thumbnail(row), 'image/webp')})}}" for row in rows]
         return Markup("\n".join(rules))

@@ -22,10 +22,9 @@ _SECTIONS = Path(__file__).with_name("sections")
 
 
 def environment(*folders: Path) -> Environment:
-    """Make a Jinja environment in which everything is escaped, with the report's templates, macros and filters.
+    """Make a Jinja environment that escapes everything and has the report's templates, macros and filters.
 
-    Args:
-        folders: Folders of further templates, searched first.
+    Templates in further `folders` are found first.
     """
     made = Environment(
         loader=FileSystemLoader([*folders, _TEMPLATES, _SECTIONS]),

@@ -49,20 +49,11 @@ def survey(
     metrics: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Survey:
-    """Read the embeddings once.
+    """Read the embeddings once, choose `number` latents to show, and measure the metrics unless they are given.
 
-    Which latents are shown depends on which of them are active, so the columns of more latents than are shown are
-    kept. If these do not suffice, because the first batch is unlike the rest or most named latents are silent, a
-    second pass reads the columns of the latents shown.
-
-    Args:
-        msae: The MSAE.
-        embeddings: Its embeddings.
-        labels: The names of its latents.
-        number: Number of latents to show.
-        k: Latents of a row that count as active in it.
-        metrics: The content of metrics.json; None measures it in the same pass.
-        progress: Whether to show progress bars.
+    Which latents are shown depends on which of them are active (among a row's `k` strongest), so the columns of more
+    latents than are shown are kept. If these do not suffice, because the first batch is unlike the rest or most named
+    latents are silent, a second pass reads the columns of the latents shown.
     """
     candidates = _Candidates(_ranked(labels), _CANDIDATES * number, k)
     collectors = [FiringCollector(k), SparseCollector(k), candidates]

@@ -116,9 +116,7 @@ def full_caption(scene: Scene, synonyms: bool = False) -> str:
 def caption_scene(scene: Scene, random: np.random.Generator | None = None) -> str:
     """Write a caption as a person might: with omissions, synonyms and varied order.
 
-    Args:
-        scene: The scene.
-        random: Random generator of the wording. By default the scene's own, so the caption is always the same.
+    The scene's own random generator is the default, so its caption is always the same.
     """
     random = random if random is not None else scene_generator(scene.split, scene.seed, scene.index, 2)
     style = random.random()

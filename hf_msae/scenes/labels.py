@@ -30,12 +30,7 @@ ZERO_SHOT_TEMPLATES: dict[str, tuple[str, ...]] = {
 
 
 def group_labels(scenes: Dataset, group: str) -> np.ndarray:
-    """Return the concept of a group that each scene shows, as its number in `GROUPS[group]`; -1 for none or several.
-
-    Args:
-        scenes: Scenes of `load_scenes`, or embeddings extracted from them with their columns.
-        group: A key of `GROUPS`.
-    """
+    """Return which concept of a group each scene shows, as its number in `GROUPS[group]`; -1 for none or several."""
     truth = truth_matrix(scenes, GROUPS[group])
     return np.where(truth.sum(axis=1) == 1, truth.argmax(axis=1), -1)
 
@@ -48,9 +43,7 @@ def truth_matrix(scenes: Dataset, concepts: Sequence[str] = CONCEPTS) -> np.ndar
 def zero_shot_texts(text_embeds: Callable[[list[str]], torch.Tensor], group: str) -> torch.Tensor:
     """Return a text embedding for each concept of a group, averaged over templates (len(GROUPS[group]), d).
 
-    Args:
-        text_embeds: Embeds prompts, such as `Backbone.from_pretrained("scenes").text_embeds`.
-        group: A key of `GROUPS` with several concepts.
+    `text_embeds` embeds prompts, such as `Backbone.from_pretrained("scenes").text_embeds`.
     """
     words, templates = GROUPS[group], ZERO_SHOT_TEMPLATES[group]
     prompts = [template.format(WORDINGS[word][0]) for word in words for template in templates]

@@ -82,16 +82,10 @@ def _draw(draw: ImageDraw.ImageDraw, shape: str, center: float, radius: float) -
 
 @lru_cache(maxsize=8192)
 def shape_masks(shape: str, radius: int, rotation: int, line: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a shape and its inside.
+    """Draw a shape of `world.SHAPES` and its inside, which is the shape without an outline of `line` pixels.
 
-    Args:
-        shape: One of `world.SHAPES`.
-        radius: Half the extent of the shape, in pixels.
-        rotation: Rotation in degrees, counterclockwise.
-        line: Width of the outline in pixels; the inside is the shape without it.
-
-    Returns:
-        Coverage of the whole shape and of its inside, float32 (2 * radius + 5, 2 * radius + 5) in [0, 1].
+    `radius` is half the extent in pixels, and `rotation` is counterclockwise in degrees. Returns the coverage of both,
+    float32 (2 * radius + 5, 2 * radius + 5) in [0, 1].
     """
     size = 2 * radius + 5
     big = size * _OVERSAMPLE

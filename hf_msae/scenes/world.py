@@ -168,18 +168,10 @@ def sample_scene(
 
 
 def with_concept(scene: Scene, concept: str, present: bool = True) -> Scene:
-    """Return a counterfactual: the same scene with or without a concept.
+    """Return a counterfactual: the same scene with or without a concept of any group except position and count.
 
     To add it, one object (or the scene) gets it. To remove it, all objects that have it get another concept of its
     group. The choice depends only on the scene and the concept.
-
-    Args:
-        scene: The scene, which is not changed.
-        concept: A concept of any group except position and count.
-        present: Whether the new scene has the concept.
-
-    Raises:
-        ValueError: The concept is unknown, or a position or count.
     """
     group = GROUP_OF.get(concept)
     if group is None or group in ("position", "count"):

@@ -59,10 +59,8 @@ class CheckpointSource:
     ) -> CheckpointSource:
         """Find a checkpoint; the arguments are those of `convert_checkpoint`.
 
-        Raises:
-            FileNotFoundError: There is nothing there.
-            OSError: The Hub cannot be reached.
-            ValueError: The folder holds too many files to be one of checkpoints.
+        Raises FileNotFoundError if there is nothing there, OSError if the Hub cannot be reached, and ValueError if the
+        folder holds too many files to be one of checkpoints.
         """
         local, repo_id, inside = Path(source).expanduser(), str(source), (subfolder or "").strip("/")
         if local.exists():
@@ -223,10 +221,7 @@ def read_torch(file: Any, name: str) -> Any:
     """Read a path or open file that torch.save wrote, without ever running code in it.
 
     `torch.load(weights_only=True)` refuses whatever could run code; numpy's plain numbers are allowed in addition.
-
-    Raises:
-        CodeInFileError: It asks for a class or function.
-        ValueError: It is damaged, or no file of torch.save.
+    Raises ValueError if the file is damaged, and CodeInFileError if it asks for a class or function.
     """
     try:
         with torch.serialization.safe_globals(_numpy_numbers()):

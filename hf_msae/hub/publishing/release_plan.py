@@ -18,17 +18,10 @@ from .staging import CARD, WEIGHTS, StagedModel, pictures_of
 
 @dataclass
 class ReleasePlan:
-    """The files of a release.
+    """The files of a release of `staged` models to a branch of a repository.
 
-    Args:
-        repo_id: Repository, "user/name".
-        branch: Branch to commit to.
-        staged: The models.
-        license: License of the weights, if one was given.
-        replace_card: Whether to drop the edits that people have made in cards.
-
-    Attributes:
-        replaced: Subfolder of each model that was there with other weights -> the commit that holds it.
+    `license` is that of the weights, if one was given, and `replace_card` drops the edits that people have made in
+    cards. `replaced` maps the subfolder of each model that was there with other weights to the commit that holds it.
     """
 
     repo_id: str

@@ -34,16 +34,9 @@ _AUTO_MAP = {"AutoConfig": "configuration_msae.MSAEConfig", "AutoModel": "modeli
 
 
 def add_remote_code(folder: str | os.PathLike) -> list[str]:
-    """Add the modules that an MSAE needs to its folder, and name them in its config.json.
+    """Add the modules that a saved MSAE needs to its folder, and name them in its config.json.
 
-    Args:
-        folder: A saved MSAE.
-
-    Returns:
-        Names of the written files, including config.json.
-
-    Raises:
-        FileNotFoundError: There is no config.json.
+    Returns the sorted names of the written files, including config.json; raises FileNotFoundError without that.
     """
     from ... import __version__
 

@@ -64,16 +64,10 @@ def load_msae(
 
 
 def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
-    """Check that an MSAE was trained on what this backbone returns.
+    """Check that an MSAE was trained on what this backbone returns; raise ValueError that says on what it was.
 
-    Args:
-        backbone: The backbone.
-        msae: The MSAE.
-        strict: Also require the same backbone: by the hashes of its weights and image processor or, where they are not
-            recorded, by its name and revision.
-
-    Raises:
-        ValueError: The MSAE was trained on something else; says on what.
+    With `strict`, the backbone also has to be the same: by the hashes of its weights and image processor or, where
+    they are not recorded, by its name and revision.
     """
     from ...backbones.identity import difference
 
@@ -109,15 +103,9 @@ def _resolved(name: str | None) -> str | None:
 
 
 def concept_files(name: str | os.PathLike, revision: str | None = None, subfolder: str | None = None) -> list[Path]:
-    """Find the tables of names that belong to an MSAE; those on the Hub are downloaded.
+    """Find the tables of names that belong to an MSAE, as `load_msae` names it; those on the Hub are downloaded.
 
-    Args:
-        name: A folder, Hub id or released name, as in `load_msae`.
-        revision: Branch, tag or commit on the Hub.
-        subfolder: Folder of the model in the folder or repository.
-
-    Raises:
-        huggingface_hub.errors.HfHubHTTPError: There is no such repository or revision.
+    Raises huggingface_hub's HfHubHTTPError if there is no such repository or revision.
     """
     released = find_released(name)
     if released is not None:

@@ -79,14 +79,10 @@ def build(context: Context) -> Gallery:
 def cards(
     labels: Labels, activations: LatentColumns, columns: Sequence[Dataset], number: int, seed: int
 ) -> list[Card]:
-    """Make a card for each latent.
+    """Make a card for each of the latents in `activations`, each of which is among the strongest of some row.
 
-    Args:
-        labels: The names of all latents.
-        activations: The latents shown and their activations; each is among the strongest of some row.
-        columns: Datasets of the same rows, whose boolean columns are compared with concepts of the same names.
-        number: Examples in a row of pictures.
-        seed: Random seed of the draw from the middle.
+    Boolean columns of `columns`, datasets of the same rows, are compared with concepts of the same names. There are at
+    most `number` examples of the strongest rows, and as many from the middle.
     """
     found = []
     table = pd.DataFrame(index=activations.latents)
