@@ -61,12 +61,7 @@ class ModelArguments:
         return None
 
     def open_msae(self) -> tuple[MSAEModel, ConceptTable | None]:
-        """Load the MSAE and the names of its latents, if it has any.
-
-        Raises:
-            OSError: There is no such model, or no such file of names.
-            ValueError: The names are of another number of latents, or the device cannot be used.
-        """
+        """Load the MSAE and the names of its latents, if it has any."""
         from ..hub.reading.opening import load_msae
 
         msae = load_msae(self.model, self.revision, self.subfolder).eval()
@@ -82,12 +77,7 @@ class ModelArguments:
         return msae, concepts
 
     def add_backbone(self, msae: MSAEModel, concepts: ConceptTable | None) -> VisionTextMSAE:
-        """Load the backbone of an MSAE that `open_msae` opened.
-
-        Raises:
-            OSError: There is no such backbone.
-            ValueError: The MSAE does not name a backbone, or was trained on another one.
-        """
+        """Load the backbone of an MSAE that `open_msae` opened."""
         from ..vision_text import VisionTextMSAE
 
         model = VisionTextMSAE.from_pretrained(
@@ -108,12 +98,7 @@ class NamedModelArguments(ModelArguments):
     )
 
     def names(self) -> ConceptTable | None:
-        """Load the names of the latents: from the file given, or else from the one that comes with the model.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: The model has several files of names, and none was chosen.
-        """
+        """Load the names of the latents: from the file given, or else from the only one that comes with the model."""
         from ..concepts.table import ConceptTable
         from ..hub.reading.opening import chosen_concepts, concept_files
 
@@ -189,14 +174,9 @@ class ImageArguments:
     image_column: str | None = flag("Column that holds the pictures.", None)
 
     def open_images(self, embeddings: EmbeddingDataset) -> Dataset | None:
-        """Open the dataset of the pictures, with one row for each row of the embeddings.
+        """Open the dataset of the pictures, with one row for each row of the embeddings and its pictures in "image".
 
-        Returns:
-            The dataset with its pictures in the column "image", or None if the pictures are left out or unknown.
-
-        Raises:
-            OSError: There is no such dataset.
-            ValueError: The dataset has another number of rows, or no such column.
+        None if the pictures are left out or unknown.
         """
         import numpy as np
 
@@ -244,11 +224,7 @@ def command_parser(name: str, kinds: Sequence[type], description: str, example: 
 
 
 def weighted_concepts(words: Sequence[str], num_latents: int, concepts: ConceptTable | None) -> dict[int, float]:
-    """Read words such as "red=0.5", "red" (weight 1) or "latent:417=-1", as values by latent.
-
-    Raises:
-        ValueError: A concept is unknown or given twice, or what follows the last "=" is not a finite number.
-    """
+    """Read words such as "red=0.5", "red" (weight 1) or "latent:417=-1", as values by latent."""
     from ..concepts.editing import values_of_latents
 
     names = set() if concepts is None else set(concepts.frame["name"].dropna())
@@ -292,11 +268,7 @@ def strongest_rows(msae: MSAEModel, embeddings: EmbeddingDataset, latents: Seque
 
 
 def check_text(name: str, text: str | None, instead: str) -> None:
-    """Check that a flag for a text does not name a picture.
-
-    Raises:
-        ValueError: It does; says which flag to use instead.
-    """
+    """Raise ValueError if a flag for a text names a picture, with the flag to use instead."""
     if text is None:
         return
     from .._utils.images import is_picture
@@ -306,12 +278,7 @@ def check_text(name: str, text: str | None, instead: str) -> None:
 
 
 def check_outputs(figures: Sequence[str | None], *files: str | None) -> None:
-    """Check before any work that the results can be written, and create the folders they go to.
-
-    Raises:
-        ValueError: A figure's file type is unknown, or a file name is that of a folder.
-        OSError: A file cannot be written, or more than one of its parent folders is missing.
-    """
+    """Check before any work that the results can be written, and create the folders they go to."""
     for figure in filter(None, figures):
         from ..plotting import check_figure_path
 

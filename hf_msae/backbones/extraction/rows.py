@@ -29,38 +29,24 @@ _MEDIA = datasets.Image | datasets.Audio | datasets.Video
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Consecutive rows as they are stored.
+    """Consecutive rows as they are stored."""
 
-    Attributes:
-        numbers: The row numbers.
-        values: Column -> one value per row; images are not decoded yet.
-        position: Where a stream continues after these rows.
-    """
-
-    numbers: range
-    values: dict[str, list]
-    position: dict[str, Any] | None = None
+    numbers: range  # the row numbers
+    values: dict[str, list]  # column -> one value per row; images are not decoded yet
+    position: dict[str, Any] | None = None  # where a stream continues after these rows
 
 
 @dataclass(frozen=True)
 class ReadRows:
-    """Rows that are ready for a backbone.
+    """Rows that are ready for a backbone."""
 
-    Attributes:
-        numbers: Numbers of the rows that could be read.
-        pixels: The model's inputs for their images; None if no images are needed or no row could be read.
-        texts: Their captions; None if no texts are needed.
-        kept: Their kept columns.
-        unreadable: Row number -> why the row could not be read.
-        position: Where a stream continues after these rows.
-    """
-
-    numbers: list[int]
+    numbers: list[int]  # numbers of the rows that could be read
+    # The model's inputs for their images; None if no images are needed or no row could be read.
     pixels: dict[str, torch.Tensor] | None
-    texts: list[str] | None
-    kept: dict[str, list]
-    unreadable: dict[int, str]
-    position: dict[str, Any] | None = None
+    texts: list[str] | None  # their captions; None if no texts are needed
+    kept: dict[str, list]  # their kept columns
+    unreadable: dict[int, str]  # row number -> why the row could not be read
+    position: dict[str, Any] | None = None  # where a stream continues after these rows
 
 
 class UnreadableRow(ValueError):
@@ -77,9 +63,6 @@ class RowReader:
         text_column: Column of captions; None if they are not needed.
         keep_columns: Columns to keep. None keeps all numbers, booleans, labels and strings.
         skip_unreadable: Leave out rows whose image cannot be decoded or whose caption is missing.
-
-    Attributes:
-        num_rows: Number of rows; None if a stream does not know it.
 
     Raises:
         TypeError: `dataset` is not a single dataset.
@@ -143,11 +126,7 @@ class RowReader:
         }
 
     def part(self, index: int, num_parts: int) -> RowReader:
-        """Return a reader of one of several contiguous parts of a stream's files.
-
-        Raises:
-            ValueError: There are fewer files than parts, or parts of the files are not parts of the rows.
-        """
+        """Return a reader of one of several contiguous parts of a stream's files; there must be as many files."""
         check_divisible(self._stored, num_parts)
         part = copy.copy(self)
         part.num_rows, part._of_part = None, f" of part {index + 1} of {num_parts}"
@@ -155,15 +134,10 @@ class RowReader:
         return part
 
     def stream(self, first: int, batch_size: int, position: Mapping[str, Any] | None = None) -> Iterator[StoredRows]:
-        """Yield the rows of a stream from a row number on, to be passed to `read`.
+        """Yield the rows of a stream from row `first` on, `batch_size` at a time, to be passed to `read`.
 
-        Args:
-            first: Number of the first row.
-            batch_size: Rows at a time.
-            position: Position of the last batch; without it, the rows before `first` are read and dropped.
-
-        Raises:
-            ValueError: The stream breaks off.
+        `position` is that of the last batch; without it, the rows before `first` are read and dropped. Raises
+        ValueError if the stream breaks off.
         """
         stream = self._stored
         if position is not None:
@@ -188,11 +162,7 @@ class RowReader:
             yield StoredRows(numbers, values, stream.state_dict() if stream is self._stored else None)
 
     def read(self, rows: range | StoredRows) -> ReadRows:
-        """Read consecutive rows.
-
-        Raises:
-            UnreadableRow: An image cannot be decoded or a caption is missing; the message names the row.
-        """
+        """Read consecutive rows; raise UnreadableRow, with the row, unless such rows are skipped."""
         if isinstance(rows, range):
             rows = StoredRows(rows, self._stored[rows.start : rows.stop])
         values, unreadable = rows.values, {}
