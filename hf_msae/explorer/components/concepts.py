@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from ..inputs import VisitorError
 
 if TYPE_CHECKING:
     import gradio as gr
 
-    from ...concepts.labels import Label
     from ..explorer import Explorer
 
 NONE = ("none", "")
@@ -27,14 +28,22 @@ class Change:
     after: float  # its activation after the edit
 
 
-def shown_name(label: Label) -> str:
-    """Format a name for captions and lists: "star", "star (unvalidated)", or "latent 417" if it has no name."""
-    return label.marked
+def chosen_slots(explorer: Explorer, slots: Iterable[Sequence[Any]]) -> Iterator[tuple[str, int, Sequence[Any]]]:
+    """Read the slots in which a concept is chosen, each at most once: its name, its latent and what else is set."""
+    latents = set()
+    for name, *settings in slots:
+        if name is None or name == "":
+            continue
+        latent = explorer.latent_of(name)
+        if latent in latents:
+            raise VisitorError(f"“{name}” is chosen twice: set one of the two back to “none”.")
+        latents.add(latent)
+        yield name, latent, settings
 
 
 def concept_choices(explorer: Explorer) -> list[tuple[str, str]]:
     """List all concepts that visitors choose from: (text, key)."""
-    return [(shown_name(explorer.label(each.latent)), name) for name, each in explorer.concepts.items()]
+    return [(explorer.label(each.latent).marked, name) for name, each in explorer.concepts.items()]
 
 
 def concept_input(label: str, choices: Sequence[Any] = (), **settings: Any) -> gr.Dropdown:

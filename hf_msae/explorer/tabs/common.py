@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..components.bars import Bar
-from ..components.concepts import shown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +33,7 @@ TILES: dict[str, Any] = {
 def choice(explorer: Explorer, latent: int) -> tuple[str, str]:
     """A latent in a list of concepts: (text, key)."""
     label, key = explorer.label(latent), explorer.key_of(latent)
-    return shown_name(label) + ("" if key == str(label) else f", {key}"), key
+    return label.marked + ("" if key == str(label) else f", {key}"), key
 
 
 def concept_bar(explorer: Explorer, latent: int, value: float, text: str) -> Bar:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ....report.sections.concepts import Example
 from ...answers import answering, in_place
-from ...components.concepts import concept_choices, concept_input, shown_name
+from ...components.concepts import concept_choices, concept_input
 from ...components.waiting import on_first_open
 from ...inputs import VisitorError
 from ...rendering import macros
@@ -40,7 +40,7 @@ def styled(explorer: Explorer, frame: pd.DataFrame) -> Styler:
     """The table with names that are not validated marked, and in faint italics."""
     labels = [explorer.label(latent) for latent in frame["latent"]]
     styles = ["" if label.validated else "font-style: italic; opacity: 0.75" for label in labels]
-    return frame.assign(name=list(map(shown_name, labels))).style.apply(lambda column: styles, subset=["name"])
+    return frame.assign(name=[label.marked for label in labels]).style.apply(lambda column: styles, subset=["name"])
 
 
 def counted(found: Listing) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ...components.concepts import Change
+from ...components.concepts import Change, chosen_slots
 from ...components.picture_input import read_upload
 from ...inputs import VisitorError, read_choice, read_number, read_text, read_whole_number
 
@@ -83,19 +83,11 @@ def read_row(explorer: Explorer, row: object) -> int:
 
 def read_strengths(explorer: Explorer, pairs: Sequence[tuple[object, object]]) -> dict[str, float]:
     """Read concepts and strengths from `LEAST` to `MOST`, leaving out those without a concept or of strength 0."""
-    found: dict[str, float] = {}
-    latents = set()
-    for name, strength in pairs:
-        if name is None or name == "":
-            continue
-        latent = explorer.latent_of(name)
-        strength = read_number(strength, LEAST, MOST, "The strength")
-        if latent in latents:
-            raise VisitorError(f"“{name}” is chosen twice: set one of the two back to “none”.")
-        latents.add(latent)
-        if strength:
-            found[str(name)] = strength
-    return found
+    found = {
+        name: read_number(strength, LEAST, MOST, "The strength")
+        for name, _, (strength,) in chosen_slots(explorer, pairs)
+    }
+    return {name: strength for name, strength in found.items() if strength}
 
 
 def neighbors(

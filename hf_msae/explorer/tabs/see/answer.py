@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import pandas as pd
 import torch
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 ALL = "all"
 DEFAULT = 16
 LEAST = 8
-_bounds: WeakKeyDictionary[Explorer, tuple[int, int]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,16 +38,15 @@ class Sight:
     levels: list[dict[str, Any]]
 
 
+@lru_cache(maxsize=1)
 def granularity_bounds(explorer: Explorer) -> tuple[int, int]:
     """The smallest and the largest number of concepts that can be asked for.
 
     The largest is the most concepts that any picture of the collection has, and stands for all of a picture's. The
     smallest is `LEAST`, or 1 if the largest is no larger than that.
     """
-    if explorer not in _bounds:
-        most = max(2, int((explorer.codes > 0).sum(axis=1).max()))
-        _bounds[explorer] = (LEAST if most > LEAST else 1, most)
-    return _bounds[explorer]
+    most = max(2, int((explorer.codes > 0).sum(axis=1).max()))
+    return LEAST if most > LEAST else 1, most
 
 
 def read_granularity(explorer: Explorer, value: Any) -> int | None:

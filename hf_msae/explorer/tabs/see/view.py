@@ -10,7 +10,7 @@ from PIL import Image
 
 from ...answers import answering, in_place
 from ...components.bars import bars
-from ...components.concepts import concept_choices, concept_input, shown_name
+from ...components.concepts import concept_choices, concept_input
 from ...components.picture_input import (
     collection_button,
     embedded_upload,
@@ -40,7 +40,7 @@ _HINT = macros("components.html").empty("The concepts appear here as soon as you
 def alike(explorer: Explorer, concept: Any) -> list[tuple[str, str]]:
     """The pictures of the collection that show a concept most: (path of a thumbnail, caption)."""
     latent = explorer.latent_of(concept)
-    name = shown_name(explorer.label(latent))
+    name = explorer.label(latent).marked
     rows = explorer.strongest(latent, ALIKE)
     return [(explorer.thumbnail(row), f"{name} {explorer.codes[row, latent]:.2f}") for row in rows]
 
@@ -169,7 +169,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         found = where(explorer, read_upload(picture), concept)
         if found is None:
             return None, "", pictures
-        name = shown_name(explorer.label(explorer.latent_of(concept)))
+        name = explorer.label(explorer.latent_of(concept)).marked
         return found.picture, html.where(found, name), pictures
 
     def example(picture: Any) -> tuple[Any, list[tuple[str, str]]]:

@@ -12,7 +12,7 @@ import torch
 
 from ....bias.analysis import STRONG
 from ....concepts.editing import LatentEdit, edit_embeddings
-from ...components.concepts import Change
+from ...components.concepts import Change, chosen_slots
 from ...inputs import VisitorError, read_choice, read_number, read_text
 
 if TYPE_CHECKING:
@@ -94,16 +94,15 @@ def prompts(explorer: Explorer) -> dict[str, tuple[str, ...]]:
 
 def read_edits(explorer: Explorer, slots: Sequence[tuple[object, object, object]]) -> tuple[Edit, ...]:
     """Read concepts, how to change them, and amounts, leaving out slots without a concept."""
-    found: list[Edit] = []
-    for name, how, amount in slots:
-        if name is None or name == "":
-            continue
-        latent = explorer.latent_of(name)
-        if latent in [each.latent for each in found]:
-            raise VisitorError(f"“{name}” is chosen twice: set one of the two back to “none”.")
-        amount = read_number(amount, 0.0, MOST, "The amount")
-        found.append(Edit(str(name), latent, read_choice(how, HOW, "way to change a concept"), amount))
-    return tuple(found)
+    return tuple(
+        Edit(
+            name,
+            latent,
+            read_choice(how, HOW, "way to change a concept"),
+            read_number(amount, 0.0, MOST, "The amount"),
+        )
+        for name, latent, (how, amount) in chosen_slots(explorer, slots)
+    )
 
 
 def strong_activation(explorer: Explorer, latent: int) -> float:
