@@ -543,18 +543,6 @@ def test_where_both_were_edited_a_person_has_to_choose(at_hub, run_folder, pushe
     assert "Theirs." not in card_on_hub(at_hub) and "Mine." not in card_on_hub(at_hub)
 
 
-def test_text_and_metadata_of_a_card_name_the_same_license(at_hub, run_folder):
-    push_to_hub(run_folder, REPO)
-    edit_on_hub(at_hub, "license: apache-2.0", "license: cc-by-nc-4.0")
-    for _ in range(2):
-        push_to_hub(run_folder, REPO)
-        assert ModelCard(card_on_hub(at_hub)).data.license == "cc-by-nc-4.0"
-        assert "`cc-by-nc-4.0`" in card_on_hub(at_hub) and "apache-2.0" not in card_on_hub(at_hub)
-    push_to_hub(run_folder, REPO, license="mit")
-    text = card_on_hub(at_hub)
-    assert ModelCard(text).data.license == "mit" and "`mit`" in text and "cc-by" not in text
-
-
 # -- dry runs ----------------------------------------------------------------------------------------------------
 
 

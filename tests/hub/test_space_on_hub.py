@@ -140,15 +140,6 @@ def test_a_hub_that_keeps_failing_leaves_the_space_as_it_was(at_hub):
     assert at_hub.repos[KEY].files() == before and at_hub.repos[KEY].variables == variables
 
 
-def test_what_somebody_commits_meanwhile_stays(at_hub):
-    small_push()
-    at_hub.fail("POST", "/commit/main", action=lambda: commit_there(at_hub, {"mine.md": b"mine"}, KEY))
-    small_push(ExplorerSettings(model="user/other"))
-    repo = at_hub.repos[KEY]
-    assert repo.files()["mine.md"] == b"mine" and b"user/other" in repo.files()["README.md"]
-    assert repo.messages[-2:] == ["somebody else's", "Show concepts"]
-
-
 def test_variables_that_cannot_be_set_are_told_with_what_they_have_to_be(at_hub):
     at_hub.fail("POST", "/variables", times=99, status=500)
     with pytest.raises(ConnectionError, match=r"Space tester/concepts .*MSAE_MODEL=user/msae"):
@@ -166,12 +157,6 @@ def test_variables_that_are_right_are_left_alone(at_hub):
     small_push()
     assert not [each for each in at_hub.requests if "/variables" in each and not each.startswith("GET")]
     assert at_hub.repos[KEY].messages == ["initial commit", "Show concepts"]
-
-
-def test_a_public_space_does_not_become_private_unnoticed(at_hub):
-    small_push()
-    with pytest.raises(ValueError, match=r"Space tester/concepts .*public"):
-        small_push(private=True)
 
 
 @pytest.mark.parametrize(

@@ -178,11 +178,6 @@ def test_wrong_types_are_refused(settings):
         MSAEConfig(**settings)
 
 
-def test_hook_points():
-    for hook_point in ("image_embeds", "text_embeds", "vision.layers.11", "text.layers.0"):
-        assert MSAEConfig(hook_point=hook_point).hook_point == hook_point
-
-
 # -- names -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """Which reader a checkpoint goes to, and what becomes of what it found."""
 
 import importlib
+import re
 
 import numpy as np
 import pytest
@@ -175,6 +176,27 @@ def test_a_truncated_file_is_damaged(name, changed):
     weights.write_bytes(weights.read_bytes()[:-500])
     with pytest.raises(ValueError, match=f"{weights.name} is damaged"):
         convert_checkpoint(folder, format=name.partition("/")[0], hook_point="image_embeds", k=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "tensors"),
+    [
+        ("dictionary_learning/top_k", {"k": None}, {"k": None}),
+        ("prisma/relu", {"activation_fn_str": "topk"}, {}),
+        ("saelens/topk", {"k": None}, {}),
+        ("sparsify/many/layers.9", {"k": None}, {}),
+    ],
+)
+def test_a_k_that_is_not_stored_can_be_given(name, settings, tensors, changed):
+    assert convert_checkpoint(changed(name, settings, tensors), k=3).config.k == 3
+
+
+@pytest.mark.parametrize(("name", "config"), [("prisma/relu", "config.json"), ("saelens/standard", "cfg.json")])
+def test_weights_without_their_config_are_refused(name, config, changed):
+    folder = changed(name)
+    (folder / config).unlink()
+    with pytest.raises(FileNotFoundError, match=re.escape(config)):
+        convert_checkpoint(folder, format=name.partition("/")[0])
 
 
 @pytest.mark.parametrize(

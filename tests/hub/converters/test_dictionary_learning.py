@@ -154,11 +154,6 @@ def test_settings_and_tensors_that_do_not_fit_are_refused(name, settings, tensor
         convert_checkpoint(changed(f"dictionary_learning/{name}", settings, tensors))
 
 
-def test_a_k_that_is_not_stored_can_be_given(changed):
-    folder = changed("dictionary_learning/top_k", {"k": None}, {"k": None})
-    assert convert_checkpoint(folder, k=3).config.k == 3
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [

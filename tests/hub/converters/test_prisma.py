@@ -70,14 +70,3 @@ def test_an_object_of_vit_prisma_is_refused_with_the_lines_that_make_plain_files
 def test_settings_and_tensors_that_do_not_fit_are_refused(settings, tensors, message, changed):
     with pytest.raises(ValueError, match=message):
         convert_checkpoint(changed("prisma/relu", settings, tensors), format="prisma")
-
-
-def test_a_k_can_be_given(changed):
-    assert convert_checkpoint(changed("prisma/relu", {"activation_fn_str": "topk"}), k=3).config.k == 3
-
-
-def test_weights_without_their_config_are_refused(changed):
-    folder = changed("prisma/relu")
-    (folder / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"config\.json"):
-        convert_checkpoint(folder, format="prisma")

@@ -64,10 +64,6 @@ def test_settings_that_do_not_fit_are_refused(settings, message, changed):
         convert_checkpoint(changed(LAYER_9, settings))
 
 
-def test_a_k_can_be_given(changed):
-    assert convert_checkpoint(changed(LAYER_9, {"k": None}), k=3).config.k == 3
-
-
 def test_an_older_file_without_activation_is_top_k(changed, check_outputs):
     folder = changed(LAYER_9, {"activation": None, "multi_topk": None, "signed": None})
     check_outputs(convert_checkpoint(folder), LAYER_9)
