@@ -10,6 +10,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imp
 # Each process of the tests has its own copies of modules loaded from files: evaluate's are not safe to share.
 _MODULES = tempfile.TemporaryDirectory(prefix="hf-modules-")
 os.environ["HF_MODULES_CACHE"] = _MODULES.name
+# All of them, and the processes they start, share a cache that is not the user's.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="hf_msae-cache-")
+    os.environ["HF_MSAE_CACHE"] = _CACHE.name
 
 import pytest  # noqa: E402
 

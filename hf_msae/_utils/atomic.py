@@ -16,8 +16,9 @@ from pathlib import Path
 import psutil
 
 _SUFFIX = ".tmp"
-_STALE_SECONDS = 60.0
-"""What other machines left is removed only after this long: on a shared file system, its process may still run."""
+_STALE_SECONDS = 7 * 24 * 3600.0
+"""Temporary files of other machines are removed only after a week: on a shared file system, their process may still
+write them."""
 
 
 @contextmanager
@@ -25,8 +26,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to, and rename it to `path` once the block ends.
 
     Readers see the old content or the new, never a part: the data is flushed to disk before the rename. If the block
-    raises, the temporary file is removed and `path` is left unchanged. Leftovers of killed processes that were writing
-    the same path are removed first. A symbolic link is followed, not replaced.
+    raises, the temporary file is removed and `path` is left unchanged. What killed processes of this
+    machine left of the same path is removed first, and what other machines left after a week. A symbolic link is
+    followed, not replaced.
 
     Args:
         path: File or folder to write. An existing file is replaced; an existing folder must be empty.
@@ -120,11 +122,14 @@ def _remove_leftovers(path: Path) -> None:
         if not (other.name.startswith(prefix) and other.name.endswith(_SUFFIX)):
             continue
         process, _, rest = other.name[len(prefix) : -len(_SUFFIX)].partition("-")
-        is_ours = bool(_machine()) and rest.endswith(f"-{_machine()}")
-        if not process.isdecimal() or psutil.pid_exists(int(process)):
+        if not process.isdecimal():
             continue
         try:
-            if is_ours or time.time() - other.stat().st_mtime > _STALE_SECONDS:
+            if _machine() and rest.endswith(f"-{_machine()}"):
+                is_left = not psutil.pid_exists(int(process))
+            else:
+                is_left = time.time() - other.stat().st_mtime > _STALE_SECONDS
+            if is_left:
                 remove(other)
         except FileNotFoundError:  # another process removed it meanwhile
             continue

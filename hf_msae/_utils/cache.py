@@ -21,31 +21,35 @@ def cache_root() -> Path:
     return Path(os.environ.get("HF_MSAE_CACHE") or Path(constants.HF_HOME) / "hf_msae").expanduser().absolute()
 
 
-def cache_folder(kind: str) -> Path:
+def cache_folder(kind: str, mode: int = 0o777) -> Path:
     """Return the folder of one kind of cache, such as "indexes"; it exists and can be written to.
 
     Where the cache cannot be written to (read-only, or in a home folder that does not exist), this is a temporary
     folder that is removed when the process ends, after one warning.
+
+    Args:
+        kind: Name of the folder.
+        mode: Its permissions if it has to be created.
 
     Raises:
         OSError: There is no temporary folder that can be written to either.
     """
     folder = cache_root() / kind
     try:
-        make_writable(folder)
+        make_writable(folder, mode)
         return folder
     except OSError as error:
         root = cache_root()
         if root not in _TEMPORARY:
             _TEMPORARY[root] = _temporary(root, error)
         folder = _TEMPORARY[root] / kind
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode, exist_ok=True)
         return folder
 
 
-def make_writable(folder: Path) -> None:
+def make_writable(folder: Path, mode: int = 0o777) -> None:
     """Create a folder if it does not exist, and raise OSError if files cannot be created in it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode, parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()  # os.access is wrong for the superuser and some file systems
 
 

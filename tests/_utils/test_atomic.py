@@ -56,18 +56,18 @@ def test_the_data_is_flushed_before_the_rename(tmp_path, monkeypatch):
     assert order[:2] == ["fsync", "replace"]
 
 
-def test_leftovers_of_killed_processes_are_removed_and_nothing_else_is(tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    old = time.time() - 3600
-    for name in (f".a.json.{dead.pid}.tmp", f".a.json.{os.getppid()}.tmp", ".a.json.tmp", f".b.json.{dead.pid}.tmp"):
-        (tmp_path / name).write_text("")
-        os.utime(tmp_path / name, (old, old))
-    fresh = tmp_path / f".a.json.{dead.pid + 1}.tmp"
-    fresh.write_text("")  # may belong to a process on another machine
+def test_what_another_machine_may_still_write_is_removed_after_a_week(tmp_path):
+    running = os.getppid()  # which says nothing about another machine
+    kept = {f".a.json.{running}-1-young.tmp": 6.9, ".a.json.tmp": 99, ".a.json.mine.tmp": 99, ".b.json.1-1-old.tmp": 99}
+    gone = {f".a.json.{running}-1-file.tmp": 7.1, f".a.json.{running}-1-folder.tmp": 7.1}
+    for name, days in {**kept, **gone}.items():
+        if "folder" in name:
+            (tmp_path / name / "inner").mkdir(parents=True)
+        else:
+            (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - days * 24 * 3600,) * 2)
     write_json(tmp_path / "a.json", {})
-    assert f".a.json.{dead.pid}.tmp" not in names(tmp_path)
-    assert {f".a.json.{os.getppid()}.tmp", ".a.json.tmp", f".b.json.{dead.pid}.tmp", fresh.name} < set(names(tmp_path))
+    assert set(names(tmp_path)) == {"a.json", *kept}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="machines are told apart on Linux alone")
@@ -81,6 +81,7 @@ def test_what_a_dead_process_of_this_machine_left_is_removed_at_once(tmp_path):
     (left,) = names(tmp_path)
     elsewhere = left.rpartition("-")[0] + "-0123456789ab.tmp"
     (tmp_path / elsewhere).write_text("")
+    os.utime(tmp_path / elsewhere, (time.time() - 3600,) * 2)
     command = [sys.executable, "-c", write.format("print(file.name, flush=True)\n    input()"), target]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as alive:
         in_use = alive.stdout.readline().strip()

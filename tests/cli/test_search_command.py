@@ -92,7 +92,7 @@ def test_pictures_are_drawn(search, tmp_path):
 
 
 def test_the_index_is_kept_and_found_again(place, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_MSAE_CACHE", str(tmp_path))
     monkeypatch.chdir(place.folder)
     embeddings = load_embeddings("test")
     folder = default_folder(place.msae, embeddings, 32)

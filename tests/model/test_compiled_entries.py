@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from itertools import pairwise
@@ -10,6 +11,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from hf_msae._utils.cache import cache_folder
 from hf_msae._utils.file_integrity import sha256_of
 from hf_msae.model.fused import compiled_entries, compiler
 from hf_msae.model.fused.compiled_entries import CompiledEntries
@@ -94,9 +96,9 @@ def fresh(monkeypatch, tmp_path):
         compiler.compiled_library.cache_clear()
         compiler._folder.cache_clear()
 
-    monkeypatch.setenv("HF_MSAE_CACHE", str(tmp_path / "kept"))
+    monkeypatch.setenv("HF_MSAE_CACHE", str(tmp_path / "cache"))
     forget()
-    yield tmp_path / "kept"
+    yield tmp_path / "cache" / "compiled"
     forget()
 
 
@@ -110,10 +112,14 @@ def test_it_is_compiled_once(library, fresh):
     assert kept.stat().st_mtime_ns == before
 
 
-def test_it_is_kept_in_the_home_of_hugging_face(fresh, monkeypatch, tmp_path):
-    monkeypatch.delenv("HF_MSAE_CACHE")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
-    assert compiler._folder() == tmp_path / "hf_msae" / "compiled"
+def test_it_is_kept_in_a_private_folder_of_the_one_cache(fresh, monkeypatch, tmp_path):
+    (tmp_path / "cache").mkdir(mode=0o755)
+    assert compiler._folder() == cache_folder("compiled") == fresh
+    assert stat.S_IMODE(fresh.stat().st_mode) == 0o700
+    compiler._folder.cache_clear()
+    (tmp_path / "link").symlink_to(tmp_path / "cache")
+    monkeypatch.setenv("HF_MSAE_CACHE", str(tmp_path / "link"))
+    assert compiler._folder() == fresh
 
 
 def another_library(kept):
@@ -153,7 +159,7 @@ def test_what_was_not_compiled_here_is_not_loaded_but_compiled_anew(library, fre
 
 @pytest.mark.parametrize("change", [lambda folder: folder.chmod(0o777), lambda folder: os.chown(folder, 65534, 65534)])
 def test_a_folder_that_others_can_write_to_is_not_used(library, fresh, change, caplog):
-    fresh.mkdir(mode=0o700)
+    fresh.mkdir(mode=0o700, parents=True)
     try:
         change(fresh)
     except PermissionError:
@@ -167,7 +173,8 @@ def test_a_folder_that_others_can_write_to_is_not_used(library, fresh, change, c
 def test_without_a_home_it_is_compiled_for_this_process(library, fresh, monkeypatch):
     monkeypatch.setenv("HF_MSAE_CACHE", "/proc/nowhere")
     assert compiler.compiled_library() is not None
-    assert compiler._folder().name.startswith("hf_msae-")
+    folder = compiler._folder()
+    assert folder.parent.name.startswith("hf_msae-") and stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("cc", ["no-such-compiler", "false", 'gcc "'])

@@ -17,9 +17,8 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-from huggingface_hub import constants
-
 from ..._utils.atomic import atomic_path, remove
+from ..._utils.cache import cache_folder
 from ..._utils.file_integrity import sha256_of
 from ..._utils.json_files import write_text
 
@@ -43,8 +42,7 @@ _ARGUMENTS = {
 def compiled_library() -> ctypes.CDLL | None:
     """Return the functions of `entries.c`, or None after a warning if they cannot be compiled.
 
-    The environment variable HF_MSAE_COMPILE=0 turns compiling off, CC sets the compiler, and HF_MSAE_CACHE the cache
-    folder, by default `hf_msae/compiled` in HF_HOME.
+    The environment variable HF_MSAE_COMPILE=0 turns compiling off, and CC sets the compiler.
     """
     if os.environ.get("HF_MSAE_COMPILE") == "0":
         return None
@@ -117,20 +115,18 @@ def _is_own(path: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def _folder() -> Path:
-    """Return the cache folder, or a temporary one for this process if others can write to it, or this user cannot."""
-    folder = Path(os.environ.get("HF_MSAE_CACHE") or Path(constants.HF_HOME) / "hf_msae" / "compiled").expanduser()
-    try:
-        folder = folder.resolve()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.access(folder, os.W_OK) and _is_own(folder):
-            return folder
-        reason = f"{folder} is not a folder that this user, and nobody else, can write to"
-    except OSError as error:
-        reason = str(error)
-    logger.warning("compiled functions are kept for this process only: %s; HF_MSAE_CACHE names another folder", reason)
-    folder = tempfile.mkdtemp(prefix="hf_msae-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
+    """Return the cache folder, or a temporary one for this process if others can write to it."""
+    folder = cache_folder("compiled", mode=0o700).resolve()
+    if _is_own(folder):
+        return folder
+    logger.warning(
+        "compiled functions are kept for this process only: %s is not a folder that this user, and nobody else, can "
+        "write to; HF_MSAE_CACHE names another cache",
+        folder,
+    )
+    temporary = tempfile.mkdtemp(prefix="hf_msae-")
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    return Path(temporary)
 
 
 def _compile(command: list[str], built: Path) -> subprocess.CompletedProcess:
