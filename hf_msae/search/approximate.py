@@ -76,8 +76,8 @@ class ApproximateIndex:
     query is compared with the centers of the lists, then with the codes in the nearest lists; the rows found are
     candidates, to be compared with the embeddings themselves. The index is held in memory, width / 8 + 16 bytes per
     row (112 MB for a million rows of 768), and building it needs `40 * lists` embeddings in memory (250 MB). Rows that
-    are added later go into the existing lists; if there are many, or they differ from the first, delete the folder
-    and build the index again.
+    are added later go into the existing lists; if there are many, or they differ from the first, delete
+    `approximate.json` and build the approximate index again.
 
     Source: Gao and Long, "RaBitQ: Quantizing High-Dimensional Vectors with a Theoretical Error Bound for Approximate
     Nearest Neighbor Search" (2024); `IndexIVFRaBitQ` of faiss.
@@ -250,4 +250,4 @@ def _part_file(number: int) -> str:
 
 
 def _way_out(folder: Path) -> str:
-    return f"delete {folder} and call index.add_approximate()"
+    return f"delete {folder / APPROXIMATE_FILE} and call index.add_approximate()"

@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ import torch
 from .._utils.atomic import atomic_path, is_leftover, make_folder, remove
 from .._utils.cache import cache_folder, cache_root
 from .._utils.fingerprint import accepted_fingerprints
-from .._utils.json_files import write_json
+from .._utils.json_files import from_json, write_json
 from ..concepts.collectors import SparseCodes
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 INDEX_FILE = "index.json"
 FORMAT_VERSION = 1
+REBUILD = f"build an index in another folder, or delete {INDEX_FILE} and the segments in this one first"
 _Metadata = TypeVar("_Metadata")
 
 
@@ -51,8 +52,14 @@ class IndexMetadata:
             FileNotFoundError: There is none.
             ValueError: It is damaged, or was written by a newer version of the package.
         """
-        way_out = "delete the folder and build the index again"
-        return read_metadata(cls, folder / INDEX_FILE, "build an index with ConceptIndex.build", way_out)
+        file = folder / INDEX_FILE
+        found = read_metadata(cls, file, "build an index with ConceptIndex.build", REBUILD)
+        for name, value in (("width", found.width), ("num_latents", found.num_latents), ("k", found.k)):
+            if value < 1 or (name == "k" and value > found.num_latents):
+                raise ValueError(f"{file} is damaged ({name} is {value}): {REBUILD}")
+        if min(found.segments, default=1) < 1:
+            raise ValueError(f"{file} is damaged (segments has {min(found.segments)} rows): {REBUILD}")
+        return found
 
     @classmethod
     def to_continue(cls, folder: Path, msae: MSAEModel, k: int) -> IndexMetadata:
@@ -78,7 +85,7 @@ class IndexMetadata:
 
 
 def read_metadata(kind: type[_Metadata], file: Path, missing: str, way_out: str) -> _Metadata:
-    """Read a dataclass with a `format_version` from a JSON file.
+    """Read a dataclass with a `format_version` from a JSON file, which may be another program's.
 
     Args:
         kind: The dataclass.
@@ -93,12 +100,20 @@ def read_metadata(kind: type[_Metadata], file: Path, missing: str, way_out: str)
     if not file.is_file():
         raise FileNotFoundError(f"{file.parent} has no {file.name}: {missing}")
     try:
-        found = kind(**json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{file} is damaged ({error}): {way_out}") from error
-    if found.format_version > FORMAT_VERSION:
-        raise ValueError(f"{file.parent} was written by a newer hf_msae (format {found.format_version}): upgrade it")
-    return found
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged, or not of hf_msae ({error}): choose another folder") from error
+    ours = [each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]
+    if not isinstance(content, dict) or (lacking := [name for name in ours if name not in content]):
+        what = f"no {lacking[0]!r}" if isinstance(content, dict) else f"a {type(content).__name__}"
+        raise ValueError(f"{file} was not written by hf_msae (it holds {what}): choose another folder")
+    version = content.get("format_version", FORMAT_VERSION)
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ValueError(f"{file} was written by a newer hf_msae (format {version}): upgrade hf_msae")
+    try:
+        return from_json(kind, content, file)
+    except ValueError as error:
+        raise ValueError(f"{error}: {way_out}") from error
 
 
 class Segment:
@@ -111,18 +126,55 @@ class Segment:
         of_latent_rows: For each latent, the rows in which it is active.
         of_latent_values: The activations in those rows.
         lengths: Norms of the embeddings, (rows,).
+        sums: Sum of each latent's activations, (num_latents,).
+
+    Args:
+        folder: Folder that `write_segment` wrote.
+        rows: Number of rows in it.
+        metadata: That of the index.
+
+    Raises:
+        ValueError: A file is missing, damaged, or another segment's.
     """
 
     NAMES = ("latents", "values", "offsets", "of_latent_rows", "of_latent_values", "lengths")
+    _INTEGERS = ("latents", "offsets", "of_latent_rows")
 
-    def __init__(self, folder: Path) -> None:
-        for name in self.NAMES:
-            try:
-                setattr(self, name, np.load(folder / f"{name}.npy", mmap_mode="r"))
-            except (OSError, ValueError) as error:
-                raise ValueError(
-                    f"{folder / name}.npy cannot be read ({error}): delete the folder and build the index again"
-                ) from error
+    def __init__(self, folder: Path, rows: int, metadata: IndexMetadata) -> None:
+        self._folder, num_latents = folder, metadata.num_latents
+        self.offsets = self._open("offsets", (num_latents + 1,))
+        if self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any():
+            self._refuse("offsets", "its numbers do not ascend from 0")
+        active = (int(self.offsets[-1]),)
+        self.latents = self._open("latents", (rows, metadata.k), num_latents)
+        self.values = self._open("values", (rows, metadata.k))
+        self.of_latent_rows = self._open("of_latent_rows", active, rows)
+        self.of_latent_values = self._open("of_latent_values", active)
+        self.lengths = self._open("lengths", (rows,))
+        self.sums = np.bincount(  # finding NaN in float16 itself takes ten times as long
+            np.repeat(np.arange(num_latents), np.diff(self.offsets)),
+            self.of_latent_values.astype(np.float64),
+            num_latents,
+        )
+        for name, numbers in (("lengths", self.lengths), ("of_latent_values", self.sums)):
+            if not np.isfinite(numbers).all():
+                self._refuse(name, "not all of its numbers are finite")
+
+    def _open(self, name: str, shape: tuple[int, ...], end: int | None = None) -> np.ndarray:
+        """Open an array of a known shape; its integers are below `end`."""
+        try:
+            array = np.lib.format.open_memmap(self._folder / f"{name}.npy", mode="r")
+        except (ValueError, EOFError, OSError, OverflowError, TypeError, SyntaxError) as error:  # a damaged header
+            self._refuse(name, str(error))
+        if array.shape != shape or array.dtype.kind not in ("iu" if name in self._INTEGERS else "f"):
+            self._refuse(name, f"it has the shape {array.shape} and type {array.dtype}, expected {shape}")
+        if end is not None and array.size and not 0 <= array.min() <= array.max() < end:
+            self._refuse(name, f"its numbers do not lie between 0 and {end - 1}")
+        return array
+
+    def _refuse(self, name: str, problem: str) -> NoReturn:
+        problem = " ".join(problem.split())
+        raise ValueError(f"{self._folder / name}.npy cannot be read ({problem}): {REBUILD}")
 
     def active(self, latent: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows in which a latent is active, and its activations there."""
@@ -206,10 +258,8 @@ def typical_activations(segments: Sequence[Segment], num_latents: int) -> np.nda
     """Return the mean activation of each latent over the rows in which it is active; 1 if there are none."""
     sums, counts = np.zeros(num_latents), np.zeros(num_latents)
     for segment in segments:
-        number = np.diff(segment.offsets)
-        latent = np.repeat(np.arange(len(number)), number)
-        sums += np.bincount(latent, segment.of_latent_values.astype(np.float64), len(number))
-        counts += number
+        sums += segment.sums
+        counts += np.diff(segment.offsets)
     return np.where(counts > 0, sums / np.maximum(counts, 1), 1.0)
 
 

@@ -19,6 +19,7 @@ from ..concepts.editing import LatentEdit, edit_embeddings, values_of_latents
 from ..concepts.table import ConceptTable, name_columns
 from .approximate import ApproximateIndex
 from .files import (
+    REBUILD,
     IndexMetadata,
     Segment,
     claimed_folder,
@@ -76,10 +77,11 @@ class ConceptIndex:
         if len(self) > len(self.embeddings):
             raise ValueError(
                 f"{self.folder} has {len(self)} rows, but {self.embeddings.source} has {len(self.embeddings)}: "
-                "delete it to build it again"
+                f"{REBUILD}"
             )
         self._segments = [
-            Segment(segment_folder(self.folder, number)) for number in range(len(self._metadata.segments))
+            Segment(segment_folder(self.folder, number), rows, self._metadata)
+            for number, rows in enumerate(self._metadata.segments)
         ]
         self._starts = np.cumsum([0, *self._metadata.segments])
         self._check_embeddings()
@@ -301,5 +303,5 @@ class ConceptIndex:
             if not same.all():
                 raise ValueError(
                     f"{self.folder} was built from other embeddings: row {start + places[~same][0]} of "
-                    f"{self.embeddings.source} is not the one that was indexed; delete {self.folder} to build it again"
+                    f"{self.embeddings.source} is not the one that was indexed: {REBUILD}"
                 )

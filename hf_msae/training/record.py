@@ -118,14 +118,14 @@ class TrainingRecord:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON ({error}): train again, or delete it") from error
+            raise ValueError(f"{path} is not valid JSON ({error}): train again, or move it away") from error
         if not isinstance(content, dict):
-            raise ValueError(f"{path} holds a {type(content).__name__}, not the record of a training: delete it")
+            raise ValueError(f"{path} holds a {type(content).__name__}, not the record of a training: move it away")
         kinds = {each.name: _KINDS.get(each.name, "dict") for each in fields(cls)}
         for name, kind in kinds.items():
             value = content.get(name)
             if value is not None and type(value).__name__ != kind:
-                raise ValueError(f"{path}: {name} is {value!r}, not a {kind}: train again, or delete the file")
+                raise ValueError(f"{path}: {name} is {value!r}, not a {kind}: train again, or move the file away")
         return cls(**{name: content[name] for name in kinds if content.get(name) is not None})
 
 

@@ -58,7 +58,12 @@ def test_the_data_is_flushed_before_the_rename(tmp_path, monkeypatch):
 
 def test_what_another_machine_may_still_write_is_removed_after_a_week(tmp_path):
     running = os.getppid()  # which says nothing about another machine
-    kept = {f".a.json.{running}-1-young.tmp": 6.9, ".a.json.tmp": 99, ".a.json.mine.tmp": 99, ".b.json.1-1-old.tmp": 99}
+    kept = {
+        f".a.json.{running}-1-young.tmp": 6.9,
+        ".a.json.tmp": 99,
+        ".a.json.mine.tmp": 99,
+        ".b.json.1-1-old.tmp": 99,
+    }
     gone = {f".a.json.{running}-1-file.tmp": 7.1, f".a.json.{running}-1-folder.tmp": 7.1}
     for name, days in {**kept, **gone}.items():
         if "folder" in name:

@@ -203,7 +203,7 @@ WAY_OUT = r".*delete .*approximate.*add_approximate"
         (_truncate, r"segment-00001\.faiss" + WAY_OUT),
         (_swap, r"segment-00001\.faiss" + WAY_OUT),
         (lambda folder: (folder / "segment-00002.faiss").unlink(), r"segment-00002\.faiss" + WAY_OUT),
-        (lambda folder: (folder / "approximate.json").write_text('{"width": 32'), r"approximate\.json" + WAY_OUT),
+        (lambda folder: (folder / "approximate.json").write_text('{"width": 32'), r"approximate\.json is damaged"),
         (_change_json(lambda content: content["parts"][0].pop("lengths_sha256")), r"approximate\.json" + WAY_OUT),
         (_change_json(lambda content: content.update(parts=["x"])), r"approximate\.json" + WAY_OUT),
         (_change_json(lambda content: content.update(parts=3)), r"approximate\.json" + WAY_OUT),

@@ -168,7 +168,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     index = ConceptIndex.build(folder, model, x, K, progress=False)
     for arguments, error, named in (
         ((folder, make_model(1), x), ValueError, "another MSAE"),
-        ((folder, model, x[::-1]), ValueError, r"row \d+ of the given array.*delete"),
+        ((folder, model, x[::-1]), ValueError, r"row \d+ of the given array.*another folder"),
         ((folder, model, x[:10]), ValueError, r"300 rows.*10"),
         ((tmp_path, model, x), FileNotFoundError, r"index\.json.*build"),
     ):
@@ -186,10 +186,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
         with pytest.raises(ValueError, match=named):
             index.by_embedding(embedding, top=top)
     (folder / "segment-00000" / "values.npy").write_bytes(b"short")
-    with pytest.raises(ValueError, match=r"values\.npy.*build the index again"):
-        ConceptIndex(folder, model, x)
-    (folder / "index.json").write_text("{")
-    with pytest.raises(ValueError, match=r"index\.json.*damaged"):
+    with pytest.raises(ValueError, match=r"values\.npy.*another folder"):
         ConceptIndex(folder, model, x)
 
 
@@ -199,7 +196,7 @@ def test_other_rows_of_the_same_lengths_are_noticed(tmp_path):
     ConceptIndex.build(tmp_path / "index", make_model(), unit, K, progress=False)
     other = unit.copy()
     other[1:-1] = other[1:-1][::-1]
-    with pytest.raises(ValueError, match=r"row \d+.*delete"):
+    with pytest.raises(ValueError, match=r"row \d+.*another folder"):
         ConceptIndex.build(tmp_path / "index", make_model(), other, K, progress=False)
 
 

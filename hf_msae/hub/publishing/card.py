@@ -155,9 +155,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}; repair or delete it") from error
+        raise ValueError(f"{path} cannot be read as JSON: {error}; repair it or move it away") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, not an object; repair or delete it")
+        raise ValueError(f"{path} holds {type(content).__name__}, not an object; repair it or move it away")
     return content
 
 

@@ -92,7 +92,7 @@ def _parse(text: str, name: str) -> RepoCard:
     except (ValueError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"the metadata of {name} cannot be read ({reason}): repair them, or delete the file"
+            f"the metadata of {name} cannot be read ({reason}): repair them, or move the file away"
         ) from error
 
 

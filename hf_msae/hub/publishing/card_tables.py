@@ -35,7 +35,7 @@ def load_names(path: Path, num_latents: int | None = None) -> ConceptTable:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} cannot be read as a table of names ({type(error).__name__}: {error}): name the latents again "
-            "with `hf-msae name`, or delete it"
+            "with `hf-msae name`, or move it away"
         ) from error
     if num_latents not in (None, len(table)):
         raise ValueError(

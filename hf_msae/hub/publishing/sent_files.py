@@ -29,7 +29,7 @@ def refuse_foreign_links(folder: Path, names: Iterable[str | Path]) -> None:
         if not target.is_relative_to(inside):
             raise ValueError(
                 f"{folder / name} is a link to {target}, outside the folder that is published: put a copy in its "
-                "place, or delete it"
+                "place, or move the link away"
             )
 
 

@@ -191,7 +191,7 @@ def _public_line(file: Path, number: int, line: str) -> str:
     except ValueError as error:
         raise ValueError(
             f"{file}, line {number} cannot be read as JSON ({error}): a killed training may leave half a line; "
-            "delete it"
+            "delete that line"
         ) from error
 
 
