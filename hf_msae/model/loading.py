@@ -15,7 +15,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 from safetensors import SafetensorError, safe_open
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .._utils.file_integrity import is_pointer
 from .config_file import MissingConfigError
@@ -61,12 +61,12 @@ class PreTrainedMSAE(PreTrainedModel):
             return super().from_pretrained(
                 pretrained_model_name_or_path, *model_args, output_loading_info=info_requested, **kwargs
             )
-        _refuse_pickles(Path(name) / (kwargs.get("subfolder") or ""))
-        kwargs["use_safetensors"] = True  # a pickle could run code
-        _check_index(Path(name) / (kwargs.get("subfolder") or ""))
-        _check_kinds(Path(name) / (kwargs.get("subfolder") or ""))
-        kwargs["ignore_mismatched_sizes"] = True  # returns the shapes instead of printing a table
         folder = Path(name) / (kwargs.get("subfolder") or "")
+        files = _weight_files(folder, kwargs.get("variant"))
+        _refuse_pickles(folder, files)
+        _check_kinds(files)
+        kwargs["use_safetensors"] = True  # a pickle could run code
+        kwargs["ignore_mismatched_sizes"] = True  # returns the shapes instead of printing a table
         try:
             with _without_report():
                 model, info = super().from_pretrained(
@@ -197,10 +197,10 @@ def _check_loaded(name: str, model: PreTrainedModel, info: dict[str, Any]) -> No
         raise ValueError(f"{name}: input_scale is {model.input_scale.item():g}, but it must be above 0")
 
 
-def _refuse_pickles(folder: Path) -> None:
+def _refuse_pickles(folder: Path, files: list[Path]) -> None:
     """Refuse a folder whose weights are in pickles only, which could run code."""
     pickles = sorted(folder.glob("pytorch_model*.bin"))
-    if pickles and not any(folder.glob("*.safetensors")):
+    if pickles and not files:
         raise OSError(
             f"{folder} holds its weights in {pickles[0].name}, a pickle, which is never opened: if you trust it, make "
             f"{folder / 'model.safetensors'} of it with safetensors.torch.save_file(torch.load({str(pickles[0])!r}, "
@@ -209,11 +209,19 @@ def _refuse_pickles(folder: Path) -> None:
         )
 
 
-def _check_index(folder: Path) -> None:
-    """Refuse an index of the weights that does not map them to files of the folder."""
-    file = folder / SAFE_WEIGHTS_INDEX_NAME
-    if not file.is_file():
-        return
+def _weight_files(folder: Path, variant: str | None) -> list[Path]:
+    """Return the files of a folder that transformers reads the weights from; none if there are none.
+
+    Raises:
+        FileNotFoundError: A file that the index of the weights names does not exist.
+        ValueError: The index does not map the weights to files of the folder.
+    """
+    single, file = (
+        folder / (Path(name).with_suffix(f".{variant}{Path(name).suffix}") if variant else name)
+        for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
+    )
+    if single.is_file() or not file.is_file():
+        return [single] if single.is_file() else []
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -226,16 +234,17 @@ def _check_index(folder: Path) -> None:
             raise ValueError(f"{file}: {tensor} is in {name!r}, but must be in a file of {folder}")
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{file}: {tensor} is in {name}, which does not exist: copy the folder again")
+    return [folder / name for name in sorted(set(names.values()))]
 
 
-def _check_kinds(folder: Path) -> None:
+def _check_kinds(files: list[Path]) -> None:
     """Refuse weights that are not floating-point numbers, which transformers would cast without a word."""
-    for file in folder.glob("*.safetensors"):
+    for file in files:
         try:
             with safe_open(file, framework="pt") as opened:
                 kinds = {key: opened.get_slice(key).get_dtype() for key in opened.keys()}
-        except (OSError, SafetensorError):
-            return  # which loading describes
+        except (OSError, SafetensorError):  # which loading describes
+            continue
         for key, kind in kinds.items():
             if "F" not in kind:
                 raise ValueError(f"{file}: {key} holds {kind}, but weights must be floating-point numbers")

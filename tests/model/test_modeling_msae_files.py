@@ -283,3 +283,23 @@ def test_prefixed_weights_are_checked_too(tmp_path):
     save_file({f"module.{name}": tensor for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
     with pytest.raises((OSError, ValueError), match="encoder"):
         MSAEModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"max_shard_size": "2KB"}, {"variant": "fp16"}], ids=str)
+def test_only_the_files_of_the_model_are_checked(tmp_path, arguments):
+    model = MSAEModel(MSAEConfig(d_in=16, num_latents=32))
+    model.save_pretrained(tmp_path, **arguments)
+    own = sorted(tmp_path.glob("*.safetensors"))
+    assert len(own) == (3 if "max_shard_size" in arguments else 1)
+    save_file({"ids": torch.arange(3)}, tmp_path / "another.safetensors")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    variant = {name: value for name, value in arguments.items() if name == "variant"}
+    assert_same(MSAEModel.from_pretrained(tmp_path, **variant), model)
+
+    save_file({name: tensor.int() for name, tensor in load_file(own[-1]).items()}, own[-1], {"format": "pt"})
+    with pytest.raises(ValueError, match=rf"{own[-1].name}: \w+ holds I32"):
+        MSAEModel.from_pretrained(tmp_path, **variant)
+    for file in own:
+        file.unlink()
+    with pytest.raises((OSError, ValueError), match=r"pytorch_model\.bin|does not exist"):
+        MSAEModel.from_pretrained(tmp_path, **variant)
