@@ -11,11 +11,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING
 
 import torch
+from transformers.utils import logging
 
 from .._utils.atomic import atomic_path
 from .._utils.cache import cache_folder, cache_root
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from ..backbones import Backbone
     from ..model.modeling_msae import MSAEModel
+
+logger = logging.get_logger(__name__)
 
 
 class Vocabulary:
@@ -171,8 +175,8 @@ class Vocabulary:
         Args:
             text_embeds: A [`Backbone`], whose embeddings are cached on disk; or a function from prompts to an array of
                 shape (len(prompts), d).
-            cache_dir: Folder of the cache. Defaults to `vocabularies` in HF_MSAE_CACHE (`hf_msae` in HF_HOME), if
-                that can be written to.
+            cache_dir: Folder of the cache. Defaults to `vocabularies` in HF_MSAE_CACHE (`hf_msae` in HF_HOME). Where
+                nothing can be written, there is only a warning.
 
         Returns:
             Embeddings (len(self), d), float32.
@@ -181,20 +185,24 @@ class Vocabulary:
 
         if not isinstance(text_embeds, Backbone):
             return self._embed(text_embeds)
-        from safetensors.torch import load_file, save_file
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file, save
 
         folder = Path(cache_dir).expanduser() if cache_dir else cache_root() / "vocabularies"
         identity = json.dumps([self.words, self.templates, text_embeds.provenance()], sort_keys=True)
         file = folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
-        if file.is_file():
+        with suppress(OSError, SafetensorError, KeyError):  # none is there, or it is damaged
             return load_file(file)["embeds"]
         embeds = self._embed(text_embeds.text_embeds).cpu().contiguous()
-        if cache_dir:
-            folder.mkdir(parents=True, exist_ok=True)
-        else:
-            file = cache_folder("vocabularies") / file.name
-        with atomic_path(file) as temporary:
-            save_file({"embeds": embeds}, temporary)
+        try:
+            if cache_dir:
+                folder.mkdir(parents=True, exist_ok=True)
+            else:
+                file = cache_folder("vocabularies") / file.name
+            with atomic_path(file) as temporary:
+                temporary.write_bytes(save({"embeds": embeds}))
+        except OSError as error:  # computing them again costs less than losing them now
+            logger.warning_once(f"embeddings of words are not kept in {file.parent} for later runs: {error}")
         return embeds
 
     def _embed(self, text_embeds: Callable[[list[str]], torch.Tensor]) -> torch.Tensor:

@@ -1,18 +1,21 @@
 """The words that may become names."""
 
+import errno
+from pathlib import Path
+
 import datasets
 import pytest
 import torch
 
-from hf_msae.concepts import Vocabulary
+from hf_msae.concepts import Vocabulary, vocabulary
 
 
 def test_templates_are_averaged_as_unit_vectors():
     directions = {"red": [3.0, 0.0], "a red shape": [0.0, 5.0], "star": [0.0, 2.0], "a star shape": [0.0, 1.0]}
-    vocabulary = Vocabulary(["red", "star"], templates=("{}", "a {} shape"))
-    embeds = vocabulary.embed(lambda prompts: torch.tensor([directions[prompt] for prompt in prompts]))
+    words = Vocabulary(["red", "star"], templates=("{}", "a {} shape"))
+    embeds = words.embed(lambda prompts: torch.tensor([directions[prompt] for prompt in prompts]))
     assert torch.allclose(embeds, torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
-    assert list(vocabulary) == ["red", "star"] and len(vocabulary) == 2
+    assert list(words) == ["red", "star"] and len(words) == 2
 
 
 @pytest.mark.parametrize(
@@ -109,3 +112,32 @@ def test_embeddings_are_kept_for_the_backbone_and_the_prompts(backbones, tmp_pat
     assert len(list(tmp_path.iterdir())) == 4 and not list(tmp_path.glob(".*"))
     monkeypatch.setattr(type(backbone), "text_embeds", None)
     assert torch.equal(words.embed(backbone, tmp_path), first)
+
+
+def test_embeddings_are_not_lost_if_they_cannot_be_kept(backbones, tmp_path, monkeypatch):
+    def full(path, content):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    backbone, words, warnings = backbones["SiglipModel"], Vocabulary(["red", "blue square"]), []
+    expected = words.embed(backbone.text_embeds)
+    monkeypatch.setattr(vocabulary.logger, "warning", lambda message, *_, **__: warnings.append(message))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        for _ in range(2):
+            torch.testing.assert_close(words.embed(backbone, tmp_path / "full"), expected)
+        assert list((tmp_path / "full").iterdir()) == []
+    assert len(warnings) == 1 and str(tmp_path / "full") in warnings[0] and "No space left" in warnings[0]
+    torch.testing.assert_close(words.embed(backbone, "/proc/nowhere"), expected)
+    assert len(warnings) == 2 and "/proc/nowhere" in warnings[1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"half"])
+def test_damaged_embeddings_are_computed_again(backbones, tmp_path, damage):
+    backbone, words = backbones["SiglipModel"], Vocabulary(["red", "blue square"])
+    first = words.embed(backbone, tmp_path)
+    (file,) = tmp_path.iterdir()
+    kept = file.read_bytes()
+    file.write_bytes(damage)
+    torch.testing.assert_close(words.embed(backbone, tmp_path), first)
+    assert file.read_bytes() == kept
