@@ -189,8 +189,10 @@ def _default_latents(msae: MSAEModel, embeddings: EmbeddingDataset, concepts: Co
     if concepts is not None and concepts.has_q_values and len(named := concepts.best_validated()):
         return np.sort(named["latent"].to_numpy(np.int64))
     rows = np.unique(np.linspace(0, len(embeddings) - 1, _ROWS_OF_STRONGEST).astype(np.int64))
+    x = embeddings[rows]
+    embeddings.check_finite(x, rows)
     with evaluation_mode(msae):
-        total = msae.encode(embeddings[rows].to(msae.device)).double().sum(dim=0).cpu().numpy()
+        total = msae.encode(x.to(msae.device)).double().sum(dim=0).cpu().numpy()
     number = min(_MOST_UNNAMED, int((total > 0).sum()) // 2)  # the others are compared with
     return np.sort(np.argsort(-total, kind="stable")[:number])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -81,17 +81,22 @@ def collect_codes(
         The results of the collectors, in their order.
 
     Raises:
-        ValueError: The embeddings have another width than the MSAE, or a collector's k is out of range.
+        ValueError: The embeddings have another width than the MSAE, a row of them is not finite, or a collector's k
+            or `batch_size` is out of range.
     """
     embeddings = open_embeddings(msae, embeddings)
-    num_rows = len(embeddings) if rows is None else len(rows)
-    feed = CodeFeed(msae, collectors, num_rows)
-    first = 0
-    bar = tqdm(total=num_rows, desc=description, unit="row", disable=not progress)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, got {batch_size}")
+    rows = range(len(embeddings)) if rows is None else rows
+    feed = CodeFeed(msae, collectors, len(rows))
+    bar = tqdm(total=len(rows), desc=description, unit="row", disable=not progress)
     with bar, evaluation_mode(msae):
-        for x in _batches(embeddings, rows, batch_size):
+        for first in range(0, len(rows), batch_size):
+            part = rows[first : first + batch_size]
+            contiguous = isinstance(part, range) and part.step == 1
+            x = embeddings[part.start : part.stop] if contiguous else embeddings[np.asarray(part)]
+            embeddings.check_finite(x, part)
             feed.update(first, x)
-            first += len(x)
             bar.update(len(x))
     return feed.results()
 
@@ -189,13 +194,3 @@ def kept_activations(msae: MSAEModel) -> int:
     if config.k is None or config.activation == "batch_topk":
         return config.nesting_ks[-1]
     return config.k
-
-
-def _batches(embeddings: EmbeddingDataset, rows: range | np.ndarray | None, batch_size: int) -> Iterator[torch.Tensor]:
-    if rows is None:
-        yield from embeddings.batches(batch_size)
-        return
-    for first in range(0, len(rows), batch_size):
-        part = rows[first : first + batch_size]
-        contiguous = isinstance(part, range) and part.step == 1
-        yield embeddings[part.start : part.stop] if contiguous else embeddings[np.asarray(part)]

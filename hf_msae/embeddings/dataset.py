@@ -128,6 +128,26 @@ class EmbeddingDataset(torch_data.Dataset):
                 self._statistics = compute_statistics(self, progress=progress)
         return self._statistics
 
+    def check_finite(self, x: torch.Tensor, rows: Sequence[int] | np.ndarray) -> None:
+        """Refuse embeddings that are not finite.
+
+        Args:
+            x: Embeddings of this dataset, (B, width).
+            rows: Their rows.
+
+        Raises:
+            ValueError: One holds NaN or infinity; its row and file are named.
+        """
+        if x.sum().isfinite():  # cheaper than testing each value; finite values may overflow, though
+            return
+        bad = (~x.isfinite().all(dim=1)).nonzero()
+        if len(bad):
+            row = int(rows[int(bad[0])])
+            raise ValueError(
+                f"row {row} of {self.source}{self.location(row)} holds NaN or infinity (as float32); drop such rows, "
+                "for example with datasets.Dataset.filter, or extract them again"
+            )
+
     @property
     def has_tokens(self) -> bool:
         """Whether a row of `dataset` holds several embeddings."""

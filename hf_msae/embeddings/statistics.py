@@ -113,15 +113,6 @@ def compute_statistics(embeddings: EmbeddingDataset, progress: bool = False) -> 
             moments.update(rows)
             # The sum is finite only if every row is: cheaper than testing each value.
             if not math.isfinite(moments.sum_squared_distance):
-                _refuse_non_finite(embeddings, rows, first_row=moments.num_samples - len(rows))
+                embeddings.check_finite(rows, range(moments.num_samples - len(rows), moments.num_samples))
             bar.update(len(rows))
     return EmbeddingStatistics.from_moments(moments, embeddings.source)
-
-
-def _refuse_non_finite(embeddings: EmbeddingDataset, rows: torch.Tensor, first_row: int) -> None:
-    finite = rows.isfinite().all(dim=1)
-    row = first_row + int((~finite).nonzero()[0])  # float32 squares cannot overflow float64: so some row is not finite
-    raise ValueError(
-        f"row {row} of {embeddings.source}{embeddings.location(row)} holds NaN or infinity (as float32); "
-        "drop such rows, for example with datasets.Dataset.filter, or extract them again"
-    )

@@ -82,6 +82,8 @@ def sparse_probing_by_level(
             rows, test_rows = (_sample(each, max_samples, rng) for each in (train_labels, test_labels))
             truth, test_truth = train_labels[rows, None] == wanted, test_labels[test_rows, None] == wanted
             x, test_x, names = train[rows], test[test_rows], [classes[index] for index in wanted]
+            train.check_finite(x, rows)
+            test.check_finite(test_x, test_rows)
             own: dict[str, float | int] = {"num_train": len(x), "num_test": len(test_x)}
             for k in (None, *ks):
                 codes, test_codes = (x, test_x) if k is None else (_codes(model, each, k) for each in (x, test_x))
@@ -174,7 +176,9 @@ def _alive(
     firing = {k: SparsityAccumulator(model.config.num_latents) for k in ks}
     bar = tqdm(total=len(embeddings), desc="alive latents", unit="row", disable=not progress)
     with evaluation_mode(model), bar:
-        for x in embeddings.batches(batch_size):
+        for first in range(0, len(embeddings), batch_size):
+            x = embeddings[first : first + batch_size]
+            embeddings.check_finite(x, range(first, first + len(x)))
             code = model.full_code(x.to(model.device))
             for level_ks, latents in level_codes(code, sorted(ks), model.config.soft_cap):
                 for k in level_ks:

@@ -294,6 +294,7 @@ class ConceptIndex:
         for start, segment in zip(self._starts, self._segments, strict=False):
             places = np.unique(np.linspace(0, len(segment.lengths) - 1, _CHECKED_ROWS).astype(np.int64))
             x = self.embeddings[places + int(start)]
+            self.embeddings.check_finite(x, places + int(start))
             with torch.no_grad():
                 values = self.msae.encode_topk(x.to(self.msae.device), self._metadata.k)[0].float().cpu().numpy()
             stored = segment.values[places].astype(np.float32)

@@ -48,6 +48,15 @@ def report(world):
     return bias_report(model, embeddings, classifier, concepts=NAMES, target="yes", progress=False)
 
 
+@pytest.mark.parametrize("indices", [None, [3]])
+def test_the_row_of_the_data_that_is_not_finite_is_named(world, indices):
+    model, embeddings, classifier, _ = world
+    bad = embeddings[:].clone()
+    bad[-1, 4] = np.inf
+    with pytest.raises(ValueError, match=rf"row {ROWS - 1} of the given array .*infinity"):
+        bias_report(model, bad, classifier, indices=indices, progress=False)
+
+
 def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(report):
     assert len(report.frame) == 8, "the validated names"
     assert set(report.drivers["name"]) == {"n0", "n1"}

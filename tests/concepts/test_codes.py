@@ -61,6 +61,24 @@ def test_chosen_rows_are_read_in_their_order(model, x, rows):
         assert torch.allclose(codes.values, model.encode_topk(x[np.asarray(rows)], K)[0])
 
 
+@pytest.mark.parametrize("collector", [SparseCollector(K), FiringCollector()], ids=["k", "all"])
+@pytest.mark.parametrize("rows", [None, range(20, 100), np.array([5, 2, 77, 70]), range(90, 10, -1)], ids=str)
+def test_the_row_of_the_data_that_is_not_finite_is_named(model, x, collector, rows):
+    bad = x.clone()
+    bad[70, 1] = np.inf
+    bad[77, 2] = np.nan
+    with pytest.raises(ValueError, match=r"row (70|77) of the given array") as refused:
+        collect_codes(model, bad, [collector], rows=rows, batch_size=8, progress=False)
+    first = next(row for row in (range(ROWS) if rows is None else rows) if row in (70, 77))
+    assert f"row {first} " in str(refused.value)
+
+
+def test_a_batch_has_a_row(model, x):
+    for batch_size in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size.*{batch_size}"):
+            collect_codes(model, x, [FiringCollector()], batch_size=batch_size, progress=False)
+
+
 def test_each_batch_is_encoded_once_and_the_mode_comes_back(monkeypatch, x):
     model = MSAEModel(MSAEConfig(d_in=D, num_latents=N))
     model.set_input_statistics(torch.zeros(D), 1.0)

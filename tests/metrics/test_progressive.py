@@ -100,6 +100,20 @@ def test_stability_of_each_level_is_that_of_the_latents_alive_there():
         assert 0 < found[k]["by_chance"] < 1
 
 
+def test_the_row_of_the_data_that_is_not_finite_is_named():
+    (good, kind), (bad, _) = data(100, 0), data(100, 0)
+    bad[70, 1] = np.nan
+    good, bad, model = load_embeddings(good), load_embeddings(bad), make_model()
+    labels = {"kind": (kind, kind, ["cat", "dog", "ant"])}
+    for measure in (
+        lambda: seed_stability_by_level(model, [make_model(1)], bad, KS, batch_size=64, progress=False),
+        lambda: sparse_probing_by_level(model, good, bad, labels, KS, (1,), max_samples=100, progress=False),
+        lambda: sparse_probing_by_level(model, bad, good, labels, KS, (1,), progress=False),
+    ):
+        with pytest.raises(ValueError, match=r"row 70 of the given array .*NaN"):
+            measure()
+
+
 def test_where_nothing_is_alive_there_is_no_stability():
     embeddings, dead = load_embeddings(data(50, 0)[0]), make_model(1)
     with torch.no_grad():
