@@ -37,10 +37,8 @@ def _pattern(fill: str, size: int, radius: int) -> np.ndarray:
         second = ((x + y) % step) < step / 2
     elif fill == "dotted":
         second = ((x % step) - step / 2) ** 2 + ((y % step) - step / 2) ** 2 < (step * 0.3) ** 2
-    elif fill == "checkered":
+    else:  # checkered
         second = ((x // (step / 2)) + (y // (step / 2))) % 2 < 1
-    else:
-        raise ValueError(f"{fill!r} has no pattern")
     return second.astype(np.float32)
 
 
@@ -49,8 +47,6 @@ def _paste(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray, left: int, t
     height, width = mask.shape
     y0, x0 = max(top, 0), max(left, 0)
     y1, x1 = min(top + height, canvas.shape[0]), min(left + width, canvas.shape[1])
-    if y0 >= y1 or x0 >= x1:
-        return
     window = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
     weight = mask[window][..., None]
     region = canvas[y0:y1, x0:x1]

@@ -72,12 +72,10 @@ def _draw(draw: ImageDraw.ImageDraw, shape: str, center: float, radius: float) -
         for x, y in _regular(6, 0.58):
             disc(x, y, 0.42)
         disc(0, 0, 0.5)
-    elif shape == "cloud":
+    else:  # a cloud
         puffs = [(-0.55, 0.2, 0.42), (0.55, 0.2, 0.42), (-0.15, -0.15, 0.52), (0.3, -0.02, 0.42), (0, 0.25, 0.4)]
         for x, y, r in puffs:
             disc(x, y, r)
-    else:
-        raise ValueError(f"unknown shape {shape!r}")
 
 
 @lru_cache(maxsize=8192)
