@@ -128,8 +128,7 @@ class ConceptIndex:
         Raises:
             FileExistsError: The folder holds something else than an index.
             FileNotFoundError: The folder and more than one of its parents do not exist.
-            ValueError: The folder holds an index of another MSAE or k, or the embeddings have another width or are
-                not finite.
+            ValueError: The folder holds an index of another MSAE or k, or the embeddings do not fit or are not finite.
         """
         folder = Path(folder).expanduser()
         embeddings = open_embeddings(msae, embeddings)
@@ -155,10 +154,7 @@ class ConceptIndex:
         return index
 
     def add_approximate(self, lists: int | None = None, seed: int | None = None, progress: bool = True) -> None:
-        """Build the approximate index, or add the rows that it lacks.
-
-        Args and errors are those of `ApproximateIndex.extend`.
-        """
+        """Build the approximate index, or add the rows that it lacks; see `ApproximateIndex.extend`."""
         ApproximateIndex.extend(self.folder / "approximate", self.embeddings, self._segments, lists, seed, progress)
         self._approximate = None
 
@@ -189,12 +185,9 @@ class ConceptIndex:
     def by_concepts(self, concepts: Mapping[int | str, float], top: int = 10) -> pd.DataFrame:
         """Find the rows in which concepts are active: row, score.
 
-        The score is the sum of weights times activations, each activation divided by the latent's mean over the rows
-        in which it is active, so that concepts count alike although some are stronger by nature.
-
-        Args:
-            concepts: Weights by latent or name, as `latent_of` reads them; a negative weight excludes a concept.
-            top: Number of rows.
+        The score is the sum of weights (by latent or name; negative ones exclude a concept) times activations. Each
+        activation is divided by the latent's mean over the rows in which it is active, so that concepts count alike
+        although some are stronger by nature.
 
         Raises:
             ValueError: A name or latent is unknown or given twice, or a weight is not finite.
@@ -258,9 +251,8 @@ class ConceptIndex:
 
     def shared(self, row: int, other: int) -> pd.DataFrame:
         """Return the concepts that two rows share, in descending order of the weaker activation."""
-        both = self.code(row).merge(
-            self.code(other).drop(columns=["name", "validated"]), on="latent", suffixes=("", "_other")
-        )
+        of_other = self.code(other)[["latent", "activation"]]
+        both = self.code(row).merge(of_other, on="latent", suffixes=("", "_other"))
         weaker = both[["activation", "activation_other"]].min(axis=1)
         return both.loc[weaker.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
 
