@@ -283,7 +283,7 @@ class VisionTextMSAE:
         one is applied to the latents that the outer one has left. They end with the block, also after an error.
 
         Args:
-            edits: Values by latent or name. A name means the most similar latent that has it.
+            edits: Values by latent or name. A name means the best latent that has it.
             mode: "scale" multiplies activations by the value, "set" replaces them, "add" adds the value.
             keep_residual: Keep what the MSAE does not reconstruct.
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import ClassLabel, Value
+from datasets import ClassLabel
 
 from ..concepts.vocabulary import check_template
 from ..metrics import LinearClassifier
-from ..metrics.classification import number_labels
+from ..metrics.label_columns import column_labels
 from .analysis import bias_report
 
 if TYPE_CHECKING:
@@ -21,50 +21,6 @@ if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
     from .result import BiasReport
-
-
-def column_labels(
-    data: EmbeddingDataset, column: str, classes: Sequence[str] | None = None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read a column of labels. Tokens have the label of their row.
-
-    Args:
-        data: Embeddings stored with other columns.
-        column: Name of a column of class labels, integers, booleans or strings.
-        classes: Names of the classes. Defaults to those the column declares, or else its distinct values.
-
-    Returns:
-        Class numbers (N,), -1 where the column is empty, and the names of the classes.
-
-    Raises:
-        ValueError: There is no such column, or it holds something else.
-    """
-    if data.dataset is None:
-        raise ValueError(f"{data.source} is a plain array without columns, so it has no labels {column!r}")
-    if column not in data.dataset.column_names:
-        others = [name for name in data.dataset.column_names if name != data.column]
-        raise ValueError(
-            f"{data.source} has no column {column!r}; its other columns are {', '.join(others) or 'none'}"
-        )
-    feature = data.dataset.features[column]
-    values = data.dataset.select_columns([column]).to_pandas()[column]
-    known = values.notna()
-    if isinstance(feature, ClassLabel) or (isinstance(feature, Value) and feature.dtype.lstrip("u")[:3] == "int"):
-        known &= values != -1  # an unknown class label
-        given = values[known].astype(int)
-    elif feature in (Value("string"), Value("large_string"), Value("bool")):
-        given = values[known]
-    else:
-        raise ValueError(f"column {column!r} of {data.source} holds {feature}, not class labels")
-    if isinstance(feature, ClassLabel):
-        given, classes = given.map(lambda number: feature.names[number]), classes or feature.names
-    try:
-        found, classes = number_labels([str(value) for value in given], classes)
-    except ValueError as error:
-        raise ValueError(f"column {column!r} of {data.source}: {error}") from None
-    labels = np.full(len(values), -1)
-    labels[known.to_numpy()] = found
-    return labels[data.dataset_rows()] if data.has_tokens else labels, classes
 
 
 def probe_columns(

@@ -94,8 +94,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     source, data, args = parser.parse(argv)
 
     from ..bias import bias_report
-    from ..bias.classifiers import column_labels, load_linear_layer, probe_report, zero_shot_classifier
+    from ..bias.classifiers import load_linear_layer, probe_report, zero_shot_classifier
     from ..concepts.editing import latent_of
+    from ..metrics.label_columns import column_labels
     from ..plotting import save_figure
 
     with parser.reporting_errors():

@@ -145,8 +145,8 @@ def measure_latents(
     others: list[MSAEModel],
 ) -> EvaluationResult:
     """Add sparse probing and stability across seeds to a result, if the flags ask for them."""
-    from ..bias.classifiers import column_labels
     from ..metrics import seed_stability_by_level, sparse_probing_by_level
+    from ..metrics.label_columns import column_labels
 
     ks, progress = [int(k) for k in result.by_k], not args.disable_tqdm
     if train is not None and args.sparse_probe_samples:

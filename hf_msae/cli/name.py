@@ -1,9 +1,11 @@
-"""Give every latent of an MSAE a name from a vocabulary, with the evidence for it.
+"""Give every latent of an MSAE a name from a vocabulary or from your own labels, with the evidence for it.
 
 With embeddings of images (--data), a latent is named by the word whose zero-shot scores agree best with its
 activations, and the name is tested on images that did not choose it, against chance and for its strength. Without
-images, a latent is named by the word whose text embedding is closest in direction, which is a suggestion. The table
-is written to the model's folder, where the other commands, VisionTextMSAE and the model card find it.
+images, a latent is named by the word whose text embedding is closest in direction, which is a suggestion. With
+--label_columns, a latent is named by the label that its activation detects best, and the name is tested on rows that
+did not choose it; that needs neither words nor the backbone. The table is written to the model's folder, where the
+other commands, VisionTextMSAE and the model card find it.
 """
 
 from __future__ import annotations
@@ -21,18 +23,32 @@ if TYPE_CHECKING:
 
 EXAMPLE = """\
   hf-msae name outputs/my-msae --vocabulary words.txt --templates 'a photo of a {}' --data embeddings/train
-  hf-msae name outputs/quickstart --vocabulary scenes --data outputs/quickstart/embeddings/test"""
+  hf-msae name outputs/quickstart --vocabulary scenes --data outputs/quickstart/embeddings/test
+  hf-msae name outputs/quickstart --data outputs/quickstart/embeddings/test --label_columns red star night"""
+_OF_DIRECTIONS = ("direction", "center", "ratio_over", "null", "null_samples")
+_OF_WORDS = (
+    *("vocabulary_column", "vocabulary_split", "max_words", "templates", "words_by_frequency", "min_letters"),
+    *("drop_stop_words", "sensitive_words", *_OF_DIRECTIONS),
+)
+"""Flags that mean nothing for names from labels."""
+_MOST_SHOWN = 30
 
 
 @dataclass
 class NameArguments:
-    """Which words to name latents by, and how."""
+    """Which words or labels to name latents by, and how."""
 
     _argument_group_name: ClassVar[str] = "naming"
 
-    vocabulary: str = flag(
+    vocabulary: str | None = flag(
         "Candidate names: a text file with one word per line, a .csv or .tsv table or a dataset (with "
-        "--vocabulary_column), or 'scenes', the concepts of the built-in synthetic scenes."
+        "--vocabulary_column), or 'scenes', the concepts of the built-in synthetic scenes.",
+        None,
+    )
+    label_columns: list[str] = flag(
+        "Columns of --data to name latents by instead of a vocabulary. A column of booleans, or of 0 and 1, is one "
+        "label; in a column of strings or classes, every value is a label. Empty cells are left out.",
+        [],
     )
     vocabulary_column: str | None = flag(
         "Column that holds the words. Those of a dataset are taken in order of frequency.", None
@@ -77,14 +93,23 @@ class NameArguments:
     )
     null_samples: int = flag("Number of random directions.", 10_000)
     q: float = flag("False discovery rate at which a name counts as validated.", 0.05)
-    seed: int = flag("Random seed of the random directions.", 0)
+    seed: int = flag("Random seed of the random directions, and of the split of the data into halves.", 0)
     output: str | None = flag(
-        "Parquet file to write the names to. Defaults to concepts/<vocabulary>.parquet in the model's folder.",
+        "Parquet file to write the names to. Defaults to concepts/<vocabulary>.parquet, or "
+        "concepts/labels.parquet, in the model's folder.",
         None,
         aliases=("--output_file",),
     )
 
     def __post_init__(self):
+        if bool(self.vocabulary) == bool(self.label_columns):
+            raise ValueError("say what to name latents by with either --vocabulary or --label_columns")
+        if self.label_columns:
+            if self.data is None:
+                raise ValueError("--label_columns needs the embeddings that have these columns: give --data")
+            given = [name for name in _OF_WORDS if getattr(self, name) != getattr(NameArguments(" "), name)]
+            if given:
+                raise ValueError(f"--{given[0]} is about a vocabulary: leave it out with --label_columns")
         if not 0 < self.q <= 1:
             raise ValueError(f"q must lie between 0 and 1, got {self.q}")
         if self.output is not None and Path(self.output).suffix != ".parquet":
@@ -127,31 +152,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_parser("name", [ModelArguments, NameArguments], __doc__, EXAMPLE)
     source, args = parser.parse(argv)
 
-    from ..concepts import name_latents
+    from ..concepts import name_by_labels, name_latents
     from ..concepts.codes import open_embeddings
 
     with parser.reporting_errors():
-        output, vocabulary = _output_file(args, source.model), read_vocabulary(args)
-        model = source.add_backbone(*source.open_msae())
-        if model.hook_point.layer is not None:
+        output = _output_file(args, source.model)
+        vocabulary = None if args.vocabulary is None else read_vocabulary(args)
+        msae, concepts = source.open_msae()
+        model = None if vocabulary is None else source.add_backbone(msae, concepts)
+        if model is not None and model.hook_point.layer is not None:
             raise ValueError(f"words can only name pooled embeddings, but the MSAE is of {model.hook_point.name}")
         embeddings = None
         if args.data is not None:
-            embeddings = open_embeddings(model.msae, args.data, args.embedding_column, args.split, args.verify)
-        options = ("direction", "center", "ratio_over", "null", "null_samples", "seed")
-        table = name_latents(
-            model.msae,
-            vocabulary,
-            vocabulary.embed(model.backbone),
-            embeddings,
-            **{name: getattr(args, name) for name in options},
-            progress=not source.disable_tqdm,
-        )
-        how = {"backbone": model.backbone.name_or_path, "backbone_revision": model.backbone.revision}
-        how |= {"vocabulary": args.vocabulary, "data": args.data}
+            embeddings = open_embeddings(msae, args.data, args.embedding_column, args.split, args.verify)
+        how = {"data": args.data}
+        if model is None:
+            table = name_by_labels(msae, embeddings, args.label_columns, args.seed, progress=not source.disable_tqdm)
+        else:
+            table = name_latents(
+                msae,
+                vocabulary,
+                vocabulary.embed(model.backbone),
+                embeddings,
+                **{name: getattr(args, name) for name in (*_OF_DIRECTIONS, "seed")},
+                progress=not source.disable_tqdm,
+            )
+            backbone = model.backbone
+            how |= {"backbone": backbone.name_or_path, "backbone_revision": backbone.revision}
+            how["vocabulary"] = args.vocabulary
         table = replace(table, provenance=table.provenance | how)
         table.save(output)
-    _print_table(table, vocabulary, args.q)
+    if vocabulary is None:
+        _print_labels(table, args.q)
+    else:
+        _print_table(table, vocabulary, args.q)
     print(f"\nThe table is in {output}")
     if (output.parent.parent / "README.md").exists():
         print("The next `hf-msae push` adds these names to the model card")
@@ -165,7 +199,28 @@ def _output_file(args: NameArguments, model: str) -> Path:
     folder = Path(model).expanduser()
     if not folder.is_dir():
         raise ValueError(f"{model} is not a folder that names can be written to: give a file with --output")
-    return folder / "concepts" / f"{Path(args.vocabulary).stem}.parquet"
+    return folder / "concepts" / f"{Path(args.vocabulary or 'labels').stem}.parquet"
+
+
+def _print_labels(table: ConceptTable, q: float) -> None:
+    from ..concepts.table import to_text
+
+    validated, best = table.validated(q), table.best()
+    best = best.assign(validated=best["latent"].isin(validated["latent"]))
+    best = best[best["validated"] | (best["polarity"] > 0)]  # the absence of a label only where it is detected well
+    if len(best):
+        columns = ["latent", "name", "validated", "auroc", "auroc_low", "auroc_high", "num_positive", "q_value"]
+        print(to_text(best.head(_MOST_SHOWN).astype({"num_positive": int}), "{:.3f}", [*columns, "runner_up"]))
+    if len(best) > _MOST_SHOWN:
+        print(f"... and {len(best) - _MOST_SHOWN} more")
+    labels = table.provenance["labels"]
+    if missing := [name for name in labels if name not in set(table.frame["name"])]:
+        print(f"No latent is named by these labels: {', '.join(missing[:_MOST_SHOWN])}")
+    detected = validated["name"][validated["polarity"] > 0].nunique()
+    print(
+        f"\n{len(validated)} of {len(table)} latents have a validated name (q <= {q}, and an AUROC of at least 0.9 at "
+        f"the lower end of its interval), and {detected} of {len(labels)} labels name one of them"
+    )
 
 
 def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
@@ -176,9 +231,9 @@ def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
         by_pictures = "agreement" in best
         columns = ["latent", "name", "agreement" if by_pictures else "similarity", "runner_up", "q_value"]
         columns += ["zero_shot_auroc", "zero_shot_auroc_low", "activation_name", "agrees", "num_active"]
-        print(to_text(best.head(30), "{:.3f}", columns))
-        if len(best) > 30:
-            print(f"... and {len(best) - 30} more")
+        print(to_text(best.head(_MOST_SHOWN), "{:.3f}", columns))
+        if len(best) > _MOST_SHOWN:
+            print(f"... and {len(best) - _MOST_SHOWN} more")
         print()
     print(
         f"{len(validated)} of {len(table)} latents have a validated name (q <= {q}), "

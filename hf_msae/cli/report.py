@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     source, data, args = parser.parse(words)
 
-    from ..bias.classifiers import column_labels, probe_report
+    from ..bias.classifiers import probe_report
+    from ..metrics.label_columns import column_labels
     from ..report import write_report
     from ..report.checks import check_path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,8 +93,7 @@ def name_by_agreement(
         raise ValueError(
             f"names need at least {MIN_ROWS} pictures as evidence, but {embeddings.source} has {len(embeddings)}"
         )
-    rng = np.random.default_rng(seed)
-    held_out = rng.permutation(len(embeddings)) < len(embeddings) // 2
+    held_out = random_half(len(embeddings), seed)
     collector = MomentsCollector(held_out)
     (halves,) = collect_codes(
         msae, embeddings, [collector], batch_size=batch_size, progress=progress, description="agreement"
@@ -117,7 +117,7 @@ def name_by_agreement(
         p_values[alive] = null_p_values(found["agreement"][alive], np.concatenate(null)[np.tile(alive, decoy_rounds)])
     q_values = np.ones(len(found))
     q_values[alive] = benjamini_hochberg(p_values[alive])
-    rows = np.flatnonzero(held_out)
+    rows = spread(np.flatnonzero(held_out))
     effects = _effects(msae, embeddings, rows, found, vocabulary, words, batch_size, progress)
     return found.assign(**effects, p_value=p_values, q_value=q_values)
 
@@ -225,12 +225,37 @@ def _effects(
     place = {word: i for i, word in enumerate(vocabulary.words)}
     named = np.flatnonzero(found["name"].notna())
     result = {column: np.full(len(found), np.nan) for column in EFFECT}
-    rows = rows[:: -(-len(rows) // _EFFECT_ROWS)]
     positives = min(max(10, len(rows) // 100), len(rows) // 4)
     units = F.normalize(embeddings[rows].float(), dim=-1).to(words.device)
+    for part, values in activations_in_parts(msae, embeddings, rows, named, batch_size, progress):
+        scores = units @ words[[place[name] for name in found["name"].iloc[part]]].T
+        best = scores.topk(positives, dim=0).indices.cpu().numpy()
+        negatives = len(rows) - positives
+        sums = np.take_along_axis(rankdata(values, axis=0), best, axis=0).sum(axis=0)
+        area = (sums - positives * (positives + 1) / 2) / (positives * negatives)
+        low, high = auroc_interval(area, positives, negatives)
+        for column, figures in zip(EFFECT, (area, low, high), strict=True):
+            result[column][part] = figures
+    return result
+
+
+def random_half(number: int, seed: int) -> np.ndarray:
+    """Choose the half of the rows that names are tested on: bool (number,)."""
+    return np.random.default_rng(seed).permutation(number) < number // 2
+
+
+def spread(rows: np.ndarray) -> np.ndarray:
+    """Return at most 20,000 of the rows, evenly spread."""
+    return rows[:: -(-len(rows) // _EFFECT_ROWS)]
+
+
+def activations_in_parts(
+    msae: MSAEModel, embeddings: Embeddings, rows: np.ndarray, latents: np.ndarray, batch_size: int, progress: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield some of the latents and their activations (rows, latents), as many at a time as memory should hold."""
     size = max(1, _EFFECT_ENTRIES // len(rows))
-    for first in range(0, len(named), size):
-        part = named[first : first + size]
+    for first in range(0, len(latents), size):
+        part = latents[first : first + size]
         (columns,) = collect_codes(
             msae,
             embeddings,
@@ -240,13 +265,4 @@ def _effects(
             progress=progress,
             description="effect sizes",
         )
-        scores = units @ words[[place[name] for name in found["name"].iloc[part]]].T
-        best = scores.topk(positives, dim=0).indices.cpu().numpy()
-        ranks = rankdata(columns.values, axis=0)
-        negatives = len(rows) - positives
-        sums = np.take_along_axis(ranks, best, axis=0).sum(axis=0)
-        area = (sums - positives * (positives + 1) / 2) / (positives * negatives)
-        low, high = auroc_interval(area, positives, negatives)
-        for column, values in zip(EFFECT, (area, low, high), strict=True):
-            result[column][part] = values
-    return result
+        yield part, columns.values

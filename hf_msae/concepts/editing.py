@@ -139,7 +139,7 @@ def values_of_latents(
 def latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) -> int:
     """Return the latent that a number or a text means: the one rule for Python, commands and the explorer.
 
-    A text is first of all a name, and means the most similar latent that has it. Otherwise it may say the number of a
+    A text is first of all a name, and means the best latent that has it. Otherwise it may say the number of a
     latent, as `number_of` reads it. So with a concept named "3", "3" is that concept, and "#3" is latent 3.
 
     Raises:

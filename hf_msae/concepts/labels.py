@@ -37,7 +37,7 @@ class Labels:
 
     Attributes:
         concepts: The names, or None.
-        validated: The rows of `concepts` with a validated name, most similar first; None if there are no names or no
+        validated: The rows of `concepts` with a validated name, best first; None if there are no names or no
             q-values.
     """
 

@@ -24,6 +24,8 @@ MIN_AUROC = 0.9
 _PROVENANCE = "hf_msae"
 _REQUIRED = ("latent", "name", "similarity", "runner_up", "runner_up_similarity")
 _EVIDENCE = ("p_value", "q_value", "validated")
+_STRENGTH = {"labels": "auroc_low", "pictures": "agreement", "directions": "similarity"}
+"""What names are based on -> the column that says how strong the evidence is."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class ConceptTable:
     `name_latents` adds ratio, p_value and q_value. With pictures, name and runner_up are those of `name_by_agreement`,
     whose figures are added, the name by direction alone is kept as direction_name, direction_similarity and
     direction_q_value, and `with_activation_names` adds activation_name, activation_score, num_active and agrees.
+    A table of `name_by_labels` has auroc, auroc_low and auroc_high instead, and no similarities.
 
     Attributes:
         frame: The table.
@@ -83,6 +86,16 @@ class ConceptTable:
         return _best_of_each_name(_strongest_first(self.frame), n)
 
     @property
+    def evidence(self) -> str:
+        """What the names are based on: "labels", "pictures" or "directions"."""
+        return next(kind for kind, column in _STRENGTH.items() if column in self.frame)
+
+    @property
+    def strength(self) -> pd.Series:
+        """How strong the evidence for the name of each latent is; comparable within a table only."""
+        return self.frame[_STRENGTH[self.evidence]]
+
+    @property
     def has_q_values(self) -> bool:
         """Whether the names have been tested, so that they can be validated."""
         return "q_value" in self.frame
@@ -90,8 +103,8 @@ class ConceptTable:
     def validated(self, q: float = MAX_Q) -> pd.DataFrame:
         """Return the latents whose names are validated at this false discovery rate, strongest first.
 
-        A name is validated if its q-value is at most `q` and, where it has evidence from pictures, the lower end of
-        its AUROC's interval is at least 0.9.
+        A name is validated if its q-value is at most `q` and, where it has evidence from pictures or labels, the
+        lower end of its AUROC's interval is at least 0.9.
 
         Raises:
             ValueError: The table has no q-values, or `q` is not between 0 and 1.
@@ -145,8 +158,8 @@ class ConceptTable:
         """Return a copy of the table with the columns in a fixed order.
 
         The first are latent, name, similarity, runner_up, runner_up_similarity, p_value, q_value and validated:
-        whether q_value is at most 0.05 and, for names with evidence from pictures, zero_shot_auroc_low at least 0.9;
-        False where there is no q-value. All others follow.
+        whether q_value is at most 0.05 and, for names with evidence from pictures or labels, zero_shot_auroc_low or
+        auroc_low at least 0.9; False where there is no q-value. All others follow.
         """
         frame = self.frame.copy()
         for column in ("p_value", "q_value"):
@@ -247,12 +260,15 @@ def to_text(frame: pd.DataFrame, float_format: str, columns: Sequence[str] | Non
 
 
 def _validated(frame: pd.DataFrame, q: float) -> pd.Series:
-    large = frame["zero_shot_auroc_low"] >= MIN_AUROC if "zero_shot_auroc_low" in frame else True
-    return (frame["q_value"] <= q) & large
+    validated = frame["q_value"] <= q
+    for column in ("zero_shot_auroc_low", "auroc_low"):
+        if column in frame:
+            validated &= frame[column] >= MIN_AUROC
+    return validated
 
 
 def _strongest_first(rows: pd.DataFrame) -> pd.DataFrame:
-    by = "agreement" if "agreement" in rows else "similarity"
+    by = next(column for column in _STRENGTH.values() if column in rows)
     return rows.sort_values(by, ascending=False, kind="stable")
 
 

@@ -25,7 +25,7 @@ class Chosen:
     """The latents to show, and how they were chosen."""
 
     latents: list[int]  # best first
-    rule: str  # what they were chosen by: "validated", "similarity" or "activation"
+    rule: str  # what they were chosen by: "validated", "evidence" or "activation"
     note: str  # the same in a sentence or two
 
 
@@ -76,7 +76,7 @@ def survey(
 
 
 def choose(labels: Labels, firing: Firing, number: int) -> Chosen:
-    """Choose the latents to show: the best one of each validated name; else by similarity; else by activation."""
+    """Choose the latents to show: the best one of each validated name; else by evidence; else by activation."""
     alive = firing.strong > 0
     if labels.concepts is None:
         order = np.argsort(-firing.mean, kind="stable")
@@ -86,10 +86,10 @@ def choose(labels: Labels, firing: Firing, number: int) -> Chosen:
     shown = best[alive[best]][:number]
     if not labels.any_validated:
         why = "the table of names has no q-values" if labels.validated is None else f"no q-value is at most {MAX_Q}"
-        note = f"No name is validated: {why}. These names have the highest similarity; all of them may be chance."
-        return Chosen(shown.tolist(), "similarity", note)
+        note = f"No name is validated: {why}. These names have the best evidence; all of them may be chance."
+        return Chosen(shown.tolist(), "evidence", note)
     note = (
-        f"The {len(shown)} most similar of {len(best):,} names that pass the test against chance at a false discovery "
+        f"The {len(shown)} best of {len(best):,} names that pass the test against chance at a false discovery "
         f"rate of {MAX_Q:.0%}, each with its best latent."
     )
     if silent := int((~alive[best]).sum()):

@@ -96,7 +96,11 @@ def wilson_interval(
 
 
 def auroc_interval(
-    auroc: float | np.ndarray, positives: int | np.ndarray, negatives: int | np.ndarray, level: float = 0.95
+    auroc: float | np.ndarray,
+    positives: int | np.ndarray,
+    negatives: int | np.ndarray,
+    level: float = 0.95,
+    method: str = "hanley_mcneil",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute a confidence interval of an area under the ROC curve A.
 
@@ -105,19 +109,24 @@ def auroc_interval(
         sqrt((A (1 - A) + (positives - 1) (Q1 - A^2) + (negatives - 1) (Q2 - A^2)) / (positives negatives))
 
     and the interval is normal, cut off at 0 and 1. (Hanley and McNeil, "The meaning and use of the area under a
-    receiver operating characteristic (ROC) curve", Radiology 1982.)
+    receiver operating characteristic (ROC) curve", Radiology 1982.) It has no width at an area of 1, even of few
+    samples. The method "newcombe" does not have this fault: its ends are the areas that lie just so many standard
+    errors of their own away, with the mean of both counts in place of each count before Q1 and Q2. (Newcombe,
+    "Confidence intervals for an effect size measure based on the Mann-Whitney statistic, part 2", Statistics in
+    Medicine 2006, method 5.)
 
     Args:
         auroc: Areas, between 0 and 1.
         positives: Positive counts of the positive samples; any shape that broadcasts with `auroc`.
         negatives: Positive counts of the negative samples.
         level: Confidence level, between 0 and 1.
+        method: "hanley_mcneil" or "newcombe".
 
     Returns:
         Lower and upper ends.
 
     Raises:
-        ValueError: The areas or counts are impossible, or the level is out of range.
+        ValueError: The areas or counts are impossible, the level is out of range, or the method is unknown.
     """
     from scipy import stats
 
@@ -127,10 +136,30 @@ def auroc_interval(
         raise ValueError(
             f"areas must lie between 0 and 1, and counts be positive: got {auroc}, {positives}, {negatives}"
         )
-    of_positives, of_negatives = area / (2 - area), 2 * area**2 / (1 + area)
-    variance = (area * (1 - area) + (m - 1) * (of_positives - area**2) + (n - 1) * (of_negatives - area**2)) / (m * n)
-    half = stats.norm.ppf((1 + level) / 2) * np.sqrt(variance)
+    z = stats.norm.ppf((1 + level) / 2)
+    if method == "newcombe":
+        between = (m + n) / 2
+        return tuple(_root(area, end, lambda a: z**2 * _auroc_variance(a, m, n, between, between)) for end in (0, 1))
+    if method != "hanley_mcneil":
+        raise ValueError(f"method is {method!r}; choose hanley_mcneil or newcombe")
+    half = z * np.sqrt(_auroc_variance(area, m, n, m, n))
     return np.maximum(area - half, 0.0), np.minimum(area + half, 1.0)
+
+
+def _auroc_variance(area: np.ndarray, m: np.ndarray, n: np.ndarray, of_m: np.ndarray, of_n: np.ndarray) -> np.ndarray:
+    of_positives, of_negatives = area / (2 - area), 2 * area**2 / (1 + area)
+    square = area**2
+    return (area * (1 - area) + (of_m - 1) * (of_positives - square) + (of_n - 1) * (of_negatives - square)) / (m * n)
+
+
+def _root(area: np.ndarray, end: int, margin: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Find by bisection where (a - area)^2 = margin(a), with a between the area and 0 or 1."""
+    inside, outside = area, np.full(np.broadcast_shapes(area.shape, margin(area).shape), float(end))
+    for _ in range(50):
+        middle = (inside + outside) / 2
+        is_inside = (middle - area) ** 2 <= margin(middle)
+        inside, outside = np.where(is_inside, middle, inside), np.where(is_inside, outside, middle)
+    return np.asarray((inside + outside) / 2)
 
 
 def check_share(name: str, value: float) -> None:

@@ -3,65 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Sequence, Value
+from datasets import Dataset
 
 from hf_msae.backbones import Backbone
-from hf_msae.bias.classifiers import column_labels, probe_columns, zero_shot_columns
+from hf_msae.bias.classifiers import probe_columns, zero_shot_columns
 from hf_msae.embeddings import load_embeddings
-
-SPECIES = ["cat", "dog", None, "ant", "dog"]
-
-
-@pytest.fixture
-def data():
-    features = Features(
-        {
-            "image_embeds": Sequence(Value("float32"), length=3),
-            "species": Value("string"),
-            "number": Value("int64"),
-            "declared": ClassLabel(names=["no", "yes", "unseen"]),
-            "flag": Value("bool"),
-            "weight": Value("float32"),
-        }
-    )
-    rows = {
-        "image_embeds": np.random.default_rng(0).normal(size=(5, 3)).tolist(),
-        "species": SPECIES,
-        "number": [7, -1, 3, None, 3],
-        "declared": [1, 0, None, -1, 1],
-        "flag": [True, False, None, True, True],
-        "weight": [0.5] * 5,
-    }
-    return load_embeddings(Dataset.from_dict(rows, features=features))
-
-
-@pytest.mark.parametrize(
-    ("column", "numbers", "classes"),
-    [
-        ("species", [1, 2, -1, 0, 2], ("ant", "cat", "dog")),
-        ("number", [1, -1, 0, -1, 0], ("3", "7")),
-        ("declared", [1, 0, -1, -1, 1], ("no", "yes", "unseen")),
-        ("flag", [1, 0, -1, 1, 1], ("False", "True")),
-    ],
-)
-def test_labels_of_every_kind_of_column(data, column, numbers, classes):
-    found, names = column_labels(data, column)
-    assert found.tolist() == numbers and names == classes
-
-
-def test_given_classes_decide_the_numbers(data):
-    assert column_labels(data, "species", ["dog", "cat", "ant", "eel"])[0].tolist() == [1, 0, -1, 2, 0]
-    with pytest.raises(ValueError, match=r"'species'.*'ant'.*cat, dog"):
-        column_labels(data, "species", ["cat", "dog"])
-
-
-def test_what_is_no_label_is_refused(data):
-    with pytest.raises(ValueError, match=r"'kind'.*species, number, declared"):
-        column_labels(data, "kind")
-    with pytest.raises(ValueError, match=r"'weight'.*float"):
-        column_labels(data, "weight")
-    with pytest.raises(ValueError, match="'species'"):
-        column_labels(load_embeddings(np.eye(3, dtype=np.float32)), "species")
 
 
 def labeled(rows, seed):
@@ -107,7 +53,9 @@ def test_zero_shot_takes_the_texts_of_the_backbone():
         zero_shot_columns(backbone, data, ["color"], "a shape")
 
 
-def test_numbers_make_no_texts(data):
-    for column in ("number", "flag"):
+def test_numbers_make_no_texts():
+    columns = {"number": [7, 3, 7], "flag": [True, False, True]}
+    data = load_embeddings(Dataset.from_dict({"image_embeds": np.eye(3).tolist(), **columns}))
+    for column in columns:
         with pytest.raises(ValueError, match=column):
             zero_shot_columns(None, data, [column])

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from hf_msae.cli.name import NameArguments, main, read_vocabulary
-from hf_msae.concepts import ConceptTable, Vocabulary, name_latents
+from hf_msae.concepts import ConceptTable, Vocabulary, name_by_labels, name_latents
 from hf_msae.embeddings import load_embeddings
 from tests.cli.conftest import NAMED
 
@@ -47,6 +47,19 @@ def test_names_without_pictures_are_suggestions(model, capsys):
     assert "suggestions: --data" in capsys.readouterr().out
 
 
+def test_names_from_label_columns_need_no_backbone(place, model, capsys, monkeypatch):
+    monkeypatch.setattr("hf_msae.vision_text.VisionTextMSAE.from_pretrained", None)
+    with pytest.warns(UserWarning, match="of caption"):
+        main([str(model), "--data", str(place.test), "--label_columns", "red", "large", "caption", "--disable_tqdm"])
+    printed = capsys.readouterr()
+    table = ConceptTable.load(model / "concepts" / "labels.parquet")
+    expected = name_by_labels(place.msae, load_embeddings(place.test), ["red", "large"])
+    pd.testing.assert_frame_equal(table.frame, expected.frame)
+    assert table.latent_of("red") == NAMED.index("red")
+    assert table.provenance["labels"] == ["red", "large"] and table.provenance["data"] == str(place.test)
+    assert f"{len(table.validated())} of 160" in printed.out and "auroc_low" in printed.out
+
+
 def test_vocabularies_of_all_kinds(place, tmp_path):
     assert read_vocabulary(NameArguments("scenes")).templates == Vocabulary.of_scenes().templates
     assert len(read_vocabulary(NameArguments("scenes", max_words=7))) == 7
@@ -61,10 +74,15 @@ def test_vocabularies_of_all_kinds(place, tmp_path):
     assert found.words[0] in place.scenes["test"]["caption"] and found.order == "frequency" and len(found) == 5
 
 
-def test_what_is_refused(refused, tmp_path):
+def test_what_is_refused(refused, place, tmp_path):
     refused(main, ["--output", tmp_path / "x.parquet"], [
         (["--vocabulary", "typo.txt"], r"typo\.txt.*--vocabulary_column"),
-        ([], "--vocabulary"),
+        ([], "--vocabulary or --label_columns"),
+        (["--vocabulary", "scenes", "--label_columns", "red"], "--vocabulary or --label_columns"),
+        (["--label_columns", "red"], "--data"),
+        (["--label_columns", "red", "--data", place.test, "--null", "isotropic"], "--null"),
+        (["--label_columns", "typo", "--data", place.test], "'typo'"),
+        (["--label_columns", "caption", "--data", place.test], "10 rows.*caption"),
         (["--vocabulary", "scenes", "--q", "5"], "q.*5"),
         (["--vocabulary", "scenes", "--output", "x.csv"], r"\.parquet.*x\.csv"),
         (["--vocabulary", "scenes", "--output", "x"], r"\.parquet.*x"),

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_msae.bias.classifiers import column_labels
 from hf_msae.embeddings import EmbeddingWriter, load_embeddings
+from hf_msae.metrics.label_columns import column_labels
 
 COUNTS = [3, 1, 4, 1, 5, 2, 6, 5, 3, 5]
 POINT = "vision.layers.1"

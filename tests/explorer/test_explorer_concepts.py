@@ -4,11 +4,13 @@ import copy
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 pytest.importorskip("gradio")
 
-from hf_msae.concepts import concept_hierarchy
+from hf_msae.concepts import concept_hierarchy, name_by_labels
 from hf_msae.concepts.labels import Labels
+from hf_msae.embeddings import load_embeddings
 from hf_msae.explorer.explorer import INDEX_K
 from hf_msae.explorer.tabs.concepts import view as tab
 from hf_msae.explorer.tabs.concepts.answer import (
@@ -19,6 +21,7 @@ from hf_msae.explorer.tabs.concepts.answer import (
     evidence,
     listing,
 )
+from hf_msae.report.wording import DASH
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def test_words_find_beginnings_of_names_and_numbers_and_names_by_pictures(explor
 
 def test_the_concept_to_begin_with_is_the_one_whose_name_fits_best(explorer, table):
     name = best_known(explorer)
-    assert table["similarity"][table["latent"] == explorer.latent_of(name)].item() == table["similarity"].max()
+    assert table["agreement"][table["latent"] == explorer.latent_of(name)].item() == table["agreement"].max()
     silent = copy.copy(explorer)
     silent.strong = explorer.strong.copy()
     silent.strong[:, explorer.latent_of(name)] = False
@@ -70,9 +73,9 @@ def test_how_many_fit_is_told_and_what_to_do_where_none_does(explorer):
 def test_the_list_is_in_the_order_that_was_asked_for(explorer, table):
     names = listing(explorer, validated_only=True, order="name").frame["name"]
     assert names.tolist() == sorted(names)
-    similar = listing(explorer, validated_only=True, order="similarity").frame["latent"]
-    expected = table.sort_values("similarity", ascending=False, kind="stable")["latent"]
-    assert similar.tolist() == [latent for latent in expected if latent in set(similar)]
+    best = listing(explorer, validated_only=True, order="similarity").frame["latent"]
+    expected = table.sort_values("agreement", ascending=False, kind="stable")["latent"]
+    assert best.tolist() == [latent for latent in expected if latent in set(best)]
     shares = explorer.strong.mean(axis=0)[listing(explorer, order="share").frame["latent"]]
     assert (np.diff(shares) <= 0).all() and shares[0] == explorer.strong.mean(axis=0).max()
 
@@ -82,6 +85,7 @@ def test_a_row_says_what_the_table_of_names_says(explorer, table):
     row = listing(explorer, str(latent)).frame.set_index("latent").loc[latent]
     named = table.set_index("latent").loc[latent]
     assert row["name"] == "star" and row["similarity"] == f"{named['similarity']:.2f}"
+    assert row["AUROC"] == f"{named['auroc']:.2f}", "for the concept itself, where it is known"
     assert row["q-value"] == f"{named['q_value']:.3f}" and row["by pictures"] == named["activation_name"]
     assert row["agree"] == ("yes" if named["agrees"] else "no")
     assert row["strong in"] == f"{explorer.strong[:, latent].mean():.1%}"
@@ -154,13 +158,31 @@ def test_parents_and_children_are_those_of_the_hierarchy(explorer):
     assert "is part of" in told and str(parent["label"]) in told
 
 
-def test_a_model_without_names_is_listed_by_numbers(explorer):
-    nameless = copy.copy(explorer)
-    nameless.model = copy.copy(explorer.model)
-    nameless.model.concepts = None
-    nameless.label = Labels(None)
+def with_names(explorer, concepts):
+    other = copy.copy(explorer)
+    other.model = copy.copy(explorer.model)
+    other.model.concepts = concepts
+    other.label = Labels(concepts)
     for cached in ("concepts", "hierarchy"):
-        nameless.__dict__.pop(cached, None)
+        other.__dict__.pop(cached, None)
+    return other
+
+
+def test_names_from_labels_are_shown_with_their_evidence(explorer):
+    columns = {name: explorer.images[name] for name in ("star", "red")}
+    data = Dataset.from_dict({"image_embeds": explorer.embeddings[:].tolist(), **columns})
+    concepts = name_by_labels(explorer.msae, load_embeddings(data), list(columns))
+    labeled, row = with_names(explorer, concepts), concepts.best().iloc[0]
+    assert best_known(labeled) == row["name"] and labeled.latent_of(row["name"]) == row["latent"]
+    shown = listing(labeled, order="similarity").frame.iloc[0]
+    assert (shown["latent"], shown["AUROC"], shown["similarity"]) == (row["latent"], f"{row['auroc']:.2f}", DASH)
+    told = tab.html.evidence(evidence(labeled, row["name"]))
+    assert all(f"{row[each]:.3f}" in told for each in ("auroc", "auroc_low", "auroc_high")) and "passed" in told
+    assert f"{row['runner_up']} ({row['runner_up_auroc']:.2f})" in told and "nan" not in told
+
+
+def test_a_model_without_names_is_listed_by_numbers(explorer):
+    nameless = with_names(explorer, None)
     found = listing(nameless, "latent 99", order="share")
     assert set(found.frame["name"]) == {f"latent {each}" for each in (99, *range(990, 1000))}
     latent = int(explorer.latent_of("star"))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -137,6 +138,17 @@ def test_names_stand_with_their_evidence_valid_ones_first(run):
     assert "2 of 64 " in text and "1 of these" in text
     ConceptTable(frame.drop(columns="q_value")).save(run / "concepts" / "words.parquet")
     assert "no q-values" in section(render_model_card(run), "Best-named concepts")
+
+
+def test_names_from_labels_stand_with_their_interval(run):
+    empty = np.full(N, np.nan)
+    evidence = {"auroc": 0.97, "auroc_low": 0.95, "auroc_high": 0.98, "runner_up_auroc": 0.61, "q_value": 0.01}
+    evidence = {key: np.full(N, value) for key, value in evidence.items()}
+    table = ConceptTable.from_columns(["cat"] + [None] * (N - 1), empty, ["dog"] * N, empty, **evidence)
+    table.save(run / "concepts" / "words.parquet")
+    text = section(render_model_card(run), "Best-named concepts")
+    assert "| 0 | cat | dog (0.610) | 0.01 | 0.970 (0.950 to 0.980) |" in text
+    assert "labels" in text and "imilarity" not in text and "vocabulary" not in text
 
 
 def test_a_run_without_metrics_says_that_nothing_was_measured(run):

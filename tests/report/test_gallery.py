@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from hf_msae.concepts import ConceptTable
 from hf_msae.concepts.codes import collect_codes
 from hf_msae.concepts.collectors import ColumnCollector
 from hf_msae.concepts.labels import Labels
@@ -54,7 +55,19 @@ def test_the_numbers_of_a_card(page, world, strong):
         assert stats["activation: median"] == f"{np.median(column[column > 0]):.2f}"
         assert stats["largest"] == f"{column.max():.2f}"
     note = page.section("concepts").all("p")[0].text
-    assert all(number in note for number in ("7 most similar of 8", "5%", "latents of 1 of", f"{K} strongest"))
+    assert all(number in note for number in ("7 best of 8", "5%", "latents of 1 of", f"{K} strongest"))
+
+
+def test_names_from_labels_are_shown_with_their_auroc(write, with_names, world):
+    empty = np.full(WIDTH, np.nan)
+    evidence = {"auroc": 0.97, "auroc_low": 0.95, "auroc_high": 0.98, "runner_up_auroc": 0.61, "q_value": 0.01}
+    evidence = {key: np.full(WIDTH, value) for key, value in evidence.items()}
+    table = ConceptTable.from_columns([f"n{i}" for i in range(WIDTH)], empty, ["other"] * WIDTH, empty, **evidence)
+    page = write(with_names(table), num_concepts=1)
+    stats = page.card(shown(page)[0]).one("dl", of_class="stats").definitions
+    assert stats["AUROC for the label, on other rows"] == "0.970 (0.950 to 0.980)"
+    assert stats["next: other"] == "0.61" and "similarity" not in stats
+    assert "label" in page.section("concepts").all("p")[1].text
 
 
 def auroc_of(page, latent):

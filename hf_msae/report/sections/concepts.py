@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 MIDDLE = (0.4, 0.6)
 """The middle of a latent's distribution lies between these shares of the rows in which it is active."""
+BASES = {
+    "labels": "the label that the activation detects best, tested on rows that had no part in choosing it",
+    "pictures": "the word whose zero-shot scores agree best with the activations, tested on pictures that had no part "
+    "in choosing it",
+    "directions": "the word whose text embedding is closest in direction to the latent",
+}
+"""What names are based on -> what such a name is."""
 _BINS = 32
 
 
@@ -62,18 +69,20 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The section: the latents shown and how they were chosen, a card for each, and which shares the middle is."""
+    """The section: the latents shown and how they were chosen, and a card for each."""
 
     chosen: Chosen
     cards: list[Card]
-    middle: tuple[float, float] = MIDDLE
+    basis: str = BASES["directions"]  # what a name is
+    middle: tuple[float, float] = MIDDLE  # where the examples from the middle are from
 
 
 def build(context: Context) -> Gallery:
     """Make the section."""
     survey, settings = context.survey, context.settings
     found = cards(context.labels, survey.columns, context.columns, settings.images_per_concept, settings.seed)
-    return Gallery(survey.chosen, found)
+    concepts = context.labels.concepts
+    return Gallery(survey.chosen, found, BASES["directions" if concepts is None else concepts.evidence])
 
 
 def cards(

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 MAX_ROWS = 300
 """The largest number of rows of the table that are sent to the page."""
 EXAMPLES = 8
-ORDERS = {"name": "by name", "similarity": "most similar first", "share": "most frequent first"}
-COLUMNS = ("name", "latent", "similarity", "q-value", "by pictures", "agree", "strong in")
+ORDERS = {"name": "by name", "similarity": "best evidence first", "share": "most frequent first"}
+COLUMNS = ("name", "latent", "similarity", "AUROC", "q-value", "by pictures", "agree", "strong in")
 _EVIDENCE = (
     *("similarity", "runner_up", "runner_up_similarity", "p_value", "q_value", "activation_name", "agrees"),
     *("agreement", "zero_shot_auroc", "zero_shot_auroc_low", "zero_shot_auroc_high", "synonyms", "direction_name"),
+    *("auroc", "auroc_low", "auroc_high", "runner_up_auroc"),
 )
 _SEED = 0
 
@@ -76,7 +77,7 @@ def listing(explorer: Explorer, words: object = "", validated_only: object = Fal
     for word in wanted:
         found = searched.str.contains(rf"(?<!\w){re.escape(word)}")  # beginnings of words: no "checkered" for "red"
         frame, searched = frame[found], searched[found]
-    frame = frame.sort_values("similarity", ascending=False, kind="stable")  # whatever the order, the best of a name
+    frame = frame.sort_values("strength", ascending=False, kind="stable")  # whatever the order, the best of a name
     if order != "similarity":
         frame = frame.sort_values(order, ascending=order == "name", kind="stable", na_position="last")
     first = frame.head(MAX_ROWS)
@@ -85,6 +86,7 @@ def listing(explorer: Explorer, words: object = "", validated_only: object = Fal
             "name": [str(explorer.label(latent)) for latent in first["latent"]],
             "latent": first["latent"].tolist(),
             "similarity": [number(_known(value)) for value in first["similarity"]],
+            "AUROC": [number(_known(value)) for value in first["auroc"].fillna(first["zero_shot_auroc"])],
             "q-value": [small(_known(value)) for value in first["q_value"]],
             "by pictures": [_known(value) or DASH for value in first["activation_name"]],
             "agree": [DASH if pd.isna(value) else "yes" if value else "no" for value in first["agrees"]],
@@ -116,7 +118,7 @@ def evidence(explorer: Explorer, name: object) -> Evidence:
 
 
 def best_known(explorer: Explorer) -> str | None:
-    """The name of the concept to begin with: of those that pictures show, the one most similar to its latent.
+    """The name of the concept to begin with: of those that pictures show, the one with the best evidence.
 
     The first of the list if latents have no names; None if the list is empty.
     """
@@ -124,8 +126,8 @@ def best_known(explorer: Explorer) -> str | None:
     names = [name for name, each in explorer.concepts.items() if shown[each.latent]] or list(explorer.concepts)
     if explorer.model.concepts is None or not names:
         return next(iter(names), None)
-    similarity = _table(explorer)["similarity"]
-    return max(names, key=lambda name: similarity[explorer.concepts[name].latent])
+    strength = _table(explorer)["strength"]
+    return max(names, key=lambda name: strength[explorer.concepts[name].latent])
 
 
 def _relatives(explorer: Explorer, latent: int, own: str, other: str) -> list[dict[str, Any]]:
@@ -136,10 +138,12 @@ def _relatives(explorer: Explorer, latent: int, own: str, other: str) -> list[di
 
 def _table(explorer: Explorer) -> pd.DataFrame:
     """The evidence for the names of all latents; a column that the model lacks is empty."""
-    columns = ["latent", "name", *_EVIDENCE]
+    columns = ["latent", "name", "strength", *_EVIDENCE]
     if explorer.model.concepts is None:
         return pd.DataFrame({"latent": range(explorer.msae.config.num_latents)}).reindex(columns=columns)
-    frame = explorer.model.concepts.frame.sort_values("latent", kind="stable", ignore_index=True)
+    concepts = explorer.model.concepts
+    frame = concepts.frame.assign(strength=concepts.strength)
+    frame = frame.sort_values("latent", kind="stable", ignore_index=True)
     frame = frame.reindex(columns=columns)
     # A latent that no picture activates has no name by pictures, so nothing can agree with it.
     frame["agrees"] = frame["agrees"].astype(object).where(frame["activation_name"].notna(), None)

@@ -76,7 +76,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     with gr.Column(visible=False) as lists:  # until there is something in them
         count = gr.Markdown(label="How many")
         table = gr.Dataframe(
-            headers=list(COLUMNS), datatype=["str", "number", *["str"] * 5], interactive=False, max_height=300,
+            headers=list(COLUMNS), datatype=["str", "number", *["str"] * 6], interactive=False, max_height=300,
             label="Concepts", buttons=[], pinned_columns=1,
         )  # fmt: skip
         chosen = concept_input("Concept", info="a name, or “latent 417”", min_width=200)
@@ -99,7 +99,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
             words: Find only concepts with these words in their name, in their name by pictures or in "latent 417",
                 each word by its beginning: "st" finds "star", but "tar" does not; "" for all.
             validated_only: Whether to leave out names that may be due to chance.
-            order: "name", "similarity" (of name and direction, largest first) or "share" (of the pictures that have
+            order: "name", "similarity" (best evidence first) or "share" (of the pictures that have
                 it among their strongest, largest first).
 
         Returns:

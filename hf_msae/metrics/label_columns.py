@@ -1,0 +1,61 @@
+"""Columns of labels next to embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from datasets import ClassLabel, Value
+
+from .classification import number_labels
+
+if TYPE_CHECKING:
+    from ..embeddings import EmbeddingDataset
+
+
+def column_labels(
+    data: EmbeddingDataset, column: str, classes: Sequence[str] | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read a column of labels. Tokens have the label of their row.
+
+    Args:
+        data: Embeddings stored with other columns.
+        column: Name of a column of class labels, whole numbers, booleans or strings.
+        classes: Names of the classes. Defaults to those the column declares, or else its distinct values.
+
+    Returns:
+        Class numbers (N,), -1 where the column is empty or a number is -1, and the names of the classes.
+
+    Raises:
+        ValueError: There is no such column, or it holds something else.
+    """
+    if data.dataset is None:
+        raise ValueError(f"{data.source} is a plain array without columns, so it has no labels {column!r}")
+    if column not in data.dataset.column_names:
+        others = [name for name in data.dataset.column_names if name != data.column]
+        raise ValueError(
+            f"{data.source} has no column {column!r}; its other columns are {', '.join(others) or 'none'}"
+        )
+    feature = data.dataset.features[column]
+    values = data.dataset.select_columns([column]).to_pandas()[column]
+    known = values.notna()
+    dtype = feature.dtype if isinstance(feature, ClassLabel | Value) else ""
+    # Whole numbers with gaps become floats on their way through a CSV file.
+    if dtype.lstrip("u").startswith("int") or (dtype.startswith("float") and (values[known] % 1 == 0).all()):
+        known &= values != -1  # an unknown class label
+        given = values[known].astype(int)
+    elif dtype == "bool" or "string" in dtype:
+        known &= values != ""
+        given = values[known]
+    else:
+        raise ValueError(f"column {column!r} of {data.source} holds {feature}, not class labels")
+    if isinstance(feature, ClassLabel):
+        given, classes = given.map(lambda number: feature.names[number]), classes or feature.names
+    try:
+        found, classes = number_labels([str(value) for value in given], classes)
+    except ValueError as error:
+        raise ValueError(f"column {column!r} of {data.source}: {error}") from None
+    labels = np.full(len(values), -1)
+    labels[known.to_numpy()] = found
+    return labels[data.dataset_rows()] if data.has_tokens else labels, classes
