@@ -119,7 +119,7 @@ def download(folder: Path) -> Path:
 def collect(root: Path, size: int, num_proc: int) -> tuple[list[dict], dict[str, int]]:
     """Read, render and clean the drawings below a folder; raise FileNotFoundError if it holds none.
 
-    Returns a row for each drawing that is kept, in the order of their paths, and why how many were left out.
+    Returns a row for each drawing that is kept, in the order of their paths, and the number left out for each reason.
     """
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".svg", ".svgz") and path.is_file())
     if not files:

@@ -63,7 +63,7 @@ def read_drawing(file: Path, root: Path) -> Drawing:
 
 
 def render_drawing(file: Path, size: int) -> Image.Image | None:
-    """Render an SVG file on a white square of so many pixels (RGB); None if it shows nothing or cannot be rendered.
+    """Render an SVG file on a white RGB square, `size` pixels wide; None if it shows nothing or cannot be rendered.
 
     The drawing is cut out of its page and centered. Text is left out, because it would look different on every
     machine: it depends on the fonts that are installed.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def plot_quality_against_k(metrics: Mapping, title: str | None = None, columns: int = 4) -> Figure:
-    """Plot FVU, cosine, L0 and CKNNA against k, the number of latents kept, so many panels next to each other.
+    """Plot FVU, cosine, L0 and CKNNA against k, the number of latents kept, with `columns` panels in a row.
 
     `metrics` is the content of metrics.json, or an `EvaluationResult.to_dict()`. Classification of reconstructions,
     sparse probing, stability across seeds and monosemanticity get panels if they were measured.

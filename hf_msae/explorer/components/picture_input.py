@@ -62,7 +62,7 @@ def read_upload(value: Any) -> Image.Image:
 
 
 def embedded_upload(loading: Loading, value: Any, kept: tuple[str, torch.Tensor] | None) -> tuple[str, torch.Tensor]:
-    """Path and raw embedding (d,) of the picture in a `picture_input`; `kept` is what this returned last time."""
+    """Path and raw embedding (d,) of the picture in a `picture_input`; `kept` is the last answer, for reuse."""
     # Uploads lie in folders named by a hash of their content, so a path stands for a picture.
     path = upload_path(value)
     if kept is not None and path is not None and kept[0] == str(path):

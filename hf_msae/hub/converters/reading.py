@@ -113,7 +113,7 @@ def state_dict(
 
     Tables map names to shapes, with axes by name: `{"W_enc": "d n", "b_enc": "n"}`. Axes whose size is not given get
     that of the first tensor that has them. `counters` names further tensors, which need not be floating-point numbers.
-    A tensor that is missing, unknown, of another shape or not finite is a ValueError.
+    Raises ValueError for a tensor that is missing, unknown, of another shape or not finite.
     """
     tensors = tensors_of(content, name, counters)
     shapes = {**required, **(optional or {})}

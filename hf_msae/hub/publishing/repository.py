@@ -126,7 +126,7 @@ class Repository:
             )
 
     def create(self, private: bool | None = None, branch: str | None = None) -> None:
-        """Create the repository and the branch unless they exist; refuse to take a public one for private."""
+        """Create the repository and the branch unless they exist; refuse a public one if it should be private."""
         self.check_access()
         sdk = "gradio" if self.repo_type == "space" else None
         try:

@@ -72,7 +72,7 @@ def write_space(
 
 
 def check_requirement(requirement: str) -> None:
-    """Raise ValueError unless pip can install a requirement, and that is this version of hf_msae.
+    """Raise ValueError unless pip can install a requirement and gets this version of hf_msae from it.
 
     What a URL leads to is not checked.
     """

@@ -64,7 +64,7 @@ def load_msae(
 
 
 def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
-    """Check that an MSAE was trained on what this backbone returns; raise ValueError that says on what it was.
+    """Raise ValueError, with what the MSAE was trained on, unless that is what this backbone returns.
 
     With `strict`, the backbone also has to be the same: by the hashes of its weights and image processor or, where
     they are not recorded, by its name and revision.
