@@ -4,11 +4,12 @@ import hashlib
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, snapshot_download
 
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae._utils.fingerprint import model_fingerprint
@@ -163,6 +164,25 @@ def test_links_that_leave_the_folder_are_refused(at_hub, run_folder, name, tmp_p
     target.rename(inside)
     (run_folder / name).symlink_to("kept")  # a link that stays inside
     push_to_hub(run_folder, REPO)
+
+
+def test_a_snapshot_of_the_cache_is_pushed_on(at_hub, run_folder, tmp_path):
+    push_to_hub(run_folder, REPO)
+    snapshot = Path(snapshot_download(REPO, cache_dir=tmp_path / "cache"))
+    weights = snapshot / "model.safetensors"
+    blobs = snapshot.parents[1] / "blobs"
+    assert weights.is_symlink() and weights.resolve().parent == blobs
+    push_to_hub(snapshot, "tester/copy")
+    sent = at_hub.repos[("model", "tester/copy")].files()
+    assert sent["model.safetensors"] == weights.read_bytes() and "concepts/words.parquet" in sent
+
+    (blobs / "inner").mkdir()
+    for target in (blobs.parent / "refs" / "main", blobs / "inner" / "x", blobs.parents[1] / "secret"):
+        weights.unlink()
+        target.touch()
+        weights.symlink_to(target)
+        with pytest.raises(ValueError, match=rf"model\.safetensors is a link to .*{target.name}"):
+            push_to_hub(snapshot, "tester/copy")
 
 
 def test_names_keep_their_columns_and_lose_their_paths(at_hub, run_folder, tmp_path):

@@ -21,12 +21,15 @@ FORMAT_VERSION = 1
 def refuse_foreign_links(folder: Path, names: Iterable[str | Path]) -> None:
     """Raise ValueError if one of these files is a link, or lies behind a link, to something outside the folder.
 
-    The content of a file that nobody meant to publish would be published.
+    The content of a file that nobody meant to publish would be published. In a snapshot of the Hub's cache, every file
+    is a link to the blobs of its repository, which is fine.
     """
     inside = folder.resolve()
+    caches = [path.parent for path in inside.parents if path.name == "snapshots"]
+    blobs = [cache / "blobs" for cache in caches if cache.name.startswith(("models--", "datasets--", "spaces--"))]
     for name in names:
         target = (folder / name).resolve()
-        if not target.is_relative_to(inside):
+        if not (target.is_relative_to(inside) or target.parent in blobs):
             raise ValueError(
                 f"{folder / name} is a link to {target}, outside the folder that is published: put a copy in its "
                 "place, or move the link away"
