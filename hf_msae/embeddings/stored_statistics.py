@@ -96,6 +96,9 @@ def _read(path: Path, metadata: EmbeddingMetadata) -> dict[str, RunningMoments] 
             tensors = {each: file.get_tensor(f"{name}.{each}") for each in ("num_samples", "mean", "variance")}
             if tensors["mean"].shape != (width,) or tensors["variance"].shape != (width,):
                 raise ValueError(f"the statistics of {name} do not have its width, {width}")
+            numbers = torch.cat([each.flatten().double() for each in tensors.values()])
+            if not numbers.isfinite().all() or tensors["num_samples"] < 1 or (tensors["variance"] < 0).any():
+                raise ValueError(f"the statistics of {name} cannot be those of embeddings")
             moments = found[name] = RunningMoments()
             moments.num_samples, moments.mean = int(tensors["num_samples"]), tensors["mean"]
             moments.sum_squared_deviations = tensors["variance"] * moments.num_samples

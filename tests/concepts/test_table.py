@@ -84,6 +84,42 @@ def test_a_table_is_saved_with_its_provenance(table, tmp_path):
         ConceptTable.load(path)
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("latent", [0, 1, 2, 0, 4], "0 in row 3, .* an integer from 0 to 4"),
+        ("latent", [-1, 1, 2, 3, 4], "-1 in row 0, .* an integer from 0 to 4"),
+        ("latent", [0, 1, 2, 3, 10**12], r"10+ in row 4, .* an integer from 0 to 4"),
+        ("latent", ["0", "1", "2", "3", "4"], "'0' in row 0, .* an integer"),
+        ("latent", [0, None, 2, 3, 4], r"0\.0 in row 0, .* an integer"),
+        ("name", [1, 2, 3, 4, 5], "1 in row 0, .* text"),
+        ("name", [None, ["a"], None, ["b"], None], r".*'a'.* in row 1, .* text"),
+        ("runner_up", [True] * 5, "True in row 0, .* text"),
+        ("similarity", [None, None, "high", None, None], "'high' in row 2, .* a number"),
+        ("q_value", ["0.01"] * 5, r"'0\.01' in row 0, .* a number"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(table, tmp_path, column, values, message):
+    table.frame.assign(**{column: values}).to_parquet(tmp_path / "words.parquet")
+    with pytest.raises(ValueError, match=rf"words\.parquet: {column} is {message}"):
+        ConceptTable.load(tmp_path / "words.parquet")
+
+
+def test_columns_without_any_number_are_read(table, tmp_path):
+    table.frame.assign(q_value=None, ratio=None).to_parquet(tmp_path / "words.parquet")
+    loaded = ConceptTable.load(tmp_path / "words.parquet")
+    assert loaded.validated().empty and loaded.to_pandas()["validated"].tolist() == [False] * 5
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"latent,name", b"PAR1" + bytes(100) + b"PAR1"])
+def test_what_is_no_parquet_is_named(tmp_path, content):
+    (tmp_path / "words.parquet").write_bytes(content)
+    with pytest.raises(ValueError, match=r"words\.parquet cannot be read as parquet"):
+        ConceptTable.load(tmp_path / "words.parquet")
+    with pytest.raises(FileNotFoundError, match="none"):
+        ConceptTable.load(tmp_path / "none.parquet")
+
+
 def test_a_name_wins_over_a_number_and_both_can_be_said():
     names = ["red", "3", "star", None, "#2"]
     table = ConceptTable.from_columns(names, np.ones(5), [None] * 5, np.zeros(5))

@@ -6,6 +6,7 @@ import zipfile
 import datasets
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from hf_msae._utils.file_integrity import sha256_of
@@ -38,12 +39,34 @@ def test_a_field_of_another_type(folder, name):
 
 
 @pytest.mark.parametrize(
-    "change", [{"x.mean": X[0]}, {"image_embeds.mean": X[0, :2]}, {"image_embeds.num_samples": X}]
+    "change",
+    [
+        {"image_embeds.mean": X[0, :2]},
+        {"image_embeds.mean": X[0] * np.nan},
+        {"image_embeds.variance": -np.abs(X[0])},
+        {"image_embeds.num_samples": X},
+        {"image_embeds.num_samples": np.array(-20)},
+        {"image_embeds.num_samples": np.array(0)},
+        {"image_embeds.num_samples": np.array(10**12)},
+    ],
 )
 def test_statistics_of_another_form_are_computed_again(folder, change, caplog):
     file = folder / "statistics.safetensors"
-    tensors = {name: tensor for name, tensor in load_file(file).items() if not name.endswith("mean")} | change
-    save_file(tensors, file, metadata={"shards": "0"})
+    with safe_open(file, framework="np") as opened:
+        known = opened.metadata()
+    save_file(load_file(file) | change, file, metadata=known)
+    metadata = EmbeddingMetadata.load(folder)
+    metadata.statistics_sha256 = sha256_of(file)
+    metadata.save(folder)
+    found = load_embeddings(folder).statistics()
+    np.testing.assert_allclose(found.mean, X.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found.variance, X.var(axis=0), rtol=1e-5)
+    assert found.num_samples == len(X)
+
+
+def test_statistics_without_the_mean_are_computed_again(folder):
+    file = folder / "statistics.safetensors"
+    save_file({"x.mean": X[0]}, file)
     metadata = EmbeddingMetadata.load(folder)
     metadata.statistics_sha256 = sha256_of(file)
     metadata.save(folder)
