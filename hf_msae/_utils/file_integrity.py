@@ -1,10 +1,20 @@
-"""Checks that a file is what was published: not a Git LFS pointer, and with the published SHA-256."""
+"""Checks that a file is what was published: not a Git LFS pointer, and with the published SHA-256.
+
+Checksums that took long to compute are noted in the cache: one file for each folder, best effort.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from .cache import cache_folder
+from .json_files import write_json
 
 _POINTER = b"version https://git-lfs"
 _VERIFIED: set[tuple[str, int, int, str]] = set()
@@ -18,6 +28,30 @@ def sha256_of(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def file_state(path: Path) -> list[int]:
+    """What tells whether a file has changed without reading it: its size, time of change and inode."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ino]
+
+
+def recall(folder: Path) -> dict[str, Any]:
+    """Return what `remember` has noted of a folder; an empty dictionary if that is nothing, or damaged."""
+    with suppress(OSError, ValueError, RecursionError):
+        found = json.loads(_notes(folder).read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def remember(folder: Path, notes: dict[str, Any]) -> None:
+    """Note something about the files of a folder; where that cannot be written, it is computed again next time."""
+    with suppress(OSError):
+        write_json(_notes(folder), notes)
+
+
+def _notes(folder: Path) -> Path:
+    return cache_folder("checksums") / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()}.json"
 
 
 def is_pointer(path: Path) -> bool:

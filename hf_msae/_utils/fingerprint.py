@@ -24,9 +24,9 @@ def model_fingerprint(model: nn.Module) -> str:
     return _sha256(model, f"{json.dumps(settings, sort_keys=True)}\n", end="\n")
 
 
-def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 of the weights alone: identifies a backbone that no commit on the Hub identifies."""
-    return _sha256(model)
+def weights_sha256(model: nn.Module, dtype: torch.dtype | None = None) -> str:
+    """SHA-256 of the weights alone, as they are or converted to another floating-point type."""
+    return _sha256(model, dtype=dtype)
 
 
 def accepted_fingerprints(model: nn.Module) -> tuple[str, str]:
@@ -35,9 +35,10 @@ def accepted_fingerprints(model: nn.Module) -> tuple[str, str]:
 
 
 @torch.no_grad()
-def _sha256(model: nn.Module, prefix: str = "", end: str = "") -> str:
+def _sha256(model: nn.Module, prefix: str = "", end: str = "", dtype: torch.dtype | None = None) -> str:
     digest = hashlib.sha256(prefix.encode())
     for name, tensor in sorted(model.state_dict().items()):
+        tensor = tensor.to(dtype) if tensor.is_floating_point() and dtype else tensor
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}{end}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -18,6 +18,7 @@ from hf_msae.backbones.families import family_of
 from hf_msae.backbones.hook_points import POOLED, HookPoint, blocks_of, recording
 from hf_msae.backbones.identity import provenance_of
 from hf_msae.backbones.loading import load
+from hf_msae.backbones.origin import Origin
 from hf_msae.backbones.tokens import TokenPositions, prepare_images
 
 
@@ -70,6 +71,7 @@ class Backbone(TokenPositions):
         self.text_batch_size = text_batch_size
         self.text_mask = text_mask
         self.adapter: str | None = None  # the kind of the adapter that was merged into the model
+        self.origin: Origin | None = None  # the files that the model was loaded from
         # Why texts cannot be embedded although the model has a text tower.
         self._no_texts = "" if self.tokenizer is not None else "its processor has no tokenizer"
 
@@ -100,9 +102,11 @@ class Backbone(TokenPositions):
             FileNotFoundError: `source` is neither a folder nor a model that can be reached on the Hub.
             ValueError: The model is not supported or lacks weights, or its processor cannot be loaded.
         """
-        model, processor, name, revision, no_texts, adapter = load(source, revision, processor, dtype)
-        backbone = cls(model if device is None else model.to(device), processor, name, revision, **kwargs)
-        backbone._no_texts, backbone.adapter = no_texts or backbone._no_texts, adapter
+        found = load(source, revision, processor, dtype)
+        model = found.model if device is None else found.model.to(device)
+        backbone = cls(model, found.processor, found.name, found.revision, **kwargs)
+        backbone._no_texts = found.no_texts or backbone._no_texts
+        backbone.adapter, backbone.origin = found.adapter, found.origin
         return backbone
 
     @property

@@ -36,7 +36,7 @@ def provenance_of(backbone: Backbone) -> dict[str, Any]:
         "base_model_revision": backbone.revision,
         "base_model_class": type(model).__name__,
         "base_model_dtype": str(model.dtype).removeprefix("torch."),
-        "base_model_weights_sha256": weights_sha256(model),
+        "base_model_weights_sha256": own_weights_sha256(backbone),
         "base_model_processor_sha256": processor_sha256(image_processor),
         "image_processor": type(image_processor).__name__,
         "image_processor_backend": getattr(image_processor, "backend", None),
@@ -49,12 +49,20 @@ def provenance_of(backbone: Backbone) -> dict[str, Any]:
     return known
 
 
+def own_weights_sha256(backbone: Backbone) -> str:
+    """SHA-256 of a backbone's weights in float32: of what its files hold, in whatever type they were loaded."""
+    known = None if backbone.origin is None else backbone.origin.sha256_of(backbone.model)
+    return known or weights_sha256(backbone.model, torch.float32)
+
+
 def difference(backbone: Backbone, weights: str | None, processor: str | None) -> str | None:
     """How a backbone differs from one with these hashes: in words, "" if it does not, None if that cannot be said."""
-    if weights is None or backbone.model.dtype != torch.float32:  # recorded hashes are of float32 weights
+    if weights is None:
         return None
-    if weights_sha256(backbone.model) != weights:
-        return "other weights"
+    if weights != own_weights_sha256(backbone):
+        # Version 0.1 recorded the hash of weights in half precision if they had been loaded like this.
+        if backbone.model.dtype == torch.float32 or weights != weights_sha256(backbone.model):
+            return "other weights"
     if processor not in (None, processor_sha256(backbone.image_processor)):
         return "another image processor"
     return ""

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME, 
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from hf_msae.backbones.families import FAMILIES, family_of
+from hf_msae.backbones.origin import Origin
 
 # Names of the backbone in this package. The second is hf_msae.scenes.backbone.BACKBONE_NAME; importing that takes a
 # second.
@@ -26,16 +28,24 @@ _SCENES = ("scenes", "hf_msae/scenes-siglip")
 _ADAPTER_WEIGHTS = (ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME)
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its processor, and where both come from."""
+
+    model: PreTrainedModel
+    processor: Any
+    name: str | None  # in metadata
+    revision: str | None  # its commit on the Hub
+    no_texts: str  # why the processor cannot read texts; "" if it can
+    adapter: str | None  # the kind of the adapter that was merged into the model
+    origin: Origin | None  # its files
+
+
 def load(
     source: str | os.PathLike | PreTrainedModel, revision: str | None, processor: Any, dtype: str | torch.dtype | None
-) -> tuple[PreTrainedModel, Any, str | None, str | None, str, str | None]:
-    """Load a model and its processor; arguments and errors are those of `Backbone.from_pretrained`.
-
-    Returns:
-        The model, its processor, its name in metadata, its commit on the Hub, why the processor cannot read texts (""
-        if it can), and the kind of the adapter that was merged into the model, if any.
-    """
-    dtype, adapter = getattr(torch, dtype) if isinstance(dtype, str) else dtype, None
+) -> Loaded:
+    """Load a model and its processor; arguments and errors are those of `Backbone.from_pretrained`."""
+    dtype, adapter, origin = getattr(torch, dtype) if isinstance(dtype, str) else dtype, None, None
     if isinstance(source, PreTrainedModel):
         model, location, name = source, source.name_or_path, source.name_or_path or None
         if processor is None and name is None:
@@ -44,14 +54,19 @@ def load(
     else:
         location, name, revision = _locate(source, revision)
         has_adapter = _has_adapter(location, name, revision)
-        model = _load_model(location, name, revision, dtype or torch.float32)
-        if has_adapter:
-            model, adapter = _merge_adapter(model, location, name, revision)
+
+        def read(dtype: torch.dtype) -> tuple[PreTrainedModel, str | None]:
+            model = _load_model(location, name, revision, dtype)
+            return _merge_adapter(model, location, name, revision) if has_adapter else (model, None)
+
+        origin = Origin(location, revision, lambda: read(torch.float32)[0])
+        model, adapter = read(dtype or torch.float32)
+        origin.loaded(model)
     no_texts = ""
     if processor is None:
         with_text = family_of(model, name).text_width is not None
         processor, no_texts = _load_processor(location, name, revision, with_text)
-    return model, processor, name, revision, no_texts, adapter
+    return Loaded(model, processor, name, revision, no_texts, adapter, origin)
 
 
 def _locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, str | None]:

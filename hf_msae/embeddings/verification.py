@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 from transformers.utils import logging
 
-from .._utils.cache import cache_folder
-from .._utils.file_integrity import sha256_of
-from .._utils.json_files import write_json
+from .._utils.file_integrity import file_state, recall, remember, sha256_of
 from .metadata import METADATA_FILE, EmbeddingMetadata
 from .stored_statistics import STATISTICS_FILE
 
@@ -54,14 +49,13 @@ def check_shards(folder: Path, metadata: EmbeddingMetadata, again: bool = False)
     Raises:
         ValueError: A shard is missing or damaged.
     """
-    notes = cache_folder("checksums") / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()}.json"
-    known = _read(notes)
+    known = recall(folder)
     to_read, states = [], {}
     for shard in metadata.shards:
         path = folder / shard.file
         if not path.is_file() or path.stat().st_size != shard.num_bytes:
             raise ValueError(f"{path} is missing or has another size than {METADATA_FILE} says: extract it again")
-        states[shard.file] = [shard.sha256, path.stat().st_size, path.stat().st_mtime_ns]
+        states[shard.file] = [shard.sha256, *file_state(path)]
         if shard.sha256 and (again or known.get(shard.file) != states[shard.file]):
             to_read.append(shard)
     if not to_read:
@@ -75,13 +69,4 @@ def check_shards(folder: Path, metadata: EmbeddingMetadata, again: bool = False)
                     f"{folder / shard.file} has changed since it was written (its checksum is not the one in "
                     f"{METADATA_FILE}): extract it again, or read it as it is with verify=False (--no_verify)"
                 )
-    with suppress(OSError):  # where the cache is full, the files are read again next time
-        write_json(notes, states)
-
-
-def _read(notes: Path) -> dict[str, list]:
-    try:
-        found = json.loads(notes.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # nothing is remembered, or it was damaged: the files are read again
-        return {}
-    return found if isinstance(found, dict) else {}
+    remember(folder, states)
