@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import pandas as pd
 
 from .._utils.atomic import atomic_path, make_folder
 from .._utils.wording import marked, with_number
+from .table_values import check_values
 
 MAX_Q = 0.05
 """The false discovery rate at which a name counts as validated."""
@@ -27,11 +27,6 @@ _REQUIRED = ("latent", "name", "similarity", "runner_up", "runner_up_similarity"
 _EVIDENCE = ("p_value", "q_value", "validated")
 _STRENGTH = {"labels": "auroc_low", "pictures": "agreement", "directions": "similarity"}
 """What names are based on -> the column that says how strong the evidence is."""
-_TEXTS = ("name", "runner_up", "synonyms", "also", "direction_name", "activation_name")
-_NUMBERS = (
-    *("similarity", "runner_up_similarity", "ratio", "p_value", "q_value", "agreement", "runner_up_agreement"),
-    *("zero_shot_auroc", "zero_shot_auroc_low", "zero_shot_auroc_high"),
-)
 
 
 @dataclass(frozen=True)
@@ -201,7 +196,7 @@ class ConceptTable:
         missing = [column for column in _REQUIRED if column not in frame]
         if missing:
             raise ValueError(f"{path} is not a concept table: it has no column {', '.join(missing)}")
-        _check_values(frame, path)
+        check_values(frame, path)
         provenance = frame.attrs.pop(_PROVENANCE, {})
         return cls(frame, provenance if isinstance(provenance, dict) else {})
 
@@ -226,27 +221,6 @@ class ConceptTable:
             }
         )
         return cls(frame)
-
-
-def _check_values(frame: pd.DataFrame, path: str | os.PathLike) -> None:
-    """Raise ValueError at the first value that its column cannot hold; make empty columns of numbers NaN."""
-
-    def require(good: Sequence[bool], column: str, kind: str) -> None:
-        if not np.all(good):
-            row = int(np.argmin(good))
-            value = reprlib.repr(frame[column].tolist()[row])
-            raise ValueError(f"{path}: {column} is {value} in row {row}, but must be {kind}")
-
-    latents, is_integer = frame["latent"], (int, np.integer)
-    kind = f"an integer from 0 to {len(frame) - 1}, as there are {len(frame)} rows, and that of no other row"
-    require([isinstance(each, is_integer) and 0 <= each < len(frame) for each in latents], "latent", kind)
-    require(~latents.duplicated(), "latent", kind)
-    for column in frame.columns.intersection(_TEXTS):
-        require(frame[column].map(lambda each: isinstance(each, str)) | frame[column].isna(), column, "text")
-    for column in frame.columns.intersection(_NUMBERS):
-        if not pd.api.types.is_numeric_dtype(frame[column]):
-            require(frame[column].isna(), column, "a number")
-            frame[column] = np.nan
 
 
 def name_columns(concepts: ConceptTable | None, latents: Sequence[int]) -> dict[str, list]:
