@@ -9,20 +9,6 @@ from hf_msae.explorer import kept
 from hf_msae.explorer.kept import Kept
 
 
-def test_several_who_ask_at_the_same_time_wait_for_one_computation():
-    answers, begun, computed = Kept(2), threading.Event(), []
-
-    def compute():
-        begun.set()
-        threading.Event().wait(0.1)
-        computed.append(1)
-        return object()
-
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: answers.get("question", compute), range(4)))
-    assert begun.is_set() and len(computed) == 1 and len(set(found)) == 1
-
-
 def test_questions_do_not_wait_for_other_questions():
     answers, asked = Kept(2), threading.Event()
 

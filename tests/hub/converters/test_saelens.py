@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.hub.converters import convert_checkpoint, read_checkpoint
+from hf_msae.hub.converters import convert_checkpoint
 from hf_msae.hub.converters.saelens_export import export_saelens
 from tests.hub.converters.conftest import FOREIGN
 from tests.hub.converters.foreign.saelens.check_saelens_export import KINDS, check, inputs, make
@@ -120,20 +120,6 @@ def test_settings_that_no_msae_has_are_refused(name, settings, message, changed)
 def test_tensors_that_do_not_fit_are_refused(name, tensors, message, changed):
     with pytest.raises(ValueError, match=message):
         convert_checkpoint(changed(f"saelens/{name}", tensors=tensors))
-
-
-@pytest.mark.parametrize(
-    ("hook", "model_name", "expected"),
-    [
-        ("blocks.0.hook_resid_post", "gpt2-small", "text.layers.0"),
-        ("vision_model.encoder.layers.4", CLIP, "vision.layers.4"),
-        ("image_embeds", CLIP, "image_embeds"),
-    ],
-)
-def test_places_get_our_names(hook, model_name, expected, changed):
-    folder = changed("saelens/standard", {"metadata": {"hook_name": hook, "model_name": model_name}})
-    config = read_checkpoint(folder).to_model().config
-    assert (config.hook_point, config.base_model_name_or_path) == (expected, model_name)
 
 
 @pytest.mark.parametrize(
