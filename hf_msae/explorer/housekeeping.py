@@ -32,6 +32,9 @@ SPARED = 600
 FILE_COST = 2**16
 """Bytes that every file counts for at least, so that there cannot be too many tiny ones."""
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
+_MOST_KEPT = 2**20
+
 _own: dict[str, tempfile.TemporaryDirectory] = {}
 _making_room = threading.Lock()
 
@@ -153,11 +156,22 @@ def forget_answers(blocks: Any, finished: dict[str, float], age: float) -> None:
         names.difference_update([name for name in [*names] if not os.path.exists(name)])
 
 
-def give_back_memory() -> None:
-    """Give the memory that is free back to the system, where the C library is glibc.
+def keep_heaps_small() -> None:
+    """Let threads give memory back as soon as they free it, where the C library is glibc.
 
-    Glibc keeps what was freed in up to eight arenas for each core, since other threads may still use the end of each.
+    By default, glibc raises two limits when it frees a larger block than before: the size of blocks that come from its
+    heaps (up to 32 MB), and the free memory that it keeps at the end of each heap (up to 64 MB). Threads have up to
+    eight heaps for each core, and `malloc_trim` gives back the end of the first heap only: on two cores, up to 1 GB
+    stays. Whoever sets glibc's own variables knows better.
     """
+    chosen = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"} & os.environ.keys()
+    if sys.platform == "linux" and not chosen and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        for limit in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
+            library.mallopt(limit, _MOST_KEPT)
+
+
+def give_back_memory() -> None:
+    """Give the memory that is free amid the heaps back to the system, where the C library is glibc."""
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)
 
@@ -179,6 +193,7 @@ def keeping(folder: Path, every: float, age: float) -> Any:
                 forget_answers(app.get_blocks(), finished, age)
                 await asyncio.to_thread(give_back_memory)
 
+        keep_heaps_small()
         task = asyncio.create_task(tidy())
         try:
             yield None

@@ -1,6 +1,11 @@
-"""What visitors leave in memory: objects are counted, since the memory of a process depends on much else."""
+"""What visitors leave in memory: objects, and what the C library keeps of those that are gone."""
 
+import asyncio
 import gc
+import os
+import platform
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -15,6 +20,30 @@ from hf_msae.explorer import app, housekeeping  # noqa: E402
 from tests.explorer.asking import address, ask, launched, wait_for  # noqa: E402
 
 NONE = ("", 0) * 3
+FREED_IN_A_THREAD = """
+import ctypes, os, runpy, sys, threading
+
+for function in sys.argv[2:]:
+    runpy.run_path(sys.argv[1])[function]()
+
+def resident():
+    with open("/proc/self/statm") as counts:
+        return int(counts.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+def work():
+    blocks, before = [None] * 300, resident()
+    large = bytearray(20 << 20)  # when it is freed, glibc raises its limits
+    del large
+    for filling in (lambda: bytearray(300_000), lambda: None):
+        for place in range(100):
+            blocks[place] = filling()
+    ctypes.CDLL(None).malloc_trim(0)
+    print(resident() - before)
+
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
 QUESTIONS = {
     "see": lambda picture: (picture, "16"),
     "look_closer": lambda picture: (picture, "star"),
@@ -92,6 +121,36 @@ def test_giving_memory_back_needs_glibc(monkeypatch):
     housekeeping.give_back_memory()
     monkeypatch.setattr(housekeeping.ctypes, "CDLL", lambda name: object())  # musl
     housekeeping.give_back_memory()
+    housekeeping.keep_heaps_small()
     monkeypatch.setattr(housekeeping.sys, "platform", "win32")
     monkeypatch.setattr(housekeeping.ctypes, "CDLL", None)
     housekeeping.give_back_memory()
+    housekeeping.keep_heaps_small()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize(
+    ("chosen", "kept"),
+    [({}, False), ({"MALLOC_MMAP_THRESHOLD_": "30000000", "MALLOC_TRIM_THRESHOLD_": "60000000"}, True)],
+)
+def test_a_thread_keeps_no_heap_of_freed_memory_unless_the_user_wants_it(chosen, kept):
+    environment = {name: value for name, value in os.environ.items() if "MALLOC_" not in name}
+    environment.pop("GLIBC_TUNABLES", None)
+
+    def megabytes_left(*functions, **chosen):
+        command = [sys.executable, "-c", FREED_IN_A_THREAD, housekeeping.__file__, *functions]
+        return int(subprocess.check_output(command, env={**environment, **chosen}))
+
+    assert megabytes_left() > 20  # what happens by default
+    assert (megabytes_left("keep_heaps_small", **chosen) > 20) == kept
+
+
+def test_the_server_keeps_its_heaps_small(monkeypatch, tmp_path):
+    kept = []
+    monkeypatch.setattr(housekeeping, "keep_heaps_small", lambda: kept.append(True))
+
+    async def serve():
+        async with housekeeping.keeping(tmp_path, 60, 60)(None):
+            assert kept == [True]
+
+    asyncio.run(serve())
