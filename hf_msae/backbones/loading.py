@@ -52,7 +52,7 @@ def load(
             raise ValueError(f"this {type(model).__name__} was not loaded from anywhere: pass processor= with it")
         model = model if dtype is None else model.to(dtype)
     else:
-        location, name, revision = _locate(source, revision)
+        location, name, revision = locate(source, revision)
         has_adapter = _has_adapter(location, name, revision)
 
         def read(dtype: torch.dtype) -> tuple[PreTrainedModel, str | None]:
@@ -69,7 +69,7 @@ def load(
     return Loaded(model, processor, name, revision, no_texts, adapter, origin)
 
 
-def _locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, str | None]:
+def locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, str | None]:
     """Where transformers finds a backbone, its name in metadata, and its commit on the Hub."""
     location = name = os.fspath(source)
     if name in _SCENES:

@@ -1,0 +1,275 @@
+"""What `hf-msae doctor` finds."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..embeddings.metadata import EmbeddingMetadata
+    from ..model.modeling_msae import MSAEModel
+    from .doctor import DoctorArguments
+
+OK, MISSING, BROKEN = "ok", "missing", "broken"
+_NEAR = ("activations.json", "*/activations.json", "*/*/activations.json")
+"""Where folders of embeddings are looked for, below the model's folder and below the one that it is in."""
+_MOST_LISTED = 8
+_FILES = ("*.json", "*.safetensors", "README.md", "concepts/*.parquet")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is known about one part of a model.
+
+    Attributes:
+        part: Such as "names".
+        state: `OK`, `MISSING` or `BROKEN`.
+        text: What was found.
+        then: Commands that help.
+    """
+
+    part: str
+    state: str
+    text: str
+    then: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """A folder of embeddings near the model."""
+
+    folder: Path
+    metadata: EmbeddingMetadata
+    problem: str | None  # why they do not fit the model
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the name says that they were not trained on."""
+        return any(word in self.folder.name for word in ("test", "val", "eval"))
+
+
+def examine(args: DoctorArguments) -> tuple[list[Finding], list[str]]:
+    """Look at everything that belongs to a model; return the findings and the commands to run next.
+
+    Raises:
+        OSError: There is no such folder or repository.
+        ValueError: The model belongs to another library.
+    """
+    from ..model.modeling_msae import MSAEModel
+
+    folder = _folder_of(args.model, args.revision)
+    try:
+        msae = MSAEModel.from_pretrained(folder).eval()
+    except (OSError, ValueError) as error:
+        return [Finding("model", BROKEN, str(error))], []
+    near = list(_embeddings_near(folder, msae))
+    fitting = sorted((each for each in near if each.problem is None), key=lambda each: not each.is_held_out)
+    data = shlex.quote(str(fitting[0].folder)) if fitting else "EMBEDDINGS"
+    model = shlex.quote(args.model)
+    findings = [_model(folder, msae), _training(folder, msae), _quality(folder, msae, f"{model} --data {data}")]
+    findings += [_backbone(args, msae), *_names(folder, msae, model, data), *_data(near, msae, folder)]
+    then = [command for each in findings for command in each.then]
+    if all(each.state != BROKEN for each in findings):
+        then += _uses(folder, model, data)
+    return findings, list(dict.fromkeys(then))
+
+
+def _folder_of(model: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    from ..hub.reading.registry import find_released, hint_at_released
+
+    released = find_released(model)
+    if released is not None:
+        if released.place is None:
+            raise ValueError(f"{model} belongs to another library: `hf-msae convert {model}` makes a folder of it")
+        name, subfolder, revision = released.place
+    else:
+        name, subfolder = model, None
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or name.count("/") != 1 or name.startswith((".", "~")):
+            raise OSError(f"there is no folder {model}; {hint_at_released(model)}")
+        patterns = [f"{subfolder}/{each}" for each in _FILES] if subfolder else list(_FILES)
+        try:
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        except HFValidationError as error:
+            raise OSError(f"there is no folder {model}, and as a Hub id: {error}") from error
+    return folder / (subfolder or "")
+
+
+def _model(folder: Path, msae: MSAEModel) -> Finding:
+    config = msae.config
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**20
+    levels = ", ".join(map(str, config.nesting_ks)) if config.nesting == "topk" else ""
+    family = f"{config.activation}, nesting {config.nesting}" + (f" ({levels})" if levels else "")
+    return Finding(
+        "model",
+        OK,
+        f"{config.num_latents:,} latents of {config.hook_point} ({config.d_in} wide), {family}; {size:.1f} MiB",
+    )
+
+
+def _training(folder: Path, msae: MSAEModel) -> Finding:
+    from ..hub.publishing.verification import fingerprints_of
+    from ..training.record import TRAINING_FILE, TrainingRecord
+
+    try:
+        record = TrainingRecord.load(folder)
+    except ValueError as error:
+        return Finding("training", BROKEN, str(error))
+    if record is None:
+        return Finding("training", MISSING, f"there is no {TRAINING_FILE}, so it is unknown how the model was trained")
+    if record.model_sha256 is not None and msae.dtype.itemsize == 4:  # other dtypes have other fingerprints
+        if record.model_sha256 not in fingerprints_of(msae):
+            return Finding("training", BROKEN, f"{TRAINING_FILE} is about other weights than those in the folder")
+    data, steps = record.training_data or {}, record.result.get("global_step")
+    text = f"{steps:,} steps" if isinstance(steps, int) else "an unknown number of steps"
+    if data:
+        text += f" on {data.get('num_samples') or 0:,} embeddings of {data.get('dataset') or data.get('source')}"
+    return Finding("training", OK, text)
+
+
+def _quality(folder: Path, msae: MSAEModel, arguments: str) -> Finding:
+    from ..hub.publishing.verification import read_metrics
+
+    file = folder / "metrics.json"
+    then = [f"hf-msae evaluate {arguments} --output {shlex.quote(str(file))}"]
+    if not file.is_file():
+        return Finding("quality", MISSING, "there is no metrics.json, so the model has not been measured", then)
+    try:
+        metrics = read_metrics(file, msae)
+    except ValueError as error:
+        return Finding("quality", BROKEN, str(error), then)
+    data = metrics.get("data") or {}
+    kind = {True: "held-out ", False: "training "}.get(data.get("held_out"), "")
+    fvu = ", ".join(
+        f"{row['fvu']:.4f} at k={k}" for k, row in sorted(metrics["by_k"].items(), key=lambda x: int(x[0]))
+    )
+    return Finding("quality", OK, f"FVU on {metrics['num_samples']:,} {kind}embeddings: {fvu}")
+
+
+def _backbone(args: DoctorArguments, msae: MSAEModel) -> Finding:
+    from ..backbones import Backbone
+    from ..backbones.loading import locate
+    from ..hub.reading.opening import check_fit
+
+    config = msae.config
+    name = args.backbone or config.base_model_name_or_path
+    if name is None:
+        return Finding("backbone", MISSING, "config.json names none: give one with --backbone")
+    again = f"hf-msae doctor {shlex.quote(args.model)} --backbone FOLDER_OR_HUB_ID --check_backbone"
+    try:
+        location, _, revision = locate(name, None if args.backbone else config.base_model_revision)
+        if Path(location).is_dir() and not (Path(location) / "config.json").is_file():
+            raise FileNotFoundError(f"{name} is a folder without config.json")
+        if args.check_backbone:
+            check_fit(Backbone.from_pretrained(name, revision=revision), msae)
+            return Finding("backbone", OK, f"{name} is the one that the model was trained on")
+    except (OSError, ValueError) as error:
+        return Finding("backbone", BROKEN, str(error), [again])
+    command = f"hf-msae doctor {shlex.quote(args.model)} --check_backbone"
+    if args.backbone:
+        command += f" --backbone {shlex.quote(name)}"
+    text = f"{name} is there; --check_backbone compares its weights"
+    return Finding("backbone", OK, text, [command] if args.backbone else [])
+
+
+def _names(folder: Path, msae: MSAEModel, model: str, data: str) -> Iterator[Finding]:
+    from ..hub.publishing.card_tables import load_names
+    from ..hub.publishing.verification import fingerprints_of
+    from ..training.record import TrainingRecord
+
+    files = sorted(folder.glob("concepts/*.parquet"))
+    then = [f"hf-msae name {model} --vocabulary WORDS.txt --data {data}"]
+    if not files:
+        yield Finding("names", MISSING, "the latents have no names", then)
+        return
+    accepted = fingerprints_of(msae)
+    if msae.dtype.itemsize < 4 and (record := TrainingRecord.load(folder)) is not None:
+        accepted.add(record.model_sha256)  # rounding the weights changes no names
+    for file in files:
+        try:
+            table = load_names(file, msae.config.num_latents)
+        except ValueError as error:
+            yield Finding("names", BROKEN, str(error), then)
+            continue
+        if table.provenance.get("model_sha256") not in (None, *accepted):
+            yield Finding("names", BROKEN, f"concepts/{file.name} names the latents of other weights", then)
+            continue
+        number = len(table.validated()) if table.has_q_values else 0
+        text = f"concepts/{file.name}: {number:,} of {len(table):,} latents have a validated name, by {table.evidence}"
+        yield Finding("names", OK, text, [] if number else then)
+    if len(files) > 1:
+        yield Finding("names", OK, f"there are {len(files)} tables: choose one in other commands with --concepts")
+
+
+def _embeddings_near(folder: Path, msae: MSAEModel) -> Iterator[Embeddings]:
+    from ..embeddings.metadata import EmbeddingMetadata
+
+    folder = folder.resolve()
+    found = {file.parent: None for place in (folder, folder.parent) for near in _NEAR for file in place.glob(near)}
+    config = msae.config
+    for each in sorted(found):
+        try:
+            metadata = EmbeddingMetadata.load(each)
+        except ValueError as error:
+            if each.is_relative_to(folder):
+                yield Embeddings(each, EmbeddingMetadata({}, "float32"), str(error))
+            continue
+        weights = metadata.provenance.get("base_model_weights_sha256")
+        if config.hook_point not in metadata.columns:
+            problem = f"they are {', '.join(metadata.columns)}, not {config.hook_point}"
+        elif metadata.columns[config.hook_point] != config.d_in:
+            problem = f"they are {metadata.columns[config.hook_point]} wide, not {config.d_in}"
+        elif None not in (weights, config.base_model_weights_sha256) and weights != config.base_model_weights_sha256:
+            problem = "they are of a backbone with other weights"
+        else:
+            problem = None if metadata.complete else "their extraction has not finished"
+        yield Embeddings(each, metadata, problem)
+
+
+def _data(near: list[Embeddings], msae: MSAEModel, folder: Path) -> Iterator[Finding]:
+    if not any(each.problem is None for each in near):
+        backbone = shlex.quote(msae.config.base_model_name_or_path or "BACKBONE")
+        place = shlex.quote(str(_own(folder, "embeddings/test")))
+        command = f"hf-msae extract --backbone {backbone} --dataset IMAGES --image_column image --output_dir {place}"
+        yield Finding("embeddings", MISSING, "no folder of embeddings nearby fits the model", [command])
+    inside = folder.resolve()
+    for each in near[:_MOST_LISTED]:
+        text = f"{each.folder} ({each.metadata.num_rows:,} rows)"
+        if each.problem is None:
+            yield Finding("embeddings", OK, text + _indexed(each.folder, msae))
+        elif each.folder.is_relative_to(inside):  # others may belong to other models
+            yield Finding("embeddings", BROKEN, f"{each.folder}: {each.problem}")
+
+
+def _indexed(folder: Path, msae: MSAEModel) -> str:
+    from ..embeddings import load_embeddings
+    from ..search.files import INDEX_FILE, default_folder
+
+    k = min(32, msae.config.num_latents)
+    place = default_folder(msae, load_embeddings(folder, None, msae.config.hook_point, verify=False), k)
+    return ", indexed for search" if (place / INDEX_FILE).is_file() else ""
+
+
+def _own(folder: Path, name: str) -> Path:
+    """The place of a file in a model's folder, or in the working directory if the folder is no place to write to."""
+    is_written_by_others = (folder / "../../refs").is_dir() or folder.is_relative_to(Path(__file__).parents[1])
+    return Path(name) if is_written_by_others else folder / name
+
+
+def _uses(folder: Path, model: str, data: str) -> list[str]:
+    tables = sorted(folder.glob("concepts/*.parquet"))
+    if len(tables) > 1:
+        model += f" --concepts {shlex.quote(tables[0].stem)}"
+    picture = next(iter(sorted(folder.glob("examples/*.png"))), "PICTURE.png")
+    commands = [f"hf-msae explain {model} --image {shlex.quote(str(picture))}"]
+    commands.append(f"hf-msae search {model} --data {data} --row 0")
+    if not (report := _own(folder, "report.html")).is_file():
+        commands.append(f"hf-msae report {model} --data {data} --output {shlex.quote(str(report))}")
+    return [*commands, f"hf-msae demo {model}"]

@@ -1,0 +1,143 @@
+"""`hf-msae doctor`: what is there, what does not fit, what is missing, and what to run next."""
+
+import json
+import shlex
+import shutil
+
+import pytest
+import torch
+
+from hf_msae.cli import _COMMANDS
+from hf_msae.cli.doctor import main
+from hf_msae.concepts import ConceptTable
+from hf_msae.metrics import evaluate_msae
+from hf_msae.model.modeling_msae import MSAEModel
+
+
+@pytest.fixture
+def model(place, tmp_path):
+    """A folder with embeddings in it, a report and metrics, but no record of its training."""
+    folder = tmp_path / "the model"
+    shutil.copytree(place.model, folder)
+    shutil.copytree(place.test, folder / "embeddings" / "test")
+    evaluate_msae(MSAEModel.from_pretrained(folder), folder / "embeddings" / "test", progress=False).save(
+        folder / "metrics.json"
+    )
+    (folder / "report.html").touch()
+    return folder
+
+
+@pytest.fixture
+def asked(capsys):
+    """Run the command; returns the findings by part, the commands to run next, and the exit code."""
+
+    def asked(model, *flags):
+        code = 0
+        try:
+            main([str(model), "--json", *map(str, flags)])
+        except SystemExit as exit:
+            code = exit.code
+        content = json.loads(capsys.readouterr().out)
+        assert content["usable"] == (code == 0)
+        findings = {}
+        for each in content["findings"]:
+            findings.setdefault(each["part"], []).append((each["state"], each["text"]))
+        for command in content["next"]:
+            assert shlex.split(command)[0] == "hf-msae" and shlex.split(command)[1] in _COMMANDS
+        return findings, content["next"], code
+
+    return asked
+
+
+def test_all_that_is_there_is_found(model, asked):
+    findings, then, code = asked(model)
+    assert code == 0 and findings["training"][0][0] == "missing"
+    assert {part: [state for state, _ in each] for part, each in findings.items() if part != "training"} == {
+        part: ["ok"] for part in ("model", "quality", "backbone", "names", "embeddings")
+    }
+    assert "160 latents" in findings["model"][0][1] and "240" in findings["quality"][0][1]
+    assert "6 of 160" in findings["names"][0][1] and str(model / "embeddings" / "test") in findings["embeddings"][0][1]
+    search = next(shlex.split(each) for each in then if " search " in each)
+    assert search[2:5] == [str(model), "--data", str(model / "embeddings" / "test")]
+    assert not any(word in each for each in then for word in (" name ", " evaluate ", " extract ", " report "))
+
+
+def test_the_page_ends_with_commands(model, capsys):
+    main([str(model)])
+    page, commands = capsys.readouterr().out.split("\nNext:\n")
+    assert page.splitlines()[0] == str(model) and "missing" in page
+    assert all(line.startswith("  hf-msae ") for line in commands.splitlines())
+
+
+def test_what_is_missing_comes_with_a_command(model, asked):
+    shutil.rmtree(model / "concepts")
+    shutil.rmtree(model / "embeddings")
+    (model / "metrics.json").unlink()
+    findings, then, code = asked(model)
+    assert code == 0
+    assert [findings[part][0][0] for part in ("names", "embeddings", "quality")] == ["missing"] * 3
+    assert [shlex.split(each)[1] for each in then[:3]] == ["evaluate", "name", "extract"]
+    assert shlex.split(then[0])[-1] == str(model / "metrics.json")
+
+
+def test_files_of_another_model_do_not_fit(model, place, asked):
+    table = ConceptTable.load(model / "concepts" / "scenes.parquet")
+    ConceptTable(table.frame, {"model_sha256": "0" * 64}).save(model / "concepts" / "other.parquet")
+    msae = MSAEModel.from_pretrained(model)
+    with torch.no_grad():
+        msae.latent_bias.add_(0.01)
+    msae.save_pretrained(model)
+    findings, _, code = asked(model)
+    assert code == 1 and findings["quality"][0][0] == "broken" and "another model" in findings["quality"][0][1]
+    assert [state for state, _ in findings["names"]] == ["broken", "ok", "ok"]
+    assert "other.parquet" in findings["names"][0][1]
+
+
+def test_damage_is_named(model, asked):
+    (model / "embeddings" / "test" / "activations.json").write_text("{")
+    (model / "training.json").write_text("[]")
+    findings, _, code = asked(model)
+    assert code == 1 and "activations.json" in next(
+        text for state, text in findings["embeddings"] if state == "broken"
+    )
+    assert findings["training"][0][0] == "broken" and "training.json" in findings["training"][0][1]
+    (model / "model.safetensors").write_bytes(b"x")
+    findings, then, code = asked(model)
+    assert code == 1 and list(findings) == ["model"] and str(model) in findings["model"][0][1] and not then
+
+
+def test_embeddings_of_another_backbone_do_not_fit(model, asked):
+    file = model / "embeddings" / "test" / "activations.json"
+    content = json.loads(file.read_text())
+    content["provenance"]["base_model_weights_sha256"] = "0" * 64
+    file.write_text(json.dumps(content))
+    config = json.loads((model / "config.json").read_text())
+    config["base_model_weights_sha256"] = "1" * 64
+    (model / "config.json").write_text(json.dumps(config))
+    findings, _, code = asked(model)
+    assert code == 1 and findings["embeddings"][0][0] == "missing" and "other weights" in findings["embeddings"][1][1]
+    findings, _, _ = asked(model, "--check_backbone")
+    assert findings["backbone"][0][0] == "broken" and "other weights" in findings["backbone"][0][1]
+
+
+def test_a_backbone_that_is_gone_is_named(model, tmp_path, asked):
+    findings, then, code = asked(model, "--backbone", tmp_path / "gone")
+    assert (
+        code == 1 and findings["backbone"][0][0] == "broken" and str(tmp_path / "gone") in findings["backbone"][0][1]
+    )
+    assert "--check_backbone" in then[0]
+    (tmp_path / "empty").mkdir()
+    assert "config.json" in asked(model, "--backbone", tmp_path / "empty")[0]["backbone"][0][1]
+
+
+def test_the_backbone_is_loaded_only_on_request(model, asked, monkeypatch):
+    loaded = []
+    monkeypatch.setattr("hf_msae.backbones.Backbone.from_pretrained", lambda *_, **__: loaded.append(1) or 1 / 0)
+    asked(model)
+    assert not loaded
+    with pytest.raises(ZeroDivisionError):
+        main([str(model), "--check_backbone"])
+
+
+def test_a_model_that_is_not_there_is_refused(refused):
+    refused(main, [], [([], r"no folder \./typo")], "./typo")
