@@ -23,6 +23,7 @@ from .._utils.atomic import atomic_path, make_folder
 from .._utils.json_files import write_json
 from .._utils.redaction import public
 from ..hub.converters import FORMATS
+from ..metrics.levels import describe_levels
 from ..model.config_fields import MSAEConfigFields
 from ..training.flags import parse_weights
 
@@ -164,11 +165,11 @@ def _export(args: ConvertArguments, k: int | None) -> None:
 def _report(model: MSAEModel, found: ForeignCheckpoint) -> None:
     config = model.config
     kept = "" if config.k is None else f", k={config.k}"
-    levels = {"topk": f"levels of the {config.nesting_ks} largest", "prefix": f"prefixes of {config.nesting_widths}"}
     where = config.base_model_name_or_path or "an unknown backbone"
     print(f"format      {found.format}")
     print(f"sizes       {config.d_in} columns, {config.num_latents} latents{', tied' if config.tied else ''}")
-    print(f"activation  {config.activation}{kept}; {levels.get(config.nesting, 'one level')}")
+    print(f"activation  {config.activation}{kept}")
+    print(f"levels      {describe_levels(config)}")
     print(f"embeddings  {config.hook_point} of {where}")
     for note in found.notes:
         print(f"note        {note}")

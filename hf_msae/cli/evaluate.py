@@ -1,6 +1,6 @@
-"""Measure the reconstructions and the sparsity of an MSAE at every granularity k.
+"""Measure the reconstructions and the sparsity of an MSAE at every level.
 
-Prints a table with one row per k, and writes the metrics to a JSON file with --output. For several processes, use
+Prints a table with one row per level, and writes the metrics to a JSON file with --output. For several processes, use
 `accelerate launch -m hf_msae.cli.evaluate` or `torchrun -m hf_msae.cli.evaluate`.
 """
 
@@ -56,10 +56,17 @@ class EvaluationArguments:
     )
     verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
     ks: list[int] | None = flag(
-        "Granularities to evaluate at. Defaults to the levels the model was trained with.", None
+        "Granularities to evaluate at: numbers of the largest activations that are kept. Defaults to the levels the "
+        "model was trained with.",
+        None,
+    )
+    widths: list[int] | None = flag(
+        'Levels of a model with nesting="prefix" to evaluate at: numbers of the first latents of the dictionary. '
+        "Defaults to those the model was trained with.",
+        None,
     )
     progressive: bool = flag("Evaluate at k = 16, 32, 64, ... up to all latents (progressive recovery).", False)
-    figure: str | None = flag("PNG, PDF or SVG file to plot the metrics against k in.", None)
+    figure: str | None = flag("PNG, PDF or SVG file to plot the metrics of every level in.", None)
     probe_columns: list[str] = flag(
         "Columns of the data with class labels. Linear probes are trained on the original embeddings of train_data "
         "and tested on reconstructions; sparse probes test how well a few latents predict the classes.",
@@ -105,8 +112,9 @@ class EvaluationArguments:
             raise ValueError(f"output {self.output} is a folder: name a file in it")
         if self.encoder_data is None and (self.encoder or self.encoder_column):
             raise ValueError("encoder and encoder_column describe encoder_data, which is missing")
-        if self.progressive and self.ks is not None:
-            raise ValueError("progressive chooses the granularities itself: give either ks or progressive")
+        given = [name for name in ("ks", "widths", "progressive") if getattr(self, name) not in (None, False)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} each choose the levels to evaluate at: give only one of them")
         if self.probe_columns and self.train_data is None:
             raise ValueError("probe_columns is given without train_data: name the embeddings to train the probes on")
         if self.train_data is not None and not self.probe_columns:
@@ -148,21 +156,30 @@ def measure_latents(
     from ..metrics import seed_stability_by_level, sparse_probing_by_level
     from ..metrics.label_columns import column_labels
 
-    ks, progress = [int(k) for k in result.by_k], not args.disable_tqdm
+    sizes, of_dictionary, progress = result.sizes, bool(result.by_width), not args.disable_tqdm
     if train is not None and args.sparse_probe_samples:
         labels = {}
         for column in args.probe_columns:
             numbers, classes = column_labels(train, column)
             labels[column] = numbers, column_labels(data, column, classes)[0], classes
         found = sparse_probing_by_level(
-            model, train, data, labels, ks, args.sparse_probe_ks, args.sparse_probe_samples, progress=progress
+            model,
+            train,
+            data,
+            labels,
+            sizes,
+            args.sparse_probe_ks,
+            args.sparse_probe_samples,
+            progress=progress,
+            of_dictionary=of_dictionary,
         )
         result = result.with_levels(sparse_probing=found)
     if others:
         others = [other.to(model.device) for other in others]
-        result = result.with_levels(
-            seed_stability=seed_stability_by_level(model, others, data, ks, args.per_device_eval_batch_size, progress)
+        found = seed_stability_by_level(
+            model, others, data, sizes, args.per_device_eval_batch_size, progress, of_dictionary
         )
+        result = result.with_levels(seed_stability=found)
     return result
 
 
@@ -198,6 +215,7 @@ def main(argv: list[str] | None = None) -> None:
     from ..embeddings import load_embeddings
     from ..hub.reading.opening import load_msae
     from ..metrics import evaluate_msae, progressive_ks
+    from ..metrics.levels import choose_levels, describe_levels, own_levels
     from ..metrics.progressive import check_comparable
     from ..plotting import plot_quality_against_k, save_figure
 
@@ -217,10 +235,13 @@ def main(argv: list[str] | None = None) -> None:
             classifiers, labels = build_classifiers(args, model.config, train, data)
             if args.encoder_data is not None:
                 encoder_data = load_embeddings(args.encoder_data, args.encoder_column, verify=verify)
-        ks = progressive_ks(model.config.num_latents) if args.progressive else args.ks
+        config, ks = model.config, args.ks
+        if args.progressive:
+            ks = progressive_ks(model.family.full_code(config)["k"])
+        sizes, _ = choose_levels(config, ks, args.widths)
         held_out = is_held_out(args, data)
         if others:
-            check_comparable(model, others, ks or model.config.nesting_ks)
+            check_comparable(model, others, sizes)
         result = evaluate_msae(
             model.to(accelerator.device),
             data,
@@ -233,12 +254,15 @@ def main(argv: list[str] | None = None) -> None:
             labels=labels,
             encoder_embeds=encoder_data,
             encoder=args.encoder,
+            widths=args.widths,
         )
         result = result.with_data(held_out=held_out, split=args.split)
         if accelerator.is_main_process:
             result = measure_latents(args, result, model, train, data, others)
             known = {True: ", held out", False: ", which the model was trained on", None: ""}[held_out]
             print(f"{result}\n\n{len(data)} embeddings of {data.source}{known}")
+            if own_levels(config) != (result.sizes, bool(result.by_width)):
+                print(f"The model was trained at other levels: {describe_levels(config)}")
             if args.output is not None:
                 result.save(args.output)
                 print(f"The metrics are in {args.output}")

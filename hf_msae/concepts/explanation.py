@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from .._utils.wording import shortened
+from ..metrics.levels import own_levels
 from ..statistics import Result
 from .codes import kept_activations
 from .table import ConceptTable, display_names, name_columns, to_text
@@ -169,8 +170,8 @@ def explain_embedding(
 ) -> Explanation:
     """Find the strongest concepts of an embedding.
 
-    In the result, `level` is the smallest of the MSAE's levels whose code has the latent, and `share` is defined by
-    `concept_shares`.
+    In the result, `level` is the smallest of the MSAE's levels (a k, or a width of a prefix of the dictionary) whose
+    code has the latent, and `share` is defined by `concept_shares`.
 
     Args:
         msae: The MSAE.
@@ -190,14 +191,15 @@ def explain_embedding(
     shares = _shares(msae, parts)
     order = parts.activations.argsort(descending=True, stable=True)[:top]
     latents, activations = parts.latents[order], parts.activations[order]
-    levels = np.array(msae.config.nesting_ks)
-    first_level = np.searchsorted(levels, np.arange(1, len(order) + 1)).clip(max=len(levels) - 1)
+    levels, of_dictionary = own_levels(msae.config)
+    places = latents.cpu().numpy() + 1 if of_dictionary else np.arange(1, len(order) + 1)
+    first_level = np.searchsorted(levels, places).clip(max=len(levels) - 1)
     frame = pd.DataFrame(
         {
             "latent": latents.tolist(),
             **name_columns(concepts, latents.tolist()),
             "activation": activations.tolist(),
-            "level": levels[first_level].tolist(),
+            "level": np.array(levels)[first_level].tolist(),
             "share": shares.shares[order].tolist(),
         }
     )

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from .._utils.deprecation import renamed_arguments
+from ..metrics.levels import own_levels
 from ..statistics import Result, wilson_interval
 from .codes import Embeddings, collect_codes, open_embeddings
 from .collectors import SparseCodes, SparseCollector
@@ -119,8 +120,8 @@ def concept_hierarchy(
     """Find parents and children: the parent is active nearly whenever the child is, and often without it.
 
     A concept with several parents keeps the rarest, which is the most specific, so that the edges form trees. The
-    `level` of a concept is the smallest of the MSAE's levels whose code has it in at least half of the samples in
-    which it is active.
+    `level` of a concept is the smallest of the MSAE's levels (a k, or a width of a prefix of the dictionary) whose
+    code has it in at least half of the samples in which it is active.
 
     Args:
         msae: The MSAE.
@@ -157,7 +158,10 @@ def concept_hierarchy(
         )
     elif codes.k < k:
         raise ValueError(f"codes have {codes.k} activations per row, but k={k}")
-    active, level = _active(codes[:, :k], chosen, n, msae.config.nesting_ks)
+    levels, of_dictionary = own_levels(msae.config)
+    active, level = _active(codes[:, :k], chosen, n, levels)
+    if of_dictionary:
+        level = np.array(levels)[np.searchsorted(levels, chosen + 1)]
     counts = np.asarray(active.sum(axis=0)).ravel().astype(np.int64)
     often = np.flatnonzero(counts >= min_count)
     kept, active, counts = chosen[often], active[:, often], counts[often]

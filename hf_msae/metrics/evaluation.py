@@ -12,12 +12,13 @@ from tqdm.auto import tqdm
 from .._utils.deprecation import renamed_arguments
 from .._utils.evaluating import evaluation_mode
 from .._utils.fingerprint import model_fingerprint
-from ..model.nested_topk import soft_capped, top_activations
+from ..model.activations import FAMILIES
 from .accumulator import as_matrix
 from .alignment import CknnaAccumulator, Neighborhood, smallest_batch
 from .classification import ClassificationAccumulator, LinearClassifier, number_labels
 from .dictionary import decoder_orthogonality
 from .level import EvaluationBatch, LevelAccumulator
+from .levels import choose_levels, level_codes
 from .measured_data import describe_embeddings
 from .reconstruction import ReconstructionAccumulator
 from .result import EvaluationResult
@@ -44,6 +45,7 @@ def evaluate_msae(
     encoder_embeds: EmbeddingDataset | None = None,
     encoder: str | None = None,
     observe: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
+    widths: Sequence[int] | None = None,
 ) -> EvaluationResult:
     """Compute all metrics of an MSAE on raw embeddings at every level.
 
@@ -54,8 +56,9 @@ def evaluate_msae(
     Args:
         model: The MSAE, on any device; may be wrapped by `accelerator.prepare`. Its mode is restored afterwards.
         embeddings: Raw embeddings, or anything `load_embeddings` accepts.
-        ks: Levels to evaluate. Defaults to those the model was trained with. The largest gives the headline figures.
-            [`progressive_ks`] returns those of the MSAE paper's progressive recovery.
+        ks: Levels to evaluate: the code is cut to its k largest activations. Defaults to the levels the model was
+            trained at, of either kind. The largest gives the headline figures. [`progressive_ks`] returns those of
+            the MSAE paper's progressive recovery.
         batch_size: Number of embeddings encoded at a time, rounded down to a multiple of `cknna_batch_size` (at least
             one).
         cknna_batch_size: Number of samples per CKNNA batch, which the metric depends on; None leaves CKNNA out.
@@ -69,20 +72,26 @@ def evaluate_msae(
         encoder: Name of that encoder. Defaults to the backbone `encoder_embeds` were extracted with.
         observe: Called with the number of the first row, the embeddings and the full code of every batch, so that a
             caller can collect more from the same pass.
+        widths: Levels of a model with nesting="prefix" to evaluate instead: only the first latents of the dictionary
+            are used. The whole dictionary is always one of them.
 
     Returns:
         An [`EvaluationResult`]. Its `data` describes `embeddings`; only the caller knows whether they were held out
         from training: `result.with_data(held_out=True)`.
 
     Raises:
-        ValueError: The embeddings and the model have different widths, a k is out of range, a row of the data is not
-            finite or makes a metric undefined, the model's output is not finite, or classifiers, labels or the other
-            encoder's embeddings do not fit the data.
+        ValueError: The embeddings and the model have different widths, a level is out of range, a row of the data is
+            not finite or makes a metric undefined, the model's output is not finite, or classifiers, labels or the
+            other encoder's embeddings do not fit the data.
     """
     embeddings, classifiers = _open(embeddings), dict(classifiers or {})
     if accelerator is not None:
         model = accelerator.unwrap_model(model)
-    ks = _check(model, embeddings, ks, batch_size)
+    _check(model, embeddings, batch_size)
+    sizes, of_dictionary = choose_levels(model.config, ks, widths)
+    num_latents = model.config.num_latents
+    if of_dictionary:
+        sizes = sorted({*sizes, num_latents})
     cknna_size = None  # of the CKNNA batches, if there are enough samples for one
     if cknna_batch_size is not None:
         cknna_batch_size = min(CknnaAccumulator(cknna_batch_size).batch_size, len(embeddings))
@@ -92,10 +101,11 @@ def evaluate_msae(
     is_main = accelerator is None or accelerator.is_main_process
     mean = embeddings.statistics(progress=progress and is_main).mean
 
-    def accumulator() -> LevelAccumulator:
-        return LevelAccumulator(mean, model.config.num_latents, cknna_size, classifiers, encoder)
+    def accumulator(size: int) -> LevelAccumulator:
+        latents = size if of_dictionary else num_latents
+        return LevelAccumulator(mean, latents, cknna_size, classifiers, encoder)
 
-    levels = {k: accumulator() for k in ks}
+    levels = {size: accumulator(size) for size in sizes}
     baseline = ReconstructionAccumulator(mean)
     baseline_classifiers = {name: ClassificationAccumulator(each) for name, each in classifiers.items()}
     with evaluation_mode(model):
@@ -117,24 +127,40 @@ def evaluate_msae(
             code = model.full_code(x)
             if observe is not None:
                 observe(first_row, x, code)
-            for level_ks, latents in level_codes(code, ks, model.config.soft_cap):
-                part = accumulator()
-                part.update(batch, latents, model.decode(latents))
-                for k in level_ks:
-                    levels[k].merge(part)
+            for same, latents in level_codes(code, sizes, model.config.soft_cap, of_dictionary):
+                part, reconstruction = accumulator(same[0]), model.decode(latents)
+                part.update(batch, latents[:, : same[0]] if of_dictionary else latents, reconstruction)
+                for size in same:
+                    levels[size].merge(part)
 
-    orthogonality = decoder_orthogonality(model.dictionary) if model.config.num_latents > 1 else None
-    constant = {"decoder_orthogonality": orthogonality, "num_samples": len(embeddings)}
-    constant["cknna_batch_size"] = cknna_batch_size
+    constant = {"num_samples": len(embeddings), "cknna_batch_size": cknna_batch_size}
+    orthogonality = {
+        latents: decoder_orthogonality(model.dictionary[:latents]) if latents > 1 else None
+        for latents in (sizes if of_dictionary else [num_latents])
+    }
     baseline_mean = baseline.reduce(accelerator).compute()
     baseline_mean["classifiers"] = {
         name: each.reduce(accelerator).compute() for name, each in baseline_classifiers.items()
     }
-    of_levels = {k: {**levels[k].compute(accelerator), **constant} for k in ks}
+    of_levels = {
+        size: {
+            **levels[size].compute(accelerator),
+            "decoder_orthogonality": orthogonality[size if of_dictionary else num_latents],
+            **constant,
+        }
+        for size in sizes
+    }
     # No process has all the weights of a model that is sharded (FSDP).
     sharded = any(hasattr(parameter, "full_tensor") for parameter in model.parameters())
     data = {**describe_embeddings(embeddings), "held_out": None}
-    return EvaluationResult.from_levels(of_levels, baseline_mean, None if sharded else model_fingerprint(model), data)
+    return EvaluationResult.from_levels(
+        of_levels,
+        baseline_mean,
+        None if sharded else model_fingerprint(model),
+        data,
+        FAMILIES[model.config.activation].full_code(model.config),
+        of_dictionary,
+    )
 
 
 def _open(embeddings: Any) -> EmbeddingDataset:
@@ -185,7 +211,7 @@ def _check_encoder(
     return embeds, str(encoder)
 
 
-def _check(model: MSAEModel, embeddings: EmbeddingDataset, ks: Sequence[int] | None, batch_size: int) -> list[int]:
+def _check(model: MSAEModel, embeddings: EmbeddingDataset, batch_size: int) -> None:
     config = model.config
     if embeddings.width != config.d_in:
         trained_on = ", ".join(str(each) for each in (config.base_model_name_or_path, config.hook_point) if each)
@@ -195,12 +221,6 @@ def _check(model: MSAEModel, embeddings: EmbeddingDataset, ks: Sequence[int] | N
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
-    ks = sorted({int(k) for k in (config.nesting_ks if ks is None else ks)})
-    if not ks:
-        raise ValueError("ks is empty: name at least one level to evaluate, or None for the model's own")
-    if outside := [k for k in ks if not 1 <= k <= config.num_latents]:
-        raise ValueError(f"k must be between 1 and num_latents={config.num_latents}, got {outside[0]} in ks")
-    return ks
 
 
 def _batches(
@@ -221,21 +241,6 @@ def _batches(
             batch = embeddings[start : start + batch_size]
             yield start, batch
             bar.update(len(batch))
-
-
-def level_codes(code: torch.Tensor, ks: list[int], soft_cap: float | None) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Yield (levels, their code (B, n)) from one full code and one ranking; levels that drop nothing come together.
-
-    Levels come one at a time, so that at most two dense codes are held in memory.
-    """
-    most_active = int((code > 0).sum(dim=1).max())
-    partial = [k for k in ks if k < most_active]
-    if partial:
-        values, indices = top_activations(code, max(partial), soft_cap)
-        for k in partial:
-            yield [k], torch.zeros_like(code).scatter_(1, indices[:, :k], values[:, :k])
-    if len(partial) < len(ks):
-        yield ks[len(partial) :], soft_capped(code, soft_cap)
 
 
 def _cknna_pieces(x: torch.Tensor, size: int | None) -> list[tuple[slice, Neighborhood]]:

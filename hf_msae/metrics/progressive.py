@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 from .._utils.deprecation import renamed_arguments
 from .._utils.evaluating import evaluation_mode
 from .dictionary import seed_stability
-from .evaluation import level_codes
 from .firing import SparsityAccumulator
+from .levels import level_codes
 from .sparse_probing import SparseProbing, sparse_probing
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def sparse_probing_by_level(
     max_samples: int = 10_000,
     seed: int = 0,
     progress: bool = True,
+    of_dictionary: bool = False,
 ) -> dict[int, dict[str, dict[str, float | int]]]:
     """Run `sparse_probing` at every level: how well few latents of the codes with k activations recognize classes.
 
@@ -64,6 +65,7 @@ def sparse_probing_by_level(
         max_samples: Largest number of samples of each part.
         seed: Random seed of the sample.
         progress: Show a progress bar.
+        of_dictionary: Whether the levels are widths of prefixes of the dictionary instead of k.
 
     Returns:
         For each level and name: `auroc_1`, `balanced_accuracy_1` etc. for every number of latents, averaged over
@@ -86,7 +88,9 @@ def sparse_probing_by_level(
             test.check_finite(test_x, test_rows)
             own: dict[str, float | int] = {"num_train": len(x), "num_test": len(test_x)}
             for k in (None, *ks):
-                codes, test_codes = (x, test_x) if k is None else (_codes(model, each, k) for each in (x, test_x))
+                codes, test_codes = x, test_x
+                if k is not None:
+                    codes, test_codes = (_codes(model, each, k, of_dictionary) for each in (x, test_x))
                 try:
                     result = sparse_probing(codes, truth, test_codes, test_truth, probe_ks, names, progress=False)
                 except ValueError as error:
@@ -108,6 +112,7 @@ def seed_stability_by_level(
     ks: Sequence[int],
     batch_size: int = 4096,
     progress: bool = True,
+    of_dictionary: bool = False,
 ) -> dict[int, dict[str, float | int | None]]:
     """Compute the `seed_stability` of the latents that are alive at every level.
 
@@ -118,6 +123,7 @@ def seed_stability_by_level(
         ks: Levels; the other models must have at least as many latents.
         batch_size: Number of embeddings encoded at a time.
         progress: Show a progress bar.
+        of_dictionary: Whether the levels are widths of prefixes of the dictionary instead of k.
 
     Returns:
         For each level, the means over the other models of `mean_cosine`, `fraction_above` and `by_chance` (the mean
@@ -128,7 +134,9 @@ def seed_stability_by_level(
         ValueError: Another model has a different width, or fewer latents than a k.
     """
     check_comparable(model, others, ks)
-    alive, *others_alive = (_alive(each, embeddings, ks, batch_size, progress) for each in (model, *others))
+    alive, *others_alive = (
+        _alive(each, embeddings, ks, batch_size, progress, of_dictionary) for each in (model, *others)
+    )
     records: dict[int, dict[str, float | int | None]] = {}
     match = cache(_match)  # from some k on, the same latents are alive: match them only once
     with tqdm(total=len(ks) * len(others), desc="matching seeds", unit="level", disable=not progress) as bar:
@@ -170,7 +178,12 @@ def _match(
 
 
 def _alive(
-    model: MSAEModel, embeddings: EmbeddingDataset, ks: Sequence[int], batch_size: int, progress: bool
+    model: MSAEModel,
+    embeddings: EmbeddingDataset,
+    ks: Sequence[int],
+    batch_size: int,
+    progress: bool,
+    of_dictionary: bool,
 ) -> dict[int, tuple[int, ...]]:
     """For each level, the latents that are active on any of the embeddings."""
     firing = {k: SparsityAccumulator(model.config.num_latents) for k in ks}
@@ -180,15 +193,17 @@ def _alive(
             x = embeddings[first : first + batch_size]
             embeddings.check_finite(x, range(first, first + len(x)))
             code = model.full_code(x.to(model.device))
-            for level_ks, latents in level_codes(code, sorted(ks), model.config.soft_cap):
+            for level_ks, latents in level_codes(code, sorted(ks), model.config.soft_cap, of_dictionary):
                 for k in level_ks:
                     firing[k].update(latents)
             bar.update(len(x))
     return {k: tuple(each.firings.nonzero().flatten().tolist()) for k, each in firing.items()}
 
 
-def _codes(model: MSAEModel, x: torch.Tensor, k: int, batch_size: int = 4096) -> torch.Tensor:
-    return torch.cat([model.encode(part.to(model.device), k=k).float().cpu() for part in x.split(batch_size)])
+def _codes(model: MSAEModel, x: torch.Tensor, size: int, of_dictionary: bool, batch_size: int = 4096) -> torch.Tensor:
+    k = model.config.num_latents if of_dictionary else size
+    codes = torch.cat([model.encode(part.to(model.device), k=k).float().cpu() for part in x.split(batch_size)])
+    return codes[:, :size] if of_dictionary else codes
 
 
 def _sample(labels: np.ndarray, max_samples: int, rng: np.random.Generator) -> np.ndarray:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._utils.json_files import write_json
+from .._utils.levels import read_levels, sizes_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,8 @@ class EvaluationResult:
         decoder_orthogonality: Mean squared cosine between latents' directions.
         num_samples: Number of embeddings evaluated.
         baseline_mean: Reconstruction metrics of predicting the data mean for every sample.
-        by_k: str(k) -> all metrics (except `baseline_mean`) of the code with k activations, k ascending.
+        by_k: str(k) -> all metrics (except `baseline_mean`) of the code with k activations, k ascending. Where levels
+            are prefixes of the dictionary (`by_width`), it holds the full code alone.
         relative_reconstruction_bias: Below 1 if reconstructions have shrunk, `relative_reconstruction_bias`.
         relative_reconstruction_bias_centered: The same after subtracting the data mean from both.
         cknna_reconstruction: Alignment of embeddings and reconstructions, `cknna`.
@@ -81,6 +83,10 @@ class EvaluationResult:
         classifiers: By classifier name, what `ClassificationAccumulator.compute` returns.
         sparse_probing: By name, what `sparse_probing_by_level` returns, if measured (`with_levels`).
         seed_stability: What `seed_stability_by_level` returns, if measured.
+        by_width: str(width) -> all metrics of the first latents of the dictionary, if levels are such prefixes. Counts
+            and fractions of latents are those of the prefix.
+        full_code: What the code holds where nothing is cut: the smallest such `k`, its `name` in tables, and what it
+            `keeps`; None in files of earlier versions.
         model_sha256: `model_fingerprint` of the evaluated model, to match figures and models; None if its weights
             were sharded.
         data: The data it was measured on, as described by `describe_embeddings`, and `held_out`: whether the model
@@ -113,6 +119,8 @@ class EvaluationResult:
     seed_stability: dict[str, float | int | None] = field(default_factory=dict)
     model_sha256: str | None = None
     data: dict[str, Any] | None = None
+    by_width: dict[str, dict[str, Any]] = field(default_factory=dict)
+    full_code: dict[str, Any] | None = None
 
     @classmethod
     def from_levels(
@@ -121,11 +129,29 @@ class EvaluationResult:
         baseline_mean: dict[str, Any],
         model_sha256: str | None = None,
         data: dict[str, Any] | None = None,
+        full_code: dict[str, Any] | None = None,
+        of_dictionary: bool = False,
     ) -> EvaluationResult:
-        """Build a result from the metrics of every level; the largest k provides the headline figures."""
-        by_k = {str(k): levels[k] for k in sorted(levels)}
+        """Build a result from the metrics of every level; the largest one provides the headline figures.
+
+        Args:
+            levels: Metrics by k, or by width with `of_dictionary`.
+            baseline_mean: Metrics of predicting the mean.
+            model_sha256: Fingerprint of the model.
+            data: Description of the data.
+            full_code: What the full code is; needed with `of_dictionary`.
+            of_dictionary: Whether the levels are prefixes of the dictionary, the last one the whole.
+        """
+        by_size = {str(size): levels[size] for size in sorted(levels)}
         headline = levels[max(levels)]
-        return cls(**headline, baseline_mean=baseline_mean, by_k=by_k, model_sha256=model_sha256, data=data)
+        sizes = {"by_k": {str(full_code["k"]): headline}, "by_width": by_size} if of_dictionary else {"by_k": by_size}
+        known = {"model_sha256": model_sha256, "data": data, "full_code": full_code}
+        return cls(**headline, baseline_mean=baseline_mean, **sizes, **known)
+
+    @property
+    def sizes(self) -> list[int]:
+        """The levels that were measured, ascending: each k, or each width of a prefix of the dictionary."""
+        return sizes_of({"by_k": self.by_k, "by_width": self.by_width})
 
     def with_data(self, **known: Any) -> EvaluationResult:
         """Return a copy with more about the data, e.g. `with_data(held_out=True, split="test")`, for the card."""
@@ -139,23 +165,29 @@ class EvaluationResult:
         """Return a copy with the results of `sparse_probing_by_level` and `seed_stability_by_level`."""
         given = {"sparse_probing": sparse_probing, "seed_stability": seed_stability}
         found = {name: values for name, values in given.items() if values is not None}
-        by_k = {
-            k: {**metrics, **{name: each[int(k)] for name, each in found.items()}} for k, metrics in self.by_k.items()
+        headline = {name: each[self.sizes[-1]] for name, each in found.items()}
+        rows = {
+            size: {**metrics, **{name: each[int(size)] for name, each in found.items()}}
+            for size, metrics in (self.by_width or self.by_k).items()
         }
-        return replace(self, by_k=by_k, **{name: each[max(map(int, self.by_k))] for name, each in found.items()})
+        if self.by_width:
+            full = {k: {**metrics, **headline} for k, metrics in self.by_k.items()}
+            return replace(self, by_k=full, by_width=rows, **headline)
+        return replace(self, by_k=rows, **headline)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of metrics.json: only dicts, strings, numbers and None."""
         return asdict(self)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per level, ascending, with the level in column `k`.
+        """Return one row per level, ascending, with the level in column `k`, or `width` of a prefix.
 
         Nested results become columns like `NAME.agreement`, `sparse NAME.auroc_1` and `seed_stability.mean_cosine`.
         """
         import pandas as pd
 
-        return pd.DataFrame([{"k": int(k), **_flat(metrics)} for k, metrics in self.by_k.items()])
+        name, rows = ("width", self.by_width) if self.by_width else ("k", self.by_k)
+        return pd.DataFrame([{name: int(size), **_flat(metrics)} for size, metrics in rows.items()])
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write metrics.json to `path`, a file or an existing folder, and return the path of the file."""
@@ -184,7 +216,9 @@ class EvaluationResult:
         return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
     def __str__(self) -> str:
-        labelled = [*self.by_k.items(), ("mean only", self.baseline_mean)]
+        levels = read_levels(self.to_dict())
+        of_levels = [(level.label, level.metrics) for level in levels.distinct]
+        labelled = [*of_levels, ("mean only", self.baseline_mean)]
         filled = {name for _, metrics in labelled for name, value in metrics.items() if value is not None}
         columns = {name: column for name, column in _TABLE.items() if name in filled or name not in _LATER}
         notes = [f"{self.num_samples} samples, raw space"]
@@ -194,27 +228,29 @@ class EvaluationResult:
             notes.append(f"decoder orthogonality {self.decoder_orthogonality:.5f}")
         if self.monosemanticity_encoder is not None:
             notes.append(f"MS: monosemanticity judged by {self.monosemanticity_encoder}")
-        lines = [*_table(columns, labelled), "; ".join(notes)]
+        heading = levels.heading
+        lines = [*_table(heading, columns, labelled), "; ".join(notes), *levels.notes]
         for name, found in self.classifiers.items():
             rows = [(label, metrics.get("classifiers", {}).get(name, {})) for label, metrics in labelled]
             columns = {key: column for key, column in _CLASSIFIER_TABLE.items() if found[key] is not None}
-            lines += ["", f"{name}: reconstructions compared with originals", *_table(columns, rows)]
+            lines += ["", f"{name}: reconstructions compared with originals", *_table(heading, columns, rows)]
             if found["accuracy"] is not None:
                 lines.append(f"accuracy on the originals: {found['accuracy']:.2%} of {found['num_labelled']} samples")
         for name, found in self.sparse_probing.items():
             columns = _sparse_probing_table(found)
-            rows = [(k, metrics["sparse_probing"][name]) for k, metrics in self.by_k.items()]
+            rows = [(label, metrics["sparse_probing"][name]) for label, metrics in of_levels]
             rows.append(("embeds", {key: found.get(f"embeds_{key}") for key in columns}))
-            lines += ["", f"sparse probing of {name}: how well few latents recognize a class", *_table(columns, rows)]
+            lines += ["", f"sparse probing of {name}: how well few latents recognize a class"]
+            lines += _table(heading, columns, rows)
             means = f"means over {number} classes, " if (number := found["num_concepts"]) > 1 else ""
             lines.append(
                 f"{means}trained on {found['num_train']} samples and measured on "
                 f"{found['num_test']}; embeds: columns of the embeddings instead of latents"
             )
         if self.seed_stability:
-            rows = [(k, metrics["seed_stability"]) for k, metrics in self.by_k.items()]
-            lines += ["", "stability across seeds: latents alive at each k, matched one to one"]
-            lines += _table(_STABILITY_TABLE, rows)
+            rows = [(label, metrics["seed_stability"]) for label, metrics in of_levels]
+            lines += ["", "stability across seeds: latents alive at each level, matched one to one"]
+            lines += _table(heading, _STABILITY_TABLE, rows)
             if error := max(found["error"] for _, found in rows):
                 lines.append(f"matchings are approximate: the best are higher by at most {error:.1e}")
         return "\n".join(lines)
@@ -234,9 +270,11 @@ def _sparse_probing_table(found: Mapping[str, Any]) -> dict[str, tuple[str, str]
     return {key: (heading, "{:.4f}") for key, heading in headings}
 
 
-def _table(columns: Mapping[str, tuple[str, str]], rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+def _table(
+    heading: str, columns: Mapping[str, tuple[str, str]], rows: Sequence[tuple[str, Mapping[str, Any]]]
+) -> list[str]:
     """Lines of a table with one row per level; columns are metric -> (heading, format)."""
-    cells = [["k", *(heading for heading, _ in columns.values())]]
+    cells = [[heading, *(heading for heading, _ in columns.values())]]
     for label, metrics in rows:
         values = [(metrics.get(name), form) for name, (_, form) in columns.items()]
         cells.append([label, *("-" if value is None else form.format(value) for value, form in values)])

@@ -37,6 +37,11 @@ class BatchTopK(ReLU):
                 'nesting="topk" would cut them to the same k: use nesting="none" or "prefix", or activation="topk"'
             )
 
+    def full_code(self, config: PreTrainedConfig) -> dict[str, int | str]:
+        """Describe the full code, the activations above the threshold."""
+        keeps = f"the activations above the threshold of training (k={config.k} on average there)"
+        return {"k": config.num_latents, "name": "threshold", "keeps": keeps}
+
     def default_k(self, config: PreTrainedConfig) -> int:
         """Return the largest level: k is only the average number of activations above the threshold."""
         return config.nesting_ks[-1]

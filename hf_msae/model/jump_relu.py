@@ -29,6 +29,11 @@ class JumpReLU(ReLU):
             if not (math.isfinite(getattr(config, name)) and getattr(config, name) > 0):
                 raise ValueError(f"{name} must be above 0, got {getattr(config, name)}")
 
+    def full_code(self, config: PreTrainedConfig) -> dict[str, int | str]:
+        """Describe the full code, the activations above the thresholds."""
+        keeps = "the activations above the threshold of each latent"
+        return {"k": config.num_latents, "name": "thresholds", "keeps": keeps}
+
     def fused_levels(self, config: PreTrainedConfig, k: int, loss_only: bool) -> None:
         """Return None: the fused step has no thresholds."""
         return None

@@ -31,6 +31,11 @@ class ReLU:
         """Return the k of the largest default level."""
         return config.num_latents
 
+    def full_code(self, config: PreTrainedConfig) -> dict[str, int | str]:
+        """Describe the full code: the smallest k that drops nothing of it, its name in tables, and what it keeps."""
+        n = config.num_latents
+        return {"k": n, "name": f"{n} (all)", "keeps": "all active latents"}
+
     def default_k(self, config: PreTrainedConfig) -> int:
         """Return how many activations `encode` keeps if no k is given."""
         return config.nesting_ks[-1] if config.k is None else config.k

@@ -28,6 +28,10 @@ class TopK(ReLU):
         """Return k."""
         return config.k
 
+    def full_code(self, config: PreTrainedConfig) -> dict[str, int | str]:
+        """Describe the full code, the k largest activations."""
+        return {"k": config.k, "name": str(config.k), "keeps": f"the {config.k} largest activations"}
+
     def fused_levels(self, config: PreTrainedConfig, k: int, loss_only: bool) -> list[int] | None:
         """Return the levels if only their loss is needed; the fused step does not compute the code of k."""
         if not loss_only or config.sparsity_coefficient:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._utils.levels import read_levels
 from .look import PALETTE, figure_text, new_figure, new_panels
 
 if TYPE_CHECKING:
@@ -14,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def plot_quality_against_k(metrics: Mapping, title: str | None = None, columns: int = 4) -> Figure:
-    """Plot FVU, cosine, L0 and CKNNA against k, the number of latents kept, with `columns` panels in a row.
+    """Plot FVU, cosine, L0 and CKNNA at every level (k, or width of a prefix), with `columns` panels in a row.
 
     `metrics` is the content of metrics.json, or an `EvaluationResult.to_dict()`. Classification of reconstructions,
     sparse probing, stability across seeds and monosemanticity get panels if they were measured.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    by_k = {int(k): values for k, values in metrics["by_k"].items()}
-    ks = sorted(by_k)
-    panels = _quality_panels(by_k, ks)
+    levels = read_levels(metrics)
+    ks = [level.size for level in levels.each]
+    panels = _quality_panels({level.size: level.metrics for level in levels.each}, ks)
     figure, axes = new_panels(len(panels), columns, width=2.9, title=title)
     for panel, (name, scale, series) in zip(axes, panels, strict=True):
         for index, (label, values) in enumerate(series.items()):
@@ -31,16 +32,15 @@ def plot_quality_against_k(metrics: Mapping, title: str | None = None, columns: 
             panel.plot(
                 ks, values, f"{'osD^v'[index % 5]}-", color=PALETTE[index % len(PALETTE)], label=figure_text(label)
             )
-        panel.set(title=figure_text(name), xscale="log", yscale=scale, xlabel="k (largest latents kept)")
+        panel.set(title=figure_text(name), xscale="log", yscale=scale, xlabel=levels.axis)
         if scale == "log":  # within one decade, matplotlib would write 9x10^-2 next to 8x10^-2
             panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             panel.yaxis.set_minor_locator(NullLocator())
-        panel.set_xticks(ks)
-        panel.xaxis.set_major_formatter(ScalarFormatter())
+        panel.set_xticks(ks, [level.label for level in levels.each])
         panel.xaxis.set_minor_locator(NullLocator())
         panel.tick_params(axis="x", labelrotation=45)
-    axes[2].plot(ks, ks, ":", color="0.5", label="k")
+    axes[2].plot(ks, ks, ":", color="0.5", label="all of the prefix" if levels.of_dictionary else "k")
     baseline = metrics.get("baseline_mean", {})
     if "cosine_similarity" in baseline:
         axes[1].axhline(baseline["cosine_similarity"], ls="--", lw=1, color="0.4", label="raw, predicting the mean")

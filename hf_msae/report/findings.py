@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._utils.levels import read_levels
 from ..concepts.labels import MAX_Q, Labels
-from .sections.quality import by_level
 
 if TYPE_CHECKING:
     from ..concepts import ConceptHierarchy
@@ -34,20 +34,31 @@ def findings_of(
 ) -> Findings:
     """Summarize the numbers of the sections."""
     metrics, firing, labels = context.metrics, context.survey.firing, context.labels
-    levels = by_level(metrics)
-    smallest, largest = min(levels), max(levels)
-    few, full = levels[smallest], levels[largest]
+    levels = read_levels(metrics)
+    smallest, largest = levels.each[0], levels.each[-1]
+    few, full = smallest.metrics, largest.metrics
+    if levels.of_dictionary:
+        few_latents = f"first {smallest.size:,} latents of the dictionary"
+    else:
+        few_latents = f"{smallest.size:,} strongest latents"
     alive, n = int((firing.counts > 0).sum()), len(firing.counts)
     numbers = [
-        (f"{1 - few['fvu']:.1%}", f"of the variance is explained by the {smallest:,} strongest latents"),
         (f"{1 - full['fvu']:.1%}", f"is explained by the largest code measured, {full['l0']:.0f} latents on average"),
         (f"{alive:,}", f"of {n:,} latents are active in these rows"),
     ]
-    sentences = [
-        f"The {smallest:,} strongest latents leave {few['fvu']:.4f} of the embeddings' variance unexplained (FVU); at "
-        f"most {largest:,} latents, of which {full['l0']:.1f} are active on average, leave {full['fvu']:.4f}.",
-        _names(labels, firing, alive),
-    ]
+    if len(levels.distinct) > 1:
+        numbers.insert(0, (f"{1 - few['fvu']:.1%}", f"of the variance is explained by the {few_latents}"))
+        quality = (
+            f"The {few_latents} leave {few['fvu']:.4f} of the embeddings' variance unexplained (FVU); the largest "
+            f"code measured, with {full['l0']:.1f} active latents on average, leaves {full['fvu']:.4f}."
+        )
+    else:
+        numbers[0] = (f"{1 - full['fvu']:.1%}", f"of the variance is explained by {full['l0']:.0f} latents on average")
+        quality = (
+            f"The code, with {full['l0']:.1f} active latents on average, leaves {full['fvu']:.4f} of the embeddings' "
+            "variance unexplained (FVU)."
+        )
+    sentences = [quality, _names(labels, firing, alive)]
     if labels.validated is not None:
         numbers.append(
             (f"{labels.validated['name'].nunique():,}", f"names pass the test against chance (q at most {MAX_Q})")

@@ -14,6 +14,7 @@ from .._utils.atomic import make_folder
 from .._utils.deprecation import renamed_arguments
 from .._utils.json_files import write_text
 from ..concepts.labels import MAX_Q, Labels
+from ..metrics.levels import describe_levels
 from .checks import check_embeddings, check_findings, check_images, check_numbers, check_path
 from .context import Context, Settings
 from .findings import findings_of
@@ -122,6 +123,7 @@ def write_report(
         name=Path(source).name if source else f"MSAE of {backbone}",
         source=source or "not saved",
         backbone=backbone,
+        levels=describe_levels(model.msae.config),
         model=model,
         embeddings=embeddings,
         findings=findings_of(context, built["concepts"].cards, built["hierarchy"]["found"], built["bias"]),

@@ -101,6 +101,14 @@ def test_shares_add_up_and_do_not_depend_on_k(msae, k):
     assert found.frame["share"].tolist() == pytest.approx(whole[found.frame["latent"]].tolist())
 
 
+def test_levels_of_a_prefix_model_are_widths():
+    torch.manual_seed(0)
+    model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting="prefix", nesting_widths=[4, 12, N])).eval()
+    frame = explain_embedding(model, random_embeddings()[0], top=N).frame
+    expected = [next(width for width in (4, 12, N) if latent < width) for latent in frame["latent"]]
+    assert frame["level"].tolist() == expected and len(set(expected)) == 3
+
+
 def test_levels_are_where_a_latent_enters():
     torch.manual_seed(0)
     model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting_ks=[2, 5, N])).eval()

@@ -70,6 +70,15 @@ def test_conditions_decide(world):
     assert (0, 5) not in pairs(min_count=5)
 
 
+def test_levels_of_a_prefix_model_are_widths(world):
+    _, embeddings, _ = world
+    model = identity_msae(N, [N])
+    model.config.nesting, model.config.nesting_widths = "prefix", [2, 5, N]
+    found = concept_hierarchy(model, embeddings, k=N, min_count=1, progress=False).concepts
+    expected = [next(width for width in (2, 5, N) if latent < width) for latent in found["latent"]]
+    assert found["level"].tolist() == expected and set(expected) == {2, 5, N}
+
+
 def test_levels_are_where_a_concept_mostly_enters(world):
     model, embeddings, z = world
     found = concept_hierarchy(model, embeddings, k=N, progress=False).concepts.set_index("latent")["level"]

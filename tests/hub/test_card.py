@@ -24,6 +24,7 @@ from hf_msae.embeddings import load_embeddings
 from hf_msae.hub import render_model_card, write_model_card
 from hf_msae.hub.publishing.card_edits import is_edited
 from hf_msae.hub.publishing.markdown import escaped
+from hf_msae.hub.publishing.verification import read_metrics
 from hf_msae.metrics import evaluate_msae
 from hf_msae.scenes.backbone import BACKBONE_DIR
 from hf_msae.training.record import TrainingRecord
@@ -88,7 +89,7 @@ def test_metadata_is_valid_and_carries_the_figures_of_the_table(run):
     written = {result.metric_name: result.metric_value for result in card.data.eval_results}
     for k, row in metrics_of(run)["by_k"].items():
         shown = [f"{row[key]:.4g}" for key in ("fvu", "cosine_similarity", "cosine_similarity_centered")]
-        assert f"| {k} | {' | '.join(shown)} |" in card.text
+        assert f"| {k}{' (all)' if int(k) == N else ''} | {' | '.join(shown)} |" in card.text
         assert written[f"fvu at k={k}"] == float(shown[0]) == pytest.approx(row["fvu"], rel=5e-4)
     front = yaml.safe_load(path.read_text().split("---\n")[1])
     assert front["model-index"][0]["name"] == "my-msae"
@@ -100,12 +101,36 @@ def test_levels_with_the_same_figures_share_a_row_and_each_has_its_result(run):
     metrics = metrics_of(run)
     row = metrics["by_k"]["64"]
     metrics["by_k"] |= {"128": row, "256": row, "512": {**row, "fvu": row["fvu"] * 2}}
+    metrics["full_code"] = {"k": 512, "name": "512 (all)", "keeps": "all active latents"}
     (run / "metrics.json").write_text(json.dumps(metrics))
     card = ModelCard.load(write_model_card(run))
-    assert f"| 64 to 256 | {row['fvu']:.4g} |" in card.text and f"| 512 | {row['fvu'] * 2:.4g} |" in card.text
+    assert f"| 64 to 256 | {row['fvu']:.4g} |" in card.text and f"| 512 (all) | {row['fvu'] * 2:.4g} |" in card.text
     assert {r.metric_name for r in card.data.eval_results if r.metric_type == "fvu"} == {
         f"fvu at k={k}" for k in (8, 64, 128, 256, 512)
     }
+
+
+@pytest.mark.parametrize(
+    ("settings", "table", "result"),
+    [
+        ({"activation": "topk", "nesting": "none", "k": 4}, "| k | FVU", ("| 4 |", "fvu at k=4")),
+        ({"activation": "batch_topk", "nesting": "none", "k": 4}, "| code | FVU", ("| threshold |", "above the thr")),
+        ({"nesting": "prefix"}, "| first latents | FVU", ("| 16 |", "fvu of the first 16 latents")),
+    ],
+)
+def test_tables_and_results_call_levels_what_they_are(tmp_path, settings, table, result):
+    run = save_run(tmp_path / "run", names=False, record=False, **settings)
+    read_metrics(run / "metrics.json", MSAEModel.from_pretrained(run))  # what a release checks
+    card = ModelCard(render_model_card(run))
+    quality = section(card.content, "Quality")
+    assert table in quality and result[0] in quality and "| 64 |" not in quality
+    assert any(result[1] in each.metric_name for each in card.data.eval_results)
+    rewritten = metrics_of(run)
+    if rewritten.get("by_width"):
+        rewritten["by_width"]["16"]["l0"] = 17.0
+        (run / "metrics.json").write_text(json.dumps(rewritten))
+        with pytest.raises(ValueError, match="l0 of the first 16 latents is 17"):
+            read_metrics(run / "metrics.json", MSAEModel.from_pretrained(run))
 
 
 def test_text_shows_training_concepts_figures_and_versions(run):
@@ -118,7 +143,7 @@ def test_text_shows_training_concepts_figures_and_versions(run):
     assert "secret" not in text and "hf-msae train --k 3" in training
     assert f"torch {torch.__version__}" in training and "200 embeddings" in training
     assert "| nesting_ks | 8, 64 |" in training and "jump_relu_threshold" not in training
-    assert "![Quality against k](quality_against_k.png)" in text and "training.png" not in text
+    assert "![Quality at every level](quality_against_k.png)" in text and "training.png" not in text
 
 
 def test_names_stand_with_their_evidence_valid_ones_first(run):

@@ -28,6 +28,21 @@ def test_quality_against_k_plots_the_values_in_the_order_of_k():
     assert any(np.allclose(line.get_ydata(), 0.5) for line in figure.axes[1].lines), "the baseline is shown"
 
 
+@pytest.mark.parametrize(
+    ("metrics", "axis", "ticks"),
+    [
+        ({"by_k": {"32": row(0.1)}, "by_width": {"8": row(0.4), "32": row(0.1)}}, "first latents", ["8", "32 (all)"]),
+        ({"by_k": {"32": row(0.1)}, "full_code": {"k": 32, "name": "threshold", "keeps": ""}}, "code", ["threshold"]),
+        ({"by_k": {"16": row(0.1)}, "full_code": {"k": 16, "name": "16", "keeps": ""}}, "k (", ["16"]),
+    ],
+)
+def test_levels_of_other_families_are_called_what_they_are(metrics, axis, ticks):
+    panel = plot_quality_against_k(metrics).axes[0]
+    assert panel.get_xlabel().startswith(axis)
+    assert [label.get_text() for label in panel.get_xticklabels()] == ticks
+    assert len(panel.lines[0].get_xdata()) == len(ticks)
+
+
 def test_classifiers_and_monosemanticity_get_panels_where_they_were_measured():
     def level(agreement, score):
         found = {"kl": 0.1, "agreement": agreement, "accuracy_drop": None}

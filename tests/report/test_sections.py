@@ -57,6 +57,35 @@ def test_metrics_that_are_given_are_shown_as_they_are(write):
     assert [dd.text for dd in page.root.one("dl", of_class="numbers").all("dd")][:2] == ["75.0%", "87.5%"]
 
 
+def test_a_prefix_model_is_shown_at_its_own_levels(write, world, backbones):
+    msae = identity_msae(WIDTH, [WIDTH])
+    msae.config.nesting, msae.config.nesting_widths = "prefix", [3, 12, WIDTH]
+    page = write(model=VisionTextMSAE(backbones["CLIPModel"], msae, names()), metrics=None, num_explained=1)
+    quality = page.section("quality")
+    assert quality.one("thead").all("th")[0].text == "first latents"
+    assert [row[0] for row in table_of(quality)] == ["3", "12", "24 (all)", "predicting the mean"]
+    large = page.root.one("dl", of_class="numbers")
+    assert "first 3 latents of the dictionary" in large.all("dt")[0].text
+    assert "the first 3, 12, 24 latents" in page.root.one("dl", of_class="facts").text
+    coarse, _ = page.section("explained").all("div", of_class="code")
+    assert "first 3 latents" in coarse.text
+    row = int(page.section("explained").one("article").attributes["aria-label"].removeprefix("Row "))
+    x, mean = world.values[row].astype(np.float64), world.values.mean(axis=0) * 0
+    residual = np.where(np.arange(WIDTH) < 3, 0, x)
+    assert f"{1 - (residual**2).sum() / ((x - mean) ** 2).sum():.1%}" in coarse.one("p").text
+    shown = [bar.one("span", of_class="word").text for bar in coarse.all("li")]
+    assert set(shown) <= {"n0", "n1", "n2"} and shown
+
+
+def test_a_model_of_one_level_has_one_headline(write, backbones):
+    msae = identity_msae(WIDTH, [WIDTH])
+    msae.config.nesting = "none"
+    page = write(model=VisionTextMSAE(backbones["CLIPModel"], msae, names()), metrics=None)
+    assert [row[0] for row in table_of(page.section("quality"))] == ["24 (all)", "predicting the mean"]
+    assert len(page.root.one("dl", of_class="numbers").all("dd")) == 3
+    assert "strongest latents" not in page.root.one("p", of_class="brief").text
+
+
 def test_explanations_are_the_models(page, world):
     articles = page.section("explained").all("article")
     assert len(articles) == 3

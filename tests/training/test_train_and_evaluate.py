@@ -189,6 +189,24 @@ def test_evaluate_measures_at_the_ks_it_is_given(finished, embeddings, tmp_path,
     assert str(result) in capsys.readouterr().out
 
 
+def test_evaluate_measures_a_prefix_model_at_its_widths(embeddings, tmp_path, capsys):
+    model = MSAEModel(MSAEConfig(d_in=WIDTH, num_latents=32, nesting="prefix", nesting_widths=[4, 16, 32]))
+    model.save_pretrained(tmp_path / "model")
+    command = [tmp_path / "model", "--data", embeddings / "test.npy", "--output", tmp_path / "m.json"]
+    run(evaluate.main, *command)
+    assert "other levels" not in capsys.readouterr().out
+    assert list(EvaluationResult.load(tmp_path / "m.json").by_width) == ["4", "16", "32"]
+    run(evaluate.main, *command, "--ks", 2, 31, 32, "--figure", tmp_path / "plot.png")
+    out = capsys.readouterr().out
+    assert "first 4, 16, 32 latents" in out and list(EvaluationResult.load(tmp_path / "m.json").by_k) == [
+        "2",
+        "31",
+        "32",
+    ]
+    run(evaluate.main, *command, "--widths", 8)
+    assert list(EvaluationResult.load(tmp_path / "m.json").by_width) == ["8", "32"]
+
+
 def test_evaluate_knows_what_was_held_out(finished, embeddings, tmp_path, refused):
     other, output = tmp_path / "other.npy", tmp_path / "metrics.json"
     np.save(other, np.random.default_rng(5).normal(size=(80, WIDTH)).astype(np.float32))
@@ -264,6 +282,8 @@ def test_evaluate_refuses_flags_that_do_not_fit(finished, embeddings, labelled, 
     np.save(narrow, np.load(embeddings / "test.npy")[:, :8])
     for flags, message in (
         (["--progressive", "--ks", 4], "ks.*progressive"),
+        (["--widths", 4, "--ks", 4], "ks and widths"),
+        (["--widths", 4], r"widths is \[4\].*k = 2, 8, 64"),
         (["--sparse_probe_ks", "0"], "sparse_probe_ks"),
         (["--sparse_probe_samples", "-1"], "sparse_probe_samples.*-1"),
         (["--probe_columns", "side"], "train_data"),

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from ..._utils.json_files import write_text
+from ..._utils.levels import read_levels
 from ..._utils.redaction import public_model_name
 from ...model.activations import FAMILIES
 from ...model.configuration_msae import MSAEConfig
@@ -24,7 +25,7 @@ from .verification import check_measured
 
 QUALITY_FIGURE = "quality_against_k.png"
 FIGURES = {
-    QUALITY_FIGURE: "Quality against k",
+    QUALITY_FIGURE: "Quality at every level",
     "training.png": "Training",
     "concepts.png": "The pictures that activate the best-named latents most",
 }
@@ -221,7 +222,7 @@ def _metadata(
     An autoencoder of a model's embeddings fits none of the Hub's relations (adapter, finetune, merge, quantized).
     """
     data = (record.training_data if record else None) or {}
-    measured, by_k = (metrics or {}).get("data") or {}, (metrics or {}).get("by_k", {})
+    measured = (metrics or {}).get("data") or {}
     dataset = {
         "dataset_type": measured.get("hub_dataset") or "embeddings",
         "dataset_name": data_title(measured),
@@ -229,8 +230,8 @@ def _metadata(
     }
     results = [
         result
-        for k in sorted(by_k, key=int)
-        for result in eval_results(by_k[k], _RESULTS, suffix=f" at k={k}", **dataset)
+        for level in (read_levels(metrics).each if metrics else ())
+        for result in eval_results(level.metrics, _RESULTS, suffix=f" {level.phrase}", **dataset)
     ]
     known = f"{data.get('base_model_class') or ''} {config.base_model_name_or_path or ''}".lower()
     family = next((family for family in _FAMILIES if family in known), None)

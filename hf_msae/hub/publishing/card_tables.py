@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult
 
+from ..._utils.levels import read_levels
 from .card_edits import RESULTS_TASK
 from .markdown import figure, rounded
 
@@ -46,20 +47,16 @@ def load_names(path: Path, num_latents: int | None = None) -> ConceptTable:
 
 
 def quality_table(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures at every level: columns, rows, and whether neighboring levels with the same figures share one."""
-    by_k = metrics["by_k"]
-    keys = [key for key in _QUALITY if any(row.get(key) is not None for row in by_k.values())]
-    groups: list[tuple[list[str], list[str]]] = []
-    for k in sorted(by_k, key=int):
-        cells = [figure(by_k[k].get(key)) for key in keys]
-        if groups and groups[-1][1] == cells:
-            groups[-1][0].append(k)
-        else:
-            groups.append(([k], cells))
-    rows = [[ks[0] if len(ks) == 1 else f"{ks[0]} to {ks[-1]}", *cells] for ks, cells in groups]
+    """The figures at every level: columns, rows, what a level is, and whether levels with the same codes share one."""
+    levels = read_levels(metrics)
+    rows_of = [level.metrics for level in levels.each]
+    keys = [key for key in _QUALITY if any(row.get(key) is not None for row in rows_of)]
+    rows = [[level.label, *(figure(level.metrics.get(key)) for key in keys)] for level in levels.distinct]
     if baseline := metrics.get("baseline_mean"):
         rows.append(["predicting the mean", *(figure(baseline.get(key)) for key in keys)])
-    return {"columns": ["k", *(_QUALITY[key] for key in keys)], "rows": rows, "shared": len(groups) < len(by_k)}
+    columns = [levels.heading, *(_QUALITY[key] for key in keys)]
+    shared = len(levels.distinct) < len(levels.each)
+    return {"columns": columns, "rows": rows, "meaning": levels.meaning, "shared": shared}
 
 
 def eval_results(row: Mapping[str, Any], keys: Sequence[str], suffix: str = "", **dataset: str) -> list[EvalResult]:

@@ -58,27 +58,36 @@ def read_metrics(path: Path, model: MSAEModel) -> dict[str, Any]:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         EvaluationResult.from_dict(metrics)
-        by_k = {int(k): dict(row) for k, row in metrics["by_k"].items()}
+        by_k, by_width = (
+            {int(size): dict(row) for size, row in (metrics.get(name) or {}).items()} for name in ("by_k", "by_width")
+        )
         baseline, data = dict(metrics["baseline_mean"]), dict(metrics.get("data") or {})
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is not an evaluation ({error}): {MEASURE}") from error
     size = model.config.num_latents
-    outside = [k for k in by_k if not 1 <= k <= size]
+    outside = [
+        f"{kind}={each}" for kind, rows in (("k", by_k), ("width", by_width)) for each in rows if not 1 <= each <= size
+    ]
     if not by_k or outside:
-        found = f"has figures at k={outside[0]}, but the model has {size} latents" if outside else "has no levels"
+        found = f"has figures at {outside[0]}, but the model has {size} latents" if outside else "has no levels"
         raise ValueError(f"{path} {found}: it belongs to another model; {MEASURE}")
     for k, row in by_k.items():
         _check_row(path, row, f" at k={k}", k, size)
+    for width, row in by_width.items():
+        _check_row(path, row, f" of the first {width} latents", width, width)
     _check_row(path, metrics, "", size, size)
     _check_row(path, baseline, " of predicting the mean", size, size, required=False)
-    largest = by_k[max(by_k)]
-    for name in _RANGES:
-        if metrics.get(name) != largest.get(name):
-            raise ValueError(
-                f"{path}: {name} is {metrics[name]}, but {largest.get(name)} at the largest level, k={max(by_k)}, "
-                f"where it has to be the same: {MEASURE}"
-            )
-    counts = {row["num_samples"] for row in by_k.values()} | {data.get("num_samples", metrics["num_samples"])}
+    for kind, rows in (("k", by_k), ("width", by_width or by_k)):
+        largest = max(rows)
+        for name in _RANGES:
+            if metrics.get(name) != rows[largest].get(name):
+                raise ValueError(
+                    f"{path}: {name} is {metrics[name]}, but {rows[largest].get(name)} at the largest level, "
+                    f"{kind}={largest}, where it has to be the same: {MEASURE}"
+                )
+    counts = {row["num_samples"] for row in (*by_k.values(), *by_width.values())} | {
+        data.get("num_samples", metrics["num_samples"])
+    }
     if len(counts) > 1:
         raise ValueError(f"{path} has different numbers of embeddings (num_samples): {sorted(counts)}; {MEASURE}")
     if data.get("held_out") not in (None, True, False):

@@ -1,10 +1,11 @@
-"""Quality: how well codes of every k represent the embeddings, as a table with its terms explained and a figure."""
+"""Quality: how well the codes of every level represent the embeddings, as a table with its terms and a figure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..._utils.levels import read_levels
 from ...plotting import plot_quality_against_k
 from ..rendering import drawing
 from ..wording import DASH
@@ -36,29 +37,24 @@ COLUMNS = {  # metric -> (heading, format, what it is)
 
 
 def build(context: Context) -> dict[str, Any]:
-    """Make the rows of the table, k ascending and the baseline of predicting the mean last, and the figure."""
+    """Make the rows of the table, levels ascending and the baseline of predicting the mean last, and the figure."""
     metrics = context.metrics
-    levels = by_level(metrics)
-    smallest, largest = min(levels), max(levels)
+    levels = read_levels(metrics)
+    smallest, largest = levels.each[0], levels.each[-1]
     alt = (
-        f"How quality grows with k. FVU falls from {_text(levels[smallest], 'fvu')} at k={smallest} to "
-        f"{_text(levels[largest], 'fvu')} at k={largest}; the table above has all the numbers."
+        f"How quality grows with the level. FVU falls from {_text(smallest.metrics, 'fvu')} {smallest.phrase} to "
+        f"{_text(largest.metrics, 'fvu')} {largest.phrase}; the table above has all the numbers."
     )
-    all_latents = context.msae.config.num_latents
-    rows = {f"{k:,} (all)" if k == all_latents else f"{k:,}": values for k, values in levels.items()}
-    rows["predicting the mean"] = metrics.get("baseline_mean") or {}
+    rows = [(level.label, level.metrics) for level in levels.distinct]
+    rows.append(("predicting the mean", metrics.get("baseline_mean") or {}))
     return {
-        "rows": [(title, [_text(values, key) for key in COLUMNS]) for title, values in rows.items()],
+        "levels": levels,
+        "rows": [(title, [_text(values, key) for key in COLUMNS]) for title, values in rows],
         "columns": COLUMNS,
         "figure": drawing(plot_quality_against_k(metrics, columns=2), alt),
         "num_samples": metrics.get("num_samples"),
         "measured_here": context.measured_here,
     }
-
-
-def by_level(metrics: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
-    """Return k -> its metrics, k ascending."""
-    return {int(k): values for k, values in sorted(metrics["by_k"].items(), key=lambda item: int(item[0]))}
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:

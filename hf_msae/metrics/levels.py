@@ -1,0 +1,89 @@
+"""Which levels a model is measured at, and the codes of these levels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..model.activations import FAMILIES
+from ..model.nested_topk import soft_capped, top_activations
+
+if TYPE_CHECKING:
+    from ..model.configuration_msae import MSAEConfig
+
+
+def own_levels(config: MSAEConfig) -> tuple[list[int], bool]:
+    """Return the levels that a model was trained at, ascending, and whether they are prefixes of the dictionary."""
+    if config.nesting == "prefix":
+        return list(config.nesting_widths), True
+    most = FAMILIES[config.activation].full_code(config)["k"]
+    return sorted({min(k, most) for k in config.nesting_ks}), False
+
+
+def describe_levels(config: MSAEConfig) -> str:
+    """Say at which levels a model was trained, such as "k = 64, 128, 256" or "the first 32, 64 latents"."""
+    sizes, of_dictionary = own_levels(config)
+    listed = ", ".join(map(str, sizes))
+    if of_dictionary:
+        return f"the first {listed} latents of the dictionary"
+    if config.nesting == "none":
+        return f"one level, the full code ({FAMILIES[config.activation].full_code(config)['keeps']})"
+    return f"k = {listed}"
+
+
+def choose_levels(
+    config: MSAEConfig, ks: Sequence[int] | None, widths: Sequence[int] | None
+) -> tuple[list[int], bool]:
+    """Return the levels to measure, ascending, and whether they are prefixes of the dictionary.
+
+    Raises:
+        ValueError: A level is out of range, both kinds are given, or prefixes of a dictionary that has none.
+    """
+    if ks is not None and widths is not None:
+        raise ValueError(f"ks is {list(ks)} and widths is {list(widths)}: measure one kind of levels at a time")
+    if widths is not None and config.nesting != "prefix":
+        raise ValueError(
+            f'widths is {list(widths)}, but only a model with nesting="prefix" was trained at prefixes of its '
+            f"dictionary; this one has {describe_levels(config)}: use ks"
+        )
+    if ks is None and widths is None:
+        return own_levels(config)
+    name, letter, given = ("ks", "k", ks) if widths is None else ("widths", "a width", widths)
+    sizes = sorted({int(size) for size in given})
+    if not sizes:
+        raise ValueError(f"{name} is empty: name at least one level to evaluate, or None for the model's own")
+    if outside := [size for size in sizes if not 1 <= size <= config.num_latents]:
+        raise ValueError(
+            f"{letter} must be between 1 and num_latents={config.num_latents}, got {outside[0]} in {name}"
+        )
+    return sizes, widths is not None
+
+
+def level_codes(
+    code: torch.Tensor, sizes: list[int], soft_cap: float | None, of_dictionary: bool = False
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Yield (levels, their code (B, n)) from one full code and one ranking; levels that drop nothing come together.
+
+    Levels come one at a time, so that at most two dense codes are held in memory.
+
+    Args:
+        code: The full code (B, n), before the cap.
+        sizes: The levels, ascending: numbers of the largest activations.
+        soft_cap: The cap of the model.
+        of_dictionary: Whether the levels are numbers of the first latents instead.
+    """
+    if of_dictionary:
+        code = soft_capped(code, soft_cap)
+        for width in sizes:
+            yield [width], torch.cat([code[:, :width], torch.zeros_like(code[:, width:])], dim=1)
+        return
+    most_active = int((code > 0).sum(dim=1).max())
+    partial = [k for k in sizes if k < most_active]
+    if partial:
+        values, indices = top_activations(code, max(partial), soft_cap)
+        for k in partial:
+            yield [k], torch.zeros_like(code).scatter_(1, indices[:, :k], values[:, :k])
+    if len(partial) < len(sizes):
+        yield sizes[len(partial) :], soft_capped(code, soft_cap)
