@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..hub import Release
 
 _MISMATCH = "they belong to different models, or one of them was edited"
-_WRAPPERS = r"^(_orig_mod\.|module\.)+"
+WRAPPERS = r"^(_orig_mod\.|module\.)+"
 """Prefixes of the tensors of a model that was saved inside the wrapper of torch.compile or DistributedDataParallel."""
 _DEPTH = 3
 """Depth to which subfolders are searched for models."""
@@ -84,10 +84,10 @@ class PreTrainedMSAE(PreTrainedModel):
         except MissingConfigError as error:
             raise _with_subfolders(error, name, kwargs) from error
         unexpected = info["unexpected_keys"]
-        if unexpected and "key_mapping" not in kwargs and all(re.match(_WRAPPERS, key) for key in unexpected):
+        if unexpected and "key_mapping" not in kwargs and all(re.match(WRAPPERS, key) for key in unexpected):
             kwargs.pop("ignore_mismatched_sizes", None)  # set above; with it, the weights would not be checked
             model = cls.from_pretrained(
-                pretrained_model_name_or_path, *model_args, **kwargs, key_mapping={_WRAPPERS: ""}
+                pretrained_model_name_or_path, *model_args, **kwargs, key_mapping={WRAPPERS: ""}
             )
             model._weight_conversions = None  # or saving would put the prefix back
             return model

@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 
 from ..._utils.file_integrity import refuse_pointer, verify_cached
 from ..._utils.walking import files_below
+from ...model.loading import WRAPPERS
 from .reading import CodeInFileError, Settings, the_one
 
 
@@ -182,7 +183,8 @@ class CheckpointSource:
         if name not in self._loaded:
             path, full_name = self.path(name), self.full_name(name)
             try:
-                self._loaded[name] = load_file(path) if path.suffix == ".safetensors" else read_torch(path, full_name)
+                is_safe = path.suffix == ".safetensors"
+                self._loaded[name] = _unwrapped(load_file(path)) if is_safe else read_torch(path, full_name)
             except SafetensorError as error:
                 raise ValueError(f"{full_name} is damaged or incomplete: {error}") from error
         return self._loaded[name]
@@ -225,7 +227,7 @@ def read_torch(file: Any, name: str) -> Any:
     """
     try:
         with torch.serialization.safe_globals(_numpy_numbers()):
-            return torch.load(file, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # reading garbage can raise anything: the unpickler follows whatever the bytes say
         reason = str(error)
         if isinstance(error, pickle.UnpicklingError):
@@ -234,6 +236,20 @@ def read_torch(file: Any, name: str) -> Any:
             reason = reason.rpartition("WeightsUnpickler error:")[2]
         first = next(iter(reason.strip().splitlines()), type(error).__name__)
         raise ValueError(f"{name} is damaged or incomplete, or no file of torch.save: {first}") from error
+    return _unwrapped(content)
+
+
+def _unwrapped(content: Any, depth: int = 1) -> Any:
+    """Strip what torch.compile or DistributedDataParallel put before the names of all tensors of a state dict."""
+    if not isinstance(content, Mapping):
+        return content
+    if depth:
+        content = {key: _unwrapped(part, depth - 1) for key, part in content.items()}
+    tensors = {key for key, value in content.items() if isinstance(value, torch.Tensor)}
+    if not all(isinstance(key, str) and re.match(WRAPPERS, key) for key in tensors):
+        return content
+    stripped = {re.sub(WRAPPERS, "", key) if key in tensors else key: value for key, value in content.items()}
+    return stripped if len(stripped) == len(content) else content
 
 
 def _numpy_numbers() -> list[Any]:

@@ -6,10 +6,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from hf_msae.hub.converters import FORMATS, convert_checkpoint, read_checkpoint
 from hf_msae.hub.converters.checkpoint import ForeignCheckpoint
+from hf_msae.hub.converters.source import read_torch
 from tests.hub.converters.conftest import FOREIGN
 from tests.hub.converters.test_source import Malicious
 
@@ -85,6 +86,48 @@ def test_what_is_given_beats_what_is_found(drawn):
 
 def test_the_first_reader_that_knows_it_reads_it():
     assert read_checkpoint(SAELENS / "topk").format == "saelens"
+
+
+GIVEN = {"hook_point": "vision.layers.1", "input_scale": 1.0}
+
+
+def prefixed(content, prefix):
+    """What torch.save writes of a wrapped module, wherever its tensors are in the file."""
+    if not isinstance(content, dict):
+        return content
+    is_state = all(isinstance(value, torch.Tensor) for value in content.values())
+    return {prefix * is_state + key: prefixed(value, prefix) for key, value in content.items()}
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("saelens/topk/sae_weights.safetensors", "dictionary_learning/batch_top_k/ae.pt", "prisma/relu/weights.pt"),
+        *("overcomplete/relu_max_l2_plain/sae.pt", "visaebench/top_k/model.safetensors"),
+        "sparsify/vision/vision_model.encoder.layers.2/sae.safetensors",
+    ],
+)
+def test_prefixes_of_wrappers_are_stripped(name, prefix, changed):
+    place, _, file = name.rpartition("/")
+    file = changed(place) / file
+    expected = convert_checkpoint(file.parent, **GIVEN)
+    if file.suffix == ".safetensors":
+        save_file(prefixed(load_file(file), prefix), file)
+    else:
+        torch.save(prefixed(torch.load(file, weights_only=True), prefix), file)
+    assert (FOREIGN / name).read_bytes() != file.read_bytes()
+    found = convert_checkpoint(file.parent, **GIVEN)
+    assert found.config.to_dict() == expected.config.to_dict()
+    for key, tensor in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[key], tensor), key
+
+
+@pytest.mark.parametrize("others", [{}, {"W_enc": torch.zeros(D, N)}])
+def test_a_prefix_that_not_all_tensors_have_stays(tmp_path, others):
+    tensors = {"module.W_enc": torch.zeros(D, N), "_orig_mod.W_enc": torch.zeros(D, N), **others}
+    torch.save(tensors, tmp_path / "sae.pt")
+    assert read_torch(tmp_path / "sae.pt", "sae.pt").keys() == tensors.keys()
 
 
 def test_every_format_has_its_reader():

@@ -47,6 +47,15 @@ def write(path, tied=False, log_threshold=None, scaling_factor=0.3, **changes):
     return content
 
 
+def test_the_prefix_of_a_compiled_model_is_stripped(golden_file, tmp_path):
+    content = torch.load(golden_file, weights_only=False)
+    content["model"] = {f"_orig_mod.{name}": tensor for name, tensor in content["model"].items()}
+    torch.save(content, tmp_path / NAME)
+    expected = convert_checkpoint(golden_file).state_dict()
+    for name, tensor in convert_checkpoint(tmp_path / NAME).state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
 def test_the_golden_model_is_reproduced_at_every_level(golden_file, golden_tensors, golden_figures, relative_error):
     model = convert_checkpoint(golden_file)
     assert model.config.nesting_ks == golden_figures["nesting_ks"]
