@@ -24,7 +24,7 @@ from hf_msae.backbones.origin import Origin
 
 # Names of the backbone in this package. The second is hf_msae.scenes.backbone.BACKBONE_NAME; importing that takes a
 # second.
-_SCENES = ("scenes", "hf_msae/scenes-siglip")
+SCENES = ("scenes", "hf_msae/scenes-siglip")
 _ADAPTER_WEIGHTS = (ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME)
 
 
@@ -72,10 +72,10 @@ def load(
 def locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, str | None]:
     """Where transformers finds a backbone, its name in metadata, and its commit on the Hub."""
     location = name = os.fspath(source)
-    if name in _SCENES:
+    if name in SCENES:
         if (Path(name) / "config.json").is_file():
             raise ValueError(
-                f"{name!r} is both a folder and the backbone of this package: write ./{name} or {_SCENES[1]}"
+                f"{name!r} is both a folder and the backbone of this package: write ./{name} or {SCENES[1]}"
             )
         from hf_msae.scenes.backbone import BACKBONE_DIR, BACKBONE_NAME
 

@@ -36,6 +36,7 @@ class DemoArguments:
     split: str | None = flag("Split of the dataset, if it has several.", None)
     image_column: str = flag("Column of the dataset with the pictures.", "image")
     embeddings: str | None = flag("Embeddings of the same pictures, as written by hf-msae extract.", None)
+    verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
     patch_model: str | None = flag(
         "MSAE of a vision block of the same backbone, for maps of where in a picture a concept is. Defaults to none, "
         "or to scenes-patches for the default model.",

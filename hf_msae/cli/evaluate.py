@@ -16,7 +16,7 @@ from .._utils.argument_parser import MSAEArgumentParser, flag
 from .._utils.atomic import check_writable, make_folder
 
 if TYPE_CHECKING:
-    from .. import MSAEConfig, MSAEModel
+    from .. import MSAEModel
     from ..embeddings import EmbeddingDataset
     from ..metrics import EvaluationResult
 
@@ -81,6 +81,13 @@ class EvaluationArguments:
         "Columns of the data with class names. The model's backbone embeds the names to classify zero-shot.", []
     )
     zero_shot_template: str = flag("Text to embed for each class name, which replaces {}.", "a photo of a {}.")
+    backbone: str | None = flag(
+        "Folder or Hub id of the backbone for zero_shot_columns. Defaults to the one that the MSAE was trained on.",
+        None,
+    )
+    allow_other_backbone: bool = flag(
+        "Use the backbone even if it is not the one that the MSAE was trained on.", False
+    )
     train_split: str | None = flag("Split of train_data, if it has several.", None)
     encoder_data: str | None = flag(
         "Embeddings of the same rows, in the same order, by another encoder. They measure how alike the rows are "
@@ -117,6 +124,8 @@ class EvaluationArguments:
             raise ValueError(f"{' and '.join(given)} each choose the levels to evaluate at: give only one of them")
         if self.probe_columns and self.train_data is None:
             raise ValueError("probe_columns is given without train_data: name the embeddings to train the probes on")
+        if self.backbone is not None and not self.zero_shot_columns:
+            raise ValueError("backbone only embeds the class names of zero_shot_columns: name these columns too")
         if self.train_data is not None and not self.probe_columns:
             raise ValueError("train_data is only used to train probes: name their label columns with probe_columns")
         if not self.sparse_probe_ks or min(self.sparse_probe_ks) < 1:
@@ -126,19 +135,18 @@ class EvaluationArguments:
 
 
 def build_classifiers(
-    args: EvaluationArguments, config: MSAEConfig, train: EmbeddingDataset | None, data: EmbeddingDataset
+    args: EvaluationArguments, model: MSAEModel, train: EmbeddingDataset | None, data: EmbeddingDataset
 ) -> tuple[dict, dict]:
     """Return the classifiers of the flags and the labels of the data, for `evaluate_msae`."""
-    from ..backbones import Backbone
     from ..bias.classifiers import probe_columns, zero_shot_columns
+    from ..vision_text import VisionTextMSAE
 
     classifiers, labels = {}, {}
     if train is not None:
         classifiers, labels = probe_columns(train, data, args.probe_columns)
     if args.zero_shot_columns:
-        if config.base_model_name_or_path is None:
-            raise ValueError("zero_shot_columns needs the model's backbone to embed texts, but its config names none")
-        backbone = Backbone.from_pretrained(config.base_model_name_or_path, revision=config.base_model_revision)
+        strict = not args.allow_other_backbone
+        backbone = VisionTextMSAE.from_pretrained(model, args.backbone, strict=strict).backbone
         found = zero_shot_columns(backbone, data, args.zero_shot_columns, args.zero_shot_template)
         classifiers, labels = classifiers | found[0], labels | found[1]
     return classifiers, labels
@@ -232,7 +240,7 @@ def main(argv: list[str] | None = None) -> None:
             train = encoder_data = None
             if args.train_data is not None:
                 train = load_embeddings(args.train_data, column, hook_point, args.train_split, verify=verify)
-            classifiers, labels = build_classifiers(args, model.config, train, data)
+            classifiers, labels = build_classifiers(args, model, train, data)
             if args.encoder_data is not None:
                 encoder_data = load_embeddings(args.encoder_data, args.encoder_column, verify=verify)
         config, ks = model.config, args.ks

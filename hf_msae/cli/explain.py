@@ -58,6 +58,7 @@ class ExplainArguments:
     percentile_data: str | None = flag(
         "Embeddings to compare activations with; adds the share of their rows with a weaker activation.", None
     )
+    verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
     figure: str | None = flag("PNG, PDF or SVG file to plot the concepts in, next to the image.", None)
     output: str | None = flag(
         "File to write the results to: JSON, or with the ending .csv one row for each concept of each item.",
@@ -126,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 from ..concepts import ActivationPercentiles
                 from ..concepts.codes import open_embeddings
 
-                embeddings = open_embeddings(model.msae, args.percentile_data)
+                embeddings = open_embeddings(model.msae, args.percentile_data, verify=args.verify)
                 model.percentiles = ActivationPercentiles.of(model.msae, embeddings, progress=not source.disable_tqdm)
             if args.center_texts is not None:
                 model.center_texts(read_texts(args.center_texts, args.caption_column))

@@ -36,6 +36,7 @@ class PushSpaceArguments:
         "Hub id of the embeddings of the same rows. Without them, the Space computes them when it starts.",
         default=None,
     )
+    verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
     patch_model: str | None = flag("Hub id of an MSAE of a vision block of the same backbone.", default=None)
     concepts: str | None = flag("Name of the table of names, if the model has several.", default=None)
     backbone: str | None = flag("Location of the backbone, if it is not the one in the MSAE's config.", default=None)

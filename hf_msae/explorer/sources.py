@@ -51,7 +51,7 @@ def open_sources(
     if settings.embeddings is None:
         images = images.select(range(rows))
         return model, patch_model, images, _embed(model, images[settings.image_column], report)
-    given = load_embeddings(settings.embeddings, hook_point="image_embeds")
+    given = load_embeddings(settings.embeddings, hook_point="image_embeds", verify=settings.verify)
     if len(given) != len(images):
         raise ValueError(
             f"{settings.embeddings} has {len(given)} embeddings, but {settings.dataset} has {len(images)} pictures: "

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_msae._utils.images import to_rgb
 from hf_msae.backbones import Backbone
-from hf_msae.backbones.loading import _SCENES
+from hf_msae.backbones.loading import SCENES
 from tests.tiny_backbones import CAPTIONS, FAMILIES, TEXT, TWO_TOWERS, VISION, crop_processor, pictures
 
 
@@ -234,7 +234,7 @@ def test_a_model_of_the_hub_is_loaded_by_its_commit(folders, tmp_path, monkeypat
 def test_scenes_is_the_backbone_of_the_package(folders, tmp_path, monkeypatch):
     from hf_msae.scenes import backbone as scenes
 
-    assert scenes.BACKBONE_NAME in _SCENES
+    assert scenes.BACKBONE_NAME in SCENES
     monkeypatch.setattr(scenes, "BACKBONE_DIR", tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"nowhere.*reinstall"):
         Backbone.from_pretrained("scenes")

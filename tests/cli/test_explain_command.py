@@ -110,6 +110,17 @@ def test_a_match_adds_up(place, model, tmp_path, capsys, both):
     assert (tmp_path / "match.png").is_file()
 
 
+def test_damaged_embeddings_are_refused_unless_they_are_wanted(place, tmp_path, refused):
+    damaged = shutil.copytree(place.test, tmp_path / "damaged")
+    shard = damaged / "data-00000.arrow"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    flags = ["--text", "a red star", "--percentile_data", damaged]
+    refused(main, flags, [([], r"data-00000\.arrow has changed.*--no_verify")], model=place.model)
+    main([str(place.model), *map(str, flags), "--no_verify"])
+
+
 def test_a_backbone_elsewhere_and_another_one(place, tmp_path, refused, capsys):
     model = MSAEModel.from_pretrained(place.model)
     known = place.backbone.provenance()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,17 @@ def test_no_heavy_module_is_imported(shown):
 
 def test_every_help_names_its_command(shown):
     assert all(text.startswith(f"usage: hf-msae {command}") for command, (text, _) in shown.items())
+
+
+def test_commands_that_open_the_same_have_the_same_flags(shown):
+    """Some flags are given together, so that no error names a flag that the command lacks."""
+    flags = {command: set(re.findall(r"--\w+", text)) for command, (text, _) in shown.items()}
+    reading = {"--data", "--embeddings", "--percentile_data", "--train_data"}
+    assert {command for command, found in flags.items() if reading & found and "--no_verify" not in found} == set()
+    free = {"extract", "released"}  # they have no MSAE that the backbone could fit
+    assert {
+        command for command, found in flags.items() if ("--backbone" in found) != ("--allow_other_backbone" in found)
+    } == free
 
 
 def test_one_word_for_one_thing(shown):

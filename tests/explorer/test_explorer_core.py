@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
+from hf_msae.cli.demo import DemoArguments
 from hf_msae.concepts import ConceptTable
+from hf_msae.embeddings import EmbeddingWriter
 from hf_msae.explorer import Explorer, ExplorerSettings, VisitorError
 from hf_msae.explorer.components.bars import Bar, bars
+from hf_msae.explorer.sources import open_sources
 from hf_msae.hub.reading.opening import concept_files
 from tests.explorer.serving import QUIET_DEMO, serving
 
@@ -21,6 +24,11 @@ def test_settings_come_from_the_environment():
     assert ExplorerSettings().patch_model == "scenes-patches"
     found = ExplorerSettings.from_environment({"MSAE_MODEL": "user/msae", "MSAE_MAX_IMAGES": "50", "MSAE_SPLIT": ""})
     assert (found.model, found.max_images, found.split, found.patch_model) == ("user/msae", 50, None, None)
+    found = ExplorerSettings.from_environment({"MSAE_VERIFY": "False", "MSAE_ALLOW_OTHER_BACKBONE": "1"})
+    assert (found.verify, found.allow_other_backbone) == (False, True)
+    assert ExplorerSettings().verify and not ExplorerSettings().allow_other_backbone
+    with pytest.raises(ValueError, match=r"MSAE_VERIFY.*off"):
+        ExplorerSettings.from_environment({"MSAE_VERIFY": "off"})
     with pytest.raises(ValueError, match=r"MSAE_MAX_IMAGES.*many"):
         ExplorerSettings.from_environment({"MSAE_MAX_IMAGES": "many"})
 
@@ -82,6 +90,24 @@ def test_bars_are_escaped_and_as_long_as_their_values():
     signed = bars([Bar("a", -2), Bar("b", 1)], "signed")
     assert re.findall(r"left:([\d.]+)%;width:([\d.]+)%", signed) == [("0.00", "66.67"), ("66.67", "33.33")]
     assert "<table" not in bars([], "empty") and "<table" in bars([Bar("zero", 0)], "zeros")
+
+
+def test_damaged_embeddings_are_refused_unless_they_are_wanted(tmp_path):
+    with EmbeddingWriter(tmp_path / "embeddings", {"image_embeds": 128}) as writer:
+        writer.write({"image_embeds": np.random.default_rng(0).normal(size=(60, 128)).astype(np.float32)})
+    shard = tmp_path / "embeddings" / "data-00000.arrow"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    given = {
+        "dataset": "scenes:test:60:7",
+        "embeddings": str(tmp_path / "embeddings"),
+        "patch_model": "scenes-patches",
+    }
+    with pytest.raises(ValueError, match=r"data-00000\.arrow has changed.*--no_verify"):
+        open_sources(ExplorerSettings(**given), lambda *_: None)
+    settings = DemoArguments(**given, verify=False).settings()
+    assert open_sources(settings, lambda *_: None)[3].shape == (60, 128)
 
 
 def test_embeddings_of_another_number_of_pictures_are_refused(tmp_path):

@@ -70,6 +70,7 @@ def test_settings_are_variables_and_nothing_of_this_machine_is(tmp_path):
             space_variables(ExplorerSettings(model=local))
     with pytest.raises(ValueError, match=r"concepts=.* is on this machine"):
         space_variables(ExplorerSettings(concepts=str(tmp_path)))
+    assert space_variables(ExplorerSettings(verify=False)) == {"MSAE_VERIFY": "False"}
     assert space_variables(ExplorerSettings(concepts="words")) == {"MSAE_CONCEPTS": "words"}
     for elsewhere in ("path/to/images", "nothing like it"):
         with pytest.raises(ValueError, match=f"{elsewhere}.* user/name"):

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from hf_msae.backbones import Backbone
 from hf_msae.cli import evaluate, train
 from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.metrics import EvaluationResult, evaluate_msae
+from hf_msae.scenes.backbone import BACKBONE_DIR
 
 ROOT = Path(__file__).parents[2]
 WIDTH, LATENTS = 16, 64
@@ -265,7 +267,7 @@ def test_evaluate_compares_with_other_seeds(finished, embeddings, tmp_path, caps
     assert str(finished) in refused(evaluate.main, *flags, tmp_path / "other", finished)
 
 
-def test_evaluate_classifies_zero_shot_with_the_models_backbone(tmp_path):
+def test_evaluate_classifies_zero_shot_with_the_models_backbone(tmp_path, refused):
     colors = ["red", "blue", "green"] * 8
     texts = Backbone.from_pretrained("scenes").text_embeds([f"a {color} shape" for color in colors]).detach()
     x = texts + 0.01 * torch.randn(texts.shape, generator=torch.Generator().manual_seed(0))
@@ -275,6 +277,18 @@ def test_evaluate_classifies_zero_shot_with_the_models_backbone(tmp_path):
     flags = ["--data", tmp_path / "data", "--zero_shot_columns", "color", "--zero_shot_template", "a {} shape"]
     evaluate.main([*map(str, [tmp_path / "model", *flags, "--output", tmp_path / "m.json"]), *QUIET[2:]])
     assert EvaluationResult.load(tmp_path / "m.json").classifiers["zero-shot color"]["accuracy"] == 1.0
+
+    moved = shutil.copytree(BACKBONE_DIR, tmp_path / "moved")
+    model.config.base_model_weights_sha256 = Backbone.from_pretrained(moved).provenance()["base_model_weights_sha256"]
+    model.config.base_model_name_or_path = "../siglip"
+    model.save_pretrained(tmp_path / "model")
+    flags = [*map(str, [tmp_path / "model", *flags]), *QUIET[2:]]
+    assert "--backbone" in refused(evaluate.main, *flags)
+    evaluate.main([*flags, "--backbone", str(moved)])
+    model.config.base_model_weights_sha256 = "1" * 64
+    model.save_pretrained(tmp_path / "model")
+    assert "--allow_other_backbone" in refused(evaluate.main, *flags, "--backbone", moved)
+    evaluate.main([*flags, "--backbone", str(moved), "--allow_other_backbone"])
 
 
 def test_evaluate_refuses_flags_that_do_not_fit(finished, embeddings, labelled, tmp_path, refused):
@@ -289,7 +303,7 @@ def test_evaluate_refuses_flags_that_do_not_fit(finished, embeddings, labelled, 
         (["--probe_columns", "side"], "train_data"),
         (train_data, "probe_columns"),
         (["--figure", tmp_path / "f.docx"], r"f\.docx"),
-        (["--zero_shot_columns", "side"], "zero_shot_columns"),
+        (["--zero_shot_columns", "side"], "backbone.*--backbone"),
         (["--probe_columns", "size", *train_data], "'size'"),
         (["--ks", 65], "k .*64.* 65"),
         (["--data", narrow], "8 columns.* 16"),

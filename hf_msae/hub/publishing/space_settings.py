@@ -11,6 +11,8 @@ DEFAULT_MODEL = "scenes-image"
 DEFAULT_PATCH_MODEL = "scenes-patches"
 DEFAULT_DATASET = "scenes:test:1000:7"
 
+_YES_OR_NO = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
 
 @dataclass(frozen=True)
 class ExplorerSettings:
@@ -23,6 +25,7 @@ class ExplorerSettings:
         image_column: Column of the pictures (MSAE_IMAGE_COLUMN).
         embeddings: Embeddings of the same rows, as `load_embeddings` takes them; computed at the start if unset
             (MSAE_EMBEDDINGS).
+        verify: Compare files of embeddings with their recorded checksums before they are first read (MSAE_VERIFY).
         patch_model: MSAE of a vision block of the same backbone, for maps of where a concept is. Defaults to
             "scenes-patches" for the default model, and to none for others (MSAE_PATCH_MODEL).
         concepts: Table of names of the latents, a file or the name of one that comes with the model (MSAE_CONCEPTS).
@@ -37,6 +40,7 @@ class ExplorerSettings:
     split: str | None = None
     image_column: str = "image"
     embeddings: str | None = None
+    verify: bool = True
     patch_model: str | None = None
     concepts: str | None = None
     backbone: str | None = None
@@ -54,14 +58,16 @@ class ExplorerSettings:
         """Read the settings from environment variables; `given` overrides them.
 
         Raises:
-            ValueError: MSAE_MAX_IMAGES is not a number.
+            ValueError: MSAE_MAX_IMAGES is not a number, or a variable that says yes or no says something else.
         """
         found: dict[str, Any] = {}
         for field in fields(cls):
             if value := environment.get(f"MSAE_{field.name.upper()}"):
                 found[field.name] = value
-        if "allow_other_backbone" in found:
-            found["allow_other_backbone"] = found["allow_other_backbone"].lower() in ("1", "true", "yes")
+        for name in found.keys() & {"allow_other_backbone", "verify"}:
+            if found[name].lower() not in _YES_OR_NO:
+                raise ValueError(f"MSAE_{name.upper()}={found[name]!r} is neither of true and false")
+            found[name] = _YES_OR_NO[found[name].lower()]
         if "max_images" in found:
             if not found["max_images"].isdecimal():
                 raise ValueError(f"MSAE_MAX_IMAGES={found['max_images']!r} is not a number of images")

@@ -98,7 +98,11 @@ def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
 
 
 def _resolved(name: str | None) -> str | None:
-    """The absolute path of a local folder; other names as they are."""
+    """The absolute path of a local folder; one name for the backbone of this package; other names as they are."""
+    from ...backbones.loading import SCENES
+
+    if name in SCENES:
+        return SCENES[1]
     return str(Path(name).expanduser().resolve()) if name and Path(name).expanduser().is_dir() else name
 
 
