@@ -78,21 +78,6 @@ def test_the_card_of_all_has_a_row_for_each_and_valid_metadata(at_hub, sweep):
             assert lines[number - 1] == "" and set(lines[number + 1]) <= set("|-")
 
 
-@pytest.mark.slow
-def test_the_example_of_the_card_of_all_runs(at_hub, sweep, tmp_path, monkeypatch):
-
-    import torch
-
-    (tmp_path / "tester").mkdir()
-    push_to_hub(sweep, REPO, allow_unmeasured=True, dry_run=tmp_path / "tester" / "msae")
-    text = (tmp_path / "tester" / "msae" / "README.md").read_text()
-    example = re.search(r"```python\n(.*?)```", text, flags=re.DOTALL).group(1)
-    monkeypatch.chdir(tmp_path)
-    namespace = {"embeddings": torch.randn(5, 8)}
-    exec(example, namespace)
-    assert namespace["values"].shape == (5, 32)
-
-
 def test_models_are_added_renewed_and_forgotten(at_hub, run_folder):
     push_to_hub(run_folder, REPO, subfolder="a")
     push_to_hub(run_folder, REPO, subfolder="b/seed-0")
