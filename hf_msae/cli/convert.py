@@ -23,7 +23,6 @@ from .._utils.atomic import atomic_path, make_folder
 from .._utils.json_files import write_json
 from .._utils.redaction import public
 from ..hub.converters import FORMATS
-from ..metrics.levels import describe_levels
 from ..model.config_fields import MSAEConfigFields
 from ..training.flags import parse_weights
 
@@ -163,6 +162,8 @@ def _export(args: ConvertArguments, k: int | None) -> None:
 
 
 def _report(model: MSAEModel, found: ForeignCheckpoint) -> None:
+    from ..metrics.levels import describe_levels
+
     config = model.config
     kept = "" if config.k is None else f", k={config.k}"
     where = config.base_model_name_or_path or "an unknown backbone"

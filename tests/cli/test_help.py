@@ -65,7 +65,11 @@ def test_commands_that_open_the_same_have_the_same_flags(shown):
     flags = {command: set(re.findall(r"--\w+", text)) for command, (text, _) in shown.items()}
     reading = {"--data", "--embeddings", "--percentile_data", "--train_data"}
     assert {command for command, found in flags.items() if reading & found and "--no_verify" not in found} == set()
-    free = {"extract", "released"}  # they have no MSAE that the backbone could fit
+    free = {
+        "doctor",
+        "extract",
+        "released",
+    }  # one says how the backbone differs, and two have no MSAE that it could fit
     assert {
         command for command, found in flags.items() if ("--backbone" in found) != ("--allow_other_backbone" in found)
     } == free
