@@ -200,7 +200,7 @@ class VisionTextMSAE:
             texts: Texts as varied as the images, whose mean is taken; or that mean (d,); or None to undo it.
 
         Raises:
-            ValueError: The MSAE was not trained on image_embeds, or the mean has another shape.
+            ValueError: The MSAE was not trained on image_embeds, all texts are the same, or the mean does not fit.
         """
         if self.hook_point.name != "image_embeds":
             raise ValueError(f"texts can be centered for image_embeds only; this MSAE reads {self.hook_point.name}")
@@ -208,10 +208,13 @@ class VisionTextMSAE:
             self.text_shift = None
             return
         images = self.msae.input_mean.double()
-        mean = texts if isinstance(texts, torch.Tensor) else self.text_embeds(texts).double().mean(dim=0)
-        if mean.shape != images.shape:
-            raise ValueError(f"the mean has shape {tuple(mean.shape)}, expected {tuple(images.shape)}")
-        self.text_shift = (images - mean.to(images)).float()
+        if not isinstance(texts, torch.Tensor):
+            if len(set(texts := list(texts))) < 2:
+                raise ValueError(f"the mean of texts needs several different ones, got only {texts[:1]}")
+            texts = self.text_embeds(texts).double().mean(dim=0)
+        if texts.shape != images.shape:
+            raise ValueError(f"the mean has shape {tuple(texts.shape)}, expected {tuple(images.shape)}")
+        self.text_shift = (images - texts.to(images)).float()
 
     def patch_map(self, image: ImageInput, concept: int | str) -> np.ndarray:
         """Return where in an image a latent, given by number or name, is active.

@@ -323,6 +323,8 @@ def test_texts_can_be_centered(clip):
     assert clip.text_shift is None
     with pytest.raises(ValueError, match=r"\(3,\).*\(24,\)"):
         clip.center_texts(torch.zeros(3))
+    with pytest.raises(ValueError, match=r"several.*'a red star'"):
+        clip.center_texts(["a red star", "a red star"])
 
 
 def test_messages_count_items_through_all_batches(clip, tmp_path):

@@ -16,6 +16,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from .deprecation import warn_renamed
+from .quiet import hide_library_lines, hide_progress_bars
 
 
 def flag(help: str, default: Any = MISSING, aliases: Sequence[str] = ()) -> Any:
@@ -129,6 +130,14 @@ class MSAEArgumentParser(HfArgumentParser):
         if unknown:
             flag = unknown[0].split("=")[0]
             self.error(f"unknown argument {flag}{self._nearest(flag.lstrip('-').replace('-', '_'), '--')}")
+        is_terminal = sys.stderr.isatty()
+        for arguments in parsed:
+            if hasattr(arguments, "disable_tqdm"):
+                arguments.disable_tqdm = arguments.disable_tqdm or not is_terminal
+        if not is_terminal or any(getattr(arguments, "disable_tqdm", False) for arguments in parsed):
+            hide_progress_bars()
+        if not is_terminal:
+            hide_library_lines()
         return tuple(parsed)
 
     def error(self, message: str) -> NoReturn:
@@ -137,11 +146,18 @@ class MSAEArgumentParser(HfArgumentParser):
 
     @contextmanager
     def reporting_errors(self) -> Iterator[None]:
-        """End the process with exit code 1 and only the message of an error that input causes inside the block."""
+        """End the process with exit code 1 and only the message of an error that input causes inside the block.
+
+        Warnings inside the block are lines of their own, without the place in the code.
+        """
+        formatted = warnings.formatwarning
+        warnings.formatwarning = lambda message, *_, **__: f"{self.prog}: warning: {message}\n"
         try:
             yield
         except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
             self.exit(1, f"{self.prog}: error: {self.context}{error}\n")
+        finally:
+            warnings.formatwarning = formatted
 
     def _arguments_in(self, file: Path) -> list[str]:
         """Return the content of a YAML file as command line arguments."""

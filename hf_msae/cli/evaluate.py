@@ -108,7 +108,7 @@ class EvaluationArguments:
     per_device_eval_batch_size: int = flag("Embeddings per process and forward pass; affects speed only.", 4096)
     cknna_batch_size: int = flag("Rows per batch of the CKNNA metric, whose value depends on it.", 1024)
     use_cpu: bool = flag("Use the CPU even if there is a GPU.", False)
-    disable_tqdm: bool = flag("Hide progress bars.", False)
+    disable_tqdm: bool = flag("Hide the progress bars, which are only shown on a terminal.", False)
 
     def __post_init__(self):
         if self.figure is not None:

@@ -89,7 +89,7 @@ class ExtractionArguments:
     hub_dataset_id: str | None = flag("Dataset on the Hub to push the finished embeddings to, as user/name.", None)
     hub_private_repo: bool = flag("Make the dataset on the Hub private, if it is created.", False)
     use_cpu: bool = flag("Use the CPU even if there is a GPU.", False)
-    disable_tqdm: bool = flag("Hide the progress bars.", False)
+    disable_tqdm: bool = flag("Hide the progress bars, which are only shown on a terminal.", False)
 
 
 def next_flags(args: ExtractionArguments) -> str:
@@ -106,8 +106,6 @@ def main(argv: list[str] | None = None) -> None:
     parser = MSAEArgumentParser([ExtractionArguments], description=__doc__, example=EXAMPLE, prog="hf-msae extract")
     (args,) = parser.parse(argv)
 
-    from datasets import disable_progress_bars
-
     from .._utils.acceleration import build_accelerator
     from ..backbones import Backbone
     from ..backbones.extraction import extract_activations
@@ -117,8 +115,6 @@ def main(argv: list[str] | None = None) -> None:
     from ..hub import push_embeddings
     from ..hub.publishing.repository import Repository
 
-    if args.disable_tqdm:
-        disable_progress_bars()  # those of reading and rendering datasets
     with parser.reporting_errors():
         accelerator = build_accelerator(args.use_cpu)
         if args.hub_dataset_id and accelerator.is_main_process:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -24,9 +22,9 @@ if TYPE_CHECKING:
     from ..model.modeling_msae import MSAEModel
     from ..vision_text import VisionTextMSAE
 
-DESCRIPTIONS = ("file_name", "caption", "text")
+_DESCRIPTIONS = ("file_name", "caption", "text", "title")
 """Columns next to embeddings that say what a row shows."""
-LONGEST = 60
+_LONGEST = 60
 """Characters of such a text in a table."""
 
 
@@ -47,14 +45,6 @@ class ModelArguments:
     )
     device: str | None = flag("Device that the models run on, such as cuda. Defaults to the CPU.", None)
     disable_tqdm: bool = flag("Hide the progress bars, which are only shown on a terminal.", False)
-
-    def __post_init__(self):
-        self.disable_tqdm = self.disable_tqdm or not sys.stderr.isatty()
-        if self.disable_tqdm:
-            if "datasets" in sys.modules:
-                sys.modules["datasets"].disable_progress_bars()
-            else:  # read when datasets is imported, which takes a second and not every command needs
-                os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
     def names(self) -> ConceptTable | None:
         """Load the names of the latents. Commands that use names have `NamedModelArguments` instead."""
@@ -242,17 +232,24 @@ def weighted_concepts(words: Sequence[str], num_latents: int, concepts: ConceptT
 
 
 def described(embeddings: EmbeddingDataset, rows: Sequence[int]) -> dict[str, list[str]]:
-    """Return what the columns of file names and captions next to the embeddings say of some rows, by column."""
-    columns = [] if embeddings.dataset is None else embeddings.dataset.column_names
-    columns = [name for name in DESCRIPTIONS if name in columns]
+    """Return what the columns of file names and captions next to the embeddings say of some rows, by column.
+
+    Without columns of such names, the first two columns of strings are taken.
+    """
+    if embeddings.dataset is None:
+        return {}
+    features = embeddings.dataset.features
+    texts = [name for name, kind in features.items() if "string" in str(getattr(kind, "dtype", ""))]
+    known = (*_DESCRIPTIONS, embeddings.provenance.get("text_column"))
+    columns = [name for name in texts if name in known] or texts[:2]
     if not columns:
         return {}
     chosen = embeddings.dataset.select_columns(columns).select(embeddings.dataset_rows(list(rows)))
-    return {name: list(map(str, chosen[name])) for name in columns}
+    return {name: ["" if text is None else text for text in chosen[name]] for name in columns}
 
 
 def strongest_rows(msae: MSAEModel, embeddings: EmbeddingDataset, latents: Sequence[int]) -> str:
-    """Return a table of the rows that activate each latent most, and what is known of the first of them."""
+    """Return a table of the rows that activate each latent most, and what is known of them."""
     import numpy as np
     import pandas as pd
 
@@ -261,10 +258,17 @@ def strongest_rows(msae: MSAEModel, embeddings: EmbeddingDataset, latents: Seque
 
     (found,) = collect_codes(msae, embeddings, [ColumnCollector(latents)], progress=False)
     order = np.argsort(-found.values, axis=0, kind="stable")[:4].T
-    table = pd.DataFrame({"latent": latents, "rows": [", ".join(map(str, rows)) for rows in order]})
-    first = described(embeddings, order[:, 0])
-    table = table.assign(**{name: [shortened(text, LONGEST) for text in texts] for name, texts in first.items()})
-    return table.to_string(index=False)
+    texts = described(embeddings, order.reshape(-1))
+    if not texts:
+        rows = [", ".join(map(str, rows)) for rows in order]
+        return pd.DataFrame({"latent": latents, "rows": rows}).to_string(index=False)
+    table = pd.DataFrame({"latent": np.repeat(latents, order.shape[1]), "row": order.reshape(-1)})
+    return table.assign(**shortened_columns(texts)).to_string(index=False)
+
+
+def shortened_columns(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Cut texts, by column, to what a table has room for."""
+    return {name: [shortened(text, _LONGEST) for text in column] for name, column in texts.items()}
 
 
 def check_text(name: str, text: str | None, instead: str) -> None:

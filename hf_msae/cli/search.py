@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from .._utils.argument_parser import flag
-from .._utils.wording import shortened
 from .opening import (
-    DESCRIPTIONS,
-    LONGEST,
     EmbeddingArguments,
     ImageArguments,
     NamedModelArguments,
@@ -24,6 +21,7 @@ from .opening import (
     command_parser,
     described,
     save_json,
+    shortened_columns,
     weighted_concepts,
 )
 
@@ -139,11 +137,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             found = index.by_edit(query, edits, args.edit_mode, args.top, approximate=args.approximate)
         else:
             found = index.by_embedding(query, args.top, approximate=args.approximate)
+        texts = {}
         if args.shared_with is None:
-            found = found.assign(**described(embeddings, found["row"]))
-            found = found.assign(concepts=[_strongest(index, row) for row in found["row"]])
-        cut = {name: found[name].map(lambda text: shortened(text, LONGEST)) for name in DESCRIPTIONS if name in found}
-        print(to_text(found.assign(**cut), "{:.3f}"))
+            texts = described(embeddings, found["row"])
+            found = found.assign(**texts, concepts=[_strongest(index, row) for row in found["row"]])
+        print(to_text(found.assign(**shortened_columns(texts)), "{:.3f}"))
         print(f"\nrows of {embeddings.source}; the index is in {folder}")
         if images is not None:
             if args.row is not None:

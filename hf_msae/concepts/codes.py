@@ -89,7 +89,7 @@ def collect_codes(
         raise ValueError(f"batch_size must be positive, got {batch_size}")
     rows = range(len(embeddings)) if rows is None else rows
     feed = CodeFeed(msae, collectors, len(rows))
-    bar = tqdm(total=len(rows), desc=description, unit="row", disable=not progress)
+    bar = tqdm(total=len(rows), desc=description, unit="row", disable=not progress, delay=1)
     with bar, evaluation_mode(msae):
         for first in range(0, len(rows), batch_size):
             part = rows[first : first + batch_size]

@@ -152,7 +152,7 @@ class MSAETrainingArguments:
         "must be installed.",
         [],
     )
-    disable_tqdm: bool = flag("Hide progress bars.", False)
+    disable_tqdm: bool = flag("Hide the progress bars, which are only shown on a terminal.", False)
 
     def __post_init__(self):
         # Not the types of the fields, which HfArgumentParser changes.

@@ -1,20 +1,30 @@
 """Which model, names, embeddings and pictures a command works on."""
 
 import json
+import logging
 import shutil
+import warnings
 
+import datasets
 import numpy as np
 import pytest
+from huggingface_hub.utils import logging as hub_logging
+from transformers.utils import logging as transformers_logging
 
 from hf_msae._utils.images import to_rgb
+from hf_msae._utils.quiet import hide_library_lines
 from hf_msae.cli.bias import BiasArguments
+from hf_msae.cli.evaluate import main as evaluate_main
 from hf_msae.cli.explain import ExplainArguments
+from hf_msae.cli.extract import main as extract_main
 from hf_msae.cli.name import NameArguments
 from hf_msae.cli.opening import (
     EmbeddingArguments,
     ImageArguments,
     NamedModelArguments,
     command_parser,
+    described,
+    strongest_rows,
     weighted_concepts,
 )
 from hf_msae.cli.search import SearchArguments
@@ -118,6 +128,60 @@ def test_old_flags_work_and_warn(kind, required, old, new, value):
     with pytest.warns(DeprecationWarning, match=old[0]):
         model, args = parser.parse(["model", *required, *old])
     assert model.model == "model" and getattr(args, new) == value
+
+
+@pytest.fixture
+def libraries(monkeypatch):
+    """What commands change about the libraries, put back afterwards."""
+    for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY", "DATASETS_VERBOSITY"):
+        monkeypatch.delenv(name, raising=False)
+    before = transformers_logging.get_verbosity(), hub_logging.get_verbosity(), datasets.logging.get_verbosity()
+    yield
+    for module, level in zip((transformers_logging, hub_logging, datasets.logging), before, strict=True):
+        module.set_verbosity(level)
+
+
+def test_nothing_but_the_answer_is_printed_to_a_file(place, libraries, tmp_path, capsys):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(3):
+        place.scenes["test"][number]["image"].save(pictures / f"{number}.png")
+    out = str(tmp_path / "out")
+    extract_main(["--backbone", "scenes", "--dataset", str(pictures), "--output_dir", out, "--use_cpu"])
+    evaluate_main([str(place.model), "--data", str(place.test), "--use_cpu", "--cknna_batch_size", "64"])
+    printed = capsys.readouterr()
+    assert printed.err == "" and "FVU" in printed.out and "other columns: file_name" in printed.out
+    assert load_embeddings(out).dataset["file_name"][:] == ["0.png", "1.png", "2.png"]
+    for module in (transformers_logging, hub_logging, datasets.logging):
+        assert module.get_verbosity() == logging.ERROR
+
+
+def test_the_environment_decides_what_libraries_log(libraries, monkeypatch):
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")
+    transformers_logging.set_verbosity_info()
+    hide_library_lines()
+    assert transformers_logging.get_verbosity() == logging.INFO and hub_logging.get_verbosity() == logging.ERROR
+
+
+def test_a_warning_is_one_line_without_code():
+    parser, before = command_parser("name", [NamedModelArguments], "", ""), warnings.formatwarning
+    with parser.reporting_errors():
+        assert warnings.formatwarning("few rows", UserWarning, "x.py", 1) == "hf-msae name: warning: few rows\n"
+    assert warnings.formatwarning is before
+
+
+def test_rows_are_shown_by_what_is_known_of_them(place):
+    data = load_embeddings(place.test)
+    assert described(data, [3]) == {"caption": [data.dataset["caption"][3]]}
+    other = load_embeddings(data.dataset.rename_column("caption", "what it shows"))
+    assert described(other, [3, 5])["what it shows"] == [data.dataset["caption"][row] for row in (3, 5)]
+    assert described(load_embeddings(data[:]), [3]) == {}
+    lines = strongest_rows(place.msae, data, [0, 1]).splitlines()
+    assert lines[0].split() == ["latent", "row", "caption"] and len(lines) == 9
+    latent, row, start = lines[1].split()[:3]
+    assert latent == "0" and int(row) == data[:].matmul(place.msae.encoder[:, 0]).argmax().item()
+    assert data.dataset["caption"][int(row)].startswith(start)
+    assert "caption" not in strongest_rows(place.msae, load_embeddings(data[:]), [0])
 
 
 def test_help_says_what_a_flag_that_turns_off_does():

@@ -73,8 +73,8 @@ def extract_activations(
             leave a block, "vision.layers.{i}" and "text.layers.{i}". All are read in one forward pass.
         batch_size: Rows per forward pass. Affects only speed and memory.
         dtype: How embeddings are stored, "float32" or "float16".
-        keep_columns: Other columns to write. None keeps all numbers, booleans, labels and strings; images are never
-            kept.
+        keep_columns: Other columns to write. None keeps all numbers, booleans, labels and strings, and of images that
+            are files of a folder, their names, in the column "file_name"; images are never kept.
         num_workers: Processes that decode and prepare images; 0 does it between forward passes.
         resume: Continue an earlier run in `output_dir`.
         overwrite: Delete an earlier run in `output_dir`.

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -22,6 +23,8 @@ from ..._utils.images import open_picture, readable_formats, to_rgb, upright
 from .. import prepare_images
 from .streams import check_continuable, check_divisible, fingerprint
 
+FILE_NAME = "file_name"
+"""Column that says which file of a folder an image is, as in metadata.csv."""
 _LIBRARIES = ("hf_msae", "torch", "transformers", "datasets", "pillow")
 _STRINGS, _BINARIES = ((kind, f"large_{kind}", f"{kind}_view") for kind in ("string", "binary"))
 _MEDIA = datasets.Image | datasets.Audio | datasets.Video
@@ -61,7 +64,7 @@ class RowReader:
         with_images: Whether images are needed.
         image_column: Column of images. None means "image", or else the only column of images.
         text_column: Column of captions; None if they are not needed.
-        keep_columns: Columns to keep. None keeps all numbers, booleans, labels and strings.
+        keep_columns: Columns to keep. None keeps all numbers, booleans, labels and strings, and the names of files.
         skip_unreadable: Leave out rows whose image cannot be decoded or whose caption is missing.
 
     Raises:
@@ -112,6 +115,8 @@ class RowReader:
         if self.image_column is not None and isinstance(self._feature("image_column", self.image_column), _MEDIA):
             # Decoded in `read`, so that an unreadable row can be named.
             self._stored = self._stored.cast_column(self.image_column, datasets.Image(decode=False))
+            if keep_columns is None and self._has_files():
+                self.kept_features[FILE_NAME] = Value("string")
 
     def provenance(self) -> dict[str, Any]:
         """The dataset, its columns and the library versions, as JSON."""
@@ -165,7 +170,9 @@ class RowReader:
         """Read consecutive rows; raise UnreadableRow, with the row, unless such rows are skipped."""
         if isinstance(rows, range):
             rows = StoredRows(rows, self._stored[rows.start : rows.stop])
-        values, unreadable = rows.values, {}
+        values, unreadable = dict(rows.values), {}
+        if FILE_NAME in self.kept_features and FILE_NAME not in values:
+            values[FILE_NAME] = [each and Path(each["path"]).name for each in values[self.image_column]]
         images = [] if self.image_column is None else list(values[self.image_column])
         for place, row in enumerate(rows.numbers):
             try:
@@ -187,6 +194,13 @@ class RowReader:
             unreadable=unreadable,
             position=rows.position,
         )
+
+    def _has_files(self) -> bool:
+        """Whether the images are files of a folder, which captions next to them know by their names."""
+        if self.streams or FILE_NAME in self._dataset.features:
+            return False
+        first = self._stored[0][self.image_column]
+        return first is not None and first["bytes"] is None and first["path"] is not None
 
     def _name(self, row: int, column: str) -> str:
         return f"row {row}{self._of_part} of column {column!r}"
