@@ -62,7 +62,7 @@ def test_every_field_of_both_classes_is_a_flag_with_help(parser, monkeypatch):
 def test_defaults_are_those_of_the_classes(parse):
     data, model, training = parse()
     assert data == DataArguments(train_data="train")
-    assert training == MSAETrainingArguments(output_dir="out")
+    assert training == MSAETrainingArguments(output_dir="out", disable_tqdm=True)  # the output is no terminal
     assert build_config(model, d_in=768) == MSAEConfig()
 
 
