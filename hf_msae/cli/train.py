@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
             if sweep_args.sweep:
                 _report_sweep(Path(training_args.output_dir), variants, found)
             else:
-                _report(first.output_dir, first.model.config, found[0])
+                _report(first, found[0])
     for trainer in trainers:
         trainer.accelerator.end_training()
     if all(isinstance(each, Exception) for each in found):
@@ -126,9 +126,15 @@ def _build_trainers(
     return trainers
 
 
-def _report(folder: Path, config: Any, evaluation: EvaluationResult) -> None:
+def _report(trainer: MSAETrainer, evaluation: EvaluationResult) -> None:
+    folder, config, result = trainer.output_dir, trainer.model.config, trainer.result
     held_out = "held out" if evaluation.data["held_out"] else "the training data: use --eval_data for held-out metrics"
-    print(f"\n{evaluation}\n\n{evaluation.num_samples} embeddings, {held_out}. The model is in {folder}:\n")
+    print(f"\n{evaluation}\n\n{evaluation.num_samples} embeddings, {held_out}.")
+    if result.best_step is not None:
+        best = f"{trainer.args.metric_for_best_model} was best at step {result.best_step} ({result.best_metric:.4f})"
+        kept = "whose weights were kept" if trainer.args.load_best_model_at_end else "but the last weights were kept"
+        print(f"Training ended at step {result.global_step} of {trainer.total_steps}; {best}, {kept}.")
+    print(f"The model is in {folder}:\n")
     print(LOADING.format(folder=folder, d_in=config.d_in, num_latents=config.num_latents))
 
 

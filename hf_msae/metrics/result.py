@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _TABLE = {  # metric -> (heading, format)
     "fvu": ("FVU", "{:.4f}"),
+    "train_fvu": ("train FVU", "{:.4f}"),
     "cosine_similarity": ("cosine", "{:.4f}"),
     "cosine_similarity_centered": ("centered", "{:.4f}"),
     "normalized_mae": ("NMAE", "{:.4f}"),
@@ -36,7 +37,7 @@ _CLASSIFIER_TABLE = {
     "accuracy_reconstruction": ("accuracy", "{:.2%}"),
     "accuracy_drop": ("drop", "{:+.2%}"),
 }
-_LATER = ("cknna_reconstruction", "relative_reconstruction_bias_centered", "monosemanticity")
+_LATER = ("train_fvu", "cknna_reconstruction", "relative_reconstruction_bias_centered", "monosemanticity")
 """Columns that are left out if no level has a value."""
 
 _PROBING = (("auroc", "AUROC"), ("balanced_accuracy", "bal. acc."))
@@ -87,6 +88,7 @@ class EvaluationResult:
             and fractions of latents are those of the prefix.
         full_code: What the code holds where nothing is cut: the smallest such `k`, its `name` in tables, and what it
             `keeps`; None in files of earlier versions.
+        train_fvu: The same as `fvu` on training rows, if it was measured (`with_training_fvu`); also at every level.
         model_sha256: `model_fingerprint` of the evaluated model, to match figures and models; None if its weights
             were sharded.
         data: The data it was measured on, as described by `describe_embeddings`, and `held_out`: whether the model
@@ -121,6 +123,7 @@ class EvaluationResult:
     data: dict[str, Any] | None = None
     by_width: dict[str, dict[str, Any]] = field(default_factory=dict)
     full_code: dict[str, Any] | None = None
+    train_fvu: float | None = None
 
     @classmethod
     def from_levels(
@@ -156,6 +159,18 @@ class EvaluationResult:
     def with_data(self, **known: Any) -> EvaluationResult:
         """Return a copy with more about the data, e.g. `with_data(held_out=True, split="test")`, for the card."""
         return replace(self, data={**(self.data or {}), **known})
+
+    def with_training_fvu(self, measured: EvaluationResult) -> EvaluationResult:
+        """Return a copy with the FVU that another evaluation, of training rows, measured at the same levels."""
+        rows = {
+            name: {
+                size: {**metrics, "train_fvu": getattr(measured, name)[size]["fvu"]}
+                for size, metrics in getattr(self, name).items()
+            }
+            for name in ("by_k", "by_width")
+        }
+        known = self.with_data(num_training_samples=measured.num_samples)
+        return replace(known, **rows, train_fvu=measured.fvu)
 
     def with_levels(
         self,
@@ -222,6 +237,8 @@ class EvaluationResult:
         filled = {name for _, metrics in labelled for name, value in metrics.items() if value is not None}
         columns = {name: column for name, column in _TABLE.items() if name in filled or name not in _LATER}
         notes = [f"{self.num_samples} samples, raw space"]
+        if self.train_fvu is not None:
+            notes.append(f"train FVU: of {self.data['num_training_samples']} training samples")
         if self.cknna_batch_size is not None:
             notes.append(f"CKNNA on batches of {self.cknna_batch_size}")
         if self.decoder_orthogonality is not None:

@@ -18,7 +18,7 @@ NUMERIC_FIELDS = (
 _POSITIVE = (
     *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
     *("num_train_epochs", "learning_rate", "adam_epsilon", "logging_steps", "eval_steps", "save_steps"),
-    *("save_total_limit", "memory_budget", "resample_steps", "dead_steps"),
+    *("save_total_limit", "memory_budget", "resample_steps", "dead_steps", "early_stopping_patience"),
 )
 _NOT_NEGATIVE = (
     "warmup_steps",
@@ -27,7 +27,13 @@ _NOT_NEGATIVE = (
     "dataloader_num_workers",
     "auxiliary_k",
     "auxiliary_coefficient",
+    "early_stopping_threshold",
 )
+# Metrics that may choose the best evaluation -> whether a greater value is better.
+_BEST_METRICS = {
+    **dict.fromkeys(("fvu", "fvu_per_sample", "normalized_mae"), False),
+    **dict.fromkeys(("cosine_similarity", "cosine_similarity_centered", "cknna", "cknna_reconstruction"), True),
+}
 
 _Schedule = Literal["warmup_stable_decay", "cosine", "linear", "constant_with_warmup"]
 _Strategy = Literal["no", "steps", "epoch"]
@@ -37,6 +43,7 @@ _CHOICES = {
     "mixed_precision": (None, *get_args(_Precision)),
     "eval_strategy": (None, *get_args(_Strategy)),
     "save_strategy": (None, *get_args(_Strategy)),
+    "metric_for_best_model": tuple(_BEST_METRICS),
 }
 
 
@@ -112,11 +119,26 @@ class MSAETrainingArguments:
     logging_steps: int = flag("Optimizer steps between log records; the first and last step are always logged.", 50)
     eval_strategy: _Strategy | None = flag(
         "When to evaluate during training: no, every eval_steps steps, or every epoch. Defaults to steps if "
-        "eval_steps is given, otherwise no.",
+        "eval_steps is given, to epoch with early_stopping_patience or load_best_model_at_end, otherwise no.",
         None,
     )
     eval_steps: int | None = flag(
         "Optimizer steps between evaluations. Defaults to logging_steps, if eval_strategy is steps.", None
+    )
+    early_stopping_patience: int | None = flag(
+        "Evaluations without an improvement after which training stops. Defaults to training all steps.", None
+    )
+    early_stopping_threshold: float = flag(
+        "Change of metric_for_best_model that counts as an improvement for early_stopping_patience, if it is larger.",
+        0.0,
+    )
+    load_best_model_at_end: bool | None = flag(
+        "Keep the weights of the best evaluation instead of the last ones. The last step is evaluated too. Defaults "
+        "to true with early_stopping_patience.",
+        None,
+    )
+    metric_for_best_model: str = flag(
+        f"Metric that says which evaluation is the best: {', '.join(_BEST_METRICS)}.", "fvu"
     )
     save_strategy: _Strategy | None = flag(
         "When to save checkpoints: no, every save_steps steps, or every epoch; the last two also save the last step. "
@@ -171,13 +193,19 @@ class MSAETrainingArguments:
                     continue
                 if value is None or not (math.isfinite(value) and holds(value)):
                     raise ValueError(f"{name} must be {wanted}, got {value}")
+        self.metric_for_best_model = self.metric_for_best_model.removeprefix("eval_")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 known = ", ".join(filter(None, choices))
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
         if not str(self.output_dir).strip():
             raise ValueError("output_dir is empty: name the folder for the model and its checkpoints")
-        self._settle("eval", strategy="no", steps=self.logging_steps)
+        if self.load_best_model_at_end is None:
+            self.load_best_model_at_end = self.early_stopping_patience is not None
+        if self.chooses_best and self.eval_strategy == "no":
+            asking = "early_stopping_patience" if self.early_stopping_patience else "load_best_model_at_end"
+            raise ValueError(f"{asking} needs evaluations, but eval_strategy is no: set it to steps or epoch")
+        self._settle("eval", strategy="epoch" if self.chooses_best else "no", steps=self.logging_steps)
         self._settle("save", strategy="steps", steps=500)
 
     def _settle(self, event: str, strategy: str, steps: int) -> None:
@@ -191,6 +219,16 @@ class MSAETrainingArguments:
         strategy = given_strategy or (strategy if given_steps is None else "steps")
         setattr(self, f"{event}_strategy", strategy)
         setattr(self, f"{event}_steps", (given_steps or steps) if strategy == "steps" else None)
+
+    @property
+    def chooses_best(self) -> bool:
+        """Whether evaluations are compared to find the best one."""
+        return bool(self.early_stopping_patience or self.load_best_model_at_end)
+
+    @property
+    def greater_is_better(self) -> bool:
+        """Whether a greater value of `metric_for_best_model` is better."""
+        return _BEST_METRICS[self.metric_for_best_model]
 
     def is_due(self, event: Literal["eval", "save"], step: int, steps_per_epoch: int) -> bool:
         """Return whether to evaluate or save after optimizer step number `step` (1 is the first)."""

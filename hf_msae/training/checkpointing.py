@@ -1,9 +1,9 @@
 """Checkpoints of a training run: folders `checkpoint-STEP` to resume from.
 
 A checkpoint holds the model as `MSAEModel.from_pretrained` reads it (config.json, model.safetensors), what
-`Accelerator.save_state` writes (optimizer.bin, scheduler.bin, random_states_RANK.pkl, scaler.pt with fp16) and
-trainer_state.json. It is written under a temporary name and renamed when every process is done, so a folder with the
-final name is complete.
+`Accelerator.save_state` writes (optimizer.bin, scheduler.bin, random_states_RANK.pkl, scaler.pt with fp16),
+trainer_state.json, and best_weights.safetensors where the best weights are kept. It is written under a temporary name
+and renamed when every process is done, so a folder with the final name is complete.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
-from safetensors.torch import load_model
+from safetensors.torch import load_model, save_file
 from transformers.utils import logging as transformers_logging
 
 from .._utils.atomic import atomic_path, remove
 from .._utils.file_integrity import sha256_of
 from .._utils.json_files import from_json, write_json
+from .best import BEST_FILE
 from .log import LOG_FILE
 
 if TYPE_CHECKING:
@@ -50,7 +52,9 @@ class TrainerState:
         log_history: Records logged so far.
         pending_losses: Loss of each step since the last record; the next record averages them.
         steps_since_fired: For each latent, the optimizer steps since it last fired.
-        stopped: Whether a callback ended the run before its last step.
+        stopped: Whether a callback or early stopping ended the run before its last step.
+        best: The best evaluation: its metric, value and step, and the `evaluations_since` without improvement.
+        fvu_at: FVU of the same training rows at "half" and "three quarters" of the run.
         files: SHA-256 of the checkpoint's other files by name; empty in checkpoints of earlier versions.
     """
 
@@ -61,6 +65,8 @@ class TrainerState:
     pending_losses: list[float] = field(default_factory=list)
     steps_since_fired: list[int] = field(default_factory=list)
     stopped: bool = False
+    best: dict[str, Any] | None = None
+    fvu_at: dict[str, float] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -186,7 +192,12 @@ def model_as_pretrained(accelerator: Accelerator, model: MSAEModel) -> Iterator[
             handle.remove()
 
 
-def save_checkpoint(accelerator: Accelerator, state: TrainerState, output_dir: Path) -> Path:
+def save_checkpoint(
+    accelerator: Accelerator,
+    state: TrainerState,
+    output_dir: Path,
+    best_weights: dict[str, torch.Tensor] | None = None,
+) -> Path:
     """Write `output_dir/checkpoint-STEP` and return it; all processes call this inside `model_as_pretrained`."""
     # All processes write into the same folder, so its name cannot hold a process id as atomic_path's does.
     final = output_dir / f"checkpoint-{state.global_step}"
@@ -198,6 +209,8 @@ def save_checkpoint(accelerator: Accelerator, state: TrainerState, output_dir: P
     accelerator.wait_for_everyone()
     with _naming_full_disk(final):
         accelerator.save_state(str(temporary))
+        if best_weights is not None and accelerator.is_main_process:
+            save_file(best_weights, temporary / BEST_FILE)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         files = sorted(file for file in temporary.rglob("*") if file.is_file())

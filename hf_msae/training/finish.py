@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accelerate.logging import get_logger
+
+from .log import LOG_FILE, append_record
+
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
     from ..metrics import EvaluationResult
     from .trainer import MSAETrainer
+
+logger = get_logger(__name__)
 
 
 def finish(
@@ -21,6 +27,9 @@ def finish(
     **card: Any,
 ) -> EvaluationResult:
     """Evaluate a trained model and write it with its metrics, record and card.
+
+    Where the evaluation data was held out, the FVU of training rows is measured as well. A warning says what to change
+    if the run was clearly too short, or if held-out rows fare far worse.
 
     The folder gets config.json and model.safetensors, metrics.json, training.json (arguments, data, versions) and
     README.md (the model card). All processes call this.
@@ -44,13 +53,21 @@ def finish(
     from ..embeddings import EmbeddingDataset, load_embeddings
     from ..hub.publishing.card import write_model_card
     from ..metrics.measured_data import is_same_data
-    from .record import TrainingRecord
+    from .advice import advice_on, with_training_fvu
+    from .record import TrainingRecord, describe_data
 
     eval_data = trainer.eval_data if eval_data is None else eval_data
     if eval_data is not None and not isinstance(eval_data, EmbeddingDataset):
         eval_data = load_embeddings(eval_data, hook_point=trainer.model.config.hook_point)
     folder = trainer.save_model(output_dir)
     evaluation = trainer.evaluate(trainer.train_data if eval_data is None else eval_data)
+    described = [describe_data(each) for each in (trainer.train_data, eval_data) if each is not None]
+    # Training and evaluation data may be the same embeddings under two names.
+    held_out = eval_data is not None and not is_same_data(*described)
+    evaluation = evaluation.with_data(held_out=held_out, split=splits[0 if eval_data is None else 1])
+    if held_out:
+        evaluation = with_training_fvu(trainer, evaluation)
+    advice = advice_on(trainer, evaluation)
     record = TrainingRecord.of(
         trainer.args,
         trainer.train_data,
@@ -60,13 +77,26 @@ def finish(
         splits,
         trainer.model.config,
         evaluation.model_sha256,
+        advice,
     )
-    # Training and evaluation data may be the same embeddings under two names.
-    held_out = eval_data is not None and not is_same_data(record.training_data, record.evaluation_data)
-    evaluation = evaluation.with_data(held_out=held_out, split=splits[0 if eval_data is None else 1])
+    _log_final(trainer, evaluation)
     if trainer.accelerator.is_main_process:
+        for each in advice:
+            logger.warning(each)
         evaluation.save(folder / "metrics.json")
         record.save(folder)
         write_model_card(folder, **card)
     trainer.accelerator.wait_for_everyone()
     return evaluation
+
+
+def _log_final(trainer: MSAETrainer, evaluation: EvaluationResult) -> None:
+    """Add the final FVU of held-out and of training rows to the log of a run that `train` has just ended."""
+    if trainer.result is None or evaluation.train_fvu is None:
+        return
+    step = trainer.state.global_step
+    record = {"step": step, "epoch": round(step / trainer.plan.steps_per_epoch, 4)}
+    record |= {"eval_fvu": evaluation.fvu, "train_fvu": evaluation.train_fvu}
+    trainer.result.log_history.append(record)
+    if trainer.accelerator.is_main_process:
+        append_record(trainer.output_dir / LOG_FILE, record)

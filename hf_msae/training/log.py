@@ -38,6 +38,8 @@ class TrainingResult:
             evaluation and saving; None if no step was left to do.
         data_wait: Share of the runtime spent waiting for data, 0 to 1.
         log_history: The run's log, as in training_log.jsonl.
+        best_metric: Value of `metric_for_best_model` at the best evaluation, if evaluations were compared.
+        best_step: Step of the best evaluation, whose weights the model has with `load_best_model_at_end`.
     """
 
     global_step: int
@@ -49,6 +51,8 @@ class TrainingResult:
     seconds_per_step: float | None
     data_wait: float
     log_history: list[dict[str, Any]] = field(repr=False)
+    best_metric: float | None = None
+    best_step: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, as values that JSON can hold."""
@@ -80,8 +84,7 @@ class TrainingLog:
         """Add a record; it is on disk when this returns."""
         self.history.append(record)
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(_line(record))
+            append_record(self.path, record)
 
 
 class LossWindow:
@@ -158,6 +161,12 @@ class ProgressReport:
             f"dead={record['dead_latents']}",
             refresh=False,
         )
+
+
+def append_record(path: Path, record: dict[str, Any]) -> None:
+    """Add a record to a log on disk."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_line(record))
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -39,7 +39,7 @@ class TrainingRecord:
         training_data: Description of the training embeddings by `describe_data`; None if unknown.
         evaluation_data: Description of the held-out embeddings; None if there were none.
         command: Command that trained the model.
-        result: Fields of `TrainingResult` without the log.
+        result: Fields of `TrainingResult` without the log, and `advice`, if there was any.
         versions: Version of each library.
         model_sha256: `model_fingerprint` of the trained model, before any conversion to half precision.
         base_model_is_local: Whether the backbone was a local folder, whose name may look like a Hub id.
@@ -69,6 +69,7 @@ class TrainingRecord:
         splits: tuple[str | None, str | None] = (None, None),
         config: MSAEConfig | None = None,
         model_sha256: str | None = None,
+        advice: Sequence[str] = (),
     ) -> TrainingRecord:
         """Make the record of a training that has just ended, with the versions of the installed libraries.
 
@@ -81,6 +82,7 @@ class TrainingRecord:
             splits: Splits of the training and evaluation data, if chosen.
             config: Config of the model.
             model_sha256: `model_fingerprint` of the model.
+            advice: What to change, as sentences, if the run was not a good one.
         """
         backbone = None if config is None else config.base_model_name_or_path
         summary = {} if result is None else result.to_dict()
@@ -89,7 +91,8 @@ class TrainingRecord:
             training_data=describe_data(training_data, splits[0]),
             evaluation_data=None if evaluation_data is None else describe_data(evaluation_data, splits[1]),
             command=command,
-            result={key: value for key, value in summary.items() if key != "log_history"},
+            result={key: value for key, value in summary.items() if key != "log_history"}
+            | ({"advice": list(advice)} if advice else {}),
             versions={library: version(library) for library in _LIBRARIES},
             model_sha256=model_sha256,
             base_model_is_local=None if backbone is None else Path(backbone).expanduser().is_dir(),

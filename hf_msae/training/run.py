@@ -10,12 +10,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler, get_wsd_schedule
 
 from .._utils.evaluating import evaluation_mode
+from .best import BestWeights, is_exhausted
 from .checkpointing import load_weights, model_as_pretrained, prune_checkpoints, save_checkpoint, write_failure
 from .dead_latents import LatentActivity
 from .log import LossWindow, ProgressReport, TrainingLog, TrainingResult, diverged
@@ -65,8 +67,10 @@ class TrainingRun:
     def preparing(self) -> Iterator[None]:
         """Prepare the model for training inside the block, and restore it afterwards."""
         accelerator, model = self.accelerator, self.trainer.model
+        self.best = BestWeights(self.args, self.state)
         if self._checkpoint is not None:
             load_weights(model, self._checkpoint)
+            self.best.load(self._checkpoint)
         self._prepare()
         try:
             with evaluation_mode(model), model_as_pretrained(accelerator, model):
@@ -77,6 +81,7 @@ class TrainingRun:
                     self._begin()
                     yield
             self._gather_weights()
+            self.best.restore(model)
         finally:
             # Accelerate has wrapped the model's forward in autocast; this leaves the plain model.
             accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False, keep_torch_compile=False)
@@ -149,6 +154,8 @@ class TrainingRun:
             seconds_per_step=self.seconds_of_steps / steps if steps else None,
             data_wait=round(seconds_waited / runtime, 4),
             log_history=state.log_history,
+            best_metric=state.best["value"] if state.best else None,
+            best_step=state.best["step"] if state.best else None,
         )
         self._tell("on_train_end", result)
         return result
@@ -165,18 +172,22 @@ class TrainingRun:
         """
         args, step, steps_per_epoch = self.args, self.state.global_step, self.plan.steps_per_epoch
         self._tell("on_step_end")
+        self._note_fvu(step)
         recorded = step == 1 or self.finished or step % args.logging_steps == 0
         if recorded:
             self._record_training(embeddings)
-        if args.is_due("eval", step, steps_per_epoch):
+        if args.is_due("eval", step, steps_per_epoch) or (args.chooses_best and self.finished):
             if not recorded:
                 self._measure(embeddings)  # raises if the model has diverged
             with self.progress.during("evaluating"):
                 self._gather_weights()
                 metrics = self.trainer.evaluate(progress=False).to_dict()
             self._tell("on_evaluate", metrics)
+            self.best.update(self.trainer.model, metrics)
+            if is_exhausted(args, self.state):
+                self.trainer.stop()
             self._record({f"eval_{key}": value for key, value in metrics.items() if isinstance(value, (int, float))})
-        last = self.finished  # a callback may have stopped the run since
+        last = self.finished  # a callback or early stopping may have stopped the run since
         if last and not recorded:
             self._record_training(embeddings)
         if signum or args.is_due("save", step, steps_per_epoch) or (last and args.save_strategy != "no"):
@@ -190,7 +201,7 @@ class TrainingRun:
         self._gather_weights()
         self.state.pending_losses = self.losses.read(self.state.global_step)
         self.state.steps_since_fired = self.activity.steps_since_fired.tolist()
-        checkpoint = save_checkpoint(self.accelerator, self.state, self.trainer.output_dir)
+        checkpoint = save_checkpoint(self.accelerator, self.state, self.trainer.output_dir, self.best.weights)
         self._tell("on_save", checkpoint)
         return checkpoint
 
@@ -220,6 +231,19 @@ class TrainingRun:
         if self.accelerator.trackers:
             self.accelerator.log({key: value for key, value in values.items() if value is not None}, step=step)
         self._tell("on_log", record)
+
+    @torch.no_grad()
+    def _note_fvu(self, step: int) -> None:
+        """Keep the FVU of the first batch at a half and at three quarters of the run, for `advice_on`."""
+        names = {self.total_steps // 2: "half", self.total_steps * 3 // 4: "three quarters"}
+        if step not in names or self.total_steps < 4:
+            return
+        self._gather_weights()
+        x = self.train_data[np.sort(self.plan.rows_of_step(1)[:4096])].to(self.accelerator.device)
+        residual = (x - self.trainer.model(x).reconstruction).square().sum()
+        fvu = float(residual / (x - self.trainer.model.input_mean).square().sum())
+        if math.isfinite(fvu):  # otherwise the run has diverged, which the next record finds
+            self.state.fvu_at[names[step]] = fvu
 
     @torch.no_grad()
     def _measure(self, embeddings: torch.Tensor) -> tuple[float, float]:

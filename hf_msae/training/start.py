@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from .._utils.acceleration import check_distribution, on_main_process
 from ..model.configuration_msae import MSAEConfig
 from .arguments import NUMERIC_FIELDS, MSAETrainingArguments
+from .best import adopt_best, is_exhausted
 from .checkpointing import TrainerState, check_output_dir, clear_output_dir
 from .resuming import describe_differences, find_checkpoint
 
@@ -152,7 +153,8 @@ def start(
     trainer.state = _new_state(trainer)
     if checkpoint is not None:
         trainer.state = _resumed_state(trainer, checkpoint)
-        trainer.state.stopped = trainer.state.stopped and keep_stopped
+        exhausted = is_exhausted(trainer.args, trainer.state)
+        trainer.state.stopped = trainer.state.stopped and (keep_stopped or exhausted)
     if outside and trainer.accelerator.is_main_process:
         clear_output_dir(trainer.output_dir)
     trainer.output_dir.mkdir(parents=True, exist_ok=True)
@@ -186,6 +188,7 @@ def _resumed_state(trainer: MSAETrainer, checkpoint: Path) -> TrainerState:
             f"{checkpoint} belongs to another run and cannot be resumed with these settings:\n  "
             + "\n  ".join(differences)
         )
+    adopt_best(trainer.args, state, checkpoint)
     state.num_processes = trainer.accelerator.num_processes
     logger.info(f"Resuming from {checkpoint} at step {state.global_step} of {trainer.total_steps}.")
     return state

@@ -385,6 +385,20 @@ def test_two_processes_train_the_model_of_one_with_twice_the_batch(of_two, finis
 
 
 @pytest.mark.slow
+def test_two_processes_stop_early_where_one_does(tmp_path, data_flags):
+    flags = [*data_flags, "--eval_steps", "2", "--early_stopping_patience", "2", "--early_stopping_threshold", "0.02"]
+    flags += [*SMALL, "--adam_epsilon", "1e-3"]
+    run(train.main, *flags, "--per_device_train_batch_size", "32", "--output_dir", tmp_path / "one")
+    both = ["--per_device_train_batch_size", "16", "--output_dir", tmp_path / "two"]
+    commands = json.dumps([("train", [*flags, *both])], default=str)
+    end(start(*TORCHRUN, Path(__file__).with_name("two_processes.py"), commands))
+    assert_close_weights(tmp_path / "one", tmp_path / "two")
+    one, two = (json.loads((tmp_path / name / "training.json").read_text())["result"] for name in ("one", "two"))
+    assert (two["num_processes"], two["global_step"], two["best_step"]) == (2, one["global_step"], one["best_step"])
+    assert two["global_step"] < 30
+
+
+@pytest.mark.slow
 def test_batch_topk_and_resampling_see_the_batch_of_all_processes(of_two, tmp_path, data_flags):
     flags = [*data_flags, "--output_dir", tmp_path, "--per_device_train_batch_size", 32, "--adam_epsilon", "1e-3"]
     run(train.main, *flags, *BATCH_TOPK)

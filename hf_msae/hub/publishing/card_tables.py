@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _QUALITY = {  # metric -> heading
     "fvu": "FVU",
+    "train_fvu": "FVU, training data",
     "cosine_similarity": "cosine",
     "cosine_similarity_centered": "centered cosine",
     "l0": "L0",

@@ -1,0 +1,58 @@
+"""What the figures of a finished run say about its settings: whether it was too short, or fits only its own rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..embeddings import load_embeddings
+
+if TYPE_CHECKING:
+    from ..metrics import EvaluationResult
+    from .trainer import MSAETrainer
+
+# docs/training.md says on which runs these were chosen.
+STILL_FALLING = 1.05
+"""A run was too short if its FVU, on the same training rows, fell by more than this factor between half and three
+quarters of it, before the learning rate decays."""
+OVERFITTED = 1.5
+"""A model fits its training rows alone if the FVU of held-out rows is more than this many times theirs."""
+_LEAST_DIFFERENCE = 0.005  # of two FVUs: below, their ratio means nothing
+_ROWS = 8192
+
+
+def with_training_fvu(trainer: MSAETrainer, evaluation: EvaluationResult) -> EvaluationResult:
+    """Add the FVU of at most 8,192 training rows, drawn at random, to every level. All processes call this."""
+    from ..metrics import evaluate_msae
+
+    data, args = trainer.train_data, trainer.args
+    if len(data) > _ROWS:
+        rows = np.random.default_rng(args.seed).choice(len(data), _ROWS, replace=False)
+        data = load_embeddings(data[np.sort(rows)])
+    batch_size, accelerator = args.per_device_eval_batch_size, trainer.accelerator
+    found = evaluate_msae(
+        trainer.model, data, batch_size=batch_size, cknna_batch_size=None, progress=False, accelerator=accelerator
+    )
+    return evaluation.with_training_fvu(found)
+
+
+def advice_on(trainer: MSAETrainer, evaluation: EvaluationResult) -> list[str]:
+    """Say what to change where a run was clearly too short, or where held-out rows fare far worse than its own."""
+    args, fvu, trained_on = trainer.args, evaluation.fvu, evaluation.train_fvu
+    if trained_on is not None and fvu > OVERFITTED * trained_on and fvu - trained_on > _LEAST_DIFFERENCE:
+        return [
+            f"The FVU of held-out rows is {fvu:.4f}, but that of training rows is {trained_on:.4f}: the model has "
+            f"overfitted. Give more train_data (now {len(trainer.train_data)} rows), fewer num_latents (now "
+            f"{trainer.model.config.num_latents}), or early_stopping_patience, or check that eval_data is of the same "
+            "kind."
+        ]
+    half, later = (trainer.state.fvu_at.get(name) for name in ("half", "three quarters"))
+    finished = trainer.state.global_step >= trainer.total_steps
+    if half and later and finished and half > STILL_FALLING * later and half - later > _LEAST_DIFFERENCE:
+        return [
+            f"Training was too short: the FVU of training rows still fell from {half:.4f} to {later:.4f} between half "
+            f"and three quarters of its {trainer.total_steps} steps. Raise num_train_epochs (or max_steps), or the "
+            f"learning_rate (now {args.learning_rate:g})."
+        ]
+    return []
