@@ -132,7 +132,8 @@ def _report(trainer: MSAETrainer, evaluation: EvaluationResult) -> None:
     print(f"\n{evaluation}\n\n{evaluation.num_samples} embeddings, {held_out}.")
     if result.best_step is not None:
         best = f"{trainer.args.metric_for_best_model} was best at step {result.best_step} ({result.best_metric:.4f})"
-        kept = "whose weights were kept" if trainer.args.load_best_model_at_end else "but the last weights were kept"
+        best_are_kept = trainer.args.load_best_model_at_end or result.best_step == result.global_step
+        kept = "whose weights were kept" if best_are_kept else "but the last weights were kept"
         print(f"Training ended at step {result.global_step} of {trainer.total_steps}; {best}, {kept}.")
     print(f"The model is in {folder}:\n")
     print(LOADING.format(folder=folder, d_in=config.d_in, num_latents=config.num_latents))
