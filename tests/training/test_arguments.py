@@ -1,9 +1,10 @@
 """MSAETrainingArguments: refused values, and when events are due."""
 
+import inspect
 from dataclasses import fields
 
 import pytest
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import EarlyStoppingCallback, HfArgumentParser, TrainingArguments
 
 from hf_msae import MSAETrainingArguments
 
@@ -82,6 +83,7 @@ def test_names_are_those_of_transformers_where_they_exist_there():
     own = {"lr_decay_fraction", "mixed_precision", "overwrite_output_dir", "cknna_batch_size"}
     own |= {"memory_budget", "keep_on_device"}
     own |= {"auxiliary_k", "auxiliary_coefficient", "resample_steps", "dead_steps"}
+    own |= {*inspect.signature(EarlyStoppingCallback).parameters}  # which transformers leaves to a callback
     assert ours - {field.name for field in fields(TrainingArguments)} == own
 
 
