@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -63,6 +64,7 @@ def training_arguments(arguments: QuickstartArguments) -> MSAETrainingArguments:
         logging_steps=20,
         seed=arguments.seed,
         use_cpu=True,
+        disable_tqdm=not sys.stderr.isatty(),
     )
 
 
@@ -98,7 +100,8 @@ def run_quickstart(arguments: QuickstartArguments) -> dict[str, Any]:
     for name, scenes in (("train", train_scenes), ("test", eval_scenes)):
         folder = output / "embeddings" / name
         source = f"scenes:{name}:{len(scenes)}:{arguments.seed}"
-        extract_activations(backbone, scenes, folder, batch_size=256, overwrite=True, metadata={"dataset": source})
+        options = {"batch_size": 256, "overwrite": True, "progress": not run.disable_tqdm}
+        extract_activations(backbone, scenes, folder, metadata={"dataset": source}, **options)
         embeddings[name] = load_embeddings(folder)
 
     announce(3, f"Training an MSAE: {config.num_latents} latents, levels {config.nesting_ks}")

@@ -96,7 +96,7 @@ def _check_pictures(images: datasets.Dataset, settings: ExplorerSettings) -> dat
 
 def _embed(model: VisionTextMSAE, pictures: Sequence[Image.Image], report: Report) -> torch.Tensor:
     start, step, parts = time.monotonic(), model.backbone.image_batch_size, []
-    for row in tqdm(range(0, len(pictures), step), desc="embedding", unit="batch"):
+    for row in tqdm(range(0, len(pictures), step), desc="embedding", unit="batch", disable=None):  # on a terminal
         report("embedding the pictures", row / len(pictures))
         parts.append(model.image_embeds(pictures[row : row + step], progress=False))
     if (seconds := time.monotonic() - start) > _LONG:
