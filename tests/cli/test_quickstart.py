@@ -104,7 +104,7 @@ def test_everything_the_quickstart_promises_is_there(tmp_path, capsys):
     assert embeddings.provenance["dataset"] == "scenes:test:200:42", "what finds the pictures again"
     for figure in ("quality_against_k.png", "training.png", "concepts.png", "bias.png"):
         assert min(Image.open(output / figure).size) > 300
-    assert "| 1024 |" in (output / "README.md").read_text()
+    assert "| 1024 (all) |" in (output / "README.md").read_text()
     model = MSAEModel.from_pretrained(output)
     assert model.config.base_model_name_or_path == "hf_msae/scenes-siglip"
     assert torch.isfinite(model.encode(embeddings[[0, 1]])).all()
