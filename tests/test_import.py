@@ -5,9 +5,13 @@ import os
 import re
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 from transformers import AutoModel
 
 import hf_msae
@@ -208,3 +212,19 @@ def test_public_names():
 def test_version_is_the_package_version():
     declared = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
     assert hf_msae.__version__ == declared.group(1)
+
+
+def test_the_lower_bounds_are_the_oldest_versions_that_are_tested():
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = chain(project["dependencies"], *(extras[name] for name in extras.keys() - {"browser", "dev"}))
+    lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
+    tested = {canonicalize_name(pin.name): pin for pin in (Requirement(line) for line in lines if line[:1] != "#")}
+    bounds = {canonicalize_name(each.name): each.specifier for each in map(Requirement, asked)}
+    del bounds["hf-msae"]
+    assert len(bounds) > 20
+    for name, bound in bounds.items():
+        (lowest,) = (each.version for each in bound if each.operator == ">=")
+        (pin,) = tested[name].specifier
+        assert (name, Version(pin.version)) == (name, Version(lowest))
