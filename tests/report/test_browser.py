@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.report.conftest import row_of
+from hf_msae import VisionTextMSAE
+from hf_msae.report import write_report
+from tests.report.conftest import QUICK, WIDTH, names, row_of
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +77,22 @@ def test_the_filter_shows_what_is_asked_for(visit):
     assert page.locator(".card:visible").count() == 0 and told.inner_text() == "0 of 7"
     page.get_by_label("Show concepts that contain").fill("")
     assert page.locator(".card:visible").count() == 7 and page.problems == []
+
+
+@pytest.mark.parametrize("opened_by", ["the filter", "printing"])
+def test_folded_cards_open_to_be_found_and_printed(visit, world, tmp_path, opened_by):
+    table = names(q_value=np.full(WIDTH, 0.01))
+    model = VisionTextMSAE(world.model.backbone, world.model.msae, table)
+    settings = {**QUICK, "num_concepts": 12, "metrics": world.metrics}
+    page = visit(path=write_report(tmp_path / "report.html", model, world.embeddings, **settings))
+    cards = page.locator(".card")
+    last = cards.nth(11)
+    assert cards.count() == 12 and page.locator(".card:visible").count() == 8
+    if opened_by == "the filter":
+        page.get_by_label("Show concepts that contain").fill(last.locator("h3").text_content())
+    else:
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert last.is_visible() and page.problems == []
 
 
 def test_it_is_readable_without_scripts_and_by_keyboard(visit):

@@ -162,3 +162,13 @@ def test_latents_that_the_first_batch_does_not_show_are_fetched_afterwards():
     assert found.chosen.latents == [5] == found.columns.latents.tolist()
     np.testing.assert_allclose(found.columns.values[:, 0], rows[:, 5], rtol=1e-6)
     assert found.columns.strong[:, 0].sum() == 9000 - 4096
+
+
+def test_the_first_cards_are_open_and_the_others_folded(with_names, write):
+    page = write(with_names(names(q_value=np.full(WIDTH, 0.01))), num_concepts=12)
+    section = page.section("concepts")
+    folded = section.one("details", of_class="more")
+    assert len(section.all("article")) == 12 and len(folded.all("article")) == 4
+    assert folded.one("summary").text == "4 more concepts" and "open" not in folded.attributes
+    few = write(with_names(names(q_value=np.full(WIDTH, 0.01))), num_concepts=8).section("concepts")
+    assert len(few.all("article")) == 8 and not few.all("details", of_class="more")

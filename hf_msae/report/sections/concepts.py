@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from ..context import Context
 
+OPEN = 8
+"""Cards that are shown at once; the others are folded, and open to print."""
+
 MIDDLE = (0.4, 0.6)
 """The middle of a latent's distribution lies between these shares of the rows in which it is active."""
 BASES = {
@@ -75,6 +78,7 @@ class Gallery:
     cards: list[Card]
     basis: str = BASES["directions"]  # what a name is
     middle: tuple[float, float] = MIDDLE  # where the examples from the middle are from
+    open: int = OPEN  # how many cards are not folded
 
 
 def build(context: Context) -> Gallery:

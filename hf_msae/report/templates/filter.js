@@ -1,5 +1,8 @@
 
 "use strict";
+addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details")) folded.open = true;
+});
 (() => {
   const form = document.getElementById("filter");
   if (!form) return;
@@ -8,6 +11,8 @@
   const cards = [...document.querySelectorAll(".card")];
   const show = () => {
     const wanted = text.value.trim().toLowerCase();
+    const folded = document.querySelector("details.more");
+    if (wanted && folded) folded.open = true;
     for (const card of cards) card.hidden = !card.dataset.name.includes(wanted);
     told.value = `${cards.filter((card) => !card.hidden).length} of ${cards.length}`;
   };
