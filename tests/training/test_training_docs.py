@@ -49,7 +49,7 @@ def test_every_command_of_the_training_script_parses():
         for block in blocks
         if "hf-msae train --" in block
     ]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         parser.parse([word.replace("training/configs", str(ROOT / "training" / "configs")) for word in command])
 
