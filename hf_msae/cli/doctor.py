@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         print(args.model)
         for each in findings:
-            print(f"  {each.part:<11}{each.state:<9}{each.text}")
+            print(f"  {each.part:<11}{each.state:<11}{each.text}")
         if then:
             print("\nNext:\n" + "\n".join(f"  {command}" for command in then))
     if not is_usable:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..model.modeling_msae import MSAEModel
     from .doctor import DoctorArguments
 
-OK, MISSING, BROKEN = "ok", "missing", "broken"
+OK, MISSING, UNCHECKED, BROKEN = "ok", "missing", "unchecked", "broken"
 _NEAR = ("activations.json", "*/activations.json", "*/*/activations.json")
 """Where folders of embeddings are looked for, below the model's folder and below the one that it is in."""
 _MOST_LISTED = 8
@@ -26,7 +26,7 @@ class Finding:
 
     Attributes:
         part: Such as "names".
-        state: `OK`, `MISSING` or `BROKEN`.
+        state: `OK`, `MISSING`, `UNCHECKED` or `BROKEN`.
         text: What was found.
         then: Commands that help.
     """
@@ -103,10 +103,11 @@ def _folder_of(model: str, revision: str | None) -> Path:
 
 
 def _model(folder: Path, msae: MSAEModel) -> Finding:
+    from ..metrics.levels import describe_levels
+
     config = msae.config
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**20
-    levels = ", ".join(map(str, config.nesting_ks)) if config.nesting == "topk" else ""
-    family = f"{config.activation}, nesting {config.nesting}" + (f" ({levels})" if levels else "")
+    family = f"{config.activation}, nesting {config.nesting}: {describe_levels(config)}"
     return Finding(
         "model",
         OK,
@@ -135,6 +136,7 @@ def _training(folder: Path, msae: MSAEModel) -> Finding:
 
 
 def _quality(folder: Path, msae: MSAEModel, arguments: str) -> Finding:
+    from .._utils.levels import read_levels
     from ..hub.publishing.verification import read_metrics
 
     file = folder / "metrics.json"
@@ -147,13 +149,14 @@ def _quality(folder: Path, msae: MSAEModel, arguments: str) -> Finding:
         return Finding("quality", BROKEN, str(error), then)
     data = metrics.get("data") or {}
     kind = {True: "held-out ", False: "training "}.get(data.get("held_out"), "")
-    fvu = ", ".join(
-        f"{row['fvu']:.4f} at k={k}" for k, row in sorted(metrics["by_k"].items(), key=lambda x: int(x[0]))
-    )
+    fvu = ", ".join(f"{level.metrics['fvu']:.4f} {level.phrase}" for level in read_levels(metrics).distinct)
     return Finding("quality", OK, f"FVU on {metrics['num_samples']:,} {kind}embeddings: {fvu}")
 
 
 def _backbone(args: DoctorArguments, msae: MSAEModel) -> Finding:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RevisionResolutionError
+
     from ..backbones import Backbone
     from ..backbones.loading import locate
     from ..hub.reading.opening import check_fit
@@ -170,7 +173,15 @@ def _backbone(args: DoctorArguments, msae: MSAEModel) -> Finding:
         if args.check_backbone:
             check_fit(Backbone.from_pretrained(name, revision=revision), msae)
             return Finding("backbone", OK, f"{name} is the one that the model was trained on")
+        if not Path(location).is_dir():  # `locate` takes a commit as it is, without looking for it
+            hf_hub_download(location, "config.json", revision=revision, dry_run=True)
     except (OSError, ValueError) as error:
+        unreachable = isinstance(error, LocalEntryNotFoundError) or isinstance(
+            error.__cause__, RevisionResolutionError
+        )
+        if unreachable and not args.check_backbone:
+            text = f"not checked: {name} is not in the cache, and the Hub cannot be reached"
+            return Finding("backbone", UNCHECKED, text)
         return Finding("backbone", BROKEN, str(error), [again])
     command = f"hf-msae doctor {shlex.quote(args.model)} --check_backbone"
     if args.backbone:

@@ -6,12 +6,15 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import constants
 
+from hf_msae import MSAEConfig
 from hf_msae.cli import _COMMANDS
 from hf_msae.cli.doctor import main
 from hf_msae.concepts import ConceptTable
 from hf_msae.metrics import evaluate_msae
 from hf_msae.model.modeling_msae import MSAEModel
+from tests.stub_hub import Repo, StubHub
 
 
 @pytest.fixture
@@ -128,6 +131,69 @@ def test_a_backbone_that_is_gone_is_named(model, tmp_path, asked):
     assert "--check_backbone" in then[0]
     (tmp_path / "empty").mkdir()
     assert "config.json" in asked(model, "--backbone", tmp_path / "empty")[0]["backbone"][0][1]
+
+
+def test_a_backbone_on_the_hub_is_looked_for_or_said_to_be_unchecked(model, tmp_path, asked, monkeypatch):
+    commits = {"there": "1" * 40, "only in the cache": "2" * 40, "nowhere": "3" * 40}
+    cached = tmp_path / "cache" / "models--org--clip" / "snapshots" / commits["only in the cache"]
+    cached.mkdir(parents=True)
+    (cached / "config.json").write_text("{}")
+    config = json.loads((model / "config.json").read_text())
+
+    def state(commit):
+        named = {"base_model_name_or_path": "org/clip", "base_model_revision": commit}
+        (model / "config.json").write_text(json.dumps(config | named))
+        findings, _, code = asked(model)
+        ((state, text),) = findings["backbone"]
+        assert (
+            "org/clip" in text
+            and (code == 1) == (state == "broken")
+            and ("not checked" in text) == (state == "unchecked")
+        )
+        return state
+
+    def states():
+        return {name: state(commit) for name, commit in commits.items()}
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with StubHub() as hub:
+        hub.repos["model", "org/clip"] = Repo(commits={commits["there"]: {"config.json": b"{}"}})
+        for name, value in (
+            ("ENDPOINT", hub.url),
+            ("HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"),
+            ("HF_HUB_OFFLINE", False),
+        ):
+            monkeypatch.setattr(constants, name, value)
+        assert states() == {"there": "ok", "only in the cache": "ok", "nowhere": "broken"}
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert states() == {"there": "unchecked", "only in the cache": "ok", "nowhere": "unchecked"}
+    assert state(None) == "unchecked"
+    findings, _, code = asked(model, "--check_backbone")
+    assert code == 1 and findings["backbone"][0][0] == "broken"
+
+
+@pytest.mark.parametrize(
+    ("config", "trained_at", "measured"),
+    [
+        ({"nesting_ks": [16, 160]}, "k = 16, 160", ["at k=16", "at k=160"]),
+        (
+            {"nesting": "prefix", "nesting_widths": [32, 160]},
+            "the first 32, 160 latents",
+            ["of the first 32 latents", "of the first 160 latents"],
+        ),
+        ({"activation": "jump_relu", "nesting": "none"}, "threshold of each latent", ["above the thresholds"]),
+    ],
+)
+def test_levels_are_named_as_in_the_card(place, tmp_path, asked, config, trained_at, measured):
+    msae = MSAEModel(MSAEConfig(d_in=place.msae.config.d_in, num_latents=160, **config))
+    msae.save_pretrained(tmp_path / "model")
+    result = evaluate_msae(msae, place.test, progress=False)
+    result.save(tmp_path / "model" / "metrics.json")
+    findings, _, _ = asked(tmp_path / "model")
+    assert trained_at in findings["model"][0][1]
+    figures = findings["quality"][0][1].split(": ")[1].split(", ")
+    assert [each.split(" ", 1)[1] for each in figures] == measured
+    assert figures[-1].startswith(f"{result.fvu:.4f} ")
 
 
 def test_the_backbone_is_loaded_only_on_request(model, asked, monkeypatch):
