@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 INDEX_FILE = "index.json"
 FORMAT_VERSION = 1
 REBUILD = f"build an index in another folder, or delete {INDEX_FILE} and the segments in this one first"
+_CHUNK = 2**18
+"""Activations that are read into memory at once."""
 _Metadata = TypeVar("_Metadata")
 
 
@@ -151,11 +153,12 @@ class Segment:
         self.of_latent_rows = self._open("of_latent_rows", active, rows)
         self.of_latent_values = self._open("of_latent_values", active)
         self.lengths = self._open("lengths", (rows,))
-        self.sums = np.bincount(  # finding NaN in float16 itself takes ten times as long
-            np.repeat(np.arange(num_latents), np.diff(self.offsets)),
-            self.of_latent_values.astype(np.float64),
-            num_latents,
-        )
+        self.sums = np.zeros(num_latents)
+        for start in range(0, active[0], _CHUNK):
+            part = slice(start, start + _CHUNK)
+            latents = np.repeat(np.arange(num_latents), np.diff(self.offsets.clip(part.start, part.stop)))
+            self.sums += np.bincount(latents, self.of_latent_values[part].astype(np.float64), num_latents)
+        # Their sums show NaN and infinity; looking for these in the float16 themselves takes ten times as long.
         for name, numbers in (("lengths", self.lengths), ("of_latent_values", self.sums)):
             if not np.isfinite(numbers).all():
                 self._refuse(name, "not all of its numbers are finite")

@@ -1,5 +1,7 @@
 """A ConceptIndex finds what a direct computation finds, is continued, and is of one MSAE and one data set."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from hf_msae import MSAEConfig, MSAEModel
 from hf_msae._utils.fingerprint import model_fingerprint, weights_sha256
 from hf_msae.concepts import ConceptTable
 from hf_msae.concepts.codes import collect_codes
-from hf_msae.concepts.collectors import SparseCollector
+from hf_msae.concepts.collectors import SparseCodes, SparseCollector
 from hf_msae.concepts.editing import LatentEdit, edit_embeddings
 from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.search import ConceptIndex, ranking
@@ -255,3 +257,19 @@ def test_an_index_is_kept_for_this_process_if_the_cache_cannot_be_written_to(tmp
     (folder,) = folders
     assert len(ConceptIndex.build(folder, make_model(), X[:100].numpy(), K, progress=False)) == 100
     assert tmp_path not in folder.parents and [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_opening_a_segment_reads_a_part_at_a_time(tmp_path):
+    rows, k, latents = 100_000, 8, 50
+    generator = np.random.default_rng(0)
+    values = generator.random((rows, k), dtype=np.float32).astype(np.float16)
+    chosen = (generator.integers(latents, size=(rows, 1)) + np.arange(k)) % latents
+    codes = SparseCodes(torch.from_numpy(values.astype(np.float32)), torch.from_numpy(chosen))
+    index_files.write_segment(tmp_path / "segment", codes, np.ones(rows, np.float32), latents)
+    tracemalloc.start()
+    segment = index_files.Segment(tmp_path / "segment", rows, IndexMetadata("", latents, D, k))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * len(segment.of_latent_values)
+    expected = np.bincount(chosen.ravel(), values.ravel().astype(np.float64), latents)
+    np.testing.assert_allclose(segment.sums, expected, rtol=1e-12)
