@@ -37,8 +37,8 @@ class BestWeights:
     weights: dict[str, torch.Tensor] | None = None
 
     def load(self, checkpoint: Path) -> None:
-        """Read the weights that a checkpoint has, if they are needed."""
-        if self.args.load_best_model_at_end and self.state.best is not None and (checkpoint / BEST_FILE).exists():
+        """Read the weights from a checkpoint, if they are needed; `adopt_best` has made sure that it has them."""
+        if self.args.load_best_model_at_end and self.state.best is not None:
             self.weights = load_file(checkpoint / BEST_FILE)
 
     def update(self, model: MSAEModel, metrics: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ def adopt_best(args: MSAETrainingArguments, state: TrainerState, checkpoint: Pat
     """Let a resumed run go on with the best evaluation of its checkpoint.
 
     Raises:
-        ValueError: The checkpoint's was chosen by another metric.
+        ValueError: The checkpoint's was chosen by another metric, or its weights are needed and were not kept.
     """
     if not args.chooses_best:
         state.best = None
@@ -85,4 +85,9 @@ def adopt_best(args: MSAETrainingArguments, state: TrainerState, checkpoint: Pat
         raise ValueError(
             f"metric_for_best_model is {args.metric_for_best_model}, but the best evaluation in {checkpoint} was "
             f"chosen by {state.best['metric']}: resume with that"
+        )
+    elif state.best is not None and args.load_best_model_at_end and not (checkpoint / BEST_FILE).exists():
+        raise ValueError(
+            f"load_best_model_at_end is True, but {checkpoint} has no {BEST_FILE}, the weights of the best evaluation "
+            f"(step {state.best['step']}): resume with load_best_model_at_end=False, or train anew"
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.logging import get_logger
 
-from .log import LOG_FILE, append_record
+from .log import TrainingLog
 
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
@@ -91,12 +91,13 @@ def finish(
 
 
 def _log_final(trainer: MSAETrainer, evaluation: EvaluationResult) -> None:
-    """Add the final FVU of held-out and of training rows to the log of a run that `train` has just ended."""
+    """End the log of a run that `train` has just ended with the FVU of held-out and of training rows."""
     if trainer.result is None or evaluation.train_fvu is None:
         return
     step = trainer.state.global_step
     record = {"step": step, "epoch": round(step / trainer.plan.steps_per_epoch, 4)}
     record |= {"eval_fvu": evaluation.fvu, "train_fvu": evaluation.train_fvu}
-    trainer.result.log_history.append(record)
-    if trainer.accelerator.is_main_process:
-        append_record(trainer.output_dir / LOG_FILE, record)
+    history = trainer.result.log_history
+    if history and "train_fvu" in history[-1]:  # of an earlier call
+        history.pop()
+    TrainingLog(trainer.output_dir if trainer.accelerator.is_main_process else None, history).append(record)

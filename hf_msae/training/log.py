@@ -84,7 +84,8 @@ class TrainingLog:
         """Add a record; it is on disk when this returns."""
         self.history.append(record)
         if self.path is not None:
-            append_record(self.path, record)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(record))
 
 
 class LossWindow:
@@ -161,12 +162,6 @@ class ProgressReport:
             f"dead={record['dead_latents']}",
             refresh=False,
         )
-
-
-def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Add a record to a log on disk."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(_line(record))
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -106,6 +106,16 @@ def test_a_resumed_run_stops_where_the_uninterrupted_one_does(tmp_path, data, mo
         other.train(resume_from_checkpoint="last")
 
 
+def test_best_weights_that_a_run_did_not_keep_cannot_be_asked_for_later(tmp_path, data, monkeypatch):
+    settings = {**SETTINGS, "max_steps": 6, "early_stopping_patience": 9}
+    last = new_trainer(tmp_path, data, eval_data=data, load_best_model_at_end=False, **settings)
+    Planned(last, monkeypatch, [0.2, 0.3])
+    assert last.train().best_step == 3
+    best = new_trainer(tmp_path, data, eval_data=data, load_best_model_at_end=True, **settings)
+    with pytest.raises(ValueError, match=rf"checkpoint-6.*{BEST_FILE}.*step 3.*load_best_model_at_end=False"):
+        best.train(resume_from_checkpoint="last")
+
+
 def test_one_model_of_a_sweep_may_stop_early(tmp_path, data, monkeypatch):
     settings = {**SETTINGS, "early_stopping_patience": 2}
     trainers = [new_trainer(tmp_path / name, data, eval_data=data, **settings) for name in ("one", "two")]

@@ -37,3 +37,10 @@ def test_metrics_of_the_training_data_say_so(trainer, tmp_path):
     result = finish(trainer, output_dir=tmp_path / "elsewhere")
     assert (result.num_samples, result.data["held_out"]) == (80, False)
     assert (tmp_path / "elsewhere" / "README.md").is_file()
+
+
+def test_a_second_call_does_not_add_to_the_log(trainer, tmp_path):
+    first, second = finish(trainer), finish(trainer)
+    log = [json.loads(line) for line in (tmp_path / "run" / "training_log.jsonl").read_text().splitlines()]
+    assert [each["train_fvu"] for each in log if "train_fvu" in each] == [first.train_fvu] == [second.train_fvu]
+    assert log == trainer.result.log_history and "loss" in log[0]
