@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 UNVALIDATED = "(unvalidated)"
-"""Follows a name that may be due to chance, wherever a name is shown."""
+"""Follows a name that is not validated, wherever a name is shown."""
 _SEPARATOR = " · "  # between a name and its number
 
 
 def marked(name: str, validated: bool) -> str:
-    """Return a name, with `UNVALIDATED` after it if it may be due to chance."""
+    """Return a name, with `UNVALIDATED` after it if it is not validated."""
     return name if validated else f"{name} {UNVALIDATED}"
 
 

@@ -24,7 +24,7 @@ class BiasReport(Result):
 
     Attributes:
         frame: One row per concept, those that drive the classifier first, then by size of the effect: latent, name,
-            validated (whether the name is better than chance); association (rank-biserial correlation of the
+            validated (whether the name passed its tests); association (rank-biserial correlation of the
             activation with the prediction) and its Holm-corrected p_association; effect (mean change of the
             probability when the concept goes from absent to strong), its bootstrap interval from low to high,
             flip_rate (share of samples whose prediction changes); log_odds (mean change), null_spread (spread of that

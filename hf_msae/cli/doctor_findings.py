@@ -191,6 +191,7 @@ def _backbone(args: DoctorArguments, msae: MSAEModel) -> Finding:
 
 
 def _names(folder: Path, msae: MSAEModel, model: str, data: str) -> Iterator[Finding]:
+    from ..concepts.validation import too_weak
     from ..hub.publishing.card_tables import load_names
     from ..hub.publishing.verification import fingerprints_of
     from ..training.record import TrainingRecord
@@ -214,6 +215,8 @@ def _names(folder: Path, msae: MSAEModel, model: str, data: str) -> Iterator[Fin
             continue
         number = len(table.validated()) if table.has_q_values else 0
         text = f"concepts/{file.name}: {number:,} of {len(table):,} latents have a validated name, by {table.evidence}"
+        if weak := too_weak(table.frame):
+            text += f"; {weak}"
         yield Finding("names", OK, text, [] if number else then)
     if len(files) > 1:
         yield Finding("names", OK, f"there are {len(files)} tables: choose one in other commands with --concepts")

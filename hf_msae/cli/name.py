@@ -204,6 +204,7 @@ def _output_file(args: NameArguments, model: str) -> Path:
 
 def _print_labels(table: ConceptTable, q: float) -> None:
     from ..concepts.table import to_text
+    from ..concepts.validation import rule, too_weak
 
     validated, best = table.validated(q), table.best()
     best = best.assign(validated=best["latent"].isin(validated["latent"]))
@@ -218,13 +219,16 @@ def _print_labels(table: ConceptTable, q: float) -> None:
         print(f"No latent is named by these labels: {', '.join(missing[:_MOST_SHOWN])}")
     detected = validated["name"][validated["polarity"] > 0].nunique()
     print(
-        f"\n{len(validated)} of {len(table)} latents have a validated name (q <= {q}, and an AUROC of at least 0.9 at "
-        f"the lower end of its interval), and {detected} of {len(labels)} labels name one of them"
+        f"\n{len(validated)} of {len(table)} latents have a validated name ({rule(table.frame, q)}), "
+        f"and {detected} of {len(labels)} labels name one of them"
     )
+    if weak := too_weak(table.frame, q):
+        print(weak)
 
 
 def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
     from ..concepts.table import to_text
+    from ..concepts.validation import rule, too_weak
 
     validated, best = table.validated(q), table.best_validated(q)
     if len(best):
@@ -236,11 +240,13 @@ def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
             print(f"... and {len(best) - _MOST_SHOWN} more")
         print()
     print(
-        f"{len(validated)} of {len(table)} latents have a validated name (q <= {q}), "
+        f"{len(validated)} of {len(table)} latents have a validated name ({rule(table.frame, q)}), "
         f"and {len(best)} of {len(vocabulary)} words name one of them"
     )
     if "agrees" in validated and len(validated):
         print(f"For {int(validated['agrees'].sum())} of these latents, the name by activations is the same")
+    if weak := too_weak(table.frame, q):
+        print(weak)
     if "agreement" not in table.frame:
         print("These names come from directions alone, so take them as suggestions: --data tests names on pictures")
     elif not len(validated):

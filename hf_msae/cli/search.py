@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _strongest(index: ConceptIndex, row: int, number: int = 5) -> str:
-    """The strongest concepts of a row; names that may be due to chance are marked."""
+    """The strongest concepts of a row; names that are not validated are marked."""
     from ..concepts.labels import Labels
 
     labels = Labels(index.concepts)

@@ -31,7 +31,7 @@ class Explanation(Result):
     """The strongest concepts of an embedding, as `explain_embedding` found them.
 
     Attributes:
-        frame: One row per concept, strongest first: latent, name, validated (whether the name is better than chance),
+        frame: One row per concept, strongest first: latent, name, validated (whether the name passed its tests),
             activation, level, share, and percentile if there was data to compare with.
         k: Number of activations that the code keeps at most.
         num_active: Number of activations that the code has.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from .._utils.wording import UNVALIDATED, marked
-from .table import MAX_Q, ConceptTable
+from .table import ConceptTable
+from .validation import MAX_Q, Doubt, doubts, has_strength_test
 
 __all__ = ["MAX_Q", "UNVALIDATED", "Label", "Labels"]
 
@@ -18,14 +19,19 @@ class Label:
 
     latent: int
     name: str | None
-    validated: bool  # whether the name is better than chance
+    doubt: Doubt | None  # why the name is not validated
+
+    @property
+    def validated(self) -> bool:
+        """Whether the latent has a name that passed its tests."""
+        return self.name is not None and self.doubt is None
 
     def __str__(self) -> str:
         return f"latent {self.latent}" if self.name is None else self.name
 
     @property
     def marked(self) -> str:
-        """The label, with `UNVALIDATED` after a name that may be due to chance."""
+        """The label, with `UNVALIDATED` after a name that is not validated."""
         return str(self) if self.name is None else marked(self.name, self.validated)
 
 
@@ -45,15 +51,22 @@ class Labels:
         self.concepts = concepts
         tested = concepts is not None and concepts.has_q_values
         self.validated: pd.DataFrame | None = concepts.validated() if tested else None
-        self._validated = set() if self.validated is None else set(self.validated["latent"].tolist())
-        names = {} if concepts is None else concepts.frame.set_index("latent")["name"].dropna().to_dict()
-        self._names = {latent: str(name) for latent, name in names.items()}
+        self._labels: dict[int, tuple[str, Doubt | None]] = {}
+        if concepts is not None:
+            columns = concepts.frame["latent"], concepts.frame["name"], doubts(concepts.frame)
+            rows = zip(*columns, strict=True)
+            self._labels = {int(latent): (str(name), doubt) for latent, name, doubt in rows if not pd.isna(name)}
 
     @property
     def any_validated(self) -> bool:
         """Whether any name is validated."""
-        return bool(self._validated)
+        return self.validated is not None and not self.validated.empty
+
+    @property
+    def has_strength_test(self) -> bool:
+        """Whether names also have to be strong enough, and not only better than chance."""
+        return self.concepts is not None and has_strength_test(self.concepts.frame)
 
     def __call__(self, latent: int) -> Label:
         """Return the label of a latent."""
-        return Label(int(latent), self._names.get(int(latent)), int(latent) in self._validated)
+        return Label(int(latent), *self._labels.get(int(latent), (None, None)))

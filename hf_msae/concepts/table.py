@@ -15,12 +15,7 @@ import pandas as pd
 from .._utils.atomic import atomic_path, make_folder
 from .._utils.wording import marked, with_number
 from .table_values import check_values
-
-MAX_Q = 0.05
-"""The false discovery rate at which a name counts as validated."""
-
-MIN_AUROC = 0.9
-"""What the lower end of a name's AUROC interval has to reach for the name to count as validated, if it has one."""
+from .validation import MAX_Q, doubts
 
 _PROVENANCE = "hf_msae"
 _REQUIRED = ("latent", "name", "similarity", "runner_up", "runner_up_similarity")
@@ -53,7 +48,7 @@ class ConceptTable:
 
     def __repr__(self) -> str:
         best = self.best(10)
-        best = best.assign(validated=_validated(best, MAX_Q) if self.has_q_values else False)
+        best = best.assign(validated=doubts(best).isna())
         title = f"ConceptTable({len(self)} latents, {self.frame['name'].nunique()} distinct names)"
         return f"{title}\n{to_text(best, '{:.3f}')}"
 
@@ -113,7 +108,7 @@ class ConceptTable:
         if not 0 < q <= 1:
             raise ValueError(f"q must lie between 0 and 1, got {q}")
         self._column("q_value")
-        return _strongest_first(self.frame[_validated(self.frame, q)])
+        return _strongest_first(self.frame[doubts(self.frame, q).isna()])
 
     def best_validated(self, q: float = MAX_Q, n: int | None = None) -> pd.DataFrame:
         """Return the best latent of each validated name, strongest first; only the first `n` if given.
@@ -166,7 +161,7 @@ class ConceptTable:
         for column in ("p_value", "q_value"):
             if column not in frame:
                 frame[column] = np.nan
-        frame["validated"] = _validated(frame, MAX_Q)
+        frame["validated"] = doubts(frame).isna()
         first = [*_REQUIRED, *_EVIDENCE]
         return frame[[*first, *(column for column in frame if column not in first)]]
 
@@ -228,12 +223,11 @@ def name_columns(concepts: ConceptTable | None, latents: Sequence[int]) -> dict[
     if concepts is None:
         return {"name": [None] * len(latents), "validated": [False] * len(latents)}
     rows = concepts.frame.set_index("latent").loc[list(latents)]
-    validated = _validated(rows, MAX_Q) if concepts.has_q_values else [False] * len(rows)
-    return {"name": rows["name"].tolist(), "validated": list(map(bool, validated))}
+    return {"name": rows["name"].tolist(), "validated": doubts(rows).isna().tolist()}
 
 
 def display_name(name: str | None, latent: int, validated: bool = True) -> str:
-    """Return a latent's name and number, for figures and text; a name that may be due to chance is marked."""
+    """Return a latent's name and number, for figures and text; a name that is not validated is marked."""
     return with_number("latent" if pd.isna(name) else marked(str(name), validated), latent)
 
 
@@ -245,7 +239,7 @@ def display_names(frame: pd.DataFrame, prefix: str = "") -> list[str]:
 
 
 def to_text(frame: pd.DataFrame, float_format: str, columns: Sequence[str] | None = None) -> str:
-    """Write a table of latents as text: names that may be due to chance are marked, an empty column is left out.
+    """Write a table of latents as text: names that are not validated are marked, an empty column is left out.
 
     Args:
         frame: Columns such as name and validated, or other_name and other_validated.
@@ -265,14 +259,6 @@ def to_text(frame: pd.DataFrame, float_format: str, columns: Sequence[str] | Non
             pairs = zip(frame[name], validated, strict=True)
             frame[name] = ["" if pd.isna(each) else marked(str(each), sure) for each, sure in pairs]
     return frame.to_string(index=False, float_format=float_format.format)
-
-
-def _validated(frame: pd.DataFrame, q: float) -> pd.Series:
-    validated = frame["q_value"] <= q
-    for column in ("zero_shot_auroc_low", "auroc_low"):
-        if column in frame:
-            validated &= frame[column] >= MIN_AUROC
-    return validated
 
 
 def _strongest_first(rows: pd.DataFrame) -> pd.DataFrame:

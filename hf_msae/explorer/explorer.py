@@ -42,7 +42,7 @@ class Concept:
     Attributes:
         name: Its name in lists, which is unique.
         latent: Its number.
-        validated: Whether the name passed the test against chance.
+        validated: Whether the name passed its tests.
     """
 
     name: str

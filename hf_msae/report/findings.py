@@ -10,6 +10,7 @@ import numpy as np
 
 from .._utils.levels import read_levels
 from ..concepts.labels import MAX_Q, Labels
+from ..concepts.validation import rule, too_weak
 
 if TYPE_CHECKING:
     from ..concepts import ConceptHierarchy
@@ -60,9 +61,8 @@ def findings_of(
         )
     sentences = [quality, _names(labels, firing, alive)]
     if labels.validated is not None:
-        numbers.append(
-            (f"{labels.validated['name'].nunique():,}", f"names pass the test against chance (q at most {MAX_Q})")
-        )
+        passed = "are validated" if labels.has_strength_test else "pass the test against chance"
+        numbers.append((f"{labels.validated['name'].nunique():,}", f"names {passed} ({rule(labels.concepts.frame)})"))
     aurocs = [card.auroc for card in cards if card.auroc is not None]
     if aurocs:
         good = sum(auroc > _GOOD_AUROC for auroc in aurocs)
@@ -87,7 +87,12 @@ def _names(labels: Labels, firing: Firing, alive: int) -> str:
     if found is None:
         return "The latents have names, but none was tested against chance."
     of_alive = int((firing.counts[found["latent"]] > 0).sum())
+    tests = "the test against chance"
+    if labels.has_strength_test:
+        tests = "the tests against chance and for its strength"
+    weak = too_weak(labels.concepts.frame)
     return (
-        f"{of_alive:,} of the {alive:,} latents active in these rows have a name that passes the test against chance "
+        f"{of_alive:,} of the {alive:,} latents active in these rows have a name that passes {tests} "
         f"(false discovery rate {MAX_Q:.0%}); there are {found['name'].nunique():,} such names."
+        + (f" Of all latents, {weak}." if weak else "")
     )

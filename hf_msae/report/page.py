@@ -130,6 +130,7 @@ def write_report(
         sections=SECTIONS,
         settings=asdict(settings),
         max_q=MAX_Q,
+        labels=context.labels,
         command=command,
         pictures=context.pictures,
         thumbnails=lambda: context.pictures.style(progress),

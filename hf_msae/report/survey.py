@@ -11,6 +11,7 @@ import numpy as np
 from ..concepts.codes import CodeBatch, CodeFeed, collect_codes
 from ..concepts.collectors import ColumnCollector, Firing, FiringCollector, LatentColumns, SparseCodes, SparseCollector
 from ..concepts.labels import MAX_Q, Labels
+from ..concepts.validation import rule, too_weak, why_none
 from ..metrics import evaluate_msae
 
 if TYPE_CHECKING:
@@ -85,13 +86,14 @@ def choose(labels: Labels, firing: Firing, number: int) -> Chosen:
     best = np.asarray(_ranked(labels), dtype=np.int64)
     shown = best[alive[best]][:number]
     if not labels.any_validated:
-        why = "the table of names has no q-values" if labels.validated is None else f"no q-value is at most {MAX_Q}"
-        note = f"No name is validated: {why}. These names have the best evidence; all of them may be chance."
+        frame = labels.concepts.frame
+        risk = "none of them is certain" if too_weak(frame) else "all of them may be chance"
+        note = f"No name is validated: {why_none(frame)}. These names have the best evidence; {risk}."
         return Chosen(shown.tolist(), "evidence", note)
-    note = (
-        f"The {len(shown)} best of {len(best):,} names that pass the test against chance at a false discovery "
-        f"rate of {MAX_Q:.0%}, each with its best latent."
-    )
+    passed = f"names that pass the test against chance at a false discovery rate of {MAX_Q:.0%}"
+    if labels.has_strength_test:
+        passed = f"validated names ({rule(labels.concepts.frame)})"
+    note = f"The {len(shown)} best of {len(best):,} {passed}, each with its best latent."
     if silent := int((~alive[best]).sum()):
         note += f" The best latents of {silent:,} of these names are never among the {firing.k} strongest of a row."
     return Chosen(shown.tolist(), "validated", note)

@@ -96,6 +96,14 @@ def test_files_of_another_model_do_not_fit(model, place, asked):
     assert "other.parquet" in findings["names"][0][1]
 
 
+def test_names_that_are_better_than_chance_but_weak_are_counted(model, asked):
+    file = model / "concepts" / "scenes.parquet"
+    table = ConceptTable.load(file)
+    ConceptTable(table.frame.assign(auroc_low=0.879), table.provenance).save(file)
+    text = asked(model)[0]["names"][0][1]
+    assert "0 of 160" in text and "6 latents" in text and "not strong enough" in text
+
+
 def test_damage_is_named(model, asked):
     (model / "embeddings" / "test" / "activations.json").write_text("{")
     (model / "training.json").write_text("[]")

@@ -60,6 +60,19 @@ def test_names_from_label_columns_need_no_backbone(place, model, capsys, monkeyp
     assert f"{len(table.validated())} of 160" in printed.out and "auroc_low" in printed.out
 
 
+@pytest.mark.parametrize("names", [["--label_columns", "red", "large"], ["--vocabulary", "words.txt"]])
+def test_names_that_are_better_than_chance_but_weak_are_counted(place, model, tmp_path, capsys, monkeypatch, names):
+    monkeypatch.setattr("hf_msae.concepts.validation.MIN_AUROC", 1.01)  # no name is strong enough
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.txt").write_text("\n".join(NAMED))
+    main([str(model), "--data", str(place.test), "--disable_tqdm", *names])
+    (file,) = (model / "concepts").glob("*.parquet")
+    weak = int((ConceptTable.load(file).frame["q_value"] <= 0.05).sum())
+    printed = capsys.readouterr().out
+    assert weak > 0 and f"{weak} latent" in printed and "not strong enough" in printed
+    assert "0 of 160 latents" in printed and "AUROC of at least 1.01" in printed
+
+
 def test_vocabularies_of_all_kinds(place, tmp_path):
     assert read_vocabulary(NameArguments("scenes")).templates == Vocabulary.of_scenes().templates
     assert len(read_vocabulary(NameArguments("scenes", max_words=7))) == 7

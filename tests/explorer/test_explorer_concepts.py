@@ -1,6 +1,7 @@
 """The list holds the concepts that were asked for, and the evidence is that of the table of names and of the codes."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,7 +119,21 @@ def test_evidence_is_told_with_its_numbers(explorer, table):
     told = tab.html.evidence(evidence(explorer, "star"))
     assert "passed" in told and "p-value" in told
     unsure = int(table["latent"][table["q_value"] > 0.5].iloc[0])
-    assert "did not pass" in tab.html.evidence(evidence(explorer, f"latent {unsure}"))
+    told = tab.html.evidence(evidence(explorer, f"latent {unsure}"))
+    assert "due to chance" in told and "strong enough" not in told
+
+
+@pytest.mark.parametrize("bound", ["zero_shot_auroc_low", "auroc_low"])
+def test_a_name_that_is_better_than_chance_but_weak_is_not_called_chance(explorer, bound):
+    latent = explorer.latent_of("star")
+    concepts = explorer.model.concepts
+    frame = concepts.frame.drop(columns=["zero_shot_auroc_low", "auroc_low"], errors="ignore")
+    other = copy.copy(explorer)
+    other.label = Labels(replace(concepts, frame=frame.assign(q_value=0.001, **{bound: 0.879})))
+    told = tab.html.evidence(evidence(other, f"latent {latent}"))
+    assert "strong enough" in told and "below 0.9" in told and "due to chance" not in told
+    other.label = Labels(replace(concepts, frame=frame.assign(q_value=np.nan)))
+    assert "not tested" in tab.html.evidence(evidence(other, f"latent {latent}"))
 
 
 def test_a_histogram_is_drawn_with_a_key(explorer):

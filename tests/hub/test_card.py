@@ -173,7 +173,11 @@ def test_names_from_labels_stand_with_their_interval(run):
     table.save(run / "concepts" / "words.parquet")
     text = section(render_model_card(run), "Best-named concepts")
     assert "| 0 | cat | dog (0.610) | 0.01 | 0.970 (0.950 to 0.980) |" in text
-    assert "labels" in text and "imilarity" not in text and "vocabulary" not in text
+    assert "labels" in text and "imilarity" not in text and "vocabulary" not in text and "strong enough" not in text
+    table.frame["auroc_low"] = 0.879
+    table.save(run / "concepts" / "words.parquet")
+    text = section(render_model_card(run), "Best-named concepts")
+    assert "1 latent has a name that is better than chance" in text and "not strong enough" in text
 
 
 def test_a_run_without_metrics_says_that_nothing_was_measured(run):

@@ -136,6 +136,40 @@ def test_without_validated_names_the_most_similar_are_shown_and_it_is_said(with_
     assert ("q-value" in page.card(0).one("dl", of_class="stats").definitions) == (q_value is not None)
 
 
+@pytest.mark.parametrize("bound", ["zero_shot_auroc_low", "auroc_low"])
+def test_names_that_are_better_than_chance_but_weak_are_not_called_chance(with_names, write, bound):
+    others = {"agreement": np.linspace(0.9, 0.5, WIDTH)} if bound.startswith("zero") else {}
+    others |= {bound.replace("_low", end): np.full(WIDTH, 0.95) for end in ("", "_high")}
+    table = names(**{bound: np.full(WIDTH, 0.879)}, **others)
+    table.frame["synonyms"] = ""
+    page = write(with_names(table), num_concepts=10, num_explained=1)
+    note = page.section("concepts").all("p")[0].text
+    assert "8 latents" in note and "0.9" in note and "no q-value" not in note and "may be chance" not in note
+    assert "strong enough" in page.card(0).one("p", of_class="number").text
+    assert "due to chance" in page.card(8).one("p", of_class="number").text
+    assert "not strong enough" in page.section("explained").all("p")[0].text
+    assert "names are validated (q at most 0.05 and an AUROC of at least 0.9 at the lower end of its interval)0" in (
+        page.root.text  # the number follows what it counts
+    )
+    assert "8 latents have a name that is better than chance" in page.root.text
+
+
+def test_names_from_directions_are_tested_against_chance_alone(page):
+    assert "names pass the test against chance (q at most 0.05)8" in page.root.text
+    assert "strong enough" not in page.root.text and "for its strength" not in page.root.text
+
+
+def test_validated_names_passed_both_tests(with_names, write):
+    low = np.where(np.arange(WIDTH) < 3, 0.95, 0.5)
+    page = write(with_names(names(auroc=low, auroc_low=low, auroc_high=low)), num_concepts=8)
+    note = page.section("concepts").all("p")[0].text
+    assert "3 best of 3 validated names" in note and "0.9" in note
+    assert (
+        "at the lower end of its interval)3" in page.root.text
+        and "5 latents have a name that is better" in page.root.text
+    )
+
+
 def test_without_names_the_most_active_are_shown(with_names, write, world):
     page = write(with_names(None), num_concepts=5, num_searches=1, num_explained=1)
     assert shown(page) == np.argsort(-world.values.mean(axis=0), kind="stable")[:5].tolist()

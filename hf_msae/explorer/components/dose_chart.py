@@ -23,7 +23,7 @@ class Curve:
     """The mean probability at each dose of a concept."""
 
     name: str
-    validated: bool  # whether the name passed the test against chance
+    validated: bool  # whether the name passed its tests
     # The doses as shares of the pictures with the concept that have no more of it; 0 means absent.
     shares: tuple[float, ...]
     doses: tuple[float, ...]  # the doses as activations

@@ -98,12 +98,12 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         Args:
             words: Find only concepts with these words in their name, in their name by pictures or in "latent 417",
                 each word by its beginning: "st" finds "star", but "tar" does not; "" for all.
-            validated_only: Whether to leave out names that may be due to chance.
+            validated_only: Whether to leave out names that are not validated.
             order: "name", "similarity" (best evidence first) or "share" (of the pictures that have
                 it among their strongest, largest first).
 
         Returns:
-            A table of the first 300 concepts with the evidence for each name (names that may be due to chance end in
+            A table of the first 300 concepts with the evidence for each name (names that are not validated end in
             "(unvalidated)"), and how many there are.
         """
         explorer = loading.get()

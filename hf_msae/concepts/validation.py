@@ -1,0 +1,67 @@
+"""When a name counts as validated, and what another one lacks: it may be due to chance, or be too weak."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pandas as pd
+
+MAX_Q = 0.05
+"""The false discovery rate at which a name counts as validated."""
+
+MIN_AUROC = 0.9
+"""What the lower end of a name's AUROC interval has to reach for the name to count as validated, if it has one."""
+
+Doubt = Literal["untested", "chance", "strength"]
+_BOUNDS = ("zero_shot_auroc_low", "auroc_low")
+
+
+def has_strength_test(frame: pd.DataFrame) -> bool:
+    """Return whether the names also have to be strong enough: they come from pictures or labels."""
+    return any(column in frame for column in _BOUNDS)
+
+
+def doubts(frame: pd.DataFrame, q: float = MAX_Q) -> pd.Series:
+    """Return why each name is not validated; None for a validated one.
+
+    Args:
+        frame: The columns of a `ConceptTable`.
+        q: The largest q-value of a validated name.
+
+    Returns:
+        "untested" without a q-value, "chance" if it is above `q`, "strength" if only the lower end of the AUROC's
+        interval is below 0.9.
+    """
+    found = pd.Series([None] * len(frame), frame.index, dtype=object)
+    for column in _BOUNDS:
+        if column in frame:
+            found[~(frame[column] >= MIN_AUROC)] = "strength"
+    q_values = frame["q_value"] if "q_value" in frame else pd.Series(float("nan"), frame.index)
+    found[q_values > q] = "chance"
+    found[q_values.isna()] = "untested"
+    return found
+
+
+def rule(frame: pd.DataFrame, q: float = MAX_Q) -> str:
+    """Write in words what a validated name has to reach."""
+    strong = f" and an AUROC of at least {MIN_AUROC} at the lower end of its interval"
+    return f"q at most {q}{strong if has_strength_test(frame) else ''}"
+
+
+def too_weak(frame: pd.DataFrame, q: float = MAX_Q) -> str:
+    """Write how many latents have a name that is better than chance, but not strong enough; "" if none has."""
+    number = int(((doubts(frame, q) == "strength") & frame["name"].notna()).sum())
+    if not number:
+        return ""
+    have = "latent has a name that is" if number == 1 else "latents have a name that is"
+    return (
+        f"{number:,} {have} better than chance (q at most {q}), but not strong enough: the lower end of its AUROC's "
+        f"interval is below {MIN_AUROC}"
+    )
+
+
+def why_none(frame: pd.DataFrame, q: float = MAX_Q) -> str:
+    """Write why no name of a table is validated."""
+    if "q_value" not in frame:
+        return "the table of names has no q-values"
+    return too_weak(frame, q) or f"no q-value is at most {q}"
