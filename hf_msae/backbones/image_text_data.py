@@ -35,7 +35,7 @@ def open_dataset(
         source: A dataset on the Hub; a folder written by `save_to_disk`; a folder of images (with a metadata.csv or
             metadata.jsonl for captions, or a folder per class), parquet files or webdataset tar files; a .parquet or
             .tar file, or a pattern such as "shards/*.tar"; or "scenes:SPLIT:N" or "scenes:SPLIT:N:SEED" for
-            `load_scenes(SPLIT, N, SEED)`, such as "scenes:train:20000".
+            `load_scenes(SPLIT, N, SEED)`, such as "scenes:train:20000"; or "clipart:SPLIT" for `load_clipart(SPLIT)`.
         split: Split of a dataset that has several.
         config_name: Configuration of a dataset on the Hub that has several.
         revision: Branch, tag or commit of a dataset on the Hub.
@@ -46,10 +46,11 @@ def open_dataset(
         FileNotFoundError: `source` is neither a file or folder nor a dataset that can be reached on the Hub.
         ValueError: The split is missing or unknown, or the data cannot be read.
     """
-    if source.startswith("scenes:"):
+    if source.startswith(("scenes:", "clipart:")):
         if streaming:
-            raise ValueError(f"{source} is rendered and cannot be streamed: leave out streaming")
-        return _open_scenes(source, split, num_proc)
+            raise ValueError(f"{source} was rendered and cannot be streamed: leave out streaming")
+        open_world = _open_scenes if source.startswith("scenes:") else _open_clipart
+        return open_world(source, split, num_proc)
     try:
         found = _open(source, split, config_name, revision, streaming)
     except (datasets.exceptions.DatasetNotFoundError, HFValidationError, ConnectionError) as error:
@@ -107,9 +108,21 @@ def _streamed(dataset: Dataset) -> IterableDataset:
 def _open_scenes(source: str, split: str | None, num_proc: int | None) -> Dataset:
     from hf_msae.scenes import load_scenes
 
-    _, *parts = source.split(":")
-    if len(parts) not in (2, 3) or not all(part.isdigit() for part in parts[1:]):
+    _, own_split, *numbers = source.split(":")
+    if len(numbers) not in (1, 2) or not all(number.isdigit() for number in numbers):
         raise ValueError(f"{source!r} is not scenes:SPLIT:N or scenes:SPLIT:N:SEED, such as scenes:train:20000")
-    if split is not None and split != parts[0]:
-        raise ValueError(f"{source!r} already names the split {parts[0]!r}: leave out {split!r}")
-    return load_scenes(parts[0], int(parts[1]), *map(int, parts[2:]), num_proc=num_proc)
+    _require_split(source, own_split, split)
+    return load_scenes(own_split, *map(int, numbers), num_proc=num_proc)
+
+
+def _open_clipart(source: str, split: str | None, num_proc: int | None) -> Dataset:
+    from hf_msae.clipart import load_clipart
+
+    own_split = source.partition(":")[2]
+    _require_split(source, own_split, split)
+    return load_clipart(own_split)
+
+
+def _require_split(source: str, own_split: str, split: str | None) -> None:
+    if split not in (None, own_split):
+        raise ValueError(f"{source!r} already names the split {own_split!r}: leave out {split!r}")

@@ -19,12 +19,10 @@ from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrain
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME, is_peft_available
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from hf_msae.backbones.built_in import built_in_folder, find_built_in
 from hf_msae.backbones.families import FAMILIES, family_of
 from hf_msae.backbones.origin import Origin
 
-# Names of the backbone in this package. The second is hf_msae.scenes.backbone.BACKBONE_NAME; importing that takes a
-# second.
-SCENES = ("scenes", "hf_msae/scenes-siglip")
 _ADAPTER_WEIGHTS = (ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME)
 
 
@@ -72,16 +70,10 @@ def load(
 def locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, str | None]:
     """Where transformers finds a backbone, its name in metadata, and its commit on the Hub."""
     location = name = os.fspath(source)
-    if name in SCENES:
+    if built_in := find_built_in(name):
         if (Path(name) / "config.json").is_file():
-            raise ValueError(
-                f"{name!r} is both a folder and the backbone of this package: write ./{name} or {SCENES[1]}"
-            )
-        from hf_msae.scenes.backbone import BACKBONE_DIR, BACKBONE_NAME
-
-        location, name = str(BACKBONE_DIR), BACKBONE_NAME
-        if not BACKBONE_DIR.is_dir():
-            raise FileNotFoundError(f"the scenes backbone is missing from {location}: reinstall hf_msae")
+            raise ValueError(f"{name!r} is both a folder and a backbone of this package: write ./{name} or {built_in}")
+        location, name = str(built_in_folder(built_in)), built_in
     path = Path(location).expanduser()
     if path.is_dir():
         if revision is not None:

@@ -36,11 +36,11 @@ class ExtractionArguments:
     _argument_group_name: ClassVar[str] = "extraction"
 
     backbone: str = flag(
-        "Folder or Hub id of a CLIP, SigLIP, SigLIP 2 or DINOv2, or 'scenes' for the small SigLIP in this package."
+        "Folder or Hub id of a CLIP, SigLIP, SigLIP 2 or DINOv2; 'scenes' or 'clipart' for a small one in this package."
     )
     dataset: str = flag(
         "Hub id; folder written by save_to_disk; folder of images, parquet files or webdataset tar files; a file of "
-        "these kinds or a pattern like 'shards/*.tar'; or scenes:SPLIT:N[:SEED], e.g. scenes:train:20000."
+        "these kinds or a pattern like 'shards/*.tar'; scenes:SPLIT:N[:SEED], e.g. scenes:train:20000; clipart:SPLIT."
     )
     output_dir: str = flag("Folder to write the embeddings to.")
     hook_point: list[str] = flag(

@@ -75,7 +75,20 @@ def render_drawing(file: Path, size: int) -> Image.Image | None:
         png = resvg_py.svg_to_bytes(svg_path=str(file), width=_RENDERED_WIDTH, dpi=96, skip_system_fonts=True)
     except ValueError:
         return None
-    page = Image.open(io.BytesIO(bytes(png)), formats=["PNG"]).convert("RGBA")
+    return centered_on_white(bytes(png), size)
+
+
+def centered_on_white(png: bytes, size: int) -> Image.Image | None:
+    """Cut a drawing out of its transparent page and center it on a white square.
+
+    Args:
+        png: The encoded page.
+        size: Width and height of the square in pixels.
+
+    Returns:
+        An RGB picture, or None if nothing is to be seen.
+    """
+    page = Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGBA")
     box = page.getchannel("A").getbbox()
     if box is None:
         return None

@@ -13,8 +13,7 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 
 from hf_msae._utils.images import to_rgb
-from hf_msae.backbones import Backbone
-from hf_msae.backbones.loading import SCENES
+from hf_msae.backbones import Backbone, built_in, loading
 from tests.tiny_backbones import CAPTIONS, FAMILIES, TEXT, TWO_TOWERS, VISION, crop_processor, pictures
 
 
@@ -232,13 +231,16 @@ def test_a_model_of_the_hub_is_loaded_by_its_commit(folders, tmp_path, monkeypat
 
 
 def test_scenes_is_the_backbone_of_the_package(folders, tmp_path, monkeypatch):
-    from hf_msae.scenes import backbone as scenes
+    from hf_msae.scenes.backbone import BACKBONE_DIR, BACKBONE_NAME
 
-    assert scenes.BACKBONE_NAME in SCENES
-    monkeypatch.setattr(scenes, "BACKBONE_DIR", tmp_path / "nowhere")
+    for name in ("scenes", BACKBONE_NAME):
+        assert built_in.find_built_in(name) == BACKBONE_NAME
+    assert built_in.built_in_folder(BACKBONE_NAME) == BACKBONE_DIR
+    assert built_in.find_built_in("scenery") is None
+    monkeypatch.setitem(built_in.BUILT_IN, "hf_msae/nowhere-siglip", "nothing")
     with pytest.raises(FileNotFoundError, match=r"nowhere.*reinstall"):
-        Backbone.from_pretrained("scenes")
-    monkeypatch.setattr(scenes, "BACKBONE_DIR", folders["SiglipModel"])
+        Backbone.from_pretrained("nowhere")
+    monkeypatch.setattr(loading, "built_in_folder", lambda name: folders["SiglipModel"])
     (tmp_path / "scenes").mkdir()
     (tmp_path / "scenes" / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)

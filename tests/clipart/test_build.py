@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hf_msae.backbones.image_text_data import open_dataset
 from hf_msae.clipart import SPLITS, load_clipart
 from hf_msae.clipart.build import assign_splits, build_clipart, distinct, download, main, same_hands
 from hf_msae.clipart.drawing import read_drawing, render_drawing
@@ -68,7 +69,7 @@ def test_what_shows_nothing_is_no_picture(tmp_path, content):
     assert render_drawing(tmp_path / "box.svg", 40) is None
 
 
-def test_a_collection_is_built_and_loaded(collection, tmp_path):
+def test_a_collection_is_built_and_loaded(collection, tmp_path, monkeypatch):
     (collection / "copy.svg").write_text(svg("Copy", "Somebody", shapes=shape(3), width=50))
     (collection / "zz.svg").write_text((collection / "copy.svg").read_text().replace("red", "#e80000"))
     (collection / "owned.svg").write_text(svg(license="GPL", shapes=shape(100)))
@@ -88,6 +89,12 @@ def test_a_collection_is_built_and_loaded(collection, tmp_path):
     }
     assert record["left_out"]["duplicate"] >= 1
     rows = [row for part in parts.values() for row in part]
+    monkeypatch.setattr("hf_msae.clipart.loading.default_folder", lambda: tmp_path / "out")
+    assert open_dataset("clipart:test")["title"] == parts["test"]["title"]
+    with pytest.raises(ValueError, match=r"'clipart:test' already names.*'train'"):
+        open_dataset("clipart:test", split="train")
+    with pytest.raises(ValueError, match="unknown split 'tset'"):
+        open_dataset("clipart:tset")
     first = next(row for row in rows if row["title"] == "thing 0")
     assert first["image"].size == (48, 48) and first["image"].mode == "RGB"
     assert (first["tags"], first["author"], first["category"]) == (["thing"], "Author 0", "things")

@@ -13,10 +13,10 @@ from huggingface_hub import ModelCardData
 from ..._utils.json_files import write_text
 from ..._utils.levels import read_levels
 from ..._utils.redaction import public_model_name
+from ...backbones.built_in import BUILT_IN
 from ...model.activations import FAMILIES
 from ...model.configuration_msae import MSAEConfig
 from ...model.modeling_msae import MSAEModel
-from ...scenes.backbone import BACKBONE_NAME
 from ...training.record import TrainingRecord, shown_arguments
 from .card_edits import finish_card, update_card
 from .card_tables import eval_results, named_concepts, quality_table
@@ -96,7 +96,7 @@ def render_model_card(
         activation=type(FAMILIES[config.activation]).__name__,
         k=min(32, config.k if config.activation == "topk" else config.num_latents),
         backbone=_backbone(config, base_model, is_local),
-        of_scenes=backbone == BACKBONE_NAME,
+        world=BUILT_IN.get(backbone),
         with_backbone=loaded + _backbone_argument(config, base_model, here=model_id is None),
         conversion=conversion,
         source=public_model_name((conversion or {}).get("source")) or "an unrecorded file",
@@ -172,8 +172,8 @@ def _backbone(config: MSAEConfig, base_model: str | None, is_local: bool | None)
     name, revision = config.base_model_name_or_path, config.base_model_revision
     if not name:
         return "an unrecorded backbone"
-    if name == BACKBONE_NAME:
-        return "the small SigLIP of rendered scenes that comes with `hf_msae`"
+    if name in BUILT_IN:
+        return f"the small SigLIP of {BUILT_IN[name]} that comes with `hf_msae`"
     shown = hub_link(base_model) if base_model else code(public_model_name(name, is_local))
     return f"{shown} (revision {code(revision)})" if revision else shown
 
@@ -181,7 +181,7 @@ def _backbone(config: MSAEConfig, base_model: str | None, is_local: bool | None)
 def _backbone_argument(config: MSAEConfig, base_model: str | None, here: bool) -> str:
     """How the usage example says where the backbone is, if the config does not; `here` keeps this machine's path."""
     backbone = config.base_model_name_or_path
-    if not backbone or base_model or backbone == BACKBONE_NAME:
+    if not backbone or base_model or backbone in BUILT_IN:
         return ""
     folder = Path(backbone).expanduser()
     where = str(folder.resolve()) if here and folder.is_dir() else f"path/to/{public_model_name(backbone, True)}"

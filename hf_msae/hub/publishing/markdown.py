@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from ...backbones.built_in import BUILT_IN
 from ...metrics.measured_data import is_hub_id
-from ...scenes.backbone import BACKBONE_NAME
 
 
 @cache
@@ -80,11 +80,11 @@ def hub_link(name: str, kind: str = "") -> str:
 
 
 def is_on_hub(name: str | None, is_local: bool | None = None) -> bool:
-    """Whether a backbone's name is a Hub id that can be linked, rather than a folder or the model of scenes.
+    """Whether a backbone's name is a Hub id that can be linked, rather than a folder or a model of this package.
 
     `is_local` says whether it was a folder on the machine of the training; None if that is not recorded.
     """
-    return is_hub_id(name) and name != BACKBONE_NAME and not is_local and not Path(name).is_dir()
+    return is_hub_id(name) and name not in BUILT_IN and not is_local and not Path(name).is_dir()
 
 
 def data_title(data: Mapping[str, Any]) -> str:
