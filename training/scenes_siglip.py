@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import small_siglip
 import torch
 from jinja2 import Environment, StrictUndefined
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from small_siglip import retrieval_accuracy
 from torch.nn.functional import normalize
-from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel, SiglipProcessor
-from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers import PreTrainedTokenizerFast, SiglipModel, SiglipProcessor
 
 from hf_msae._utils.json_files import write_text
 from hf_msae.backbones import Backbone
-from hf_msae.scenes import CONCEPTS, GROUPS, IMAGE_SIZE, Scene, caption_scene, full_caption, render_array, sample_scene
+from hf_msae.scenes import CONCEPTS, GROUPS, Scene, caption_scene, full_caption, render_array, sample_scene
 from hf_msae.scenes.captions import WORDINGS
 from hf_msae.scenes.labels import ZERO_SHOT_TEMPLATES, zero_shot_texts
 from hf_msae.scenes.world import EXTRAS, GROUP_OF
@@ -94,71 +93,17 @@ nothing about CLIP or SigLIP checkpoints trained on the web.
 """
 
 
-def build_tokenizer(captions: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Train a byte-pair tokenizer on captions: lower case, without punctuation, padded on the right."""
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"[^\w\s]+"), " ")]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    letters = list("abcdefghijklmnopqrstuvwxyz0123456789▁")
-    trainer = trainers.BpeTrainer(
-        vocab_size=1024, special_tokens=["[PAD]", "[UNK]", "[EOS]"], initial_alphabet=letters, show_progress=False
-    )
-    tokenizer.train_from_iterator(captions, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A [EOS]", special_tokens=[("[EOS]", tokenizer.token_to_id("[EOS]"))]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        eos_token="[EOS]",
-        model_max_length=MAX_LENGTH,
-        padding_side="right",
-        model_input_names=["input_ids"],
-    )
-
-
 def build_processor(seed: int = 0) -> SiglipProcessor:
     """Create the image processor and tokenizer of a new scenes backbone."""
     captions = [caption_scene(sample_scene("train", seed, i)) for i in range(6000)]
     # So that no word or synonym is missing by chance.
     captions += [wording for wordings in WORDINGS.values() for wording in wordings for _ in range(20)]
-    image_processor = SiglipImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
-    return SiglipProcessor(image_processor=image_processor, tokenizer=build_tokenizer(captions))
+    return small_siglip.build_processor(captions, vocab_size=1024, max_length=MAX_LENGTH)
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> SiglipModel:
-    """Create an untrained scenes backbone: width 128, 36 image patches of 16 x 16 pixels, 1.2 million parameters."""
-    common = {"hidden_size": WIDTH, "intermediate_size": 3 * WIDTH, "num_attention_heads": 4}
-    special = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "bos_token_id": tokenizer.eos_token_id,
-    }
-    text = {
-        **common,
-        **special,
-        "vocab_size": len(tokenizer),
-        "num_hidden_layers": 2,
-        "max_position_embeddings": MAX_LENGTH,
-        "projection_size": WIDTH,
-    }
-    vision = {**common, "num_hidden_layers": 3, "image_size": IMAGE_SIZE, "patch_size": 16}
-    model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
-    # transformers starts position embeddings an order of magnitude below the patches' content, and where things are,
-    # hence shape, which spans patches, is then learned very late. Both start at about the same size here.
-    # It starts the logit scale and bias at ln 1 and 0, where training stalls; these are the values of the paper
-    # (Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training", section 3.2).
-    with torch.no_grad():
-        embeddings = model.vision_model.embeddings
-        embeddings.patch_embedding.weight.mul_(0.5)
-        embeddings.position_embedding.weight.normal_(std=0.5)
-        model.logit_scale.fill_(math.log(10.0))
-        model.logit_bias.fill_(-10.0)
-    return model
+    """Create an untrained scenes backbone of 1.2 million parameters."""
+    return small_siglip.build_model(tokenizer, WIDTH, num_heads=4, vision_layers=3)
 
 
 def concept_prompts(random: np.random.Generator) -> list[str]:
@@ -195,22 +140,6 @@ def zero_shot_accuracy(backbone: Backbone, scenes: Sequence[Scene], images: torc
         truth = [next(j for j, word in enumerate(words) if word in scenes[i].concepts) for i in single]
         accuracy[group] = float(np.mean(np.equal(chosen, truth)))
     return accuracy
-
-
-def retrieval_accuracy(similarity: torch.Tensor, group_size: int = 100) -> float:
-    """Return how often a row's own column is the best of its group; ties count as a random draw.
-
-    Args:
-        similarity: Images by captions (n, n), of which only the diagonal blocks of `group_size` are used.
-        group_size: Number of candidates.
-    """
-    hits = []
-    for start in range(0, len(similarity) - group_size + 1, group_size):
-        block = similarity[start : start + group_size, start : start + group_size]
-        best = block.max(-1, keepdim=True).values
-        ties = (block == best).sum(-1)
-        hits.append((block.diagonal() == best[:, 0]).float() / ties)
-    return float(torch.cat(hits).mean())
 
 
 def oracle_similarity(scenes: Sequence[Scene]) -> torch.Tensor:

@@ -32,6 +32,7 @@ from scenes_siglip import (
     pixels_from_arrays,
     write_backbone_card,
 )
+from small_siglip import is_matrix, sigmoid_loss
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -89,12 +90,6 @@ def render_pictures(path: Path, number: int, seed: int, num_proc: int) -> np.nda
     return pictures
 
 
-def sigmoid_loss(model, image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """Return the pairwise sigmoid loss of Zhai et al. 2023 (algorithm 1) of unnormalized embeddings (batch, width)."""
-    logits = F.normalize(text, dim=-1) @ F.normalize(image, dim=-1).T * model.logit_scale.exp() + model.logit_bias
-    return -F.logsigmoid((2 * torch.eye(len(image)) - 1) * logits).sum(-1).mean()
-
-
 def concept_logits(calibration, image: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
     """Return how well concept prompts match images: (batch, concepts)."""
     similarity = F.normalize(image, dim=-1) @ F.normalize(prompts, dim=-1).T
@@ -109,8 +104,7 @@ def concept_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 def build_optimizers(model, calibration, head, arguments: argparse.Namespace) -> list[torch.optim.Optimizer]:
     """Make Muon for the weight matrices of both towers, for which it needs fewer steps, and AdamW for the rest."""
-    tables = ("embedding", "probe")
-    matrices = {n for n, p in model.named_parameters() if p.ndim == 2 and not any(table in n for table in tables)}
+    matrices = {n for n, p in model.named_parameters() if is_matrix(n, p)}
     named = list(model.named_parameters())
     muon = torch.optim.Muon(
         [p for n, p in named if n in matrices],
@@ -188,7 +182,7 @@ def main() -> None:
             ids = tokenizer(texts, padding="max_length", truncation=True, max_length=MAX_LENGTH)["input_ids"]
             text = model.get_text_features(input_ids=torch.tensor(ids)).pooler_output
             captions, prompts = text[: len(chosen)], text[len(chosen) :]
-            loss = loss + sigmoid_loss(model, image, captions)
+            loss = loss + sigmoid_loss(model, F.normalize(image, dim=-1), F.normalize(captions, dim=-1))
             loss = loss + concept_loss(concept_logits(calibration, image, prompts), truth[chosen])
         for optimizer in optimizers:
             optimizer.zero_grad()

@@ -36,7 +36,7 @@ class ExtractionArguments:
     _argument_group_name: ClassVar[str] = "extraction"
 
     backbone: str = flag(
-        "Folder or Hub id of a CLIP, SigLIP, SigLIP 2 or DINOv2; 'scenes' or 'clipart' for a small one in this package."
+        "Folder or Hub id of a CLIP, SigLIP, SigLIP 2 or DINOv2; 'scenes' or 'clipart' for one in this package."
     )
     dataset: str = flag(
         "Hub id; folder written by save_to_disk; folder of images, parquet files or webdataset tar files; a file of "
