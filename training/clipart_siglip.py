@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from clipart_icons import SETS
 from datasets import Dataset
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scipy.stats import rankdata
 from small_siglip import retrieval_accuracy
 from torch.nn.functional import normalize
@@ -19,68 +19,6 @@ from hf_msae.backbones import Backbone
 from hf_msae.clipart.build import same_hands
 
 _NUM_RESAMPLES = 200
-
-_TEMPLATE = """\
----
-library_name: transformers
-license: apache-2.0
-pipeline_tag: zero-shot-image-classification
-tags:
-- siglip
-- clip-art
----
-
-# clipart-siglip
-
-A SigLIP small enough to ship inside the `hf_msae` package: {{ "%.1f" | format(num_parameters / 1e6) }} million
-parameters, {{ width }}-dimensional embeddings, images of 96 x 96 pixels. It was trained on drawings that several
-hundred people made and tagged: its texts and images lie apart, its tags are long-tailed, and it is often wrong. It exists so that what `hf_msae` claims about names, search and bias can be tested on such a model
-without a network.
-
-```python
-from hf_msae.backbones import Backbone
-from hf_msae.clipart import load_clipart
-
-backbone = Backbone.from_pretrained("clipart")
-images = backbone.image_embeds(load_clipart("test")["image"])  # python -m hf_msae.clipart.build renders the drawings
-print(images @ backbone.text_embeds(["a bird", "a car"]).T)
-```
-
-## How it was trained
-
-From scratch, by `python training/train_clipart_backbone.py`, on a CPU (torch {{ training.torch }}), in
-{{ training.minutes }} minutes: {{ "{:,}".format(training.max_steps) }} steps of {{ training.batch_size }} pictures,
-half of them from {{ "{:,}".format(training.drawings) }} drawings of the
-[Open Clip Art Library](https://openclipart.org) (public domain) with their authors' titles and tags, half from
-{{ "{:,}".format(training.icons) }} icons and emoji with their names and keywords:
-
-| icons | author | license |
-|---|---|---|
-{% for name, (version, author, license) in sets.items() -%}
-| {{ name }} {{ version }} | {{ author }} | {{ license }} |
-{% endfor %}
-The losses are SigLIP's sigmoid loss between pictures and captions, and between pictures and single tags. Texts are
-padded to the full length and have no mask, as in SigLIP. The weights are stored in half precision, and the figures
-below are those of the stored weights.
-
-## How well it sees
-
-On {{ "{:,}".format(num_drawings) }} drawings of the Open Clip Art Library by {{ num_authors }} authors none of whose
-drawings it was trained on. Intervals are 95% percentile intervals over authors, drawn with replacement
-{{ num_resamples }} times.
-
-| | clipart-siglip | chance |
-|---|---|---|
-| AUROC of a tag, mean of {{ tags | length }} tags on at least {{ min_count }} drawings | {{ tag_auroc | digits }} ({{ tag_auroc_low | digits }} to {{ tag_auroc_high | digits }}) | 0.500 |
-| picture to title and tags, top 1 of 100 | {{ image_to_caption_top1_of_100 | digits }} | 0.010 |
-
-Best: {{ best }}. Worst: {{ worst }}.
-
-## Limits
-
-It has seen a few thousand drawings, so it finds things of a familiar look and misses most others. It is no model of
-photographs.
-"""
 
 
 @dataclass(frozen=True)
@@ -162,7 +100,8 @@ def write_backbone_card(folder: Path, metrics: dict) -> None:
     """
     ranked = sorted(metrics["tags"].items(), key=lambda item: item[1])
     shown = [", ".join(f"{tag} {area:.2f}" for tag, area in part) for part in (ranked[:-9:-1], ranked[:8])]
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters["digits"] = "{:.3f}".format
-    text = environment.from_string(_TEMPLATE).render(**metrics, sets=SETS, best=shown[0], worst=shown[1])
+    text = environment.get_template("clipart_card.md").render(**metrics, sets=SETS, best=shown[0], worst=shown[1])
     write_text(folder / "README.md", text)
