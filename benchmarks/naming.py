@@ -1,20 +1,22 @@
 """How many names of latents are true, and how long does it take to name 65,536 latents from 20,000 words?
 
     make quickstart; hf-msae quickstart --seed 43 --output_dir outputs/quickstart-43
-    python benchmarks/naming.py --msae outputs/quickstart outputs/quickstart-43
+    python benchmarks/naming.py --msae outputs/quickstart outputs/quickstart-43 outputs/clipart-42
     python benchmarks/naming.py --msae outputs/quickstart outputs/quickstart-43 --words english.txt
     python benchmarks/naming.py --scale
 
-The content of every scene is known. A latent detects a concept if its activation separates held-out scenes with the
-concept from those without it at an AUROC above 0.9, and a name is true if the latent detects the concept of that name.
-The vocabulary is the 61 concepts of the scenes and 76 words that no scene is about, which are always wrong; --words
-adds the words of a file, most frequent first. Names are made from one half of the held-out scenes and judged by the
-other. The simplest rule that uses pictures is the baseline: the word whose zero-shot scores correlate best with the
-activations on some pictures, if they correlate by more than a threshold on others.
+The content of every scene is known, and so are the tags of every drawing of the clip art. A latent detects what a word
+means if its activation separates pictures of it from all others at an AUROC above 0.9, and a name is true if the
+latent detects what it means. The vocabulary of the scenes is their 61 concepts and 76 words that no scene is about;
+that of the clip art is the tags on at least 10 of the drawings that judge, and those of the 76 words that are in no
+tag. Words that are in the vocabulary and true of no picture are always wrong; --words adds the words of a file, most
+frequent first. Names are made from one half of the pictures and judged by the other. The simplest rule that uses
+pictures is the baseline: the word whose zero-shot scores correlate best with the activations on some pictures, if they
+correlate by more than a threshold on others.
 
 The table shows for each rule how many latents get a name, the share of these names that are true (precision), the
-share of the latents that detect something and get their true name (recall), the number of distinct concepts among the
-true names, and the number of names that are words of no scene.
+share of the latents that detect something and get a true name (recall), the number of distinct words among the true
+names, and the number of names that are true of no picture.
 """
 
 from __future__ import annotations
@@ -29,22 +31,12 @@ import pandas as pd
 import torch
 from scipy.stats import rankdata
 from torch.nn.functional import normalize
+from worlds import GOOD, World, worlds_of
 
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.backbones import Backbone
 from hf_msae.concepts import Vocabulary, name_by_activations, name_latents
 from hf_msae.concepts.naming import NULLS
-from hf_msae.embeddings import load_embeddings
-from hf_msae.scenes import CONCEPTS
-
-OTHERS = (
-    "dog cat car tree river mountain apple phone chair politics music happy angry running sleeping metal glass cheese "
-    "window school king queen doctor ship train airplane guitar piano violin computer internet philosophy justice "
-    "winter spring summer autumn rain thunder book newspaper letter number equation theory engine wheel bicycle horse "
-    "cow sheep pig lion tiger bear wolf fox rabbit mouse kitchen hospital lawyer money market election war peace "
-    "language grammar poem novel actor film camera sugar salt"
-).split()
-GOOD = 0.9
 
 
 def aurocs(codes: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -74,24 +66,16 @@ def baseline(
     return best, correlations(order[len(order) // 2 :])[np.arange(len(best)), best]
 
 
-def rules(msae: MSAEModel, folder: str, backbone: Backbone, more_words: list[str]) -> Iterator[dict]:
+def rules(msae: MSAEModel, world: World, backbone: Backbone, more_words: list[str]) -> Iterator[dict]:
     """One record per rule."""
-    embeddings = load_embeddings(f"{folder}/embeddings/test")
-    templates = Vocabulary.of_scenes().templates
-    words = [*CONCEPTS, *OTHERS]
-    # Where there are frequencies, the concepts take the places that they have in the list of frequent words.
-    place = {word: i for i, word in enumerate(more_words)}
-    words = sorted(dict.fromkeys([*words, *more_words]), key=lambda word: place.get(word, len(place)))
-    vocabulary = Vocabulary(words, templates, order="frequency" if more_words else None)
+    vocabulary = world.vocabulary(more_words)
     embeds = vocabulary.embed(backbone)
-    half = len(embeddings) // 2
-    pictures, judged = embeddings[:half], embeddings[half:]
+    pictures, judged = world.pictures[: world.half], world.pictures[world.half :]
     with torch.no_grad():
         seen, codes = (torch.cat([msae.encode(b) for b in x.split(4096)]).numpy() for x in (pictures, judged))
-    truth = embeddings.dataset.select_columns(list(CONCEPTS)).to_pandas().to_numpy(dtype=bool)
-    areas = aurocs(codes, truth[half:])
+    areas = aurocs(codes, world.truth[world.half :])
     detects = areas.max(axis=1) > GOOD
-    number = {concept: place for place, concept in enumerate(CONCEPTS)}
+    number = {word: place for place, word in enumerate(world.words)}
 
     def record(rule: str, named: pd.Series, chosen: np.ndarray) -> dict:
         true = np.array([name in number and areas[row, number[name]] > GOOD for row, name in enumerate(named)])
@@ -101,8 +85,8 @@ def rules(msae: MSAEModel, folder: str, backbone: Backbone, more_words: list[str
             "latents named": int(chosen.sum()),
             "precision": float(true[chosen].mean()) if chosen.any() else np.nan,
             "recall": float((right & detects).sum() / detects.sum()),
-            "distinct concepts": int(named[right].nunique()),
-            "names that are words of no scene": int((chosen & ~named.isin(CONCEPTS).to_numpy()).sum()),
+            "distinct words": int(named[right].nunique()),
+            "names of no picture": int((chosen & ~named.isin(world.words).to_numpy()).sum()),
         }
 
     everything = np.ones(len(areas), dtype=bool)
@@ -128,9 +112,9 @@ def rules(msae: MSAEModel, folder: str, backbone: Backbone, more_words: list[str
             yield record("every latent, nearest word", frame["name"], everything)
     yield record("every latent, name by activations", by_activation["activation_name"], everything)
     yield {
-        "rule": "(latents that detect a concept)",
+        "rule": "(latents that detect something)",
         "latents named": int(detects.sum()),
-        "distinct concepts": int((areas.max(axis=0) > GOOD).sum()),
+        "distinct words": int((areas.max(axis=0) > GOOD).sum()),
     }
 
 
@@ -157,24 +141,28 @@ def scale(num_latents: int = 65_536, num_words: int = 20_000, width: int = 768) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--msae", nargs="*", default=["outputs/quickstart"], help="Folders of quickstarts' models.")
+    parser.add_argument(
+        "--msae", nargs="*", default=["outputs/quickstart"], help="Folders of models, with their embeddings."
+    )
     parser.add_argument("--scale", action="store_true", help="Measure time and memory instead of the names.")
     parser.add_argument("--words", help="Text file of further words, one per line, most frequent first.")
     arguments = parser.parse_args()
     if arguments.scale:
         scale()
         return
-    backbone = Backbone.from_pretrained("scenes")
     more = list(Vocabulary.from_file(arguments.words).words) if arguments.words else []
     records = [
-        {"msae": folder, **record}
+        {"world": world.name, "msae": folder, **record}
         for folder in arguments.msae
-        for record in rules(MSAEModel.from_pretrained(folder).eval(), folder, backbone, more)
+        for world in worlds_of(folder)
+        for record in rules(
+            MSAEModel.from_pretrained(folder).eval(), world, Backbone.from_pretrained(world.backbone), more
+        )
     ]
     table = pd.DataFrame(records)
-    numbers = ["latents named", "precision", "recall", "distinct concepts", "names that are words of no scene"]
-    means = table.groupby("rule", sort=False)[numbers].agg(["mean", "min", "max"])
-    with pd.option_context("display.width", 200, "display.float_format", "{:.3g}".format):
+    numbers = ["latents named", "precision", "recall", "distinct words", "names of no picture"]
+    means = table.groupby(["world", "rule"], sort=False)[numbers].agg(["mean", "min", "max"])
+    with pd.option_context("display.width", 220, "display.float_format", "{:.3g}".format):
         print(means.to_string())
 
 

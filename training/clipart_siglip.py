@@ -1,4 +1,4 @@
-"""What `train_clipart_backbone.py` needs: the pictures, how well the SigLIP of the clip art sees, and its model card."""
+"""The pictures of `train_clipart_backbone.py`, how well the SigLIP of the clip art sees, and its model card."""
 
 from __future__ import annotations
 

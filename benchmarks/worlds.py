@@ -1,0 +1,107 @@
+"""The worlds that names, searches and explanations are measured on: pictures, and which words are true of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import concatenate_datasets
+
+from hf_msae.clipart import load_clipart
+from hf_msae.concepts import Vocabulary
+from hf_msae.embeddings import load_embeddings
+from hf_msae.scenes import CONCEPTS
+
+GOOD = 0.9
+"""AUROC above which a latent is said to detect what a word means."""
+MIN_PICTURES = 10
+"""A tag on fewer of the pictures that judge is not judged."""
+OTHERS = (
+    "dog cat car tree river mountain apple phone chair politics music happy angry running sleeping metal glass cheese "
+    "window school king queen doctor ship train airplane guitar piano violin computer internet philosophy justice "
+    "winter spring summer autumn rain thunder book newspaper letter number equation theory engine wheel bicycle horse "
+    "cow sheep pig lion tiger bear wolf fox rabbit mouse kitchen hospital lawyer money market election war peace "
+    "language grammar poem novel actor film camera sugar salt"
+).split()
+
+
+@dataclass(frozen=True)
+class World:
+    """Embedded pictures with their truth, cut into a half that names are made from and a half that judges them.
+
+    Attributes:
+        name: Name of the world, and of the pictures where there are several kinds.
+        backbone: Name of the backbone.
+        pictures: Embeddings `(pictures, width)`, in random order.
+        truth: Which word is true of which picture `(pictures, words)`.
+        words: Words whose truth is known, most frequent first where frequencies are known.
+        others: Words that are true of no picture.
+        templates: Templates of the vocabulary.
+    """
+
+    name: str
+    backbone: str
+    pictures: torch.Tensor
+    truth: np.ndarray
+    words: tuple[str, ...]
+    others: tuple[str, ...]
+    templates: tuple[str, ...]
+
+    @cached_property
+    def half(self) -> int:
+        """Number of pictures that names are made from."""
+        return len(self.pictures) // 2
+
+    def vocabulary(self, more: list[str]) -> Vocabulary:
+        """The words of the world, those of no picture, and `more`, which is ordered by frequency."""
+        place = {word: i for i, word in enumerate(more)}
+        words = dict.fromkeys([*self.words, *self.others, *more])
+        words = sorted(words, key=lambda word: place.get(word, len(place)))
+        return Vocabulary(words, self.templates, order="frequency" if more else None)
+
+
+def scenes(folder: str) -> World:
+    """The held-out scenes of a quickstart."""
+    embeddings = load_embeddings(f"{folder}/embeddings/test")
+    truth = embeddings.dataset.select_columns(list(CONCEPTS)).to_pandas().to_numpy(dtype=bool)
+    templates = Vocabulary.of_scenes().templates
+    return World("scenes", "scenes", embeddings[:], truth, CONCEPTS, tuple(OTHERS), templates)
+
+
+def clipart(folder: str, splits: tuple[str, ...], name: str) -> World:
+    """Drawings, whose truth is the tags of their authors.
+
+    Args:
+        folder: Folder of a model that `train_clipart_msae.py` wrote, with its embeddings.
+        splits: Splits of the drawings.
+        name: Name for tables.
+    """
+    drawings = concatenate_datasets([load_clipart(split) for split in splits])
+    pictures = torch.cat([_drawings(folder, split) for split in splits])
+    order = np.random.default_rng(0).permutation(len(drawings))  # the rows are ordered by category
+    tags_of = [set(tags) for tags in drawings["tags"]]
+    judging = Counter(tag for i in order[len(order) // 2 :] for tag in tags_of[i])
+    words = tuple(tag for tag, count in judging.most_common() if count >= MIN_PICTURES)
+    truth = np.array([[word in tags_of[i] for word in words] for i in order])
+    known = {word for tags in tags_of for tag in tags for word in (tag, *tag.split())}
+    others = tuple(word for word in OTHERS if word not in known)
+    return World(name, "clipart", pictures[order], truth, words, others, ("{}",))
+
+
+def _drawings(folder: str, split: str) -> torch.Tensor:
+    """Embeddings of the drawings, which come before the icons in the training split."""
+    return load_embeddings(Path(folder) / "embeddings" / split)[: len(load_clipart(split))]
+
+
+def worlds_of(folder: str) -> list[World]:
+    """The worlds of a model's folder: of the scenes or of the clip art."""
+    if (Path(folder) / "embeddings" / "validation").is_dir():
+        return [
+            clipart(folder, ("train",), "clipart, known authors"),
+            clipart(folder, ("validation", "test"), "clipart, unseen authors"),
+        ]
+    return [scenes(folder)]
