@@ -4,10 +4,11 @@
     python training/clipart_icons.py --output_dir outputs/icons
     python training/train_clipart_backbone.py --icons outputs/icons --output_dir outputs/clipart_siglip
 
-Half of each batch are training drawings of the Open Clip Art Library, half are icons. Two losses are added: SigLIP's
+Half of each batch are training drawings of the Open Clip Art Library, half are icons. Three losses are added: SigLIP's
 pairwise sigmoid loss between pictures and captions, which are put together anew from title, tags and category each
-time; and the same loss between the pictures and single tags. Pictures are turned, scaled, shifted and recolored, and
-only a part of their patches is read until the last --decay_steps steps, in which the learning rate falls to zero.
+time; the same loss between the pictures and single tags; and how far a linear map of the image embeddings is from the
+features of an ImageNet network (see clipart_teacher.py). Pictures are turned, scaled, shifted and recolored, and only
+a part of their patches is read until the last --decay_steps steps, in which the learning rate falls to zero.
 
 A checkpoint is saved every --eval_steps steps, and the same command continues from it. The result is a folder in
 transformers' format, with figures on authors that were not trained on in backbone_metrics.json and a model card.
@@ -25,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from clipart_siglip import Pictures, evaluate_backbone, write_backbone_card
+from clipart_teacher import principal_features, teacher_features
 from datasets import load_from_disk
 from small_siglip import Muon32, build_model, build_processor, is_matrix, sigmoid_loss, text_features
 from torch.nn import functional as F
@@ -36,6 +38,7 @@ from hf_msae.clipart import load_clipart
 
 _MIN_TAG_COUNT = 5
 _TAGS_OF_BATCH, _OTHER_TAGS = 64, 32
+_TEACHER_WIDTH = 256
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -47,6 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--decay_steps", type=int, default=1500, help="last of them, with all patches (default 1500)")
     parser.add_argument("--batch_size", type=int, default=96, help="pictures a step (default 96)")
     parser.add_argument("--kept_patches", type=float, default=0.5, help="share of patches that is read (default 0.5)")
+    parser.add_argument("--teacher_weight", type=float, default=10.0, help="of the third loss (default 10)")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="of AdamW (default 1e-3)")
     parser.add_argument("--matrix_learning_rate", type=float, default=1e-2, help="of Muon (default 1e-2)")
     parser.add_argument("--warmup_steps", type=int, default=100)
@@ -144,6 +148,8 @@ def main() -> None:
     icons = Pictures.of(load_from_disk(str(arguments.icons)))
     held_out = {split: Pictures.of(load_clipart(split, arguments.clipart)) for split in ("validation", "test")}
     rows, pixels = drawings.rows + icons.rows, np.concatenate([drawings.pixels, icons.pixels])
+    features = teacher_features(pixels, arguments.output_dir / "teacher.npy")
+    targets = principal_features(features, _TEACHER_WIDTH)
     # Drawings and icons get half of the batches each.
     share = np.repeat([0.5 / len(drawings.rows), 0.5 / len(icons.rows)], [len(drawings.rows), len(icons.rows)])
     words = [
@@ -158,6 +164,7 @@ def main() -> None:
 
     # A picture has several tags, and a tag fits far more pictures than a caption: tags have their own scale and bias.
     calibration = torch.nn.ParameterList([torch.tensor(3.0), torch.tensor(-4.0)])
+    to_teacher = torch.nn.Linear(model.config.vision_config.hidden_size, _TEACHER_WIDTH)
     named = list(model.named_parameters())
     optimizers = [
         Muon32(
@@ -167,7 +174,12 @@ def main() -> None:
         ),
         torch.optim.AdamW(
             [
-                {"params": [p for n, p in named if not is_matrix(n, p) and "logit_" not in n]},
+                {
+                    "params": [
+                        *(p for n, p in named if not is_matrix(n, p) and "logit_" not in n),
+                        *to_teacher.parameters(),
+                    ]
+                },
                 {"params": [*calibration, model.logit_scale, model.logit_bias], "lr": 10 * arguments.learning_rate},
             ],
             lr=arguments.learning_rate,
@@ -183,6 +195,7 @@ def main() -> None:
         saved = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(saved["model"])
         calibration.load_state_dict(saved["calibration"])
+        to_teacher.load_state_dict(saved["to_teacher"])
         for part, state in zip([*optimizers, *schedules], saved["optimization"], strict=True):
             part.load_state_dict(state)
         step, seconds = saved["step"], saved["seconds"]
@@ -209,6 +222,8 @@ def main() -> None:
         logits = image @ text[len(chosen) :].T * calibration[0].exp() + calibration[1]
         truth = torch.from_numpy(has_tag[chosen][:, asked]).float()
         loss = loss + F.binary_cross_entropy_with_logits(logits, truth, reduction="sum") / len(chosen)
+        distance = 1 - F.cosine_similarity(to_teacher(image), targets[chosen]).mean()
+        loss = loss + arguments.teacher_weight * distance
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss.backward()
@@ -217,11 +232,15 @@ def main() -> None:
             part.step()
         step += 1
         bar.update()
-        bar.set_postfix(loss=f"{loss.item():.3f}")
+        bar.set_postfix(loss=f"{loss.item():.3f}", teacher=f"{1 - distance.item():.3f}")
         if step % arguments.eval_steps == 0 or step == arguments.max_steps:
             seconds = time.monotonic() - begun
             state = {"model": model.state_dict(), "calibration": calibration.state_dict(), "step": step}
-            state |= {"optimization": [part.state_dict() for part in (*optimizers, *schedules)], "seconds": seconds}
+            state |= {
+                "to_teacher": to_teacher.state_dict(),
+                "optimization": [part.state_dict() for part in (*optimizers, *schedules)],
+                "seconds": seconds,
+            }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
             figures = evaluate_backbone(Backbone(model, processor), held_out["validation"], min_count=5)
