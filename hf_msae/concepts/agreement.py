@@ -31,6 +31,7 @@ _NULL_NAMES = 10_000  # decoy names that p-values are taken from, at least one p
 _MOST_ROUNDS = 20
 _EFFECT_ENTRIES = 2**25  # activations held for the effect sizes: 128 MiB
 _EFFECT_ROWS = 20_000
+_MIN_BEST = 25  # pictures that fit a word best
 
 
 @torch.no_grad()
@@ -60,8 +61,9 @@ def name_by_agreement(
     decoy names that agree at least as well; q-values are Benjamini and Hochberg's.
     (Target-decoy competition: Elias and Gygi, "Target-decoy search strategy", Nature Methods 2007.)
 
-    The effect size in plain terms is the AUROC with which the activation tells the pictures that fit the word best, 1%
-    of the second half, from all others, with Hanley and McNeil's 95% interval (Radiology 1982).
+    The effect size in plain terms is the AUROC with which the activation tells the pictures that fit the word best
+    from all others, with Newcombe's 95% interval (`auroc_interval`). The best are 1% of the second half or 25 pictures,
+    whichever is more, but at most a quarter of it; with fewer than 25 the interval is so wide that no name passes.
 
     All agreements come from second moments, which take one pass over the data whatever the number of words; the
     AUROCs need at most 20,000 pictures again, and pass over them once for every 1,677 latents or more.
@@ -225,7 +227,7 @@ def _effects(
     place = {word: i for i, word in enumerate(vocabulary.words)}
     named = np.flatnonzero(found["name"].notna())
     result = {column: np.full(len(found), np.nan) for column in EFFECT}
-    positives = min(max(10, len(rows) // 100), len(rows) // 4)
+    positives = min(max(_MIN_BEST, len(rows) // 100), len(rows) // 4)
     units = F.normalize(embeddings[rows].float(), dim=-1).to(words.device)
     for part, values in activations_in_parts(msae, embeddings, rows, named, batch_size, progress):
         scores = units @ words[[place[name] for name in found["name"].iloc[part]]].T

@@ -167,7 +167,7 @@ def name_by_labels(
     q_value, (low, high), empty = np.ones(n), np.full((2, n), np.nan), np.full(n, np.nan)
     q_value[named] = benjamini_hochberg(found["p_value"][named])
     evidence = (found[key][named] for key in ("auroc", "num_positive", "num_negative"))
-    low[named], high[named] = auroc_interval(*evidence, method="newcombe")
+    low[named], high[named] = auroc_interval(*evidence)
     table = ConceptTable.from_columns(
         name, empty, runner_up, empty, **found, q_value=q_value, auroc_low=low, auroc_high=high
     )
@@ -235,7 +235,7 @@ def _choose(
         return truth, np.concatenate([areas, 1 - areas[absent]]), *counts
 
     _, areas, positives, negatives = measured(halves[0], choosing)
-    low, _ = auroc_interval(areas, positives[:, None], negatives[:, None], method="newcombe")
+    low, _ = auroc_interval(areas, positives[:, None], negatives[:, None])
     chosen = np.flatnonzero(low.max(axis=0) >= MIN_CHOSEN)
     low, latents = low[:, chosen], np.arange(len(chosen))
     best = low.argmax(axis=0)

@@ -96,37 +96,29 @@ def wilson_interval(
 
 
 def auroc_interval(
-    auroc: float | np.ndarray,
-    positives: int | np.ndarray,
-    negatives: int | np.ndarray,
-    level: float = 0.95,
-    method: str = "hanley_mcneil",
+    auroc: float | np.ndarray, positives: int | np.ndarray, negatives: int | np.ndarray, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute a confidence interval of an area under the ROC curve A.
 
-    With Q1 = A / (2 - A) and Q2 = 2 A^2 / (1 + A), the standard error is
+    With Q1 = A / (2 - A), Q2 = 2 A^2 / (1 + A) and n the mean of both counts, an area has the standard error
 
-        sqrt((A (1 - A) + (positives - 1) (Q1 - A^2) + (negatives - 1) (Q2 - A^2)) / (positives negatives))
+        sqrt((A (1 - A) + (n - 1) (Q1 - A^2) + (n - 1) (Q2 - A^2)) / (positives negatives))
 
-    and the interval is normal, cut off at 0 and 1. (Hanley and McNeil, "The meaning and use of the area under a
-    receiver operating characteristic (ROC) curve", Radiology 1982.) It has no width at an area of 1, even of few
-    samples. The method "newcombe" does not have this fault: its ends are the areas that lie just so many standard
-    errors of their own away, with the mean of both counts in place of each count before Q1 and Q2. (Newcombe,
-    "Confidence intervals for an effect size measure based on the Mann-Whitney statistic, part 2", Statistics in
-    Medicine 2006, method 5.)
+    and the interval ends at the areas that lie just so many of their own standard errors away. Unlike an interval from
+    the standard error of the area that was found, it has a width at an area of 1. (Newcombe, "Confidence intervals for
+    an effect size measure based on the Mann-Whitney statistic, part 2", Statistics in Medicine 2006, method 5.)
 
     Args:
         auroc: Areas, between 0 and 1.
-        positives: Positive counts of the positive samples; any shape that broadcasts with `auroc`.
-        negatives: Positive counts of the negative samples.
+        positives: Numbers of positive samples, of any shape that broadcasts with `auroc`.
+        negatives: Numbers of negative samples.
         level: Confidence level, between 0 and 1.
-        method: "hanley_mcneil" or "newcombe".
 
     Returns:
         Lower and upper ends.
 
     Raises:
-        ValueError: The areas or counts are impossible, the level is out of range, or the method is unknown.
+        ValueError: The areas or counts are impossible, or the level is out of range.
     """
     from scipy import stats
 
@@ -137,19 +129,13 @@ def auroc_interval(
             f"areas must lie between 0 and 1, and counts be positive: got {auroc}, {positives}, {negatives}"
         )
     z = stats.norm.ppf((1 + level) / 2)
-    if method == "newcombe":
-        between = (m + n) / 2
-        return tuple(_root(area, end, lambda a: z**2 * _auroc_variance(a, m, n, between, between)) for end in (0, 1))
-    if method != "hanley_mcneil":
-        raise ValueError(f"method is {method!r}; choose hanley_mcneil or newcombe")
-    half = z * np.sqrt(_auroc_variance(area, m, n, m, n))
-    return np.maximum(area - half, 0.0), np.minimum(area + half, 1.0)
+    return tuple(_root(area, end, lambda a: z**2 * _auroc_variance(a, m, n)) for end in (0, 1))
 
 
-def _auroc_variance(area: np.ndarray, m: np.ndarray, n: np.ndarray, of_m: np.ndarray, of_n: np.ndarray) -> np.ndarray:
-    of_positives, of_negatives = area / (2 - area), 2 * area**2 / (1 + area)
-    square = area**2
-    return (area * (1 - area) + (of_m - 1) * (of_positives - square) + (of_n - 1) * (of_negatives - square)) / (m * n)
+def _auroc_variance(area: np.ndarray, m: np.ndarray, n: np.ndarray) -> np.ndarray:
+    of_positives, of_negatives, square = area / (2 - area), 2 * area**2 / (1 + area), area**2
+    others = (m + n) / 2 - 1
+    return (area * (1 - area) + others * (of_positives + of_negatives - 2 * square)) / (m * n)
 
 
 def _root(area: np.ndarray, end: int, margin: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

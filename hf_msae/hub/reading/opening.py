@@ -99,10 +99,10 @@ def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
 
 def _resolved(name: str | None) -> str | None:
     """The absolute path of a local folder; one name for the backbone of this package; other names as they are."""
-    from ...backbones.loading import SCENES
+    from ...backbones.built_in import find_built_in
 
-    if name in SCENES:
-        return SCENES[1]
+    if built_in := find_built_in(name):
+        return built_in
     return str(Path(name).expanduser().resolve()) if name and Path(name).expanduser().is_dir() else name
 
 
