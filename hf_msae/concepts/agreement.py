@@ -62,8 +62,8 @@ def name_by_agreement(
     (Target-decoy competition: Elias and Gygi, "Target-decoy search strategy", Nature Methods 2007.)
 
     The effect size in plain terms is the AUROC with which the activation tells the pictures that fit the word best
-    from all others, with Newcombe's 95% interval (`auroc_interval`). The best are 1% of the second half or 25 pictures,
-    whichever is more, but at most a quarter of it; with fewer than 25 the interval is so wide that no name passes.
+    from all others, with Newcombe's 95% interval (`auroc_interval`). The best are 1% of the second half, but at least
+    25 and at most a quarter of it; with fewer than 25 the interval is so wide that hardly a name passes.
 
     All agreements come from second moments, which take one pass over the data whatever the number of words; the
     AUROCs need at most 20,000 pictures again, and pass over them once for every 1,677 latents or more.
