@@ -16,7 +16,7 @@ from hf_msae.hub.reading.opening import concepts_beside, load_msae
 from hf_msae.hub.reading.registry import find_released, get_released
 from tests.stub_hub import Repo
 
-OURS = ["scenes-image", "scenes-text", "scenes-patches"]
+OURS = ["scenes-image", "scenes-text", "scenes-patches", "clipart-image"]
 
 
 def test_every_entry_could_be_a_model():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ...model.modeling_msae import MSAEModel
 
-_SCENES = Path(__file__).parents[2] / "scenes" / "msae"
+_PACKAGE = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ReleasedModel:
         if self.format != "hf_msae":
             return None
         if self.repo_id is None:
-            return str(_SCENES / self.name), None, None
+            return str(_PACKAGE / self.name.partition("-")[0] / "msae" / self.name), None, None
         return self.repo_id, self.subfolder, self.revision
 
     def load(self, **kwargs: Any) -> MSAEModel:
@@ -113,16 +113,20 @@ _CHANGED = "it has changed since then; load it by the name of its repository if 
 
 
 def _listed() -> Iterator[ReleasedModel]:
-    hook_points = {"scenes-image": "image_embeds", "scenes-text": "text_embeds", "scenes-patches": "vision.layers.2"}
-    for name, hook_point in hook_points.items():
+    for name, hook_point, d_in in (
+        ("scenes-image", "image_embeds", 128),
+        ("scenes-text", "text_embeds", 128),
+        ("scenes-patches", "vision.layers.2", 128),
+        ("clipart-image", "image_embeds", 192),
+    ):
         yield ReleasedModel(
             name=name,
             repo_id=None,
             subfolder=None,
             format="hf_msae",
-            base_model_name_or_path="hf_msae/scenes-siglip",
+            base_model_name_or_path=f"hf_msae/{name.partition('-')[0]}-siglip",
             hook_point=hook_point,
-            d_in=128,
+            d_in=d_in,
             num_latents=1024,
             activation="relu",
             license="apache-2.0",
