@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,20 +39,16 @@ class Origin:
         self._folder, self._load = folder, load
         files = [] if folder is None else [file for file in folder.iterdir() if file.suffix in _SUFFIXES]
         self._files = {file.name: file_state(file) for file in sorted(files) if file.is_file()}
-        self._parameters: list[tuple[torch.nn.Parameter, int]] = []
+        self._state: list[int] = []
         self._sha256: str | None = None
 
     def loaded(self, model: PreTrainedModel) -> None:
         """Note the state of the model that was loaded, to notice changes of its weights."""
-        self._parameters = [(parameter, parameter._version) for parameter in model.parameters()]
+        self._state = _state_of(model)
 
     def sha256_of(self, model: PreTrainedModel) -> str | None:
         """SHA-256 of the files' weights in float32, in whatever type the model is; None if it has changed since."""
-        now = list(model.parameters())
-        if len(now) != len(self._parameters) or any(
-            parameter is not before or parameter._version != version
-            for parameter, (before, version) in zip(now, self._parameters, strict=True)
-        ):
+        if _state_of(model) != self._state:
             return None
         if self._sha256 is None:
             known = {"class": type(model).__name__, "transformers": transformers.__version__, "files": self._files}
@@ -62,6 +59,12 @@ class Origin:
                 if self._folder is not None:
                     remember(self._folder, {**notes, _NOTE: {**known, "sha256": self._sha256}})
         return self._sha256
+
+
+def _state_of(model: PreTrainedModel) -> list[int]:
+    """Checksums of the weights. The version that torch counts for a parameter misses writes through `.data`."""
+    parameters = (parameter.detach().cpu().contiguous() for parameter in model.parameters())
+    return [zlib.crc32(memoryview(each.flatten().view(torch.uint8).numpy())) for each in parameters]
 
 
 def _noted(note: Any, known: dict[str, Any]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -57,7 +57,7 @@ class Label:
     def truth(self, rows: np.ndarray) -> np.ndarray:
         """Return 1 for rows that have the label, 0 for those that do not, -1 where it is unknown."""
         classes = self.classes[rows]
-        return np.where(classes < 0, -1, classes == self.number)
+        return np.where(classes < 0, -1, classes == self.number).astype(np.int8)
 
     def counts(self, rows: np.ndarray) -> tuple[int, int]:
         """Return how many of these rows have the label, and how many do not."""
@@ -148,6 +148,7 @@ def name_by_labels(
     held_out = random_half(len(embeddings), seed)
     halves = [spread(np.flatnonzero(half)) for half in (~held_out, held_out)]
     labels, left_out = _with_enough_rows(read_labels(embeddings, columns), halves, embeddings.source)
+    truths = [np.stack([label.truth(half) for label in labels]) for half in halves]
     rows = np.sort(np.concatenate(halves))
     n = msae.config.num_latents
     found = {
@@ -159,7 +160,7 @@ def name_by_labels(
     for part, values in activations_in_parts(msae, embeddings, rows, np.arange(n), batch_size, progress):
         choosing, testing = values[~held_out[rows]], values[held_out[rows]]
         alive = (np.ptp(choosing, axis=0) > 0) & (np.ptp(testing, axis=0) > 0)
-        chosen, figures = _choose(labels, halves, choosing[:, alive], testing[:, alive])
+        chosen, figures = _choose(labels, truths, choosing[:, alive], testing[:, alive])
         for key, of_latents in figures.items():
             found[key][part[alive][chosen]] = of_latents
     name, runner_up, label = (found.pop(key) for key in ("name", "runner_up", "label"))
@@ -213,9 +214,11 @@ def _with_enough_rows(
 
 
 def _choose(
-    labels: Sequence[Label], halves: Sequence[np.ndarray], choosing: np.ndarray, testing: np.ndarray
+    labels: Sequence[Label], truths: Sequence[np.ndarray], choosing: np.ndarray, testing: np.ndarray
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Choose names for latents by their activations (rows, latents) in one half, and test the names on the other.
+
+    `truths` holds for each half the truth (labels, rows) of its rows.
 
     Returns:
         The latents that get a name, and what is found about them.
@@ -226,29 +229,30 @@ def _choose(
     words = np.array([each.name for each in labels], dtype=object)
     names = np.concatenate([words, "not " + words[absent]]) if absent else words
 
-    def measured(half: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return the truth of labels, and the areas (candidates, latents) and numbers of rows of candidates."""
-        truth = np.stack([each.truth(half) for each in labels])
+    def measured(truth: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the areas (candidates, latents), and the numbers of rows of candidates."""
         areas = _areas(truth, values)
         those, others = (truth == 1).sum(axis=1)[label], (truth == 0).sum(axis=1)[label]
         counts = np.where(sign > 0, those, others), np.where(sign > 0, others, those)
-        return truth, np.concatenate([areas, 1 - areas[absent]]), *counts
+        return np.concatenate([areas, 1 - areas[absent]]), *counts
 
-    _, areas, positives, negatives = measured(halves[0], choosing)
-    low, _ = auroc_interval(areas, positives[:, None], negatives[:, None])
+    areas, positives, negatives = measured(truths[0], choosing)
+    low, may_pass = np.full(areas.shape, -1.0), areas >= MIN_CHOSEN  # the lower end lies below the area
+    which = np.nonzero(may_pass)[0]
+    low[may_pass], _ = auroc_interval(areas[may_pass], positives[which], negatives[which])
     chosen = np.flatnonzero(low.max(axis=0) >= MIN_CHOSEN)
-    low, latents = low[:, chosen], np.arange(len(chosen))
-    best = low.argmax(axis=0)
-    low[label[:, None] == label[best]] = -1
-    second = low.argmax(axis=0)
-    has_second = low[second, latents] >= 0
+    others, latents = areas[:, chosen], np.arange(len(chosen))
+    best = low[:, chosen].argmax(axis=0)
+    others[label[:, None] == label[best]] = -1
+    second = others.argmax(axis=0)
+    has_second = others[second, latents] >= 0
 
     testing = testing[:, chosen]
-    truth, areas, positives, negatives = measured(halves[1], testing)
+    areas, positives, negatives = measured(truths[1], testing)
     p_value = np.ones(len(best))
     for each in np.unique(best):
         mine = best == each
-        true, false = (testing[truth[label[each]] == which][:, mine] for which in (1, 0))
+        true, false = (testing[truths[1][label[each]] == which][:, mine] for which in (1, 0))
         side = "greater" if sign[each] > 0 else "less"
         p_value[mine] = mannwhitneyu(true, false, alternative=side, method="asymptotic").pvalue
     return chosen, {
@@ -267,9 +271,11 @@ def _choose(
 def _areas(truth: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the areas under the ROC curve (labels, latents) of activations for labels, where these are known."""
     areas = np.empty((len(truth), values.shape[1]))
-    masks, group = np.unique(truth >= 0, axis=0, return_inverse=True)
-    for place, known in enumerate(masks):  # labels that are known of the same rows share the ranks
-        mine = group.reshape(-1) == place
+    groups = defaultdict(list)
+    for label, known in enumerate(truth >= 0):
+        groups[known.tobytes()].append(label)
+    for mine in groups.values():  # labels that are known of the same rows share the ranks
+        known = truth[mine[0]] >= 0
         true = truth[mine][:, known].astype(np.float64)
         number = true.sum(axis=1, keepdims=True)
         sums = true @ rankdata(values[known], axis=0) - number * (number + 1) / 2

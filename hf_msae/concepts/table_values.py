@@ -15,6 +15,7 @@ _NUMBERS = (
     *("zero_shot_auroc", "zero_shot_auroc_low", "zero_shot_auroc_high"),
     *("auroc", "auroc_low", "auroc_high", "runner_up_auroc"),
 )
+_MOST_LATENTS = 2**31  # a table may hold some of the latents, so its length does not bound them
 
 
 def check_values(frame: pd.DataFrame, path: str | os.PathLike) -> None:
@@ -27,8 +28,8 @@ def check_values(frame: pd.DataFrame, path: str | os.PathLike) -> None:
             raise ValueError(f"{path}: {column} is {value} in row {row}, but must be {kind}")
 
     latents, is_integer = frame["latent"], (int, np.integer)
-    kind = f"an integer from 0 to {len(frame) - 1}, as there are {len(frame)} rows, and that of no other row"
-    require([isinstance(each, is_integer) and 0 <= each < len(frame) for each in latents], "latent", kind)
+    kind = "the number of a latent, from 0 on, and that of no other row"
+    require([isinstance(each, is_integer) and 0 <= each < _MOST_LATENTS for each in latents], "latent", kind)
     require(~latents.duplicated(), "latent", kind)
     for column in frame.columns.intersection(_TEXTS):
         require(frame[column].map(lambda each: isinstance(each, str)) | frame[column].isna(), column, "text")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # docs/training.md says on which runs these were chosen.
 STILL_FALLING = 1.05
 """A run was too short if its FVU, on the same training rows, fell by more than this factor between half and three
-quarters of it, before the learning rate decays."""
+quarters of it."""
 OVERFITTED = 1.5
 """A model fits its training rows alone if the FVU of held-out rows is more than this many times theirs."""
 _LEAST_DIFFERENCE = 0.005  # of two FVUs: below, their ratio means nothing
@@ -40,6 +40,11 @@ def with_training_fvu(trainer: MSAETrainer, evaluation: EvaluationResult) -> Eva
 def advice_on(trainer: MSAETrainer, evaluation: EvaluationResult) -> list[str]:
     """Say what to change where a run was clearly too short, or where held-out rows fare far worse than its own."""
     args, fvu, trained_on = trainer.args, evaluation.fvu, evaluation.train_fvu
+    if max(fvu, trained_on or 0.0) >= 1:
+        return [
+            f"The FVU of held-out rows is {fvu:.4g}: the mean of the data would be a better reconstruction. Lower the "
+            f"learning_rate (now {args.learning_rate:g})."
+        ]
     if trained_on is not None and fvu > OVERFITTED * trained_on and fvu - trained_on > _LEAST_DIFFERENCE:
         return [
             f"The FVU of held-out rows is {fvu:.4f}, but that of training rows is {trained_on:.4f}: the model has "

@@ -239,7 +239,8 @@ class TrainingRun:
         if step not in names or self.total_steps < 4:
             return
         self._gather_weights()
-        x = self.train_data[np.sort(self.plan.rows_of_step(1)[:4096])].to(self.accelerator.device)
+        rows = self.plan.rows_of_step(1)[: self.args.per_device_eval_batch_size]  # what is known to fit
+        x = self.train_data[np.sort(rows)].to(self.accelerator.device)
         residual = (x - self.trainer.model(x).reconstruction).square().sum()
         fvu = float(residual / (x - self.trainer.model.input_mean).square().sum())
         if math.isfinite(fvu):  # otherwise the run has diverged, which the next record finds

@@ -93,3 +93,13 @@ def test_a_cache_that_cannot_be_written_to(folder, computed, monkeypatch, tmp_pa
     monkeypatch.setenv("HF_MSAE_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     assert known_of(folder) == known_of(folder) and len(computed) == 2
+
+
+@pytest.mark.parametrize(
+    "change", [lambda p: p.data.mul_(2), lambda p: p.data.neg_(), lambda p: p.data.copy_(p.data.flip(0))]
+)
+def test_writes_through_data_are_noticed(folder, change):
+    backbone = Backbone.from_pretrained(folder)
+    before = backbone.provenance()["base_model_weights_sha256"]
+    change(backbone.model.visual_projection.weight)
+    assert backbone.provenance()["base_model_weights_sha256"] != before

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
+from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
 from hf_msae import MSAEConfig, MSAEModel
@@ -59,6 +60,17 @@ def data():
         chance=Value("bool"),
     )
     return load_embeddings(Dataset.from_dict({"image_embeds": x.tolist(), **columns}, features=features))
+
+
+def test_p_values_are_of_the_rows_that_did_not_choose(msae, data):
+    frame = name_by_labels(msae, data, ["chance", "flag"], seed=3).to_pandas()
+    held_out = agreement.random_half(ROWS, 3)
+    with torch.no_grad():
+        latents = msae.encode(data[:]).numpy()
+    flags = np.array(data.dataset["flag"], dtype=object)
+    true, false = (latents[held_out & (flags == which), 0] for which in (True, False))
+    assert frame["p_value"][0] == mannwhitneyu(true, false, alternative="greater", method="asymptotic").pvalue > 0
+    assert frame["num_positive"][0] == len(true)
 
 
 def test_every_latent_gets_the_label_that_it_detects(msae, data, tmp_path):

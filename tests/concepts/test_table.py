@@ -87,11 +87,11 @@ def test_a_table_is_saved_with_its_provenance(table, tmp_path):
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("latent", [0, 1, 2, 0, 4], "0 in row 3, .* an integer from 0 to 4"),
-        ("latent", [-1, 1, 2, 3, 4], "-1 in row 0, .* an integer from 0 to 4"),
-        ("latent", [0, 1, 2, 3, 10**12], r"10+ in row 4, .* an integer from 0 to 4"),
-        ("latent", ["0", "1", "2", "3", "4"], "'0' in row 0, .* an integer"),
-        ("latent", [0, None, 2, 3, 4], r"0\.0 in row 0, .* an integer"),
+        ("latent", [0, 1, 2, 0, 4], "0 in row 3, .* the number of a latent"),
+        ("latent", [-1, 1, 2, 3, 4], "-1 in row 0, .* the number of a latent"),
+        ("latent", [0, 1, 2, 3, 10**12], r"10+ in row 4, .* the number of a latent"),
+        ("latent", ["0", "1", "2", "3", "4"], "'0' in row 0, .* the number of a latent"),
+        ("latent", [0, None, 2, 3, 4], r"0\.0 in row 0, .* the number of a latent"),
         ("name", [1, 2, 3, 4, 5], "1 in row 0, .* text"),
         ("name", [None, ["a"], None, ["b"], None], r".*'a'.* in row 1, .* text"),
         ("runner_up", [True] * 5, "True in row 0, .* text"),

@@ -180,6 +180,15 @@ def test_a_run_that_learned_its_rows_by_heart_says_so(tmp_path, caplog):
     assert "overfitted" in caplog.text and "48 rows" in caplog.text and "too short" not in caplog.text
 
 
+def test_a_run_that_ended_worse_than_the_mean_is_not_called_overfitted(tmp_path, data, caplog):
+    trainer = new_trainer(tmp_path, data, eval_data=sparse_embeddings(96, seed=1), max_steps=4)
+    trainer.train()
+    with torch.no_grad():
+        trainer.model.decoder.mul_(30)
+    assert finish(trainer).fvu > 1
+    assert "learning_rate" in caplog.text and "overfitted" not in caplog.text
+
+
 def test_a_run_that_was_long_enough_is_not_commented(tmp_path, data, caplog):
     trainer = new_trainer(tmp_path, data, eval_data=sparse_embeddings(96, seed=1), max_steps=1000)
     trainer.train()
