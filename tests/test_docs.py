@@ -12,6 +12,7 @@ from hf_msae import cli
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "docs/bias.md",
+    "docs/clipart.md",
     "docs/backbones.md",
     "docs/concepts.md",
     "docs/extraction.md",
@@ -27,6 +28,7 @@ COMMANDS = [
     "README.md",
     "RELEASE.md",
     "docs/bias.md",
+    "docs/clipart.md",
     "docs/concepts.md",
     "docs/extraction.md",
     "docs/hub.md",
@@ -58,7 +60,9 @@ def known_flags(capsys, monkeypatch):
     """The flags that the --help of each script of training/ and of each command lists."""
     flags = {}
     monkeypatch.syspath_prepend(str(ROOT / "training"))  # as for a script that Python runs
-    scripts = ("extract_activations", "train_msae", "evaluate_msae", "train_scenes_backbone", "train_scenes_msaes")
+    of_scenes = ("train_scenes_backbone", "train_scenes_msaes")
+    of_clipart = ("clipart_icons", "train_clipart_backbone", "train_clipart_msae")
+    scripts = ("extract_activations", "train_msae", "evaluate_msae", *of_scenes, *of_clipart)
     for name in (*scripts, *cli._COMMANDS):
         with pytest.raises(SystemExit) as ended:
             if name in scripts:

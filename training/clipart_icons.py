@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import resvg_py
 from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 from tqdm import tqdm
@@ -149,6 +148,8 @@ def icons_of(name: str, folder: Path, keywords: dict[str, Any]) -> list[tuple[di
 
 
 def _render(svg: str, size: int) -> bytes | None:
+    import resvg_py
+
     try:
         png = resvg_py.svg_to_bytes(svg_string=svg, width=2 * size, dpi=96, skip_system_fonts=True)
     except ValueError:
