@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import glob
+import re
 import tarfile
+from itertools import chain, islice
 from pathlib import Path
 
 import datasets
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from datasets.data_files import SPLIT_KEYWORDS
 from datasets.load import infer_module_for_data_files
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from huggingface_hub.errors import HFValidationError
 
 from hf_msae._utils.reachability import refuse_unreachable
@@ -17,6 +21,7 @@ from hf_msae.embeddings.sources import choose_split, data_files_of, datasets_cac
 
 # Builders for single files or patterns of files.
 _BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
+_SPLIT_WORDS = {"data", *chain(*SPLIT_KEYWORDS.values())}
 # Shards of a saved dataset that is streamed: enough to divide it among processes.
 _SAVED_SHARDS = 64
 
@@ -88,6 +93,9 @@ def _open(
         return datasets.load_dataset(builder, data_files=data_files, streaming=streaming, cache_dir=cache_dir)
     if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~"))):
         raise FileNotFoundError(f"{source} is neither a folder nor a .parquet or .tar file")
+    if path.is_dir() and _holds_pictures(path):
+        data_files = {"train": f"{glob.escape(str(path.absolute()))}/**"}
+        return datasets.load_dataset("imagefolder", data_files=data_files, streaming=streaming, cache_dir=cache_dir)
     if path.is_dir() and glob.has_magic(str(path.resolve())):  # which datasets would take for a pattern
         data_files = data_files_of(path, config_name)
         builder, _ = infer_module_for_data_files(data_files)
@@ -97,6 +105,20 @@ def _open(
         refuse_unreachable(source)
     name = str(path) if path.is_dir() else source
     return datasets.load_dataset(name, config_name, revision=revision, streaming=streaming, cache_dir=cache_dir)
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Whether a folder holds pictures, or one folder of them for each class, and neither splits nor a README.md.
+
+    `datasets` would take a "train" or "test" in the names of its files for splits, and leave out all other files.
+    """
+    inside = list(folder.iterdir())
+    folders = [each for each in inside if each.is_dir()]
+    words = {word for each in folders for word in re.split(r"[-._ 0-9]+", each.name.lower())}
+    if words & _SPLIT_WORDS or (folder / "README.md").is_file():
+        return False
+    files = chain(inside, *(islice(each.iterdir(), 100) for each in folders))
+    return any(file.suffix.lower() in ImageFolder.EXTENSIONS for file in files)
 
 
 def _streamed(dataset: Dataset) -> IterableDataset:

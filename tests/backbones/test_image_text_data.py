@@ -1,0 +1,37 @@
+"""Folders of pictures are read whole, whatever their files are called."""
+
+import csv
+
+import pytest
+from PIL import Image
+
+from hf_msae.backbones.image_text_data import open_dataset
+
+
+def draw(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        Image.new("RGB", (8, 8)).save(folder / name)
+
+
+@pytest.mark.parametrize("place", ["train", "a[1]/pictures"])
+def test_names_of_files_are_no_splits(tmp_path, place):
+    names = ["my_test_1.png", "other.png", "train_0.png"]
+    draw(tmp_path / place, *names)
+    assert len(open_dataset(str(tmp_path / place))) == 3
+    with open(tmp_path / place / "metadata.csv", "w") as file:
+        csv.writer(file).writerows([["file_name", "caption", "flag"], *([name, name[:4], 1] for name in names)])
+    found = open_dataset(str(tmp_path / place))
+    assert (found["caption"], found["flag"]) == (["my_t", "othe", "trai"], [1, 1, 1])
+    with pytest.raises(ValueError, match="test"):
+        open_dataset(str(tmp_path / place), "test")
+
+
+def test_folders_are_classes_unless_they_are_splits(tmp_path):
+    draw(tmp_path / "classes" / "cat", "test_0.png", "1.png")
+    draw(tmp_path / "classes" / "dog", "test_1.png")
+    found = open_dataset(str(tmp_path / "classes"))
+    assert found["label"] == [0, 0, 1] and found.features["label"].names == ["cat", "dog"]
+    draw(tmp_path / "splits" / "train", "0.png", "1.png")
+    draw(tmp_path / "splits" / "test", "2.png")
+    assert [len(open_dataset(str(tmp_path / "splits"), split)) for split in ("train", "test")] == [2, 1]
