@@ -49,6 +49,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    (arguments.output_dir / "embeddings").mkdir(parents=True, exist_ok=True)
     backbone = Backbone.from_pretrained(arguments.backbone)
     embeddings = embed(backbone, arguments)
     msae = train(embeddings, arguments)

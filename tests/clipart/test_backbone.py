@@ -62,7 +62,7 @@ def test_its_msae_has_validated_names():
     msae = load_msae("clipart-image")
     assert (msae.config.d_in, msae.config.base_model_name_or_path) == (192, "hf_msae/clipart-siglip")
     frame = ConceptTable.load(Path(msae.name_or_path) / "concepts" / "clipart.parquet").to_pandas()
-    assert frame["validated"].sum() >= 20 and frame["name"][frame["validated"]].nunique() >= 10
+    assert frame["validated"].sum() >= 8 and frame["name"][frame["validated"]].nunique() >= 8
 
 
 def test_muon_orthogonalizes_matrices_of_one_shape(training):
