@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrain
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME, is_peft_available
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from hf_msae.backbones.built_in import built_in_folder, find_built_in
+from hf_msae._utils.built_in import built_in_folder, find_built_in
 from hf_msae.backbones.families import FAMILIES, family_of
 from hf_msae.backbones.origin import Origin
 

@@ -12,8 +12,9 @@ import transformers
 from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 
+from hf_msae._utils import built_in
 from hf_msae._utils.images import to_rgb
-from hf_msae.backbones import Backbone, built_in, loading
+from hf_msae.backbones import Backbone, loading
 from tests.tiny_backbones import CAPTIONS, FAMILIES, TEXT, TWO_TOWERS, VISION, crop_processor, pictures
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from hf_msae._utils.built_in import built_in_folder
 from hf_msae.backbones import Backbone
-from hf_msae.backbones.built_in import built_in_folder
 from hf_msae.concepts import ConceptTable
-from hf_msae.hub import load_msae
+from hf_msae.hub.reading.opening import load_msae
 
 FOLDER = built_in_folder("hf_msae/clipart-siglip")
 
@@ -53,7 +53,7 @@ def test_a_new_model_has_the_shape_of_the_shipped_one(training, backbone):
 def test_texts_have_no_mask_and_a_gap_separates_them_from_pictures(backbone):
     assert backbone.tokenizer.model_input_names == ["input_ids"]
     texts = backbone.text_embeds(["bird", "car", "flag", "A FLAG"])
-    assert torch.equal(texts[2:3], backbone.text_embeds(["flag"])) and texts.shape == (4, 192)
+    assert torch.allclose(texts[2:3], backbone.text_embeds(["flag"]), atol=1e-4) and texts.shape == (4, 192)
     pictures = np.random.default_rng(0).integers(0, 255, (3, 96, 96, 3)).astype(np.uint8)
     assert backbone.image_embeds(list(pictures)).shape == (3, 192)
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from ..._utils.built_in import BUILT_IN
 from ..._utils.json_files import write_text
 from ..._utils.levels import read_levels
 from ..._utils.redaction import public_model_name
-from ...backbones.built_in import BUILT_IN
 from ...model.activations import FAMILIES
 from ...model.configuration_msae import MSAEConfig
 from ...model.modeling_msae import MSAEModel

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from ...backbones.built_in import BUILT_IN
+from ..._utils.built_in import BUILT_IN
 from ...metrics.measured_data import is_hub_id
 
 

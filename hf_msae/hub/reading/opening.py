@@ -99,7 +99,7 @@ def check_fit(backbone: Backbone, msae: MSAEModel, strict: bool = True) -> None:
 
 def _resolved(name: str | None) -> str | None:
     """The absolute path of a local folder; one name for the backbone of this package; other names as they are."""
-    from ...backbones.built_in import find_built_in
+    from ..._utils.built_in import find_built_in
 
     if built_in := find_built_in(name):
         return built_in
