@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from accelerate.logging import get_logger
 
 from .log import TrainingLog
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from ..metrics import EvaluationResult
     from .trainer import MSAETrainer
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def finish(
