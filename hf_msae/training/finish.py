@@ -6,8 +6,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .log import TrainingLog
-
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
     from ..metrics import EvaluationResult
@@ -93,6 +91,8 @@ def _log_final(trainer: MSAETrainer, evaluation: EvaluationResult) -> None:
     """End the log of a run that `train` has just ended with the FVU of held-out and of training rows."""
     if trainer.result is None or evaluation.train_fvu is None:
         return
+    from .log import TrainingLog
+
     step = trainer.state.global_step
     record = {"step": step, "epoch": round(step / trainer.plan.steps_per_epoch, 4)}
     record |= {"eval_fvu": evaluation.fvu, "train_fvu": evaluation.train_fvu}
