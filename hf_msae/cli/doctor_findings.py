@@ -132,6 +132,7 @@ def _training(folder: Path, msae: MSAEModel) -> Finding:
     text = f"{steps:,} steps" if isinstance(steps, int) else "an unknown number of steps"
     if data:
         text += f" on {data.get('num_samples') or 0:,} embeddings of {data.get('dataset') or data.get('source')}"
+    text = ". ".join([text, *map(str, record.result.get("advice") or ())])
     return Finding("training", OK, text)
 
 

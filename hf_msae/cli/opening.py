@@ -96,7 +96,9 @@ class NamedModelArguments(ModelArguments):
             return chosen_concepts(self.concepts, self.model, self.revision, self.subfolder)
         files = concept_files(self.model, self.revision, self.subfolder)
         if len(files) > 1:
-            raise ValueError(f"{self.model} has several tables of names: choose one with --concepts {files[0]}")
+            raise ValueError(
+                f"{self.model} has several tables of names: choose one with --concepts: {', '.join(map(str, files))}"
+            )
         return ConceptTable.load(files[0]) if files else None
 
 

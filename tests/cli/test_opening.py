@@ -61,7 +61,7 @@ def test_the_names_that_come_with_the_model_or_others(place, tmp_path):
 def test_several_tables_and_unknown_devices_are_refused(place, tmp_path):
     shutil.copytree(place.model, tmp_path / "model")
     place.table.save(tmp_path / "model" / "concepts" / "words.parquet")
-    with pytest.raises(ValueError, match=r"--concepts .*scenes\.parquet"):
+    with pytest.raises(ValueError, match=r"--concepts: .*scenes\.parquet, .*words\.parquet"):
         NamedModelArguments(str(tmp_path / "model")).open_msae()
     with pytest.raises(ValueError, match="'abacus'"):
         NamedModelArguments(str(place.model), device="abacus").open_msae()

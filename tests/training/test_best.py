@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from contextlib import suppress
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from hf_msae import MSAETrainingArguments
+from hf_msae import MSAEModel, MSAETrainingArguments, cli
 from hf_msae.embeddings import load_embeddings
 from hf_msae.training import finish
 from hf_msae.training.best import BEST_FILE
@@ -162,7 +163,7 @@ def test_held_out_and_training_fvu_stand_in_table_card_and_log(tmp_path, data):
     assert f"those of step {trainer.result.best_step}" in card
 
 
-def test_a_run_that_was_too_short_says_what_to_change(tmp_path, data, caplog):
+def test_a_run_that_was_too_short_says_what_to_change(tmp_path, data, caplog, capsys):
     short = new_trainer(tmp_path / "short", data, eval_data=sparse_embeddings(96, seed=1), learning_rate=1e-3)
     short.train()
     finish(short)
@@ -170,6 +171,16 @@ def test_a_run_that_was_too_short_says_what_to_change(tmp_path, data, caplog):
     assert "25 steps" in advice and "num_train_epochs" in advice and "0.001" in advice
     assert advice in caplog.text
     assert "Training was too short" in (tmp_path / "short" / "README.md").read_text()
+    with suppress(SystemExit):
+        cli.main(["doctor", str(tmp_path / "short"), "--json"])
+    assert advice in capsys.readouterr().out
+
+
+def test_a_run_that_has_not_ended_says_how_to_end_it(tmp_path, data):
+    trainer = new_trainer(tmp_path, data, max_steps=4, save_steps=2)
+    trainer.train()
+    with pytest.raises(OSError, match=r"resume_from_checkpoint last.*checkpoint-\d"):
+        MSAEModel.from_pretrained(tmp_path)
 
 
 def test_a_run_that_learned_its_rows_by_heart_says_so(tmp_path, caplog):
