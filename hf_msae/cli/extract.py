@@ -94,7 +94,7 @@ class ExtractionArguments:
 
 def next_flags(args: ExtractionArguments) -> str:
     """Return the flags of `hf-msae train` for the embeddings: those of a test split are for evaluation."""
-    named = args.split or args.dataset.removeprefix("scenes:").partition(":")[0]
+    named = args.split or args.dataset.removeprefix("scenes:").removeprefix("clipart:").partition(":")[0]
     if any(_HELD_OUT.search(Path(name).name) for name in (named, args.output_dir)):
         return f"--train_data EMBEDDINGS --eval_data {args.output_dir}"
     return f"--train_data {args.output_dir}"

@@ -10,6 +10,7 @@ from hf_msae.cli.extract import ExtractionArguments, main, next_flags
     [
         ("scenes:train:20", None, "e/a", "--train_data"),
         ("scenes:test:20:3", None, "e/a", "--eval_data"),
+        ("clipart:validation", None, "e/a", "--eval_data"),
         ("user/photos", "validation[:100]", "e/a", "--eval_data"),
         ("user/photos", "train", "e/latest", "--train_data"),
         ("photos/test", None, "e/a", "--eval_data"),
