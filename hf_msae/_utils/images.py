@@ -144,6 +144,8 @@ def _from_stored(value: Mapping, name: str) -> Image.Image:
     try:
         with xopen(path, "rb") if content is None else io.BytesIO(content) as file:
             return open_picture(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{name} ({path}) does not exist") from error
     except Exception as error:  # a damaged file can make Pillow raise nearly anything
         raise ValueError(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
 

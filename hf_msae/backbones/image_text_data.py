@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import re
 import tarfile
@@ -9,19 +10,28 @@ from itertools import chain, islice
 from pathlib import Path
 
 import datasets
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from datasets.data_files import SPLIT_KEYWORDS
 from datasets.load import infer_module_for_data_files
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from huggingface_hub.errors import HFValidationError
 
+from hf_msae._utils.paths import refuse_missing_path
 from hf_msae._utils.reachability import refuse_unreachable
 from hf_msae.embeddings.sources import choose_split, data_files_of, datasets_cache
 
 # Builders for single files or patterns of files.
 _BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
 _SPLIT_WORDS = {"data", *chain(*SPLIT_KEYWORDS.values())}
+# How the columns of a table of captions are read.
+_COLUMNS = {
+    ".csv": lambda file: list(map(str, pd.read_csv(file, nrows=0))),
+    ".jsonl": lambda file: list(map(str, pd.read_json(file, lines=True, nrows=1))),
+    ".parquet": lambda file: pq.read_schema(file).names,
+}
 # Shards of a saved dataset that is streamed: enough to divide it among processes.
 _SAVED_SHARDS = 64
 
@@ -64,6 +74,11 @@ def open_dataset(
         ) from error
     except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid, tarfile.TarError) as error:
         raise ValueError(f"dataset {source} cannot be read: {error.__cause__ or error}") from error
+    except ValueError as error:
+        if not str(error).startswith("`file_name`"):
+            raise
+        raise _no_file_names(Path(source).expanduser(), error) from error
+    found = _without_split_labels(found)
     if not isinstance(found, DatasetDict | IterableDatasetDict):
         if split is not None and split != str(found.split):
             raise ValueError(f"{source} is a single dataset and has no split {split!r}: leave the split out")
@@ -91,8 +106,7 @@ def _open(
             raise FileNotFoundError(f"{source} {problem}")
         data_files = {split or "train": [glob.escape(str(file)) for file in files]}
         return datasets.load_dataset(builder, data_files=data_files, streaming=streaming, cache_dir=cache_dir)
-    if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~"))):
-        raise FileNotFoundError(f"{source} is neither a folder nor a .parquet or .tar file")
+    refuse_missing_path(source, "dataset")
     if path.is_dir() and _holds_pictures(path):
         data_files = {"train": f"{glob.escape(str(path.absolute()))}/**"}
         return datasets.load_dataset("imagefolder", data_files=data_files, streaming=streaming, cache_dir=cache_dir)
@@ -114,11 +128,39 @@ def _holds_pictures(folder: Path) -> bool:
     """
     inside = list(folder.iterdir())
     folders = [each for each in inside if each.is_dir()]
-    words = {word for each in folders for word in re.split(r"[-._ 0-9]+", each.name.lower())}
-    if words & _SPLIT_WORDS or (folder / "README.md").is_file():
+    if any(_SPLIT_WORDS & _words(each.name) for each in folders) or (folder / "README.md").is_file():
         return False
     files = chain(inside, *(islice(each.iterdir(), 100) for each in folders))
     return any(file.suffix.lower() in ImageFolder.EXTENSIONS for file in files)
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[-._ 0-9]+", name.lower()))
+
+
+def _without_split_labels(
+    found: Dataset | DatasetDict | IterableDataset | IterableDatasetDict,
+) -> Dataset | DatasetDict | IterableDataset | IterableDatasetDict:
+    """Drop the labels that `datasets` makes of the names of folders, if these are splits, such as train and test."""
+    if not isinstance(found, DatasetDict | IterableDatasetDict):
+        return found
+    label = (next(iter(found.values())).features or {}).get("label")
+    is_of_splits = isinstance(label, datasets.ClassLabel) and all(_SPLIT_WORDS & _words(name) for name in label.names)
+    return found.remove_columns("label") if is_of_splits else found
+
+
+def _no_file_names(folder: Path, error: ValueError) -> ValueError:
+    """Make an error that says what is wrong with the table of captions of a folder of pictures."""
+    files = [file for file in sorted(folder.rglob("metadata.*")) if file.suffix in _COLUMNS]
+    if not files:  # on the Hub
+        return error
+    columns = _COLUMNS[files[0].suffix](files[0])
+    near = difflib.get_close_matches("file_name", columns, n=1)
+    way_out = f": rename the column {near[0]}" if near else ""
+    return ValueError(
+        f"{files[0]} has the columns {', '.join(columns)}, but needs a column of strings named file_name, which says "
+        f"where each picture is{way_out}"
+    )
 
 
 def _streamed(dataset: Dataset) -> IterableDataset:

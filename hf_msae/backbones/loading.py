@@ -20,6 +20,7 @@ from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME, 
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from hf_msae._utils.built_in import built_in_folder, find_built_in
+from hf_msae._utils.paths import did_you_mean
 from hf_msae.backbones.families import FAMILIES, family_of
 from hf_msae.backbones.origin import Origin
 
@@ -79,7 +80,7 @@ def locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, s
         if revision is not None:
             raise ValueError(f"revision={revision!r} was given, but {name} is a folder, not a repository on the Hub")
         return str(path), name, None
-    missing = f"backbone {name!r} is neither a folder nor a model that can be reached on the Hub"
+    missing = f"backbone {name!r} is neither a folder nor a model that can be reached on the Hub{did_you_mean(path)}"
     if path.exists() or path.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise FileNotFoundError(missing)
     try:

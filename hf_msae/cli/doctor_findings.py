@@ -81,6 +81,7 @@ def _folder_of(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
+    from .._utils.paths import refuse_missing_path
     from ..hub.reading.registry import find_released, hint_at_released
 
     released = find_released(model)
@@ -92,7 +93,8 @@ def _folder_of(model: str, revision: str | None) -> Path:
         name, subfolder = model, None
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        if folder.exists() or name.count("/") != 1 or name.startswith((".", "~")):
+        refuse_missing_path(name)
+        if folder.exists() or "/" not in name:
             raise OSError(f"there is no folder {model}; {hint_at_released(model)}")
         patterns = [f"{subfolder}/{each}" for each in _FILES] if subfolder else list(_FILES)
         try:

@@ -81,7 +81,7 @@ class ExtractionArguments:
         "Rows per file, rounded to whole batches. An interruption loses at most one file.", 16384
     )
     on_unreadable: Literal["raise", "skip"] = flag(
-        "What to do with rows whose image cannot be decoded or whose caption is missing: raise stops with the row's "
+        "What to do with rows whose image cannot be read or whose caption is missing: raise stops with the row's "
         "number; skip leaves them out and lists them in activations.json.",
         "raise",
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from .._utils.argument_parser import flag
+from .._utils.paths import refuse_missing_path
 from .opening import ModelArguments, command_parser
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _output_file(args: NameArguments, model: str) -> Path:
     if args.output is not None:
         return Path(args.output).expanduser()
+    refuse_missing_path(model)
     folder = Path(model).expanduser()
     if not folder.is_dir():
         raise ValueError(f"{model} is not a folder that names can be written to: give a file with --output")

@@ -21,6 +21,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, Reposi
 from yaml import YAMLError
 
 from .._utils.cache import cache_folder, make_writable
+from .._utils.paths import refuse_missing_path
 from .._utils.reachability import refuse_unreachable
 from .._utils.walking import files_below
 from .metadata import METADATA_FILE, EmbeddingMetadata
@@ -242,8 +243,7 @@ def _open_parts(folder: Path, columns: dict[str, Numbered]) -> Source:
 
 def _open_hub(name: str, split: str | None, revision: str | None, verify: bool) -> Source:
     missing = f"{name} is neither a local file or folder nor a dataset that can be reached on the Hub"
-    if name.count("/") > 1 or name.startswith((".", "/", "~")):
-        raise FileNotFoundError(missing)
+    refuse_missing_path(name, "dataset")
     refuse_unreachable(name)
     label = name if revision is None else f"{name}@{revision}"
     try:  # a folder pushed by `push_embeddings` is read like a local one

@@ -18,6 +18,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .._utils.file_integrity import is_pointer
+from .._utils.paths import refuse_missing_path
 from .config_file import MissingConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class PreTrainedMSAE(PreTrainedModel):
             ValueError: Weights and config.json do not match, weights are not finite, or they are from a newer hf_msae.
         """
         name = str(pretrained_model_name_or_path)
+        refuse_missing_path(name)
         info_requested = kwargs.pop("output_loading_info", False)
         if info_requested or kwargs.get("state_dict") is not None or kwargs.get("ignore_mismatched_sizes"):
             return super().from_pretrained(

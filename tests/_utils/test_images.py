@@ -39,6 +39,13 @@ def test_formats_that_are_not(tmp_path, format):
             to_rgb(given, "row 3")
 
 
+def test_a_file_that_does_not_exist(tmp_path):
+    gone = str(tmp_path / "gone.png")
+    for given in (gone, {"bytes": None, "path": gone}):
+        with pytest.raises(FileNotFoundError, match=r"row 3.*gone\.png.*does not exist"):
+            to_rgb(given, "row 3")
+
+
 def test_pictures_of_a_dataset_are_left_to_to_rgb(monkeypatch):
     rows = [{"bytes": encoded("EPS"), "path": None}, {"bytes": encoded("PNG"), "path": None}, None]
     images = datasets.Dataset.from_dict({"image": rows}, features=datasets.Features({"image": datasets.Image()}))

@@ -35,3 +35,18 @@ def test_folders_are_classes_unless_they_are_splits(tmp_path):
     draw(tmp_path / "splits" / "train", "0.png", "1.png")
     draw(tmp_path / "splits" / "test", "2.png")
     assert [len(open_dataset(str(tmp_path / "splits"), split)) for split in ("train", "test")] == [2, 1]
+    assert "label" not in open_dataset(str(tmp_path / "splits"), "train").column_names
+    for split in ("train", "test"):
+        draw(tmp_path / "both" / split / "cat", "0.png")
+        draw(tmp_path / "both" / split / "dog", "1.png")
+    assert open_dataset(str(tmp_path / "both"), "test").features["label"].names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"), [("metadata.csv", "filename,caption\n0.png,x"), ("metadata.jsonl", '{"filename": "0.png"}')]
+)
+def test_captions_that_do_not_say_of_which_picture_they_are_are_refused(tmp_path, file, content):
+    draw(tmp_path, "0.png")
+    (tmp_path / file).write_text(content)
+    with pytest.raises(ValueError, match=rf"{file}.*filename.*file_name.*rename the column filename"):
+        open_dataset(str(tmp_path))

@@ -83,7 +83,7 @@ def extract_activations(
             replace parts of it.
         accelerator: The processes that share the work. By default those that a launcher started.
         progress: Show a progress bar.
-        on_unreadable: What to do with a row whose image cannot be decoded or whose caption is missing. "raise" stops;
+        on_unreadable: What to do with a row whose image cannot be read or whose caption is missing. "raise" stops;
             "skip" leaves it out, logs it, and records its number in `activations.json`. After skipping, embeddings
             and dataset no longer have the same row numbers, so keep a column of ids.
         tokens: Tokens to keep at blocks: "all" except padding, or "patches", without class token and registers. Their

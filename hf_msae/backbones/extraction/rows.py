@@ -53,7 +53,7 @@ class ReadRows:
 
 
 class UnreadableRow(ValueError):
-    """An image cannot be decoded, or a caption is missing."""
+    """An image does not exist or cannot be decoded, or a caption is missing."""
 
 
 class RowReader:
@@ -65,7 +65,7 @@ class RowReader:
         image_column: Column of images. None means "image", or else the only column of images.
         text_column: Column of captions; None if they are not needed.
         keep_columns: Columns to keep. None keeps all numbers, booleans, labels and strings, and the names of files.
-        skip_unreadable: Leave out rows whose image cannot be decoded or whose caption is missing.
+        skip_unreadable: Leave out rows whose image cannot be read or whose caption is missing.
 
     Raises:
         TypeError: `dataset` is not a single dataset.
@@ -224,6 +224,8 @@ class RowReader:
                     value = upright(open_picture(file), name)
                 if self._image_mode and self._image_mode != value.mode:
                     value = value.convert(self._image_mode)
+            except FileNotFoundError as error:
+                raise UnreadableRow(f"{name} does not exist") from error
             except UnidentifiedImageError as error:
                 formats = ", ".join(readable_formats())
                 raise UnreadableRow(f"{name} cannot be decoded: its format is none of {formats}") from error

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..._utils.file_integrity import refuse_pointer, verify_cached
+from ..._utils.paths import refuse_missing_path
 from ..._utils.walking import files_below
 from ...model.loading import WRAPPERS
 from .reading import CodeInFileError, Settings, the_one
@@ -66,9 +67,10 @@ class CheckpointSource:
         local, repo_id, inside = Path(source).expanduser(), str(source), (subfolder or "").strip("/")
         if local.exists():
             found = cls._on_disk(local / inside)
-        elif repo_id.count("/") != 1 or repo_id.startswith((".", "/", "~")):
-            raise FileNotFoundError(f"there is no file or folder {repo_id}, and it is not a Hub id either")
         else:
+            refuse_missing_path(repo_id)
+            if "/" not in repo_id:
+                raise FileNotFoundError(f"there is no file or folder {repo_id}, and it is not a Hub id either")
             found = cls._on_hub(repo_id, inside, revision, token)
         return replace(found, given=given or {})
 

@@ -11,6 +11,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers.utils import logging
 
+from ..._utils.paths import refuse_missing_path
 from .registry import find_released, hint_at_released
 
 if TYPE_CHECKING:
@@ -52,10 +53,9 @@ def load_msae(
     if released is not None:
         return released.load().to(dtype if isinstance(dtype, torch.dtype) else torch.float32)
     name, is_local = str(name), Path(name).expanduser().exists()
-    if not is_local and "/" not in name:  # cannot be a Hub id
+    if not is_local and "/" not in name and not name.startswith((".", "~")):  # cannot be a Hub id
         raise OSError(f"{name!r} is neither a folder nor a released model; {hint_at_released(name)}")
-    if not is_local and (name.count("/") != 1 or name.startswith((".", "~"))):
-        raise OSError(f"no MSAE could be loaded from {name!r}: there is no such folder")
+    refuse_missing_path(name)
     try:
         return MSAEModel.from_pretrained(name, revision=revision, subfolder=subfolder or "", dtype=dtype)
     except OSError as error:

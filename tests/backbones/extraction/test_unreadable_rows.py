@@ -57,6 +57,15 @@ def test_unreadable_rows_are_left_out_and_noted(backbone, tmp_path, caplog, num_
     assert verify_embeddings(tmp_path) == 5
 
 
+def test_a_picture_that_does_not_exist_is_not_called_damaged(backbone, tmp_path):
+    gone = str(tmp_path / "gone.png")
+    rows = datasets.Dataset.from_dict(
+        {"image": [{"bytes": None, "path": gone}]}, features=numbered(1).select_columns(["image"]).features
+    )
+    with pytest.raises(ValueError, match=r"row 0 of column 'image' \(.*gone\.png\) does not exist"):
+        extract_activations(backbone, rows, tmp_path / "out", progress=False)
+
+
 def test_a_picture_with_odd_exif_is_readable(backbone, tmp_path, caplog):
     """One has an orientation next to a width that Pillow cannot write, the other an orientation it cannot read."""
     exif = (
