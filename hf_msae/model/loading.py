@@ -15,7 +15,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 from safetensors import SafetensorError, safe_open
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from .._utils.file_integrity import is_pointer
 from .._utils.paths import refuse_missing_path
@@ -85,6 +85,9 @@ class PreTrainedMSAE(PreTrainedModel):
             raise OSError(f"the weights of {name} are damaged or incomplete ({error}): {again}") from error
         except MissingConfigError as error:
             raise _with_subfolders(error, name, kwargs) from error
+        if not folder.is_dir():
+            downloaded = _snapshot_of(name, kwargs)
+            _check_kinds(_weight_files(downloaded, kwargs.get("variant")))
         unexpected = info["unexpected_keys"]
         if unexpected and "key_mapping" not in kwargs and all(re.match(WRAPPERS, key) for key in unexpected):
             kwargs.pop("ignore_mismatched_sizes", None)  # set above; with it, the weights would not be checked
@@ -237,6 +240,12 @@ def _weight_files(folder: Path, variant: str | None) -> list[Path]:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{file}: {tensor} is in {name}, which does not exist: copy the folder again")
     return [folder / name for name in sorted(set(names.values()))]
+
+
+def _snapshot_of(name: str, kwargs: dict[str, Any]) -> Path:
+    """Return the folder of the cache that a model of the Hub was just loaded from."""
+    given = {key: kwargs[key] for key in ("revision", "subfolder", "cache_dir") if kwargs.get(key)}
+    return Path(cached_file(name, "config.json", local_files_only=True, **given)).parent
 
 
 def _check_kinds(files: list[Path]) -> None:

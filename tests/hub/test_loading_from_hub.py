@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from huggingface_hub import close_session, constants
+from safetensors.torch import save_file
 from transformers import AutoModel
 
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
@@ -44,6 +45,19 @@ def models(tmp_path_factory):
     one.names["v1"] = first
     many.commit("main", contents(place / "second", "a/") | contents(place / "third", "b/c/"), "many")
     return {("model", "tester/model"): one, ("model", "tester/many"): many}, encoders, first
+
+
+def test_weights_that_are_no_floating_point_numbers_are_refused(at_hub, tmp_path):
+    model = saved(tmp_path / "model", 1)
+    tensors = {
+        key: tensor.to(torch.int8) if key == "encoder" else tensor for key, tensor in model.state_dict().items()
+    }
+    save_file(tensors, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    repo = at_hub.repos["model", "tester/model"] = Repo()
+    repo.commit("main", contents(tmp_path / "model") | contents(tmp_path / "model", "a/"), "integers")
+    for subfolder in ("", "a"):
+        with pytest.raises(ValueError, match=r"model\.safetensors: encoder holds I8"):
+            MSAEModel.from_pretrained("tester/model", subfolder=subfolder)
 
 
 def load_all(first):
