@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
 import yaml
+from huggingface_hub.errors import HTTPError
 from transformers import HfArgumentParser
 
 from .deprecation import warn_renamed
@@ -156,6 +157,10 @@ class MSAEArgumentParser(HfArgumentParser):
             yield
         except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
             self.exit(1, f"{self.prog}: error: {self.context}{error}\n")
+        except HTTPError as error:  # one that huggingface_hub passes on, such as a proxy's refusal
+            way_out = "check the network and HTTPS_PROXY, or set HF_HUB_OFFLINE=1 to use what is in the cache"
+            problem = f"the Hub cannot be reached ({type(error).__name__}: {error}): {way_out}"
+            self.exit(1, f"{self.prog}: error: {self.context}{problem}\n")
         finally:
             warnings.formatwarning = formatted
 

@@ -30,6 +30,10 @@ class DoctorArguments:
     backbone: str | None = flag(
         "Folder or Hub id of the backbone. Defaults to the one that the MSAE was trained on.", None
     )
+    data: str | None = flag(
+        "Embeddings to look at. Those near the model, and those in the command that trained it, are looked at anyway.",
+        None,
+    )
     check_backbone: bool = flag("Load the backbone, and compare it with the one that the MSAE was trained on.", False)
     json: bool = flag("Print the findings as JSON.", False)
 

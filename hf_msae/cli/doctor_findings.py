@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .doctor_embeddings import Embeddings, find_embeddings
+
 if TYPE_CHECKING:
-    from ..embeddings.metadata import EmbeddingMetadata
     from ..model.modeling_msae import MSAEModel
     from .doctor import DoctorArguments
 
 OK, MISSING, UNCHECKED, BROKEN = "ok", "missing", "unchecked", "broken"
-_NEAR = ("activations.json", "*/activations.json", "*/*/activations.json")
-"""Where folders of embeddings are looked for, below the model's folder and below the one that it is in."""
 _MOST_LISTED = 8
 _FILES = ("*.json", "*.safetensors", "README.md", "concepts/*.parquet")
 
@@ -37,20 +36,6 @@ class Finding:
     then: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Embeddings:
-    """A folder of embeddings near the model."""
-
-    folder: Path
-    metadata: EmbeddingMetadata
-    problem: str | None  # why they do not fit the model
-
-    @property
-    def is_held_out(self) -> bool:
-        """Whether the name says that they were not trained on."""
-        return any(word in self.folder.name for word in ("test", "val", "eval"))
-
-
 def examine(args: DoctorArguments) -> tuple[list[Finding], list[str]]:
     """Look at everything that belongs to a model; return the findings and the commands to run next.
 
@@ -65,12 +50,13 @@ def examine(args: DoctorArguments) -> tuple[list[Finding], list[str]]:
         msae = MSAEModel.from_pretrained(folder).eval()
     except (OSError, ValueError) as error:
         return [Finding("model", BROKEN, str(error))], []
-    near = list(_embeddings_near(folder, msae))
-    fitting = sorted((each for each in near if each.problem is None), key=lambda each: not each.is_held_out)
+    near, places = find_embeddings(folder, msae, args.data)
+    fitting = [each for each in near if each.problem is None]
+    fitting.sort(key=lambda each: (not each.is_given, not each.is_held_out))
     data = shlex.quote(str(fitting[0].folder)) if fitting else "EMBEDDINGS"
     model = shlex.quote(args.model)
     findings = [_model(folder, msae), _training(folder, msae), _quality(folder, msae, f"{model} --data {data}")]
-    findings += [_backbone(args, msae), *_names(folder, msae, model, data), *_data(near, msae, folder)]
+    findings += [_backbone(args, msae), *_names(folder, msae, model, data), *_data(near, places, msae, folder)]
     then = [command for each in findings for command in each.then]
     if all(each.state != BROKEN for each in findings):
         then += _uses(folder, model, data)
@@ -79,7 +65,7 @@ def examine(args: DoctorArguments) -> tuple[list[Finding], list[str]]:
 
 def _folder_of(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     from .._utils.paths import refuse_missing_path
     from ..hub.reading.registry import find_released, hint_at_released
@@ -99,7 +85,7 @@ def _folder_of(model: str, revision: str | None) -> Path:
         patterns = [f"{subfolder}/{each}" for each in _FILES] if subfolder else list(_FILES)
         try:
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-        except HFValidationError as error:
+        except (HFValidationError, LocalEntryNotFoundError) as error:
             raise OSError(f"there is no folder {model}, and as a Hub id: {error}") from error
     return folder / (subfolder or "")
 
@@ -158,7 +144,7 @@ def _quality(folder: Path, msae: MSAEModel, arguments: str) -> Finding:
 
 def _backbone(args: DoctorArguments, msae: MSAEModel) -> Finding:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RevisionResolutionError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError, RevisionResolutionError
 
     from ..backbones import Backbone
     from ..backbones.loading import locate
@@ -178,14 +164,16 @@ def _backbone(args: DoctorArguments, msae: MSAEModel) -> Finding:
             return Finding("backbone", OK, f"{name} is the one that the model was trained on")
         if not Path(location).is_dir():  # `locate` takes a commit as it is, without looking for it
             hf_hub_download(location, "config.json", revision=revision, dry_run=True)
-    except (OSError, ValueError) as error:
-        unreachable = isinstance(error, LocalEntryNotFoundError) or isinstance(
-            error.__cause__, RevisionResolutionError
+    except (OSError, ValueError, HTTPError) as error:
+        unreachable = (
+            isinstance(error, LocalEntryNotFoundError)
+            or isinstance(error.__cause__, RevisionResolutionError)
+            or (isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError))  # such as a proxy's refusal
         )
+        text = f"{name} is not in the cache, and the Hub cannot be reached" if unreachable else str(error)
         if unreachable and not args.check_backbone:
-            text = f"not checked: {name} is not in the cache, and the Hub cannot be reached"
-            return Finding("backbone", UNCHECKED, text)
-        return Finding("backbone", BROKEN, str(error), [again])
+            return Finding("backbone", UNCHECKED, f"not checked: {text}")
+        return Finding("backbone", BROKEN, text, [again])
     command = f"hf-msae doctor {shlex.quote(args.model)} --check_backbone"
     if args.backbone:
         command += f" --backbone {shlex.quote(name)}"
@@ -225,43 +213,20 @@ def _names(folder: Path, msae: MSAEModel, model: str, data: str) -> Iterator[Fin
         yield Finding("names", OK, f"there are {len(files)} tables: choose one in other commands with --concepts")
 
 
-def _embeddings_near(folder: Path, msae: MSAEModel) -> Iterator[Embeddings]:
-    from ..embeddings.metadata import EmbeddingMetadata
-
-    folder = folder.resolve()
-    found = {file.parent: None for place in (folder, folder.parent) for near in _NEAR for file in place.glob(near)}
-    config = msae.config
-    for each in sorted(found):
-        try:
-            metadata = EmbeddingMetadata.load(each)
-        except ValueError as error:
-            if each.is_relative_to(folder):
-                yield Embeddings(each, EmbeddingMetadata({}, "float32"), str(error))
-            continue
-        weights = metadata.provenance.get("base_model_weights_sha256")
-        if config.hook_point not in metadata.columns:
-            problem = f"they are {', '.join(metadata.columns)}, not {config.hook_point}"
-        elif metadata.columns[config.hook_point] != config.d_in:
-            problem = f"they are {metadata.columns[config.hook_point]} wide, not {config.d_in}"
-        elif None not in (weights, config.base_model_weights_sha256) and weights != config.base_model_weights_sha256:
-            problem = "they are of a backbone with other weights"
-        else:
-            problem = None if metadata.complete else "their extraction has not finished"
-        yield Embeddings(each, metadata, problem)
-
-
-def _data(near: list[Embeddings], msae: MSAEModel, folder: Path) -> Iterator[Finding]:
+def _data(near: list[Embeddings], places: list[Path], msae: MSAEModel, folder: Path) -> Iterator[Finding]:
     if not any(each.problem is None for each in near):
         backbone = shlex.quote(msae.config.base_model_name_or_path or "BACKBONE")
         place = shlex.quote(str(_own(folder, "embeddings/test")))
         command = f"hf-msae extract --backbone {backbone} --dataset IMAGES --image_column image --output_dir {place}"
-        yield Finding("embeddings", MISSING, "no folder of embeddings nearby fits the model", [command])
-    inside = folder.resolve()
+        looked = ", ".join(map(str, places))
+        yield Finding(
+            "embeddings", MISSING, f"none that fit the model are in {looked}; --data names others", [command]
+        )
     for each in near[:_MOST_LISTED]:
         text = f"{each.folder} ({each.metadata.num_rows:,} rows)"
         if each.problem is None:
             yield Finding("embeddings", OK, text + _indexed(each.folder, msae))
-        elif each.folder.is_relative_to(inside):  # others may belong to other models
+        elif each.is_given or each.folder.is_relative_to(places[0]):  # others may belong to other models
             yield Finding("embeddings", BROKEN, f"{each.folder}: {each.problem}")
 
 

@@ -3,10 +3,13 @@
 import json
 import shlex
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import close_session, constants
 
 from hf_msae import MSAEConfig
 from hf_msae.cli import _COMMANDS
@@ -14,6 +17,7 @@ from hf_msae.cli.doctor import main
 from hf_msae.concepts import ConceptTable
 from hf_msae.metrics import evaluate_msae
 from hf_msae.model.modeling_msae import MSAEModel
+from hf_msae.training.record import TrainingRecord
 from tests.stub_hub import Repo, StubHub
 
 
@@ -202,6 +206,54 @@ def test_levels_are_named_as_in_the_card(place, tmp_path, asked, config, trained
     figures = findings["quality"][0][1].split(": ")[1].split(", ")
     assert [each.split(" ", 1)[1] for each in figures] == measured
     assert figures[-1].startswith(f"{result.fvu:.4f} ")
+
+
+@pytest.fixture
+def refusing_proxy(monkeypatch):
+    """The only way to the Hub is a proxy that lets nothing through."""
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_CONNECT(self):
+            self.send_error(403, "Forbidden by policy")
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        close_session()
+        yield
+        server.shutdown()
+    close_session()
+
+
+def test_a_proxy_that_refuses_is_named(model, asked, refused, refusing_proxy, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    file = model / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "org/clip"}))
+    ((state, text),) = asked(model)[0]["backbone"]
+    assert state == "unchecked" and "org/clip" in text
+    refused(
+        main, [], [([], r"Hub cannot be reached \(ProxyError: 403 Forbidden by policy\).*HTTPS_PROXY")], "org/model"
+    )
+
+
+def test_embeddings_that_are_named_or_were_trained_on(model, place, asked, tmp_path, monkeypatch):
+    shutil.move(model / "embeddings", tmp_path / "elsewhere" / "deep")
+    moved = tmp_path / "elsewhere" / "deep" / "test"
+    shutil.copytree(moved, tmp_path / "elsewhere" / "data" / "a" / "b" / "train")
+    findings, then, _ = asked(model)
+    assert findings["embeddings"][0][0] == "missing" and str(model) in findings["embeddings"][0][1]
+    findings, then, _ = asked(model, "--data", moved)
+    assert findings["embeddings"] == [("ok", f"{moved} (240 rows)")] and f"--data {moved}" in " ".join(then)
+    np.save(tmp_path / "narrow.npy", np.ones((5, 7), np.float32))
+    findings, _, code = asked(model, "--data", tmp_path / "narrow.npy")
+    assert code == 1 and "7 wide, not 128" in findings["embeddings"][1][1]
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    TrainingRecord(command="hf-msae train --train_data=data/a/b/train --num_latents 160").save(model)
+    assert str(tmp_path / "elsewhere" / "data" / "a" / "b" / "train") in asked(model)[0]["embeddings"][0][1]
 
 
 def test_the_backbone_is_loaded_only_on_request(model, asked, monkeypatch):
