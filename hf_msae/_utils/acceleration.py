@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.logging import MultiProcessAdapter
 from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedType, ProjectConfiguration, broadcast_object_list
@@ -50,6 +52,17 @@ def build_accelerator(
         )
     check_distribution(accelerator)
     return accelerator
+
+
+class _MainProcessLogger(MultiProcessAdapter):
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        kwargs.setdefault("stacklevel", 2)  # the line that logs, not accelerate's
+        return logging.LoggerAdapter.process(self, msg, kwargs)  # without "[RANK 0]"
+
+
+def main_process_logger(name: str) -> MultiProcessAdapter:
+    """Return a logger that logs in the main process alone, once there is an `Accelerator`."""
+    return _MainProcessLogger(logging.getLogger(name), {})
 
 
 def _check_trackers(names: Sequence[str]) -> None:

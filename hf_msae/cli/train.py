@@ -8,6 +8,7 @@ For several processes, use `accelerate launch -m hf_msae.cli.train` or `torchrun
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             if sweep_args.sweep:
                 _report_sweep(Path(training_args.output_dir), variants, found)
             else:
-                _report(first, found[0])
+                _report(first, found[0], data_args)
     for trainer in trainers:
         trainer.accelerator.end_training()
     if all(isinstance(each, Exception) for each in found):
@@ -114,8 +115,6 @@ def _build_trainers(
         if data_args.eval_data is not None:
             same_column = train_data.column or hook_point
             eval_data = load_embeddings(data_args.eval_data, column, same_column, data_args.eval_split, verify=verify)
-    if eval_data is None:
-        check_evaluable(train_data)
     trainers = []
     for name, (model_args, args), accelerator in zip(variants, arguments, accelerators, strict=True):
         parser.context = f"the sweep's {name}: " if name else ""
@@ -123,10 +122,12 @@ def _build_trainers(
         set_seed(args.seed)  # before the weights are drawn
         trainers.append(MSAETrainer(MSAEModel(config), args, train_data, eval_data, accelerator=accelerator))
     parser.context = ""
+    if eval_data is None:  # after the flags were checked, since it reads all rows
+        check_evaluable(train_data)
     return trainers
 
 
-def _report(trainer: MSAETrainer, evaluation: EvaluationResult) -> None:
+def _report(trainer: MSAETrainer, evaluation: EvaluationResult, data_args: DataArguments) -> None:
     folder, config, result = trainer.output_dir, trainer.model.config, trainer.result
     held_out = "held out" if evaluation.data["held_out"] else "the training data: use --eval_data for held-out metrics"
     print(f"\n{evaluation}\n\n{evaluation.num_samples} embeddings, {held_out}.")
@@ -137,6 +138,20 @@ def _report(trainer: MSAETrainer, evaluation: EvaluationResult) -> None:
         print(f"Training ended at step {result.global_step} of {trainer.total_steps}; {best}, {kept}.")
     print(f"The model is in {folder}:\n")
     print(LOADING.format(folder=folder, d_in=config.d_in, num_latents=config.num_latents))
+    print(f"\nNext: {_next_command(folder, config.hook_point, evaluation, data_args)}")
+
+
+def _next_command(folder: Path, hook_point: str, evaluation: EvaluationResult, data_args: DataArguments) -> str:
+    if not evaluation.data["held_out"]:
+        return shlex.join(
+            ["hf-msae", "evaluate", str(folder), "--data", "HELD_OUT", "--output", f"{folder}/metrics.json"]
+        )
+    chosen = {"split": data_args.eval_split, "embedding_column": data_args.embedding_column}
+    flags = [word for name, value in chosen.items() if value is not None for word in (f"--{name}", value)]
+    data = ["--data", data_args.eval_data, *flags]
+    if ".layers." in hook_point:  # words cannot name tokens
+        return shlex.join(["hf-msae", "search", str(folder), *data, "--row", "0"])
+    return shlex.join(["hf-msae", "name", str(folder), "--vocabulary", "WORDS.txt", *data])
 
 
 def _report_sweep(

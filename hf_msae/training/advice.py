@@ -49,7 +49,7 @@ def advice_on(trainer: MSAETrainer, evaluation: EvaluationResult) -> list[str]:
         return [
             f"The FVU of held-out rows is {fvu:.4f}, but that of training rows is {trained_on:.4f}: the model has "
             f"overfitted. Give more train_data (now {len(trainer.train_data)} rows), fewer num_latents (now "
-            f"{trainer.model.config.num_latents}), or early_stopping_patience, or check that eval_data is of the same "
+            f"{trainer.model.config.num_latents}), or early_stopping, or check that eval_data is of the same "
             "kind."
         ]
     half, later = (trainer.state.fvu_at.get(name) for name in ("half", "three quarters"))

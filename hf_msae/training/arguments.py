@@ -29,6 +29,7 @@ _NOT_NEGATIVE = (
     "auxiliary_coefficient",
     "early_stopping_threshold",
 )
+_PATIENCE = 3  # of early_stopping
 # Metrics that may choose the best evaluation -> whether a greater value is better.
 _BEST_METRICS = {
     **dict.fromkeys(("fvu", "fvu_per_sample", "normalized_mae"), False),
@@ -125,6 +126,9 @@ class MSAETrainingArguments:
     eval_steps: int | None = flag(
         "Optimizer steps between evaluations. Defaults to logging_steps, if eval_strategy is steps.", None
     )
+    early_stopping: bool = flag(
+        f"Stop early, with an early_stopping_patience of {_PATIENCE} unless it is given.", False
+    )
     early_stopping_patience: int | None = flag(
         "Evaluations without an improvement after which training stops. Defaults to training all steps.", None
     )
@@ -200,6 +204,8 @@ class MSAETrainingArguments:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
         if not str(self.output_dir).strip():
             raise ValueError("output_dir is empty: name the folder for the model and its checkpoints")
+        if self.early_stopping and self.early_stopping_patience is None:
+            self.early_stopping_patience = _PATIENCE
         if self.load_best_model_at_end is None:
             self.load_best_model_at_end = self.early_stopping_patience is not None
         if self.chooses_best and self.eval_strategy == "no":

@@ -10,13 +10,13 @@ import numpy as np
 import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.logging import get_logger
 from torch.utils.data import DataLoader, Sampler
 
+from .._utils.acceleration import main_process_logger
 from ..embeddings import EmbeddingDataset
 from .arguments import MSAETrainingArguments
 
-logger = get_logger(__name__)
+logger = main_process_logger(__name__)
 
 _BLOCK_ROWS = 256
 """Rows that stay together when data larger than memory is shuffled; about a megabyte on disk."""

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from accelerate.logging import get_logger
 from accelerate.utils import load
 from safetensors.torch import load_file
 
+from .._utils.acceleration import main_process_logger
 from .._utils.atomic import remove
 from .._utils.file_integrity import sha256_of
 from .checkpointing import DAMAGED, STATE_FILE, WEIGHTS_FILE, TrainerState, list_checkpoints
 
-logger = get_logger(__name__)
+logger = main_process_logger(__name__)
 
 
 def find_checkpoint(resume_from: str | Path, output_dir: Path) -> Path:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
-from accelerate.logging import get_logger
 from accelerate.utils import set_seed
 
-from .._utils.acceleration import check_distribution, on_main_process
+from .._utils.acceleration import check_distribution, main_process_logger, on_main_process
 from ..model.configuration_msae import MSAEConfig
 from .arguments import NUMERIC_FIELDS, MSAETrainingArguments
 from .best import adopt_best, is_exhausted
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from ..model.modeling_msae import MSAEModel
     from .trainer import MSAETrainer
 
-logger = get_logger(__name__)
+logger = main_process_logger(__name__)
 
 # Fields of MSAEConfig about the source of the embeddings, not about what the model computes.
 PROVENANCE_FIELDS = (
@@ -55,7 +54,11 @@ def check_inputs(
                 f"embeddings in {data.source} have {data.width} columns, but the model takes {model.config.d_in}"
             )
     if args.eval_strategy != "no" and eval_data is None:
-        raise ValueError(f"eval_strategy is {args.eval_strategy}, but there is no evaluation data: give eval_data")
+        asking = ("early_stopping_patience", "load_best_model_at_end")
+        asking = next((name for name in asking if getattr(args, name)), "eval_strategy")
+        raise ValueError(
+            f"{asking} is {getattr(args, asking)}, but there is no evaluation data: give eval_data (--eval_data)"
+        )
     if args.report_to and not accelerator.log_with:
         raise ValueError(
             f"report_to is {args.report_to}, but the accelerator has no trackers: create it with log_with"

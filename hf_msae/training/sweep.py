@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from accelerate.logging import get_logger
 from sklearn.model_selection import ParameterGrid
 
-from .._utils.acceleration import on_main_process
+from .._utils.acceleration import main_process_logger, on_main_process
 from .._utils.argument_parser import MSAEArgumentParser
 from ..model.configuration_msae import MSAEConfig
 from .arguments import NUMERIC_FIELDS, MSAETrainingArguments
@@ -31,7 +30,7 @@ from .run import TrainingRun
 from .start import start
 from .trainer import MSAETrainer
 
-logger = get_logger(__name__)
+logger = main_process_logger(__name__)
 
 MODEL_FIELDS = tuple(name for name in MSAEConfig.own_fields() if name not in ("d_in", "hook_point"))
 TRAINING_FIELDS = tuple(name for name in NUMERIC_FIELDS if name != "seed")

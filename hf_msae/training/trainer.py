@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
-from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list
 
-from .._utils.acceleration import build_accelerator
+from .._utils.acceleration import build_accelerator, main_process_logger
 from ..embeddings import EmbeddingDataset, load_embeddings
 from ..model.modeling_msae import MSAEModel
 from .arguments import MSAETrainingArguments
@@ -25,7 +24,7 @@ from .start import adopt_provenance, check_inputs, start
 if TYPE_CHECKING:
     from ..metrics import EvaluationResult
 
-logger = get_logger(__name__)
+logger = main_process_logger(__name__)
 
 
 class MSAETrainer:

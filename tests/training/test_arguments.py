@@ -81,7 +81,7 @@ def test_every_field_has_help():
 def test_names_are_those_of_transformers_where_they_exist_there():
     ours = {field.name for field in fields(MSAETrainingArguments)}
     own = {"lr_decay_fraction", "mixed_precision", "overwrite_output_dir", "cknna_batch_size"}
-    own |= {"memory_budget", "keep_on_device"}
+    own |= {"memory_budget", "keep_on_device", "early_stopping"}
     own |= {"auxiliary_k", "auxiliary_coefficient", "resample_steps", "dead_steps"}
     own |= {*inspect.signature(EarlyStoppingCallback).parameters}  # which transformers leaves to a callback
     assert ours - {field.name for field in fields(TrainingArguments)} == own

@@ -139,6 +139,8 @@ def test_settings_that_make_no_sense_are_refused():
     args = MSAETrainingArguments("x", early_stopping_patience=2)
     assert (args.eval_strategy, args.load_best_model_at_end) == ("epoch", True)
     assert MSAETrainingArguments("x").load_best_model_at_end is False
+    assert MSAETrainingArguments("x", early_stopping=True).early_stopping_patience == 3
+    assert MSAETrainingArguments("x", early_stopping=True, early_stopping_patience=2).early_stopping_patience == 2
 
 
 # -- advice -----------------------------------------------------------------------------------------------------------

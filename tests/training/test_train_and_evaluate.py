@@ -4,12 +4,14 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from hf_msae.cli import evaluate, train
 from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.metrics import EvaluationResult, evaluate_msae
 from hf_msae.scenes.backbone import BACKBONE_DIR
+from hf_msae.training.flags import DataArguments
 
 ROOT = Path(__file__).parents[2]
 WIDTH, LATENTS = 16, 64
@@ -107,6 +110,18 @@ def test_a_run_leaves_model_metrics_card_and_log(finished, embeddings):
     assert record["model_sha256"] == written["model_sha256"] and record["base_model_is_local"] is None
 
 
+@pytest.mark.parametrize(
+    ("hook_point", "expected"),
+    [
+        ("image_embeds", "hf-msae name out --vocabulary WORDS.txt --data 'my data' --split test"),
+        ("vision.layers.2", "hf-msae search out --data 'my data' --split test --row 0"),
+    ],
+)
+def test_after_training_comes_a_command_for_the_held_out_embeddings(hook_point, expected):
+    data = DataArguments("train", eval_data="my data", eval_split="test")
+    assert train._next_command(Path("out"), hook_point, SimpleNamespace(data={"held_out": True}), data) == expected
+
+
 def test_yaml_resume_and_training_data_as_evaluation_data(tmp_path, embeddings, capsys):
     folder, recipe = tmp_path / "out", tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -118,7 +133,8 @@ def test_yaml_resume_and_training_data_as_evaluation_data(tmp_path, embeddings, 
     shown = capsys.readouterr().out
     assert re.search("320 .*16.* 64 .* 20 .*32.*1 x cpu", shown) and "--eval_data" in shown
     assert str(EvaluationResult.load(folder)) in shown
-    loading = shown[shown.index("from hf_msae import MSAEModel") :].strip()
+    loading, then = shown[shown.index("from hf_msae import MSAEModel") :].split("\nNext: ")
+    assert shlex.split(then)[:5] == ["hf-msae", "evaluate", str(folder), "--data", "HELD_OUT"]
     exec(loading, names := {"embeddings": torch.randn(5, WIDTH)})
     assert names["latents"].shape == (5, LATENTS)
 

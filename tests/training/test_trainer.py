@@ -557,6 +557,8 @@ def test_inputs_that_do_not_fit_together_are_refused_at_once(tmp_path, data):
         ({"data": narrow}, "8 columns.* 16"),
         ({"eval_data": narrow}, "8 columns.* 16"),
         ({"eval_steps": 5}, "eval_strategy.*eval_data"),
+        ({"early_stopping_patience": 2}, "early_stopping_patience is 2.*--eval_data"),
+        ({"load_best_model_at_end": True}, "load_best_model_at_end.*--eval_data"),
         ({"model": new_model().to(torch.bfloat16)}, "bfloat16.*mixed_precision"),
         ({"warmup_steps": 30}, "warmup_steps.* 30.* 25"),
         ({"accelerator": Accelerator(cpu=True), "report_to": ["tensorboard"]}, "report_to.*log_with"),
@@ -575,6 +577,7 @@ def test_a_batch_larger_than_the_data_is_reduced_with_a_warning(tmp_path, data, 
     with caplog.at_level(logging.WARNING):
         trainer = new_trainer(tmp_path, data, per_device_train_batch_size=4096, gradient_accumulation_steps=2)
     assert trainer.plan.per_device_batch_size == 160
+    assert "RANK" not in caplog.text, "other processes say nothing"
     assert "320 rows" in caplog.text and "per_device_train_batch_size 160" in caplog.text
     assert trainer.train().global_batch_size == 320
 
