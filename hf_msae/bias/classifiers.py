@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,8 @@ def probe_report(
     target = column if probe.classes == ("False", "True") and positive == "True" else f"{column} {positive}"
     predicted = torch.cat([probe.logits(x).argmax(dim=1) for x in test.batches(4096)]).numpy()
     report = bias_report(msae, test, probe, positive, target=target, **options)
-    return report, float((predicted == truth)[truth >= 0].mean())
+    accuracy, counts = float((predicted == truth)[truth >= 0].mean()), np.bincount(truth[truth >= 0])
+    return replace(report, accuracy=accuracy, accuracy_of_guessing=float(counts.max() / counts.sum())), accuracy
 
 
 def zero_shot_classifier(

@@ -38,6 +38,8 @@ class BiasReport(Result):
         target: Name of the predicted class.
         num_samples: Number of samples that were intervened on.
         alpha: Level of tests and intervals.
+        accuracy: Share of the labels that the classifier predicts, if that was measured.
+        accuracy_of_guessing: Share of the most frequent label, if the accuracy was measured.
     """
 
     frame: pd.DataFrame = field(metadata={"key": "concepts"})
@@ -47,6 +49,8 @@ class BiasReport(Result):
     target: str
     num_samples: int
     alpha: float = 0.05
+    accuracy: float | None = None
+    accuracy_of_guessing: float | None = None
 
     @property
     def drivers(self) -> pd.DataFrame:

@@ -110,11 +110,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             classes = column_labels(embeddings, args.target)[1]  # before the probe is trained
             if args.positive is not None and args.positive not in classes:
                 raise ValueError(f"{args.target} has no class {args.positive!r}, only {', '.join(classes)}")
+            if args.positive is None and len(classes) > 2:
+                some = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+                raise ValueError(f"{args.target} has {len(classes)} classes: choose one with --positive: {some}")
             train = args.load_train_data(msae, data)
             report, accuracy = probe_report(
                 msae, train, embeddings, args.target, args.positive, args.regularization, **options
             )
-            print(f"The probe predicts {accuracy:.1%} of the labels of {args.target} in {len(embeddings)} rows.\n")
+            guessing = f"guessing the most frequent label would get {report.accuracy_of_guessing:.1%}"
+            print(f"The probe labels {accuracy:.1%} of {len(embeddings)} rows correctly; {guessing}.\n")
         elif args.zero_shot:
             backbone = source.add_backbone(msae, concepts).backbone
             classifier = zero_shot_classifier(backbone, args.zero_shot)

@@ -27,6 +27,9 @@ EXAMPLE = """\
       --against_text 'a flower on a grassy meadow' --figure match.png
   hf-msae explain outputs/quickstart --image outputs/quickstart/examples --output seen.csv"""
 
+_SHOWN = 10
+"""Pictures that are printed if all are written to a file."""
+
 
 @dataclass
 class ExplainArguments:
@@ -233,12 +236,12 @@ def explain_pictures(model: VisionTextMSAE, files: Sequence[Path], args: Explain
             bar.update(len(files[start : start + size]))
     if not found:
         raise ValueError(f"none of the {len(files)} pictures can be read")
-    shown = found if args.output is None else found[:10]
+    shown = found if args.output is None else found[:_SHOWN]
     for item, parts in shown:
         print(f"{item['item']}: {', '.join(name for part in parts for name in part.labels())}")
     if args.output is None:
         return
-    print(f"{len(found)} pictures explained")
+    print(f"{len(found)} pictures explained" + (f" (the first {_SHOWN} are shown)" if len(found) > _SHOWN else ""))
     if args.output.lower().endswith(".csv"):
         save_rows(args.output, found)
     else:

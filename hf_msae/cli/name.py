@@ -33,6 +33,7 @@ _OF_WORDS = (
 )
 """Flags that mean nothing for names from labels."""
 _MOST_SHOWN = 30
+_GUESSES = "The other commands show these names as guesses"
 
 
 @dataclass
@@ -226,6 +227,8 @@ def _print_labels(table: ConceptTable, q: float) -> None:
     )
     if weak := too_weak(table.frame, q):
         print(weak)
+    if not len(validated):
+        print(f"{_GUESSES}. More pictures, or other label columns, may help")
 
 
 def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
@@ -252,7 +255,7 @@ def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
     if "agreement" not in table.frame:
         print("These names come from directions alone, so take them as suggestions: --data tests names on pictures")
     elif not len(validated):
-        print("The other commands show the names as guesses. Try words that fit the pictures, or more pictures")
+        print(f"{_GUESSES}. More pictures, words that fit them, or --label_columns may help")
 
 
 if __name__ == "__main__":

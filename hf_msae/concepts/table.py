@@ -68,14 +68,17 @@ class ConceptTable:
         """Return the latent whose evidence for this name is strongest.
 
         Raises:
-            ValueError: No latent has this name; the message has similar names.
+            ValueError: No latent has this name; the message has similar names, or the best ones.
         """
         try:
             return int(self[name]["latent"].iloc[0])
         except KeyError:
-            near = difflib.get_close_matches(name, self.frame["name"].dropna().unique().tolist(), n=3)
-            hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
-            raise ValueError(f"no latent is named {name!r}{hint}") from None
+            names = self.best()["name"].tolist()
+            near = difflib.get_close_matches(name, names, n=3)
+            hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"names are {', '.join(names[:5])}, ..."
+            raise ValueError(
+                f"no latent is named {name!r}; {hint} (`hf-msae demo` and ConceptTable.best() list all {len(names)})"
+            ) from None
 
     def best(self, n: int | None = None) -> pd.DataFrame:
         """Return the best latent of each name, strongest first; only the first `n` if given."""

@@ -1,6 +1,7 @@
 """`hf-msae bias`."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,9 +38,12 @@ def test_a_probe_of_a_column(place, bias, tmp_path):
     expected = bias_report(
         place.msae, embeddings, probe, "True", place.table, num_samples=60, num_null=30, progress=False, target="star"
     )
-    assert content == json.loads(json.dumps(expected.to_dict())) and str(expected) in printed
+    truth = np.asarray(place.scenes["test"]["star"])
     predicted = probe.logits(embeddings[:]).argmax(dim=1).numpy()
-    assert f"{(predicted == np.asarray(place.scenes['test']['star'])).mean():.1%}" in printed
+    accuracy, guessing = (predicted == truth).mean(), max(truth.mean(), 1 - truth.mean())
+    expected = replace(expected, accuracy=accuracy, accuracy_of_guessing=guessing)
+    assert content == json.loads(json.dumps(expected.to_dict())) and str(expected) in printed
+    assert f"{accuracy:.1%} of 240 rows" in printed and f"{guessing:.1%}" in printed
     assert Image.open(tmp_path / "dose.png").width > 500 < Image.open(tmp_path / "boxes.png").width
 
 
@@ -59,7 +63,9 @@ def test_a_class_of_several_has_to_be_named(place):
     with pytest.raises(ValueError, match=r"kind.*a, b, c.*positive"):
         probe_report(place.msae, train, test, "kind", regularization=1.0)
     options = {"indices": [0, 1], "num_samples": 40, "num_null": 30, "progress": False}
-    report, _ = probe_report(place.msae, train, test, "kind", "b", 10.0, **options)
+    report, accuracy = probe_report(place.msae, train, test, "kind", "b", 10.0, **options)
+    shares = test.dataset.to_pandas()["kind"].value_counts(normalize=True)
+    assert report.accuracy == accuracy and report.accuracy_of_guessing == pytest.approx(shares.iloc[0])
     assert report.target == "kind b" and report.frame.set_index("latent").loc[1, "effect"] > 0
 
 
@@ -94,6 +100,7 @@ def test_what_is_refused(place, refused, tmp_path):
         (["--target", "stat", *train], "'stat'"),
         (["--target", "star", "--train_data", place.test], f"{place.test}"),
         (["--target", "star", *train, "--positive", "yes"], "'yes'.*False, True"),
+        (["--target", "caption", *train], r"classes: choose one with --positive: .*, \.\.\."),
         (["--target", "star", *train, "--indices", "dark"], "'dark'"),
         (["--target", "star", *train, "--regularization", "low"], "cv.*'low'"),
         (["--target", "star", *train, "--num_null", "0"], "num_null.*0"),

@@ -68,11 +68,13 @@ def folder_of_pictures(place, tmp_path):
     return folder
 
 
-def test_many_pictures_are_explained_at_once(place, model, folder_of_pictures, tmp_path, capsys):
+def test_many_pictures_are_explained_at_once(place, model, folder_of_pictures, tmp_path, capsys, monkeypatch):
     flags = [str(place.model), "--image", str(place.picture), str(folder_of_pictures), "--ks", "8", "16", "--top", "4"]
+    monkeypatch.setattr("hf_msae.cli.explain._SHOWN", 2)
     main([*flags, "--output", str(tmp_path / "seen.csv")])
     shown = capsys.readouterr()
     assert "explaining" not in shown.err and "a.png" in shown.err and "notes" not in shown.out
+    assert "c.PNG" not in shown.out and "3 pictures explained (the first 2 are shown)" in shown.out
     rows = pd.read_csv(tmp_path / "seen.csv")
     files = [place.picture, folder_of_pictures / "=b.png", folder_of_pictures / "sub" / "c.PNG"]
     assert list(rows["item"].unique()) == [str(file) for file in files]

@@ -70,6 +70,7 @@ def test_names_that_are_better_than_chance_but_weak_are_counted(place, model, tm
     weak = int((ConceptTable.load(file).frame["q_value"] <= 0.05).sum())
     printed = capsys.readouterr().out
     assert weak > 0 and f"{weak} latent" in printed and "not strong enough" in printed
+    assert "More pictures" in printed and "label" in printed.split("More pictures")[1]
     assert "0 of 160 latents" in printed and "AUROC of at least 1.01" in printed
 
 

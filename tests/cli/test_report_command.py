@@ -36,6 +36,7 @@ def test_a_page_with_pictures_and_bias(place, report):
     expected, _ = probe_report(place.msae, train, test, "star", None, 10.0, concepts=place.table, progress=False)
     for row in expected.frame.itertuples():
         assert f"<td>{signed(row.effect, 3)}</td>" in page
+    assert f"{expected.accuracy:.1%} of the rows" in page and f"{expected.accuracy_of_guessing:.1%}" in page
     assert f"hf-msae report {place.model} --data {place.test}" in page, "how to make it again"
     assert "background-image:url(data:image/" in page
     fvu = evaluate_msae(place.msae, test, progress=False).by_k["16"]["fvu"]

@@ -130,6 +130,7 @@ def test_what_is_refused(place, refused, tmp_path, monkeypatch):
         (["--find", "red", "--approximate"], "--approximate"),
         (["--row", "4", "--approximate"], r"hf_msae\[ann\]"),
         (["--find", "rad"], "'rad'.*'red'"),
+        (["--find", "qqqq"], "'qqqq'.*red, .*hf-msae demo.*160"),
         (["--find", "red=x"], "'red=x'"),
         (["--row", "1", "--top", "0"], "top.*0"),
         (["--find", "red", "--figure", tmp_path / "a.png", "--images", "none"], "--figure.*--images"),

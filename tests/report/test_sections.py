@@ -177,9 +177,10 @@ def test_what_drives_nothing_and_what_goes_along_is_said(write, world):
     assert report.drivers.empty
     assert "2 concepts" in verdict(report) and "“dog”" in verdict(report)
     along = report.frame.assign(p_association=[0.9, 0.01], association=[0.5, -0.25])
-    page = write(bias=[replace(report, frame=along)])
+    page = write(bias=[replace(report, frame=along, accuracy=0.875, accuracy_of_guessing=0.613)])
     paragraphs = [p.text for p in page.section("bias").one("article").all("p")]
-    assert f"latent {along['latent'][1]} ({MINUS}0.25)" in paragraphs[1]
+    assert f"latent {along['latent'][1]} ({MINUS}0.25)" in paragraphs[2]
+    assert "87.5%" in paragraphs[1] and "61.3%" in paragraphs[1]
     (finding,) = bias_findings([replace(report, frame=along.assign(drives=[False, True]))])
     assert finding.correlates == "", "what drives it is told as that"
 
