@@ -85,10 +85,13 @@ class BiasReport(Result):
         return f"{self.verdict()}\n{to_text(table, '{:+.3f}', _SHOWN)}\nq: by Benjamini and Hochberg"
 
     def plot(self, n: int = 6) -> Figure:
-        """Draw dose and response of the first n concepts."""
+        """Draw dose and response of the first n concepts, with the q-value of each effect."""
         from ..plotting import plot_dose_response
 
-        curves = {label: self.curves[self.curves["latent"] == latent] for label, latent in self._first(n)}
+        curves = {}
+        for (label, latent), row in zip(self._first(n), self.frame.head(n).itertuples(), strict=True):
+            q = "q < 0.001" if row.q_effect < 0.001 else f"q = {row.q_effect:.3f}"
+            curves[f"{label}\n{q}{'' if row.drives else ', may be chance'}"] = self.curves[self.curves["latent"] == latent]
         return plot_dose_response(curves, self.baseline, f"probability of {self.target}")
 
     def plot_boxes(self, n: int = 6) -> Figure:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .._utils.images import ImageInput, to_rgb
-from .look import PALETTE, figure_text, new_figure, new_panels
+from .look import PALETTE, WIDTH, figure_text, in_common_look, new_figure, new_panels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-_LONGEST_TITLE, _LONGEST_CAPTION, _LONGEST_PAIR = 34, 26, 60  # characters that fit
+_LONGEST_TITLE, _LONGEST_CAPTION, _LONGEST_LABEL, _LONGEST_PAIR = 34, 22, 40, 60  # characters that fit
 
 
+@in_common_look
 def plot_patch_map(
     image: ImageInput,
     activations: np.ndarray,
@@ -45,6 +47,7 @@ def plot_patch_map(
     return figure
 
 
+@in_common_look
 def plot_contributions(
     labels: Sequence[str],
     values: Sequence[float],
@@ -59,6 +62,7 @@ def plot_contributions(
     return plot_coarse_to_fine({"": (labels, values)}, what, image, title)
 
 
+@in_common_look
 def plot_coarse_to_fine(
     bars: Mapping[str, tuple[Sequence[str], Sequence[float]]],
     what: str,
@@ -70,9 +74,10 @@ def plot_coarse_to_fine(
     `bars` are labels and values by the title of a panel, such as "k = 16".
     """
     most = max(len(values) for _, values in bars.values())
-    columns = len(bars) + (image is not None)
-    figure, axes = new_figure(1, columns, width=3.6, height=max(2.0, 0.26 * most + 0.6), title=title)
-    panels = list(axes[0])
+    number = len(bars) + (image is not None)
+    longest = max(len(label) for labels, _ in bars.values() for label in labels)
+    columns = 1 if number == 1 or longest > _LONGEST_LABEL else 2
+    figure, panels = new_panels(number, columns, 2 * WIDTH / columns, max(2.0, 0.2 * most + 0.8), title)
     if image is not None:
         shown = panels.pop(0)
         shown.imshow(np.asarray(to_rgb(image)))
@@ -82,7 +87,7 @@ def plot_coarse_to_fine(
         panel.barh(range(len(values)), values, color=[PALETTE[0] if value >= 0 else PALETTE[1] for value in values])
         panel.set_yticks(range(len(values)), [figure_text(label, _LONGEST_PAIR) for label in labels])
         panel.set(ylim=(most - 0.4, -0.6), xlabel=what)
-        panel.set_title(figure_text(heading), fontsize=9)
+        panel.set_title(fill(figure_text(heading, 60), _LONGEST_TITLE), loc="right")  # also over the labels
         panel.grid(axis="y", visible=False)
         panel.axvline(0, color="0.4", lw=0.8)
     limits = np.array([panel.get_xlim() for panel in panels])
@@ -91,28 +96,30 @@ def plot_coarse_to_fine(
     return figure
 
 
+@in_common_look
 def plot_dose_response(curves: Mapping[str, pd.DataFrame], baseline: float, what: str) -> Figure:
     """Plot how a prediction depends on a concept's activation, one panel per concept, with intervals.
 
     `curves` has the columns dose, probability, low and high by the label of a panel; `baseline` is the mean prediction
     without a change.
     """
-    figure, panels = new_panels(len(curves), 3, width=2.6, height=2.1)
+    figure, panels = new_panels(len(curves), height=2.0)
     for place, (panel, (label, curve)) in enumerate(zip(panels, curves.items(), strict=True)):
         panel.fill_between(curve["dose"], curve["low"], curve["high"], color=PALETTE[0], alpha=0.2, lw=0)
         panel.plot(curve["dose"], curve["probability"], "o-", color=PALETTE[0])
         panel.axhline(baseline, color="0.4", ls="--", lw=1)
-        panel.set(ylim=(-0.02, 1.02), xlabel="activation set to", ylabel="" if place % 3 else figure_text(what, 30))
-        panel.set_title(figure_text(label, _LONGEST_TITLE), fontsize=9)
+        panel.set(ylim=(-0.05, 1.05), xlabel="activation set to", ylabel="" if place % 2 else figure_text(what, 30))
+        panel.set_title(figure_text(label, _LONGEST_TITLE))
     return figure
 
 
+@in_common_look
 def plot_boxes(boxes: Mapping[str, Mapping[str, Mapping[str, float]]], what: str) -> Figure:
     """Plot box plots of groups, one panel per label.
 
     `boxes` has whislo, q1, med, q3 and whishi, as matplotlib's `bxp` takes them, by label and group.
     """
-    figure, panels = new_panels(len(boxes), 3, width=2.6, height=1.5)
+    figure, panels = new_panels(len(boxes), height=1.4)
     for panel, (label, groups) in zip(panels, boxes.items(), strict=True):
         drawn = panel.bxp(
             [{**box, "label": figure_text(group, 20)} for group, box in groups.items()],
@@ -126,11 +133,13 @@ def plot_boxes(boxes: Mapping[str, Mapping[str, Mapping[str, float]]], what: str
             box.set(facecolor=PALETTE[place % len(PALETTE)], alpha=0.55)
         panel.invert_yaxis()
         panel.grid(axis="y", visible=False)
-        panel.set(xlabel=what)
-        panel.set_title(figure_text(label, _LONGEST_TITLE), fontsize=9)
+        farthest = max(box["whishi"] for box in groups.values()) or 1.0  # 0 if it is active nowhere
+        panel.set(xlim=(-0.02 * farthest, 1.05 * farthest), xlabel=what)
+        panel.set_title(figure_text(label, _LONGEST_TITLE))
     return figure
 
 
+@in_common_look
 def plot_tree(rows: Sequence[tuple[str, int, float | None]], title: str | None = None) -> Figure:
     """Plot trees, each row to the right of and below its parent.
 
@@ -151,6 +160,7 @@ def plot_tree(rows: Sequence[tuple[str, int, float | None]], title: str | None =
     return figure
 
 
+@in_common_look
 def plot_contact_sheet(
     rows: Sequence[tuple[str, Sequence[Image.Image], Sequence[bool] | None]], title: str | None = None
 ) -> Figure:
@@ -160,26 +170,28 @@ def plot_contact_sheet(
     a cross.
     """
     columns = max(len(pictures) for _, pictures, _ in rows)
-    figure, axes = new_figure(len(rows), columns + 2, width=0.82, height=0.86, title=title)
+    width = 2 * WIDTH / (columns + 3)
+    figure, axes = new_figure(len(rows), columns + 3, width, 1.05 * width, title)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     for line, (caption, pictures, hits) in zip(axes, rows, strict=True):
         for panel in line:
             panel.set_axis_off()
         line[0].text(
             0.0,
             0.5,
-            figure_text(caption, _LONGEST_CAPTION),
+            "\n".join(fill(line, _LONGEST_CAPTION) for line in figure_text(caption, 60).split("\n")),
             va="center",
             ha="left",
             fontsize=8,
             transform=line[0].transAxes,
         )
         for index, picture in enumerate(pictures):
-            panel = line[index + 2]
+            panel = line[index + 3]
             panel.imshow(np.asarray(picture.convert("RGB")))
             if hits is not None and not hits[index]:
                 panel.set_axis_on()
                 panel.set(xticks=[], yticks=[])
                 for spine in panel.spines.values():
                     spine.set(visible=True, color=PALETTE[1], linewidth=2)
-                panel.text(0.06, 0.82, "✗", color=PALETTE[1], fontsize=10, transform=panel.transAxes)
+                panel.text(0.06, 0.94, "✗", color=PALETTE[1], fontsize=9, va="top", transform=panel.transAxes)
     return figure

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from functools import lru_cache
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
 _OWN_FONT = "DejaVu Sans"  # comes with matplotlib
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLE = {
-    "axes.prop_cycle": None,  # set in `new_figure`, which imports cycler only when needed
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.axisbelow": True,
     "axes.grid": True,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -31,10 +33,15 @@ STYLE = {
     "grid.alpha": 0.25,
     "grid.linewidth": 0.6,
     "font.size": 9,
+    "legend.fontsize": 8,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "lines.markersize": 4.5,
 }
+
+
+WIDTH = 3.15
+"""Inches of a panel: two fit the text of a page, so that letters are printed in their size."""
 
 
 def figure_text(text: str, most: int = 40) -> str:
@@ -79,6 +86,24 @@ def _characters(file: str) -> frozenset[int]:
         return frozenset()
 
 
+def _look() -> AbstractContextManager:
+    import matplotlib
+    from cycler import cycler
+
+    return matplotlib.rc_context({**STYLE, "axes.prop_cycle": cycler(color=PALETTE)})
+
+
+def in_common_look(plot: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Decorate a function that plots: titles, lines and legends have the common look too, not only the axes."""
+
+    @wraps(plot)
+    def plot_in_look(*args: Any, **kwargs: Any) -> Figure:
+        with _look():
+            return plot(*args, **kwargs)
+
+    return plot_in_look
+
+
 def _figure(**settings: Any) -> Figure:
     """Make a figure that draws characters beyond matplotlib's own font with the fonts that have them."""
     from matplotlib.figure import Figure
@@ -92,24 +117,22 @@ def _figure(**settings: Any) -> Figure:
                     text.set_fontfamily([_OWN_FONT, *further])
                 if UNVALIDATED in text.get_text():  # as on the pages of reports and of the explorer
                     text.set(color="0.4", style="italic")
-            super().draw(renderer)
+            with _look():  # ticks are made only now
+                super().draw(renderer)
 
     return NamedFigure(**settings)
 
 
 def new_figure(
-    rows: int, columns: int, width: float = 3.1, height: float = 2.5, title: str | None = None
+    rows: int, columns: int, width: float = WIDTH, height: float = 2.5, title: str | None = None
 ) -> tuple[Figure, np.ndarray]:
     """Return a figure of rows x columns panels in the common look, and its axes as a (rows, columns) array.
 
     The figure is independent of pyplot: it needs no display, changes no global state and need not be closed. Width and
     height are those of a panel in inches.
     """
-    import matplotlib
-    from cycler import cycler
-
-    with matplotlib.rc_context({**STYLE, "axes.prop_cycle": cycler(color=PALETTE)}):
-        figure = _figure(figsize=(width * columns, height * rows), layout="constrained", dpi=160)
+    with _look():
+        figure = _figure(figsize=(width * columns, height * rows), layout="constrained", dpi=200)
         axes = figure.subplots(rows, columns, squeeze=False)
     if title:
         figure.suptitle(figure_text(title, most=max(40, round(12 * width * columns))), fontsize=10)
@@ -117,7 +140,7 @@ def new_figure(
 
 
 def new_panels(
-    count: int, columns: int, width: float, height: float = 2.5, title: str | None = None
+    count: int, columns: int = 2, width: float = WIDTH, height: float = 2.5, title: str | None = None
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure as in `new_figure` and its first `count` panels, row by row; the others are empty."""
     columns = max(1, min(count, columns))
@@ -125,6 +148,17 @@ def new_panels(
     for panel in axes.flat[count:]:
         panel.set_axis_off()
     return figure, list(axes.flat[:count])
+
+
+def log_axis(panel: Axes) -> None:
+    """Make the vertical axis of a panel logarithmic, with a few plain numbers instead of 9x10^-2 next to 8x10^-2."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    panel.set_yscale("log")
+    low, high = panel.get_ylim()
+    panel.yaxis.set_major_locator(MaxNLocator(5) if high < 10 * low else LogLocator(subs=(1.0, 2.0, 5.0)))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.yaxis.set_minor_locator(NullLocator())
 
 
 def check_figure_path(path: str | os.PathLike) -> None:

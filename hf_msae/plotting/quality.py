@@ -8,38 +8,37 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._utils.levels import read_levels
-from .look import PALETTE, figure_text, new_figure, new_panels
+from .look import PALETTE, figure_text, in_common_look, log_axis, new_panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_quality_against_k(metrics: Mapping, title: str | None = None, columns: int = 4) -> Figure:
+@in_common_look
+def plot_quality_against_k(metrics: Mapping, title: str | None = None, columns: int = 2) -> Figure:
     """Plot FVU, cosine, L0 and CKNNA at every level (k, or width of a prefix), with `columns` panels in a row.
 
     `metrics` is the content of metrics.json, or an `EvaluationResult.to_dict()`. Classification of reconstructions,
     sparse probing, stability across seeds and monosemanticity get panels if they were measured.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import NullLocator
 
     levels = read_levels(metrics)
     ks = [level.size for level in levels.each]
     panels = _quality_panels({level.size: level.metrics for level in levels.each}, ks)
-    figure, axes = new_panels(len(panels), columns, width=2.9, title=title)
+    figure, axes = new_panels(len(panels), columns, title=title)
     for panel, (name, scale, series) in zip(axes, panels, strict=True):
         for index, (label, values) in enumerate(series.items()):
             values = [np.nan if value is None else value for value in values]
             panel.plot(
                 ks, values, f"{'osD^v'[index % 5]}-", color=PALETTE[index % len(PALETTE)], label=figure_text(label)
             )
-        panel.set(title=figure_text(name), xscale="log", yscale=scale, xlabel=levels.axis)
-        if scale == "log":  # within one decade, matplotlib would write 9x10^-2 next to 8x10^-2
-            panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            panel.yaxis.set_minor_locator(NullLocator())
-        panel.set_xticks(ks, [level.label for level in levels.each])
+        panel.set(title=figure_text(name), xscale="log", xlabel=levels.axis)
+        if scale == "log":
+            log_axis(panel)
+        labels = [level.label for level in levels.each]
+        panel.set_xticks(ks, labels, rotation=45, ha="right", rotation_mode="anchor")
         panel.xaxis.set_minor_locator(NullLocator())
-        panel.tick_params(axis="x", labelrotation=45)
     axes[2].plot(ks, ks, ":", color="0.5", label="all of the prefix" if levels.of_dictionary else "k")
     baseline = metrics.get("baseline_mean", {})
     if "cosine_similarity" in baseline:
@@ -48,7 +47,7 @@ def plot_quality_against_k(metrics: Mapping, title: str | None = None, columns: 
     for panel in axes:
         labels = panel.get_legend_handles_labels()[1]
         if labels not in explained:  # the same legend again would only cover curves
-            panel.legend(fontsize=7)
+            panel.legend()
         explained.append(labels)
     return figure
 
@@ -92,19 +91,22 @@ def _quality_panels(by_k: Mapping[int, Mapping], ks: list[int]) -> list[tuple[st
     return panels
 
 
+@in_common_look
 def plot_training(log: Sequence[Mapping], title: str | None = None) -> Figure:
     """Plot loss, FVU, sparsity and dead latents over the steps of a training run.
 
     `log` has the records of training_log.jsonl; the names of held-out figures begin with `eval_`.
     """
-    figure, axes = new_figure(1, 4, width=2.9, title=title)
+    figure, axes = new_panels(4, height=2.1, title=title)
     panels = [("Loss", "loss", "log"), ("FVU", "fvu", "log"), ("Sparsity", "sparsity", "linear")]
-    for panel, (name, key, scale) in zip(axes[0], [*panels, ("Dead latents", "dead_latents", "linear")], strict=True):
+    for panel, (name, key, scale) in zip(axes, [*panels, ("Dead latents", "dead_latents", "linear")], strict=True):
         for index, (prefix, label, mark) in enumerate((("", "training batch", "-"), ("eval_", "held out", "o"))):
             points = [(r["step"], r[prefix + key]) for r in log if r.get(prefix + key) is not None]
             if points:
                 panel.plot(*zip(*points, strict=True), mark, color=PALETTE[index], label=label)
-        panel.set(title=name, yscale=scale, xlabel="step")
+        panel.set(title=name, xlabel="step")
         if panel.has_data():
-            panel.legend(fontsize=7)
+            if scale == "log":
+                log_axis(panel)
+            panel.legend()
     return figure

@@ -208,8 +208,11 @@ def test_the_null_is_of_latents_that_are_active_as_often():
 
 
 def test_it_is_drawn(report):
-    panels = report.plot(n=2).axes
-    assert [panel.get_title() for panel in panels[:2]] == ["n0 · 0", "n1 · 1"]
+    rank = np.arange(len(report.frame))
+    some = replace(report, frame=report.frame.assign(drives=rank == 0, q_effect=rank * 0.125))
+    panels = some.plot(n=2).axes
+    titles = ["n0 · 0\nq < 0.001", "n1 · 1\nq = 0.125, may be chance"]
+    assert [panel.get_title() for panel in panels[:2]] == titles
     curve = report.curves[report.curves["latent"] == 0]
     assert panels[0].lines[0].get_ydata().tolist() == curve["probability"].tolist()
     assert panels[0].get_ylabel() == "probability of yes"

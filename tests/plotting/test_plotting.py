@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from hf_msae.plotting import (
+    STYLE,
     look,
+    plot_boxes,
+    plot_coarse_to_fine,
     plot_contact_sheet,
     plot_contributions,
     plot_patch_map,
@@ -139,8 +143,49 @@ def test_names_of_chance_are_gray_italics(tmp_path):
 
 def test_within_one_decade_the_axis_has_plain_numbers():
     metrics = {"by_k": {"16": row(0.095), "128": row(0.081)}}
-    figure = plot_quality_against_k(metrics, columns=2)
+    figure = plot_quality_against_k(metrics)
     figure.draw_without_rendering()
+    low, high = figure.axes[0].get_ylim()
     texts = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert not any("$" in text or "10^" in text for text in texts)
+    assert sum(low <= float(text) <= high for text in texts) >= 2, "a single number is no scale"
     assert figure.axes[0].get_position().x0 == pytest.approx(figure.axes[2].get_position().x0, abs=0.05)
+
+
+def test_figures_are_as_wide_as_a_page_and_no_letter_is_smaller_than_eight_points():
+    picture, label = Image.new("RGB", (8, 8)), "a long name (unvalidated) · 1024"
+    figures = [
+        plot_quality_against_k({"by_k": {"16": row(0.4), "128": row(0.1)}}),
+        plot_training([{"step": 1, "loss": 1.0}]),
+        plot_coarse_to_fine(dict.fromkeys(("k = 8", "k = 32", "k = 128"), ([label], [1.0])), "activation", picture),
+        plot_contact_sheet([("a query of many words that is long", [picture] * 10, None)]),
+    ]
+    for figure in figures:
+        assert figure.get_figwidth() <= 6.5
+        figure.draw_without_rendering()
+        texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+        assert texts and min(text.get_fontsize() for text in texts) >= 8
+
+
+def test_lines_and_legends_have_the_common_look():
+    panel = plot_training([{"step": 1, "loss": 1.0}]).axes[0]
+    assert panel.title.get_fontsize() == STYLE["axes.titlesize"] and not panel.get_legend().get_frame_on()
+    assert panel.lines[0].get_linewidth() == STYLE["lines.linewidth"]
+
+
+def test_titles_over_bars_and_captions_of_pictures_are_whole():
+    heading, picture = "k = 128: 99.8% explained, with these added", Image.new("RGB", (8, 8))
+    figure = plot_coarse_to_fine({"k = 8": (["a"], [1.0]), heading: (["b"], [2.0])}, "activation")
+    assert figure.axes[1].get_title(loc="right").split() == heading.split()
+    caption = "red star and=0.5 many=0.5 more=0.5 words=-1"
+    (text,) = plot_contact_sheet([(caption, [picture], None)]).axes[0].texts
+    assert text.get_text().split() == caption.split() and "\n" in text.get_text()
+    pairs = [f"{'x' * 28} & {'y' * 28}", "others"]
+    figure = plot_contributions(pairs, [1.0, -1.0], "part of the cosine", picture)
+    figure.draw_without_rendering()
+    assert figure.axes[1].get_window_extent().width > figure.dpi, "long labels leave room for the bars"
+
+
+def test_boxes_of_activations_begin_at_zero():
+    silent, active = ({key: value for key in ("whislo", "q1", "med", "q3", "whishi")} for value in (0.0, 2.0))
+    first, second = plot_boxes({"a · 1": {"star": silent}, "b · 2": {"star": active}}, "activation").axes
+    assert first.get_xlim() == pytest.approx((-0.02, 1.05)) and second.get_xlim() == pytest.approx((-0.04, 2.1))

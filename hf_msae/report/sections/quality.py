@@ -51,7 +51,7 @@ def build(context: Context) -> dict[str, Any]:
         "levels": levels,
         "rows": [(title, [_text(values, key) for key in COLUMNS]) for title, values in rows],
         "columns": COLUMNS,
-        "figure": drawing(plot_quality_against_k(metrics, columns=2), alt),
+        "figure": drawing(plot_quality_against_k(metrics), alt),
         "num_samples": metrics.get("num_samples"),
         "measured_here": context.measured_here,
     }
