@@ -87,6 +87,15 @@ def to_rgb(image: ImageInput, name: str = "the image") -> Image.Image:
         raise ValueError(f"{name} cannot be decoded: {error}") from error
 
 
+def thumbnail(picture: Image.Image, side: int) -> Image.Image:
+    """Return a picture whose longer side is at most `side`; a small one is enlarged by a whole number, pixels sharp."""
+    if (factor := side // max(picture.size)) > 1:
+        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    picture = picture.copy()
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return picture
+
+
 def readable_formats() -> list[str]:
     """Return those of the `FORMATS` that this Pillow can read."""
     Image.init()

@@ -8,7 +8,7 @@ import pandas as pd
 
 from .._utils.wording import UNVALIDATED, marked
 from .table import ConceptTable
-from .validation import MAX_Q, Doubt, doubts, has_strength_test
+from .validation import MAX_Q, Doubt, doubts, has_strength_test, rule
 
 __all__ = ["MAX_Q", "UNVALIDATED", "Label", "Labels"]
 
@@ -66,6 +66,11 @@ class Labels:
     def has_strength_test(self) -> bool:
         """Whether names also have to be strong enough, and not only better than chance."""
         return self.concepts is not None and has_strength_test(self.concepts.frame)
+
+    @property
+    def rule(self) -> str:
+        """What a validated name has to reach, in words; "" without names."""
+        return "" if self.concepts is None else rule(self.concepts.frame)
 
     def __call__(self, latent: int) -> Label:
         """Return the label of a latent."""

@@ -44,7 +44,7 @@ def doubts(frame: pd.DataFrame, q: float = MAX_Q) -> pd.Series:
 
 def rule(frame: pd.DataFrame, q: float = MAX_Q) -> str:
     """Write in words what a validated name has to reach."""
-    strong = f" and an AUROC of at least {MIN_AUROC} at the lower end of its interval"
+    strong = f", and the lower end of the AUROC's 95% interval at least {MIN_AUROC}"
     return f"q at most {q}{strong if has_strength_test(frame) else ''}"
 
 

@@ -32,16 +32,24 @@ _PAUSE = 3.0
 """Seconds without an answer after which probably nobody is asking."""
 _TIDY_EVERY, _TIDY_AGE = 60, 3600
 """Seconds between deletions of what visitors sent and got, and its age in seconds when it is deleted."""
-_NAME_THUMBNAILS = """() => {
-    const name = () => document.querySelectorAll("button.thumbnail-item").forEach(button => {
-        const text = button.querySelector("img")?.alt;
-        if (text && button.ariaLabel !== text) button.ariaLabel = text;
-    });
+_MEND_PICTURES = """() => {
+    const mend = () => {
+        document.querySelectorAll("button.thumbnail-item").forEach(button => {
+            const text = button.querySelector("img")?.alt;
+            if (text && button.ariaLabel !== text) button.ariaLabel = text;
+        });
+        for (const image of document.images) {
+            const enlarged = Math.min(image.width / image.naturalWidth, image.height / image.naturalHeight) >= 2;
+            image.style.imageRendering = enlarged ? "pixelated" : "";
+        }
+    };
     const changes = {subtree: true, childList: true, attributeFilter: ["alt", "aria-label"]};
-    new MutationObserver(name).observe(document.body, changes);
-    name();
+    new MutationObserver(mend).observe(document.body, changes);
+    document.addEventListener("load", () => requestAnimationFrame(mend), true);
+    mend();
 }"""
-"""Gradio labels the pictures of a gallery "Thumbnail 3 of 8" for screen readers, whatever they show."""
+"""Gradio labels the pictures of a gallery "Thumbnail 3 of 8" for screen readers, whatever they show, and blurs a small
+picture that fills its panel."""
 
 
 def warm_up(explorer: Explorer) -> None:
@@ -102,7 +110,7 @@ def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
                 with gr.Tab(tab.TITLE, id=name) as box:
                     # The first tab is open from the start; the others need no answer before somebody looks at them.
                     tab.build(loading, demo.load if name == TABS[0] else box.select)
-        demo.load(None, js=_NAME_THUMBNAILS, api_visibility="private")
+        demo.load(None, js=_MEND_PICTURES, api_visibility="private")
     # Without `api_open=False` a client could bypass the queue.
     demo.queue(default_concurrency_limit=CONCURRENCY, max_size=MAX_QUEUE, api_open=False)
     return demo

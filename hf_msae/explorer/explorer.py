@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from .._utils.atomic import atomic_path
-from .._utils.images import to_rgb
+from .._utils.images import thumbnail, to_rgb
 from ..concepts import ConceptHierarchy, Vocabulary, concept_hierarchy
 from ..concepts.codes import collect_codes
 from ..concepts.collectors import ColumnCollector, LatentColumns
@@ -208,8 +208,7 @@ class Explorer:
         """The path of a small version of a picture, made when it is first needed."""
         path = self.thumbnails / f"{int(row)}.webp"
         if not path.exists():
-            small = self.picture(row)
-            small.thumbnail((THUMBNAIL, THUMBNAIL))
+            small = thumbnail(self.picture(row), THUMBNAIL)
             with atomic_path(path) as unfinished:
                 small.save(unfinished, "WEBP", quality=82)
         return str(path)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._utils.levels import read_levels
 from ..concepts.labels import MAX_Q, Labels
-from ..concepts.validation import rule, too_weak
+from ..concepts.validation import too_weak
 
 if TYPE_CHECKING:
     from ..concepts import ConceptHierarchy
@@ -62,7 +62,7 @@ def findings_of(
     sentences = [quality, _names(labels, firing, alive)]
     if labels.validated is not None:
         passed = "are validated" if labels.has_strength_test else "pass the test against chance"
-        numbers.append((f"{labels.validated['name'].nunique():,}", f"names {passed} ({rule(labels.concepts.frame)})"))
+        numbers.append((f"{labels.validated['name'].nunique():,}", f"names {passed} ({labels.rule})"))
     aurocs = [card.auroc for card in cards if card.auroc is not None]
     if aurocs:
         good = sum(auroc > _GOOD_AUROC for auroc in aurocs)

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import datasets
 from markupsafe import Markup
-from PIL import Image
 from tqdm.auto import tqdm
 
-from .._utils.images import to_rgb
+from .._utils.images import thumbnail, to_rgb
 from .rendering import data_uri
 
 if TYPE_CHECKING:
@@ -52,9 +51,8 @@ class Pictures:
 
     def _thumbnail(self, row: int) -> bytes:
         picture = to_rgb(self._stored[row][self._column] or {}, self._name(row))
-        picture.thumbnail((_SIZE, _SIZE), Image.Resampling.LANCZOS)
         stored = io.BytesIO()
-        picture.save(stored, "WEBP", quality=_QUALITY, method=4)
+        thumbnail(picture, _SIZE).save(stored, "WEBP", quality=_QUALITY, method=4)
         return stored.getvalue()
 
     def _name(self, row: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from ..concepts.codes import CodeBatch, CodeFeed, collect_codes
 from ..concepts.collectors import ColumnCollector, Firing, FiringCollector, LatentColumns, SparseCodes, SparseCollector
 from ..concepts.labels import MAX_Q, Labels
-from ..concepts.validation import rule, too_weak, why_none
+from ..concepts.validation import too_weak, why_none
 from ..metrics import evaluate_msae
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def choose(labels: Labels, firing: Firing, number: int) -> Chosen:
         return Chosen(shown.tolist(), "evidence", note)
     passed = f"names that pass the test against chance at a false discovery rate of {MAX_Q:.0%}"
     if labels.has_strength_test:
-        passed = f"validated names ({rule(labels.concepts.frame)})"
+        passed = f"validated names ({labels.rule})"
     note = f"The {len(shown)} best of {len(best):,} {passed}, each with its best latent."
     if silent := int((~alive[best]).sum()):
         note += f" The best latents of {silent:,} of these names are never among the {firing.k} strongest of a row."

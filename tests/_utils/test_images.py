@@ -6,7 +6,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from hf_msae._utils.images import readable_formats, to_rgb, undecoded
+from hf_msae._utils.images import readable_formats, thumbnail, to_rgb, undecoded
 
 RED = Image.new("RGB", (4, 4), (255, 0, 0))
 
@@ -61,3 +61,13 @@ def test_pictures_of_a_dataset_are_left_to_to_rgb(monkeypatch):
 def test_a_mode_is_left_to_datasets():
     images = datasets.Dataset.from_dict({"image": [RED]}).cast_column("image", datasets.Image(mode="L"))
     assert undecoded(images, "image").features == images.features
+
+
+@pytest.mark.parametrize(("size", "expected"), [((32, 16), (160, 80)), ((81, 9), (81, 9)), ((640, 320), (160, 80))])
+def test_small_pictures_are_enlarged_with_sharp_pixels_and_large_ones_shrunk(size, expected):
+    picture = Image.new("RGB", size, "white")
+    picture.putpixel((0, 0), (255, 0, 0))
+    found = thumbnail(picture, 160)
+    assert found.size == expected and picture.size == size
+    if size[0] < 81:
+        assert sorted(color for _, color in found.getcolors()) == [(255, 0, 0), (255, 255, 255)]

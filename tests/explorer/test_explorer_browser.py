@@ -301,7 +301,7 @@ def test_steering(open_page, picture, no_picture):
     page = open_page()
     panel = open_tab(page, "Steer")
     table, labels = panel.locator("table.msae-steer"), panel.get_by_label("Labels, 2 to 10")
-    panel.get_by_text("After the change it is").wait_for()  # an edit is answered when the tab is opened
+    panel.get_by_text("After the change “").wait_for()  # an edit is answered when the tab is opened
     leave(page, "Steer")
     before = table.inner_text()
     panel.get_by_label("Remove Image").first.click()

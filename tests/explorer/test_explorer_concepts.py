@@ -17,6 +17,7 @@ from hf_msae.explorer.tabs.concepts import view as tab
 from hf_msae.explorer.tabs.concepts.answer import (
     COLUMNS,
     EXAMPLES,
+    LABEL_COLUMNS,
     MAX_ROWS,
     best_known,
     evidence,
@@ -189,11 +190,30 @@ def test_names_from_labels_are_shown_with_their_evidence(explorer):
     concepts = name_by_labels(explorer.msae, load_embeddings(data), list(columns))
     labeled, row = with_names(explorer, concepts), concepts.best().iloc[0]
     assert best_known(labeled) == row["name"] and labeled.latent_of(row["name"]) == row["latent"]
-    shown = listing(labeled, order="similarity").frame.iloc[0]
-    assert (shown["latent"], shown["AUROC"], shown["similarity"]) == (row["latent"], f"{row['auroc']:.2f}", DASH)
+    found = listing(labeled, order="similarity").frame
+    shown = found.iloc[0]
+    assert tuple(found.columns) == LABEL_COLUMNS and "similarity" not in found
+    assert (shown["latent"], shown["AUROC"]) == (row["latent"], f"{row['auroc']:.2f}")
+    assert shown["95% interval"] == f"{row['auroc_low']:.2f} to {row['auroc_high']:.2f}"
+    assert shown["positives"] == str(int(row["num_positive"])) and shown["second-best"] == row["runner_up"]
+    unnamed = listing(labeled, f"latent {concepts.frame['latent'][concepts.frame['name'].isna()].iloc[0]}").frame
+    assert unnamed.iloc[0][["AUROC", "95% interval", "positives", "second-best"]].tolist() == [DASH] * 4
     told = tab.html.evidence(evidence(labeled, row["name"]))
     assert all(f"{row[each]:.3f}" in told for each in ("auroc", "auroc_low", "auroc_high")) and "passed" in told
     assert f"{row['runner_up']} ({row['runner_up_auroc']:.2f})" in told and "nan" not in told
+
+
+def test_where_no_name_is_validated_the_latents_of_pictures_are_listed_and_it_is_said(explorer):
+    concepts = explorer.model.concepts
+    shown = set(np.flatnonzero(explorer.strong.any(axis=0)))
+    doubtful = replace(concepts, frame=concepts.frame.assign(q_value=0.5))
+    for names, why in ((doubtful, "q-value"), (None, "no names")):
+        other = with_names(explorer, names)
+        found = listing(other, validated_only=True)
+        assert found.number == len(shown) and set(found.frame["latent"]) <= shown
+        assert "No name is validated" in tab.counted(found) and why in tab.counted(found)
+        assert "no latent" in tab.counted(listing(other, "zzz", True))
+        assert "No name" not in tab.counted(listing(other))
 
 
 def test_a_model_without_names_is_listed_by_numbers(explorer):

@@ -139,6 +139,10 @@ def test_labels_to_begin_with_come_from_names_and_not_from_columns(explorer):
     strange = {"a, b": "star", "x" * 200: "circle"}
     other.concepts = {**explorer.concepts, **{name: explorer.concepts[like] for name, like in strange.items()}}
     assert all(not set(strange) & set(read_labels(example_labels(other, row))) for row in range(20))
+    stars, renamed = explorer.concepts["star"], {"not a_thing": "circle", "shape: big_star": "star"}
+    other.concepts = {name: explorer.concepts[like] for name, like in renamed.items()}
+    row = int(explorer.codes[:, stars.latent].argmax())
+    assert example_labels(other, row) == "big star", "as people write it, and nothing that is absent"
     other.model = SimpleNamespace(concepts=None)
     assert example_labels(other, 3) == ""  # numbers of latents are no labels
 
@@ -152,7 +156,7 @@ def test_a_strong_activation_is_what_nine_of_ten_pictures_do_not_exceed(explorer
 def test_both_bars_of_a_label_have_one_scale_and_labels_are_escaped(explorer, steered):
     found = steered(("star", MULTIPLY, 0), labels=("<i>star</i>", "heart"))
     html = tab.html.probabilities(found)
-    assert "<i>" not in html and "“&lt;i&gt;star" in html
+    assert "<i>" not in html and "“&lt;i&gt;star" in html and "Of these 2 labels" in html
     for share in (*found.before, *found.after):
         assert f"width:{share:.2%}" in html
     assert f"{found.changes[0].before:.2f} → 0.00" in tab.html.summary(explorer, found)
@@ -160,7 +164,7 @@ def test_both_bars_of_a_label_have_one_scale_and_labels_are_escaped(explorer, st
 
 @pytest.mark.parametrize(
     ("slots", "told"),
-    [((), []), ([("star", MULTIPLY, 0), ("heart", ADD, 1)], ["“heart”"]), ([("star", MULTIPLY, 2)], ["same"])],
+    [((), []), ([("star", MULTIPLY, 0), ("heart", ADD, 1)], ["“heart”"]), ([("star", MULTIPLY, 2)], ["still"])],
 )
 def test_the_most_likely_label_before_and_after_is_said_first(steered, slots, told):
     verdict = tab.html.probabilities(steered(*slots)).split("</p>")[0]

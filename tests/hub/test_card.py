@@ -174,6 +174,7 @@ def test_names_from_labels_stand_with_their_interval(run):
     text = section(render_model_card(run), "Best-named concepts")
     assert "| 0 | cat | dog (0.610) | 0.01 | 0.970 (0.950 to 0.980) |" in text
     assert "labels" in text and "imilarity" not in text and "vocabulary" not in text and "strong enough" not in text
+    assert "q at most 0.05, and the lower end of the AUROC's 95% interval at least 0.9" in text
     table.frame["auroc_low"] = 0.879
     table.save(run / "concepts" / "words.parquet")
     text = section(render_model_card(run), "Best-named concepts")

@@ -119,7 +119,7 @@ def no_figure(monkeypatch):
         return rendering.Drawing("data:,", alt, 100)
 
     monkeypatch.setattr(quality, "drawing", drawing)
-    monkeypatch.setattr(quality, "plot_quality_against_k", lambda metrics, columns: None)
+    monkeypatch.setattr(quality, "plot_quality_against_k", lambda metrics: None)
 
 
 @pytest.fixture

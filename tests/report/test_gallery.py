@@ -68,6 +68,17 @@ def test_names_from_labels_are_shown_with_their_auroc(write, with_names, world):
     assert stats["AUROC for the label, on other rows"] == "0.970 (0.950 to 0.980)"
     assert stats["next: other"] == "0.61" and "similarity" not in stats
     assert "label" in page.section("concepts").all("p")[1].text
+    assert "vocabulary" not in page.section("limits").text and "the label that" in page.section("limits").text
+
+
+def test_limits_are_those_of_the_names_at_hand(write, with_names):
+    assert "nearest word" in write().section("limits").text
+    by_pictures = names(agreement=np.linspace(0.9, 0.5, WIDTH))
+    by_pictures.frame["synonyms"] = ""
+    limits = write(with_names(by_pictures)).section("limits").text
+    assert "agree best" in limits and "nearest word" not in limits
+    nameless = write(with_names(None)).section("limits").text
+    assert "ypotheses" not in nameless and "q-value" not in nameless
 
 
 def auroc_of(page, latent):
@@ -148,9 +159,9 @@ def test_names_that_are_better_than_chance_but_weak_are_not_called_chance(with_n
     assert "strong enough" in page.card(0).one("p", of_class="number").text
     assert "due to chance" in page.card(8).one("p", of_class="number").text
     assert "not strong enough" in page.section("explained").all("p")[0].text
-    assert "names are validated (q at most 0.05 and an AUROC of at least 0.9 at the lower end of its interval)0" in (
-        page.root.text  # the number follows what it counts
-    )
+    rule = "q at most 0.05, and the lower end of the AUROC's 95% interval at least 0.9"
+    assert f"names are validated ({rule})0" in page.root.text, "the number follows what it counts"
+    assert rule in page.section("limits").text
     assert "8 latents have a name that is better than chance" in page.root.text
 
 
@@ -164,10 +175,8 @@ def test_validated_names_passed_both_tests(with_names, write):
     page = write(with_names(names(auroc=low, auroc_low=low, auroc_high=low)), num_concepts=8)
     note = page.section("concepts").all("p")[0].text
     assert "3 best of 3 validated names" in note and "0.9" in note
-    assert (
-        "at the lower end of its interval)3" in page.root.text
-        and "5 latents have a name that is better" in page.root.text
-    )
+    assert "95% interval at least 0.9)3" in page.root.text
+    assert "5 latents have a name that is better" in page.root.text
 
 
 def test_without_names_the_most_active_are_shown(with_names, write, world):

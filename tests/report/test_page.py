@@ -190,7 +190,7 @@ def test_pictures_may_be_bytes_or_paths(write, tmp_path, stored):
     column = [encoded(picture) if stored == "bytes" else str(path)] * ROWS
     page = write(images=datasets.Dataset.from_dict({"seen": column}), image_column="seen", num_explained=1)
     (thumbnail,) = page.pictures.values()
-    assert thumbnail.size == (30, 30) and np.abs(np.asarray(thumbnail).mean(axis=(0, 1)) - (10, 200, 30)).max() < 8
+    assert thumbnail.size == (150, 150) and np.abs(np.asarray(thumbnail).mean(axis=(0, 1)) - (10, 200, 30)).max() < 8
 
 
 @pytest.mark.parametrize("broken", [b"no picture", None])

@@ -81,7 +81,7 @@ def eval_results(row: Mapping[str, Any], keys: Sequence[str], suffix: str = "", 
 
 def named_concepts(file: Path, num_latents: int, number: int = 20) -> dict[str, Any]:
     """The best-named latents with their evidence, each name once, only validated ones if there are any."""
-    from ...concepts.validation import too_weak
+    from ...concepts.validation import rule, too_weak
 
     table = load_names(file, num_latents)
     best = table.best_available(_Q)[0].head(number)
@@ -97,6 +97,7 @@ def named_concepts(file: Path, num_latents: int, number: int = 20) -> dict[str, 
         "similarity": table.provenance.get("similarity"),
         "q": _Q,
         "tested": tested,
+        "rule": rule(table.frame, _Q),
         "too_weak": too_weak(table.frame, _Q),
         "latents": len(table),
         "named": len(named),

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ....concepts.collectors import LatentColumns
 from ....concepts.labels import Label
+from ....concepts.validation import why_none
 from ....report.sections.concepts import Card, cards
 from ....report.wording import DASH, number, share, small
 from ...explorer import INDEX_K
@@ -24,10 +25,12 @@ MAX_ROWS = 300
 EXAMPLES = 8
 ORDERS = {"name": "by name", "similarity": "best evidence first", "share": "most frequent first"}
 COLUMNS = ("name", "latent", "similarity", "AUROC", "q-value", "by pictures", "agree", "strong in")
+LABEL_COLUMNS = ("name", "latent", "AUROC", "95% interval", "positives", "q-value", "second-best", "strong in")
+"""Columns of the table for names from words, and of that for names from labels."""
 _EVIDENCE = (
     *("similarity", "runner_up", "runner_up_similarity", "p_value", "q_value", "activation_name", "agrees"),
     *("agreement", "zero_shot_auroc", "zero_shot_auroc_low", "zero_shot_auroc_high", "synonyms", "direction_name"),
-    *("auroc", "auroc_low", "auroc_high", "runner_up_auroc"),
+    *("auroc", "auroc_low", "auroc_high", "runner_up_auroc", "num_positive"),
 )
 _SEED = 0
 
@@ -36,10 +39,11 @@ _SEED = 0
 class Listing:
     """The concepts that match a search."""
 
-    frame: pd.DataFrame  # the first `MAX_ROWS` of them, with the columns `COLUMNS`
+    frame: pd.DataFrame  # the first `MAX_ROWS` of them, with the columns `COLUMNS` or `LABEL_COLUMNS`
     number: int  # how many latents match
     names: int  # how many distinct names they have; several latents can have the same
     total: int  # how many latents the model has
+    none_validated: str = ""  # why latents without a validated name are listed, though only those were asked for
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def listing(explorer: Explorer, words: object = "", validated_only: object = Fal
     """Find concepts by their names, by their names by pictures, or by their numbers.
 
     Each of the words has to begin a word of what is searched; without any, all concepts are found. `order` is one of
-    `ORDERS`.
+    `ORDERS`. If only validated names are wanted, but the model has none, all latents that pictures show are searched.
     """
     if not isinstance(validated_only, bool):
         raise VisitorError("“Validated names only” is either yes or no.")
@@ -68,7 +72,10 @@ def listing(explorer: Explorer, words: object = "", validated_only: object = Fal
     blank = words is None or (isinstance(words, str) and not words.replace("\0", " ").strip())
     wanted = [] if blank else read_text(words, "word").casefold().split()
     frame = _table(explorer).assign(share=explorer.strong.mean(axis=0))
-    if validated_only:
+    none_validated = _why_none(explorer) if validated_only else ""
+    if none_validated:
+        frame = frame[frame["share"] > 0]
+    elif validated_only:
         frame = frame[[explorer.label(latent).validated for latent in frame["latent"]]]
     searched = "latent " + frame["latent"].astype(str)
     for column in ("name", "activation_name"):
@@ -87,14 +94,34 @@ def listing(explorer: Explorer, words: object = "", validated_only: object = Fal
             "latent": first["latent"].tolist(),
             "similarity": [number(_known(value)) for value in first["similarity"]],
             "AUROC": [number(_known(value)) for value in first["auroc"].fillna(first["zero_shot_auroc"])],
+            "95% interval": [
+                DASH if pd.isna(low) else f"{number(low)} to {number(high)}"
+                for low, high in zip(first["auroc_low"], first["auroc_high"], strict=True)
+            ],
+            "positives": [DASH if pd.isna(value) else f"{int(value):,}" for value in first["num_positive"]],
+            "second-best": [_known(value) or DASH for value in first["runner_up"]],
             "q-value": [small(_known(value)) for value in first["q_value"]],
             "by pictures": [_known(value) or DASH for value in first["activation_name"]],
             "agree": [DASH if pd.isna(value) else "yes" if value else "no" for value in first["agrees"]],
             "strong in": [share(value) if value else "none" for value in first["share"]],
         },
-        columns=list(COLUMNS),
+        columns=list(columns_of(explorer)),
     )
-    return Listing(shown, len(frame), frame["name"].nunique(), explorer.msae.config.num_latents)
+    total = explorer.msae.config.num_latents
+    return Listing(shown, len(frame), frame["name"].nunique(), total, none_validated)
+
+
+def columns_of(explorer: Explorer) -> tuple[str, ...]:
+    """The columns of the table: those that the names' evidence fills."""
+    concepts = explorer.model.concepts
+    return LABEL_COLUMNS if concepts is not None and concepts.evidence == "labels" else COLUMNS
+
+
+def _why_none(explorer: Explorer) -> str:
+    """Why no name of the model is validated; "" if one is."""
+    if explorer.label.concepts is None:
+        return "the latents have no names"
+    return "" if explorer.label.any_validated else why_none(explorer.label.concepts.frame)
 
 
 def evidence(explorer: Explorer, name: object) -> Evidence:

@@ -46,11 +46,15 @@ def styled(explorer: Explorer, frame: pd.DataFrame) -> Styler:
 def counted(found: Listing) -> str:
     """How many concepts match; if there are none, how to find some."""
     if not found.number:
+        if found.none_validated:
+            return f"No name is validated ({found.none_validated}), and no latent that pictures show matches."
         return (
             f"None of {found.total:,} latents matches: search for the beginning of another word, or untick "
             f"“{_VALIDATED}”."
         )
     text = f"{found.number:,} of {found.total:,} latents"
+    if found.none_validated:
+        text = f"No name is validated: {found.none_validated}. So the latents that pictures show are listed: {text}"
     if 0 < found.names < found.number:  # several latents can have the same name
         text += f", with {'one name' if found.names == 1 else f'{found.names:,} names'} in all"
     if len(found.frame) < found.number:
@@ -62,7 +66,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     """Build the tab."""
     gr.Markdown(
         "## Which concepts does the model have?\n"
-        "Every latent (a direction that the autoencoder has learned), with the word that is closest to it. Search the "
+        "Every latent (a direction that the autoencoder has learned), with the word or label that fits it best. Search the "
         "table and **choose a row** to see what the name is based on. Look at the pictures from the middle too, not "
         "only at the strongest ones. Of all names up to a given *q-value*, about that share is expected to be chance.",
         elem_classes="msae-lead",
@@ -98,7 +102,8 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         Args:
             words: Find only concepts with these words in their name, in their name by pictures or in "latent 417",
                 each word by its beginning: "st" finds "star", but "tar" does not; "" for all.
-            validated_only: Whether to leave out names that are not validated.
+            validated_only: Whether to leave out names that are not validated; if all are, the latents that pictures
+                show are listed.
             order: "name", "similarity" (best evidence first) or "share" (of the pictures that have
                 it among their strongest, largest first).
 

@@ -172,8 +172,14 @@ def example_labels(explorer: Explorer, row: int) -> str:
     there = _active(explorer, explorer.codes[row])
     elsewhere = (next(iter(_active(explorer, code)), None) for code in explorer.codes[:_TRIED])
     names = [*list(there)[:2], *(name for name in elsewhere if name is not None and name not in there)]
+    names = [_as_label(name) for name in names if not name.startswith("not ")]
     usable = (name for name in names if len(name) <= MAX_LABEL and not re.search(_SEPARATOR, name))
     return ", ".join(list({name.casefold(): name for name in usable}.values())[:_EXAMPLES])
+
+
+def _as_label(name: str) -> str:
+    """The words of a name that comes from a column, such as "Blond_Hair" or "animal: cat"."""
+    return name.rpartition(": ")[2].replace("_", " ")
 
 
 def example(explorer: Explorer, prompt: object = AS_IT_IS) -> tuple[int, str, str] | None:
@@ -193,7 +199,7 @@ def example(explorer: Explorer, prompt: object = AS_IT_IS) -> tuple[int, str, st
             first = first or (row, labels, name)
             found = steer(explorer, embedding, names, [Edit(name, explorer.latent_of(name), MULTIPLY, 0.0)], prompt)
             before, after = found.likeliest
-            if before != after and name == names[before]:
+            if before != after and _as_label(name) == names[before]:
                 return row, labels, name
     except VisitorError:
         return None
