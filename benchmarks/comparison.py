@@ -41,7 +41,8 @@ class Variant:
         family: Name of the model's family. Models of one family share a line in the figure.
         config: Fields of MSAEConfig.
         learning_rate: Learning rate to train it with.
-        ks: Granularities to measure it at. None measures only the full code.
+        ks: Granularities to measure it at, next to the full code. None measures the levels that it was trained at: the
+            full code or, for prefixes, the numbers of the first latents.
         centered: Whether to subtract the mean of the embeddings.
         median_bias: Whether `pre_bias` starts at the geometric median of the embeddings.
     """
@@ -210,20 +211,25 @@ def _train_seed(arguments, variants: Mapping[str, Variant], data: Data, folder: 
             continue
         trainer.save_model()
         n = arguments.num_latents
-        ks = [n] if variant.ks is None else sorted({*(k for k in variant.ks if k < n), n})
+        ks = None if variant.ks is None else sorted({*(k for k in variant.ks if k < n), n})
         evaluation = evaluate_msae(
             trainer.model, data.test, ks, progress=False, classifiers=data.classifiers, labels=data.labels,
             encoder_embeds=data.truth, encoder=None if data.truth is None else "the truth about the scenes",
         )  # fmt: skip
         loss = _loss(trainer.model, data.test)
-        for number, metrics in evaluation.by_k.items():
-            k = ALL if int(number) == n else int(number)
-            np.save(trainer.output_dir / f"alive-{k}.npy", _alive(trainer.model, data.test, int(number)))
+        levels = evaluation.by_width or evaluation.by_k
+        for number, metrics in levels.items():
+            k: int | str = int(number)
+            if k == n or len(levels) == 1:
+                k = ALL
+            elif evaluation.by_width:
+                k = f"first {k}"
+            np.save(trainer.output_dir / f"alive-{k}.npy", _alive(trainer.model, data.test, k))
             rows.append(
                 {
                     "variant": name,
                     "family": variant.family,
-                    "point": name if variant.ks is None else f"{name}, k={k}",
+                    "point": f"{name}, k={k}" if variant.ks else name if k == ALL else f"{name}, {k}",
                     "k": k,
                     "seed": seed,
                     "learning_rate": variant.learning_rate,
@@ -316,14 +322,14 @@ def _loss(model: MSAEModel, data: EmbeddingDataset) -> float:
 
 
 @torch.no_grad()
-def _alive(model: MSAEModel, data: EmbeddingDataset, k: int) -> np.ndarray:
-    """Which latents fire on the data at granularity k, as booleans `(n,)`."""
-    return (
-        torch.stack([(model.encode(batch.to(model.device), k) > 0).any(0) for batch in data.batches(4096)])
-        .any(0)
-        .cpu()
-        .numpy()
-    )
+def _alive(model: MSAEModel, data: EmbeddingDataset, k: int | str) -> np.ndarray:
+    """Which latents fire on the data at granularity k, "all" or "first 128", as booleans `(n,)`."""
+    most = None if isinstance(k, str) else k
+    codes = (model.encode(batch.to(model.device), most) for batch in data.batches(4096))
+    alive = torch.stack([(code > 0).any(0) for code in codes]).any(0).cpu().numpy()
+    if isinstance(k, str) and k != ALL:
+        alive[int(k.removeprefix("first ")) :] = False
+    return alive
 
 
 def _alive_directions(output_dir: Path, row: Any) -> torch.Tensor:

@@ -7,8 +7,9 @@
 All models of a seed see the same batches in the same order (they are trained as one sweep), with the same optimizer,
 number of steps and width. The learning rate matters more than the family, so each family gets its own: one model per
 family, at its middle setting, is first trained with several learning rates on nine tenths of the training data, and
-the one with the lowest training loss on the remaining tenth is used. An MSAE gives a whole curve, because its code can
-be cut to the largest k activations for every k; each model of the other families gives one point.
+the one with the lowest training loss on the remaining tenth is used. Every family is measured at its own levels. An
+MSAE gives a whole curve, because its code can be cut to the largest k activations for every k, and so does a model of
+prefixes, cut to the first latents of its dictionary; each model of the other families gives one point.
 
 Writes table.csv (a row for each point and seed), pareto.md (means and spreads), dominance.md (each point of the other
 families compared with the MSAEs' curves at the same L0), pareto.png and tuning.csv. After an interruption, the same
@@ -182,13 +183,17 @@ def plot(table: pd.DataFrame):
     colors = (*PALETTE, "#8c8c8c")
     for panel, (name, label) in zip(axes[0], panels.items(), strict=True):
         for number, (family, of_family) in enumerate(table.groupby("family", sort=False)):
-            points = of_family.groupby("point").agg({"l0": "mean", name: ["mean", "min", "max"]})
-            points = points[points["l0", "mean"] >= 1].sort_values(("l0", "mean"))
-            mean = points[name, "mean"]
-            bars = [mean - points[name, "min"], points[name, "max"] - mean]
             style = {"color": colors[number % 8], "marker": "osD^vPX*"[number % 8], "ms": 5, "capsize": 2, "lw": 1.4}
-            style["ls"] = "-" if family.startswith("MSAE") else "--"
-            panel.errorbar(points["l0", "mean"], mean, bars, label=family, **style)
+            style |= {"ls": "-" if family.startswith("MSAE") else "--", "label": family}
+            # A model that was measured at several levels is a curve of its own.
+            each = of_family.groupby("variant", sort=False)
+            for line in [group for _, group in each] if each["point"].nunique().max() > 1 else [of_family]:
+                points = line.groupby("point").agg({"l0": "mean", name: ["mean", "min", "max"]})
+                points = points[points["l0", "mean"] >= 1].sort_values(("l0", "mean"))
+                mean = points[name, "mean"]
+                bars = [mean - points[name, "min"], points[name, "max"] - mean]
+                panel.errorbar(points["l0", "mean"], mean, bars, **style)
+                style["label"] = None
         panel.set(xscale="log", xlabel="L0, active latents (log)", ylabel=label)
         panel.set_yscale("linear" if name == "cknna" else "log")
     axes[0, 0].legend(fontsize=7)

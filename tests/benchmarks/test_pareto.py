@@ -128,6 +128,17 @@ def test_stability_is_of_other_seeds_and_of_latents_that_are_alive(benchmark_mod
     assert alone == ([None, None], [None, None])
 
 
+def test_latents_beyond_a_prefix_are_not_alive_in_it(benchmark_module):
+    from hf_msae import MSAEConfig, MSAEModel
+    from hf_msae.embeddings import load_embeddings
+
+    comparison = benchmark_module("comparison")
+    config = MSAEConfig(d_in=4, num_latents=8, activation="topk", k=2, nesting="prefix", nesting_widths=[4, 8])
+    data = load_embeddings(np.random.default_rng(0).normal(size=(200, 4)).astype("f4"))
+    whole, prefix = (comparison._alive(MSAEModel(config), data, k) for k in ("all", "first 4"))
+    assert whole.tolist() == [True] * 8 and prefix.tolist() == [True] * 4 + [False] * 4
+
+
 def test_means_and_spreads(benchmark_module):
     pareto = benchmark_module("pareto")
     rows = [point("TopK", "TopK@16", 16, fvu, seed=seed) for seed, fvu in enumerate((0.1, 0.2, 0.3))]
@@ -186,6 +197,10 @@ def test_every_family_is_compared_and_a_second_call_trains_nothing(
     topk = table[table["family"] == "TopK"]
     assert sorted(topk["l0"].round()) == [4, 4, 8, 8]
     assert set(table[table["family"] == "MSAE, uniform"]["k"]) == {"4", "8", "all"}
+    prefixes = table[table["family"] == "prefixes of BatchTopK"]
+    assert set(prefixes["k"]) == {"first 2", "first 4", "first 8", "first 16", "all"}
+    fvu = prefixes.groupby("point")["fvu"].mean()
+    assert fvu["prefixes of BatchTopK@4, first 4"] > fvu["prefixes of BatchTopK@4, first 16"] > 0
     assert table[["probe agreement", "stability", "cost", "cknna", "loss"]].notna().all(axis=None)
     assert table["cost"].min() == 1.0 and table["learning_rate"].isin([3e-3, 1e-2]).all()
     losses = pd.read_csv(output / "tuning.csv").set_index(["family", "learning_rate"])["loss"]
