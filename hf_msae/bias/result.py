@@ -91,7 +91,9 @@ class BiasReport(Result):
         curves = {}
         for (label, latent), row in zip(self._first(n), self.frame.head(n).itertuples(), strict=True):
             q = "q < 0.001" if row.q_effect < 0.001 else f"q = {row.q_effect:.3f}"
-            curves[f"{label}\n{q}{'' if row.drives else ', may be chance'}"] = self.curves[self.curves["latent"] == latent]
+            curves[f"{label}\n{q}{'' if row.drives else ', may be chance'}"] = self.curves[
+                self.curves["latent"] == latent
+            ]
         return plot_dose_response(curves, self.baseline, f"probability of {self.target}")
 
     def plot_boxes(self, n: int = 6) -> Figure:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ...bias import BiasReport
     from ..context import Context
 
-_ROWS, _NAMED, _DRAWN = 12, 5, 6
+_ROWS, _NAMED, _DRAWN = 12, 5, 4
 _MAX_P = 0.05
 
 

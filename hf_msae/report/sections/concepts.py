@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..context import Context
 
-OPEN = 8
+OPEN = 4
 """Cards that are shown at once; the others are folded, and open to print."""
 
 MIDDLE = (0.4, 0.6)
