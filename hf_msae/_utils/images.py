@@ -88,7 +88,7 @@ def to_rgb(image: ImageInput, name: str = "the image") -> Image.Image:
 
 
 def thumbnail(picture: Image.Image, side: int) -> Image.Image:
-    """Shrink a picture to a longer side of at most `side`, or enlarge a small one by a whole factor with sharp pixels."""
+    """Shrink a picture to a longer side of `side`, or enlarge a small one by a whole factor with sharp pixels."""
     if (factor := side // max(picture.size)) > 1:
         return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     picture = picture.copy()

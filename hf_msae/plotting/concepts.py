@@ -170,7 +170,7 @@ def plot_contact_sheet(
     a cross.
     """
     columns = max(len(pictures) for _, pictures, _ in rows)
-    width = 2 * WIDTH / (columns + 3)
+    width = min(0.8, 2 * WIDTH / (columns + 3))
     figure, axes = new_figure(len(rows), columns + 3, width, 1.05 * width, title)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     for line, (caption, pictures, hits) in zip(axes, rows, strict=True):

@@ -85,6 +85,7 @@ def test_what_the_model_sees(open_page, picture, no_picture):
     names = panel.locator("button.thumbnail-item").evaluate_all("all => all.map(each => each.ariaLabel)")
     assert len(names) == 6 + 8 and not any(name.startswith("Thumbnail") for name in names)
     assert "a huge striped crescent" in names[0] and re.match(r".* \d", names[6])
+    assert panel.locator(".image-frame img").first.evaluate("each => each.style.imageRendering") == "pixelated"
     leave(page, "See")
     field = panel.get_by_label("Look closer at a concept", exact=True)
     field.fill("nonsense")

@@ -66,9 +66,10 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     """Build the tab."""
     gr.Markdown(
         "## Which concepts does the model have?\n"
-        "Every latent (a direction that the autoencoder has learned), with the word or label that fits it best. Search "
-        "the table and **choose a row** to see what the name is based on. Look at the pictures from the middle too, not "
-        "only at the strongest ones. Of all names up to a given *q-value*, about that share is expected to be chance.",
+        "Every latent (a direction that the autoencoder has learned), with the word or label that fits it best. "
+        "Search the table and **choose a row** to see what the name is based on. Look at the pictures from the middle "
+        "too, not only at the strongest ones. Of all names up to a given *q-value*, about that share is expected to "
+        "be chance.",
         elem_classes="msae-lead",
     )
     with gr.Row(equal_height=True):
