@@ -16,9 +16,9 @@ from scipy.stats import mannwhitneyu, rankdata
 from .._utils.fingerprint import model_fingerprint
 from ..metrics.label_columns import column_labels
 from ..statistics import auroc_interval, benjamini_hochberg
-from .agreement import activations_in_parts, random_half, spread
 from .codes import Embeddings, open_embeddings
 from .table import ConceptTable
+from .zero_shot import random_half, read_activations, spread
 
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
@@ -34,6 +34,7 @@ MOST_CLASSES = 10_000
 """Different values that a column of labels may have."""
 
 _MOST_LISTED = 10
+_CHUNK_ENTRIES = 2**25
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,8 @@ def name_by_labels(
       latent has one test, since it is not tested on the rows that chose among the labels.
 
     A name is validated if q is at most 0.05 and the lower end of the interval at least 0.9. At most 20,000 rows of
-    each half are read. Near-duplicates, or rows of one group such as a photographer's, that fall into both halves make
-    the figures look better than they are.
+    each half are read, and fewer if an MSAE has over 13,000 latents. Near-duplicates, or rows of one group such as a
+    photographer's, that fall into both halves make the figures look better than they are.
 
     Args:
         msae: The MSAE.
@@ -146,19 +147,20 @@ def name_by_labels(
     if embeddings.has_tokens:
         raise ValueError(f"labels are of whole rows, but {embeddings.source} has several embeddings per row")
     held_out = random_half(len(embeddings), seed)
-    halves = [spread(np.flatnonzero(half)) for half in (~held_out, held_out)]
+    n = msae.config.num_latents
+    halves = [spread(np.flatnonzero(half), n) for half in (~held_out, held_out)]
     labels, left_out = _with_enough_rows(read_labels(embeddings, columns), halves, embeddings.source)
     truths = [np.stack([label.truth(half) for label in labels]) for half in halves]
     rows = np.sort(np.concatenate(halves))
-    n = msae.config.num_latents
     found = {
         **{key: np.full(n, None, dtype=object) for key in ("name", "label", "runner_up")},
         "polarity": np.zeros(n),
         **{key: np.full(n, np.nan) for key in ("auroc", "num_positive", "num_negative", "runner_up_auroc")},
         "p_value": np.ones(n),
     }
-    for part, values in activations_in_parts(msae, embeddings, rows, np.arange(n), batch_size, progress):
-        choosing, testing = values[~held_out[rows]], values[held_out[rows]]
+    activations = read_activations(msae, embeddings, rows, batch_size, progress)
+    for part in np.array_split(np.arange(n), -(-activations.size // _CHUNK_ENTRIES)):
+        choosing, testing = (activations[np.ix_(half, part)] for half in (~held_out[rows], held_out[rows]))
         alive = (np.ptp(choosing, axis=0) > 0) & (np.ptp(testing, axis=0) > 0)
         chosen, figures = _choose(labels, truths, choosing[:, alive], testing[:, alive])
         for key, of_latents in figures.items():

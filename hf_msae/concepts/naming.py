@@ -15,7 +15,7 @@ from .._utils.deprecation import renamed_arguments
 from .._utils.fingerprint import model_fingerprint
 from ..statistics import benjamini_hochberg, null_p_values
 from .activation_naming import name_by_activations
-from .agreement import name_by_agreement
+from .agreement import LEVEL, name_by_agreement
 from .codes import Embeddings, open_embeddings
 from .table import ConceptTable
 from .vocabulary import Vocabulary, check_vocabulary_embeds
@@ -150,7 +150,7 @@ def name_latents(
     found = name_by_agreement(msae, embeddings, vocabulary, vocabulary_embeds, seed, progress=progress)
     directions = _directions(msae, dictionary, direction)
     table = _with_picture_names(table, found, directions, words, {word: i for i, word in enumerate(vocabulary.words)})
-    table.provenance.update(evidence="pictures", pictures=len(embeddings))
+    table.provenance.update(evidence="pictures", pictures=len(embeddings), interval_level=LEVEL)
     number = min(_STRONGEST, len(embeddings))
     return table.with_activation_names(
         name_by_activations(msae, embeddings, vocabulary, vocabulary_embeds, number, progress=progress)

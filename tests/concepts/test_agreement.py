@@ -5,12 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 from torch.nn.functional import normalize
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.concepts import Vocabulary, moments, name_by_agreement, name_latents
-from hf_msae.concepts import agreement as module
+from hf_msae.concepts import Vocabulary, moments, name_by_agreement, name_latents, zero_shot
 from hf_msae.concepts.table import name_columns
 
 D, CONCEPTS, ROWS = 32, 12, 3000
@@ -119,16 +117,21 @@ def test_figures_are_of_pictures_that_did_not_choose_the_name(world):
         row = found.loc[latent]
         score = scores[:, VOCABULARY.words.index(row["name"])]
         assert row["agreement"] == pytest.approx(np.corrcoef(latents[:, latent], score)[0, 1], abs=1e-4)
-        fits = np.zeros(len(score), dtype=bool)
-        fits[np.argsort(-score)[:25]] = True  # more than 1%
-        assert row["zero_shot_auroc"] == pytest.approx(roc_auc_score(fits, latents[:, latent]), abs=1e-6)
+        fits = np.exp(2 * (score - score.mean()) / score.std())
+        fits /= fits.sum()
+        number = 1 / (fits**2).sum()
+        difference = np.subtract.outer(latents[:, latent], latents[:, latent])
+        above = (difference > 0) + 0.5 * (difference == 0)
+        area = fits @ above @ (1 - number * fits) / (len(score) - number)
+        assert row["zero_shot_auroc"] == pytest.approx(area, abs=1e-5)
+        assert row["zero_shot_pictures"] == pytest.approx(number, rel=1e-4)
         assert row["zero_shot_auroc_low"] < row["zero_shot_auroc"] < row["zero_shot_auroc_high"]
 
 
 def test_chunks_do_not_change_the_result(world, monkeypatch):
     whole = _names(world)
     monkeypatch.setattr(moments, "_CHUNK_ENTRIES", 3 * CONCEPTS)
-    monkeypatch.setattr(module, "_EFFECT_ENTRIES", 2 * ROWS)
+    monkeypatch.setattr(zero_shot, "_CHUNK_ENTRIES", 3 * ROWS)
     parts = _names(world, batch_size=700)
     for column in ("name", "synonyms", "runner_up", "also"):
         assert parts[column].tolist() == whole[column].tolist()

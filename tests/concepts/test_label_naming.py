@@ -8,7 +8,7 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.concepts import ConceptTable, agreement, name_by_labels
+from hf_msae.concepts import ConceptTable, label_naming, name_by_labels, zero_shot
 from hf_msae.concepts.labels import Labels
 from hf_msae.embeddings import load_embeddings
 
@@ -64,7 +64,7 @@ def data():
 
 def test_p_values_are_of_the_rows_that_did_not_choose(msae, data):
     frame = name_by_labels(msae, data, ["chance", "flag"], seed=3).to_pandas()
-    held_out = agreement.random_half(ROWS, 3)
+    held_out = zero_shot.random_half(ROWS, 3)
     with torch.no_grad():
         latents = msae.encode(data[:]).numpy()
     flags = np.array(data.dataset["flag"], dtype=object)
@@ -91,7 +91,7 @@ def test_every_latent_gets_the_label_that_it_detects(msae, data, tmp_path):
 @pytest.mark.parametrize("column", ["flag", "number"])
 def test_figures_are_of_known_rows_that_did_not_choose_the_name(msae, data, column):
     row = name_by_labels(msae, data, [column], seed=3).frame.loc[0]
-    tested = agreement.random_half(ROWS, 3) & (np.arange(ROWS) >= 100)
+    tested = zero_shot.random_half(ROWS, 3) & (np.arange(ROWS) >= 100)
     true = np.array(data.dataset["flag"])[tested].astype(bool)
     assert row["name"] == column
     assert row["auroc"] == pytest.approx(roc_auc_score(true, data[:].numpy()[tested, 0]), abs=1e-9)
@@ -121,7 +121,7 @@ def test_rare_labels_are_reported_with_their_rows(msae, data):
 
 def test_chunks_do_not_change_the_result(msae, data, monkeypatch):
     whole = name_by_labels(msae, data, ["flag", "kind"]).frame
-    monkeypatch.setattr(agreement, "_EFFECT_ENTRIES", 2 * ROWS)
+    monkeypatch.setattr(label_naming, "_CHUNK_ENTRIES", 2 * ROWS)
     assert name_by_labels(msae, data, ["flag", "kind"], batch_size=70).frame.equals(whole)
 
 
