@@ -1,7 +1,7 @@
 """Open the concept explorer in a browser: what a model sees in a picture, why things match, search, bias, steering.
 
-By default it shows the MSAE of rendered scenes that comes with the package, which needs no network. With another
-model, the pictures are embedded at the start unless --embeddings is given.
+By default it shows the MSAE of rendered scenes that comes with the package; clipart-image shows drawings by 122 people.
+Both need no network. With another model, the pictures are embedded at the start unless --embeddings is given.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ..hub.publishing.space_settings import DEFAULT_DATASET, DEFAULT_MODEL, Expl
 
 EXAMPLE = """\
   hf-msae demo
+  hf-msae demo clipart-image
   hf-msae demo user/msae --dataset path/to/images --split train --embeddings embeddings/train --port 7860"""
 
 
@@ -31,7 +32,9 @@ class DemoArguments:
 
     model: str = flag("MSAE of pooled image embeddings: a folder, a Hub id or a released name.", DEFAULT_MODEL)
     dataset: str = flag(
-        "Pictures to show and search: a folder of images, a dataset, or scenes:SPLIT:N.", DEFAULT_DATASET
+        "Pictures to show and search: a folder of images, a dataset, or scenes:SPLIT:N. clipart-image has its own "
+        "default, clipart:sample.",
+        DEFAULT_DATASET,
     )
     split: str | None = flag("Split of the dataset, if it has several.", None)
     image_column: str = flag("Column of the dataset with the pictures.", "image")

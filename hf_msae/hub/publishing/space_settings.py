@@ -10,6 +10,7 @@ from typing import Any
 DEFAULT_MODEL = "scenes-image"
 DEFAULT_PATCH_MODEL = "scenes-patches"
 DEFAULT_DATASET = "scenes:test:1000:7"
+DEFAULT_DATASETS = {"clipart-image": "clipart:sample"}
 
 _YES_OR_NO = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -20,7 +21,8 @@ class ExplorerSettings:
 
     Attributes:
         model: MSAE of pooled image embeddings: folder, Hub id or released name (MSAE_MODEL).
-        dataset: Dataset of pictures, as `open_dataset` takes it (MSAE_DATASET).
+        dataset: Dataset of pictures, as `open_dataset` takes it (MSAE_DATASET). Defaults to drawings that come with
+            the package for "clipart-image".
         split: Split of the dataset (MSAE_SPLIT).
         image_column: Column of the pictures (MSAE_IMAGE_COLUMN).
         embeddings: Embeddings of the same rows, as `load_embeddings` takes them; computed at the start if unset
@@ -52,6 +54,8 @@ class ExplorerSettings:
             raise ValueError(f"max_images must be at least 2, got {self.max_images}")
         if self.patch_model is None and self.model == DEFAULT_MODEL:
             object.__setattr__(self, "patch_model", DEFAULT_PATCH_MODEL)
+        if self.dataset == DEFAULT_DATASET:
+            object.__setattr__(self, "dataset", DEFAULT_DATASETS.get(self.model, DEFAULT_DATASET))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: Any) -> ExplorerSettings:
