@@ -1,4 +1,4 @@
-"""Draw the strongest and the weakest validated names of the clip art's MSAE, with drawings that activate their latents.
+"""Draw the strongest and the weakest validated names of the clip art's MSAE, with the drawings that activate them.
 
     python benchmarks/contact_sheet.py --msae outputs/clipart-42 --output docs/images/clipart_names.png
 

@@ -1,7 +1,7 @@
 """Open the concept explorer in a browser: what a model sees in a picture, why things match, search, bias, steering.
 
-By default it shows the MSAE of rendered scenes that comes with the package; clipart-image shows drawings by 122 people.
-Both need no network. With another model, the pictures are embedded at the start unless --embeddings is given.
+By default it shows the MSAE of rendered scenes that comes with the package; clipart-image shows drawings by 122
+people. Both need no network. With another model, the pictures are embedded at the start unless --embeddings is given.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def load_clipart(split: str, folder: str | os.PathLike | None = None) -> Dataset
     folder = default_folder() if folder is None else Path(folder).expanduser()
     if not (folder / "dataset_dict.json").is_file():
         raise FileNotFoundError(
-            f"{folder} holds no drawings: build them with `python -m hf_msae.clipart.build --output {folder}`, or take "
-            f"the {SAMPLE!r}"
+            f"{folder} holds no drawings: build them with `python -m hf_msae.clipart.build --output {folder}`, or "
+            f"load {SAMPLE!r}, the few that come with the package"
         )
     return load_from_disk(str(folder / split))

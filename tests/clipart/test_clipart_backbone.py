@@ -1,5 +1,6 @@
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from transformers import AutoModel
 
 from hf_msae._utils.built_in import built_in_folder
 from hf_msae.backbones import Backbone
+from hf_msae.backbones.image_text_data import open_dataset
 from hf_msae.concepts import ConceptTable
 from hf_msae.hub.reading.opening import load_msae
 
@@ -62,7 +64,7 @@ def test_its_msae_has_validated_names():
     msae = load_msae("clipart-image")
     assert (msae.config.d_in, msae.config.base_model_name_or_path) == (192, "hf_msae/clipart-siglip")
     frame = ConceptTable.load(Path(msae.name_or_path) / "concepts" / "clipart.parquet").to_pandas()
-    assert frame["validated"].sum() >= 8 and frame["name"][frame["validated"]].nunique() >= 8
+    assert frame["validated"].sum() >= 50 and frame["name"][frame["validated"]].nunique() >= 20
 
 
 def test_muon_orthogonalizes_matrices_of_one_shape(training):
@@ -76,3 +78,12 @@ def test_muon_orthogonalizes_matrices_of_one_shape(training):
     for matrix, scale in zip(matrices, (1, 3**0.5), strict=True):
         values = torch.linalg.svdvals(matrix.detach()) / scale
         assert 0.6 < values.min() and values.max() < 1.3  # near 1, as five steps reach
+
+
+def test_a_sample_of_the_drawings_comes_with_the_package():
+    sample = open_dataset("clipart:sample")
+    assert len(sample) == 300 and Counter(sample["split"]) == {"train": 150, "test": 150}
+    assert Counter(sample["author"]).most_common(1)[0][1] <= 12 and all(sample["author"]) and all(sample["tags"])
+    assert {image.size for image in sample["image"]} == {(96, 96)}
+    authors = {split: {row["author"] for row in sample if row["split"] == split} for split in ("train", "test")}
+    assert not authors["train"] & authors["test"]

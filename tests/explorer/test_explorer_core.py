@@ -22,6 +22,8 @@ from tests.explorer.serving import QUIET_DEMO, serving
 def test_settings_come_from_the_environment():
     assert ExplorerSettings.from_environment({}) == ExplorerSettings()
     assert ExplorerSettings().patch_model == "scenes-patches"
+    assert ExplorerSettings(model="clipart-image").dataset == "clipart:sample"
+    assert ExplorerSettings(model="clipart-image", dataset="clipart:test").dataset == "clipart:test"
     found = ExplorerSettings.from_environment({"MSAE_MODEL": "user/msae", "MSAE_MAX_IMAGES": "50", "MSAE_SPLIT": ""})
     assert (found.model, found.max_images, found.split, found.patch_model) == ("user/msae", 50, None, None)
     found = ExplorerSettings.from_environment({"MSAE_VERIFY": "False", "MSAE_ALLOW_OTHER_BACKBONE": "1"})
