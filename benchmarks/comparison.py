@@ -17,6 +17,7 @@ import torch
 from accelerate.utils import set_seed
 from tqdm.auto import tqdm
 from transformers.utils.logging import disable_progress_bar
+from worlds import World, worlds_of
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
 from hf_msae.backbones import Backbone
@@ -57,13 +58,17 @@ class Variant:
 
 @dataclass
 class Data:
-    """Embeddings for training and for testing, with classifiers and labels for the test data."""
+    """Embeddings for training and for testing, with classifiers and labels for the test data.
+
+    Latents are named in `world`, if it is given, and their true names are counted.
+    """
 
     train: EmbeddingDataset
     test: EmbeddingDataset
     classifiers: dict[str, LinearClassifier] = field(default_factory=dict)
     labels: dict[str, np.ndarray] = field(default_factory=dict)
     truth: EmbeddingDataset | None = None
+    world: World | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
@@ -78,6 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
         "--label_columns", nargs="+", default=[],
         help="Columns of class labels in both datasets to train probes for. Embeddings of the scenes need none.",
     )  # fmt: skip
+    parser.add_argument(
+        "--world",
+        help="Folder of a quickstart or of train_clipart_msae.py, with embeddings to use instead. Latents are named, too.",
+    )
     parser.add_argument("--output_dir", default=output_dir, help="Folder for models, tables and figures.")
     parser.add_argument("--num_latents", type=int, default=1024, help="Number of latents of each model.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44], help="Random seeds to train with.")
@@ -88,6 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
 
 def open_data(arguments: argparse.Namespace) -> Data:
     """Open the data named by the flags and train probes on the training data."""
+    if arguments.world is not None:
+        arguments.train_data, arguments.eval_data = (f"{arguments.world}/embeddings/{s}" for s in ("train", "test"))
     for name in ("train_data", "eval_data"):
         path = getattr(arguments, name)
         if path.startswith(EMBEDDINGS) and not Path(path).exists():
@@ -96,6 +107,7 @@ def open_data(arguments: argparse.Namespace) -> Data:
             )
     train, test = load_embeddings(arguments.train_data), load_embeddings(arguments.eval_data)
     data = Data(train, test, *probe_columns(train, test, arguments.label_columns))
+    data.world = worlds_of(arguments.world)[0] if arguments.world is not None else None
     if _of_scenes(train) and _of_scenes(test):
         backbone, rows = Backbone.from_pretrained("scenes"), train[np.arange(len(train))]
         for group in CLASSIFIED_GROUPS:
@@ -235,6 +247,7 @@ def _train_seed(arguments, variants: Mapping[str, Variant], data: Data, folder: 
                     "learning_rate": variant.learning_rate,
                     "loss": loss,
                     **_figures(metrics),
+                    **_true_names(trainer.model, data.world, k),
                     "cost": own / fastest if own else None,
                 }
             )
@@ -271,6 +284,21 @@ def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
             if values:
                 row[f"{kind} {key}"] = float(np.mean(values))
     return row
+
+
+def _true_names(model: MSAEModel, world: World | None, k: int | str) -> dict[str, int]:
+    """How many validated names are true at granularity k, and how many words they are."""
+    if world is None:
+        return {}
+    before = model.config.k
+    try:
+        model.config.k = before if isinstance(k, str) else k
+        true = world.true_names(model.eval())
+    finally:
+        model.config.k = before
+    if isinstance(k, str) and k != ALL:
+        true = true[true["latent"] < int(k.removeprefix("first "))]
+    return {"true names": len(true), "distinct words": true["name"].nunique()}
 
 
 def geometric_median(data: EmbeddingDataset, steps: int = 50) -> torch.Tensor:

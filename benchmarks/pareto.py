@@ -2,6 +2,7 @@
 
     python benchmarks/pareto.py                                             # on the embeddings of the quickstart
     python benchmarks/pareto.py --quick --output_dir outputs/pareto-quick   # one seed, under ten minutes
+    python benchmarks/pareto.py --world outputs/clipart-42                  # counts true names, too
     python benchmarks/pareto.py --train_data my/train --eval_data my/test --label_columns species --steps 2000
 
 All models of a seed see the same batches in the same order (they are trained as one sweep), with the same optimizer,
@@ -10,6 +11,9 @@ family, at its middle setting, is first trained with several learning rates on n
 the one with the lowest training loss on the remaining tenth is used. Every family is measured at its own levels. An
 MSAE gives a whole curve, because its code can be cut to the largest k activations for every k, and so does a model of
 prefixes, cut to the first latents of its dictionary; each model of the other families gives one point.
+
+With --world, the latents of every model are named from pictures, as in benchmarks/naming.py, at each granularity: a
+validated name is true if the latent detects what it means in other pictures, with an AUROC above 0.9.
 
 Writes table.csv (a row for each point and seed), pareto.md (means and spreads), dominance.md (each point of the other
 families compared with the MSAEs' curves at the same L0), pareto.png and tuning.csv. After an interruption, the same
@@ -56,14 +60,19 @@ METRICS = {  # column -> (heading, digits)
     "stability": ("stability", 3),
     "chance": ("stability of random directions", 3),
     "cost": ("step time / fastest step time", 2),
+    "true names": ("true names", 1),
+    "distinct words": ("distinct true words", 1),
 }
-COMPARED = ("fvu", "cknna", "probe agreement")
+COMPARED = ("fvu", "cknna", "probe agreement", "true names", "distinct words")
 COMPARISON_HEADINGS = {
     "point": "the other model",
     "L0": "its L0",
     "FVU, ratio": "FVU of the MSAE / FVU of the other",
     "CKNNA, difference": "CKNNA of the MSAE - CKNNA of the other",
     "probe agreement, difference": "probe agreement of the MSAE - probe agreement of the other",
+    "true names, difference": "true names of the MSAE - true names of the other",
+    "distinct true words, difference": "distinct true words of the MSAE - those of the other",
+    "distinct true words at the same FVU, difference": "the same at the FVU of the other",
 }
 
 
@@ -144,41 +153,44 @@ def dominance(table: pd.DataFrame) -> pd.DataFrame:
 
     FVU is compared by the MSAE's divided by the other's (below 1, the MSAE is better), other metrics by the MSAE's
     minus the other's (above 0, the MSAE is better), as mean and spread over seeds. Between two granularities of an
-    MSAE, log FVU and the other metrics are interpolated linearly in log L0.
+    MSAE, log FVU and the other metrics are interpolated linearly in log L0. The distinct words of
+    true names are also compared at the same FVU, interpolated in log FVU.
     """
     rows = []
     msaes = [family for family in table["family"].unique() if family.startswith("MSAE")]
+    compared = [("l0", name) for name in COMPARED if name in table]
+    compared += [("fvu", "distinct words")] if "distinct words" in table else []
     for point, group in table[~table["family"].isin(msaes)].groupby("point", sort=False):
         for msae in msaes:
-            found: dict[str, list[float]] = {name: [] for name in COMPARED if name in table}
-            for theirs in group.to_dict("records"):
-                curve = table[(table["family"] == msae) & (table["seed"] == theirs["seed"])].sort_values("l0")
-                if not curve["l0"].min() <= theirs["l0"] <= curve["l0"].max():
-                    continue
-                place, places = np.log(theirs["l0"]), np.log(curve["l0"])
-                for name, values in found.items():
-                    mine = curve[name].astype(float)
-                    if name == "fvu":
-                        values.append(np.exp(np.interp(place, places, np.log(mine))) / theirs[name])
-                    else:
-                        values.append(np.interp(place, places, mine) - theirs[name])
             row = {"point": point, "L0": f"{group['l0'].mean():.1f}", "MSAE": msae.removeprefix("MSAE, ")}
-            for name, values in found.items():
-                heading = METRICS[name][0] + (", ratio" if name == "fvu" else ", difference")
-                digits = 2 if name == "fvu" else 3
+            for at, name in compared:
+                values = []
+                for theirs in group.to_dict("records"):
+                    curve = table[(table["family"] == msae) & (table["seed"] == theirs["seed"])].sort_values(at)
+                    if curve[at].min() <= theirs[at] <= curve[at].max():
+                        mine = curve[name].astype(float)
+                        mine = np.log(mine) if name == "fvu" else mine
+                        mine = np.interp(np.log(theirs[at]), np.log(curve[at]), mine)
+                        values.append(np.exp(mine) / theirs[name] if name == "fvu" else mine - theirs[name])
+                heading = METRICS[name][0] + (" at the same FVU" if at == "fvu" else "")
+                heading += ", ratio" if name == "fvu" else ", difference"
+                digits = METRICS[name][1] if name != "fvu" else 2
                 row[heading] = spread(pd.Series(values), digits, len(group)) if values else "outside its curve"
             rows.append(row)
     return pd.DataFrame(rows)
 
 
 def plot(table: pd.DataFrame):
-    """FVU, CKNNA and disagreement of probes against L0, one line per family with bars for the spread over seeds.
+    """FVU, CKNNA and disagreement of probes (or true names) against L0, a line per family with bars over seeds.
 
     Collapsed models, which have less than one active latent on average, are left out.
     """
     table = table.assign(disagreement=1 - table["probe agreement"]) if "probe agreement" in table else table
     panels = {"fvu": "FVU (log): lower is better", "cknna": "CKNNA of latents: higher is better"}
-    panels |= {"disagreement": "disagreement of probes (log): lower is better"} if "disagreement" in table else {}
+    if "distinct words" in table:
+        panels["distinct words"] = "distinct true names: higher is better"
+    elif "disagreement" in table:
+        panels["disagreement"] = "disagreement of probes (log): lower is better"
     figure, axes = new_figure(1, len(panels), width=3.9, height=3.6)
     colors = (*PALETTE, "#8c8c8c")
     for panel, (name, label) in zip(axes[0], panels.items(), strict=True):
@@ -195,7 +207,7 @@ def plot(table: pd.DataFrame):
                 panel.errorbar(points["l0", "mean"], mean, bars, **style)
                 style["label"] = None
         panel.set(xscale="log", xlabel="L0, active latents (log)", ylabel=label)
-        panel.set_yscale("linear" if name == "cknna" else "log")
+        panel.set_yscale("linear" if name in ("cknna", "distinct words") else "log")
     axes[0, 0].legend(fontsize=7)
     return figure
 

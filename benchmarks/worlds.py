@@ -8,11 +8,15 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from datasets import concatenate_datasets
+from sklearn.metrics import roc_auc_score
 
+from hf_msae import MSAEModel
+from hf_msae.backbones import Backbone
 from hf_msae.clipart import load_clipart
-from hf_msae.concepts import Vocabulary
+from hf_msae.concepts import ConceptTable, Vocabulary, name_latents
 from hf_msae.embeddings import load_embeddings
 from hf_msae.scenes import CONCEPTS
 
@@ -41,6 +45,7 @@ class World:
         words: Words whose truth is known, most frequent first where frequencies are known.
         others: Words that are true of no picture.
         templates: Templates of the vocabulary.
+        half: Number of the first pictures, usually half of them, which names are made from. The others judge.
     """
 
     name: str
@@ -50,11 +55,34 @@ class World:
     words: tuple[str, ...]
     others: tuple[str, ...]
     templates: tuple[str, ...]
+    half: int
+
+    def parts(self) -> tuple[tuple[torch.Tensor, np.ndarray], tuple[torch.Tensor, np.ndarray]]:
+        """Pictures and truth that names (and probes) are made from, and those that judge."""
+        first, last = slice(self.half), slice(self.half, None)
+        return (self.pictures[first], self.truth[first]), (self.pictures[last], self.truth[last])
 
     @cached_property
-    def half(self) -> int:
-        """Number of pictures that names are made from."""
-        return len(self.pictures) // 2
+    def embeds(self) -> torch.Tensor:
+        """Text embeddings of the vocabulary, whose first words are `words`."""
+        return self.vocabulary([]).embed(Backbone.from_pretrained(self.backbone))
+
+    def names(self, msae: MSAEModel) -> ConceptTable:
+        """Names of the latents, made from the first part of the pictures."""
+        return name_latents(msae, self.vocabulary([]), self.embeds, self.pictures[: self.half], progress=False)
+
+    def true_names(self, msae: MSAEModel) -> pd.DataFrame:
+        """The validated names that are true, as judged by the other part: latent and name."""
+        named = self.names(msae).validated()
+        pictures, truth = self.parts()[1]
+        with torch.no_grad():
+            codes = torch.cat([msae.encode(batch).cpu() for batch in pictures.split(4096)]).numpy()
+        column = {word: place for place, word in enumerate(self.words)}
+        true = [
+            name in column and roc_auc_score(truth[:, column[name]], codes[:, latent]) > GOOD
+            for latent, name in zip(named["latent"], named["name"], strict=True)
+        ]
+        return named.loc[true, ["latent", "name"]]
 
     def vocabulary(self, more: list[str]) -> Vocabulary:
         """The words of the world, those of no picture, and `more`, which is ordered by frequency."""
@@ -69,27 +97,31 @@ def scenes(folder: str) -> World:
     embeddings = load_embeddings(f"{folder}/embeddings/test")
     truth = embeddings.dataset.select_columns(list(CONCEPTS)).to_pandas().to_numpy(dtype=bool)
     templates = Vocabulary.of_scenes().templates
-    return World("scenes", "scenes", embeddings[:], truth, CONCEPTS, tuple(OTHERS), templates)
+    return World("scenes", "scenes", embeddings[:], truth, CONCEPTS, tuple(OTHERS), templates, len(truth) // 2)
 
 
-def clipart(folder: str, splits: tuple[str, ...], name: str) -> World:
+def clipart(folder: str, splits: tuple[str, ...], name: str, judges: tuple[str, ...] = ()) -> World:
     """Drawings, whose truth is the tags of their authors.
 
     Args:
         folder: Folder of a model that `train_clipart_msae.py` wrote, with its embeddings.
         splits: Splits of the drawings.
         name: Name for tables.
+        judges: Splits of the drawings that judge. Defaults to half of the drawings.
     """
-    drawings = concatenate_datasets([load_clipart(split) for split in splits])
-    pictures = torch.cat([_drawings(folder, split) for split in splits])
-    order = np.random.default_rng(0).permutation(len(drawings))  # the rows are ordered by category
+    drawings = concatenate_datasets([load_clipart(split) for split in (*splits, *judges)])
+    pictures = torch.cat([_drawings(folder, split) for split in (*splits, *judges)])
+    half = sum(len(load_clipart(split)) for split in splits) if judges else len(drawings) // 2
+    order = np.arange(len(drawings))
+    if not judges:
+        np.random.default_rng(0).shuffle(order)  # the rows are ordered by category
     tags_of = [set(tags) for tags in drawings["tags"]]
-    judging = Counter(tag for i in order[len(order) // 2 :] for tag in tags_of[i])
+    judging = Counter(tag for i in order[half:] for tag in tags_of[i])
     words = tuple(tag for tag, count in judging.most_common() if count >= MIN_PICTURES)
     truth = np.array([[word in tags_of[i] for word in words] for i in order])
     known = {word for tags in tags_of for tag in tags for word in (tag, *tag.split())}
     others = tuple(word for word in OTHERS if word not in known)
-    return World(name, "clipart", pictures[order], truth, words, others, ("{}",))
+    return World(name, "clipart", pictures[order], truth, words, others, ("{}",), half)
 
 
 def _drawings(folder: str, split: str) -> torch.Tensor:
@@ -105,3 +137,11 @@ def worlds_of(folder: str) -> list[World]:
             clipart(folder, ("validation", "test"), "clipart, unseen authors"),
         ]
     return [scenes(folder)]
+
+
+def uses_of(folder: str) -> list[World]:
+    """The worlds that names are put to use in: those of known authors are used on drawings by unseen ones, too."""
+    known, *unseen = worlds_of(folder)
+    if unseen:
+        unseen = [clipart(folder, ("train",), "clipart, unseen authors", judges=("validation", "test"))]
+    return [known, *unseen]
