@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--world",
-        help="Folder of a quickstart or of train_clipart_msae.py, with embeddings to use instead. Latents are named, too.",
+        help="Folder of a quickstart or of train_clipart_msae.py: its embeddings are used and true names counted.",
     )
     parser.add_argument("--output_dir", default=output_dir, help="Folder for models, tables and figures.")
     parser.add_argument("--num_latents", type=int, default=1024, help="Number of latents of each model.")

@@ -2,7 +2,6 @@
 
     python benchmarks/search.py                     # 1,000,000 rows of 768, about 4 GB on disk and ten minutes
     python benchmarks/search.py --rows 100000
-    python benchmarks/search.py --model outputs/quickstart      # only the recall of approximate search
 
 The embeddings are synthetic and imitate those of CLIP: they lie in a cone (the cosine of two of them is 0.6 on
 average), in 2,000 overlapping clusters of unequal size, with a spread that falls off along the directions as rank to
@@ -23,9 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
+from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.embeddings import load_embeddings
-from hf_msae.scenes import load_scenes
 from hf_msae.search import ConceptIndex
 
 CLUSTERS = 2000
@@ -115,28 +113,6 @@ def show_approximate(index: ConceptIndex, matrix: torch.Tensor, queries: list[to
     show("approximate query by an edited embedding", some, exact, "the exact query")
 
 
-def show_recall(folder: str, number: int) -> None:
-    """Recall of real queries, captions and pictures of held-out scenes, in the embeddings a model was trained on."""
-    model = VisionTextMSAE.from_pretrained(folder)
-    scenes = load_scenes("test", number)
-    queries = {"texts": model.text_embeds(scenes["caption"]), "images": model.image_embeds(scenes["image"])}
-    trained_on = load_embeddings(Path(folder) / "embeddings" / "train")
-    with tempfile.TemporaryDirectory() as scratch:
-        index = ConceptIndex.build(scratch, model.msae, trained_on, progress=False, approximate=True)
-        first = index.approximate.probes
-        lists = index.approximate.metadata.lists
-        print(f"{len(index)} rows x {trained_on.width}, {lists} lists; recall@10 of {number} queries")
-        for probes in (first // 2, first, 2 * first):
-            index.approximate.probes = probes
-            for what, embeddings in queries.items():
-                recall = []
-                for query in embeddings:
-                    rows = set(index.by_embedding(query)["row"])
-                    recall.append(len(rows & set(index.by_embedding(query, approximate=True)["row"])) / len(rows))
-                default = ", the default" if probes == first else ""
-                print(f"{probes} probes{default}, {what}: {statistics.mean(recall):.3f}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000, help="Number of embeddings in the index.")
@@ -145,13 +121,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=32, help="Number of activations that the index keeps per embedding.")
     parser.add_argument("--turns", type=int, default=7, help="Number of times that each query is timed.")
     parser.add_argument("--queries", type=int, default=50, help="Number of queries for measuring recall.")
-    parser.add_argument(
-        "--model", help="Folder of a VisionTextMSAE of the scenes, with the embeddings in embeddings/train."
-    )
     arguments = parser.parse_args()
-    if arguments.model is not None:
-        show_recall(arguments.model, 4 * arguments.queries)
-        return
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "embeddings.npy"
         write_embeddings(file, arguments.rows, arguments.width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,6 +71,12 @@ class World:
     def names(self, msae: MSAEModel) -> ConceptTable:
         """Names of the latents, made from the first part of the pictures."""
         return name_latents(msae, self.vocabulary([]), self.embeds, self.pictures[: self.half], progress=False)
+
+    def usable(self, table: ConceptTable) -> list[str]:
+        """The words with a validated name that are true of enough pictures on both sides, and whose truth is known."""
+        counts = [truth.sum(axis=0) for _, truth in self.parts()]
+        enough = {word for word, *of_both in zip(self.words, *counts, strict=True) if min(of_both) >= MIN_PICTURES}
+        return [name for name in table.best_validated()["name"] if name in enough]
 
     def true_names(self, msae: MSAEModel) -> pd.DataFrame:
         """The validated names that are true, as judged by the other part: latent and name."""
@@ -145,3 +152,22 @@ def uses_of(folder: str) -> list[World]:
     if unseen:
         unseen = [clipart(folder, ("train",), "clipart, unseen authors", judges=("validation", "test"))]
     return [known, *unseen]
+
+
+def means_of(records: Iterable[dict], keys: list[str]) -> list[dict]:
+    """Means of numbers for each combination of the keys, with the number of records as `cases`, for one model."""
+    groups = pd.DataFrame(records).groupby(keys, sort=False)
+    return groups.mean(numeric_only=True).assign(cases=groups.size()).reset_index().to_dict("records")
+
+
+def print_means(records: list[dict], keys: list[str]) -> None:
+    """Print the means and ranges over models of what the records hold, for each combination of the keys."""
+    groups = pd.DataFrame(records).groupby(keys, sort=False)
+    with pd.option_context("display.width", 250, "display.max_columns", None):
+        print(groups.agg(_mean_and_range).to_string(), "\n")
+
+
+def _mean_and_range(values: pd.Series) -> str:
+    """Such as 0.5 (0.4 to 0.6)."""
+    mean, low, high = (f"{value:.3g}" for value in (values.mean(), values.min(), values.max()))
+    return mean if low == high else f"{mean} ({low} to {high})"

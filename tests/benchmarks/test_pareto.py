@@ -1,31 +1,11 @@
 """benchmarks/pareto.py and design_choices.py, small; and how they compare."""
 
-import importlib
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark_module(monkeypatch):
-    """A module of benchmarks/, imported as when its script is run."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("comparison", "pareto", "design_choices")
-
-    def fresh(name):
-        for each in names:
-            sys.modules.pop(each, None)
-        return importlib.import_module(name)
-
-    yield fresh
-    for each in names:
-        sys.modules.pop(each, None)
 
 
 @pytest.fixture
@@ -64,6 +44,21 @@ def test_msaes_are_compared_at_the_l0_of_the_other(benchmark_module):
     assert found.loc["TopK@16", "FVU, ratio"] == "0.50"
     assert found.loc["TopK@16", "CKNNA, difference"] == "-0.100"
     assert found.loc["TopK@64", "FVU, ratio"] == "outside its curve"
+
+
+def test_distinct_words_are_compared_at_the_l0_and_at_the_fvu_of_the_other(benchmark_module):
+    pareto = benchmark_module("pareto")
+    points = [("MSAE, reverse", 8, 0.4, 10), ("MSAE, reverse", 32, 0.1, 30), ("TopK", 16, 0.1, 5)]
+    rows = [
+        {**point(family, f"{family}@{l0}", l0, fvu), "true names": 2 * words, "distinct words": words}
+        for family, l0, fvu, words in points
+    ]
+    (row,) = pareto.dominance(pd.DataFrame(rows)).to_dict("records")
+    assert row["distinct true words, difference"] == "15.0" and row["true names, difference"] == "30.0"
+    assert row["distinct true words at the same FVU, difference"] == "25.0"
+    rows[2]["fvu"] = 0.5
+    (row,) = pareto.dominance(pd.DataFrame(rows)).to_dict("records")
+    assert row["distinct true words at the same FVU, difference"] == "outside its curve"
 
 
 def test_msaes_are_compared_within_a_seed(benchmark_module):

@@ -1,0 +1,100 @@
+"""benchmarks/worlds.py, and what is measured on the worlds, with a world whose truth is planted."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.concepts import ConceptTable
+
+WIDTH = 12
+WORDS = ("flag", "card", "star", "hotel")
+
+
+@pytest.fixture
+def planted(benchmark_module):
+    """A world in which word i is dimension i of the embeddings, and an MSAE with a latent for each dimension."""
+    worlds = benchmark_module("worlds")
+    rng = np.random.default_rng(0)
+    truth = rng.random((800, len(WORDS))) < 0.25
+    pictures = 0.1 * rng.normal(size=(800, WIDTH))
+    pictures[:, : len(WORDS)] += truth
+    others = tuple(f"other {i}" for i in range(WIDTH - len(WORDS)))
+    pictures = torch.tensor(pictures, dtype=torch.float32)
+    world = worlds.World("planted", "none", pictures, truth, WORDS, others, ("{}",), 400)
+    world.__dict__["embeds"] = torch.eye(WIDTH)  # instead of a backbone's
+    msae = MSAEModel(MSAEConfig(d_in=WIDTH, num_latents=WIDTH, nesting_ks=[WIDTH])).eval()
+    with torch.no_grad():
+        msae.encoder.copy_(torch.eye(WIDTH))
+        msae.decoder.copy_(torch.eye(WIDTH))
+    return world, msae
+
+
+def table_of(names, validated):
+    n = len(names)
+    table = ConceptTable.from_columns(names, np.ones(n), names, np.zeros(n), p_value=np.zeros(n), q_value=np.zeros(n))
+    return ConceptTable(table.frame.assign(q_value=np.where(validated, 0.0, 1.0)))
+
+
+def test_only_validated_names_that_are_right_are_true(planted, monkeypatch):
+    world, msae = planted
+    names = ["flag", "star", "flag", "hotel", "other 0", *[None] * 7]
+    table = table_of(names, [True, True, True, False, True, *[False] * 7])
+    monkeypatch.setattr(type(world), "names", lambda self, msae: table)
+    assert world.true_names(msae).to_dict("list") == {"latent": [0], "name": ["flag"]}
+
+
+def test_names_are_made_from_the_first_pictures_and_judged_by_the_others(planted):
+    world, msae = planted
+    world.truth[400:] = np.roll(world.truth[400:], 1, axis=0)
+    assert world.names(msae).validated()["name"].isin(WORDS).any()
+    assert world.true_names(msae).empty
+
+
+def test_a_word_is_usable_if_it_has_a_name_and_pictures_on_both_sides(planted):
+    world, _ = planted
+    world.truth[410:, WORDS.index("card")] = False
+    world.truth[:391, WORDS.index("star")] = False
+    table = table_of(["flag", "card", "star", "other 0"], [True] * 4)
+    assert world.usable(table) == ["flag"]
+
+
+def test_queries_know_which_pictures_are_right(planted, benchmark_module):
+    world, _ = planted
+    quality = benchmark_module("search_quality")
+    asked = list(quality.queries(world, ["flag", "card"], 10, np.random.default_rng(0)))
+    truth = world.truth[400:]
+    right = {(kind, tuple(weights.items())): found for kind, weights, found in asked}
+    assert np.array_equal(right["a", (("card", 1.0),)], truth[:, 1])
+    assert np.array_equal(right["a, not b", (("flag", 1.0), ("card", -1.0))], truth[:, 0] & ~truth[:, 1])
+    assert right["a and b", (("flag", 1.0), ("card", 1.0))].sum() == (truth[:, 0] & truth[:, 1]).sum()
+    assert quality.precision(np.array([True, False, True]), np.array([3.0, 2.0, 1.0]), top=2) == 0.5
+
+
+def test_every_way_to_remove_a_word_removes_it_and_random_directions_do_not(planted, benchmark_module):
+    world, msae = planted
+    editing = benchmark_module("editing")
+    ways = editing.removals(world, msae, table_of([*WORDS, *world.others], [True] * WIDTH), "flag")
+    (_, (last, truth)), flag = world.parts(), torch.eye(WIDTH)[0]
+    found = {way: editing.auroc(remove(last), flag, truth[:, 0]) for way, remove in ways.items()}
+    assert found["nothing"] > 0.99 and found["random"] > 0.9
+    gone = {way: found[way] for way in ("latent", "latents", "text", "difference")}
+    assert max(gone.values()) < 0.8, gone  # what lies below zero is in no code, so a little is left
+
+
+def test_reports_are_counted_by_what_was_planted(benchmark_module):
+    bias = benchmark_module("bias")
+    frame = pd.DataFrame(
+        {
+            "name": ["star", "red", "night", "beach", "snow"],
+            "drives": [True, True, False, True, True],
+            "log_odds": [3.0, 2.0, 0.0, 4.0, -1.0],
+            "z": [9.0, 5.0, 0.0, 4.0, -4.0],
+            "effect": [0.5, 0.2, 0.0, 0.1, -0.1],
+        }
+    )
+    found = bias.counts(frame, "star", "red", ["beach", "red"])
+    assert (found["target found"], found["cause found"], found["rank of cause by log-odds"]) == (True, True, 3)
+    assert (found["innocent concepts"], found["innocent concepts found"], found["related concepts found"]) == (2, 1, 1)
+    assert found["innocent concepts found, by name"] == "snow"
