@@ -3,6 +3,7 @@
     make quickstart; hf-msae quickstart --seed 43 --output_dir outputs/quickstart-43
     python benchmarks/naming.py --msae outputs/quickstart outputs/quickstart-43 outputs/clipart-42
     python benchmarks/naming.py --msae outputs/quickstart outputs/quickstart-43 --words english.txt
+    python benchmarks/naming.py --msae outputs/quickstart outputs/clipart-42 --num_pictures 400
     python benchmarks/naming.py --scale
 
 The content of every scene is known, and so are the tags of every drawing of the clip art. A latent detects what a word
@@ -66,11 +67,13 @@ def baseline(
     return best, correlations(order[len(order) // 2 :])[np.arange(len(best)), best]
 
 
-def rules(msae: MSAEModel, world: World, backbone: Backbone, more_words: list[str]) -> Iterator[dict]:
-    """One record per rule."""
+def rules(
+    msae: MSAEModel, world: World, backbone: Backbone, more_words: list[str], num_pictures: int | None
+) -> Iterator[dict]:
+    """One record per rule; names are made from the first `num_pictures` of their half."""
     vocabulary = world.vocabulary(more_words)
     embeds = vocabulary.embed(backbone)
-    pictures, judged = world.pictures[: world.half], world.pictures[world.half :]
+    pictures, judged = world.pictures[: world.half][:num_pictures], world.pictures[world.half :]
     with torch.no_grad():
         seen, codes = (torch.cat([msae.encode(b) for b in x.split(4096)]).numpy() for x in (pictures, judged))
     areas = aurocs(codes, world.truth[world.half :])
@@ -146,6 +149,7 @@ def main() -> None:
     )
     parser.add_argument("--scale", action="store_true", help="Measure time and memory instead of the names.")
     parser.add_argument("--words", help="Text file of further words, one per line, most frequent first.")
+    parser.add_argument("--num_pictures", type=int, help="Make names from so many pictures instead of half of them.")
     arguments = parser.parse_args()
     if arguments.scale:
         scale()
@@ -156,7 +160,11 @@ def main() -> None:
         for folder in arguments.msae
         for world in worlds_of(folder)
         for record in rules(
-            MSAEModel.from_pretrained(folder).eval(), world, Backbone.from_pretrained(world.backbone), more
+            MSAEModel.from_pretrained(folder).eval(),
+            world,
+            Backbone.from_pretrained(world.backbone),
+            more,
+            arguments.num_pictures,
         )
     ]
     table = pd.DataFrame(records)

@@ -47,7 +47,7 @@ def name_by_agreement(
 
         agreement(j, w) = corr_x(a_j(x), cos(x, w))
 
-    What all pictures or all words have in common, such as the modality gap, drops out. Of the candidates, the name is
+    What all pictures have in common, such as the modality gap, drops out. Of the candidates, the name is
     the word whose pictures the activation detects best. Which pictures are a word's is a matter of degree: picture x
     counts with the weight exp(2 z(x)), where z is the standard score of cos(x, w) over pictures, so that a word has
     few pictures where few stand out. The area is that under the ROC curve with these weights
@@ -96,7 +96,8 @@ def name_by_agreement(
         raise ValueError(
             f"names need at least {MIN_ROWS} pictures as evidence, but {embeddings.source} has {len(embeddings)}"
         )
-    held_out = random_half(len(embeddings), seed)
+    pictures_of = embeddings.dataset_rows()  # tokens of one picture belong to the same half
+    held_out = random_half(pictures_of.max() + 1, seed)[pictures_of]
     collector = MomentsCollector(held_out)
     (halves,) = collect_codes(
         msae, embeddings, [collector], batch_size=batch_size, progress=progress, description="agreement"
@@ -131,7 +132,7 @@ def name_by_agreement(
     def text(chosen: np.ndarray, known: np.ndarray = alive) -> list[str | None]:
         return [vocabulary.words[i] if there else None for i, there in zip(chosen, known, strict=True)]
 
-    areas, fitting = of_alive(areas.double()), of_alive(fitting.double())
+    areas, fitting = of_alive(areas.cpu().double()), of_alive(fitting.cpu().double())
     low, high = np.full((2, n), np.nan)
     low[alive], high[alive] = auroc_interval(
         areas[alive], fitting[alive], len(pictures.units) - fitting[alive], level=LEVEL

@@ -47,10 +47,10 @@ def name_latents(
 ) -> ConceptTable:
     """Give every latent a name from a vocabulary, with the evidence for it.
 
-    With `embeddings` of pictures, a latent's name is the word whose zero-shot scores agree best with its activations,
-    tested on pictures that were not used to choose it: see [`name_by_agreement`]. That works on any backbone.
-    A name is validated if it is better than chance (q-value at most 0.05) and strong enough: the activation tells the
-    pictures that fit the word best from others with an AUROC whose 95% interval begins at 0.9 or above.
+    With `embeddings` of pictures, a latent's name is the word whose pictures its activation detects best, tested on
+    pictures that were not used to choose it: see [`name_by_agreement`]. That works on any backbone.
+    A name is validated if it is better than chance (q-value at most 0.05) and strong enough: the AUROC is at least 0.9
+    after one standard error is taken off, and the agreement at least 0.4.
 
     Without pictures, the name is a suggestion: the word whose text embedding has the highest cosine with the latent's
     direction.

@@ -12,6 +12,9 @@ MAX_Q = 0.05
 MIN_AUROC = 0.9
 """What the lower end of a name's AUROC interval has to reach for the name to count as validated, if it has one."""
 
+MIN_AGREEMENT = 0.4
+"""What the agreement of a name from pictures has to reach. A handful of pictures can give a high AUROC by accident."""
+
 Doubt = Literal["untested", "chance", "strength"]
 _BOUNDS = ("zero_shot_auroc_low", "auroc_low")
 
@@ -30,12 +33,14 @@ def doubts(frame: pd.DataFrame, q: float = MAX_Q) -> pd.Series:
 
     Returns:
         "untested" without a q-value, "chance" if it is above `q`, "strength" if only the lower end of the AUROC's
-        interval is below 0.9.
+        interval is below 0.9, or the agreement of a name from pictures below 0.4.
     """
     found = pd.Series([None] * len(frame), frame.index, dtype=object)
     for column in _BOUNDS:
         if column in frame:
             found[~(frame[column] >= MIN_AUROC)] = "strength"
+    if _BOUNDS[0] in frame and "agreement" in frame:
+        found[~(frame["agreement"] >= MIN_AGREEMENT) & frame[_BOUNDS[0]].notna()] = "strength"
     q_values = frame["q_value"] if "q_value" in frame else pd.Series(float("nan"), frame.index)
     found[q_values > q] = "chance"
     found[q_values.isna()] = "untested"
@@ -44,8 +49,14 @@ def doubts(frame: pd.DataFrame, q: float = MAX_Q) -> pd.Series:
 
 def rule(frame: pd.DataFrame, q: float = MAX_Q) -> str:
     """Write in words what a validated name has to reach."""
-    strong = f", and the lower end of the AUROC's 95% interval at least {MIN_AUROC}"
-    return f"q at most {q}{strong if has_strength_test(frame) else ''}"
+    strong = ""
+    if _BOUNDS[0] in frame:
+        strong = (
+            f", the AUROC minus one standard error at least {MIN_AUROC}, and the agreement at least {MIN_AGREEMENT}"
+        )
+    elif has_strength_test(frame):
+        strong = f", and the lower end of the AUROC's 95% interval at least {MIN_AUROC}"
+    return f"q at most {q}{strong}"
 
 
 def too_weak(frame: pd.DataFrame, q: float = MAX_Q) -> str:
@@ -56,7 +67,7 @@ def too_weak(frame: pd.DataFrame, q: float = MAX_Q) -> str:
     have = "latent has a name that is" if number == 1 else "latents have a name that is"
     return (
         f"{number:,} {have} better than chance (q at most {q}), but not strong enough: the lower end of its AUROC's "
-        f"interval is below {MIN_AUROC}"
+        f"interval is below {MIN_AUROC}{f', or its agreement below {MIN_AGREEMENT}' if 'agreement' in frame else ''}"
     )
 
 

@@ -23,7 +23,7 @@ more that CLIP and SigLIP learn give factors around 2.3, since cosines of a word
 MOST_ROWS = 20_000
 """Pictures of each half of the data whose activations are ranked, at most."""
 
-_MOST_ACTIVATIONS = 2**28  # held at a time: 1 GiB
+_MOST_ACTIVATIONS = 2**28  # 1 GiB; ranking them takes up to 3
 _CHUNK_ENTRIES = 2**24
 
 
@@ -90,7 +90,7 @@ class RankedPictures:
             candidates: Numbers of the words of each latent (n, m).
 
         Returns:
-            The areas (n, m), and the effective numbers of pictures (n, m), at most half of all.
+            The areas (n, m), and the effective numbers of pictures (n, m).
         """
         number, per_latent = self.units.shape[0], candidates.shape[1]
         size = max(1, _CHUNK_ENTRIES // number)
@@ -102,7 +102,7 @@ class RankedPictures:
         for first in range(0, len(used), size):
             last = min(first + size, len(used))
             weights = self.weights(words[used[first:last]])
-            of_words = (1 / weights.square().sum(dim=1)).clamp(max=number / 2)
+            of_words = (1 / weights.square().sum(dim=1)).clamp(max=number - 1)
             for pairs in order[ends[first - 1] if first else 0 : ends[last - 1]].split(size):
                 word = places[pairs] - first
                 mean_rank = torch.einsum("pn,pn->p", self.ranks[pairs // per_latent], weights[word])

@@ -71,7 +71,7 @@ def test_names_that_are_better_than_chance_but_weak_are_counted(place, model, tm
     printed = capsys.readouterr().out
     assert weak > 0 and f"{weak} latent" in printed and "not strong enough" in printed
     assert "More pictures" in printed and "label" in printed.split("More pictures")[1]
-    assert "0 of 160 latents" in printed and "interval at least 1.01" in printed
+    assert "0 of 160 latents" in printed and "at least 1.01" in printed
 
 
 def test_vocabularies_of_all_kinds(place, tmp_path):

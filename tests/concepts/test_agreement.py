@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from torch.nn.functional import normalize
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.concepts import Vocabulary, moments, name_by_agreement, name_latents, zero_shot
+from hf_msae.concepts import Vocabulary, agreement, moments, name_by_agreement, name_latents, zero_shot
+from hf_msae.concepts.moments import MomentsCollector
 from hf_msae.concepts.table import name_columns
+from hf_msae.embeddings import load_embeddings
 
 D, CONCEPTS, ROWS = 32, 12, 3000
 LATENTS = CONCEPTS + 2  # one of two meanings, and one that is never active
@@ -150,3 +153,22 @@ def test_weak_names_are_marked_wherever_they_stand(world):
     assert (weak.frame["q_value"] <= 0.05).any() and "unvalidated" in repr(weak)
     assert name_columns(weak, range(3))["validated"] == [False] * 3
     assert name_columns(table, range(3))["validated"] == [True] * 3
+
+
+def test_a_name_that_hardly_agrees_is_weak(world):
+    table = name_latents(world[0], VOCABULARY, world[2], world[1])
+    low = replace(table, frame=table.frame.assign(agreement=0.39))
+    assert table.to_pandas()["validated"].any() and not low.to_pandas()["validated"].any()
+
+
+def test_tokens_of_one_picture_are_in_the_same_half(world, monkeypatch):
+    msae, pictures, words = world
+    rows = [pictures[first : first + 3].tolist() for first in range(0, 600, 3)]
+    tokens = load_embeddings(Dataset.from_dict({"image_embeds": rows}))
+    assert tokens.has_tokens and len(tokens) == 600
+    halves = []
+    monkeypatch.setattr(
+        agreement, "MomentsCollector", lambda second: halves.append(second) or MomentsCollector(second)
+    )
+    name_by_agreement(msae, tokens, VOCABULARY, words, progress=False)
+    assert (halves[0].reshape(200, 3).sum(axis=1) % 3 == 0).all() and halves[0].sum() == 300

@@ -9,6 +9,7 @@ from hf_msae.concepts import ConceptTable
 from hf_msae.concepts.codes import collect_codes
 from hf_msae.concepts.collectors import ColumnCollector
 from hf_msae.concepts.labels import Labels
+from hf_msae.concepts.validation import rule
 from hf_msae.embeddings import load_embeddings
 from hf_msae.report.sections.concepts import MIDDLE, cards
 from hf_msae.report.survey import survey
@@ -159,9 +160,10 @@ def test_names_that_are_better_than_chance_but_weak_are_not_called_chance(with_n
     assert "strong enough" in page.card(0).one("p", of_class="number").text
     assert "due to chance" in page.card(8).one("p", of_class="number").text
     assert "not strong enough" in page.section("explained").all("p")[0].text
-    rule = "q at most 0.05, and the lower end of the AUROC's 95% interval at least 0.9"
-    assert f"names are validated ({rule})0" in page.root.text, "the number follows what it counts"
-    assert rule in page.section("limits").text
+    said = rule(table.frame)
+    assert ("one standard error" in said) == bound.startswith("zero") and ("95%" in said) == (bound == "auroc_low")
+    assert f"names are validated ({said})0" in page.root.text, "the number follows what it counts"
+    assert said in page.section("limits").text
     assert "8 latents have a name that is better than chance" in page.root.text
 
 
