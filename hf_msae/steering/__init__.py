@@ -1,0 +1,8 @@
+"""Steering: methods that find a concept in embeddings, remove it and add it; and SwordBench, which compares them."""
+
+from . import methods  # registers them
+from .artifact import load_edit
+from .edit import METHODS, Edit, NotDefinedError, register
+from .tasks import Task, gaussian_task
+
+__all__ = ["METHODS", "Edit", "NotDefinedError", "Task", "gaussian_task", "load_edit", "methods", "register"]

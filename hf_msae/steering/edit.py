@@ -1,0 +1,233 @@
+"""What every way of steering can do: be fitted to a concept, score embeddings, remove the concept and add it."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    import os
+    from typing import Self
+
+    from ..backbones import Backbone
+    from ..embeddings import EmbeddingDataset
+
+    Array = TypeVar("Array", np.ndarray, torch.Tensor)
+
+METHODS: dict[str, type[Edit]] = {}
+"""The methods by name. `METHODS["leace"]().fit(X, concept)` gives an edit."""
+
+MIN_ROWS = 2
+"""Rows with the concept, and rows without it, that a fit needs at least."""
+
+_E = TypeVar("_E", bound="type[Edit]")
+
+
+class NotDefinedError(ValueError):
+    """A fit or a figure does not exist for these data, for a reason that the message says."""
+
+
+def register(name: str) -> Callable[[_E], _E]:
+    """Make a class a method: `METHODS[name]`.
+
+    Raises:
+        ValueError: Another class has that name.
+    """
+
+    def add(cls: _E) -> _E:
+        if METHODS.setdefault(name, cls) is not cls:
+            raise ValueError(f"there is a method named {name!r} already: {METHODS[name].__qualname__}")
+        cls.method = name
+        return cls
+
+    return add
+
+
+class Edit(ABC):
+    """A way to steer: it reads a concept in embeddings, takes it out and puts it in.
+
+    Subclasses are dataclasses whose fields are the options of the method. They implement `_fit`, which returns what
+    is learned as arrays by name, and `_score`, `_remove` and `_add`, which find these in `self.parameters` as tensors
+    on the device and in the dtype of the embeddings. Embeddings may be numpy arrays or tensors of any floating-point
+    dtype and device, with any number of leading dimensions; results are of the same kind, computed in at least
+    float32.
+
+    Attributes:
+        parameters: What was learned, by name, float32 on the CPU.
+        provenance: Where the embeddings came from: backbone, hook_point and so on, as far as that is known.
+    """
+
+    method: ClassVar[str]
+    """The name in `METHODS`."""
+
+    parameters: dict[str, torch.Tensor]
+    provenance: dict[str, Any]
+
+    def fit(
+        self, X: np.ndarray | torch.Tensor | EmbeddingDataset, concept: np.ndarray | torch.Tensor, seed: int = 0
+    ) -> Self:
+        """Learn from embeddings with the concept and without it.
+
+        Args:
+            X: Embeddings (n, d): an array, a tensor or opened embeddings, whose backbone and hook point are recorded.
+            concept: Which of them have the concept (n,), bool or 0 and 1.
+            seed: Random seed of whatever is drawn.
+
+        Returns:
+            The edit itself.
+
+        Raises:
+            NotDefinedError: All rows have the concept or none has it, or all rows are alike.
+            ValueError: The shapes do not fit, or a value is not finite.
+        """
+        values, chosen = check_data(X, concept)
+        learned = self._fit(values, chosen, seed)
+        self._keep(learned, values.shape[1], provenance_of(X))
+        return self
+
+    def score(self, X: Array) -> Array:
+        """Return how much of the concept embeddings (..., d) have: (...), larger for more."""
+        return self._apply(self._score, X)
+
+    def remove(self, X: Array) -> Array:
+        """Return the embeddings (..., d) without the concept."""
+        return self._apply(self._remove, X)
+
+    def add(self, X: Array, amount: float = 1.0) -> Array:
+        """Return the embeddings (..., d) with more of the concept.
+
+        An amount of 1 moves them by the difference between the means of training rows with the concept and without
+        it, as far as the method sees that difference.
+        """
+        return self._apply(lambda x: self._add(x, amount), X)
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write the edit: edit.safetensors and edit.json, which `load_edit` reads."""
+        from .artifact import save_edit
+
+        save_edit(self, folder)
+
+    @contextmanager
+    def attached(self, backbone: Backbone, change: str = "remove", amount: float = 1.0) -> Iterator[None]:
+        """Apply the edit at its hook point in every forward pass of a backbone, as long as the context lasts.
+
+        Args:
+            backbone: The backbone that the edit was fitted on.
+            change: "remove" or "add".
+            amount: How much to add.
+
+        Raises:
+            ValueError: The edit was fitted on another backbone, or it is not known on which.
+        """
+        from .artifact import check_backbone
+
+        if change not in ("remove", "add"):
+            raise ValueError(f"change is {change!r}; choose 'remove' or 'add'")
+        site = check_backbone(self, backbone)
+        apply = self.remove if change == "remove" else lambda x: self.add(x, amount)
+        with site.hooked(apply):
+            yield
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options of the method."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @property
+    def width(self) -> int:
+        """The width of the embeddings.
+
+        Raises:
+            ValueError: The edit has not been fitted.
+        """
+        try:
+            return self.provenance["width"]
+        except (AttributeError, KeyError):
+            raise ValueError(f"this edit ({self.method}) has not been fitted: call fit(X, concept) first") from None
+
+    @abstractmethod
+    def _fit(self, X: np.ndarray, concept: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        """Return what is learned, from float64 embeddings (n, d) and a bool concept (n,) that has both values."""
+
+    @abstractmethod
+    def _score(self, x: torch.Tensor) -> torch.Tensor: ...
+
+    @abstractmethod
+    def _remove(self, x: torch.Tensor) -> torch.Tensor: ...
+
+    @abstractmethod
+    def _add(self, x: torch.Tensor, amount: float) -> torch.Tensor: ...
+
+    def _keep(self, learned: dict[str, np.ndarray], width: int, provenance: dict[str, Any]) -> None:
+        self.parameters = {
+            name: torch.from_numpy(np.array(value, dtype=np.float32)) for name, value in learned.items()
+        }
+        self.provenance = {**provenance, "width": width}
+
+    def _get(self, name: str, like: torch.Tensor) -> torch.Tensor:
+        return self.parameters[name].to(like.device, like.dtype)
+
+    @torch.no_grad()
+    def _apply(self, function: Callable[[torch.Tensor], torch.Tensor], X: Array) -> Array:
+        is_array = not isinstance(X, torch.Tensor)
+        given = torch.from_numpy(np.ascontiguousarray(X)) if is_array else X
+        if not given.is_floating_point() or not given.ndim or given.shape[-1] != self.width:
+            raise ValueError(
+                f"this edit ({self.method}) is for floating-point embeddings (..., {self.width}), but got "
+                f"{given.dtype} of shape {tuple(given.shape)}"
+            )
+        x = given.float() if given.dtype.itemsize < 4 else given
+        result = function(x).to(given.dtype)
+        return result.numpy() if is_array else result
+
+
+def check_data(
+    X: np.ndarray | torch.Tensor | EmbeddingDataset, concept: np.ndarray | torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return embeddings as float64 (n, d) and a concept as bool (n,).
+
+    Raises:
+        NotDefinedError: Fewer than 2 rows have the concept or lack it, or all rows are alike.
+        ValueError: The shapes do not fit, the concept is neither true nor false somewhere, or a value is not finite.
+    """
+    values = as_array(X)
+    labels = np.asarray(concept.cpu() if isinstance(concept, torch.Tensor) else concept)
+    if labels.shape != (len(values),):
+        raise ValueError(f"the concept has the shape {labels.shape}, but there are {len(values)} embeddings")
+    if labels.dtype != bool and not np.isin(labels, (0, 1)).all():
+        odd = labels[~np.isin(labels, (0, 1))][0]
+        raise ValueError(f"a concept is true or false (1 or 0) in every row, but one row has {odd!r}")
+    labels = labels.astype(bool)
+    for which, number in (("with", labels.sum()), ("without", (~labels).sum())):
+        if number < MIN_ROWS:
+            raise NotDefinedError(f"{number} rows {which} the concept: a fit needs at least {MIN_ROWS}")
+    if (np.ptp(values, axis=0) == 0).all():
+        raise NotDefinedError("all embeddings are alike")
+    return values, labels
+
+
+def as_array(X: np.ndarray | torch.Tensor | EmbeddingDataset) -> np.ndarray:
+    """Return embeddings as a float64 array (n, d).
+
+    Raises:
+        ValueError: They have another shape, or a value is not finite.
+    """
+    if not isinstance(X, np.ndarray | torch.Tensor):
+        X = X[:]
+    values = X.detach().double().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X, dtype=np.float64)
+    if values.ndim != 2:
+        raise ValueError(f"embeddings have the shape (rows, width), but got {values.shape}")
+    if not (finite := np.isfinite(values).all(axis=1)).all():
+        raise ValueError(f"row {int(np.flatnonzero(~finite)[0])} of the embeddings is not finite")
+    return values
+
+
+def provenance_of(X: object) -> dict[str, Any]:
+    """Return what opened embeddings say of their backbone; {} for arrays."""
+    known = getattr(X, "provenance", {})
+    return {key: value for key, value in known.items() if key.startswith("base_model_") or key == "hook_point"}

@@ -1,0 +1,131 @@
+"""What a task of SwordBench is: features, concepts, a label that is biased in training, and counterfactuals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..edit import NotDefinedError
+
+if TYPE_CHECKING:
+    from ...embeddings import EmbeddingDataset
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Frozen features with known concepts.
+
+    Methods are fitted on the training rows. A head, a logistic regression of the label, is trained on the same rows,
+    where the label and one concept, the bias, are correlated; it is never refitted. In the test rows, label and bias
+    should be independent.
+
+    Attributes:
+        name: Name of the task.
+        backbone: Name of the network that the features are of.
+        features: Features (n, d), float32.
+        concepts: Which rows have each concept, bool (n,) by name.
+        target: The label of each row, int (n,).
+        bias: The concept that the label is correlated with in training.
+        split: "train" or "test" for each row (n,).
+        counterfactuals: For each row, features of the same input with the bias flipped: without it if the input has
+            it, and with it otherwise. NaN in rows that have none. None if there are none at all.
+        provenance: How the task was made, as JSON can hold it.
+    """
+
+    name: str
+    backbone: str
+    features: np.ndarray
+    concepts: Mapping[str, np.ndarray]
+    target: np.ndarray
+    bias: str
+    split: np.ndarray
+    counterfactuals: np.ndarray | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        n = len(self.features)
+        if self.features.ndim != 2:
+            raise ValueError(f"features have the shape (rows, width), but got {self.features.shape}")
+        if not np.isfinite(self.features).all():
+            row = int(np.flatnonzero(~np.isfinite(self.features).all(axis=1))[0])
+            raise ValueError(f"row {row} of the features of {self.name} is not finite")
+        if self.bias not in self.concepts:
+            raise ValueError(f"the bias {self.bias!r} is none of the concepts {', '.join(self.concepts)}")
+        for name, values in {**self.concepts, "target": self.target, "split": self.split}.items():
+            if np.shape(values) != (n,):
+                raise ValueError(f"{name} of {self.name} has the shape {np.shape(values)}, but there are {n} rows")
+        for name, values in self.concepts.items():
+            if values.dtype != bool:
+                raise ValueError(f"concept {name!r} of {self.name} is {values.dtype}, but has to be bool")
+        if unknown := sorted(set(self.split) - set(SPLITS)):
+            raise ValueError(f"split {unknown[0]!r} is none of {', '.join(SPLITS)}")
+        if self.counterfactuals is not None and self.counterfactuals.shape != self.features.shape:
+            raise ValueError(
+                f"counterfactuals of {self.name} have the shape {self.counterfactuals.shape}, but the features "
+                f"{self.features.shape}"
+            )
+        for split in SPLITS:
+            rows = self.rows(split)
+            if len(np.unique(self.target[rows])) < 2:
+                raise NotDefinedError(f"the {split} rows of {self.name} have fewer than two labels")
+
+    def rows(self, split: str) -> np.ndarray:
+        """Return the numbers of a split's rows."""
+        return np.flatnonzero(self.split == split)
+
+    @cached_property
+    def train(self) -> np.ndarray:
+        """The numbers of the training rows."""
+        return self.rows("train")
+
+    @cached_property
+    def test(self) -> np.ndarray:
+        """The numbers of the test rows."""
+        return self.rows("test")
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        embeddings: EmbeddingDataset,
+        concepts: Sequence[str],
+        target: str,
+        bias: str,
+        split: np.ndarray,
+        name: str | None = None,
+    ) -> Task:
+        """Make a task from opened embeddings with columns of labels.
+
+        Args:
+            embeddings: Opened embeddings.
+            concepts: Columns of booleans, or of 0 and 1.
+            target: Column of the label; its values become numbers in sorted order.
+            bias: The column among `concepts` that is spuriously correlated with the label.
+            split: "train" or "test" for each row.
+            name: Name of the task. Defaults to the label's column.
+
+        Raises:
+            ValueError: A column is missing or holds something else.
+        """
+        columns = embeddings.dataset.select_columns([*concepts, target]).to_pandas()
+        found = {}
+        for concept in concepts:
+            values = columns[concept].to_numpy()
+            if not np.isin(values, (0, 1)).all():
+                raise ValueError(f"column {concept!r} is not true or false in every row: it holds {set(values[:20])}")
+            found[concept] = values.astype(bool)
+        return cls(
+            name=name or target,
+            backbone=str(embeddings.provenance.get("base_model_name_or_path")),
+            features=np.asarray(embeddings[:], dtype=np.float32),
+            concepts=found,
+            target=np.unique(columns[target].to_numpy(), return_inverse=True)[1],
+            bias=bias,
+            split=np.asarray(split),
+            provenance={**embeddings.provenance, "label": target},
+        )
