@@ -59,6 +59,30 @@ def bootstrap_interval(
     return np.asarray(found.low), np.asarray(found.high)
 
 
+def resampled_means(values: np.ndarray, num_resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """Draw rows with replacement, again and again, and return the means of the columns.
+
+    Whatever is a function of means, such as a ratio of gains, has the quantiles of that function of these means as its
+    percentile interval. Columns are resampled together, so their differences are paired.
+
+    Args:
+        values: Rows and columns (n, m).
+        num_resamples: Number of resamples.
+        seed: Random seed; the same for all columns.
+
+    Returns:
+        The means (num_resamples, m).
+
+    Raises:
+        ValueError: There are no rows.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or not len(values):
+        raise ValueError(f"resampling needs rows and columns, got an array of shape {values.shape}")
+    n = len(values)
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=num_resamples) @ values / n
+
+
 def wilson_interval(
     successes: int | np.ndarray, trials: int | np.ndarray, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:

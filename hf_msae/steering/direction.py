@@ -57,7 +57,7 @@ class Direction(Edit):
 
 
 def levels(X: np.ndarray, concept: np.ndarray, direction: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what a unit direction does to training embeddings: turned towards the concept, with the levels along it."""
+    """Return a unit direction, turned towards the concept, and where training embeddings lie along it."""
     along = X @ direction
     found = np.array([along[~concept].mean(), along[concept].mean()])
     if found[1] < found[0]:

@@ -1,0 +1,221 @@
+"""What removing a bias does to a classifier: on inputs that have the bias, and on inputs that lack it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.special import rel_entr
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ..statistics import resampled_means
+from .edit import Edit, NotDefinedError
+from .metrics import Figure, interval
+from .tasks import Task
+
+DOSES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+"""Parts of what `remove` changes, for the curve over doses; 1 is the removal itself."""
+
+EPSILON = 0.05
+"""How far from full recovery, and from no damage, perfect steering may be."""
+
+_TINY = 1e-30  # instead of a probability of 0
+
+Function = Callable[..., np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A classifier of a task's label, and the test rows that it is asked about.
+
+    The classifier is a logistic regression of standardized features, trained on the training rows, where label and
+    bias are correlated. It is never fitted again, so what changes is what it sees.
+    """
+
+    task: Task
+
+    @cached_property
+    def head(self) -> Pipeline:
+        """The classifier."""
+        head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        return head.fit(self.task.features[self.task.train], self.task.target[self.task.train])
+
+    @cached_property
+    def goes_with_bias(self) -> np.ndarray:
+        """The labels that are more frequent among training rows with the bias than among all."""
+        task = self.task
+        has, target = task.concepts[task.bias][task.train], task.target[task.train]
+        labels = np.unique(target)
+        return np.array([label for label in labels if (target[has] == label).mean() > (target == label).mean()])
+
+    @cached_property
+    def groups(self) -> dict[str, np.ndarray]:
+        """The numbers of test rows by how they stand to the bias.
+
+        - "biased": they have the bias, though it does not go with their label. Here the bias misleads the classifier.
+        - "aligned": they have the bias, and it goes with their label.
+        - "unbiased": they lack it.
+
+        Raises:
+            NotDefinedError: There are no biased or no unbiased rows.
+        """
+        task, test = self.task, self.task.test
+        has, goes = task.concepts[task.bias][test], np.isin(task.target[test], self.goes_with_bias)
+        groups = {"biased": test[has & ~goes], "aligned": test[has & goes], "unbiased": test[~has]}
+        for name in ("biased", "unbiased"):
+            if not len(groups[name]):
+                raise NotDefinedError(f"{task.name} has no {name} test rows")
+        return groups
+
+    def correct(self, X: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return for which rows the classifier is right if it sees X, 1.0 or 0.0."""
+        return (self.head.predict(X) == self.task.target[rows]).astype(np.float64)
+
+    @cached_property
+    def reference(self) -> tuple[np.ndarray, str]:
+        """For each biased row, how often the classifier is right if the bias is not there, and where that is from.
+
+        That is what it says of the counterfactuals ("pairs"). If a row has none, it is the accuracy on unbiased rows
+        with the same label ("unbiased").
+        """
+        task, rows, pairs = self.task, self.groups["biased"], self.task.counterfactuals
+        if pairs is not None and np.isfinite(pairs[rows]).all():
+            return self.correct(pairs[rows], rows), "pairs"
+        without = self.groups["unbiased"]
+        right = self.correct(task.features[without], without)
+        by_label = {label: right[task.target[without] == label].mean() for label in np.unique(task.target[without])}
+        return np.array([by_label.get(label, right.mean()) for label in task.target[rows]]), "unbiased"
+
+
+def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figure], np.ndarray]:
+    """Measure success on biased inputs and damage on unbiased ones.
+
+    Biased and unbiased are the test rows of `Judge.groups`, T is `edit.remove`, and h the classifier.
+
+    - `success`: accuracy of h(T(x)) minus that of h(x), on biased rows.
+    - `recovery`: success / (reference - accuracy of h(x)), on biased rows, with `Judge.reference`.
+    - `damage`: accuracy of h(x) minus that of h(T(x)), on unbiased rows; negative if it gets better.
+    - `aligned_damage`: the same on aligned rows, where the bias helps the classifier.
+    - `net_gain`: success minus damage, in accuracy.
+    - `flip_rate`: share of unbiased rows whose prediction changes.
+    - `kl`: mean Kullback-Leibler divergence of h(T(x)) from h(x) on unbiased rows, in nats.
+    - `dose`, `drift`: mean |T(x) - x| / |x| on biased and on unbiased rows.
+    - `worst_group`, `worst_group_before`: the lowest accuracy among groups of label and bias, after and before.
+    - `exactness`: 1 - sum |T(x) - x'|^2 / sum |x - x'|^2 on rows with the bias and a counterfactual x'; 1 if the
+      removal gives exactly the input without the bias, 0 if it is as far from it as no change.
+    - `injection_exactness`: the same on unbiased rows for `edit.add` with amount 1.
+
+    Returns:
+        The figures, and for each test row in the order (biased, unbiased) how much the removal gained, from -1 to 1:
+        what paired tests between methods compare.
+    """
+    task = judge.task
+    rows = [judge.groups[name] for name in ("biased", "unbiased", "aligned")]
+    measured = [_row_figures(edit.remove, judge, each) for each in rows]
+    first = np.column_stack([measured[0], judge.reference[0]])
+    functions: dict[str, Function] = {
+        "success": lambda b, u: b[..., 1] - b[..., 0],
+        "recovery": lambda b, u: (b[..., 1] - b[..., 0]) / (b[..., 5] - b[..., 0]),
+        "damage": lambda b, u: u[..., 0] - u[..., 1],
+        "net_gain": lambda b, u: b[..., 1] - b[..., 0] + u[..., 1] - u[..., 0],
+        "flip_rate": lambda b, u: u[..., 2],
+        "kl": lambda b, u: u[..., 3],
+        "dose": lambda b, u: b[..., 4],
+        "drift": lambda b, u: u[..., 4],
+    }
+    figures = _of_means(functions, (first, measured[1]), seed)
+    if len(rows[2]):
+        figures |= _of_means({"aligned_damage": lambda a: a[..., 0] - a[..., 1]}, measured[2:], seed)
+    for name, column in (("worst_group", 1), ("worst_group_before", 0)):
+        figures[name] = _worst_group(task, rows, [part[:, column] for part in measured], seed)
+    with_bias = np.concatenate([rows[0], rows[2]])
+    for name, change, of in (("exactness", edit.remove, with_bias), ("injection_exactness", edit.add, rows[1])):
+        figures |= _exactness(name, change, task, of, seed)
+    return figures, np.concatenate([part[:, 1] - part[:, 0] for part in measured[:2]])
+
+
+def dose_figures(edit: Edit, judge: Judge, seed: int) -> list[dict[str, float]]:
+    """Measure success and damage for parts of the removal, x + t (remove(x) - x).
+
+    Returns:
+        One record for each part t: `part`, `dose` (mean |change| / |x| on biased rows), and `success` and `damage`
+        with the ends of their intervals.
+    """
+    functions: dict[str, Function] = {
+        "dose": lambda b, u: b[..., 4],
+        "success": lambda b, u: b[..., 1] - b[..., 0],
+        "damage": lambda b, u: u[..., 0] - u[..., 1],
+    }
+    records = []
+    for part in DOSES:
+
+        def change(x: np.ndarray, part: float = part) -> np.ndarray:
+            return x + part * (edit.remove(x) - x)
+
+        measured = [_row_figures(change, judge, judge.groups[name]) for name in ("biased", "unbiased")]
+        record = {"part": part}
+        for name, (value, low, high) in _of_means(functions, measured, seed).items():
+            record |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        records.append(record)
+    return records
+
+
+def is_perfect(figures: dict[str, Figure], epsilon: float = EPSILON) -> bool:
+    """Return whether steering is perfect: recovery of at least 1 - epsilon, and damage of at most epsilon.
+
+    The lower end of the recovery's interval and the upper end of the damage's interval have to reach these.
+    """
+    return figures["recovery"][1] >= 1 - epsilon and figures["damage"][2] <= epsilon
+
+
+def _row_figures(change: Callable[[np.ndarray], np.ndarray], judge: Judge, rows: np.ndarray) -> np.ndarray:
+    """Return for each row: right before, right after, prediction changed, divergence, relative change (n, 5)."""
+    X = judge.task.features[rows]
+    after = change(X)
+    before, steered = (judge.head.predict_proba(x) for x in (X, after))
+    predictions = [judge.head.classes_[each.argmax(axis=1)] for each in (before, steered)]
+    return np.column_stack(
+        [
+            *(prediction == judge.task.target[rows] for prediction in predictions),
+            predictions[0] != predictions[1],
+            rel_entr(before, np.maximum(steered, _TINY)).sum(axis=1),
+            np.linalg.norm(after - X, axis=1) / np.maximum(np.linalg.norm(X, axis=1), 1e-30),
+        ]
+    ).astype(np.float64)
+
+
+def _of_means(functions: dict[str, Function], groups: Sequence[np.ndarray], seed: int) -> dict[str, Figure]:
+    """Evaluate functions of the means of groups of rows, with intervals from resampled rows."""
+    means = [group.mean(axis=0) for group in groups]
+    draws = [resampled_means(group, seed=seed + place) for place, group in enumerate(groups)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {name: (float(f(*means)), *interval(f(*draws))) for name, f in functions.items()}
+
+
+def _worst_group(task: Task, rows: Sequence[np.ndarray], correct: Sequence[np.ndarray], seed: int) -> Figure:
+    groups = [
+        right[task.target[of] == label][:, None]
+        for of, right in zip(rows, correct, strict=True)
+        for label in np.unique(task.target[of])
+    ]
+    draws = np.column_stack([resampled_means(group, seed=seed + i)[:, 0] for i, group in enumerate(groups)])
+    return (float(min(group.mean() for group in groups)), *interval(draws.min(axis=1)))
+
+
+def _exactness(
+    name: str, change: Callable[[np.ndarray], np.ndarray], task: Task, rows: np.ndarray, seed: int
+) -> dict[str, Figure]:
+    if task.counterfactuals is None:
+        return {}
+    rows = rows[np.isfinite(task.counterfactuals[rows]).all(axis=1)]
+    if not len(rows):
+        return {}
+    X, wanted = task.features[rows], task.counterfactuals[rows]
+    errors = np.column_stack([((each - wanted) ** 2).sum(axis=1) for each in (change(X), X)])
+    draws = resampled_means(errors, seed=seed)
+    left, before = errors.mean(axis=0)
+    return {name: (float(1 - left / before), *interval(1 - draws[:, 0] / draws[:, 1]))}

@@ -1,0 +1,146 @@
+"""Is a concept found, is it gone after removal, and is it gone for probes that are fitted anew?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ..statistics import auroc_interval, resampled_means
+from .edit import Edit
+from .tasks import Task
+
+MOST_PROBE_ROWS = 5_000
+"""Training rows that a probe is fitted to, at most."""
+
+_KERNEL_FEATURES = 300
+
+Figure = tuple[float, float, float]
+"""A value, and the lower and upper end of its 95% interval."""
+
+
+def concept_figures(edit: Edit, task: Task, concept: str, seed: int) -> dict[str, Figure]:
+    """Measure how well an edit finds its concept in test rows, and what is left of it after removal.
+
+    - `detection_auroc`: AUROC of the score for the concept.
+    - `separability`: (m+ - m-) / sqrt(v+ + v-), the means and variances of the score with the concept and without it.
+    - `removal_auroc`: AUROC of the score after removal; 0.5 if it finds nothing any more.
+    - `leakage_linear`, `leakage_nonlinear`: AUROC of probes that are fitted to training rows after removal: a
+      logistic regression, and one of 300 features of a Gaussian kernel (Nystroem).
+
+    Args:
+        edit: An edit that was fitted to the concept in the training rows.
+        task: The task.
+        concept: Name of the concept.
+        seed: Random seed of the probes and of the resampling.
+    """
+    X, truth = task.features[task.test], task.concepts[concept][task.test]
+    removed, score = edit.remove(X), edit.score(X).astype(np.float64)
+    figures = {
+        "detection_auroc": auroc_figure(truth, score),
+        "separability": _separability(truth, score, seed),
+        "removal_auroc": auroc_figure(truth, edit.score(removed)),
+    }
+    rows = task.train
+    if len(rows) > MOST_PROBE_ROWS:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_PROBE_ROWS, replace=False))
+    left = edit.remove(task.features[rows])
+    for name, probe in _probes(seed).items():
+        probe.fit(left, task.concepts[concept][rows])
+        figures[name] = auroc_figure(truth, probe.decision_function(removed))
+    return figures
+
+
+def cross_concept_figures(edits: Mapping[str, Edit], task: Task) -> dict[tuple[str, str], float]:
+    """Measure whether removing one concept leaves the others where their edits find them.
+
+    Returns:
+        For each pair (found, removed) of concepts, the AUROC of the score for `found` after `removed` was removed.
+    """
+    X = task.features[task.test]
+    result = {}
+    for removed, eraser in edits.items():
+        left = eraser.remove(X)
+        for found, edit in edits.items():
+            result[found, removed] = roc_auc_score(task.concepts[found][task.test], edit.score(left))
+    return result
+
+
+def robustness_figures(concept: str, cross: Mapping[tuple[str, str], float], detection: float) -> dict[str, Figure]:
+    """Summarize how a concept is still found after the others were removed.
+
+    - `robustness`: mean over other concepts of AUROC after removal / AUROC before.
+    - `robustness_worst`: the smallest of these ratios.
+    - `robustness_change`: 1 - mean |AUROC before - AUROC after|.
+    """
+    after = np.array([value for (found, removed), value in cross.items() if found == concept != removed])
+    if not len(after):
+        return {}
+    figures = {
+        "robustness": (after / detection).mean(),
+        "robustness_worst": (after / detection).min(),
+        "robustness_change": 1 - np.abs(detection - after).mean(),
+    }
+    return {name: (float(value), np.nan, np.nan) for name, value in figures.items()}
+
+
+def orthogonality_figures(edits: Mapping[str, Edit], task: Task) -> dict[str, dict[str, Figure]]:
+    """Measure how different the directions of concepts are.
+
+    An edit's direction is the mean of what `add` changes in the test rows; for edits along a direction it is that.
+    With K concepts, and the cosine of the directions of c and c':
+
+    - `orthogonality`: 1 - (1/K) sum over c' != c of |cosine|, as in the code of Erogullari et al. (2025),
+    - `orthogonality_mean`: the same with 1 / (K - 1), which is 0 if all directions are the same.
+    """
+    X = task.features[task.test].astype(np.float64)
+    changes = {concept: (edit.add(X) - X).mean(axis=0) for concept, edit in edits.items()}
+    units = np.stack([change / max(np.linalg.norm(change), 1e-30) for change in changes.values()])
+    cosines = np.abs(units @ units.T)
+    np.fill_diagonal(cosines, 0)
+    others = cosines.sum(axis=1)
+    return {
+        concept: {
+            "orthogonality": (float(1 - total / len(edits)), np.nan, np.nan),
+            "orthogonality_mean": (float(1 - total / max(1, len(edits) - 1)), np.nan, np.nan),
+        }
+        for concept, total in zip(edits, others, strict=True)
+    }
+
+
+def auroc_figure(truth: np.ndarray, score: np.ndarray) -> Figure:
+    """Return an AUROC with Newcombe's interval."""
+    area = float(roc_auc_score(truth, score))
+    low, high = auroc_interval(area, truth.sum(), (~truth).sum())
+    return area, float(low), float(high)
+
+
+def _separability(truth: np.ndarray, score: np.ndarray, seed: int) -> Figure:
+    groups = [np.stack([score[rows], score[rows] ** 2], axis=1) for rows in (truth, ~truth)]
+
+    def separability(with_concept: np.ndarray, without: np.ndarray) -> np.ndarray:
+        variances = sum(np.maximum(means[..., 1] - means[..., 0] ** 2, 0) for means in (with_concept, without))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (with_concept[..., 0] - without[..., 0]) / np.sqrt(variances)
+
+    draws = separability(*(resampled_means(group, seed=seed + place) for place, group in enumerate(groups)))
+    return (float(separability(*(group.mean(axis=0) for group in groups))), *interval(draws))
+
+
+def interval(draws: np.ndarray) -> tuple[float, float]:
+    """Return the percentile interval of resampled values."""
+    low, high = np.nanquantile(draws, (0.025, 0.975)) if np.isfinite(draws).any() else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def _probes(seed: int) -> dict[str, Pipeline]:
+    kernel = Nystroem(n_components=_KERNEL_FEATURES, random_state=seed)
+    return {
+        "leakage_linear": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        "leakage_nonlinear": make_pipeline(StandardScaler(), kernel, LogisticRegression(max_iter=1000)),
+    }
