@@ -3,6 +3,19 @@
 from . import methods  # registers them
 from .artifact import load_edit
 from .edit import METHODS, Edit, NotDefinedError, register
+from .result import SwordBenchResult
+from .run import run_swordbench
 from .tasks import Task, gaussian_task
 
-__all__ = ["METHODS", "Edit", "NotDefinedError", "Task", "gaussian_task", "load_edit", "methods", "register"]
+__all__ = [
+    "METHODS",
+    "Edit",
+    "NotDefinedError",
+    "SwordBenchResult",
+    "Task",
+    "gaussian_task",
+    "load_edit",
+    "methods",
+    "register",
+    "run_swordbench",
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -78,6 +80,16 @@ class Task:
     def rows(self, split: str) -> np.ndarray:
         """Return the numbers of a split's rows."""
         return np.flatnonzero(self.split == split)
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of all that is measured on: features, concepts, labels, splits and counterfactuals."""
+        digest = hashlib.sha256(json.dumps([self.name, self.backbone, self.bias, list(self.concepts)]).encode())
+        for values in (self.features, *self.concepts.values(), self.target, self.counterfactuals):
+            if values is not None:
+                digest.update(np.ascontiguousarray(values).view(np.uint8).data)
+        digest.update("".join(split[:2] for split in self.split).encode())
+        return digest.hexdigest()
 
     @cached_property
     def train(self) -> np.ndarray:

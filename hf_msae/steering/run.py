@@ -1,0 +1,214 @@
+"""Run SwordBench: fit methods to the concepts of tasks, measure them, and keep every finished cell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from .._utils.atomic import make_folder
+from .._utils.json_files import write_json
+from .damage import Judge, damage_figures, dose_figures, is_perfect
+from .edit import METHODS, Edit, NotDefinedError
+from .metrics import (
+    Figure,
+    concept_figures,
+    cross_concept_figures,
+    orthogonality_figures,
+    robustness_figures,
+)
+from .result import SwordBenchResult
+from .tasks import Task
+
+CELL_FORMAT = 1
+"""Cells of another format are measured again."""
+
+
+def run_swordbench(
+    tasks: Sequence[Task | Callable[..., Task]],
+    methods: Sequence[str | Edit] | Mapping[str, Edit],
+    output_dir: str | os.PathLike,
+    seeds: Sequence[int] = (0, 1, 2),
+    num_workers: int = 1,
+    progress: bool = True,
+) -> SwordBenchResult:
+    """Measure steering methods on tasks.
+
+    Each cell, one method on one task with one seed, is fitted to every concept of the task's training rows, measured
+    on its test rows, and written to `output_dir/cells` at once. A run that was interrupted continues with the cells
+    that are missing; a cell is measured again if the task, the method's options or the seed differ.
+
+    Args:
+        tasks: Tasks, or functions that make a task of a `seed`, such as `gaussian_task`. With a finished task, seeds
+            only change what a method draws at random.
+        methods: Names in `METHODS`, or edits that carry options, by label if they are a mapping.
+        output_dir: Folder of the cells and of results.json.
+        seeds: Seeds of tasks and fits.
+        num_workers: Number of processes.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The result, which is also written to results.json.
+
+    Raises:
+        ValueError: A method is unknown, two have the same label, or two tasks have the same name.
+    """
+    chosen = named_methods(methods)
+    if not tasks or not chosen or not seeds:
+        raise ValueError("a run needs at least one task, one method and one seed")
+    folder = make_folder(Path(output_dir) / "cells")
+    made = [_made(task, seed) for seed in seeds for task in tasks]
+    cells = [
+        _Cell(task, label, edit, seed, folder)
+        for task, seed in zip(made, [seed for seed in seeds for _ in tasks], strict=True)
+        for label, edit in chosen.items()
+    ]
+    if len({cell.path for cell in cells}) < len(cells):
+        raise ValueError("two tasks have the same name: give each its own")
+    missing = [cell for cell in cells if cell.read() is None]
+    done = len(cells) - len(missing)
+    with tqdm(total=len(cells), initial=done, desc="SwordBench", unit="cell", disable=not progress) as bar:
+        for _ in _measure_all(missing, num_workers):
+            bar.update()
+    result = SwordBenchResult.of_cells([cell.read() for cell in cells])
+    result.save(Path(output_dir) / "results.json")
+    return result
+
+
+def named_methods(methods: Sequence[str | Edit] | Mapping[str, Edit]) -> dict[str, Edit]:
+    """Return edits, not yet fitted, by label.
+
+    Raises:
+        ValueError: A method is unknown, or two have the same label.
+    """
+    if isinstance(methods, Mapping):
+        return dict(methods)
+    found: dict[str, Edit] = {}
+    for method in methods:
+        if isinstance(method, str) and method not in METHODS:
+            raise ValueError(f"there is no method {method!r}; the methods are {', '.join(sorted(METHODS))}")
+        edit = METHODS[method]() if isinstance(method, str) else method
+        if edit.method in found:
+            raise ValueError(f"two methods have the label {edit.method!r}: pass a mapping from labels to edits")
+        found[edit.method] = edit
+    return found
+
+
+def _made(task: Task | Callable[..., Task], seed: int) -> Task:
+    return task if isinstance(task, Task) else task(seed=seed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    task: Task
+    label: str
+    edit: Edit
+    seed: int
+    folder: Path
+
+    @cached_property
+    def key(self) -> dict[str, Any]:
+        """What a cell's figures depend on."""
+        return {
+            "format": CELL_FORMAT,
+            "task": self.task.name,
+            "task_sha256": self.task.sha256,
+            "method": self.label,
+            "fitted_by": self.edit.method,
+            "settings": self.edit.settings(),
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def path(self) -> Path:
+        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True, default=str).encode()).hexdigest()[:12]
+        return self.folder / f"{self.task.name}-{self.label.replace('/', '_')}-{self.seed}-{digest}.json"
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the cell if it has been measured; a file that is damaged counts as missing."""
+        try:
+            return json.loads(self.path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def measure(self) -> None:
+        write_json(self.path, {**self.key, "backbone": self.task.backbone, **measure(self.task, self.edit, self.seed)})
+
+
+def measure(task: Task, edit: Edit, seed: int) -> dict[str, Any]:
+    """Fit an edit to every concept of a task and measure it.
+
+    Returns:
+        `figures`, records of concept, metric, value, low, high and, where a figure is not defined, the reason;
+        `cross`, the AUROC of each concept after each was removed; `doses`; `gains`, what the removal of the bias
+        gained in each biased and unbiased row; and `perfect`.
+    """
+    edits: dict[str, Edit] = {}
+    records: list[dict[str, Any]] = []
+    train = task.train
+    for concept, has in task.concepts.items():
+        try:
+            edits[concept] = deepcopy(edit).fit(task.features[train], has[train], seed=seed)
+        except NotDefinedError as error:
+            records.append({"concept": concept, "metric": "fit", "value": None, "reason": str(error)})
+    cross = cross_concept_figures(edits, task)
+    directions = orthogonality_figures(edits, task)
+    for concept, fitted in edits.items():
+        figures = concept_figures(fitted, task, concept, seed)
+        figures |= robustness_figures(concept, cross, figures["detection_auroc"][0]) | directions[concept]
+        records += _records(concept, figures)
+    found: dict[str, Any] = {"doses": [], "gains": [], "perfect": None}
+    if task.bias in edits:
+        try:
+            judge = Judge(task)
+            figures, gains = damage_figures(edits[task.bias], judge, seed)
+            records += _records(task.bias, figures)
+            found = {
+                "doses": dose_figures(edits[task.bias], judge, seed),
+                "gains": gains.astype(int).tolist(),
+                "perfect": bool(is_perfect(figures)),
+                "reference": judge.reference[1],
+            }
+        except NotDefinedError as error:
+            records.append({"concept": task.bias, "metric": "success", "value": None, "reason": str(error)})
+    return {
+        "figures": records,
+        "cross": [{"found": a, "removed": b, "auroc": value} for (a, b), value in cross.items()],
+        **found,
+    }
+
+
+def _records(concept: str, figures: Mapping[str, Figure]) -> list[dict[str, Any]]:
+    return [
+        {
+            "concept": concept,
+            "metric": metric,
+            **dict(zip(("value", "low", "high"), map(_number, figure), strict=True)),
+        }
+        for metric, figure in figures.items()
+    ]
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _measure_all(cells: Sequence[_Cell], num_workers: int) -> Iterator[None]:
+    if num_workers <= 1:
+        for cell in cells:
+            yield cell.measure()
+        return
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(cell.measure) for cell in cells]):
+            yield done.result()
