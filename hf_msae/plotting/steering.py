@@ -55,7 +55,8 @@ def plot_success_against_damage(doses: pd.DataFrame) -> Figure:
         panel.set(
             title=figure_text(task, 34), xlabel="damage on unbiased rows (accuracy)", ylabel="success (accuracy)"
         )
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    columns = 2 if len(panels) == 1 else 4
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 

@@ -44,7 +44,7 @@ def concept_figures(edit: Edit, task: Task, concept: str, seed: int) -> dict[str
     figures = {
         "detection_auroc": auroc_figure(truth, score),
         "separability": _separability(truth, score, seed),
-        "removal_auroc": auroc_figure(truth, edit.score(removed)),
+        "removal_auroc": auroc_figure(truth, _without_rounding_errors(edit.score(removed), score)),
     }
     rows = task.train
     if len(rows) > MOST_PROBE_ROWS:
@@ -63,11 +63,13 @@ def cross_concept_figures(edits: Mapping[str, Edit], task: Task) -> dict[tuple[s
         For each pair (found, removed) of concepts, the AUROC of the score for `found` after `removed` was removed.
     """
     X = task.features[task.test]
+    before = {found: edit.score(X) for found, edit in edits.items()}
     result = {}
     for removed, eraser in edits.items():
         left = eraser.remove(X)
         for found, edit in edits.items():
-            result[found, removed] = roc_auc_score(task.concepts[found][task.test], edit.score(left))
+            score = _without_rounding_errors(edit.score(left), before[found])
+            result[found, removed] = roc_auc_score(task.concepts[found][task.test], score)
     return result
 
 
@@ -118,6 +120,12 @@ def auroc_figure(truth: np.ndarray, score: np.ndarray) -> Figure:
     area = float(roc_auc_score(truth, score))
     low, high = auroc_interval(area, truth.sum(), (~truth).sum())
     return area, float(low), float(high)
+
+
+def _without_rounding_errors(score: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Round scores to 1e-4 of their spread before the removal: what differs by less is the same."""
+    step = 1e-4 * float(before.std())
+    return np.round(score / step) if step > 0 else score
 
 
 def _separability(truth: np.ndarray, score: np.ndarray, seed: int) -> Figure:
