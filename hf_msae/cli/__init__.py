@@ -19,6 +19,7 @@ _GROUPS = {
         "explain": "list the concepts in an image or text, or explain why two of them match",
         "search": "search a dataset by example, by concepts or by an edited example",
         "bias": "test which concepts drive a classifier",
+        "swordbench": "compare ways of steering: removing a concept, and nothing else",
         "doctor": "say what there is of a model, what does not fit, and what to run next",
         "report": "write an HTML page about a model: quality, concepts, bias and searches",
         "demo": "open the concept explorer in a browser",

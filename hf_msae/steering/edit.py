@@ -66,6 +66,9 @@ class Edit(ABC):
     method: ClassVar[str]
     """The name in `METHODS`."""
 
+    needs: ClassVar[str] = "labels"
+    """What a fit needs: "labels", or more, such as "a name" or "an MSAE"."""
+
     parameters: dict[str, torch.Tensor]
     provenance: dict[str, Any]
 

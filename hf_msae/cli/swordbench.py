@@ -1,0 +1,137 @@
+"""Compare ways of steering: does removing a concept remove it, only it, and nothing else?
+
+Every method is fitted to the concepts of every task, on training rows in which a label and one concept, the bias, are
+correlated. The test rows say whether the concept is found and gone, whether others stay, and what a classifier of the
+label gains where the bias misled it and loses where there was none. Finished cells are kept: an interrupted run
+continues with the cells that are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from .._utils.argument_parser import flag
+from .opening import command_parser
+
+if TYPE_CHECKING:
+    from ..steering import SwordBenchResult, Task
+
+EXAMPLE = """\
+  hf-msae swordbench --tasks gaussian --methods mean_difference lda leace --output outputs/swordbench
+
+  hf-msae swordbench --tasks scenes_background clipart_artifact --methods all --num_workers 2 \\
+      --output outputs/swordbench
+
+  hf-msae swordbench --data embeddings/celeba --concepts Male Smiling Young --target Blond_Hair --bias Male \\
+      --methods leace lda --output outputs/celeba-swordbench"""
+
+
+@dataclass
+class SwordBenchArguments:
+    """What is compared, on what, and where results go."""
+
+    _argument_group_name: ClassVar[str] = "swordbench"
+
+    output: str | None = flag("Folder of the results: results.json, tables, figures and the finished cells.", None)
+    tasks: list[str] = flag("Tasks to run, by name; --available lists them.", [])
+    methods: list[str] = flag(
+        "Methods to compare, by name, or `all` for all that need nothing but labels; --available lists them.", ["all"]
+    )
+    data: str | None = flag("Embeddings with columns of labels, to make a task of your own.", None)
+    concepts: list[str] = flag("Columns of --data that are concepts: true or false, or 1 and 0.", [])
+    target: str | None = flag("Column of --data with the label that a classifier predicts.", None)
+    bias: str | None = flag("The one of --concepts that is spuriously correlated with the label.", None)
+    test_share: float = flag("Share of the rows of --data that are tested on.", 0.5)
+    seeds: list[int] = flag("Random seeds of tasks and fits.", [0, 1, 2])
+    num_workers: int = flag("Number of processes.", 1)
+    available: bool = flag("List tasks and methods, and stop.", False)
+    disable_tqdm: bool = flag("Hide the progress bar, which is only shown on a terminal.", False)
+
+    def __post_init__(self):
+        given = [bool(self.data), bool(self.target), bool(self.bias), bool(self.concepts)]
+        if any(given) and not all(given):
+            raise ValueError("a task of your own needs all of --data, --concepts, --target and --bias")
+        if self.bias and self.bias not in self.concepts:
+            raise ValueError(f"--bias {self.bias} is none of --concepts {' '.join(self.concepts)}")
+        if self.available:
+            return
+        if not self.output:
+            raise ValueError("name a folder for the results with --output")
+        if not (self.tasks or self.data):
+            raise ValueError("name at least one of --tasks, or a task of your own with --data")
+        if not 0 < self.test_share < 1:
+            raise ValueError(f"test_share must lie between 0 and 1, got {self.test_share}")
+        if self.num_workers < 1:
+            raise ValueError(f"num_workers must be positive, got {self.num_workers}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with `argv`, by default the arguments of the process."""
+    parser = command_parser("swordbench", [SwordBenchArguments], __doc__, EXAMPLE)
+    (args,) = parser.parse(argv)
+    from ..steering import METHODS, run_swordbench
+    from ..steering.tasks import TASKS
+
+    if args.available:
+        for title, found in (("tasks", TASKS), ("methods", METHODS)):
+            print(f"{title}:")
+            for name, each in found.items():
+                print(f"  {name:<22}{(each.__doc__ or '').strip().splitlines()[0]}")
+        return
+    with parser.reporting_errors():
+        methods = default_methods() if args.methods == ["all"] else args.methods
+        if unknown := [name for name in args.tasks if name not in TASKS]:
+            raise ValueError(f"there is no task {unknown[0]!r}; the tasks are {', '.join(sorted(TASKS))}")
+        tasks = [*(TASKS[name] for name in args.tasks), *([own_task(args)] if args.data else [])]
+        result = run_swordbench(
+            tasks, methods, args.output, args.seeds, args.num_workers, progress=not args.disable_tqdm
+        )
+        write(result, args.output)
+    print(result.ranking().to_string(index=False, float_format="{:.3f}".format))
+    print(f"\n{result.verdict()}\nTables and figures: {args.output}")
+    undefined = result.frame.dropna(subset=["reason"])
+    for reason, rows in undefined.groupby("reason", sort=False):
+        print(f"not defined in {len(rows)} cells ({', '.join(sorted(set(rows['method'])))}): {reason}")
+
+
+def default_methods() -> list[str]:
+    """Return the methods that need nothing but labels."""
+    from ..steering import METHODS
+
+    return [name for name, method in METHODS.items() if method.needs == "labels"]
+
+
+def own_task(args: SwordBenchArguments) -> Callable[..., Task]:
+    """Return a function that makes a task of the user's embeddings, split at random by its seed."""
+    import numpy as np
+
+    from ..embeddings import load_embeddings
+    from ..steering import Task
+
+    embeddings = load_embeddings(args.data)
+
+    def make(seed: int) -> Task:
+        is_test = np.random.default_rng(seed).random(len(embeddings)) < args.test_share
+        split = np.where(is_test, "test", "train")
+        return Task.from_embeddings(embeddings, args.concepts, args.target, args.bias, split)
+
+    return make
+
+
+def write(result: SwordBenchResult, output: str) -> None:
+    """Write the tables and figures of a run: everything, the ranks, success against damage, and concepts."""
+    from .._utils.atomic import atomic_path
+    from ..plotting import save_figure
+
+    folder = Path(output)
+    ranking = result.ranking()
+    for name, table in (("figures", result.frame), ("ranking", ranking), ("doses", result.doses)):
+        with atomic_path(folder / f"{name}.csv") as path:
+            table.to_csv(path, index=False)
+    if not result.doses.empty:
+        save_figure(result.plot(), folder / "success_against_damage.png")
+    for task, rows in ranking.groupby("task", sort=False):
+        save_figure(result.plot_cross(task, rows["method"].iloc[0]), folder / f"cross_concepts_{task}.png")
