@@ -50,7 +50,7 @@ def concept_figures(edit: Edit, task: Task, concept: str, seed: int) -> dict[str
     if len(rows) > MOST_PROBE_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_PROBE_ROWS, replace=False))
     left = edit.remove(task.features[rows])
-    for name, probe in _probes(seed).items():
+    for name, probe in _probes(len(rows), seed).items():
         probe.fit(left, task.concepts[concept][rows])
         figures[name] = auroc_figure(truth, probe.decision_function(removed))
     return figures
@@ -146,8 +146,8 @@ def interval(draws: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _probes(seed: int) -> dict[str, Pipeline]:
-    kernel = Nystroem(n_components=_KERNEL_FEATURES, random_state=seed)
+def _probes(num_rows: int, seed: int) -> dict[str, Pipeline]:
+    kernel = Nystroem(n_components=min(_KERNEL_FEATURES, num_rows), random_state=seed)
     return {
         "leakage_linear": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
         "leakage_nonlinear": make_pipeline(StandardScaler(), kernel, LogisticRegression(max_iter=1000)),

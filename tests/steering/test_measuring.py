@@ -1,0 +1,215 @@
+"""The figures of SwordBench, against the closed forms of the Gaussian task and against edits whose effect is known."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from hf_msae.steering import METHODS, Edit, NotDefinedError, Task, gaussian_task
+from hf_msae.steering.damage import Judge, damage_figures, dose_figures, is_perfect
+from hf_msae.steering.direction import Direction, levels
+from hf_msae.steering.metrics import (
+    concept_figures,
+    cross_concept_figures,
+    orthogonality_figures,
+    robustness_figures,
+)
+
+STRENGTH = 2.5
+
+
+class Known(Direction):
+    """An edit along a given direction."""
+
+    method = "known"
+
+    def __init__(self, direction):
+        self._given = np.asarray(direction)
+
+    def _direction(self, X, concept, seed):
+        return self._given
+
+
+class KnownAsWithout(Known):
+    """The same, but embeddings are moved to the mean of rows without the concept."""
+
+    def _remove(self, x):
+        return self._move_to(x, self._get("levels", x)[0])
+
+
+class Oracle(Edit):
+    """An edit that looks up the counterfactual of each row that has the bias."""
+
+    method = "oracle"
+
+    def __init__(self, task):
+        has = task.concepts[task.bias]
+        self._of = {
+            row.tobytes(): other for row, other in zip(task.features[has], task.counterfactuals[has], strict=True)
+        }
+        self.parameters, self.provenance = {}, {"width": task.features.shape[1]}
+
+    def _fit(self, X, concept, seed, *others):
+        raise AssertionError
+
+    def _score(self, x):
+        return x[..., 0]
+
+    def _remove(self, x):
+        return torch.stack([torch.from_numpy(self._of.get(row.numpy().tobytes(), row.numpy())) for row in x])
+
+    def _add(self, x, amount):
+        return x
+
+
+@pytest.fixture(scope="module")
+def task():
+    return gaussian_task(num_rows=6000, width=24, num_concepts=4, strength=STRENGTH, seed=3)
+
+
+@pytest.fixture(scope="module")
+def known(task):
+    train = task.train
+    return {
+        concept: Known(direction).fit(task.features[train], task.concepts[concept][train])
+        for concept, direction in zip(task.concepts, task.provenance["directions"], strict=True)
+    }
+
+
+def _fit(edit, task, concept="bias"):
+    return edit.fit(task.features[task.train], task.concepts[concept][task.train])
+
+
+def test_detection_and_separability_have_their_closed_forms(task, known):
+    figures = concept_figures(known["concept 1"], task, "concept 1", seed=0)
+    value, low, high = figures["detection_auroc"]
+    assert low < norm.cdf(STRENGTH / np.sqrt(2)) < high and high - low < 0.02
+    _, low, high = figures["separability"]
+    assert low < STRENGTH / np.sqrt(2) < high
+
+
+def test_a_removed_direction_leaves_nothing(task, known):
+    figures = concept_figures(known["concept 1"], task, "concept 1", seed=0)
+    assert figures["removal_auroc"][0] == 0.5
+    for probe in ("leakage_linear", "leakage_nonlinear"):
+        assert 0.46 < figures[probe][0] < 0.54
+
+
+def test_half_a_removal_leaks(task):
+    class Half(Known):
+        def _remove(self, x):
+            return 0.5 * (x + super()._remove(x))
+
+    direction = task.provenance["directions"][1]
+    figures = concept_figures(_fit(Half(direction), task, "concept 1"), task, "concept 1", seed=0)
+    assert min(figures[name][0] for name in ("removal_auroc", "leakage_linear", "leakage_nonlinear")) > 0.85
+
+
+def test_orthogonal_concepts_stay_when_others_go(task, known):
+    cross = cross_concept_figures(known, task)
+    for concept in known:
+        detection = concept_figures(known[concept], task, concept, seed=0)["detection_auroc"][0]
+        assert cross[concept, concept] == 0.5
+        figures = robustness_figures(concept, cross, detection)
+        assert figures["robustness"][0] == pytest.approx(1, abs=0.01)
+        assert figures["robustness_worst"][0] <= figures["robustness"][0]
+        assert figures["robustness_change"][0] == pytest.approx(1, abs=0.01)
+
+
+def test_orthogonality_has_both_denominators(task, known):
+    figures = orthogonality_figures(known, task)["concept 1"]
+    assert figures["orthogonality"][0] == pytest.approx(1, abs=1e-5)
+    same = dict.fromkeys(known, known["bias"])
+    figures = orthogonality_figures(same, task)["bias"]
+    assert figures["orthogonality_mean"][0] == pytest.approx(0, abs=1e-6)
+    assert figures["orthogonality"][0] == pytest.approx(1 / 4, abs=1e-6)
+
+
+def test_moving_along_the_true_direction_is_as_exact_as_the_noise_allows(task):
+    edit = _fit(KnownAsWithout(task.provenance["directions"][0]), task)
+    figures, _ = damage_figures(edit, Judge(task), seed=0)
+    _, low, high = figures["exactness"]
+    assert low < 1 - 1 / STRENGTH**2 < high
+    value, low, high = figures["recovery"]
+    assert low < 1.1 and high > 0.9 and value > 0.85
+    assert figures["success"][0] > 0.1
+
+
+def test_the_counterfactual_itself_is_perfect_and_no_change_is_not(task):
+    judge = Judge(task)
+    figures, gains = damage_figures(Oracle(task), judge, seed=0)
+    assert figures["recovery"] == (1, 1, 1) and figures["exactness"] == (1, 1, 1)
+    assert figures["damage"] == (0, 0, 0) == figures["flip_rate"] == figures["drift"]
+    assert is_perfect(figures)
+    assert gains.sum() == pytest.approx(figures["success"][0] * len(judge.groups["biased"]))
+
+    class Nothing(Oracle):
+        def _remove(self, x):
+            return x
+
+    figures, gains = damage_figures(Nothing(task), judge, seed=0)
+    assert figures["success"] == (0, 0, 0) and figures["recovery"][0] == 0 and figures["exactness"][0] == 0
+    assert not is_perfect(figures) and not gains.any()
+
+
+def test_doses_grow_and_the_whole_is_the_removal(task, known):
+    records = dose_figures(known["bias"], Judge(task), seed=0)
+    doses = [record["dose"] for record in records]
+    assert doses == sorted(doses)
+    figures, _ = damage_figures(known["bias"], Judge(task), seed=0)
+    whole = next(record for record in records if record["part"] == 1)
+    for name in ("success", "damage", "dose"):
+        assert whole[name] == pytest.approx(figures[name][0], abs=1e-6)
+
+
+def test_without_counterfactuals_the_reference_is_of_unbiased_rows(task):
+    judge = Judge(_without(task, "counterfactuals"))
+    assert Judge(task).reference[1] == "pairs" and judge.reference[1] == "unbiased"
+    figures, _ = damage_figures(_fit(METHODS["lda"](), task), judge, seed=0)
+    assert "exactness" not in figures and np.isfinite(figures["recovery"][0])
+
+
+def test_labels_that_go_with_the_bias_are_found_in_training(task):
+    judge = Judge(task)
+    assert judge.goes_with_bias.tolist() == [1]
+    biased = judge.groups["biased"]
+    assert (task.target[biased] == 0).all() and task.concepts["bias"][biased].all()
+    assert set(biased) <= set(task.test)
+
+
+def test_a_task_without_biased_rows_is_not_defined(task):
+    has = task.concepts["bias"]
+    split = np.where((task.split == "test") & has & (task.target == 0), "train", task.split)
+    with pytest.raises(NotDefinedError, match="no biased"):
+        damage_figures(Oracle(task), Judge(_with(task, split=split)), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bias": "frame"}, "frame"),
+        ({"target": np.zeros(3, dtype=int)}, r"target.*\(3,\)"),
+        ({"split": np.full(6000, "validation")}, "validation"),
+        ({"target": np.zeros(6000, dtype=int)}, "fewer than two labels"),
+        ({"concepts": {"bias": np.ones(6000)}}, "float64"),
+        ({"features": np.full((6000, 24), np.nan, dtype=np.float32)}, "row 0"),
+    ],
+)
+def test_a_task_that_does_not_fit_is_refused(task, changes, said):
+    with pytest.raises(ValueError, match=said):
+        _with(task, **changes)
+
+
+def _with(task, **changes):
+    names = ("name", "backbone", "features", "concepts", "target", "bias", "split", "counterfactuals", "provenance")
+    return Task(**{**{name: getattr(task, name) for name in names}, **changes})
+
+
+def _without(task, name):
+    return _with(task, **{name: None})
+
+
+def test_levels_turn_a_direction_towards_the_concept():
+    X = np.array([[0.0, 0.0], [0.0, 2.0], [4.0, 0.0], [4.0, 2.0]])
+    found = levels(X, np.array([True, True, False, False]), np.array([1.0, 0.0]))
+    assert found["direction"].tolist() == [-1, 0] and found["levels"].tolist() == [-4, 0] and found["center"] == -2
