@@ -82,7 +82,7 @@ def _fit(edit, task, concept="bias"):
 
 def test_detection_and_separability_have_their_closed_forms(task, known):
     figures = concept_figures(known["concept 1"], task, "concept 1", seed=0)
-    value, low, high = figures["detection_auroc"]
+    _, low, high = figures["detection_auroc"]
     assert low < norm.cdf(STRENGTH / np.sqrt(2)) < high and high - low < 0.02
     _, low, high = figures["separability"]
     assert low < STRENGTH / np.sqrt(2) < high
