@@ -82,20 +82,23 @@ class LatentEdit:
         return edited
 
 
-def edit_embeddings(msae: MSAEModel, embeddings: torch.Tensor, edits: Sequence[LatentEdit]) -> torch.Tensor | None:
+def edit_embeddings(
+    msae: MSAEModel, embeddings: torch.Tensor, edits: Sequence[LatentEdit], k: int | None = None
+) -> torch.Tensor | None:
     """Apply edits to the codes of embeddings, one after the other.
 
     Args:
         msae: The MSAE of these embeddings.
         embeddings: Raw embeddings (..., d) of any floating point type.
         edits: The edits. If one of them does not keep the residual, it is dropped for all.
+        k: Number of activations of the code. Defaults to the MSAE's own.
 
     Returns:
         The edited embeddings in the shape and type of `embeddings`, or None if nothing changes. Unchanged rows are
         identical to the last bit. Gradients treat what is added as a constant; without the residual there are none.
     """
     with torch.no_grad():
-        codes = msae.encode(embeddings.to(torch.promote_types(embeddings.dtype, msae.encoder.dtype)))
+        codes = msae.encode(embeddings.to(torch.promote_types(embeddings.dtype, msae.encoder.dtype)), k)
         edited = codes
         for edit in edits:
             edited = edit.apply(edited)

@@ -76,6 +76,7 @@ def load_edit(folder: str | os.PathLike) -> Edit:
         edit.parameters, edit.provenance = load(content), provenance
     except (TypeError, SafetensorError) as error:
         raise ValueError(f"{folder} is damaged ({type(error).__name__}: {error})") from error
+    edit.check_loaded()
     return edit
 
 

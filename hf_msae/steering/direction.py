@@ -23,16 +23,16 @@ class Direction(Edit):
     is turned so that m+ > m-. (CAVs: Kim et al., "Interpretability beyond feature attribution", ICML 2018.)
     """
 
-    def _fit(self, X: np.ndarray, concept: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        direction = np.asarray(self._direction(X, concept, seed), dtype=np.float64).reshape(-1)
+    def _fit(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> dict[str, np.ndarray]:
+        direction = np.asarray(self._direction(X, concept, seed, others), dtype=np.float64).reshape(-1)
         length = np.linalg.norm(direction)
         if not length > 0:
             raise NotDefinedError(f"{self.method} finds no direction: it does not tell these rows apart")
         return levels(X, concept, direction / length)
 
     @abstractmethod
-    def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int) -> np.ndarray:
-        """Return the direction (d,), of any length and sign."""
+    def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> np.ndarray:
+        """Return the direction (d,), of any length and sign; arguments as for `_fit`."""
 
     @property
     def direction(self) -> torch.Tensor:

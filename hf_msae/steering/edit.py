@@ -73,7 +73,11 @@ class Edit(ABC):
     provenance: dict[str, Any]
 
     def fit(
-        self, X: np.ndarray | torch.Tensor | EmbeddingDataset, concept: np.ndarray | torch.Tensor, seed: int = 0
+        self,
+        X: np.ndarray | torch.Tensor | EmbeddingDataset,
+        concept: np.ndarray | torch.Tensor,
+        seed: int = 0,
+        others: np.ndarray | torch.Tensor | None = None,
     ) -> Self:
         """Learn from embeddings with the concept and without it.
 
@@ -81,6 +85,8 @@ class Edit(ABC):
             X: Embeddings (n, d): an array, a tensor or opened embeddings, whose backbone and hook point are recorded.
             concept: Which of them have the concept (n,), bool or 0 and 1.
             seed: Random seed of whatever is drawn.
+            others: Which of them have each of the other concepts (n, K - 1), for the methods that fit all concepts
+                together; the others ignore it.
 
         Returns:
             The edit itself.
@@ -90,9 +96,28 @@ class Edit(ABC):
             ValueError: The shapes do not fit, or a value is not finite.
         """
         values, chosen = check_data(X, concept)
-        learned = self._fit(values, chosen, seed)
+        learned = self._fit(values, chosen, seed, check_others(others, len(values)))
         self._keep(learned, values.shape[1], provenance_of(X))
         return self
+
+    def fit_by_name(
+        self, name: str, backbone: Backbone | None, X: np.ndarray | torch.Tensor | EmbeddingDataset, seed: int = 0
+    ) -> Self:
+        """Learn from the name of a concept and embeddings without labels, with the methods that can.
+
+        Args:
+            name: Name of the concept.
+            backbone: The backbone of the embeddings, whose text tower reads the name.
+            X: Embeddings (n, d), as for `fit`.
+            seed: Random seed of whatever is drawn.
+
+        Returns:
+            The edit itself.
+
+        Raises:
+            NotDefinedError: This method needs labels.
+        """
+        raise NotDefinedError(f"{self.method} needs labels: call fit(X, concept) in place of fit_by_name({name!r})")
 
     def score(self, X: Array) -> Array:
         """Return how much of the concept embeddings (..., d) have: (...), larger for more."""
@@ -153,9 +178,23 @@ class Edit(ABC):
         except (AttributeError, KeyError):
             raise ValueError(f"this edit ({self.method}) has not been fitted: call fit(X, concept) first") from None
 
+    def check_loaded(self) -> None:  # noqa: B027 - most need nothing else
+        """Check what the edit needs besides its own parameters; called after it was loaded.
+
+        Raises:
+            ValueError: It is missing or was changed.
+        """
+
     @abstractmethod
-    def _fit(self, X: np.ndarray, concept: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        """Return what is learned, from float64 embeddings (n, d) and a bool concept (n,) that has both values."""
+    def _fit(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what is learned.
+
+        Args:
+            X: Embeddings (n, d), float64 and finite.
+            concept: Which rows have the concept, bool (n,) with both values.
+            seed: Random seed.
+            others: Which rows have each of the other concepts, bool (n, K - 1); K may be 1.
+        """
 
     @abstractmethod
     def _score(self, x: torch.Tensor) -> torch.Tensor: ...
@@ -212,6 +251,22 @@ def check_data(
     if (np.ptp(values, axis=0) == 0).all():
         raise NotDefinedError("all embeddings are alike")
     return values, labels
+
+
+def check_others(others: np.ndarray | torch.Tensor | None, num_rows: int) -> np.ndarray:
+    """Return the other concepts as bool (n, K - 1).
+
+    Raises:
+        ValueError: The shape does not fit, or a value is neither true nor false.
+    """
+    if others is None:
+        return np.zeros((num_rows, 0), dtype=bool)
+    labels = np.asarray(others.cpu() if isinstance(others, torch.Tensor) else others)
+    if labels.ndim != 2 or len(labels) != num_rows:
+        raise ValueError(f"others has the shape {labels.shape}, but must be ({num_rows}, number of other concepts)")
+    if labels.dtype != bool and not np.isin(labels, (0, 1)).all():
+        raise ValueError("others are true or false (1 or 0) in every row")
+    return labels.astype(bool)
 
 
 def as_array(X: np.ndarray | torch.Tensor | EmbeddingDataset) -> np.ndarray:

@@ -1,5 +1,31 @@
 """The methods, one file each. Importing this package registers them."""
 
-from . import classifiers, mean_difference, pattern
+from . import (
+    clarc,
+    classifiers,
+    components,
+    inlp,
+    joint_pattern,
+    leace,
+    mean_difference,
+    msae,
+    orthogonal,
+    pattern,
+    quadratic,
+    text,
+)
 
-__all__ = ["classifiers", "mean_difference", "pattern"]
+__all__ = [
+    "clarc",
+    "classifiers",
+    "components",
+    "inlp",
+    "joint_pattern",
+    "leace",
+    "mean_difference",
+    "msae",
+    "orthogonal",
+    "pattern",
+    "quadratic",
+    "text",
+]

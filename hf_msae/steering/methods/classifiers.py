@@ -31,7 +31,7 @@ class _Linear(Direction):
 
     grid: ClassVar[dict[str, Any]] = {"C": [10.0**i for i in _EXPONENTS]}
 
-    def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int) -> np.ndarray:
+    def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> np.ndarray:
         y = np.where(concept, 1.0, -1.0)
         return fit_best(self._estimator(seed), self.grid, X, y, self.folds, seed).coef_
 
@@ -84,5 +84,5 @@ class LassoRegression(_Linear):
 class LinearDiscriminant(Direction):
     """Linear discriminant analysis, v = S^-1 (m+ - m-), with the within-class covariance shrunk by Ledoit and Wolf."""
 
-    def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int) -> np.ndarray:
+    def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> np.ndarray:
         return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(X, concept).coef_

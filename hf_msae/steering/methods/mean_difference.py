@@ -19,7 +19,7 @@ class MeanDifference(Direction):
     FastCAV: Schmalwasser et al., ICML 2025.)
     """
 
-    def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int) -> np.ndarray:
+    def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> np.ndarray:
         return X[concept].mean(axis=0) - X[~concept].mean(axis=0)
 
 
@@ -28,5 +28,5 @@ class MeanDifference(Direction):
 class MedianDifference(Direction):
     """The difference of class medians, coordinate by coordinate. It resists outliers."""
 
-    def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int) -> np.ndarray:
+    def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> np.ndarray:
         return np.median(X[concept], axis=0) - np.median(X[~concept], axis=0)

@@ -19,6 +19,6 @@ class Pattern(Direction):
     concept that is true or false, it is the difference of means. (Pahde et al., "Navigating neural space", ICLR 2025.)
     """
 
-    def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int) -> np.ndarray:
+    def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> np.ndarray:
         y = concept - concept.mean()
         return (X - X.mean(axis=0)).T @ y / (y @ y)

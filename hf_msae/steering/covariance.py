@@ -1,0 +1,39 @@
+"""Covariances: shrunk towards a multiple of the identity, and their roots."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def covariance_of(X: np.ndarray, shrinkage: bool) -> np.ndarray:
+    """Return the covariance (d, d) of rows (n, d).
+
+    With shrinkage it is a S + b (tr S / d) I, with S the maximum-likelihood covariance and a and b optimal in the
+    Frobenius norm as n and d grow together:
+
+        a = 1 - |tr S|^2 |T|^2 / n / (|S|^2 |T|^2 - (tr S T)^2),  b = 1 - a,  T = (tr S / d) I
+
+    (Bodnar, Gupta and Parolya, "On the strong convergence of the optimal linear shrinkage estimator for large
+    dimensional covariance matrix", Journal of Multivariate Analysis 2014.) Without, it has the factor 1 / (n - 1).
+    """
+    n, d = X.shape
+    centered = X - X.mean(axis=0)
+    scatter = centered.T @ centered
+    if not shrinkage:
+        return scatter / (n - 1)
+    sample = scatter / n
+    mean_variance = np.trace(sample) / d
+    # With T as above, |T|^2 = d v^2 and tr S T = d v^2, v the mean variance: both sides are divided by d v^2.
+    spread = (sample**2).sum() - d * mean_variance**2
+    kept = 1 - (d * mean_variance) ** 2 / n / spread if spread > 0 else 0.0
+    kept = np.clip(kept, 0, 1)
+    return kept * sample + (1 - kept) * mean_variance * np.eye(d)
+
+
+def roots(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the square root (d, d) of a covariance and its pseudo-inverse."""
+    values, vectors = np.linalg.eigh(covariance)
+    kept = values > values[-1] * len(values) * np.finfo(values.dtype).eps
+    root = np.sqrt(np.where(kept, values, 0))
+    inverse = np.divide(1, root, out=np.zeros_like(root), where=kept)
+    return (vectors * root) @ vectors.T, (vectors * inverse) @ vectors.T

@@ -1,0 +1,83 @@
+"""The direction of a name in the text tower of a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ..artifact import check_backbone
+from ..direction import Direction
+from ..edit import NotDefinedError, as_array, provenance_of, register
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from ...backbones import Backbone
+    from ...embeddings import EmbeddingDataset
+
+HOOK_POINT = "image_embeds"
+"""Where images and texts share a space."""
+
+
+@register("text")
+@dataclass
+class TextDirection(Direction):
+    """The direction of a name: the unit embedding of a text that has it, minus the mean of neutral texts.
+
+    It needs no labels: `fit_by_name(name, backbone, X)`. As texts are subtracted from a text, what sets texts apart
+    from images drops out. Without labels, the means m+ and m- of `Direction` are unknown: the mean of all <x, v> plus
+    and minus one standard deviation stands in for them.
+
+    Attributes:
+        template: Text with one {} for the name.
+        neutral: Texts without the concept.
+    """
+
+    template: str = "a photo of {}"
+    neutral: Sequence[str] = ("a photo", "a picture", "an image")
+
+    def __post_init__(self):
+        if not self.neutral or isinstance(self.neutral, str):
+            raise ValueError(f"neutral has to be a list of texts, but is {self.neutral!r}")
+        self.neutral = tuple(self.neutral)
+        if self.template.count("{}") != 1:
+            raise ValueError(f"the template needs exactly one {{}} for the name, but is {self.template!r}")
+
+    def fit_by_name(
+        self, name: str, backbone: Backbone | None, X: np.ndarray | torch.Tensor | EmbeddingDataset, seed: int = 0
+    ) -> Self:
+        """Learn from a name, and from where embeddings without labels lie along its direction.
+
+        Raises:
+            NotDefinedError: The name means the same as the neutral texts, or all embeddings lie at one place.
+            ValueError: The backbone has no text tower, or the embeddings are of another backbone or hook point.
+        """
+        if backbone is None:
+            raise ValueError("text reads the name with the text tower of a backbone: pass it")
+        values = as_array(X)
+        if values.shape[1] != backbone.width(HOOK_POINT):
+            raise ValueError(
+                f"embeddings have {values.shape[1]} columns, but {HOOK_POINT} of {backbone.label} has "
+                f"{backbone.width(HOOK_POINT)}"
+            )
+        texts = F.normalize(backbone.text_embeds([self.template.format(name), *self.neutral]).double().cpu(), dim=-1)
+        direction = (texts[0] - texts[1:].mean(dim=0)).numpy()
+        if not (length := np.linalg.norm(direction)) > 1e-6:
+            raise NotDefinedError(f"the text of {name!r} has the same embedding as the neutral texts")
+        along = values @ (direction / length)
+        if not (spread := along.std()) > 0:
+            raise NotDefinedError(f"all embeddings lie at the same place along {name!r}")
+        levels = along.mean() + np.array([-spread, spread])
+        known = provenance_of(X) or {**backbone.provenance(), "hook_point": HOOK_POINT}
+        found = {"direction": direction / length, "center": along.mean(), "levels": levels}
+        self._keep(found, values.shape[1], {**known, "concept": name})
+        check_backbone(self, backbone)
+        return self
+
+    def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> np.ndarray:
+        raise NotDefinedError("text is fitted by name: call fit_by_name(name, backbone, X)")

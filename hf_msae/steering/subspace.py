@@ -1,0 +1,51 @@
+"""Steering in a subspace: the base of methods that find several directions of one concept."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+import torch
+
+from .edit import Edit
+
+
+class Subspace(Edit):
+    """An edit in the subspace that the orthonormal rows of B (r, d) span.
+
+    With m the mean of all training embeddings, m+ and m- those with the concept and without it, and u the unit vector
+    along the linear discriminant inside the subspace, (B S B^T)^-1 B (m+ - m-) with S the covariance within classes:
+
+        score(x) = <B (x - (m+ + m-) / 2), u>
+        remove(x) = x - B^T B (x - m)
+        add(x, amount) = x + amount B^T B (m+ - m-)
+    """
+
+    def _fit(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> dict[str, np.ndarray]:
+        basis = self._basis(X, concept, seed)
+        inside = X @ basis.T
+        without, with_concept = inside[~concept].mean(axis=0), inside[concept].mean(axis=0)
+        within = inside - np.where(concept[:, None], with_concept, without)
+        weights = np.linalg.pinv(within.T @ within / len(X), hermitian=True) @ (with_concept - without)
+        return {
+            "basis": basis,
+            "center": inside.mean(axis=0),
+            "levels": np.stack([without, with_concept]),
+            "weights": weights / np.linalg.norm(weights),
+        }
+
+    @abstractmethod
+    def _basis(self, X: np.ndarray, concept: np.ndarray, seed: int) -> np.ndarray:
+        """Return orthonormal rows (r, d)."""
+
+    def _score(self, x: torch.Tensor) -> torch.Tensor:
+        inside = x @ self._get("basis", x).T - self._get("levels", x).mean(dim=0)
+        return inside @ self._get("weights", x)
+
+    def _remove(self, x: torch.Tensor) -> torch.Tensor:
+        basis = self._get("basis", x)
+        return x - (x @ basis.T - self._get("center", x)) @ basis
+
+    def _add(self, x: torch.Tensor, amount: float) -> torch.Tensor:
+        without, with_concept = self._get("levels", x)
+        return x + amount * (with_concept - without) @ self._get("basis", x)
