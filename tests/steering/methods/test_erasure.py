@@ -1,0 +1,92 @@
+"""LEACE, its quadratic form and INLP: no probe of the training rows finds the concept."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from hf_msae.steering import METHODS, NotDefinedError
+
+FOREIGN = Path(__file__).parents[1] / "foreign"
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    """Embeddings and a concept, and what concept-erasure makes of them."""
+    return dict(np.load(FOREIGN / "concept_erasure.npz"))
+
+
+@pytest.mark.parametrize("shrinkage", [False, True])
+def test_leace_is_that_of_its_authors(foreign, relative_error, shrinkage):
+    X, concept = foreign["X"], foreign["concept"]
+    found = METHODS["leace"](shrinkage=shrinkage).fit(X, concept).remove(X)
+    assert relative_error(found, foreign["leace_shrunk" if shrinkage else "leace_plain"]) < 1e-5
+
+
+@pytest.mark.parametrize("shrinkage", [False, True])
+def test_quadratic_erasure_is_that_of_its_authors(foreign, relative_error, shrinkage):
+    X, concept = foreign["X"], foreign["concept"]
+    edit = METHODS["quadratic"](shrinkage=shrinkage).fit(X, concept)
+    predicted = (edit.score(X) > 0).astype(int)
+    assert 0.7 < (predicted == concept).mean()
+    expected = foreign["quadratic_shrunk" if shrinkage else "quadratic_plain"][predicted, np.arange(len(X))]
+    # Their center is the mean of both class means; ours is the mean of all rows.
+    means = np.stack([X[~concept].mean(axis=0), X[concept].mean(axis=0)])
+    assert relative_error(edit.remove(X), expected - means.mean(axis=0) + X.mean(axis=0)) < 1e-5
+
+
+@pytest.mark.parametrize("shrinkage", [False, True])
+def test_leace_leaves_linear_probes_of_training_rows_at_chance(train, shrinkage):
+    X, concept, _ = train
+    X = X.astype(np.float64)
+    removed = METHODS["leace"](shrinkage=shrinkage).fit(X, concept).remove(X)
+    apart = removed[concept].mean(axis=0) - removed[~concept].mean(axis=0)
+    assert np.linalg.norm(apart) < 1e-5
+    probe = LogisticRegression(class_weight="balanced").fit(removed, concept)
+    assert np.abs(probe.coef_).max() < 1e-4
+
+
+def test_quadratic_erasure_stops_quadratic_probes_that_leace_does_not():
+    rng = np.random.default_rng(0)
+    concept = np.arange(4000) % 2 == 0
+    X = rng.standard_normal((4000, 3))
+    X[concept] *= [6, 1, 1]  # the mean is the same, and the spread is not
+    X[concept] += [0, 3, 0]
+    areas = {}
+    for method in ("leace", "quadratic"):
+        removed = METHODS[method]().fit(X, concept).remove(X)
+        areas[method] = roc_auc_score(concept, np.abs(removed[:, 0]))
+    assert areas["leace"] > 0.8 and areas["quadratic"] < 0.62
+
+
+def test_a_covariance_without_an_inverse_needs_shrinkage(train):
+    X, concept, _ = train
+    few = np.r_[np.flatnonzero(concept)[:5], np.flatnonzero(~concept)[:50]]
+    with pytest.raises(NotDefinedError, match="5 rows.*shrinkage"):
+        METHODS["quadratic"](shrinkage=False).fit(X[few], concept[few])
+    assert np.isfinite(METHODS["quadratic"]().fit(X[few], concept[few]).remove(X)).all()
+
+
+def test_inlp_projects_out_as_many_directions_as_probes_find(train):
+    X, concept, _ = train
+    edit = METHODS["inlp"]().fit(X, concept)
+    basis = edit.parameters["basis"].double().numpy()
+    assert 1 <= len(basis) < X.shape[1] / 2
+    np.testing.assert_allclose(basis @ basis.T, np.eye(len(basis)), atol=1e-6)
+    removed = edit.remove(X)
+    np.testing.assert_allclose(removed.mean(axis=0), X.mean(axis=0), atol=1e-4)
+    assert roc_auc_score(concept, LogisticRegression().fit(removed, concept).decision_function(removed)) < 0.7
+    assert len(METHODS["inlp"](rounds=1).fit(X, concept).parameters["basis"]) == 1
+
+
+def test_inlp_finds_all_directions_of_a_concept():
+    rng = np.random.default_rng(0)
+    concept = np.arange(3000) % 2 == 0
+    X = rng.standard_normal((3000, 8))
+    X[:, :2] += 2 * concept[:, None]
+    X[:, 1] *= 30  # a second direction that the first probe does not exhaust
+    edit = METHODS["inlp"](ridge=1e-6).fit(X, concept)
+    leftover = edit.remove(X)
+    assert abs(roc_auc_score(concept, leftover[:, 0]) - 0.5) < 0.1

@@ -1,0 +1,55 @@
+"""Methods that fit all concepts together."""
+
+import numpy as np
+import pytest
+
+from hf_msae.steering import METHODS
+
+
+@pytest.fixture(scope="module")
+def correlated():
+    """Embeddings that two concepts, which often occur together, move along two orthogonal axes."""
+    rng = np.random.default_rng(0)
+    first = rng.random(2000) < 0.5
+    second = np.where(rng.random(2000) < 0.9, first, ~first)
+    X = rng.standard_normal((2000, 6))
+    X[:, 0] += 4 * first
+    X[:, 1] += 4 * second
+    return X, np.stack([first, second], axis=1)
+
+
+def direction(method, X, concepts, number, **options):
+    others = np.delete(concepts, number, axis=1)
+    return METHODS[method](**options).fit(X, concepts[:, number], others=others).direction.numpy()
+
+
+def test_joint_patterns_do_not_take_in_other_concepts(correlated):
+    X, concepts = correlated
+    assert direction("pattern", X, concepts, 0)[1] > 0.5
+    assert direction("joint_pattern", X, concepts, 0)[0] > 0.99
+    assert direction("joint_pattern", X, concepts, 1)[1] > 0.99
+
+
+def test_orthogonal_patterns_are_nearly_orthogonal_and_stay_near_the_patterns(correlated):
+    X, concepts = correlated
+    pattern = [direction("pattern", X, concepts, number) for number in (0, 1)]
+    found = [direction("orthogonal", X, concepts, number) for number in (0, 1)]
+    assert pattern[0] @ pattern[1] > 0.9
+    assert abs(found[0] @ found[1]) < 0.05
+    assert all(new @ old > 0.7 for new, old in zip(found, pattern, strict=True))
+    kept = direction("orthogonal", X, concepts, 0, alpha=0.0)
+    np.testing.assert_allclose(kept, pattern[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["joint_pattern", "orthogonal"])
+def test_a_concept_alone_has_its_pattern(correlated, method):
+    X, concepts = correlated
+    expected = METHODS["pattern"]().fit(X, concepts[:, 0]).direction
+    np.testing.assert_allclose(METHODS[method]().fit(X, concepts[:, 0]).direction, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["joint_pattern", "orthogonal"])
+def test_concepts_that_are_always_there_change_nothing(correlated, method):
+    X, concepts = correlated
+    more = np.column_stack([concepts, np.ones(len(X), dtype=bool)])
+    np.testing.assert_allclose(direction(method, X, more, 0), direction(method, X, concepts, 0), atol=1e-5)

@@ -1,0 +1,137 @@
+"""Steering by latents of an MSAE."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from hf_msae import MSAEModel
+from hf_msae.steering import METHODS, NotDefinedError, load_edit
+from hf_msae.steering.methods.msae import detection
+
+
+@pytest.fixture
+def model(msae_folder):
+    return MSAEModel.from_pretrained(msae_folder)
+
+
+def test_detection_is_the_area_under_the_curve():
+    rng = np.random.default_rng(0)
+    codes = np.maximum(rng.standard_normal((80, 5)), 0)
+    codes[:, 3] = 0
+    concept = rng.random(80) < 0.3
+    areas, effects = detection(codes, concept)
+    np.testing.assert_allclose(areas, [roc_auc_score(concept, codes[:, j]) for j in range(5)])
+    means = np.abs(codes[concept].mean(axis=0) - codes[~concept].mean(axis=0))
+    assert effects[3] == 0
+    np.testing.assert_allclose(effects[:3], means[:3] / codes.std(axis=0)[:3])
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_the_latent_of_the_concept_is_chosen(make, task, number):
+    concept = list(task.concepts.values())[number][task.train]
+    assert make("msae").fit(task.features[task.train], concept).latents == (number,)
+
+
+def test_ties_go_to_the_larger_difference(make):
+    concept = np.arange(20) % 2 == 0
+    X = np.zeros((20, 12), dtype=np.float32)
+    codes = np.stack([np.where(concept, 1 + 0.5 * (np.arange(20) % 3), 0), np.where(concept, 1.0, 0)], axis=1)
+    X += codes @ make("msae").model.dictionary[:2].detach().numpy()
+    assert make("msae").fit(X, concept).latents == (1,)
+
+
+@pytest.mark.parametrize("keep_residual", [True, False])
+@pytest.mark.parametrize("mode", ["zero", "set", "scale"])
+def test_removal_is_its_formula(make, model, train, task, mode, keep_residual):
+    X, concept, _ = train
+    options = {"num_latents": 2, "mode": mode, "factor": 0.25, "keep_residual": keep_residual}
+    edit = make("msae", **options).fit(X, concept)
+    x = torch.from_numpy(task.features[task.test])
+    latents = list(edit.latents)
+    with torch.no_grad():
+        before = model.encode(x)
+        after, train_codes = before.clone(), model.encode(torch.from_numpy(X))
+        reference = train_codes[torch.from_numpy(~concept)][:, latents].mean(dim=0)
+        after[:, latents] = {"zero": 0 * reference, "set": reference, "scale": 0.25 * before[:, latents]}[mode]
+        expected = model.decode(after) + (x - model.decode(before) if keep_residual else 0)
+    torch.testing.assert_close(edit.remove(x), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(edit.score(x), before[:, latents].sum(dim=1))
+
+
+@pytest.mark.parametrize("amount", [1.0, 0.3])
+def test_addition_moves_latents_to_their_mean_with_the_concept(make, model, train, amount):
+    X, concept, _ = train
+    edit = make("msae").fit(X, concept)
+    (latent,) = edit.latents
+    x = torch.from_numpy(X)
+    with torch.no_grad():
+        before = model.encode(x)[:, [latent]]
+        expected = x + amount * (before[torch.from_numpy(concept)].mean() - before) * model.dictionary[latent]
+    torch.testing.assert_close(edit.add(x, amount), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_without_the_latent_stay_the_same_to_the_last_bit(make, train):
+    X, concept, _ = train
+    edit = make("msae").fit(X, concept)
+    silent = edit.score(X) == 0
+    assert silent.any() and edit.remove(X)[silent].tobytes() == X[silent].tobytes()
+
+
+def test_k_limits_the_code(make, train, model):
+    X, concept, _ = train
+    edit = make("msae", k=1).fit(X, concept)
+    with torch.no_grad():
+        expected = model.encode(torch.from_numpy(X), 1)[:, list(edit.latents)].sum(dim=1)
+    assert (expected == 0).any()
+    np.testing.assert_array_equal(edit.score(X), expected)
+    assert (edit.remove(X) == X).all(axis=1)[expected == 0].all()
+
+
+def test_names_need_no_labels(make, task, msae_folder, tmp_path):
+    from hf_msae.concepts import ConceptTable
+
+    frame = pd.DataFrame({"latent": range(12), "name": [f"word {j}" for j in range(12)], "similarity": 0.5})
+    X = task.features[task.train]
+    edit = make("msae", concepts=ConceptTable(frame)).fit_by_name("word 1", None, X)
+    assert edit.latents == (1,) and edit.provenance["concept"] == "word 1"
+    assert roc_auc_score(task.concepts["concept 1"][task.test], edit.score(task.features[task.test])) > 0.95
+    assert make("msae").fit_by_name("latent:2", None, X).latents == (2,)
+    with pytest.raises(ValueError, match="'red'"):
+        make("msae").fit_by_name("red", None, X)
+    with pytest.raises(NotDefinedError, match="latent 2"):
+        make("msae").fit_by_name("latent:2", None, np.abs(X[:, :1]) * edit.model.dictionary[2].detach().numpy())
+
+
+def test_another_msae_at_its_place_is_refused(train, model, tmp_path):
+    X, concept, _ = train
+    model.save_pretrained(tmp_path / "msae")
+    METHODS["msae"](msae=tmp_path / "msae").fit(X, concept).save_pretrained(tmp_path / "edit")
+    assert load_edit(tmp_path / "edit").latents == (0,)
+    with torch.no_grad():
+        model.latent_bias += 1
+    model.save_pretrained(tmp_path / "msae")
+    with pytest.raises(ValueError, match="another MSAE"):
+        load_edit(tmp_path / "edit")
+
+
+def test_a_model_that_is_saved_nowhere_cannot_be_saved_with_an_edit(train, model, tmp_path):
+    X, concept, _ = train
+    nowhere = MSAEModel(model.config)
+    nowhere.load_state_dict(model.state_dict())
+    nowhere.name_or_path = ""
+    edit = METHODS["msae"](msae=nowhere).fit(X, concept)
+    with pytest.raises(ValueError, match="not saved anywhere"):
+        edit.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"mode": "clamp"}, {"num_latents": 0}])
+def test_impossible_options_are_refused(make, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        make("msae", **options)
+
+
+def test_an_msae_has_to_be_given(train):
+    with pytest.raises(ValueError, match="needs an MSAE"):
+        METHODS["msae"]().fit(*train[:2])
