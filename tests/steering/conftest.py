@@ -13,7 +13,7 @@ BY_LABELS = sorted(set(METHODS) - {"text"})
 
 @pytest.fixture(scope="session")
 def task():
-    return gaussian_task(num_rows=400, width=WIDTH, num_concepts=3, strength=4.0, correlation=0.0)
+    return gaussian_task(num_rows=600, width=WIDTH, num_concepts=3, strength=4.0, correlation=0.0)
 
 
 @pytest.fixture(scope="session")

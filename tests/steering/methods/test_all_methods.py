@@ -92,7 +92,7 @@ def test_fewer_rows_than_folds_are_refused(make, train, method):
     X, concept, _ = train
     few = np.zeros_like(concept)
     few[:3] = True
-    with pytest.raises(NotDefinedError, match="3 rows.*5 folds"):
+    with pytest.raises(NotDefinedError, match=r"3 rows.*5 folds"):
         make(method).fit(X, few)
 
 

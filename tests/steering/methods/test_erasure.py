@@ -64,7 +64,7 @@ def test_quadratic_erasure_stops_quadratic_probes_that_leace_does_not():
 def test_a_covariance_without_an_inverse_needs_shrinkage(train):
     X, concept, _ = train
     few = np.r_[np.flatnonzero(concept)[:5], np.flatnonzero(~concept)[:50]]
-    with pytest.raises(NotDefinedError, match="5 rows.*shrinkage"):
+    with pytest.raises(NotDefinedError, match=r"5 rows.*shrinkage"):
         METHODS["quadratic"](shrinkage=False).fit(X[few], concept[few])
     assert np.isfinite(METHODS["quadratic"]().fit(X[few], concept[few]).remove(X)).all()
 

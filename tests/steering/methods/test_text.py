@@ -59,5 +59,5 @@ def test_what_does_not_fit_is_refused(backbone, embeddings):
     with pytest.raises(NotDefinedError, match="'red'"):
         METHODS["text"](neutral=["a photo of red"]).fit_by_name("red", backbone, embeddings)
     for options in ({"neutral": "a photo"}, {"neutral": []}, {"template": "a photo"}):
-        with pytest.raises(ValueError, match="neutral|template"):
+        with pytest.raises(ValueError, match=r"neutral|template"):
             METHODS["text"](**options)
