@@ -142,7 +142,8 @@ def test_edits_of_arrays_belong_to_no_backbone(fitted, backbones, method):
 @every
 def test_edits_of_another_backbone_are_refused(fitted, make, train, backbones, method):
     class Opened:
-        provenance = {**backbones["CLIPModel"].provenance(), "hook_point": "image_embeds"}
+        def __init__(self):
+            self.provenance = {**backbones["CLIPModel"].provenance(), "hook_point": "image_embeds"}
 
         def __getitem__(self, rows):
             return train[0][rows]
