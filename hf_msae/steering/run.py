@@ -158,8 +158,10 @@ def measure(task: Task, edit: Edit, seed: int) -> dict[str, Any]:
     records: list[dict[str, Any]] = []
     train = task.train
     for concept, has in task.concepts.items():
+        others = np.array([found[train] for name, found in task.concepts.items() if name != concept], dtype=bool)
+        others = others.T.reshape(len(train), -1)
         try:
-            edits[concept] = deepcopy(edit).fit(task.features[train], has[train], seed=seed)
+            edits[concept] = deepcopy(edit).fit(task.features[train], has[train], seed=seed, others=others)
         except NotDefinedError as error:
             records.append({"concept": concept, "metric": "fit", "value": None, "reason": str(error)})
     cross = cross_concept_figures(edits, task)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -57,6 +57,8 @@ class MSAELatents(Edit):
         k: Number of activations of the code. Defaults to the MSAE's own.
         concepts: Names of the latents: a table or its file, which `fit_by_name` needs.
     """
+
+    needs: ClassVar[str] = "an MSAE"
 
     msae: MSAEModel | str | os.PathLike = ""
     num_latents: int = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -37,6 +37,8 @@ class TextDirection(Direction):
         template: Text with one {} for the name.
         neutral: Texts without the concept.
     """
+
+    needs: ClassVar[str] = "a name"
 
     template: str = "a photo of {}"
     neutral: Sequence[str] = ("a photo", "a picture", "an image")
