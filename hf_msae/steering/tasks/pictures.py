@@ -1,0 +1,138 @@
+"""Pictures with known concepts, of which a network makes a task; their features are kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from ..._utils.atomic import atomic_path
+from ..._utils.cache import cache_folder
+from .networks import Network
+from .task import SPLITS, Task
+
+logger = logging.get_logger(__name__)
+
+DRAWING_VERSION = 1
+"""To be increased by every change of how pictures of the same settings look; part of the name of kept features."""
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The pictures of a task, each of which can be drawn with the bias and without it.
+
+    Attributes:
+        name: Name of the task.
+        draw: Draws the picture of a row, with the bias or without it: RGB.
+        sources: What each row's picture is made of, a scene or an author; none is in both splits.
+        concepts: Which rows have each concept, by name.
+        target: The label of each row.
+        bias: The concept that the label is correlated with in training.
+        split: "train" or "test" for each row.
+        settings: All that the pictures depend on, as JSON can hold it.
+        paired: Whether `draw` can change the bias.
+    """
+
+    name: str
+    draw: Callable[[int, bool], Image.Image]
+    sources: np.ndarray
+    concepts: Mapping[str, np.ndarray]
+    target: np.ndarray
+    bias: str
+    split: np.ndarray
+    settings: Mapping[str, Any]
+    paired: bool = True
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def picture(self, row: int, flipped: bool = False) -> Image.Image:
+        """Draw the picture of a row, or the same with the bias flipped."""
+        return self.draw(row, bool(self.concepts[self.bias][row]) != flipped)
+
+    def task(self, network: Network) -> Task:
+        """Return the task of a network's features of these pictures; they are computed once and kept on disk."""
+        arrays = self._kept(network)
+        return Task(
+            name=self.name,
+            backbone=network.name,
+            features=arrays["features"],
+            concepts=self.concepts,
+            target=self.target,
+            bias=self.bias,
+            split=self.split,
+            counterfactuals=arrays.get("counterfactuals"),
+            provenance={**network.provenance(), **self.settings},
+        )
+
+    def _kept(self, network: Network) -> dict[str, np.ndarray]:
+        file = self._file(network)
+        if file.is_file():
+            try:
+                return load_file(file)
+            except SafetensorError as error:  # what is damaged is computed again
+                logger.warning(f"{file} cannot be read ({error}); the features are computed again")
+        arrays = self._features(network)
+        with atomic_path(file) as unfinished:
+            save_file(arrays, unfinished)
+        return arrays
+
+    def _file(self, network: Network) -> Path:
+        known = {"task": self.name, **self.settings, "network": network.known_by()}
+        known |= {"version": DRAWING_VERSION, "pillow": PIL.__version__}
+        key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+        return cache_folder("steering") / f"{self.name}-{key[:32]}.safetensors"
+
+    def _features(self, network: Network) -> dict[str, np.ndarray]:
+        kinds = {"features": False, "counterfactuals": True} if self.paired else {"features": False}
+        parts: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
+        with tqdm(total=len(self) * len(kinds), desc=self.name, unit="picture", delay=5) as bar:
+            for start in range(0, len(self), _CHUNK):
+                rows = range(start, min(start + _CHUNK, len(self)))
+                for kind, flipped in kinds.items():
+                    parts[kind].append(network.features([self.picture(row, flipped) for row in rows]))
+                    bar.update(len(rows))
+        return {kind: np.concatenate(found) for kind, found in parts.items()}
+
+
+def check_numbers(num_rows: int, seed: int, correlation: float) -> None:
+    """Check the settings that tasks of pictures share.
+
+    Raises:
+        ValueError: One of them is out of range.
+    """
+    for name, value, least in (("num_rows", num_rows, 8), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    if not -1 <= correlation <= 1:
+        raise ValueError(f"correlation must lie between -1 and 1, got {correlation}")
+
+
+def assign_bias(target: np.ndarray, split: np.ndarray, correlation: float, random: np.random.Generator) -> np.ndarray:
+    """Choose the rows that have the bias: exactly as many of each label as the correlation asks for.
+
+    In training, (1 + `correlation`) / 2 of the rows with the label 1 have it, and (1 - `correlation`) / 2 of those
+    with 0, so that the correlation of label and bias is `correlation` if both labels are as frequent. In the test,
+    half of both have it.
+    """
+    biased = np.zeros(len(target), dtype=bool)
+    for part in SPLITS:
+        for label in (0, 1):
+            rows = random.permutation(np.flatnonzero((split == part) & (target == label)))
+            share = (1 + (correlation if label else -correlation)) / 2 if part == "train" else 0.5
+            biased[rows[: round(share * len(rows))]] = True
+    return biased
