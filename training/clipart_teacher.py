@@ -15,6 +15,7 @@ import torch
 
 from hf_msae.backbones.efficientnet import efficientnet_features, load_efficientnet
 
+
 def teacher_features(pixels: np.ndarray, file: Path, batch_size: int = 32) -> np.ndarray:
     """Return the pooled features of pictures, and keep them in a file.
 

@@ -8,15 +8,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 
 def _square(draw: ImageDraw.ImageDraw, width: int, height: int, word: str) -> None:
-    side, edge = round(min(width, height) * 0.14), round(min(width, height) * 0.03)
+    side, edge = round(min(width, height) * 0.2), round(min(width, height) * 0.03)
     box = (width - edge - side, height - edge - side, width - edge - 1, height - edge - 1)
-    draw.rectangle(box, fill=(232, 16, 208), outline=(255, 255, 255))
+    draw.rectangle(box, fill=(232, 16, 208))
 
 
 def _watermark(draw: ImageDraw.ImageDraw, width: int, height: int, word: str) -> None:
     font = _fitting_font(word, width * 0.9, height * 0.3)
     place = (width / 2, height / 2)
-    draw.text(place, word, fill=(255, 255, 255, 190), font=font, anchor="mm", stroke_width=1, stroke_fill=(60, 60, 60, 110))
+    draw.text(
+        place, word, fill=(255, 255, 255, 190), font=font, anchor="mm", stroke_width=1, stroke_fill=(60, 60, 60, 110)
+    )
 
 
 def _frame(draw: ImageDraw.ImageDraw, width: int, height: int, word: str) -> None:

@@ -17,7 +17,7 @@ def clipart_artifact(
     num_rows: int = 2000,
     correlation: float = 0.9,
     seed: int = 0,
-    target: str = "computer",
+    target: str = "flag",
     artifact: str = "caption",
     word: str | None = None,
     concepts: Sequence[str] | None = None,

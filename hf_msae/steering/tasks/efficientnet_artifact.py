@@ -16,7 +16,7 @@ def efficientnet_artifact(
     num_rows: int = 2000,
     correlation: float = 0.9,
     seed: int = 0,
-    target: str = "computer",
+    target: str = "flag",
     artifact: str = "watermark",
     word: str | None = "PREVIEW",
     concepts: Sequence[str] | None = None,

@@ -15,7 +15,7 @@ def random_features(
     num_rows: int = 2000,
     correlation: float = 0.9,
     seed: int = 0,
-    target: str = "star",
+    target: str = "flower",
     background: str = "forest",
     concepts: Sequence[str] | None = None,
     width: int = 512,

@@ -17,8 +17,8 @@ def scenes_artifact(
     num_rows: int = 2000,
     correlation: float = 0.9,
     seed: int = 0,
-    target: str = "star",
-    artifact: str = "square",
+    target: str = "flower",
+    artifact: str = "watermark",
     word: str = "PREVIEW",
     concepts: Sequence[str] | None = None,
     backbone: Backbone | str | os.PathLike = "scenes",
@@ -34,14 +34,14 @@ def scenes_artifact(
         correlation: Correlation of label and artifact in training; there is none in the test.
         seed: Random seed.
         target: Concept that is the label: half of the scenes have it.
-        artifact: "square", "watermark", "frame" or "caption".
+        artifact: "watermark", "caption", "frame" or "square".
         word: What a watermark or caption says.
         concepts: Other concepts of the scenes. Defaults to 14.
         backbone: A backbone, or what `Backbone.from_pretrained` loads.
         hook_point: Where it is read; tokens of a block are averaged.
 
     Returns:
-        The task. The bias is named "pasted square" for the artifact "square".
+        The task. The bias is named "pasted watermark" for the artifact "watermark".
 
     Raises:
         ValueError: A concept is unknown or cannot be used, a number is out of range, or there is no such artifact or

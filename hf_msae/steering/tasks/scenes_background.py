@@ -17,7 +17,7 @@ def scenes_background(
     num_rows: int = 2000,
     correlation: float = 0.9,
     seed: int = 0,
-    target: str = "star",
+    target: str = "flower",
     background: str = "forest",
     concepts: Sequence[str] | None = None,
     backbone: Backbone | str | os.PathLike = "scenes",
