@@ -53,7 +53,8 @@ def efficientnet_features(
         Features, float32 (number, 1280).
     """
     found = []
-    for start in tqdm(range(0, len(pictures), batch_size), desc="features", unit="batch", delay=5):
+    starts = range(0, len(pictures), batch_size)
+    for start in tqdm(starts, desc="features", unit="batch", disable=len(starts) <= 10):
         batch = np.stack([np.asarray(picture) for picture in pictures[start : start + batch_size]])
         pixels = torch.from_numpy(batch).permute(0, 3, 1, 2).float()
         scaled = interpolate(pixels, (_SIZE, _SIZE), mode="bicubic", antialias=True)

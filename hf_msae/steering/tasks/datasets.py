@@ -145,8 +145,8 @@ def _splits(column: pd.Series, name: str) -> np.ndarray:
 def _booleans(column: pd.Series, name: str) -> np.ndarray:
     values = column.to_numpy()
     if not (np.isin(values, (0, 1)).all() or np.isin(values, (-1, 1)).all()):
-        odd = next(value for value in values if value not in (-1, 0, 1) or not np.isin(values, (0, 1)).all())
-        raise ValueError(f"column {name!r} is not true or false in every row: it holds {odd!r} among others")
+        held = ", ".join(map(repr, column.unique()[:5].tolist()))
+        raise ValueError(f"column {name!r} holds {held}: a concept is true or false, 0 or 1, or -1 or 1")
     return values == 1
 
 

@@ -198,9 +198,10 @@ def drawings_with_tags(
     cells: dict[str, dict[tuple[bool, ...], int]] = {}
     for part, (same, different) in shares.items():
         wanted = {key: same if key[0] == key[1] else different for key in _BOTH}
-        whole = min([num_rows / 2, *(counts[part][key] / share for key, share in wanted.items() if share)])
+        wanted = {key: share for key, share in wanted.items() if share}
+        whole = min([num_rows / 2, *(counts[part][key] / share for key, share in wanted.items())])
         cells[part] = {key: round(share * whole) for key, share in wanted.items()}
-    _check_size(f"{target} and {bias}", {part: min(n for n in each.values() if n) for part, each in cells.items()})
+    _check_size(f"{target} and {bias}", {part: min(each.values()) for part, each in cells.items()})
     chosen = choose(drawings, cells, [target, bias], seed)
     return Pictures(
         name=name,
@@ -239,8 +240,8 @@ def _key(drawing: Drawing, tags: Sequence[str]) -> tuple[bool, ...]:
 
 def _check_size(what: str, sizes: dict[str, int]) -> None:
     for part, size in sizes.items():
-        if size < 2:
-            raise ValueError(f"too few drawings of the {part} split have or lack the tag {what}: choose another")
+        if not size:
+            raise ValueError(f"no drawing, or too few, of the {part} split has or lacks {what}: choose another tag")
 
 
 def _concepts(drawings: Sequence[Drawing], named: Sequence[str] | None, but: Sequence[str]) -> dict[str, np.ndarray]:

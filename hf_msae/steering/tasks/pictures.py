@@ -28,7 +28,7 @@ logger = logging.get_logger(__name__)
 DRAWING_VERSION = 1
 """To be increased by every change of how pictures of the same settings look; part of the name of kept features."""
 
-_CHUNK = 256
+_CHUNK = 128
 
 
 @dataclass(frozen=True, eq=False)
