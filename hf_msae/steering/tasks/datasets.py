@@ -73,6 +73,8 @@ def task_from_dataset(
         for column in wanted:
             if column not in part.column_names:
                 raise ValueError(f"there is no column {column!r}, only {', '.join(part.column_names)}")
+    if image_column in wanted[1:]:
+        raise ValueError(f"{image_column!r} is the column of images, and cannot be one of labels too")
     labels = [column for column in dict.fromkeys(wanted) if column != image_column]
     table = pd.concat([part.select_columns(labels).to_pandas() for part in parts.values()], ignore_index=True)
     split = np.repeat(list(parts), [len(part) for part in parts.values()]) if split_column is None else None

@@ -107,7 +107,7 @@ def test_collection_that_was_not_built_is_named(tmp_path):
 
 def test_missing_efficientnet_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(ImportError, match="pip install .*efficientnet"):
+    with pytest.raises(ImportError, match=r"pip install .*efficientnet"):
         TASKS["efficientnet_artifact"](collection="sample")
 
 
