@@ -1,8 +1,8 @@
 """Steering: methods that find a concept in embeddings, remove it and add it; and SwordBench, which compares them."""
 
 from . import methods  # registers them
-from .artifact import load_edit
-from .edit import METHODS, Edit, NotDefinedError, register
+from .data import NotDefinedError
+from .edit import METHODS, Edit, load_edit, register
 from .result import SwordBenchResult
 from .run import run_swordbench
 from .tasks import Task, gaussian_task

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import GridSearchCV, train_test_split
 
-from .edit import NotDefinedError
+from .data import NotDefinedError
 
 MOST_ROWS = 5_000
 """Rows that hyper-parameters are chosen on, at most; the chosen model is fitted to all rows."""

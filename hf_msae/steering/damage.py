@@ -13,7 +13,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..statistics import resampled_means
-from .edit import Edit, NotDefinedError
+from .data import NotDefinedError
+from .edit import Edit
 from .metrics import Figure, interval
 from .tasks import Task
 

@@ -7,7 +7,8 @@ from abc import abstractmethod
 import numpy as np
 import torch
 
-from .edit import Edit, NotDefinedError
+from .data import NotDefinedError
+from .edit import Edit
 
 
 class Direction(Edit):

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 import torch
 
+from .artifact import read_edit, site_in, write_edit
+from .data import NotDefinedError, check_data, check_others, provenance_of
+
 if TYPE_CHECKING:
     import os
     from typing import Self
@@ -23,14 +26,7 @@ if TYPE_CHECKING:
 METHODS: dict[str, type[Edit]] = {}
 """The methods by name. `METHODS["leace"]().fit(X, concept)` gives an edit."""
 
-MIN_ROWS = 2
-"""Rows with the concept, and rows without it, that a fit needs at least."""
-
 _E = TypeVar("_E", bound="type[Edit]")
-
-
-class NotDefinedError(ValueError):
-    """A fit or a figure does not exist for these data, for a reason that the message says."""
 
 
 def register(name: str) -> Callable[[_E], _E]:
@@ -137,9 +133,9 @@ class Edit(ABC):
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write the edit: edit.safetensors and edit.json, which `load_edit` reads."""
-        from .artifact import save_edit
-
-        save_edit(self, folder)
+        self.width  # noqa: B018 - raises if the edit has not been fitted
+        known = {"method": self.method, "settings": self.settings(), "provenance": self.provenance}
+        write_edit(folder, known, self.parameters)
 
     @contextmanager
     def attached(self, backbone: Backbone, change: str = "remove", amount: float = 1.0) -> Iterator[None]:
@@ -153,11 +149,10 @@ class Edit(ABC):
         Raises:
             ValueError: The edit was fitted on another backbone, or it is not known on which.
         """
-        from .artifact import check_backbone
-
         if change not in ("remove", "add"):
             raise ValueError(f"change is {change!r}; choose 'remove' or 'add'")
-        site = check_backbone(self, backbone)
+        self.width  # noqa: B018 - raises if the edit has not been fitted
+        site = site_in(backbone, self.method, self.provenance)
         apply = self.remove if change == "remove" else lambda x: self.add(x, amount)
         with site.hooked(apply):
             yield
@@ -228,64 +223,21 @@ class Edit(ABC):
         return result.numpy() if is_array else result
 
 
-def check_data(
-    X: np.ndarray | torch.Tensor | EmbeddingDataset, concept: np.ndarray | torch.Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return embeddings as float64 (n, d) and a concept as bool (n,).
+def load_edit(folder: str | os.PathLike) -> Edit:
+    """Load an edit that `Edit.save_pretrained` wrote.
 
     Raises:
-        NotDefinedError: Fewer than 2 rows have the concept or lack it, or all rows are alike.
-        ValueError: The shapes do not fit, the concept is neither true nor false somewhere, or a value is not finite.
+        FileNotFoundError: The folder holds no edit.
+        ValueError: A file is damaged or was changed, the method is unknown to this version, or the edit needs an MSAE
+            that is not there.
     """
-    values = as_array(X)
-    labels = np.asarray(concept.cpu() if isinstance(concept, torch.Tensor) else concept)
-    if labels.shape != (len(values),):
-        raise ValueError(f"the concept has the shape {labels.shape}, but there are {len(values)} embeddings")
-    if labels.dtype != bool and not np.isin(labels, (0, 1)).all():
-        odd = labels[~np.isin(labels, (0, 1))][0]
-        raise ValueError(f"a concept is true or false (1 or 0) in every row, but one row has {odd!r}")
-    labels = labels.astype(bool)
-    for which, number in (("with", labels.sum()), ("without", (~labels).sum())):
-        if number < MIN_ROWS:
-            raise NotDefinedError(f"{number} rows {which} the concept: a fit needs at least {MIN_ROWS}")
-    if (np.ptp(values, axis=0) == 0).all():
-        raise NotDefinedError("all embeddings are alike")
-    return values, labels
-
-
-def check_others(others: np.ndarray | torch.Tensor | None, num_rows: int) -> np.ndarray:
-    """Return the other concepts as bool (n, K - 1).
-
-    Raises:
-        ValueError: The shape does not fit, or a value is neither true nor false.
-    """
-    if others is None:
-        return np.zeros((num_rows, 0), dtype=bool)
-    labels = np.asarray(others.cpu() if isinstance(others, torch.Tensor) else others)
-    if labels.ndim != 2 or len(labels) != num_rows:
-        raise ValueError(f"others has the shape {labels.shape}, but must be ({num_rows}, number of other concepts)")
-    if labels.dtype != bool and not np.isin(labels, (0, 1)).all():
-        raise ValueError("others are true or false (1 or 0) in every row")
-    return labels.astype(bool)
-
-
-def as_array(X: np.ndarray | torch.Tensor | EmbeddingDataset) -> np.ndarray:
-    """Return embeddings as a float64 array (n, d).
-
-    Raises:
-        ValueError: They have another shape, or a value is not finite.
-    """
-    if not isinstance(X, np.ndarray | torch.Tensor):
-        X = X[:]
-    values = X.detach().double().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X, dtype=np.float64)
-    if values.ndim != 2:
-        raise ValueError(f"embeddings have the shape (rows, width), but got {values.shape}")
-    if not (finite := np.isfinite(values).all(axis=1)).all():
-        raise ValueError(f"row {int(np.flatnonzero(~finite)[0])} of the embeddings is not finite")
-    return values
-
-
-def provenance_of(X: object) -> dict[str, Any]:
-    """Return what opened embeddings say of their backbone; {} for arrays."""
-    known = getattr(X, "provenance", {})
-    return {key: value for key, value in known.items() if key.startswith("base_model_") or key == "hook_point"}
+    description, parameters = read_edit(folder)
+    if (method := description["method"]) not in METHODS:
+        raise ValueError(f"{folder} is an edit by {method!r}, which is none of the methods {', '.join(METHODS)}")
+    try:
+        edit = METHODS[method](**description["settings"])
+    except TypeError as error:
+        raise ValueError(f"{folder} has settings that {method} does not take: {error}") from error
+    edit.parameters, edit.provenance = parameters, description["provenance"]
+    edit.check_loaded()
+    return edit

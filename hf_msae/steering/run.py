@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 from .._utils.atomic import make_folder
 from .._utils.json_files import write_json
 from .damage import Judge, damage_figures, dose_figures, is_perfect
-from .edit import METHODS, Edit, NotDefinedError
+from .data import NotDefinedError
+from .edit import METHODS, Edit
 from .metrics import (
     Figure,
     concept_figures,

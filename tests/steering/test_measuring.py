@@ -26,7 +26,7 @@ class Known(Direction):
     def __init__(self, direction):
         self._given = np.asarray(direction)
 
-    def _direction(self, X, concept, seed):
+    def _direction(self, X, concept, seed, others):
         return self._given
 
 

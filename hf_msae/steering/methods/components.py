@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..data import NotDefinedError
 from ..direction import Direction
-from ..edit import NotDefinedError, register
+from ..edit import register
 
 
 def first_component(rows: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 from ..cross_validation import balanced_weights
-from ..edit import NotDefinedError, register
+from ..data import NotDefinedError
+from ..edit import register
 from ..subspace import Subspace
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from ..covariance import covariance_of
-from ..edit import Edit, NotDefinedError, register
+from ..data import NotDefinedError
+from ..edit import Edit, register
 
 
 @register("leace")

@@ -16,7 +16,8 @@ from ..._utils.fingerprint import model_fingerprint
 from ...concepts import ConceptTable
 from ...concepts.editing import LatentEdit, edit_embeddings, latent_of
 from ...model.modeling_msae import MSAEModel
-from ..edit import Edit, NotDefinedError, as_array, provenance_of, register
+from ..data import NotDefinedError, as_array, provenance_of
+from ..edit import Edit, register
 
 if TYPE_CHECKING:
     from typing import Self

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..artifact import check_backbone
+from ..artifact import site_in
+from ..data import NotDefinedError, as_array, provenance_of
 from ..direction import Direction
-from ..edit import NotDefinedError, as_array, provenance_of, register
+from ..edit import register
 
 if TYPE_CHECKING:
     from typing import Self
@@ -78,7 +79,7 @@ class TextDirection(Direction):
         known = provenance_of(X) or {**backbone.provenance(), "hook_point": HOOK_POINT}
         found = {"direction": direction / length, "center": along.mean(), "levels": levels}
         self._keep(found, values.shape[1], {**known, "concept": name})
-        check_backbone(self, backbone)
+        site_in(backbone, self.method, self.provenance)
         return self
 
     def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> np.ndarray:

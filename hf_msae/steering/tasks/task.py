@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..edit import NotDefinedError
+from ..data import NotDefinedError
 
 if TYPE_CHECKING:
     from ...embeddings import EmbeddingDataset

@@ -1,0 +1,81 @@
+"""What a fit is given: embeddings and concepts, checked, and where the embeddings are from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from ..embeddings import EmbeddingDataset
+
+MIN_ROWS = 2
+"""Rows with the concept, and rows without it, that a fit needs at least."""
+
+
+class NotDefinedError(ValueError):
+    """A fit or a figure does not exist for these data, for a reason that the message says."""
+
+
+def check_data(
+    X: np.ndarray | torch.Tensor | EmbeddingDataset, concept: np.ndarray | torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return embeddings as float64 (n, d) and a concept as bool (n,).
+
+    Raises:
+        NotDefinedError: Fewer than 2 rows have the concept or lack it, or all rows are alike.
+        ValueError: The shapes do not fit, the concept is neither true nor false somewhere, or a value is not finite.
+    """
+    values = as_array(X)
+    labels = np.asarray(concept.cpu() if isinstance(concept, torch.Tensor) else concept)
+    if labels.shape != (len(values),):
+        raise ValueError(f"the concept has the shape {labels.shape}, but there are {len(values)} embeddings")
+    if labels.dtype != bool and not np.isin(labels, (0, 1)).all():
+        odd = labels[~np.isin(labels, (0, 1))][0]
+        raise ValueError(f"a concept is true or false (1 or 0) in every row, but one row has {odd!r}")
+    labels = labels.astype(bool)
+    for which, number in (("with", labels.sum()), ("without", (~labels).sum())):
+        if number < MIN_ROWS:
+            raise NotDefinedError(f"{number} rows {which} the concept: a fit needs at least {MIN_ROWS}")
+    if (np.ptp(values, axis=0) == 0).all():
+        raise NotDefinedError("all embeddings are alike")
+    return values, labels
+
+
+def check_others(others: np.ndarray | torch.Tensor | None, num_rows: int) -> np.ndarray:
+    """Return the other concepts as bool (n, K - 1).
+
+    Raises:
+        ValueError: The shape does not fit, or a value is neither true nor false.
+    """
+    if others is None:
+        return np.zeros((num_rows, 0), dtype=bool)
+    labels = np.asarray(others.cpu() if isinstance(others, torch.Tensor) else others)
+    if labels.ndim != 2 or len(labels) != num_rows:
+        raise ValueError(f"others has the shape {labels.shape}, but must be ({num_rows}, number of other concepts)")
+    if labels.dtype != bool and not np.isin(labels, (0, 1)).all():
+        raise ValueError("others are true or false (1 or 0) in every row")
+    return labels.astype(bool)
+
+
+def as_array(X: np.ndarray | torch.Tensor | EmbeddingDataset) -> np.ndarray:
+    """Return embeddings as a float64 array (n, d).
+
+    Raises:
+        ValueError: They have another shape, or a value is not finite.
+    """
+    if not isinstance(X, np.ndarray | torch.Tensor):
+        X = X[:]
+    values = X.detach().double().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X, dtype=np.float64)
+    if values.ndim != 2:
+        raise ValueError(f"embeddings have the shape (rows, width), but got {values.shape}")
+    if not (finite := np.isfinite(values).all(axis=1)).all():
+        raise ValueError(f"row {int(np.flatnonzero(~finite)[0])} of the embeddings is not finite")
+    return values
+
+
+def provenance_of(X: object) -> dict[str, Any]:
+    """Return what opened embeddings say of their backbone; {} for arrays."""
+    known = getattr(X, "provenance", {})
+    return {key: value for key, value in known.items() if key.startswith("base_model_") or key == "hook_point"}
