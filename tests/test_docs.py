@@ -23,6 +23,7 @@ PAGES = [
     "docs/scenes.md",
     "docs/search.md",
     "docs/space.md",
+    "docs/swordbench.md",
 ]
 COMMANDS = [
     "README.md",
@@ -36,6 +37,7 @@ COMMANDS = [
     "docs/report.md",
     "docs/search.md",
     "docs/space.md",
+    "docs/swordbench.md",
     "docs/training.md",
     *sorted(f"training/configs/{p.name}" for p in (ROOT / "training" / "configs").glob("*.yaml")),
 ]

@@ -44,6 +44,7 @@ class SwordBenchArguments:
     concepts: list[str] = flag("Columns of --data that are concepts: true or false, or 1 and 0.", [])
     target: str | None = flag("Column of --data with the label that a classifier predicts.", None)
     bias: str | None = flag("The one of --concepts that is spuriously correlated with the label.", None)
+    verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
     test_share: float = flag("Share of the rows of --data that are tested on.", 0.5)
     seeds: list[int] = flag("Random seeds of tasks and fits.", [0, 1, 2])
     num_workers: int = flag("Number of processes.", 1)
@@ -111,7 +112,7 @@ def own_task(args: SwordBenchArguments) -> Callable[..., Task]:
     from ..embeddings import load_embeddings
     from ..steering import Task
 
-    embeddings = load_embeddings(args.data)
+    embeddings = load_embeddings(args.data, verify=args.verify)
 
     def make(seed: int) -> Task:
         is_test = np.random.default_rng(seed).random(len(embeddings)) < args.test_share

@@ -68,7 +68,7 @@ def run_swordbench(
     chosen = named_methods(methods)
     if not tasks or not chosen or not seeds:
         raise ValueError("a run needs at least one task, one method and one seed")
-    folder = make_folder(Path(output_dir) / "cells")
+    folder = make_folder(make_folder(output_dir) / "cells")
     made = [_made(task, seed) for seed in seeds for task in tasks]
     cells = [
         _Cell(task, label, edit, seed, folder)

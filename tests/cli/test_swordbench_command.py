@@ -1,0 +1,64 @@
+"""`hf-msae swordbench`: a run on data of one's own, what it writes, what is listed and what is refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from datasets import Dataset
+from PIL import Image
+
+from hf_msae.cli.swordbench import main
+from hf_msae.steering import METHODS, gaussian_task
+from hf_msae.steering.tasks import TASKS
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Embeddings with columns of labels, whose label is correlated with a concept."""
+    task = gaussian_task(num_rows=600, width=12, num_concepts=3)
+    train = task.train
+    columns = {name.replace(" ", "_"): values[train] for name, values in task.concepts.items()}
+    kind = np.where(task.target[train] == 1, "cat", "dog")
+    rows = Dataset.from_dict({"image_embeds": task.features[train].tolist(), "kind": kind.tolist(), **columns})
+    folder = tmp_path_factory.mktemp("data") / "embeddings"
+    rows.save_to_disk(folder)
+    return folder
+
+
+def test_a_task_of_ones_own_is_run_and_written(data, tmp_path, capsys):
+    own = ["--data", str(data), "--concepts", "bias", "concept_1", "--target", "kind", "--bias", "bias"]
+    main([*own, "--methods", "mean_difference", "lda", "--seeds", "0", "--output", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "net_gain" in printed and "perfect" in printed
+    frame = pd.read_csv(tmp_path / "out" / "figures.csv")
+    assert set(frame["method"]) == {"mean_difference", "lda"} and set(frame["concept"]) == {"bias", "concept_1"}
+    content = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(content["frame"]) == len(frame)
+    for name in ("success_against_damage.png", "cross_concepts_kind.png"):
+        with Image.open(tmp_path / "out" / name) as image:
+            assert image.width > 300
+    assert pd.read_csv(tmp_path / "out" / "ranking.csv")["rank"].min() == 1
+
+
+def test_tasks_and_methods_are_listed(capsys):
+    main(["--available"])
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in (*METHODS, *TASKS))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--tasks", "gausian"], "gausian"),
+        (["--tasks", "gaussian", "--methods", "eraser"], "eraser"),
+        ([], "--tasks"),
+        (["--data", "somewhere"], "--concepts"),
+        (["--data", "x", "--concepts", "a", "--target", "t", "--bias", "b"], "--bias b"),
+        (["--tasks", "gaussian", "--num_workers", "0"], "num_workers"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(tmp_path, capsys, given, said):
+    with pytest.raises(SystemExit) as stopped:
+        main([*given, "--output", str(tmp_path / "out")])
+    assert stopped.value.code != 0 and said in capsys.readouterr().err
