@@ -54,7 +54,7 @@ class Logistic(_Linear):
     """The weights of a logistic regression, C from 10^-5 to 10^4."""
 
     def _estimator(self, seed: int) -> BaseEstimator:
-        return LogisticRegression()
+        return LogisticRegression(max_iter=1000)
 
 
 @register("ridge")
