@@ -301,6 +301,23 @@ def _true_names(model: MSAEModel, world: World | None, k: int | str) -> dict[str
     return {"true names": len(true), "distinct words": true["name"].nunique()}
 
 
+@torch.no_grad()
+def untrained_names(data: Data, num_latents: int, seeds: Sequence[int]) -> pd.DataFrame:
+    """True names of dictionaries that were not trained: of random directions, and of random training embeddings."""
+    rows, statistics = [], data.train.statistics()
+    for seed in seeds:
+        set_seed(seed)
+        model = MSAEModel(MSAEConfig(d_in=data.train.width, num_latents=num_latents, nesting="none"))
+        model.set_input_statistics(statistics.mean, statistics.input_scale)
+        rows.append({"dictionary": "random directions", "seed": seed, **_true_names(model, data.world, ALL)})
+        some = np.random.default_rng(seed).choice(len(data.train), num_latents, replace=False)
+        directions = torch.nn.functional.normalize(model.normalize(data.train[np.sort(some)]), dim=-1)
+        model.decoder.copy_(directions)
+        model.encoder.copy_(directions.T)
+        rows.append({"dictionary": "random embeddings", "seed": seed, **_true_names(model, data.world, ALL)})
+    return pd.DataFrame(rows)
+
+
 def geometric_median(data: EmbeddingDataset, steps: int = 50) -> torch.Tensor:
     """The point with the smallest mean distance to the embeddings, `(d,)` in float32, by Weiszfeld's algorithm."""
     x = data[np.arange(len(data))].double()

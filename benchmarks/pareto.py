@@ -13,7 +13,8 @@ MSAE gives a whole curve, because its code can be cut to the largest k activatio
 prefixes, cut to the first latents of its dictionary; each model of the other families gives one point.
 
 With --world, the latents of every model are named from pictures, as in benchmarks/naming.py, at each granularity: a
-validated name is true if the latent detects what it means in other pictures, with an AUROC above 0.9.
+validated name is true if the latent detects what it means in other pictures, with an AUROC above 0.9. They
+are compared with those of dictionaries that were not trained: random directions, and random training embeddings.
 
 Writes table.csv (a row for each point and seed), pareto.md (means and spreads), dominance.md (each point of the other
 families compared with the MSAEs' curves at the same L0), pareto.png and tuning.csv. After an interruption, the same
@@ -39,6 +40,7 @@ from comparison import (
     open_data,
     run_reporting_errors,
     subset,
+    untrained_names,
 )
 
 from hf_msae.plotting import PALETTE, new_figure, save_figure
@@ -260,6 +262,9 @@ def main() -> None:
     save_figure(plot(table), output_dir / "pareto.png")
     print(f"Learning rates: {rates}\n\n{means.to_string(index=False)}\n")
     print(f"MSAEs compared with the other families at the same L0\n\n{comparison.to_string(index=False)}\n")
+    if data.world is not None:
+        names = untrained_names(data, arguments.num_latents, arguments.seeds)
+        print(f"Without training\n\n{names.to_string(index=False)}\n")
     print(f"{output_dir} holds table.csv, pareto.md, dominance.md and pareto.png")
 
 

@@ -52,6 +52,17 @@ def test_names_are_made_from_the_first_pictures_and_judged_by_the_others(planted
     assert world.true_names(msae).empty
 
 
+def test_dictionaries_of_random_embeddings_have_true_names_without_training(planted, benchmark_module):
+    from hf_msae.embeddings import load_embeddings
+
+    world, _ = planted
+    world.pictures[:, len(WORDS) :] *= 0.1  # pictures with a word and nothing else point at it
+    comparison = benchmark_module("comparison")
+    data = comparison.Data(load_embeddings(world.pictures), None, world=world)
+    found = comparison.untrained_names(data, 64, [0, 1]).groupby("dictionary").sum()
+    assert found.loc["random embeddings", "distinct words"] > found.loc["random directions", "distinct words"] >= 0
+
+
 def test_a_word_is_usable_if_it_has_a_name_and_pictures_on_both_sides(planted):
     world, _ = planted
     world.truth[410:, WORDS.index("card")] = False
