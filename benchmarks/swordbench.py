@@ -23,7 +23,7 @@ from hf_msae.steering.tasks import TASKS
 MSAES = {
     "scenes-image": ("scenes_background", "scenes_pattern", "scenes_artifact"),
     "clipart-image": ("clipart_artifact",),
-    None: ("gaussian", "random_features"),
+    None: ("efficientnet_artifact", "gaussian", "random_features"),
 }
 
 
