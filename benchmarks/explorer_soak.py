@@ -10,12 +10,14 @@ its open files and its uploads once a minute; the last line, how much the memory
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import statistics
 import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,16 @@ def visit_until(end: float, served: Served, folder: Path, seed: int, count: Coun
         client.close()
 
 
+def size_of(folder: Path) -> int:
+    """Return the bytes of the files below a folder. Pictures may be removed meanwhile."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with suppress(FileNotFoundError):
+                total += (Path(place) / name).stat().st_size
+    return total
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=120, help="Minutes for which visitors come.")
@@ -112,7 +124,7 @@ def main() -> None:
                 minute = (time.monotonic() - start) / 60
                 memory = process.memory_info().rss / 2**20
                 sizes.append((minute, memory))
-                kept = sum(each.stat().st_size for each in (served_in / "gradio").rglob("*.*")) / 2**20
+                kept = size_of(served_in / "gradio") / 2**20
                 failed = sum(count.values()) - count["answered"] - count["refused"]
                 counts = f"{count['answered']} | {count['refused']} | {failed}"
                 print(f"| {minute:.0f} | {counts} | {memory:.0f} | {process.num_fds()} | {kept:.0f} |", flush=True)
