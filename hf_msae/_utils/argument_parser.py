@@ -117,6 +117,7 @@ class MSAEArgumentParser(HfArgumentParser):
         if self.first_word and argv and not argv[0].startswith("-"):
             argv[0] = f"--{self.first_word}={argv[0]}"
         argv = [self._renamed(word) for word in argv]
+        self._refuse_unknown_flags(argv)
         file_parser = ArgumentParser(prog=self.prog, add_help=False, allow_abbrev=False)
         file_parser.add_argument("--config", type=Path)
         file = file_parser.parse_known_args(argv)[0].config
@@ -129,8 +130,7 @@ class MSAEArgumentParser(HfArgumentParser):
         except ValueError as error:  # from a dataclass that checks its fields
             self.error(str(error))
         if unknown:
-            flag = unknown[0].split("=")[0]
-            self.error(f"unknown argument {flag}{self._nearest(flag.lstrip('-').replace('-', '_'), '--')}")
+            self._refuse(unknown[0])
         is_terminal = sys.stderr.isatty()
         for arguments in parsed:
             if hasattr(arguments, "disable_tqdm"):
@@ -208,6 +208,20 @@ class MSAEArgumentParser(HfArgumentParser):
             return word
         _show_renamed(flag, f"--{self._new_names[old]}")
         return f"--{self._new_names[old]}{equals}{value}"
+
+    def _refuse_unknown_flags(self, argv: Sequence[str]) -> None:
+        """Refuse a mistyped flag before argparse and the dataclasses can miss the flag that was meant."""
+        if {"-h", "--help"} & set(argv):
+            return
+        for word in argv:
+            flag = word.partition("=")[0]
+            looks_like_flag = flag.startswith("-") and flag.lstrip("-")[:1].isalpha() and " " not in flag
+            if looks_like_flag and flag not in self._option_string_actions:
+                self._refuse(flag)
+
+    def _refuse(self, argument: str) -> NoReturn:
+        flag = argument.split("=")[0]
+        self.error(f"unknown argument {flag}{self._nearest(flag.lstrip('-').replace('-', '_'), '--')}")
 
     def _set_to_none(self, file: Path, key: str, action: Action) -> None:
         for kind in self.dataclass_types:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 BUILT_IN = {"hf_msae/scenes-siglip": "rendered scenes", "hf_msae/clipart-siglip": "clip art"}
@@ -11,6 +12,12 @@ BUILT_IN = {"hf_msae/scenes-siglip": "rendered scenes", "hf_msae/clipart-siglip"
 def find_built_in(name: str) -> str | None:
     """Return the full name of a backbone of this package: "scenes" is "hf_msae/scenes-siglip"; None for any other."""
     return next((full for full in BUILT_IN if name in (full, _world(full))), None)
+
+
+def suggest_built_in(name: str) -> str:
+    """Suggest the backbone of this package with the most similar name; "" if none is similar."""
+    near = difflib.get_close_matches(name, [each for full in BUILT_IN for each in (_world(full), full)], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def built_in_folder(full_name: str) -> Path:

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, PreTrain
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME, is_peft_available
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from hf_msae._utils.built_in import built_in_folder, find_built_in
+from hf_msae._utils.built_in import built_in_folder, find_built_in, suggest_built_in
 from hf_msae._utils.paths import did_you_mean
 from hf_msae.backbones.families import FAMILIES, family_of
 from hf_msae.backbones.origin import Origin
@@ -80,13 +80,14 @@ def locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, s
         if revision is not None:
             raise ValueError(f"revision={revision!r} was given, but {name} is a folder, not a repository on the Hub")
         return str(path), name, None
-    missing = f"backbone {name!r} is neither a folder nor a model that can be reached on the Hub{did_you_mean(path)}"
+    missing = f"backbone {name!r} is neither a folder nor a model that can be reached on the Hub"
     if path.exists() or path.is_absolute() or name.startswith(".") or name.count("/") > 1:
-        raise FileNotFoundError(missing)
+        raise FileNotFoundError(f"{missing}{did_you_mean(path)}")
     try:
         return name, name, resolve_revision(name, revision=revision).resolved
     except (RevisionResolutionError, HfHubHTTPError, HFValidationError) as error:
-        raise FileNotFoundError(f"{missing}: {error}") from error
+        hint = suggest_built_in(name) or did_you_mean(path)
+        raise FileNotFoundError(f"{missing}{hint}: {error}") from error
 
 
 def _load_model(location: str, name: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:

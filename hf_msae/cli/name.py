@@ -191,8 +191,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\nThe table is in {output}")
     if (output.parent.parent / "README.md").exists():
         print("The next `hf-msae push` adds these names to the model card")
-    if others := [file.name for file in sorted(output.parent.glob("*.parquet")) if file != output]:
-        print(f"The folder also holds {', '.join(others)}: choose a table with --concepts {output} in other commands")
+    if output.parent.name == "concepts":
+        _print_other_tables(table, output, args.q)
 
 
 def _output_file(args: NameArguments, model: str) -> Path:
@@ -203,6 +203,27 @@ def _output_file(args: NameArguments, model: str) -> Path:
     if not folder.is_dir():
         raise ValueError(f"{model} is not a folder that names can be written to: give a file with --output")
     return folder / "concepts" / f"{Path(args.vocabulary or 'labels').stem}.parquet"
+
+
+def _print_other_tables(table: ConceptTable, output: Path, q: float) -> None:
+    """Name the other tables of a folder, and recommend the one with the most validated names."""
+    from ..concepts import ConceptTable
+    from ..concepts.validation import doubts
+
+    others = [file for file in sorted(output.parent.glob("*.parquet")) if file != output]
+    tables = {output: table}
+    for file in others:
+        try:
+            tables[file] = ConceptTable.load(file)
+        except (ValueError, OSError):
+            continue  # what cannot be read is not recommended
+    if others:
+        best = max(tables, key=lambda file: doubts(tables[file].frame, q).isna().sum())  # the new one, if as good
+        names = ", ".join(file.name for file in others)
+        print(
+            f"The folder also holds {names}: in other commands, choose a table with --concepts; the one with the most "
+            f"validated names is {best}"
+        )
 
 
 def _print_labels(table: ConceptTable, q: float) -> None:
@@ -222,8 +243,9 @@ def _print_labels(table: ConceptTable, q: float) -> None:
         print(f"No latent is named by these labels: {', '.join(missing[:_MOST_SHOWN])}")
     detected = validated["name"][validated["polarity"] > 0].nunique()
     print(
-        f"\n{len(validated)} of {len(table)} latents have a validated name ({rule(table.frame, q)}), "
-        f"and {detected} of {len(labels)} labels name one of them"
+        f"\n{len(validated)} of {len(table)} latents {'has' if len(validated) == 1 else 'have'} a validated name "
+        f"({rule(table.frame, q)}), and {detected} of {len(labels)} labels {'names' if detected == 1 else 'name'} "
+        "one of them"
     )
     if weak := too_weak(table.frame, q):
         print(weak)
@@ -245,8 +267,9 @@ def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
             print(f"... and {len(best) - _MOST_SHOWN} more")
         print()
     print(
-        f"{len(validated)} of {len(table)} latents have a validated name ({rule(table.frame, q)}), "
-        f"and {len(best)} of {len(vocabulary)} words name one of them"
+        f"{len(validated)} of {len(table)} latents {'has' if len(validated) == 1 else 'have'} a validated name "
+        f"({rule(table.frame, q)}), and {len(best)} of {len(vocabulary)} words "
+        f"{'names' if len(best) == 1 else 'name'} one of them"
     )
     if "agrees" in validated and len(validated):
         print(f"For {int(validated['agrees'].sum())} of these latents, the name by activations is the same")

@@ -254,6 +254,20 @@ def test_scenes_is_the_backbone_of_the_package(folders, tmp_path, monkeypatch):
     assert backbone.text_embeds("a red circle").shape == (1, 32)
 
 
+@pytest.mark.parametrize("typo, meant", [("clipartt", "clipart"), ("hf_msae/scene-siglip", "hf_msae/scenes-siglip")])
+def test_a_similar_backbone_of_the_package_is_suggested(typo, meant, monkeypatch, tmp_path):
+    def unknown(*args, **kwargs):
+        raise loading.HFValidationError("nothing there")
+
+    monkeypatch.setattr(loading, "resolve_revision", unknown)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"did you mean '{meant}'"):
+        Backbone.from_pretrained(typo)
+    with pytest.raises(FileNotFoundError, match="resnet") as error:
+        Backbone.from_pretrained("resnet")
+    assert "did you mean" not in str(error.value)
+
+
 def test_what_cannot_serve_is_refused(folders, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"\./nowhere"):
         Backbone.from_pretrained("./nowhere")

@@ -2,10 +2,11 @@
 
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from hf_msae.cli.name import NameArguments, main, read_vocabulary
+from hf_msae.cli.name import NameArguments, _print_other_tables, _print_table, main, read_vocabulary
 from hf_msae.concepts import ConceptTable, Vocabulary, name_by_labels, name_latents
 from hf_msae.embeddings import load_embeddings
 from tests.cli.conftest import NAMED
@@ -105,3 +106,23 @@ def test_what_is_refused(refused, place, tmp_path):
     ])  # fmt: skip
     refused(main, ["--vocabulary", "scenes", "--output", tmp_path / "x.parquet"], [([], "typo")], "./typo")
     refused(main, ["--vocabulary", "scenes"], [([], "user/name.*--output")], "user/name")
+
+
+def test_the_table_with_the_most_validated_names_is_recommended(model, capsys):
+    columns = [["a", "b"], np.ones(2), ["c", "c"], np.ones(2)]
+    some, none = (ConceptTable.from_columns(*columns, q_value=np.full(2, q)) for q in (0.01, 0.9))
+    folder = model / "concepts"
+    some.save(folder / "labels.parquet")
+    (folder / "odd.parquet").write_text("no table")
+    _print_other_tables(none, folder / "words.parquet", 0.05)
+    assert str(folder / "labels.parquet") in capsys.readouterr().out
+    _print_other_tables(some, folder / "words.parquet", 0.05)  # as many
+    printed = capsys.readouterr().out
+    assert str(folder / "words.parquet") in printed and "labels.parquet, odd.parquet" in printed
+
+
+def test_one_latent_has_a_name(capsys):
+    table = ConceptTable.from_columns(["a", "b"], np.ones(2), ["c", "c"], np.ones(2), q_value=np.array([0.01, 0.9]))
+    _print_table(table, Vocabulary(["a", "b"]), 0.05)
+    printed = capsys.readouterr().out
+    assert "1 of 2 latents has a" in printed and "1 of 2 words names" in printed

@@ -113,9 +113,10 @@ def extract_activations(
         dataset,
         "vision" in embedder.towers,
         image_column,
-        text_column if "text" in embedder.towers else None,
+        text_column,
         keep_columns,
         skip_unreadable=on_unreadable == "skip",
+        with_texts="text" in embedder.towers,
     )
     reader.image_processor = backbone.image_processor
     if taken := sorted({*embedder.columns, *embedder.extra_features} & set(reader.kept_features)):

@@ -25,6 +25,7 @@ from .streams import check_continuable, check_divisible, fingerprint
 
 FILE_NAME = "file_name"
 """Column that says which file of a folder an image is, as in metadata.csv."""
+_WAY_OUT = '--on_unreadable skip (in Python, on_unreadable="skip") leaves such rows out'
 _LIBRARIES = ("hf_msae", "torch", "transformers", "datasets", "pillow")
 _STRINGS, _BINARIES = ((kind, f"large_{kind}", f"{kind}_view") for kind in ("string", "binary"))
 _MEDIA = datasets.Image | datasets.Audio | datasets.Video
@@ -63,9 +64,10 @@ class RowReader:
         dataset: The dataset or stream.
         with_images: Whether images are needed.
         image_column: Column of images. None means "image", or else the only column of images.
-        text_column: Column of captions; None if they are not needed.
+        text_column: Column of captions.
         keep_columns: Columns to keep. None keeps all numbers, booleans, labels and strings, and the names of files.
         skip_unreadable: Leave out rows whose image cannot be read or whose caption is missing.
+        with_texts: Whether captions are needed, if there is a column of them.
 
     Raises:
         TypeError: `dataset` is not a single dataset.
@@ -80,6 +82,7 @@ class RowReader:
         text_column: str | None,
         keep_columns: Sequence[str] | None,
         skip_unreadable: bool = False,
+        with_texts: bool = True,
     ) -> None:
         if isinstance(dataset, datasets.DatasetDict | datasets.IterableDatasetDict):
             raise TypeError(f"choose a split of the dataset: {', '.join(map(str, dataset))}")
@@ -103,7 +106,10 @@ class RowReader:
         self.image_processor = None
         self.skip_unreadable = skip_unreadable
         self._dataset = dataset.with_format(None)
-        self.text_column = text_column
+        for argument, column in (("image_column", image_column), ("text_column", text_column)):
+            if column is not None:
+                self._feature(argument, column)  # a typo is refused, even where the column would not be read
+        self.text_column = text_column = text_column if with_texts else None
         self.image_column = self._choose_images(image_column) if with_images else None
         if text_column is not None:
             feature = self._feature("text_column", text_column)
@@ -182,7 +188,7 @@ class RowReader:
                     raise UnreadableRow(f"{self._name(row, self.text_column)} is missing (None)")
             except UnreadableRow as error:
                 if not self.skip_unreadable:
-                    raise
+                    raise UnreadableRow(f"{error}; {_WAY_OUT}") from error
                 unreadable[row] = str(error)
         good = [place for place, row in enumerate(rows.numbers) if row not in unreadable]
         pixels = prepare_images(self.image_processor, [images[place] for place in good]) if images and good else None

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_msae._utils.images import to_rgb
+from hf_msae.backbones.extraction import extract_activations
 from hf_msae.backbones.extraction.rows import RowReader
 from hf_msae.backbones.image_text_data import open_dataset
 from hf_msae.embeddings import EmbeddingWriter, load_embeddings
@@ -95,3 +96,13 @@ def test_lists_of_every_kind_are_embeddings(kind, tmp_path):
         tmp_path / "e.parquet",
     )
     assert load_embeddings(tmp_path / "e.parquet")[:].tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize("argument", ["image_column", "text_column"])
+def test_a_column_that_does_not_exist_is_refused_even_if_it_would_not_be_read(argument, backbone, tmp_path):
+    data = datasets.Dataset(pa.table({"image": IMAGES["binary"], "caption": STRINGS["string"]}))
+    columns = {"image_column": "image", "text_column": "caption", argument: "typo"}
+    hook_point = "text_embeds" if argument == "image_column" else "image_embeds"
+    with pytest.raises(ValueError, match=f"{argument} is 'typo'.*image, caption"):
+        extract_activations(backbone, data, tmp_path / "out", hook_points=[hook_point], progress=False, **columns)
+    assert not (tmp_path / "out").exists()

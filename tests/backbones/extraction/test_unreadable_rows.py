@@ -132,3 +132,8 @@ def test_two_processes_leave_out_what_one_does(backbone, folders, tmp_path, one_
     data = damaged() if bad is BAD else numbered(45, bad)
     in_two_processes(folders["SiglipModel"], data, tmp_path / "out", **SETTINGS)
     check(tmp_path / "out", backbone, bad=list(bad))
+
+
+def test_the_error_names_the_way_out(backbone, tmp_path):
+    with pytest.raises(ValueError, match=r"row 0 .*--on_unreadable skip"):
+        extract_activations(backbone, damaged(), tmp_path, **{**SETTINGS, "on_unreadable": "raise"})

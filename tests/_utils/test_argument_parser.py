@@ -1,0 +1,53 @@
+"""Errors of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from hf_msae._utils.argument_parser import MSAEArgumentParser, flag
+
+
+@dataclass
+class _Arguments:
+    output_dir: str = flag("Where to write.")
+    words: list[str] = flag("Words.", [])
+    least: float = flag("A number.", 0.0)
+
+    def __post_init__(self):
+        if not self.words:
+            raise ValueError("no words")
+
+
+@pytest.fixture
+def parser():
+    return MSAEArgumentParser([_Arguments], "It writes.", "it --output_dir a", prog="it")
+
+
+@pytest.mark.parametrize(
+    "argv, named",
+    [
+        (["--outputdir", "a", "--words", "b"], "--outputdir; did you mean --output_dir?"),  # a flag is missing too
+        (["-output_dir=my folder"], "-output_dir; did you mean --output_dir?"),
+        (["--output_dir", "a", "--wrods", "b"], "--wrods; did you mean --words?"),  # the dataclass refuses too
+        (["--words", "b", "--zzz"], "--zzz\n"),
+    ],
+)
+def test_a_mistyped_flag_is_named_before_what_is_missing(parser, argv, named, capsys):
+    with pytest.raises(SystemExit) as exit:
+        parser.parse(argv)
+    message = capsys.readouterr().err
+    assert exit.value.code == 2 and f"unknown argument {named}" in message and "required" not in message
+
+
+def test_what_is_not_a_flag_is_not_taken_for_one(parser):
+    argv = ["--output-dir=--a", "--least", "-1.5", "--words", "a b", "--a photo of", "-"]
+    (args,) = parser.parse(argv)
+    assert (args.output_dir, args.least, args.words) == ("--a", -1.5, ["a b", "--a photo of", "-"])
+
+
+def test_help_is_shown_in_spite_of_a_mistyped_flag(parser, capsys):
+    with pytest.raises(SystemExit) as exit:
+        parser.parse(["--outputdir", "a", "--help"])
+    assert exit.value.code == 0 and "--output_dir" in capsys.readouterr().out
