@@ -205,7 +205,8 @@ def _names(folder: Path, msae: MSAEModel, model: str, data: str) -> Iterator[Fin
             yield Finding("names", BROKEN, f"concepts/{file.name} names the latents of other weights", then)
             continue
         number = len(table.validated()) if table.has_q_values else 0
-        text = f"concepts/{file.name}: {number:,} of {len(table):,} latents have a validated name, by {table.evidence}"
+        have = f"{number:,} of {len(table):,} latents {'has' if number == 1 else 'have'} a validated name"
+        text = f"concepts/{file.name}: {have}, by {table.evidence}"
         if weak := too_weak(table.frame):
             text += f"; {weak}"
         yield Finding("names", OK, text, [] if number else then)

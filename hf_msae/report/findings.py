@@ -86,13 +86,15 @@ def _names(labels: Labels, firing: Firing, alive: int) -> str:
     found = labels.validated
     if found is None:
         return "The latents have names, but none was tested against chance."
+    number = found["name"].nunique()
     of_alive = int((firing.counts[found["latent"]] > 0).sum())
     tests = "the test against chance"
     if labels.has_strength_test:
         tests = "the tests against chance and for its strength"
     weak = too_weak(labels.concepts.frame)
     return (
-        f"{of_alive:,} of the {alive:,} latents active in these rows have a name that passes {tests} "
-        f"(false discovery rate {MAX_Q:.0%}); there are {found['name'].nunique():,} such names."
+        f"{of_alive:,} of the {alive:,} latents active in these rows {'has' if of_alive == 1 else 'have'} a name "
+        f"that passes {tests} (false discovery rate {MAX_Q:.0%}); "
+        + ("there is 1 such name." if number == 1 else f"there are {number:,} such names.")
         + (f" Of all latents, {weak}." if weak else "")
     )

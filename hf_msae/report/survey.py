@@ -90,10 +90,13 @@ def choose(labels: Labels, firing: Firing, number: int) -> Chosen:
         risk = "none of them is certain" if too_weak(frame) else "all of them may be chance"
         note = f"No name is validated: {why_none(frame)}. These names have the best evidence; {risk}."
         return Chosen(shown.tolist(), "evidence", note)
-    passed = f"names that pass the test against chance at a false discovery rate of {MAX_Q:.0%}"
+    names, tests = ("name", "passes") if len(best) == 1 else ("names", "pass")
+    passed = f"{names} that {tests} the test against chance at a false discovery rate of {MAX_Q:.0%}"
     if labels.has_strength_test:
-        passed = f"validated names ({labels.rule})"
-    note = f"The {len(shown)} best of {len(best):,} {passed}, each with its best latent."
+        passed = f"validated {names} ({labels.rule})"
+    number = "" if len(shown) == 1 else f"{len(shown)} "
+    which = "only" if len(shown) == len(best) == 1 else f"{number}best of {len(best):,}"
+    note = f"The {which} {passed}, {'' if len(shown) == 1 else 'each '}with its best latent."
     if silent := int((~alive[best]).sum()):
         note += f" The best latents of {silent:,} of these names are never among the {firing.k} strongest of a row."
     return Chosen(shown.tolist(), "validated", note)

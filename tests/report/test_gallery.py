@@ -181,6 +181,17 @@ def test_validated_names_passed_both_tests(with_names, write):
     assert "5 latents have a name that is better" in page.root.text
 
 
+@pytest.mark.parametrize("by_labels", [True, False])
+def test_one_name_is_not_a_plural(with_names, write, by_labels):
+    first = np.arange(WIDTH) == 0
+    low = np.where(first, 0.95, 0.5)
+    table = names(auroc=low, auroc_low=low, auroc_high=low) if by_labels else names(q_value=np.where(first, 0.01, 0.9))
+    page = write(with_names(table), num_concepts=8)
+    note = page.section("concepts").all("p")[0].text
+    assert ("The only validated name (" if by_labels else "The only name that passes") in note and "each" not in note
+    assert "there is 1 such name." in page.root.text and "has a name that passes" in page.root.text
+
+
 def test_without_names_the_most_active_are_shown(with_names, write, world):
     page = write(with_names(None), num_concepts=5, num_searches=1, num_explained=1)
     assert shown(page) == np.argsort(-world.values.mean(axis=0), kind="stable")[:5].tolist()
