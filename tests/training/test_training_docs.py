@@ -16,7 +16,14 @@ from hf_msae.training.flags import DataArguments, ModelArguments, SweepArguments
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 LAUNCHER_FLAGS = {"--multi_gpu", "--num_processes", "--nproc_per_node", "--standalone", "--cpu", "--num_machines"}
-LAUNCHER_FLAGS |= {"--dynamo_backend", "--help", "--config_file", "--device", "--quick"}  # the last two of benchmarks
+LAUNCHER_FLAGS |= {
+    "--dynamo_backend",
+    "--help",
+    "--config_file",
+    "--device",
+    "--quick",
+    "--world",
+}  # the last three of benchmarks
 EVALUATION_FLAGS = {f"--{field.name}" for field in dataclasses.fields(EvaluationArguments)}
 
 

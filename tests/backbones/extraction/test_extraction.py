@@ -341,7 +341,7 @@ def test_data_sets_are_opened_by_name(tmp_path, monkeypatch):
         (ValueError, "train, test", tmp_path / "splits", None),
         (ValueError, "'val'.*train, test", tmp_path / "splits", "val"),
         (ValueError, "'test'", tmp_path / "saved", "test"),
-        (FileNotFoundError, "nothing.*parquet", tmp_path / "nothing", None),
+        (FileNotFoundError, "no such file.*nothing", tmp_path / "nothing", None),
         (FileNotFoundError, "nobody/nothing.*Hub", "nobody/nothing", None),
         (ValueError, "scenes:train'.*scenes:SPLIT:N:SEED", "scenes:train", None),
         (ValueError, "'train'.*'test'", "scenes:train:5", "test"),
