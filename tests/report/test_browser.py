@@ -8,6 +8,7 @@ from PIL import Image
 
 from hf_msae import VisionTextMSAE
 from hf_msae.report import write_report
+from hf_msae.report.sections.concepts import OPEN
 from tests.report.conftest import QUICK, WIDTH, names, row_of
 
 pytestmark = pytest.mark.slow
@@ -68,7 +69,7 @@ def test_pictures_are_painted(visit):
 def test_the_filter_shows_what_is_asked_for(visit):
     page = visit()
     cards, told = page.locator(".card"), page.locator("#filter output")
-    assert page.locator(".card:visible").count() == cards.count() == 7 and told.inner_text() == "7 of 7"
+    assert page.locator(".card:visible").count() == OPEN and cards.count() == 7 and told.inner_text() == "7 of 7"
     page.get_by_label("Show concepts that contain").fill(" N3")
     assert page.locator(".card:visible h3").all_inner_texts() == ["n3"] and told.inner_text() == "1 of 7"
     page.keyboard.press("Enter")
@@ -87,7 +88,7 @@ def test_folded_cards_open_to_be_found_and_printed(visit, world, tmp_path, opene
     page = visit(path=write_report(tmp_path / "report.html", model, world.embeddings, **settings))
     cards = page.locator(".card")
     last = cards.nth(11)
-    assert cards.count() == 12 and page.locator(".card:visible").count() == 8
+    assert cards.count() == 12 and page.locator(".card:visible").count() == OPEN
     if opened_by == "the filter":
         page.get_by_label("Show concepts that contain").fill(last.locator("h3").text_content())
     else:
@@ -97,7 +98,9 @@ def test_folded_cards_open_to_be_found_and_printed(visit, world, tmp_path, opene
 
 def test_it_is_readable_without_scripts_and_by_keyboard(visit):
     page = visit(java_script_enabled=False)
-    assert page.locator(".card:visible").count() == 7 and not page.locator("#filter").is_visible()
+    assert page.locator(".card:visible").count() == OPEN and not page.locator("#filter").is_visible()
+    page.locator("details.more > summary").click()
+    assert page.locator(".card:visible").count() == 7, "folded cards open without scripts"
     page = visit()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
