@@ -8,7 +8,7 @@ continues with the cells that are missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -40,6 +40,12 @@ class SwordBenchArguments:
     methods: list[str] = flag(
         "Methods to compare, by name, or `all` for all that need nothing but labels; --available lists them.", ["all"]
     )
+    msae: str | None = flag(
+        "MSAE of the same embeddings: a folder, a Hub id or a released name. Adds the method msae, with --num_latents "
+        "latents.",
+        None,
+    )
+    num_latents: int = flag("Number of latents of the method msae.", 1)
     data: str | None = flag("Embeddings with columns of labels, to make a task of your own.", None)
     concepts: list[str] = flag("Columns of --data that are concepts: true or false, or 1 and 0.", [])
     target: str | None = flag("Column of --data with the label that a classifier predicts.", None)
@@ -74,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_parser("swordbench", [SwordBenchArguments], __doc__, EXAMPLE)
     (args,) = parser.parse(argv)
     from ..steering import METHODS, run_swordbench
+    from ..steering.run import named_methods
     from ..steering.tasks import TASKS
 
     if args.available:
@@ -87,8 +94,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if unknown := [name for name in args.tasks if name not in TASKS]:
             raise ValueError(f"there is no task {unknown[0]!r}; the tasks are {', '.join(sorted(TASKS))}")
         tasks = [*(TASKS[name] for name in args.tasks), *([own_task(args)] if args.data else [])]
+        if "msae" in methods and not args.msae:
+            raise ValueError("the method msae needs an MSAE: name it with --msae")
+        chosen = named_methods([name for name in methods if name != "msae"])
+        if args.msae:
+            chosen["msae"] = METHODS["msae"](msae=args.msae, num_latents=args.num_latents)
         result = run_swordbench(
-            tasks, methods, args.output, args.seeds, args.num_workers, progress=not args.disable_tqdm
+            tasks, chosen, args.output, args.seeds, args.num_workers, progress=not args.disable_tqdm
         )
         write(result, args.output)
     print(result.ranking().to_string(index=False, float_format="{:.3f}".format))
@@ -105,27 +117,24 @@ def default_methods() -> list[str]:
     return [name for name, method in METHODS.items() if method.needs == "labels"]
 
 
-def own_task(args: SwordBenchArguments) -> Callable[..., Task]:
-    """Return a function that makes a task of the user's embeddings, split at random by its seed."""
+def own_task(args: SwordBenchArguments) -> Task:
+    """Make a task of the user's embeddings, split at random by the first seed."""
     import numpy as np
 
     from ..embeddings import load_embeddings
     from ..steering import Task
 
     embeddings = load_embeddings(args.data, verify=args.verify)
-
-    def make(seed: int) -> Task:
-        is_test = np.random.default_rng(seed).random(len(embeddings)) < args.test_share
-        split = np.where(is_test, "test", "train")
-        return Task.from_embeddings(embeddings, args.concepts, args.target, args.bias, split)
-
-    return make
+    is_test = np.random.default_rng(args.seeds[0]).random(len(embeddings)) < args.test_share
+    split = np.where(is_test, "test", "train")
+    return Task.from_embeddings(embeddings, args.concepts, args.target, args.bias, split)
 
 
 def write(result: SwordBenchResult, output: str) -> None:
     """Write the tables and figures of a run: everything, the ranks, success against damage, and concepts."""
     from .._utils.atomic import atomic_path
     from ..plotting import save_figure
+    from ..steering.run import file_name
 
     folder = Path(output)
     ranking = result.ranking()
@@ -135,4 +144,4 @@ def write(result: SwordBenchResult, output: str) -> None:
     if not result.doses.empty:
         save_figure(result.plot(), folder / "success_against_damage.png")
     for task, rows in ranking.groupby("task", sort=False):
-        save_figure(result.plot_cross(task, rows["method"].iloc[0]), folder / f"cross_concepts_{task}.png")
+        save_figure(result.plot_cross(task, rows["method"].iloc[0]), folder / f"cross_concepts_{file_name(task)}.png")

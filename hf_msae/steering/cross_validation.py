@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.model_selection import GridSearchCV
 
 from .data import NotDefinedError
 
@@ -19,6 +19,20 @@ def balanced_weights(concept: np.ndarray) -> np.ndarray:
     counts = np.bincount(concept.astype(int), minlength=2)
     weights = 1 / counts[concept.astype(int)]
     return weights / weights.max()
+
+
+def few_rows(concept: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """Draw at most `number` rows: all of the rarer class, up to half of them, and some of the other.
+
+    Returns:
+        The numbers of the rows, in order.
+    """
+    if len(concept) <= number:
+        return np.arange(len(concept))
+    rng = np.random.default_rng(seed)
+    rare, common = sorted((np.flatnonzero(concept), np.flatnonzero(~concept)), key=len)
+    rare = rng.permutation(rare)[: number // 2]
+    return np.sort(np.concatenate([rare, rng.permutation(common)[: number - len(rare)]]))
 
 
 def fit_best(
@@ -34,11 +48,7 @@ def fit_best(
     concept = y > 0
     if (fewest := np.bincount(concept.astype(int), minlength=2).min()) < folds:
         raise NotDefinedError(f"one class has {fewest} rows, fewer than the {folds} folds of the cross-validation")
-    weights, rows = balanced_weights(concept), np.arange(len(X))
-    if len(X) > MOST_ROWS:
-        rows, _ = train_test_split(rows, train_size=MOST_ROWS, stratify=concept, random_state=seed)
-        if np.bincount(concept[rows].astype(int), minlength=2).min() < folds:
-            raise NotDefinedError(f"a class has too few rows for {folds} folds among {MOST_ROWS}")
+    weights, rows = balanced_weights(concept), few_rows(concept, MOST_ROWS, seed)
     search = GridSearchCV(estimator, grid, cv=folds, refit=False)
     search.fit(X[rows], y[rows], sample_weight=weights[rows])
     return estimator.set_params(**search.best_params_).fit(X, y, sample_weight=weights)

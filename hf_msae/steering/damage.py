@@ -92,13 +92,14 @@ class Judge:
         return np.array([by_label.get(label, right.mean()) for label in task.target[rows]]), "unbiased"
 
 
-def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figure], np.ndarray]:
+def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figure], list[np.ndarray]]:
     """Measure success on biased inputs and damage on unbiased ones.
 
     Biased and unbiased are the test rows of `Judge.groups`, T is `edit.remove`, and h the classifier.
 
     - `success`: accuracy of h(T(x)) minus that of h(x), on biased rows.
-    - `recovery`: success / (reference - accuracy of h(x)), on biased rows, with `Judge.reference`.
+    - `bias_cost`: what the bias costs on biased rows: the accuracy of `Judge.reference` minus that of h(x).
+    - `recovery`: success / bias_cost; not defined unless the lower end of bias_cost's interval is above 0.
     - `damage`: accuracy of h(x) minus that of h(T(x)), on unbiased rows; negative if it gets better.
     - `aligned_damage`: the same on aligned rows, where the bias helps the classifier.
     - `net_gain`: success minus damage, in accuracy.
@@ -111,8 +112,8 @@ def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figur
     - `injection_exactness`: the same on unbiased rows for `edit.add` with amount 1.
 
     Returns:
-        The figures, and for each test row in the order (biased, unbiased) how much the removal gained, from -1 to 1:
-        what paired tests between methods compare.
+        The figures, and how much the removal gained in each biased and in each unbiased row, -1, 0 or 1: what paired
+        tests between methods compare.
     """
     task = judge.task
     rows = [judge.groups[name] for name in ("biased", "unbiased", "aligned")]
@@ -120,6 +121,7 @@ def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figur
     first = np.column_stack([measured[0], judge.reference[0]])
     functions: dict[str, Function] = {
         "success": lambda b, u: b[..., 1] - b[..., 0],
+        "bias_cost": lambda b, u: b[..., 5] - b[..., 0],
         "recovery": lambda b, u: (b[..., 1] - b[..., 0]) / (b[..., 5] - b[..., 0]),
         "damage": lambda b, u: u[..., 0] - u[..., 1],
         "net_gain": lambda b, u: b[..., 1] - b[..., 0] + u[..., 1] - u[..., 0],
@@ -129,6 +131,8 @@ def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figur
         "drift": lambda b, u: u[..., 4],
     }
     figures = _of_means(functions, (first, measured[1]), seed)
+    if not figures["bias_cost"][1] > 0:  # of two differences around 0, any ratio may come out
+        figures["recovery"] = (np.nan, np.nan, np.nan)
     if len(rows[2]):
         figures |= _of_means({"aligned_damage": lambda a: a[..., 0] - a[..., 1]}, measured[2:], seed)
     for name, column in (("worst_group", 1), ("worst_group_before", 0)):
@@ -136,7 +140,7 @@ def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figur
     with_bias = np.concatenate([rows[0], rows[2]])
     for name, change, of in (("exactness", edit.remove, with_bias), ("injection_exactness", edit.add, rows[1])):
         figures |= _exactness(name, change, task, of, seed)
-    return figures, np.concatenate([part[:, 1] - part[:, 0] for part in measured[:2]])
+    return figures, [part[:, 1] - part[:, 0] for part in measured[:2]]
 
 
 def dose_figures(edit: Edit, judge: Judge, seed: int) -> list[dict[str, float]]:
@@ -165,16 +169,21 @@ def dose_figures(edit: Edit, judge: Judge, seed: int) -> list[dict[str, float]]:
     return records
 
 
-def is_perfect(figures: dict[str, Figure], epsilon: float = EPSILON) -> bool:
+def is_perfect(figures: dict[str, Figure], epsilon: float = EPSILON) -> bool | None:
     """Return whether steering is perfect: recovery of at least 1 - epsilon, and damage of at most epsilon.
 
-    The lower end of the recovery's interval and the upper end of the damage's interval have to reach these.
+    The lower end of the recovery's interval and the upper end of the damage's interval have to reach these. None if
+    recovery is not defined, because the bias does not mislead the classifier.
     """
-    return figures["recovery"][1] >= 1 - epsilon and figures["damage"][2] <= epsilon
+    if not np.isfinite(figures["recovery"]).all():
+        return None
+    return figures["success"][0] > 0 and figures["recovery"][1] >= 1 - epsilon and figures["damage"][2] <= epsilon
 
 
 def _row_figures(change: Callable[[np.ndarray], np.ndarray], judge: Judge, rows: np.ndarray) -> np.ndarray:
     """Return for each row: right before, right after, prediction changed, divergence, relative change (n, 5)."""
+    if not len(rows):
+        return np.zeros((0, 5))
     X = judge.task.features[rows]
     after = change(X)
     before, steered = (judge.head.predict_proba(x) for x in (X, after))
@@ -219,4 +228,5 @@ def _exactness(
     errors = np.column_stack([((each - wanted) ** 2).sum(axis=1) for each in (change(X), X)])
     draws = resampled_means(errors, seed=seed)
     left, before = errors.mean(axis=0)
-    return {name: (float(1 - left / before), *interval(1 - draws[:, 0] / draws[:, 1]))}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {name: (float(1 - left / before), *interval(1 - draws[:, 0] / draws[:, 1]))}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -116,8 +118,8 @@ class Edit(ABC):
         raise NotDefinedError(f"{self.method} needs labels: call fit(X, concept) in place of fit_by_name({name!r})")
 
     def score(self, X: Array) -> Array:
-        """Return how much of the concept embeddings (..., d) have: (...), larger for more."""
-        return self._apply(self._score, X)
+        """Return how much of the concept embeddings (..., d) have: (...), larger for more, at least float32."""
+        return self._apply(self._score, X, keep_dtype=False)
 
     def remove(self, X: Array) -> Array:
         """Return the embeddings (..., d) without the concept."""
@@ -173,6 +175,11 @@ class Edit(ABC):
         except (AttributeError, KeyError):
             raise ValueError(f"this edit ({self.method}) has not been fitted: call fit(X, concept) first") from None
 
+    def depends_on(self) -> str:
+        """Return a hash of what results depend on besides the options: the code of the method."""
+        code = [_code_of(cls) for cls in type(self).__mro__ if issubclass(cls, Edit) and cls is not Edit]
+        return hashlib.sha256("".join(code).encode()).hexdigest()
+
     def check_loaded(self) -> None:  # noqa: B027 - most need nothing else
         """Check what the edit needs besides its own parameters; called after it was loaded.
 
@@ -210,7 +217,7 @@ class Edit(ABC):
         return self.parameters[name].to(like.device, like.dtype)
 
     @torch.no_grad()
-    def _apply(self, function: Callable[[torch.Tensor], torch.Tensor], X: Array) -> Array:
+    def _apply(self, function: Callable[[torch.Tensor], torch.Tensor], X: Array, keep_dtype: bool = True) -> Array:
         is_array = not isinstance(X, torch.Tensor)
         given = torch.from_numpy(np.ascontiguousarray(X)) if is_array else X
         if not given.is_floating_point() or not given.ndim or given.shape[-1] != self.width:
@@ -219,12 +226,24 @@ class Edit(ABC):
                 f"{given.dtype} of shape {tuple(given.shape)}"
             )
         x = given.float() if given.dtype.itemsize < 4 else given
-        result = function(x).to(given.dtype)
+        result = function(x).to(given.dtype if keep_dtype else x.dtype)
         return result.numpy() if is_array else result
 
 
-def load_edit(folder: str | os.PathLike) -> Edit:
+def _code_of(cls: type) -> str:
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):  # it was typed in: there is no file
+        functions = {name: value.__code__ for name, value in vars(cls).items() if inspect.isfunction(value)}
+        return repr([(name, code.co_code, code.co_names) for name, code in functions.items()])
+
+
+def load_edit(folder: str | os.PathLike, **options: Any) -> Edit:
     """Load an edit that `Edit.save_pretrained` wrote.
+
+    Args:
+        folder: The folder.
+        **options: Options of the method in place of those that were saved, such as msae="elsewhere/msae".
 
     Raises:
         FileNotFoundError: The folder holds no edit.
@@ -235,9 +254,9 @@ def load_edit(folder: str | os.PathLike) -> Edit:
     if (method := description["method"]) not in METHODS:
         raise ValueError(f"{folder} is an edit by {method!r}, which is none of the methods {', '.join(METHODS)}")
     try:
-        edit = METHODS[method](**description["settings"])
+        edit = METHODS[method](**{**description["settings"], **options})
     except TypeError as error:
-        raise ValueError(f"{folder} has settings that {method} does not take: {error}") from error
+        raise ValueError(f"{method} does not take these options: {error}") from error
     edit.parameters, edit.provenance = parameters, description["provenance"]
     edit.check_loaded()
     return edit

@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..statistics import auroc_interval, resampled_means
+from .cross_validation import few_rows
 from .edit import Edit
 from .tasks import Task
 
@@ -47,8 +48,7 @@ def concept_figures(edit: Edit, task: Task, concept: str, seed: int) -> dict[str
         "removal_auroc": auroc_figure(truth, _without_rounding_errors(edit.score(removed), score)),
     }
     rows = task.train
-    if len(rows) > MOST_PROBE_ROWS:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_PROBE_ROWS, replace=False))
+    rows = rows[few_rows(task.concepts[concept][rows], MOST_PROBE_ROWS, seed)]
     left = edit.remove(task.features[rows])
     for name, probe in _probes(len(rows), seed).items():
         probe.fit(left, task.concepts[concept][rows])
@@ -100,6 +100,8 @@ def orthogonality_figures(edits: Mapping[str, Edit], task: Task) -> dict[str, di
     - `orthogonality`: 1 - (1/K) sum over c' != c of |cosine|, as in the code of Erogullari et al. (2025),
     - `orthogonality_mean`: the same with 1 / (K - 1), which is 0 if all directions are the same.
     """
+    if not edits:
+        return {}
     X = task.features[task.test].astype(np.float64)
     changes = {concept: (edit.add(X) - X).mean(axis=0) for concept, edit in edits.items()}
     units = np.stack([change / max(np.linalg.norm(change), 1e-30) for change in changes.values()])

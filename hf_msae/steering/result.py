@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import wilcoxon
+from scipy.stats import norm
 
 from ..statistics import Result, holm
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ["task", "backbone", "method", "concept", "seed", "metric", "value", "low", "high", "reason"]
 SUMMARY = ("recovery", "damage", "net_gain", "detection_auroc", "robustness", "leakage_linear")
+_GAINS = ["task", "method", "seed", "gains", "num_biased", "task_sha256"]
 _DOSES = ["task", "method", "seed", "part", "dose", "dose_low", "dose_high"]
 _DOSES += [f"{name}{end}" for name in ("success", "damage") for end in ("", "_low", "_high")]
 
@@ -32,14 +33,15 @@ class SwordBenchResult(Result):
             intervals.
         cross: AUROC of each concept (found) after each was removed: task, method, seed, found, removed, auroc.
         perfect: For each task, method and seed, whether steering is perfect (`is_perfect`); None if not defined.
-        gains: For each task, method and seed, what the removal gained in each test row.
+        gains: For each task, method and seed, what the removal gained in each test row, biased ones first, how many of
+            these there are (num_biased), and the hash of the task.
     """
 
     frame: pd.DataFrame = field(metadata={"columns": COLUMNS})
     doses: pd.DataFrame = field(metadata={"columns": _DOSES})
     cross: pd.DataFrame = field(metadata={"columns": ["task", "method", "seed", "found", "removed", "auroc"]})
     perfect: pd.DataFrame = field(metadata={"columns": ["task", "method", "seed", "perfect"]})
-    gains: pd.DataFrame = field(metadata={"columns": ["task", "method", "seed", "gains"]})
+    gains: pd.DataFrame = field(metadata={"columns": _GAINS})
 
     @classmethod
     def of_cells(cls, cells: Sequence[Mapping[str, Any]]) -> SwordBenchResult:
@@ -49,15 +51,15 @@ class SwordBenchResult(Result):
             rows = [{**_place(cell), **record} for cell in cells for record in cell[key]]
             return pd.DataFrame(rows, columns=columns)
 
-        def column(key: str) -> pd.DataFrame:
-            return pd.DataFrame([{**_place(cell), key: cell[key]} for cell in cells]).drop(columns="backbone")
+        def columns(*keys: str) -> pd.DataFrame:
+            return pd.DataFrame([{**_place(cell), **{key: cell[key] for key in keys}} for cell in cells])
 
         return cls(
             frame=table("figures", COLUMNS),
             doses=table("doses", _DOSES),
             cross=table("cross", ["task", "method", "seed", "found", "removed", "auroc"]),
-            perfect=column("perfect"),
-            gains=column("gains"),
+            perfect=columns("perfect").drop(columns="backbone"),
+            gains=columns("gains", "num_biased", "task_sha256").drop(columns="backbone"),
         )
 
     def summary(self, metrics: Sequence[str] = SUMMARY) -> pd.DataFrame:
@@ -75,36 +77,36 @@ class SwordBenchResult(Result):
     def ranking(self) -> pd.DataFrame:
         """Rank methods within each task by their net gain; methods that cannot be told from the best share its rank.
 
-        A method is told from one of a higher mean if a Wilcoxon signed-rank test of their gains in the same test rows,
-        over all seeds, has a p-value of at most 0.05 after Holm's correction for all pairs of the task.
+        Two methods are told apart if the difference of their net gains in the same test rows has a two-sided p-value
+        of at most 0.05, after Holm's correction for all pairs of the task. It is the p-value of a normal
+        distribution with the standard error of that difference, a sum of means over biased and over unbiased rows.
+        Rows that several seeds share are counted once, with their mean over seeds. The best of the methods that are
+        left opens the next rank. Only seeds in which all ranked methods are defined count.
 
         Returns:
             One row per task and method: rank, net_gain (mean over seeds), p_value (against the best, corrected).
         """
-        net = self.frame[self.frame["metric"] == "net_gain"].astype({"value": float})
-        means = net.groupby(["task", "method"], sort=False)["value"].mean()
         rows = []
-        for task, of_task in self.gains.groupby("task", sort=False):
-            gains = {
-                method: np.concatenate(list(each.sort_values("seed")["gains"]))
-                for method, each in of_task.groupby("method", sort=False)
-                if (task, method) in means.index
-            }
-            order = sorted(gains, key=lambda method: -means[task, method])
+        for task, of_task in self.gains[self.gains["gains"].map(len) > 0].groupby("task", sort=False):
+            seeds = set.intersection(*(set(each["seed"]) for _, each in of_task.groupby("method")))
+            of_task = of_task[of_task["seed"].isin(seeds)]
+            gains = {method: _by_test(each) for method, each in of_task.groupby("method", sort=False)} if seeds else {}
+            means = {method: float(np.mean([_net(*parts) for parts in each])) for method, each in gains.items()}
+            order = sorted(gains, key=lambda method: -means[method])
             pairs = [(a, b) for i, a in enumerate(order) for b in order[i + 1 :]]
             corrected = holm([_paired(gains[a], gains[b]) for a, b in pairs]) if pairs else []
             p_values = dict(zip(pairs, corrected, strict=True))
-            rank, leader = 1, order[0] if order else None
-            for place, method in enumerate(order, start=1):
-                if method != leader and p_values[leader, method] <= 0.05:
-                    rank, leader = place, method
-                rows.append((task, rank, method, means[task, method], p_values.get((order[0], method), np.nan)))
+            rank, left = 1, order
+            while left:
+                tied = [each for each in left if each == left[0] or p_values[left[0], each] > 0.05]
+                rows += [(task, rank, each, means[each], p_values.get((order[0], each), np.nan)) for each in tied]
+                rank, left = rank + len(tied), [each for each in left if each not in tied]
         return pd.DataFrame(rows, columns=["task", "rank", "method", "net_gain", "p_value"])
 
     def verdict(self) -> str:
         """Say whether any method steers perfectly, and which gain most."""
-        defined = self.perfect.dropna()
-        always = defined.groupby(["task", "method"])["perfect"].all() if len(defined) else pd.Series(dtype=bool)
+        is_perfect = self.perfect.assign(perfect=self.perfect["perfect"].eq(True))
+        always = is_perfect.groupby(["task", "method"], sort=False)["perfect"].all()
         perfect = [f"{method} on {task}" for (task, method), value in always.items() if value]
         said = f"steering is perfect for every seed: {', '.join(perfect)}" if perfect else "no method steers perfectly"
         ranking = self.ranking()
@@ -134,8 +136,24 @@ def _place(cell: Mapping[str, Any]) -> dict[str, Any]:
     return {key: cell[key] for key in ("task", "backbone", "method", "seed")}
 
 
-def _paired(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the p-value of a paired test that two methods gain alike."""
-    if (a == b).all():
-        return 1.0
-    return float(wilcoxon(a, b, method="asymptotic").pvalue)
+def _by_test(gains: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the gains in biased and in unbiased rows, once for each set of test rows: means over its seeds."""
+    found = []
+    for _, same in gains.groupby("task_sha256", sort=True):
+        mean, number = np.mean(list(same["gains"]), axis=0), int(same["num_biased"].iloc[0])
+        found.append((mean[:number], mean[number:]))
+    return found
+
+
+def _net(biased: np.ndarray, unbiased: np.ndarray) -> float:
+    return biased.mean() + unbiased.mean()
+
+
+def _paired(a: list[tuple[np.ndarray, np.ndarray]], b: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Return the p-value of a two-sided test that the mean net gains of two methods are the same."""
+    parts = [x - y for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True)]
+    size = abs(sum(part.mean() for part in parts))
+    variance = sum(part.var(ddof=1) / len(part) for part in parts if len(part) > 1)
+    if not variance:
+        return float(size == 0)
+    return float(2 * norm.sf(size / np.sqrt(variance)))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from copy import deepcopy
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
@@ -32,8 +33,10 @@ from .metrics import (
 from .result import SwordBenchResult
 from .tasks import Task
 
-CELL_FORMAT = 1
+CELL_FORMAT = 2
 """Cells of another format are measured again."""
+
+_WHY_NOT = {"recovery": "the bias is not shown to mislead the classifier on biased rows"}
 
 
 def run_swordbench(
@@ -128,13 +131,14 @@ class _Cell:
             "method": self.label,
             "fitted_by": self.edit.method,
             "settings": self.edit.settings(),
+            "depends_on": self.edit.depends_on(),
             "seed": self.seed,
         }
 
     @cached_property
     def path(self) -> Path:
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True, default=str).encode()).hexdigest()[:12]
-        return self.folder / f"{self.task.name}-{self.label.replace('/', '_')}-{self.seed}-{digest}.json"
+        return self.folder / f"{file_name(f'{self.task.name}-{self.label}')}-{self.seed}-{digest}.json"
 
     def read(self) -> dict[str, Any] | None:
         """Return the cell if it has been measured; a file that is damaged counts as missing."""
@@ -153,7 +157,7 @@ def measure(task: Task, edit: Edit, seed: int) -> dict[str, Any]:
     Returns:
         `figures`, records of concept, metric, value, low, high and, where a figure is not defined, the reason;
         `cross`, the AUROC of each concept after each was removed; `doses`; `gains`, what the removal of the bias
-        gained in each biased and unbiased row; and `perfect`.
+        gained in each of the `num_biased` biased rows and then in each unbiased one; and `perfect`.
     """
     edits: dict[str, Edit] = {}
     records: list[dict[str, Any]] = []
@@ -161,9 +165,13 @@ def measure(task: Task, edit: Edit, seed: int) -> dict[str, Any]:
     for concept, has in task.concepts.items():
         others = np.array([found[train] for name, found in task.concepts.items() if name != concept], dtype=bool)
         others = others.T.reshape(len(train), -1)
+        if not 0 < (number := int(has[task.test].sum())) < len(task.test):
+            reason = f"{number} of {len(task.test)} test rows have the concept"
+            records.append({"concept": concept, "metric": "fit", "value": None, "reason": reason})
+            continue
         try:
-            edits[concept] = deepcopy(edit).fit(task.features[train], has[train], seed=seed, others=others)
-        except NotDefinedError as error:
+            edits[concept] = copy(edit).fit(task.features[train], has[train], seed=seed, others=others)
+        except (NotDefinedError, np.linalg.LinAlgError) as error:
             records.append({"concept": concept, "metric": "fit", "value": None, "reason": str(error)})
     cross = cross_concept_figures(edits, task)
     directions = orthogonality_figures(edits, task)
@@ -171,7 +179,7 @@ def measure(task: Task, edit: Edit, seed: int) -> dict[str, Any]:
         figures = concept_figures(fitted, task, concept, seed)
         figures |= robustness_figures(concept, cross, figures["detection_auroc"][0]) | directions[concept]
         records += _records(concept, figures)
-    found: dict[str, Any] = {"doses": [], "gains": [], "perfect": None}
+    found: dict[str, Any] = {"doses": [], "gains": [], "num_biased": 0, "perfect": None}
     if task.bias in edits:
         try:
             judge = Judge(task)
@@ -179,8 +187,9 @@ def measure(task: Task, edit: Edit, seed: int) -> dict[str, Any]:
             records += _records(task.bias, figures)
             found = {
                 "doses": dose_figures(edits[task.bias], judge, seed),
-                "gains": gains.astype(int).tolist(),
-                "perfect": bool(is_perfect(figures)),
+                "gains": np.concatenate(gains).astype(int).tolist(),
+                "num_biased": len(gains[0]),
+                "perfect": is_perfect(figures),
                 "reference": judge.reference[1],
             }
         except NotDefinedError as error:
@@ -192,15 +201,19 @@ def measure(task: Task, edit: Edit, seed: int) -> dict[str, Any]:
     }
 
 
+def file_name(text: str) -> str:
+    """Return a text as part of the name of a file."""
+    return re.sub(r"[^\w., -]", "_", text)[:100]
+
+
 def _records(concept: str, figures: Mapping[str, Figure]) -> list[dict[str, Any]]:
-    return [
-        {
-            "concept": concept,
-            "metric": metric,
-            **dict(zip(("value", "low", "high"), map(_number, figure), strict=True)),
-        }
-        for metric, figure in figures.items()
-    ]
+    records = []
+    for metric, figure in figures.items():
+        record = dict(zip(("value", "low", "high"), map(_number, figure), strict=True))
+        if record["value"] is None:
+            record["reason"] = _WHY_NOT.get(metric, "it is infinite or the ratio of two zeros")
+        records.append({"concept": concept, "metric": metric, **record})
+    return records
 
 
 def _number(value: float) -> float | None:

@@ -11,6 +11,7 @@ from PIL import Image
 from hf_msae.cli.swordbench import main
 from hf_msae.steering import METHODS, gaussian_task
 from hf_msae.steering.tasks import TASKS
+from tests.identity_msae import identity_msae
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,20 @@ def test_a_task_of_ones_own_is_run_and_written(data, tmp_path, capsys):
         with Image.open(tmp_path / "out" / name) as image:
             assert image.width > 300
     assert pd.read_csv(tmp_path / "out" / "ranking.csv")["rank"].min() == 1
+
+
+def test_an_msae_is_compared(data, tmp_path, capsys):
+    identity_msae(12, [12]).save_pretrained(tmp_path / "msae")
+    own = ["--data", str(data), "--concepts", "bias", "--target", "kind", "--bias", "bias", "--seeds", "0"]
+    given = ["--methods", "lda", "--msae", str(tmp_path / "msae"), "--num_latents", "3"]
+    main([*own, *given, "--output", str(tmp_path / "out")])
+    frame = pd.read_csv(tmp_path / "out" / "figures.csv")
+    assert set(frame["method"]) == {"lda", "msae"}
+    cell = json.loads(next((tmp_path / "out" / "cells").glob("*msae*")).read_text())
+    assert cell["settings"]["num_latents"] == 3
+    with pytest.raises(SystemExit):
+        main([*own, "--methods", "msae", "--output", str(tmp_path / "other")])
+    assert "--msae" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
 def test_tasks_and_methods_are_listed(capsys):

@@ -6,6 +6,7 @@ import torch
 from scipy.stats import norm
 
 from hf_msae.steering import METHODS, Edit, NotDefinedError, Task, gaussian_task
+from hf_msae.steering.cross_validation import few_rows
 from hf_msae.steering.damage import Judge, damage_figures, dose_figures, is_perfect
 from hf_msae.steering.direction import Direction, levels
 from hf_msae.steering.metrics import (
@@ -141,7 +142,7 @@ def test_the_counterfactual_itself_is_perfect_and_no_change_is_not(task):
     assert figures["recovery"] == (1, 1, 1) and figures["exactness"] == (1, 1, 1)
     assert figures["damage"] == (0, 0, 0) == figures["flip_rate"] == figures["drift"]
     assert is_perfect(figures)
-    assert gains.sum() == pytest.approx(figures["success"][0] * len(judge.groups["biased"]))
+    assert gains[0].mean() == pytest.approx(figures["success"][0]) and not gains[1].any()
 
     class Nothing(Oracle):
         def _remove(self, x):
@@ -149,7 +150,31 @@ def test_the_counterfactual_itself_is_perfect_and_no_change_is_not(task):
 
     figures, gains = damage_figures(Nothing(task), judge, seed=0)
     assert figures["success"] == (0, 0, 0) and figures["recovery"][0] == 0 and figures["exactness"][0] == 0
-    assert not is_perfect(figures) and not gains.any()
+    assert not is_perfect(figures) and not np.concatenate(gains).any()
+
+
+def test_recovery_is_not_defined_where_the_bias_costs_nothing(task):
+    """Where removal hurts and the reference is worse too, their ratio would look like a success."""
+    away = np.float32(STRENGTH) * np.asarray(task.provenance["target_direction"], dtype=np.float32)
+    worse = _with(task, counterfactuals=task.features + away)
+    figures, _ = damage_figures(Oracle(worse), Judge(worse), seed=0)
+    assert figures["success"][2] < 0 and figures["bias_cost"] == figures["success"]
+    assert np.isnan(figures["recovery"]).all()
+    assert is_perfect(figures) is None
+
+
+def test_a_gain_of_nothing_is_not_perfect():
+    figures = {"recovery": (1.0, 1.0, 1.0), "success": (0.0, 0.0, 0.0), "damage": (0.0, 0.0, 0.0)}
+    assert is_perfect(figures) is False
+
+
+def test_few_rows_keep_the_rare_class():
+    concept = np.zeros(10_000, dtype=bool)
+    concept[:30] = True
+    rows = few_rows(concept, 500, seed=0)
+    assert len(rows) == 500 == len(set(rows)) and concept[rows].sum() == 30
+    assert few_rows(~concept, 40, seed=0).shape == (40,) and (~concept)[few_rows(~concept, 40, seed=0)].sum() == 20
+    assert few_rows(concept[:100], 500, seed=0).tolist() == list(range(100))
 
 
 def test_doses_grow_and_the_whole_is_the_removal(task, known):
@@ -177,6 +202,14 @@ def test_labels_that_go_with_the_bias_are_found_in_training(task):
     assert set(biased) <= set(task.test)
 
 
+def test_a_task_without_aligned_rows_has_all_other_figures(task):
+    aligned = Judge(task).groups["aligned"]
+    split = task.split.copy()
+    split[aligned] = "train"
+    figures, _ = damage_figures(Oracle(task), Judge(_with(task, split=split)), seed=0)
+    assert "aligned_damage" not in figures and np.isfinite([figures["recovery"], figures["worst_group"]]).all()
+
+
 def test_a_task_without_biased_rows_is_not_defined(task):
     has = task.concepts["bias"]
     split = np.where((task.split == "test") & has & (task.target == 0), "train", task.split)
@@ -190,6 +223,7 @@ def test_a_task_without_biased_rows_is_not_defined(task):
         ({"bias": "frame"}, "frame"),
         ({"target": np.zeros(3, dtype=int)}, r"target.*\(3,\)"),
         ({"split": np.full(6000, "validation")}, "validation"),
+        ({"target": np.full(6000, "cat")}, "<U3.*numbers"),
         ({"target": np.zeros(6000, dtype=int)}, "fewer than two labels"),
         ({"concepts": {"bias": np.ones(6000)}}, "float64"),
         ({"features": np.full((6000, 24), np.nan, dtype=np.float32)}, "row 0"),

@@ -2,12 +2,15 @@
 
 import json
 import os
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
+from hf_msae import MSAEModel
 from hf_msae.steering import METHODS, SwordBenchResult, gaussian_task, run_swordbench
 from hf_msae.steering import run as module
 
@@ -49,6 +52,28 @@ def test_other_options_are_other_cells(tmp_path):
     assert len(list((tmp_path / "cells").iterdir())) == 3
 
 
+def test_cells_are_measured_again_after_the_msae_or_the_code_of_a_method_changed(tmp_path, msae_folder):
+    task, cells = small(seed=0), tmp_path / "out" / "cells"
+    place = shutil.copytree(msae_folder, tmp_path / "msae")
+    run([task], [METHODS["msae"](msae=place)], tmp_path / "out", seeds=(0,))
+    run([task], [METHODS["msae"](msae=place)], tmp_path / "out", seeds=(0,))
+    assert len(list(cells.iterdir())) == 1
+    model = MSAEModel.from_pretrained(place)
+    with torch.no_grad():
+        model.latent_bias += 1
+    model.save_pretrained(place)
+    run([task], [METHODS["msae"](msae=place)], tmp_path / "out", seeds=(0,))
+    assert len(list(cells.iterdir())) == 2
+    for sign in ("+", "-"):  # typed in, as in a notebook: there is no file to read
+        known = {"Difference": METHODS["mean_difference"]}
+        line = f"return {sign}super(Typed, self)._direction(*given)"
+        exec(
+            f"class Typed(Difference):\n    method = 'typed'\n    def _direction(self, *given):\n        {line}", known
+        )
+        run([task], [known["Typed"]()], tmp_path / "out", seeds=(0,))
+    assert len(list(cells.glob("*typed*"))) == 2
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_table(tmp_path):
     methods = ["mean_difference", "lda", "median_difference"]
@@ -83,11 +108,73 @@ def test_what_is_not_defined_says_why(tmp_path):
     assert "bias" in set(result.cross["found"]) and "concept 1" not in set(result.cross["found"])
 
 
+def test_a_concept_that_no_test_row_has_does_not_end_the_run(tmp_path):
+    task = small(seed=0)
+    task.concepts["concept 1"][task.test] = False
+    frame = run([replace(task, name="a/b: c")], ["lda"], tmp_path, seeds=(0,)).to_pandas()
+    assert "0 of 200 test rows" in frame.query("concept == 'concept 1'")["reason"].item()
+    assert np.isfinite(frame.query("concept == 'bias' and metric == 'net_gain'")["value"].item())
+    assert len(list((tmp_path / "cells").iterdir())) == 1
+
+
+def test_every_figure_that_is_missing_has_a_reason(tmp_path):
+    task = small(seed=0)
+    harmless = replace(task, counterfactuals=task.features.copy())
+    frame = run([harmless], ["lda"], tmp_path, seeds=(0,)).to_pandas()
+    assert "mislead" in frame.query("metric == 'recovery'")["reason"].item()
+    assert frame.loc[frame["value"].isna(), "reason"].str.len().gt(0).all()
+
+
 def test_methods_that_do_the_same_share_a_rank(tmp_path):
     methods = {"a": METHODS["mean_difference"](), "b": METHODS["pattern"](), "c": METHODS["lda"]()}
     ranking = run([partial(small, num_rows=1500)], methods, tmp_path, seeds=(0, 1)).ranking().set_index("method")
     assert ranking.loc["c", "rank"] == 1 and ranking.loc["a", "rank"] == ranking.loc["b", "rank"] == 2
     assert ranking.loc["a", "p_value"] < 0.05
+
+
+def _result(gains):
+    """A result of {(method, seed, hash of the task): (gains in biased rows, gains in unbiased rows)}."""
+    cells = [
+        {
+            **{"task": "t", "backbone": "b", "method": method, "seed": seed, "task_sha256": sha256, "perfect": None},
+            **{"gains": [*biased, *unbiased], "num_biased": len(biased), "figures": [], "doses": [], "cross": []},
+        }
+        for (method, seed, sha256), (biased, unbiased) in gains.items()
+    ]
+    return SwordBenchResult.of_cells(cells)
+
+
+def test_ranks_and_p_values_are_of_the_net_gain():
+    """In pooled rows "cautious" gains more, in the sum of the two means "bold" does."""
+    bold, cautious = ([1] * 30 + [0] * 10, [-1] * 300 + [0] * 700), ([1] * 2 + [0] * 38, [0] * 1000)
+    ranking = _result({("cautious", 0, "x"): cautious, ("bold", 0, "x"): bold}).ranking()
+    assert ranking["method"].tolist() == ["bold", "cautious"] and ranking["rank"].tolist() == [1, 2]
+    assert ranking["net_gain"].tolist() == pytest.approx([0.45, 0.05]) and ranking["p_value"].iloc[1] < 0.001
+
+
+def test_rows_that_seeds_share_count_once():
+    rng = np.random.default_rng(0)
+    a, b = ((list(rng.integers(-1, 2, 40)), list(rng.integers(-1, 2, 60))) for _ in range(2))
+    once = _result({("a", 0, "x"): a, ("b", 0, "x"): b}).ranking()
+    repeated = _result({(name, seed, "x"): each for seed in range(5) for name, each in (("a", a), ("b", b))}).ranking()
+    assert repeated.equals(once) and 0 < once["p_value"].iloc[1] < 1
+    others = {(name, seed, f"{seed}"): each for seed in range(5) for name, each in (("a", a), ("b", b))}
+    assert _result(others).ranking()["p_value"].iloc[1] < once["p_value"].iloc[1]
+
+
+def test_a_seed_without_figures_is_left_out_for_all():
+    good, bad = ([1] * 10, [0] * 10), ([0] * 10, [0] * 10)
+    gains = {("a", 0, "x"): good, ("b", 0, "x"): bad, ("a", 1, "y"): ([], []), ("b", 1, "y"): good}
+    ranking = _result(gains).ranking().set_index("method")
+    assert ranking["net_gain"].to_dict() == {"a": 1.0, "b": 0.0}
+    assert _result({("a", 0, "x"): ([], []), ("b", 1, "y"): ([], [])}).ranking().empty
+
+
+def test_a_rank_is_opened_by_the_best_that_is_left():
+    """Ties do not form a chain: b cannot be told from a nor c from b, but c is told from a."""
+    rows = {name: [1] * number + [0] * (60 - number) for name, number in (("a", 34), ("b", 31), ("c", 28))}
+    ranking = _result({(name, 0, "x"): (each, [0] * 9) for name, each in rows.items()}).ranking()
+    assert dict(zip(ranking["method"], ranking["rank"], strict=True)) == {"a": 1, "b": 1, "c": 3}
 
 
 @pytest.mark.parametrize(

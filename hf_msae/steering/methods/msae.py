@@ -46,7 +46,8 @@ class MSAELatents(Edit):
     the largest AUROC on the training rows are chosen, ties by |difference of means| / standard deviation; or, by
     `fit_by_name`, the latent of a name. Embeddings in which nothing changes stay the same to the last bit.
 
-    A saved edit holds the location of the MSAE and its fingerprint, and is refused if another one is there.
+    A saved edit holds the location of the MSAE and its fingerprint, and is refused if another one is there. Where the
+    MSAE lies elsewhere, name it: `load_edit(folder, msae=...)`.
 
     Attributes:
         msae: The MSAE: a model, its folder or id on the Hub, or the name of a released one.
@@ -103,17 +104,25 @@ class MSAELatents(Edit):
         return tuple(int(latent) for latent in self.parameters["latents"])
 
     def settings(self) -> dict[str, Any]:
-        """Return the options, with the location in place of the MSAE.
+        """Return the options, with the location in place of the MSAE; "" if it is not saved anywhere."""
+        place = self.msae.name_or_path if isinstance(self.msae, MSAEModel) else os.fspath(self.msae)
+        place = str(Path(place).expanduser().resolve()) if place and Path(place).expanduser().is_dir() else place
+        options = ("num_latents", "mode", "factor", "keep_residual", "k")
+        return {"msae": place, **{name: getattr(self, name) for name in options}}
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write the edit.
 
         Raises:
             ValueError: The MSAE is not in a folder or on the Hub.
         """
-        place = self.msae.name_or_path if isinstance(self.msae, MSAEModel) else os.fspath(self.msae)
-        if not place:
+        if not self.settings()["msae"]:
             raise ValueError("the MSAE of this edit is not saved anywhere: save it, and pass its folder as msae")
-        place = str(Path(place).expanduser().resolve()) if Path(place).expanduser().is_dir() else place
-        options = ("num_latents", "mode", "factor", "keep_residual", "k")
-        return {"msae": place, **{name: getattr(self, name) for name in options}}
+        super().save_pretrained(folder)
+
+    def depends_on(self) -> str:
+        """Return a hash of what results depend on besides the options: the code, and the MSAE."""
+        return super().depends_on() + model_fingerprint(self.model)
 
     def check_loaded(self) -> None:
         """Check that the MSAE is the one that the edit was fitted with."""

@@ -62,6 +62,11 @@ class Task:
         for name, values in {**self.concepts, "target": self.target, "split": self.split}.items():
             if np.shape(values) != (n,):
                 raise ValueError(f"{name} of {self.name} has the shape {np.shape(values)}, but there are {n} rows")
+        if np.asarray(self.target).dtype.kind not in "iub":
+            raise ValueError(
+                f"the target of {self.name} is {np.asarray(self.target).dtype}, but has to be numbers of labels: "
+                "np.unique(labels, return_inverse=True)[1]"
+            )
         for name, values in self.concepts.items():
             if values.dtype != bool:
                 raise ValueError(f"concept {name!r} of {self.name} is {values.dtype}, but has to be bool")
@@ -131,6 +136,8 @@ class Task:
             if not np.isin(values, (0, 1)).all():
                 raise ValueError(f"column {concept!r} is not true or false in every row: it holds {set(values[:20])}")
             found[concept] = values.astype(bool)
+        if missing := int(columns[target].isna().sum()):
+            raise ValueError(f"column {target!r} has no value in {missing} of {len(columns)} rows: leave them out")
         return cls(
             name=name or target,
             backbone=str(embeddings.provenance.get("base_model_name_or_path")),

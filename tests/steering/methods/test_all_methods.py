@@ -37,9 +37,9 @@ def test_arrays_tensors_and_leading_dimensions_give_the_same(fitted, task, metho
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_results_have_the_type_of_the_embeddings(fitted, task, method, dtype):
     x = torch.from_numpy(task.features[task.test][:6]).to(dtype)
-    for apply in CHANGES.values():
+    for change, apply in CHANGES.items():
         found, expected = apply(fitted[method], x), apply(fitted[method], x.float())
-        assert found.dtype == dtype
+        assert found.dtype == (torch.float32 if change == "score" and dtype.itemsize < 4 else dtype)
         assert torch.allclose(found.double(), expected.double(), atol=0.02, rtol=0.02)
 
 

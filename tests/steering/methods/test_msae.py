@@ -116,6 +116,18 @@ def test_another_msae_at_its_place_is_refused(train, model, tmp_path):
         load_edit(tmp_path / "edit")
 
 
+def test_an_msae_that_was_moved_can_be_named(train, model, tmp_path):
+    X, concept, _ = train
+    model.save_pretrained(tmp_path / "msae")
+    edit = METHODS["msae"](msae=tmp_path / "msae").fit(X, concept)
+    edit.save_pretrained(tmp_path / "edit")
+    (tmp_path / "msae").rename(tmp_path / "elsewhere")
+    loaded = load_edit(tmp_path / "edit", msae=tmp_path / "elsewhere")
+    np.testing.assert_array_equal(loaded.remove(X), edit.remove(X))
+    with pytest.raises(ValueError, match="folds"):
+        load_edit(tmp_path / "edit", msae=tmp_path / "elsewhere", folds=3)
+
+
 def test_a_model_that_is_saved_nowhere_cannot_be_saved_with_an_edit(train, model, tmp_path):
     X, concept, _ = train
     nowhere = MSAEModel(model.config)
