@@ -7,6 +7,11 @@ UNVALIDATED = "(unvalidated)"
 _SEPARATOR = " · "  # between a name and its number
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number and a noun, with an s unless there is one of it."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def marked(name: str, validated: bool) -> str:
     """Return a name, with `UNVALIDATED` after it if it is not validated."""
     return name if validated else f"{name} {UNVALIDATED}"

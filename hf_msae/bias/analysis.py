@@ -29,6 +29,8 @@ DOSES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Quantiles of a latent's positive activations that it is set to; the first one is zero activation."""
 STRONG = 0.9
 """The quantile that is called strong: effects are those of going from absent to strong."""
+FEWEST_NAMED = 10
+"""With fewer validated names than this, the strongest latents are tested too."""
 _MOST_UNNAMED, _ROWS_OF_STRONGEST = 50, 2048
 _BOX_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -74,8 +76,8 @@ def bias_report(
         positive: The class to explain, by name or number.
         concepts: Names of the latents.
         indices: Latents to test, by number or name as `latent_of` reads them. Defaults to the best latent of each
-            validated name; if no name is validated, the latents with the largest activations in total, a choice that
-            the classifier has no part in.
+            validated name; if fewer than 10 names are validated, also the latents with the largest activations in
+            total, up to 50 latents, a choice that the classifier has no part in.
         target: Name of the class in text and figures.
         num_samples: Number of rows to intervene on, drawn from `embeddings`.
         num_null: Number of random latents for each concept.
@@ -185,16 +187,21 @@ def bias_report(
 
 
 def _default_latents(msae: MSAEModel, embeddings: EmbeddingDataset, concepts: ConceptTable | None) -> np.ndarray:
-    """Return the best latent of each validated name, or the strongest latents if no name is validated."""
-    if concepts is not None and concepts.has_q_values and len(named := concepts.best_validated()):
-        return np.sort(named["latent"].to_numpy(np.int64))
+    """Return the best latent of each validated name and, if these are few, the strongest latents."""
+    named = np.empty(0, np.int64)
+    if concepts is not None and concepts.has_q_values:
+        named = concepts.best_validated()["latent"].to_numpy(np.int64)
+    if len(named) >= FEWEST_NAMED:
+        return np.sort(named)
     rows = np.unique(np.linspace(0, len(embeddings) - 1, _ROWS_OF_STRONGEST).astype(np.int64))
     x = embeddings[rows]
     embeddings.check_finite(x, rows)
     with evaluation_mode(msae):
         total = msae.encode(x.to(msae.device)).double().sum(dim=0).cpu().numpy()
     number = min(_MOST_UNNAMED, int((total > 0).sum()) // 2)  # the others are compared with
-    return np.sort(np.argsort(-total, kind="stable")[:number])
+    strongest = np.argsort(-total, kind="stable")[:number]
+    unnamed = strongest[~np.isin(strongest, named)]
+    return np.sort(np.concatenate([named, unnamed[: max(0, number - len(named))]]))
 
 
 def _null_effects(

@@ -14,7 +14,7 @@ from datasets import ClassLabel
 
 from ..concepts.vocabulary import check_template
 from ..metrics import LinearClassifier
-from ..metrics.label_columns import column_labels
+from ..metrics.label_columns import class_title, column_labels
 from .analysis import bias_report
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def probe_report(
     if positive is None and len(probe.classes) > 2:
         raise ValueError(f"{column} has the classes {', '.join(probe.classes)}: set positive to one of them")
     positive = probe.classes[-1] if positive is None else positive
-    target = column if probe.classes == ("False", "True") and positive == "True" else f"{column} {positive}"
+    target = class_title(column, probe.classes, positive)
     predicted = torch.cat([probe.logits(x).argmax(dim=1) for x in test.batches(4096)]).numpy()
     report = bias_report(msae, test, probe, positive, target=target, **options)
     accuracy, counts = float((predicted == truth)[truth >= 0].mean()), np.bincount(truth[truth >= 0])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .._utils.wording import marked
+from .._utils.wording import counted, marked
 from ..concepts.table import display_names, to_text
 from ..statistics import Result
 
@@ -72,12 +72,12 @@ class BiasReport(Result):
                 strict=True,
             )
         ]
+        tested = counted(len(self.frame), "concept")
         if not names:
-            return f"none of {len(self.frame)} concepts is shown to drive the prediction of {self.target!r}"
+            none = "the only concept tested is not" if len(self.frame) == 1 else f"none of {tested} is"
+            return f"{none} shown to drive the prediction of {self.target!r}"
         drive = "drives" if len(names) == 1 else "drive"
-        return (
-            f"{len(names)} of {len(self.frame)} concepts {drive} the prediction of {self.target!r}: {', '.join(names)}"
-        )
+        return f"{len(names)} of {tested} {drive} the prediction of {self.target!r}: {', '.join(names)}"
 
     def __str__(self) -> str:
         table = self.frame.head(12).assign(latent=self.frame["latent"].astype(str))

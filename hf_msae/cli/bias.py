@@ -53,7 +53,8 @@ class BiasArguments(ProbeArguments):
     )
     indices: list[str] = flag(
         "Concepts to test: names, or latents such as latent:3. A bare number is a latent unless a concept has that "
-        "name. Defaults to the best latent of each validated name, or the strongest latents if no name is validated.",
+        "name. Defaults to the best latent of each validated name; if fewer than 10 names are validated, also the "
+        "strongest latents.",
         [],
         aliases=["--latents"],
     )
@@ -94,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source, data, args = parser.parse(argv)
 
     from ..bias import bias_report
+    from ..bias.analysis import FEWEST_NAMED
     from ..bias.classifiers import load_linear_layer, probe_report, zero_shot_classifier
     from ..concepts.editing import latent_of
     from ..metrics.label_columns import column_labels
@@ -128,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             report = bias_report(msae, embeddings, layer, int(args.positive or 1), **options)
         print(report)
         unnamed = report.frame.loc[~report.frame["validated"], "latent"].head(12).tolist()
+        if unnamed and not chosen:
+            print(f"\nFewer than {FEWEST_NAMED} names are validated, so the strongest latents were tested.")
         if unnamed:
             print("\nWhat activates the latents whose names are not validated:")
             print(strongest_rows(msae, embeddings, unnamed))

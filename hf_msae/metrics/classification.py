@@ -224,8 +224,9 @@ def _best_regularization(x: np.ndarray, numbers: np.ndarray, classes: tuple[str,
     present, counts = np.unique(numbers, return_counts=True)
     if counts.min() < _FOLDS:
         raise ValueError(
-            f"cross-validation needs {_FOLDS} rows of every class, but there are {counts.min()} of "
-            f"{classes[present[counts.argmin()]]}: give a number as regularization"
+            f"cross-validation needs {_FOLDS} rows of every class, but there {'is' if counts.min() == 1 else 'are'} "
+            f"{counts.min()} of {classes[present[counts.argmin()]]}: leave this class out, or set the regularization "
+            "to a number (for a command, --regularization 10)"
         )
     search = GridSearchCV(
         LogisticRegression(max_iter=max_iter),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import ClassLabel, Value
+from datasets import ClassLabel, Dataset, Value
 
 from .classification import number_labels
 
@@ -37,10 +37,21 @@ def column_labels(
         raise ValueError(
             f"{data.source} has no column {column!r}; its other columns are {', '.join(others) or 'none'}"
         )
-    feature = data.dataset.features[column]
-    values = data.dataset.select_columns([column]).to_pandas()[column]
-    known = values.notna()
+    labels, classes = dataset_labels(data.dataset, column, classes, str(data.source))
+    return labels[data.dataset_rows()] if data.has_tokens else labels, classes
+
+
+def dataset_labels(
+    dataset: Dataset, column: str, classes: Sequence[str] | None = None, source: str = "the dataset"
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read a column of labels of a dataset, as `column_labels` does; `source` is what errors call the dataset."""
+    feature = dataset.features[column]
     dtype = feature.dtype if isinstance(feature, ClassLabel | Value) else ""
+    refusal = ValueError(f"column {column!r} of {source} holds {feature}, not class labels")
+    if not dtype:  # maybe pictures, too large to be read in vain
+        raise refusal
+    values = dataset.select_columns([column]).to_pandas()[column]
+    known = values.notna()
     # Whole numbers with gaps become floats on their way through a CSV file.
     if dtype.lstrip("u").startswith("int") or (dtype.startswith("float") and (values[known] % 1 == 0).all()):
         known &= values != -1  # an unknown class label
@@ -49,13 +60,18 @@ def column_labels(
         known &= values != ""
         given = values[known]
     else:
-        raise ValueError(f"column {column!r} of {data.source} holds {feature}, not class labels")
+        raise refusal
     if isinstance(feature, ClassLabel):
         given, classes = given.map(lambda number: feature.names[number]), classes or feature.names
     try:
         found, classes = number_labels([str(value) for value in given], classes)
     except ValueError as error:
-        raise ValueError(f"column {column!r} of {data.source}: {error}") from None
+        raise ValueError(f"column {column!r} of {source}: {error}") from None
     labels = np.full(len(values), -1)
     labels[known.to_numpy()] = found
-    return labels[data.dataset_rows()] if data.has_tokens else labels, classes
+    return labels, classes
+
+
+def class_title(column: str, classes: Sequence[str], positive: str) -> str:
+    """Return what a class of a column is called in text: the column's name for True, otherwise also the class."""
+    return column if tuple(classes) == ("False", "True") and positive == "True" else f"{column} {positive}"

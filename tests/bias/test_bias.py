@@ -12,11 +12,12 @@ from scipy.stats import mannwhitneyu
 from sklearn.linear_model import LogisticRegression
 
 from hf_msae.bias import BiasReport, as_classifier, bias_report
-from hf_msae.bias.analysis import DOSES
+from hf_msae.bias.analysis import DOSES, FEWEST_NAMED
 from hf_msae.bias.classifiers import load_linear_layer
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import LinearClassifier
+from hf_msae.report.sections.bias import verdict as page_verdict
 from tests.identity_msae import identity_msae
 
 D, N, ROWS = 60, 60, 1500
@@ -45,7 +46,7 @@ def world():
 @pytest.fixture(scope="module")
 def report(world):
     model, embeddings, classifier, _ = world
-    return bias_report(model, embeddings, classifier, concepts=NAMES, target="yes", progress=False)
+    return bias_report(model, embeddings, classifier, concepts=NAMES, indices=range(8), target="yes", progress=False)
 
 
 @pytest.mark.parametrize("indices", [None, [3]])
@@ -58,7 +59,7 @@ def test_the_row_of_the_data_that_is_not_finite_is_named(world, indices):
 
 
 def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(report):
-    assert len(report.frame) == 8, "the validated names"
+    assert len(report.frame) == 8
     assert set(report.drivers["name"]) == {"n0", "n1"}
     frame = report.frame.set_index("name")
     assert frame.loc["n2", "association"] > 0.3 and frame.loc["n2", "p_association"] < 1e-6
@@ -72,6 +73,11 @@ def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(report):
     assert "none of 8" in none.verdict()
     one = replace(report, frame=report.frame.assign(drives=report.frame["latent"] == 3, name=None))
     assert "1 of 8" in one.verdict() and one.verdict().endswith("latent 3")
+    alone = replace(report, frame=report.frame.head(1))
+    assert "1 of 1 concept drives" in alone.verdict()
+    alone = replace(report, frame=report.frame.head(1).assign(drives=False))
+    for said in (alone.verdict(), page_verdict(alone)):
+        assert "only concept tested" in said and "1 concepts" not in said
 
 
 def test_figures_are_those_of_a_direct_computation(world):
@@ -272,6 +278,22 @@ def test_without_validated_names_the_strongest_latents_are_tested(world):
         report = bias_report(model, embeddings, classifier, concepts=names, **few)
         assert set(report.frame["latent"]) == expected and not report.frame["validated"].any()
     assert "(unvalidated)" in str(report) and "None" not in str(bias_report(model, embeddings, classifier, **few))
+
+
+@pytest.mark.parametrize("number", [1, FEWEST_NAMED - 1, FEWEST_NAMED])
+def test_few_validated_names_are_filled_up_with_the_strongest_latents(world, number):
+    model, embeddings, classifier, _ = world
+    few = {"num_samples": 50, "num_null": 20, "num_bootstrap": 20, "progress": False}
+    strongest = bias_report(model, embeddings, classifier, **few).frame["latent"]
+    weakest = np.setdiff1d(np.arange(N), strongest)[:number]
+    names = ConceptTable(NAMES.frame.assign(q_value=np.where(np.isin(np.arange(N), weakest), 0.01, 0.9)))
+    frame = bias_report(model, embeddings, classifier, concepts=names, **few).frame
+    assert set(frame.loc[frame["validated"], "latent"]) == set(weakest)
+    filled = set(frame.loc[~frame["validated"], "latent"])
+    if number < FEWEST_NAMED:
+        assert filled < set(strongest) and len(frame) == len(strongest)
+    else:
+        assert not filled
 
 
 def test_latents_are_chosen_by_name(world):

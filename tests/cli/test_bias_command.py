@@ -72,7 +72,8 @@ def test_a_class_of_several_has_to_be_named(place):
 def test_zero_shot_texts_and_a_layer_of_ones_own(place, bias, tmp_path):
     texts = ["a photo of a star", "a photo of a circle"]
     x = load_embeddings(place.test)[:]
-    content, _ = bias("--zero_shot", *texts, "--indices", "0", "1", "5")
+    content, printed = bias("--zero_shot", *texts, "--indices", "0", "1", "5")
+    assert "Fewer than" not in printed
     scale = float(place.backbone.model.logit_scale.detach().exp())
     classifier = LinearClassifier.zero_shot(place.backbone.text_embeds(texts), texts, scale)
     baseline = classifier.logits(x).softmax(dim=1)[:, 0]
@@ -82,6 +83,8 @@ def test_zero_shot_texts_and_a_layer_of_ones_own(place, bias, tmp_path):
 
     layer = {"weight": classifier.weight.float().contiguous(), "bias": torch.zeros(2), "steps": torch.ones(1)}
     save_file(layer, tmp_path / "head.safetensors")
+    _, printed = bias("--classifier", tmp_path / "head.safetensors", "--positive", "0")
+    assert "Fewer than 10 names" in printed, "of the names of this model, six are validated"
     content, _ = bias("--classifier", tmp_path / "head.safetensors", "--positive", "0", "--indices", "0", "1", "5")
     effects = {row["latent"]: row["effect"] for row in content["concepts"]}
     assert content["target"] == "class 0" and effects[1] > 0 > effects[5]

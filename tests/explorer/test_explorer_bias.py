@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -117,6 +118,28 @@ def test_columns_that_are_offered_have_enough_of_both_kinds(explorer):
     for name in usable_columns(explorer):
         count = sum(explorer.images[name])
         assert MIN_EACH <= count <= len(explorer.images) - MIN_EACH
+
+
+def test_columns_of_two_classes_of_any_type_are_offered_and_their_second_class_is_explained(explorer, found):
+    other, truth = copy.copy(explorer), np.array(explorer.images["blurry"])
+    words = np.where(truth, "soft", "sharp").tolist()
+    words[0] = ""
+    given = {
+        "number": truth.astype(int).tolist(),
+        "word": words,
+        "three": (np.arange(len(truth)) % 3).tolist(),
+    }
+    images = datasets.Dataset.from_dict(
+        {"image": [None] * len(truth), **given, "declared": truth.astype(int).tolist()}
+    )
+    images = images.cast_column("declared", datasets.ClassLabel(names=["sharp", "soft"]))
+    other.images = images.cast_column("image", datasets.Image())
+    assert columns(other) == {"number": ("0", "1"), "word": ("sharp", "soft"), "declared": ("sharp", "soft")}
+    assert set(usable_columns(other)) == set(columns(other))
+    report = explain_classifier(other, read_target(other, "number")).report
+    assert report.target == "number 1" and report.frame["effect"].equals(found.report.frame["effect"])
+    word = explain_classifier(other, read_target(other, "word")).report
+    assert word.target == "word soft" and word.frame["name"][0] == "blurry" and word.frame["effect"][0] > 0.3
 
 
 def test_a_target_that_hardly_any_picture_has_is_refused_with_its_numbers(explorer):

@@ -139,10 +139,12 @@ def test_labels_to_begin_with_come_from_names_and_not_from_columns(explorer):
     strange = {"a, b": "star", "x" * 200: "circle"}
     other.concepts = {**explorer.concepts, **{name: explorer.concepts[like] for name, like in strange.items()}}
     assert all(not set(strange) & set(read_labels(example_labels(other, row))) for row in range(20))
-    stars, renamed = explorer.concepts["star"], {"not a_thing": "circle", "shape: big_star": "star"}
+    stars, renamed = explorer.concepts["star"], {"not a_thing": "circle", "shape: big_star": "star", "huge": "star"}
     other.concepts = {name: explorer.concepts[like] for name, like in renamed.items()}
     row = int(explorer.codes[:, stars.latent].argmax())
-    assert example_labels(other, row) == "big star", "as people write it, and nothing that is absent"
+    assert example_labels(other, row) == "big star, huge", "as people write it, and nothing that is absent"
+    del other.concepts["huge"]
+    assert example_labels(other, row) == "" and example(other) is None, "one label is no choice"
     other.model = SimpleNamespace(concepts=None)
     assert example_labels(other, 3) == ""  # numbers of latents are no labels
 

@@ -171,7 +171,7 @@ def test_cross_validation_refuses_what_it_cannot_divide():
     x, labels = noisy()
     few = np.zeros(400, dtype=int)
     few[:3] = 1
-    with pytest.raises(ValueError, match=r"5.*3 of yes"):
+    with pytest.raises(ValueError, match=r"5.*are 3 of yes.*--regularization"):
         LinearClassifier.fit(x, few, ["no", "yes"], "cv")
     for wrong in ("best", 0.0, -1.0):
         with pytest.raises(ValueError, match=r"regularization.*cv"):

@@ -5,7 +5,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 
 from hf_msae.embeddings import load_embeddings
-from hf_msae.metrics.label_columns import column_labels
+from hf_msae.metrics.label_columns import class_title, column_labels
 
 SPECIES = ["cat", "dog", "", "ant", "dog"]
 
@@ -54,6 +54,14 @@ def test_given_classes_decide_the_numbers(data):
     assert column_labels(data, "species", ["dog", "cat", "ant", "eel"])[0].tolist() == [1, 0, -1, 2, 0]
     with pytest.raises(ValueError, match=r"'species'.*'ant'.*cat, dog"):
         column_labels(data, "species", ["cat", "dog"])
+
+
+@pytest.mark.parametrize(
+    ("classes", "positive", "title"),
+    [(("False", "True"), "True", "c"), (("False", "True"), "False", "c False"), (("0", "1"), "1", "c 1")],
+)
+def test_true_is_called_like_its_column(classes, positive, title):
+    assert class_title("c", classes, positive) == title
 
 
 def test_what_is_no_label_is_refused(data):

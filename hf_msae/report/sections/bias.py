@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..._utils.wording import marked
+from ..._utils.wording import counted, marked
 from ..rendering import Drawing, drawing
 from ..wording import signed
 
@@ -48,10 +48,11 @@ def bias_findings(reports: Sequence[BiasReport]) -> list[BiasFinding]:
 def verdict(report: BiasReport) -> str:
     """Say what drives the prediction, in the order of the report."""
     drivers = report.drivers.to_dict("records")
-    tested = f"{len(report.frame):,} concepts"
+    tested = counted(len(report.frame), "concept")
     if not drivers:
+        none = "The only concept tested was not" if len(report.frame) == 1 else f"None of {tested} was"
         return (
-            f"None of {tested} was shown to drive the prediction of “{report.target}”. This does not prove that none "
+            f"{none} shown to drive the prediction of “{report.target}”. This does not prove that none "
             "does: the test misses weak causes."
         )
     named = [f"{_label(row)} ({signed(row['effect'])}, {row['flip_rate']:.0%})" for row in drivers[:_NAMED]]

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import datasets
 import numpy as np
-import pandas as pd
 import torch
 
 from ....bias import BiasReport, bias_report
 from ....embeddings import load_embeddings
 from ....metrics import LinearClassifier
+from ....metrics.label_columns import class_title, dataset_labels
 from ...components.dose_chart import MAX_CURVES, Curve
 from ...inputs import VisitorError, read_choice, read_text
 from ...kept import Kept
@@ -64,9 +64,21 @@ class Bias:
     guessing: float | None = None
 
 
-def columns(explorer: Explorer) -> tuple[str, ...]:
-    """The columns of the collection that answer yes or no for each picture."""
-    return tuple(name for name, feature in explorer.images.features.items() if feature == datasets.Value("bool"))
+@lru_cache(maxsize=1)
+def columns(explorer: Explorer) -> dict[str, tuple[str, ...]]:
+    """The columns of the collection that have two classes, and these; the second one is explained."""
+    found = {}
+    for name, feature in explorer.images.features.items():
+        given = (
+            ("False", "True") if feature == datasets.Value("bool") else None
+        )  # even if all pictures have one answer
+        try:
+            classes = dataset_labels(explorer.images, name, given)[1]
+        except ValueError:  # no column of labels
+            continue
+        if len(classes) == 2:
+            found[name] = classes
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -92,8 +104,11 @@ def explain_classifier(explorer: Explorer, target: Target) -> Bias:
     all of it.
     """
     accuracy = guessing = None
+    title = str(target)
     if target.texts is None:
         classifier, rows, accuracy, guessing = _probe(explorer, target.column)
+        classes = columns(explorer)[target.column]
+        title = class_title(target.column, classes, classes[1])
     else:
         # The class to explain is the second of the two, as for a probe.
         classifier, rows = explorer.zero_shot(target.texts[::-1]), np.arange(len(explorer.embeddings))
@@ -118,7 +133,7 @@ def explain_classifier(explorer: Explorer, target: Target) -> Bias:
         ask,
         concepts=explorer.model.concepts,
         indices=latents,
-        target=str(target),
+        target=title,
         num_samples=NUM_SAMPLES,
         num_null=NUM_NULL,
         num_bootstrap=NUM_BOOTSTRAP,
@@ -164,15 +179,15 @@ def probability_of_second(classifier: LinearClassifier) -> Callable[[torch.Tenso
     return ask
 
 
-def _truth(explorer: Explorer, column: str) -> pd.Series:
-    """The values of a column of booleans, NA where it is empty."""
-    return explorer.images.select_columns([column]).to_pandas()[column].astype("boolean")
+def _labels(explorer: Explorer, column: str) -> np.ndarray:
+    """Whether each picture has the second class of a column: 1 or 0, and -1 where the column is empty."""
+    return dataset_labels(explorer.images, column, columns(explorer)[column])[0]
 
 
 def _counts(explorer: Explorer, column: str) -> tuple[int, int]:
-    """The numbers of pictures for which a column is true, and for which it is false."""
-    truth = _truth(explorer, column)
-    return int(truth.sum()), int((~truth).sum())
+    """The numbers of pictures that have the second class of a column, and the first."""
+    labels = _labels(explorer, column)
+    return int((labels == 1).sum()), int((labels == 0).sum())
 
 
 def _probe(explorer: Explorer, column: str) -> tuple[LinearClassifier, np.ndarray, float, float]:
@@ -181,12 +196,13 @@ def _probe(explorer: Explorer, column: str) -> tuple[LinearClassifier, np.ndarra
 
     positive, negative = _counts(explorer, column)
     if min(positive, negative) < MIN_EACH:
+        no, yes = columns(explorer)[column]
         raise VisitorError(
-            f"“{column}” is true for {positive} of the {len(explorer.images)} pictures and false for {negative}, but "
+            f"“{column}” is {yes} for {positive} of the {len(explorer.images)} pictures and {no} for {negative}, but "
             f"a probe needs {MIN_EACH} of each. Choose another target, or describe it in two texts."
         )
-    known = _truth(explorer, column)
-    rows, truth = np.flatnonzero(known.notna()), known.fillna(False).to_numpy(int)
+    truth = _labels(explorer, column)
+    rows = np.flatnonzero(truth >= 0)
     train, test = map(np.sort, train_test_split(rows, test_size=0.5, stratify=truth[rows], random_state=0))
     probe = LinearClassifier.fit(explorer.embeddings[train], truth[train], ("no", "yes"), regularization="cv")
     guess = (probability_of_second(probe)(explorer.embeddings[test]) > 0.5).numpy()

@@ -121,7 +121,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
                 label="Findings",
             )
     # The columns are known once the explorer is loaded; until then, clients are told to send any words.
-    target.api_info = lambda: {"type": "string", "description": f'a column of yes and no, or "{TEXTS}"'}
+    target.api_info = lambda: {"type": "string", "description": f'a column of two classes, or "{TEXTS}"'}
     with gr.Column(visible=False) as details:
         shown = gr.Dropdown(
             [],
@@ -137,8 +137,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         """Find which concepts drive a classifier, and which only go along with it, from a sample of the collection.
 
         Args:
-            target: A column of the collection that says yes or no for each picture, such as "star", or "two texts of
-                mine".
+            target: A column of the collection with two classes, such as "star", or "two texts of mine".
             text: What a zero-shot classifier says yes to, if the target is "two texts of mine"; otherwise "".
             other: The alternative, if the target is "two texts of mine"; otherwise "".
 
@@ -155,7 +154,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     def draw(found: Bias | None, names: Any) -> str:
         if found is None or not names:
             return ""
-        return dose_chart(dose_response(loading.get(), found, names), found.report.baseline, str(found.target))
+        return dose_chart(dose_response(loading.get(), found, names), found.report.baseline, found.report.target)
 
     def draw_first(found: Bias | None) -> tuple[Any, Any, str]:
         if found is None:  # the question was refused
@@ -169,8 +168,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         """Compute a classifier's mean probability while a concept goes from absent to the strongest seen.
 
         Args:
-            target: A column of the collection that says yes or no for each picture, such as "star", or "two texts of
-                mine".
+            target: A column of the collection with two classes, such as "star", or "two texts of mine".
             text: What a zero-shot classifier says yes to, if the target is "two texts of mine"; otherwise "".
             other: The alternative, if the target is "two texts of mine"; otherwise "".
             concepts: Names of up to four concepts that bias has found, or "latent 417".

@@ -166,7 +166,10 @@ def _active(explorer: Explorer, code: torch.Tensor | np.ndarray) -> dict[str, fl
 
 
 def example_labels(explorer: Explorer, row: int) -> str:
-    """Labels to begin with: the two strongest concepts of a picture, and what other pictures show that it does not."""
+    """Labels to begin with: the two strongest concepts of a picture, and what other pictures show that it does not.
+
+    "" if there are fewer than `MIN_LABELS`.
+    """
     if explorer.model.concepts is None:
         return ""
     there = _active(explorer, explorer.codes[row])
@@ -174,7 +177,8 @@ def example_labels(explorer: Explorer, row: int) -> str:
     names = [*list(there)[:2], *(name for name in elsewhere if name is not None and name not in there)]
     names = [_as_label(name) for name in names if not name.startswith("not ")]
     usable = (name for name in names if len(name) <= MAX_LABEL and not re.search(_SEPARATOR, name))
-    return ", ".join(list({name.casefold(): name for name in usable}.values())[:_EXAMPLES])
+    labels = list({name.casefold(): name for name in usable}.values())[:_EXAMPLES]
+    return ", ".join(labels) if len(labels) >= MIN_LABELS else ""
 
 
 def _as_label(name: str) -> str:
@@ -193,7 +197,7 @@ def example(explorer: Explorer, prompt: object = AS_IT_IS) -> tuple[int, str, st
         for row in range(min(_TRIED, len(explorer.embeddings))):
             embedding, labels = explorer.embeddings[row], example_labels(explorer, row)
             name = next(iter(concepts_in(explorer, embedding)), None)
-            if name is None:
+            if name is None or not labels:
                 continue
             names = read_labels(labels)
             first = first or (row, labels, name)
