@@ -4,6 +4,7 @@ import base64
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -23,7 +24,7 @@ SHOWN = range(7)
 
 
 def table_of(element):
-    return [[cell.text for cell in row.children if hasattr(cell, "tag")] for row in element.one("tbody").all("tr")]
+    return [[cell.text for cell in row.children if hasattr(cell, "tag")] for row in element.all("tbody")[0].all("tr")]
 
 
 def test_quality_is_measured_where_it_is_not_given(page, world):
@@ -166,6 +167,21 @@ def test_bias_is_the_reports(page, world):
     assert len(images) == 2 and all("n0" in images[0].attributes["alt"] for _ in images)
     drawn = [base64.b64decode(image.attributes["src"].split(",")[1]).decode() for image in images]
     assert all("</svg>" in each for each in drawn) and drawn[0] != drawn[1]
+
+
+def test_concepts_after_the_first_are_folded_unless_they_drive_the_prediction(write, world):
+    (report,) = world.bias
+    frame = pd.concat([report.frame] * 3, ignore_index=True)
+    frame["name"] = [f"c{row}" for row in range(len(frame))]
+    driving = frame.sort_values("drives", ascending=False, kind="stable")
+    for drivers, shown in ((6, 12), (14, 14)):
+        frame = driving.assign(drives=np.arange(len(driving)) < drivers)
+        article = write(bias=[replace(report, frame=frame)]).section("bias").one("article")
+        folded = article.one("details")
+        names = [[row[0].split()[0] for row in table_of(place)] for place in (article, folded)]
+        assert names == [frame["name"].tolist()[:shown], frame["name"].tolist()[shown:]]
+        assert f"{len(frame) - shown} more concepts" in folded.one("summary").text
+    assert not write().section("bias").all("details"), "seven are few"
 
 
 def test_what_drives_nothing_and_what_goes_along_is_said(write, world):

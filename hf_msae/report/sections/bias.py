@@ -25,8 +25,9 @@ class BiasFinding:
     report: BiasReport
     verdict: str  # what drives the prediction, in a sentence
     correlates: str  # what is only correlated with it, in a sentence; "" if nothing is
-    rows: list[dict[str, Any]]  # the first concepts of `BiasReport.frame`, with `label`
-    reach: tuple[float, float]  # range of their intervals, zero included
+    rows: list[dict[str, Any]]  # the first concepts of `BiasReport.frame`, all that drive it included, with `label`
+    others: list[dict[str, Any]]  # the rest of them, which the page folds
+    reach: tuple[float, float]  # range of the intervals of all of them, zero included
     figures: list[Drawing]
 
 
@@ -39,9 +40,11 @@ def bias_findings(reports: Sequence[BiasReport]) -> list[BiasFinding]:
     """Summarize each report."""
     found = []
     for report in reports:
-        rows = [{**row, "label": _label(row)} for row in report.frame.head(_ROWS).to_dict("records")]
+        rows = [{**row, "label": _label(row)} for row in report.frame.to_dict("records")]
+        open_ = max(_ROWS, len(report.drivers))
         reach = min(0.0, *(row["low"] for row in rows)), max(1e-9, *(row["high"] for row in rows))
-        found.append(BiasFinding(report, verdict(report), _correlates(report), rows, reach, _figures(report)))
+        said = verdict(report), _correlates(report)
+        found.append(BiasFinding(report, *said, rows[:open_], rows[open_:], reach, _figures(report)))
     return found
 
 

@@ -11,7 +11,7 @@ addEventListener("beforeprint", () => {
   const cards = [...document.querySelectorAll(".card")];
   const show = () => {
     const wanted = text.value.trim().toLowerCase();
-    const folded = document.querySelector("details.more");
+    const folded = document.querySelector("#concepts details.more");
     if (wanted && folded) folded.open = true;
     for (const card of cards) card.hidden = !card.dataset.name.includes(wanted);
     told.value = `${cards.filter((card) => !card.hidden).length} of ${cards.length}`;

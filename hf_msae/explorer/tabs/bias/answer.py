@@ -69,9 +69,8 @@ def columns(explorer: Explorer) -> dict[str, tuple[str, ...]]:
     """The columns of the collection that have two classes, and these; the second one is explained."""
     found = {}
     for name, feature in explorer.images.features.items():
-        given = (
-            ("False", "True") if feature == datasets.Value("bool") else None
-        )  # even if all pictures have one answer
+        is_bool = feature == datasets.Value("bool")  # has two classes even if all pictures have one answer
+        given = ("False", "True") if is_bool else None
         try:
             classes = dataset_labels(explorer.images, name, given)[1]
         except ValueError:  # no column of labels
