@@ -5,96 +5,28 @@ from __future__ import annotations
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from datasets import ClassLabel
 from scipy.stats import mannwhitneyu, rankdata
 
 from .._utils.fingerprint import model_fingerprint
-from ..metrics.label_columns import column_labels
 from ..statistics import auroc_interval, benjamini_hochberg
 from .codes import Embeddings, open_embeddings
+from .row_labels import MIN_ROWS, Label, read_labels, stratified_half
 from .table import ConceptTable
-from .zero_shot import random_half, read_activations, spread
+from .zero_shot import read_activations, spread
 
 if TYPE_CHECKING:
-    from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
-
-MIN_ROWS = 10
-"""Rows with a label, and rows without it, that each half of the data needs."""
 
 MIN_CHOSEN = 0.7
 """What the lower end of the AUROC's interval has to reach on the first half for a latent to get a name at all."""
 
-MOST_CLASSES = 10_000
-"""Different values that a column of labels may have."""
-
 _MOST_LISTED = 10
 _CHUNK_ENTRIES = 2**25
-
-
-@dataclass(frozen=True)
-class Label:
-    """Something that is true of some rows.
-
-    Attributes:
-        name: What the latents are named by.
-        column: The column that it is read from.
-        classes: Of each row, the number of its class, -1 if that is unknown.
-        number: The class of the rows that have the label.
-        is_one_of_two: Whether the column's only other class has a label too.
-    """
-
-    name: str
-    column: str
-    classes: np.ndarray
-    number: int
-    is_one_of_two: bool
-
-    def truth(self, rows: np.ndarray) -> np.ndarray:
-        """Return 1 for rows that have the label, 0 for those that do not, -1 where it is unknown."""
-        classes = self.classes[rows]
-        return np.where(classes < 0, -1, classes == self.number).astype(np.int8)
-
-    def counts(self, rows: np.ndarray) -> tuple[int, int]:
-        """Return how many of these rows have the label, and how many do not."""
-        truth = self.truth(rows)
-        return int((truth == 1).sum()), int((truth == 0).sum())
-
-
-def read_labels(embeddings: EmbeddingDataset, columns: Sequence[str]) -> list[Label]:
-    """Read labels from columns next to embeddings.
-
-    A column of booleans, or of 0 and 1, is one label with the column's name. In a column of strings or classes, every
-    value is a label.
-
-    Raises:
-        ValueError: There is no such column, or it holds something else.
-    """
-    found = []
-    for column in dict.fromkeys(columns):
-        classes, names = column_labels(embeddings, column)
-        feature = embeddings.dataset.features[column]
-        if isinstance(feature, ClassLabel) or "string" in feature.dtype:
-            if len(names) > MOST_CLASSES:
-                raise ValueError(
-                    f"column {column!r} of {embeddings.source} has {len(names):,} different values, more than "
-                    f"{MOST_CLASSES:,}: it holds texts, not labels"
-                )
-            found += [Label(name, column, classes, number, len(names) == 2) for number, name in enumerate(names)]
-        elif set(names) <= {"0", "1", "False", "True"}:
-            is_true = np.isin(names, ["1", "True"])
-            found.append(Label(column, column, np.where(classes < 0, -1, is_true[classes]), 1, False))
-        else:
-            raise ValueError(
-                f"column {column!r} of {embeddings.source} holds the numbers {', '.join(names[:_MOST_LISTED])}: "
-                "a label is a boolean, 0 or 1, or the name of a class"
-            )
-    return found
 
 
 @torch.no_grad()
@@ -112,10 +44,10 @@ def name_by_labels(
     label, named "column: value" if another column has the same one. Rows where a column is empty are left out for its
     labels.
 
-    The rows are split at random into two halves. On the first, each latent gets the label that its activation detects
-    best, by the lower end of the AUROC's interval, so that a rare label does not win by luck. If that is below 0.7,
-    the latent gets no name. A latent that is active where the label is absent is named "not" and the label. All
-    figures are of the second half:
+    The rows are split at random into two halves that share the rows of every label. On the first, each latent gets the
+    label that its activation detects best, by the lower end of the AUROC's interval, so that a rare label does not win
+    by luck. If that is below 0.7, the latent gets no name. A latent that is active where the label is absent is named
+    "not" and the label. All figures are of the second half:
 
     - The AUROC with which the activation tells rows with the label from rows without it, with Newcombe's 95% interval
       (Statistics in Medicine 2006, method 5).
@@ -146,10 +78,11 @@ def name_by_labels(
     embeddings = open_embeddings(msae, embeddings)
     if embeddings.has_tokens:
         raise ValueError(f"labels are of whole rows, but {embeddings.source} has several embeddings per row")
-    held_out = random_half(len(embeddings), seed)
+    labels = read_labels(embeddings, columns)
+    held_out = stratified_half(labels, seed)
     n = msae.config.num_latents
     halves = [spread(np.flatnonzero(half), n) for half in (~held_out, held_out)]
-    labels, left_out = _with_enough_rows(read_labels(embeddings, columns), halves, embeddings.source)
+    labels, left_out = _with_enough_rows(labels, halves, embeddings.source)
     truths = [np.stack([label.truth(half) for label in labels]) for half in halves]
     rows = np.sort(np.concatenate(halves))
     found = {

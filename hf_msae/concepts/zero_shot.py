@@ -35,7 +35,7 @@ def random_half(number: int, seed: int) -> np.ndarray:
 def spread(rows: np.ndarray, num_latents: int) -> np.ndarray:
     """Return at most 20,000 of the rows, evenly spread; fewer where the activations of all latents take over 1 GiB."""
     most = min(MOST_ROWS, max(1, _MOST_ACTIVATIONS // num_latents))
-    return rows[:: -(-len(rows) // most)]
+    return rows[:: max(1, -(-len(rows) // most))]
 
 
 def read_activations(

@@ -61,6 +61,8 @@ def dataset_labels(
         given = values[known]
     else:
         raise refusal
+    if given.empty:
+        raise ValueError(f"column {column!r} of {source} holds no label in any row")
     if isinstance(feature, ClassLabel):
         given, classes = given.map(lambda number: feature.names[number]), classes or feature.names
     try:

@@ -8,8 +8,9 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.concepts import ConceptTable, label_naming, name_by_labels, zero_shot
+from hf_msae.concepts import ConceptTable, label_naming, name_by_labels
 from hf_msae.concepts.labels import Labels
+from hf_msae.concepts.row_labels import MIN_ROWS, read_labels, stratified_half
 from hf_msae.embeddings import load_embeddings
 
 ROWS, D = 600, 6
@@ -64,7 +65,7 @@ def data():
 
 def test_p_values_are_of_the_rows_that_did_not_choose(msae, data):
     frame = name_by_labels(msae, data, ["chance", "flag"], seed=3).to_pandas()
-    held_out = zero_shot.random_half(ROWS, 3)
+    held_out = stratified_half(read_labels(data, ["chance", "flag"]), 3)
     with torch.no_grad():
         latents = msae.encode(data[:]).numpy()
     flags = np.array(data.dataset["flag"], dtype=object)
@@ -91,7 +92,7 @@ def test_every_latent_gets_the_label_that_it_detects(msae, data, tmp_path):
 @pytest.mark.parametrize("column", ["flag", "number"])
 def test_figures_are_of_known_rows_that_did_not_choose_the_name(msae, data, column):
     row = name_by_labels(msae, data, [column], seed=3).frame.loc[0]
-    tested = zero_shot.random_half(ROWS, 3) & (np.arange(ROWS) >= 100)
+    tested = stratified_half(read_labels(data, [column]), 3) & (np.arange(ROWS) >= 100)
     true = np.array(data.dataset["flag"])[tested].astype(bool)
     assert row["name"] == column
     assert row["auroc"] == pytest.approx(roc_auc_score(true, data[:].numpy()[tested, 0]), abs=1e-9)
@@ -117,6 +118,29 @@ def test_rare_labels_are_reported_with_their_rows(msae, data):
     assert table.provenance["left_out"] == {"rare": 10} and table.provenance["labels"] == ["flag"]
     with pytest.raises(ValueError, match=r"'rare' of rare \(10\)"):
         name_by_labels(msae, data, ["rare"])
+    with pytest.raises(ValueError, match="how many of 1 rows"):
+        name_by_labels(msae, load_embeddings(data.dataset.select([0])), ["rare"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_both_halves_have_half_of_the_rows_of_a_rare_label(seed):
+    rng = np.random.default_rng(seed)
+    number = 1001
+    rare, common = rng.permutation(number) < 2 * MIN_ROWS, rng.random(number) < 0.4
+    kind = np.where(rng.permutation(number) < 2 * MIN_ROWS, "ant", np.where(common, "bee", ""))
+    kind[0] = "once"
+    columns = {"common": common, "rare": rare, "nearly_all": ~rare[::-1], "kind": kind}
+    data = load_embeddings(Dataset.from_dict({"image_embeds": rng.normal(size=(number, 3)).tolist(), **columns}))
+    labels = read_labels(data, list(columns))
+    half = stratified_half(labels, seed)
+    assert half.sum() == number // 2
+    counts = {
+        label.name: (label.counts(np.flatnonzero(half)), label.counts(np.flatnonzero(~half))) for label in labels
+    }
+    for name, (tested, chose) in counts.items():
+        for one, other in zip(tested, chose, strict=True):
+            assert name == "once" or abs(one - other) <= 2 + 0.1 * (one + other), counts
+    assert (stratified_half(labels, seed) == half).all() and (stratified_half(labels, seed + 1) != half).any()
 
 
 def test_chunks_do_not_change_the_result(msae, data, monkeypatch):
@@ -129,6 +153,6 @@ def test_what_is_no_label_is_refused(msae, data, monkeypatch):
     for column, pattern in (("amount", "'amount'.*float"), ("count", "'count'.*0, 1, 2"), ("typo", "'typo'.*flag")):
         with pytest.raises(ValueError, match=pattern):
             name_by_labels(msae, data, [column])
-    monkeypatch.setattr("hf_msae.concepts.label_naming.MOST_CLASSES", 2)
+    monkeypatch.setattr("hf_msae.concepts.row_labels.MOST_CLASSES", 2)
     with pytest.raises(ValueError, match=r"'kind'.*3 different"):
         name_by_labels(msae, data, ["kind"])

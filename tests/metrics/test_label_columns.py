@@ -69,5 +69,9 @@ def test_what_is_no_label_is_refused(data):
         column_labels(data, "kind")
     with pytest.raises(ValueError, match=r"'weight'.*float"):
         column_labels(data, "weight")
+    empty = Features(image_embeds=Sequence(Value("float32"), length=1), unknown=Value("bool"))
+    empty = Dataset.from_dict({"image_embeds": [[1.0]], "unknown": [None]}, features=empty)
+    with pytest.raises(ValueError, match=r"'unknown'.*no label"):
+        column_labels(load_embeddings(empty), "unknown")
     with pytest.raises(ValueError, match="'species'"):
         column_labels(load_embeddings(np.eye(3, dtype=np.float32)), "species")

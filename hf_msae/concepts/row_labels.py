@@ -1,0 +1,112 @@
+"""Labels of rows, read from columns, and how the rows are halved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from datasets import ClassLabel
+
+from ..metrics.label_columns import column_labels
+
+if TYPE_CHECKING:
+    from ..embeddings import EmbeddingDataset
+
+MIN_ROWS = 10
+"""Rows with a label, and rows without it, that each half of the data needs."""
+
+MOST_CLASSES = 10_000
+"""Different values that a column of labels may have."""
+
+_MOST_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Label:
+    """Something that is true of some rows.
+
+    Attributes:
+        name: What the latents are named by.
+        column: The column that it is read from.
+        classes: Of each row, the number of its class, -1 if that is unknown.
+        number: The class of the rows that have the label.
+        is_one_of_two: Whether the column's only other class has a label too.
+    """
+
+    name: str
+    column: str
+    classes: np.ndarray
+    number: int
+    is_one_of_two: bool
+
+    def truth(self, rows: np.ndarray) -> np.ndarray:
+        """Return 1 for rows that have the label, 0 for those that do not, -1 where it is unknown."""
+        classes = self.classes[rows]
+        return np.where(classes < 0, -1, classes == self.number).astype(np.int8)
+
+    def counts(self, rows: np.ndarray) -> tuple[int, int]:
+        """Return how many of these rows have the label, and how many do not."""
+        truth = self.truth(rows)
+        return int((truth == 1).sum()), int((truth == 0).sum())
+
+
+def read_labels(embeddings: EmbeddingDataset, columns: Sequence[str]) -> list[Label]:
+    """Read labels from columns next to embeddings.
+
+    A column of booleans, or of 0 and 1, is one label with the column's name. In a column of strings or classes, every
+    value is a label.
+
+    Raises:
+        ValueError: There is no such column, or it holds something else.
+    """
+    found = []
+    for column in dict.fromkeys(columns):
+        classes, names = column_labels(embeddings, column)
+        feature = embeddings.dataset.features[column]
+        if isinstance(feature, ClassLabel) or "string" in feature.dtype:
+            if len(names) > MOST_CLASSES:
+                raise ValueError(
+                    f"column {column!r} of {embeddings.source} has {len(names):,} different values, more than "
+                    f"{MOST_CLASSES:,}: it holds texts, not labels"
+                )
+            found += [Label(name, column, classes, number, len(names) == 2) for number, name in enumerate(names)]
+        elif set(names) <= {"0", "1", "False", "True"}:
+            is_true = np.isin(names, ["1", "True"])
+            found.append(Label(column, column, np.where(classes < 0, -1, is_true[classes]), 1, False))
+        else:
+            raise ValueError(
+                f"column {column!r} of {embeddings.source} holds the numbers {', '.join(names[:_MOST_LISTED])}: "
+                "a label is a boolean, 0 or 1, or the name of a class"
+            )
+    return found
+
+
+def stratified_half(labels: Sequence[Label], seed: int) -> np.ndarray:
+    """Choose the half of the rows that names are tested on, with half of the rows of every class.
+
+    Rows may have classes in many columns, so the strata are of the rarest class that a row has among those with enough
+    rows for both halves. Classes that are common are halved nearly evenly by chance.
+
+    Returns:
+        Booleans (rows,).
+    """
+    from sklearn.model_selection import train_test_split  # takes half a second to import
+
+    columns = {label.column: label.classes for label in labels}
+    number = len(labels[0].classes)
+    strata, rarity = np.zeros(number, dtype=np.int64), np.full(number, np.inf)
+    for classes in columns.values():
+        counts = np.bincount(classes[classes >= 0])
+        count = np.where(classes >= 0, counts[classes], 0)
+        rarer = (count >= 2 * MIN_ROWS) & (count < rarity)
+        strata[rarer] = strata.max() + 1 + classes[rarer]
+        rarity[rarer] = count[rarer]
+    sizes = np.bincount(strata)
+    strata[sizes[strata] == 1] = sizes.argmax()  # a single row cannot be halved
+    held_out = np.zeros(number, dtype=bool)
+    if number > 1:
+        _, tested = train_test_split(np.arange(number), test_size=number // 2, stratify=strata, random_state=seed)
+        held_out[tested] = True
+    return held_out
