@@ -19,6 +19,9 @@ from .tasks import Task
 MOST_PROBE_ROWS = 5_000
 """Training rows that a probe is fitted to, at most."""
 
+MOST_CROSS_ROWS = 2_000
+"""Test rows of the matrix of concepts, about: it has K^2 fields."""
+
 _KERNEL_FEATURES = 300
 
 Figure = tuple[float, float, float]
@@ -56,37 +59,47 @@ def concept_figures(edit: Edit, task: Task, concept: str, seed: int) -> dict[str
     return figures
 
 
-def cross_concept_figures(edits: Mapping[str, Edit], task: Task) -> dict[tuple[str, str], float]:
+def cross_concept_figures(edits: Mapping[str, Edit], task: Task) -> dict[tuple[str, str | None], float]:
     """Measure whether removing one concept leaves the others where their edits find them.
 
+    Of more than `MOST_CROSS_ROWS` test rows, these are drawn, and up to 100 of each class of each concept.
+
     Returns:
-        For each pair (found, removed) of concepts, the AUROC of the score for `found` after `removed` was removed.
+        For each pair (found, removed) of concepts, the AUROC of the score for `found` after `removed` was removed;
+        with None for `removed`, the AUROC before.
     """
-    X = task.features[task.test]
+    few = [few_rows(task.concepts[concept][task.test], 200, seed=0) for concept in edits]
+    some = np.random.default_rng(0).permutation(len(task.test))[:MOST_CROSS_ROWS]
+    rows = task.test[np.unique(np.concatenate([some, *few]))]
+    truth = {found: task.concepts[found][rows] for found in edits}
+    X = task.features[rows]
     before = {found: edit.score(X) for found, edit in edits.items()}
-    result = {}
+    result = {(found, None): float(roc_auc_score(truth[found], before[found])) for found in edits}
     for removed, eraser in edits.items():
         left = eraser.remove(X)
         for found, edit in edits.items():
             score = _without_rounding_errors(edit.score(left), before[found])
-            result[found, removed] = roc_auc_score(task.concepts[found][task.test], score)
+            result[found, removed] = float(roc_auc_score(truth[found], score))
     return result
 
 
-def robustness_figures(concept: str, cross: Mapping[tuple[str, str], float], detection: float) -> dict[str, Figure]:
+def robustness_figures(concept: str, cross: Mapping[tuple[str, str | None], float]) -> dict[str, Figure]:
     """Summarize how a concept is still found after the others were removed.
 
     - `robustness`: mean over other concepts of AUROC after removal / AUROC before.
     - `robustness_worst`: the smallest of these ratios.
     - `robustness_change`: 1 - mean |AUROC before - AUROC after|.
     """
-    after = np.array([value for (found, removed), value in cross.items() if found == concept != removed])
+    before = cross[concept, None]
+    after = np.array(
+        [area for (found, removed), area in cross.items() if found == concept and removed not in (concept, None)]
+    )
     if not len(after):
         return {}
     figures = {
-        "robustness": (after / detection).mean(),
-        "robustness_worst": (after / detection).min(),
-        "robustness_change": 1 - np.abs(detection - after).mean(),
+        "robustness": (after / before).mean(),
+        "robustness_worst": (after / before).min(),
+        "robustness_change": 1 - np.abs(before - after).mean(),
     }
     return {name: (float(value), np.nan, np.nan) for name, value in figures.items()}
 

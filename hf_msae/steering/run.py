@@ -177,7 +177,7 @@ def measure(task: Task, edit: Edit, seed: int) -> dict[str, Any]:
     directions = orthogonality_figures(edits, task)
     for concept, fitted in edits.items():
         figures = concept_figures(fitted, task, concept, seed)
-        figures |= robustness_figures(concept, cross, figures["detection_auroc"][0]) | directions[concept]
+        figures |= robustness_figures(concept, cross) | directions[concept]
         records += _records(concept, figures)
     found: dict[str, Any] = {"doses": [], "gains": [], "num_biased": 0, "perfect": None}
     if task.bias in edits:
@@ -196,7 +196,7 @@ def measure(task: Task, edit: Edit, seed: int) -> dict[str, Any]:
             records.append({"concept": task.bias, "metric": "success", "value": None, "reason": str(error)})
     return {
         "figures": records,
-        "cross": [{"found": a, "removed": b, "auroc": value} for (a, b), value in cross.items()],
+        "cross": [{"found": a, "removed": b, "auroc": value} for (a, b), value in cross.items() if b is not None],
         **found,
     }
 

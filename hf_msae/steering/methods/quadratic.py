@@ -49,22 +49,24 @@ class QuadraticErasure(Edit):
         between = root @ roots(root @ covariances[1] @ root)[0] @ inverse
         barycenter = shares[0] ** 2 * covariances[0] + shares[1] ** 2 * covariances[1]
         barycenter = barycenter + shares[0] * shares[1] * (between + between.T)
+        means, center = np.stack([part.mean(axis=0) for part in parts]), X.mean(axis=0)
+        precisions, shifts = np.stack([inverse @ inverse, inverse_of_other @ inverse_of_other]), means - center
+        toward = np.einsum("cij,cj->ci", precisions, shifts)
+        offsets = np.log(shares) - [np.linalg.slogdet(covariance)[1] / 2 for covariance in covariances]
+        offsets -= (toward * shifts).sum(axis=1) / 2
         return {
-            "means": np.stack([part.mean(axis=0) for part in parts]),
-            "center": X.mean(axis=0),
+            "means": means,
+            "center": center,
             "maps": np.stack([transport(covariance, barycenter) for covariance in covariances]),
-            "whiteners": np.stack([inverse, inverse_of_other]),
-            "offsets": np.log(shares) - [np.linalg.slogdet(covariance)[1] / 2 for covariance in covariances],
+            "form": (precisions[0] - precisions[1]) / 2,
+            "linear": toward[1] - toward[0],
+            "constant": offsets[1] - offsets[0],
         }
 
     def _score(self, x: torch.Tensor) -> torch.Tensor:
-        densities = [
-            offset - ((x - mean) @ whitener).square().sum(dim=-1) / 2
-            for mean, whitener, offset in zip(
-                *(self._get(name, x) for name in ("means", "whiteners", "offsets")), strict=True
-            )
-        ]
-        return densities[1] - densities[0]
+        centered = x - self._get("center", x)
+        squares = (centered @ self._get("form", x) * centered).sum(dim=-1)
+        return squares + centered @ self._get("linear", x) + self._get("constant", x)
 
     def _remove(self, x: torch.Tensor) -> torch.Tensor:
         moved = [
