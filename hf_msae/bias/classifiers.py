@@ -44,10 +44,11 @@ def probe_columns(
     classifiers, labels = {}, {}
     if columns and _same_rows(train, test):
         raise ValueError(f"probes cannot be trained on the data that they are tested on, {test.source}")
-    rows = train[np.arange(len(train))] if columns else None
-    for column in columns:
-        numbers, classes = column_labels(train, column)
+    of_train = {column: column_labels(train, column) for column in columns}
+    for column, (_, classes) in of_train.items():  # all of them before the first probe is trained
         labels[f"probe {column}"] = column_labels(test, column, classes)[0]
+    rows = train[np.arange(len(train))] if columns else None
+    for column, (numbers, classes) in of_train.items():
         try:
             classifiers[f"probe {column}"] = LinearClassifier.fit(rows, numbers, classes, regularization)
         except ValueError as error:
@@ -129,15 +130,22 @@ def zero_shot_columns(
     """
     check_template(template)
     classifiers, labels = {}, {}
-    for column in columns:
-        numbers, classes = column_labels(test, column)
-        feature = test.dataset.features[column]
-        if not isinstance(feature, ClassLabel) and "string" not in feature.dtype:
-            raise ValueError(f"column {column!r} of {test.source} holds {feature}, not the names of classes")
+    for column, (numbers, classes) in named_classes(test, columns).items():
         texts = [template.format(name) for name in classes]
         classifiers[f"zero-shot {column}"] = zero_shot_classifier(backbone, texts, classes)
         labels[f"zero-shot {column}"] = numbers
     return classifiers, labels
+
+
+def named_classes(test: EmbeddingDataset, columns: Sequence[str]) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
+    """Read columns of labels as `column_labels`; raises ValueError if the labels of one have no names."""
+    found = {}
+    for column in columns:
+        found[column] = column_labels(test, column)
+        feature = test.dataset.features[column]
+        if not isinstance(feature, ClassLabel) and "string" not in feature.dtype:
+            raise ValueError(f"column {column!r} of {test.source} holds {feature}, not the names of classes")
+    return found
 
 
 def load_linear_layer(path: str | os.PathLike, width: int) -> torch.nn.Linear:

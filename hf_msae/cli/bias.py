@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .._utils.argument_parser import flag
+from .checks import check_inputs, check_least, check_outputs, check_target
 from .opening import (
     EmbeddingArguments,
     NamedModelArguments,
     ProbeArguments,
-    check_outputs,
     command_parser,
     save_json,
     strongest_rows,
@@ -85,8 +85,9 @@ class BiasArguments(ProbeArguments):
             raise ValueError(f"--positive must be the number of a class of --classifier, got {self.positive!r}")
         if self.figure is not None and self.figure == self.box_figure:
             raise ValueError(f"figure and box_figure are both {self.figure}: give them different names")
-        if self.top < 1:
-            raise ValueError(f"top must be positive, got {self.top}")
+        check_least(self, top=1, num_samples=2, num_null=20)
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -98,24 +99,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..bias.analysis import FEWEST_NAMED
     from ..bias.classifiers import load_linear_layer, probe_report, zero_shot_classifier
     from ..concepts.editing import latent_of
-    from ..metrics.label_columns import column_labels
     from ..plotting import save_figure
 
     with parser.reporting_errors():
         check_outputs([args.figure, args.box_figure], args.output)
+        check_inputs(data.data, args.train_data, args.classifier)
         msae, concepts = source.open_msae()
         embeddings = data.load(msae)
         chosen = [latent_of(key, msae.config.num_latents, concepts) for key in args.indices]
         options = {name: getattr(args, name) for name in ("num_samples", "num_null", "alpha", "seed")}
         options |= {"concepts": concepts, "indices": chosen or None, "progress": not source.disable_tqdm}
         if args.target is not None:
-            classes = column_labels(embeddings, args.target)[1]  # before the probe is trained
-            if args.positive is not None and args.positive not in classes:
-                raise ValueError(f"{args.target} has no class {args.positive!r}, only {', '.join(classes)}")
-            if args.positive is None and len(classes) > 2:
-                some = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
-                raise ValueError(f"{args.target} has {len(classes)} classes: choose one with --positive: {some}")
             train = args.load_train_data(msae, data)
+            check_target(train, embeddings, args.target, args.positive, "--positive")
             report, accuracy = probe_report(
                 msae, train, embeddings, args.target, args.positive, args.regularization, **options
             )

@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
 from ..hub.publishing.space_settings import DEFAULT_DATASET, DEFAULT_MODEL, ExplorerSettings
+from .checks import check_inputs
 
 EXAMPLE = """\
   hf-msae demo
@@ -106,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Services are stopped by this signal; an exception lets temporary folders be removed.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         check_address(args.host, args.port)
+        check_inputs(args.settings().embeddings)
         try:
             from ..explorer.housekeeping import own_upload_folder
 

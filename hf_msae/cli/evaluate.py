@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from transformers.utils.logging import disable_progress_bar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
-from .._utils.atomic import check_writable, make_folder
+from .checks import check_inputs, check_least, check_outputs
 
 if TYPE_CHECKING:
     from .. import MSAEModel
@@ -111,12 +111,7 @@ class EvaluationArguments:
     disable_tqdm: bool = flag("Hide the progress bars, which are only shown on a terminal.", False)
 
     def __post_init__(self):
-        if self.figure is not None:
-            from ..plotting import check_figure_path
-
-            check_figure_path(self.figure)
-        if self.output is not None and Path(self.output).is_dir():
-            raise ValueError(f"output {self.output} is a folder: name a file in it")
+        check_least(self, per_device_eval_batch_size=1, cknna_batch_size=1)
         if self.encoder_data is None and (self.encoder or self.encoder_column):
             raise ValueError("encoder and encoder_column describe encoder_data, which is missing")
         given = [name for name in ("ks", "widths", "progressive") if getattr(self, name) not in (None, False)]
@@ -220,36 +215,41 @@ def main(argv: list[str] | None = None) -> None:
     (args,) = parser.parse(argv)
 
     from .._utils.acceleration import build_accelerator
+    from ..bias.classifiers import named_classes
+    from ..concepts.codes import open_embeddings
+    from ..concepts.vocabulary import check_template
     from ..embeddings import load_embeddings
     from ..hub.reading.opening import load_msae
     from ..metrics import evaluate_msae, progressive_ks
+    from ..metrics.evaluation import check_encoder
     from ..metrics.levels import choose_levels, describe_levels, own_levels
     from ..metrics.progressive import check_comparable
     from ..plotting import plot_quality_against_k, save_figure
 
     with parser.reporting_errors():
-        for file in filter(None, (args.output, args.figure)):
-            make_folder(Path(file).parent)
-            check_writable(file)
+        check_outputs([args.figure], args.output)
+        check_inputs(args.data, args.train_data, args.encoder_data)
+        check_template(args.zero_shot_template)
         accelerator = build_accelerator(args.use_cpu)
         with accelerator.main_process_first():  # it downloads and converts the data for the others
             model = load_msae(args.model, args.revision)
             others = [load_msae(other) for other in args.other_seeds]
-            column, hook_point, verify = args.embedding_column, model.config.hook_point, args.verify
-            data = load_embeddings(args.data, column, hook_point, args.split, verify=verify)
+            config, ks, column, verify = model.config, args.ks, args.embedding_column, args.verify
+            if args.progressive:
+                ks = progressive_ks(model.family.full_code(config)["k"])
+            sizes, _ = choose_levels(config, ks, args.widths)
+            if others:
+                check_comparable(model, others, sizes)
+            data = open_embeddings(model, args.data, column, args.split, verify)
+            held_out = is_held_out(args, data)
             train = encoder_data = None
             if args.train_data is not None:
-                train = load_embeddings(args.train_data, column, hook_point, args.train_split, verify=verify)
-            classifiers, labels = build_classifiers(args, model, train, data)
+                train = open_embeddings(model, args.train_data, column, args.train_split, verify)
             if args.encoder_data is not None:
                 encoder_data = load_embeddings(args.encoder_data, args.encoder_column, verify=verify)
-        config, ks = model.config, args.ks
-        if args.progressive:
-            ks = progressive_ks(model.family.full_code(config)["k"])
-        sizes, _ = choose_levels(config, ks, args.widths)
-        held_out = is_held_out(args, data)
-        if others:
-            check_comparable(model, others, sizes)
+                check_encoder(data, encoder_data, args.encoder)
+            named_classes(data, args.zero_shot_columns)
+            classifiers, labels = build_classifiers(args, model, train, data)
         result = evaluate_msae(
             model.to(accelerator.device),
             data,

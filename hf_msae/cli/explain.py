@@ -7,28 +7,25 @@ many pictures, the models are loaded once, and the strongest concepts of each pi
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from .._utils.argument_parser import flag
-from .opening import NamedModelArguments, check_outputs, check_text, command_parser, save_json
+from .checks import check_inputs, check_k, check_outputs, check_text
+from .explain_pictures import coarse_to_fine, explain_pictures, find_pictures, save_rows
+from .opening import NamedModelArguments, command_parser, save_json
 
 if TYPE_CHECKING:
-    from ..concepts import Explanation
-    from ..vision_text import VisionTextMSAE
+    pass
 
 EXAMPLE = """\
   hf-msae explain outputs/quickstart --image outputs/quickstart/examples/0.png --ks 8 32 1024 --figure seen.png
   hf-msae explain outputs/quickstart --image outputs/quickstart/examples/0.png \\
       --against_text 'a flower on a grassy meadow' --figure match.png
   hf-msae explain outputs/quickstart --image outputs/quickstart/examples --output seen.csv"""
-
-_SHOWN = 10
-"""Pictures that are printed if all are written to a file."""
 
 
 @dataclass
@@ -107,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with parser.reporting_errors():
         check_outputs([args.figure], args.output)
+        check_inputs(args.percentile_data)
         files = find_pictures(args.image)
         many = len(files) > 1 or any(Path(place).expanduser().is_dir() for place in args.image)
         if many and (args.matching or args.figure is not None):
@@ -115,7 +113,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         image = None if many or not files else to_rgb(files[0])
         against_image = args.against_image and to_rgb(Path(args.against_image))
         item = args.text if image is None else image
-        model = source.add_backbone(*source.open_msae())
+        texts = None if args.center_texts is None else read_texts(args.center_texts, args.caption_column)
+        msae, concepts = source.open_msae()
+        check_k(msae.config.num_latents, *args.ks)
+        if ".layers." in msae.config.hook_point:
+            raise ValueError(f"explanations need an MSAE of pooled embeddings, not of {msae.config.hook_point}")
+        percentile_data = None
+        if args.percentile_data is not None:
+            from ..concepts.codes import open_embeddings
+
+            percentile_data = open_embeddings(msae, args.percentile_data, verify=args.verify)
+        model = source.add_backbone(msae, concepts)
         if args.matching:
             other = args.against_text if against_image is None else against_image
             match = model.explain_similarity(item, other, args.both, *args.ks)
@@ -126,18 +134,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             figure = match.plot(image, args.top, title) if args.figure is not None else None
             content = match.to_dict()
         else:
-            if args.percentile_data is not None:
+            if percentile_data is not None:
                 from ..concepts import ActivationPercentiles
-                from ..concepts.codes import open_embeddings
 
-                embeddings = open_embeddings(model.msae, args.percentile_data, verify=args.verify)
-                model.percentiles = ActivationPercentiles.of(model.msae, embeddings, progress=not source.disable_tqdm)
-            if args.center_texts is not None:
-                model.center_texts(read_texts(args.center_texts, args.caption_column))
+                model.percentiles = ActivationPercentiles.of(
+                    model.msae, percentile_data, progress=not source.disable_tqdm
+                )
+            if texts is not None:
+                model.center_texts(texts)
             elif args.text is not None and model.hook_point.name == "image_embeds":
                 print("(This MSAE was trained on images: --center_texts reduces the modality gap.)\n")
             if many:
-                explain_pictures(model, files, args, progress=not source.disable_tqdm)
+                explain_pictures(model, files, args.ks, args.top, args.output, progress=not source.disable_tqdm)
                 return
             parts = coarse_to_fine(partial(model.explain, item), args.ks, args.top)
             for title, part in parts.items():
@@ -177,116 +185,9 @@ def read_texts(source: str, column: str, most: int = 2000) -> list[str]:
             raise ValueError(f"{source} has no column {column!r}, only {', '.join(dataset.column_names)}")
         texts = dataset[column]
     texts = [text.strip() for text in texts if text and text.strip()]
-    if not texts:
-        raise ValueError(f"{source} holds no texts")
+    if len(set(texts)) < 2:
+        raise ValueError(f"{source} holds {len(set(texts))} different texts, but a mean needs several")
     return texts[:: -(-len(texts) // most)]
-
-
-def find_pictures(places: Sequence[str]) -> list[Path]:
-    """Return the files that are named, and those with the ending of a picture in the folders that are named.
-
-    Raises:
-        FileNotFoundError: There is no such file or folder, or no picture in a folder.
-    """
-    from .._utils.images import PICTURE_SUFFIXES
-
-    found: list[Path] = []
-    for place in places:
-        path = Path(place).expanduser()
-        if not path.exists():
-            raise FileNotFoundError(f"--image {place}: there is no such file or folder")
-        inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES)
-        if path.is_dir() and not inside:
-            raise FileNotFoundError(f"--image {place}: there is no picture in this folder")
-        found += inside if path.is_dir() else [path]
-    return found
-
-
-def explain_pictures(model: VisionTextMSAE, files: Sequence[Path], args: ExplainArguments, progress: bool) -> None:
-    """Explain many pictures, print one line for each, and write them to `args.output`.
-
-    A picture that cannot be read is left out with a message.
-
-    Raises:
-        ValueError: None can be read.
-    """
-    from tqdm.auto import tqdm
-
-    from .._utils.images import to_rgb
-    from ..concepts import explain_embedding
-
-    found: list[tuple[dict, list[Explanation]]] = []
-    size = model.backbone.image_batch_size
-    with tqdm(total=len(files), desc="explaining", unit="picture", disable=not progress) as bar:
-        for start in range(0, len(files), size):
-            images = {}
-            for file in files[start : start + size]:
-                try:
-                    images[file] = to_rgb(file)
-                except (OSError, ValueError) as error:
-                    bar.write(f"left out: {error}", file=sys.stderr)
-            for file, embedding in zip(
-                images, model.image_embeds(list(images.values())) if images else (), strict=True
-            ):
-
-                def explain(top: int, k: int | None = None, embedding=embedding) -> Explanation:
-                    return explain_embedding(model.msae, embedding, model.concepts, top, k, model.percentiles)
-
-                found.append(({"item": str(file)}, list(coarse_to_fine(explain, args.ks, args.top).values())))
-            bar.update(len(files[start : start + size]))
-    if not found:
-        raise ValueError(f"none of the {len(files)} pictures can be read")
-    shown = found if args.output is None else found[:_SHOWN]
-    for item, parts in shown:
-        print(f"{item['item']}: {', '.join(name for part in parts for name in part.labels())}")
-    if args.output is None:
-        return
-    print(f"{len(found)} pictures explained" + (f" (the first {_SHOWN} are shown)" if len(found) > _SHOWN else ""))
-    if args.output.lower().endswith(".csv"):
-        save_rows(args.output, found)
-    else:
-        save_json(args.output, {"explanations": [item | part.to_dict() for item, parts in found for part in parts]})
-
-
-def save_rows(file: str, found: Sequence[tuple[dict, Sequence[Explanation]]]) -> None:
-    """Write one row for each concept of each item to a CSV file, and print its name."""
-    import pandas as pd
-
-    from .._utils.atomic import atomic_path
-
-    rows = pd.concat([part.frame.assign(**item, k=part.k) for item, parts in found for part in parts])
-    first = ["item", "k"]
-    rows = rows[[*first, *rows.columns.difference(first, sort=False)]]
-    for column in ("item", "name"):  # a spreadsheet would run a text that begins like a formula
-        rows[column] = rows[column].map(lambda text: f"'{text}" if str(text).startswith(tuple("=+-@")) else text)
-    with atomic_path(Path(file).expanduser()) as temporary:
-        rows.to_csv(temporary, index=False)
-    print(f"The results are in {file}")
-
-
-def coarse_to_fine(explain: Callable[..., Explanation], ks: Sequence[int], top: int) -> dict[str, Explanation]:
-    """Explain an item at several granularities, each showing what it adds to the one before.
-
-    A larger k keeps the latents of a smaller one, so its strongest concepts alone would be the same again.
-
-    Args:
-        explain: Explains the item by a number of concepts and a k, like `VisionTextMSAE.explain` with its item.
-        ks: Granularities. Empty: the default of the MSAE.
-        top: Number of concepts per granularity.
-
-    Returns:
-        Explanations by title, from coarse to fine.
-    """
-    if not ks:
-        return {"": explain(top)}
-    parts, before = {}, 0
-    for k in sorted(set(ks)):
-        found = explain(k, k)
-        explained = "nothing" if found.explained < 0 else f"{found.explained:.1%}"
-        title = f"k = {k}: {explained} explained{', with these added' if before else ''}"
-        parts[title] = replace(found, frame=found.frame.iloc[before:][:top].reset_index(drop=True))
-        before = k
-    return parts
 
 
 if __name__ == "__main__":

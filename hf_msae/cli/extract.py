@@ -108,18 +108,22 @@ def main(argv: list[str] | None = None) -> None:
 
     from .._utils.acceleration import build_accelerator
     from ..backbones import Backbone
-    from ..backbones.extraction import extract_activations
+    from ..backbones.extraction import check_arguments, check_dataset, extract_activations
+    from ..backbones.extraction.embedding import TokenChoice
     from ..backbones.image_text_data import open_dataset
     from ..embeddings import load_embeddings
     from ..embeddings.metadata import EmbeddingMetadata
+    from ..embeddings.resuming import check_folder
     from ..hub import push_embeddings
     from ..hub.publishing.repository import Repository
 
     with parser.reporting_errors():
+        numbers = args.batch_size, args.rows_per_shard, args.num_workers
+        check_arguments(args.hook_point, args.text_column, *numbers, args.dtype, args.on_unreadable)
+        TokenChoice(args.tokens, args.tokens_per_row, args.seed)  # checks them
+        repository = Repository(args.hub_dataset_id, "dataset") if args.hub_dataset_id else None
+        check_folder(Path(args.output_dir).expanduser())
         accelerator = build_accelerator(args.use_cpu)
-        if args.hub_dataset_id and accelerator.is_main_process:
-            # Before hours of work.
-            Repository(args.hub_dataset_id, "dataset").create(args.hub_private_repo or None)
         with accelerator.main_process_first():  # it downloads and renders the data for the others
             dataset = open_dataset(
                 args.dataset,
@@ -129,6 +133,10 @@ def main(argv: list[str] | None = None) -> None:
                 args.num_workers or None,
                 args.streaming,
             )
+            columns = args.image_column, args.text_column, args.keep_columns
+            check_dataset(dataset, args.hook_point, *columns, args.on_unreadable)
+            if repository is not None and accelerator.is_main_process:
+                repository.create(args.hub_private_repo or None)  # before hours of work
             backbone = Backbone.from_pretrained(
                 args.backbone, args.backbone_revision, dtype=args.backbone_dtype, device=accelerator.device
             )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from .._utils.argument_parser import flag
 from .._utils.paths import refuse_missing_path
+from .checks import check_inputs, check_least, check_outputs
 from .opening import ModelArguments, command_parser
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ class NameArguments:
             given = [name for name in _OF_WORDS if getattr(self, name) != getattr(NameArguments(" "), name)]
             if given:
                 raise ValueError(f"--{given[0]} is about a vocabulary: leave it out with --label_columns")
+        check_least(self, null_samples=1, min_letters=0)
+        if self.max_words is not None:
+            check_least(self, max_words=1)
         if not 0 < self.q <= 1:
             raise ValueError(f"q must lie between 0 and 1, got {self.q}")
         if self.output is not None and Path(self.output).suffix != ".parquet":
@@ -155,18 +159,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     source, args = parser.parse(argv)
 
     from ..concepts import name_by_labels, name_latents
+    from ..concepts.agreement import check_enough
     from ..concepts.codes import open_embeddings
+    from ..concepts.naming import check_options
 
     with parser.reporting_errors():
         output = _output_file(args, source.model)
+        check_outputs([], str(output))
+        check_inputs(args.data)
         vocabulary = None if args.vocabulary is None else read_vocabulary(args)
+        if vocabulary is not None:
+            check_options(vocabulary, args.center, args.direction, args.ratio_over, args.null, args.null_samples)
         msae, concepts = source.open_msae()
-        model = None if vocabulary is None else source.add_backbone(msae, concepts)
-        if model is not None and model.hook_point.layer is not None:
-            raise ValueError(f"words can only name pooled embeddings, but the MSAE is of {model.hook_point.name}")
+        hook_point = msae.config.hook_point
+        if vocabulary is not None and ".layers." in hook_point:
+            raise ValueError(f"words can only name pooled embeddings, but the MSAE is of {hook_point}")
         embeddings = None
         if args.data is not None:
             embeddings = open_embeddings(msae, args.data, args.embedding_column, args.split, args.verify)
+            if vocabulary is not None:
+                check_enough(embeddings)
+        model = None if vocabulary is None else source.add_backbone(msae, concepts)
         how = {"data": args.data}
         if model is None:
             table = name_by_labels(msae, embeddings, args.label_columns, args.seed, progress=not source.disable_tqdm)

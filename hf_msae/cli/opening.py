@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar
 from transformers.utils.logging import disable_progress_bar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
-from .._utils.atomic import check_writable, make_folder
 from .._utils.json_files import write_json
 from .._utils.wording import shortened
 
@@ -52,14 +51,19 @@ class ModelArguments:
 
     def open_msae(self) -> tuple[MSAEModel, ConceptTable | None]:
         """Load the MSAE and the names of its latents, if it has any."""
+        import torch
+
         from ..hub.reading.opening import load_msae
 
-        msae = load_msae(self.model, self.revision, self.subfolder).eval()
+        device = self.device or "cpu"
         try:
-            msae = msae.to(self.device or "cpu")
+            torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
             raise ValueError(f"device {self.device!r} cannot be used: {str(error).splitlines()[0]}") from error
-        concepts = self.names()
+        is_folder = Path(self.model).expanduser().is_dir()
+        concepts = self.names() if is_folder else None  # they take less time to read than the model
+        msae = load_msae(self.model, self.revision, self.subfolder).eval().to(device)
+        concepts = concepts if is_folder else self.names()
         if concepts is not None and len(concepts) != msae.config.num_latents:
             raise ValueError(
                 f"there are names of {len(concepts)} latents, but {self.model} has {msae.config.num_latents}"
@@ -271,30 +275,6 @@ def strongest_rows(msae: MSAEModel, embeddings: EmbeddingDataset, latents: Seque
 def shortened_columns(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Cut texts, by column, to what a table has room for."""
     return {name: [shortened(text, _LONGEST) for text in column] for name, column in texts.items()}
-
-
-def check_text(name: str, text: str | None, instead: str) -> None:
-    """Raise ValueError if a flag for a text names a picture, with the flag to use instead."""
-    if text is None:
-        return
-    from .._utils.images import is_picture
-
-    if is_picture(text):
-        raise ValueError(f"--{name} {text!r} is the name of a file, not a text: give a picture with --{instead}")
-
-
-def check_outputs(figures: Sequence[str | None], *files: str | None) -> None:
-    """Check before any work that the results can be written, and create the folders they go to."""
-    for figure in filter(None, figures):
-        from ..plotting import check_figure_path
-
-        check_figure_path(figure)
-    for file in filter(None, (*figures, *files)):
-        path = Path(file).expanduser()
-        if path.is_dir():
-            raise ValueError(f"{file} is a folder; name a file in it")
-        make_folder(path.parent)
-        check_writable(path)
 
 
 def save_json(file: str | None, content: dict) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
+from .checks import check_least
 
 EXAMPLE = "  hf-msae quickstart --output_dir outputs/quickstart --num_train_scenes 20000 --num_train_epochs 40"
 
@@ -31,6 +32,10 @@ class QuickstartArguments:
     seed: int = flag("Random seed of scenes, weights and batches.", 42)
     num_biased_scenes: int = flag("Number of scenes with mostly red stars, on which a biased probe is trained.", 3_000)
     num_workers: int = flag("Processes that render scenes.", 2, aliases=("--num_proc",))
+
+    def __post_init__(self):
+        least = 20  # as names need of pictures, and a probe of rows
+        check_least(self, num_train_scenes=least, num_eval_scenes=least, num_biased_scenes=least, num_workers=1)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _SHEET_ROWS, _SHEET_COLUMNS = 14, 10
 _EXAMPLES = 5
+_WIDTH = 128  # of the embeddings of scenes
 _SHOWN = ("fvu", "cosine_similarity", "cosine_similarity_centered", "l0", "sparsity", "dead_latents", "cknna")
 
 
@@ -82,10 +83,10 @@ def run_quickstart(arguments: QuickstartArguments) -> dict[str, Any]:
             f"{output} holds a training run ({checkpoints[-1].name}), which the quickstart would replace: choose "
             f"another --output_dir"
         )
-    backbone = Backbone.from_pretrained("scenes")
-    config = model_config(arguments, backbone.width("image_embeds"))
     make_folder(output)
     run = training_arguments(arguments)
+    config = model_config(arguments, _WIDTH)
+    backbone = Backbone.from_pretrained("scenes")
     begun = time.monotonic()
 
     def announce(number: int, what: str) -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .._utils.argument_parser import flag
+from .checks import check_inputs, check_k, check_least, check_outputs, check_target
 from .opening import (
     EmbeddingArguments,
     ImageArguments,
     NamedModelArguments,
     ProbeArguments,
-    check_outputs,
     command_parser,
 )
 
@@ -52,8 +52,7 @@ class ReportArguments(ImageArguments, ProbeArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.k < 1:
-            raise ValueError(f"k must be positive, got {self.k}")
+        check_least(self, k=1, num_concepts=0, images_per_concept=0, num_searches=0, num_explained=0)
         if bool(self.bias_targets) != bool(self.train_data):
             raise ValueError(
                 "give both --bias_targets and --train_data or neither: the probes are trained on --train_data"
@@ -67,21 +66,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     source, data, args = parser.parse(words)
 
     from ..bias.classifiers import probe_report
-    from ..metrics.label_columns import column_labels
     from ..report import write_report
-    from ..report.checks import check_path
+    from ..report.checks import check_embeddings, check_path
+    from ..search.files import IndexMetadata, check_claimable
 
     with parser.reporting_errors():
         check_outputs([], args.output)
-        check_path(args.output)  # before probes are trained
+        check_path(args.output)
+        check_inputs(data.data, args.train_data)
         metrics = None if args.metrics is None else _read_metrics(args.metrics)
-        model = source.add_backbone(*source.open_msae())
-        embeddings = data.load(model.msae)
+        msae, concepts = source.open_msae()
+        check_k(msae.config.num_latents, args.k)
+        embeddings = data.load(msae)
+        check_embeddings(msae, embeddings)
+        if args.index_dir is not None:
+            folder = Path(args.index_dir).expanduser()
+            IndexMetadata.to_continue(folder, msae, args.k)  # raises if it is of another model or k
+            check_claimable(folder)
         images = args.open_images(embeddings)
         targets = [target.partition("=") for target in args.bias_targets]
-        for column, _, _ in targets:
-            column_labels(embeddings, column)  # all of them before the first probe is trained
-        train = args.load_train_data(model.msae, data) if targets else None
+        train = args.load_train_data(msae, data) if targets else None
+        for column, _, positive in targets:
+            check_target(train, embeddings, column, positive or None, f"--bias_targets {column}=CLASS")
+        model = source.add_backbone(msae, concepts)
         options = {"concepts": model.concepts, "seed": args.seed, "progress": not source.disable_tqdm}
         bias = [
             probe_report(model.msae, train, embeddings, column, positive or None, args.regularization, **options)[0]

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from .._utils.argument_parser import flag
+from .checks import check_inputs, check_least, check_outputs, check_text
 from .opening import (
     EmbeddingArguments,
     ImageArguments,
     NamedModelArguments,
-    check_outputs,
-    check_text,
     command_parser,
     described,
     save_json,
@@ -85,8 +84,7 @@ class SearchArguments(ImageArguments):
             raise ValueError("--shared_with compares two rows: give the other one with --row, without --edits")
         if self.approximate and (self.find or self.shared_with is not None):
             raise ValueError("--approximate needs an example: searches for concepts are exact, and fast")
-        if self.top < 1:
-            raise ValueError(f"top must be positive, got {self.top}")
+        check_least(self, top=1, index_k=1)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -99,10 +97,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..concepts.table import to_text
     from ..plotting import plot_contact_sheet, save_figure
     from ..search import ConceptIndex
-    from ..search.files import default_folder
+    from ..search.approximate import require_faiss
+    from ..search.files import IndexMetadata, check_claimable, default_folder
 
     with parser.reporting_errors():
         check_outputs([args.figure], args.output)
+        check_inputs(data.data)
+        if args.approximate:
+            require_faiss()
         example = None if args.image is None else to_rgb(Path(args.image))
         msae, concepts = source.open_msae()
         wanted, edits = (
@@ -112,20 +114,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         for row in (args.row, args.shared_with):
             if row is not None and not 0 <= row < len(embeddings):
                 raise ValueError(f"there is no row {row}: {embeddings.source} has rows 0 to {len(embeddings) - 1}")
-        if args.row is not None:
-            query = embeddings[args.row]
-        elif not wanted:
-            model = source.add_backbone(msae, concepts)
-            if model.hook_point.layer is not None:
-                raise ValueError(
-                    f"the MSAE is of the tokens of {model.hook_point.name}: search with --row or --find instead"
-                )
-            query = (model.text_embeds([args.text]) if example is None else model.image_embeds([example]))[0]
+        if args.row is None and not wanted and ".layers." in msae.config.hook_point:
+            raise ValueError(
+                f"the MSAE is of the tokens of {msae.config.hook_point}: search with --row or --find instead"
+            )
         images = args.open_images(embeddings) if args.figure is not None else None
         if args.figure is not None and images is None:
             raise ValueError(f"--figure needs the pictures of {embeddings.source}: name them with --images")
         k = min(args.index_k, msae.config.num_latents)
         folder = Path(args.index_dir).expanduser() if args.index_dir else default_folder(msae, embeddings, k)
+        IndexMetadata.to_continue(folder, msae, k)  # raises if it is of another model or k
+        check_claimable(folder)
+        if args.row is not None:
+            query = embeddings[args.row]
+        elif not wanted:
+            model = source.add_backbone(msae, concepts)
+            query = (model.text_embeds([args.text]) if example is None else model.image_embeds([example]))[0]
         index = ConceptIndex.build(
             folder, msae, embeddings, k, concepts, progress=not source.disable_tqdm, approximate=args.approximate
         )

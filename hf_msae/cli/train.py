@@ -17,6 +17,7 @@ from .. import MSAETrainingArguments
 from .._utils.argument_parser import MSAEArgumentParser
 from .._utils.atomic import atomic_path
 from ..training.flags import DataArguments, ModelArguments, SweepArguments, build_config
+from .checks import check_inputs
 
 if TYPE_CHECKING:
     from .. import MSAETrainer
@@ -52,9 +53,13 @@ def main(argv: list[str] | None = None) -> None:
         if sweep_args.sweep is not None:
             variants = read_sweep(sweep_args.sweep)
             arguments = [parse_variant(parser, argv, *variant)[1:3] for variant in variants.items()]
-        for _, args in arguments:
+        for (name, _), (each, args) in zip(variants.items(), arguments, strict=True):
+            parser.context = f"the sweep's {name}: " if name else ""
+            build_config(each, d_in=1)  # checks all but the width
             if not args.resume_from_checkpoint:  # before the data is opened
                 check_output_dir(Path(args.output_dir), args.overwrite_output_dir)
+        parser.context = ""
+        check_inputs(data_args.train_data, data_args.eval_data)
         trainers = _build_trainers(parser, data_args, variants, arguments)
         first = trainers[0]
         accelerator, config = first.accelerator, first.model.config

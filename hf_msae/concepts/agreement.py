@@ -17,6 +17,7 @@ from .vocabulary import Vocabulary, check_vocabulary_embeds
 from .zero_shot import RankedPictures, random_half, spread
 
 if TYPE_CHECKING:
+    from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
 
 _SLACK = (0.25, 0.02)  # synonyms miss an area of 1 by at most a quarter more than the best word, and by 0.02 more
@@ -28,6 +29,14 @@ MIN_ROWS = 20
 _CANDIDATES = 20  # words of highest agreement, of which the name is chosen; on both worlds no more are needed
 _NULL_NAMES = 10_000  # decoy names that p-values are taken from, at least one per latent
 _MOST_ROUNDS = 20
+
+
+def check_enough(embeddings: EmbeddingDataset) -> None:
+    """Raise ValueError if there are too few pictures to take evidence from."""
+    if len(embeddings) < MIN_ROWS:
+        raise ValueError(
+            f"names need at least {MIN_ROWS} pictures as evidence, but {embeddings.source} has {len(embeddings)}"
+        )
 
 
 @torch.no_grad()
@@ -92,10 +101,7 @@ def name_by_agreement(
     """
     embeds = check_vocabulary_embeds(msae, vocabulary, vocabulary_embeds)
     embeddings = open_embeddings(msae, embeddings)
-    if len(embeddings) < MIN_ROWS:
-        raise ValueError(
-            f"names need at least {MIN_ROWS} pictures as evidence, but {embeddings.source} has {len(embeddings)}"
-        )
+    check_enough(embeddings)
     pictures_of = embeddings.dataset_rows()  # tokens of one picture belong to the same half
     held_out = random_half(pictures_of.max() + 1, seed)[pictures_of]
     collector = MomentsCollector(held_out)

@@ -94,17 +94,7 @@ def name_latents(
             words to center or pictures to test on, or an option is unknown.
     """
     embeds = check_vocabulary_embeds(msae, vocabulary, vocabulary_embeds)
-    for name, value, known in (
-        ("direction", direction, DIRECTIONS),
-        ("ratio_over", ratio_over, ("words", "latents")),
-        ("null", null, NULLS),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
-    if null_samples < 1:
-        raise ValueError(f"null_samples must be positive, got {null_samples}")
-    if center and len(vocabulary) < 3:
-        raise ValueError(f"centering needs at least 3 words, got {len(vocabulary)}; pass center=False")
+    check_options(vocabulary, center, direction, ratio_over, null, null_samples)
     if center:
         embeds = embeds - embeds.mean(0)
     dictionary = msae.dictionary.detach().float()
@@ -155,6 +145,25 @@ def name_latents(
     return table.with_activation_names(
         name_by_activations(msae, embeddings, vocabulary, vocabulary_embeds, number, progress=progress)
     )
+
+
+def check_options(
+    vocabulary: Vocabulary, center: bool, direction: str, ratio_over: str, null: str, null_samples: int
+) -> None:
+    """Raise ValueError if `name_latents` does not know an option, or cannot use it with these words."""
+    for name, value, known in (
+        ("direction", direction, DIRECTIONS),
+        ("ratio_over", ratio_over, ("words", "latents")),
+        ("null", null, NULLS),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
+    if null_samples < 1:
+        raise ValueError(f"null_samples must be positive, got {null_samples}")
+    if center and len(vocabulary) < 3:
+        raise ValueError(
+            f"centering needs at least 3 words, got {len(vocabulary)}; pass center=False (for a command, --no_center)"
+        )
 
 
 def _with_picture_names(

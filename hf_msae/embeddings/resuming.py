@@ -22,10 +22,8 @@ def open_folder(folder: Path, wanted: EmbeddingMetadata, resume: bool, overwrite
         FileExistsError: The folder is not empty and `resume` and `overwrite` are off, or it holds something else.
         ValueError: The folder was written with other settings.
     """
-    make_folder(folder)
+    check_folder(folder)
     if not all(map(_is_temporary, folder.iterdir())):
-        if not (folder / METADATA_FILE).is_file():
-            raise FileExistsError(f"{folder} is not empty and holds no {METADATA_FILE}: choose another folder")
         if overwrite:
             _remove_data(folder, keep=set())
         elif resume:
@@ -37,6 +35,13 @@ def open_folder(folder: Path, wanted: EmbeddingMetadata, resume: bool, overwrite
             )
     wanted.save(folder)
     return wanted
+
+
+def check_folder(folder: Path) -> None:
+    """Create the folder if it does not exist; raise FileExistsError if it holds something else than embeddings."""
+    make_folder(folder)
+    if not (folder / METADATA_FILE).is_file() and not all(map(_is_temporary, folder.iterdir())):
+        raise FileExistsError(f"{folder} is not empty and holds no {METADATA_FILE}: choose another folder")
 
 
 def _resume(folder: Path, wanted: EmbeddingMetadata) -> EmbeddingMetadata:

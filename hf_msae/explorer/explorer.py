@@ -80,7 +80,7 @@ class Explorer:
         patch_model: VisionTextMSAE | None = None,
         image_column: str = "image",
     ) -> None:
-        check_hook_points(model, patch_model)
+        check_hook_points(model.msae, None if patch_model is None else patch_model.msae)
         if len(images) != len(embeddings):
             raise ValueError(f"there are {len(images)} pictures, but {len(embeddings)} embeddings")
         self.model, self.images, self.patch_model, self.image_column = model, images, patch_model, image_column

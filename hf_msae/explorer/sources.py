@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from .._utils.images import to_rgb, undecoded
 from ..backbones.image_text_data import open_dataset
-from ..embeddings import load_embeddings
+from ..concepts.codes import open_embeddings
 from ..hub.publishing.space_settings import ExplorerSettings
-from ..hub.reading.opening import chosen_concepts, load_msae
+from ..hub.reading.opening import chosen_concepts, concepts_beside, load_msae
+from ..model.modeling_msae import MSAEModel
 from ..vision_text import VisionTextMSAE
 
 logger = logging.getLogger(__name__)
@@ -30,47 +31,48 @@ def open_sources(
     settings: ExplorerSettings, report: Report
 ) -> tuple[VisionTextMSAE, VisionTextMSAE | None, datasets.Dataset, torch.Tensor]:
     """Open the model, the patch model, the pictures and their embeddings; embed the pictures if none are given."""
-    # Everything is checked before the pictures are embedded, which may take long.
+    # Everything is checked before the backbone is loaded and the pictures are embedded, which may take long.
     report("loading the model", None)
     strict = not settings.allow_other_backbone
+    msae, patches = load_msae(settings.model, dtype="auto"), None
+    if settings.patch_model is not None:
+        patches = load_msae(settings.patch_model, dtype="auto")
+    check_hook_points(msae, patches)
     if settings.concepts is None:
-        model = VisionTextMSAE.from_pretrained(settings.model, settings.backbone, strict=strict)
+        concepts = concepts_beside(settings.model, getattr(msae.config, "_commit_hash", None))
     else:
         concepts = chosen_concepts(settings.concepts, settings.model)
-        msae = load_msae(settings.model, dtype="auto")
-        model = VisionTextMSAE.from_pretrained(msae, settings.backbone, strict=strict)
-        model = VisionTextMSAE(model.backbone, msae, concepts, strict)
-    patch_model = None
-    if settings.patch_model is not None:
-        patch_model = VisionTextMSAE.from_pretrained(settings.patch_model, model.backbone, strict=strict)
-    check_hook_points(model, patch_model)
     report("opening the pictures", None)
     images = open_dataset(settings.dataset, settings.split)
     images = _check_pictures(images, settings)
     rows = min(len(images), settings.max_images)
-    if settings.embeddings is None:
-        images = images.select(range(rows))
-        return model, patch_model, images, _embed(model, images[settings.image_column], report)
-    given = load_embeddings(settings.embeddings, hook_point="image_embeds", verify=settings.verify)
-    if len(given) != len(images):
-        raise ValueError(
-            f"{settings.embeddings} has {len(given)} embeddings, but {settings.dataset} has {len(images)} pictures: "
-            "these are not their embeddings"
-        )
-    return model, patch_model, images.select(range(rows)), given[:rows]
+    given = None
+    if settings.embeddings is not None:
+        given = open_embeddings(msae, settings.embeddings, verify=settings.verify)
+        if len(given) != len(images):
+            raise ValueError(
+                f"{settings.embeddings} has {len(given)} embeddings, but {settings.dataset} has {len(images)} "
+                "pictures: these are not their embeddings"
+            )
+    images = images.select(range(rows))
+    report("loading the backbone", None)
+    backbone = VisionTextMSAE.from_pretrained(msae, settings.backbone, strict=strict).backbone
+    model = VisionTextMSAE(backbone, msae, concepts, strict)
+    patch_model = None if patches is None else VisionTextMSAE(backbone, patches, strict=strict)
+    embeddings = _embed(model, images[settings.image_column], report) if given is None else given[:rows]
+    return model, patch_model, images, embeddings
 
 
-def check_hook_points(model: VisionTextMSAE, patch_model: VisionTextMSAE | None) -> None:
-    """Raise ValueError unless the models belong to pooled image embeddings and to a vision block."""
-    if model.hook_point.name != "image_embeds":
+def check_hook_points(msae: MSAEModel, patches: MSAEModel | None) -> None:
+    """Raise ValueError unless the MSAEs belong to pooled image embeddings and to a vision block."""
+    if (hook_point := msae.config.hook_point) != "image_embeds":
         raise ValueError(
-            f"the explorer shows MSAEs of image_embeds, but this one is of {model.hook_point.name}; an MSAE of a "
-            "vision block can be its patch_model"
+            f"the explorer shows MSAEs of image_embeds, but this one is of {hook_point}; an MSAE of a vision block "
+            "can be its patch_model"
         )
-    if patch_model is not None and not patch_model.hook_point.name.startswith("vision.layers."):
+    if patches is not None and not (hook_point := patches.config.hook_point).startswith("vision.layers."):
         raise ValueError(
-            "patch_model has to be an MSAE of a vision block (vision.layers.{i}), but this one is of "
-            f"{patch_model.hook_point.name}"
+            "patch_model has to be an MSAE of a vision block (vision.layers.{i}), but this one is of " + hook_point
         )
 
 

@@ -97,7 +97,7 @@ def evaluate_msae(
         cknna_batch_size = min(CknnaAccumulator(cknna_batch_size).batch_size, len(embeddings))
         cknna_size = cknna_batch_size if cknna_batch_size >= smallest_batch() else None
     numbers = _check_classifiers(embeddings, classifiers, labels or {})
-    encoder_embeds, encoder = _check_encoder(embeddings, encoder_embeds, encoder)
+    encoder_embeds, encoder = check_encoder(embeddings, encoder_embeds, encoder)
     is_main = accelerator is None or accelerator.is_main_process
     mean = embeddings.statistics(progress=progress and is_main).mean
 
@@ -192,9 +192,10 @@ def _check_classifiers(
     return numbers
 
 
-def _check_encoder(
+def check_encoder(
     embeddings: EmbeddingDataset, embeds: EmbeddingDataset | None, encoder: str | None
 ) -> tuple[EmbeddingDataset | None, str | None]:
+    """Return another encoder's embeddings and its name; raises ValueError if they do not fit the data."""
     if embeds is None:
         if encoder is not None:
             raise ValueError(f"encoder is {encoder!r}, but its encoder_embeds are missing")

@@ -14,7 +14,7 @@ from ..concepts.codes import open_embeddings
 from ..embeddings import EmbeddingDataset
 
 if TYPE_CHECKING:
-    from ..vision_text import VisionTextMSAE
+    from ..model.modeling_msae import MSAEModel
 
 
 def check_path(path: str | os.PathLike) -> Path:
@@ -27,14 +27,14 @@ def check_path(path: str | os.PathLike) -> Path:
     return path
 
 
-def check_embeddings(model: VisionTextMSAE, embeddings: EmbeddingDataset) -> None:
-    """Raise TypeError or ValueError unless these are pooled image embeddings that fit the model."""
-    config = model.msae.config
-    if model.hook_point.name != "image_embeds":
+def check_embeddings(msae: MSAEModel, embeddings: EmbeddingDataset) -> None:
+    """Raise TypeError or ValueError unless these are pooled image embeddings that fit the MSAE."""
+    config = msae.config
+    if config.hook_point != "image_embeds":
         raise ValueError(f"the MSAE was trained on {config.hook_point}: a report needs one trained on image_embeds")
     if not isinstance(embeddings, EmbeddingDataset):
         raise TypeError(f"embeddings must be what load_embeddings returns, got {type(embeddings).__name__}")
-    open_embeddings(model.msae, embeddings)  # checks their width
+    open_embeddings(msae, embeddings)  # checks their width
     of = embeddings.provenance.get("hook_point", "image_embeds")
     if embeddings.has_tokens or of != "image_embeds":
         raise ValueError(f"{embeddings.source} holds {of}, but the MSAE was trained on image_embeds: extract these")

@@ -96,7 +96,7 @@ def write_report(
         >>> write_report("report.html", model, embeddings, load_scenes("test", 5000, 42))
     """
     path = check_path(path)
-    check_embeddings(model, embeddings)
+    check_embeddings(model.msae, embeddings)
     check_images(images, image_column, embeddings)
     bias = tuple(bias)
     check_findings(bias, metrics)

@@ -99,7 +99,7 @@ class ApproximateIndex:
     """
 
     def __init__(self, folder: Path, width: int, segments: Sequence[Segment]) -> None:
-        faiss = _faiss()
+        faiss = require_faiss()
         self.folder = folder
         self.metadata = ApproximateMetadata.load(folder, width, segments)
         if len(self.metadata.parts) < len(segments):
@@ -161,7 +161,7 @@ class ApproximateIndex:
             ImportError: faiss is not installed.
             ValueError: The index there has other lists, another seed or other embeddings, or is damaged.
         """
-        faiss = _faiss()
+        faiss = require_faiss()
         starts = np.cumsum([0, *(len(segment.lengths) for segment in segments)])
         rows = int(starts[-1])
         if lists is not None and not 1 <= lists <= rows:
@@ -195,7 +195,8 @@ class ApproximateIndex:
                 found.save(folder)
 
 
-def _faiss() -> ModuleType:
+def require_faiss() -> ModuleType:
+    """Return the module faiss; raise ImportError with how to install it if there is none."""
     try:
         import faiss
     except ImportError as error:
@@ -205,7 +206,7 @@ def _faiss() -> ModuleType:
 
 def _trained(embeddings: EmbeddingDataset, rows: int, lists: int, seed: int) -> Any:
     """Return empty lists with the centers that k-means finds in a sample of the rows."""
-    faiss = _faiss()
+    faiss = require_faiss()
     index = faiss.index_factory(embeddings.width, f"IVF{lists},RaBitQ", faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed
     sample = np.random.default_rng(seed).choice(rows, min(rows, lists * _TRAINING_ROWS), replace=False)
@@ -221,7 +222,7 @@ def _write(folder: Path, name: str, index: Any) -> str:
     """Write a file, and return its SHA-256."""
     make_folder(folder)
     with atomic_path(folder / name) as temporary:
-        _faiss().write_index(index, str(temporary))
+        require_faiss().write_index(index, str(temporary))
         return sha256_of(temporary)
 
 
@@ -234,10 +235,10 @@ def _read(folder: Path, name: str, sha256: str | None) -> Any:
             f"{_way_out(folder)}"
         )
     try:
-        return _faiss().read_index(str(folder / name))
+        return require_faiss().read_index(str(folder / name))
     except RuntimeError as error:  # undamaged, so of a version that this one cannot read
         raise ValueError(
-            f"{folder / name} cannot be read by faiss {_faiss().__version__}: {_way_out(folder)}"
+            f"{folder / name} cannot be read by faiss {require_faiss().__version__}: {_way_out(folder)}"
         ) from error
 
 

@@ -222,6 +222,16 @@ def remove_segment(folder: Path) -> None:
     remove(folder)
 
 
+def check_claimable(folder: Path) -> None:
+    """Create the folder of an index if it does not exist; raises as `claimed_folder`."""
+    make_folder(folder)
+    others = sorted(file.name for file in folder.iterdir() if not is_leftover(file, [INDEX_FILE]))
+    if others and not (folder / INDEX_FILE).is_file():
+        raise FileExistsError(
+            f"{folder} holds {others[0]}, but no {INDEX_FILE}, so it is not an index: choose a new or empty folder"
+        )
+
+
 @contextmanager
 def claimed_folder(folder: Path, metadata: IndexMetadata) -> Iterator[None]:
     """Create the folder of an index, and mark it as one with `index.json`, before the block adds segments to it.
@@ -232,12 +242,8 @@ def claimed_folder(folder: Path, metadata: IndexMetadata) -> Iterator[None]:
         FileExistsError: The folder holds something else.
         FileNotFoundError: More than one of its parents is missing.
     """
-    make_folder(folder)
+    check_claimable(folder)
     if not (folder / INDEX_FILE).is_file():
-        if others := sorted(file.name for file in folder.iterdir() if not is_leftover(file, [INDEX_FILE])):
-            raise FileExistsError(
-                f"{folder} holds {others[0]}, but no {INDEX_FILE}, so it is not an index: choose a new or empty folder"
-            )
         metadata.save(folder)
     there = list(metadata.segments)
     try:

@@ -70,7 +70,7 @@ def folder_of_pictures(place, tmp_path):
 
 def test_many_pictures_are_explained_at_once(place, model, folder_of_pictures, tmp_path, capsys, monkeypatch):
     flags = [str(place.model), "--image", str(place.picture), str(folder_of_pictures), "--ks", "8", "16", "--top", "4"]
-    monkeypatch.setattr("hf_msae.cli.explain._SHOWN", 2)
+    monkeypatch.setattr("hf_msae.cli.explain_pictures._SHOWN", 2)
     main([*flags, "--output", str(tmp_path / "seen.csv")])
     shown = capsys.readouterr()
     assert "explaining" not in shown.err and "a.png" in shown.err and "notes" not in shown.out

@@ -57,8 +57,8 @@ def test_the_page_says_what_is_being_done_until_it_is_done(late, gate):
 def test_loading_reports_its_stages():
     stages = []
     Explorer.load(ExplorerSettings(dataset="scenes:test:70:7"), lambda *stage: stages.append(stage))
-    assert [share for _, share in stages] == [None, None, 0.0, pytest.approx(64 / 70), None]
-    assert "embedding" in stages[3][0]
+    assert [share for _, share in stages] == [None, None, None, 0.0, pytest.approx(64 / 70), None]
+    assert "embedding" in stages[4][0]
 
 
 def test_the_page_says_that_loading_failed_but_not_what_the_error_holds(failed):

@@ -101,23 +101,15 @@ def extract_activations(
         FileExistsError: `output_dir` holds something else, or embeddings while `resume` and `overwrite` are off.
     """
     hook_points = (hook_points,) if isinstance(hook_points, str) else tuple(hook_points)
-    _check_arguments(hook_points, text_column, batch_size, rows_per_shard, num_workers, dtype, on_unreadable)
+    check_arguments(hook_points, text_column, batch_size, rows_per_shard, num_workers, dtype, on_unreadable)
     choice = TokenChoice(tokens, tokens_per_row, seed)
     if accelerator is None and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         accelerator = build_accelerator()
+    reader = check_dataset(dataset, hook_points, image_column, text_column, keep_columns, on_unreadable)
     backbone = _place(backbone, accelerator)
     for hook_point in hook_points:
         backbone.require(hook_point)
     embedder = Embedder(backbone, hook_points, choice)
-    reader = RowReader(
-        dataset,
-        "vision" in embedder.towers,
-        image_column,
-        text_column,
-        keep_columns,
-        skip_unreadable=on_unreadable == "skip",
-        with_texts="text" in embedder.towers,
-    )
     reader.image_processor = backbone.image_processor
     if taken := sorted({*embedder.columns, *embedder.extra_features} & set(reader.kept_features)):
         raise ValueError(
@@ -195,8 +187,29 @@ def _plan(
     return parts
 
 
-def _check_arguments(
-    hook_points: tuple[str, ...],
+def check_dataset(
+    dataset: Dataset | IterableDataset,
+    hook_points: Sequence[str],
+    image_column: str | None,
+    text_column: str | None,
+    keep_columns: Sequence[str] | None,
+    on_unreadable: str,
+) -> RowReader:
+    """Return a reader of the rows of a dataset; raises as `RowReader` if a column does not fit."""
+    towers = {HookPoint.parse(hook_point).tower for hook_point in hook_points}
+    return RowReader(
+        dataset,
+        "vision" in towers,
+        image_column,
+        text_column,
+        keep_columns,
+        skip_unreadable=on_unreadable == "skip",
+        with_texts="text" in towers,
+    )
+
+
+def check_arguments(
+    hook_points: Sequence[str],
     text_column: str | None,
     batch_size: int,
     rows_per_shard: int,
@@ -204,6 +217,7 @@ def _check_arguments(
     dtype: str,
     on_unreadable: str,
 ) -> None:
+    """Raise ValueError if an argument of `extract_activations` is no name of a hook point, or out of range."""
     if not hook_points or len(set(hook_points)) < len(hook_points):
         raise ValueError(f"hook_points must name at least one hook point, each only once; got {list(hook_points)}")
     for hook_point in hook_points:

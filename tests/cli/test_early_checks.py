@@ -1,0 +1,164 @@
+"""What can be checked without a model is checked before one is loaded, and the rest before the backbone is."""
+
+import re
+from importlib import import_module
+
+import pytest
+
+from hf_msae import MSAEModel, embeddings
+from hf_msae.backbones import Backbone, image_text_data
+from hf_msae.embeddings import EmbeddingWriter, load_embeddings
+from hf_msae.hub import converters
+from hf_msae.hub.reading import opening
+
+SEARCH = ["--find", "red"]
+PROBE = ["--target", "star", "--train_data", "TRAIN"]
+BEFORE_MODELS = [
+    ("explain", ["--image", "typo.png"], "typo.png"),
+    ("explain", ["--text", "red", "--output", "FOLDER"], "folder"),
+    ("explain", ["--text", "red", "--figure", "seen.txt"], r"seen\.txt"),
+    ("explain", ["--text", "red", "--ks", "0"], "ks.*0"),
+    ("explain", ["--text", "red", "--top", "0"], "top.*0"),
+    ("explain", ["--text", "red", "--center_texts", "typo.txt"], r"typo\.txt"),
+    ("explain", ["--text", "red", "--center_texts", "DATASET", "--caption_column", "typo"], "'typo'"),
+    ("explain", ["--text", "red", "--percentile_data", "FOLDER/typo"], "typo"),
+    ("explain", ["--text", "red", "--concepts", "typo"], "typo"),
+    ("explain", ["--text", "red", "--device", "typo"], "'typo'"),
+    ("name", ["--vocabulary", "typo.txt"], r"typo\.txt"),
+    ("name", ["--vocabulary", "scenes", "--templates", "no brace"], "no brace"),
+    ("name", ["--vocabulary", "scenes", "--max_words", "2"], "2.*--no_center"),
+    ("name", ["--vocabulary", "scenes", "--null_samples", "0"], "null_samples.*0"),
+    ("name", ["--vocabulary", "scenes", "--output", "/dev/null/names.parquet"], "/dev/null"),
+    ("name", ["--vocabulary", "scenes", "--data", "typo.npy"], r"typo\.npy"),
+    ("name", ["--data", "FOLDER/typo", "--label_columns", "red"], "typo"),
+    ("search", ["--data", "FOLDER/typo", *SEARCH], "typo"),
+    ("search", ["--data", "TEST", *SEARCH, "--index_k", "0"], "index_k.*0"),
+    ("search", ["--data", "TEST", *SEARCH, "--output", "FOLDER"], "folder"),
+    ("search", ["--data", "TEST", "--image", "typo.png"], r"typo\.png"),
+    ("bias", ["--data", "TEST", *PROBE, "--alpha", "2"], "alpha.*2"),
+    ("bias", ["--data", "TEST", *PROBE, "--num_samples", "1"], "num_samples.*1"),
+    ("bias", ["--data", "TEST", *PROBE, "--num_null", "3"], "num_null.*3"),
+    ("bias", ["--data", "TEST", "--target", "star", "--train_data", "FOLDER/typo"], "typo"),
+    ("bias", ["--data", "TEST", "--classifier", "typo.safetensors"], r"typo\.safetensors"),
+    ("bias", ["--data", "TEST", *PROBE, "--box_figure", "FOLDER"], "FOLDER"),
+    ("report", ["--data", "TEST", "--output", "FOLDER"], "folder"),
+    ("report", ["--data", "TEST", "--output", "NEW.html", "--num_concepts", "-1"], "num_concepts.*-1"),
+    ("report", ["--data", "FOLDER/typo", "--output", "NEW.html"], "typo"),
+    ("report", ["--data", "TEST", "--output", "NEW.html", "--metrics", "typo.json"], r"typo\.json"),
+    ("evaluate", ["--data", "FOLDER/typo"], "typo"),
+    ("evaluate", ["--data", "TEST", "--output", "FOLDER"], "folder"),
+    ("evaluate", ["--data", "TEST", "--zero_shot_template", "no brace"], "no brace"),
+    ("evaluate", ["--data", "TEST", "--cknna_batch_size", "0"], "cknna_batch_size.*0"),
+    ("evaluate", ["--data", "TEST", "--encoder_data", "typo.npy"], r"typo\.npy"),
+    ("demo", ["--port", "-1"], "port.*-1"),
+    ("demo", ["--max_images", "1"], "max_images.*1"),
+    ("demo", ["--embeddings", "FOLDER/typo"], "typo"),
+    ("convert", ["--output", "FOLDER"], "has files"),
+    ("push_space", ["--dry_run", "FOLDER"], "already exists"),
+    ("push", ["user/name", "--dry_run", "FOLDER"], "FOLDER"),
+    ("push", ["no name"], "no name"),
+]
+BEFORE_BACKBONE = [
+    ("explain", ["--text", "red", "--ks", "1000"], "160.*1000"),
+    ("explain", ["--text", "red", "--percentile_data", "DATASET"], "no column"),
+    ("name", ["--vocabulary", "scenes", "--data", "TEST", "--split", "typo"], "'typo'"),
+    ("name", ["--vocabulary", "scenes", "--data", "TEST", "--embedding_column", "typo"], "'typo'"),
+    ("name", ["--vocabulary", "scenes", "--data", "FEW"], "20.*3"),
+    ("name", ["--data", "TEST", "--label_columns", "typo"], "'typo'"),
+    ("search", ["--data", "TEST", "--text", "red", "--edits", "typo=2"], "'typo'"),
+    ("search", ["--data", "TEST", "--text", "red", "--index_dir", "FOLDER"], "not an index"),
+    ("search", ["--data", "TEST", "--text", "red", "--figure", "NEW.png", "--images", "typo.parquet"], "typo"),
+    ("bias", ["--data", "TEST", "--zero_shot", "a", "b", "--indices", "typo"], "'typo'"),
+    ("report", ["--data", "TEST", "--output", "NEW.html", "--k", "1000"], "160.*1000"),
+    ("report", ["--data", "TEST", "--output", "NEW.html", "--images", "typo.parquet"], "typo"),
+    ("report", ["--data", "TEST", "--output", "NEW.html", "--index_dir", "FOLDER"], "not an index"),
+    (
+        "report",
+        ["--data", "TEST", "--output", "NEW.html", "--bias_targets", "star=typo", "--train_data", "TRAIN"],
+        "'typo'",
+    ),
+    ("evaluate", ["--data", "TEST", "--ks", "1000", "--zero_shot_columns", "caption"], "160.*1000"),
+    ("evaluate", ["--data", "TEST", "--zero_shot_columns", "typo"], "'typo'"),
+    ("evaluate", ["--data", "TEST", "--zero_shot_columns", "caption", "--other_seeds", "MODEL"], "another seed"),
+    (
+        "evaluate",
+        ["--data", "TEST", "--zero_shot_columns", "caption", "--encoder_data", "FEW", "--encoder", "other"],
+        "has 3",
+    ),
+    ("extract", ["--output_dir", "NEW", "--image_column", "typo"], "'typo'"),
+    ("extract", ["--output_dir", "NEW", "--keep_columns", "typo"], "'typo'"),
+    ("extract", ["--output_dir", "NEW", "--hook_point", "text_embeds", "--text_column", "typo"], "'typo'"),
+    ("demo", ["--image_column", "typo"], "'typo'"),
+    ("demo", ["--embeddings", "FEW"], "3 embeddings"),
+    ("demo", ["--concepts", "typo"], "typo"),
+]
+BEFORE_DATASET = [
+    ("extract", ["--output_dir", "FOLDER"], "not empty"),
+    ("extract", ["--output_dir", "NEW", "--batch_size", "0"], "batch_size.*0"),
+    ("extract", ["--output_dir", "NEW", "--hook_point", "typo"], "'typo'"),
+    ("extract", ["--output_dir", "NEW", "--tokens_per_row", "0"], "tokens_per_row.*0"),
+    ("extract", ["--output_dir", "NEW", "--hook_point", "text_embeds"], "text_column"),
+    ("extract", ["--output_dir", "NEW", "--hub_dataset_id", "no name"], "no name"),
+    ("train", ["--train_data", "TRAIN", "--output_dir", "NEW", "--nesting_ks", "1000", "--num_latents", "16"], "1000"),
+    ("train", ["--train_data", "TRAIN", "--output_dir", "MODEL"], "MODEL"),
+    ("train", ["--train_data", "FOLDER/typo", "--output_dir", "NEW"], "typo"),
+    ("quickstart", ["--output_dir", "NEW", "--num_eval_scenes", "3"], "num_eval_scenes.*3"),
+    ("quickstart", ["--output_dir", "NEW", "--learning_rate", "-1"], "learning_rate.*-1"),
+    ("quickstart", ["--output_dir", "NEW", "--num_latents", "0"], "0"),
+    ("quickstart", ["--output_dir", "MODEL"], "MODEL"),
+]
+
+
+@pytest.fixture(scope="module")
+def few(place, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("few") / "embeddings"
+    with EmbeddingWriter(folder, {"image_embeds": 128}) as writer:
+        writer.write({"image_embeds": load_embeddings(place.test)[:3]})
+    return folder
+
+
+@pytest.fixture
+def refused_before(place, few, tmp_path, monkeypatch, capsys):
+    """Run a command that has to refuse its flags before one of some functions is called."""
+
+    def refused_before(reached, command, flags, pattern):
+        for where, name in reached:
+            monkeypatch.setattr(where, name, lambda *_, name=name, **__: pytest.fail(f"{name} is reached"))
+        place.scenes["test"].select(range(3)).save_to_disk(str(tmp_path / "dataset"))
+        (tmp_path / "taken").mkdir()
+        (tmp_path / "taken" / "file").touch()
+        places = {"TEST": place.test, "TRAIN": place.train, "MODEL": place.model, "FEW": few, "NEW": tmp_path / "new"}
+        places |= {"DATASET": tmp_path / "dataset", "FOLDER": tmp_path / "taken"}
+
+        def put(word):
+            return re.sub("|".join(places), lambda found: str(places[found[0]]), word)
+
+        first = {"train": [], "quickstart": [], "push_space": ["user/name"]}.get(command, [place.model])
+        if command == "extract":
+            first = ["--backbone", "scenes", "--dataset", "scenes:test:3"]
+        if command == "demo":
+            first += ["--dataset", "scenes:test:8:3", "--port", "0"]
+        with pytest.raises(SystemExit) as exit:
+            import_module(f"hf_msae.cli.{command}").main([*map(str, first), *map(put, flags)])
+        message = capsys.readouterr().err
+        assert exit.value.code in (1, 2) and "Traceback" not in message
+        assert re.search(put(pattern), message), message
+
+    return refused_before
+
+
+@pytest.mark.parametrize(("command", "flags", "pattern"), BEFORE_MODELS)
+def test_flags_paths_and_names_are_checked_before_a_model_is_loaded(refused_before, command, flags, pattern):
+    loading = [(opening, "load_msae"), (converters, "read_checkpoint"), (MSAEModel, "from_pretrained")]
+    refused_before([*loading, (Backbone, "from_pretrained")], command, flags, pattern)
+
+
+@pytest.mark.parametrize(("command", "flags", "pattern"), BEFORE_BACKBONE)
+def test_what_depends_on_the_msae_or_the_data_is_checked_before_the_backbone(refused_before, command, flags, pattern):
+    refused_before([(Backbone, "from_pretrained")], command, flags, pattern)
+
+
+@pytest.mark.parametrize(("command", "flags", "pattern"), BEFORE_DATASET)
+def test_what_does_not_depend_on_the_data_is_checked_before_they_are_opened(refused_before, command, flags, pattern):
+    opened = [(image_text_data, "open_dataset"), (embeddings, "load_embeddings"), (Backbone, "from_pretrained")]
+    refused_before(opened, command, flags, pattern)
