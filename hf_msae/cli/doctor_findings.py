@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..model.modeling_msae import MSAEModel
     from .doctor import DoctorArguments
 
-OK, MISSING, UNCHECKED, BROKEN = "ok", "missing", "unchecked", "broken"
+OK, DOUBTFUL, MISSING, UNCHECKED, BROKEN = "ok", "doubtful", "missing", "unchecked", "broken"
 _MOST_LISTED = 8
 _FILES = ("*.json", "*.safetensors", "README.md", "concepts/*.parquet")
 
@@ -25,7 +25,7 @@ class Finding:
 
     Attributes:
         part: Such as "names".
-        state: `OK`, `MISSING`, `UNCHECKED` or `BROKEN`.
+        state: `OK`, `DOUBTFUL`, `MISSING`, `UNCHECKED` or `BROKEN`.
         text: What was found.
         then: Commands that help.
     """
@@ -120,13 +120,14 @@ def _training(folder: Path, msae: MSAEModel) -> Finding:
     text = f"{steps:,} steps" if isinstance(steps, int) else "an unknown number of steps"
     if data:
         text += f" on {data.get('num_samples') or 0:,} embeddings of {data.get('dataset') or data.get('source')}"
-    text = ". ".join([text, *map(str, record.result.get("advice") or ())])
-    return Finding("training", OK, text)
+    advice = list(map(str, record.result.get("advice") or ()))
+    return Finding("training", DOUBTFUL if advice else OK, ". ".join([text, *advice]))
 
 
 def _quality(folder: Path, msae: MSAEModel, arguments: str) -> Finding:
     from .._utils.levels import read_levels
     from ..hub.publishing.verification import read_metrics
+    from ..metrics.overfitting import overfitting
 
     file = folder / "metrics.json"
     then = [f"hf-msae evaluate {arguments} --output {shlex.quote(str(file))}"]
@@ -139,7 +140,8 @@ def _quality(folder: Path, msae: MSAEModel, arguments: str) -> Finding:
     data = metrics.get("data") or {}
     kind = {True: "held-out ", False: "training "}.get(data.get("held_out"), "")
     fvu = ", ".join(f"{level.metrics['fvu']:.4f} {level.phrase}" for level in read_levels(metrics).distinct)
-    return Finding("quality", OK, f"FVU on {metrics['num_samples']:,} {kind}embeddings: {fvu}")
+    text, overfitted = f"FVU on {metrics['num_samples']:,} {kind}embeddings: {fvu}", overfitting(metrics)
+    return Finding("quality", DOUBTFUL, f"{text}. {overfitted}") if overfitted else Finding("quality", OK, text)
 
 
 def _backbone(args: DoctorArguments, msae: MSAEModel) -> Finding:

@@ -43,6 +43,7 @@ class Context:
     pictures: Pictures  # thumbnails; a template asks it for a row's picture
     survey: Survey  # what the one pass over the embeddings found
     measured_here: bool  # whether the metrics were measured in that pass
+    overfitted: str | None  # a sentence, if the model fits the rows it was trained on alone
     bias: Sequence[BiasReport]
     index_folder: str | os.PathLike | None
     settings: Settings

@@ -59,7 +59,7 @@ def findings_of(
             f"The code, with {full['l0']:.1f} active latents on average, leaves {full['fvu']:.4f} of the embeddings' "
             "variance unexplained (FVU)."
         )
-    sentences = [quality, _names(labels, firing, alive)]
+    sentences = [quality, *filter(None, [context.overfitted]), _names(labels, firing, alive)]
     if labels.validated is not None:
         passed = "are validated" if labels.has_strength_test else "pass the test against chance"
         numbers.append((f"{labels.validated['name'].nunique():,}", f"names {passed} ({labels.rule})"))

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from .._utils.atomic import make_folder
 from .._utils.deprecation import renamed_arguments
+from .._utils.fingerprint import accepted_fingerprints
 from .._utils.json_files import write_text
 from ..concepts.labels import MAX_Q, Labels
+from ..metrics import EvaluationResult
 from ..metrics.levels import describe_levels
+from ..metrics.overfitting import overfitting
 from .checks import check_embeddings, check_findings, check_images, check_numbers, check_path
 from .context import Context, Settings
 from .findings import findings_of
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
     from ..bias import BiasReport
     from ..embeddings import EmbeddingDataset
+    from ..model.modeling_msae import MSAEModel
     from ..vision_text import VisionTextMSAE
 
 _LIBRARIES = ("hf_msae", "torch", "transformers", "datasets", "numpy", "pillow", "matplotlib")
@@ -110,6 +114,7 @@ def write_report(
         pictures=Pictures(images, image_column),
         survey=survey(model.msae, embeddings, Labels(model.concepts), num_concepts, k, metrics, progress),
         measured_here=metrics is None,
+        overfitted=overfitting(_recorded_metrics(model.msae) if metrics is None else metrics),
         bias=bias,
         index_folder=index_folder,
         settings=settings,
@@ -140,3 +145,15 @@ def write_report(
     make_folder(path.parent)
     write_text(path, page)
     return path
+
+
+def _recorded_metrics(msae: MSAEModel) -> Mapping[str, Any]:
+    """Return the content of metrics.json in the folder that a model was loaded from, if it is about these weights."""
+    file = Path(msae.name_or_path or "") / "metrics.json"
+    if not msae.name_or_path or not file.is_file():
+        return {}
+    try:
+        found = EvaluationResult.load(file)
+    except ValueError:  # the page does not depend on it, and `hf-msae doctor` names what is damaged
+        return {}
+    return found.to_dict() if found.model_sha256 in accepted_fingerprints(msae) else {}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..embeddings import load_embeddings
+from ..metrics.overfitting import LEAST_DIFFERENCE, overfitting
 
 if TYPE_CHECKING:
     from ..metrics import EvaluationResult
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 STILL_FALLING = 1.05
 """A run was too short if its FVU, on the same training rows, fell by more than this factor between half and three
 quarters of it."""
-OVERFITTED = 1.5
-"""A model fits its training rows alone if the FVU of held-out rows is more than this many times theirs."""
-_LEAST_DIFFERENCE = 0.005  # of two FVUs: below, their ratio means nothing
 _ROWS = 8192
 
 
@@ -45,16 +43,15 @@ def advice_on(trainer: MSAETrainer, evaluation: EvaluationResult) -> list[str]:
             f"The FVU of held-out rows is {fvu:.4g}: the mean of the data would be a better reconstruction. Lower the "
             f"learning_rate (now {args.learning_rate:g})."
         ]
-    if trained_on is not None and fvu > OVERFITTED * trained_on and fvu - trained_on > _LEAST_DIFFERENCE:
+    if overfitted := overfitting({"fvu": fvu, "train_fvu": trained_on}):
         return [
-            f"The FVU of held-out rows is {fvu:.4f}, but that of training rows is {trained_on:.4f}: the model has "
-            f"overfitted. Give more train_data (now {len(trainer.train_data)} rows), fewer num_latents (now "
+            f"{overfitted} Give more train_data (now {len(trainer.train_data)} rows), fewer num_latents (now "
             f"{trainer.model.config.num_latents}), or early_stopping, or check that eval_data is of the same "
             "kind."
         ]
     half, later = (trainer.state.fvu_at.get(name) for name in ("half", "three quarters"))
     finished = trainer.state.global_step >= trainer.total_steps
-    if half and later and finished and half > STILL_FALLING * later and half - later > _LEAST_DIFFERENCE:
+    if half and later and finished and half > STILL_FALLING * later and half - later > LEAST_DIFFERENCE:
         return [
             f"Training was too short: the FVU of training rows still fell from {half:.4f} to {later:.4f} between half "
             f"and three quarters of its {trainer.total_steps} steps. Raise num_train_epochs (or max_steps), or the "

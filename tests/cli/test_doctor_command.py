@@ -108,6 +108,18 @@ def test_names_that_are_better_than_chance_but_weak_are_counted(model, asked):
     assert "0 of 160" in text and "6 latents" in text and "not strong enough" in text
 
 
+def test_a_model_that_has_overfitted_is_doubtful_and_usable(model, asked):
+    file = model / "metrics.json"
+    metrics = json.loads(file.read_text())
+    file.write_text(json.dumps(metrics | {"train_fvu": metrics["fvu"] / 4}))
+    TrainingRecord(result={"global_step": 30, "advice": ["Training was too short."]}).save(model)
+    findings, _, code = asked(model)
+    assert code == 0
+    for part, text in (("quality", f"{metrics['fvu'] / 4:.4f}"), ("training", "too short")):
+        ((state, said),) = findings[part]
+        assert state == "doubtful" and text in said
+
+
 def test_damage_is_named(model, asked):
     (model / "embeddings" / "test" / "activations.json").write_text("{")
     (model / "training.json").write_text("[]")

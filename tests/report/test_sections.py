@@ -1,6 +1,7 @@
 """Quality, explanations, hierarchy, bias and searches on the page are what the library finds."""
 
 import base64
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from hf_msae import VisionTextMSAE
+from hf_msae import MSAEModel, VisionTextMSAE
 from hf_msae.bias import bias_report
 from hf_msae.concepts import concept_hierarchy, explain_embedding
 from hf_msae.embeddings import load_embeddings
@@ -167,6 +168,23 @@ def test_bias_is_the_reports(page, world):
     assert len(images) == 2 and all("n0" in images[0].attributes["alt"] for _ in images)
     drawn = [base64.b64decode(image.attributes["src"].split(",")[1]).decode() for image in images]
     assert all("</svg>" in each for each in drawn) and drawn[0] != drawn[1]
+
+
+def test_a_model_that_has_overfitted_is_said_to_have(write, world, tmp_path):
+    metrics = {**world.metrics, "fvu": 0.08, "train_fvu": 0.02}
+    for wanted in (write(metrics=metrics), write(model=saved(world, tmp_path, metrics), metrics=None)):
+        for place in (wanted.section("quality").one("p", of_class="note"), wanted.root.one("p", of_class="brief")):
+            assert "0.0800" in place.text and "0.0200" in place.text and "overfitted" in place.text
+    other = {**metrics, "model_sha256": "0" * 64}
+    for page in (write(), write(model=saved(world, tmp_path, other), metrics=None)):
+        assert "overfitted" not in page.source
+
+
+def saved(world, folder, metrics):
+    """The world's model as it is loaded from a folder with these metrics."""
+    world.model.msae.save_pretrained(folder / "model")
+    (folder / "model" / "metrics.json").write_text(json.dumps(metrics))
+    return VisionTextMSAE(world.model.backbone, MSAEModel.from_pretrained(folder / "model"), world.model.concepts)
 
 
 def test_concepts_after_the_first_are_folded_unless_they_drive_the_prediction(write, world):
