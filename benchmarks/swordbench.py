@@ -31,9 +31,9 @@ def methods_with(msae: str | None) -> dict:
     """Return all methods that need only labels, and latents of an MSAE."""
     found = {name: METHODS[name]() for name in default_methods()}
     if msae is not None:
-        for number in (1, 4, 16):
-            for mode in ("zero", "set"):
-                found[f"msae, {number} {mode}"] = METHODS["msae"](msae=msae, num_latents=number, mode=mode)
+        found["msae"] = METHODS["msae"](msae=msae)
+        for number, mode in ((1, "zero"), (1, "set"), (4, "set"), (16, "set")):
+            found[f"msae, {number} {mode}"] = METHODS["msae"](msae=msae, num_latents=number, mode=mode)
     return found
 
 
@@ -44,8 +44,9 @@ def main() -> None:
     parser.add_argument("--num_workers", type=int, default=1, help="Number of processes.")
     arguments = parser.parse_args()
     make_folder(arguments.output)
-    doses, columns = [], ["rank", "net_gain", "success", "recovery", "damage", "flip_rate", "dose", "exactness"]
+    doses, columns = [], ["rank", "net_gain", "success", "recovery", "damage", "over_correction", "flip_rate"]
     columns += [
+        "exactness",
         "detection_auroc",
         "removal_auroc",
         "leakage_linear",

@@ -41,11 +41,13 @@ class SwordBenchArguments:
         "Methods to compare, by name, or `all` for all that need nothing but labels; --available lists them.", ["all"]
     )
     msae: str | None = flag(
-        "MSAE of the same embeddings: a folder, a Hub id or a released name. Adds the method msae, with --num_latents "
-        "latents.",
+        "MSAE of the same embeddings: a folder, a Hub id or a released name. Adds the method msae.",
         None,
     )
-    num_latents: int = flag("Number of latents of the method msae.", 1)
+    num_latents: int | None = flag(
+        "Number of latents that the method msae sets to zero. Defaults to shifting all of them where the concept is.",
+        None,
+    )
     data: str | None = flag("Embeddings with columns of labels, to make a task of your own.", None)
     concepts: list[str] = flag("Columns of --data that are concepts: true or false, or 1 and 0.", [])
     target: str | None = flag("Column of --data with the label that a classifier predicts.", None)

@@ -77,70 +77,92 @@ class Judge:
         return (self.head.predict(X) == self.task.target[rows]).astype(np.float64)
 
     @cached_property
-    def reference(self) -> tuple[np.ndarray, str]:
-        """For each biased row, how often the classifier is right if the bias is not there, and where that is from.
+    def reference(self) -> dict[str, np.ndarray]:
+        """For each biased and each aligned row, how often the classifier is right if the bias is not there.
 
-        That is what it says of the counterfactuals ("pairs"). If a row has none, it is the accuracy on unbiased rows
-        with the same label ("unbiased").
+        That is whether it is right about the counterfactual. If a row of the group has none, it is the accuracy on
+        unbiased rows with the same label.
         """
-        task, rows, pairs = self.task, self.groups["biased"], self.task.counterfactuals
-        if pairs is not None and np.isfinite(pairs[rows]).all():
-            return self.correct(pairs[rows], rows), "pairs"
+        return {group: self._reference(self.groups[group]) for group in ("biased", "aligned")}
+
+    @property
+    def reference_from(self) -> str:
+        """Where the reference of biased rows is from: "pairs" or "unbiased"."""
+        return "pairs" if self._has_pairs(self.groups["biased"]) else "unbiased"
+
+    def _has_pairs(self, rows: np.ndarray) -> bool:
+        pairs = self.task.counterfactuals
+        return pairs is not None and bool(np.isfinite(pairs[rows]).all())
+
+    def _reference(self, rows: np.ndarray) -> np.ndarray:
+        task = self.task
+        if not len(rows):
+            return np.zeros(0)
+        if self._has_pairs(rows):
+            return self.correct(task.counterfactuals[rows], rows)
         without = self.groups["unbiased"]
         right = self.correct(task.features[without], without)
         by_label = {label: right[task.target[without] == label].mean() for label in np.unique(task.target[without])}
-        return np.array([by_label.get(label, right.mean()) for label in task.target[rows]]), "unbiased"
+        return np.array([by_label.get(label, right.mean()) for label in task.target[rows]])
 
 
-def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figure], list[np.ndarray]]:
-    """Measure success on biased inputs and damage on unbiased ones.
+def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figure], dict[str, np.ndarray]]:
+    """Measure success on biased inputs and damage on all others.
 
-    Biased and unbiased are the test rows of `Judge.groups`, T is `edit.remove`, and h the classifier.
+    Biased, unbiased and aligned are the test rows of `Judge.groups`, T is `edit.remove`, and h the classifier.
 
     - `success`: accuracy of h(T(x)) minus that of h(x), on biased rows.
     - `bias_cost`: what the bias costs on biased rows: the accuracy of `Judge.reference` minus that of h(x).
     - `recovery`: success / bias_cost; not defined unless the lower end of bias_cost's interval is above 0.
     - `damage`: accuracy of h(x) minus that of h(T(x)), on unbiased rows; negative if it gets better.
-    - `aligned_damage`: the same on aligned rows, where the bias helps the classifier.
-    - `net_gain`: success minus damage, in accuracy.
-    - `flip_rate`: share of unbiased rows whose prediction changes.
-    - `kl`: mean Kullback-Leibler divergence of h(T(x)) from h(x) on unbiased rows, in nats.
-    - `dose`, `drift`: mean |T(x) - x| / |x| on biased and on unbiased rows.
-    - `worst_group`, `worst_group_before`: the lowest accuracy among groups of label and bias, after and before.
-    - `exactness`: 1 - sum |T(x) - x'|^2 / sum |x - x'|^2 on rows with the bias and a counterfactual x'; 1 if the
-      removal gives exactly the input without the bias, 0 if it is as far from it as no change.
+    - `over_correction`: accuracy of `Judge.reference` minus that of h(T(x)), on aligned rows, where the bias helps the
+      classifier. It is positive if removal takes more than this help.
+    - `net_gain`: success - damage - max(0, over_correction), in accuracy.
+    - `flip_rate`: how often h(x) and h(T(x)) differ, on unbiased rows.
+    - `kl`: mean KL divergence of h's probabilities for T(x) from those for x, on unbiased rows.
+    - `dose` and `drift`: mean |T(x) - x| / |x| on biased and on unbiased rows.
+    - `worst_group`: the lowest accuracy of h(T(x)) over groups of label and bias; `worst_group_before`, of h(x).
+    - `exactness`: 1 - sum |T(x) - x'|^2 / sum |x - x'|^2 over rows with the bias, x' being the counterfactual: 1 if
+      removal gives the embedding of the same input without the bias, 0 if it stays as far from it as no change.
     - `injection_exactness`: the same on unbiased rows for `edit.add` with amount 1.
 
     Returns:
-        The figures, and how much the removal gained in each biased and in each unbiased row, -1, 0 or 1: what paired
-        tests between methods compare.
+        The figures, and what the removal gained in each row, by group: right after it minus right before it in biased
+        and unbiased rows, minus the reference in aligned rows. These are what paired tests between methods compare.
     """
-    task = judge.task
-    rows = [judge.groups[name] for name in ("biased", "unbiased", "aligned")]
+    task, names = judge.task, ("biased", "unbiased", "aligned")
+    rows = [judge.groups[name] for name in names]
     measured = [_row_figures(edit.remove, judge, each) for each in rows]
-    first = np.column_stack([measured[0], judge.reference[0]])
+    references = [judge.reference["biased"], np.zeros(len(rows[1])), judge.reference["aligned"]]
+    means = [np.column_stack(pair) for pair in zip(measured, references, strict=True)]
     functions: dict[str, Function] = {
-        "success": lambda b, u: b[..., 1] - b[..., 0],
-        "bias_cost": lambda b, u: b[..., 5] - b[..., 0],
-        "recovery": lambda b, u: (b[..., 1] - b[..., 0]) / (b[..., 5] - b[..., 0]),
-        "damage": lambda b, u: u[..., 0] - u[..., 1],
-        "net_gain": lambda b, u: b[..., 1] - b[..., 0] + u[..., 1] - u[..., 0],
-        "flip_rate": lambda b, u: u[..., 2],
-        "kl": lambda b, u: u[..., 3],
-        "dose": lambda b, u: b[..., 4],
-        "drift": lambda b, u: u[..., 4],
+        "success": lambda b, u, a: b[..., 1] - b[..., 0],
+        "bias_cost": lambda b, u, a: b[..., 5] - b[..., 0],
+        "recovery": lambda b, u, a: (b[..., 1] - b[..., 0]) / (b[..., 5] - b[..., 0]),
+        "damage": lambda b, u, a: u[..., 0] - u[..., 1],
+        "over_correction": lambda b, u, a: a[..., 5] - a[..., 1],
+        "net_gain": lambda b, u, a: (
+            b[..., 1] - b[..., 0] + u[..., 1] - u[..., 0] - np.maximum(0, a[..., 5] - a[..., 1])
+        ),
+        "flip_rate": lambda b, u, a: u[..., 2],
+        "kl": lambda b, u, a: u[..., 3],
+        "dose": lambda b, u, a: b[..., 4],
+        "drift": lambda b, u, a: u[..., 4],
     }
-    figures = _of_means(functions, (first, measured[1]), seed)
+    if not len(rows[2]):
+        means[2] = np.zeros((1, 6))
+    figures = _of_means(functions, means, seed)
     if not figures["bias_cost"][1] > 0:  # of two differences around 0, any ratio may come out
         figures["recovery"] = (np.nan, np.nan, np.nan)
-    if len(rows[2]):
-        figures |= _of_means({"aligned_damage": lambda a: a[..., 0] - a[..., 1]}, measured[2:], seed)
+    if not len(rows[2]):
+        figures["over_correction"] = (np.nan, np.nan, np.nan)
     for name, column in (("worst_group", 1), ("worst_group_before", 0)):
         figures[name] = _worst_group(task, rows, [part[:, column] for part in measured], seed)
     with_bias = np.concatenate([rows[0], rows[2]])
     for name, change, of in (("exactness", edit.remove, with_bias), ("injection_exactness", edit.add, rows[1])):
         figures |= _exactness(name, change, task, of, seed)
-    return figures, [part[:, 1] - part[:, 0] for part in measured[:2]]
+    before = [measured[0][:, 0], measured[1][:, 0], references[2]]
+    return figures, {name: part[:, 1] - b for name, part, b in zip(names, measured, before, strict=True)}
 
 
 def dose_figures(edit: Edit, judge: Judge, seed: int) -> list[dict[str, float]]:
@@ -170,14 +192,19 @@ def dose_figures(edit: Edit, judge: Judge, seed: int) -> list[dict[str, float]]:
 
 
 def is_perfect(figures: dict[str, Figure], epsilon: float = EPSILON) -> bool | None:
-    """Return whether steering is perfect: recovery of at least 1 - epsilon, and damage of at most epsilon.
+    """Return whether steering is perfect.
 
-    The lower end of the recovery's interval and the upper end of the damage's interval have to reach these. None if
-    recovery is not defined, because the bias does not mislead the classifier.
+    It is if recovery is at least 1 - epsilon, and damage and over-correction are at most epsilon, each with its 95%
+    interval; over-correction where there are aligned rows. Without the last condition, whoever moves all inputs with
+    the bias far away from the labels that go with it would be perfect.
+
+    Returns:
+        None if recovery is not defined, because the bias does not mislead the classifier.
     """
     if not np.isfinite(figures["recovery"]).all():
         return None
-    return figures["success"][0] > 0 and figures["recovery"][1] >= 1 - epsilon and figures["damage"][2] <= epsilon
+    harm = [figures["damage"][2], np.nan_to_num(figures["over_correction"][2], nan=0.0)]
+    return bool(figures["success"][0] > 0 and figures["recovery"][1] >= 1 - epsilon and max(harm) <= epsilon)
 
 
 def _row_figures(change: Callable[[np.ndarray], np.ndarray], judge: Judge, rows: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ["task", "backbone", "method", "concept", "seed", "metric", "value", "low", "high", "reason"]
 SUMMARY = ("recovery", "damage", "net_gain", "detection_auroc", "robustness", "leakage_linear")
-_GAINS = ["task", "method", "seed", "gains", "num_biased", "task_sha256"]
+_GAINS = ["task", "method", "seed", "task_sha256", "biased", "unbiased", "aligned"]
 _DOSES = ["task", "method", "seed", "part", "dose", "dose_low", "dose_high"]
 _DOSES += [f"{name}{end}" for name in ("success", "damage") for end in ("", "_low", "_high")]
 
@@ -33,8 +33,8 @@ class SwordBenchResult(Result):
             intervals.
         cross: AUROC of each concept (found) after each was removed: task, method, seed, found, removed, auroc.
         perfect: For each task, method and seed, whether steering is perfect (`is_perfect`); None if not defined.
-        gains: For each task, method and seed, what the removal gained in each test row, biased ones first, how many of
-            these there are (num_biased), and the hash of the task.
+        gains: For each task, method and seed, what the removal gained in each test row that is biased, unbiased or
+            aligned, and the hash of the task.
     """
 
     frame: pd.DataFrame = field(metadata={"columns": COLUMNS})
@@ -59,7 +59,7 @@ class SwordBenchResult(Result):
             doses=table("doses", _DOSES),
             cross=table("cross", ["task", "method", "seed", "found", "removed", "auroc"]),
             perfect=columns("perfect").drop(columns="backbone"),
-            gains=columns("gains", "num_biased", "task_sha256").drop(columns="backbone"),
+            gains=columns("task_sha256", "biased", "unbiased", "aligned").drop(columns="backbone"),
         )
 
     def summary(self, metrics: Sequence[str] = SUMMARY) -> pd.DataFrame:
@@ -79,7 +79,8 @@ class SwordBenchResult(Result):
 
         Two methods are told apart if the difference of their net gains in the same test rows has a two-sided p-value
         of at most 0.05, after Holm's correction for all pairs of the task. It is the p-value of a normal
-        distribution with the standard error of that difference, a sum of means over biased and over unbiased rows.
+        distribution with the standard error of that difference, a sum of means over biased, unbiased and, for
+        methods that over-correct on average, aligned rows.
         Rows that several seeds share are counted once, with their mean over seeds. The best of the methods that are
         left opens the next rank. Only seeds in which all ranked methods are defined count.
 
@@ -87,11 +88,13 @@ class SwordBenchResult(Result):
             One row per task and method: rank, net_gain (mean over seeds), p_value (against the best, corrected).
         """
         rows = []
-        for task, of_task in self.gains[self.gains["gains"].map(len) > 0].groupby("task", sort=False):
+        for task, of_task in self.gains[self.gains["biased"].map(len) > 0].groupby("task", sort=False):
             seeds = set.intersection(*(set(each["seed"]) for _, each in of_task.groupby("method")))
             of_task = of_task[of_task["seed"].isin(seeds)]
             gains = {method: _by_test(each) for method, each in of_task.groupby("method", sort=False)} if seeds else {}
-            means = {method: float(np.mean([_net(*parts) for parts in each])) for method, each in gains.items()}
+            means = {
+                method: float(np.mean([sum(map(np.mean, parts)) for parts in each])) for method, each in gains.items()
+            }
             order = sorted(gains, key=lambda method: -means[method])
             pairs = [(a, b) for i, a in enumerate(order) for b in order[i + 1 :]]
             corrected = holm([_paired(gains[a], gains[b]) for a, b in pairs]) if pairs else []
@@ -136,20 +139,18 @@ def _place(cell: Mapping[str, Any]) -> dict[str, Any]:
     return {key: cell[key] for key in ("task", "backbone", "method", "seed")}
 
 
-def _by_test(gains: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the gains in biased and in unbiased rows, once for each set of test rows: means over its seeds."""
+def _by_test(gains: pd.DataFrame) -> list[list[np.ndarray]]:
+    """Return the gains in groups of rows, once for each set of test rows: means over its seeds."""
     found = []
     for _, same in gains.groupby("task_sha256", sort=True):
-        mean, number = np.mean(list(same["gains"]), axis=0), int(same["num_biased"].iloc[0])
-        found.append((mean[:number], mean[number:]))
+        biased, unbiased, aligned = (np.mean(list(same[group]), axis=0) for group in ("biased", "unbiased", "aligned"))
+        if not len(aligned) or aligned.mean() >= 0:  # what is kept of the bias's help is no gain
+            aligned = np.zeros(max(1, len(aligned)))
+        found.append([biased, unbiased, aligned])
     return found
 
 
-def _net(biased: np.ndarray, unbiased: np.ndarray) -> float:
-    return biased.mean() + unbiased.mean()
-
-
-def _paired(a: list[tuple[np.ndarray, np.ndarray]], b: list[tuple[np.ndarray, np.ndarray]]) -> float:
+def _paired(a: list[list[np.ndarray]], b: list[list[np.ndarray]]) -> float:
     """Return the p-value of a two-sided test that the mean net gains of two methods are the same."""
     parts = [x - y for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True)]
     size = abs(sum(part.mean() for part in parts))

@@ -33,7 +33,7 @@ from .metrics import (
 from .result import SwordBenchResult
 from .tasks import Task
 
-CELL_FORMAT = 2
+CELL_FORMAT = 3
 """Cells of another format are measured again."""
 
 _WHY_NOT = {"recovery": "the bias is not shown to mislead the classifier on biased rows"}
@@ -154,23 +154,24 @@ class _Cell:
 def measure(task: Task, edit: Edit, seed: int) -> dict[str, Any]:
     """Fit an edit to every concept of a task and measure it.
 
+    Methods that take the other concepts are given the labels too, which whoever trained the classifier knows.
+
     Returns:
         `figures`, records of concept, metric, value, low, high and, where a figure is not defined, the reason;
-        `cross`, the AUROC of each concept after each was removed; `doses`; `gains`, what the removal of the bias
-        gained in each of the `num_biased` biased rows and then in each unbiased one; and `perfect`.
+        `cross`, the AUROC of each concept after each was removed; `doses`; `biased`, `unbiased` and `aligned`, what
+        the removal of the bias gained in each of these rows (`damage_figures`); and `perfect`.
     """
     edits: dict[str, Edit] = {}
     records: list[dict[str, Any]] = []
-    train = task.train
+    train, labels = task.train, [task.target == label for label in np.unique(task.target)[1:]]
     for concept, has in task.concepts.items():
-        others = np.array([found[train] for name, found in task.concepts.items() if name != concept], dtype=bool)
-        others = others.T.reshape(len(train), -1)
+        others = np.stack([*labels, *(found for name, found in task.concepts.items() if name != concept)], axis=1)
         if not 0 < (number := int(has[task.test].sum())) < len(task.test):
             reason = f"{number} of {len(task.test)} test rows have the concept"
             records.append({"concept": concept, "metric": "fit", "value": None, "reason": reason})
             continue
         try:
-            edits[concept] = copy(edit).fit(task.features[train], has[train], seed=seed, others=others)
+            edits[concept] = copy(edit).fit(task.features[train], has[train], seed=seed, others=others[train])
         except (NotDefinedError, np.linalg.LinAlgError) as error:
             records.append({"concept": concept, "metric": "fit", "value": None, "reason": str(error)})
     cross = cross_concept_figures(edits, task)
@@ -179,7 +180,7 @@ def measure(task: Task, edit: Edit, seed: int) -> dict[str, Any]:
         figures = concept_figures(fitted, task, concept, seed)
         figures |= robustness_figures(concept, cross) | directions[concept]
         records += _records(concept, figures)
-    found: dict[str, Any] = {"doses": [], "gains": [], "num_biased": 0, "perfect": None}
+    found: dict[str, Any] = {"doses": [], "biased": [], "unbiased": [], "aligned": [], "perfect": None}
     if task.bias in edits:
         try:
             judge = Judge(task)
@@ -187,10 +188,9 @@ def measure(task: Task, edit: Edit, seed: int) -> dict[str, Any]:
             records += _records(task.bias, figures)
             found = {
                 "doses": dose_figures(edits[task.bias], judge, seed),
-                "gains": np.concatenate(gains).astype(int).tolist(),
-                "num_biased": len(gains[0]),
+                **{group: np.round(gained, 6).tolist() for group, gained in gains.items()},
                 "perfect": is_perfect(figures),
-                "reference": judge.reference[1],
+                "reference": judge.reference_from,
             }
         except NotDefinedError as error:
             records.append({"concept": task.bias, "metric": "success", "value": None, "reason": str(error)})

@@ -142,7 +142,9 @@ def test_the_counterfactual_itself_is_perfect_and_no_change_is_not(task):
     assert figures["recovery"] == (1, 1, 1) and figures["exactness"] == (1, 1, 1)
     assert figures["damage"] == (0, 0, 0) == figures["flip_rate"] == figures["drift"]
     assert is_perfect(figures)
-    assert gains[0].mean() == pytest.approx(figures["success"][0]) and not gains[1].any()
+    assert gains["biased"].mean() == pytest.approx(figures["success"][0])
+    assert figures["over_correction"] == (0, 0, 0) and figures["net_gain"] == pytest.approx(figures["success"])
+    assert not gains["unbiased"].any() and not gains["aligned"].any()
 
     class Nothing(Oracle):
         def _remove(self, x):
@@ -150,7 +152,26 @@ def test_the_counterfactual_itself_is_perfect_and_no_change_is_not(task):
 
     figures, gains = damage_figures(Nothing(task), judge, seed=0)
     assert figures["success"] == (0, 0, 0) and figures["recovery"][0] == 0 and figures["exactness"][0] == 0
-    assert not is_perfect(figures) and not np.concatenate(gains).any()
+    assert not is_perfect(figures) and not gains["biased"].any() and not gains["unbiased"].any()
+    assert figures["over_correction"][0] == pytest.approx(-gains["aligned"].mean())
+    assert figures["over_correction"][0] < 0  # the bias still helps, which is no gain
+    assert figures["net_gain"] == (0, 0, 0)
+
+
+def test_moving_all_rows_away_from_the_label_of_the_bias_is_not_perfect(task):
+    """It misleads no biased row any more and leaves unbiased ones alone, but is wrong about all aligned ones."""
+    away = 10 * torch.tensor(task.provenance["target_direction"], dtype=torch.float32)
+    oracle = Oracle(task)
+
+    class Away(Oracle):
+        def _remove(self, x):
+            counterfactuals = oracle._remove(x)
+            return torch.where((counterfactuals != x).any(dim=-1, keepdim=True), counterfactuals - away, x)
+
+    figures, gains = damage_figures(Away(task), Judge(task), seed=0)
+    assert figures["recovery"][1] > 1 and figures["damage"] == (0, 0, 0)
+    assert figures["over_correction"][1] > 0.5 and not is_perfect(figures)
+    assert figures["net_gain"][0] == pytest.approx(gains["biased"].mean() + gains["aligned"].mean())
 
 
 def test_recovery_is_not_defined_where_the_bias_costs_nothing(task):
@@ -164,8 +185,8 @@ def test_recovery_is_not_defined_where_the_bias_costs_nothing(task):
 
 
 def test_a_gain_of_nothing_is_not_perfect():
-    figures = {"recovery": (1.0, 1.0, 1.0), "success": (0.0, 0.0, 0.0), "damage": (0.0, 0.0, 0.0)}
-    assert is_perfect(figures) is False
+    nothing = dict.fromkeys(("success", "damage", "over_correction"), (0.0, 0.0, 0.0))
+    assert is_perfect({**nothing, "recovery": (1.0, 1.0, 1.0)}) is False
 
 
 def test_few_rows_keep_the_rare_class():
@@ -189,7 +210,7 @@ def test_doses_grow_and_the_whole_is_the_removal(task, known):
 
 def test_without_counterfactuals_the_reference_is_of_unbiased_rows(task):
     judge = Judge(_without(task, "counterfactuals"))
-    assert Judge(task).reference[1] == "pairs" and judge.reference[1] == "unbiased"
+    assert Judge(task).reference_from == "pairs" and judge.reference_from == "unbiased"
     figures, _ = damage_figures(_fit(METHODS["lda"](), task), judge, seed=0)
     assert "exactness" not in figures and np.isfinite(figures["recovery"][0])
 
@@ -207,7 +228,8 @@ def test_a_task_without_aligned_rows_has_all_other_figures(task):
     split = task.split.copy()
     split[aligned] = "train"
     figures, _ = damage_figures(Oracle(task), Judge(_with(task, split=split)), seed=0)
-    assert "aligned_damage" not in figures and np.isfinite([figures["recovery"], figures["worst_group"]]).all()
+    assert np.isnan(figures["over_correction"]).all() and is_perfect(figures)
+    assert np.isfinite([figures["recovery"], figures["worst_group"], figures["net_gain"]]).all()
 
 
 def test_a_task_without_biased_rows_is_not_defined(task):

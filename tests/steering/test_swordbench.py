@@ -5,6 +5,7 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -99,6 +100,23 @@ def test_fits_see_training_rows_alone(tmp_path):
     assert len(seen) == 3 and all({row.tobytes() for row in X} <= train for X in seen)
 
 
+def test_methods_are_given_the_labels_with_the_other_concepts(tmp_path):
+    task = small(seed=0)
+
+    @dataclass
+    class Spy(METHODS["joint_pattern"]):
+        method = "spy"
+
+        def _direction(self, X, concept, seed, others):
+            seen.append(others)
+            return super()._direction(X, concept, seed, others)
+
+    seen = []
+    run([task], [Spy()], tmp_path, seeds=(0,))
+    assert all(others.shape == (len(task.train), 3) for others in seen)
+    assert all((others[:, 0] == (task.target[task.train] == 1)).all() for others in seen)
+
+
 def test_what_is_not_defined_says_why(tmp_path):
     task = small(seed=0)
     task.concepts["concept 1"][task.train] = False
@@ -133,13 +151,14 @@ def test_methods_that_do_the_same_share_a_rank(tmp_path):
 
 
 def _result(gains):
-    """A result of {(method, seed, hash of the task): (gains in biased rows, gains in unbiased rows)}."""
+    """A result of {(method, seed, hash of the task): gains in biased, unbiased and, if any, aligned rows}."""
     cells = [
         {
             **{"task": "t", "backbone": "b", "method": method, "seed": seed, "task_sha256": sha256, "perfect": None},
-            **{"gains": [*biased, *unbiased], "num_biased": len(biased), "figures": [], "doses": [], "cross": []},
+            **{"biased": biased, "unbiased": unbiased, "aligned": [*chain(*aligned)]},
+            **{"figures": [], "doses": [], "cross": []},
         }
-        for (method, seed, sha256), (biased, unbiased) in gains.items()
+        for (method, seed, sha256), (biased, unbiased, *aligned) in gains.items()
     ]
     return SwordBenchResult.of_cells(cells)
 
@@ -152,9 +171,18 @@ def test_ranks_and_p_values_are_of_the_net_gain():
     assert ranking["net_gain"].tolist() == pytest.approx([0.45, 0.05]) and ranking["p_value"].iloc[1] < 0.001
 
 
+def test_over_correction_counts_against_a_method_and_its_absence_not_for_it():
+    same = [1] * 10 + [0] * 30, [0] * 40
+    over, under, exact = ((*same, [value] * 30 + [0] * 10) for value in (-1, 1, 0))
+    ranking = _result({("over", 0, "x"): over, ("under", 0, "x"): under, ("exact", 0, "x"): exact}).ranking()
+    gains = ranking.set_index("method")["net_gain"]
+    assert gains.to_dict() == {"under": 0.25, "exact": 0.25, "over": -0.5}
+    assert ranking.set_index("method")["rank"].to_dict() == {"under": 1, "exact": 1, "over": 3}
+
+
 def test_rows_that_seeds_share_count_once():
     rng = np.random.default_rng(0)
-    a, b = ((list(rng.integers(-1, 2, 40)), list(rng.integers(-1, 2, 60))) for _ in range(2))
+    a, b = ([rng.integers(-1, 2, n).tolist() for n in (40, 60, 50)] for _ in range(2))
     once = _result({("a", 0, "x"): a, ("b", 0, "x"): b}).ranking()
     repeated = _result({(name, seed, "x"): each for seed in range(5) for name, each in (("a", a), ("b", b))}).ranking()
     assert repeated.equals(once) and 0 < once["p_value"].iloc[1] < 1

@@ -1,13 +1,15 @@
-"""The pattern of many concepts at once."""
+"""What a concept does while all others stay the same: everywhere, or where the concept is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ..direction import Direction
-from ..edit import register
+from ..edit import Edit, register
+from ..joint import discriminant, regressors
 
 
 @register("joint_pattern")
@@ -21,7 +23,34 @@ class JointPattern(Direction):
     """
 
     def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> np.ndarray:
-        labels = np.column_stack([concept, others]).astype(np.float64)
-        labels -= labels.mean(axis=0)
-        patterns = np.linalg.pinv(labels.T @ labels, hermitian=True) @ labels.T @ (X - X.mean(axis=0))
-        return patterns[0]
+        return regressors(concept, others)[0] @ X
+
+
+@register("reactive_pattern")
+@dataclass
+class ReactivePattern(Edit):
+    """The multi-concept pattern, only for embeddings that have the concept.
+
+    With a the effect of the concept (`joint_pattern`), and w the linear discriminant, both with all other concepts
+    held fixed:
+
+        score(x) = <x, w> - threshold, the log-odds of the concept
+        remove(x) = x - a              where score(x) > 0
+        add(x, amount) = x + amount a  where score(x) <= 0
+
+    All other embeddings stay the same to the last bit. Where a concept adds the same to every embedding, removal is
+    exact wherever the discriminant is right. Give it what occurs together with the concept, above all the labels of a
+    biased classifier: `fit(X, concept, others=...)`. (Ours; after reactive ClArC and the multi-concept pattern.)
+    """
+
+    def _fit(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> dict[str, np.ndarray]:
+        return discriminant(X, concept, others)
+
+    def _score(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self._get("detector", x) - self._get("threshold", x)
+
+    def _remove(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.where((self._score(x) > 0)[..., None], x - self._get("effect", x), x)
+
+    def _add(self, x: torch.Tensor, amount: float) -> torch.Tensor:
+        return torch.where((self._score(x) > 0)[..., None], x, x + amount * self._get("effect", x))

@@ -31,7 +31,7 @@ def test_detection_is_the_area_under_the_curve():
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_the_latent_of_the_concept_is_chosen(make, task, number):
     concept = list(task.concepts.values())[number][task.train]
-    assert make("msae").fit(task.features[task.train], concept).latents == (number,)
+    assert make("msae", num_latents=1).fit(task.features[task.train], concept).latents == (number,)
 
 
 def test_ties_go_to_the_larger_difference(make):
@@ -39,7 +39,7 @@ def test_ties_go_to_the_larger_difference(make):
     X = np.zeros((20, 12), dtype=np.float32)
     codes = np.stack([np.where(concept, 1 + 0.5 * (np.arange(20) % 3), 0), np.where(concept, 1.0, 0)], axis=1)
     X += codes @ make("msae").model.dictionary[:2].detach().numpy()
-    assert make("msae").fit(X, concept).latents == (1,)
+    assert make("msae", num_latents=1).fit(X, concept).latents == (1,)
 
 
 @pytest.mark.parametrize("keep_residual", [True, False])
@@ -63,7 +63,7 @@ def test_removal_is_its_formula(make, model, train, task, mode, keep_residual):
 @pytest.mark.parametrize("amount", [1.0, 0.3])
 def test_addition_moves_latents_to_their_mean_with_the_concept(make, model, train, amount):
     X, concept, _ = train
-    edit = make("msae").fit(X, concept)
+    edit = make("msae", num_latents=1).fit(X, concept)
     (latent,) = edit.latents
     x = torch.from_numpy(X)
     with torch.no_grad():
@@ -74,14 +74,46 @@ def test_addition_moves_latents_to_their_mean_with_the_concept(make, model, trai
 
 def test_rows_without_the_latent_stay_the_same_to_the_last_bit(make, train):
     X, concept, _ = train
-    edit = make("msae").fit(X, concept)
+    edit = make("msae", num_latents=1).fit(X, concept)
     silent = edit.score(X) == 0
     assert silent.any() and edit.remove(X)[silent].tobytes() == X[silent].tobytes()
 
 
+def test_shifts_are_their_formula_where_the_concept_is(make, model, train):
+    X, concept, others = train
+    edit = make("msae").fit(X, concept, others=others)
+    x, found = torch.from_numpy(X), edit.score(X) > 0
+    with torch.no_grad():
+        codes = model.encode(x)
+        labels = np.column_stack([np.ones(len(X)), concept, others])
+        effects = torch.from_numpy(np.linalg.lstsq(labels, codes.numpy(), rcond=None)[0][1]).float()
+        decode = model.decode
+        removed = x + decode((codes - effects).clamp(min=0)) - decode(codes)
+        added = x + decode((codes + 0.5 * effects).clamp(min=0)) - decode(codes)
+    np.testing.assert_allclose(edit.remove(X)[found], removed[found], atol=1e-4)
+    np.testing.assert_allclose(edit.add(X, 0.5)[~found], added[~found], atol=1e-4)
+    assert (edit.remove(X)[~found] == X[~found]).all() and (edit.add(X)[found] == X[found]).all()
+    assert roc_auc_score(concept, edit.score(X)) > 0.99 and (found == concept).mean() > 0.95
+    decoded = make("msae", keep_residual=False).fit(X, concept, others=others).remove(X)
+    with torch.no_grad():
+        np.testing.assert_allclose(decoded[found], decode((codes - effects).clamp(min=0))[found], atol=1e-4)
+
+
+def test_the_effect_of_a_concept_is_not_that_of_a_label_it_goes_with(make, model, task):
+    """The label goes with the concept; its latent is moved only if the label is not known."""
+    X = task.features[task.train]
+    rng = np.random.default_rng(0)
+    concepts = np.stack(list(task.concepts.values()), axis=1)[task.train]
+    rows = np.flatnonzero((concepts[:, 0] == concepts[:, 1]) | (rng.random(len(X)) < 0.1))
+    concept, label = concepts[rows].T[:2]
+    blind = make("msae").fit(X[rows], concept).parameters["effects"]
+    knowing = make("msae").fit(X[rows], concept, others=label[:, None]).parameters["effects"]
+    assert abs(knowing[1]) < 0.2 * abs(blind[1]) and knowing[0] > 0.8 * blind[0] > 0
+
+
 def test_k_limits_the_code(make, train, model):
     X, concept, _ = train
-    edit = make("msae", k=1).fit(X, concept)
+    edit = make("msae", num_latents=1, k=1).fit(X, concept)
     with torch.no_grad():
         expected = model.encode(torch.from_numpy(X), 1)[:, list(edit.latents)].sum(dim=1)
     assert (expected == 0).any()
@@ -100,6 +132,8 @@ def test_names_need_no_labels(make, task, msae_folder, tmp_path):
     assert make("msae").fit_by_name("latent:2", None, X).latents == (2,)
     with pytest.raises(ValueError, match="'red'"):
         make("msae").fit_by_name("red", None, X)
+    with pytest.raises(ValueError, match="shift"):
+        make("msae", mode="shift").fit_by_name("latent:2", None, X)
     with pytest.raises(NotDefinedError, match="latent 2"):
         make("msae").fit_by_name("latent:2", None, np.abs(X[:, :1]) * edit.model.dictionary[2].detach().numpy())
 
@@ -107,7 +141,7 @@ def test_names_need_no_labels(make, task, msae_folder, tmp_path):
 def test_another_msae_at_its_place_is_refused(train, model, tmp_path):
     X, concept, _ = train
     model.save_pretrained(tmp_path / "msae")
-    METHODS["msae"](msae=tmp_path / "msae").fit(X, concept).save_pretrained(tmp_path / "edit")
+    METHODS["msae"](msae=tmp_path / "msae", num_latents=1).fit(X, concept).save_pretrained(tmp_path / "edit")
     assert load_edit(tmp_path / "edit").latents == (0,)
     with torch.no_grad():
         model.latent_bias += 1
@@ -119,7 +153,7 @@ def test_another_msae_at_its_place_is_refused(train, model, tmp_path):
 def test_an_msae_that_was_moved_can_be_named(train, model, tmp_path):
     X, concept, _ = train
     model.save_pretrained(tmp_path / "msae")
-    edit = METHODS["msae"](msae=tmp_path / "msae").fit(X, concept)
+    edit = METHODS["msae"](msae=tmp_path / "msae", num_latents=1).fit(X, concept)
     edit.save_pretrained(tmp_path / "edit")
     (tmp_path / "msae").rename(tmp_path / "elsewhere")
     loaded = load_edit(tmp_path / "edit", msae=tmp_path / "elsewhere")
@@ -138,7 +172,7 @@ def test_a_model_that_is_saved_nowhere_cannot_be_saved_with_an_edit(train, model
         edit.save_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("options", [{"mode": "clamp"}, {"num_latents": 0}])
+@pytest.mark.parametrize("options", [{"mode": "clamp"}, {"num_latents": 0}, {"num_latents": 2, "mode": "shift"}])
 def test_impossible_options_are_refused(make, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         make("msae", **options)
