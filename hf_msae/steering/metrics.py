@@ -112,6 +112,8 @@ def orthogonality_figures(edits: Mapping[str, Edit], task: Task) -> dict[str, di
 
     - `orthogonality`: 1 - (1/K) sum over c' != c of |cosine|, as in the code of Erogullari et al. (2025),
     - `orthogonality_mean`: the same with 1 / (K - 1), which is 0 if all directions are the same.
+
+    Not defined for an edit whose `add` changes nothing; its direction counts as orthogonal to all others.
     """
     if not edits:
         return {}
@@ -121,6 +123,7 @@ def orthogonality_figures(edits: Mapping[str, Edit], task: Task) -> dict[str, di
     cosines = np.abs(units @ units.T)
     np.fill_diagonal(cosines, 0)
     others = cosines.sum(axis=1)
+    others[~units.any(axis=1)] = np.nan
     return {
         concept: {
             "orthogonality": (float(1 - total / len(edits)), np.nan, np.nan),

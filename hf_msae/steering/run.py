@@ -36,7 +36,12 @@ from .tasks import Task
 CELL_FORMAT = 3
 """Cells of another format are measured again."""
 
-_WHY_NOT = {"recovery": "the bias is not shown to mislead the classifier on biased rows"}
+_WHY_NOT = {
+    "recovery": "the bias is not shown to mislead the classifier on biased rows",
+    "over_correction": "there are no aligned test rows",
+    "orthogonality": "`add` changes nothing",
+    "orthogonality_mean": "`add` changes nothing",
+}
 
 
 def run_swordbench(
@@ -59,7 +64,8 @@ def run_swordbench(
         methods: Names in `METHODS`, or edits that carry options, by label if they are a mapping.
         output_dir: Folder of the cells and of results.json.
         seeds: Seeds of tasks and fits.
-        num_workers: Number of processes.
+        num_workers: Number of processes. With more than one, a script has to call this below
+            `if __name__ == "__main__":`, since the processes import it.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -71,6 +77,8 @@ def run_swordbench(
     chosen = named_methods(methods)
     if not tasks or not chosen or not seeds:
         raise ValueError("a run needs at least one task, one method and one seed")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"a seed is given twice: {list(seeds)}")
     folder = make_folder(make_folder(output_dir) / "cells")
     made = [_made(task, seed) for seed in seeds for task in tasks]
     cells = [

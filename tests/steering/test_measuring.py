@@ -120,6 +120,8 @@ def test_orthogonal_concepts_stay_when_others_go(task, known):
 def test_orthogonality_has_both_denominators(task, known):
     figures = orthogonality_figures(known, task)["concept 1"]
     assert figures["orthogonality"][0] == pytest.approx(1, abs=1e-5)
+    nothing = {**known, "bias": Oracle(task)}  # its `add` changes nothing
+    assert np.isnan(orthogonality_figures(nothing, task)["bias"]["orthogonality"][0])
     same = dict.fromkeys(known, known["bias"])
     figures = orthogonality_figures(same, task)["bias"]
     assert figures["orthogonality_mean"][0] == pytest.approx(0, abs=1e-6)

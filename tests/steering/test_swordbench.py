@@ -212,6 +212,7 @@ def test_a_rank_is_opened_by_the_best_that_is_left():
         ({"methods": [METHODS["ridge"](folds=3), METHODS["ridge"]()]}, "ridge"),
         ({"tasks": [small, small]}, "same name"),
         ({"tasks": []}, "at least one"),
+        ({"seeds": (1, 0, 1)}, r"twice.*1, 0, 1"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_first(tmp_path, given, said):
