@@ -20,18 +20,19 @@ from hf_msae.plotting.steering import plot_success_against_damage
 from hf_msae.steering import METHODS, run_swordbench
 from hf_msae.steering.tasks import TASKS
 
-MSAES = {
-    "scenes-image": ("scenes_background", "scenes_pattern", "scenes_artifact"),
-    "clipart-image": ("clipart_artifact",),
+BACKBONES = {
+    "scenes": ("scenes_background", "scenes_pattern", "scenes_artifact"),
+    "clipart": ("clipart_artifact",),
     None: ("efficientnet_artifact", "gaussian", "random_features"),
 }
 
 
-def methods_with(msae: str | None) -> dict:
-    """Return all methods that need only labels, and latents of an MSAE."""
+def methods_with(backbone: str | None) -> dict:
+    """Return all methods that need only labels and, for a backbone with texts and a released MSAE, all others."""
     found = {name: METHODS[name]() for name in default_methods()}
-    if msae is not None:
-        found["msae"] = METHODS["msae"](msae=msae)
+    if backbone is not None:
+        msae = f"{backbone}-image"
+        found |= {"text": METHODS["text"](), "sem": METHODS["sem"](msae=msae), "msae": METHODS["msae"](msae=msae)}
         for number, mode in ((1, "zero"), (1, "set"), (4, "set"), (16, "set")):
             found[f"msae, {number} {mode}"] = METHODS["msae"](msae=msae, num_latents=number, mode=mode)
     return found
@@ -54,10 +55,15 @@ def main() -> None:
         "robustness",
         "orthogonality",
     ]
-    for msae, names in MSAES.items():
+    for backbone, names in BACKBONES.items():
         for name in names:
             result = run_swordbench(
-                [TASKS[name]], methods_with(msae), arguments.output / name, arguments.seeds, arguments.num_workers
+                [TASKS[name]],
+                methods_with(backbone),
+                arguments.output / name,
+                arguments.seeds,
+                arguments.num_workers,
+                backbone=backbone,
             )
             doses.append(result.doses)
             table = result.summary(columns[1:]).pivot_table(

@@ -17,7 +17,7 @@ from .._utils.argument_parser import flag
 from .opening import command_parser
 
 if TYPE_CHECKING:
-    from ..steering import SwordBenchResult, Task
+    from ..steering import Edit, SwordBenchResult, Task
 
 EXAMPLE = """\
   hf-msae swordbench --tasks gaussian --methods mean_difference lda leace --output outputs/swordbench
@@ -38,10 +38,16 @@ class SwordBenchArguments:
     output: str | None = flag("Folder of the results: results.json, tables, figures and the finished cells.", None)
     tasks: list[str] = flag("Tasks to run, by name; --available lists them.", [])
     methods: list[str] = flag(
-        "Methods to compare, by name, or `all` for all that need nothing but labels; --available lists them.", ["all"]
+        "Methods to compare, by name, or `all`: those that need nothing but labels and, with --msae and --backbone, "
+        "those that need these. --available lists them.",
+        ["all"],
     )
     msae: str | None = flag(
-        "MSAE of the same embeddings: a folder, a Hub id or a released name. Adds the method msae.",
+        "MSAE of the same embeddings, for the methods that need one: a folder, a Hub id or a released name.", None
+    )
+    backbone: str | None = flag(
+        "Backbone of the embeddings, a folder, a Hub id or a built-in name, for the methods that are fitted by name: "
+        "its text tower reads the names of the concepts.",
         None,
     )
     num_latents: int | None = flag(
@@ -82,7 +88,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_parser("swordbench", [SwordBenchArguments], __doc__, EXAMPLE)
     (args,) = parser.parse(argv)
     from ..steering import METHODS, run_swordbench
-    from ..steering.run import named_methods
     from ..steering.tasks import TASKS
 
     if args.available:
@@ -92,18 +97,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(f"  {name:<22}{(each.__doc__ or '').strip().splitlines()[0]}")
         return
     with parser.reporting_errors():
-        methods = default_methods() if args.methods == ["all"] else args.methods
         if unknown := [name for name in args.tasks if name not in TASKS]:
             raise ValueError(f"there is no task {unknown[0]!r}; the tasks are {', '.join(sorted(TASKS))}")
+        methods = chosen_methods(args)
         tasks = [*(TASKS[name] for name in args.tasks), *([own_task(args)] if args.data else [])]
-        if "msae" in methods and not args.msae:
-            raise ValueError("the method msae needs an MSAE: name it with --msae")
-        chosen = named_methods([name for name in methods if name != "msae"])
-        if args.msae:
-            chosen["msae"] = METHODS["msae"](msae=args.msae, num_latents=args.num_latents)
-        result = run_swordbench(
-            tasks, chosen, args.output, args.seeds, args.num_workers, progress=not args.disable_tqdm
-        )
+        options = {"progress": not args.disable_tqdm, "backbone": args.backbone}
+        result = run_swordbench(tasks, methods, args.output, args.seeds, args.num_workers, **options)
         write(result, args.output)
     print(result.ranking().to_string(index=False, float_format="{:.3f}".format))
     print(f"\n{result.verdict()}\nTables and figures: {args.output}")
@@ -112,11 +111,35 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"not defined in {len(rows)} cells ({', '.join(sorted(set(rows['method'])))}): {reason}")
 
 
-def default_methods() -> list[str]:
-    """Return the methods that need nothing but labels."""
+def default_methods(msae: str | None = None, backbone: str | None = None) -> list[str]:
+    """Return the methods that need nothing but labels and what is given."""
     from ..steering import METHODS
 
-    return [name for name, method in METHODS.items() if method.needs == "labels"]
+    given = {"a name": backbone, "an MSAE": msae, "a name and an MSAE": backbone and msae, "labels": True}
+    return [name for name, method in METHODS.items() if given[method.needs]]
+
+
+def chosen_methods(args: SwordBenchArguments) -> dict[str, Edit]:
+    """Return the methods of a run, not yet fitted.
+
+    Raises:
+        ValueError: One is unknown, or needs what is not given.
+    """
+    from ..steering import METHODS
+    from ..steering.run import named_methods
+
+    possible = default_methods(args.msae, args.backbone)
+    chosen = {}
+    for name in possible if args.methods == ["all"] else args.methods:
+        if name not in METHODS:
+            named_methods([name])  # says which there are
+        if name not in possible:
+            raise ValueError(f"the method {name} needs {METHODS[name].needs}: see --msae and --backbone")
+        options = {"msae": args.msae} if "MSAE" in METHODS[name].needs else {}
+        if name == "msae":
+            options["num_latents"] = args.num_latents
+        chosen[name] = METHODS[name](**options)
+    return chosen
 
 
 def own_task(args: SwordBenchArguments) -> Task:

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from .._utils.atomic import make_folder
 from .._utils.json_files import write_json
+from ..backbones import Backbone
 from .damage import Judge, damage_figures, dose_figures, is_perfect
 from .data import NotDefinedError
 from .edit import METHODS, Edit
@@ -51,6 +52,7 @@ def run_swordbench(
     seeds: Sequence[int] = (0, 1, 2),
     num_workers: int = 1,
     progress: bool = True,
+    backbone: Backbone | str | os.PathLike | None = None,
 ) -> SwordBenchResult:
     """Measure steering methods on tasks.
 
@@ -67,14 +69,22 @@ def run_swordbench(
         num_workers: Number of processes. With more than one, a script has to call this below
             `if __name__ == "__main__":`, since the processes import it.
         progress: Whether to show a progress bar.
+        backbone: The backbone of the tasks' features, or what `Backbone.from_pretrained` loads, for the methods that
+            are fitted by name: its text tower reads the names of the concepts.
 
     Returns:
         The result, which is also written to results.json.
 
     Raises:
-        ValueError: A method is unknown, two have the same label, or two tasks have the same name.
+        ValueError: A method is unknown, two have the same label, two tasks have the same name, or a method needs a
+            backbone and there is none.
     """
     chosen = named_methods(methods)
+    by_name = [label for label, edit in chosen.items() if edit.needs.startswith("a name")]
+    if by_name and backbone is None:
+        raise ValueError(f"the method {by_name[0]} is fitted by name: pass the backbone of the features")
+    if by_name and not isinstance(backbone, Backbone):
+        backbone = Backbone.from_pretrained(backbone)
     if not tasks or not chosen or not seeds:
         raise ValueError("a run needs at least one task, one method and one seed")
     if len(set(seeds)) < len(seeds):
@@ -82,7 +92,7 @@ def run_swordbench(
     folder = make_folder(make_folder(output_dir) / "cells")
     made = [_made(task, seed) for seed in seeds for task in tasks]
     cells = [
-        _Cell(task, label, edit, seed, folder)
+        _Cell(task, label, edit, seed, folder, backbone if label in by_name else None)
         for task, seed in zip(made, [seed for seed in seeds for _ in tasks], strict=True)
         for label, edit in chosen.items()
     ]
@@ -128,6 +138,7 @@ class _Cell:
     edit: Edit
     seed: int
     folder: Path
+    backbone: Backbone | None = None
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -141,6 +152,7 @@ class _Cell:
             "settings": self.edit.settings(),
             "depends_on": self.edit.depends_on(),
             "seed": self.seed,
+            **(self.backbone.provenance() if self.backbone else {}),
         }
 
     @cached_property
@@ -156,13 +168,17 @@ class _Cell:
             return None
 
     def measure(self) -> None:
-        write_json(self.path, {**self.key, "backbone": self.task.backbone, **measure(self.task, self.edit, self.seed)})
+        write_json(
+            self.path,
+            {**self.key, "backbone": self.task.backbone, **measure(self.task, self.edit, self.seed, self.backbone)},
+        )
 
 
-def measure(task: Task, edit: Edit, seed: int) -> dict[str, Any]:
+def measure(task: Task, edit: Edit, seed: int, backbone: Backbone | None = None) -> dict[str, Any]:
     """Fit an edit to every concept of a task and measure it.
 
-    Methods that take the other concepts are given the labels too, which whoever trained the classifier knows.
+    Methods that take the other concepts are given the labels too, which whoever trained the classifier knows. With a
+    backbone, the edit is fitted to the names of the concepts.
 
     Returns:
         `figures`, records of concept, metric, value, low, high and, where a figure is not defined, the reason;
@@ -179,7 +195,11 @@ def measure(task: Task, edit: Edit, seed: int) -> dict[str, Any]:
             records.append({"concept": concept, "metric": "fit", "value": None, "reason": reason})
             continue
         try:
-            edits[concept] = copy(edit).fit(task.features[train], has[train], seed=seed, others=others[train])
+            if backbone is None:
+                edits[concept] = copy(edit).fit(task.features[train], has[train], seed=seed, others=others[train])
+            else:
+                name = concept.replace("_", " ")
+                edits[concept] = copy(edit).fit_by_name(name, backbone, task.features[train], seed=seed)
         except (NotDefinedError, np.linalg.LinAlgError) as error:
             records.append({"concept": concept, "metric": "fit", "value": None, "reason": str(error)})
     cross = cross_concept_figures(edits, task)

@@ -45,7 +45,7 @@ def test_a_task_of_ones_own_is_run_and_written(data, tmp_path, capsys):
 def test_an_msae_is_compared(data, tmp_path, capsys):
     identity_msae(12, [12]).save_pretrained(tmp_path / "msae")
     own = ["--data", str(data), "--concepts", "bias", "--target", "kind", "--bias", "bias", "--seeds", "0"]
-    given = ["--methods", "lda", "--msae", str(tmp_path / "msae"), "--num_latents", "3"]
+    given = ["--methods", "lda", "msae", "--msae", str(tmp_path / "msae"), "--num_latents", "3"]
     main([*own, *given, "--output", str(tmp_path / "out")])
     frame = pd.read_csv(tmp_path / "out" / "figures.csv")
     assert set(frame["method"]) == {"lda", "msae"}
@@ -53,7 +53,7 @@ def test_an_msae_is_compared(data, tmp_path, capsys):
     assert cell["settings"]["num_latents"] == 3
     with pytest.raises(SystemExit):
         main([*own, "--methods", "msae", "--output", str(tmp_path / "other")])
-    assert "--msae" in capsys.readouterr().err and not (tmp_path / "other").exists()
+    assert "needs an MSAE" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
 def test_tasks_and_methods_are_listed(capsys):
@@ -71,6 +71,7 @@ def test_tasks_and_methods_are_listed(capsys):
         (["--data", "somewhere"], "--concepts"),
         (["--data", "x", "--concepts", "a", "--target", "t", "--bias", "b"], "--bias b"),
         (["--tasks", "gaussian", "--num_workers", "0"], "num_workers"),
+        (["--tasks", "gaussian", "--methods", "sem", "--msae", "scenes-image"], "a name and an MSAE"),
     ],
 )
 def test_what_cannot_be_run_is_refused(tmp_path, capsys, given, said):

@@ -8,7 +8,7 @@ from hf_msae.steering import METHODS, gaussian_task
 from tests.identity_msae import identity_msae
 
 WIDTH = 12
-BY_LABELS = sorted(set(METHODS) - {"text"})
+BY_LABELS = sorted(name for name, method in METHODS.items() if not method.needs.startswith("a name"))
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def make(msae_folder):
     """(method, **options) -> an edit that has not been fitted."""
 
     def make(method, **options):
-        return METHODS[method](**({"msae": msae_folder} if method == "msae" else {}), **options)
+        return METHODS[method](**({"msae": msae_folder} if "MSAE" in METHODS[method].needs else {}), **options)
 
     return make
 

@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from hf_msae import MSAEModel
 from hf_msae.steering import METHODS, SwordBenchResult, gaussian_task, run_swordbench
@@ -115,6 +116,18 @@ def test_methods_are_given_the_labels_with_the_other_concepts(tmp_path):
     run([task], [Spy()], tmp_path, seeds=(0,))
     assert all(others.shape == (len(task.train), 3) for others in seen)
     assert all((others[:, 0] == (task.target[task.train] == 1)).all() for others in seen)
+
+
+def test_methods_are_fitted_to_the_names_of_concepts(tmp_path, backbones):
+    backbone = backbones["CLIPModel"]
+    task = small(width=backbone.width(), seed=0)
+    task = replace(task, concepts={"red_circle": task.concepts["bias"]}, bias="red_circle")
+    frame = run([task], ["text"], tmp_path, seeds=(0,), backbone=backbone).to_pandas()
+    expected = METHODS["text"]().fit_by_name("red circle", backbone, task.features[task.train])
+    area = roc_auc_score(task.concepts["red_circle"][task.test], expected.score(task.features[task.test]))
+    assert frame.query("metric == 'detection_auroc'")["value"].item() == pytest.approx(area)
+    with pytest.raises(ValueError, match="text is fitted by name"):
+        run([task], ["text"], tmp_path, seeds=(0,))
 
 
 def test_what_is_not_defined_says_why(tmp_path):

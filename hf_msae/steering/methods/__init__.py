@@ -12,6 +12,7 @@ from . import (
     orthogonal,
     pattern,
     quadratic,
+    sem,
     text,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "orthogonal",
     "pattern",
     "quadratic",
+    "sem",
     "text",
 ]

@@ -1,0 +1,110 @@
+"""Edits of the code of a sparse autoencoder: the base of methods that need one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from .._utils.fingerprint import model_fingerprint
+from ..model.modeling_msae import MSAEModel
+from .edit import Edit
+
+BATCH = 4096
+"""Rows that are encoded at once."""
+
+
+@dataclass
+class MSAEEdit(Edit):
+    """An edit of codes of an MSAE, or of any sparse autoencoder of this package.
+
+    A saved edit holds the location of the MSAE and its fingerprint, and is refused if another one is there. Where the
+    MSAE lies elsewhere, name it: `load_edit(folder, msae=...)`.
+
+    Attributes:
+        msae: The MSAE: a model, its folder or id on the Hub, or the name of a released one.
+        keep_residual: Whether to keep what the MSAE does not reconstruct.
+        k: Number of activations of the code. Defaults to the MSAE's own.
+    """
+
+    needs: ClassVar[str] = "an MSAE"
+
+    msae: MSAEModel | str | os.PathLike = ""
+    keep_residual: bool = True
+    k: int | None = None
+
+    def __post_init__(self):
+        self._model: MSAEModel | None = None
+
+    @property
+    def model(self) -> MSAEModel:
+        """The MSAE, loaded at first use.
+
+        Raises:
+            ValueError: None was given.
+            OSError: It does not exist.
+        """
+        if self._model is None:
+            if isinstance(self.msae, MSAEModel):
+                self._model = self.msae
+            elif not os.fspath(self.msae):
+                raise ValueError(f'the method {self.method} needs an MSAE: METHODS["{self.method}"](msae=...)')
+            else:
+                name = os.fspath(self.msae)
+                is_place = Path(name).expanduser().is_dir() or "/" in name
+                load = MSAEModel.from_pretrained if is_place else MSAEModel.from_released
+                self._model = load(str(Path(name).expanduser()) if is_place else name)
+            self._model.eval()
+        return self._model
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options, with the location in place of the MSAE; "" if it is not saved anywhere."""
+        place = self.msae.name_or_path if isinstance(self.msae, MSAEModel) else os.fspath(self.msae)
+        place = str(Path(place).expanduser().resolve()) if place and Path(place).expanduser().is_dir() else place
+        options = [field.name for field in fields(self) if field.name not in ("msae", "concepts")]
+        return {"msae": place, **{name: getattr(self, name) for name in options}}
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write the edit.
+
+        Raises:
+            ValueError: The MSAE is not in a folder or on the Hub.
+        """
+        if not self.settings()["msae"]:
+            raise ValueError("the MSAE of this edit is not saved anywhere: save it, and pass its folder as msae")
+        super().save_pretrained(folder)
+
+    def depends_on(self) -> str:
+        """Return a hash of what results depend on besides the options: the code, and the MSAE."""
+        return super().depends_on() + model_fingerprint(self.model)
+
+    def check_loaded(self) -> None:
+        """Check that the MSAE is the one that the edit was fitted with."""
+        if model_fingerprint(self.model) != self.provenance.get("msae_fingerprint"):
+            raise ValueError(f"this edit was fitted with another MSAE than the one that is now at {self.msae}")
+
+    def _keep(self, learned: dict[str, np.ndarray], width: int, provenance: dict[str, Any]) -> None:
+        super()._keep(learned, width, {**provenance, "msae_fingerprint": model_fingerprint(self.model)})
+
+    @torch.no_grad()
+    def _codes(self, X: np.ndarray, latents: np.ndarray | None = None) -> np.ndarray:
+        model, parts = self.model, []
+        for rows in torch.from_numpy(X.astype(np.float32)).split(BATCH):
+            codes = model.encode(rows.to(model.device), self.k)
+            parts.append((codes if latents is None else codes[:, torch.from_numpy(latents)]).float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def _model_for(self, x: torch.Tensor) -> MSAEModel:
+        return self.model.to(x.device)
+
+    def _with_code(self, x: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Return embeddings with their code changed, and no activation below 0."""
+        model = self._model_for(x)
+        codes = model.encode(x, self.k)
+        moved = model.decode(change(codes).clamp(min=0))
+        return (x + moved - model.decode(codes) if self.keep_residual else moved).to(x.dtype)
