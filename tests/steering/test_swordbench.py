@@ -3,6 +3,10 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -82,6 +86,27 @@ def test_two_processes_give_the_same_table(tmp_path):
     one = run([small], methods, tmp_path / "one", seeds=(0,))
     two = run([small], methods, tmp_path / "two", seeds=(0,), num_workers=2)
     assert two.to_pandas().equals(one.to_pandas())
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_gives_the_same_table(tmp_path):
+    methods = ["mean_difference", "lda", "leace", "median_difference", "joint_pattern", "clarc"]
+    whole = run([small], methods, tmp_path / "whole", seeds=(0, 1))
+    script = f"""
+from functools import partial
+from hf_msae.steering import gaussian_task, run_swordbench
+task = partial(gaussian_task, num_rows=400, width=12, num_concepts=3)
+run_swordbench([task], {methods}, {str(tmp_path / "killed")!r}, seeds=(0, 1), progress=False)
+"""
+    cells = tmp_path / "killed" / "cells"
+    process = subprocess.Popen([sys.executable, "-c", script])
+    while process.poll() is None and len(list(cells.glob("*.json"))) < 3:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed" / "results.json").exists()
+    again = run([small], methods, tmp_path / "killed", seeds=(0, 1))
+    assert again.to_pandas().equals(whole.to_pandas())
+    assert (tmp_path / "killed" / "results.json").read_bytes() == (tmp_path / "whole" / "results.json").read_bytes()
 
 
 def test_fits_see_training_rows_alone(tmp_path):
