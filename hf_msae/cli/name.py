@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.data is not None:
             embeddings = open_embeddings(msae, args.data, args.embedding_column, args.split, args.verify)
             if vocabulary is not None:
-                check_enough(embeddings)
+                check_enough(len(embeddings), embeddings.source)
         model = None if vocabulary is None else source.add_backbone(msae, concepts)
         how = {"data": args.data}
         if model is None:

@@ -12,12 +12,12 @@ from tqdm.auto import tqdm
 
 from ..statistics import auroc_interval, benjamini_hochberg, null_p_values
 from .codes import Embeddings, collect_codes, open_embeddings
+from .halves import picture_groups, random_half
 from .moments import Moments, MomentsCollector
 from .vocabulary import Vocabulary, check_vocabulary_embeds
-from .zero_shot import RankedPictures, random_half, spread
+from .zero_shot import RankedPictures, spread
 
 if TYPE_CHECKING:
-    from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
 
 _SLACK = (0.25, 0.02)  # synonyms miss an area of 1 by at most a quarter more than the best word, and by 0.02 more
@@ -31,12 +31,10 @@ _NULL_NAMES = 10_000  # decoy names that p-values are taken from, at least one p
 _MOST_ROUNDS = 20
 
 
-def check_enough(embeddings: EmbeddingDataset) -> None:
-    """Raise ValueError if there are too few pictures to take evidence from."""
-    if len(embeddings) < MIN_ROWS:
-        raise ValueError(
-            f"names need at least {MIN_ROWS} pictures as evidence, but {embeddings.source} has {len(embeddings)}"
-        )
+def check_enough(number: int, source: str) -> None:
+    """Raise ValueError if there are too few different pictures to take evidence from."""
+    if number < MIN_ROWS:
+        raise ValueError(f"names need at least {MIN_ROWS} different pictures as evidence, but {source} has {number}")
 
 
 @torch.no_grad()
@@ -77,7 +75,8 @@ def name_by_agreement(
     Agreements come from second moments, which take one pass over the data whatever the number of words. Areas take at
     most 20,000 pictures of each half, and fewer if an MSAE has over 13,000 latents.
 
-    Near-duplicates that fall into both halves make the figures look better than they are.
+    Copies of a picture, with the same embedding, are in the same half. Near-duplicates that fall into both halves make
+    the figures look better than they are.
 
     Args:
         msae: The MSAE.
@@ -97,13 +96,13 @@ def name_by_agreement(
         and a p-value of 1.
 
     Raises:
-        ValueError: The word embeddings do not fit, or there are fewer than 20 pictures.
+        ValueError: The word embeddings do not fit, or there are fewer than 20 different pictures.
     """
     embeds = check_vocabulary_embeds(msae, vocabulary, vocabulary_embeds)
     embeddings = open_embeddings(msae, embeddings)
-    check_enough(embeddings)
-    pictures_of = embeddings.dataset_rows()  # tokens of one picture belong to the same half
-    held_out = random_half(pictures_of.max() + 1, seed)[pictures_of]
+    groups = picture_groups(embeddings, batch_size)
+    check_enough(groups.max(initial=-1) + 1, embeddings.source)
+    held_out = random_half(groups, seed)
     collector = MomentsCollector(held_out)
     (halves,) = collect_codes(
         msae, embeddings, [collector], batch_size=batch_size, progress=progress, description="agreement"

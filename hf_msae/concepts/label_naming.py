@@ -15,6 +15,7 @@ from scipy.stats import mannwhitneyu, rankdata
 from .._utils.fingerprint import model_fingerprint
 from ..statistics import auroc_interval, benjamini_hochberg
 from .codes import Embeddings, open_embeddings
+from .halves import picture_groups
 from .row_labels import MIN_ROWS, Label, read_labels, stratified_half
 from .table import ConceptTable
 from .zero_shot import read_activations, spread
@@ -55,8 +56,9 @@ def name_by_labels(
       latent has one test, since it is not tested on the rows that chose among the labels.
 
     A name is validated if q is at most 0.05 and the lower end of the interval at least 0.9. At most 20,000 rows of
-    each half are read, and fewer if an MSAE has over 13,000 latents. Near-duplicates, or rows of one group such as a
-    photographer's, that fall into both halves make the figures look better than they are.
+    each half are read, and fewer if an MSAE has over 13,000 latents. Copies, with the same embedding, are in the same
+    half. Near-duplicates, or rows of one group such as a photographer's, that fall into both halves make the figures
+    look better than they are.
 
     Args:
         msae: The MSAE.
@@ -79,7 +81,9 @@ def name_by_labels(
     if embeddings.has_tokens:
         raise ValueError(f"labels are of whole rows, but {embeddings.source} has several embeddings per row")
     labels = read_labels(embeddings, columns)
-    held_out = stratified_half(labels, seed)
+    groups = picture_groups(embeddings, batch_size)
+    first = np.unique(groups, return_index=True)[1]
+    held_out = stratified_half([replace(label, classes=label.classes[first]) for label in labels], seed)[groups]
     n = msae.config.num_latents
     halves = [spread(np.flatnonzero(half), n) for half in (~held_out, held_out)]
     labels, left_out = _with_enough_rows(labels, halves, embeddings.source)

@@ -143,8 +143,8 @@ def test_chunks_do_not_change_the_result(world, monkeypatch):
 
 
 def test_too_few_pictures_are_refused(world):
-    with pytest.raises(ValueError, match=r"20 pictures.* 19"):
-        name_by_agreement(world[0], world[1][:19], VOCABULARY, world[2])
+    with pytest.raises(ValueError, match=r"20 different pictures.* 19"):
+        name_by_agreement(world[0], world[1][:19].repeat(5, 1), VOCABULARY, world[2])
 
 
 def test_weak_names_are_marked_wherever_they_stand(world):
@@ -172,3 +172,13 @@ def test_tokens_of_one_picture_are_in_the_same_half(world, monkeypatch):
     )
     name_by_agreement(msae, tokens, VOCABULARY, words, progress=False)
     assert (halves[0].reshape(200, 3).sum(axis=1) % 3 == 0).all() and halves[0].sum() == 300
+
+
+def test_copies_of_a_picture_do_not_test_the_name_that_they_chose(world):
+    """Names by words of noise fit the pictures that chose them; copies of these would seem to confirm them."""
+    msae, pictures, _ = world
+    noise = normalize(torch.randn(400, D, generator=_generator(7)), dim=-1)
+    vocabulary = Vocabulary([f"noise {i}" for i in range(400)])
+    found = _names((msae, pictures[:300].repeat(6, 1), noise), vocabulary=vocabulary)
+    alone = _names((msae, pictures[:300], noise), vocabulary=vocabulary)
+    assert found["agreement"].mean() == pytest.approx(alone["agreement"].mean(), abs=1e-4)

@@ -156,3 +156,17 @@ def test_what_is_no_label_is_refused(msae, data, monkeypatch):
     monkeypatch.setattr("hf_msae.concepts.row_labels.MOST_CLASSES", 2)
     with pytest.raises(ValueError, match=r"'kind'.*3 different"):
         name_by_labels(msae, data, ["kind"])
+
+
+def test_copies_of_a_row_are_in_the_same_half(msae):
+    """Copies of the rows that chose a label would confirm it, and change its AUROC."""
+    few = torch.randn(120, D, generator=torch.Generator().manual_seed(9))
+    label = (few[:, 0] + 0.3 * few[:, 1] > 0).tolist()
+    both = [
+        name_by_labels(
+            msae, load_embeddings(Dataset.from_dict({"image_embeds": x.tolist(), "chance": truth})), ["chance"], seed=2
+        ).frame.loc[0]
+        for x, truth in ((few, label), (few.repeat(8, 1), label * 8))
+    ]
+    assert both[0]["auroc"] == pytest.approx(both[1]["auroc"], abs=1e-9)
+    assert both[1]["num_positive"] == 8 * both[0]["num_positive"]

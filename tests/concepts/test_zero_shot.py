@@ -47,7 +47,9 @@ def test_weights_do_not_depend_on_the_scale_or_the_mean_of_the_cosines():
     torch.testing.assert_close(of_shifted, weights, atol=1e-5, rtol=1e-3)
 
 
-def test_every_candidate_is_measured_by_its_own_word_and_latent():
+@pytest.mark.parametrize("dense", [0, 10**6])
+def test_every_candidate_is_measured_by_its_own_word_and_latent(dense, monkeypatch):
+    monkeypatch.setattr(zero_shot, "_DENSE", dense)
     pictures = _pictures()[2]
     words = normalize(torch.randn(7, 8, generator=torch.Generator().manual_seed(3)), dim=-1)
     whole, fitting = pictures.areas(words, torch.arange(7).expand(5, 7))
