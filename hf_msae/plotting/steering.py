@@ -21,43 +21,54 @@ def plot_success_against_damage(doses: pd.DataFrame) -> Figure:
     """Plot success against damage, one panel per task and one curve per method, from small doses to large ones.
 
     The marker is the removal itself, with intervals (means over seeds of their ends). Up and to the left is better.
+    Methods that another one beats in both on every task are gray.
 
     Args:
         doses: The table of a `SwordBenchResult`.
     """
     tasks = list(dict.fromkeys(doses["task"]))
-    methods = list(dict.fromkeys(doses["method"]))
-    figure, panels = new_panels(max(1, len(tasks)), height=2.8)
+    columns = [f"{name}{end}" for name in ("success", "damage") for end in ("", "_low", "_high")]
+    curves = doses.groupby(["task", "method", "part"], sort=False)[columns].mean()
+    wholes = curves.xs(1.0, level="part")
+    fronts = {method for task in tasks for method in _front(wholes.loc[task])}
+    methods = sorted(dict.fromkeys(doses["method"]), key=lambda method: method in fronts)  # gray ones lie below
+    looks = {
+        method: (PALETTE[i % len(PALETTE)], _MARKERS[i % len(_MARKERS)]) for i, method in enumerate(sorted(fronts))
+    }
+    legend_columns = 2 if len(tasks) == 1 else 4
+    legend_rows = -(-(len(fronts) + 1) // legend_columns)
+    figure, panels = new_panels(max(1, len(tasks)), height=2.8 + 0.25 * legend_rows / max(1, -(-len(tasks) // 2)))
+    handles = {}
     for panel, task in zip(panels, tasks, strict=False):
         panel.axhline(0, color="0.7", linewidth=0.8)
         panel.axvline(0, color="0.7", linewidth=0.8)
-        for place, method in enumerate(methods):
-            of_method = doses[(doses["task"] == task) & (doses["method"] == method)]
-            if of_method.empty:
+        for method in methods:
+            if (task, method) not in wholes.index:
                 continue
-            curve = of_method.groupby("part")[
-                [f"{name}{end}" for name in ("success", "damage") for end in ("", "_low", "_high")]
-            ].mean()
-            color, marker = PALETTE[place % len(PALETTE)], _MARKERS[place % len(_MARKERS)]
+            color, marker = looks.get(method, ("0.75", "."))
+            curve, whole = curves.loc[task, method], wholes.loc[(task, method)]
             panel.plot(curve["damage"], curve["success"], color=color, linewidth=0.8, alpha=0.7)
-            whole = curve.loc[1.0]
-            panel.errorbar(
-                whole["damage"],
-                whole["success"],
-                xerr=_ends(whole, "damage"),
-                yerr=_ends(whole, "success"),
-                color=color,
-                marker=marker,
-                markersize=5,
-                linewidth=0.8,
-                label=figure_text(method, _LONGEST_LABEL),
+            ends = {"xerr": _ends(whole, "damage"), "yerr": _ends(whole, "success")} if method in looks else {}
+            drawn = panel.errorbar(
+                whole["damage"], whole["success"], **ends, color=color, marker=marker, markersize=5, linewidth=0.8
             )
+            handles.setdefault(figure_text(method, _LONGEST_LABEL) if method in looks else "others", drawn)
         panel.set(
             title=figure_text(task, 34), xlabel="damage on unbiased rows (accuracy)", ylabel="success (accuracy)"
         )
-    columns = 2 if len(panels) == 1 else 4
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
+    order = sorted(handles, key=lambda label: (label == "others", label))
+    figure.legend(
+        [handles[label] for label in order], order, loc="outside lower center", ncols=legend_columns, frameon=False
+    )
     return figure
+
+
+def _front(wholes: pd.DataFrame) -> list[str]:
+    """Return the methods that no other one beats both in success and in damage."""
+    success, damage = wholes["success"].to_numpy(), wholes["damage"].to_numpy()
+    at_least = (success[None] >= success[:, None]) & (damage[None] <= damage[:, None])
+    better = (success[None] > success[:, None]) | (damage[None] < damage[:, None])
+    return list(wholes.index[~(at_least & better).any(axis=1)])
 
 
 @in_common_look

@@ -12,6 +12,7 @@ import datasets
 from ..bias import BiasReport
 from ..concepts.codes import open_embeddings
 from ..embeddings import EmbeddingDataset
+from ..steering import SwordBenchResult
 
 if TYPE_CHECKING:
     from ..model.modeling_msae import MSAEModel
@@ -60,11 +61,15 @@ def check_images(images: datasets.Dataset | None, image_column: str, embeddings:
         raise ValueError(f"image_column {image_column!r} holds {kind} instead of images")
 
 
-def check_findings(bias: Sequence[BiasReport], metrics: Mapping[str, Any] | None) -> None:
-    """Raise TypeError for what is not a bias report, ValueError for metrics without `by_k`."""
+def check_findings(
+    bias: Sequence[BiasReport], metrics: Mapping[str, Any] | None, steering: SwordBenchResult | None
+) -> None:
+    """Raise TypeError for what is no bias report or result of SwordBench, ValueError for metrics without `by_k`."""
     for place, each in enumerate(bias):
         if not isinstance(each, BiasReport):
             raise TypeError(f"bias takes what bias_report returns; number {place} is {type(each).__name__}")
+    if steering is not None and not isinstance(steering, SwordBenchResult):
+        raise TypeError(f"steering takes what run_swordbench returns, not a {type(steering).__name__}")
     if metrics is not None and not (isinstance(metrics, Mapping) and metrics.get("by_k")):
         raise ValueError("metrics must be the content of metrics.json, with levels in by_k; None measures them")
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..bias import BiasReport
     from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
+    from ..steering import SwordBenchResult
     from ..vision_text import VisionTextMSAE
 
 
@@ -45,6 +46,7 @@ class Context:
     measured_here: bool  # whether the metrics were measured in that pass
     overfitted: str | None  # a sentence, if the model fits the rows it was trained on alone
     bias: Sequence[BiasReport]
+    steering: SwordBenchResult | None
     index_folder: str | os.PathLike | None
     settings: Settings
     progress: bool

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..bias import BiasReport
     from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
+    from ..steering import SwordBenchResult
     from ..vision_text import VisionTextMSAE
 
 _LIBRARIES = ("hf_msae", "torch", "transformers", "datasets", "numpy", "pillow", "matplotlib")
@@ -55,8 +56,9 @@ def write_report(
     seed: int = 0,
     progress: bool = True,
     command: str | None = None,
+    steering: SwordBenchResult | None = None,
 ) -> Path:
-    """Write a page about a model: quality, concepts, explained rows, hierarchy, bias, searches and limits.
+    """Write a page about a model: quality, concepts, explained rows, hierarchy, bias, steering, searches and limits.
 
     The page is one HTML file that a browser shows without a network. The embeddings are encoded in one pass, which
     keeps the k strongest latents of every row (12 bytes each) and the activations of the concepts shown. The same
@@ -84,12 +86,13 @@ def write_report(
         seed: Random seed of the examples.
         progress: Whether to show progress bars.
         command: The command that made the page, shown on it.
+        steering: What `run_swordbench` returned.
 
     Returns:
         The path.
 
     Raises:
-        TypeError: The embeddings, the images or a bias report have the wrong type.
+        TypeError: The embeddings, the images, a bias report or `steering` have the wrong type.
         ValueError: The hook point is not image_embeds; embeddings, images and model do not belong together; a number
             is out of range; a picture cannot be decoded (the message names the row); or `path` is a folder or does not
             end in .html.
@@ -103,7 +106,7 @@ def write_report(
     check_embeddings(model.msae, embeddings)
     check_images(images, image_column, embeddings)
     bias = tuple(bias)
-    check_findings(bias, metrics)
+    check_findings(bias, metrics, steering)
     settings = Settings(num_concepts, images_per_concept, num_searches, num_explained, k, seed)
     check_numbers(model.msae.config.num_latents, **asdict(settings))
 
@@ -116,6 +119,7 @@ def write_report(
         measured_here=metrics is None,
         overfitted=overfitting(_recorded_metrics(model.msae) if metrics is None else metrics),
         bias=bias,
+        steering=steering,
         index_folder=index_folder,
         settings=settings,
         progress=progress,

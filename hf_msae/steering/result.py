@@ -114,7 +114,7 @@ class SwordBenchResult(Result):
         said = f"steering is perfect for every seed: {', '.join(perfect)}" if perfect else "no method steers perfectly"
         ranking = self.ranking()
         best = [
-            f"{' and '.join(rows['method'])} on {task}"
+            f"{', '.join(rows['method'])} on {task}"
             for task, rows in ranking[ranking["rank"] == 1].groupby("task", sort=False)
         ]
         return f"{said}; the highest net gain: {'; '.join(best)}" if best else said

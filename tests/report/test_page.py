@@ -56,7 +56,7 @@ def test_headings_anchors_and_names_for_who_cannot_see(page):
     assert len(set(ids)) == len(ids)
     assert len(root.all("h1")) == 1 and root.one("html").attributes["lang"] == "en"
     links = [link.attributes["href"] for link in root.one("nav").all("a")]
-    assert links == [f"#{section.attributes['id']}" for section in root.one("main").all("section")] and len(links) == 7
+    assert links == [f"#{section.attributes['id']}" for section in root.one("main").all("section")] and len(links) == 8
     assert {link.attributes["href"][1:] for link in root.all("a")} <= set(ids)
     levels = [int(element.tag[1]) for element in root.all() if re.fullmatch("h[1-6]", element.tag)]
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels)), "no level is skipped"
@@ -229,6 +229,7 @@ def test_what_is_refused_before_any_work(world, tmp_path, monkeypatch):
         ({"images": images, "image_column": "img"}, ValueError, "'img'.*image"),
         ({"images": images, "image_column": "n0"}, ValueError, "'n0'.*bool"),
         ({"bias": [1]}, TypeError, "bias_report.*0 is int"),
+        ({"steering": {}}, TypeError, "run_swordbench.*dict"),
         ({"metrics": {"fvu": 0.1}}, ValueError, "metrics.*by_k"),
         ({"k": 0}, ValueError, f"k .*{WIDTH}.*0"),
         ({"k": WIDTH + 1}, ValueError, f"k .*{WIDTH}.*{WIDTH + 1}"),

@@ -3,6 +3,7 @@
 import base64
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from hf_msae.concepts import concept_hierarchy, explain_embedding
 from hf_msae.embeddings import load_embeddings
 from hf_msae.report.sections.bias import bias_findings, verdict
 from hf_msae.report.sections.quality import COLUMNS
-from hf_msae.report.wording import DASH, MINUS
+from hf_msae.report.wording import DASH, MINUS, signed
 from hf_msae.search import ConceptIndex
+from hf_msae.steering import SwordBenchResult, gaussian_task, run_swordbench
 from tests.identity_msae import identity_msae
 from tests.report.conftest import ROWS, WIDTH, K, names
 from tests.report.page_reader import tiles_of
@@ -245,6 +247,22 @@ def test_searches_are_those_of_the_index(page, world, tmp_path, strong):
         expected = index.by_edit(world.embeddings[row], {out: 0.0, put_in: level}, mode="set", top=7)
         expected = expected[expected["row"] != row].sort_values("rank").head(6)
         assert tiles_of(edited) == {each.row: f"was {each.rank_before}" for each in expected.itertuples()}
+
+
+def test_steering_is_shown_with_its_ranks_and_figures(write, tmp_path):
+    task = partial(gaussian_task, num_rows=400, width=12, num_concepts=2)
+    result = run_swordbench([task], ["mean_difference", "lda"], tmp_path, seeds=(0, 1), progress=False)
+    result = SwordBenchResult.load(tmp_path / "results.json")
+    section = write(steering=result).section("steering")
+    assert section.one("h3").text == "gaussian" and section.all("img")
+    rows = table_of(section)
+    ranking = result.ranking()
+    assert [(int(row[0]), row[1]) for row in rows] == list(zip(ranking["rank"], ranking["method"], strict=True))
+    summary = result.summary(["net_gain", "damage"]).set_index(["metric", "method"])
+    for row in rows:
+        mean, low, high = (signed(summary.loc[("net_gain", row[1]), end]) for end in ("mean", "lowest", "highest"))
+        assert row[2] == f"{mean} {low} to {high}" and row[5] == signed(summary.loc[("damage", row[1]), "mean"])
+    assert "hf-msae swordbench" in write().section("steering").text
 
 
 def test_an_index_is_built_where_it_is_asked_for_and_continued(write, tmp_path, world):

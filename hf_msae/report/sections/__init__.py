@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..context import Context
-from . import bias, concepts, explained, hierarchy, quality, searches
+from . import bias, concepts, explained, hierarchy, quality, searches, steering
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ SECTIONS = (
     Section("explained", "Explained", explained.build),
     Section("hierarchy", "Hierarchy", hierarchy.build),
     Section("bias", "Bias", bias.build),
+    Section("steering", "Steering", steering.build),
     Section("searches", "Searches", searches.build),
     Section("limits", "Limits", None),
 )
