@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._utils.images import ImageInput, to_rgb
-from .look import PALETTE, WIDTH, figure_text, in_common_look, new_figure, new_panels
+from .look import LETTER, PALETTE, WIDTH, figure_text, in_common_look, new_figure, new_panels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,23 +170,29 @@ def plot_contact_sheet(
     a cross.
     """
     columns = max(len(pictures) for _, pictures, _ in rows)
-    width = min(0.8, 2 * WIDTH / (columns + 3))
-    figure, axes = new_figure(len(rows), columns + 3, width, 1.05 * width, title)
+    captions = [
+        "\n".join(fill(line, _LONGEST_CAPTION) for line in figure_text(caption, 60).split("\n"))
+        for caption, _, _ in rows
+    ]
+    room = LETTER * max(len(line) for caption in captions for line in caption.split("\n"))
+    width = min(0.8, (2 * WIDTH - room) / columns)
+    height = max(1.05 * width, 0.15 * max(caption.count("\n") + 1 for caption in captions))
+    figure, axes = new_figure(len(rows), 1 + columns, width, height, title, first_width=room)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    for line, (caption, pictures, hits) in zip(axes, rows, strict=True):
+    for line, caption, (_, pictures, hits) in zip(axes, captions, rows, strict=True):
         for panel in line:
             panel.set_axis_off()
         line[0].text(
             0.0,
             0.5,
-            "\n".join(fill(line, _LONGEST_CAPTION) for line in figure_text(caption, 60).split("\n")),
+            caption,
             va="center",
             ha="left",
             fontsize=8,
             transform=line[0].transAxes,
         )
         for index, picture in enumerate(pictures):
-            panel = line[index + 3]
+            panel = line[index + 1]
             panel.imshow(np.asarray(picture.convert("RGB")))
             if hits is not None and not hits[index]:
                 panel.set_axis_on()

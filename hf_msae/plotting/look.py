@@ -42,6 +42,8 @@ STYLE = {
 
 WIDTH = 3.15
 """Inches of a panel: two fit the text of a page, so that letters are printed in their size."""
+LETTER = 0.065
+"""Inches of a letter of 8 points, on average."""
 
 
 def figure_text(text: str, most: int = 40) -> str:
@@ -124,16 +126,22 @@ def _figure(**settings: Any) -> Figure:
 
 
 def new_figure(
-    rows: int, columns: int, width: float = WIDTH, height: float = 2.5, title: str | None = None
+    rows: int,
+    columns: int,
+    width: float = WIDTH,
+    height: float = 2.5,
+    title: str | None = None,
+    first_width: float | None = None,
 ) -> tuple[Figure, np.ndarray]:
     """Return a figure of rows x columns panels in the common look, and its axes as a (rows, columns) array.
 
     The figure is independent of pyplot: it needs no display, changes no global state and need not be closed. Width and
-    height are those of a panel in inches.
+    height are those of a panel in inches; the panels of the first column may have another width.
     """
+    widths = [width if first_width is None else first_width, *[width] * (columns - 1)]
     with _look():
-        figure = _figure(figsize=(width * columns, height * rows), layout="constrained", dpi=200)
-        axes = figure.subplots(rows, columns, squeeze=False)
+        figure = _figure(figsize=(sum(widths), height * rows), layout="constrained", dpi=200)
+        axes = figure.subplots(rows, columns, squeeze=False, width_ratios=widths)
     if title:
         figure.suptitle(figure_text(title, most=max(40, round(12 * width * columns))), fontsize=10)
     return figure, axes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._utils.levels import read_levels
-from .look import PALETTE, figure_text, in_common_look, log_axis, new_panels
+from .look import LETTER, PALETTE, WIDTH, figure_text, in_common_look, log_axis, new_panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,8 +36,9 @@ def plot_quality_against_k(metrics: Mapping, title: str | None = None, columns: 
         panel.set(title=figure_text(name), xscale="log", xlabel=levels.axis)
         if scale == "log":
             log_axis(panel)
-        labels = [level.label for level in levels.each]
-        panel.set_xticks(ks, labels, rotation=45, ha="right", rotation_mode="anchor")
+        labels = [level.label.replace(" (", "\n(") for level in levels.each]
+        tilt = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if _crowded(ks, labels) else {}
+        panel.set_xticks(ks, labels, **tilt)
         panel.xaxis.set_minor_locator(NullLocator())
     axes[2].plot(ks, ks, ":", color="0.5", label="all of the prefix" if levels.of_dictionary else "k")
     baseline = metrics.get("baseline_mean", {})
@@ -50,6 +51,13 @@ def plot_quality_against_k(metrics: Mapping, title: str | None = None, columns: 
             panel.legend()
         explained.append(labels)
     return figure
+
+
+def _crowded(ks: Sequence[int], labels: Sequence[str]) -> bool:
+    """Whether labels at these places of a logarithmic axis would touch if they were upright."""
+    places = np.log(ks)
+    gap = 0.8 * WIDTH * np.diff(places).min() / np.ptp(places) if len(ks) > 1 else WIDTH
+    return gap < LETTER * (1 + max(len(line) for label in labels for line in label.split("\n")))
 
 
 def _quality_panels(by_k: Mapping[int, Mapping], ks: list[int]) -> list[tuple[str, str, dict]]:

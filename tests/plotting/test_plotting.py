@@ -35,7 +35,7 @@ def test_quality_against_k_plots_the_values_in_the_order_of_k():
 @pytest.mark.parametrize(
     ("metrics", "axis", "ticks"),
     [
-        ({"by_k": {"32": row(0.1)}, "by_width": {"8": row(0.4), "32": row(0.1)}}, "first latents", ["8", "32 (all)"]),
+        ({"by_k": {"32": row(0.1)}, "by_width": {"8": row(0.4), "32": row(0.1)}}, "first latents", ["8", "32\n(all)"]),
         ({"by_k": {"32": row(0.1)}, "full_code": {"k": 32, "name": "threshold", "keeps": ""}}, "code", ["threshold"]),
         ({"by_k": {"16": row(0.1)}, "full_code": {"k": 16, "name": "16", "keeps": ""}}, "k (", ["16"]),
     ],
@@ -103,6 +103,31 @@ def test_contact_sheet_marks_misses():
     figure = plot_contact_sheet([("red", pictures, [True, False]), ("any", pictures, None)])
     crosses = [text for panel in figure.axes for text in panel.texts if text.get_text() == "✗"]
     assert len(crosses) == 1
+
+
+@pytest.mark.parametrize("caption", ["red", "red star night=-0.5", "a query of many words that is long"])
+def test_captions_of_pictures_take_the_room_that_they_need(caption):
+    figure = plot_contact_sheet([(caption, [Image.new("RGB", (8, 8))] * 10, None)])
+    figure.draw_without_rendering()
+    (text,), pictures = figure.axes[0].texts, figure.axes[1].get_window_extent().x0
+    assert text.get_window_extent().x1 < pictures, "the caption covers no picture"
+    assert pictures - text.get_window_extent().x1 < 0.1 * figure.get_window_extent().width, "and leaves no gap"
+
+
+@pytest.mark.parametrize(
+    ("ks", "tilted"),
+    [([8, 32, 128, 512], False), ([16, 32, 64, 128, 256, 512, 1024], False), ([1000, 1024, 9000], True)],
+)
+def test_levels_stand_upright_where_there_is_room(ks, tilted):
+    full = {"k": ks[-1], "name": f"{ks[-1]} (all)", "keeps": ""}
+    metrics = {"by_k": {str(k): row(1 / k) for k in ks}, "full_code": full}
+    figure = plot_quality_against_k(metrics)
+    labels = figure.axes[0].get_xticklabels()
+    assert {label.get_rotation() > 0 for label in labels} == {tilted}
+    if not tilted:
+        figure.draw_without_rendering()
+        boxes = [label.get_window_extent() for label in labels]
+        assert all(one.x1 < other.x0 for one, other in zip(boxes, boxes[1:], strict=False))
 
 
 def test_figures_are_written_whole(tmp_path):
