@@ -338,14 +338,16 @@ def test_messages_count_items_through_all_batches(clip, tmp_path):
             function(["red"] * 4 + [7], batch_size=3)
 
 
-def test_several_concept_tables_are_reported(folders, backbones, tmp_path, caplog):
+def test_of_several_concept_tables_the_one_with_the_most_validated_names_is_used(folders, backbones, tmp_path):
     msae = an_msae(backbones["CLIPModel"], base_model_name_or_path=str(folders["CLIPModel"]))
     msae.save_pretrained(tmp_path)
-    for name in ("words", "places"):
-        table(*(["red"] * N)).save(tmp_path / "concepts" / f"{name}.parquet")
-    with caplog.at_level("WARNING"):
-        assert VisionTextMSAE.from_pretrained(tmp_path).concepts is None
-    assert "places.parquet, words.parquet" in caplog.text
+    for name, q_value in (("places", 0.9), ("words", 0.01)):
+        names = table(*([name] * N))
+        ConceptTable(names.frame.assign(q_value=q_value)).save(tmp_path / "concepts" / f"{name}.parquet")
+    (tmp_path / "concepts" / "damaged.parquet").write_bytes(b"x")
+    with pytest.warns(UserWarning, match=r"words\.parquet is used.*damaged\.parquet, places\.parquet.*--concepts"):
+        model = VisionTextMSAE.from_pretrained(tmp_path)
+    assert set(model.concepts.frame["name"]) == {"words"}
 
 
 def test_a_folder_is_the_same_by_any_path(folders, backbones, monkeypatch):

@@ -48,7 +48,7 @@ class DemoArguments:
     )
     concepts: str | None = flag(
         "Parquet file of names written by `hf-msae name`, or the name of one that comes with the model. Defaults to "
-        "the only one that does.",
+        "the one with the most validated names.",
         None,
     )
     backbone: str | None = flag("Location of the backbone, if it is not the one that the MSAE names.", None)

@@ -187,6 +187,7 @@ def _names(folder: Path, msae: MSAEModel, model: str, data: str) -> Iterator[Fin
     from ..concepts.validation import too_weak
     from ..hub.publishing.card_tables import load_names
     from ..hub.publishing.verification import fingerprints_of
+    from ..hub.reading.opening import most_validated
     from ..training.record import TrainingRecord
 
     files = sorted(folder.glob("concepts/*.parquet"))
@@ -213,7 +214,11 @@ def _names(folder: Path, msae: MSAEModel, model: str, data: str) -> Iterator[Fin
             text += f"; {weak}"
         yield Finding("names", OK, text, [] if number else then)
     if len(files) > 1:
-        yield Finding("names", OK, f"there are {len(files)} tables: choose one in other commands with --concepts")
+        yield Finding(
+            "names",
+            OK,
+            f"there are {len(files)} tables: other commands use {most_validated(files).name}, or the one named with --concepts",
+        )
 
 
 def _data(near: list[Embeddings], places: list[Path], msae: MSAEModel, folder: Path) -> Iterator[Finding]:
@@ -249,9 +254,11 @@ def _own(folder: Path, name: str) -> Path:
 
 
 def _uses(folder: Path, model: str, data: str) -> list[str]:
+    from ..hub.reading.opening import most_validated
+
     tables = sorted(folder.glob("concepts/*.parquet"))
     if len(tables) > 1:
-        model += f" --concepts {shlex.quote(tables[0].stem)}"
+        model += f" --concepts {shlex.quote(most_validated(tables).stem)}"
     picture = next(iter(sorted(folder.glob("examples/*.png"))), "PICTURE.png")
     commands = [f"hf-msae explain {model} --image {shlex.quote(str(picture))}"]
     commands.append(f"hf-msae search {model} --data {data} --row 0")

@@ -205,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (output.parent.parent / "README.md").exists():
         print("The next `hf-msae push` adds these names to the model card")
     if output.parent.name == "concepts":
-        _print_other_tables(table, output, args.q)
+        _print_other_tables(output)
 
 
 def _output_file(args: NameArguments, model: str) -> Path:
@@ -218,24 +218,17 @@ def _output_file(args: NameArguments, model: str) -> Path:
     return folder / "concepts" / f"{Path(args.vocabulary or 'labels').stem}.parquet"
 
 
-def _print_other_tables(table: ConceptTable, output: Path, q: float) -> None:
-    """Name the other tables of a folder, and recommend the one with the most validated names."""
-    from ..concepts import ConceptTable
-    from ..concepts.validation import doubts
+def _print_other_tables(output: Path) -> None:
+    """Name the other tables of a folder, and the one that other commands use."""
+    from ..hub.reading.opening import most_validated
 
     others = [file for file in sorted(output.parent.glob("*.parquet")) if file != output]
-    tables = {output: table}
-    for file in others:
-        try:
-            tables[file] = ConceptTable.load(file)
-        except (ValueError, OSError):
-            continue  # what cannot be read is not recommended
     if others:
-        best = max(tables, key=lambda file: doubts(tables[file].frame, q).isna().sum())  # the new one, if as good
+        best = most_validated(sorted([output, *others]))
         names = ", ".join(file.name for file in others)
         print(
-            f"The folder also holds {names}: in other commands, choose a table with --concepts; the one with the most "
-            f"validated names is {best}"
+            f"The folder also holds {names}: other commands use {best.name}, which has the most validated names, unless "
+            "--concepts names another"
         )
 
 

@@ -87,23 +87,17 @@ class NamedModelArguments(ModelArguments):
 
     concepts: str | None = flag(
         "Parquet file of names written by `hf-msae name`, or the name of one that comes with the model. Defaults to "
-        "the only one that does.",
+        "the one with the most validated names.",
         None,
     )
 
     def names(self) -> ConceptTable | None:
-        """Load the names of the latents: from the file given, or else from the only one that comes with the model."""
-        from ..concepts.table import ConceptTable
-        from ..hub.reading.opening import chosen_concepts, concept_files
+        """Load the names of the latents: from the file given, or else those that come with the model."""
+        from ..hub.reading.opening import chosen_concepts, concepts_beside
 
         if self.concepts is not None:
             return chosen_concepts(self.concepts, self.model, self.revision, self.subfolder)
-        files = concept_files(self.model, self.revision, self.subfolder)
-        if len(files) > 1:
-            raise ValueError(
-                f"{self.model} has several tables of names: choose one with --concepts: {', '.join(map(str, files))}"
-            )
-        return ConceptTable.load(files[0]) if files else None
+        return concepts_beside(self.model, self.revision, self.subfolder)
 
 
 @dataclass

@@ -9,6 +9,7 @@ import pytest
 from hf_msae.cli.name import NameArguments, _print_other_tables, _print_table, main, read_vocabulary
 from hf_msae.concepts import ConceptTable, Vocabulary, name_by_labels, name_latents
 from hf_msae.embeddings import load_embeddings
+from hf_msae.hub.reading.opening import concepts_beside
 from tests.cli.conftest import NAMED
 
 
@@ -108,17 +109,20 @@ def test_what_is_refused(refused, place, tmp_path):
     refused(main, ["--vocabulary", "scenes"], [([], "user/name.*--output")], "user/name")
 
 
-def test_the_table_with_the_most_validated_names_is_recommended(model, capsys):
+def test_the_table_that_other_commands_use_is_named(model, capsys):
     columns = [["a", "b"], np.ones(2), ["c", "c"], np.ones(2)]
-    some, none = (ConceptTable.from_columns(*columns, q_value=np.full(2, q)) for q in (0.01, 0.9))
+    qs = ([0.01, 0.9], [0.9, 0.9], [0.01, 0.01])
+    some, none, better = (ConceptTable.from_columns(*columns, q_value=np.array(q)) for q in qs)
     folder = model / "concepts"
     some.save(folder / "labels.parquet")
     (folder / "odd.parquet").write_text("no table")
-    _print_other_tables(none, folder / "words.parquet", 0.05)
-    assert str(folder / "labels.parquet") in capsys.readouterr().out
-    _print_other_tables(some, folder / "words.parquet", 0.05)  # as many
-    printed = capsys.readouterr().out
-    assert str(folder / "words.parquet") in printed and "labels.parquet, odd.parquet" in printed
+    for words, used in ((none, "labels"), (better, "words")):
+        words.save(folder / "words.parquet")
+        _print_other_tables(folder / "words.parquet")
+        printed = capsys.readouterr().out
+        assert f"use {used}.parquet" in printed and "labels.parquet, odd.parquet" in printed
+        with pytest.warns(UserWarning, match=f"{used}.parquet is used"):
+            assert concepts_beside(model).validated().equals((some if used == "labels" else words).validated())
 
 
 def test_one_latent_has_a_name(capsys):

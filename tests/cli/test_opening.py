@@ -58,11 +58,19 @@ def test_the_names_that_come_with_the_model_or_others(place, tmp_path):
             NamedModelArguments(str(place.model), concepts=str(file)).open_msae()
 
 
-def test_several_tables_and_unknown_devices_are_refused(place, tmp_path):
+def test_of_several_tables_the_one_with_the_most_validated_names_is_used(place, tmp_path):
     shutil.copytree(place.model, tmp_path / "model")
-    place.table.save(tmp_path / "model" / "concepts" / "words.parquet")
-    with pytest.raises(ValueError, match=r"--concepts: .*scenes\.parquet, .*words\.parquet"):
-        NamedModelArguments(str(tmp_path / "model")).open_msae()
+    names = place.table.frame.assign(name="other")
+    for file, q_value in (("a_few", 0.9), ("words", 0.01)):
+        ConceptTable(names.assign(q_value=q_value)).save(tmp_path / "model" / "concepts" / f"{file}.parquet")
+    with pytest.warns(UserWarning, match=r"words\.parquet.*scenes\.parquet.*--concepts"):
+        _, concepts = NamedModelArguments(str(tmp_path / "model")).open_msae()
+    assert len(concepts.validated()) == len(names) and set(concepts.frame["name"]) == {"other"}
+    _, concepts = NamedModelArguments(str(tmp_path / "model"), concepts="scenes").open_msae()
+    assert concepts.frame["name"][0] == "red"
+
+
+def test_unknown_devices_are_refused(place):
     with pytest.raises(ValueError, match="'abacus'"):
         NamedModelArguments(str(place.model), device="abacus").open_msae()
 

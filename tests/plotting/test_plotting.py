@@ -1,5 +1,7 @@
 """Figures: what is plotted is what was given."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from matplotlib.text import Text
@@ -127,7 +129,7 @@ def test_levels_stand_upright_where_there_is_room(ks, tilted):
     if not tilted:
         figure.draw_without_rendering()
         boxes = [label.get_window_extent() for label in labels]
-        assert all(one.x1 < other.x0 for one, other in zip(boxes, boxes[1:], strict=False))
+        assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
 
 
 def test_figures_are_written_whole(tmp_path):

@@ -18,6 +18,7 @@ from ...model.activations import FAMILIES
 from ...model.configuration_msae import MSAEConfig
 from ...model.modeling_msae import MSAEModel
 from ...training.record import TrainingRecord, shown_arguments
+from ..reading.opening import most_validated
 from .card_edits import finish_card, update_card
 from .card_tables import eval_results, named_concepts, quality_table
 from .markdown import card_template, code, data_title, hub_link, is_on_hub
@@ -77,7 +78,7 @@ def render_model_card(
     if (metrics or {}).get("model_sha256"):
         _check_metrics(folder, metrics["model_sha256"])
     record = TrainingRecord.load(folder)
-    tables = sorted((folder / "concepts").glob("*.parquet"))
+    table = most_validated(sorted((folder / "concepts").glob("*.parquet")))
     name = folder.resolve().name
     model_name = model_name or (subfolder or model_id or name).rstrip("/").split("/")[-1]
     if license is None and conversion is None:
@@ -110,7 +111,7 @@ def render_model_card(
             for file, caption in FIGURES.items()
             if (folder / file).exists() and (metrics or file != QUALITY_FIGURE)
         ],
-        names=named_concepts(tables[0], config.num_latents) if tables else None,
+        names=named_concepts(table, config.num_latents) if table else None,
         record=record,
         settings=chosen,
         defaults=defaults,

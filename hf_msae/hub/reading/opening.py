@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
-from transformers.utils import logging
 
 from ..._utils.paths import refuse_missing_path
 from .registry import find_released, hint_at_released
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from ...backbones import Backbone
     from ...concepts import ConceptTable
     from ...model.modeling_msae import MSAEModel
-
-logger = logging.get_logger(__name__)
 
 
 def load_msae(
@@ -147,14 +146,36 @@ def chosen_concepts(
 def concepts_beside(
     name: str | os.PathLike, revision: str | None = None, subfolder: str | None = None
 ) -> ConceptTable | None:
-    """Load the table of names of an MSAE if there is exactly one; arguments and errors as in `concept_files`."""
-    from ...concepts import ConceptTable
+    """Load the table of names of an MSAE: of several, the one with the most validated names, with a warning.
 
-    tables = concept_files(name, revision, subfolder)
-    if len(tables) > 1:
-        names = ", ".join(table.name for table in tables)
-        logger.warning(
-            f"{name} has several concept tables ({names}): set .concepts = ConceptTable.load(...) to use one "
-            "of them, or give --concepts"
+    Arguments and errors are those of `concept_files`; None if there is no table.
+    """
+    from ...concepts.table import ConceptTable
+
+    files = concept_files(name, revision, subfolder)
+    chosen = most_validated(files)
+    if len(files) > 1:
+        others = ", ".join(file.name for file in files if file != chosen)
+        warnings.warn(
+            f"{name} has several tables of names: {chosen.name} is used, which has the most validated names, not "
+            f"{others}; choose another with --concepts (in Python: model.concepts = ConceptTable.load(...))",
+            stacklevel=3,
         )
-    return ConceptTable.load(tables[0]) if len(tables) == 1 else None
+    return None if chosen is None else ConceptTable.load(chosen)
+
+
+def most_validated(files: Sequence[Path]) -> Path | None:
+    """Return the table of names with the most validated names, the first of them if several have as many.
+
+    Tables that cannot be read come last.
+    """
+    from ...concepts.table import ConceptTable
+
+    def number(file: Path) -> int:
+        try:
+            table = ConceptTable.load(file)
+        except (ValueError, OSError):  # raised where it is the only one
+            return -1
+        return len(table.validated()) if table.has_q_values else 0
+
+    return max(files, key=number, default=None) if len(files) > 1 else next(iter(files), None)
