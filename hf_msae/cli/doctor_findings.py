@@ -214,11 +214,9 @@ def _names(folder: Path, msae: MSAEModel, model: str, data: str) -> Iterator[Fin
             text += f"; {weak}"
         yield Finding("names", OK, text, [] if number else then)
     if len(files) > 1:
-        yield Finding(
-            "names",
-            OK,
-            f"there are {len(files)} tables: other commands use {most_validated(files).name}, or the one named with --concepts",
-        )
+        used = most_validated(files).name
+        text = f"there are {len(files)} tables: other commands use {used}, or the one named with --concepts"
+        yield Finding("names", OK, text)
 
 
 def _data(near: list[Embeddings], places: list[Path], msae: MSAEModel, folder: Path) -> Iterator[Finding]:
