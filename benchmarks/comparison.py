@@ -146,7 +146,7 @@ def compare(
     for seed in dict.fromkeys(arguments.seeds):
         finished = output_dir / f"seed-{seed}.json"
         if not finished.exists():
-            _write_json(finished, _train_seed(arguments, variants, data, output_dir / f"seed-{seed}", seed))
+            write_json(finished, _train_seed(arguments, variants, data, output_dir / f"seed-{seed}", seed))
         rows += json.loads(finished.read_text())
     table = pd.DataFrame(rows)
     table["stability"], table["chance"] = stability(table, output_dir)
@@ -195,23 +195,26 @@ def _check_settings(arguments, variants: Mapping[str, Variant], output_dir: Path
                     f"{output_dir} holds results with {name} {before.get(name)}, not {settings.get(name)}: choose "
                     f"another --output_dir, or delete this one"
                 )
-    _write_json(file, settings)
+    write_json(file, settings)
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that is whole or not there."""
     temporary = path.with_name(f".tmp-{path.name}")
     temporary.write_text(json.dumps(content, indent=2))
     temporary.replace(path)
 
 
 def _train_seed(arguments, variants: Mapping[str, Variant], data: Data, folder: Path, seed: int) -> list[dict]:
-    trainers = [_trainer(arguments, variant, data, folder / _file(name), seed) for name, variant in variants.items()]
+    trainers = [
+        make_trainer(arguments, variant, data, folder / _file(name), seed) for name, variant in variants.items()
+    ]
     resumed = any(list_checkpoints(trainer.output_dir) for trainer in trainers)
     results = train_sweep(trainers, "last" if resumed else None)
     seconds = [getattr(result, "seconds_per_step", None) for result in results]
     timed = folder / "seconds_per_step.json"  # if models are only measured again, there are no steps to time
     if any(seconds) or not timed.exists():
-        _write_json(timed, seconds)
+        write_json(timed, seconds)
     seconds = json.loads(timed.read_text())
     fastest = min((each for each in seconds if each), default=None)
     rows = []
@@ -247,14 +250,15 @@ def _train_seed(arguments, variants: Mapping[str, Variant], data: Data, folder: 
                     "learning_rate": variant.learning_rate,
                     "loss": loss,
                     **_figures(metrics),
-                    **_true_names(trainer.model, data.world, k),
+                    **true_names(trainer.model, data.world, k),
                     "cost": own / fastest if own else None,
                 }
             )
     return rows
 
 
-def _trainer(arguments, variant: Variant, data: Data, folder: Path, seed: int) -> MSAETrainer:
+def make_trainer(arguments, variant: Variant, data: Data, folder: Path, seed: int) -> MSAETrainer:
+    """A trainer of a new model."""
     set_seed(seed)
     model = MSAEModel(MSAEConfig(d_in=data.train.width, num_latents=arguments.num_latents, **variant.config))
     statistics = data.train.statistics()
@@ -286,19 +290,20 @@ def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _true_names(model: MSAEModel, world: World | None, k: int | str) -> dict[str, int]:
-    """How many validated names are true at granularity k, and how many words they are."""
+def true_names(model: MSAEModel, world: World | None, k: int | str) -> dict[str, int]:
+    """How many names are validated at granularity k, how many of these are true, and how many words they are."""
     if world is None:
         return {}
     before = model.config.k
     try:
         model.config.k = before if isinstance(k, str) else k
-        true = world.true_names(model.eval())
+        names = world.judged_names(model.eval())
     finally:
         model.config.k = before
     if isinstance(k, str) and k != ALL:
-        true = true[true["latent"] < int(k.removeprefix("first "))]
-    return {"true names": len(true), "distinct words": true["name"].nunique()}
+        names = names[names["latent"] < int(k.removeprefix("first "))]
+    true = names[names["true"]]
+    return {"validated names": len(names), "true names": len(true), "distinct words": true["name"].nunique()}
 
 
 @torch.no_grad()
@@ -309,13 +314,20 @@ def untrained_names(data: Data, num_latents: int, seeds: Sequence[int]) -> pd.Da
         set_seed(seed)
         model = MSAEModel(MSAEConfig(d_in=data.train.width, num_latents=num_latents, nesting="none"))
         model.set_input_statistics(statistics.mean, statistics.input_scale)
-        rows.append({"dictionary": "random directions", "seed": seed, **_true_names(model, data.world, ALL)})
-        some = np.random.default_rng(seed).choice(len(data.train), num_latents, replace=False)
-        directions = torch.nn.functional.normalize(model.normalize(data.train[np.sort(some)]), dim=-1)
-        model.decoder.copy_(directions)
-        model.encoder.copy_(directions.T)
-        rows.append({"dictionary": "random embeddings", "seed": seed, **_true_names(model, data.world, ALL)})
+        rows.append({"dictionary": "random directions", "seed": seed, **true_names(model, data.world, ALL)})
+        start_from_embeddings(model, data.train, seed)
+        rows.append({"dictionary": "random embeddings", "seed": seed, **true_names(model, data.world, ALL)})
     return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def start_from_embeddings(model: MSAEModel, data: EmbeddingDataset, seed: int) -> None:
+    """Make random embeddings the dictionary of a new model, instead of random directions."""
+    n, d = model.config.num_latents, model.config.d_in
+    some = np.random.default_rng(seed).choice(len(data), n, replace=False)
+    directions = torch.nn.functional.normalize(model.normalize(data[np.sort(some)]), dim=-1)
+    model.decoder.copy_(directions)
+    model.encoder.copy_(directions.T * min(1, 2 * d / n))  # as a new model's
 
 
 def geometric_median(data: EmbeddingDataset, steps: int = 50) -> torch.Tensor:

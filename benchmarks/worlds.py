@@ -78,8 +78,8 @@ class World:
         enough = {word for word, *of_both in zip(self.words, *counts, strict=True) if min(of_both) >= MIN_PICTURES}
         return [name for name in table.best_validated()["name"] if name in enough]
 
-    def true_names(self, msae: MSAEModel) -> pd.DataFrame:
-        """The validated names that are true, as judged by the other part: latent and name."""
+    def judged_names(self, msae: MSAEModel) -> pd.DataFrame:
+        """The validated names, and whether they are true, as judged by the other part: latent, name, true."""
         named = self.names(msae).validated()
         pictures, truth = self.parts()[1]
         with torch.no_grad():
@@ -89,7 +89,7 @@ class World:
             name in column and roc_auc_score(truth[:, column[name]], codes[:, latent]) > GOOD
             for latent, name in zip(named["latent"], named["name"], strict=True)
         ]
-        return named.loc[true, ["latent", "name"]]
+        return named[["latent", "name"]].assign(true=np.array(true, dtype=bool))
 
     def vocabulary(self, more: list[str]) -> Vocabulary:
         """The words of the world, those of no picture, and `more`, which is ordered by frequency."""
