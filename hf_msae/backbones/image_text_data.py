@@ -86,6 +86,14 @@ def open_dataset(
     return found[choose_split(found, split, source)]
 
 
+def spread_rows(dataset: Dataset | IterableDataset, number: int) -> Dataset | IterableDataset:
+    """Return at most this many rows of a dataset, evenly spread over it; of a stream, the first ones."""
+    if isinstance(dataset, IterableDataset):
+        return dataset.take(number)
+    number = min(number, len(dataset))
+    return dataset.select([place * len(dataset) // number for place in range(number)])
+
+
 def _open(
     source: str, split: str | None, config_name: str | None, revision: str | None, streaming: bool
 ) -> Dataset | DatasetDict | IterableDataset | IterableDatasetDict:

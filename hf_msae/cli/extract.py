@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 from transformers.utils.logging import disable_progress_bar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
+from .checks import check_least
 
 EXAMPLE = """\
   hf-msae extract --backbone google/siglip2-base-patch16-224 \\
@@ -68,6 +69,11 @@ class ExtractionArguments:
         "Columns to copy next to the embeddings. Defaults to all numbers, booleans, labels and strings.", None
     )
     split: str | None = flag("Split of the dataset, if it has several.", None)
+    max_rows: int | None = flag(
+        "Largest number of rows to embed, for a trial: rows spread over the dataset, or the first ones of a stream. "
+        "Defaults to all.",
+        None,
+    )
     dataset_config_name: str | None = flag("Configuration of a dataset on the Hub, if it has several.", None)
     dataset_revision: str | None = flag("Branch, tag or commit of a dataset on the Hub.", None)
     backbone_revision: str | None = flag("Branch, tag or commit of a backbone on the Hub.", None)
@@ -91,6 +97,10 @@ class ExtractionArguments:
     use_cpu: bool = flag("Use the CPU even if there is a GPU.", False)
     disable_tqdm: bool = flag("Hide the progress bars, which are only shown on a terminal.", False)
 
+    def __post_init__(self):
+        if self.max_rows is not None:
+            check_least(self, max_rows=1)
+
 
 def next_flags(args: ExtractionArguments) -> str:
     """Return the flags of `hf-msae train` for the embeddings: those of a test split are for evaluation."""
@@ -110,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     from ..backbones import Backbone
     from ..backbones.extraction import check_arguments, check_dataset, extract_activations
     from ..backbones.extraction.embedding import TokenChoice
-    from ..backbones.image_text_data import open_dataset
+    from ..backbones.image_text_data import open_dataset, spread_rows
     from ..embeddings import load_embeddings
     from ..embeddings.metadata import EmbeddingMetadata
     from ..embeddings.resuming import check_folder
@@ -133,6 +143,9 @@ def main(argv: list[str] | None = None) -> None:
                 args.num_workers or None,
                 args.streaming,
             )
+            trial = {}
+            if args.max_rows is not None:
+                dataset, trial = spread_rows(dataset, args.max_rows), {"max_rows": args.max_rows}
             columns = args.image_column, args.text_column, args.keep_columns
             check_dataset(dataset, args.hook_point, *columns, args.on_unreadable)
             if repository is not None and accelerator.is_main_process:
@@ -153,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
             num_workers=args.num_workers,
             overwrite=args.overwrite_output_dir,
             rows_per_shard=args.rows_per_shard,
-            metadata={"dataset": args.dataset, "dataset_revision": args.dataset_revision},
+            metadata={"dataset": args.dataset, "dataset_revision": args.dataset_revision, **trial},
             accelerator=accelerator,
             progress=not args.disable_tqdm,
             on_unreadable=args.on_unreadable,

@@ -171,7 +171,7 @@ class ImageArguments:
         import numpy as np
 
         from .._utils.images import undecoded
-        from ..backbones.image_text_data import open_dataset
+        from ..backbones.image_text_data import open_dataset, spread_rows
         from ..embeddings.metadata import EmbeddingMetadata
 
         recorded = embeddings.provenance
@@ -191,6 +191,8 @@ class ImageArguments:
         column = self.image_column or recorded.get("image_column") or "image"
         if column not in images.column_names:
             raise ValueError(f"{source} has no column {column!r}, only {', '.join(images.column_names)}")
+        if recorded.get("max_rows"):
+            images = spread_rows(images, recorded["max_rows"])
         folder = Path(embeddings.source).expanduser()
         metadata = EmbeddingMetadata.load(folder) if folder.is_dir() else None
         if metadata is not None and metadata.skipped:  # rows that the extraction could not read

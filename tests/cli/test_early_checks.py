@@ -95,6 +95,7 @@ BEFORE_BACKBONE = [
 BEFORE_DATASET = [
     ("extract", ["--output_dir", "FOLDER"], "not empty"),
     ("extract", ["--output_dir", "NEW", "--batch_size", "0"], "batch_size.*0"),
+    ("extract", ["--output_dir", "NEW", "--max_rows", "0"], "max_rows.*0"),
     ("extract", ["--output_dir", "NEW", "--hook_point", "typo"], "'typo'"),
     ("extract", ["--output_dir", "NEW", "--tokens_per_row", "0"], "tokens_per_row.*0"),
     ("extract", ["--output_dir", "NEW", "--hook_point", "text_embeds"], "text_column"),

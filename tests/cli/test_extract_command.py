@@ -3,6 +3,8 @@
 import pytest
 
 from hf_msae.cli.extract import ExtractionArguments, main, next_flags
+from hf_msae.cli.opening import ImageArguments
+from hf_msae.embeddings import load_embeddings
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,14 @@ def test_the_end_names_the_backbone_and_the_next_command(tmp_path, capsys):
     assert "Backbone(" not in printed and "hf_msae/scenes-siglip (SiglipModel)" in printed
     assert printed.rstrip().splitlines()[-1].startswith("Next: hf-msae train --train_data ")
     assert f"--eval_data {folder}" in printed
+
+
+@pytest.mark.parametrize("number", [3, 1000])
+def test_a_trial_embeds_rows_spread_over_the_dataset(place, tmp_path, number):
+    flags = ["--backbone", "scenes", "--dataset", "scenes:test:8:3", "--max_rows", str(number)]
+    main([*flags, "--output_dir", str(tmp_path / "trial"), "--disable_tqdm", "--use_cpu"])
+    embeddings, rows = load_embeddings(tmp_path / "trial"), [0, 2, 5] if number == 3 else range(8)
+    scenes = place.scenes["test"].select(rows)
+    assert embeddings.dataset["caption"][:] == scenes["caption"][:]
+    images = ImageArguments().open_images(embeddings)
+    assert images["caption"][:] == scenes["caption"][:]
