@@ -1,5 +1,7 @@
 """Explanations: parts that add up, the strongest first, and levels and percentiles by their definitions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -99,6 +101,13 @@ def test_shares_add_up_and_do_not_depend_on_k(msae, k):
     assert row["share"] == pytest.approx(float(row["activation"] * direction @ centered / centered.square().sum()))
     whole = explain_embedding(msae, x, top=N).frame.set_index("latent")["share"]
     assert found.frame["share"].tolist() == pytest.approx(whole[found.frame["latent"]].tolist())
+
+
+def test_what_lies_outside_the_training_is_not_given_a_negative_share_without_a_word(msae):
+    found = explain_embedding(msae, random_embeddings()[0])
+    far = replace(found, explained=-6.67)
+    assert "outside" in str(far) and "explains -" not in str(far)
+    assert "outside" not in str(replace(found, explained=0.4))
 
 
 def test_levels_of_a_prefix_model_are_widths():

@@ -25,6 +25,18 @@ def folder(tmp_path):
     return tmp_path / "saved"
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [('"num_rows": 20,', '"num_rows": 21,'), ('"image_embeds": 4', '"image_embeds": 5')]
+)
+def test_numbers_that_the_data_do_not_have_are_refused(folder, old, new):
+    file = folder / "activations.json"
+    text = " ".join(file.read_text().split())
+    last = text.rindex(old)  # the total, after those of the shards
+    file.write_text(text[:last] + new + text[last + len(old) :])
+    with pytest.raises(ValueError, match=r"activations\.json"):
+        load_embeddings(folder)
+
+
 @pytest.mark.parametrize("name", ["activations.json", "dataset_info.json", "state.json"])
 def test_a_field_of_another_type(folder, name):
     def read():
