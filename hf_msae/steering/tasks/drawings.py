@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -151,30 +151,13 @@ def drawings_with_artifact(
     _check_size(target, sizes)
     cells = {part: {(False,): size, (True,): size} for part, size in sizes.items()}
     chosen = choose(drawings, cells, [target], seed)
-    labels = np.array([int(target in each.tags) for each in chosen])
-    split = np.array([each.split for each in chosen])
+    labels, split = _labels(chosen, target), np.array([each.split for each in chosen])
     biased = assign_bias(labels, split, correlation, np.random.default_rng(seed))
     word = _word_of_others(drawings, target) if word is None else word
     bias = f"pasted {artifact}"
-    return Pictures(
-        name=name,
-        draw=partial(_draw, chosen, artifact, word),
-        sources=np.array([each.author for each in chosen]),
-        concepts={bias: biased, **_concepts(chosen, concepts, [target])},
-        target=labels,
-        bias=bias,
-        split=split,
-        settings={
-            "label": target,
-            "bias": bias,
-            "artifact": artifact,
-            "word": word,
-            "num_rows": len(chosen),
-            "correlation": float(correlation),
-            "seed": int(seed),
-            "drawings_sha256": fingerprint(chosen),
-        },
-    )
+    truth = {bias: biased, **_concepts(chosen, concepts, [target])}
+    settings = {"artifact": artifact, "word": word, "correlation": float(correlation), "seed": int(seed)}
+    return _pictures(name, chosen, partial(_draw, chosen, artifact, word), target, bias, truth, settings)
 
 
 def drawings_with_tags(
@@ -203,30 +186,40 @@ def drawings_with_tags(
         cells[part] = {key: round(share * whole) for key, share in wanted.items()}
     _check_size(f"{target} and {bias}", {part: min(each.values()) for part, each in cells.items()})
     chosen = choose(drawings, cells, [target, bias], seed)
-    return Pictures(
-        name=name,
-        draw=lambda row, has: chosen[row].picture(),
-        sources=np.array([each.author for each in chosen]),
-        concepts={
-            bias: np.array([bias in each.tags for each in chosen]),
-            **_concepts(chosen, concepts, [target, bias]),
-        },
-        target=np.array([int(target in each.tags) for each in chosen]),
-        bias=bias,
-        split=np.array([each.split for each in chosen]),
-        settings={
-            "label": target,
-            "bias": bias,
-            "num_rows": len(chosen),
-            "correlation": float(correlation),
-            "seed": int(seed),
-            "drawings_sha256": fingerprint(chosen),
-        },
-        paired=False,
-    )
+    truth = {bias: _labels(chosen, bias) == 1, **_concepts(chosen, concepts, [target, bias])}
+    settings = {"correlation": float(correlation), "seed": int(seed)}
+    return _pictures(name, chosen, lambda row, has: chosen[row].picture(), target, bias, truth, settings, paired=False)
 
 
 _BOTH = ((False, False), (False, True), (True, False), (True, True))
+
+
+def _labels(drawings: Sequence[Drawing], tag: str) -> np.ndarray:
+    return np.array([int(tag in each.tags) for each in drawings])
+
+
+def _pictures(
+    name: str,
+    drawings: Sequence[Drawing],
+    draw: Callable[[int, bool], Image.Image],
+    target: str,
+    bias: str,
+    concepts: dict[str, np.ndarray],
+    settings: dict[str, Any],
+    paired: bool = True,
+) -> Pictures:
+    known = {"label": target, "bias": bias, "num_rows": len(drawings), "drawings_sha256": fingerprint(drawings)}
+    return Pictures(
+        name=name,
+        draw=draw,
+        sources=np.array([each.author for each in drawings]),
+        concepts=concepts,
+        target=_labels(drawings, target),
+        bias=bias,
+        split=np.array([each.split for each in drawings]),
+        settings={**known, **settings},
+        paired=paired,
+    )
 
 
 def _draw(drawings: Sequence[Drawing], artifact: str, word: str, row: int, has: bool) -> Image.Image:

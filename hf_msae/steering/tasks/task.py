@@ -1,13 +1,13 @@
-"""What a task of SwordBench is: features, concepts, a label that is biased in training, and counterfactuals."""
+"""What a task of SwordBench is: features, concepts, a biased label and counterfactuals; and the tasks by name."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -148,3 +148,24 @@ class Task:
             split=np.asarray(split),
             provenance={**embeddings.provenance, "label": target},
         )
+
+
+TASKS: dict[str, Callable[..., Task]] = {}
+"""The tasks that can be made without data of one's own, by name: `TASKS["gaussian"](seed=1)` returns a `Task`."""
+
+_F = TypeVar("_F", bound=Callable[..., Task])
+
+
+def register_task(name: str) -> Callable[[_F], _F]:
+    """Make a function that returns a task known by a name: `TASKS[name]`.
+
+    Raises:
+        ValueError: Another function has that name.
+    """
+
+    def add(function: _F) -> _F:
+        if TASKS.setdefault(name, function) is not function:
+            raise ValueError(f"there is a task named {name!r} already: {TASKS[name].__qualname__}")
+        return function
+
+    return add

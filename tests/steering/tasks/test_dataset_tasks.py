@@ -7,7 +7,7 @@ from datasets import Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as Picture
 
 from hf_msae.steering.tasks import celeba, task_from_dataset, waterbirds
-from hf_msae.steering.tasks.celeba import ATTRIBUTES
+from hf_msae.steering.tasks.published import ATTRIBUTES
 
 
 def _picture(blue, bright):
