@@ -94,11 +94,16 @@ def make_folder(path: str | os.PathLike) -> Path:
         FileNotFoundError: More than one parent is missing.
     """
     path = Path(path)
+    check_parents(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def check_parents(path: Path) -> None:
+    """Raise FileNotFoundError if `make_folder` would."""
     missing = [each for each in (path, *path.parents) if not each.exists()]
     if len(missing) > 2:
         raise FileNotFoundError(f"{missing[-1]} does not exist: create it, or correct the path {path}")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def is_leftover(file: Path, of: Sequence[str]) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from .._utils.atomic import is_leftover, make_folder
+from .._utils.atomic import check_parents, is_leftover, make_folder
 from .metadata import METADATA_FILE, EmbeddingMetadata
 from .stored_statistics import STATISTICS_FILE
 
@@ -23,6 +23,7 @@ def open_folder(folder: Path, wanted: EmbeddingMetadata, resume: bool, overwrite
         ValueError: The folder was written with other settings.
     """
     check_folder(folder)
+    make_folder(folder)
     if not all(map(_is_temporary, folder.iterdir())):
         if overwrite:
             _remove_data(folder, keep=set())
@@ -38,9 +39,9 @@ def open_folder(folder: Path, wanted: EmbeddingMetadata, resume: bool, overwrite
 
 
 def check_folder(folder: Path) -> None:
-    """Create the folder if it does not exist; raise FileExistsError if it holds something else than embeddings."""
-    make_folder(folder)
-    if not (folder / METADATA_FILE).is_file() and not all(map(_is_temporary, folder.iterdir())):
+    """Raise FileExistsError if a folder holds something else than embeddings, or what `make_folder` raises."""
+    check_parents(folder)
+    if folder.exists() and not (folder / METADATA_FILE).is_file() and not all(map(_is_temporary, folder.iterdir())):
         raise FileExistsError(f"{folder} is not empty and holds no {METADATA_FILE}: choose another folder")
 
 

@@ -58,7 +58,10 @@ def open_sources(
     report("loading the backbone", None)
     backbone = VisionTextMSAE.from_pretrained(msae, settings.backbone, strict=strict).backbone
     model = VisionTextMSAE(backbone, msae, concepts, strict)
-    patch_model = None if patches is None else VisionTextMSAE(backbone, patches, strict=strict)
+    patch_model = None
+    if patches is not None:
+        of_patches = concepts_beside(settings.patch_model, getattr(patches.config, "_commit_hash", None))
+        patch_model = VisionTextMSAE(backbone, patches, of_patches, strict)
     embeddings = _embed(model, images[settings.image_column], report) if given is None else given[:rows]
     return model, patch_model, images, embeddings
 
