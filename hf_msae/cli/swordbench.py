@@ -26,7 +26,9 @@ EXAMPLE = """\
       --output outputs/swordbench
 
   hf-msae swordbench --data embeddings/celeba --concepts Male Smiling Young --target Blond_Hair --bias Male \\
-      --methods leace lda --output outputs/celeba-swordbench"""
+      --methods leace lda --output outputs/celeba-swordbench
+
+  hf-msae swordbench --tasks scenes_background --methods leace --submission "my LEACE" --output outputs/submission"""
 
 
 @dataclass
@@ -62,6 +64,10 @@ class SwordBenchArguments:
     test_share: float = flag("Share of the rows of --data that are tested on.", 0.5)
     seeds: list[int] = flag("Random seeds of tasks and fits.", [0, 1, 2])
     num_workers: int = flag("Number of processes.", 1)
+    submission: str | None = flag(
+        "Name on the leaderboard: write what the run's only method did as a JSON file that can be submitted.", None
+    )
+    url: str | None = flag("Where to read about the method of --submission.", None)
     available: bool = flag("List tasks and methods, and stop.", False)
     disable_tqdm: bool = flag("Hide the progress bar, which is only shown on a terminal.", False)
 
@@ -81,13 +87,22 @@ class SwordBenchArguments:
             raise ValueError(f"test_share must lie between 0 and 1, got {self.test_share}")
         if self.num_workers < 1:
             raise ValueError(f"num_workers must be positive, got {self.num_workers}")
+        if self.url and not self.submission:
+            raise ValueError("--url is the address of a method: name it with --submission")
+        if self.submission:
+            if self.data or len(self.methods) != 1 or self.methods == ["all"]:
+                raise ValueError("--submission is for one method, named with --methods, on tasks named with --tasks")
+            if sorted(self.seeds) != [0, 1, 2]:
+                raise ValueError(f"--submission needs the seeds 0 1 2, got {' '.join(map(str, self.seeds))}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with `argv`, by default the arguments of the process."""
     parser = command_parser("swordbench", [SwordBenchArguments], __doc__, EXAMPLE)
     (args,) = parser.parse(argv)
-    from ..steering import METHODS, run_swordbench
+    from ..steering import METHODS, Submission, run_swordbench
+    from ..steering.run import file_name
+    from ..steering.submission import check_text, check_url
     from ..steering.tasks import TASKS
 
     if args.available:
@@ -100,12 +115,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         if unknown := [name for name in args.tasks if name not in TASKS]:
             raise ValueError(f"there is no task {unknown[0]!r}; the tasks are {', '.join(sorted(TASKS))}")
         methods = chosen_methods(args)
+        if args.submission:
+            check_text("submission", args.submission)
+            check_url(args.url)
         tasks = [*(TASKS[name] for name in args.tasks), *([own_task(args)] if args.data else [])]
         options = {"progress": not args.disable_tqdm, "backbone": args.backbone}
         result = run_swordbench(tasks, methods, args.output, args.seeds, args.num_workers, **options)
         write(result, args.output)
+        if args.submission:
+            submission = Path(args.output) / f"{file_name(args.submission)}.json"
+            Submission.of_result(result, *methods, args.submission, args.url).save(submission)
     print(result.ranking().to_string(index=False, float_format="{:.3f}".format))
     print(f"\n{result.verdict()}\nTables and figures: {args.output}")
+    if args.submission:
+        print(f"Submission: {submission}; leaderboard/README.md says where it goes")
     undefined = result.frame.dropna(subset=["reason"])
     for reason, rows in undefined.groupby("reason", sort=False):
         print(f"not defined in {len(rows)} cells ({', '.join(sorted(set(rows['method'])))}): {reason}")

@@ -5,12 +5,14 @@ from .data import NotDefinedError
 from .edit import METHODS, Edit, load_edit, register
 from .result import SwordBenchResult
 from .run import run_swordbench
+from .submission import Submission
 from .tasks import Task, gaussian_task
 
 __all__ = [
     "METHODS",
     "Edit",
     "NotDefinedError",
+    "Submission",
     "SwordBenchResult",
     "Task",
     "gaussian_task",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COLUMNS = ["task", "backbone", "method", "concept", "seed", "metric", "value", "low", "high", "reason"]
 SUMMARY = ("recovery", "damage", "net_gain", "detection_auroc", "robustness", "leakage_linear")
 _GAINS = ["task", "method", "seed", "task_sha256", "biased", "unbiased", "aligned"]
+_MADE = ["task", "method", "seed", "rows_sha256", "fitted_by", "settings"]
 _DOSES = ["task", "method", "seed", "part", "dose", "dose_low", "dose_high"]
 _DOSES += [f"{name}{end}" for name in ("success", "damage") for end in ("", "_low", "_high")]
 
@@ -35,6 +36,8 @@ class SwordBenchResult(Result):
         perfect: For each task, method and seed, whether steering is perfect (`is_perfect`); None if not defined.
         gains: For each task, method and seed, what the removal gained in each test row that is biased, unbiased or
             aligned, and the hash of the task.
+        made: What each task, method and seed was made of: the hash of the task's rows (`rows_sha256`), the name of the
+            method in `METHODS` and its options. Results of earlier versions lack it.
     """
 
     frame: pd.DataFrame = field(metadata={"columns": COLUMNS})
@@ -42,6 +45,7 @@ class SwordBenchResult(Result):
     cross: pd.DataFrame = field(metadata={"columns": ["task", "method", "seed", "found", "removed", "auroc"]})
     perfect: pd.DataFrame = field(metadata={"columns": ["task", "method", "seed", "perfect"]})
     gains: pd.DataFrame = field(metadata={"columns": _GAINS})
+    made: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_MADE), metadata={"columns": _MADE})
 
     @classmethod
     def of_cells(cls, cells: Sequence[Mapping[str, Any]]) -> SwordBenchResult:
@@ -60,6 +64,7 @@ class SwordBenchResult(Result):
             cross=table("cross", ["task", "method", "seed", "found", "removed", "auroc"]),
             perfect=columns("perfect").drop(columns="backbone"),
             gains=columns("task_sha256", "biased", "unbiased", "aligned").drop(columns="backbone"),
+            made=pd.DataFrame([{key: cell.get(key) for key in _MADE} for cell in cells], columns=_MADE),
         )
 
     def summary(self, metrics: Sequence[str] = SUMMARY) -> pd.DataFrame:

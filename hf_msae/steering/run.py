@@ -103,7 +103,7 @@ def run_swordbench(
     with tqdm(total=len(cells), initial=done, desc="SwordBench", unit="cell", disable=not progress) as bar:
         for _ in _measure_all(missing, num_workers):
             bar.update()
-    result = SwordBenchResult.of_cells([cell.read() for cell in cells])
+    result = SwordBenchResult.of_cells([{**cell.read(), "rows_sha256": rows_sha256(cell.task)} for cell in cells])
     result.save(Path(output_dir) / "results.json")
     return result
 
@@ -227,6 +227,18 @@ def measure(task: Task, edit: Edit, seed: int, backbone: Backbone | None = None)
         "cross": [{"found": a, "removed": b, "auroc": value} for (a, b), value in cross.items() if b is not None],
         **found,
     }
+
+
+def rows_sha256(task: Task) -> str:
+    """Return the SHA-256 of the rows of a task and their labels: all that is measured on but the features.
+
+    `Task.sha256` includes the features, whose last digits differ between machines; this is the same on all of them.
+    """
+    digest = hashlib.sha256(json.dumps([task.name, task.backbone, task.bias, list(task.concepts)]).encode())
+    for values in (*task.concepts.values(), task.target):
+        digest.update(np.asarray(values, dtype="<i8").tobytes())
+    digest.update("".join(split[:2] for split in task.split).encode())
+    return digest.hexdigest()
 
 
 def file_name(text: str) -> str:

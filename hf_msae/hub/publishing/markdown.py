@@ -13,6 +13,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from ..._utils.built_in import BUILT_IN
+from ..._utils.markdown import code, escaped, longest_run
 from ...metrics.measured_data import is_hub_id
 
 
@@ -49,29 +50,10 @@ def rounded(value: Any) -> Any:
     return float(figure(value)) if isinstance(value, float) else value
 
 
-def escaped(value: Any) -> str:
-    """A value as plain text in Markdown, on one line, also in a cell of a table."""
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else "" if value is None else str(value)
-    text = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(text.split())).replace("<", "&lt;")
-    return re.sub(r"([\\|`*\[\]$~]|(?<!\w)_|_(?!\w)|^[#>+=-](?=\s|$))", r"\\\1", text)
-
-
-def code(value: Any) -> str:
-    """A value as a code span in Markdown, whatever backticks it contains."""
-    text = " ".join(str(value).split())
-    fence = "`" * (1 + _longest_run(text))
-    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
-
-
 def fenced(text: str, language: str) -> str:
     """A code block in Markdown, whatever backticks it contains."""
-    fence = "`" * max(3, 1 + _longest_run(text))
+    fence = "`" * max(3, 1 + longest_run(text))
     return f"{fence}{language}\n{text}\n{fence}"
-
-
-def _longest_run(text: str) -> int:
-    """Length of the longest run of backticks."""
-    return max(map(len, re.findall("`+", text)), default=0)
 
 
 def hub_link(name: str, kind: str = "") -> str:

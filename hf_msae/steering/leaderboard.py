@@ -1,0 +1,178 @@
+"""The leaderboard: submissions to SwordBench, checked against each other and ranked, as a page of Markdown."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from .._utils.json_files import write_text
+from .._utils.markdown import code
+from .damage import is_perfect
+from .result import SwordBenchResult
+from .submission import GROUPS, SEEDS, Submission, SubmittedCell
+from .tasks import TASKS
+
+TOLERANCE = 0.02
+"""How far figures that are the same for all methods may differ between machines, which round features differently."""
+
+_SHOWN = {
+    "net_gain": "net gain",
+    "success": "success",
+    "damage": "damage",
+    "over_correction": "over-correction",
+    "recovery": "recovery",
+    "exactness": "exactness",
+}
+
+_HEAD = """\
+# Leaderboard of SwordBench
+
+How well do methods take a concept out of embeddings? Each table is a [task](../docs/swordbench.md#the-tasks); the
+[metrics](../docs/swordbench.md#the-benchmark) are measured on test rows that no method has seen. Methods are ranked by
+net gain, and those that a paired test cannot tell from the best of a rank share it. Figures are means over the seeds
+0, 1 and 2, as are the ends of their 95% intervals; a dash means that a figure is not defined for one of them. Steering
+is perfect if recovery is at least 0.95, and damage and over-correction are at most 0.05, intervals included.
+
+`python benchmarks/leaderboard.py` writes this page from the files in this folder. It refuses damaged and inconsistent
+files, but it does not measure anything again.
+
+## Submit a method
+
+1. Fork this repository and run the method on one task or more:
+
+   ```bash
+   hf-msae swordbench --tasks scenes_background --methods leace --submission "my LEACE" --url https://example.org \\
+       --output outputs/submission
+   ```
+
+   For a method of your own, see [the page about submissions](../docs/leaderboard.md).
+2. Put the JSON file that it wrote into this folder and run `python benchmarks/leaderboard.py`. It checks all files and
+   writes this page.
+3. Open a pull request with both.
+"""
+
+
+def read_submissions(folder: str | os.PathLike) -> list[Submission]:
+    """Read all submissions of a folder and check that they can be compared.
+
+    Raises:
+        ValueError: A file is no submission, or does not fit the others; the message names the file.
+    """
+    found = {path.name: Submission.load(path) for path in sorted(Path(folder).glob("*.json"))}
+    names: dict[str, str] = {}
+    for file, submission in found.items():
+        name = unicodedata.normalize("NFKC", submission.method).casefold()
+        if (other := names.setdefault(name, file)) != file:
+            raise ValueError(f"{file} and {other} have the same name, {submission.method!r}: give each its own")
+    cells: dict[tuple[str, int], dict[str, SubmittedCell]] = {}
+    for file, submission in found.items():
+        for cell in submission.cells:
+            cells.setdefault((cell.task, cell.seed), {})[file] = cell
+    for of_seed in cells.values():
+        _check_same_rows(of_seed)
+    return list(found.values())
+
+
+def render(submissions: list[Submission]) -> str:
+    """Return the page of submissions, Markdown in which nothing that they hold is markup."""
+    result = SwordBenchResult.of_cells([cell for each in submissions for cell in each.result_cells()])
+    ranking, by_name = result.ranking(), {each.method: each for each in submissions}
+    parts = [_HEAD]
+    for task in (name for name in TASKS if name in set(ranking["task"])):
+        rows = ranking[ranking["task"] == task]
+        cells = {name: [each for each in by_name[name].cells if each.task == task] for name in rows["method"]}
+        one = cells[rows["method"].iloc[0]][0]
+        numbers = ", ".join(f"{len(getattr(one, group))} {group}" for group in GROUPS)
+        parts.append(f"## {task}\n\nEmbeddings of {_cell(one.backbone)}; test rows of seed {one.seed}: {numbers}.\n")
+        parts.append("| rank | method | " + " | ".join(_SHOWN.values()) + " | perfect |")
+        parts.append("|---:|---|" + "---:|" * len(_SHOWN) + "---|")
+        for row in rows.itertuples():
+            figures = [_figure(cells[row.method], metric) for metric in _SHOWN]
+            link = _linked(by_name[row.method])
+            parts.append(f"| {row.rank} | {link} | {' | '.join(figures)} | {_verdict(cells[row.method])} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def write_leaderboard(folder: str | os.PathLike) -> Path:
+    """Check the submissions of a folder and write its README.md.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: There are no submissions, or one of them does not fit.
+    """
+    submissions = read_submissions(folder)
+    if not submissions:
+        raise ValueError(f"{folder} holds no submissions: no file ends in .json")
+    page = Path(folder) / "README.md"
+    write_text(page, render(submissions))
+    return page
+
+
+def _check_same_rows(cells: Mapping[str, SubmittedCell]) -> None:
+    """Check that submissions measured the same rows, as most of them did, seen by the same network."""
+
+    def common(values: Mapping[str, object]) -> tuple[str, object]:
+        usual = Counter(values.values()).most_common(1)[0][0]
+        return next(file for file, value in values.items() if value == usual), usual
+
+    for what, values in {
+        **{
+            f"number of {group} rows": {file: len(getattr(cell, group)) for file, cell in cells.items()}
+            for group in GROUPS
+        },
+        "backbone": {file: cell.backbone for file, cell in cells.items()},
+        "rows_sha256": {file: cell.rows_sha256 for file, cell in cells.items()},
+    }.items():
+        other, usual = common(values)
+        for file, value in values.items():
+            if value != usual:
+                raise ValueError(
+                    f"{file} was measured on other rows of {cells[file].task} with seed {cells[file].seed}: {what} is "
+                    f"{value}, but {usual} in {other}. Use the task's default settings"
+                )
+    for metric in ("bias_cost", "worst_group_before"):  # of the classifier alone
+        usual = float(np.median([cell.figures[metric][0] for cell in cells.values()]))
+        for file, cell in cells.items():
+            if abs(cell.figures[metric][0] - usual) > TOLERANCE:
+                raise ValueError(
+                    f"{file} was measured on other features of {cell.task} with seed {cell.seed}: {metric}, which no "
+                    f"method changes, is {cell.figures[metric][0]}, but {usual} in the others"
+                )
+
+
+def _cell(text: str) -> str:
+    return code(text).replace("|", "\\|")
+
+
+def _linked(submission: Submission) -> str:
+    name = _cell(submission.method)
+    return name if submission.url is None else f"[{name}](<{submission.url}>)"
+
+
+def _figure(cells: list[SubmittedCell], metric: str) -> str:
+    """Return the means of a figure and of the ends of its interval, or a dash if one is not defined."""
+    values = [cell.figures.get(metric, [None]) for cell in cells]
+    if any(None in each for each in values):
+        return "-"
+    value, low, high = np.mean(values, axis=0) + 0.0  # no -0.000
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _verdict(cells: list[SubmittedCell]) -> str:
+    found = [is_perfect({name: _numbers(figure) for name, figure in cell.figures.items()}) for cell in cells]
+    if None in found:
+        return "not defined"
+    return {0: "no", len(SEEDS): "yes"}.get(sum(found), f"{sum(found)} of {len(SEEDS)} seeds")
+
+
+def _numbers(figure: list[float | None]) -> tuple[float, float, float]:
+    value, low, high = (np.nan if each is None else each for each in figure)
+    return value, low, high
