@@ -42,14 +42,15 @@ def test_only_validated_names_that_are_right_are_true(planted, monkeypatch):
     names = ["flag", "star", "flag", "hotel", "other 0", *[None] * 7]
     table = table_of(names, [True, True, True, False, True, *[False] * 7])
     monkeypatch.setattr(type(world), "names", lambda self, msae: table)
-    assert world.true_names(msae).to_dict("list") == {"latent": [0], "name": ["flag"]}
+    judged = world.judged_names(msae)
+    assert judged.loc[judged["true"], ["latent", "name"]].to_dict("list") == {"latent": [0], "name": ["flag"]}
 
 
 def test_names_are_made_from_the_first_pictures_and_judged_by_the_others(planted):
     world, msae = planted
     world.truth[400:] = np.roll(world.truth[400:], 1, axis=0)
     assert world.names(msae).validated()["name"].isin(WORDS).any()
-    assert world.true_names(msae).empty
+    assert not world.judged_names(msae)["true"].any()
 
 
 def test_dictionaries_of_random_embeddings_have_true_names_without_training(planted, benchmark_module):
