@@ -144,6 +144,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_auto_classes_know_msae_in_both_import_orders(folder):
     run_all(ORDERS, folder)

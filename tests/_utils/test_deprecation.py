@@ -52,6 +52,7 @@ def test_an_old_flag_still_works(argv, tmp_path):
         assert parser.parse(["--config", str(tmp_path / "a.yaml")])[0].output == "b"
 
 
+@pytest.mark.slow
 def test_a_command_shows_the_warning_that_python_hides_by_default():
     program = (
         "from tests._utils.test_deprecation import _Arguments, MSAEArgumentParser;"

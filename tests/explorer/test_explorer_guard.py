@@ -202,6 +202,7 @@ def test_many_tiny_files_count_as_well(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 10
 
 
+@pytest.mark.slow
 def test_pictures_and_sessions_are_gone_after_an_hour(explorer, monkeypatch):
     assert app._TIDY_AGE == 3600
     monkeypatch.setattr(app, "_TIDY_EVERY", 1)

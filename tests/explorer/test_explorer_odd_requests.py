@@ -182,6 +182,7 @@ def test_room_is_made_while_others_write_and_make_room(tmp_path, monkeypatch):
     assert errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(housekeeping.fcntl is None, reason="needs locks")
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_stays(tmp_path):
     program = (

@@ -145,7 +145,11 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+QUICK = ("nothing", "no checksum", "another library")
+LONG = [pytest.param(damage, marks=pytest.mark.slow) for damage in DAMAGES if damage not in QUICK]
+
+
+@pytest.mark.parametrize("damage", [*QUICK, *LONG])
 def test_what_was_not_compiled_here_is_not_loaded_but_compiled_anew(library, fresh, damage):
     kept = compiler._built()
     before = sha256_of(kept)

@@ -37,6 +37,7 @@ def test_it_is_small_and_whole():
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
 
 
+@pytest.mark.slow
 def test_its_measured_figures_hold_on_other_scenes(siglip, backbone):
     stated = json.loads((BACKBONE_DIR / "backbone_metrics.json").read_text())
     fresh = siglip.evaluate_backbone(backbone, num_scenes=600, seed=123)

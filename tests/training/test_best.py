@@ -202,6 +202,7 @@ def test_a_run_that_ended_worse_than_the_mean_is_not_called_overfitted(tmp_path,
     assert "learning_rate" in caplog.text and "overfitted" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_that_was_long_enough_is_not_commented(tmp_path, data, caplog):
     trainer = new_trainer(tmp_path, data, eval_data=sparse_embeddings(96, seed=1), max_steps=1000)
     trainer.train()

@@ -106,6 +106,7 @@ class InterruptAt(MSAETrainerCallback):
             signal.raise_signal(signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_from_the_last_step_that_all_have(tmp_path, data, alone):
     interrupted = trainers(tmp_path, data)
     interrupted[1].callbacks.append(InterruptAt(17))
@@ -135,6 +136,7 @@ def _killed_while_saving(folder, alone, have):
         shutil.copytree(alone / name / "checkpoint-20", folder / name / "checkpoint-20")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("have", [["narrow"], ["narrow", "fast"]])
 def test_killed_before_every_model_had_a_checkpoint_it_begins_again(tmp_path, data, alone, have, caplog):
     _killed_while_saving(tmp_path, alone, have)
@@ -225,6 +227,7 @@ def test_a_sweep_with_models_that_have_ended_can_be_resumed(tmp_path, data, alon
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.slow
 def test_killed_between_two_checkpoints_it_can_be_resumed(tmp_path, data, alone):
     class Killed(BaseException):
         pass
