@@ -104,7 +104,7 @@ def test_it_is_readable_without_scripts_and_by_keyboard(visit):
     page = visit()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
-    for _ in range(7):
+    for _ in range(8):
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('href')") == "#limits"
     page.keyboard.press("Enter")
