@@ -11,10 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from ..artifact import site_in
-from ..data import NotDefinedError, as_array, provenance_of
+from ..data import NotDefinedError, provenance_of
 from ..edit import register
 from ..msae_edit import MSAEEdit
-from .text import HOOK_POINT
+from .text import HOOK_POINT, embeddings_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -85,14 +85,7 @@ class ScoredModulation(MSAEEdit):
             NotDefinedError: The text of the name speaks for no latent.
             ValueError: The backbone has no text tower, or the embeddings are of another backbone or hook point.
         """
-        if backbone is None:
-            raise ValueError("sem reads the name with the text tower of a backbone: pass it")
-        values = as_array(X)
-        if values.shape[1] != backbone.width(HOOK_POINT):
-            raise ValueError(
-                f"embeddings have {values.shape[1]} columns, but {HOOK_POINT} of {backbone.label} has "
-                f"{backbone.width(HOOK_POINT)}"
-            )
+        values = embeddings_of(backbone, X, self.method)
         names = [name, *self.keep, *(each for each in self.diverse if each not in (name, *self.keep))]
         texts = F.normalize(
             backbone.text_embeds([self.template.format(each) for each in names]).double().cpu(), dim=-1

@@ -25,6 +25,24 @@ HOOK_POINT = "image_embeds"
 """Where images and texts share a space."""
 
 
+def embeddings_of(
+    backbone: Backbone | None, X: np.ndarray | torch.Tensor | EmbeddingDataset, method: str
+) -> np.ndarray:
+    """Return embeddings of images as float64 (n, d), for a method that reads a name with the backbone's text tower.
+
+    Raises:
+        ValueError: There is no backbone, or the embeddings do not have the width of its images and texts.
+    """
+    if backbone is None:
+        raise ValueError(f"{method} reads the name with the text tower of a backbone: pass it")
+    values = as_array(X)
+    if values.shape[1] != (width := backbone.width(HOOK_POINT)):
+        raise ValueError(
+            f"embeddings have {values.shape[1]} columns, but {HOOK_POINT} of {backbone.label} has {width}"
+        )
+    return values
+
+
 @register("text")
 @dataclass
 class TextDirection(Direction):
@@ -60,14 +78,7 @@ class TextDirection(Direction):
             NotDefinedError: The name means the same as the neutral texts, or all embeddings lie at one place.
             ValueError: The backbone has no text tower, or the embeddings are of another backbone or hook point.
         """
-        if backbone is None:
-            raise ValueError("text reads the name with the text tower of a backbone: pass it")
-        values = as_array(X)
-        if values.shape[1] != backbone.width(HOOK_POINT):
-            raise ValueError(
-                f"embeddings have {values.shape[1]} columns, but {HOOK_POINT} of {backbone.label} has "
-                f"{backbone.width(HOOK_POINT)}"
-            )
+        values = embeddings_of(backbone, X, self.method)
         texts = F.normalize(backbone.text_embeds([self.template.format(name), *self.neutral]).double().cpu(), dim=-1)
         direction = (texts[0] - texts[1:].mean(dim=0)).numpy()
         if not (length := np.linalg.norm(direction)) > 1e-6:
