@@ -136,8 +136,10 @@ class Edit(ABC):
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write the edit: edit.safetensors and edit.json, which `load_edit` reads."""
         self.width  # noqa: B018 - raises if the edit has not been fitted
-        known = {"method": self.method, "settings": self.settings(), "provenance": self.provenance}
-        write_edit(folder, known, self.parameters)
+        settings = self.saved_settings(folder)
+        write_edit(
+            folder, {"method": self.method, "settings": settings, "provenance": self.provenance}, self.parameters
+        )
 
     @contextmanager
     def attached(self, backbone: Backbone, change: str = "remove", amount: float = 1.0) -> Iterator[None]:
@@ -162,6 +164,15 @@ class Edit(ABC):
     def settings(self) -> dict[str, Any]:
         """Return the options of the method."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def saved_settings(self, folder: str | os.PathLike) -> dict[str, Any]:
+        """Return the options of the method as they are saved in a folder."""
+        return self.settings()
+
+    @classmethod
+    def loaded_settings(cls, saved: dict[str, Any], folder: str | os.PathLike) -> dict[str, Any]:
+        """Return the options that `saved_settings` gave when they were saved in a folder."""
+        return saved
 
     @property
     def width(self) -> int:
@@ -254,7 +265,8 @@ def load_edit(folder: str | os.PathLike, **options: Any) -> Edit:
     if (method := description["method"]) not in METHODS:
         raise ValueError(f"{folder} is an edit by {method!r}, which is none of the methods {', '.join(METHODS)}")
     try:
-        edit = METHODS[method](**{**description["settings"], **options})
+        saved = METHODS[method].loaded_settings(description["settings"], folder)
+        edit = METHODS[method](**{**saved, **options})
     except TypeError as error:
         raise ValueError(f"{method} does not take these options: {error}") from error
     edit.parameters, edit.provenance = parameters, description["provenance"]

@@ -63,7 +63,10 @@ def read_submissions(folder: str | os.PathLike) -> list[Submission]:
     Raises:
         ValueError: A file is no submission, or does not fit the others; the message names the file.
     """
-    found = {path.name: Submission.load(path) for path in sorted(Path(folder).glob("*.json"))}
+    paths = sorted(Path(folder).glob("*.json"))
+    if odd := [path.name for path in paths if path.is_symlink() or not path.is_file()]:  # it may lead anywhere
+        raise ValueError(f"{odd[0]} is a link or a folder, but a submission is a file: put the file itself there")
+    found = {path.name: Submission.load(path) for path in paths}
     names: dict[str, str] = {}
     for file, submission in found.items():
         name = unicodedata.normalize("NFKC", submission.method).casefold()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,13 +18,18 @@ from .edit import Edit
 BATCH = 4096
 """Rows that are encoded at once."""
 
+_PACKAGE = Path(__file__).resolve().parents[1]
+_HERE = (".", "..")
+"""What the way from the edit's folder begins with, and no id on the Hub and no name of a released MSAE does."""
+
 
 @dataclass
 class MSAEEdit(Edit):
     """An edit of codes of an MSAE, or of any sparse autoencoder of this package.
 
-    A saved edit holds the location of the MSAE and its fingerprint, and is refused if another one is there. Where the
-    MSAE lies elsewhere, name it: `load_edit(folder, msae=...)`.
+    A saved edit holds the fingerprint of the MSAE and where it is: an id on the Hub, the name of a released one, or
+    where its folder is from the edit's, so that both can be moved together. If it is elsewhere, name it:
+    `load_edit(folder, msae=...)`. Another MSAE is refused.
 
     Attributes:
         msae: The MSAE: a model, its folder or id on the Hub, or the name of a released one.
@@ -69,6 +74,24 @@ class MSAEEdit(Edit):
         options = [field.name for field in fields(self) if field.name not in ("msae", "concepts")]
         return {"msae": place, **{name: getattr(self, name) for name in options}}
 
+    def saved_settings(self, folder: str | os.PathLike) -> dict[str, Any]:
+        """Return the options, with the way from the edit's folder to that of the MSAE, if it lies in one."""
+        settings = self.settings()
+        place = Path(settings["msae"])
+        if place.is_dir():
+            if place.is_relative_to(_PACKAGE):  # it comes with the package: every installation knows its name
+                return {**settings, "msae": place.name}
+            way = PurePath(os.path.relpath(place, Path(folder).expanduser().resolve())).as_posix()
+            settings["msae"] = way if way.split("/")[0] in _HERE else f"./{way}"
+        return settings
+
+    @classmethod
+    def loaded_settings(cls, saved: dict[str, Any], folder: str | os.PathLike) -> dict[str, Any]:
+        """Return the options, with the folder of the MSAE that is meant; earlier versions saved an absolute path."""
+        if saved["msae"].split("/")[0] not in _HERE:
+            return saved
+        return {**saved, "msae": os.path.normpath(Path(folder).expanduser().resolve() / saved["msae"])}
+
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write the edit.
 
@@ -84,8 +107,19 @@ class MSAEEdit(Edit):
         return super().depends_on() + model_fingerprint(self.model)
 
     def check_loaded(self) -> None:
-        """Check that the MSAE is the one that the edit was fitted with."""
-        if model_fingerprint(self.model) != self.provenance.get("msae_fingerprint"):
+        """Check that the MSAE is the one that the edit was fitted with.
+
+        Raises:
+            ValueError: It is another one, or there is none.
+        """
+        try:
+            found = model_fingerprint(self.model)
+        except (OSError, KeyError) as error:
+            raise ValueError(
+                f"this edit ({self.method}) needs the MSAE that it was fitted with, which is not at {self.msae}: name "
+                "its folder, load_edit(folder, msae=...)"
+            ) from error
+        if found != self.provenance.get("msae_fingerprint"):
             raise ValueError(f"this edit was fitted with another MSAE than the one that is now at {self.msae}")
 
     def _keep(self, learned: dict[str, np.ndarray], width: int, provenance: dict[str, Any]) -> None:

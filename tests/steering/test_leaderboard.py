@@ -83,6 +83,19 @@ def test_damaged_files_are_refused(tmp_path, text):
         read_submissions(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["link", "dangling link", "folder"])
+def test_links_and_folders_are_refused_unread(tmp_path, kind):
+    place = tmp_path / "leaderboard"
+    place.mkdir()
+    submission().save(tmp_path / "elsewhere.json")
+    if kind == "folder":
+        (place / "theirs.json").mkdir()
+    else:
+        (place / "theirs.json").symlink_to(tmp_path / ("elsewhere.json" if kind == "link" else "nothing"))
+    with pytest.raises(ValueError, match=r"theirs\.json"):
+        read_submissions(place)
+
+
 @pytest.mark.parametrize(
     ("of_other", "said"),
     [({"method": "A"}, "same name"), ({"aligned": [-1.0]}, "number of aligned rows"), ({"rows": 1}, "rows_sha256")],

@@ -1,5 +1,9 @@
 """Steering by latents of an MSAE."""
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -160,6 +164,61 @@ def test_an_msae_that_was_moved_can_be_named(train, model, tmp_path):
     np.testing.assert_array_equal(loaded.remove(X), edit.remove(X))
     with pytest.raises(ValueError, match="folds"):
         load_edit(tmp_path / "edit", msae=tmp_path / "elsewhere", folds=3)
+
+
+def test_an_edit_and_its_msae_are_moved_together(train, model, tmp_path):
+    X, concept, _ = train
+    home = tmp_path / "home"
+    for place in ("home/msae", "home/edit/msae", "home/edit"):  # beside the edit, inside it, and with it
+        model.save_pretrained(tmp_path / place)
+        edit = METHODS["msae"](msae=tmp_path / place).fit(X, concept)
+        edit.save_pretrained(home / "edit")
+        assert str(tmp_path) not in (home / "edit" / "edit.json").read_text()
+        home.rename(tmp_path / "away")
+        np.testing.assert_array_equal(load_edit(tmp_path / "away" / "edit").remove(X), edit.remove(X))
+        (tmp_path / "away").rename(home)
+
+
+def test_the_way_to_an_msae_does_not_depend_on_the_working_directory(train, model, tmp_path, monkeypatch):
+    X, concept, _ = train
+    monkeypatch.chdir(tmp_path)
+    model.save_pretrained(".hidden/msae")
+    METHODS["msae"](msae=".hidden/msae").fit(X, concept).save_pretrained("edit")
+    (tmp_path / "link").symlink_to(tmp_path / "edit")
+    monkeypatch.chdir("/")
+    for folder in ("edit", "link"):
+        assert Path(load_edit(tmp_path / folder).msae) == (tmp_path / ".hidden" / "msae").resolve()
+
+
+def test_an_msae_that_is_not_there_is_named(train, model, tmp_path):
+    X, concept, _ = train
+    model.save_pretrained(tmp_path / "lost")
+    METHODS["msae"](msae=tmp_path / "lost").fit(X, concept).save_pretrained(tmp_path / "edit")
+    shutil.rmtree(tmp_path / "lost")
+    with pytest.raises(ValueError, match=r"lost.*load_edit\(folder, msae="):
+        load_edit(tmp_path / "edit")
+
+
+def test_edits_of_earlier_versions_hold_an_absolute_path(train, model, tmp_path):
+    X, concept, _ = train
+    model.save_pretrained(tmp_path / "msae")
+    edit = METHODS["msae"](msae=tmp_path / "msae").fit(X, concept)
+    edit.save_pretrained(tmp_path / "edit")
+    file = tmp_path / "edit" / "edit.json"
+    content = json.loads(file.read_text())
+    assert content["settings"]["msae"] == "../msae"
+    content["settings"]["msae"] = str(tmp_path / "msae")
+    file.write_text(json.dumps(content))
+    (tmp_path / "edit").rename(tmp_path / "moved")
+    np.testing.assert_array_equal(load_edit(tmp_path / "moved").remove(X), edit.remove(X))
+
+
+def test_an_msae_of_the_package_is_saved_by_its_name(tmp_path):
+    model = MSAEModel.from_released("scenes-image")
+    rows = np.random.default_rng(0).normal(size=(20, model.config.d_in)).astype(np.float32)
+    edit = METHODS["msae"](msae=model).fit(rows, np.arange(20) < 10)
+    edit.save_pretrained(tmp_path)
+    assert load_edit(tmp_path).msae == "scenes-image"
 
 
 def test_a_model_that_is_saved_nowhere_cannot_be_saved_with_an_edit(train, model, tmp_path):
