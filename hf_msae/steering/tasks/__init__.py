@@ -3,9 +3,10 @@
 from .clipart import clipart_artifact, clipart_tags, efficientnet_artifact
 from .datasets import task_from_dataset
 from .gaussian import gaussian_task
-from .published import celeba, waterbirds
+from .published import celeba, isic, waterbirds
 from .scenes import random_features, scenes_artifact, scenes_background, scenes_pattern
 from .task import TASKS, Task, register_task
+from .typographic import typographic_imagenet
 
 register_task("gaussian")(gaussian_task)
 
@@ -17,11 +18,13 @@ __all__ = [
     "clipart_tags",
     "efficientnet_artifact",
     "gaussian_task",
+    "isic",
     "random_features",
     "register_task",
     "scenes_artifact",
     "scenes_background",
     "scenes_pattern",
     "task_from_dataset",
+    "typographic_imagenet",
     "waterbirds",
 ]

@@ -77,6 +77,8 @@ def task_from_dataset(
         raise ValueError(f"{image_column!r} is the column of images, and cannot be one of labels too")
     labels = [column for column in dict.fromkeys(wanted) if column != image_column]
     table = pd.concat([part.select_columns(labels).to_pandas() for part in parts.values()], ignore_index=True)
+    if missing := int(table[target].isna().sum()):
+        raise ValueError(f"column {target!r} has no value in {missing} of {len(table)} rows: leave them out")
     split = np.repeat(list(parts), [len(part) for part in parts.values()]) if split_column is None else None
     split = _splits(table[split_column], split_column) if split is None else split
     truth = {column: _booleans(table[column], column) for column in dict.fromkeys((bias, *concepts))}
@@ -100,7 +102,7 @@ def task_from_dataset(
             "seed": int(seed),
             "rows_sha256": hashlib.sha256(chosen.tobytes()).hexdigest(),
             "dataset": [part._fingerprint for part in images],
-            "files": _state_of_files(images, image_column),
+            "files": state_of_files(images, image_column),
         },
         paired=False,
     )
@@ -183,7 +185,7 @@ def _draw(
     return to_rgb(parts[which][int(chosen[row] - starts[which])][column], f"image {chosen[row]}")
 
 
-def _state_of_files(parts: Sequence[Dataset], column: str) -> str | None:
+def state_of_files(parts: Sequence[Dataset], column: str) -> str | None:
     """SHA-256 of the size and the time of files that images are read from; None if the dataset holds the images."""
     from datasets import Image as ImageFeature
 
