@@ -73,6 +73,8 @@ def main() -> None:
             table = table.assign(rank=ranks).sort_values("net_gain", ascending=False)
             print(f"\n{name}: {result.verdict()}")
             print(table[[column for column in columns if column in table]].round(3).to_string())
+            print(result.working_doses().round(3).to_string(index=False))
+            save_figure(result.plot_doses(), arguments.output / name / "doses.png")
     save_figure(plot_success_against_damage(pd.concat(doses)), arguments.output / "success_against_damage.png")
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from .._utils.argument_parser import flag
 from .checks import check_inputs, check_k, check_least, check_outputs, check_target
@@ -21,9 +21,6 @@ from .opening import (
     ProbeArguments,
     command_parser,
 )
-
-if TYPE_CHECKING:
-    from ..steering import SwordBenchResult
 
 EXAMPLE = """\
   hf-msae report outputs/quickstart --data outputs/quickstart/embeddings/test --output report.html \\
@@ -75,13 +72,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..report import write_report
     from ..report.checks import check_embeddings, check_path
     from ..search.files import IndexMetadata, check_claimable
+    from ..steering import SwordBenchResult
 
     with parser.reporting_errors():
         check_outputs([], args.output)
         check_path(args.output)
         check_inputs(data.data, args.train_data)
         metrics = None if args.metrics is None else _read_metrics(args.metrics)
-        steering = None if args.swordbench is None else _read_steering(args.swordbench)
+        steering = None if args.swordbench is None else SwordBenchResult.load(args.swordbench)
         msae, concepts = source.open_msae()
         check_k(msae.config.num_latents, args.k)
         embeddings = data.load(msae)
@@ -129,19 +127,6 @@ def _read_metrics(file: str) -> dict[str, Any]:
         return EvaluationResult.load(path).to_dict()
     except ValueError as error:
         raise ValueError(f"{path} does not hold the metrics of an evaluation: {error}") from error
-
-
-def _read_steering(file: str) -> SwordBenchResult:
-    from ..steering import SwordBenchResult
-
-    path = Path(file).expanduser()
-    path = path / "results.json" if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"there are no results of hf-msae swordbench in {file}")
-    try:
-        return SwordBenchResult.load(path)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not hold the results of hf-msae swordbench: {error}") from error
 
 
 if __name__ == "__main__":

@@ -129,9 +129,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\n{result.verdict()}\nTables and figures: {args.output}")
     if args.submission:
         print(f"Submission: {submission}; leaderboard/README.md says where it goes")
-    undefined = result.frame.dropna(subset=["reason"])
-    for reason, rows in undefined.groupby("reason", sort=False):
-        print(f"not defined in {len(rows)} cells ({', '.join(sorted(set(rows['method'])))}): {reason}")
+    for row in result.undefined().itertuples():
+        print(f"{row.task}: {row.metric} is not defined in {row.cells} cells ({', '.join(row.methods)}): {row.reason}")
 
 
 def default_methods(msae: str | None = None, backbone: str | None = None) -> list[str]:
@@ -179,17 +178,19 @@ def own_task(args: SwordBenchArguments) -> Task:
 
 
 def write(result: SwordBenchResult, output: str) -> None:
-    """Write the tables and figures of a run: everything, the ranks, success against damage, and concepts."""
+    """Write the tables and figures of a run: all figures, ranks, doses and those that work, and concepts."""
     from .._utils.atomic import atomic_path
     from ..plotting import save_figure
     from ..steering.run import file_name
 
     folder = Path(output)
     ranking = result.ranking()
-    for name, table in (("figures", result.frame), ("ranking", ranking), ("doses", result.doses)):
+    tables = {"figures": result.frame, "ranking": ranking, "doses": result.doses}
+    for name, table in {**tables, "working_doses": result.working_doses()}.items():
         with atomic_path(folder / f"{name}.csv") as path:
             table.to_csv(path, index=False)
     if not result.doses.empty:
         save_figure(result.plot(), folder / "success_against_damage.png")
+        save_figure(result.plot_doses(), folder / "doses.png")
     for task, rows in ranking.groupby("task", sort=False):
         save_figure(result.plot_cross(task, rows["method"].iloc[0]), folder / f"cross_concepts_{file_name(task)}.png")

@@ -158,15 +158,16 @@ def new_panels(
     return figure, list(axes.flat[:count])
 
 
-def log_axis(panel: Axes) -> None:
-    """Make the vertical axis of a panel logarithmic, with a few plain numbers instead of 9x10^-2 next to 8x10^-2."""
+def log_axis(panel: Axes, name: str = "y") -> None:
+    """Make an axis of a panel logarithmic, with a few plain numbers instead of 9x10^-2 next to 8x10^-2."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    panel.set_yscale("log")
-    low, high = panel.get_ylim()
-    panel.yaxis.set_major_locator(MaxNLocator(5) if high < 10 * low else LogLocator(subs=(1.0, 2.0, 5.0)))
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panel.yaxis.set_minor_locator(NullLocator())
+    panel.set(**{f"{name}scale": "log"})
+    axis = getattr(panel, f"{name}axis")
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(MaxNLocator(5) if high < 10 * low else LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def check_figure_path(path: str | os.PathLike) -> None:

@@ -1,42 +1,40 @@
-"""Figures of SwordBench: success against damage, and concepts after others were removed."""
+"""Figures of SwordBench: success against damage, what doses do, and concepts after others were removed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .look import PALETTE, figure_text, in_common_look, new_figure, new_panels
+from .look import PALETTE, figure_text, in_common_look, log_axis, new_figure, new_panels
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 _MARKERS = "osD^v<>PX*hp"
+_OTHER = ("0.75", ".")
+_AXES = {"success": "success", "damage": "damage", "over_correction": "over-correction"}
 _LONGEST_LABEL = 24
 
 
 @in_common_look
-def plot_success_against_damage(doses: pd.DataFrame) -> Figure:
+def plot_success_against_damage(doses: pd.DataFrame, working: pd.DataFrame | None = None) -> Figure:
     """Plot success against damage, one panel per task and one curve per method, from small doses to large ones.
 
     The marker is the removal itself, with intervals (means over seeds of their ends). Up and to the left is better.
-    Methods that another one beats in both on every task are gray.
+    Methods that another one beats in both on every task, and that work at no dose, are gray.
 
     Args:
         doses: The table of a `SwordBenchResult`.
+        working: What its `working_doses` returns.
     """
+    curves = _curves(doses)
     tasks = list(dict.fromkeys(doses["task"]))
-    columns = [f"{name}{end}" for name in ("success", "damage") for end in ("", "_low", "_high")]
-    curves = doses.groupby(["task", "method", "part"], sort=False)[columns].mean()
     wholes = curves.xs(1.0, level="part")
-    fronts = {method for task in tasks for method in _front(wholes.loc[task])}
-    methods = sorted(dict.fromkeys(doses["method"]), key=lambda method: method in fronts)  # gray ones lie below
-    looks = {
-        method: (PALETTE[i % len(PALETTE)], _MARKERS[i % len(_MARKERS)]) for i, method in enumerate(sorted(fronts))
-    }
+    looks, methods = _looks(curves, working)
     legend_columns = 2 if len(tasks) == 1 else 4
-    legend_rows = -(-(len(fronts) + 1) // legend_columns)
+    legend_rows = -(-(len(looks) + 1) // legend_columns)
     figure, panels = new_panels(max(1, len(tasks)), height=2.8 + 0.25 * legend_rows / max(1, -(-len(tasks) // 2)))
     handles = {}
     for panel, task in zip(panels, tasks, strict=False):
@@ -45,22 +43,98 @@ def plot_success_against_damage(doses: pd.DataFrame) -> Figure:
         for method in methods:
             if (task, method) not in wholes.index:
                 continue
-            color, marker = looks.get(method, ("0.75", "."))
+            color, marker = looks.get(method, _OTHER)
             curve, whole = curves.loc[task, method], wholes.loc[(task, method)]
             panel.plot(curve["damage"], curve["success"], color=color, linewidth=0.8, alpha=0.7)
             ends = {"xerr": _ends(whole, "damage"), "yerr": _ends(whole, "success")} if method in looks else {}
             drawn = panel.errorbar(
                 whole["damage"], whole["success"], **ends, color=color, marker=marker, markersize=5, linewidth=0.8
             )
-            handles.setdefault(figure_text(method, _LONGEST_LABEL) if method in looks else "others", drawn)
+            handles.setdefault(_label(method, looks), drawn)
         panel.set(
             title=figure_text(task, 34), xlabel="damage on unbiased rows (accuracy)", ylabel="success (accuracy)"
         )
-    order = sorted(handles, key=lambda label: (label == "others", label))
-    figure.legend(
-        [handles[label] for label in order], order, loc="outside lower center", ncols=legend_columns, frameon=False
-    )
+    _legend(figure, handles, legend_columns)
     return figure
+
+
+@in_common_look
+def plot_doses(doses: pd.DataFrame, working: pd.DataFrame, epsilon: float) -> Figure:
+    """Plot success, damage and over-correction against the relative dose, one row of panels per task.
+
+    Bands are 95% intervals (means over seeds of their ends). Thick parts are the doses that work: dashed lines mark
+    the success that they need, and the damage and over-correction that they may have. Gray methods are those of
+    `plot_success_against_damage`.
+
+    Args:
+        doses: The table of a `SwordBenchResult`.
+        working: What its `working_doses` returns.
+        epsilon: The most damage and over-correction of a dose that works.
+    """
+    curves, ranges = _curves(doses), working.set_index(["task", "method"])
+    tasks = list(dict.fromkeys(doses["task"]))
+    looks, methods = _looks(curves, working)
+    figure, panels = new_figure(max(1, len(tasks)), len(_AXES), width=2.6, height=2.9)
+    handles = {}
+    for row, task in zip(panels, tasks, strict=False):
+        limits = (ranges.loc[task, "needed"].iloc[0], epsilon, epsilon)
+        for panel, (name, label), limit in zip(row, _AXES.items(), limits, strict=True):
+            panel.axhline(0, color="0.7", linewidth=0.8)
+            if np.isfinite(limit):
+                panel.axhline(limit, color="0.3", linewidth=1, linestyle="--")
+            for method in methods:
+                if (task, method) not in ranges.index:
+                    continue
+                color, marker = looks.get(method, _OTHER)
+                curve = curves.loc[task, method]
+                drawn = panel.plot(curve["dose"], curve[name], color=color, marker=marker, markersize=3, linewidth=0.8)
+                if method in looks:
+                    panel.fill_between(
+                        curve["dose"], curve[f"{name}_low"], curve[f"{name}_high"], color=color, alpha=0.1, linewidth=0
+                    )
+                first, last = ranges.loc[(task, method), ["part_from", "part_to"]]
+                works = curve.loc[first:last] if np.isfinite(first) else curve.iloc[:0]
+                panel.plot(works["dose"], works[name], color=color, linewidth=4, alpha=0.6, solid_capstyle="round")
+                handles.setdefault(_label(method, looks), drawn[0])
+            panel.set(xlabel="dose, relative to the embedding", ylabel=f"{label} (accuracy)")
+            if curves.loc[task, name].isna().all():
+                panel.text(0.5, 0.5, "not defined", transform=panel.transAxes, ha="center")
+                panel.set_xticks([])
+            elif (curves.loc[task, "dose"] > 0).any():
+                log_axis(panel, "x")
+        row[0].set_title(figure_text(task, 34), loc="left")
+    _legend(figure, handles, 4)
+    return figure
+
+
+def _curves(doses: pd.DataFrame) -> pd.DataFrame:
+    """Return the means over seeds, by task, method and part."""
+    columns = [f"{name}{end}" for name in ("dose", *_AXES) for end in ("", "_low", "_high")]
+    return doses.groupby(["task", "method", "part"], sort=False)[columns].agg(
+        lambda values: values.astype(float).mean()
+    )
+
+
+def _looks(curves: pd.DataFrame, working: pd.DataFrame | None) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """Return the color and marker of methods that are not gray, and all methods, gray ones first: they lie below."""
+    wholes = curves.xs(1.0, level="part")
+    shown = {method for task in wholes.index.unique("task") for method in _front(wholes.loc[task])}
+    if working is not None:
+        shown |= set(working.dropna(subset=["part_from"])["method"])
+    looks = {
+        method: (PALETTE[i % len(PALETTE)], _MARKERS[i % len(_MARKERS)]) for i, method in enumerate(sorted(shown))
+    }
+    return looks, sorted(curves.index.unique("method"), key=lambda method: method in looks)
+
+
+def _label(method: str, looks: dict[str, tuple[str, str]]) -> str:
+    return figure_text(method, _LONGEST_LABEL) if method in looks else "others"
+
+
+def _legend(figure: Figure, handles: dict[str, Any], columns: int) -> None:
+    order = sorted(handles, key=lambda label: (label == "others", label))
+    found = [handles[label] for label in order]
+    figure.legend(found, order, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _front(wholes: pd.DataFrame) -> list[str]:

@@ -26,7 +26,26 @@ EPSILON = 0.05
 
 _TINY = 1e-30  # instead of a probability of 0
 
+GROUPS = ("biased", "unbiased", "aligned")
+"""The groups of test rows, as `Judge.groups` says."""
+
+_NOT_DEFINED: Figure = (np.nan, np.nan, np.nan)
+
 Function = Callable[..., np.ndarray]
+
+_FUNCTIONS: dict[str, Function] = {
+    "success": lambda b, u, a: b[..., 1] - b[..., 0],
+    "bias_cost": lambda b, u, a: b[..., 5] - b[..., 0],
+    "recovery": lambda b, u, a: (b[..., 1] - b[..., 0]) / (b[..., 5] - b[..., 0]),
+    "damage": lambda b, u, a: u[..., 0] - u[..., 1],
+    "over_correction": lambda b, u, a: a[..., 5] - a[..., 1],
+    "net_gain": lambda b, u, a: b[..., 1] - b[..., 0] + u[..., 1] - u[..., 0] - np.maximum(0, a[..., 5] - a[..., 1]),
+    "flip_rate": lambda b, u, a: u[..., 2],
+    "kl": lambda b, u, a: u[..., 3],
+    "dose": lambda b, u, a: b[..., 4],
+    "drift": lambda b, u, a: u[..., 4],
+}
+"""Figures as functions of the mean figures of biased, unbiased and aligned rows (`_group_figures`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,62 +149,37 @@ def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figur
         The figures, and what the removal gained in each row, by group: right after it minus right before it in biased
         and unbiased rows, minus the reference in aligned rows. These are what paired tests between methods compare.
     """
-    task, names = judge.task, ("biased", "unbiased", "aligned")
-    rows = [judge.groups[name] for name in names]
-    measured = [_row_figures(edit.remove, judge, each) for each in rows]
-    references = [judge.reference["biased"], np.zeros(len(rows[1])), judge.reference["aligned"]]
-    means = [np.column_stack(pair) for pair in zip(measured, references, strict=True)]
-    functions: dict[str, Function] = {
-        "success": lambda b, u, a: b[..., 1] - b[..., 0],
-        "bias_cost": lambda b, u, a: b[..., 5] - b[..., 0],
-        "recovery": lambda b, u, a: (b[..., 1] - b[..., 0]) / (b[..., 5] - b[..., 0]),
-        "damage": lambda b, u, a: u[..., 0] - u[..., 1],
-        "over_correction": lambda b, u, a: a[..., 5] - a[..., 1],
-        "net_gain": lambda b, u, a: (
-            b[..., 1] - b[..., 0] + u[..., 1] - u[..., 0] - np.maximum(0, a[..., 5] - a[..., 1])
-        ),
-        "flip_rate": lambda b, u, a: u[..., 2],
-        "kl": lambda b, u, a: u[..., 3],
-        "dose": lambda b, u, a: b[..., 4],
-        "drift": lambda b, u, a: u[..., 4],
-    }
-    if not len(rows[2]):
-        means[2] = np.zeros((1, 6))
-    figures = _of_means(functions, means, seed)
+    task = judge.task
+    rows = [judge.groups[name] for name in GROUPS]
+    measured = _group_figures(edit.remove, judge)
+    figures = _of_means(_FUNCTIONS, measured, seed)
     if not figures["bias_cost"][1] > 0:  # of two differences around 0, any ratio may come out
-        figures["recovery"] = (np.nan, np.nan, np.nan)
-    if not len(rows[2]):
-        figures["over_correction"] = (np.nan, np.nan, np.nan)
+        figures["recovery"] = _NOT_DEFINED
     for name, column in (("worst_group", 1), ("worst_group_before", 0)):
         figures[name] = _worst_group(task, rows, [part[:, column] for part in measured], seed)
     with_bias = np.concatenate([rows[0], rows[2]])
     for name, change, of in (("exactness", edit.remove, with_bias), ("injection_exactness", edit.add, rows[1])):
         figures |= _exactness(name, change, task, of, seed)
-    before = [measured[0][:, 0], measured[1][:, 0], references[2]]
-    return figures, {name: part[:, 1] - b for name, part, b in zip(names, measured, before, strict=True)}
+    before = [measured[0][:, 0], measured[1][:, 0], measured[2][:, 5]]
+    return figures, {name: part[:, 1] - b for name, part, b in zip(GROUPS, measured, before, strict=True)}
 
 
 def dose_figures(edit: Edit, judge: Judge, seed: int) -> list[dict[str, float]]:
-    """Measure success and damage for parts of the removal, x + t (remove(x) - x).
+    """Measure what parts of the removal do, x + t (remove(x) - x).
 
     Returns:
-        One record for each part t: `part`, `dose` (mean |change| / |x| on biased rows), and `success` and `damage`
-        with the ends of their intervals.
+        One record for each part t: `part`, and `dose` (mean |change| / |x| on biased rows), `success`, `damage` and
+        `over_correction` with the ends of their intervals.
     """
-    functions: dict[str, Function] = {
-        "dose": lambda b, u: b[..., 4],
-        "success": lambda b, u: b[..., 1] - b[..., 0],
-        "damage": lambda b, u: u[..., 0] - u[..., 1],
-    }
+    functions = {name: _FUNCTIONS[name] for name in ("dose", "success", "damage", "over_correction")}
     records = []
     for part in DOSES:
 
         def change(x: np.ndarray, part: float = part) -> np.ndarray:
             return x + part * (edit.remove(x) - x)
 
-        measured = [_row_figures(change, judge, judge.groups[name]) for name in ("biased", "unbiased")]
         record = {"part": part}
-        for name, (value, low, high) in _of_means(functions, measured, seed).items():
+        for name, (value, low, high) in _of_means(functions, _group_figures(change, judge), seed).items():
             record |= {name: value, f"{name}_low": low, f"{name}_high": high}
         records.append(record)
     return records
@@ -225,12 +219,25 @@ def _row_figures(change: Callable[[np.ndarray], np.ndarray], judge: Judge, rows:
     ).astype(np.float64)
 
 
+def _group_figures(change: Callable[[np.ndarray], np.ndarray], judge: Judge) -> list[np.ndarray]:
+    """Return the figures of the rows of each group, as `_row_figures` and, as the last, the reference."""
+    references = [judge.reference["biased"], np.zeros(len(judge.groups["unbiased"])), judge.reference["aligned"]]
+    return [
+        np.column_stack([_row_figures(change, judge, judge.groups[name]), reference])
+        for name, reference in zip(GROUPS, references, strict=True)
+    ]
+
+
 def _of_means(functions: dict[str, Function], groups: Sequence[np.ndarray], seed: int) -> dict[str, Figure]:
     """Evaluate functions of the means of groups of rows, with intervals from resampled rows."""
-    means = [group.mean(axis=0) for group in groups]
-    draws = [resampled_means(group, seed=seed + place) for place, group in enumerate(groups)]
+    known = [group if len(group) else np.zeros((1, group.shape[1])) for group in groups]
+    means = [group.mean(axis=0) for group in known]
+    draws = [resampled_means(group, seed=seed + place) for place, group in enumerate(known)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return {name: (float(f(*means)), *interval(f(*draws))) for name, f in functions.items()}
+        figures = {name: (float(f(*means)), *interval(f(*draws))) for name, f in functions.items()}
+    if not len(groups[2]):
+        figures["over_correction"] = _NOT_DEFINED
+    return figures
 
 
 def _worst_group(task: Task, rows: Sequence[np.ndarray], correct: Sequence[np.ndarray], seed: int) -> Figure:
@@ -246,11 +253,10 @@ def _worst_group(task: Task, rows: Sequence[np.ndarray], correct: Sequence[np.nd
 def _exactness(
     name: str, change: Callable[[np.ndarray], np.ndarray], task: Task, rows: np.ndarray, seed: int
 ) -> dict[str, Figure]:
-    if task.counterfactuals is None:
-        return {}
-    rows = rows[np.isfinite(task.counterfactuals[rows]).all(axis=1)]
-    if not len(rows):
-        return {}
+    if task.counterfactuals is not None:
+        rows = rows[np.isfinite(task.counterfactuals[rows]).all(axis=1)]
+    if task.counterfactuals is None or not len(rows):
+        return {name: _NOT_DEFINED}
     X, wanted = task.features[rows], task.counterfactuals[rows]
     errors = np.column_stack([((each - wanted) ** 2).sum(axis=1) for each in (change(X), X)])
     draws = resampled_means(errors, seed=seed)

@@ -12,9 +12,9 @@ import numpy as np
 
 from .._utils.json_files import write_text
 from .._utils.markdown import code
-from .damage import is_perfect
+from .damage import GROUPS, is_perfect
 from .result import SwordBenchResult
-from .submission import GROUPS, SEEDS, Submission, SubmittedCell
+from .submission import SEEDS, Submission, SubmittedCell
 from .tasks import TASKS
 
 TOLERANCE = 0.02

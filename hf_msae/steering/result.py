@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +13,11 @@ import pandas as pd
 from scipy.stats import norm
 
 from ..statistics import Result, holm
+from .damage import EPSILON
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from matplotlib.figure import Figure
 
 COLUMNS = ["task", "backbone", "method", "concept", "seed", "metric", "value", "low", "high", "reason"]
@@ -20,7 +25,8 @@ SUMMARY = ("recovery", "damage", "net_gain", "detection_auroc", "robustness", "l
 _GAINS = ["task", "method", "seed", "task_sha256", "biased", "unbiased", "aligned"]
 _MADE = ["task", "method", "seed", "rows_sha256", "fitted_by", "settings"]
 _DOSES = ["task", "method", "seed", "part", "dose", "dose_low", "dose_high"]
-_DOSES += [f"{name}{end}" for name in ("success", "damage") for end in ("", "_low", "_high")]
+_DOSES += [f"{name}{end}" for name in ("success", "damage", "over_correction") for end in ("", "_low", "_high")]
+_ENDS = ("part", "dose")
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,8 @@ class SwordBenchResult(Result):
     Attributes:
         frame: One row per figure: task, backbone, method, concept, seed, metric, value, low and high (the ends of its
             95% interval over test rows, empty where there is none), and the reason where it is not defined.
-        doses: Success and damage of parts of the removal: task, method, seed, part, and dose, success and damage with
-            intervals.
+        doses: What parts of the removal do: task, method, seed, part, and dose, success, damage and over_correction
+            with intervals. Results of earlier versions lack over_correction.
         cross: AUROC of each concept (found) after each was removed: task, method, seed, found, removed, auroc.
         perfect: For each task, method and seed, whether steering is perfect (`is_perfect`); None if not defined.
         gains: For each task, method and seed, what the removal gained in each test row that is biased, unbiased or
@@ -66,6 +72,26 @@ class SwordBenchResult(Result):
             gains=columns("task_sha256", "biased", "unbiased", "aligned").drop(columns="backbone"),
             made=pd.DataFrame([{key: cell.get(key) for key in _MADE} for cell in cells], columns=_MADE),
         )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """Read the results of a run.
+
+        Args:
+            path: The folder that `hf-msae swordbench` or `run_swordbench` wrote, or its results.json.
+
+        Raises:
+            FileNotFoundError: There are no results.
+            ValueError: The file holds something else.
+        """
+        file = Path(path).expanduser()
+        file = file / "results.json" if file.is_dir() else file
+        if not file.is_file():
+            raise FileNotFoundError(f"there are no results of hf-msae swordbench in {path}")
+        try:
+            return super().load(file)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file} does not hold the results of hf-msae swordbench: {error}") from error
 
     def summary(self, metrics: Sequence[str] = SUMMARY) -> pd.DataFrame:
         """Return the mean over seeds and concepts of some metrics, with the lowest and highest seed.
@@ -124,11 +150,75 @@ class SwordBenchResult(Result):
         ]
         return f"{said}; the highest net gain: {'; '.join(best)}" if best else said
 
+    def working_doses(self, epsilon: float = EPSILON) -> pd.DataFrame:
+        """Say at which doses each method works: a range, since the best point of a curve may be luck.
+
+        A dose works if its success is at least half of the best, and its damage and over-correction are at most
+        `epsilon`; over-correction where it is defined. The best is the highest success that any method reaches on the
+        task at a dose with no more damage and over-correction than that. Figures are means over seeds, at the parts of
+        the removal that were measured, and the range is the longest run of parts that work, the first of the longest.
+
+        Returns:
+            One row per task and method: part_from and part_to (parts of the removal), dose_from and dose_to (what they
+            are relative to the embedding), best (the highest success in the range) and needed (half of the task's
+            best); NaN where no dose works.
+        """
+        names = ["dose", "success", "damage", "over_correction"]
+        means = self.doses.astype(dict.fromkeys(names, float)).groupby(["task", "method", "part"], sort=False)[names]
+        curves = means.mean().reset_index()
+        rows = []
+        for task, of_task in curves.groupby("task", sort=False):
+            harmless = (of_task["damage"] <= epsilon) & ~(of_task["over_correction"] > epsilon)
+            best = of_task.loc[harmless, "success"].max()
+            works = harmless & (of_task["success"] >= best / 2) if best > 0 else harmless & False
+            for method, curve in of_task.groupby("method", sort=False):
+                found = _longest_run(curve[works[curve.index]], curve["part"].tolist())
+                ends = [found[name].iloc[place] if len(found) else np.nan for name in _ENDS for place in (0, -1)]
+                rows.append((task, method, *ends, found["success"].max(), best / 2 if best > 0 else np.nan))
+        columns = ["task", "method", *(f"{name}_{end}" for name in _ENDS for end in ("from", "to")), "best", "needed"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def undefined(self) -> pd.DataFrame:
+        """Return which figures are not defined, and why.
+
+        Returns:
+            One row per task, metric and reason: methods and concepts (names, in lists), and cells (their number). The
+            metric "fit" stands for all figures of a concept.
+        """
+        missing = self.frame.dropna(subset=["reason"])
+        rows = [
+            (*key, list(dict.fromkeys(of_key["method"])), list(dict.fromkeys(of_key["concept"])), len(of_key))
+            for key, of_key in missing.groupby(["task", "metric", "reason"], sort=False)
+        ]
+        return pd.DataFrame(rows, columns=["task", "metric", "reason", "methods", "concepts", "cells"])
+
+    def of_task(self, task: str) -> SwordBenchResult:
+        """Return what was found on one task.
+
+        Raises:
+            ValueError: The run has no such task.
+        """
+        if task not in (known := self.tasks):
+            raise ValueError(f"the run has no task {task!r}; its tasks are {', '.join(known)}")
+        tables = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(self, **{name: table[table["task"] == task] for name, table in tables.items()})
+
+    @property
+    def tasks(self) -> list[str]:
+        """The names of the tasks."""
+        return list(dict.fromkeys(self.perfect["task"]))
+
     def plot(self) -> Figure:
         """Draw success against damage for parts of each method's removal, one panel per task."""
         from ..plotting.steering import plot_success_against_damage
 
-        return plot_success_against_damage(self.doses)
+        return plot_success_against_damage(self.doses, self.working_doses())
+
+    def plot_doses(self) -> Figure:
+        """Draw success, damage and over-correction against the relative dose, one row per task."""
+        from ..plotting.steering import plot_doses
+
+        return plot_doses(self.doses, self.working_doses(), EPSILON)
 
     def plot_cross(self, task: str, method: str) -> Figure:
         """Draw how well each concept is found after each was removed, the mean over seeds."""
@@ -138,6 +228,13 @@ class SwordBenchResult(Result):
         if chosen.empty:
             raise ValueError(f"the run has no cell of method {method!r} on task {task!r}")
         return plot_cross_concepts(chosen.pivot_table(index="found", columns="removed", values="auroc", sort=False))
+
+
+def _longest_run(working: pd.DataFrame, parts: Sequence[float]) -> pd.DataFrame:
+    """Return the longest run of rows whose parts follow each other."""
+    places = np.array([parts.index(part) for part in working["part"]], dtype=int)
+    runs = np.split(np.arange(len(places)), np.flatnonzero(np.diff(places) != 1) + 1)
+    return working.iloc[max(runs, key=len)]
 
 
 def _place(cell: Mapping[str, Any]) -> dict[str, Any]:

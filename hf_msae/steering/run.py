@@ -34,12 +34,14 @@ from .metrics import (
 from .result import SwordBenchResult
 from .tasks import Task
 
-CELL_FORMAT = 3
+CELL_FORMAT = 4
 """Cells of another format are measured again."""
 
 _WHY_NOT = {
     "recovery": "the bias is not shown to mislead the classifier on biased rows",
     "over_correction": "there are no aligned test rows",
+    "exactness": "the task has no exact pairs of rows with the bias",
+    "injection_exactness": "the task has no exact pairs of rows without the bias",
     "orthogonality": "`add` changes nothing",
     "orthogonality_mean": "`add` changes nothing",
 }
@@ -215,7 +217,10 @@ def measure(task: Task, edit: Edit, seed: int, backbone: Backbone | None = None)
             figures, gains = damage_figures(edits[task.bias], judge, seed)
             records += _records(task.bias, figures)
             found = {
-                "doses": dose_figures(edits[task.bias], judge, seed),
+                "doses": [
+                    {name: _number(value) for name, value in record.items()}
+                    for record in dose_figures(edits[task.bias], judge, seed)
+                ],
                 **{group: np.round(gained, 6).tolist() for group, gained in gains.items()},
                 "perfect": is_perfect(figures),
                 "reference": judge.reference_from,

@@ -18,14 +18,13 @@ from .. import __version__
 from .._utils.atomic import make_folder
 from .._utils.json_files import from_json, write_text
 from .._utils.redaction import public
+from .damage import GROUPS
 from .result import SwordBenchResult
 from .tasks import TASKS
 
 FORMAT = 1
 SEEDS = (0, 1, 2)
 """The seeds that are compared. Paired tests need the same ones of every method."""
-
-GROUPS = ("biased", "unbiased", "aligned")
 
 FIGURES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("success", "bias_cost", "damage", "over_correction"), (-1.0, 1.0)),

@@ -36,10 +36,11 @@ def test_a_task_of_ones_own_is_run_and_written(data, tmp_path, capsys):
     assert set(frame["method"]) == {"mean_difference", "lda"} and set(frame["concept"]) == {"bias", "concept_1"}
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     assert len(content["frame"]) == len(frame)
-    for name in ("success_against_damage.png", "cross_concepts_kind.png"):
+    for name in ("success_against_damage.png", "doses.png", "cross_concepts_kind.png"):
         with Image.open(tmp_path / "out" / name) as image:
             assert image.width > 300
     assert pd.read_csv(tmp_path / "out" / "ranking.csv")["rank"].min() == 1
+    assert set(pd.read_csv(tmp_path / "out" / "working_doses.csv")["method"]) == {"mean_difference", "lda"}
 
 
 def test_an_msae_is_compared(data, tmp_path, capsys):

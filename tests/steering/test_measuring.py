@@ -206,15 +206,16 @@ def test_doses_grow_and_the_whole_is_the_removal(task, known):
     assert doses == sorted(doses)
     figures, _ = damage_figures(known["bias"], Judge(task), seed=0)
     whole = next(record for record in records if record["part"] == 1)
-    for name in ("success", "damage", "dose"):
-        assert whole[name] == pytest.approx(figures[name][0], abs=1e-6)
+    for name in ("success", "damage", "dose", "over_correction"):
+        found = [whole[f"{name}{end}"] for end in ("", "_low", "_high")]
+        assert found == pytest.approx(figures[name], abs=1e-6)
 
 
 def test_without_counterfactuals_the_reference_is_of_unbiased_rows(task):
     judge = Judge(_without(task, "counterfactuals"))
     assert Judge(task).reference_from == "pairs" and judge.reference_from == "unbiased"
     figures, _ = damage_figures(_fit(METHODS["lda"](), task), judge, seed=0)
-    assert "exactness" not in figures and np.isfinite(figures["recovery"][0])
+    assert np.isnan(figures["exactness"]).all() and np.isfinite(figures["recovery"][0])
 
 
 def test_labels_that_go_with_the_bias_are_found_in_training(task):
@@ -231,6 +232,8 @@ def test_a_task_without_aligned_rows_has_all_other_figures(task):
     split[aligned] = "train"
     figures, _ = damage_figures(Oracle(task), Judge(_with(task, split=split)), seed=0)
     assert np.isnan(figures["over_correction"]).all() and is_perfect(figures)
+    record = dose_figures(Oracle(task), Judge(_with(task, split=split)), seed=0)[-1]
+    assert np.isnan(record["over_correction"]) and np.isfinite([record["success"], record["damage_high"]]).all()
     assert np.isfinite([figures["recovery"], figures["worst_group"], figures["net_gain"]]).all()
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from itertools import chain
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -175,6 +176,10 @@ def test_a_concept_that_no_test_row_has_does_not_end_the_run(tmp_path):
 
 def test_every_figure_that_is_missing_has_a_reason(tmp_path):
     task = small(seed=0)
+    without = run([replace(task, counterfactuals=None)], ["lda", "leace"], tmp_path, seeds=(0,)).undefined()
+    assert without["metric"].tolist() == ["exactness", "injection_exactness"]
+    assert without["reason"].str.contains("exact pairs").all() and without["cells"].tolist() == [2, 2]
+    assert without["methods"].tolist() == [["lda", "leace"]] * 2 and without["concepts"].tolist() == [["bias"]] * 2
     harmless = replace(task, counterfactuals=task.features.copy())
     frame = run([harmless], ["lda"], tmp_path, seeds=(0,)).to_pandas()
     assert "mislead" in frame.query("metric == 'recovery'")["reason"].item()
@@ -259,10 +264,72 @@ def test_a_run_that_cannot_be_is_refused_first(tmp_path, given, said):
     assert not list((tmp_path / "cells").iterdir()) if (tmp_path / "cells").exists() else True
 
 
+def _dosed(**curves):
+    """A result of {method: (dose, success, damage, over-correction) at the parts 1, 2 and so on}."""
+    doses = [
+        {
+            **{"task": "t", "method": method, "seed": seed, "part": part},
+            **dict(zip(NAMES, map(float, each), strict=True)),
+        }
+        for method, curve in curves.items()
+        for part, each in enumerate(curve, 1)
+        for seed in (0, 1)
+    ]
+    frame = pd.DataFrame(doses)
+    return replace(_result({(name, 0, "x"): ([1.0], [0.0]) for name in curves}), doses=frame)
+
+
+NAMES = ("dose", "success", "damage", "over_correction")
+NAN = float("nan")
+
+
+def test_doses_that_work_have_half_of_the_best_success_without_harm():
+    table = _dosed(
+        best=[(0.1, 0.1, 0, 0), (0.2, 0.2, 0.05, 0.05), (0.4, 0.4, 0, 0), (0.8, 0.9, 0.06, 0)],
+        gap=[(0.1, 0.3, 0, 0), (0.2, 0.3, 0, 0.06), (0.3, 0.3, 0, NAN), (0.5, 0.25, -0.2, NAN)],
+        weak=[(0.1, 0.19, 0, 0), (0.2, 0.9, 0.5, 0), (0.3, 0.9, 0, 0.5), (0.4, -0.1, 0, 0)],
+    ).working_doses()
+    table = table.set_index("method")
+    assert table["needed"].tolist() == [0.2] * 3
+    assert table.loc["best", ["part_from", "part_to", "dose_from", "dose_to", "best"]].tolist() == [
+        2,
+        3,
+        0.2,
+        0.4,
+        0.4,
+    ]
+    assert table.loc["gap", ["part_from", "part_to", "dose_from", "dose_to"]].tolist() == [3, 4, 0.3, 0.5]
+    assert table.loc["weak", ["part_from", "part_to", "dose_from", "dose_to", "best"]].isna().all()
+
+
+def test_no_dose_works_where_nothing_is_won():
+    table = _dosed(a=[(0.1, 0, 0, 0), (0.2, -0.1, 0, 0)], b=[(0.1, 0.5, 0.5, 0)]).working_doses()
+    assert table[["part_from", "dose_to", "needed"]].isna().all(axis=None) and len(table) == 2
+
+
+def test_a_run_is_read_from_its_folder_and_split_by_task(tmp_path):
+    run([small, replace(small(seed=0), name="other")], ["lda"], tmp_path, seeds=(0,))
+    result = SwordBenchResult.load(tmp_path)
+    assert result.tasks == ["gaussian", "other"]
+    one = result.of_task("other")
+    assert one.tasks == ["other"] and set(one.working_doses()["task"]) == {"other"} and "gaussian" not in one.verdict()
+    with pytest.raises(ValueError, match=r"'third'.*gaussian, other"):
+        result.of_task("third")
+    with pytest.raises(FileNotFoundError, match="cells"):
+        SwordBenchResult.load(tmp_path / "cells")
+    (tmp_path / "results.json").write_text('{"frame": 3}')
+    with pytest.raises(ValueError, match=r"results\.json"):
+        SwordBenchResult.load(tmp_path)
+
+
 def test_figures_are_drawn(tmp_path):
     result = run([small], ["mean_difference", "lda"], tmp_path, seeds=(0,))
     panel = result.plot().axes[0]
     assert panel.get_title() == "gaussian" and len(panel.lines) >= 4
+    doses = result.plot_doses().axes
+    assert [panel.get_ylabel().split(" ")[0] for panel in doses] == ["success", "damage", "over-correction"]
+    curves = [line.get_xydata().tolist() for line in doses[2].lines]
+    assert result.doses.query("method == 'lda'")[["dose", "over_correction"]].to_numpy().tolist() in curves
     heat = result.plot_cross("gaussian", "lda").axes[0]
     assert [label.get_text() for label in heat.get_yticklabels()] == ["bias", "concept 1", "concept 2"]
     with pytest.raises(ValueError, match="leace"):

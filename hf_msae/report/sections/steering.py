@@ -12,42 +12,68 @@ if TYPE_CHECKING:
     from ..context import Context
 
 COLUMNS = ("net_gain", "success", "recovery", "damage", "over_correction", "flip_rate", "exactness")
+_AGAINST = (
+    "Success against damage: up and to the left is better. A curve goes from a quarter of the removal to twice of it; "
+    "the marker is the removal itself, with 95% intervals."
+)
+_DOSES = (
+    "What each dose does: methods are compared at equal sizes of the change, relative to the embedding. Thick parts "
+    "are the doses that work; dashed lines mark the success that these need, and the most damage and over-correction "
+    "that they may have. Bands are 95% intervals."
+)
+_CROSS = (
+    "How well each concept (rows) is still found after {method} removed each (columns), as AUROC. The diagonal should "
+    "be at 0.5, which is chance, and everything else as high as before."
+)
 
 
 @dataclass(frozen=True)
 class TaskFinding:
-    """What a run found on one task."""
+    """What a run found on one task, for the macro `task` of swordbench.html, here and in the explorer."""
 
     name: str
-    rows: list[dict[str, Any]]  # methods by rank: rank, method, and of each figure (mean, lowest, highest) over seeds
-
-
-@dataclass(frozen=True)
-class SteeringFinding:
-    """What a `SwordBenchResult` says."""
-
     verdict: str
     num_seeds: int
-    tasks: list[TaskFinding]
-    figure: Drawing | None
+    # Methods by rank: rank, method, of each figure (mean, lowest, highest) over seeds, and doses, the range that
+    # works, or None.
+    rows: list[dict[str, Any]]
+    undefined: list[dict[str, Any]]  # metric, methods, concepts, cells and reason
+    figures: list[tuple[Drawing, str]]  # each with what it means
+    epsilon: float  # the most damage and over-correction of a dose that works
 
 
-def build(context: Context) -> SteeringFinding | None:
+def build(context: Context) -> list[TaskFinding] | None:
     """Summarize the run, if there is one."""
-    return None if context.steering is None else steering_finding(context.steering)
+    run = context.steering
+    return None if run is None else [task_finding(run, task) for task in run.tasks]
 
 
-def steering_finding(result: SwordBenchResult) -> SteeringFinding:
-    """Summarize a run."""
-    summary = result.summary(COLUMNS).set_index(["task", "method", "metric"])[["mean", "lowest", "highest"]]
-    tasks = []
-    for task, ranked in result.ranking().groupby("task", sort=False):
-        rows = []
-        for row in ranked.to_dict("records"):
-            keys = {name: (task, row["method"], name) for name in COLUMNS}
-            found = {name: tuple(summary.loc[key]) for name, key in keys.items() if key in summary.index}
-            rows.append({"rank": row["rank"], "method": row["method"], **found})
-        tasks.append(TaskFinding(task, rows))
-    said = "Success on biased rows against damage on unbiased rows, for parts of each removal, one panel per task."
-    figure = None if result.doses.empty else drawing(result.plot(), said)
-    return SteeringFinding(result.verdict(), result.frame["seed"].nunique(), tasks, figure)
+def task_finding(result: SwordBenchResult, task: str, method: str | None = None) -> TaskFinding:
+    """Summarize what a run found on a task.
+
+    Args:
+        result: The run.
+        task: Name of the task.
+        method: The method of the heat map of concepts. Defaults to the best.
+    """
+    from ...steering.damage import EPSILON  # here, since most reports need no steering
+
+    result = result.of_task(task)
+    summary = result.summary(COLUMNS).set_index(["method", "metric"])[["mean", "lowest", "highest"]]
+    ranges = result.working_doses().set_index("method")[["dose_from", "dose_to"]].dropna()
+    ranking, rows = result.ranking(), []
+    for rank, name in zip(ranking["rank"], ranking["method"], strict=True):
+        found = {metric: tuple(summary.loc[name, metric]) for metric in COLUMNS if (name, metric) in summary.index}
+        doses = tuple(ranges.loc[name]) if name in ranges.index else None
+        rows.append({"rank": rank, "method": name, **found, "doses": doses})
+    figures = []
+    if not result.doses.empty:
+        figures += [(drawing(result.plot(), "Success against damage of each method."), _AGAINST)]
+        figures += [(drawing(result.plot_doses(), "Success, damage and over-correction against the dose."), _DOSES)]
+    measured = list(dict.fromkeys(result.cross["method"]))
+    method = method or next((row["method"] for row in rows), next(iter(measured), None))
+    if method in measured:
+        heat = drawing(result.plot_cross(task, method), f"Detection of each concept after {method} removed each.")
+        figures.append((heat, _CROSS.format(method=method)))
+    undefined = result.undefined().to_dict("records")
+    return TaskFinding(task, result.verdict(), result.perfect["seed"].nunique(), rows, undefined, figures, EPSILON)
