@@ -16,9 +16,13 @@ def covariance_of(X: np.ndarray, shrinkage: bool) -> np.ndarray:
     (Bodnar, Gupta and Parolya, "On the strong convergence of the optimal linear shrinkage estimator for large
     dimensional covariance matrix", Journal of Multivariate Analysis 2014.) Without, it has the factor 1 / (n - 1).
     """
-    n, d = X.shape
     centered = X - X.mean(axis=0)
-    scatter = centered.T @ centered
+    return covariance_from(centered.T @ centered, len(X), shrinkage)
+
+
+def covariance_from(scatter: np.ndarray, n: int, shrinkage: bool) -> np.ndarray:
+    """Return what `covariance_of` returns, from the sum (d, d) of the products of n centered rows."""
+    d = len(scatter)
     if not shrinkage:
         return scatter / (n - 1)
     sample = scatter / n

@@ -21,8 +21,9 @@ class IterativeNullSpaceProjection(Subspace):
 
     Each probe is a ridge regression of the concept, both classes weighted alike, on what the earlier ones left. It
     stops before a probe whose AUROC on held-out folds of the training rows is at chance: at most 1/2 plus two standard
-    errors of the Mann-Whitney statistic, sqrt((n + 1) / (12 n+ n-)). The first probe is always kept.
-    (Ravfogel et al., "Null it out", ACL 2020.)
+    errors of the Mann-Whitney statistic, sqrt((n + 1) / (12 n+ n-)). Rows are held out from all probes that led to the
+    one they judge: each fold has a sequence of its own. Of rows that an earlier probe was fitted to, the concept is
+    taken out more than of new ones. The first probe is always kept. (Ravfogel et al., "Null it out", ACL 2020.)
 
     Probes are computed from covariances, so a round makes no pass over rows except to score those held out.
 
@@ -48,21 +49,30 @@ class IterativeNullSpaceProjection(Subspace):
         whole = sum(sums[1:], sums[0])
         chance = 0.5 + 2 * np.sqrt((n + 1) / (12 * concept.sum() * (~concept).sum()))
         basis = np.zeros((0, d))
+        of_folds = [basis] * self.folds
         while len(basis) < min(self.rounds, d):
-            scores = np.empty(n)
-            for rows, own in zip(held_out, sums, strict=True):
-                probe = (whole - own).probe(basis, self.ridge)
-                scores[rows] = X[rows] @ (probe / max(np.linalg.norm(probe), 1e-300))
-            area = np.mean([roc_auc_score(concept[rows], scores[rows]) for rows in held_out])
-            probe = whole.probe(basis, self.ridge)
-            probe -= basis.T @ (basis @ probe)
-            length = np.linalg.norm(probe)
-            if not length > 0 or (len(basis) and area <= chance):
+            of_folds = [
+                _extended(of_fold, whole - own, self.ridge) for of_fold, own in zip(of_folds, sums, strict=True)
+            ]
+            extended = _extended(basis, whole, self.ridge)
+            if not all(len(each) > len(basis) for each in (extended, *of_folds)):
                 break
-            basis = np.concatenate([basis, probe[None] / length])
+            scores = [X[rows] @ of_fold[-1] for rows, of_fold in zip(held_out, of_folds, strict=True)]
+            area = np.mean([roc_auc_score(concept[rows], each) for rows, each in zip(held_out, scores, strict=True)])
+            if len(basis) and area <= chance:
+                break
+            basis = extended
         if not len(basis):
             raise NotDefinedError("inlp finds no direction: it does not tell these rows apart")
         return basis
+
+
+def _extended(basis: np.ndarray, moments: _Moments, ridge: float) -> np.ndarray:
+    """Return the basis with the direction of one more probe, or as it is if there is none."""
+    probe = moments.probe(basis, ridge)
+    probe -= basis.T @ (basis @ probe)
+    length = np.linalg.norm(probe)
+    return np.concatenate([basis, probe[None] / length]) if length > 0 else basis
 
 
 @dataclass(frozen=True)

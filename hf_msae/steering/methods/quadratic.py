@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from sklearn.model_selection import StratifiedKFold
 
-from ..covariance import covariance_of, roots
+from ..covariance import covariance_from, roots
 from ..data import NotDefinedError
 from ..edit import Edit, register
+
+POOLINGS = (0.0, 0.5, 0.9, 1.0)
+"""What `pooling` is chosen from."""
+
+_MOST_JUDGED = 400  # held-out rows of a fold: their loss takes as long as the rest
 
 
 @register("quadratic")
@@ -19,49 +27,87 @@ class QuadraticErasure(Edit):
 
     Rows of class c are moved by optimal transport between Gaussians to the barycenter of both classes,
 
-        remove(x) = A_c (x - m_c) + m,  A_c = S_c^-1/2 (S_c^1/2 S S_c^1/2)^1/2 S_c^-1/2
+        remove(x) = A_c (x - m_c) + m,  A_0 = p_0 I + p_1 T,  A_1 = p_1 I + p_0 T^-1
+        T = S_0^-1/2 (S_0^1/2 S_1 S_0^1/2)^1/2 S_0^-1/2
 
-    with S the covariance of the barycenter, weighted by the shares p of the classes: with K = (S_0 S_1)^1/2,
-    S = p_0^2 S_0 + p_1^2 S_1 + p_0 p_1 (K + K^T). The class of a row has to be known, and for new embeddings it is
-    not: it is predicted by the quadratic discriminant that was fitted to the training rows, whose log-odds are the
-    score. So classes are equal to the extent that it is right. add(x, amount) = x + amount (m+ - m-).
-    (Belrose et al., NeurIPS 2023, and the QuadraticEraser of their package, which is given the true classes.)
+    with the shares p, means m and covariances S of the classes. The class of a row has to be known, and for new
+    embeddings it is not: it is predicted by the quadratic discriminant that was fitted to the training rows, whose
+    log-odds are the score. So classes are equal to the extent that it is right. add(x, amount) = x + amount (m+ - m-).
+    (Belrose et al., NeurIPS 2023, and the QuadraticEraser of their package, which is given the true classes and does
+    not pool.)
+
+    With few rows for each coordinate, the covariance of a class is mostly noise, and the discriminant is sure of its
+    mistakes. Then S_c is replaced by (1 - g) S_c + g (p_0 S_0 + p_1 S_1), as in the regularized discriminant analysis
+    of Friedman (1989). With g = 1 the discriminant is linear, and removal moves both classes to the same mean alone.
 
     Attributes:
         shrinkage: Whether to shrink the covariances towards multiples of the identity (`covariance_of`). Without,
-            each class needs more rows than the embeddings have coordinates.
+            each class needs more rows than the embeddings have coordinates, unless they are pooled.
+        pooling: The share g of the pooled covariance. Defaults to the one of 0, 0.5, 0.9 and 1 whose discriminant has
+            the lowest log loss in held-out folds of the training rows.
+        folds: Folds of that cross-validation.
     """
 
     shrinkage: bool = True
+    pooling: float | None = None
+    folds: int = 5
+
+    def __post_init__(self):
+        if self.pooling is not None and not 0 <= self.pooling <= 1:
+            raise ValueError(f"pooling must lie between 0 and 1, got {self.pooling}")
 
     def _fit(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> dict[str, np.ndarray]:
-        parts = [X[~concept], X[concept]]
-        covariances = [covariance_of(part, self.shrinkage) for part in parts]
-        for part, covariance in zip(parts, covariances, strict=True):
+        center = X.mean(axis=0)
+        pooling, classes = self.pooling, [_Rows.of(X[rows] - center) for rows in (~concept, concept)]
+        if pooling is None:
+            pooling = self._best_pooling(X - center, concept, classes, seed)
+        discriminant = _Discriminant.of(classes, self.shrinkage).pooled(pooling)
+        for rows, covariance in zip(classes, discriminant.covariances, strict=True):
             values = np.linalg.eigvalsh(covariance)
             if not values[0] > values[-1] * len(values) * np.finfo(np.float64).eps:
                 raise NotDefinedError(
-                    f"the covariance of one class ({len(part)} rows of width {X.shape[1]}) has no inverse: "
+                    f"the covariance of one class ({rows.number} rows of width {X.shape[1]}) has no inverse: "
                     "use shrinkage=True or drop constant coordinates"
                 )
-        (root, inverse), (_, inverse_of_other) = (roots(covariance) for covariance in covariances)
-        shares = np.array([len(part) for part in parts]) / len(X)
-        between = root @ roots(root @ covariances[1] @ root)[0] @ inverse
-        barycenter = shares[0] ** 2 * covariances[0] + shares[1] ** 2 * covariances[1]
-        barycenter = barycenter + shares[0] * shares[1] * (between + between.T)
-        means, center = np.stack([part.mean(axis=0) for part in parts]), X.mean(axis=0)
-        precisions, shifts = np.stack([inverse @ inverse, inverse_of_other @ inverse_of_other]), means - center
-        toward = np.einsum("cij,cj->ci", precisions, shifts)
-        offsets = np.log(shares) - [np.linalg.slogdet(covariance)[1] / 2 for covariance in covariances]
-        offsets -= (toward * shifts).sum(axis=1) / 2
+        shares, (first, second) = discriminant.shares, discriminant.covariances
+        root, inverse = roots(first)
+        map_ = inverse @ roots(root @ second @ root)[0] @ inverse
+        identity = np.eye(len(center))
+        precisions = [cho_solve((cholesky(each, lower=True), True), identity) for each in (first, second)]
+        toward = np.stack([precision @ mean for precision, mean in zip(precisions, discriminant.means, strict=True)])
+        offsets = np.log(shares) - [np.linalg.slogdet(covariance)[1] / 2 for covariance in (first, second)]
+        offsets -= (toward * discriminant.means).sum(axis=1) / 2
         return {
-            "means": means,
+            "means": discriminant.means + center,
             "center": center,
-            "maps": np.stack([transport(covariance, barycenter) for covariance in covariances]),
+            "maps": np.stack(
+                [shares[0] * identity + shares[1] * map_, shares[1] * identity + shares[0] * np.linalg.inv(map_)]
+            ),
             "form": (precisions[0] - precisions[1]) / 2,
             "linear": toward[1] - toward[0],
             "constant": offsets[1] - offsets[0],
         }
+
+    def _best_pooling(self, X: np.ndarray, concept: np.ndarray, classes: Sequence[_Rows], seed: int) -> float:
+        if (fewest := min(rows.number for rows in classes)) < self.folds:
+            raise NotDefinedError(
+                f"one class has {fewest} rows, fewer than the {self.folds} folds of the cross-validation: set pooling"
+            )
+        losses, random = np.zeros(len(POOLINGS)), np.random.default_rng(seed)
+        for _, held_out in StratifiedKFold(self.folds, shuffle=True, random_state=seed).split(X, concept):
+            parts = [held_out[~concept[held_out]], held_out[concept[held_out]]]
+            left = [whole - _Rows.of(X[part]) for whole, part in zip(classes, parts, strict=True)]
+            discriminant = _Discriminant.of(left, self.shrinkage)
+            judged = random.permutation(held_out)[:_MOST_JUDGED]
+            signs = np.where(concept[judged], 1, -1)
+            for place, pooling in enumerate(POOLINGS):
+                try:
+                    odds = discriminant.pooled(pooling).log_odds(X[judged])
+                except np.linalg.LinAlgError:  # a covariance without an inverse
+                    losses[place] = np.inf
+                else:
+                    losses[place] += np.logaddexp(0, -signs * odds).mean()
+        return POOLINGS[int(np.argmin(losses))]
 
     def _score(self, x: torch.Tensor) -> torch.Tensor:
         centered = x - self._get("center", x)
@@ -80,7 +126,53 @@ class QuadraticErasure(Edit):
         return x + amount * (with_concept - without)
 
 
-def transport(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the symmetric map (d, d) that optimally moves a Gaussian with one covariance to one with another."""
-    root, inverse = roots(source)
-    return inverse @ roots(root @ target @ root)[0] @ inverse
+@dataclass(frozen=True)
+class _Rows:
+    """What a mean and a covariance follow from: the number of rows, their sum and the sum of their products."""
+
+    number: int
+    sum: np.ndarray
+    products: np.ndarray
+
+    @classmethod
+    def of(cls, X: np.ndarray) -> _Rows:
+        return cls(len(X), X.sum(axis=0), X.T @ X)
+
+    def __sub__(self, other: _Rows) -> _Rows:
+        return _Rows(self.number - other.number, self.sum - other.sum, self.products - other.products)
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.sum / self.number
+
+    def covariance(self, shrinkage: bool) -> np.ndarray:
+        return covariance_from(self.products - np.outer(self.sum, self.mean), self.number, shrinkage)
+
+
+@dataclass(frozen=True)
+class _Discriminant:
+    """Two Gaussians and how frequent they are."""
+
+    shares: np.ndarray
+    means: np.ndarray
+    covariances: list[np.ndarray]
+
+    @classmethod
+    def of(cls, classes: Sequence[_Rows], shrinkage: bool) -> _Discriminant:
+        shares = np.array([rows.number for rows in classes]) / sum(rows.number for rows in classes)
+        return cls(shares, np.stack([rows.mean for rows in classes]), [rows.covariance(shrinkage) for rows in classes])
+
+    def pooled(self, pooling: float) -> _Discriminant:
+        """Replace a share of both covariances by their mean."""
+        both = self.shares[0] * self.covariances[0] + self.shares[1] * self.covariances[1]
+        covariances = [(1 - pooling) * covariance + pooling * both for covariance in self.covariances]
+        return replace(self, covariances=covariances)
+
+    def log_odds(self, X: np.ndarray) -> np.ndarray:
+        """Return the log-odds of the second class. Raises LinAlgError if a covariance has no inverse."""
+        found = []
+        for share, mean, covariance in zip(self.shares, self.means, self.covariances, strict=True):
+            root = cholesky(covariance, lower=True)
+            distances = (solve_triangular(root, (X - mean).T, lower=True) ** 2).sum(axis=0)
+            found.append(np.log(share) - np.log(np.diag(root)).sum() - distances / 2)
+        return found[1] - found[0]

@@ -28,7 +28,7 @@ def test_leace_is_that_of_its_authors(foreign, relative_error, shrinkage):
 @pytest.mark.parametrize("shrinkage", [False, True])
 def test_quadratic_erasure_is_that_of_its_authors(foreign, relative_error, shrinkage):
     X, concept = foreign["X"], foreign["concept"]
-    edit = METHODS["quadratic"](shrinkage=shrinkage).fit(X, concept)
+    edit = METHODS["quadratic"](shrinkage=shrinkage, pooling=0).fit(X, concept)
     predicted = (edit.score(X) > 0).astype(int)
     assert 0.7 < (predicted == concept).mean()
     expected = foreign["quadratic_shrunk" if shrinkage else "quadratic_plain"][predicted, np.arange(len(X))]
@@ -65,8 +65,35 @@ def test_a_covariance_without_an_inverse_needs_shrinkage(train):
     X, concept, _ = train
     few = np.r_[np.flatnonzero(concept)[:5], np.flatnonzero(~concept)[:50]]
     with pytest.raises(NotDefinedError, match=r"5 rows.*shrinkage"):
-        METHODS["quadratic"](shrinkage=False).fit(X[few], concept[few])
+        METHODS["quadratic"](shrinkage=False, pooling=0).fit(X[few], concept[few])
+    assert np.isfinite(METHODS["quadratic"](shrinkage=False).fit(X[few], concept[few]).remove(X)).all()
     assert np.isfinite(METHODS["quadratic"]().fit(X[few], concept[few]).remove(X)).all()
+
+
+def test_quadratic_erasure_pools_covariances_that_few_rows_do_not_tell():
+    right, moved = {0: [], None: []}, {0: [], None: []}
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        concept = np.arange(2200) % 2 == 0
+        X = rng.standard_normal((2200, 60)) * np.geomspace(10, 0.3, 60)
+        X[:, 20] += 3 * X[:, 20].std() * concept
+        X[concept] *= 1.3
+        for pooling in right:
+            edit = METHODS["quadratic"](pooling=pooling).fit(X[:200], concept[:200])
+            right[pooling].append(((edit.score(X[200:]) > 0) == concept[200:]).mean())
+            moved[pooling].append(np.linalg.norm(edit.remove(X[200:]) - X[200:]))
+    assert np.mean(right[None]) > np.mean(right[0]) + 0.015
+    assert np.mean(moved[None]) < 0.75 * np.mean(moved[0])
+
+
+def test_bad_pooling_and_too_few_rows_for_it_are_named(train):
+    X, concept, _ = train
+    with pytest.raises(ValueError, match=r"pooling.*1\.5"):
+        METHODS["quadratic"](pooling=1.5)
+    few = np.r_[np.flatnonzero(concept)[:3], np.flatnonzero(~concept)[:50]]
+    with pytest.raises(NotDefinedError, match=r"3 rows.*pooling"):
+        METHODS["quadratic"]().fit(X[few], concept[few])
+    assert np.isfinite(METHODS["quadratic"](pooling=1).fit(X[few], concept[few]).remove(X)).all()
 
 
 def test_inlp_projects_out_as_many_directions_as_probes_find(train):
@@ -90,3 +117,28 @@ def test_inlp_finds_all_directions_of_a_concept():
     edit = METHODS["inlp"](ridge=1e-6).fit(X, concept)
     leftover = edit.remove(X)
     assert abs(roc_auc_score(concept, leftover[:, 0]) - 0.5) < 0.1
+
+
+def _few_rows(seed, strength):
+    rng = np.random.default_rng(seed)
+    concept = np.arange(4400) % 2 == 0
+    X = rng.standard_normal((4400, 64))
+    X[:, 0] += strength * concept
+    return X[:400], concept[:400], X[400:], concept[400:]
+
+
+def test_inlp_goes_on_while_new_rows_show_the_concept():
+    left, rounds = [], []
+    for seed in range(5):
+        X, concept, new, truth = _few_rows(seed, strength=2.0)
+        edit = METHODS["inlp"]().fit(X, concept, seed=seed)
+        left.append(roc_auc_score(truth, edit.remove(new)[:, 0]))
+        rounds.append(len(edit.parameters["basis"]))
+    # One direction leaves 0.75 of it, since a probe of 400 rows is not quite the axis. Rows that earlier probes were
+    # fitted to look worse than chance after that.
+    assert np.mean(rounds) > 2 and np.mean(left) < 0.72
+
+
+def test_inlp_stops_where_there_is_no_concept():
+    rounds = [len(METHODS["inlp"]().fit(*_few_rows(seed, strength=0.0)[:2]).parameters["basis"]) for seed in range(10)]
+    assert np.mean(rounds) < 2
