@@ -1,0 +1,91 @@
+"""What labelling may cost, and what it did cost."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, fields
+
+
+class BudgetSpentError(RuntimeError):
+    """Going on would cost more than the budget allows; what was found so far is kept."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a run, for all neurons together; None is without limit.
+
+    Attributes:
+        calls: Calls of the language model.
+        tokens: Tokens of prompts and answers.
+        images: Pictures that are made.
+        seconds: Time.
+        cost: Money, in the currency of the proposer's prices.
+
+    Raises:
+        ValueError: A limit is not positive.
+    """
+
+    calls: int | None = None
+    tokens: int | None = None
+    images: int | None = None
+    seconds: float | None = None
+    cost: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            limit = getattr(self, field.name)
+            if limit is not None and not limit > 0:
+                raise ValueError(f"the budget of {field.name} must be positive, got {limit!r}")
+
+
+@dataclass
+class Spent:
+    """What was spent."""
+
+    calls: int = 0
+    tokens: int = 0
+    images: int = 0
+    cost: float = 0.0
+
+
+class Meter:
+    """Counts what is spent, and says when the budget does not allow more.
+
+    Args:
+        budget: The limits.
+    """
+
+    def __init__(self, budget: Budget | None = None) -> None:
+        self.budget, self.spent = budget or Budget(), Spent()
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the meter was made."""
+        return time.monotonic() - self._start
+
+    def reserve(self, **more: float) -> None:
+        """Check that `more` can be spent.
+
+        Raises:
+            BudgetSpentError: It cannot.
+        """
+        for name, limit in asdict(self.budget).items():
+            if limit is None:
+                continue
+            if name == "seconds":
+                if self.seconds >= limit:
+                    raise BudgetSpentError(f"{limit:g} seconds are over")
+            elif getattr(self.spent, name) + more.get(name, 0) > limit or (
+                name in ("tokens", "cost") and "calls" in more and getattr(self.spent, name) >= limit
+            ):
+                raise BudgetSpentError(f"the budget of {limit:g} {name} is spent")
+
+    def spend(self, **more: float) -> None:
+        """Count what was spent."""
+        for name, amount in more.items():
+            setattr(self.spent, name, getattr(self.spent, name) + amount)
+
+    def to_dict(self) -> dict[str, float]:
+        """Return what was spent, with the time."""
+        return {**asdict(self.spent), "seconds": round(self.seconds, 3)}

@@ -1,0 +1,1 @@
+"""How good labels are: CoSy, measures that pass sanity tests, pairs, baselines, and scores of sets of neurons."""

@@ -1,0 +1,1 @@
+"""Where pictures of a concept come from: generators, datasets, or the renderer of the scenes."""

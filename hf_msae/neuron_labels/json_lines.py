@@ -1,0 +1,59 @@
+"""Append-only files of JSON records, which survive a process that is killed while it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+class JsonLines:
+    """A file with one JSON record a line, read once and appended to.
+
+    A last line without its end was cut off by a kill: it is dropped, and overwritten by the next record.
+
+    Args:
+        path: The file; it does not need to exist.
+
+    Raises:
+        ValueError: Another line is not a JSON record.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        self.records: list[dict[str, Any]] = []
+        self._end = 0
+        if self.path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        whole, _, rest = content.rpartition(b"\n")
+        self._end = len(content) - len(rest)
+        if rest:
+            logger.warning(f"{self.path} ends in the middle of a record, which is dropped")
+        for number, line in enumerate(whole.split(b"\n") if self._end else (), start=1):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{self.path}, line {number} is not JSON ({error}): remove the line") from error
+            if not isinstance(record, dict):
+                raise ValueError(f"{self.path}, line {number} is not a JSON object: remove the line")
+            self.records.append(record)
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write a record to the end of the file, on the disk when this returns."""
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        with open(self.path, "r+b" if self.path.exists() else "x+b") as file:
+            file.seek(self._end)
+            file.truncate()
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._end += len(line)
+        self.records.append(record)

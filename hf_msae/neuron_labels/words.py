@@ -1,0 +1,127 @@
+"""Concepts as texts: what counts as one, and which are the same."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+WordEmbeds = Callable[[Sequence[str]], "np.ndarray | torch.Tensor"]
+"""Turns texts into embeddings (n, d), such as `Backbone.text_embeds` or what `load_word_embeds` returns."""
+
+SYNONYM = 0.8
+"""Concepts are the same if the words in which they differ have embeddings of at least this cosine."""
+
+_MOST_WORDS, _MOST_LETTERS = 8, 60
+_ARTICLES = ("a ", "an ", "the ", "some ")
+
+
+def clean_concept(text: str) -> str:
+    """Bring a concept that a model or person wrote to one form: one line, lower case, without quotes or article.
+
+    What a model wrote is data: it is shown and drawn, and never used as a path, pattern or markup.
+
+    Raises:
+        ValueError: It is empty, has no letter, has more than 8 words or 60 characters, or holds control characters.
+    """
+    text = unicodedata.normalize("NFKC", text).strip()
+    if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn") for letter in text):
+        raise ValueError(f"a concept is one line without control characters, got {text!r:.80}")
+    text = re.sub(r"\s+", " ", text).strip(" .,;:!?\"'`*_#-“”‘’").casefold()
+    for article in _ARTICLES:
+        text = text.removeprefix(article)
+    if not any(letter.isalpha() for letter in text):
+        raise ValueError(f"a concept needs at least one word, got {text!r:.80}")
+    if len(text) > _MOST_LETTERS or len(text.split()) > _MOST_WORDS:
+        raise ValueError(f"a concept has at most {_MOST_WORDS} words and {_MOST_LETTERS} characters, got {text!r:.80}")
+    return text
+
+
+def same_words(concept: str) -> str:
+    """Return a form that is equal for concepts that differ only in number or punctuation: "Red stars" and "red star"."""
+    return " ".join(_singular(word) for word in re.findall(r"\w+", clean_concept(concept)))
+
+
+def _singular(word: str) -> str:
+    if len(word) <= 3 or word.endswith(("ss", "us", "is")):
+        return word
+    for plural, ending in (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh"), ("s", "")):
+        if word.endswith(plural):
+            return word.removesuffix(plural) + ending
+    return word
+
+
+class KnownConcepts:
+    """Remembers concepts, and recognizes them in another case, number or, with embeddings, wording.
+
+    Args:
+        word_embeds: Embeds texts; without it only the wording counts.
+        synonym: Cosine from which on the words in which two concepts differ mean the same. What they share is left out:
+            with it, "small red star" and "large red star" would be alike.
+    """
+
+    def __init__(self, word_embeds: WordEmbeds | None = None, synonym: float = SYNONYM) -> None:
+        self.word_embeds, self.synonym = word_embeds, synonym
+        self._concepts: dict[str, str] = {}
+
+    def add(self, concept: str) -> None:
+        """Remember a concept, unless it is known in another case or number."""
+        if same_words(concept) in self._concepts:
+            return
+        self._concepts[same_words(concept)] = concept
+
+    def find(self, concept: str) -> str | None:
+        """Return the known concept that is the same as this one, or None."""
+        if found := self._concepts.get(same_words(concept)):
+            return found
+        if self.word_embeds is None:
+            return None
+        pairs = {known: _what_differs(concept, known) for known in self._concepts.values()}
+        pairs = {known: pair for known, pair in pairs.items() if all(pair)}  # "red star" is not "star"
+        if not pairs:
+            return None
+        rows = unit_rows(self.word_embeds([text for pair in pairs.values() for text in pair])).reshape(
+            len(pairs), 2, -1
+        )
+        cosines = (rows[:, 0] * rows[:, 1]).sum(axis=1)
+        best = int(cosines.argmax())
+        return list(pairs)[best] if cosines[best] >= self.synonym else None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._concepts.values())
+
+
+def _what_differs(concept: str, other: str) -> tuple[str, str]:
+    """Return the words that only one of two concepts has, for each."""
+    words, others = same_words(concept).split(), same_words(other).split()
+    only = [word for word in words if word not in others], [word for word in others if word not in words]
+    return " ".join(only[0]), " ".join(only[1])
+
+
+def unit_rows(embeddings: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Return embeddings (n, d) as float64 of length 1; rows of zeros stay zero."""
+    rows = np.asarray(
+        embeddings.detach().float().cpu() if isinstance(embeddings, torch.Tensor) else embeddings, dtype=np.float64
+    )
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+@lru_cache(maxsize=1)
+def load_word_embeds() -> WordEmbeds:
+    """Load the word embeddings of WordLlama (MIT), which are part of the package `wordllama`, 16 MB.
+
+    Raises:
+        ImportError: The package is not installed.
+    """
+    try:
+        import wordllama
+    except ImportError as error:
+        raise ImportError('embeddings of words need a package: pip install "hf_msae[label]"') from error
+    # Without `cache_dir`, it looks for the tokenizer elsewhere, and then on the Hub.
+    model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+    return lambda texts: model.embed(list(texts))
