@@ -181,7 +181,7 @@ def as_neuron(neuron: Neuron | Callable[[Images], Any]) -> Neuron:
 
 
 def _tensor_of(output: Any) -> torch.Tensor:
-    """Return the tensor of a module's output: its logits, pooled output or last hidden state, or the first of several."""
+    """Return the tensor of an output: its logits, pooled output or last hidden state, or the first of several."""
     if isinstance(output, torch.Tensor):
         return output
     if isinstance(output, Mapping):

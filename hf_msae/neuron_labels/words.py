@@ -18,6 +18,7 @@ SYNONYM = 0.8
 """Concepts are the same if the words in which they differ have embeddings of at least this cosine."""
 
 _MOST_WORDS, _MOST_LETTERS = 8, 60
+_AROUND = " .,;:!?\"'`*_#-\u201c\u201d\u2018\u2019"  # the last four are curly quotation marks
 _ARTICLES = ("a ", "an ", "the ", "some ")
 
 
@@ -32,7 +33,7 @@ def clean_concept(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).strip()
     if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn") for letter in text):
         raise ValueError(f"a concept is one line without control characters, got {text!r:.80}")
-    text = re.sub(r"\s+", " ", text).strip(" .,;:!?\"'`*_#-“”‘’").casefold()
+    text = re.sub(r"\s+", " ", text).strip(_AROUND).casefold()
     for article in _ARTICLES:
         text = text.removeprefix(article)
     if not any(letter.isalpha() for letter in text):
@@ -43,7 +44,7 @@ def clean_concept(text: str) -> str:
 
 
 def same_words(concept: str) -> str:
-    """Return a form that is equal for concepts that differ only in number or punctuation: "Red stars" and "red star"."""
+    """Return a form that is equal for concepts that differ only in number or punctuation, as "stars" and "Star!" do."""
     return " ".join(_singular(word) for word in re.findall(r"\w+", clean_concept(concept)))
 
 
@@ -61,8 +62,8 @@ class KnownConcepts:
 
     Args:
         word_embeds: Embeds texts; without it only the wording counts.
-        synonym: Cosine from which on the words in which two concepts differ mean the same. What they share is left out:
-            with it, "small red star" and "large red star" would be alike.
+        synonym: Cosine from which on the words in which two concepts differ mean the same. What they share is left
+            out: with it, "small red star" and "large red star" would be alike.
     """
 
     def __init__(self, word_embeds: WordEmbeds | None = None, synonym: float = SYNONYM) -> None:
