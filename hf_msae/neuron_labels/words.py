@@ -44,7 +44,7 @@ def clean_concept(text: str) -> str:
 
 
 def same_words(concept: str) -> str:
-    """Return a form that is equal for concepts that differ only in number or punctuation, as "stars" and "Star!" do."""
+    """Return a form that is equal for concepts that differ only in number or punctuation: "stars" and "Star!"."""
     return " ".join(_singular(word) for word in re.findall(r"\w+", clean_concept(concept)))
 
 
