@@ -57,6 +57,7 @@ class Meter:
 
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget, self.spent = budget or Budget(), Spent()
+        self.kept_back = 0  # pictures that searches must leave, so that what they find can be confirmed
         self._start = time.monotonic()
 
     @property
@@ -76,9 +77,13 @@ class Meter:
             if name == "seconds":
                 if self.seconds >= limit:
                     raise BudgetSpentError(f"{limit:g} seconds are over")
-            elif getattr(self.spent, name) + more.get(name, 0) > limit or (
-                name in ("tokens", "cost") and "calls" in more and getattr(self.spent, name) >= limit
-            ):
+                continue
+            planned = more.get(name, 0)
+            if name == "images":
+                planned += self.kept_back
+            elif name in ("tokens", "cost"):  # those of a call are known only afterwards
+                planned = 1e-9 if more.get("calls") else 0
+            if planned and getattr(self.spent, name) + planned > limit:
                 raise BudgetSpentError(f"the budget of {limit:g} {name} is spent")
 
     def spend(self, **more: float) -> None:

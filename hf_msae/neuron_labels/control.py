@@ -1,0 +1,87 @@
+"""Control pictures: what a neuron's response to a concept is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from .._utils.images import ImageInput, to_rgb
+from .gallery import checked_activations
+from .neuron import Neuron
+
+_LEAST = 20
+_BATCH = 256
+
+
+class Control:
+    """Pictures as they come, such as those of a dataset; half of them for the search, half to confirm its result.
+
+    Args:
+        images: PIL images, paths, or a column of a dataset; or, for `paper=True`, those of each of several classes by
+            name. Several hundred are enough; at least 20.
+        seed: Seed of the halves.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError: There are fewer than 20 pictures, or a class has fewer than 2.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[ImageInput] | Mapping[str, Sequence[ImageInput]],
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        self.progress = progress
+        self.classes: dict[str, np.ndarray] = {}
+        if isinstance(images, Mapping):
+            rows: list[ImageInput] = []
+            for name, members in images.items():
+                if len(members) < 2:
+                    raise ValueError(f"the control class {name!r} has {len(members)} pictures; at least 2 are needed")
+                self.classes[name] = np.arange(len(rows), len(rows) + len(members))
+                rows.extend(members)
+            images = rows
+        self.images: Any = images
+        if len(images) < _LEAST:
+            raise ValueError(f"there are {len(images)} control pictures; at least {_LEAST} are needed")
+        order = np.random.default_rng([seed, 0]).permutation(len(images))
+        self.search_rows, self.confirm_rows = np.sort(order[::2]), np.sort(order[1::2])
+        self._features: dict[str, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def picture(self, row: int) -> Image.Image:
+        """Return a control picture as RGB."""
+        return to_rgb(self.images[int(row)], f"control picture {row}")
+
+    def activations(self, neuron: Neuron) -> np.ndarray:
+        """Return the activations (n,) of all control pictures, float64.
+
+        Raises:
+            ValueError: They are all the same, so that nothing could be told from them.
+        """
+        if neuron.source not in self._features:
+            self._features[neuron.source] = self._read(neuron)
+        found = checked_activations(neuron, self._features[neuron.source])
+        if found.min() == found.max():
+            raise ValueError(
+                f"{neuron.name} gives {found[0]:g} for all {len(found)} control pictures: it is dead on them, so "
+                "there is nothing to label"
+            )
+        return found
+
+    def _read(self, neuron: Neuron) -> np.ndarray:
+        starts: Iterable[int] = range(0, len(self), _BATCH)
+        parts = [
+            np.asarray(neuron.features([self.picture(row) for row in range(start, min(start + _BATCH, len(self)))]))
+            for start in tqdm(starts, desc="control pictures", unit="batch", disable=not self.progress)
+        ]
+        if any(part.ndim == 0 for part in parts) or sum(map(len, parts)) != len(self):
+            raise ValueError(f"{neuron!r} did not give one row for each of {len(self)} control pictures")
+        return np.concatenate(parts)

@@ -1,0 +1,164 @@
+"""Labels for neurons: `label_neuron` for one, `label_neurons` for many."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from .._utils.atomic import make_folder
+from .._utils.images import ImageInput
+from .budget import Budget, Meter
+from .control import Control
+from .gallery import Gallery
+from .imagers.base import Imager
+from .neuron import Images, Neuron, as_neuron
+from .proposals import Proposals
+from .proposers.base import Proposer
+from .result import NeuronLabel, NeuronLabels
+from .run import Run
+from .scoring import Metric, check_metric
+from .search import SearchSettings
+from .words import WordEmbeds, load_word_embeds
+
+ControlImages = Sequence[ImageInput] | Mapping[str, Sequence[ImageInput]] | Control
+
+
+def label_neuron(
+    neuron: Neuron | Callable[[Images], Any],
+    proposer: Proposer,
+    imager: Imager,
+    control: ControlImages,
+    iterations: int = 10,
+    images_per_concept: int = 5,
+    metric: Metric = "auc",
+    seed: int = 0,
+    budget: Budget | None = None,
+    **options: Any,
+) -> NeuronLabel:
+    """Find what a neuron responds to, in words: the arguments and errors of `label_neurons`, for one neuron.
+
+    Raises:
+        ValueError: Also if all control pictures activate the neuron equally.
+
+    Example:
+        >>> found = label_neuron(MSAENeuron(model, 417), proposer, ScenesImager(), photos)
+        >>> found.label, found.interval
+        ('crescent', (0.97, 1.0))
+    """
+    searched = (iterations, images_per_concept, metric, seed, budget)
+    found = label_neurons([neuron], proposer, imager, control, *searched, **options)
+    if found.problems:
+        raise ValueError(next(iter(found.problems.values())))
+    return found[0]
+
+
+def label_neurons(
+    neurons: Sequence[Neuron | Callable[[Images], Any]],
+    proposer: Proposer,
+    imager: Imager,
+    control: ControlImages,
+    iterations: int = 10,
+    images_per_concept: int = 5,
+    metric: Metric = "auc",
+    seed: int = 0,
+    budget: Budget | None = None,
+    output_dir: str | os.PathLike | None = None,
+    start: Sequence[str] | Callable[[Neuron], Sequence[str]] | None = None,
+    confirm_images: int = 20,
+    word_embeds: WordEmbeds | None = None,
+    paper: bool = False,
+    at_once: int | None = None,
+    progress: bool = True,
+) -> NeuronLabels:
+    """Find what neurons respond to, in words, by LINE (Zaigrajew et al., arXiv 2604.08039).
+
+    A proposer names a concept, an imager makes pictures of it, the neuron's activations are compared with those of
+    control pictures, and the score goes back to the proposer, which names a better concept. Nothing of the network is
+    needed but activations, and labels are not limited to a vocabulary. What was found is measured again on pictures
+    and control pictures that the search did not use.
+
+    With `output_dir`, a run that was interrupted continues where it was: answers of the proposer and pictures
+    are kept, and shared between neurons, and so are finished labels.
+
+    Args:
+        neurons: Functions from a list of RGB images to an activation each, or `MSAENeuron`, `UnitNeuron`.
+        proposer: Names concepts.
+        imager: Makes pictures of concepts.
+        control: Pictures as they come, none of them made by the imager, at least 20 and better several hundred: PIL
+            images, paths, or a column of a dataset; or, for `paper=True`, those of each class by name.
+        iterations: Number of proposals for each neuron.
+        images_per_concept: Pictures of a concept that is tried. The best concepts get up to four times as many.
+        metric: What concepts are compared by: "auc", "mad" or "mean"; see `hf_msae.neuron_labels.scoring.score`.
+        seed: Random seed.
+        budget: What the run may cost; it stops in good order when that is spent.
+        output_dir: Folder of what is kept; None keeps nothing.
+        start: Concepts to start from, or a function that returns those of a neuron. By default the proposer's.
+        confirm_images: Fresh pictures that confirm a label, and each meaning of a neuron with several.
+        word_embeds: Embeds texts, to recognize synonyms and to group concepts by meaning. By default WordLlama's, if
+            it is installed.
+        paper: Search as the published code does, with control pictures by class; see `PaperSearch`.
+        at_once: Neurons that are searched together, so that a proposer can answer in batches. By default 8, or 1 if
+            the proposer is no language model.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The labels, in the order of the neurons, and why some neurons have none.
+
+    Raises:
+        ValueError: An argument is out of range, there are too few control pictures, or a neuron's activations are not
+            one finite number for each picture.
+        ImportError: `paper=True` without embeddings of words.
+    """
+    check_metric(metric)
+    for name, value, least in (
+        *(("iterations", iterations, 0), ("images_per_concept", images_per_concept, 1)),
+        *(("seed", seed, 0), ("confirm_images", confirm_images, 0), ("at_once", at_once or 1, 1)),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    chosen = [as_neuron(neuron) for neuron in neurons]
+    if not chosen:
+        raise ValueError("there is no neuron to label")
+    if len({neuron.key for neuron in chosen}) < len(chosen):
+        raise ValueError("a neuron is given twice, or two functions have the same name: name them with FunctionNeuron")
+    if word_embeds is None:
+        word_embeds = _word_embeds(needed=paper)
+    folder = None if output_dir is None else make_folder(output_dir)
+    if not isinstance(control, Control):
+        control = Control(control, seed, progress)
+    run = Run(
+        proposer=proposer,
+        imager=imager,
+        control=control,
+        settings=SearchSettings(int(iterations), int(images_per_concept), metric, int(seed)),
+        meter=(meter := Meter(budget)),
+        folder=folder,
+        gallery=Gallery(imager, meter, folder),
+        proposals=Proposals(proposer, meter, folder),
+        start=start,
+        confirm_images=int(confirm_images),
+        word_embeds=word_embeds,
+        paper=paper,
+    )
+    at_once = at_once or (8 if proposer.is_language_model else 1)
+    with tqdm(total=len(chosen) * (iterations + 1), desc="labels", unit="proposal", disable=not progress) as bar:
+        found = run.all(chosen, at_once, bar)
+    labels = NeuronLabels(
+        tuple(found[key] for key in (each.key for each in chosen) if key in found), meter.to_dict(), run.problems
+    )
+    if folder is not None:
+        labels.save(folder / "labels.json")
+    return labels
+
+
+def _word_embeds(needed: bool) -> WordEmbeds | None:
+    try:
+        return load_word_embeds()
+    except ImportError:
+        if needed:
+            raise
+        return None

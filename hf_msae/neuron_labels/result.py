@@ -1,0 +1,184 @@
+"""The label of a neuron, with its evidence and history; and those of many neurons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ..statistics import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HISTORY = (
+    *("iteration", "origin", "concept", "score", "first_score", "accepted", "num_images", "mean_activation"),
+    *("malformed", "problem", "reasoning", "images"),
+)
+MEANINGS = ("meaning", "concepts", "score", "low", "high", "auc", "p_value", "num_images", "confirmed", "problem")
+PICTURES = ("kind", "sha256", "concept", "activation")
+
+
+@dataclass(frozen=True)
+class NeuronLabel(Result):
+    """What a neuron responds to.
+
+    Attributes:
+        neuron: The neuron's name.
+        label: The concept that was found; None if no concept could be scored.
+        score: Its score on fresh pictures, compared with fresh control pictures; NaN if it could not be confirmed.
+        low: Lower end of the score's 95% interval.
+        high: Upper end.
+        metric: "auc", "mad" or "mean".
+        p_value: Of a one-sided Mann-Whitney test on the same pictures.
+        confirmed: Whether the AUC on fresh pictures is at least 0.8 with its interval, and significant.
+        search_score: The score in the search. It is the best of many, so it is too high.
+        meanings: Clusters of concepts that the neuron responds to, and whether each is confirmed. Several confirmed
+            meanings: the neuron is polysemantic.
+        history: Every concept that was tried or proposed.
+        pictures: The pictures of the concepts and of the control that activate the neuron most.
+        control: The number of control pictures, and the quantiles of their activations.
+        spent: Calls, tokens, images, cost and seconds of the run so far.
+        stopped: Why the search ended early; empty if it did not.
+        seed: Random seed.
+        settings: How the label was found: proposer, imager and search.
+        folder: Where the pictures are; None if they were not kept.
+    """
+
+    neuron: str
+    label: str | None
+    score: float
+    low: float
+    high: float
+    metric: str
+    p_value: float
+    confirmed: bool
+    search_score: float
+    meanings: pd.DataFrame = field(metadata={"columns": list(MEANINGS)})
+    history: pd.DataFrame = field(metadata={"columns": list(HISTORY)})
+    pictures: pd.DataFrame = field(metadata={"columns": list(PICTURES)})
+    control: dict[str, float]
+    spent: dict[str, float]
+    stopped: str
+    seed: int
+    settings: dict[str, Any]
+    folder: str | None = None
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> NeuronLabel:
+        """Build a label from what `to_dict` returned, which has None for figures that do not exist."""
+        figures = ("score", "low", "high", "p_value", "search_score")
+        return super().from_dict(content | {name: np.nan for name in figures if content.get(name, 0) is None})
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of the score."""
+        return self.low, self.high
+
+    @property
+    def is_polysemantic(self) -> bool:
+        """Whether more than one meaning is confirmed."""
+        return int(self.meanings["confirmed"].sum()) > 1
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the label and its evidence as one row."""
+        others = self.meanings[self.meanings["confirmed"] & (self.meanings["meaning"] != self.label)]["meaning"]
+        row = {
+            "neuron": self.neuron,
+            "label": self.label,
+            "score": self.score,
+            "low": self.low,
+            "high": self.high,
+            "metric": self.metric,
+            "p_value": self.p_value,
+            "confirmed": self.confirmed,
+            "search_score": self.search_score,
+            "other_meanings": ", ".join(others),
+            "num_concepts": int(self.history["score"].notna().sum()),
+            "stopped": self.stopped,
+        }
+        return pd.DataFrame([row])
+
+    def verdict(self) -> str:
+        """Say what the neuron responds to, and how sure that is."""
+        if self.label is None:
+            return f"{self.neuron}: no concept could be scored ({self.stopped or 'none could be drawn'})"
+        if not np.isfinite(self.score):
+            return f"{self.neuron}: {self.label} (not confirmed: {self._why_not()})"
+        figures = f"{self.metric} {self.score:.2f}, {self.low:.2f} to {self.high:.2f}"
+        others = self.to_pandas()["other_meanings"].iloc[0]
+        return (
+            f"{self.neuron}: {self.label} ({figures}{'' if self.confirmed else ', not confirmed'})"
+            f"{f'; also {others}' if others else ''}"
+        )
+
+    def _why_not(self) -> str:
+        problems = self.meanings.loc[self.meanings["meaning"] == self.label, "problem"]
+        return next((problem for problem in problems if problem), self.stopped or "no fresh pictures")
+
+    def plot(self, folder: str | Path | None = None) -> Figure:
+        """Draw the best pictures, the control pictures that activate the neuron most, and the course of the search.
+
+        Args:
+            folder: Where the run's pictures are; by default where they were when the label was found.
+
+        Raises:
+            ValueError: The pictures were not kept.
+        """
+        from ..plotting.neuron_labels import plot_neuron_label
+
+        folder = folder or self.folder
+        if folder is None:
+            raise ValueError("the pictures were not kept: pass output_dir= to label_neuron")
+        return plot_neuron_label(self, Path(folder))
+
+
+@dataclass(frozen=True)
+class NeuronLabels(Result):
+    """Labels of several neurons.
+
+    Attributes:
+        labels: The label of each neuron.
+        spent: Calls, tokens, images, cost and seconds of this run.
+        problems: Why a neuron has no label, by name.
+    """
+
+    labels: tuple[NeuronLabel, ...]
+    spent: dict[str, float]
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row for each neuron."""
+        if not self.labels:
+            return pd.DataFrame(columns=["neuron", "label", "score", "low", "high", "metric", "p_value", "confirmed"])
+        return pd.concat([label.to_pandas() for label in self.labels], ignore_index=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        labels = [label.to_dict() for label in self.labels]
+        return {"labels": labels, "spent": self.spent, "problems": self.problems}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> NeuronLabels:
+        """Build the labels from what `to_dict` returned."""
+        labels = tuple(NeuronLabel.from_dict(each) for each in content["labels"])
+        return cls(labels, content["spent"], content.get("problems", {}))
+
+    def __getitem__(self, place: int) -> NeuronLabel:
+        return self.labels[place]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def verdict(self) -> str:
+        """Say how many labels were found and confirmed."""
+        confirmed = sum(label.confirmed for label in self.labels)
+        many = sum(label.is_polysemantic for label in self.labels)
+        found = sum(label.label is not None for label in self.labels)
+        return (
+            f"{found} of {len(self.labels) + len(self.problems)} neurons have a label, {confirmed} of them confirmed "
+            f"on fresh pictures; {many} respond to several unrelated concepts"
+        )

@@ -1,0 +1,252 @@
+"""The searches of several neurons, side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from .._utils.atomic import make_folder
+from .budget import BudgetSpentError, Meter
+from .confirming import MOST_MEANINGS, Confirmation, clusters, confirm, is_confirmed
+from .control import Control
+from .gallery import Gallery
+from .imagers.base import Imager
+from .neuron import Neuron
+from .paper import PaperSearch
+from .proposals import Proposals
+from .proposers.base import Answer, Proposer, Request
+from .result import HISTORY, MEANINGS, PICTURES, NeuronLabel
+from .search import Search, SearchSettings, Trial
+from .words import KnownConcepts, WordEmbeds
+
+LABEL_FORMAT = 1
+"""Labels of another format are found again."""
+
+_NUM_FIRST = 10
+_BEST_PICTURES = 12
+_QUANTILES = {"median": 0.5, "q90": 0.9, "q99": 0.99, "max": 1.0}
+
+
+@dataclass
+class _Active:
+    neuron: Neuron
+    search: Search | PaperSearch
+    generator: Generator[Request, Answer, Trial | None]
+    request: Request | None = None
+    best: Trial | None = None
+
+
+@dataclass
+class Run:
+    """What the searches of a run share; `all` runs them."""
+
+    proposer: Proposer
+    imager: Imager
+    control: Control
+    settings: SearchSettings
+    meter: Meter
+    folder: Path | None
+    gallery: Gallery
+    proposals: Proposals
+    start: Sequence[str] | Callable[[Neuron], Sequence[str]] | None
+    confirm_images: int
+    word_embeds: WordEmbeds | None
+    paper: bool
+
+    def __post_init__(self) -> None:
+        self.problems: dict[str, str] = {}
+
+    def all(self, neurons: Sequence[Neuron], at_once: int, bar: tqdm) -> dict[str, NeuronLabel]:
+        """Search for the labels of all neurons, some at a time, and return them by the neurons' keys."""
+        found: dict[str, NeuronLabel] = {}
+        waiting, active = deque(neurons), []
+        steps = self.settings.iterations + 1
+        while waiting or active:
+            while waiting and len(active) < at_once:
+                neuron = waiting.popleft()
+                if saved := self._saved(neuron):
+                    found[neuron.key] = saved
+                    bar.update(steps)
+                elif each := self._begin(neuron):
+                    active.append(each)
+                else:
+                    bar.update(steps)
+            for each in self._step([each for each in active if each.request is not None]):
+                bar.update(each.request is not None)
+            for each in [each for each in active if each.request is None]:
+                active.remove(each)
+                found[each.neuron.key] = self._finish(each)
+            bar.set_postfix(images=self.meter.spent.images, calls=self.meter.spent.calls, refresh=False)
+        return found
+
+    def _begin(self, neuron: Neuron) -> _Active | None:
+        try:
+            activations = self.control.activations(neuron)
+            self.meter.reserve(images=self.settings.images_per_concept + self.confirm_images)
+        except (ValueError, BudgetSpentError) as error:
+            self.problems[neuron.name] = str(error)
+            return None
+        if self.paper:
+            search = PaperSearch(neuron, self.gallery, self.control, self.settings, self.word_embeds)
+        else:
+            searched = activations[self.control.search_rows]
+            search = Search(neuron, self.gallery, searched, self.settings, KnownConcepts(self.word_embeds))
+        self.meter.kept_back += self.confirm_images
+        each = _Active(neuron, search, search.run(self._first(neuron)))
+        self._advance(each, None)
+        return each
+
+    def _first(self, neuron: Neuron) -> Sequence[str]:
+        if self.start is None:
+            return self.proposer.first(_NUM_FIRST, self.settings.seed)
+        return self.start(neuron) if callable(self.start) else self.start
+
+    def _step(self, asking: Sequence[_Active]) -> Iterator[_Active]:
+        """Ask for the next concept of several searches together, and let them try it."""
+        if not asking:
+            return
+        try:
+            answers: Sequence[Answer | BudgetSpentError] = self.proposals.ask([each.request for each in asking])
+        except BudgetSpentError as error:
+            answers = [error] * len(asking)
+        for each, answer in zip(asking, answers, strict=True):
+            self._advance(each, answer)
+            yield each
+
+    def _advance(self, each: _Active, answer: Answer | BudgetSpentError | None) -> None:
+        try:
+            if isinstance(answer, BudgetSpentError):
+                each.request = each.generator.throw(answer)
+            else:
+                each.request = each.generator.send(answer)
+        except StopIteration as end:
+            each.request, each.best = None, end.value
+
+    def _finish(self, each: _Active) -> NeuronLabel:
+        self.meter.kept_back -= self.confirm_images
+        neuron, search = each.neuron, each.search
+        activations = self.control.activations(neuron)
+        fresh, searched = activations[self.control.confirm_rows], activations[self.control.search_rows]
+        meanings, found = self._meanings(each, searched, fresh)
+        own = next((one for one in found if each.best is not None and one.concept == each.best.concept), None)
+        own = own or Confirmation("")
+        is_own_confirmed = any(meanings["confirmed"] & (meanings["meaning"] == own.concept)) if own.concept else False
+        label = NeuronLabel(
+            neuron=neuron.name,
+            label=each.best.concept if each.best else None,
+            score=own.score,
+            low=own.low,
+            high=own.high,
+            metric=self.settings.metric,
+            p_value=own.p_value,
+            confirmed=bool(is_own_confirmed),
+            search_score=each.best.score if each.best else np.nan,
+            meanings=meanings,
+            history=pd.DataFrame([_record(trial) for trial in search.trials], columns=list(HISTORY)),
+            pictures=self._pictures(search.trials, found, activations),
+            control={
+                "num": float(len(activations)),
+                **{name: float(np.quantile(activations, q)) for name, q in _QUANTILES.items()},
+            },
+            spent=self.meter.to_dict(),
+            stopped=search.stopped,
+            seed=self.settings.seed,
+            settings=self._settings(),
+            folder=None if self.folder is None else str(self.folder.resolve()),
+        )
+        if self.folder is not None:
+            label.save(self._path(neuron))
+        return label
+
+    def _meanings(
+        self, each: _Active, searched: np.ndarray, fresh: np.ndarray
+    ) -> tuple[pd.DataFrame, list[Confirmation]]:
+        """Confirm the label, and the best concept of each other cluster of strong concepts."""
+        if each.best is None:
+            return pd.DataFrame(columns=list(MEANINGS)), []
+        groups = clusters(each.search.ranked(), searched, self.word_embeds)
+        own = next((group for group in groups if each.best in group), [each.best])
+        groups = [own, *(group for group in groups if group is not own)][:MOST_MEANINGS]
+        best = [each.best, *(group[0] for group in groups[1:])]
+        found = [
+            confirm(trial.concept, each.neuron, self.gallery, fresh, self.settings, self.confirm_images)
+            for trial in best
+        ]
+        records = [
+            {
+                "meaning": one.concept,
+                "concepts": ", ".join(trial.concept for trial in group),
+                **{name: getattr(one, name) for name in ("score", "low", "high", "auc", "p_value", "problem")},
+                "num_images": len(one.images),
+                "confirmed": is_true,
+            }
+            for one, group, is_true in zip(found, groups, is_confirmed(found), strict=True)
+        ]
+        return pd.DataFrame(records, columns=list(MEANINGS)), found
+
+    def _pictures(
+        self, trials: Sequence[Trial], found: Sequence[Confirmation], activations: np.ndarray
+    ) -> pd.DataFrame:
+        """List the pictures that activate the neuron most, of those that were made and of the control."""
+        made = {
+            name: ("made", name, concept, float(activation))
+            for concept, names, values in (
+                *((trial.concept, trial.images, trial.activations) for trial in trials),
+                *((one.concept, one.images, one.activations) for one in found if one.images),
+            )
+            for name, activation in zip(names, values, strict=True)
+        }
+        best = sorted(made.values(), key=lambda record: -record[3])[:_BEST_PICTURES]
+        rows = np.argsort(-activations, kind="stable")[:_BEST_PICTURES] if self.folder is not None else ()
+        kept = [("control", self.gallery.keep(self.control.picture(row)), "", float(activations[row])) for row in rows]
+        return pd.DataFrame([*best, *kept], columns=list(PICTURES))
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "format": LABEL_FORMAT,
+            "proposer": self.proposer.settings,
+            "imager": self.imager.settings,
+            **asdict(self.settings),
+            "confirm_images": self.confirm_images,
+            "paper": self.paper,
+            "start": list(self.start) if isinstance(self.start, list | tuple) else None,
+        }
+
+    def _path(self, neuron: Neuron) -> Path:
+        """Name the file of a neuron's label after everything that it depends on."""
+        digest = hashlib.sha256(json.dumps(self._settings(), sort_keys=True).encode())
+        digest.update(neuron.key.encode())
+        digest.update(json.dumps(list(self._first(neuron))).encode())
+        digest.update(np.ascontiguousarray(self.control.activations(neuron)).tobytes())
+        name = "".join(letter if letter.isalnum() else "-" for letter in neuron.name)[:60]
+        return make_folder(self.folder / "neurons") / f"{name}-{digest.hexdigest()[:12]}.json"
+
+    def _saved(self, neuron: Neuron) -> NeuronLabel | None:
+        """Return a finished label; one whose search was stopped, or whose file is damaged, is found again."""
+        if self.folder is None:
+            return None
+        try:
+            saved = NeuronLabel.load(self._path(neuron))
+        except (FileNotFoundError, ValueError):
+            return None
+        return None if saved.stopped else saved
+
+
+def _record(trial: Trial) -> dict[str, Any]:
+    return {
+        **{name: getattr(trial, name) for name in ("iteration", "origin", "concept", "score", "first_score")},
+        "accepted": trial.accepted,
+        "num_images": len(trial.images),
+        "mean_activation": float(trial.activations.mean()) if len(trial.activations) else np.nan,
+        **{name: getattr(trial, name) for name in ("malformed", "problem", "reasoning")},
+        "images": list(trial.images),
+    }

@@ -1,0 +1,192 @@
+"""The loop of LINE: propose a concept, make pictures of it, see how the neuron responds, and propose a better one."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from .budget import BudgetSpentError
+from .gallery import Gallery
+from .imagers.base import CannotDrawError
+from .neuron import Neuron
+from .proposers.base import Answer, Request
+from .scoring import Metric, score
+from .words import KnownConcepts
+
+Origin = Literal["start", "proposal", "merge"]
+
+SHOWN = 10
+"""Concepts that a proposer sees with their scores."""
+LEADERS = 3
+"""The best concepts, whose scores are measured on more pictures."""
+MOST_ROUNDS = 4
+"""Rounds of pictures for a leader, at most; other concepts get one."""
+
+
+@dataclass(eq=False)
+class Trial:
+    """A concept that was tried, or could not be."""
+
+    iteration: int
+    origin: Origin
+    concept: str | None
+    images: list[str] = field(default_factory=list)  # SHA-256
+    activations: np.ndarray = field(default_factory=lambda: np.empty(0))
+    score: float = np.nan
+    first_score: float = np.nan  # on the first pictures
+    accepted: bool = False
+    problem: str = ""
+    reasoning: str = ""
+    malformed: int = 0
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How a search goes about.
+
+    Attributes:
+        iterations: Number of proposals.
+        images_per_concept: Pictures of a concept in one round.
+        metric: What concepts are compared by.
+        seed: Random seed.
+    """
+
+    iterations: int = 10
+    images_per_concept: int = 5
+    metric: Metric = "auc"
+    seed: int = 0
+
+    def seeds(self, start: int, number: int) -> list[int]:
+        """Return seeds of pictures number `start` and following. They are consecutive, so none repeats."""
+        first = self.seed * 1000 + start
+        return list(range(first, first + number))
+
+    @property
+    def most_images(self) -> int:
+        """The most pictures that a search makes of one concept."""
+        return MOST_ROUNDS * self.images_per_concept
+
+
+class Search:
+    """The search for one neuron's label; `run` does it.
+
+    Each concept is scored against all control pictures of the search. The best ones get more pictures, since the best
+    of many noisy scores is too good. Concepts that are known, in another number or wording as well, are not tried
+    again.
+
+    Args:
+        neuron: What is labelled.
+        gallery: Makes pictures.
+        control: Activations of the control pictures.
+        settings: How to search.
+        known: Recognizes concepts.
+    """
+
+    def __init__(
+        self, neuron: Neuron, gallery: Gallery, control: np.ndarray, settings: SearchSettings, known: KnownConcepts
+    ) -> None:
+        self.neuron, self.gallery, self.control = neuron, gallery, control
+        self.settings, self.known = settings, known
+        self.trials: list[Trial] = []
+        self.stopped = ""
+
+    def run(self, first: Sequence[str]) -> Generator[Request, Answer, Trial | None]:
+        """Search from these concepts: yields requests, is sent their answers, and returns the best trial, if any.
+
+        A budget that is spent ends it early; `stopped` says so.
+        """
+        try:
+            for concept in first:
+                if self.known.find(concept) is None:
+                    self._try(Trial(0, "start", concept))
+            for iteration in range(1, self.settings.iterations + 1):
+                yield from self._ask(iteration, "proposal")
+                self._measure_leaders()
+            yield from self._ask(self.settings.iterations + 1, "merge")
+            self._measure_leaders()
+        except BudgetSpentError as error:
+            self.stopped = str(error)
+        return self.best()
+
+    def ranked(self) -> list[Trial]:
+        """Return the trials with a score, best first; of equal scores, the one that stands out further."""
+        scored = [trial for trial in self.trials if np.isfinite(trial.score)]
+        return sorted(scored, key=lambda trial: (-trial.score, -score("mad", trial.activations, self.control)))
+
+    def best(self) -> Trial | None:
+        """Return the trial whose concept becomes the label.
+
+        It is the best one, unless a simpler concept does as well: of the leaders whose pictures do not activate the
+        neuron significantly less (Mann-Whitney, 5%), the one with the fewest words. A label that is too specific
+        ("red star" for a neuron of red things) scores as well as the right one.
+        """
+        leaders = self.ranked()[:LEADERS]
+        if not leaders:
+            return None
+        top = leaders[0]
+        as_good = [
+            trial
+            for trial in leaders
+            if trial is top
+            or stats.mannwhitneyu(top.activations, trial.activations, alternative="greater").pvalue > 0.05
+        ]
+        return min(as_good, key=lambda trial: (len(trial.concept.split()), leaders.index(trial)))
+
+    def _ask(self, iteration: int, origin: Origin) -> Generator[Request, Answer, None]:
+        if origin == "merge" and len(self.ranked()) < 2:
+            return
+        request = Request(
+            scores=tuple((trial.concept, round(trial.score, 4)) for trial in self.ranked()),
+            avoid=tuple(self.known),
+            merge=origin == "merge",
+            seed=self.settings.seed * 1000 + iteration,
+        )
+        answer = yield request
+        trial = Trial(iteration, origin, answer.concept, problem=answer.problem, reasoning=answer.reasoning)
+        trial.malformed = answer.malformed
+        if answer.concept is None:
+            self.trials.append(trial)
+        elif same := self.known.find(answer.concept):
+            trial.problem = f"{same} was tried before"
+            self.trials.append(trial)
+        else:
+            self._try(trial)
+
+    def _try(self, trial: Trial) -> None:
+        self.trials.append(trial)
+        self.known.add(trial.concept)
+        try:
+            self._measure(trial)
+        except CannotDrawError as error:
+            trial.problem = str(error)
+            return
+        except BudgetSpentError as error:
+            trial.problem = str(error)
+            raise
+        trial.first_score = trial.score
+        trial.accepted = trial in self.ranked()[:SHOWN]
+
+    def _measure(self, trial: Trial) -> None:
+        """Make another round of pictures of a concept, and score all of its pictures."""
+        seeds = self.settings.seeds(len(trial.images), self.settings.images_per_concept)
+        trial.images = trial.images + self.gallery.draw(trial.concept, seeds)
+        trial.activations = self.gallery.activations(self.neuron, trial.images)
+        trial.score = score(self.settings.metric, trial.activations, self.control)
+
+    def _measure_leaders(self) -> None:
+        """Measure the leaders again, until those that lead have all their rounds, or there are no more pictures."""
+        while True:
+            short = [trial for trial in self.ranked()[:LEADERS] if not self._is_measured(trial)]
+            if not short:
+                return
+            self._measure(short[0])
+
+    def _is_measured(self, trial: Trial) -> bool:
+        there_are = self.gallery.imager.most_pictures(trial.concept)
+        # Where pictures are few, half of them are left to confirm the label.
+        most = self.settings.most_images if there_are is None else min(self.settings.most_images, there_are // 2)
+        return len(trial.images) + self.settings.images_per_concept > most

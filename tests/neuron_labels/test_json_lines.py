@@ -1,0 +1,31 @@
+import pytest
+
+from hf_msae.neuron_labels.json_lines import JsonLines
+
+
+def test_records_come_back_in_order(tmp_path):
+    lines = JsonLines(tmp_path / "log.jsonl")
+    for number in range(3):
+        lines.append({"number": number, "text": "a\nb \u2028"})
+    assert [record["number"] for record in JsonLines(tmp_path / "log.jsonl").records] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("cut", [1, 5, 13])
+def test_a_record_that_was_cut_off_is_dropped_and_overwritten(tmp_path, cut):
+    path = tmp_path / "log.jsonl"
+    JsonLines(path).append({"number": 0})
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"number": 1}\n'[:cut])
+    lines = JsonLines(path)
+    assert lines.records == [{"number": 0}]
+    lines.append({"number": 2})
+    assert JsonLines(path).records == [{"number": 0}, {"number": 2}]
+    assert path.read_bytes().startswith(whole)
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "\x00\x00"])
+def test_another_damaged_line_is_named(tmp_path, line):
+    path = tmp_path / "log.jsonl"
+    path.write_text(f'{{"number": 0}}\n{line}\n{{"number": 1}}\n')
+    with pytest.raises(ValueError, match="line 2"):
+        JsonLines(path)

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from hf_msae.neuron_labels import label_neuron
+from tests.neuron_labels.color_world import COLORS, ColorImager
+
+
+@pytest.fixture
+def classes():
+    drawn = ColorImager()
+    return {name: drawn.draw(name, range(500, 506)) for name in COLORS if name != "red"}
+
+
+def embed(texts):
+    return np.random.default_rng(0).normal(size=(len(texts), 8))
+
+
+def find(neuron, proposer, imager, control, **options):
+    settings = {"paper": True, "word_embeds": embed, "progress": False, "iterations": 4, **options}
+    return label_neuron(neuron, proposer, imager, control, **settings)
+
+
+def test_it_starts_with_the_best_classes_and_random_ones(red_neuron, make_proposer, colors, classes):
+    found = find(red_neuron, make_proposer("red", "white"), colors, classes, iterations=2)
+    start = found.history[found.history["origin"] == "start"]["concept"].tolist()
+    assert len(start) == 10
+    assert start[:2] == ["red thing", "orange"] and set(start[:5]) == set(COLORS) - {"red", "blue", "green"} | {
+        "green"
+    }
+
+
+def test_every_concept_is_scored_once_with_the_same_seeds(red_neuron, make_proposer, colors, classes):
+    found = find(red_neuron, make_proposer("red", "white"), colors, classes, iterations=2)
+    scored = found.history[found.history["score"].notna()]
+    assert (scored["num_images"] == 5).all() and (scored["first_score"] == scored["score"]).all()
+    assert {seeds for _, seeds in colors.calls[:3]} == {(0, 1, 2, 3, 4)}
+
+
+def test_the_proposer_sees_ten_concepts_and_what_is_forbidden(red_neuron, make_proposer, colors, classes):
+    proposer = make_proposer("red", "white", "green", "blue")
+    find(red_neuron, proposer, colors, classes)
+    *asked, merging = proposer.requests
+    assert [len(request.scores) for request in asked] == [10] * 4
+    assert "red" in asked[1].avoid and "red" not in asked[0].avoid
+    assert merging.merge and len(merging.scores) == 3
+
+
+def test_the_label_is_the_best_of_the_history(red_neuron, make_proposer, colors, classes):
+    found = find(red_neuron, make_proposer("red"), colors, classes, metric="mean", iterations=1)
+    scores = found.history.set_index("concept")["score"]
+    assert scores[found.label].max() == scores.max() and found.label in ("red", "red thing")
+    assert found.settings["paper"] is True
+
+
+def test_the_same_seed_gives_the_same_history(red_neuron, make_proposer, classes):
+    runs = [
+        find(red_neuron, make_proposer("red", "pink", "white"), ColorImager(), classes, seed=seed).history
+        for seed in (3, 3, 4)
+    ]
+    assert runs[0].equals(runs[1]) and not runs[0].equals(runs[2])
