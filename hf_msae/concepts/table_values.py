@@ -9,11 +9,21 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-_TEXTS = ("name", "runner_up", "synonyms", "also", "direction_name", "activation_name", "label")
+_TEXTS = (
+    "name",
+    "runner_up",
+    "synonyms",
+    "also",
+    "direction_name",
+    "activation_name",
+    "label",
+    "line_label",
+    "line_meanings",
+)
 _NUMBERS = (
     *("similarity", "runner_up_similarity", "ratio", "p_value", "q_value", "agreement", "runner_up_agreement"),
     *("zero_shot_auroc", "zero_shot_auroc_low", "zero_shot_auroc_high"),
-    *("auroc", "auroc_low", "auroc_high", "runner_up_auroc"),
+    *("auroc", "auroc_low", "auroc_high", "runner_up_auroc", "line_score", "line_low", "line_high"),
 )
 _MOST_LATENTS = 2**31  # a table may hold some of the latents, so its length does not bound them
 

@@ -66,15 +66,19 @@ class Control:
         Raises:
             ValueError: They are all the same, so that nothing could be told from them.
         """
-        if neuron.source not in self._features:
-            self._features[neuron.source] = self._read(neuron)
-        found = checked_activations(neuron, self._features[neuron.source])
+        found = checked_activations(neuron, self.features(neuron))
         if found.min() == found.max():
             raise ValueError(
                 f"{neuron.name} gives {found[0]:g} for all {len(found)} control pictures: it is dead on them, so "
                 "there is nothing to label"
             )
         return found
+
+    def features(self, neuron: Neuron) -> np.ndarray:
+        """Return the features (n, ...) of all control pictures, which neurons of one source share."""
+        if neuron.source not in self._features:
+            self._features[neuron.source] = self._read(neuron)
+        return self._features[neuron.source]
 
     def _read(self, neuron: Neuron) -> np.ndarray:
         starts: Iterable[int] = range(0, len(self), _BATCH)

@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from .._utils.fingerprint import weights_sha256
 
 if TYPE_CHECKING:
     from ..vision_text import VisionTextMSAE
+
+_KNOWN: WeakKeyDictionary[torch.nn.Module, str] = WeakKeyDictionary()
 
 Images = Sequence[Image.Image]
 Pooling = Literal["mean", "max", "first"]
@@ -98,8 +101,8 @@ class MSAENeuron(Neuron):
             raise ValueError(f"there is no latent {latent}: this MSAE has {model.msae.config.num_latents}")
         self.model, self.latent, self.k = model, int(latent), k
         self.name = f"latent {self.latent}"
-        self.source = _digest(weights_sha256(model.backbone.model), model.hook_point.name)
-        self.key = _digest(self.source, weights_sha256(model.msae), str(self.latent), str(k))
+        self.source = _digest(_identity(model.backbone.model), model.hook_point.name)
+        self.key = _digest(self.source, _identity(model.msae), str(self.latent), str(k))
 
     def features(self, images: Images) -> np.ndarray:
         """Embed images at the MSAE's hook point."""
@@ -146,7 +149,7 @@ class UnitNeuron(Neuron):
         self.module, self.pooling = module, pooling
         self.name = f"unit {self.unit} of {module or type(model).__name__}"
         preparation = getattr(prepare, "to_json_string", lambda: getattr(prepare, "__qualname__", repr(prepare)))()
-        self.source = _digest(weights_sha256(model), str(module), str(pooling), preparation)
+        self.source = _digest(_identity(model), str(module), str(pooling), preparation)
         self.key = _digest(self.source, str(self.unit))
 
     @torch.no_grad()
@@ -202,6 +205,13 @@ def _pooled(values: torch.Tensor, pooling: Pooling | None) -> torch.Tensor:
     if pooling == "first":
         return tokens[:, 0]
     return tokens.mean(dim=1) if pooling == "mean" else tokens.amax(dim=1)
+
+
+def _identity(model: torch.nn.Module) -> str:
+    """Return the hash of a model's weights, which is computed once, since many neurons belong to one model."""
+    if model not in _KNOWN:
+        _KNOWN[model] = weights_sha256(model)
+    return _KNOWN[model]
 
 
 def _digest(*parts: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,18 @@ from ..statistics import Result
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ..concepts import ConceptTable
+
 HISTORY = (
     *("iteration", "origin", "concept", "score", "first_score", "accepted", "num_images", "mean_activation"),
     *("malformed", "problem", "reasoning", "images"),
 )
 MEANINGS = ("meaning", "concepts", "score", "low", "high", "auc", "p_value", "num_images", "confirmed", "problem")
+LABEL_COLUMNS = {
+    **{f"line_{name}": name for name in ("label", "score", "low", "high", "metric", "confirmed")},
+    "line_meanings": "other_meanings",
+}
+"""Columns of a table of names -> what of a label they hold."""
 PICTURES = ("kind", "sha256", "concept", "activation")
 
 
@@ -46,6 +53,7 @@ class NeuronLabel(Result):
         seed: Random seed.
         settings: How the label was found: proposer, imager and search.
         folder: Where the pictures are; None if they were not kept.
+        latent: The neuron's number, if it is a latent of an MSAE.
     """
 
     neuron: str
@@ -66,6 +74,7 @@ class NeuronLabel(Result):
     seed: int
     settings: dict[str, Any]
     folder: str | None = None
+    latent: int | None = None
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> NeuronLabel:
@@ -166,6 +175,31 @@ class NeuronLabels(Result):
         """Build the labels from what `to_dict` returned."""
         labels = tuple(NeuronLabel.from_dict(each) for each in content["labels"])
         return cls(labels, content["spent"], content.get("problems", {}))
+
+    def add_to(self, table: ConceptTable) -> ConceptTable:
+        """Return a table of names with the labels of latents beside the names, as columns of their own.
+
+        They are line_label, line_score, line_low, line_high, line_metric, line_confirmed and line_meanings, what else
+        the latent responds to. Labels that the table has of other latents stay.
+
+        Raises:
+            ValueError: A label is of no latent of the table.
+        """
+        rows = [label for label in self.labels if label.latent is not None]
+        frame = table.frame.copy()
+        if unknown := {label.latent for label in rows} - set(frame["latent"]):
+            raise ValueError(f"the table of names has no latent {min(unknown)}")
+        for column in LABEL_COLUMNS:
+            if column not in frame:
+                frame[column] = np.nan if column in ("line_score", "line_low", "line_high") else None
+        frame = frame.astype({name: object for name in LABEL_COLUMNS if not name.endswith(("score", "low", "high"))})
+        places = dict(zip(frame["latent"], frame.index, strict=True))
+        for label in rows:
+            row = label.to_pandas().iloc[0]
+            for column, name in LABEL_COLUMNS.items():
+                frame.at[places[label.latent], column] = row[name]
+        provenance = {**table.provenance, "line": self.labels[0].settings if self.labels else {}}
+        return replace(table, frame=frame, provenance=provenance)
 
     def __getitem__(self, place: int) -> NeuronLabel:
         return self.labels[place]

@@ -162,6 +162,7 @@ class Run:
             seed=self.settings.seed,
             settings=self._settings(),
             folder=None if self.folder is None else str(self.folder.resolve()),
+            latent=getattr(neuron, "latent", None),
         )
         if self.folder is not None:
             label.save(self._path(neuron))

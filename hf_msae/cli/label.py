@@ -1,0 +1,275 @@
+"""Give latents of an MSAE labels that no vocabulary limits, by LINE: propose, draw, look, and propose again.
+
+A proposer names a concept, an imager makes pictures of it, the latent's activations are compared with those of control
+pictures, and the scores go back to the proposer, which names a better concept. Labels are confirmed on pictures that
+the search did not use. They are written beside the names of the latents, where the report and the explorer find them.
+An interrupted command continues where it was: what was proposed and drawn is kept in the output folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from .._utils.argument_parser import flag
+from .checks import check_inputs, check_least
+from .opening import NamedModelArguments, command_parser
+
+if TYPE_CHECKING:
+    from ..neuron_labels import Imager, NeuronLabels, Proposer
+    from ..neuron_labels.control import Control
+    from ..vision_text import VisionTextMSAE
+
+EXAMPLE = """\
+  hf-msae label scenes-image --latents 3 17 417 --control scenes:test:1000 --vocabulary scenes --imager scenes \\
+      --output outputs/labels
+
+  hf-msae label MODEL --all_active --control photos/ --proposer transformers:meta-llama/Llama-3.1-8B-Instruct \\
+      --imager diffusers:stabilityai/sdxl-turbo --device cuda --output outputs/labels
+
+  hf-msae label MODEL --latents 12 --control photos/ --proposer inference:openai/gpt-oss-120b --budget_tokens 50000 \\
+      --imager retrieval --images more-photos/ --output outputs/labels"""
+
+_PROPOSERS = ("vocabulary", "transformers", "inference")
+_IMAGERS = ("scenes", "retrieval", "diffusers", "inference")
+_LEAST_ACTIVE = 10
+_BUDGETS = ("calls", "tokens", "images", "seconds")
+
+
+@dataclass
+class LabelArguments:
+    """Which latents to label, and by what."""
+
+    _argument_group_name: ClassVar[str] = "labels"
+
+    control: str = flag(
+        "Pictures that the latents' response to a concept is compared with, given as a dataset for hf-msae extract. "
+        "None of them may be among --images."
+    )
+    output: str = flag("Folder of the labels, their history, the pictures and figures. The same folder continues.")
+    latents: list[int] = flag("Latents to label.", [])
+    all_active: bool = flag(f"Label all latents that at least {_LEAST_ACTIVE} control pictures activate.", False)
+    proposer: str = flag(
+        "What names concepts: 'vocabulary', which is no language model and can name nothing but its words; "
+        "transformers:MODEL for a language model on this machine; or inference:MODEL for one behind an API, whose key "
+        "is in HF_TOKEN or the variable that --api_key_variable names.",
+        "vocabulary",
+    )
+    vocabulary: str | None = flag(
+        "Words for the proposer 'vocabulary': a text file with one word per line, or 'scenes'.", None
+    )
+    imager: str = flag(
+        "What makes pictures: 'scenes', the renderer of the synthetic scenes; 'retrieval' from --images by text; "
+        "diffusers:MODEL for a text-to-image model on this machine; or inference:MODEL for one behind an API.",
+        "retrieval",
+    )
+    images: str | None = flag("Pictures to retrieve from, given as a dataset for hf-msae extract.", None)
+    images_split: str | None = flag("Split of --images, if it has several.", None)
+    control_split: str | None = flag("Split of --control, if it has several.", None)
+    image_column: str = flag("Column of the pictures in --control and --images.", "image")
+    max_control: int = flag("Largest number of control pictures: rows spread over the dataset.", 1000)
+    base_url: str | None = flag("Address of an OpenAI-compatible endpoint for inference:MODEL.", None)
+    api_key_variable: str | None = flag("Environment variable that holds the key of the API.", None)
+    start_from_names: bool = flag("Start from a latent's name and runner-up in the table of names, too.", True)
+    iterations: int = flag("Number of proposals for each latent.", 10)
+    images_per_concept: int = flag("Pictures of a concept that is tried; the best get up to four times as many.", 5)
+    confirm_images: int = flag("Fresh pictures that confirm a label.", 20)
+    metric: Literal["auc", "mad", "mean"] = flag(
+        "What concepts are compared by: the AUC against control pictures, the distance of the means in standard "
+        "deviations, or the mean activation.",
+        "auc",
+    )
+    k: int | None = flag("Number of latents to keep for each picture. Defaults to the MSAE's own.", None)
+    budget_calls: int | None = flag("Largest number of calls of the language model.", None)
+    budget_tokens: int | None = flag("Largest number of tokens of prompts and answers.", None)
+    budget_images: int | None = flag("Largest number of pictures that are made.", None)
+    budget_seconds: float | None = flag("Time after which the run stops in good order.", None)
+    figures: int = flag("Number of figures to draw, of the first labels.", 24)
+    seed: int = flag("Random seed of the search.", 0)
+
+    def __post_init__(self):
+        if bool(self.latents) == self.all_active:
+            raise ValueError("say which latents to label with either --latents or --all_active")
+        if len(set(self.latents)) < len(self.latents):
+            raise ValueError(f"a latent is given twice: {' '.join(map(str, self.latents))}")
+        check_least(self, iterations=0, images_per_concept=1, confirm_images=0, max_control=20, figures=0, seed=0)
+        kind, _, name = self.proposer.partition(":")
+        if kind not in _PROPOSERS or bool(name) == (kind == "vocabulary"):
+            raise ValueError(
+                f"proposer must be vocabulary, transformers:MODEL or inference:MODEL, got {self.proposer}"
+            )
+        if (kind == "vocabulary") != (self.vocabulary is not None):
+            raise ValueError("the proposer 'vocabulary' needs words from --vocabulary, and no other proposer does")
+        kind, _, name = self.imager.partition(":")
+        if kind not in _IMAGERS or bool(name) == (kind in ("scenes", "retrieval")):
+            raise ValueError(
+                f"imager must be scenes, retrieval, diffusers:MODEL or inference:MODEL, got {self.imager}"
+            )
+        if (kind == "retrieval") != (self.images is not None):
+            raise ValueError("the imager 'retrieval' needs pictures from --images, and no other imager does")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with `argv`, by default the arguments of the process."""
+    parser = command_parser("label", [NamedModelArguments, LabelArguments], __doc__, EXAMPLE)
+    source, args = parser.parse(argv)
+    from .._utils.atomic import make_folder
+    from ..neuron_labels import Budget, MSAENeuron, label_neurons
+    from ..neuron_labels.control import Control
+    from ..plotting import save_figure
+
+    with parser.reporting_errors():
+        budget = Budget(**{name: getattr(args, f"budget_{name}") for name in _BUDGETS})
+        check_inputs(args.control, args.images, args.vocabulary if args.vocabulary != "scenes" else None)
+        output = make_folder(Path(args.output).expanduser())
+        table_file = _table_file(source)
+        pictures = _pictures(args.control, args.control_split, args.image_column, args.max_control)
+        model = source.add_backbone(*source.open_msae())
+        for latent in args.latents:
+            MSAENeuron(model, latent, args.k)  # raises for one that is not there, before anything is loaded
+        proposer, imager = _proposer(args, source.device), _imager(args, model, pictures, source.device)
+        control = Control(pictures, args.seed, progress=not source.disable_tqdm)
+        chosen = args.latents or _active(model, control, args.k)
+        names = _names(model) if args.start_from_names else {}
+        found = label_neurons(
+            [MSAENeuron(model, latent, args.k) for latent in chosen],
+            proposer,
+            imager,
+            control,
+            **{name: getattr(args, name) for name in ("iterations", "images_per_concept", "metric", "seed")},
+            budget=budget,
+            output_dir=output,
+            start=lambda neuron: [*names.get(neuron.latent, ()), *proposer.first(10, args.seed)],
+            confirm_images=args.confirm_images,
+            progress=not source.disable_tqdm,
+        )
+        if len(found):
+            with_labels = found.add_to(model.concepts if model.concepts is not None else _empty_table(model))
+            table_file = table_file or output / "concepts.parquet"
+            with_labels.save(table_file)
+        for label in found.labels[: args.figures]:
+            save_figure(label.plot(), output / "figures" / f"{label.neuron.replace(' ', '-')}.png")
+    _print(found, proposer)
+    print(f"Labels, history and figures: {output}")
+    if len(found):
+        print(f"Table of names and labels: {table_file}")
+
+
+def _table_file(source: NamedModelArguments) -> Path | None:
+    """Return the table of names that the labels are added to: the one that commands read, if it is a file here."""
+    from ..hub.reading.opening import concept_files, most_validated
+
+    if source.concepts is not None and Path(source.concepts).expanduser().is_file():
+        return Path(source.concepts).expanduser()
+    folder = Path(source.model).expanduser()
+    if not folder.is_dir():
+        return None
+    return most_validated(concept_files(folder)) or folder / "concepts" / "labels.parquet"
+
+
+def _pictures(source: str, split: str | None, column: str, most: int | None = None) -> Any:
+    from .._utils.images import undecoded
+    from ..backbones.image_text_data import open_dataset, spread_rows
+
+    dataset = open_dataset(source, split)
+    if column not in dataset.column_names:
+        raise ValueError(
+            f"{source} has no column {column!r}, only {', '.join(dataset.column_names)}: name it with --image_column"
+        )
+    if most is not None:
+        dataset = spread_rows(dataset, most)
+    return undecoded(dataset, column)[column]
+
+
+def _proposer(args: LabelArguments, device: str | None) -> Proposer:
+    from ..concepts import Vocabulary
+    from ..neuron_labels import InferenceProposer, TransformersProposer, VocabularyProposer
+    from ..neuron_labels.words import load_word_embeds
+
+    kind, _, name = args.proposer.partition(":")
+    if kind == "transformers":
+        return TransformersProposer(name, device=device)
+    if kind == "inference":
+        return InferenceProposer(name, base_url=args.base_url, api_key_variable=args.api_key_variable)
+    words = Vocabulary.of_scenes() if args.vocabulary == "scenes" else Vocabulary.from_file(args.vocabulary)
+    return VocabularyProposer(words, load_word_embeds())
+
+
+def _imager(args: LabelArguments, model: VisionTextMSAE, control: Any, device: str | None) -> Imager:
+    from .._utils.images import to_rgb
+    from ..neuron_labels import DiffusersImager, InferenceImager, RetrievalImager, ScenesImager
+    from ..neuron_labels.imagers.base import image_sha256
+
+    kind, _, name = args.imager.partition(":")
+    if kind == "scenes":
+        return ScenesImager(args.seed)
+    if kind == "diffusers":
+        return DiffusersImager(name, device=device)
+    if kind == "inference":
+        return InferenceImager(name, base_url=args.base_url, api_key_variable=args.api_key_variable)
+    exclude = [image_sha256(to_rgb(picture)) for picture in control]
+    return RetrievalImager(
+        _pictures(args.images, args.images_split, args.image_column), model.backbone, exclude=exclude
+    )
+
+
+def _active(model: VisionTextMSAE, control: Control, k: int | None) -> list[int]:
+    """Return the latents that enough of the control pictures activate."""
+    import numpy as np
+    import torch
+
+    from ..neuron_labels import MSAENeuron
+
+    features = torch.from_numpy(np.ascontiguousarray(control.features(MSAENeuron(model, 0, k))))
+    with torch.no_grad():
+        batches = [model.msae.encode(part.to(model.msae.device), k) for part in features.split(256)]
+    counts = sum((batch if batch.ndim == 2 else batch.amax(1)).gt(0).sum(dim=0) for batch in batches)
+    chosen = torch.nonzero(counts >= _LEAST_ACTIVE).flatten().tolist()
+    if not chosen:
+        raise ValueError(f"no latent is activated by at least {_LEAST_ACTIVE} control pictures: give more of them")
+    return chosen
+
+
+def _names(model: VisionTextMSAE) -> dict[int, list[str]]:
+    from ..neuron_labels.words import clean_concept
+
+    found: dict[int, list[str]] = {}
+    if model.concepts is None:
+        return found
+    frame = model.concepts.frame
+    for latent, *words in zip(frame["latent"], frame["name"], frame["runner_up"], strict=True):
+        found[latent] = [
+            clean_concept(word) for word in words if isinstance(word, str) and any(map(str.isalpha, word))
+        ]
+    return found
+
+
+def _empty_table(model: VisionTextMSAE) -> Any:
+    import numpy as np
+
+    from ..concepts import ConceptTable
+
+    number = model.msae.config.num_latents
+    none, nan = [None] * number, np.full(number, np.nan)
+    return ConceptTable.from_columns(none, nan, none, nan)
+
+
+def _print(found: NeuronLabels, proposer: Proposer) -> None:
+    for label in found.labels:
+        print(label.verdict())
+    for name, problem in found.problems.items():
+        print(f"{name}: no label: {problem}")
+    print(f"\n{found.verdict()}")
+    if not proposer.is_language_model:
+        print("No language model was asked: labels can only be words of the vocabulary")
+    spent = found.spent
+    print(
+        f"This run made {spent['images']:,.0f} pictures, with {spent['calls']:,.0f} calls and {spent['tokens']:,.0f} "
+        f"tokens, in {spent['seconds']:,.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
