@@ -1,0 +1,112 @@
+"""Calls of a service over the network, tried again while that can help."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+T = TypeVar("T")
+_MOST_LETTERS = 300  # of what a service says about an error
+
+
+class ServiceError(RuntimeError):
+    """A service did not answer as it should, and asking again did not help or cannot help.
+
+    Attributes:
+        status: The last HTTP status; None if there was no answer.
+        attempts: How often it was asked.
+    """
+
+    def __init__(self, message: str, status: int | None = None, attempts: int = 1) -> None:
+        super().__init__(message)
+        self.status, self.attempts = status, attempts
+
+
+def with_retries(
+    call: Callable[[], T],
+    name: str,
+    *,
+    retries: int = 5,
+    wait: float = 1.0,
+    longest: float = 120.0,
+    also: tuple[type[Exception], ...] = (),
+    secret: str | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Call a service, and call it again after HTTP status 408, 429 or 5xx, a timeout, or a connection that breaks.
+
+    The waits double, and are shortened by up to a half at random, so that clients which failed together do not come
+    back together. A `Retry-After` header, in seconds or as a date, is respected.
+
+    Args:
+        call: Makes the request.
+        name: The service in messages, such as "text-to-image of model/id".
+        retries: How often the call is repeated at most.
+        wait: Seconds before the first repetition.
+        longest: Seconds that a wait takes at most. If the service asks for a longer one, it is not called again.
+        also: Other errors of `call` after which it is repeated, such as those of an answer that cannot be read.
+        secret: A key that no message may contain, even if the service repeats it.
+        sleep: Waits.
+
+    Raises:
+        ServiceError: The last call failed as well, or its failure is one that repeating does not change, such as
+            status 400, 401, 403 or 404.
+    """
+    for attempt in range(1, retries + 2):
+        try:
+            return call()
+        except (HTTPError, ConnectionError, TimeoutError, *also) as error:
+            status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+            problem = _problem(error, status, secret)
+            pause = min(longest, wait * 2 ** (attempt - 1)) * random.uniform(0.5, 1)
+            asked = _retry_after(error)
+            if asked is not None:
+                pause = max(pause, asked)
+            hopeless = status is not None and not (status in (408, 429) or status >= 500)
+            if not hopeless and pause > longest:
+                problem += f"; it asks to be left alone for {pause:.0f} s, longer than the {longest:g} s allowed"
+                hopeless = True
+        if hopeless or attempt > retries:
+            times = "" if attempt == 1 else f" ({attempt} attempts)"
+            # Raised outside of the handler: what the service said could hold the secret.
+            raise ServiceError(f"{name} failed{times}: {problem}", status, attempt)
+        logger.warning(f"{name} failed: {problem}; trying again in {pause:.1f} s")
+        sleep(pause)
+    raise AssertionError  # the last attempt returns or raises
+
+
+def _problem(error: Exception, status: int | None, secret: str | None) -> str:
+    """Describe an error in one short line without the secret."""
+    if isinstance(error, HfHubHTTPError):
+        said = error.server_message or error.response.reason_phrase
+        text = f"HTTP status {status}" + (f" ({said})" if said else "")
+    else:
+        text = f"{type(error).__name__}: {error}"
+    text = " ".join(text.replace(secret, "***").split() if secret else text.split())
+    return text if len(text) <= _MOST_LETTERS else text[:_MOST_LETTERS] + "..."
+
+
+def _retry_after(error: Exception) -> float | None:
+    """Return the seconds that the header `Retry-After` asks for; None if there is none or it cannot be read."""
+    value = error.response.headers.get("Retry-After") if isinstance(error, HfHubHTTPError) else None
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    date = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
+    return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())
