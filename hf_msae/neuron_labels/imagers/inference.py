@@ -1,0 +1,183 @@
+"""Pictures made by a text-to-image model on a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from huggingface_hub import InferenceClient, get_token
+from PIL import Image, UnidentifiedImageError
+
+from ..._utils.images import readable_formats, to_rgb
+from ..retrying import ServiceError, with_retries
+from .base import CannotDrawError, Imager
+from .prompts import Prompts
+
+_REFUSED = (400, 413, 422)  # the service does not want this prompt
+_MOST_PIXELS = 2**26  # a small file can hold a picture that fills the memory
+
+
+class BadPictureError(ValueError):
+    """What a service sent is not a picture that can be used."""
+
+
+class InferenceImager(Imager):
+    """Makes pictures with a service, through `huggingface_hub.InferenceClient.text_to_image`.
+
+    Requests are repeated after errors that may pass (`retrying.with_retries`), and after an answer that is no picture
+    or a damaged one. Only the usual formats of pictures are decoded, up to 67 million pixels.
+
+    The key is read from an environment variable whenever pictures are made. It is not in the settings, messages, logs
+    or the printed form of the imager.
+
+    Args:
+        model: Id of the model.
+        provider: The provider of the model, such as "hf-inference" or "fal-ai"; by default the first one in your
+            settings on the Hub that serves it.
+        base_url: Address of an endpoint that serves the model, instead of a provider.
+        api_key_variable: Name of the environment variable with the key. By default, providers get HF_TOKEN or the
+            token that you logged in with, and an endpoint at `base_url` gets none.
+        style: "plain", "photo", or a prompt of yours with {} in the concept's place; see `prompts.STYLES`.
+        num_inference_steps: Number of denoising steps; by default the service's.
+        guidance_scale: Weight of the prompt; by default the service's.
+        height: Height of the pictures in pixels; by default the service's.
+        width: Width of the pictures in pixels; by default the service's.
+        negative_prompt: What pictures should not show.
+        timeout: Seconds that a request may take.
+        retries: How often a request is repeated at most.
+        wait: Seconds before the first repetition.
+        sleep: Waits.
+
+    Raises:
+        ValueError: `base_url` is not an HTTP address, both it and a provider are given, or an option is out of range.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        provider: str | None = None,
+        base_url: str | None = None,
+        api_key_variable: str | None = None,
+        style: str = "plain",
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        negative_prompt: str | None = None,
+        timeout: float = 120.0,
+        retries: int = 5,
+        wait: float = 1.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if base_url is not None and provider is not None:
+            raise ValueError(f"base_url and provider are two places for one model, got {base_url!r} and {provider!r}")
+        if base_url is not None and not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url must begin with http:// or https://, got {base_url!r}")
+        if timeout <= 0 or retries < 0 or wait < 0:
+            raise ValueError(
+                f"timeout must be positive, retries and wait not negative, got {timeout}, {retries}, {wait}"
+            )
+        self.model, self.provider, self.base_url = model, provider, base_url
+        self.api_key_variable, self.prompts = api_key_variable, Prompts(style)
+        self.timeout, self.retries, self.wait, self.sleep = timeout, retries, wait, sleep
+        given = {
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale,
+            "height": height,
+            "width": width,
+            "negative_prompt": negative_prompt,
+        }
+        self.options = {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The model, where it is, and the options. Which version of the model answers, only the service knows."""
+        return {
+            "imager": "inference",
+            "model": self.model,
+            "provider": self.provider,
+            "base_url": _public(self.base_url),
+            "style": self.prompts.style,
+            **self.options,
+        }
+
+    def draw(self, concept: str, seeds: Sequence[int]) -> list[Image.Image]:
+        """Ask for one picture for each seed.
+
+        Raises:
+            CannotDrawError: The service refuses the prompt (status 400, 413 or 422).
+            ServiceError: It does not answer, refuses the key, or does not know the model.
+        """
+        key = self._key()
+        try:
+            return [self._picture(self.prompts(concept, int(seed)), int(seed), key) for seed in seeds]
+        except ServiceError as error:
+            if error.status in _REFUSED:
+                raise CannotDrawError(f"the service refuses to draw {concept!r}: {error}") from None
+            raise
+
+    def _picture(self, prompt: str, seed: int, key: str | None) -> Image.Image:
+        # Without a key of its own, the client would send an endpoint the token of the Hub.
+        headers = {"authorization": ""} if self.base_url is not None and key is None else None
+        client = InferenceClient(
+            model=self.base_url, provider=self.provider, api_key=key, timeout=self.timeout, headers=headers
+        )
+
+        def ask() -> Image.Image:
+            # The options of the model are its own; an endpoint has one model.
+            model = None if self.base_url is not None else self.model
+            try:
+                picture = client.text_to_image(prompt, model=model, seed=seed, **self.options)
+            except (UnidentifiedImageError, KeyError, IndexError, TypeError, json.JSONDecodeError) as error:
+                raise BadPictureError(f"the answer is no picture ({type(error).__name__}: {error})") from error
+            except Image.DecompressionBombError as error:
+                raise ServiceError(f"{self!r} sent a picture that is too large: {error}") from error
+            return _checked(picture, repr(self))
+
+        return with_retries(
+            ask,
+            f"{self!r}",
+            retries=self.retries,
+            wait=self.wait,
+            also=(BadPictureError,),
+            secret=key,
+            sleep=self.sleep,
+        )
+
+    def _key(self) -> str | None:
+        if self.api_key_variable is None:
+            return get_token() if self.base_url is None else None
+        key = os.environ.get(self.api_key_variable, "")
+        if not key:
+            raise ValueError(f"the environment variable {self.api_key_variable} with the key is not set")
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise ValueError(f"the environment variable {self.api_key_variable} holds characters that no key has")
+        return key
+
+    def __repr__(self) -> str:
+        return f"InferenceImager({self.model}, {_public(self.base_url) or self.provider or 'any provider'})"
+
+
+def _checked(picture: Image.Image, name: str) -> Image.Image:
+    """Decode a picture that was only opened so far, if its format and size allow that."""
+    if picture.format not in readable_formats():
+        raise ServiceError(f"{name} sent a picture of the format {picture.format}, which is not read")
+    if picture.width * picture.height > _MOST_PIXELS:
+        raise ServiceError(f"{name} sent a picture of {picture.width} x {picture.height} pixels, which is too large")
+    try:
+        return to_rgb(picture, "the answer")
+    except ValueError as error:
+        raise BadPictureError(str(error)) from error
+
+
+def _public(address: str | None) -> str | None:
+    """Return an address without what could be a secret: name and password, and the query."""
+    if address is None:
+        return None
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
