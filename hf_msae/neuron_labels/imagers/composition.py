@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from .base import CannotDrawError, Imager
-from .retrieval import RetrievalImager
+from .collection import CollectionImager
 
 Backgrounds = Literal["varied", "white"]
 _PAPER = 24  # how far a channel may be from white in what is cut off around a drawing
@@ -26,8 +26,8 @@ class CompositionImager(Imager):
     and remains in the pictures without the concept.
 
     Args:
-        drawings: Finds the drawings, such as a `RetrievalImager` over the clip art of one split; drawings of authors
-            that the neuron has not seen are in the others.
+        drawings: Finds the drawings: a `TagsImager` or `RetrievalImager`, such as one over the clip art of a split
+            whose authors the neuron's model has not seen.
         size: Side of the pictures in pixels.
         per_drawing: Number of pictures that one drawing is used for. With 1, no two pictures share a drawing.
         background: "varied" for color gradients with clouds, or "white".
@@ -39,7 +39,7 @@ class CompositionImager(Imager):
 
     def __init__(
         self,
-        drawings: RetrievalImager,
+        drawings: CollectionImager,
         size: int = 96,
         per_drawing: int = 1,
         background: Backgrounds = "varied",
@@ -101,11 +101,8 @@ class CompositionImager(Imager):
         corner = random.permutation(2).tolist() if random.random() < 0.5 else [int(random.integers(2))] * 2
         if len(others):
             other = self._cut_out(int(random.choice(others)), scale / 2, random)
-            _paste(
-                without,
-                other,
-                *(self.size - side if last else 0 for side, last in zip(other.size, corner, strict=True)),
-            )
+            place = [last * (self.size - side) for side, last in zip(other.size, corner, strict=True)]
+            _paste(without, other, *place)
         drawing = self._cut_out(row, scale, random)
         # Away from the corner of the other drawing, by up to a third of the free space from the opposite one.
         free = [

@@ -1,0 +1,128 @@
+"""Pictures that exist already: which seed stands for which picture, and which are never taken."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ..._utils.images import ImageInput, to_rgb
+from .base import CannotDrawError, Imager, image_sha256
+
+if TYPE_CHECKING:
+    from datasets.arrow_dataset import Column
+
+
+class CollectionImager(Imager):
+    """Takes pictures of a concept from a collection; subclasses find them.
+
+    A seed stands for one picture: those of a concept are in random order, fixed for each concept, and seeds go through
+    them round and round. As many consecutive seeds as there are pictures give different ones.
+
+    Args:
+        images: A column of a dataset, or a list of images. They are decoded when they are drawn.
+        exclude: What is never drawn, such as the pictures that controls or scores use: numbers of rows, images, or
+            their `image_sha256`.
+        pool: Number of pictures of a concept at most.
+
+    Raises:
+        ValueError: There are no images, an excluded row is not there, or `pool` is not positive.
+    """
+
+    def __init__(
+        self, images: Column | Sequence[ImageInput], exclude: Iterable[int | str | Image.Image], pool: int | None
+    ) -> None:
+        if not len(images):
+            raise ValueError("there are no images")
+        if pool is not None and pool < 1:
+            raise ValueError(f"pool must be positive, got {pool}")
+        self.images, self.pool = images, pool
+        self._excluded = np.zeros(len(images), dtype=bool)
+        self._excluded_hashes: set[str] = set()
+        for each in exclude:
+            self._exclude(each)
+        rows = np.flatnonzero(self._excluded).tolist()
+        self._exclusions = hashlib.sha256(f"{rows} {sorted(self._excluded_hashes)}".encode()).hexdigest()
+        self._found: dict[str, list[int]] = {}
+
+    @abstractmethod
+    def candidates(self, concept: str) -> Iterable[int]:
+        """Return the rows that show a concept, those to prefer first; excluded ones are left out afterwards.
+
+        Raises:
+            CannotDrawError: There are none, for a reason that should be said.
+        """
+
+    @abstractmethod
+    def unlike(self, concept: str) -> np.ndarray:
+        """Return rows, not excluded, that do not show a concept."""
+
+    def draw(self, concept: str, seeds: Sequence[int]) -> list[Image.Image]:
+        """Return the picture of each seed.
+
+        Raises:
+            CannotDrawError: The concept has no pictures, or too few: two different seeds would give the same.
+        """
+        different = list(dict.fromkeys(seeds))
+        rows = self.rows(concept, different)
+        if len(set(rows)) < len(rows):
+            raise CannotDrawError(
+                f"there are {self.most_pictures(concept)} pictures of {concept!r}, too few for {len(rows)} seeds"
+            )
+        of_seeds = dict(zip(different, map(self.image, rows), strict=True))
+        return [of_seeds[seed] for seed in seeds]
+
+    def rows(self, concept: str, seeds: Iterable[int]) -> list[int]:
+        """Return the row of each seed's picture.
+
+        Raises:
+            CannotDrawError: The concept has no pictures.
+        """
+        if concept not in self._found:
+            self._found[concept] = self._search(concept)
+        rows = self._found[concept]
+        if not rows:
+            raise CannotDrawError(f"there are no pictures of {concept!r} that are not excluded")
+        return [rows[seed % len(rows)] for seed in seeds]
+
+    def most_pictures(self, concept: str) -> int:
+        """Return how many pictures of a concept there are."""
+        try:
+            self.rows(concept, ())
+        except CannotDrawError:
+            return 0
+        return len(self._found[concept])
+
+    def image(self, row: int) -> Image.Image:
+        """Return a picture of the collection."""
+        return to_rgb(self.images[int(row)], f"image {row}")
+
+    def _search(self, concept: str) -> list[int]:
+        """Return the first candidates, each picture once, in the concept's random order."""
+        rows: list[int] = []
+        seen = set(self._excluded_hashes)
+        for row in self.candidates(concept):
+            if self._excluded[row] or (name := image_sha256(self.image(row))) in seen:
+                continue
+            seen.add(name)
+            rows.append(int(row))
+            if len(rows) == self.pool:
+                break
+        order = np.random.default_rng(list(hashlib.sha256(concept.encode()).digest())).permutation(len(rows))
+        return [rows[place] for place in order]
+
+    def _exclude(self, each: int | str | Image.Image) -> None:
+        if isinstance(each, str):
+            self._excluded_hashes.add(each)
+        elif isinstance(each, Image.Image):
+            self._excluded_hashes.add(image_sha256(to_rgb(each)))
+        elif isinstance(each, bool | np.bool_):
+            raise TypeError("exclude takes numbers of rows, not a mask: pass mask.nonzero()[0]")
+        elif not 0 <= int(each) < len(self.images):
+            raise ValueError(f"row {int(each)} is excluded, but there are {len(self.images)} images")
+        else:
+            self._excluded[int(each)] = True
