@@ -115,7 +115,7 @@ def name_by_agreement(
     decoys = []
     pictures = RankedPictures.read(msae, embeddings, spread(np.flatnonzero(~held_out), n), batch_size, progress)
     with tqdm(total=n * (2 + decoy_rounds), desc="words", unit="latent", disable=not progress) as bar:
-        found = _choose(choosing, pictures, words, vocabulary, bar)
+        found = choose_names(choosing, pictures, words, vocabulary, bar)
         for _ in range(decoy_rounds):
             mixtures = _decoys(embeds.to(msae.device), generator)
             candidates, _, areas = _candidates(choosing, pictures, mixtures, bar)
@@ -175,10 +175,18 @@ def _candidates(
     return candidates, torch.cat([each.values for each in best]), pictures.areas(words, candidates)[0]
 
 
-def _choose(
+def choose_names(
     moments: Moments, pictures: RankedPictures, words: torch.Tensor, vocabulary: Vocabulary, bar: tqdm
 ) -> dict[str, np.ndarray]:
-    """Choose names and runners-up (-1 if there is none), with the names' agreement and synonyms."""
+    """Choose names and runners-up (-1 if there is none), with the names' agreement and synonyms.
+
+    Args:
+        moments: Moments of the neurons' activations and the pictures' embeddings.
+        pictures: The pictures, ranked by every neuron.
+        words: Unit embeddings of the words (W, d).
+        vocabulary: The words.
+        bar: Progress bar, which advances once for each neuron.
+    """
     candidates, agreements, areas = (each.cpu().numpy() for each in _candidates(moments, pictures, words, bar))
     areas[agreements <= 0] = -1
     best = areas.max(axis=1, keepdims=True)

@@ -28,6 +28,13 @@ class Moments:
     spread: torch.Tensor  # standard deviations of the activations, (n,)
     embeddings: torch.Tensor  # covariance of the embeddings, (d, d)
 
+    @classmethod
+    def of(cls, activations: torch.Tensor, embeddings: torch.Tensor) -> Moments:
+        """Compute the moments of activations (N, n) of any neurons and embeddings (N, d)."""
+        a, x = activations - activations.mean(dim=0), F.normalize(embeddings.float(), dim=-1)
+        x = x - x.mean(dim=0)
+        return cls(a.T.float() @ x / len(a), a.square().mean(dim=0).sqrt().float(), x.T @ x / len(x))
+
     def spread_of(self, words: torch.Tensor) -> torch.Tensor:
         """Return the standard deviations (W,) of the scores of words (W, d)."""
         return ((words @ self.embeddings) * words).sum(dim=1).clamp(min=0).sqrt()

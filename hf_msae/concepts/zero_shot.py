@@ -60,11 +60,18 @@ class RankedPictures:
     ) -> RankedPictures:
         """Encode and rank the pictures of some rows."""
         activations = read_activations(msae, embeddings, rows, batch_size, progress)
-        ranks = torch.empty(activations.shape[1], len(rows))
-        for part in torch.arange(len(ranks)).split(max(1, _CHUNK_ENTRIES // len(rows))):
+        return cls.of(activations, embeddings[rows], msae.device)
+
+    @classmethod
+    def of(
+        cls, activations: np.ndarray, embeddings: torch.Tensor, device: torch.device | str = "cpu"
+    ) -> RankedPictures:
+        """Rank pictures by activations (N, n) of any neurons; embeddings are (N, d)."""
+        ranks = torch.empty(activations.shape[1], len(activations))
+        for part in torch.arange(len(ranks)).split(max(1, _CHUNK_ENTRIES // len(activations))):
             ranks[part] = torch.from_numpy(rankdata(activations[:, part], axis=0).T - 0.5).float()
-        units = F.normalize(embeddings[rows].float(), dim=-1)
-        return cls(ranks.to(msae.device), units.to(msae.device))
+        units = F.normalize(embeddings.float(), dim=-1)
+        return cls(ranks.to(device), units.to(device))
 
     def weights(self, words: torch.Tensor) -> torch.Tensor:
         """Return how well each picture fits words (W, d), as weights (W, N) that add up to 1 for each word."""
