@@ -86,11 +86,9 @@ def auprc(activations: np.ndarray, presence: np.ndarray) -> np.ndarray:
     """
     values = np.empty((activations.shape[1], presence.shape[1]))
     for neuron, column in enumerate(activations.T):
-        order = np.argsort(-column, kind="stable")
-        last = np.flatnonzero(np.append(np.diff(column[order]) != 0, True))  # of each group of ties
-        found = np.cumsum(presence[order], axis=0)[last]
-        gained = np.diff(found, axis=0, prepend=0) / found[-1]
-        values[neuron] = (gained * found / (last + 1)[:, None]).sum(axis=0)
+        size, inside = _ties(column, presence)
+        found = np.cumsum(inside, axis=0)
+        values[neuron] = (inside / found[-1] * found / np.cumsum(size)[:, None]).sum(axis=0)
     return values
 
 
@@ -146,13 +144,18 @@ def top_overlap(
     active = shown if alpha is None else np.full(len(shown), alpha * len(presence))
     both = np.empty((activations.shape[1], len(shown)))
     for neuron, column in enumerate(activations.T):
-        values, group, size = np.unique(-column, return_inverse=True, return_counts=True)
-        inside = np.zeros((len(values), len(shown)))
-        np.add.at(inside, group, presence)
+        size, inside = _ties(column, presence)
         before = np.cumsum(size) - size
         part = np.clip((active - before[:, None]) / size[:, None], 0, 1)  # of each group of ties, for each concept
         both[neuron] = (part * inside).sum(axis=0)
     return both, active, shown
+
+
+def _ties(column: np.ndarray, presence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Group images with the same activation, the highest first: sizes (groups,), and presence in each (groups, m)."""
+    order = np.argsort(-column, kind="stable")
+    first = np.flatnonzero(np.append(True, np.diff(column[order]) != 0))
+    return np.diff(first, append=len(column)), np.add.reduceat(presence[order], first, axis=0)
 
 
 def f1(activations: np.ndarray, presence: np.ndarray, alpha: float | None = None) -> np.ndarray:
