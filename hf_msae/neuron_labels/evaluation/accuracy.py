@@ -10,7 +10,7 @@ import pandas as pd
 from ...statistics import auroc_interval
 from ..words import KnownConcepts, WordEmbeds
 from .checks import checked_activations, unmeasurable
-from .measures import MEASURES
+from .measures import MEASURES, known_measure
 from .truth import Truth
 
 RIGHT_AUROC = 0.9
@@ -45,14 +45,15 @@ def label_accuracy(
         level: Confidence level of the intervals.
 
     Returns:
-        One row per neuron: neuron, label, concepts (true ones that it names, comma-separated), unknown (words that name
-        none), share (of images that it is true of), auroc, auroc_low, auroc_high, the measures, right, best, best_auroc,
-        names_best (whether the label names `best`), is_best (whether it names nothing else) and reason (why there are no
-        figures, or "").
+        One row per neuron: neuron, label, concepts (true ones that it names, comma-separated), unknown (words that
+        name none), share (of images that it is true of), auroc, auroc_low, auroc_high, the measures, right, best,
+        best_auroc, names_best (whether the label names `best`), is_best (whether it names nothing else) and reason
+        (why there are no figures, or "").
 
     Raises:
-        ValueError: Numbers of labels, neurons or images differ.
+        ValueError: Numbers of labels, neurons or images differ, or a measure is unknown.
     """
+    chosen = {name: known_measure(name) for name in measures}
     activations = checked_activations(activations)
     if activations.shape != (len(truth.presence), len(labels)):
         raise ValueError(
@@ -64,7 +65,7 @@ def label_accuracy(
     for neuron, label in enumerate(labels):
         reading, column = truth.read(label), activations[:, [neuron]]
         row = {"share": np.nan, "auroc": np.nan, "auroc_low": np.nan, "auroc_high": np.nan}
-        row |= dict.fromkeys(measures, np.nan)
+        row |= dict.fromkeys(chosen, np.nan)
         reason = reading.problem
         if reading.presence is not None:
             presence = reading.presence[:, None].astype(np.float64)
@@ -75,7 +76,7 @@ def label_accuracy(
                 row["auroc_low"], row["auroc_high"] = map(
                     float, auroc_interval(area, positives, len(presence) - positives, level)
                 )
-                row |= {name: MEASURES[name](column, presence)[0, 0] for name in row if name in MEASURES}
+                row |= {name: measure(column, presence)[0, 0] for name, measure in chosen.items()}
         named = reading.concepts
         rows.append(
             {

@@ -79,7 +79,8 @@ def hard_negatives_by_concepts(
     presence, nearness = checked_presence(presence), np.asarray(nearness, dtype=np.float64)
     if presence.shape[1] != len(concepts) or nearness.shape != (len(concepts),):
         raise ValueError(
-            f"there are {len(concepts)} concepts, but presence has shape {presence.shape} and nearness {nearness.shape}"
+            f"there are {len(concepts)} concepts, but presence has shape {presence.shape}, and nearness "
+            f"{nearness.shape}"
         )
     near = presence * np.maximum(nearness, 0)
     best = near.argmax(axis=1)

@@ -58,8 +58,8 @@ def confirm_by_pairs(
     """Compare activations on images with a concept and on the same images without it.
 
     Unlike scores of different images, pairs hold everything else fixed: a neuron for beaches that is labeled "sea" has
-    a high AUC for "sea", but hardly drops when the sea is replaced. (The generative ablation of LINE, arXiv 2604.08039.
-    There, an image editor takes the concept out and sometimes fails; in scenes it is exact.)
+    a high AUC for "sea", but hardly drops when the sea is replaced. (The generative ablation of LINE, arXiv
+    2604.08039. There, an image editor takes the concept out and sometimes fails; in scenes it is exact.)
 
     If the concept does not matter, each drop is as likely to be a rise. The p-value is the share of all assignments of
     signs whose mean is at least the one found: all of them for up to 13 pairs, or else of 9,999 random ones and the

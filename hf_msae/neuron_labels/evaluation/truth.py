@@ -11,7 +11,7 @@ import numpy as np
 
 from ...scenes.world import CONCEPTS, Scene
 from ..words import same_words
-from .formulas import parse_formula
+from .formulas import OPERATORS, parse_formula
 
 _SMALL_WORDS = frozenset(
     "a an the some of in on at with and to by for picture image photo photograph drawing clipart illustration".split()
@@ -62,6 +62,8 @@ class Truth(ABC):
         """Read a label: words, all of which must be true of an image, or a formula of `Invert`."""
         if label is None:
             return Reading(None, problem="there is no label")
+        if not set(OPERATORS) & set(label.replace("(", " ").replace(")", " ").split()):
+            return self._phrase(label)
         readings: dict[str, Reading] = {}
 
         def column(text: str) -> np.ndarray:

@@ -25,8 +25,8 @@ class ClipDissect(Baseline):
         s_j(w) = sum over images of log(1 + p (P(w | x) - 1)),   score_j(w) = s_j(w) - log mean_j' exp s_j'(w)
 
     The second term is taken over the neurons that are labeled together, so a neuron's label depends on the others.
-    This is the plain form of [`name_by_activations`], which gives latents of an MSAE the same labels, for neurons of any
-    kind. Images where the activation is at its minimum do not count.
+    This is the plain form of [`name_by_activations`], which gives latents of an MSAE the same labels, for neurons of
+    any kind. Images where the activation is at its minimum do not count.
 
     Args:
         vocabulary: The candidates.

@@ -25,8 +25,9 @@ class _Candidate:
 
 
 class Invert(Baseline):
-    """Labels by a beam search over formulas (Bykov et al., "Labeling Neural Representations with Inverse Recognition",
-    NeurIPS 2023, arXiv 2311.13594).
+    """Labels by a beam search over formulas of true concepts.
+
+    (Bykov et al., "Labeling Neural Representations with Inverse Recognition", NeurIPS 2023.)
 
     A formula joins concepts and their absence by AND and OR, and its score is the AUROC with which the activation
     detects the images it is true of. Each step extends the best formulas by one more concept. The best of all lengths
@@ -38,7 +39,7 @@ class Invert(Baseline):
     Args:
         concepts: Names of the concepts (n,).
         presence: Which images show them, bool (N, n).
-        max_length: Largest number of concepts in a formula; 3 in INVERT's examples.
+        max_length: Largest number of concepts in a formula.
         beam: Number of formulas that are kept at each length.
         fractions: Smallest and largest share of images that a formula may be true of, above 0; at most a half in
             INVERT.
