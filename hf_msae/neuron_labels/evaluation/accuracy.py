@@ -93,7 +93,10 @@ def label_accuracy(
                 "reason": reason,
             }
         )
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    for name in ("label", "best"):  # pandas would make NaN of None
+        frame[name] = pd.Series([row[name] for row in rows], dtype=object)
+    return frame
 
 
 def best_concepts(activations: np.ndarray, truth: Truth) -> tuple[list[str | None], np.ndarray]:

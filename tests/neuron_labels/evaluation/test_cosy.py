@@ -38,10 +38,10 @@ def test_intervals_hold_the_scores_and_shrink_with_images(activations):
 def test_the_interval_of_mad_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(1)
     inside = 0
-    for trial in range(200):
-        found = cosy(rng.normal(size=300), rng.normal(size=40) + 1, num_resamples=300, seed=trial)
+    for trial in range(100):
+        found = cosy(rng.normal(size=200), rng.normal(size=40) + 1, num_resamples=200, seed=trial)
         inside += found.mad_low <= 1 <= found.mad_high
-    assert 0.89 <= inside / 200 <= 0.99
+    assert 0.88 <= inside / 100 <= 1
 
 
 def test_a_constant_control_has_a_mad_of_0_and_no_difference_no_evidence():

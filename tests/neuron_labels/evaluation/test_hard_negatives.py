@@ -26,7 +26,9 @@ def test_synonyms_and_the_label_itself_are_no_negatives():
 
 def test_images_with_the_nearest_concept_come_first_and_never_the_label():
     presence = np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [1, 1, 0, 0], [1, 0, 0, 1]], dtype=bool)
-    found = hard_negatives_by_concepts(presence[:, 1], presence, CONCEPTS, nearness_of_concepts("zebra", CONCEPTS, _embed))
+    found = hard_negatives_by_concepts(
+        presence[:, 1], presence, CONCEPTS, nearness_of_concepts("zebra", CONCEPTS, _embed)
+    )
     assert found.rows.tolist() == [1, 4]  # not the zebras, nor the image of a car alone
     assert found.concepts == ("horse", "horse")
     fewer = hard_negatives_by_concepts(presence[:, 1], presence, CONCEPTS, np.array([0.9, -1, -1, 0.5]), number=1)

@@ -50,7 +50,9 @@ def test_binarized_measures_equal_scikit_learns_without_ties(alpha):
             found = {name: MEASURES[name](activations, presence, alpha)[i, j] for name in ("f1", "iou")}
             assert found["f1"] == pytest.approx(f1_score(c, active))
             assert found["iou"] == pytest.approx(jaccard_score(c, active))
-            recall, precision = (MEASURES[name](activations, presence, alpha)[i, j] for name in ("recall", "precision"))
+            recall, precision = (
+                MEASURES[name](activations, presence, alpha)[i, j] for name in ("recall", "precision")
+            )
             assert recall == pytest.approx((active & c).sum() / k)
             assert precision == pytest.approx((active & c).sum() / c.sum())
 
