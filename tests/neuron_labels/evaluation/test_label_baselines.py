@@ -147,9 +147,9 @@ def test_what_does_not_fit_is_refused(world):
     _, images, words, there = world
     with pytest.raises(ValueError, match=r"\(8, d\)"):
         ClipDissect(VOCABULARY, words[:-1], images)
-    with pytest.raises(ValueError, match="20.*24"):
+    with pytest.raises(ValueError, match=r"20.*24"):
         Agreement(VOCABULARY, words, images[:, :20])
-    with pytest.raises(ValueError, match="num_images.*1500"):
+    with pytest.raises(ValueError, match=r"num_images.*1500"):
         ClipDissect(VOCABULARY, words, images, num_images=1501)
     with pytest.raises(ValueError, match="int64"):
         Invert(VOCABULARY.words, there.astype(int))

@@ -133,7 +133,7 @@ def test_what_is_not_activations_or_presence_is_refused():
         measure(activations, np.full(len(activations), 1.5))
     with pytest.raises(ValueError, match="nan"):
         measure(np.full(len(presence), np.nan), presence)
-    with pytest.raises(ValueError, match="400.*399"):
+    with pytest.raises(ValueError, match=r"400.*399"):
         measure(activations, presence[1:])
     with pytest.raises(ValueError, match=r"alpha.*1\.0"):
         MEASURES["f1"](activations, presence, 1.0)
