@@ -145,7 +145,7 @@ def label_neurons(
         paper=paper,
     )
     at_once = at_once or (8 if proposer.is_language_model else 1)
-    with tqdm(total=len(chosen) * (iterations + 1), desc="labels", unit="proposal", disable=not progress) as bar:
+    with tqdm(total=len(chosen) * (iterations + 1), desc="labels", unit="iteration", disable=not progress) as bar:
         found = run.all(chosen, at_once, bar)
     labels = NeuronLabels(
         tuple(found[key] for key in (each.key for each in chosen) if key in found), meter.to_dict(), run.problems

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,11 @@ class _Active:
     request: Request | None = None
     best: Trial | None = None
 
+    @property
+    def iteration(self) -> int:
+        """The last iteration in which something was tried."""
+        return self.search.trials[-1].iteration if self.search.trials else 0
+
 
 @dataclass
 class Run:
@@ -69,23 +74,20 @@ class Run:
         """Search for the labels of all neurons, some at a time, and return them by the neurons' keys."""
         found: dict[str, NeuronLabel] = {}
         waiting, active = deque(neurons), []
-        steps = self.settings.iterations + 1
         while waiting or active:
             while waiting and len(active) < at_once:
                 neuron = waiting.popleft()
                 if saved := self._saved(neuron):
                     found[neuron.key] = saved
-                    bar.update(steps)
                 elif each := self._begin(neuron):
                     active.append(each)
-                else:
-                    bar.update(steps)
-            for each in self._step([each for each in active if each.request is not None]):
-                bar.update(each.request is not None)
+            self._step([each for each in active if each.request is not None])
             for each in [each for each in active if each.request is None]:
                 active.remove(each)
                 found[each.neuron.key] = self._finish(each)
+            ended = len(neurons) - len(waiting) - len(active)
             bar.set_postfix(images=self.meter.spent.images, calls=self.meter.spent.calls, refresh=False)
+            bar.update(ended * (self.settings.iterations + 1) + sum(each.iteration for each in active) - bar.n)
         return found
 
     def _begin(self, neuron: Neuron) -> _Active | None:
@@ -110,7 +112,7 @@ class Run:
             return self.proposer.first(_NUM_FIRST, self.settings.seed)
         return self.start(neuron) if callable(self.start) else self.start
 
-    def _step(self, asking: Sequence[_Active]) -> Iterator[_Active]:
+    def _step(self, asking: Sequence[_Active]) -> None:
         """Ask for the next concept of several searches together, and let them try it."""
         if not asking:
             return
@@ -120,7 +122,6 @@ class Run:
             answers = [error] * len(asking)
         for each, answer in zip(asking, answers, strict=True):
             self._advance(each, answer)
-            yield each
 
     def _advance(self, each: _Active, answer: Answer | BudgetSpentError | None) -> None:
         try:

@@ -23,6 +23,8 @@ SHOWN = 10
 """Concepts that a proposer sees with their scores."""
 LEADERS = 3
 """The best concepts, whose scores are measured on more pictures."""
+ATTEMPTS = 3
+"""Proposals in an iteration, at most: another one is asked for where one is known already or cannot be drawn."""
 MOST_ROUNDS = 4
 """Rounds of pictures for a leader, at most; other concepts get one."""
 
@@ -139,36 +141,39 @@ class Search:
     def _ask(self, iteration: int, origin: Origin) -> Generator[Request, Answer, None]:
         if origin == "merge" and len(self.ranked()) < 2:
             return
-        request = Request(
-            scores=tuple((trial.concept, round(trial.score, 4)) for trial in self.ranked()),
-            avoid=tuple(self.known),
-            merge=origin == "merge",
-            seed=self.settings.seed * 1000 + iteration,
-        )
-        answer = yield request
-        trial = Trial(iteration, origin, answer.concept, problem=answer.problem, reasoning=answer.reasoning)
-        trial.malformed = answer.malformed
-        if answer.concept is None:
-            self.trials.append(trial)
-        elif same := self.known.find(answer.concept):
-            trial.problem = f"{same} was tried before"
-            self.trials.append(trial)
-        else:
-            self._try(trial)
+        for attempt in range(ATTEMPTS):
+            answer = yield Request(
+                scores=tuple((trial.concept, round(trial.score, 4)) for trial in self.ranked()),
+                avoid=tuple(self.known),
+                merge=origin == "merge",
+                seed=(self.settings.seed * ATTEMPTS + attempt) * 1000 + iteration,
+            )
+            trial = Trial(iteration, origin, answer.concept, problem=answer.problem, reasoning=answer.reasoning)
+            trial.malformed = answer.malformed
+            if answer.concept is None:  # the proposer has tried again already
+                self.trials.append(trial)
+                return
+            if same := self.known.find(answer.concept):
+                trial.problem = f"{same} was tried before"
+                self.trials.append(trial)
+            elif self._try(trial):
+                return
 
-    def _try(self, trial: Trial) -> None:
+    def _try(self, trial: Trial) -> bool:
+        """Score a concept, and say whether it could be drawn."""
         self.trials.append(trial)
         self.known.add(trial.concept)
         try:
             self._measure(trial)
         except CannotDrawError as error:
             trial.problem = str(error)
-            return
+            return False
         except BudgetSpentError as error:
             trial.problem = str(error)
             raise
         trial.first_score = trial.score
         trial.accepted = trial in self.ranked()[:SHOWN]
+        return True
 
     def _measure(self, trial: Trial) -> None:
         """Make another round of pictures of a concept, and score all of its pictures."""

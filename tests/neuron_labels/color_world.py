@@ -48,8 +48,8 @@ class ListProposer(Proposer):
         self.requests += requests
         found = []
         for request in requests:
-            place = request.seed % 1000 - 1
-            word = self.words[place] if place < len(self.words) else None
+            attempt, place = divmod(request.seed, 1000)
+            word = self.words[place - 1] if place <= len(self.words) and attempt % 3 == 0 else None
             found.append(Answer(word, "" if word else "the list is over", calls=1, input_tokens=self.tokens))
         return found
 
