@@ -45,6 +45,7 @@ class Answer:
         input_tokens: Tokens of all prompts.
         output_tokens: Tokens of all answers.
         cost: In the currency of the prices that the proposer was given.
+        estimated: Whether tokens and cost are estimates, because a server did not say how many tokens there were.
     """
 
     concept: str | None
@@ -55,6 +56,7 @@ class Answer:
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float = 0.0
+    estimated: bool = False
 
 
 class Proposer(ABC):

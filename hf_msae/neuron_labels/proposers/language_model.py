@@ -1,0 +1,196 @@
+"""What all language models share: prompts, reading answers, and asking again."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..words import same_words
+from .base import Answer, Proposer, Request
+from .parsing import MalformedAnswerError, one_line, parse_line, parse_tagged
+from .prompts import Prompt, concept_lines, plain, quoted, score_lines
+
+_MERGED = 5
+"""Number of concepts that are merged."""
+
+
+class ProposerFailedError(RuntimeError):
+    """Some requests could not be answered, for a reason that asking again now does not change.
+
+    Attributes:
+        answers: The answer to each request, None for those that failed: what was paid for need not be lost.
+    """
+
+    def __init__(self, message: str, answers: Sequence[Answer | None] = ()) -> None:
+        super().__init__(message)
+        self.answers = list(answers)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a language model wrote.
+
+    Attributes:
+        text: The text; empty if the call failed.
+        reasoning: What the model thought before, if that comes separately.
+        is_cut: Whether the text ends because it became too long.
+        calls: Number of calls of the model, failed ones included.
+        input_tokens: Tokens of the prompt.
+        output_tokens: Tokens of the answer.
+        cost: In the currency of the proposer's prices.
+        estimated: Whether tokens and cost are estimates.
+        failure: Why the call failed, in one line without secrets.
+    """
+
+    text: str
+    reasoning: str = ""
+    is_cut: bool = False
+    calls: int = 1
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+    estimated: bool = False
+    failure: str = ""
+
+
+class LanguageModelProposer(Proposer):
+    """Asks a language model for concepts, and again if an answer cannot be used. Subclasses write `generate`.
+
+    A chat model gets instructions, and answers in tags; a base model continues examples, and its first line counts.
+    What a model wrote is data: concepts from earlier answers stand in a prompt quoted, one a line and cleaned,
+    and what was wrong with an answer is told in a new prompt, not in a conversation.
+
+    Args:
+        chat: Whether the model takes part in conversations; otherwise it completes texts.
+        shown: Number of concepts with scores in a prompt, the best ones.
+        avoided: Number of further concepts that the prompt says to avoid, the latest ones. Answers are always
+            compared with all of them.
+        retries: How often a request is asked again after a malformed answer.
+
+    Raises:
+        ValueError: `shown` is not positive, or another number is negative.
+    """
+
+    def __init__(self, *, chat: bool, shown: int = 10, avoided: int = 40, retries: int = 2) -> None:
+        for name, number, least in (("shown", shown, 1), ("avoided", avoided, 0), ("retries", retries, 0)):
+            if number < least:
+                raise ValueError(f"{name} must be at least {least}, got {number!r}")
+        self.chat, self.shown, self.avoided, self.retries = chat, shown, avoided, retries
+        kind = "" if chat else "_completion"
+        self._idea, self._merger, self._retry = Prompt(f"idea{kind}"), Prompt(f"merger{kind}"), Prompt(f"retry{kind}")
+
+    @abstractmethod
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Generation]:
+        """Let the model answer each prompt, with a random seed for each."""
+
+    def fits(self, prompt: str) -> bool:
+        """Whether the model's context holds a prompt and an answer."""
+        return True
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the answers of every language model depend on."""
+        prompts = {"idea": self._idea, "merger": self._merger, "retry": self._retry}
+        return {
+            "proposer": type(self).__name__,
+            "is_language_model": self.is_language_model,
+            "chat": self.chat,
+            "shown": self.shown,
+            "avoided": self.avoided,
+            "retries": self.retries,
+            "prompts_sha256": {name: prompt.sha256 for name, prompt in prompts.items()},
+        }
+
+    def propose(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answer requests together: first all of them, then again those whose answers were malformed.
+
+        Raises:
+            ProposerFailedError: Calls failed; the error holds the other answers.
+        """
+        talks = [_Talk(request) for request in requests]
+        for attempt in range(self.retries + 1):
+            waiting = [talk for talk in talks if talk.is_waiting]
+            if not waiting:
+                break
+            prompts = [self._prompt(talk) for talk in waiting]
+            seeds = [_seed(talk.request.seed, attempt) for talk in waiting]
+            for talk, generation in zip(waiting, self.generate(prompts, seeds), strict=True):
+                talk.hear(generation, self.chat)
+        failed = [talk for talk in talks if talk.failure]
+        if failed:
+            answers = [None if talk.failure else talk.answer for talk in talks]
+            why = max(failed, key=lambda talk: talk.answer.calls).failure  # not one that was never sent
+            raise ProposerFailedError(f"{len(failed)} of {len(talks)} requests were not answered: {why}", answers)
+        return [talk.answer for talk in talks]
+
+    def _prompt(self, talk: _Talk) -> str:
+        """Write the prompt of a request, with as many concepts as the model's context holds."""
+        shown, avoided = max(min(self.shown, len(talk.request.scores)), 1), self.avoided
+        while not self.fits(prompt := self._filled(talk, shown, avoided)):
+            if avoided:
+                avoided //= 2
+            elif shown > 1:
+                shown -= 1
+            else:
+                raise ValueError("the model's context is too short for the prompt with one concept: use another model")
+        return prompt
+
+    def _filled(self, talk: _Talk, shown: int, avoided: int) -> str:
+        request = talk.request
+        scores = request.scores[: min(shown, _MERGED) if request.merge else shown]
+        known = {concept for concept, _ in scores}
+        avoid = [concept for concept in request.avoid if concept not in known]
+        avoid = avoid[max(len(avoid) - avoided, 0) :]
+        prompt = self._merger if request.merge else self._idea
+        rejected = "".join(self._retry.fill(problem=problem) for problem in talk.rejected)
+        return prompt.fill(scores=score_lines(scores), avoid=concept_lines(avoid), rejected=rejected).rstrip("\n")
+
+
+@dataclass
+class _Talk:
+    """A request, and what became of it so far."""
+
+    request: Request
+    rejected: list[str] = field(default_factory=list)
+    answer: Answer = field(default_factory=lambda: Answer(None))
+    failure: str = ""
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.answer.concept is None and not self.failure
+
+    def hear(self, generation: Generation, chat: bool) -> None:
+        old = self.answer
+        answer = replace(
+            old,
+            calls=old.calls + generation.calls,
+            input_tokens=old.input_tokens + generation.input_tokens,
+            output_tokens=old.output_tokens + generation.output_tokens,
+            cost=old.cost + generation.cost,
+            estimated=old.estimated or generation.estimated,
+        )
+        self.failure = generation.failure
+        if not self.failure:
+            try:
+                if generation.is_cut and not chat:
+                    raise MalformedAnswerError("it is too long for a concept")
+                concept, reasoning = (parse_tagged if chat else parse_line)(generation.text)
+                self._refuse_known(concept)
+                answer = replace(answer, concept=concept, reasoning=reasoning or generation.reasoning, problem="")
+            except MalformedAnswerError as error:
+                answer = replace(answer, malformed=old.malformed + 1, problem=one_line(plain(str(error)), 200))
+                self.rejected.append(answer.problem)
+        self.answer = answer
+
+    def _refuse_known(self, concept: str) -> None:
+        tried = {*self.request.avoid, *(known for known, _ in self.request.scores)}
+        if same_words(concept) in set(map(same_words, tried)):
+            raise MalformedAnswerError(f"{quoted(concept)} has been tried; propose another concept")
+
+
+def _seed(seed: int, attempt: int) -> int:
+    """Return the seed of an attempt, a number of 31 bits, which all servers take."""
+    return int(hashlib.sha256(f"{seed} {attempt}".encode()).hexdigest()[:8], 16) >> 1

@@ -1,0 +1,90 @@
+"""Reading one concept out of what a language model wrote."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from ..words import clean_concept
+
+_MOST_WORDS = 6
+_SEVERAL = re.compile(r"[,;/\n]|\bor\b", re.IGNORECASE)
+_PLAIN = re.compile(r"[\w\s'&.+-]+")
+_REFUSALS = ("i ", "i'm ", "im ", "sorry", "as an ai", "as a language model", "cannot ", "can't ", "unable ")
+_EMPTY = frozenset(
+    ("none", "nothing", "unknown", "not available", "no idea", "concept", "new concept", "your concept", "answer")
+)
+MOST_REASONING = 2000
+"""Characters of reasoning that are kept."""
+
+
+class MalformedAnswerError(ValueError):
+    """A language model's answer does not hold one usable concept; the message is written for the model."""
+
+
+def parse_tagged(text: str) -> tuple[str, str]:
+    """Read an answer with tags around reasoning and concept, as chat models are asked for.
+
+    Returns:
+        The concept, and the reasoning (empty if there is none).
+
+    Raises:
+        MalformedAnswerError: There is not exactly one usable concept.
+    """
+    _, end, rest = text.rpartition("</reasoning>")
+    if not end:  # models that reason before they answer use a tag of their own
+        _, _, rest = text.rpartition("</think>")
+    before, start, tagged = rest.partition("<concept>")
+    if not start:
+        raise MalformedAnswerError("the tag concept is missing")
+    concept, end, after = tagged.partition("</concept>")
+    if not end:
+        raise MalformedAnswerError("it ends before the closing tag of the concept; write less")
+    if "<concept>" in after:
+        raise MalformedAnswerError("it has more than one tag concept")
+    reasoning = text[: len(text) - len(rest)] or before
+    for tag in ("<reasoning>", "</reasoning>", "<think>", "</think>"):
+        reasoning = reasoning.replace(tag, " ")
+    return usable_concept(concept), one_line(reasoning, MOST_REASONING)
+
+
+def parse_line(text: str) -> tuple[str, str]:
+    """Read the first line of a completion.
+
+    Returns:
+        The concept, and no reasoning.
+
+    Raises:
+        MalformedAnswerError: It is not one usable concept.
+    """
+    line, _, _ = text.strip(" ").partition("\n")
+    return usable_concept(line), ""
+
+
+def usable_concept(text: str) -> str:
+    """Return the concept that a text is, as `clean_concept` writes it.
+
+    Raises:
+        MalformedAnswerError: It is empty, several, a sentence, a refusal, or more than letters and digits.
+    """
+    text = text.strip()
+    if _SEVERAL.search(text):
+        raise MalformedAnswerError(f"give one concept, not several or a sentence: {one_line(text, 80)!r}")
+    try:
+        concept = clean_concept(text)
+    except ValueError as error:
+        raise MalformedAnswerError(str(error)) from error
+    if len(concept.split()) > _MOST_WORDS:
+        raise MalformedAnswerError(f"give a concept of one to four words, not {concept!r}")
+    if not _PLAIN.fullmatch(concept):
+        raise MalformedAnswerError(f"write the concept in plain letters, without punctuation or markup: {concept!r}")
+    if concept in _EMPTY or concept.startswith(_REFUSALS):
+        raise MalformedAnswerError(f"{concept!r} is not a concept that a picture can show; take your best guess")
+    return concept
+
+
+def one_line(text: str, most: int) -> str:
+    """Return a text as one line without control characters, cut to a number of characters."""
+    text = unicodedata.normalize("NFKC", text)
+    text = "".join(" " if unicodedata.category(letter)[0] == "C" else letter for letter in text)
+    return " ".join(text.split())[:most]

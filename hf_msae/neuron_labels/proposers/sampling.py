@@ -1,0 +1,65 @@
+"""Sampling in which every row of a batch has its own seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import LogitsProcessor, StoppingCriteria
+from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class SeededSampling(LogitsProcessor):
+    """Turns the likeliest token into a sampled one, by Gumbel noise: argmax(logits / T + g) has the softmax's law.
+
+    `generate` itself draws all rows from one stream, so that a row depends on the others.
+
+    Args:
+        temperature: T; with 0, the logits are left as they are.
+        top_p: Probability of the tokens that are kept.
+        seeds: Random seed of each row. The noise is drawn on the CPU, so that it is the same on every device.
+    """
+
+    def __init__(self, temperature: float, top_p: float, seeds: Sequence[int]) -> None:
+        self._warpers = [TemperatureLogitsWarper(float(temperature)), TopPLogitsWarper(top_p)] if temperature else []
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Return the logits (n, tokens) with each row's noise."""
+        if not self._warpers:
+            return scores
+        for warp in self._warpers:
+            scores = warp(input_ids, scores)
+        shape = scores.shape[1:]
+        noise = torch.stack([torch.empty(shape).exponential_(generator=each) for each in self._generators])
+        return scores.float() - noise.log().to(scores.device)
+
+
+class StopAtText(StoppingCriteria):
+    """Ends a row once it holds a text.
+
+    Args:
+        tokenizer: Decodes rows.
+        start: Length of the prompts.
+        text: What ends a row, after its first character that is not space.
+
+    Attributes:
+        lengths: Number of tokens after which each row ended; None for a row that did not.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, start: int, text: str) -> None:
+        self._tokenizer, self._start, self._text = tokenizer, start, text
+        self.lengths: dict[int, int | None] = {}
+
+    def __call__(self, input_ids: torch.LongTensor, scores: Any, **kwargs: Any) -> torch.BoolTensor:
+        """Return which rows have ended."""
+        written = input_ids[:, self._start :]
+        for place, row in enumerate(written.tolist()):
+            if self.lengths.get(place) is None:
+                ended = self._text in self._tokenizer.decode(row, skip_special_tokens=True).lstrip(" ")
+                self.lengths[place] = len(row) if ended else None
+        return torch.tensor([length is not None for length in self.lengths.values()], device=input_ids.device)
