@@ -4,55 +4,59 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import urlsplit
 
-from .calling import CallFailedError, InvalidResponseError, call_with_retries
+from huggingface_hub import ChatCompletionOutput, InferenceClient, get_token
+from huggingface_hub.errors import HTTPError, InferenceTimeoutError
+
+from ..retrying import ServiceError, with_retries
 from .language_model import Generation, LanguageModelProposer
 from .parsing import MOST_REASONING, one_line
 
-if TYPE_CHECKING:
-    from huggingface_hub import ChatCompletionOutput
-
-_NO_KEY = "none"
-"""Sent to servers that need no key. Without any, huggingface_hub would send the user's token to them."""
 _LETTERS_A_TOKEN = 4
 """For estimates, in English."""
-_NOT_CALLED = "was not called, because another call failed"
+_NOT_CALLED = "it was not called, because another call failed"
+
+
+class BadAnswerError(ValueError):
+    """What a service sent is not an answer of the protocol."""
 
 
 class InferenceProposer(LanguageModelProposer):
     """Asks a chat model behind Hugging Face's Inference Providers or any server that speaks OpenAI's chat protocol.
 
-    Calls that fail for now (no connection, a timeout, HTTP 408, 409, 425, 429 and 5xx, answers that are not of the
-    protocol) are repeated after a wait that doubles, or after as long as the server asks for with `Retry-After`. Other
-    failures, such as a wrong key, end the run at once. The seed is sent along; whether it decides the answer is up to
-    the server.
+    Calls are repeated after errors that may pass (`retrying.with_retries`), and after answers that the protocol does
+    not have. Other failures, such as a wrong key, end the run at once. The seed is sent along; whether it decides the
+    answer is up to the server. Where a server does not count tokens, they are estimated, and the answer says so.
 
-    The key comes from the environment. It is in no repr, setting, error, log or history.
+    The key is read from an environment variable whenever the model is called. It is in no repr, setting, error, log
+    or history.
 
     Args:
         model: Id on the Hub, or what the server calls the model.
         provider: One of `InferenceClient`'s, such as "auto" (the default) or "together".
         base_url: Address of a server instead, such as "http://127.0.0.1:8080/v1".
-        api_key_variable: Environment variable with the key. By default HF_TOKEN, or the token of `hf auth login`, for
-            Inference Providers, and **no key** for `base_url`: your token does not go to a server unasked.
+        api_key_variable: Name of the environment variable with the key. By default, providers get HF_TOKEN or the
+            token that you logged in with, and a server at `base_url` gets none.
         temperature: Of sampling.
         top_p: Probability of the tokens that are sampled from.
         max_new_tokens: Most tokens of an answer.
         timeout: Seconds without any data from the server after which a call has failed.
-        call_retries: How often a failed call is repeated.
-        most_wait: Seconds of the longest wait between calls. A server that asks for a longer one has failed.
+        call_retries: How often a failed call is repeated at most.
+        wait: Seconds before the first repetition.
+        sleep: Waits.
         prices: Of a million tokens of prompts, and of answers, for the cost.
         max_concurrency: Number of calls at the same time.
         options: `shown`, `avoided` and `retries` of `LanguageModelProposer`.
 
     Raises:
-        ValueError: There is neither model nor base_url, or both a provider and a base_url; the address holds a
-            password; there is no key; or a number is out of range.
+        ValueError: There is neither model nor base_url, or both a provider and a base_url; the address is none, or
+            holds a password; or an option is out of range.
     """
 
     def __init__(
@@ -67,13 +71,12 @@ class InferenceProposer(LanguageModelProposer):
         max_new_tokens: int = 1024,
         timeout: float = 60.0,
         call_retries: int = 5,
-        most_wait: float = 120.0,
+        wait: float = 1.0,
+        sleep: Callable[[float], None] = time.sleep,
         prices: tuple[float, float] = (0.0, 0.0),
         max_concurrency: int = 4,
         **options: Any,
     ) -> None:
-        from huggingface_hub import InferenceClient
-
         super().__init__(chat=True, **options)
         if (model is None and base_url is None) or (provider is not None and base_url is not None):
             there = "a" if base_url else "no"
@@ -86,17 +89,14 @@ class InferenceProposer(LanguageModelProposer):
         for name, number in numbers.items():
             if not number > 0:
                 raise ValueError(f"{name} must be positive, got {number!r}")
-        if call_retries < 0 or len(prices) != 2 or min(prices) < 0:
-            raise ValueError(f"call_retries and two prices must not be negative, got {call_retries!r} and {prices!r}")
+        if call_retries < 0 or wait < 0 or len(prices) != 2 or min(prices) < 0:
+            raise ValueError(
+                f"call_retries, wait and the two prices must not be negative, got {call_retries}, {wait}, {prices}"
+            )
         self.model, self.provider, self.base_url = model, provider, base_url
         self.temperature, self.top_p, self.max_new_tokens = temperature, top_p, max_new_tokens
-        self.timeout, self.call_retries, self.most_wait = timeout, call_retries, most_wait
-        self.prices, self.max_concurrency = prices, max_concurrency
-        key = _read_key(api_key_variable, base_url)
-        self._secrets = [key] if key != _NO_KEY else []
-        self._secrets += [value for _, value in parse_qsl(urlsplit(base_url or "").query)]
-        where = {"base_url": base_url} if base_url else {"model": model, "provider": provider}
-        self._client = InferenceClient(api_key=key, timeout=timeout, **where)
+        self.timeout, self.call_retries, self.wait, self.sleep = timeout, call_retries, wait, sleep
+        self.api_key_variable, self.prices, self.max_concurrency = api_key_variable, prices, max_concurrency
 
     def __repr__(self) -> str:
         return f"InferenceProposer({self.model or 'the model of the server'} at {self._place})"
@@ -118,15 +118,15 @@ class InferenceProposer(LanguageModelProposer):
         """The server without what may be secret in its address."""
         if self.base_url is None:
             return f"provider {self.provider or 'auto'}"
-        return urlunsplit(urlsplit(self.base_url)._replace(query="", fragment=""))
+        parts = urlsplit(self.base_url)
+        return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Generation]:
         """Send the prompts, several at a time."""
-        stop = threading.Event()
+        key, stop = self._key(), threading.Event()
         with ThreadPoolExecutor(self.max_concurrency, thread_name_prefix="proposer") as pool:
-            futures = [
-                pool.submit(self._generate, prompt, seed, stop) for prompt, seed in zip(prompts, seeds, strict=True)
-            ]
+            pairs = zip(prompts, seeds, strict=True)
+            futures = [pool.submit(self._generate, prompt, seed, key, stop) for prompt, seed in pairs]
             try:
                 return [future.result() for future in futures]
             except BaseException:  # an interrupt
@@ -134,46 +134,67 @@ class InferenceProposer(LanguageModelProposer):
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _generate(self, prompt: str, seed: int, stop: threading.Event) -> Generation:
-        if stop.is_set():
-            return Generation("", calls=0, failure=_NOT_CALLED)
+    def _generate(self, prompt: str, seed: int, key: str | None, stop: threading.Event) -> Generation:
         calls = 0
 
-        def call() -> Generation:
+        def ask() -> Generation:
             nonlocal calls
+            if stop.is_set():
+                raise ServiceError(_NOT_CALLED)
             calls += 1
-            return self._read(prompt, self._send(prompt, seed))
+            return self._read(prompt, self._send(prompt, seed, key))
 
         try:
-            return replace(
-                call_with_retries(call, self.call_retries, self.most_wait, stop, self._conceal), calls=calls
+            generation = with_retries(
+                ask,
+                f"{self!r}",
+                retries=self.call_retries,
+                wait=self.wait,
+                also=(BadAnswerError,),
+                secret=key,
+                sleep=self.sleep,
             )
-        except CallFailedError as error:
-            if error.is_refusal:
+            return replace(generation, calls=calls)
+        except ServiceError as error:
+            if error.status == 400 and "content" in str(error):  # the server's filter refuses this prompt alone
                 return Generation("", calls=calls)
-            if error.is_final:
-                stop.set()  # the other calls would fail likewise
-            return Generation("", calls=calls, failure=f"{self.model or 'the model'} at {self._place} {error}")
+            stop.set()  # the other calls would fail likewise
+            return Generation("", calls=calls, failure=str(error))
 
-    def _send(self, prompt: str, seed: int) -> ChatCompletionOutput:
-        return self._client.chat_completion(
-            [{"role": "user", "content": prompt}],
-            model=self.model,
-            max_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            seed=seed,
-        )
+    def _send(self, prompt: str, seed: int, key: str | None) -> ChatCompletionOutput:
+        # Without a key of its own, the client would send a server the token of the Hub.
+        headers = {"authorization": ""} if self.base_url is not None and key is None else None
+        place = {"model": self.model, "provider": self.provider}
+        if self.base_url is not None:
+            place = {"base_url": self.base_url}
+        client = InferenceClient(**place, api_key=key, timeout=self.timeout, headers=headers)
+        try:
+            return client.chat_completion(
+                [{"role": "user", "content": prompt}],
+                model=self.model,
+                max_tokens=self.max_new_tokens,
+                temperature=self.temperature,
+                top_p=self.top_p,
+                seed=seed,
+            )
+        except InferenceTimeoutError:  # its message has the address, in which there may be a key
+            raise TimeoutError(f"no answer within {self.timeout:g} s") from None
+        except (HTTPError, ConnectionError):
+            raise
+        except (ValueError, AttributeError, KeyError, TypeError) as error:  # from reading another form than expected
+            raise BadAnswerError(f"the answer cannot be read ({type(error).__name__}: {error})") from error
 
     def _read(self, prompt: str, response: ChatCompletionOutput) -> Generation:
-        if not response.choices:
-            raise InvalidResponseError("no choices")
-        choice = response.choices[0]
-        text = "" if choice.message.content is None else choice.message.content
-        if not isinstance(text, str):
-            raise InvalidResponseError(f"a message that is {type(text).__name__} and no text")
-        reasoning = choice.message.reasoning or choice.message.get("reasoning_content") or ""
-        reasoning = one_line(reasoning, MOST_REASONING) if isinstance(reasoning, str) else ""
+        try:
+            choice = response.choices[0]
+            message = choice.message
+            text = "" if message.content is None else message.content
+            reasoning = message.reasoning or message.get("reasoning_content") or ""
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise BadAnswerError(f"the answer holds no message ({type(error).__name__}: {error})") from error
+        if not isinstance(text, str) or not isinstance(reasoning, str):
+            raise BadAnswerError(f"the answer's message is {type(text).__name__}, not text")
+        reasoning = one_line(reasoning, MOST_REASONING)
         tokens = [getattr(response.usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
         estimated = not all(isinstance(number, int) and number >= 0 for number in tokens)
         if estimated:
@@ -188,11 +209,15 @@ class InferenceProposer(LanguageModelProposer):
             estimated=estimated,
         )
 
-    def _conceal(self, text: str) -> str:
-        """Take what is secret out of a text; a server may have repeated it."""
-        for secret in self._secrets:
-            text = text.replace(secret, "[secret]")
-        return text
+    def _key(self) -> str | None:
+        if self.api_key_variable is None:
+            return get_token() if self.base_url is None else None
+        key = os.environ.get(self.api_key_variable, "")
+        if not key:
+            raise ValueError(f"the environment variable {self.api_key_variable} with the key is not set")
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise ValueError(f"the environment variable {self.api_key_variable} holds characters that no key has")
+        return key
 
 
 def _check_address(base_url: str) -> None:
@@ -201,21 +226,3 @@ def _check_address(base_url: str) -> None:
         raise ValueError(f"base_url must begin with http:// or https://, got {base_url.partition('?')[0]!r:.80}")
     if parts.username or parts.password:
         raise ValueError("base_url holds a name or password: put it into a variable and give api_key_variable")
-
-
-def _read_key(variable: str | None, base_url: str | None) -> str:
-    from huggingface_hub import get_token
-
-    if variable is not None:
-        key = os.environ.get(variable)
-        if not key:
-            raise ValueError(f"the environment variable {variable} with the key is not set")
-        return key
-    if base_url is not None:
-        return _NO_KEY
-    key = get_token()
-    if not key:
-        raise ValueError(
-            "Inference Providers need a token: set HF_TOKEN, or log in with `hf auth login`"
-        )
-    return key

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..retrying import ServiceError
 from ..words import same_words
 from .base import Answer, Proposer, Request
 from .parsing import MalformedAnswerError, one_line, parse_line, parse_tagged
@@ -17,14 +18,14 @@ _MERGED = 5
 """Number of concepts that are merged."""
 
 
-class ProposerFailedError(RuntimeError):
-    """Some requests could not be answered, for a reason that asking again now does not change.
+class UnansweredError(ServiceError):
+    """Some requests were not answered, because the model could not be called.
 
     Attributes:
-        answers: The answer to each request, None for those that failed: what was paid for need not be lost.
+        answers: The answer to each request, None where there is none: what was paid for need not be lost.
     """
 
-    def __init__(self, message: str, answers: Sequence[Answer | None] = ()) -> None:
+    def __init__(self, message: str, answers: Sequence[Answer | None]) -> None:
         super().__init__(message)
         self.answers = list(answers)
 
@@ -108,7 +109,7 @@ class LanguageModelProposer(Proposer):
         """Answer requests together: first all of them, then again those whose answers were malformed.
 
         Raises:
-            ProposerFailedError: Calls failed; the error holds the other answers.
+            UnansweredError: Calls failed; the error holds the other answers.
         """
         talks = [_Talk(request) for request in requests]
         for attempt in range(self.retries + 1):
@@ -123,7 +124,7 @@ class LanguageModelProposer(Proposer):
         if failed:
             answers = [None if talk.failure else talk.answer for talk in talks]
             why = max(failed, key=lambda talk: talk.answer.calls).failure  # not one that was never sent
-            raise ProposerFailedError(f"{len(failed)} of {len(talks)} requests were not answered: {why}", answers)
+            raise UnansweredError(f"{len(failed)} of {len(talks)} requests were not answered: {why}", answers)
         return [talk.answer for talk in talks]
 
     def _prompt(self, talk: _Talk) -> str:
@@ -146,7 +147,9 @@ class LanguageModelProposer(Proposer):
         avoid = avoid[max(len(avoid) - avoided, 0) :]
         prompt = self._merger if request.merge else self._idea
         rejected = "".join(self._retry.fill(problem=problem) for problem in talk.rejected)
-        return prompt.fill(scores=score_lines(scores), avoid=concept_lines(avoid), rejected=rejected).rstrip("\n")
+        # A base model continues the list, whose last line is therefore the best one.
+        lines = score_lines(scores if self.chat else scores[::-1])
+        return prompt.fill(scores=lines, avoid=concept_lines(avoid), rejected=rejected).rstrip("\n")
 
 
 @dataclass

@@ -49,7 +49,7 @@ def parse_tagged(text: str) -> tuple[str, str]:
 
 
 def parse_line(text: str) -> tuple[str, str]:
-    """Read the first line of a completion.
+    """Read the completion of a line that ends with an opening quote: what comes before the closing one.
 
     Returns:
         The concept, and no reasoning.
@@ -57,8 +57,8 @@ def parse_line(text: str) -> tuple[str, str]:
     Raises:
         MalformedAnswerError: It is not one usable concept.
     """
-    line, _, _ = text.strip(" ").partition("\n")
-    return usable_concept(line), ""
+    line, _, _ = text.partition("\n")
+    return usable_concept(line.partition('"')[0]), ""
 
 
 def usable_concept(text: str) -> str:

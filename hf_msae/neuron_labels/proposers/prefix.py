@@ -58,7 +58,8 @@ class PrefixCache:
 
 def _common(first: list[int], second: list[int]) -> int:
     """Return the length of the common beginning."""
-    return next((place for place, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    same = [a == b for a, b in zip(first, second, strict=False)]
+    return same.index(False) if False in same else len(same)
 
 
 def _is_plain(cache: object) -> bool:

@@ -40,19 +40,19 @@ class SeededSampling(LogitsProcessor):
 
 
 class StopAtText(StoppingCriteria):
-    """Ends a row once it holds a text.
+    """Ends a row once it holds one of these texts.
 
     Args:
         tokenizer: Decodes rows.
         start: Length of the prompts.
-        text: What ends a row, after its first character that is not space.
+        texts: What ends a row.
 
     Attributes:
         lengths: Number of tokens after which each row ended; None for a row that did not.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, start: int, text: str) -> None:
-        self._tokenizer, self._start, self._text = tokenizer, start, text
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, start: int, texts: Sequence[str]) -> None:
+        self._tokenizer, self._start, self._texts = tokenizer, start, texts
         self.lengths: dict[int, int | None] = {}
 
     def __call__(self, input_ids: torch.LongTensor, scores: Any, **kwargs: Any) -> torch.BoolTensor:
@@ -60,6 +60,6 @@ class StopAtText(StoppingCriteria):
         written = input_ids[:, self._start :]
         for place, row in enumerate(written.tolist()):
             if self.lengths.get(place) is None:
-                ended = self._text in self._tokenizer.decode(row, skip_special_tokens=True).lstrip(" ")
-                self.lengths[place] = len(row) if ended else None
+                text = self._tokenizer.decode(row, skip_special_tokens=True)
+                self.lengths[place] = len(row) if any(end in text for end in self._texts) else None
         return torch.tensor([length is not None for length in self.lengths.values()], device=input_ids.device)

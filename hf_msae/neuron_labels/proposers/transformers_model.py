@@ -141,7 +141,7 @@ class TransformersProposer(LanguageModelProposer):
         width = max(map(len, rows))
         padded = torch.tensor([row[:shared] + [pad] * (width - len(row)) + row[shared:] for row in rows])
         mask = torch.tensor([[1] * shared + [0] * (width - len(row)) + [1] * (len(row) - shared) for row in rows])
-        stop = StopAtText(self.tokenizer, width, "</concept>" if self.chat else "\n")
+        stop = StopAtText(self.tokenizer, width, ("</concept>",) if self.chat else ('"', "\n"))
         output = self.model.generate(
             input_ids=padded.to(self.model.device),
             attention_mask=mask.to(self.model.device),
