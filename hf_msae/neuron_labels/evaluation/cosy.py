@@ -47,7 +47,7 @@ class CosyScore(Result):
         )
 
 
-def cosy(
+def cosy_score(
     control: np.ndarray, synthetic: np.ndarray, level: float = 0.95, num_resamples: int = 1000, seed: int = 0
 ) -> CosyScore:
     """Score a label by the neuron's activations on control images and on images made for the label.

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..words import SYNONYM, WordEmbeds, same_words, unit_rows
 from .checks import checked_presence
-from .cosy import CosyScore, cosy
+from .cosy import CosyScore, cosy_score
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class HardNegatives:
         Raises:
             ValueError: There are fewer than 2 hard negatives.
         """
-        return cosy(np.asarray(activations)[self.rows], synthetic, level=level, seed=seed)
+        return cosy_score(np.asarray(activations)[self.rows], synthetic, level=level, seed=seed)
 
 
 def nearness_of_concepts(
@@ -84,7 +84,7 @@ def hard_negatives_by_concepts(
         )
     near = presence * np.maximum(nearness, 0)
     best = near.argmax(axis=1)
-    chosen = hard_negatives(has_label, near[np.arange(len(near)), best], number)
+    chosen = hard_negatives_by_nearness(has_label, near[np.arange(len(near)), best], number)
     kept = chosen.nearness > 0
     if not kept.any():
         raise ValueError("no image without the label shows a concept that is near it; give other concepts or images")
@@ -92,7 +92,7 @@ def hard_negatives_by_concepts(
     return HardNegatives(rows, chosen.nearness[kept], tuple(concepts[place] for place in best[rows]))
 
 
-def hard_negatives(has_label: np.ndarray, nearness: np.ndarray, number: int = 100) -> HardNegatives:
+def hard_negatives_by_nearness(has_label: np.ndarray, nearness: np.ndarray, number: int = 100) -> HardNegatives:
     """Choose the images without the label that are nearest to it.
 
     Args:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from hf_msae.neuron_labels.evaluation.cosy import cosy
+from hf_msae.neuron_labels.evaluation.cosy import cosy_score
 from hf_msae.neuron_labels.evaluation.hard_negatives import (
-    hard_negatives,
     hard_negatives_by_concepts,
+    hard_negatives_by_nearness,
     nearness_of_concepts,
 )
 
@@ -43,12 +43,12 @@ def test_a_neuron_of_horses_is_found_out_by_hard_negatives_alone():
     presence = np.stack([is_horse, is_zebra], axis=1)
     hard = hard_negatives_by_concepts(is_zebra, presence, ("horse", "zebra"), np.array([0.7, -1]))
     assert len(hard.rows) == 50
-    assert cosy(activations[~is_zebra], synthetic).auc > 0.95
+    assert cosy_score(activations[~is_zebra], synthetic).auc > 0.95
     assert hard.score(activations, synthetic).auc < 0.7
 
 
 def test_scores_of_whole_images_give_negatives_too():
-    found = hard_negatives(np.array([True, False, False, False]), np.array([9.0, 1, 3, 2]), number=2)
+    found = hard_negatives_by_nearness(np.array([True, False, False, False]), np.array([9.0, 1, 3, 2]), number=2)
     assert found.rows.tolist() == [2, 3] and found.nearness.tolist() == [3, 2]
 
 
@@ -63,7 +63,7 @@ def test_scores_of_whole_images_give_negatives_too():
 )
 def test_images_that_cannot_be_chosen_from_are_refused(has_label, nearness, message):
     with pytest.raises(ValueError, match=message):
-        hard_negatives(has_label, nearness)
+        hard_negatives_by_nearness(has_label, nearness)
 
 
 def test_nothing_near_is_refused():
