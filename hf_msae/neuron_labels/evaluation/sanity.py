@@ -60,8 +60,8 @@ def sanity_tests(
     - **Extra labels**: as many random images as show the label get it too.
 
     A measure passes if in *both* tests it drops by more than 0.001 of its range for more than 90% of the neurons. To
-    pass is necessary for a good measure, not sufficient. Measures tend to fail where labels are rare, as AUC does from
-    about one image in 500, so test with labels as frequent as those that are to be measured.
+    pass is necessary for a good measure, not sufficient. Measures tend to fail where labels are rare, as AUC does
+    below about one image in 250, so test with labels as frequent as those that are to be measured.
 
     Measures of binarized activations take the same active images for all three: the top alpha, with alpha the share
     of images that show the true label. Labels that at least half of the images show are left out.

@@ -34,7 +34,8 @@ class Invert(Baseline):
     is the label; of equally good ones, the shortest.
 
     The AUROC is that of the images that chose the formula, among many thousands, so it is too high: measure the label
-    on other images.
+    on other images. Formulas that are true of a handful of images win by luck where a neuron has no meaning; a
+    smallest share above 0 keeps them out.
 
     Args:
         concepts: Names of the concepts (n,).
