@@ -32,7 +32,7 @@ class PaperSearch:
     equally likely to go.)
 
     Args:
-        neuron: What is labelled.
+        neuron: What is labeled.
         gallery: Makes pictures.
         control: Control pictures by class.
         settings: How to search.

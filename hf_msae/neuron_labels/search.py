@@ -81,7 +81,7 @@ class Search:
     again.
 
     Args:
-        neuron: What is labelled.
+        neuron: What is labeled.
         gallery: Makes pictures.
         control: Activations of the control pictures.
         settings: How to search.

@@ -97,7 +97,9 @@ def test_clip_art_can_be_composed():
     drawings = load_clipart("sample")
     imager = CompositionImager(TagsImager(drawings["image"], drawings["tags"]))
     shown, without = imager.draw_pairs("flag", range(10))
-    differing = [(np.asarray(one) != np.asarray(other)).any(axis=2).mean() for one, other in zip(shown, without, strict=True)]
+    differing = [
+        (np.asarray(one) != np.asarray(other)).any(axis=2).mean() for one, other in zip(shown, without, strict=True)
+    ]
     assert 0.02 < min(differing) and max(differing) < 0.6
 
 
