@@ -1,9 +1,10 @@
 """LINE against methods that choose from a vocabulary: which labels are true, and which find what no vocabulary has?
 
 Latents of the released MSAEs of the scenes and of the clip art are labeled whose meaning is known: a true concept
-that they detect with an AUROC of at least 0.9. A quarter of the true concepts is withheld from every vocabulary. All methods
-know the same control pictures; INVERT also gets their truth, for the concepts that are not withheld. A label is right
-if what it says is detected with an AUROC of at least 0.9 on pictures that no method saw, and all its words are known.
+that they detect with an AUROC of at least 0.9. A quarter of the true concepts is withheld from every vocabulary. All
+methods know the same control pictures; INVERT also gets their truth, for the concepts that are not withheld. A label is
+right if what it says is detected with an AUROC of at least 0.9 on pictures that no method saw, and all its words are
+known.
 
     python benchmarks/line.py --worlds scenes clipart --num_neurons 50 --seeds 0 1 2 --output outputs/line
 """
