@@ -2,9 +2,9 @@
 
 Latents of the released MSAEs of the scenes and of the clip art are labeled whose meaning is known: a true concept
 that they detect with an AUROC of at least 0.9. A quarter of the true concepts is withheld from every vocabulary. All
-methods know the same control pictures; INVERT also gets their truth, for the concepts that are not withheld. A label is
-right if what it says is detected with an AUROC of at least 0.9 on pictures that no method saw, and all its words are
-known.
+methods know the same control pictures; INVERT also gets their truth, for the concepts that are not withheld. A label
+is right if what it says is detected with an AUROC of at least 0.9 on pictures that no method saw, and all its words
+are known.
 
     python benchmarks/line.py --worlds scenes clipart --num_neurons 50 --seeds 0 1 2 --output outputs/line
 """
@@ -29,8 +29,8 @@ from hf_msae.concepts import Vocabulary
 from hf_msae.neuron_labels import (
     Control,
     MSAENeuron,
-    RetrievalImager,
     ScenesImager,
+    TagsImager,
     TransformersProposer,
     VocabularyProposer,
     label_neurons,
@@ -85,14 +85,14 @@ def scenes_world(seed: int) -> World:
 
 
 def clipart_world(seed: int) -> World:
-    """Drawings of known authors for control and truth; the imager retrieves drawings of other authors."""
+    """Drawings of known authors for control and truth; the imager takes drawings of other authors, by their tags."""
     model = VisionTextMSAE.from_pretrained("clipart-image")
     train = load_clipart("train").shuffle(seed=seed)
     control, known = train.select(range(NUM_CONTROL)), train.select(range(NUM_CONTROL, len(train)))
     unseen = concatenate_datasets([load_clipart("validation"), load_clipart("test")])
     truth = WordTruth.from_tags(known["tags"][:], least=20)
     presence = np.array([[tag in tags for tag in truth.concepts] for tags in control["tags"]])
-    imager = RetrievalImager(unseen["image"], model.backbone)
+    imager = TagsImager(unseen["image"], unseen["tags"])
     embeds = model.image_embeds(known["image"], progress=False)
     return World("clipart", model, control["image"][:], presence, imager, truth, embeds, ("{}",))
 

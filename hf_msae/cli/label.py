@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with parser.reporting_errors():
         budget = Budget(**{name: getattr(args, f"budget_{name}") for name in _BUDGETS})
-        check_inputs(args.control, args.images, args.vocabulary if args.vocabulary != "scenes" else None)
+        check_inputs(args.vocabulary if args.vocabulary != "scenes" else None)
         output = make_folder(Path(args.output).expanduser())
         table_file = _table_file(source)
         pictures = _pictures(args.control, args.control_split, args.image_column, args.max_control)

@@ -13,6 +13,8 @@ from .card_edits import RESULTS_TASK
 from .markdown import figure, rounded
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ...concepts import ConceptTable
 
 _QUALITY = {  # metric -> heading
@@ -102,5 +104,15 @@ def named_concepts(file: Path, num_latents: int, number: int = 20) -> dict[str, 
         "latents": len(table),
         "named": len(named),
         "agreeing": int(named["agrees"].sum()) if tested and "agrees" in named else None,
+        "line": _line_labels(table.frame, number),
         "detecting": int((named["auroc"] > 0.9).sum()) if "auroc" in named and table.evidence != "labels" else None,
     }
+
+
+def _line_labels(frame: pd.DataFrame, number: int) -> dict[str, Any] | None:
+    """The labels by LINE that were confirmed, best first, and how many there are; None without any label."""
+    if "line_label" not in frame or not frame["line_label"].notna().any():
+        return None
+    labeled = frame[frame["line_label"].notna()]
+    confirmed = labeled[labeled["line_confirmed"].astype(bool)].sort_values("line_low", ascending=False, kind="stable")
+    return {"labeled": len(labeled), "confirmed": len(confirmed), "rows": confirmed.head(number).to_dict("records")}

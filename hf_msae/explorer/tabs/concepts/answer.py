@@ -31,6 +31,7 @@ _EVIDENCE = (
     *("similarity", "runner_up", "runner_up_similarity", "p_value", "q_value", "activation_name", "agrees"),
     *("agreement", "zero_shot_auroc", "zero_shot_auroc_low", "zero_shot_auroc_high", "synonyms", "direction_name"),
     *("auroc", "auroc_low", "auroc_high", "runner_up_auroc", "num_positive"),
+    *("line_label", "line_score", "line_low", "line_high", "line_metric", "line_confirmed", "line_meanings"),
 )
 _SEED = 0
 
@@ -61,7 +62,7 @@ class Evidence:
 
 
 def listing(explorer: Explorer, words: object = "", validated_only: object = False, order: object = "name") -> Listing:
-    """Find concepts by their names, by their names by pictures, or by their numbers.
+    """Find concepts by their names, by their names by pictures, labels by LINE, or numbers.
 
     Each of the words has to begin a word of what is searched; without any, all concepts are found. `order` is one of
     `ORDERS`. If only validated names are wanted, but the model has none, all latents that pictures show are searched.
@@ -78,7 +79,7 @@ def listing(explorer: Explorer, words: object = "", validated_only: object = Fal
     elif validated_only:
         frame = frame[[explorer.label(latent).validated for latent in frame["latent"]]]
     searched = "latent " + frame["latent"].astype(str)
-    for column in ("name", "activation_name"):
+    for column in ("name", "activation_name", "line_label"):
         searched += " " + frame[column].astype(object).fillna("").astype(str)
     searched = searched.str.casefold()
     for word in wanted:

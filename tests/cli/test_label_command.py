@@ -1,0 +1,72 @@
+"""`hf-msae label`: labels beside names, and what is refused before anything is loaded."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from hf_msae.cli import label
+from hf_msae.concepts import ConceptTable
+from hf_msae.neuron_labels import NeuronLabels
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    path = tmp_path_factory.mktemp("words") / "words.txt"
+    path.write_text("red\nstar\nnight\nblurry\nsnow\nframe\n")
+    return path
+
+
+COMMON = ["--control", "scenes:test:60:5", "--imager", "scenes", "--iterations", "2", "--confirm_images", "8"]
+
+
+def test_labels_history_figures_and_table_are_written(words, tmp_path, capsys):
+    arguments = ["scenes-image", "--latents", "3", "417", *COMMON, "--vocabulary", str(words), "--figures", "1"]
+    label.main([*arguments, "--output", str(tmp_path / "out")])
+    found = NeuronLabels.load(tmp_path / "out" / "labels.json")
+    printed = capsys.readouterr().out
+    assert {one.latent for one in found.labels} | {int(name.split()[-1]) for name in found.problems} == {3, 417}
+    for one in found.labels:
+        assert one.verdict() in printed
+    assert "No language model was asked" in printed
+    assert len(list((tmp_path / "out" / "figures").glob("*.png"))) == min(1, len(found))
+    table = ConceptTable.load(tmp_path / "out" / "concepts.parquet")
+    for one in found.labels:
+        row = table[one.latent].iloc[0]
+        assert (row["line_label"], row["line_confirmed"]) == (one.label, one.confirmed)
+        assert isinstance(row["name"], str)  # the released names are still there
+    again = json.loads((tmp_path / "out" / "labels.json").read_text())
+    label.main([*arguments, "--output", str(tmp_path / "out")])
+    assert NeuronLabels.load(tmp_path / "out" / "labels.json").to_dict()["labels"] == again["labels"]
+    assert "made 0 pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ([], "latents"),
+        (["--latents", "3", "3"], "3 3"),
+        (["--latents", "3", "--all_active"], "all_active"),
+        (["--latents", "3", "--imager", "dalle:x"], "dalle:x"),
+        (["--latents", "3", "--imager", "retrieval"], "--images"),
+        (["--latents", "3", "--proposer", "transformers"], "transformers"),
+        (["--latents", "3", "--proposer", "inference:gpt"], "vocabulary"),
+        (["--latents", "3", "--budget_images", "0"], "images"),
+        (["--latents", "3", "--iterations", "-1"], "iterations"),
+        (["--latents", "999999"], "999999"),
+    ],
+)
+def test_what_is_wrong_is_named(wrong, named, words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        label.main(["scenes-image", *COMMON, "--vocabulary", str(words), "--output", str(tmp_path / "out"), *wrong])
+    assert ended.value.code not in (0, None)
+    assert named in capsys.readouterr().err
+
+
+def test_labels_are_columns_of_their_own(tmp_path):
+    table = ConceptTable.from_columns(["red", None], [0.5, 0.1], ["blue", None], [0.4, 0.0])
+    assert "line_label" not in table.frame
+    frame = NeuronLabels((), {}).add_to(table).frame
+    assert frame["name"].iloc[0] == "red" and frame["line_label"].isna().all()
+    ConceptTable(frame).save(tmp_path / "names.parquet")
+    assert pd.isna(ConceptTable.load(tmp_path / "names.parquet").frame["line_score"]).all()
