@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -72,6 +72,7 @@ def with_retries(
             if asked is not None:
                 pause = max(pause, asked)
             hopeless = status is not None and not (status in (408, 429) or status >= 500)
+            hopeless |= isinstance(error, OfflineModeIsEnabled)
             if not hopeless and pause > longest:
                 problem += f"; it asks to be left alone for {pause:.0f} s, longer than the {longest:g} s allowed"
                 hopeless = True

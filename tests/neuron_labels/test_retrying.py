@@ -4,7 +4,7 @@ from email.utils import format_datetime
 
 import pytest
 from httpx2 import Request, Response
-from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError, OfflineModeIsEnabled
 
 from hf_msae.neuron_labels.retrying import ServiceError, with_retries
 
@@ -61,6 +61,13 @@ def test_does_not_repeat_what_stays_wrong(status, waits):
         with_retries(call, "the drawing service", sleep=waits.append)
     assert (caught.value.status, caught.value.attempts, call.calls, waits) == (status, 1, 1, [])
     assert "the drawing service" in str(caught.value)
+
+
+def test_does_not_repeat_in_offline_mode(waits):
+    call = Failing(OfflineModeIsEnabled("HF_HUB_OFFLINE is set"))
+    with pytest.raises(ServiceError, match="HF_HUB_OFFLINE") as caught:
+        with_retries(call, "service", sleep=waits.append)
+    assert (caught.value.status, call.calls, waits) == (None, 1, [])
 
 
 def test_gives_up_after_the_last_repetition(waits):

@@ -53,7 +53,8 @@ class InferenceImager(Imager):
         sleep: Waits.
 
     Raises:
-        ValueError: `base_url` is not an HTTP address, both it and a provider are given, or an option is out of range.
+        ValueError: `base_url` is not an HTTP address or has a password or query, both it and a provider are given, or
+            an option is out of range.
     """
 
     def __init__(
@@ -77,6 +78,11 @@ class InferenceImager(Imager):
             raise ValueError(f"base_url and provider are two places for one model, got {base_url!r} and {provider!r}")
         if base_url is not None and not base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url must begin with http:// or https://, got {base_url!r}")
+        if base_url is not None and ("@" in (parts := urlsplit(base_url)).netloc or parts.query):
+            raise ValueError(
+                f"the address of {parts.hostname} has a password or query, which would be seen in messages and "
+                "settings: put the key into an environment variable, and name that in api_key_variable"
+            )
         if timeout <= 0 or retries < 0 or wait < 0:
             raise ValueError(
                 f"timeout must be positive, retries and wait not negative, got {timeout}, {retries}, {wait}"
@@ -100,7 +106,7 @@ class InferenceImager(Imager):
             "imager": "inference",
             "model": self.model,
             "provider": self.provider,
-            "base_url": _public(self.base_url),
+            "base_url": self.base_url,
             "style": self.prompts.style,
             **self.options,
         }
@@ -159,7 +165,7 @@ class InferenceImager(Imager):
         return key
 
     def __repr__(self) -> str:
-        return f"InferenceImager({self.model}, {_public(self.base_url) or self.provider or 'any provider'})"
+        return f"InferenceImager({self.model}, {self.base_url or self.provider or 'any provider'})"
 
 
 def _checked(picture: Image.Image, name: str) -> Image.Image:
@@ -172,12 +178,3 @@ def _checked(picture: Image.Image, name: str) -> Image.Image:
         return to_rgb(picture, "the answer")
     except ValueError as error:
         raise BadPictureError(str(error)) from error
-
-
-def _public(address: str | None) -> str | None:
-    """Return an address without what could be a secret: name and password, and the query."""
-    if address is None:
-        return None
-    parts = urlsplit(address)
-    host = parts.hostname or ""
-    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"

@@ -1,0 +1,292 @@
+"""Against a real server on this machine that fails in the ways that services fail."""
+
+import io
+import json
+import logging
+import socket
+import struct
+import threading
+import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from huggingface_hub import constants, get_token
+from PIL import Image
+
+from hf_msae.neuron_labels.imagers.base import CannotDrawError
+from hf_msae.neuron_labels.imagers.inference import InferenceImager
+from hf_msae.neuron_labels.retrying import ServiceError
+
+KEY = "secret-0123456789-key"
+
+
+def picture_bytes(color, file_format="PNG", size=(6, 5)):
+    stored = io.BytesIO()
+    Image.new("RGB", size, color).save(stored, file_format)
+    return stored.getvalue()
+
+
+def bomb(width, height):
+    """A small PNG that claims to be huge."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Fails as `server.failures` say, one a request, and then answers with a picture in the color of the seed."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append((self.path, body, dict(self.headers)))
+        failure = self.server.failures.pop(0) if self.server.failures else None
+        if failure == "cut off":
+            self.send_response(200)
+            self.send_header("Content-Length", "5000")
+            self.end_headers()
+            self.wfile.write(picture_bytes("red"))
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if failure == "hang":
+            self.server.released.wait(20)
+            return
+        status, content, headers = failure or (200, picture_bytes((body["parameters"]["seed"], 0, 9)), {})
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def online(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+@pytest.fixture
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.requests, server.failures, server.released = [], [], threading.Event()
+    server.url = f"http://127.0.0.1:{server.server_address[1]}/draw"
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.released.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def waits():
+    return []
+
+
+@pytest.fixture
+def imager(server, waits, monkeypatch):
+    monkeypatch.setenv("DRAWING_KEY", KEY)
+    return InferenceImager(
+        "some/model", base_url=server.url, api_key_variable="DRAWING_KEY", retries=3, sleep=waits.append
+    )
+
+
+def error(status, said="", **headers):
+    return (
+        status,
+        json.dumps({"error": said}).encode(),
+        {name.replace("_", "-"): value for name, value in headers.items()},
+    )
+
+
+def test_asks_for_a_picture_of_each_seed(server, imager):
+    pictures = imager.draw("red star", [7, 200])
+    assert [(picture.mode, picture.size, picture.getpixel((0, 0))) for picture in pictures] == [
+        ("RGB", (6, 5), (7, 0, 9)),
+        ("RGB", (6, 5), (200, 0, 9)),
+    ]
+    path, body, headers = server.requests[1]
+    assert path == "/draw"
+    assert body == {"inputs": "a picture of red star", "parameters": {"seed": 200}}
+    assert headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_options_reach_the_service(server):
+    options = {"num_inference_steps": 4, "guidance_scale": 2.5, "height": 64, "width": 32, "negative_prompt": "cloud"}
+    InferenceImager("some/model", base_url=server.url, style="a {}!", **options).draw("star", [1])
+    assert server.requests[0][1] == {"inputs": "a star!", "parameters": {"seed": 1, **options}}
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        error(500),
+        error(503, "loading"),
+        error(408),
+        "cut off",
+        (200, b"<html>busy</html>", {}),
+        (200, picture_bytes("red", size=(300, 300))[:200], {}),  # begins like a picture
+        (200, b"", {}),
+    ],
+    ids=["500", "503", "408", "cut off", "no picture", "half a picture", "nothing"],
+)
+def test_failures_that_pass_are_waited_for(server, imager, waits, failure):
+    server.failures = [failure, failure]
+    (picture,) = imager.draw("star", [3])
+    assert picture.getpixel((0, 0)) == (3, 0, 9)
+    assert len(server.requests) == 3
+    assert 0.5 <= waits[0] <= 1 <= waits[1] <= 2
+    assert {body["parameters"]["seed"] for _, body, _ in server.requests} == {3}
+
+
+def test_respects_retry_after(server, imager, waits):
+    server.failures = [error(429, "slow down", Retry_After="23")]
+    imager.draw("star", [3])
+    assert waits == [23]
+
+
+def test_a_slow_service_times_out(server, waits):
+    server.failures = ["hang"]
+    imager = InferenceImager("some/model", base_url=server.url, timeout=0.3, sleep=waits.append)
+    assert imager.draw("star", [3])[0].getpixel((0, 0)) == (3, 0, 9)
+    assert len(waits) == 1
+
+
+def test_gives_up_when_nothing_helps(server, imager, waits):
+    server.failures = [error(500, "out of memory")] * 9
+    with pytest.raises(ServiceError, match="out of memory") as caught:
+        imager.draw("star", [3])
+    assert (caught.value.status, len(server.requests), len(waits)) == (500, 4, 3)
+    server.failures = [(200, b"<html>busy</html>", {})] * 9
+    with pytest.raises(ServiceError, match="no picture") as caught:
+        imager.draw("star", [3])
+    assert caught.value.attempts == 4
+
+
+def test_nobody_listens(waits):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ServiceError, match="ConnectError") as caught:
+        InferenceImager("some/model", base_url=url, retries=2, sleep=waits.append).draw("star", [0])
+    assert (caught.value.status, len(waits)) == (None, 2)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_refused_prompt_cannot_be_drawn(server, imager, waits, status):
+    server.failures = [error(status, "unsafe prompt")]
+    with pytest.raises(CannotDrawError, match="unsafe prompt") as caught:
+        imager.draw("star", [3])
+    assert "star" in str(caught.value)
+    assert (len(server.requests), waits) == (1, [])
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_what_is_wrong_with_the_service_ends_the_run(server, imager, waits, status):
+    server.failures = [error(status, "who are you")]
+    with pytest.raises(ServiceError) as caught:
+        imager.draw("star", [3])
+    assert (caught.value.status, len(server.requests), waits) == (status, 1, [])
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (picture_bytes("red", "EPS"), "EPS"),
+        (picture_bytes("red", "TGA"), "TGA"),
+        (bomb(9000, 9000), "9000 x 9000"),
+        (bomb(30_000, 30_000), "large"),
+    ],
+    ids=["EPS", "TGA", "large", "bomb"],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_pictures_that_are_not_decoded(server, imager, waits, content, named):
+    server.failures = [(200, content, {})]
+    with pytest.raises(ServiceError, match=named):
+        imager.draw("star", [3])
+    assert waits == []
+
+
+def test_other_formats_become_rgb(server, imager):
+    stored = io.BytesIO()
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(stored, "WEBP", lossless=True)
+    server.failures = [(200, stored.getvalue(), {})]
+    (picture,) = imager.draw("star", [3])
+    assert picture.mode == "RGB"
+    assert (np.asarray(picture) == 255).all()  # what is transparent is white
+
+
+def test_the_key_is_nowhere(server, imager, caplog, monkeypatch):
+    from transformers.utils import logging as transformers_logging
+
+    monkeypatch.setattr(transformers_logging.get_logger("hf_msae"), "propagate", True)
+    said = f"the key {KEY} has no credit"
+    server.failures = [error(500, said), error(503, said), error(401, said)]
+    with caplog.at_level(logging.DEBUG), pytest.raises(ServiceError) as caught:
+        imager.draw("star", [3])
+    assert "has no credit" in caplog.text
+    shown = [
+        repr(imager),
+        str(imager),
+        json.dumps(imager.settings),
+        str(caught.value),
+        repr(caught.value),
+        caplog.text,
+    ]
+    assert not any(KEY in text for text in shown)
+    assert caught.value.__cause__ is None and caught.value.__context__ is None
+    assert KEY not in repr(vars(imager))
+
+
+@pytest.mark.parametrize("url", ["https://me:word@host.example/draw", "https://host.example/draw?key=word"])
+def test_an_address_with_a_secret_is_refused_and_not_shown(url):
+    with pytest.raises(ValueError, match=r"host\.example") as caught:
+        InferenceImager("some/model", base_url=url)
+    assert "word@" not in str(caught.value) and "key=word" not in str(caught.value)
+
+
+def test_an_endpoint_does_not_get_the_token_of_the_hub(server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_hub")
+    assert get_token() == "hf_of_the_hub"
+    InferenceImager("some/model", base_url=server.url).draw("star", [1])
+    assert "hf_of_the_hub" not in json.dumps(server.requests[0])
+
+
+@pytest.mark.parametrize("value", ["", "two words", "key\n", "schlüssel"])
+def test_a_key_that_is_none_is_refused_before_it_is_sent(server, imager, monkeypatch, value):
+    monkeypatch.setenv("DRAWING_KEY", value)
+    with pytest.raises(ValueError, match="DRAWING_KEY") as caught:
+        imager.draw("star", [1])
+    assert not value or value not in str(caught.value)
+    assert server.requests == []
+
+
+def test_settings_tell_what_pictures_depend_on(server):
+    def settings(**options):
+        return json.dumps(InferenceImager(**{"model": "a", "base_url": server.url, **options}).settings)
+
+    different = [settings(), settings(model="b"), settings(style="photo"), settings(height=64)]
+    different += [settings(base_url=None, provider="fal-ai"), settings(num_inference_steps=2)]
+    assert len(set(different)) == len(different)
+    assert settings(timeout=3, retries=1) == settings()  # change nothing about pictures
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"base_url": "ftp://host"}, "ftp"),
+        ({"base_url": "http://host", "provider": "fal-ai"}, "fal-ai"),
+        ({"timeout": 0}, "0"),
+        ({"retries": -1}, "-1"),
+        ({"style": "cartoon"}, "cartoon"),
+    ],
+)
+def test_refuses_options_out_of_range(options, named):
+    with pytest.raises(ValueError, match=named):
+        InferenceImager("some/model", **options)
