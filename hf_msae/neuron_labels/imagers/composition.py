@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
+from scipy.ndimage import label
 
 from .base import CannotDrawError, Imager
 from .collection import CollectionImager
@@ -138,14 +139,12 @@ def cut_out(drawing: Image.Image) -> Image.Image:
     # A white margin, so that the ground around the drawing is in one piece.
     padded = Image.new("RGB", (drawing.width + 2, drawing.height + 2), "white")
     padded.paste(drawing, (1, 1))
-    marker = (255, 0, 254)
-    filled = padded.copy()
-    ImageDraw.floodfill(filled, (0, 0), marker, thresh=3 * _PAPER)
-    inside = ~(np.asarray(filled) == marker).all(axis=2)
+    pieces, _ = label(np.asarray(padded).min(axis=2) > 255 - _PAPER)
+    inside = pieces != pieces[0, 0]
     if not inside.any():
         inside[:] = True
-    alpha = Image.fromarray((inside * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.5))
-    padded.putalpha(Image.fromarray(np.minimum(np.asarray(alpha), inside * 255).astype(np.uint8)))
+    soft = np.asarray(Image.fromarray((inside * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.5)))
+    padded.putalpha(Image.fromarray(np.where(inside, soft, 0).astype(np.uint8)))
     return padded
 
 

@@ -34,7 +34,8 @@ class DiffusersImager(Imager):
 
     Args:
         model: Hub id or folder of a text-to-image model, or a loaded pipeline. A loaded one stays where it is.
-        style: "plain", "photo", or a prompt of yours with {} in the concept's place; see `prompts.STYLES`.
+        style: "plain" for "a picture of ...", "photo" for a realistic photograph from an angle and in a light that
+            depend on the seed, or a prompt of yours with {} in the concept's place.
         num_inference_steps: Number of denoising steps; by default the pipeline's.
         guidance_scale: Weight of the prompt; by default the pipeline's.
         height: Height of the pictures in pixels; by default the model's.

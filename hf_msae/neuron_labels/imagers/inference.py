@@ -41,7 +41,8 @@ class InferenceImager(Imager):
         base_url: Address of an endpoint that serves the model, instead of a provider.
         api_key_variable: Name of the environment variable with the key. By default, providers get HF_TOKEN or the
             token that you logged in with, and an endpoint at `base_url` gets none.
-        style: "plain", "photo", or a prompt of yours with {} in the concept's place; see `prompts.STYLES`.
+        style: "plain" for "a picture of ...", "photo" for a realistic photograph from an angle and in a light that
+            depend on the seed, or a prompt of yours with {} in the concept's place.
         num_inference_steps: Number of denoising steps; by default the service's.
         guidance_scale: Weight of the prompt; by default the service's.
         height: Height of the pictures in pixels; by default the service's.
@@ -74,15 +75,15 @@ class InferenceImager(Imager):
         wait: float = 1.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        if base_url is not None and provider is not None:
-            raise ValueError(f"base_url and provider are two places for one model, got {base_url!r} and {provider!r}")
-        if base_url is not None and not base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url must begin with http:// or https://, got {base_url!r}")
         if base_url is not None and ("@" in (parts := urlsplit(base_url)).netloc or parts.query):
             raise ValueError(
                 f"the address of {parts.hostname} has a password or query, which would be seen in messages and "
                 "settings: put the key into an environment variable, and name that in api_key_variable"
             )
+        if base_url is not None and provider is not None:
+            raise ValueError(f"base_url and provider are two places for one model, got {base_url!r} and {provider!r}")
+        if base_url is not None and not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url must begin with http:// or https://, got {base_url!r}")
         if timeout <= 0 or retries < 0 or wait < 0:
             raise ValueError(
                 f"timeout must be positive, retries and wait not negative, got {timeout}, {retries}, {wait}"

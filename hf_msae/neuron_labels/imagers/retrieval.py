@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class RetrievalImager(CollectionImager):
         self._allowed = np.flatnonzero(~self._excluded)
         self._invented: np.ndarray | None = None
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """The dataset as the hash of its embeddings, the model as that of its weights, what is excluded, options."""
         return {
