@@ -12,6 +12,7 @@ from .._utils.atomic import make_folder
 from .budget import Meter
 from .json_lines import JsonLines
 from .proposers.base import Answer, Proposer, Request
+from .proposers.language_model import UnansweredError
 
 
 class Proposals:
@@ -37,19 +38,26 @@ class Proposals:
 
         Raises:
             BudgetSpentError: More calls would cost more than the budget allows.
+            UnansweredError: A language model could not be called; the answers that came are kept.
         """
         missing = list({each.sha256: each for each in requests if each.sha256 not in self._answers}.values())
         if missing:
             self.meter.reserve(calls=len(missing) if self.proposer.is_language_model else 0)
-            answers = self.proposer.propose(missing)
-            if len(answers) != len(missing):
-                raise ValueError(f"{self.proposer!r} gave {len(answers)} answers to {len(missing)} requests")
-            for request, answer in zip(missing, answers, strict=True):
-                self.meter.spend(
-                    calls=answer.calls, tokens=answer.input_tokens + answer.output_tokens, cost=answer.cost
-                )
-                self._answers[request.sha256] = answer
-                if self._lines is not None:
-                    record = {"proposer": self._of_proposer, "request": request.sha256, "answer": asdict(answer)}
-                    self._lines.append(record)
+            try:
+                self._keep(missing, self.proposer.propose(missing))
+            except UnansweredError as error:
+                self._keep(missing, error.answers)
+                raise
         return [self._answers[each.sha256] for each in requests]
+
+    def _keep(self, requests: Sequence[Request], answers: Sequence[Answer | None]) -> None:
+        if len(answers) != len(requests):
+            raise ValueError(f"{self.proposer!r} gave {len(answers)} answers to {len(requests)} requests")
+        for request, answer in zip(requests, answers, strict=True):
+            if answer is None:
+                continue
+            self.meter.spend(calls=answer.calls, tokens=answer.input_tokens + answer.output_tokens, cost=answer.cost)
+            self._answers[request.sha256] = answer
+            if self._lines is not None:
+                record = {"proposer": self._of_proposer, "request": request.sha256, "answer": asdict(answer)}
+                self._lines.append(record)

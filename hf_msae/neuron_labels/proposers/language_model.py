@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..retrying import ServiceError
-from ..words import same_words
 from .base import Answer, Proposer, Request
-from .parsing import MalformedAnswerError, one_line, parse_line, parse_tagged
+from .parsing import MalformedAnswerError, form_of, one_line, parse_line, parse_tagged
 from .prompts import Prompt, concept_lines, plain, quoted, score_lines
 
 _MERGED = 5
@@ -190,7 +189,7 @@ class _Talk:
 
     def _refuse_known(self, concept: str) -> None:
         tried = {*self.request.avoid, *(known for known, _ in self.request.scores)}
-        if same_words(concept) in set(map(same_words, tried)):
+        if form_of(concept) in set(map(form_of, tried)):
             raise MalformedAnswerError(f"{quoted(concept)} has been tried; propose another concept")
 
 
