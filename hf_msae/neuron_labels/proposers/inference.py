@@ -56,7 +56,7 @@ class InferenceProposer(LanguageModelProposer):
 
     Raises:
         ValueError: There is neither model nor base_url, or both a provider and a base_url; the address is none, or
-            holds a password; or an option is out of range.
+            holds a password or query; or an option is out of range.
     """
 
     def __init__(
@@ -115,11 +115,7 @@ class InferenceProposer(LanguageModelProposer):
 
     @property
     def _place(self) -> str:
-        """The server without what may be secret in its address."""
-        if self.base_url is None:
-            return f"provider {self.provider or 'auto'}"
-        parts = urlsplit(self.base_url)
-        return f"{parts.scheme}://{parts.netloc}{parts.path}"
+        return self.base_url or f"provider {self.provider or 'auto'}"
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Generation]:
         """Send the prompts, several at a time."""
@@ -142,7 +138,7 @@ class InferenceProposer(LanguageModelProposer):
             if stop.is_set():
                 raise ServiceError(_NOT_CALLED)
             calls += 1
-            return self._read(prompt, self._send(prompt, seed, key))
+            return self._read(prompt, self._send(prompt, seed, key), key)
 
         try:
             generation = with_retries(
@@ -177,14 +173,14 @@ class InferenceProposer(LanguageModelProposer):
                 top_p=self.top_p,
                 seed=seed,
             )
-        except InferenceTimeoutError:  # its message has the address, in which there may be a key
-            raise TimeoutError(f"no answer within {self.timeout:g} s") from None
+        except InferenceTimeoutError as error:  # it does not say how long that was
+            raise TimeoutError(f"no answer within {self.timeout:g} s") from error
         except (HTTPError, ConnectionError):
             raise
         except (ValueError, AttributeError, KeyError, TypeError) as error:  # from reading another form than expected
             raise BadAnswerError(f"the answer cannot be read ({type(error).__name__}: {error})") from error
 
-    def _read(self, prompt: str, response: ChatCompletionOutput) -> Generation:
+    def _read(self, prompt: str, response: ChatCompletionOutput, key: str | None) -> Generation:
         try:
             choice = response.choices[0]
             message = choice.message
@@ -194,6 +190,8 @@ class InferenceProposer(LanguageModelProposer):
             raise BadAnswerError(f"the answer holds no message ({type(error).__name__}: {error})") from error
         if not isinstance(text, str) or not isinstance(reasoning, str):
             raise BadAnswerError(f"the answer's message is {type(text).__name__}, not text")
+        if key:  # an answer becomes part of the history
+            text, reasoning = text.replace(key, "***"), reasoning.replace(key, "***")
         reasoning = one_line(reasoning, MOST_REASONING)
         tokens = [getattr(response.usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
         estimated = not all(isinstance(number, int) and number >= 0 for number in tokens)
@@ -222,7 +220,7 @@ class InferenceProposer(LanguageModelProposer):
 
 def _check_address(base_url: str) -> None:
     parts = urlsplit(base_url)
+    if parts.username or parts.password or parts.query:  # httpx logs addresses
+        raise ValueError("base_url holds a name, a password or a query: give a key by api_key_variable")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"base_url must begin with http:// or https://, got {base_url.partition('?')[0]!r:.80}")
-    if parts.username or parts.password:
-        raise ValueError("base_url holds a name or password: put it into a variable and give api_key_variable")
+        raise ValueError(f"base_url must begin with http:// or https://, got {base_url!r:.80}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from ..words import clean_concept
+from ..words import clean_concept, same_words
 
 _MOST_WORDS = 6
 _SEVERAL = re.compile(r"[,;/\n]|\bor\b", re.IGNORECASE)
@@ -81,6 +81,14 @@ def usable_concept(text: str) -> str:
     if concept in _EMPTY or concept.startswith(_REFUSALS):
         raise MalformedAnswerError(f"{concept!r} is not a concept that a picture can show; take your best guess")
     return concept
+
+
+def form_of(concept: str) -> str:
+    """Return `same_words` of a concept, or a text that is none, such as a name a user gave, as it is."""
+    try:
+        return same_words(concept)
+    except ValueError:
+        return concept
 
 
 def one_line(text: str, most: int) -> str:

@@ -146,7 +146,7 @@ class TransformersProposer(LanguageModelProposer):
             input_ids=padded.to(self.model.device),
             attention_mask=mask.to(self.model.device),
             max_new_tokens=self.max_new_tokens,
-            past_key_values=cache,
+            **({} if cache is None else {"past_key_values": cache}),
             pad_token_id=pad,
             logits_processor=[SeededSampling(self.temperature, self.top_p, seeds)],
             stopping_criteria=[stop],

@@ -14,6 +14,7 @@ import torch
 from ...concepts.vocabulary import Vocabulary
 from ..words import WordEmbeds, clean_concept, same_words, unit_rows
 from .base import Answer, Proposer, Request
+from .parsing import form_of
 
 _LENGTH_SCALE = 0.7
 """Of the kernel exp(-|x - y|^2 / 2 l^2). Centered embeddings of unrelated words are about sqrt(2) apart, where it is
@@ -129,7 +130,7 @@ class VocabularyProposer(Proposer):
         """Return the places of words that may be proposed, in the order of the seed."""
         is_open = np.ones(len(self.words), dtype=bool)
         for concept in avoid:
-            place = self._places.get(same_words(concept))
+            place = self._places.get(form_of(concept))
             if place is not None:
                 is_open[place] = False
         return self._order[is_open[self._order]]
@@ -154,7 +155,7 @@ class VocabularyProposer(Proposer):
 
     def _rows(self, concepts: list[str]) -> np.ndarray:
         """Return embeddings of concepts, from the vocabulary or not."""
-        forms = [same_words(concept) for concept in concepts]
+        forms = [form_of(concept) for concept in concepts]
         unknown = [
             concept
             for concept, form in zip(concepts, forms, strict=True)
