@@ -97,7 +97,7 @@ def clipart_world(seed: int) -> World:
     return World("clipart", model, control["image"][:], presence, imager, truth, embeds, ("{}",))
 
 
-def run(world: World, seed: int, num_neurons: int, proposers: list[str], output: Path) -> pd.DataFrame:
+def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.DataFrame:
     """Label the same neurons by every method, and judge the labels."""
     rng, model = np.random.default_rng(seed), world.model
     control = Control(world.control, seed, progress=False)
@@ -146,7 +146,6 @@ def run(world: World, seed: int, num_neurons: int, proposers: list[str], output:
                 given,
                 **{"iterations": 10, **options},
                 seed=seed,
-                output_dir=output / f"{world.name}-{seed}-{name}{suffix}",
                 progress=False,
             )
             by_latent = {label.latent: label for label in result.labels}
@@ -230,7 +229,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--proposers", nargs="+", default=["vocabulary", "open words"])
     parser.add_argument("--gemma", type=Path, default=Path("gemma"), help="folder of the GGUF file, for 'gemma'")
-    parser.add_argument("--output", type=Path, required=True, help="folder of labels.parquet and of the runs")
+    parser.add_argument("--output", type=Path, required=True, help="folder of labels.parquet")
     args = parser.parse_args()
     global GEMMA
     GEMMA = args.gemma
@@ -239,7 +238,7 @@ def main() -> None:
     frames = []
     for name in args.worlds:
         for seed in args.seeds:
-            frames.append(run(makers[name](seed), seed, args.num_neurons, args.proposers, args.output))
+            frames.append(run(makers[name](seed), seed, args.num_neurons, args.proposers))
             pd.concat(frames).to_parquet(args.output / "labels.parquet")
             print(table(pd.concat(frames)).to_markdown(index=False), flush=True)
     print(

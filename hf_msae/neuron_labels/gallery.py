@@ -71,14 +71,13 @@ class Gallery:
                 pictures = self.imager.draw(concept, missing)
             except CannotDrawError as error:
                 self._undrawable[concept] = str(error)
-                self._note(concept, problem=str(error))
+                self._note(concept, {"problem": str(error)})
                 raise
             if len(pictures) != len(missing):
                 raise ValueError(f"{self.imager!r} made {len(pictures)} pictures of {len(missing)} seeds")
             self.meter.spend(images=len(missing))
-            for seed, picture in zip(missing, pictures, strict=True):
-                self._drawn[concept, seed] = self.keep(picture)
-                self._note(concept, seed=seed, sha256=self._drawn[concept, seed])
+            self._drawn |= {(concept, seed): self.keep(each) for seed, each in zip(missing, pictures, strict=True)}
+            self._note(concept, *({"seed": seed, "sha256": self._drawn[concept, seed]} for seed in missing))
         return [self._drawn[concept, seed] for seed in seeds]
 
     def keep(self, picture: Image.Image) -> str:
@@ -134,9 +133,9 @@ class Gallery:
     def _path(self, name: str) -> Path:
         return self.folder / "images" / name[:2] / f"{name}.png"
 
-    def _note(self, concept: str, **found: Any) -> None:
+    def _note(self, concept: str, *found: dict[str, Any]) -> None:
         if self._lines is not None:
-            self._lines.append({"imager": self._of_imager, "concept": concept, **found})
+            self._lines.append(*({"imager": self._of_imager, "concept": concept, **each} for each in found))
 
 
 def checked_activations(neuron: Neuron, features: np.ndarray) -> np.ndarray:

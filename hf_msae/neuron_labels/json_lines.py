@@ -46,14 +46,14 @@ class JsonLines:
                 raise ValueError(f"{self.path}, line {number} is not a JSON object: remove the line")
             self.records.append(record)
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Write a record to the end of the file, on the disk when this returns."""
-        line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    def append(self, *records: dict[str, Any]) -> None:
+        """Write records to the end of the file, on the disk when this returns."""
+        lines = b"".join(json.dumps(each, ensure_ascii=False, allow_nan=False).encode() + b"\n" for each in records)
         with open(self.path, "r+b" if self.path.exists() else "x+b") as file:
             file.seek(self._end)
             file.truncate()
-            file.write(line)
+            file.write(lines)
             file.flush()
             os.fsync(file.fileno())
-        self._end += len(line)
-        self.records.append(record)
+        self._end += len(lines)
+        self.records.extend(records)
