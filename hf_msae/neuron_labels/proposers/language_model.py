@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -59,7 +60,10 @@ class Generation:
 class LanguageModelProposer(Proposer):
     """Asks a language model for concepts, and again if an answer cannot be used. Subclasses write `generate`.
 
-    A chat model gets instructions, and answers in tags; a base model continues examples, and its first line counts.
+    A chat model gets instructions, and answers in tags. A base model gets examples, and completes a line. It is shown
+    the concepts whose scores are nearer to the best than to the worst, without scores and without what to avoid:
+    small base models repeat whatever they are shown.
+
     What a model wrote is data: concepts from earlier answers stand in a prompt quoted, one a line and cleaned,
     and what was wrong with an answer is told in a new prompt, not in a conversation.
 
@@ -79,8 +83,11 @@ class LanguageModelProposer(Proposer):
             if number < least:
                 raise ValueError(f"{name} must be at least {least}, got {number!r}")
         self.chat, self.shown, self.avoided, self.retries = chat, shown, avoided, retries
-        kind = "" if chat else "_completion"
-        self._idea, self._merger, self._retry = Prompt(f"idea{kind}"), Prompt(f"merger{kind}"), Prompt(f"retry{kind}")
+        if chat:
+            self._idea, self._merger, self._retry = Prompt("idea"), Prompt("merger"), Prompt("retry")
+        else:
+            self._idea = self._merger = Prompt("idea_completion")
+            self._retry = Prompt("retry_completion")
 
     @abstractmethod
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Generation]:
@@ -140,15 +147,21 @@ class LanguageModelProposer(Proposer):
 
     def _filled(self, talk: _Talk, shown: int, avoided: int) -> str:
         request = talk.request
-        scores = request.scores[: min(shown, _MERGED) if request.merge else shown]
+        scores = [(concept, score) for concept, score in request.scores if math.isfinite(score)]
+        scores = scores[: min(shown, _MERGED) if request.merge else shown]
         known = {concept for concept, _ in scores}
         avoid = [concept for concept in request.avoid if concept not in known]
         avoid = avoid[max(len(avoid) - avoided, 0) :]
         prompt = self._merger if request.merge else self._idea
         rejected = "".join(self._retry.fill(problem=problem) for problem in talk.rejected)
-        # A base model continues the list, whose last line is therefore the best one.
-        lines = score_lines(scores if self.chat else scores[::-1])
+        lines = score_lines(scores) if self.chat else concept_lines(_near_best(scores))
         return prompt.fill(scores=lines, avoid=concept_lines(avoid), rejected=rejected).rstrip("\n")
+
+
+def _near_best(scores: Sequence[tuple[str, float]]) -> list[str]:
+    """Return the concepts whose scores are nearer to the best than to the worst."""
+    values = [score for _, score in scores]
+    return [concept for concept, score in scores if score >= (max(values) + min(values)) / 2]
 
 
 @dataclass

@@ -113,10 +113,14 @@ def test_shows_fewer_if_the_context_is_short():
         Scripted(GOOD, most=100).propose([Request(scores, avoid)])
 
 
-def test_a_base_model_continues_a_list_from_the_worst_to_the_best():
-    proposer = Scripted('red fruit" 0.95', chat=False)
-    assert proposer.propose([REQUEST])[0].concept == "red fruit"
-    assert proposer.prompts[0].endswith('\n"tree" 0.41\n"red apple" 0.93\n"')
+def test_a_base_model_is_shown_what_scored_well():
+    proposer = Scripted('red fruit" 0.95', 'sea"', chat=False)
+    scores = (("red apple", 0.93), ("rose", 0.7), ("tree", 0.41), ("void", float("nan")))
+    answers = proposer.propose([Request(scores, ("fog",)), Request()])
+    assert [answer.concept for answer in answers] == ["red fruit", "sea"]
+    assert proposer.prompts[0].endswith('\n"red apple"\n"rose"\nAnswer: "')
+    assert not any(word in proposer.prompts[0] for word in ("{", '"fog"', "void", "0.9"))
+    assert proposer.prompts[1].endswith('?\n(none)\nAnswer: "')
 
 
 @pytest.mark.parametrize(
