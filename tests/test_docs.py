@@ -18,6 +18,7 @@ PAGES = [
     "docs/extraction.md",
     "docs/hub.md",
     "docs/leaderboard.md",
+    "docs/line.md",
     "docs/metrics.md",
     "docs/model.md",
     "docs/report.md",
@@ -35,6 +36,7 @@ COMMANDS = [
     "docs/extraction.md",
     "docs/hub.md",
     "docs/leaderboard.md",
+    "docs/line.md",
     "docs/metrics.md",
     "docs/report.md",
     "docs/search.md",
@@ -45,7 +47,7 @@ COMMANDS = [
 ]
 
 
-COMMANDS_OF_PAGES = ("name", "explain", "search", "bias", "report", "push", "convert", "push-space")
+COMMANDS_OF_PAGES = ("name", "label", "explain", "search", "bias", "report", "push", "convert", "push-space")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -69,6 +69,7 @@ def label_neurons(
     output_dir: str | os.PathLike | None = None,
     start: Sequence[str] | Callable[[Neuron], Sequence[str]] | None = None,
     confirm_images: int = 20,
+    num_pairs: int = 10,
     word_embeds: WordEmbeds | None = None,
     paper: bool = False,
     at_once: int | None = None,
@@ -98,6 +99,7 @@ def label_neurons(
         output_dir: Folder of what is kept; None keeps nothing.
         start: Concepts to start from, or a function that returns those of a neuron. By default the proposer's.
         confirm_images: Fresh pictures that confirm a label, and each meaning of a neuron with several.
+        num_pairs: Pairs of pictures with and without the label, where the imager makes pairs; 0 for none.
         word_embeds: Embeds texts, to recognize synonyms and to group concepts by meaning. By default WordLlama's, if
             it is installed.
         paper: Search as the published code does, with control pictures by class; see `PaperSearch`.
@@ -116,7 +118,12 @@ def label_neurons(
     check_metric(metric)
     for name, value, least in (
         *(("iterations", iterations, 0), ("images_per_concept", images_per_concept, 1)),
-        *(("seed", seed, 0), ("confirm_images", confirm_images, 0), ("at_once", at_once or 1, 1)),
+        *(
+            ("seed", seed, 0),
+            ("confirm_images", confirm_images, 0),
+            ("num_pairs", num_pairs, 0),
+            ("at_once", at_once or 1, 1),
+        ),
     ):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
@@ -141,6 +148,7 @@ def label_neurons(
         proposals=Proposals(proposer, meter, folder),
         start=start,
         confirm_images=int(confirm_images),
+        num_pairs=int(num_pairs),
         word_embeds=word_embeds,
         paper=paper,
     )

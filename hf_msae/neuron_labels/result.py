@@ -43,6 +43,8 @@ class NeuronLabel(Result):
         p_value: Of a one-sided Mann-Whitney test on the same pictures.
         confirmed: Whether the AUC on fresh pictures is at least 0.8 with its interval, and significant.
         search_score: The score in the search. It is the best of many, so it is too high.
+        pairs: What taking the label out of pictures does to the activation, as `PairConfirmation.to_dict`; None where
+            the imager cannot take it out.
         meanings: Clusters of concepts that the neuron responds to, and whether each is confirmed. Several confirmed
             meanings: the neuron is polysemantic.
         history: Every concept that was tried or proposed.
@@ -75,6 +77,7 @@ class NeuronLabel(Result):
     settings: dict[str, Any]
     folder: str | None = None
     latent: int | None = None
+    pairs: dict[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> NeuronLabel:
@@ -105,6 +108,7 @@ class NeuronLabel(Result):
             "p_value": self.p_value,
             "confirmed": self.confirmed,
             "search_score": self.search_score,
+            "share_of_pairs": self.pairs["share"] if self.pairs else np.nan,
             "other_meanings": ", ".join(others),
             "num_concepts": int(self.history["score"].notna().sum()),
             "stopped": self.stopped,
@@ -119,6 +123,8 @@ class NeuronLabel(Result):
             return f"{self.neuron}: {self.label} (not confirmed: {self._why_not()})"
         figures = f"{self.metric} {self.score:.2f}, {self.low:.2f} to {self.high:.2f}"
         others = self.to_pandas()["other_meanings"].iloc[0]
+        if self.pairs:
+            figures += f"; weaker without it in {self.pairs['share']:.0%} of {self.pairs['num_pairs']} pairs"
         return (
             f"{self.neuron}: {self.label} ({figures}{'' if self.confirmed else ', not confirmed'})"
             f"{f'; also {others}' if others else ''}"

@@ -18,8 +18,9 @@ from .._utils.atomic import make_folder
 from .budget import BudgetSpentError, Meter
 from .confirming import MOST_MEANINGS, Confirmation, clusters, confirm, is_confirmed
 from .control import Control
+from .evaluation.pairs import confirm_by_pairs
 from .gallery import Gallery
-from .imagers.base import Imager
+from .imagers.base import CannotDrawError, Imager
 from .neuron import Neuron
 from .paper import PaperSearch
 from .proposals import Proposals
@@ -33,6 +34,7 @@ LABEL_FORMAT = 1
 
 _NUM_FIRST = 10
 _BEST_PICTURES = 12
+_FIRST_PAIR = 500  # seeds of pairs begin here: no search or confirmation comes so far
 _QUANTILES = {"median": 0.5, "q90": 0.9, "q99": 0.99, "max": 1.0}
 
 
@@ -64,6 +66,7 @@ class Run:
     proposals: Proposals
     start: Sequence[str] | Callable[[Neuron], Sequence[str]] | None
     confirm_images: int
+    num_pairs: int
     word_embeds: WordEmbeds | None
     paper: bool
 
@@ -164,6 +167,7 @@ class Run:
             settings=self._settings(),
             folder=None if self.folder is None else str(self.folder.resolve()),
             latent=getattr(neuron, "latent", None),
+            pairs=self._pairs(neuron, each.best, activations),
         )
         if self.folder is not None:
             label.save(self._path(neuron))
@@ -195,6 +199,19 @@ class Run:
         ]
         return pd.DataFrame(records, columns=list(MEANINGS)), found
 
+    def _pairs(self, neuron: Neuron, best: Trial | None, activations: np.ndarray) -> dict[str, Any] | None:
+        """Take the label out of pictures, if the imager can, and see what that does to the activation."""
+        if best is None or self.num_pairs < 2:
+            return None
+        try:
+            self.meter.reserve(images=2 * self.num_pairs)
+            drawn = self.imager.draw_pairs(best.concept, self.settings.seeds(_FIRST_PAIR, self.num_pairs))
+        except (BudgetSpentError, CannotDrawError):
+            return None
+        self.meter.spend(images=2 * self.num_pairs)
+        read = [self.gallery.activations(neuron, [self.gallery.keep(picture) for picture in each]) for each in drawn]
+        return confirm_by_pairs(*read, reference=activations, seed=self.settings.seed).to_dict()
+
     def _pictures(
         self, trials: Sequence[Trial], found: Sequence[Confirmation], activations: np.ndarray
     ) -> pd.DataFrame:
@@ -219,6 +236,7 @@ class Run:
             "imager": self.imager.settings,
             **asdict(self.settings),
             "confirm_images": self.confirm_images,
+            "num_pairs": self.num_pairs,
             "paper": self.paper,
             "start": list(self.start) if isinstance(self.start, list | tuple) else None,
         }

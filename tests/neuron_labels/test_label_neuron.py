@@ -75,6 +75,21 @@ def test_unrelated_concepts_are_meanings_of_their_own(make_proposer, colors, noi
     assert found.to_pandas()["other_meanings"].iloc[0] in ("green", "blue")
 
 
+def test_the_label_is_taken_out_of_pictures_where_the_imager_can(
+    red_neuron, make_proposer, make_imager, noise_pictures
+):
+    class Pairs(make_imager):
+        def draw_pairs(self, concept, seeds):
+            return self.draw(concept, seeds), self.draw("blue", seeds)
+
+    options = {"iterations": 1, "num_pairs": 6}
+    found = find(red_neuron, make_proposer("red"), Pairs(), noise_pictures, **options)
+    assert found.pairs["share"] == 1.0 and found.pairs["num_pairs"] == 6
+    assert found.pairs["p_value"] == pytest.approx(1 / 64)
+    assert "100% of 6 pairs" in found.verdict() and found.to_pandas()["share_of_pairs"].iloc[0] == 1.0
+    assert find(red_neuron, make_proposer("red"), make_imager(), noise_pictures, **options).pairs is None
+
+
 def test_results_survive_json(red_neuron, make_proposer, colors, noise_pictures, tmp_path):
     found = find(red_neuron, make_proposer(*WORDS), colors, noise_pictures, iterations=4)
     found.save(tmp_path / "label.json")
