@@ -33,6 +33,7 @@ from hf_msae.neuron_labels import (
     TagsImager,
     TransformersProposer,
     VocabularyProposer,
+    ZeroShotStart,
     label_neurons,
     load_word_embeds,
 )
@@ -135,6 +136,8 @@ def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.D
     classes = {word: members for word, members in classes.items() if len(members) >= 5}
     for name in proposers:
         proposer, chosen = make_proposer(name, vocabulary), neurons[: 10 if name == "gemma" else None]
+        fitting = ZeroShotStart(control, model.backbone, general_words() if name == "open words" else vocabulary)
+        begin = {neuron.key: [*fitting(neuron), *proposer.first(5, seed)] for neuron in chosen}
         runs = {"": {}} | ({", paper": {"paper": True, "iterations": 28}} if name == "vocabulary" else {})
         for suffix, options in runs.items():
             start = time.perf_counter()
@@ -146,6 +149,8 @@ def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.D
                 given,
                 **{"iterations": 10, **options},
                 seed=seed,
+                start=lambda neuron, begin=begin: begin[neuron.key],
+                num_pairs=0,
                 progress=False,
             )
             by_latent = {label.latent: label for label in result.labels}

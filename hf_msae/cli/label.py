@@ -8,7 +8,7 @@ An interrupted command continues where it was: what was proposed and drawn is ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -18,6 +18,7 @@ from .checks import check_inputs, check_least
 from .opening import NamedModelArguments, command_parser
 
 if TYPE_CHECKING:
+    from ..concepts import Vocabulary
     from ..neuron_labels import Imager, NeuronLabels, Proposer
     from ..neuron_labels.control import Control
     from ..vision_text import VisionTextMSAE
@@ -35,6 +36,7 @@ EXAMPLE = """\
 _PROPOSERS = ("vocabulary", "transformers", "inference")
 _IMAGERS = ("scenes", "retrieval", "diffusers", "inference")
 _LEAST_ACTIVE = 10
+_NUM_FIRST = 5
 _BUDGETS = ("calls", "tokens", "images", "seconds")
 
 
@@ -58,7 +60,9 @@ class LabelArguments:
         "vocabulary",
     )
     vocabulary: str | None = flag(
-        "Words for the proposer 'vocabulary': a text file with one word per line, or 'scenes'.", None
+        "Words: a text file with one word per line, or 'scenes'. The search starts from those that fit the control "
+        "pictures which activate a latent, and the proposer 'vocabulary' proposes nothing else.",
+        None,
     )
     imager: str = flag(
         "What makes pictures: 'scenes', the renderer of the synthetic scenes; 'retrieval' from --images by text; "
@@ -100,8 +104,8 @@ class LabelArguments:
             raise ValueError(
                 f"proposer must be vocabulary, transformers:MODEL or inference:MODEL, got {self.proposer}"
             )
-        if (kind == "vocabulary") != (self.vocabulary is not None):
-            raise ValueError("the proposer 'vocabulary' needs words from --vocabulary, and no other proposer does")
+        if kind == "vocabulary" and self.vocabulary is None:
+            raise ValueError("the proposer 'vocabulary' needs words from --vocabulary")
         kind, _, name = self.imager.partition(":")
         if kind not in _IMAGERS or bool(name) == (kind in ("scenes", "retrieval")):
             raise ValueError(
@@ -132,7 +136,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         proposer, imager = _proposer(args, source.device), _imager(args, model, pictures, source.device)
         control = Control(pictures, args.seed, progress=not source.disable_tqdm)
         chosen = args.latents or _active(model, control, args.k)
-        names = _names(model) if args.start_from_names else {}
         found = label_neurons(
             [MSAENeuron(model, latent, args.k) for latent in chosen],
             proposer,
@@ -141,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             **{name: getattr(args, name) for name in ("iterations", "images_per_concept", "metric", "seed")},
             budget=budget,
             output_dir=output,
-            start=lambda neuron: [*names.get(neuron.latent, ()), *proposer.first(10, args.seed)],
+            start=_start(args, model, control, proposer),
             confirm_images=args.confirm_images,
             progress=not source.disable_tqdm,
         )
@@ -184,7 +187,6 @@ def _pictures(source: str, split: str | None, column: str, most: int | None = No
 
 
 def _proposer(args: LabelArguments, device: str | None) -> Proposer:
-    from ..concepts import Vocabulary
     from ..neuron_labels import InferenceProposer, TransformersProposer, VocabularyProposer
     from ..neuron_labels.words import load_word_embeds
 
@@ -193,8 +195,7 @@ def _proposer(args: LabelArguments, device: str | None) -> Proposer:
         return TransformersProposer(name, device=device)
     if kind == "inference":
         return InferenceProposer(name, base_url=args.base_url, api_key_variable=args.api_key_variable)
-    words = Vocabulary.of_scenes() if args.vocabulary == "scenes" else Vocabulary.from_file(args.vocabulary)
-    return VocabularyProposer(words, load_word_embeds())
+    return VocabularyProposer(_words(args.vocabulary), load_word_embeds())
 
 
 def _imager(args: LabelArguments, model: VisionTextMSAE, control: Any, device: str | None) -> Imager:
@@ -213,6 +214,28 @@ def _imager(args: LabelArguments, model: VisionTextMSAE, control: Any, device: s
     return RetrievalImager(
         _pictures(args.images, args.images_split, args.image_column), model.backbone, exclude=exclude
     )
+
+
+def _start(args: LabelArguments, model: VisionTextMSAE, control: Control, proposer: Proposer) -> Callable[..., list]:
+    """Return a function that gives the concepts which the search for a latent starts from."""
+    from ..neuron_labels import ZeroShotStart
+
+    names = _names(model) if args.start_from_names else {}
+    fitting = None
+    if args.vocabulary is not None and model.backbone.has_text_tower and model.backbone.tokenizer is not None:
+        fitting = ZeroShotStart(control, model.backbone, _words(args.vocabulary))
+
+    def start(neuron: Any) -> list[str]:
+        own = [*names.get(neuron.latent, ()), *(fitting(neuron) if fitting else ())]
+        return [*own, *proposer.first(_NUM_FIRST, args.seed)]
+
+    return start
+
+
+def _words(vocabulary: str) -> Vocabulary:
+    from ..concepts import Vocabulary
+
+    return Vocabulary.of_scenes() if vocabulary == "scenes" else Vocabulary.from_file(vocabulary)
 
 
 def _active(model: VisionTextMSAE, control: Control, k: int | None) -> list[int]:

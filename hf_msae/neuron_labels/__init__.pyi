@@ -14,4 +14,5 @@ from .proposers.inference import InferenceProposer
 from .proposers.transformers_model import TransformersProposer
 from .proposers.vocabulary import VocabularyProposer
 from .result import NeuronLabel, NeuronLabels
+from .starts import ZeroShotStart
 from .words import load_word_embeds

@@ -97,7 +97,8 @@ def label_neurons(
         seed: Random seed.
         budget: What the run may cost; it stops in good order when that is spent.
         output_dir: Folder of what is kept; None keeps nothing.
-        start: Concepts to start from, or a function that returns those of a neuron. By default the proposer's.
+        start: Concepts to start from, or a function that returns those of a neuron, such as `ZeroShotStart`. By
+            default the proposer's, and before them the best classes of control pictures that come by class.
         confirm_images: Fresh pictures that confirm a label, and each meaning of a neuron with several.
         num_pairs: Pairs of pictures with and without the label, where the imager makes pairs; 0 for none.
         word_embeds: Embeds texts, to recognize synonyms and to group concepts by meaning. By default WordLlama's, if

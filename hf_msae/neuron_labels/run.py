@@ -27,6 +27,7 @@ from .proposals import Proposals
 from .proposers.base import Answer, Proposer, Request
 from .result import HISTORY, MEANINGS, PICTURES, NeuronLabel
 from .search import Search, SearchSettings, Trial
+from .starts import best_classes
 from .words import KnownConcepts, WordEmbeds
 
 LABEL_FORMAT = 1
@@ -111,9 +112,10 @@ class Run:
         return each
 
     def _first(self, neuron: Neuron) -> Sequence[str]:
-        if self.start is None:
-            return self.proposer.first(_NUM_FIRST, self.settings.seed)
-        return self.start(neuron) if callable(self.start) else self.start
+        if self.start is not None:
+            return self.start(neuron) if callable(self.start) else self.start
+        known = best_classes(self.control, neuron)
+        return [*known, *self.proposer.first(_NUM_FIRST - len(known), self.settings.seed)]
 
     def _step(self, asking: Sequence[_Active]) -> None:
         """Ask for the next concept of several searches together, and let them try it."""

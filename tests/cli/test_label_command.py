@@ -50,7 +50,7 @@ def test_labels_history_figures_and_table_are_written(words, tmp_path, capsys):
         (["--latents", "3", "--imager", "dalle:x"], "dalle:x"),
         (["--latents", "3", "--imager", "retrieval"], "--images"),
         (["--latents", "3", "--proposer", "transformers"], "transformers"),
-        (["--latents", "3", "--proposer", "inference:gpt"], "vocabulary"),
+        (["--latents", "3", "--proposer", "gpt:x"], "gpt:x"),
         (["--latents", "3", "--budget_images", "0"], "images"),
         (["--latents", "3", "--iterations", "-1"], "iterations"),
         (["--latents", "999999"], "999999"),

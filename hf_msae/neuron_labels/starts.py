@@ -1,0 +1,70 @@
+"""Concepts to start a search from: what the control pictures already say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..concepts.vocabulary import Vocabulary
+from .control import Control
+from .neuron import Neuron
+from .words import clean_concept, unit_rows
+
+if TYPE_CHECKING:
+    from ..backbones import Backbone
+
+
+class ZeroShotStart:
+    """Starts from the words whose zero-shot scores correlate most with a neuron's activations on control pictures.
+
+    The search then looks for something better, which need not be in the vocabulary. Any backbone with a text tower
+    does, whatever network the neuron belongs to. Only the search's half of the control pictures is used.
+
+    Args:
+        control: The control pictures of the search.
+        backbone: Embeds control pictures and words.
+        vocabulary: The words. Those that are no concepts, such as numbers, are left out.
+        number: Number of words.
+    """
+
+    def __init__(
+        self, control: Control, backbone: Backbone, vocabulary: Vocabulary | Sequence[str], number: int = 5
+    ) -> None:
+        self.control, self.backbone, self.number = control, backbone, number
+        templates = vocabulary.templates if isinstance(vocabulary, Vocabulary) else ("{}",)
+        self.words = list(dict.fromkeys(filter(None, map(_concept, vocabulary))))
+        self._vocabulary = Vocabulary(self.words, templates)
+
+    def __call__(self, neuron: Neuron) -> list[str]:
+        """Return the words for a neuron, best first."""
+        rows = self.control.search_rows
+        activations = self.control.activations(neuron)[rows]
+        centered = activations - activations.mean()
+        scores = self._scores[rows] - self._scores[rows].mean(axis=0)
+        norms = np.linalg.norm(scores, axis=0)
+        correlations = centered @ scores / np.where(norms > 0, norms, np.inf)
+        return [self.words[place] for place in np.argsort(-correlations, kind="stable")[: self.number]]
+
+    @cached_property
+    def _scores(self) -> np.ndarray:
+        """Cosines of control pictures and words (pictures, words)."""
+        pictures = [self.control.picture(row) for row in range(len(self.control))]
+        images = self.backbone.read("image_embeds", pictures, progress=self.control.progress and None)
+        return unit_rows(images) @ unit_rows(self._vocabulary.embed(self.backbone)).T
+
+
+def best_classes(control: Control, neuron: Neuron, number: int = 5) -> list[str]:
+    """Return the classes of control pictures with the highest mean activation; none where there are no classes."""
+    activations = control.activations(neuron)
+    order = sorted(control.classes, key=lambda name: -activations[control.classes[name]].mean())
+    return list(filter(None, map(_concept, order[:number])))
+
+
+def _concept(word: str) -> str | None:
+    try:
+        return clean_concept(word)
+    except ValueError:  # a number, or too long
+        return None
