@@ -71,6 +71,8 @@ def _draw_course(panel: Axes, found: NeuronLabel) -> None:
     panel.plot(scored.index[again], scored["first_score"][again], "o", color="0.5", fillstyle="none", markersize=4)
     for chosen, color in ((~best, PALETTE[0]), (best, PALETTE[1])):
         panel.plot(scored.index[chosen], scored["score"][chosen], "o", color=color, markersize=5)
+    note = " (hollow: on the first pictures alone)" if again.any() else ""
+    panel.text(0, 1.03, f"concepts in the order in which they were tried{note}", transform=panel.transAxes)
     if found.metric == "auc":
         panel.axhline(0.5, color="0.7", linewidth=0.8)
         panel.set_ylim(-0.04, 1.04)
