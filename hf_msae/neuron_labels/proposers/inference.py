@@ -117,7 +117,9 @@ class InferenceProposer(LanguageModelProposer):
     def _place(self) -> str:
         return self.base_url or f"provider {self.provider or 'auto'}"
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Generation]:
+    def generate(
+        self, prompts: Sequence[str], seeds: Sequence[int], not_first: Sequence[Sequence[str]] = ()
+    ) -> list[Generation]:
         """Send the prompts, several at a time."""
         key, stop = self._key(), threading.Event()
         with ThreadPoolExecutor(self.max_concurrency, thread_name_prefix="proposer") as pool:

@@ -61,8 +61,9 @@ class LanguageModelProposer(Proposer):
     """Asks a language model for concepts, and again if an answer cannot be used. Subclasses write `generate`.
 
     A chat model gets instructions, and answers in tags. A base model gets examples, and completes a line. It is shown
-    the concepts whose scores are nearer to the best than to the worst, without scores and without what to avoid:
-    small base models repeat whatever they are shown.
+    the concepts whose scores are nearer to the best than to the worst, without scores and without what to avoid, and
+    asked again without being told why: small base models repeat whatever they are shown. Instead, the second answer
+    must not begin like a concept in the prompt.
 
     What a model wrote is data: concepts from earlier answers stand in a prompt quoted, one a line and cleaned,
     and what was wrong with an answer is told in a new prompt, not in a conversation.
@@ -87,11 +88,19 @@ class LanguageModelProposer(Proposer):
             self._idea, self._merger, self._retry = Prompt("idea"), Prompt("merger"), Prompt("retry")
         else:
             self._idea = self._merger = Prompt("idea_completion")
-            self._retry = Prompt("retry_completion")
+            self._retry = None
 
     @abstractmethod
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Generation]:
-        """Let the model answer each prompt, with a random seed for each."""
+    def generate(
+        self, prompts: Sequence[str], seeds: Sequence[int], not_first: Sequence[Sequence[str]]
+    ) -> list[Generation]:
+        """Let the model answer each prompt.
+
+        Args:
+            prompts: The prompts.
+            seeds: A random seed for each.
+            not_first: For each, texts as which a completion must not begin; empty for chat models.
+        """
 
     def fits(self, prompt: str) -> bool:
         """Whether the model's context holds a prompt and an answer."""
@@ -100,7 +109,7 @@ class LanguageModelProposer(Proposer):
     @property
     def settings(self) -> dict[str, Any]:
         """What the answers of every language model depend on."""
-        prompts = {"idea": self._idea, "merger": self._merger, "retry": self._retry}
+        prompts = {"idea": self._idea, "merger": self._merger, **({"retry": self._retry} if self._retry else {})}
         return {
             "proposer": type(self).__name__,
             "is_language_model": self.is_language_model,
@@ -124,7 +133,8 @@ class LanguageModelProposer(Proposer):
                 break
             prompts = [self._prompt(talk) for talk in waiting]
             seeds = [_seed(talk.request.seed, attempt) for talk in waiting]
-            for talk, generation in zip(waiting, self.generate(prompts, seeds), strict=True):
+            not_first = [self._repeated(talk.request) if attempt else [] for talk in waiting]
+            for talk, generation in zip(waiting, self.generate(prompts, seeds, not_first), strict=True):
                 talk.hear(generation, self.chat)
         failed = [talk for talk in talks if talk.failure]
         if failed:
@@ -147,15 +157,23 @@ class LanguageModelProposer(Proposer):
 
     def _filled(self, talk: _Talk, shown: int, avoided: int) -> str:
         request = talk.request
-        scores = [(concept, score) for concept, score in request.scores if math.isfinite(score)]
-        scores = scores[: min(shown, _MERGED) if request.merge else shown]
+        scores = self._shown(request, shown)
+        if self._retry is None:
+            return self._idea.fill(scores=concept_lines(_near_best(scores))).rstrip("\n")
         known = {concept for concept, _ in scores}
         avoid = [concept for concept in request.avoid if concept not in known]
         avoid = avoid[max(len(avoid) - avoided, 0) :]
         prompt = self._merger if request.merge else self._idea
         rejected = "".join(self._retry.fill(problem=problem) for problem in talk.rejected)
-        lines = score_lines(scores) if self.chat else concept_lines(_near_best(scores))
-        return prompt.fill(scores=lines, avoid=concept_lines(avoid), rejected=rejected).rstrip("\n")
+        return prompt.fill(scores=score_lines(scores), avoid=concept_lines(avoid), rejected=rejected).rstrip("\n")
+
+    def _shown(self, request: Request, shown: int) -> list[tuple[str, float]]:
+        scores = [(concept, score) for concept, score in request.scores if math.isfinite(score)]
+        return scores[: min(shown, _MERGED) if request.merge else shown]
+
+    def _repeated(self, request: Request) -> list[str]:
+        """Return what a base model would repeat: the concepts that it is shown."""
+        return [] if self.chat else _near_best(self._shown(request, self.shown))
 
 
 def _near_best(scores: Sequence[tuple[str, float]]) -> list[str]:

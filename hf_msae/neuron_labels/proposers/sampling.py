@@ -22,14 +22,23 @@ class SeededSampling(LogitsProcessor):
         temperature: T; with 0, the logits are left as they are.
         top_p: Probability of the tokens that are kept.
         seeds: Random seed of each row. The noise is drawn on the CPU, so that it is the same on every device.
+        not_first: For each row, tokens that it must not begin with. Use it for one call of `generate`.
     """
 
-    def __init__(self, temperature: float, top_p: float, seeds: Sequence[int]) -> None:
+    def __init__(
+        self, temperature: float, top_p: float, seeds: Sequence[int], not_first: Sequence[Sequence[int]] = ()
+    ) -> None:
+        self._not_first = not_first
         self._warpers = [TemperatureLogitsWarper(float(temperature)), TopPLogitsWarper(top_p)] if temperature else []
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Return the logits (n, tokens) with each row's noise."""
+        if self._not_first:
+            scores = scores.clone()
+            for row, tokens in enumerate(self._not_first):
+                scores[row, list(tokens)] = -torch.inf
+            self._not_first = ()
         if not self._warpers:
             return scores
         for warp in self._warpers:

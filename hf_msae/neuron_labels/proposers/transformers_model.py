@@ -118,13 +118,24 @@ class TransformersProposer(LanguageModelProposer):
         most = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return most is None or len(self._tokens(prompt)) + self.max_new_tokens <= most
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Generation]:
+    def generate(
+        self, prompts: Sequence[str], seeds: Sequence[int], not_first: Sequence[Sequence[str]] = ()
+    ) -> list[Generation]:
         """Sample an answer to each prompt, in batches."""
+        firsts = [self._first_tokens(texts) for texts in not_first or [()] * len(prompts)]
         found: list[Generation] = []
         for start in range(0, len(prompts), self.batch_size):
             batch = slice(start, start + self.batch_size)
-            found += self._generate([self._tokens(prompt) for prompt in prompts[batch]], seeds[batch])
+            sampling = SeededSampling(self.temperature, self.top_p, seeds[batch], firsts[batch])
+            found += self._generate([self._tokens(prompt) for prompt in prompts[batch]], sampling)
         return found
+
+    def _first_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens that texts begin with, with a capital as well, alone and after a quote."""
+        forms = [form for text in texts for form in (text, text.capitalize())]
+        rows = [self.tokenizer(form, add_special_tokens=False)["input_ids"] for form in ('"', *forms)]
+        after = [self.tokenizer(f'"{form}', add_special_tokens=False)["input_ids"][len(rows[0]) :] for form in forms]
+        return sorted({row[0] for row in (*rows[1:], *after) if row})
 
     def _tokens(self, prompt: str) -> list[int]:
         if not self.chat:
@@ -134,7 +145,7 @@ class TransformersProposer(LanguageModelProposer):
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]  # the template writes them
 
     @torch.no_grad()
-    def _generate(self, rows: list[list[int]], seeds: Sequence[int]) -> list[Generation]:
+    def _generate(self, rows: list[list[int]], sampling: SeededSampling) -> list[Generation]:
         pad = next((token for token in (self.tokenizer.pad_token_id, *self._ends) if token is not None), 0)
         # The padding goes between the beginning that all rows share and the rest of each.
         shared, cache = self._prefix.shared(rows, self.max_new_tokens)
@@ -148,7 +159,7 @@ class TransformersProposer(LanguageModelProposer):
             max_new_tokens=self.max_new_tokens,
             **({} if cache is None else {"past_key_values": cache}),
             pad_token_id=pad,
-            logits_processor=[SeededSampling(self.temperature, self.top_p, seeds)],
+            logits_processor=[sampling],
             stopping_criteria=[stop],
             # The processor has drawn the token already: the likeliest is taken. The rest are transformers' defaults,
             # against a warning that the model's own are not used.

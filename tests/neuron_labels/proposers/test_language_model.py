@@ -16,14 +16,15 @@ class Scripted(LanguageModelProposer):
 
     def __init__(self, *script, chat=True, most=None, **options):
         super().__init__(chat=chat, **options)
-        self.script, self.most, self.prompts, self.seeds = list(script), most, [], []
+        self.script, self.most, self.prompts, self.seeds, self.not_first = list(script), most, [], [], []
 
     def fits(self, prompt):
         return self.most is None or len(prompt) <= self.most
 
-    def generate(self, prompts, seeds):
+    def generate(self, prompts, seeds, not_first):
         self.prompts += prompts
         self.seeds += seeds
+        self.not_first += not_first
         texts = [self.script.pop(0) for _ in prompts]
         counts = {"input_tokens": 10, "output_tokens": 2, "cost": 0.5}
         return [text if isinstance(text, Generation) else Generation(text, **counts) for text in texts]
@@ -124,16 +125,15 @@ def test_a_base_model_is_shown_what_scored_well():
 
 
 @pytest.mark.parametrize(
-    ("chat", "bad", "good", "shown"),
+    ("bad", "shown"),
     [
-        (True, "<concept>Red Apples</concept>", GOOD, '"red apples" has been tried'),
-        (True, "<concept>cat, dog</concept>", GOOD, "'cat, dog'"),
-        (True, "I would say fruit.", GOOD, "the tag concept is missing"),
-        (False, 'Trees"', 'red fruit"', '"trees" has been tried'),
+        ("<concept>Red Apples</concept>", '"red apples" has been tried'),
+        ("<concept>cat, dog</concept>", "'cat, dog'"),
+        ("I would say fruit.", "the tag concept is missing"),
     ],
 )
-def test_asks_again_and_shows_what_was_wrong(chat, bad, good, shown):
-    proposer = Scripted(bad, good, chat=chat)
+def test_asks_again_and_shows_what_was_wrong(bad, shown):
+    proposer = Scripted(bad, GOOD)
     [answer] = proposer.propose([REQUEST])
     assert (answer.concept, answer.malformed, answer.calls, answer.problem) == ("red fruit", 1, 2, "")
     assert (answer.input_tokens, answer.output_tokens, answer.cost) == (20, 4, 1.0)
@@ -141,6 +141,16 @@ def test_asks_again_and_shows_what_was_wrong(chat, bad, good, shown):
     assert shown not in first
     assert shown in second
     assert proposer.seeds[0] != proposer.seeds[1]
+    assert proposer.not_first == [[], []]
+
+
+def test_a_base_model_is_asked_again_for_something_else():
+    proposer = Scripted('Trees"', 'red fruit"', chat=False)
+    [answer] = proposer.propose([REQUEST])
+    assert (answer.concept, answer.malformed) == ("red fruit", 1)
+    assert proposer.prompts[0] == proposer.prompts[1]
+    assert proposer.seeds[0] != proposer.seeds[1]
+    assert proposer.not_first == [[], ["red apple"]]  # what it was shown
 
 
 def test_gives_up_after_the_retries_and_says_why():

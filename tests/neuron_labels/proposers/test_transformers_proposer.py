@@ -61,7 +61,7 @@ def written(proposer, requests=REQUESTS):
     """What the model writes, before it is read."""
     found = []
     generate = proposer.generate
-    proposer.generate = lambda prompts, seeds: found.append(generate(prompts, seeds)) or found[-1]
+    proposer.generate = lambda *arguments: found.append(generate(*arguments)) or found[-1]
     answers = proposer.propose(requests)
     return found, answers
 
@@ -135,6 +135,16 @@ def test_seeds_decide(model, tokenizers):
     prompt = "a list of things:\n"
     same, other, again = (generation.text for generation in proposer.generate([prompt] * 3, [1, 2, 1]))
     assert same == again != other
+
+
+def test_an_answer_can_be_kept_from_beginning_as_it_would(model, tokenizers):
+    proposer = TransformersProposer(model, tokenizers[False], max_new_tokens=5, temperature=0, retries=0)
+    prompts = ["a list of things:\n", "something else"]
+    free = proposer.generate(prompts, [1, 2])
+    kept = proposer.generate(prompts, [1, 2], [[free[0].text], []])
+    first = [tokenizers[False](each.text)["input_ids"][0] for each in (free[0], kept[0])]
+    assert first[0] != first[1]
+    assert kept[1] == free[1]
 
 
 def test_at_temperature_zero_the_likeliest_token_is_taken(model, tokenizers):

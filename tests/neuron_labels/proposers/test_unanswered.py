@@ -13,7 +13,7 @@ class Breaking(LanguageModelProposer):
         super().__init__(chat=True)
         self.left, self.asked = left, 0
 
-    def generate(self, prompts, seeds):
+    def generate(self, prompts, seeds, not_first):
         self.asked += len(prompts)
         good = Generation("<concept>red fruit</concept>", input_tokens=10)
         made = [good] * min(self.left, len(prompts))
