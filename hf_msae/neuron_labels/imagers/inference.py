@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
-from huggingface_hub import InferenceClient, get_token
+from huggingface_hub import InferenceClient
 from PIL import Image, UnidentifiedImageError
 
 from ..._utils.images import readable_formats, to_rgb
 from ..retrying import ServiceError, with_retries
+from ..services import check_address, service_key
 from .base import CannotDrawError, Imager
 from .prompts import Prompts
 
@@ -75,15 +74,10 @@ class InferenceImager(Imager):
         wait: float = 1.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        if base_url is not None and ("@" in (parts := urlsplit(base_url)).netloc or parts.query):
-            raise ValueError(
-                f"the address of {parts.hostname} has a password or query, which would be seen in messages and "
-                "settings: put the key into an environment variable, and name that in api_key_variable"
-            )
+        if base_url is not None:
+            check_address(base_url)
         if base_url is not None and provider is not None:
             raise ValueError(f"base_url and provider are two places for one model, got {base_url!r} and {provider!r}")
-        if base_url is not None and not base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url must begin with http:// or https://, got {base_url!r}")
         if timeout <= 0 or retries < 0 or wait < 0:
             raise ValueError(
                 f"timeout must be positive, retries and wait not negative, got {timeout}, {retries}, {wait}"
@@ -119,7 +113,7 @@ class InferenceImager(Imager):
             CannotDrawError: The service refuses the prompt (status 400, 413 or 422).
             ServiceError: It does not answer, refuses the key, or does not know the model.
         """
-        key = self._key()
+        key = service_key(self.api_key_variable, self.base_url)
         try:
             return [self._picture(self.prompts(concept, int(seed)), int(seed), key) for seed in seeds]
         except ServiceError as error:
@@ -154,16 +148,6 @@ class InferenceImager(Imager):
             secret=key,
             sleep=self.sleep,
         )
-
-    def _key(self) -> str | None:
-        if self.api_key_variable is None:
-            return get_token() if self.base_url is None else None
-        key = os.environ.get(self.api_key_variable, "")
-        if not key:
-            raise ValueError(f"the environment variable {self.api_key_variable} with the key is not set")
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise ValueError(f"the environment variable {self.api_key_variable} holds characters that no key has")
-        return key
 
     def __repr__(self) -> str:
         return f"InferenceImager({self.model}, {self.base_url or self.provider or 'any provider'})"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
-from huggingface_hub import ChatCompletionOutput, InferenceClient, get_token
+from huggingface_hub import ChatCompletionOutput, InferenceClient
 from huggingface_hub.errors import HTTPError, InferenceTimeoutError
 
 from ..retrying import ServiceError, with_retries
+from ..services import check_address, service_key
 from .language_model import Generation, LanguageModelProposer
 from .parsing import MOST_REASONING, one_line
 
@@ -84,7 +83,7 @@ class InferenceProposer(LanguageModelProposer):
                 f"give a model, or a base_url and no provider; got {model=}, {provider=}, {there} base_url"
             )
         if base_url is not None:
-            _check_address(base_url)
+            check_address(base_url)
         numbers = {"timeout": timeout, "max_new_tokens": max_new_tokens, "max_concurrency": max_concurrency}
         for name, number in numbers.items():
             if not number > 0:
@@ -121,7 +120,7 @@ class InferenceProposer(LanguageModelProposer):
         self, prompts: Sequence[str], seeds: Sequence[int], not_first: Sequence[Sequence[str]] = ()
     ) -> list[Generation]:
         """Send the prompts, several at a time."""
-        key, stop = self._key(), threading.Event()
+        key, stop = service_key(self.api_key_variable, self.base_url), threading.Event()
         with ThreadPoolExecutor(self.max_concurrency, thread_name_prefix="proposer") as pool:
             pairs = zip(prompts, seeds, strict=True)
             futures = [pool.submit(self._generate, prompt, seed, key, stop) for prompt, seed in pairs]
@@ -208,21 +207,3 @@ class InferenceProposer(LanguageModelProposer):
             cost=sum(number * price for number, price in zip(tokens, self.prices, strict=True)) / 1e6,
             estimated=estimated,
         )
-
-    def _key(self) -> str | None:
-        if self.api_key_variable is None:
-            return get_token() if self.base_url is None else None
-        key = os.environ.get(self.api_key_variable, "")
-        if not key:
-            raise ValueError(f"the environment variable {self.api_key_variable} with the key is not set")
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise ValueError(f"the environment variable {self.api_key_variable} holds characters that no key has")
-        return key
-
-
-def _check_address(base_url: str) -> None:
-    parts = urlsplit(base_url)
-    if parts.username or parts.password or parts.query:  # httpx logs addresses
-        raise ValueError("base_url holds a name, a password or a query: give a key by api_key_variable")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"base_url must begin with http:// or https://, got {base_url!r:.80}")

@@ -1,5 +1,4 @@
 import json
-import time
 
 import numpy as np
 import pytest
@@ -141,7 +140,7 @@ def test_refuses_embeddings_that_are_not_finite():
         proposer.propose([Request((("cup", 1.0),))])
 
 
-def test_is_fast_with_a_large_vocabulary():
+def test_a_large_vocabulary_is_embedded_once():
     rng, calls = np.random.default_rng(0), []
 
     def embeds(texts):
@@ -151,8 +150,6 @@ def test_is_fast_with_a_large_vocabulary():
     proposer = VocabularyProposer([f"w{number}x" for number in range(20_000)], embeds)
     scores = tuple((f"w{number}x", 1 - number / 100) for number in range(100))
     proposer.propose([Request(scores[:1])])
-    start = time.process_time()
     proposer.propose([Request(scores, tuple(name for name, _ in scores))])
-    assert time.process_time() - start < 10  # measured: 0.4 s
     assert calls == [20_000]  # embedded once
     assert proposer._embeds.dtype == np.float32
