@@ -17,8 +17,8 @@ def check_address(base_url: str) -> None:
     parts = urlsplit(base_url)
     if "@" in parts.netloc or parts.query:
         raise ValueError(
-            f"base_url, an address at {parts.hostname}, has a name, a password or a query, which would stand in settings "
-            "and logs: put the key into an environment variable, and name that in api_key_variable"
+            f"base_url, an address at {parts.hostname}, has a name, a password or a query, which would stand in "
+            "settings and logs: put the key into an environment variable, and name that in api_key_variable"
         )
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ValueError(f"base_url must begin with http:// or https://, got {base_url!r:.80}")
