@@ -109,7 +109,10 @@ class PaperSearch:
         self._history.append(trial)
 
     def _control(self, concept: str) -> np.ndarray:
-        weights = 1 - self._units @ unit_rows(self.word_embeds([concept]))[0]
+        cosines = self._units @ unit_rows(self.word_embeds([concept]))[0]
+        weights = np.clip(
+            1 - cosines, 0, None
+        )  # a concept that is the name of a class has a cosine of 1, or a bit more
         return self.classes[str(self._rng.choice(self._names, p=weights / weights.sum()))]
 
     def _to_drop(self, new: float) -> Trial:

@@ -52,6 +52,13 @@ def test_the_label_is_the_best_of_the_history(red_neuron, make_proposer, colors,
     assert found.settings["paper"] is True
 
 
+def test_a_concept_may_be_the_name_of_a_class(red_neuron, make_proposer, colors, classes):
+    def rounded_up(texts):  # cosines of 1 + 1e-9
+        return np.array([[1.0, 1e-5, 1e-5]] + [[1.0, 0.5, 0.1]] * (len(texts) - 1))
+
+    assert find(red_neuron, make_proposer("red"), colors, classes, iterations=1, word_embeds=rounded_up).label
+
+
 def test_the_same_seed_gives_the_same_history(red_neuron, make_proposer, classes):
     runs = [
         find(red_neuron, make_proposer("red", "pink", "white"), ColorImager(), classes, seed=seed).history
