@@ -112,7 +112,7 @@ class PaperSearch:
         cosines = self._units @ unit_rows(self.word_embeds([concept]))[0]
         weights = np.clip(
             1 - cosines, 0, None
-        )  # a concept that is the name of a class has a cosine of 1, or a bit more
+        )  # 1 + rounding where the concept is a class
         return self.classes[str(self._rng.choice(self._names, p=weights / weights.sum()))]
 
     def _to_drop(self, new: float) -> Trial:
