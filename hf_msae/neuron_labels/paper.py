@@ -110,9 +110,7 @@ class PaperSearch:
 
     def _control(self, concept: str) -> np.ndarray:
         cosines = self._units @ unit_rows(self.word_embeds([concept]))[0]
-        weights = np.clip(
-            1 - cosines, 0, None
-        )  # 1 + rounding where the concept is a class
+        weights = np.clip(1 - cosines, 0, None)  # 1 + rounding where the concept is a class
         return self.classes[str(self._rng.choice(self._names, p=weights / weights.sum()))]
 
     def _to_drop(self, new: float) -> Trial:
