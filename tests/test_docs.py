@@ -61,6 +61,32 @@ def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
         exec(compile(block, page, "exec"), namespace)
 
 
+LINKING = [
+    file for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "spaces/*/*.md") for file in ROOT.glob(pattern)
+]
+
+
+def prose(page):
+    """A page without its examples."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page):
+    """The addresses of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub("`[^`]*`", "", prose(page))):
+        path, _, anchor = target.partition("#")
+        if "://" not in target:
+            file = page.parent / path if path else page
+            assert file.exists(), f"there is no {target}"
+            assert not anchor or anchor in anchors(file), f"{file.name} has no heading {anchor}"
+
+
 @pytest.fixture
 def known_flags(capsys, monkeypatch):
     """The flags that the --help of each script of training/ and of each command lists."""
