@@ -227,8 +227,8 @@ def _print_other_tables(output: Path) -> None:
         best = most_validated(sorted([output, *others]))
         names = ", ".join(file.name for file in others)
         print(
-            f"The folder also holds {names}: other commands use {best.name}, which has the most validated names, "
-            "unless --concepts names another"
+            f"The folder also holds {names}: other commands use {best.name}, since no other has more validated "
+            "names, unless --concepts names another"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -156,11 +157,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _strongest(index: ConceptIndex, row: int, number: int = 5) -> str:
-    """The strongest concepts of a row; names that are not validated are marked."""
+    """The strongest concepts of a row, each name once; names that are not validated are marked."""
     from ..concepts.labels import Labels
 
     labels = Labels(index.concepts)
-    return ", ".join(labels(latent).marked for latent in index.code(row)["latent"].head(number))
+    names = dict.fromkeys(labels(latent).marked for latent in index.code(row)["latent"])
+    return ", ".join(islice(names, number))
 
 
 def _sheet(

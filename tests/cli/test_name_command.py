@@ -116,11 +116,14 @@ def test_the_table_that_other_commands_use_is_named(model, capsys):
     folder = model / "concepts"
     some.save(folder / "labels.parquet")
     (folder / "odd.parquet").write_text("no table")
-    for words, used in ((none, "labels"), (better, "words")):
+    for words, used in ((none, "labels"), (some, "labels"), (better, "words")):
         words.save(folder / "words.parquet")
         _print_other_tables(folder / "words.parquet")
         printed = capsys.readouterr().out
-        assert f"use {used}.parquet" in printed and "labels.parquet, odd.parquet" in printed
+        assert (
+            f"use {used}.parquet, since no other has more validated names" in printed
+            and "labels.parquet, odd.parquet" in printed
+        )
         with pytest.warns(UserWarning, match=f"{used}.parquet is used"):
             assert concepts_beside(model).validated().equals((some if used == "labels" else words).validated())
 

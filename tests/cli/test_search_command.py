@@ -8,6 +8,7 @@ from PIL import Image
 
 from hf_msae import VisionTextMSAE
 from hf_msae.cli.search import main
+from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.search import ConceptIndex
 from hf_msae.search.files import default_folder
@@ -45,6 +46,7 @@ def test_by_image_text_and_row(place, search, index):
     expected = index.by_embedding(model.text_embeds("a red star at night")[0], 4)
     assert rows(found) == expected["row"].tolist()
     code = index.code(rows(found)[0]).head(5)
+    assert code["name"].is_unique
     shown = [
         name if sure else f"{name} (unvalidated)" for name, sure in zip(code["name"], code["validated"], strict=True)
     ]
@@ -136,3 +138,12 @@ def test_what_is_refused(place, refused, tmp_path, monkeypatch):
         (["--find", "red", "--figure", tmp_path / "a.png", "--images", "none"], "--figure.*--images"),
     ])  # fmt: skip
     refused(main, ["--data", "./typo", "--find", "red", *index], [([], "typo")])
+
+
+def test_a_name_of_several_latents_is_listed_once(place, search, tmp_path):
+    names = ["red"] * 150 + [f"other {latent}" for latent in range(150, 160)]
+    ConceptTable(place.table.frame.assign(name=names)).save(tmp_path / "names.parquet")
+    found, _ = search("--row", "4", "--top", "4", "--concepts", tmp_path / "names.parquet")
+    for row in found:
+        listed = row["concepts"].split(", ")
+        assert len(set(listed)) == len(listed) and {"red", "red (unvalidated)"} & set(listed)

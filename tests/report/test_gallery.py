@@ -226,5 +226,7 @@ def test_the_first_cards_are_open_and_the_others_folded(with_names, write):
     folded = section.one("details", of_class="more")
     assert len(section.all("article")) == 12 and len(folded.all("article")) == 8
     assert folded.one("summary").text == "8 more concepts" and "open" not in folded.attributes
+    one = write(with_names(names(q_value=np.full(WIDTH, 0.01))), num_concepts=5).section("concepts")
+    assert one.one("details", of_class="more").one("summary").text == "1 more concept"
     few = write(with_names(names(q_value=np.full(WIDTH, 0.01))), num_concepts=4).section("concepts")
     assert len(few.all("article")) == 4 and not few.all("details", of_class="more")

@@ -157,7 +157,7 @@ def concepts_beside(
     if len(files) > 1:
         others = ", ".join(file.name for file in files if file != chosen)
         warnings.warn(
-            f"{name} has several tables of names: {chosen.name} is used, which has the most validated names, not "
+            f"{name} has several tables of names: {chosen.name} is used, since no other has more validated names, not "
             f"{others}; choose another with --concepts (in Python: model.concepts = ConceptTable.load(...))",
             stacklevel=3,
         )
