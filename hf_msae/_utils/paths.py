@@ -1,13 +1,21 @@
-"""Mistyped paths: refused at once, with what may have been meant, instead of being taken for names on the Hub."""
+"""Paths: mistyped ones are refused at once, with what may have been meant, instead of being taken for Hub ids."""
 
 from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
+
+
+def common_depth(files: Iterable[str | None]) -> int:
+    """Return the number of folders that the paths of all files begin with; those of files without a path are None."""
+    folders = [Path(folder).parts for folder in {os.path.dirname(file) for file in files if file}]
+    return len(list(takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))))
 
 
 def did_you_mean(path: Path) -> str:

@@ -32,6 +32,7 @@ _COLUMNS = {
     ".jsonl": lambda file: list(map(str, pd.read_json(file, lines=True, nrows=1))),
     ".parquet": lambda file: pq.read_schema(file).names,
 }
+_MAKE_SPLITS = "extract its embeddings with --test_size 0.2, which sets a fifth of the rows aside as test"
 # Shards of a saved dataset that is streamed: enough to divide it among processes.
 _SAVED_SHARDS = 64
 
@@ -43,6 +44,7 @@ def open_dataset(
     revision: str | None = None,
     num_proc: int | None = None,
     streaming: bool = False,
+    test_size: float | None = None,
 ) -> Dataset | IterableDataset:
     """Open a dataset by its name.
 
@@ -56,14 +58,20 @@ def open_dataset(
         revision: Branch, tag or commit of a dataset on the Hub.
         num_proc: Number of processes that render scenes.
         streaming: Read the data row by row instead of downloading and converting it first.
+        test_size: Share of the rows of a dataset without splits that become its split "test", always the same ones,
+            drawn at random; the others become "train".
 
     Raises:
         FileNotFoundError: `source` is neither a file or folder nor a dataset that can be reached on the Hub.
-        ValueError: The split is missing or unknown, or the data cannot be read.
+        ValueError: The split is missing or unknown, the data cannot be read, or `test_size` does not suit them.
     """
+    if test_size is not None and streaming:
+        raise ValueError("a stream cannot be divided by test_size: leave out one of the two")
     if source.startswith(("scenes:", "clipart:")):
         if streaming:
             raise ValueError(f"{source} was rendered and cannot be streamed: leave out streaming")
+        if test_size is not None:
+            raise ValueError(f"{source} is a split already: leave out test_size")
         open_world = _open_scenes if source.startswith("scenes:") else _open_clipart
         return open_world(source, split, num_proc)
     try:
@@ -79,19 +87,27 @@ def open_dataset(
             raise
         raise _no_file_names(Path(source).expanduser(), error) from error
     found = _without_split_labels(found)
+    if test_size is not None:
+        found = _with_test_split(found, source, test_size)
     if not isinstance(found, DatasetDict | IterableDatasetDict):
         if split is not None and split != str(found.split):
-            raise ValueError(f"{source} is a single dataset and has no split {split!r}: leave the split out")
+            raise ValueError(
+                f"{source} is a single dataset and has no split {split!r}: leave the split out, or {_MAKE_SPLITS}"
+            )
         return found
+    (*others, last) = map(str, found)
+    if split is not None and not others and split != last:
+        raise ValueError(f"{source} has no split {split!r}, only {last}: {_MAKE_SPLITS}")
     return found[choose_split(found, split, source)]
 
 
-def spread_rows(dataset: Dataset | IterableDataset, number: int) -> Dataset | IterableDataset:
-    """Return at most this many rows of a dataset, evenly spread over it; of a stream, the first ones."""
-    if isinstance(dataset, IterableDataset):
-        return dataset.take(number)
-    number = min(number, len(dataset))
-    return dataset.select([place * len(dataset) // number for place in range(number)])
+def _with_test_split(found: Dataset | DatasetDict, source: str, test_size: float) -> DatasetDict:
+    """Divide a dataset into the splits "train" and "test"."""
+    if isinstance(found, DatasetDict):
+        if len(found) > 1:
+            raise ValueError(f"{source} has the splits {', '.join(found)}: leave out test_size")
+        (found,) = found.values()
+    return found.train_test_split(test_size, seed=0)
 
 
 def _open(

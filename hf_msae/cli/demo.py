@@ -11,18 +11,20 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
-from ..hub.publishing.space_settings import DEFAULT_DATASET, DEFAULT_MODEL, ExplorerSettings
+from ..hub.publishing.space_settings import DEFAULT_MODEL, ExplorerSettings
 from .checks import check_inputs
 
 EXAMPLE = """\
   hf-msae demo
   hf-msae demo clipart-image
-  hf-msae demo user/msae --dataset path/to/images --split train --embeddings embeddings/train --port 7860"""
+  hf-msae demo outputs/my-msae --embeddings embeddings/test
+  hf-msae demo user/msae --dataset path/to/images --split train --port 7860"""
 
 
 @dataclass
@@ -32,10 +34,10 @@ class DemoArguments:
     _argument_group_name: ClassVar[str] = "explorer"
 
     model: str = flag("MSAE of pooled image embeddings: a folder, a Hub id or a released name.", DEFAULT_MODEL)
-    dataset: str = flag(
-        "Pictures to show and search: a folder of images, a dataset, or scenes:SPLIT:N. clipart-image has its own "
-        "default, clipart:sample.",
-        DEFAULT_DATASET,
+    dataset: str | None = flag(
+        "Pictures to show and search: a folder of images, a dataset, or scenes:SPLIT:N. Defaults to those that the "
+        "embeddings were extracted from, or to pictures of the package for its own models.",
+        None,
     )
     split: str | None = flag("Split of the dataset, if it has several.", None)
     image_column: str = flag("Column of the dataset with the pictures.", "image")
@@ -98,14 +100,22 @@ def check_address(host: str, port: int) -> None:
         raise OSError(f"cannot listen on --host {host}, --port {port}: {error.strerror}") from error
 
 
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Context in which SIGTERM, which stops services, raises SystemExit: so temporary folders are removed."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = MSAEArgumentParser([DemoArguments], __doc__, EXAMPLE, prog="hf-msae demo", first_word="model")
     (args,) = parser.parse(argv)
-    with parser.reporting_errors():
+    with parser.reporting_errors(), stopped_by_sigterm():
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-        # Services are stopped by this signal; an exception lets temporary folders be removed.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         check_address(args.host, args.port)
         check_inputs(args.settings().embeddings)
         try:

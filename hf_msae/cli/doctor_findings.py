@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OK, DOUBTFUL, MISSING, UNCHECKED, BROKEN = "ok", "doubtful", "missing", "unchecked", "broken"
 _MOST_LISTED = 8
+_UNKNOWN = "EMBEDDINGS"
 _FILES = ("*.json", "*.safetensors", "README.md", "concepts/*.parquet")
 
 
@@ -53,7 +54,7 @@ def examine(args: DoctorArguments) -> tuple[list[Finding], list[str]]:
     near, places = find_embeddings(folder, msae, args.data)
     fitting = [each for each in near if each.problem is None]
     fitting.sort(key=lambda each: (not each.is_given, not each.is_held_out))
-    data = shlex.quote(str(fitting[0].folder)) if fitting else "EMBEDDINGS"
+    data = shlex.quote(str(fitting[0].folder)) if fitting else _UNKNOWN
     model = shlex.quote(args.model)
     findings = [_model(folder, msae), _training(folder, msae), _quality(folder, msae, f"{model} --data {data}")]
     findings += [_backbone(args, msae), *_names(folder, msae, model, data), *_data(near, places, msae, folder)]
@@ -262,4 +263,5 @@ def _uses(folder: Path, model: str, data: str) -> list[str]:
     commands.append(f"hf-msae search {model} --data {data} --row 0")
     if not (report := _own(folder, "report.html")).is_file():
         commands.append(f"hf-msae report {model} --data {data} --output {shlex.quote(str(report))}")
-    return [*commands, f"hf-msae demo {model}"]
+    pictures = f"--embeddings {data}" if data != _UNKNOWN else "--dataset PICTURES"
+    return [*commands, f"hf-msae demo {model} {pictures}"]

@@ -8,6 +8,7 @@ several processes, use `accelerate launch -m hf_msae.cli.extract` or `torchrun -
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -69,6 +70,11 @@ class ExtractionArguments:
         "Columns to copy next to the embeddings. Defaults to all numbers, booleans, labels and strings.", None
     )
     split: str | None = flag("Split of the dataset, if it has several.", None)
+    test_size: float | None = flag(
+        "Share of the rows to set aside as a split named test, for a dataset without splits: --split test embeds "
+        "these rows, always the same ones, and --split train the others.",
+        None,
+    )
     max_rows: int | None = flag(
         "Largest number of rows to embed, for a trial: rows spread over the dataset, or the first ones of a stream. "
         "Defaults to all.",
@@ -100,6 +106,8 @@ class ExtractionArguments:
     def __post_init__(self):
         if self.max_rows is not None:
             check_least(self, max_rows=1)
+        if self.test_size is not None and not 0 < self.test_size < 1:
+            raise ValueError(f"test_size must be between 0 and 1, such as 0.2, got {self.test_size}")
 
 
 def next_flags(args: ExtractionArguments) -> str:
@@ -107,7 +115,7 @@ def next_flags(args: ExtractionArguments) -> str:
     named = args.split or args.dataset.removeprefix("scenes:").removeprefix("clipart:").partition(":")[0]
     if any(_HELD_OUT.search(Path(name).name) for name in (named, args.output_dir)):
         return f"--train_data EMBEDDINGS --eval_data {args.output_dir}"
-    return f"--train_data {args.output_dir}"
+    return f"--train_data {args.output_dir}" + (" --eval_data EMBEDDINGS" if args.test_size is not None else "")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -120,7 +128,8 @@ def main(argv: list[str] | None = None) -> None:
     from ..backbones import Backbone
     from ..backbones.extraction import check_arguments, check_dataset, extract_activations
     from ..backbones.extraction.embedding import TokenChoice
-    from ..backbones.image_text_data import open_dataset, spread_rows
+    from ..backbones.image_text_data import open_dataset
+    from ..backbones.pictures import remarks, spread_rows
     from ..embeddings import load_embeddings
     from ..embeddings.metadata import EmbeddingMetadata
     from ..embeddings.resuming import check_folder
@@ -142,12 +151,15 @@ def main(argv: list[str] | None = None) -> None:
                 args.dataset_revision,
                 args.num_workers or None,
                 args.streaming,
+                args.test_size,
             )
-            trial = {}
+            chosen = {} if args.test_size is None else {"test_size": args.test_size, "dataset_split": args.split}
             if args.max_rows is not None:
-                dataset, trial = spread_rows(dataset, args.max_rows), {"max_rows": args.max_rows}
+                dataset, chosen["max_rows"] = spread_rows(dataset, args.max_rows), args.max_rows
             columns = args.image_column, args.text_column, args.keep_columns
             check_dataset(dataset, args.hook_point, *columns, args.on_unreadable)
+            for remark in remarks(args.dataset, list(dataset.features or ())) if accelerator.is_main_process else ():
+                warnings.warn(remark, stacklevel=2)
             if repository is not None and accelerator.is_main_process:
                 repository.create(args.hub_private_repo or None)  # before hours of work
             backbone = Backbone.from_pretrained(
@@ -166,7 +178,7 @@ def main(argv: list[str] | None = None) -> None:
             num_workers=args.num_workers,
             overwrite=args.overwrite_output_dir,
             rows_per_shard=args.rows_per_shard,
-            metadata={"dataset": args.dataset, "dataset_revision": args.dataset_revision, **trial},
+            metadata={"dataset": args.dataset, "dataset_revision": args.dataset_revision, **chosen},
             accelerator=accelerator,
             progress=not args.disable_tqdm,
             on_unreadable=args.on_unreadable,

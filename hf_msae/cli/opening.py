@@ -168,41 +168,18 @@ class ImageArguments:
 
         None if the pictures are left out or unknown.
         """
-        import numpy as np
-
         from .._utils.images import undecoded
-        from ..backbones.image_text_data import open_dataset, spread_rows
-        from ..embeddings.metadata import EmbeddingMetadata
+        from ..backbones.pictures import open_pictures
 
-        recorded = embeddings.provenance
-        source, split = self.images, self.images_split
-        if source is None and recorded.get("image_column") is not None:
-            source = recorded.get("dataset")
-            if source and not source.startswith("scenes:"):
-                split = split or recorded.get("dataset_split")
-        if not source or source == "none":
+        if self.images == "none":
             return None
-        try:
-            images = open_dataset(source, split)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"pictures of {embeddings.source}: {error}; name their dataset with --images, or 'none'"
-            ) from error
-        column = self.image_column or recorded.get("image_column") or "image"
+        images = open_pictures(embeddings, self.images, self.images_split, "--images, or 'none'")
+        if images is None:
+            return None
+        column = self.image_column or embeddings.provenance.get("image_column") or "image"
         if column not in images.column_names:
+            source = self.images or embeddings.provenance["dataset"]
             raise ValueError(f"{source} has no column {column!r}, only {', '.join(images.column_names)}")
-        if recorded.get("max_rows"):
-            images = spread_rows(images, recorded["max_rows"])
-        folder = Path(embeddings.source).expanduser()
-        metadata = EmbeddingMetadata.load(folder) if folder.is_dir() else None
-        if metadata is not None and metadata.skipped:  # rows that the extraction could not read
-            images = images.select(np.setdiff1d(np.arange(len(images)), metadata.skipped))
-        number = len(embeddings if embeddings.dataset is None else embeddings.dataset)
-        if len(images) != number:
-            raise ValueError(
-                f"{source} has {len(images)} rows, but {embeddings.source} has embeddings of {number}: name the data "
-                "set of their pictures with --images, or 'none'"
-            )
         if column != "image":
             images = images.remove_columns([name for name in images.column_names if name == "image"])
             images = images.rename_column(column, "image")

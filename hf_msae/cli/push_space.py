@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
-from ..hub.publishing.space_settings import DEFAULT_DATASET, DEFAULT_MODEL, ExplorerSettings
+from ..hub.publishing.space_settings import DEFAULT_MODEL, ExplorerSettings
 
 EXAMPLE = """\
   hf-msae push-space user/concepts --model user/msae --dataset user/pictures --split train \\
@@ -29,7 +29,9 @@ class PushSpaceArguments:
 
     repo: str = flag("Space to publish to, user/name.")
     model: str = flag("Hub id of an MSAE of pooled image embeddings.", default=DEFAULT_MODEL)
-    dataset: str = flag("Hub id of the dataset of pictures.", default=DEFAULT_DATASET)
+    dataset: str | None = flag(
+        "Hub id of the dataset of pictures. Defaults to pictures of the package for its own models.", default=None
+    )
     split: str | None = flag("Split of the dataset.", default=None)
     image_column: str = flag("Column of the dataset that holds the pictures.", default="image")
     embeddings: str | None = flag(

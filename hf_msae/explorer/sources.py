@@ -11,12 +11,16 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from .._utils.built_in import find_built_in
 from .._utils.images import to_rgb, undecoded
 from ..backbones.image_text_data import open_dataset
+from ..backbones.pictures import open_pictures
 from ..concepts.codes import open_embeddings
-from ..hub.publishing.space_settings import ExplorerSettings
+from ..embeddings import EmbeddingDataset
+from ..hub.publishing.space_settings import DEFAULT_DATASET, ExplorerSettings
 from ..hub.reading.opening import chosen_concepts, concepts_beside, load_msae
 from ..model.modeling_msae import MSAEModel
+from ..scenes.backbone import BACKBONE_NAME
 from ..vision_text import VisionTextMSAE
 
 logger = logging.getLogger(__name__)
@@ -43,17 +47,8 @@ def open_sources(
     else:
         concepts = chosen_concepts(settings.concepts, settings.model)
     report("opening the pictures", None)
-    images = open_dataset(settings.dataset, settings.split)
-    images = _check_pictures(images, settings)
+    images, given = _open_pictures(msae, settings)
     rows = min(len(images), settings.max_images)
-    given = None
-    if settings.embeddings is not None:
-        given = open_embeddings(msae, settings.embeddings, verify=settings.verify)
-        if len(given) != len(images):
-            raise ValueError(
-                f"{settings.embeddings} has {len(given)} embeddings, but {settings.dataset} has {len(images)} "
-                "pictures: these are not their embeddings"
-            )
     images = images.select(range(rows))
     report("loading the backbone", None)
     backbone = VisionTextMSAE.from_pretrained(msae, settings.backbone, strict=strict).backbone
@@ -79,8 +74,26 @@ def check_hook_points(msae: MSAEModel, patches: MSAEModel | None) -> None:
         )
 
 
-def _check_pictures(images: datasets.Dataset, settings: ExplorerSettings) -> datasets.Dataset:
-    column = settings.image_column
+def _open_pictures(msae: MSAEModel, settings: ExplorerSettings) -> tuple[datasets.Dataset, EmbeddingDataset | None]:
+    """Open the pictures, and their embeddings if they are given, which may name their pictures."""
+    dataset, given = settings.dataset, None
+    if settings.embeddings is not None:
+        given = open_embeddings(msae, settings.embeddings, verify=settings.verify)
+        images = open_pictures(given, dataset, settings.split, "--dataset")
+        dataset = dataset or given.provenance.get("dataset")
+    else:
+        if dataset is None and find_built_in(msae.config.base_model_name_or_path or "") == BACKBONE_NAME:
+            dataset = DEFAULT_DATASET
+        images = None if dataset is None else open_dataset(dataset, settings.split)
+    if images is None:
+        raise ValueError(
+            f"it is not known which pictures to show with {settings.model}: name a dataset of them with --dataset "
+            "(MSAE_DATASET), or embeddings of some with --embeddings (MSAE_EMBEDDINGS)"
+        )
+    return _check_pictures(images, dataset, settings.image_column), given
+
+
+def _check_pictures(images: datasets.Dataset, dataset: str, column: str) -> datasets.Dataset:
     if column not in images.column_names:
         of_pictures = [name for name, feature in images.features.items() if isinstance(feature, datasets.Image)]
         way = (
@@ -88,14 +101,14 @@ def _check_pictures(images: datasets.Dataset, settings: ExplorerSettings) -> dat
             if of_pictures
             else f"and none of its columns holds pictures: {', '.join(images.column_names[:10])}"
         )
-        raise ValueError(f"{settings.dataset} has no column {column!r}; {way}")
+        raise ValueError(f"{dataset} has no column {column!r}; {way}")
     if len(images) < 2:
-        raise ValueError(f"{settings.dataset} has {len(images)} pictures, but the explorer compares them: give more")
+        raise ValueError(f"{dataset} has {len(images)} pictures, but the explorer compares them: give more")
     images = undecoded(images, column)
     try:
         to_rgb(images[0][column], f"row 0 of {column!r}")
     except (TypeError, OSError) as error:
-        raise ValueError(f"column {column!r} of {settings.dataset} does not hold pictures: {error}") from error
+        raise ValueError(f"column {column!r} of {dataset} does not hold pictures: {error}") from error
     return images
 
 

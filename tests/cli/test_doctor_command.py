@@ -67,6 +67,7 @@ def test_all_that_is_there_is_found(model, asked):
     search = next(shlex.split(each) for each in then if " search " in each)
     assert search[2:5] == [str(model), "--data", str(model / "embeddings" / "test")]
     assert not any(word in each for each in then for word in (" name ", " evaluate ", " extract ", " report "))
+    assert shlex.split(then[-1])[1:] == ["demo", str(model), "--embeddings", str(model / "embeddings" / "test")]
 
 
 def test_the_page_ends_with_commands(model, capsys):
@@ -84,6 +85,7 @@ def test_what_is_missing_comes_with_a_command(model, asked):
     assert code == 0
     assert [findings[part][0][0] for part in ("names", "embeddings", "quality")] == ["missing"] * 3
     assert [shlex.split(each)[1] for each in then[:3]] == ["evaluate", "name", "extract"]
+    assert shlex.split(then[-1])[-2:] == ["--dataset", "PICTURES"]
     assert shlex.split(then[0])[-1] == str(model / "metrics.json")
 
 

@@ -1,6 +1,7 @@
 """What can be checked without a model is checked before one is loaded, and the rest before the backbone is."""
 
 import re
+import signal
 from importlib import import_module
 
 import pytest
@@ -89,7 +90,7 @@ BEFORE_BACKBONE = [
     ("extract", ["--output_dir", "NEW", "--keep_columns", "typo"], "'typo'"),
     ("extract", ["--output_dir", "NEW", "--hook_point", "text_embeds", "--text_column", "typo"], "'typo'"),
     ("demo", ["--image_column", "typo"], "'typo'"),
-    ("demo", ["--embeddings", "FEW"], "3 embeddings"),
+    ("demo", ["--embeddings", "FEW"], "8 rows.*embeddings of 3"),
     ("demo", ["--concepts", "typo"], "typo"),
 ]
 BEFORE_DATASET = [
@@ -157,6 +158,12 @@ def test_flags_paths_and_names_are_checked_before_a_model_is_loaded(refused_befo
 @pytest.mark.parametrize(("command", "flags", "pattern"), BEFORE_BACKBONE)
 def test_what_depends_on_the_msae_or_the_data_is_checked_before_the_backbone(refused_before, command, flags, pattern):
     refused_before([(Backbone, "from_pretrained")], command, flags, pattern)
+
+
+def test_a_refused_page_leaves_the_signals_of_the_process_alone(refused_before):
+    before = signal.getsignal(signal.SIGTERM)
+    refused_before([(Backbone, "from_pretrained")], "demo", ["--image_column", "typo"], "'typo'")
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize(("command", "flags", "pattern"), BEFORE_DATASET)

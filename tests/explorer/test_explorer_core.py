@@ -10,6 +10,7 @@ import torch
 
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
 from hf_msae.cli.demo import DemoArguments
+from hf_msae.cli.extract import main as extract_main
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import EmbeddingWriter
 from hf_msae.explorer import Explorer, ExplorerSettings, VisitorError
@@ -112,10 +113,29 @@ def test_damaged_embeddings_are_refused_unless_they_are_wanted(tmp_path):
     assert open_sources(settings, lambda *_: None)[3].shape == (60, 128)
 
 
+def test_embeddings_name_their_pictures_and_which_rows_of_them(explorer, tmp_path):
+    folder = tmp_path / "trial"
+    extract_main(["--backbone", "scenes", "--dataset", "scenes:test:50:7", "--max_rows", "20", "--output_dir",
+                  str(folder), "--disable_tqdm", "--use_cpu"])  # fmt: skip
+    rows = [50 * place // 20 for place in range(20)]
+    for dataset in (None, "scenes:test:50:7"):
+        settings = ExplorerSettings(dataset=dataset, embeddings=str(folder))
+        _, _, images, embeddings = open_sources(settings, lambda *_: None)
+        assert images["caption"][:] == [explorer.images["caption"][row] for row in rows]
+        torch.testing.assert_close(embeddings, explorer.embeddings[rows], rtol=1e-4, atol=1e-4)
+
+
+def test_pictures_have_to_be_named_unless_the_package_has_some(tmp_path):
+    config = {"d_in": 192, "num_latents": 64, "base_model_name_or_path": "hf_msae/clipart-siglip"}
+    MSAEModel(MSAEConfig(**config)).save_pretrained(tmp_path / "msae")
+    with pytest.raises(ValueError, match=rf"{tmp_path / 'msae'}.*--dataset.*--embeddings"):
+        open_sources(ExplorerSettings(model=str(tmp_path / "msae")), lambda *_: None)
+
+
 def test_embeddings_of_another_number_of_pictures_are_refused(tmp_path):
     np.save(tmp_path / "e.npy", np.zeros((61, 128), dtype=np.float32))
     settings = ExplorerSettings(dataset="scenes:test:60:7", embeddings=str(tmp_path / "e.npy"))
-    with pytest.raises(ValueError, match=r"61.*scenes:test:60:7.*60"):
+    with pytest.raises(ValueError, match=r"scenes:test:60:7.*60.*61"):
         Explorer.load(settings)
 
 

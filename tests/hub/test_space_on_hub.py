@@ -78,6 +78,9 @@ def test_settings_are_variables_and_nothing_of_this_machine_is(tmp_path):
     assert space_variables(ExplorerSettings(model="scenes-image", dataset="scenes:test:50")) == {
         "MSAE_DATASET": "scenes:test:50"
     }
+    assert space_variables(ExplorerSettings(model="clipart-image")) == {"MSAE_MODEL": "clipart-image"}
+    with pytest.raises(ValueError, match=r"user/msae.*dataset"):
+        space_variables(ExplorerSettings(model="user/msae"))
 
 
 def test_it_is_published_in_one_commit_and_renewed(at_hub):
@@ -90,8 +93,8 @@ def test_it_is_published_in_one_commit_and_renewed(at_hub):
     mine = {"hf_msae/mine.py": b"", "hf_msae/cli/__init__.py": b"mine", "mine.md": b"mine"}
     commit_there(at_hub, mine, KEY)
     repo.variables["OTHER"] = "mine"
-    push_space("tester/concepts", ExplorerSettings(model="user/other"), requirement="hf_msae==0.1.0")
-    assert repo.variables == {"MSAE_MODEL": "user/other", "OTHER": "mine"}
+    push_space("tester/concepts", ExplorerSettings("user/other", "user/others"), requirement="hf_msae==0.1.0")
+    assert repo.variables == {"MSAE_MODEL": "user/other", "MSAE_DATASET": "user/others", "OTHER": "mine"}
     # Of what was sent, what is no longer needed is deleted unless somebody has edited it.
     assert {name: repo.files()[name] for name in mine} == mine
     assert not [name for name in repo.files().keys() - mine.keys() if name.startswith("hf_msae/")]
@@ -122,7 +125,7 @@ def test_a_space_of_somebody_else_is_not_overwritten(at_hub):
 
 @pytest.mark.parametrize("what", [{"status": 503}, {"lose_answer": True}], ids=["503", "no answer"])
 def test_what_fails_once_or_loses_its_answer_is_done_once(at_hub, what):
-    small_push(ExplorerSettings(model="user/msae", split="test"))
+    small_push(ExplorerSettings("user/msae", "user/pictures", split="test"))
     requests = [("POST", r"/repos/create"), ("POST", "/commit/main"), ("POST", "/variables"), ("DELETE", "/variables")]
     faults = [at_hub.fail(method, pattern, **what) for method, pattern in requests]
     url = small_push(ExplorerSettings(model="user/other", dataset="user/pictures"))
@@ -137,7 +140,7 @@ def test_a_hub_that_keeps_failing_leaves_the_space_as_it_was(at_hub):
     before, variables = at_hub.repos[KEY].files(), dict(at_hub.repos[KEY].variables)
     at_hub.fail("POST", "/commit/main", times=99, status=500)
     with pytest.raises(ConnectionError, match="the Space tester/concepts is as it was"):
-        small_push(ExplorerSettings(model="user/other"))
+        small_push(ExplorerSettings("user/other", "user/others"))
     assert at_hub.repos[KEY].files() == before and at_hub.repos[KEY].variables == variables
 
 
@@ -189,7 +192,9 @@ def test_who_may_not_write_is_told_so(at_hub, monkeypatch):
 
 
 def test_the_command_writes_a_folder_and_says_its_variables(tmp_path, capsys):
-    main(["user/concepts", "--model", "user/msae", "--dry_run", str(tmp_path / "staged")])
+    main(
+        ["user/concepts", "--model", "user/msae", "--dataset", "user/pictures", "--dry_run", str(tmp_path / "staged")]
+    )
     assert "MSAE_MODEL=user/msae" in capsys.readouterr().out and (tmp_path / "staged" / "app.py").is_file()
     with pytest.raises(SystemExit):
         main(["user/concepts", "--dry_run", str(tmp_path / "staged")])
@@ -225,12 +230,12 @@ def test_the_staged_space_serves_the_page_from_the_package_beside_it(tmp_path):
 
 def test_a_variable_that_is_gone_counts_as_deleted(at_hub):
     """Somebody deletes it between the question and the request; the Hub answers 404."""
-    small_push(ExplorerSettings(model="user/msae", split="test"))
+    small_push(ExplorerSettings("user/msae", "user/pictures", split="test"))
     repo = at_hub.repos[KEY]
     fault = at_hub.fail("DELETE", "/variables", status=404, action=lambda: repo.variables.pop("MSAE_SPLIT"))
-    small_push(ExplorerSettings(model="user/msae"))
-    assert not fault.times and repo.variables == {"MSAE_MODEL": "user/msae"}
-    small_push(ExplorerSettings(model="user/msae", split="test"))
+    small_push(ExplorerSettings("user/msae", "user/pictures"))
+    assert not fault.times and repo.variables == {"MSAE_MODEL": "user/msae", "MSAE_DATASET": "user/pictures"}
+    small_push(ExplorerSettings("user/msae", "user/pictures", split="test"))
     at_hub.fail("DELETE", "/variables", status=404)  # but the variable is still there
     with pytest.raises(ConnectionError, match="MSAE_MODEL=user/msae"):
-        small_push(ExplorerSettings(model="user/msae"))
+        small_push(ExplorerSettings("user/msae", "user/pictures"))

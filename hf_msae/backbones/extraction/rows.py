@@ -14,17 +14,19 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 from datasets.utils.file_utils import xopen
 from PIL import Image, UnidentifiedImageError
 
 from ..._utils.images import open_picture, readable_formats, to_rgb, upright
+from ..._utils.paths import common_depth
 from .. import prepare_images
 from .streams import check_continuable, check_divisible, fingerprint
 
 FILE_NAME = "file_name"
-"""Column that says which file of a folder an image is, as in metadata.csv."""
+"""Column with the path of an image from the folder that all images lie in, as in metadata.csv."""
 _WAY_OUT = '--on_unreadable skip (in Python, on_unreadable="skip") leaves such rows out'
 _LIBRARIES = ("hf_msae", "torch", "transformers", "datasets", "pillow")
 _STRINGS, _BINARIES = ((kind, f"large_{kind}", f"{kind}_view") for kind in ("string", "binary"))
@@ -123,6 +125,9 @@ class RowReader:
             self._stored = self._stored.cast_column(self.image_column, datasets.Image(decode=False))
             if keep_columns is None and self._has_files():
                 self.kept_features[FILE_NAME] = Value("string")
+                stored = self._stored.select_columns([self.image_column]).with_format("arrow").iter(10_000)
+                paths = (pc.struct_field(batch[self.image_column], "path").to_pylist() for batch in stored)
+                self._depth = common_depth(itertools.chain.from_iterable(paths))
 
     def provenance(self) -> dict[str, Any]:
         """The dataset, its columns and the library versions, as JSON."""
@@ -177,9 +182,9 @@ class RowReader:
         if isinstance(rows, range):
             rows = StoredRows(rows, self._stored[rows.start : rows.stop])
         values, unreadable = dict(rows.values), {}
-        if FILE_NAME in self.kept_features and FILE_NAME not in values:
-            values[FILE_NAME] = [each and Path(each["path"]).name for each in values[self.image_column]]
         images = [] if self.image_column is None else list(values[self.image_column])
+        if FILE_NAME in self.kept_features and FILE_NAME not in values:
+            values[FILE_NAME] = [each and "/".join(Path(each["path"]).parts[self._depth :]) for each in images]
         for place, row in enumerate(rows.numbers):
             try:
                 if self.image_column is not None:

@@ -18,7 +18,7 @@ from ...metrics.measured_data import is_hub_id
 from ..reading.registry import find_released
 from .repository import HUB_ERRORS, Repository, Snapshot, first_line, patiently, status_of
 from .sent_files import additions, manifest, read_manifest, refuse_foreign_links, stale_files
-from .space_settings import ExplorerSettings
+from .space_settings import DEFAULT_MODEL, ExplorerSettings
 
 _PACKAGE = Path(__file__).parents[2]
 _APP = Path(__file__).parents[3] / "spaces" / "concept-explorer"
@@ -192,10 +192,14 @@ def _delete_variable(api: HfApi, space: str, key: str) -> None:
 
 
 def space_variables(settings: ExplorerSettings) -> dict[str, str]:
-    """The Space's variables for these settings; raise ValueError if one names a folder or file of this machine."""
-    found = {}
+    """The Space's variables for these settings.
+
+    Raises:
+        ValueError: A setting names a folder or file of this machine, or there is no dataset of pictures.
+    """
+    found, defaults = {}, {**asdict(ExplorerSettings(settings.model)), "model": DEFAULT_MODEL}
     for key, value in asdict(settings).items():
-        if value is None or value == getattr(ExplorerSettings(), key):
+        if value is None or value == defaults[key]:
             continue
         if key == "concepts" and Path(value).expanduser().exists():
             raise ValueError(
@@ -212,4 +216,8 @@ def space_variables(settings: ExplorerSettings) -> dict[str, str]:
                     f"{key}={value} is neither user/name on the Hub nor part of the package: a Space cannot read it"
                 )
         found[f"MSAE_{key.upper()}"] = str(value)
+    if settings.dataset is None:
+        raise ValueError(
+            f"it is not known which pictures to show with {settings.model}: name a dataset of them (--dataset)"
+        )
     return found

@@ -10,7 +10,7 @@ from typing import Any
 DEFAULT_MODEL = "scenes-image"
 DEFAULT_PATCH_MODEL = "scenes-patches"
 DEFAULT_DATASET = "scenes:test:1000:7"
-DEFAULT_DATASETS = {"clipart-image": "clipart:sample"}
+DEFAULT_DATASETS = {DEFAULT_MODEL: DEFAULT_DATASET, "clipart-image": "clipart:sample"}
 
 _YES_OR_NO = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -21,8 +21,8 @@ class ExplorerSettings:
 
     Attributes:
         model: MSAE of pooled image embeddings: folder, Hub id or released name (MSAE_MODEL).
-        dataset: Dataset of pictures, as `open_dataset` takes it (MSAE_DATASET). Defaults to drawings that come with
-            the package for "clipart-image".
+        dataset: Dataset of pictures, as `open_dataset` takes it (MSAE_DATASET). Defaults to the one that the
+            embeddings were extracted from, and without embeddings to pictures of the package for its own models.
         split: Split of the dataset (MSAE_SPLIT).
         image_column: Column of the pictures (MSAE_IMAGE_COLUMN).
         embeddings: Embeddings of the same rows, as `load_embeddings` takes them; computed at the start if unset
@@ -38,7 +38,7 @@ class ExplorerSettings:
     """
 
     model: str = DEFAULT_MODEL
-    dataset: str = DEFAULT_DATASET
+    dataset: str | None = None
     split: str | None = None
     image_column: str = "image"
     embeddings: str | None = None
@@ -54,8 +54,8 @@ class ExplorerSettings:
             raise ValueError(f"max_images must be at least 2, got {self.max_images}")
         if self.patch_model is None and self.model == DEFAULT_MODEL:
             object.__setattr__(self, "patch_model", DEFAULT_PATCH_MODEL)
-        if self.dataset == DEFAULT_DATASET:
-            object.__setattr__(self, "dataset", DEFAULT_DATASETS.get(self.model, DEFAULT_DATASET))
+        if self.dataset is None and self.embeddings is None:
+            object.__setattr__(self, "dataset", DEFAULT_DATASETS.get(self.model))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: Any) -> ExplorerSettings:

@@ -1,0 +1,100 @@
+"""The rows of a dataset that embeddings were extracted from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, IterableDataset
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+
+from ..embeddings import EmbeddingDataset
+from ..embeddings.metadata import EmbeddingMetadata
+from .image_text_data import open_dataset
+
+_NOT_READ = {".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".svg", ".svgz"}
+_NOT_READ -= set(ImageFolder.EXTENSIONS)
+"""Endings of pictures that datasets passes over."""
+
+
+def remarks(source: str, columns: Sequence[str]) -> list[str]:
+    """Say what a folder of pictures may be thought to give, but does not: some pictures, or labels.
+
+    Args:
+        source: The dataset, as `open_dataset` takes it; nothing is said unless it is a folder of pictures.
+        columns: The columns of the dataset.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir() or (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+        return []
+    found, files = [], [file.relative_to(folder) for file in folder.rglob("*")]
+    pictures = [file for file in files if file.suffix.lower() in ImageFolder.EXTENSIONS]
+    not_read = Counter(file.suffix.lower() for file in files if file.suffix.lower() in _NOT_READ)
+    if not_read:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in not_read.most_common())
+        found.append(f"{source} holds pictures of kinds that are not read ({kinds}): save them as PNG to include them")
+    is_described = "label" in columns or any(file.name.startswith("metadata.") for file in files)
+    depths = {len(file.parts) - 1 for file in pictures}
+    if not is_described and len(depths) > 1 and len({file.parts[0] for file in pictures}) > 1:
+        found.append(
+            f"the folders of {source} give no labels, since the pictures lie at different depths (in {min(depths)} to "
+            f"{max(depths)} folders): give each label a folder, or write the labels to a metadata.csv"
+        )
+    return found
+
+
+def spread_rows(dataset: Dataset | IterableDataset, number: int) -> Dataset | IterableDataset:
+    """Return at most this many rows of a dataset, evenly spread over it; of a stream, the first ones."""
+    if isinstance(dataset, IterableDataset):
+        return dataset.take(number)
+    number = min(number, len(dataset))
+    return dataset.select([place * len(dataset) // number for place in range(number)])
+
+
+def open_pictures(
+    embeddings: EmbeddingDataset, source: str | None = None, split: str | None = None, flag: str = "--images"
+) -> Dataset | None:
+    """Open the dataset that embeddings were extracted from, with its rows in the order of the embeddings.
+
+    Rows that the extraction left out (`--test_size`, `--max_rows`, unreadable ones) are left out again.
+
+    Args:
+        embeddings: The embeddings, of one or several tokens for each row of the dataset.
+        source: The dataset, as `open_dataset` takes it. Defaults to the one that the embeddings name.
+        split: Its split. Defaults to the one that the embeddings name.
+        flag: What errors tell people to name the dataset with.
+
+    Returns:
+        The dataset, or None if there is no `source` and the embeddings are not of pictures or name no dataset.
+
+    Raises:
+        FileNotFoundError: There is no such dataset.
+        ValueError: The dataset does not have a row for each row of the embeddings.
+    """
+    recorded = embeddings.provenance
+    own = recorded.get("dataset") if recorded.get("image_column") is not None else None
+    source = source or own
+    if not source:
+        return None
+    test_size = None
+    if source == own and not source.startswith(("scenes:", "clipart:")):  # whose names hold the split
+        split, test_size = split or recorded.get("dataset_split"), recorded.get("test_size")
+    try:
+        rows = open_dataset(source, split, test_size=test_size)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"pictures of {embeddings.source}: {error}; name their dataset with {flag}") from error
+    if recorded.get("max_rows"):
+        rows = spread_rows(rows, recorded["max_rows"])
+    folder = Path(embeddings.source).expanduser()
+    metadata = EmbeddingMetadata.load(folder) if folder.is_dir() else None
+    if metadata is not None and metadata.skipped:  # rows that the extraction could not read
+        rows = rows.select(np.setdiff1d(np.arange(len(rows)), metadata.skipped))
+    number = len(embeddings if embeddings.dataset is None else embeddings.dataset)
+    if len(rows) != number:
+        raise ValueError(
+            f"{source} has {len(rows)} rows, but {embeddings.source} has embeddings of {number}: name the dataset of "
+            f"their pictures with {flag}"
+        )
+    return rows
