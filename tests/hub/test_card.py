@@ -165,6 +165,20 @@ def test_names_stand_with_their_evidence_valid_ones_first(run):
     assert "no q-values" in section(render_model_card(run), "Best-named concepts")
 
 
+def test_labels_by_line_that_are_confirmed_are_listed(run):
+    table = ConceptTable.load(run / "concepts" / "words.parquet")
+    assert "Labels without" not in render_model_card(run)
+    frame = table.frame.assign(line_label=None, line_metric=None, line_confirmed=None, line_meanings=None)
+    frame = frame.assign(line_score=np.nan, line_low=np.nan, line_high=np.nan)
+    columns = ["line_label", "line_metric", "line_score", "line_low", "line_high", "line_confirmed", "line_meanings"]
+    frame.loc[5, columns] = ["polka|dots", "auc", 0.95, 0.9, 0.98, True, "buttons"]
+    frame.loc[9, columns] = ["harp", "auc", 0.6, 0.4, 0.7, False, ""]
+    ConceptTable(frame, table.provenance).save(run / "concepts" / "words.parquet")
+    text = section(render_model_card(run), "Best-named concepts").split("### Labels without a vocabulary")[1]
+    assert r"| 5 | polka\|dots | auc 0.950 | 0.900 to 0.980 | buttons |" in text
+    assert "labeled 2 latents; 1 of" in text and "harp" not in text
+
+
 def test_names_from_labels_stand_with_their_interval(run):
     empty = np.full(N, np.nan)
     evidence = {"auroc": 0.97, "auroc_low": 0.95, "auroc_high": 0.98, "runner_up_auroc": 0.61, "q_value": 0.01}

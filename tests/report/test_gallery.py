@@ -72,6 +72,25 @@ def test_names_from_labels_are_shown_with_their_auroc(write, with_names, world):
     assert "vocabulary" not in page.section("limits").text and "the label that" in page.section("limits").text
 
 
+def test_labels_by_line_are_shown_beside_names(write, with_names):
+    table = names()
+    frame = table.frame.assign(
+        line_label="polka <dots>",
+        line_metric="auc",
+        line_score=0.95,
+        line_low=0.9,
+        line_high=0.98,
+        line_confirmed=True,
+    )
+    frame["line_meanings"] = "buttons"
+    page = write(with_names(ConceptTable(frame, table.provenance)), num_concepts=1)
+    stats = page.card(shown(page)[0]).one("dl", of_class="stats").definitions
+    assert stats["label by LINE"] == "polka <dots> (auc 0.95, 0.90 to 0.98)" and stats["also responds to"] == "buttons"
+    unsure = write(with_names(ConceptTable(frame.assign(line_confirmed=False, line_score=None))), num_concepts=1)
+    stats = unsure.card(shown(unsure)[0]).one("dl", of_class="stats").definitions
+    assert stats["label by LINE, not confirmed"] == "polka <dots>"
+
+
 def test_limits_are_those_of_the_names_at_hand(write, with_names):
     assert "nearest word" in write().section("limits").text
     by_pictures = names(agreement=np.linspace(0.9, 0.5, WIDTH))
