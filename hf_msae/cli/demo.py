@@ -24,7 +24,8 @@ EXAMPLE = """\
   hf-msae demo
   hf-msae demo clipart-image
   hf-msae demo outputs/my-msae --embeddings embeddings/test
-  hf-msae demo user/msae --dataset path/to/images --split train --port 7860"""
+  hf-msae demo user/msae --dataset path/to/images --split train --port 7860
+  hf-msae demo --swordbench outputs/swordbench --edits outputs/edits"""
 
 
 @dataclass
@@ -58,6 +59,14 @@ class DemoArguments:
         "Use the backbone even if it is not the one that the MSAE was trained on.", False
     )
     max_images: int = flag("Largest number of pictures to show and search.", 2000)
+    edits: str | None = flag(
+        "Folder of an edit written by Edit.save_pretrained, or of several such folders: they can be applied to "
+        "pictures, as a part of Steer.",
+        None,
+    )
+    swordbench: str | None = flag(
+        "Folder that `hf-msae swordbench` wrote, or its results.json, to show how well steering works.", None
+    )
     host: str = flag("Address to listen on; 0.0.0.0 for other machines too.", "127.0.0.1")
     port: int = flag("Port to listen on; 0 for any free one.", 7860)
     root_path: str | None = flag(

@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from ..hub.publishing.repository import Repository
         from ..hub.publishing.space import push_space, space_variables, write_space
 
-        settings = ExplorerSettings(**{each.name: getattr(args, each.name) for each in fields(ExplorerSettings)})
+        given = [each.name for each in fields(ExplorerSettings) if hasattr(args, each.name)]
+        settings = ExplorerSettings(**{name: getattr(args, name) for name in given})
         if args.dry_run is None:
             url = push_space(args.repo, settings, args.title, args.requirement, args.private, overwrite=args.overwrite)
             print(f"{url}\nThe Space is being built; the first time this takes minutes.")

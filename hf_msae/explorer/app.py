@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gradio as gr
@@ -25,6 +27,8 @@ from .tabs.bias.answer import KEPT, Target, bias, first_to_ask, usable_columns
 
 TITLE = "Concept Explorer"
 TABS = ("see", "match", "search", "concepts", "bias", "steer")
+STEER_PAGES = ("edits", "swordbench")
+"""Pages of the tab "Steer" that are there if the explorer has what they show."""
 MAX_QUEUE = 200
 MAX_WARM = KEPT
 """Columns that are explained before anybody asks: as many as are kept."""
@@ -109,11 +113,26 @@ def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
                 tab = import_module(f".tabs.{name}.view", __package__)
                 with gr.Tab(tab.TITLE, id=name) as box:
                     # The first tab is open from the start; the others need no answer before somebody looks at them.
-                    tab.build(loading, demo.load if name == TABS[0] else box.select)
+                    on_open = demo.load if name == TABS[0] else box.select
+                    if name == "steer" and (pages := [each for each in STEER_PAGES if getattr(source, each)]):
+                        build_steer(tab, pages, loading, on_open)
+                    else:
+                        tab.build(loading, on_open)
         demo.load(None, js=_MEND_PICTURES, api_visibility="private")
     # Without `api_open=False` a client could bypass the queue.
     demo.queue(default_concurrency_limit=CONCURRENCY, max_size=MAX_QUEUE, api_open=False)
     return demo
+
+
+def build_steer(tab: ModuleType, pages: Sequence[str], loading: Loading, on_open: Callable[..., Any]) -> None:
+    """Build the tab "Steer" with further pages, each on a tab inside it."""
+    with gr.Tabs(overflow_behavior="wrap", elem_classes="msae-tabs"):
+        with gr.Tab("Named concepts"):
+            tab.build(loading, on_open)
+        for name in pages:
+            page = import_module(f".tabs.{name}.view", __package__)
+            with gr.Tab(page.TITLE, id=name) as box:
+                page.build(loading, box.select)
 
 
 def launch_options() -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
@@ -28,6 +28,9 @@ from ..vision_text import VisionTextMSAE
 from .housekeeping import own_folder
 from .inputs import VisitorError
 from .sources import Report, check_hook_points, open_sources
+
+if TYPE_CHECKING:
+    from ..steering import Edit, SwordBenchResult
 
 THUMBNAIL = 224
 INDEX_K = 32
@@ -61,6 +64,8 @@ class Explorer:
         embeddings: Their raw embeddings, (N, d).
         patch_model: A model of a vision block of the same backbone.
         image_column: The column of `images` with the pictures.
+        edits: Edits of image embeddings of the same backbone that visitors can apply, by name.
+        swordbench: What `run_swordbench` found, to be shown.
 
     Attributes:
         msae: The autoencoder of `model`.
@@ -69,7 +74,8 @@ class Explorer:
         thumbnails: The folder of small versions of the pictures.
 
     Raises:
-        ValueError: The models are of other hook points, or the numbers of pictures and embeddings differ.
+        ValueError: The models are of other hook points, the numbers of pictures and embeddings differ, or an edit was
+            fitted on another backbone.
     """
 
     def __init__(
@@ -79,8 +85,15 @@ class Explorer:
         embeddings: torch.Tensor,
         patch_model: VisionTextMSAE | None = None,
         image_column: str = "image",
+        edits: Mapping[str, Edit] | None = None,
+        swordbench: SwordBenchResult | None = None,
     ) -> None:
         check_hook_points(model.msae, None if patch_model is None else patch_model.msae)
+        self.edits, self.swordbench = dict(edits or {}), swordbench
+        if self.edits:
+            from .edits import check_edits  # here, since the room of steering is slow to import
+
+            check_edits(self.edits, model.backbone)
         if len(images) != len(embeddings):
             raise ValueError(f"there are {len(images)} pictures, but {len(embeddings)} embeddings")
         self.model, self.images, self.patch_model, self.image_column = model, images, patch_model, image_column
@@ -104,9 +117,9 @@ class Explorer:
         something does not exist, and ValueError if it does not fit the rest.
         """
         settings = settings or ExplorerSettings()
-        model, patch_model, images, embeddings = open_sources(settings, report)
+        sources = open_sources(settings, report)
         report("indexing the pictures", None)
-        return cls(model, images, embeddings, patch_model, settings.image_column)
+        return cls(**vars(sources))
 
     # -- concepts --------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import datasets
 import torch
@@ -23,6 +25,9 @@ from ..model.modeling_msae import MSAEModel
 from ..scenes.backbone import BACKBONE_NAME
 from ..vision_text import VisionTextMSAE
 
+if TYPE_CHECKING:
+    from ..steering import Edit, SwordBenchResult
+
 logger = logging.getLogger(__name__)
 
 Report = Callable[[str, float | None], None]
@@ -31,12 +36,28 @@ _LONG = 60.0
 """Seconds of embedding after which a warning says how to save them."""
 
 
-def open_sources(
-    settings: ExplorerSettings, report: Report
-) -> tuple[VisionTextMSAE, VisionTextMSAE | None, datasets.Dataset, torch.Tensor]:
-    """Open the model, the patch model, the pictures and their embeddings; embed the pictures if none are given."""
+@dataclass(frozen=True)
+class Sources:
+    """What `open_sources` opens, as the arguments of `Explorer`."""
+
+    model: VisionTextMSAE
+    images: datasets.Dataset
+    embeddings: torch.Tensor
+    patch_model: VisionTextMSAE | None
+    image_column: str
+    edits: dict[str, Edit]
+    swordbench: SwordBenchResult | None
+
+
+def open_sources(settings: ExplorerSettings, report: Report) -> Sources:
+    """Open the models, the pictures and what belongs to them; embed the pictures if no embeddings are given."""
     # Everything is checked before the backbone is loaded and the pictures are embedded, which may take long.
     report("loading the model", None)
+    swordbench, edits = None, {}
+    if settings.swordbench is not None:
+        from ..steering import SwordBenchResult  # here, since the room of steering is slow to import
+
+        swordbench = SwordBenchResult.load(settings.swordbench)
     strict = not settings.allow_other_backbone
     msae, patches = load_msae(settings.model, dtype="auto"), None
     if settings.patch_model is not None:
@@ -52,13 +73,18 @@ def open_sources(
     images = images.select(range(rows))
     report("loading the backbone", None)
     backbone = VisionTextMSAE.from_pretrained(msae, settings.backbone, strict=strict).backbone
+    if settings.edits is not None:
+        from .edits import check_edits, read_edits
+
+        edits = read_edits(settings.edits)
+        check_edits(edits, backbone)
     model = VisionTextMSAE(backbone, msae, concepts, strict)
     patch_model = None
     if patches is not None:
         of_patches = concepts_beside(settings.patch_model, getattr(patches.config, "_commit_hash", None))
         patch_model = VisionTextMSAE(backbone, patches, of_patches, strict)
     embeddings = _embed(model, images[settings.image_column], report) if given is None else given[:rows]
-    return model, patch_model, images, embeddings
+    return Sources(model, images, embeddings, patch_model, settings.image_column, edits, swordbench)
 
 
 def check_hook_points(msae: MSAEModel, patches: MSAEModel | None) -> None:

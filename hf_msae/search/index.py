@@ -216,19 +216,35 @@ class ConceptIndex:
             embedding: Raw embedding (d,).
             edits: Values by latent or name, as for `VisionTextMSAE.edit`.
             mode: "scale", "set" or "add".
-            top: Number of rows.
-            approximate: Whether to rank only the rows that an approximate search finds for the embedding before or
-                after the edit: ten times `top` for each, but at least 500. Similarities are exact. A rank is the place
-                among these rows, so it is never below the exact one, and NA where it exceeds their number.
+            top: As for `by_change`.
+            approximate: As for `by_change`.
 
         Returns:
-            The best rows after the edit, and the rows that it has driven out of the best: row, similarity,
-            similarity_before, rank, rank_before (from 1), and rank_change (positive if the row has come up).
+            What `by_change` returns.
         """
         edit = LatentEdit.of(edits, self._metadata.num_latents, self.concepts, mode)
         changed = edit_embeddings(self.msae, embedding[None].to(self.msae.device), [edit])
+        return self.by_change(embedding, embedding if changed is None else changed[0], top, approximate)
+
+    def by_change(
+        self, embedding: torch.Tensor, changed: torch.Tensor, top: int = 10, approximate: bool = False
+    ) -> pd.DataFrame:
+        """Find rows like an embedding that was changed in any way, such as by `hf_msae.steering.Edit.remove`.
+
+        Args:
+            embedding: Raw embedding (d,).
+            changed: The same after the change (d,).
+            top: Number of rows.
+            approximate: Whether to rank only the rows that an approximate search finds for the embedding before or
+                after the change: ten times `top` for each, but at least 500. Similarities are exact. A rank is the
+                place among these rows, so it is never below the exact one, and NA where it exceeds their number.
+
+        Returns:
+            The best rows after the change, and the rows that it has driven out of the best: row, similarity,
+            similarity_before, rank, rank_before (from 1), and rank_change (positive if the row has come up).
+        """
         before = self._query(embedding)
-        after = before if changed is None else self._query(changed[0])
+        after = before if changed is embedding else self._query(changed)
         if not approximate:
             cosines = self._cosines(before)
             return rank_changes(cosines if after is before else self._cosines(after), cosines, top)

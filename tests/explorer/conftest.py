@@ -81,3 +81,10 @@ def picture(tmp_path_factory):
     path = tmp_path_factory.mktemp("pictures") / "scene.png"
     load_scenes("test", 300, 7)[34]["image"].save(path)
     return path
+
+
+@pytest.fixture
+def no_picture(tmp_path):
+    path = tmp_path / "text.png"
+    path.write_text("no picture")
+    return path

@@ -9,24 +9,20 @@ import threading
 
 import pytest
 
-from tests.explorer.browsing import SECONDS, TABS, first_bars, open_tab, shoot, wait_for_other_bars
+from tests.explorer.browsing import (
+    SECONDS,
+    TABS,
+    choose,
+    first_bars,
+    leave,
+    open_tab,
+    shoot,
+    told,
+    upload,
+    wait_for_other_bars,
+)
 
 pytestmark = pytest.mark.slow
-
-UNNAMED = """() => {
-    const seen = [...document.querySelectorAll("img, button:not([aria-hidden=true]), input, textarea, select")]
-        .filter(each => each.offsetParent && each.type !== "file");
-    const told = each => each.ariaLabel || each.title || each.labels?.length || each.innerText.trim();
-    const named = each => each.tagName === "IMG" ? each.alt.trim()
-        : told(each) || [...each.querySelectorAll("img")].some(img => img.alt.trim());
-    return seen.filter(each => !named(each)).map(each => each.outerHTML.slice(0, 200));
-}"""
-
-
-def leave(page, name):
-    """Photograph a tab that has been used; every picture has a text, and every control a name."""
-    shoot(page, name.lower())
-    assert page.evaluate(UNNAMED) == []
 
 
 def leave_and_come_back(page, name):
@@ -35,30 +31,6 @@ def leave_and_come_back(page, name):
     panel = open_tab(page, name)
     page.wait_for_timeout(1500)
     return panel
-
-
-def told(panel, text):
-    panel.get_by_role("alert").filter(has_text=text).wait_for()
-
-
-def choose(page, field, name):
-    field.click()
-    field.fill(name)
-    page.get_by_role("option", name=name, exact=True).first.click()
-
-
-def upload(panel, path, place=0):
-    """Put a file into a picture's place, which may be taken."""
-    if panel.get_by_label("Remove Image").count() > place:
-        panel.get_by_label("Remove Image").nth(place).click()
-    panel.locator("input[type=file]").nth(place).set_input_files(path)
-
-
-@pytest.fixture
-def no_picture(tmp_path):
-    path = tmp_path / "text.png"
-    path.write_text("no picture")
-    return path
 
 
 def test_what_the_model_sees(open_page, picture, no_picture):

@@ -201,6 +201,8 @@ def space_variables(settings: ExplorerSettings) -> dict[str, str]:
     for key, value in asdict(settings).items():
         if value is None or value == defaults[key]:
             continue
+        if key in ("edits", "swordbench"):
+            raise ValueError(f"{key}={value} is a folder of this machine, which a Space cannot read: leave it out")
         if key == "concepts" and Path(value).expanduser().exists():
             raise ValueError(
                 f"concepts={value} is on this machine: give the name of a table in the model's repository"

@@ -35,6 +35,9 @@ class ExplorerSettings:
         allow_other_backbone: Use the backbone even if it is not the one that the MSAE was trained on
             (MSAE_ALLOW_OTHER_BACKBONE).
         max_images: Maximum number of rows that are shown and searched (MSAE_MAX_IMAGES).
+        edits: Folder of an edit that `Edit.save_pretrained` wrote, or of several such folders, that visitors can apply
+            to pictures (MSAE_EDITS).
+        swordbench: Folder of results that `hf-msae swordbench` wrote, to show them (MSAE_SWORDBENCH).
     """
 
     model: str = DEFAULT_MODEL
@@ -48,6 +51,8 @@ class ExplorerSettings:
     backbone: str | None = None
     allow_other_backbone: bool = False
     max_images: int = 2000
+    edits: str | None = None
+    swordbench: str | None = None
 
     def __post_init__(self):
         if self.max_images < 2:

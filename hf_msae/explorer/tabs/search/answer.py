@@ -110,7 +110,11 @@ def neighbors(
         return Found(_ranked(found[found["row"] != row].head(top)))
     changes = _changes(explorer, embedding, wanted)
     edits = {each.latent: each.after for each in changes}
-    table = _without(explorer.index.by_edit(embedding, edits, mode="set", top=top + 1), row)
+    return moved(_without(explorer.index.by_edit(embedding, edits, mode="set", top=top + 1), row), top, changes)
+
+
+def moved(table: pd.DataFrame, top: int = SHOWN, changes: tuple[Change, ...] = ()) -> Found:
+    """Turn what `ConceptIndex.by_change` returns into the `top` pictures before and after, and their ranks."""
     moves = table[(table["rank"] <= top) | (table["rank_before"] <= top)].sort_values("rank")
     before = moves[moves["rank_before"] <= top].sort_values("rank_before")
     before = before[["row", "rank_before", "similarity_before"]].set_axis(["row", "rank", "score"], axis=1)

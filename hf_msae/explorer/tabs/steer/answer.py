@@ -125,8 +125,6 @@ def steer(
     What the MSAE does not reconstruct stays: the edited embedding is x + decode(z') - decode(z). `labels` and `edits`
     are what `read_labels` and `read_edits` give, and `prompt` is one of `prompts`.
     """
-    choices = prompts(explorer)
-    classifier = explorer.zero_shot(labels, choices[read_choice(prompt, choices, "way to phrase a label")])
     before = embedding.to(explorer.msae.device).float()[None]
     changes = _changes(explorer, embedding, edits)
     after = None
@@ -135,9 +133,18 @@ def steer(
         edit = LatentEdit.of(wanted, explorer.msae.config.num_latents, mode="set")
         after = edit_embeddings(explorer.msae, before, [edit])
     after = before if after is None else after
-    first, second = (classifier.logits(each.cpu()).softmax(dim=1)[0].tolist() for each in (before, after))
+    first, second = probabilities(explorer, [before[0], after[0]], labels, prompt)
     similarity = 1.0 if after is before else float(torch.cosine_similarity(before.double(), after.double())[0])
-    return Steered(tuple(labels), tuple(first), tuple(second), changes, similarity)
+    return Steered(tuple(labels), first, second, changes, similarity)
+
+
+def probabilities(
+    explorer: Explorer, embeddings: Sequence[torch.Tensor], labels: Sequence[str], prompt: object = AS_IT_IS
+) -> list[tuple[float, ...]]:
+    """Compute the probabilities of labels for raw embeddings (d,), each by itself."""
+    choices = prompts(explorer)
+    classifier = explorer.zero_shot(labels, choices[read_choice(prompt, choices, "way to phrase a label")])
+    return [tuple(classifier.logits(each[None].cpu()).softmax(dim=1)[0].tolist()) for each in embeddings]
 
 
 def _changes(explorer: Explorer, embedding: torch.Tensor, edits: Sequence[Edit]) -> tuple[Change, ...]:

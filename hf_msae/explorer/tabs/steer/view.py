@@ -56,6 +56,15 @@ def _slot(number: int) -> tuple[gr.Dropdown, gr.Radio, gr.Slider]:
     return concept, how, amount
 
 
+def labels_input() -> gr.Textbox:
+    """Make a field for labels, which `read_labels` reads."""
+    return gr.Textbox(
+        label=f"Labels, {MIN_LABELS} to {MAX_LABELS}, separated by commas",
+        placeholder="a star, a circle, a heart",
+        max_lines=MAX_LABELS,
+    )
+
+
 def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     """Build the tab."""
     gr.Markdown(
@@ -69,11 +78,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         with gr.Column(scale=2, min_width=280):
             picture = picture_input("Your picture")
             collection_button(loading, picture)
-            labels = gr.Textbox(
-                label=f"Labels, {MIN_LABELS} to {MAX_LABELS}, separated by commas",
-                placeholder="a star, a circle, a heart",
-                max_lines=MAX_LABELS,
-            )
+            labels = labels_input()
             with gr.Accordion("How to phrase a label", open=False):
                 prompt = gr.Dropdown(
                     list(PROMPTS),

@@ -1,0 +1,1 @@
+"""The page "SwordBench" of the tab "Steer": how well methods of steering work."""
