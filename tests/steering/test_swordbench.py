@@ -307,6 +307,20 @@ def test_no_dose_works_where_nothing_is_won():
     assert table[["part_from", "dose_to", "needed"]].isna().all(axis=None) and len(table) == 2
 
 
+def test_results_of_earlier_versions_have_no_over_correction_of_doses(tmp_path):
+    result = run([small], ["mean_difference", "lda"], tmp_path, seeds=(0,))
+    content = json.loads((tmp_path / "results.json").read_text())
+    for record in content["doses"]:
+        for end in ("", "_low", "_high"):
+            del record[f"over_correction{end}"]
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    old = SwordBenchResult.load(tmp_path)
+    assert old.working_doses()["method"].tolist() == result.working_doses()["method"].tolist()
+    figure = old.plot_doses()
+    figure.savefig(tmp_path / "doses.png")
+    assert [text.get_text() for text in figure.axes[2].texts] == ["not defined"] and not figure.axes[0].texts
+
+
 def test_a_run_is_read_from_its_folder_and_split_by_task(tmp_path):
     run([small, replace(small(seed=0), name="other")], ["lda"], tmp_path, seeds=(0,))
     result = SwordBenchResult.load(tmp_path)
