@@ -245,7 +245,7 @@ def main() -> None:
         for seed in args.seeds:
             frames.append(run(makers[name](seed), seed, args.num_neurons, args.proposers))
             pd.concat(frames).to_parquet(args.output / "labels.parquet")
-            print(table(pd.concat(frames)).to_markdown(index=False), flush=True)
+            print(table(pd.concat(frames)).to_string(index=False), flush=True)
     print(
         f"\n{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     )
