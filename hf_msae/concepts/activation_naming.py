@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from ..model.modeling_msae import MSAEModel
 
 _FIRST_WEIGHT, _LAST_WEIGHT = 0.998, 0.97  # of the strongest sample, and of the last one
-_CHUNK_ENTRIES = 2**24
-_BLOCK_ENTRIES = 2**18  # fits into the cache of a CPU core
-_FACTORS = 10  # the smallest factor, 0.002, to this power is far from the smallest float
+_CHUNK_ENTRIES = 2**21
+_TOLERANCE = 3e-6  # of a logarithm; a sum of 100 is then as exact as a sum of 100 floats
 
 
 @torch.no_grad()
@@ -84,21 +83,21 @@ def name_by_activations(
     )
 
     alive = np.flatnonzero(top.num_active > 0)
-    weights = torch.linspace(_FIRST_WEIGHT, _LAST_WEIGHT, num_samples)
     used, place = np.unique(top.rows[alive], return_inverse=True)
     place = torch.from_numpy(place.reshape(len(alive), num_samples))
-    # Samples that do not activate the latent get the weight 0, which leaves the sum as it is.
-    weights = torch.linspace(_FIRST_WEIGHT, _LAST_WEIGHT, num_samples) * torch.from_numpy(top.values[alive] > 0)
+    active = torch.from_numpy(top.values[alive] > 0)  # the other samples have the weight 0
     samples = temperature * F.normalize(embeddings[used] - mean, dim=-1)
-    size = max(1, _CHUNK_ENTRIES // max(len(used), len(alive)))
-    total = torch.full((len(used),), -torch.inf)
+    size = max(1, _CHUNK_ENTRIES // max(len(used), len(alive), 1))
+    total, highest = torch.full((2, len(used)), -torch.inf)
     for part in words.split(size):
-        total = torch.logaddexp(total, (samples @ part.T).logsumexp(dim=1))
+        logits = samples @ part.T
+        total = torch.logaddexp(total, logits.logsumexp(dim=1))
+        highest = torch.maximum(highest, logits.amax(dim=1))
+    sums = _SumsOfLogs(place, active, (highest - total).exp().amax().item() if len(used) else 0.0)
     best, word = torch.full((len(alive),), -torch.inf), torch.zeros(len(alive), dtype=torch.long)
     for first in tqdm(range(0, len(words), size), desc="words of samples", disable=not progress):
-        likely = (samples @ words[first : first + size].T - total[:, None]).exp()  # P(w | x)
-        scores = _sums_of_logs(likely, weights, place)
-        scores -= torch.logsumexp(scores, dim=0) - math.log(len(alive))
+        scores = sums((samples @ words[first : first + size].T - total[:, None]).exp())
+        scores -= torch.logsumexp(scores, dim=0) - math.log(max(1, len(alive)))
         highest, where = scores.max(dim=1)
         better = highest > best
         best[better], word[better] = highest[better], first + where[better]
@@ -109,16 +108,50 @@ def name_by_activations(
     return pd.DataFrame({"latent": np.arange(n), **columns})
 
 
-def _sums_of_logs(likely: torch.Tensor, weights: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Return sum over s of log(1 + weights[j, s] (likely[place[j, s], w] - 1)) for each latent j and word w.
+class _SumsOfLogs:
+    """Sums over the samples s of a latent of log(1 + p_s (P_s - 1)), for many words at a time.
 
-    Taking the logarithm of products of a few factors is several times as fast as adding up as many logarithms.
+    With c = (1 - p) / p, a term is log(1 - p) + log(1 + P / c). The second part is so smooth in c that for all weights
+    it is a sum of its values at a few c, whatever P (`_mixtures`). So only these few logarithms are taken, once for
+    each sample and word, and the sums over a latent's samples are sums of rows.
+
+    Args:
+        place: Place of each latent's samples among all, the strongest first (latents, samples).
+        active: Which of them activate the latent. The others add nothing.
+        highest: The largest P.
     """
-    sums, less, one = torch.zeros(len(place), likely.shape[1]), likely - 1, torch.ones(())
-    for part in torch.arange(len(place)).split(max(1, _BLOCK_ENTRIES // likely.shape[1])):
-        for first in range(0, place.shape[1], _FACTORS):
-            product = torch.ones(len(part), likely.shape[1])
-            for sample in range(first, min(first + _FACTORS, place.shape[1])):
-                product *= torch.addcmul(one, less[place[part, sample]], weights[part, sample, None])
-            sums[part] += product.log_()
-    return sums
+
+    def __init__(self, place: torch.Tensor, active: torch.Tensor, highest: float) -> None:
+        weights = np.linspace(_FIRST_WEIGHT, _LAST_WEIGHT, place.shape[1])
+        self._place = place.int()
+        self._nodes, mixtures = _mixtures((1 - weights) / weights, highest)
+        self._factors = [active * mixture for mixture in mixtures]
+        self._constant = (active * torch.from_numpy(np.log1p(-weights))).sum(dim=1, keepdim=True).float()
+
+    def __call__(self, likely: torch.Tensor) -> torch.Tensor:
+        """Return the sums (latents, words) from P of each sample and word."""
+        sums = self._constant.expand(-1, likely.shape[1]).clone()
+        logarithms = torch.empty_like(likely)
+        for node, factors in zip(self._nodes, self._factors, strict=True):
+            torch.mul(likely, 1 / node, out=logarithms).log1p_()
+            sums += F.embedding_bag(self._place, logarithms, per_sample_weights=factors, mode="sum")
+        return sums
+
+
+def _mixtures(ratios: np.ndarray, highest: float) -> tuple[list[float], torch.Tensor]:
+    """Write log(1 + P / c) for each of the ratios c as a sum over a few nodes, for P from 0 to `highest`.
+
+    Returns:
+        The nodes, and the factors (nodes, ratios) of log(1 + P / node).
+    """
+    likely = np.geomspace(1e-9, max(highest, 1e-8), 1000)[:, None]
+    wanted = np.log1p(likely / ratios)
+    low, high = np.log(ratios[[0, -1]])
+    for number in range(2, 16):
+        place = np.cos(np.pi * (np.arange(number) + 0.5) / number)  # as Chebyshev's
+        nodes = np.exp((low + high + (high - low) * place) / 2)
+        terms = np.log1p(likely / nodes)
+        factors = np.linalg.lstsq(terms, wanted, rcond=None)[0]
+        if np.abs(terms @ factors - wanted).max() < _TOLERANCE:
+            break
+    return nodes.tolist(), torch.from_numpy(factors).float()

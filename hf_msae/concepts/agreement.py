@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ..statistics import auroc_interval, benjamini_hochberg, null_p_values
 from .codes import Embeddings, collect_codes, open_embeddings
-from .halves import picture_groups, random_half
+from .halves import picture_groups, random_half, usual_rows
 from .moments import Moments, MomentsCollector
 from .vocabulary import Vocabulary, check_vocabulary_embeds
 from .zero_shot import RankedPictures, spread
@@ -29,6 +30,24 @@ MIN_ROWS = 20
 _CANDIDATES = 20  # words of highest agreement, of which the name is chosen; on both worlds no more are needed
 _NULL_NAMES = 10_000  # decoy names that p-values are taken from, at least one per latent
 _MOST_ROUNDS = 20
+
+
+_WITHOUT_NAME = {
+    "name": None,
+    "agreement": np.nan,
+    "runner_up": None,
+    "runner_up_agreement": np.nan,
+    "synonyms": "",
+    "also": None,
+    "also_agreement": np.nan,
+    "zero_shot_auroc": np.nan,
+    "zero_shot_auroc_low": np.nan,
+    "zero_shot_auroc_high": np.nan,
+    "zero_shot_pictures": np.nan,
+    "p_value": 1.0,
+    "q_value": 1.0,
+}
+"""The columns of the table, and what they hold for a latent without a name."""
 
 
 def check_enough(number: int, source: str) -> None:
@@ -54,11 +73,13 @@ def name_by_agreement(
 
         agreement(j, w) = corr_x(a_j(x), cos(x, w))
 
-    What all pictures have in common, such as the modality gap, drops out. Of the candidates, the name is
-    the word whose pictures the activation detects best. Which pictures are a word's is a matter of degree: picture x
-    counts with the weight exp(2 z(x)), where z is the standard score of cos(x, w) over pictures, so that a word has
-    few pictures where few stand out. The area is that under the ROC curve with these weights
-    (`RankedPictures.areas`): how often the activation is higher in a picture of the word than in another one.
+    What all pictures have in common, such as the modality gap, drops out. Some pictures have higher cosines than
+    others with whatever word; if that makes up more than 40% of the variance of cosines, it is subtracted until it
+    does not (`Moments.common_part`). Of the candidates, the name is the word whose pictures the activation detects
+    best. Which pictures are a word's is a matter of degree: picture x counts with the weight exp(2 z(x)), where z is
+    the standard score of cos(x, w) over pictures, so that a word has few pictures where few stand out. The area is
+    that under the ROC curve with these weights (`RankedPictures.areas`): how often the activation is higher in a
+    picture of the word than in another one.
 
     Pictures are split at random into two halves. Names are chosen on the first; words whose area misses 1 by at most
     a quarter more than the best, and by at most 0.02 more, are synonyms that pictures cannot tell apart. Of these, the
@@ -73,10 +94,11 @@ def name_by_agreement(
       "Target-decoy search strategy", Nature Methods 2007.)
 
     Agreements come from second moments, which take one pass over the data whatever the number of words. Areas take at
-    most 20,000 pictures of each half, and fewer if an MSAE has over 13,000 latents.
+    most 20,000 pictures of each half, and fewer if over 13,000 latents are active in some.
 
-    Copies of a picture, with the same embedding, are in the same half. Near-duplicates that fall into both halves make
-    the figures look better than they are.
+    At most one row in 100 is left out, with a warning, if it lies far from all others along the words' mean
+    (`usual_rows`). Copies of a picture, with the same embedding, are in the same half. Near-duplicates that fall into
+    both halves make the figures look better than they are.
 
     Args:
         msae: The MSAE.
@@ -100,70 +122,77 @@ def name_by_agreement(
     """
     embeds = check_vocabulary_embeds(msae, vocabulary, vocabulary_embeds)
     embeddings = open_embeddings(msae, embeddings)
-    groups = picture_groups(embeddings, batch_size)
-    check_enough(groups.max(initial=-1) + 1, embeddings.source)
-    held_out = random_half(groups, seed)
-    collector = MomentsCollector(held_out)
-    (halves,) = collect_codes(
-        msae, embeddings, [collector], batch_size=batch_size, progress=progress, description="agreement"
-    )
-    choosing, testing = halves
     words = F.normalize(embeds, dim=-1).to(msae.device)
-    n = msae.config.num_latents
-    decoy_rounds = min(_MOST_ROUNDS, -(-_NULL_NAMES // n))
+    rows = usual_rows(embeddings, words.mean(dim=0), batch_size)
+    groups = picture_groups(embeddings, batch_size)[rows]
+    check_enough(len(np.unique(groups)), embeddings.source)
+    held_out = random_half(groups, seed)
+    collectors = [MomentsCollector(held_out)]
+    (halves,) = collect_codes(
+        msae, embeddings, collectors, rows, batch_size=batch_size, progress=progress, description="agreement"
+    )
+    # Latents whose activation never changes get no name, and no decoys.
+    latents = ((halves[0].spread > 0) & (halves[1].spread > 0)).nonzero()[:, 0]
+    n, number = msae.config.num_latents, len(latents)
+    if not number:
+        return _of_all(n, latents, {})
+    choosing, testing = (half.select(latents) for half in halves)
+    read = partial(
+        RankedPictures.read, msae, embeddings, latents.cpu().numpy(), batch_size=batch_size, progress=progress
+    )
+    common = choosing.common_part(words)
+    units, words = words, words - common
+    decoy_rounds = min(_MOST_ROUNDS, -(-_NULL_NAMES // number))
     generator = torch.Generator().manual_seed(seed)
     decoys = []
-    pictures = RankedPictures.read(msae, embeddings, spread(np.flatnonzero(~held_out), n), batch_size, progress)
-    with tqdm(total=n * (2 + decoy_rounds), desc="words", unit="latent", disable=not progress) as bar:
+    pictures = read(spread(np.asarray(rows)[~held_out], number))
+    with tqdm(total=number * (2 + decoy_rounds), desc="words", unit="latent", disable=not progress) as bar:
         found = choose_names(choosing, pictures, words, vocabulary, bar)
         for _ in range(decoy_rounds):
-            mixtures = _decoys(embeds.to(msae.device), generator)
+            mixtures = _decoys(units, generator) - common
             candidates, _, areas = _candidates(choosing, pictures, mixtures, bar)
             decoys.append(mixtures[candidates.gather(1, areas.argmax(dim=1, keepdim=True))[:, 0]])
-        name = torch.from_numpy(found.pop("name")).to(words.device)
+        name = torch.from_numpy(found["name"]).to(words.device)
         also, also_agreement = _second_meanings(choosing, testing, words, name, bar)
-    del pictures
-    pictures = RankedPictures.read(msae, embeddings, spread(np.flatnonzero(held_out), n), batch_size, progress)
-    areas, fitting = (each[:, 0] for each in pictures.areas(words, name[:, None]))
-    places = torch.arange(n, device=words.device)[:, None]
-    null = torch.stack([pictures.areas(each, places)[0][:, 0] for each in decoys])
+    del pictures  # before those of the other half are read
+    pictures = read(spread(np.asarray(rows)[held_out], number))
+    areas, fitting = (each[:, 0].cpu().double().numpy() for each in pictures.areas(words, name[:, None]))
+    places = torch.arange(number, device=words.device)[:, None]
+    null = torch.stack([pictures.areas(each, places)[0][:, 0] for each in decoys]).cpu().numpy()
 
-    alive = ((choosing.spread > 0) & (testing.spread > 0)).cpu().numpy() & (found.pop("agreement") > 0)
-    runner_up = found.pop("runner_up")
+    named = found["agreement"] > 0
+    low, high = auroc_interval(areas, fitting, len(pictures.units) - fitting, level=LEVEL)
+    p_values, q_values = np.ones((2, number))
+    if named.any():
+        p_values[named] = null_p_values(areas[named], null[:, named].flatten())
+        q_values[named] = benjamini_hochberg(p_values[named])
+    runner_up = found["runner_up"]
+    texts = np.array([*vocabulary.words, None], dtype=object)  # the place -1 is that of no word
+    columns = {
+        "name": texts[found["name"]],
+        "agreement": testing.agreement_of(words[name]),
+        "runner_up": texts[runner_up],
+        "runner_up_agreement": np.where(runner_up >= 0, testing.agreement_of(words[runner_up]), np.nan),
+        "synonyms": found["synonyms"],
+        "also": texts[also],
+        "also_agreement": also_agreement.astype(np.float64),
+        "zero_shot_auroc": areas,
+        "zero_shot_auroc_low": low,
+        "zero_shot_auroc_high": high,
+        "zero_shot_pictures": fitting,
+        "p_value": p_values,
+        "q_value": q_values,
+    }
+    return _of_all(n, latents[torch.from_numpy(named)], {key: values[named] for key, values in columns.items()})
 
-    def of_alive(values: torch.Tensor | np.ndarray) -> np.ndarray:
-        return np.where(alive, np.asarray(values.cpu() if isinstance(values, torch.Tensor) else values), np.nan)
 
-    def text(chosen: np.ndarray, known: np.ndarray = alive) -> list[str | None]:
-        return [vocabulary.words[i] if there else None for i, there in zip(chosen, known, strict=True)]
-
-    areas, fitting = of_alive(areas.cpu().double()), of_alive(fitting.cpu().double())
-    low, high = np.full((2, n), np.nan)
-    low[alive], high[alive] = auroc_interval(
-        areas[alive], fitting[alive], len(pictures.units) - fitting[alive], level=LEVEL
-    )
-    p_values, q_values = np.ones(n), np.ones(n)
-    if alive.any():
-        p_values[alive] = null_p_values(areas[alive], null[:, torch.from_numpy(alive)].flatten().cpu().numpy())
-        q_values[alive] = benjamini_hochberg(p_values[alive])
-    return pd.DataFrame(
-        {
-            "latent": np.arange(n),
-            "name": text(name.tolist()),
-            "agreement": of_alive(testing.agreement_of(words[name])),
-            "runner_up": text(runner_up, alive & (runner_up >= 0)),
-            "runner_up_agreement": np.where(runner_up >= 0, of_alive(testing.agreement_of(words[runner_up])), np.nan),
-            "synonyms": np.where(alive, found["synonyms"], ""),
-            "also": text(also),
-            "also_agreement": of_alive(also_agreement),
-            "zero_shot_auroc": areas,
-            "zero_shot_auroc_low": low,
-            "zero_shot_auroc_high": high,
-            "zero_shot_pictures": fitting,
-            "p_value": p_values,
-            "q_value": q_values,
-        }
-    )
+def _of_all(n: int, latents: torch.Tensor, columns: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Return a table of all latents from columns of some."""
+    table = {"latent": np.arange(n)}
+    for column, without in _WITHOUT_NAME.items():
+        table[column] = np.full(n, without, dtype=np.float64 if isinstance(without, float) else object)
+        table[column][latents.cpu().numpy()] = columns.get(column, [])
+    return pd.DataFrame(table)
 
 
 def _candidates(
@@ -249,15 +278,15 @@ def _partial(with_word: torch.Tensor, with_name: torch.Tensor, between: torch.Te
     return (with_word - with_name * between) / left.sqrt()
 
 
-def _decoys(embeds: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Draw one unit vector for each word: a random mixture of all words, as far from their mean as the word is.
+def _decoys(words: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Draw a unit vector for each unit vector of a word: a mixture of all, as far from their mean as the word is.
 
     Without the distances, decoys would be too weak where a few words lie much farther out than the others.
     """
-    mean = embeds.mean(dim=0)
-    differences = embeds - mean
+    mean = words.mean(dim=0)
+    differences = words - mean
     directions = F.normalize(differences, dim=-1)
     values, axes = torch.linalg.eigh(directions.T @ directions)
-    normal = torch.randn(len(embeds), len(values), generator=generator).to(embeds.device)
+    normal = torch.randn(len(words), len(values), generator=generator).to(words.device)
     mixed = F.normalize(normal * values.clamp(min=0).sqrt() @ axes.T, dim=-1)
     return F.normalize(mean + mixed * differences.norm(dim=-1, keepdim=True), dim=-1)

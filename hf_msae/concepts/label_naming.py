@@ -95,7 +95,7 @@ def name_by_labels(
         **{key: np.full(n, np.nan) for key in ("auroc", "num_positive", "num_negative", "runner_up_auroc")},
         "p_value": np.ones(n),
     }
-    activations = read_activations(msae, embeddings, rows, batch_size, progress)
+    activations = read_activations(msae, embeddings, np.arange(n), rows, batch_size, progress)
     for part in np.array_split(np.arange(n), -(-activations.size // _CHUNK_ENTRIES)):
         choosing, testing = (activations[np.ix_(half, part)] for half in (~held_out[rows], held_out[rows]))
         alive = (np.ptp(choosing, axis=0) > 0) & (np.ptp(testing, axis=0) > 0)

@@ -180,11 +180,19 @@ class Vocabulary:
 
         Returns:
             Embeddings (len(self), d), float32.
+
+        Raises:
+            ValueError: The backbone has no text tower.
         """
         from ..backbones import Backbone
 
         if not isinstance(text_embeds, Backbone):
             return self._embed(text_embeds)
+        if not text_embeds.has_text_tower:
+            raise ValueError(
+                f"{text_embeds.label} cannot embed words, since it has no text tower; its latents can be named by "
+                "labels of the data (name_by_labels, or hf-msae name --label_columns)"
+            )
         from safetensors import SafetensorError
         from safetensors.torch import load_file, save
 

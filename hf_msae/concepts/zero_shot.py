@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch.nn import functional as F
 
 from .codes import Embeddings, collect_codes
@@ -26,8 +26,7 @@ MOST_ROWS = 20_000
 
 _MOST_ACTIVATIONS = 2**28  # 1 GiB; ranking them takes up to 3
 _CHUNK_ENTRIES = 2**24
-_BLOCK_ENTRIES = 2**18  # fits into the cache of a CPU core
-_DENSE = 100  # a matrix product takes about a hundredth of the time per latent and word that gathering pairs takes
+_RANKED_ENTRIES = 2**20
 
 
 def spread(rows: np.ndarray, num_latents: int) -> np.ndarray:
@@ -37,14 +36,40 @@ def spread(rows: np.ndarray, num_latents: int) -> np.ndarray:
 
 
 def read_activations(
-    msae: MSAEModel, embeddings: Embeddings, rows: np.ndarray, batch_size: int, progress: bool
+    msae: MSAEModel,
+    embeddings: Embeddings,
+    latents: np.ndarray,
+    rows: np.ndarray,
+    batch_size: int,
+    progress: bool,
 ) -> np.ndarray:
-    """Return the activations (rows, latents) of some rows."""
-    collectors = [ColumnCollector(np.arange(msae.config.num_latents))]
+    """Return the activations (rows, latents) of some latents in some rows."""
+    collectors = [ColumnCollector(latents)]
     (columns,) = collect_codes(
         msae, embeddings, collectors, rows, batch_size=batch_size, progress=progress, description="activations"
     )
     return columns.values
+
+
+def mean_ranks(values: np.ndarray) -> torch.Tensor:
+    """Rank the values of each row of a matrix (n, N), as float32; ties get their mean rank, and the least is 0.5.
+
+    Floats are ordered like their bits, negative ones in reverse. Sorting these together with the places takes a third
+    of the time of `scipy.stats.rankdata`.
+    """
+    number = values.shape[1]
+    bits = (values.astype(np.float32) + np.float32(0)).view(np.int32)  # adding 0 makes -0.0 positive
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    keys = (bits.astype(np.int64) << 32) | np.arange(number)
+    keys.sort(axis=1)
+    ordered = keys >> 32
+    is_first = np.ones(ordered.shape, dtype=bool)
+    np.not_equal(ordered[:, 1:], ordered[:, :-1], out=is_first[:, 1:])
+    starts = np.flatnonzero(is_first)
+    lengths = np.diff(starts, append=ordered.size)
+    of_ties = (starts % number + lengths / 2).astype(np.float32).repeat(lengths).reshape(ordered.shape)
+    places = np.bitwise_and(keys, 0xFFFFFFFF, out=keys)
+    return torch.empty(ordered.shape).scatter_(1, torch.from_numpy(places), torch.from_numpy(of_ties))
 
 
 @dataclass(frozen=True)
@@ -56,10 +81,16 @@ class RankedPictures:
 
     @classmethod
     def read(
-        cls, msae: MSAEModel, embeddings: Embeddings, rows: np.ndarray, batch_size: int, progress: bool
+        cls,
+        msae: MSAEModel,
+        embeddings: Embeddings,
+        latents: np.ndarray,
+        rows: np.ndarray,
+        batch_size: int,
+        progress: bool,
     ) -> RankedPictures:
-        """Encode and rank the pictures of some rows."""
-        activations = read_activations(msae, embeddings, rows, batch_size, progress)
+        """Encode the pictures of some rows, and rank them by some latents."""
+        activations = read_activations(msae, embeddings, latents, rows, batch_size, progress)
         return cls.of(activations, embeddings[rows], msae.device)
 
     @classmethod
@@ -68,8 +99,10 @@ class RankedPictures:
     ) -> RankedPictures:
         """Rank pictures by activations (N, n) of any neurons; embeddings are (N, d)."""
         ranks = torch.empty(activations.shape[1], len(activations))
-        for part in torch.arange(len(ranks)).split(max(1, _CHUNK_ENTRIES // len(activations))):
-            ranks[part] = torch.from_numpy(rankdata(activations[:, part], axis=0).T - 0.5).float()
+        size = max(1, _RANKED_ENTRIES // len(activations))
+        for first in range(0, len(ranks), size):
+            part = slice(first, first + size)
+            ranks[part] = mean_ranks(activations[:, part].T)
         units = F.normalize(embeddings.float(), dim=-1)
         return cls(ranks.to(device), units.to(device))
 
@@ -101,25 +134,36 @@ class RankedPictures:
         Returns:
             The areas (n, m), and the effective numbers of pictures (n, m).
         """
-        number, (n, per_latent) = self.units.shape[0], candidates.shape
-        size = max(1, _CHUNK_ENTRIES // max(number, n))
-        areas = torch.empty(candidates.numel(), device=candidates.device)
-        fitting = torch.empty_like(areas)
-        used, places = candidates.flatten().unique(return_inverse=True)
-        order = places.argsort()
-        ends = torch.bincount(places, minlength=len(used)).cumsum(dim=0).tolist()
-        for first in range(0, len(used), size):
-            last = min(first + size, len(used))
-            weights = self.weights(words[used[first:last]])
-            of_words = (1 / torch.linalg.vector_norm(weights, dim=1).square()).clamp(max=number - 1)
-            of_chunk = order[ends[first - 1] if first else 0 : ends[last - 1]]
-            dense = self.ranks @ weights.T if _DENSE * len(of_chunk) > n * (last - first) else None
-            for pairs in of_chunk.split(max(1, _BLOCK_ENTRIES // number)):
-                latent, word = pairs // per_latent, places[pairs] - first
-                if dense is None:
-                    mean_rank = torch.einsum("pn,pn->p", self.ranks[latent], weights[word])
-                else:
-                    mean_rank = dense[latent, word]
-                k = fitting[pairs] = of_words[word]
-                areas[pairs] = ((mean_rank - k / 2) / (number - k)).clamp(0, 1)
-        return areas.view(candidates.shape), fitting.view(candidates.shape)
+        number = self.units.shape[0]
+        areas, fitting = (torch.empty(candidates.shape, device=candidates.device) for _ in range(2))
+        used, places = candidates.unique(return_inverse=True)
+        for part in torch.arange(len(used), device=used.device).split(max(1, _CHUNK_ENTRIES // number)):
+            weights = self.weights(words[used[part]])
+            of_words = (1 / torch.linalg.vector_norm(weights, dim=1).square()).clamp(1, number - 1)
+            mine = (places >= part[0]) & (places <= part[-1])
+            place = places[mine] - part[0]
+            mean_rank = _products(self.ranks, weights, mine.sum(dim=1), place)
+            k = fitting[mine] = of_words[place]
+            areas[mine] = ((mean_rank - k / 2) / (number - k)).clamp(0, 1)
+        return areas, fitting
+
+
+def _products(left: torch.Tensor, right: torch.Tensor, counts: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Return some inner products of rows of two matrices, without the others and without copies of the rows.
+
+    Args:
+        left: Matrix (n, N).
+        right: Matrix (m, N).
+        counts: Number of products of each row of the first matrix (n,).
+        columns: Their rows of the second matrix, those of the first matrix's first row first.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
+        pairs = torch.sparse_csr_tensor(
+            F.pad(counts.cumsum(dim=0), (1, 0)),
+            columns,
+            left.new_zeros(len(columns)),
+            (len(left), len(right)),
+            check_invariants=False,  # they include an order of the columns, which is not needed here
+        )
+    return torch.sparse.sampled_addmm(pairs, left, right.T, beta=0).values()

@@ -6,6 +6,7 @@ import torch
 
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.concepts import Vocabulary, name_by_activations
+from hf_msae.concepts.activation_naming import _SumsOfLogs
 from hf_msae.embeddings import load_embeddings
 
 WORDS = Vocabulary(["red", "green", "blue"])
@@ -62,6 +63,21 @@ def test_scores_are_those_of_the_formula(world):
     scores = sums - sums.exp().mean(dim=0).log()
     assert found["activation_score"][:5].to_numpy() == pytest.approx(scores.max(dim=1).values.numpy(), rel=1e-4)
     assert found["activation_name"].tolist()[:5] == [WORDS.words[i] for i in scores.argmax(dim=1)]
+
+
+@pytest.mark.parametrize("highest", [1.0, 0.05, 1e-4])
+@pytest.mark.parametrize("number", [2, 20, 100])
+def test_few_logarithms_stand_for_those_at_all_weights(number, highest):
+    place = torch.arange(number)[None].repeat(3, 1)
+    active = torch.ones(3, number, dtype=torch.bool)
+    active[1, number // 2 :], active[2] = False, False
+    likely = highest * torch.rand(number, 50, generator=torch.Generator().manual_seed(0)).pow(4)
+    likely[0, 0] = highest
+    sums = _SumsOfLogs(place, active, highest)(likely)
+    weights = torch.linspace(0.998, 0.97, number, dtype=torch.float64)[:, None]
+    terms = torch.log1p(weights * (likely.double() - 1))
+    expected = torch.stack([terms.sum(0), terms[: number // 2].sum(0), torch.zeros(50)])
+    torch.testing.assert_close(sums.double(), expected, rtol=0, atol=2e-4)
 
 
 def test_what_is_refused(world):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -109,13 +110,83 @@ def test_a_latent_that_no_picture_activates_has_no_name(world):
     assert frame["name"].iloc[-1] == frame["direction_name"].iloc[-1] and not frame["validated"].iloc[-1]
 
 
-def test_figures_are_of_pictures_that_did_not_choose_the_name(world):
+def _with_latents_that_are_never_active(msae, number):
+    """The same model with more latents, and with its latents in other places."""
+    places = torch.randperm(number, generator=_generator(8))[:LATENTS]
+    larger = MSAEModel(MSAEConfig(d_in=D, num_latents=number, nesting_ks=[number])).eval()
+    with torch.no_grad():
+        larger.latent_bias.fill_(-100.0)
+        larger.pre_bias.zero_()
+        larger.encoder[:, places], larger.latent_bias[places] = msae.encoder, msae.latent_bias
+    return larger, places
+
+
+def test_latents_that_are_never_active_change_nothing(world):
+    larger, places = _with_latents_that_are_never_active(world[0], 1500)
+    found = _names((larger, *world[1:]))
+    expected = _names(world)
+    assert found["latent"].tolist() == list(range(1500))
+    pd.testing.assert_frame_equal(
+        found.drop(columns="latent").loc[places.tolist()].reset_index(drop=True),
+        expected.drop(columns="latent"),
+        check_exact=False,
+        atol=1e-5,
+    )
+    others = found.drop(places.tolist())
+    assert others["name"].isna().all() and (others["p_value"] == 1).all() and (others["q_value"] == 1).all()
+
+
+def test_without_any_active_latent_there_are_names_by_direction_alone(world):
+    dead = MSAEModel(MSAEConfig(d_in=D, num_latents=LATENTS, nesting_ks=[LATENTS])).eval()
+    dead.load_state_dict(world[0].state_dict())
+    torch.nn.init.constant_(dead.latent_bias, -100.0)
+    frame = name_latents(dead, VOCABULARY, world[2], world[1]).to_pandas()
+    assert frame["name"].tolist() == frame["direction_name"].tolist()
+    assert not frame["validated"].any() and frame["agreement"].isna().all() and frame["activation_name"].isna().all()
+    assert frame["agreement"].dtype == frame["zero_shot_auroc"].dtype == np.float64
+
+
+def test_lengths_of_the_words_embeddings_do_not_matter(world):
+    lengths = torch.rand(CONCEPTS, 1, generator=_generator(9)) * 9 + 1
+    pd.testing.assert_frame_equal(_names(world, lengths * world[2]), _names(world), check_exact=False, atol=1e-4)
+
+
+def _with_a_common_part(world, strength):
+    """The pictures, moved at random to or from all words."""
+    text_gap = normalize(world[2].mean(0), dim=-1)
+    return world[1] + strength * torch.randn(ROWS, 1, generator=_generator(11)) * text_gap
+
+
+@pytest.mark.parametrize("strength", [0.15, 0.3])
+def test_what_raises_the_scores_of_all_words_hides_no_name(world, strength):
+    frame = name_latents(world[0], VOCABULARY, world[2], _with_a_common_part(world, strength)).to_pandas()
+    assert frame["name"][:CONCEPTS].tolist() == list(VOCABULARY)
+    assert frame["validated"][:CONCEPTS].all()
+
+
+def test_a_text_among_the_pictures_hides_no_name(world):
     msae, pictures, words = world
-    found = _names(world, seed=4)
+    with pytest.warns(UserWarning, match=r"without 2 of the 3,002 .*rows 0, 2"):
+        mixed = torch.cat([words[:1], pictures[:1], 2 * words[3:4], pictures[1:]])
+        frame = name_latents(msae, VOCABULARY, words, mixed).to_pandas()
+    assert frame["name"][:CONCEPTS].tolist() == list(VOCABULARY)
+    assert frame["validated"][:CONCEPTS].all()
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.3])
+def test_figures_are_of_pictures_that_did_not_choose_the_name(world, strength):
+    msae, words = world[0], world[2]
+    pictures = _with_a_common_part(world, strength)
+    found = _names((msae, pictures, words), seed=4)
     held_out = np.random.default_rng(4).permutation(ROWS) < ROWS // 2
     with torch.no_grad():
         latents = msae.encode(pictures).numpy()[held_out]
-    scores = (normalize(pictures, dim=-1) @ normalize(words, dim=-1).T).numpy()[held_out]
+    scores = (normalize(pictures, dim=-1) @ normalize(words, dim=-1).T).numpy()
+    common, of_words = scores.mean(axis=1, keepdims=True), scores[~held_out].var(axis=0).mean()
+    of_common = common[~held_out].var()
+    kept = np.sqrt(min(1, 0.4 / 0.6 * (of_words - of_common) / of_common))  # so it is 40% of what is left
+    assert kept == 1 if strength == 0 else kept < 0.7
+    scores = (scores - (1 - kept) * common)[held_out]
     for latent in (0, 5, CONCEPTS):
         row = found.loc[latent]
         score = scores[:, VOCABULARY.words.index(row["name"])]

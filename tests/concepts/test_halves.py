@@ -5,7 +5,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hf_msae.concepts.halves import picture_groups, random_half
+from hf_msae.concepts.halves import picture_groups, random_half, usual_rows
 from hf_msae.embeddings import load_embeddings
 
 PICTURES = torch.randn(60, 16, generator=torch.Generator().manual_seed(0)) + 4
@@ -47,3 +47,21 @@ def test_half_of_the_groups_are_held_out():
     assert random_half(np.arange(100), 3).sum() == 50
     assert random_half(np.repeat(np.arange(100), 3), 3).sum() == 150
     assert (random_half(np.arange(100), 3) != random_half(np.arange(100), 4)).any()
+
+
+def test_a_few_rows_far_along_the_words_are_left_out_with_a_warning():
+    x = torch.randn(500, 16, generator=torch.Generator().manual_seed(2)) + 4
+    word = torch.eye(16)[0]
+    assert usual_rows(load_embeddings(x), word) == range(500)
+    x[[3, 70]] = 50 * word
+    x[4] = -50 * word
+    with pytest.warns(UserWarning, match=r"without 3 of the 500 .*rows 3, 4, 70"):
+        rows = usual_rows(load_embeddings(x), word, batch_size=64)
+    assert rows.tolist() == [row for row in range(500) if row not in (3, 4, 70)]
+
+
+def test_pictures_of_another_kind_are_no_exceptions(recwarn):
+    x = torch.randn(500, 16, generator=torch.Generator().manual_seed(2)) + 4
+    x[:490] = x[:1]  # most are blank
+    assert usual_rows(load_embeddings(x), torch.eye(16)[0]) == range(500)
+    assert not recwarn.list

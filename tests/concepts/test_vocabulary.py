@@ -114,6 +114,11 @@ def test_embeddings_are_kept_for_the_backbone_and_the_prompts(backbones, tmp_pat
     assert torch.equal(words.embed(backbone, tmp_path), first)
 
 
+def test_a_backbone_without_texts_names_by_labels(backbones):
+    with pytest.raises(ValueError, match=r"Dinov2Model.*no text tower.*name_by_labels"):
+        Vocabulary(["red"]).embed(backbones["Dinov2Model"])
+
+
 def test_embeddings_are_not_lost_if_they_cannot_be_kept(backbones, tmp_path, monkeypatch):
     def full(path, content):
         path.touch()
