@@ -227,6 +227,6 @@ def test_every_design_choice_is_compared(benchmark_module, data_flags, tmp_path,
     run(module, ["design_choices.py", *data_flags], monkeypatch)
     table = pd.read_csv(tmp_path / "out" / "table.csv")
     assert set(table["variant"]) == set(module.variants(32, 1e-2))
-    base, uncentred = (table[table["variant"] == name]["fvu"].tolist() for name in (module.BASE, "not centred"))
+    base, uncentred = (table[table["variant"] == name]["fvu"].tolist() for name in (module.BASE, "not centered"))
     assert base != uncentred
     assert (tmp_path / "out" / "design_choices.png").stat().st_size > 10_000
