@@ -278,6 +278,9 @@ def test_without_validated_names_the_strongest_latents_are_tested(world):
         report = bias_report(model, embeddings, classifier, concepts=names, **few)
         assert set(report.frame["latent"]) == expected and not report.frame["validated"].any()
     assert "(unvalidated)" in str(report) and "None" not in str(bias_report(model, embeddings, classifier, **few))
+    lines = str(report).splitlines()
+    assert "q" in lines[1].split() and "Benjamini" in lines[-1]
+    assert f"{report.frame['q_effect'].iloc[0]:.3f}" in lines[2].split()
 
 
 @pytest.mark.parametrize("number", [1, FEWEST_NAMED - 1, FEWEST_NAMED])

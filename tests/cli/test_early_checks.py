@@ -27,6 +27,7 @@ BEFORE_MODELS = [
     ("explain", ["--text", "red", "--device", "typo"], "'typo'"),
     ("name", ["--vocabulary", "typo.txt"], r"typo\.txt"),
     ("name", ["--vocabulary", "scenes", "--templates", "no brace"], "no brace"),
+    ("name", ["--vocabulary", "scenes", "--templates", "a {} {size}"], r"\{size\}"),
     ("name", ["--vocabulary", "scenes", "--max_words", "2"], "2.*--no_center"),
     ("name", ["--vocabulary", "scenes", "--null_samples", "0"], "null_samples.*0"),
     ("name", ["--vocabulary", "scenes", "--output", "/dev/null/names.parquet"], "/dev/null"),

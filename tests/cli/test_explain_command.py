@@ -6,12 +6,14 @@ from functools import partial
 
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
-from hf_msae import MSAEModel, VisionTextMSAE
+from hf_msae import MSAEModel, VisionTextMSAE, plotting
 from hf_msae.cli.explain import coarse_to_fine, main, read_texts
 from hf_msae.concepts import ActivationPercentiles
 from hf_msae.embeddings import load_embeddings
+from hf_msae.plotting import save_figure
 from hf_msae.scenes.backbone import BACKBONE_DIR
 
 
@@ -99,7 +101,11 @@ def test_a_spreadsheet_does_not_run_the_name_of_a_picture(place, folder_of_pictu
 
 
 @pytest.mark.parametrize("both", [False, True])
-def test_a_match_adds_up(place, model, tmp_path, capsys, both):
+def test_a_match_adds_up(place, model, tmp_path, capsys, monkeypatch, both):
+    figures = []
+    monkeypatch.setattr(
+        plotting, "save_figure", lambda figure, path: figures.append(figure) or save_figure(figure, path)
+    )
     flags = ["--both"] if both else []
     main([str(place.model), "--image", str(place.picture), "--against_text", "a red star", "--ks", "32", *flags,
           "--output", str(tmp_path / "match.json"), "--figure", str(tmp_path / "match.png")])  # fmt: skip
@@ -108,7 +114,11 @@ def test_a_match_adds_up(place, model, tmp_path, capsys, both):
     assert parts == pytest.approx(match["similarity"], abs=1e-5)
     expected = model.explain_similarity(place.picture, "a red star", both, 32)
     assert match["similarity"] == pytest.approx(expected.similarity) and len(match["concepts"]) == len(expected.frame)
-    assert ("other_name" in match["concepts"][0]) is both and expected.verdict() in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert ("other_name" in match["concepts"][0]) is both and expected.verdict() in printed
+    titles = " ".join(text.get_text() for text in figures[0].findobj(Text))
+    for said in (f"{match['similarity']:.3f}", place.picture.name, "“a red star”"):
+        assert said in printed.splitlines()[0] and said in titles
     assert (tmp_path / "match.png").is_file()
 
 
@@ -142,6 +152,9 @@ def test_a_backbone_elsewhere_and_another_one(place, tmp_path, refused, capsys):
 
 
 def test_what_is_refused(place, refused, tmp_path):
+    table = tmp_path / "captions" / "metadata.csv"
+    table.parent.mkdir()
+    table.write_text("file_name,caption\na.png,red\n")
     refused(main, [], [
         ([], "--image.*--text"),
         (["--image", place.picture, "--text", "red"], "--image.*--text"),
@@ -157,6 +170,7 @@ def test_what_is_refused(place, refused, tmp_path):
         (["--text", "red", "--against_text", "a", "--percentile_data", place.test], "--percentile_data"),
         (["--image", place.picture, "--center_texts", place.test], "--center_texts"),
         (["--text", "red", "--center_texts", place.test, "--caption_column", "title"], "'title'.*caption"),
+        (["--text", "red", "--center_texts", table], f"metadata.csv.*{tmp_path}/captions, the folder"),
         (["--text", "red", "--top", "0"], "top.*0"),
         (["--text", "red", "--ks", "1000"], "1000"),
         (["--text", "red", "--ks", "0", "8"], "ks.*0"),

@@ -119,3 +119,8 @@ def test_what_load_embeddings_accepts_is_accepted(model, x, tmp_path):
 def test_kept_activations_is_what_encode_keeps(model, x):
     with torch.no_grad():
         assert (model.encode(x) > 0).sum(1).max() <= kept_activations(model) <= N
+
+
+def test_a_pass_that_takes_no_second_shows_no_bar(model, x, capsys):
+    collect_codes(model, x, [FiringCollector(2)], batch_size=10)
+    assert capsys.readouterr().err == ""

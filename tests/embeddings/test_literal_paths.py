@@ -83,6 +83,19 @@ def test_the_data_files_of_a_readme(tmp_path, name):
         load_embeddings(folder)
 
 
+@pytest.mark.parametrize("kind", ["file", "folder", "images", "tar"])
+def test_data_are_read_where_the_cache_of_datasets_cannot_be_written_to(tmp_path, monkeypatch, kind):
+    source = str(_write(tmp_path / "run", kind, 7))
+    (tmp_path / "home").touch()  # a folder of it cannot be made, not even by the superuser
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "home" / "datasets")
+    monkeypatch.setenv("HF_MSAE_CACHE", str(tmp_path / "cache"))
+    if kind in ("images", "tar"):
+        assert len(open_dataset(source)) == 1
+    else:
+        assert load_embeddings(source)[:].tolist() == [[7.0, 8.0]]
+    assert any((tmp_path / "cache" / "datasets").iterdir())
+
+
 def test_a_pattern_is_one_where_it_is_documented(tmp_path):
     for number in (1, 2):
         _write(tmp_path / f"run[{number}]", "tar", number)

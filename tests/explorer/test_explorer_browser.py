@@ -24,6 +24,12 @@ from tests.explorer.browsing import (
 
 pytestmark = pytest.mark.slow
 
+ENDS = """boxes => boxes.map(box => {
+    const input = box.querySelector("input"), arrow = box.querySelector(".dropdown-arrow").getBoundingClientRect();
+    return [input.getBoundingClientRect().right - parseFloat(getComputedStyle(input).paddingRight), arrow.left];
+})"""
+"""Where the text of a list may end, and where its arrow begins."""
+
 
 def leave_and_come_back(page, name):
     """What opening a tab fills in comes once: it must not replace what a visitor has put there."""
@@ -275,6 +281,8 @@ def test_steering(open_page, picture, no_picture):
     panel = open_tab(page, "Steer")
     table, labels = panel.locator("table.msae-steer"), panel.get_by_label("Labels, 2 to 10")
     panel.get_by_text("After the change “").wait_for()  # an edit is answered when the tab is opened
+    ends = panel.locator(".wrap-inner:visible").evaluate_all(ENDS)
+    assert ends and all(text <= arrow for text, arrow in ends), "a name runs into the arrow of its list"
     leave(page, "Steer")
     before = table.inner_text()
     panel.get_by_label("Remove Image").first.click()

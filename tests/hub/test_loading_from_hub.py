@@ -12,7 +12,7 @@ from transformers import AutoModel
 
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
 from hf_msae.concepts import Vocabulary, name_latents
-from hf_msae.hub.reading.opening import load_msae
+from hf_msae.hub.reading.opening import concept_files, load_msae
 from tests.stub_hub import Repo
 
 
@@ -140,3 +140,11 @@ def test_a_download_that_was_cut_short_is_not_a_model(at_hub, models, tmp_path):
     with pytest.raises(OSError, match=r"tester/model .*force_download=True"):
         MSAEModel.from_pretrained("tester/model")
     MSAEModel.from_pretrained("tester/model", force_download=True)
+
+
+def test_a_subfolder_is_a_name_and_not_a_pattern(at_hub, tmp_path):
+    names = {"a[1]/concepts/right.parquet": b"1", "a1/concepts/wrong.parquet": b"2"}
+    repo = at_hub.repos["model", "tester/odd"] = Repo()
+    repo.commit("main", names, "names")
+    (found,) = concept_files("tester/odd", subfolder="a[1]")
+    assert found.read_bytes() == b"1"
