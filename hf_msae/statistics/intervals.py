@@ -127,6 +127,26 @@ def wilson_interval(
     return np.where(successes == 0, 0.0, low), np.where(successes == n, 1.0, high)
 
 
+def auroc(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Compute areas under the ROC curve, of one or many scores at once.
+
+    It is the share of pairs of a positive and a negative sample in which the positive one has the larger score, where
+    equal scores count half: (R - m (m + 1) / 2) / (m n), with R the sum of the ranks of m positives among all.
+
+    Args:
+        truth: Which samples are positive, bool (n,) with both values.
+        scores: Scores (n,) or (n, columns).
+
+    Returns:
+        The areas, () or (columns,).
+    """
+    from scipy.stats import rankdata
+
+    positives = int(truth.sum())
+    ranks = rankdata(scores, axis=0)[truth].sum(axis=0)
+    return (ranks - positives * (positives + 1) / 2) / (positives * (len(truth) - positives))
+
+
 def auroc_interval(
     auroc: float | np.ndarray, positives: int | np.ndarray, negatives: int | np.ndarray, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -9,10 +9,13 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.svm import LinearSVC
 
-from .data import NotDefinedError
+from .data import NotDefinedError, digest_of
 
 MOST_ROWS = 2_000
 """Rows that hyper-parameters are chosen on, at most; the chosen model is fitted to all rows."""
+
+_MOST_KEPT = 1_000
+_kept: dict[str, BaseEstimator] = {}  # the latest fits of this process: several methods use the same ones
 
 
 def balanced_weights(concept: np.ndarray) -> np.ndarray:
@@ -42,7 +45,10 @@ def fit_best(
     """Fit an estimator with the best of some settings, both classes weighted alike.
 
     Settings are compared by the estimator's own score on `folds` folds, SVMs with a tolerance of 0.01: with a large C
-    they converge slowly, and the choice does not need it.
+    they converge slowly, and the choice does not need it. The same fit is not made twice by a process.
+
+    Returns:
+        The fitted estimator, which is not to be changed.
 
     Raises:
         NotDefinedError: A class has fewer rows than there are folds.
@@ -50,8 +56,14 @@ def fit_best(
     concept = y > 0
     if (fewest := np.bincount(concept.astype(int), minlength=2).min()) < folds:
         raise NotDefinedError(f"one class has {fewest} rows, fewer than the {folds} folds of the cross-validation")
+    key = digest_of([type(estimator).__qualname__, estimator.get_params(), grid, folds, seed], X, y)
+    if key in _kept:
+        return _kept[key]
     weights, rows = balanced_weights(concept), few_rows(concept, MOST_ROWS, seed)
     rough = clone(estimator).set_params(tol=1e-2) if isinstance(estimator, LinearSVC) else estimator
     search = GridSearchCV(rough, grid, cv=folds, refit=False)
     search.fit(X[rows], y[rows], sample_weight=weights[rows])
-    return estimator.set_params(**search.best_params_).fit(X, y, sample_weight=weights)
+    _kept[key] = estimator.set_params(**search.best_params_).fit(X, y, sample_weight=weights)
+    if len(_kept) > _MOST_KEPT:
+        del _kept[next(iter(_kept))]
+    return _kept[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,6 +74,14 @@ def as_array(X: np.ndarray | torch.Tensor | EmbeddingDataset) -> np.ndarray:
     if not (finite := np.isfinite(values).all(axis=1)).all():
         raise ValueError(f"row {int(np.flatnonzero(~finite)[0])} of the embeddings is not finite")
     return values
+
+
+def digest_of(settings: object, *arrays: np.ndarray) -> str:
+    """Return a hash of settings, by their `repr`, and of the bytes of arrays."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def provenance_of(X: object) -> dict[str, Any]:

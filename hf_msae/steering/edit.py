@@ -67,6 +67,9 @@ class Edit(ABC):
     needs: ClassVar[str] = "labels"
     """What a fit needs: "labels", or more, such as "a name" or "an MSAE"."""
 
+    shares_fits: ClassVar[str] = ""
+    """Methods with the same name here make the same expensive fits, and are measured by one process."""
+
     parameters: dict[str, torch.Tensor]
     provenance: dict[str, Any]
 

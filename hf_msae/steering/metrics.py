@@ -7,11 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..statistics import auroc_interval, resampled_means
+from ..statistics import auroc, auroc_interval, resampled_means
 from .cross_validation import few_rows
 from .edit import Edit
 from .tasks import Task
@@ -52,7 +51,8 @@ def concept_figures(edit: Edit, task: Task, concept: str, seed: int) -> dict[str
     }
     rows = task.train
     rows = rows[few_rows(task.concepts[concept][rows], MOST_PROBE_ROWS, seed)]
-    left = edit.remove(task.features[rows])
+    scaler = StandardScaler()
+    left, removed = scaler.fit_transform(edit.remove(task.features[rows])), scaler.transform(removed)
     for name, probe in _probes(len(rows), seed).items():
         probe.fit(left, task.concepts[concept][rows])
         figures[name] = auroc_figure(truth, probe.decision_function(removed))
@@ -74,12 +74,12 @@ def cross_concept_figures(edits: Mapping[str, Edit], task: Task) -> dict[tuple[s
     truth = {found: task.concepts[found][rows] for found in edits}
     X = task.features[rows]
     before = {found: edit.score(X) for found, edit in edits.items()}
-    result = {(found, None): float(roc_auc_score(truth[found], before[found])) for found in edits}
+    result = {(found, None): float(auroc(truth[found], before[found])) for found in edits}
     for removed, eraser in edits.items():
         left = eraser.remove(X)
         for found, edit in edits.items():
             score = _without_rounding_errors(edit.score(left), before[found])
-            result[found, removed] = float(roc_auc_score(truth[found], score))
+            result[found, removed] = float(auroc(truth[found], score))
     return result
 
 
@@ -135,7 +135,7 @@ def orthogonality_figures(edits: Mapping[str, Edit], task: Task) -> dict[str, di
 
 def auroc_figure(truth: np.ndarray, score: np.ndarray) -> Figure:
     """Return an AUROC with Newcombe's interval."""
-    area = float(roc_auc_score(truth, score))
+    area = float(auroc(truth, score))
     low, high = auroc_interval(area, truth.sum(), (~truth).sum())
     return area, float(low), float(high)
 
@@ -164,9 +164,10 @@ def interval(draws: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _probes(num_rows: int, seed: int) -> dict[str, Pipeline]:
+def _probes(num_rows: int, seed: int) -> dict[str, LogisticRegression | Pipeline]:
+    """Return the probes of standardized rows."""
     kernel = Nystroem(n_components=min(_KERNEL_FEATURES, num_rows), random_state=seed)
     return {
-        "leakage_linear": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-        "leakage_nonlinear": make_pipeline(StandardScaler(), kernel, LogisticRegression(max_iter=1000)),
+        "leakage_linear": LogisticRegression(max_iter=1000),
+        "leakage_nonlinear": make_pipeline(kernel, LogisticRegression(max_iter=1000)),
     }

@@ -270,6 +270,13 @@ def _measure_all(cells: Sequence[_Cell], num_workers: int) -> Iterator[None]:
         for cell in cells:
             yield cell.measure()
         return
+    groups: dict[tuple[int, str], list[_Cell]] = {}
+    for cell in cells:
+        groups.setdefault((id(cell.task), cell.edit.shares_fits or cell.label), []).append(cell)
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(cell.measure) for cell in cells]):
-            yield done.result()
+        for done in as_completed([pool.submit(_measure_group, group) for group in groups.values()]):
+            yield from done.result()
+
+
+def _measure_group(cells: Sequence[_Cell]) -> list[None]:
+    return [cell.measure() for cell in cells]

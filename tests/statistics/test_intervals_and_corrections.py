@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from hf_msae.statistics import (
+    auroc,
     auroc_interval,
     benjamini_hochberg,
     bootstrap_interval,
@@ -169,3 +171,11 @@ def test_robust_spread_is_the_standard_deviation_and_ignores_outliers():
 
 def test_a_p_value_may_be_0_or_1():
     assert benjamini_hochberg([0.0, 1.0]).tolist() == holm([0.0, 1.0]).tolist() == [0.0, 1.0]
+
+
+def test_auroc_is_that_of_scikit_learn_with_ties():
+    rng = np.random.default_rng(0)
+    truth, scores = rng.random(300) < 0.2, rng.integers(0, 9, (300, 4)).astype(float)
+    expected = [roc_auc_score(truth, column) for column in scores.T]
+    np.testing.assert_allclose(auroc(truth, scores), expected, rtol=1e-12)
+    assert auroc(truth, scores[:, 0]) == pytest.approx(expected[0], rel=1e-12)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
+from sklearn.svm import LinearSVC
 
 from hf_msae.steering import METHODS, Edit, NotDefinedError, Task, gaussian_task
-from hf_msae.steering.cross_validation import few_rows
+from hf_msae.steering.cross_validation import few_rows, fit_best
 from hf_msae.steering.damage import Judge, damage_figures, dose_figures, is_perfect
 from hf_msae.steering.direction import Direction, levels
 from hf_msae.steering.metrics import (
@@ -189,6 +190,16 @@ def test_recovery_is_not_defined_where_the_bias_costs_nothing(task):
 def test_a_gain_of_nothing_is_not_perfect():
     nothing = dict.fromkeys(("success", "damage", "over_correction"), (0.0, 0.0, 0.0))
     assert is_perfect({**nothing, "recovery": (1.0, 1.0, 1.0)}) is False
+
+
+def test_the_same_fit_is_made_once(task):
+    X, y = task.features[task.train].astype(np.float64), np.where(task.concepts["bias"][task.train], 1.0, -1.0)
+    grid = {"C": [0.1, 1.0]}
+    first = fit_best(LinearSVC(random_state=0), grid, X, y, 5, 0)
+    assert fit_best(LinearSVC(random_state=0), grid, X, y, 5, 0) is first
+    for other in ((LinearSVC(random_state=0), grid, X, -y, 5, 0), (LinearSVC(random_state=0), grid, X + 1, y, 5, 0)):
+        assert np.abs(fit_best(*other).coef_ - first.coef_).max() > 1e-6
+    assert fit_best(LinearSVC(random_state=0), {"C": [0.1]}, X, y, 5, 0) is not first
 
 
 def test_few_rows_keep_the_rare_class():

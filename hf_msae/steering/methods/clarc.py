@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -49,6 +50,8 @@ class ReactiveClassArtifactCompensation(ClassArtifactCompensation):
     Attributes:
         folds: Folds of the cross-validation that chooses the SVM's C.
     """
+
+    shares_fits: ClassVar[str] = "svm"
 
     folds: int = 5
 

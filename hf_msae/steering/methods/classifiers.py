@@ -44,6 +44,8 @@ class _Linear(Direction):
 class LinearSVM(_Linear):
     """The weights of a linear support vector machine (squared hinge loss), C from 10^-5 to 10^4."""
 
+    shares_fits: ClassVar[str] = "svm"
+
     def _estimator(self, seed: int) -> BaseEstimator:
         return LinearSVC(random_state=seed)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
+from ...statistics import auroc
 from ..cross_validation import balanced_weights
 from ..data import NotDefinedError
 from ..edit import register
@@ -58,7 +58,7 @@ class IterativeNullSpaceProjection(Subspace):
             if not all(len(each) > len(basis) for each in (extended, *of_folds)):
                 break
             scores = [X[rows] @ of_fold[-1] for rows, of_fold in zip(held_out, of_folds, strict=True)]
-            area = np.mean([roc_auc_score(concept[rows], each) for rows, each in zip(held_out, scores, strict=True)])
+            area = np.mean([auroc(concept[rows], each) for rows, each in zip(held_out, scores, strict=True)])
             if len(basis) and area <= chance:
                 break
             basis = extended

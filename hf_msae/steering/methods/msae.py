@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
 from ...concepts import ConceptTable
 from ...concepts.editing import LatentEdit, edit_embeddings, latent_of
-from ..data import NotDefinedError, as_array, provenance_of
+from ...statistics import auroc
+from ..data import NotDefinedError, as_array, digest_of, provenance_of
 from ..edit import register
 from ..joint import discriminant, regressors
 from ..msae_edit import BATCH, MSAEEdit
@@ -68,6 +68,7 @@ class MSAELatents(MSAEEdit):
 
     def __post_init__(self):
         super().__post_init__()
+        self._known_effects: dict[str, dict[bytes, np.ndarray]] = {}
         if self.mode not in (None, *MODES):
             raise ValueError(f"mode is {self.mode!r}; choose one of {', '.join(MODES)}")
         if self.num_latents is not None and self.num_latents < 1:
@@ -114,9 +115,7 @@ class MSAELatents(MSAEEdit):
     def _fit(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> dict[str, np.ndarray]:
         if self.mode == "shift" or (self.mode is None and self.num_latents is None):
             found = discriminant(X, concept, others)
-            weights = regressors(concept, others)[0]
-            starts = range(0, len(X), BATCH)
-            effects = sum(weights[i : i + BATCH] @ self._codes(X[i : i + BATCH]) for i in starts)
+            effects = self._effects_on_codes(X, concept, others)
             return {"effects": effects, "detector": found["detector"], "threshold": found["threshold"]}
         number, most = self.num_latents or 1, self.model.config.num_latents
         if most < number:
@@ -127,6 +126,21 @@ class MSAELatents(MSAEEdit):
         if not areas[latents[0]] > 0.5:
             raise NotDefinedError("no latent of the MSAE is more active with the concept than without it")
         return self._learned(latents, codes[:, latents], concept)
+
+    def _effects_on_codes(self, X: np.ndarray, concept: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Return the effect of a concept on the code, (latents,).
+
+        The effects of all concepts follow from one encoding of the rows. They are kept for this edit and its copies,
+        so that fits to one concept after the other of the same rows encode them once.
+        """
+        columns = [column.tobytes() for column in (concept, *others.T)]
+        key = digest_of([self.k, *sorted(columns)], X)
+        if key not in self._known_effects:
+            weights, starts = regressors(concept, others), range(0, len(X), BATCH)
+            effects = sum(weights[:, i : i + BATCH] @ self._codes(X[i : i + BATCH]) for i in starts)
+            self._known_effects.clear()
+            self._known_effects[key] = dict(zip(columns, effects, strict=True))
+        return self._known_effects[key][columns[0]]
 
     def _learned(self, latents: np.ndarray, codes: np.ndarray, concept: np.ndarray) -> dict[str, np.ndarray]:
         levels = np.stack([codes[~concept].mean(axis=0), codes[concept].mean(axis=0)])
@@ -178,12 +192,10 @@ def detection(codes: np.ndarray, concept: np.ndarray) -> tuple[np.ndarray, np.nd
     Returns:
         The AUROC of every latent, and |difference of class means| / standard deviation.
     """
-    positives, negatives = concept.sum(), (~concept).sum()
     areas = np.full(codes.shape[1], 0.5)
     alive = np.flatnonzero(np.ptp(codes, axis=0) > 0)
     for part in np.array_split(alive, max(1, -(-codes.size // _CHUNK_ENTRIES))):
-        ranks = rankdata(codes[:, part], axis=0)[concept].sum(axis=0)
-        areas[part] = (ranks - positives * (positives + 1) / 2) / (positives * negatives)
+        areas[part] = auroc(concept, codes[:, part])
     difference = np.abs(codes[concept].mean(axis=0) - codes[~concept].mean(axis=0))
     deviation = codes.std(axis=0)
     return areas, np.divide(difference, deviation, out=np.zeros_like(difference), where=deviation > 0)

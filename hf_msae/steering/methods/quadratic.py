@@ -115,11 +115,10 @@ class QuadraticErasure(Edit):
         return squares + centered @ self._get("linear", x) + self._get("constant", x)
 
     def _remove(self, x: torch.Tensor) -> torch.Tensor:
-        moved = [
-            (x - mean) @ map_ + self._get("center", x)
-            for mean, map_ in zip(self._get("means", x), self._get("maps", x), strict=True)
-        ]
-        return torch.where((self._score(x) > 0)[..., None], moved[1], moved[0])
+        has, result = self._score(x) > 0, torch.empty_like(x)
+        for rows, mean, map_ in zip((~has, has), self._get("means", x), self._get("maps", x), strict=True):
+            result[rows] = (x[rows] - mean) @ map_ + self._get("center", x)
+        return result
 
     def _add(self, x: torch.Tensor, amount: float) -> torch.Tensor:
         without, with_concept = self._get("means", x)

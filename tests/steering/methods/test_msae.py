@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,23 @@ def test_detection_is_the_area_under_the_curve():
     means = np.abs(codes[concept].mean(axis=0) - codes[~concept].mean(axis=0))
     assert effects[3] == 0
     np.testing.assert_allclose(effects[:3], means[:3] / codes.std(axis=0)[:3])
+
+
+def test_copies_encode_the_same_rows_once(make, task, monkeypatch):
+    X = task.features[task.train]
+    concepts = np.stack(list(task.concepts.values()), axis=1)[task.train]
+    encoded, edit = [], make("msae")
+    once = type(edit)._codes
+    monkeypatch.setattr(type(edit), "_codes", lambda *args: encoded.append(1) or once(*args))
+    for number in range(3):
+        others = np.delete(concepts, number, axis=1)
+        found = copy(edit).fit(X, concepts[:, number], others=others)
+        assert len(encoded) == 1
+        fresh = make("msae").fit(X, concepts[:, number], others=others)
+        encoded.pop()
+        np.testing.assert_allclose(found.parameters["effects"], fresh.parameters["effects"], atol=1e-5)
+    copy(edit).fit(X[:-1], concepts[:-1, 0], others=concepts[:-1, 1:])
+    assert len(encoded) == 2
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
