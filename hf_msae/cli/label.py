@@ -174,7 +174,8 @@ def _table_file(source: NamedModelArguments) -> Path | None:
 
 def _pictures(source: str, split: str | None, column: str, most: int | None = None) -> Any:
     from .._utils.images import undecoded
-    from ..backbones.image_text_data import open_dataset, spread_rows
+    from ..backbones.image_text_data import open_dataset
+    from ..backbones.pictures import spread_rows
 
     dataset = open_dataset(source, split)
     if column not in dataset.column_names:
