@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,12 +13,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .._utils.fingerprint import weights_sha256
+from .._utils.fingerprint import model_fingerprint
 
 if TYPE_CHECKING:
     from ..vision_text import VisionTextMSAE
 
-_KNOWN: WeakKeyDictionary[torch.nn.Module, str] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[torch.nn.Module, tuple[list, str]] = WeakKeyDictionary()
+_NUMBERS: WeakKeyDictionary[Callable, int] = WeakKeyDictionary()
+_NEXT = itertools.count()
+_MOST_CODES = 2**26  # entries of codes that are held at a time
 
 Images = Sequence[Image.Image]
 Pooling = Literal["mean", "max", "first"]
@@ -28,7 +32,7 @@ class Neuron(ABC):
 
     Attributes:
         name: The neuron in a few words, for figures and tables.
-        source: Identifies what `features` computes; neurons with the same source share its results.
+        source: Identifies what `features` computes, in this process; neurons with the same source share its results.
         key: Identifies the neuron between runs.
     """
 
@@ -68,12 +72,18 @@ class FunctionNeuron(Neuron):
             raise TypeError(f"a neuron is a function from images to activations, got {function!r:.100}")
         self.function = function
         self.name = name or getattr(function, "__name__", type(function).__name__)
-        self.source = self.key = f"function {self.name}"
+        self.key = f"function {self.name}"
+        # Not the name: functions that are written anew, as in notebooks, keep theirs.
+        self.source = f"{self.key} {next(_NEXT)}"
 
     def features(self, images: Images) -> np.ndarray:
         """Call the function."""
         found = self.function(images)
-        return np.asarray(found.detach().cpu() if isinstance(found, torch.Tensor) else found, dtype=np.float64)
+        if isinstance(found, list | tuple) and any(isinstance(each, torch.Tensor) for each in found):
+            found = torch.stack([torch.as_tensor(each).detach().cpu() for each in found])
+        if isinstance(found, torch.Tensor):
+            found = found.detach().double().cpu()
+        return np.asarray(found, dtype=np.float64)
 
     def read(self, features: np.ndarray) -> np.ndarray:
         """Return what the function returned."""
@@ -112,9 +122,13 @@ class MSAENeuron(Neuron):
     @torch.no_grad()
     def read(self, features: np.ndarray) -> np.ndarray:
         """Encode embeddings and return the latent's activations."""
-        embeddings = torch.from_numpy(np.ascontiguousarray(features)).to(self.model.msae.device)
-        codes = self.model.msae.encode(embeddings, self.k)[..., self.latent].float().cpu().numpy()
-        return codes if codes.ndim == 1 else codes.max(axis=1)
+        msae = self.model.msae
+        entries = msae.config.num_latents * int(np.prod(features.shape[1:-1]))
+        parts = torch.from_numpy(np.ascontiguousarray(features)).split(max(1, _MOST_CODES // entries))
+        codes = torch.cat(
+            [msae.encode(part.to(msae.device), self.k)[..., self.latent].float().cpu() for part in parts]
+        )
+        return (codes if codes.ndim == 1 else codes.amax(dim=1)).numpy()
 
 
 class UnitNeuron(Neuron):
@@ -148,20 +162,29 @@ class UnitNeuron(Neuron):
         self.model, self.unit, self.prepare = model.eval(), int(unit), prepare
         self.module, self.pooling = module, pooling
         self.name = f"unit {self.unit} of {module or type(model).__name__}"
-        preparation = getattr(prepare, "to_json_string", lambda: getattr(prepare, "__qualname__", repr(prepare)))()
-        self.source = _digest(_identity(model), str(module), str(pooling), preparation)
-        self.key = _digest(self.source, str(self.unit))
+        reads = (_identity(model), str(module), str(pooling))
+        if hasattr(prepare, "to_json_string"):
+            preparation = number = prepare.to_json_string()
+        else:
+            preparation, number = getattr(prepare, "__qualname__", type(prepare).__qualname__), str(_number(prepare))
+        self.source = _digest(*reads, number)
+        self.key = _digest(*reads, preparation, str(self.unit))
 
     @torch.no_grad()
     def features(self, images: Images) -> np.ndarray:
         """Run the model and pool what the module gives, for all of its units."""
         found: list[Any] = []
         module = self.model if self.module is None else self.model.get_submodule(self.module)
+        self.model.eval()  # it may have been trained since
         handle = module.register_forward_hook(lambda _module, _inputs, output: found.append(output))
         try:
             self._forward(self.prepare(list(images)))
         finally:
             handle.remove()
+        if not found:
+            raise ValueError(
+                f"the model does not call its module {self.module!r} for these inputs: choose another one"
+            )
         return _pooled(_tensor_of(found[-1]), self.pooling).float().cpu().numpy()
 
     def read(self, features: np.ndarray) -> np.ndarray:
@@ -171,11 +194,19 @@ class UnitNeuron(Neuron):
         return features[:, self.unit]
 
     def _forward(self, inputs: Any) -> None:
-        device = next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
+        own = next(self.model.parameters(), torch.empty(0))
+
+        def placed(value: Any) -> torch.Tensor:
+            # Some image processors give a list of a tensor for each image.
+            value = torch.stack(list(map(torch.as_tensor, value))) if isinstance(value, list) else value
+            value = torch.as_tensor(value)
+            is_float = value.is_floating_point() and own.is_floating_point()
+            return value.to(own.device, own.dtype if is_float else value.dtype)
+
         if isinstance(inputs, Mapping):
-            self.model(**{name: torch.as_tensor(value).to(device) for name, value in inputs.items()})
+            self.model(**{name: placed(value) for name, value in inputs.items()})
         else:
-            self.model(torch.as_tensor(inputs).to(device))
+            self.model(placed(inputs))
 
 
 def as_neuron(neuron: Neuron | Callable[[Images], Any]) -> Neuron:
@@ -208,10 +239,24 @@ def _pooled(values: torch.Tensor, pooling: Pooling | None) -> torch.Tensor:
 
 
 def _identity(model: torch.nn.Module) -> str:
-    """Return the hash of a model's weights, which is computed once, since many neurons belong to one model."""
-    if model not in _KNOWN:
-        _KNOWN[model] = weights_sha256(model)
-    return _KNOWN[model]
+    """Return the fingerprint of a model, which is computed again only if its weights may have changed."""
+    state = [_state(tensor) for tensor in model.state_dict().values()]
+    if model not in _KNOWN or _KNOWN[model][0] != state:
+        _KNOWN[model] = state, model_fingerprint(model)
+    return _KNOWN[model][1]
+
+
+def _state(tensor: torch.Tensor) -> tuple:
+    """Return what changes when a tensor is replaced or written to."""
+    return tensor.data_ptr(), tensor.dtype, 0 if tensor.is_inference() else tensor._version
+
+
+def _number(function: Callable) -> int:
+    """Return a number of a function, as long as it lives; functions of one name have others."""
+    try:
+        return _NUMBERS.setdefault(function, next(_NEXT))
+    except TypeError:  # it cannot be hashed or weakly referenced
+        return next(_NEXT)
 
 
 def _digest(*parts: str) -> str:

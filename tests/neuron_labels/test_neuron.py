@@ -5,7 +5,7 @@ from PIL import Image
 from transformers import SiglipImageProcessor
 
 from hf_msae import VisionTextMSAE
-from hf_msae.neuron_labels import FunctionNeuron, MSAENeuron, UnitNeuron
+from hf_msae.neuron_labels import Control, FunctionNeuron, MSAENeuron, UnitNeuron
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +93,93 @@ def test_functions_return_tensors_or_lists(pictures):
     assert with_gradient(pictures).tolist() == expected
     with pytest.raises(TypeError, match="brightness"):
         FunctionNeuron("brightness")
+
+
+def test_functions_of_one_name_do_not_share_control_pictures(pictures):
+    control = Control(pictures * 8, progress=False)
+    first = control.activations(FunctionNeuron(lambda images: range(len(images)), "mine"))
+    second = control.activations(FunctionNeuron(lambda images: [-each for each in range(len(images))], "mine"))
+    assert first.tolist() == [-each for each in second.tolist()]
+
+
+def test_units_with_other_preparation_do_not_share_features(pictures):
+    def prepare(factor):
+        return lambda images: torch.stack(
+            [torch.from_numpy(np.asarray(each) * factor).mean((0, 1)) for each in images]
+        )
+
+    network, single = torch.nn.Identity(), prepare(1.0)
+    one, same, other = (UnitNeuron(network, 0, each) for each in (single, single, prepare(2.0)))
+    assert one.source == same.source != other.source
+    assert one.key == same.key == other.key  # between runs, a function is known by its name
+
+
+def test_a_model_whose_weights_change_has_another_source(pictures):
+    network = torch.nn.Linear(3, 2)
+    before = UnitNeuron(network, 0, list).source
+    assert UnitNeuron(network, 0, list).source == before
+    with torch.no_grad():
+        network.weight += 1
+    assert UnitNeuron(network, 0, list).source != before
+
+
+def test_latents_of_msaes_that_differ_in_k_differ(scenes_model):
+    msae = scenes_model.msae
+    before = MSAENeuron(scenes_model, 3).key
+    other = type(msae)(type(msae.config).from_dict(msae.config.to_dict() | {"k": 8}))
+    other.load_state_dict(msae.state_dict())
+    model = VisionTextMSAE(scenes_model.backbone, other)
+    assert MSAENeuron(model, 3).key != before and MSAENeuron(model, 3).source == MSAENeuron(scenes_model, 3).source
+
+
+def test_latents_are_read_in_parts(scenes_model, pictures, monkeypatch):
+    neuron = MSAENeuron(scenes_model, 417)
+    features = neuron.features(pictures)
+    whole, encode, sizes = neuron.read(features), scenes_model.msae.encode, []
+    monkeypatch.setattr("hf_msae.neuron_labels.neuron._MOST_CODES", 2 * scenes_model.msae.config.num_latents)
+    monkeypatch.setattr(scenes_model.msae, "encode", lambda part, k: sizes.append(len(part)) or encode(part, k))
+    np.testing.assert_allclose(neuron.read(features), whole, rtol=1e-5)
+    assert sizes == [2, 1]
+
+
+def test_units_of_half_precision_models_and_lists_of_tensors(pictures):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(96 * 96 * 3, 2)).to(torch.bfloat16)
+    network.train()
+
+    def prepare(images):
+        return {"input": [torch.from_numpy(np.asarray(each) / np.float32(255)) for each in images]}
+
+    neuron = UnitNeuron(network, 1, prepare)
+    network.train()
+    expected = network(torch.stack(prepare(pictures)["input"]).bfloat16())[:, 1].detach().float()
+    np.testing.assert_array_equal(neuron(pictures), expected)
+    assert not network.training
+
+
+def test_a_module_that_is_not_called_is_named_and_hooks_are_removed(pictures):
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+
+        def forward(self, values):
+            if len(values) == 1:
+                raise RuntimeError("one picture")
+            return self.used(values)
+
+    def prepare(images):
+        return torch.stack([torch.from_numpy(np.asarray(each) / np.float32(255)).mean((0, 1)) for each in images])
+
+    network = Network()
+    with pytest.raises(ValueError, match="'unused'"):
+        UnitNeuron(network, 0, prepare, "unused")(pictures)
+    with pytest.raises(RuntimeError, match="one picture"):
+        UnitNeuron(network, 0, prepare, "used")(pictures[:1])
+    assert not network.used._forward_hooks and not network.unused._forward_hooks
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64])
+def test_functions_may_return_tensors_of_any_type(pictures, dtype):
+    values = torch.tensor([1, 2, 3], dtype=dtype)
+    assert FunctionNeuron(lambda _: values)(pictures).tolist() == [1.0, 2.0, 3.0]
+    assert FunctionNeuron(lambda _: list(values))(pictures).tolist() == [1.0, 2.0, 3.0]
