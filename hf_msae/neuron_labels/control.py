@@ -14,11 +14,13 @@ from .gallery import checked_activations
 from .neuron import Neuron
 
 _LEAST = 20
-_BATCH = 256
+_BATCH = 64  # decoded at a time: photographs are large
 
 
 class Control:
     """Pictures as they come, such as those of a dataset; half of them for the search, half to confirm its result.
+
+    Of pictures by class, it is half of each class.
 
     Args:
         images: PIL images, paths, or a column of a dataset; or, for `paper=True`, those of each of several classes by
@@ -27,7 +29,7 @@ class Control:
         progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: There are fewer than 20 pictures, or a class has fewer than 2.
+        ValueError: There are fewer than 20 pictures, or a class has fewer than 4.
     """
 
     def __init__(
@@ -41,20 +43,28 @@ class Control:
         if isinstance(images, Mapping):
             rows: list[ImageInput] = []
             for name, members in images.items():
-                if len(members) < 2:
-                    raise ValueError(f"the control class {name!r} has {len(members)} pictures; at least 2 are needed")
+                if len(members) < 4:
+                    raise ValueError(f"the control class {name!r} has {len(members)} pictures; at least 4 are needed")
                 self.classes[name] = np.arange(len(rows), len(rows) + len(members))
                 rows.extend(members)
             images = rows
         self.images: Any = images
         if len(images) < _LEAST:
             raise ValueError(f"there are {len(images)} control pictures; at least {_LEAST} are needed")
-        order = np.random.default_rng([seed, 0]).permutation(len(images))
+        random = np.random.default_rng([seed, 0])
+        order = np.concatenate(
+            [random.permutation(rows) for rows in self.classes.values()] or [random.permutation(len(images))]
+        )
         self.search_rows, self.confirm_rows = np.sort(order[::2]), np.sort(order[1::2])
         self._features: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def search_classes(self) -> dict[str, np.ndarray]:
+        """The rows of each class that are for the search."""
+        return {name: np.intersect1d(rows, self.search_rows) for name, rows in self.classes.items()}
 
     def picture(self, row: int) -> Image.Image:
         """Return a control picture as RGB."""

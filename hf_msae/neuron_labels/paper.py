@@ -24,7 +24,7 @@ _MERGED = 3
 class PaperSearch:
     """LINE as published, with the interface of `Search`.
 
-    It starts with the five classes of the control pictures that activate the neuron most, and five random ones. Each
+    It starts with the five classes of the control pictures of the search's half that activate the neuron most, and five random ones. Each
     concept is scored once, against the pictures of one class, drawn with a probability that grows with how little its
     name has to do with the concept. The proposer sees ten concepts; a new one takes the place of the worst if it is
     better, or else of a random one, the more probably the worse that is. The label is the best of these ten.
@@ -49,7 +49,7 @@ class PaperSearch:
             raise ValueError("paper=True needs control pictures by class: a mapping from names to lists of pictures")
         self.neuron, self.gallery, self.settings, self.word_embeds = neuron, gallery, settings, word_embeds
         found = control.activations(neuron)
-        self.classes = {name: found[rows] for name, rows in control.classes.items()}
+        self.classes = {name: found[rows] for name, rows in control.search_classes.items()}
         self._names = list(self.classes)
         self._units = unit_rows(word_embeds(self._names))
         self.trials: list[Trial] = []

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from ..concepts.vocabulary import Vocabulary
 from .control import Control
@@ -15,6 +16,8 @@ from .words import clean_concept, unit_rows
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
+
+_BATCH = 64  # pictures that are decoded at a time
 
 
 class ZeroShotStart:
@@ -51,15 +54,18 @@ class ZeroShotStart:
     @cached_property
     def _scores(self) -> np.ndarray:
         """Cosines of control pictures and words (pictures, words)."""
-        pictures = [self.control.picture(row) for row in range(len(self.control))]
-        images = self.backbone.read("image_embeds", pictures, progress=self.control.progress and None)
-        return unit_rows(images) @ unit_rows(self._vocabulary.embed(self.backbone)).T
+        number = len(self.control)
+        images = [
+            self.backbone.read("image_embeds", [self.control.picture(row) for row in rows])
+            for rows in np.array_split(np.arange(number), -(-number // _BATCH))
+        ]
+        return unit_rows(torch.cat(images)) @ unit_rows(self._vocabulary.embed(self.backbone)).T
 
 
 def best_classes(control: Control, neuron: Neuron, number: int = 5) -> list[str]:
-    """Return the classes of control pictures with the highest mean activation; none where there are no classes."""
-    activations = control.activations(neuron)
-    order = sorted(control.classes, key=lambda name: -activations[control.classes[name]].mean())
+    """Return the classes of control pictures whose search half has the highest mean activation; none without any."""
+    activations, classes = control.activations(neuron), control.search_classes
+    order = sorted(classes, key=lambda name: -activations[classes[name]].mean())
     return list(filter(None, map(_concept, order[:number])))
 
 

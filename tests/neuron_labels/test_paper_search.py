@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hf_msae.neuron_labels import label_neuron
+from hf_msae.neuron_labels import Control, FunctionNeuron, label_neuron
 from tests.neuron_labels.color_world import COLORS, ColorImager
 
 
@@ -65,3 +65,22 @@ def test_the_same_seed_gives_the_same_history(red_neuron, make_proposer, classes
         for seed in (3, 3, 4)
     ]
     assert runs[0].equals(runs[1]) and not runs[0].equals(runs[2])
+
+
+def test_control_pictures_that_confirm_have_no_say(make_proposer, classes):
+    control = Control(classes, progress=False)
+    for name, rows in control.classes.items():
+        assert len(control.search_classes[name]) == 3 == len(np.intersect1d(rows, control.confirm_rows))
+    confirming = {np.asarray(control.picture(row)).tobytes() for row in control.confirm_rows}
+
+    def poisoned(images):
+        return [1e6 if np.asarray(each).tobytes() in confirming else each.getpixel((0, 0))[0] for each in images]
+
+    def clean(images):
+        return [each.getpixel((0, 0))[0] for each in images]
+
+    found = [
+        find(FunctionNeuron(each, "first pixel"), make_proposer("red"), ColorImager(), control)
+        for each in (clean, poisoned)
+    ]
+    assert found[0].history.equals(found[1].history)
