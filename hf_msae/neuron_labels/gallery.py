@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from .json_lines import JsonLines
 from .neuron import Neuron
 
 _MOST_FEATURE_BYTES = 2**28
-_MOST_PICTURES = 4096  # held in memory
+_MOST_PICTURE_BYTES = 2**29  # held in memory
 
 
 class Gallery:
@@ -41,8 +41,10 @@ class Gallery:
         self.folder = None if folder is None else make_folder(folder)
         self._of_imager = hashlib.sha256(json.dumps(imager.settings, sort_keys=True).encode()).hexdigest()[:16]
         self._drawn: dict[tuple[str, int], str] = {}
+        self._of: defaultdict[str, set[str]] = defaultdict(set)  # the pictures of a concept
         self._undrawable: dict[str, str] = {}
         self._pictures: OrderedDict[str, Image.Image] = OrderedDict()
+        self._bytes = 0  # of these pictures
         self._features: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()
         self._lines: JsonLines | None = None
         if self.folder is not None:
@@ -53,32 +55,44 @@ class Gallery:
                 if "problem" in record:
                     self._undrawable[record["concept"]] = record["problem"]
                 elif self._path(record["sha256"]).is_file():
-                    self._drawn[record["concept"], record["seed"]] = record["sha256"]
+                    self._add(record["concept"], record["seed"], record["sha256"])
 
     def draw(self, concept: str, seeds: Sequence[int]) -> list[str]:
         """Make the pictures of a concept that are not there yet, and return the SHA-256 of all.
 
         Raises:
-            CannotDrawError: The imager has no pictures of this concept.
+            CannotDrawError: The imager has no pictures of this concept, or the same for several seeds: they would count
+                as evidence several times, and as fresh ones that the search has seen.
             BudgetSpentError: More pictures would cost more than the budget allows.
         """
-        if concept in self._undrawable:
-            raise CannotDrawError(self._undrawable[concept])
         missing = [seed for seed in seeds if (concept, seed) not in self._drawn]
+        if missing and concept in self._undrawable:
+            raise CannotDrawError(self._undrawable[concept])
         if missing:
             self.meter.reserve(images=len(missing))
             try:
-                pictures = self.imager.draw(concept, missing)
+                self._make(concept, missing)
             except CannotDrawError as error:
                 self._undrawable[concept] = str(error)
                 self._note(concept, {"problem": str(error)})
                 raise
-            if len(pictures) != len(missing):
-                raise ValueError(f"{self.imager!r} made {len(pictures)} pictures of {len(missing)} seeds")
-            self.meter.spend(images=len(missing))
-            self._drawn |= {(concept, seed): self.keep(each) for seed, each in zip(missing, pictures, strict=True)}
-            self._note(concept, *({"seed": seed, "sha256": self._drawn[concept, seed]} for seed in missing))
         return [self._drawn[concept, seed] for seed in seeds]
+
+    def _make(self, concept: str, seeds: Sequence[int]) -> None:
+        pictures = self.imager.draw(concept, seeds)
+        if len(pictures) != len(seeds):
+            raise ValueError(f"{self.imager!r} made {len(pictures)} pictures of {len(seeds)} seeds")
+        self.meter.spend(images=len(seeds))
+        names = [image_sha256(to_rgb(picture)) for picture in pictures]
+        if len({*names, *self._of[concept]}) < len(names) + len(self._of[concept]):
+            raise CannotDrawError(f"{self.imager!r} makes the same picture of {concept!r} for different seeds")
+        for seed, picture in zip(seeds, pictures, strict=True):
+            self._add(concept, seed, self.keep(picture))
+        self._note(concept, *({"seed": seed, "sha256": name} for seed, name in zip(seeds, names, strict=True)))
+
+    def _add(self, concept: str, seed: int, name: str) -> None:
+        self._drawn[concept, seed] = name
+        self._of[concept].add(name)
 
     def keep(self, picture: Image.Image) -> str:
         """Store a picture and return its SHA-256."""
@@ -120,9 +134,11 @@ class Gallery:
         return checked_activations(neuron, np.stack([rows[name] for name in names]))
 
     def _remember(self, name: str, picture: Image.Image) -> None:
-        self._pictures[name] = picture
-        if self.folder is not None and len(self._pictures) > _MOST_PICTURES:
-            self._pictures.popitem(last=False)
+        if name not in self._pictures:
+            self._bytes += _size(picture)
+            self._pictures[name] = picture
+        while self.folder is not None and self._bytes > _MOST_PICTURE_BYTES and len(self._pictures) > 1:
+            self._bytes -= _size(self._pictures.popitem(last=False)[1])
 
     def _forget(self) -> None:
         if self._features:
@@ -136,6 +152,10 @@ class Gallery:
     def _note(self, concept: str, *found: dict[str, Any]) -> None:
         if self._lines is not None:
             self._lines.append(*({"imager": self._of_imager, "concept": concept, **each} for each in found))
+
+
+def _size(picture: Image.Image) -> int:
+    return 3 * picture.width * picture.height
 
 
 def checked_activations(neuron: Neuron, features: np.ndarray) -> np.ndarray:

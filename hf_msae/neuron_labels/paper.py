@@ -24,12 +24,12 @@ _MERGED = 3
 class PaperSearch:
     """LINE as published, with the interface of `Search`.
 
-    It starts with the five classes of the control pictures of the search's half that activate the neuron most, and five random ones. Each
-    concept is scored once, against the pictures of one class, drawn with a probability that grows with how little its
-    name has to do with the concept. The proposer sees ten concepts; a new one takes the place of the worst if it is
-    better, or else of a random one, the more probably the worse that is. The label is the best of these ten.
-    (Zaigrajew et al., "LINE", arXiv 2604.08039. Where all ten scores are equal, its code fails; here, each of them is
-    equally likely to go.)
+    It starts with the five classes whose control pictures, of the half for the search, activate the neuron most, and
+    five random ones. Each concept is scored once, against the pictures of one class, drawn with a probability that
+    grows with how little its name has to do with the concept. The proposer sees ten concepts; a new one takes the
+    place of the worst if it is better, or else of a random one, the more probably the worse that is. The label is the
+    best of these ten. (Zaigrajew et al., "LINE", arXiv 2604.08039. Where all ten scores are equal, its code fails;
+    here, each of them is equally likely to go.)
 
     Args:
         neuron: What is labeled.

@@ -44,6 +44,7 @@ class Trial:
     problem: str = ""
     reasoning: str = ""
     malformed: int = 0
+    has_no_more: bool = False  # the imager makes no further pictures
 
 
 @dataclass(frozen=True)
@@ -188,9 +189,14 @@ class Search:
             short = [trial for trial in self.ranked()[:LEADERS] if not self._is_measured(trial)]
             if not short:
                 return
-            self._measure(short[0])
+            try:
+                self._measure(short[0])
+            except CannotDrawError as error:  # a service may refuse a prompt that it took before
+                short[0].has_no_more, short[0].problem = True, str(error)
 
     def _is_measured(self, trial: Trial) -> bool:
+        if trial.has_no_more:
+            return True
         there_are = self.gallery.imager.most_pictures(trial.concept)
         # Where pictures are few, half of them are left to confirm the label.
         most = self.settings.most_images if there_are is None else min(self.settings.most_images, there_are // 2)
