@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -32,6 +33,20 @@ def weights_sha256(model: nn.Module, dtype: torch.dtype | None = None) -> str:
 def accepted_fingerprints(model: nn.Module) -> tuple[str, str]:
     """The fingerprint of an MSAE, and what version 0.1 wrote into an index in its place."""
     return model_fingerprint(model), weights_sha256(model)
+
+
+def array_fingerprint(values: np.ndarray) -> str:
+    """Digest of an array (n, ...) that other rows or another order change, but rounding in the last bits does not.
+
+    The same embeddings or activations, computed with another batch size or number of threads, differ in these. The
+    digest is of eight random projections, with three decimals of their typical size.
+    """
+    rows = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+    random = np.random.default_rng(0)
+    signs = random.choice([-1.0, 1.0], (8, len(rows))), random.choice([-1.0, 1.0], (rows.shape[1], 8))
+    found = ((signs[0] @ rows) * signs[1].T).sum(axis=1) / (np.linalg.norm(rows) or 1.0)
+    size = f"{np.shape(values)} {np.linalg.norm(rows):.3g}"
+    return hashlib.sha256(f"{size} {np.round(found, 3) + 0.0}".encode()).hexdigest()
 
 
 @torch.no_grad()

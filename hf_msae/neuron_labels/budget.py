@@ -15,10 +15,10 @@ class Budget:
     """Limits of a run, for all neurons together; None is without limit.
 
     Attributes:
-        calls: Calls of the language model.
-        tokens: Tokens of prompts and answers.
+        calls: Calls of the language model. Those that repeat a malformed answer or a failed call may exceed it.
+        tokens: Tokens of prompts and answers. The last answers may exceed it, since they are counted afterwards.
         images: Pictures that are made.
-        seconds: Time.
+        seconds: Time. Labels that were found in time are still confirmed.
         cost: Money, in the currency of the proposer's prices.
 
     Raises:
@@ -58,6 +58,7 @@ class Meter:
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget, self.spent = budget or Budget(), Spent()
         self.kept_back = 0  # pictures that searches must leave, so that what they find can be confirmed
+        self.is_overtime = False  # confirms what was found in time
         self._start = time.monotonic()
 
     @property
@@ -75,7 +76,7 @@ class Meter:
             if limit is None:
                 continue
             if name == "seconds":
-                if self.seconds >= limit:
+                if self.seconds >= limit and not self.is_overtime:
                     raise BudgetSpentError(f"{limit:g} seconds are over")
                 continue
             planned = more.get(name, 0)
@@ -84,7 +85,9 @@ class Meter:
             elif name in ("tokens", "cost"):  # those of a call are known only afterwards
                 planned = 1e-9 if more.get("calls") else 0
             if planned and getattr(self.spent, name) + planned > limit:
-                raise BudgetSpentError(f"the budget of {limit:g} {name} is spent")
+                kept = f", {self.kept_back} kept to confirm labels" if name == "images" and self.kept_back else ""
+                spent = getattr(self.spent, name)
+                raise BudgetSpentError(f"the budget of {limit:g} {name} does not allow more ({spent:g} spent{kept})")
 
     def spend(self, **more: float) -> None:
         """Count what was spent."""

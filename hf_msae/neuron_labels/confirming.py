@@ -9,7 +9,6 @@ import numpy as np
 from sklearn.cluster import AgglomerativeClustering
 
 from ..statistics import holm
-from .budget import BudgetSpentError
 from .gallery import Gallery
 from .imagers.base import CannotDrawError
 from .neuron import Neuron
@@ -68,6 +67,9 @@ def confirm(
         control: Activations of control pictures that the search did not use.
         settings: Those of the search.
         number: Number of pictures; fewer if the imager has fewer.
+
+    Raises:
+        BudgetSpentError: They would cost more than the budget allows.
     """
     there_are = gallery.imager.most_pictures(concept)
     start = settings.most_images
@@ -78,7 +80,7 @@ def confirm(
         return Confirmation(concept, problem=f"only {max(0, number)} pictures are left to confirm it")
     try:
         images = gallery.draw(concept, settings.seeds(start, number))
-    except (BudgetSpentError, CannotDrawError) as error:
+    except CannotDrawError as error:
         return Confirmation(concept, problem=str(error))
     shown = gallery.activations(neuron, images)
     low, high = interval(settings.metric, shown, control, settings.seed)
@@ -100,6 +102,7 @@ def clusters(trials: Sequence[Trial], control: np.ndarray, word_embeds: WordEmbe
 
     Concepts are strong if their AUC against the control pictures is at least 0.9. They are clustered by their
     embeddings (average linkage, cosine distance below 0.4), or, without embeddings, by the words that they share.
+    Concepts with the same pictures, such as wordings of what a renderer knows, are in one cluster.
 
     Args:
         trials: The trials of a search, best first.
@@ -117,7 +120,8 @@ def clusters(trials: Sequence[Trial], control: np.ndarray, word_embeds: WordEmbe
         words = [set(same_words(trial.concept).split()) for trial in strong]
         distance = np.array([[float(not a & b) for b in words] for a in words])
         limit = 0.5
-    np.fill_diagonal(distance, 0.0)
+    pictures = [set(trial.images) for trial in strong]
+    distance[np.array([[bool(own & others) for others in pictures] for own in pictures])] = 0.0
     found = AgglomerativeClustering(None, metric="precomputed", linkage="average", distance_threshold=limit)
     labels = found.fit_predict(distance)
     # In the order of their best members.

@@ -61,8 +61,8 @@ class Gallery:
         """Make the pictures of a concept that are not there yet, and return the SHA-256 of all.
 
         Raises:
-            CannotDrawError: The imager has no pictures of this concept, or the same for several seeds: they would count
-                as evidence several times, and as fresh ones that the search has seen.
+            CannotDrawError: The imager has no pictures of this concept, or the same for several seeds, which would
+                count several times, and as fresh ones that the search has not seen.
             BudgetSpentError: More pictures would cost more than the budget allows.
         """
         missing = [seed for seed in seeds if (concept, seed) not in self._drawn]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from tqdm.auto import tqdm
 
 from .._utils.atomic import make_folder
 from .._utils.images import ImageInput
+from ..backbones.extraction.parts import only_run
 from .budget import Budget, Meter
+from .confirming import LEAST_IMAGES
 from .control import Control
 from .gallery import Gallery
 from .imagers.base import Imager
@@ -112,8 +115,8 @@ def label_neurons(
         The labels, in the order of the neurons, and why some neurons have none.
 
     Raises:
-        ValueError: An argument is out of range, there are too few control pictures, or a neuron's activations are not
-            one finite number for each picture.
+        ValueError: An argument is out of range, there are too few control pictures, a neuron's activations are not
+            one finite number for each picture, or another run is writing to `output_dir`.
         ImportError: `paper=True` without embeddings of words.
     """
     check_metric(metric)
@@ -128,9 +131,17 @@ def label_neurons(
     ):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    if seed >= 2**32:
+        raise ValueError(f"seed must be below 2^32, got {seed}")
+    if 0 < confirm_images < LEAST_IMAGES:
+        raise ValueError(
+            f"confirm_images must be 0 or at least {LEAST_IMAGES}, got {confirm_images}: fewer pictures say nothing"
+        )
     chosen = [as_neuron(neuron) for neuron in neurons]
     if not chosen:
         raise ValueError("there is no neuron to label")
+    if isinstance(start, str):
+        raise ValueError(f"start is a list of concepts, got the text {start!r}")
     if len({neuron.key for neuron in chosen}) < len(chosen):
         raise ValueError("a neuron is given twice, or two functions have the same name: name them with FunctionNeuron")
     if word_embeds is None:
@@ -138,29 +149,30 @@ def label_neurons(
     folder = None if output_dir is None else make_folder(output_dir)
     if not isinstance(control, Control):
         control = Control(control, seed, progress)
-    run = Run(
-        proposer=proposer,
-        imager=imager,
-        control=control,
-        settings=SearchSettings(int(iterations), int(images_per_concept), metric, int(seed)),
-        meter=(meter := Meter(budget)),
-        folder=folder,
-        gallery=Gallery(imager, meter, folder),
-        proposals=Proposals(proposer, meter, folder),
-        start=start,
-        confirm_images=int(confirm_images),
-        num_pairs=int(num_pairs),
-        word_embeds=word_embeds,
-        paper=paper,
-    )
-    at_once = at_once or (8 if proposer.is_language_model else 1)
-    with tqdm(total=len(chosen) * (iterations + 1), desc="labels", unit="iteration", disable=not progress) as bar:
-        found = run.all(chosen, at_once, bar)
-    labels = NeuronLabels(
-        tuple(found[key] for key in (each.key for each in chosen) if key in found), meter.to_dict(), run.problems
-    )
-    if folder is not None:
-        labels.save(folder / "labels.json")
+    with nullcontext() if folder is None else only_run(folder):
+        run = Run(
+            proposer=proposer,
+            imager=imager,
+            control=control,
+            settings=SearchSettings(int(iterations), int(images_per_concept), metric, int(seed)),
+            meter=(meter := Meter(budget)),
+            folder=folder,
+            gallery=Gallery(imager, meter, folder),
+            proposals=Proposals(proposer, meter, folder),
+            start=start,
+            confirm_images=int(confirm_images),
+            num_pairs=int(num_pairs),
+            word_embeds=word_embeds,
+            paper=paper,
+        )
+        at_once = at_once or (8 if proposer.is_language_model else 1)
+        with tqdm(total=len(chosen) * (iterations + 1), desc="labels", unit="iteration", disable=not progress) as bar:
+            found = run.all(chosen, at_once, bar)
+        labels = NeuronLabels(
+            tuple(found[key] for key in (each.key for each in chosen) if key in found), meter.to_dict(), run.problems
+        )
+        if folder is not None:
+            labels.save(folder / "labels.json")
     return labels
 
 

@@ -51,7 +51,7 @@ class NeuronLabel(Result):
         pictures: The pictures of the concepts and of the control that activate the neuron most.
         control: The number of control pictures, and the quantiles of their activations.
         spent: Calls, tokens, images, cost and seconds of the run so far.
-        stopped: Why the search ended early; empty if it did not.
+        stopped: Why the search or what confirms it ended early; empty if it did not.
         seed: Random seed.
         settings: How the label was found: proposer, imager and search.
         folder: Where the pictures are; None if they were not kept.

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .._utils.atomic import make_folder
+from .._utils.fingerprint import array_fingerprint
 from .budget import BudgetSpentError, Meter
 from .confirming import MOST_MEANINGS, Confirmation, clusters, confirm, is_confirmed
 from .control import Control
@@ -24,18 +25,18 @@ from .imagers.base import CannotDrawError, Imager
 from .neuron import Neuron
 from .paper import PaperSearch
 from .proposals import Proposals
-from .proposers.base import Answer, Proposer, Request
+from .proposers.base import FIRST_CONCEPTS, Answer, Proposer, Request
 from .result import HISTORY, MEANINGS, PICTURES, NeuronLabel
 from .search import Search, SearchSettings, Trial
 from .starts import best_classes
-from .words import KnownConcepts, WordEmbeds
+from .words import KnownConcepts, WordEmbeds, clean_concept, unit_rows
 
 LABEL_FORMAT = 1
 """Labels of another format are found again."""
 
 _NUM_FIRST = 10
 _BEST_PICTURES = 12
-_FIRST_PAIR = 500  # seeds of pairs begin here: no search or confirmation comes so far
+_FIRST_PAIR = 500  # number of the first pair's picture, if no search or confirmation comes so far
 _QUANTILES = {"median": 0.5, "q90": 0.9, "q99": 0.99, "max": 1.0}
 
 
@@ -73,6 +74,9 @@ class Run:
 
     def __post_init__(self) -> None:
         self.problems: dict[str, str] = {}
+        self._starts: dict[str, list[str]] = {}
+        embeds = None if self.word_embeds is None else unit_rows(self.word_embeds(FIRST_CONCEPTS))
+        self._word_embeds = None if embeds is None else array_fingerprint(embeds)
 
     def all(self, neurons: Sequence[Neuron], at_once: int, bar: tqdm) -> dict[str, NeuronLabel]:
         """Search for the labels of all neurons, some at a time, and return them by the neurons' keys."""
@@ -112,8 +116,13 @@ class Run:
         return each
 
     def _first(self, neuron: Neuron) -> Sequence[str]:
+        if neuron.key not in self._starts:
+            self._starts[neuron.key] = list(self._start(neuron))
+        return self._starts[neuron.key]
+
+    def _start(self, neuron: Neuron) -> Sequence[str]:
         if self.start is not None:
-            return self.start(neuron) if callable(self.start) else self.start
+            return [clean_concept(each) for each in (self.start(neuron) if callable(self.start) else self.start)]
         known = best_classes(self.control, neuron)
         return [*known, *self.proposer.first(_NUM_FIRST - len(known), self.settings.seed)]
 
@@ -124,7 +133,11 @@ class Run:
         try:
             answers: Sequence[Answer | BudgetSpentError] = self.proposals.ask([each.request for each in asking])
         except BudgetSpentError as error:
-            answers = [error] * len(asking)
+            if len(asking) > 1:  # it may allow some of them, and answers that are there already
+                for each in asking:
+                    self._step([each])
+                return
+            answers = [error]
         for each, answer in zip(asking, answers, strict=True):
             self._advance(each, answer)
 
@@ -143,8 +156,8 @@ class Run:
         activations = self.control.activations(neuron)
         fresh, searched = activations[self.control.confirm_rows], activations[self.control.search_rows]
         meanings, found = self._meanings(each, searched, fresh)
-        own = next((one for one in found if each.best is not None and one.concept == each.best.concept), None)
-        own = own or Confirmation("")
+        own = found[0] if found else Confirmation("")  # the label's comes first
+        pairs = self._pairs(each, activations)
         is_own_confirmed = any(meanings["confirmed"] & (meanings["meaning"] == own.concept)) if own.concept else False
         label = NeuronLabel(
             neuron=neuron.name,
@@ -169,7 +182,7 @@ class Run:
             settings=self._settings(),
             folder=None if self.folder is None else str(self.folder.resolve()),
             latent=getattr(neuron, "latent", None),
-            pairs=self._pairs(neuron, each.best, activations),
+            pairs=pairs,
         )
         if self.folder is not None:
             label.save(self._path(neuron))
@@ -185,10 +198,7 @@ class Run:
         own = next((group for group in groups if each.best in group), [each.best])
         groups = [own, *(group for group in groups if group is not own)][:MOST_MEANINGS]
         best = [each.best, *(group[0] for group in groups[1:])]
-        found = [
-            confirm(trial.concept, each.neuron, self.gallery, fresh, self.settings, self.confirm_images)
-            for trial in best
-        ]
+        found = [self._confirm(each, trial, fresh) for trial in best]
         records = [
             {
                 "meaning": one.concept,
@@ -201,17 +211,32 @@ class Run:
         ]
         return pd.DataFrame(records, columns=list(MEANINGS)), found
 
-    def _pairs(self, neuron: Neuron, best: Trial | None, activations: np.ndarray) -> dict[str, Any] | None:
+    def _confirm(self, each: _Active, trial: Trial, fresh: np.ndarray) -> Confirmation:
+        """Confirm a concept; a budget that does not allow that stops the search, so that it is done another time."""
+        self.meter.is_overtime = trial is each.best
+        try:
+            return confirm(trial.concept, each.neuron, self.gallery, fresh, self.settings, self.confirm_images)
+        except BudgetSpentError as error:
+            each.search.stopped = each.search.stopped or str(error)
+            return Confirmation(trial.concept, problem=str(error))
+        finally:
+            self.meter.is_overtime = False
+
+    def _pairs(self, each: _Active, activations: np.ndarray) -> dict[str, Any] | None:
         """Take the label out of pictures, if the imager can, and see what that does to the activation."""
-        if best is None or self.num_pairs < 2:
+        if each.best is None or self.num_pairs < 2:
             return None
+        first = max(_FIRST_PAIR, self.settings.most_images + self.confirm_images)
         try:
             self.meter.reserve(images=2 * self.num_pairs)
-            drawn = self.imager.draw_pairs(best.concept, self.settings.seeds(_FIRST_PAIR, self.num_pairs))
-        except (BudgetSpentError, CannotDrawError):
+            drawn = self.imager.draw_pairs(each.best.concept, self.settings.seeds(first, self.num_pairs))
+        except CannotDrawError:
+            return None
+        except BudgetSpentError as error:
+            each.search.stopped = each.search.stopped or str(error)
             return None
         self.meter.spend(images=2 * self.num_pairs)
-        read = [self.gallery.activations(neuron, [self.gallery.keep(picture) for picture in each]) for each in drawn]
+        read = [self.gallery.activations(each.neuron, list(map(self.gallery.keep, part))) for part in drawn]
         return confirm_by_pairs(*read, reference=activations, seed=self.settings.seed).to_dict()
 
     def _pictures(
@@ -240,15 +265,16 @@ class Run:
             "confirm_images": self.confirm_images,
             "num_pairs": self.num_pairs,
             "paper": self.paper,
+            "word_embeds": self._word_embeds,
             "start": list(self.start) if isinstance(self.start, list | tuple) else None,
         }
 
     def _path(self, neuron: Neuron) -> Path:
         """Name the file of a neuron's label after everything that it depends on."""
-        digest = hashlib.sha256(json.dumps(self._settings(), sort_keys=True).encode())
-        digest.update(neuron.key.encode())
-        digest.update(json.dumps(list(self._first(neuron))).encode())
-        digest.update(np.ascontiguousarray(self.control.activations(neuron)).tobytes())
+        control = [self.control.search_rows.tolist(), list(self.control.classes)]
+        content = [self._settings(), neuron.key, self._first(neuron), control]
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+        digest.update(array_fingerprint(self.control.activations(neuron)).encode())
         name = "".join(letter if letter.isalnum() else "-" for letter in neuron.name)[:60]
         return make_folder(self.folder / "neurons") / f"{name}-{digest.hexdigest()[:12]}.json"
 
@@ -260,7 +286,7 @@ class Run:
             saved = NeuronLabel.load(self._path(neuron))
         except (FileNotFoundError, ValueError):
             return None
-        return None if saved.stopped else saved
+        return None if saved.stopped else replace(saved, folder=str(self.folder.resolve()))  # it may have been moved
 
 
 def _record(trial: Trial) -> dict[str, Any]:

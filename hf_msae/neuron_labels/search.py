@@ -64,8 +64,11 @@ class SearchSettings:
     seed: int = 0
 
     def seeds(self, start: int, number: int) -> list[int]:
-        """Return seeds of pictures number `start` and following. They are consecutive, so none repeats."""
-        first = self.seed * 1000 + start
+        """Return seeds of pictures number `start` and following. They are consecutive, so none repeats.
+
+        All are below 2^32, which imagers and services take.
+        """
+        first = self.seed * 1000 % 2**31 + start
         return list(range(first, first + number))
 
     @property

@@ -1,11 +1,12 @@
 """Evaluation mode ends with its block, and a fingerprint tells models apart by what they compute."""
 
+import numpy as np
 import pytest
 import torch
 
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae._utils.evaluating import evaluation_mode
-from hf_msae._utils.fingerprint import accepted_fingerprints, model_fingerprint
+from hf_msae._utils.fingerprint import accepted_fingerprints, array_fingerprint, model_fingerprint
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -26,3 +27,14 @@ def test_a_fingerprint_is_of_what_a_model_computes(tmp_path):
     loaded.config.nesting_ks = [4, 8]
     assert model_fingerprint(loaded) != fingerprint, "another setting"
     assert model_fingerprint(model.bfloat16()) != fingerprint, "other weights"
+
+
+def test_a_fingerprint_of_an_array_is_of_its_rows_and_their_order_but_not_of_rounding():
+    rows = np.random.default_rng(0).normal(size=(500, 16))
+    other = rows.copy()
+    other[7] *= -1
+    assert (
+        array_fingerprint(rows) == array_fingerprint(rows * (1 + 1e-9)) == array_fingerprint(rows.astype(np.float32))
+    )
+    kinds = (rows, other, rows[::-1], 2 * rows, rows[:, :8], rows[:, 0], 0 * rows)
+    assert len(set(map(array_fingerprint, kinds))) == len(kinds)

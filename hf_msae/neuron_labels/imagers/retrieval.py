@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..._utils.fingerprint import weights_sha256
+from ..._utils.fingerprint import array_fingerprint, weights_sha256
 from ..._utils.images import ImageInput
 from ...backbones import Backbone
 from ..words import unit_rows
@@ -85,11 +84,11 @@ class RetrievalImager(CollectionImager):
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The dataset as the hash of its embeddings, the model as that of its weights, what is excluded, options."""
+        """The fingerprint of the dataset's embeddings, the hash of the model's weights, what is excluded, options."""
         return {
             "imager": "retrieval",
             "images": len(self.images),
-            "embeddings": self._embeddings_sha256,
+            "embeddings": self._fingerprint,
             "backbone": weights_sha256(self.backbone.model),
             "excluded": self._exclusions,
             "pool": self.pool,
@@ -143,7 +142,7 @@ class RetrievalImager(CollectionImager):
             raise ValueError(f"embeddings have {units.shape[1]} columns, but texts are embedded into {width}")
         if not np.isfinite(units).all():
             raise ValueError(f"the embedding of image {int(np.argmin(np.isfinite(units).all(axis=1)))} is not finite")
-        self._embeddings_sha256 = hashlib.sha256(units.astype(np.float32).tobytes()).hexdigest()
+        self._fingerprint = array_fingerprint(units)
         return unit_rows(units - units.mean(axis=0)).astype(np.float32)
 
     def _exclude_same(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from ..._utils.fingerprint import array_fingerprint
 from ...concepts.vocabulary import Vocabulary
 from ..words import WordEmbeds, clean_concept, same_words, unit_rows
 from .base import Answer, Proposer, Request
@@ -94,7 +95,7 @@ class VocabularyProposer(Proposer):
             "is_language_model": self.is_language_model,
             "words": len(self.words),
             "words_sha256": hashlib.sha256(json.dumps([self.words, self._templates]).encode()).hexdigest(),
-            "embeds_sha256": self.word_embeds and hashlib.sha256(self._embeds.tobytes()).hexdigest(),
+            "embeds": self.word_embeds and array_fingerprint(self._embeds),
             "length_scale": _LENGTH_SCALE,
             "noise": _NOISE,
             "exploration": self.exploration,
