@@ -74,8 +74,8 @@ class LabelArguments:
     control_split: str | None = flag("Split of --control, if it has several.", None)
     image_column: str = flag("Column of the pictures in --control and --images.", "image")
     max_control: int = flag("Largest number of control pictures: rows spread over the dataset.", 1000)
-    base_url: str | None = flag("Address of an OpenAI-compatible endpoint for inference:MODEL.", None)
-    api_key_variable: str | None = flag("Environment variable that holds the key of the API.", None)
+    base_url: str | None = flag("Address of a server of your own for inference:MODEL, proposer or imager.", None)
+    api_key_variable: str | None = flag("Environment variable with the key; a server of your own gets no other.", None)
     start_from_names: bool = flag("Start from a latent's name and runner-up in the table of names, too.", True)
     iterations: int = flag("Number of proposals for each latent.", 10)
     images_per_concept: int = flag("Pictures of a concept that is tried; the best get up to four times as many.", 5)
@@ -111,6 +111,8 @@ class LabelArguments:
             raise ValueError(
                 f"imager must be scenes, retrieval, diffusers:MODEL or inference:MODEL, got {self.imager}"
             )
+        if self.base_url is not None and self.proposer.startswith("inference:") == (kind == "inference"):
+            raise ValueError("base_url needs the proposer or the imager, and not both, to be inference:MODEL")
         if (kind == "retrieval") != (self.images is not None):
             raise ValueError("the imager 'retrieval' needs pictures from --images, and no other imager does")
 
@@ -169,7 +171,10 @@ def _table_file(source: NamedModelArguments) -> Path | None:
     folder = Path(source.model).expanduser()
     if not folder.is_dir():
         return None
-    return most_validated(concept_files(folder)) or folder / "concepts" / "labels.parquet"
+    files = concept_files(folder, subfolder=source.subfolder)
+    if source.concepts is not None:  # a name; one that is not there is an error when the model is opened
+        return next((file for file in files if file.stem == source.concepts.removesuffix(".parquet")), None)
+    return most_validated(files) or folder / (source.subfolder or "") / "concepts" / "labels.parquet"
 
 
 def _pictures(source: str, split: str | None, column: str, most: int | None = None) -> Any:
@@ -257,17 +262,13 @@ def _active(model: VisionTextMSAE, control: Control, k: int | None) -> list[int]
 
 
 def _names(model: VisionTextMSAE) -> dict[int, list[str]]:
-    from ..neuron_labels.words import clean_concept
+    from ..neuron_labels.words import concepts_among
 
-    found: dict[int, list[str]] = {}
     if model.concepts is None:
-        return found
+        return {}
     frame = model.concepts.frame
-    for latent, *words in zip(frame["latent"], frame["name"], frame["runner_up"], strict=True):
-        found[latent] = [
-            clean_concept(word) for word in words if isinstance(word, str) and any(map(str.isalpha, word))
-        ]
-    return found
+    rows = zip(frame["latent"], frame["name"], frame["runner_up"], strict=True)
+    return {latent: concepts_among(word for word in words if isinstance(word, str)) for latent, *words in rows}
 
 
 def _empty_table(model: VisionTextMSAE) -> Any:

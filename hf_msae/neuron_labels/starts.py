@@ -12,7 +12,7 @@ import torch
 from ..concepts.vocabulary import Vocabulary
 from .control import Control
 from .neuron import Neuron
-from .words import clean_concept, unit_rows
+from .words import concepts_among, unit_rows
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
@@ -38,7 +38,7 @@ class ZeroShotStart:
     ) -> None:
         self.control, self.backbone, self.number = control, backbone, number
         templates = vocabulary.templates if isinstance(vocabulary, Vocabulary) else ("{}",)
-        self.words = list(dict.fromkeys(filter(None, map(_concept, vocabulary))))
+        self.words = concepts_among(vocabulary)
         self._vocabulary = Vocabulary(self.words, templates)
 
     def __call__(self, neuron: Neuron) -> list[str]:
@@ -66,11 +66,4 @@ def best_classes(control: Control, neuron: Neuron, number: int = 5) -> list[str]
     """Return the classes of control pictures whose search half has the highest mean activation; none without any."""
     activations, classes = control.activations(neuron), control.search_classes
     order = sorted(classes, key=lambda name: -activations[classes[name]].mean())
-    return list(filter(None, map(_concept, order[:number])))
-
-
-def _concept(word: str) -> str | None:
-    try:
-        return clean_concept(word)
-    except ValueError:  # a number, or too long
-        return None
+    return concepts_among(order[:number])

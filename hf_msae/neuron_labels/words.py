@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -41,6 +41,17 @@ def clean_concept(text: str) -> str:
     if len(text) > _MOST_LETTERS or len(text.split()) > _MOST_WORDS:
         raise ValueError(f"a concept has at most {_MOST_WORDS} words and {_MOST_LETTERS} characters, got {text!r:.80}")
     return text
+
+
+def concepts_among(words: Iterable[str]) -> list[str]:
+    """Return those of some words that are concepts, cleaned and each once; numbers and long texts are left out."""
+    found = {}
+    for word in words:
+        try:
+            found[clean_concept(word)] = None
+        except ValueError:
+            continue
+    return list(found)
 
 
 def same_words(concept: str) -> str:

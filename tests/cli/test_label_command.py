@@ -1,11 +1,13 @@
 """`hf-msae label`: labels beside names, and what is refused before anything is loaded."""
 
 import json
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from hf_msae.cli import label
+from hf_msae.cli.opening import NamedModelArguments
 from hf_msae.concepts import ConceptTable
 from hf_msae.neuron_labels import NeuronLabels
 
@@ -54,6 +56,13 @@ def test_labels_history_figures_and_table_are_written(words, tmp_path, capsys):
         (["--latents", "3", "--budget_images", "0"], "images"),
         (["--latents", "3", "--iterations", "-1"], "iterations"),
         (["--latents", "999999"], "999999"),
+        (["--latents", "3", "--confirm_images", "3"], "confirm_images"),
+        (["--latents", "3", "--seed", "-1"], "seed"),
+        (["--latents", "3", "--base_url", "http://127.0.0.1:1/v1"], "base_url"),
+        (
+            ["--latents", "3", "--imager", "inference:x", "--proposer", "inference:x", "--base_url", "http://h"],
+            "base_url",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(wrong, named, words, tmp_path, capsys):
@@ -70,3 +79,34 @@ def test_labels_are_columns_of_their_own(tmp_path):
     assert frame["name"].iloc[0] == "red" and frame["line_label"].isna().all()
     ConceptTable(frame).save(tmp_path / "names.parquet")
     assert pd.isna(ConceptTable.load(tmp_path / "names.parquet").frame["line_score"]).all()
+
+
+def tables(folder, **names):
+    (folder / "concepts").mkdir(parents=True)
+    for stem, name in names.items():
+        table = ConceptTable.from_columns([name, name], [0.5, 0.1], [None, None], [0.4, 0.0], q_value=[0.001, 1])
+        table.save(folder / "concepts" / f"{stem}.parquet")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, "concepts/a.parquet"),
+        ({"concepts": "b"}, "concepts/b.parquet"),
+        ({"concepts": "b.parquet"}, "concepts/b.parquet"),
+        ({"subfolder": "small"}, "small/concepts/c.parquet"),
+        ({"subfolder": "large"}, "large/concepts/labels.parquet"),
+    ],
+)
+def test_labels_are_added_to_the_table_that_is_read(flags, expected, tmp_path):
+    tables(tmp_path, a="red", b="blue")
+    tables(tmp_path / "small", c="green")
+    source = NamedModelArguments(model=str(tmp_path), **flags)
+    assert label._table_file(source) == tmp_path / expected
+
+
+def test_names_that_are_no_concepts_are_not_started_from():
+    names = ["Red star", "12", None, "word " * 9]
+    table = ConceptTable.from_columns(names, [0.5] * 4, ["stars", *[None] * 3], [0.4] * 4)
+    found = label._names(SimpleNamespace(concepts=table))
+    assert found == {0: ["red star", "stars"], 1: [], 2: [], 3: []}
