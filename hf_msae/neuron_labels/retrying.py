@@ -12,6 +12,8 @@ from typing import TypeVar
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from transformers.utils import logging
 
+from .proposers.parsing import one_line
+
 logger = logging.get_logger(__name__)
 
 T = TypeVar("T")
@@ -92,7 +94,7 @@ def _problem(error: Exception, status: int | None, secret: str | None) -> str:
         text = f"HTTP status {status}" + (f" ({said})" if said else "")
     else:
         text = f"{type(error).__name__}: {error}"
-    text = " ".join(text.replace(secret, "***").split() if secret else text.split())
+    text = one_line(text.replace(secret, "***") if secret else text, _MOST_LETTERS + 1)  # it may hold anything
     return text if len(text) <= _MOST_LETTERS else text[:_MOST_LETTERS] + "..."
 
 

@@ -31,8 +31,8 @@ def score(metric: Metric, shown: np.ndarray, control: np.ndarray) -> float:
     if metric == "auc":
         return float(stats.mannwhitneyu(shown, control).statistic / (len(shown) * len(control)))
     if metric == "mad":
-        spread = control.std(ddof=1)
-        return float((shown.mean() - control.mean()) / spread) if spread > 0 else 0.0
+        # Not the deviation: rounding gives that of equal values a tiny one.
+        return float((shown.mean() - control.mean()) / control.std(ddof=1)) if np.ptp(control) > 0 else 0.0
     return float(shown.mean())
 
 
@@ -48,10 +48,9 @@ def interval(metric: Metric, shown: np.ndarray, control: np.ndarray, seed: int =
         return float(ends[0]), float(ends[1])
     low, high = bootstrap_interval(shown, seed=seed)
     if metric == "mad":
-        spread = control.std(ddof=1)
-        if not spread > 0:
+        if not np.ptp(control) > 0:
             return 0.0, 0.0
-        low, high = ((end - control.mean()) / spread for end in (low, high))
+        low, high = ((end - control.mean()) / control.std(ddof=1) for end in (low, high))
     return float(low), float(high)
 
 

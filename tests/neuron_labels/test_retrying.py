@@ -131,3 +131,10 @@ def test_long_answers_are_cut_to_one_line(waits):
     with pytest.raises(ServiceError) as caught:
         with_retries(Failing(http_error(400, "page\n" * 1000)), "service", sleep=waits.append)
     assert len(str(caught.value)) < 400 and "\n" not in str(caught.value)
+
+
+def test_what_a_service_says_is_one_line_without_control_characters():
+    with pytest.raises(ServiceError) as caught:
+        with_retries(Failing(http_error(403, "no\x1b[2J\u202emodel\r\nhere" + "x" * 400)), "service")
+    assert "no [2J model here" in str(caught.value) and str(caught.value).isprintable()
+    assert len(str(caught.value)) < 350

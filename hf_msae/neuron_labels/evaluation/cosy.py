@@ -83,11 +83,11 @@ def cosy_score(
     auc = float(u) / (len(control) * len(synthetic))
     auc_low, auc_high = auroc_interval(auc, len(synthetic), len(control), level)
     # Moments about the control's mean: squares of large activations would lose the variance.
-    center = control.mean()
+    center = control.mean() if np.ptp(control) else control[0]  # so that equal values have no variance from rounding
     moments = resampled_means(np.stack([control - center, (control - center) ** 2], axis=1), num_resamples, seed)
     above = resampled_means((synthetic - center)[:, None], num_resamples, seed + 1)[:, 0]
     draws = _mad(above - moments[:, 0], moments[:, 1] - moments[:, 0] ** 2, len(control))
-    mad = _mad(np.array([synthetic.mean() - center]), np.array([control.var()]), len(control))[0]
+    mad = _mad(np.array([synthetic.mean() - center]), np.array([(control - center).var()]), len(control))[0]
     mad_low, mad_high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     figures = (auc, auc_low, auc_high, mad, mad_low, mad_high, u, 1.0 if np.isnan(p_value) else p_value)
     return CosyScore(*map(float, figures), num_control=len(control), num_synthetic=len(synthetic))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from .parsing import MOST_REASONING, one_line
 
 _LETTERS_A_TOKEN = 4
 """For estimates, in English."""
+_FILTER = re.compile(r"content[ _-](filter|management|policy)|moderat|safety", re.IGNORECASE)
 _NOT_CALLED = "it was not called, because another call failed"
 
 
@@ -153,8 +155,8 @@ class InferenceProposer(LanguageModelProposer):
             )
             return replace(generation, calls=calls)
         except ServiceError as error:
-            if error.status == 400 and "content" in str(error):  # the server's filter refuses this prompt alone
-                return Generation("", calls=calls)
+            if error.status == 400 and _FILTER.search(str(error)):  # it refuses this prompt alone
+                return Generation("", calls=calls, refusal="the server's content filter refused the prompt")
             stop.set()  # the other calls would fail likewise
             return Generation("", calls=calls, failure=str(error))
 

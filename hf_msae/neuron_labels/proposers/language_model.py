@@ -43,6 +43,7 @@ class Generation:
         output_tokens: Tokens of the answer.
         cost: In the currency of the proposer's prices.
         estimated: Whether tokens and cost are estimates.
+        refusal: Why the model was not asked although it could be called, in one line.
         failure: Why the call failed, in one line without secrets.
     """
 
@@ -54,6 +55,7 @@ class Generation:
     output_tokens: int = 0
     cost: float = 0.0
     estimated: bool = False
+    refusal: str = ""
     failure: str = ""
 
 
@@ -208,6 +210,8 @@ class _Talk:
         self.failure = generation.failure
         if not self.failure:
             try:
+                if generation.refusal:
+                    raise MalformedAnswerError(generation.refusal)
                 if generation.is_cut and not chat:
                     raise MalformedAnswerError("it is too long for a concept")
                 concept, reasoning = (parse_tagged if chat else parse_line)(generation.text)

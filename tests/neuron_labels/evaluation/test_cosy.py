@@ -7,6 +7,7 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
 from hf_msae.neuron_labels.evaluation.cosy import CosyScore, cosy_score
+from hf_msae.neuron_labels.scoring import interval, score
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,15 @@ def test_the_interval_of_mad_covers_the_truth_as_often_as_it_says():
         found = cosy_score(rng.normal(size=200), rng.normal(size=40) + 1, num_resamples=200, seed=trial)
         inside += found.mad_low <= 1 <= found.mad_high
     assert 0.88 <= inside / 100 <= 1
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6 / 3])
+@pytest.mark.parametrize("number", [2, 3, 30, 1000])
+def test_rounding_gives_a_constant_control_no_deviation(value, number):
+    found = cosy_score(np.full(number, value), np.array([value + 1, value + 2]))
+    assert (found.mad, found.mad_low, found.mad_high, found.auc) == (0, 0, 0, 1)
+    assert score("mad", np.array([value + 1, value + 2]), np.full(number, value)) == 0
+    assert interval("mad", np.array([value + 1, value + 2]), np.full(number, value)) == (0, 0)
 
 
 def test_a_constant_control_has_a_mad_of_0_and_no_difference_no_evidence():

@@ -132,6 +132,13 @@ def test_a_content_filter_refuses_one_prompt_only(server, make):
     answers = make(max_concurrency=1, retries=0).propose([REQUEST, *OTHERS])
     assert [answer.concept for answer in answers] == [None] * 3 + ["red fruit"] * 4
     assert [answer.malformed for answer in answers] == [1] * 3 + [0] * 4
+    assert all("content filter" in answer.problem for answer in answers[:3])
+
+
+def test_other_errors_that_speak_of_content_are_not_a_filter(server, make):
+    server.script = [(400, {}, {"error": {"message": "Invalid type for messages[0].content"}})]
+    with pytest.raises(UnansweredError, match="Invalid type"):
+        make(max_concurrency=1, retries=0).propose([REQUEST])
 
 
 def test_malformed_answers_are_asked_again_with_the_error(server, make):
