@@ -1,4 +1,4 @@
-"""Give latents of an MSAE labels that no vocabulary limits, by LINE: propose, draw, look, and propose again.
+"""Label latents of an MSAE with an open vocabulary, by LINE: propose, draw, look, and propose again.
 
 A proposer names a concept, an imager makes pictures of it, the latent's activations are compared with those of control
 pictures, and the scores go back to the proposer, which names a better concept. Labels are confirmed on pictures that
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..vision_text import VisionTextMSAE
 
 EXAMPLE = """\
-  hf-msae label scenes-image --latents 3 17 417 --control scenes:test:1000 --vocabulary scenes --imager scenes \\
+  hf-msae label scenes-image --latents 86 195 842 --control scenes:test:1000 --vocabulary scenes --imager scenes \\
       --output outputs/labels
 
   hf-msae label MODEL --all_active --control photos/ --proposer transformers:meta-llama/Llama-3.1-8B-Instruct \\
@@ -47,10 +47,10 @@ class LabelArguments:
     _argument_group_name: ClassVar[str] = "labels"
 
     control: str = flag(
-        "Pictures that the latents' response to a concept is compared with, given as a dataset for hf-msae extract. "
-        "None of them may be among --images."
+        "Pictures that the latents' response to a concept is compared with: a folder, a dataset on the Hub, "
+        "scenes:SPLIT:N[:SEED], or whatever else hf-msae extract reads. They are never taken from --images."
     )
-    output: str = flag("Folder of the labels, their history, the pictures and figures. The same folder continues.")
+    output: str = flag("Folder for labels, history, pictures and figures. One that has some of them is continued.")
     latents: list[int] = flag("Latents to label.", [])
     all_active: bool = flag(f"Label all latents that at least {_LEAST_ACTIVE} control pictures activate.", False)
     proposer: str = flag(
@@ -69,7 +69,7 @@ class LabelArguments:
         "diffusers:MODEL for a text-to-image model on this machine; or inference:MODEL for one behind an API.",
         "retrieval",
     )
-    images: str | None = flag("Pictures to retrieve from, given as a dataset for hf-msae extract.", None)
+    images: str | None = flag("Pictures to retrieve from, given like --control.", None)
     images_split: str | None = flag("Split of --images, if it has several.", None)
     control_split: str | None = flag("Split of --control, if it has several.", None)
     image_column: str = flag("Column of the pictures in --control and --images.", "image")
@@ -79,19 +79,19 @@ class LabelArguments:
     start_from_names: bool = flag("Start from a latent's name and runner-up in the table of names, too.", True)
     iterations: int = flag("Number of proposals for each latent.", 10)
     images_per_concept: int = flag("Pictures of a concept that is tried; the best get up to four times as many.", 5)
-    confirm_images: int = flag("Fresh pictures that confirm a label.", 20)
+    confirm_images: int = flag("Fresh pictures that confirm a label: at least 5, or 0 to confirm none.", 20)
     metric: Literal["auc", "mad", "mean"] = flag(
         "What concepts are compared by: the AUC against control pictures, the distance of the means in standard "
         "deviations, or the mean activation.",
         "auc",
     )
     k: int | None = flag("Number of latents to keep for each picture. Defaults to the MSAE's own.", None)
-    budget_calls: int | None = flag("Largest number of calls of the language model.", None)
-    budget_tokens: int | None = flag("Largest number of tokens of prompts and answers.", None)
+    budget_calls: int | None = flag("Calls of the language model after which it is asked for nothing more.", None)
+    budget_tokens: int | None = flag("Tokens of prompts and answers after which it is asked for nothing more.", None)
     budget_images: int | None = flag("Largest number of pictures that are made.", None)
     budget_seconds: float | None = flag("Time after which the run stops in good order.", None)
     figures: int = flag("Number of figures to draw, of the first labels.", 24)
-    seed: int = flag("Random seed of the search.", 0)
+    seed: int = flag("Random seed of proposals, pictures, and of the control's halves.", 0)
 
     def __post_init__(self):
         if bool(self.latents) == self.all_active:

@@ -45,8 +45,8 @@ class NeuronLabel(Result):
         search_score: The score in the search. It is the best of many, so it is too high.
         pairs: What taking the label out of pictures does to the activation, as `PairConfirmation.to_dict`; None where
             the imager cannot take it out.
-        meanings: Clusters of concepts that the neuron responds to, and whether each is confirmed. Several confirmed
-            meanings: the neuron is polysemantic.
+        meanings: Clusters of concepts that the neuron responds to, and whether each is confirmed. Concepts are grouped
+            by their words, so several confirmed meanings can have something in common that none of them says.
         history: Every concept that was tried or proposed.
         pictures: The pictures of the concepts and of the control that activate the neuron most.
         control: The number of control pictures, and the quantiles of their activations.
@@ -92,7 +92,7 @@ class NeuronLabel(Result):
 
     @property
     def is_polysemantic(self) -> bool:
-        """Whether more than one meaning is confirmed."""
+        """Whether more than one meaning is confirmed; see `meanings` for what that does not rule out."""
         return int(self.meanings["confirmed"].sum()) > 1
 
     def to_pandas(self) -> pd.DataFrame:
@@ -220,5 +220,5 @@ class NeuronLabels(Result):
         found = sum(label.label is not None for label in self.labels)
         return (
             f"{found} of {len(self.labels) + len(self.problems)} neurons have a label, {confirmed} of them confirmed "
-            f"on fresh pictures; {many} respond to several unrelated concepts"
+            f"on fresh pictures; {many} respond to several concepts with unrelated words"
         )
