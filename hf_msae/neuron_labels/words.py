@@ -54,6 +54,13 @@ def concepts_among(words: Iterable[str]) -> list[str]:
     return list(found)
 
 
+def one_line(text: str, most: int) -> str:
+    """Return a text as one line without control characters, cut to a number of characters."""
+    text = unicodedata.normalize("NFKC", text)
+    text = "".join(" " if unicodedata.category(letter)[0] == "C" else letter for letter in text)
+    return " ".join(text.split())[:most]
+
+
 def same_words(concept: str) -> str:
     """Return a form that is equal for concepts that differ only in number or punctuation: "stars" and "Star!"."""
     return " ".join(_singular(word) for word in re.findall(r"\w+", clean_concept(concept)))

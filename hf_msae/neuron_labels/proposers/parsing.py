@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
-from ..words import clean_concept, same_words
+from ..words import clean_concept, one_line, same_words
 
 _MOST_WORDS = 6
 _SEVERAL = re.compile(r"[,;/\n]|\bor\b", re.IGNORECASE)
@@ -89,10 +88,3 @@ def form_of(concept: str) -> str:
         return same_words(concept)
     except ValueError:
         return concept
-
-
-def one_line(text: str, most: int) -> str:
-    """Return a text as one line without control characters, cut to a number of characters."""
-    text = unicodedata.normalize("NFKC", text)
-    text = "".join(" " if unicodedata.category(letter)[0] == "C" else letter for letter in text)
-    return " ".join(text.split())[:most]
