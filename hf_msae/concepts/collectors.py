@@ -86,7 +86,7 @@ class LatentColumns:
 
     latents: np.ndarray  # the latents, int64 (m,)
     values: np.ndarray  # their activations in the full code, float32 (N, m)
-    strong: np.ndarray  # whether each is among the k strongest latents of the row, bool (N, m)
+    strong: np.ndarray | None  # whether each is among the k strongest latents of the row, bool (N, m); None without k
 
 
 class ColumnCollector(Collector):
@@ -94,26 +94,27 @@ class ColumnCollector(Collector):
 
     Args:
         latents: The latents to keep.
-        k: How many latents of a row count as its strongest.
+        k: How many latents of a row count as its strongest, if that is to be known.
     """
 
     needs_latents = True
 
-    def __init__(self, latents: Sequence[int] | np.ndarray, k: int = 1) -> None:
+    def __init__(self, latents: Sequence[int] | np.ndarray, k: int | None = None) -> None:
         self.latents, self.k = np.array(latents, dtype=np.int64).reshape(-1), k  # a copy: torch wants it writable
 
     def start(self, msae: MSAEModel, num_rows: int) -> None:
         """Allocate what is kept."""
         shape = (num_rows, len(self.latents))
-        self._values, self._strong = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=bool)
+        self._values = np.empty(shape, dtype=np.float32)
+        self._strong = None if self.k is None else np.empty(shape, dtype=bool)
         self._chosen = torch.from_numpy(self.latents).to(msae.device)
 
     def update(self, batch: CodeBatch) -> None:
         """Take a batch."""
-        values = batch.latents[:, self._chosen]
-        self._values[batch.rows] = values.float().cpu().numpy()
-        strong = torch.zeros_like(batch.latents, dtype=torch.bool).scatter_(1, batch.indices, batch.values > 0)
-        self._strong[batch.rows] = strong[:, self._chosen].cpu().numpy()
+        self._values[batch.rows] = batch.latents[:, self._chosen].float().cpu().numpy()
+        if self._strong is not None:
+            strong = torch.zeros_like(batch.latents, dtype=torch.bool).scatter_(1, batch.indices, batch.values > 0)
+            self._strong[batch.rows] = strong[:, self._chosen].cpu().numpy()
 
     def result(self) -> LatentColumns:
         """Return the columns."""

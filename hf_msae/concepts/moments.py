@@ -59,12 +59,11 @@ class Moments:
 
     def agreements(self, words: torch.Tensor, bar: tqdm) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield the correlations of activations and scores, some latents at a time: (latents, W)."""
-        spread = self.spread_of(words)
+        scaled = words / self.spread_of(words).clamp(min=_TINY)[:, None]
         size = max(1, _CHUNK_ENTRIES // len(words))
         for first in range(0, len(self.spread), size):
             part = slice(first, min(first + size, len(self.spread)))
-            scale = (self.spread[part, None] * spread).clamp(min=_TINY)
-            yield part, (self.covariance[part] @ words.T) / scale
+            yield part, (self.covariance[part] / self.spread[part, None].clamp(min=_TINY)) @ scaled.T
             bar.update(part.stop - part.start)
 
     def agreement_of(self, words: torch.Tensor) -> np.ndarray:

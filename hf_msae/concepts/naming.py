@@ -102,7 +102,9 @@ def name_latents(
     generator = torch.Generator().manual_seed(seed)
     total = len(dictionary) + null_samples
     with tqdm(total=total, desc="naming", unit="direction", disable=not progress) as bar:
-        best, values, of_words = _nearest(_directions(msae, dictionary, direction), words, bar)
+        best, values, of_words = _nearest(
+            _directions(msae, dictionary, direction), words, bar, ratio_over == "latents"
+        )
         random = _random_directions(null, null_samples, dictionary, embeds.to(dictionary.device), generator)
         of_null = _nearest(_directions(msae, random, direction), words, bar)[1][:, 0]
     similarity = values[:, 0]
@@ -215,12 +217,14 @@ def _random_directions(
     return F.normalize(rows, dim=-1) * dictionary.norm(dim=1).mean()
 
 
-def _nearest(directions: torch.Tensor, words: torch.Tensor, bar: tqdm) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _nearest(
+    directions: torch.Tensor, words: torch.Tensor, bar: tqdm, with_words: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the nearest words of directions, without holding the whole matrix of cosines.
 
     Returns:
         The two nearest words of each direction and their cosines, both (n, 2), -1 and NaN where there is only one
-        word; and the two highest cosines of each word with any direction, (W, 2).
+        word; and, if asked for, the two highest cosines of each word with any direction, (W, 2).
     """
     indices = np.full((len(directions), 2), -1)
     values = np.full((len(directions), 2), np.nan, dtype=np.float32)
@@ -228,7 +232,9 @@ def _nearest(directions: torch.Tensor, words: torch.Tensor, bar: tqdm) -> tuple[
     size = max(1, _CHUNK_ENTRIES // len(words))
     for first, rows in zip(range(0, len(directions), size), directions.split(size), strict=True):
         cosines = rows @ words.T
-        of_words = torch.cat([of_words, cosines.topk(min(2, len(rows)), dim=0).values.T], dim=1).topk(2, dim=1).values
+        if with_words:
+            highest = cosines.topk(min(2, len(rows)), dim=0).values.T
+            of_words = torch.cat([of_words, highest], dim=1).topk(2, dim=1).values
         part = slice(first, first + len(rows))
         for place in range(min(2, len(words))):
             highest, where = cosines.max(dim=1)  # twice is several times as fast as topk

@@ -24,7 +24,7 @@ more that CLIP and SigLIP learn give factors around 2.3, since cosines of a word
 MOST_ROWS = 20_000
 """Pictures of each half of the data whose activations are ranked, at most."""
 
-_MOST_ACTIVATIONS = 2**28  # 1 GiB; ranking them takes up to 3
+_MOST_ACTIVATIONS = 2**28  # 1 GiB, and as much for the ranks
 _CHUNK_ENTRIES = 2**24
 _RANKED_ENTRIES = 2**20
 
