@@ -12,7 +12,7 @@ from typing import TypeVar
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from transformers.utils import logging
 
-from .proposers.parsing import one_line
+from .words import one_line
 
 logger = logging.get_logger(__name__)
 

@@ -15,8 +15,9 @@ from huggingface_hub.errors import HTTPError, InferenceTimeoutError
 
 from ..retrying import ServiceError, with_retries
 from ..services import check_address, service_key
+from ..words import one_line
 from .language_model import Generation, LanguageModelProposer
-from .parsing import MOST_REASONING, one_line
+from .parsing import MOST_REASONING
 
 _LETTERS_A_TOKEN = 4
 """For estimates, in English."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..retrying import ServiceError
+from ..words import one_line
 from .base import Answer, Proposer, Request
-from .parsing import MalformedAnswerError, form_of, one_line, parse_line, parse_tagged
+from .parsing import MalformedAnswerError, form_of, parse_line, parse_tagged
 from .prompts import Prompt, concept_lines, plain, quoted, score_lines
 
 _MERGED = 5

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from importlib.resources import files
 
-from .parsing import one_line
+from ..words import one_line
 
 _PLACES = re.compile(r"\{(scores|avoid|rejected|problem)\}")
 _MOST_LETTERS = 60
