@@ -9,6 +9,8 @@ from hf_msae.scenes import load_scenes
 from hf_msae.scenes.labels import truth_matrix
 from hf_msae.scenes.world import sample_scene
 
+pytestmark = pytest.mark.slow
+
 SCENES = [sample_scene("test", 0, index) for index in range(1500)]
 
 

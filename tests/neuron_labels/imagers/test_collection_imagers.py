@@ -13,6 +13,8 @@ from hf_msae.neuron_labels.imagers.retrieval import RetrievalImager
 from hf_msae.neuron_labels.imagers.tags import TagsImager
 from hf_msae.scenes import load_scenes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def scenes():

@@ -9,6 +9,8 @@ from hf_msae.neuron_labels.imagers.base import CannotDrawError, image_sha256
 from hf_msae.neuron_labels.imagers.composition import CompositionImager, cut_out
 from hf_msae.neuron_labels.imagers.tags import TagsImager
 
+pytestmark = pytest.mark.slow
+
 
 def disc(color):
     image = Image.new("RGB", (40, 40), "white")

@@ -9,6 +9,8 @@ from PIL import Image
 from hf_msae.neuron_labels.imagers.base import CannotDrawError, image_sha256
 from hf_msae.neuron_labels.imagers.diffusion import DiffusersImager
 
+pytestmark = pytest.mark.slow
+
 diffusers = pytest.importorskip("diffusers")
 
 

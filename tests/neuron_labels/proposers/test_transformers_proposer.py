@@ -12,6 +12,8 @@ from hf_msae.neuron_labels.proposers.prompts import Prompt
 from hf_msae.neuron_labels.proposers.sampling import SeededSampling, StopAtText
 from hf_msae.neuron_labels.proposers.transformers_model import TransformersProposer
 
+pytestmark = pytest.mark.slow
+
 TEMPLATE = "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}<s>assistant:"
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
 REQUESTS = [
