@@ -44,11 +44,12 @@ def advice_on(trainer: MSAETrainer, evaluation: EvaluationResult) -> list[str]:
             f"learning_rate (now {args.learning_rate:g})."
         ]
     if overfitted := overfitting({"fvu": fvu, "train_fvu": trained_on}):
-        return [
-            f"{overfitted} Give more train_data (now {len(trainer.train_data)} rows), fewer num_latents (now "
-            f"{trainer.model.config.num_latents}), or early_stopping, or check that eval_data is of the same "
-            "kind."
+        ways = [
+            f"more train_data (now {len(trainer.train_data)} rows)",
+            f"fewer num_latents (now {trainer.model.config.num_latents})",
+            *(["early_stopping"] if args.early_stopping_patience is None else []),
         ]
+        return [f"{overfitted} Give {', or '.join(ways)}, or check that eval_data is of the same kind."]
     half, later = (trainer.state.fvu_at.get(name) for name in ("half", "three quarters"))
     finished = trainer.state.global_step >= trainer.total_steps
     if half and later and finished and half > STILL_FALLING * later and half - later > LEAST_DIFFERENCE:

@@ -185,12 +185,15 @@ def test_a_run_that_has_not_ended_says_how_to_end_it(tmp_path, data):
         MSAEModel.from_pretrained(tmp_path)
 
 
-def test_a_run_that_learned_its_rows_by_heart_says_so(tmp_path, caplog):
-    trainer = new_trainer(tmp_path, sparse_embeddings(48), eval_data=sparse_embeddings(96, seed=1), max_steps=300)
+@pytest.mark.parametrize("patience", [None, 200])
+def test_a_run_that_learned_its_rows_by_heart_says_so(tmp_path, caplog, patience):
+    settings = {"max_steps": 300, "early_stopping_patience": patience}
+    trainer = new_trainer(tmp_path, sparse_embeddings(48), eval_data=sparse_embeddings(96, seed=1), **settings)
     trainer.train()
     result = finish(trainer)
     assert result.fvu > 1.5 * result.train_fvu
     assert "overfitted" in caplog.text and "48 rows" in caplog.text and "too short" not in caplog.text
+    assert ("early_stopping" in caplog.text) == (patience is None)
 
 
 def test_a_run_that_ended_worse_than_the_mean_is_not_called_overfitted(tmp_path, data, caplog):
