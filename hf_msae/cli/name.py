@@ -261,17 +261,16 @@ def _print_labels(table: ConceptTable, q: float) -> None:
 
 def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
     from ..concepts.table import to_text
-    from ..concepts.validation import rule, too_weak
+    from ..concepts.validation import rule, too_weak, why_none
 
     validated, best = table.validated(q), table.best_validated(q)
-    if len(best):
-        by_pictures = "agreement" in best
-        columns = ["latent", "name", "agreement" if by_pictures else "similarity", "runner_up", "q_value"]
-        columns += ["zero_shot_auroc", "zero_shot_auroc_low", "activation_name", "agrees", "num_active"]
-        print(to_text(best.head(_MOST_SHOWN), "{:.3f}", columns))
-        if len(best) > _MOST_SHOWN:
-            print(f"... and {len(best) - _MOST_SHOWN} more")
-        print()
+    shown, are_validated = table.best_available(q)
+    columns = ["latent", "name", "validated", "agreement" if "agreement" in shown else "similarity", "runner_up"]
+    columns += ["q_value", "zero_shot_auroc", "zero_shot_auroc_low", "activation_name", "agrees", "num_active"]
+    print(to_text(shown.head(_MOST_SHOWN).assign(validated=are_validated), "{:.3f}", columns))
+    if len(shown) > _MOST_SHOWN:
+        print(f"... and {len(shown) - _MOST_SHOWN} more")
+    print()
     print(
         f"{len(validated)} of {len(table)} latents {'has' if len(validated) == 1 else 'have'} a validated name "
         f"({rule(table.frame, q)}), and {len(best)} of {len(vocabulary)} words "
@@ -279,7 +278,9 @@ def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
     )
     if "agrees" in validated and len(validated):
         print(f"For {int(validated['agrees'].sum())} of these latents, the name by activations is the same")
-    if weak := too_weak(table.frame, q):
+    if not len(validated):
+        print(f"None is validated: {why_none(table.frame, q)}")
+    elif weak := too_weak(table.frame, q):
         print(weak)
     if "agreement" not in table.frame:
         print("These names come from directions alone, so take them as suggestions: --data tests names on pictures")

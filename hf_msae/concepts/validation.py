@@ -75,4 +75,17 @@ def why_none(frame: pd.DataFrame, q: float = MAX_Q) -> str:
     """Write why no name of a table is validated."""
     if "q_value" not in frame:
         return "the table of names has no q-values"
-    return too_weak(frame, q) or f"no q-value is at most {q}"
+    return too_weak(frame, q) or f"no q-value is at most {q}{_powerless(frame, q)}"
+
+
+def _powerless(frame: pd.DataFrame, q: float) -> str:
+    """Write that the test found nothing in any latent, if so: it may not work on this backbone."""
+    if "p_value" not in frame or not (lowest := frame["p_value"].min()) > q:
+        return ""
+    if has_strength_test(frame):
+        what = (
+            "random mixtures of words are detected as well as the words are, so the backbone may not tell them apart"
+        )
+    else:
+        what = "random directions are as near to words, as where a gap separates texts and images; use pictures"
+    return f" (the lowest p-value is {lowest:.2g}: {what})"

@@ -46,7 +46,11 @@ def test_names_without_pictures_are_suggestions(model, capsys):
     main([str(model), "--vocabulary", "scenes", "--max_words", "9", "--disable_tqdm", "--words_by_frequency"])
     table = ConceptTable.load(model / "concepts" / "scenes.parquet")
     assert "agreement" not in table.frame and table.provenance["order"] == "frequency"
-    assert "suggestions: --data" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "suggestions: --data" in printed
+    assert not len(table.validated())  # so the nearest names are shown as guesses, with the reason
+    name = table.best()["name"][0]
+    assert f"{name} (unvalidated)" in printed and "None is validated: no q-value is at most 0.05" in printed
 
 
 def test_names_from_label_columns_need_no_backbone(place, model, capsys, monkeypatch):

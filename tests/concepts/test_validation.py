@@ -40,3 +40,11 @@ def test_names_from_directions_can_only_be_due_to_chance():
     assert rule(table) == "q at most 0.05"
     untested = table.drop(columns="q_value")
     assert set(doubts(untested)) == {"untested"} and "no q-values" in why_none(untested)
+
+
+@pytest.mark.parametrize("bound", ["ratio", "zero_shot_auroc_low"])
+def test_a_test_that_finds_nothing_in_any_latent_is_called_that(bound):
+    table = frame(bound).assign(q_value=1.0, p_value=[0.31, 0.4, 0.9, 1.0, 1.0, 1.0])
+    assert "lowest p-value is 0.31" in why_none(table)
+    assert ("use pictures" in why_none(table)) == (bound == "ratio")
+    assert "lowest" not in why_none(table.assign(p_value=0.02)) and "lowest" not in why_none(table, 0.5)
