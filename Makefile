@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt \
-		-e ".[siglip,train,mcp,clipart,label,steering,test]"
+		-e ".[siglip,train,mcp,clipart,hyperspectral,label,soil,steering,test]"
 	touch $@
 
 quickstart: $(VENV)/.installed
