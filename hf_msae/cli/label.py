@@ -247,15 +247,12 @@ def _words(vocabulary: str) -> Vocabulary:
 def _active(model: VisionTextMSAE, control: Control, k: int | None) -> list[int]:
     """Return the latents that enough of the control pictures activate."""
     import numpy as np
-    import torch
 
     from ..neuron_labels import MSAENeuron
 
-    features = torch.from_numpy(np.ascontiguousarray(control.features(MSAENeuron(model, 0, k))))
-    with torch.no_grad():
-        batches = [model.msae.encode(part.to(model.msae.device), k) for part in features.split(256)]
-    counts = sum((batch if batch.ndim == 2 else batch.amax(1)).gt(0).sum(dim=0) for batch in batches)
-    chosen = torch.nonzero(counts >= _LEAST_ACTIVE).flatten().tolist()
+    neuron = MSAENeuron(model, 0, k)
+    counts = sum((codes > 0).sum(axis=0) for codes in neuron.codes(control.features(neuron)))
+    chosen = np.flatnonzero(counts >= _LEAST_ACTIVE).tolist()
     if not chosen:
         raise ValueError(f"no latent is activated by at least {_LEAST_ACTIVE} control pictures: give more of them")
     return chosen

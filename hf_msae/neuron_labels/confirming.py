@@ -13,12 +13,11 @@ from .gallery import Gallery
 from .imagers.base import CannotDrawError
 from .neuron import Neuron
 from .scoring import interval, p_value, score
-from .search import SearchSettings, Trial
+from .search import LEAST_IMAGES, SearchSettings, Trial
 from .words import WordEmbeds, same_words, unit_rows
 
 CONFIRMED = 0.8
 """A concept is confirmed if the lower end of the interval of its AUC on fresh pictures is at least this."""
-LEAST_IMAGES = 5
 STRONG = 0.9
 """Concepts with at least this AUC in the search may be meanings of the neuron."""
 MOST_MEANINGS = 5

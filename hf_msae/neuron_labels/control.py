@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tqdm.auto import tqdm
 
 from .._utils.images import ImageInput, to_rgb
 from .gallery import checked_activations
+from .imagers.base import image_sha256
 from .neuron import Neuron
 
 _LEAST = 20
@@ -41,21 +43,30 @@ class Control:
         self.progress = progress
         self.classes: dict[str, np.ndarray] = {}
         if isinstance(images, Mapping):
-            rows: list[ImageInput] = []
+            rows: dict[str, int] = {}  # a picture may belong to several classes
+            pictures: list[ImageInput] = []
             for name, members in images.items():
                 if len(members) < 4:
                     raise ValueError(f"the control class {name!r} has {len(members)} pictures; at least 4 are needed")
-                self.classes[name] = np.arange(len(rows), len(rows) + len(members))
-                rows.extend(members)
-            images = rows
+                places = []
+                for member in members:
+                    places.append(rows.setdefault(_identity(member), len(pictures)))
+                    if places[-1] == len(pictures):
+                        pictures.append(member)
+                self.classes[name] = np.array(list(dict.fromkeys(places)))
+            images = pictures
         self.images: Any = images
         if len(images) < _LEAST:
             raise ValueError(f"there are {len(images)} control pictures; at least {_LEAST} are needed")
         random = np.random.default_rng([seed, 0])
-        order = np.concatenate(
-            [random.permutation(rows) for rows in self.classes.values()] or [random.permutation(len(images))]
-        )
-        self.search_rows, self.confirm_rows = np.sort(order[::2]), np.sort(order[1::2])
+        is_searched = np.full(len(images), -1)
+        for members in self.classes.values() or [np.arange(len(images))]:
+            # Those of an earlier class have their half already; the others make up for them.
+            half = (is_searched[members] == 1).sum() - (is_searched[members] == 0).sum()
+            for row in random.permutation(members[is_searched[members] < 0]):
+                is_searched[row] = half <= 0
+                half += 1 if half <= 0 else -1
+        self.search_rows, self.confirm_rows = np.flatnonzero(is_searched == 1), np.flatnonzero(is_searched == 0)
         self._features: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -99,3 +110,8 @@ class Control:
         if any(part.ndim == 0 for part in parts) or sum(map(len, parts)) != len(self):
             raise ValueError(f"{neuron!r} did not give one row for each of {len(self)} control pictures")
         return np.concatenate(parts)
+
+
+def _identity(image: ImageInput) -> str:
+    """Return what is equal for two references to one picture: its path, or the hash of its pixels."""
+    return str(image) if isinstance(image, str | Path) else image_sha256(to_rgb(image))

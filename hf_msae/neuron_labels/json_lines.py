@@ -13,19 +13,20 @@ logger = logging.get_logger(__name__)
 
 
 class JsonLines:
-    """A file with one JSON record a line, read once and appended to.
+    """A file with one JSON record a line, read once and appended to; the first line says its format.
 
     A last line without its end was cut off by a kill: it is dropped, and overwritten by the next record.
 
     Args:
         path: The file; it does not need to exist.
+        version: Version of the records' format.
 
     Raises:
-        ValueError: Another line is not a JSON record.
+        ValueError: Another line is not a JSON record, or the file has another format.
     """
 
-    def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike, version: int = 1) -> None:
+        self.path, self.version = Path(path), version
         self.records: list[dict[str, Any]] = []
         self._end = 0
         if self.path.exists():
@@ -45,10 +46,16 @@ class JsonLines:
             if not isinstance(record, dict):
                 raise ValueError(f"{self.path}, line {number} is not a JSON object: remove the line")
             self.records.append(record)
+        if self.records and (found := self.records.pop(0).get("format")) != self.version:
+            raise ValueError(
+                f"{self.path} has the format {found}, and this version of hf_msae reads {self.version}: use another "
+                "folder, or remove the file"
+            )
 
     def append(self, *records: dict[str, Any]) -> None:
         """Write records to the end of the file, on the disk when this returns."""
-        lines = b"".join(json.dumps(each, ensure_ascii=False, allow_nan=False).encode() + b"\n" for each in records)
+        written = records if self._end else ({"format": self.version}, *records)
+        lines = b"".join(json.dumps(each, ensure_ascii=False, allow_nan=False).encode() + b"\n" for each in written)
         with open(self.path, "r+b" if self.path.exists() else "x+b") as file:
             file.seek(self._end)
             file.truncate()

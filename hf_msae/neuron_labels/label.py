@@ -14,7 +14,6 @@ from .._utils.atomic import make_folder
 from .._utils.images import ImageInput
 from ..backbones.extraction.parts import only_run
 from .budget import Budget, Meter
-from .confirming import LEAST_IMAGES
 from .control import Control
 from .gallery import Gallery
 from .imagers.base import Imager
@@ -24,7 +23,7 @@ from .proposers.base import Proposer
 from .result import NeuronLabel, NeuronLabels
 from .run import Run
 from .scoring import Metric, check_metric
-from .search import SearchSettings
+from .search import LEAST_IMAGES, SearchSettings
 from .words import WordEmbeds, load_word_embeds
 
 ControlImages = Sequence[ImageInput] | Mapping[str, Sequence[ImageInput]] | Control

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -93,7 +93,8 @@ class FunctionNeuron(Neuron):
 class MSAENeuron(Neuron):
     """A latent of an MSAE of images.
 
-    At a block, whose embeddings are those of tokens, the activation of an image is the largest of its tokens.
+    At a block, whose embeddings are those of tokens, the activation of an image is the largest of its tokens. Features
+    are then these activations, of all latents: tokens would take many times the memory.
 
     Args:
         model: The MSAE with its backbone.
@@ -113,22 +114,37 @@ class MSAENeuron(Neuron):
         self.name = f"latent {self.latent}"
         self.source = _digest(_identity(model.backbone.model), model.hook_point.name)
         self.key = _digest(self.source, _identity(model.msae), str(self.latent), str(k))
+        self._of_tokens = model.hook_point.layer is not None
+        if self._of_tokens:
+            self.source = _digest(self.source, _identity(model.msae), str(k))
 
     def features(self, images: Images) -> np.ndarray:
-        """Embed images at the MSAE's hook point."""
-        point = self.model.hook_point.name
-        return self.model.backbone.read(point, list(images), progress=False).cpu().numpy()
+        """Embed images at the MSAE's hook point (n, d), or encode their tokens at a block (n, num_latents)."""
+        read, point = self.model.backbone.read, self.model.hook_point.name
+        apply = self._largest if self._of_tokens else None
+        return read(point, list(images), progress=False, apply=apply).float().cpu().numpy()
 
     @torch.no_grad()
-    def read(self, features: np.ndarray) -> np.ndarray:
-        """Encode embeddings and return the latent's activations."""
+    def _largest(self, tokens: torch.Tensor) -> torch.Tensor:
         msae = self.model.msae
-        entries = msae.config.num_latents * int(np.prod(features.shape[1:-1]))
-        parts = torch.from_numpy(np.ascontiguousarray(features)).split(max(1, _MOST_CODES // entries))
-        codes = torch.cat(
-            [msae.encode(part.to(msae.device), self.k)[..., self.latent].float().cpu() for part in parts]
-        )
-        return (codes if codes.ndim == 1 else codes.amax(dim=1)).numpy()
+        parts = tokens.split(max(1, _MOST_CODES // (msae.config.num_latents * tokens.shape[1])))
+        return torch.cat([msae.encode(part.to(msae.device), self.k).amax(dim=1).cpu() for part in parts])
+
+    def read(self, features: np.ndarray) -> np.ndarray:
+        """Return the latent's activations."""
+        return np.concatenate([part[:, self.latent] for part in self.codes(features)])
+
+    @torch.no_grad()
+    def codes(self, features: np.ndarray) -> Iterator[np.ndarray]:
+        """Return the activations of all latents (n, num_latents), some images at a time."""
+        if self._of_tokens:
+            yield features
+            return
+        msae = self.model.msae
+        for part in torch.from_numpy(np.ascontiguousarray(features)).split(
+            max(1, _MOST_CODES // msae.config.num_latents)
+        ):
+            yield msae.encode(part.to(msae.device), self.k).float().cpu().numpy()
 
 
 class UnitNeuron(Neuron):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,8 @@ HISTORY = (
     *("malformed", "problem", "reasoning", "images"),
 )
 MEANINGS = ("meaning", "concepts", "score", "low", "high", "auc", "p_value", "num_images", "confirmed", "problem")
+LABEL_FORMAT = 2
+"""Labels of another format are found again."""
 LABEL_COLUMNS = {
     **{f"line_{name}": name for name in ("label", "score", "low", "high", "metric", "confirmed")},
     "line_meanings": "other_meanings",
@@ -54,7 +58,7 @@ class NeuronLabel(Result):
         stopped: Why the search or what confirms it ended early; empty if it did not.
         seed: Random seed.
         settings: How the label was found: proposer, imager and search.
-        folder: Where the pictures are; None if they were not kept.
+        folder: Where the pictures are; None if they were not kept. It is not written to files, which may be moved.
         latent: The neuron's number, if it is a latent of an MSAE.
     """
 
@@ -79,9 +83,24 @@ class NeuronLabel(Result):
     latent: int | None = None
     pairs: dict[str, Any] | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the folder as JSON can hold it, and the format."""
+        content = super().to_dict()
+        del content["folder"]
+        return {"format": LABEL_FORMAT, **content}
+
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> NeuronLabel:
-        """Build a label from what `to_dict` returned, which has None for figures that do not exist."""
+        """Build a label from what `to_dict` returned, which has None for figures that do not exist.
+
+        Raises:
+            ValueError: It is of another format, or a field is missing.
+        """
+        if content.get("format") != LABEL_FORMAT:
+            raise ValueError(
+                f"the label has the format {content.get('format')}, and this version of hf_msae reads {LABEL_FORMAT}: "
+                "label the neuron again, which takes answers and pictures from the folder"
+            )
         figures = ("score", "low", "high", "p_value", "search_score")
         return super().from_dict(content | {name: np.nan for name in figures if content.get(name, 0) is None})
 
@@ -206,6 +225,19 @@ class NeuronLabels(Result):
                 frame.at[places[label.latent], column] = row[name]
         provenance = {**table.provenance, "line": self.labels[0].settings if self.labels else {}}
         return replace(table, frame=frame, provenance=provenance)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> NeuronLabels:
+        """Read the labels of a run, `labels.json` in its folder, where the pictures are as well."""
+        folder = Path(path).parent
+        loaded = super().load(path)
+        is_run = (folder / "images").is_dir()
+        return (
+            replace(loaded, labels=tuple(replace(each, folder=str(folder)) for each in loaded)) if is_run else loaded
+        )
+
+    def __iter__(self) -> Iterator[NeuronLabel]:
+        return iter(self.labels)
 
     def __getitem__(self, place: int) -> NeuronLabel:
         return self.labels[place]

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from .._utils.atomic import make_folder
 from .._utils.fingerprint import array_fingerprint
+from .._utils.images import thumbnail
 from .budget import BudgetSpentError, Meter
 from .confirming import MOST_MEANINGS, Confirmation, clusters, confirm, is_confirmed
 from .control import Control
@@ -26,16 +27,14 @@ from .neuron import Neuron
 from .paper import PaperSearch
 from .proposals import Proposals
 from .proposers.base import FIRST_CONCEPTS, Answer, Proposer, Request
-from .result import HISTORY, MEANINGS, PICTURES, NeuronLabel
+from .result import HISTORY, LABEL_FORMAT, MEANINGS, PICTURES, NeuronLabel
 from .search import Search, SearchSettings, Trial
 from .starts import best_classes
 from .words import KnownConcepts, WordEmbeds, clean_concept, unit_rows
 
-LABEL_FORMAT = 1
-"""Labels of another format are found again."""
-
 _NUM_FIRST = 10
 _BEST_PICTURES = 12
+_SHOWN_SIDE = 320  # pixels of control pictures in figures
 _FIRST_PAIR = 500  # number of the first pair's picture, if no search or confirmation comes so far
 _QUANTILES = {"median": 0.5, "q90": 0.9, "q99": 0.99, "max": 1.0}
 
@@ -253,7 +252,11 @@ class Run:
         }
         best = sorted(made.values(), key=lambda record: -record[3])[:_BEST_PICTURES]
         rows = np.argsort(-activations, kind="stable")[:_BEST_PICTURES] if self.folder is not None else ()
-        kept = [("control", self.gallery.keep(self.control.picture(row)), "", float(activations[row])) for row in rows]
+        small = (thumbnail(self.control.picture(row), _SHOWN_SIDE) for row in rows)  # photographs are large
+        kept = [
+            ("control", self.gallery.keep(picture), "", float(activations[row]))
+            for row, picture in zip(rows, small, strict=True)
+        ]
         return pd.DataFrame([*best, *kept], columns=list(PICTURES))
 
     def _settings(self) -> dict[str, Any]:

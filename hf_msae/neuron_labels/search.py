@@ -19,6 +19,8 @@ from .words import KnownConcepts
 
 Origin = Literal["start", "proposal", "merge"]
 
+LEAST_IMAGES = 5
+"""Fewer pictures say nothing about a concept."""
 SHOWN = 10
 """Concepts that a proposer sees with their scores."""
 LEADERS = 3
@@ -129,18 +131,23 @@ class Search:
         It is the best one, unless a simpler concept does as well: of the leaders whose pictures do not activate the
         neuron significantly less (Mann-Whitney, 5%), the one with the fewest words. A label that is too specific
         ("red star" for a neuron of red things) scores as well as the right one.
+
+        Few pictures say little: a concept with fewer than five is only chosen where none has more, and a simpler one
+        only if it has at least half as many as the best.
         """
-        leaders = self.ranked()[:LEADERS]
+        ranked = self.ranked()
+        least = min(LEAST_IMAGES, max((len(trial.images) for trial in ranked), default=0))
+        leaders = [trial for trial in ranked if len(trial.images) >= least][:LEADERS]
         if not leaders:
             return None
-        top = leaders[0]
+        top, *others = leaders
         as_good = [
             trial
-            for trial in leaders
-            if trial is top
-            or stats.mannwhitneyu(top.activations, trial.activations, alternative="greater").pvalue > 0.05
+            for trial in others
+            if 2 * len(trial.images) >= len(top.images)
+            and stats.mannwhitneyu(top.activations, trial.activations, alternative="greater").pvalue > 0.05
         ]
-        return min(as_good, key=lambda trial: (len(trial.concept.split()), leaders.index(trial)))
+        return min([top, *as_good], key=lambda trial: len(trial.concept.split()))
 
     def _ask(self, iteration: int, origin: Origin) -> Generator[Request, Answer, None]:
         if origin == "merge" and len(self.ranked()) < 2:

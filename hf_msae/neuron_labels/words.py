@@ -62,17 +62,34 @@ def one_line(text: str, most: int) -> str:
 
 
 def same_words(concept: str) -> str:
-    """Return a form that is equal for concepts that differ only in number or punctuation: "stars" and "Star!"."""
-    return " ".join(_singular(word) for word in re.findall(r"\w+", clean_concept(concept)))
+    """Return a key that is equal for concepts that differ only in number or punctuation: "stars" and "Star!".
+
+    It is for comparing alone: its words are stems, such as "hous" of "house" and "houses".
+    """
+    return " ".join(_stem(word) for word in re.findall(r"\w+", clean_concept(concept)))
 
 
-def _singular(word: str) -> str:
-    if len(word) <= 3 or word.endswith(("ss", "us", "is")):
-        return word
-    for plural, ending in (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh"), ("s", "")):
-        if word.endswith(plural):
-            return word.removesuffix(plural) + ending
-    return word
+_IRREGULAR = {
+    **{"children": "child", "people": "person", "feet": "foot", "teeth": "tooth", "geese": "goose", "mice": "mouse"},
+    **{"lice": "louse", "oxen": "ox", "dice": "die", "quizzes": "quiz", "cacti": "cactus", "fungi": "fungus"},
+    **{"octopi": "octopus", "vertices": "vertex", "matrices": "matrix"},
+}
+_ALONE = frozenset("lens canvas atlas christmas news series species gas chaos cosmos tennis pancreas".split())
+"""Singular words that end like plurals. Those that end in -ss, -us and -is are known by that."""
+
+
+def _stem(word: str) -> str:
+    """Cut off what a plural adds, and of a singular the same, where plurals do not say what it was."""
+    word = _IRREGULAR.get(word, word)
+    word = re.sub(r"men$", "man", word)
+    if len(word) > 3 and word not in _ALONE and not word.endswith(("ss", "us", "is")):
+        word = re.sub(r"([sxzo]|ch|sh)es$|s$", r"\1", word)
+    elif word.endswith("sis"):
+        return word[:-2]  # "oasis" as "oases"
+    for ending, stem in (("ie", "y"), ("ve", "v"), ("lf", "lv"), ("eaf", "eav"), ("oaf", "oav"), ("ife", "iv")):
+        if word.endswith(ending):
+            return word.removesuffix(ending) + stem
+    return re.sub(r"([sxzo]|ch|sh)e$", r"\1", word)
 
 
 class KnownConcepts:
@@ -117,8 +134,8 @@ class KnownConcepts:
 
 def _what_differs(concept: str, other: str) -> tuple[str, str]:
     """Return the words that only one of two concepts has, for each."""
-    words, others = same_words(concept).split(), same_words(other).split()
-    only = [word for word in words if word not in others], [word for word in others if word not in words]
+    words, others = ({_stem(word): word for word in re.findall(r"\w+", each)} for each in (concept, other))
+    only = [[each[stem] for stem in each if stem not in rest] for each, rest in ((words, others), (others, words))]
     return " ".join(only[0]), " ".join(only[1])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ _COLUMNS = 6
 _SIDE = 160
 _LONGEST = 18
 _MOST_NAMED = 14
+_LINE = 74
 
 
 @in_common_look
@@ -35,7 +37,8 @@ def plot_neuron_label(found: NeuronLabel, folder: Path) -> Figure:
         found: The label.
         folder: Folder of the run.
     """
-    figure, axes = new_figure(4, 1, width=6.3, height=1.25, title=found.verdict())
+    title = "\n".join(wrap(found.verdict(), _LINE))
+    figure, axes = new_figure(4, 1, width=6.3, height=1.25 + 0.04 * title.count("\n"), title=title)
     for panel in axes.flat:
         panel.remove()
     grid = figure.add_gridspec(4, _COLUMNS, height_ratios=[1, 1, 0.7, 0.7])

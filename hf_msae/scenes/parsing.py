@@ -9,6 +9,9 @@ from itertools import permutations
 from .captions import WORDINGS
 from .world import CONCEPTS, COUNTS, EXTRAS, GROUP_OF, OBJECT_GROUPS, Scene, SceneObject
 
+PARSER_VERSION = 1
+"""Goes up when a text is read in another way than before: pictures of concepts depend on it."""
+
 # Words for concepts that captions do not use, but people and language models do.
 _MORE_WORDS = {
     **{"middle": "center", "centre": "center", "centered": "center", "ocean": "sea", "waves": "sea", "gold": "yellow"},

@@ -23,6 +23,15 @@ def test_a_record_that_was_cut_off_is_dropped_and_overwritten(tmp_path, cut):
     assert path.read_bytes().startswith(whole)
 
 
+@pytest.mark.parametrize(("content", "found"), [('{"number": 0}\n', "None"), ('{"format": 7}\n{"number": 0}\n', "7")])
+def test_files_of_another_format_are_refused(tmp_path, content, found):
+    path = tmp_path / "log.jsonl"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"log.jsonl has the format {found}, .* reads 2"):
+        JsonLines(path, version=2)
+    assert path.read_text() == content
+
+
 @pytest.mark.parametrize("line", ["{", "[1]", "\x00\x00"])
 def test_another_damaged_line_is_named(tmp_path, line):
     path = tmp_path / "log.jsonl"

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -229,5 +230,8 @@ def test_the_figure_shows_the_best_pictures(red_neuron, make_proposer, colors, n
     figure = found.plot()
     pictures = [axes for axes in figure.axes if axes.images]
     assert len(pictures) == 12
+    long = replace(found, neuron="a neuron with a long name " * 4, folder=str(tmp_path / "run"))
+    title = long.plot().get_suptitle()
+    assert title.replace("\n", " ") == long.verdict() and max(map(len, title.split("\n"))) <= 76
     with pytest.raises(ValueError, match="output_dir"):
         find(red_neuron, make_proposer("red"), colors, noise_pictures, iterations=1).plot()

@@ -1,10 +1,13 @@
 """What a run finds in its folder: everything that it needs, and nothing that is another run's."""
 
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from hf_msae.backbones.extraction import parts
-from hf_msae.neuron_labels import Budget, Control, FunctionNeuron, label_neuron, label_neurons
+from hf_msae.neuron_labels import Budget, Control, FunctionNeuron, NeuronLabels, label_neuron, label_neurons
 from hf_msae.neuron_labels.search import SearchSettings
 from tests.neuron_labels.color_world import ColorImager, ListProposer, redness
 
@@ -92,7 +95,30 @@ def test_rounding_in_the_last_bits_is_not_another_run(noise_pictures, tmp_path):
 def test_a_folder_that_was_moved_still_has_its_pictures(red_neuron, noise_pictures, tmp_path):
     find(red_neuron, noise_pictures, tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "moved")
-    assert find(red_neuron, noise_pictures, tmp_path / "moved").folder == str(tmp_path / "moved")
+    loaded = NeuronLabels.load(tmp_path / "moved" / "labels.json")
+    assert find(red_neuron, noise_pictures, tmp_path / "moved").folder == str(tmp_path / "moved") == loaded[0].folder
+    for file in (tmp_path / "moved").rglob("*.json"):
+        assert str(tmp_path) not in file.read_text()
+
+
+def test_labels_of_another_format_are_refused_and_found_again(red_neuron, noise_pictures, tmp_path):
+    found = find(red_neuron, noise_pictures, tmp_path / "run")
+    old = json.loads((tmp_path / "run" / "labels.json").read_text())
+    del old["labels"][0]["format"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    with pytest.raises(ValueError, match=r"old.json.* format None"):
+        NeuronLabels.load(tmp_path / "old.json")
+    (own,) = (tmp_path / "run" / "neurons").iterdir()
+    own.write_text(json.dumps(old["labels"][0]))
+    assert find(red_neuron, noise_pictures, tmp_path / "run").verdict() == found.verdict()
+
+
+def test_control_pictures_are_kept_small(red_neuron, noise_pictures, tmp_path):
+    control = [picture.resize((800, 400)) for picture in noise_pictures[:20]]
+    found = find(red_neuron, control, tmp_path / "run", iterations=0)
+    kept = found.pictures[found.pictures["kind"] == "control"]["sha256"]
+    sizes = {Image.open(tmp_path / "run" / "images" / name[:2] / f"{name}.png").size for name in kept}
+    assert len(kept) == 12 and sizes == {(320, 160)}
 
 
 def test_two_runs_do_not_write_to_one_folder(red_neuron, noise_pictures, tmp_path, monkeypatch):

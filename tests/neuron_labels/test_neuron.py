@@ -183,3 +183,14 @@ def test_functions_may_return_tensors_of_any_type(pictures, dtype):
     values = torch.tensor([1, 2, 3], dtype=dtype)
     assert FunctionNeuron(lambda _: values)(pictures).tolist() == [1.0, 2.0, 3.0]
     assert FunctionNeuron(lambda _: list(values))(pictures).tolist() == [1.0, 2.0, 3.0]
+
+
+def test_tokens_are_not_kept(pictures):
+    model = VisionTextMSAE.from_pretrained("scenes-patches")
+    neuron = MSAENeuron(model, 7)
+    features = neuron.features(pictures)
+    assert features.shape == (3, model.msae.config.num_latents)
+    expected = model.image_latents(pictures).amax(dim=1).numpy()
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(neuron(pictures), expected[:, 7], rtol=1e-5, atol=1e-6)
+    assert MSAENeuron(model, 7, k=4).source != neuron.source == MSAENeuron(model, 8).source

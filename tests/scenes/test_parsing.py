@@ -1,10 +1,11 @@
-from itertools import pairwise
+import hashlib
+from itertools import chain, pairwise
 
 import pytest
 
 from hf_msae.scenes import caption_scene, full_caption, sample_scene
 from hf_msae.scenes.captions import WORDINGS
-from hf_msae.scenes.parsing import SceneDescription, parse_scene
+from hf_msae.scenes.parsing import _MORE_WORDS, PARSER_VERSION, SceneDescription, parse_scene
 from hf_msae.scenes.world import CONCEPTS, EXTRAS, GROUP_OF, OBJECT_GROUPS, Scene, SceneObject
 
 SCENES = [sample_scene(split, seed, index) for split in ("train", "test") for seed in (0, 7) for index in range(150)]
@@ -128,3 +129,15 @@ def test_parts_are_all_conditions():
         (None, "frame", "frame"),
     )
     assert set(EXTRAS) & found.concepts == {"frame"}
+
+
+def test_another_reading_is_another_version():
+    # Pictures of concepts are kept under the parser's version: where this changes, raise PARSER_VERSION.
+    texts = [
+        *chain.from_iterable(WORDINGS.values()),
+        *_MORE_WORDS,
+        *(f"{n} red stars, a house on a beach" for n in "12"),
+    ]
+    read = [(text, *map(repr, (parse_scene(text).objects, parse_scene(text).scene))) for text in texts]
+    digest = hashlib.sha256(repr(read).encode()).hexdigest()[:16]
+    assert (PARSER_VERSION, digest) == (1, "5ccc274b1586f819")

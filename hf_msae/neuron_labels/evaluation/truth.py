@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...scenes.world import CONCEPTS, Scene
-from ..words import same_words
+from ..words import clean_concept, same_words
 from .formulas import OPERATORS, parse_formula
 
 _SMALL_WORDS = frozenset(
@@ -138,7 +139,7 @@ class WordTruth(Truth):
 
     def _phrase(self, text: str) -> Reading:
         try:
-            words = same_words(text).split()
+            words, written = same_words(text).split(), re.findall(r"\w+", clean_concept(text))
         except ValueError as error:
             return Reading(None, problem=str(error))
         found, unknown, place = [], [], 0
@@ -147,8 +148,8 @@ class WordTruth(Truth):
             length = next((n for n in lengths if tuple(words[place : place + n]) in self._known), 0)
             if length:
                 found.append(self._known[tuple(words[place : place + length])])
-            elif words[place] not in _SMALL_WORDS:
-                unknown.append(words[place])
+            elif written[place] not in _SMALL_WORDS:
+                unknown.append(written[place])
             place += max(1, length)
         if not found:
             return Reading(None, (), tuple(unknown), f"none of the words of {text!r:.80} is a true concept")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...scenes.parsing import SceneDescription, fits, parse_scene
+from ...scenes.parsing import PARSER_VERSION, SceneDescription, fits, parse_scene
 from ...scenes.renderer import render_scene
 from ...scenes.world import (
     COUNTS,
@@ -51,8 +51,8 @@ class ScenesImager(Imager):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The world's version and the seed."""
-        return {"imager": "scenes", "world": WORLD_VERSION, "seed": self.seed}
+        """The versions of the world and of the parser of concepts, and the seed."""
+        return {"imager": "scenes", "world": WORLD_VERSION, "parser": PARSER_VERSION, "seed": self.seed}
 
     def draw(self, concept: str, seeds: Sequence[int]) -> list[Image.Image]:
         """Draw scenes with the concept.

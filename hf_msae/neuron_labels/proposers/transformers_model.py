@@ -102,7 +102,15 @@ class TransformersProposer(LanguageModelProposer):
             "temperature": self.temperature,
             "top_p": self.top_p,
             "max_new_tokens": self.max_new_tokens,
+            "generation_config": self._generation_config,
         }
+
+    @property
+    def _generation_config(self) -> dict[str, Any]:
+        """Return what else the model's own configuration does to answers, such as a repetition penalty."""
+        own = self.model.generation_config.to_diff_dict()
+        ours = ("transformers_version", "do_sample", "temperature", "top_p", "top_k", "max_new_tokens", "max_length")
+        return json.loads(json.dumps({name: own[name] for name in own if name not in ours}, default=str))
 
     @cached_property
     def _weights_sha256(self) -> str:

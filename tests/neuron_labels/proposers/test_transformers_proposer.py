@@ -243,6 +243,11 @@ def test_settings_hold_what_answers_depend_on(model, tokenizers):
     all_settings = [settings(), settings(chat=True), settings(temperature=1.0), settings(top_p=0.5), settings(shown=3)]
     assert len({json.dumps(each) for each in all_settings}) == 5
     assert settings(batch_size=2) == settings()
+    before, own = settings(), model.generation_config
+    model.generation_config = transformers.GenerationConfig(eos_token_id=1, repetition_penalty=1.3)
+    penalized, model.generation_config = settings(), own
+    assert penalized["generation_config"] == {"eos_token_id": 1, "repetition_penalty": 1.3}
+    assert penalized != before == settings()
 
 
 @pytest.mark.parametrize(
