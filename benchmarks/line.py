@@ -6,6 +6,10 @@ methods know the same control pictures; INVERT also gets their truth, for the co
 is right if what it says is detected with an AUROC of at least 0.9 on pictures that no method saw, and all its words
 are known.
 
+On the clip art, three imagers are compared, to tell what is missing: drawings of other authors than those of the
+control pictures and of the truth; drawings of all authors, but none of these pictures; and the same ones composed
+with others on other backgrounds.
+
     python benchmarks/line.py --worlds scenes clipart --num_neurons 50 --seeds 0 1 2 --output outputs/line
 """
 
@@ -27,7 +31,9 @@ from hf_msae import VisionTextMSAE
 from hf_msae.clipart import load_clipart
 from hf_msae.concepts import Vocabulary
 from hf_msae.neuron_labels import (
+    CompositionImager,
     Control,
+    Imager,
     MSAENeuron,
     ScenesImager,
     TagsImager,
@@ -47,7 +53,8 @@ from hf_msae.scenes import CONCEPTS, load_scenes
 from hf_msae.scenes.world import sample_scene
 
 WITHHELD = 0.25
-NUM_CONTROL, NUM_TRUTH = 1000, 3000
+NUM_CONTROL, NUM_TRUTH, NUM_KNOWN_DRAWINGS = 1000, 3000, 1500
+MEASURES = ("auprc", "correlation", "f1", "iou")
 OTHERS = (
     "dog cat river mountain phone chair politics music happy angry running sleeping metal glass cheese school king "
     "queen justice winter spring summer autumn rain thunder book newspaper letter equation wheel war peace poem sugar"
@@ -63,7 +70,7 @@ class World:
     model: VisionTextMSAE
     control: list
     control_presence: np.ndarray
-    imager: object
+    imagers: dict[str, Imager]
     truth: SceneTruth | WordTruth
     truth_embeds: torch.Tensor
     templates: tuple[str, ...]
@@ -82,20 +89,28 @@ def scenes_world(seed: int) -> World:
     presence = control.select_columns(list(CONCEPTS)).to_pandas().to_numpy(dtype=bool)
     templates = Vocabulary.of_scenes().templates
     embeds = model.image_embeds(known["image"], progress=False)
-    return World("scenes", model, control["image"][:], presence, ScenesImager(seed), truth, embeds, templates)
+    imagers = {"": ScenesImager(seed)}
+    return World("scenes", model, control["image"][:], presence, imagers, truth, embeds, templates)
 
 
 def clipart_world(seed: int) -> World:
-    """Drawings of known authors for control and truth; the imager takes drawings of other authors, by their tags."""
+    """Drawings of known authors for control and truth; imagers take other drawings, by their tags."""
     model = VisionTextMSAE.from_pretrained("clipart-image")
     train = load_clipart("train").shuffle(seed=seed)
-    control, known = train.select(range(NUM_CONTROL)), train.select(range(NUM_CONTROL, len(train)))
+    end = NUM_CONTROL + NUM_KNOWN_DRAWINGS
+    control, known = train.select(range(NUM_CONTROL)), train.select(range(NUM_CONTROL, end))
     unseen = concatenate_datasets([load_clipart("validation"), load_clipart("test")])
     truth = WordTruth.from_tags(known["tags"][:], least=20)
     presence = np.array([[tag in tags for tag in truth.concepts] for tags in control["tags"]])
-    imager = TagsImager(unseen["image"], unseen["tags"])
+    others = concatenate_datasets([unseen, train.select(range(end, len(train)))])
+    of_all = TagsImager(others["image"], others["tags"])
+    imagers = {
+        "": TagsImager(unseen["image"], unseen["tags"]),
+        ", all authors": of_all,
+        ", all authors, composed": CompositionImager(of_all, seed=seed),
+    }
     embeds = model.image_embeds(known["image"], progress=False)
-    return World("clipart", model, control["image"][:], presence, imager, truth, embeds, ("{}",))
+    return World("clipart", model, control["image"][:], presence, imagers, truth, embeds, ("{}",))
 
 
 def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.DataFrame:
@@ -135,38 +150,35 @@ def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.D
     }
     classes = {word: members for word, members in classes.items() if len(members) >= 5}
     for name in proposers:
-        proposer, chosen = make_proposer(name, vocabulary), neurons[: 10 if name == "gemma" else None]
+        paper = name == "paper"
+        proposer = make_proposer("vocabulary" if paper else name, vocabulary)
+        chosen = neurons[: 10 if name == "gemma" else None]
         fitting = ZeroShotStart(control, model.backbone, general_words() if name == "open words" else vocabulary)
         begin = {neuron.key: [*fitting(neuron), *proposer.first(5, seed)] for neuron in chosen}
-        runs = {"": {}} | ({", paper": {"paper": True, "iterations": 28}} if name == "vocabulary" else {})
-        for suffix, options in runs.items():
+        for suffix, imager in list(world.imagers.items())[: 1 if paper else None]:
             start = time.perf_counter()
-            given = Control(classes, seed, progress=False) if options else control
             result = label_neurons(
                 chosen,
                 proposer,
-                world.imager,
-                given,
-                **{"iterations": 10, **options},
+                imager,
+                Control(classes, seed, progress=False) if paper else control,
+                iterations=28 if paper else 10,
+                paper=paper,
                 seed=seed,
                 start=lambda neuron, begin=begin: begin[neuron.key],
                 num_pairs=0,
                 progress=False,
             )
             by_latent = {label.latent: label for label in result.labels}
-            labels = [by_latent[latent].label if latent in by_latent else None for latent in latents]
-            confirmed = np.array([latent in by_latent and by_latent[latent].confirmed for latent in latents])
+            labels = [by_latent[latent].label if latent in by_latent else None for latent in latents[: len(chosen)]]
+            confirmed = [latent in by_latent and by_latent[latent].confirmed for latent in latents[: len(chosen)]]
             spent = time.perf_counter() - start
-            found[f"LINE, {name}{suffix}"] = (
-                labels[: len(chosen)],
-                spent,
-                result.spent["images"] / len(chosen),
-                confirmed[: len(chosen)],
-            )
+            images = result.spent["images"] / len(chosen)
+            found[f"LINE, {name}{suffix}"] = (labels, spent, images, np.array(confirmed))
     rows = []
     of_truth = world.activations(latents, world.truth_embeds)
     for method, (labels, seconds, images, confirmed) in found.items():
-        judged = label_accuracy(labels, of_truth[:, : len(labels)], world.truth)
+        judged = label_accuracy(labels, of_truth[:, : len(labels)], world.truth, measures=MEASURES)
         judged["method"], judged["world"], judged["seed"] = method, world.name, seed
         judged["latent"], judged["confirmed"] = latents[: len(labels)], confirmed
         judged["withheld"] = [of[latent] in withheld for latent in latents[: len(labels)]]
@@ -203,12 +215,12 @@ def general_words() -> list[str]:
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Means over neurons, with the lowest and highest seed."""
+    """Means over neurons, with the lowest and highest seed; measures are of labels whose words are known."""
     measures = {
         "right": lambda each: each["right"].mean(),
         "names the best concept": lambda each: each["names_best"].mean(),
-        "AUROC": lambda each: each["auroc"].mean(),
-        "AUPRC": lambda each: each["auprc"].mean(),
+        "auroc": lambda each: each["auroc"].mean(),
+        **{name: lambda each, name=name: each[name].mean() for name in MEASURES},
         "right, withheld": lambda each: each.loc[each["withheld"], "right"].mean(),
         "right, confirmed": lambda each: each.loc[each["confirmed"], "right"].mean(),
         "confirmed": lambda each: each["confirmed"].mean(),
@@ -232,7 +244,7 @@ def main() -> None:
     parser.add_argument("--worlds", nargs="+", default=["scenes", "clipart"], choices=["scenes", "clipart"])
     parser.add_argument("--num_neurons", type=int, default=50)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--proposers", nargs="+", default=["vocabulary", "open words"])
+    parser.add_argument("--proposers", nargs="+", default=["vocabulary", "paper", "open words"])
     parser.add_argument("--gemma", type=Path, default=Path("gemma"), help="folder of the GGUF file, for 'gemma'")
     parser.add_argument("--output", type=Path, required=True, help="folder of labels.parquet")
     args = parser.parse_args()

@@ -11,16 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from .._utils.argument_parser import flag
 from .checks import check_inputs, check_least
 from .opening import NamedModelArguments, command_parser
+from .pictures import NO_TRUTH, KnownPictures, Pictures
 
 if TYPE_CHECKING:
     from ..concepts import Vocabulary
     from ..neuron_labels import Imager, NeuronLabels, Proposer
     from ..neuron_labels.control import Control
+    from ..neuron_labels.evaluation import LabelChecks
     from ..vision_text import VisionTextMSAE
 
 EXAMPLE = """\
@@ -36,7 +39,6 @@ EXAMPLE = """\
 _PROPOSERS = ("vocabulary", "transformers", "inference")
 _IMAGERS = ("scenes", "retrieval", "diffusers", "inference")
 _LEAST_ACTIVE = 10
-_NUM_FIRST = 5
 _BUDGETS = ("calls", "tokens", "images", "seconds")
 
 
@@ -74,6 +76,12 @@ class LabelArguments:
     control_split: str | None = flag("Split of --control, if it has several.", None)
     image_column: str = flag("Column of the pictures in --control and --images.", "image")
     max_control: int = flag("Largest number of control pictures: rows spread over the dataset.", 1000)
+    truth: str | None = flag(
+        "Pictures whose contents are known, given like --control, on which labels are checked: scenes, or a dataset "
+        "with a column of tags or boolean columns. By default the control pictures that the search does not use.",
+        None,
+    )
+    truth_split: str | None = flag("Split of --truth, if it has several.", None)
     base_url: str | None = flag("Address of a server of your own for inference:MODEL, proposer or imager.", None)
     api_key_variable: str | None = flag("Environment variable with the key; a server of your own gets no other.", None)
     start_from_names: bool = flag("Start from a latent's name and runner-up in the table of names, too.", True)
@@ -131,12 +139,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_inputs(args.vocabulary if args.vocabulary != "scenes" else None)
         output = make_folder(Path(args.output).expanduser())
         table_file = _table_file(source)
-        pictures = _pictures(args.control, args.control_split, args.image_column, args.max_control)
+        pictures = Pictures.open(args.control, args.control_split, args.image_column, args.max_control)
         model = source.add_backbone(*source.open_msae())
         for latent in args.latents:
             MSAENeuron(model, latent, args.k)  # raises for one that is not there, before anything is loaded
-        proposer, imager = _proposer(args, source.device), _imager(args, model, pictures, source.device)
-        control = Control(pictures, args.seed, progress=not source.disable_tqdm)
+        control = Control(pictures.images, args.seed, progress=not source.disable_tqdm)
+        known = KnownPictures.of_control(control, pictures)
+        if args.truth is not None:
+            known = KnownPictures.open(args.truth, args.truth_split, args.image_column, control.progress)
+        proposer = _proposer(args, source.device)
+        imager = _imager(args, model, [control, known.control], source.device)
         chosen = args.latents or _active(model, control, args.k)
         found = label_neurons(
             [MSAENeuron(model, latent, args.k) for latent in chosen],
@@ -150,13 +162,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             confirm_images=args.confirm_images,
             progress=not source.disable_tqdm,
         )
+        checks = known.check(found, model, args.k, args.seed)
+        if checks is not None:
+            checks.save(output / "checks.json")
         if len(found):
-            with_labels = found.add_to(model.concepts if model.concepts is not None else _empty_table(model))
+            names = model.concepts if model.concepts is not None else _empty_table(model)
+            with_labels = found.add_to(names, checks)
             table_file = table_file or output / "concepts.parquet"
             with_labels.save(table_file)
         for label in found.labels[: args.figures]:
             save_figure(label.plot(), output / "figures" / f"{label.neuron.replace(' ', '-')}.png")
-    _print(found, proposer)
+    _print(found, checks, proposer)
     print(f"Labels, history and figures: {output}")
     if len(found):
         print(f"Table of names and labels: {table_file}")
@@ -177,21 +193,6 @@ def _table_file(source: NamedModelArguments) -> Path | None:
     return most_validated(files) or folder / (source.subfolder or "") / "concepts" / "labels.parquet"
 
 
-def _pictures(source: str, split: str | None, column: str, most: int | None = None) -> Any:
-    from .._utils.images import undecoded
-    from ..backbones.image_text_data import open_dataset
-    from ..backbones.pictures import spread_rows
-
-    dataset = open_dataset(source, split)
-    if column not in dataset.column_names:
-        raise ValueError(
-            f"{source} has no column {column!r}, only {', '.join(dataset.column_names)}: name it with --image_column"
-        )
-    if most is not None:
-        dataset = spread_rows(dataset, most)
-    return undecoded(dataset, column)[column]
-
-
 def _proposer(args: LabelArguments, device: str | None) -> Proposer:
     from ..neuron_labels import InferenceProposer, TransformersProposer, VocabularyProposer
     from ..neuron_labels.words import load_word_embeds
@@ -204,7 +205,7 @@ def _proposer(args: LabelArguments, device: str | None) -> Proposer:
     return VocabularyProposer(_words(args.vocabulary), load_word_embeds())
 
 
-def _imager(args: LabelArguments, model: VisionTextMSAE, control: Any, device: str | None) -> Imager:
+def _imager(args: LabelArguments, model: VisionTextMSAE, used: list[Control], device: str | None) -> Imager:
     from .._utils.images import to_rgb
     from ..neuron_labels import DiffusersImager, InferenceImager, RetrievalImager, ScenesImager
     from ..neuron_labels.imagers.base import image_sha256
@@ -216,10 +217,9 @@ def _imager(args: LabelArguments, model: VisionTextMSAE, control: Any, device: s
         return DiffusersImager(name, device=device)
     if kind == "inference":
         return InferenceImager(name, base_url=args.base_url, api_key_variable=args.api_key_variable)
-    exclude = [image_sha256(to_rgb(picture)) for picture in control]
-    return RetrievalImager(
-        _pictures(args.images, args.images_split, args.image_column), model.backbone, exclude=exclude
-    )
+    exclude = {image_sha256(to_rgb(picture)) for each in used for picture in each.images}
+    images = Pictures.open(args.images, args.images_split, args.image_column).images
+    return RetrievalImager(images, model.backbone, exclude=exclude)
 
 
 def _start(args: LabelArguments, model: VisionTextMSAE, control: Control, proposer: Proposer) -> Callable[..., list]:
@@ -233,7 +233,7 @@ def _start(args: LabelArguments, model: VisionTextMSAE, control: Control, propos
 
     def start(neuron: Any) -> list[str]:
         own = [*names.get(neuron.latent, ()), *(fitting(neuron) if fitting else ())]
-        return [*own, *proposer.first(_NUM_FIRST, args.seed)]
+        return [*own, *proposer.first(5, args.seed)]
 
     return start
 
@@ -269,21 +269,21 @@ def _names(model: VisionTextMSAE) -> dict[int, list[str]]:
 
 
 def _empty_table(model: VisionTextMSAE) -> Any:
-    import numpy as np
-
     from ..concepts import ConceptTable
 
-    number = model.msae.config.num_latents
-    none, nan = [None] * number, np.full(number, np.nan)
+    none, nan = ([value] * model.msae.config.num_latents for value in (None, float("nan")))
     return ConceptTable.from_columns(none, nan, none, nan)
 
 
-def _print(found: NeuronLabels, proposer: Proposer) -> None:
+def _print(found: NeuronLabels, checks: LabelChecks | None, proposer: Proposer) -> None:
     for label in found.labels:
         print(label.verdict())
+        if checks is not None:
+            print(indent(checks.describe(label.neuron), "  "))
     for name, problem in found.problems.items():
         print(f"{name}: no label: {problem}")
     print(f"\n{found.verdict()}")
+    print(checks.verdict() if checks is not None else f"No label was checked on real pictures: {NO_TRUTH}")
     if not proposer.is_language_model:
         print("No language model was asked: labels can only be words of the vocabulary")
     spent = found.spent

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..concepts import ConceptTable
+    from .evaluation.label_checks import LabelChecks
 
 HISTORY = (
     *("iteration", "origin", "concept", "score", "first_score", "accepted", "num_images", "mean_activation"),
@@ -30,6 +31,12 @@ LABEL_COLUMNS = {
     "line_meanings": "other_meanings",
 }
 """Columns of a table of names -> what of a label they hold."""
+CHECK_COLUMNS = {
+    **{f"line_{name}": name for name in ("auprc", "correlation", "f1", "iou", "share", "noticed_by")},
+    "line_unchecked": "reason",
+}
+"""Columns of a table of names -> what `LabelChecks.to_pandas` says of a label."""
+_TEXTS = tuple(f"line_{name}" for name in ("label", "metric", "confirmed", "meanings", "noticed_by", "unchecked"))
 PICTURES = ("kind", "sha256", "concept", "activation")
 
 
@@ -201,11 +208,17 @@ class NeuronLabels(Result):
         labels = tuple(NeuronLabel.from_dict(each) for each in content["labels"])
         return cls(labels, content["spent"], content.get("problems", {}))
 
-    def add_to(self, table: ConceptTable) -> ConceptTable:
+    def add_to(self, table: ConceptTable, checks: LabelChecks | None = None) -> ConceptTable:
         """Return a table of names with the labels of latents beside the names, as columns of their own.
 
         They are line_label, line_score, line_low, line_high, line_metric, line_confirmed and line_meanings, what else
-        the latent responds to. Labels that the table has of other latents stay.
+        the latent responds to; and, on real pictures, line_auprc, line_correlation, line_f1, line_iou, line_share (of
+        pictures that show the label), line_noticed_by (measures that pass the sanity tests on it) and line_unchecked
+        (why there are none of these). Labels that the table has of other latents stay.
+
+        Args:
+            table: The names.
+            checks: What `check_labels` found of these labels.
 
         Raises:
             ValueError: A label is of no latent of the table.
@@ -214,15 +227,18 @@ class NeuronLabels(Result):
         frame = table.frame.copy()
         if unknown := {label.latent for label in rows} - set(frame["latent"]):
             raise ValueError(f"the table of names has no latent {min(unknown)}")
-        for column in LABEL_COLUMNS:
+        columns = {**LABEL_COLUMNS, **CHECK_COLUMNS}
+        missing = {column: None if column in _TEXTS else np.nan for column in columns}
+        for column, value in missing.items():
             if column not in frame:
-                frame[column] = np.nan if column in ("line_score", "line_low", "line_high") else None
-        frame = frame.astype({name: object for name in LABEL_COLUMNS if not name.endswith(("score", "low", "high"))})
+                frame[column] = value
+        frame = frame.astype(dict.fromkeys(_TEXTS, object))
         places = dict(zip(frame["latent"], frame.index, strict=True))
+        checked = {} if checks is None else checks.to_pandas().set_index("neuron").to_dict("index")
         for label in rows:
-            row = label.to_pandas().iloc[0]
-            for column, name in LABEL_COLUMNS.items():
-                frame.at[places[label.latent], column] = row[name]
+            own = label.to_pandas().iloc[0].to_dict() | checked.get(label.neuron, {"reason": "not checked"})
+            for column, name in columns.items():  # those of an earlier label must not stay
+                frame.at[places[label.latent], column] = own.get(name, missing[column])
         provenance = {**table.provenance, "line": self.labels[0].settings if self.labels else {}}
         return replace(table, frame=frame, provenance=provenance)
 

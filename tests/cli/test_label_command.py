@@ -10,6 +10,7 @@ from hf_msae.cli import label
 from hf_msae.cli.opening import NamedModelArguments
 from hf_msae.concepts import ConceptTable
 from hf_msae.neuron_labels import NeuronLabels
+from hf_msae.neuron_labels.evaluation import LabelChecks
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,8 @@ def test_labels_history_figures_and_table_are_written(words, tmp_path, capsys):
     assert {one.latent for one in found.labels} | {int(name.split()[-1]) for name in found.problems} == {3, 417}
     for one in found.labels:
         assert one.verdict() in printed
+    checks = LabelChecks.load(tmp_path / "out" / "checks.json")
+    assert checks.verdict() in printed and checks.labels["num_images"].tolist() == [30] * len(found)
     assert "No language model was asked" in printed
     assert len(list((tmp_path / "out" / "figures").glob("*.png"))) == min(1, len(found))
     table = ConceptTable.load(tmp_path / "out" / "concepts.parquet")
@@ -37,6 +40,7 @@ def test_labels_history_figures_and_table_are_written(words, tmp_path, capsys):
         row = table[one.latent].iloc[0]
         assert (row["line_label"], row["line_confirmed"]) == (one.label, one.confirmed)
         assert isinstance(row["name"], str)  # the released names are still there
+        assert row["line_unchecked"] == checks.labels.set_index("neuron").loc[one.neuron, "reason"]
     again = json.loads((tmp_path / "out" / "labels.json").read_text())
     label.main([*arguments, "--output", str(tmp_path / "out")])
     assert NeuronLabels.load(tmp_path / "out" / "labels.json").to_dict()["labels"] == again["labels"]

@@ -83,12 +83,19 @@ def test_labels_by_line_are_shown_beside_names(write, with_names):
         line_confirmed=True,
     )
     frame["line_meanings"] = "buttons"
+    frame["line_unchecked"] = "nobody looked"
     page = write(with_names(ConceptTable(frame, table.provenance)), num_concepts=1)
     stats = page.card(shown(page)[0]).one("dl", of_class="stats").definitions
     assert stats["label by LINE"] == "polka <dots> (auc 0.95, 0.90 to 0.98)" and stats["also responds to"] == "buttons"
+    assert stats["the label on real pictures"] == "nobody looked"
+    frame = frame.assign(line_auprc=0.81, line_share=0.1, line_correlation=0.7, line_f1=0.6, line_iou=0.5)
+    frame["line_noticed_by"] = "auprc, f1"
     unsure = write(with_names(ConceptTable(frame.assign(line_confirmed=False, line_score=None))), num_concepts=1)
     stats = unsure.card(shown(unsure)[0]).one("dl", of_class="stats").definitions
     assert stats["label by LINE, not confirmed"] == "polka <dots>"
+    assert stats["the label on real pictures: AUPRC, by chance 0.10"] == "0.81"
+    assert stats["correlation, F1, IoU"] == "0.70, 0.60, 0.50"
+    assert stats["would notice a label half or twice as broad"] == "auprc, f1"
 
 
 def test_limits_are_those_of_the_names_at_hand(write, with_names):

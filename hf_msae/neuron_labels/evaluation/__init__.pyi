@@ -7,11 +7,12 @@ from .hard_negatives import (
     hard_negatives_by_nearness,
     nearness_of_concepts,
 )
+from .label_checks import LabelChecks, check_labels
 from .measures import MEASURES, TRUSTED, Measure, measure_labels
 from .pairs import PairConfirmation, confirm_by_pairs
 from .sanity import label_sanity, sanity_tests
 from .semanticlens import clarity, polysemanticity, redundancy
-from .truth import Reading, SceneTruth, Truth, WordTruth
+from .truth import Reading, SceneTruth, Truth, WordTruth, known_truth
 
 __all__ = [
     "MEASURES",
@@ -22,6 +23,7 @@ __all__ = [
     "CosyScore",
     "HardNegatives",
     "Invert",
+    "LabelChecks",
     "Measure",
     "PairConfirmation",
     "Reading",
@@ -30,11 +32,13 @@ __all__ = [
     "VocabularyCosine",
     "WordTruth",
     "best_concepts",
+    "check_labels",
     "clarity",
     "confirm_by_pairs",
     "cosy_score",
     "hard_negatives_by_concepts",
     "hard_negatives_by_nearness",
+    "known_truth",
     "label_accuracy",
     "label_sanity",
     "measure_labels",

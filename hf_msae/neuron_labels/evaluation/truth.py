@@ -7,12 +7,16 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...scenes.world import CONCEPTS, Scene
+from ...scenes.world import CONCEPTS, Scene, sample_scene
 from ..words import clean_concept, same_words
 from .formulas import OPERATORS, parse_formula
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _SMALL_WORDS = frozenset(
     "a an the some of in on at with and to by for picture image photo photograph drawing clipart illustration".split()
@@ -180,3 +184,31 @@ class SceneTruth(Truth):
             return Reading(None, problem=str(error))
         presence = np.array([described.holds(scene) for scene in self.scenes], dtype=bool)
         return Reading(presence, tuple(concept for concept in CONCEPTS if concept in described.concepts))
+
+
+def known_truth(dataset: Dataset, rows: Sequence[int] | None = None, source: str = "") -> Truth | None:
+    """Read what is in pictures of a dataset from its other columns; None where no column says it.
+
+    A column `tags` with lists of texts makes a `WordTruth` of all tags, otherwise boolean columns make one of their
+    names. A picture whose author left out a tag, or whose value is missing, counts as one without it. Scenes are known
+    exactly: a label such as "red star" must be true of one object.
+
+    Args:
+        dataset: The pictures, with their columns.
+        rows: Numbers of the rows whose pictures are measured; by default all.
+        source: Where the dataset is from, if that is "scenes:SPLIT:N" or "scenes:SPLIT:N:SEED".
+    """
+    rows = range(len(dataset)) if rows is None else rows
+    if source.startswith("scenes:"):
+        _, split, _, *seed = source.split(":")
+        return SceneTruth([sample_scene(split, int(seed[0]) if seed else 0, int(row)) for row in rows])
+    tags = dataset.features.get("tags")
+    if getattr(getattr(tags, "feature", None), "dtype", None) == "string":
+        of_rows = [[tag for tag in of_row or () if tag] for of_row in dataset.select(rows)["tags"]]
+        number = len(of_rows)
+        counts = Counter(tag for of_row in of_rows for tag in set(of_row))
+        return WordTruth.from_tags(of_rows, least=1) if any(count < number for count in counts.values()) else None
+    names = [name for name, feature in dataset.features.items() if getattr(feature, "dtype", None) == "bool"]
+    if not names:
+        return None
+    return WordTruth(names, dataset.select(rows).select_columns(names).to_pandas().fillna(False).to_numpy(dtype=bool))

@@ -1,0 +1,116 @@
+"""Pictures that a command reads, and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from datasets.arrow_dataset import Column
+
+    from ..neuron_labels import NeuronLabels
+    from ..neuron_labels.control import Control
+    from ..neuron_labels.evaluation import LabelChecks, Truth
+    from ..vision_text import VisionTextMSAE
+
+NO_TRUTH = "no column of tags and no boolean columns say what pictures show; --truth takes other pictures"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A column of pictures, or rows spread over it.
+
+    Attributes:
+        source: Where they are from.
+        dataset: The dataset.
+        rows: The rows that are taken.
+        column: The column of the pictures.
+    """
+
+    source: str
+    dataset: Dataset
+    rows: Sequence[int]
+    column: str
+
+    @classmethod
+    def open(cls, source: str, split: str | None, column: str, most: int | None = None) -> Pictures:
+        """Open what `hf-msae extract` reads, and take at most `most` rows, spread over it.
+
+        Raises:
+            ValueError: There is no such column.
+        """
+        from datasets import Dataset
+
+        from ..backbones.image_text_data import open_dataset
+        from ..backbones.pictures import spread_rows
+
+        dataset = open_dataset(source, split)
+        if column not in dataset.column_names:
+            names = ", ".join(dataset.column_names)
+            raise ValueError(f"{source} has no column {column!r}, only {names}: name it with --image_column")
+        rows = Dataset.from_dict({"row": range(len(dataset))})
+        return cls(source, dataset, (rows if most is None else spread_rows(rows, most))["row"][:], column)
+
+    @property
+    def images(self) -> Column:
+        """The pictures, decoded one by one."""
+        from .._utils.images import undecoded
+
+        return undecoded(self.dataset.select(self.rows), self.column)[self.column]
+
+    def truth(self, places: Sequence[int] | None = None) -> Truth | None:
+        """Return what is in the pictures at these places, by default in all; None where no column says it."""
+        from ..neuron_labels.evaluation import known_truth
+
+        rows = self.rows if places is None else [self.rows[place] for place in places]
+        return known_truth(self.dataset, rows, self.source)
+
+
+@dataclass(frozen=True)
+class KnownPictures:
+    """Pictures that labels are checked on.
+
+    Attributes:
+        control: The pictures, whose features it keeps.
+        rows: Those of them that labels are checked on.
+        truth: What is in these; None if that is not known.
+    """
+
+    control: Control
+    rows: Sequence[int]
+    truth: Truth | None
+
+    @classmethod
+    def of_control(cls, control: Control, pictures: Pictures) -> KnownPictures:
+        """Take the control pictures that no search uses."""
+        rows = control.confirm_rows.tolist()
+        return cls(control, rows, pictures.truth(rows))
+
+    @classmethod
+    def open(cls, source: str, split: str | None, column: str, progress: bool) -> KnownPictures:
+        """Open pictures for this purpose.
+
+        Raises:
+            ValueError: It is not known what they show.
+        """
+        from ..neuron_labels.control import Control
+
+        pictures = Pictures.open(source, split, column)
+        if (truth := pictures.truth()) is None:
+            raise ValueError(f"labels cannot be checked on {source}: {NO_TRUTH}")
+        return cls(Control(pictures.images, progress=progress), range(len(pictures.rows)), truth)
+
+    def check(self, labels: NeuronLabels, model: VisionTextMSAE, k: int | None, seed: int) -> LabelChecks | None:
+        """Check labels of latents; None without truth or labels."""
+        import numpy as np
+
+        from ..neuron_labels import MSAENeuron
+        from ..neuron_labels.evaluation import check_labels
+
+        if self.truth is None or not len(labels):
+            return None
+        neurons = [MSAENeuron(model, label.latent, k) for label in labels.labels]
+        activations = [neuron.read(self.control.features(neuron)[self.rows]) for neuron in neurons]
+        return check_labels(labels, np.stack(activations, axis=1), self.truth, seed)
