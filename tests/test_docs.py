@@ -120,3 +120,17 @@ def test_commands_name_flags_that_exist(known_flags):
             assert named <= known_flags[name], f"{page}: {name} does not know {named - known_flags[name]}"
             found[name] += len(named) > 0
     assert sum(found.values()) > 25 and all(found[name] for name in COMMANDS_OF_PAGES)
+
+
+def test_tests_that_a_page_names_exist():
+    file, named = None, 0
+    for match in re.finditer(r"`([\w/]+\.py)?(?:::(\w+))?`", (ROOT / "docs" / "robustness.md").read_text()):
+        path, test = match.groups()
+        if path and path.startswith("benchmarks/"):
+            assert (ROOT / path).exists(), path
+            continue
+        file = (ROOT / "tests" / path).read_text() if path else file
+        if test:
+            assert f"def {test}(" in file, f"{path}::{test}"
+            named += 1
+    assert named > 80

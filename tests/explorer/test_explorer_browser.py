@@ -283,6 +283,14 @@ def test_steering(open_page, picture, no_picture):
     panel.get_by_text("After the change “").wait_for()  # an edit is answered when the tab is opened
     ends = panel.locator(".wrap-inner:visible").evaluate_all(ENDS)
     assert ends and all(text <= arrow for text, arrow in ends), "a name runs into the arrow of its list"
+    answered = table.inner_text()
+    slider = panel.locator("input[type=range]:visible").first
+    slider.focus()
+    for _ in range(8):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "before => document.querySelector('table.msae-steer').innerText !== before", arg=answered, timeout=SECONDS
+    )
     leave(page, "Steer")
     before = table.inner_text()
     panel.get_by_label("Remove Image").first.click()

@@ -202,7 +202,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         [
             *(button.click, words.submit, words.blur, kind.input, picture.change, row.change),
             *(name.input for name in names),
-            *(strength.release for *_, strength in slots),
+            *(strength.input for *_, strength in slots),
         ],
         answering(in_place(answer, refused)),
         asked,

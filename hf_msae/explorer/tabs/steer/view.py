@@ -200,7 +200,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         [
             prompt.input,
             *(each.input for each in (*concepts, *hows)),
-            *(each.release for each in amounts),
+            *(each.input for each in amounts),
         ],
         answering(changed),
         inputs,
