@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -273,9 +274,19 @@ def _measure_all(cells: Sequence[_Cell], num_workers: int) -> Iterator[None]:
     groups: dict[tuple[int, str], list[_Cell]] = {}
     for cell in cells:
         groups.setdefault((id(cell.task), cell.edit.shares_fits or cell.label), []).append(cell)
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_end_with_parent) as pool:
         for done in as_completed([pool.submit(_measure_group, group) for group in groups.values()]):
             yield from done.result()
+
+
+def _end_with_parent() -> None:
+    """Have this process end when the one that started it is killed, which would leave it waiting for work forever."""
+
+    def watch() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _measure_group(cells: Sequence[_Cell]) -> list[None]:

@@ -13,6 +13,7 @@ from itertools import chain
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -90,21 +91,25 @@ def test_two_processes_give_the_same_table(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_gives_the_same_table(tmp_path):
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_run_that_was_killed_gives_the_same_table(num_workers, tmp_path):
     methods = ["mean_difference", "lda", "leace", "median_difference", "joint_pattern", "clarc"]
     whole = run([small], methods, tmp_path / "whole", seeds=(0, 1))
     script = f"""
 from functools import partial
 from hf_msae.steering import gaussian_task, run_swordbench
 task = partial(gaussian_task, num_rows=400, width=12, num_concepts=3)
-run_swordbench([task], {methods}, {str(tmp_path / "killed")!r}, seeds=(0, 1), progress=False)
+run_swordbench([task], {methods}, {str(tmp_path / "killed")!r}, (0, 1), {num_workers}, progress=False)
 """
     cells = tmp_path / "killed" / "cells"
     process = subprocess.Popen([sys.executable, "-c", script])
-    while process.poll() is None and len(list(cells.glob("*.json"))) < 3:
+    while process.poll() is None and not list(cells.glob("*.json")):
         time.sleep(0.01)
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) >= num_workers - 1
     process.kill()
     assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed" / "results.json").exists()
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
     again = run([small], methods, tmp_path / "killed", seeds=(0, 1))
     assert again.to_pandas().equals(whole.to_pandas())
     assert (tmp_path / "killed" / "results.json").read_bytes() == (tmp_path / "whole" / "results.json").read_bytes()
