@@ -29,6 +29,16 @@ def _frozen_heap():
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_flushing(request):
+    """Skip fsync, which takes most of the time of a small file; tests/_utils tests it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name != "_utils":
+            patch.setattr("hf_msae._utils.atomic._flush", lambda path: None)
+            patch.setattr("hf_msae._utils.atomic._flush_folder", lambda folder: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def relative_error():
     """(actual, expected) -> ||actual - expected|| / ||expected|| (Frobenius), in float64 and without a tolerance."""

@@ -223,13 +223,13 @@ def test_a_name_that_may_be_chance_is_marked_and_a_number_is_not():
 
 
 def test_the_column_to_begin_with_is_one_that_a_concept_is_named_like(explorer):
-    first = first_to_ask(explorer)
-    assert first in set(usable_columns(explorer)) & set(explorer.concepts)
+    first, usable = first_to_ask(explorer), usable_columns(explorer)
+    assert first in set(usable) & set(explorer.concepts)
     other = copy.copy(explorer)
     other.concepts = {name: each for name, each in explorer.concepts.items() if name != first}
-    assert first_to_ask(other) in set(usable_columns(explorer)) & set(other.concepts)
+    assert first_to_ask(other) in set(usable) & set(other.concepts)
     other.concepts = {}
-    assert first_to_ask(other) == usable_columns(explorer)[0]
+    assert first_to_ask(other) == usable[0]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """What visitors give is checked, and refused in words that are for them."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -42,7 +44,10 @@ def test_a_large_picture_is_brought_down(tmp_path):
 
 
 def test_a_picture_is_refused_by_its_header_before_it_is_decoded(tmp_path, monkeypatch):
-    picture(tmp_path / "bomb.png", "1", (30_000, 30_000))
+    bomb = bytearray(picture(tmp_path / "bomb.png", "1").read_bytes())
+    bomb[16:24] = struct.pack(">II", 30_000, 30_000)  # the size that its header claims
+    bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
+    (tmp_path / "bomb.png").write_bytes(bomb)
     picture(tmp_path / "large.png", size=(41, 30))
     monkeypatch.setattr(inputs, "MAX_DECODED_PIXELS", 1200)
     assert read_picture(picture(tmp_path / "a.png", size=(40, 30))).size == (40, 30)

@@ -65,22 +65,26 @@ class Bias:
 
 
 @lru_cache(maxsize=1)
-def columns(explorer: Explorer) -> dict[str, tuple[str, ...]]:
-    """The columns of the collection that have two classes, and these; the second one is explained."""
+def _labelled(explorer: Explorer) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
+    """The columns that have two classes: whether each picture has the second one (-1 where it is empty), and these."""
     found = {}
     for name, feature in explorer.images.features.items():
         is_bool = feature == datasets.Value("bool")  # has two classes even if all pictures have one answer
         given = ("False", "True") if is_bool else None
         try:
-            classes = dataset_labels(explorer.images, name, given)[1]
+            labels, classes = dataset_labels(explorer.images, name, given)
         except ValueError:  # no column of labels
             continue
         if len(classes) == 2:
-            found[name] = classes
+            found[name] = labels.astype(np.int8), classes
     return found
 
 
-@lru_cache(maxsize=1)
+def columns(explorer: Explorer) -> dict[str, tuple[str, ...]]:
+    """The columns of the collection that have two classes, and these; the second one is explained."""
+    return {name: classes for name, (_, classes) in _labelled(explorer).items()}
+
+
 def usable_columns(explorer: Explorer) -> tuple[str, ...]:
     """The columns that a probe can be trained on."""
     return tuple(name for name in columns(explorer) if min(_counts(explorer, name)) >= MIN_EACH)
@@ -180,7 +184,7 @@ def probability_of_second(classifier: LinearClassifier) -> Callable[[torch.Tenso
 
 def _labels(explorer: Explorer, column: str) -> np.ndarray:
     """Whether each picture has the second class of a column: 1 or 0, and -1 where the column is empty."""
-    return dataset_labels(explorer.images, column, columns(explorer)[column])[0]
+    return _labelled(explorer)[column][0].astype(int)
 
 
 def _counts(explorer: Explorer, column: str) -> tuple[int, int]:
