@@ -25,8 +25,9 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[space]"
 	$(RUN) -m hf_msae.cli demo
 
-# A test file stays in one process; a process computes on one thread, since the others have work of their own.
-PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
+# A test file stays in one process; a process computes on one thread, since the others have work of their own, and
+# keeps what it compiles of Python for those after it.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 test: $(VENV)/.installed
 	$(PYTEST)

@@ -18,8 +18,14 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 import pytest  # noqa: E402
 
+gc.disable()  # imports leave hardly any garbage, and a collection walks over all they brought
+
 GOLDEN = Path(__file__).parent / "golden"
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def pytest_collection_finish():
+    gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -174,17 +174,14 @@ def test_flags_and_variables_name_edits_and_results_and_spaces_cannot_have_them(
             space_variables(ExplorerSettings(**{name: value}))
 
 
-def test_an_explorer_without_edits_has_no_page_of_them(explorer, edited, tmp_path, monkeypatch):
+def test_programs_can_ask_where_there_are_edits(explorer, edited, picture, tmp_path, monkeypatch):
     from hf_msae.explorer.app import build_demo
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    pages = [build_demo(source).fns.values() for source in (explorer, edited)]
-    names = [{each.api_name for each in page if each.api_visibility == "public"} for page in pages]
-    assert names[1] - names[0] == {"edit"} and "steer" in names[0]
-
-
-def test_programs_can_ask(edited, picture):
     with launched(edited) as demo:
+        pages = [page.fns.values() for page in (build_demo(explorer), demo)]
+        names = [{each.api_name for each in page if each.api_visibility == "public"} for page in pages]
+        assert names[1] - names[0] == {"edit"} and "steer" in names[0]
         url = address(demo)
         path = json.loads(upload(url, picture.read_bytes())[1])[0]
         sent = {"path": path, "meta": {"_type": "gradio.FileData"}}

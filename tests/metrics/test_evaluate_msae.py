@@ -1,16 +1,13 @@
 """evaluate_msae against the pure functions on whole arrays, for any batching, in one process and in two."""
 
 import json
-import os
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, debug_launcher
+from accelerate.state import AcceleratorState
 
 from hf_msae import MSAEConfig, MSAEModel, metrics
 from hf_msae._utils.fingerprint import model_fingerprint
@@ -328,6 +325,7 @@ CKNNA_BATCH_SIZES = (16, 512)
 
 def evaluate_in_process(folder):
     """What each of the two processes runs; writes its results, and which rows it was given."""
+    AcceleratorState._reset_state(True)
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2
     model = accelerator.prepare(make_model())
@@ -355,13 +353,9 @@ def check_alike(found, expected):
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path, request):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__, tmp_path]
-    environment = {**os.environ, "PYTHONPATH": str(Path(metrics.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
-    torch.set_num_threads(1)  # as in those processes: float32 matrix products depend on it, and nothing else may
+    torch.set_num_threads(1)  # in those processes too: float32 matrix products depend on it, and nothing else may
+    debug_launcher(evaluate_in_process, (tmp_path,), num_processes=2)
     for rows in ROWS:
         parts = [json.loads((tmp_path / f"{rows}-rows-{rank}.json").read_text()) for rank in range(2)]
         assert sorted(parts[0] + parts[1]) == list(range(rows))
@@ -373,7 +367,3 @@ def test_two_processes_equal_one(tmp_path, request):
                 check_alike(both[0].by_k[k], expected)
             check_alike(both[0].baseline_mean, single.baseline_mean)
             assert both[0].cknna_batch_size == min(rows, size)
-
-
-if __name__ == "__main__":
-    evaluate_in_process(Path(sys.argv[1]))

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from accelerate import debug_launcher
 from datasets import Dataset
 from safetensors.torch import load_file
 
@@ -26,6 +27,8 @@ from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.metrics import EvaluationResult, evaluate_msae
 from hf_msae.scenes.backbone import BACKBONE_DIR
 from hf_msae.training.flags import DataArguments
+from tests import forking
+from tests.training import two_processes
 
 ROOT = Path(__file__).parents[2]
 WIDTH, LATENTS = 16, 64
@@ -411,8 +414,9 @@ def test_two_processes_stop_early_where_one_does(tmp_path, data_flags):
     flags += [*SMALL, "--adam_epsilon", "1e-3"]
     run(train.main, *flags, "--per_device_train_batch_size", "32", "--output_dir", tmp_path / "one")
     both = ["--per_device_train_batch_size", "16", "--output_dir", tmp_path / "two"]
-    commands = json.dumps([("train", [*flags, *both])], default=str)
-    end(start(*TORCHRUN, Path(__file__).with_name("two_processes.py"), commands))
+    commands, output = [("train", [*map(str, flags), *map(str, both)])], tmp_path / "output.txt"
+    launched = forking.start(debug_launcher, two_processes.run, (commands,), output=output)
+    assert forking.end(launched) == 0, output.read_text()
     assert_close_weights(tmp_path / "one", tmp_path / "two")
     one, two = (json.loads((tmp_path / name / "training.json").read_text())["result"] for name in ("one", "two"))
     assert (two["num_processes"], two["global_step"], two["best_step"]) == (2, one["global_step"], one["best_step"])
@@ -478,21 +482,25 @@ def test_killed_again_and_again_it_ends_with_exactly_the_same_weights(tmp_path, 
     def newest():
         return max((int(path.name.split("-")[1]) for path in cut.glob("checkpoint-*")), default=0)
 
-    uninterrupted = start(TRAIN, *flags, "--output_dir", whole)
+    def started(folder, *resume):
+        argv = [*map(str, flags), "--output_dir", str(folder), *resume]
+        return forking.start(train.main, argv, output=tmp_path / "output.txt")
+
+    uninterrupted = started(whole)
     resume, moments = [], random.Random(0)
     for _ in range(2):
         target = newest() + moments.randrange(3, 10)
-        running = start(TRAIN, *flags, "--output_dir", cut, *resume)
-        while newest() < target and running.poll() is None:
+        running = started(cut, *resume)
+        while newest() < target and running.is_alive():
             time.sleep(0.001)
         time.sleep(moments.random() * 0.05)  # anywhere within a step
-        assert running.poll() is None, running.communicate()[1]
+        assert running.is_alive(), (tmp_path / "output.txt").read_text()
         running.kill()
-        running.communicate()
+        assert forking.end(running) == -signal.SIGKILL
         resume = ["--resume_from_checkpoint", "last"]
     assert 0 < newest() < steps
-    for process in (start(TRAIN, *flags, "--output_dir", cut, *resume), uninterrupted):
-        end(process)
+    for process in (started(cut, *resume), uninterrupted):
+        assert forking.end(process) == 0, (tmp_path / "output.txt").read_text()
     expected, actual = (load_file(folder / "model.safetensors") for folder in (whole, cut))
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
     losses = [[record["loss"] for record in steps_of(folder)] for folder in (whole, cut)]

@@ -6,6 +6,12 @@ from importlib import import_module
 
 from accelerate.state import PartialState
 
-PartialState.destroy_process_group = lambda *_: None  # the next command uses it too
-for name, argv in json.loads(sys.argv[1]):
-    import_module(f"hf_msae.cli.{name}").main(argv)
+
+def run(commands):
+    PartialState.destroy_process_group = lambda *_: None  # the next command uses it too
+    for name, argv in commands:
+        import_module(f"hf_msae.cli.{name}").main(argv)
+
+
+if __name__ == "__main__":
+    run(json.loads(sys.argv[1]))
