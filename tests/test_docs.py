@@ -10,22 +10,17 @@ import pytest
 from hf_msae import cli
 
 ROOT = Path(__file__).parents[1]
+LONG = ("bias", "concepts", "leaderboard", "line", "report", "search", "swordbench")  # their runs take seconds
 PAGES = [
-    "docs/bias.md",
     "docs/clipart.md",
     "docs/backbones.md",
-    "docs/concepts.md",
     "docs/extraction.md",
     "docs/hub.md",
-    "docs/leaderboard.md",
-    "docs/line.md",
     "docs/metrics.md",
     "docs/model.md",
-    "docs/report.md",
     "docs/scenes.md",
-    "docs/search.md",
     "docs/space.md",
-    "docs/swordbench.md",
+    *(pytest.param(f"docs/{page}.md", marks=pytest.mark.slow) for page in LONG),
 ]
 COMMANDS = [
     "README.md",
