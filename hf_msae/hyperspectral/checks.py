@@ -1,0 +1,147 @@
+"""Checks of patches: what is wrong is named with the file and the field, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .patches import UNITS
+
+_FLAT_BANDS = 8  # in which a pixel has the largest value of its field: clipped, since noise makes them differ
+
+
+class PatchError(ValueError):
+    """A patch, or the table that comes with patches, cannot be used.
+
+    Attributes:
+        file: Its file, or its name if there is no file.
+        field: What is wrong in it: "data", "mask", "wavelengths", or a column.
+    """
+
+    def __init__(self, file: object, field: str, problem: str):
+        super().__init__(f"{file}: {field}: {problem}")
+        self.file, self.field = str(file), field
+
+    def __reduce__(self):
+        return _rebuild, (self.file, self.field, str(self))
+
+
+def _rebuild(file: str, field: str, message: str) -> PatchError:
+    return PatchError(file, field, message.removeprefix(f"{file}: {field}: "))
+
+
+def check_wavelengths(wavelengths: Sequence[float] | np.ndarray, source: object = "wavelengths") -> np.ndarray:
+    """Return wavelengths as float64 (bands,), in nm.
+
+    Raises:
+        PatchError: They do not ascend, or are not in nm.
+    """
+    found = np.array(wavelengths, dtype=float)
+    if found.ndim != 1 or len(found) < 2 or not np.isfinite(found).all():
+        raise PatchError(source, "wavelengths", f"a finite number per band is needed, but the shape is {found.shape}")
+    if not (steps := np.diff(found) > 0).all():
+        at = int(np.flatnonzero(~steps)[0])
+        raise PatchError(
+            source, "wavelengths", f"{found[at + 1]:g} nm of band {at + 2} follows {found[at]:g} nm: sort the bands"
+        )
+    if found[-1] < 100:
+        raise PatchError(
+            source, "wavelengths", f"{found[0]:g} to {found[-1]:g} look like micrometers: multiply them by 1,000"
+        )
+    if found[0] < 200 or found[-1] > 20000:
+        raise PatchError(source, "wavelengths", f"{found[0]:g} to {found[-1]:g} are no wavelengths of light in nm")
+    return found
+
+
+def as_mask(mask: np.ndarray, shape: tuple[int, ...], name: object) -> np.ndarray:
+    """Return a mask of (h, w) or (bands, h, w) as bool (h, w): True where any band is outside the field.
+
+    Raises:
+        PatchError: The shape does not fit, or values are not 0 and 1.
+    """
+    mask = np.asarray(mask)
+    if mask.shape not in (shape, shape[1:]):
+        raise PatchError(name, "mask", f"its shape is {mask.shape}, but data has {shape}")
+    if mask.dtype != bool:
+        odd = mask[(mask != 0) & (mask != 1)]
+        if len(odd):
+            raise PatchError(name, "mask", f"values are true and false (1 and 0), but one is {odd[0]!r}")
+        mask = mask.astype(bool)
+    return mask.any(axis=0) if mask.ndim == 3 else mask
+
+
+def check_patch(data: np.ndarray, mask: np.ndarray, wavelengths: np.ndarray, unit: str, name: object) -> np.ndarray:
+    """Return the mean spectrum of a patch (bands,), after checking it.
+
+    Args:
+        data: Values (bands, h, w).
+        mask: (h, w), True outside the field.
+        wavelengths: Centers of the bands in nm.
+        unit: What the values are in; a key of `UNITS`.
+        name: The file, for messages.
+
+    Raises:
+        PatchError: Bands are missing, the field has no pixels, or values are not finite, saturated or in another unit.
+    """
+    if mask.all():
+        raise PatchError(name, "mask", "no pixel belongs to the field: it is True everywhere, and True means outside")
+    field = data[:, ~mask]
+    if not (finite := np.isfinite(field)).all():
+        band, number = int(np.flatnonzero(~finite.all(axis=1))[0]), int((~finite).any(axis=0).sum())
+        raise PatchError(
+            name,
+            "data",
+            f"{number} of {field.shape[1]} pixels of the field are not finite, the first in band {band + 1} "
+            f"({wavelengths[band]:.1f} nm): mask them or leave the patch out",
+        )
+    empty = ~field.any(axis=1)
+    if empty.all() and mask.any() and data[:, mask].any():
+        raise PatchError(name, "mask", "the field is 0 everywhere and what is outside is not: is the mask inverted?")
+    if empty.any():
+        band = int(np.flatnonzero(empty)[0])
+        raise PatchError(
+            name,
+            "data",
+            f"band {band + 1} ({wavelengths[band]:.1f} nm) is 0 in all of the field: {empty.sum()} missing",
+        )
+    top = field.max()
+    at_top = (field == top).sum(axis=0)
+    largest = np.iinfo(data.dtype).max if np.issubdtype(data.dtype, np.integer) else np.inf
+    if top >= largest or (at_top.max() >= _FLAT_BANDS and field.min() < top):
+        raise PatchError(
+            name,
+            "data",
+            f"{(at_top > 0).sum()} pixels of the field are at the largest value, {top:g}: saturated",
+        )
+    mean = field.mean(axis=1, dtype=float)
+    if (found := guess_unit(float(np.median(mean)))) != unit:
+        raise PatchError(
+            name,
+            "data",
+            f"a median of {np.median(mean):.3g} looks like {found.replace('_', ' ')}, not {unit.replace('_', ' ')}: "
+            f"convert it, or pass unit={found!r} if all patches are like this",
+        )
+    return mean
+
+
+def guess_unit(median: float) -> str:
+    """Return what a field's median is in, a key of `UNITS`."""
+    return "reflectance" if abs(median) <= 1.5 else "percent" if abs(median) <= 100 else "digital_numbers"
+
+
+def check_unit(unit: str) -> None:
+    """Refuse an unknown unit.
+
+    Raises:
+        ValueError: It is not in `UNITS`.
+    """
+    if unit not in UNITS:
+        raise ValueError(f"unit is {unit!r}, but must be one of {', '.join(map(repr, UNITS))}")
+
+
+def looks_inverted(mask: np.ndarray) -> bool:
+    """Say whether a mask has the field around what is outside: all corners in the field, and the middle outside it."""
+    height, width = mask.shape
+    middle = mask[height // 3 : -(height // 3) or None, width // 3 : -(width // 3) or None]
+    return bool(middle.mean() > 0.9 and not mask[[0, 0, -1, -1], [0, -1, 0, -1]].any())

@@ -1,0 +1,181 @@
+"""What a source of patches is: a folder, a scene, a dataset or arrays, and what it knows beside the pixels."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import find_objects
+
+from .._utils.paths import refuse_missing_path
+from .checks import PatchError
+from .ground_truth import ID_COLUMNS, as_id
+from .patches import Pair, Patches
+from .sources import (
+    Arrays,
+    DatasetRows,
+    EnviCubes,
+    EnviFields,
+    NpzFiles,
+    envi_scale_is_known,
+    envi_wavelengths,
+    read_envi,
+)
+
+_WAVELENGTH_FILES = ("wavelengths.csv", "wavelengths.txt", "wavelenghts.txt")  # the last as in meteors' examples
+_DATASET_COLUMNS = ("data", "mask", "shape", "wavelengths")
+
+
+def read_wavelengths(path: str | os.PathLike) -> np.ndarray:
+    """Read centers of bands: a CSV with a column wavelength, or numbers separated by commas, spaces or lines.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        PatchError: It has something else in it.
+    """
+    file = Path(path).expanduser()
+    text = file.read_text(encoding="utf-8")
+    try:
+        if any(letter.isalpha() for letter in text.partition("\n")[0]):
+            return pd.read_csv(file)["wavelength"].to_numpy(dtype=float)
+        return np.array(text.replace(",", " ").split(), dtype=float)
+    except (KeyError, ValueError) as error:
+        raise PatchError(file, "wavelength", f"there is no such column of numbers: {error}") from error
+
+
+def open_source(source: Any, fields: Any, ids: Any, split: str) -> tuple[Sequence[Pair], list[Any], dict[str, Any]]:
+    """Return the patches of a source, their names for messages, and what else it knows."""
+    if isinstance(source, str | os.PathLike):
+        path = Path(source).expanduser()
+        refuse_missing_path(source, "dataset")
+        if path.is_file() and path.suffix == ".hdr":
+            return _open_scene(path, fields)
+        if path.is_dir() and not ((path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file()):
+            return _open_folder(path)
+        if path.is_file():
+            raise PatchError(path, "file", "a folder of npz files or an ENVI header (.hdr) is needed")
+        return _open_dataset(_load_dataset(source, split), str(source))
+    if hasattr(source, "with_format"):
+        return _open_dataset(source, "dataset")
+    if isinstance(source, Patches):
+        raise ValueError("these are Patches already")
+    return _open_arrays(source, ids)
+
+
+def _open_folder(path: Path) -> tuple[Sequence[Pair], list[Any], dict[str, Any]]:
+    for pattern in ("*.npz", "*.hdr"):
+        places = [path, *sorted(each for each in path.iterdir() if each.is_dir())]
+        places += [below for each in places[1:] for below in sorted(each.iterdir()) if below.is_dir()]
+        with_files = [place for place in places if any(place.glob(pattern))]
+        if len(with_files) > 1 and with_files[0] != path:
+            choices = ", ".join(str(place) for place in with_files)
+            raise PatchError(path, "folder", f"several folders have patches, choose one of {choices}")
+        if with_files:
+            break
+    else:
+        raise FileNotFoundError(f"there are no npz files and no ENVI headers in {path} or in the folders below")
+    folder = with_files[0]
+    beside = [folder, *folder.parents[:2]]
+    files = sorted(folder.glob(pattern), key=lambda file: (not file.stem.isdecimal(), file.stem.zfill(20)))
+    found: dict[str, Any] = {"where": folder}
+    if pattern == "*.hdr":
+        files = [file for file in files if not file.stem.endswith("_mask")]
+        found["wavelengths"] = _same_envi_wavelengths(files)
+        if all(envi_scale_is_known(file) for file in files):
+            found["unit"] = "reflectance"
+    found["ids"] = [as_id(file.stem) for file in files]
+    if found.get("wavelengths") is None:
+        file = next((place / name for place in beside for name in _WAVELENGTH_FILES if (place / name).is_file()), None)
+        found["wavelengths"] = None if file is None else read_wavelengths(file)
+    found["table"] = next((table for place in beside for table in sorted(place.glob("*_gt.csv"))), None)
+    of_test = any(part.lower().startswith("test") for part in folder.parts[-2:])
+    if of_test and found["table"] is not None and found["table"].name.startswith("train"):
+        found["table"] = None
+    elif not of_test and (truth := folder.parent / "truth.json").is_file():
+        found["truth"] = json.loads(truth.read_text(encoding="utf-8"))
+    return (NpzFiles(files) if pattern == "*.npz" else EnviCubes(files)), files, found
+
+
+def _same_envi_wavelengths(files: Sequence[Path]) -> list[float] | None:
+    first = envi_wavelengths(files[0])
+    for file in files[1:]:
+        other = envi_wavelengths(file)
+        if (first is None) != (other is None) or (first and not _close(first, other)):
+            raise PatchError(file, "wavelength", f"the bands differ from those of {files[0]}")
+    return first
+
+
+def _close(a: Sequence[float], b: Sequence[float]) -> bool:
+    return len(a) == len(b) and bool(np.allclose(a, b, rtol=0, atol=0.1))
+
+
+def _open_scene(path: Path, fields: Any) -> tuple[Sequence[Pair], list[Any], dict[str, Any]]:
+    if fields is None:
+        raise PatchError(path, "fields", "a scene needs labels of its fields: an array (h, w), .npy or .hdr")
+    if isinstance(fields, str | os.PathLike):
+        file = Path(fields).expanduser()
+        fields = np.load(file, allow_pickle=False) if file.suffix == ".npy" else read_envi(file)[0][0]
+    raster = np.asarray(fields)
+    header = read_envi(path, (slice(0, 1), slice(0, 1)))[1]
+    if raster.shape != (size := (int(header["lines"]), int(header["samples"]))):
+        raise PatchError(path, "fields", f"its shape is {raster.shape}, but the scene's is {size}")
+    raster = raster.astype(np.int64)
+    boxes = {label: box for label, box in enumerate(find_objects(raster), start=1) if box is not None}
+    if not boxes:
+        raise PatchError(path, "fields", "no pixel has a label above 0")
+    found = {"where": path, "ids": [str(label) for label in boxes], "wavelengths": envi_wavelengths(path)}
+    if envi_scale_is_known(path):
+        found["unit"] = "reflectance"
+    names = [f"{path}, field {label}" for label in boxes]
+    return EnviFields(path, raster, list(boxes), list(boxes.values())), names, found
+
+
+def _load_dataset(source: Any, split: str) -> Any:
+    import datasets
+
+    path = Path(source).expanduser()
+    found = datasets.load_from_disk(str(path)) if path.is_dir() else datasets.load_dataset(str(source))
+    if isinstance(found, datasets.DatasetDict):
+        if split not in found:
+            raise ValueError(f"{source} has no split {split!r}; its splits are {', '.join(found)}")
+        return found[split]
+    return found
+
+
+def _open_dataset(dataset: Any, where: str) -> tuple[Sequence[Pair], list[Any], dict[str, Any]]:
+    if "data" not in dataset.column_names:
+        raise PatchError(where, "data", f"there is no such column; columns are {', '.join(dataset.column_names)}")
+    column = next((name for name in ID_COLUMNS if name in dataset.column_names), None)
+    names = list(dataset[column]) if column else list(range(len(dataset)))
+    found: dict[str, Any] = {"where": where, "ids": [as_id(name) for name in names]}
+    if "wavelengths" in dataset.column_names:
+        bands = dataset["wavelengths"]
+        found["wavelengths"] = bands[0]
+        for name, other in zip(names, bands, strict=True):
+            if not _close(bands[0], other):
+                raise PatchError(f"patch {name}", "wavelengths", "the bands differ from those of the first patch")
+    others = dataset.select_columns([name for name in dataset.column_names if name not in _DATASET_COLUMNS])
+    table = others.to_pandas()
+    simple = [name for name in table if name == column or np.isscalar(table[name].iloc[0])]
+    if len(set(simple) - {column}):
+        found["table"] = table[simple]
+    return DatasetRows(dataset, [f"patch {name}" for name in names]), [f"patch {name}" for name in names], found
+
+
+def _open_arrays(source: Any, ids: Any) -> tuple[Sequence[Pair], list[Any], dict[str, Any]]:
+    items = list(source)
+    if not items:
+        raise PatchError("arrays", "data", "there are no patches")
+    if ids is not None and len(ids) != len(items):
+        raise PatchError("arrays", "ids", f"there are {len(ids)} names for {len(items)} patches")
+    numbers = [as_id(each) for each in (range(len(items)) if ids is None else ids)]
+    names = [f"patch {each}" for each in numbers]
+    masks = None
+    if isinstance(items[0], tuple | list) and len(items[0]) == 2 and np.ndim(items[0][0]) == 3:
+        items, masks = [item[0] for item in items], [item[1] for item in items]
+    return Arrays(items, masks, names), names, {"where": "arrays", "ids": numbers}

@@ -1,0 +1,187 @@
+"""Where patches are read from, each when it is asked for: npz files, ENVI cubes, fields of a scene, dataset rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from .checks import PatchError, as_mask
+from .patches import Pair
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class NpzFiles(Sequence):
+    """Files of the challenge: each has data (bands, h, w) and mask, (bands, h, w) or (h, w)."""
+
+    files: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Pair:
+        file = self.files[index]
+        try:
+            with np.load(file, allow_pickle=False) as content:
+                for key in ("data", "mask"):
+                    if key not in content:
+                        raise PatchError(file, key, f"it is missing; the file has {', '.join(content) or 'nothing'}")
+                data, mask = content["data"], content["mask"]
+        except PatchError:
+            raise
+        except (BadZipFile, OSError, ValueError, EOFError) as error:
+            raise PatchError(file, "file", f"it cannot be read as npz: {error}") from error
+        return _cube(data, file), as_mask(mask, data.shape, file)
+
+
+@dataclass(frozen=True)
+class Arrays(Sequence):
+    """Patches in memory: cubes (bands, h, w), with masks or without."""
+
+    cubes: Sequence[np.ndarray]
+    masks: Sequence[np.ndarray] | None
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.cubes)
+
+    def __getitem__(self, index: int) -> Pair:
+        data = _cube(np.asarray(self.cubes[index]), self.names[index])
+        if self.masks is None:
+            return data, np.zeros(data.shape[1:], dtype=bool)
+        return data, as_mask(self.masks[index], data.shape, self.names[index])
+
+
+@dataclass(frozen=True)
+class DatasetRows(Sequence):
+    """Rows of a Hugging Face dataset: data and mask as nested lists or arrays, or flat with a column shape."""
+
+    dataset: Dataset
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Pair:
+        row = self.dataset.with_format("numpy")[index]
+        shape = tuple(int(size) for size in row["shape"]) if "shape" in row else None
+        data = np.asarray(row["data"])
+        if shape is not None and data.ndim == 1:
+            if data.size != np.prod(shape):
+                raise PatchError(self.names[index], "data", f"{data.size} values do not fill the shape {shape}")
+            data = data.reshape(shape)
+        data = _cube(data, self.names[index])
+        if "mask" not in row:
+            return data, np.zeros(data.shape[1:], dtype=bool)
+        mask = np.asarray(row["mask"])
+        if mask.ndim == 1 and mask.size in (data.size, data[0].size):
+            mask = mask.reshape(data.shape if mask.size == data.size else data.shape[1:])
+        return data, as_mask(mask, data.shape, self.names[index])
+
+
+@dataclass(frozen=True)
+class EnviCubes(Sequence):
+    """One ENVI cube per patch; outside is where all bands have the data ignore value, or where NAME_mask is 1."""
+
+    files: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Pair:
+        file = self.files[index]
+        data, header = read_envi(file)
+        ignored = header.get("data ignore value")
+        mask = np.zeros(data.shape[1:], dtype=bool)
+        if ignored is not None:
+            mask = (data == data.dtype.type(float(ignored))).all(axis=0)
+        with_mask = file.with_name(f"{file.stem}_mask.hdr")
+        if with_mask.is_file():
+            mask = mask | as_mask(read_envi(with_mask)[0][0], data.shape, with_mask)
+        return data, mask
+
+
+@dataclass(frozen=True)
+class EnviFields(Sequence):
+    """Fields of one ENVI scene, each cut out with its label in a raster of fields."""
+
+    file: Path
+    raster: np.ndarray
+    labels: Sequence[int]
+    boxes: Sequence[tuple[slice, slice]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Pair:
+        box = self.boxes[index]
+        return read_envi(self.file, box)[0], self.raster[box] != self.labels[index]
+
+
+def read_envi(file: Path, box: tuple[slice, slice] = (slice(None), slice(None))) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return a part of an ENVI cube (bands, h, w), and its header.
+
+    Bands that the header's bbl calls bad are left out. Values are divided by its reflectance scale factor.
+
+    Raises:
+        ImportError: The spectral package is not installed.
+        PatchError: The file cannot be read.
+    """
+    image = _open_envi(file)
+    cube = image.open_memmap(interleave="bip")
+    if cube is None:
+        raise PatchError(file, "file", "its pixels cannot be mapped; write it uncompressed")
+    data = np.moveaxis(np.array(cube[box]), -1, 0)[good_bands(image.metadata, file)]
+    return (data if image.scale_factor == 1 else data / image.scale_factor), image.metadata
+
+
+def envi_wavelengths(file: Path) -> list[float] | None:
+    """Return the wavelengths of an ENVI header in nm, without its bad bands; None if it has none."""
+    header = _open_envi(file).metadata
+    if "wavelength" not in header:
+        return None
+    found = np.array([float(value) for value in header["wavelength"]])[good_bands(header, file)]
+    unit = str(header.get("wavelength units", "nanometers")).lower()
+    return list(found * (1000 if unit.startswith(("micro", "um", "µm")) else 1))
+
+
+def good_bands(header: dict[str, Any], file: Path) -> np.ndarray:
+    """Return the positions of the bands that an ENVI header does not call bad."""
+    bands = int(header["bands"])
+    bbl = header.get("bbl")
+    if bbl is None:
+        return np.arange(bands)
+    if len(bbl) != bands:
+        raise PatchError(file, "bbl", f"it has {len(bbl)} values for {bands} bands")
+    return np.flatnonzero([float(value) != 0 for value in bbl])
+
+
+def envi_scale_is_known(file: Path) -> bool:
+    """Say whether an ENVI header has a reflectance scale factor, so that values become reflectance from 0 to 1."""
+    return "reflectance scale factor" in _open_envi(file).metadata
+
+
+def _open_envi(file: Path) -> Any:
+    try:
+        from spectral.io import envi
+    except ImportError as error:
+        raise ImportError('ENVI cubes need a package: pip install "hf_msae[hyperspectral]"') from error
+    try:
+        return envi.open(str(file))
+    except (envi.EnviException, OSError, ValueError, KeyError) as error:
+        raise PatchError(file, "header", str(error) or type(error).__name__) from error
+
+
+def _cube(data: np.ndarray, name: object) -> np.ndarray:
+    if data.ndim != 3 or not (np.issubdtype(data.dtype, np.number) and not np.iscomplexobj(data)):
+        raise PatchError(name, "data", f"numbers (bands, h, w) are needed, but it has {data.shape} of {data.dtype}")
+    if 0 in data.shape:
+        raise PatchError(name, "data", f"its shape is {data.shape}: it has no pixels")
+    return data
