@@ -16,7 +16,7 @@ _GROUPS = {
         "name": "name the latents from a vocabulary, with evidence for each name",
     },
     "use": {
-        "label": "label latents by LINE: with any concept that a language model can name",
+        "label": "label latents by LINE, from a vocabulary or with a language model",
         "explain": "list the concepts in an image or text, or explain why two of them match",
         "search": "search a dataset by example, by concepts or by an edited example",
         "bias": "test which concepts drive a classifier",

@@ -34,7 +34,7 @@ class EvaluationArguments:
 
     _argument_group_name: ClassVar[str] = "evaluation"
 
-    model: str = flag("Folder or Hub id of the MSAE.")
+    model: str = flag("Folder, Hub id or released name of the MSAE.")
     data: str = flag(
         "Embeddings to evaluate on: a folder, a Hub id, a parquet file or a 2-D .npy file, as for hf-msae train.",
         aliases=("--eval_data",),

@@ -51,7 +51,7 @@ class ExplainArguments:
     caption_column: str = flag("Column of the captions, if --center_texts is a dataset.", "caption")
     ks: list[int] = flag(
         "Numbers of latents to keep: few for a coarse explanation, many for a fine one. With several, each shows what "
-        "it adds to the one before. Defaults to that of the model.",
+        "it adds to the one before. Defaults to the model's k.",
         [],
     )
     top: int = flag("Number of concepts to show.", 10)
@@ -59,7 +59,7 @@ class ExplainArguments:
         "Embeddings to compare activations with; adds the share of their rows with a weaker activation.", None
     )
     verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
-    figure: str | None = flag("PNG, PDF or SVG file to plot the concepts in, next to the image.", None)
+    figure: str | None = flag("PNG, PDF or SVG file for the plot of the concepts, next to the image.", None)
     output: str | None = flag(
         "File to write the results to: JSON, or with the ending .csv one row for each concept of each item.",
         None,

@@ -94,11 +94,11 @@ class LabelArguments:
         "auc",
     )
     k: int | None = flag("Number of latents to keep for each picture. Defaults to the MSAE's own.", None)
-    budget_calls: int | None = flag("Calls of the language model after which it is asked for nothing more.", None)
-    budget_tokens: int | None = flag("Tokens of prompts and answers after which it is asked for nothing more.", None)
+    budget_calls: int | None = flag("Maximum number of calls of the language model.", None)
+    budget_tokens: int | None = flag("Maximum number of tokens of prompts and answers.", None)
     budget_images: int | None = flag("Largest number of pictures that are made.", None)
-    budget_seconds: float | None = flag("Time after which the run stops in good order.", None)
-    figures: int = flag("Number of figures to draw, of the first labels.", 24)
+    budget_seconds: float | None = flag("Maximum run time in seconds; labels found by then are still confirmed.", None)
+    figures: int = flag("Draw figures for this many labels, in order.", 24)
     seed: int = flag("Random seed of proposals, pictures, and of the control's halves.", 0)
 
     def __post_init__(self):

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from .._utils.argument_parser import flag
-from .opening import command_parser
+from .._utils.argument_parser import MSAEArgumentParser, flag
 
 if TYPE_CHECKING:
     from ..steering import Edit, SwordBenchResult, Task
@@ -98,7 +97,7 @@ class SwordBenchArguments:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with `argv`, by default the arguments of the process."""
-    parser = command_parser("swordbench", [SwordBenchArguments], __doc__, EXAMPLE)
+    parser = MSAEArgumentParser([SwordBenchArguments], __doc__, EXAMPLE, prog="hf-msae swordbench")
     (args,) = parser.parse(argv)
     from ..steering import METHODS, Submission, run_swordbench
     from ..steering.run import file_name

@@ -22,7 +22,7 @@ _BATCH = 64  # decoded at a time: photographs are large
 class Control:
     """Pictures as they come, such as those of a dataset; half of them for the search, half to confirm its result.
 
-    Of pictures by class, it is half of each class.
+    If pictures are given by class, each class is halved.
 
     Args:
         images: PIL images, paths, or a column of a dataset; or, for `paper=True`, those of each of several classes by

@@ -51,7 +51,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How a search goes about.
+    """Settings of a search.
 
     Attributes:
         iterations: Number of proposals.
@@ -66,7 +66,7 @@ class SearchSettings:
     seed: int = 0
 
     def seeds(self, start: int, number: int) -> list[int]:
-        """Return seeds of pictures number `start` and following. They are consecutive, so none repeats.
+        """Return the seeds of the pictures from number `start` on. They are consecutive, so none repeats.
 
         All are below 2^32, which imagers and services take.
         """

@@ -9,7 +9,7 @@ from huggingface_hub import get_token
 
 
 def check_address(base_url: str) -> None:
-    """Check that an address can be logged and shown, as httpx and the settings do.
+    """Check that an address is safe to log and show: httpx logs it, and settings hold it.
 
     Raises:
         ValueError: It is no HTTP address, or holds a name, a password or a query, which may be a key.

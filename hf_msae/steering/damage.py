@@ -189,8 +189,8 @@ def is_perfect(figures: dict[str, Figure], epsilon: float = EPSILON) -> bool | N
     """Return whether steering is perfect.
 
     It is if recovery is at least 1 - epsilon, and damage and over-correction are at most epsilon, each with its 95%
-    interval; over-correction where there are aligned rows. Without the last condition, whoever moves all inputs with
-    the bias far away from the labels that go with it would be perfect.
+    interval; over-correction where there are aligned rows. Without the last condition, a method that
+    pushes all inputs with the bias away from the bias's labels would be perfect.
 
     Returns:
         None if recovery is not defined, because the bias does not mislead the classifier.

@@ -62,7 +62,8 @@ def concept_figures(edit: Edit, task: Task, concept: str, seed: int) -> dict[str
 def cross_concept_figures(edits: Mapping[str, Edit], task: Task) -> dict[tuple[str, str | None], float]:
     """Measure whether removing one concept leaves the others where their edits find them.
 
-    Of more than `MOST_CROSS_ROWS` test rows, these are drawn, and up to 100 of each class of each concept.
+    If there are more than `MOST_CROSS_ROWS` test rows, that many are sampled, and up to 100 of each class of each
+    concept.
 
     Returns:
         For each pair (found, removed) of concepts, the AUROC of the score for `found` after `removed` was removed;

@@ -102,7 +102,7 @@ class LanguageModelProposer(Proposer):
         Args:
             prompts: The prompts.
             seeds: A random seed for each.
-            not_first: For each, texts as which a completion must not begin; empty for chat models.
+            not_first: For each prompt, texts that its completion must not begin with; empty for chat models.
         """
 
     def fits(self, prompt: str) -> bool:

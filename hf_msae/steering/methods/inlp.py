@@ -22,8 +22,8 @@ class IterativeNullSpaceProjection(Subspace):
     Each probe is a ridge regression of the concept, both classes weighted alike, on what the earlier ones left. It
     stops before a probe whose AUROC on held-out folds of the training rows is at chance: at most 1/2 plus two standard
     errors of the Mann-Whitney statistic, sqrt((n + 1) / (12 n+ n-)). Rows are held out from all probes that led to the
-    one they judge: each fold has a sequence of its own. Of rows that an earlier probe was fitted to, the concept is
-    taken out more than of new ones. The first probe is always kept. (Ravfogel et al., "Null it out", ACL 2020.)
+    one they judge: each fold has a sequence of its own. The concept is removed more completely from rows that a probe
+    was fitted to than from new ones. The first probe is always kept. (Ravfogel et al., "Null it out", ACL 2020.)
 
     Probes are computed from covariances, so a round makes no pass over rows except to score those held out.
 

@@ -38,7 +38,7 @@ class QuadraticErasure(Edit):
 
     With few rows for each coordinate, the covariance of a class is mostly noise, and the discriminant is sure of its
     mistakes. Then S_c is replaced by (1 - g) S_c + g (p_0 S_0 + p_1 S_1), as in the regularized discriminant analysis
-    of Friedman (1989). With g = 1 the discriminant is linear, and removal moves both classes to the same mean alone.
+    of Friedman (1989). With g = 1 the discriminant is linear, and removal only equalizes the means of the classes.
 
     Attributes:
         shrinkage: Whether to shrink the covariances towards multiples of the identity (`covariance_of`). Without,

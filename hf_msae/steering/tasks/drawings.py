@@ -82,7 +82,7 @@ def tags_of(drawings: Sequence[Drawing], but: Sequence[str]) -> dict[str, np.nda
 def choose(
     drawings: Sequence[Drawing], cells: dict[str, dict[tuple[bool, ...], int]], tags: Sequence[str], seed: int
 ) -> list[Drawing]:
-    """Draw so many drawings of each split that have some of the tags and lack the others.
+    """Sample the requested number of drawings from each split, with some of the tags and without the others.
 
     Args:
         drawings: Drawings to choose from.

@@ -80,7 +80,7 @@ def waterbirds(
     concepts: Sequence[str] = (),
     **settings: Any,
 ) -> Task:
-    """Waterbirds: say whether a bird is one of the water, where 95% of training birds are in front of where they live.
+    """Waterbirds: is it a water bird? In training, 95% of the birds are shown in front of their own habitat.
 
     In the test split, half of the birds of either kind are in front of water.
 

@@ -61,8 +61,9 @@ def scenes_pattern(
     """Say whether a scene shows a shape, where an object of training scenes with the shape has a certain pattern.
 
     This measures steering of a concept that covers a small part of the picture, often the very object that the label
-    is about. The counterfactual is the same scene in which one object gets the pattern, or all that have it get
-    others. `pattern` is the fill that is the bias; the rest is as for `scenes_background`.
+    is about. The counterfactual is the same scene in which one object is given the pattern, or, if some have it,
+    all of these are given other patterns. `pattern` is the fill that is the bias; the rest is as for
+    `scenes_background`.
     """
     pictures = scene_pictures("scenes_pattern", target, pattern, concepts, num_rows, correlation, seed)
     return pictures.task(BackboneNetwork(backbone, hook_point))
