@@ -10,7 +10,16 @@ import pytest
 from hf_msae import cli
 
 ROOT = Path(__file__).parents[1]
-LONG = ("bias", "concepts", "leaderboard", "line", "report", "search", "swordbench")  # their runs take seconds
+LONG = (
+    "bias",
+    "concepts",
+    "hyperspectral",
+    "leaderboard",
+    "line",
+    "report",
+    "search",
+    "swordbench",
+)  # their runs take seconds
 PAGES = [
     "docs/clipart.md",
     "docs/backbones.md",

@@ -160,8 +160,13 @@ class EagleEyesFeatures(TransformerMixin, BaseEstimator):
         data, mask = X[row]
         name = X.ids[row] if isinstance(X, Patches) else row
         data, mask = _checked(np.asarray(data), np.asarray(mask), f"patch {name}")
-        mean = data[:, ~mask].mean(axis=1, dtype=float) / LARGEST_MEAN
-        singular = singular_values(np.where(mask, 0, data).astype(float) / LARGEST_MEAN)
+        inside = ~mask
+        mean = data[:, inside].mean(axis=1, dtype=float) / LARGEST_MEAN
+        if not np.isfinite(mean).all():
+            raise PatchError(f"patch {name}", "data", "values of the field are not finite")
+        image = np.zeros(data.shape)
+        np.copyto(image, data, where=inside)
+        singular = singular_values(image) / LARGEST_MEAN
         ratio = singular[:, 0] / (singular[:, 1] + np.finfo(float).eps)
         derivatives = [mean]
         for _ in range(3):
@@ -190,7 +195,8 @@ def singular_values(images: np.ndarray) -> np.ndarray:
     if images.shape[1] > images.shape[2]:
         images = images.transpose(0, 2, 1)
     height, width = images.shape[1:]
-    weighted = images * np.sqrt(np.bincount(np.arange(width) % height, minlength=height))[:, None]
+    repeated = np.bincount(np.arange(width) % height, minlength=height)
+    weighted = images if height == width else images * np.sqrt(repeated)[:, None]
     squares = np.linalg.eigvalsh(weighted @ weighted.transpose(0, 2, 1))[:, : -SINGULAR_VALUES - 1 : -1]
     found = np.sqrt(np.clip(squares, 0, None))
     if height < SINGULAR_VALUES:
@@ -213,8 +219,6 @@ def _checked(data: np.ndarray, mask: np.ndarray, name: str) -> Pair:
     mask = as_mask(mask, data.shape, name)
     if mask.all():
         raise PatchError(name, "mask", "no pixel belongs to the field: it is True everywhere, and True means outside")
-    if not np.isfinite(data[:, ~mask]).all():
-        raise PatchError(name, "data", "values of the field are not finite")
     return data, mask
 
 

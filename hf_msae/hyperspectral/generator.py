@@ -70,9 +70,9 @@ def make_patches(
         soils: Reflectance (m, bands) of real soils to choose from instead of the shapes.
 
     Returns:
-        Patches with targets, groups farm, date and instrument, and `truth`: bands (of each target, from 0), strength
-        (standardized targets as the spectra show them, n x 4), blind_spots (for each: target, and bands or rows), and
-        per_patch (which entries are per patch).
+        Patches with targets, groups farm, date and instrument (which changes nothing), and `truth`: bands (of each
+        target, from 0), strength (standardized targets as the spectra show them, n x 4), blind_spots (of each: target,
+        bands or rows), and per_patch (which entries are per patch).
 
     Raises:
         ValueError: An argument is out of range.

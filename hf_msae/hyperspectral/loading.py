@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,8 @@ def load_patches(
     unit = unit or found.get("unit", "digital_numbers")
     check_unit(unit)
     patch_ids = found.get("ids") or [as_id(name) for name in names]
+    if twice := [name for name, number in Counter(patch_ids).items() if number > 1]:
+        raise PatchError(found["where"], "ids", f"two patches are named {twice[0]}")
     table = found.get("table") if ground_truth is None else ground_truth
     known, labels = None, {}
     if table is not None:

@@ -40,7 +40,7 @@ UNITS = {"digital_numbers": 1.0, "percent": 100.0, "reflectance": 10000.0}
 """What values may be given in, and what they are multiplied by: patches hold digital numbers, reflectance * 10,000."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Patches(Sequence):
     """Patches of fields, which are read when they are asked for.
 
@@ -60,18 +60,23 @@ class Patches(Sequence):
         truth: What is known of synthetic patches: `make_patches` says what it holds. None for others.
     """
 
-    pairs: Sequence[Pair] = field(repr=False)
-    wavelengths: np.ndarray = field(repr=False)
-    ids: list[str] = field(repr=False)
-    sizes: pd.DataFrame = field(repr=False)
-    mean_spectra: np.ndarray = field(repr=False)
-    targets: pd.DataFrame | None = field(default=None, repr=False)
-    groups: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    pairs: Sequence[Pair]
+    wavelengths: np.ndarray
+    ids: list[str]
+    sizes: pd.DataFrame
+    mean_spectra: np.ndarray
+    targets: pd.DataFrame | None = None
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
     scale: float = 1.0
-    truth: dict[str, Any] | None = field(default=None, repr=False)
+    truth: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        bands = f"{len(self.wavelengths)} bands of {self.wavelengths[0]:.0f} to {self.wavelengths[-1]:.0f} nm"
+        targets = "no targets" if self.targets is None else f"targets {', '.join(self.targets)}"
+        return f"Patches({len(self)} fields, {bands}, {targets}, groups {', '.join(self.groups) or 'none'})"
 
     @overload
     def __getitem__(self, index: int) -> Pair: ...

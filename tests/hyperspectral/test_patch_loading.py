@@ -341,6 +341,10 @@ def test_columns_and_options_that_do_not_exist_are_named(copy):
     with pytest.raises(PatchError, match="columns are") as error:
         load(copy, targets=["Zn"])
     assert error.value.field == "Zn"
+    shutil.copy(copy / "train_data" / "1.npz", copy / "train_data" / "01.npz")
+    with pytest.raises(PatchError, match="two patches are named 1") as error:
+        load(copy)
+    assert error.value.field == "ids"
     with pytest.raises(ValueError, match="'percents'"):
         load(copy, unit="percents")
     with pytest.raises(ValueError, match="'ignore'"):
