@@ -9,6 +9,7 @@ import numpy as np
 from .patches import UNITS
 
 _FLAT_BANDS = 8  # in which a pixel has the largest value of its field: clipped, since noise makes them differ
+_MANY_PIXELS, _MANY_SHARE = 10, 0.1  # that have it in one band
 
 
 class PatchError(ValueError):
@@ -105,15 +106,9 @@ def check_patch(data: np.ndarray, mask: np.ndarray, wavelengths: np.ndarray, uni
             "data",
             f"band {band + 1} ({wavelengths[band]:.1f} nm) is 0 in all of the field: {empty.sum()} missing",
         )
-    top = field.max()
-    at_top = (field == top).sum(axis=0)
-    largest = np.iinfo(data.dtype).max if np.issubdtype(data.dtype, np.integer) else np.inf
-    if top >= largest or (at_top.max() >= _FLAT_BANDS and field.min() < top):
-        raise PatchError(
-            name,
-            "data",
-            f"{(at_top > 0).sum()} pixels of the field are at the largest value, {top:g}: saturated",
-        )
+    if pixels := _saturated(field):
+        top = field.max()
+        raise PatchError(name, "data", f"{pixels} pixels of the field are at the largest value, {top:g}: saturated")
     mean = field.mean(axis=1, dtype=float)
     if (found := guess_unit(float(np.median(mean)))) != unit:
         raise PatchError(
@@ -123,6 +118,27 @@ def check_patch(data: np.ndarray, mask: np.ndarray, wavelengths: np.ndarray, uni
             f"convert it, or pass unit={found!r} if all patches are like this",
         )
     return mean
+
+
+def _saturated(field: np.ndarray) -> int:
+    """Return how many pixels of a field (bands, pixels) are at its largest value, if that looks like clipping; or 0.
+
+    It does if the type has no larger value, if a pixel has it in many bands, or if many pixels have it in one band
+    while most bands have their own largest value in few pixels.
+    """
+    highest = field.max(axis=1)
+    top = highest.max()
+    at_top = field == top
+    pixels = int(at_top.any(axis=0).sum())
+    if np.issubdtype(field.dtype, np.integer) and top == np.iinfo(field.dtype).max:
+        return pixels
+    if at_top.sum(axis=0).max() >= _FLAT_BANDS and field.min() < top:
+        return pixels
+    often = at_top.sum(axis=1).max()
+    if often >= max(_MANY_PIXELS, _MANY_SHARE * field.shape[1]):
+        typical = np.median((field == highest[:, None]).mean(axis=1))
+        return pixels if typical < _MANY_SHARE / 2 else 0
+    return 0
 
 
 def guess_unit(median: float) -> str:
@@ -141,7 +157,7 @@ def check_unit(unit: str) -> None:
 
 
 def looks_inverted(mask: np.ndarray) -> bool:
-    """Say whether a mask has the field around what is outside: all corners in the field, and the middle outside it."""
+    """Say whether a mask has the field around what is outside: its middle is outside, and two corners are not."""
     height, width = mask.shape
     middle = mask[height // 3 : -(height // 3) or None, width // 3 : -(width // 3) or None]
-    return bool(middle.mean() > 0.9 and not mask[[0, 0, -1, -1], [0, -1, 0, -1]].any())
+    return bool(middle.mean() > 0.9 and mask[[0, 0, -1, -1], [0, -1, 0, -1]].sum() <= 2)

@@ -128,7 +128,7 @@ def _check_all(
             if refuse:
                 raise
             problems[row] = error
-    if mask_means is None and inverted and 2 * len(inverted) >= masked:
+    if mask_means is None and 2 * len(inverted) > masked:
         raise PatchError(
             names[inverted[0]],
             "mask",

@@ -184,6 +184,24 @@ def test_names_of_the_challenges_are_targets(copy, made):
     assert list(chosen.targets) == ["clay", "Fe"] and list(chosen.groups) == ["S"]
 
 
+def test_the_layout_of_hyperview2_is_read(made, tmp_path):
+    for sensor, bands in (("hsi_airborne", 150), ("msi_satellite", 13)):
+        (tmp_path / "train" / sensor).mkdir(parents=True)
+        for row in range(3):
+            data, mask = made[row]
+            file = tmp_path / "train" / sensor / f"{row + 1:04}.npz"
+            np.savez(file, data=data[:bands], mask=np.broadcast_to(mask, data[:bands].shape))
+    table = pd.DataFrame({"sample_index": [3, 1, 2], **{name: [3.0, 1, 2] for name in HYPERVIEW2_TARGETS}})
+    table.to_csv(tmp_path / "train_gt.csv", index=False)
+    with pytest.raises(PatchError, match="hsi_airborne, .*msi_satellite"):
+        load(tmp_path)
+    found = load(tmp_path / "train" / "hsi_airborne", wavelengths=made.wavelengths)
+    assert found.ids == ["1", "2", "3"] and found.targets["Zn"].tolist() == [1, 2, 3]
+    assert np.allclose(found.mean_spectra, made.mean_spectra[:3])
+    few = load(tmp_path / "train" / "msi_satellite", wavelengths=made.wavelengths[:13])
+    assert few.mean_spectra.shape == (3, 13)
+
+
 def damaged(**values):
     """A change of patch 2 and the field that is named."""
 
@@ -238,6 +256,11 @@ DAMAGES = {
         "data",
         "saturated",
     ),
+    "a saturated band": (
+        damaged(data=lambda data, mask: np.where(np.arange(150)[:, None, None] == 140, 4095, data)),
+        "data",
+        "saturated",
+    ),
     "percent": (damaged(data=lambda data, mask: data / 100), "data", "percent"),
     "reflectance": (damaged(data=lambda data, mask: data / 10000), "data", "reflectance"),
     "no pixels": (
@@ -258,6 +281,19 @@ def test_damaged_files_are_named_or_left_out(copy, name):
     assert (error.value.file, error.value.field) == (str(file), field)
     with pytest.warns(UserWarning, match="1 patches"):
         assert load(copy, invalid="drop").ids == ["0", "1", "3", "4"]
+
+
+def test_simple_patches_are_not_called_damaged(made):
+    spectrum = made.mean_spectra[0]
+    uniform = np.broadcast_to(spectrum[:, None, None], (150, 6, 6))
+    one_pixel = spectrum[:, None, None]
+    outside = np.zeros((6, 6), dtype=bool)
+    outside[:, 4:] = True
+    unknown = np.where(outside, np.nan, uniform)
+    found = load(
+        [(uniform, ~outside), (one_pixel, np.zeros((1, 1))), (unknown, outside)], wavelengths=made.wavelengths
+    )
+    assert np.allclose(found.mean_spectra, spectrum) and found.sizes["pixels"].tolist() == [12, 1, 24]
 
 
 def test_files_that_are_not_patches_are_named(copy):
