@@ -193,7 +193,7 @@ def test_the_layout_of_hyperview2_is_read(made, tmp_path):
             np.savez(file, data=data[:bands], mask=np.broadcast_to(mask, data[:bands].shape))
     table = pd.DataFrame({"sample_index": [3, 1, 2], **{name: [3.0, 1, 2] for name in HYPERVIEW2_TARGETS}})
     table.to_csv(tmp_path / "train_gt.csv", index=False)
-    with pytest.raises(PatchError, match="hsi_airborne, .*msi_satellite"):
+    with pytest.raises(PatchError, match=r"hsi_airborne, .*msi_satellite"):
         load(tmp_path)
     found = load(tmp_path / "train" / "hsi_airborne", wavelengths=made.wavelengths)
     assert found.ids == ["1", "2", "3"] and found.targets["Zn"].tolist() == [1, 2, 3]
