@@ -1,0 +1,246 @@
+"""Attacks: how much worse predictions get when spectra and patches are a little different."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from ...statistics import resampled_means
+from ..findings import Candidate, candidate
+from ..subject import Patch, Subject
+from .outcome import Outcome, interval
+from .perturbations import DRIFT, SPATIAL, SPECTRAL, Attack, drifted
+
+NUM_ATTACKED = 60
+"""Patches that are attacked; of rows without patches, up to 20 times as many."""
+COLUMNS = ["attack", "strength", "unit", "allowed", "target", "error", "low", "high"]
+COLUMNS += ["loss", "loss_low", "loss_high", "change"]
+WORST_COLUMNS = ["target", "search", "loss", "low", "high", *DRIFT]
+_WORSE, _WORST = (1.25, 2.0), (1.5, 3.0)
+_LITTLE = 0.1  # of the variance of a target: less than this is minor, even if it is a multiple of a tiny error
+_CANDIDATES = 24
+_ROWS_PER_PATCH = 20
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The rows that are attacked, and what an attack can change: patches, spectra in X, or only columns of X."""
+
+    subject: Subject
+    rows: np.ndarray
+    spectrum: np.ndarray | None  # places of the columns of X, band by band
+    on_patches: bool
+
+    def attacked(self, attack: Attack, strength: float, rng: np.random.Generator) -> np.ndarray:
+        """Return X of the attacked rows."""
+        if self.on_patches:
+            return self._transformed(lambda patch: _attacked_patch(patch, attack, strength, rng))
+        X = self.subject.X[self.rows].copy()
+        if self.spectrum is not None:
+            for x in X:
+                x[self.spectrum] = attack.spectral(x[self.spectrum], strength, rng)
+        else:
+            X = attack.spectral(X, strength, rng)
+        return X
+
+    def drifted(self, drift: np.ndarray) -> np.ndarray:
+        """Return X of the rows as an instrument with this drift would see them."""
+        if self.on_patches:
+            return self._transformed(lambda patch: (drifted(patch[0], drift), patch[1]))
+        X = self.subject.X[self.rows].copy()
+        X[:, self.spectrum] = drifted(X[:, self.spectrum].T, drift).T
+        return X
+
+    def _transformed(self, change) -> np.ndarray:
+        patches = [change(self.subject.patches[row]) for row in self.rows]
+        return np.asarray(self.subject.transformer.transform(patches), dtype=np.float64)
+
+    def errors(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return squared errors and predictions (rows, t), each by the model of the fold that did not see the row."""
+        predicted = np.empty((len(X), self.subject.Y.shape[1]))
+        for _, test, model in self.subject.fold_models:
+            chosen = np.isin(self.rows, test)
+            if chosen.any():
+                predicted[chosen] = model(X[chosen])
+        return (self.subject.Y[self.rows] - predicted) ** 2, predicted
+
+
+def attacks(subject: Subject) -> Outcome:
+    """Perturb held-out inputs, weakly to strongly, and measure how errors grow.
+
+    With patches and a transformer, patches are attacked: noise, gain, offset, tilt, a shift of the spectrum, lost
+    bands, haze, an eroded mask and a crop. Where X are spectra (a band for each column), the spectral attacks apply to
+    X. Otherwise columns get noise, in their standard deviations, or are lost, which is all that can be done to them.
+
+    In the table `attacks`, error is the mean squared error over the variance of the target, and loss is that error
+    over the one without an attack. Table `worst_case`: a drift of the instrument, the same for all rows, that is
+    searched for among those allowed (`DRIFT`) on one half of the rows and measured on the other, beside the mean over
+    random drifts.
+    """
+    inputs, chosen, remarks = _inputs(subject)
+    clean_X = inputs._transformed(lambda patch: patch) if inputs.on_patches else subject.X[inputs.rows]
+    if inputs.on_patches:
+        gap = np.abs(clean_X - subject.X[inputs.rows]).max() / max(1e-12, float(np.abs(clean_X).max()))
+        if gap > 1e-6:
+            raise ValueError(f"the transformer does not turn the patches into X: they differ by up to {gap:.2g}")
+    clean, before = inputs.errors(clean_X)
+    spread = subject.Y.std(axis=0)
+    useful = clean.mean(axis=0) < spread**2
+    records, tests = [], []
+    for attack in chosen:
+        for strength in attack.strengths:
+            rng = np.random.default_rng((subject.seed, round(1e6 * strength)))
+            errors, after = inputs.errors(inputs.attacked(attack, strength, rng))
+            change = np.abs(after - before).mean(axis=0) / spread
+            for place, target in enumerate(subject.targets):
+                columns = np.stack([errors[:, place], clean[:, place]], axis=1) / spread[place] ** 2
+                draws = resampled_means(columns, subject.num_resamples, subject.seed)
+                error, without = columns.mean(axis=0)
+                loss, loss_draws = error / without, draws[:, 0] / draws[:, 1]
+                allowed = strength == attack.allowed
+                found = (error, *interval(draws[:, 0]), loss, *interval(loss_draws), change[place])
+                records.append((attack.name, strength, attack.unit, allowed, target, *found))
+                if allowed and useful[place]:
+                    tests.append(_test(attack, strength, target, loss, loss_draws, error, draws[:, 0], without))
+    tables = {"attacks": pd.DataFrame(records, columns=COLUMNS)}
+    if inputs.on_patches or inputs.spectrum is not None:
+        tables["worst_case"], worst = _worst_case(inputs, clean, useful)
+        tests += worst
+    return Outcome(tables, [each for each in tests if each is not None], remarks)
+
+
+def _inputs(subject: Subject) -> tuple[Inputs, tuple[Attack, ...], list[str]]:
+    number = subject.limits.get("num_attacked", NUM_ATTACKED)
+    on_patches = subject.patches is not None and subject.transformer is not None
+    n = len(subject.X)
+    order = np.random.default_rng(subject.seed).permutation(n)
+    if on_patches:
+        return Inputs(subject, np.sort(order[:number]), None, True), (*SPECTRAL, *SPATIAL), []
+    rows = np.sort(order[: _ROWS_PER_PATCH * number])
+    if subject.patches is not None:
+        remarks = ["Patches were given without the transformer that turns them into X, so only X was attacked."]
+    else:
+        remarks = ["No patches were given, so masks and shapes were not attacked."]
+    band = subject.features["band"]
+    if band.notna().all() and band.is_unique and len(band) > 4:
+        return Inputs(subject, rows, np.argsort(band.to_numpy(), kind="stable"), False), SPECTRAL, remarks
+    remarks.append("Columns of X are not one band each, so instead of physical attacks they get noise or are lost.")
+    return Inputs(subject, rows, None, False), _column_attacks(subject), remarks
+
+
+def _column_attacks(subject: Subject) -> tuple[Attack, ...]:
+    scale, mean, p = subject.X.std(axis=0), subject.X.mean(axis=0), subject.X.shape[1]
+
+    def add_noise(X: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+        return X + strength * scale * rng.normal(size=X.shape)
+
+    def lose(X: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+        return np.where(rng.random(X.shape) < strength, mean, X)
+
+    strengths = (0.01, 0.05, 0.1, 0.25, 0.5)
+    found = [Attack("noise", "standard deviations of a column", strengths, 0.1, add_noise)]
+    if p > 1:
+        found.append(Attack("lost columns", "share of columns, replaced by their mean", strengths, 0.01, lose))
+    return tuple(found)
+
+
+def _attacked_patch(patch: Patch, attack: Attack, strength: float, rng: np.random.Generator) -> Patch:
+    if attack.spatial is not None:
+        return attack.spatial(patch, strength, rng)
+    data, mask = patch
+    inside = attack.spectral(data[:, ~mask], strength, rng) if (~mask).any() else data[:, ~mask]
+    changed = np.array(data, dtype=np.float64)
+    changed[:, ~mask] = inside
+    return changed, mask
+
+
+def _test(
+    attack: Attack,
+    strength: float,
+    target: str,
+    loss: float,
+    loss_draws: np.ndarray,
+    error: float,
+    error_draws: np.ndarray,
+    without: float,
+) -> Candidate | None:
+    evidence = (
+        f"With {attack.name} of {strength:g} ({attack.unit}), the mean squared error of {target} grows from "
+        f"{without:.2f} to {error:.2f} of its variance."
+    )
+    found = candidate(
+        "attacks",
+        attack.name,
+        target,
+        f"{attack.name.capitalize()} misleads predictions of {target}",
+        "loss",
+        loss,
+        loss_draws,
+        _WORSE,
+        evidence,
+        f"Train with {attack.name} as augmentation, or on features that it does not change; monitor the instrument.",
+        log=True,
+    )
+    low, _ = interval(error_draws)
+    if found is not None and found.severity is not None and low > 1:
+        return replace(found, severity="severe", evidence=evidence + " That is worse than predicting the mean.")
+    if found is not None and found.severity == "moderate" and error - without < _LITTLE:
+        return replace(found, severity="minor")
+    return found
+
+
+def _worst_case(inputs: Inputs, clean: np.ndarray, useful: np.ndarray) -> tuple[pd.DataFrame, list[Candidate | None]]:
+    """Search the worst drift of the instrument, one for each target."""
+    subject = inputs.subject
+    half = np.random.default_rng(subject.seed).random(len(inputs.rows)) < 0.5
+    budget = np.array(list(DRIFT.values()))
+    rng = np.random.default_rng((subject.seed, 1))
+    trials: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def measure(drift: np.ndarray) -> np.ndarray:
+        trials.append((drift, inputs.errors(inputs.drifted(drift))[0]))
+        return trials[-1][1]
+
+    # Corners first: for most models the worst drift is as large as allowed.
+    signs = np.array(list(np.ndindex(*[2] * len(budget)))) * 2.0 - 1
+    for drift in [*signs, *rng.uniform(-1, 1, size=(_CANDIDATES, len(budget)))]:
+        measure(drift * budget)
+    random = np.mean([errors for _, errors in trials[len(signs) :]], axis=0)
+    records, tests = [], []
+    for place, target in enumerate(subject.targets):
+        best = max(range(len(trials)), key=lambda i: trials[i][1][half, place].mean())
+        drift, errors = trials[best]
+        for width in _steps():
+            nearby = np.clip(drift + width * budget * rng.normal(size=len(budget)), -budget, budget)
+            found = measure(nearby)
+            if found[half, place].mean() > errors[half, place].mean():
+                drift, errors = nearby, found
+        columns = (
+            np.stack([each[~half, place] for each in (errors, random, clean)], axis=1) / subject.Y[:, place].var()
+        )
+        means = columns.mean(axis=0)
+        draws = resampled_means(columns, subject.num_resamples, subject.seed)
+        worst, usual = (draws[:, i] / draws[:, 2] for i in (0, 1))
+        records.append((target, "worst", means[0] / means[2], *interval(worst), *drift))
+        records.append((target, "random", means[1] / means[2], *interval(usual), *[np.nan] * len(budget)))
+        if useful[place]:
+            size = ", ".join(f"{name} {value:+.3g}" for name, value in zip(DRIFT, drift, strict=True))
+            evidence = (
+                f"With the drift {size}, found on other rows, the mean squared error of {target} is "
+                f"{means[0] / means[2]:.2f} times as large; random drifts of that size make it "
+                f"{means[1] / means[2]:.2f} times as large on average."
+            )
+            title = f"A small drift of the instrument misleads predictions of {target}"
+            advice = "Calibrate against a reference panel before each flight, and train with drifts of this size."
+            limits = _WORST if means[0] - means[2] >= _LITTLE else _WORST[:1]
+            arguments = ("attacks", "drift", target, title, "worst_case_loss", means[0] / means[2], worst, limits)
+            tests.append(candidate(*arguments, evidence, advice, log=True))
+    return pd.DataFrame(records, columns=WORST_COLUMNS), tests
+
+
+def _steps() -> Iterator[float]:
+    for width in (0.5, 0.25, 0.1):
+        yield from [width] * (_CANDIDATES // 6)

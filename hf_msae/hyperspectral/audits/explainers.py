@@ -1,0 +1,248 @@
+"""SHAP values of any model, with additivity checked: the values of a row sum to its prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+from sklearn.pipeline import Pipeline
+
+from ..subject import Fitted, Subject
+
+TOLERANCE = 1e-3
+"""The largest gap that is called additive, in standard deviations of the predictions."""
+CORRELATED = 0.95
+"""Absolute correlation from which columns share credit."""
+_MEND_DEPTH, _DEEPEST = 24, 64
+_BACKGROUND, _SMALL_BACKGROUND = 100, 10
+_MOST_PLAYERS, _MOST_SAMPLED = 100, 50
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """SHAP values, and how far they are from summing to the predictions.
+
+    Attributes:
+        values: Values (n, p, t).
+        rows: Places of the explained rows.
+        method: How they were computed.
+        largest_gap: Largest |base + sum of values - prediction|, in standard deviations of the predictions.
+        median_gap: Median of the same.
+        remarks: What had to be mended.
+    """
+
+    values: np.ndarray
+    rows: np.ndarray
+    method: str
+    largest_gap: float
+    median_gap: float
+    remarks: tuple[str, ...] = ()
+
+
+def explain(subject: Subject, fitted: Fitted, rows: np.ndarray, background: np.ndarray) -> Explanation:
+    """Compute SHAP values of a fitted model.
+
+    Affine models, such as ridge regression and partial least squares, also behind a scaler, have exact values in
+    closed form: phi_j = c_j (x_j - mean x_j). Trees are explained by TreeSHAP along their paths. Where shap's own
+    check of additivity fails, which happens with deep trees, it is repeated in interventional mode, and failing that
+    with trees that are no deeper than 24. All other models are explained by sampling permutations of columns; of many
+    columns, those that are most correlated are moved together, and no more than 50 rows are explained.
+
+    Args:
+        subject: The subject.
+        fitted: The model.
+        rows: Places of the rows to explain.
+        background: Places of the rows that stand for the absence of a column.
+    """
+    X, others = subject.X[rows], subject.X[background]
+    if fitted.columns is not None:
+        X, others = X[:, fitted.columns], others[:, fitted.columns]
+    predict = Fitted(fitted.model, None, fitted.classes)
+    coefficients = _affine(predict, others)
+    if coefficients is not None:
+        values = coefficients[None] * (X - others.mean(axis=0))[:, :, None]
+        base = predict(others).mean(axis=0)
+        return _checked(values, base, predict(X), rows, "closed form of an affine model")
+    parts = _trees(fitted.model)
+    remarks = ()
+    if parts is not None:
+        try:
+            return _tree_values(subject, fitted, parts, X, others, rows)
+        except Exception as error:  # shap's own, which must not be imported before it is needed
+            if type(error).__name__ != "InvalidModelError":
+                raise
+            remarks = (f"TreeSHAP does not support this model ({error}), so permutations were sampled.",)
+    few = slice(None, _MOST_SAMPLED)
+    return _sampled(predict, X[few], others, rows[few], subject.seed, remarks)
+
+
+def is_forest(model: Any) -> bool:
+    """Say whether TreeSHAP explains a fitted model."""
+    return _trees(model) is not None
+
+
+def _checked(
+    values: np.ndarray, base: np.ndarray, predicted: np.ndarray, rows: np.ndarray, method: str, remarks: tuple = ()
+) -> Explanation:
+    spread = np.maximum(predicted.std(axis=0), 1e-12)
+    gaps = np.abs(base + values.sum(axis=1) - predicted) / spread
+    return Explanation(values, rows, method, float(gaps.max()), float(np.median(gaps)), remarks)
+
+
+def _affine(predict: Fitted, X: np.ndarray) -> np.ndarray | None:
+    """Return the coefficients (p, t) of a model whose prediction is affine in the columns, otherwise None."""
+    if predict.classes is not None:
+        return None
+    scale = X.std(axis=0) + 1e-12
+    rng = np.random.default_rng(0)
+    middle = X.mean(axis=0)
+    steps = scale * rng.normal(size=(8, X.shape[1]))
+    ends = np.concatenate([middle + steps, middle - steps, middle[None] + 3 * steps, middle[None]])
+    found = predict(ends)
+    up, down, far, center = found[:8], found[8:16], found[16:24], found[24]
+    size = np.abs(up - center).max() + 1e-12
+    if (
+        np.abs(up + down - 2 * center).max() > 1e-6 * size
+        or np.abs(far - center - 3 * (up - center)).max() > 1e-6 * size
+    ):
+        return None
+    if size <= 1e-9 * (1 + np.abs(center).max()):  # a constant, or a step function that was not met
+        return None
+    moved = predict(middle[None] + np.diag(scale))
+    return (moved - center) / scale[:, None]
+
+
+def _trees(model: Any) -> list[tuple[Any, Any]] | None:
+    """Return pairs of preprocessing steps and a model of trees, one for all targets or one for each; None without."""
+    steps = None
+    if isinstance(model, Pipeline):
+        steps, model = model[:-1], model[-1]
+        if any(not _keeps_columns(step) for _, step in steps.steps):
+            return None
+    name = type(model).__name__
+    if hasattr(model, "estimators_") and name.startswith("MultiOutput"):
+        pairs = [_trees(each) for each in model.estimators_]
+        return None if steps is not None or None in pairs else [pair for each in pairs for pair in each]
+    known = ("DecisionTree", "ExtraTree", "RandomForest", "GradientBoosting", "HistGradientBoosting")
+    return [(steps, model)] if name.startswith(known) else None
+
+
+def _keeps_columns(step: Any) -> bool:
+    return step == "passthrough" or type(step).__name__.endswith("Scaler")
+
+
+def _tree_values(
+    subject: Subject, fitted: Fitted, parts: list, X: np.ndarray, others: np.ndarray, rows: np.ndarray
+) -> Explanation:
+    remarks: list[str] = []
+    deepest = max(_depth(model) for _, model in parts)
+    if deepest <= _DEEPEST:
+        for mode in ("tree_path_dependent", "interventional"):
+            try:
+                values, base, predicted = _tree_shap(parts, X, others if mode == "interventional" else None)
+            except Exception as error:  # shap raises its own, and numba's and its C extension's
+                if type(error).__name__ != "ExplainerError":
+                    raise
+                remarks.append(f"TreeSHAP ({mode}) was not additive: {str(error).splitlines()[0][:160]}")
+                continue
+            found = _checked(values, base, predicted, rows, f"TreeSHAP, {mode}", tuple(remarks))
+            if found.largest_gap <= TOLERANCE:
+                return found
+            remarks.append(f"TreeSHAP ({mode}) was off by up to {found.largest_gap:.2g} standard deviations.")
+    else:
+        remarks.append(f"The trees are up to {deepest} levels deep, where TreeSHAP loses additivity.")
+    depths = [name for name in fitted.model.get_params() if name.split("__")[-1] == "max_depth"]
+    if not depths:
+        raise ValueError(f"{type(fitted.model).__name__} cannot be explained additively: {' '.join(remarks)}")
+    everything = np.arange(len(subject.X))
+    shallow = subject.fit(everything, fitted.columns, **dict.fromkeys(depths, _MEND_DEPTH))
+    values, base, predicted = _tree_shap(_trees(shallow.model), X, None)
+    full = fitted.model.predict(X) if fitted.classes is None else None
+    if full is not None:
+        same = np.corrcoef(np.ravel(full), np.ravel(predicted))[0, 1]
+        remarks.append(f"Explained instead: the same model with max_depth={_MEND_DEPTH} (correlation {same:.3f}).")
+    return _checked(values, base, predicted, rows, f"TreeSHAP, max_depth={_MEND_DEPTH}", tuple(remarks))
+
+
+def _tree_shap(parts: list, X: np.ndarray, background: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return values (n, p, t), base (t,) and predictions (n, t); shap's own check of additivity stays on."""
+    import shap
+
+    values, bases, predicted = [], [], []
+    for steps, model in parts:
+        x, others = (each if steps is None or each is None else steps.transform(each) for each in (X, background))
+        mode = "tree_path_dependent" if others is None else "interventional"
+        explainer = shap.TreeExplainer(model, others, feature_perturbation=mode)
+        found = np.asarray(explainer.shap_values(x, check_additivity=True))
+        found = found[:, :, None] if found.ndim == 2 else found
+        base = np.atleast_1d(np.asarray(explainer.expected_value, dtype=np.float64))
+        if hasattr(model, "classes_"):
+            own = model.predict_proba(x)
+            if found.shape[2] == 1:  # boosting: log-odds of the second class
+                own = model.decision_function(x)[:, None]
+            elif found.shape[2] == 2:
+                found, base, own = found[:, :, 1:], base[1:], own[:, 1:]
+        else:
+            own = model.predict(x).reshape(len(x), -1)
+        values.append(found)
+        bases.append(base[: found.shape[2]])
+        predicted.append(own)
+    return np.concatenate(values, axis=2), np.concatenate(bases), np.concatenate(predicted, axis=1)
+
+
+def _depth(model: Any) -> int:
+    trees = [each for each in np.ravel(getattr(model, "estimators_", [model])) if hasattr(each, "tree_")]
+    return max((each.tree_.max_depth for each in trees), default=0)
+
+
+def _sampled(
+    predict: Fitted, X: np.ndarray, others: np.ndarray, rows: np.ndarray, seed: int, remarks: tuple[str, ...]
+) -> Explanation:
+    """Sample Shapley values of columns, or of groups of correlated columns, whose value is shared equally."""
+    players = clusters(others, most=_MOST_PLAYERS) if X.shape[1] > _MOST_PLAYERS else np.arange(X.shape[1])
+    count = players.max() + 1
+    size = np.bincount(players)
+    rng = np.random.default_rng(seed)
+    base_rows = others[rng.permutation(len(others))[:_SMALL_BACKGROUND]]
+    base = predict(base_rows).mean(axis=0)
+    values = np.zeros((len(X), count, len(base)))
+    for i, x in enumerate(X):
+        order = rng.permutation(count)
+        for sequence in (order, order[::-1]):  # antithetic
+            place = np.empty(count, dtype=np.int64)
+            place[sequence] = np.arange(count)
+            present = place[players][None] < np.arange(count + 1)[:, None]  # (count + 1, p)
+            inputs = np.where(present[:, None], x[None, None], base_rows[None])
+            answers = predict(inputs.reshape(-1, X.shape[1])).reshape(count + 1, len(base_rows), -1).mean(axis=1)
+            values[i, sequence] += np.diff(answers, axis=0) / 2
+    spread = (values / size[None, :, None])[:, players]
+    if count < X.shape[1]:
+        remarks += (f"{X.shape[1]} columns were explained as {count} clusters of correlated ones, in equal parts.",)
+    return _checked(spread, base, predict(X), rows, "sampled permutations", remarks)
+
+
+def clusters(X: np.ndarray, least: float = CORRELATED, most: int | None = None) -> np.ndarray:
+    """Cluster columns by their absolute correlation (complete linkage).
+
+    Args:
+        X: Rows and columns (n, p).
+        least: Columns of a cluster are correlated at least this much.
+        most: Number of clusters at most, whatever the correlation.
+
+    Returns:
+        The cluster of each column, counted from 0.
+    """
+    if X.shape[1] == 1:
+        return np.zeros(1, dtype=np.int64)
+    with np.errstate(all="ignore"):
+        correlation = np.nan_to_num(np.corrcoef(X, rowvar=False))
+    np.fill_diagonal(correlation, 1)
+    tree = linkage(squareform(np.clip(1 - np.abs(correlation), 0, 1), checks=False), "complete")
+    if most is None:
+        found = fcluster(tree, 1 - least, "distance")
+    else:
+        found = fcluster(tree, most, "maxclust")
+    return np.unique(found, return_inverse=True)[1]

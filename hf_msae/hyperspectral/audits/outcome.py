@@ -1,0 +1,98 @@
+"""What an audit returns, and the resampling that audits share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..._utils.json_files import json_records
+from ...statistics import resampled_means
+from ..findings import Candidate
+from ..subject import ALL, Subject
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an audit found.
+
+    Attributes:
+        tables: Tables by name.
+        candidates: Tests, which become findings if they stay significant among those of all audits.
+        remarks: What a reader has to know of how it was measured, or why something was left out.
+    """
+
+    tables: Mapping[str, pd.DataFrame]
+    candidates: Sequence[Candidate] = ()
+    remarks: Sequence[str] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {
+            "tables": {
+                name: {"columns": list(table.columns), "records": json_records(_without_infinity(table))}
+                for name, table in self.tables.items()
+            },
+            "candidates": [
+                {name: None if value != value else value for name, value in asdict(each).items()}
+                for each in self.candidates
+            ],
+            "remarks": list(self.remarks),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Outcome:
+        """Build an outcome from what `to_dict` returned."""
+        tables = {
+            name: pd.DataFrame(table["records"], columns=table["columns"]) for name, table in content["tables"].items()
+        }
+        return cls(tables, [Candidate(**each) for each in content["candidates"]], content["remarks"])
+
+
+def _without_infinity(table: pd.DataFrame) -> pd.DataFrame:
+    return table.replace([np.inf, -np.inf], np.nan)
+
+
+def interval(draws: np.ndarray) -> tuple[float, float]:
+    """Return the percentile interval of the values of a statistic in bootstrap resamples, NaN without any."""
+    draws = draws[np.isfinite(draws)]
+    if len(draws) < 2:
+        return np.nan, np.nan
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def r2_draws(subject: Subject, *predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute R2 of several predictions of the same rows, also in bootstrap resamples of the rows, which are paired.
+
+        R2 = 1 - sum (y - prediction)^2 / sum (y - mean y)^2
+
+    Args:
+        subject: The subject.
+        predictions: Predictions (n, t) each.
+
+    Returns:
+        Values (predictions, t + 1) and their resamples (predictions, resamples, t + 1); the last column is the mean
+        over targets.
+    """
+    Y = subject.Y - subject.Y.mean(axis=0)  # for precision
+    errors = [(subject.Y - each) ** 2 for each in predictions]
+    t = Y.shape[1]
+    columns = np.concatenate([*errors, Y, Y**2], axis=1)
+    draws = resampled_means(columns, subject.num_resamples, subject.seed)
+    values = columns.mean(axis=0)[None]
+
+    def r2(means: np.ndarray) -> np.ndarray:
+        total = means[:, -t:] - means[:, -2 * t : -t] ** 2
+        found = np.stack([1 - means[:, i * t : (i + 1) * t] / np.maximum(total, 1e-300) for i in range(len(errors))])
+        return np.concatenate([found, found.mean(axis=-1, keepdims=True)], axis=-1)
+
+    return r2(values)[:, 0], r2(draws)
+
+
+def target_names(subject: Subject) -> list[str]:
+    """Return the names of targets, followed by `ALL` if there are several."""
+    return [*subject.targets, ALL] if len(subject.targets) > 1 else list(subject.targets)

@@ -1,0 +1,265 @@
+"""Performance: how good the model is, for which targets, groups and values, and where it fails."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ...statistics import auroc, auroc_interval, resampled_means, wilson_interval
+from ..findings import Candidate, candidate
+from ..subject import ALL, Subject
+from .distance import far_rows, unusual_rows
+from .outcome import Outcome, interval, r2_draws, target_names
+
+OUTLIER = 2.0
+"""Standard deviations from the mean beyond which a target is an outlier."""
+NOTHING = 0.05
+"""An R2 below this is no better than the mean."""
+_FEWEST = 8  # rows of a slice
+_DECILES = 10
+_TOO_NARROW, _TOO_WIDE = (1.2, 1.35, 1.75), (0.85, 0.7, 0.4)  # limits of the calibration slope
+_NARROW = (0.6, 0.4)  # of the range ratio
+_WORSE_SLICE, _WORSE_OUTLIERS, _WORSE_UNUSUAL = (1.25, 1.75, 3.0), (1.25, 2.0, 4.0), (1.5, 2.5, 5.0)
+
+
+def performance(subject: Subject) -> Outcome:
+    """Measure predictions of held-out rows by target, by group, and by decile of the target.
+
+    Figures of the table `performance`, one row per target and metric: r2; rmse; mae; score (the mean squared error
+    over that of predicting the mean, the HYPERVIEW challenge's score); correlation; range_ratio (standard deviation of
+    predictions over that of the targets, which is the correlation if the predictions are calibrated) and
+    range_ratio_q (the same of the ranges from the 5th to the 95th percentile); calibration_slope (of the target on the
+    prediction: 1 is calibrated, more is too narrow); outlier_error_ratio (mean squared error of targets more than 2
+    standard deviations from the mean over that of the others) and outlier_excess (that ratio over what a calibrated
+    model with this R2 would have, since every imperfect prediction is drawn to the mean); unreached_share (targets
+    beyond the range of all predictions); extrapolation_share (rows far from those learned from, 5% if nothing is
+    special); and unusual_error_ratio (mean squared error of the 5% of rows with the most unusual features over that of
+    the others).
+    """
+    values, draws = r2_draws(subject, subject.predictions)
+    far, unusual = far_rows(subject.X, subject.folds), unusual_rows(subject.X)
+    records: list[tuple] = []
+    candidates: list[Candidate | None] = []
+    remarks: list[str] = []
+    useful = {}
+    for place, target in enumerate(target_names(subject)):
+        ends = interval(draws[0, :, place])
+        records.append((target, "r2", values[0, place], *ends))
+        score = (target, "score", 1 - values[0, place], 1 - ends[1], 1 - ends[0])
+        records.append(score)
+        if target == ALL:
+            continue
+        useful[target] = ends[0] > 0
+        evidence = (
+            f"R2 of {target} in held-out rows is {values[0, place]:.3f} ({ends[0]:.3f} to {ends[1]:.3f}); predicting "
+            "the mean has 0."
+        )
+        advice = "Do not use these predictions. Check that targets and rows belong together before changing the model."
+        candidates.append(
+            candidate(
+                "performance",
+                "no better than the mean",
+                target,
+                f"Predictions of {target} are no better than the mean",
+                "r2",
+                values[0, place],
+                draws[0, :, place],
+                (NOTHING, NOTHING, NOTHING),
+                evidence,
+                advice,
+                below=True,
+            )
+        )
+        if not useful[target] and ends[1] >= NOTHING:
+            remarks.append(
+                f"{target} is not shown to be predicted better than by its mean, so nothing else is said of it."
+            )
+    for place, target in enumerate(subject.targets):
+        found, tests = _target(subject, place, target, far, unusual)
+        records += found
+        if useful[target] and subject.classes is None:
+            candidates += tests
+    slices, tests = _slices(subject, useful)
+    table = pd.DataFrame(records, columns=["target", "metric", "value", "low", "high"])
+    kept = [each for each in candidates + tests if each is not None]
+    return Outcome({"performance": table, "slices": slices}, kept, remarks)
+
+
+def _target(
+    subject: Subject, place: int, target: str, far: np.ndarray, unusual: np.ndarray
+) -> tuple[list[tuple], list[Candidate | None]]:
+    """Return records of a target's figures, and tests of range, calibration and outliers."""
+    y, p = subject.Y[:, place], subject.predictions[:, place]
+    mean, spread = y.mean(), y.std()
+    y, p = (y - mean) / spread, (p - mean) / spread  # for precision
+    error, out = (y - p) ** 2, np.abs(y) > OUTLIER
+    unreached = (y < p.min()) | (y > p.max())
+    columns = [y, p, y**2, p**2, y * p, error, np.abs(y - p), out, out * error, out * y**2, far, unreached]
+    columns = [*columns, unusual, unusual * error]
+    columns = np.stack(columns, axis=1).astype(np.float64)
+
+    def figures(means: np.ndarray) -> dict[str, np.ndarray]:
+        my, mp, yy, pp, yp, e, absolute, n_out, e_out, y_out, is_far, beyond, n_odd, e_odd = means.T
+        var_y, var_p = yy - my**2, np.maximum(pp - mp**2, 0)
+        covariance, explained = yp - my * mp, np.clip(1 - e / (yy - my**2), 0, 1)
+        with np.errstate(all="ignore"):
+            ratio = (e_out / n_out) / ((e - e_out) / (1 - n_out))
+            # A calibrated model errs by (1 - R2) of an outlier's distance from the mean, and by R2 (1 - R2) at random.
+            expected = (1 - explained) * (y_out / n_out) + explained
+            expected /= (1 - explained) * ((yy - y_out) / (1 - n_out)) + explained
+            return {
+                "rmse": np.sqrt(e) * spread,
+                "mae": absolute * spread,
+                "correlation": covariance / np.sqrt(var_y * var_p),
+                "range_ratio": np.sqrt(var_p / var_y),
+                "calibration_slope": covariance / var_p,
+                "outlier_error_ratio": ratio,
+                "outlier_excess": ratio / expected,
+                "unreached_share": beyond,
+                "extrapolation_share": is_far,
+                "unusual_error_ratio": (e_odd / n_odd) / ((e - e_odd) / (1 - n_odd)),
+            }
+
+    values = {name: float(value[0]) for name, value in figures(columns.mean(axis=0)[None]).items()}
+    draws = figures(resampled_means(columns, subject.num_resamples, subject.seed))
+    for number, names in (
+        (out.sum(), ("outlier_error_ratio", "outlier_excess")),
+        (unusual.sum(), ("unusual_error_ratio",)),
+    ):
+        if number < _FEWEST:
+            values |= dict.fromkeys(names, np.nan)
+    if subject.classes is not None:
+        kept = ("rmse", "mae", "calibration_slope", "extrapolation_share", "unusual_error_ratio")
+        values = {name: values[name] for name in kept}
+    records = [
+        (target, name, value, *(interval(draws[name]) if np.isfinite(value) else (np.nan, np.nan)))
+        for name, value in values.items()
+    ]
+    if subject.classes is not None:
+        return records + _classified(subject, place, target), []
+    records.append((target, "range_ratio_q", *_quantile_ratio(y, p, subject.seed)))
+    slope, ratio, r = values["calibration_slope"], values["range_ratio"], values["correlation"]
+    narrow = (
+        f"Predictions of {target} have {ratio:.2f} of the spread of the truth; calibrated ones with this correlation "
+        f"would have {r:.2f}. The truth rises by {slope:.2f} for each unit of the prediction, and "
+        f"{values['unreached_share']:.1%} of true values lie beyond all predictions."
+    )
+    outliers = (
+        f"The mean squared error of {int(out.sum())} rows with {target} more than {OUTLIER:g} standard deviations "
+        f"from the mean is {values['outlier_error_ratio']:.2f} times that of the others, "
+        f"{values['outlier_excess']:.2f} times what a calibrated model with this R2 would have."
+    )
+    strange = (
+        f"The mean squared error of {target} in the {int(unusual.sum())} rows whose features are farthest from "
+        f"the mean is {values['unusual_error_ratio']:.2f} times that of the others."
+    )
+    specs = [
+        ("calibration_slope", f"Predictions of {target} are drawn to the mean", _TOO_NARROW, False, narrow, _STRETCH),
+        ("calibration_slope", f"Predictions of {target} are too extreme", _TOO_WIDE, True, narrow, _SHRINK),
+        ("range_ratio", f"Predictions of {target} lie in a narrow range", _NARROW, True, narrow, _STRETCH),
+        (
+            "outlier_excess",
+            f"Extreme values of {target} are predicted worse",
+            _WORSE_OUTLIERS,
+            False,
+            outliers,
+            _REACH,
+        ),
+        (
+            "unusual_error_ratio",
+            f"{target} is predicted worse in unusual rows",
+            _WORSE_UNUSUAL,
+            False,
+            strange,
+            _GUARD,
+        ),
+    ]
+    tests = []
+    for metric, title, limits, below, evidence, advice in specs:
+        kind = title.replace(target, "")
+        arguments = ("performance", kind, target, title, metric, values[metric], draws[metric], limits)
+        tests.append(candidate(*arguments, evidence, advice, log=True, below=below))
+    return records, tests
+
+
+_STRETCH = (
+    "Do not read single predictions as levels of the target. Recalibrate on held-out rows (a line suffices), or use a "
+    "model with less shrinkage: fewer neighbors, smaller leaves, less regularization."
+)
+_SHRINK = "The model is overfitted: regularize it more, or recalibrate on held-out rows."
+_REACH = (
+    "State the range in which predictions can be trusted. Collect more rows with extreme values, weight them more, or "
+    "learn the logarithm of the target."
+)
+_GUARD = "Refuse or flag inputs that are far from the training data, and collect more like them."
+
+
+def _quantile_ratio(y: np.ndarray, p: np.ndarray, seed: int) -> tuple[float, float, float]:
+    def ratio(rows: np.ndarray | slice) -> np.ndarray:
+        of_p, of_y = (np.diff(np.quantile(each[rows], (0.05, 0.95), axis=-1), axis=0)[0] for each in (p, y))
+        return of_p / np.where(of_y > 0, of_y, np.nan)
+
+    rows = np.random.default_rng(seed).integers(len(y), size=(200, len(y)))
+    return float(ratio(slice(None))), *interval(ratio(rows))
+
+
+def _classified(subject: Subject, place: int, target: str) -> list[tuple]:
+    """Return the AUROC of a class and, with two classes, the accuracy."""
+    truth, p = subject.Y[:, place] > 0.5, subject.predictions[:, place]
+    area = float(auroc(truth, p))
+    low, high = auroc_interval(area, truth.sum(), (~truth).sum())
+    records = [(target, "auroc", area, float(low), float(high))]
+    if len(subject.targets) == 1:
+        right = (p > 0.5) == truth
+        records.append((target, "accuracy", float(right.mean()), *map(float, wilson_interval(right.sum(), len(p)))))
+    return records
+
+
+def _slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, list[Candidate | None]]:
+    """Compare the errors in each group and each decile of the target with those in all other rows."""
+    records, tests = [], []
+    for place, target in enumerate(subject.targets):
+        y, spread = subject.Y[:, place], subject.Y[:, place].std()
+        error, residual = subject.squared_errors[:, place] / spread**2, (y - subject.predictions[:, place]) / spread
+        groupings = dict(subject.groups)
+        if subject.classes is None:
+            ranks = np.argsort(np.argsort(y, kind="stable"), kind="stable")
+            groupings["decile"] = ranks * _DECILES // len(y) + 1
+        for grouping, labels in groupings.items():
+            names, places = np.unique(labels, return_inverse=True)
+            is_in = places[:, None] == np.arange(len(names))[None]
+            columns = np.concatenate(
+                [error[:, None], is_in, is_in * error[:, None], is_in * residual[:, None]], axis=1
+            )
+            g = len(names)
+
+            def figures(means: np.ndarray, g: int = g) -> np.ndarray:
+                share, inside = means[:, 1 : g + 1], means[:, g + 1 : 2 * g + 1]
+                with np.errstate(all="ignore"):
+                    ratio = (inside / share) / ((means[:, :1] - inside) / (1 - share))
+                    return np.stack([ratio, means[:, 2 * g + 1 :] / share])
+
+            (ratio, residuals) = figures(columns.mean(axis=0)[None])[:, 0]
+            draws = figures(resampled_means(columns, subject.num_resamples, subject.seed))
+            for i, name in enumerate(names):
+                n = int(is_in[:, i].sum())
+                known = _FEWEST <= n <= len(y) - _FEWEST
+                ends = [*interval(draws[0, :, i]), *interval(draws[1, :, i])] if known else [np.nan] * 4
+                found = (ratio[i], *ends[:2], residuals[i], *ends[2:]) if known else [np.nan] * 6
+                records.append((target, grouping, str(name), n, float(y[is_in[:, i]].mean()), *found))
+                if known and grouping != "decile" and useful.get(target):
+                    evidence = (
+                        f"In the {n} rows with {grouping} {name} the mean squared error of {target} is "
+                        f"{ratio[i]:.2f} times that of the other rows, and predictions are "
+                        f"{-residuals[i]:+.2f} standard deviations off on average."
+                    )
+                    title = f"{target} is predicted worse where {grouping} is {name}"
+                    arguments = ("performance", f"slice {grouping}", f"{target}, {name}", title, "error_ratio")
+                    arguments += (ratio[i], draws[0, :, i], _WORSE_SLICE, evidence, _SPLIT)
+                    tests.append(candidate(*arguments, log=True))
+    return pd.DataFrame(records, columns=SLICE_COLUMNS), tests
+
+
+_SPLIT = "State the error of this part on its own, and collect more rows of it, or fit a model of its own for it."
+SLICE_COLUMNS = ["target", "grouping", "group", "rows", "mean", "error_ratio", "low", "high"]
+SLICE_COLUMNS += ["residual", "residual_low", "residual_high"]

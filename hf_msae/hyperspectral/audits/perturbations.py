@@ -1,0 +1,152 @@
+"""What may happen to a spectrum or a patch between two instruments, two days or two fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import binary_dilation, distance_transform_edt
+
+from ..subject import Patch
+
+Spectral = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A perturbation with the strengths that it is tried at.
+
+    Attributes:
+        name: Its name.
+        unit: What a strength means.
+        strengths: From weak to strong.
+        allowed: The strength that a model has to survive.
+        spectral: Changes spectra (bands, ...), if it is about spectra.
+        spatial: Changes a patch, if it is about its shape.
+    """
+
+    name: str
+    unit: str
+    strengths: tuple[float, ...]
+    allowed: float
+    spectral: Spectral | None = None
+    spatial: Callable[[Patch, float, np.random.Generator], Patch] | None = None
+
+
+def noise(spectra: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Add independent normal noise, relative to the mean of the spectrum."""
+    return spectra + strength * _level(spectra) * rng.normal(size=spectra.shape)
+
+
+def gain(spectra: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Multiply the spectrum by 1 + strength or 1 - strength."""
+    return spectra * (1 + strength * rng.choice((-1, 1)))
+
+
+def offset(spectra: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Add a constant, up or down, relative to the mean of the spectrum."""
+    return spectra + strength * _level(spectra) * rng.choice((-1, 1))
+
+
+def tilt(spectra: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Multiply by a line that runs from 1 - strength at one end of the spectrum to 1 + strength at the other."""
+    line = np.linspace(-1, 1, len(spectra)) * strength * rng.choice((-1, 1))
+    return spectra * (1 + line).reshape(-1, *[1] * (spectra.ndim - 1))
+
+
+def shift(spectra: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Move the spectrum by a number of bands, up or down, by linear interpolation."""
+    return shifted(spectra, strength * rng.choice((-1, 1)))
+
+
+def shifted(spectra: np.ndarray, bands: float) -> np.ndarray:
+    """Move spectra (bands, ...) by a number of bands; ends are repeated."""
+    places = np.clip(np.arange(len(spectra)) - bands, 0, len(spectra) - 1)
+    below = np.minimum(places.astype(np.int64), len(spectra) - 2) if len(spectra) > 1 else places.astype(np.int64)
+    above = np.minimum(below + 1, len(spectra) - 1)
+    weight = (places - below).reshape(-1, *[1] * (spectra.ndim - 1))
+    return (1 - weight) * spectra[below] + weight * spectra[above]
+
+
+def dropout(spectra: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Lose a number of bands, which are filled in from their neighbors."""
+    lost = np.sort(rng.permutation(len(spectra))[: round(strength)])
+    kept = np.setdiff1d(np.arange(len(spectra)), lost)
+    if not len(kept) or not len(lost):
+        return spectra
+    right = np.clip(np.searchsorted(kept, lost), 0, len(kept) - 1)
+    left = np.maximum(np.searchsorted(kept, lost) - 1, 0)
+    gap = np.maximum(kept[right] - kept[left], 1)
+    weight = np.clip((lost - kept[left]) / gap, 0, 1).reshape(-1, *[1] * (spectra.ndim - 1))
+    filled = spectra.copy()
+    filled[lost] = (1 - weight) * spectra[kept[left]] + weight * spectra[kept[right]]
+    return filled
+
+
+def haze(spectra: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Mix in light that haze scatters, which falls along the spectrum as wavelength to the power -1.3.
+
+    The exponent is that of Angstrom's law for usual aerosols, over the range from 462 to 942 nm of 150 bands.
+    """
+    wavelengths = np.linspace(462, 942, len(spectra))
+    scattered = ((wavelengths / wavelengths[0]) ** -1.3).reshape(-1, *[1] * (spectra.ndim - 1))
+    return (1 - strength) * spectra + strength * _level(spectra) * scattered
+
+
+def erode(patch: Patch, strength: float, rng: np.random.Generator) -> Patch:
+    """Lose a number of pixels along the edge of the field; a field that would vanish keeps its innermost pixels."""
+    data, mask = patch
+    outside = binary_dilation(np.pad(mask, 1, constant_values=True), iterations=round(strength))[1:-1, 1:-1]
+    if outside.all():
+        depth = distance_transform_edt(~np.pad(mask, 1, constant_values=True))[1:-1, 1:-1]
+        outside = depth < depth.max()
+    return data, outside
+
+
+def crop(patch: Patch, strength: float, rng: np.random.Generator) -> Patch:
+    """Lose a share of height and width; of ten random windows, the one with the largest part of the field is kept."""
+    data, mask = patch
+    height, width = (max(2, round(size * (1 - strength))) for size in mask.shape)
+    height, width = min(height, mask.shape[0]), min(width, mask.shape[1])
+    best: tuple[int, int, int] | None = None
+    for _ in range(10):
+        top = int(rng.integers(mask.shape[0] - height + 1))
+        left = int(rng.integers(mask.shape[1] - width + 1))
+        inside = int((~mask[top : top + height, left : left + width]).sum())
+        if best is None or inside > best[0]:
+            best = (inside, top, left)
+    inside, top, left = best
+    if not inside:
+        return patch
+    window = (slice(top, top + height), slice(left, left + width))
+    return data[(slice(None), *window)], mask[window]
+
+
+SPECTRAL = (
+    Attack("noise", "share of the mean reflectance", (0.0025, 0.005, 0.01, 0.02, 0.05), 0.005, noise),
+    Attack("gain", "relative change", (0.01, 0.02, 0.05, 0.1, 0.2), 0.02, gain),
+    Attack("offset", "share of the mean reflectance", (0.005, 0.01, 0.02, 0.05, 0.1), 0.01, offset),
+    Attack("tilt", "relative change at the ends", (0.01, 0.02, 0.05, 0.1, 0.2), 0.02, tilt),
+    Attack("shift", "bands", (0.25, 0.5, 1.0, 2.0, 4.0), 0.5, shift),
+    Attack("band dropout", "bands", (1, 2, 5, 10, 20), 1, dropout),
+    Attack("haze", "share of the light", (0.01, 0.02, 0.05, 0.1, 0.2), 0.02, haze),
+)
+SPATIAL = (
+    Attack("erosion", "pixels", (1, 2, 3, 5), 1, spatial=erode),
+    Attack("crop", "share of height and width", (0.1, 0.25, 0.5, 0.75), 0.25, spatial=crop),
+)
+
+DRIFT = {"gain": 0.02, "offset": 0.01, "tilt": 0.02, "shift": 0.5}
+"""The largest drift of an instrument that the worst case is searched in, as strengths of these attacks."""
+
+
+def drifted(spectra: np.ndarray, drift: np.ndarray) -> np.ndarray:
+    """Apply gain, offset, tilt and shift (in the order of `DRIFT`) to spectra (bands, ...)."""
+    by, added, tilted, moved = drift
+    line = (1 + by + tilted * np.linspace(-1, 1, len(spectra))).reshape(-1, *[1] * (spectra.ndim - 1))
+    return shifted(spectra, moved) * line + added * _level(spectra)
+
+
+def _level(spectra: np.ndarray) -> np.ndarray:
+    return np.abs(spectra).mean(axis=0, keepdims=True) if spectra.ndim < 3 else np.abs(spectra).mean()

@@ -1,0 +1,124 @@
+"""Pruning: how few columns do as well as all of them, against rankings that know less."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.pipeline import Pipeline
+
+from ...statistics import resampled_means
+from ..findings import candidate
+from ..subject import Fitted, Subject
+from .explainers import explain, is_forest
+from .outcome import Outcome, interval
+
+AS_GOOD = 1.05
+"""A smaller model is as good if its mean squared error is at most this many times that of the whole one."""
+SIZES = (1, 2, 5, 10, 24, 48, 120, 240, 600, 1200)
+"""Numbers of columns; 24 are 1% of the 2,400 of the HYPERVIEW challenge's winner."""
+_FEW = 0.01
+_ROWS = 100
+_MOST_CELLS = 2**24  # of permuted copies of the rows, at a time
+COLUMNS = ["ranking", "features", "error", "low", "high", "loss", "loss_low", "loss_high"]
+
+
+def pruning(subject: Subject) -> Outcome:
+    """Refit the model to its strongest columns, and see how many are needed.
+
+    Columns are ranked inside each fold, by what the rows of the other folds tell, so that the rows that are tested on
+    have no part in the choice: by attributions (mean absolute SHAP value, over targets in their standard deviations),
+    by what permuting a column costs, by impurity (of forests), and at random. In the table `pruning`, error is the
+    mean squared error over that of predicting the mean, averaged over targets, and loss is that error over the whole
+    model's. Table `smallest`: the smallest number of columns with a loss of at most 1.05, and its interval.
+    """
+    p, total = subject.X.shape[1], subject.Y.var(axis=0)
+    sizes = [size for size in SIZES if size < p]
+    errors: dict[tuple[str, int], np.ndarray] = {}
+    for fold, (train, test, fitted) in enumerate(subject.fold_models):
+        for name, order in _rankings(subject, train, fitted, fold).items():
+            for size in sizes:
+                model = subject.fit(train, order[:size], **_fewer_components(subject.model, size))
+                error = (subject.Y[test] - model(subject.X[test])) ** 2 / total
+                errors.setdefault((name, size), np.empty(len(subject.X)))[test] = error.mean(axis=1)
+    whole = (subject.squared_errors / total).mean(axis=1)
+    columns = np.stack([*errors.values(), whole], axis=1)
+    means = np.concatenate([columns.mean(axis=0)[None], resampled_means(columns, subject.num_resamples, subject.seed)])
+    loss = means / means[:, -1:]
+    records, smallest = [], []
+    for i, (name, size) in enumerate(errors):
+        records.append((name, size, means[0, i], *interval(means[1:, i]), loss[0, i], *interval(loss[1:, i])))
+    records.append(("all columns", p, means[0, -1], *interval(means[1:, -1]), 1.0, 1.0, 1.0))
+    for name in dict.fromkeys(name for name, _ in errors):
+        places = [i for i, key in enumerate(errors) if key[0] == name]
+        numbers = np.array([*(size for each, size in errors if each == name), p])
+        good = np.concatenate([loss[:, places] <= AS_GOOD, np.ones((len(loss), 1), dtype=bool)], axis=1)
+        first = numbers[good.argmax(axis=1)]
+        smallest.append((name, int(first[0]), *interval(first[1:].astype(float))))
+    tests = []
+    if p >= _FEWEST_COLUMNS and (small := [size for size in sizes if size <= max(1, round(_FEW * p))]):
+        few = max(small)
+        place, control = (list(errors).index((name, few)) for name in ("attribution", "random"))
+        evidence = (
+            f"Refitted to the {few} columns with the largest attributions, ranked inside the folds, the model has "
+            f"{loss[0, place]:.3f} times the mean squared error of the whole one; with {few} random columns it has "
+            f"{loss[0, control]:.3f} times."
+        )
+        title = f"{few} of {p} columns do as well as all of them"
+        arguments = ("pruning", "few suffice", f"{few} columns", title, "loss", loss[0, place], loss[1:, place])
+        tests.append(candidate(*arguments, (AS_GOOD,), evidence, _ADVICE, log=True, below=True))
+    tables = {
+        "pruning": pd.DataFrame(records, columns=COLUMNS),
+        "smallest": pd.DataFrame(smallest, columns=["ranking", "features", "low", "high"]),
+    }
+    return Outcome(tables, [each for each in tests if each is not None])
+
+
+_ADVICE = "Use the smaller model: it is easier to check, and what it does not read cannot mislead it."
+_FEWEST_COLUMNS = 100
+
+
+def _rankings(subject: Subject, train: np.ndarray, fitted: Fitted, fold: int) -> dict[str, np.ndarray]:
+    """Rank columns, the most important first, by what the rows that were learned from tell."""
+    rng = np.random.default_rng((subject.seed, fold))
+    rows = np.sort(rng.permutation(train)[:_ROWS])
+    values = explain(subject, fitted, rows, rows).values[:, :, : len(subject.targets)]
+    scores = {
+        "attribution": (np.abs(values).mean(axis=0) / subject.Y[train].std(axis=0)).mean(axis=1),
+        "permutation": _permutation(subject, fitted, rows, rng),
+        "impurity": _impurity(fitted.model),
+        "random": rng.random(subject.X.shape[1]),
+    }
+    return {name: np.argsort(-each, kind="stable") for name, each in scores.items() if each is not None}
+
+
+def _permutation(subject: Subject, fitted: Fitted, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return how much the error grows when a column is permuted; many columns are predicted for in one call."""
+    X, Y = subject.X[rows], subject.Y[rows]
+    n, p = X.shape
+    found, at_once = np.empty(p), max(1, _MOST_CELLS // (n * p))
+    weight = 1 / subject.Y.var(axis=0)
+    for start in range(0, p, at_once):
+        chosen = np.arange(start, min(p, start + at_once))
+        copies = np.repeat(X[None], len(chosen), axis=0)
+        copies[np.arange(len(chosen)), :, chosen] = X[rng.permutation(n)][:, chosen].T
+        predicted = fitted(copies.reshape(-1, p)).reshape(len(chosen), n, -1)
+        found[chosen] = (((predicted - Y) ** 2) * weight).mean(axis=(1, 2))
+    return found
+
+
+def _impurity(model: Any) -> np.ndarray | None:
+    model = model[-1] if isinstance(model, Pipeline) and is_forest(model) else model
+    if hasattr(model, "feature_importances_"):
+        return model.feature_importances_
+    parts = [getattr(each, "feature_importances_", None) for each in np.ravel(getattr(model, "estimators_", []))]
+    return np.mean(parts, axis=0) if parts and all(each is not None for each in parts) else None
+
+
+def _fewer_components(model: Any, size: int) -> dict[str, int]:
+    """Return the parameters that must be smaller for a model of few columns: numbers of components."""
+    known = model.get_params() if hasattr(model, "get_params") else {}
+    named = {name: value for name, value in known.items() if name.split("__")[-1] == "n_components"}
+    return {name: size for name, value in named.items() if isinstance(value, Integral) and value > size}

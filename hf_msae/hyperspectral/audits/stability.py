@@ -1,0 +1,108 @@
+"""Stability: what changes when folds, seeds and rows are drawn again."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from ...statistics import resampled_means
+from ..findings import candidate
+from ..subject import Subject
+from .explainers import explain
+from .outcome import Outcome, interval
+
+NUM_SEEDS = 4
+TOP = 10
+_CHANGED, _OTHERS = (0.5, 0.8), (0.5, 0.25)
+_ROWS = 50
+
+
+def stability(subject: Subject) -> Outcome:
+    """Fit the model again with other seeds, folds and bootstrap samples of the rows.
+
+    Figures of the table `stability`, one row per target and metric: r2_spread (standard deviation of R2 over seeds of
+    folds and model); prediction_change (mean absolute difference between predictions of the same row by two such
+    models, over the root mean squared error); rank_correlation (Spearman's, between the attributions of columns by
+    models of two bootstrap samples) and top_overlap (share of their ten strongest columns that are the same).
+    Intervals are over rows for prediction_change, and over pairs of bootstrap samples, without correction for their
+    dependence, for the last two.
+    """
+    number = max(2, subject.limits.get("num_seeds", NUM_SEEDS))
+    predictions = [subject.predictions]
+    for seed in range(1, number):
+        rng = np.random.default_rng((subject.seed, seed))
+        folds = rng.permutation(subject.folds)
+        found = np.empty_like(subject.Y)
+        for fold in np.unique(folds):
+            test = folds == fold
+            found[test] = subject.fit(np.flatnonzero(~test), seed=subject.seed + seed)(subject.X[test])
+        predictions.append(found)
+    attributions = _attributions(subject, number)
+    records, tests = [], []
+    pairs = list(combinations(range(number), 2))
+    for place, target in enumerate(subject.targets):
+        y = subject.Y[:, place]
+        scores = [1 - ((y - each[:, place]) ** 2).mean() / y.var() for each in predictions]
+        records.append((target, "r2_spread", float(np.std(scores, ddof=1)), np.nan, np.nan))
+        differences = np.mean([np.abs(predictions[a][:, place] - predictions[b][:, place]) for a, b in pairs], axis=0)
+        columns = np.stack([differences, subject.squared_errors[:, place]], axis=1)
+        draws = resampled_means(columns, subject.num_resamples, subject.seed)
+        change = columns[:, 0].mean() / np.sqrt(columns[:, 1].mean())
+        change_draws = draws[:, 0] / np.sqrt(draws[:, 1])
+        records.append((target, "prediction_change", change, *interval(change_draws)))
+        evidence = (
+            f"Two models of other seeds and folds differ by {differences.mean():.3g} in {target} on average, "
+            f"{change:.2f} of the root mean squared error; R2 ranges from {min(scores):.3f} to {max(scores):.3f}."
+        )
+        title = f"Predictions of {target} depend on the draw"
+        arguments = ("stability", "draw", target, title, "prediction_change", change, change_draws, _CHANGED)
+        tests.append(candidate(*arguments, evidence, _AVERAGE))
+        correlations, overlaps = _agreement([each[:, place] for each in attributions])
+        ends = interval(correlations)
+        records.append((target, "rank_correlation", float(correlations.mean()), *ends))
+        records.append((target, "top_overlap", float(overlaps.mean()), *interval(overlaps)))
+        if np.mean(scores) > 0.05 and subject.X.shape[1] > TOP:
+            evidence = (
+                f"Between models of two bootstrap samples, the ten columns with the largest attributions for {target} "
+                f"agree in {overlaps.mean():.0%}, and all ranks correlate at {correlations.mean():.2f}."
+            )
+            title = f"Which columns matter for {target} depends on the draw"
+            value = float(overlaps.mean())
+            arguments = ("stability", "ranking", target, title, "top_overlap", value, overlaps, _OTHERS)
+            tests.append(candidate(*arguments, evidence, _BANDS, below=True))
+    table = pd.DataFrame(records, columns=["target", "metric", "value", "low", "high"])
+    return Outcome({"stability": table}, [each for each in tests if each is not None])
+
+
+_AVERAGE = (
+    "Average several models, or use more rows; do not read differences smaller than this as differences of soils."
+)
+_BANDS = "Do not name single columns as causes: read clusters, bands and transformations, which share their credit."
+
+
+def _attributions(subject: Subject, number: int) -> list[np.ndarray]:
+    """Return attributions (p, t) of the same rows by models of bootstrap samples of the other rows."""
+    train, test, _ = subject.fold_models[0]
+    rows = test[:_ROWS]
+    found = []
+    for seed in range(number):
+        rng = np.random.default_rng((subject.seed, 2, seed))
+        sample = rng.choice(train, len(train))
+        if subject.classes is not None and len(np.unique(subject.Y[sample], axis=0)) < len(subject.classes):
+            sample = train  # a class is missing
+        values = explain(subject, subject.fit(sample, seed=subject.seed + seed), rows, np.unique(sample)[:100]).values
+        found.append(np.abs(values).mean(axis=0)[:, : len(subject.targets)])
+    return found
+
+
+def _agreement(attributions: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    ranks = [rankdata(each) for each in attributions]
+    tops = [set(np.argsort(-each, kind="stable")[:TOP]) for each in attributions]
+    pairs = list(combinations(range(len(ranks)), 2))
+    with np.errstate(all="ignore"):
+        correlations = np.nan_to_num([np.corrcoef(ranks[a], ranks[b])[0, 1] for a, b in pairs])
+    size = min(TOP, len(ranks[0]))
+    return correlations, np.array([len(tops[a] & tops[b]) / size for a, b in pairs])

@@ -1,0 +1,186 @@
+"""Findings: what is wrong with a model, how badly, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+
+from ..statistics import holm
+
+SEVERITIES = ("severe", "moderate", "minor")
+_QUANTILES = (0.025, 0.975)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a model.
+
+    Attributes:
+        severity: "severe", "moderate" or "minor", by the end of the interval that is nearer to harmless.
+        title: What is wrong, in a few words.
+        metric: The quantity that shows it.
+        value: Its value.
+        low: Lower end of its 95% interval.
+        high: Upper end.
+        p_value: One-sided p-value against the least value that matters, corrected for all tests of the report (Holm).
+        evidence: What was measured, in sentences with numbers.
+        advice: What to do about it.
+        audit: The audit that found it.
+    """
+
+    severity: str
+    title: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    evidence: str
+    advice: str
+    p_value: float
+    audit: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields; an infinite end of an interval becomes None."""
+        return {
+            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Finding:
+        """Build a finding from what `to_dict` returned."""
+        return cls(**{**content, **{name: _float(content[name]) for name in ("value", "low", "high", "p_value")}})
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.title} ({self.metric} {self.value:.3g}, {self.low:.3g} to {self.high:.3g})"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A test that may become a finding.
+
+    Attributes:
+        kind: Candidates of one kind, such as those of several targets, become one finding: the gravest, with the
+            others as evidence.
+        subject: What distinguishes it from others of its kind, such as the target.
+        severity: What it would be, None if its interval holds harmless values.
+        p_value: Before correction.
+    """
+
+    kind: str
+    subject: str
+    severity: str | None
+    title: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    evidence: str
+    advice: str
+    p_value: float
+    audit: str
+
+
+def candidate(
+    audit: str,
+    kind: str,
+    subject: str,
+    title: str,
+    metric: str,
+    value: float,
+    draws: np.ndarray,
+    limits: Sequence[float],
+    evidence: str,
+    advice: str,
+    log: bool = False,
+    below: bool = False,
+) -> Candidate | None:
+    """Test whether a quantity is beyond what is harmless.
+
+    The interval is that of the bootstrap percentiles. The p-value is that of a normal distribution with the standard
+    deviation of the resamples, since a share of resamples could not be small enough to survive a correction.
+
+    Args:
+        audit: Name of the audit.
+        kind: See `Candidate`.
+        subject: See `Candidate`.
+        title: See `Finding`.
+        metric: See `Finding`.
+        value: The quantity.
+        draws: Its values in bootstrap resamples.
+        limits: Beyond which it is minor, moderate and severe; the last may be missing.
+        evidence: See `Finding`.
+        advice: See `Finding`.
+        log: Whether it is a ratio, whose logarithm is tested.
+        below: Whether small values are bad.
+
+    Returns:
+        The candidate, or None if the quantity is not defined.
+    """
+    draws = draws[np.isfinite(draws)]
+    if not np.isfinite(value) or len(draws) < 2:
+        return None
+    low, high = map(float, np.quantile(draws, _QUANTILES))
+    sign = -1.0 if below else 1.0
+    scale = (lambda x: np.log(np.maximum(x, 1e-12))) if log else (lambda x: x)
+    spread = float(np.std(scale(draws)))
+    distance = sign * float(scale(value) - scale(limits[0]))
+    p_value = float(norm.sf(distance / spread)) if spread > 0 else float(distance <= 0)
+    safe = low if sign > 0 else high
+    passed = [name for name, limit in zip(SEVERITIES[::-1], limits, strict=False) if sign * (safe - limit) > 0]
+    severity = passed[-1] if passed else None
+    return Candidate(kind, subject, severity, title, metric, float(value), low, high, evidence, advice, p_value, audit)
+
+
+def confirmed(candidates: Sequence[Candidate], alpha: float) -> tuple[Finding, ...]:
+    """Turn candidates into findings: those that stay significant when all tests are corrected together.
+
+    Candidates of one kind become one finding, the gravest; the others are added to its evidence.
+
+    Args:
+        candidates: All tests of a report, also those that found nothing.
+        alpha: Probability of one false finding or more.
+
+    Returns:
+        Findings, the gravest first; of equally grave ones, those of the first audit.
+    """
+    corrected = holm(np.array([each.p_value for each in candidates]))
+    found = [
+        (each, float(p))
+        for each, p in zip(candidates, corrected, strict=True)
+        if p <= alpha and each.severity is not None
+    ]
+    audits = list(dict.fromkeys(each.audit for each in candidates))
+    found.sort(key=lambda pair: (SEVERITIES.index(pair[0].severity), audits.index(pair[0].audit), pair[1]))
+    kinds: dict[tuple[str, str], list[tuple[Candidate, float]]] = {}
+    for each, p in found:
+        kinds.setdefault((each.audit, each.kind), []).append((each, p))
+    findings = []
+    for (first, p), *others in kinds.values():
+        evidence = first.evidence
+        if others:
+            also = "; ".join(f"{o.subject} {o.value:.3g} ({o.low:.3g} to {o.high:.3g})" for o, _ in others)
+            evidence += f" The same holds for {also}."
+        findings.append(
+            Finding(
+                first.severity,
+                first.title,
+                first.metric,
+                first.value,
+                first.low,
+                first.high,
+                evidence,
+                first.advice,
+                p,
+                first.audit,
+            )
+        )
+    return tuple(findings)
+
+
+def _float(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,167 @@
+"""The result of red teaming: findings, the tables they rest on, and figures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from .._utils.atomic import make_folder
+from .._utils.json_files import json_records, write_json, write_text
+from .._utils.wording import counted
+from ..statistics import Result
+from .findings import SEVERITIES, Finding
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from matplotlib.figure import Figure
+
+_COLUMNS = ["severity", "title", "metric", "value", "low", "high", "p_value", "evidence", "advice", "audit"]
+
+
+@dataclass(frozen=True)
+class RedTeamReport(Result):
+    """What `red_team` found.
+
+    Attributes:
+        findings: Findings, the gravest first.
+        tables: What was measured, by name; each audit says which tables it makes. `predictions` has the truth and the
+            prediction of every row, held out.
+        remarks: How it was measured, and what was left out and why.
+        about: The model, the data and the settings.
+        num_tests: Number of tests that the findings are corrected for.
+        alpha: Probability of one false finding or more.
+    """
+
+    findings: tuple[Finding, ...]
+    tables: Mapping[str, pd.DataFrame]
+    remarks: Sequence[str] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+    num_tests: int = 0
+    alpha: float = 0.05
+
+    def verdict(self) -> str:
+        """Say in one sentence what was found."""
+        model, tests = self.about.get("model", "the model"), counted(self.num_tests, "test")
+        if not self.findings:
+            return f"{tests} found nothing wrong with {model}"
+        numbers = [(sum(each.severity == name for each in self.findings), name) for name in SEVERITIES]
+        counts = ", ".join(f"{number} {name}" for number, name in numbers if number)
+        noun = "finding" if len(self.findings) == 1 else "findings"
+        return f"{counts} {noun} in {tests} of {model}; the gravest: {self.findings[0].title}"
+
+    def __str__(self) -> str:
+        lines = [self.verdict(), *(f"  {each}" for each in self.findings)]
+        return "\n".join(lines)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the findings as a table."""
+        return pd.DataFrame([each.to_dict() for each in self.findings], columns=_COLUMNS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        return {
+            "verdict": self.verdict(),
+            "findings": [each.to_dict() for each in self.findings],
+            "tables": {
+                name: {
+                    "columns": list(table.columns),
+                    "records": json_records(table.replace([np.inf, -np.inf], np.nan)),
+                }
+                for name, table in self.tables.items()
+            },
+            "remarks": list(self.remarks),
+            "about": dict(self.about),
+            "num_tests": self.num_tests,
+            "alpha": self.alpha,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Build a report from what `to_dict` returned.
+
+        Raises:
+            ValueError: A field is missing.
+        """
+        try:
+            tables = {
+                name: pd.DataFrame(table["records"], columns=table["columns"])
+                for name, table in content["tables"].items()
+            }
+            findings = tuple(Finding.from_dict(each) for each in content["findings"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"this is not a saved {cls.__name__}: {error!r}") from error
+        others = {name: content[name] for name in ("remarks", "about", "num_tests", "alpha") if name in content}
+        return cls(findings, tables, **others)
+
+    def to_json(self, path: str | os.PathLike) -> None:
+        """Write everything as JSON, as `save` does; `load` reads it."""
+        make_folder(Path(path).parent)
+        write_json(path, self.to_dict())
+
+    def to_yaml(self, path: str | os.PathLike) -> None:
+        """Write the findings as YAML in the shape of the MI2 lab's modelpedia, one entry a finding.
+
+        Nobody has reviewed them: their `review_status` is "unreviewed", whatever their severity.
+        """
+        entries = [
+            {
+                "title": each.title,
+                "description": each.evidence,
+                "model": str(self.about.get("model", "")),
+                "concepts": [],
+                "method": f"hf_msae red_team, audit {each.audit}",
+                "dataset": str(self.about.get("data", "")),
+                "evidence_type": "statistical test on held-out rows",
+                "key_metric": {
+                    "name": each.metric,
+                    **{key: None if not np.isfinite(value) else float(value) for key, value in _numbers(each).items()},
+                },
+                "severity": each.severity,
+                "advice": each.advice,
+                "caveat": " ".join(self.remarks),
+                "review_status": "unreviewed",
+            }
+            for each in self.findings
+        ]
+        make_folder(Path(path).parent)
+        write_text(path, yaml.safe_dump({"findings": entries}, sort_keys=False, allow_unicode=True, width=110))
+
+    def figures(self) -> dict[str, Figure]:
+        """Draw everything that there is something to draw of, by name."""
+        from ..plotting import hyperspectral as plots
+
+        tables, drawn = self.tables, {}
+        if "predictions" in tables:
+            drawn["predictions"] = plots.plot_predictions(tables["predictions"])
+        if "shortcuts" in tables and len(tables["shortcuts"]):
+            drawn["shortcuts"] = plots.plot_shortcuts(tables["shortcuts"])
+        if "slices" in tables and (tables["slices"]["grouping"] == "decile").any():
+            drawn["deciles"] = plots.plot_deciles(tables["slices"])
+        if "attributions" in tables and tables["attributions"]["wavelength"].notna().any():
+            spectrum = tables.get("spectrum")
+            drawn["wavelengths"] = plots.plot_wavelengths(tables["attributions"], spectrum)
+            if tables["attributions"].dropna(subset=["wavelength"])["transformation"].nunique() > 1:
+                drawn["bands"] = plots.plot_band_map(tables["attributions"], spectrum)
+        elif "attributions" in tables and len(tables["attributions"]):
+            drawn["attributions"] = plots.plot_attributions(tables["attributions"])
+        if "pruning" in tables:
+            drawn["pruning"] = plots.plot_pruning(tables["pruning"])
+        if "attacks" in tables:
+            drawn["attacks"] = plots.plot_attacks(tables["attacks"])
+        return drawn
+
+    def plot(self) -> Figure:
+        """Draw the first figure: predictions against the truth."""
+        return next(iter(self.figures().values()))
+
+
+def _numbers(finding: Finding) -> dict[str, float]:
+    return {"value": finding.value, "low": finding.low, "high": finding.high, "p_value": finding.p_value}

@@ -1,0 +1,202 @@
+"""Red teaming: run the audits of a model, keep what each found, and test everything together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from .._utils.atomic import make_folder
+from .._utils.json_files import write_json
+from .audits.attacks import attacks
+from .audits.attributions import attributions
+from .audits.bands import bands, spectrum_columns
+from .audits.outcome import Outcome
+from .audits.performance import performance
+from .audits.pruning import pruning
+from .audits.shortcuts import shortcuts
+from .audits.stability import stability
+from .findings import confirmed
+from .result import RedTeamReport
+from .subject import Patch, Subject, make_subject
+
+AUDITS: dict[str, Callable[[Subject], Outcome]] = {
+    "shortcuts": shortcuts,
+    "performance": performance,
+    "bands": bands,
+    "attributions": attributions,
+    "pruning": pruning,
+    "attacks": attacks,
+    "stability": stability,
+}
+"""The audits, in the order in which they run and are reported."""
+_FORMAT = 1
+"""Outcomes of another format are measured again."""
+
+
+def red_team(
+    model: Any,
+    X: Any,
+    y: Any,
+    groups: Any = None,
+    *,
+    features: pd.DataFrame | None = None,
+    patches: Sequence[Patch] | None = None,
+    transformer: Any = None,
+    audits: Sequence[str] = tuple(AUDITS),
+    num_folds: int = 5,
+    num_explained: int = 200,
+    num_attacked: int = 60,
+    num_seeds: int = 4,
+    num_bootstrap: int = 1000,
+    alpha: float = 0.05,
+    seed: int = 0,
+    output_dir: str | os.PathLike | None = None,
+    data: str | None = None,
+    progress: bool = True,
+) -> RedTeamReport:
+    """Look for what is wrong with a model of spectra, or of any other features.
+
+    Clones of the model are fitted in folds, so that every prediction is of a row that its model did not see. A finding
+    is a quantity whose 95% interval lies beyond what is harmless and whose test stays significant after Holm's
+    correction for all tests of the report, so that a sound model has a finding with a probability of `alpha` at most.
+    Rows are taken as independent: where they are not, such as several patches of one field, name them with `groups`.
+
+    Args:
+        model: A scikit-learn regressor or classifier, fitted or not, with one or several targets.
+        X: Features (n, p), an array or a DataFrame.
+        y: Targets (n,) or (n, t), an array, Series or DataFrame; for a classifier labels (n,).
+        groups: Labels of the rows (n,), such as farms, or several sets of labels by name. Numbers with more than 20
+            values are cut into five quantiles.
+        features: One row for each column of X: feature (its name), transformation, band (a number or NaN), wavelength
+            (nm or NaN) and level (a number or NaN), as in `EagleEyesFeatures.feature_table`.
+        patches: Pairs of data (bands, height, width) and mask (height, width), True outside the field, of the rows.
+        transformer: A fitted object whose `transform` turns patches into X; with it, patches are attacked.
+        audits: Names in `AUDITS`.
+        num_folds: Number of folds.
+        num_explained: Number of rows that predictions are explained of, at most.
+        num_attacked: Number of patches that are attacked, at most; 20 times as many rows without patches.
+        num_seeds: Number of seeds and bootstrap samples.
+        num_bootstrap: Number of resamples for intervals.
+        alpha: Probability of one false finding or more.
+        seed: Random seed of folds and draws.
+        output_dir: Folder where the outcome of each audit is kept. A run that was interrupted continues with the
+            audits that are missing; an audit runs again if the model, the data or a setting differ.
+        data: What the data are called in the report.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The report.
+
+    Raises:
+        TypeError: The model has no fit and predict.
+        ValueError: Arrays do not belong together or are not finite, or an audit is unknown.
+
+    Example:
+        >>> report = red_team(RandomForestRegressor(), X, y, groups={"farm": farm}, features=table)
+        >>> print(report)
+        >>> report.to_json("report.json")
+    """
+    if unknown := [name for name in audits if name not in AUDITS]:
+        raise ValueError(f"there is no audit {unknown[0]!r}; the audits are {', '.join(AUDITS)}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
+    limits = {"num_explained": num_explained, "num_attacked": num_attacked, "num_seeds": num_seeds}
+    for name, value, least in (("num_folds", num_folds, 2), ("num_bootstrap", num_bootstrap, 100)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    subject = make_subject(model, X, y, groups, features, patches, transformer, num_folds, num_bootstrap, seed, limits)
+    key = _key(subject) if output_dir is not None else ""
+    outcomes: dict[str, Outcome] = {}
+    chosen = [name for name in AUDITS if name in audits]
+    with tqdm(total=len(chosen), desc="red team", unit="audit", disable=not progress) as bar:
+        for name in chosen:
+            bar.set_postfix_str(name)
+            outcomes[name] = _kept(name, subject, output_dir, key)
+            bar.update()
+    candidates = [each for outcome in outcomes.values() for each in outcome.candidates]
+    tables = {"predictions": _predictions(subject)} if "performance" in outcomes else {}
+    tables |= {name: table for outcome in outcomes.values() for name, table in outcome.tables.items()}
+    if (spectrum := _mean_spectrum(subject)) is not None:
+        tables["spectrum"] = spectrum
+    about = {
+        "model": type(model).__name__,
+        "parameters": str(model),
+        "data": data or f"{len(subject.X)} rows of {subject.X.shape[1]} columns",
+        "rows": len(subject.X),
+        "columns": subject.X.shape[1],
+        "targets": list(subject.targets),
+        "groupings": list(subject.groups),
+        "num_folds": num_folds,
+        "seed": seed,
+        **limits,
+    }
+    remarks = [remark for outcome in outcomes.values() for remark in outcome.remarks]
+    return RedTeamReport(confirmed(candidates, alpha), tables, remarks, about, len(candidates), alpha)
+
+
+def _kept(name: str, subject: Subject, output_dir: str | os.PathLike | None, key: str) -> Outcome:
+    """Return the outcome of an audit: the one in the folder, if it is of the same model, data and settings."""
+    if output_dir is None:
+        return AUDITS[name](subject)
+    path = make_folder(Path(output_dir) / "audits") / f"{name}-{key}.json"
+    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # a damaged file counts as missing
+        return Outcome.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    outcome = AUDITS[name](subject)
+    write_json(path, outcome.to_dict())
+    return outcome
+
+
+def _key(subject: Subject) -> str:
+    """Return a digest of all that outcomes depend on."""
+    digest = hashlib.sha256()
+    settings: Mapping[str, Any] = {
+        "format": _FORMAT,
+        "model": type(subject.model).__module__ + "." + repr(subject.model),
+        "transformer": repr(subject.transformer),
+        "targets": subject.targets,
+        "classes": None if subject.classes is None else list(map(str, subject.classes)),
+        "num_resamples": subject.num_resamples,
+        "seed": subject.seed,
+        "limits": dict(subject.limits),
+        "groups": {name: list(labels) for name, labels in subject.groups.items()},
+        "features": subject.features.to_csv(),
+    }
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    for array in (subject.X, subject.Y, subject.folds):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for data, mask in subject.patches or ():
+        digest.update(np.ascontiguousarray(data).tobytes())
+        digest.update(np.ascontiguousarray(mask).tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _predictions(subject: Subject) -> pd.DataFrame:
+    t = len(subject.targets)
+    return pd.DataFrame(
+        {
+            "row": np.repeat(np.arange(len(subject.X)), t),
+            "target": np.tile(subject.targets, len(subject.X)),
+            "truth": subject.Y.ravel(),
+            "prediction": subject.predictions.ravel(),
+        }
+    )
+
+
+def _mean_spectrum(subject: Subject) -> pd.DataFrame | None:
+    """Return the mean over rows of the transformation that has each band once: wavelength and value."""
+    places = spectrum_columns(subject)
+    if places is None or subject.features["wavelength"].iloc[places].isna().any():
+        return None
+    wavelengths = subject.features["wavelength"].to_numpy()[places]
+    X = subject.X[:, places]
+    low, high = np.quantile(X, (0.05, 0.95), axis=0)
+    return pd.DataFrame({"wavelength": wavelengths, "mean": X.mean(axis=0), "low": low, "high": high})

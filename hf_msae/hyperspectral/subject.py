@@ -1,0 +1,266 @@
+"""The subject of a red team: a model that is refitted in folds, and the data that it is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone, is_classifier
+from sklearn.model_selection import KFold, StratifiedKFold
+
+FEATURE_COLUMNS = ("feature", "transformation", "band", "wavelength", "level")
+ALL = "all"
+"""Stands for the mean over targets."""
+_MOST_VALUES, _BINS = 20, 5  # of a numeric grouping
+_EDGES = (11, 40, 50, 100, 110, 120, 130)  # of the published evaluation by field size
+
+Patch = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model that has been fitted to some rows and columns."""
+
+    model: Any
+    columns: np.ndarray | None
+    classes: np.ndarray | None  # those of all rows: a fold may lack some
+
+    def __call__(self, X: np.ndarray) -> np.ndarray:
+        """Predict (n, targets): values, or probabilities of classes."""
+        X = X if self.columns is None else X[:, self.columns]
+        if self.classes is None:
+            return np.asarray(self.model.predict(X), dtype=np.float64).reshape(len(X), -1)
+        own = self.model.classes_
+        if hasattr(self.model, "predict_proba"):
+            given = self.model.predict_proba(X)
+        else:
+            given = (np.asarray(self.model.predict(X))[:, None] == own[None]).astype(np.float64)
+        found = np.zeros((len(X), len(self.classes)))
+        found[:, np.searchsorted(self.classes, own)] = given
+        return found[:, 1:] if len(self.classes) == 2 else found
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model and the data that it is tested on.
+
+    For a classifier the targets are the classes, 0 or 1, and the predictions their probabilities, so that R2 is the
+    Brier skill score; of two classes only the second is a target.
+
+    Attributes:
+        model: A scikit-learn regressor or classifier; clones of it are fitted.
+        X: Features (n, p).
+        Y: Targets (n, t).
+        targets: Their names.
+        groups: Labels of rows by name of the grouping.
+        features: The feature table, one row per column of X; see `red_team`.
+        classes: The classes, None for a regressor.
+        patches: Pairs of data and mask, None if there are none.
+        transformer: Turns patches into X.
+        folds: Which fold each row is tested in.
+        num_resamples: Number of bootstrap resamples.
+        seed: Random seed.
+        limits: How much the slower audits do: `num_explained`, `num_attacked`, `num_seeds`.
+    """
+
+    model: Any
+    X: np.ndarray
+    Y: np.ndarray
+    targets: tuple[str, ...]
+    groups: Mapping[str, np.ndarray]
+    features: pd.DataFrame
+    classes: np.ndarray | None
+    patches: Sequence[Patch] | None
+    transformer: Any
+    folds: np.ndarray
+    num_resamples: int = 1000
+    seed: int = 0
+    limits: Mapping[str, int] = field(default_factory=dict)
+
+    def fit(
+        self, rows: np.ndarray, columns: np.ndarray | None = None, seed: int | None = None, **parameters: Any
+    ) -> Fitted:
+        """Fit a clone of the model.
+
+        Args:
+            rows: Places of the rows to fit to.
+            columns: Places of the columns to fit to; all by default.
+            seed: Value of each `random_state` of the model; as given by default.
+            parameters: Parameters of the model to set.
+        """
+        model = clone(self.model)
+        known = model.get_params() if hasattr(model, "get_params") else {}
+        if seed is not None:
+            parameters |= {name: seed for name in known if name.split("__")[-1] == "random_state"}
+        if parameters:
+            model.set_params(**parameters)
+        X = self.X[rows] if columns is None else self.X[np.ix_(rows, columns)]
+        if self.classes is not None:
+            indicators = self.Y if len(self.classes) > 2 else np.concatenate([1 - self.Y, self.Y], axis=1)
+            return Fitted(model.fit(X, self.classes[indicators[rows].argmax(axis=1)]), columns, self.classes)
+        y = self.Y[rows]
+        return Fitted(model.fit(X, y[:, 0] if y.shape[1] == 1 else y), columns, None)
+
+    @cached_property
+    def fold_models(self) -> list[tuple[np.ndarray, np.ndarray, Fitted]]:
+        """Rows fitted to, rows tested on, and the model, fold by fold."""
+        return [(train, test, self.fit(train)) for train, test in splits(self.folds)]
+
+    @cached_property
+    def predictions(self) -> np.ndarray:
+        """Predictions of every row by the model of the fold that did not see it (n, t)."""
+        found = np.empty_like(self.Y)
+        for _, test, model in self.fold_models:
+            found[test] = model(self.X[test])
+        return found
+
+    def predict_folds(self, folds: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        """Predict every row by a model that is fitted to the other folds (n, t)."""
+        found = np.empty_like(self.Y)
+        for train, test in splits(folds):
+            found[test] = self.fit(train, columns)(self.X[test])
+        return found
+
+    @cached_property
+    def squared_errors(self) -> np.ndarray:
+        """Squared errors of `predictions` (n, t)."""
+        return (self.Y - self.predictions) ** 2
+
+
+def splits(folds: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the rows to fit to and to test on of each fold."""
+    return [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
+
+
+def make_subject(
+    model: Any,
+    X: Any,
+    y: Any,
+    groups: Any = None,
+    features: pd.DataFrame | None = None,
+    patches: Sequence[Patch] | None = None,
+    transformer: Any = None,
+    num_folds: int = 5,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    limits: Mapping[str, int] | None = None,
+) -> Subject:
+    """Check the arguments of `red_team` and put them together.
+
+    Raises:
+        TypeError: The model cannot be fitted.
+        ValueError: Arrays do not belong together, hold values that are not finite, or have too few rows.
+    """
+    if not (hasattr(model, "fit") and hasattr(model, "predict")):
+        raise TypeError(f"{type(model).__name__} has no fit and predict: pass a scikit-learn regressor or classifier")
+    names = [str(name) for name in X.columns] if isinstance(X, pd.DataFrame) else None
+    X = np.asarray(X, dtype=np.float64)
+    if X.ndim != 2:
+        raise ValueError(f"X must have rows and columns, got an array of shape {X.shape}")
+    n = len(X)
+    if n < 4 * num_folds:
+        raise ValueError(f"X has {n} rows, but {num_folds} folds need at least {4 * num_folds}")
+    _refuse_not_finite("X", X)
+    Y, targets, classes = _targets(y, n, is_classifier(model))
+    known = _groups(groups, n)
+    if patches is not None:
+        if len(patches) != n:
+            raise ValueError(f"there are {len(patches)} patches, but {n} rows of X")
+        if "field_size" not in known:
+            edges = np.array([min(data.shape[-2:]) for data, _ in patches])
+            sizes = np.array([*(f"up to {edge}" for edge in _EDGES), f"over {_EDGES[-1]}"])
+            known["field_size"] = sizes[np.searchsorted(_EDGES, edges)]
+    if classes is None:
+        splitter = KFold(num_folds, shuffle=True, random_state=seed).split(X)
+    else:
+        labels = Y.argmax(axis=1) if Y.shape[1] > 1 else Y[:, 0]
+        splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed).split(X, labels)
+    folds = np.empty(n, dtype=np.int64)
+    for fold, (_, test) in enumerate(splitter):
+        folds[test] = fold
+    table = _feature_table(features, names, X.shape[1])
+    return Subject(
+        model,
+        X,
+        Y,
+        targets,
+        known,
+        table,
+        classes,
+        patches,
+        transformer,
+        folds,
+        num_resamples,
+        seed,
+        dict(limits or {}),
+    )
+
+
+def _targets(y: Any, n: int, classify: bool) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:
+    names = [str(name) for name in y.columns] if isinstance(y, pd.DataFrame) else None
+    if isinstance(y, pd.Series) and y.name is not None:
+        names = [str(y.name)]
+    values = np.asarray(y)
+    if len(values) != n:
+        raise ValueError(f"y has {len(values)} rows, but X has {n}")
+    if classify:
+        if values.ndim != 1:
+            raise ValueError(f"y of a classifier must be one label per row, got an array of shape {values.shape}")
+        classes, places = np.unique(values, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(f"y has only the class {classes[0]!r}: there is nothing to predict")
+        Y = (places[:, None] == np.arange(len(classes))[None]).astype(np.float64)
+        chosen = slice(1, None) if len(classes) == 2 else slice(None)
+        return Y[:, chosen], tuple(map(str, classes[chosen])), classes
+    Y = np.asarray(values, dtype=np.float64).reshape(n, -1)
+    _refuse_not_finite("y", Y)
+    names = names or (["target"] if Y.shape[1] == 1 else [f"target_{i}" for i in range(Y.shape[1])])
+    for name, column in zip(names, Y.T, strict=True):
+        if np.ptp(column) == 0:
+            raise ValueError(f"target {name} is {column[0]:g} in all rows: there is nothing to predict")
+    return Y, tuple(names), None
+
+
+def _groups(groups: Any, n: int) -> dict[str, np.ndarray]:
+    if groups is None:
+        return {}
+    given = groups if isinstance(groups, Mapping) else {"group": groups}
+    found = {}
+    for name, labels in given.items():
+        labels = np.asarray(labels)
+        if labels.shape != (n,):
+            raise ValueError(f"groups {name!r} must have {n} labels, got an array of shape {labels.shape}")
+        missing = pd.isna(labels)
+        if missing.any():
+            raise ValueError(f"groups {name!r} lack the label of row {int(np.flatnonzero(missing)[0])}")
+        if labels.dtype.kind in "fiu" and len(np.unique(labels)) > _MOST_VALUES:
+            labels = pd.qcut(labels, _BINS, duplicates="drop").astype(str)
+        found[str(name)] = np.asarray(labels).astype(str)
+    return found
+
+
+def _feature_table(features: pd.DataFrame | None, names: list[str] | None, p: int) -> pd.DataFrame:
+    if features is None:
+        names = names or [f"feature {i}" for i in range(p)]
+        return pd.DataFrame({"feature": names, "transformation": "feature"}).assign(
+            band=np.nan, wavelength=np.nan, level=np.nan
+        )
+    if missing := [name for name in FEATURE_COLUMNS if name not in features.columns]:
+        raise ValueError(f"the feature table has no column {missing[0]!r}")
+    if len(features) != p:
+        raise ValueError(f"the feature table has {len(features)} rows, but X has {p} columns")
+    table = features[list(FEATURE_COLUMNS)].reset_index(drop=True)
+    return table.assign(**{name: table[name].astype(float) for name in ("band", "wavelength", "level")})
+
+
+def _refuse_not_finite(name: str, values: np.ndarray) -> None:
+    wrong = np.argwhere(~np.isfinite(values))
+    if len(wrong):
+        row, column = wrong[0]
+        raise ValueError(
+            f"{name} is {values[row, column]} in row {row}, column {column}, and not finite in {len(wrong)} places"
+        )

@@ -1,0 +1,288 @@
+"""Figures of red teaming: attributions over wavelengths, pruning, predictions, residuals, shortcuts and attacks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from .look import PALETTE, figure_text, in_common_look, log_axis, new_figure, new_panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+RANGES = (("visible", 380, 680), ("red edge", 680, 750), ("near-infrared", 750, 2500))
+"""Ranges of wavelengths in nm that plants and soils differ in; the red edge is that of green vegetation."""
+_SHADES = ("#f3f6fb", "#fbeeee", "#f4f4f4")
+_OTHERS = "0.7"
+_MOST_TRANSFORMATIONS = 6
+_MOST_DOTS = 2000
+_TOP = 15
+_LONGEST = 26
+
+
+@in_common_look
+def plot_wavelengths(attributions: pd.DataFrame, spectrum: pd.DataFrame | None = None) -> Figure:
+    """Plot how much the predictions rest on each wavelength, stacked by transformation, a row for each target.
+
+    Shaded are the visible range, the red edge and the near-infrared; the line is the mean spectrum, without a scale.
+    Columns without a wavelength, such as those of a Fourier transform, are only counted in the title.
+
+    Args:
+        attributions: The table of this name of a `RedTeamReport`.
+        spectrum: Its table `spectrum`: wavelength, mean, low and high.
+    """
+    targets = list(dict.fromkeys(attributions["target"]))
+    figure, axes = new_figure(len(targets), 1, width=6.3, height=2.2 if len(targets) > 1 else 2.9)
+    total = attributions.groupby("transformation", sort=False)["share"].sum()
+    with_wavelength = attributions.dropna(subset=["wavelength"])
+    strongest = total[total.index.isin(with_wavelength["transformation"])].nlargest(_MOST_TRANSFORMATIONS).index
+    named = [name for name in dict.fromkeys(with_wavelength["transformation"]) if name in strongest]
+    colors = dict(zip(named, PALETTE, strict=False))
+    handles: dict = {}
+    for panel, target in zip(axes[:, 0], targets, strict=True):
+        rows = with_wavelength[with_wavelength["target"] == target]
+        shown = rows.assign(transformation=rows["transformation"].where(rows["transformation"].isin(named), "others"))
+        stacked = shown.pivot_table(
+            index="wavelength", columns="transformation", values="share", aggfunc="sum"
+        ).fillna(0)
+        wavelengths = stacked.index.to_numpy()
+        width = float(np.median(np.diff(wavelengths))) if len(wavelengths) > 1 else 1.0
+        panel.set_xlim(wavelengths[0] - width, wavelengths[-1] + width)
+        _shade(panel)
+        bottom = np.zeros(len(stacked))
+        for name in [*named, "others"]:
+            if name in stacked:
+                heights = 100 * stacked[name].to_numpy()
+                color = colors.get(name, _OTHERS)
+                bars = panel.bar(wavelengths, heights, width, bottom, color=color, linewidth=0)
+                handles.setdefault(figure_text(name, _LONGEST), bars)
+                bottom += heights
+        left_out = 1 - rows["share"].sum()
+        note = f", and {left_out:.0%} in columns without a wavelength" if left_out > 0.005 else ""
+        panel.set_title(f"{figure_text(target)}{note}", loc="left")
+        panel.set(ylabel="share of |SHAP| (%)", ylim=(0, 1.12 * max(1e-9, bottom.max())))
+        if spectrum is not None and len(spectrum):
+            above = panel.twinx()
+            above.set_zorder(panel.get_zorder() + 1)
+            above.fill_between(
+                spectrum["wavelength"], spectrum["low"], spectrum["high"], color="black", alpha=0.06, lw=0
+            )
+            line = above.plot(spectrum["wavelength"], spectrum["mean"], color="black", linewidth=1, alpha=0.75)[0]
+            above.set(yticks=[], ylim=(min(0, float(spectrum["low"].min())), 1.15 * float(spectrum["high"].max())))
+            above.spines[["left", "bottom", "right", "top"]].set_visible(False)
+            above.grid(False)
+            handles.setdefault("mean spectrum", line)
+    axes[-1, 0].set_xlabel("wavelength (nm)")
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _shade(panel: Axes) -> None:
+    """Shade the ranges of wavelengths that a panel shows, and write their names along its upper edge."""
+    first, last = panel.get_xlim()
+    for (name, start, end), shade in zip(RANGES, _SHADES, strict=True):
+        low, high = max(start, first), min(end, last)
+        if low < high:
+            panel.axvspan(low, high, color=shade, linewidth=0, zorder=0)
+            if high - low > 0.1 * (last - first):
+                place = (low + high) / 2
+                panel.text(place, 0.98, name, transform=panel.get_xaxis_transform(), ha="center", va="top", fontsize=7)
+    panel.grid(False, axis="x")
+
+
+@in_common_look
+def plot_band_map(attributions: pd.DataFrame, spectrum: pd.DataFrame | None = None) -> Figure:
+    """Plot a heat map of the attribution of each wavelength (columns) and transformation (rows), over all targets.
+
+    Args:
+        attributions: The table of this name of a `RedTeamReport`.
+        spectrum: Its table `spectrum`, drawn above the map.
+    """
+    rows = attributions.dropna(subset=["wavelength"])
+    number = attributions["target"].nunique()
+    table = rows.pivot_table(
+        index="transformation", columns="wavelength", values="share", aggfunc="sum", sort=False, observed=True
+    )
+    table = table.reindex(columns=sorted(table.columns)).fillna(0) * 100 / number
+    wavelengths = table.columns.to_numpy(dtype=float)
+    with_spectrum = spectrum is not None and len(spectrum) > 0
+    map_height = 0.7 + 0.24 * len(table)
+    heights = [0.9, map_height] if with_spectrum else [map_height]
+    figure, axes = new_figure(len(heights), 1, width=6.3, height=sum(heights) / len(heights))
+    axes[0, 0].get_gridspec().set_height_ratios(heights)
+    panel = axes[-1, 0]
+    step = float(np.median(np.diff(wavelengths))) if len(wavelengths) > 1 else 1.0
+    edges = np.concatenate([wavelengths - step / 2, [wavelengths[-1] + step / 2]])
+    heat = panel.pcolormesh(edges, np.arange(len(table) + 1), table.to_numpy(), cmap="viridis", vmin=0, rasterized=True)
+    panel.set_yticks(np.arange(len(table)) + 0.5, [figure_text(str(name), _LONGEST) for name in table.index])
+    panel.set(xlabel="wavelength (nm)", xlim=(edges[0], edges[-1]))
+    panel.invert_yaxis()
+    panel.grid(False)
+    for _, start, _ in RANGES[1:]:
+        if edges[0] < start < edges[-1]:
+            panel.axvline(start, color="white", linewidth=0.8, linestyle=":")
+    if with_spectrum:
+        above = axes[0, 0]
+        above.set(xlim=(edges[0], edges[-1]), title="mean spectrum", ylim=(0, 1.2 * float(spectrum["high"].max())))
+        _shade(above)
+        above.plot(spectrum["wavelength"], spectrum["mean"], color="black", linewidth=1)
+        above.fill_between(spectrum["wavelength"], spectrum["low"], spectrum["high"], color="black", alpha=0.1, lw=0)
+        above.tick_params(labelbottom=False)
+    figure.colorbar(heat, ax=axes[:, 0].tolist(), label="share of |SHAP| (%)")
+    return figure
+
+
+@in_common_look
+def plot_attributions(attributions: pd.DataFrame) -> Figure:
+    """Plot the columns with the largest attributions, a panel for each target, with intervals."""
+    targets = list(dict.fromkeys(attributions["target"]))
+    number = min(_TOP, attributions["feature"].nunique())
+    figure, panels = new_panels(len(targets), height=0.9 + 0.17 * number)
+    for panel, target in zip(panels, targets, strict=True):
+        rows = attributions[attributions["target"] == target].nlargest(number, "attribution")[::-1]
+        ends = np.maximum(0, [rows["attribution"] - rows["low"], rows["high"] - rows["attribution"]])
+        panel.barh(range(len(rows)), rows["attribution"], xerr=ends, color=PALETTE[0], error_kw={"linewidth": 0.8})
+        panel.set_yticks(range(len(rows)), [figure_text(str(name), _LONGEST) for name in rows["feature"]], fontsize=7)
+        panel.set(title=figure_text(target), xlabel="mean |SHAP|")
+        panel.grid(False, axis="y")
+    return figure
+
+
+@in_common_look
+def plot_pruning(pruning: pd.DataFrame) -> Figure:
+    """Plot the error of models with few columns over that of the whole one, a curve for each way of ranking them."""
+    figure, axes = new_figure(1, 1, width=4.8, height=3.1)
+    panel = axes[0, 0]
+    whole = pruning[pruning["ranking"] == "all columns"].iloc[0]
+    panel.axhline(1, color="0.6", linewidth=0.8)
+    panel.axhline(1.05, color="0.3", linewidth=0.8, linestyle="--", label="5% worse than all columns")
+    rankings = [name for name in dict.fromkeys(pruning["ranking"]) if name != "all columns"]
+    for color, marker, name in zip(PALETTE, "os^D", rankings, strict=False):
+        rows = pruning[pruning["ranking"] == name]
+        x = [*rows["features"], whole["features"]]
+        panel.plot(x, [*rows["loss"], 1], color=color, marker=marker, markersize=4, label=name)
+        panel.fill_between(x, [*rows["loss_low"], 1], [*rows["loss_high"], 1], color=color, alpha=0.12, linewidth=0)
+    panel.set(xlabel="columns", ylabel="error over that of all columns")
+    log_axis(panel, "x")
+    log_axis(panel, "y")
+    panel.legend()
+    return figure
+
+
+@in_common_look
+def plot_predictions(predictions: pd.DataFrame) -> Figure:
+    """Plot predictions of held-out rows against the truth, with bars of the range from the 5th to the 95th percentile.
+
+    Args:
+        predictions: The table of this name of a `RedTeamReport`: target, truth, prediction.
+    """
+    targets = list(dict.fromkeys(predictions["target"]))
+    figure, panels = new_panels(len(targets), height=3.0)
+    for panel, target in zip(panels, targets, strict=True):
+        rows = predictions[predictions["target"] == target]
+        truth, found = rows["truth"].to_numpy(), rows["prediction"].to_numpy()
+        low, high = min(truth.min(), found.min()), max(truth.max(), found.max())
+        margin = 0.09 * (high - low)
+        if len(rows) > _MOST_DOTS:
+            panel.hexbin(truth, found, gridsize=40, mincnt=1, cmap="Blues", bins="log", linewidths=0.1)
+        else:
+            size = float(np.clip(1500 / len(rows), 3, 16))
+            panel.scatter(truth, found, s=size, color=PALETTE[0], alpha=0.45, linewidths=0)
+        panel.plot([low, high], [low, high], color="0.4", linewidth=0.9)
+        for color, values, along in ((PALETTE[6], truth, "x"), (PALETTE[1], found, "y")):
+            ends, place = np.quantile(values, (0.05, 0.95)), [low - margin / 2] * 2
+            x, y = (ends, place) if along == "x" else (place, ends)
+            panel.plot(x, y, color=color, linewidth=4, solid_capstyle="butt", clip_on=False)
+        panel.set(xlim=(low - margin, high + 0.02 * (high - low)), ylim=(low - margin, high + 0.02 * (high - low)))
+        panel.set(xlabel="truth", ylabel="prediction", aspect="equal")
+        ratio = np.ptp(np.quantile(found, (0.05, 0.95))) / max(1e-12, np.ptp(np.quantile(truth, (0.05, 0.95))))
+        panel.set_title(f"{figure_text(target, 20)}: {ratio:.0%} of the range")
+    return figure
+
+
+@in_common_look
+def plot_deciles(slices: pd.DataFrame) -> Figure:
+    """Plot the mean residual in each tenth of the target, with intervals, a panel for each target."""
+    rows = slices[slices["grouping"] == "decile"]
+    targets = list(dict.fromkeys(rows["target"]))
+    figure, panels = new_panels(len(targets), height=2.2)
+    for panel, target in zip(panels, targets, strict=True):
+        found = rows[rows["target"] == target]
+        deciles, residual = found["group"].astype(int), found["residual"].astype(float)
+        ends = [residual - found["residual_low"].astype(float), found["residual_high"].astype(float) - residual]
+        color = [PALETTE[1] if value > 0 else PALETTE[0] for value in residual]
+        panel.bar(deciles, residual, yerr=np.maximum(0, ends), color=color, error_kw={"linewidth": 0.8})
+        panel.axhline(0, color="0.3", linewidth=0.8)
+        panel.set(title=figure_text(target), xlabel="tenth of the target, from low to high", xticks=range(1, 11))
+        panel.set_ylabel("truth - prediction (sd)")
+        panel.grid(False, axis="x")
+    return figure
+
+
+@in_common_look
+def plot_shortcuts(shortcuts: pd.DataFrame) -> Figure:
+    """Plot R2 in random folds, with a group left out, and of the group's mean alone, by grouping and target."""
+    rows = shortcuts[::-1]
+    figure, axes = new_figure(1, 1, width=6.0, height=1.3 + 0.3 * len(rows))
+    panel = axes[0, 0]
+    labels = [
+        f"{figure_text(g, 18)}: {figure_text(t, 18)}" for g, t in zip(rows["grouping"], rows["target"], strict=True)
+    ]
+    heights = np.arange(len(rows))
+    shown = np.maximum(rows["r2_left_out"].astype(float), -1.5)
+    panel.hlines(heights, shown, rows["r2_random"], color="0.7", linewidth=2)
+    panel.plot(rows["group_mean_r2"], heights, "|", color=PALETTE[6], markersize=10, label="mean of the group alone")
+    panel.plot(rows["r2_random"], heights, "o", color=PALETTE[0], label="random folds")
+    panel.plot(shown, heights, "D", color=PALETTE[1], label="a group left out")
+    for height, value in zip(heights, rows["r2_left_out"], strict=True):
+        if value < -1.5:
+            panel.text(-1.47, height + 0.18, f"{value:.2g}", fontsize=7, color=PALETTE[1])
+    panel.axvline(0, color="0.3", linewidth=0.8)
+    panel.set_yticks(heights, labels)
+    panel.set(
+        xlabel="R2 (0 is predicting the mean)", ylim=(-0.6, len(rows) - 0.4), xlim=(min(-0.1, shown.min() - 0.1), 1.02)
+    )
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@in_common_look
+def plot_attacks(attacks: pd.DataFrame) -> Figure:
+    """Plot errors against the strength of each attack, a curve for each target.
+
+    The dashed line is the error of predicting the mean, the dotted one the strength that a model has to survive.
+    """
+    names = list(dict.fromkeys(attacks["attack"]))
+    targets = list(dict.fromkeys(attacks["target"]))
+    figure, panels = new_panels(len(names), columns=3, width=2.3, height=2.1)
+    handles: dict = {}
+    for i, (panel, name) in enumerate(zip(panels, names, strict=True)):
+        rows = attacks[attacks["attack"] == name]
+        panel.axhline(1, color="0.3", linewidth=0.8, linestyle="--")
+        panel.axvline(
+            rows.loc[rows["allowed"].astype(bool), "strength"].iloc[0], color="0.3", linewidth=0.8, linestyle=":"
+        )
+        for color, marker, target in zip(PALETTE, "os^DvPX", targets, strict=False):
+            curve = rows[rows["target"] == target]
+            line = panel.plot(
+                curve["strength"], curve["error"], color=color, marker=marker, markersize=3, linewidth=1.2
+            )[0]
+            panel.fill_between(curve["strength"], curve["low"], curve["high"], color=color, alpha=0.12, linewidth=0)
+            handles.setdefault(figure_text(target, _LONGEST), line)
+        unit = rows["unit"].iloc[0]
+        panel.set_title(figure_text(name))
+        panel.set_xlabel(figure_text(unit, 32), fontsize=7)
+        if i % 3 == 0:
+            panel.set_ylabel("error / variance")
+        log_axis(panel, "x")
+        panel.tick_params(axis="x", labelsize=7)
+        top = rows["high"].astype(float).max()
+        if top > 5:
+            log_axis(panel, "y")
+        else:
+            panel.set_ylim(0, max(1.05, 1.05 * top))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    return figure
