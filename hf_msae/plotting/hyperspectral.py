@@ -116,7 +116,9 @@ def plot_band_map(attributions: pd.DataFrame, spectrum: pd.DataFrame | None = No
     panel = axes[-1, 0]
     step = float(np.median(np.diff(wavelengths))) if len(wavelengths) > 1 else 1.0
     edges = np.concatenate([wavelengths - step / 2, [wavelengths[-1] + step / 2]])
-    heat = panel.pcolormesh(edges, np.arange(len(table) + 1), table.to_numpy(), cmap="viridis", vmin=0, rasterized=True)
+    heat = panel.pcolormesh(
+        edges, np.arange(len(table) + 1), table.to_numpy(), cmap="viridis", vmin=0, rasterized=True
+    )
     panel.set_yticks(np.arange(len(table)) + 0.5, [figure_text(str(name), _LONGEST) for name in table.index])
     panel.set(xlabel="wavelength (nm)", xlim=(edges[0], edges[-1]))
     panel.invert_yaxis()

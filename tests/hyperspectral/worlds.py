@@ -20,7 +20,9 @@ def spectra(fault=None, seed=0, n=200):
     X = X + 0.001 * rng.normal(size=X.shape)
     if fault == "farm":  # tells K, and is seen in the spectrum
         Y[:, 0] += 2 * np.array([-2.0, -1, 0, 1, 2])[farm]
-        X = X + 0.03 * rng.permutation(5)[farm][:, None] * absorption(640, 60)
+        X = X + sum(
+            0.02 * rng.normal(size=5)[farm][:, None] * absorption(center, 25) for center in (500, 640, 720, 780)
+        )
     elif fault == "leaking band":
         X[:, 20] += 0.01 * Y[:, 0]
     elif fault == "drifting band":

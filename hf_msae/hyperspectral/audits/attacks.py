@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ _CANDIDATES = 24
 _ROWS_PER_PATCH = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inputs:
     """The rows that are attacked, and what an attack can change: patches, spectra in X, or only columns of X."""
 
@@ -55,8 +56,13 @@ class Inputs:
         return X
 
     def _transformed(self, change) -> np.ndarray:
-        patches = [change(self.subject.patches[row]) for row in self.rows]
-        return np.asarray(self.subject.transformer.transform(patches), dtype=np.float64)
+        changed = [change(patch) for patch in self.patches]
+        return np.asarray(self.subject.transformer.transform(changed), dtype=np.float64)
+
+    @cached_property
+    def patches(self) -> list[Patch]:
+        """The patches that are attacked, which are read once."""
+        return [self.subject.patches[row] for row in self.rows]
 
     def errors(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return squared errors and predictions (rows, t), each by the model of the fold that did not see the row."""

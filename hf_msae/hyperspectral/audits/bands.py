@@ -51,7 +51,9 @@ def bands(subject: Subject) -> Outcome:
         nearby = float(_explained(np.stack(around, axis=1), columns).max())
         k = columns.shape[1]
         size, rest = float(share[best]), n - k - 1
-        p_value = min(1.0, (len(share) - 2 * _NEAR) * float(f_distribution.sf(size / k * rest / max(1e-12, 1 - size), k, rest)))
+        p_value = min(
+            1.0, (len(share) - 2 * _NEAR) * float(f_distribution.sf(size / k * rest / max(1e-12, 1 - size), k, rest))
+        )
         feature = subject.features.iloc[places[best]]
         band, wavelength = int(feature["band"]), float(feature["wavelength"])
         records.append((of, name, band, wavelength, size, nearby, p_value))

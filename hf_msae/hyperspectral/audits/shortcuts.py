@@ -70,7 +70,7 @@ def shortcuts(subject: Subject) -> Outcome:
                 f"R2 of {target} is {values[0, place]:.2f} in random folds and {values[1, place]:.2f} with a "
                 f"{grouping} left out (folds of the same sizes; {len(names)} groups). The mean of the {grouping} "
                 f"alone reaches {values[2, place]:.2f}, and the {grouping} is read from X in {decoded:.1%} of rows "
-                f"(the most frequent one is {chance:.1%}); {far:.0%} of left-out rows lie outside the data learned from."
+                f"(the most frequent one is {chance:.1%}); {far:.0%} of left-out rows lie outside the training data."
             )
             title = f"Predictions of {target} rest on the {grouping}"
             metric, advice = "shortcut_index", _ADVICE.format(grouping=grouping)

@@ -1,0 +1,79 @@
+"""Attacks do to spectra and patches what they say."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from hf_msae.hyperspectral import MeanSpectrum, make_patches, red_team
+from hf_msae.hyperspectral.audits import perturbations as p
+
+SPECTRUM = np.linspace(1.0, 3.0, 9)
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_spectral_attacks():
+    assert np.abs(p.gain(SPECTRUM, 0.1, rng()) / SPECTRUM - 1) == pytest.approx(0.1)
+    assert np.abs(p.offset(SPECTRUM, 0.1, rng()) - SPECTRUM) == pytest.approx(0.2)  # of a mean of 2
+    assert np.std(p.noise(np.ones(10_000), 0.1, rng())) == pytest.approx(0.1, rel=0.05)
+    tilted = p.tilt(SPECTRUM, 0.1, rng()) / SPECTRUM - 1
+    assert abs(tilted[0]) == pytest.approx(0.1) and tilted[0] == pytest.approx(-tilted[-1])
+    assert tilted[4] == pytest.approx(0)
+    assert p.shifted(SPECTRUM, 1)[1:] == pytest.approx(SPECTRUM[:-1])
+    assert p.shifted(SPECTRUM, -0.5)[:-1] == pytest.approx(SPECTRUM[:-1] + 0.125)
+    hazy = p.haze(SPECTRUM, 0.2, rng()) - 0.8 * SPECTRUM
+    assert (np.diff(hazy) < 0).all() and hazy[0] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("number", [1, 3, 9])
+def test_lost_bands_are_filled_from_their_neighbors(number):
+    spike = SPECTRUM.copy()
+    spike[4] += 10
+    found = np.array([p.dropout(spike, number, np.random.default_rng(seed)) for seed in range(30)])
+    assert found.shape == (30, 9)
+    if number == 1:  # on a line, only the spike and its filling differ from what was there
+        assert set(found[:, 4].round(6)) == {SPECTRUM[4], spike[4]}
+    cube = p.dropout(np.repeat(SPECTRUM[:, None], 4, axis=1), number, rng())
+    assert cube.shape == (9, 4)
+
+
+def test_spatial_attacks():
+    mask = np.ones((9, 9), dtype=bool)
+    mask[2:7, 2:7] = False
+    data = np.arange(2 * 81.0).reshape(2, 9, 9)
+    _, eroded = p.erode((data, mask), 1, rng())
+    assert (~eroded).sum() == 9
+    _, last = p.erode((data, mask), 5, rng())
+    assert (~last).sum() == 1 and not last[4, 4]
+    _, full = p.erode((data, np.zeros((9, 9), dtype=bool)), 1, rng())
+    assert (~full).sum() == 49  # the edge of the picture is an edge of the field
+    part, cut = p.crop((data, mask), 0.5, rng())
+    assert part.shape == (2, 4, 4) and cut.shape == (4, 4) and (~cut).any()
+
+
+def test_a_drift_is_all_four_changes():
+    assert p.drifted(SPECTRUM, np.zeros(4)) == pytest.approx(SPECTRUM)
+    assert p.drifted(SPECTRUM, np.array([0.1, 0, 0, 0])) == pytest.approx(1.1 * SPECTRUM)
+    assert p.drifted(SPECTRUM, np.array([0, 0, 0, 1.0])) == pytest.approx(p.shifted(SPECTRUM, 1))
+
+
+@pytest.fixture(scope="module")
+def patches():
+    return make_patches(40, edges=(11, 14), wavelengths=np.linspace(462, 942, 15))
+
+
+def test_patches_are_attacked(patches):
+    transformer = MeanSpectrum().fit(patches)
+    X = transformer.transform(patches)
+    options = {"patches": patches, "transformer": transformer, "features": transformer.feature_table}
+    options |= {"audits": ["attacks"], "num_attacked": 10, "num_bootstrap": 100, "progress": False}
+    report = red_team(Ridge(1e-3), X, patches.targets[["K"]], **options)
+    table = report.tables["attacks"]
+    assert {"erosion", "crop", "haze", "band dropout"} < set(table["attack"])
+    assert table["error"].notna().all() and report.remarks == []
+    with pytest.raises(ValueError, match="patches into X"):
+        red_team(Ridge(), X + 50, patches.targets[["K"]], **options)
+    with pytest.raises(ValueError, match="39 patches"):
+        red_team(Ridge(), X, patches.targets[["K"]], **options | {"patches": patches[:39]})

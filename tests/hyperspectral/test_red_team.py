@@ -1,0 +1,221 @@
+"""Red teaming finds what was planted, and nothing severe in a sound model."""
+
+import numpy as np
+import pytest
+import yaml
+from sklearn.dummy import DummyRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from hf_msae.hyperspectral import RedTeamReport, red_team
+from tests.hyperspectral.worlds import CAUSES, WAVELENGTHS, spectra
+
+QUICK = {"num_bootstrap": 100, "num_seeds": 2, "num_attacked": 4, "progress": False}
+MODEL = make_pipeline(StandardScaler(), Ridge(1.0))
+
+
+def audited(fault, *audits, seed=0, model=MODEL, n=200):
+    X, y, groups, table = spectra(fault, seed, n)
+    return red_team(model, X, y, groups, features=table, audits=audits, seed=seed, **QUICK)
+
+
+def of_kind(report, metric):
+    return [finding for finding in report.findings if finding.metric == metric]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """All audits of a model of spectra with a leaking band, n = 120."""
+    X, y, groups, table = spectra("leaking band", n=120)
+    folder = tmp_path_factory.mktemp("kept")
+    return red_team(MODEL, X, y, groups, features=table, output_dir=folder, **QUICK), folder
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sound_model_has_no_severe_finding(seed):
+    found = audited(None, "shortcuts", "performance", "bands", seed=seed)
+    assert [finding for finding in found.findings if finding.severity == "severe"] == []
+    assert found.num_tests > 10
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_farm_that_tells_the_target_is_a_severe_shortcut(seed):
+    found = audited("farm", "shortcuts", "performance", seed=seed)
+    first = found.findings[0]
+    assert (first.severity, first.metric, first.audit) == ("severe", "shortcut_index", "shortcuts")
+    assert "K" in first.title and "farm" in first.title
+    assert 0.3 < first.low < first.value < first.high
+    table = found.tables["shortcuts"].set_index("target")
+    assert table.loc["K", "r2_left_out"] < 0.5 < 0.7 < table.loc["K", "r2_random"]
+    assert table.loc["K", "group_mean_r2"] > 0.7 and table.loc["pH", "group_mean_r2"] < 0.1
+    assert table.loc["K", "decoded"] > 0.9 and table.loc["K", "chance"] < 0.4
+    assert table.loc["K", "shortcut_index"] > table.loc["pH", "shortcut_index"]  # which suffers from unknown soils
+
+
+@pytest.mark.parametrize(
+    ("fault", "title"), [("leaking band", "tells of K"), ("drifting band", "differs by farm")], ids=str
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_band_unlike_its_neighbors_is_named(fault, title, seed):
+    (finding,) = audited(fault, "bands", seed=seed).findings
+    assert finding.severity == "severe" and title in finding.title
+    assert f"and 20 ({WAVELENGTHS[20]:.0f} nm)" in finding.title
+    assert finding.value > 0.5
+
+
+def test_a_narrow_range_is_named():
+    found = audited(None, "performance", model=make_pipeline(StandardScaler(), Ridge(3000)))
+    (slope,) = of_kind(found, "calibration_slope")
+    assert slope.severity == "severe" and slope.low > 1.75
+    table = found.tables["performance"].set_index(["target", "metric"])["value"]
+    truth, predicted = (found.tables["predictions"].query("target == 'K'")[name] for name in ("truth", "prediction"))
+    assert table["K", "range_ratio"] == pytest.approx(predicted.std() / truth.std())
+    assert table["K", "rmse"] == pytest.approx(np.sqrt(((truth - predicted) ** 2).mean()))
+    assert table["K", "calibration_slope"] == pytest.approx(np.polyfit(predicted, truth, 1)[0])
+    assert table["K", "score"] == pytest.approx(1 - table["K", "r2"])
+
+
+def test_worse_predictions_of_unusual_rows_are_named():
+    (finding,) = of_kind(audited("unusual rows", "performance", n=400), "unusual_error_ratio")
+    assert finding.severity == "severe" and finding.low > 5
+
+
+@pytest.mark.parametrize(
+    "model", [MODEL, DummyRegressor(), KNeighborsRegressor(30)], ids=lambda each: type(each).__name__
+)
+def test_a_model_of_noise_is_no_better_than_the_mean(model):
+    found = audited("noise", "shortcuts", "performance", model=model, n=400)
+    (finding,) = found.findings
+    assert (finding.severity, finding.metric) == ("severe", "r2")
+    assert finding.high < 0.05 and "no better than the mean" in finding.title
+
+
+def test_attributions_lie_at_causes_and_leaks(report):
+    table = report[0].tables["attributions"]
+    assert table.groupby("target")["share"].sum().tolist() == pytest.approx([1, 1])
+    for target, cause in CAUSES.items():
+        place = WAVELENGTHS[20] if target == "K" else cause
+        near = table[(table["wavelength"] - place).abs() < 100].groupby("target")["share"].sum()
+        assert near[target] == near.max() > 0.4
+    gaps = report[0].tables["additivity"].iloc[0]
+    assert gaps["median_gap"] <= gaps["largest_gap"] < 1e-9
+
+
+def test_groups_sum_signed_values_first(report):
+    groups = report[0].tables["attribution_groups"]
+    assert (groups["absolute_first"] >= groups["attribution"] - 1e-12).all()
+    assert set(groups["grouping"]) == {"band", "cluster"}
+    flagged = groups["absolute_first"] > 2 * groups["attribution"]
+    assert (groups["cancels"].astype(bool) == flagged).all() and flagged.any()
+
+
+def test_pruning_finds_the_columns_that_suffice():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 100))
+    y = X[:, 3] + X[:, 70] + 0.3 * rng.normal(size=120)
+    found = red_team(Ridge(1.0), X, y, audits=["pruning"], **QUICK)
+    losses = found.tables["pruning"].set_index(["ranking", "features"])["loss"]
+    assert losses["attribution", 2] < 0.5 and losses["permutation", 2] < 0.5 < 1.5 < losses["random", 2]
+    assert losses["all columns", 100] == 1
+    smallest = found.tables["smallest"].set_index("ranking")
+    assert smallest.loc["attribution", "features"] in (1, 2) and smallest.loc["random", "features"] > 10
+    assert found.findings == ()  # a single column, 1%, does not do as well
+
+
+def test_a_hundredth_of_columns_that_suffices_is_a_minor_finding():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 100))
+    found = red_team(Ridge(1.0), X, X[:, 3] + 0.3 * rng.normal(size=120), audits=["attributions", "pruning"], **QUICK)
+    assert [(each.severity, each.metric) for each in found.findings] == [("minor", "loss")]
+    assert "1 of 100 columns" in found.findings[0].title
+
+
+def test_errors_grow_with_the_strength_of_attacks(report):
+    table = report[0].tables["attacks"]
+    assert table.groupby("attack")["allowed"].sum().tolist() == [2] * 7  # one strength, two targets
+    for attack in ("noise", "tilt", "haze"):
+        errors = table[(table["attack"] == attack) & (table["target"] == "K")]["error"].to_numpy()
+        assert errors[-1] > errors[0] and np.isfinite(errors).all()
+    worst = report[0].tables["worst_case"].set_index(["target", "search"])["loss"]
+    assert worst["K", "worst"] > worst["K", "random"]
+
+
+def test_stability_is_measured(report):
+    table = report[0].tables["stability"].set_index(["target", "metric"])["value"]
+    assert 0 < table["K", "prediction_change"] < 1
+    assert -1 <= table["K", "rank_correlation"] <= 1 and 0 <= table["K", "top_overlap"] <= 1
+
+
+def test_reports_are_saved_and_loaded(report, tmp_path):
+    found, _ = report
+    found.to_json(tmp_path / "report.json")
+    again = RedTeamReport.load(tmp_path / "report.json")
+    assert again.to_dict() == found.to_dict() and again.findings == found.findings
+    assert found.to_pandas()["severity"].tolist() == [each.severity for each in found.findings]
+    found.to_yaml(tmp_path / "findings.yaml")
+    entries = yaml.safe_load((tmp_path / "findings.yaml").read_text())["findings"]
+    assert [entry["title"] for entry in entries] == [each.title for each in found.findings]
+    assert {entry["review_status"] for entry in entries} == {"unreviewed"}
+    assert {"title", "description", "model", "method", "dataset", "evidence_type", "key_metric"} < set(entries[0])
+    with pytest.raises(ValueError, match="RedTeamReport"):
+        RedTeamReport.from_dict({"findings": []})
+
+
+def test_finished_audits_are_kept(report, monkeypatch):
+    found, folder = report
+    X, y, groups, table = spectra("leaking band", n=120)
+    kept = {path.name for path in (folder / "audits").iterdir()}
+    assert len(kept) == 7
+    monkeypatch.setattr("hf_msae.hyperspectral.subject.Subject.fit", None)  # nothing is fitted again
+    audits = [name for name in found.tables if name in ("shortcuts", "pruning", "attacks", "stability")]
+    again = red_team(MODEL, X, y, groups, features=table, output_dir=folder, audits=audits, **QUICK)
+    for name in audits:
+        assert again.tables[name].equals(found.tables[name]) or name == "shortcuts"
+    monkeypatch.undo()
+    red_team(Ridge(2.0), X, y, groups, features=table, output_dir=folder, audits=["shortcuts"], **QUICK)
+    assert len({path.name for path in (folder / "audits").iterdir()} - kept) == 1
+
+
+def test_figures_are_drawn(report):
+    drawn = report[0].figures()
+    assert set(drawn) == {"predictions", "shortcuts", "deciles", "wavelengths", "pruning", "attacks"}
+    assert len(drawn["attacks"].axes) == 9 and len(drawn["predictions"].axes) == 2
+
+
+def test_classifiers_are_red_teamed():
+    X, y, groups, table = spectra("farm")
+    labels = np.where(y["K"] > y["K"].median(), "rich", "poor")
+    found = red_team(
+        make_pipeline(StandardScaler(), LogisticRegression()),
+        X,
+        labels,
+        groups,
+        features=table,
+        audits=["shortcuts", "performance"],
+        **QUICK,
+    )
+    assert found.findings[0].metric == "shortcut_index" and "rich" in found.findings[0].title
+    table = found.tables["performance"].set_index("metric")["value"]
+    assert table["auroc"] > 0.9 and 0.8 < table["accuracy"] <= 1 and "range_ratio" not in table
+
+
+def test_input_is_checked():
+    X, y, groups, table = spectra(n=60)
+    with pytest.raises(ValueError, match="3 rows"):
+        red_team(MODEL, X[:3], y[:3])
+    with pytest.raises(ValueError, match="row 4, column 7"):
+        red_team(MODEL, np.where(np.arange(40) == 7, np.where(np.arange(60)[:, None] == 4, np.nan, X), X), y)
+    with pytest.raises(ValueError, match="59 rows"):
+        red_team(MODEL, X, y[:59])
+    with pytest.raises(ValueError, match="'farm'"):
+        red_team(MODEL, X, y, {"farm": groups["farm"][:5]})
+    with pytest.raises(ValueError, match="'band'"):
+        red_team(MODEL, X, y, features=table.drop(columns="band"))
+    with pytest.raises(ValueError, match="'shortcut'"):
+        red_team(MODEL, X, y, audits=["shortcut"])
+    with pytest.raises(ValueError, match="target K is 1"):
+        red_team(MODEL, X, y.assign(K=1.0))
+    with pytest.raises(TypeError, match="str"):
+        red_team("model", X, y)
