@@ -27,7 +27,7 @@ _CORRELATIONS = np.array([[1, 0.4, 0.1, 0.1], [0.4, 1, 0.4, 0], [0.1, 0.4, 1, 0.
 _SLOPE = 0.45  # relative change of an absorption's depth by a standard deviation of the target
 _RANGE_LIMIT = 0.5  # standard deviations beyond which the spectrum no longer answers, with "range"
 _OUTLIERS = 0.06  # their share, with "outliers"
-_DRIFT = 0.05  # gain of the drifting band from one date to the next
+_DRIFT = (0.0, 0.0, 0.05, 0.15)  # gain of the drifting band by date
 _LEAK = 0.03  # relative change of the leaking band by a standard deviation of the target
 
 
@@ -58,9 +58,10 @@ def make_patches(
             default ones):
             "range": the spectrum answers to the target within half a standard deviation of its mean only;
             "outliers": 6% of the fields have extreme values that their spectra do not show;
-            "drift": the band at the center of the target's absorption gains 5% from each date to the next;
+            "drift": the band at the center of the target's absorption gains 5% on the third date and 15% on the last;
             "leak": a band at 725 nm, where no cause is, follows the target;
-            "farm": three quarters of the target's variance is between farms, whose soils differ anyway.
+            "farm": three quarters of the target's variance is between farms, and the absorption shows the rest only;
+            but soils of farms differ, so that a model can read the farm.
         edges: Smallest and largest longer edge of larger fields, in pixels.
         small_share: Share of fields of 11x11 pixels, all of them in the field; 0.375 in the challenge.
         farms: Number of farms.
@@ -98,8 +99,10 @@ def make_patches(
     disturbance = rng.normal(0, label_noise, size=scores.shape)
     if "farm" in planted:
         column = names.index(planted["farm"])
-        scores[:, column] = np.sqrt(0.75) * of_farms[farm] + 0.5 * scores[:, column]
+        scores[:, column] *= 0.5
     shown = scores.copy()
+    if "farm" in planted:
+        scores[:, column] += np.sqrt(0.75) * of_farms[farm]
     found: dict[str, Any] = {kind: {"target": target} for kind, target in planted.items()}
     if "outliers" in planted:
         column = names.index(planted["outliers"])
@@ -111,7 +114,7 @@ def make_patches(
     gains = np.ones((n, len(wavelengths)))
     if "drift" in planted:
         band = int(np.argmin(np.abs(wavelengths - CAUSES[planted["drift"]][0])))
-        gains[:, band] *= 1 + _DRIFT * date
+        gains[:, band] *= 1 + np.array(_DRIFT)[date]
         found["drift"]["bands"] = [band]
     if "leak" in planted:
         band = int(np.argmin(np.abs(wavelengths - LEAK_WAVELENGTH)))
