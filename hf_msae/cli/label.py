@@ -8,14 +8,14 @@ An interrupted command continues where it was: what was proposed and drawn is ke
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
-from .._utils.argument_parser import flag
-from .checks import check_inputs, check_least
+from .checks import check_inputs
+from .label_arguments import LEAST_ACTIVE, LabelArguments
 from .opening import NamedModelArguments, command_parser
 from .pictures import NO_TRUTH, KnownPictures, Pictures
 
@@ -36,93 +36,9 @@ EXAMPLE = """\
   hf-msae label MODEL --latents 12 --control photos/ --proposer inference:openai/gpt-oss-120b --budget_tokens 50000 \\
       --imager retrieval --images more-photos/ --output outputs/labels"""
 
-_PROPOSERS = ("vocabulary", "transformers", "inference")
-_IMAGERS = ("scenes", "retrieval", "diffusers", "inference")
-_LEAST_ACTIVE = 10
-_BUDGETS = ("calls", "tokens", "images", "seconds")
-
-
-@dataclass
-class LabelArguments:
-    """Which latents to label, and by what."""
-
-    _argument_group_name: ClassVar[str] = "labels"
-
-    control: str = flag(
-        "Pictures that the latents' response to a concept is compared with: a folder, a dataset on the Hub, "
-        "scenes:SPLIT:N[:SEED], or whatever else hf-msae extract reads. They are never taken from --images."
-    )
-    output: str = flag("Folder for labels, history, pictures and figures. One that has some of them is continued.")
-    latents: list[int] = flag("Latents to label.", [])
-    all_active: bool = flag(f"Label all latents that at least {_LEAST_ACTIVE} control pictures activate.", False)
-    proposer: str = flag(
-        "What names concepts: 'vocabulary', which is no language model and can name nothing but its words; "
-        "transformers:MODEL for a language model on this machine; or inference:MODEL for one behind an API, whose key "
-        "is in HF_TOKEN or the variable that --api_key_variable names.",
-        "vocabulary",
-    )
-    vocabulary: str | None = flag(
-        "Words: a text file with one word per line, or 'scenes'. The search starts from those that fit the control "
-        "pictures which activate a latent, and the proposer 'vocabulary' proposes nothing else.",
-        None,
-    )
-    imager: str = flag(
-        "What makes pictures: 'scenes', the renderer of the synthetic scenes; 'retrieval' from --images by text; "
-        "diffusers:MODEL for a text-to-image model on this machine; or inference:MODEL for one behind an API.",
-        "retrieval",
-    )
-    images: str | None = flag("Pictures to retrieve from, given like --control.", None)
-    images_split: str | None = flag("Split of --images, if it has several.", None)
-    control_split: str | None = flag("Split of --control, if it has several.", None)
-    image_column: str = flag("Column of the pictures in --control and --images.", "image")
-    max_control: int = flag("Largest number of control pictures: rows spread over the dataset.", 1000)
-    truth: str | None = flag(
-        "Pictures whose contents are known, given like --control, on which labels are checked: scenes, or a dataset "
-        "with a column of tags or boolean columns. By default the control pictures that the search does not use.",
-        None,
-    )
-    truth_split: str | None = flag("Split of --truth, if it has several.", None)
-    base_url: str | None = flag("Address of a server of your own for inference:MODEL, proposer or imager.", None)
-    api_key_variable: str | None = flag("Environment variable with the key; a server of your own gets no other.", None)
-    start_from_names: bool = flag("Start from a latent's name and runner-up in the table of names, too.", True)
-    iterations: int = flag("Number of proposals for each latent.", 10)
-    images_per_concept: int = flag("Pictures of a concept that is tried; the best get up to four times as many.", 5)
-    confirm_images: int = flag("Fresh pictures that confirm a label: at least 5, or 0 to confirm none.", 20)
-    metric: Literal["auc", "mad", "mean"] = flag(
-        "What concepts are compared by: the AUC against control pictures, the distance of the means in standard "
-        "deviations, or the mean activation.",
-        "auc",
-    )
-    k: int | None = flag("Number of latents to keep for each picture. Defaults to the MSAE's own.", None)
-    budget_calls: int | None = flag("Maximum number of calls of the language model.", None)
-    budget_tokens: int | None = flag("Maximum number of tokens of prompts and answers.", None)
-    budget_images: int | None = flag("Largest number of pictures that are made.", None)
-    budget_seconds: float | None = flag("Maximum run time in seconds; labels found by then are still confirmed.", None)
-    figures: int = flag("Draw figures for this many labels, in order.", 24)
-    seed: int = flag("Random seed of proposals, pictures, and of the control's halves.", 0)
-
-    def __post_init__(self):
-        if bool(self.latents) == self.all_active:
-            raise ValueError("say which latents to label with either --latents or --all_active")
-        if len(set(self.latents)) < len(self.latents):
-            raise ValueError(f"a latent is given twice: {' '.join(map(str, self.latents))}")
-        check_least(self, iterations=0, images_per_concept=1, confirm_images=0, max_control=20, figures=0, seed=0)
-        kind, _, name = self.proposer.partition(":")
-        if kind not in _PROPOSERS or bool(name) == (kind == "vocabulary"):
-            raise ValueError(
-                f"proposer must be vocabulary, transformers:MODEL or inference:MODEL, got {self.proposer}"
-            )
-        if kind == "vocabulary" and self.vocabulary is None:
-            raise ValueError("the proposer 'vocabulary' needs words from --vocabulary")
-        kind, _, name = self.imager.partition(":")
-        if kind not in _IMAGERS or bool(name) == (kind in ("scenes", "retrieval")):
-            raise ValueError(
-                f"imager must be scenes, retrieval, diffusers:MODEL or inference:MODEL, got {self.imager}"
-            )
-        if self.base_url is not None and self.proposer.startswith("inference:") == (kind == "inference"):
-            raise ValueError("base_url needs the proposer or the imager, and not both, to be inference:MODEL")
-        if (kind == "retrieval") != (self.images is not None):
-            raise ValueError("the imager 'retrieval' needs pictures from --images, and no other imager does")
+_NUM_FIRST = 5
+_SEARCH = ("iterations", "images_per_concept", "metric", "seed", "confirm_images", "hard_negatives")
+_BUDGETS = ("calls", "tokens", "images", "seconds", "cost")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -148,18 +64,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.truth is not None:
             known = KnownPictures.open(args.truth, args.truth_split, args.image_column, control.progress)
         proposer = _proposer(args, source.device)
+        proposer.check()
         imager = _imager(args, model, [control, known.control], source.device)
+        imager.check()
         chosen = args.latents or _active(model, control, args.k)
         found = label_neurons(
             [MSAENeuron(model, latent, args.k) for latent in chosen],
             proposer,
             imager,
             control,
-            **{name: getattr(args, name) for name in ("iterations", "images_per_concept", "metric", "seed")},
+            **{name: getattr(args, name) for name in _SEARCH},
             budget=budget,
             output_dir=output,
             start=_start(args, model, control, proposer),
-            confirm_images=args.confirm_images,
             progress=not source.disable_tqdm,
         )
         checks = known.check(found, model, args.k, args.seed)
@@ -174,8 +91,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             save_figure(label.plot(), output / "figures" / f"{label.neuron.replace(' ', '-')}.png")
     _print(found, checks, proposer)
     print(f"Labels, history and figures: {output}")
-    if len(found):
-        print(f"Table of names and labels: {table_file}")
+    if not len(found):
+        sys.exit(1)
+    print(f"Table of names and labels: {table_file}")
 
 
 def _table_file(source: NamedModelArguments) -> Path | None:
@@ -201,7 +119,8 @@ def _proposer(args: LabelArguments, device: str | None) -> Proposer:
     if kind == "transformers":
         return TransformersProposer(name, device=device)
     if kind == "inference":
-        return InferenceProposer(name, base_url=args.base_url, api_key_variable=args.api_key_variable)
+        place = {"base_url": args.base_url, "api_key_variable": args.api_key_variable}
+        return InferenceProposer(name, **place, prices=(args.price_input, args.price_output))
     return VocabularyProposer(_words(args.vocabulary), load_word_embeds())
 
 
@@ -211,12 +130,14 @@ def _imager(args: LabelArguments, model: VisionTextMSAE, used: list[Control], de
     from ..neuron_labels.imagers.base import image_sha256
 
     kind, _, name = args.imager.partition(":")
+    style = args.style or "plain"
     if kind == "scenes":
         return ScenesImager(args.seed)
     if kind == "diffusers":
-        return DiffusersImager(name, device=device)
+        return DiffusersImager(name, style=style, device=device)
     if kind == "inference":
-        return InferenceImager(name, base_url=args.base_url, api_key_variable=args.api_key_variable)
+        place = {"base_url": args.base_url, "api_key_variable": args.api_key_variable}
+        return InferenceImager(name, **place, style=style, price=args.price_image)
     exclude = {image_sha256(to_rgb(picture)) for each in used for picture in each.images}
     images = Pictures.open(args.images, args.images_split, args.image_column).images
     return RetrievalImager(images, model.backbone, exclude=exclude)
@@ -252,9 +173,9 @@ def _active(model: VisionTextMSAE, control: Control, k: int | None) -> list[int]
 
     neuron = MSAENeuron(model, 0, k)
     counts = sum((codes > 0).sum(axis=0) for codes in neuron.codes(control.features(neuron)))
-    chosen = np.flatnonzero(counts >= _LEAST_ACTIVE).tolist()
+    chosen = np.flatnonzero(counts >= LEAST_ACTIVE).tolist()
     if not chosen:
-        raise ValueError(f"no latent is activated by at least {_LEAST_ACTIVE} control pictures: give more of them")
+        raise ValueError(f"no latent is activated by at least {LEAST_ACTIVE} control pictures: give more of them")
     return chosen
 
 

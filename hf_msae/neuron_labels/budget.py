@@ -19,7 +19,8 @@ class Budget:
         tokens: Tokens of prompts and answers. The last answers may exceed it, since they are counted afterwards.
         images: Pictures that are made.
         seconds: Time. Labels that were found in time are still confirmed.
-        cost: Money, in the currency of the proposer's prices.
+        cost: Money, in the currency of the prices that the proposer and the imager were given. Pictures do not exceed
+            it, the last answers may.
 
     Raises:
         ValueError: A limit is not positive.
@@ -53,9 +54,11 @@ class Meter:
 
     Args:
         budget: The limits.
+        price: Of a picture.
     """
 
-    def __init__(self, budget: Budget | None = None) -> None:
+    def __init__(self, budget: Budget | None = None, price: float = 0.0) -> None:
+        self.price = price
         self.budget, self.spent = budget or Budget(), Spent()
         self.kept_back = 0  # pictures that searches must leave, so that what they find can be confirmed
         self.is_overtime = False  # confirms what was found in time
@@ -80,12 +83,16 @@ class Meter:
                     raise BudgetSpentError(f"{limit:g} seconds are over")
                 continue
             planned = more.get(name, 0)
-            if name == "images":
-                planned += self.kept_back
-            elif name in ("tokens", "cost"):  # those of a call are known only afterwards
-                planned = 1e-9 if more.get("calls") else 0
+            if planned and name in ("images", "cost"):
+                planned += self.kept_back * (1 if name == "images" else self.price)
+            elif name in ("tokens", "cost") and more.get("calls"):  # those of a call are known only afterwards
+                planned = 1e-9 + (self.kept_back * self.price if name == "cost" else 0)
             if planned and getattr(self.spent, name) + planned > limit:
-                kept = f", {self.kept_back} kept to confirm labels" if name == "images" and self.kept_back else ""
+                kept = (
+                    f", {self.kept_back} pictures kept to confirm labels"
+                    if name in ("images", "cost") and self.kept_back
+                    else ""
+                )
                 spent = getattr(self.spent, name)
                 raise BudgetSpentError(f"the budget of {limit:g} {name} does not allow more ({spent:g} spent{kept})")
 

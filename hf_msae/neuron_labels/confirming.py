@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,20 +10,18 @@ import numpy as np
 from sklearn.cluster import AgglomerativeClustering
 
 from ..statistics import holm
+from .budget import BudgetSpentError
 from .gallery import Gallery
 from .imagers.base import CannotDrawError
+from .looks import ALIKE, Looks
 from .neuron import Neuron
-from .scoring import interval, p_value, score
+from .scoring import activation_rate, interval, p_value, reach, score
 from .search import LEAST_IMAGES, SearchSettings, Trial
-from .words import WordEmbeds, same_words, unit_rows
 
-CONFIRMED = 0.8
-"""A concept is confirmed if the lower end of the interval of its AUC on fresh pictures is at least this."""
 STRONG = 0.9
-"""Concepts with at least this AUC in the search may be meanings of the neuron."""
+"""Concepts with at least this AUC in the search, where nothing else activates the neuron, may be its meanings."""
 MOST_MEANINGS = 5
-_APART = 0.6
-"""Concepts are of different meanings if the cosine of their embeddings is below this, on average over a cluster."""
+_MOST_FACTOR = 4
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Confirmation:
         high: Upper end.
         auc: The AUC.
         auc_low: Lower end of its 95% interval.
+        limit: What that has to reach.
         p_value: Of the Mann-Whitney test.
         problem: Why there is no score.
     """
@@ -50,17 +50,21 @@ class Confirmation:
     high: float = np.nan
     auc: float = np.nan
     auc_low: float = np.nan
+    limit: float = np.nan
     p_value: float = np.nan
     problem: str = ""
 
 
 def confirm(
-    concept: str, neuron: Neuron, gallery: Gallery, control: np.ndarray, settings: SearchSettings, number: int
+    trial: Trial, neuron: Neuron, gallery: Gallery, control: np.ndarray, settings: SearchSettings, number: int
 ) -> Confirmation:
     """Make pictures of a concept that the search did not use, and compare them with fresh control pictures.
 
+    Where much else activates the neuron, more pictures are needed to tell a perfect concept from chance: `number` is
+    divided by the share of control pictures that do not activate it as the concept does, if the budget allows that.
+
     Args:
-        concept: The concept.
+        trial: The concept, with its pictures in the search.
         neuron: The neuron.
         gallery: Makes pictures.
         control: Activations of control pictures that the search did not use.
@@ -70,65 +74,84 @@ def confirm(
     Raises:
         BudgetSpentError: They would cost more than the budget allows.
     """
-    there_are = gallery.imager.most_pictures(concept)
-    start = settings.most_images
+    concept, there_are = trial.concept, gallery.imager.most_pictures(trial.concept)
+    rate = activation_rate(control, trial.activations)
+    start, more = settings.most_images, min(_MOST_FACTOR * number, math.ceil(number / (1 - rate)))
     if there_are is not None:
         start = min(start, max(settings.images_per_concept, there_are // 2))
-        number = min(number, there_are - start)
+        number, more = min(number, there_are - start), min(more, there_are - start)
     if number < LEAST_IMAGES:
         return Confirmation(concept, problem=f"only {max(0, number)} pictures are left to confirm it")
     try:
-        images = gallery.draw(concept, settings.seeds(start, number))
+        try:
+            images = gallery.draw(concept, settings.seeds(start, more))
+        except BudgetSpentError:
+            images = gallery.draw(concept, settings.seeds(start, number))
     except CannotDrawError as error:
         return Confirmation(concept, problem=str(error))
     shown = gallery.activations(neuron, images)
-    low, high = interval(settings.metric, shown, control, settings.seed)
+    auc = score("auc", shown, control)
     return Confirmation(
         concept,
         tuple(images),
         shown,
         score(settings.metric, shown, control),
-        low,
-        high,
-        score("auc", shown, control),
-        interval("auc", shown, control)[0],
+        *interval(settings.metric, shown, control, settings.seed),
+        auc,
+        *reach(auc, rate, len(shown), len(control)),
         p_value(shown, control),
     )
 
 
-def clusters(trials: Sequence[Trial], control: np.ndarray, word_embeds: WordEmbeds | None) -> list[list[Trial]]:
-    """Group the strong concepts of a search by meaning, best first.
+def is_strong(trial: Trial, control: np.ndarray) -> bool:
+    """Whether the AUC of a trial would be at least 0.9 if nothing else activated the neuron."""
+    if not len(trial.images):
+        return False
+    rate = activation_rate(control, control)  # the neuron's own: few pictures would say little
+    return score("auc", trial.activations, control) - 0.5 >= (STRONG - 0.5) * (1 - rate)
 
-    Concepts are strong if their AUC against the control pictures is at least 0.9. They are clustered by their
-    embeddings (average linkage, cosine distance below 0.4), or, without embeddings, by the words that they share.
-    Concepts with the same pictures, such as wordings of what a renderer knows, are in one cluster.
+
+def clusters(trials: Sequence[Trial], looks: Looks) -> list[list[Trial]]:
+    """Group concepts by meaning, best first: average linkage, with a likeness of at least `looks.ALIKE`.
+
+    Concepts with a picture in common, such as wordings of what a renderer knows, are one.
 
     Args:
-        trials: The trials of a search, best first.
-        control: Activations of the control pictures.
-        word_embeds: Embeds concepts.
+        trials: Strong concepts, best first.
+        looks: Compares concepts.
     """
-    strong = [trial for trial in trials if len(trial.images) and score("auc", trial.activations, control) >= STRONG]
-    if len(strong) < 2:
-        return [[trial] for trial in strong]
-    if word_embeds is not None:
-        units = unit_rows(word_embeds([trial.concept for trial in strong]))
-        distance = np.clip(1 - units @ units.T, 0, 2)
-        limit = 1 - _APART
-    else:
-        words = [set(same_words(trial.concept).split()) for trial in strong]
-        distance = np.array([[float(not a & b) for b in words] for a in words])
-        limit = 0.5
-    pictures = [set(trial.images) for trial in strong]
-    distance[np.array([[bool(own & others) for others in pictures] for own in pictures])] = 0.0
-    found = AgglomerativeClustering(None, metric="precomputed", linkage="average", distance_threshold=limit)
-    labels = found.fit_predict(distance)
+    wordings: list[list[Trial]] = []
+    for trial in trials:
+        same = next((each for each in wordings if not set(trial.images).isdisjoint(each[0].images)), None)
+        if same is None:
+            wordings.append(same := [])
+        same.append(trial)
+    if len(wordings) < 2:
+        return wordings
+    firsts = [each[0] for each in wordings]
+    likeness = looks.likeness([trial.concept for trial in firsts], [trial.images for trial in firsts])
+    found = AgglomerativeClustering(None, metric="precomputed", linkage="average", distance_threshold=1 - ALIKE)
+    labels = found.fit_predict(np.clip(1 - likeness, 0, 2))
+    groups = [np.flatnonzero(labels == label) for label in dict.fromkeys(labels.tolist())]
     # In the order of their best members.
-    return [[strong[i] for i in np.flatnonzero(labels == label)] for label in dict.fromkeys(labels.tolist())]
+    return [sorted((trial for i in group for trial in wordings[i]), key=trials.index) for group in groups]
+
+
+def joined(found: Sequence[Confirmation], looks: Looks) -> list[int]:
+    """Return for each meaning the place of the first one that its fresh pictures are like; its own, if of none."""
+    drawn = [place for place, each in enumerate(found) if each.images]
+    if len(drawn) < 2:
+        return list(range(len(found)))
+    likeness = looks.likeness([found[place].concept for place in drawn], [found[place].images for place in drawn])
+    first = list(range(len(found)))
+    for row, place in enumerate(drawn):
+        like = [other for column, other in enumerate(drawn[:row]) if likeness[row, column] >= ALIKE]
+        first[place] = first[like[0]] if like else place
+    return first
 
 
 def is_confirmed(found: Sequence[Confirmation]) -> list[bool]:
-    """Say which of several concepts are confirmed: AUC at least 0.8 with its interval, and p <= 0.05 after Holm."""
+    """Say which of several concepts are confirmed: the AUC reaches its limit (`reach`), and p <= 0.05 after Holm."""
     tested = [each for each in found if not each.problem]
     corrected = dict(zip(map(id, tested), holm(np.array([each.p_value for each in tested])), strict=True))
-    return [bool(not each.problem and each.auc_low >= CONFIRMED and corrected[id(each)] <= 0.05) for each in found]
+    return [bool(not each.problem and each.auc_low >= each.limit and corrected[id(each)] <= 0.05) for each in found]

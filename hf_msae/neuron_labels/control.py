@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .._utils.images import ImageInput, to_rgb
-from .gallery import checked_activations
+from .checked import NeuronError, checked_activations, checked_features
 from .imagers.base import image_sha256
 from .neuron import Neuron
 
@@ -85,11 +85,11 @@ class Control:
         """Return the activations (n,) of all control pictures, float64.
 
         Raises:
-            ValueError: They are all the same, so that nothing could be told from them.
+            NeuronError: The neuron fails, or they are all the same, so that nothing could be told from them.
         """
         found = checked_activations(neuron, self.features(neuron))
         if found.min() == found.max():
-            raise ValueError(
+            raise NeuronError(
                 f"{neuron.name} gives {found[0]:g} for all {len(found)} control pictures: it is dead on them, so "
                 "there is nothing to label"
             )
@@ -104,11 +104,9 @@ class Control:
     def _read(self, neuron: Neuron) -> np.ndarray:
         starts: Iterable[int] = range(0, len(self), _BATCH)
         parts = [
-            np.asarray(neuron.features([self.picture(row) for row in range(start, min(start + _BATCH, len(self)))]))
+            checked_features(neuron, [self.picture(row) for row in range(start, min(start + _BATCH, len(self)))])
             for start in tqdm(starts, desc="control pictures", unit="batch", disable=not self.progress)
         ]
-        if any(part.ndim == 0 for part in parts) or sum(map(len, parts)) != len(self):
-            raise ValueError(f"{neuron!r} did not give one row for each of {len(self)} control pictures")
         return np.concatenate(parts)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from PIL import Image
 from .._utils.atomic import atomic_path, make_folder
 from .._utils.images import to_rgb
 from .budget import Meter
+from .checked import NeuronError, checked_activations, checked_features
 from .imagers.base import CannotDrawError, Imager, image_sha256
 from .json_lines import JsonLines
 from .neuron import Neuron
+from .retrying import ServiceError
 
 _MOST_FEATURE_BYTES = 2**28
 _MOST_PICTURE_BYTES = 2**29  # held in memory
@@ -69,7 +71,7 @@ class Gallery:
         if missing and concept in self._undrawable:
             raise CannotDrawError(self._undrawable[concept])
         if missing:
-            self.meter.reserve(images=len(missing))
+            self.meter.reserve(images=len(missing), cost=len(missing) * self.imager.price)
             try:
                 self._make(concept, missing)
             except CannotDrawError as error:
@@ -78,11 +80,34 @@ class Gallery:
                 raise
         return [self._drawn[concept, seed] for seed in seeds]
 
+    def draw_pairs(self, concept: str, seeds: Sequence[int]) -> tuple[list[str], list[str]]:
+        """Make pictures with a concept, and the same without it, and return their SHA-256; they are drawn every time.
+
+        Raises:
+            CannotDrawError: The imager cannot make such pairs.
+            BudgetSpentError: They would cost more than the budget allows.
+        """
+        price = {"images": 2 * len(seeds), "cost": 2 * len(seeds) * self.imager.price}
+        self.meter.reserve(**price)
+        pairs = self._ask(self.imager.draw_pairs, concept, seeds)
+        self.meter.spend(**price)
+        return tuple([self.keep(picture) for picture in part] for part in pairs)
+
+    def _ask(self, draw: Callable[[str, Sequence[int]], Any], concept: str, seeds: Sequence[int]) -> Any:
+        try:
+            return draw(concept, seeds)
+        except (CannotDrawError, ServiceError):
+            raise
+        except Exception as error:  # an imager of the user may raise anything
+            raise NeuronError(
+                f"{self.imager!r} failed to draw {concept!r} ({type(error).__name__}: {error})"
+            ) from error
+
     def _make(self, concept: str, seeds: Sequence[int]) -> None:
-        pictures = self.imager.draw(concept, seeds)
+        pictures = self._ask(self.imager.draw, concept, seeds)
         if len(pictures) != len(seeds):
             raise ValueError(f"{self.imager!r} made {len(pictures)} pictures of {len(seeds)} seeds")
-        self.meter.spend(images=len(seeds))
+        self.meter.spend(images=len(seeds), cost=len(seeds) * self.imager.price)
         names = [image_sha256(to_rgb(picture)) for picture in pictures]
         if len({*names, *self._of[concept]}) < len(names) + len(self._of[concept]):
             raise CannotDrawError(f"{self.imager!r} makes the same picture of {concept!r} for different seeds")
@@ -117,21 +142,23 @@ class Gallery:
         """Return the activations (n,) of stored pictures, float64.
 
         Raises:
-            ValueError: The neuron does not give one finite number for each picture.
+            NeuronError: The neuron fails, or does not give one finite number for each picture.
         """
+        return checked_activations(neuron, self.features(neuron, names))
+
+    def features(self, neuron: Neuron, names: Sequence[str]) -> np.ndarray:
+        """Return the features (n, ...) of stored pictures, which neurons of one source share."""
         missing = [name for name in dict.fromkeys(names) if (neuron.source, name) not in self._features]
         rows: dict[str, np.ndarray] = {}
         if missing:
-            found = np.asarray(neuron.features([self.picture(name) for name in missing]))
-            if found.ndim == 0 or len(found) != len(missing):
-                raise ValueError(f"{neuron!r} gave an array of shape {found.shape} for {len(missing)} pictures")
+            found = checked_features(neuron, [self.picture(name) for name in missing])
             rows = dict(zip(missing, found, strict=True))
         rows |= {name: self._features[neuron.source, name] for name in names if name not in rows}
         for name, row in rows.items():
             self._features[neuron.source, name] = row
             self._features.move_to_end((neuron.source, name))
         self._forget()
-        return checked_activations(neuron, np.stack([rows[name] for name in names]))
+        return np.stack([rows[name] for name in names])
 
     def _remember(self, name: str, picture: Image.Image) -> None:
         if name not in self._pictures:
@@ -156,13 +183,3 @@ class Gallery:
 
 def _size(picture: Image.Image) -> int:
     return 3 * picture.width * picture.height
-
-
-def checked_activations(neuron: Neuron, features: np.ndarray) -> np.ndarray:
-    """Read activations from features, and check that they are one finite number for each."""
-    found = np.asarray(neuron.read(features), dtype=np.float64)
-    if found.shape != (len(features),):
-        raise ValueError(f"{neuron!r} gave activations of shape {found.shape} for {len(features)} pictures")
-    if not np.isfinite(found).all():
-        raise ValueError(f"{neuron!r} gave {found[~np.isfinite(found)][0]} for a picture; activations must be finite")
-    return found

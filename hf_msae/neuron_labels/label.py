@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -17,6 +18,7 @@ from .budget import Budget, Meter
 from .control import Control
 from .gallery import Gallery
 from .imagers.base import Imager
+from .looks import PictureEmbeds
 from .neuron import Images, Neuron, as_neuron
 from .proposals import Proposals
 from .proposers.base import Proposer
@@ -44,7 +46,8 @@ def label_neuron(
     """Find what a neuron responds to, in words: the arguments and errors of `label_neurons`, for one neuron.
 
     Raises:
-        ValueError: Also if all control pictures activate the neuron equally.
+        ValueError: Also if the neuron fails: its function raises an error, its activations are not one finite number
+            for each picture, or all control pictures activate it equally.
 
     Example:
         >>> found = label_neuron(MSAENeuron(model, 417), proposer, ScenesImager(), photos)
@@ -72,7 +75,9 @@ def label_neurons(
     start: Sequence[str] | Callable[[Neuron], Sequence[str]] | None = None,
     confirm_images: int = 20,
     num_pairs: int = 10,
+    hard_negatives: int = 0,
     word_embeds: WordEmbeds | None = None,
+    picture_embeds: PictureEmbeds | None = None,
     paper: bool = False,
     at_once: int | None = None,
     progress: bool = True,
@@ -103,19 +108,26 @@ def label_neurons(
             default the proposer's, and before them the best classes of control pictures that come by class.
         confirm_images: Fresh pictures that confirm a label, and each meaning of a neuron with several.
         num_pairs: Pairs of pictures with and without the label, where the imager makes pairs; 0 for none.
-        word_embeds: Embeds texts, to recognize synonyms and to group concepts by meaning. By default WordLlama's, if
-            it is installed.
+        hard_negatives: Pictures that lack a concept and are otherwise like its own, where the imager makes pairs: half
+            of what the concept is compared with in the search. They cost two pictures each, and are made every time.
+        word_embeds: Embeds texts, to recognize synonyms and wordings of one meaning. By default WordLlama's, if it is
+            installed.
+        picture_embeds: Embeds pictures, such as `backbone.image_embeds`, to tell concepts that look different from
+            wordings of one. By default the features that the neuron's activation is read from, if it has any; words
+            alone have to do for functions. See `hf_msae.neuron_labels.looks.Looks`.
         paper: Search as the published code does, with control pictures by class; see `PaperSearch`.
         at_once: Neurons that are searched together, so that a proposer can answer in batches. By default 8, or 1 if
             the proposer is no language model.
         progress: Whether to show progress bars.
 
     Returns:
-        The labels, in the order of the neurons, and why some neurons have none.
+        The labels, in the order of the neurons, and why some neurons have none: one that fails does not keep the
+        others from being labeled, and is tried again by the next run in `output_dir`.
 
     Raises:
-        ValueError: An argument is out of range, there are too few control pictures, a neuron's activations are not
-            one finite number for each picture, or another run is writing to `output_dir`.
+        ValueError: An argument is out of range, there are too few control pictures, or another run is writing to
+            `output_dir`.
+        ServiceError: A service does not answer. What came is kept in `output_dir`.
         ImportError: `paper=True` without embeddings of words.
     """
     check_metric(metric)
@@ -125,6 +137,7 @@ def label_neurons(
             ("seed", seed, 0),
             ("confirm_images", confirm_images, 0),
             ("num_pairs", num_pairs, 0),
+            ("hard_negatives", hard_negatives, 0),
             ("at_once", at_once or 1, 1),
         ),
     ):
@@ -143,6 +156,10 @@ def label_neurons(
         raise ValueError(f"start is a list of concepts, got the text {start!r}")
     if len({neuron.key for neuron in chosen}) < len(chosen):
         raise ValueError("a neuron is given twice, or two functions have the same name: name them with FunctionNeuron")
+    same = Counter(neuron.name for neuron in chosen)
+    names = [each.name if same[each.name] == 1 else f"{each.name} [{each.key[:6]}]" for each in chosen]
+    proposer.check()
+    imager.check()
     if word_embeds is None:
         word_embeds = _word_embeds(needed=paper)
     folder = None if output_dir is None else make_folder(output_dir)
@@ -153,8 +170,8 @@ def label_neurons(
             proposer=proposer,
             imager=imager,
             control=control,
-            settings=SearchSettings(int(iterations), int(images_per_concept), metric, int(seed)),
-            meter=(meter := Meter(budget)),
+            settings=SearchSettings(int(iterations), int(images_per_concept), metric, int(seed), int(hard_negatives)),
+            meter=(meter := Meter(budget, imager.price)),
             folder=folder,
             gallery=Gallery(imager, meter, folder),
             proposals=Proposals(proposer, meter, folder),
@@ -162,14 +179,13 @@ def label_neurons(
             confirm_images=int(confirm_images),
             num_pairs=int(num_pairs),
             word_embeds=word_embeds,
+            picture_embeds=picture_embeds,
             paper=paper,
         )
         at_once = at_once or (8 if proposer.is_language_model else 1)
         with tqdm(total=len(chosen) * (iterations + 1), desc="labels", unit="iteration", disable=not progress) as bar:
-            found = run.all(chosen, at_once, bar)
-        labels = NeuronLabels(
-            tuple(found[key] for key in (each.key for each in chosen) if key in found), meter.to_dict(), run.problems
-        )
+            found = run.all(dict(zip(names, chosen, strict=True)), at_once, bar)
+        labels = NeuronLabels(tuple(found[name] for name in names if name in found), meter.to_dict(), run.problems)
         if folder is not None:
             labels.save(folder / "labels.json")
     return labels

@@ -23,7 +23,9 @@ HISTORY = (
     *("iteration", "origin", "concept", "score", "first_score", "accepted", "num_images", "mean_activation"),
     *("malformed", "problem", "reasoning", "images"),
 )
-MEANINGS = ("meaning", "concepts", "score", "low", "high", "auc", "p_value", "num_images", "confirmed", "problem")
+MEANINGS = (
+    *("meaning", "concepts", "score", "low", "high", "auc", "limit", "p_value", "num_images", "confirmed", "problem"),
+)
 LABEL_FORMAT = 2
 """Labels of another format are found again."""
 LABEL_COLUMNS = {
@@ -46,18 +48,21 @@ class NeuronLabel(Result):
 
     Attributes:
         neuron: The neuron's name.
-        label: The concept that was found; None if no concept could be scored.
+        label: The concept that was found; None if it is at chance on fresh pictures (p > 0.05), or there is none.
+        guess: The same, even if it is at chance.
         score: Its score on fresh pictures, compared with fresh control pictures; NaN if it could not be confirmed.
         low: Lower end of the score's 95% interval.
         high: Upper end.
         metric: "auc", "mad" or "mean".
         p_value: Of a one-sided Mann-Whitney test on the same pictures.
-        confirmed: Whether the AUC on fresh pictures is at least 0.8 with its interval, and significant.
+        confirmed: Whether the AUC on fresh pictures reaches its limit with its interval, and is significant. The limit
+            is 0.8, or less for a neuron that many control pictures activate; see `neuron_labels.scoring.reach`.
         search_score: The score in the search. It is the best of many, so it is too high.
         pairs: What taking the label out of pictures does to the activation, as `PairConfirmation.to_dict`; None where
             the imager cannot take it out.
         meanings: Clusters of concepts that the neuron responds to, and whether each is confirmed. Concepts are grouped
-            by their words, so several confirmed meanings can have something in common that none of them says.
+            by what their pictures show and by words, so that wordings of one concept are one meaning; see
+            `hf_msae.neuron_labels.looks.Looks`.
         history: Every concept that was tried or proposed.
         pictures: The pictures of the concepts and of the control that activate the neuron most.
         control: The number of control pictures, and the quantiles of their activations.
@@ -71,6 +76,7 @@ class NeuronLabel(Result):
 
     neuron: str
     label: str | None
+    guess: str | None
     score: float
     low: float
     high: float
@@ -123,10 +129,11 @@ class NeuronLabel(Result):
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the label and its evidence as one row."""
-        others = self.meanings[self.meanings["confirmed"] & (self.meanings["meaning"] != self.label)]["meaning"]
+        others = self.meanings[self.meanings["confirmed"] & (self.meanings["meaning"] != self.guess)]["meaning"]
         row = {
             "neuron": self.neuron,
             "label": self.label,
+            "guess": self.guess,
             "score": self.score,
             "low": self.low,
             "high": self.high,
@@ -143,21 +150,21 @@ class NeuronLabel(Result):
 
     def verdict(self) -> str:
         """Say what the neuron responds to, and how sure that is."""
-        if self.label is None:
-            return f"{self.neuron}: no concept could be scored ({self.stopped or 'none could be drawn'})"
+        if self.guess is None:
+            return f"{self.neuron}: no label: no concept could be scored ({self.stopped or 'none could be drawn'})"
         if not np.isfinite(self.score):
-            return f"{self.neuron}: {self.label} (not confirmed: {self._why_not()})"
+            return f"{self.neuron}: a guess, {self.guess} (not confirmed: {self._why_not()})"
         figures = f"{self.metric} {self.score:.2f}, {self.low:.2f} to {self.high:.2f}"
+        if self.label is None:
+            return f"{self.neuron}: no label: {self.guess}, the best guess, is at chance on fresh pictures ({figures})"
         others = self.to_pandas()["other_meanings"].iloc[0]
         if self.pairs:
             figures += f"; weaker without it in {self.pairs['share']:.0%} of {self.pairs['num_pairs']} pairs"
-        return (
-            f"{self.neuron}: {self.label} ({figures}{'' if self.confirmed else ', not confirmed'})"
-            f"{f'; also {others}' if others else ''}"
-        )
+        label = f"{self.label} ({figures})" if self.confirmed else f"a guess, {self.label} ({figures}, not confirmed)"
+        return f"{self.neuron}: {label}{f'; also {others}' if others else ''}"
 
     def _why_not(self) -> str:
-        problems = self.meanings.loc[self.meanings["meaning"] == self.label, "problem"]
+        problems = self.meanings.loc[self.meanings["meaning"] == self.guess, "problem"]
         return next((problem for problem in problems if problem), self.stopped or "no fresh pictures")
 
     def plot(self, folder: str | Path | None = None) -> Figure:
@@ -212,9 +219,9 @@ class NeuronLabels(Result):
         """Return a table of names with the labels of latents beside the names, as columns of their own.
 
         They are line_label, line_score, line_low, line_high, line_metric, line_confirmed and line_meanings, what else
-        the latent responds to; and, on real pictures, line_auprc, line_correlation, line_f1, line_iou, line_share (of
-        pictures that show the label), line_noticed_by (measures that pass the sanity tests on it) and line_unchecked
-        (why there are none of these). Labels that the table has of other latents stay.
+        the latent responds to, and empty for a label at chance; and, on real pictures, line_auprc, line_correlation,
+        line_f1, line_iou, line_share (of pictures that show the label), line_noticed_by (measures that pass the sanity
+        tests on it) and line_unchecked (why there are none of these). Labels of other latents stay.
 
         Args:
             table: The names.
@@ -236,7 +243,9 @@ class NeuronLabels(Result):
         places = dict(zip(frame["latent"], frame.index, strict=True))
         checked = {} if checks is None else checks.to_pandas().set_index("neuron").to_dict("index")
         for label in rows:
-            own = label.to_pandas().iloc[0].to_dict() | checked.get(label.neuron, {"reason": "not checked"})
+            # Without a label, figures would look like evidence.
+            own = {} if label.label is None else label.to_pandas().iloc[0].to_dict()
+            own |= checked.get(label.neuron, {"reason": "not checked"})
             for column, name in columns.items():  # those of an earlier label must not stay
                 frame.at[places[label.latent], column] = own.get(name, missing[column])
         provenance = {**table.provenance, "line": self.labels[0].settings if self.labels else {}}
@@ -265,8 +274,9 @@ class NeuronLabels(Result):
         """Say how many labels were found and confirmed."""
         confirmed = sum(label.confirmed for label in self.labels)
         many = sum(label.is_polysemantic for label in self.labels)
-        found = sum(label.label is not None for label in self.labels)
+        guessed = sum(label.label is not None for label in self.labels) - confirmed
+        number = len(self.labels) + len(self.problems)
         return (
-            f"{found} of {len(self.labels) + len(self.problems)} neurons have a label, {confirmed} of them confirmed "
-            f"on fresh pictures; {many} respond to several concepts with unrelated words"
+            f"{confirmed} of {number} neurons have a label that fresh pictures confirm, and {guessed} a guess; {many} "
+            "respond to several concepts"
         )

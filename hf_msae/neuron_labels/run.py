@@ -5,47 +5,50 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from .._utils.atomic import make_folder
 from .._utils.fingerprint import array_fingerprint
-from .._utils.images import thumbnail
 from .budget import BudgetSpentError, Meter
-from .confirming import MOST_MEANINGS, Confirmation, clusters, confirm, is_confirmed
+from .checked import NeuronError
 from .control import Control
-from .evaluation.pairs import confirm_by_pairs
+from .finishing import Finish
 from .gallery import Gallery
-from .imagers.base import CannotDrawError, Imager
+from .imagers.base import Imager
+from .looks import Embedded, PictureEmbeds
 from .neuron import Neuron
 from .paper import PaperSearch
 from .proposals import Proposals
 from .proposers.base import FIRST_CONCEPTS, Answer, Proposer, Request
-from .result import HISTORY, LABEL_FORMAT, MEANINGS, PICTURES, NeuronLabel
+from .result import LABEL_FORMAT, NeuronLabel
 from .search import Search, SearchSettings, Trial
 from .starts import best_classes
 from .words import KnownConcepts, WordEmbeds, clean_concept, unit_rows
 
+logger = logging.get_logger(__name__)
+
 _NUM_FIRST = 10
-_BEST_PICTURES = 12
-_SHOWN_SIDE = 320  # pixels of control pictures in figures
-_FIRST_PAIR = 500  # number of the first pair's picture, if no search or confirmation comes so far
-_QUANTILES = {"median": 0.5, "q90": 0.9, "q99": 0.99, "max": 1.0}
+_PROBES = 4  # pictures whose features say which function computes them
 
 
 @dataclass
-class _Active:
+class Active:
+    """A neuron whose search is under way."""
+
+    name: str
     neuron: Neuron
     search: Search | PaperSearch
     generator: Generator[Request, Answer, Trial | None]
     request: Request | None = None
     best: Trial | None = None
+    failure: str = ""
 
     @property
     def iteration(self) -> int:
@@ -69,6 +72,7 @@ class Run:
     confirm_images: int
     num_pairs: int
     word_embeds: WordEmbeds | None
+    picture_embeds: PictureEmbeds | None
     paper: bool
 
     def __post_init__(self) -> None:
@@ -76,41 +80,53 @@ class Run:
         self._starts: dict[str, list[str]] = {}
         embeds = None if self.word_embeds is None else unit_rows(self.word_embeds(FIRST_CONCEPTS))
         self._word_embeds = None if embeds is None else array_fingerprint(embeds)
+        self._picture_embeds = None
+        if self.picture_embeds is not None:
+            first = [self.control.picture(row) for row in range(_PROBES)]
+            self._picture_embeds = array_fingerprint(Embedded(self.picture_embeds).features(first))
 
-    def all(self, neurons: Sequence[Neuron], at_once: int, bar: tqdm) -> dict[str, NeuronLabel]:
-        """Search for the labels of all neurons, some at a time, and return them by the neurons' keys."""
+    def all(self, neurons: Mapping[str, Neuron], at_once: int, bar: tqdm) -> dict[str, NeuronLabel]:
+        """Search for the labels of neurons, given by name, some at a time; `problems` says why others have none."""
         found: dict[str, NeuronLabel] = {}
-        waiting, active = deque(neurons), []
+        waiting, active = deque(neurons.items()), []
         while waiting or active:
             while waiting and len(active) < at_once:
-                neuron = waiting.popleft()
-                if saved := self._saved(neuron):
-                    found[neuron.key] = saved
-                elif each := self._begin(neuron):
-                    active.append(each)
+                name, neuron = waiting.popleft()
+                with self._isolated(name):
+                    if saved := self._saved(name, neuron):
+                        found[name] = saved
+                    else:
+                        active.append(self._begin(name, neuron))
             self._step([each for each in active if each.request is not None])
             for each in [each for each in active if each.request is None]:
                 active.remove(each)
-                found[each.neuron.key] = self._finish(each)
+                with self._isolated(each.name):
+                    found[each.name] = self._finish(each)
             ended = len(neurons) - len(waiting) - len(active)
             bar.set_postfix(images=self.meter.spent.images, calls=self.meter.spent.calls, refresh=False)
             bar.update(ended * (self.settings.iterations + 1) + sum(each.iteration for each in active) - bar.n)
         return found
 
-    def _begin(self, neuron: Neuron) -> _Active | None:
+    @contextmanager
+    def _isolated(self, name: str) -> Iterator[None]:
+        """Record what keeps one neuron from being labeled, so that others still are."""
         try:
-            activations = self.control.activations(neuron)
-            self.meter.reserve(images=self.settings.images_per_concept + self.confirm_images)
-        except (ValueError, BudgetSpentError) as error:
-            self.problems[neuron.name] = str(error)
-            return None
+            yield
+        except (NeuronError, BudgetSpentError) as error:
+            self.problems[name] = str(error)
+            logger.warning(f"{name} has no label: {error}")
+
+    def _begin(self, name: str, neuron: Neuron) -> Active:
+        activations = self.control.activations(neuron)
+        first = self._first(neuron)
+        self.meter.reserve(images=self.settings.images_per_concept + self.confirm_images)
         if self.paper:
             search = PaperSearch(neuron, self.gallery, self.control, self.settings, self.word_embeds)
         else:
             searched = activations[self.control.search_rows]
             search = Search(neuron, self.gallery, searched, self.settings, KnownConcepts(self.word_embeds))
         self.meter.kept_back += self.confirm_images
-        each = _Active(neuron, search, search.run(self._first(neuron)))
+        each = Active(name, neuron, search, search.run(first))
         self._advance(each, None)
         return each
 
@@ -121,11 +137,19 @@ class Run:
 
     def _start(self, neuron: Neuron) -> Sequence[str]:
         if self.start is not None:
-            return [clean_concept(each) for each in (self.start(neuron) if callable(self.start) else self.start)]
+            return [clean_concept(each) for each in (self._own_start(neuron) if callable(self.start) else self.start)]
         known = best_classes(self.control, neuron)
         return [*known, *self.proposer.first(_NUM_FIRST - len(known), self.settings.seed)]
 
-    def _step(self, asking: Sequence[_Active]) -> None:
+    def _own_start(self, neuron: Neuron) -> Sequence[str]:
+        try:
+            return self.start(neuron)
+        except NeuronError:
+            raise
+        except Exception as error:  # a function of the user may raise anything
+            raise NeuronError(f"start failed for {neuron!r} ({type(error).__name__}: {error})") from error
+
+    def _step(self, asking: Sequence[Active]) -> None:
         """Ask for the next concept of several searches together, and let them try it."""
         if not asking:
             return
@@ -140,7 +164,7 @@ class Run:
         for each, answer in zip(asking, answers, strict=True):
             self._advance(each, answer)
 
-    def _advance(self, each: _Active, answer: Answer | BudgetSpentError | None) -> None:
+    def _advance(self, each: Active, answer: Answer | BudgetSpentError | None) -> None:
         try:
             if isinstance(answer, BudgetSpentError):
                 each.request = each.generator.throw(answer)
@@ -148,118 +172,20 @@ class Run:
                 each.request = each.generator.send(answer)
         except StopIteration as end:
             each.request, each.best = None, end.value
+        except NeuronError as error:
+            each.request, each.failure = None, str(error)
 
-    def _finish(self, each: _Active) -> NeuronLabel:
+    def _finish(self, each: Active) -> NeuronLabel:
         self.meter.kept_back -= self.confirm_images
-        neuron, search = each.neuron, each.search
-        activations = self.control.activations(neuron)
-        fresh, searched = activations[self.control.confirm_rows], activations[self.control.search_rows]
-        meanings, found = self._meanings(each, searched, fresh)
-        own = found[0] if found else Confirmation("")  # the label's comes first
-        pairs = self._pairs(each, activations)
-        is_own_confirmed = any(meanings["confirmed"] & (meanings["meaning"] == own.concept)) if own.concept else False
-        label = NeuronLabel(
-            neuron=neuron.name,
-            label=each.best.concept if each.best else None,
-            score=own.score,
-            low=own.low,
-            high=own.high,
-            metric=self.settings.metric,
-            p_value=own.p_value,
-            confirmed=bool(is_own_confirmed),
-            search_score=each.best.score if each.best else np.nan,
-            meanings=meanings,
-            history=pd.DataFrame([_record(trial) for trial in search.trials], columns=list(HISTORY)),
-            pictures=self._pictures(search.trials, found, activations),
-            control={
-                "num": float(len(activations)),
-                **{name: float(np.quantile(activations, q)) for name, q in _QUANTILES.items()},
-            },
-            spent=self.meter.to_dict(),
-            stopped=search.stopped,
-            seed=self.settings.seed,
-            settings=self._settings(),
-            folder=None if self.folder is None else str(self.folder.resolve()),
-            latent=getattr(neuron, "latent", None),
-            pairs=pairs,
-        )
+        if each.failure:
+            raise NeuronError(each.failure)
+        label = Finish(self, each).label()
         if self.folder is not None:
-            label.save(self._path(neuron))
+            label.save(self._path(each.neuron))
         return label
 
-    def _meanings(
-        self, each: _Active, searched: np.ndarray, fresh: np.ndarray
-    ) -> tuple[pd.DataFrame, list[Confirmation]]:
-        """Confirm the label, and the best concept of each other cluster of strong concepts."""
-        if each.best is None:
-            return pd.DataFrame(columns=list(MEANINGS)), []
-        groups = clusters(each.search.ranked(), searched, self.word_embeds)
-        own = next((group for group in groups if each.best in group), [each.best])
-        groups = [own, *(group for group in groups if group is not own)][:MOST_MEANINGS]
-        best = [each.best, *(group[0] for group in groups[1:])]
-        found = [self._confirm(each, trial, fresh) for trial in best]
-        records = [
-            {
-                "meaning": one.concept,
-                "concepts": ", ".join(trial.concept for trial in group),
-                **{name: getattr(one, name) for name in ("score", "low", "high", "auc", "p_value", "problem")},
-                "num_images": len(one.images),
-                "confirmed": is_true,
-            }
-            for one, group, is_true in zip(found, groups, is_confirmed(found), strict=True)
-        ]
-        return pd.DataFrame(records, columns=list(MEANINGS)), found
-
-    def _confirm(self, each: _Active, trial: Trial, fresh: np.ndarray) -> Confirmation:
-        """Confirm a concept; a budget that does not allow that stops the search, so that it is done another time."""
-        self.meter.is_overtime = trial is each.best
-        try:
-            return confirm(trial.concept, each.neuron, self.gallery, fresh, self.settings, self.confirm_images)
-        except BudgetSpentError as error:
-            each.search.stopped = each.search.stopped or str(error)
-            return Confirmation(trial.concept, problem=str(error))
-        finally:
-            self.meter.is_overtime = False
-
-    def _pairs(self, each: _Active, activations: np.ndarray) -> dict[str, Any] | None:
-        """Take the label out of pictures, if the imager can, and see what that does to the activation."""
-        if each.best is None or self.num_pairs < 2:
-            return None
-        first = max(_FIRST_PAIR, self.settings.most_images + self.confirm_images)
-        try:
-            self.meter.reserve(images=2 * self.num_pairs)
-            drawn = self.imager.draw_pairs(each.best.concept, self.settings.seeds(first, self.num_pairs))
-        except CannotDrawError:
-            return None
-        except BudgetSpentError as error:
-            each.search.stopped = each.search.stopped or str(error)
-            return None
-        self.meter.spend(images=2 * self.num_pairs)
-        read = [self.gallery.activations(each.neuron, list(map(self.gallery.keep, part))) for part in drawn]
-        return confirm_by_pairs(*read, reference=activations, seed=self.settings.seed).to_dict()
-
-    def _pictures(
-        self, trials: Sequence[Trial], found: Sequence[Confirmation], activations: np.ndarray
-    ) -> pd.DataFrame:
-        """List the pictures that activate the neuron most, of those that were made and of the control."""
-        made = {
-            name: ("made", name, concept, float(activation))
-            for concept, names, values in (
-                *((trial.concept, trial.images, trial.activations) for trial in trials),
-                *((one.concept, one.images, one.activations) for one in found if one.images),
-            )
-            for name, activation in zip(names, values, strict=True)
-        }
-        best = sorted(made.values(), key=lambda record: -record[3])[:_BEST_PICTURES]
-        rows = np.argsort(-activations, kind="stable")[:_BEST_PICTURES] if self.folder is not None else ()
-        small = (thumbnail(self.control.picture(row), _SHOWN_SIDE) for row in rows)  # photographs are large
-        kept = [
-            ("control", self.gallery.keep(picture), "", float(activations[row]))
-            for row, picture in zip(rows, small, strict=True)
-        ]
-        return pd.DataFrame([*best, *kept], columns=list(PICTURES))
-
-    def _settings(self) -> dict[str, Any]:
+    def label_settings(self) -> dict[str, Any]:
+        """Return everything that labels depend on, but the neuron, its start and the control pictures."""
         return {
             "format": LABEL_FORMAT,
             "proposer": self.proposer.settings,
@@ -269,35 +195,27 @@ class Run:
             "num_pairs": self.num_pairs,
             "paper": self.paper,
             "word_embeds": self._word_embeds,
+            "picture_embeds": self._picture_embeds,
             "start": list(self.start) if isinstance(self.start, list | tuple) else None,
         }
 
     def _path(self, neuron: Neuron) -> Path:
         """Name the file of a neuron's label after everything that it depends on."""
         control = [self.control.search_rows.tolist(), list(self.control.classes)]
-        content = [self._settings(), neuron.key, self._first(neuron), control]
+        content = [self.label_settings(), neuron.key, self._first(neuron), control]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
         digest.update(array_fingerprint(self.control.activations(neuron)).encode())
         name = "".join(letter if letter.isalnum() else "-" for letter in neuron.name)[:60]
         return make_folder(self.folder / "neurons") / f"{name}-{digest.hexdigest()[:12]}.json"
 
-    def _saved(self, neuron: Neuron) -> NeuronLabel | None:
+    def _saved(self, name: str, neuron: Neuron) -> NeuronLabel | None:
         """Return a finished label; one whose search was stopped, or whose file is damaged, is found again."""
         if self.folder is None:
             return None
+        path = self._path(neuron)
         try:
-            saved = NeuronLabel.load(self._path(neuron))
+            saved = NeuronLabel.load(path)
         except (FileNotFoundError, ValueError):
             return None
-        return None if saved.stopped else replace(saved, folder=str(self.folder.resolve()))  # it may have been moved
-
-
-def _record(trial: Trial) -> dict[str, Any]:
-    return {
-        **{name: getattr(trial, name) for name in ("iteration", "origin", "concept", "score", "first_score")},
-        "accepted": trial.accepted,
-        "num_images": len(trial.images),
-        "mean_activation": float(trial.activations.mean()) if len(trial.activations) else np.nan,
-        **{name: getattr(trial, name) for name in ("malformed", "problem", "reasoning")},
-        "images": list(trial.images),
-    }
+        # The folder may have been moved, and other neurons of the same name have come or gone.
+        return None if saved.stopped else replace(saved, folder=str(self.folder.resolve()), neuron=name)

@@ -27,6 +27,7 @@ LEADERS = 3
 """The best concepts, whose scores are measured on more pictures."""
 ATTEMPTS = 3
 """Proposals in an iteration, at most: another one is asked for where one is known already or cannot be drawn."""
+_FIRST_HARD = 900  # number of the first picture that lacks a concept
 MOST_ROUNDS = 4
 """Rounds of pictures for a leader, at most; other concepts get one."""
 
@@ -58,12 +59,14 @@ class SearchSettings:
         images_per_concept: Pictures of a concept in one round.
         metric: What concepts are compared by.
         seed: Random seed.
+        hard_negatives: Pictures that lack a concept and are otherwise like its own, half of what it is compared with.
     """
 
     iterations: int = 10
     images_per_concept: int = 5
     metric: Metric = "auc"
     seed: int = 0
+    hard_negatives: int = 0
 
     def seeds(self, start: int, number: int) -> list[int]:
         """Return the seeds of the pictures from number `start` on. They are consecutive, so none repeats.
@@ -100,6 +103,7 @@ class Search:
         self.neuron, self.gallery, self.control = neuron, gallery, control
         self.settings, self.known = settings, known
         self.trials: list[Trial] = []
+        self._hard: dict[str, np.ndarray] = {}
         self.stopped = ""
 
     def run(self, first: Sequence[str]) -> Generator[Request, Answer, Trial | None]:
@@ -191,7 +195,21 @@ class Search:
         seeds = self.settings.seeds(len(trial.images), self.settings.images_per_concept)
         trial.images = trial.images + self.gallery.draw(trial.concept, seeds)
         trial.activations = self.gallery.activations(self.neuron, trial.images)
-        trial.score = score(self.settings.metric, trial.activations, self.control)
+        trial.score = score(self.settings.metric, trial.activations, self._compared(trial.concept))
+
+    def _compared(self, concept: str) -> np.ndarray:
+        """Return the activations of control pictures, and as many of hard negatives, where the imager makes any."""
+        if concept not in self._hard:
+            self._hard[concept] = self.control
+            if self.settings.hard_negatives:
+                seeds = self.settings.seeds(_FIRST_HARD, self.settings.hard_negatives)
+                try:
+                    names = self.gallery.draw_pairs(concept, seeds)[1]
+                except CannotDrawError:
+                    return self.control
+                hard = np.resize(self.gallery.activations(self.neuron, names), len(self.control))
+                self._hard[concept] = np.concatenate([self.control, hard])
+        return self._hard[concept]
 
     def _measure_leaders(self) -> None:
         """Measure the leaders again, until those that lead have all their rounds, or there are no more pictures."""

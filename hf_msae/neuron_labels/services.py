@@ -1,11 +1,184 @@
-"""Addresses and keys of services."""
+"""Models behind an API: their address and key, and calls of several at a time that are tried again."""
 
 from __future__ import annotations
 
 import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
-from huggingface_hub import get_token
+from huggingface_hub import HfApi, InferenceClient, get_session, get_token, hf_raise_for_status
+
+from .retrying import ServiceError, with_retries
+
+S, T = TypeVar("S"), TypeVar("T")
+_NOT_CALLED = "it was not called, because another call failed"
+_MOST_NAMED = 5
+
+
+@dataclass(repr=False)
+class Service:
+    """A model behind an API.
+
+    Attributes:
+        name: What uses the service, in messages.
+        model: Id on the Hub, or what the server calls the model.
+        provider: One of `InferenceClient`'s.
+        base_url: Address of a server instead.
+        api_key_variable: Name of the environment variable with the key. By default, providers get HF_TOKEN or the
+            token that you logged in with, and a server at `base_url` gets none.
+        timeout: Seconds without any data from the server after which a call has failed.
+        retries: How often a failed call is repeated at most.
+        wait: Seconds before the first repetition.
+        sleep: Waits.
+        concurrency: Number of calls at the same time.
+
+    Raises:
+        ValueError: There is neither model nor base_url, or both a provider and a base_url; the address is none, or
+            holds a password or query; or a number is out of range.
+    """
+
+    name: str
+    model: str | None = None
+    provider: str | None = None
+    base_url: str | None = None
+    api_key_variable: str | None = None
+    timeout: float = 60.0
+    retries: int = 5
+    wait: float = 1.0
+    sleep: Callable[[float], None] = time.sleep
+    concurrency: int = 4
+
+    def __post_init__(self) -> None:
+        if (self.model is None and self.base_url is None) or (self.provider is not None and self.base_url is not None):
+            there = "a" if self.base_url else "no"
+            raise ValueError(
+                f"give a model, or a base_url and no provider; got model={self.model!r}, provider={self.provider!r}, "
+                f"{there} base_url"
+            )
+        if self.base_url is not None:
+            check_address(self.base_url)
+        for name in ("timeout", "concurrency"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+        if self.retries < 0 or self.wait < 0:
+            raise ValueError(f"retries and wait must not be negative, got {self.retries} and {self.wait}")
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.model or 'the model of the server'} at {self.place})"
+
+    @property
+    def place(self) -> str:
+        """Where the model is."""
+        return self.base_url or f"provider {self.provider or 'auto'}"
+
+    def key(self) -> str | None:
+        """Read the key: from the environment variable, or else, for a provider, the Hub token.
+
+        Raises:
+            ValueError: There is none, or it holds what is no key.
+        """
+        if self.api_key_variable is None:
+            if self.base_url is not None:
+                return None
+            if key := get_token():
+                return key
+            raise ValueError(f"{self!r} needs a key: set HF_TOKEN, log in with `hf auth login`, or name a variable")
+        key = os.environ.get(self.api_key_variable, "")
+        if not key:
+            raise ValueError(f"the environment variable {self.api_key_variable} with the key is not set")
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ValueError(f"the environment variable {self.api_key_variable} holds characters that no key has")
+        return key
+
+    def client(self, key: str | None, **place: str | None) -> InferenceClient:
+        """Return a client with a key."""
+        # Without a key of its own, the client would send a server the token of the Hub.
+        headers = {"authorization": ""} if self.base_url is not None and key is None else None
+        return InferenceClient(**place, api_key=key, timeout=self.timeout, headers=headers)
+
+    def call(self, ask: Callable[[], T], key: str | None, also: tuple[type[Exception], ...] = ()) -> T:
+        """Make a call, and repeat it while that can help; see `with_retries`."""
+        options = {"retries": self.retries, "wait": self.wait, "sleep": self.sleep}
+        return with_retries(ask, repr(self), also=also, secret=key, **options)
+
+    def map(self, function: Callable[[S, Callable[[], None]], T], items: Sequence[S]) -> list[T]:
+        """Call a function for each of several items, some at the same time, and return the results in their order.
+
+        The function's second argument raises ServiceError once another call has failed.
+        """
+        stop = threading.Event()
+
+        def check() -> None:
+            if stop.is_set():
+                raise ServiceError(_NOT_CALLED)
+
+        def one(item: S) -> T:
+            try:
+                return function(item, check)
+            except BaseException:
+                stop.set()
+                raise
+
+        with ThreadPoolExecutor(self.concurrency, thread_name_prefix="service") as pool:
+            futures = [pool.submit(one, item) for item in items]
+            try:
+                for future in futures:
+                    future.exception()  # waits
+            except BaseException:  # an interrupt
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        errors = [error for future in futures if (error := future.exception())]
+        for error in sorted(errors, key=lambda error: str(error) == _NOT_CALLED):
+            raise error
+        return [future.result() for future in futures]
+
+    def check(self, models_path: str | None = None) -> None:
+        """See whether there is a key and a model, as far as that can be asked.
+
+        Args:
+            models_path: Where a server of one's own lists its models, below base_url; None if it does not.
+
+        Raises:
+            ValueError: There is no key, or no such model.
+            ServiceError: The service does not answer, or refuses the key.
+        """
+        key = self.key()
+        if self.base_url is None:
+            # A key of a provider is no business of the Hub's.
+            token = key if key == get_token() or (key or "").startswith("hf_") else False
+            info = self.call(lambda: HfApi(token=token).model_info(self._model_id, expand=_PROVIDERS), key)
+            there = sorted({each.provider for each in info.inference_provider_mapping or ()})
+            if self.provider not in (None, "auto", *there) or not there:
+                raise ValueError(f"{self.model} is not served by {self.place}, only by {', '.join(there) or 'none'}")
+        elif models_path is not None:
+            listed = self.call(lambda: self._listed(self.base_url.rstrip("/") + models_path, key), key)
+            if listed and self.model is not None and self.model not in listed:
+                some = ", ".join(map(repr, listed[:_MOST_NAMED]))
+                raise ValueError(f"the server at {self.base_url} has no model {self.model!r}; it has {some}")
+
+    @property
+    def _model_id(self) -> str:
+        return (self.model or "").partition(":")[0]  # the router takes "model:provider"
+
+    def _listed(self, address: str, key: str | None) -> list[str]:
+        """Return the models that a server lists; none if it does not say."""
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        response = get_session().get(address, headers=headers, timeout=self.timeout)
+        if response.status_code in (401, 403, 408, 429) or response.status_code >= 500:
+            hf_raise_for_status(response)
+        try:
+            return [str(each["id"]) for each in response.json()["data"]]
+        except (ValueError, KeyError, TypeError):
+            return []
+
+
+_PROVIDERS = ["inferenceProviderMapping"]
 
 
 def check_address(base_url: str) -> None:
@@ -22,19 +195,3 @@ def check_address(base_url: str) -> None:
         )
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ValueError(f"base_url must begin with http:// or https://, got {base_url!r:.80}")
-
-
-def service_key(variable: str | None, base_url: str | None) -> str | None:
-    """Read the key of a service: from the environment variable, or else, for a provider, the Hub token.
-
-    Raises:
-        ValueError: The variable is not set, or holds what is no key.
-    """
-    if variable is None:
-        return get_token() if base_url is None else None
-    key = os.environ.get(variable, "")
-    if not key:
-        raise ValueError(f"the environment variable {variable} with the key is not set")
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ValueError(f"the environment variable {variable} holds characters that no key has")
-    return key

@@ -68,7 +68,7 @@ def _draw_picture(panel: Axes, record: pd.Series, folder: Path, scale: float) ->
 
 def _draw_course(panel: Axes, found: NeuronLabel) -> None:
     scored = found.history[found.history["score"].notna()].reset_index(drop=True)
-    best = scored["concept"] == found.label
+    best = scored["concept"] == found.guess
     again = scored["first_score"] != scored["score"]
     panel.vlines(scored.index[again], scored["first_score"][again], scored["score"][again], color="0.7", linewidth=0.8)
     panel.plot(scored.index[again], scored["first_score"][again], "o", color="0.5", fillstyle="none", markersize=4)

@@ -38,7 +38,8 @@ def test_labels_history_figures_and_table_are_written(words, tmp_path, capsys):
     table = ConceptTable.load(tmp_path / "out" / "concepts.parquet")
     for one in found.labels:
         row = table[one.latent].iloc[0]
-        assert (row["line_label"], row["line_confirmed"]) == (one.label, one.confirmed)
+        shown = (one.label, one.confirmed) if one.label else (None, None)
+        assert (row["line_label"] or None, row["line_confirmed"]) == shown
         assert isinstance(row["name"], str)  # the released names are still there
         assert row["line_unchecked"] == checks.labels.set_index("neuron").loc[one.neuron, "reason"]
     again = json.loads((tmp_path / "out" / "labels.json").read_text())
@@ -62,6 +63,10 @@ def test_labels_history_figures_and_table_are_written(words, tmp_path, capsys):
         (["--latents", "999999"], "999999"),
         (["--latents", "3", "--confirm_images", "3"], "confirm_images"),
         (["--latents", "3", "--seed", "-1"], "seed"),
+        (["--latents", "3", "--budget_cost", "2"], "price"),
+        (["--latents", "3", "--style", "photo"], "style"),
+        (["--latents", "3", "--hard_negatives", "-1"], "hard_negatives"),
+        (["--latents", "3", "--proposer", "inference:x", "--api_key_variable", "NO_SUCH_KEY"], "NO_SUCH_KEY"),
         (["--latents", "3", "--base_url", "http://127.0.0.1:1/v1"], "base_url"),
         (
             ["--latents", "3", "--imager", "inference:x", "--proposer", "inference:x", "--base_url", "http://h"],
@@ -114,3 +119,29 @@ def test_names_that_are_no_concepts_are_not_started_from():
     table = ConceptTable.from_columns(names, [0.5] * 4, ["stars", *[None] * 3], [0.4] * 4)
     found = label._names(SimpleNamespace(concepts=table))
     assert found == {0: ["red star", "stars"], 1: [], 2: [], 3: []}
+
+
+def test_prices_style_and_device_reach_what_makes_concepts_and_pictures(monkeypatch):
+    made = {}
+    for name in ("InferenceProposer", "TransformersProposer", "InferenceImager", "DiffusersImager"):
+        keep = lambda *args, _name=name, **options: made.update({_name: (args, options)})  # noqa: E731
+        monkeypatch.setattr(f"hf_msae.neuron_labels.{name}", keep, raising=False)
+    common = {"control": "c", "output": "o", "latents": [1]}
+    prices = {"price_input": 1.0, "price_output": 2.0, "price_image": 0.03, "budget_cost": 5.0}
+    args = label.LabelArguments(**common, proposer="inference:m", imager="inference:t", style="photo", **prices)
+    label._proposer(args, None), label._imager(args, None, None, None)
+    assert made["InferenceProposer"][1]["prices"] == (1.0, 2.0)
+    assert (made["InferenceImager"][1]["price"], made["InferenceImager"][1]["style"]) == (0.03, "photo")
+    args = label.LabelArguments(**common, proposer="transformers:m", imager="diffusers:t", style="a {} of clay")
+    label._proposer(args, "cuda"), label._imager(args, None, None, "cuda")
+    assert made["TransformersProposer"][1]["device"] == made["DiffusersImager"][1]["device"] == "cuda"
+    assert made["DiffusersImager"][1]["style"] == "a {} of clay"
+
+
+def test_a_run_without_any_label_fails(words, tmp_path, monkeypatch, capsys):
+    nothing = NeuronLabels((), {"images": 0, "calls": 0, "tokens": 0, "seconds": 0}, {"latent 3": "it is dead"})
+    monkeypatch.setattr("hf_msae.neuron_labels.label_neurons", lambda *args, **options: nothing, raising=False)
+    arguments = ["scenes-image", "--latents", "3", *COMMON, "--vocabulary", str(words)]
+    with pytest.raises(SystemExit) as ended:
+        label.main([*arguments, "--output", str(tmp_path / "out")])
+    assert ended.value.code == 1 and "latent 3: no label: it is dead" in capsys.readouterr().out

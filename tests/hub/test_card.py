@@ -176,7 +176,7 @@ def test_labels_by_line_that_are_confirmed_are_listed(run):
     ConceptTable(frame, table.provenance).save(run / "concepts" / "words.parquet")
     text = section(render_model_card(run), "Best-named concepts").split("### Labels without a vocabulary")[1]
     assert r"| 5 | polka\|dots | auc 0.950 | 0.900 to 0.980 | buttons |" in text
-    assert "labeled 2 latents; 1 of" in text and "harp" not in text
+    assert "guess for 2 latents; 1 were" in text and "harp" not in text
 
 
 def test_names_from_labels_stand_with_their_interval(run):

@@ -4,7 +4,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hf_msae.neuron_labels import Budget, FunctionNeuron, NeuronLabel, NeuronLabels, label_neuron, label_neurons
+from hf_msae.neuron_labels import (
+    Budget,
+    CannotDrawError,
+    FunctionNeuron,
+    NeuronLabel,
+    NeuronLabels,
+    label_neuron,
+    label_neurons,
+)
 
 WORDS = ("green", "red", "white", "table")
 
@@ -91,6 +99,26 @@ def test_the_label_is_taken_out_of_pictures_where_the_imager_can(
     assert find(red_neuron, make_proposer("red"), make_imager(), noise_pictures, **options).pairs is None
 
 
+def test_hard_negatives_are_half_of_what_a_concept_is_compared_with(
+    red_neuron, make_proposer, make_imager, noise_pictures
+):
+    class NearMisses(make_imager):
+        def draw_pairs(self, concept, seeds):
+            if concept == "white":
+                raise CannotDrawError("no pairs of white")
+            return self.draw(concept, seeds), self.draw("red thing", [seed + 1 for seed in seeds])
+
+    options = {"iterations": 1, "start": ["pink", "white"], "num_pairs": 0}
+    plain, hard = (
+        find(red_neuron, make_proposer("red"), NearMisses(), noise_pictures, hard_negatives=number, **options)
+        for number in (0, 6)
+    )
+    before, after = (each.history.set_index("concept")["score"] for each in (plain, hard))
+    assert before["pink"] == 1.0 and after["pink"] == 0.5  # "red thing" activates it more than "pink" does
+    assert after["white"] == before["white"]
+    assert hard.settings["hard_negatives"] == 6
+
+
 def test_results_survive_json(red_neuron, make_proposer, colors, noise_pictures, tmp_path):
     found = find(red_neuron, make_proposer(*WORDS), colors, noise_pictures, iterations=4)
     found.save(tmp_path / "label.json")
@@ -157,7 +185,7 @@ def test_a_spent_budget_ends_the_run_in_order(budget, red_neuron, make_proposer,
     (name, limit), *_ = budget.items()
     assert name in found.stopped
     assert found.spent[name] <= (limit if name != "tokens" else 200)
-    assert found.label is not None and np.isfinite(found.score)  # enough was kept back to confirm it
+    assert found.guess is not None and np.isfinite(found.score)  # enough was kept back to confirm it
     more = find(red_neuron, make_proposer(*WORDS, tokens=100), colors, noise_pictures, **options)
     assert more.label == "red" and not more.stopped
 
@@ -187,6 +215,7 @@ def test_a_dead_neuron_is_an_error_and_does_not_stop_others(red_neuron, make_pro
         ({"images_per_concept": 0}, "images_per_concept"),
         ({"seed": True}, "seed"),
         ({"at_once": -2}, "at_once"),
+        ({"hard_negatives": -1}, "hard_negatives"),
         ({"paper": True}, "paper"),
     ],
 )

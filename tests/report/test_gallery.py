@@ -92,7 +92,7 @@ def test_labels_by_line_are_shown_beside_names(write, with_names):
     frame["line_noticed_by"] = "auprc, f1"
     unsure = write(with_names(ConceptTable(frame.assign(line_confirmed=False, line_score=None))), num_concepts=1)
     stats = unsure.card(shown(unsure)[0]).one("dl", of_class="stats").definitions
-    assert stats["label by LINE, not confirmed"] == "polka <dots>"
+    assert stats["guess by LINE, not confirmed"] == "polka <dots>"
     assert stats["the label on real pictures: AUPRC, by chance 0.10"] == "0.81"
     assert stats["correlation, F1, IoU"] == "0.70, 0.60, 0.50"
     assert stats["would notice a label half or twice as broad"] == "auprc, f1"

@@ -15,7 +15,13 @@ class CannotDrawError(ValueError):
 
 
 class Imager(ABC):
-    """Makes pictures of a concept: draws, generates or retrieves them."""
+    """Makes pictures of a concept: draws, generates or retrieves them.
+
+    Attributes:
+        price: Of a picture, in the currency of the budget's cost.
+    """
+
+    price: float = 0.0
 
     @property
     @abstractmethod
@@ -29,6 +35,9 @@ class Imager(ABC):
         Raises:
             CannotDrawError: It has none, or not enough, pictures of this concept.
         """
+
+    def check(self) -> None:  # noqa: B027
+        """Raise an error if it could not draw, as for want of a key, before any work is done."""
 
     def draw_pairs(self, concept: str, seeds: Sequence[int]) -> tuple[list[Image.Image], list[Image.Image]]:
         """Make pictures with the concept, and the same pictures without it.

@@ -43,7 +43,7 @@ class DiffusersImager(Imager):
         negative_prompt: What pictures should not show.
         dtype: Type of the weights of a model that is loaded. By default bfloat16 or float16 on a GPU, whichever it
             computes with, and float32 on the CPU.
-        device: Where the pipeline runs; by default a GPU if there is one.
+        device: Where the pipeline runs; by default the CPU, or where a loaded one is.
         batch_size: Pictures that are made together. Affects only speed and memory.
         offload: Keeps a model that is larger than the GPU's memory on the CPU: "model" moves whole parts to the GPU as
             they are needed, and "sequential" layers, which is slow and takes the least memory.
@@ -85,9 +85,11 @@ class DiffusersImager(Imager):
         self.options = {name: value for name, value in given.items() if value is not None}
         is_name = isinstance(model, str | os.PathLike)
         self.name = os.fspath(model) if is_name else type(model).__name__
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(device or "cpu")
         if offload is not None and device.type == "cpu":
-            raise ValueError("offload keeps parts of a pipeline on the CPU, but there is no GPU to run them on")
+            raise ValueError(
+                'offload keeps parts of a pipeline on the CPU until a GPU needs them: name it, as in device="cuda"'
+            )
         self.pipeline = _load(self.name, device, dtype, revision) if is_name else model
         self._weights = {
             name: weights_sha256(part)  # before offloading, which may take the weights away

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HTTPError
 from PIL import Image, UnidentifiedImageError
 
 from ..._utils.images import readable_formats, to_rgb
-from ..retrying import ServiceError, with_retries
-from ..services import check_address, service_key
+from ..retrying import ServiceError
+from ..services import Service
 from .base import CannotDrawError, Imager
 from .prompts import Prompts
 
@@ -51,6 +51,9 @@ class InferenceImager(Imager):
         retries: How often a request is repeated at most.
         wait: Seconds before the first repetition.
         sleep: Waits.
+        concurrency: Number of pictures that are asked for at the same time, as the service allows. They come back in
+            the order of their seeds.
+        price: Of a picture, in the currency of the budget's cost.
 
     Raises:
         ValueError: `base_url` is not an HTTP address or has a password or query, both it and a provider are given, or
@@ -73,18 +76,14 @@ class InferenceImager(Imager):
         retries: int = 5,
         wait: float = 1.0,
         sleep: Callable[[float], None] = time.sleep,
+        concurrency: int = 4,
+        price: float = 0.0,
     ) -> None:
-        if base_url is not None:
-            check_address(base_url)
-        if base_url is not None and provider is not None:
-            raise ValueError(f"base_url and provider are two places for one model, got {base_url!r} and {provider!r}")
-        if timeout <= 0 or retries < 0 or wait < 0:
-            raise ValueError(
-                f"timeout must be positive, retries and wait not negative, got {timeout}, {retries}, {wait}"
-            )
-        self.model, self.provider, self.base_url = model, provider, base_url
-        self.api_key_variable, self.prompts = api_key_variable, Prompts(style)
-        self.timeout, self.retries, self.wait, self.sleep = timeout, retries, wait, sleep
+        if price < 0:
+            raise ValueError(f"price must not be negative, got {price}")
+        place = (model, provider, base_url, api_key_variable)
+        self.service = Service("InferenceImager", *place, timeout, retries, wait, sleep, concurrency)
+        self.model, self.prompts, self.price = model, Prompts(style), price
         given = {
             "num_inference_steps": num_inference_steps,
             "guidance_scale": guidance_scale,
@@ -100,8 +99,8 @@ class InferenceImager(Imager):
         return {
             "imager": "inference",
             "model": self.model,
-            "provider": self.provider,
-            "base_url": self.base_url,
+            "provider": self.service.provider,
+            "base_url": self.service.base_url,
             "style": self.prompts.style,
             **self.options,
         }
@@ -113,44 +112,47 @@ class InferenceImager(Imager):
             CannotDrawError: The service refuses the prompt (status 400, 413 or 422).
             ServiceError: It does not answer, refuses the key, or does not know the model.
         """
-        key = service_key(self.api_key_variable, self.base_url)
+        key = self.service.key()
+
+        def one(seed: int, check: Callable[[], None]) -> Image.Image:
+            return self._picture(self.prompts(concept, int(seed)), int(seed), key, check)
+
         try:
-            return [self._picture(self.prompts(concept, int(seed)), int(seed), key) for seed in seeds]
+            return self.service.map(one, seeds)
         except ServiceError as error:
             if error.status in _REFUSED:
                 raise CannotDrawError(f"the service refuses to draw {concept!r}: {error}") from None
             raise
 
-    def _picture(self, prompt: str, seed: int, key: str | None) -> Image.Image:
-        # Without a key of its own, the client would send an endpoint the token of the Hub.
-        headers = {"authorization": ""} if self.base_url is not None and key is None else None
-        client = InferenceClient(
-            model=self.base_url, provider=self.provider, api_key=key, timeout=self.timeout, headers=headers
-        )
+    def check(self) -> None:
+        """See whether there is a key and a model; see `Service.check`."""
+        self.service.check()
+
+    def _picture(self, prompt: str, seed: int, key: str | None, check: Callable[[], None]) -> Image.Image:
+        service = self.service
+        client = service.client(key, model=service.base_url, provider=service.provider)
+        # The options of the model are its own; an endpoint has one model.
+        model = None if service.base_url is not None else self.model
 
         def ask() -> Image.Image:
-            # The options of the model are its own; an endpoint has one model.
-            model = None if self.base_url is not None else self.model
+            check()
             try:
                 picture = client.text_to_image(prompt, model=model, seed=seed, **self.options)
+            except HTTPError:  # some are ValueErrors as well
+                raise
             except (UnidentifiedImageError, KeyError, IndexError, TypeError, json.JSONDecodeError) as error:
                 raise BadPictureError(f"the answer is no picture ({type(error).__name__}: {error})") from error
             except Image.DecompressionBombError as error:
                 raise ServiceError(f"{self!r} sent a picture that is too large: {error}") from error
+            except (ValueError, StopIteration) as error:  # a request that cannot be made; it could not be later either
+                said = str(error).replace(key, "***") if key else str(error)
+                raise ServiceError(f"{self!r} cannot be asked: {said or 'no provider has the model'}") from None
             return _checked(picture, repr(self))
 
-        return with_retries(
-            ask,
-            f"{self!r}",
-            retries=self.retries,
-            wait=self.wait,
-            also=(BadPictureError,),
-            secret=key,
-            sleep=self.sleep,
-        )
+        return service.call(ask, key, (BadPictureError,))
 
     def __repr__(self) -> str:
-        return f"InferenceImager({self.model}, {self.base_url or self.provider or 'any provider'})"
+        return repr(self.service)
 
 
 def _checked(picture: Image.Image, name: str) -> Image.Image:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from huggingface_hub import ChatCompletionOutput, InferenceClient
+from huggingface_hub import ChatCompletionOutput
 from huggingface_hub.errors import HTTPError, InferenceTimeoutError
 
-from ..retrying import ServiceError, with_retries
-from ..services import check_address, service_key
+from ..retrying import ServiceError
+from ..services import Service
 from ..words import one_line
 from .language_model import Generation, LanguageModelProposer
 from .parsing import MOST_REASONING
@@ -22,7 +20,6 @@ from .parsing import MOST_REASONING
 _LETTERS_A_TOKEN = 4
 """For estimates, in English."""
 _FILTER = re.compile(r"content[ _-](filter|management|policy)|moderat|safety", re.IGNORECASE)
-_NOT_CALLED = "it was not called, because another call failed"
 
 
 class BadAnswerError(ValueError):
@@ -53,7 +50,7 @@ class InferenceProposer(LanguageModelProposer):
         wait: Seconds before the first repetition.
         sleep: Waits.
         prices: Of a million tokens of prompts, and of answers, for the cost.
-        max_concurrency: Number of calls at the same time.
+        concurrency: Number of calls at the same time.
         options: `shown`, `avoided` and `retries` of `LanguageModelProposer`.
 
     Raises:
@@ -76,32 +73,21 @@ class InferenceProposer(LanguageModelProposer):
         wait: float = 1.0,
         sleep: Callable[[float], None] = time.sleep,
         prices: tuple[float, float] = (0.0, 0.0),
-        max_concurrency: int = 4,
+        concurrency: int = 4,
         **options: Any,
     ) -> None:
         super().__init__(chat=True, **options)
-        if (model is None and base_url is None) or (provider is not None and base_url is not None):
-            there = "a" if base_url else "no"
-            raise ValueError(
-                f"give a model, or a base_url and no provider; got {model=}, {provider=}, {there} base_url"
-            )
-        if base_url is not None:
-            check_address(base_url)
-        numbers = {"timeout": timeout, "max_new_tokens": max_new_tokens, "max_concurrency": max_concurrency}
-        for name, number in numbers.items():
-            if not number > 0:
-                raise ValueError(f"{name} must be positive, got {number!r}")
-        if call_retries < 0 or wait < 0 or len(prices) != 2 or min(prices) < 0:
-            raise ValueError(
-                f"call_retries, wait and the two prices must not be negative, got {call_retries}, {wait}, {prices}"
-            )
-        self.model, self.provider, self.base_url = model, provider, base_url
+        if not max_new_tokens > 0:
+            raise ValueError(f"max_new_tokens must be positive, got {max_new_tokens!r}")
+        if len(prices) != 2 or min(prices) < 0:
+            raise ValueError(f"there are two prices, which must not be negative, got {prices}")
+        place = (model, provider, base_url, api_key_variable)
+        self.service = Service("InferenceProposer", *place, timeout, call_retries, wait, sleep, concurrency)
+        self.model, self.prices = model, prices
         self.temperature, self.top_p, self.max_new_tokens = temperature, top_p, max_new_tokens
-        self.timeout, self.call_retries, self.wait, self.sleep = timeout, call_retries, wait, sleep
-        self.api_key_variable, self.prices, self.max_concurrency = api_key_variable, prices, max_concurrency
 
     def __repr__(self) -> str:
-        return f"InferenceProposer({self.model or 'the model of the server'} at {self._place})"
+        return repr(self.service)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -109,65 +95,53 @@ class InferenceProposer(LanguageModelProposer):
         return {
             **super().settings,
             "model": self.model,
-            "at": self._place,
+            "at": self.service.place,
             "temperature": self.temperature,
             "top_p": self.top_p,
             "max_new_tokens": self.max_new_tokens,
         }
 
-    @property
-    def _place(self) -> str:
-        return self.base_url or f"provider {self.provider or 'auto'}"
+    def check(self) -> None:
+        """See whether there is a key and a model; see `Service.check`."""
+        self.service.check("/models")
 
     def generate(
         self, prompts: Sequence[str], seeds: Sequence[int], not_first: Sequence[Sequence[str]] = ()
     ) -> list[Generation]:
         """Send the prompts, several at a time."""
-        key, stop = service_key(self.api_key_variable, self.base_url), threading.Event()
-        with ThreadPoolExecutor(self.max_concurrency, thread_name_prefix="proposer") as pool:
-            pairs = zip(prompts, seeds, strict=True)
-            futures = [pool.submit(self._generate, prompt, seed, key, stop) for prompt, seed in pairs]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:  # an interrupt
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        key = self.service.key()
+        failed: list[ServiceError] = []  # the other calls would fail likewise
 
-    def _generate(self, prompt: str, seed: int, key: str | None, stop: threading.Event) -> Generation:
+        def one(item: tuple[str, int], check: Callable[[], None]) -> Generation:
+            return self._generate(*item, key, check, failed)
+
+        return self.service.map(one, list(zip(prompts, seeds, strict=True)))
+
+    def _generate(
+        self, prompt: str, seed: int, key: str | None, check: Callable[[], None], failed: list[ServiceError]
+    ) -> Generation:
         calls = 0
 
         def ask() -> Generation:
             nonlocal calls
-            if stop.is_set():
-                raise ServiceError(_NOT_CALLED)
+            check()
+            if failed:
+                raise ServiceError("it was not called, because another call failed")
             calls += 1
             return self._read(prompt, self._send(prompt, seed, key), key)
 
         try:
-            generation = with_retries(
-                ask,
-                f"{self!r}",
-                retries=self.call_retries,
-                wait=self.wait,
-                also=(BadAnswerError,),
-                secret=key,
-                sleep=self.sleep,
-            )
-            return replace(generation, calls=calls)
+            return replace(self.service.call(ask, key, (BadAnswerError,)), calls=calls)
         except ServiceError as error:
             if error.status == 400 and _FILTER.search(str(error)):  # it refuses this prompt alone
                 return Generation("", calls=calls, refusal="the server's content filter refused the prompt")
-            stop.set()  # the other calls would fail likewise
+            failed.append(error)
             return Generation("", calls=calls, failure=str(error))
 
     def _send(self, prompt: str, seed: int, key: str | None) -> ChatCompletionOutput:
-        # Without a key of its own, the client would send a server the token of the Hub.
-        headers = {"authorization": ""} if self.base_url is not None and key is None else None
-        place = {"model": self.model, "provider": self.provider}
-        if self.base_url is not None:
-            place = {"base_url": self.base_url}
-        client = InferenceClient(**place, api_key=key, timeout=self.timeout, headers=headers)
+        service = self.service
+        here = {"model": self.model, "provider": service.provider}
+        client = service.client(key, **(here if service.base_url is None else {"base_url": service.base_url}))
         try:
             return client.chat_completion(
                 [{"role": "user", "content": prompt}],
@@ -178,10 +152,13 @@ class InferenceProposer(LanguageModelProposer):
                 seed=seed,
             )
         except InferenceTimeoutError as error:  # it does not say how long that was
-            raise TimeoutError(f"no answer within {self.timeout:g} s") from error
+            raise TimeoutError(f"no answer within {service.timeout:g} s") from error
         except (HTTPError, ConnectionError):
             raise
-        except (ValueError, AttributeError, KeyError, TypeError) as error:  # from reading another form than expected
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            # A ValueError is of a request that cannot be made, now or later, unless it is from reading the answer.
+            if type(error) is ValueError and "Invalid data type" not in str(error):
+                raise ServiceError(f"{self!r} cannot be asked: {_without(str(error), key)}") from None
             raise BadAnswerError(f"the answer cannot be read ({type(error).__name__}: {error})") from error
 
     def _read(self, prompt: str, response: ChatCompletionOutput, key: str | None) -> Generation:
@@ -194,8 +171,7 @@ class InferenceProposer(LanguageModelProposer):
             raise BadAnswerError(f"the answer holds no message ({type(error).__name__}: {error})") from error
         if not isinstance(text, str) or not isinstance(reasoning, str):
             raise BadAnswerError(f"the answer's message is {type(text).__name__}, not text")
-        if key:  # an answer becomes part of the history
-            text, reasoning = text.replace(key, "***"), reasoning.replace(key, "***")
+        text, reasoning = _without(text, key), _without(reasoning, key)  # an answer becomes part of the history
         reasoning = one_line(reasoning, MOST_REASONING)
         tokens = [getattr(response.usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
         estimated = not all(isinstance(number, int) and number >= 0 for number in tokens)
@@ -210,3 +186,7 @@ class InferenceProposer(LanguageModelProposer):
             cost=sum(number * price for number, price in zip(tokens, self.prices, strict=True)) / 1e6,
             estimated=estimated,
         )
+
+
+def _without(text: str, key: str | None) -> str:
+    return text.replace(key, "***") if key else text

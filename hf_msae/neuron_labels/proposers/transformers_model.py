@@ -36,7 +36,7 @@ class TransformersProposer(LanguageModelProposer):
         tokenizer: Its tokenizer, needed for a loaded model; otherwise it is loaded with the model.
         gguf_file: Name of a GGUF file in the folder or repository, which is read with the package `gguf`.
         revision: Revision on the Hub.
-        device: Where the model runs. By default the accelerator if there is one, or where a loaded model is.
+        device: Where the model runs. By default the CPU, or where a loaded model is.
         dtype: Type of the weights of a model that is loaded, such as "bfloat16". By default float32 on the CPU, and
             otherwise that of the file.
         temperature: Of sampling; 0 always takes the most likely token.
@@ -73,7 +73,7 @@ class TransformersProposer(LanguageModelProposer):
         self._is_given = not isinstance(model, str)
         self.gguf_file = gguf_file
         if isinstance(model, str):
-            device = device or _accelerator()
+            device = device or "cpu"
             model, loaded = _load(model, tokenizer is None, gguf_file, revision, device, dtype)
             tokenizer = tokenizer or loaded
         if tokenizer is None:
@@ -190,10 +190,6 @@ class TransformersProposer(LanguageModelProposer):
     def _ends(self) -> list[int]:
         ends = self.model.generation_config.eos_token_id
         return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-
-
-def _accelerator() -> str:
-    return torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
 
 
 def _load(

@@ -14,9 +14,11 @@ import pytest
 from huggingface_hub import constants, get_token
 from PIL import Image
 
+from hf_msae.neuron_labels import Budget, label_neuron
 from hf_msae.neuron_labels.imagers.base import CannotDrawError
 from hf_msae.neuron_labels.imagers.inference import InferenceImager
 from hf_msae.neuron_labels.retrying import ServiceError
+from tests.neuron_labels.color_world import ColorImager, ListProposer
 
 KEY = "secret-0123456789-key"
 
@@ -111,7 +113,7 @@ def test_asks_for_a_picture_of_each_seed(server, imager):
         ("RGB", (6, 5), (7, 0, 9)),
         ("RGB", (6, 5), (200, 0, 9)),
     ]
-    path, body, headers = server.requests[1]
+    path, body, headers = max(server.requests, key=lambda request: request[1]["parameters"]["seed"])
     assert path == "/draw"
     assert body == {"inputs": "a picture of red star", "parameters": {"seed": 200}}
     assert headers["authorization"] == f"Bearer {KEY}"
@@ -290,3 +292,48 @@ def test_settings_tell_what_pictures_depend_on(server):
 def test_refuses_options_out_of_range(options, named):
     with pytest.raises(ValueError, match=named):
         InferenceImager("some/model", **options)
+
+
+def test_pictures_are_made_at_the_same_time_and_come_in_the_order_of_seeds(server, monkeypatch):
+    together, most = threading.Barrier(3), []
+    make = Handler.do_POST
+
+    def slow(handler):
+        most.append(threading.active_count())
+        together.wait(10)  # breaks unless three requests are under way
+        make(handler)
+
+    monkeypatch.setattr(Handler, "do_POST", slow)
+    imager = InferenceImager("some/model", base_url=server.url, concurrency=3, retries=0)
+    seeds = [9, 2, 7, 4, 5, 1]
+    assert [picture.getpixel((0, 0))[0] for picture in imager.draw("star", seeds)] == seeds
+    assert len(server.requests) == 6
+
+
+def test_after_a_refusal_no_further_picture_is_asked_for(server, waits):
+    server.failures = [error(422, "no")]
+    imager = InferenceImager("some/model", base_url=server.url, concurrency=1, sleep=waits.append)
+    with pytest.raises(CannotDrawError, match="422"):
+        imager.draw("star", range(6))
+    assert len(server.requests) == 1 and waits == []
+
+
+def test_a_request_that_cannot_be_made_is_not_repeated(server, waits, monkeypatch):
+    monkeypatch.setenv("DRAWING_KEY", KEY)
+    imager = InferenceImager("m", provider="no-such-provider", api_key_variable="DRAWING_KEY", sleep=waits.append)
+    with pytest.raises(ServiceError, match="no-such-provider"):
+        imager.draw("star", [1])
+    assert waits == []
+
+
+def test_pictures_cost_what_the_price_says_and_never_more_than_the_budget(red_neuron, noise_pictures):
+    class Priced(ColorImager):
+        price = 0.01
+
+    options = {"iterations": 1, "start": ["blue"], "progress": False}
+    found = label_neuron(red_neuron, ListProposer("red"), Priced(), noise_pictures, **options)
+    assert found.spent["cost"] == pytest.approx(0.01 * found.spent["images"])
+    short = label_neuron(red_neuron, ListProposer("red"), Priced(), noise_pictures, budget=Budget(cost=0.4), **options)
+    assert short.spent["cost"] <= 0.4 and "cost" in short.stopped and np.isfinite(short.score)
+    with pytest.raises(ValueError, match="price"):
+        InferenceImager("m", price=-1)

@@ -35,6 +35,7 @@ class ChatServer:
     Attributes:
         script: What happens to the next requests: (status, headers, body), "cut" (the connection breaks in the middle
             of the answer), or a number of seconds after which it answers. Without any, it answers well.
+        models: Status and content of the list of models.
         requests: (path, headers, body) of all requests.
         most_at_once: The most requests at the same time.
     """
@@ -43,11 +44,19 @@ class ChatServer:
         self.script, self.requests, self.lock = [], [], threading.Lock()
         self.active = self.most_at_once = 0
         self.seconds = 0.0
+        self.models = 200, json.dumps({"data": [{"id": "tiny"}, {"id": "large"}]}).encode()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 server.answer(self)
+
+            def do_GET(self):
+                status, content = server.models
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
 
             def log_message(self, *_):
                 pass

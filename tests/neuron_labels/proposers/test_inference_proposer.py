@@ -1,14 +1,17 @@
 import json
 import logging
 import time
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
 
+from hf_msae.neuron_labels import label_neuron
 from hf_msae.neuron_labels.proposers.base import Request
 from hf_msae.neuron_labels.proposers.inference import InferenceProposer
 from hf_msae.neuron_labels.proposers.language_model import UnansweredError
 from hf_msae.neuron_labels.retrying import ServiceError
+from tests.neuron_labels.color_world import ColorImager
 from tests.neuron_labels.proposers.chat_server import GOOD, ChatServer, completion
 
 KEY = "sk-a-very-secret-key-0123456789"
@@ -120,7 +123,7 @@ def test_no_server(make, server):
 def test_what_stays_wrong_ends_the_run_at_once_and_keeps_other_answers(status, server, make, waits):
     server.script = [(200, {}, completion()), (status, {}, {"error": {"message": "no such thing"}})]
     with pytest.raises(UnansweredError, match=str(status)) as caught:
-        make(max_concurrency=1).propose([REQUEST, *OTHERS])
+        make(concurrency=1).propose([REQUEST, *OTHERS])
     assert waits == []
     assert len(server.requests) == 2
     assert [answer and answer.concept for answer in caught.value.answers] == ["red fruit", *[None] * 6]
@@ -129,7 +132,7 @@ def test_what_stays_wrong_ends_the_run_at_once_and_keeps_other_answers(status, s
 def test_a_content_filter_refuses_one_prompt_only(server, make):
     filtered = (400, {}, {"error": {"message": "the content policy", "code": "content_filter"}})
     server.script = [filtered] * 3
-    answers = make(max_concurrency=1, retries=0).propose([REQUEST, *OTHERS])
+    answers = make(concurrency=1, retries=0).propose([REQUEST, *OTHERS])
     assert [answer.concept for answer in answers] == [None] * 3 + ["red fruit"] * 4
     assert [answer.malformed for answer in answers] == [1] * 3 + [0] * 4
     assert all("content filter" in answer.problem for answer in answers[:3])
@@ -138,7 +141,7 @@ def test_a_content_filter_refuses_one_prompt_only(server, make):
 def test_other_errors_that_speak_of_content_are_not_a_filter(server, make):
     server.script = [(400, {}, {"error": {"message": "Invalid type for messages[0].content"}})]
     with pytest.raises(UnansweredError, match="Invalid type"):
-        make(max_concurrency=1, retries=0).propose([REQUEST])
+        make(concurrency=1, retries=0).propose([REQUEST])
 
 
 def test_malformed_answers_are_asked_again_with_the_error(server, make):
@@ -173,7 +176,7 @@ def test_reasoning_may_come_separately(name, server, make):
 
 def test_calls_run_at_the_same_time_up_to_the_limit(server, make):
     server.seconds = 0.3
-    answers = make(max_concurrency=3).propose([REQUEST, *OTHERS])
+    answers = make(concurrency=3).propose([REQUEST, *OTHERS])
     assert [answer.concept for answer in answers] == ["red fruit"] * 7
     assert 1 < server.most_at_once <= 3
 
@@ -211,7 +214,7 @@ def test_settings_are_json_without_what_does_not_change_answers(make, server):
     settings = make().settings
     assert json.loads(json.dumps(settings)) == settings
     assert (settings["model"], settings["temperature"], settings["at"]) == ("tiny", 0.5, server.url)
-    assert make(timeout=3, prices=(1, 1), max_concurrency=9).settings == settings
+    assert make(timeout=3, prices=(1, 1), concurrency=9).settings == settings
     assert make(temperature=0.4).settings != settings
     assert InferenceProposer("tiny", provider="together").settings["at"] == "provider together"
 
@@ -225,8 +228,8 @@ def test_settings_are_json_without_what_does_not_change_answers(make, server):
         ({"base_url": f"http://me:{KEY}@host/v1"}, "api_key_variable"),
         ({"base_url": f"http://host/v1?key={KEY}"}, "api_key_variable"),
         ({"timeout": 0}, "timeout"),
-        ({"max_concurrency": 0}, "max_concurrency"),
-        ({"call_retries": -1}, "call_retries"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"call_retries": -1}, "retries"),
         ({"prices": (1.0, -1.0)}, "prices"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -244,3 +247,53 @@ def test_refuses_keys_that_are_none(value, make, monkeypatch):
     with pytest.raises(ValueError, match="CHAT_KEY") as caught:
         make().propose([REQUEST])
     assert not value or value not in str(caught.value)
+
+
+def test_a_model_or_key_that_is_not_there_is_noticed_before_any_work(
+    server, make, monkeypatch, red_neuron, noise_pictures
+):
+    make().check()
+    proposer = make()
+    proposer.service.model = "huge"
+    with pytest.raises(ValueError, match=r"'huge'.*'tiny', 'large'"):
+        proposer.check()
+    for said in ((404, b""), (200, b"nonsense"), (200, b'{"data": 3}')):  # servers that do not list their models
+        server.models = said
+        proposer.check()
+    server.models = (401, b"")
+    with pytest.raises(ServiceError, match="401"):
+        make().check()
+    monkeypatch.delenv("CHAT_KEY")
+    imager = ColorImager()
+    with pytest.raises(ValueError, match="CHAT_KEY"):
+        label_neuron(red_neuron, make(), imager, noise_pictures, progress=False)
+    assert not imager.calls and not server.requests
+
+
+@pytest.mark.parametrize(
+    ("provider", "there", "named"),
+    [("together", ("novita",), "novita"), (None, (), "none"), ("groq", ("groq",), None)],
+)
+def test_the_providers_of_a_model_are_checked(provider, there, named, monkeypatch, server):
+    info = SimpleNamespace(inference_provider_mapping=[SimpleNamespace(provider=name) for name in there])
+    monkeypatch.setattr("hf_msae.neuron_labels.services.HfApi.model_info", lambda self, model, expand: info)
+    proposer = InferenceProposer("some/model:fast", provider=provider)
+    if named is None:
+        proposer.check()
+    else:
+        with pytest.raises(ValueError, match=f"some/model.*{named}"):
+            proposer.check()
+
+
+@pytest.mark.parametrize("provider", ["no-such-provider", "black-forest-labs"])
+def test_what_can_never_succeed_is_not_repeated(provider, server, waits):
+    proposer = InferenceProposer("tiny", provider=provider, api_key_variable="CHAT_KEY", sleep=waits.append)
+    with pytest.raises(UnansweredError, match=provider) as caught:
+        proposer.propose([REQUEST])
+    assert waits == [] and KEY not in str(caught.value)
+
+
+def test_providers_need_a_key(monkeypatch):
+    monkeypatch.setattr("hf_msae.neuron_labels.services.get_token", lambda: None)
+    with pytest.raises(ValueError, match="HF_TOKEN"):
+        InferenceProposer("some/model").check()
