@@ -134,6 +134,15 @@ class RedTeamReport(Result):
         make_folder(Path(path).parent)
         write_text(path, yaml.safe_dump({"findings": entries}, sort_keys=False, allow_unicode=True, width=110))
 
+    def to_html(self) -> str:
+        """Return an HTML section with everything in it, figures included, and no scripts.
+
+        `hf_msae.report.write_red_team_report` makes a page of it.
+        """
+        from .section import render_section
+
+        return render_section(self)
+
     def figures(self) -> dict[str, Figure]:
         """Draw everything that there is something to draw of, by name."""
         from ..plotting import hyperspectral as plots

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from tqdm.auto import tqdm
 
 from .._utils.images import thumbnail, to_rgb
-from .rendering import data_uri
+from ..plotting.embedded import data_uri
 
 if TYPE_CHECKING:
     from datasets import Dataset

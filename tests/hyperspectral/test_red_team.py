@@ -76,6 +76,17 @@ def test_a_narrow_range_is_named():
     assert table["K", "score"] == pytest.approx(1 - table["K", "r2"])
 
 
+@pytest.mark.parametrize(
+    ("fault", "metric"), [("flat ends", "tail_response"), ("unseen outliers", "outlier_response")]
+)
+def test_targets_that_predictions_do_not_follow_are_named(fault, metric):
+    found = audited(fault, "performance", n=400)
+    (finding,) = of_kind(found, metric)
+    assert "K" in finding.title and finding.value < 0.5 and finding.high < 0.7
+    table = found.tables["performance"].set_index(["target", "metric"])["value"]
+    assert table["K", metric] == pytest.approx(finding.value) and table["pH", metric] > 0.7
+
+
 def test_worse_predictions_of_unusual_rows_are_named():
     (finding,) = of_kind(audited("unusual rows", "performance", n=400), "unusual_error_ratio")
     assert finding.severity == "severe" and finding.low > 5

@@ -14,9 +14,14 @@ def spectra(fault=None, seed=0, n=200):
     rng = np.random.default_rng(seed)
     farm = rng.integers(0, 5, n)
     Y = rng.normal(size=(n, 2))
+    seen = Y.copy()
+    if fault == "flat ends":
+        seen[:, 0] = np.clip(seen[:, 0], -0.4, 0.4)
+    elif fault == "unseen outliers":
+        Y[: n // 15, 0] = 2.6 * rng.choice((-1, 1), n // 15)
     X = (0.1 + 0.3 * (WAVELENGTHS - 462) / 480) * (1 + 0.1 * rng.normal(size=(n, 1)))
     for target, center in enumerate(CAUSES.values()):
-        X = X - 0.01 * (Y[:, [target]] + 0.5 * rng.normal(size=(n, 1))) * absorption(center, 35)
+        X = X - 0.01 * (seen[:, [target]] + 0.5 * rng.normal(size=(n, 1))) * absorption(center, 35)
     X = X + 0.001 * rng.normal(size=X.shape)
     if fault == "farm":  # tells K, and is seen in the spectrum
         Y[:, 0] += 2 * np.array([-2.0, -1, 0, 1, 2])[farm]

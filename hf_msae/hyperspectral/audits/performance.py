@@ -19,22 +19,25 @@ _FEWEST = 8  # rows of a slice
 _DECILES = 10
 _TOO_NARROW, _TOO_WIDE = (1.2, 1.35, 1.75), (0.85, 0.7, 0.4)  # limits of the calibration slope
 _NARROW = (0.6, 0.4)  # of the range ratio
-_WORSE_SLICE, _WORSE_OUTLIERS, _WORSE_UNUSUAL = (1.25, 1.75, 3.0), (1.25, 2.0, 4.0), (1.5, 2.5, 5.0)
+_FLAT = (0.7, 0.55, 0.4)  # of the response in the tails and to outliers
+_RELATED = 0.1
+_SLICE, _UNUSUAL = (1.25, 1.75, 3.0), (1.5, 2.5, 5.0)
 
 
 def performance(subject: Subject) -> Outcome:
     """Measure predictions of held-out rows by target, by group, and by decile of the target.
 
     Figures of the table `performance`, one row per target and metric: r2; rmse; mae; score (the mean squared error
-    over that of predicting the mean, the HYPERVIEW challenge's score); correlation; range_ratio (standard deviation of
-    predictions over that of the targets, which is the correlation if the predictions are calibrated) and
-    range_ratio_q (the same of the ranges from the 5th to the 95th percentile); calibration_slope (of the target on the
-    prediction: 1 is calibrated, more is too narrow); outlier_error_ratio (mean squared error of targets more than 2
-    standard deviations from the mean over that of the others) and outlier_excess (that ratio over what a calibrated
-    model with this R2 would have, since every imperfect prediction is drawn to the mean); unreached_share (targets
-    beyond the range of all predictions); extrapolation_share (rows far from those learned from, 5% if nothing is
-    special); and unusual_error_ratio (mean squared error of the 5% of rows with the most unusual features over that of
-    the others).
+    over that of predicting the mean, the HYPERVIEW challenge's score); correlation; range_ratio (standard
+    deviation of predictions over that of the targets, which is the correlation if the predictions are calibrated)
+    and range_ratio_q (the same of the ranges from the 5th to the 95th percentile); calibration_slope (of the
+    target on the prediction: 1 is calibrated, more is too narrow); outlier_error_ratio (mean squared error of
+    targets more than 2 standard deviations from the mean over that of the others); outlier_response (how far
+    predictions follow these from the mean, sum of y p over sum of y^2, over how far they follow the others: 1 for
+    a linear model however weak, 0 if outliers are not seen) and tail_response (the same of the half of the rows
+    with the most extreme targets); unreached_share (targets beyond the range of all predictions);
+    extrapolation_share (rows far from those learned from, 5% if nothing is special); and unusual_error_ratio (mean
+    squared error of the 5% of rows with the most unusual features over that of the others).
     """
     values, draws = r2_draws(subject, subject.predictions)
     far, unusual = far_rows(subject.X, subject.folds), unusual_rows(subject.X)
@@ -77,7 +80,7 @@ def performance(subject: Subject) -> Outcome:
     for place, target in enumerate(subject.targets):
         found, tests = _target(subject, place, target, far, unusual)
         records += found
-        if useful[target] and subject.classes is None:
+        if subject.classes is None and _follows(found):
             candidates += tests
     slices, tests = _slices(subject, useful)
     table = pd.DataFrame(records, columns=["target", "metric", "value", "low", "high"])
@@ -91,22 +94,24 @@ def _target(
     """Return records of a target's figures, and tests of range, calibration and outliers."""
     y, p = subject.Y[:, place], subject.predictions[:, place]
     mean, spread = y.mean(), y.std()
-    y, p = (y - mean) / spread, (p - mean) / spread  # for precision
+    y, p = (y - mean) / spread, (p - mean) / spread
     error, out = (y - p) ** 2, np.abs(y) > OUTLIER
     unreached = (y < p.min()) | (y > p.max())
     columns = [y, p, y**2, p**2, y * p, error, np.abs(y - p), out, out * error, out * y**2, far, unreached]
     columns = [*columns, unusual, unusual * error]
+    tail = np.abs(y) > np.median(np.abs(y))
+    columns += [out * y * p, tail * y**2, tail * y * p]
     columns = np.stack(columns, axis=1).astype(np.float64)
 
     def figures(means: np.ndarray) -> dict[str, np.ndarray]:
-        my, mp, yy, pp, yp, e, absolute, n_out, e_out, y_out, is_far, beyond, n_odd, e_odd = means.T
+        my, mp, yy, pp, yp, e, absolute, n_out, e_out, y_out, is_far, beyond, n_odd, e_odd = means.T[:14]
+        yp_out, yy_tail, yp_tail = means.T[14:]
         var_y, var_p = yy - my**2, np.maximum(pp - mp**2, 0)
-        covariance, explained = yp - my * mp, np.clip(1 - e / (yy - my**2), 0, 1)
+        covariance = yp - my * mp
         with np.errstate(all="ignore"):
             ratio = (e_out / n_out) / ((e - e_out) / (1 - n_out))
-            # A calibrated model errs by (1 - R2) of an outlier's distance from the mean, and by R2 (1 - R2) at random.
-            expected = (1 - explained) * (y_out / n_out) + explained
-            expected /= (1 - explained) * ((yy - y_out) / (1 - n_out)) + explained
+            ends = (yp_tail / yy_tail) / ((yp - yp_tail) / (yy - yy_tail))
+            extremes = (yp_out / y_out) / ((yp - yp_out) / (yy - y_out))
             return {
                 "rmse": np.sqrt(e) * spread,
                 "mae": absolute * spread,
@@ -114,7 +119,8 @@ def _target(
                 "range_ratio": np.sqrt(var_p / var_y),
                 "calibration_slope": covariance / var_p,
                 "outlier_error_ratio": ratio,
-                "outlier_excess": ratio / expected,
+                "outlier_response": extremes,
+                "tail_response": ends,
                 "unreached_share": beyond,
                 "extrapolation_share": is_far,
                 "unusual_error_ratio": (e_odd / n_odd) / ((e - e_odd) / (1 - n_odd)),
@@ -123,7 +129,7 @@ def _target(
     values = {name: float(value[0]) for name, value in figures(columns.mean(axis=0)[None]).items()}
     draws = figures(resampled_means(columns, subject.num_resamples, subject.seed))
     for number, names in (
-        (out.sum(), ("outlier_error_ratio", "outlier_excess")),
+        (out.sum(), ("outlier_error_ratio", "outlier_response")),
         (unusual.sum(), ("unusual_error_ratio",)),
     ):
         if number < _FEWEST:
@@ -138,16 +144,20 @@ def _target(
     if subject.classes is not None:
         return records + _classified(subject, place, target), []
     records.append((target, "range_ratio_q", *_quantile_ratio(y, p, subject.seed)))
-    slope, ratio, r = values["calibration_slope"], values["range_ratio"], values["correlation"]
+    slope, width, r = values["calibration_slope"], values["range_ratio"], values["correlation"]
     narrow = (
-        f"Predictions of {target} have {ratio:.2f} of the spread of the truth; calibrated ones with this correlation "
+        f"Predictions of {target} have {width:.2f} of the spread of the truth; calibrated ones with this correlation "
         f"would have {r:.2f}. The truth rises by {slope:.2f} for each unit of the prediction, and "
         f"{values['unreached_share']:.1%} of true values lie beyond all predictions."
     )
-    outliers = (
-        f"The mean squared error of {int(out.sum())} rows with {target} more than {OUTLIER:g} standard deviations "
-        f"from the mean is {values['outlier_error_ratio']:.2f} times that of the others, "
-        f"{values['outlier_excess']:.2f} times what a calibrated model with this R2 would have."
+    flat = (
+        f"Predictions follow the half of the rows with the most extreme {target} {values['tail_response']:.2f} times "
+        "as far from the mean, in proportion, as the others."
+    )
+    extreme = (
+        f"Predictions follow the {int(out.sum())} rows with {target} more than {OUTLIER:g} standard deviations from "
+        f"the mean {values['outlier_response']:.2f} times as far, in proportion, as the others; their mean squared "
+        f"error is {values['outlier_error_ratio']:.2f} times that of the others."
     )
     strange = (
         f"The mean squared error of {target} in the {int(unusual.sum())} rows whose features are farthest from "
@@ -157,28 +167,16 @@ def _target(
         ("calibration_slope", f"Predictions of {target} are drawn to the mean", _TOO_NARROW, False, narrow, _STRETCH),
         ("calibration_slope", f"Predictions of {target} are too extreme", _TOO_WIDE, True, narrow, _SHRINK),
         ("range_ratio", f"Predictions of {target} lie in a narrow range", _NARROW, True, narrow, _STRETCH),
-        (
-            "outlier_excess",
-            f"Extreme values of {target} are predicted worse",
-            _WORSE_OUTLIERS,
-            False,
-            outliers,
-            _REACH,
-        ),
-        (
-            "unusual_error_ratio",
-            f"{target} is predicted worse in unusual rows",
-            _WORSE_UNUSUAL,
-            False,
-            strange,
-            _GUARD,
-        ),
+        ("tail_response", f"Predictions of {target} stop answering at its ends", _FLAT, True, flat, _REACH),
+        ("outlier_response", f"Extreme values of {target} are not seen", _FLAT, True, extreme, _REACH),
+        ("unusual_error_ratio", f"{target} is predicted worse in unusual rows", _UNUSUAL, False, strange, _GUARD),
     ]
     tests = []
     for metric, title, limits, below, evidence, advice in specs:
         kind = title.replace(target, "")
         arguments = ("performance", kind, target, title, metric, values[metric], draws[metric], limits)
-        tests.append(candidate(*arguments, evidence, advice, log=True, below=below))
+        ratio = not metric.endswith("response")
+        tests.append(candidate(*arguments, evidence, advice, log=ratio, below=below))
     return records, tests
 
 
@@ -192,6 +190,11 @@ _REACH = (
     "learn the logarithm of the target."
 )
 _GUARD = "Refuse or flag inputs that are far from the training data, and collect more like them."
+
+
+def _follows(records: list[tuple]) -> bool:
+    """Say whether predictions are related to the truth at all, which R2 need not show if outliers ruin it."""
+    return any(metric == "correlation" and low > _RELATED for _, metric, _, low, _ in records)
 
 
 def _quantile_ratio(y: np.ndarray, p: np.ndarray, seed: int) -> tuple[float, float, float]:
@@ -255,7 +258,7 @@ def _slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, li
                     )
                     title = f"{target} is predicted worse where {grouping} is {name}"
                     arguments = ("performance", f"slice {grouping}", f"{target}, {name}", title, "error_ratio")
-                    arguments += (ratio[i], draws[0, :, i], _WORSE_SLICE, evidence, _SPLIT)
+                    arguments += (ratio[i], draws[0, :, i], _SLICE, evidence, _SPLIT)
                     tests.append(candidate(*arguments, log=True))
     return pd.DataFrame(records, columns=SLICE_COLUMNS), tests
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..rendering import Drawing, drawing
+from ...plotting.embedded import Drawing, drawing
 
 if TYPE_CHECKING:
     from ...steering import SwordBenchResult

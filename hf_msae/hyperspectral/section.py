@@ -1,0 +1,75 @@
+"""A red team's report as HTML: a section without scripts, for a page of any kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+if TYPE_CHECKING:
+    from .result import RedTeamReport
+
+MEANINGS = {
+    "shortcuts": (
+        "R2 in random folds, and with a group left out: the distance is the shortcut index. The bar is what "
+        "the mean of the group alone reaches."
+    ),
+    "predictions": (
+        "Predictions of held-out rows against the truth. The bars along the axes go from the 5th to the 95th "
+        "percentile of the truth (black) and of the predictions (orange)."
+    ),
+    "deciles": (
+        "Residuals by tenth of the target, in standard deviations, with 95% intervals. Below zero, "
+        "predictions are too high."
+    ),
+    "wavelengths": ("How much predictions rest on each wavelength, by transformation. The line is the mean spectrum."),
+    "bands": "How much predictions rest on each wavelength and transformation, over all targets.",
+    "attributions": "Columns with the largest attributions, with 95% intervals.",
+    "pruning": (
+        "Error of models of few columns over that of the whole one. Columns are ranked inside the folds; "
+        "bands are 95% intervals."
+    ),
+    "attacks": (
+        "Errors against the strength of attacks. The dashed line is predicting the mean, the dotted one the "
+        "strength that a model has to survive; bands are 95% intervals."
+    ),
+}
+"""What each figure shows, in the order of the page."""
+
+
+def render_section(report: RedTeamReport) -> str:
+    """Render the findings, the performance, the figures and how they were measured."""
+    from ..plotting.embedded import drawing
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figures"] = _figures
+    drawn = report.figures()
+    figures = [(drawing(drawn[name], meaning), meaning) for name, meaning in MEANINGS.items() if name in drawn]
+    performance: dict[str, dict[str, tuple[float, float, float]]] = {}
+    targets: list[str] = []
+    if "performance" in report.tables:
+        table = report.tables["performance"]
+        targets = list(dict.fromkeys(table["target"]))
+        for row in table.itertuples():
+            cells = performance.setdefault(row.metric, {})
+            if row.value is not None and np.isfinite(row.value):
+                low, high = (float("nan") if end is None else float(end) for end in (row.low, row.high))
+                cells[row.target] = (float(row.value), low, high)
+    return environment.get_template("red_team.html").render(
+        report=report, performance=performance, targets=targets, figures=figures
+    )
+
+
+def _figures(value: float) -> str:
+    """Write a number with three significant digits, without an exponent where it would be read."""
+    if not np.isfinite(value):
+        return "not defined"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,0 +1,38 @@
+"""The page of a red team holds the findings, escapes what people named, and fetches nothing."""
+
+import pandas as pd
+import pytest
+
+from hf_msae.hyperspectral import Finding, RedTeamReport
+from hf_msae.report import write_red_team_report
+
+
+@pytest.fixture(scope="module")
+def report():
+    words = {"evidence": "It was <b>seen</b>.", "advice": "Mend it."}
+    numbers = {"value": 0.123456, "low": 0.1, "high": float("inf"), "p_value": 0.0004}
+    finding = Finding(
+        severity="severe", title="K & pH leak", metric="shortcut_index", audit="shortcuts", **numbers, **words
+    )
+    performance = pd.DataFrame(
+        [("K", "r2", 0.5, 0.4, 0.6), ("pH", "r2", float("nan"), None, None)],
+        columns=["target", "metric", "value", "low", "high"],
+    )
+    about = {"model": "<script>", "data": "fields", "targets": ["K", "pH"], "rows": 12}
+    return RedTeamReport((finding,), {"performance": performance}, ["Nothing was attacked."], about, 31)
+
+
+def test_the_page_holds_everything(report, tmp_path):
+    path = write_red_team_report(tmp_path / "new" / "report.html", report, "hf-msae red-team fields")
+    page = path.read_text(encoding="utf-8")
+    assert "<h3>K &amp; pH leak</h3>" in page and "It was &lt;b&gt;seen&lt;/b&gt;." in page
+    assert "0.123 (0.1 to not defined) · p &lt; 0.001" in page or "0.123 (0.1 to not defined) · p < 0.001" in page
+    assert "Nothing was attacked." in page and "hf-msae red-team fields" in page and "all 31 tests" in page
+    assert "<script" not in page and "http" not in page.replace("http-equiv", "")
+    assert page.count("<h1>") == 1 and "<h1>&lt;script&gt;</h1>" in page
+    assert report.to_html() in page
+
+
+def test_other_paths_are_refused(report, tmp_path):
+    with pytest.raises(ValueError, match=r"report\.txt"):
+        write_red_team_report(tmp_path / "report.txt", report)
