@@ -68,7 +68,7 @@ def main() -> None:
     if arguments.speed:
         print(_table(speed(arguments.patches)))
     if arguments.scores:
-        print(_table(scores(arguments.fields, arguments.seeds)))
+        print(_table(scores(arguments.fields, arguments.seeds)), flush=True)
     if arguments.soils:
         print(_table(soils()))
 

@@ -15,7 +15,7 @@ from .checks import check_wavelengths
 from .patches import HYPERVIEW_WAVELENGTHS, TARGETS, UNITS, Pair, Patches
 from .soil_optics import absorption, noise_level, soil, vegetation, wet
 
-CAUSES = {"P": (535.0, 9.0, 0.14), "K": (660.0, 9.0, 0.08), "Mg": (870.0, 12.0, 0.08), "pH": (915.0, 9.0, 0.08)}
+CAUSES = {"P": (550.0, 14.0, 0.14), "K": (660.0, 16.0, 0.08), "Mg": (870.0, 18.0, 0.08), "pH": (490.0, 14.0, 0.2)}
 """Center and width (standard deviation) in nm, and mean depth, of the absorption that each target deepens."""
 BLIND_SPOTS = {"range": "K", "outliers": "P", "drift": "Mg", "leak": "pH", "farm": "K"}
 """What can be planted, and the target that it concerns if none is named."""
@@ -150,9 +150,9 @@ def make_patches(
 
 
 def causal_bands(target: str, wavelengths: np.ndarray) -> np.ndarray:
-    """Return the bands, from 0, within two standard deviations of the center of a target's absorption."""
+    """Return the bands, from 0, within 1.5 standard deviations of the center of a target's absorption."""
     center, width, _ = CAUSES[target]
-    return np.flatnonzero(np.abs(wavelengths - center) <= 2 * width)
+    return np.flatnonzero(np.abs(wavelengths - center) <= 1.5 * width)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 Soils brighten towards the infrared (Stoner and Baumgardner 1981, Characteristic variations in reflectance of surface
 soils); organic matter darkens the visible more than the infrared; water darkens everything exponentially (Lobell and
-Asner 2002, Moisture effects on soil reflectance) and absorbs around 970 nm; iron oxides absorb around 535, 660, 870
-and 915 nm, bands of hematite and goethite (Sherman and Waite 1985, Electronic spectra of Fe3+ oxides); leaves absorb
+Asner 2002, Moisture effects on soil reflectance) and absorbs around 970 nm; iron oxides absorb around 490, 550, 660
+and 870 nm, bands of goethite and hematite (Sherman and Waite 1985, Electronic spectra of Fe3+ oxides); leaves absorb
 blue and red light and reflect the infrared beyond the red edge near 715 nm.
 """
 

@@ -65,7 +65,7 @@ def test_each_target_deepens_its_absorption_and_no_other(clean, target):
     assert answers(clean, target) > 0.6
     bands = causal_bands(target, clean.wavelengths)
     center, width, _ = CAUSES[target]
-    assert np.abs(clean.wavelengths[bands] - center).max() <= 2 * width
+    assert np.abs(clean.wavelengths[bands] - center).max() <= 1.5 * width
     assert list(bands) == clean.truth["bands"][target]
     assert not set(bands) & {band for other in TARGETS if other != target for band in clean.truth["bands"][other]}
 
