@@ -4,6 +4,7 @@ A proposer names a concept, an imager makes pictures of it, the latent's activat
 pictures, and the scores go back to the proposer, which names a better concept. Labels are confirmed on pictures that
 the search did not use. They are written beside the names of the latents, where the report and the explorer find them.
 An interrupted command continues where it was: what was proposed and drawn is kept in the output folder.
+A latent that fails does not end it, and the exit code is 1 if nothing came of any.
 """
 
 from __future__ import annotations
@@ -91,9 +92,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             save_figure(label.plot(), output / "figures" / f"{label.neuron.replace(' ', '-')}.png")
     _print(found, checks, proposer)
     print(f"Labels, history and figures: {output}")
-    if not len(found):
+    if len(found):
+        print(f"Table of names and labels: {table_file}")
+    if not any(label.guess for label in found.labels):  # nothing came of any latent
         sys.exit(1)
-    print(f"Table of names and labels: {table_file}")
 
 
 def _table_file(source: NamedModelArguments) -> Path | None:

@@ -81,7 +81,7 @@ class Finish:
         run, best = self.run, self.each.best
         if best is None:
             return pd.DataFrame(columns=list(MEANINGS)), []
-        looks = Looks(self.each.neuron, run.gallery, run.control, run.picture_embeds, run.word_embeds)
+        looks = Looks(self.each.neuron, run.gallery, run.control, run.embedded, run.word_embeds)
         strong = [trial for trial in self.search.ranked() if is_strong(trial, self.searched)]
         groups = clusters(strong, looks)
         own = next((group for group in groups if best in group), [best])

@@ -106,7 +106,8 @@ def label_neurons(
         output_dir: Folder of what is kept; None keeps nothing.
         start: Concepts to start from, or a function that returns those of a neuron, such as `ZeroShotStart`. By
             default the proposer's, and before them the best classes of control pictures that come by class.
-        confirm_images: Fresh pictures that confirm a label, and each meaning of a neuron with several.
+        confirm_images: Fresh pictures that confirm a label, and each meaning of a neuron with several. A neuron that
+            many control pictures activate gets up to four times as many.
         num_pairs: Pairs of pictures with and without the label, where the imager makes pairs; 0 for none.
         hard_negatives: Pictures that lack a concept and are otherwise like its own, where the imager makes pairs: half
             of what the concept is compared with in the search. They cost two pictures each, and are made every time.
@@ -152,6 +153,8 @@ def label_neurons(
     chosen = [as_neuron(neuron) for neuron in neurons]
     if not chosen:
         raise ValueError("there is no neuron to label")
+    if paper and hard_negatives:
+        raise ValueError(f"hard_negatives={hard_negatives} and paper=True exclude each other: the paper has none")
     if isinstance(start, str):
         raise ValueError(f"start is a list of concepts, got the text {start!r}")
     if len({neuron.key for neuron in chosen}) < len(chosen):

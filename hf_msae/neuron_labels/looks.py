@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from .words import WordEmbeds, same_words, unit_rows
 PictureEmbeds = Callable[[Sequence[Image.Image]], Any]
 """Turns RGB pictures into features (n, d), such as `Backbone.image_embeds`."""
 
+_NEXT = itertools.count()
 ALIKE = 0.5
 """Concepts of at least this likeness have one meaning."""
 _SHARED_WORD = 0.3
@@ -25,8 +27,8 @@ _RELATED = 0.6  # cosine of word embeddings
 class Looks:
     """Compares concepts by what the pictures of them show that activate a neuron, and by their words.
 
-    Pictures are compared by features: those of `picture_embeds`, or else the neuron's own, if they are more than one
-    number, such as the embeddings that a latent of an MSAE reads. Without either, words have to do.
+    Pictures are compared by features: those of `embedded`, or else the neuron's own, if they are more than one number,
+    such as the embeddings that a latent of an MSAE reads. Without either, words have to do.
 
     Let x be the features of a concept's pictures minus the mean of the control pictures', w their weights, in
     proportion to how far they activate the neuron above the median of the control pictures, and m = sum_i w_i x_i. The
@@ -39,7 +41,7 @@ class Looks:
         neuron: The neuron.
         gallery: Has the pictures.
         control: The control pictures.
-        picture_embeds: See above.
+        embedded: See above.
         word_embeds: Embeds concepts.
     """
 
@@ -48,11 +50,11 @@ class Looks:
         neuron: Neuron,
         gallery: Gallery,
         control: Control,
-        picture_embeds: PictureEmbeds | None = None,
+        embedded: Embedded | None = None,
         word_embeds: WordEmbeds | None = None,
     ) -> None:
         self.neuron, self.gallery, self.word_embeds = neuron, gallery, word_embeds
-        self.source = neuron if picture_embeds is None else Embedded(picture_embeds)
+        self.source = embedded or neuron
         of_control = control.features(self.source)
         self._can_see = of_control.ndim == 2 and of_control.shape[1] > 1
         self._center = of_control.mean(axis=0, dtype=np.float64)
@@ -93,10 +95,10 @@ class Looks:
 class Embedded(Neuron):
     """Features of pictures by a function, so that the gallery and the control keep them."""
 
-    key = source = name = "pictures"
+    key = name = "picture_embeds"
 
     def __init__(self, embeds: PictureEmbeds) -> None:
-        self.embeds = embeds
+        self.embeds, self.source = embeds, f"{self.key} {next(_NEXT)}"
 
     def features(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Call the function."""

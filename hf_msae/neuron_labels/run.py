@@ -80,10 +80,11 @@ class Run:
         self._starts: dict[str, list[str]] = {}
         embeds = None if self.word_embeds is None else unit_rows(self.word_embeds(FIRST_CONCEPTS))
         self._word_embeds = None if embeds is None else array_fingerprint(embeds)
-        self._picture_embeds = None
+        self.embedded = self._picture_embeds = None
         if self.picture_embeds is not None:
+            self.embedded = Embedded(self.picture_embeds)
             first = [self.control.picture(row) for row in range(_PROBES)]
-            self._picture_embeds = array_fingerprint(Embedded(self.picture_embeds).features(first))
+            self._picture_embeds = array_fingerprint(self.embedded.features(first))
 
     def all(self, neurons: Mapping[str, Neuron], at_once: int, bar: tqdm) -> dict[str, NeuronLabel]:
         """Search for the labels of neurons, given by name, some at a time; `problems` says why others have none."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -101,25 +101,29 @@ class Service:
         headers = {"authorization": ""} if self.base_url is not None and key is None else None
         return InferenceClient(**place, api_key=key, timeout=self.timeout, headers=headers)
 
-    def call(self, ask: Callable[[], T], key: str | None, also: tuple[type[Exception], ...] = ()) -> T:
-        """Make a call, and repeat it while that can help; see `with_retries`."""
-        options = {"retries": self.retries, "wait": self.wait, "sleep": self.sleep}
-        return with_retries(ask, repr(self), also=also, secret=key, **options)
+    def call(
+        self, ask: Callable[[], T], key: str | None, also: tuple[type[Exception], ...] = (), stop: Event | None = None
+    ) -> T:
+        """Make a call, and repeat it while that can help (see `with_retries`) and `stop` is not set."""
 
-    def map(self, function: Callable[[S, Callable[[], None]], T], items: Sequence[S]) -> list[T]:
+        def ask_on() -> T:
+            if stop is not None and stop.is_set():
+                raise ServiceError(_NOT_CALLED)
+            return ask()
+
+        options = {"retries": self.retries, "wait": self.wait, "sleep": self.sleep}
+        return with_retries(ask_on, repr(self), also=also, secret=key, **options)
+
+    def map(self, function: Callable[[S, Event], T], items: Sequence[S]) -> list[T]:
         """Call a function for each of several items, some at the same time, and return the results in their order.
 
-        The function's second argument raises ServiceError once another call has failed.
+        The function's second argument is set once another call has failed, or may be set by the function.
         """
-        stop = threading.Event()
-
-        def check() -> None:
-            if stop.is_set():
-                raise ServiceError(_NOT_CALLED)
+        stop = Event()
 
         def one(item: S) -> T:
             try:
-                return function(item, check)
+                return function(item, stop)
             except BaseException:
                 stop.set()
                 raise
@@ -134,8 +138,8 @@ class Service:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         errors = [error for future in futures if (error := future.exception())]
-        for error in sorted(errors, key=lambda error: str(error) == _NOT_CALLED):
-            raise error
+        if errors:
+            raise min(errors, key=lambda error: str(error) == _NOT_CALLED)
         return [future.result() for future in futures]
 
     def check(self, models_path: str | None = None) -> None:

@@ -216,6 +216,7 @@ def test_a_dead_neuron_is_an_error_and_does_not_stop_others(red_neuron, make_pro
         ({"seed": True}, "seed"),
         ({"at_once": -2}, "at_once"),
         ({"hard_negatives": -1}, "hard_negatives"),
+        ({"hard_negatives": 5, "paper": True}, "hard_negatives"),
         ({"paper": True}, "paper"),
     ],
 )

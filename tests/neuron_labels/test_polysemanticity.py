@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from hf_msae.backbones import Backbone
-from hf_msae.neuron_labels import Control, FunctionNeuron, ScenesImager, label_neuron
+from hf_msae.neuron_labels import Control, FunctionNeuron, ScenesImager, UnitNeuron, label_neuron
 from hf_msae.neuron_labels.imagers.base import image_sha256
 from hf_msae.scenes.parsing import parse_scene
 from hf_msae.scenes.renderer import render_scene
@@ -100,6 +101,16 @@ def test_wordings_that_look_alike_are_one_meaning(gray):
     assert find(redness, gray, *words).is_polysemantic  # a function has no features, and words do not know
 
 
+def test_features_that_the_neuron_is_read_from_will_do(gray):
+    def prepare(images):
+        return torch.from_numpy(color(images)).float()
+
+    neuron = UnitNeuron(torch.nn.Identity(), 0, prepare)  # the red channel; all three are its features
+    options = {"iterations": 0, "start": ("cherry", "tomato"), "progress": False, "word_embeds": apart}
+    found = label_neuron(neuron, ListProposer(), Wordings(), gray, **options)
+    assert found.confirmed and found.meanings["concepts"].tolist() in (["cherry, tomato"], ["tomato, cherry"])
+
+
 def test_concepts_that_look_different_are_several_meanings(gray):
     found = find(strong_color, gray, "cherry", "sea", "tomato", "sky", picture_embeds=color)
     confirmed = found.meanings[found.meanings["confirmed"]]
@@ -115,9 +126,12 @@ def test_fresh_pictures_can_show_that_two_meanings_are_one(gray, monkeypatch):
 
 
 def test_other_features_are_another_run(gray, tmp_path):
+    control = Control(gray, progress=False)
     for embed in (color, lambda images: -color(images), color):
-        find(redness, gray, "cherry", picture_embeds=embed, output_dir=tmp_path)
+        find(redness, control, "cherry", picture_embeds=embed, output_dir=tmp_path)
     assert len(list((tmp_path / "neurons").iterdir())) == 2
+    blind = find(redness, control, "cherry", "tomato", picture_embeds=lambda images: color(images)[:, 1:] * 0 + 1)
+    assert blind.is_polysemantic  # not with the features of an earlier run
 
 
 @pytest.mark.parametrize("wrong", [lambda images: [1.0] * len(images), lambda images: color(images)[1:]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from threading import Event
 from typing import Any
 
 from huggingface_hub.errors import HTTPError
@@ -114,8 +115,8 @@ class InferenceImager(Imager):
         """
         key = self.service.key()
 
-        def one(seed: int, check: Callable[[], None]) -> Image.Image:
-            return self._picture(self.prompts(concept, int(seed)), int(seed), key, check)
+        def one(seed: int, stop: Event) -> Image.Image:
+            return self._picture(self.prompts(concept, int(seed)), int(seed), key, stop)
 
         try:
             return self.service.map(one, seeds)
@@ -128,14 +129,13 @@ class InferenceImager(Imager):
         """See whether there is a key and a model; see `Service.check`."""
         self.service.check()
 
-    def _picture(self, prompt: str, seed: int, key: str | None, check: Callable[[], None]) -> Image.Image:
+    def _picture(self, prompt: str, seed: int, key: str | None, stop: Event) -> Image.Image:
         service = self.service
         client = service.client(key, model=service.base_url, provider=service.provider)
         # The options of the model are its own; an endpoint has one model.
         model = None if service.base_url is not None else self.model
 
         def ask() -> Image.Image:
-            check()
             try:
                 picture = client.text_to_image(prompt, model=model, seed=seed, **self.options)
             except HTTPError:  # some are ValueErrors as well
@@ -149,7 +149,7 @@ class InferenceImager(Imager):
                 raise ServiceError(f"{self!r} cannot be asked: {said or 'no provider has the model'}") from None
             return _checked(picture, repr(self))
 
-        return service.call(ask, key, (BadPictureError,))
+        return service.call(ask, key, (BadPictureError,), stop)
 
     def __repr__(self) -> str:
         return repr(self.service)

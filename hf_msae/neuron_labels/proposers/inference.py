@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 from huggingface_hub import ChatCompletionOutput
@@ -110,32 +111,26 @@ class InferenceProposer(LanguageModelProposer):
     ) -> list[Generation]:
         """Send the prompts, several at a time."""
         key = self.service.key()
-        failed: list[ServiceError] = []  # the other calls would fail likewise
 
-        def one(item: tuple[str, int], check: Callable[[], None]) -> Generation:
-            return self._generate(*item, key, check, failed)
+        def one(item: tuple[str, int], stop: Event) -> Generation:
+            return self._generate(*item, key, stop)
 
         return self.service.map(one, list(zip(prompts, seeds, strict=True)))
 
-    def _generate(
-        self, prompt: str, seed: int, key: str | None, check: Callable[[], None], failed: list[ServiceError]
-    ) -> Generation:
+    def _generate(self, prompt: str, seed: int, key: str | None, stop: Event) -> Generation:
         calls = 0
 
         def ask() -> Generation:
             nonlocal calls
-            check()
-            if failed:
-                raise ServiceError("it was not called, because another call failed")
             calls += 1
             return self._read(prompt, self._send(prompt, seed, key), key)
 
         try:
-            return replace(self.service.call(ask, key, (BadAnswerError,)), calls=calls)
+            return replace(self.service.call(ask, key, (BadAnswerError,), stop), calls=calls)
         except ServiceError as error:
             if error.status == 400 and _FILTER.search(str(error)):  # it refuses this prompt alone
                 return Generation("", calls=calls, refusal="the server's content filter refused the prompt")
-            failed.append(error)
+            stop.set()  # the other calls would fail likewise
             return Generation("", calls=calls, failure=str(error))
 
     def _send(self, prompt: str, seed: int, key: str | None) -> ChatCompletionOutput:
