@@ -44,10 +44,8 @@ from hf_msae.neuron_labels import (
     load_word_embeds,
 )
 from hf_msae.neuron_labels.evaluation.accuracy import best_concepts, label_accuracy, outside_vocabulary
-from hf_msae.neuron_labels.evaluation.baselines.agreement import Agreement
-from hf_msae.neuron_labels.evaluation.baselines.clip_dissect import ClipDissect
-from hf_msae.neuron_labels.evaluation.baselines.cosine import VocabularyCosine
-from hf_msae.neuron_labels.evaluation.baselines.invert import Invert
+from hf_msae.neuron_labels.evaluation.baselines import Agreement, ClipDissect, Invert, VocabularyCosine
+from hf_msae.neuron_labels.evaluation.label_checks import check_labels
 from hf_msae.neuron_labels.evaluation.truth import SceneTruth, WordTruth
 from hf_msae.scenes import CONCEPTS, load_scenes
 from hf_msae.scenes.world import sample_scene
@@ -182,6 +180,8 @@ def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.D
         judged["method"], judged["world"], judged["seed"] = method, world.name, seed
         judged["latent"], judged["confirmed"] = latents[: len(labels)], confirmed
         judged["withheld"] = [of[latent] in withheld for latent in latents[: len(labels)]]
+        checks = check_labels(labels, of_truth[:, : len(labels)], world.truth, seed, num_resamples=2).to_pandas()
+        judged["noticed_by"] = checks["noticed_by"].where(checks["reason"] == "").to_numpy()
         judged["outside"] = outside_vocabulary(labels, vocabulary.words)
         judged["seconds"], judged["images"] = seconds / len(labels), images
         rows.append(judged)
@@ -221,6 +221,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
         "names the best concept": lambda each: each["names_best"].mean(),
         "auroc": lambda each: each["auroc"].mean(),
         **{name: lambda each, name=name: each[name].mean() for name in MEASURES},
+        **{f"noticed by {name}": lambda each, name=name: noticed(each, name) for name in (*MEASURES, "auc")},
         "right, withheld": lambda each: each.loc[each["withheld"], "right"].mean(),
         "right, confirmed": lambda each: each.loc[each["confirmed"], "right"].mean(),
         "confirmed": lambda each: each["confirmed"].mean(),
@@ -237,6 +238,11 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
             row[name] = "" if not len(values) else f"{values.mean():.2f} ({values.min():.2f} to {values.max():.2f})"
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def noticed(labels: pd.DataFrame, measure: str) -> float:
+    """Return the share of labels for which a measure passes both sanity tests, of those that were checked."""
+    return labels["noticed_by"].dropna().str.split(", ").map(lambda names: measure in names).mean()
 
 
 def main() -> None:

