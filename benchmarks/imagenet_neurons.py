@@ -23,13 +23,13 @@ import re
 import time
 from collections import Counter
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from wordnet import WordNet, form
 
 from hf_msae import VisionTextMSAE
 from hf_msae.backbones.efficientnet import efficientnet_features, load_efficientnet
@@ -44,54 +44,16 @@ from hf_msae.neuron_labels import (
     label_neurons,
     load_word_embeds,
 )
-from hf_msae.neuron_labels.evaluation import WordTruth, check_labels
 from hf_msae.neuron_labels.evaluation.baselines import Agreement, ClipDissect, Invert
 from hf_msae.neuron_labels.evaluation.measures import MEASURES
 from hf_msae.neuron_labels.imagers.base import image_sha256
 from hf_msae.neuron_labels.neuron import Neuron
-from hf_msae.neuron_labels.words import same_words
+from hf_msae.neuron_labels.scoring import score
 from hf_msae.statistics import wilson_interval
 
 NUM_CONTROL, DRAWN, KIND_DRAWN, LEAST_OF_NOUN, NEAR, TOP_CLASSES = 1000, 5, 10, 5, 4, 10
+PROPOSALS = (10, 60)
 SIZE = 96
-
-
-class WordNet:
-    """WordNet's nouns: synsets by their number in the files, with their words and hypernyms."""
-
-    def __init__(self, folder: Path) -> None:
-        self.words: dict[str, list[str]] = {}
-        self.hypernyms: dict[str, list[str]] = {}
-        for line in _lines(folder / "data.noun"):
-            fields = line.split(" | ")[0].split()
-            number = int(fields[3], 16)
-            pointers = fields[5 + 2 * number :]
-            self.words[fields[0]] = [word.replace("_", " ").lower() for word in fields[4 : 4 + 2 * number : 2]]
-            self.hypernyms[fields[0]] = [
-                pointers[place + 1] for place in range(0, len(pointers) - 3, 4) if pointers[place] in ("@", "@i")
-            ]
-        split = map(str.split, _lines(folder / "index.noun"))
-        self._first = {fields[0].replace("_", " "): fields[-int(fields[2])] for fields in split}
-        self.nouns = {form(word): word for words in self.words.values() for word in words if len(word) > 2}
-
-    def plain_words(self, synset: str) -> set[str]:
-        """Return the forms of the words whose most frequent sense a synset is."""
-        return {form(word) for word in self.words[synset] if self._first.get(word) == synset}
-
-    def above(self, synset: str) -> dict[str, int]:
-        """Return a synset and all its hypernyms, with the number of steps up."""
-        found, level = {synset: 0}, [synset]
-        while level:
-            level = [each for below in level for each in self.hypernyms[below] if each not in found]
-            found |= dict.fromkeys(level, max(found.values()) + 1)
-        return found
-
-    def steps(self, label: str | None, synset: str) -> float:
-        """Return how many steps above a synset the nearest one is that a label names; infinite if none is."""
-        named = (
-            steps for each, steps in self.above(synset).items() if form(label or "") in map(form, self.words[each])
-        )
-        return min(named, default=np.inf)
 
 
 @dataclass(frozen=True)
@@ -239,22 +201,25 @@ def main() -> None:
         ):
             start = time.perf_counter()
             found[baseline.name] = baseline.label(shown)["label"].tolist(), None, time.perf_counter() - start
+        for proposals in PROPOSALS:
+            start = time.perf_counter()
+            result = label_neurons(
+                *(neurons, proposer, imager, control, proposals),
+                seed=args.seed,
+                start=lambda neuron: [*fitting(neuron), *proposer.first(5, args.seed)],
+                num_pairs=0,
+                progress=False,
+            )
+            by_name = {label.neuron: label for label in result.labels}
+            labels = [by_name[neuron.name].label if neuron.name in by_name else None for neuron in neurons]
+            confirmed = np.array([neuron.name in by_name and by_name[neuron.name].confirmed for neuron in neurons])
+            found[f"LINE, {proposals} proposals"] = labels, confirmed, time.perf_counter() - start
         start = time.perf_counter()
-        result = label_neurons(
-            *(neurons, proposer, imager, control),
-            seed=args.seed,
-            start=lambda neuron: [*fitting(neuron), *proposer.first(5, args.seed)],
-            num_pairs=0,
-            progress=False,
-        )
-        by_name = {label.neuron: label for label in result.labels}
-        labels = [by_name[neuron.name].label if neuron.name in by_name else None for neuron in neurons]
-        confirmed = np.array([neuron.name in by_name and by_name[neuron.name].confirmed for neuron in neurons])
-        found["LINE"] = labels, confirmed, time.perf_counter() - start
+        labels = every_noun(neurons, imager, control, words)
+        found["every noun"] = labels, None, time.perf_counter() - start
         for method, (labels, confirmed, seconds) in found.items():
-            checks = check_labels(labels, shown, WordTruth(words, presence), args.seed, num_resamples=2).to_pandas()
-            row = {"group": group, "method": method, **judged(labels, truths, wordnet, confirmed)}
-            rows.append(row | {"AUPRC": f"{checks['auprc'].mean():.2f}", "seconds": f"{seconds / len(labels):.1f}"})
+            rows.append({"group": group, "method": method, **judged(labels, truths, wordnet, confirmed)})
+            rows[-1]["seconds"] = f"{seconds / len(labels):.1f}"
             for label, neuron, truth in zip(labels, neurons, truths, strict=True):
                 record = (group, method, neuron.name, label, wordnet.words[truth[0]][0])
                 everything.append((*record, min(wordnet.steps(label, each) for each in truth)))
@@ -264,13 +229,19 @@ def main() -> None:
         pd.DataFrame(everything, columns=columns).to_csv(args.output, index=False)
 
 
-@cache
-def form(text: str) -> str:
-    """Return the form by which words are compared; "" for what is none."""
-    try:
-        return same_words(text)
-    except ValueError:
-        return ""
+def every_noun(neurons: list[FeatureNeuron], imager: TagsImager, control: Control, words: list[str]) -> list[str]:
+    """Return the noun whose pictures have the highest AUC, for each neuron: what a search can find at best."""
+    pictures = [
+        neurons[0].features(
+            [imager.image(row) for row in imager.rows(word, range(min(20, imager.most_pictures(word))))]
+        )
+        for word in words
+    ]
+    labels = []
+    for neuron in neurons:
+        compared = control.activations(neuron)[control.search_rows]
+        labels.append(words[int(np.argmax([score("auc", neuron.read(each), compared) for each in pictures]))])
+    return labels
 
 
 def _nouns(texts: list[str], wordnet: WordNet) -> set[str]:
@@ -280,10 +251,6 @@ def _nouns(texts: list[str], wordnet: WordNet) -> set[str]:
         words = re.findall(r"[a-z]+", (text or "").lower())
         found |= {form(" ".join(words[i : i + n])) for n in (1, 2, 3) for i in range(len(words) - n + 1)}
     return found & wordnet.nouns.keys()
-
-
-def _lines(file: Path) -> list[str]:
-    return [line for line in file.read_text(encoding="latin-1").splitlines() if not line.startswith(" ")]
 
 
 def _rgba(file: Path) -> bytes:
