@@ -74,7 +74,7 @@ def confirm(
     Raises:
         BudgetSpentError: They would cost more than the budget allows.
     """
-    concept, there_are = trial.concept, gallery.imager.most_pictures(trial.concept)
+    concept, there_are = trial.concept, gallery.most_pictures(trial.concept)
     rate = activation_rate(control, trial.activations)
     start, more = settings.most_images, min(_MOST_FACTOR * number, math.ceil(number / (1 - rate)))
     if there_are is not None:

@@ -93,9 +93,13 @@ class Gallery:
         self.meter.spend(**price)
         return tuple([self.keep(picture) for picture in part] for part in pairs)
 
-    def _ask(self, draw: Callable[[str, Sequence[int]], Any], concept: str, seeds: Sequence[int]) -> Any:
+    def most_pictures(self, concept: str) -> int | None:
+        """Return how many different pictures of a concept there are; None without a limit."""
+        return self._ask(self.imager.most_pictures, concept)
+
+    def _ask(self, call: Callable[..., Any], concept: str, *seeds: Sequence[int]) -> Any:
         try:
-            return draw(concept, seeds)
+            return call(concept, *seeds)
         except (CannotDrawError, ServiceError):
             raise
         except Exception as error:  # an imager of the user may raise anything

@@ -225,7 +225,7 @@ class Search:
     def _is_measured(self, trial: Trial) -> bool:
         if trial.has_no_more:
             return True
-        there_are = self.gallery.imager.most_pictures(trial.concept)
+        there_are = self.gallery.most_pictures(trial.concept)
         # Where pictures are few, half of them are left to confirm the label.
         most = self.settings.most_images if there_are is None else min(self.settings.most_images, there_are // 2)
         return len(trial.images) + self.settings.images_per_concept > most

@@ -64,6 +64,12 @@ def test_an_imager_that_fails_or_has_nothing(red_neuron, noise_pictures):
     Broken.error = ServiceError("no such model")
     with pytest.raises(ServiceError, match="no such model"):
         run([red_neuron], noise_pictures, Broken())
+
+    class Counting(ColorImager):
+        def most_pictures(self, concept):
+            raise OSError("the collection is gone")
+
+    assert "the collection is gone" in run([red_neuron], noise_pictures, Counting()).problems["redness"]
     found = run([red_neuron], noise_pictures, start=["table"], iterations=0)
     assert found[0].label is None and "no label" in found[0].verdict()
 
