@@ -9,7 +9,7 @@ from sklearn.model_selection import KFold, LeaveOneGroupOut, cross_val_predict
 
 from hf_msae.hyperspectral import BLIND_SPOTS, CAUSES, TARGETS, causal_bands, make_patches
 
-N = 120
+N = 90
 SMALL = {"edges": (13, 16), "small_share": 0.8}
 
 
