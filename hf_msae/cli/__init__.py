@@ -21,6 +21,7 @@ _GROUPS = {
         "search": "search a dataset by example, by concepts or by an edited example",
         "bias": "test which concepts drive a classifier",
         "swordbench": "compare ways of steering: removing a concept, and nothing else",
+        "red-team": "look for what is wrong with a model of hyperspectral patches",
         "doctor": "say what there is of a model, what does not fit, and what to run next",
         "report": "write an HTML page about a model: quality, concepts, bias and searches",
         "demo": "open the concept explorer in a browser",

@@ -32,8 +32,7 @@ class RedTeamReport(Result):
 
     Attributes:
         findings: Findings, the gravest first.
-        tables: What was measured, by name; each audit says which tables it makes. `predictions` has the truth and the
-            prediction of every row, held out.
+        tables: What was measured, by name; each audit says which tables it makes.
         remarks: How it was measured, and what was left out and why.
         about: The model, the data and the settings.
         num_tests: Number of tests that the findings are corrected for.

@@ -25,8 +25,9 @@ from .audits.pruning import pruning
 from .audits.shortcuts import shortcuts
 from .audits.stability import stability
 from .findings import confirmed
+from .patches import Pair
 from .result import RedTeamReport
-from .subject import Patch, Subject, make_subject
+from .subject import Subject, make_subject
 
 AUDITS: dict[str, Callable[[Subject], Outcome]] = {
     "shortcuts": shortcuts,
@@ -49,7 +50,7 @@ def red_team(
     groups: Any = None,
     *,
     features: pd.DataFrame | None = None,
-    patches: Sequence[Patch] | None = None,
+    patches: Sequence[Pair] | None = None,
     transformer: Any = None,
     audits: Sequence[str] = tuple(AUDITS),
     num_folds: int = 5,
@@ -75,7 +76,7 @@ def red_team(
         X: Features (n, p), an array or a DataFrame.
         y: Targets (n,) or (n, t), an array, Series or DataFrame; for a classifier labels (n,).
         groups: Labels of the rows (n,), such as farms, or several sets of labels by name. Numbers with more than 20
-            values are cut into five quantiles.
+            values are cut into five quantiles. Defaults to the classes of field size of the patches, if there are any.
         features: One row for each column of X: feature (its name), transformation, band (a number or NaN), wavelength
             (nm or NaN) and level (a number or NaN), as in `EagleEyesFeatures.feature_table`.
         patches: Pairs of data (bands, height, width) and mask (height, width), True outside the field, of the rows.
@@ -123,8 +124,7 @@ def red_team(
             outcomes[name] = _kept(name, subject, output_dir, key)
             bar.update()
     candidates = [each for outcome in outcomes.values() for each in outcome.candidates]
-    tables = {"predictions": _predictions(subject)} if "performance" in outcomes else {}
-    tables |= {name: table for outcome in outcomes.values() for name, table in outcome.tables.items()}
+    tables = {name: table for outcome in outcomes.values() for name, table in outcome.tables.items()}
     if (spectrum := _mean_spectrum(subject)) is not None:
         tables["spectrum"] = spectrum
     about = {
@@ -157,7 +157,7 @@ def _kept(name: str, subject: Subject, output_dir: str | os.PathLike | None, key
 
 def _key(subject: Subject) -> str:
     """Return a digest of all that outcomes depend on."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256()  # of patches only by X, which the transformer makes of them
     settings: Mapping[str, Any] = {
         "format": _FORMAT,
         "model": type(subject.model).__module__ + "." + repr(subject.model),
@@ -173,22 +173,7 @@ def _key(subject: Subject) -> str:
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for array in (subject.X, subject.Y, subject.folds):
         digest.update(np.ascontiguousarray(array).tobytes())
-    for data, mask in subject.patches or ():
-        digest.update(np.ascontiguousarray(data).tobytes())
-        digest.update(np.ascontiguousarray(mask).tobytes())
     return digest.hexdigest()[:12]
-
-
-def _predictions(subject: Subject) -> pd.DataFrame:
-    t = len(subject.targets)
-    return pd.DataFrame(
-        {
-            "row": np.repeat(np.arange(len(subject.X)), t),
-            "target": np.tile(subject.targets, len(subject.X)),
-            "truth": subject.Y.ravel(),
-            "prediction": subject.predictions.ravel(),
-        }
-    )
 
 
 def _mean_spectrum(subject: Subject) -> pd.DataFrame | None:

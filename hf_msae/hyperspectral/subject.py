@@ -12,13 +12,12 @@ import pandas as pd
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from .patches import Pair, size_classes
+
 FEATURE_COLUMNS = ("feature", "transformation", "band", "wavelength", "level")
 ALL = "all"
 """Stands for the mean over targets."""
 _MOST_VALUES, _BINS = 20, 5  # of a numeric grouping
-_EDGES = (11, 40, 50, 100, 110, 120, 130)  # of the published evaluation by field size
-
-Patch = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Subject:
     groups: Mapping[str, np.ndarray]
     features: pd.DataFrame
     classes: np.ndarray | None
-    patches: Sequence[Patch] | None
+    patches: Sequence[Pair] | None
     transformer: Any
     folds: np.ndarray
     num_resamples: int = 1000
@@ -142,7 +141,7 @@ def make_subject(
     y: Any,
     groups: Any = None,
     features: pd.DataFrame | None = None,
-    patches: Sequence[Patch] | None = None,
+    patches: Sequence[Pair] | None = None,
     transformer: Any = None,
     num_folds: int = 5,
     num_resamples: int = 1000,
@@ -170,10 +169,9 @@ def make_subject(
     if patches is not None:
         if len(patches) != n:
             raise ValueError(f"there are {len(patches)} patches, but {n} rows of X")
-        if "field_size" not in known:
-            edges = np.array([min(data.shape[-2:]) for data, _ in patches])
-            sizes = np.array([*(f"up to {edge}" for edge in _EDGES), f"over {_EDGES[-1]}"])
-            known["field_size"] = sizes[np.searchsorted(_EDGES, edges)]
+        if groups is None:
+            edges = np.array([np.mean(mask.shape) for _, mask in patches])
+            known["field_size"] = np.asarray(size_classes(edges)).astype(str)
     if classes is None:
         splitter = KFold(num_folds, shuffle=True, random_state=seed).split(X)
     else:

@@ -11,7 +11,8 @@ import pandas as pd
 
 from ...statistics import resampled_means
 from ..findings import Candidate, candidate
-from ..subject import Patch, Subject
+from ..patches import Pair
+from ..subject import Subject
 from .outcome import Outcome, interval
 from .perturbations import DRIFT, SPATIAL, SPECTRAL, Attack, drifted
 
@@ -60,7 +61,7 @@ class Inputs:
         return np.asarray(self.subject.transformer.transform(changed), dtype=np.float64)
 
     @cached_property
-    def patches(self) -> list[Patch]:
+    def patches(self) -> list[Pair]:
         """The patches that are attacked, which are read once."""
         return [self.subject.patches[row] for row in self.rows]
 
@@ -153,7 +154,7 @@ def _column_attacks(subject: Subject) -> tuple[Attack, ...]:
     return tuple(found)
 
 
-def _attacked_patch(patch: Patch, attack: Attack, strength: float, rng: np.random.Generator) -> Patch:
+def _attacked_patch(patch: Pair, attack: Attack, strength: float, rng: np.random.Generator) -> Pair:
     if attack.spatial is not None:
         return attack.spatial(patch, strength, rng)
     data, mask = patch

@@ -85,7 +85,19 @@ def performance(subject: Subject) -> Outcome:
     slices, tests = _slices(subject, useful)
     table = pd.DataFrame(records, columns=["target", "metric", "value", "low", "high"])
     kept = [each for each in candidates + tests if each is not None]
-    return Outcome({"performance": table, "slices": slices}, kept, remarks)
+    return Outcome({"performance": table, "slices": slices, "predictions": _predictions(subject)}, kept, remarks)
+
+
+def _predictions(subject: Subject) -> pd.DataFrame:
+    t = len(subject.targets)
+    return pd.DataFrame(
+        {
+            "row": np.repeat(np.arange(len(subject.X)), t),
+            "target": np.tile(subject.targets, len(subject.X)),
+            "truth": subject.Y.ravel(),
+            "prediction": subject.predictions.ravel(),
+        }
+    )
 
 
 def _target(

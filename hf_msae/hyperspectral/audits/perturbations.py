@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import binary_dilation, distance_transform_edt
 
-from ..subject import Patch
+from ..patches import Pair
 
 Spectral = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
@@ -31,7 +31,7 @@ class Attack:
     strengths: tuple[float, ...]
     allowed: float
     spectral: Spectral | None = None
-    spatial: Callable[[Patch, float, np.random.Generator], Patch] | None = None
+    spatial: Callable[[Pair, float, np.random.Generator], Pair] | None = None
 
 
 def noise(spectra: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -94,7 +94,7 @@ def haze(spectra: np.ndarray, strength: float, rng: np.random.Generator) -> np.n
     return (1 - strength) * spectra + strength * _level(spectra) * scattered
 
 
-def erode(patch: Patch, strength: float, rng: np.random.Generator) -> Patch:
+def erode(patch: Pair, strength: float, rng: np.random.Generator) -> Pair:
     """Lose a number of pixels along the edge of the field; a field that would vanish keeps its innermost pixels."""
     data, mask = patch
     outside = binary_dilation(np.pad(mask, 1, constant_values=True), iterations=round(strength))[1:-1, 1:-1]
@@ -104,7 +104,7 @@ def erode(patch: Patch, strength: float, rng: np.random.Generator) -> Patch:
     return data, outside
 
 
-def crop(patch: Patch, strength: float, rng: np.random.Generator) -> Patch:
+def crop(patch: Pair, strength: float, rng: np.random.Generator) -> Pair:
     """Lose a share of height and width; of ten random windows, the one with the largest part of the field is kept."""
     data, mask = patch
     height, width = (max(2, round(size * (1 - strength))) for size in mask.shape)

@@ -1,0 +1,175 @@
+"""Look for what is wrong with a model of hyperspectral patches: shortcuts, blind spots, and what it rests on.
+
+The model is fitted in folds to features of the patches. Audits test whether it reads the farm or the instrument
+instead of the soil, for which targets, fields and values it fails, whether single bands leak or drift, which bands its
+predictions rest on, how few of them would do, how small perturbations mislead it, and what depends on the draw. What
+is significant among all tests is a finding. Finished audits are kept: an interrupted run continues with the others.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .._utils.argument_parser import MSAEArgumentParser, flag
+from .checks import check_least
+
+if TYPE_CHECKING:
+    from ..hyperspectral import Patches, RedTeamReport
+
+EXAMPLE = """\
+  hf-msae red-team synthetic --blind_spots leak range --model pls --output outputs/red-team
+
+  hf-msae red-team soils --targets pH --model pls --output outputs/soils
+
+  hf-msae red-team fields/train_data --model my_models:make_forest --features eagle_eyes --output outputs/fields"""
+BUILT_IN = ("synthetic", "soils")
+
+
+@dataclass
+class RedTeamArguments:
+    """Which model, what it is tested on, and where results go."""
+
+    _argument_group_name: ClassVar[str] = "red team"
+
+    data: str = flag(
+        "Patches: a folder in the layout of the HYPERVIEW challenge or of ENVI headers, a dataset folder or Hub id, "
+        "`synthetic` for fields whose causes are known, or `soils` for real spectra of eight farms."
+    )
+    output: str = flag("Folder of the results: report.html, report.json, findings.yaml, figures, and finished audits.")
+    model: str = flag(
+        "Model: forest, extra_trees, boosting, pls, ridge or knn, or module:name of a scikit-learn model of your own "
+        "or of a function that makes one, which is imported.",
+        "forest",
+    )
+    features: str = flag(
+        "What the model is given: mean, the mean spectrum of a field, or eagle_eyes, 2,400 features of the winners of "
+        "HYPERVIEW.",
+        "mean",
+    )
+    targets: list[str] = flag("Targets to predict. Defaults to all.", [])
+    groups: list[str] = flag("Groupings to leave groups of out, such as farm. Defaults to all.", [])
+    audits: list[str] = flag("Audits to run, by name. Defaults to all.", [])
+    ground_truth: str | None = flag("CSV file with targets and groups, if it is not beside the patches.", None)
+    wavelengths: str | None = flag("File with the wavelengths in nm, if it is not beside the patches.", None)
+    unit: str | None = flag("What values are in: digital_numbers, percent or reflectance; see load_patches.", None)
+    invalid: str = flag("What to do with invalid patches: raise an error, or drop them.", "raise")
+    split: str = flag("Split of a dataset with several.", "train")
+    num_fields: int = flag("Number of synthetic fields.", 300)
+    blind_spots: list[str] = flag("What to plant in synthetic fields: range, outliers, drift, leak, farm.", [])
+    num_folds: int = flag("Number of folds.", 5)
+    num_explained: int = flag("Number of rows that predictions are explained of, at most.", 200)
+    num_attacked: int = flag("Number of patches that are attacked, at most.", 60)
+    num_seeds: int = flag("Number of seeds and bootstrap samples that stability is measured over.", 4)
+    alpha: float = flag("Probability of one false finding or more.", 0.05)
+    seed: int = flag("Random seed of synthetic fields, folds, draws and the model.", 0)
+    disable_tqdm: bool = flag("Hide the progress bars, which are only shown on a terminal.", False)
+
+    def __post_init__(self):
+        if self.features not in ("mean", "eagle_eyes"):
+            raise ValueError(f"features must be mean or eagle_eyes, got {self.features!r}")
+        if self.blind_spots and self.data != "synthetic":
+            raise ValueError("--blind_spots are planted in synthetic fields: the data must be `synthetic`")
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")
+        check_least(self, num_fields=50, num_folds=2, num_explained=2, num_attacked=2, num_seeds=2)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command with `argv`, by default the arguments of the process."""
+    kinds, prog = [RedTeamArguments], "hf-msae red-team"
+    parser = MSAEArgumentParser(kinds, __doc__, EXAMPLE, prog=prog, first_word="data")
+    (args,) = parser.parse(argv)
+
+    from .._utils.atomic import check_writable, make_folder
+    from ..hyperspectral import AUDITS, EagleEyesFeatures, MeanSpectrum, red_team
+    from ..hyperspectral.models import make_model
+
+    with parser.reporting_errors():
+        if unknown := [name for name in args.audits if name not in AUDITS]:
+            raise ValueError(f"there is no audit {unknown[0]!r}; the audits are {', '.join(AUDITS)}")
+        check_writable(make_folder(args.output) / "report.json")
+        model = make_model(args.model, args.seed)
+        patches = open_patches(args)
+        transformer = (EagleEyesFeatures() if args.features == "eagle_eyes" else MeanSpectrum()).fit(patches)
+        groups = chosen("groups", {**patches.groups, "field_size": patches.size_classes}, args.groups)
+        targets = chosen("targets", patches.targets, args.targets)
+        X = transformer.transform(patches)
+        are_images = int(patches.sizes["pixels"].max()) > 1
+        report = red_team(
+            model,
+            X,
+            patches.targets[list(targets)],
+            groups,
+            features=transformer.feature_table,
+            patches=patches if are_images else None,
+            transformer=transformer if are_images else None,
+            audits=args.audits or list(AUDITS),
+            output_dir=args.output,
+            data=f"{len(patches)} patches of {args.data}, {args.features} features",
+            progress=not args.disable_tqdm,
+            **{name: getattr(args, name) for name in ("num_folds", "num_explained", "num_attacked", "num_seeds")},
+            alpha=args.alpha,
+            seed=args.seed,
+        )
+        words = sys.argv[1:] if argv is None else argv
+        write(report, args.output, shlex.join([*prog.split(), *words]))
+    print(f"{report}\n\nThe page, tables and figures are in {args.output}")
+
+
+def open_patches(args: RedTeamArguments) -> Patches:
+    """Open the patches that the arguments name.
+
+    Raises:
+        ValueError: They have no targets.
+    """
+    from ..hyperspectral import load_patches, load_soil_spectra, make_patches
+
+    if args.data == "synthetic":
+        return make_patches(args.num_fields, args.seed, blind_spots=args.blind_spots)
+    if args.data == "soils":
+        return load_soil_spectra()
+    options = {name: getattr(args, name) for name in ("ground_truth", "wavelengths", "unit", "invalid", "split")}
+    if args.targets:
+        options["targets"] = args.targets
+    patches = load_patches(args.data, progress=not args.disable_tqdm, **options)
+    if patches.targets is None:
+        raise ValueError(f"{args.data} has no targets: name a CSV file with --ground_truth")
+    return patches
+
+
+def chosen(what: str, known: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return the columns with some names, or all.
+
+    Raises:
+        ValueError: There is no such column.
+    """
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"{what} has no {unknown[0]!r}; there are {', '.join(map(str, known))}")
+    return {name: known[name] for name in names or known}
+
+
+def write(report: RedTeamReport, output: str, command: str) -> None:
+    """Write everything about a run, finished or read again."""
+    from .._utils.atomic import atomic_path, make_folder
+    from ..plotting import save_figure
+    from ..report import write_red_team_report
+
+    folder = Path(output)
+    make_folder(folder / "tables")
+    report.to_json(folder / "report.json")
+    report.to_yaml(folder / "findings.yaml")
+    for name, table in {"findings": report.to_pandas(), **report.tables}.items():
+        with atomic_path(folder / "tables" / f"{name}.csv") as path:
+            table.to_csv(path, index=False)
+    for name, figure in report.figures().items():
+        save_figure(figure, folder / "figures" / f"{name}.png")
+    write_red_team_report(folder / "report.html", report, command)
+
+
+if __name__ == "__main__":
+    main()

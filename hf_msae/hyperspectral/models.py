@@ -1,0 +1,52 @@
+"""Models by name, for the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor, RandomForestRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.multioutput import MultiOutputRegressor
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+MODELS: dict[str, Callable[[int], Any]] = {
+    "forest": lambda seed: RandomForestRegressor(100, min_samples_leaf=2, max_features=0.3, random_state=seed),
+    "extra_trees": lambda seed: ExtraTreesRegressor(100, min_samples_leaf=2, max_features=0.3, random_state=seed),
+    "boosting": lambda seed: MultiOutputRegressor(GradientBoostingRegressor(subsample=0.5, random_state=seed)),
+    "pls": lambda seed: PLSRegression(12),
+    "ridge": lambda seed: make_pipeline(StandardScaler(), RidgeCV([0.01, 0.1, 1, 10, 100])),
+    "knn": lambda seed: make_pipeline(StandardScaler(), KNeighborsRegressor(20, weights="distance")),
+}
+"""Functions of a seed that make a regressor."""
+
+
+def make_model(name: str, seed: int = 0) -> Any:
+    """Return a model that has not been fitted.
+
+    Args:
+        name: One of `MODELS`, or "module:name" of your own: a scikit-learn model, or a function without arguments that
+            returns one. The module is imported, also from the working directory.
+        seed: Random seed of a model of `MODELS`.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    if name in MODELS:
+        return MODELS[name](seed)
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(f"there is no model {name!r}; the models are {', '.join(MODELS)}, or module:name of your own")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"model {name!r} cannot be imported: {error}") from error
+    return found if hasattr(found, "fit") and not isinstance(found, type) else found()
