@@ -30,7 +30,10 @@ def score(metric: Metric, shown: np.ndarray, control: np.ndarray) -> float:
         control: Activations of control pictures (m,), at least 2.
     """
     if metric == "auc":
-        return float(stats.mannwhitneyu(shown, control).statistic / (len(shown) * len(control)))
+        ordered = np.sort(control)  # scipy's test takes far longer
+        return float(
+            (np.searchsorted(ordered, shown) + np.searchsorted(ordered, shown, "right")).mean() / 2 / len(ordered)
+        )
     if metric == "mad":
         # Not the deviation: rounding gives that of equal values a tiny one.
         return float((shown.mean() - control.mean()) / control.std(ddof=1)) if np.ptp(control) > 0 else 0.0
