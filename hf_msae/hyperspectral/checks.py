@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .patches import UNITS
+from .patches import UNITS, Pair
 
+_NO_FIELD = "no pixel belongs to the field: it is True everywhere, and True means outside"
 _FLAT_BANDS = 8  # in which a pixel has the largest value of its field: clipped, since noise makes them differ
 _MANY_PIXELS, _MANY_SHARE = 10, 0.1  # that have it in one band
 
@@ -72,6 +73,21 @@ def as_mask(mask: np.ndarray, shape: tuple[int, ...], name: object) -> np.ndarra
     return mask.any(axis=0) if mask.ndim == 3 else mask
 
 
+def check_pair(data: np.ndarray, mask: np.ndarray, name: object, bands: int | None = None) -> Pair:
+    """Return a patch as arrays, its mask as bool (h, w), after checking their shapes.
+
+    Raises:
+        PatchError: Data is not (bands, h, w), has another number of bands, or no pixel belongs to the field.
+    """
+    data = np.asarray(data)
+    if data.ndim != 3 or (bands is not None and len(data) != bands):
+        raise PatchError(name, "data", f"its shape is {data.shape}, but ({bands or 'bands'}, h, w) is needed")
+    mask = as_mask(mask, data.shape, name)
+    if mask.all():
+        raise PatchError(name, "mask", _NO_FIELD)
+    return data, mask
+
+
 def check_patch(data: np.ndarray, mask: np.ndarray, wavelengths: np.ndarray, unit: str, name: object) -> np.ndarray:
     """Return the mean spectrum of a patch (bands,), after checking it.
 
@@ -86,7 +102,7 @@ def check_patch(data: np.ndarray, mask: np.ndarray, wavelengths: np.ndarray, uni
         PatchError: Bands are missing, the field has no pixels, or values are not finite, saturated or in another unit.
     """
     if mask.all():
-        raise PatchError(name, "mask", "no pixel belongs to the field: it is True everywhere, and True means outside")
+        raise PatchError(name, "mask", _NO_FIELD)
     field = data[:, ~mask]
     if not (finite := np.isfinite(field)).all():
         band, number = int(np.flatnonzero(~finite.all(axis=1))[0]), int((~finite).any(axis=0).sum())

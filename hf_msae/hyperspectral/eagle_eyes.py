@@ -15,7 +15,7 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .checks import PatchError, as_mask, check_wavelengths
+from .checks import PatchError, check_pair, check_wavelengths
 from .patches import Pair, Patches
 
 if TYPE_CHECKING:
@@ -159,7 +159,10 @@ class EagleEyesFeatures(TransformerMixin, BaseEstimator):
     def _features(self, X: Patches | Sequence[Pair], row: int) -> np.ndarray:
         data, mask = X[row]
         name = X.ids[row] if isinstance(X, Patches) else row
-        data, mask = _checked(np.asarray(data), np.asarray(mask), f"patch {name}")
+        data, mask = check_pair(data, mask, f"patch {name}", BANDS)
+        if max(mask.shape) < SINGULAR_VALUES:
+            size = f"{mask.shape[0]}x{mask.shape[1]}"
+            raise PatchError(f"patch {name}", "data", f"{size} pixels, but the longer side needs {SINGULAR_VALUES}")
         inside = ~mask
         mean = data[:, inside].mean(axis=1, dtype=float) / LARGEST_MEAN
         if not np.isfinite(mean).all():
@@ -207,19 +210,6 @@ def singular_values(images: np.ndarray) -> np.ndarray:
         exact = np.linalg.svd(weighted[inexact], compute_uv=False)[:, :SINGULAR_VALUES]
         found[inexact, : exact.shape[1]] = exact
     return found
-
-
-def _checked(data: np.ndarray, mask: np.ndarray, name: str) -> Pair:
-    if data.ndim != 3 or len(data) != BANDS:
-        raise PatchError(name, "data", f"its shape is {data.shape}, but ({BANDS}, h, w) is needed")
-    if max(data.shape[1:]) < SINGULAR_VALUES:
-        raise PatchError(
-            name, "data", f"{data.shape[1]}x{data.shape[2]} pixels, but the longer side needs {SINGULAR_VALUES}"
-        )
-    mask = as_mask(mask, data.shape, name)
-    if mask.all():
-        raise PatchError(name, "mask", "no pixel belongs to the field: it is True everywhere, and True means outside")
-    return data, mask
 
 
 def _wavelet(signal: np.ndarray, wavelet: str) -> tuple[np.ndarray, np.ndarray]:

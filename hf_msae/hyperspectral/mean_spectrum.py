@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .checks import PatchError, as_mask, check_wavelengths
+from .checks import check_pair, check_wavelengths
 from .patches import UNITS, Pair, Patches
 
 if TYPE_CHECKING:
@@ -53,14 +53,9 @@ class MeanSpectrum(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         found = np.empty((len(X), len(self.wavelengths_)))
         for row in range(len(X)):
-            data, mask = X[row]
             name = f"patch {X.ids[row] if isinstance(X, Patches) else row}"
-            if np.ndim(data) != 3 or len(data) != found.shape[1]:
-                raise PatchError(name, "data", f"its shape is {np.shape(data)}, not ({found.shape[1]}, h, w)")
-            mask = as_mask(mask, np.shape(data), name)
-            if mask.all():
-                raise PatchError(name, "mask", "no pixel belongs to the field: it is True everywhere")
-            found[row] = np.asarray(data)[:, ~mask].mean(axis=1, dtype=float) / UNITS["reflectance"]
+            data, mask = check_pair(*X[row], name, found.shape[1])
+            found[row] = data[:, ~mask].mean(axis=1, dtype=float) / UNITS["reflectance"]
         return found
 
     @property

@@ -160,7 +160,7 @@ class Patches(Sequence):
             write_json(folder / "truth.json", json.loads(json.dumps(self.truth, default=_as_list)))
 
     def to_dataset(self) -> Dataset:
-        """Return a Hugging Face dataset, which `load_patches` reads, one row per patch.
+        """Return a Hugging Face dataset in memory, which `load_patches` reads, one row per patch.
 
         Columns are sample_index, data and mask (flat), shape, wavelengths, the targets and the groups.
         """

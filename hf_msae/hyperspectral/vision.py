@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from torch import nn
 
 from .._utils.evaluating import evaluation_mode
-from .checks import PatchError, as_mask
+from .checks import PatchError, check_pair
 from .patches import HYPERVIEW_WAVELENGTHS, TARGETS, Pair, Patches
 
 if TYPE_CHECKING:
@@ -95,11 +95,8 @@ class VisionRegressor(RegressorMixin, BaseEstimator):
         return predictions * scale
 
     def _image(self, X: Patches | Sequence[Pair], row: int) -> torch.Tensor:
-        data, mask = X[row]
         name = f"patch {X.ids[row] if isinstance(X, Patches) else row}"
-        mask = as_mask(mask, np.shape(data), name)
-        if mask.all():
-            raise PatchError(name, "mask", "no pixel belongs to the field: it is True everywhere")
+        data, mask = check_pair(*X[row], name)
         image = np.where(mask, 0, data).astype(np.float32) / self.divisor
         if not np.isfinite(image).all():
             raise PatchError(name, "data", "values of the field are not finite")
