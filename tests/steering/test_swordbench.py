@@ -26,8 +26,15 @@ small = partial(gaussian_task, num_rows=400, width=12, num_concepts=3)
 run = partial(run_swordbench, progress=False)
 
 
-def test_the_table_is_tidy_and_everything_is_in_it(tmp_path):
-    result = run([small], ["mean_difference", "lda"], tmp_path, seeds=(0, 1))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run of two methods with two seeds, and its result."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, run([small], ["mean_difference", "lda"], folder, seeds=(0, 1))
+
+
+def test_the_table_is_tidy_and_everything_is_in_it(finished):
+    folder, result = finished
     frame = result.to_pandas()
     assert list(frame)[:9] == ["task", "backbone", "method", "concept", "seed", "metric", "value", "low", "high"]
     assert set(frame["method"]) == {"mean_difference", "lda"} and set(frame["seed"]) == {0, 1}
@@ -35,12 +42,12 @@ def test_the_table_is_tidy_and_everything_is_in_it(tmp_path):
     per_cell = frame.groupby(["method", "seed", "concept"])["metric"].nunique()
     assert (per_cell[per_cell.index.get_level_values("concept") == "concept 1"] >= 10).all()
     assert not frame.duplicated(["method", "seed", "concept", "metric"]).any()
-    loaded = SwordBenchResult.from_dict(json.loads((tmp_path / "results.json").read_text()))
+    loaded = SwordBenchResult.from_dict(json.loads((folder / "results.json").read_text()))
     assert loaded.ranking().equals(result.ranking()) and loaded.verdict() == result.verdict()
 
 
-def test_an_interrupted_run_measures_only_what_is_missing(tmp_path, monkeypatch):
-    run([small], ["mean_difference", "lda"], tmp_path, seeds=(0, 1))
+def test_an_interrupted_run_measures_only_what_is_missing(tmp_path, monkeypatch, finished):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     first = (tmp_path / "results.json").read_bytes()
     cells = sorted((tmp_path / "cells").iterdir())
     assert len(cells) == 4
@@ -54,9 +61,10 @@ def test_an_interrupted_run_measures_only_what_is_missing(tmp_path, monkeypatch)
 
 
 def test_other_options_are_other_cells(tmp_path):
-    run([small], {"probe": METHODS["ridge"](folds=3)}, tmp_path, seeds=(0,))
-    run([small], {"probe": METHODS["ridge"](folds=4)}, tmp_path, seeds=(0,))
-    run([partial(small, strength=1.0)], {"probe": METHODS["ridge"](folds=4)}, tmp_path, seeds=(0,))
+    tiny = partial(small, num_rows=100, num_concepts=1)
+    run([tiny], {"probe": METHODS["ridge"](folds=3)}, tmp_path, seeds=(0,))
+    run([tiny], {"probe": METHODS["ridge"](folds=4)}, tmp_path, seeds=(0,))
+    run([partial(tiny, strength=1.0)], {"probe": METHODS["ridge"](folds=4)}, tmp_path, seeds=(0,))
     assert len(list((tmp_path / "cells").iterdir())) == 3
 
 
@@ -312,9 +320,9 @@ def test_no_dose_works_where_nothing_is_won():
     assert table[["part_from", "dose_to", "needed"]].isna().all(axis=None) and len(table) == 2
 
 
-def test_results_of_earlier_versions_have_no_over_correction_of_doses(tmp_path):
-    result = run([small], ["mean_difference", "lda"], tmp_path, seeds=(0,))
-    content = json.loads((tmp_path / "results.json").read_text())
+def test_results_of_earlier_versions_have_no_over_correction_of_doses(tmp_path, finished):
+    folder, result = finished
+    content = json.loads((folder / "results.json").read_text())
     for record in content["doses"]:
         for end in ("", "_low", "_high"):
             del record[f"over_correction{end}"]
