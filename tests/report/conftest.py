@@ -13,7 +13,8 @@ from hf_msae.bias import bias_report
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import evaluate_msae
-from hf_msae.report import rendering, write_report
+from hf_msae.plotting.embedded import Drawing
+from hf_msae.report import write_report
 from hf_msae.report.sections import quality
 from tests.identity_msae import identity_msae
 from tests.report.page_reader import Page
@@ -116,7 +117,7 @@ def no_figure(monkeypatch):
     """Quality is not drawn, which takes longer than all else of a small page; `page` has it drawn."""
 
     def drawing(figure, alt):
-        return rendering.Drawing("data:,", alt, 100)
+        return Drawing("data:,", alt, 100)
 
     monkeypatch.setattr(quality, "drawing", drawing)
     monkeypatch.setattr(quality, "plot_quality_against_k", lambda metrics: None)
