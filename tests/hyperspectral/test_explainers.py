@@ -57,12 +57,33 @@ def test_values_sum_to_predictions(model, y, method):
     assert strongest in (0, 2)
 
 
-def test_deep_forests_are_explained_with_shallower_trees(monkeypatch):
-    monkeypatch.setattr(explainers, "_DEEPEST", 2)
+def test_deep_trees_are_explained_by_interventions():
+    rng = np.random.default_rng(0)
+    sparse = (rng.random((200, 200)) < 1.5 / 200) * rng.lognormal(0, 2, size=(200, 200))
+    y = np.exp(3 * rng.normal(size=200)) * (sparse.sum(axis=1) > 0) + sparse @ rng.lognormal(size=200)
+    model = RandomForestRegressor(3, random_state=0)
+    assert max(tree.tree_.max_depth for tree in model.fit(sparse, y).estimators_) > 64
+    found = explained(model, y, sparse)
+    assert found.method == "TreeSHAP, interventional" and found.largest_gap < 1e-5
+    assert "levels deep" in found.remarks[0]
+
+
+def test_shallower_trees_are_explained_if_nothing_else_is_additive(monkeypatch):
+    class ExplainerError(Exception):
+        """As in shap."""
+
+    real = explainers._tree_shap
+
+    def tree_shap(parts, X, background):
+        if max(map(explainers._depth, (model for _, model in parts))) > 3:
+            raise ExplainerError("Additivity check failed!")
+        return real(parts, X, background)
+
+    monkeypatch.setattr(explainers, "_tree_shap", tree_shap)
     monkeypatch.setattr(explainers, "_MEND_DEPTH", 3)
     found = explained(RandomForestRegressor(5, random_state=0))
     assert found.method == "TreeSHAP, max_depth=3" and found.largest_gap < 1e-9
-    assert "levels deep" in found.remarks[0] and "max_depth=3" in found.remarks[1]
+    assert len(found.remarks) == 3 and "max_depth=3 (correlation 0.9" in found.remarks[-1]
 
 
 def test_values_that_are_not_additive_are_computed_again(monkeypatch):
