@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from hf_msae.hyperspectral import RedTeamReport, red_team
 from tests.hyperspectral.worlds import CAUSES, WAVELENGTHS, spectra
 
-QUICK = {"num_bootstrap": 100, "num_seeds": 2, "num_attacked": 4, "progress": False}
+QUICK = {"num_folds": 4, "num_bootstrap": 100, "num_seeds": 2, "num_attacked": 4, "progress": False}
 MODEL = make_pipeline(StandardScaler(), Ridge(1.0))
 
 
@@ -40,9 +40,8 @@ def test_a_sound_model_has_no_severe_finding(seed):
     assert found.num_tests > 10
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_farm_that_tells_the_target_is_a_severe_shortcut(seed):
-    found = audited("farm", "shortcuts", "performance", seed=seed)
+def test_a_farm_that_tells_the_target_is_a_severe_shortcut():
+    found = audited("farm", "shortcuts", "performance")
     first = found.findings[0]
     assert (first.severity, first.metric, first.audit) == ("severe", "shortcut_index", "shortcuts")
     assert "farm" in first.title and "K" in first.title + first.evidence
