@@ -35,7 +35,7 @@ class KnownScenes(ScenesImager):
 
         def responds(images):
             scenes = [self.drawn[image_sha256(image)] for image in images]
-            return [any(each.holds(scene) for each in read) + 1e-3 * scene.index % 1e-2 for scene in scenes]
+            return [any(each.holds(scene) for each in read) + scene.index % 10 * 1e-3 for scene in scenes]
 
         return FunctionNeuron(responds, " or ".join(concepts))
 
@@ -52,9 +52,11 @@ def test_planted_neurons_of_the_scenes():
         return label_neuron(neuron, ListProposer(), imager, control, **options)
 
     many = find(imager.neuron("night", "star"), picture_embeds=embed)
-    assert many.is_polysemantic and set(many.meanings["meaning"][many.meanings["confirmed"]]) == {"night", "star"}
+    confirmed = many.meanings[many.meanings["confirmed"]]
+    night, star = sorted((set(each.split(", ")) for each in confirmed["concepts"]), key=lambda group: "star" in group)
+    assert many.is_polysemantic and "night" in night - star and star >= {"star", "red star", "blue star"}
     one = find(imager.neuron("star"), picture_embeds=embed)
-    assert (one.label, one.confirmed, one.is_polysemantic) == ("star", True, False)
+    assert one.confirmed and "star" in one.label and not one.is_polysemantic
     assert set(one.meanings["concepts"].iloc[0].split(", ")) >= {"star", "red star", "small star", "blue star"}
 
 
