@@ -163,7 +163,7 @@ def confirmed(candidates: Sequence[Candidate], alpha: float) -> tuple[Finding, .
     for (first, p), *others in kinds.values():
         evidence = first.evidence
         if others:
-            also = "; ".join(f"{o.subject} {o.value:.3g} ({o.low:.3g} to {o.high:.3g})" for o, _ in others)
+            also = "; ".join(f"{o.subject}, {o.value:.3g} ({o.low:.3g} to {o.high:.3g})" for o, _ in others)
             evidence += f" The same holds for {also}."
         findings.append(
             Finding(
