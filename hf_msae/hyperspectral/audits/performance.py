@@ -269,7 +269,8 @@ def _slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, li
                         f"{-residuals[i]:+.2f} standard deviations off on average."
                     )
                     title = f"{target} is predicted worse where {grouping} is {name}"
-                    arguments = ("performance", f"slice {grouping}", f"{target} where {grouping} is {name}", title, "error_ratio")
+                    where = f"{target} where {grouping} is {name}"
+                    arguments = ("performance", f"slice {grouping}", where, title, "error_ratio")
                     arguments += (ratio[i], draws[0, :, i], _SLICE, evidence, _SPLIT)
                     tests.append(candidate(*arguments, log=True))
     return pd.DataFrame(records, columns=SLICE_COLUMNS), tests
