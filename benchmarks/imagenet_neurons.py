@@ -182,7 +182,8 @@ def main() -> None:
     text, image = vocabulary.embed(model.backbone), model.image_embeds(drawings.images, progress=False)
     control = Control([drawings.images[place] for place in np.flatnonzero(is_control)], args.seed, progress=False)
     others = np.flatnonzero(~is_control)
-    imager = TagsImager([drawings.images[p] for p in others], [sorted(drawings.nouns[p]) for p in others])
+    tags = [[wordnet.nouns[noun] for noun in sorted(drawings.nouns[place])] for place in others]
+    imager = TagsImager([drawings.images[place] for place in others], tags)
     proposer = VocabularyProposer(words, load_word_embeds())
     fitting = ZeroShotStart(control, model.backbone, vocabulary)
     rows, everything = [], []
