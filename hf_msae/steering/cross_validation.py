@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import LinearSVC
 
 from .data import NotDefinedError, digest_of
@@ -44,8 +44,9 @@ def fit_best(
 ) -> BaseEstimator:
     """Fit an estimator with the best of some settings, both classes weighted alike.
 
-    Settings are compared by the estimator's own score on `folds` folds, SVMs with a tolerance of 0.01: with a large C
-    they converge slowly, and the choice does not need it. The same fit is not made twice by a process.
+    Settings are compared by the estimator's own score on `folds` folds, each with its share of both classes: in rows
+    that are sorted by class, other folds would hold one class alone. SVMs are compared with a tolerance of 0.01: with
+    a large C they converge slowly, and the choice does not need it. The same fit is not made twice by a process.
 
     Returns:
         The fitted estimator, which is not to be changed.
@@ -61,7 +62,8 @@ def fit_best(
         return _kept[key]
     weights, rows = balanced_weights(concept), few_rows(concept, MOST_ROWS, seed)
     rough = clone(estimator).set_params(tol=1e-2) if isinstance(estimator, LinearSVC) else estimator
-    search = GridSearchCV(rough, grid, cv=folds, refit=False)
+    stratified = list(StratifiedKFold(folds).split(rows, concept[rows]))  # of regressors, scikit-learn takes others
+    search = GridSearchCV(rough, grid, cv=stratified, refit=False)
     search.fit(X[rows], y[rows], sample_weight=weights[rows])
     _kept[key] = estimator.set_params(**search.best_params_).fit(X, y, sample_weight=weights)
     if len(_kept) > _MOST_KEPT:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
+from sklearn.linear_model import Lasso, Ridge
 from sklearn.svm import LinearSVC
 
 from hf_msae.steering import METHODS, Edit, NotDefinedError, Task, gaussian_task
@@ -200,6 +201,18 @@ def test_the_same_fit_is_made_once(task):
     for other in ((LinearSVC(random_state=0), grid, X, -y, 5, 0), (LinearSVC(random_state=0), grid, X + 1, y, 5, 0)):
         assert np.abs(fit_best(*other).coef_ - first.coef_).max() > 1e-6
     assert fit_best(LinearSVC(random_state=0), {"C": [0.1]}, X, y, 5, 0) is not first
+
+
+@pytest.mark.parametrize("estimator", [Ridge, Lasso])
+def test_rows_that_are_sorted_by_class_have_the_same_settings(estimator):
+    rng = np.random.default_rng(0)
+    y = rng.permutation(np.where(np.arange(90) < 36, 1.0, -1.0))  # sorted, each fifth has one class
+    X = rng.standard_normal((90, 40)) + 0.5 * y[:, None] * (np.arange(40) < 4)
+    order = np.argsort(y, kind="stable")
+    grid = {"alpha": [1e-5, 1e-3, 0.1, 10.0, 1000.0]}
+    found = [fit_best(estimator(), grid, X[rows], y[rows], 5, 0) for rows in (slice(None), order)]
+    assert found[1].alpha == found[0].alpha > 1e-3
+    np.testing.assert_allclose(found[1].coef_, found[0].coef_, atol=1e-4)
 
 
 def test_few_rows_keep_the_rare_class():
