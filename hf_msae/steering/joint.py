@@ -7,16 +7,34 @@ import numpy as np
 from .covariance import covariance_of
 from .data import NotDefinedError
 
+_TINY = 1e-6  # what rounding leaves of a concept that follows from others, of its norm; a row of 10^9 leaves more
+
 
 def regressors(concept: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the weights (K, n) that turn rows (n, d) into the effects of a concept and of the others.
 
     Effects are coefficients of the least-squares regression of the rows on all of them and a constant; the first is
-    the concept's.
+    the concept's. Others may depend on each other, since that leaves the concept's effect what it is.
+
+    Raises:
+        NotDefinedError: The concept follows from the others, as one of them, its opposite, or a sum of them: what it
+            does cannot be told from what they do.
     """
     labels = np.column_stack([concept, others]).astype(np.float64)
     labels -= labels.mean(axis=0)
+    follows = labels[:, 1:] @ np.linalg.lstsq(labels[:, 1:], labels[:, 0])[0]
+    if np.linalg.norm(labels[:, 0] - follows) <= _TINY * np.linalg.norm(labels[:, 0]):
+        raise NotDefinedError(f"the concept cannot be told from {_which(labels)}")
     return np.linalg.pinv(labels.T @ labels, hermitian=True) @ labels.T
+
+
+def _which(labels: np.ndarray) -> str:
+    """Name what the first column of centered labels is the same as, or the opposite of, up to rounding."""
+    for number, other in enumerate(labels[:, 1:].T):
+        for sign, name in ((1, ""), (-1, "the opposite of ")):
+            if np.allclose(labels[:, 0], sign * other):
+                return f"{name}others[:, {number}]: they hold in the same training rows"
+    return "a sum of the other concepts, from which it follows in every training row"
 
 
 def discriminant(X: np.ndarray, concept: np.ndarray, others: np.ndarray) -> dict[str, np.ndarray]:

@@ -178,6 +178,14 @@ def test_what_is_not_defined_says_why(tmp_path):
     assert "bias" in set(result.cross["found"]) and "concept 1" not in set(result.cross["found"])
 
 
+def test_a_concept_that_cannot_be_told_from_another_is_not_defined(tmp_path):
+    task = small(seed=0)
+    task = replace(task, concepts={**task.concepts, "copy": ~task.concepts["concept 1"]})
+    undefined = run([task], ["joint_pattern"], tmp_path, seeds=(0,)).undefined().query("metric == 'fit'")
+    assert sorted(undefined["concepts"].sum()) == ["concept 1", "copy"]
+    assert undefined["reason"].str.contains("cannot be told from the opposite").all()
+
+
 def test_a_concept_that_no_test_row_has_does_not_end_the_run(tmp_path):
     task = small(seed=0)
     task.concepts["concept 1"][task.test] = False

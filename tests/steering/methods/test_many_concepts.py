@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from hf_msae.steering import METHODS
+from hf_msae.steering import METHODS, NotDefinedError
+from tests.identity_msae import identity_msae
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +17,13 @@ def correlated():
     X[:, 0] += 4 * first
     X[:, 1] += 4 * second
     return X, np.stack([first, second], axis=1)
+
+
+@pytest.fixture(scope="module")
+def identity_edit():
+    """Method -> an edit of embeddings (n, 6) that has not been fitted."""
+    msae = identity_msae(6, [6])
+    return lambda method: METHODS[method](**({"msae": msae} if method == "msae" else {}))
 
 
 def direction(method, X, concepts, number, **options):
@@ -53,3 +61,27 @@ def test_concepts_that_are_always_there_change_nothing(correlated, method):
     X, concepts = correlated
     more = np.column_stack([concepts, np.ones(len(X), dtype=bool)])
     np.testing.assert_allclose(direction(method, X, more, 0), direction(method, X, concepts, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["joint_pattern", "reactive_pattern", "msae"])
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (lambda first, second: [second, first], r"others\[:, 1\]"),
+        (lambda first, second: [~first, second], r"opposite of others\[:, 0\]"),
+        (lambda first, second: [first & second, second, first & ~second], "sum of the other"),
+    ],
+)
+def test_a_concept_that_follows_from_others_is_not_defined(correlated, identity_edit, method, others, said):
+    X, concepts = correlated
+    edit = identity_edit(method)
+    with pytest.raises(NotDefinedError, match=f"cannot be told from.*{said}"):
+        edit.fit(X, concepts[:, 0], others=np.column_stack(others(*concepts.T)))
+
+
+def test_others_that_follow_from_each_other_change_nothing(correlated):
+    X, concepts = correlated
+    more = np.column_stack([concepts, ~concepts[:, 1], concepts[:, 1]])
+    np.testing.assert_allclose(
+        direction("joint_pattern", X, more, 0), direction("joint_pattern", X, concepts, 0), atol=1e-5
+    )
