@@ -168,10 +168,9 @@ class MSAELatents(MSAEEdit):
         return self._edited(x, edits)
 
     def _shifted(self, x: torch.Tensor, amount: float, where: torch.Tensor) -> torch.Tensor:
-        if not where.any():
-            return x
         result = x.clone()
-        result[where] = self._with_code(x[where], lambda codes: codes + amount * self._get("effects", codes))
+        if where.any():
+            result[where] = self._with_code(x[where], lambda codes: codes + amount * self._get("effects", codes))
         return result
 
     def _edit(self, values: Sequence[float], mode: str) -> LatentEdit:
@@ -179,7 +178,7 @@ class MSAELatents(MSAEEdit):
 
     def _edited(self, x: torch.Tensor, edits: list[LatentEdit]) -> torch.Tensor:
         edited = edit_embeddings(self._model_for(x), x, edits, self.k)
-        return x if edited is None else edited
+        return x.clone() if edited is None else edited
 
 
 def detection(codes: np.ndarray, concept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

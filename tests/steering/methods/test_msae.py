@@ -50,6 +50,19 @@ def test_copies_encode_the_same_rows_once(make, task, monkeypatch):
     assert len(encoded) == 2
 
 
+@pytest.mark.parametrize("options", [{}, {"num_latents": 1}])
+@pytest.mark.parametrize("given", [np.asarray, torch.from_numpy])
+def test_embeddings_in_which_nothing_changes_are_copied(make, train, options, given):
+    X, concept, others = train
+    edit = make("msae", **options).fit(X, concept, others=others)
+    far = 20 * make("msae").model.dictionary[0].detach().numpy()
+    lacks, has = given(X[~concept][:8] - far), given(X[concept][:8] + far)
+    for x, result in ((lacks, edit.remove(lacks)), (has, edit.add(has, 0.0))):
+        assert (result == x).all()
+        result[:] = 7
+        assert (x != 7).all()
+
+
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_the_latent_of_the_concept_is_chosen(make, task, number):
     concept = list(task.concepts.values())[number][task.train]
