@@ -108,7 +108,13 @@ def plot_doses(doses: pd.DataFrame, working: pd.DataFrame, epsilon: float) -> Fi
 
 
 def _curves(doses: pd.DataFrame) -> pd.DataFrame:
-    """Return the means over seeds, by task, method and part."""
+    """Return the means over seeds, by task, method and part.
+
+    Raises:
+        ValueError: There is nothing to plot.
+    """
+    if doses.empty:
+        raise ValueError("there is nothing to plot: no removal is defined; undefined() has the reasons")
     columns = [f"{name}{end}" for name in ("dose", *_AXES) for end in ("", "_low", "_high")]
     return doses.groupby(["task", "method", "part"], sort=False)[columns].agg(
         lambda values: values.astype(float).mean()
@@ -146,7 +152,7 @@ def _front(wholes: pd.DataFrame) -> list[str]:
 
 
 @in_common_look
-def plot_cross_concepts(matrix: pd.DataFrame) -> Figure:
+def plot_cross_concepts(matrix: pd.DataFrame, title: str = "") -> Figure:
     """Plot a heat map of how well each concept (rows) is found after each (columns) was removed, as AUROC.
 
     The numbers are written into the cells of up to 12 concepts.
@@ -162,6 +168,7 @@ def plot_cross_concepts(matrix: pd.DataFrame) -> Figure:
         axis.set_ticks(range(len(names)), [figure_text(name, _LONGEST_LABEL) for name in names])
         axis.set_label_text(what)
     panel.tick_params(axis="x", labelrotation=90)
+    panel.set_title(figure_text(title, 34))
     if len(matrix) <= 12:
         for (row, column), value in np.ndenumerate(matrix.to_numpy()):
             color = "black" if value > 0.75 else "white"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ import numpy as np
 import torch
 
 from .artifact import read_edit, site_in, write_edit
+from .code import code_sha256
 from .data import NotDefinedError, check_data, check_others, provenance_of
 
 if TYPE_CHECKING:
@@ -191,8 +190,7 @@ class Edit(ABC):
 
     def depends_on(self) -> str:
         """Return a hash of what results depend on besides the options: the code of the method."""
-        code = [_code_of(cls) for cls in type(self).__mro__ if issubclass(cls, Edit) and cls is not Edit]
-        return hashlib.sha256("".join(code).encode()).hexdigest()
+        return code_sha256(type(self))
 
     def check_loaded(self) -> None:  # noqa: B027 - most need nothing else
         """Check what the edit needs besides its own parameters; called after it was loaded.
@@ -242,14 +240,6 @@ class Edit(ABC):
         x = given.float() if given.dtype.itemsize < 4 else given
         result = function(x).to(given.dtype if keep_dtype else x.dtype)
         return result.numpy() if is_array else result
-
-
-def _code_of(cls: type) -> str:
-    try:
-        return inspect.getsource(cls)
-    except (OSError, TypeError):  # it was typed in: there is no file
-        functions = {name: value.__code__ for name, value in vars(cls).items() if inspect.isfunction(value)}
-        return repr([(name, code.co_code, code.co_names) for name, code in functions.items()])
 
 
 def load_edit(folder: str | os.PathLike, **options: Any) -> Edit:

@@ -63,7 +63,10 @@ class MSAEEdit(Edit):
                 name = os.fspath(self.msae)
                 is_place = Path(name).expanduser().is_dir() or "/" in name
                 load = MSAEModel.from_pretrained if is_place else MSAEModel.from_released
-                self._model = load(str(Path(name).expanduser()) if is_place else name)
+                try:
+                    self._model = load(str(Path(name).expanduser()) if is_place else name)
+                except KeyError as error:
+                    raise OSError(f"the MSAE {name!r} is no folder, and {error.args[0]}") from None
             self._model.eval()
         return self._model
 

@@ -227,7 +227,8 @@ class SwordBenchResult(Result):
         chosen = self.cross[(self.cross["task"] == task) & (self.cross["method"] == method)]
         if chosen.empty:
             raise ValueError(f"the run has no cell of method {method!r} on task {task!r}")
-        return plot_cross_concepts(chosen.pivot_table(index="found", columns="removed", values="auroc", sort=False))
+        matrix = chosen.pivot_table(index="found", columns="removed", values="auroc", sort=False)
+        return plot_cross_concepts(matrix, f"{task}, {method}")
 
 
 def _longest_run(working: pd.DataFrame, parts: Sequence[float]) -> pd.DataFrame:

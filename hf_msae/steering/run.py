@@ -83,6 +83,10 @@ def run_swordbench(
             backbone and there is none.
     """
     chosen = named_methods(methods)
+    if isinstance(tasks, Task) or not all(isinstance(task, Task) or callable(task) for task in tasks):
+        raise ValueError(f"tasks must be several tasks, or functions that make one of a seed, got {tasks!s:.200}")
+    if isinstance(seeds, int):
+        raise ValueError(f"seeds must be several numbers, got {seeds}: pass ({seeds},)")
     by_name = [label for label, edit in chosen.items() if edit.needs.startswith("a name")]
     if by_name and backbone is None:
         raise ValueError(f"the method {by_name[0]} is fitted by name: pass the backbone of the features")
@@ -94,13 +98,14 @@ def run_swordbench(
         raise ValueError(f"a seed is given twice: {list(seeds)}")
     folder = make_folder(make_folder(output_dir) / "cells")
     made = [_made(task, seed) for seed in seeds for task in tasks]
+    names = [task.name for task in made[: len(tasks)]]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two tasks have the name {twice[0]!r}: give each its own (dataclasses.replace)")
     cells = [
         _Cell(task, label, edit, seed, folder, backbone if label in by_name else None)
         for task, seed in zip(made, [seed for seed in seeds for _ in tasks], strict=True)
         for label, edit in chosen.items()
     ]
-    if len({cell.path for cell in cells}) < len(cells):
-        raise ValueError("two tasks have the same name: give each its own")
     missing = [cell for cell in cells if cell.read() is None]
     done = len(cells) - len(missing)
     with tqdm(total=len(cells), initial=done, desc="SwordBench", unit="cell", disable=not progress) as bar:
@@ -117,6 +122,12 @@ def named_methods(methods: Sequence[str | Edit] | Mapping[str, Edit]) -> dict[st
     Raises:
         ValueError: A method is unknown, or two have the same label.
     """
+    if isinstance(methods, str):
+        raise ValueError(f"methods must be several names or edits, got {methods!r}: pass [{methods!r}]")
+    for method in methods.values() if isinstance(methods, Mapping) else methods:
+        if not isinstance(method, Edit) and (isinstance(methods, Mapping) or not isinstance(method, str)):
+            kinds = "an edit" if isinstance(methods, Mapping) else "a name or an edit"
+            raise ValueError(f"a method must be {kinds}, such as METHODS['lda'](), got {method!r:.200}")
     if isinstance(methods, Mapping):
         return dict(methods)
     found: dict[str, Edit] = {}
@@ -166,9 +177,10 @@ class _Cell:
     def read(self) -> dict[str, Any] | None:
         """Return the cell if it has been measured; a file that is damaged counts as missing."""
         try:
-            return json.loads(self.path.read_text(encoding="utf-8"))
+            cell = json.loads(self.path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
+        return cell if isinstance(cell, dict) and "figures" in cell and "doses" in cell else None
 
     def measure(self) -> None:
         write_json(

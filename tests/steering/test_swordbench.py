@@ -52,7 +52,7 @@ def test_an_interrupted_run_measures_only_what_is_missing(tmp_path, monkeypatch,
     cells = sorted((tmp_path / "cells").iterdir())
     assert len(cells) == 4
     cells[0].unlink()
-    cells[1].write_text(cells[1].read_text()[:100])  # damaged
+    cells[1].write_text("{}")  # damaged
     measured = []
     original = module.measure
     monkeypatch.setattr(module, "measure", lambda *given: measured.append(given) or original(*given))
@@ -274,7 +274,13 @@ def test_a_rank_is_opened_by_the_best_that_is_left():
     [
         ({"methods": ["eraser"]}, "eraser"),
         ({"methods": [METHODS["ridge"](folds=3), METHODS["ridge"]()]}, "ridge"),
-        ({"tasks": [small, small]}, "same name"),
+        ({"tasks": [small, partial(small, correlation=0.5)]}, "'gaussian'"),
+        ({"tasks": small(seed=0)}, "several tasks"),
+        ({"tasks": ["gaussian"]}, "'gaussian'"),
+        ({"methods": "lda"}, r"\['lda'\]"),
+        ({"methods": {"a": "lda"}}, "'lda'"),
+        ({"methods": [METHODS["lda"]]}, "name or an edit"),
+        ({"seeds": 0}, r"\(0,\)"),
         ({"tasks": []}, "at least one"),
         ({"seeds": (1, 0, 1)}, r"twice.*1, 0, 1"),
     ],
@@ -366,6 +372,7 @@ def test_figures_are_drawn(tmp_path):
     curves = [line.get_xydata().tolist() for line in doses[2].lines]
     assert result.doses.query("method == 'lda'")[["dose", "over_correction"]].to_numpy().tolist() in curves
     heat = result.plot_cross("gaussian", "lda").axes[0]
+    assert heat.get_title() == "gaussian, lda"
     assert [label.get_text() for label in heat.get_yticklabels()] == ["bias", "concept 1", "concept 2"]
     with pytest.raises(ValueError, match="leace"):
         result.plot_cross("gaussian", "leace")
