@@ -24,6 +24,9 @@ DOSES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 EPSILON = 0.05
 """How far from full recovery, and from no damage, perfect steering may be."""
 
+MIN_ROWS = 10
+"""Rows that a group needs for intervals, and so for a verdict; resampling one row would give intervals of no width."""
+
 _TINY = 1e-30  # instead of a probability of 0
 
 GROUPS = ("biased", "unbiased", "aligned")
@@ -132,7 +135,8 @@ def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figur
 
     - `success`: accuracy of h(T(x)) minus that of h(x), on biased rows.
     - `bias_cost`: what the bias costs on biased rows: the accuracy of `Judge.reference` minus that of h(x).
-    - `recovery`: success / bias_cost; not defined unless the lower end of bias_cost's interval is above 0.
+    - `recovery`: success / bias_cost; not defined unless the lower end of bias_cost's interval is above 0, which takes
+      at least `MIN_ROWS` biased rows.
     - `damage`: accuracy of h(x) minus that of h(T(x)), on unbiased rows; negative if it gets better.
     - `over_correction`: accuracy of `Judge.reference` minus that of h(T(x)), on aligned rows, where the bias helps the
       classifier. It is positive if removal takes more than this help.
@@ -144,6 +148,9 @@ def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figur
     - `exactness`: 1 - sum |T(x) - x'|^2 / sum |x - x'|^2 over rows with the bias, x' being the counterfactual: 1 if
       removal gives the embedding of the same input without the bias, 0 if it stays as far from it as no change.
     - `injection_exactness`: the same on unbiased rows for `edit.add` with amount 1.
+
+    Differences between accuracies, `flip_rate`, `kl`, `dose` and `drift` have no interval (NaN) where one of their
+    groups has fewer than `MIN_ROWS` rows.
 
     Returns:
         The figures, and what the removal gained in each row, by group: right after it minus right before it in biased
@@ -193,9 +200,13 @@ def is_perfect(figures: dict[str, Figure], epsilon: float = EPSILON) -> bool | N
     pushes all inputs with the bias away from the bias's labels would be perfect.
 
     Returns:
-        None if recovery is not defined, because the bias does not mislead the classifier.
+        None if that is not defined: the bias does not mislead the classifier, so recovery is not defined, or a figure
+        has no interval, because a group has fewer than `MIN_ROWS` rows.
     """
-    if not np.isfinite(figures["recovery"]).all():
+    needed = [figures["recovery"], figures["damage"]]
+    if np.isfinite(figures["over_correction"][0]):
+        needed.append(figures["over_correction"])
+    if not np.isfinite(needed).all():
         return None
     harm = [figures["damage"][2], np.nan_to_num(figures["over_correction"][2], nan=0.0)]
     return bool(figures["success"][0] > 0 and figures["recovery"][1] >= 1 - epsilon and max(harm) <= epsilon)
@@ -229,10 +240,13 @@ def _group_figures(change: Callable[[np.ndarray], np.ndarray], judge: Judge) -> 
 
 
 def _of_means(functions: dict[str, Function], groups: Sequence[np.ndarray], seed: int) -> dict[str, Figure]:
-    """Evaluate functions of the means of groups of rows, with intervals from resampled rows."""
+    """Evaluate functions of the means of groups of rows, with intervals from resampled rows if they are enough."""
     known = [group if len(group) else np.zeros((1, group.shape[1])) for group in groups]
     means = [group.mean(axis=0) for group in known]
     draws = [resampled_means(group, seed=seed + place) for place, group in enumerate(known)]
+    for group, drawn in zip(groups, draws, strict=True):
+        if 0 < len(group) < MIN_ROWS:
+            drawn[:] = np.nan
     with np.errstate(invalid="ignore", divide="ignore"):
         figures = {name: (float(f(*means)), *interval(f(*draws))) for name, f in functions.items()}
     if not len(groups[2]):

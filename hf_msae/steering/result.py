@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.stats import norm, permutation_test
 
 from ..statistics import Result, holm
-from .damage import EPSILON
+from .damage import EPSILON, MIN_ROWS
 
 if TYPE_CHECKING:
     from typing import Self
@@ -39,7 +39,8 @@ class SwordBenchResult(Result):
         doses: What parts of the removal do: task, method, seed, part, and dose, success, damage and over_correction
             with intervals. Results of earlier versions lack over_correction.
         cross: AUROC of each concept (found) after each was removed: task, method, seed, found, removed, auroc.
-        perfect: For each task, method and seed, whether steering is perfect (`is_perfect`); None if not defined.
+        perfect: For each task, method and seed, whether steering is perfect (`is_perfect`); None if not defined, as
+            where a group has fewer than 10 rows.
         gains: For each task, method and seed, what the removal gained in each test row that is biased, unbiased or
             aligned, and the hash of the task.
         made: What each task, method and seed was made of: the hash of the task's rows (`rows_sha256`), the name of the
@@ -111,9 +112,13 @@ class SwordBenchResult(Result):
         Two methods are told apart if the difference of their net gains in the same test rows has a two-sided p-value
         of at most 0.05, after Holm's correction for all pairs of the task. It is the p-value of a normal
         distribution with the standard error of that difference, a sum of means over biased, unbiased and, for
-        methods that over-correct on average, aligned rows.
-        Rows that several seeds share are counted once, with their mean over seeds. The best of the methods that are
-        left opens the next rank. Only seeds in which all ranked methods are defined count.
+        methods that over-correct on average, aligned rows. Where two methods differ in a group of fewer than 10 rows,
+        or by the same in all of its rows, a standard error says nothing, and the test flips the signs of rows: each
+        row's difference is as likely to be its opposite if the methods are alike.
+        A task that is the same for several seeds, such as a finished one, counts once, with the means of its rows
+        over seeds. Tasks that are made anew for each seed count as independent, even where they share some pictures;
+        p-values are then too small. The best of the methods that are left opens the next rank. Only seeds in which
+        all ranked methods are defined count.
 
         Returns:
             One row per task and method: rank, net_gain (mean over seeds), p_value (against the best, corrected).
@@ -257,7 +262,13 @@ def _paired(a: list[list[np.ndarray]], b: list[list[np.ndarray]]) -> float:
     """Return the p-value of a two-sided test that the mean net gains of two methods are the same."""
     parts = [x - y for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True)]
     size = abs(sum(part.mean() for part in parts))
-    variance = sum(part.var(ddof=1) / len(part) for part in parts if len(part) > 1)
-    if not variance:
-        return float(size == 0)
+    parts = [part for part in parts if part.any()]
+    if not parts:
+        return 1.0
+    if any(len(part) < MIN_ROWS or np.ptp(part) == 0 for part in parts):
+        terms = np.concatenate([part[part != 0] / len(part) for part in parts])
+        if len(terms) == 1:
+            return 1.0
+        return float(permutation_test((terms,), np.sum, permutation_type="samples", batch=1000, rng=0).pvalue)
+    variance = sum(part.var(ddof=1) / len(part) for part in parts)
     return float(2 * norm.sf(size / np.sqrt(variance)))

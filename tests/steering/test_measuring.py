@@ -261,6 +261,21 @@ def test_a_task_without_aligned_rows_has_all_other_figures(task):
     assert np.isfinite([figures["recovery"], figures["worst_group"], figures["net_gain"]]).all()
 
 
+@pytest.mark.parametrize("group", ["biased", "unbiased", "aligned"])
+def test_few_rows_have_no_verdict(task, group):
+    judge = Judge(task)
+    rows = judge.groups[group]
+    rows = rows[np.argsort(judge.correct(task.features[rows], rows), kind="stable")]  # those that mislead it first
+    found = []
+    for number in (10, 9):
+        judge = Judge(task)
+        vars(judge)["groups"] = {**judge.groups, group: rows[:number]}
+        found.append(damage_figures(Oracle(task), judge, seed=0)[0])
+    assert [is_perfect(figures) for figures in found] == [True, None]
+    name = {"biased": "success", "unbiased": "damage", "aligned": "over_correction"}[group]
+    assert np.isfinite(found[0][name]).all() and np.isfinite(found[1][name]).tolist() == [True, False, False]
+
+
 def test_a_task_without_biased_rows_is_not_defined(task):
     has = task.concepts["bias"]
     split = np.where((task.split == "test") & has & (task.target == 0), "train", task.split)

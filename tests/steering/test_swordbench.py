@@ -254,6 +254,21 @@ def test_rows_that_seeds_share_count_once():
     assert _result(others).ranking()["p_value"].iloc[1] < once["p_value"].iloc[1]
 
 
+@pytest.mark.parametrize("number", [1, 4, 5, 30])
+def test_few_rows_or_rows_that_are_all_alike_are_tested_by_their_signs(number):
+    """With n rows of the same difference, 2 of 2^n choices of signs are as extreme; with many, choices are drawn."""
+    gains = {("a", 0, "x"): ([1] * number, [0] * 50), ("b", 0, "x"): ([0] * number, [0] * 50)}
+    ranking = _result(gains).ranking()
+    assert ranking["p_value"].iloc[1] == pytest.approx(max(2 / 2**number, 2 / 10_000))
+    assert ranking["rank"].tolist() == ([1, 1] if 2 / 2**number > 0.05 else [1, 2])
+
+
+def test_one_row_of_a_group_does_not_decide():
+    unbiased = [1, -1] * 500
+    gains = {("a", 0, "x"): ([1], unbiased), ("b", 0, "x"): ([0], [0] * 1000)}
+    assert _result(gains).ranking()["rank"].tolist() == [1, 1]
+
+
 def test_a_seed_without_figures_is_left_out_for_all():
     good, bad = ([1] * 10, [0] * 10), ([0] * 10, [0] * 10)
     gains = {("a", 0, "x"): good, ("b", 0, "x"): bad, ("a", 1, "y"): ([], []), ("b", 1, "y"): good}
