@@ -1,5 +1,7 @@
 """The figures of SwordBench, against the closed forms of the Gaussian task and against edits whose effect is known."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -298,6 +300,25 @@ def test_a_task_without_biased_rows_is_not_defined(task):
 def test_a_task_that_does_not_fit_is_refused(task, changes, said):
     with pytest.raises(ValueError, match=said):
         _with(task, **changes)
+
+
+def test_labels_that_training_lacks_are_named(task):
+    target = task.target.copy()
+    target[task.test[:5]], target[task.test[5]], target[task.train[0]] = 7, 9, 8
+    with pytest.raises(ValueError, match="labels 7, 9, which"):
+        _with(task, target=target)
+
+
+def test_test_rows_that_are_training_rows_are_counted(task):
+    features = task.features.copy()
+    features[task.test[:3]] = features[task.train[4]]
+    with pytest.warns(UserWarning, match=f"3 of {len(task.test)} test rows of gaussian"):
+        _with(task, features=features)
+    features = task.features.copy()
+    features[task.test[1]] = features[task.test[0]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _with(task, features=features)
 
 
 def _with(task, **changes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,7 +26,8 @@ class Task:
 
     Methods are fitted on the training rows. A head, a logistic regression of the label, is trained on the same rows,
     where the label and one concept, the bias, are correlated; it is never refitted. In the test rows, label and bias
-    should be independent.
+    should be independent. Every label of a test row is that of a training row too, and test rows that have the same
+    features as a training row are counted in a warning.
 
     Attributes:
         name: Name of the task.
@@ -81,6 +83,18 @@ class Task:
             rows = self.rows(split)
             if len(np.unique(self.target[rows])) < 2:
                 raise NotDefinedError(f"the {split} rows of {self.name} have fewer than two labels")
+        if len(unknown := np.setdiff1d(self.target[self.test], self.target[self.train])):
+            raise ValueError(
+                f"test rows of {self.name} have the labels {', '.join(map(str, unknown))}, which no training row has: a "
+                "classifier can never be right about them, before or after an edit. Leave these rows out"
+            )
+        seen = {row.tobytes() for row in self.features[self.train]}
+        if shared := sum(row.tobytes() in seen for row in self.features[self.test]):
+            warnings.warn(
+                f"{shared} of {len(self.test)} test rows of {self.name} have the features of a training row: if they are "
+                "the same inputs, figures are of rows that methods have seen",
+                stacklevel=3,
+            )
 
     def rows(self, split: str) -> np.ndarray:
         """Return the numbers of a split's rows."""

@@ -9,6 +9,9 @@ from PIL import Image as Picture
 from hf_msae.steering.tasks import celeba, task_from_dataset, waterbirds
 from hf_msae.steering.tasks.published import ATTRIBUTES
 
+# Its pictures are of four kinds, and the same in both splits.
+pytestmark = pytest.mark.filterwarnings("ignore:.*have the features of a training row")
+
 
 def _picture(blue, bright):
     values = np.full((32, 32, 3), 200 if bright else 60, np.uint8)
