@@ -85,14 +85,14 @@ class Task:
                 raise NotDefinedError(f"the {split} rows of {self.name} have fewer than two labels")
         if len(unknown := np.setdiff1d(self.target[self.test], self.target[self.train])):
             raise ValueError(
-                f"test rows of {self.name} have the labels {', '.join(map(str, unknown))}, which no training row has: a "
-                "classifier can never be right about them, before or after an edit. Leave these rows out"
+                f"test rows of {self.name} have the labels {', '.join(map(str, unknown))}, which no training row has: "
+                "a classifier can never be right about them, before or after an edit. Leave these rows out"
             )
         seen = {row.tobytes() for row in self.features[self.train]}
         if shared := sum(row.tobytes() in seen for row in self.features[self.test]):
             warnings.warn(
-                f"{shared} of {len(self.test)} test rows of {self.name} have the features of a training row: if they are "
-                "the same inputs, figures are of rows that methods have seen",
+                f"{shared} of {len(self.test)} test rows of {self.name} have the features of a training row: if they "
+                "are the same inputs, figures are of rows that methods have seen",
                 stacklevel=3,
             )
 
