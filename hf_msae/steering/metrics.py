@@ -22,6 +22,7 @@ MOST_CROSS_ROWS = 2_000
 """Test rows of the matrix of concepts, about: it has K^2 fields."""
 
 _KERNEL_FEATURES = 300
+_SAME = 1e-4  # of the spread before a removal: what differs by less after it is the same but for rounding
 
 Figure = tuple[float, float, float]
 """A value, and the lower and upper end of its 95% interval."""
@@ -34,7 +35,8 @@ def concept_figures(edit: Edit, task: Task, concept: str, seed: int) -> dict[str
     - `separability`: (m+ - m-) / sqrt(v+ + v-), the means and variances of the score with the concept and without it.
     - `removal_auroc`: AUROC of the score after removal; 0.5 if it finds nothing any more.
     - `leakage_linear`, `leakage_nonlinear`: AUROC of probes that are fitted to training rows after removal: a
-      logistic regression, and one of 300 features of a Gaussian kernel (Nystroem).
+      logistic regression, and one of 300 features of a Gaussian kernel (Nystroem). They see standardized coordinates,
+      and 0 for those whose spread is less than 1e-4 of what it was before the removal.
 
     Args:
         edit: An edit that was fitted to the concept in the training rows.
@@ -51,8 +53,12 @@ def concept_figures(edit: Edit, task: Task, concept: str, seed: int) -> dict[str
     }
     rows = task.train
     rows = rows[few_rows(task.concepts[concept][rows], MOST_PROBE_ROWS, seed)]
-    scaler = StandardScaler()
-    left, removed = scaler.fit_transform(edit.remove(task.features[rows])), scaler.transform(removed)
+    left = edit.remove(task.features[rows])
+    scaler = StandardScaler().fit(left)
+    # Of some coordinates only rounding errors are left, which may go with the concept: they become 0.
+    gone = np.sqrt(scaler.var_) < _SAME * task.features[rows].std(axis=0, dtype=np.float64)
+    scaler.scale_ = np.where(gone, np.inf, scaler.scale_)
+    left, removed = scaler.transform(left), scaler.transform(removed)
     for name, probe in _probes(len(rows), seed).items():
         probe.fit(left, task.concepts[concept][rows])
         figures[name] = auroc_figure(truth, probe.decision_function(removed))
@@ -142,8 +148,8 @@ def auroc_figure(truth: np.ndarray, score: np.ndarray) -> Figure:
 
 
 def _without_rounding_errors(score: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """Round scores to 1e-4 of their spread before the removal: what differs by less is the same."""
-    step = 1e-4 * float(before.std())
+    """Round scores to a small part of their spread before the removal: what differs by less is the same."""
+    step = _SAME * float(before.std())
     return np.round(score / step) if step > 0 else score
 
 

@@ -100,6 +100,23 @@ def test_a_removed_direction_leaves_nothing(task, known):
         assert 0.46 < figures[probe][0] < 0.54
 
 
+@pytest.mark.parametrize("kept", [0.0, 1e-6, 1e-3])
+def test_probes_do_not_see_rounding_errors(task, kept):
+    """A concept along one coordinate: what float32 leaves of it is no leakage, a thousandth of it is."""
+
+    class Nearly(Known):
+        def _remove(self, x):
+            return kept * x + (1 - kept) * super()._remove(x)
+
+    axis = np.eye(24)[0]
+    mirror = task.provenance["directions"][1] - axis
+    turned = task.features - 2 * np.outer(task.features @ mirror, mirror) / (mirror @ mirror)
+    turned = _with(task, features=turned.astype(np.float32))
+    figures = concept_figures(_fit(Nearly(axis), turned, "concept 1"), turned, "concept 1", seed=0)
+    for probe in ("leakage_linear", "leakage_nonlinear"):
+        assert figures[probe][0] > 0.85 if kept == 1e-3 else 0.46 < figures[probe][0] < 0.54
+
+
 def test_half_a_removal_leaks(task):
     class Half(Known):
         def _remove(self, x):
