@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from .._utils.atomic import make_folder
 from .._utils.json_files import write_json
 from ..backbones import Backbone
-from .damage import Judge, damage_figures, dose_figures, is_perfect
+from .damage import MIN_ROWS, Judge, damage_figures, dose_figures, is_perfect
 from .data import NotDefinedError
 from .edit import METHODS, Edit
 from .metrics import (
@@ -39,7 +39,7 @@ CELL_FORMAT = 4
 """Cells of another format are measured again."""
 
 _WHY_NOT = {
-    "recovery": "the bias is not shown to mislead the classifier on biased rows",
+    "recovery": f"the bias is not shown to mislead the classifier on biased rows, or fewer than {MIN_ROWS} are biased",
     "over_correction": "there are no aligned test rows",
     "exactness": "the task has no exact pairs of rows with the bias",
     "injection_exactness": "the task has no exact pairs of rows without the bias",
