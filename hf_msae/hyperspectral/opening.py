@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.ndimage import find_objects
 
 from .._utils.paths import refuse_missing_path
+from .._utils.reachability import refuse_unreachable
 from .checks import PatchError
 from .ground_truth import ID_COLUMNS, as_id
 from .patches import Pair, Patches
@@ -139,7 +140,16 @@ def _load_dataset(source: Any, split: str) -> Any:
     import datasets
 
     path = Path(source).expanduser()
-    found = datasets.load_from_disk(str(path)) if path.is_dir() else datasets.load_dataset(str(source))
+    if path.is_dir():
+        found = datasets.load_from_disk(str(path))
+    else:
+        refuse_unreachable(str(source))
+        try:
+            found = datasets.load_dataset(str(source))
+        except OSError as error:
+            raise FileNotFoundError(
+                f"{source} is neither a local file or folder nor a dataset that can be loaded: {error}"
+            ) from error
     if isinstance(found, datasets.DatasetDict):
         if split not in found:
             raise ValueError(f"{source} has no split {split!r}; its splits are {', '.join(found)}")

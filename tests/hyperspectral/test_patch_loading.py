@@ -407,3 +407,9 @@ def test_errors_survive_other_processes():
 
     error = pickle.loads(pickle.dumps(PatchError("1.npz", "mask", "it is empty")))
     assert (error.file, error.field, str(error)) == ("1.npz", "mask", "1.npz: mask: it is empty")
+
+
+def test_a_mistyped_name_is_named_as_a_file_and_as_a_dataset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nosuch is neither a local file or folder nor"):
+        load_patches("nosuch", progress=False)
