@@ -8,30 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import mannwhitneyu, norm
-from tqdm.auto import tqdm
+from scipy.stats import mannwhitneyu
 
 from .._utils.deprecation import renamed_arguments
 from .._utils.evaluating import evaluation_mode
 from ..concepts.codes import Embeddings, collect_codes, open_embeddings
 from ..concepts.collectors import ColumnCollector, FiringCollector, RowCollector
 from ..concepts.editing import latent_of
-from ..concepts.table import ConceptTable, name_columns
-from ..statistics import benjamini_hochberg, bootstrap_interval, holm, matched_null, robust_spread
-from .probabilities import Classifier, as_classifier, log_odds, probabilities
+from ..concepts.table import ConceptTable
+from ..statistics import holm
+from .interventions import DOSES, FEWEST_NAMED, intervene, latent_directions, latents_to_test, validated_latents
+from .probabilities import as_classifier, probabilities
 from .result import BiasReport
 
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
 
-DOSES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
-"""Quantiles of a latent's positive activations that it is set to; the first one is zero activation."""
-STRONG = 0.9
-"""The quantile that is called strong: effects are those of going from absent to strong."""
-FEWEST_NAMED = 10
-"""With fewer validated names than this, the strongest latents are tested too."""
-_MOST_UNNAMED, _ROWS_OF_STRONGEST = 50, 2048
+_ROWS_OF_STRONGEST = 2048
 _BOX_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -120,97 +114,47 @@ def bias_report(
         )
     alive = firing.counts[chosen] > 0
     chosen, activations = chosen[alive], columns.values[:, alive].astype(np.float64)
-    frequency = firing.counts / len(embeddings)
-    others = np.setdiff1d(np.flatnonzero(frequency > 0), chosen)
-    if len(others) < max(10, num_null // 5):
-        raise ValueError(
-            f"only {len(others)} latents are left to compare with: test fewer than {len(chosen)} of the {n} latents"
-        )
     rank = mannwhitneyu(activations[guess], activations[~guess], axis=0, method="asymptotic")
     association = 2 * rank.statistic / (guess.sum() * (~guess).sum()) - 1
 
     rows = np.sort(rng.choice(len(embeddings), min(num_samples, len(embeddings)), replace=False))
     x = embeddings[rows]
-    before = probabilities(ask, x)
     with evaluation_mode(msae):
         own = msae.encode(x.to(msae.device)).float().cpu()
-    directions = (msae.dictionary.detach().double() / msae.input_scale.double()).float().cpu()
-    levels = np.zeros((len(chosen), len(DOSES)))
-    answers, spreads = np.empty((len(chosen), len(DOSES), len(rows))), np.empty(len(chosen))
-    for place, latent in enumerate(tqdm(chosen, desc="intervening", unit="concept", disable=not progress)):
-        values = activations[:, place]
-        levels[place, 1:] = np.quantile(values[values > 0], DOSES[1:])
-        for dose, level in enumerate(levels[place]):  # what the MSAE does not reconstruct stays
-            answers[place, dose] = probabilities(ask, x + (level - own[:, latent])[:, None] * directions[latent])
-        controls = others[matched_null(frequency[latent], frequency[others], num_null, rng)]
-        # Moved by as much as the concept itself, from wherever they are.
-        step = float(levels[place, DOSES.index(STRONG)])
-        spreads[place] = robust_spread(_null_effects(ask, x, directions[controls], step, before))
-
-    absent, strong = answers[:, 0], answers[:, DOSES.index(STRONG)]
-    intervals = {"level": 1 - alpha, "num_resamples": num_bootstrap, "seed": rng}
-    low, high = bootstrap_interval(np.concatenate([(strong - absent)[:, None], answers], axis=1), **intervals)
-    change_of_odds = (log_odds(strong) - log_odds(absent)).mean(axis=1)
-    z = change_of_odds / np.maximum(spreads, 1e-12)
-    frame = pd.DataFrame(
-        {
-            "latent": chosen,
-            **name_columns(concepts, chosen.tolist()),
-            "association": association,
-            "p_association": holm(rank.pvalue),
-            "effect": (strong - absent).mean(axis=1),
-            "low": low[:, 0],
-            "high": high[:, 0],
-            "flip_rate": ((strong > 0.5) != (absent > 0.5)).mean(axis=1),
-            "log_odds": change_of_odds,
-            "null_spread": spreads,
-            "z": z,
-            "q_effect": benjamini_hochberg(2 * norm.sf(np.abs(z))),
-        }
-    )
-    frame["drives"] = (frame["q_effect"] <= alpha) & ((frame["low"] > 0) | (frame["high"] < 0))
+    frequency, directions = firing.counts / len(embeddings), latent_directions(msae)
+    found = intervene(ask, x, own, directions, chosen, activations, frequency, num_null, rng, progress)
+    low, high = found.intervals(alpha, num_bootstrap, rng)
+    frame = found.to_pandas(concepts, low[:, 0], high[:, 0], alpha)
+    place = frame.columns.get_loc("effect")
+    frame.insert(place, "association", association)
+    frame.insert(place + 1, "p_association", holm(rank.pvalue))
     frame = frame.sort_values("effect", key=abs, ascending=False, kind="stable")
     frame = frame.sort_values("drives", ascending=False, kind="stable", ignore_index=True)
     curves = pd.DataFrame(
         {
             "latent": np.repeat(chosen, len(DOSES)),
-            "dose": levels.ravel(),
+            "dose": found.levels.ravel(),
             "quantile": np.tile(DOSES, len(chosen)),
-            "probability": answers.mean(axis=2).ravel(),
+            "probability": found.answers.mean(axis=2).ravel(),
             "low": low[:, 1:].ravel(),
             "high": high[:, 1:].ravel(),
         }
     )
     name = target or (positive if isinstance(positive, str) else f"class {positive}")
     boxes = _boxes(chosen, activations, guess)
-    return BiasReport(frame, curves, boxes, float(before.mean()), name, len(rows), alpha)
+    return BiasReport(frame, curves, boxes, float(probabilities(ask, x).mean()), name, len(rows), alpha)
 
 
 def _default_latents(msae: MSAEModel, embeddings: EmbeddingDataset, concepts: ConceptTable | None) -> np.ndarray:
-    """Return the best latent of each validated name and, if these are few, the strongest latents."""
-    named = np.empty(0, np.int64)
-    if concepts is not None and concepts.has_q_values:
-        named = concepts.best_validated()["latent"].to_numpy(np.int64)
-    if len(named) >= FEWEST_NAMED:
-        return np.sort(named)
+    """Return `latents_to_test`, by the activations of some rows."""
+    if len(validated_latents(concepts)) >= FEWEST_NAMED:
+        return latents_to_test(np.zeros(0), concepts)
     rows = np.unique(np.linspace(0, len(embeddings) - 1, _ROWS_OF_STRONGEST).astype(np.int64))
     x = embeddings[rows]
     embeddings.check_finite(x, rows)
     with evaluation_mode(msae):
         total = msae.encode(x.to(msae.device)).double().sum(dim=0).cpu().numpy()
-    number = min(_MOST_UNNAMED, int((total > 0).sum()) // 2)  # the others are compared with
-    strongest = np.argsort(-total, kind="stable")[:number]
-    unnamed = strongest[~np.isin(strongest, named)]
-    return np.sort(np.concatenate([named, unnamed[: max(0, number - len(named))]]))
-
-
-def _null_effects(
-    ask: Classifier, x: torch.Tensor, directions: torch.Tensor, step: float, before: np.ndarray
-) -> np.ndarray:
-    """Return the mean change of the log-odds when the samples move one step along each of several directions."""
-    moved = (x[None] + step * directions[:, None]).reshape(-1, x.shape[1])
-    after = log_odds(probabilities(ask, moved)).reshape(len(directions), len(x))
-    return after.mean(axis=1) - log_odds(before).mean()
+    return latents_to_test(total, concepts)
 
 
 def _boxes(latents: np.ndarray, activations: np.ndarray, guess: np.ndarray) -> pd.DataFrame:

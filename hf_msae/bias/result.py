@@ -9,7 +9,8 @@ import pandas as pd
 
 from .._utils.wording import counted, marked
 from ..concepts.table import display_names, to_text
-from ..statistics import Result
+from ..statistics import Finding, Result, confirmed
+from .interventions import driver_candidates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,6 +57,11 @@ class BiasReport(Result):
     def drivers(self) -> pd.DataFrame:
         """The concepts that drive the classifier."""
         return self.frame[self.frame["drives"].astype(bool)]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The concepts that drive the classifier as a red team would report them, corrected together (Holm)."""
+        return confirmed(driver_candidates(self.frame, self.target, "bias"), self.alpha)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it, with the latents that drive the classifier."""

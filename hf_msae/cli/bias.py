@@ -96,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     source, data, args = parser.parse(argv)
 
     from ..bias import bias_report
-    from ..bias.analysis import FEWEST_NAMED
     from ..bias.classifiers import load_linear_layer, probe_report, zero_shot_classifier
+    from ..bias.interventions import FEWEST_NAMED
     from ..concepts.editing import latent_of
     from ..plotting import save_figure
 

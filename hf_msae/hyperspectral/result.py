@@ -15,8 +15,7 @@ import yaml
 from .._utils.atomic import make_folder
 from .._utils.json_files import json_records, write_json, write_text
 from .._utils.wording import counted
-from ..statistics import Result
-from .findings import SEVERITIES, Finding
+from ..statistics import SEVERITIES, Finding, Result
 
 if TYPE_CHECKING:
     from typing import Self

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from .._utils.atomic import make_folder
 from .._utils.json_files import write_json
+from ..statistics import confirmed
 from .audits.attacks import attacks
 from .audits.attributions import attributions
 from .audits.bands import bands, spectrum_columns
@@ -24,7 +25,6 @@ from .audits.performance import performance
 from .audits.pruning import pruning
 from .audits.shortcuts import shortcuts
 from .audits.stability import stability
-from .findings import confirmed
 from .patches import Pair
 from .result import RedTeamReport
 from .subject import Subject, make_subject

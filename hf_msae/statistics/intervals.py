@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -82,13 +82,44 @@ def resampled_means(values: np.ndarray, num_resamples: int = 1000, seed: int = 0
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or not len(values):
         raise ValueError(f"resampling needs rows and columns, got an array of shape {values.shape}")
-    n, rng, means = len(values), np.random.default_rng(seed), []
-    at_once = max(1, _DRAWS_AT_ONCE // n)
+    return np.concatenate([counts @ values / len(values) for counts in _resamples(len(values), num_resamples, seed)])
+
+
+def resampled_auroc(truth: np.ndarray, scores: np.ndarray, num_resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """Draw rows with replacement, again and again, and return areas under the ROC curve; see `auroc`.
+
+    The rows are those that `resampled_means` draws with the same seed, so differences between columns are paired.
+
+    Args:
+        truth: Which samples are positive, bool (n,).
+        scores: Scores (n, m).
+        num_resamples: Number of resamples.
+        seed: Random seed; the same for all columns.
+
+    Returns:
+        The areas (num_resamples, m), NaN where a resample lacks positive or negative samples.
+    """
+    truth, found = np.asarray(truth, dtype=bool), []
+    orders = np.argsort(scores, axis=0, kind="stable")
+    for counts in _resamples(len(truth), num_resamples, seed):
+        areas = np.empty((len(counts), scores.shape[1]))
+        positives, negatives = (counts[:, which].sum(axis=1, dtype=float) for which in (truth, ~truth))
+        for column, order in enumerate(orders.T):
+            starts = np.flatnonzero(np.diff(scores[order, column], prepend=np.nan))  # of runs of equal scores
+            up, down = (np.add.reduceat(counts[:, order] * which[order], starts, axis=1) for which in (truth, ~truth))
+            with np.errstate(invalid="ignore"):
+                areas[:, column] = (up * (down.cumsum(axis=1) - down / 2)).sum(axis=1) / (positives * negatives)
+        found.append(areas)
+    return np.concatenate(found)
+
+
+def _resamples(n: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield how often each of n rows is drawn in each resample, (resamples, n), a batch at a time."""
+    rng, at_once = np.random.default_rng(seed), max(1, _DRAWS_AT_ONCE // n)
     for start in range(0, num_resamples, at_once):  # counts from rng.multinomial would take several times as long
         resamples = min(at_once, num_resamples - start)
         rows = rng.integers(n, size=(resamples, n), dtype=np.int32) + n * np.arange(resamples)[:, None]
-        means.append(np.bincount(rows.ravel(), minlength=resamples * n).reshape(resamples, n) @ values / n)
-    return np.concatenate(means)
+        yield np.bincount(rows.ravel(), minlength=resamples * n).reshape(resamples, n)
 
 
 def wilson_interval(

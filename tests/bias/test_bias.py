@@ -12,8 +12,8 @@ from scipy.stats import mannwhitneyu
 from sklearn.linear_model import LogisticRegression
 
 from hf_msae.bias import BiasReport, as_classifier, bias_report
-from hf_msae.bias.analysis import DOSES, FEWEST_NAMED
 from hf_msae.bias.classifiers import load_linear_layer
+from hf_msae.bias.interventions import DOSES, FEWEST_NAMED
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import LinearClassifier
@@ -78,6 +78,19 @@ def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(report):
     alone = replace(report, frame=report.frame.head(1).assign(drives=False))
     for said in (alone.verdict(), page_verdict(alone)):
         assert "only concept tested" in said and "1 concepts" not in said
+
+
+def test_drivers_are_findings(report):
+    first, second = report.findings
+    assert {first.kind, second.kind} == {"concept 0", "concept 1"}
+    frame = report.frame.set_index("latent")
+    for finding in (first, second):
+        row = frame.loc[int(finding.kind.split()[1])]
+        assert (finding.metric, finding.subject, finding.audit) == ("effect", "yes", "bias")
+        assert (finding.value, finding.low, finding.high) == (row["effect"], row["low"], row["high"])
+        assert finding.severity == "severe" and min(abs(row["low"]), abs(row["high"])) > 0.25
+        assert ("raises" in finding.title) == (row["effect"] > 0) and f"n{finding.kind[-1]}" in finding.title.lower()
+    assert replace(report, frame=report.frame.assign(z=0.5)).findings == ()
 
 
 def test_figures_are_those_of_a_direct_computation(world):

@@ -14,6 +14,8 @@ from hf_msae.statistics import (
     matched_null,
     null_p_values,
     permutation_p_value,
+    resampled_auroc,
+    resampled_means,
     robust_spread,
     wilson_interval,
 )
@@ -53,6 +55,17 @@ def test_auroc_interval_of_known_values():
     assert (low[0], high[0]) == pytest.approx((0.8115, 0.9399), abs=1e-4)
     assert low[1] == pytest.approx(0.905, abs=5e-3) and high[1] == 1, "a perfect area of ten samples proves little"
     assert low[2] + high[2] == pytest.approx(1)
+
+
+def test_areas_of_resamples_are_those_of_the_rows_that_means_are_of():
+    rng = np.random.default_rng(0)
+    truth, scores = rng.random(30) < 0.4, rng.integers(5, size=(30, 2)) / 4  # with ties
+    found = resampled_auroc(truth, scores, 8, seed=3)
+    counts = np.rint(30 * resampled_means(np.eye(30), 8, seed=3)).astype(int)
+    for areas, often in zip(found, counts, strict=True):
+        rows = np.repeat(np.arange(30), often)
+        assert areas == pytest.approx([roc_auc_score(truth[rows], column[rows]) for column in scores.T])
+    assert np.isnan(resampled_auroc(np.array([True, False]), np.zeros((2, 1)), 20)).any()
 
 
 def test_auroc_interval_covers_the_truth():

@@ -9,8 +9,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from ...statistics import resampled_means
-from ..findings import Candidate, candidate
+from ...statistics import Finding, candidate, resampled_means
 from ..patches import Pair
 from ..subject import Subject
 from .outcome import Outcome, interval
@@ -173,7 +172,7 @@ def _test(
     error: float,
     error_draws: np.ndarray,
     without: float,
-) -> Candidate | None:
+) -> Finding | None:
     evidence = (
         f"With {attack.name} of {strength:g} ({attack.unit}), the mean squared error of {target} grows from "
         f"{without:.2f} to {error:.2f} of its variance."
@@ -199,7 +198,7 @@ def _test(
     return found
 
 
-def _worst_case(inputs: Inputs, clean: np.ndarray, useful: np.ndarray) -> tuple[pd.DataFrame, list[Candidate | None]]:
+def _worst_case(inputs: Inputs, clean: np.ndarray, useful: np.ndarray) -> tuple[pd.DataFrame, list[Finding | None]]:
     """Search the worst drift of the instrument, one for each target."""
     subject = inputs.subject
     half = np.random.default_rng(subject.seed).random(len(inputs.rows)) < 0.5

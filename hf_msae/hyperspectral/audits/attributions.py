@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ...statistics import resampled_means
-from ..findings import Candidate, candidate
+from ...statistics import Finding, candidate, resampled_means
 from ..subject import Subject
 from .explainers import CORRELATED, Explanation, clusters, explain
 from .outcome import Outcome, interval
@@ -130,7 +129,7 @@ def _groups(subject: Subject, values: np.ndarray, target: str, correlated: np.nd
     return _put_together(found, GROUP_COLUMNS)
 
 
-def _concentration(subject: Subject, values: np.ndarray, target: str) -> tuple[list[tuple], list[Candidate | None]]:
+def _concentration(subject: Subject, values: np.ndarray, target: str) -> tuple[list[tuple], list[Finding | None]]:
     size = np.abs(values)
     draws = resampled_means(size, min(200, subject.num_resamples), subject.seed)
     sizes = np.concatenate([size.mean(axis=0)[None], draws])

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import f as f_distribution
 
-from ..findings import SEVERITIES, Candidate
+from ...statistics import SEVERITIES, Finding
 from ..subject import Subject
 from .outcome import Outcome
 
@@ -98,7 +98,7 @@ def _explained(remainder: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 def _test(
     of: str, name: str, band: int, wavelength: float, size: float, nearby: float, p_value: float, n: int, k: int
-) -> Candidate:
+) -> Finding:
     # Fisher's transformation of the multiple correlation.
     center, width = np.arctanh(min(np.sqrt(size), 1 - 1e-9)), 1.96 / np.sqrt(max(1, n - k - 2))
     low, high = (float(np.tanh(max(0.0, end)) ** 2) for end in (center - width, center + width))
@@ -117,8 +117,8 @@ def _test(
     advice = _LEAK if of == "target" else _DRIFT
     severity = passed[-1] if passed and isolated else None
     kind = "leaking band" if of == "target" else "drifting band"
-    return Candidate(
-        kind, name, severity, what, "share_of_remainder", size, low, high, evidence, advice, p_value, "bands"
+    return Finding(
+        severity, what, "share_of_remainder", size, low, high, evidence, advice, p_value, "bands", kind, name
     )
 
 

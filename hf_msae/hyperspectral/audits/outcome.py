@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..._utils.json_files import json_records
-from ...statistics import resampled_means
-from ..findings import Candidate
+from ...statistics import Finding, resampled_means
 from ..subject import ALL, Subject
 
 
@@ -26,7 +25,7 @@ class Outcome:
     """
 
     tables: Mapping[str, pd.DataFrame]
-    candidates: Sequence[Candidate] = ()
+    candidates: Sequence[Finding] = ()
     remarks: Sequence[str] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
@@ -36,10 +35,7 @@ class Outcome:
                 name: {"columns": list(table.columns), "records": json_records(_without_infinity(table))}
                 for name, table in self.tables.items()
             },
-            "candidates": [
-                {name: None if value != value else value for name, value in asdict(each).items()}
-                for each in self.candidates
-            ],
+            "candidates": [each.to_dict() for each in self.candidates],
             "remarks": list(self.remarks),
         }
 
@@ -49,7 +45,7 @@ class Outcome:
         tables = {
             name: pd.DataFrame(table["records"], columns=table["columns"]) for name, table in content["tables"].items()
         }
-        return cls(tables, [Candidate(**each) for each in content["candidates"]], content["remarks"])
+        return cls(tables, [Finding.from_dict(each) for each in content["candidates"]], content["remarks"])
 
 
 def _without_infinity(table: pd.DataFrame) -> pd.DataFrame:

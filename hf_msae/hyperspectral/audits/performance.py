@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ...statistics import auroc, auroc_interval, resampled_means, wilson_interval
-from ..findings import Candidate, candidate
+from ...statistics import Finding, auroc, auroc_interval, candidate, resampled_means, wilson_interval
 from ..subject import ALL, Subject
 from .distance import far_rows, unusual_rows
 from .outcome import Outcome, interval, r2_draws, target_names
@@ -42,7 +41,7 @@ def performance(subject: Subject) -> Outcome:
     values, draws = r2_draws(subject, subject.predictions)
     far, unusual = far_rows(subject.X, subject.folds), unusual_rows(subject.X)
     records: list[tuple] = []
-    candidates: list[Candidate | None] = []
+    candidates: list[Finding | None] = []
     remarks: list[str] = []
     useful = {}
     for place, target in enumerate(target_names(subject)):
@@ -102,7 +101,7 @@ def _predictions(subject: Subject) -> pd.DataFrame:
 
 def _target(
     subject: Subject, place: int, target: str, far: np.ndarray, unusual: np.ndarray
-) -> tuple[list[tuple], list[Candidate | None]]:
+) -> tuple[list[tuple], list[Finding | None]]:
     """Return records of a target's figures, and tests of range, calibration and outliers."""
     y, p = subject.Y[:, place], subject.predictions[:, place]
     mean, spread = y.mean(), y.std()
@@ -230,7 +229,7 @@ def _classified(subject: Subject, place: int, target: str) -> list[tuple]:
     return records
 
 
-def _slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, list[Candidate | None]]:
+def _slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, list[Finding | None]]:
     """Compare the errors in each group and each decile of the target with those in all other rows."""
     records, tests = [], []
     for place, target in enumerate(subject.targets):

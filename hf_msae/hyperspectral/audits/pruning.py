@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from ...statistics import resampled_means
-from ..findings import candidate
+from ...statistics import candidate, resampled_means
 from ..subject import Fitted, Subject
 from .explainers import explain, is_forest
 from .outcome import Outcome, interval

@@ -16,8 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ...statistics import wilson_interval
-from ..findings import candidate
+from ...statistics import candidate, wilson_interval
 from ..subject import ALL, Subject, splits
 from .distance import far_rows
 from .outcome import Outcome, interval, r2_draws, target_names

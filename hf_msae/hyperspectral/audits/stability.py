@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from ...statistics import resampled_means
-from ..findings import candidate
+from ...statistics import candidate, resampled_means
 from ..subject import Subject
 from .explainers import explain
 from .outcome import Outcome, interval

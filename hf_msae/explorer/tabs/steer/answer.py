@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ....bias.analysis import STRONG
+from ....bias.interventions import STRONG
 from ....concepts.editing import LatentEdit, edit_embeddings
 from ...components.concepts import Change, chosen_slots
 from ...inputs import VisitorError, read_choice, read_number, read_text

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_msae.hyperspectral.findings import candidate, confirmed
+from hf_msae.statistics import candidate, confirmed
 
 
 def examined(value, spread=0.01, limits=(0.1, 0.2, 0.3), kind="gap", subject="K", audit="one", **options):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
-from ..statistics import holm
+from .multiple_testing import holm
 
 SEVERITIES = ("severe", "moderate", "minor")
 _QUANTILES = (0.025, 0.975)
@@ -17,22 +16,27 @@ _QUANTILES = (0.025, 0.975)
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with a model.
+    """Something that is wrong with a model. Before all tests are corrected together, it is a candidate.
 
     Attributes:
-        severity: "severe", "moderate" or "minor", by the end of the interval that is nearer to harmless.
+        severity: "severe", "moderate" or "minor", by the end of the interval that is nearer to harmless; None for a
+            candidate whose interval holds harmless values.
         title: What is wrong, in a few words.
         metric: The quantity that shows it.
         value: Its value.
         low: Lower end of its 95% interval.
         high: Upper end.
-        p_value: One-sided p-value against the least value that matters, corrected for all tests of the report (Holm).
         evidence: What was measured, in sentences with numbers.
         advice: What to do about it.
+        p_value: P-value against the least value that matters: of a candidate before correction, of a finding corrected
+            for all tests of the report (Holm).
         audit: The audit that found it.
+        kind: Candidates of one kind, such as those of several targets, become one finding: the gravest, with the
+            others as evidence.
+        subject: What distinguishes it from others of its kind, such as the target.
     """
 
-    severity: str
+    severity: str | None
     title: str
     metric: str
     value: float
@@ -42,6 +46,8 @@ class Finding:
     advice: str
     p_value: float
     audit: str
+    kind: str = ""
+    subject: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields; an infinite end of an interval becomes None."""
@@ -59,32 +65,6 @@ class Finding:
         return f"{self.severity}: {self.title} ({self.metric} {self.value:.3g}, {self.low:.3g} to {self.high:.3g})"
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A test that may become a finding.
-
-    Attributes:
-        kind: Candidates of one kind, such as those of several targets, become one finding: the gravest, with the
-            others as evidence.
-        subject: What distinguishes it from others of its kind, such as the target.
-        severity: What it would be, None if its interval holds harmless values.
-        p_value: Before correction.
-    """
-
-    kind: str
-    subject: str
-    severity: str | None
-    title: str
-    metric: str
-    value: float
-    low: float
-    high: float
-    evidence: str
-    advice: str
-    p_value: float
-    audit: str
-
-
 def candidate(
     audit: str,
     kind: str,
@@ -98,7 +78,7 @@ def candidate(
     advice: str,
     log: bool = False,
     below: bool = False,
-) -> Candidate | None:
+) -> Finding | None:
     """Test whether a quantity is beyond what is harmless.
 
     The interval is that of the bootstrap percentiles. The p-value is that of a normal distribution with the standard
@@ -106,8 +86,8 @@ def candidate(
 
     Args:
         audit: Name of the audit.
-        kind: See `Candidate`.
-        subject: See `Candidate`.
+        kind: See `Finding`.
+        subject: See `Finding`.
         title: See `Finding`.
         metric: See `Finding`.
         value: The quantity.
@@ -121,6 +101,8 @@ def candidate(
     Returns:
         The candidate, or None if the quantity is not defined.
     """
+    from scipy.stats import norm  # here, since it takes most of a second
+
     draws = draws[np.isfinite(draws)]
     if not np.isfinite(value) or len(draws) < 2:
         return None
@@ -133,10 +115,10 @@ def candidate(
     safe = low if sign > 0 else high
     passed = [name for name, limit in zip(SEVERITIES[::-1], limits, strict=False) if sign * (safe - limit) > 0]
     severity = passed[-1] if passed else None
-    return Candidate(kind, subject, severity, title, metric, float(value), low, high, evidence, advice, p_value, audit)
+    return Finding(severity, title, metric, float(value), low, high, evidence, advice, p_value, audit, kind, subject)
 
 
-def confirmed(candidates: Sequence[Candidate], alpha: float) -> tuple[Finding, ...]:
+def confirmed(candidates: Sequence[Finding], alpha: float) -> tuple[Finding, ...]:
     """Turn candidates into findings: those that stay significant when all tests are corrected together.
 
     Candidates of one kind become one finding, the gravest; the others are added to its evidence.
@@ -156,7 +138,7 @@ def confirmed(candidates: Sequence[Candidate], alpha: float) -> tuple[Finding, .
     ]
     audits = list(dict.fromkeys(each.audit for each in candidates))
     found.sort(key=lambda pair: (SEVERITIES.index(pair[0].severity), audits.index(pair[0].audit), pair[1]))
-    kinds: dict[tuple[str, str], list[tuple[Candidate, float]]] = {}
+    kinds: dict[tuple[str, str], list[tuple[Finding, float]]] = {}
     for each, p in found:
         kinds.setdefault((each.audit, each.kind), []).append((each, p))
     findings = []
@@ -165,20 +147,7 @@ def confirmed(candidates: Sequence[Candidate], alpha: float) -> tuple[Finding, .
         if others:
             also = "; ".join(f"{o.subject}, {o.value:.3g} ({o.low:.3g} to {o.high:.3g})" for o, _ in others)
             evidence += f" The same holds for {also}."
-        findings.append(
-            Finding(
-                first.severity,
-                first.title,
-                first.metric,
-                first.value,
-                first.low,
-                first.high,
-                evidence,
-                first.advice,
-                p,
-                first.audit,
-            )
-        )
+        findings.append(replace(first, evidence=evidence, p_value=p))
     return tuple(findings)
 
 
