@@ -2,14 +2,16 @@
 
 from . import methods  # registers them
 from .data import NotDefinedError
-from .edit import METHODS, Edit, load_edit, register
+from .edit import METHODS, Edit, register
+from .loading import load_edit
 from .result import SwordBenchResult
 from .run import run_swordbench
 from .submission import Submission
-from .tasks import Task, gaussian_task
+from .tasks import TASKS, Task, gaussian_task, register_task
 
 __all__ = [
     "METHODS",
+    "TASKS",
     "Edit",
     "NotDefinedError",
     "Submission",
@@ -19,5 +21,6 @@ __all__ = [
     "load_edit",
     "methods",
     "register",
+    "register_task",
     "run_swordbench",
 ]

@@ -1,9 +1,9 @@
-"""What a fit is given: embeddings and concepts, checked, and where the embeddings are from."""
+"""What a fit is given: embeddings and concepts, checked."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -70,10 +70,39 @@ def as_array(X: np.ndarray | torch.Tensor | EmbeddingDataset) -> np.ndarray:
         X = X[:]
     values = X.detach().double().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X, dtype=np.float64)
     if values.ndim != 2:
-        raise ValueError(f"embeddings have the shape (rows, width), but got {values.shape}")
-    if not (finite := np.isfinite(values).all(axis=1)).all():
-        raise ValueError(f"row {int(np.flatnonzero(~finite)[0])} of the embeddings is not finite")
+        hint = ": for tokens of a block, X.reshape(-1, X.shape[-1])" if values.ndim == 3 else ""
+        raise ValueError(f"embeddings have the shape (rows, width), but got {values.shape}{hint}")
+    _refuse_infinite(np.isfinite(values).all(axis=1))
     return values
+
+
+def as_tensor(X: np.ndarray | torch.Tensor | EmbeddingDataset, width: int, whose: str) -> torch.Tensor:
+    """Return embeddings (..., width) as they are, as a tensor.
+
+    Raises:
+        ValueError: They are not floating-point numbers of that width, or not finite. `whose` says what needs them.
+    """
+    if not isinstance(X, torch.Tensor):
+        X = X[:] if is_opened(X) else X
+        X = X if isinstance(X, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(X))
+    if not X.is_floating_point() or not X.ndim or X.shape[-1] != width:
+        raise ValueError(
+            f"{whose} is for floating-point embeddings (..., {width}), but got {X.dtype} of shape {tuple(X.shape)}"
+        )
+    finite = X.reshape(-1, width).isfinite().all(dim=1)
+    _refuse_infinite(finite.cpu().numpy())
+    return X
+
+
+def is_opened(X: object) -> bool:
+    """Return whether these are opened embeddings, which say where they are from, and not an array."""
+    return hasattr(X, "provenance")
+
+
+def _refuse_infinite(finite: np.ndarray) -> None:
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise ValueError(f"{len(bad)} of {len(finite)} embeddings are not finite, the first of them row {bad[0]}")
 
 
 def digest_of(settings: object, *arrays: np.ndarray) -> str:
@@ -82,9 +111,3 @@ def digest_of(settings: object, *arrays: np.ndarray) -> str:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def provenance_of(X: object) -> dict[str, Any]:
-    """Return what opened embeddings say of their backbone; {} for arrays."""
-    known = getattr(X, "provenance", {})
-    return {key: value for key, value in known.items() if key.startswith("base_model_") or key == "hook_point"}

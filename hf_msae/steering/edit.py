@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 import torch
 
-from .artifact import read_edit, site_in, write_edit
+from .artifact import site_in, write_edit
 from .code import code_sha256
-from .data import NotDefinedError, check_data, check_others, provenance_of
+from .data import NotDefinedError, as_tensor, check_data, check_others, is_opened
+from .provenance import backbone_of, origin_of, provenance_of, refuse_other
 
 if TYPE_CHECKING:
     import os
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..backbones import Backbone
     from ..embeddings import EmbeddingDataset
+    from ..vision_text import VisionTextMSAE
 
     Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
@@ -50,10 +53,10 @@ class Edit(ABC):
     """A way to steer: it reads a concept in embeddings, takes it out and puts it in.
 
     Subclasses are dataclasses whose fields are the options of the method. They implement `_fit`, which returns what
-    is learned as arrays by name, and `_score`, `_remove` and `_add`, which find these in `self.parameters` as tensors
-    on the device and in the dtype of the embeddings. Embeddings may be numpy arrays or tensors of any floating-point
-    dtype and device, with any number of leading dimensions; results are of the same kind, computed in at least
-    float32.
+    is learned as arrays by name, and `_score`, `_remove` and `_add`, which get finite embeddings (n, d) and find these
+    arrays with `self._get`, as tensors on the same device and in the same dtype. Users may pass numpy arrays or
+    tensors of any floating-point dtype and device, with any number of leading dimensions; results are of the same
+    kind, computed in at least float32.
 
     Attributes:
         parameters: What was learned, by name, float32 on the CPU.
@@ -78,6 +81,8 @@ class Edit(ABC):
         concept: np.ndarray | torch.Tensor,
         seed: int = 0,
         others: np.ndarray | torch.Tensor | None = None,
+        backbone: Backbone | VisionTextMSAE | None = None,
+        hook_point: str | None = None,
     ) -> Self:
         """Learn from embeddings with the concept and without it.
 
@@ -87,21 +92,43 @@ class Edit(ABC):
             seed: Random seed of whatever is drawn.
             others: Which of them have each of the other concepts (n, K - 1), for the methods that fit all concepts
                 together; the others ignore it.
+            backbone: The backbone that embeddings in an array or a tensor are of, so that the edit can be attached to
+                it. Opened embeddings name theirs.
+            hook_point: Where in the backbone they were read: "image_embeds", unless said otherwise by opened
+                embeddings or the MSAE of a `VisionTextMSAE`.
 
         Returns:
             The edit itself.
 
         Raises:
             NotDefinedError: All rows have the concept or none has it, or all rows are alike.
-            ValueError: The shapes do not fit, or a value is not finite.
+            ValueError: The shapes do not fit, a value is not finite, or the embeddings are of another backbone or hook
+                point.
         """
         values, chosen = check_data(X, concept)
+        known = origin_of(X, values.shape[1], backbone, hook_point)
+        self.check_embeddings(known, values.shape[1])
         learned = self._fit(values, chosen, seed, check_others(others, len(values)))
-        self._keep(learned, values.shape[1], provenance_of(X))
+        self._keep(learned, values.shape[1], known)
         return self
 
+    def check_embeddings(self, provenance: dict[str, Any], width: int) -> None:  # noqa: B027 - most take all
+        """Check that the method can be fitted to embeddings, before anything is computed.
+
+        Args:
+            provenance: What is known of their backbone and hook point.
+            width: Their width.
+
+        Raises:
+            ValueError: It needs others.
+        """
+
     def fit_by_name(
-        self, name: str, backbone: Backbone | None, X: np.ndarray | torch.Tensor | EmbeddingDataset, seed: int = 0
+        self,
+        name: str,
+        backbone: Backbone | VisionTextMSAE | None,
+        X: np.ndarray | torch.Tensor | EmbeddingDataset,
+        seed: int = 0,
     ) -> Self:
         """Learn from the name of a concept and embeddings without labels, with the methods that can.
 
@@ -120,7 +147,14 @@ class Edit(ABC):
         raise NotDefinedError(f"{self.method} needs labels: call fit(X, concept) in place of fit_by_name({name!r})")
 
     def score(self, X: Array) -> Array:
-        """Return how much of the concept embeddings (..., d) have: (...), larger for more, at least float32."""
+        """Return how much of the concept embeddings (..., d) have: (...), larger for more, at least float32.
+
+        Opened embeddings give a tensor; those of another backbone or hook point are refused, here and by `remove` and
+        `add`.
+
+        Raises:
+            ValueError: The embeddings are not floating-point numbers of the right width, or not finite.
+        """
         return self._apply(self._score, X, keep_dtype=False)
 
     def remove(self, X: Array) -> Array:
@@ -133,22 +167,29 @@ class Edit(ABC):
         An amount of 1 moves them by the difference between the means of training rows with the concept and without
         it, as far as the method sees that difference.
         """
+        if not np.isfinite(amount):
+            raise ValueError(f"amount has to be a finite number, but is {amount}")
         return self._apply(lambda x: self._add(x, amount), X)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write the edit: edit.safetensors and edit.json, which `load_edit` reads."""
+        """Write the edit: edit.safetensors and edit.json, which `load_edit` reads.
+
+        Raises:
+            ValueError: The edit has not been fitted, or JSON cannot hold one of its options.
+        """
         self.width  # noqa: B018 - raises if the edit has not been fitted
-        settings = self.saved_settings(folder)
-        write_edit(
-            folder, {"method": self.method, "settings": settings, "provenance": self.provenance}, self.parameters
-        )
+        self.check_options()
+        known = {"method": self.method, "settings": self.saved_settings(folder), "provenance": self.provenance}
+        write_edit(folder, known, self.parameters)
 
     @contextmanager
-    def attached(self, backbone: Backbone, change: str = "remove", amount: float = 1.0) -> Iterator[None]:
+    def attached(
+        self, backbone: Backbone | VisionTextMSAE, change: str = "remove", amount: float = 1.0
+    ) -> Iterator[None]:
         """Apply the edit at its hook point in every forward pass of a backbone, as long as the context lasts.
 
         Args:
-            backbone: The backbone that the edit was fitted on.
+            backbone: The backbone that the edit was fitted on, or a `VisionTextMSAE` with it.
             change: "remove" or "add".
             amount: How much to add.
 
@@ -158,7 +199,7 @@ class Edit(ABC):
         if change not in ("remove", "add"):
             raise ValueError(f"change is {change!r}; choose 'remove' or 'add'")
         self.width  # noqa: B018 - raises if the edit has not been fitted
-        site = site_in(backbone, self.method, self.provenance)
+        site = site_in(backbone_of(backbone), self.method, self.provenance)
         apply = self.remove if change == "remove" else lambda x: self.add(x, amount)
         with site.hooked(apply):
             yield
@@ -166,6 +207,18 @@ class Edit(ABC):
     def settings(self) -> dict[str, Any]:
         """Return the options of the method."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def check_options(self) -> None:
+        """Check that JSON can hold the options of the method, as results and saved edits do.
+
+        Raises:
+            ValueError: It cannot hold one of them.
+        """
+        for name, value in self.settings().items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"option {name} of {self.method} cannot be saved: {value!r:.100} ({error})") from None
 
     def saved_settings(self, folder: str | os.PathLike) -> dict[str, Any]:
         """Return the options of the method as they are saved in a folder."""
@@ -230,38 +283,11 @@ class Edit(ABC):
 
     @torch.no_grad()
     def _apply(self, function: Callable[[torch.Tensor], torch.Tensor], X: Array, keep_dtype: bool = True) -> Array:
-        is_array = not isinstance(X, torch.Tensor)
-        given = torch.from_numpy(np.ascontiguousarray(X)) if is_array else X
-        if not given.is_floating_point() or not given.ndim or given.shape[-1] != self.width:
-            raise ValueError(
-                f"this edit ({self.method}) is for floating-point embeddings (..., {self.width}), but got "
-                f"{given.dtype} of shape {tuple(given.shape)}"
-            )
-        x = given.float() if given.dtype.itemsize < 4 else given
-        result = function(x).to(given.dtype if keep_dtype else x.dtype)
-        return result.numpy() if is_array else result
-
-
-def load_edit(folder: str | os.PathLike, **options: Any) -> Edit:
-    """Load an edit that `Edit.save_pretrained` wrote.
-
-    Args:
-        folder: The folder.
-        **options: Options of the method in place of those that were saved, such as msae="elsewhere/msae".
-
-    Raises:
-        FileNotFoundError: The folder holds no edit.
-        ValueError: A file is damaged or was changed, the method is unknown to this version, or the edit needs an MSAE
-            that is not there.
-    """
-    description, parameters = read_edit(folder)
-    if (method := description["method"]) not in METHODS:
-        raise ValueError(f"{folder} is an edit by {method!r}, which is none of the methods {', '.join(METHODS)}")
-    try:
-        saved = METHODS[method].loaded_settings(description["settings"], folder)
-        edit = METHODS[method](**{**saved, **options})
-    except TypeError as error:
-        raise ValueError(f"{method} does not take these options: {error}") from error
-    edit.parameters, edit.provenance = parameters, description["provenance"]
-    edit.check_loaded()
-    return edit
+        self.width  # noqa: B018 - raises if the edit has not been fitted
+        refuse_other(self.provenance, provenance_of(X), f"this edit ({self.method})", "the embeddings are")
+        given = as_tensor(X, self.width, f"this edit ({self.method})")
+        rows = given.reshape(-1, self.width)
+        result = function(rows.float() if rows.dtype.itemsize < 4 else rows)
+        result = result.to(given.dtype) if keep_dtype else result
+        result = result.reshape(given.shape[:-1] + result.shape[1:])
+        return result if isinstance(X, torch.Tensor) or is_opened(X) else result.numpy()

@@ -14,6 +14,7 @@ import torch
 from .._utils.fingerprint import model_fingerprint
 from ..model.modeling_msae import MSAEModel
 from .edit import Edit
+from .provenance import refuse_other
 
 BATCH = 4096
 """Rows that are encoded at once."""
@@ -108,6 +109,18 @@ class MSAEEdit(Edit):
     def depends_on(self) -> str:
         """Return a hash of what results depend on besides the options: the code, and the MSAE."""
         return super().depends_on() + model_fingerprint(self.model)
+
+    def check_embeddings(self, provenance: dict[str, Any], width: int) -> None:
+        """Check that the MSAE was trained on such embeddings: of their width and, where it is known, their backbone.
+
+        Raises:
+            ValueError: It was trained on others.
+        """
+        config = self.model.config
+        name = f"the MSAE {self.settings()['msae']}".rstrip()
+        if config.d_in != width:
+            raise ValueError(f"{name} is for embeddings with {config.d_in} columns, but these have {width}")
+        refuse_other(config.to_dict(), provenance, name, "the embeddings are")
 
     def check_loaded(self) -> None:
         """Check that the MSAE is the one that the edit was fitted with.

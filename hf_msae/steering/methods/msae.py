@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ..._utils.fingerprint import model_fingerprint
 from ...concepts import ConceptTable
-from ...concepts.editing import LatentEdit, edit_embeddings, latent_of
+from ...concepts.editing import LatentEdit, edit_embeddings, latent_of, number_of
 from ...statistics import auroc
-from ..data import NotDefinedError, as_array, digest_of, provenance_of
+from ..data import NotDefinedError, as_array, digest_of
 from ..edit import register
 from ..joint import discriminant, regressors
 from ..msae_edit import BATCH, MSAEEdit
+from ..provenance import origin_of
 
 if TYPE_CHECKING:
     from typing import Self
 
     from ...backbones import Backbone
     from ...embeddings import EmbeddingDataset
+    from ...vision_text import VisionTextMSAE
 
 MODES = ("shift", "zero", "set", "scale")
 _CHUNK_ENTRIES = 2**24
@@ -88,11 +91,17 @@ class MSAELatents(MSAEEdit):
         return "effects" in self.parameters
 
     def fit_by_name(
-        self, name: str, backbone: Backbone | None, X: np.ndarray | torch.Tensor | EmbeddingDataset, seed: int = 0
+        self,
+        name: str,
+        backbone: Backbone | VisionTextMSAE | None,
+        X: np.ndarray | torch.Tensor | EmbeddingDataset,
+        seed: int = 0,
     ) -> Self:
         """Take the latent of a name, or of a number such as latent:3.
 
-        Rows where the latent is active count as rows with the concept. The backbone is not used.
+        Rows where the latent is active count as rows with the concept. Names are those of the option `concepts` or,
+        without it, of a `VisionTextMSAE` with the same MSAE, passed as the backbone. The backbone may be None: it is
+        recorded, so that the edit can be attached to it.
 
         Raises:
             NotDefinedError: The latent is active in all embeddings or in none.
@@ -100,17 +109,31 @@ class MSAELatents(MSAEEdit):
         """
         if self.mode == "shift":
             raise ValueError("the mode shift needs labels: call fit(X, concept), or choose another mode")
-        table = self.concepts
-        if table is not None and not isinstance(table, ConceptTable):
-            table = ConceptTable.load(table)
         values = as_array(X)
-        latents = np.array([latent_of(name, self.model.config.num_latents, table)])
+        hook_point = None if backbone is None else self.model.config.hook_point
+        known = origin_of(X, values.shape[1], backbone, hook_point)
+        self.check_embeddings(known, values.shape[1])
+        latents = np.array([self._latent_of(name, backbone)])
         codes = self._codes(values, latents)
         present = codes[:, 0] > 0
         if present.all() or not present.any():
             raise NotDefinedError(f"latent {latents[0]} ({name}) is active in {present.sum()} of {len(values)} rows")
-        self._keep(self._learned(latents, codes, present), values.shape[1], {**provenance_of(X), "concept": name})
+        self._keep(self._learned(latents, codes, present), values.shape[1], {**known, "concept": name})
         return self
+
+    def _latent_of(self, name: str, model: Backbone | VisionTextMSAE | None) -> int:
+        table, theirs = self.concepts, getattr(model, "msae", None)
+        if table is None and theirs is not None and model_fingerprint(theirs) == model_fingerprint(self.model):
+            table = model.concepts
+        if table is None and number_of(str(name)) is None:
+            raise ValueError(
+                f"no names of latents are known, so {name!r} cannot be looked up: pass the names, "
+                f'METHODS["{self.method}"](msae=..., concepts=...), as a ConceptTable or its file (`hf-msae name` '
+                "writes one), or the number of a latent, such as latent:3"
+            )
+        if table is not None and not isinstance(table, ConceptTable):
+            table = ConceptTable.load(table)
+        return latent_of(name, self.model.config.num_latents, table)
 
     def _fit(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> dict[str, np.ndarray]:
         if self.mode == "shift" or (self.mode is None and self.num_latents is None):

@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..artifact import site_in
-from ..data import NotDefinedError, provenance_of
+from ..data import NotDefinedError
 from ..edit import register
 from ..msae_edit import MSAEEdit
-from .text import HOOK_POINT, embeddings_of
+from ..provenance import backbone_of
+from .text import embeddings_of
 
 if TYPE_CHECKING:
     from typing import Self
 
     from ...backbones import Backbone
     from ...embeddings import EmbeddingDataset
+    from ...vision_text import VisionTextMSAE
 
 DIVERSE = (
     *("animal", "apple", "beach", "bird", "boat", "bottle", "building", "car", "cat", "chair", "child", "city"),
@@ -77,7 +78,11 @@ class ScoredModulation(MSAEEdit):
             raise ValueError(f"the template needs exactly one {{}} for the name, but is {self.template!r}")
 
     def fit_by_name(
-        self, name: str, backbone: Backbone | None, X: np.ndarray | torch.Tensor | EmbeddingDataset, seed: int = 0
+        self,
+        name: str,
+        backbone: Backbone | VisionTextMSAE | None,
+        X: np.ndarray | torch.Tensor | EmbeddingDataset,
+        seed: int = 0,
     ) -> Self:
         """Learn from a name, and from embeddings of images without labels.
 
@@ -85,7 +90,9 @@ class ScoredModulation(MSAEEdit):
             NotDefinedError: The text of the name speaks for no latent.
             ValueError: The backbone has no text tower, or the embeddings are of another backbone or hook point.
         """
-        values = embeddings_of(backbone, X, self.method)
+        values, known = embeddings_of(backbone, X, self.method)
+        self.check_embeddings(known, values.shape[1])
+        backbone = backbone_of(backbone)
         names = [name, *self.keep, *(each for each in self.diverse if each not in (name, *self.keep))]
         texts = F.normalize(
             backbone.text_embeds([self.template.format(each) for each in names]).double().cpu(), dim=-1
@@ -103,9 +110,7 @@ class ScoredModulation(MSAEEdit):
         found = self._codes(values)
         active = np.maximum(1, (found > 0).sum(axis=0))
         learned = {"scales": scales, "medians": np.median(found, axis=0), "means": found.sum(axis=0) / active}
-        known = provenance_of(X) or {**backbone.provenance(), "hook_point": HOOK_POINT}
         self._keep(learned, values.shape[1], {**known, "concept": name})
-        site_in(backbone, self.method, self.provenance)
         return self
 
     def _fit(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> dict[str, np.ndarray]:

@@ -4,43 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..artifact import site_in
-from ..data import NotDefinedError, as_array, provenance_of
+from ..data import NotDefinedError, as_array
 from ..direction import Direction
 from ..edit import register
+from ..provenance import backbone_of, origin_of
 
 if TYPE_CHECKING:
     from typing import Self
 
     from ...backbones import Backbone
     from ...embeddings import EmbeddingDataset
+    from ...vision_text import VisionTextMSAE
 
 HOOK_POINT = "image_embeds"
 """Where images and texts share a space."""
 
 
 def embeddings_of(
-    backbone: Backbone | None, X: np.ndarray | torch.Tensor | EmbeddingDataset, method: str
-) -> np.ndarray:
+    backbone: Backbone | VisionTextMSAE | None, X: np.ndarray | torch.Tensor | EmbeddingDataset, method: str
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Return embeddings of images as float64 (n, d), for a method that reads a name with the backbone's text tower.
 
+    Returns:
+        The embeddings, and where they are from.
+
     Raises:
-        ValueError: There is no backbone, or the embeddings do not have the width of its images and texts.
+        ValueError: There is no backbone, or the embeddings are of another one, another hook point or another width.
     """
     if backbone is None:
         raise ValueError(f"{method} reads the name with the text tower of a backbone: pass it")
     values = as_array(X)
-    if values.shape[1] != (width := backbone.width(HOOK_POINT)):
-        raise ValueError(
-            f"embeddings have {values.shape[1]} columns, but {HOOK_POINT} of {backbone.label} has {width}"
-        )
-    return values
+    return values, origin_of(X, values.shape[1], backbone, HOOK_POINT)
 
 
 @register("text")
@@ -70,7 +70,11 @@ class TextDirection(Direction):
             raise ValueError(f"the template needs exactly one {{}} for the name, but is {self.template!r}")
 
     def fit_by_name(
-        self, name: str, backbone: Backbone | None, X: np.ndarray | torch.Tensor | EmbeddingDataset, seed: int = 0
+        self,
+        name: str,
+        backbone: Backbone | VisionTextMSAE | None,
+        X: np.ndarray | torch.Tensor | EmbeddingDataset,
+        seed: int = 0,
     ) -> Self:
         """Learn from a name, and from where embeddings without labels lie along its direction.
 
@@ -78,7 +82,8 @@ class TextDirection(Direction):
             NotDefinedError: The name means the same as the neutral texts, or all embeddings lie at one place.
             ValueError: The backbone has no text tower, or the embeddings are of another backbone or hook point.
         """
-        values = embeddings_of(backbone, X, self.method)
+        values, known = embeddings_of(backbone, X, self.method)
+        backbone = backbone_of(backbone)
         texts = F.normalize(backbone.text_embeds([self.template.format(name), *self.neutral]).double().cpu(), dim=-1)
         direction = (texts[0] - texts[1:].mean(dim=0)).numpy()
         if not (length := np.linalg.norm(direction)) > 1e-6:
@@ -87,10 +92,8 @@ class TextDirection(Direction):
         if not (spread := along.std()) > 0:
             raise NotDefinedError(f"all embeddings lie at the same place along {name!r}")
         levels = along.mean() + np.array([-spread, spread])
-        known = provenance_of(X) or {**backbone.provenance(), "hook_point": HOOK_POINT}
         found = {"direction": direction / length, "center": along.mean(), "levels": levels}
         self._keep(found, values.shape[1], {**known, "concept": name})
-        site_in(backbone, self.method, self.provenance)
         return self
 
     def _direction(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> np.ndarray:

@@ -173,6 +173,8 @@ def test_other_concepts_of_another_shape_are_refused(make, train, method):
 def test_a_description_of_an_unknown_method_is_refused(fitted, tmp_path):
     fitted["pattern"].save_pretrained(tmp_path)
     path = tmp_path / "edit.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "method": "magic"}))
+    description = json.loads(path.read_text())
+    del description["description_sha256"]
+    path.write_text(json.dumps({**description, "format_version": 1, "method": "magic"}))
     with pytest.raises(ValueError, match="'magic'"):
         load_edit(tmp_path)
