@@ -144,6 +144,7 @@ class RedTeamReport(Result):
     def figures(self) -> dict[str, Figure]:
         """Draw everything that there is something to draw of, by name."""
         from ..plotting import hyperspectral as plots
+        from ..plotting.concepts import plot_concept_effects
 
         tables, drawn = self.tables, {}
         if "predictions" in tables:
@@ -159,6 +160,8 @@ class RedTeamReport(Result):
                 drawn["bands"] = plots.plot_band_map(tables["attributions"], spectrum)
         elif "attributions" in tables and len(tables["attributions"]):
             drawn["attributions"] = plots.plot_attributions(tables["attributions"])
+        if "concepts" in tables and len(tables["concepts"]):
+            drawn["concepts"] = plot_concept_effects(tables["concepts"])
         if "pruning" in tables:
             drawn["pruning"] = plots.plot_pruning(tables["pruning"])
         if "attacks" in tables:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,14 +20,20 @@ from ..statistics import confirmed
 from .audits.attacks import attacks
 from .audits.attributions import attributions
 from .audits.bands import bands, spectrum_columns
+from .audits.concepts import concepts
 from .audits.outcome import Outcome
 from .audits.performance import performance
 from .audits.pruning import pruning
 from .audits.shortcuts import shortcuts
 from .audits.stability import stability
+from .concept_space import read_concepts
 from .patches import Pair
 from .result import RedTeamReport
 from .subject import Subject, make_subject
+
+if TYPE_CHECKING:
+    from ..concepts import ConceptTable
+    from ..model.modeling_msae import MSAEModel
 
 AUDITS: dict[str, Callable[[Subject], Outcome]] = {
     "shortcuts": shortcuts,
@@ -36,6 +42,7 @@ AUDITS: dict[str, Callable[[Subject], Outcome]] = {
     "attributions": attributions,
     "pruning": pruning,
     "attacks": attacks,
+    "concepts": concepts,
     "stability": stability,
 }
 """The audits, in the order in which they run and are reported."""
@@ -49,7 +56,9 @@ def red_team(
     y: Any,
     groups: Any = None,
     *,
-    features: pd.DataFrame | None = None,
+    features: pd.DataFrame | ConceptTable | None = None,
+    msae: MSAEModel | None = None,
+    expected: Collection[str] | None = None,
     patches: Sequence[Pair] | None = None,
     transformer: Any = None,
     audits: Sequence[str] = tuple(AUDITS),
@@ -72,13 +81,18 @@ def red_team(
     Rows are taken as independent: where they are not, such as several patches of one field, name them with `groups`.
 
     Args:
-        model: A scikit-learn regressor or classifier, fitted or not, with one or several targets.
+        model: A scikit-learn regressor or classifier, fitted or not, with one or several targets; or a classifier that
+            is in use and not to be fitted again: a `FixedClassifier`, `LinearClassifier`, torch module or function.
         X: Features (n, p), an array or a DataFrame.
         y: Targets (n,) or (n, t), an array, Series or DataFrame; for a classifier labels (n,).
         groups: Labels of the rows (n,), such as farms, or several sets of labels by name. Numbers with more than 20
             values are cut into five quantiles. Defaults to the classes of field size of the patches, if there are any.
         features: One row for each column of X: feature (its name), transformation, band (a number or NaN), wavelength
-            (nm or NaN) and level (a number or NaN), as in `EagleEyesFeatures.feature_table`.
+            (nm or NaN) and level (a number or NaN), as in `EagleEyesFeatures.feature_table`. If X are latents, or with
+            `msae`, a `ConceptTable` with their names.
+        msae: An MSAE of the embeddings X that the model is given: anything `load_embeddings` accepts. Predictions are
+            then attributed to concepts, and concepts are pruned and attacked; y and groups may be names of columns.
+        expected: Names of concepts that a classifier may depend on. Defaults to the names of y and of its classes.
         patches: Pairs of data (bands, height, width) and mask (height, width), True outside the field, of the rows.
         transformer: A fitted object whose `transform` turns patches into X; with it, patches are attacked.
         audits: Names in `AUDITS`.
@@ -103,6 +117,7 @@ def red_team(
 
     Example:
         >>> report = red_team(RandomForestRegressor(), X, y, groups={"farm": farm}, features=table)
+        >>> report = red_team(probe, "embeddings/test", "star", ["night"], msae=msae, features=concepts)
         >>> print(report)
         >>> report.to_json("report.json")
     """
@@ -114,10 +129,15 @@ def red_team(
     for name, value, least in (("num_folds", num_folds, 2), ("num_bootstrap", num_bootstrap, 100)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    subject = make_subject(model, X, y, groups, features, patches, transformer, num_folds, num_bootstrap, seed, limits)
+    X, y, groups, features, space = read_concepts(X, y, groups, features, msae, expected)
+    arguments = (model, X, y, groups, features, patches, transformer, num_folds, num_bootstrap, seed, limits, space)
+    subject = make_subject(*arguments)
+    model = subject.model
     key = _key(subject) if output_dir is not None else ""
     outcomes: dict[str, Outcome] = {}
     chosen = [name for name in AUDITS if name in audits]
+    if subject.space is None and len(chosen) == len(AUDITS):  # nobody asked for it by name
+        chosen.remove("concepts")
     with tqdm(total=len(chosen), desc="red team", unit="audit", disable=not progress) as bar:
         for name in chosen:
             bar.set_postfix_str(name)
@@ -128,7 +148,7 @@ def red_team(
     if (spectrum := _mean_spectrum(subject)) is not None:
         tables["spectrum"] = spectrum
     about = {
-        "model": type(model).__name__,
+        "model": type(model.model if subject.is_fixed else model).__name__,
         "parameters": str(model),
         "data": data or f"{len(subject.X)} rows of {subject.X.shape[1]} columns",
         "rows": len(subject.X),
@@ -169,9 +189,11 @@ def _key(subject: Subject) -> str:
         "limits": dict(subject.limits),
         "groups": {name: list(labels) for name, labels in subject.groups.items()},
         "features": subject.features.to_csv(),
+        "expected": [] if subject.space is None else sorted(subject.space.expected),
     }
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    for array in (subject.X, subject.Y, subject.folds):
+    # What a model that is not fitted again has learned shows in its predictions.
+    for array in (subject.X, subject.Y, subject.folds, *([subject.predictions] if subject.is_fixed else [])):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:12]
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 MEANINGS = {
     "shortcuts": (
-        "R2 in random folds, and with a group left out: the distance is the shortcut index. The bar is what "
-        "the mean of the group alone reaches."
+        "R2, or the AUROC of a class, in random folds, and with a group left out: the distance is the shortcut index. "
+        "The bar is what the mean of the group alone reaches."
     ),
     "predictions": (
         "Predictions of held-out rows against the truth. The bars along the axes go from the 5th to the 95th "
@@ -27,6 +27,10 @@ MEANINGS = {
     "wavelengths": ("How much predictions rest on each wavelength, by transformation. The line is the mean spectrum."),
     "bands": "How much predictions rest on each wavelength and transformation, over all targets.",
     "attributions": "Columns with the largest attributions, with 95% intervals.",
+    "concepts": (
+        "How the probability of a class changes when a concept goes from absent to strong and all else stays, with "
+        "95% intervals. Filled dots: more than random latents do. Gray: expected to matter."
+    ),
     "pruning": (
         "Error of models of few columns over that of the whole one. Columns are ranked inside the folds; "
         "bands are 95% intervals."

@@ -12,6 +12,11 @@ import pandas as pd
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from ..metrics import LinearClassifier
+from ..metrics.label_columns import class_title
+from .concept_space import ConceptSpace
+from .fitted import Fitted
+from .fixed import FixedClassifier
 from .patches import Pair, size_classes
 
 FEATURE_COLUMNS = ("feature", "transformation", "band", "wavelength", "level")
@@ -20,35 +25,12 @@ ALL = "all"
 _MOST_VALUES, _BINS = 20, 5  # of a numeric grouping
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A model that has been fitted to some rows and columns."""
-
-    model: Any
-    columns: np.ndarray | None
-    classes: np.ndarray | None  # those of all rows: a fold may lack some
-
-    def __call__(self, X: np.ndarray) -> np.ndarray:
-        """Predict (n, targets): values, or probabilities of classes."""
-        X = X if self.columns is None else X[:, self.columns]
-        if self.classes is None:
-            return np.asarray(self.model.predict(X), dtype=np.float64).reshape(len(X), -1)
-        own = self.model.classes_
-        if hasattr(self.model, "predict_proba"):
-            given = self.model.predict_proba(X)
-        else:
-            given = (np.asarray(self.model.predict(X))[:, None] == own[None]).astype(np.float64)
-        found = np.zeros((len(X), len(self.classes)))
-        found[:, np.searchsorted(self.classes, own)] = given
-        return found[:, 1:] if len(self.classes) == 2 else found
-
-
 @dataclass(frozen=True, eq=False)
 class Subject:
     """A model and the data that it is tested on.
 
-    For a classifier the targets are the classes, 0 or 1, and the predictions their probabilities, so that R2 is the
-    Brier skill score; of two classes only the second is a target.
+    For a classifier the targets are the classes, 0 or 1, and the predictions their probabilities, so that the mean
+    squared error is the Brier score; of two classes only the second is a target.
 
     Attributes:
         model: A scikit-learn regressor or classifier; clones of it are fitted.
@@ -64,6 +46,7 @@ class Subject:
         num_resamples: Number of bootstrap resamples.
         seed: Random seed.
         limits: How much the slower audits do: `num_explained`, `num_attacked`, `num_seeds`.
+        space: What the columns of X are, if they are concepts; see `ConceptSpace`.
     """
 
     model: Any
@@ -79,6 +62,22 @@ class Subject:
     num_resamples: int = 1000
     seed: int = 0
     limits: Mapping[str, int] = field(default_factory=dict)
+    space: ConceptSpace | None = None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the model is tested as it is, instead of being fitted in folds."""
+        return isinstance(self.model, FixedClassifier)
+
+    @property
+    def error_name(self) -> str:
+        """What the mean squared error is called."""
+        return "mean squared error" if self.classes is None else "Brier score"
+
+    @cached_property
+    def inputs(self) -> np.ndarray:
+        """What the model is given: X, or the embeddings that X takes apart into concepts."""
+        return self.X if self.space is None else self.space.inputs(self.X)
 
     def fit(
         self, rows: np.ndarray, columns: np.ndarray | None = None, seed: int | None = None, **parameters: Any
@@ -97,12 +96,13 @@ class Subject:
             parameters |= {name: seed for name in known if name.split("__")[-1] == "random_state"}
         if parameters:
             model.set_params(**parameters)
-        X = self.X[rows] if columns is None else self.X[np.ix_(rows, columns)]
+        X = self.inputs[rows] if columns is None else self.X[np.ix_(rows, columns)]
+        space = self.space if columns is None else None
         if self.classes is not None:
             indicators = self.Y if len(self.classes) > 2 else np.concatenate([1 - self.Y, self.Y], axis=1)
-            return Fitted(model.fit(X, self.classes[indicators[rows].argmax(axis=1)]), columns, self.classes)
+            return Fitted(model.fit(X, self.classes[indicators[rows].argmax(axis=1)]), columns, self.classes, space)
         y = self.Y[rows]
-        return Fitted(model.fit(X, y[:, 0] if y.shape[1] == 1 else y), columns, None)
+        return Fitted(model.fit(X, y[:, 0] if y.shape[1] == 1 else y), columns, None, space)
 
     @cached_property
     def fold_models(self) -> list[tuple[np.ndarray, np.ndarray, Fitted]]:
@@ -115,6 +115,17 @@ class Subject:
         found = np.empty_like(self.Y)
         for _, test, model in self.fold_models:
             found[test] = model(self.X[test])
+        return found
+
+    def predict_changed(self, X: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Predict changed X of some rows, each by the model of the fold that did not see the row (rows, t)."""
+        if self.is_fixed:
+            return self.fold_models[0][2](X)
+        found = np.empty((len(X), self.Y.shape[1]))
+        for _, test, model in self.fold_models:
+            chosen = np.isin(rows, test)
+            if chosen.any():
+                found[chosen] = model(X[chosen])
         return found
 
     def predict_folds(self, folds: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
@@ -147,6 +158,7 @@ def make_subject(
     num_resamples: int = 1000,
     seed: int = 0,
     limits: Mapping[str, int] | None = None,
+    space: ConceptSpace | None = None,
 ) -> Subject:
     """Check the arguments of `red_team` and put them together.
 
@@ -155,7 +167,12 @@ def make_subject(
         ValueError: Arrays do not belong together, hold values that are not finite, or have too few rows.
     """
     if not (hasattr(model, "fit") and hasattr(model, "predict")):
-        raise TypeError(f"{type(model).__name__} has no fit and predict: pass a scikit-learn regressor or classifier")
+        if not (callable(model) or isinstance(model, LinearClassifier)):
+            raise TypeError(
+                f"{type(model).__name__} has no fit and predict: pass a scikit-learn regressor or classifier, or a "
+                "classifier that as_classifier of hf_msae.bias takes"
+            )
+        model = FixedClassifier(model, np.unique(np.asarray(y)))
     names = [str(name) for name in X.columns] if isinstance(X, pd.DataFrame) else None
     X = np.asarray(X, dtype=np.float64)
     if X.ndim != 2:
@@ -195,6 +212,7 @@ def make_subject(
         num_resamples,
         seed,
         dict(limits or {}),
+        space,
     )
 
 
@@ -212,8 +230,11 @@ def _targets(y: Any, n: int, classify: bool) -> tuple[np.ndarray, tuple[str, ...
         if len(classes) < 2:
             raise ValueError(f"y has only the class {classes[0]!r}: there is nothing to predict")
         Y = (places[:, None] == np.arange(len(classes))[None]).astype(np.float64)
-        chosen = slice(1, None) if len(classes) == 2 else slice(None)
-        return Y[:, chosen], tuple(map(str, classes[chosen])), classes
+        if len(classes) == 2:
+            second = str(classes[1])
+            title = class_title(names[0], list(map(str, classes)), second) if names else second
+            return Y[:, 1:], (title,), classes
+        return Y, tuple(map(str, classes)), classes
     Y = np.asarray(values, dtype=np.float64).reshape(n, -1)
     _refuse_not_finite("y", Y)
     names = names or (["target"] if Y.shape[1] == 1 else [f"target_{i}" for i in range(Y.shape[1])])
@@ -251,7 +272,8 @@ def _feature_table(features: pd.DataFrame | None, names: list[str] | None, p: in
         raise ValueError(f"the feature table has no column {missing[0]!r}")
     if len(features) != p:
         raise ValueError(f"the feature table has {len(features)} rows, but X has {p} columns")
-    table = features[list(FEATURE_COLUMNS)].reset_index(drop=True)
+    known = [*FEATURE_COLUMNS, *(["concept"] if "concept" in features else [])]
+    table = features[known].reset_index(drop=True)
     return table.assign(**{name: table[name].astype(float) for name in ("band", "wavelength", "level")})
 
 

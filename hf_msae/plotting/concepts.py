@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _LONGEST_TITLE, _LONGEST_CAPTION, _LONGEST_LABEL, _LONGEST_PAIR = 34, 22, 40, 60  # characters that fit
+_MOST_EFFECTS = 12
 
 
 @in_common_look
@@ -110,6 +111,32 @@ def plot_dose_response(curves: Mapping[str, pd.DataFrame], baseline: float, what
         panel.axhline(baseline, color="0.4", ls="--", lw=1)
         panel.set(ylim=(-0.05, 1.05), xlabel="activation set to", ylabel="" if place % 2 else figure_text(what, 30))
         panel.set_title(figure_text(label, _LONGEST_TITLE))
+    return figure
+
+
+@in_common_look
+def plot_concept_effects(effects: pd.DataFrame) -> Figure:
+    """Plot the largest effects of concepts on a classifier with their intervals, a panel for each target.
+
+    Filled dots are effects that random latents do not have; those of concepts that are expected to matter are gray.
+
+    Args:
+        effects: The table `concepts` of a `RedTeamReport`.
+    """
+    targets = list(dict.fromkeys(effects["target"]))
+    number = min(_MOST_EFFECTS, effects["latent"].nunique())
+    figure, panels = new_panels(len(targets), height=0.9 + 0.19 * number)
+    for panel, target in zip(panels, targets, strict=True):
+        of_target = effects[effects["target"] == target]
+        rows = of_target.loc[of_target["effect"].abs().nlargest(number).index][::-1]
+        panel.axvline(0, color="0.3", lw=0.8)
+        for height, row in enumerate(rows.itertuples()):
+            color = "0.55" if row.expected else PALETTE[0]
+            panel.hlines(height, row.low, row.high, color=color, lw=1.4)
+            panel.plot(row.effect, height, "o", color=color, markerfacecolor=color if row.drives else "white")
+        panel.set_yticks(range(len(rows)), [figure_text(name, _LONGEST_LABEL) for name in rows["concept"]])
+        panel.set_xlabel(f"change of the probability of {figure_text(target, 20)}")
+        panel.grid(axis="y", visible=False)
     return figure
 
 

@@ -226,7 +226,7 @@ def plot_deciles(slices: pd.DataFrame) -> Figure:
 
 @in_common_look
 def plot_shortcuts(shortcuts: pd.DataFrame) -> Figure:
-    """Plot R2 in random folds, with a group left out, and of the group's mean alone, by grouping and target."""
+    """Plot R2 or AUROC in random folds, with a group left out, and of the group's mean, by grouping and target."""
     rows = shortcuts[::-1]
     figure, axes = new_figure(1, 1, width=6.0, height=1.3 + 0.3 * len(rows))
     panel = axes[0, 0]
@@ -234,19 +234,21 @@ def plot_shortcuts(shortcuts: pd.DataFrame) -> Figure:
         f"{figure_text(g, 18)}: {figure_text(t, 18)}" for g, t in zip(rows["grouping"], rows["target"], strict=True)
     ]
     heights = np.arange(len(rows))
-    shown = np.maximum(rows["r2_left_out"].astype(float), -1.5)
-    panel.hlines(heights, shown, rows["r2_random"], color="0.7", linewidth=2)
-    panel.plot(rows["group_mean_r2"], heights, "|", color=PALETTE[6], markersize=10, label="mean of the group alone")
-    panel.plot(rows["r2_random"], heights, "o", color=PALETTE[0], label="random folds")
+    is_r2 = rows["metric"].iloc[0] == "r2"
+    chance, least = (0.0, -1.5) if is_r2 else (0.5, 0.0)
+    shown = np.maximum(rows["left_out"].astype(float), least)
+    panel.hlines(heights, shown, rows["random"], color="0.7", linewidth=2)
+    panel.plot(rows["group_mean"], heights, "|", color=PALETTE[6], markersize=10, label="mean of the group alone")
+    panel.plot(rows["random"], heights, "o", color=PALETTE[0], label="random folds")
     panel.plot(shown, heights, "D", color=PALETTE[1], label="a group left out")
-    for height, value in zip(heights, rows["r2_left_out"], strict=True):
-        if value < -1.5:
-            panel.text(-1.47, height + 0.18, f"{value:.2g}", fontsize=7, color=PALETTE[1])
-    panel.axvline(0, color="0.3", linewidth=0.8)
+    for height, value in zip(heights, rows["left_out"], strict=True):
+        if value < least:
+            panel.text(least + 0.03, height + 0.18, f"{value:.2g}", fontsize=7, color=PALETTE[1])
+    panel.axvline(chance, color="0.3", linewidth=0.8)
     panel.set_yticks(heights, labels)
-    panel.set(
-        xlabel="R2 (0 is predicting the mean)", ylim=(-0.6, len(rows) - 0.4), xlim=(min(-0.1, shown.min() - 0.1), 1.02)
-    )
+    left = min(chance - 0.1, shown.min() - 0.1)
+    panel.set(ylim=(-0.6, len(rows) - 0.4), xlim=(left, 1.02))
+    panel.set_xlabel(f"{'R2' if is_r2 else 'AUROC'} ({chance:g} is predicting the mean)")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 

@@ -113,4 +113,4 @@ def test_columns_of_wide_models_are_explained_together(monkeypatch):
     monkeypatch.setattr(explainers, "_MOST_PLAYERS", 3)
     found = explained(KNeighborsRegressor(5))
     assert found.largest_gap < 1e-9
-    assert "6 columns were explained as 3 clusters" in found.remarks[0]
+    assert "6 columns were explained as 3 groups" in found.remarks[0]

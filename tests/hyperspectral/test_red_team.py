@@ -47,8 +47,8 @@ def test_a_farm_that_tells_the_target_is_a_severe_shortcut():
     assert "farm" in first.title and "K" in first.title + first.evidence
     assert 0.3 < first.low < first.value < first.high
     table = found.tables["shortcuts"].set_index("target")
-    assert 0.8 < table.loc["K", "r2_random"] > 0.3 + table.loc["K", "r2_left_out"]
-    assert table.loc["K", "group_mean_r2"] > 0.7 and table.loc["pH", "group_mean_r2"] < 0.1
+    assert 0.8 < table.loc["K", "random"] > 0.3 + table.loc["K", "left_out"]
+    assert table.loc["K", "group_mean"] > 0.7 and table.loc["pH", "group_mean"] < 0.1
     assert table.loc["K", "decoded"] > 0.9 and table.loc["K", "chance"] < 0.4
 
 

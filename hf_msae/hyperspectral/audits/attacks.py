@@ -20,10 +20,14 @@ NUM_ATTACKED = 60
 COLUMNS = ["attack", "strength", "unit", "allowed", "target", "error", "low", "high"]
 COLUMNS += ["loss", "loss_low", "loss_high", "change"]
 WORST_COLUMNS = ["target", "search", "loss", "low", "high", *DRIFT]
-_WORSE, _WORST = (1.25, 2.0), (1.5, 3.0)
-_LITTLE = 0.1  # of the variance of a target: less than this is minor, even if it is a multiple of a tiny error
+WORST = (1.5, 3.0)
+"""Errors in the worst case, over those without it, that are a minor and a moderate finding."""
+ROWS_PER_PATCH = 20
+"""Rows without patches are attacked in this many times the number of patches."""
+_WORSE = (1.25, 2.0)
+LITTLE = 0.1
+"""Of the variance of a target: less than this is minor, even if it is a multiple of a tiny error."""
 _CANDIDATES = 24
-_ROWS_PER_PATCH = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +70,7 @@ class Inputs:
 
     def errors(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return squared errors and predictions (rows, t), each by the model of the fold that did not see the row."""
-        predicted = np.empty((len(X), self.subject.Y.shape[1]))
-        for _, test, model in self.subject.fold_models:
-            chosen = np.isin(self.rows, test)
-            if chosen.any():
-                predicted[chosen] = model(X[chosen])
+        predicted = self.subject.predict_changed(X, self.rows)
         return (self.subject.Y[self.rows] - predicted) ** 2, predicted
 
 
@@ -125,7 +125,7 @@ def _inputs(subject: Subject) -> tuple[Inputs, tuple[Attack, ...], list[str]]:
     order = np.random.default_rng(subject.seed).permutation(n)
     if on_patches:
         return Inputs(subject, np.sort(order[:number]), None, True), (*SPECTRAL, *SPATIAL), []
-    rows = np.sort(order[: _ROWS_PER_PATCH * number])
+    rows = np.sort(order[: ROWS_PER_PATCH * number])
     if subject.patches is not None:
         remarks = ["Patches were given without the transformer that turns them into X, so only X was attacked."]
     else:
@@ -193,7 +193,7 @@ def _test(
     low, _ = interval(error_draws)
     if found is not None and found.severity is not None and low > 1:
         return replace(found, severity="severe", evidence=evidence + " That is worse than predicting the mean.")
-    if found is not None and found.severity == "moderate" and error - without < _LITTLE:
+    if found is not None and found.severity == "moderate" and error - without < LITTLE:
         return replace(found, severity="minor")
     return found
 
@@ -241,7 +241,7 @@ def _worst_case(inputs: Inputs, clean: np.ndarray, useful: np.ndarray) -> tuple[
             )
             title = f"A small drift of the instrument misleads predictions of {target}"
             advice = "Calibrate against a reference panel before each flight, and train with drifts of this size."
-            limits = _WORST if means[0] - means[2] >= _LITTLE else _WORST[:1]
+            limits = WORST if means[0] - means[2] >= LITTLE else WORST[:1]
             arguments = ("attacks", "drift", target, title, "worst_case_loss", means[0] / means[2], worst, limits)
             tests.append(candidate(*arguments, evidence, advice, log=True))
     return pd.DataFrame(records, columns=WORST_COLUMNS), tests

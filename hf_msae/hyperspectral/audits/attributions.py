@@ -23,7 +23,7 @@ GROUP_COLUMNS += ["absolute_first", "cancels"]
 
 
 def attributions(subject: Subject) -> Outcome:
-    """Attribute the predictions of held-out rows to columns by SHAP values, and sum them by band and transformation.
+    """Attribute predictions of held-out rows to columns by SHAP values, and sum them by band, concept and the like.
 
     The rows of one fold are explained with the model that was fitted to the other folds. The attribution of a group of
     columns is mean_i |sum_j phi_ij|: signed values are summed before the absolute value is taken. Beside it stands
@@ -32,7 +32,7 @@ def attributions(subject: Subject) -> Outcome:
     correlations of at least 0.95 are attributed as groups too.
 
     Tables: `attributions` (one row per target and column), `attribution_groups` (by band, transformation, band and
-    transformation, and cluster) and `concentration` (how many columns carry 50, 90 and 99%).
+    transformation, cluster, and concept) and `concentration` (how many columns carry 50, 90 and 99%).
     """
     train, test, fitted = subject.fold_models[0]
     rng = np.random.default_rng(subject.seed)
@@ -95,6 +95,8 @@ def _groups(subject: Subject, values: np.ndarray, target: str, correlated: np.nd
     shared = np.bincount(correlated)[correlated] > 1
     names = np.where(shared, correlated.astype(str), "none")
     groupings = {"transformation": table["transformation"].astype(str), "cluster": pd.Series(names)}
+    if "concept" in table:
+        groupings["concept"] = table["concept"]
     if (band != "none").any():
         groupings["band"] = band
         if table["transformation"].nunique() > 1:

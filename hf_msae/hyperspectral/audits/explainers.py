@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from sklearn.pipeline import Pipeline
 
-from ..subject import Fitted, Subject
+from ..fitted import Fitted
+from ..subject import Subject
 
 TOLERANCE = 1e-3
 """The largest gap that is called additive, in standard deviations of the predictions."""
@@ -49,10 +51,12 @@ def explain(subject: Subject, fitted: Fitted, rows: np.ndarray, background: np.n
     """Compute SHAP values of a fitted model.
 
     Affine models, such as ridge regression and partial least squares, also behind a scaler, have exact values in
-    closed form: phi_j = c_j (x_j - mean x_j). Trees are explained by TreeSHAP along their paths. Where that is not
+    closed form: phi_j = c_j (x_j - mean x_j). So have classifiers with affine log-odds, such as logistic regression,
+    whose log-odds are then explained. Trees are explained by TreeSHAP along their paths. Where that is not
     additive, because the trees are deep, it is done in interventional mode, and failing that for the same model with
     trees that are no deeper than 24. All other models are explained by sampling permutations of columns; of many
-    columns, those that are most correlated are moved together, and no more than 50 rows are explained.
+    columns, those that are most correlated are moved together, or those of a concept where columns have concepts, and
+    no more than 50 rows are explained.
 
     Args:
         subject: The subject.
@@ -63,13 +67,15 @@ def explain(subject: Subject, fitted: Fitted, rows: np.ndarray, background: np.n
     X, others = subject.X[rows], subject.X[background]
     if fitted.columns is not None:
         X, others = X[:, fitted.columns], others[:, fitted.columns]
-    predict = Fitted(fitted.model, None, fitted.classes)
-    coefficients = _affine(predict, others)
+    predict = replace(fitted, columns=None)
+    is_regressor = fitted.classes is None
+    function = predict if is_regressor else predict.log_odds
+    coefficients = _affine(function, others)
     if coefficients is not None:
         values = coefficients[None] * (X - others.mean(axis=0))[:, :, None]
-        base = predict(others).mean(axis=0)
-        return _checked(values, base, predict(X), rows, "closed form of an affine model")
-    parts = _trees(fitted.model)
+        what = "an affine model" if is_regressor else "affine log-odds"
+        return _checked(values, function(others).mean(axis=0), function(X), rows, f"closed form of {what}")
+    parts = _trees(fitted.model) if fitted.space is None else None
     remarks = ()
     if parts is not None:
         try:
@@ -79,7 +85,7 @@ def explain(subject: Subject, fitted: Fitted, rows: np.ndarray, background: np.n
                 raise
             remarks = (f"TreeSHAP does not support this model ({error}), so permutations were sampled.",)
     few = slice(None, _MOST_SAMPLED)
-    return _sampled(predict, X[few], others, rows[few], subject.seed, remarks)
+    return _sampled(predict, X[few], others, rows[few], subject.seed, remarks, _players(subject, fitted, others))
 
 
 def is_forest(model: Any) -> bool:
@@ -95,9 +101,9 @@ def _checked(
     return Explanation(values, rows, method, float(gaps.max()), float(np.median(gaps)), remarks)
 
 
-def _affine(predict: Fitted, X: np.ndarray) -> np.ndarray | None:
-    """Return the coefficients (p, t) of a model whose prediction is affine in the columns, otherwise None."""
-    if predict.classes is not None:
+def _affine(predict: Callable[[np.ndarray], np.ndarray | None], X: np.ndarray) -> np.ndarray | None:
+    """Return the coefficients (p, t) of a function that is affine in the columns, otherwise None."""
+    if predict(X[:1]) is None:
         return None
     scale = X.std(axis=0) + 1e-12
     rng = np.random.default_rng(0)
@@ -202,11 +208,25 @@ def _depth(model: Any) -> int:
     return max((each.tree_.max_depth for each in trees), default=0)
 
 
+def _players(subject: Subject, fitted: Fitted, others: np.ndarray) -> np.ndarray:
+    """Return which columns are moved together: those of a concept, or correlated ones where there are many."""
+    if "concept" in subject.features:
+        concepts = subject.features["concept"].to_numpy()
+        return np.unique(concepts if fitted.columns is None else concepts[fitted.columns], return_inverse=True)[1]
+    p = others.shape[1]
+    return clusters(others, most=_MOST_PLAYERS) if p > _MOST_PLAYERS else np.arange(p)
+
+
 def _sampled(
-    predict: Fitted, X: np.ndarray, others: np.ndarray, rows: np.ndarray, seed: int, remarks: tuple[str, ...]
+    predict: Fitted,
+    X: np.ndarray,
+    others: np.ndarray,
+    rows: np.ndarray,
+    seed: int,
+    remarks: tuple[str, ...],
+    players: np.ndarray,
 ) -> Explanation:
-    """Sample Shapley values of columns, or of groups of correlated columns, whose value is shared equally."""
-    players = clusters(others, most=_MOST_PLAYERS) if X.shape[1] > _MOST_PLAYERS else np.arange(X.shape[1])
+    """Sample Shapley values of groups of columns, whose value is shared equally."""
     count = players.max() + 1
     size = np.bincount(players)
     rng = np.random.default_rng(seed)
@@ -224,7 +244,7 @@ def _sampled(
             values[i, sequence] += np.diff(answers, axis=0) / 2
     spread = (values / size[None, :, None])[:, players]
     if count < X.shape[1]:
-        remarks += (f"{X.shape[1]} columns were explained as {count} clusters of correlated ones, in equal parts.",)
+        remarks += (f"{X.shape[1]} columns were explained as {count} groups, whose value is shared in equal parts.",)
     return _checked(spread, base, predict(X), rows, "sampled permutations", remarks)
 
 

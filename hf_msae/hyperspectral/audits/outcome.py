@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..._utils.json_files import json_records
-from ...statistics import Finding, resampled_means
+from ...statistics import Finding, auroc, resampled_auroc, resampled_means
 from ..subject import ALL, Subject
 
 
@@ -87,6 +87,42 @@ def r2_draws(subject: Subject, *predictions: np.ndarray) -> tuple[np.ndarray, np
         return np.concatenate([found, found.mean(axis=-1, keepdims=True)], axis=-1)
 
     return r2(values)[:, 0], r2(draws)
+
+
+def score_draws(subject: Subject, *predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute how good several predictions of the same rows are: R2 of values, AUROC of probabilities.
+
+    Args:
+        subject: The subject.
+        predictions: Predictions (n, t) each.
+
+    Returns:
+        As `r2_draws`.
+    """
+    if subject.classes is None:
+        return r2_draws(subject, *predictions)
+    number, names = len(predictions), len(subject.targets)
+    values, draws = np.empty((number, names)), np.empty((number, subject.num_resamples, names))
+    for target, truth in enumerate(subject.Y.T > 0.5):
+        scores = np.stack([each[:, target] for each in predictions], axis=1)
+        values[:, target] = auroc(truth, scores)
+        draws[:, :, target] = resampled_auroc(truth, scores, subject.num_resamples, subject.seed).T
+    return tuple(np.concatenate([each, each.mean(axis=-1, keepdims=True)], axis=-1) for each in (values, draws))
+
+
+def score_name(subject: Subject) -> str:
+    """Return what `score_draws` computes: "R2" or "AUROC"."""
+    return "R2" if subject.classes is None else "AUROC"
+
+
+def chance_score(subject: Subject) -> float:
+    """Return the score of knowing nothing."""
+    return 0.0 if subject.classes is None else 0.5
+
+
+def score_limits(subject: Subject, limits: Sequence[float]) -> tuple[float, ...]:
+    """Return limits of differences in R2 as those of the score; an AUROC has half the range above chance."""
+    return tuple(limit * (1 - chance_score(subject)) for limit in limits)
 
 
 def target_names(subject: Subject) -> list[str]:

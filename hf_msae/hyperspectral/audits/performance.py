@@ -8,19 +8,27 @@ import pandas as pd
 from ...statistics import Finding, auroc, auroc_interval, candidate, resampled_means, wilson_interval
 from ..subject import ALL, Subject
 from .distance import far_rows, unusual_rows
-from .outcome import Outcome, interval, r2_draws, target_names
+from .outcome import (
+    Outcome,
+    chance_score,
+    interval,
+    r2_draws,
+    score_draws,
+    score_limits,
+    score_name,
+    target_names,
+)
+from .slices import FEWEST, slices
 
 OUTLIER = 2.0
 """Standard deviations from the mean beyond which a target is an outlier."""
 NOTHING = 0.05
 """An R2 below this is no better than the mean."""
-_FEWEST = 8  # rows of a slice
-_DECILES = 10
 _TOO_NARROW, _TOO_WIDE = (1.2, 1.35, 1.75), (0.85, 0.7, 0.4)  # limits of the calibration slope
 _NARROW = (0.6, 0.4)  # of the range ratio
 _FLAT = (0.7, 0.55, 0.4)  # of the response in the tails and to outliers
 _RELATED = 0.1
-_SLICE, _UNUSUAL = (1.25, 1.75, 3.0), (1.5, 2.5, 5.0)
+_UNUSUAL = (1.5, 2.5, 5.0)
 
 
 def performance(subject: Subject) -> Outcome:
@@ -38,23 +46,27 @@ def performance(subject: Subject) -> Outcome:
     extrapolation_share (rows far from those learned from, 5% if nothing is special); and unusual_error_ratio (mean
     squared error of the 5% of rows with the most unusual features over that of the others).
     """
-    values, draws = r2_draws(subject, subject.predictions)
-    far, unusual = far_rows(subject.X, subject.folds), unusual_rows(subject.X)
+    values, draws = score_draws(subject, subject.predictions)
+    brier = None if subject.classes is None else r2_draws(subject, subject.predictions)
+    score, nothing = score_name(subject), chance_score(subject) + score_limits(subject, (NOTHING,))[0]
+    far, unusual = far_rows(subject.inputs, subject.folds), unusual_rows(subject.inputs)
     records: list[tuple] = []
     candidates: list[Finding | None] = []
     remarks: list[str] = []
     useful = {}
     for place, target in enumerate(target_names(subject)):
         ends = interval(draws[0, :, place])
-        records.append((target, "r2", values[0, place], *ends))
-        score = (target, "score", 1 - values[0, place], 1 - ends[1], 1 - ends[0])
-        records.append(score)
+        if subject.classes is None:
+            records.append((target, "r2", values[0, place], *ends))
+            records.append((target, "score", 1 - values[0, place], 1 - ends[1], 1 - ends[0]))
+        else:
+            records.append((target, "brier_skill", brier[0][0, place], *interval(brier[1][0, :, place])))
         if target == ALL:
             continue
-        useful[target] = ends[0] > 0
+        useful[target] = ends[0] > chance_score(subject)
         evidence = (
-            f"R2 of {target} in held-out rows is {values[0, place]:.3f} ({ends[0]:.3f} to {ends[1]:.3f}); predicting "
-            "the mean has 0."
+            f"{score} of {target} in held-out rows is {values[0, place]:.3f} ({ends[0]:.3f} to {ends[1]:.3f}); "
+            f"predicting the mean has {chance_score(subject):g}."
         )
         advice = "Do not use these predictions. Check that targets and rows belong together before changing the model."
         candidates.append(
@@ -63,28 +75,28 @@ def performance(subject: Subject) -> Outcome:
                 "no better than the mean",
                 target,
                 f"Predictions of {target} are no better than the mean",
-                "r2",
+                score.lower(),
                 values[0, place],
                 draws[0, :, place],
-                (NOTHING, NOTHING, NOTHING),
+                (nothing, nothing, nothing),
                 evidence,
                 advice,
                 below=True,
             )
         )
-        if not useful[target] and ends[1] >= NOTHING:
+        if not useful[target] and ends[1] >= nothing:
             remarks.append(
                 f"{target} is not shown to be predicted better than by its mean, so nothing else is said of it."
             )
     for place, target in enumerate(subject.targets):
         found, tests = _target(subject, place, target, far, unusual)
         records += found
-        if subject.classes is None and _follows(found):
+        if _follows(found) or (subject.classes is not None and useful[target]):
             candidates += tests
-    slices, tests = _slices(subject, useful)
+    cut, tests = slices(subject, useful)
     table = pd.DataFrame(records, columns=["target", "metric", "value", "low", "high"])
     kept = [each for each in candidates + tests if each is not None]
-    return Outcome({"performance": table, "slices": slices, "predictions": _predictions(subject)}, kept, remarks)
+    return Outcome({"performance": table, "slices": cut, "predictions": _predictions(subject)}, kept, remarks)
 
 
 def _predictions(subject: Subject) -> pd.DataFrame:
@@ -143,7 +155,7 @@ def _target(
         (out.sum(), ("outlier_error_ratio", "outlier_response")),
         (unusual.sum(), ("unusual_error_ratio",)),
     ):
-        if number < _FEWEST:
+        if number < FEWEST:
             values |= dict.fromkeys(names, np.nan)
     if subject.classes is not None:
         kept = ("rmse", "mae", "calibration_slope", "extrapolation_share", "unusual_error_ratio")
@@ -153,7 +165,7 @@ def _target(
         for name, value in values.items()
     ]
     if subject.classes is not None:
-        return records + _classified(subject, place, target), []
+        return records + _classified(subject, place, target), _calibration(subject, target, values, draws)
     records.append((target, "range_ratio_q", *_quantile_ratio(y, p, subject.seed)))
     slope, width, r = values["calibration_slope"], values["range_ratio"], values["correlation"]
     narrow = (
@@ -189,6 +201,23 @@ def _target(
         ratio = not metric.endswith("response")
         tests.append(candidate(*arguments, evidence, advice, log=ratio, below=below))
     return records, tests
+
+
+def _calibration(subject: Subject, target: str, values: dict, draws: dict) -> list[Finding | None]:
+    """Test whether probabilities are too close to, or too far from, the share of the class."""
+    evidence = (
+        f"The share of {target} rises by {values['calibration_slope']:.2f} for each unit of the probability that is "
+        "predicted."
+    )
+    found = []
+    for title, limits, below, advice in (
+        (f"Probabilities of {target} are drawn to the mean", _TOO_NARROW, False, _STRETCH),
+        (f"Probabilities of {target} are too extreme", _TOO_WIDE, True, _SHRINK),
+    ):
+        arguments = ("performance", title.replace(target, ""), target, title, "calibration_slope")
+        arguments += (values["calibration_slope"], draws["calibration_slope"], limits, evidence, advice)
+        found.append(candidate(*arguments, log=True, below=below))
+    return found
 
 
 _STRETCH = (
@@ -227,54 +256,3 @@ def _classified(subject: Subject, place: int, target: str) -> list[tuple]:
         right = (p > 0.5) == truth
         records.append((target, "accuracy", float(right.mean()), *map(float, wilson_interval(right.sum(), len(p)))))
     return records
-
-
-def _slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, list[Finding | None]]:
-    """Compare the errors in each group and each decile of the target with those in all other rows."""
-    records, tests = [], []
-    for place, target in enumerate(subject.targets):
-        y, spread = subject.Y[:, place], subject.Y[:, place].std()
-        error, residual = subject.squared_errors[:, place] / spread**2, (y - subject.predictions[:, place]) / spread
-        groupings = dict(subject.groups)
-        if subject.classes is None:
-            ranks = np.argsort(np.argsort(y, kind="stable"), kind="stable")
-            groupings["decile"] = ranks * _DECILES // len(y) + 1
-        for grouping, labels in groupings.items():
-            names, places = np.unique(labels, return_inverse=True)
-            is_in = places[:, None] == np.arange(len(names))[None]
-            columns = np.concatenate(
-                [error[:, None], is_in, is_in * error[:, None], is_in * residual[:, None]], axis=1
-            )
-            g = len(names)
-
-            def figures(means: np.ndarray, g: int = g) -> np.ndarray:
-                share, inside = means[:, 1 : g + 1], means[:, g + 1 : 2 * g + 1]
-                with np.errstate(all="ignore"):
-                    ratio = (inside / share) / ((means[:, :1] - inside) / (1 - share))
-                    return np.stack([ratio, means[:, 2 * g + 1 :] / share])
-
-            (ratio, residuals) = figures(columns.mean(axis=0)[None])[:, 0]
-            draws = figures(resampled_means(columns, subject.num_resamples, subject.seed))
-            for i, name in enumerate(names):
-                n = int(is_in[:, i].sum())
-                known = _FEWEST <= n <= len(y) - _FEWEST
-                ends = [*interval(draws[0, :, i]), *interval(draws[1, :, i])] if known else [np.nan] * 4
-                found = (ratio[i], *ends[:2], residuals[i], *ends[2:]) if known else [np.nan] * 6
-                records.append((target, grouping, str(name), n, float(y[is_in[:, i]].mean()), *found))
-                if known and grouping != "decile" and useful.get(target):
-                    evidence = (
-                        f"In the {n} rows with {grouping} {name} the mean squared error of {target} is "
-                        f"{ratio[i]:.2f} times that of the other rows, and predictions are "
-                        f"{-residuals[i]:+.2f} standard deviations off on average."
-                    )
-                    title = f"{target} is predicted worse where {grouping} is {name}"
-                    where = f"{target} where {grouping} is {name}"
-                    arguments = ("performance", f"slice {grouping}", where, title, "error_ratio")
-                    arguments += (ratio[i], draws[0, :, i], _SLICE, evidence, _SPLIT)
-                    tests.append(candidate(*arguments, log=True))
-    return pd.DataFrame(records, columns=SLICE_COLUMNS), tests
-
-
-_SPLIT = "State the error of this part on its own, and collect more rows of it, or fit a model of its own for it."
-SLICE_COLUMNS = ["target", "grouping", "group", "rows", "mean", "error_ratio", "low", "high"]
-SLICE_COLUMNS += ["residual", "residual_low", "residual_high"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -10,7 +11,8 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from ...statistics import candidate, resampled_means
-from ..subject import Fitted, Subject
+from ..fitted import Fitted
+from ..subject import Subject
 from .explainers import explain, is_forest
 from .outcome import Outcome, interval
 
@@ -31,7 +33,8 @@ def pruning(subject: Subject) -> Outcome:
     have no part in the choice: by attributions (mean absolute SHAP value, over targets in their standard deviations),
     by what permuting a column costs, by impurity (of forests), and at random. In the table `pruning`, error is the
     mean squared error over that of predicting the mean, averaged over targets, and loss is that error over the whole
-    model's. Table `smallest`: the smallest number of columns with a loss of at most 1.05, and its interval.
+    model's. A model that is not fitted again has the other columns set to their means instead. Table `smallest`: the
+    smallest number of columns with a loss of at most 1.05, and its interval.
     """
     p, total = subject.X.shape[1], subject.Y.var(axis=0)
     sizes = [size for size in SIZES if size < p]
@@ -39,7 +42,7 @@ def pruning(subject: Subject) -> Outcome:
     for fold, (train, test, fitted) in enumerate(subject.fold_models):
         for name, order in _rankings(subject, train, fitted, fold).items():
             for size in sizes:
-                model = subject.fit(train, order[:size], **_fewer_components(subject.model, size))
+                model = _smaller(subject, train, fitted, order[:size])
                 error = (subject.Y[test] - model(subject.X[test])) ** 2 / total
                 errors.setdefault((name, size), np.empty(len(subject.X)))[test] = error.mean(axis=1)
     whole = (subject.squared_errors / total).mean(axis=1)
@@ -61,8 +64,9 @@ def pruning(subject: Subject) -> Outcome:
         few = max(small)
         place, control = (list(errors).index((name, few)) for name in ("attribution", "random"))
         evidence = (
-            f"Refitted to the {few} columns with the largest attributions, ranked inside the folds, the model has "
-            f"{loss[0, place]:.3f} times the mean squared error of the whole one; with {few} random columns it has "
+            f"{'Left with' if subject.is_fixed else 'Refitted to'} the {few} columns with the largest attributions, "
+            "ranked inside the folds, the model has "
+            f"{loss[0, place]:.3f} times the {subject.error_name} of the whole one; with {few} random columns it has "
             f"{loss[0, control]:.3f} times."
         )
         title = f"{few} of {p} columns do as well as all of them"
@@ -77,6 +81,17 @@ def pruning(subject: Subject) -> Outcome:
 
 _ADVICE = "Use the smaller model: it is easier to check, and what it does not read cannot mislead it."
 _FEWEST_COLUMNS = 100
+
+
+def _smaller(
+    subject: Subject, train: np.ndarray, fitted: Fitted, columns: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a model that knows only some columns."""
+    if not subject.is_fixed:
+        return subject.fit(train, columns, **_fewer_components(subject.model, len(columns)))
+    means, kept = subject.X[train].mean(axis=0), np.zeros(subject.X.shape[1], dtype=bool)
+    kept[columns] = True
+    return lambda X: fitted(np.where(kept, X, means))
 
 
 def _rankings(subject: Subject, train: np.ndarray, fitted: Fitted, fold: int) -> dict[str, np.ndarray]:

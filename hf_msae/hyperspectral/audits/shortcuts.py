@@ -4,7 +4,8 @@ For every grouping, the model is tested on groups that it has not seen, and on r
 
     shortcut index = R2 in random folds - R2 with a group left out
 
-Since the folds are equally large, it is not the smaller number of rows to learn from that costs R2.
+Since the folds are equally large, it is not the smaller number of rows to learn from that costs R2. For classifiers,
+AUROC takes the place of R2, with limits half as large.
 """
 
 from __future__ import annotations
@@ -19,29 +20,37 @@ from sklearn.preprocessing import StandardScaler
 from ...statistics import candidate, wilson_interval
 from ..subject import ALL, Subject, splits
 from .distance import far_rows
-from .outcome import Outcome, interval, r2_draws, target_names
+from .outcome import Outcome, interval, score_draws, score_limits, score_name, target_names
 
 LIMITS = (0.05, 0.15, 0.3)
 """Shortcut indices that are minor, moderate and severe."""
-COLUMNS = ["grouping", "groups", "target", "r2_random", "r2_left_out", "shortcut_index", "low", "high"]
-COLUMNS += ["group_mean_r2", "decoded", "decoded_low", "decoded_high", "chance", "extrapolation_share"]
+COLUMNS = ["grouping", "groups", "target", "metric", "random", "left_out", "shortcut_index", "low", "high"]
+COLUMNS += ["group_mean", "decoded", "decoded_low", "decoded_high", "chance", "extrapolation_share"]
 _MOST_FOLDS, _FEWEST_ROWS, _MOST_COMPONENTS = 10, 10, 30
 _ADVICE = (
     "Report the score with a {grouping} left out, since that is what a new one will see. Train on more of them, "
     "remove what identifies them (standardize within each, or erase the direction), and check again."
+)
+_FIXED = (
+    "The model is not fitted again, so no group was left out: see the slices of the performance for groups in which "
+    "its predictions are off."
 )
 
 
 def shortcuts(subject: Subject) -> Outcome:
     """Compute the shortcut index of every grouping, with what may explain it.
 
-    Beside it: R2 of predicting the mean of the group (how much the group alone tells of the target), the share of rows
-    whose group a linear classifier reads from X (in folds of rows), and the share of left-out rows that are farther
-    from the rows that were learned from than 95% of these are from each other.
+    Beside it: the score of predicting the mean of the group (how much the group alone tells of the target), the share
+    of rows whose group a linear classifier reads from what the model is given (in folds of rows), and the share of
+    left-out rows that are farther from the rows that were learned from than 95% of these are from each other.
     """
     records, candidates, remarks = [], [], []
     if not subject.groups:
         remarks.append("No groups were given, so nothing is known of shortcuts: pass farms, instruments or dates.")
+    elif subject.is_fixed:
+        remarks.append(_FIXED)
+        return Outcome({"shortcuts": pd.DataFrame(columns=COLUMNS)}, [], remarks)
+    score, limits = score_name(subject), score_limits(subject, LIMITS)
     for grouping, labels in subject.groups.items():
         names, places = np.unique(labels, return_inverse=True)
         counts = np.bincount(places)
@@ -52,21 +61,21 @@ def shortcuts(subject: Subject) -> Outcome:
             continue
         left_out = _spread(counts)[places]
         matched = np.random.default_rng(subject.seed).permutation(left_out)
-        values, draws = r2_draws(
+        values, draws = score_draws(
             subject, subject.predict_folds(matched), subject.predict_folds(left_out), _group_means(subject, places)
         )
         index, index_draws = values[0] - values[1], draws[0] - draws[1]
         decoded, low, high = _decoded(subject, places)
         chance = counts.max() / counts.sum()
-        far = far_rows(subject.X, left_out).mean()
+        far = far_rows(subject.inputs, left_out).mean()
         for place, target in enumerate(target_names(subject)):
             ends = interval(index_draws[:, place])
             found = (values[0, place], values[1, place], index[place], *ends, values[2, place])
-            records.append((grouping, len(names), target, *found, decoded, low, high, chance, far))
+            records.append((grouping, len(names), target, score.lower(), *found, decoded, low, high, chance, far))
             if target == ALL:
                 continue
             evidence = (
-                f"R2 of {target} is {values[0, place]:.2f} in random folds and {values[1, place]:.2f} with a "
+                f"{score} of {target} is {values[0, place]:.2f} in random folds and {values[1, place]:.2f} with a "
                 f"{grouping} left out (folds of the same sizes; {len(names)} groups). The mean of the {grouping} "
                 f"alone reaches {values[2, place]:.2f}, and the {grouping} is read from X in {decoded:.1%} of rows "
                 f"(the most frequent one is {chance:.1%}); {far:.0%} of left-out rows lie outside the training data."
@@ -76,7 +85,7 @@ def shortcuts(subject: Subject) -> Outcome:
             name = f"{target} by {grouping}"
             draw = index_draws[:, place]
             candidates.append(
-                candidate("shortcuts", grouping, name, title, metric, index[place], draw, LIMITS, evidence, advice)
+                candidate("shortcuts", grouping, name, title, metric, index[place], draw, limits, evidence, advice)
             )
     table = pd.DataFrame(records, columns=COLUMNS)
     return Outcome({"shortcuts": table}, [each for each in candidates if each is not None], remarks)
@@ -113,11 +122,11 @@ def _decoded(subject: Subject, places: np.ndarray) -> tuple[float, float, float]
         if len(np.unique(places[train])) < 2:
             right[test] = places[test] == places[train][0]
             continue
-        components = min(_MOST_COMPONENTS, subject.X.shape[1], len(train) // 2)
+        components = min(_MOST_COMPONENTS, subject.inputs.shape[1], len(train) // 2)
         scale = make_pipeline(
             StandardScaler(), PCA(components, whiten=True, svd_solver="randomized", random_state=subject.seed)
         )
         reader = make_pipeline(scale, LogisticRegression(max_iter=500))
-        right[test] = reader.fit(subject.X[train], places[train]).predict(subject.X[test]) == places[test]
+        right[test] = reader.fit(subject.inputs[train], places[train]).predict(subject.inputs[test]) == places[test]
     low, high = wilson_interval(right.sum(), len(right))
     return float(right.mean()), float(low), float(high)

@@ -29,6 +29,8 @@ def stability(subject: Subject) -> Outcome:
     Intervals are over rows for prediction_change, and over pairs of bootstrap samples, without correction for their
     dependence, for the last two.
     """
+    if subject.is_fixed:
+        return Outcome({}, [], ["The model is not fitted again, so nothing is known of its stability."])
     number = max(2, subject.limits.get("num_seeds", NUM_SEEDS))
     predictions = [subject.predictions]
     for seed in range(1, number):

@@ -1,0 +1,71 @@
+"""Classifiers that are tested as they are, instead of being fitted again in folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from ..bias.probabilities import as_classifier, probabilities
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class FixedClassifier(ClassifierMixin, BaseEstimator):
+    """A classifier that is in use, as a scikit-learn classifier that keeps what it has learned.
+
+    `red_team` fits clones of a model in folds. A clone of this one is itself, and fitting it changes nothing, so the
+    data must be other data than it was trained on. What cannot be fitted, such as a `LinearClassifier` or a torch
+    module, `red_team` wraps by itself.
+
+    Args:
+        model: Anything `hf_msae.bias.as_classifier` takes: a probe, zero-shot texts, a fitted scikit-learn classifier,
+            a torch module, or a function to the probability of the second class.
+        classes: The labels, in ascending order: names or numbers of the model's classes. Defaults to its `classes_`.
+
+    Example:
+        >>> report = red_team(FixedClassifier(probe.fit(train, labels)), embeddings, truth, msae=msae, features=table)
+    """
+
+    def __init__(self, model: Any, classes: Sequence | None = None):
+        self.model = model
+        self.classes = classes
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The labels."""
+        return np.asarray(self.model.classes_ if self.classes is None else self.classes)
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Change nothing."""
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probabilities of the classes (n, classes).
+
+        Raises:
+            ValueError: The model has no such class, or does not return probabilities.
+        """
+        x, labels = torch.as_tensor(np.asarray(X), dtype=torch.float32), self.classes_.tolist()
+        if len(labels) > 2:
+            return np.stack([self._ask(label, x) for label in labels], axis=1)
+        second = self._ask(labels[1], x)
+        return np.stack([1 - second, second], axis=1)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable class of each row."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    def _ask(self, label: Any, x: torch.Tensor) -> np.ndarray:
+        is_own = hasattr(self.model, "predict_proba")  # scikit-learn knows its own labels, others number them
+        return probabilities(as_classifier(self.model, label if is_own or isinstance(label, str) else int(label)), x)
+
+    def __sklearn_clone__(self) -> Self:
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True

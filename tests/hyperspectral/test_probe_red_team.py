@@ -1,0 +1,197 @@
+"""Classifiers of embeddings are red-teamed by concepts: a planted one is found, and nothing severe without one."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from hf_msae.bias import bias_report
+from hf_msae.concepts import ConceptTable
+from hf_msae.embeddings import load_embeddings
+from hf_msae.hyperspectral import FixedClassifier, red_team
+from hf_msae.metrics import LinearClassifier
+from tests.identity_msae import identity_msae
+
+N, ROWS = 40, 400
+NAMES = ["star", "night", *(f"n{i}" for i in range(2, 12)), *(f"u{i}" for i in range(12, N))]
+TABLE = ConceptTable.from_columns(
+    NAMES, np.linspace(0.9, 0.5, N), [None] * N, np.zeros(N), q_value=np.where(np.arange(N) < 12, 0.01, 0.9)
+)
+QUICK = {"num_folds": 2, "num_bootstrap": 100, "num_seeds": 2, "num_attacked": 10, "num_explained": 60}
+QUICK |= {"progress": False}
+MODEL = LogisticRegression()
+MSAE = identity_msae(N, [N])
+
+
+def world(planted, seed=0):
+    """Latent j is dimension j. The classifier is of stars; where planted, most stars are at night."""
+    rng = np.random.default_rng(seed)
+    z = rng.exponential(size=(ROWS, N)) * (rng.uniform(size=(ROWS, N)) < 0.3)
+    star = rng.uniform(size=ROWS) < 0.4
+    night = rng.uniform(size=ROWS) < (np.where(star, 0.9, 0.1) if planted else 0.3)
+    z[:, 0] = np.where(star, 0.4 + rng.exponential(size=ROWS), 0) * (rng.uniform(size=ROWS) < 0.8)
+    z[:, 1] = np.where(night, 0.5 + rng.exponential(size=ROWS), 0)
+    return z.astype(np.float32), pd.Series(star, name="star"), night
+
+
+def audited(planted, *audits, model=MODEL, seed=0, **options):
+    x, star, night = world(planted, seed)
+    groups = {"night": night}
+    return red_team(model, x, star, groups, msae=MSAE, features=TABLE, audits=audits, **QUICK, **options)
+
+
+@pytest.fixture(scope="module")
+def report():
+    """All audits of a classifier of stars at night."""
+    x, star, night = world(True)
+    return red_team(MODEL, x, star, {"night": night}, msae=MSAE, features=TABLE, **QUICK)
+
+
+def test_a_planted_concept_is_found_by_group_and_by_name(report):
+    first = report.findings[0]
+    assert (first.severity, first.metric) == ("severe", "shortcut_index") and "night" in first.title
+    (concept,) = [each for each in report.findings if each.kind == "concept 1"]
+    assert concept.audit == "concepts" and concept.severity in ("severe", "moderate")
+    assert concept.title.startswith("Night") and concept.value > concept.low > 0.1 and concept.subject == "star"
+    assert not any(each.kind == "concept 0" for each in report.findings), "stars may depend on stars"
+    named = {each.kind for each in report.findings if each.audit == "concepts"} - {"few concepts"}
+    assert named == {"concept 1"}
+    effects = report.tables["concepts"].set_index("name")
+    assert effects.loc["star", ["expected", "drives"]].tolist() == [True, True]
+    assert set(effects.index) == set(NAMES[:12]) and effects["validated"].all()
+
+
+def test_a_clean_twin_has_no_severe_finding():
+    found = audited(False, "shortcuts", "performance", "concepts")
+    assert [each.title for each in found.findings if each.severity == "severe"] == []
+    assert not any("ight" in each.title for each in found.findings)
+    table = found.tables["shortcuts"].iloc[0]
+    assert table["metric"] == "auroc" and table["shortcut_index"] < 0.05 < 0.8 < table["random"]
+
+
+def test_what_is_expected_can_be_named():
+    found = audited(True, "concepts", expected=["star", "night"])
+    assert not any(each.kind.startswith("concept ") for each in found.findings)
+    assert found.tables["concepts"].query("expected")["name"].tolist() == ["star", "night"]
+    worst = found.tables["worst_concepts"].set_index("search")
+    assert "night" not in worst.loc["worst", "concepts"]
+
+
+def test_effects_are_those_of_a_bias_report(report):
+    x, star, _ = world(True)
+    fitted = LogisticRegression().fit(x, star)
+    bias = bias_report(MSAE, x, fitted, True, TABLE, num_samples=ROWS, progress=False).frame.set_index("name")
+    effects = report.tables["concepts"].set_index("name")
+    assert effects["effect"].corr(bias["effect"]) > 0.95
+    assert set(bias.index[bias["drives"]]) == {"star", "night"} == set(effects.index[effects["drives"].astype(bool)])
+
+
+def test_predictions_are_attributed_to_concepts_in_closed_form(report):
+    assert "affine log-odds" in report.tables["additivity"]["method"].iloc[0]
+    assert report.tables["additivity"]["largest_gap"].iloc[0] < 1e-3
+    groups = report.tables["attribution_groups"].query("grouping == 'concept'").set_index("group")["attribution"]
+    assert set(groups.nlargest(2).index) == {"star", "night"}
+    assert groups["not in the code"] < 1e-3 and "no validated name" in groups.index
+    columns = report.tables["attributions"]
+    assert columns.nlargest(1, "attribution")["feature"].iloc[0] in ("star · 0", "night · 1")
+    assert columns["feature"].str.contains("unvalidated").sum() == N - 12
+
+
+def test_concepts_are_removed_doubled_and_swapped(report):
+    table = report.tables["concept_attacks"].set_index(["name", "attack"])
+    assert set(table.index.unique("attack")) == {"removed", "doubled", "swapped"}
+    assert (table["metric"] == "auroc").all() and (table["low"] <= table["loss"] + 1e-12).all()
+    assert table.loc[("star", "swapped"), "low"] > 0.05 > table.loc[("n5", "swapped"), "high"]
+    x, _, _ = world(True)
+    rows = np.sort(np.random.default_rng(0).permutation(ROWS)[:200])
+    removed = x[rows, 1] / np.linalg.norm(x[rows], axis=1)
+    assert table.loc[("night", "removed"), "dose"] == pytest.approx(removed.mean(), rel=1e-4)
+    assert table.loc[("night", "removed"), "flip_rate"] > table.loc[("n5", "removed"), "flip_rate"]
+    worst = report.tables["worst_concepts"].set_index("search")
+    assert "night" in worst.loc["worst", "concepts"] and worst.loc["worst", "dose"] <= 0.05 * 3**0.5 + 1e-6
+    assert worst.loc["worst", "loss"] > worst.loc["random", "loss"]
+
+
+def test_few_concepts_do_as_well(report):
+    losses = report.tables["pruning"].set_index(["ranking", "features"])["loss"]
+    assert losses["attribution", 2] < 1.2 < losses["random", 2]
+
+
+@pytest.mark.parametrize("kind", ["fitted", "probe", "torch", "function"])
+def test_classifiers_in_use_are_tested_as_they_are(kind):
+    x, star, _ = world(True, seed=1)
+    fitted = LogisticRegression().fit(x, star)
+    layer = torch.nn.Linear(N, 1)
+    layer.load_state_dict({"weight": torch.tensor(fitted.coef_), "bias": torch.tensor(fitted.intercept_)})
+    model = {
+        "fitted": FixedClassifier(fitted),
+        "probe": LinearClassifier.fit(x, star.astype(int).to_numpy(), ["other", "star"]),
+        "torch": layer,
+        "function": lambda each: layer(each).sigmoid()[:, 0].detach(),
+    }[kind]
+    more = ["concepts"] if kind == "fitted" else []
+    found = audited(False, "shortcuts", "performance", "stability", *more, model=model)
+    clean, _, _ = world(False)
+    assert found.tables["shortcuts"].empty and sum("not fitted again" in each for each in found.remarks) == 2
+    if kind != "probe":  # which normalizes
+        table = found.tables["predictions"]["prediction"]
+        assert table.to_numpy() == pytest.approx(fitted.predict_proba(clean)[:, 1], abs=1e-5)
+    titles = [each.title for each in found.findings]
+    assert not more or any("Night" in each and "raises" in each for each in titles)
+    assert any("too high where night is True" in each for each in titles)
+
+
+def test_latents_and_columns_of_a_dataset_will_do():
+    x, star, night = world(True)
+    codes = red_team(MODEL, x, star, features=TABLE, audits=["concepts"], **QUICK)
+    assert any(each.kind == "concept 1" for each in codes.findings)
+    data = Dataset.from_dict({"embedding": x.tolist(), "star": star.tolist(), "night": night.tolist()})
+    data = load_embeddings(data)
+    found = red_team(
+        MODEL, data, "star", ["night"], msae=MSAE, features=TABLE, audits=["concepts", "shortcuts"], **QUICK
+    )
+    assert found.about["targets"] == ["star"] and found.about["groupings"] == ["night"]
+    assert found.findings[0].title == "Predictions of star rest on the night"
+
+
+def test_models_of_any_kind_are_explained_by_concept():
+    forest = RandomForestClassifier(10, random_state=0)
+    found = audited(True, "attributions", model=forest)
+    assert "sampled permutations" in found.tables["additivity"]["method"].iloc[0]
+    groups = found.tables["attribution_groups"].query("grouping == 'concept'").set_index("group")["attribution"]
+    assert set(groups.nlargest(2).index) == {"star", "night"}
+
+
+def test_several_classes_have_their_own_effects():
+    x, star, _ = world(False)
+    labels = np.where(star, "star", np.where(x[:, 5] > 0, "five", "none"))
+    found = red_team(MODEL, x, labels, msae=MSAE, features=TABLE, audits=["performance", "concepts"], **QUICK)
+    effects = found.tables["concepts"].set_index(["target", "name"])["effect"]
+    assert effects["star", "star"] > 0.2 > effects["five", "star"] and effects["five", "n5"] > 0.2
+    (finding,) = [each for each in found.findings if each.kind == "concept 5"]
+    assert "five" in finding.title + finding.evidence and "none" in finding.title + finding.evidence
+    table = found.tables["performance"].query("metric == 'auroc'")
+    assert table["target"].tolist() == ["five", "none", "star"] and (table["value"] > 0.7).all()
+
+
+def test_what_does_not_belong_together_is_named():
+    x, star, _ = world(True)
+    with pytest.raises(ValueError, match="40 latents"):
+        red_team(MODEL, x[:, :20], star, features=TABLE)
+    with pytest.raises(ValueError, match="DataFrame"):
+        red_team(MODEL, x, star, msae=MSAE, features=pd.DataFrame({"feature": NAMES}))
+    with pytest.raises(ValueError, match="39 columns"):
+        red_team(MODEL, x[:, :39], star, msae=MSAE, features=TABLE)
+    with pytest.raises(ValueError, match="expected"):
+        red_team(MODEL, x, star, expected=["night"])
+    with pytest.raises(ValueError, match="'night'"):
+        red_team(MODEL, x, "night", msae=MSAE, features=TABLE)
+    with pytest.raises(TypeError, match="dict"):
+        red_team({}, x, star, msae=MSAE)
+    found = red_team(MODEL, x, star, audits=["concepts"], **QUICK)
+    assert "msae=" in found.remarks[0]
+    found = red_team(Ridge(), x, x[:, 0], msae=MSAE, features=TABLE, audits=["concepts"], **QUICK)
+    assert found.findings == () and "classifiers" in found.remarks[0]
