@@ -9,7 +9,7 @@ from torch import nn
 from transformers import initialization as init
 from transformers.configuration_utils import PreTrainedConfig
 
-from .relu import ReLU
+from .family import ActivationFamily
 
 _MOMENTUM = 0.99
 """Momentum of the running mean of the threshold."""
@@ -18,7 +18,7 @@ _DIGIT_BITS = 11
 """Non-negative floats order like their 31 bits; the search for a threshold fixes this many at a time."""
 
 
-class BatchTopK(ReLU):
+class BatchTopK(ActivationFamily):
     """In training, the k * B largest activations of a batch of B embeddings; afterwards, those above a threshold.
 
     The threshold, the model's scalar buffer `activation_threshold`, is a running mean over training batches of their

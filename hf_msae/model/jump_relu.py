@@ -9,10 +9,10 @@ from torch import nn
 from transformers import initialization as init
 from transformers.configuration_utils import PreTrainedConfig
 
-from .relu import ReLU
+from .family import ActivationFamily
 
 
-class JumpReLU(ReLU):
+class JumpReLU(ActivationFamily):
     """The activations above a threshold that each latent learns, unchanged.
 
     The thresholds are the exponential of the model's parameter `log_threshold` `(n,)`. Their true gradient is 0 almost
@@ -58,7 +58,7 @@ class JumpReLU(ReLU):
     def penalty(
         self, model: nn.Module, pre_activations: torch.Tensor, code: torch.Tensor, normalized: torch.Tensor
     ) -> torch.Tensor:
-        """Return the penalty of the config: "l0", or one of ReLU's."""
+        """Return the penalty of the config: "l0", or one that all families have."""
         if model.config.sparsity_penalty == "l0":
             return l0_penalty(pre_activations, model.log_threshold.exp(), model.config.jump_relu_bandwidth)
         return super().penalty(model, pre_activations, code, normalized)

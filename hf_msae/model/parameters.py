@@ -12,8 +12,8 @@ from transformers import initialization as init
 from .activations import FAMILIES
 from .checks import check_size, check_statistics
 from .configuration_msae import MSAEConfig
+from .family import ActivationFamily
 from .loading import PreTrainedMSAE
-from .relu import ReLU
 
 _STATISTICS = ("input_mean", "input_scale", *(name for family in FAMILIES.values() for name in family.statistics))
 
@@ -74,7 +74,7 @@ class MSAEParameters(PreTrainedMSAE):
         return self
 
     @property
-    def family(self) -> ReLU:
+    def family(self) -> ActivationFamily:
         """The activation family, which turns pre-activations into a code."""
         return FAMILIES[self.config.activation]
 

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.configuration_utils import PreTrainedConfig
 
+from .family import ActivationFamily
 from .nested_topk import nested_codes
-from .relu import ReLU
 
 
-class TopK(ReLU):
+class TopK(ActivationFamily):
     """The k largest activations of each embedding."""
 
     name = "topk"

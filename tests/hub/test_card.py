@@ -455,7 +455,7 @@ def test_an_empty_folder_and_files_that_are_none_are_refused(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_family_added_as_the_design_says_reaches_the_card(tmp_path):
-    """docs/design.md: a subclass of ReLU in a file of its own, a line in the registry, and its name in the fields."""
+    """docs/design.md: a family in a file of its own, a line in the registry, and its name in the fields."""
     package = Path(hf_msae.__file__).parent
     for folder in (package, package.parent / "model_cards"):
         shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -8,9 +8,9 @@ from accelerate.utils import set_seed
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
 from hf_msae.embeddings import load_embeddings
 from hf_msae.model.batch_topk import batch_top_threshold
+from hf_msae.model.family import tanh_penalty
 from hf_msae.model.jump_relu import jump_relu, l0_penalty
 from hf_msae.model.nested_prefix import draw_prefixes
-from hf_msae.model.relu import tanh_penalty
 
 D, N = 10, 40
 FAMILIES = {

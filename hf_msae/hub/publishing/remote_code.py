@@ -19,6 +19,7 @@ _MODULES = (
     "configuration_msae.py",
     "modeling_msae.py",
     "activations.py",
+    "family.py",
     *(f"{name}.py" for name in FAMILIES),
     "auxiliary_loss.py",
     "checks.py",
