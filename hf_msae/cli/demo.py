@@ -13,11 +13,11 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
-from ..hub.publishing.space_settings import DEFAULT_MODEL, ExplorerSettings
+from ..hub.publishing.space_settings import ExplorerSettings
 from .checks import check_inputs
 
 EXAMPLE = """\
@@ -29,44 +29,11 @@ EXAMPLE = """\
 
 
 @dataclass
-class DemoArguments:
-    """What to show, and where."""
+class ServerArguments:
+    """Where to show it."""
 
-    _argument_group_name: ClassVar[str] = "explorer"
+    _argument_group_name: ClassVar[str] = "server"
 
-    model: str = flag("MSAE of pooled image embeddings: a folder, a Hub id or a released name.", DEFAULT_MODEL)
-    dataset: str | None = flag(
-        "Pictures to show and search: a folder of images, a dataset, or scenes:SPLIT:N. Defaults to those that the "
-        "embeddings were extracted from, or to pictures of the package for its own models.",
-        None,
-    )
-    split: str | None = flag("Split of the dataset, if it has several.", None)
-    image_column: str = flag("Column of the dataset with the pictures.", "image")
-    embeddings: str | None = flag("Embeddings of the same pictures, as written by hf-msae extract.", None)
-    verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
-    patch_model: str | None = flag(
-        "MSAE of a vision block of the same backbone, for maps of where in a picture a concept is. Defaults to none, "
-        "or to scenes-patches for the default model.",
-        None,
-    )
-    concepts: str | None = flag(
-        "Parquet file of names written by `hf-msae name`, or the name of one that comes with the model. Defaults to "
-        "the one with the most validated names.",
-        None,
-    )
-    backbone: str | None = flag("Location of the backbone, if it is not the one that the MSAE names.", None)
-    allow_other_backbone: bool = flag(
-        "Use the backbone even if it is not the one that the MSAE was trained on.", False
-    )
-    max_images: int = flag("Largest number of pictures to show and search.", 2000)
-    edits: str | None = flag(
-        "Folder of an edit written by Edit.save_pretrained, or of several such folders: they can be applied to "
-        "pictures, as a part of Steer.",
-        None,
-    )
-    swordbench: str | None = flag(
-        "Folder that `hf-msae swordbench` wrote, or its results.json, to show how well steering works.", None
-    )
     host: str = flag("Address to listen on; 0.0.0.0 for other machines too.", "127.0.0.1")
     port: int = flag("Port to listen on; 0 for any free one.", 7860)
     root_path: str | None = flag(
@@ -80,14 +47,6 @@ class DemoArguments:
             raise ValueError(f"port has to be between 0 and 65535, got {self.port}")
         if self.root_path and not self.root_path.startswith(("/", "http://", "https://")):
             raise ValueError(f"root_path has to begin with / or be an address (https://...), got {self.root_path!r}")
-        self.settings()
-
-    def settings(self) -> ExplorerSettings:
-        """What to show: what the flags say, then the variables MSAE_MODEL and so on, then the defaults."""
-        defaults = {field.name: field.default for field in fields(self)}
-        given = {field.name: getattr(self, field.name) for field in fields(ExplorerSettings)}
-        given = {name: value for name, value in given.items() if value != defaults[name]}
-        return ExplorerSettings.from_environment(os.environ, **given)
 
 
 def check_address(host: str, port: int) -> None:
@@ -121,12 +80,14 @@ def stopped_by_sigterm() -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    parser = MSAEArgumentParser([DemoArguments], __doc__, EXAMPLE, prog="hf-msae demo", first_word="model")
-    (args,) = parser.parse(argv)
+    kinds = [ExplorerSettings, ServerArguments]
+    parser = MSAEArgumentParser(kinds, __doc__, EXAMPLE, prog="hf-msae demo", first_word="model")
+    settings, args = parser.parse(argv)
     with parser.reporting_errors(), stopped_by_sigterm():
+        settings = ExplorerSettings.from_environment(os.environ, **settings.chosen())
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
         check_address(args.host, args.port)
-        check_inputs(args.settings().embeddings)
+        check_inputs(settings.embeddings)
         try:
             from ..explorer.housekeeping import own_upload_folder
 
@@ -141,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         if args.mcp_server:
             check_mcp()
-        explorer = Explorer.load(args.settings())
+        explorer = Explorer.load(settings)
         print(f"{len(explorer.images)} pictures, {len(explorer.concepts)} concepts", file=sys.stderr)
         build_demo(explorer).launch(
             server_name=args.host,

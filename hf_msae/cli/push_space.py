@@ -1,19 +1,20 @@
 """Publish the concept explorer as a Space on the Hub, showing your model.
 
 The Space's files and the package are sent in one commit; Space variables say which model and pictures it shows.
-Without --model it shows the model of rendered scenes.
+Without --model it shows the model of rendered scenes. A Space cannot read this machine: models and data have to be on
+the Hub, or come with the package.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
-from ..hub.publishing.space_settings import DEFAULT_MODEL, ExplorerSettings
+from ..hub.publishing.space_settings import ExplorerSettings
 
 EXAMPLE = """\
   hf-msae push-space user/concepts --model user/msae --dataset user/pictures --split train \\
@@ -23,29 +24,11 @@ EXAMPLE = """\
 
 @dataclass
 class PushSpaceArguments:
-    """Arguments of `hf-msae push-space`."""
+    """Where the Space is, and how it is published."""
 
     _argument_group_name: ClassVar[str] = "Space"
 
     repo: str = flag("Space to publish to, user/name.")
-    model: str = flag("Hub id of an MSAE of pooled image embeddings.", default=DEFAULT_MODEL)
-    dataset: str | None = flag(
-        "Hub id of the dataset of pictures. Defaults to pictures of the package for its own models.", default=None
-    )
-    split: str | None = flag("Split of the dataset.", default=None)
-    image_column: str = flag("Column of the dataset that holds the pictures.", default="image")
-    embeddings: str | None = flag(
-        "Hub id of the embeddings of the same rows. Without them, the Space computes them when it starts.",
-        default=None,
-    )
-    verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
-    patch_model: str | None = flag("Hub id of an MSAE of a vision block of the same backbone.", default=None)
-    concepts: str | None = flag("Name of the table of names, if the model has several.", default=None)
-    backbone: str | None = flag("Location of the backbone, if it is not the one in the MSAE's config.", default=None)
-    allow_other_backbone: bool = flag(
-        "Use the backbone even if it is not the one that the MSAE was trained on.", False
-    )
-    max_images: int = flag("Maximum number of pictures.", default=2000)
     title: str | None = flag("Title of the Space.", default=None)
     requirement: str | None = flag(
         "How the Space installs hf_msae, for example hf_msae==0.1.0. Defaults to sending the package along.",
@@ -58,14 +41,13 @@ class PushSpaceArguments:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with `argv`, or with the arguments of the process."""
-    parser = MSAEArgumentParser([PushSpaceArguments], __doc__, EXAMPLE, prog="hf-msae push-space", first_word="repo")
-    (args,) = parser.parse(argv)
+    kinds = [PushSpaceArguments, ExplorerSettings]
+    parser = MSAEArgumentParser(kinds, __doc__, EXAMPLE, prog="hf-msae push-space", first_word="repo")
+    args, settings = parser.parse(argv)
     with parser.reporting_errors():
         from ..hub.publishing.repository import Repository
         from ..hub.publishing.space import push_space, space_variables, write_space
 
-        given = [each.name for each in fields(ExplorerSettings) if hasattr(args, each.name)]
-        settings = ExplorerSettings(**{name: getattr(args, name) for name in given})
         if args.dry_run is None:
             url = push_space(args.repo, settings, args.title, args.requirement, args.private, overwrite=args.overwrite)
             print(f"{url}\nThe Space is being built; the first time this takes minutes.")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
-from hf_msae.cli.demo import DemoArguments
+from hf_msae.cli.demo import ServerArguments
 from hf_msae.cli.extract import main as extract_main
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import EmbeddingWriter
@@ -25,6 +25,7 @@ def test_settings_come_from_the_environment():
     assert ExplorerSettings().patch_model == "scenes-patches"
     assert ExplorerSettings(model="clipart-image").dataset == "clipart:sample"
     assert ExplorerSettings(model="clipart-image", dataset="clipart:test").dataset == "clipart:test"
+    assert ExplorerSettings().chosen() == {} and ExplorerSettings(embeddings="e").chosen() == {"embeddings": "e"}
     found = ExplorerSettings.from_environment({"MSAE_MODEL": "user/msae", "MSAE_MAX_IMAGES": "50", "MSAE_SPLIT": ""})
     assert (found.model, found.max_images, found.split, found.patch_model) == ("user/msae", 50, None, None)
     found = ExplorerSettings.from_environment({"MSAE_VERIFY": "False", "MSAE_ALLOW_OTHER_BACKBONE": "1"})
@@ -109,8 +110,7 @@ def test_damaged_embeddings_are_refused_unless_they_are_wanted(tmp_path):
     }
     with pytest.raises(ValueError, match=r"data-00000\.arrow has changed.*--no_verify"):
         open_sources(ExplorerSettings(**given), lambda *_: None)
-    settings = DemoArguments(**given, verify=False).settings()
-    assert open_sources(settings, lambda *_: None).embeddings.shape == (60, 128)
+    assert open_sources(ExplorerSettings(**given, verify=False), lambda *_: None).embeddings.shape == (60, 128)
 
 
 def test_embeddings_name_their_pictures_and_which_rows_of_them(explorer, tmp_path):
@@ -233,10 +233,8 @@ def test_embedding_that_takes_long_is_told_with_what_saves_it(monkeypatch, caplo
 
 
 def test_a_root_path_that_is_none_is_refused_by_name():
-    from hf_msae.cli.demo import DemoArguments
-
     with pytest.raises(ValueError, match=r"root_path.*'concepts'"):
-        DemoArguments(root_path="concepts")
+        ServerArguments(root_path="concepts")
 
 
 @pytest.mark.slow

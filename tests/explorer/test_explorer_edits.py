@@ -9,7 +9,6 @@ import torch
 
 pytest.importorskip("gradio")
 
-from hf_msae.cli.demo import DemoArguments
 from hf_msae.explorer import Explorer, ExplorerSettings, VisitorError
 from hf_msae.explorer.edits import check_edits, read_edits
 from hf_msae.explorer.tabs.edits import view
@@ -167,8 +166,7 @@ def test_an_edit_of_another_space_ends_the_loading_before_pictures_are_embedded(
 def test_flags_and_variables_name_edits_and_results_and_spaces_cannot_have_them():
     given = {"edits": "outputs/edits", "swordbench": "outputs/swordbench"}
     variables = {f"MSAE_{name.upper()}": value for name, value in given.items()}
-    found = DemoArguments(**given).settings(), ExplorerSettings.from_environment(variables)
-    assert [(each.edits, each.swordbench) for each in found] == [tuple(given.values())] * 2
+    assert ExplorerSettings(**given).chosen() == ExplorerSettings.from_environment(variables).chosen() == given
     for name, value in given.items():
         with pytest.raises(ValueError, match=f"{name}={value}"):
             space_variables(ExplorerSettings(**{name: value}))

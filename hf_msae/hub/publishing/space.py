@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from ...metrics.measured_data import is_hub_id
 from ..reading.registry import find_released
 from .repository import HUB_ERRORS, Repository, Snapshot, first_line, patiently, status_of
 from .sent_files import additions, manifest, read_manifest, refuse_foreign_links, stale_files
-from .space_settings import DEFAULT_MODEL, ExplorerSettings
+from .space_settings import ExplorerSettings
 
 _PACKAGE = Path(__file__).parents[2]
 _APP = Path(__file__).parents[3] / "spaces" / "concept-explorer"
@@ -197,10 +196,8 @@ def space_variables(settings: ExplorerSettings) -> dict[str, str]:
     Raises:
         ValueError: A setting names a folder or file of this machine, or there is no dataset of pictures.
     """
-    found, defaults = {}, {**asdict(ExplorerSettings(settings.model)), "model": DEFAULT_MODEL}
-    for key, value in asdict(settings).items():
-        if value is None or value == defaults[key]:
-            continue
+    found = {}
+    for key, value in settings.chosen().items():
         if key in ("edits", "swordbench"):
             raise ValueError(f"{key}={value} is a folder of this machine, which a Space cannot read: leave it out")
         if key == "concepts" and Path(value).expanduser().exists():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+from ..._utils.argument_parser import flag
 
 DEFAULT_MODEL = "scenes-image"
 DEFAULT_PATCH_MODEL = "scenes-patches"
@@ -17,42 +19,51 @@ _YES_OR_NO = {"1": True, "true": True, "yes": True, "0": False, "false": False, 
 
 @dataclass(frozen=True)
 class ExplorerSettings:
-    """What the explorer shows. A Space sets the environment variables in capitals.
+    """What the explorer shows.
 
-    Attributes:
-        model: MSAE of pooled image embeddings: folder, Hub id or released name (MSAE_MODEL).
-        dataset: Dataset of pictures, as `open_dataset` takes it (MSAE_DATASET). Defaults to the one that the
-            embeddings were extracted from, and without embeddings to pictures of the package for its own models.
-        split: Split of the dataset (MSAE_SPLIT).
-        image_column: Column of the pictures (MSAE_IMAGE_COLUMN).
-        embeddings: Embeddings of the same rows, as `load_embeddings` takes them; computed at the start if unset
-            (MSAE_EMBEDDINGS).
-        verify: Compare files of embeddings with their recorded checksums before they are first read (MSAE_VERIFY).
-        patch_model: MSAE of a vision block of the same backbone, for maps of where a concept is. Defaults to
-            "scenes-patches" for the default model, and to none for others (MSAE_PATCH_MODEL).
-        concepts: Table of names of the latents, a file or the name of one that comes with the model (MSAE_CONCEPTS).
-        backbone: Another location of the backbone (MSAE_BACKBONE).
-        allow_other_backbone: Use the backbone even if it is not the one that the MSAE was trained on
-            (MSAE_ALLOW_OTHER_BACKBONE).
-        max_images: Maximum number of rows that are shown and searched (MSAE_MAX_IMAGES).
-        edits: Folder of an edit that `Edit.save_pretrained` wrote, or of several such folders, that visitors can apply
-            to pictures (MSAE_EDITS).
-        swordbench: Folder of results that `hf-msae swordbench` wrote, to show them (MSAE_SWORDBENCH).
+    Every field is a flag of `hf-msae demo` and `hf-msae push-space`, whose help text is in the field's metadata, and
+    an environment variable of the page: MSAE_MODEL and so on.
     """
 
-    model: str = DEFAULT_MODEL
-    dataset: str | None = None
-    split: str | None = None
-    image_column: str = "image"
-    embeddings: str | None = None
-    verify: bool = True
-    patch_model: str | None = None
-    concepts: str | None = None
-    backbone: str | None = None
-    allow_other_backbone: bool = False
-    max_images: int = 2000
-    edits: str | None = None
-    swordbench: str | None = None
+    _argument_group_name: ClassVar[str] = "explorer"
+
+    model: str = flag("MSAE of pooled image embeddings: a folder, a Hub id or a released name.", DEFAULT_MODEL)
+    dataset: str | None = flag(
+        "Pictures to show and search: a folder of images, a dataset, or scenes:SPLIT:N. Defaults to those that the "
+        "embeddings were extracted from, or to pictures of the package for its own models.",
+        None,
+    )
+    split: str | None = flag("Split of the dataset, if it has several.", None)
+    image_column: str = flag("Column of the dataset with the pictures.", "image")
+    embeddings: str | None = flag(
+        "Embeddings of the same pictures, as written by hf-msae extract. Without them, the pictures are embedded at "
+        "every start.",
+        None,
+    )
+    verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
+    patch_model: str | None = flag(
+        "MSAE of a vision block of the same backbone, for maps of where in a picture a concept is. Defaults to none, "
+        "or to scenes-patches for the default model.",
+        None,
+    )
+    concepts: str | None = flag(
+        "Parquet file of names written by `hf-msae name`, or the name of one that comes with the model. Defaults to "
+        "the one with the most validated names.",
+        None,
+    )
+    backbone: str | None = flag("Location of the backbone, if it is not the one that the MSAE names.", None)
+    allow_other_backbone: bool = flag(
+        "Use the backbone even if it is not the one that the MSAE was trained on.", False
+    )
+    max_images: int = flag("Largest number of pictures to show and search.", 2000)
+    edits: str | None = flag(
+        "Folder of an edit written by Edit.save_pretrained, or of several such folders: they can be applied to "
+        "pictures, as a part of Steer.",
+        None,
+    )
+    swordbench: str | None = flag(
+        "Folder that `hf-msae swordbench` wrote, or its results.json, to show how well steering works.", None
+    )
 
     def __post_init__(self):
         if self.max_images < 2:
@@ -61,6 +72,11 @@ class ExplorerSettings:
             object.__setattr__(self, "patch_model", DEFAULT_PATCH_MODEL)
         if self.dataset is None and self.embeddings is None:
             object.__setattr__(self, "dataset", DEFAULT_DATASETS.get(self.model))
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the settings that are not the defaults of their model."""
+        defaults = {**asdict(ExplorerSettings(self.model)), "model": DEFAULT_MODEL}
+        return {key: value for key, value in asdict(self).items() if value is not None and value != defaults[key]}
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: Any) -> ExplorerSettings:
