@@ -57,9 +57,8 @@ def test_the_first_k_ranked_are_the_top_k(library):
         torch.testing.assert_close(entries._values[begin:end], code[row, columns], rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 11])
-@pytest.mark.parametrize("width", [16, 32, 64])
-@pytest.mark.parametrize("d", [1, 37, 64, 200])
+@pytest.mark.parametrize("threads", [1, 3, 11])
+@pytest.mark.parametrize(("width", "d"), [(16, 1), (16, 200), (32, 37), (64, 64)])
 def test_products_equal_dense_ones(library, d, width, threads, monkeypatch, relative_error):
     torch.manual_seed(0)
     monkeypatch.setattr(compiled_entries, "_SLICE_BYTES", 4 * width * N)

@@ -61,8 +61,7 @@ def reference(loss, u, pre_bias, encoder, latent_bias, decoder):
     return value, levels, latents, latents @ dictionary + pre_bias
 
 
-@pytest.mark.parametrize("chunk", [2**22, 5 * N], ids=["one chunk", "chunks of 5 rows"])
-@pytest.mark.parametrize("ties", [False, True], ids=["no ties", "ties"])
+@pytest.mark.parametrize(("chunk", "ties"), [(2**22, False), (5 * N, True)], ids=["one chunk", "5 rows, with ties"])
 @pytest.mark.parametrize("positive", [0.02, 0.2, 0.5, 0.95])
 @pytest.mark.parametrize("kind", ["mse", "nmse", "cosine"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -7,9 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from hf_msae import MSAEModel
 from hf_msae.hub.converters import convert_checkpoint, read_checkpoint
 from hf_msae.hub.converters.msae_authors import level_ks
 
@@ -45,15 +43,6 @@ def write(path, tied=False, log_threshold=None, scaling_factor=0.3, **changes):
     content = {"model": {**state, **changes}, "mean_center": torch.randn(D), "scaling_factor": scaling_factor}
     torch.save({**content, "target_norm": None}, path)
     return content
-
-
-def test_the_prefix_of_a_compiled_model_is_stripped(golden_file, tmp_path):
-    content = torch.load(golden_file, weights_only=False)
-    content["model"] = {f"_orig_mod.{name}": tensor for name, tensor in content["model"].items()}
-    torch.save(content, tmp_path / NAME)
-    expected = convert_checkpoint(golden_file).state_dict()
-    for name, tensor in convert_checkpoint(tmp_path / NAME).state_dict().items():
-        assert torch.equal(tensor, expected[name]), name
 
 
 def test_the_golden_model_is_reproduced_at_every_level(golden_file, golden_tensors, golden_figures, relative_error):
@@ -94,7 +83,7 @@ def test_the_name_says_what_it_is(name, expected, tmp_path):
 
 def test_levels_are_made_as_their_training_makes_them():
     """Their loop, for comparison: double while it is not above the largest, and append that if it is not there."""
-    for n in range(1, 300):
+    for n in range(1, 80):
         for smallest in range(1, n + 1):
             theirs = [smallest]
             while theirs[-1] < n and theirs[-1] * 2 <= n:
@@ -283,11 +272,3 @@ def test_a_mean_that_is_one_number_is_that_of_every_column(tmp_path):
     path = tmp_path / "20_6_ReLU_False_False_0.0_x_image.pth"
     torch.save({**write(path), "mean_center": 0.0}, path)
     assert torch.equal(convert_checkpoint(path).input_mean, torch.zeros(D))
-
-
-def test_saved_and_loaded_it_is_the_same(golden_file, golden_tensors, tmp_path):
-    model = convert_checkpoint(golden_file)
-    model.save_pretrained(tmp_path / "out")
-    again = MSAEModel.from_pretrained(tmp_path / "out")
-    assert torch.equal(again.encode(golden_tensors["x_raw"]), model.encode(golden_tensors["x_raw"]))
-    assert set(load_file(tmp_path / "out" / "model.safetensors")) == set(model.state_dict())

@@ -44,16 +44,6 @@ def edited(changed):
     return edited
 
 
-def test_the_prefix_of_a_compiled_model_is_stripped(tmp_path):
-    first, _, rest = (FOLDER / "schema_5" / "sae.pt").read_bytes().partition(b"\n")
-    tensors = torch.load(io.BytesIO(rest), weights_only=True)
-    buffer = io.BytesIO()
-    torch.save({f"_orig_mod.{name}": tensor for name, tensor in tensors.items()}, buffer)
-    (tmp_path / "sae.pt").write_bytes(first + b"\n" + buffer.getvalue())
-    found, expected = (convert_checkpoint(place, **GIVEN) for place in (tmp_path, FOLDER / "schema_5"))
-    assert torch.equal(found.encoder, expected.encoder)
-
-
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_it_computes_what_saev_does(name, check_outputs):
     found = read_checkpoint(FOLDER / name, **GIVEN)

@@ -29,13 +29,6 @@ def test_a_single_file_takes_its_settings_from_its_folder(check_outputs):
     assert model.config.hook_point == "text.layers.9"
 
 
-def test_one_of_several_has_to_be_named(check_outputs):
-    with pytest.raises(ValueError, match=r"2.*subfolder: layers\.3\.mlp, layers\.9"):
-        convert_checkpoint(FOREIGN / "sparsify/many")
-    check_outputs(convert_checkpoint(FOREIGN / "sparsify/many", subfolder="layers.9"), LAYER_9)
-    assert convert_checkpoint(FOREIGN / "sparsify/vision").config.hook_point == "vision.layers.2"  # the only one
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [
