@@ -310,7 +310,7 @@ def test_a_task_without_biased_rows_is_not_defined(task):
         ({"split": np.full(6000, "validation")}, "validation"),
         ({"target": np.full(6000, "cat")}, "<U3.*numbers"),
         ({"target": np.zeros(6000, dtype=int)}, "fewer than two labels"),
-        ({"concepts": {"bias": np.ones(6000)}}, "float64"),
+        ({"concepts": {"bias": np.full(6000, 0.5)}}, "0.5"),
         ({"features": np.full((6000, 24), np.nan, dtype=np.float32)}, "row 0"),
     ],
 )

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ..data import NotDefinedError
+from .inputs import SPLITS, as_concepts, as_features, as_labels, as_split
 
 if TYPE_CHECKING:
     from ...embeddings import EmbeddingDataset
-
-SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +27,9 @@ class Task:
     where the label and one concept, the bias, are correlated; it is never refitted. In the test rows, label and bias
     should be independent. Every label of a test row is that of a training row too, and test rows that have the same
     features as a training row are counted in a warning.
+
+    Arrays may also be given as tensors, lists, Series or DataFrames, and concepts as 0 and 1 or as a DataFrame with a
+    column for each; what these do not mean clearly is refused.
 
     Attributes:
         name: Name of the task.
@@ -53,27 +55,30 @@ class Task:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        for name, text in (("name", self.name), ("backbone", self.backbone)):
+            if not isinstance(text, str):
+                raise ValueError(f"the {name} of a task has to be a text, but is {text!r:.100}")
+        given = {
+            "features": as_features(self.features, f"features of {self.name}"),
+            "concepts": as_concepts(self.concepts, self.name),
+            "target": as_labels(self.target, f"the target of {self.name}"),
+            "split": as_split(self.split, f"the split of {self.name}"),
+        }
+        if self.counterfactuals is not None:
+            given["counterfactuals"] = as_features(self.counterfactuals, f"counterfactuals of {self.name}")
+        for name, values in given.items():
+            object.__setattr__(self, name, values)
         n = len(self.features)
-        if self.features.ndim != 2:
-            raise ValueError(f"features have the shape (rows, width), but got {self.features.shape}")
-        if not np.isfinite(self.features).all():
-            row = int(np.flatnonzero(~np.isfinite(self.features).all(axis=1))[0])
-            raise ValueError(f"row {row} of the features of {self.name} is not finite")
+        if not (finite := np.isfinite(self.features).all(axis=1)).all():
+            bad = np.flatnonzero(~finite)
+            raise ValueError(
+                f"{len(bad)} of {n} rows of the features of {self.name} are not finite, the first of them row {bad[0]}"
+            )
         if self.bias not in self.concepts:
             raise ValueError(f"the bias {self.bias!r} is none of the concepts {', '.join(self.concepts)}")
         for name, values in {**self.concepts, "target": self.target, "split": self.split}.items():
             if np.shape(values) != (n,):
                 raise ValueError(f"{name} of {self.name} has the shape {np.shape(values)}, but there are {n} rows")
-        if np.asarray(self.target).dtype.kind not in "iub":
-            raise ValueError(
-                f"the target of {self.name} is {np.asarray(self.target).dtype}, but has to be numbers of labels: "
-                "np.unique(labels, return_inverse=True)[1]"
-            )
-        for name, values in self.concepts.items():
-            if values.dtype != bool:
-                raise ValueError(f"concept {name!r} of {self.name} is {values.dtype}, but has to be bool")
-        if unknown := sorted(set(self.split) - set(SPLITS)):
-            raise ValueError(f"split {unknown[0]!r} is none of {', '.join(SPLITS)}")
         if self.counterfactuals is not None and self.counterfactuals.shape != self.features.shape:
             raise ValueError(
                 f"counterfactuals of {self.name} have the shape {self.counterfactuals.shape}, but the features "
