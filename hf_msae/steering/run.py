@@ -7,12 +7,13 @@ import json
 import os
 import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context, parent_process
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +23,15 @@ from tqdm.auto import tqdm
 from .._utils.atomic import make_folder
 from .._utils.json_files import write_json
 from ..backbones import Backbone
-from .damage import MIN_ROWS, Judge, damage_figures, dose_figures, is_perfect
-from .data import NotDefinedError
 from .edit import METHODS, Edit
-from .metrics import (
-    Figure,
-    concept_figures,
-    cross_concept_figures,
-    orthogonality_figures,
-    robustness_figures,
-)
+from .measuring import measure
+from .methods.text import HOOK_POINT
+from .provenance import check_width, provenance_at, provenance_of, refuse_other
 from .result import SwordBenchResult
 from .tasks import Task
 
 CELL_FORMAT = 4
 """Cells of another format are measured again."""
-
-_WHY_NOT = {
-    "recovery": f"the bias is not shown to mislead the classifier on biased rows, or fewer than {MIN_ROWS} are biased",
-    "over_correction": "there are no aligned test rows",
-    "exactness": "the task has no exact pairs of rows with the bias",
-    "injection_exactness": "the task has no exact pairs of rows without the bias",
-    "orthogonality": "`add` changes nothing",
-    "orthogonality_mean": "`add` changes nothing",
-}
 
 
 def run_swordbench(
@@ -79,14 +65,15 @@ def run_swordbench(
         The result, which is also written to results.json.
 
     Raises:
-        ValueError: A method is unknown, two have the same label, two tasks have the same name, or a method needs a
-            backbone and there is none.
+        ValueError: A method is unknown, two have the same label, two tasks have the same name, a method needs a
+            backbone and there is none, its backbone or MSAE is not that of a task, or JSON cannot hold an option.
     """
     chosen = named_methods(methods)
+    for edit in chosen.values():
+        edit.check_options()
     if isinstance(tasks, Task) or not all(isinstance(task, Task) or callable(task) for task in tasks):
         raise ValueError(f"tasks must be several tasks, or functions that make one of a seed, got {tasks!s:.200}")
-    if isinstance(seeds, int):
-        raise ValueError(f"seeds must be several numbers, got {seeds}: pass ({seeds},)")
+    seeds = _whole_numbers(seeds)
     by_name = [label for label, edit in chosen.items() if edit.needs.startswith("a name")]
     if by_name and backbone is None:
         raise ValueError(f"the method {by_name[0]} is fitted by name: pass the backbone of the features")
@@ -101,6 +88,9 @@ def run_swordbench(
     names = [task.name for task in made[: len(tasks)]]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two tasks have the name {twice[0]!r}: give each its own (dataclasses.replace)")
+    for task in made[: len(tasks)]:
+        for label, edit in chosen.items():
+            _check_fit(task, edit, backbone if label in by_name else None)
     cells = [
         _Cell(task, label, edit, seed, folder, backbone if label in by_name else None)
         for task, seed in zip(made, [seed for seed in seeds for _ in tasks], strict=True)
@@ -111,7 +101,9 @@ def run_swordbench(
     with tqdm(total=len(cells), initial=done, desc="SwordBench", unit="cell", disable=not progress) as bar:
         for _ in _measure_all(missing, num_workers):
             bar.update()
-    result = SwordBenchResult.of_cells([{**cell.read(), "rows_sha256": rows_sha256(cell.task)} for cell in cells])
+    found = [{**cell.read(), "rows_sha256": rows_sha256(cell.task)} for cell in cells]
+    _warn_of_notes(found, folder)
+    result = SwordBenchResult.of_cells(found)
     result.save(Path(output_dir) / "results.json")
     return result
 
@@ -129,6 +121,8 @@ def named_methods(methods: Sequence[str | Edit] | Mapping[str, Edit]) -> dict[st
             kinds = "an edit" if isinstance(methods, Mapping) else "a name or an edit"
             raise ValueError(f"a method must be {kinds}, such as METHODS['lda'](), got {method!r:.200}")
     if isinstance(methods, Mapping):
+        if odd := [label for label in methods if not isinstance(label, str)]:
+            raise ValueError(f"the label of a method has to be a text, but is {odd[0]!r}")
         return dict(methods)
     found: dict[str, Edit] = {}
     for method in methods:
@@ -139,6 +133,31 @@ def named_methods(methods: Sequence[str | Edit] | Mapping[str, Edit]) -> dict[st
             raise ValueError(f"two methods have the label {edit.method!r}: pass a mapping from labels to edits")
         found[edit.method] = edit
     return found
+
+
+def _whole_numbers(seeds: Sequence[int]) -> list[int]:
+    """Return seeds as Python's integers, which JSON can hold."""
+    if isinstance(seeds, Integral):
+        raise ValueError(f"seeds must be several numbers, got {seeds}: pass ({seeds},)")
+    if odd := [seed for seed in seeds if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0]:
+        raise ValueError(f"a seed has to be a whole number of at least 0, but is {odd[0]!r}")
+    return [int(seed) for seed in seeds]
+
+
+def _check_fit(task: Task, edit: Edit, backbone: Backbone | None) -> None:
+    """Check that a method's MSAE and backbone are of the features of a task, before anything is measured.
+
+    Raises:
+        ValueError: They are of other embeddings.
+    """
+    width = task.features.shape[1]
+    try:
+        edit.check_embeddings(provenance_of(task), width)
+        if backbone is not None:
+            check_width(width, backbone, HOOK_POINT)
+            refuse_other(provenance_at(backbone, HOOK_POINT), provenance_of(task), "the backbone", "the features are")
+    except ValueError as error:
+        raise ValueError(f"{edit.method} cannot be measured on {task.name}: {error}") from error
 
 
 def _made(task: Task | Callable[..., Task], seed: int) -> Task:
@@ -189,62 +208,16 @@ class _Cell:
         )
 
 
-def measure(task: Task, edit: Edit, seed: int, backbone: Backbone | None = None) -> dict[str, Any]:
-    """Fit an edit to every concept of a task and measure it.
-
-    Methods that take the other concepts are given the labels too, which whoever trained the classifier knows. With a
-    backbone, the edit is fitted to the names of the concepts.
-
-    Returns:
-        `figures`, records of concept, metric, value, low, high and, where a figure is not defined, the reason;
-        `cross`, the AUROC of each concept after each was removed; `doses`; `biased`, `unbiased` and `aligned`, what
-        the removal of the bias gained in each of these rows (`damage_figures`); and `perfect`.
-    """
-    edits: dict[str, Edit] = {}
-    records: list[dict[str, Any]] = []
-    train, labels = task.train, [task.target == label for label in np.unique(task.target)[1:]]
-    for concept, has in task.concepts.items():
-        others = np.stack([*labels, *(found for name, found in task.concepts.items() if name != concept)], axis=1)
-        if not 0 < (number := int(has[task.test].sum())) < len(task.test):
-            reason = f"{number} of {len(task.test)} test rows have the concept"
-            records.append({"concept": concept, "metric": "fit", "value": None, "reason": reason})
-            continue
-        try:
-            if backbone is None:
-                edits[concept] = copy(edit).fit(task.features[train], has[train], seed=seed, others=others[train])
-            else:
-                name = concept.replace("_", " ")
-                edits[concept] = copy(edit).fit_by_name(name, backbone, task.features[train], seed=seed)
-        except (NotDefinedError, np.linalg.LinAlgError) as error:
-            records.append({"concept": concept, "metric": "fit", "value": None, "reason": str(error)})
-    cross = cross_concept_figures(edits, task)
-    directions = orthogonality_figures(edits, task)
-    for concept, fitted in edits.items():
-        figures = concept_figures(fitted, task, concept, seed)
-        figures |= robustness_figures(concept, cross) | directions[concept]
-        records += _records(concept, figures)
-    found: dict[str, Any] = {"doses": [], "biased": [], "unbiased": [], "aligned": [], "perfect": None}
-    if task.bias in edits:
-        try:
-            judge = Judge(task)
-            figures, gains = damage_figures(edits[task.bias], judge, seed)
-            records += _records(task.bias, figures)
-            found = {
-                "doses": [
-                    {name: _number(value) for name, value in record.items()}
-                    for record in dose_figures(edits[task.bias], judge, seed)
-                ],
-                **{group: np.round(gained, 6).tolist() for group, gained in gains.items()},
-                "perfect": is_perfect(figures),
-                "reference": judge.reference_from,
-            }
-        except NotDefinedError as error:
-            records.append({"concept": task.bias, "metric": "success", "value": None, "reason": str(error)})
-    return {
-        "figures": records,
-        "cross": [{"found": a, "removed": b, "auroc": value} for (a, b), value in cross.items() if b is not None],
-        **found,
-    }
+def _warn_of_notes(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Say in one warning which cells have fits that did not converge."""
+    noted = [f"{cell['method']} on {cell['task']}, seed {cell['seed']}" for cell in cells if cell.get("notes")]
+    if noted:
+        more = f" and {len(noted) - 3} more" if len(noted) > 3 else ""
+        warnings.warn(
+            f"fits of {len(noted)} of {len(cells)} cells stopped before they converged, so their figures are of "
+            f'approximate solutions: {"; ".join(noted[:3])}{more}. "notes" in the files of {folder} has all',
+            stacklevel=3,
+        )
 
 
 def rows_sha256(task: Task) -> str:
@@ -262,20 +235,6 @@ def rows_sha256(task: Task) -> str:
 def file_name(text: str) -> str:
     """Return a text as part of the name of a file."""
     return re.sub(r"[^\w., -]", "_", text)[:100]
-
-
-def _records(concept: str, figures: Mapping[str, Figure]) -> list[dict[str, Any]]:
-    records = []
-    for metric, figure in figures.items():
-        record = dict(zip(("value", "low", "high"), map(_number, figure), strict=True))
-        if record["value"] is None:
-            record["reason"] = _WHY_NOT.get(metric, "it is infinite or the ratio of two zeros")
-        records.append({"concept": concept, "metric": metric, **record})
-    return records
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _measure_all(cells: Sequence[_Cell], num_workers: int) -> Iterator[None]:

@@ -1,0 +1,110 @@
+"""Measure one method on one task: fit it to every concept, and compute all figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+from typing import Any
+
+import numpy as np
+
+from ..backbones import Backbone
+from .cross_validation import noting_convergence
+from .damage import MIN_ROWS, Judge, damage_figures, dose_figures, is_perfect
+from .data import NotDefinedError
+from .edit import Edit
+from .metrics import (
+    Figure,
+    concept_figures,
+    cross_concept_figures,
+    orthogonality_figures,
+    robustness_figures,
+)
+from .tasks import Task
+
+_WHY_NOT = {
+    "recovery": f"the bias is not shown to mislead the classifier on biased rows, or fewer than {MIN_ROWS} are biased",
+    "over_correction": "there are no aligned test rows",
+    "exactness": "the task has no exact pairs of rows with the bias",
+    "injection_exactness": "the task has no exact pairs of rows without the bias",
+    "orthogonality": "`add` changes nothing",
+    "orthogonality_mean": "`add` changes nothing",
+}
+
+
+def measure(task: Task, edit: Edit, seed: int, backbone: Backbone | None = None) -> dict[str, Any]:
+    """Fit an edit to every concept of a task and measure it.
+
+    Methods that take the other concepts are given the labels too, which whoever trained the classifier knows. With a
+    backbone, the edit is fitted to the names of the concepts.
+
+    Returns:
+        `figures`, records of concept, metric, value, low, high and, where a figure is not defined, the reason;
+        `cross`, the AUROC of each concept after each was removed; `doses`; `biased`, `unbiased` and `aligned`, what
+        the removal of the bias gained in each of these rows (`damage_figures`); `perfect`; and `notes`, which fits
+        stopped before they converged.
+    """
+    edits: dict[str, Edit] = {}
+    records: list[dict[str, Any]] = []
+    notes: dict[str, list[str]] = {}
+    train, labels = task.train, [task.target == label for label in np.unique(task.target)[1:]]
+    for concept, has in task.concepts.items():
+        others = np.stack([*labels, *(found for name, found in task.concepts.items() if name != concept)], axis=1)
+        if not 0 < (number := int(has[task.test].sum())) < len(task.test):
+            reason = f"{number} of {len(task.test)} test rows have the concept"
+            records.append({"concept": concept, "metric": "fit", "value": None, "reason": reason})
+            continue
+        try:
+            with noting_convergence() as notes[f"fit of {concept}"]:
+                if backbone is None:
+                    edits[concept] = copy(edit).fit(task.features[train], has[train], seed=seed, others=others[train])
+                else:
+                    name = concept.replace("_", " ")
+                    edits[concept] = copy(edit).fit_by_name(name, backbone, task.features[train], seed=seed)
+        except (NotDefinedError, np.linalg.LinAlgError) as error:
+            records.append({"concept": concept, "metric": "fit", "value": None, "reason": str(error)})
+    cross = cross_concept_figures(edits, task)
+    directions = orthogonality_figures(edits, task)
+    for concept, fitted in edits.items():
+        with noting_convergence() as notes[f"probes of {concept}"]:
+            figures = concept_figures(fitted, task, concept, seed)
+        figures |= robustness_figures(concept, cross) | directions[concept]
+        records += _records(concept, figures)
+    found: dict[str, Any] = {"doses": [], "biased": [], "unbiased": [], "aligned": [], "perfect": None}
+    if task.bias in edits:
+        try:
+            judge = Judge(task)
+            with noting_convergence() as notes["classifier of the label"]:
+                figures, gains = damage_figures(edits[task.bias], judge, seed)
+            records += _records(task.bias, figures)
+            found = {
+                "doses": [
+                    {name: _number(value) for name, value in record.items()}
+                    for record in dose_figures(edits[task.bias], judge, seed)
+                ],
+                **{group: np.round(gained, 6).tolist() for group, gained in gains.items()},
+                "perfect": is_perfect(figures),
+                "reference": judge.reference_from,
+            }
+        except NotDefinedError as error:
+            records.append({"concept": task.bias, "metric": "success", "value": None, "reason": str(error)})
+    return {
+        "figures": records,
+        "cross": [{"found": a, "removed": b, "auroc": value} for (a, b), value in cross.items() if b is not None],
+        **found,
+        "notes": [f"{what}: {note}" for what, each in notes.items() for note in dict.fromkeys(each)],
+    }
+
+
+def _records(concept: str, figures: Mapping[str, Figure]) -> list[dict[str, Any]]:
+    records = []
+    for metric, figure in figures.items():
+        record = dict(zip(("value", "low", "high"), map(_number, figure), strict=True))
+        if record["value"] is None:
+            record["reason"] = _WHY_NOT.get(metric, "it is infinite or the ratio of two zeros")
+        records.append({"concept": concept, "metric": metric, **record})
+    return records
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
