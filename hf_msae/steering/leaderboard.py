@@ -15,6 +15,7 @@ from .._utils.markdown import code
 from .damage import GROUPS, is_perfect
 from .result import SwordBenchResult
 from .submission import SEEDS, Submission, SubmittedCell
+from .submission_checks import check_intervals
 from .tasks import TASKS
 
 TOLERANCE = 0.02
@@ -72,12 +73,18 @@ def read_submissions(folder: str | os.PathLike) -> list[Submission]:
         name = unicodedata.normalize("NFKC", submission.method).casefold()
         if (other := names.setdefault(name, file)) != file:
             raise ValueError(f"{file} and {other} have the same name, {submission.method!r}: give each its own")
-    cells: dict[tuple[str, int], dict[str, SubmittedCell]] = {}
+    cells: dict[tuple[str, int], dict[str, SubmittedCell]] = {}  # by task and seed, and by file
     for file, submission in found.items():
         for cell in submission.cells:
             cells.setdefault((cell.task, cell.seed), {})[file] = cell
-    for of_seed in cells.values():
+    for (task, seed), of_seed in cells.items():
         _check_same_rows(of_seed)
+        gains = {group: np.array([cell.gains(group) for cell in of_seed.values()]) for group in GROUPS}
+        for group in GROUPS:
+            _check_same_start(of_seed, group, gains[group])
+        places = [f"{file}: {task}, seed {seed}" for file in of_seed]
+        figures = [cell.figures for cell in of_seed.values()]
+        check_intervals(places, figures, {group: each.T for group, each in gains.items()}, seed)
     return list(found.values())
 
 
@@ -149,6 +156,34 @@ def _check_same_rows(cells: Mapping[str, SubmittedCell]) -> None:
                     f"{file} was measured on other features of {cell.task} with seed {cell.seed}: {metric}, which no "
                     f"method changes, is {cell.figures[metric][0]}, but {usual} in the others"
                 )
+
+
+def _check_same_start(cells: Mapping[str, SubmittedCell], group: str, gains: np.ndarray) -> None:
+    """Check that what submissions gained in the same rows starts from the same classifier.
+
+    A row that gained was wrong before, and one that lost was right (of aligned rows, without the bias), whatever the
+    method. Machines round features differently, so few rows may disagree.
+    """
+    before = np.select([gains > 0, gains < 0], [1 - gains, -gains], np.nan)  # nothing gained says nothing
+    known = ~np.isnan(before).all(axis=0)
+    usual = np.full(before.shape[1], np.nan)
+    usual[known] = np.nanmedian(before[:, known], axis=0)
+    differs = np.abs(before - usual) > TOLERANCE
+    shares = differs.mean(axis=1) if differs.size else np.zeros(len(cells))
+    worst = int(shares.argmax())
+    if shares[worst] > TOLERANCE:
+        file, row = list(cells)[worst], int(differs[worst].argmax())
+        cell, given = cells[file], getattr(cells[file], group)
+        others = [
+            name
+            for name, each in zip(cells, before[:, row], strict=True)
+            if abs(each - before[worst, row]) > TOLERANCE
+        ]
+        raise ValueError(
+            f"{file} contradicts others in {differs[worst].sum()} of {len(given)} {group} rows of {cell.task} with "
+            f"seed {cell.seed}, such as row {row}: {given[row]!r} there and {getattr(cells[others[0]], group)[row]!r} "
+            f"in {others[0]} cannot both be what a removal gains over the same classifier"
+        )
 
 
 def _cell(text: str) -> str:

@@ -20,23 +20,13 @@ from .._utils.json_files import from_json, write_text
 from .._utils.redaction import public
 from .damage import GROUPS
 from .result import SwordBenchResult
+from .submission_checks import FIGURES, check_cell, is_number
 from .tasks import TASKS
 
 FORMAT = 1
 SEEDS = (0, 1, 2)
 """The seeds that are compared. Paired tests need the same ones of every method."""
 
-FIGURES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("success", "bias_cost", "damage", "over_correction"), (-1.0, 1.0)),
-    **{"net_gain": (-3.0, 2.0), "recovery": (-math.inf, math.inf)},
-    **dict.fromkeys(("flip_rate", "worst_group", "worst_group_before"), (0.0, 1.0)),
-    **dict.fromkeys(("kl", "dose", "drift"), (0.0, math.inf)),
-    **dict.fromkeys(("exactness", "injection_exactness"), (-math.inf, 1.0)),
-    **dict.fromkeys(("detection_auroc", "removal_auroc", "leakage_linear", "leakage_nonlinear"), (0.0, 1.0)),
-}
-"""The figures of a submission, all of the bias, with the least and the greatest value that each can have."""
-
-_NEEDED = ("success", "bias_cost", "damage", "net_gain", "worst_group_before")
 _MOST_BYTES = 1_000_000
 _SIGNS = {"-": -1.0, "0": 0.0, "+": 1.0}
 _URL = re.compile(r"https?://[\w.~:/?#@!$&'*+,;=%-]{1,200}", re.ASCII)
@@ -73,17 +63,13 @@ class SubmittedCell:
         if self.task not in TASKS:
             raise ValueError(f"there is no task {self.task!r}; the tasks are {', '.join(sorted(TASKS))}")
         place = f"{self.task}, seed {self.seed}"
-        if self.seed not in SEEDS:
+        if self.seed not in SEEDS or isinstance(self.seed, bool):
             raise ValueError(f"{place}: the leaderboard compares the seeds {', '.join(map(str, SEEDS))}")
         check_text("backbone", self.backbone)
         if not re.fullmatch("[0-9a-f]{64}", self.rows_sha256):
             raise ValueError(f"{place}: rows_sha256 is {self.rows_sha256[:80]!r}, which is no SHA-256")
-        for name, figure in self.figures.items():
-            _check_figure(f"{place}: {name}", name, figure)
-        if missing := [name for name in _NEEDED if name not in self.figures or None in self.figures[name]]:
-            raise ValueError(f"{place}: {missing[0]} is not defined, so the method cannot be ranked")
         for letter, value in self.values.items():
-            if letter not in set(string.ascii_letters) or not _is_number(value) or not -1 <= value <= 1:
+            if letter not in set(string.ascii_letters) or not is_number(value) or not -1 <= value <= 1:
                 raise ValueError(
                     f"{place}: the value of {letter[:80]!r} is {value!r}, but has to lie between -1 and 1"
                 )
@@ -93,24 +79,13 @@ class SubmittedCell:
                 raise ValueError(f"{place}: the gains in {group} rows hold {unknown[0]!r}, which stands for no value")
             if group != "aligned" and not getattr(self, group):
                 raise ValueError(f"{place}: there are no {group} rows")
-        self._check_means(place)
+        gains = {group: np.array(self.gains(group)) for group in GROUPS}
+        check_cell(place, self.figures, gains)
 
     def gains(self, group: str) -> list[float]:
         """Return what removal gained in each row of a group."""
         values = {**_SIGNS, **self.values}
         return [float(values[character]) for character in getattr(self, group)]
-
-    def _check_means(self, place: str) -> None:
-        """Check that the figures are the means of the gains: they are written by one run."""
-        means = {group: np.mean(self.gains(group)) for group in GROUPS if getattr(self, group)}
-        expected = {"success": means["biased"], "damage": -means["unbiased"]}
-        if "aligned" in means:
-            expected["over_correction"] = -means["aligned"]
-        expected["net_gain"] = expected["success"] - expected["damage"] - max(0, expected.get("over_correction", 0))
-        for name, value in expected.items():
-            given = self.figures.get(name, [None])[0]
-            if given is None or abs(given - value) > 1e-4:
-                raise ValueError(f"{place}: {name} is {given}, but the gains in the rows make {value:.6f}")
 
 
 @dataclass(frozen=True)
@@ -146,6 +121,13 @@ class Submission:
             raise ValueError("there are no cells")
         if found != [(task, seed) for task in sorted({task for task, _ in found}) for seed in SEEDS]:
             raise ValueError(f"each task needs the seeds {', '.join(map(str, SEEDS))} once, but got {found}")
+        of_rows: dict[str, SubmittedCell] = {}
+        for cell in self.cells:
+            if (other := of_rows.setdefault(cell.rows_sha256, cell)) is not cell:
+                raise ValueError(
+                    f"{cell.task}, seed {cell.seed}: rows_sha256 is that of {other.task}, seed {other.seed}, but each "
+                    "seed has other rows"
+                )
 
     @classmethod
     def of_result(
@@ -214,7 +196,8 @@ class Submission:
         try:
             if (size := Path(path).stat().st_size) > _MOST_BYTES:
                 raise ValueError(f"it has {size:,} bytes, but at most {_MOST_BYTES:,} are read")
-            content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
+            text = Path(path).read_text(encoding="utf-8")
+            content = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
             if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
                 raise ValueError('it has no list of "cells"')
             cells = [from_json(SubmittedCell, dict(each), f"cell {i}") for i, each in enumerate(content["cells"])]
@@ -259,19 +242,6 @@ def check_url(url: str | None) -> None:
         raise ValueError(f"url has to be a plain address with http:// or https://, but is {url[:200]!r}")
 
 
-def _check_figure(place: str, name: str, figure: list[Any]) -> None:
-    if name not in FIGURES:
-        raise ValueError(f"{place[:120]} is none of the figures {', '.join(FIGURES)}")
-    least, most = FIGURES[name]
-    numbers = [each for each in figure if each is not None]
-    if len(figure) != 3 or not all(map(_is_number, numbers)):
-        raise ValueError(f"{place} has to be a value and the ends of its interval, but is {str(figure)[:80]}")
-    if out := [each for each in numbers if not least <= each <= most]:
-        raise ValueError(f"{place} is {out[0]}, but has to lie between {least} and {most}")
-    if None not in figure and not figure[1] <= figure[2]:
-        raise ValueError(f"{place} has an interval that ends before it begins: {figure}")
-
-
 def _encoded(gains: Mapping[str, list[float]]) -> tuple[dict[str, str], dict[str, float]]:
     """Return the gains of each group with one character a row, and the values of the letters among these."""
     characters = {value: sign for sign, value in _SIGNS.items()}
@@ -284,8 +254,12 @@ def _encoded(gains: Mapping[str, list[float]]) -> tuple[dict[str, str], dict[str
     return found, {letter: value for value, letter in letters.items()}
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON, of which a name that is given twice would lose the first value."""
+    names = [name for name, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"it has {twice[0][:80]!r} twice in one object")
+    return dict(pairs)
 
 
 def _refuse(constant: str) -> None:
