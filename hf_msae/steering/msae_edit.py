@@ -156,5 +156,8 @@ class MSAEEdit(Edit):
         """Return embeddings with their code changed, and no activation below 0."""
         model = self._model_for(x)
         codes = model.encode(x, self.k)
-        moved = model.decode(change(codes).clamp(min=0))
-        return (x + moved - model.decode(codes) if self.keep_residual else moved).to(x.dtype)
+        changed = change(codes).clamp(min=0)
+        if not self.keep_residual:
+            return model.decode(changed).to(x.dtype)
+        # Decoding is affine, so the difference of two codes takes one product instead of two.
+        return (x + model.decode(changed - codes) - model.decode(codes.new_zeros(codes.shape[-1]))).to(x.dtype)

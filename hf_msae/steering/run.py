@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 from tqdm.auto import tqdm
 
 from .._utils.atomic import make_folder
@@ -245,13 +247,21 @@ def _measure_all(cells: Sequence[_Cell], num_workers: int) -> Iterator[None]:
     groups: dict[tuple[int, str], list[_Cell]] = {}
     for cell in cells:
         groups.setdefault((id(cell.task), cell.edit.shares_fits or cell.label), []).append(cell)
-    with ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_start, initargs=(num_workers,)) as pool:
         for done in as_completed([pool.submit(_measure_group, group) for group in groups.values()]):
             yield from done.result()
 
 
-def _end_with_parent() -> None:
-    """Have this process end when the one that started it is killed, which would leave it waiting for work forever."""
+def share_cores(num_workers: int) -> None:
+    """Limit the threads of this process to its share of the cores, where threads of others would wait for them."""
+    threads = max(1, (os.cpu_count() or 1) // num_workers)
+    threadpool_limits(min([threads, *(pool["num_threads"] for pool in threadpool_info())]))
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
+
+
+def _start(num_workers: int) -> None:
+    """Prepare one of several processes, which must not wait forever when the one that started it is killed."""
+    share_cores(num_workers)
 
     def watch() -> None:
         parent_process().join()

@@ -17,6 +17,7 @@ import psutil
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from hf_msae import MSAEModel
 from hf_msae.steering import METHODS, SwordBenchResult, gaussian_task, run_swordbench
@@ -392,3 +393,20 @@ def test_figures_are_drawn(tmp_path):
     with pytest.raises(ValueError, match="leace"):
         result.plot_cross("gaussian", "leace")
     assert os.listdir(tmp_path / "cells")
+
+
+def test_processes_share_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with threadpool_limits(4):
+            module.share_cores(2)
+            assert {pool["num_threads"] for pool in threadpool_info()} == {3}
+            assert torch.get_num_threads() == 3
+            module.share_cores(8)
+            assert {pool["num_threads"] for pool in threadpool_info()} == {1}
+            module.share_cores(1)
+            assert torch.get_num_threads() == 1, "a limit that is set already, as by OMP_NUM_THREADS, stays"
+    finally:
+        torch.set_num_threads(threads)
