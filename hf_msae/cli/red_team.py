@@ -42,8 +42,9 @@ class RedTeamArguments:
     )
     output: str = flag("Folder of the results: report.html, report.json, findings.yaml, figures, and finished audits.")
     model: str = flag(
-        "Model: forest, extra_trees, boosting, pls, ridge or knn, or module:name of a scikit-learn model of your own "
-        "or of a function that makes one, which is imported.",
+        "Model: forest, extra_trees, boosting, pls, ridge, knn or hybrid (that of the winners of HYPERVIEW, with their "
+        "features), or module:name of a scikit-learn model of your own or of a function that makes one, which is "
+        "imported.",
         "forest",
     )
     features: str = flag(
@@ -95,22 +96,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_writable(make_folder(args.output) / "report.json")
         model = make_model(args.model, args.seed)
         patches = open_patches(args)
-        transformer = (EagleEyesFeatures() if args.features == "eagle_eyes" else MeanSpectrum()).fit(patches)
+        transformer = EagleEyesFeatures() if args.features == "eagle_eyes" else MeanSpectrum()
         groups = chosen("groups", {**patches.groups, "field_size": patches.size_classes}, args.groups)
+        features = "the hybrid's features" if args.model == "hybrid" else f"{args.features} features"
         targets = chosen("targets", patches.targets, args.targets)
-        X = transformer.transform(patches)
-        are_images = int(patches.sizes["pixels"].max()) > 1
         report = red_team(
             model,
-            X,
+            patches,
             patches.targets[list(targets)],
             groups,
-            features=transformer.feature_table,
-            patches=patches if are_images else None,
-            transformer=transformer if are_images else None,
+            transformer=None if args.model == "hybrid" else transformer,  # it has its own features
             audits=args.audits or list(AUDITS),
             output_dir=args.output,
-            data=f"{len(patches)} patches of {args.data}, {args.features} features",
+            data=f"{len(patches)} patches of {args.data}, {features}",
             progress=not args.disable_tqdm,
             **{name: getattr(args, name) for name in ("num_folds", "num_explained", "num_attacked", "num_seeds")},
             alpha=args.alpha,

@@ -123,10 +123,8 @@ def make_patches(
     mean_depths = np.array([CAUSES[name][2] for name in names])
     depths = np.clip(mean_depths * (1 + _SLOPE * (shown + disturbance)), 0, 0.6)
     fields = SyntheticFields(seed, wavelengths, farm, depths, gains, tuple(edges), small_share, noise, soils)
-    sizes, spectra = [], []
-    for data, mask in fields:
-        sizes.append((*mask.shape, (~mask).sum()))
-        spectra.append(data[:, ~mask].mean(axis=1, dtype=float))
+    masks = [fields.mask(np.random.default_rng([seed, row, 0])) for row in range(n)]
+    sizes = [(*mask.shape, (~mask).sum()) for mask in masks]
     truth = {
         "bands": {name: causal_bands(name, wavelengths).tolist() for name in names},
         "strength": shown,
@@ -138,7 +136,6 @@ def make_patches(
         wavelengths,
         [str(row) for row in range(n)],
         pd.DataFrame(sizes, columns=["height", "width", "pixels"]),
-        np.array(spectra),
         targets=pd.DataFrame({name: _values(name, scores[:, column]) for column, name in enumerate(names)}),
         groups={
             "farm": np.array([f"farm {number + 1}" for number in farm]),
@@ -176,8 +173,7 @@ class SyntheticFields(Sequence):
         index = range(len(self))[index]
         rng = np.random.default_rng([self.seed, index, 0])
         bands = self.wavelengths
-        small = rng.random() < self.small_share
-        mask = np.zeros((11, 11), dtype=bool) if small else _field_shape(rng, self.edges)
+        mask = self.mask(rng)
         dry = self._dry_soil(rng, index)
         moisture = rng.beta(2, 4)
         surfaces = np.stack(  # soil in two states, plants, and what lies outside
@@ -190,6 +186,11 @@ class SyntheticFields(Sequence):
         data += sigma * rng.standard_normal(data.shape, dtype=np.float32)
         data *= self.gains[index][:, None, None]
         return np.clip(np.rint(data * UNITS["reflectance"]), 1, 2**15 - 2).astype(np.int16), mask
+
+    def mask(self, rng: np.random.Generator) -> np.ndarray:
+        """Return the mask of a field, by the first of its random numbers."""
+        small = rng.random() < self.small_share
+        return np.zeros((11, 11), dtype=bool) if small else _field_shape(rng, self.edges)
 
     def _dry_soil(self, rng: np.random.Generator, index: int) -> np.ndarray:
         """Return the soil of a field: that of its farm, varied, with the targets' absorptions."""

@@ -79,38 +79,59 @@ class HybridRegressor(RegressorMixin, BaseEstimator):
         """
         values = np.asarray(y, dtype=float).reshape(len(X), -1)
         self.columns_ = list(y.columns) if isinstance(y, pd.DataFrame) else None
-        self.scale_ = np.abs(values).max(axis=0)
-        self.scale_[self.scale_ == 0] = 1
-        scaled = values / self.scale_
         features = EagleEyesFeatures() if self.features is None else clone(self.features)
         table = np.asarray(features.fit_transform(X))
         self.features_ = features
-        seed = np.random.RandomState(self.random_state).randint(2**31)
-        self.forest_ = RandomForestRegressor(
-            self.n_estimators, max_depth=self.max_depth, n_jobs=self.n_jobs, random_state=seed
-        ).fit(table, scaled if scaled.shape[1] > 1 else scaled[:, 0])
         small = mean_edges(X) <= SMALL_EDGE
+        cropped, owners = self.crops_of(X, np.flatnonzero(~small)) if small.any() else ([], [])
+        of_crops = np.asarray(features.transform(cropped)) if cropped else table[:0]
+        kept = features.feature_table["transformation"].isin(KNN_TRANSFORMATIONS).to_numpy()
+        return self.fit_features(table, values, small, kept, of_crops, owners)
+
+    def fit_features(
+        self,
+        table: np.ndarray,
+        values: np.ndarray,
+        small: np.ndarray,
+        of_neighbors: np.ndarray,
+        of_crops: np.ndarray,
+        owners: Sequence[int],
+    ) -> Self:
+        """Learn from features that were computed before.
+
+        Args:
+            table: Features (n, p).
+            values: Targets (n, t).
+            small: Which fields are small, bool (n,).
+            of_neighbors: Which features the neighbors see, bool (p,).
+            of_crops: Features of crops (m, p).
+            owners: The row that each crop is from.
+        """
+        self.scale_ = np.abs(values).max(axis=0)
+        self.scale_[self.scale_ == 0] = 1
+        scaled = values / self.scale_
+        self.forest_ = RandomForestRegressor(
+            self.n_estimators, max_depth=self.max_depth, n_jobs=self.n_jobs, random_state=self._seed()
+        ).fit(table, scaled if scaled.shape[1] > 1 else scaled[:, 0])
         self.neighbors_ = None
-        if small.any():
-            kept = features.feature_table["transformation"].isin(KNN_TRANSFORMATIONS).to_numpy()
-            self.columns_of_neighbors_ = np.flatnonzero(kept)
-            cropped, owners = self._crops(X, np.flatnonzero(~small), np.random.default_rng(seed))
-            known, targets = table[small], scaled[small]
-            if cropped:
-                known = np.concatenate([known, np.asarray(features.transform(cropped))])
-                targets = np.concatenate([targets, scaled[owners]])
-            self.scaler_ = RobustScaler().fit(table[small][:, kept])
+        self.columns_of_neighbors_ = np.flatnonzero(of_neighbors)
+        if small.any() and of_neighbors.any():
+            known = np.concatenate([table[small], of_crops])[:, of_neighbors]
+            targets = np.concatenate([scaled[small], scaled[np.asarray(owners, dtype=np.int64)]])
+            self.scaler_ = RobustScaler().fit(table[small][:, of_neighbors])
             self.neighbors_ = KNeighborsRegressor(
                 min(self.n_neighbors, len(known)), weights="distance", n_jobs=self.n_jobs
-            ).fit(self.scaler_.transform(known[:, kept]), targets)
+            ).fit(self.scaler_.transform(known), targets)
         return self
 
     def predict(self, X: Patches | Sequence[Pair]) -> np.ndarray:
         """Return predictions (n, t); (n,) for one target."""
         check_is_fitted(self)
-        table = np.asarray(self.features_.transform(X))
+        return self.predict_features(np.asarray(self.features_.transform(X)), mean_edges(X) <= SMALL_EDGE)
+
+    def predict_features(self, table: np.ndarray, small: np.ndarray) -> np.ndarray:
+        """Return predictions from features (n, p) and which fields are small (n,)."""
         found = self.forest_.predict(table).reshape(len(table), -1)
-        small = mean_edges(X) <= SMALL_EDGE
         if self.neighbors_ is not None and small.any():
             known = self.scaler_.transform(table[small][:, self.columns_of_neighbors_])
             found[small] = self.neighbors_.predict(known).reshape(small.sum(), -1)
@@ -125,10 +146,12 @@ class HybridRegressor(RegressorMixin, BaseEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def _crops(
-        self, X: Patches | Sequence[Pair], rows: np.ndarray, rng: np.random.Generator
-    ) -> tuple[list[Pair], list[int]]:
+    def _seed(self) -> int:
+        return np.random.RandomState(self.random_state).randint(2**31)
+
+    def crops_of(self, X: Patches | Sequence[Pair], rows: np.ndarray) -> tuple[list[Pair], list[int]]:
         """Return crops of larger fields that have at most one pixel outside, and the rows that they are from."""
+        rng = np.random.default_rng(self._seed())
         found, owners = [], []
         for row in rows if self.crops else ():
             data, mask = X[int(row)]

@@ -16,12 +16,15 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from .hybrid import HybridRegressor
+
 MODELS: dict[str, Callable[[int], Any]] = {
     "forest": lambda seed: RandomForestRegressor(100, min_samples_leaf=2, max_features=0.3, random_state=seed),
     "extra_trees": lambda seed: ExtraTreesRegressor(100, min_samples_leaf=2, max_features=0.3, random_state=seed),
     "boosting": lambda seed: MultiOutputRegressor(GradientBoostingRegressor(subsample=0.5, random_state=seed)),
     "pls": lambda seed: PLSRegression(12),
     "ridge": lambda seed: make_pipeline(StandardScaler(), RidgeCV([0.01, 0.1, 1, 10, 100])),
+    "hybrid": lambda seed: HybridRegressor(n_estimators=100, crops=2, random_state=seed),
     "knn": lambda seed: make_pipeline(StandardScaler(), KNeighborsRegressor(20, weights="distance")),
 }
 """Functions of a seed that make a regressor."""

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -53,7 +54,7 @@ class Patches(Sequence):
         wavelengths: Centers of the bands in nm.
         ids: One name per patch.
         sizes: One row per patch: height, width and pixels (in the field).
-        mean_spectra: Mean over the field (n, bands), in digital numbers.
+        known_spectra: `mean_spectra`, if they are known already.
         targets: What was measured, one row per patch; None if unknown.
         groups: Label of each patch by name: farm, date, instrument, ...
         scale: What stored values are multiplied by.
@@ -64,7 +65,7 @@ class Patches(Sequence):
     wavelengths: np.ndarray
     ids: list[str]
     sizes: pd.DataFrame
-    mean_spectra: np.ndarray
+    known_spectra: np.ndarray | None = None
     targets: pd.DataFrame | None = None
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
     scale: float = 1.0
@@ -88,12 +89,13 @@ class Patches(Sequence):
             data = data if np.issubdtype(data.dtype, np.floating) else data.astype(np.float32)
             return (data if self.scale == 1 else data * data.dtype.type(self.scale)), mask
         rows = np.arange(len(self))[index]
+        spectra = self.__dict__.get("mean_spectra", self.known_spectra)
         return replace(
             self,
-            pairs=_Chosen(self.pairs, rows),
+            pairs=Chosen(self.pairs, rows),
             ids=[self.ids[row] for row in rows],
             sizes=self.sizes.iloc[rows].reset_index(drop=True),
-            mean_spectra=self.mean_spectra[rows],
+            known_spectra=None if spectra is None else spectra[rows],
             targets=None if self.targets is None else self.targets.iloc[rows].reset_index(drop=True),
             groups={name: np.asarray(labels)[rows] for name, labels in self.groups.items()},
             truth=None if self.truth is None else _truth_of(self.truth, rows, len(self)),
@@ -101,6 +103,13 @@ class Patches(Sequence):
 
     def __iter__(self) -> Iterator[Pair]:
         return (self[row] for row in range(len(self)))
+
+    @cached_property
+    def mean_spectra(self) -> np.ndarray:
+        """Mean over the field (n, bands), in digital numbers; all patches are read if it is not known yet."""
+        if self.known_spectra is not None:
+            return self.known_spectra
+        return np.array([data[:, ~mask].mean(axis=1, dtype=float) for data, mask in self])
 
     @property
     def edges(self) -> np.ndarray:
@@ -123,11 +132,12 @@ class Patches(Sequence):
         """
         wavelengths = np.asarray(wavelengths, dtype=float)
         weights = interpolation(self.wavelengths, wavelengths)
+        spectra = self.__dict__.get("mean_spectra", self.known_spectra)
         return replace(
             self,
-            pairs=_Resampled(self.pairs, weights),
+            pairs=Resampled(self.pairs, weights),
             wavelengths=wavelengths,
-            mean_spectra=self.mean_spectra @ weights.T,
+            known_spectra=None if spectra is None else spectra @ weights.T,
         )
 
     def save(self, folder: str | os.PathLike) -> None:
@@ -225,7 +235,7 @@ def interpolation(wavelengths: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Chosen(Sequence):
+class Chosen(Sequence):
     """Some patches of others."""
 
     pairs: Sequence[Pair]
@@ -239,7 +249,7 @@ class _Chosen(Sequence):
 
 
 @dataclass(frozen=True)
-class _Resampled(Sequence):
+class Resampled(Sequence):
     """Patches whose bands are mixed."""
 
     pairs: Sequence[Pair]

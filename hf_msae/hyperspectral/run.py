@@ -27,7 +27,8 @@ from .audits.pruning import pruning
 from .audits.shortcuts import shortcuts
 from .audits.stability import stability
 from .concept_space import read_concepts
-from .patches import Pair
+from .from_patches import inputs_of_patches
+from .patches import Pair, Patches
 from .result import RedTeamReport
 from .subject import Subject, make_subject
 
@@ -53,7 +54,7 @@ _FORMAT = 1
 def red_team(
     model: Any,
     X: Any,
-    y: Any,
+    y: Any = None,
     groups: Any = None,
     *,
     features: pd.DataFrame | ConceptTable | None = None,
@@ -81,12 +82,14 @@ def red_team(
     Rows are taken as independent: where they are not, such as several patches of one field, name them with `groups`.
 
     Args:
-        model: A scikit-learn regressor or classifier, fitted or not, with one or several targets; or a classifier that
-            is in use and not to be fitted again: a `FixedClassifier`, `LinearClassifier`, torch module or function.
-        X: Features (n, p), an array or a DataFrame.
+        model: A scikit-learn regressor or classifier, fitted or not, with one or several targets; or a classifier that is
+            in use and not to be fitted again: a `FixedClassifier`, `LinearClassifier`, torch module or function. With
+            patches as X also a `HybridRegressor`, or a pipeline whose first step is a transformer of patches.
+        X: Features (n, p), an array or a DataFrame; or `Patches`, which have y, groups and all that follows: one call
+            from a folder to a report is `red_team(model, load_patches(folder))`.
         y: Targets (n,) or (n, t), an array, Series or DataFrame; for a classifier labels (n,).
         groups: Labels of the rows (n,), such as farms, or several sets of labels by name. Numbers with more than 20
-            values are cut into five quantiles. Defaults to the classes of field size of the patches, if there are any.
+            values are cut into five quantiles. Defaults to the groups of the patches and their classes of field size.
         features: One row for each column of X: feature (its name), transformation, band (a number or NaN), wavelength
             (nm or NaN) and level (a number or NaN), as in `EagleEyesFeatures.feature_table`. If X are latents, or with
             `msae`, a `ConceptTable` with their names.
@@ -94,7 +97,8 @@ def red_team(
             then attributed to concepts, and concepts are pruned and attacked; y and groups may be names of columns.
         expected: Names of concepts that a classifier may depend on. Defaults to the names of y and of its classes.
         patches: Pairs of data (bands, height, width) and mask (height, width), True outside the field, of the rows.
-        transformer: A fitted object whose `transform` turns patches into X; with it, patches are attacked.
+        transformer: An object whose `transform` turns patches into X; with it, patches are attacked. Of `Patches`
+            as X, it makes the features; `MeanSpectrum()` by default.
         audits: Names in `AUDITS`.
         num_folds: Number of folds.
         num_explained: Number of rows that predictions are explained of, at most.
@@ -104,7 +108,8 @@ def red_team(
         alpha: Probability of one false finding or more.
         seed: Random seed of folds and draws.
         output_dir: Folder where the outcome of each audit is kept. A run that was interrupted continues with the
-            audits that are missing; an audit runs again if the model, the data or a setting differ.
+            audits that are missing; an audit runs again if the model, the data or a setting differ. Features of
+            `Patches` are kept there too.
         data: What the data are called in the report.
         progress: Whether to show a progress bar.
 
@@ -116,6 +121,7 @@ def red_team(
         ValueError: Arrays do not belong together or are not finite, or an audit is unknown.
 
     Example:
+        >>> report = red_team(HybridRegressor(), load_patches("fields"), output_dir="out")
         >>> report = red_team(RandomForestRegressor(), X, y, groups={"farm": farm}, features=table)
         >>> report = red_team(probe, "embeddings/test", "star", ["night"], msae=msae, features=concepts)
         >>> print(report)
@@ -129,10 +135,18 @@ def red_team(
     for name, value, least in (("num_folds", num_folds, 2), ("num_bootstrap", num_bootstrap, 100)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    X, y, groups, features, space = read_concepts(X, y, groups, features, msae, expected)
-    arguments = (model, X, y, groups, features, patches, transformer, num_folds, num_bootstrap, seed, limits, space)
-    subject = make_subject(*arguments)
-    model = subject.model
+    if isinstance(X, Patches):
+        if patches is not None:
+            raise ValueError("X are patches already: leave out patches=")
+        given = inputs_of_patches(model, X, y, groups, features, transformer, output_dir)
+    elif y is None:
+        raise ValueError("y is missing: targets are only known of Patches")
+    else:
+        found = read_concepts(X, y, groups, features, msae, expected)
+        given = dict(zip(("X", "y", "groups", "features", "space"), found, strict=True))
+        given |= {"model": model, "patches": patches, "transformer": transformer}
+    subject = make_subject(**given, num_folds=num_folds, num_resamples=num_bootstrap, seed=seed, limits=limits)
+    model = subject.model if subject.is_fixed else model
     key = _key(subject) if output_dir is not None else ""
     outcomes: dict[str, Outcome] = {}
     chosen = [name for name in AUDITS if name in audits]

@@ -17,6 +17,7 @@ from ..metrics.label_columns import class_title
 from .concept_space import ConceptSpace
 from .fitted import Fitted
 from .fixed import FixedClassifier
+from .hybrid_of_features import as_fit_arguments
 from .patches import Pair, size_classes
 
 FEATURE_COLUMNS = ("feature", "transformation", "band", "wavelength", "level")
@@ -98,11 +99,13 @@ class Subject:
             model.set_params(**parameters)
         X = self.inputs[rows] if columns is None else self.X[np.ix_(rows, columns)]
         space = self.space if columns is None else None
+        places = as_fit_arguments(model, rows, columns)
         if self.classes is not None:
             indicators = self.Y if len(self.classes) > 2 else np.concatenate([1 - self.Y, self.Y], axis=1)
-            return Fitted(model.fit(X, self.classes[indicators[rows].argmax(axis=1)]), columns, self.classes, space)
+            labels = self.classes[indicators[rows].argmax(axis=1)]
+            return Fitted(model.fit(X, labels, **places), columns, self.classes, space)
         y = self.Y[rows]
-        return Fitted(model.fit(X, y[:, 0] if y.shape[1] == 1 else y), columns, None, space)
+        return Fitted(model.fit(X, y[:, 0] if y.shape[1] == 1 else y, **places), columns, None, space)
 
     @cached_property
     def fold_models(self) -> list[tuple[np.ndarray, np.ndarray, Fitted]]:

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from ..fitted import Fitted
+from ..hybrid_of_features import HybridOfFeatures
 from ..subject import Subject
 
 TOLERANCE = 1e-3
@@ -77,13 +80,20 @@ def explain(subject: Subject, fitted: Fitted, rows: np.ndarray, background: np.n
         return _checked(values, function(others).mean(axis=0), function(X), rows, f"closed form of {what}")
     parts = _trees(fitted.model) if fitted.space is None else None
     remarks = ()
+    if isinstance(fitted.model, HybridOfFeatures):
+        larger = ~fitted.model.small(X)
+        if larger.any():
+            X, rows = X[larger], rows[larger]
+            remarks = (f"Only the forest is explained: {(~larger).sum()} small fields are predicted by neighbors.",)
+        else:
+            parts = None
     if parts is not None:
         try:
-            return _tree_values(subject, fitted, parts, X, others, rows)
+            return _tree_values(subject, fitted, parts, X, others, rows, remarks)
         except Exception as error:  # shap's own, which must not be imported before it is needed
             if type(error).__name__ != "InvalidModelError":
                 raise
-            remarks = (f"TreeSHAP does not support this model ({error}), so permutations were sampled.",)
+            remarks += (f"TreeSHAP does not support this model ({error}), so permutations were sampled.",)
     few = slice(None, _MOST_SAMPLED)
     return _sampled(predict, X[few], others, rows[few], subject.seed, remarks, _players(subject, fitted, others))
 
@@ -124,9 +134,26 @@ def _affine(predict: Callable[[np.ndarray], np.ndarray | None], X: np.ndarray) -
     return (moved - center) / scale[:, None]
 
 
-def _trees(model: Any) -> list[tuple[Any, Any]] | None:
-    """Return pairs of preprocessing steps and a model of trees, one for all targets or one for each; None without."""
+@dataclass(frozen=True)
+class _Trees:
+    """A model of trees, for all targets or for one; predictions are its outputs times `scale` plus `offset`."""
+
+    model: Any
+    steps: Any = None  # what the columns go through before
+    scale: np.ndarray | float = 1.0
+    offset: np.ndarray | float = 0.0
+
+
+def _trees(model: Any) -> list[_Trees] | None:
+    """Return the models of trees that a fitted model consists of, one for all targets or one for each; or None."""
     steps = None
+    if isinstance(model, HybridOfFeatures):
+        return [_Trees(model.model_.forest_, FunctionTransformer(model.without_edge), model.model_.scale_)]
+    if isinstance(model, TransformedTargetRegressor):
+        parts, scaler = _trees(model.regressor_), model.transformer_
+        if not isinstance(scaler, StandardScaler) or parts is None or len(parts) > 1:
+            return None
+        return [replace(parts[0], scale=scaler.scale_, offset=scaler.mean_)]
     if isinstance(model, Pipeline):
         steps, model = model[:-1], model[-1]
         if any(not _keeps_columns(step) for _, step in steps.steps):
@@ -134,9 +161,9 @@ def _trees(model: Any) -> list[tuple[Any, Any]] | None:
     name = type(model).__name__
     if hasattr(model, "estimators_") and name.startswith("MultiOutput"):
         pairs = [_trees(each) for each in model.estimators_]
-        return None if steps is not None or None in pairs else [pair for each in pairs for pair in each]
+        return None if steps is not None or None in pairs else [part for each in pairs for part in each]
     known = ("DecisionTree", "ExtraTree", "RandomForest", "GradientBoosting", "HistGradientBoosting")
-    return [(steps, model)] if name.startswith(known) else None
+    return [_Trees(model, steps)] if name.startswith(known) else None
 
 
 def _keeps_columns(step: Any) -> bool:
@@ -144,10 +171,16 @@ def _keeps_columns(step: Any) -> bool:
 
 
 def _tree_values(
-    subject: Subject, fitted: Fitted, parts: list, X: np.ndarray, others: np.ndarray, rows: np.ndarray
+    subject: Subject,
+    fitted: Fitted,
+    parts: list[_Trees],
+    X: np.ndarray,
+    others: np.ndarray,
+    rows: np.ndarray,
+    known: tuple[str, ...],
 ) -> Explanation:
-    remarks: list[str] = []
-    deepest = max(_depth(model) for _, model in parts)
+    remarks = list(known)
+    deepest = max(_depth(part.model) for part in parts)
     modes = ["tree_path_dependent", "interventional"]
     if deepest > _DEEPEST:
         remarks.append(f"Trees are up to {deepest} levels deep: values along their paths would not be additive.")
@@ -177,12 +210,13 @@ def _tree_values(
     return _checked(values, base, predicted, rows, f"TreeSHAP, max_depth={_MEND_DEPTH}", tuple(remarks))
 
 
-def _tree_shap(parts: list, X: np.ndarray, background: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _tree_shap(parts: list[_Trees], X: np.ndarray, background: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return values (n, p, t), base (t,) and predictions (n, t); shap's own check of additivity stays on."""
     import shap
 
     values, bases, predicted = [], [], []
-    for steps, model in parts:
+    for part in parts:
+        steps, model = part.steps, part.model
         x, others = (each if steps is None or each is None else steps.transform(each) for each in (X, background))
         mode = "tree_path_dependent" if others is None else "interventional"
         explainer = shap.TreeExplainer(model, others, feature_perturbation=mode)
@@ -197,9 +231,9 @@ def _tree_shap(parts: list, X: np.ndarray, background: np.ndarray | None) -> tup
                 found, base, own = found[:, :, 1:], base[1:], own[:, 1:]
         else:
             own = model.predict(x).reshape(len(x), -1)
-        values.append(found)
-        bases.append(base[: found.shape[2]])
-        predicted.append(own)
+        values.append(found * part.scale)
+        bases.append(base[: found.shape[2]] * part.scale + part.offset)
+        predicted.append(own * part.scale + part.offset)
     return np.concatenate(values, axis=2), np.concatenate(bases), np.concatenate(predicted, axis=1)
 
 

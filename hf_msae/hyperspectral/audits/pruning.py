@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
 
 from ...statistics import candidate, resampled_means
@@ -124,6 +125,7 @@ def _permutation(subject: Subject, fitted: Fitted, rows: np.ndarray, rng: np.ran
 
 
 def _impurity(model: Any) -> np.ndarray | None:
+    model = model.regressor_ if isinstance(model, TransformedTargetRegressor) else model
     model = model[-1] if isinstance(model, Pipeline) and is_forest(model) else model
     if hasattr(model, "feature_importances_"):
         return model.feature_importances_

@@ -1,0 +1,142 @@
+"""Red teaming from patches: their features, targets and groups, for any model of patches or of features."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from contextlib import suppress
+from dataclasses import fields as dataclass_fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from .._utils.atomic import atomic_path, make_folder
+from .generator import SyntheticFields
+from .hybrid import HybridRegressor
+from .hybrid_of_features import of_features
+from .mean_spectrum import MeanSpectrum
+from .patches import Chosen, Patches, Resampled
+from .sources import NpzFiles
+
+
+def inputs_of_patches(
+    model: Any,
+    patches: Patches,
+    y: Any = None,
+    groups: Any = None,
+    features: pd.DataFrame | None = None,
+    transformer: Any = None,
+    output_dir: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Return the arguments of `make_subject` for patches.
+
+    The transformer is the one given, that of a hybrid, or the first step of a pipeline that takes patches; a model of
+    features without one is given the mean spectrum.
+
+    Args:
+        model: See `red_team`.
+        patches: Patches with targets, unless `y` is given.
+        y: Targets; those of the patches by default.
+        groups: Those of the patches and their classes of size by default.
+        features: The feature table; that of the transformer by default.
+        transformer: Turns patches into X; it is fitted if it is not.
+        output_dir: Folder where features are kept.
+
+    Raises:
+        ValueError: The patches have no targets.
+        TypeError: The model predicts from patches alone, and no features of it are known.
+    """
+    if y is None:
+        y = patches.targets
+    if y is None:
+        raise ValueError("the patches have no targets: pass y, or load them with ground_truth=...")
+    if transformer is None:
+        if isinstance(model, HybridRegressor):
+            model, transformer = of_features(model, patches)
+        elif isinstance(model, Pipeline) and _takes_patches(model[0]) and len(model) > 1:
+            transformer, model = clone(model[0]), Pipeline(model.steps[1:])
+        elif _takes_patches(model):
+            raise TypeError(
+                f"{type(model).__name__} predicts from patches, and its features are not known: pass a pipeline of a "
+                "transformer of patches and a model, a HybridRegressor, or a model of features"
+            )
+        else:
+            transformer = MeanSpectrum()
+    if not hasattr(transformer, "feature_table"):
+        transformer = transformer.fit(patches)
+    if groups is None:
+        groups = dict(patches.groups)
+        if len(np.unique(patches.size_classes)) > 1:
+            groups["field_size"] = patches.size_classes
+    are_images = bool(patches.sizes["pixels"].max() > 1)
+    return {
+        "model": model,
+        "X": kept_features(patches, transformer, output_dir),
+        "y": y,
+        "groups": groups,
+        "features": transformer.feature_table if features is None else features,
+        "patches": patches if are_images else None,
+        "transformer": transformer if are_images else None,
+    }
+
+
+def _takes_patches(model: Any) -> bool:
+    tags = getattr(model, "__sklearn_tags__", None)
+    return tags is not None and tags().input_tags.three_d_array
+
+
+def kept_features(patches: Patches, transformer: Any, output_dir: str | os.PathLike | None) -> np.ndarray:
+    """Return the features of patches: those in the folder, if they are of the same pixels, transformer and code."""
+    if output_dir is None:
+        return np.asarray(transformer.transform(patches))
+    digest = hashlib.sha256(repr((transformer, patches.wavelengths.tolist(), patches.scale)).encode())
+    for each in {type(transformer), *(type(part) for part in transformer.get_params().values())}:
+        with suppress(TypeError, OSError):  # classes without a file of source
+            digest.update(Path(inspect.getfile(each)).read_bytes())
+    for row in range(len(patches)):
+        _add_pixels(digest, patches.pairs, row)
+    path = make_folder(Path(output_dir) / "features") / f"{digest.hexdigest()[:16]}.npy"
+    with suppress(FileNotFoundError, ValueError, EOFError):  # a damaged file counts as missing
+        return np.load(path, allow_pickle=False)
+    found = np.asarray(transformer.transform(patches))
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, found)
+    return found
+
+
+def _add_pixels(digest: Any, pairs: Any, row: int) -> None:
+    """Add what the pixels of a patch follow from: a file's content, what a field is made of, or the pixels."""
+    row = int(row)
+    if isinstance(pairs, Chosen):
+        _add_pixels(digest, pairs.pairs, pairs.rows[row])
+    elif isinstance(pairs, Resampled):
+        digest.update(pairs.weights.tobytes())
+        _add_pixels(digest, pairs.pairs, row)
+    elif isinstance(pairs, NpzFiles):
+        digest.update(Path(pairs.files[row]).read_bytes())
+    elif isinstance(pairs, SyntheticFields):
+        digest.update(f"{row} {_code_of_fields()}".encode())
+        for field in dataclass_fields(pairs):
+            value = getattr(pairs, field.name)
+            of_patch = field.name in ("farm", "depths", "gains")
+            digest.update(np.asarray(value[row] if of_patch else (0 if value is None else value)).tobytes())
+    else:
+        for array in map(np.ascontiguousarray, pairs[row]):
+            digest.update(f"{array.shape} {array.dtype}".encode())
+            digest.update(array.tobytes())
+
+
+@cache
+def _code_of_fields() -> str:
+    """Return a digest of the code that makes fields."""
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"".join((folder / f"{name}.py").read_bytes() for name in _FIELDS)).hexdigest()
+
+
+_FIELDS = ("generator", "soil_optics")
