@@ -42,14 +42,14 @@ class RedTeamArguments:
     )
     output: str = flag("Folder of the results: report.html, report.json, findings.yaml, figures, and finished audits.")
     model: str = flag(
-        "Model: forest, extra_trees, boosting, pls, ridge, knn or hybrid (that of the winners of HYPERVIEW, with their "
+        "Model: forest, extra_trees, boosting, pls, ridge, knn or hybrid (of the winners of HYPERVIEW, on their own "
         "features), or module:name of a scikit-learn model of your own or of a function that makes one, which is "
         "imported.",
         "forest",
     )
     features: str = flag(
         "What the model is given: mean, the mean spectrum of a field, or eagle_eyes, 2,400 features of the winners of "
-        "HYPERVIEW.",
+        "HYPERVIEW. A model of patches, such as hybrid, makes its own.",
         "mean",
     )
     targets: list[str] = flag("Targets to predict. Defaults to all.", [])
@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from .._utils.atomic import check_writable, make_folder
     from ..hyperspectral import AUDITS, EagleEyesFeatures, MeanSpectrum, red_team
+    from ..hyperspectral.from_patches import takes_patches
     from ..hyperspectral.models import make_model
 
     with parser.reporting_errors():
@@ -98,14 +99,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         patches = open_patches(args)
         transformer = EagleEyesFeatures() if args.features == "eagle_eyes" else MeanSpectrum()
         groups = chosen("groups", {**patches.groups, "field_size": patches.size_classes}, args.groups)
-        features = "the hybrid's features" if args.model == "hybrid" else f"{args.features} features"
+        with_features = takes_patches(model)
+        features = "features of the model" if with_features else f"{args.features} features"
         targets = chosen("targets", patches.targets, args.targets)
         report = red_team(
             model,
             patches,
             patches.targets[list(targets)],
             groups,
-            transformer=None if args.model == "hybrid" else transformer,  # it has its own features
+            transformer=None if with_features else transformer,
             audits=args.audits or list(AUDITS),
             output_dir=args.output,
             data=f"{len(patches)} patches of {args.data}, {features}",

@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from ..bias.classifiers import probe_report
     from ..report import write_report
-    from ..report.checks import check_embeddings, check_path
+    from ..report.checks import check_embeddings
+    from ..report.rendering import check_path
     from ..search.files import IndexMetadata, check_claimable
     from ..steering import SwordBenchResult
 

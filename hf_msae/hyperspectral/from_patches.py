@@ -59,9 +59,9 @@ def inputs_of_patches(
     if transformer is None:
         if isinstance(model, HybridRegressor):
             model, transformer = of_features(model, patches)
-        elif isinstance(model, Pipeline) and _takes_patches(model[0]) and len(model) > 1:
+        elif isinstance(model, Pipeline) and takes_patches(model[0]) and len(model) > 1:
             transformer, model = clone(model[0]), Pipeline(model.steps[1:])
-        elif _takes_patches(model):
+        elif takes_patches(model):
             raise TypeError(
                 f"{type(model).__name__} predicts from patches, and its features are not known: pass a pipeline of a "
                 "transformer of patches and a model, a HybridRegressor, or a model of features"
@@ -86,7 +86,8 @@ def inputs_of_patches(
     }
 
 
-def _takes_patches(model: Any) -> bool:
+def takes_patches(model: Any) -> bool:
+    """Say whether a model predicts from patches, such as a hybrid or a pipeline that makes features."""
     tags = getattr(model, "__sklearn_tags__", None)
     return tags is not None and tags().input_tags.three_d_array
 

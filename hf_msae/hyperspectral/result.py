@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,10 @@ class RedTeamReport(Result):
 
     def figures(self) -> dict[str, Figure]:
         """Draw everything that there is something to draw of, by name."""
+        return dict(self._figures)
+
+    @cached_property
+    def _figures(self) -> dict[str, Figure]:  # files and page have the same
         from ..plotting import hyperspectral as plots
         from ..plotting.concepts import plot_concept_effects
 

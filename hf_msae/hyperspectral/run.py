@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.pipeline import Pipeline
 from tqdm.auto import tqdm
 
 from .._utils.atomic import make_folder
@@ -162,7 +164,7 @@ def red_team(
     if (spectrum := _mean_spectrum(subject)) is not None:
         tables["spectrum"] = spectrum
     about = {
-        "model": type(model.model if subject.is_fixed else model).__name__,
+        "model": _name(model.model if subject.is_fixed else model),
         "parameters": str(model),
         "data": data or f"{len(subject.X)} rows of {subject.X.shape[1]} columns",
         "rows": len(subject.X),
@@ -175,6 +177,13 @@ def red_team(
     }
     remarks = [remark for outcome in outcomes.values() for remark in outcome.remarks]
     return RedTeamReport(confirmed(candidates, alpha), tables, remarks, about, len(candidates), alpha)
+
+
+def _name(model: Any) -> str:
+    """Return the class of a model, without the scaling around it."""
+    while isinstance(model, Pipeline | TransformedTargetRegressor):
+        model = model[-1] if isinstance(model, Pipeline) else model.regressor
+    return type(model).__name__
 
 
 def _kept(name: str, subject: Subject, output_dir: str | os.PathLike | None, key: str) -> Outcome:

@@ -67,6 +67,13 @@ class VisionRegressor(RegressorMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.no_validation = True
+        return tags
+
     def predict(self, X: Patches | Sequence[Pair]) -> np.ndarray:
         """Return predictions (n, t), float64.
 

@@ -282,6 +282,8 @@ def plot_attacks(attacks: pd.DataFrame) -> Figure:
         if i % 3 == 0:
             panel.set_ylabel("error / variance")
         log_axis(panel, "x")
+        strengths = rows["strength"].unique()  # ticks at other places would be closer to each other than these
+        panel.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
         panel.tick_params(axis="x", labelsize=7)
         top = rows["high"].astype(float).max()
         if top > 5:

@@ -1,6 +1,6 @@
 """One HTML page about a model: how good it is, what its latents show, what drives a classifier, what it finds."""
 
-from .page import write_report
-from .red_team import write_red_team_report
+import lazy_loader
 
-__all__ = ["write_red_team_report", "write_report"]
+# Imported when they are first used: the page of a red team needs neither steering nor an MSAE.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -16,16 +14,6 @@ from ..steering import SwordBenchResult
 
 if TYPE_CHECKING:
     from ..model.modeling_msae import MSAEModel
-
-
-def check_path(path: str | os.PathLike) -> Path:
-    """Return the path of the page; raise ValueError if it is a folder or does not end in .html or .htm."""
-    path = Path(path).expanduser()
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give the name of a file, such as {path / 'report.html'}")
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"{path} does not end in .html: choose {path.with_suffix('.html')}")
-    return path
 
 
 def check_embeddings(msae: MSAEModel, embeddings: EmbeddingDataset) -> None:

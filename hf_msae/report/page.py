@@ -18,11 +18,11 @@ from ..concepts.labels import MAX_Q, Labels
 from ..metrics import EvaluationResult
 from ..metrics.levels import describe_levels
 from ..metrics.overfitting import overfitting
-from .checks import check_embeddings, check_findings, check_images, check_numbers, check_path
+from .checks import check_embeddings, check_findings, check_images, check_numbers
 from .context import Context, Settings
 from .findings import findings_of
 from .pictures import Pictures
-from .rendering import render_page
+from .rendering import check_path, render_page
 from .sections import SECTIONS
 from .survey import survey
 

@@ -12,8 +12,7 @@ from markupsafe import Markup
 
 from .._utils.atomic import make_folder
 from .._utils.json_files import write_text
-from .checks import check_path
-from .rendering import environment, style
+from .rendering import check_path, environment, style
 
 if TYPE_CHECKING:
     from ..hyperspectral import RedTeamReport

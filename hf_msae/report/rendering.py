@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,16 @@ from .wording import number, share, signed, small
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _SECTIONS = Path(__file__).with_name("sections")
+
+
+def check_path(path: str | os.PathLike) -> Path:
+    """Return the path of the page; raise ValueError if it is a folder or does not end in .html or .htm."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file, such as {path / 'report.html'}")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{path} does not end in .html: choose {path.with_suffix('.html')}")
+    return path
 
 
 @cache  # it keeps compiled templates, and compiling them takes 0.2 s

@@ -30,6 +30,7 @@ def test_a_run_is_written_and_taken_up_again(fields, tmp_path, capsys, monkeypat
     assert pd.read_csv(tmp_path / "out" / "tables" / "bands.csv")["name"].tolist()[:3] == ["K", "pH", "farm"]
     assert len(list((tmp_path / "out" / "audits").iterdir())) == 1
     monkeypatch.setattr("hf_msae.hyperspectral.audits.bands._explained", None)  # the audit is not repeated
+    monkeypatch.setattr("hf_msae.hyperspectral.MeanSpectrum.transform", None)  # and features are kept
     main([*words, "--model", "my_models:model", "--output", "out"])
     assert capsys.readouterr().out == printed
 

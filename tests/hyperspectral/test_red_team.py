@@ -1,8 +1,12 @@
 """Red teaming finds what was planted, and nothing severe in a sound model."""
 
+from itertools import pairwise
+
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsRegressor
@@ -10,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hf_msae.hyperspectral import RedTeamReport, red_team
+from hf_msae.plotting.hyperspectral import plot_attacks
 from tests.hyperspectral.worlds import CAUSES, WAVELENGTHS, spectra
 
 QUICK = {"num_folds": 4, "num_bootstrap": 100, "num_seeds": 2, "num_attacked": 4, "progress": False}
@@ -191,6 +196,30 @@ def test_figures_are_drawn(report):
     drawn = report[0].figures()
     assert set(drawn) == {"predictions", "shortcuts", "deciles", "wavelengths", "pruning", "attacks"}
     assert len(drawn["attacks"].axes) == 9 and len(drawn["predictions"].axes) == 2
+
+
+def test_strengths_of_attacks_are_written_side_by_side():
+    strengths = [0.1, 0.25, 0.5, 0.75]  # as of crops: a logarithmic axis put 0.60 and 0.75 over each other
+    table = pd.DataFrame({"strength": strengths, "error": 0.5, "low": 0.4, "high": 0.6, "target": "K"})
+    table = table.assign(attack="crop", unit="share of height and width", allowed=table["strength"] == 0.25)
+    figure = plot_attacks(table)
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["0.1", "0.25", "0.5", "0.75"]
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(right.x0 - left.x1 > 2 for left, right in pairwise(boxes))
+
+
+def test_figures_are_drawn_once(report):
+    again = report[0].figures()
+    assert all(again[name] is figure for name, figure in report[0].figures().items())
+
+
+def test_a_model_is_called_by_its_name_and_not_by_its_scaling():
+    X, y, _, _ = spectra(n=60)
+    scaled = TransformedTargetRegressor(MODEL, transformer=StandardScaler())
+    found = red_team(scaled, X, y, audits=["performance"], **QUICK)
+    assert found.about["model"] == "Ridge" and found.verdict().count("Ridge")
 
 
 def test_classifiers_are_red_teamed():

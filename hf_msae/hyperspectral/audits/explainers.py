@@ -210,7 +210,9 @@ def _tree_values(
     return _checked(values, base, predicted, rows, f"TreeSHAP, max_depth={_MEND_DEPTH}", tuple(remarks))
 
 
-def _tree_shap(parts: list[_Trees], X: np.ndarray, background: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _tree_shap(
+    parts: list[_Trees], X: np.ndarray, background: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return values (n, p, t), base (t,) and predictions (n, t); shap's own check of additivity stays on."""
     import shap
 

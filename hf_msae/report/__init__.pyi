@@ -1,0 +1,2 @@
+from .page import write_report
+from .red_team import write_red_team_report

@@ -1,0 +1,170 @@
+"""Red teaming straight from patches: the hybrid, pipelines and models of features, and what is kept between runs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from hf_msae.hyperspectral import (
+    HybridRegressor,
+    HyperviewTransformer,
+    MeanSpectrum,
+    VisionRegressor,
+    load_patches,
+    make_patches,
+    red_team,
+)
+from hf_msae.hyperspectral.audits.explainers import explain
+from hf_msae.hyperspectral.from_patches import inputs_of_patches
+from hf_msae.hyperspectral.hybrid_of_features import EDGE
+from hf_msae.hyperspectral.subject import make_subject
+
+pytest.importorskip("pywt", reason="needs the extra hyperspectral")
+QUICK = {"num_folds": 2, "num_bootstrap": 100, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def patches():
+    made = make_patches(32, seed=0, edges=(15, 16), small_share=0.5)
+    return replace(made, pairs=list(made.pairs))
+
+
+@pytest.fixture(scope="module")
+def hybrid():
+    return HybridRegressor(MeanSpectrum(), n_estimators=4, n_neighbors=3, crops=2, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def subject(patches, hybrid):
+    return make_subject(**inputs_of_patches(hybrid, patches), num_folds=2)
+
+
+def test_targets_and_groups_come_from_the_patches(patches):
+    found = red_team(Ridge(1e-3), patches, audits=["performance"], **QUICK)
+    assert found.about["targets"] == ["P", "K", "Mg", "pH"] and found.about["columns"] == 150
+    assert found.about["groupings"] == ["farm", "date", "instrument", "field_size"]
+    by_hand = red_team(
+        Ridge(1e-3), MeanSpectrum().fit_transform(patches), patches.targets, {}, audits=["performance"], **QUICK
+    )
+    assert found.tables["predictions"].equals(by_hand.tables["predictions"])
+    some = red_team(Ridge(), patches, patches.targets["K"], {}, audits=["performance"], **QUICK)
+    assert some.about["targets"] == ["K"] and some.about["groupings"] == []
+    labels = np.where(patches.targets["K"] > patches.targets["K"].median(), "rich", "poor")
+    assert red_team(LogisticRegression(), patches, labels, audits=["performance"], **QUICK).about["targets"] == [
+        "rich"
+    ]
+
+
+def test_the_first_step_of_a_pipeline_makes_the_features(patches):
+    found = inputs_of_patches(make_pipeline(MeanSpectrum(), StandardScaler(), Ridge()), patches)
+    assert [type(step).__name__ for step in found["model"]] == ["StandardScaler", "Ridge"]
+    assert isinstance(found["transformer"], MeanSpectrum) and found["X"].shape == (32, 150)
+    assert found["features"]["wavelength"].iloc[0] == pytest.approx(462.08)
+
+
+def test_the_hybrid_of_features_is_the_hybrid(patches, hybrid, subject):
+    """The same forest and neighbors as from patches, but for the draws of crops, which only neighbors see."""
+    rows = np.arange(24)
+    fitted = subject.fit(rows)
+    expected = HybridRegressor(MeanSpectrum(), n_estimators=4, n_neighbors=3, crops=2, random_state=0)
+    expected.fit(patches[:24], patches.targets[:24])
+    small = patches.edges <= 11
+    assert 4 < small[24:].sum() < 8 and subject.features["feature"].iloc[-1] == EDGE
+    own, of_patches = fitted(subject.X), expected.predict(patches)
+    seen = np.flatnonzero(small[:24])
+    assert np.allclose(own[seen], of_patches[seen]), "a known field is its own nearest neighbor"
+    model = fitted.model.model_
+    owners = subject.model.fields.crops[1]
+    assert len(owners) > 5 and (~small)[owners].all()
+    assert len(model.neighbors_._fit_X) == len(expected.neighbors_._fit_X) == small[:24].sum() + (owners < 24).sum()
+    assert np.corrcoef(own[~small].ravel(), of_patches[~small].ravel())[0, 1] > 0.95
+    moved = subject.X.copy()
+    moved[:, -1] = 40
+    assert np.array_equal(fitted(moved), fitted(np.column_stack([moved[:, :-1], np.full(32, 99.0)])))
+    assert not np.allclose(fitted(moved)[small], own[small]), "the edge decides who predicts"
+
+
+def test_the_hybrid_does_with_some_columns_and_rows_twice(subject):
+    rows = np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9])
+    without = subject.fit(rows, np.arange(5, 20))
+    assert without(subject.X).shape == (32, 4) and not without.model.small(subject.X[:, 5:20]).any()
+    assert subject.fit(rows, np.array([150])).model.small(subject.X[:, [150]]).sum() == (subject.X[:, -1] <= 11).sum()
+
+
+def test_the_forest_of_the_hybrid_is_explained(subject):
+    found = explain(subject, subject.fit(np.arange(32)), np.arange(12), np.arange(12, 30))
+    assert found.method.startswith("TreeSHAP") and found.largest_gap < 1e-9
+    assert (subject.X[found.rows, -1] > 11).all() and 0 < len(found.rows) < 12
+    assert (found.values[:, -1] == 0).all() and np.abs(found.values[:, :-1]).sum() > 0
+    assert "neighbors" in found.remarks[0]
+
+
+def test_forests_of_scaled_targets_are_explained_in_units_of_the_targets(patches):
+    model = TransformedTargetRegressor(RandomForestRegressor(3, random_state=0), transformer=StandardScaler())
+    subject = make_subject(model, patches.mean_spectra, patches.targets)
+    fitted = subject.fit(np.arange(32))
+    found = explain(subject, fitted, np.arange(6), np.arange(6, 20))
+    assert found.method.startswith("TreeSHAP") and found.largest_gap < 1e-9
+    spread = fitted(subject.X[:6]) - fitted(subject.X[:6]).mean(axis=0)
+    sums = found.values.sum(axis=1)
+    assert np.allclose(sums - sums.mean(axis=0), spread)
+
+
+def test_what_is_missing_or_unknown_is_named(patches):
+    with pytest.raises(ValueError, match="no targets"):
+        red_team(Ridge(), replace(patches, targets=None), **QUICK)
+    with pytest.raises(ValueError, match="y is missing"):
+        red_team(Ridge(), patches.mean_spectra, **QUICK)
+    with pytest.raises(ValueError, match="patches already"):
+        red_team(Ridge(), patches, patches=patches, **QUICK)
+    network = HyperviewTransformer(image_size=16, patch_size=16, width=64, num_layers=1)
+    with pytest.raises(TypeError, match="VisionRegressor"):
+        red_team(VisionRegressor(network, image_size=16), patches, **QUICK)
+
+
+class Counting(MeanSpectrum):
+    """Counts what it transforms."""
+
+    calls = 0
+
+    def transform(self, X):
+        Counting.calls += 1
+        return super().transform(X)
+
+
+@pytest.mark.parametrize("source", ["synthetic", "files", "memory"])
+def test_features_are_kept_by_what_they_are_made_of(source, patches, tmp_path):
+    def opened(seed=0):
+        made = make_patches(12, seed, edges=(11, 12))
+        if source == "files":
+            if not (tmp_path / str(seed)).is_dir():
+                made.save(tmp_path / str(seed))
+            return load_patches(tmp_path / str(seed), progress=False)
+        return made if source == "synthetic" else replace(made, pairs=list(made.pairs))
+
+    def features(patches, transformer=None):
+        before = Counting.calls
+        found = inputs_of_patches(Ridge(), patches, transformer=transformer or Counting(), output_dir=tmp_path / "o")
+        return found["X"], Counting.calls - before
+
+    first, calls = features(opened())
+    again, repeated = features(opened())
+    assert (calls, repeated) == (1, 0) and np.array_equal(first, again)
+    assert features(opened(seed=1))[1] == 1 and features(opened()[2:])[1] == 1
+    assert features(opened()[2:])[1] == 0
+    assert features(opened(), Counting(opened().wavelengths))[1] == 1, "another setting"
+    for kept in (tmp_path / "o" / "features").iterdir():
+        kept.write_bytes(b"damaged")
+    assert features(opened())[1] == 1
+
+
+def test_making_fields_makes_no_pixels(monkeypatch):
+    monkeypatch.setattr("hf_msae.hyperspectral.generator.SyntheticFields.__getitem__", None)
+    made = make_patches(5, edges=(12, 13))[1:]
+    assert len(made) == 4 and made.sizes["height"].between(11, 13).all()
+    assert made.known_spectra is None
