@@ -84,9 +84,9 @@ def red_team(
     Rows are taken as independent: where they are not, such as several patches of one field, name them with `groups`.
 
     Args:
-        model: A scikit-learn regressor or classifier, fitted or not, with one or several targets; or a classifier that is
-            in use and not to be fitted again: a `FixedClassifier`, `LinearClassifier`, torch module or function. With
-            patches as X also a `HybridRegressor`, or a pipeline whose first step is a transformer of patches.
+        model: A scikit-learn regressor or classifier, fitted or not, with one or several targets; or a classifier that
+            is in use and not to be fitted again: a `FixedClassifier`, `LinearClassifier`, torch module or function.
+            With patches as X also a `HybridRegressor`, or a pipeline whose first step is a transformer of patches.
         X: Features (n, p), an array or a DataFrame; or `Patches`, which have y, groups and all that follows: one call
             from a folder to a report is `red_team(model, load_patches(folder))`.
         y: Targets (n,) or (n, t), an array, Series or DataFrame; for a classifier labels (n,).

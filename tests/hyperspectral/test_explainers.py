@@ -72,14 +72,14 @@ def test_shallower_trees_are_explained_if_nothing_else_is_additive(monkeypatch):
     class ExplainerError(Exception):
         """As in shap."""
 
-    real = explainers._tree_shap
+    real = explainers.tree_shap
 
     def tree_shap(parts, X, background):
-        if max(map(explainers._depth, (part.model for part in parts))) > 3:
+        if max(map(explainers.depth, (part.model for part in parts))) > 3:
             raise ExplainerError("Additivity check failed!")
         return real(parts, X, background)
 
-    monkeypatch.setattr(explainers, "_tree_shap", tree_shap)
+    monkeypatch.setattr(explainers, "tree_shap", tree_shap)
     monkeypatch.setattr(explainers, "_MEND_DEPTH", 3)
     found = explained(RandomForestRegressor(5, random_state=0))
     assert found.method == "TreeSHAP, max_depth=3" and found.largest_gap < 1e-9
@@ -87,14 +87,14 @@ def test_shallower_trees_are_explained_if_nothing_else_is_additive(monkeypatch):
 
 
 def test_values_that_are_not_additive_are_computed_again(monkeypatch):
-    modes, real = [], explainers._tree_shap
+    modes, real = [], explainers.tree_shap
 
     def tree_shap(parts, X, background):
         modes.append(background is not None)
         values, base, predicted = real(parts, X, background)
         return (values if len(modes) > 1 else 1.1 * values), base, predicted
 
-    monkeypatch.setattr(explainers, "_tree_shap", tree_shap)
+    monkeypatch.setattr(explainers, "tree_shap", tree_shap)
     found = explained(RandomForestRegressor(5, random_state=0))
     assert modes == [False, True]  # along paths, then interventional
     assert found.method == "TreeSHAP, interventional" and found.largest_gap < 1e-3

@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
-from sklearn.compose import TransformedTargetRegressor
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from ..fitted import Fitted
 from ..hybrid_of_features import HybridOfFeatures
 from ..subject import Subject
+from .trees import Trees, depth, tree_shap, trees_of
 
 TOLERANCE = 1e-3
 """The largest gap that is called additive, in standard deviations of the predictions."""
@@ -78,7 +76,7 @@ def explain(subject: Subject, fitted: Fitted, rows: np.ndarray, background: np.n
         values = coefficients[None] * (X - others.mean(axis=0))[:, :, None]
         what = "an affine model" if is_regressor else "affine log-odds"
         return _checked(values, function(others).mean(axis=0), function(X), rows, f"closed form of {what}")
-    parts = _trees(fitted.model) if fitted.space is None else None
+    parts = trees_of(fitted.model) if fitted.space is None else None
     remarks = ()
     if isinstance(fitted.model, HybridOfFeatures):
         larger = ~fitted.model.small(X)
@@ -100,7 +98,7 @@ def explain(subject: Subject, fitted: Fitted, rows: np.ndarray, background: np.n
 
 def is_forest(model: Any) -> bool:
     """Say whether TreeSHAP explains a fitted model."""
-    return _trees(model) is not None
+    return trees_of(model) is not None
 
 
 def _checked(
@@ -134,60 +132,24 @@ def _affine(predict: Callable[[np.ndarray], np.ndarray | None], X: np.ndarray) -
     return (moved - center) / scale[:, None]
 
 
-@dataclass(frozen=True)
-class _Trees:
-    """A model of trees, for all targets or for one; predictions are its outputs times `scale` plus `offset`."""
-
-    model: Any
-    steps: Any = None  # what the columns go through before
-    scale: np.ndarray | float = 1.0
-    offset: np.ndarray | float = 0.0
-
-
-def _trees(model: Any) -> list[_Trees] | None:
-    """Return the models of trees that a fitted model consists of, one for all targets or one for each; or None."""
-    steps = None
-    if isinstance(model, HybridOfFeatures):
-        return [_Trees(model.model_.forest_, FunctionTransformer(model.without_edge), model.model_.scale_)]
-    if isinstance(model, TransformedTargetRegressor):
-        parts, scaler = _trees(model.regressor_), model.transformer_
-        if not isinstance(scaler, StandardScaler) or parts is None or len(parts) > 1:
-            return None
-        return [replace(parts[0], scale=scaler.scale_, offset=scaler.mean_)]
-    if isinstance(model, Pipeline):
-        steps, model = model[:-1], model[-1]
-        if any(not _keeps_columns(step) for _, step in steps.steps):
-            return None
-    name = type(model).__name__
-    if hasattr(model, "estimators_") and name.startswith("MultiOutput"):
-        pairs = [_trees(each) for each in model.estimators_]
-        return None if steps is not None or None in pairs else [part for each in pairs for part in each]
-    known = ("DecisionTree", "ExtraTree", "RandomForest", "GradientBoosting", "HistGradientBoosting")
-    return [_Trees(model, steps)] if name.startswith(known) else None
-
-
-def _keeps_columns(step: Any) -> bool:
-    return step == "passthrough" or type(step).__name__.endswith("Scaler")
-
-
 def _tree_values(
     subject: Subject,
     fitted: Fitted,
-    parts: list[_Trees],
+    parts: list[Trees],
     X: np.ndarray,
     others: np.ndarray,
     rows: np.ndarray,
     known: tuple[str, ...],
 ) -> Explanation:
     remarks = list(known)
-    deepest = max(_depth(part.model) for part in parts)
+    deepest = max(depth(part.model) for part in parts)
     modes = ["tree_path_dependent", "interventional"]
     if deepest > _DEEPEST:
         remarks.append(f"Trees are up to {deepest} levels deep: values along their paths would not be additive.")
         modes = modes[1:]
     for mode in modes:
         try:
-            values, base, predicted = _tree_shap(parts, X, others if mode == "interventional" else None)
+            values, base, predicted = tree_shap(parts, X, others if mode == "interventional" else None)
         except Exception as error:  # shap's own, which must not be imported before it is needed
             if type(error).__name__ != "ExplainerError":
                 raise
@@ -202,46 +164,12 @@ def _tree_values(
         raise ValueError(f"{type(fitted.model).__name__} cannot be explained additively: {' '.join(remarks)}")
     everything = np.arange(len(subject.X))
     shallow = subject.fit(everything, fitted.columns, **dict.fromkeys(depths, _MEND_DEPTH))
-    values, base, predicted = _tree_shap(_trees(shallow.model), X, None)
+    values, base, predicted = tree_shap(trees_of(shallow.model), X, None)
     full = fitted.model.predict(X) if fitted.classes is None else None
     if full is not None:
         same = np.corrcoef(np.ravel(full), np.ravel(predicted))[0, 1]
         remarks.append(f"Explained instead: the same model with max_depth={_MEND_DEPTH} (correlation {same:.3f}).")
     return _checked(values, base, predicted, rows, f"TreeSHAP, max_depth={_MEND_DEPTH}", tuple(remarks))
-
-
-def _tree_shap(
-    parts: list[_Trees], X: np.ndarray, background: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return values (n, p, t), base (t,) and predictions (n, t); shap's own check of additivity stays on."""
-    import shap
-
-    values, bases, predicted = [], [], []
-    for part in parts:
-        steps, model = part.steps, part.model
-        x, others = (each if steps is None or each is None else steps.transform(each) for each in (X, background))
-        mode = "tree_path_dependent" if others is None else "interventional"
-        explainer = shap.TreeExplainer(model, others, feature_perturbation=mode)
-        found = np.asarray(explainer.shap_values(x, check_additivity=True))
-        found = found[:, :, None] if found.ndim == 2 else found
-        base = np.atleast_1d(np.asarray(explainer.expected_value, dtype=np.float64))
-        if hasattr(model, "classes_"):
-            own = model.predict_proba(x)
-            if found.shape[2] == 1:  # boosting: log-odds of the second class
-                own = model.decision_function(x)[:, None]
-            elif found.shape[2] == 2:
-                found, base, own = found[:, :, 1:], base[1:], own[:, 1:]
-        else:
-            own = model.predict(x).reshape(len(x), -1)
-        values.append(found * part.scale)
-        bases.append(base[: found.shape[2]] * part.scale + part.offset)
-        predicted.append(own * part.scale + part.offset)
-    return np.concatenate(values, axis=2), np.concatenate(bases), np.concatenate(predicted, axis=1)
-
-
-def _depth(model: Any) -> int:
-    trees = [each for each in np.ravel(getattr(model, "estimators_", [model])) if hasattr(each, "tree_")]
-    return max((each.tree_.max_depth for each in trees), default=0)
 
 
 def _players(subject: Subject, fitted: Fitted, others: np.ndarray) -> np.ndarray:
