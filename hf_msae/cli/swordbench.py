@@ -36,7 +36,9 @@ class SwordBenchArguments:
 
     _argument_group_name: ClassVar[str] = "swordbench"
 
-    output: str | None = flag("Folder of the results: results.json, tables, figures and the finished cells.", None)
+    output: str | None = flag(
+        "Folder of the results: results.json, tables, figures and the finished cells.", None, aliases=("--output_dir",)
+    )
     tasks: list[str] = flag("Tasks to run, by name; --available lists them.", [])
     methods: list[str] = flag(
         "Methods to compare, by name, or `all`: those that need nothing but labels and, with --msae and --backbone, "

@@ -47,7 +47,8 @@ def test_an_msae_is_compared(data, tmp_path, capsys):
     identity_msae(12, [12]).save_pretrained(tmp_path / "msae")
     own = ["--data", str(data), "--concepts", "bias", "--target", "kind", "--bias", "bias", "--seeds", "0"]
     given = ["--methods", "lda", "msae", "--msae", str(tmp_path / "msae"), "--num_latents", "3"]
-    main([*own, *given, "--output", str(tmp_path / "out")])
+    with pytest.warns(DeprecationWarning, match="--output_dir.*use --output$"):  # the flag of other commands
+        main([*own, *given, "--output_dir", str(tmp_path / "out")])
     frame = pd.read_csv(tmp_path / "out" / "figures.csv")
     assert set(frame["method"]) == {"lda", "msae"}
     cell = json.loads(next((tmp_path / "out" / "cells").glob("*msae*")).read_text())
@@ -73,6 +74,7 @@ def test_tasks_and_methods_are_listed(capsys):
         (["--data", "x", "--concepts", "a", "--target", "t", "--bias", "b"], "--bias b"),
         (["--tasks", "gaussian", "--num_workers", "0"], "num_workers"),
         (["--tasks", "gaussian", "--methods", "sem", "--msae", "scenes-image"], "a name and an MSAE"),
+        (["--tasks", "gaussian", "--methods", "msae", "--msae", "scenes-image"], "columns"),
     ],
 )
 def test_what_cannot_be_run_is_refused(tmp_path, capsys, given, said):
