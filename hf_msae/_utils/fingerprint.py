@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,8 +54,17 @@ def array_fingerprint(values: np.ndarray) -> str:
 @torch.no_grad()
 def _sha256(model: nn.Module, prefix: str = "", end: str = "", dtype: torch.dtype | None = None) -> str:
     digest = hashlib.sha256(prefix.encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in _tensors(sorted(model.state_dict().items())):
         tensor = tensor.to(dtype) if tensor.is_floating_point() and dtype else tensor
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}{end}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _tensors(values: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of a state dict. Quantized layers keep theirs in tuples, with types that say nothing more."""
+    for name, value in values:
+        if isinstance(value, tuple | list):
+            yield from _tensors((f"{name}.{place}", each) for place, each in enumerate(value))
+        elif isinstance(value, torch.Tensor):
+            yield name, value.dequantize() if value.is_quantized else value

@@ -183,6 +183,20 @@ def test_weights_that_were_rounded_in_memory_are_others(clip, rows, folders):
         pass
 
 
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization:DeprecationWarning", "ignore:torch.quantize_per:UserWarning")
+def test_edits_of_a_quantized_backbone_are_its_own(clip, rows, folders):
+    quantized = Backbone.from_pretrained(folders["CLIPModel"])
+    quantized.model = torch.ao.quantization.quantize_dynamic(quantized.model, {torch.nn.Linear}, dtype=torch.qint8)
+    edit = METHODS["mean_difference"]().fit(*rows, backbone=quantized)
+    plain = quantized.image_embeds(IMAGES)
+    with edit.attached(quantized):
+        torch.testing.assert_close(quantized.image_embeds(IMAGES), edit.remove(plain), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="weights"), edit.attached(clip):
+        pass
+    with pytest.raises(ValueError, match="weights"), METHODS["lda"]().fit(*rows, backbone=clip).attached(quantized):
+        pass
+
+
 @pytest.fixture(scope="module")
 def held(clip):
     """A `VisionTextMSAE` with names."""
