@@ -1,5 +1,6 @@
 """Fixtures for tests of the Hub: a stub of it, reached from this process or from others, and a run to publish."""
 
+import copy
 import json
 import os
 import shutil
@@ -13,6 +14,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 REPO = "tester/msae"
 KEY = ("model", REPO)
+# The files of a release of `run_folder`.
+SENT = {
+    *("README.md", "concepts/words.parquet", "config.json", "metrics.json", "model.safetensors"),
+    *("training.json", "training_log.jsonl", "msae_files.json"),
+}
 
 
 def files_of(hub, revision="main", key=KEY):
@@ -25,6 +31,30 @@ def commit_there(hub, files, key=KEY, message="somebody else's"):
     repo = hub.repos[key]
     changed = {**repo.files(), **files}
     repo.commit("main", {name: content for name, content in changed.items() if content is not None}, message)
+
+
+def card_on_hub(hub, revision="main"):
+    return files_of(hub, revision)["README.md"].decode()
+
+
+def rewrite(file, change):
+    """Change the object in a JSON file."""
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def measure(run_folder, rows):
+    """Evaluate the model of a run on other data."""
+    import torch
+
+    from hf_msae import MSAEModel
+    from hf_msae.embeddings import load_embeddings
+    from hf_msae.metrics import evaluate_msae
+
+    data = load_embeddings(torch.randn(rows, 8))
+    result = evaluate_msae(MSAEModel.from_pretrained(run_folder), data, cknna_batch_size=50, progress=False)
+    result.save(run_folder / "metrics.json")
 
 
 @pytest.fixture
@@ -52,6 +82,7 @@ def at_hub(hub, monkeypatch, tmp_path):
     for name, value in settings.items():  # read from the environment when huggingface_hub was imported
         monkeypatch.setattr(constants, name, value)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))  # reading certificates takes long, and the stub has none
     monkeypatch.setitem(http_backoff.__kwdefaults__, "base_wait_time", 0.01)
     monkeypatch.setattr(repository, "WAITS", (0.01, 0.02, 0.02))
     yield hub
@@ -98,6 +129,24 @@ def _made_run(tmp_path_factory):
 def run_folder(_made_run, tmp_path):
     """A copy of a folder as a finished run leaves it, with real metrics and names."""
     return Path(shutil.copytree(_made_run, tmp_path / "my-msae"))
+
+
+@pytest.fixture(scope="session")
+def _pushed():
+    return {}
+
+
+@pytest.fixture
+def published(at_hub, run_folder, _pushed):
+    """The stub Hub after `push_to_hub(run_folder, REPO)`, which is done once and copied."""
+    from hf_msae.hub.publishing.release import push_to_hub
+
+    if not _pushed:
+        push_to_hub(run_folder, REPO)
+        _pushed.update(repo=at_hub.repos[KEY], objects=at_hub.objects)
+        at_hub.requests.clear()
+    at_hub.repos[KEY], at_hub.objects = copy.deepcopy(_pushed["repo"]), dict(_pushed["objects"])
+    return at_hub
 
 
 @pytest.fixture

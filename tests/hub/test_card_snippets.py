@@ -56,8 +56,7 @@ def run_of_scenes(run_folder):
     return run_folder
 
 
-@pytest.mark.parametrize("revision", [None, "v2"])
-@pytest.mark.parametrize("subfolder", [None, "a/seed-0"])
+@pytest.mark.parametrize(("subfolder", "revision"), [(None, None), ("a/seed-0", "v2")])
 def test_those_of_models(at_hub, run_of_scenes, elsewhere, revision, subfolder):
     push_to_hub(run_of_scenes, REPO, subfolder=subfolder, revision=revision, allow_unmeasured=True)
     files = files_of(at_hub, revision or "main")

@@ -30,9 +30,9 @@ def write(folder, rows=25):
     columns = {"image_embeds": 4, "vision.layers.2": 4}
     settings = {"rows_per_shard": 10, "metadata": known, "token_columns": ["vision.layers.2"]}
     with EmbeddingWriter(folder, columns, features, **settings) as writer:
-        for row in range(rows):
-            tokens = [X[row : row + 2]]
-            writer.write({"image_embeds": X[row : row + 1], "vision.layers.2": tokens}, {"label": [row % 2]})
+        tokens = [X[row : row + 2] for row in range(rows)]
+        labels = [row % 2 for row in range(rows)]
+        writer.write({"image_embeds": X[:rows], "vision.layers.2": tokens}, {"label": labels})
     return folder
 
 

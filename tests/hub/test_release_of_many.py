@@ -114,8 +114,7 @@ def test_what_people_wrote_into_the_card_of_all_stays(at_hub, run_folder):
     assert "My own words." not in text and "[b](b/README.md)" in text and "[a](a/README.md)" in text
 
 
-def test_a_repository_holds_one_model_at_its_root_or_many_in_subfolders(at_hub, run_folder):
-    push_to_hub(run_folder, REPO)
+def test_a_repository_holds_one_model_at_its_root_or_many_in_subfolders(published, run_folder):
     with pytest.raises(ValueError, match=r"tester/msae .* root"):
         push_to_hub(run_folder, REPO, subfolder="a")
     push_to_hub(run_folder, "tester/many", subfolder="a")

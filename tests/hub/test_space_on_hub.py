@@ -187,7 +187,7 @@ def test_a_requirement_that_fits_is_taken(tmp_path, good):
 def test_who_may_not_write_is_told_so(at_hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", READ_TOKEN)
     with pytest.raises(PermissionError, match="the Space tester/concepts"):
-        push_space("tester/concepts", SETTINGS)
+        small_push()
     assert KEY not in at_hub.repos
 
 

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,7 @@ def stage_model(
             # Its examples load the folder on this machine.
             local_card = text.replace(json.dumps(str(run_dir.resolve()), ensure_ascii=False), json.dumps(repo_id))
 
+    @cache  # the card of a new repository is the one that was verified
     def render_card(license: str | None) -> str:
         return render_model_card(
             folder,
