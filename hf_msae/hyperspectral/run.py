@@ -49,7 +49,7 @@ AUDITS: dict[str, Callable[[Subject], Outcome]] = {
     "stability": stability,
 }
 """The audits, in the order in which they run and are reported."""
-_FORMAT = 1
+_FORMAT = 2
 """Outcomes of another format are measured again."""
 
 

@@ -14,6 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hf_msae.hyperspectral import RedTeamReport, red_team
+from hf_msae.hyperspectral.audits.attribution_shift import attribution_shift
+from hf_msae.hyperspectral.subject import make_subject
 from hf_msae.plotting.hyperspectral import plot_attacks
 from tests.hyperspectral.worlds import CAUSES, WAVELENGTHS, spectra
 
@@ -154,6 +156,25 @@ def test_errors_grow_with_the_strength_of_attacks(report):
         assert errors[-1] > errors[0] and np.isfinite(errors).all()
     worst = report[0].tables["worst_case"].set_index(["target", "search"])["loss"]
     assert worst["K", "worst"] > worst["K", "random"]
+
+
+def test_attributions_are_compared_before_and_after_attacks(report):
+    table = report[0].tables["attribution_shift"]
+    assert len(table) == 14 and (table["rows"] == 18).all()  # of the 80 attacked rows, those of one fold
+    assert table["rank_correlation"].between(0.5, 1).all() and table["top_overlap"].between(0.5, 1).all()
+    assert any("correlate with those before" in remark for remark in report[0].remarks)
+    X, y, _, _ = spectra(n=60)
+    subject, mixed = make_subject(Ridge(1e-3), X, y), np.random.default_rng(0).permutation(X, axis=1)
+    found, _ = attribution_shift(subject, np.arange(60), {"nothing": X, "mixed": mixed})
+    assert found["rank_correlation"].iloc[:2].tolist() == pytest.approx([1, 1])
+    assert found["rank_correlation"].iloc[2:].max() < 0.9
+
+
+def test_sampled_attributions_are_not_compared():
+    X, y, _, _ = spectra(n=60)
+    subject = make_subject(KNeighborsRegressor(5), X[:, :5], y[["K"]])
+    found, remarks = attribution_shift(subject, np.arange(60), {"noise": X[:, :5]})
+    assert found.empty and "sampled" in remarks[0]
 
 
 def test_stability_is_measured(report):

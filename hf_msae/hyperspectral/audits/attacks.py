@@ -12,6 +12,7 @@ import pandas as pd
 from ...statistics import Finding, candidate, resampled_means
 from ..patches import Pair
 from ..subject import Subject
+from .attribution_shift import attribution_shift
 from .outcome import Outcome, interval
 from .perturbations import DRIFT, SPATIAL, SPECTRAL, Attack, drifted
 
@@ -84,7 +85,7 @@ def attacks(subject: Subject) -> Outcome:
     In the table `attacks`, error is the mean squared error over the variance of the target, and loss is that error
     over the one without an attack. Table `worst_case`: a drift of the instrument, the same for all rows, that is
     searched for among those allowed (`DRIFT`) on one half of the rows and measured on the other, beside the mean over
-    random drifts.
+    random drifts. Table `attribution_shift`: how the attributions of rows change under the allowed attacks.
     """
     inputs, chosen, remarks = _inputs(subject)
     clean_X = inputs._transformed(lambda patch: patch) if inputs.on_patches else subject.X[inputs.rows]
@@ -96,10 +97,14 @@ def attacks(subject: Subject) -> Outcome:
     spread = subject.Y.std(axis=0)
     useful = clean.mean(axis=0) < spread**2
     records, tests = [], []
+    survived: dict[str, np.ndarray] = {}
     for attack in chosen:
         for strength in attack.strengths:
             rng = np.random.default_rng((subject.seed, round(1e6 * strength)))
-            errors, after = inputs.errors(inputs.attacked(attack, strength, rng))
+            X = inputs.attacked(attack, strength, rng)
+            errors, after = inputs.errors(X)
+            if strength == attack.allowed:
+                survived[attack.name] = X
             change = np.abs(after - before).mean(axis=0) / spread
             for place, target in enumerate(subject.targets):
                 columns = np.stack([errors[:, place], clean[:, place]], axis=1) / spread[place] ** 2
@@ -111,11 +116,12 @@ def attacks(subject: Subject) -> Outcome:
                 records.append((attack.name, strength, attack.unit, allowed, target, *found))
                 if allowed and useful[place]:
                     tests.append(_test(attack, strength, target, loss, loss_draws, error, draws[:, 0], without))
-    tables = {"attacks": pd.DataFrame(records, columns=COLUMNS)}
+    shift, further = attribution_shift(subject, inputs.rows, survived)
+    tables = {"attacks": pd.DataFrame(records, columns=COLUMNS), "attribution_shift": shift}
     if inputs.on_patches or inputs.spectrum is not None:
         tables["worst_case"], worst = _worst_case(inputs, clean, useful)
         tests += worst
-    return Outcome(tables, [each for each in tests if each is not None], remarks)
+    return Outcome(tables, [each for each in tests if each is not None], remarks + further)
 
 
 def _inputs(subject: Subject) -> tuple[Inputs, tuple[Attack, ...], list[str]]:

@@ -61,7 +61,7 @@ def stability(subject: Subject) -> Outcome:
         title = f"Predictions of {target} depend on the draw"
         arguments = ("stability", "draw", target, title, "prediction_change", change, change_draws, _CHANGED)
         tests.append(candidate(*arguments, evidence, _AVERAGE))
-        correlations, overlaps = _agreement([each[:, place] for each in attributions])
+        correlations, overlaps = agreement([each[:, place] for each in attributions])
         ends = interval(correlations)
         records.append((target, "rank_correlation", float(correlations.mean()), *ends))
         records.append((target, "top_overlap", float(overlaps.mean()), *interval(overlaps)))
@@ -99,7 +99,8 @@ def _attributions(subject: Subject, number: int) -> list[np.ndarray]:
     return found
 
 
-def _agreement(attributions: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def agreement(attributions: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return Spearman's correlation and the share of the ten strongest columns in common, for every pair."""
     ranks = [rankdata(each) for each in attributions]
     tops = [set(np.argsort(-each, kind="stable")[:TOP]) for each in attributions]
     pairs = list(combinations(range(len(ranks)), 2))
