@@ -1,9 +1,12 @@
-"""Look for what is wrong with a model of hyperspectral patches: shortcuts, blind spots, and what it rests on.
+"""Look for what is wrong with a model of hyperspectral patches or embeddings: shortcuts, blind spots, and more.
 
 The model is fitted in folds to features of the patches. Audits test whether it reads the farm or the instrument
 instead of the soil, for which targets, fields and values it fails, whether single bands leak or drift, which bands its
 predictions rest on, how few of them would do, how small perturbations mislead it, and what depends on the draw. What
 is significant among all tests is a finding. Finished audits are kept: an interrupted run continues with the others.
+
+With --msae, the data are embeddings, and the model is a classifier of them: predictions are attributed to concepts,
+and concepts are intervened on, pruned and attacked.
 """
 
 from __future__ import annotations
@@ -26,7 +29,10 @@ EXAMPLE = """\
 
   hf-msae red-team soils --targets pH --model pls --output outputs/soils
 
-  hf-msae red-team fields/train_data --model my_models:make_forest --features eagle_eyes --output outputs/fields"""
+  hf-msae red-team fields/train_data --model my_models:make_forest --features eagle_eyes --output outputs/fields
+
+  hf-msae red-team outputs/quickstart/embeddings/test --msae outputs/quickstart --label star --groups night red \\
+    --output outputs/star"""
 BUILT_IN = ("synthetic", "soils")
 
 
@@ -38,14 +44,24 @@ class RedTeamArguments:
 
     data: str = flag(
         "Patches: a folder in the layout of the HYPERVIEW challenge or of ENVI headers, a dataset folder or Hub id, "
-        "`synthetic` for fields whose causes are known, or `soils` for real spectra of eight farms."
+        "`synthetic` for fields whose causes are known, or `soils` for real spectra of eight farms. With --msae, "
+        "embeddings, as `hf-msae extract` writes them."
     )
     output: str = flag("Folder of the results: report.html, report.json, findings.yaml, figures, and finished audits.")
-    model: str = flag(
+    model: str | None = flag(
         "Model: forest, extra_trees, boosting, pls, ridge, knn or hybrid (of the winners of HYPERVIEW, on their own "
         "features), or module:name of a scikit-learn model of your own or of a function that makes one, which is "
-        "imported.",
-        "forest",
+        "imported. With --msae, logistic, a model of your own, or a safetensors file of a linear layer, which is not "
+        "fitted again. Defaults to forest, and to logistic with --msae.",
+        None,
+    )
+    msae: str | None = flag(
+        "MSAE of the embeddings: a folder or Hub id, or the name of a released one. Its names of latents are used.",
+        None,
+    )
+    label: str | None = flag("Column of the embeddings' labels, which the classifier predicts.", None)
+    expected: list[str] = flag(
+        "Names of concepts that the classifier may depend on. Defaults to the names of the label and its classes.", []
     )
     features: str = flag(
         "What the model is given: mean, the mean spectrum of a field, or eagle_eyes, 2,400 features of the winners of "
@@ -53,13 +69,15 @@ class RedTeamArguments:
         "mean",
     )
     targets: list[str] = flag("Targets to predict. Defaults to all.", [])
-    groups: list[str] = flag("Groupings to leave groups of out, such as farm. Defaults to all.", [])
+    groups: list[str] = flag(
+        "Groupings to leave groups of out, such as farm. Defaults to all of patches, and to none of embeddings.", []
+    )
     audits: list[str] = flag("Audits to run, by name. Defaults to all.", [])
     ground_truth: str | None = flag("CSV file with targets and groups, if it is not beside the patches.", None)
     wavelengths: str | None = flag("File with the wavelengths in nm, if it is not beside the patches.", None)
     unit: str | None = flag("What values are in: digital_numbers, percent or reflectance; see load_patches.", None)
     invalid: str = flag("What to do with invalid patches: raise an error, or drop them.", "raise")
-    split: str = flag("Split of a dataset with several.", "train")
+    split: str | None = flag("Split of a dataset with several. Of patches, defaults to train.", None)
     num_fields: int = flag("Number of synthetic fields.", 300)
     blind_spots: list[str] = flag("What to plant in synthetic fields: range, outliers, drift, leak, farm.", [])
     num_folds: int = flag("Number of folds.", 5)
@@ -75,6 +93,8 @@ class RedTeamArguments:
             raise ValueError(f"features must be mean or eagle_eyes, got {self.features!r}")
         if self.blind_spots and self.data != "synthetic":
             raise ValueError("--blind_spots are planted in synthetic fields: the data must be `synthetic`")
+        if (self.msae is None) != (self.label is None):
+            raise ValueError("give both --msae and --label or neither: together they say that the data are embeddings")
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")
         check_least(self, num_fields=50, num_folds=2, num_explained=2, num_attacked=2, num_seeds=2)
@@ -87,38 +107,75 @@ def main(argv: Sequence[str] | None = None) -> None:
     (args,) = parser.parse(argv)
 
     from .._utils.atomic import check_writable, make_folder
-    from ..hyperspectral import AUDITS, EagleEyesFeatures, MeanSpectrum, red_team
-    from ..hyperspectral.from_patches import takes_patches
-    from ..hyperspectral.models import make_model
+    from ..hyperspectral import AUDITS
 
     with parser.reporting_errors():
         if unknown := [name for name in args.audits if name not in AUDITS]:
             raise ValueError(f"there is no audit {unknown[0]!r}; the audits are {', '.join(AUDITS)}")
         check_writable(make_folder(args.output) / "report.json")
-        model = make_model(args.model, args.seed)
-        patches = open_patches(args)
-        transformer = EagleEyesFeatures() if args.features == "eagle_eyes" else MeanSpectrum()
-        groups = chosen("groups", {**patches.groups, "field_size": patches.size_classes}, args.groups)
-        with_features = takes_patches(model)
-        features = "features of the model" if with_features else f"{args.features} features"
-        targets = chosen("targets", patches.targets, args.targets)
-        report = red_team(
-            model,
-            patches,
-            patches.targets[list(targets)],
-            groups,
-            transformer=None if with_features else transformer,
-            audits=args.audits or list(AUDITS),
-            output_dir=args.output,
-            data=f"{len(patches)} patches of {args.data}, {features}",
-            progress=not args.disable_tqdm,
+        options = {
+            "audits": args.audits or list(AUDITS),
+            "output_dir": args.output,
+            "progress": not args.disable_tqdm,
             **{name: getattr(args, name) for name in ("num_folds", "num_explained", "num_attacked", "num_seeds")},
-            alpha=args.alpha,
-            seed=args.seed,
-        )
+            "alpha": args.alpha,
+            "seed": args.seed,
+        }
+        report = of_patches(args, options) if args.msae is None else of_embeddings(args, options)
         words = sys.argv[1:] if argv is None else argv
         write(report, args.output, shlex.join([*prog.split(), *words]))
     print(f"{report}\n\nThe page, tables and figures are in {args.output}")
+
+
+def of_patches(args: RedTeamArguments, options: dict[str, Any]) -> RedTeamReport:
+    """Red team a model of patches."""
+    from ..hyperspectral import EagleEyesFeatures, MeanSpectrum, red_team
+    from ..hyperspectral.from_patches import takes_patches
+    from ..hyperspectral.models import make_model
+
+    model = make_model(args.model or "forest", args.seed)
+    patches = open_patches(args)
+    transformer = EagleEyesFeatures() if args.features == "eagle_eyes" else MeanSpectrum()
+    groups = chosen("groups", {**patches.groups, "field_size": patches.size_classes}, args.groups)
+    with_features = takes_patches(model)
+    features = "features of the model" if with_features else f"{args.features} features"
+    targets = chosen("targets", patches.targets, args.targets)
+    return red_team(
+        model,
+        patches,
+        patches.targets[list(targets)],
+        groups,
+        transformer=None if with_features else transformer,
+        data=f"{len(patches)} patches of {args.data}, {features}",
+        **options,
+    )
+
+
+def of_embeddings(args: RedTeamArguments, options: dict[str, Any]) -> RedTeamReport:
+    """Red team a classifier of embeddings."""
+    from ..bias.classifiers import load_linear_layer
+    from ..concepts.codes import open_embeddings
+    from ..hub.reading.opening import concepts_beside, load_msae
+    from ..hyperspectral import red_team
+    from ..hyperspectral.models import make_model
+
+    msae, concepts = load_msae(args.msae), concepts_beside(args.msae)
+    embeddings = open_embeddings(msae, args.data, split=args.split)
+    if (args.model or "").endswith(".safetensors"):
+        model = load_linear_layer(args.model, msae.config.d_in)
+    else:
+        model = make_model(args.model or "logistic", args.seed)
+    return red_team(
+        model,
+        embeddings,
+        args.label,
+        args.groups,
+        features=concepts,
+        msae=msae,
+        expected=args.expected or None,
+        data=f"{len(embeddings)} embeddings of {args.data}, labels {args.label}",
+        **options,
+    )
 
 
 def open_patches(args: RedTeamArguments) -> Patches:
@@ -133,7 +190,8 @@ def open_patches(args: RedTeamArguments) -> Patches:
         return make_patches(args.num_fields, args.seed, blind_spots=args.blind_spots)
     if args.data == "soils":
         return load_soil_spectra()
-    options = {name: getattr(args, name) for name in ("ground_truth", "wavelengths", "unit", "invalid", "split")}
+    options = {name: getattr(args, name) for name in ("ground_truth", "wavelengths", "unit", "invalid")}
+    options["split"] = args.split or "train"
     if args.targets:
         options["targets"] = args.targets
     patches = load_patches(args.data, progress=not args.disable_tqdm, **options)

@@ -54,7 +54,7 @@ class ConceptSpace:
         m = len(self.latents)
         return X if self.directions is None else X[:, :m] @ self.directions + X[:, m:]
 
-    @property
+    @cached_property
     def steps(self) -> np.ndarray:
         """What one unit of each latent adds to what the model is given."""
         return np.eye(len(self.latents)) if self.directions is None else self.directions
@@ -156,7 +156,7 @@ def read_concepts(
     if isinstance(y, str):
         numbers, classes = column_labels(embeddings, y)
         known = np.flatnonzero(numbers >= 0)
-        y = pd.Series(np.asarray(classes, dtype=object)[numbers[known]].astype(str), name=y)
+        y = pd.Series(pd.Categorical.from_codes(numbers[known], list(classes)), name=y)
     if isinstance(groups, str) or (isinstance(groups, list | tuple) and all(isinstance(each, str) for each in groups)):
         groups = {name: _labels(embeddings, name) for name in ([groups] if isinstance(groups, str) else groups)}
     X, space = concept_space(msae, embeddings, table, tuple(_words_of(y) if expected is None else expected))

@@ -25,15 +25,18 @@ class FixedClassifier(ClassifierMixin, BaseEstimator):
     Args:
         model: Anything `hf_msae.bias.as_classifier` takes: a probe, zero-shot texts, a fitted scikit-learn classifier,
             a torch module, or a function to the probability of the second class.
-        classes: The labels, in ascending order: names or numbers of the model's classes. Defaults to its `classes_`.
+        classes: The labels, in ascending order. Defaults to the model's own `classes_`.
+        numbers: The number that each label has among the classes of a model that does not know them by name. Defaults
+            to their order.
 
     Example:
         >>> report = red_team(FixedClassifier(probe.fit(train, labels)), embeddings, truth, msae=msae, features=table)
     """
 
-    def __init__(self, model: Any, classes: Sequence | None = None):
+    def __init__(self, model: Any, classes: Sequence | None = None, numbers: Sequence[int] | None = None):
         self.model = model
         self.classes = classes
+        self.numbers = numbers
 
     @property
     def classes_(self) -> np.ndarray:
@@ -50,19 +53,21 @@ class FixedClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: The model has no such class, or does not return probabilities.
         """
-        x, labels = torch.as_tensor(np.asarray(X), dtype=torch.float32), self.classes_.tolist()
-        if len(labels) > 2:
-            return np.stack([self._ask(label, x) for label in labels], axis=1)
-        second = self._ask(labels[1], x)
+        x = torch.as_tensor(np.asarray(X), dtype=torch.float32)
+        if len(self.classes_) > 2:
+            return np.stack([self._ask(place, x) for place in range(len(self.classes_))], axis=1)
+        second = self._ask(1, x)
         return np.stack([1 - second, second], axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each row."""
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
-    def _ask(self, label: Any, x: torch.Tensor) -> np.ndarray:
-        is_own = hasattr(self.model, "predict_proba")  # scikit-learn knows its own labels, others number them
-        return probabilities(as_classifier(self.model, label if is_own or isinstance(label, str) else int(label)), x)
+    def _ask(self, place: int, x: torch.Tensor) -> np.ndarray:
+        label, known = self.classes_.tolist()[place], getattr(self.model, "classes", ())
+        if not hasattr(self.model, "predict_proba") and label not in known:  # scikit-learn's know theirs
+            label = place if self.numbers is None else self.numbers[place]
+        return probabilities(as_classifier(self.model, label), x)
 
     def __sklearn_clone__(self) -> Self:
         return self

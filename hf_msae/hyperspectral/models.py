@@ -11,7 +11,7 @@ from typing import Any
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor, RandomForestRegressor
-from sklearn.linear_model import RidgeCV
+from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
@@ -39,24 +39,29 @@ MODELS: dict[str, Callable[[int], Any]] = {
     "knn": lambda seed: make_pipeline(StandardScaler(), KNeighborsRegressor(20, weights="distance")),
 }
 """Functions of a seed that make a regressor."""
+CLASSIFIERS: dict[str, Callable[[int], Any]] = {
+    "logistic": lambda seed: make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)),
+}
+"""Functions of a seed that make a classifier. It is regularized strongly: see docs/bias.md."""
 
 
 def make_model(name: str, seed: int = 0) -> Any:
     """Return a model that has not been fitted.
 
     Args:
-        name: One of `MODELS`, or "module:name" of your own: a scikit-learn model, or a function without arguments that
-            returns one. The module is imported, also from the working directory.
-        seed: Random seed of a model of `MODELS`.
+        name: One of `MODELS` or `CLASSIFIERS`, or "module:name" of your own: a scikit-learn model, or a function
+            without arguments that returns one. The module is imported, also from the working directory.
+        seed: Random seed of one of these models.
 
     Raises:
         ValueError: There is no such model.
     """
-    if name in MODELS:
-        return MODELS[name](seed)
+    known = {**MODELS, **CLASSIFIERS}
+    if name in known:
+        return known[name](seed)
     module, colon, attribute = name.partition(":")
     if not colon:
-        raise ValueError(f"there is no model {name!r}; the models are {', '.join(MODELS)}, or module:name of your own")
+        raise ValueError(f"there is no model {name!r}; the models are {', '.join(known)}, or module:name of your own")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:

@@ -122,13 +122,17 @@ class Subject:
 
     def predict_changed(self, X: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Predict changed X of some rows, each by the model of the fold that did not see the row (rows, t)."""
+        return self.predict_inputs(X if self.space is None else self.space.inputs(X), rows)
+
+    def predict_inputs(self, inputs: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Predict as `predict_changed`, from what the model is given."""
         if self.is_fixed:
-            return self.fold_models[0][2](X)
-        found = np.empty((len(X), self.Y.shape[1]))
+            return self.fold_models[0][2].predict(inputs)
+        found = np.empty((len(inputs), self.Y.shape[1]))
         for _, test, model in self.fold_models:
             chosen = np.isin(rows, test)
             if chosen.any():
-                found[chosen] = model(X[chosen])
+                found[chosen] = model.predict(inputs[chosen])
         return found
 
     def predict_folds(self, folds: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
@@ -175,7 +179,11 @@ def make_subject(
                 f"{type(model).__name__} has no fit and predict: pass a scikit-learn regressor or classifier, or a "
                 "classifier that as_classifier of hf_msae.bias takes"
             )
-        model = FixedClassifier(model, np.unique(np.asarray(y)))
+        classes = np.unique(np.asarray(y))
+        if isinstance(y, pd.Series) and isinstance(y.dtype, pd.CategoricalDtype):  # which says how they are numbered
+            model = FixedClassifier(model, classes, y.cat.categories.get_indexer(classes).tolist())
+        else:
+            model = FixedClassifier(model, classes)
     names = [str(name) for name in X.columns] if isinstance(X, pd.DataFrame) else None
     X = np.asarray(X, dtype=np.float64)
     if X.ndim != 2:

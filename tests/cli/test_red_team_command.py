@@ -2,11 +2,17 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import save_file
 
 from hf_msae.cli.red_team import main
+from hf_msae.concepts import ConceptTable
 from hf_msae.hyperspectral import make_patches
+from tests.identity_msae import identity_msae
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +41,45 @@ def test_a_run_is_written_and_taken_up_again(fields, tmp_path, capsys, monkeypat
     assert capsys.readouterr().out == printed
 
 
+@pytest.fixture(scope="module")
+def stars(tmp_path_factory):
+    """An MSAE with names, and embeddings of stars that are nearly always at night; 0 is a star, 1 is night."""
+    folder, rng, n = tmp_path_factory.mktemp("stars"), np.random.default_rng(0), 200
+    star = rng.random(n) < 0.5
+    night = rng.random(n) < np.where(star, 0.95, 0.05)
+    x = rng.exponential(size=(n, 30)) * (rng.random((n, 30)) < 0.3)
+    x[:, :2] = np.stack([star * (rng.random(n) < 0.8), night], axis=1) * (0.5 + rng.exponential(size=(n, 2)))
+    columns = {"image_embeds": x.astype(np.float32).tolist(), "star": star.tolist(), "night": night.tolist()}
+    Dataset.from_dict(columns).save_to_disk(folder / "data")
+    identity_msae(30, [30]).save_pretrained(folder / "msae")
+    q = np.where(np.arange(30) < 10, 0.01, 0.9)
+    names = ["star", "night", *(f"n{i}" for i in range(28))]
+    table = ConceptTable.from_columns(names, np.linspace(0.9, 0.5, 30), [None] * 30, np.zeros(30), q_value=q)
+    table.save(folder / "msae" / "concepts" / "names.parquet")
+    weight = torch.zeros(1, 30)
+    weight[0, 1] = 3
+    save_file({"weight": weight, "bias": torch.tensor([-2.0])}, folder / "head.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("model", [pytest.param("logistic", marks=pytest.mark.slow), "head.safetensors"])
+def test_classifiers_of_embeddings_are_red_teamed(stars, tmp_path, capsys, model):
+    words = [str(stars / "data"), "--msae", str(stars / "msae"), "--label", "star", "--groups", "night"]
+    words += ["--audits", "shortcuts", "concepts", "--num_attacked", "3", "--num_explained", "40", "--num_folds", "2"]
+    is_file = model.endswith(".safetensors")
+    main([*words, "--model", str(stars / model) if is_file else model, "--output", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    titles = [each["title"] for each in report["findings"]]
+    assert any("Night" in title and "raises predictions of star" in title for title in titles)
+    assert ("Predictions of star rest on the night" in titles) == (not is_file)
+    assert (
+        report["about"]["model"] == ("Linear" if is_file else "LogisticRegression")
+        and titles[0] in capsys.readouterr().out
+    )
+    assert (tmp_path / "out" / "figures" / "concepts.png").is_file()
+    assert "Night · 1 raises" in (tmp_path / "out" / "report.html").read_text()
+
+
 @pytest.mark.slow
 def test_figures_are_written(fields, tmp_path):
     main([str(fields), "--targets", "K", "--audits", "performance", "--model", "ridge", "--output", str(tmp_path)])
@@ -53,6 +98,7 @@ def test_figures_are_written(fields, tmp_path):
         (["--features", "median"], "median"),
         (["--blind_spots", "leak"], "synthetic"),
         (["--num_folds", "1"], "num_folds"),
+        (["--label", "star"], "--msae"),
     ],
 )
 def test_what_does_not_fit_is_refused(fields, tmp_path, capsys, words, named):

@@ -144,6 +144,18 @@ def test_classifiers_in_use_are_tested_as_they_are(kind):
     assert any("too high where night is True" in each for each in titles)
 
 
+def test_classes_of_a_module_have_the_order_of_a_categorical():
+    x, star, _ = world(True)
+    fitted = LogisticRegression().fit(x, star)
+    layer = torch.nn.Linear(N, 2)
+    weight, bias = torch.tensor(fitted.coef_), torch.tensor(fitted.intercept_)
+    layer.load_state_dict({"weight": torch.cat([weight, 0 * weight]), "bias": torch.cat([bias, 0 * bias])})
+    y = pd.Series(pd.Categorical(np.where(star, "star", "other"), categories=["star", "other"]), name="shape")
+    options = {"msae": MSAE, "features": TABLE, "audits": ["performance"], **QUICK}
+    performance = red_team(layer, x, y, **options).tables["performance"].set_index("metric")["value"]
+    assert performance["auroc"] > 0.9, "the second class of the labels, star, is the first of the module"
+
+
 def test_latents_and_columns_of_a_dataset_will_do():
     x, star, night = world(True)
     codes = red_team(MODEL, x, star, features=TABLE, audits=["concepts"], **QUICK)

@@ -91,19 +91,18 @@ def _effects(subject: Subject, space: ConceptSpace, places: np.ndarray, target: 
 def _attacks(subject: Subject, rows: np.ndarray, places: np.ndarray) -> pd.DataFrame:
     """Remove, double and swap each concept in some rows."""
     space, X, before = subject.space, subject.X[rows], subject.predictions[rows]
-    some = replace(subject, X=X, Y=subject.Y[rows])
-    length = np.linalg.norm(some.inputs, axis=1)
+    inputs = subject.inputs[rows]
+    length = np.linalg.norm(inputs, axis=1)
     order = np.random.default_rng((subject.seed, 2)).permutation(len(rows))
     kept, after = [], []
     for place in places:
         columns = space.of_same_name(place)
         own = X[:, columns]
         for attack, values in (("removed", 0 * own), ("doubled", 2 * own), ("swapped", own[order])):
-            changed = X.copy()
-            changed[:, columns] = values
-            after.append(subject.predict_changed(changed, rows))
-            moved = np.linalg.norm((values - own) @ space.steps[columns], axis=1)
-            kept.append((place, attack, float((moved / length).mean())))
+            change = (values - own) @ space.steps[columns]
+            after.append(subject.predict_inputs(inputs + change, rows))
+            kept.append((place, attack, float((np.linalg.norm(change, axis=1) / length).mean())))
+    some = replace(subject, X=X, Y=subject.Y[rows])
     scores, draws = score_draws(some, before, *after)
     metric, records = score_name(subject).lower(), []
     for i, (place, attack, dose) in enumerate(kept):

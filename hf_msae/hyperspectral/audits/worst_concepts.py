@@ -76,24 +76,25 @@ class _Changes:
 
     def __init__(self, subject: Subject, rows: np.ndarray) -> None:
         self.subject, self.rows, self.X = subject, rows, subject.X[rows]
-        self.length = np.linalg.norm(subject.inputs[rows], axis=1)
-        self.size = np.linalg.norm(subject.space.steps, axis=1)
+        self.inputs, self.steps = subject.inputs[rows], subject.space.steps
+        self.length = np.linalg.norm(self.inputs, axis=1)
 
-    def changed(self, choice: Choice) -> np.ndarray:
-        X = self.X.copy()
-        for place, sign in choice:  # activations are never negative
-            X[:, place] = np.maximum(0, X[:, place] + sign * SHARE * self.length / self.size[place])
-        return X
+    def change(self, choice: Choice) -> np.ndarray:
+        """Return what is added to what the model is given."""
+        found = np.zeros_like(self.inputs)
+        for place, sign in choice:
+            step = sign * SHARE * self.length / np.linalg.norm(self.steps[place])
+            found += np.maximum(-self.X[:, place], step)[:, None] * self.steps[place]  # none gets less than inactive
+        return found
 
     def errors(self, choice: Choice) -> np.ndarray:
         """Return squared errors (rows, t), each by the model of the fold that did not see the row."""
-        if not choice:
-            return self.subject.squared_errors[self.rows]
-        return (self.subject.Y[self.rows] - self.subject.predict_changed(self.changed(choice), self.rows)) ** 2
+        predicted = self.subject.predict_inputs(self.inputs + self.change(choice), self.rows)
+        return (self.subject.Y[self.rows] - predicted) ** 2
 
     def dose(self, choice: Choice) -> float:
-        moved = self.subject.space.inputs(self.changed(choice)) - self.subject.inputs[self.rows]
-        return float((np.linalg.norm(moved, axis=1) / self.length).mean())
+        """Return how far the choice moves the inputs, relative to their length."""
+        return float((np.linalg.norm(self.change(choice), axis=1) / self.length).mean())
 
     def worst(self, options: list[tuple[int, int]], number: int, target: int) -> Choice:
         """Add the worst option, again and again."""
