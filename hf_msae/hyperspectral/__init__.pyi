@@ -1,5 +1,6 @@
 from .checks import PatchError
 from .eagle_eyes import EagleEyesFeatures
+from .earth_library import load_earth_library
 from .fixed import FixedClassifier
 from .generator import BLIND_SPOTS, CAUSES, causal_bands, make_patches
 from .hybrid import HybridRegressor, hyperview_score, predict_out_of_fold, score_by_size

@@ -43,6 +43,8 @@ def make_patches(
     label_noise: float = 0.3,
     wavelengths: Sequence[float] | np.ndarray = HYPERVIEW_WAVELENGTHS,
     soils: np.ndarray | None = None,
+    plants: np.ndarray | None = None,
+    others: np.ndarray | None = None,
 ) -> Patches:
     """Make synthetic fields whose causes are known, in the format of the HYPERVIEW challenge.
 
@@ -68,7 +70,9 @@ def make_patches(
         noise: Factor of the sensor's noise.
         label_noise: Standard deviation of what else moves an absorption's depth, in those of the target.
         wavelengths: Centers of the bands in nm, within 400 and 1000.
-        soils: Reflectance (m, bands) of real soils to choose from instead of the shapes.
+        soils: Reflectance (m, bands) of soils to choose from instead of the shapes, such as measured ones.
+        plants: The same of green plants in the field.
+        others: The same of what lies outside the field.
 
     Returns:
         Patches with targets, groups farm, date and instrument (which changes nothing), and `truth`: bands (of each
@@ -85,8 +89,9 @@ def make_patches(
         raise ValueError(
             f"n={n}, farms={farms}, edges={edges}, but n and farms are positive, and edges ascend from 11"
         )
-    if soils is not None and (np.ndim(soils) != 2 or np.shape(soils)[1] != len(wavelengths)):
-        raise ValueError(f"soils has the shape {np.shape(soils)}, but must be (m, {len(wavelengths)})")
+    for name, given in (("soils", soils), ("plants", plants), ("others", others)):
+        if given is not None and (np.ndim(given) != 2 or np.shape(given)[1] != len(wavelengths)):
+            raise ValueError(f"{name} has the shape {np.shape(given)}, but must be (m, {len(wavelengths)})")
     planted = _planted(blind_spots)
     names = list(TARGETS)
     rng = np.random.default_rng(seed)
@@ -122,7 +127,9 @@ def make_patches(
         found["leak"]["bands"] = [band]
     mean_depths = np.array([CAUSES[name][2] for name in names])
     depths = np.clip(mean_depths * (1 + _SLOPE * (shown + disturbance)), 0, 0.6)
-    fields = SyntheticFields(seed, wavelengths, farm, depths, gains, tuple(edges), small_share, noise, soils)
+    fields = SyntheticFields(
+        seed, wavelengths, farm, depths, gains, tuple(edges), small_share, noise, soils, plants, others
+    )
     masks = [fields.mask(np.random.default_rng([seed, row, 0])) for row in range(n)]
     sizes = [(*mask.shape, (~mask).sum()) for mask in masks]
     truth = {
@@ -165,6 +172,8 @@ class SyntheticFields(Sequence):
     small_share: float
     noise: float
     soils: np.ndarray | None
+    plants: np.ndarray | None
+    others: np.ndarray | None
 
     def __len__(self) -> int:
         return len(self.farm)
@@ -176,8 +185,9 @@ class SyntheticFields(Sequence):
         mask = self.mask(rng)
         dry = self._dry_soil(rng, index)
         moisture = rng.beta(2, 4)
+        green = vegetation(bands) if self.plants is None else rng.choice(self.plants)
         surfaces = np.stack(  # soil in two states, plants, and what lies outside
-            [wet(dry, bands, moisture), wet(dry, bands, moisture + 0.25), vegetation(bands), self._outside(rng)]
+            [wet(dry, bands, moisture), wet(dry, bands, moisture + 0.25), green, self._outside(rng)]
         )
         shares = _shares(rng, mask)
         light = (1 + 0.06 * _smooth(rng, mask.shape, 3)) * rng.normal(1, 0.03)
@@ -213,6 +223,8 @@ class SyntheticFields(Sequence):
 
     def _outside(self, rng: np.random.Generator) -> np.ndarray:
         """Return a surface beside the field: trees, a road, or another field."""
+        if self.others is not None:
+            return rng.choice(self.others)
         kind = rng.integers(3)
         if kind == 0:
             return 0.7 * vegetation(self.wavelengths)

@@ -146,6 +146,18 @@ def test_real_soils_can_be_given(clean):
         make_patches(3, soils=soils[:, :10])
 
 
+def test_plants_and_what_lies_outside_can_be_given():
+    one = np.full((1, 150), 0.9)
+    options = {"n": 3, "seed": 0, "edges": (16, 18), "small_share": 0, "noise": 0}
+    shapes, planted, others = (make_patches(**options, **given) for given in ({}, {"plants": one}, {"others": one}))
+    for (known, mask), (green, _), (data, _) in zip(shapes, planted, others, strict=True):
+        assert (green[:60, ~mask].mean(axis=1) > known[:60, ~mask].mean(axis=1)).all(), "leaves absorb visible light"
+        assert data[:, mask].mean() > 1.5 * known[:, mask].mean(), "it was darker outside"
+        assert abs(data[:, ~mask].mean() / known[:, ~mask].mean() - 1) < 0.5
+    with pytest.raises(ValueError, match=r"plants .*\(1, 9\)"):
+        make_patches(3, plants=one[:, :9])
+
+
 def test_options_that_make_no_sense_are_named():
     for options, said in [
         ({"blind_spots": ["cloud"]}, "'cloud'"),
