@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.explorer.asking import launched
 from tests.explorer.browsing import SECONDS
 from tests.explorer.serving import QUIET_DEMO, serving
 
@@ -15,6 +16,24 @@ def explorer():
     from hf_msae.explorer import Explorer, ExplorerSettings
 
     return Explorer.load(ExplorerSettings(dataset="scenes:test:200:7"))
+
+
+@pytest.fixture(scope="session")
+def uploads(tmp_path_factory):
+    """The folder in which the page of this process keeps what visitors send."""
+    pytest.importorskip("gradio")
+    from hf_msae.explorer.housekeeping import own_upload_folder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        yield own_upload_folder()
+
+
+@pytest.fixture(scope="session")
+def demo(explorer, uploads):
+    """A page in this process; to build and launch one takes seconds."""
+    with launched(explorer) as demo:
+        yield demo
 
 
 @pytest.fixture

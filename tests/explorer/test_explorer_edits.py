@@ -172,15 +172,12 @@ def test_flags_and_variables_name_edits_and_results_and_spaces_cannot_have_them(
             space_variables(ExplorerSettings(**{name: value}))
 
 
-def test_programs_can_ask_where_there_are_edits(explorer, edited, picture, tmp_path, monkeypatch):
-    from hf_msae.explorer.app import build_demo
-
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    with launched(edited) as demo:
-        pages = [page.fns.values() for page in (build_demo(explorer), demo)]
+def test_programs_can_ask_where_there_are_edits(demo, edited, picture):
+    with launched(edited) as other:
+        pages = [page.fns.values() for page in (demo, other)]
         names = [{each.api_name for each in page if each.api_visibility == "public"} for page in pages]
         assert names[1] - names[0] == {"edit"} and "steer" in names[0]
-        url = address(demo)
+        url = address(other)
         path = json.loads(upload(url, picture.read_bytes())[1])[0]
         sent = {"path": path, "meta": {"_type": "gradio.FileData"}}
         told = ask(url, "edit", sent, "star", -1, "star, heart", None)

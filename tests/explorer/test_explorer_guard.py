@@ -27,18 +27,9 @@ from tests.explorer.asking import address, ask, launched, num_bytes, request, up
 META = {"meta": {"_type": "gradio.FileData"}}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def uploads(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("uploads")
-        patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def url(explorer, uploads):
-    with launched(explorer) as demo:
-        yield address(demo)
+@pytest.fixture
+def url(demo):
+    return address(demo)
 
 
 @pytest.fixture
@@ -87,11 +78,10 @@ def test_no_address_that_a_client_names_is_fetched(url, elsewhere):
     assert elsewhere.asked == []
 
 
-def test_gradio_would_fetch_them(elsewhere, explorer, monkeypatch):
+def test_gradio_would_fetch_them(url, elsewhere, monkeypatch):
     """Else the test above shows nothing; should this fail, gradio does it no longer, and `Page` can go."""
     monkeypatch.setattr(page.Page, "preprocess_data", gradio.Blocks.preprocess_data)
-    with launched(explorer) as demo:
-        ask(address(demo), "concept", {"path": f"{elsewhere.url}/a.png", **META})
+    ask(url, "concept", {"path": f"{elsewhere.url}/a.png", **META})
     assert elsewhere.asked == ["/a.png"]
 
 
@@ -231,10 +221,8 @@ def test_sessions_that_are_still_are_forgotten():
 
 
 def test_thumbnails_are_served_from_where_they_lie(explorer, url, uploads):
-    from gradio_client import Client
-
-    client = Client(url, verbose=False, download_files=False)
-    before, *_ = client.predict("a picture of the collection", None, "", 5, *("", 0) * 4, api_name="/search")
+    events = ask(url, "search", "a picture of the collection", None, "", 5, *("", 0) * 4)
+    before, *_ = json.loads(events.rpartition("data: ")[2])
     path = before[0]["image"]["path"]
     assert path.startswith(str(explorer.thumbnails)) and not list(uploads.rglob("*.webp"))
     with urllib.request.urlopen(before[0]["image"]["url"]) as answer:
@@ -243,9 +231,9 @@ def test_thumbnails_are_served_from_where_they_lie(explorer, url, uploads):
     assert status in (403, 404)
 
 
-def test_all_that_is_asked_takes_one_of_the_slots_and_nothing_is_forgotten(explorer):
+def test_all_that_is_asked_takes_one_of_the_slots_and_nothing_is_forgotten(demo):
     """Gradio drops what is asked meanwhile from events with trigger_mode="once", its default."""
-    events = app.build_demo(explorer).fns.values()
+    events = demo.fns.values()
     public = [each for each in events if each.api_visibility == "public"]
     assert len(public) == 10
     assert all(each.fn.__code__ is answering(len).__code__ for each in public), [each.api_name for each in public]
@@ -257,14 +245,14 @@ def test_all_that_is_asked_takes_one_of_the_slots_and_nothing_is_forgotten(explo
     assert [each.name for each in asked if each.trigger_mode != "always_last"] == []
 
 
-def test_a_full_queue_refuses_questions(explorer, monkeypatch):
-    monkeypatch.setattr(app, "MAX_QUEUE", 2)
+def test_a_full_queue_refuses_questions(demo, url, monkeypatch):
+    assert demo._queue.max_size == app.MAX_QUEUE
+    monkeypatch.setattr(demo._queue, "max_size", 2)
     for _ in range(CONCURRENCY):
         slots.acquire()
     try:
-        with launched(explorer) as demo:
-            body = json.dumps({"data": ["star"]}).encode()
-            answers = [request(f"{address(demo)}/gradio_api/call/concept", body) for _ in range(12)]
+        body = json.dumps({"data": ["star"]}).encode()
+        answers = [request(f"{url}/gradio_api/call/concept", body) for _ in range(12)]
     finally:
         for _ in range(CONCURRENCY):
             slots.release()
@@ -272,19 +260,17 @@ def test_a_full_queue_refuses_questions(explorer, monkeypatch):
     assert "ask again in a minute" in json.loads(answers[-1][1])["detail"]
 
 
-def test_so_many_requests_are_open_at_a_time_and_those_that_end_make_room(explorer, monkeypatch):
-    with launched(explorer) as demo:
-        url = address(demo)
-        request(url)
-        monkeypatch.setattr(guard, "MAX_OPEN", 3)
-        held = [http.client.HTTPConnection(urlsplit(url).netloc, timeout=20) for _ in range(3)]
-        for number, each in enumerate(held):
-            each.request("GET", f"/gradio_api/heartbeat/{number}")
-            assert each.getresponse().status == 200
-        assert request(url)[0] == 503
-        for each in held:
-            each.close()
-        wait_for(lambda: request(url)[0] == 200)
+def test_so_many_requests_are_open_at_a_time_and_those_that_end_make_room(url, monkeypatch):
+    monkeypatch.setattr(guard, "MAX_OPEN", 3)
+    wait_for(lambda: request(url)[0] == 200)
+    held = [http.client.HTTPConnection(urlsplit(url).netloc, timeout=20) for _ in range(3)]
+    for number, each in enumerate(held):
+        each.request("GET", f"/gradio_api/heartbeat/{number}")
+        assert each.getresponse().status == 200
+    assert request(url)[0] == 503
+    for each in held:
+        each.close()
+    wait_for(lambda: request(url)[0] == 200)
 
 
 def test_uploads_lie_in_a_folder_of_their_own(monkeypatch, tmp_path):

@@ -104,11 +104,11 @@ def test_a_visitor_who_may_come_back_costs_no_copy_of_the_page(demo):
     ask(address(demo), "concept", "star")
     came = len(sessions)
     with new_objects() as new:
-        for _ in range(20):
+        for _ in range(5):
             ask(address(demo), "concept", "star")
         wait_for(lambda: not any(state.config_values for state in sessions.values()))
-        assert len(new()) < 20 * 300  # a page has 198 components, each described by several objects
-    assert len(sessions) == came + 20  # none has been forgotten
+        assert len(new()) < 5 * 300  # a page has 198 components, each described by several objects
+    assert len(sessions) == came + 5  # none has been forgotten
 
 
 def test_free_memory_is_given_back(demo, monkeypatch):

@@ -18,23 +18,10 @@ pytest.importorskip("gradio")
 from hf_msae.explorer import guard, housekeeping
 from hf_msae.explorer.guard import Guard
 from hf_msae.explorer.housekeeping import make_room, own_folder
-from tests.explorer.asking import address, ask, launched, num_bytes, request, upload, wait_for
+from tests.explorer.asking import address, ask, num_bytes, request, upload, wait_for
 
 MULTIPART = "multipart/form-data; boundary=x"
 HEAD = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-
-
-@pytest.fixture(scope="module", autouse=True)
-def uploads(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        yield housekeeping.own_upload_folder()
-
-
-@pytest.fixture(scope="module")
-def demo(explorer, uploads):
-    with launched(explorer) as demo:
-        yield demo
 
 
 @pytest.fixture

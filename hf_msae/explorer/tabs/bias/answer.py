@@ -65,14 +65,14 @@ class Bias:
 
 
 @lru_cache(maxsize=1)
-def _labelled(explorer: Explorer) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
+def _labelled(images: datasets.Dataset) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
     """The columns that have two classes: whether each picture has the second one (-1 where it is empty), and these."""
     found = {}
-    for name, feature in explorer.images.features.items():
+    for name, feature in images.features.items():
         is_bool = feature == datasets.Value("bool")  # has two classes even if all pictures have one answer
         given = ("False", "True") if is_bool else None
         try:
-            labels, classes = dataset_labels(explorer.images, name, given)
+            labels, classes = dataset_labels(images, name, given)
         except ValueError:  # no column of labels
             continue
         if len(classes) == 2:
@@ -82,7 +82,7 @@ def _labelled(explorer: Explorer) -> dict[str, tuple[np.ndarray, tuple[str, ...]
 
 def columns(explorer: Explorer) -> dict[str, tuple[str, ...]]:
     """The columns of the collection that have two classes, and these; the second one is explained."""
-    return {name: classes for name, (_, classes) in _labelled(explorer).items()}
+    return {name: classes for name, (_, classes) in _labelled(explorer.images).items()}
 
 
 def usable_columns(explorer: Explorer) -> tuple[str, ...]:
@@ -184,7 +184,7 @@ def probability_of_second(classifier: LinearClassifier) -> Callable[[torch.Tenso
 
 def _labels(explorer: Explorer, column: str) -> np.ndarray:
     """Whether each picture has the second class of a column: 1 or 0, and -1 where the column is empty."""
-    return _labelled(explorer)[column][0].astype(int)
+    return _labelled(explorer.images)[column][0].astype(int)
 
 
 def _counts(explorer: Explorer, column: str) -> tuple[int, int]:
