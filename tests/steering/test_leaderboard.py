@@ -141,13 +141,23 @@ def test_what_no_run_gives_is_refused_by_name(tmp_path, change, said):
     assert said in str(refused.value)
 
 
-DAMAGED = ["", "{", "[]", "[" * 100_000, '{"cells": [NaN]}', '{"cells": [1]}', '{"cells": [], "cells": []}']
+DAMAGED = ["", "{", "[]", "[" * 100_000, '{"cells": [NaN]}', '{"cells": [1]}']
 
 
 @pytest.mark.parametrize("text", DAMAGED)
 def test_damaged_files_are_refused(tmp_path, text):
     (tmp_path / "theirs.json").write_text(text)
     with pytest.raises(ValueError, match=r"theirs\.json"):
+        read_submissions(tmp_path)
+
+
+def test_a_name_that_is_given_twice_is_refused(tmp_path):
+    submission().save(path := tmp_path / "theirs.json")
+    text = path.read_text()
+    damage = text[text.index('"damage"') :].split("]")[0] + "],"
+    path.write_text(text.replace('"damage"', f'{damage} "damage"', 1))
+    assert json.loads(path.read_text()) == json.loads(text)
+    with pytest.raises(ValueError, match=r"theirs\.json.*'damage' twice"):
         read_submissions(tmp_path)
 
 
