@@ -68,7 +68,10 @@ def render_section(report: RedTeamReport) -> str:
                 low, high = (float("nan") if end is None else float(end) for end in (row.low, row.high))
                 cells[row.target] = (float(row.value), low, high)
     return environment.get_template("red_team.html").render(
-        report=report, performance=performance, targets=targets, figures=figures
+        report=report,
+        performance={metric: cells for metric, cells in performance.items() if cells},
+        targets=targets,
+        figures=figures,
     )
 
 

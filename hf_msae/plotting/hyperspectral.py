@@ -238,7 +238,8 @@ def plot_shortcuts(shortcuts: pd.DataFrame) -> Figure:
     chance, least = (0.0, -1.5) if is_r2 else (0.5, 0.0)
     shown = np.maximum(rows["left_out"].astype(float), least)
     panel.hlines(heights, shown, rows["random"], color="0.7", linewidth=2)
-    panel.plot(rows["group_mean"], heights, "|", color=PALETTE[6], markersize=10, label="mean of the group alone")
+    alone = np.maximum(rows["group_mean"].astype(float), least)
+    panel.plot(alone, heights, "|", color=PALETTE[6], markersize=10, label="mean of the group alone")
     panel.plot(rows["random"], heights, "o", color=PALETTE[0], label="random folds")
     panel.plot(shown, heights, "D", color=PALETTE[1], label="a group left out")
     for height, value in zip(heights, rows["left_out"], strict=True):
@@ -246,7 +247,7 @@ def plot_shortcuts(shortcuts: pd.DataFrame) -> Figure:
             panel.text(least + 0.03, height + 0.18, f"{value:.2g}", fontsize=7, color=PALETTE[1])
     panel.axvline(chance, color="0.3", linewidth=0.8)
     panel.set_yticks(heights, labels)
-    left = min(chance - 0.1, shown.min() - 0.1)
+    left = min(chance, shown.min(), alone.min()) - 0.1
     panel.set(ylim=(-0.6, len(rows) - 0.4), xlim=(left, 1.02))
     panel.set_xlabel(f"{'R2' if is_r2 else 'AUROC'} ({chance:g} is predicting the mean)")
     figure.legend(loc="outside lower center", ncols=3)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from hf_msae.hyperspectral import MeanSpectrum, make_patches, red_team
+from hf_msae.hyperspectral import EagleEyesFeatures, MeanSpectrum, make_patches, red_team
 from hf_msae.hyperspectral.audits import perturbations as p
 
 SPECTRUM = np.linspace(1.0, 3.0, 9)
@@ -49,8 +49,19 @@ def test_spatial_attacks():
     assert (~last).sum() == 1 and not last[4, 4]
     _, full = p.erode((data, np.zeros((9, 9), dtype=bool)), 1, rng())
     assert (~full).sum() == 49  # the edge of the picture is an edge of the field
-    part, cut = p.crop((data, mask), 0.5, rng())
-    assert part.shape == (2, 4, 4) and cut.shape == (4, 4) and (~cut).any()
+    part, cut = p.crop((data, mask), 0.3, rng())
+    assert part.shape == (2, 6, 6) and cut.shape == (6, 6) and (~cut).any()
+    assert p.crop((data, mask), 0.75, rng())[0].shape == (2, 5, 5)  # not less, which has no singular values
+    assert p.crop((data[:, :3, 3:], mask[:3, 3:]), 0.75, rng())[1].shape == (3, 5)
+
+
+@pytest.mark.parametrize("attack", p.SPATIAL, ids=lambda each: each.name)
+def test_features_are_computed_of_the_smallest_fields_after_the_strongest_attack(attack):
+    pytest.importorskip("pywt", reason="needs the extra hyperspectral")
+    patches = make_patches(2, small_share=1)
+    changed = [attack.spatial(patch, attack.strengths[-1], rng()) for patch in patches]
+    features = EagleEyesFeatures().fit(patches)
+    assert features.transform(changed).shape == (2, 2400)
 
 
 def test_a_drift_is_all_four_changes():

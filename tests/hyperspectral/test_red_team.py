@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from hf_msae.hyperspectral import RedTeamReport, red_team
 from hf_msae.hyperspectral.audits.attribution_shift import attribution_shift
 from hf_msae.hyperspectral.subject import make_subject
-from hf_msae.plotting.hyperspectral import plot_attacks
+from hf_msae.plotting.hyperspectral import plot_attacks, plot_shortcuts
 from tests.hyperspectral.worlds import CAUSES, WAVELENGTHS, spectra
 
 QUICK = {"num_folds": 4, "num_bootstrap": 100, "num_seeds": 2, "num_attacked": 4, "progress": False}
@@ -229,6 +229,13 @@ def test_strengths_of_attacks_are_written_side_by_side():
     assert [label.get_text() for label in labels] == ["0.1", "0.25", "0.5", "0.75"]
     boxes = [label.get_window_extent() for label in labels]
     assert all(right.x0 - left.x1 > 2 for left, right in pairwise(boxes))
+
+
+def test_the_mean_of_a_group_is_drawn_where_it_is_worse_than_nothing():
+    columns = {"grouping": "farm", "target": ["P", "K"], "metric": "r2", "random": 0.5, "left_out": 0.4}
+    panel = plot_shortcuts(pd.DataFrame({**columns, "group_mean": [-0.3, -9.0]})).axes[0]
+    bars = next(line for line in panel.get_lines() if line.get_marker() == "|").get_xdata()
+    assert bars.tolist() == [-1.5, -0.3] and panel.get_xlim()[0] < -1.5
 
 
 def test_figures_are_drawn_once(report):

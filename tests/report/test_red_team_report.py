@@ -15,7 +15,7 @@ def report():
         severity="severe", title="K & pH leak", metric="shortcut_index", audit="shortcuts", **numbers, **words
     )
     performance = pd.DataFrame(
-        [("K", "r2", 0.5, 0.4, 0.6), ("pH", "r2", float("nan"), None, None)],
+        [("K", "r2", 0.5, 0.4, 0.6), ("pH", "r2", float("nan"), None, None), ("K", "mae", None, None, None)],
         columns=["target", "metric", "value", "low", "high"],
     )
     about = {"model": "<script>", "data": "fields", "targets": ["K", "pH"], "rows": 12}
@@ -27,6 +27,7 @@ def test_the_page_holds_everything(report, tmp_path):
     page = path.read_text(encoding="utf-8")
     assert "<h3>K &amp; pH leak</h3>" in page and "It was &lt;b&gt;seen&lt;/b&gt;." in page
     assert "0.123 (0.1 to not defined) · p &lt; 0.001" in page or "0.123 (0.1 to not defined) · p < 0.001" in page
+    assert '<th scope="row">r2</th>' in page and "mae" not in page, "a row of dashes tells nothing"
     assert "Nothing was attacked." in page and "hf-msae red-team fields" in page and "all 31 tests" in page
     assert "<script" not in page and "http" not in page.replace("http-equiv", "")
     assert page.count("<h1>") == 1 and "<h1>&lt;script&gt;</h1>" in page

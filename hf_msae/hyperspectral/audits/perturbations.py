@@ -10,6 +10,8 @@ from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from ..patches import Pair
 
+SMALLEST = 5
+"""Edge of the smallest crop in pixels: features of images need a few, and a field of less is none."""
 Spectral = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
 
@@ -105,9 +107,12 @@ def erode(patch: Pair, strength: float, rng: np.random.Generator) -> Pair:
 
 
 def crop(patch: Pair, strength: float, rng: np.random.Generator) -> Pair:
-    """Lose a share of height and width; of ten random windows, the one with the largest part of the field is kept."""
+    """Lose a share of height and width; of ten random windows, the one with the largest part of the field is kept.
+
+    A window has 5x5 pixels at least, or the whole of a smaller patch.
+    """
     data, mask = patch
-    height, width = (max(2, round(size * (1 - strength))) for size in mask.shape)
+    height, width = (max(SMALLEST, round(size * (1 - strength))) for size in mask.shape)
     height, width = min(height, mask.shape[0]), min(width, mask.shape[1])
     best: tuple[int, int, int] | None = None
     for _ in range(10):
