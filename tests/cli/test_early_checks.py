@@ -90,7 +90,6 @@ BEFORE_BACKBONE = [
     ("extract", ["--output_dir", "NEW", "--image_column", "typo"], "'typo'"),
     ("extract", ["--output_dir", "NEW", "--keep_columns", "typo"], "'typo'"),
     ("extract", ["--output_dir", "NEW", "--hook_point", "text_embeds", "--text_column", "typo"], "'typo'"),
-    ("demo", ["--image_column", "typo"], "'typo'"),
     ("demo", ["--embeddings", "FEW"], "8 rows.*embeddings of 3"),
     ("demo", ["--concepts", "typo"], "typo"),
 ]
@@ -120,18 +119,24 @@ def few(place, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def dataset(place, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dataset") / "scenes"
+    place.scenes["test"].select(range(3)).save_to_disk(str(folder))
+    return folder
+
+
 @pytest.fixture
-def refused_before(place, few, tmp_path, monkeypatch, capsys):
+def refused_before(place, few, dataset, tmp_path, monkeypatch, capsys):
     """Run a command that has to refuse its flags before one of some functions is called."""
 
     def refused_before(reached, command, flags, pattern):
         for where, name in reached:
             monkeypatch.setattr(where, name, lambda *_, name=name, **__: pytest.fail(f"{name} is reached"))
-        place.scenes["test"].select(range(3)).save_to_disk(str(tmp_path / "dataset"))
         (tmp_path / "taken").mkdir()
         (tmp_path / "taken" / "file").touch()
         places = {"TEST": place.test, "TRAIN": place.train, "MODEL": place.model, "FEW": few, "NEW": tmp_path / "new"}
-        places |= {"DATASET": tmp_path / "dataset", "FOLDER": tmp_path / "taken"}
+        places |= {"DATASET": dataset, "FOLDER": tmp_path / "taken"}
 
         def put(word):
             return re.sub("|".join(places), lambda found: str(places[found[0]]), word)
