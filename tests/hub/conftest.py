@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hub.cards import save_run
+
 ROOT = Path(__file__).parents[2]
 REPO = "tester/msae"
 KEY = ("model", REPO)
@@ -174,3 +176,13 @@ def in_process(hub, tmp_path):
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="module")
+def made_run(tmp_path_factory):
+    return save_run(tmp_path_factory.mktemp("cards") / "my-msae")
+
+
+@pytest.fixture
+def run(made_run, tmp_path):
+    return Path(shutil.copytree(made_run, tmp_path / "my-msae"))

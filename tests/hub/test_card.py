@@ -1,83 +1,25 @@
-"""The card says what lies in the folder, and nothing else; its metadata is valid; its examples run."""
+"""The card says what lies in the folder, and nothing else; its metadata is valid."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from PIL import Image
 
-import hf_msae
-from hf_msae import MSAEConfig, MSAEModel, MSAETrainingArguments
+from hf_msae import MSAEModel
 from hf_msae._utils.fingerprint import model_fingerprint
-from hf_msae.backbones import Backbone
-from hf_msae.concepts import ConceptTable, Vocabulary, name_by_activations, name_latents
+from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.hub import render_model_card, write_model_card
 from hf_msae.hub.publishing.card_edits import is_edited
 from hf_msae.hub.publishing.markdown import escaped
 from hf_msae.hub.publishing.verification import read_metrics
 from hf_msae.metrics import evaluate_msae
-from hf_msae.scenes.backbone import BACKBONE_DIR
 from hf_msae.training.record import TrainingRecord
-
-D, N = 16, 64
-
-
-def save_run(folder, data=None, words=("red", "green", "blue"), d=D, record=True, names=True, **settings):
-    """A folder as a finished run leaves it, with real metrics, record and names."""
-    torch.manual_seed(0)
-    settings = {"base_model_name_or_path": "google/siglip-tiny", "nesting_ks": [8, N], **settings}
-    if settings.get("nesting") in ("none", "prefix"):
-        del settings["nesting_ks"]
-    model = MSAEModel(MSAEConfig(d_in=d, num_latents=N, **settings)).eval()
-    model.save_pretrained(folder)
-    data = load_embeddings(torch.randn(200, d)) if data is None else data
-    evaluate_msae(model, data, cknna_batch_size=100, progress=False).save(folder / "metrics.json")
-    if record:
-        arguments = MSAETrainingArguments(output_dir="secret/place", learning_rate=3e-4)
-        TrainingRecord.of(arguments, data, data, command="hf-msae train --k 3").save(folder)
-    if names:
-        vocabulary, embeds = Vocabulary(words), torch.randn(len(words), d)
-        table = name_latents(model, vocabulary, embeds, progress=False)
-        found = name_by_activations(model, data, vocabulary, embeds, 20, progress=False)
-        table.with_activation_names(found).save(folder / "concepts" / "words.parquet")
-    (folder / "quality_against_k.png").write_bytes(b"")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def made_run(tmp_path_factory):
-    return save_run(tmp_path_factory.mktemp("cards") / "my-msae")
-
-
-@pytest.fixture
-def run(made_run, tmp_path):
-    return Path(shutil.copytree(made_run, tmp_path / "my-msae"))
-
-
-def metrics_of(folder):
-    return json.loads((folder / "metrics.json").read_text())
-
-
-def section(text, heading):
-    return re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE).group(1)
-
-
-def summary(text):
-    return text.split("\n## ")[0].split("\n# ")[1]
-
-
-def examples(text):
-    return re.findall(r"```python\n(.*?)```", section(text, "Use"), flags=re.DOTALL)
+from tests.hub.cards import D, N, metrics_of, save_run, section, summary
 
 
 def test_metadata_is_valid_and_carries_the_figures_of_the_table(run):
@@ -269,103 +211,6 @@ def test_data_reads_well_and_only_hub_ids_are_linked(run, data, name, title):
     assert card.data.eval_results[0].dataset_type == data.get("hub_dataset", "embeddings")
 
 
-@pytest.mark.parametrize(
-    ("settings", "words", "cites"),
-    [
-        ({}, "nested top-k", "zaigrajew2025"),
-        ({"activation": "topk", "k": N}, "At most 64 latents", "zaigrajew2025"),
-        (
-            {"nesting": "prefix"},
-            "first N latents are a coarser dictionary by themselves, for N = 4, 8, 16, 32, 64",
-            "2503.17547",
-        ),
-        ({"nesting": "prefix", "random_prefixes": 5}, "drawn anew in each step, 5 at a time", "2503.17547"),
-        ({"nesting": "none"}, "nothing nests", None),
-        ({"nesting": "none", "activation": "topk", "k": 4}, "At most 4 latents", "2406.04093"),
-        (
-            {"nesting": "none", "activation": "batch_topk", "k": 4},
-            "On average 4 latents",
-            "2412.06410",
-        ),
-        ({"nesting": "none", "activation": "jump_relu"}, "learned threshold", "2407.14435"),
-    ],
-)
-def test_every_family_is_called_what_it_is(tmp_path, settings, words, cites):
-    run = save_run(tmp_path / "run", names=False, record=False, **settings)
-    card = ModelCard(render_model_card(run))
-    told = summary(card.content)
-    nests = settings.get("nesting") != "none"
-    assert words in told
-    assert ("Matryoshka" in told) == nests == ("matryoshka" in card.data.tags)
-    citation = section(card.content, "Citation")
-    assert ("zaigrajew2025" in citation) == (settings.get("nesting", "topk") == "topk")
-    assert (cites or "@software{hf_msae") in citation
-
-
-@pytest.mark.parametrize(
-    ("hook_point", "limit", "example"),
-    [
-        ("image_embeds", "It was trained on images.", 'explain("photo.jpg")'),
-        ("text_embeds", "It was trained on texts.", 'explain("a red star in a meadow")'),
-        ("vision.layers.1", "a block of the vision tower", 'patch_map("photo.jpg"'),
-        ("text.layers.1", "a block of the text tower", "text_latents("),
-    ],
-)
-def test_limits_and_examples_are_those_of_the_hook_point(tmp_path, hook_point, limit, example):
-    text = render_model_card(save_run(tmp_path / "run", hook_point=hook_point))
-    assert limit in section(text, "Intended use and limits") and example in examples(text)[0]
-
-
-def test_the_examples_run(tmp_path, monkeypatch):
-    """From another directory, with the scenes' backbone by its name and as a folder here and elsewhere."""
-    backbone = Backbone.from_pretrained("scenes")
-    name = backbone.name_or_path
-    save_run(tmp_path / "pooled", d=128, base_model_name_or_path=name)
-    shutil.copytree(BACKBONE_DIR, tmp_path / "elsewhere" / "path" / "to" / "my-siglip")
-    shutil.copytree(BACKBONE_DIR, tmp_path / "mine" / "siglip")
-    hashes = {key: value for key, value in backbone.provenance().items() if key.endswith("_sha256")}
-    save_run(tmp_path / "mine" / "here", d=128, base_model_name_or_path="siglip", **hashes)
-    save_run(tmp_path / "there", d=128, base_model_name_or_path="/gone/my-siglip")
-    save_run(tmp_path / "many" / "tokens", d=128, base_model_name_or_path=name, hook_point="vision.layers.2")
-    save_run(tmp_path / "texts", d=128, base_model_name_or_path=name, hook_point="text_embeds")
-    monkeypatch.chdir(tmp_path / "mine")  # where the backbone is at the relative path in the config
-    cards = [
-        render_model_card("here"),
-        render_model_card(tmp_path / "there", model_id="../there"),
-        render_model_card("../pooled"),
-        render_model_card("../texts"),
-        render_model_card("../many/tokens", model_id="../many", subfolder="tokens"),
-    ]
-    assert "strict" not in cards[0] and str(tmp_path) not in cards[1]
-    assert 'backbone="path/to/my-siglip"' in cards[1]
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    Image.new("RGB", (96, 96), "red").save("photo.jpg")
-    for card in cards:
-        ran = {}
-        for example in examples(card):
-            exec(example, ran | {"embeddings": torch.randn(5, 128)}, ran)
-        assert ran["values"].shape == (5, 32)
-        assert ran["model"].concepts is not None
-    assert ran["activations"].shape == (6, 6)
-
-
-def test_a_backbone_in_a_folder_is_named_without_its_path(tmp_path):
-    run = save_run(tmp_path / "run", base_model_name_or_path="/home/me/models/my-clip")
-    text = render_model_card(run)
-    assert 'backbone="path/to/my-clip"' in examples(text)[0]
-    assert len(examples(text)) == 2 and "/home/me" not in text and "`my-clip`" in text
-    assert 'from_pretrained("user/many", subfolder="a")' in render_model_card(run, model_id="user/many", subfolder="a")
-
-
-@pytest.mark.parametrize("name", [None, "hf_msae/scenes-siglip", "./local/folder", "/abs/folder"])
-def test_only_a_hub_id_becomes_a_link_to_the_base_model(run, name):
-    config = MSAEConfig.from_pretrained(run)
-    config.base_model_name_or_path = name
-    config.save_pretrained(run)
-    card = ModelCard.load(write_model_card(run))
-    assert card.data.base_model is None
-
-
 def test_a_converted_model_says_from_what_and_claims_no_license_of_its_own(tmp_path):
     run = save_run(tmp_path / "run", record=False, names=False)
     conversion = {
@@ -432,16 +277,6 @@ def test_text_of_users_is_no_markup(value, shown):
     assert escaped(value) == shown
 
 
-@pytest.mark.parametrize("is_local", [True, False, None])
-def test_a_backbone_that_was_a_folder_when_it_was_trained_is_no_hub_id(run, is_local):
-    record = TrainingRecord.load(run).to_dict()
-    TrainingRecord(**{**record, "base_model_is_local": is_local}).save(run)
-    card = ModelCard(render_model_card(run))
-    assert card.data.base_model == (None if is_local else "google/siglip-tiny")
-    assert ("https://hf.co/google/siglip-tiny" in card.text) == (not is_local)
-    assert ('backbone="path/to/siglip-tiny"' in examples(card.content)[0]) == bool(is_local)
-
-
 def test_an_empty_folder_and_files_that_are_none_are_refused(run, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
         write_model_card(tmp_path / "nothing")
@@ -451,33 +286,3 @@ def test_an_empty_folder_and_files_that_are_none_are_refused(run, tmp_path):
     (run / "metrics.json").write_text("{")
     with pytest.raises(ValueError, match=r"metrics\.json cannot be read as JSON"):
         write_model_card(run)
-
-
-@pytest.mark.slow
-def test_a_family_added_as_the_design_says_reaches_the_card(tmp_path):
-    """docs/design.md: a family in a file of its own, a line in the registry, and its name in the fields."""
-    package = Path(hf_msae.__file__).parent
-    for folder in (package, package.parent / "model_cards"):
-        shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
-    model = tmp_path / "hf_msae" / "model"
-    (model / "halved.py").write_text(
-        'from .relu import ReLU\n\n\nclass HalvedReLU(ReLU):\n    """Half of it."""\n\n    name = "halved"\n'
-    )
-    registry = (model / "activations.py").read_text()
-    registry = registry.replace("from .relu", "from .halved import HalvedReLU\nfrom .relu").replace(
-        "JumpReLU())", "JumpReLU(), HalvedReLU())"
-    )
-    (model / "activations.py").write_text(registry)
-    fields = (model / "config_fields.py").read_text()
-    (model / "config_fields.py").write_text(fields.replace('"jump_relu"] = "relu"', '"jump_relu", "halved"] = "relu"'))
-    program = (
-        "from hf_msae import MSAEConfig, MSAEModel\n"
-        "from hf_msae.hub import render_model_card\n"
-        "MSAEModel(MSAEConfig(d_in=8, num_latents=32, activation='halved')).save_pretrained('saved')\n"
-        "print(MSAEModel.from_pretrained('saved').config.activation, render_model_card('saved'))"
-    )
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.startswith("halved") and "HalvedReLU" in done.stdout, done.stderr

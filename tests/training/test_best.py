@@ -15,7 +15,7 @@ from hf_msae.training import finish
 from hf_msae.training.best import BEST_FILE
 from hf_msae.training.checkpointing import TrainerState
 from hf_msae.training.sweep import train_sweep
-from tests.training.test_trainer import assert_equal_weights, new_trainer, sparse_embeddings, weights
+from tests.training.small_runs import assert_equal_weights, new_trainer, sparse_embeddings, weights
 
 FVUS = [0.5, 0.3, 0.2, 0.25, 0.1999, 0.4, 0.35, 0.1]  # of evaluations; with a patience of 2, the best is 0.1999
 

@@ -16,7 +16,7 @@ from hf_msae import MSAEModel
 from hf_msae.embeddings import load_embeddings
 from hf_msae.training.checkpointing import list_checkpoints
 from hf_msae.training.resuming import describe_differences
-from tests.training.test_trainer import assert_equal_weights, new_trainer, sparse_embeddings, weights
+from tests.training.small_runs import assert_equal_weights, new_trainer, sparse_embeddings, weights
 
 
 class Malicious:
