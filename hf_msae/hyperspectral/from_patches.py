@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.pipeline import Pipeline
 
 from .._utils.atomic import atomic_path, make_folder
@@ -21,6 +21,7 @@ from .generator import SyntheticFields
 from .hybrid import HybridRegressor
 from .hybrid_of_features import of_features
 from .mean_spectrum import MeanSpectrum
+from .model_of_patches import ModelOfPatches, RememberedSpectra
 from .patches import Chosen, Patches, Resampled
 from .sources import NpzFiles
 
@@ -37,7 +38,8 @@ def inputs_of_patches(
     """Return the arguments of `make_subject` for patches.
 
     The transformer is the one given, that of a hybrid, or the first step of a pipeline that takes patches; a model of
-    features without one is given the mean spectrum.
+    features without one is given the mean spectrum. Of other models of patches, such as networks, the mean spectrum is
+    what audits see, and predictions are made from the patches.
 
     Args:
         model: See `red_team`.
@@ -50,7 +52,7 @@ def inputs_of_patches(
 
     Raises:
         ValueError: The patches have no targets.
-        TypeError: The model predicts from patches alone, and no features of it are known.
+        TypeError: The model is a classifier of patches.
     """
     if y is None:
         y = patches.targets
@@ -62,10 +64,12 @@ def inputs_of_patches(
         elif isinstance(model, Pipeline) and takes_patches(model[0]) and len(model) > 1:
             transformer, model = clone(model[0]), Pipeline(model.steps[1:])
         elif takes_patches(model):
-            raise TypeError(
-                f"{type(model).__name__} predicts from patches, and its features are not known: pass a pipeline of a "
-                "transformer of patches and a model, a HybridRegressor, or a model of features"
-            )
+            if is_classifier(model):
+                raise TypeError(
+                    f"{type(model).__name__} classifies patches; of models of patches, regressors are tested"
+                )
+            transformer = RememberedSpectra(patches).fit(patches)
+            model = ModelOfPatches(model, transformer)
         else:
             transformer = MeanSpectrum()
     if not hasattr(transformer, "feature_table"):
@@ -75,9 +79,12 @@ def inputs_of_patches(
         if len(np.unique(patches.size_classes)) > 1:
             groups["field_size"] = patches.size_classes
     are_images = bool(patches.sizes["pixels"].max() > 1)
+    X = kept_features(patches, transformer, output_dir)
+    if isinstance(transformer, RememberedSpectra):
+        transformer.remember(X)
     return {
         "model": model,
-        "X": kept_features(patches, transformer, output_dir),
+        "X": X,
         "y": y,
         "groups": groups,
         "features": transformer.feature_table if features is None else features,

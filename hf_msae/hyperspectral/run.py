@@ -30,6 +30,7 @@ from .audits.shortcuts import shortcuts
 from .audits.stability import stability
 from .concept_space import read_concepts
 from .from_patches import inputs_of_patches
+from .model_of_patches import ModelOfPatches
 from .patches import Pair, Patches
 from .result import RedTeamReport
 from .subject import Subject, make_subject
@@ -86,7 +87,8 @@ def red_team(
     Args:
         model: A scikit-learn regressor or classifier, fitted or not, with one or several targets; or a classifier that
             is in use and not to be fitted again: a `FixedClassifier`, `LinearClassifier`, torch module or function.
-            With patches as X also a `HybridRegressor`, or a pipeline whose first step is a transformer of patches.
+            With patches as X also a `HybridRegressor`, a pipeline whose first step is a transformer of patches, or
+            another regressor of patches, such as a `VisionRegressor`, of which no columns are attributed or pruned.
         X: Features (n, p), an array or a DataFrame; or `Patches`, which have y, groups and all that follows: one call
             from a folder to a report is `red_team(model, load_patches(folder))`.
         y: Targets (n,) or (n, t), an array, Series or DataFrame; for a classifier labels (n,).
@@ -215,8 +217,9 @@ def _key(subject: Subject) -> str:
         "expected": [] if subject.space is None else sorted(subject.space.expected),
     }
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    # What a model that is not fitted again has learned shows in its predictions.
-    for array in (subject.X, subject.Y, subject.folds, *([subject.predictions] if subject.is_fixed else [])):
+    # What a model that is not fitted again has learned shows in its predictions, as do a network's weights.
+    has_learned = subject.is_fixed or isinstance(subject.model, ModelOfPatches)
+    for array in (subject.X, subject.Y, subject.folds, *([subject.predictions] if has_learned else [])):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:12]
 

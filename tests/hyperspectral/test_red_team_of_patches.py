@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.base import ClassifierMixin
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -12,7 +13,6 @@ from sklearn.preprocessing import StandardScaler
 
 from hf_msae.hyperspectral import (
     HybridRegressor,
-    HyperviewTransformer,
     MeanSpectrum,
     VisionRegressor,
     load_patches,
@@ -122,9 +122,51 @@ def test_what_is_missing_or_unknown_is_named(patches):
         red_team(Ridge(), patches.mean_spectra, **QUICK)
     with pytest.raises(ValueError, match="patches already"):
         red_team(Ridge(), patches, patches=patches, **QUICK)
-    network = HyperviewTransformer(image_size=16, patch_size=16, width=64, num_layers=1)
-    with pytest.raises(TypeError, match="VisionRegressor"):
-        red_team(VisionRegressor(network, image_size=16), patches, **QUICK)
+    with pytest.raises(TypeError, match="ClassifierOfPatches"):
+        red_team(ClassifierOfPatches(), patches, **QUICK)
+
+
+class Corner(VisionRegressor):
+    """Predicts from the corner of an image, as networks may; what its features are nobody knows."""
+
+    def __init__(self, band=75):
+        self.band = band
+
+    def predict(self, X):
+        return np.array([data[self.band, 0, 0] for data, _ in X])
+
+
+class Weights(int):
+    """Weights, of which nothing is printed."""
+
+    def __repr__(self):
+        return "Weights()"
+
+
+class ClassifierOfPatches(ClassifierMixin, Corner):
+    """A classifier that is given patches."""
+
+
+def test_networks_predict_from_patches_also_attacked_ones(patches, tmp_path):
+    model = Corner()
+    audits = ["performance", "attributions", "pruning", "attacks", "stability"]
+    options = {"audits": audits, "num_attacked": 3, "num_seeds": 2, "output_dir": tmp_path, **QUICK}
+    found = red_team(model, patches, patches.targets["K"], {}, **options)
+    assert np.allclose(found.tables["predictions"]["prediction"], model.predict(patches).ravel(), rtol=1e-5)
+    assert sum("predicts from patches" in remark for remark in found.remarks) == 3
+    assert "attributions" not in found.tables and found.about["model"] == "Corner"
+    attacks = found.tables["attacks"].set_index(["attack", "strength"])["change"]
+    assert attacks["gain", 0.2] > attacks["gain", 0.01] > 0 == attacks["erosion", 1]
+    assert attacks["crop", 0.75] > 0
+    given = inputs_of_patches(model, patches, patches.targets["K"], output_dir=tmp_path)  # the features are kept
+    assert np.array_equal(
+        make_subject(**given, num_folds=2).predictions[:, 0], found.tables["predictions"]["prediction"]
+    )
+    other = red_team(Corner(Weights(20)), patches, patches.targets["K"], {}, **options | {"audits": ["performance"]})
+    last = red_team(Corner(Weights(90)), patches, patches.targets["K"], {}, **options | {"audits": ["performance"]})
+    assert not other.tables["predictions"].equals(last.tables["predictions"]), "not what is kept of other weights"
+    with pytest.raises(ValueError, match="no patch"):
+        given["model"].fit(given["X"], None, np.arange(32)).predict(given["X"] + 1)
 
 
 class Counting(MeanSpectrum):

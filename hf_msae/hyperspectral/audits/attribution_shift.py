@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from ..model_of_patches import ModelOfPatches
 from ..subject import Subject
 from .explainers import SAMPLED, explain
 from .stability import agreement
@@ -35,7 +36,7 @@ def attribution_shift(
     """
     train, test, fitted = subject.fold_models[0]
     own = np.isin(rows, test)
-    if subject.space is not None or own.sum() < 2:
+    if subject.space is not None or isinstance(subject.model, ModelOfPatches) or own.sum() < 2:
         return pd.DataFrame(columns=COLUMNS), []
 
     def attributions(X: np.ndarray) -> np.ndarray | None:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ...statistics import Finding, candidate, resampled_means
+from ..model_of_patches import PATCHES_ONLY, ModelOfPatches
 from ..subject import Subject
 from .explainers import CORRELATED, Explanation, clusters, explain
 from .outcome import Outcome, interval
@@ -34,6 +35,8 @@ def attributions(subject: Subject) -> Outcome:
     Tables: `attributions` (one row per target and column), `attribution_groups` (by band, transformation, band and
     transformation, cluster, and concept) and `concentration` (how many columns carry 50, 90 and 99%).
     """
+    if isinstance(subject.model, ModelOfPatches):
+        return Outcome({}, [], [PATCHES_ONLY.format("attributions are")])
     train, test, fitted = subject.fold_models[0]
     rng = np.random.default_rng(subject.seed)
     rows = np.sort(rng.permutation(test)[: subject.limits.get("num_explained", NUM_EXPLAINED)])

@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from ...statistics import candidate, resampled_means
 from ..fitted import Fitted
+from ..model_of_patches import PATCHES_ONLY, ModelOfPatches
 from ..subject import Subject
 from .explainers import explain, is_forest
 from .outcome import Outcome, interval
@@ -37,6 +38,8 @@ def pruning(subject: Subject) -> Outcome:
     model's. A model that is not fitted again has the other columns set to their means instead. Table `smallest`: the
     smallest number of columns with a loss of at most 1.05, and its interval.
     """
+    if isinstance(subject.model, ModelOfPatches):
+        return Outcome({}, [], [PATCHES_ONLY.format("pruning is")])
     p, total = subject.X.shape[1], subject.Y.var(axis=0)
     sizes = [size for size in SIZES if size < p]
     errors: dict[tuple[str, int], np.ndarray] = {}

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from ...statistics import candidate, resampled_means
+from ..model_of_patches import PATCHES_ONLY, ModelOfPatches
 from ..subject import Subject
 from .explainers import explain
 from .outcome import Outcome, interval
@@ -41,7 +42,8 @@ def stability(subject: Subject) -> Outcome:
             test = folds == fold
             found[test] = subject.fit(np.flatnonzero(~test), seed=subject.seed + seed)(subject.X[test])
         predictions.append(found)
-    attributions = _attributions(subject, number)
+    with_columns = not isinstance(subject.model, ModelOfPatches)
+    attributions = _attributions(subject, number) if with_columns else []
     records, tests = [], []
     pairs = list(combinations(range(number), 2))
     for place, target in enumerate(subject.targets):
@@ -61,6 +63,8 @@ def stability(subject: Subject) -> Outcome:
         title = f"Predictions of {target} depend on the draw"
         arguments = ("stability", "draw", target, title, "prediction_change", change, change_draws, _CHANGED)
         tests.append(candidate(*arguments, evidence, _AVERAGE))
+        if not with_columns:
+            continue
         correlations, overlaps = agreement([each[:, place] for each in attributions])
         ends = interval(correlations)
         records.append((target, "rank_correlation", float(correlations.mean()), *ends))
@@ -75,7 +79,8 @@ def stability(subject: Subject) -> Outcome:
             arguments = ("stability", "ranking", target, title, "top_overlap", value, overlaps, _OTHERS)
             tests.append(candidate(*arguments, evidence, _BANDS, below=True))
     table = pd.DataFrame(records, columns=["target", "metric", "value", "low", "high"])
-    return Outcome({"stability": table}, [each for each in tests if each is not None])
+    remarks = [] if with_columns else [PATCHES_ONLY.format("the stability of attributions is")]
+    return Outcome({"stability": table}, [each for each in tests if each is not None], remarks)
 
 
 _AVERAGE = (
