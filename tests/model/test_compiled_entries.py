@@ -61,7 +61,7 @@ def test_the_first_k_ranked_are_the_top_k(library):
 @pytest.mark.parametrize(("width", "d"), [(16, 1), (16, 200), (32, 37), (64, 64)])
 def test_products_equal_dense_ones(library, d, width, threads, monkeypatch, relative_error):
     torch.manual_seed(0)
-    monkeypatch.setattr(compiled_entries, "_SLICE_BYTES", 4 * width * N)
+    monkeypatch.setattr(compiled_entries, "slice_width", lambda *sizes: width)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -76,11 +76,9 @@ def test_products_equal_dense_ones(library, d, width, threads, monkeypatch, rela
 
         gradients = torch.randn(len(KS) + 1, len(code), d)
         members = (codes != 0).float().diff(dim=0, prepend=torch.zeros(1, *code.shape))  # of each ring
-        out = torch.ones_like(code)
-        rings.add_gradients_(gradients, out)
+        out, of_dictionary = torch.ones_like(code), torch.ones_like(dictionary)
+        rings.add_gradients_(gradients, out, of_dictionary)
         assert relative_error(out, 1 + (members * (gradients @ dictionary.T)).sum(0)) < 1e-6
-        of_dictionary = torch.ones_like(dictionary)
-        entries.add_dictionary_gradient_(of_dictionary)
         expected = 1 + torch.einsum("lrn,lrd->nd", members * code, gradients)
         assert relative_error(of_dictionary, expected) < 1e-6
     finally:

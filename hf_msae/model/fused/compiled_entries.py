@@ -12,8 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-_SLICE_BYTES = 2**21
-"""Size of a slice of the dictionary, which is looked up in random order and should fit in the cache of a core."""
+_CACHE_BYTES = 2**21
+"""Size of a core's cache where the system does not say."""
 
 _MOST_PARTS = 8
 """Largest number of parts in which slices are looked up; each needs memory for its sums of products."""
@@ -50,11 +50,21 @@ class Workspace(threading.local):
 WORKSPACE = Workspace()
 
 
+def slice_width(n: int, d: int, threads: int, cache_bytes: int) -> int:
+    """Return the number of columns of a dictionary `(n, d)` to look up at once.
+
+    The rows of a slice are looked up in random order. 64 columns are fastest as long as they fit in a core's cache,
+    and 32 if they are up to four times as large (measured); every thread needs a slice.
+    """
+    enough = [width for width in (64, 32) if -(-d // width) >= threads]
+    return next((w for w in enough if 4 * w * n <= cache_bytes * (1 if w == 64 else 4)), 16)
+
+
 class CompiledEntries:
     """[`TorchEntries`] in float32, several times faster.
 
     Entries are ordered by ring but not inside a ring, so nothing is sorted. The dictionary is looked up in slices of
-    its columns, and its gradient summed in the same slices, each by one thread.
+    its columns, each by one thread.
     """
 
     sparse_share = 1 / 5
@@ -63,13 +73,8 @@ class CompiledEntries:
     def __init__(self, library: ctypes.CDLL, dictionary: torch.Tensor):
         self._library, self._threads = library, 1 if _forked else torch.get_num_threads()
         self.n, self.d = dictionary.shape
-        fitting = (w for w in (64, 32) if 4 * w * self.n <= _SLICE_BYTES and -(-self.d // w) >= self._threads)
-        self._width = next(fitting, 16)
-        # (slices, n, width), with zeros after the last column.
-        padded = F.pad(dictionary, (0, -self.d % self._width)) if self.d % self._width else dictionary
-        self._table = WORKSPACE.take("table", -(-self.d // self._width), self.n, self._width)
-        self._table.copy_(padded.view(self.n, -1, self._width).transpose(0, 1))
-        self._gradient = None
+        self._width = slice_width(self.n, self.d, self._threads, library.cache_bytes() or _CACHE_BYTES)
+        self._table = self._sliced("table", dictionary[None])
 
     def rank(self, code: torch.Tensor, latents: torch.Tensor, ks: Sequence[int]) -> np.ndarray:
         """Rank the entries of a chunk by `code` `(rows, n)`, with values from `latents`; return entries per row."""
@@ -95,33 +100,44 @@ class CompiledEntries:
         self._call("add_entries", self.n, self._columns, self._values, starts, self.rows, 1, out.zero_())
         return out
 
-    def add_dictionary_gradient_(self, out: torch.Tensor) -> None:
-        """Add the gradient of the dictionary from the rings of all chunks to `out` `(n, d)`."""
-        if self._gradient is not None:
-            out += self._gradient.transpose(0, 1).reshape(self.n, -1)[:, : self.d]
-
     def close(self) -> None:
         """Release threads, of which only [`TorchEntries`] has its own."""
 
     def decode(self, starts: torch.Tensor) -> torch.Tensor:
         """Decode the rings that begin at `starts`; see [`CompiledRings`]."""
         out = WORKSPACE.take("decoded", starts.shape[1] - 1, self.rows, self.d)
-        self._look_up("decode", self._table, self._values, starts, out)
+        self._look_up("decode", self._table, self.n, self._columns, self._values, starts, 0, out)
         return out
 
-    def add_gradients_(self, starts: torch.Tensor, gradients: torch.Tensor, out: torch.Tensor) -> None:
+    def add_gradients_(
+        self, starts: torch.Tensor, gradients: torch.Tensor, of_code: torch.Tensor, of_dictionary: torch.Tensor
+    ) -> None:
         """Add the gradients of the rings that begin at `starts`; see [`CompiledRings`]."""
-        if self._gradient is None:
-            self._gradient = WORKSPACE.take("dictionary gradient", *self._table.shape).zero_()
-        gradients = gradients.contiguous()
+        rings, number = len(gradients), len(self._values)
+        right = self._sliced("gradients", gradients)
         parts = min(self._threads, len(self._table), _MOST_PARTS)
-        sums = WORKSPACE.take("products", parts * len(self._values))
-        self._look_up("add_products", self._table, sums, starts, gradients, out, parts)
-        self._look_up("add_outer", self._gradient, self._values, starts, gradients)
+        sums = WORKSPACE.take("products", parts * number)
+        self._look_up("add_products", self._table, self.n, self._columns, sums, starts, right, of_code, parts)
 
-    def _look_up(self, function: str, table, values, starts: torch.Tensor, *others: torch.Tensor | int) -> None:
-        places = (self._columns, values, starts, self.rows, starts.shape[1] - 1)
-        self._call(function, self._width, table, self.n, self.d, *places, *others)
+        # The gradient of the dictionary is a sum too: in each of its rows, over the gradients where it was looked up.
+        places = WORKSPACE.take("places", number, dtype=torch.int32)
+        turned, spans = WORKSPACE.take("turned", number), torch.empty(self.n, 2, dtype=torch.int64, device="cpu")
+        entries = (self.n, self._columns, self._values, starts, self.rows, rings)
+        if self._call("turn_entries", *entries, places, turned, spans):
+            raise MemoryError("not enough memory for the gradients of a batch")
+        self._look_up("decode", right, self.rows * rings, places, turned, spans, 1, of_dictionary)
+
+    def _sliced(self, name: str, table: torch.Tensor) -> torch.Tensor:
+        """Return `(rings, rows, d)` as slices `(slices, rows * rings, width)`, with zeros after the last column."""
+        rings, rows, d = table.shape
+        padded = F.pad(table, (0, -d % self._width)) if d % self._width else table
+        slices = WORKSPACE.take(name, -(-d // self._width), rows, rings, self._width)
+        slices.copy_(padded.view(rings, rows, -1, self._width).permute(2, 1, 0, 3))
+        return slices.view(len(slices), rows * rings, self._width)
+
+    def _look_up(self, function: str, table, length, columns, values, starts: torch.Tensor, *others) -> None:
+        rows, rings = len(starts), starts.shape[1] - 1
+        self._call(function, self._width, table, length, self.d, columns, values, starts, rows, rings, *others)
 
     def _call(self, function: str, *arguments):
         pointers = [each.data_ptr() if isinstance(each, torch.Tensor) else each for each in arguments]
@@ -138,11 +154,12 @@ class CompiledRings:
         """Decode the entries up to the end of each ring: `(rings, rows, d)`."""
         return self._entries.decode(self.starts)
 
-    def add_gradients_(self, gradients: torch.Tensor, out: torch.Tensor) -> None:
-        """Add the gradients of the entries to `out` `(rows, n)`, and keep those of the dictionary.
+    def add_gradients_(self, gradients: torch.Tensor, of_code: torch.Tensor, of_dictionary: torch.Tensor) -> None:
+        """Add the gradients of the entries.
 
         Args:
             gradients: Gradient of the loss by what each ring alone decodes to: `(rings, rows, d)`.
-            out: Gradient of the code.
+            of_code: Gradient of the code `(rows, n)` to add to.
+            of_dictionary: Gradient of the dictionary `(n, d)` to add to, contiguous.
         """
-        self._entries.add_gradients_(self.starts, gradients, out)
+        self._entries.add_gradients_(self.starts, gradients, of_code, of_dictionary)

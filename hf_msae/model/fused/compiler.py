@@ -27,15 +27,17 @@ logger = logging.getLogger(__name__)
 _SOURCE = Path(__file__).with_name("entries.c")
 _FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 _INTEGER, _POINTER = ctypes.c_int64, ctypes.c_void_p
-_TABLE = [_INTEGER, _INTEGER, _POINTER, _INTEGER, _INTEGER, _POINTER, _POINTER, _POINTER, _INTEGER, _INTEGER, _POINTER]
+_TABLE = [_INTEGER, _INTEGER, _POINTER, _INTEGER, _INTEGER, _POINTER, _POINTER, _POINTER, _INTEGER, _INTEGER]
 _ARGUMENTS = {
     "rank_rows": [_INTEGER, _POINTER, _INTEGER, _INTEGER, _POINTER, _INTEGER, _POINTER, _POINTER],
     "pack_rows": [_INTEGER, _POINTER, _INTEGER, _INTEGER, _POINTER, _POINTER, _POINTER, _POINTER],
-    "decode": _TABLE,
-    "add_products": [*_TABLE, _POINTER, _INTEGER],
-    "add_outer": _TABLE,
+    "cache_bytes": [],
+    "decode": [*_TABLE, _INTEGER, _POINTER],
+    "add_products": [*_TABLE, _POINTER, _POINTER, _INTEGER],
+    "turn_entries": [_INTEGER, _INTEGER, *[_POINTER] * 3, _INTEGER, _INTEGER, *[_POINTER] * 3],
     "add_entries": [_INTEGER, _INTEGER, _POINTER, _POINTER, _POINTER, _INTEGER, _INTEGER, _POINTER],
 }
+_RESULTS = {"cache_bytes": _INTEGER, "rank_rows": ctypes.c_int, "turn_entries": ctypes.c_int}
 
 
 @lru_cache(maxsize=1)
@@ -63,7 +65,7 @@ def _loaded(path: Path) -> ctypes.CDLL:
     try:
         for name, arguments in _ARGUMENTS.items():
             getattr(library, name).argtypes = arguments
-            getattr(library, name).restype = ctypes.c_int if name == "rank_rows" else None
+            getattr(library, name).restype = _RESULTS.get(name)
     except AttributeError:
         if hasattr(_ctypes, "dlclose"):  # as long as it is open, its path stands for it
             _ctypes.dlclose(library._handle)

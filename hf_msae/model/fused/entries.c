@@ -7,8 +7,16 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+/* As many floats as two registers of AVX2 or one of AVX-512 hold. */
+#ifndef LANES
+#ifdef __AVX512F__
 #define LANES 16
+#else
+#define LANES 8
+#endif
+#endif
 #define BUCKETS 2048
 
 #define INLINE static inline __attribute__((always_inline))
@@ -119,13 +127,14 @@ void pack_rows(int64_t threads, const float *latents, int64_t rows, int64_t n, c
 }
 
 /* One slice of the running sums over a row's rings: out[ring][row] = sum of values * table over the entries of the
- * rings up to it. starts: (rows, rings + 1), where each ring of a row begins and the last one ends. */
+ * rings up to it, plus what is there if there is something to add to. starts: (rows, rings + 1), where each ring of a
+ * row begins and the last one ends. */
 #define DECODE(W)                                                                                                     \
     static void decode_##W(const float *table, const int32_t *columns, const float *values, const int64_t *starts,    \
-                           int64_t rows, int64_t begin, int64_t end, int64_t rings, float *out, int64_t d,            \
-                           int64_t width) {                                                                           \
-        for (int64_t r = begin; r < end; r++) {                                                                       \
+                           int64_t rows, int64_t rings, int64_t add, float *out, int64_t d, int64_t width) {          \
+        for (int64_t r = 0; r < rows; r++) {                                                                          \
             lanes sum[W / LANES] = {0};                                                                               \
+            if (add) memcpy(sum, out + r * d, width * sizeof(float));                                                 \
             const int64_t *ends = starts + r * (rings + 1);                                                           \
             for (int64_t ring = 0; ring < rings; ring++) {                                                            \
                 for (int64_t e = ends[ring]; e < ends[ring + 1]; e++) {                                               \
@@ -139,7 +148,8 @@ void pack_rows(int64_t threads, const float *latents, int64_t rows, int64_t n, c
 
 #define PAIRS(a, b, ...) (__builtin_shufflevector(a, b, __VA_ARGS__))
 
-/* The sum of each of 16 vectors: halves of two are added side by side, four times. */
+/* The sum of each of LANES vectors: halves of two are added side by side, again and again. */
+#if LANES == 16
 INLINE lanes summed(const lanes *v) {
     lanes a[8], b[4], c[2];
     for (int i = 0; i < 8; i++)
@@ -154,8 +164,18 @@ INLINE lanes summed(const lanes *v) {
     return PAIRS(c[0], c[1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
            PAIRS(c[0], c[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
 }
+#else
+INLINE lanes summed(const lanes *v) {
+    lanes a[4], b[2];
+    for (int i = 0; i < 4; i++)
+        a[i] = PAIRS(v[i], v[i + 4], 0, 1, 2, 3, 8, 9, 10, 11) + PAIRS(v[i], v[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    for (int i = 0; i < 2; i++)
+        b[i] = PAIRS(a[i], a[i + 2], 0, 1, 8, 9, 4, 5, 12, 13) + PAIRS(a[i], a[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    return PAIRS(b[0], b[1], 0, 8, 2, 10, 4, 12, 6, 14) + PAIRS(b[0], b[1], 1, 9, 3, 11, 5, 13, 7, 15);
+}
+#endif
 
-/* Adds one slice's share of <table row, right[ring][row]> to products, at every entry. */
+/* Adds one slice's share of <table row, right[row][ring]> to products, at every entry. */
 #define PRODUCTS(W)                                                                                                   \
     INLINE lanes products_of_##W(const float *table, const int32_t *columns, int some, const lanes *other) {          \
         lanes sums[LANES] = {0};                                                                                      \
@@ -165,37 +185,17 @@ INLINE lanes summed(const lanes *v) {
         return summed(sums);                                                                                          \
     }                                                                                                                 \
     static void products_##W(const float *table, const int32_t *columns, float *products, const int64_t *starts,      \
-                             int64_t rows, int64_t begin, int64_t end, int64_t rings, const float *right, int64_t d,  \
-                             int64_t width) {                                                                         \
+                             int64_t begin, int64_t end, int64_t rings, const float *right) {                         \
         for (int64_t r = begin; r < end; r++) {                                                                       \
             const int64_t *ends = starts + r * (rings + 1);                                                           \
             for (int64_t ring = 0; ring < rings; ring++) {                                                            \
-                lanes other[W / LANES] = {0};                                                                         \
-                memcpy(other, right + (ring * rows + r) * d, width * sizeof(float));                                  \
+                const lanes *other = (const lanes *)(right + (r * rings + ring) * W);                                 \
                 int64_t e = ends[ring];                                                                               \
                 for (; e + LANES <= ends[ring + 1]; e += LANES)                                                       \
                     *(lanes *)(products + e) += products_of_##W(table, columns + e, LANES, other);                    \
                 int rest = (int)(ends[ring + 1] - e);                                                                 \
                 lanes last = products_of_##W(table, columns + e, rest, other);                                        \
                 for (int i = 0; i < rest; i++) products[e + i] += last[i];                                            \
-            }                                                                                                         \
-        }                                                                                                             \
-    }
-
-/* Adds values * right[ring][row] to the row of the table that each entry names. */
-#define OUTER(W)                                                                                                      \
-    static void outer_##W(float *table, const int32_t *columns, const float *values, const int64_t *starts,           \
-                          int64_t rows, int64_t begin, int64_t end, int64_t rings, const float *right, int64_t d,     \
-                          int64_t width) {                                                                            \
-        for (int64_t r = begin; r < end; r++) {                                                                       \
-            const int64_t *ends = starts + r * (rings + 1);                                                           \
-            for (int64_t ring = 0; ring < rings; ring++) {                                                            \
-                lanes other[W / LANES] = {0};                                                                         \
-                memcpy(other, right + (ring * rows + r) * d, width * sizeof(float));                                  \
-                for (int64_t e = ends[ring]; e < ends[ring + 1]; e++) {                                               \
-                    lanes *row = (lanes *)(table + (int64_t)columns[e] * W);                                          \
-                    for (int j = 0; j < W / LANES; j++) row[j] += other[j] * values[e];                               \
-                }                                                                                                     \
             }                                                                                                         \
         }                                                                                                             \
     }
@@ -209,7 +209,6 @@ static void add_at(float *out, int64_t n, const int32_t *columns, const float *v
 
 DECODE(16) DECODE(32) DECODE(64)
 PRODUCTS(16) PRODUCTS(32) PRODUCTS(64)
-OUTER(16) OUTER(32) OUTER(64)
 
 #define DISPATCH(name, W, ...)                                                                                        \
     do {                                                                                                              \
@@ -220,16 +219,26 @@ OUTER(16) OUTER(32) OUTER(64)
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-void decode(int64_t threads, int64_t W, const float *table, int64_t n, int64_t d, const int32_t *columns,
-            const float *values, const int64_t *starts, int64_t rows, int64_t rings, float *out) {
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-        for (int64_t first = 0; first < d; first += W)
-            DISPATCH(decode, W, table + first * n, columns, values, starts, rows, 0, rows,
-                     rings, out + first, d, least(W, d - first));
+/* Bytes of a core's own cache, or 0 if the system does not say. */
+int64_t cache_bytes(void) {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    return sysconf(_SC_LEVEL2_CACHE_SIZE);
+#else
+    return 0;
+#endif
 }
 
-/* Adds <row of the dictionary, right[ring][row]> to out[row] at the column of every entry. The slices are shared out
- * among parts, each of which has its own sums, scratch being (parts, entries); rows are, among the threads of a part. */
+void decode(int64_t threads, int64_t W, const float *table, int64_t n, int64_t d, const int32_t *columns,
+            const float *values, const int64_t *starts, int64_t rows, int64_t rings, int64_t add, float *out) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int64_t first = 0; first < d; first += W)
+        DISPATCH(decode, W, table + first * n, columns, values, starts, rows, rings, add, out + first, d,
+                 least(W, d - first));
+}
+
+/* Adds <row of the dictionary, right[row][ring]> to out[row] at the column of every entry; right is in slices too. The
+ * slices are shared out among parts, each of which has its own sums, scratch being (parts, entries); rows are, among
+ * the threads of a part. */
 void add_products(int64_t threads, int64_t W, const float *table, int64_t n, int64_t d, const int32_t *columns,
                   float *scratch, const int64_t *starts, int64_t rows, int64_t rings, const float *right, float *out,
                   int64_t parts) {
@@ -243,8 +252,8 @@ void add_products(int64_t threads, int64_t W, const float *table, int64_t n, int
         int64_t from = starts[begin * (rings + 1)], to = starts[(end - 1) * (rings + 1) + rings];
         memset(sums + from, 0, (to - from) * sizeof *sums);
         for (int64_t first = part * W; first < d; first += parts * W)
-            DISPATCH(products, W, table + first * n, columns, sums, starts, rows, begin, end, rings, right + first, d,
-                     least(W, d - first));
+            DISPATCH(products, W, table + first * n, columns, sums, starts, begin, end, rings,
+                     right + first * rows * rings);
     }
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < rows; r++)
@@ -252,13 +261,39 @@ void add_products(int64_t threads, int64_t W, const float *table, int64_t n, int
             add_at(out, n, columns, scratch + part * entries, starts, rings, r, r + 1);
 }
 
-/* Adds values * right[ring][row] to the row of the dictionary's gradient, in slices, that each entry names. */
-void add_outer(int64_t threads, int64_t W, float *table, int64_t n, int64_t d, const int32_t *columns,
-               const float *values, const int64_t *starts, int64_t rows, int64_t rings, const float *right) {
+/* The entries of the rings column by column, in the order of row and ring: where each is, row * rings + ring, and its
+ * value. spans: (n, 2), where each column begins and ends. */
+int turn_entries(int64_t threads, int64_t n, const int32_t *columns, const float *values, const int64_t *starts,
+                 int64_t rows, int64_t rings, int32_t *places, float *turned, int64_t *spans) {
+    int64_t step = (rows + threads - 1) / threads;
+    int64_t *next = calloc(threads * n, sizeof *next); /* how many of a column a thread has, then where they go */
+    if (!next) return 1;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int64_t first = 0; first < d; first += W)
-        DISPATCH(outer, W, table + first * n, columns, values, starts, rows, 0, rows, rings, right + first, d,
-                 least(W, d - first));
+    for (int64_t t = 0; t < threads; t++)
+        for (int64_t r = t * step; r < least(rows, (t + 1) * step); r++)
+            for (int64_t e = starts[r * (rings + 1)]; e < starts[r * (rings + 1) + rings]; e++)
+                next[t * n + columns[e]]++;
+    int64_t total = 0;
+    for (int64_t c = 0; c < n; c++) {
+        spans[2 * c] = total;
+        for (int64_t t = 0; t < threads; t++) {
+            int64_t number = next[t * n + c];
+            next[t * n + c] = total;
+            total += number;
+        }
+        spans[2 * c + 1] = total;
+    }
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int64_t t = 0; t < threads; t++)
+        for (int64_t r = t * step; r < least(rows, (t + 1) * step); r++)
+            for (int64_t ring = 0; ring < rings; ring++)
+                for (int64_t e = starts[r * (rings + 1) + ring]; e < starts[r * (rings + 1) + ring + 1]; e++) {
+                    int64_t place = next[t * n + columns[e]]++;
+                    places[place] = (int32_t)(r * rings + ring);
+                    turned[place] = values[e];
+                }
+    free(next);
+    return 0;
 }
 
 /* Adds the values of all entries of the rings to their columns of out[row]. */

@@ -67,8 +67,6 @@ class NestedPass:
         for start in range(0, self.rows, step):
             chunk = slice(start, start + step)
             self._chunk(x[chunk], self.u[chunk], code[chunk], self.latents[chunk], self.reconstruction[chunk])
-        if self.with_gradients:
-            self.entries.add_dictionary_gradient_(self.grad_dictionary)
         self.entries.close()
         del self.entries
         self.reconstruction += self.pre_bias
@@ -163,13 +161,13 @@ class NestedPass:
             # An entry is in its own level and all larger ones: suffix sums.
             for place in reversed(range(len(levels) - 1)):
                 gradients[place] += gradients[place + 1]
-            rings.add_gradients_(gradients, grad)
+            rings.add_gradients_(gradients, grad, self.grad_dictionary)
 
     def _short_level(self, level, x, u, full, grad) -> torch.Tensor | None:
         missing = self.entries.rings([self.loss.ks[level], self.n])
         gradient = self._levels([level], x, u, full - missing.decode())
         if self.with_gradients:
-            missing.add_gradients_(-gradient, grad)
+            missing.add_gradients_(-gradient, grad, self.grad_dictionary)
         return gradient[0]
 
     def _dense_level(self, level, x, u, code, grad) -> None:

@@ -23,7 +23,7 @@ class TorchEntries:
     """A ring with fewer entries than this share of the latents is decoded faster entry by entry (measured)."""
 
     def __init__(self, dictionary: torch.Tensor, rows: int):
-        self.dictionary, self.gradient = dictionary, None
+        self.dictionary = dictionary
         self.threads = ThreadPoolExecutor(torch.get_num_threads())
         self._sorter = RowSorter(rows, len(dictionary), dictionary.dtype, self.threads, torch.get_num_threads())
         self._slices: list[torch.Tensor] | None = None
@@ -48,11 +48,6 @@ class TorchEntries:
             columns = torch.from_numpy(self.ranking.columns(tied.numpy(), 0, k).astype(np.int64))
             out[tied] = torch.zeros_like(out[tied]).scatter(1, columns, 1.0)
         return out.mul_(self.latents)
-
-    def add_dictionary_gradient_(self, out: torch.Tensor) -> None:
-        """Add the gradient of the dictionary to `out`."""
-        if self.gradient is not None:
-            out += self.gradient
 
     def close(self) -> None:
         """Release the threads."""
@@ -97,12 +92,10 @@ class TorchRings:
         decoded = [each.decode(self._entries.slices()).view(self._rings, -1, d) for each in self._sparse]
         return torch.cat(decoded, dim=1).cumsum_(0)
 
-    def add_gradients_(self, gradients: torch.Tensor, out: torch.Tensor) -> None:
-        """Add the gradients of the entries to `out`, and keep those of the dictionary."""
+    def add_gradients_(self, gradients: torch.Tensor, of_code: torch.Tensor, of_dictionary: torch.Tensor) -> None:
+        """Add the gradients of the entries."""
         dictionary = self._entries.dictionary
-        if self._entries.gradient is None:
-            self._entries.gradient = torch.zeros_like(dictionary)
         for part, entries in zip(self._parts, self._sparse, strict=True):
             right = gradients[:, part].reshape(-1, dictionary.shape[1])
-            entries.add_products_(out[part], right, dictionary)
-            entries.add_outer_(self._entries.gradient, right)
+            entries.add_products_(of_code[part], right, dictionary)
+            entries.add_outer_(of_dictionary, right)
