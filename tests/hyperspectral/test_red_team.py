@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy.stats import f
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -15,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from hf_msae.hyperspectral import RedTeamReport, red_team
 from hf_msae.hyperspectral.audits.attribution_shift import attribution_shift
+from hf_msae.hyperspectral.audits.bands import share_p_value
 from hf_msae.hyperspectral.subject import make_subject
 from hf_msae.plotting.hyperspectral import plot_attacks, plot_shortcuts
 from tests.hyperspectral.worlds import CAUSES, WAVELENGTHS, spectra
@@ -68,6 +70,16 @@ def test_a_band_unlike_its_neighbors_is_named(fault, title, seed):
     assert finding.severity == "severe" and title in finding.title
     assert f"and 20 ({WAVELENGTHS[20]:.0f} nm)" in finding.title
     assert finding.value > 0.5
+
+
+def test_a_share_that_is_harmless_is_not_significant():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 200))
+    y = np.sqrt(0.05) * x + np.sqrt(0.95) * rng.normal(size=x.shape)  # 5% is explained: neither more nor less
+    shares = [np.corrcoef(a, b)[0, 1] ** 2 for a, b in zip(x, y, strict=True)]
+    assert 0.02 < np.mean([share_p_value(share, 200, 1) < 0.05 for share in shares]) < 0.09
+    assert share_p_value(0.12, 200, 1) > 0.01 and f.sf(0.12 * 198 / 0.88, 1, 198) < 1e-5
+    assert share_p_value(0.95, 300, 7) < share_p_value(0.6, 300, 7) < 1e-20
 
 
 def test_a_narrow_range_is_named():

@@ -1,14 +1,14 @@
 """Bands: single ones that behave unlike their neighbors, because they leak the target or drift.
 
 Sensors see each wavelength in several neighboring bands, and absorption by matter is tens of nanometers wide. What a
-band tells beyond its four nearest neighbors is therefore noise, unless something is wrong with the band.
+band tells beyond its four nearest neighbors is therefore mostly noise, unless something is wrong with the band.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import f as f_distribution
+from scipy.stats import ncf as noncentral_f
 
 from ...statistics import SEVERITIES, Finding
 from ..subject import Subject
@@ -29,7 +29,8 @@ def bands(subject: Subject) -> Outcome:
     Of each band, the best linear prediction from the two bands on either side is subtracted. Table `bands` has, for
     every target and grouping and for the order of the rows, the band whose remainder is explained best: the share of
     its variance (R2, or eta squared of groups), the largest share for the four neighbors (of what these add to their
-    own neighbors other than this band), and the p-value of the F test, corrected for the number of bands.
+    own neighbors other than this band), and the p-value against a share of 5%, corrected for the number of bands. Not
+    against a share of 0: at the foot of a real absorption, a band tells a little that four neighbors do not.
     """
     places = spectrum_columns(subject)
     if places is None:
@@ -50,15 +51,28 @@ def bands(subject: Subject) -> Outcome:
         around = [_remainder(spectra, near, without=best) for near in _neighbors(best, len(share))]
         nearby = float(_explained(np.stack(around, axis=1), columns).max())
         k = columns.shape[1]
-        size, rest = float(share[best]), n - k - 1
-        p_value = min(
-            1.0, (len(share) - 2 * _NEAR) * float(f_distribution.sf(size / k * rest / max(1e-12, 1 - size), k, rest))
-        )
+        size = float(share[best])
+        p_value = min(1.0, (len(share) - 2 * _NEAR) * share_p_value(size, n, k))
         feature = subject.features.iloc[places[best]]
         band, wavelength = int(feature["band"]), float(feature["wavelength"])
         records.append((of, name, band, wavelength, size, nearby, p_value))
         tests.append(_test(of, name, band, wavelength, size, nearby, p_value, n, k))
     return Outcome({"bands": pd.DataFrame(records, columns=COLUMNS)}, tests)
+
+
+def share_p_value(share: float, n: int, k: int, least: float = LIMITS[0]) -> float:
+    """Return the p-value of an explained share of variance against a true share of `least`, by the noncentral F test.
+
+    Args:
+        share: What was found.
+        n: Number of rows.
+        k: Number of explaining columns.
+        least: The largest harmless share.
+    """
+    rest = n - k - 1
+    ratio = share / k * rest / max(1e-12, 1 - share)
+    found = float(noncentral_f.sf(ratio, k, rest, n * least / (1 - least)))
+    return found if np.isfinite(found) else 0.0  # where it underflows
 
 
 _NO_BANDS = (
