@@ -1,11 +1,13 @@
 """Compare methods of steering on tasks of scenes, of drawings and of Gaussian features.
 
     python benchmarks/swordbench.py --output outputs/swordbench
+    python benchmarks/swordbench.py --only_bias --tasks gaussian --methods lda ridge --output outputs/swordbench
     python benchmarks/swordbench.py --held_out --output outputs/swordbench-held-out
     python benchmarks/swordbench.py --timing --num_workers 2 --output outputs/swordbench-timing
 
 Each task is drawn anew for every seed. Latents are those of the released MSAE of the task's backbone, with several
-numbers of latents and values that removal leaves. Finished cells are kept in the output folder.
+numbers of latents and values that removal leaves. Finished cells are kept in the output folder. --only_bias leaves out
+what compares concepts, --tasks and --methods all others.
 
 --held_out compares `msae` and `reactive_pattern`, whose rules were chosen on the tasks of the first run, with the
 strongest of the other methods there, on tasks with other labels, biases, correlations and seeds. For networks that no
@@ -97,6 +99,7 @@ HELD_OUT: dict[str, tuple[str, Callable]] = {
 BASELINES = ("joint_pattern", "orthogonal", "lda", "logistic", "svm", "ridge", "lasso", "leace", "inlp")
 COLUMNS = [
     "rank",
+    "rank, equal dose",
     "net_gain",
     "success",
     "recovery",
@@ -104,6 +107,9 @@ COLUMNS = [
     "over_correction",
     "flip_rate",
     "exactness",
+    "net_gain_equal_dose",
+    "injection_gain",
+    "injection_gain_equal_dose",
     "bias_cost",
 ]
 COLUMNS += ["detection_auroc", "removal_auroc", "leakage_linear", "leakage_nonlinear", "robustness", "orthogonality"]
@@ -161,27 +167,35 @@ def trained_msae(name: str, folder: Path) -> str:
 
 def show(name: str, result: SwordBenchResult, folder: Path) -> None:
     """Print the figures and the doses that work, and draw the latter."""
-    table = result.summary(COLUMNS[1:]).pivot_table(
-        index="method", columns="metric", values=["mean", "lowest", "highest"], sort=False
+    table = result.summary(COLUMNS[2:]).pivot_table(
+        index="method", columns="metric", values=["mean", "low", "high"], sort=False
     )
-    spread = table[[("lowest", "net_gain"), ("highest", "net_gain")]].set_axis(["lowest", "highest"], axis=1)
+    ends = table[[("low", "net_gain"), ("high", "net_gain")]].set_axis(["low", "high"], axis=1)
     table = table["mean"].assign(rank=result.ranking().set_index("method")["rank"])
-    table = table[[column for column in COLUMNS if column in table]].join(spread)
+    table["rank, equal dose"] = result.ranking(equal_dose=True).set_index("method")["rank"]
+    table = table[[column for column in COLUMNS if column in table]].join(ends)
     print(f"\n{name}: {result.verdict()}")
     print(table.sort_values("net_gain", ascending=False).round(3).to_string())
     print(result.working_doses().round(3).to_string(index=False), flush=True)
     save_figure(result.plot_doses(), folder / "doses.png")
 
 
-def compare(folder: Path, seeds: list[int], num_workers: int) -> None:
-    """Compare all methods on the tasks they were made with."""
+def compare(
+    folder: Path, seeds: list[int], num_workers: int, only_bias: bool, tasks: list[str], chosen: list[str]
+) -> None:
+    """Compare all methods, or those that are chosen, on the tasks they were made with."""
     doses = []
     for backbone, names in BACKBONES.items():
+        methods = methods_with(backbone)
+        methods = {name: edit for name, edit in methods.items() if not chosen or name in chosen}
         for name in names:
+            if tasks and name not in tasks:
+                continue
             place = folder / name
-            methods = methods_with(backbone)
-            result = run_swordbench([TASKS[name]], methods, place, seeds, num_workers, backbone=backbone)
-            doses.append(result.doses)
+            result = run_swordbench(
+                [TASKS[name]], methods, place, seeds, num_workers, backbone=backbone, only_bias=only_bias
+            )
+            doses.append(result.dose_curves())
             show(name, result, place)
     save_figure(plot_success_against_damage(pd.concat(doses)), folder / "success_against_damage.png")
 
@@ -274,6 +288,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/swordbench"), help="Folder of the results.")
     parser.add_argument("--seeds", type=int, nargs="+", help="By default 0 to 2, and 10 to 12 with --held_out.")
     parser.add_argument("--num_workers", type=int, default=1, help="Number of processes.")
+    parser.add_argument("--only_bias", action="store_true", help="Measure the biases alone, no other concepts.")
+    parser.add_argument("--tasks", nargs="+", default=[], help="Tasks, by default all.")
+    parser.add_argument("--methods", nargs="+", default=[], help="Labels of methods, by default all.")
     parser.add_argument("--held_out", action="store_true", help="Tasks that no rule was chosen on.")
     parser.add_argument("--timing", action="store_true", help="Measure how long a run takes.")
     parser.add_argument("--timing_rows", type=int, default=20_000, help="Rows of --timing.")
@@ -285,7 +302,8 @@ def main() -> None:
     elif arguments.held_out:
         compare_held_out(folder, arguments.seeds or list(HELD_OUT_SEEDS), arguments.num_workers)
     else:
-        compare(folder, arguments.seeds or [0, 1, 2], arguments.num_workers)
+        chosen = arguments.only_bias, arguments.tasks, arguments.methods
+        compare(folder, arguments.seeds or [0, 1, 2], arguments.num_workers, *chosen)
 
 
 if __name__ == "__main__":

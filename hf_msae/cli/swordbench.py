@@ -65,6 +65,7 @@ class SwordBenchArguments:
     test_share: float = flag("Share of the rows of --data that are tested on.", 0.5)
     seeds: list[int] = flag("Random seeds of tasks and fits.", [0, 1, 2])
     num_workers: int = flag("Number of processes.", 1)
+    only_bias: bool = flag("Measure the bias of each task alone, in a fraction of the time: no other concepts.", False)
     submission: str | None = flag(
         "Name on the leaderboard: write what the run's only method did as a JSON file that can be submitted.", None
     )
@@ -120,14 +121,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_text("submission", args.submission)
             check_url(args.url)
         tasks = [*(TASKS[name] for name in args.tasks), *([own_task(args)] if args.data else [])]
-        options = {"progress": not args.disable_tqdm, "backbone": args.backbone}
+        options = {"progress": not args.disable_tqdm, "backbone": args.backbone, "only_bias": args.only_bias}
         result = run_swordbench(tasks, methods, args.output, args.seeds, args.num_workers, **options)
         write(result, args.output)
         if args.submission:
             submission = Path(args.output) / f"{file_name(args.submission)}.json"
             Submission.of_result(result, *methods, args.submission, args.url).save(submission)
-    print(result.ranking().to_string(index=False, float_format="{:.3f}".format))
-    print(f"\n{result.verdict()}\nTables and figures: {args.output}")
+    for title, equal_dose in (("Each method at the dose of its removal", False), ("All at equal doses", True)):
+        print(f"{title}:\n{result.ranking(equal_dose).to_string(index=False, float_format='{:.3f}'.format)}\n")
+    print(f"{result.verdict()}\nTables and figures: {args.output}")
     if args.submission:
         print(f"Submission: {submission}; leaderboard/README.md says where it goes")
     for row in result.undefined().itertuples():
@@ -179,19 +181,24 @@ def own_task(args: SwordBenchArguments) -> Task:
 
 
 def write(result: SwordBenchResult, output: str) -> None:
-    """Write the tables and figures of a run: all figures, ranks, doses and those that work, and concepts."""
+    """Write the tables and figures of a run: figures, ranks, curves over doses, doses that work, and concepts."""
     from .._utils.atomic import atomic_path
     from ..plotting import save_figure
     from ..steering.run import file_name
 
     folder = Path(output)
     ranking = result.ranking()
-    tables = {"figures": result.frame, "ranking": ranking, "doses": result.doses}
-    for name, table in {**tables, "working_doses": result.working_doses()}.items():
+    tables = {"figures": result.frame, "summary": result.summary(None), "ranking": ranking}
+    tables |= {"ranking_equal_dose": result.ranking(equal_dose=True), "working_doses": result.working_doses()}
+    for name, table in {**tables, "doses": result.doses, "injection": result.injection}.items():
         with atomic_path(folder / f"{name}.csv") as path:
             table.to_csv(path, index=False)
     if not result.doses.empty:
         save_figure(result.plot(), folder / "success_against_damage.png")
         save_figure(result.plot_doses(), folder / "doses.png")
+    if not result.injection.empty:
+        save_figure(result.plot_injection(), folder / "injection.png")
     for task, rows in ranking.groupby("task", sort=False):
-        save_figure(result.plot_cross(task, rows["method"].iloc[0]), folder / f"cross_concepts_{file_name(task)}.png")
+        if result.of_task(task).cross["found"].nunique() > 1:
+            heat = result.plot_cross(task, rows["method"].iloc[0])
+            save_figure(heat, folder / f"cross_concepts_{file_name(task)}.png")

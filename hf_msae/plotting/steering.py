@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _MARKERS = "osD^v<>PX*hp"
 _OTHER = ("0.75", ".")
 _AXES = {"success": "success", "damage": "damage", "over_correction": "over-correction"}
+_INJECTION_AXES = {"gain": "gain (predictions as with the bias)", "exactness": "exactness"}
 _LONGEST_LABEL = 24
 
 
@@ -22,11 +23,11 @@ _LONGEST_LABEL = 24
 def plot_success_against_damage(doses: pd.DataFrame, working: pd.DataFrame | None = None) -> Figure:
     """Plot success against damage, one panel per task and one curve per method, from small doses to large ones.
 
-    The marker is the removal itself, with intervals (means over seeds of their ends). Up and to the left is better.
+    The marker is the removal itself, with its intervals. Up and to the left is better.
     Methods that another one beats in both on every task, and that work at no dose, are gray.
 
     Args:
-        doses: The table of a `SwordBenchResult`.
+        doses: What `SwordBenchResult.dose_curves` returns.
         working: What its `working_doses` returns.
     """
     curves = _curves(doses)
@@ -62,12 +63,11 @@ def plot_success_against_damage(doses: pd.DataFrame, working: pd.DataFrame | Non
 def plot_doses(doses: pd.DataFrame, working: pd.DataFrame, epsilon: float) -> Figure:
     """Plot success, damage and over-correction against the relative dose, one row of panels per task.
 
-    Bands are 95% intervals (means over seeds of their ends). Thick parts are the doses that work: dashed lines mark
-    the success that they need, and the damage and over-correction that they may have. Gray methods are those of
-    `plot_success_against_damage`.
+    Bands are 95% intervals. Thick parts are the doses that work: dashed lines mark the success that they need, and the
+    damage and over-correction that they may have. Gray methods are those of `plot_success_against_damage`.
 
     Args:
-        doses: The table of a `SwordBenchResult`.
+        doses: What `SwordBenchResult.dose_curves` returns.
         working: What its `working_doses` returns.
         epsilon: The most damage and over-correction of a dose that works.
     """
@@ -107,18 +107,59 @@ def plot_doses(doses: pd.DataFrame, working: pd.DataFrame, epsilon: float) -> Fi
     return figure
 
 
-def _curves(doses: pd.DataFrame) -> pd.DataFrame:
-    """Return the means over seeds, by task, method and part.
+@in_common_look
+def plot_injection(injection: pd.DataFrame) -> Figure:
+    """Plot the gain and the exactness of adding the bias against the relative dose, one row of panels per task.
+
+    Bands are 95% intervals, and the marker is an amount of 1. Methods whose gain, or whose exactness, no other one
+    reaches on some task are in color.
+
+    Args:
+        injection: What `SwordBenchResult.injection_curves` returns.
+    """
+    curves = _curves(injection, tuple(_INJECTION_AXES))
+    tasks = list(curves.index.unique("task"))
+    best = {curves.loc[task, name].idxmax()[0] for task in tasks for name in _INJECTION_AXES}
+    looks, methods = _colored(sorted(best), curves)
+    figure, panels = new_figure(len(tasks), len(_INJECTION_AXES), width=3.6, height=2.9)
+    handles = {}
+    for row, task in zip(panels, tasks, strict=False):
+        for panel, (name, label) in zip(row, _INJECTION_AXES.items(), strict=True):
+            panel.axhline(0, color="0.7", linewidth=0.8)
+            for method in methods:
+                if (task, method) not in curves.index.droplevel("part"):
+                    continue
+                color, marker = looks.get(method, _OTHER)
+                curve = curves.loc[task, method]
+                panel.plot(curve["dose"], curve[name], color=color, linewidth=0.8)
+                whole = curve.loc[[1.0]]
+                drawn = panel.plot(whole["dose"], whole[name], color=color, marker=marker, markersize=5, linewidth=0.8)
+                if method in looks:
+                    panel.fill_between(
+                        curve["dose"], curve[f"{name}_low"], curve[f"{name}_high"], color=color, alpha=0.1, linewidth=0
+                    )
+                handles.setdefault(_label(method, looks), drawn[0])
+            shown = curves.loc[task, name]
+            panel.set(xlabel="dose, relative to the embedding", ylabel=label)
+            panel.set_ylim(max(-1.05, shown.min() - 0.05), shown.max() + 0.05)  # exactness has no lower end
+            if (curves.loc[task, "dose"] > 0).any():
+                log_axis(panel, "x")
+        row[0].set_title(figure_text(task, 34), loc="left")
+    _legend(figure, handles, 4)
+    return figure
+
+
+def _curves(table: pd.DataFrame, names: tuple[str, ...] = ("success", "damage", "over_correction")) -> pd.DataFrame:
+    """Return the curves by task, method and part.
 
     Raises:
         ValueError: There is nothing to plot.
     """
-    if doses.empty:
-        raise ValueError("there is nothing to plot: no removal is defined; undefined() has the reasons")
-    columns = [f"{name}{end}" for name in ("dose", *_AXES) for end in ("", "_low", "_high")]
-    return doses.groupby(["task", "method", "part"], sort=False)[columns].agg(
-        lambda values: values.astype(float).mean()
-    )
+    if table.empty:
+        raise ValueError("there is nothing to plot: no curve is defined; undefined() has the reasons")
+    columns = [f"{name}{end}" for name in ("dose", *names) for end in ("", "_low", "_high")]
+    # A mean of one row each: unlike set_index, it leaves an index that pandas finds sorted, by first appearance.
+    return table.astype(dict.fromkeys(columns, float)).groupby(["task", "method", "part"], sort=False)[columns].mean()
 
 
 def _looks(curves: pd.DataFrame, working: pd.DataFrame | None) -> tuple[dict[str, tuple[str, str]], list[str]]:
@@ -127,9 +168,11 @@ def _looks(curves: pd.DataFrame, working: pd.DataFrame | None) -> tuple[dict[str
     shown = {method for task in wholes.index.unique("task") for method in _front(wholes.loc[task])}
     if working is not None:
         shown |= set(working.dropna(subset=["part_from"])["method"])
-    looks = {
-        method: (PALETTE[i % len(PALETTE)], _MARKERS[i % len(_MARKERS)]) for i, method in enumerate(sorted(shown))
-    }
+    return _colored(sorted(shown), curves)
+
+
+def _colored(shown: list[str], curves: pd.DataFrame) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    looks = {method: (PALETTE[i % len(PALETTE)], _MARKERS[i % len(_MARKERS)]) for i, method in enumerate(shown)}
     return looks, sorted(curves.index.unique("method"), key=lambda method: method in looks)
 
 

@@ -1,7 +1,16 @@
 """Statistics that every audit uses: intervals, multiple testing, null distributions, and the base of results."""
 
+from .draws import draws_interval, mean_over_draws
 from .findings import SEVERITIES, Finding, candidate, confirmed
-from .intervals import auroc, auroc_interval, bootstrap_interval, resampled_auroc, resampled_means, wilson_interval
+from .intervals import (
+    auroc,
+    auroc_interval,
+    auroc_shares,
+    bootstrap_interval,
+    resampled_auroc,
+    resampled_means,
+    wilson_interval,
+)
 from .multiple_testing import benjamini_hochberg, holm
 from .nulls import matched_null, null_p_values, permutation_p_value, robust_spread
 from .result import Result
@@ -12,12 +21,15 @@ __all__ = [
     "Result",
     "auroc",
     "auroc_interval",
+    "auroc_shares",
     "benjamini_hochberg",
     "bootstrap_interval",
     "candidate",
     "confirmed",
+    "draws_interval",
     "holm",
     "matched_null",
+    "mean_over_draws",
     "null_p_values",
     "permutation_p_value",
     "resampled_auroc",

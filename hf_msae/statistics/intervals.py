@@ -178,6 +178,28 @@ def auroc(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return (ranks - positives * (positives + 1) / 2) / (positives * (len(truth) - positives))
 
 
+def auroc_shares(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute for each sample the share of its pairs with samples of the other class that are ranked rightly.
+
+    Equal scores count half. The mean over positive samples, and that over negative ones, is the area under the ROC
+    curve, and their variances make its standard error. (DeLong, DeLong and Clarke-Pearson, "Comparing the areas under
+    two or more correlated receiver operating characteristic curves", Biometrics 1988.)
+
+    Args:
+        truth: Which samples are positive, bool (n,) with both values.
+        scores: Scores (n,).
+
+    Returns:
+        The shares of the positive samples (m,) and of the negative ones (n - m,).
+    """
+    positive, negative = scores[truth], scores[~truth]
+    found = []
+    for own, other in ((positive, np.sort(negative)), (-negative, np.sort(-positive))):
+        ranks = np.searchsorted(other, own, "left") + np.searchsorted(other, own, "right")
+        found.append(ranks / (2 * len(other)))
+    return found[0], found[1]
+
+
 def auroc_interval(
     auroc: float | np.ndarray, positives: int | np.ndarray, negatives: int | np.ndarray, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:

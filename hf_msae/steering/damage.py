@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from scipy.special import rel_entr
+from scipy.stats import chi2_contingency
+from scipy.stats.contingency import crosstab
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -18,25 +20,25 @@ from .edit import Edit
 from .metrics import Figure, interval
 from .tasks import Task
 
-DOSES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
-"""Parts of what `remove` changes, for the curve over doses; 1 is the removal itself."""
-
 EPSILON = 0.05
 """How far from full recovery, and from no damage, perfect steering may be."""
 
 MIN_ROWS = 10
 """Rows that a group needs for intervals, and so for a verdict; resampling one row would give intervals of no width."""
 
+MOST_P_VALUE = 0.001
+"""P-value of the independence of label and bias in the training rows, at most; above it, nothing is spurious."""
+
 _TINY = 1e-30  # instead of a probability of 0
 
 GROUPS = ("biased", "unbiased", "aligned")
 """The groups of test rows, as `Judge.groups` says."""
 
-_NOT_DEFINED: Figure = (np.nan, np.nan, np.nan)
+NOT_DEFINED: Figure = (np.nan, np.nan, np.nan)
 
 Function = Callable[..., np.ndarray]
 
-_FUNCTIONS: dict[str, Function] = {
+FUNCTIONS: dict[str, Function] = {
     "success": lambda b, u, a: b[..., 1] - b[..., 0],
     "bias_cost": lambda b, u, a: b[..., 5] - b[..., 0],
     "recovery": lambda b, u, a: (b[..., 1] - b[..., 0]) / (b[..., 5] - b[..., 0]),
@@ -48,7 +50,7 @@ _FUNCTIONS: dict[str, Function] = {
     "dose": lambda b, u, a: b[..., 4],
     "drift": lambda b, u, a: u[..., 4],
 }
-"""Figures as functions of the mean figures of biased, unbiased and aligned rows (`_group_figures`)."""
+"""Figures as functions of the mean figures of biased, unbiased and aligned rows (`group_figures`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,15 +86,38 @@ class Judge:
         - "unbiased": they lack it.
 
         Raises:
-            NotDefinedError: There are no biased or no unbiased rows.
+            NotDefinedError: There are no biased or no unbiased rows, or label and bias are not correlated in the
+                training rows: then the bias goes with no label, and whichever seems to would be chance.
         """
         task, test = self.task, self.task.test
+        counts = crosstab(task.target[task.train], task.concepts[task.bias][task.train]).count
+        if min(counts.shape) < 2 or (p_value := chi2_contingency(counts).pvalue) > MOST_P_VALUE:
+            known = "all rows are alike" if min(counts.shape) < 2 else f"p = {p_value:.2g}"
+            raise NotDefinedError(
+                f"label and bias of {task.name} are not correlated in the training rows ({known}), so the bias "
+                "misleads no classifier and there is nothing to recover"
+            )
         has, goes = task.concepts[task.bias][test], np.isin(task.target[test], self.goes_with_bias)
         groups = {"biased": test[has & ~goes], "aligned": test[has & goes], "unbiased": test[~has]}
         for name in ("biased", "unbiased"):
             if not len(groups[name]):
                 raise NotDefinedError(f"{task.name} has no {name} test rows")
         return groups
+
+    @cached_property
+    def probabilities(self) -> dict[str, np.ndarray]:
+        """The classifier's probabilities for the rows of each group before any edit."""
+        groups = {name: self.task.features[rows] for name, rows in self.groups.items()}
+        return {name: self.probabilities_of(X) for name, X in groups.items()}
+
+    def probabilities_of(self, X: np.ndarray) -> np.ndarray:
+        """Return the classifier's probabilities of the labels (n, labels)."""
+        return self.head.predict_proba(X) if len(X) else np.zeros((0, len(self.head.classes_)))
+
+    def edited(self, change: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
+        """Return what a change of features makes of the rows of each group."""
+        features = {name: self.task.features[rows] for name, rows in self.groups.items()}
+        return {name: change(X) if len(X) else X for name, X in features.items()}
 
     def correct(self, X: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return for which rows the classifier is right if it sees X, 1.0 or 0.0."""
@@ -158,10 +183,10 @@ def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figur
     """
     task = judge.task
     rows = [judge.groups[name] for name in GROUPS]
-    measured = _group_figures(edit.remove, judge)
-    figures = _of_means(_FUNCTIONS, measured, seed)
+    measured = group_figures(judge.edited(edit.remove), judge)
+    (figures,) = of_means(FUNCTIONS, [measured], seed)
     if not figures["bias_cost"][1] > 0:  # of two differences around 0, any ratio may come out
-        figures["recovery"] = _NOT_DEFINED
+        figures["recovery"] = NOT_DEFINED
     for name, column in (("worst_group", 1), ("worst_group_before", 0)):
         figures[name] = _worst_group(task, rows, [part[:, column] for part in measured], seed)
     with_bias = np.concatenate([rows[0], rows[2]])
@@ -169,27 +194,6 @@ def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figur
         figures |= _exactness(name, change, task, of, seed)
     before = [measured[0][:, 0], measured[1][:, 0], measured[2][:, 5]]
     return figures, {name: part[:, 1] - b for name, part, b in zip(GROUPS, measured, before, strict=True)}
-
-
-def dose_figures(edit: Edit, judge: Judge, seed: int) -> list[dict[str, float]]:
-    """Measure what parts of the removal do, x + t (remove(x) - x).
-
-    Returns:
-        One record for each part t: `part`, and `dose` (mean |change| / |x| on biased rows), `success`, `damage` and
-        `over_correction` with the ends of their intervals.
-    """
-    functions = {name: _FUNCTIONS[name] for name in ("dose", "success", "damage", "over_correction")}
-    records = []
-    for part in DOSES:
-
-        def change(x: np.ndarray, part: float = part) -> np.ndarray:
-            return x + part * (edit.remove(x) - x)
-
-        record = {"part": part}
-        for name, (value, low, high) in _of_means(functions, _group_figures(change, judge), seed).items():
-            record |= {name: value, f"{name}_low": low, f"{name}_high": high}
-        records.append(record)
-    return records
 
 
 def is_perfect(figures: dict[str, Figure], epsilon: float = EPSILON) -> bool | None:
@@ -212,45 +216,59 @@ def is_perfect(figures: dict[str, Figure], epsilon: float = EPSILON) -> bool | N
     return bool(figures["success"][0] > 0 and figures["recovery"][1] >= 1 - epsilon and max(harm) <= epsilon)
 
 
-def _row_figures(change: Callable[[np.ndarray], np.ndarray], judge: Judge, rows: np.ndarray) -> np.ndarray:
-    """Return for each row: right before, right after, prediction changed, divergence, relative change (n, 5)."""
-    if not len(rows):
-        return np.zeros((0, 5))
-    X = judge.task.features[rows]
-    after = change(X)
-    before, steered = (judge.head.predict_proba(x) for x in (X, after))
-    predictions = [judge.head.classes_[each.argmax(axis=1)] for each in (before, steered)]
-    return np.column_stack(
-        [
+def group_figures(after: Mapping[str, np.ndarray], judge: Judge) -> list[np.ndarray]:
+    """Return the figures of the rows of each group, given what an edit made of their features.
+
+    They are: right before, right after, prediction changed, divergence, relative change, and the reference (n, 6).
+    """
+    references = [judge.reference["biased"], np.zeros(len(judge.groups["unbiased"])), judge.reference["aligned"]]
+    found = []
+    for name, reference in zip(GROUPS, references, strict=True):
+        rows = judge.groups[name]
+        before, steered = judge.probabilities[name], judge.probabilities_of(after[name])
+        predictions = [judge.head.classes_[each.argmax(axis=1)] for each in (before, steered)]
+        figures = [
             *(prediction == judge.task.target[rows] for prediction in predictions),
             predictions[0] != predictions[1],
             rel_entr(before, np.maximum(steered, _TINY)).sum(axis=1),
-            np.linalg.norm(after - X, axis=1) / np.maximum(np.linalg.norm(X, axis=1), 1e-30),
+            relative_change(after[name], judge.task.features[rows]),
+            reference,
         ]
-    ).astype(np.float64)
+        found.append(np.column_stack(figures).astype(np.float64))
+    return found
 
 
-def _group_figures(change: Callable[[np.ndarray], np.ndarray], judge: Judge) -> list[np.ndarray]:
-    """Return the figures of the rows of each group, as `_row_figures` and, as the last, the reference."""
-    references = [judge.reference["biased"], np.zeros(len(judge.groups["unbiased"])), judge.reference["aligned"]]
-    return [
-        np.column_stack([_row_figures(change, judge, judge.groups[name]), reference])
-        for name, reference in zip(GROUPS, references, strict=True)
-    ]
+def relative_change(after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return |after - before| / |before| of each row."""
+    return np.linalg.norm(after - before, axis=1) / np.maximum(np.linalg.norm(before, axis=1), _TINY)
 
 
-def _of_means(functions: dict[str, Function], groups: Sequence[np.ndarray], seed: int) -> dict[str, Figure]:
-    """Evaluate functions of the means of groups of rows, with intervals from resampled rows if they are enough."""
-    known = [group if len(group) else np.zeros((1, group.shape[1])) for group in groups]
-    means = [group.mean(axis=0) for group in known]
-    draws = [resampled_means(group, seed=seed + place) for place, group in enumerate(known)]
-    for group, drawn in zip(groups, draws, strict=True):
-        if 0 < len(group) < MIN_ROWS:
-            drawn[:] = np.nan
+def of_means(
+    functions: Mapping[str, Function], measured: Sequence[Sequence[np.ndarray]], seed: int
+) -> list[dict[str, Figure]]:
+    """Evaluate functions of the means of groups of rows, with intervals from resampled rows if they are enough.
+
+    Args:
+        functions: Functions of the means of biased, unbiased and aligned rows, by name.
+        measured: What `group_figures` returned for each of several edits; they are resampled together.
+        seed: Random seed of the resampling.
+    """
+    means, draws = [], []
+    for place, groups in enumerate(zip(*measured, strict=True)):
+        n, columns = groups[0].shape
+        known = np.stack(groups, axis=1) if n else np.zeros((1, len(groups), columns))
+        means.append(known.mean(axis=0))
+        drawn = resampled_means(known.reshape(len(known), -1), seed=seed + place).reshape(-1, *known.shape[1:])
+        draws.append(np.full_like(drawn, np.nan) if 0 < n < MIN_ROWS else drawn)
     with np.errstate(invalid="ignore", divide="ignore"):
-        figures = {name: (float(f(*means)), *interval(f(*draws))) for name, f in functions.items()}
-    if not len(groups[2]):
-        figures["over_correction"] = _NOT_DEFINED
+        values = {name: function(*means) for name, function in functions.items()}
+        resampled = {name: function(*draws) for name, function in functions.items()}
+    figures = [
+        {name: (float(values[name][i]), *interval(resampled[name][:, i])) for name in functions}
+        for i in range(len(measured))
+    ]
+    if not len(measured[0][2]) and "over_correction" in functions:
+        figures = [{**each, "over_correction": NOT_DEFINED} for each in figures]
     return figures
 
 
@@ -270,7 +288,7 @@ def _exactness(
     if task.counterfactuals is not None:
         rows = rows[np.isfinite(task.counterfactuals[rows]).all(axis=1)]
     if task.counterfactuals is None or not len(rows):
-        return {name: _NOT_DEFINED}
+        return {name: NOT_DEFINED}
     X, wanted = task.features[rows], task.counterfactuals[rows]
     errors = np.column_stack([((each - wanted) ** 2).sum(axis=1) for each in (change(X), X)])
     draws = resampled_means(errors, seed=seed)

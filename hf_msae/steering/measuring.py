@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from ..backbones import Backbone
 from .cross_validation import noting_convergence
-from .damage import MIN_ROWS, Judge, damage_figures, dose_figures, is_perfect
+from .damage import MIN_ROWS, Judge, damage_figures, is_perfect
 from .data import NotDefinedError
+from .doses import injection_doses, removal_doses
 from .edit import Edit
 from .metrics import (
     Figure,
@@ -27,22 +28,28 @@ _WHY_NOT = {
     "over_correction": "there are no aligned test rows",
     "exactness": "the task has no exact pairs of rows with the bias",
     "injection_exactness": "the task has no exact pairs of rows without the bias",
+    "injection_gain": "the task has no exact pairs of rows without the bias",
+    "injection_gain_equal_dose": "the task has no such pairs, or `add` changes too little to be scaled to these doses",
+    "net_gain_equal_dose": "the removal changes biased rows too little to be scaled to these doses",
     "orthogonality": "`add` changes nothing",
     "orthogonality_mean": "`add` changes nothing",
 }
 
 
-def measure(task: Task, edit: Edit, seed: int, backbone: Backbone | None = None) -> dict[str, Any]:
-    """Fit an edit to every concept of a task and measure it.
+def measure(
+    task: Task, edit: Edit, seed: int, backbone: Backbone | None = None, only_bias: bool = False
+) -> dict[str, Any]:
+    """Fit an edit to every concept of a task, or to its bias alone, and measure it.
 
     Methods that take the other concepts are given the labels too, which whoever trained the classifier knows. With a
     backbone, the edit is fitted to the names of the concepts.
 
     Returns:
         `figures`, records of concept, metric, value, low, high and, where a figure is not defined, the reason;
-        `cross`, the AUROC of each concept after each was removed; `doses`; `biased`, `unbiased` and `aligned`, what
-        the removal of the bias gained in each of these rows (`damage_figures`); `perfect`; and `notes`, which fits
-        stopped before they converged.
+        `cross`, the AUROC of each concept after each was removed; `doses` and `injection`, the curves; `biased`,
+        `unbiased` and `aligned`, what the removal of the bias gained in each of these rows (`damage_figures`);
+        `equal_dose`, the same at doses that are equal for all methods; `perfect`; and `notes`, which fits stopped
+        before they converged.
     """
     edits: dict[str, Edit] = {}
     records: list[dict[str, Any]] = []
@@ -50,6 +57,8 @@ def measure(task: Task, edit: Edit, seed: int, backbone: Backbone | None = None)
     train, labels = task.train, [task.target == label for label in np.unique(task.target)[1:]]
     for concept, has in task.concepts.items():
         others = np.stack([*labels, *(found for name, found in task.concepts.items() if name != concept)], axis=1)
+        if only_bias and concept != task.bias:
+            continue
         if not 0 < (number := int(has[task.test].sum())) < len(task.test):
             reason = f"{number} of {len(task.test)} test rows have the concept"
             records.append({"concept": concept, "metric": "fit", "value": None, "reason": reason})
@@ -64,33 +73,41 @@ def measure(task: Task, edit: Edit, seed: int, backbone: Backbone | None = None)
         except (NotDefinedError, np.linalg.LinAlgError) as error:
             records.append({"concept": concept, "metric": "fit", "value": None, "reason": str(error)})
     cross = cross_concept_figures(edits, task)
-    directions = orthogonality_figures(edits, task)
+    directions = orthogonality_figures(edits, task) if not only_bias else {concept: {} for concept in edits}
     for concept, fitted in edits.items():
         with noting_convergence() as notes[f"probes of {concept}"]:
             figures = concept_figures(fitted, task, concept, seed)
-        figures |= robustness_figures(concept, cross) | directions[concept]
+        figures |= robustness_figures(concept, cross, seed) | directions[concept]
         records += _records(concept, figures)
-    found: dict[str, Any] = {"doses": [], "biased": [], "unbiased": [], "aligned": [], "perfect": None}
+    found: dict[str, Any] = {"biased": [], "unbiased": [], "aligned": [], "perfect": None}
+    found |= {"doses": [], "injection": [], "equal_dose": {}}
     if task.bias in edits:
         try:
             judge = Judge(task)
             with noting_convergence() as notes["classifier of the label"]:
                 figures, gains = damage_figures(edits[task.bias], judge, seed)
+            doses, at_equal_dose, gains_at_equal_dose = removal_doses(edits[task.bias], judge, seed)
+            injection, injected = injection_doses(edits[task.bias], judge, seed)
+            figures |= {"net_gain_equal_dose": at_equal_dose, **injected}
             records += _records(task.bias, figures)
             found = {
-                "doses": [
-                    {name: _number(value) for name, value in record.items()}
-                    for record in dose_figures(edits[task.bias], judge, seed)
-                ],
-                **{group: np.round(gained, 6).tolist() for group, gained in gains.items()},
+                "doses": _numbers(doses),
+                "injection": _numbers(injection),
+                **_rounded(gains),
+                "equal_dose": _rounded(gains_at_equal_dose),
                 "perfect": is_perfect(figures),
                 "reference": judge.reference_from,
             }
         except NotDefinedError as error:
-            records.append({"concept": task.bias, "metric": "success", "value": None, "reason": str(error)})
+            records += [
+                {"concept": task.bias, "metric": metric, "value": None, "reason": str(error)}
+                for metric in ("success", "recovery")
+            ]
     return {
         "figures": records,
-        "cross": [{"found": a, "removed": b, "auroc": value} for (a, b), value in cross.items() if b is not None],
+        "cross": [
+            {"found": a, "removed": b, "auroc": value} for (a, b), value in cross.areas.items() if b is not None
+        ],
         **found,
         "notes": [f"{what}: {note}" for what, each in notes.items() for note in dict.fromkeys(each)],
     }
@@ -104,6 +121,14 @@ def _records(concept: str, figures: Mapping[str, Figure]) -> list[dict[str, Any]
             record["reason"] = _WHY_NOT.get(metric, "it is infinite or the ratio of two zeros")
         records.append({"concept": concept, "metric": metric, **record})
     return records
+
+
+def _numbers(records: Sequence[Mapping[str, float]]) -> list[dict[str, float | None]]:
+    return [{name: _number(value) for name, value in record.items()} for record in records]
+
+
+def _rounded(gains: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    return {group: np.round(of_group, 6).tolist() for group, of_group in gains.items()}
 
 
 def _number(value: float) -> float | None:

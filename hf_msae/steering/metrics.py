@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.kernel_approximation import Nystroem
@@ -10,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..statistics import auroc, auroc_interval, resampled_means
+from ..statistics import auroc, auroc_interval, auroc_shares, resampled_means
 from .cross_validation import few_rows
 from .edit import Edit
 from .tasks import Task
@@ -21,7 +22,11 @@ MOST_PROBE_ROWS = 5_000
 MOST_CROSS_ROWS = 2_000
 """Test rows of the matrix of concepts, about: it has K^2 fields."""
 
+MOST_VARIED_ROWS = 1_000
+"""Test rows that the variance of directions is estimated from, at most."""
+
 _KERNEL_FEATURES = 300
+_Z = 1.959963984540054  # half the width of a 95% interval, in standard errors
 _SAME = 1e-4  # of the spread before a removal: what differs by less after it is the same but for rounding
 
 Figure = tuple[float, float, float]
@@ -65,15 +70,26 @@ def concept_figures(edit: Edit, task: Task, concept: str, seed: int) -> dict[str
     return figures
 
 
-def cross_concept_figures(edits: Mapping[str, Edit], task: Task) -> dict[tuple[str, str | None], float]:
+@dataclass(frozen=True)
+class CrossConcepts:
+    """How well each concept is found after each was removed.
+
+    Attributes:
+        areas: For each pair (found, removed) of concepts, the AUROC of the score for `found` after `removed` was
+            removed; with None for `removed`, the AUROC before.
+        shares: For each found concept, the shares of pairs that each row with it, and each row without it, is ranked
+            rightly in (`auroc_shares`): one column for each `removed`, in the order of `areas`.
+    """
+
+    areas: dict[tuple[str, str | None], float]
+    shares: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def cross_concept_figures(edits: Mapping[str, Edit], task: Task) -> CrossConcepts:
     """Measure whether removing one concept leaves the others where their edits find them.
 
     If there are more than `MOST_CROSS_ROWS` test rows, that many are sampled, and up to 100 of each class of each
     concept.
-
-    Returns:
-        For each pair (found, removed) of concepts, the AUROC of the score for `found` after `removed` was removed;
-        with None for `removed`, the AUROC before.
     """
     few = [few_rows(task.concepts[concept][task.test], 200, seed=0) for concept in edits]
     some = np.random.default_rng(0).permutation(len(task.test))[:MOST_CROSS_ROWS]
@@ -81,34 +97,55 @@ def cross_concept_figures(edits: Mapping[str, Edit], task: Task) -> dict[tuple[s
     truth = {found: task.concepts[found][rows] for found in edits}
     X = task.features[rows]
     before = {found: edit.score(X) for found, edit in edits.items()}
-    result = {(found, None): float(auroc(truth[found], before[found])) for found in edits}
-    for removed, eraser in edits.items():
+    shares = {found: [auroc_shares(truth[found], before[found])] for found in edits}
+    for eraser in edits.values():
         left = eraser.remove(X)
         for found, edit in edits.items():
             score = _without_rounding_errors(edit.score(left), before[found])
-            result[found, removed] = float(auroc(truth[found], score))
-    return result
+            shares[found].append(auroc_shares(truth[found], score))
+    areas = {
+        (found, removed): float(with_concept.mean())
+        for found, of_found in shares.items()
+        for removed, (with_concept, _) in zip((None, *edits), of_found, strict=True)
+    }
+    stacked = {
+        found: tuple(np.stack(part, axis=1) for part in zip(*of_found, strict=True))
+        for found, of_found in shares.items()
+    }
+    return CrossConcepts(areas, stacked)
 
 
-def robustness_figures(concept: str, cross: Mapping[tuple[str, str | None], float]) -> dict[str, Figure]:
+def robustness_figures(concept: str, cross: CrossConcepts, seed: int = 0) -> dict[str, Figure]:
     """Summarize how a concept is still found after the others were removed.
 
     - `robustness`: mean over other concepts of AUROC after removal / AUROC before.
     - `robustness_worst`: the smallest of these ratios.
     - `robustness_change`: 1 - mean |AUROC before - AUROC after|.
+
+    Intervals are from resampled rows with the concept and without it, the same before and after all removals. Each
+    row's share of rightly ranked pairs is kept in them, as in the standard error of DeLong et al. ("Comparing the
+    areas under two or more correlated receiver operating characteristic curves", Biometrics 1988).
     """
-    before = cross[concept, None]
-    after = np.array(
-        [area for (found, removed), area in cross.items() if found == concept and removed not in (concept, None)]
-    )
-    if not len(after):
+    removed = [removed for found, removed in cross.areas if found == concept]
+    others = [place for place, each in enumerate(removed) if each not in (concept, None)]
+    if not others:
         return {}
-    figures = {
-        "robustness": (after / before).mean(),
-        "robustness_worst": (after / before).min(),
-        "robustness_change": 1 - np.abs(before - after).mean(),
-    }
-    return {name: (float(value), np.nan, np.nan) for name, value in figures.items()}
+    areas = np.array([cross.areas[concept, each] for each in removed])
+    resampled = [resampled_means(part, seed=seed + place) for place, part in enumerate(cross.shares[concept])]
+    draws = sum(resampled) - areas  # both parts have the mean `areas`
+
+    def figures(values: np.ndarray) -> dict[str, np.ndarray]:
+        before, after = values[..., :1], values[..., others]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios = after / before
+        return {
+            "robustness": ratios.mean(axis=-1),
+            "robustness_worst": ratios.min(axis=-1),
+            "robustness_change": 1 - np.abs(before - after).mean(axis=-1),
+        }
+
+    drawn = figures(draws)
+    return {name: (float(value), *interval(drawn[name])) for name, value in figures(areas).items()}
 
 
 def orthogonality_figures(edits: Mapping[str, Edit], task: Task) -> dict[str, dict[str, Figure]]:
@@ -120,24 +157,42 @@ def orthogonality_figures(edits: Mapping[str, Edit], task: Task) -> dict[str, di
     - `orthogonality`: 1 - (1/K) sum over c' != c of |cosine|, as in the code of Erogullari et al. (2025),
     - `orthogonality_mean`: the same with 1 / (K - 1), which is 0 if all directions are the same.
 
+    The standard error of an interval is that of the sum's linear approximation, of the variance of what `add` changes
+    between test rows, at most `MOST_VARIED_ROWS` of them. An edit that changes all rows by the same has an interval of
+    no width: its direction depends on training rows alone, so it varies over seeds.
+
     Not defined for an edit whose `add` changes nothing; its direction counts as orthogonal to all others.
     """
     if not edits:
         return {}
     X = task.features[task.test].astype(np.float64)
-    changes = {concept: (edit.add(X) - X).mean(axis=0) for concept, edit in edits.items()}
-    units = np.stack([change / max(np.linalg.norm(change), 1e-30) for change in changes.values()])
-    cosines = np.abs(units @ units.T)
+    rows = np.random.default_rng(0).permutation(len(X))[:MOST_VARIED_ROWS]
+    means, varied = [], []
+    for edit in edits.values():
+        change = edit.add(X) - X
+        means.append(change.mean(axis=0))
+        varied.append((change[rows] - means[-1]).astype(np.float32))
+    lengths = np.maximum(np.linalg.norm(means, axis=1), 1e-30)
+    units = np.stack(means) / lengths[:, None]
+    cosines = units @ units.T
     np.fill_diagonal(cosines, 0)
-    others = cosines.sum(axis=1)
+    others = np.abs(cosines).sum(axis=1)
     others[~units.any(axis=1)] = np.nan
-    return {
-        concept: {
-            "orthogonality": (float(1 - total / len(edits)), np.nan, np.nan),
-            "orthogonality_mean": (float(1 - total / max(1, len(edits) - 1)), np.nan, np.nan),
+    # d|cos| = sign (u' - cos u) dm / |m|, for the change dm of either mean; here for each row and each pair.
+    along = np.stack([each @ units.T / length for each, length in zip(varied, lengths, strict=True)])  # (K, rows, K)
+    result = {}
+    for place, (concept, total) in enumerate(zip(edits, others, strict=True)):
+        cosine, sign = cosines[place], np.sign(cosines[place])
+        own = along[place] @ sign - along[place][:, place] * np.abs(cosine).sum()
+        theirs = sum(
+            sign[k] * (along[k][:, place] - cosine[k] * along[k][:, k]) for k in range(len(edits)) if k != place
+        )
+        error = _Z * np.std(own + theirs) / np.sqrt(len(X))
+        result[concept] = {
+            name: tuple(float(1 - (total + end * error) / over) for end in (0, 1, -1))
+            for name, over in (("orthogonality", len(edits)), ("orthogonality_mean", max(1, len(edits) - 1)))
         }
-        for concept, total in zip(edits, others, strict=True)
-    }
+    return result
 
 
 def auroc_figure(truth: np.ndarray, score: np.ndarray) -> Figure:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, permutation_test
 
-from ..statistics import Result, holm
-from .damage import EPSILON, MIN_ROWS
+from ..statistics import Result, draws_interval
+from .damage import EPSILON, GROUPS
+from .ranking import rank_methods
 
 if TYPE_CHECKING:
     from typing import Self
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 COLUMNS = ["task", "backbone", "method", "concept", "seed", "metric", "value", "low", "high", "reason"]
 SUMMARY = ("recovery", "damage", "net_gain", "detection_auroc", "robustness", "leakage_linear")
 _GAINS = ["task", "method", "seed", "task_sha256", "biased", "unbiased", "aligned"]
-_MADE = ["task", "method", "seed", "rows_sha256", "fitted_by", "settings"]
+_MADE = ["task", "method", "seed", "rows_sha256", "shared", "fitted_by", "settings"]
+_INJECTION = ["task", "method", "seed", "part"]
+_INJECTION += [f"{name}{end}" for name in ("dose", "gain", "exactness") for end in ("", "_low", "_high")]
 _DOSES = ["task", "method", "seed", "part", "dose", "dose_low", "dose_high"]
 _DOSES += [f"{name}{end}" for name in ("success", "damage", "over_correction") for end in ("", "_low", "_high")]
 _ENDS = ("part", "dose")
@@ -43,8 +45,13 @@ class SwordBenchResult(Result):
             where a group has fewer than 10 rows.
         gains: For each task, method and seed, what the removal gained in each test row that is biased, unbiased or
             aligned, and the hash of the task.
-        made: What each task, method and seed was made of: the hash of the task's rows (`rows_sha256`), the name of the
-            method in `METHODS` and its options. Results of earlier versions lack it.
+        made: What each task, method and seed was made of: the hash of the task's rows (`rows_sha256`), the share of
+            test rows that two seeds have in common, the name of the method in `METHODS` and its options.
+        injection: What amounts of `add` do in unbiased rows: task, method, seed, part (the amount), and dose, gain and
+            exactness (`injection_doses`) with intervals.
+        equal_dose: Gains as in `gains`, but averaged over doses that are equal for all methods (`removal_doses`).
+
+    Results of earlier versions lack the last three, or a column of them.
     """
 
     frame: pd.DataFrame = field(metadata={"columns": COLUMNS})
@@ -53,17 +60,27 @@ class SwordBenchResult(Result):
     perfect: pd.DataFrame = field(metadata={"columns": ["task", "method", "seed", "perfect"]})
     gains: pd.DataFrame = field(metadata={"columns": _GAINS})
     made: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_MADE), metadata={"columns": _MADE})
+    injection: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=_INJECTION), metadata={"columns": _INJECTION}
+    )
+    equal_dose: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=_GAINS), metadata={"columns": _GAINS}
+    )
 
     @classmethod
     def of_cells(cls, cells: Sequence[Mapping[str, Any]]) -> SwordBenchResult:
         """Put cells together, as `run_swordbench` wrote them."""
 
         def table(key: str, columns: Sequence[str]) -> pd.DataFrame:
-            rows = [{**_place(cell), **record} for cell in cells for record in cell[key]]
+            rows = [{**_place(cell), **record} for cell in cells for record in cell.get(key, [])]
             return pd.DataFrame(rows, columns=columns)
 
         def columns(*keys: str) -> pd.DataFrame:
             return pd.DataFrame([{**_place(cell), **{key: cell[key] for key in keys}} for cell in cells])
+
+        def at_equal_dose(cell: Mapping[str, Any]) -> dict[str, Any]:
+            gains = {group: cell.get("equal_dose", {}).get(group, []) for group in GROUPS}
+            return {**_place(cell), "task_sha256": cell["task_sha256"], **gains}
 
         return cls(
             frame=table("figures", COLUMNS),
@@ -72,6 +89,8 @@ class SwordBenchResult(Result):
             perfect=columns("perfect").drop(columns="backbone"),
             gains=columns("task_sha256", "biased", "unbiased", "aligned").drop(columns="backbone"),
             made=pd.DataFrame([{key: cell.get(key) for key in _MADE} for cell in cells], columns=_MADE),
+            injection=table("injection", _INJECTION),
+            equal_dose=pd.DataFrame([at_equal_dose(cell) for cell in cells], columns=_GAINS),
         )
 
     @classmethod
@@ -94,19 +113,30 @@ class SwordBenchResult(Result):
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} does not hold the results of hf-msae swordbench: {error}") from error
 
-    def summary(self, metrics: Sequence[str] = SUMMARY) -> pd.DataFrame:
-        """Return the mean over seeds and concepts of some metrics, with the lowest and highest seed.
+    def summary(self, metrics: Sequence[str] | None = SUMMARY) -> pd.DataFrame:
+        """Return means over seeds and concepts of some metrics, or of all (None), with intervals over rows and seeds.
+
+        An interval is `statistics.draws_interval` of the seeds: it has the spread of the seeds, whose training rows,
+        classifier and fit differ, and what each seed's own interval says of its test rows, where those that seeds have
+        in common count once. The intervals of several concepts, which have the same rows, are averaged. With few
+        seeds it is wide where they differ, and with one it covers its rows alone.
 
         Returns:
-            One row per task, method and metric: mean, lowest, highest and seeds (their number).
+            One row per task, method and metric: mean, low, high (95%; NaN where a seed has no interval), lowest and
+            highest seed, and seeds (their number).
         """
-        chosen = self.frame[self.frame["metric"].isin(metrics)].astype({"value": float})
-        by_seed = chosen.groupby(["task", "method", "metric", "seed"], sort=False)["value"].mean()
-        found = by_seed.groupby(["task", "method", "metric"], sort=False).agg(["mean", "min", "max", "count"])
-        found.columns = ["mean", "lowest", "highest", "seeds"]
-        return found.reset_index()
+        chosen = self.frame if metrics is None else self.frame[self.frame["metric"].isin(metrics)]
+        chosen = chosen.dropna(subset=["value"])
+        chosen = chosen.astype(dict.fromkeys(("value", "low", "high"), float))
+        keys = ["task", "method", "metric"]
+        by_seed = chosen.groupby([*keys, "seed"], sort=False)[["value", "low", "high"]].mean().reset_index()
+        shared, rows = self._shared(), []
+        for key, each in by_seed.groupby(keys, sort=False):
+            found = draws_interval(each["value"], each["low"], each["high"], shared[key[0]])
+            rows.append((*key, *map(float, found), each["value"].min(), each["value"].max(), len(each)))
+        return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "lowest", "highest", "seeds"])
 
-    def ranking(self) -> pd.DataFrame:
+    def ranking(self, equal_dose: bool = False) -> pd.DataFrame:
         """Rank methods within each task by their net gain; methods that cannot be told from the best share its rank.
 
         Two methods are told apart if the difference of their net gains in the same test rows has a two-sided p-value
@@ -115,32 +145,24 @@ class SwordBenchResult(Result):
         methods that over-correct on average, aligned rows. Where two methods differ in a group of fewer than 10 rows,
         or by the same in all of its rows, a standard error says nothing, and the test flips the signs of rows: each
         row's difference is as likely to be its opposite if the methods are alike.
-        A task that is the same for several seeds, such as a finished one, counts once, with the means of its rows
-        over seeds. Tasks that are made anew for each seed count as independent, even where they share some pictures;
-        p-values are then too small. The best of the methods that are left opens the next rank. Only seeds in which
-        all ranked methods are defined count.
+
+        Methods are paired in each seed, and the mean over seeds is tested. Rows that seeds have in common, such as a
+        drawing that several of them test, count once, however often they are tested: p-values are of test rows,
+        given what each seed trained. A task that is the same for several seeds, such as a finished one, counts once,
+        with the means of its rows; results of earlier versions do not say which rows seeds share, so there all of
+        them do. The best of the methods that are left opens the next rank. Only seeds in which all ranked methods are
+        defined count.
+
+        Args:
+            equal_dose: Compare methods at doses that are equal for all, as `removal_doses` says, instead of each at
+                the dose of its own removal.
 
         Returns:
-            One row per task and method: rank, net_gain (mean over seeds), p_value (against the best, corrected).
+            One row per task and method: rank; net_gain, or net_gain_equal_dose, the mean over seeds; low and high, its
+            95% interval over rows and seeds (`summary`); p_value (against the best, corrected).
         """
-        rows = []
-        for task, of_task in self.gains[self.gains["biased"].map(len) > 0].groupby("task", sort=False):
-            seeds = set.intersection(*(set(each["seed"]) for _, each in of_task.groupby("method")))
-            of_task = of_task[of_task["seed"].isin(seeds)]
-            gains = {method: _by_test(each) for method, each in of_task.groupby("method", sort=False)} if seeds else {}
-            means = {
-                method: float(np.mean([sum(map(np.mean, parts)) for parts in each])) for method, each in gains.items()
-            }
-            order = sorted(gains, key=lambda method: -means[method])
-            pairs = [(a, b) for i, a in enumerate(order) for b in order[i + 1 :]]
-            corrected = holm([_paired(gains[a], gains[b]) for a, b in pairs]) if pairs else []
-            p_values = dict(zip(pairs, corrected, strict=True))
-            rank, left = 1, order
-            while left:
-                tied = [each for each in left if each == left[0] or p_values[left[0], each] > 0.05]
-                rows += [(task, rank, each, means[each], p_values.get((order[0], each), np.nan)) for each in tied]
-                rank, left = rank + len(tied), [each for each in left if each not in tied]
-        return pd.DataFrame(rows, columns=["task", "rank", "method", "net_gain", "p_value"])
+        name = "net_gain_equal_dose" if equal_dose else "net_gain"
+        return rank_methods(self.equal_dose if equal_dose else self.gains, self._shared(), name)
 
     def verdict(self) -> str:
         """Say whether any method steers perfectly, and which gain most."""
@@ -155,6 +177,31 @@ class SwordBenchResult(Result):
         ]
         return f"{said}; the highest net gain: {'; '.join(best)}" if best else said
 
+    def dose_curves(self) -> pd.DataFrame:
+        """Return `doses` as means over seeds, with intervals over rows and seeds (`summary`)."""
+        return self._over_seeds(self.doses, ("dose", "success", "damage", "over_correction"))
+
+    def injection_curves(self) -> pd.DataFrame:
+        """Return `injection` as means over seeds, with intervals over rows and seeds (`summary`)."""
+        return self._over_seeds(self.injection, ("dose", "gain", "exactness"))
+
+    def _over_seeds(self, table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+        shared, rows = self._shared(), []
+        for (task, method, part), each in table.groupby(["task", "method", "part"], sort=False):
+            row = {"task": task, "method": method, "part": part}
+            for name in names:
+                ends = (each[f"{name}{end}"].to_numpy(float) for end in ("", "_low", "_high"))
+                found = draws_interval(*ends, shared[task])
+                row |= {f"{name}{end}": float(value) for end, value in zip(("", "_low", "_high"), found, strict=True)}
+            rows.append(row)
+        columns = ["task", "method", "part", *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _shared(self) -> dict[str, float]:
+        """Return for each task the share of test rows that two seeds have in common; 1 if that is not known."""
+        known = dict(zip(self.made["task"], self.made["shared"].astype(float), strict=True))
+        return {task: 1.0 if np.isnan(share := known.get(task, np.nan)) else share for task in self.tasks}
+
     def working_doses(self, epsilon: float = EPSILON) -> pd.DataFrame:
         """Say at which doses each method works: a range, since the best point of a curve may be luck.
 
@@ -162,15 +209,14 @@ class SwordBenchResult(Result):
         `epsilon`; over-correction where it is defined. The best is the highest success that any method reaches on the
         task at a dose with no more damage and over-correction than that. Figures are means over seeds, at the parts of
         the removal that were measured, and the range is the longest run of parts that work, the first of the longest.
+        A run of one dose is no range.
 
         Returns:
             One row per task and method: part_from and part_to (parts of the removal), dose_from and dose_to (what they
             are relative to the embedding), best (the highest success in the range) and needed (half of the task's
-            best); NaN where no dose works.
+            best); and the reason where there is no range and these are NaN, "" otherwise.
         """
-        names = ["dose", "success", "damage", "over_correction"]
-        means = self.doses.astype(dict.fromkeys(names, float)).groupby(["task", "method", "part"], sort=False)[names]
-        curves = means.mean().reset_index()
+        curves = self.dose_curves()
         rows = []
         for task, of_task in curves.groupby("task", sort=False):
             harmless = (of_task["damage"] <= epsilon) & ~(of_task["over_correction"] > epsilon)
@@ -178,10 +224,14 @@ class SwordBenchResult(Result):
             works = harmless & (of_task["success"] >= best / 2) if best > 0 else harmless & False
             for method, curve in of_task.groupby("method", sort=False):
                 found = _longest_run(curve[works[curve.index]], curve["part"].tolist())
+                reason = "" if len(found) else "no dose works"
+                if len(found) and not found["dose"].iloc[0] < found["dose"].iloc[-1]:
+                    reason = f"one dose works, {found['dose'].iloc[0]:.2g}, and one is no range"
+                    found = found.iloc[:0]
                 ends = [found[name].iloc[place] if len(found) else np.nan for name in _ENDS for place in (0, -1)]
-                rows.append((task, method, *ends, found["success"].max(), best / 2 if best > 0 else np.nan))
-        columns = ["task", "method", *(f"{name}_{end}" for name in _ENDS for end in ("from", "to")), "best", "needed"]
-        return pd.DataFrame(rows, columns=columns)
+                rows.append((task, method, *ends, found["success"].max(), best / 2 if best > 0 else np.nan, reason))
+        columns = ["task", "method", *(f"{name}_{end}" for name in _ENDS for end in ("from", "to"))]
+        return pd.DataFrame(rows, columns=[*columns, "best", "needed", "reason"])
 
     def undefined(self) -> pd.DataFrame:
         """Return which figures are not defined, and why.
@@ -217,13 +267,19 @@ class SwordBenchResult(Result):
         """Draw success against damage for parts of each method's removal, one panel per task."""
         from ..plotting.steering import plot_success_against_damage
 
-        return plot_success_against_damage(self.doses, self.working_doses())
+        return plot_success_against_damage(self.dose_curves(), self.working_doses())
 
     def plot_doses(self) -> Figure:
         """Draw success, damage and over-correction against the relative dose, one row per task."""
         from ..plotting.steering import plot_doses
 
-        return plot_doses(self.doses, self.working_doses(), EPSILON)
+        return plot_doses(self.dose_curves(), self.working_doses(), EPSILON)
+
+    def plot_injection(self) -> Figure:
+        """Draw the gain and the exactness of adding the bias against the relative dose, one row per task."""
+        from ..plotting.steering import plot_injection
+
+        return plot_injection(self.injection_curves())
 
     def plot_cross(self, task: str, method: str) -> Figure:
         """Draw how well each concept is found after each was removed, the mean over seeds."""
@@ -245,30 +301,3 @@ def _longest_run(working: pd.DataFrame, parts: Sequence[float]) -> pd.DataFrame:
 
 def _place(cell: Mapping[str, Any]) -> dict[str, Any]:
     return {key: cell[key] for key in ("task", "backbone", "method", "seed")}
-
-
-def _by_test(gains: pd.DataFrame) -> list[list[np.ndarray]]:
-    """Return the gains in groups of rows, once for each set of test rows: means over its seeds."""
-    found = []
-    for _, same in gains.groupby("task_sha256", sort=True):
-        biased, unbiased, aligned = (np.mean(list(same[group]), axis=0) for group in ("biased", "unbiased", "aligned"))
-        if not len(aligned) or aligned.mean() >= 0:  # what is kept of the bias's help is no gain
-            aligned = np.zeros(max(1, len(aligned)))
-        found.append([biased, unbiased, aligned])
-    return found
-
-
-def _paired(a: list[list[np.ndarray]], b: list[list[np.ndarray]]) -> float:
-    """Return the p-value of a two-sided test that the mean net gains of two methods are the same."""
-    parts = [x - y for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True)]
-    size = abs(sum(part.mean() for part in parts))
-    parts = [part for part in parts if part.any()]
-    if not parts:
-        return 1.0
-    if any(len(part) < MIN_ROWS or np.ptp(part) == 0 for part in parts):
-        terms = np.concatenate([part[part != 0] / len(part) for part in parts])
-        if len(terms) == 1:
-            return 1.0
-        return float(permutation_test((terms,), np.sum, permutation_type="samples", batch=1000, rng=0).pvalue)
-    variance = sum(part.var(ddof=1) / len(part) for part in parts)
-    return float(2 * norm.sf(size / np.sqrt(variance)))

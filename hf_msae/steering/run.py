@@ -17,7 +17,6 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 from tqdm.auto import tqdm
@@ -30,9 +29,10 @@ from .measuring import measure
 from .methods.text import HOOK_POINT
 from .provenance import check_width, provenance_at, provenance_of, refuse_other
 from .result import SwordBenchResult
+from .rows import rows_sha256, shared_rows
 from .tasks import Task
 
-CELL_FORMAT = 4
+CELL_FORMAT = 5
 """Cells of another format are measured again."""
 
 
@@ -44,6 +44,7 @@ def run_swordbench(
     num_workers: int = 1,
     progress: bool = True,
     backbone: Backbone | str | os.PathLike | None = None,
+    only_bias: bool = False,
 ) -> SwordBenchResult:
     """Measure steering methods on tasks.
 
@@ -62,6 +63,8 @@ def run_swordbench(
         progress: Whether to show a progress bar.
         backbone: The backbone of the tasks' features, or what `Backbone.from_pretrained` loads, for the methods that
             are fitted by name: its text tower reads the names of the concepts.
+        only_bias: Fit and measure the bias of each task alone, in a fraction of the time; methods that take the other
+            concepts are still given them. What compares concepts, such as robustness, is not measured then.
 
     Returns:
         The result, which is also written to results.json.
@@ -94,7 +97,7 @@ def run_swordbench(
         for label, edit in chosen.items():
             _check_fit(task, edit, backbone if label in by_name else None)
     cells = [
-        _Cell(task, label, edit, seed, folder, backbone if label in by_name else None)
+        _Cell(task, label, edit, seed, folder, backbone if label in by_name else None, only_bias)
         for task, seed in zip(made, [seed for seed in seeds for _ in tasks], strict=True)
         for label, edit in chosen.items()
     ]
@@ -103,7 +106,10 @@ def run_swordbench(
     with tqdm(total=len(cells), initial=done, desc="SwordBench", unit="cell", disable=not progress) as bar:
         for _ in _measure_all(missing, num_workers):
             bar.update()
-    found = [{**cell.read(), "rows_sha256": rows_sha256(cell.task)} for cell in cells]
+    shared = {name: shared_rows([task for task in made if task.name == name]) for name in names}
+    found = [
+        {**cell.read(), "rows_sha256": rows_sha256(cell.task), "shared": shared[cell.task.name]} for cell in cells
+    ]
     _warn_of_notes(found, folder)
     result = SwordBenchResult.of_cells(found)
     result.save(Path(output_dir) / "results.json")
@@ -174,6 +180,7 @@ class _Cell:
     seed: int
     folder: Path
     backbone: Backbone | None = None
+    only_bias: bool = False
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -187,6 +194,7 @@ class _Cell:
             "settings": self.edit.settings(),
             "depends_on": self.edit.depends_on(),
             "seed": self.seed,
+            **({"only_bias": True} if self.only_bias else {}),
             **(self.backbone.provenance() if self.backbone else {}),
         }
 
@@ -201,13 +209,11 @@ class _Cell:
             cell = json.loads(self.path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        return cell if isinstance(cell, dict) and "figures" in cell and "doses" in cell else None
+        return cell if isinstance(cell, dict) and {"figures", "doses", "injection"} <= set(cell) else None
 
     def measure(self) -> None:
-        write_json(
-            self.path,
-            {**self.key, "backbone": self.task.backbone, **measure(self.task, self.edit, self.seed, self.backbone)},
-        )
+        measured = measure(self.task, self.edit, self.seed, self.backbone, self.only_bias)
+        write_json(self.path, {**self.key, "backbone": self.task.backbone, **measured})
 
 
 def _warn_of_notes(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -220,18 +226,6 @@ def _warn_of_notes(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
             f'approximate solutions: {"; ".join(noted[:3])}{more}. "notes" in the files of {folder} has all',
             stacklevel=3,
         )
-
-
-def rows_sha256(task: Task) -> str:
-    """Return the SHA-256 of the rows of a task and their labels: all that is measured on but the features.
-
-    `Task.sha256` includes the features, whose last digits differ between machines; this is the same on all of them.
-    """
-    digest = hashlib.sha256(json.dumps([task.name, task.backbone, task.bias, list(task.concepts)]).encode())
-    for values in (*task.concepts.values(), task.target):
-        digest.update(np.asarray(values, dtype="<i8").tobytes())
-    digest.update("".join(split[:2] for split in task.split).encode())
-    return digest.hexdigest()
 
 
 def file_name(text: str) -> str:

@@ -40,7 +40,7 @@ class SubmittedCell:
         task: Name of the task.
         backbone: Name of the network that the task's features are of.
         seed: Seed of the task and of the fit.
-        rows_sha256: Hash of the task's rows (`hf_msae.steering.run.rows_sha256`).
+        rows_sha256: Hash of the task's rows (`hf_msae.steering.rows.rows_sha256`).
         figures: For each of `FIGURES` the value and the ends of its 95% interval, null where it is not defined.
         biased: What removal gained in each biased test row, one character each: "-" for -1, "0", "+" for 1, or a
             letter whose value is in `values`.

@@ -36,6 +36,9 @@ def test_a_task_of_ones_own_is_run_and_written(data, tmp_path, capsys):
     assert set(frame["method"]) == {"mean_difference", "lda"} and set(frame["concept"]) == {"bias", "concept_1"}
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     assert len(content["frame"]) == len(frame)
+    assert not (tmp_path / "out" / "injection.png").exists() and "All at equal doses" in printed  # it has no pairs
+    assert {"low", "high", "seeds"} <= set(pd.read_csv(tmp_path / "out" / "summary.csv"))
+    assert "net_gain_equal_dose" in pd.read_csv(tmp_path / "out" / "ranking_equal_dose.csv")
     for name in ("success_against_damage.png", "doses.png", "cross_concepts_kind.png"):
         with Image.open(tmp_path / "out" / name) as image:
             assert image.width > 300
@@ -46,7 +49,7 @@ def test_a_task_of_ones_own_is_run_and_written(data, tmp_path, capsys):
 def test_an_msae_is_compared(data, tmp_path, capsys):
     identity_msae(12, [12]).save_pretrained(tmp_path / "msae")
     own = ["--data", str(data), "--concepts", "bias", "--target", "kind", "--bias", "bias", "--seeds", "0"]
-    given = ["--methods", "lda", "msae", "--msae", str(tmp_path / "msae"), "--num_latents", "3"]
+    given = ["--methods", "lda", "msae", "--msae", str(tmp_path / "msae"), "--num_latents", "3", "--only_bias", "true"]
     with pytest.warns(DeprecationWarning, match="--output_dir.*use --output$"):  # the flag of other commands
         main([*own, *given, "--output_dir", str(tmp_path / "out")])
     frame = pd.read_csv(tmp_path / "out" / "figures.csv")

@@ -41,6 +41,7 @@ def test_a_task_has_ranks_figures_and_what_is_not_defined(benched, result):
     assert html.count("data:image/svg+xml") == 3 and "<i>" not in html and "&lt;i&gt;lda" in html
     assert {each["metric"] for each in found.undefined} >= {"exactness"} and "has no exact pairs" in html
     assert found.verdict == result.of_task("no pairs").verdict() and "gaussian" not in html
+    assert "rank, at equal doses" in html and len(found_on(benched, "gaussian").figures) == 4
     assert "exact pairs" not in view.html.page(found_on(benched, "gaussian"))
 
 
@@ -48,8 +49,8 @@ def test_figures_are_drawn_once_and_the_heat_map_is_of_the_method_asked_for(benc
     best, other = methods_of(benched, "gaussian")
     assert found_on(benched, "gaussian") is found_on(benched, "gaussian", best) is found_on(benched, "gaussian", "")
     second = found_on(benched, "gaussian", other)
-    (heat, said), (_, said_of_best) = second.figures[2], found_on(benched, "gaussian").figures[2]
-    assert heat.source != found_on(benched, "gaussian").figures[2][0].source
+    (heat, said), (heat_of_best, said_of_best) = second.figures[-1], found_on(benched, "gaussian").figures[-1]
+    assert heat.source != heat_of_best.source
     assert other in said and best in said_of_best
 
 
@@ -84,7 +85,11 @@ def test_results_that_are_not_there_end_the_loading_first(tmp_path):
 
 
 def test_a_run_without_doses_has_a_table_and_no_figures_of_them(benched, result):
-    old = replace(result, doses=result.doses.iloc[:0])
+    old = replace(result, doses=result.doses.iloc[:0], injection=result.injection.iloc[:0])
     other = Explorer(benched.model, benched.images, benched.embeddings[:], swordbench=old)
     found = found_on(other, "gaussian")
-    assert len(found.figures) == 1 and found.rows[0]["doses"] is None and np.isfinite(found.rows[0]["success"][0])
+    assert (
+        len(found.figures) == 1
+        and found.rows[0]["doses"] == "not measured"
+        and np.isfinite(found.rows[0]["success"][0])
+    )

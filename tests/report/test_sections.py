@@ -254,18 +254,21 @@ def test_steering_is_shown_with_its_ranks_and_figures(write, tmp_path):
     result = run_swordbench([task], ["mean_difference", "lda"], tmp_path, seeds=(0, 1), progress=False)
     result = SwordBenchResult.load(tmp_path / "results.json")
     section = write(steering=result).section("steering")
-    assert section.one("h3").text == "gaussian" and len(section.all("img")) == 3
+    assert section.one("h3").text == "gaussian" and len(section.all("img")) == 4
     rows = table_of(section)
     ranges = result.working_doses().set_index("method")
     for row in rows:
-        first, last = ranges.loc[row[1], ["dose_from", "dose_to"]]
-        assert row[-1] == ("none" if np.isnan(first) else f"{first:.2g} to {last:.2g}")
+        first, last, reason = ranges.loc[row[1], ["dose_from", "dose_to", "reason"]]
+        assert row[-1] == (reason if np.isnan(first) else f"{first:.2g} to {last:.2g}")
     ranking = result.ranking()
     assert [(int(row[0]), row[1]) for row in rows] == list(zip(ranking["rank"], ranking["method"], strict=True))
     summary = result.summary(["net_gain", "damage"]).set_index(["metric", "method"])
     for row in rows:
-        mean, low, high = (signed(summary.loc[("net_gain", row[1]), end]) for end in ("mean", "lowest", "highest"))
-        assert row[2] == f"{mean} {low} to {high}" and row[5] == signed(summary.loc[("damage", row[1]), "mean"])
+        mean, low, high = (signed(summary.loc[("net_gain", row[1]), end]) for end in ("mean", "low", "high"))
+        assert row[2] == f"{mean} {low} to {high}" and row[7] == signed(summary.loc[("damage", row[1]), "mean"])
+    equal = result.ranking(equal_dose=True).set_index("method")
+    for row in rows:
+        assert (int(row[3]), row[4]) == (equal.loc[row[1], "rank"], signed(equal.loc[row[1], "net_gain_equal_dose"]))
     assert "hf-msae swordbench" in write().section("steering").text
     assert not section.all("li")
 
@@ -276,7 +279,7 @@ def test_what_is_not_defined_of_steering_says_why(write, tmp_path):
     result = run_swordbench([task], ["lda"], tmp_path, seeds=(0,), progress=False)
     section = write(steering=result).section("steering")
     (row,), reasons = table_of(section), [each.text for each in section.all("li")]
-    assert row[8] == DASH and any("exactness" in each and "no exact pairs" in each for each in reasons)
+    assert row[10] == DASH and any("exactness" in each and "no exact pairs" in each for each in reasons)
     assert any("0 rows with the concept" in each and "concept 1" in each and "nothing" in each for each in reasons)
 
 

@@ -9,10 +9,12 @@ from scipy.stats import norm
 from sklearn.linear_model import Lasso, Ridge
 from sklearn.svm import LinearSVC
 
+from hf_msae.statistics import auroc
 from hf_msae.steering import METHODS, Edit, NotDefinedError, Task, gaussian_task
 from hf_msae.steering.cross_validation import few_rows, fit_best
-from hf_msae.steering.damage import Judge, damage_figures, dose_figures, is_perfect
+from hf_msae.steering.damage import Judge, damage_figures, is_perfect
 from hf_msae.steering.direction import Direction, levels
+from hf_msae.steering.doses import injection_doses, removal_doses
 from hf_msae.steering.metrics import (
     concept_figures,
     cross_concept_figures,
@@ -131,22 +133,70 @@ def test_orthogonal_concepts_stay_when_others_go(task, known):
     cross = cross_concept_figures(known, task)
     for concept in known:
         detection = concept_figures(known[concept], task, concept, seed=0)["detection_auroc"][0]
-        assert cross[concept, concept] == 0.5 and cross[concept, None] == pytest.approx(detection, abs=0.02)
+        assert cross.areas[concept, concept] == 0.5 and cross.areas[concept, None] == pytest.approx(
+            detection, abs=0.02
+        )
         figures = robustness_figures(concept, cross)
         assert figures["robustness"][0] == pytest.approx(1, abs=0.01)
         assert figures["robustness_worst"][0] <= figures["robustness"][0]
         assert figures["robustness_change"][0] == pytest.approx(1, abs=0.01)
+        for value, low, high in figures.values():
+            assert low <= value <= high and 0 < high - low < 0.02
+
+
+def test_robustness_has_the_interval_of_resampled_rows(task, known):
+    """Against drawing rows and ranking them anew, for concepts that are found less well after each other's removal."""
+    axes = np.array(task.provenance["directions"])
+    mixed = {
+        name: _fit(Known(axes[place] + 0.9 * axes[3 - place]), task, name)
+        for place, name in ((1, "concept 1"), (2, "concept 2"))
+    }
+    cross = cross_concept_figures(mixed, task)
+    value, low, high = robustness_figures("concept 1", cross)["robustness"]
+    assert value < 0.985
+    X = task.features[task.test]
+    truth = task.concepts["concept 1"][task.test]
+    before, after = mixed["concept 1"].score(X), mixed["concept 1"].score(mixed["concept 2"].remove(X))
+    rng, ratios = np.random.default_rng(0), []
+    rows = rng.permutation(len(X))[: sum(map(len, cross.shares["concept 1"]))]
+    groups = [rows[truth[rows]], rows[~truth[rows]]]
+    for _ in range(200):
+        drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
+        ratios.append(auroc(truth[drawn], after[drawn]) / auroc(truth[drawn], before[drawn]))
+    assert high - low == pytest.approx(2 * 1.96 * np.std(ratios), rel=0.2)
 
 
 def test_orthogonality_has_both_denominators(task, known):
     figures = orthogonality_figures(known, task)["concept 1"]
     assert figures["orthogonality"][0] == pytest.approx(1, abs=1e-5)
+    assert figures["orthogonality"][2] - figures["orthogonality"][1] < 1e-6  # all rows are changed by the same
     nothing = {**known, "bias": Oracle(task)}  # its `add` changes nothing
     assert np.isnan(orthogonality_figures(nothing, task)["bias"]["orthogonality"][0])
     same = dict.fromkeys(known, known["bias"])
     figures = orthogonality_figures(same, task)["bias"]
     assert figures["orthogonality_mean"][0] == pytest.approx(0, abs=1e-6)
     assert figures["orthogonality"][0] == pytest.approx(1 / 4, abs=1e-6)
+
+
+def test_orthogonality_has_the_interval_of_resampled_rows(task, known):
+    """For an edit that moves half of the rows by each of two directions, its direction depends on the rows."""
+    first, second = (torch.tensor(np.float32(task.provenance["directions"][place])) for place in (0, 1))
+
+    class Varied(Known):
+        def _add(self, x, amount):
+            return x + amount * torch.where(x[:, :1] > 0.5, first, 0.5 * second).to(x.dtype)
+
+    edits = {"bias": known["bias"], "varied": _fit(Varied(np.ones(24)), task)}
+    figures = orthogonality_figures(edits, task)
+    X = task.features[task.test].astype(np.float64)
+    change, unit = edits["varied"].add(X) - X, known["bias"].direction.double().numpy()
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(300):
+        mean = change[rng.integers(len(X), size=len(X))].mean(axis=0)
+        drawn.append(1 - abs(mean @ unit) / np.linalg.norm(mean))
+    for concept in edits:
+        value, low, high = figures[concept]["orthogonality_mean"]
+        assert low < value < high and high - low == pytest.approx(2 * 1.96 * np.std(drawn), rel=0.15)
 
 
 def test_moving_along_the_true_direction_is_as_exact_as_the_noise_allows(task):
@@ -244,7 +294,7 @@ def test_few_rows_keep_the_rare_class():
 
 
 def test_doses_grow_and_the_whole_is_the_removal(task, known):
-    records = dose_figures(known["bias"], Judge(task), seed=0)
+    records = removal_doses(known["bias"], Judge(task), seed=0)[0]
     doses = [record["dose"] for record in records]
     assert doses == sorted(doses)
     figures, _ = damage_figures(known["bias"], Judge(task), seed=0)
@@ -252,6 +302,68 @@ def test_doses_grow_and_the_whole_is_the_removal(task, known):
     for name in ("success", "damage", "dose", "over_correction"):
         found = [whole[f"{name}{end}"] for end in ("", "_low", "_high")]
         assert found == pytest.approx(figures[name], abs=1e-6)
+
+
+def test_at_equal_doses_the_size_of_a_removal_does_not_matter(task):
+    """A removal that goes a quarter of the way gains less; scaled to the same doses, both are the same."""
+
+    class Less(Known):
+        def _remove(self, x):
+            return 0.25 * super()._remove(x) + 0.75 * x
+
+    judge, direction = Judge(task), task.provenance["directions"][0]
+    found = [removal_doses(_fit(kind(direction), task), judge, seed=0) for kind in (Known, Less)]
+    assert found[1][1] == pytest.approx(found[0][1], abs=1e-3)
+    at_removal = [damage_figures(_fit(kind(direction), task), judge, seed=0)[0] for kind in (Known, Less)]
+    assert at_removal[1]["net_gain"][0] < at_removal[0]["net_gain"][0] - 0.05
+    _, (value, low, high), gains = found[0]
+    means = {group: gains[group].mean() for group in gains}
+    assert low < value < high
+    assert value == pytest.approx(means["biased"] + means["unbiased"] + min(0, means["aligned"]))
+
+
+def test_a_removal_of_nothing_has_no_equal_dose(task):
+    class Nothing(Oracle):
+        def _remove(self, x):
+            return x
+
+    records, figure, gains = removal_doses(Nothing(task), Judge(task), seed=0)
+    assert np.isnan(figure).all() and gains == {} and [record["success"] for record in records] == [0] * len(records)
+
+
+def test_injection_is_compared_with_the_counterfactual(task):
+    shift = STRENGTH * torch.tensor(np.float32(task.provenance["directions"][0]))
+
+    class Exact(Oracle):
+        def _add(self, x, amount):
+            return x + amount * shift
+
+    class Opposite(Oracle):
+        def _add(self, x, amount):
+            return x - amount * shift
+
+    judge = Judge(task)
+    rows = judge.groups["unbiased"]
+    same = judge.head.predict(task.features[rows]) == judge.head.predict(task.counterfactuals[rows])
+    records, figures = injection_doses(Exact(task), judge, seed=0)
+    whole = next(record for record in records if record["part"] == 1)
+    assert whole["gain"] == figures["injection_gain"][0] == pytest.approx(1 - same.mean())
+    assert whole["exactness"] == pytest.approx(1) and whole["gain_low"] < whole["gain"] < whole["gain_high"]
+    assert max(records, key=lambda record: record["exactness"]) is whole
+    doses = [record["dose"] for record in records]
+    assert doses == sorted(doses) and 0 < figures["injection_gain_equal_dose"][0] < whole["gain"]
+    records, figures = injection_doses(Opposite(task), judge, seed=0)
+    assert figures["injection_gain"][2] < 0 and all(record["exactness"] < 0 for record in records)
+    records, figures = injection_doses(Exact(task), Judge(_without(task, "counterfactuals")), seed=0)
+    assert records == [] and np.isnan(list(figures.values())).all() and len(figures) == 2
+
+
+def test_a_label_that_is_not_correlated_with_the_bias_has_no_groups():
+    """Which label goes with the bias would be chance, and recovery a ratio of two of them."""
+    judge = Judge(gaussian_task(num_rows=800, width=12, num_concepts=2, correlation=0.0, seed=0))
+    with pytest.raises(NotDefinedError, match="not correlated in the training rows"):
+        judge.groups  # noqa: B018
+    assert Judge(gaussian_task(num_rows=800, width=12, num_concepts=2, correlation=-0.5, seed=0)).groups
 
 
 def test_without_counterfactuals_the_reference_is_of_unbiased_rows(task):
@@ -275,7 +387,7 @@ def test_a_task_without_aligned_rows_has_all_other_figures(task):
     split[aligned] = "train"
     figures, _ = damage_figures(Oracle(task), Judge(_with(task, split=split)), seed=0)
     assert np.isnan(figures["over_correction"]).all() and is_perfect(figures)
-    record = dose_figures(Oracle(task), Judge(_with(task, split=split)), seed=0)[-1]
+    record = removal_doses(Oracle(task), Judge(_with(task, split=split)), seed=0)[0][-1]
     assert np.isnan(record["over_correction"]) and np.isfinite([record["success"], record["damage_high"]]).all()
     assert np.isfinite([figures["recovery"], figures["worst_group"], figures["net_gain"]]).all()
 

@@ -16,12 +16,14 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from hf_msae import MSAEModel
 from hf_msae.steering import METHODS, SwordBenchResult, gaussian_task, run_swordbench
 from hf_msae.steering import run as module
+from hf_msae.steering.rows import shared_rows
 
 small = partial(gaussian_task, num_rows=400, width=12, num_concepts=3)
 run = partial(run_swordbench, progress=False)
@@ -199,9 +201,10 @@ def test_a_concept_that_no_test_row_has_does_not_end_the_run(tmp_path):
 def test_every_figure_that_is_missing_has_a_reason(tmp_path):
     task = small(seed=0)
     without = run([replace(task, counterfactuals=None)], ["lda", "leace"], tmp_path, seeds=(0,)).undefined()
-    assert without["metric"].tolist() == ["exactness", "injection_exactness"]
-    assert without["reason"].str.contains("exact pairs").all() and without["cells"].tolist() == [2, 2]
-    assert without["methods"].tolist() == [["lda", "leace"]] * 2 and without["concepts"].tolist() == [["bias"]] * 2
+    metrics = ["exactness", "injection_exactness", "injection_gain", "injection_gain_equal_dose"]
+    assert without["metric"].tolist() == metrics and without["cells"].tolist() == [2] * 4
+    assert without["reason"].str.contains("pairs").all()
+    assert without["methods"].tolist() == [["lda", "leace"]] * 4 and without["concepts"].tolist() == [["bias"]] * 4
     harmless = replace(task, counterfactuals=task.features.copy())
     frame = run([harmless], ["lda"], tmp_path, seeds=(0,)).to_pandas()
     assert "mislead" in frame.query("metric == 'recovery'")["reason"].item()
@@ -215,13 +218,13 @@ def test_methods_that_do_the_same_share_a_rank(tmp_path):
     assert ranking.loc["a", "p_value"] < 0.05
 
 
-def _result(gains):
+def _result(gains, shared=0.0):
     """A result of {(method, seed, hash of the task): gains in biased, unbiased and, if any, aligned rows}."""
     cells = [
         {
             **{"task": "t", "backbone": "b", "method": method, "seed": seed, "task_sha256": sha256, "perfect": None},
             **{"biased": biased, "unbiased": unbiased, "aligned": [*chain(*aligned)]},
-            **{"figures": [], "doses": [], "cross": []},
+            **{"figures": [], "doses": [], "cross": [], "shared": shared},
         }
         for (method, seed, sha256), (biased, unbiased, *aligned) in gains.items()
     ]
@@ -253,6 +256,89 @@ def test_rows_that_seeds_share_count_once():
     assert repeated.equals(once) and 0 < once["p_value"].iloc[1] < 1
     others = {(name, seed, f"{seed}"): each for seed in range(5) for name, each in (("a", a), ("b", b))}
     assert _result(others).ranking()["p_value"].iloc[1] < once["p_value"].iloc[1]
+
+
+def test_rows_that_tasks_of_several_seeds_have_in_common_count_once():
+    """The same gains in rows that are all the same, or half of them, or of which it is not known."""
+    rng = np.random.default_rng(0)
+    a, b = ([rng.integers(-1, 2, n).tolist() for n in (40, 60, 50)] for _ in range(2))
+    once = _result({("a", 0, "x"): a, ("b", 0, "x"): b}).ranking()["p_value"].iloc[1]
+    gains = {(name, seed, f"{seed}"): each for seed in range(4) for name, each in (("a", a), ("b", b))}
+    found = [_result(gains, shared).ranking()["p_value"].iloc[1] for shared in (0.0, 0.5, 1.0, None)]
+    z = [norm.isf(p / 2) / norm.isf(once / 2) for p in found]
+    assert z == pytest.approx([2, np.sqrt(4 / 2.5), 1, 1])
+    few = {key: tuple(group[:8] for group in each) for key, each in gains.items()}  # tested by signs
+    assert _result(few, 1.0).ranking()["p_value"].iloc[1] > _result(few, 0.0).ranking()["p_value"].iloc[1]
+
+
+def test_intervals_of_ranks_cover_rows_and_seeds():
+    """Seeds that differ have a wider interval than their rows explain; a group of few rows has none."""
+    same = {("a", seed, f"{seed}"): ([1] * 20 + [0] * 20, [0] * 40) for seed in range(3)}
+    differing = {
+        ("a", seed, f"{seed}"): ([1] * (5 + 15 * seed) + [0] * (35 - 15 * seed), [0] * 40) for seed in range(3)
+    }
+    widths = []
+    for gains in (same, differing):
+        row = _result(gains).ranking().iloc[0]
+        assert row["net_gain"] == pytest.approx(0.5) and row["low"] + row["high"] == pytest.approx(1)
+        widths.append(row["high"] - row["low"])
+    assert widths[0] == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 39 / 3), rel=1e-3)
+    assert widths[1] > 2 * 4 * 0.375 / np.sqrt(3)  # Student's t of two degrees of freedom
+    few = _result({("a", 0, "x"): ([1, 0] * 4, [0] * 40)}).ranking().iloc[0]
+    assert few["net_gain"] == 0.5 and np.isnan([few["low"], few["high"]]).all()
+
+
+def test_the_summary_has_intervals_over_rows_and_seeds(finished):
+    result = finished[1]
+    summary = result.summary(None).set_index(["method", "metric"])
+    frame = result.to_pandas().query("method == 'lda' and metric == 'damage'").astype({"low": float, "high": float})
+    row = summary.loc[("lda", "damage")]
+    assert row["seeds"] == 2 and row["mean"] == pytest.approx(frame["value"].astype(float).mean())
+    assert row["low"] < row["lowest"] <= row["mean"] <= row["highest"] < row["high"]
+    assert row["high"] - row["low"] > (frame["high"] - frame["low"]).mean() / np.sqrt(2) - 1e-9
+    for metric in ("robustness", "orthogonality", "injection_gain", "net_gain_equal_dose"):
+        assert np.isfinite(summary.loc[("lda", metric), ["low", "high"]].to_numpy(float)).all()
+    curves = result.dose_curves().set_index(["method", "part"])
+    whole = curves.loc[("lda", 1.0)]
+    assert [whole[f"damage{end}"] for end in ("", "_low", "_high")] == pytest.approx(
+        row[["mean", "low", "high"]].tolist()
+    )
+
+
+def test_shared_rows_are_those_of_the_same_inputs():
+    tasks = [small(seed=seed) for seed in (0, 1)]
+    assert shared_rows(tasks) == 0 and shared_rows([tasks[0]] * 2) == 1 and shared_rows(tasks[:1]) == 1
+    named = [
+        replace(task, provenance={"inputs": np.arange(start, start + 400).tolist()})
+        for task, start in zip(tasks, (0, 50), strict=True)
+    ]
+    assert shared_rows(named) == 0.75
+
+
+def test_methods_are_ranked_at_equal_doses_too(finished):
+    result = finished[1]
+    ranking = result.ranking(equal_dose=True)
+    frame = result.to_pandas().query("metric == 'net_gain_equal_dose'")
+    means = frame.astype({"value": float}).groupby("method")["value"].mean()
+    found = ranking.set_index("method")["net_gain_equal_dose"]
+    assert found.to_dict() == pytest.approx(means.to_dict(), abs=1e-6) and ranking["rank"].min() == 1
+    assert "net_gain" not in ranking and "net_gain_equal_dose" not in result.ranking()
+
+
+def test_a_bias_alone_is_measured_as_with_the_other_concepts(tmp_path):
+    task = partial(small, num_rows=200, num_concepts=2)
+    whole = run([task], ["joint_pattern"], tmp_path, seeds=(0,)).to_pandas()
+    alone = run([task], ["joint_pattern"], tmp_path, seeds=(0,), only_bias=True)
+    assert len(list((tmp_path / "cells").iterdir())) == 2
+    expected = whole[(whole["concept"] == "bias") & ~whole["metric"].str.contains("robustness|orthogonality")]
+    assert alone.to_pandas().reset_index(drop=True).equals(expected.reset_index(drop=True))
+
+
+def test_nothing_spurious_is_not_ranked(tmp_path):
+    result = run([partial(small, correlation=0.0)], ["lda"], tmp_path, seeds=(1,), only_bias=True)
+    undefined = result.undefined().set_index("metric")["reason"]
+    assert set(undefined.index) == {"success", "recovery"} and undefined.str.contains("not correlated").all()
+    assert result.ranking().empty and result.ranking(equal_dose=True).empty and result.doses.empty
 
 
 @pytest.mark.parametrize("number", [1, 4, 5, 30])
@@ -318,6 +404,8 @@ def _dosed(**curves):
         for part, each in enumerate(curve, 1)
         for seed in (0, 1)
     ]
+    for record in doses:
+        record |= {f"{name}{end}": record[name] for name in NAMES for end in ("_low", "_high")}
     frame = pd.DataFrame(doses)
     return replace(_result({(name, 0, "x"): ([1.0], [0.0]) for name in curves}), doses=frame)
 
@@ -345,6 +433,21 @@ def test_doses_that_work_have_half_of_the_best_success_without_harm():
     assert table.loc["weak", ["part_from", "part_to", "dose_from", "dose_to", "best"]].isna().all()
 
 
+def test_one_dose_that_works_is_no_range():
+    table = _dosed(
+        one=[(0.1, 0.1, 0, 0), (0.2, 0.3, 0, 0), (0.4, 0.4, 0.2, 0)],
+        same=[(0.3, 0.3, 0, 0), (0.3, 0.3, 0, 0)],
+        range=[(0.1, 0.3, 0, 0), (0.2, 0.3, 0, 0)],
+        none=[(0.1, 0.0, 0, 0), (0.2, 0.0, 0, 0)],
+    )
+    table = table.working_doses().set_index("method")
+    for name, dose in (("one", "0.2"), ("same", "0.3")):
+        assert table.loc[name, ["part_from", "dose_from", "dose_to", "best"]].isna().all()
+        assert dose in table.loc[name, "reason"] and "no range" in table.loc[name, "reason"]
+    assert table.loc["range", ["dose_from", "dose_to", "reason"]].tolist() == [0.1, 0.2, ""]
+    assert table.loc["none", "reason"] == "no dose works"
+
+
 def test_no_dose_works_where_nothing_is_won():
     table = _dosed(a=[(0.1, 0, 0, 0), (0.2, -0.1, 0, 0)], b=[(0.1, 0.5, 0.5, 0)]).working_doses()
     assert table[["part_from", "dose_to", "needed"]].isna().all(axis=None) and len(table) == 2
@@ -356,9 +459,16 @@ def test_results_of_earlier_versions_have_no_over_correction_of_doses(tmp_path, 
     for record in content["doses"]:
         for end in ("", "_low", "_high"):
             del record[f"over_correction{end}"]
+    for table in ("injection", "equal_dose"):
+        del content[table]
+    for record in content["made"]:
+        del record["shared"]
     (tmp_path / "results.json").write_text(json.dumps(content))
     old = SwordBenchResult.load(tmp_path)
     assert old.working_doses()["method"].tolist() == result.working_doses()["method"].tolist()
+    assert old.injection_curves().empty and old.ranking(equal_dose=True).empty
+    assert old.ranking()["net_gain"].tolist() == result.ranking()["net_gain"].tolist()
+    assert (old.ranking()["p_value"].dropna() >= result.ranking()["p_value"].dropna()).all()
     figure = old.plot_doses()
     figure.savefig(tmp_path / "doses.png")
     assert [text.get_text() for text in figure.axes[2].texts] == ["not defined"] and not figure.axes[0].texts
@@ -379,20 +489,24 @@ def test_a_run_is_read_from_its_folder_and_split_by_task(tmp_path):
         SwordBenchResult.load(tmp_path)
 
 
-def test_figures_are_drawn(tmp_path):
-    result = run([small], ["mean_difference", "lda"], tmp_path, seeds=(0,))
+def test_figures_are_drawn(finished):
+    result = finished[1]
     panel = result.plot().axes[0]
     assert panel.get_title() == "gaussian" and len(panel.lines) >= 4
     doses = result.plot_doses().axes
     assert [panel.get_ylabel().split(" ")[0] for panel in doses] == ["success", "damage", "over-correction"]
     curves = [line.get_xydata().tolist() for line in doses[2].lines]
-    assert result.doses.query("method == 'lda'")[["dose", "over_correction"]].to_numpy().tolist() in curves
+    curve = result.dose_curves().query("method == 'lda'")
+    assert curve[["dose", "over_correction"]].to_numpy().tolist() in curves
+    injection = result.plot_injection().axes
+    assert [panel.get_ylabel().split(" ")[0] for panel in injection] == ["gain", "exactness"]
+    curve = result.injection_curves().query("method == 'lda'")[["dose", "gain"]].to_numpy().tolist()
+    assert curve in [line.get_xydata().tolist() for line in injection[0].lines]
     heat = result.plot_cross("gaussian", "lda").axes[0]
     assert heat.get_title() == "gaussian, lda"
     assert [label.get_text() for label in heat.get_yticklabels()] == ["bias", "concept 1", "concept 2"]
     with pytest.raises(ValueError, match="leace"):
         result.plot_cross("gaussian", "leace")
-    assert os.listdir(tmp_path / "cells")
 
 
 def test_processes_share_the_cores(monkeypatch):

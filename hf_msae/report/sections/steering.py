@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ...plotting.embedded import Drawing, drawing
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ...steering import SwordBenchResult
     from ..context import Context
 
@@ -17,9 +19,14 @@ _AGAINST = (
     "the marker is the removal itself, with 95% intervals."
 )
 _DOSES = (
-    "What each dose does: methods are compared at equal sizes of the change, relative to the embedding. Thick parts "
+    "What each dose does, the size of the change relative to the embedding. Thick parts "
     "are the doses that work; dashed lines mark the success that these need, and the most damage and over-correction "
     "that they may have. Bands are 95% intervals."
+)
+_INJECTION = (
+    "What adding the bias does to inputs without it, compared with the same inputs rendered with it. The gain is how "
+    "much oftener the classifier says what it says of these; exactness is 1 if the embeddings are theirs, and 0 if "
+    "they are as far from them as without any change. The marker is an amount of 1, and bands are 95% intervals."
 )
 _CROSS = (
     "How well each concept (rows) is still found after {method} removed each (columns), as AUROC. The diagonal should "
@@ -34,8 +41,8 @@ class TaskFinding:
     name: str
     verdict: str
     num_seeds: int
-    # Methods by rank: rank, method, of each figure (mean, lowest, highest) over seeds, and doses, the range that
-    # works, or None.
+    # Methods by rank: rank, equal_dose (rank and net gain at equal doses, or None), method, of each figure (mean, low,
+    # high) over seeds, and doses, the range that works, or why there is none.
     rows: list[dict[str, Any]]
     undefined: list[dict[str, Any]]  # metric, methods, concepts, cells and reason
     figures: list[tuple[Drawing, str]]  # each with what it means
@@ -59,21 +66,29 @@ def task_finding(result: SwordBenchResult, task: str, method: str | None = None)
     from ...steering.damage import EPSILON  # here, since most reports need no steering
 
     result = result.of_task(task)
-    summary = result.summary(COLUMNS).set_index(["method", "metric"])[["mean", "lowest", "highest"]]
-    ranges = result.working_doses().set_index("method")[["dose_from", "dose_to"]].dropna()
+    summary = result.summary(COLUMNS).set_index(["method", "metric"])[["mean", "low", "high"]]
+    ranges = result.working_doses().set_index("method")
+    equal = result.ranking(equal_dose=True).set_index("method")[["rank", "net_gain_equal_dose"]]
     ranking, rows = result.ranking(), []
     for rank, name in zip(ranking["rank"], ranking["method"], strict=True):
         found = {metric: tuple(summary.loc[name, metric]) for metric in COLUMNS if (name, metric) in summary.index}
-        doses = tuple(ranges.loc[name]) if name in ranges.index else None
-        rows.append({"rank": rank, "method": name, **found, "doses": doses})
+        doses = _range(ranges.loc[name]) if name in ranges.index else "not measured"
+        at_equal = next(equal.loc[[name]].itertuples(index=False), None) if name in equal.index else None
+        rows.append({"rank": rank, "equal_dose": at_equal, "method": name, **found, "doses": doses})
     figures = []
     if not result.doses.empty:
         figures += [(drawing(result.plot(), "Success against damage of each method."), _AGAINST)]
         figures += [(drawing(result.plot_doses(), "Success, damage and over-correction against the dose."), _DOSES)]
-    measured = list(dict.fromkeys(result.cross["method"]))
+    if not result.injection.empty:
+        figures += [(drawing(result.plot_injection(), "Gain and exactness of adding the bias."), _INJECTION)]
+    measured = list(dict.fromkeys(result.cross["method"])) if result.cross["found"].nunique() > 1 else []
     method = method or next((row["method"] for row in rows), next(iter(measured), None))
     if method in measured:
         heat = drawing(result.plot_cross(task, method), f"Detection of each concept after {method} removed each.")
         figures.append((heat, _CROSS.format(method=method)))
     undefined = result.undefined().to_dict("records")
     return TaskFinding(task, result.verdict(), result.perfect["seed"].nunique(), rows, undefined, figures, EPSILON)
+
+
+def _range(row: pd.Series) -> str:
+    return row["reason"] or f"{row['dose_from']:.2g} to {row['dose_to']:.2g}"

@@ -45,6 +45,7 @@ class Pictures:
         split: "train" or "test" for each row.
         settings: All that the pictures depend on, as JSON can hold it.
         paired: Whether `draw` can change the bias.
+        inputs: Which scene or drawing each row shows, the same in all seeds. Defaults to `sources`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Pictures:
     split: np.ndarray
     settings: Mapping[str, Any]
     paired: bool = True
+    inputs: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -67,6 +69,7 @@ class Pictures:
     def task(self, network: Network) -> Task:
         """Return the task of a network's features of these pictures; they are computed once and kept on disk."""
         arrays = self._kept(network)
+        inputs = self.sources if self.inputs is None else self.inputs
         return Task(
             name=self.name,
             backbone=network.name,
@@ -76,7 +79,7 @@ class Pictures:
             bias=self.bias,
             split=self.split,
             counterfactuals=arrays.get("counterfactuals"),
-            provenance={**network.provenance(), **self.settings},
+            provenance={**network.provenance(), **self.settings, "inputs": inputs.tolist()},
         )
 
     def _kept(self, network: Network) -> dict[str, np.ndarray]:

@@ -40,5 +40,6 @@ def found_on(explorer: Explorer, task: object, method: object = None) -> TaskFin
 def numbers(explorer: Explorer, task: str) -> dict[str, Any]:
     """The same as JSON, for programs."""
     result = explorer.swordbench.of_task(task)
-    tables = {"ranking": result.ranking(), "working_doses": result.working_doses(), "undefined": result.undefined()}
+    tables = {"ranking": result.ranking(), "ranking_equal_dose": result.ranking(equal_dose=True)}
+    tables |= {"working_doses": result.working_doses(), "undefined": result.undefined()}
     return {"verdict": result.verdict(), **{name: json_records(table) for name, table in tables.items()}}
