@@ -24,7 +24,8 @@ def plot_success_against_damage(doses: pd.DataFrame, working: pd.DataFrame | Non
     """Plot success against damage, one panel per task and one curve per method, from small doses to large ones.
 
     The marker is the removal itself, with its intervals. Up and to the left is better.
-    Methods that another one beats in both on every task, and that work at no dose, are gray.
+    Methods that another one beats in both on every task, and that work at no dose, are gray, and so are all but those
+    with the highest net gains where there are not enough colors.
 
     Args:
         doses: What `SwordBenchResult.dose_curves` returns.
@@ -139,9 +140,12 @@ def plot_injection(injection: pd.DataFrame) -> Figure:
                         curve["dose"], curve[f"{name}_low"], curve[f"{name}_high"], color=color, alpha=0.1, linewidth=0
                     )
                 handles.setdefault(_label(method, looks), drawn[0])
-            shown = curves.loc[task, name]
             panel.set(xlabel="dose, relative to the embedding", ylabel=label)
-            panel.set_ylim(max(-1.05, shown.min() - 0.05), shown.max() + 0.05)  # exactness has no lower end
+            colored = curves.loc[task][curves.loc[task].index.get_level_values("method").isin(looks)]
+            low = min(curves.loc[task, name].min(), colored[f"{name}_low"].min())
+            high = max(curves.loc[task, name].max(), colored[f"{name}_high"].max())
+            if np.isfinite([low, high]).all():
+                panel.set_ylim(max(-1.05, low - 0.05), high + 0.05)  # exactness has no lower end
             if (curves.loc[task, "dose"] > 0).any():
                 log_axis(panel, "x")
         row[0].set_title(figure_text(task, 34), loc="left")
@@ -168,6 +172,9 @@ def _looks(curves: pd.DataFrame, working: pd.DataFrame | None) -> tuple[dict[str
     shown = {method for task in wholes.index.unique("task") for method in _front(wholes.loc[task])}
     if working is not None:
         shown |= set(working.dropna(subset=["part_from"])["method"])
+    if len(shown) > len(PALETTE):  # one color each: the highest net gains, means over tasks
+        gain = wholes["success"] - wholes["damage"] - wholes["over_correction"].clip(lower=0).fillna(0)
+        shown = set(gain.groupby("method").mean()[list(shown)].nlargest(len(PALETTE)).index)
     return _colored(sorted(shown), curves)
 
 
@@ -204,6 +211,7 @@ def plot_cross_concepts(matrix: pd.DataFrame, title: str = "") -> Figure:
     figure, axes = new_figure(1, 1, width=size, height=size * 0.85)
     panel = axes[0, 0]
     heat = panel.imshow(matrix.to_numpy(), vmin=0.5, vmax=1, cmap="viridis", aspect="auto")
+    panel.grid(False)
     for axis, names, what in (
         (panel.xaxis, matrix.columns, "removed"),
         (panel.yaxis, matrix.index, "found"),
