@@ -60,6 +60,10 @@ class RedTeamArguments:
         None,
     )
     label: str | None = flag("Column of the embeddings' labels, which the classifier predicts.", None)
+    embedding_column: str | None = flag(
+        "Column that holds the embeddings. Defaults to the one named like the MSAE's hook point.", None
+    )
+    verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
     expected: list[str] = flag(
         "Names of concepts that the classifier may depend on. Defaults to the names of the label and its classes.", []
     )
@@ -160,7 +164,7 @@ def of_embeddings(args: RedTeamArguments, options: dict[str, Any]) -> RedTeamRep
     from ..hyperspectral.models import make_model
 
     msae, concepts = load_msae(args.msae), concepts_beside(args.msae)
-    embeddings = open_embeddings(msae, args.data, split=args.split)
+    embeddings = open_embeddings(msae, args.data, args.embedding_column, args.split, args.verify)
     if (args.model or "").endswith(".safetensors"):
         model = load_linear_layer(args.model, msae.config.d_in)
     else:

@@ -145,7 +145,7 @@ def read_concepts(
         X = np.asarray(X, dtype=np.float64)
         if X.ndim != 2 or X.shape[1] != len(table):
             raise ValueError(f"the table names {len(table)} latents, but X has the shape {X.shape}: pass whole codes")
-        space = ConceptSpace(np.arange(len(table)), table, None, tuple(expected or _words_of(y)))
+        space = ConceptSpace(np.arange(len(table)), table, None, tuple(_words_of(y) if expected is None else expected))
         return X, y, groups, space.features(), space
     if features is not None and table is None:
         raise ValueError(f"with msae=, features are a ConceptTable or nothing, got a {type(features).__name__}")

@@ -65,7 +65,7 @@ def test_commands_that_open_the_same_have_the_same_flags(shown):
     flags = {command: set(re.findall(r"--\w+", text)) for command, (text, _) in shown.items()}
     reading = {"--data", "--embeddings", "--percentile_data", "--train_data"}
     unverified = {command for command, found in flags.items() if reading & found and "--no_verify" not in found}
-    assert unverified == {"doctor", "red-team"}, "which read no embeddings"
+    assert unverified == {"doctor"}, "which reads no embeddings"
     # One says how the backbone differs, two have no MSAE that it could fit, and one reads names for embeddings of it.
     free = {"doctor", "extract", "released", "swordbench"}
     assert {

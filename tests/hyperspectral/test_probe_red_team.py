@@ -72,6 +72,16 @@ def test_a_clean_twin_has_no_severe_finding():
     assert table["metric"] == "auroc" and table["shortcut_index"] < 0.05 < 0.8 < table["random"]
 
 
+def test_groups_with_more_of_a_class_are_no_shortcut_for_it():
+    rng = np.random.default_rng(0)
+    groups = np.arange(ROWS) % 2
+    y = rng.uniform(size=ROWS) < np.array([0.2, 0.8])[groups]
+    X = np.stack([2 * y + rng.normal(size=ROWS), rng.normal(size=ROWS)], axis=1)  # the class alone
+    found = red_team(LogisticRegression(), X, y, groups.astype(str), audits=["shortcuts"], **QUICK)
+    table = found.tables["shortcuts"].iloc[0]
+    assert found.findings == () and abs(table["shortcut_index"]) < 0.03 and table["group_mean"] > 0.7
+
+
 def test_what_is_expected_can_be_named():
     found = audited(True, "concepts", expected=["star", "night"])
     assert not any(each.kind.startswith("concept ") for each in found.findings)

@@ -5,7 +5,8 @@ For every grouping, the model is tested on groups that it has not seen, and on r
     shortcut index = R2 in random folds - R2 with a group left out
 
 Since the folds are equally large, it is not the smaller number of rows to learn from that costs R2. For classifiers,
-AUROC takes the place of R2, with limits half as large.
+AUROC takes the place of R2, with limits half as large, and log-odds are taken relative to the share of the class among
+the rows that a model learned from.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ...bias.probabilities import log_odds
 from ...statistics import candidate, wilson_interval
 from ..subject import ALL, Subject, splits
 from .distance import far_rows
@@ -61,9 +63,8 @@ def shortcuts(subject: Subject) -> Outcome:
             continue
         left_out = _spread(counts)[places]
         matched = np.random.default_rng(subject.seed).permutation(left_out)
-        values, draws = score_draws(
-            subject, subject.predict_folds(matched), subject.predict_folds(left_out), _group_means(subject, places)
-        )
+        random, unseen = (_comparable(subject, subject.predict_folds(folds), folds) for folds in (matched, left_out))
+        values, draws = score_draws(subject, random, unseen, _group_means(subject, places))
         index, index_draws = values[0] - values[1], draws[0] - draws[1]
         decoded, low, high = _decoded(subject, places)
         chance = counts.max() / counts.sum()
@@ -89,6 +90,21 @@ def shortcuts(subject: Subject) -> Outcome:
             )
     table = pd.DataFrame(records, columns=COLUMNS)
     return Outcome({"shortcuts": table}, [each for each in candidates if each is not None], remarks)
+
+
+def _comparable(subject: Subject, predictions: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Make probabilities of models comparable that learned from rows with other shares of the classes.
+
+    Subtracted are the log-odds of the share of the class among the rows learned from. Without that, leaving out a
+    group with many rows of a class would bring its rows lower scores than those of other groups, and cost AUROC,
+    whatever the model reads.
+    """
+    if subject.classes is None:
+        return predictions
+    found = log_odds(predictions)
+    for train, test in splits(folds):
+        found[test] -= log_odds(subject.Y[train].mean(axis=0))
+    return found
 
 
 def _spread(counts: np.ndarray) -> np.ndarray:

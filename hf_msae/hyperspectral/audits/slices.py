@@ -58,8 +58,9 @@ def slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, lis
                 found = (ratio[i], *ends[:2], residuals[i], *ends[2:]) if known else [np.nan] * 6
                 records.append((target, grouping, str(name), n, float(y[is_in[:, i]].mean()), *found))
                 if known and grouping != "decile" and useful.get(target):
+                    alike = "" if subject.classes is None else ", compared with rows of the same class,"
                     evidence = (
-                        f"In the {n} rows with {grouping} {name} the {subject.error_name} of {target} is "
+                        f"In the {n} rows with {grouping} {name} the {subject.error_name} of {target}{alike} is "
                         f"{ratio[i]:.2f} times that of the other rows, and predictions are "
                         f"{-residuals[i]:+.2f} standard deviations off on average."
                     )
