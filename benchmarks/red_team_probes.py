@@ -5,8 +5,8 @@
 Logistic regression on embeddings of the released backbones is red-teamed with the released MSAEs and their names, on
 data with a planted shortcut and on a twin without it:
 
-- scenes: the background goes with the class (95% of the stars are at night, of the circles on a beach, of the hearts
-  in snow); the twin has other scenes, in which they are independent;
+- scenes: the background goes with the class (95% of the stars are at night, of the circles on a beach); the twin has
+  other scenes, in which they are independent;
 - clip art, frame: a red frame is pasted into 95% of the drawings of the class and 5% of the others. What is planted
   are the names whose latents tell framed drawings from the same ones without a frame with an AUROC of at least 0.75;
 - clip art, labels: drawings of another tag are labeled as the class, as if by annotators who confuse them.
@@ -46,12 +46,13 @@ from hf_msae.scenes import load_scenes
 from hf_msae.scenes.world import GROUP_OF
 from hf_msae.statistics import holm
 
-SCENES = (("star", "night"), ("circle", "beach"), ("heart", "snow"))
-FRAMED = ("flag", "geometry")
-CONFUSED = (("flag", "geometry"), ("geometry", "sign"))
-DRAWINGS = 2400
+SCENES = (("star", "night"), ("circle", "beach"))
+FRAMED = ("flag",)
+CONFUSED = (("geometry", "sign"),)
+DRAWINGS = 1600
 SHARE = 0.95
 TOLD_APART = 0.75
+GRAVITY = ("severe", "moderate", "minor")
 _UNSETTABLE = ("position", "count")
 
 
@@ -189,7 +190,7 @@ def found_by_report(report: RedTeamReport, case: Case) -> dict:
     """Findings about the cause, and about what else."""
     effects = report.tables["concepts"]
     name_of = dict(zip("concept " + effects["latent"].astype(str), effects["name"], strict=True))
-    by_group = [each for each in report.findings if each.metric == "shortcut_index" and case.cause in each.title]
+    by_group = [each for each in report.findings if each.audit == "shortcuts" and case.cause in each.title.split()]
     concepts = {name_of[each.kind]: each.severity for each in report.findings if each.kind in name_of}
     of_cause = [severity for name, severity in concepts.items() if name in case.causes]
     others = {name: severity for name, severity in concepts.items() if name not in case.causes}
@@ -199,8 +200,8 @@ def found_by_report(report: RedTeamReport, case: Case) -> dict:
     auroc = report.tables["performance"].query("metric == 'auroc'")["value"].iloc[0]
     return {
         "auroc": auroc,
-        "by group": by_group[0].severity if by_group else "",
-        "by concept": min(of_cause, key=["severe", "moderate", "minor"].index) if of_cause else "",
+        "by group": min((each.severity for each in by_group), key=GRAVITY.index, default=""),
+        "by concept": min(of_cause, key=GRAVITY.index, default=""),
         "innocent tested": len(set(effects["name"]) & case.innocent),
         "innocent found": len(innocent),
         "related found": len(others) - len(innocent),

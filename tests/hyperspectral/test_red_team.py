@@ -274,7 +274,8 @@ def test_classifiers_are_red_teamed():
         audits=["shortcuts", "performance"],
         **QUICK,
     )
-    assert found.findings[0].metric == "shortcut_index" and "rich" in found.findings[0].title
+    (shortcut,) = of_kind(found, "shortcut_index")
+    assert shortcut.severity == "severe" and "rich" in shortcut.title
     table = found.tables["performance"].set_index("metric")["value"]
     assert table["auroc"] > 0.9 and 0.8 < table["accuracy"] <= 1 and "range_ratio" not in table
 

@@ -23,6 +23,7 @@ from ...statistics import candidate, wilson_interval
 from ..subject import ALL, Subject, splits
 from .distance import far_rows
 from .outcome import Outcome, interval, score_draws, score_limits, score_name, target_names
+from .pulls import pulls
 
 LIMITS = (0.05, 0.15, 0.3)
 """Shortcut indices that are minor, moderate and severe."""
@@ -33,10 +34,6 @@ _ADVICE = (
     "Report the score with a {grouping} left out, since that is what a new one will see. Train on more of them, "
     "remove what identifies them (standardize within each, or erase the direction), and check again."
 )
-_FIXED = (
-    "The model is not fitted again, so no group was left out: see the slices of the performance for groups in which "
-    "its predictions are off."
-)
 
 
 def shortcuts(subject: Subject) -> Outcome:
@@ -44,14 +41,19 @@ def shortcuts(subject: Subject) -> Outcome:
 
     Beside it: the score of predicting the mean of the group (how much the group alone tells of the target), the share
     of rows whose group a linear classifier reads from what the model is given (in folds of rows), and the share of
-    left-out rows that are farther from the rows that were learned from than 95% of these are from each other.
+    left-out rows that are farther from the rows that were learned from than 95% of these are from each other. A model
+    that never saw a group cannot have learned to read it, so for classifiers the table `pulls` says what the model
+    that did see it makes of it.
     """
     records, candidates, remarks = [], [], []
     if not subject.groups:
         remarks.append("No groups were given, so nothing is known of shortcuts: pass farms, instruments or dates.")
-    elif subject.is_fixed:
-        remarks.append(_FIXED)
-        return Outcome({"shortcuts": pd.DataFrame(columns=COLUMNS)}, [], remarks)
+    tables = {}
+    if subject.classes is not None:
+        tables["pulls"], candidates = pulls(subject)
+    if subject.groups and subject.is_fixed:
+        remarks.append("The model is not fitted again, so no group was left out: see how far groups pull.")
+        return Outcome(tables, [each for each in candidates if each is not None], remarks)
     score, limits = score_name(subject), score_limits(subject, LIMITS)
     for grouping, labels in subject.groups.items():
         names, places = np.unique(labels, return_inverse=True)
@@ -89,7 +91,7 @@ def shortcuts(subject: Subject) -> Outcome:
                 candidate("shortcuts", grouping, name, title, metric, index[place], draw, limits, evidence, advice)
             )
     table = pd.DataFrame(records, columns=COLUMNS)
-    return Outcome({"shortcuts": table}, [each for each in candidates if each is not None], remarks)
+    return Outcome({"shortcuts": table, **tables}, [each for each in candidates if each is not None], remarks)
 
 
 def _comparable(subject: Subject, predictions: np.ndarray, folds: np.ndarray) -> np.ndarray:

@@ -14,9 +14,8 @@ FEWEST = 8
 SLICE_COLUMNS = ["target", "grouping", "group", "rows", "mean", "error_ratio", "low", "high"]
 SLICE_COLUMNS += ["residual", "residual_low", "residual_high"]
 _DECILES = 10
-_SLICE, _OFFSET = (1.25, 1.75, 3.0), (0.1, 0.25, 0.5)
+_SLICE = (1.25, 1.75, 3.0)
 _SPLIT = "State the error of this part on its own, and collect more rows of it, or fit a model of its own for it."
-_BALANCE = "Balance the class within this part of the training data, or let the model see less of what tells the part."
 
 
 def slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, list[Finding | None]]:
@@ -69,19 +68,4 @@ def slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, lis
                     arguments = ("performance", f"slice {grouping}", where, title, "error_ratio")
                     arguments += (ratio[i], draws[0, :, i], _SLICE, evidence, _SPLIT)
                     tests.append(candidate(*arguments, log=True))
-                    if subject.classes is not None:
-                        tests.append(_offset(target, grouping, name, n, residuals[i], draws[1, :, i]))
     return pd.DataFrame(records, columns=SLICE_COLUMNS), tests
-
-
-def _offset(target: str, grouping: str, name: str, n: int, residual: float, draws: np.ndarray) -> Finding | None:
-    """Test whether probabilities of a class are too high or too low in a group."""
-    sign = -1 if residual > 0 else 1
-    direction = "low" if residual > 0 else "high"
-    evidence = (
-        f"In the {n} rows with {grouping} {name}, probabilities of {target} are {-residual:+.2f} standard deviations "
-        "of the class off on average."
-    )
-    title = f"{target} is predicted too {direction} where {grouping} is {name}"
-    arguments = ("performance", f"offset {grouping}", f"{target} where {grouping} is {name}", title, "offset")
-    return candidate(*arguments, -sign * residual, -sign * draws, _OFFSET, evidence, _BALANCE)
