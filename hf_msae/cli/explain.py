@@ -11,15 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from .._utils.argument_parser import flag
 from .checks import check_inputs, check_k, check_outputs, check_text
 from .explain_pictures import coarse_to_fine, explain_pictures, find_pictures, save_rows
 from .opening import NamedModelArguments, command_parser, save_json
-
-if TYPE_CHECKING:
-    pass
 
 EXAMPLE = """\
   hf-msae explain outputs/quickstart --image outputs/quickstart/examples/0.png --ks 8 32 1024 --figure seen.png

@@ -43,7 +43,7 @@ def test_labels_history_figures_and_table_are_written(words, tmp_path, capsys):
         assert isinstance(row["name"], str)  # the released names are still there
         assert row["line_unchecked"] == checks.labels.set_index("neuron").loc[one.neuron, "reason"]
     again = json.loads((tmp_path / "out" / "labels.json").read_text())
-    label.main([*arguments, "--output", str(tmp_path / "out")])
+    label.main([*arguments, "--figures", "0", "--output", str(tmp_path / "out")])
     assert NeuronLabels.load(tmp_path / "out" / "labels.json").to_dict()["labels"] == again["labels"]
     assert "made 0 pictures" in capsys.readouterr().out
 
