@@ -206,7 +206,8 @@ def _print(found: NeuronLabels, checks: LabelChecks | None, proposer: Proposer) 
     for name, problem in found.problems.items():
         print(f"{name}: no label: {problem}")
     print(f"\n{found.verdict()}")
-    print(checks.verdict() if checks is not None else f"No label was checked on real pictures: {NO_TRUTH}")
+    if len(found):
+        print(checks.verdict() if checks is not None else f"No label was checked on real pictures: {NO_TRUTH}")
     if not proposer.is_language_model:
         print("No language model was asked: labels can only be words of the vocabulary")
     spent = found.spent

@@ -48,6 +48,26 @@ def test_labels_history_figures_and_table_are_written(words, tmp_path, capsys):
     assert "made 0 pictures" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_labels_are_checked_on_the_pictures_of_truth(words, tmp_path, capsys):
+    from datasets import Dataset
+
+    from hf_msae.scenes import load_scenes
+
+    tags = [["night"], ["snow"]] * 20  # what the column says counts, whatever is in the picture
+    pictures = Dataset.from_dict({"image": load_scenes("validation", 40)["image"], "tags": tags})
+    pictures.save_to_disk(tmp_path / "pictures")
+    arguments = ["scenes-image", "--latents", "86", *COMMON, "--vocabulary", str(words), "--figures", "0"]
+    label.main([*arguments, "--truth", str(tmp_path / "pictures"), "--output", str(tmp_path / "out")])
+    (one,) = NeuronLabels.load(tmp_path / "out" / "labels.json").labels
+    checks = LabelChecks.load(tmp_path / "out" / "checks.json")
+    assert checks.verdict() in capsys.readouterr().out
+    assert (one.guess, checks.labels[["num_images", "num_shown", "reason"]].values.tolist()) == (
+        "night",
+        [[40, 20, ""]],
+    )
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
