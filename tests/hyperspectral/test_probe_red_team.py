@@ -89,6 +89,14 @@ def test_groups_with_more_of_a_class_are_no_shortcut_for_it():
     assert found.findings == () and abs(table["shortcut_index"]) < 0.03 and table["group_mean"] > 0.7
 
 
+def test_a_group_of_one_class_cannot_be_learned_from_alone():
+    x, star, night = world(True)
+    found = red_team(
+        MODEL, x, star | night, {"night": night}, msae=MSAE, features=TABLE, audits=["shortcuts"], **QUICK
+    )
+    assert found.tables["shortcuts"].empty and any(each.startswith("night:") for each in found.remarks)
+
+
 def test_what_is_expected_can_be_named():
     found = audited(True, "concepts", expected=["star", "night"])
     assert not any(each.kind.startswith("concept ") for each in found.findings)

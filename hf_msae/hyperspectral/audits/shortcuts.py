@@ -64,6 +64,11 @@ def shortcuts(subject: Subject) -> Outcome:
             )
             continue
         left_out = _spread(counts)[places]
+        if subject.classes is not None and any(
+            np.ptp(subject.Y[train], axis=0).max() == 0 for train, _ in splits(left_out)
+        ):
+            remarks.append(f"{grouping}: without one group, all rows are of one class, so none can be left out.")
+            continue
         matched = np.random.default_rng(subject.seed).permutation(left_out)
         random, unseen = (_comparable(subject, subject.predict_folds(folds), folds) for folds in (matched, left_out))
         values, draws = score_draws(subject, random, unseen, _group_means(subject, places))
