@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 from sklearn.base import clone, is_classifier
@@ -79,8 +80,9 @@ def inputs_of_patches(
         if len(np.unique(patches.size_classes)) > 1:
             groups["field_size"] = patches.size_classes
     are_images = bool(patches.sizes["pixels"].max() > 1)
-    X = kept_features(patches, transformer, output_dir)
-    if isinstance(transformer, RememberedSpectra):
+    is_remembered = isinstance(transformer, RememberedSpectra)
+    X = kept_features(patches, transformer.spectra if is_remembered else transformer, output_dir)
+    if is_remembered:
         transformer.remember(X)
     return {
         "model": model,
@@ -104,7 +106,10 @@ def kept_features(patches: Patches, transformer: Any, output_dir: str | os.PathL
     if output_dir is None:
         return np.asarray(transformer.transform(patches))
     digest = hashlib.sha256(repr((transformer, patches.wavelengths.tolist(), patches.scale)).encode())
-    for each in {type(transformer), *(type(part) for part in transformer.get_params().values())}:
+    digest.update(
+        joblib.hash([value for name, value in sorted(vars(transformer).items()) if name[-1] == "_"]).encode()
+    )
+    for each in {type(transformer), *(type(part) for part in vars(transformer).values())}:
         with suppress(TypeError, OSError):  # classes without a file of source
             digest.update(Path(inspect.getfile(each)).read_bytes())
     for row in range(len(patches)):

@@ -25,6 +25,7 @@ class RememberedSpectra(MeanSpectrum):
     def __init__(self, patches: Patches):
         super().__init__(patches.wavelengths)
         self.patches = patches
+        self.spectra = MeanSpectrum(patches.wavelengths).fit(patches)
         self.known: dict[bytes, int] = {}
         self.last: dict[bytes, Pair] = {}
 

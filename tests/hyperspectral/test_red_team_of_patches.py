@@ -200,6 +200,9 @@ def test_features_are_kept_by_what_they_are_made_of(source, patches, tmp_path):
     assert features(opened(seed=1))[1] == 1 and features(opened()[2:])[1] == 1
     assert features(opened()[2:])[1] == 0
     assert features(opened(), Counting(opened().wavelengths))[1] == 1, "another setting"
+    learned = Counting().fit(opened())
+    learned.offset_ = 1  # what it has learned counts, too
+    assert features(opened(), learned)[1] == 1
     for kept in (tmp_path / "o" / "features").iterdir():
         kept.write_bytes(b"damaged")
     assert features(opened())[1] == 1
