@@ -72,11 +72,11 @@ def draws_interval(
     from scipy import stats  # here, since it takes most of a second
 
     values, lows, highs = (np.asarray(each, dtype=np.float64) for each in (values, lows, highs))
-    z = stats.norm.ppf((1 + level) / 2)
-
-    def half(widths: np.ndarray) -> np.ndarray:
-        _, error, freedom = mean_over_draws(values, np.maximum(0, widths) / z, shared)
-        return stats.t.ppf((1 + level) / 2, freedom) * error
-
-    mean = values.mean(axis=0)
-    return mean, mean - half(values - lows), mean + half(highs - values)
+    if len(values) == 1:
+        return values[0], lows[0], highs[0]
+    # Half the width of each, so that an interval of many draws lies around their mean: ends of their own would have
+    # variances of their own, of which one may be explained by the rows and the other not.
+    errors = (highs - lows) / (2 * stats.norm.ppf((1 + level) / 2))
+    mean, error, freedom = mean_over_draws(values, errors, shared)
+    half = stats.t.ppf((1 + level) / 2, freedom) * error
+    return mean, mean - half, mean + half

@@ -29,6 +29,12 @@ def test_one_draw_keeps_its_interval():
     assert [float(each) for each in draws_interval([0.3], [0.1], [0.4], 1.0)] == pytest.approx([0.3, 0.1, 0.4])
 
 
+def test_many_draws_have_an_interval_around_their_mean():
+    """Also where theirs are skewed, and one side of them is wide enough to explain how they differ."""
+    mean, low, high = draws_interval([0.1, 0.2, 0.3], [0.05, 0.15, 0.25], [0.6, 0.7, 0.8])
+    assert mean == pytest.approx(0.2) and high - mean == pytest.approx(mean - low)
+
+
 def test_draws_without_errors_have_the_interval_of_student():
     values = np.array([1.0, 2.0, 4.0, 4.5])
     found = draws_interval(values, values, values)
