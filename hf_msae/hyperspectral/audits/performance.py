@@ -45,6 +45,9 @@ def performance(subject: Subject) -> Outcome:
     with the most extreme targets); unreached_share (targets beyond the range of all predictions);
     extrapolation_share (rows far from those learned from, 5% if nothing is special); and unusual_error_ratio (mean
     squared error of the 5% of rows with the most unusual features over that of the others).
+
+    Of a class: auroc, accuracy (of two classes), brier_skill (R2 of the probability), rmse, mae, calibration_slope,
+    extrapolation_share and unusual_error_ratio. Only its AUROC, its calibration and its slices are tested.
     """
     values, draws = score_draws(subject, subject.predictions)
     brier = None if subject.classes is None else r2_draws(subject, subject.predictions)
