@@ -14,6 +14,7 @@ import pandas as pd
 from ..statistics import Result, draws_interval
 from .damage import EPSILON, GROUPS
 from .ranking import rank_methods
+from .working import working_ranges
 
 if TYPE_CHECKING:
     from typing import Self
@@ -28,7 +29,6 @@ _INJECTION = ["task", "method", "seed", "part"]
 _INJECTION += [f"{name}{end}" for name in ("dose", "gain", "exactness") for end in ("", "_low", "_high")]
 _DOSES = ["task", "method", "seed", "part", "dose", "dose_low", "dose_high"]
 _DOSES += [f"{name}{end}" for name in ("success", "damage", "over_correction") for end in ("", "_low", "_high")]
-_ENDS = ("part", "dose")
 
 
 @dataclass(frozen=True)
@@ -216,22 +216,7 @@ class SwordBenchResult(Result):
             are relative to the embedding), best (the highest success in the range) and needed (half of the task's
             best); and the reason where there is no range and these are NaN, "" otherwise.
         """
-        curves = self.dose_curves()
-        rows = []
-        for task, of_task in curves.groupby("task", sort=False):
-            harmless = (of_task["damage"] <= epsilon) & ~(of_task["over_correction"] > epsilon)
-            best = of_task.loc[harmless, "success"].max()
-            works = harmless & (of_task["success"] >= best / 2) if best > 0 else harmless & False
-            for method, curve in of_task.groupby("method", sort=False):
-                found = _longest_run(curve[works[curve.index]], curve["part"].tolist())
-                reason = "" if len(found) else "no dose works"
-                if len(found) and not found["dose"].iloc[0] < found["dose"].iloc[-1]:
-                    reason = f"one dose works, {found['dose'].iloc[0]:.2g}, and one is no range"
-                    found = found.iloc[:0]
-                ends = [found[name].iloc[place] if len(found) else np.nan for name in _ENDS for place in (0, -1)]
-                rows.append((task, method, *ends, found["success"].max(), best / 2 if best > 0 else np.nan, reason))
-        columns = ["task", "method", *(f"{name}_{end}" for name in _ENDS for end in ("from", "to"))]
-        return pd.DataFrame(rows, columns=[*columns, "best", "needed", "reason"])
+        return working_ranges(self.dose_curves(), epsilon)
 
     def undefined(self) -> pd.DataFrame:
         """Return which figures are not defined, and why.
@@ -290,13 +275,6 @@ class SwordBenchResult(Result):
             raise ValueError(f"the run has no cell of method {method!r} on task {task!r}")
         matrix = chosen.pivot_table(index="found", columns="removed", values="auroc", sort=False)
         return plot_cross_concepts(matrix, f"{task}, {method}")
-
-
-def _longest_run(working: pd.DataFrame, parts: Sequence[float]) -> pd.DataFrame:
-    """Return the longest run of rows whose parts follow each other."""
-    places = np.array([parts.index(part) for part in working["part"]], dtype=int)
-    runs = np.split(np.arange(len(places)), np.flatnonzero(np.diff(places) != 1) + 1)
-    return working.iloc[max(runs, key=len)]
 
 
 def _place(cell: Mapping[str, Any]) -> dict[str, Any]:
