@@ -122,17 +122,21 @@ def robustness_figures(concept: str, cross: CrossConcepts, seed: int = 0) -> dic
     - `robustness_worst`: the smallest of these ratios.
     - `robustness_change`: 1 - mean |AUROC before - AUROC after|.
 
-    Intervals are from resampled rows with the concept and without it, the same before and after all removals. Each
-    row's share of rightly ranked pairs is kept in them, as in the standard error of DeLong et al. ("Comparing the
-    areas under two or more correlated receiver operating characteristic curves", Biometrics 1988).
+    Intervals are of areas drawn from a normal distribution around those that were found, with their covariance between
+    removals over the test rows (DeLong et al., "Comparing the areas under two or more correlated receiver operating
+    characteristic curves", Biometrics 1988). There are none (NaN) for a single row with the concept or without it.
     """
     removed = [removed for found, removed in cross.areas if found == concept]
     others = [place for place, each in enumerate(removed) if each not in (concept, None)]
     if not others:
         return {}
     areas = np.array([cross.areas[concept, each] for each in removed])
-    resampled = [resampled_means(part, seed=seed + place) for place, part in enumerate(cross.shares[concept])]
-    draws = sum(resampled) - areas  # both parts have the mean `areas`
+    parts = cross.shares[concept]
+    if min(map(len, parts)) > 1:
+        covariance = sum(np.cov(part, rowvar=False) / len(part) for part in parts)
+        draws = np.random.default_rng(seed).multivariate_normal(areas, covariance, size=1000, method="eigh")
+    else:
+        draws = np.full((1, len(areas)), np.nan)
 
     def figures(values: np.ndarray) -> dict[str, np.ndarray]:
         before, after = values[..., :1], values[..., others]
@@ -144,8 +148,12 @@ def robustness_figures(concept: str, cross: CrossConcepts, seed: int = 0) -> dic
             "robustness_change": 1 - np.abs(before - after).mean(axis=-1),
         }
 
-    drawn = figures(draws)
-    return {name: (float(value), *interval(drawn[name])) for name, value in figures(areas).items()}
+    drawn, result = figures(draws), {}
+    for name, value in figures(areas).items():
+        low, high = interval(drawn[name])
+        # What is drawn around no change is a change: the mean size of changes may lie outside of all that are drawn.
+        result[name] = (float(value), float(np.minimum(low, value)), float(np.maximum(high, value)))
+    return result
 
 
 def orthogonality_figures(edits: Mapping[str, Edit], task: Task) -> dict[str, dict[str, Figure]]:

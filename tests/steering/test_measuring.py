@@ -16,6 +16,7 @@ from hf_msae.steering.damage import Judge, damage_figures, is_perfect
 from hf_msae.steering.direction import Direction, levels
 from hf_msae.steering.doses import injection_doses, removal_doses
 from hf_msae.steering.metrics import (
+    CrossConcepts,
     concept_figures,
     cross_concept_figures,
     orthogonality_figures,
@@ -164,6 +165,8 @@ def test_robustness_has_the_interval_of_resampled_rows(task, known):
         drawn = np.concatenate([rng.choice(group, len(group)) for group in groups])
         ratios.append(auroc(truth[drawn], after[drawn]) / auroc(truth[drawn], before[drawn]))
     assert high - low == pytest.approx(2 * 1.96 * np.std(ratios), rel=0.2)
+    one = CrossConcepts(cross.areas, {"concept 1": (cross.shares["concept 1"][0][:1], cross.shares["concept 1"][1])})
+    assert np.isfinite(robustness_figures("concept 1", one)["robustness"]).tolist() == [True, False, False]
 
 
 def test_orthogonality_has_both_denominators(task, known):
