@@ -87,6 +87,15 @@ def test_figures_are_written(fields, tmp_path):
     assert set(pd.read_csv(tmp_path / "tables" / "performance.csv")["target"]) == {"K"}
 
 
+@pytest.mark.slow
+def test_the_hybrid_makes_its_own_features(fields, tmp_path):
+    main([str(fields), "--targets", "K", "--audits", "attributions", "--model", "hybrid", "--output", str(tmp_path)])
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert content["about"]["model"] == "HybridRegressor" and content["about"]["columns"] == 2401
+    table = pd.read_csv(tmp_path / "tables" / "additivity.csv")
+    assert table["method"].iloc[0].startswith("TreeSHAP") and table["largest_gap"].iloc[0] < 1e-6
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
