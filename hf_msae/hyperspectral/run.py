@@ -50,7 +50,7 @@ AUDITS: dict[str, Callable[[Subject], Outcome]] = {
     "stability": stability,
 }
 """The audits, in the order in which they run and are reported."""
-_FORMAT = 3
+_FORMAT = 4
 """Outcomes of another format are measured again."""
 
 

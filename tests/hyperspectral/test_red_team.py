@@ -229,6 +229,7 @@ def test_figures_are_drawn(report):
     drawn = report[0].figures()
     assert set(drawn) == {"predictions", "shortcuts", "deciles", "wavelengths", "pruning", "attacks"}
     assert len(drawn["attacks"].axes) == 9 and len(drawn["predictions"].axes) == 2
+    assert all(report[0].figures()[name] is figure for name, figure in drawn.items()), "drawn once"
 
 
 def test_strengths_of_attacks_are_written_side_by_side():
@@ -248,11 +249,6 @@ def test_the_mean_of_a_group_is_drawn_where_it_is_worse_than_nothing():
     panel = plot_shortcuts(pd.DataFrame({**columns, "group_mean": [-0.3, -9.0]})).axes[0]
     bars = next(line for line in panel.get_lines() if line.get_marker() == "|").get_xdata()
     assert bars.tolist() == [-1.5, -0.3] and panel.get_xlim()[0] < -1.5
-
-
-def test_figures_are_drawn_once(report):
-    again = report[0].figures()
-    assert all(again[name] is figure for name, figure in report[0].figures().items())
 
 
 def test_a_model_is_called_by_its_name_and_not_by_its_scaling():

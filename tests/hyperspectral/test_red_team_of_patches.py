@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import ClassifierMixin
 from sklearn.compose import TransformedTargetRegressor
@@ -213,3 +214,12 @@ def test_making_fields_makes_no_pixels(monkeypatch):
     made = make_patches(5, edges=(12, 13))[1:]
     assert len(made) == 4 and made.sizes["height"].between(11, 13).all()
     assert made.known_spectra is None
+
+
+def test_findings_of_a_target_that_is_a_letter_are_joined_with_those_of_others():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 3))
+    y = pd.DataFrame(X[:, :2] + 0.3 * rng.normal(size=(200, 2)), columns=["P", "red"])  # as in "Predictions"
+    found = red_team(Ridge(500), X, y, audits=["performance"], **QUICK)
+    (slope,) = (finding for finding in found.findings if finding.metric == "calibration_slope")
+    assert slope.severity == "severe" and "The same holds for" in slope.evidence

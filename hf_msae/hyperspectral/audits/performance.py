@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -199,7 +201,7 @@ def _target(
     ]
     tests = []
     for metric, title, limits, below, evidence, advice in specs:
-        kind = title.replace(target, "")
+        kind = _kind(title, target)
         arguments = ("performance", kind, target, title, metric, values[metric], draws[metric], limits)
         ratio = not metric.endswith("response")
         tests.append(candidate(*arguments, evidence, advice, log=ratio, below=below))
@@ -217,10 +219,15 @@ def _calibration(subject: Subject, target: str, values: dict, draws: dict) -> li
         (f"Probabilities of {target} are drawn to the mean", _TOO_NARROW, False, _STRETCH),
         (f"Probabilities of {target} are too extreme", _TOO_WIDE, True, _SHRINK),
     ):
-        arguments = ("performance", title.replace(target, ""), target, title, "calibration_slope")
+        arguments = ("performance", _kind(title, target), target, title, "calibration_slope")
         arguments += (values["calibration_slope"], draws["calibration_slope"], limits, evidence, advice)
         found.append(candidate(*arguments, log=True, below=below))
     return found
+
+
+def _kind(title: str, target: str) -> str:
+    """Return a title without the target, which may be a letter of other words."""
+    return re.sub(rf"(?<!\S){re.escape(target)}(?!\S)", "*", title)
 
 
 _STRETCH = (
