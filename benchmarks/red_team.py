@@ -12,7 +12,7 @@ from collections import Counter
 
 from tqdm.auto import tqdm
 
-from hf_msae.hyperspectral import BLIND_SPOTS, MeanSpectrum, make_patches, red_team
+from hf_msae.hyperspectral import BLIND_SPOTS, make_patches, red_team
 from hf_msae.hyperspectral.models import MODELS, make_model
 
 EXPECTED = {
@@ -38,6 +38,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--model", default="ridge", choices=list(MODELS))
     parser.add_argument("--fields", type=int, default=300)
+    parser.add_argument("--small_share", type=float, default=0.375, help="share of fields of 11x11 pixels")
     parser.add_argument("--spots", nargs="+", default=["none", *BLIND_SPOTS], choices=["none", *BLIND_SPOTS])
     parser.add_argument("--audits", nargs="+", default=["shortcuts", "performance", "bands"])
     args = parser.parse_args()
@@ -46,20 +47,12 @@ def main():
     for spot in args.spots:
         reported, severities, false, others = 0, Counter(), [], 0
         for seed in tqdm(range(args.seeds), desc=spot):
-            patches = make_patches(args.fields, seed, blind_spots=[] if spot == "none" else [spot], edges=(14, 20))
-            features = MeanSpectrum().fit(patches)
-            report = red_team(
-                make_model(args.model, seed),
-                features.transform(patches),
-                patches.targets,
-                patches.groups,
-                features=features.feature_table,
-                patches=patches,
-                transformer=features,
-                audits=args.audits,
-                seed=seed,
-                progress=False,
+            planted = [] if spot == "none" else [spot]
+            patches = make_patches(
+                args.fields, seed, blind_spots=planted, edges=(14, 20), small_share=args.small_share
             )
+            model = make_model(args.model, seed)
+            report = red_team(model, patches, audits=args.audits, seed=seed, progress=False)
             planted = patches.truth["blind_spots"]
             hits = [each for each in report.findings if spot != "none" and is_about(each, spot, planted)]
             reported += bool(hits)

@@ -81,7 +81,8 @@ def red_team(
 
     Clones of the model are fitted in folds, so that every prediction is of a row that its model did not see. A finding
     is a quantity whose 95% interval lies beyond what is harmless and whose test stays significant after Holm's
-    correction for all tests of the report, so that a sound model has a finding with a probability of `alpha` at most.
+    correction for all tests of the report, so that a sound model has a finding with a probability of about `alpha`.
+    Intervals are over rows, given the fitted models: what other rows to learn from would change is not in them.
     Rows are taken as independent: where they are not, such as several patches of one field, name them with `groups`.
 
     Args:
