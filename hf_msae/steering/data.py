@@ -84,7 +84,8 @@ def as_tensor(X: np.ndarray | torch.Tensor | EmbeddingDataset, width: int, whose
     """
     if not isinstance(X, torch.Tensor):
         X = X[:] if is_opened(X) else X
-        X = X if isinstance(X, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(X))
+        if not isinstance(X, torch.Tensor):  # tensors can be written to, and the features of a task cannot
+            X = torch.from_numpy(np.require(X, requirements=("C", "W")))
     if not X.is_floating_point() or not X.ndim or X.shape[-1] != width:
         raise ValueError(
             f"{whose} is for floating-point embeddings (..., {width}), but got {X.dtype} of shape {tuple(X.shape)}"

@@ -275,7 +275,7 @@ def test_steering_is_shown_with_its_ranks_and_figures(write, tmp_path):
 
 def test_what_is_not_defined_of_steering_says_why(write, tmp_path):
     task = replace(gaussian_task(num_rows=400, width=12, num_concepts=2, seed=0), counterfactuals=None)
-    task.concepts["concept 1"][task.train] = False
+    task = replace(task, concepts={**task.concepts, "concept 1": task.concepts["concept 1"] & (task.split == "test")})
     result = run_swordbench([task], ["lda"], tmp_path, seeds=(0,), progress=False)
     section = write(steering=result).section("steering")
     (row,), reasons = table_of(section), [each.text for each in section.all("li")]

@@ -174,7 +174,7 @@ def test_methods_are_fitted_to_the_names_of_concepts(tmp_path, backbones):
 
 def test_what_is_not_defined_says_why(tmp_path):
     task = small(seed=0)
-    task.concepts["concept 1"][task.train] = False
+    task = replace(task, concepts={**task.concepts, "concept 1": task.concepts["concept 1"] & (task.split == "test")})
     result = run([task], ["lda"], tmp_path, seeds=(0,))
     row = result.to_pandas().query("metric == 'fit'").iloc[0]
     assert row["concept"] == "concept 1" and "0 rows with the concept" in row["reason"] and np.isnan(row["value"])
@@ -191,8 +191,8 @@ def test_a_concept_that_cannot_be_told_from_another_is_not_defined(tmp_path):
 
 def test_a_concept_that_no_test_row_has_does_not_end_the_run(tmp_path):
     task = small(seed=0)
-    task.concepts["concept 1"][task.test] = False
-    frame = run([replace(task, name="a/b: c")], ["lda"], tmp_path, seeds=(0,)).to_pandas()
+    concepts = {**task.concepts, "concept 1": task.concepts["concept 1"] & (task.split == "train")}
+    frame = run([replace(task, name="a/b: c", concepts=concepts)], ["lda"], tmp_path, seeds=(0,)).to_pandas()
     assert "0 of 200 test rows" in frame.query("concept == 'concept 1'")["reason"].item()
     assert np.isfinite(frame.query("concept == 'bias' and metric == 'net_gain'")["value"].item())
     assert len(list((tmp_path / "cells").iterdir())) == 1

@@ -105,10 +105,16 @@ class MSAELatents(MSAEEdit):
 
         Raises:
             NotDefinedError: The latent is active in all embeddings or in none.
-            ValueError: The mode is "shift", no latent has the name, or the embeddings do not fit the MSAE.
+            ValueError: The mode is "shift", `num_latents` is more than 1, no latent has the name, or the embeddings do
+                not fit the MSAE.
         """
         if self.mode == "shift":
             raise ValueError("the mode shift needs labels: call fit(X, concept), or choose another mode")
+        if self.num_latents not in (None, 1):
+            raise ValueError(
+                f"num_latents is {self.num_latents}, but a name such as {name!r} means one latent: leave it out, or "
+                "choose several by labels with fit(X, concept)"
+            )
         values = as_array(X)
         hook_point = None if backbone is None else self.model.config.hook_point
         known = origin_of(X, values.shape[1], backbone, hook_point)

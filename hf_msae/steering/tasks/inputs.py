@@ -16,10 +16,12 @@ SPLITS = ("train", "test")
 def as_features(values: Any, what: str) -> np.ndarray:
     """Return features as a floating-point array (n, d): float64 if an array is, otherwise float32.
 
+    As all functions of this module, it returns an array that cannot be written to, and that nobody else can change.
+
     Raises:
         ValueError: They are not numbers, or have another shape.
     """
-    found = _as_array(values, what)
+    given = found = _as_array(values, what)
     if found.dtype == object and all(isinstance(each, Real) for each in found.ravel()):
         found = found.astype(np.float32)
     if found.dtype.kind not in "biuf":
@@ -27,7 +29,7 @@ def as_features(values: Any, what: str) -> np.ndarray:
     if found.ndim != 2:
         raise ValueError(f"{what} have the shape (rows, width), but got {found.shape}")
     keeps_type = found.dtype == np.float64 and not isinstance(values, Sequence)
-    return found if keeps_type else np.asarray(found, dtype=np.float32)
+    return _frozen(found if keeps_type else np.asarray(found, dtype=np.float32), given)
 
 
 def as_concepts(concepts: Any, task: str) -> dict[str, np.ndarray]:
@@ -54,19 +56,19 @@ def as_labels(values: Any, what: str) -> np.ndarray:
     Raises:
         ValueError: A label is no whole number.
     """
-    found = _as_array(values, what)
+    given = found = _as_array(values, what)
     if found.dtype == object:  # of Python's numbers, or of anything else
         found = np.asarray(found.tolist())
     if found.dtype.kind == "f" and np.isfinite(found).all() and (found == np.round(found)).all():
-        return found.astype(np.int64)
+        found = found.astype(np.int64)
     if found.dtype.kind == "b":
-        return found.astype(np.int64)
+        found = found.astype(np.int64)
     if found.dtype.kind not in "iu":
         raise ValueError(
             f"{what} is {_shown(found)}, but has to be whole numbers of labels: "
             "np.unique(labels, return_inverse=True)[1]"
         )
-    return found
+    return _frozen(found, given)
 
 
 def as_split(values: Any, what: str) -> np.ndarray:
@@ -78,17 +80,39 @@ def as_split(values: Any, what: str) -> np.ndarray:
     found = _as_array(values, what)
     if odd := [value for value in found.ravel().tolist() if value not in SPLITS]:
         hint = ': np.where(is_test, "test", "train")' if isinstance(odd[0], Real) else ""
-        raise ValueError(f"{what} is {odd[0]!r} in {len(odd)} rows, which is none of {', '.join(SPLITS)}{hint}")
-    return found.astype(str)
+        raise ValueError(f"{what} is none of {', '.join(SPLITS)} in {len(odd)} rows, such as {odd[0]!r}{hint}")
+    return _frozen(found.astype(str), found)
 
 
 def _as_booleans(values: Any, what: str) -> np.ndarray:
     found = _as_array(values, what)
     if found.dtype == bool:
-        return found
+        return _frozen(found, found)
     if odd := [value for value in found.ravel().tolist() if value not in (0, 1)]:
-        raise ValueError(f"{what} is true or false (1 or 0) in every row, but is {odd[0]!r} in {len(odd)} rows")
-    return found.astype(bool)
+        raise ValueError(
+            f"{what} is true or false (1 or 0) in every row, but {len(odd)} rows are neither, such as {odd[0]!r}"
+        )
+    return _frozen(found.astype(bool), found)
+
+
+def _frozen(found: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Return an array that cannot be written to: a copy, if it shares memory that someone else may write to.
+
+    An array that is read-only all the way down, such as a memory-mapped one, is not copied.
+    """
+    if np.may_share_memory(found, given) and _is_writeable(given):
+        found = found.copy()
+    found.flags.writeable = False
+    return found
+
+
+def _is_writeable(values: np.ndarray) -> bool:
+    """Return whether an array, or one that it is a view of, can be written to."""
+    while isinstance(values, np.ndarray):
+        if values.flags.writeable:
+            return True
+        values = values.base
+    return False
 
 
 def _as_array(values: Any, what: str) -> np.ndarray:
@@ -99,8 +123,9 @@ def _as_array(values: Any, what: str) -> np.ndarray:
         values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     elif isinstance(values, pd.DataFrame | pd.Series):
         values = values.to_numpy()
-    elif hasattr(values, "provenance"):  # opened embeddings
+    elif hasattr(values, "provenance"):  # opened embeddings, which are read into memory of nobody else
         values = values[:].numpy()
+        values.flags.writeable = False
     try:
         return np.asarray(values)
     except ValueError:

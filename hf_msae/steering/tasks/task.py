@@ -29,7 +29,9 @@ class Task:
     features as a training row are counted in a warning.
 
     Arrays may also be given as tensors, lists, Series or DataFrames, and concepts as 0 and 1 or as a DataFrame with a
-    column for each; what these do not mean clearly is refused.
+    column for each; what these do not mean clearly is refused. A task's arrays cannot be written to, and are copies of
+    what others can write to: a task stays what its `sha256` says. To change one, pass other arrays to
+    `dataclasses.replace`.
 
     Attributes:
         name: Name of the task.
@@ -160,7 +162,7 @@ class Task:
         return cls(
             name=name or target,
             backbone=str(embeddings.provenance.get("base_model_name_or_path")),
-            features=np.asarray(embeddings[:], dtype=np.float32),
+            features=embeddings,
             concepts=found,
             target=np.unique(columns[target].to_numpy(), return_inverse=True)[1],
             bias=bias,
