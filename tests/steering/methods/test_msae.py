@@ -169,7 +169,7 @@ def test_names_need_no_labels(make, task, msae_folder, tmp_path):
         make("msae").fit_by_name("red", None, X)
     with pytest.raises(ValueError, match="shift"):
         make("msae", mode="shift").fit_by_name("latent:2", None, X)
-    with pytest.raises(ValueError, match="num_latents is 4.*'latent:2'"):
+    with pytest.raises(ValueError, match=r"num_latents is 4.*'latent:2'"):
         make("msae", num_latents=4).fit_by_name("latent:2", None, X)
     with pytest.raises(NotDefinedError, match="latent 2"):
         make("msae").fit_by_name("latent:2", None, np.abs(X[:, :1]) * edit.model.dictionary[2].detach().numpy())
