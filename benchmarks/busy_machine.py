@@ -80,7 +80,7 @@ def main() -> None:
         for shape in SHAPES:
             for threads in arguments.threads:
                 for spin_count in arguments.spin_counts:
-                    for loops in (0, arguments.loops):
+                    for loops in dict.fromkeys((0, arguments.loops)):
                         found = measured(shape, threads, spin_count, loops, arguments.seconds)
                         rates.setdefault((shape, threads, spin_count, loops), []).append(found)
     cores, rows = os.cpu_count(), []
