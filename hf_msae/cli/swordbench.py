@@ -128,7 +128,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             submission = Path(args.output) / f"{file_name(args.submission)}.json"
             Submission.of_result(result, *methods, args.submission, args.url).save(submission)
     for title, equal_dose in (("Each method at the dose of its removal", False), ("All at equal doses", True)):
-        print(f"{title}:\n{result.ranking(equal_dose).to_string(index=False, float_format='{:.3f}'.format)}\n")
+        ranking = result.ranking(equal_dose)
+        shown = "not defined" if ranking.empty else ranking.to_string(index=False, float_format="{:.3f}".format)
+        print(f"{title}:\n{shown}\n")
     print(f"{result.verdict()}\nTables and figures: {args.output}")
     if args.submission:
         print(f"Submission: {submission}; leaderboard/README.md says where it goes")

@@ -20,9 +20,6 @@ from .edit import Edit
 from .metrics import Figure, interval
 from .tasks import Task
 
-EPSILON = 0.05
-"""How far from full recovery, and from no damage, perfect steering may be."""
-
 MIN_ROWS = 10
 """Rows that a group needs for intervals, and so for a verdict; resampling one row would give intervals of no width."""
 
@@ -194,26 +191,6 @@ def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figur
         figures |= _exactness(name, change, task, of, seed)
     before = [measured[0][:, 0], measured[1][:, 0], measured[2][:, 5]]
     return figures, {name: part[:, 1] - b for name, part, b in zip(GROUPS, measured, before, strict=True)}
-
-
-def is_perfect(figures: dict[str, Figure], epsilon: float = EPSILON) -> bool | None:
-    """Return whether steering is perfect.
-
-    It is if recovery is at least 1 - epsilon, and damage and over-correction are at most epsilon, each with its 95%
-    interval; over-correction where there are aligned rows. Without the last condition, a method that
-    pushes all inputs with the bias away from the bias's labels would be perfect.
-
-    Returns:
-        None if that is not defined: the bias does not mislead the classifier, so recovery is not defined, or a figure
-        has no interval, because a group has fewer than `MIN_ROWS` rows.
-    """
-    needed = [figures["recovery"], figures["damage"]]
-    if np.isfinite(figures["over_correction"][0]):
-        needed.append(figures["over_correction"])
-    if not np.isfinite(needed).all():
-        return None
-    harm = [figures["damage"][2], np.nan_to_num(figures["over_correction"][2], nan=0.0)]
-    return bool(figures["success"][0] > 0 and figures["recovery"][1] >= 1 - epsilon and max(harm) <= epsilon)
 
 
 def group_figures(after: Mapping[str, np.ndarray], judge: Judge) -> list[np.ndarray]:

@@ -12,11 +12,12 @@ import numpy as np
 
 from .._utils.json_files import write_text
 from .._utils.markdown import code
-from .damage import GROUPS, is_perfect
+from .damage import GROUPS
 from .result import SwordBenchResult
 from .submission import SEEDS, Submission, SubmittedCell
 from .submission_checks import check_intervals
 from .tasks import TASKS
+from .verdict import is_perfect
 
 TOLERANCE = 0.02
 """How far figures that are the same for all methods may differ between machines, which round features differently."""
@@ -37,7 +38,8 @@ How well do methods take a concept out of embeddings? Each table is a [task](../
 [metrics](../docs/swordbench.md#the-benchmark) are measured on test rows that no method has seen. Methods are ranked by
 net gain, and those that a paired test cannot tell from the best of a rank share it. Figures are means over the seeds
 0, 1 and 2, as are the ends of their 95% intervals; a dash means that a figure is not defined for one of them. Steering
-is perfect if recovery is at least 0.95, and damage and over-correction are at most 0.05, intervals included.
+is perfect if recovery is at least 0.95, damage and over-correction are at most 0.05, and accuracy in the worst group
+of label and bias is above chance after removal, intervals included.
 
 `python benchmarks/leaderboard.py` writes this page from the files in this folder. It refuses damaged and inconsistent
 files, but it does not measure anything again.

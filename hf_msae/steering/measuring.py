@@ -10,7 +10,7 @@ import numpy as np
 
 from ..backbones import Backbone
 from .cross_validation import noting_convergence
-from .damage import MIN_ROWS, Judge, damage_figures, is_perfect
+from .damage import MIN_ROWS, Judge, damage_figures
 from .data import NotDefinedError
 from .doses import injection_doses, removal_doses
 from .edit import Edit
@@ -22,6 +22,7 @@ from .metrics import (
     robustness_figures,
 )
 from .tasks import Task
+from .verdict import is_perfect
 
 _WHY_NOT = {
     "recovery": f"the bias is not shown to mislead the classifier on biased rows, or fewer than {MIN_ROWS} are biased",
@@ -95,7 +96,7 @@ def measure(
                 "injection": _numbers(injection),
                 **_rounded(gains),
                 "equal_dose": _rounded(gains_at_equal_dose),
-                "perfect": is_perfect(figures),
+                "perfect": is_perfect(figures, num_labels=len(judge.head.classes_)),
                 "reference": judge.reference_from,
             }
         except NotDefinedError as error:

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from ..statistics import Result, draws_interval
-from .damage import EPSILON, GROUPS
+from .damage import GROUPS
 from .ranking import rank_methods
+from .verdict import EPSILON, why_not_perfect
 from .working import working_ranges
 
 if TYPE_CHECKING:
@@ -165,17 +166,27 @@ class SwordBenchResult(Result):
         return rank_methods(self.equal_dose if equal_dose else self.gains, self._shared(), name)
 
     def verdict(self) -> str:
-        """Say whether any method steers perfectly, and which gain most."""
+        """Say whether any method steers perfectly, which gain most, and where and why that is not defined."""
+        defined = set(self.perfect.dropna(subset=["perfect"])["task"])
         is_perfect = self.perfect.assign(perfect=self.perfect["perfect"].eq(True))
         always = is_perfect.groupby(["task", "method"], sort=False)["perfect"].all()
         perfect = [f"{method} on {task}" for (task, method), value in always.items() if value]
-        said = f"steering is perfect for every seed: {', '.join(perfect)}" if perfect else "no method steers perfectly"
+        said = "no method steers perfectly"
+        if perfect:
+            said = f"steering is perfect for every seed: {', '.join(perfect)}"
         ranking = self.ranking()
         best = [
             f"{', '.join(rows['method'])} on {task}"
             for task, rows in ranking[ranking["rank"] == 1].groupby("task", sort=False)
         ]
-        return f"{said}; the highest net gain: {'; '.join(best)}" if best else said
+        said = [said] if defined else []
+        said += [f"the highest net gain: {'; '.join(best)}"] if best else []
+        said += [
+            f"perfect steering on {task} is not defined: {why_not_perfect(self.frame[self.frame['task'] == task])}"
+            for task in self.tasks
+            if task not in defined
+        ]
+        return "; ".join(said)
 
     def dose_curves(self) -> pd.DataFrame:
         """Return `doses` as means over seeds, with intervals over rows and seeds (`summary`)."""

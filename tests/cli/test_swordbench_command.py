@@ -46,6 +46,14 @@ def test_a_task_of_ones_own_is_run_and_written(data, tmp_path, capsys):
     assert set(pd.read_csv(tmp_path / "out" / "working_doses.csv")["method"]) == {"mean_difference", "lda"}
 
 
+def test_what_is_not_defined_is_no_empty_table(data, tmp_path, capsys):
+    own = ["--data", str(data), "--concepts", "concept_1", "--target", "kind", "--bias", "concept_1"]
+    main([*own, "--methods", "lda", "--seeds", "0", "--only_bias", "true", "--output", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert printed.count(":\nnot defined\n") == 2 and "Empty" not in printed
+    assert "perfect steering on kind is not defined: label and bias of kind are not correlated" in printed
+
+
 def test_an_msae_is_compared(data, tmp_path, capsys):
     identity_msae(12, [12]).save_pretrained(tmp_path / "msae")
     own = ["--data", str(data), "--concepts", "bias", "--target", "kind", "--bias", "bias", "--seeds", "0"]

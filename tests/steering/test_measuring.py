@@ -12,7 +12,7 @@ from sklearn.svm import LinearSVC
 from hf_msae.statistics import auroc
 from hf_msae.steering import METHODS, Edit, NotDefinedError, Task, gaussian_task
 from hf_msae.steering.cross_validation import few_rows, fit_best
-from hf_msae.steering.damage import Judge, damage_figures, is_perfect
+from hf_msae.steering.damage import Judge, damage_figures
 from hf_msae.steering.direction import Direction, levels
 from hf_msae.steering.doses import injection_doses, removal_doses
 from hf_msae.steering.metrics import (
@@ -22,6 +22,8 @@ from hf_msae.steering.metrics import (
     orthogonality_figures,
     robustness_figures,
 )
+from hf_msae.steering.tasks import TASKS
+from hf_msae.steering.verdict import is_perfect
 
 STRENGTH = 2.5
 
@@ -265,6 +267,32 @@ def test_a_gain_of_nothing_is_not_perfect():
     assert is_perfect({**nothing, "recovery": (1.0, 1.0, 1.0)}) is False
 
 
+@pytest.mark.parametrize(
+    ("worst", "num_labels", "perfect"),
+    [
+        ((0.9, 0.8, 0.95), 2, True),
+        ((0.55, 0.45, 0.65), 2, False),
+        ((0.55, 0.45, 0.65), 4, True),
+        ((0.013, 0.0, 0.04), 2, False),
+        (None, 2, None),
+    ],
+)
+def test_a_group_at_chance_is_not_perfect(worst, num_labels, perfect):
+    figures = {"success": (0.5, 0.4, 0.6), "damage": (0.0, 0.0, 0.0), "over_correction": (0.0, 0.0, 0.0)}
+    figures |= {"recovery": (1.0, 1.0, 1.0)} | ({} if worst is None else {"worst_group": worst})
+    assert is_perfect(figures, num_labels=num_labels) is perfect
+    assert is_perfect({**figures, "recovery": (0.5, 0.4, 0.6)}, num_labels=num_labels) is False
+
+
+@pytest.mark.slow
+def test_no_method_is_perfect_where_the_classifier_cannot_tell_the_label():
+    """Of a random layer, it knows the bias and nothing else: nothing is left to damage."""
+    control = TASKS["random_features"](num_rows=600, seed=0)
+    figures, _ = damage_figures(_fit(METHODS["reactive_clarc"](), control, control.bias), Judge(control), seed=0)
+    assert figures["worst_group"][0] < 0.1 and figures["worst_group_before"][0] < 0.1
+    assert is_perfect(figures) is False and is_perfect({**figures, "worst_group": (1.0, 1.0, 1.0)})
+
+
 def test_the_same_fit_is_made_once(task):
     X, y = task.features[task.train].astype(np.float64), np.where(task.concepts["bias"][task.train], 1.0, -1.0)
     grid = {"C": [0.1, 1.0]}
@@ -404,7 +432,8 @@ def test_few_rows_have_no_verdict(task, group):
     for number in (10, 9):
         judge = Judge(task)
         vars(judge)["groups"] = {**judge.groups, group: rows[:number]}
-        found.append(damage_figures(Oracle(task), judge, seed=0)[0])
+        figures, _ = damage_figures(Oracle(task), judge, seed=0)
+        found.append({**figures, "worst_group": (1.0, 1.0, 1.0)})  # the rows were chosen for being wrong
     assert [is_perfect(figures) for figures in found] == [True, None]
     name = {"biased": "success", "unbiased": "damage", "aligned": "over_correction"}[group]
     assert np.isfinite(found[0][name]).all() and np.isfinite(found[1][name]).tolist() == [True, False, False]

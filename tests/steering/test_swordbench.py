@@ -339,6 +339,20 @@ def test_nothing_spurious_is_not_ranked(tmp_path):
     undefined = result.undefined().set_index("metric")["reason"]
     assert set(undefined.index) == {"success", "recovery"} and undefined.str.contains("not correlated").all()
     assert result.ranking().empty and result.ranking(equal_dose=True).empty and result.doses.empty
+    assert "gaussian is not defined: label and bias" in result.verdict() and "no method" not in result.verdict()
+
+
+@pytest.mark.parametrize(
+    ("has", "said"), [("all", "bias: 200 of 200 test rows have"), ("none biased", "gaussian has no biased test rows")]
+)
+def test_a_verdict_that_is_not_defined_says_why(tmp_path, has, said):
+    task = small(seed=0)
+    bias = np.ones(400, dtype=bool) if has == "all" else task.concepts["bias"] & (task.target == 1)
+    task = replace(task, concepts={**task.concepts, "bias": bias})
+    result = run([task], ["lda"], tmp_path, seeds=(0,), only_bias=True)
+    assert result.verdict() == f"perfect steering on gaussian is not defined: {said}{' the concept' * (has == 'all')}"
+    others = run([task, replace(small(seed=1), name="other")], ["lda"], tmp_path, seeds=(0,), only_bias=True)
+    assert said in others.verdict() and "lda on other" in others.verdict()
 
 
 @pytest.mark.parametrize("number", [1, 4, 5, 30])

@@ -63,7 +63,7 @@ def task_finding(result: SwordBenchResult, task: str, method: str | None = None)
         task: Name of the task.
         method: The method of the heat map of concepts. Defaults to the best.
     """
-    from ...steering.damage import EPSILON  # here, since most reports need no steering
+    from ...steering.verdict import EPSILON  # here, since most reports need no steering
 
     result = result.of_task(task)
     summary = result.summary(COLUMNS).set_index(["method", "metric"])[["mean", "low", "high"]]

@@ -1,0 +1,53 @@
+"""Whether steering is perfect, and why that is not defined where it is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from .damage import MIN_ROWS, NOT_DEFINED
+from .metrics import Figure
+
+EPSILON = 0.05
+"""How far from full recovery, and from no damage, perfect steering may be."""
+
+
+def is_perfect(figures: dict[str, Figure], epsilon: float = EPSILON, num_labels: int = 2) -> bool | None:
+    """Return whether steering is perfect.
+
+    It is if recovery is at least 1 - epsilon, damage and over-correction are at most epsilon, and the accuracy in the
+    worst group after removal is above chance, 1 / num_labels, each with its 95% interval; over-correction where there
+    are aligned rows. Without over-correction, a method that pushes all inputs with the bias away from the bias's
+    labels would be perfect. Without the worst group, so would one on features that say nothing of the label: there a
+    classifier that is wrong about all inputs of a label, with the bias and without it, is neither helped nor harmed.
+
+    Args:
+        figures: What `damage_figures` measured.
+        epsilon: How far recovery may be from 1, and damage and over-correction from 0.
+        num_labels: Number of labels that the classifier chooses from.
+
+    Returns:
+        None if that is not defined: the bias does not mislead the classifier, so recovery is not defined, or a figure
+        has no interval, because a group has fewer than `MIN_ROWS` rows.
+    """
+    needed = [figures["recovery"], figures["damage"]]
+    if np.isfinite(figures["over_correction"][0]):
+        needed.append(figures["over_correction"])
+    if not np.isfinite(needed).all():
+        return None
+    harm = [figures["damage"][2], np.nan_to_num(figures["over_correction"][2], nan=0.0)]
+    if not (figures["success"][0] > 0 and figures["recovery"][1] >= 1 - epsilon and max(harm) <= epsilon):
+        return False
+    _, low, _ = figures.get("worst_group", NOT_DEFINED)  # submissions may lack it
+    return bool(low > 1 / num_labels) if np.isfinite(low) else None
+
+
+def why_not_perfect(frame: pd.DataFrame) -> str:
+    """Return why there is no verdict for any method and seed of a task, given the task's rows of the tidy table."""
+    for metric in ("success", "recovery", "fit"):
+        of_metric = frame[(frame["metric"] == metric) & frame["reason"].notna()]
+        if reasons := list(dict.fromkeys(of_metric["reason"])):
+            whose = f"{of_metric['concept'].iloc[0]}: " if metric == "fit" else ""
+            more = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
+            return f"{whose}{reasons[0]}{more}"
+    return f"a group has fewer than {MIN_ROWS} test rows"
