@@ -24,8 +24,8 @@ def plot_success_against_damage(doses: pd.DataFrame, working: pd.DataFrame | Non
     """Plot success against damage, one panel per task and one curve per method, from small doses to large ones.
 
     The marker is the removal itself, with its intervals. Up and to the left is better.
-    Methods that another one beats in both on every task, and that work at no dose, are gray, and so are all but those
-    with the highest net gains where there are not enough colors.
+    All methods are in color if there are enough colors. Otherwise those that another one beats in both on every task,
+    and that work at no dose, are gray, and so are all but those with the highest net gains of the rest.
 
     Args:
         doses: What `SwordBenchResult.dose_curves` returns.
@@ -112,8 +112,8 @@ def plot_doses(doses: pd.DataFrame, working: pd.DataFrame, epsilon: float) -> Fi
 def plot_injection(injection: pd.DataFrame) -> Figure:
     """Plot the gain and the exactness of adding the bias against the relative dose, one row of panels per task.
 
-    Bands are 95% intervals, and the marker is an amount of 1. Methods whose gain, or whose exactness, no other one
-    reaches on some task are in color.
+    Bands are 95% intervals, and the marker is an amount of 1. All methods are in color if there are enough colors,
+    and otherwise those whose gain, or whose exactness, no other one reaches on some task.
 
     Args:
         injection: What `SwordBenchResult.injection_curves` returns.
@@ -121,7 +121,8 @@ def plot_injection(injection: pd.DataFrame) -> Figure:
     curves = _curves(injection, tuple(_INJECTION_AXES))
     tasks = list(curves.index.unique("task"))
     best = {curves.loc[task, name].idxmax()[0] for task in tasks for name in _INJECTION_AXES}
-    looks, methods = _colored(sorted(best), curves)
+    named = curves.index.unique("method")
+    looks, methods = _colored(sorted(named if len(named) <= len(PALETTE) else best), curves)
     figure, panels = new_figure(len(tasks), len(_INJECTION_AXES), width=3.6, height=2.9)
     handles = {}
     for row, task in zip(panels, tasks, strict=False):
@@ -170,7 +171,9 @@ def _looks(curves: pd.DataFrame, working: pd.DataFrame | None) -> tuple[dict[str
     """Return the color and marker of methods that are not gray, and all methods, gray ones first: they lie below."""
     wholes = curves.xs(1.0, level="part")
     shown = {method for task in wholes.index.unique("task") for method in _front(wholes.loc[task])}
-    if working is not None:
+    if (methods := wholes.index.unique("method")).size <= len(PALETTE):
+        shown = set(methods)
+    elif working is not None:
         shown |= set(working.dropna(subset=["part_from"])["method"])
     if len(shown) > len(PALETTE):  # one color each: the highest net gains, means over tasks
         gain = wholes["success"] - wholes["damage"] - wholes["over_correction"].clip(lower=0).fillna(0)

@@ -33,12 +33,13 @@ def check_data(
     if labels.shape != (len(values),):
         raise ValueError(f"the concept has the shape {labels.shape}, but there are {len(values)} embeddings")
     if labels.dtype != bool and not np.isin(labels, (0, 1)).all():
-        odd = labels[~np.isin(labels, (0, 1))][0]
+        odd = labels[~np.isin(labels, (0, 1))].tolist()[0]
         raise ValueError(f"a concept is true or false (1 or 0) in every row, but one row has {odd!r}")
     labels = labels.astype(bool)
     for which, number in (("with", labels.sum()), ("without", (~labels).sum())):
         if number < MIN_ROWS:
-            raise NotDefinedError(f"{number} rows {which} the concept: a fit needs at least {MIN_ROWS}")
+            rows = "1 row" if number == 1 else f"{number} rows"
+            raise NotDefinedError(f"{rows} {which} the concept: a fit needs at least {MIN_ROWS}")
     if (np.ptp(values, axis=0) == 0).all():
         raise NotDefinedError("all embeddings are alike")
     return values, labels

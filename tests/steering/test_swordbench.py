@@ -506,6 +506,8 @@ def test_a_run_is_read_from_its_folder_and_split_by_task(tmp_path):
 def test_figures_are_drawn(finished):
     result = finished[1]
     panel = result.plot().axes[0]
+    for figure in (result.plot(), result.plot_doses(), result.plot_injection()):
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["lda", "mean_difference"]
     assert panel.get_title() == "gaussian" and len(panel.lines) >= 4
     doses = result.plot_doses().axes
     assert [panel.get_ylabel().split(" ")[0] for panel in doses] == ["success", "damage", "over-correction"]

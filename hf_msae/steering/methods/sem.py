@@ -90,7 +90,7 @@ class ScoredModulation(MSAEEdit):
             NotDefinedError: The text of the name speaks for no latent.
             ValueError: The backbone has no text tower, or the embeddings are of another backbone or hook point.
         """
-        values, known = embeddings_of(backbone, X, self.method)
+        values, known = embeddings_of(name, backbone, X, self.method)
         self.check_embeddings(known, values.shape[1])
         backbone = backbone_of(backbone)
         names = [name, *self.keep, *(each for each in self.diverse if each not in (name, *self.keep))]

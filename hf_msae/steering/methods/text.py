@@ -27,7 +27,7 @@ HOOK_POINT = "image_embeds"
 
 
 def embeddings_of(
-    backbone: Backbone | VisionTextMSAE | None, X: np.ndarray | torch.Tensor | EmbeddingDataset, method: str
+    name: str, backbone: Backbone | VisionTextMSAE | None, X: np.ndarray | torch.Tensor | EmbeddingDataset, method: str
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Return embeddings of images as float64 (n, d), for a method that reads a name with the backbone's text tower.
 
@@ -35,10 +35,13 @@ def embeddings_of(
         The embeddings, and where they are from.
 
     Raises:
-        ValueError: There is no backbone, or the embeddings are of another one, another hook point or another width.
+        ValueError: The name is blank, there is no backbone, or the embeddings are of another one, another hook point
+            or another width.
     """
     if backbone is None:
         raise ValueError(f"{method} reads the name with the text tower of a backbone: pass it")
+    if not name.strip():
+        raise ValueError(f"{method} needs a name to read, but got {name!r}")
     values = as_array(X)
     return values, origin_of(X, values.shape[1], backbone, HOOK_POINT)
 
@@ -82,7 +85,7 @@ class TextDirection(Direction):
             NotDefinedError: The name means the same as the neutral texts, or all embeddings lie at one place.
             ValueError: The backbone has no text tower, or the embeddings are of another backbone or hook point.
         """
-        values, known = embeddings_of(backbone, X, self.method)
+        values, known = embeddings_of(name, backbone, X, self.method)
         backbone = backbone_of(backbone)
         texts = F.normalize(backbone.text_embeds([self.template.format(name), *self.neutral]).double().cpu(), dim=-1)
         direction = (texts[0] - texts[1:].mean(dim=0)).numpy()

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from hf_msae.steering import METHODS, NotDefinedError, load_edit
+from tests.identity_msae import identity_msae
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,9 @@ def test_it_cannot_be_fitted_to_labels_or_without_a_backbone(embeddings):
 
 
 def test_what_does_not_fit_is_refused(backbone, embeddings):
+    for method, options in (("text", {}), ("sem", {"msae": identity_msae(embeddings.shape[1], [4])})):
+        with pytest.raises(ValueError, match=f"{method} needs a name.* ' '"):
+            METHODS[method](**options).fit_by_name(" ", backbone, embeddings)
     with pytest.raises(ValueError, match=f"{embeddings.shape[1] + 1} columns"):
         METHODS["text"]().fit_by_name("red", backbone, np.ones((3, embeddings.shape[1] + 1)))
     with pytest.raises(NotDefinedError, match="'red'"):
