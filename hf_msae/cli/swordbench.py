@@ -195,6 +195,9 @@ def write(result: SwordBenchResult, output: str) -> None:
     for name, table in {**tables, "doses": result.doses, "injection": result.injection}.items():
         with atomic_path(folder / f"{name}.csv") as path:
             table.to_csv(path, index=False)
+    for pattern in ("success_against_damage.png", "doses.png", "injection.png", "cross_concepts_*.png"):
+        for figure in folder.glob(pattern):  # of an earlier run, whose tables these are not
+            figure.unlink()
     if not result.doses.empty:
         save_figure(result.plot(), folder / "success_against_damage.png")
         save_figure(result.plot_doses(), folder / "doses.png")

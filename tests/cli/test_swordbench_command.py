@@ -48,7 +48,12 @@ def test_a_task_of_ones_own_is_run_and_written(data, tmp_path, capsys):
 
 def test_what_is_not_defined_is_no_empty_table(data, tmp_path, capsys):
     own = ["--data", str(data), "--concepts", "concept_1", "--target", "kind", "--bias", "concept_1"]
+    (tmp_path / "out").mkdir()
+    ours = ["doses.png", "injection.png", "success_against_damage.png", "cross_concepts_other.png"]
+    for name in (*ours, "mine.png"):
+        (tmp_path / "out" / name).touch()
     main([*own, "--methods", "lda", "--seeds", "0", "--only_bias", "true", "--output", str(tmp_path / "out")])
+    assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["mine.png"]  # the others are of an earlier run
     printed = capsys.readouterr().out
     assert printed.count(":\nnot defined\n") == 2 and "Empty" not in printed
     assert "perfect steering on kind is not defined: label and bias of kind are not correlated" in printed
