@@ -241,8 +241,10 @@ def _measure_all(cells: Sequence[_Cell], num_workers: int) -> Iterator[None]:
     groups: dict[tuple[int, str], list[_Cell]] = {}
     for cell in cells:
         groups.setdefault((id(cell.task), cell.edit.shares_fits or cell.label), []).append(cell)
+    # Edits with an MSAE take longest: begun last, one would leave the other processes without work.
+    longest_first = sorted(groups.values(), key=lambda group: "an MSAE" not in group[0].edit.needs)
     with ProcessPoolExecutor(num_workers, get_context("spawn"), initializer=_start, initargs=(num_workers,)) as pool:
-        for done in as_completed([pool.submit(_measure_group, group) for group in groups.values()]):
+        for done in as_completed([pool.submit(_measure_group, group) for group in longest_first]):
             yield from done.result()
 
 
