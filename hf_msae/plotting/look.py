@@ -165,7 +165,8 @@ def log_axis(panel: Axes, name: str = "y") -> None:
     panel.set(**{f"{name}scale": "log"})
     axis = getattr(panel, f"{name}axis")
     low, high = axis.get_view_interval()
-    axis.set_major_locator(MaxNLocator(5) if high < 10 * low else LogLocator(subs=(1.0, 2.0, 5.0)))
+    between = (1.0, 2.0, 5.0) if high < 100 * low else (1.0,)  # more labels would overlap
+    axis.set_major_locator(MaxNLocator(5) if high < 10 * low else LogLocator(subs=between))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
