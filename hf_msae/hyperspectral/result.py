@@ -49,6 +49,8 @@ class RedTeamReport(Result):
     def verdict(self) -> str:
         """Say in one sentence what was found."""
         model, tests = self.about.get("model", "the model"), counted(self.num_tests, "test")
+        if not self.num_tests:
+            return f"nothing could be tested of {model}; the remarks say why"
         if not self.findings:
             return f"{tests} found nothing wrong with {model}"
         numbers = [(sum(each.severity == name for each in self.findings), name) for name in SEVERITIES]

@@ -29,6 +29,7 @@ from .audits.pruning import pruning
 from .audits.shortcuts import shortcuts
 from .audits.stability import stability
 from .concept_space import read_concepts
+from .fixed import FixedClassifier
 from .from_patches import inputs_of_patches
 from .model_of_patches import ModelOfPatches
 from .patches import Pair, Patches
@@ -79,11 +80,12 @@ def red_team(
 ) -> RedTeamReport:
     """Look for what is wrong with a model of spectra, or of any other features.
 
-    Clones of the model are fitted in folds, so that every prediction is of a row that its model did not see. A finding
-    is a quantity whose 95% interval lies beyond what is harmless and whose test stays significant after Holm's
-    correction for all tests of the report, so that a sound model has a finding with a probability of about `alpha`.
-    Intervals are over rows, given the fitted models: what other rows to learn from would change is not in them.
-    Rows are taken as independent: where they are not, such as several patches of one field, name them with `groups`.
+    Clones of the model are fitted in folds, so that every prediction is of a row that its model did not see,
+    unless it is in use. A finding is a quantity whose 95% interval lies beyond what is harmless and whose test
+    stays significant after Holm's correction for all tests of the report, so that a sound model has a finding with
+    a probability of about `alpha`. Intervals are over rows, given the fitted models: what other rows to learn from
+    would change is not in them. Rows are taken as independent: where they are not, such as several patches of one
+    field, name them with `groups`.
 
     Args:
         model: A scikit-learn regressor or classifier, fitted or not, with one or several targets; or a classifier that
@@ -151,7 +153,7 @@ def red_team(
         given = dict(zip(("X", "y", "groups", "features", "space"), found, strict=True))
         given |= {"model": model, "patches": patches, "transformer": transformer}
     subject = make_subject(**given, num_folds=num_folds, num_resamples=num_bootstrap, seed=seed, limits=limits)
-    model = subject.model if subject.is_fixed else model
+    model = subject.model if isinstance(subject.model, FixedClassifier) else model
     key = _key(subject) if output_dir is not None else ""
     outcomes: dict[str, Outcome] = {}
     chosen = [name for name in AUDITS if name in audits]
@@ -167,13 +169,14 @@ def red_team(
     if (spectrum := _mean_spectrum(subject)) is not None:
         tables["spectrum"] = spectrum
     about = {
-        "model": _name(model.model if subject.is_fixed else model),
+        "model": _name(model.model if isinstance(model, FixedClassifier) else model),
         "parameters": str(model),
         "data": data or f"{len(subject.X)} rows of {subject.X.shape[1]} columns",
         "rows": len(subject.X),
         "columns": subject.X.shape[1],
         "targets": list(subject.targets),
         "groupings": list(subject.groups),
+        "is_fixed": subject.is_fixed,
         "num_folds": num_folds,
         "seed": seed,
         **limits,

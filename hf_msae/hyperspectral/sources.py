@@ -101,7 +101,10 @@ class EnviCubes(Sequence):
         ignored = header.get("data ignore value")
         mask = np.zeros(data.shape[1:], dtype=bool)
         if ignored is not None:
-            mask = (data == data.dtype.type(float(ignored))).all(axis=0)
+            value = data.dtype.type(float(ignored))
+            if "reflectance scale factor" in header:  # which the data was divided by, and the value was not
+                value /= float(header["reflectance scale factor"])
+            mask = (data == value).all(axis=0)
         with_mask = file.with_name(f"{file.stem}_mask.hdr")
         if with_mask.is_file():
             mask = mask | as_mask(read_envi(with_mask)[0][0], data.shape, with_mask)

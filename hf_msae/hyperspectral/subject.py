@@ -18,7 +18,9 @@ from .concept_space import ConceptSpace
 from .fitted import Fitted
 from .fixed import FixedClassifier
 from .hybrid_of_features import as_fit_arguments
+from .model_of_patches import ModelOfPatches
 from .patches import Pair, size_classes
+from .vision import VisionRegressor
 
 FEATURE_COLUMNS = ("feature", "transformation", "band", "wavelength", "level")
 ALL = "all"
@@ -68,7 +70,8 @@ class Subject:
     @property
     def is_fixed(self) -> bool:
         """Whether the model is tested as it is, instead of being fitted in folds."""
-        return isinstance(self.model, FixedClassifier)
+        model = self.model.model if isinstance(self.model, ModelOfPatches) else self.model
+        return isinstance(model, FixedClassifier | VisionRegressor)
 
     @property
     def error_name(self) -> str:

@@ -144,6 +144,14 @@ def test_envi_cubes_are_read(made, tmp_path):
     found = load(tmp_path, ground_truth=made.targets[:3])
     assert found.ids == expected.ids and np.allclose(found.mean_spectra, expected.mean_spectra)
     assert all(np.array_equal(mask, other) for (_, mask), (_, other) in zip(found, expected, strict=True))
+    data, mask = made[0]
+    (tmp_path / "scaled").mkdir()
+    both = {**header, "data ignore value": -9999, "reflectance scale factor": 10000}
+    cube = np.moveaxis(np.where(mask, -9999, data), 0, -1).astype(np.int16)
+    envi.save_image(tmp_path / "scaled" / "0.hdr", cube, metadata=both)
+    scaled = load(tmp_path / "scaled")
+    assert np.array_equal(scaled[0][1], mask)
+    assert np.allclose(scaled.mean_spectra, cube[~mask].mean(axis=0))
     bad = {**header, "bbl": [0, *[1] * 149], "reflectance scale factor": 10000}
     data, mask = made[3]
     (tmp_path / "one").mkdir()

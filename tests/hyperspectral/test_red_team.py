@@ -120,6 +120,18 @@ def test_a_model_of_noise_is_no_better_than_the_mean(model):
     assert finding.high < 0.05 and "no better than the mean" in finding.title
 
 
+def test_nothing_rests_on_a_group_if_nothing_is_predicted():
+    rng = np.random.default_rng(0)
+    farms = np.repeat(["a", "b", "c"], 40)
+    y = np.repeat([0.0, 1.0, 2.0], 40) + rng.normal(size=120)  # without one farm, the mean of the others is far off
+    found = red_team(
+        DummyRegressor(), rng.normal(size=(120, 120)), y, {"farm": farms}, audits=["shortcuts", "pruning"], **QUICK
+    )
+    assert found.findings == () and found.tables["shortcuts"]["shortcut_index"].iloc[0] > 0.2
+    assert any("nothing rests on it" in remark for remark in found.remarks)
+    assert found.num_tests == 0 and found.verdict().startswith("nothing could be tested of DummyRegressor")
+
+
 def test_attributions_lie_at_causes_and_leaks(report):
     table = report[0].tables["attributions"]
     assert table.groupby("target")["share"].sum().tolist() == pytest.approx([1, 1])

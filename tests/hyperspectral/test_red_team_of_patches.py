@@ -154,7 +154,7 @@ def test_networks_predict_from_patches_also_attacked_ones(patches, tmp_path):
     options = {"audits": audits, "num_attacked": 3, "num_seeds": 2, "output_dir": tmp_path, **QUICK}
     found = red_team(model, patches, patches.targets["K"], {}, **options)
     assert np.allclose(found.tables["predictions"]["prediction"], model.predict(patches).ravel(), rtol=1e-5)
-    assert sum("predicts from patches" in remark for remark in found.remarks) == 3
+    assert sum("predicts from patches" in remark for remark in found.remarks) == 2
     assert "attributions" not in found.tables and found.about["model"] == "Corner"
     attacks = found.tables["attacks"].set_index(["attack", "strength"])["change"]
     assert attacks["gain", 0.2] > attacks["gain", 0.01] > 0 == attacks["erosion", 1]
@@ -168,6 +168,16 @@ def test_networks_predict_from_patches_also_attacked_ones(patches, tmp_path):
     assert not other.tables["predictions"].equals(last.tables["predictions"]), "not what is kept of other weights"
     with pytest.raises(ValueError, match="no patch"):
         given["model"].fit(given["X"], None, np.arange(32)).predict(given["X"] + 1)
+
+
+def test_networks_are_not_fitted_again(patches):
+    dates = np.arange(len(patches)) % 2
+    found = red_team(
+        Corner(), patches, patches.targets["K"], {"date": dates}, audits=["shortcuts", "stability"], **QUICK
+    )
+    assert found.tables == {"spectrum": found.tables["spectrum"]} and found.num_tests == 0
+    assert sum("not fitted again" in remark for remark in found.remarks) == 2
+    assert "its model did not see" not in found.to_html()
 
 
 class Counting(MeanSpectrum):

@@ -64,7 +64,9 @@ def pruning(subject: Subject) -> Outcome:
         first = numbers[good.argmax(axis=1)]
         smallest.append((name, int(first[0]), *interval(first[1:].astype(float))))
     tests = []
-    if p >= _FEWEST_COLUMNS and (small := [size for size in sizes if size <= max(1, round(_FEW * p))]):
+    # Of a model that is no better than the mean, any few columns do as well.
+    is_useful = interval(means[1:, -1])[1] < 1
+    if is_useful and p >= _FEWEST_COLUMNS and (small := [size for size in sizes if size <= max(1, round(_FEW * p))]):
         few = max(small)
         place, control = (list(errors).index((name, few)) for name in ("attribution", "random"))
         evidence = (

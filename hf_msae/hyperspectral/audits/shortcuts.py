@@ -52,9 +52,11 @@ def shortcuts(subject: Subject) -> Outcome:
     if subject.classes is not None:
         tables["pulls"], candidates = pulls(subject)
     if subject.groups and subject.is_fixed:
-        remarks.append("The model is not fitted again, so no group was left out: see how far groups pull.")
+        see = "" if subject.classes is None else ": see how far groups pull"
+        remarks.append(f"The model is not fitted again, so no group was left out{see}.")
         return Outcome(tables, [each for each in candidates if each is not None], remarks)
     score, limits = score_name(subject), score_limits(subject, LIMITS)
+    nothing = 0.0 if subject.classes is None else 0.5
     for grouping, labels in subject.groups.items():
         names, places = np.unique(labels, return_inverse=True)
         counts = np.bincount(places)
@@ -81,6 +83,12 @@ def shortcuts(subject: Subject) -> Outcome:
             found = (values[0, place], values[1, place], index[place], *ends, values[2, place])
             records.append((grouping, len(names), target, score.lower(), *found, decoded, low, high, chance, far))
             if target == ALL:
+                continue
+            if interval(draws[0, :, place])[0] <= nothing:
+                # Whatever a left-out group costs it, such as the mean that it learned, it cannot rest on the group.
+                remarks.append(
+                    f"{grouping}: {target} is not predicted in random folds either, so nothing rests on it."
+                )
                 continue
             evidence = (
                 f"{score} of {target} is {values[0, place]:.2f} in random folds and {values[1, place]:.2f} with a "
