@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
+import pickle
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import joblib
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
 from tqdm.auto import tqdm
@@ -223,9 +227,23 @@ def _key(subject: Subject) -> str:
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     # What a model that is not fitted again has learned shows in its predictions, as do a network's weights.
     has_learned = subject.is_fixed or isinstance(subject.model, ModelOfPatches)
+    if not has_learned:
+        digest.update(_recipe(subject.model).encode())
     for array in (subject.X, subject.Y, subject.folds, *([subject.predictions] if has_learned else [])):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:12]
+
+
+def _recipe(model: Any) -> str:
+    """Return a digest of the parameters of a model, which its repr shortens, and of the code of its classes."""
+    parameters = clone(model).get_params()
+    found = ""
+    with suppress(pickle.PicklingError, AttributeError, TypeError):  # functions without a name: what repr tells counts
+        found = joblib.hash(parameters)
+    for each in sorted({type(part) for part in (model, *parameters.values())}, key=repr):
+        with suppress(TypeError, OSError):  # classes without a file of source
+            found += hashlib.sha256(Path(inspect.getfile(each)).read_bytes()).hexdigest()
+    return found
 
 
 def _mean_spectrum(subject: Subject) -> pd.DataFrame | None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 from scipy.stats import f
-from sklearn.compose import TransformedTargetRegressor
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsRegressor
@@ -235,6 +235,20 @@ def test_finished_audits_are_kept(report, monkeypatch):
     monkeypatch.undo()
     red_team(Ridge(2.0), X, y, groups, features=table, output_dir=folder, audits=["shortcuts"], **QUICK)
     assert len({path.name for path in (folder / "audits").iterdir()} - kept) == 1
+
+
+def test_what_a_model_that_looks_alike_found_is_not_kept(tmp_path):
+    X, y, groups, table = spectra(None, n=120)
+    columns = list(range(X.shape[1]))
+
+    def reached(chosen):
+        model = make_pipeline(ColumnTransformer([("kept", StandardScaler(), chosen)]), Ridge())
+        found = red_team(model, X, y, groups, features=table, output_dir=tmp_path, audits=["performance"], **QUICK)
+        return repr(model), found.tables["performance"]
+
+    whole, without = reached(columns), reached([*columns[:35], *columns[36:]])
+    assert whole[0] == without[0] and not whole[1].equals(without[1])
+    assert reached(columns)[1].equals(whole[1]) and len(list((tmp_path / "audits").iterdir())) == 2
 
 
 def test_figures_are_drawn(report):
