@@ -136,7 +136,7 @@ class RedTeamReport(Result):
         write_text(path, yaml.safe_dump({"findings": entries}, sort_keys=False, allow_unicode=True, width=110))
 
     def to_html(self) -> str:
-        """Return an HTML section with everything in it, figures included, and no scripts.
+        """Return an HTML section with the findings, the figures and the main tables, and no scripts.
 
         `hf_msae.report.write_red_team_report` makes a page of it.
         """

@@ -145,8 +145,8 @@ def confirmed(candidates: Sequence[Finding], alpha: float) -> tuple[Finding, ...
     for (first, p), *others in kinds.values():
         evidence = first.evidence
         if others:
-            also = "; ".join(f"{o.subject}, {o.value:.3g} ({o.low:.3g} to {o.high:.3g})" for o, _ in others)
-            evidence += f" The same holds for {also}."
+            also = "; ".join(f"{o.title}: {o.value:.3g} ({o.low:.3g} to {o.high:.3g})" for o, _ in others)
+            evidence += f" Of the same kind: {also}."
         findings.append(replace(first, evidence=evidence, p_value=p))
     return tuple(findings)
 

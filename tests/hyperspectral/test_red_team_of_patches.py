@@ -232,4 +232,8 @@ def test_findings_of_a_target_that_is_a_letter_are_joined_with_those_of_others()
     y = pd.DataFrame(X[:, :2] + 0.3 * rng.normal(size=(200, 2)), columns=["P", "red"])  # as in "Predictions"
     found = red_team(Ridge(500), X, y, audits=["performance"], **QUICK)
     (slope,) = (finding for finding in found.findings if finding.metric == "calibration_slope")
-    assert slope.severity == "severe" and "The same holds for" in slope.evidence
+    assert (
+        slope.severity == "severe"
+        and "Of the same kind: " in slope.evidence
+        and "red" in slope.evidence.split("kind: ")[1]
+    )

@@ -47,6 +47,6 @@ def test_candidates_of_a_kind_become_one_finding():
     several = [examined(0.15, subject="K"), examined(0.35, subject="pH"), examined(0.4, kind="other", audit="two")]
     first, second = confirmed(several, 0.05)
     assert (first.severity, first.title, first.audit) == ("severe", "a gap in pH", "one")
-    assert "K, 0.15" in first.evidence and "Seen." in first.evidence
+    assert "K: 0.15" in first.evidence and "Seen." in first.evidence
     assert (second.audit, second.severity) == ("two", "severe")
     assert first.p_value >= several[1].p_value
