@@ -71,7 +71,7 @@ def test_classifiers_of_embeddings_are_red_teamed(stars, tmp_path, capsys, model
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     titles = [each["title"] for each in report["findings"]]
     assert any("Night" in title and "raises predictions of star" in title for title in titles)
-    assert ("Predictions of star rest on the night" in titles) == (not is_file)
+    assert ("shortcuts" in report["tables"]) == (not is_file), "what is in use is not fitted without a group"
     assert (
         report["about"]["model"] == ("Linear" if is_file else "LogisticRegression")
         and titles[0] in capsys.readouterr().out

@@ -67,14 +67,14 @@ def test_saved_edits_and_results_are_used(open_page, picture, no_picture, width)
     page.get_by_role("tab", name="SwordBench", exact=True).click()
     panel = page.locator("div[role=tabpanel]:visible").last
     drawings = panel.locator(".drawing img")
-    drawings.nth(2).wait_for()
+    drawings.nth(3).wait_for()  # the heat map, after the figures of doses
     assert panel.locator("table.steering tbody tr").count() == 2
     assert drawings.evaluate_all("all => all.every(each => each.naturalWidth > 100)")
-    heat = drawings.nth(2).get_attribute("alt")
+    heat = drawings.nth(3).get_attribute("alt")
     method = panel.get_by_label("Method of the heat map")
     other = ({"lda", "mean_difference"} - {method.input_value()}).pop()
     choose(page, method, other)
     panel.get_by_role("img", name=f"after {other} removed each").wait_for()
-    assert drawings.nth(2).get_attribute("alt") != heat
+    assert drawings.nth(3).get_attribute("alt") != heat
     leave(page, f"steer-swordbench-{width}")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
