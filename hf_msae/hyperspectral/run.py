@@ -228,18 +228,24 @@ def _key(subject: Subject) -> str:
     # What a model that is not fitted again has learned shows in its predictions, as do a network's weights.
     has_learned = subject.is_fixed or isinstance(subject.model, ModelOfPatches)
     if not has_learned:
-        digest.update(_recipe(subject.model).encode())
+        recipe = _recipe(subject.model)
+        has_learned = recipe is None
+        digest.update((recipe or "").encode())
     for array in (subject.X, subject.Y, subject.folds, *([subject.predictions] if has_learned else [])):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:12]
 
 
-def _recipe(model: Any) -> str:
-    """Return a digest of the parameters of a model, which its repr shortens, and of the code of its classes."""
+def _recipe(model: Any) -> str | None:
+    """Return a digest of the parameters of a model, which its repr shortens, and of the code of its classes.
+
+    None if there is no digest of its parameters, such as a lambda.
+    """
     parameters = clone(model).get_params()
-    found = ""
-    with suppress(pickle.PicklingError, AttributeError, TypeError):  # functions without a name: what repr tells counts
+    try:
         found = joblib.hash(parameters)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
     for each in sorted({type(part) for part in (model, *parameters.values())}, key=repr):
         with suppress(TypeError, OSError):  # classes without a file of source
             found += hashlib.sha256(Path(inspect.getfile(each)).read_bytes()).hexdigest()

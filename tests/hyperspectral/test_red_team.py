@@ -12,7 +12,7 @@ from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from hf_msae.hyperspectral import RedTeamReport, red_team
 from hf_msae.hyperspectral.audits.attribution_shift import attribution_shift
@@ -249,6 +249,16 @@ def test_what_a_model_that_looks_alike_found_is_not_kept(tmp_path):
     whole, without = reached(columns), reached([*columns[:35], *columns[36:]])
     assert whole[0] == without[0] and not whole[1].equals(without[1])
     assert reached(columns)[1].equals(whole[1]) and len(list((tmp_path / "audits").iterdir())) == 2
+
+
+def test_models_that_cannot_be_pickled_are_known_by_their_predictions(tmp_path):
+    X, y, groups, table = spectra(None, n=120)
+    options = {"features": table, "output_dir": tmp_path, "audits": ["performance"], **QUICK}
+    power = [1]
+    model = make_pipeline(FunctionTransformer(lambda x: x ** power[0]), StandardScaler(), Ridge())
+    for power[0] in (1, 3, 1):  # always of the same repr
+        red_team(model, X, y, groups, **options)
+    assert len(list((tmp_path / "audits").iterdir())) == 2
 
 
 def test_figures_are_drawn(report):
