@@ -50,9 +50,14 @@ from hf_msae.neuron_labels.evaluation.truth import SceneTruth, WordTruth
 from hf_msae.scenes import CONCEPTS, load_scenes
 from hf_msae.scenes.world import sample_scene
 
+IMAGES = 5
+PAPER_OTHERS = 11  # concepts that the paper's search scores besides its proposals: ten to start from, and a merger
+IMAGERS = {"other_authors": "", "all_authors": ", all authors", "composed": ", all authors, composed"}
 WITHHELD = 0.25
 NUM_CONTROL, NUM_TRUTH, NUM_KNOWN_DRAWINGS = 1000, 3000, 1500
 MEASURES = ("auprc", "correlation", "f1", "iou")
+COSTS = ("calls", "tokens", "images", "scored", "seconds")
+"""A neuron's share of what a run spends, and the pictures that its search scored, which neurons share."""
 OTHERS = (
     "dog cat river mountain phone chair politics music happy angry running sleeping metal glass cheese school king "
     "queen justice winter spring summer autumn rain thunder book newspaper letter equation wheel war peace poem sugar"
@@ -102,17 +107,18 @@ def clipart_world(seed: int) -> World:
     presence = np.array([[tag in tags for tag in truth.concepts] for tags in control["tags"]])
     others = concatenate_datasets([unseen, train.select(range(end, len(train)))])
     of_all = TagsImager(others["image"], others["tags"])
-    imagers = {
-        "": TagsImager(unseen["image"], unseen["tags"]),
-        ", all authors": of_all,
-        ", all authors, composed": CompositionImager(of_all, seed=seed),
-    }
+    made = (TagsImager(unseen["image"], unseen["tags"]), of_all, CompositionImager(of_all, seed=seed))
+    imagers = dict(zip(IMAGERS.values(), made, strict=True))
     embeds = model.image_embeds(known["image"], progress=False)
     return World("clipart", model, control["image"][:], presence, imagers, truth, embeds, ("{}",))
 
 
 def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.DataFrame:
-    """Label the same neurons by every method, and judge the labels."""
+    """Label the same neurons by every method, and judge the labels.
+
+    After `vocabulary`, `paper` makes as many proposals as its search, which measures no leader again, can score with
+    as many pictures.
+    """
     rng, model = np.random.default_rng(seed), world.model
     control = Control(world.control, seed, progress=False)
     control_embeds = torch.from_numpy(control.features(MSAENeuron(model, 0)))
@@ -131,7 +137,7 @@ def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.D
     shown = everything[:, latents]
     image_embeds = control_embeds
     directions = model.msae.decoder.detach()[latents]
-    found: dict[str, tuple[list[str | None], float, float, np.ndarray]] = {}
+    found: dict[str, tuple[list[str | None], np.ndarray, dict[str, float]]] = {}
     for baseline in (
         VocabularyCosine(vocabulary, embeds, directions),
         ClipDissect(vocabulary, embeds, image_embeds),
@@ -140,7 +146,8 @@ def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.D
     ):
         start = time.perf_counter()
         labels = baseline.label(shown)["label"].tolist()
-        found[baseline.name] = (labels, time.perf_counter() - start, 0, np.ones(len(labels), bool))
+        costs = {name: 0.0 for name in COSTS} | {"seconds": (time.perf_counter() - start) / len(labels)}
+        found[baseline.name] = (labels, np.ones(len(labels), bool), costs)
     neurons = [MSAENeuron(model, latent) for latent in latents]
     classes = {
         word: [world.control[row] for row in np.flatnonzero(world.control_presence[:, column])]
@@ -153,14 +160,17 @@ def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.D
         chosen = neurons[: 10 if name == "gemma" else None]
         fitting = ZeroShotStart(control, model.backbone, general_words() if name == "open words" else vocabulary)
         begin = {neuron.key: [*fitting(neuron), *proposer.first(5, seed)] for neuron in chosen}
-        for suffix, imager in list(world.imagers.items())[: 1 if paper else None]:
-            start = time.perf_counter()
+        for suffix, imager in world.imagers.items():
+            iterations = 10
+            if paper and (ours := found.get(f"LINE, vocabulary{suffix}")):  # at equal budget
+                iterations = max(1, round(ours[2]["scored"] / IMAGES) - PAPER_OTHERS)
             result = label_neurons(
                 chosen,
                 proposer,
                 imager,
                 Control(classes, seed, progress=False) if paper else control,
-                iterations=28 if paper else 10,
+                iterations=iterations,
+                images_per_concept=IMAGES,
                 paper=paper,
                 seed=seed,
                 start=lambda neuron, begin=begin: begin[neuron.key],
@@ -170,12 +180,12 @@ def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.D
             by_latent = {label.latent: label for label in result.labels}
             labels = [by_latent[latent].label if latent in by_latent else None for latent in latents[: len(chosen)]]
             confirmed = [latent in by_latent and by_latent[latent].confirmed for latent in latents[: len(chosen)]]
-            spent = time.perf_counter() - start
-            images = result.spent["images"] / len(chosen)
-            found[f"LINE, {name}{suffix}"] = (labels, spent, images, np.array(confirmed))
+            costs = {cost: result.spent[cost] / len(chosen) for cost in COSTS if cost != "scored"}
+            costs["scored"] = sum(label.history["num_images"].sum() for label in result.labels) / len(chosen)
+            found[f"LINE, {name}{suffix}"] = (labels, np.array(confirmed), costs)
     rows = []
     of_truth = world.activations(latents, world.truth_embeds)
-    for method, (labels, seconds, images, confirmed) in found.items():
+    for method, (labels, confirmed, costs) in found.items():
         judged = label_accuracy(labels, of_truth[:, : len(labels)], world.truth, measures=MEASURES)
         judged["method"], judged["world"], judged["seed"] = method, world.name, seed
         judged["latent"], judged["confirmed"] = latents[: len(labels)], confirmed
@@ -183,8 +193,7 @@ def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.D
         checks = check_labels(labels, of_truth[:, : len(labels)], world.truth, seed, num_resamples=2).to_pandas()
         judged["noticed_by"] = checks["noticed_by"].where(checks["reason"] == "").to_numpy()
         judged["outside"] = outside_vocabulary(labels, vocabulary.words)
-        judged["seconds"], judged["images"] = seconds / len(labels), images
-        rows.append(judged)
+        rows.append(judged.assign(**costs))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -226,8 +235,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
         "right, confirmed": lambda each: each.loc[each["confirmed"], "right"].mean(),
         "confirmed": lambda each: each["confirmed"].mean(),
         "outside the vocabulary": lambda each: each["outside"].mean(),
-        "images": lambda each: each["images"].mean(),
-        "seconds": lambda each: each["seconds"].mean(),
+        **{name: lambda each, name=name: each[name].mean() for name in COSTS},
     }
     rows = []
     for (world, method), of_method in frame.groupby(["world", "method"], sort=False):
@@ -251,6 +259,7 @@ def main() -> None:
     parser.add_argument("--num_neurons", type=int, default=50)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--proposers", nargs="+", default=["vocabulary", "paper", "open words"])
+    parser.add_argument("--imagers", nargs="+", default=[*IMAGERS], choices=IMAGERS, help="of the clip art")
     parser.add_argument("--gemma", type=Path, default=Path("gemma"), help="folder of the GGUF file, for 'gemma'")
     parser.add_argument("--output", type=Path, required=True, help="folder of labels.parquet")
     args = parser.parse_args()
@@ -261,7 +270,10 @@ def main() -> None:
     frames = []
     for name in args.worlds:
         for seed in args.seeds:
-            frames.append(run(makers[name](seed), seed, args.num_neurons, args.proposers))
+            world = makers[name](seed)
+            if name == "clipart":
+                world.imagers = {suffix: world.imagers[suffix] for suffix in map(IMAGERS.get, args.imagers)}
+            frames.append(run(world, seed, args.num_neurons, args.proposers))
             pd.concat(frames).to_parquet(args.output / "labels.parquet")
             print(table(pd.concat(frames)).to_string(index=False), flush=True)
     print(

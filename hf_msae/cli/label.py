@@ -21,7 +21,7 @@ from .opening import NamedModelArguments, command_parser
 from .pictures import NO_TRUTH, KnownPictures, Pictures
 
 if TYPE_CHECKING:
-    from ..concepts import Vocabulary
+    from ..concepts import ConceptTable, Vocabulary
     from ..neuron_labels import Imager, NeuronLabels, Proposer
     from ..neuron_labels.control import Control
     from ..neuron_labels.evaluation import LabelChecks
@@ -46,50 +46,64 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with `argv`, by default the arguments of the process."""
     parser = command_parser("label", [NamedModelArguments, LabelArguments], __doc__, EXAMPLE)
     source, args = parser.parse(argv)
+    from ..neuron_labels.retrying import ServiceError
+
+    try:
+        with parser.reporting_errors():
+            _label(source, args)
+    except ServiceError as error:
+        kept = f"what came is kept in {args.output}, and the same command goes on from there"
+        parser.exit(1, f"{parser.prog}: error: {error}; {kept}\n")
+
+
+def _label(source: NamedModelArguments, args: LabelArguments) -> None:
+    """Label the latents, write and print what was found, and exit with 1 if nothing was."""
     from .._utils.atomic import make_folder
     from ..neuron_labels import Budget, MSAENeuron, label_neurons
     from ..neuron_labels.control import Control
     from ..plotting import save_figure
 
-    with parser.reporting_errors():
-        budget = Budget(**{name: getattr(args, f"budget_{name}") for name in _BUDGETS})
-        check_inputs(args.vocabulary if args.vocabulary != "scenes" else None)
-        output = make_folder(Path(args.output).expanduser())
-        table_file = _table_file(source)
-        pictures = Pictures.open(args.control, args.control_split, args.image_column, args.max_control)
-        model = source.add_backbone(*source.open_msae())
-        for latent in args.latents:
-            MSAENeuron(model, latent, args.k)  # raises for one that is not there, before anything is loaded
-        control = Control(pictures.images, args.seed, progress=not source.disable_tqdm)
-        known = KnownPictures.of_control(control, pictures)
-        if args.truth is not None:
-            known = KnownPictures.open(args.truth, args.truth_split, args.image_column, control.progress)
-        proposer = _proposer(args, source.device)
-        proposer.check()
-        imager = _imager(args, model, [control, known.control], source.device)
-        imager.check()
-        chosen = args.latents or _active(model, control, args.k)
-        found = label_neurons(
-            [MSAENeuron(model, latent, args.k) for latent in chosen],
-            proposer,
-            imager,
-            control,
-            **{name: getattr(args, name) for name in _SEARCH},
-            budget=budget,
-            output_dir=output,
-            start=_start(args, model, control, proposer),
-            progress=not source.disable_tqdm,
-        )
-        checks = known.check(found, model, args.k, args.seed)
-        if checks is not None:
-            checks.save(output / "checks.json")
-        if len(found):
-            names = model.concepts if model.concepts is not None else _empty_table(model)
-            with_labels = found.add_to(names, checks)
-            table_file = table_file or output / "concepts.parquet"
-            with_labels.save(table_file)
-        for label in found.labels[: args.figures]:
-            save_figure(label.plot(), output / "figures" / f"{label.neuron.replace(' ', '-')}.png")
+    budget = Budget(**{name: getattr(args, f"budget_{name}") for name in _BUDGETS})
+    check_inputs(args.vocabulary if args.vocabulary != "scenes" else None)
+    output = make_folder(Path(args.output).expanduser())
+    table_file = _table_file(source)
+    pictures = Pictures.open(args.control, args.control_split, args.image_column, args.max_control)
+    model = source.add_backbone(*source.open_msae())
+    for latent in args.latents:
+        MSAENeuron(model, latent, args.k)  # raises for one that is not there, before anything is loaded
+    control = Control(pictures.images, args.seed, progress=not source.disable_tqdm)
+    known = KnownPictures.of_control(control, pictures)
+    if args.truth is not None:
+        known = KnownPictures.open(args.truth, args.truth_split, args.image_column, control.progress)
+    proposer = _proposer(args, source.device)
+    proposer.check()
+    imager = _imager(args, model, [control, known.control], source.device)
+    imager.check()
+    chosen = args.latents or _active(model, control, args.k)
+    names = model.concepts if model.concepts is not None else _empty_table(model)
+    if table_file is None:
+        table_file = output / "concepts.parquet"
+        names = _with_earlier_labels(names, table_file)
+    found = label_neurons(
+        [MSAENeuron(model, latent, args.k) for latent in chosen],
+        proposer,
+        imager,
+        control,
+        **{name: getattr(args, name) for name in _SEARCH},
+        budget=budget,
+        output_dir=output,
+        start=_start(args, model, control, proposer),
+        progress=not source.disable_tqdm,
+    )
+    checks = known.check(found, model, args.k, args.seed)
+    if checks is not None:
+        checks.save(output / "checks.json")
+    else:  # those of an earlier run would be taken for this one's
+        (output / "checks.json").unlink(missing_ok=True)
+    if len(found):
+        found.add_to(names, checks).save(table_file)
+    for label in found.labels[: args.figures]:
+        save_figure(label.plot(), output / "figures" / f"{label.neuron.replace(' ', '-')}.png")
     _print(found, checks, proposer)
     print(f"Labels, history and figures: {output}")
     if len(found):
@@ -156,7 +170,7 @@ def _start(args: LabelArguments, model: VisionTextMSAE, control: Control, propos
 
     def start(neuron: Any) -> list[str]:
         own = [*names.get(neuron.latent, ()), *(fitting(neuron) if fitting else ())]
-        return [*own, *proposer.first(5, args.seed)]
+        return [*own, *proposer.first(_NUM_FIRST, args.seed)]
 
     return start
 
@@ -191,7 +205,19 @@ def _names(model: VisionTextMSAE) -> dict[int, list[str]]:
     return {latent: concepts_among(word for word in words if isinstance(word, str)) for latent, *words in rows}
 
 
-def _empty_table(model: VisionTextMSAE) -> Any:
+def _with_earlier_labels(names: ConceptTable, file: Path) -> ConceptTable:
+    """Return the table that an earlier run wrote, if it has the same names: labels of other latents stay."""
+    from ..concepts import ConceptTable
+
+    def named(table: ConceptTable) -> list[list[Any]]:
+        return table.frame[["latent", "name"]].astype(object).fillna("").to_numpy().tolist()
+
+    if file.is_file() and named(earlier := ConceptTable.load(file)) == named(names):
+        return earlier
+    return names
+
+
+def _empty_table(model: VisionTextMSAE) -> ConceptTable:
     from ..concepts import ConceptTable
 
     none, nan = ([value] * model.msae.config.num_latents for value in (None, float("nan")))
@@ -213,7 +239,7 @@ def _print(found: NeuronLabels, checks: LabelChecks | None, proposer: Proposer) 
     spent = found.spent
     print(
         f"This run made {spent['images']:,.0f} pictures, with {spent['calls']:,.0f} calls and {spent['tokens']:,.0f} "
-        f"tokens, in {spent['seconds']:,.0f} s"
+        f"tokens, in {spent['seconds']:,.0f} s{f', at a cost of {cost:,.2f}' if (cost := spent['cost']) else ''}"
     )
 
 

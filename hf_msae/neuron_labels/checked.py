@@ -11,7 +11,7 @@ class NeuronError(ValueError):
     """A neuron fails, so that it cannot be labeled; others can."""
 
 
-def checked_features(neuron: Neuron, images: Images) -> np.ndarray:
+def features_of(neuron: Neuron, images: Images) -> np.ndarray:
     """Compute features, one row for each image.
 
     Raises:
@@ -26,7 +26,7 @@ def checked_features(neuron: Neuron, images: Images) -> np.ndarray:
     return found
 
 
-def checked_activations(neuron: Neuron, features: np.ndarray) -> np.ndarray:
+def activations_of(neuron: Neuron, features: np.ndarray) -> np.ndarray:
     """Read activations from features, and check that they are one finite number for each.
 
     Raises:

@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .._utils.images import ImageInput, to_rgb
-from .checked import NeuronError, checked_activations, checked_features
+from .checked import NeuronError, activations_of, features_of
 from .imagers.base import image_sha256
 from .neuron import Neuron
 
@@ -87,7 +87,7 @@ class Control:
         Raises:
             NeuronError: The neuron fails, or they are all the same, so that nothing could be told from them.
         """
-        found = checked_activations(neuron, self.features(neuron))
+        found = activations_of(neuron, self.features(neuron))
         if found.min() == found.max():
             raise NeuronError(
                 f"{neuron.name} gives {found[0]:g} for all {len(found)} control pictures: it is dead on them, so "
@@ -104,7 +104,7 @@ class Control:
     def _read(self, neuron: Neuron) -> np.ndarray:
         starts: Iterable[int] = range(0, len(self), _BATCH)
         parts = [
-            checked_features(neuron, [self.picture(row) for row in range(start, min(start + _BATCH, len(self)))])
+            features_of(neuron, [self.picture(row) for row in range(start, min(start + _BATCH, len(self)))])
             for start in tqdm(starts, desc="control pictures", unit="batch", disable=not self.progress)
         ]
         return np.concatenate(parts)

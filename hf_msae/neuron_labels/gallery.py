@@ -16,7 +16,7 @@ from PIL import Image
 from .._utils.atomic import atomic_path, make_folder
 from .._utils.images import to_rgb
 from .budget import Meter
-from .checked import NeuronError, checked_activations, checked_features
+from .checked import NeuronError, activations_of, features_of
 from .imagers.base import CannotDrawError, Imager, image_sha256
 from .json_lines import JsonLines
 from .neuron import Neuron
@@ -148,14 +148,14 @@ class Gallery:
         Raises:
             NeuronError: The neuron fails, or does not give one finite number for each picture.
         """
-        return checked_activations(neuron, self.features(neuron, names))
+        return activations_of(neuron, self.features(neuron, names))
 
     def features(self, neuron: Neuron, names: Sequence[str]) -> np.ndarray:
         """Return the features (n, ...) of stored pictures, which neurons of one source share."""
         missing = [name for name in dict.fromkeys(names) if (neuron.source, name) not in self._features]
         rows: dict[str, np.ndarray] = {}
         if missing:
-            found = checked_features(neuron, [self.picture(name) for name in missing])
+            found = features_of(neuron, [self.picture(name) for name in missing])
             rows = dict(zip(missing, found, strict=True))
         rows |= {name: self._features[neuron.source, name] for name in names if name not in rows}
         for name, row in rows.items():

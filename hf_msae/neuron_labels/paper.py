@@ -16,7 +16,6 @@ from .scoring import score
 from .search import SearchSettings, Trial
 from .words import WordEmbeds, unit_rows
 
-_HISTORY = 10
 _START = 5
 _MERGED = 3
 
@@ -26,10 +25,10 @@ class PaperSearch:
 
     It starts with the five classes whose control pictures, of the half for the search, activate the neuron most, and
     five random ones. Each concept is scored once, against the pictures of one class, drawn with a probability that
-    grows with how little its name has to do with the concept. The proposer sees ten concepts; a new one takes the
-    place of the worst if it is better, or else of a random one, the more probably the worse that is. The label is the
-    best of these ten. (Zaigrajew et al., "LINE", arXiv 2604.08039. Where all ten scores are equal, its code fails;
-    here, each of them is equally likely to go.)
+    grows with how little its name has to do with the concept. The proposer sees these concepts, ten or fewer, since
+    one that is drawn twice counts once; a new one takes the place of the worst if it is better, or else of a random
+    one, the more probably the worse that is. The label is the best of them. (Zaigrajew et al., "LINE", arXiv
+    2604.08039. Where all scores are equal, its code fails; here, each concept is equally likely to go.)
 
     Args:
         neuron: What is labeled.
@@ -54,16 +53,18 @@ class PaperSearch:
         self._units = unit_rows(word_embeds(self._names))
         self.trials: list[Trial] = []
         self.stopped = ""
-        self._history: list[Trial] = []
+        self._history: dict[str, Trial] = {}
+        self._most = 0
         self._rng = np.random.default_rng([settings.seed, 1])
 
     def run(self, first: Sequence[str] = ()) -> Generator[Request, Answer, Trial | None]:
         """Search: yields requests, is sent their answers, and returns the best trial, if any. `first` is not used."""
         by_mean = sorted(self._names, key=lambda name: -self.classes[name].mean())
-        start = [*by_mean[:_START], *self._rng.choice(self._names, _START)]
+        start = [*by_mean[:_START], *self._rng.choice(self._names, _START).tolist()]
+        self._most = len(set(start))
         try:
             for concept in start:
-                self._try(Trial(0, "start", str(concept)))
+                self._try(Trial(0, "start", concept))
             for iteration in range(1, self.settings.iterations + 1):
                 yield from self._ask(iteration, merge=False)
             yield from self._ask(self.settings.iterations + 1, merge=True)
@@ -73,14 +74,14 @@ class PaperSearch:
 
     def ranked(self) -> list[Trial]:
         """Return the history, best first."""
-        return sorted(self._history, key=lambda trial: -trial.score)
+        return sorted(self._history.values(), key=lambda trial: -trial.score)
 
     def best(self) -> Trial | None:
         """Return the best of the history."""
         return next(iter(self.ranked()), None)
 
     def _ask(self, iteration: int, merge: bool) -> Generator[Request, Answer, None]:
-        ranked = self.ranked()[: _MERGED if merge else _HISTORY]
+        ranked = self.ranked()[: _MERGED if merge else None]
         answer = yield Request(
             scores=tuple((trial.concept, round(trial.score, 4)) for trial in ranked),
             avoid=tuple(dict.fromkeys(trial.concept for trial in self.trials if trial.concept)),
@@ -104,19 +105,18 @@ class PaperSearch:
         trial.activations = self.gallery.activations(self.neuron, trial.images)
         trial.score = trial.first_score = score(self.settings.metric, trial.activations, self._control(trial.concept))
         trial.accepted = True
-        if len(self._history) >= _HISTORY:
-            self._history.remove(self._to_drop(trial.score))
-        self._history.append(trial)
+        if trial.origin != "start" and len(self._history) >= self._most:
+            del self._history[self._to_drop(trial.score)]
+        self._history[trial.concept] = trial
 
     def _control(self, concept: str) -> np.ndarray:
         cosines = self._units @ unit_rows(self.word_embeds([concept]))[0]
         weights = np.clip(1 - cosines, 0, None)  # 1 + rounding where the concept is a class
         return self.classes[str(self._rng.choice(self._names, p=weights / weights.sum()))]
 
-    def _to_drop(self, new: float) -> Trial:
-        scores = np.array([trial.score for trial in self._history])
+    def _to_drop(self, new: float) -> str:
+        concepts, scores = list(self._history), np.array([trial.score for trial in self._history.values()])
         if new > scores.min():
-            return self._history[int(scores.argmin())]
+            return concepts[int(scores.argmin())]
         weights = scores.max() - scores
-        even = np.full(len(scores), 1 / len(scores))
-        return self._history[int(self._rng.choice(len(scores), p=weights / weights.sum() if weights.any() else even))]
+        return concepts[int(self._rng.choice(len(scores), p=weights / weights.sum() if weights.any() else None))]

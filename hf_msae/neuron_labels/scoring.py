@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from ..statistics import auroc_interval, bootstrap_interval
+from .evaluation.cosy import cosy_score
 
 Metric = Literal["auc", "mad", "mean"]
 METRICS: tuple[Metric, ...] = ("auc", "mad", "mean")
@@ -43,18 +44,17 @@ def score(metric: Metric, shown: np.ndarray, control: np.ndarray) -> float:
 def interval(metric: Metric, shown: np.ndarray, control: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """Compute the 95% confidence interval of a score; NaN where there are fewer than two pictures of the concept.
 
-    That of "auc" is Newcombe's. Those of the others resample the concept's pictures, since control pictures are many.
+    That of "auc" is Newcombe's, and those of the others are bootstraps, of "mad" over both sets of pictures.
     """
     if len(shown) < 2:
         return np.nan, np.nan
     if metric == "auc":
-        ends = auroc_interval(score("auc", shown, control), len(shown), len(control))
-        return float(ends[0]), float(ends[1])
-    low, high = bootstrap_interval(shown, seed=seed)
-    if metric == "mad":
-        if not np.ptp(control) > 0:
-            return 0.0, 0.0
-        low, high = ((end - control.mean()) / control.std(ddof=1) for end in (low, high))
+        low, high = auroc_interval(score("auc", shown, control), len(shown), len(control))
+    elif metric == "mad":
+        found = cosy_score(control, shown, seed=seed)
+        low, high = found.mad_low, found.mad_high
+    else:
+        low, high = bootstrap_interval(shown, seed=seed)
     return float(low), float(high)
 
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from .budget import BudgetSpentError
 from .gallery import Gallery
 from .imagers.base import CannotDrawError
 from .neuron import Neuron
 from .proposers.base import Answer, Request
-from .scoring import Metric, score
+from .scoring import Metric, p_value, score
 from .words import KnownConcepts
 
 Origin = Literal["start", "proposal", "merge"]
@@ -148,8 +147,7 @@ class Search:
         as_good = [
             trial
             for trial in others
-            if 2 * len(trial.images) >= len(top.images)
-            and stats.mannwhitneyu(top.activations, trial.activations, alternative="greater").pvalue > 0.05
+            if 2 * len(trial.images) >= len(top.images) and p_value(top.activations, trial.activations) > 0.05
         ]
         return min([top, *as_good], key=lambda trial: len(trial.concept.split()))
 

@@ -11,6 +11,7 @@ from hf_msae.cli.opening import NamedModelArguments
 from hf_msae.concepts import ConceptTable
 from hf_msae.neuron_labels import NeuronLabels
 from hf_msae.neuron_labels.evaluation import LabelChecks
+from hf_msae.neuron_labels.retrying import ServiceError
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,16 @@ def test_labels_are_added_to_the_table_that_is_read(flags, expected, tmp_path):
     assert label._table_file(source) == tmp_path / expected
 
 
+def test_labels_of_an_earlier_run_stay_if_they_are_of_the_same_names(tmp_path):
+    table = ConceptTable.from_columns(["red", None], [0.5, 0.1], ["blue", None], [0.4, 0.0])
+    file = tmp_path / "concepts.parquet"
+    assert label._with_earlier_labels(table, file) is table
+    ConceptTable(table.frame.assign(line_label=["crimson", None])).save(file)
+    assert label._with_earlier_labels(table, file)[0]["line_label"].tolist() == ["crimson"]
+    other = ConceptTable.from_columns(["blue", None], [0.5, 0.1], ["red", None], [0.4, 0.0])
+    assert label._with_earlier_labels(other, file) is other
+
+
 def test_names_that_are_no_concepts_are_not_started_from():
     names = ["Red star", "12", None, "word " * 9]
     table = ConceptTable.from_columns(names, [0.5] * 4, ["stars", *[None] * 3], [0.4] * 4)
@@ -158,10 +169,34 @@ def test_prices_style_and_device_reach_what_makes_concepts_and_pictures(monkeypa
     assert made["DiffusersImager"][1]["style"] == "a {} of clay"
 
 
-def test_a_run_without_any_label_fails(words, tmp_path, monkeypatch, capsys):
-    nothing = NeuronLabels((), {"images": 0, "calls": 0, "tokens": 0, "seconds": 0}, {"latent 3": "it is dead"})
-    monkeypatch.setattr("hf_msae.neuron_labels.label_neurons", lambda *args, **options: nothing, raising=False)
-    arguments = ["scenes-image", "--latents", "3", *COMMON, "--vocabulary", str(words)]
-    with pytest.raises(SystemExit) as ended:
-        label.main([*arguments, "--output", str(tmp_path / "out")])
-    assert ended.value.code == 1 and "latent 3: no label: it is dead" in capsys.readouterr().out
+@pytest.fixture
+def failing_run(words, tmp_path, monkeypatch):
+    """Returns a function that labels latent 3 with a function instead of `label_neurons`, which has to fail."""
+
+    def run(labeling, *flags):
+        monkeypatch.setattr("hf_msae.neuron_labels.label_neurons", labeling, raising=False)
+        arguments = ["scenes-image", "--latents", "3", *COMMON, "--vocabulary", str(words), *flags]
+        with pytest.raises(SystemExit) as ended:
+            label.main([*arguments, "--output", str(tmp_path / "out")])
+        assert ended.value.code == 1
+
+    return run
+
+
+def test_a_run_without_any_label_fails(failing_run, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "checks.json").write_text("of an earlier run")
+    spent = {"images": 0, "calls": 7, "tokens": 0, "cost": 2.5, "seconds": 0}
+    failing_run(lambda *args, **options: NeuronLabels((), spent, {"latent 3": "it is dead"}))
+    printed = capsys.readouterr().out
+    assert "latent 3: no label: it is dead" in printed and "cost of 2.50" in printed
+    assert not (tmp_path / "out" / "checks.json").exists()
+
+
+def test_a_service_that_fails_ends_the_command_with_its_message(failing_run, tmp_path, capsys):
+    def failing(*args, **options):
+        raise ServiceError("the model at http://127.0.0.1:1/v1 failed (6 attempts)")
+
+    failing_run(failing)
+    said = capsys.readouterr().err
+    assert "http://127.0.0.1:1/v1" in said and str(tmp_path / "out") in said

@@ -115,8 +115,10 @@ def test_labels_by_line_that_are_confirmed_are_listed(run):
     columns = ["line_label", "line_metric", "line_score", "line_low", "line_high", "line_confirmed", "line_meanings"]
     frame.loc[5, columns] = ["polka|dots", "auc", 0.95, 0.9, 0.98, True, "buttons"]
     frame.loc[9, columns] = ["harp", "auc", 0.6, 0.4, 0.7, False, ""]
-    ConceptTable(frame, table.provenance).save(run / "concepts" / "words.parquet")
+    by = {"proposer": {"proposer": "Words", "is_language_model": False}, "imager": {"imager": "api", "model": "a|b"}}
+    ConceptTable(frame, {**table.provenance, "line": by}).save(run / "concepts" / "words.parquet")
     text = section(render_model_card(run), "Best-named concepts").split("### Labels without a vocabulary")[1]
+    assert "concepts (Words, which is no language model) and a maker of pictures (api a\\|b), has" in text
     assert r"| 5 | polka\|dots | auc 0.950 | 0.900 to 0.980 | buttons |" in text
     assert "guess for 2 latents; 1 were" in text and "harp" not in text
 

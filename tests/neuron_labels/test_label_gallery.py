@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_msae.neuron_labels import CannotDrawError, label_neuron
+from hf_msae.neuron_labels import CannotDrawError, TagsImager, label_neuron
 from hf_msae.neuron_labels.budget import Meter
 from hf_msae.neuron_labels.gallery import Gallery
 from tests.neuron_labels.color_world import ColorImager
@@ -34,6 +34,13 @@ def test_the_same_picture_for_different_seeds_is_no_evidence(first, tmp_path):
     with pytest.raises(CannotDrawError, match="'red'"):
         again.draw("red", [first + 2])
     assert again.meter.spent.images == 0
+
+
+def test_other_pictures_with_the_same_tags_are_not_those_of_the_folder(tmp_path):
+    for side in (8, 9):
+        pictures = [Image.new("RGB", (side, side), color) for color in ("red", "blue", "green")]
+        gallery = Gallery(TagsImager(pictures, [["dot"]] * 3), Meter(), tmp_path)
+        assert {gallery.picture(name).width for name in gallery.draw("dot", range(3))} == {side}
 
 
 def test_a_concept_that_is_refused_later_keeps_its_first_pictures(

@@ -36,11 +36,13 @@ def test_every_concept_is_scored_once_with_the_same_seeds(red_neuron, make_propo
     assert {seeds for _, seeds in colors.calls[:3]} == {(0, 1, 2, 3, 4)}
 
 
-def test_the_proposer_sees_ten_concepts_and_what_is_forbidden(red_neuron, make_proposer, colors, classes):
+def test_the_proposer_sees_each_concept_once_and_what_is_forbidden(red_neuron, make_proposer, colors, classes):
     proposer = make_proposer("red", "white", "green", "blue")
     find(red_neuron, proposer, colors, classes)
     *asked, merging = proposer.requests
-    assert [len(request.scores) for request in asked] == [10] * 4
+    seen = [[concept for concept, _ in request.scores] for request in asked]
+    assert [len(set(concepts)) for concepts in seen] == [len(concepts) for concepts in seen]
+    assert len(seen[0]) == 5  # of ten at the start, those that were drawn again count once
     assert "red" in asked[1].avoid and "red" not in asked[0].avoid
     assert merging.merge and len(merging.scores) == 3
 

@@ -13,8 +13,6 @@ from .card_edits import RESULTS_TASK
 from .markdown import figure, rounded
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ...concepts import ConceptTable
 
 _QUALITY = {  # metric -> heading
@@ -104,15 +102,31 @@ def named_concepts(file: Path, num_latents: int, number: int = 20) -> dict[str, 
         "latents": len(table),
         "named": len(named),
         "agreeing": int(named["agrees"].sum()) if tested and "agrees" in named else None,
-        "line": _line_labels(table.frame, number),
+        "line": _line_labels(table, number),
         "detecting": int((named["auroc"] > 0.9).sum()) if "auroc" in named and table.evidence != "labels" else None,
     }
 
 
-def _line_labels(frame: pd.DataFrame, number: int) -> dict[str, Any] | None:
-    """The labels by LINE that were confirmed, best first, and how many there are; None without any label."""
+def _line_labels(table: ConceptTable, number: int) -> dict[str, Any] | None:
+    """The labels by LINE that were confirmed, best first, how many there are, and by what; None without any label."""
+    frame = table.frame
     if "line_label" not in frame or not frame["line_label"].notna().any():
         return None
     labeled = frame[frame["line_label"].notna()]
     confirmed = labeled[labeled["line_confirmed"].astype(bool)].sort_values("line_low", ascending=False, kind="stable")
-    return {"labeled": len(labeled), "confirmed": len(confirmed), "rows": confirmed.head(number).to_dict("records")}
+    rows = confirmed.head(number).to_dict("records")
+    return {"labeled": len(labeled), "confirmed": len(confirmed), "rows": rows, **_line_makers(table.provenance)}
+
+
+def _line_makers(provenance: dict[str, Any]) -> dict[str, str]:
+    """Name the proposer and the imager of the latest labels, as far as the table says."""
+    settings = provenance.get("line")
+    settings = settings if isinstance(settings, dict) else {}
+    found = {}
+    for part in ("proposer", "imager"):
+        own = settings.get(part)
+        if isinstance(own, dict) and own.get(part):
+            found[part] = " ".join(str(own[key]) for key in (part, "model") if own.get(key))
+            if own.get("is_language_model") is False:
+                found[part] += ", which is no language model"
+    return found

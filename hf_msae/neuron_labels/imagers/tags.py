@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from PIL import Image
 
 from ..._utils.images import ImageInput
 from ..words import same_words
-from .base import CannotDrawError
+from .base import CannotDrawError, image_sha256
 from .collection import CollectionImager
 
 if TYPE_CHECKING:
     from datasets.arrow_dataset import Column
+
+_HASHED = 16  # images; all would take long, and the same tags in another size or color differ in these as well
 
 
 class TagsImager(CollectionImager):
@@ -53,12 +56,14 @@ class TagsImager(CollectionImager):
             for tag in {_form(tag) for tag in own}:
                 self._rows.setdefault(tag, []).append(row)
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
-        """The dataset as the hash of its tags, what is excluded, and the options."""
+        """The dataset as the hashes of its tags and of some of its images, what is excluded, and the options."""
+        rows = dict.fromkeys(np.linspace(0, len(self.images) - 1, _HASHED).astype(int).tolist())
         return {
             "imager": "tags",
             "images": len(self.images),
+            "some": hashlib.sha256("".join(image_sha256(self.image(row)) for row in rows).encode()).hexdigest(),
             "tags": self._tags_sha256,
             "excluded": self._exclusions,
             "pool": self.pool,
