@@ -145,6 +145,26 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 
 
 @pytest.mark.slow
+def test_red_teams_of_models_without_torch_do_not_import_it():
+    run_python("""
+import sys
+import numpy as np
+from sklearn.linear_model import LogisticRegression, Ridge
+from hf_msae.hyperspectral import EagleEyesFeatures, FixedClassifier, HybridRegressor
+from hf_msae.hyperspectral import load_patches, make_patches, red_team
+patches = make_patches(20, edges=(11, 11), wavelengths=np.linspace(500, 900, 12))
+loaded = load_patches(list(patches), wavelengths=patches.wavelengths, ground_truth=patches.targets, progress=False)
+options = {"num_folds": 2, "num_bootstrap": 100, "num_attacked": 2, "num_seeds": 2, "progress": False}
+report = red_team(Ridge(), loaded, groups=patches.groups, **options)
+options["audits"] = ["shortcuts"]
+red_team(LogisticRegression(), patches.mean_spectra / 10000, np.arange(20) % 2, patches.groups, **options)
+assert "attacks" in report.tables
+heavy = {"torch", "transformers", "datasets"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+""")
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_auto_classes_know_msae_in_both_import_orders(folder):
     run_all(ORDERS, folder)

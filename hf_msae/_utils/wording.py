@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 UNVALIDATED = "(unvalidated)"
 """Follows a name that is not validated, wherever a name is shown."""
 _SEPARATOR = " · "  # between a name and its number
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number and a noun, with an s unless there is one of it."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, nouns: str | None = None) -> str:
+    """Return a number and a noun, with an s unless there is one of it, or in the plural that is given."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def class_title(column: str, classes: Sequence[str], positive: str) -> str:
+    """Return what a class of a column is called in text: the column's name for True, otherwise also the class."""
+    return column if tuple(classes) == ("False", "True") and positive == "True" else f"{column} {positive}"
 
 
 def marked(name: str, validated: bool) -> str:

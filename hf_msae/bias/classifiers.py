@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from datasets import ClassLabel
 
+from .._utils.wording import class_title
 from ..concepts.vocabulary import check_template
 from ..metrics import LinearClassifier
-from ..metrics.label_columns import class_title, column_labels
+from ..metrics.label_columns import column_labels
 from .analysis import bias_report
 
 if TYPE_CHECKING:

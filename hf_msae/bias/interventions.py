@@ -16,8 +16,16 @@ from scipy.stats import norm
 from tqdm.auto import tqdm
 
 from ..concepts.table import ConceptTable, display_name, name_columns
-from ..statistics import SEVERITIES, Finding, benjamini_hochberg, bootstrap_interval, matched_null, robust_spread
-from .probabilities import Classifier, log_odds, probabilities
+from ..statistics import (
+    SEVERITIES,
+    Finding,
+    benjamini_hochberg,
+    bootstrap_interval,
+    log_odds,
+    matched_null,
+    robust_spread,
+)
+from .probabilities import Classifier, probabilities
 
 if TYPE_CHECKING:
     from ..model.modeling_msae import MSAEModel

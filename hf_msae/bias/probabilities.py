@@ -15,7 +15,6 @@ from ..metrics import LinearClassifier
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]
 _ROWS = 2**14
-_SURE = 1e-9
 
 
 def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
@@ -86,9 +85,3 @@ def probabilities(ask: Classifier, x: torch.Tensor) -> np.ndarray:
             f"from {answers.min():.3g} to {answers.max():.3g}"
         )
     return answers
-
-
-def log_odds(probability: np.ndarray) -> np.ndarray:
-    """Return the log-odds of probabilities; they are finite for 0 and 1, too."""
-    kept = np.clip(probability, _SURE, 1 - _SURE)
-    return np.log(kept) - np.log1p(-kept)

@@ -34,6 +34,9 @@ EXAMPLE = """\
   hf-msae red-team outputs/quickstart/embeddings/test --msae outputs/quickstart --label star --groups night red \\
     --output outputs/star"""
 BUILT_IN = ("synthetic", "soils")
+OF_PATCHES = ("ground_truth", "group_table", "wavelengths", "wavelength_unit", "unit", "mask_means", "fields")
+"""What is passed on to `load_patches`."""
+FIELD_SIZE = "field_size"
 
 
 @dataclass
@@ -74,12 +77,31 @@ class RedTeamArguments:
     )
     targets: list[str] = flag("Targets to predict. Defaults to all.", [])
     groups: list[str] = flag(
-        "Groupings to leave groups of out, such as farm. Defaults to all of patches, and to none of embeddings.", []
+        "Groupings to leave groups of out: columns of the ground truth or of --group_table, such as farm, or "
+        "field_size; of embeddings, their columns. Defaults to all that are known of patches, and to none of "
+        "embeddings.",
+        [],
+    )
+    group_table: str | None = flag(
+        "CSV file with further groupings of patches: a column sample_index, and one for each grouping, such as farm, "
+        "instrument or date.",
+        None,
     )
     audits: list[str] = flag("Audits to run, by name. Defaults to all.", [])
     ground_truth: str | None = flag("CSV file with targets and groups, if it is not beside the patches.", None)
-    wavelengths: str | None = flag("File with the wavelengths in nm, if it is not beside the patches.", None)
+    wavelengths: str | None = flag("File with the wavelengths of the bands, if it is not beside the patches.", None)
+    wavelength_unit: str | None = flag(
+        "What wavelengths are in: nm, um, angstrom or m. Defaults to what their file says, or their size.", None
+    )
     unit: str | None = flag("What values are in: digital_numbers, percent or reflectance; see load_patches.", None)
+    mask_means: str | None = flag(
+        "What True in a mask means: outside or inside the field. Defaults to outside, unless that looks wrong.", None
+    )
+    fields: str | None = flag(
+        "Labels of the fields of a scene (one ENVI header as the data): a .npy file or an ENVI header.", None
+    )
+    only: list[str] = flag("Names (ids) of the only patches to use, or a file with one in each line.", [])
+    leave_out: list[str] = flag("Names (ids) of patches not to use, or a file with one in each line.", [])
     invalid: str = flag("What to do with invalid patches: raise an error, or drop them.", "raise")
     split: str | None = flag("Split of a dataset with several. Of patches, defaults to train.", None)
     num_fields: int = flag("Number of synthetic fields.", 300)
@@ -99,6 +121,12 @@ class RedTeamArguments:
             raise ValueError("--blind_spots are planted in synthetic fields: the data must be `synthetic`")
         if (self.msae is None) != (self.label is None):
             raise ValueError("give both --msae and --label or neither: together they say that the data are embeddings")
+        of_files = [name for name in OF_PATCHES if getattr(self, name)]
+        if of_files and (self.msae is not None or self.data in BUILT_IN):
+            what = "embeddings" if self.msae is not None else self.data
+            raise ValueError(f"--{of_files[0]} is about files of patches, and {what} are none: leave it out")
+        if self.msae is not None and (self.only or self.leave_out):
+            raise ValueError("--only and --leave_out name patches, and the data are embeddings: leave them out")
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")
         check_least(self, num_fields=50, num_folds=2, num_explained=2, num_attacked=2, num_seeds=2)
@@ -140,7 +168,9 @@ def of_patches(args: RedTeamArguments, options: dict[str, Any]) -> RedTeamReport
     model = make_model(args.model or "forest", args.seed)
     patches = open_patches(args)
     transformer = EagleEyesFeatures() if args.features == "eagle_eyes" else MeanSpectrum()
-    groups = chosen("groups", {**patches.groups, "field_size": patches.size_classes}, args.groups)
+    sizes = patches.size_classes
+    by_size = {FIELD_SIZE: sizes} if args.groups or len(set(sizes)) > 1 else {}
+    groups = chosen("groups", {**patches.groups, **by_size}, args.groups)
     with_features = takes_patches(model)
     features = "features of the model" if with_features else f"{args.features} features"
     targets = chosen("targets", patches.targets, args.targets)
@@ -189,19 +219,34 @@ def open_patches(args: RedTeamArguments) -> Patches:
         ValueError: They have no targets.
     """
     from ..hyperspectral import load_patches, load_soil_spectra, make_patches
+    from ..hyperspectral.ground_truth import chosen_rows
 
-    if args.data == "synthetic":
-        return make_patches(args.num_fields, args.seed, blind_spots=args.blind_spots)
-    if args.data == "soils":
-        return load_soil_spectra()
-    options = {name: getattr(args, name) for name in ("ground_truth", "wavelengths", "unit", "invalid")}
-    options["split"] = args.split or "train"
-    if args.targets:
-        options["targets"] = args.targets
-    patches = load_patches(args.data, progress=not args.disable_tqdm, **options)
+    only, leave_out = (names_or_file(names) for names in (args.only, args.leave_out))
+    if args.data in BUILT_IN:
+        is_made = args.data == "synthetic"
+        patches = (
+            make_patches(args.num_fields, args.seed, blind_spots=args.blind_spots) if is_made else load_soil_spectra()
+        )
+        return patches[chosen_rows(patches.ids, only, leave_out, args.data)]
+    patches = load_patches(
+        args.data,
+        targets=args.targets or None,
+        groups=[name for name in args.groups if name != FIELD_SIZE] or None,
+        only=only,
+        leave_out=leave_out,
+        invalid=args.invalid,
+        split=args.split or "train",
+        progress=not args.disable_tqdm,
+        **{name: getattr(args, name) for name in OF_PATCHES},
+    )
     if patches.targets is None:
         raise ValueError(f"{args.data} has no targets: name a CSV file with --ground_truth")
     return patches
+
+
+def names_or_file(given: list[str]) -> list[str] | str | None:
+    """Return names, or the one file that they are in, or None if there are none."""
+    return given[0] if len(given) == 1 and Path(given[0]).expanduser().is_file() else given or None
 
 
 def chosen(what: str, known: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -226,7 +271,11 @@ def write(report: RedTeamReport, output: str, command: str) -> None:
     report.to_json(folder / "report.json")
     report.to_yaml(folder / "findings.yaml")
     for name, table in {"findings": report.to_pandas(), **report.tables}.items():
-        with atomic_path(folder / "tables" / f"{name}.csv") as path:
+        file = folder / "tables" / f"{name}.csv"
+        if table.empty and name != "findings":
+            file.unlink(missing_ok=True)  # of an earlier run
+            continue
+        with atomic_path(file) as path:
             table.to_csv(path, index=False)
     for name, figure in report.figures().items():
         save_figure(figure, folder / "figures" / f"{name}.png")

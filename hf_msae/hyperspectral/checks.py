@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from .._utils.wording import counted
 from .patches import UNITS, Pair
 
-_NO_FIELD = "no pixel belongs to the field: it is True everywhere, and True means outside"
+_NO_FIELD = (
+    "no pixel belongs to the field: it is True everywhere, and True means outside. Leave the patch out, or pass "
+    "mask_means='inside' if True means inside"
+)
 _FLAT_BANDS = 8  # in which a pixel has the largest value of its field: clipped, since noise makes them differ
 _MANY_PIXELS, _MANY_SHARE = 10, 0.1  # that have it in one band
+_MORE = 0.05  # of the middle of a patch than of its edge is outside, if its mask is inverted
 
 
 class PatchError(ValueError):
@@ -68,7 +74,7 @@ def as_mask(mask: np.ndarray, shape: tuple[int, ...], name: object) -> np.ndarra
     if mask.dtype != bool:
         odd = mask[(mask != 0) & (mask != 1)]
         if len(odd):
-            raise PatchError(name, "mask", f"values are true and false (1 and 0), but one is {odd[0]!r}")
+            raise PatchError(name, "mask", f"values are true and false (1 and 0), but one is {odd[0]}")
         mask = mask.astype(bool)
     return mask.any(axis=0) if mask.ndim == 3 else mask
 
@@ -114,7 +120,12 @@ def check_patch(data: np.ndarray, mask: np.ndarray, wavelengths: np.ndarray, uni
         )
     empty = ~field.any(axis=1)
     if empty.all() and mask.any() and data[:, mask].any():
-        raise PatchError(name, "mask", "the field is 0 everywhere and what is outside is not: is the mask inverted?")
+        raise PatchError(
+            name,
+            "mask",
+            "the field is 0 everywhere and what is outside is not: is the mask inverted? If all are, pass "
+            "mask_means='inside'",
+        )
     if empty.any():
         band = int(np.flatnonzero(empty)[0])
         raise PatchError(
@@ -124,7 +135,8 @@ def check_patch(data: np.ndarray, mask: np.ndarray, wavelengths: np.ndarray, uni
         )
     if pixels := _saturated(field):
         top = field.max()
-        raise PatchError(name, "data", f"{pixels} pixels of the field are at the largest value, {top:g}: saturated")
+        are = "pixel of the field is" if pixels == 1 else "pixels of the field are"
+        raise PatchError(name, "data", f"{pixels} {are} at the largest value, {top:g}: saturated")
     mean = field.mean(axis=1, dtype=float)
     if (found := guess_unit(float(np.median(mean)))) != unit:
         raise PatchError(
@@ -172,8 +184,31 @@ def check_unit(unit: str) -> None:
         raise ValueError(f"unit is {unit!r}, but must be one of {', '.join(map(repr, UNITS))}")
 
 
-def looks_inverted(mask: np.ndarray) -> bool:
-    """Say whether a mask has the field around what is outside: its middle is outside, and two corners are not."""
+def says_outside(mask: np.ndarray) -> tuple[float, float, float]:
+    """Return the shares of the middle half of a patch, of its edge, and of all of it that a mask calls outside."""
     height, width = mask.shape
-    middle = mask[height // 3 : -(height // 3) or None, width // 3 : -(width // 3) or None]
-    return bool(middle.mean() > 0.9 and mask[[0, 0, -1, -1], [0, -1, 0, -1]].sum() <= 2)
+    middle = mask[height // 4 : height - height // 4, width // 4 : width - width // 4]
+    edge = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+    return float(middle.mean()), float(edge.mean()), float(mask.mean())
+
+
+def inverted_masks(shares: Mapping[Any, tuple[float, float, float]]) -> PatchError | None:
+    """Return what to raise if masks look inverted: if most of them call the middle outside rather than the edge.
+
+    A patch is cut around its field, so that what is outside lies along its edge, and a field has pixels.
+
+    Args:
+        shares: What `says_outside` returned, by the name of the patch.
+    """
+    inverted = [name for name, (middle, edge, whole) in shares.items() if middle > edge + _MORE or whole == 1]
+    if 2 * len(inverted) <= len(shares):
+        return None
+    middle, edge, whole = np.mean([shares[name] for name in inverted], axis=0)
+    number = counted(len(shares), "mask looks", "masks look")
+    return PatchError(
+        inverted[0],
+        "mask",
+        f"{'all' if len(inverted) == len(shares) else f'{len(inverted)} of'} {number} inverted: {middle:.0%} of the "
+        f"middle of a patch and {edge:.0%} of its edge are outside the field ({whole:.0%} of all pixels), if True "
+        "means outside. Pass mask_means='inside' if it means inside, or 'outside' if the masks are right",
+    )

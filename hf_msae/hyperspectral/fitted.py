@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .concept_space import ConceptSpace
 from .fixed import FixedClassifier
+
+if TYPE_CHECKING:
+    from .concept_space import ConceptSpace
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-
-from ..bias.probabilities import as_classifier, probabilities
 
 if TYPE_CHECKING:
     from typing import Self
+
+    import torch
 
 
 class FixedClassifier(ClassifierMixin, BaseEstimator):
@@ -32,6 +31,9 @@ class FixedClassifier(ClassifierMixin, BaseEstimator):
     Example:
         >>> report = red_team(FixedClassifier(probe.fit(train, labels)), embeddings, truth, msae=msae, features=table)
     """
+
+    keeps_what_it_learned = True
+    """`fit` changes nothing."""
 
     def __init__(self, model: Any, classes: Sequence | None = None, numbers: Sequence[int] | None = None):
         self.model = model
@@ -53,6 +55,8 @@ class FixedClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: The model has no such class, or does not return probabilities.
         """
+        import torch
+
         x = torch.as_tensor(np.asarray(X), dtype=torch.float32)
         if len(self.classes_) > 2:
             return np.stack([self._ask(place, x) for place in range(len(self.classes_))], axis=1)
@@ -64,6 +68,8 @@ class FixedClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
     def _ask(self, place: int, x: torch.Tensor) -> np.ndarray:
+        from ..bias.probabilities import as_classifier, probabilities
+
         label, known = self.classes_.tolist()[place], getattr(self.model, "classes", ())
         if not hasattr(self.model, "predict_proba") and label not in known:  # scikit-learn's know theirs
             label = place if self.numbers is None else self.numbers[place]

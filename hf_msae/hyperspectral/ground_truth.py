@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from .._utils.wording import counted
 from .checks import PatchError
 from .patches import HYPERVIEW2_TARGETS, TARGETS
 
@@ -27,36 +29,75 @@ def read_table(source: str | os.PathLike | pd.DataFrame) -> tuple[pd.DataFrame, 
     return pd.read_csv(Path(source).expanduser()), source
 
 
-def split_table(
-    source: str | os.PathLike | pd.DataFrame,
+def split_tables(
+    source: str | os.PathLike | pd.DataFrame | None,
+    group_source: str | os.PathLike | pd.DataFrame | None,
     ids: Sequence[str],
+    rows: np.ndarray,
     targets: Sequence[str] | None,
     groups: Sequence[str] | None,
     where: object,
 ) -> tuple[pd.DataFrame | None, dict[str, np.ndarray]]:
-    """Return the targets and groups of patches from a table, in the order of the patches.
+    """Return the targets and groups of chosen patches, in their order.
 
     Args:
-        source: A CSV file or a table; without a column of `ID_COLUMNS`, its rows are in the order of the patches.
-        ids: Names of the patches.
+        source: What was measured: a CSV file or a table; without a column of `ID_COLUMNS`, its rows are in the order
+            of the patches. None: nothing is known.
+        group_source: Labels that are not there: a CSV file or a table with such a column.
+        ids: Names of all patches.
+        rows: Places of the chosen ones.
         targets: Columns of targets; None for those with names of the challenges, P2O5 being P.
-        groups: Columns of groups; None for those in `GROUP_COLUMNS`.
+        groups: Columns of groups; None for those in `GROUP_COLUMNS` and for all of `group_source`.
         where: Where the patches are, for messages.
 
     Raises:
-        PatchError: Ids differ or are repeated, a column is missing, or a value is no number or out of range.
+        PatchError: Ids differ or are repeated, a column is missing or in both tables, or a value is missing, no number
+            or out of range.
     """
-    table, name = read_table(source)
-    id_column = next((column for column in table if str(column).lower() in ID_COLUMNS), None)
-    if id_column is not None:
-        table = _in_order(table, id_column, ids, name, where)
-    elif len(table) != len(ids):
+    labels: dict[str, np.ndarray] = {}
+    of_table = groups
+    if group_source is not None:
+        table, name = read_table(group_source)
+        id_column = _id_column(table)
+        if id_column is None:
+            raise PatchError(name, ID_COLUMNS[0], f"there is no such column; columns are {', '.join(map(str, table))}")
+        own = [str(column) for column in table if column != id_column]
+        taken = own if groups is None else [group for group in groups if group in own]
+        of_table = None if groups is None else [group for group in groups if group not in own]
+        table = _in_order(table, id_column, ids, rows, name, where, may_have_more=True)
+        labels = {group: _labels(table, group, name) for group in taken}
+    if source is None:
+        if of_table:
+            raise PatchError(where, of_table[0], "there is no table with such a column: name one as ground_truth")
+        return None, labels
+    measured, others = _split_table(source, ids, rows, targets, of_table, where)
+    if both := [group for group in others if group in labels]:
         raise PatchError(
-            name, "rows", f"there are {len(table)}, but {len(ids)} patches in {where}, and no column {ID_COLUMNS[0]}"
+            name, both[0], f"the ground truth of {where} has this column, too: leave it out of one of them"
         )
+    return measured, {**others, **labels}
+
+
+def _split_table(
+    source: str | os.PathLike | pd.DataFrame,
+    ids: Sequence[str],
+    rows: np.ndarray,
+    targets: Sequence[str] | None,
+    groups: Sequence[str] | None,
+    where: object,
+) -> tuple[pd.DataFrame | None, dict[str, np.ndarray]]:
+    table, name = read_table(source)
+    id_column = _id_column(table)
+    if id_column is not None:
+        table = _in_order(table, id_column, ids, rows, name, where)
+    elif len(table) != len(ids):
+        there = f"there are {len(table)}, but {len(ids)} patches in {where}"
+        raise PatchError(name, "rows", f"{there}, and no column {ID_COLUMNS[0]}")
+    else:
+        table = table.iloc[rows].reset_index(drop=True)
     known = {column: _ALIASES.get(str(column).lower()) for column in table if column != id_column}
     if targets is None:
-        chosen = {column: target for column, target in known.items() if target}
+        chosen = {column: target for column, target in known.items() if target and target not in (groups or ())}
     else:
         chosen = {_column_of(target, known, name, "targets"): target for target in targets}
     twice = [column for column, target in chosen.items() if list(chosen.values()).count(target) > 1]
@@ -66,17 +107,73 @@ def split_table(
         taken = [column for column in known if str(column).lower() in GROUP_COLUMNS and column not in chosen]
     else:
         taken = [_column_of(group, dict.fromkeys(known), name, "groups") for group in groups]
-    if targets is None and (left := [column for column in known if column not in chosen and column not in taken]):
+    if targets is None and groups is None and (left := [each for each in known if each not in (*chosen, *taken)]):
         raise PatchError(
-            name, left[0], "neither a target of the challenges nor a group: name the columns in targets and groups"
+            name,
+            str(left[0]),
+            "neither a target of the challenges nor a group: name the columns in targets and groups",
         )
     for column in chosen:
         _check_target(table, column, chosen[column], id_column, name)
-    for group in taken:
-        if table[group].isna().any():
-            raise PatchError(name, str(group), f"row {int(np.flatnonzero(table[group].isna())[0])} is empty")
     measured = table[list(chosen)].astype(float).rename(columns=chosen) if chosen else None
-    return measured, {str(group): table[group].astype(str).to_numpy(dtype=str) for group in taken}
+    return measured, {str(group): _labels(table, group, name) for group in taken}
+
+
+def _id_column(table: pd.DataFrame) -> str | None:
+    return next((column for column in table if str(column).lower() in ID_COLUMNS), None)
+
+
+def _labels(table: pd.DataFrame, group: str, name: object) -> np.ndarray:
+    """Return the labels of a grouping as text, or as numbers if these are fractions, which are measurements."""
+    values = table[group]
+    if values.isna().any():
+        raise PatchError(name, str(group), f"row {int(np.flatnonzero(values.isna())[0])} is empty")
+    if pd.api.types.is_float_dtype(values):
+        if not (values % 1 == 0).all():
+            return values.to_numpy(dtype=np.float64)
+        values = values.astype(int)  # a column of a CSV file in which some other row is empty
+    return values.astype(str).to_numpy(dtype=str)
+
+
+def chosen_rows(
+    ids: Sequence[str],
+    only: Sequence[Any] | str | os.PathLike | None,
+    leave_out: Sequence[Any] | str | os.PathLike | None,
+    where: object,
+) -> np.ndarray:
+    """Return the places of the patches that are named, or of all, without those that are left out.
+
+    Args:
+        ids: Names of all patches.
+        only: Names, or a file with one in each line or a column of `ID_COLUMNS`. None: all.
+        leave_out: The same of patches that are left out. None: no patch.
+        where: Where the patches are, for messages.
+
+    Raises:
+        PatchError: A name is unknown, or no patch is left.
+    """
+    asked = {what: _read_ids(given) for what, given in (("only", only), ("leave_out", leave_out)) if given is not None}
+    for what, (names, source) in asked.items():
+        if unknown := [name for name in names if name not in set(ids)]:
+            more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+            raise PatchError(source or where, what, f"there is no patch {unknown[0]}{more} in {where}")
+    kept = set(asked["only"][0]) if only is not None else set(ids)
+    kept -= set(asked["leave_out"][0]) if leave_out is not None else set()
+    if not kept:
+        raise PatchError(where, "leave_out" if leave_out is not None else "only", "no patch is left")
+    return np.array([row for row, name in enumerate(ids) if name in kept])
+
+
+def _read_ids(given: Sequence[Any] | str | os.PathLike) -> tuple[list[str], object]:
+    """Return names of patches, and the file that they are from."""
+    if not isinstance(given, str | os.PathLike):
+        return [as_id(each) for each in given], None
+    file = Path(given).expanduser()
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if lines and any(name in lines[0].lower().split(",") for name in ID_COLUMNS):
+        table = pd.read_csv(file)
+        return [as_id(each) for each in table[_id_column(table)]], given
+    return [as_id(line) for line in lines], given
 
 
 def as_id(value: object) -> str:
@@ -86,19 +183,30 @@ def as_id(value: object) -> str:
     return str(int(text)) if text.isdecimal() else text
 
 
-def _in_order(table: pd.DataFrame, column: str, ids: Sequence[str], name: object, where: object) -> pd.DataFrame:
+def _in_order(
+    table: pd.DataFrame,
+    column: str,
+    ids: Sequence[str],
+    rows: np.ndarray,
+    name: object,
+    where: object,
+    may_have_more: bool = False,
+) -> pd.DataFrame:
+    """Return the rows of a table about chosen patches, in their order."""
     found = table[column].map(as_id)
     if found.duplicated().any():
         raise PatchError(name, column, f"{found[found.duplicated()].iloc[0]} is there twice")
-    missing, more = [each for each in ids if each not in set(found)], [each for each in found if each not in set(ids)]
-    if missing or more:
+    wanted, has, exists = [ids[row] for row in rows], set(found), set(ids)
+    missing, more = [each for each in wanted if each not in has], [each for each in found if each not in exists]
+    if missing or (more and not may_have_more):
         parts = []
         if missing:
-            parts.append(f"{len(missing)} patches of {where} have no row ({', '.join(missing[:3])})")
+            number = counted(len(missing), f"patch of {where} has", f"patches of {where} have")
+            parts.append(f"{number} no row ({', '.join(missing[:3])})")
         if more:
-            parts.append(f"{len(more)} rows have no patch ({', '.join(more[:3])})")
+            parts.append(f"{counted(len(more), 'row has', 'rows have')} no patch ({', '.join(more[:3])})")
         raise PatchError(name, column, " and ".join(parts))
-    return table.set_index(found).loc[list(ids)].reset_index(drop=True)
+    return table.set_index(found).loc[wanted].reset_index(drop=True)
 
 
 def _column_of(asked: str, known: dict, name: object, what: str) -> str:

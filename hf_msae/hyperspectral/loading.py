@@ -6,6 +6,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,24 +14,33 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .checks import PatchError, check_patch, check_unit, check_wavelengths, looks_inverted
-from .ground_truth import as_id, split_table
-from .opening import open_source, read_wavelengths
-from .patches import UNITS, Pair, Patches
+from .._utils.wording import counted
+from .checks import PatchError, check_patch, check_unit, check_wavelengths, inverted_masks, says_outside
+from .ground_truth import as_id, chosen_rows, split_tables
+from .opening import open_source
+from .patches import UNITS, Chosen, Pair, Patches, chosen_truth
+from .wavelengths import LENGTHS, in_nanometers, read_wavelengths
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+_MORE_MASKS = 100
+"""Masks that are looked at before the first invalid patch is called the only one."""
 
 
 def load_patches(
     source: str | os.PathLike | Dataset | np.ndarray | Sequence,
     *,
     wavelengths: Sequence[float] | np.ndarray | str | os.PathLike | None = None,
+    wavelength_unit: str | None = None,
     ground_truth: str | os.PathLike | pd.DataFrame | None = None,
     targets: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
+    group_table: str | os.PathLike | pd.DataFrame | None = None,
     fields: str | os.PathLike | np.ndarray | None = None,
     ids: Sequence[Any] | None = None,
+    only: Sequence[Any] | str | os.PathLike | None = None,
+    leave_out: Sequence[Any] | str | os.PathLike | None = None,
     unit: str | None = None,
     mask_means: str | None = None,
     invalid: str = "raise",
@@ -47,16 +57,24 @@ def load_patches(
             - one ENVI header, a scene, with `fields`;
             - a Hugging Face dataset, its folder (`save_to_disk`) or Hub id, with a column data and perhaps mask;
             - an array (n, bands, h, w), or a sequence of cubes (bands, h, w) or of pairs (cube, mask).
-        wavelengths: Centers of the bands in nm, or a file with them. None: from the files.
+        wavelengths: Centers of the bands, or a file with them. None: from the files.
+        wavelength_unit: What they are in: "nm", "um", "angstrom" or "m". None: what the file says, otherwise nm, or
+            the one unit that the numbers can be in.
         ground_truth: What was measured: a CSV file or table with a column sample_index, or in the order of the
             patches. None: the *_gt.csv beside or above the files, if there is one, or columns of the dataset.
         targets: Its columns of targets; None for those named as in HYPERVIEW and HYPERVIEW2.
-        groups: Its columns of groups; None for farm, field, site, date, instrument, campaign and source.
+        groups: Columns of groups, there or in `group_table`; None for farm, field, site, date, instrument, campaign
+            and source there, and for all columns of `group_table`.
+        group_table: Labels that are not in the ground truth: a CSV file or table with a column sample_index and one
+            for each grouping. It may have more rows than there are patches.
         fields: For a scene: labels of fields (h, w), 0 for none, as an array, .npy or ENVI header.
         ids: Names of patches in memory; None for their positions.
+        only: Names of the patches to open: a sequence, or a file with one in each line or a column sample_index.
+        leave_out: Names of patches not to open, in the same way. They are not checked either.
         unit: What values are in: "digital_numbers" (reflectance * 10,000), "percent" or "reflectance". None:
             reflectance if ENVI headers have a reflectance scale factor, digital numbers otherwise.
-        mask_means: What True in a mask means: "outside" or "field". None: outside, unless that looks wrong.
+        mask_means: What True in a mask means: "outside" or "inside" the field. None: outside, unless that looks wrong
+            of most masks.
         invalid: "raise" refuses invalid patches, "drop" leaves them out and warns.
         split: Of a dataset with several splits.
         progress: Show a progress bar.
@@ -67,34 +85,51 @@ def load_patches(
     """
     if invalid not in ("raise", "drop"):
         raise ValueError(f"invalid is {invalid!r}, but must be 'raise' or 'drop'")
-    if mask_means not in (None, "outside", "field"):
-        raise ValueError(f"mask_means is {mask_means!r}, but must be 'outside' or 'field'")
+    if mask_means not in (None, "outside", "inside"):
+        raise ValueError(f"mask_means is {mask_means!r}, but must be 'outside' or 'inside'")
+    if wavelength_unit not in (None, *LENGTHS):
+        raise ValueError(f"wavelength_unit is {wavelength_unit!r}, but must be one of {', '.join(LENGTHS)}")
     pairs, names, found = open_source(source, fields, ids, split)
-    if wavelengths is None:
-        wavelengths = found.get("wavelengths")
-    if wavelengths is None:
-        raise PatchError(found["where"], "wavelengths", "there is no file with them: pass wavelengths=[...] in nm")
-    if isinstance(wavelengths, str | os.PathLike):
-        wavelengths = read_wavelengths(wavelengths)
-    wavelengths = check_wavelengths(wavelengths, found["where"])
+    wavelengths = _wavelengths(wavelengths, wavelength_unit, found)
     unit = unit or found.get("unit", "digital_numbers")
     check_unit(unit)
     patch_ids = found.get("ids") or [as_id(name) for name in names]
     if twice := [name for name, number in Counter(patch_ids).items() if number > 1]:
         raise PatchError(found["where"], "ids", f"two patches are named {twice[0]}")
-    table = found.get("table") if ground_truth is None else ground_truth
-    known, labels = None, {}
-    if table is not None:
-        known, labels = split_table(table, patch_ids, targets, groups, found["where"])
+    rows = chosen_rows(patch_ids, only, leave_out, found["where"])
+    tables = found.get("table") if ground_truth is None else ground_truth, group_table
+    known, labels = split_tables(*tables, patch_ids, rows, targets, groups, found["where"])
+    if len(rows) < len(patch_ids):
+        pairs, names = Chosen(pairs, rows), [names[row] for row in rows]
+    mask_means = mask_means or found.get("mask_means")
     patches, problems = _check_all(pairs, names, wavelengths, unit, mask_means, invalid == "raise", progress)
-    patches = replace(patches, ids=patch_ids, targets=known, groups=labels, truth=found.get("truth"))
+    truth = found.get("truth")
+    if truth is not None and len(rows) < len(patch_ids):
+        truth = chosen_truth(truth, rows)
+    patches = replace(patches, ids=[patch_ids[row] for row in rows], targets=known, groups=labels, truth=truth)
     if problems:
-        kept = np.setdiff1d(np.arange(len(patch_ids)), list(problems))
-        warnings.warn(f"{len(problems)} patches are left out: {next(iter(problems.values()))}", stacklevel=2)
+        kept = np.setdiff1d(np.arange(len(patches)), list(problems))
+        left_out = counted(len(problems), "patch is left out", "patches are left out")
+        warnings.warn(f"{left_out}: {next(iter(problems.values()))}", stacklevel=2)
         if not len(kept):
             raise next(iter(problems.values()))
         return patches[kept]
     return patches
+
+
+def _wavelengths(given: Any, unit: str | None, found: dict[str, Any]) -> np.ndarray:
+    """Return the centers of the bands in nm: those given, those of a file that is given, or those of the source."""
+    source = "wavelengths"
+    if given is None:
+        given, source = found.get("wavelengths"), found.get("wavelength_file", found["where"])
+        unit = unit or found.get("wavelength_unit")
+    elif isinstance(given, str | os.PathLike):
+        source = given
+        given, named = read_wavelengths(given)
+        unit = unit or named
+    if given is None:
+        raise PatchError(source, "wavelengths", "there is no file with them: pass wavelengths=[...]")
+    return check_wavelengths(in_nanometers(given, unit, source), source)
 
 
 def _check_all(
@@ -110,8 +145,8 @@ def _check_all(
     bands = len(wavelengths)
     sizes, spectra = np.ones((len(pairs), 3), dtype=int), np.full((len(pairs), bands), np.nan)
     problems: dict[int, PatchError] = {}
-    inverted, masked = [], 0
-    if mask_means == "field":
+    shares: dict[Any, tuple[float, float, float]] = {}
+    if mask_means == "inside":
         pairs = _Inverted(pairs)
     for row in tqdm(range(len(pairs)), desc="checking patches", unit="patch", disable=not progress):
         try:
@@ -120,27 +155,33 @@ def _check_all(
                 hint = ": put the bands first" if data.shape[-1] == bands else ""
                 raise PatchError(names[row], "data", f"{data.shape[0]} bands, but {bands} wavelengths{hint}")
             sizes[row] = *data.shape[1:], (~mask).sum()
-            if mask.any() and not mask.all():
-                masked += 1
-                inverted += [row] if looks_inverted(mask) else []
+            shares[names[row]] = says_outside(mask)
             spectra[row] = check_patch(data, mask, wavelengths, unit, names[row]) * UNITS[unit]
         except PatchError as error:
+            if refuse and mask_means is None:  # the first patch may only be the first of all
+                shares |= _shares_of(pairs, names, range(row + 1, min(len(pairs), row + _MORE_MASKS)))
+                if (of_all := inverted_masks(shares)) is not None:
+                    raise of_all from error
             if refuse:
                 raise
             problems[row] = error
-    if mask_means is None and 2 * len(inverted) > masked:
-        raise PatchError(
-            names[inverted[0]],
-            "mask",
-            f"it is True in the middle of {len(inverted)} of {masked} masked patches and False in their corners, but "
-            "True means outside the field: pass mask_means='field' if it is inverted, or 'outside' if it is not",
-        )
+    if mask_means is None and (of_all := inverted_masks(shares)) is not None:
+        raise of_all
     table = pd.DataFrame(sizes, columns=["height", "width", "pixels"])
     return Patches(pairs, wavelengths, [], table, spectra, scale=UNITS[unit]), problems
 
 
+def _shares_of(pairs: Sequence[Pair], names: Sequence[Any], rows: range) -> dict[Any, tuple[float, float, float]]:
+    """Return what the masks of some patches call outside; those of patches that cannot be read are left out."""
+    found = {}
+    for row in rows:
+        with suppress(PatchError):
+            found[names[row]] = says_outside(pairs[row][1])
+    return found
+
+
 class _Inverted(Sequence):
-    """Patches whose masks are True in the field."""
+    """Patches whose masks are True inside the field."""
 
     def __init__(self, pairs: Sequence[Pair]):
         self.pairs = pairs

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.ndimage import find_objects
 
 from .._utils.paths import refuse_missing_path
-from .._utils.reachability import refuse_unreachable
 from .checks import PatchError
 from .ground_truth import ID_COLUMNS, as_id
 from .patches import Pair, Patches
@@ -27,26 +25,10 @@ from .sources import (
     envi_wavelengths,
     read_envi,
 )
+from .wavelengths import read_wavelengths
 
 _WAVELENGTH_FILES = ("wavelengths.csv", "wavelengths.txt", "wavelenghts.txt")  # the last as in meteors' examples
 _DATASET_COLUMNS = ("data", "mask", "shape", "wavelengths")
-
-
-def read_wavelengths(path: str | os.PathLike) -> np.ndarray:
-    """Read centers of bands: a CSV with a column wavelength, or numbers separated by commas, spaces or lines.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        PatchError: It has something else in it.
-    """
-    file = Path(path).expanduser()
-    text = file.read_text(encoding="utf-8")
-    try:
-        if any(letter.isalpha() for letter in text.partition("\n")[0]):
-            return pd.read_csv(file)["wavelength"].to_numpy(dtype=float)
-        return np.array(text.replace(",", " ").split(), dtype=float)
-    except (KeyError, ValueError) as error:
-        raise PatchError(file, "wavelength", f"there is no such column of numbers: {error}") from error
 
 
 def open_source(source: Any, fields: Any, ids: Any, split: str) -> tuple[Sequence[Pair], list[Any], dict[str, Any]]:
@@ -86,13 +68,16 @@ def _open_folder(path: Path) -> tuple[Sequence[Pair], list[Any], dict[str, Any]]
     found: dict[str, Any] = {"where": folder}
     if pattern == "*.hdr":
         files = [file for file in files if not file.stem.endswith("_mask")]
-        found["wavelengths"] = _same_envi_wavelengths(files)
+        found["wavelengths"], found["wavelength_unit"] = _same_envi_wavelengths(files)
+        found["wavelength_file"] = files[0]
         if all(envi_scale_is_known(file) for file in files):
             found["unit"] = "reflectance"
     found["ids"] = [as_id(file.stem) for file in files]
     if found.get("wavelengths") is None:
         file = next((place / name for place in beside for name in _WAVELENGTH_FILES if (place / name).is_file()), None)
-        found["wavelengths"] = None if file is None else read_wavelengths(file)
+        if file is not None:
+            found["wavelengths"], found["wavelength_unit"] = read_wavelengths(file)
+            found["wavelength_file"] = file
     found["table"] = next((table for place in beside for table in sorted(place.glob("*_gt.csv"))), None)
     of_test = any(part.lower().startswith("test") for part in folder.parts[-2:])
     if of_test and found["table"] is not None and found["table"].name.startswith("train"):
@@ -102,17 +87,17 @@ def _open_folder(path: Path) -> tuple[Sequence[Pair], list[Any], dict[str, Any]]
     return (NpzFiles(files) if pattern == "*.npz" else EnviCubes(files)), files, found
 
 
-def _same_envi_wavelengths(files: Sequence[Path]) -> list[float] | None:
-    first = envi_wavelengths(files[0])
+def _same_envi_wavelengths(files: Sequence[Path]) -> tuple[list[float] | None, str | None]:
+    first, unit = envi_wavelengths(files[0])
     for file in files[1:]:
-        other = envi_wavelengths(file)
-        if (first is None) != (other is None) or (first and not _close(first, other)):
-            raise PatchError(file, "wavelength", f"the bands differ from those of {files[0]}")
-    return first
+        other, its_unit = envi_wavelengths(file)
+        if (first is None) != (other is None) or unit != its_unit or (first and not _close(first, other)):
+            raise PatchError(file, "wavelength", f"the bands, or their unit, differ from those of {files[0]}")
+    return first, unit
 
 
 def _close(a: Sequence[float], b: Sequence[float]) -> bool:
-    return len(a) == len(b) and bool(np.allclose(a, b, rtol=0, atol=0.1))
+    return len(a) == len(b) and bool(np.allclose(a, b, rtol=2e-4, atol=0))
 
 
 def _open_scene(path: Path, fields: Any) -> tuple[Sequence[Pair], list[Any], dict[str, Any]]:
@@ -129,7 +114,8 @@ def _open_scene(path: Path, fields: Any) -> tuple[Sequence[Pair], list[Any], dic
     boxes = {label: box for label, box in enumerate(find_objects(raster), start=1) if box is not None}
     if not boxes:
         raise PatchError(path, "fields", "no pixel has a label above 0")
-    found = {"where": path, "ids": [str(label) for label in boxes], "wavelengths": envi_wavelengths(path)}
+    found = {"where": path, "ids": [str(label) for label in boxes], "wavelength_file": path, "mask_means": "outside"}
+    found["wavelengths"], found["wavelength_unit"] = envi_wavelengths(path)
     if envi_scale_is_known(path):
         found["unit"] = "reflectance"
     names = [f"{path}, field {label}" for label in boxes]
@@ -138,6 +124,8 @@ def _open_scene(path: Path, fields: Any) -> tuple[Sequence[Pair], list[Any], dic
 
 def _load_dataset(source: Any, split: str) -> Any:
     import datasets
+
+    from .._utils.reachability import refuse_unreachable  # here, since it imports datasets
 
     path = Path(source).expanduser()
     if path.is_dir():

@@ -56,7 +56,7 @@ class Patches(Sequence):
         sizes: One row per patch: height, width and pixels (in the field).
         known_spectra: `mean_spectra`, if they are known already.
         targets: What was measured, one row per patch; None if unknown.
-        groups: Label of each patch by name: farm, date, instrument, ...
+        groups: Label of each patch by name: farm, date, instrument, ... (text, or numbers that were measured).
         scale: What stored values are multiplied by.
         truth: What is known of synthetic patches: `make_patches` says what it holds. None for others.
     """
@@ -98,7 +98,7 @@ class Patches(Sequence):
             known_spectra=None if spectra is None else spectra[rows],
             targets=None if self.targets is None else self.targets.iloc[rows].reset_index(drop=True),
             groups={name: np.asarray(labels)[rows] for name, labels in self.groups.items()},
-            truth=None if self.truth is None else _truth_of(self.truth, rows, len(self)),
+            truth=None if self.truth is None else chosen_truth(self.truth, rows),
         )
 
     def __iter__(self) -> Iterator[Pair]:
@@ -186,10 +186,13 @@ class Patches(Sequence):
                     "shape": list(data.shape),
                     "wavelengths": self.wavelengths,
                     **known,
-                    **{name: str(labels[row]) for name, labels in self.groups.items()},
+                    **{
+                        name: (float if name in measured else str)(labels[row]) for name, labels in self.groups.items()
+                    },
                 }
 
-        numbers = [] if self.targets is None else list(self.targets)
+        measured = [name for name, labels in self.groups.items() if np.asarray(labels).dtype.kind == "f"]
+        numbers = [*([] if self.targets is None else self.targets), *measured]
         features = datasets.Features(
             {
                 "sample_index": datasets.Value("string"),
@@ -197,8 +200,8 @@ class Patches(Sequence):
                 "mask": datasets.List(datasets.Value("bool")),
                 "shape": datasets.List(datasets.Value("int32")),
                 "wavelengths": datasets.List(datasets.Value("float64")),
-                **{name: datasets.Value("float64") for name in numbers},
                 **{name: datasets.Value("string") for name in self.groups},
+                **{name: datasets.Value("float64") for name in numbers},
             }
         )
         table = {name: [] for name in features}
@@ -263,7 +266,7 @@ class Resampled(Sequence):
         return np.tensordot(self.weights, data, axes=1), mask
 
 
-def _truth_of(truth: dict[str, Any], rows: np.ndarray, total: int) -> dict[str, Any]:
+def chosen_truth(truth: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
     """Return the truth of some patches: only what is there once per patch is chosen from."""
     of_patches = set(truth.get("per_patch", ()))
     return {key: np.asarray(value)[rows] if key in of_patches else value for key, value in truth.items()}

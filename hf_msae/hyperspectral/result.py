@@ -112,31 +112,14 @@ class RedTeamReport(Result):
 
         Nobody has reviewed them: their `review_status` is "unreviewed", whatever their severity.
         """
-        entries = [
-            {
-                "title": each.title,
-                "description": each.evidence,
-                "model": str(self.about.get("model", "")),
-                "concepts": [],
-                "method": f"hf_msae red_team, audit {each.audit}",
-                "dataset": str(self.about.get("data", "")),
-                "evidence_type": "statistical test on held-out rows",
-                "key_metric": {
-                    "name": each.metric,
-                    **{key: None if not np.isfinite(value) else float(value) for key, value in _numbers(each).items()},
-                },
-                "severity": each.severity,
-                "advice": each.advice,
-                "caveat": " ".join(self.remarks),
-                "review_status": "unreviewed",
-            }
-            for each in self.findings
-        ]
+        from .modelpedia import entries
+
         make_folder(Path(path).parent)
-        write_text(path, yaml.safe_dump({"findings": entries}, sort_keys=False, allow_unicode=True, width=110))
+        content = {"findings": entries(self)}
+        write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
 
     def to_html(self) -> str:
-        """Return an HTML section with the findings, the figures and the main tables, and no scripts.
+        """Return an HTML section with the findings, the main tables and the figures, without scripts.
 
         `hf_msae.report.write_red_team_report` makes a page of it.
         """
@@ -152,14 +135,15 @@ class RedTeamReport(Result):
     def _figures(self) -> dict[str, Figure]:  # files and page have the same
         from ..plotting import hyperspectral as plots
         from ..plotting.concepts import plot_concept_effects
+        from .audits.slices import QUANTILES
 
         tables, drawn = self.tables, {}
         if "predictions" in tables:
             drawn["predictions"] = plots.plot_predictions(tables["predictions"])
         if "shortcuts" in tables and len(tables["shortcuts"]):
             drawn["shortcuts"] = plots.plot_shortcuts(tables["shortcuts"])
-        if "slices" in tables and (tables["slices"]["grouping"] == "decile").any():
-            drawn["deciles"] = plots.plot_deciles(tables["slices"])
+        if "slices" in tables and (parts := tables["slices"]["grouping"].isin(QUANTILES)).any():
+            drawn["deciles"] = plots.plot_quantiles(tables["slices"][parts])
         if "attributions" in tables and tables["attributions"]["wavelength"].notna().any():
             spectrum = tables.get("spectrum")
             drawn["wavelengths"] = plots.plot_wavelengths(tables["attributions"], spectrum)
@@ -169,6 +153,8 @@ class RedTeamReport(Result):
             drawn["attributions"] = plots.plot_attributions(tables["attributions"])
         if "concepts" in tables and len(tables["concepts"]):
             drawn["concepts"] = plot_concept_effects(tables["concepts"])
+        if "bands" in tables and len(tables["bands"]):
+            drawn["single_bands"] = plots.plot_single_bands(tables["bands"])
         if "pruning" in tables:
             drawn["pruning"] = plots.plot_pruning(tables["pruning"])
         if "attacks" in tables:
@@ -176,9 +162,12 @@ class RedTeamReport(Result):
         return drawn
 
     def plot(self) -> Figure:
-        """Draw the first figure: predictions against the truth."""
-        return next(iter(self.figures().values()))
+        """Draw the first figure: predictions against the truth, if performance was audited.
 
-
-def _numbers(finding: Finding) -> dict[str, float]:
-    return {"value": finding.value, "low": finding.low, "high": finding.high, "p_value": finding.p_value}
+        Raises:
+            ValueError: There is nothing to draw.
+        """
+        for figure in self.figures().values():
+            return figure
+        known = ", ".join(self.tables) or "none"
+        raise ValueError(f"there is nothing to draw of the tables ({known}): run more audits, such as performance")

@@ -32,7 +32,6 @@ from .audits.performance import performance
 from .audits.pruning import pruning
 from .audits.shortcuts import shortcuts
 from .audits.stability import stability
-from .concept_space import read_concepts
 from .fixed import FixedClassifier
 from .from_patches import inputs_of_patches
 from .model_of_patches import ModelOfPatches
@@ -55,7 +54,7 @@ AUDITS: dict[str, Callable[[Subject], Outcome]] = {
     "stability": stability,
 }
 """The audits, in the order in which they run and are reported."""
-_FORMAT = 4
+_FORMAT = 5
 """Outcomes of another format are measured again."""
 
 
@@ -99,8 +98,9 @@ def red_team(
         X: Features (n, p), an array or a DataFrame; or `Patches`, which have y, groups and all that follows: one call
             from a folder to a report is `red_team(model, load_patches(folder))`.
         y: Targets (n,) or (n, t), an array, Series or DataFrame; for a classifier labels (n,).
-        groups: Labels of the rows (n,), such as farms, or several sets of labels by name. Numbers with more than 20
-            values are cut into five quantiles. Defaults to the groups of the patches and their classes of field size.
+        groups: Labels of the rows (n,), such as farms, or several sets of labels by name. Whole numbers are names of
+            groups; measurements (fractions) with more than 20 values are cut into five quantiles. Defaults to the
+            groups of the patches and their classes of field size.
         features: One row for each column of X: feature (its name), transformation, band (a number or NaN), wavelength
             (nm or NaN) and level (a number or NaN), as in `EagleEyesFeatures.feature_table`. If X are latents, or with
             `msae`, a `ConceptTable` with their names.
@@ -153,7 +153,11 @@ def red_team(
     elif y is None:
         raise ValueError("y is missing: targets are only known of Patches")
     else:
-        found = read_concepts(X, y, groups, features, msae, expected)
+        found = (X, y, groups, features, None)
+        if msae is not None or expected or not (features is None or isinstance(features, pd.DataFrame)):
+            from .concept_space import read_concepts  # here, since it imports torch
+
+            found = read_concepts(X, y, groups, features, msae, expected)
         given = dict(zip(("X", "y", "groups", "features", "space"), found, strict=True))
         given |= {"model": model, "patches": patches, "transformer": transformer}
     subject = make_subject(**given, num_folds=num_folds, num_resamples=num_bootstrap, seed=seed, limits=limits)
@@ -185,7 +189,7 @@ def red_team(
         "seed": seed,
         **limits,
     }
-    remarks = [remark for outcome in outcomes.values() for remark in outcome.remarks]
+    remarks = [*subject.remarks, *(remark for outcome in outcomes.values() for remark in outcome.remarks)]
     return RedTeamReport(confirmed(candidates, alpha), tables, remarks, about, len(candidates), alpha)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from .._utils.wording import counted
+
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .result import RedTeamReport
 
 MEANINGS = {
@@ -21,11 +25,16 @@ MEANINGS = {
         "percentile of the truth (black) and of the predictions (orange)."
     ),
     "deciles": (
-        "Residuals by tenth of the target, in standard deviations, with 95% intervals. Below zero, "
-        "predictions are too high."
+        "Residuals by part of the target, from low to high (tenths, or as many as have enough rows), in standard "
+        "deviations, with 95% intervals. Below zero, predictions are too high."
     ),
     "wavelengths": ("How much predictions rest on each wavelength, by transformation. The line is the mean spectrum."),
     "bands": "How much predictions rest on each wavelength and transformation, over all targets.",
+    "single_bands": (
+        "Of what the most telling band adds to its four neighbors, the share that a target, a grouping or the order "
+        "of the rows explains (dots), beside the largest share for these neighbors (bars). A finding lies beyond the "
+        "dashed line, and far beyond its neighbors."
+    ),
     "attributions": "Columns with the largest attributions, with 95% intervals.",
     "concepts": (
         "How the probability of a class changes when a concept goes from absent to strong and all else stays, with "
@@ -69,10 +78,17 @@ def render_section(report: RedTeamReport) -> str:
                 cells[row.target] = (float(row.value), low, high)
     return environment.get_template("red_team.html").render(
         report=report,
+        tests=("all " if report.num_tests > 1 else "") + counted(report.num_tests, "test"),
         performance={metric: cells for metric, cells in performance.items() if cells},
         targets=targets,
+        shortcuts=_records(report.tables.get("shortcuts")),
         figures=figures,
     )
+
+
+def _records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Return the rows of a table, in which numbers may be missing."""
+    return [] if table is None else table.astype(object).where(table.notna(), float("nan")).to_dict("records")
 
 
 def _figures(value: float) -> str:

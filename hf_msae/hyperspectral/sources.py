@@ -145,14 +145,13 @@ def read_envi(file: Path, box: tuple[slice, slice] = (slice(None), slice(None)))
     return (data if image.scale_factor == 1 else data / image.scale_factor), image.metadata
 
 
-def envi_wavelengths(file: Path) -> list[float] | None:
-    """Return the wavelengths of an ENVI header in nm, without its bad bands; None if it has none."""
+def envi_wavelengths(file: Path) -> tuple[list[float] | None, str | None]:
+    """Return the wavelengths of an ENVI header without its bad bands, None if it has none, and the unit it names."""
     header = _open_envi(file).metadata
     if "wavelength" not in header:
-        return None
+        return None, None
     found = np.array([float(value) for value in header["wavelength"]])[good_bands(header, file)]
-    unit = str(header.get("wavelength units", "nanometers")).lower()
-    return list(found * (1000 if unit.startswith(("micro", "um", "µm")) else 1))
+    return list(found), header.get("wavelength units")
 
 
 def good_bands(header: dict[str, Any], file: Path) -> np.ndarray:

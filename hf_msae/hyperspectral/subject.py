@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from ..metrics import LinearClassifier
-from ..metrics.label_columns import class_title
-from .concept_space import ConceptSpace
+from .._utils.wording import class_title
 from .fitted import Fitted
 from .fixed import FixedClassifier
 from .hybrid_of_features import as_fit_arguments
 from .model_of_patches import ModelOfPatches
 from .patches import Pair, size_classes
-from .vision import VisionRegressor
+
+if TYPE_CHECKING:
+    from .concept_space import ConceptSpace
 
 FEATURE_COLUMNS = ("feature", "transformation", "band", "wavelength", "level")
 ALL = "all"
 """Stands for the mean over targets."""
-_MOST_VALUES, _BINS = 20, 5  # of a numeric grouping
+_MOST_VALUES, _BINS = 20, 5  # of a grouping by a measurement
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +50,7 @@ class Subject:
         seed: Random seed.
         limits: How much the slower audits do: `num_explained`, `num_attacked`, `num_seeds`.
         space: What the columns of X are, if they are concepts; see `ConceptSpace`.
+        remarks: What was done to the data.
     """
 
     model: Any
@@ -66,12 +67,13 @@ class Subject:
     seed: int = 0
     limits: Mapping[str, int] = field(default_factory=dict)
     space: ConceptSpace | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def is_fixed(self) -> bool:
         """Whether the model is tested as it is, instead of being fitted in folds."""
         model = self.model.model if isinstance(self.model, ModelOfPatches) else self.model
-        return isinstance(model, FixedClassifier | VisionRegressor)
+        return getattr(model, "keeps_what_it_learned", False)
 
     @property
     def error_name(self) -> str:
@@ -177,6 +179,8 @@ def make_subject(
         ValueError: Arrays do not belong together, hold values that are not finite, or have too few rows.
     """
     if not (hasattr(model, "fit") and hasattr(model, "predict")):
+        from ..metrics import LinearClassifier  # here, since it imports torch
+
         if not (callable(model) or isinstance(model, LinearClassifier)):
             raise TypeError(
                 f"{type(model).__name__} has no fit and predict: pass a scikit-learn regressor or classifier, or a "
@@ -196,17 +200,23 @@ def make_subject(
         raise ValueError(f"X has {n} rows, but {num_folds} folds need at least {4 * num_folds}")
     _refuse_not_finite("X", X)
     Y, targets, classes = _targets(y, n, is_classifier(model))
-    known = _groups(groups, n)
+    known, remarks = _groups(groups, n)
     if patches is not None:
         if len(patches) != n:
             raise ValueError(f"there are {len(patches)} patches, but {n} rows of X")
         if groups is None:
             edges = np.array([np.mean(mask.shape) for _, mask in patches])
             known["field_size"] = np.asarray(size_classes(edges)).astype(str)
-    if classes is None:
+    if classes is None or getattr(model, "keeps_what_it_learned", False):
         splitter = KFold(num_folds, shuffle=True, random_state=seed).split(X)
     else:
-        labels = Y.argmax(axis=1) if Y.shape[1] > 1 else Y[:, 0]
+        labels = Y.argmax(axis=1) if Y.shape[1] > 1 else Y[:, 0].astype(np.int64)
+        counts = np.bincount(labels, minlength=len(classes))
+        if counts.min() < 2:
+            raise ValueError(
+                f"class {str(classes[counts.argmin()])!r} of y has only 1 row, which cannot be both learned from and "
+                "tested on: leave it out, or join it with another class"
+            )
         splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed).split(X, labels)
     folds = np.empty(n, dtype=np.int64)
     for fold, (_, test) in enumerate(splitter):
@@ -227,6 +237,7 @@ def make_subject(
         seed,
         dict(limits or {}),
         space,
+        tuple(remarks),
     )
 
 
@@ -242,7 +253,7 @@ def _targets(y: Any, n: int, classify: bool) -> tuple[np.ndarray, tuple[str, ...
             raise ValueError(f"y of a classifier must be one label per row, got an array of shape {values.shape}")
         classes, places = np.unique(values, return_inverse=True)
         if len(classes) < 2:
-            raise ValueError(f"y has only the class {classes[0]!r}: there is nothing to predict")
+            raise ValueError(f"y has only the class {str(classes[0])!r}: there is nothing to predict")
         Y = (places[:, None] == np.arange(len(classes))[None]).astype(np.float64)
         if len(classes) == 2:
             second = str(classes[1])
@@ -258,11 +269,12 @@ def _targets(y: Any, n: int, classify: bool) -> tuple[np.ndarray, tuple[str, ...
     return Y, tuple(names), None
 
 
-def _groups(groups: Any, n: int) -> dict[str, np.ndarray]:
+def _groups(groups: Any, n: int) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the labels of rows as text, and what was done to those that are measurements."""
     if groups is None:
-        return {}
+        return {}, []
     given = groups if isinstance(groups, Mapping) else {"group": groups}
-    found = {}
+    found, remarks = {}, []
     for name, labels in given.items():
         labels = np.asarray(labels)
         if labels.shape != (n,):
@@ -270,10 +282,16 @@ def _groups(groups: Any, n: int) -> dict[str, np.ndarray]:
         missing = pd.isna(labels)
         if missing.any():
             raise ValueError(f"groups {name!r} lack the label of row {int(np.flatnonzero(missing)[0])}")
-        if labels.dtype.kind in "fiu" and len(np.unique(labels)) > _MOST_VALUES:
+        if labels.dtype.kind == "f" and (labels % 1 == 0).all():
+            labels = labels.astype(np.int64)  # numbers of groups, from a table in which others are missing
+        if labels.dtype.kind == "f" and (number := len(np.unique(labels))) > _MOST_VALUES:
             labels = pd.qcut(labels, _BINS, duplicates="drop").astype(str)
+            remarks.append(
+                f"{name} has {number:,} measured values, so it was cut into {len(np.unique(labels))} quantiles. Whole "
+                "numbers and text are taken as names of groups."
+            )
         found[str(name)] = np.asarray(labels).astype(str)
-    return found
+    return found, remarks
 
 
 def _feature_table(features: pd.DataFrame | None, names: list[str] | None, p: int) -> pd.DataFrame:

@@ -45,6 +45,9 @@ class VisionRegressor(RegressorMixin, BaseEstimator):
         (5, 4)
     """
 
+    keeps_what_it_learned = True
+    """`fit` changes nothing."""
+
     def __init__(
         self,
         model: nn.Module,

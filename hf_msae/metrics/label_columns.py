@@ -72,8 +72,3 @@ def dataset_labels(
     labels = np.full(len(values), -1)
     labels[known.to_numpy()] = found
     return labels, classes
-
-
-def class_title(column: str, classes: Sequence[str], positive: str) -> str:
-    """Return what a class of a column is called in text: the column's name for True, otherwise also the class."""
-    return column if tuple(classes) == ("False", "True") and positive == "True" else f"{column} {positive}"

@@ -206,21 +206,50 @@ def plot_predictions(predictions: pd.DataFrame) -> Figure:
 
 
 @in_common_look
-def plot_deciles(slices: pd.DataFrame) -> Figure:
-    """Plot the mean residual in each tenth of the target, with intervals, a panel for each target."""
-    rows = slices[slices["grouping"] == "decile"]
-    targets = list(dict.fromkeys(rows["target"]))
+def plot_quantiles(quantiles: pd.DataFrame) -> Figure:
+    """Plot the mean residual in each tenth, or coarser part, of the target, with intervals, a panel for each target.
+
+    Args:
+        quantiles: Rows of the table `slices` of a `RedTeamReport` whose grouping is a part of the target.
+    """
+    targets = list(dict.fromkeys(quantiles["target"]))
     figure, panels = new_panels(len(targets), height=2.2)
     for panel, target in zip(panels, targets, strict=True):
-        found = rows[rows["target"] == target]
-        deciles, residual = found["group"].astype(int), found["residual"].astype(float)
-        ends = [residual - found["residual_low"].astype(float), found["residual_high"].astype(float) - residual]
+        rows = quantiles[quantiles["target"] == target]
+        places, residual = rows["group"].astype(int), rows["residual"].astype(float)
+        ends = [residual - rows["residual_low"].astype(float), rows["residual_high"].astype(float) - residual]
         color = [PALETTE[1] if value > 0 else PALETTE[0] for value in residual]
-        panel.bar(deciles, residual, yerr=np.maximum(0, ends), color=color, error_kw={"linewidth": 0.8})
+        panel.bar(places, residual, yerr=np.maximum(0, ends), color=color, error_kw={"linewidth": 0.8})
         panel.axhline(0, color="0.3", linewidth=0.8)
-        panel.set(title=figure_text(target), xlabel="tenth of the target, from low to high", xticks=range(1, 11))
+        part = rows["grouping"].iloc[0]
+        panel.set(title=figure_text(target), xlabel=f"{part} of the target, from low to high", xticks=places)
         panel.set_ylabel("truth - prediction (sd)")
         panel.grid(False, axis="x")
+    return figure
+
+
+@in_common_look
+def plot_single_bands(bands: pd.DataFrame) -> Figure:
+    """Plot how much of what one band adds to its neighbors is explained, beside the same for these neighbors.
+
+    Args:
+        bands: The table of this name of a `RedTeamReport`: of every target, grouping and the order, the telling band.
+    """
+    rows = bands[::-1]
+    figure, axes = new_figure(1, 1, width=6.0, height=1.3 + 0.3 * len(rows))
+    panel = axes[0, 0]
+    heights, share = np.arange(len(rows)), 100 * rows["share"].astype(float).to_numpy()
+    panel.barh(heights, 100 * rows["nearby"].astype(float), 0.5, color="0.85", label="its four neighbors, at most")
+    panel.plot(share, heights, "o", color=PALETTE[0], label="the band")
+    panel.axvline(5, color="0.3", linewidth=0.8, linestyle="--")
+    labels = []
+    for name, band, wavelength in zip(rows["name"], rows["band"], rows["wavelength"].astype(float), strict=True):
+        where = f"{wavelength:.0f} nm" if np.isfinite(wavelength) else f"band {band}"
+        labels.append(f"{figure_text(str(name), _LONGEST)}: {where}")
+    panel.set_yticks(heights, labels)
+    panel.set(ylim=(-0.6, len(rows) - 0.4), xlim=(0, max(10, 1.05 * share.max())), xlabel="share explained (%)")
+    panel.grid(False, axis="y")
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

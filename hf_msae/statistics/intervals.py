@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 _BATCH_ENTRIES = 2**22  # resampled values held at a time: 32 MiB
+_SURE = 1e-9
 
 
 def bootstrap_interval(
@@ -257,3 +258,9 @@ def check_share(name: str, value: float) -> None:
     """Raise ValueError unless `value` lies strictly between 0 and 1."""
     if not 0 < value < 1:
         raise ValueError(f"{name} must lie between 0 and 1, got {value}")
+
+
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """Return the log-odds of probabilities; they are finite for 0 and 1, too."""
+    kept = np.clip(probability, _SURE, 1 - _SURE)
+    return np.log(kept) - np.log1p(-kept)

@@ -9,9 +9,9 @@ import torch
 from datasets import Dataset
 from safetensors.torch import save_file
 
-from hf_msae.cli.red_team import main
+from hf_msae.cli.red_team import RedTeamArguments, main, open_patches, write
 from hf_msae.concepts import ConceptTable
-from hf_msae.hyperspectral import make_patches
+from hf_msae.hyperspectral import RedTeamReport, load_patches, make_patches
 from tests.identity_msae import identity_msae
 
 
@@ -39,6 +39,34 @@ def test_a_run_is_written_and_taken_up_again(fields, tmp_path, capsys, monkeypat
     monkeypatch.setattr("hf_msae.hyperspectral.MeanSpectrum.transform", None)  # and features are kept
     main([*words, "--model", "my_models:model", "--output", "out"])
     assert capsys.readouterr().out == printed
+
+
+def test_what_python_offers_of_patches_the_command_does_too(fields, tmp_path, monkeypatch):
+    groups = pd.DataFrame({"id": range(50), "drone": ["old", "new"] * 25})
+    groups.to_csv(tmp_path / "groups.csv", index=False)
+    (tmp_path / "ids.txt").write_text("\n".join(map(str, range(40))))
+    words = {"groups": ["drone", "field_size"], "group_table": str(tmp_path / "groups.csv"), "targets": ["K"]}
+    words |= {"only": [str(tmp_path / "ids.txt")], "leave_out": ["3", "5"], "mask_means": "outside"}
+    given = {}
+
+    def load(source, **options):
+        given.update(options)
+        return load_patches(source, **options)
+
+    monkeypatch.setattr("hf_msae.hyperspectral.load_patches", load)
+    found = open_patches(RedTeamArguments(str(fields), "out", disable_tqdm=True, **words))
+    assert len(found) == 38 and "3" not in found.ids and list(found.groups) == ["drone"]
+    assert {"mask_means", "fields", "wavelength_unit", "unit", "invalid", "ground_truth"} < set(given)
+    few = open_patches(RedTeamArguments("synthetic", "out", only=["7", "2"], num_fields=50))
+    assert few.ids == ["2", "7"]
+
+
+def test_tables_that_hold_nothing_are_not_written(tmp_path):
+    report = RedTeamReport((), {"pulls": pd.DataFrame(columns=["pull"]), "slices": pd.DataFrame({"grouping": ["a"]})})
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "pulls.csv").write_text("pull\n0.5\n")  # of an earlier run
+    write(report, str(tmp_path), "hf-msae red-team")
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {"findings.csv", "slices.csv"}
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +136,10 @@ def test_the_hybrid_makes_its_own_features(fields, tmp_path):
         (["--blind_spots", "leak"], "synthetic"),
         (["--num_folds", "1"], "num_folds"),
         (["--label", "star"], "--msae"),
+        (["--mask_means", "soil"], "'soil'"),
+        (["--only", "0", "77"], "no patch 77"),
+        (["--label", "star", "--msae", "m", "--mask_means", "inside"], "--mask_means"),
+        (["--label", "star", "--msae", "m", "--only", "1"], "--only"),
     ],
 )
 def test_what_does_not_fit_is_refused(fields, tmp_path, capsys, words, named):

@@ -15,6 +15,7 @@ from hf_msae.hyperspectral import (
     load_patches,
     make_patches,
 )
+from hf_msae.hyperspectral.checks import says_outside
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +288,7 @@ def test_damaged_files_are_named_or_left_out(copy, name):
     with pytest.raises(PatchError, match=said) as error:
         load(copy)
     assert (error.value.file, error.value.field) == (str(file), field)
-    with pytest.warns(UserWarning, match="1 patches"):
+    with pytest.warns(UserWarning, match="1 patch is left out"):
         assert load(copy, invalid="drop").ids == ["0", "1", "3", "4"]
 
 
@@ -320,13 +321,38 @@ def test_inverted_masks_are_noticed_together(made):
     fields = made[np.flatnonzero(made.edges > 11)]
     ring = np.pad(np.ones((8, 8), dtype=bool), 4)
     pairs = [(data[:, :16, :16], ring[: data.shape[1], : data.shape[2]]) for data, _ in fields]
-    with pytest.raises(PatchError, match="mask_means='field'") as error:
+    with pytest.raises(PatchError, match="mask_means='inside'") as error:
         load(pairs, wavelengths=made.wavelengths)
     assert (error.value.file, error.value.field) == ("patch 0", "mask")
-    right = load(pairs, wavelengths=made.wavelengths, mask_means="field")
+    right = load(pairs, wavelengths=made.wavelengths, mask_means="inside")
     assert right.sizes["pixels"].tolist() == [int(mask.sum()) for _, mask in pairs]
     kept = load(pairs, wavelengths=made.wavelengths, mask_means="outside")
     assert kept.sizes["pixels"].tolist() == [int((~mask).sum()) for _, mask in pairs]
+
+
+@pytest.mark.parametrize("outside", ["soil", "zeros", "nan"])
+@pytest.mark.parametrize("invalid", ["raise", "drop"])
+def test_inverted_masks_are_the_cause_of_what_is_wrong_with_the_first(made, outside, invalid):
+    value = {"soil": 1500, "zeros": 0, "nan": np.nan}[outside]
+    pairs = [(np.where(mask, value, data), ~mask) for data, mask in made]  # fields that fill their patch have none
+    options = {"wavelengths": made.wavelengths, "invalid": invalid}
+    with pytest.raises(PatchError, match="all 5 masks look inverted") as error:
+        load(pairs, **options)
+    assert (error.value.file, error.value.field) == ("patch 0", "mask")
+    middle, edge, whole = np.mean([says_outside(~mask) for _, mask in made], axis=0)
+    assert f"{middle:.0%} of the middle of a patch and {edge:.0%} of its edge" in str(error.value)
+    assert f"{whole:.0%} of all pixels" in str(error.value)
+    right = load(pairs, **options, mask_means="inside")
+    assert right.sizes["pixels"].tolist() == made.sizes["pixels"].tolist()
+
+
+def test_one_inverted_mask_is_named_alone(made):
+    pairs = [(np.where(mask, 0, data), mask) for data, mask in made]
+    place = int(np.argmax([mask.sum() for _, mask in pairs]))
+    pairs[place] = (pairs[place][0], ~pairs[place][1])
+    with pytest.raises(PatchError, match="0 everywhere") as error:
+        load(pairs, wavelengths=made.wavelengths)
+    assert (error.value.file, error.value.field) == (f"patch {place}", "mask")
 
 
 def test_wavelengths_of_files_are_checked(copy):
@@ -334,14 +360,13 @@ def test_wavelengths_of_files_are_checked(copy):
     table = pd.read_csv(file)
     for wrong, said in [
         (table.iloc[::-1], "sort"),
-        (table.assign(wavelength=table["wavelength"] / 1000), "micrometers"),
         (table.assign(wavelength=table["wavelength"] * 1000), "nm"),
         (table.rename(columns={"wavelength": "center"}), "wavelength"),
     ]:
         wrong.to_csv(file, index=False)
         with pytest.raises(PatchError, match=said) as error:
             load(copy)
-        assert error.value.field in ("wavelengths", "wavelength")
+        assert (error.value.file, error.value.field[:10]) == (str(file), "wavelength")
     table[:140].to_csv(file, index=False)
     with pytest.raises(PatchError, match="140 wavelengths") as error:
         load(copy)
@@ -356,11 +381,11 @@ def test_wavelengths_of_files_are_checked(copy):
 @pytest.mark.parametrize(
     ("edit", "field", "said"),
     [
-        (lambda table: table[:4], "sample_index", "1 patches .* have no row .4."),
+        (lambda table: table[:4], "sample_index", "1 patch .* has no row .4."),
         (
             lambda table: pd.concat([table, table[:1].assign(sample_index=99)]),
             "sample_index",
-            "1 rows have no patch .99.",
+            "1 row has no patch .99.",
         ),
         (lambda table: table.assign(sample_index=0), "sample_index", "0 is there twice"),
         (lambda table: table.assign(K=[1, 2, np.nan, 4, 5]), "K", "nan of patch 2"),

@@ -23,7 +23,7 @@ def test_spectral_attacks():
     assert tilted[4] == pytest.approx(0)
     assert p.shifted(SPECTRUM, 1)[1:] == pytest.approx(SPECTRUM[:-1])
     assert p.shifted(SPECTRUM, -0.5)[:-1] == pytest.approx(SPECTRUM[:-1] + 0.125)
-    hazy = p.haze(SPECTRUM, 0.2, rng()) - 0.8 * SPECTRUM
+    hazy = p.haze(SPECTRUM, 0.2, rng(), wavelengths=np.linspace(462, 942, 9)) - 0.8 * SPECTRUM
     assert (np.diff(hazy) < 0).all() and hazy[0] == pytest.approx(0.4)
 
 

@@ -9,11 +9,11 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from hf_msae.bias import bias_report
-from hf_msae.bias.probabilities import log_odds
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.hyperspectral import FixedClassifier, red_team
 from hf_msae.metrics import LinearClassifier
+from hf_msae.statistics import log_odds
 from tests.identity_msae import identity_msae
 
 N, ROWS = 40, 400

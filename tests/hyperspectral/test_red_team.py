@@ -128,7 +128,7 @@ def test_nothing_rests_on_a_group_if_nothing_is_predicted():
         DummyRegressor(), rng.normal(size=(120, 120)), y, {"farm": farms}, audits=["shortcuts", "pruning"], **QUICK
     )
     assert found.findings == () and found.tables["shortcuts"]["shortcut_index"].iloc[0] > 0.2
-    assert any("nothing rests on it" in remark for remark in found.remarks)
+    assert any("leaving a group out was not tested" in remark for remark in found.remarks)
     assert found.num_tests == 0 and found.verdict().startswith("nothing could be tested of DummyRegressor")
 
 
@@ -217,7 +217,12 @@ def test_reports_are_saved_and_loaded(report, tmp_path):
     entries = yaml.safe_load((tmp_path / "findings.yaml").read_text())["findings"]
     assert [entry["title"] for entry in entries] == [each.title for each in found.findings]
     assert {entry["review_status"] for entry in entries} == {"unreviewed"}
-    assert {"title", "description", "model", "method", "dataset", "evidence_type", "key_metric"} < set(entries[0])
+    fields = {"title", "description", "model", "concepts", "method", "dataset", "evidence_type", "key_metric"}
+    assert fields | {"caveat", "review_status"} < set(entries[0])
+    leak = next(entry for entry in entries if "tells of K" in entry["title"])
+    assert leak["concepts"] == ["concept:shortcut", "concept:acquisition-artefact"]
+    assert leak["evidence_type"] == "correlational" and leak["key_metric"].startswith("share_of_remainder 0.")
+    assert "narrower" in leak["caveat"] and all(type(each) is str for entry in entries for each in entry["concepts"])
     with pytest.raises(ValueError, match="RedTeamReport"):
         RedTeamReport.from_dict({"findings": []})
 
@@ -263,9 +268,37 @@ def test_models_that_cannot_be_pickled_are_known_by_their_predictions(tmp_path):
 
 def test_figures_are_drawn(report):
     drawn = report[0].figures()
-    assert set(drawn) == {"predictions", "shortcuts", "deciles", "wavelengths", "pruning", "attacks"}
+    assert set(drawn) == {
+        "predictions",
+        "shortcuts",
+        "deciles",
+        "single_bands",
+        "wavelengths",
+        "pruning",
+        "attacks",
+    }
     assert len(drawn["attacks"].axes) == 9 and len(drawn["predictions"].axes) == 2
     assert all(report[0].figures()[name] is figure for name, figure in drawn.items()), "drawn once"
+
+
+def test_any_audit_has_a_figure_or_says_that_there_is_none():
+    X, y, groups, table = spectra(n=60)
+    found = red_team(MODEL, X, y, groups, features=table, audits=["bands"], **QUICK)
+    assert list(found.figures()) == ["single_bands"] and found.plot() is found.figures()["single_bands"]
+    labels = [label.get_text() for label in found.plot().axes[0].get_yticklabels()]
+    assert len(labels) == 4 and labels[-1].startswith("K: ") and labels[-1].endswith(" nm")
+    with pytest.raises(ValueError, match="pulls"):
+        RedTeamReport((), {"pulls": pd.DataFrame()}).plot()
+
+
+@pytest.mark.parametrize(("n", "part", "number"), [(80, "decile", 10), (60, "quintile", 5), (20, "half", 2)])
+def test_residuals_are_shown_for_as_many_parts_of_a_target_as_rows_allow(n, part, number):
+    X, y, _, _ = spectra(n=n)
+    found = red_team(MODEL, X, y[["K"]], audits=["performance"], **QUICK)
+    slices = found.tables["slices"]
+    assert slices["grouping"].tolist() == [part] * number and slices["residual"].notna().all()
+    panel = found.figures()["deciles"].axes[0]
+    assert part in panel.get_xlabel() and len(panel.patches) == number
 
 
 def test_strengths_of_attacks_are_written_side_by_side():
@@ -330,3 +363,7 @@ def test_input_is_checked():
         red_team(MODEL, X, y.assign(K=1.0))
     with pytest.raises(TypeError, match="str"):
         red_team("model", X, y)
+    with pytest.raises(ValueError, match="class 'rare' of y"):
+        red_team(LogisticRegression(), X, np.where(np.arange(60) == 3, "rare", "usual"), audits=["performance"])
+    with pytest.raises(ValueError, match="class 'usual'"):
+        red_team(LogisticRegression(), X, np.full(60, "usual"))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 
+from hf_msae._utils.wording import class_title
 from hf_msae.embeddings import load_embeddings
-from hf_msae.metrics.label_columns import class_title, column_labels
+from hf_msae.metrics.label_columns import column_labels
 
 SPECIES = ["cat", "dog", "", "ant", "dog"]
 

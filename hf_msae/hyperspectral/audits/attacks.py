@@ -14,7 +14,7 @@ from ..patches import Pair
 from ..subject import Subject
 from .attribution_shift import attribution_shift
 from .outcome import Outcome, interval
-from .perturbations import DRIFT, SPATIAL, SPECTRAL, Attack, drifted
+from .perturbations import DRIFT, NO_HAZE, SPATIAL, Attack, drifted, spectral_attacks, unit_of_bands
 
 NUM_ATTACKED = 60
 """Patches that are attacked; of rows without patches, up to 20 times as many."""
@@ -39,6 +39,7 @@ class Inputs:
     rows: np.ndarray
     spectrum: np.ndarray | None  # places of the columns of X, band by band
     on_patches: bool
+    wavelengths: np.ndarray | None = None  # of the bands in nm, None if unknown
 
     def attacked(self, attack: Attack, strength: float, rng: np.random.Generator) -> np.ndarray:
         """Return X of the attacked rows."""
@@ -81,6 +82,7 @@ def attacks(subject: Subject) -> Outcome:
     With patches and a transformer, patches are attacked: noise, gain, offset, tilt, a shift of the spectrum, lost
     bands, haze, an eroded mask and a crop. Where X are spectra (a band for each column), the spectral attacks apply to
     X. Otherwise columns get noise, in their standard deviations, or are lost, which is all that can be done to them.
+    Where wavelengths are unknown, haze is left out and a remark says so, and shifts are in bands alone.
 
     In the table `attacks`, error is the mean squared error over the variance of the target, and loss is that error
     over the one without an attack. Table `worst_case`: a drift of the instrument, the same for all rows, that is
@@ -130,7 +132,9 @@ def _inputs(subject: Subject) -> tuple[Inputs, tuple[Attack, ...], list[str]]:
     n = len(subject.X)
     order = np.random.default_rng(subject.seed).permutation(n)
     if on_patches:
-        return Inputs(subject, np.sort(order[:number]), None, True), (*SPECTRAL, *SPATIAL), []
+        wavelengths = _wavelengths_of_patches(subject)
+        inputs = Inputs(subject, np.sort(order[:number]), None, True, wavelengths)
+        return inputs, (*spectral_attacks(wavelengths), *SPATIAL), [NO_HAZE] if wavelengths is None else []
     rows = np.sort(order[: ROWS_PER_PATCH * number])
     if subject.patches is not None:
         remarks = ["Patches were given without the transformer that turns them into X, so only X was attacked."]
@@ -138,9 +142,19 @@ def _inputs(subject: Subject) -> tuple[Inputs, tuple[Attack, ...], list[str]]:
         remarks = ["No patches were given, so masks and shapes were not attacked."]
     band = subject.features["band"]
     if band.notna().all() and band.is_unique and len(band) > 4:
-        return Inputs(subject, rows, np.argsort(band.to_numpy(), kind="stable"), False), SPECTRAL, remarks
+        places = np.argsort(band.to_numpy(), kind="stable")
+        wavelengths = subject.features["wavelength"].to_numpy()[places]
+        if not np.isfinite(wavelengths).all():
+            wavelengths, remarks = None, [*remarks, NO_HAZE]
+        return Inputs(subject, rows, places, False, wavelengths), spectral_attacks(wavelengths), remarks
     remarks.append("Columns of X are not one band each, so instead of physical attacks they get noise or are lost.")
     return Inputs(subject, rows, None, False), _column_attacks(subject), remarks
+
+
+def _wavelengths_of_patches(subject: Subject) -> np.ndarray | None:
+    """Return the centers of the bands of patches in nm, which they or their transformer know; None otherwise."""
+    known = getattr(subject.patches, "wavelengths", getattr(subject.transformer, "wavelengths_", None))
+    return None if known is None else np.asarray(known, dtype=np.float64)
 
 
 def _column_attacks(subject: Subject) -> tuple[Attack, ...]:
@@ -240,6 +254,7 @@ def _worst_case(inputs: Inputs, clean: np.ndarray, useful: np.ndarray) -> tuple[
         records.append((target, "random", means[1] / means[2], *interval(usual), *[np.nan] * len(budget)))
         if useful[place]:
             size = ", ".join(f"{name} {value:+.3g}" for name, value in zip(DRIFT, drift, strict=True))
+            size += f" {unit_of_bands(inputs.wavelengths)}"
             evidence = (
                 f"With the drift {size}, found on other rows, the mean squared error of {target} is "
                 f"{means[0] / means[2]:.2f} times as large; random drifts of that size make it "

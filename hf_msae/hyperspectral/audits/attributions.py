@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ..._utils.wording import counted
 from ...statistics import Finding, candidate, resampled_means
 from ..model_of_patches import PATCHES_ONLY, ModelOfPatches
 from ..subject import Subject
@@ -149,8 +150,8 @@ def _concentration(subject: Subject, values: np.ndarray, target: str) -> tuple[l
     few = max(1, round(_FEW * p))
     title = f"Predictions of {target} rest on {few} of {p} columns"
     evidence = (
-        f"The {few} strongest columns carry {lorenz[0, few - 1]:.1%} of the attribution of {target}; {records[0][2]} "
-        f"carry a half, and {records[1][2]} carry 90%."
+        f"The {counted(few, 'strongest column carries', 'strongest columns carry')} {lorenz[0, few - 1]:.1%} of the "
+        f"attribution of {target}; it takes {records[0][2]} to carry a half, and {records[1][2]} to carry 90%."
     )
     advice = (
         "Check that these columns measure the target and not an artifact; see the pruning curve for a smaller model."
@@ -166,5 +167,6 @@ def _shared_credit(correlated: np.ndarray) -> list[str]:
         return []
     return [
         f"{shared} of {len(correlated)} columns are correlated at {CORRELATED} or more with others, in "
-        f"{int((sizes > 1).sum())} clusters: how credit is shared within one is arbitrary, so read clusters as groups."
+        f"{counted(int((sizes > 1).sum()), 'cluster')}: how credit is shared within one is arbitrary, so read "
+        "clusters as groups."
     ]

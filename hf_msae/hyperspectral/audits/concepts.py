@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 
-from ...bias.interventions import driver_candidates, intervene
-from ..concept_space import ConceptSpace
 from ..subject import Subject
 from .attacks import NUM_ATTACKED, ROWS_PER_PATCH
 from .outcome import Outcome, interval, score_draws, score_name
 from .worst_concepts import worst_concepts
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..concept_space import ConceptSpace
 
 EFFECT_COLUMNS = ["target", "concept", "latent", "name", "validated", "expected", "effect", "low", "high", "flip_rate"]
 EFFECT_COLUMNS += ["log_odds", "null_spread", "z", "q_effect", "drives"]
@@ -39,6 +42,8 @@ def concepts(subject: Subject) -> Outcome:
         return Outcome({}, [], ["No concepts are known: pass msae=, or a ConceptTable as features."])
     if subject.classes is None:
         return Outcome({}, [], ["Concepts are only tested for classifiers."])
+    from ...bias.interventions import driver_candidates  # here, since it imports torch
+
     places = space.tested(subject.X)
     named = space.names.iloc[places]
     remarks = []
@@ -66,6 +71,10 @@ def concepts(subject: Subject) -> Outcome:
 
 def _effects(subject: Subject, space: ConceptSpace, places: np.ndarray, target: int) -> pd.DataFrame:
     """Intervene on rows of the first fold with the model that was fitted to the others."""
+    import torch
+
+    from ...bias.interventions import intervene
+
     _, test, fitted = subject.fold_models[0]
     rng, m = np.random.default_rng((subject.seed, target)), len(space.latents)
     rows = np.sort(rng.permutation(test)[: subject.limits["num_explained"]])

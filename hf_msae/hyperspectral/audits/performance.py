@@ -89,15 +89,17 @@ def performance(subject: Subject) -> Outcome:
                 below=True,
             )
         )
-        if not useful[target] and ends[1] >= nothing:
-            remarks.append(
-                f"{target} is not shown to be predicted better than by its mean, so nothing else is said of it."
-            )
     for place, target in enumerate(subject.targets):
         found, tests = _target(subject, place, target, far, unusual)
         records += found
-        if _follows(found) or (subject.classes is not None and useful[target]):
+        is_followed = _follows(found) or (subject.classes is not None and useful[target])
+        if is_followed:
             candidates += tests
+        if not useful[target]:
+            untested = "groups were" if is_followed else "range, calibration, outliers and groups were"
+            remarks.append(
+                f"{target} is not shown to be predicted better than by its mean, so its {untested} not tested."
+            )
     cut, tests = slices(subject, useful)
     table = pd.DataFrame(records, columns=["target", "metric", "value", "low", "high"])
     kept = [each for each in candidates + tests if each is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.ndimage import binary_dilation, distance_transform_edt
@@ -12,6 +13,8 @@ from ..patches import Pair
 
 SMALLEST = 5
 """Edge of the smallest crop in pixels: features of images need a few, and a field of less is none."""
+HAZY = 462.0
+"""Wavelength in nm, the first of the HYPERVIEW challenge, at which the share of light that haze adds is stated."""
 Spectral = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
 
@@ -86,13 +89,19 @@ def dropout(spectra: np.ndarray, strength: float, rng: np.random.Generator) -> n
     return filled
 
 
-def haze(spectra: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def haze(spectra: np.ndarray, strength: float, rng: np.random.Generator, *, wavelengths: np.ndarray) -> np.ndarray:
     """Mix in light that haze scatters, which falls along the spectrum as wavelength to the power -1.3.
 
-    The exponent is that of Angstrom's law for usual aerosols, over the range from 462 to 942 nm of 150 bands.
+    The exponent is that of Angstrom's law for usual aerosols. The strength is that at `HAZY`, so that the same haze is
+    weaker for a sensor of the infrared.
+
+    Args:
+        spectra: Spectra (bands, ...).
+        strength: Share of the light.
+        rng: Unused.
+        wavelengths: Centers of the bands in nm (bands,).
     """
-    wavelengths = np.linspace(462, 942, len(spectra))
-    scattered = ((wavelengths / wavelengths[0]) ** -1.3).reshape(-1, *[1] * (spectra.ndim - 1))
+    scattered = ((wavelengths / HAZY) ** -1.3).reshape(-1, *[1] * (spectra.ndim - 1))
     return (1 - strength) * spectra + strength * _level(spectra) * scattered
 
 
@@ -128,15 +137,42 @@ def crop(patch: Pair, strength: float, rng: np.random.Generator) -> Pair:
     return data[(slice(None), *window)], mask[window]
 
 
-SPECTRAL = (
-    Attack("noise", "share of the mean reflectance", (0.0025, 0.005, 0.01, 0.02, 0.05), 0.005, noise),
-    Attack("gain", "relative change", (0.01, 0.02, 0.05, 0.1, 0.2), 0.02, gain),
-    Attack("offset", "share of the mean reflectance", (0.005, 0.01, 0.02, 0.05, 0.1), 0.01, offset),
-    Attack("tilt", "relative change at the ends", (0.01, 0.02, 0.05, 0.1, 0.2), 0.02, tilt),
-    Attack("shift", "bands", (0.25, 0.5, 1.0, 2.0, 4.0), 0.5, shift),
-    Attack("band dropout", "bands", (1, 2, 5, 10, 20), 1, dropout),
-    Attack("haze", "share of the light", (0.01, 0.02, 0.05, 0.1, 0.2), 0.02, haze),
+NO_HAZE = (
+    "Haze is not defined: how much of it a band sees depends on its wavelength, and the bands have none. Pass the "
+    "wavelengths with the patches, or in the feature table."
 )
+"""Why one attack is missing."""
+
+
+def spectral_attacks(wavelengths: np.ndarray | None) -> tuple[Attack, ...]:
+    """Return what may happen to spectra.
+
+    Args:
+        wavelengths: Centers of the bands in nm; None if unknown, and haze is then left out.
+    """
+    found = (
+        Attack("noise", "share of the mean reflectance", (0.0025, 0.005, 0.01, 0.02, 0.05), 0.005, noise),
+        Attack("gain", "relative change", (0.01, 0.02, 0.05, 0.1, 0.2), 0.02, gain),
+        Attack("offset", "share of the mean reflectance", (0.005, 0.01, 0.02, 0.05, 0.1), 0.01, offset),
+        Attack("tilt", "relative change at the ends", (0.01, 0.02, 0.05, 0.1, 0.2), 0.02, tilt),
+        Attack("shift", unit_of_bands(wavelengths), (0.25, 0.5, 1.0, 2.0, 4.0), 0.5, shift),
+        Attack("band dropout", "bands", (1, 2, 5, 10, 20), 1, dropout),
+    )
+    if wavelengths is None:
+        return found
+    hazy = partial(haze, wavelengths=wavelengths)
+    return (*found, Attack("haze", f"share of the light at {HAZY:.0f} nm", (0.01, 0.02, 0.05, 0.1, 0.2), 0.02, hazy))
+
+
+def unit_of_bands(wavelengths: np.ndarray | None) -> str:
+    """Return what a number of bands is counted in, with the distance between bands in nm if it is known."""
+    if wavelengths is None:
+        return "bands"
+    steps = np.diff(wavelengths)
+    first, last = np.round((steps.min(), steps.max()), 1)
+    return f"bands of {first:g} nm" if first == last else f"bands of {first:g} to {last:g} nm"
+
+
 SPATIAL = (
     Attack("erosion", "pixels", (1, 2, 3, 5), 1, spatial=erode),
     Attack("crop", "share of height and width", (0.1, 0.25, 0.5, 0.75), 0.25, spatial=crop),

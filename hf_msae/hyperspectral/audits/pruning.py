@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
 
+from ..._utils.wording import counted
 from ...statistics import candidate, resampled_means
 from ..fitted import Fitted
 from ..model_of_patches import PATCHES_ONLY, ModelOfPatches
@@ -70,12 +71,12 @@ def pruning(subject: Subject) -> Outcome:
         few = max(small)
         place, control = (list(errors).index((name, few)) for name in ("attribution", "random"))
         evidence = (
-            f"{'Left with' if subject.is_fixed else 'Refitted to'} the {few} columns with the largest attributions, "
-            "ranked inside the folds, the model has "
-            f"{loss[0, place]:.3f} times the {subject.error_name} of the whole one; with {few} random columns it has "
+            f"{'Left with' if subject.is_fixed else 'Refitted to'} the {counted(few, 'column')} with the largest "
+            f"attributions, ranked inside the folds, the model has {loss[0, place]:.3f} times the "
+            f"{subject.error_name} of the whole one; with {counted(few, 'random column')} it has "
             f"{loss[0, control]:.3f} times."
         )
-        title = f"{few} of {p} columns do as well as all of them"
+        title = f"{few} of {p} columns {'does' if few == 1 else 'do'} as well as all of them"
         arguments = ("pruning", "few suffice", f"{few} columns", title, "loss", loss[0, place], loss[1:, place])
         tests.append(candidate(*arguments, (AS_GOOD,), evidence, _ADVICE, log=True, below=True))
     tables = {

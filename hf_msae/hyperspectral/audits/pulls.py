@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ...bias.probabilities import log_odds
-from ...statistics import Finding, candidate, resampled_means
+from ...statistics import Finding, candidate, log_odds, resampled_means
 from ..subject import Subject
 from .outcome import interval
 

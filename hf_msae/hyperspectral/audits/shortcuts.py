@@ -18,8 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ...bias.probabilities import log_odds
-from ...statistics import candidate, wilson_interval
+from ...statistics import candidate, log_odds, wilson_interval
 from ..subject import ALL, Subject, splits
 from .distance import far_rows
 from .outcome import Outcome, interval, score_draws, score_limits, score_name, target_names
@@ -62,7 +61,7 @@ def shortcuts(subject: Subject) -> Outcome:
         counts = np.bincount(places)
         if len(names) < 2 or len(labels) - counts.max() < _FEWEST_ROWS:
             remarks.append(
-                f"{grouping}: nearly all rows are of {names[counts.argmax()]!r}, so no group can be left out."
+                f"{grouping}: nearly all rows are of {str(names[counts.argmax()])!r}, so no group can be left out."
             )
             continue
         left_out = _spread(counts)[places]
@@ -87,7 +86,8 @@ def shortcuts(subject: Subject) -> Outcome:
             if interval(draws[0, :, place])[0] <= nothing:
                 # Whatever a left-out group costs it, such as the mean that it learned, it cannot rest on the group.
                 remarks.append(
-                    f"{grouping}: {target} is not predicted in random folds either, so nothing rests on it."
+                    f"{grouping}: {target} is not shown to be predicted better than by its mean in random folds, so "
+                    "leaving a group out was not tested for it."
                 )
                 continue
             evidence = (

@@ -1,4 +1,4 @@
-"""Slices: how good predictions are in each group, and in each tenth of a target."""
+"""Slices: how good predictions are in each group, and in each tenth of a target, or as fine a part as rows allow."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ FEWEST = 8
 """A slice with fewer rows is not judged."""
 SLICE_COLUMNS = ["target", "grouping", "group", "rows", "mean", "error_ratio", "low", "high"]
 SLICE_COLUMNS += ["residual", "residual_low", "residual_high"]
-_DECILES = 10
+QUANTILES = {"decile": 10, "quintile": 5, "quartile": 4, "third": 3, "half": 2}
+"""Parts of a target, from low to high, that errors are shown for: as many as have enough rows."""
 _SLICE = (1.25, 1.75, 3.0)
 _SPLIT = "State the error of this part on its own, and collect more rows of it, or fit a model of its own for it."
 
 
+def quantile_for(rows: int) -> str | None:
+    """Return the finest of `QUANTILES` whose parts have enough rows, None if even halves have not."""
+    return next((name for name, parts in QUANTILES.items() if rows // parts >= FEWEST), None)
+
+
 def slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, list[Finding | None]]:
-    """Compare the errors in each group and each decile of the target with those in all other rows.
+    """Compare the errors in each group and each quantile of the target with those in all other rows.
 
     Errors of a classifier are first divided by the mean error of rows of the same class.
     """
@@ -31,9 +37,10 @@ def slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, lis
             usual = [error[y == each].mean() for each in (0, 1)]
             error = error / np.maximum(np.where(y == 1, usual[1], usual[0]), 1e-12)
         groupings = dict(subject.groups)
-        if subject.classes is None:
+        part = quantile_for(len(y))
+        if subject.classes is None and part is not None:
             ranks = np.argsort(np.argsort(y, kind="stable"), kind="stable")
-            groupings["decile"] = ranks * _DECILES // len(y) + 1
+            groupings[part] = ranks * QUANTILES[part] // len(y) + 1
         for grouping, labels in groupings.items():
             names, places = np.unique(labels, return_inverse=True)
             is_in = places[:, None] == np.arange(len(names))[None]
@@ -56,7 +63,7 @@ def slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, lis
                 ends = [*interval(draws[0, :, i]), *interval(draws[1, :, i])] if known else [np.nan] * 4
                 found = (ratio[i], *ends[:2], residuals[i], *ends[2:]) if known else [np.nan] * 6
                 records.append((target, grouping, str(name), n, float(y[is_in[:, i]].mean()), *found))
-                if known and grouping != "decile" and useful.get(target):
+                if known and grouping != part and useful.get(target):
                     alike = "" if subject.classes is None else ", compared with rows of the same class,"
                     evidence = (
                         f"In the {n} rows with {grouping} {name} the {subject.error_name} of {target}{alike} is "

@@ -14,10 +14,11 @@ import datasets
 import numpy as np
 import torch
 
+from ...._utils.wording import class_title
 from ....bias import BiasReport, bias_report
 from ....embeddings import load_embeddings
 from ....metrics import LinearClassifier
-from ....metrics.label_columns import class_title, dataset_labels
+from ....metrics.label_columns import dataset_labels
 from ...components.dose_chart import MAX_CURVES, Curve
 from ...inputs import VisitorError, read_choice, read_text
 from ...kept import Kept
