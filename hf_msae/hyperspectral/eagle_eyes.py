@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .checks import PatchError, check_pair, check_wavelengths
-from .patches import Pair, Patches
+from .patches import Pair, Patches, TakesPatches
 
 if TYPE_CHECKING:
     from typing import Self
@@ -40,7 +40,7 @@ _LEVELS = {"sym3": (77, 40, 21, 12), "dmey": (80, 40, 20, 10)}
 _BAND_TRANSFORMATIONS = {*KNN_TRANSFORMATIONS[:9], "singular_ratio"}
 
 
-class EagleEyesFeatures(TransformerMixin, BaseEstimator):
+class EagleEyesFeatures(TakesPatches, TransformerMixin, BaseEstimator):
     """Turn patches into the 2,400 features of the HYPERVIEW challenge's winners.
 
     They are 16 transformations of 150 values each: the mean spectrum of the field and its first three derivatives (by
@@ -137,14 +137,6 @@ class EagleEyesFeatures(TransformerMixin, BaseEstimator):
         """Return the names of the features."""
         check_is_fitted(self)
         return self._table["feature"].to_numpy(dtype=object)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        tags.no_validation = True
-        tags.requires_fit = True
-        return tags
 
     def _check_bands(self, X: Patches | Sequence[Pair]) -> None:
         if isinstance(X, Patches) and (

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from .checks import check_wavelengths
+from .mean_spectrum import patches_of_spectra
 from .patches import HYPERVIEW_WAVELENGTHS, UNITS, Patches, interpolation
-from .sources import Arrays
 
 _GROUPS = {"cover": "LEVEL_2", "material": "LEVEL_3", "source": "SOURCE"}
 
@@ -48,11 +48,5 @@ def load_earth_library(wavelengths: Sequence[float] | np.ndarray = HYPERVIEW_WAV
     centers = np.round(np.array(library.bands.centers) * 1000, 6)  # micrometers
     means = library.spectra.astype(float) @ interpolation(centers, wavelengths).T * UNITS["reflectance"]
     ids = [str(name) for name in library.names]
-    return Patches(
-        Arrays(means[:, :, None, None], None, ids),
-        wavelengths,
-        ids,
-        pd.DataFrame(1, index=range(len(ids)), columns=["height", "width", "pixels"]),
-        means,
-        groups={name: table[column].to_numpy(dtype=str) for name, column in _GROUPS.items()},
-    )
+    groups = {name: table[column].to_numpy(dtype=str) for name, column in _GROUPS.items()}
+    return patches_of_spectra(means, wavelengths, ids, groups)

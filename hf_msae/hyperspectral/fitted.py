@@ -21,6 +21,7 @@ class Fitted:
     columns: np.ndarray | None
     classes: np.ndarray | None  # those of all rows: a fold may lack some
     space: ConceptSpace | None = None  # of a model that was not fitted to columns of X, but to what they make up
+    rows: np.ndarray | None = None  # places of the rows that it was fitted to
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         """Predict (n, targets): values, or probabilities of classes."""

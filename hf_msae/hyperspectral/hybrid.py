@@ -16,7 +16,7 @@ from sklearn.preprocessing import RobustScaler
 from sklearn.utils.validation import check_is_fitted
 
 from .eagle_eyes import KNN_TRANSFORMATIONS, EagleEyesFeatures
-from .patches import Pair, Patches, size_classes
+from .patches import Pair, Patches, TakesPatches, size_classes
 
 if TYPE_CHECKING:
     from typing import Self
@@ -25,7 +25,7 @@ SMALL_EDGE = 11
 """Mean edge in pixels up to which a field is small."""
 
 
-class HybridRegressor(RegressorMixin, BaseEstimator):
+class HybridRegressor(TakesPatches, RegressorMixin, BaseEstimator):
     """Predict from patches: a random forest for larger fields, distance-weighted nearest neighbors for small ones.
 
     The forest learns from all fields. The neighbors learn from small fields and from crops of 11x11 pixels of larger
@@ -137,14 +137,6 @@ class HybridRegressor(RegressorMixin, BaseEstimator):
             found[small] = self.neighbors_.predict(known).reshape(small.sum(), -1)
         found = found * self.scale_
         return found[:, 0] if found.shape[1] == 1 else found
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        tags.no_validation = True
-        tags.target_tags.multi_output = True
-        return tags
 
     def _seed(self) -> int:
         return np.random.RandomState(self.random_state).randint(2**31)

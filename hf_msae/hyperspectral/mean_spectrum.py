@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,13 +11,14 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .checks import check_pair, check_wavelengths
-from .patches import UNITS, Pair, Patches
+from .patches import UNITS, Pair, Patches, TakesPatches
+from .sources import Arrays
 
 if TYPE_CHECKING:
     from typing import Self
 
 
-class MeanSpectrum(TransformerMixin, BaseEstimator):
+class MeanSpectrum(TakesPatches, TransformerMixin, BaseEstimator):
     """Turn patches into the mean reflectance of the field in each band, 0 to 1.
 
     Args:
@@ -77,9 +78,23 @@ class MeanSpectrum(TransformerMixin, BaseEstimator):
         """Return the names of the features."""
         return self.feature_table["feature"].to_numpy(dtype=object)
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        tags.no_validation = True
-        return tags
+
+def patches_of_spectra(
+    spectra: np.ndarray,
+    wavelengths: np.ndarray,
+    ids: list[str],
+    groups: Mapping[str, np.ndarray],
+    targets: pd.DataFrame | None = None,
+) -> Patches:
+    """Return spectra without images, such as those of a laboratory, as patches of one pixel.
+
+    Args:
+        spectra: In digital numbers (n, bands).
+        wavelengths: Centers of the bands in nm.
+        ids: One name per spectrum.
+        groups: Label of each spectrum by name.
+        targets: What was measured, one row per spectrum.
+    """
+    sizes = pd.DataFrame(1, index=range(len(ids)), columns=["height", "width", "pixels"])
+    pixels = Arrays(spectra[:, :, None, None], None, ids)
+    return Patches(pixels, wavelengths, ids, sizes, spectra, targets=targets, groups=groups)

@@ -237,6 +237,18 @@ def interpolation(wavelengths: np.ndarray, new: np.ndarray) -> np.ndarray:
     return weights
 
 
+class TakesPatches:
+    """What scikit-learn has to know of an estimator whose X are patches; the first of its base classes."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.no_validation = True
+        tags.target_tags.multi_output = tags.regressor_tags is not None
+        return tags
+
+
 @dataclass(frozen=True)
 class Chosen(Sequence):
     """Some patches of others."""

@@ -114,7 +114,7 @@ def red_team(
         num_folds: Number of folds.
         num_explained: Number of rows that predictions are explained of, at most.
         num_attacked: Number of patches that are attacked, at most; 20 times as many rows without patches.
-        num_seeds: Number of seeds and bootstrap samples.
+        num_seeds: Number of seeds, and half the number of bootstrap samples, that stability is measured over.
         num_bootstrap: Number of resamples for intervals.
         alpha: Probability of one false finding or more.
         seed: Random seed of folds and draws.

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from .checks import check_wavelengths
+from .mean_spectrum import patches_of_spectra
 from .patches import HYPERVIEW_WAVELENGTHS, UNITS, Patches, interpolation
-from .sources import Arrays
 
 SOIL_SETS = ("CV.98", "SL.125", "UL.120", "SSP.460", "SP.231", "SC.93", "MG.44", "SSP.58")
 """Sets of LimeSoDa with spectra of 462 to 938 nm: one farm each, the number of samples in the name."""
@@ -58,16 +58,8 @@ def load_soil_spectra(
         targets.append(known)
         farms += [name] * len(values)
         ids += [f"{name}-{row}" for row in range(len(values))]
-    means = np.concatenate(spectra)
-    return Patches(
-        Arrays(means[:, :, None, None], None, ids),
-        wavelengths,
-        ids,
-        pd.DataFrame(1, index=range(len(ids)), columns=["height", "width", "pixels"]),
-        means,
-        targets=pd.concat(targets, ignore_index=True),
-        groups={"farm": np.array(farms)},
-    )
+    known = pd.concat(targets, ignore_index=True)
+    return patches_of_spectra(np.concatenate(spectra), wavelengths, ids, {"farm": np.array(farms)}, known)
 
 
 def _read(content: bytes) -> tuple[list[str], np.ndarray]:

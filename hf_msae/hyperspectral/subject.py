@@ -108,9 +108,9 @@ class Subject:
         if self.classes is not None:
             indicators = self.Y if len(self.classes) > 2 else np.concatenate([1 - self.Y, self.Y], axis=1)
             labels = self.classes[indicators[rows].argmax(axis=1)]
-            return Fitted(model.fit(X, labels, **places), columns, self.classes, space)
+            return Fitted(model.fit(X, labels, **places), columns, self.classes, space, rows)
         y = self.Y[rows]
-        return Fitted(model.fit(X, y[:, 0] if y.shape[1] == 1 else y, **places), columns, None, space)
+        return Fitted(model.fit(X, y[:, 0] if y.shape[1] == 1 else y, **places), columns, None, space, rows)
 
     @cached_property
     def fold_models(self) -> list[tuple[np.ndarray, np.ndarray, Fitted]]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from .._utils.evaluating import evaluation_mode
 from .checks import PatchError, check_pair
-from .patches import HYPERVIEW_WAVELENGTHS, TARGETS, Pair, Patches
+from .patches import HYPERVIEW_WAVELENGTHS, TARGETS, Pair, Patches, TakesPatches
 
 if TYPE_CHECKING:
     from typing import Self
@@ -23,7 +23,7 @@ LARGEST_VALUE = 5419
 """What the HYPERVIEW transformer's inputs are divided by: the largest value of the challenge's training data."""
 
 
-class VisionRegressor(RegressorMixin, BaseEstimator):
+class VisionRegressor(TakesPatches, RegressorMixin, BaseEstimator):
     """Predict from patches with a trained torch module or transformers model.
 
     A patch is 0 outside the field, padded with zeros to a square below and to the right, divided by `divisor`, and
@@ -39,9 +39,13 @@ class VisionRegressor(RegressorMixin, BaseEstimator):
         batch_size: Patches computed at once.
 
     Example:
-        >>> from hf_msae.hyperspectral import HyperviewTransformer, VisionRegressor, make_patches
+        >>> from hf_msae.hyperspectral import HYPERVIEW_SCALE, HyperviewTransformer, VisionRegressor, make_patches
         >>> model = HyperviewTransformer(image_size=32, patch_size=16, width=64, num_layers=2)
-        >>> VisionRegressor(model, image_size=32).predict(make_patches(5)).shape
+        >>> regressor = VisionRegressor(model, image_size=32, target_scale=HYPERVIEW_SCALE)
+        >>> train, test = make_patches(20)[:15], make_patches(20)[15:]
+        >>> targets = torch.tensor(train.targets.to_numpy() / HYPERVIEW_SCALE, dtype=torch.float32)
+        >>> loss = nn.functional.mse_loss(model(regressor.images(train)), targets)  # in a loop of your own
+        >>> regressor.predict(test).shape
         (5, 4)
     """
 
@@ -70,13 +74,6 @@ class VisionRegressor(RegressorMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        tags.no_validation = True
-        return tags
-
     def predict(self, X: Patches | Sequence[Pair]) -> np.ndarray:
         """Return predictions (n, t), float64.
 
@@ -89,8 +86,7 @@ class VisionRegressor(RegressorMixin, BaseEstimator):
         with evaluation_mode(self.model), torch.inference_mode():
             for start in range(0, len(X), self.batch_size):
                 rows = range(start, min(start + self.batch_size, len(X)))
-                images = torch.stack([self._image(X, row) for row in rows]).to(device)
-                output = self.model(images)
+                output = self.model(self.images(X, rows).to(device))
                 output = getattr(output, "logits", output)
                 if not isinstance(output, torch.Tensor) or output.ndim != 2 or len(output) != len(rows):
                     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
@@ -103,6 +99,14 @@ class VisionRegressor(RegressorMixin, BaseEstimator):
         if scale.shape != predictions.shape[1:]:
             raise ValueError(f"target_scale has {scale.size} numbers, but the model predicts {predictions.shape[1]}")
         return predictions * scale
+
+    def images(self, X: Patches | Sequence[Pair], rows: Sequence[int] | None = None) -> torch.Tensor:
+        """Return what the model is given (rows, bands, size, size), to train it on: all patches, or some rows.
+
+        Raises:
+            PatchError: A patch has no field, or values that are not finite.
+        """
+        return torch.stack([self._image(X, row) for row in (range(len(X)) if rows is None else rows)])
 
     def _image(self, X: Patches | Sequence[Pair], row: int) -> torch.Tensor:
         name = f"patch {X.ids[row] if isinstance(X, Patches) else row}"

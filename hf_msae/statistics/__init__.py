@@ -1,7 +1,7 @@
 """Statistics that every audit uses: intervals, multiple testing, null distributions, and the base of results."""
 
 from .draws import draws_interval, mean_over_draws
-from .findings import SEVERITIES, Finding, candidate, confirmed
+from .findings import SEVERITIES, Finding, candidate, confirmed, graded
 from .intervals import (
     auroc,
     auroc_interval,
@@ -28,6 +28,7 @@ __all__ = [
     "candidate",
     "confirmed",
     "draws_interval",
+    "graded",
     "holm",
     "log_odds",
     "matched_null",

@@ -78,6 +78,8 @@ def candidate(
     advice: str,
     log: bool = False,
     below: bool = False,
+    two_sided: bool = False,
+    tested: tuple[float, np.ndarray] | None = None,
 ) -> Finding | None:
     """Test whether a quantity is beyond what is harmless.
 
@@ -97,6 +99,9 @@ def candidate(
         advice: See `Finding`.
         log: Whether it is a ratio, whose logarithm is tested.
         below: Whether small values are bad.
+        two_sided: Whether the data said which sign is bad: the p-value is then doubled.
+        tested: A quantity that is above 0 where the first limit is passed, and its draws, for the p-value. Of a ratio
+            a / b that is bad below a limit: limit b - a, which stays normal where b is close to 0 (Fieller).
 
     Returns:
         The candidate, or None if the quantity is not defined.
@@ -109,13 +114,28 @@ def candidate(
     low, high = map(float, np.quantile(draws, _QUANTILES))
     sign = -1.0 if below else 1.0
     scale = (lambda x: np.log(np.maximum(x, 1e-12))) if log else (lambda x: x)
-    spread = float(np.std(scale(draws)))
-    distance = sign * float(scale(value) - scale(limits[0]))
+    if tested is None:
+        spread, distance = float(np.std(scale(draws))), sign * float(scale(value) - scale(limits[0]))
+    else:
+        spread, distance = float(np.std(tested[1])), float(tested[0])
     p_value = float(norm.sf(distance / spread)) if spread > 0 else float(distance <= 0)
-    safe = low if sign > 0 else high
-    passed = [name for name, limit in zip(SEVERITIES[::-1], limits, strict=False) if sign * (safe - limit) > 0]
-    severity = passed[-1] if passed else None
+    p_value = min(1.0, 2 * p_value) if two_sided else p_value
+    severity = graded(low, high, limits, below)
     return Finding(severity, title, metric, float(value), low, high, evidence, advice, p_value, audit, kind, subject)
+
+
+def graded(low: float, high: float, limits: Sequence[float], below: bool = False) -> str | None:
+    """Return the severity of a quantity: that of the end of its interval which is nearer to harmless.
+
+    Args:
+        low: Lower end of the interval.
+        high: Upper end.
+        limits: Beyond which it is minor, moderate and severe; the last may be missing.
+        below: Whether small values are bad.
+    """
+    sign, safe = (-1.0, high) if below else (1.0, low)
+    passed = [name for name, limit in zip(SEVERITIES[::-1], limits, strict=False) if sign * (safe - limit) > 0]
+    return passed[-1] if passed else None
 
 
 def confirmed(candidates: Sequence[Finding], alpha: float) -> tuple[Finding, ...]:

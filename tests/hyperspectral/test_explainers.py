@@ -81,9 +81,17 @@ def test_shallower_trees_are_explained_if_nothing_else_is_additive(monkeypatch):
 
     monkeypatch.setattr(explainers, "tree_shap", tree_shap)
     monkeypatch.setattr(explainers, "_MEND_DEPTH", 3)
-    found = explained(RandomForestRegressor(5, random_state=0))
+    known, subject = BACKGROUND, make_subject(RandomForestRegressor(5, random_state=0), X, Y)
+    found = explain(subject, subject.fit(known, seed=7), ROWS, BACKGROUND)
     assert found.method == "TreeSHAP, max_depth=3" and found.largest_gap < 1e-9
-    assert len(found.remarks) == 3 and "max_depth=3 (correlation 0.9" in found.remarks[-1]
+    shallow, deep = (
+        RandomForestRegressor(5, random_state=7, max_depth=m).fit(X[known], Y[known]).predict(X[ROWS])
+        for m in (3, None)
+    )
+    base = shallow - found.values.sum(axis=1)
+    assert base == pytest.approx(np.tile(base[:1], (len(ROWS), 1))), "explained is a model that did not see the rows"
+    same = min(np.corrcoef(shallow[:, target], deep[:, target])[0, 1] for target in range(2))
+    assert len(found.remarks) == 3 and f"(correlation of predictions {same:.3f})" in found.remarks[-1]
 
 
 def test_values_that_are_not_additive_are_computed_again(monkeypatch):

@@ -135,6 +135,11 @@ def test_models_of_torch_and_transformers_predict(patches):
     assert (predictions >= 0).all() and (predictions <= HYPERVIEW_SCALE).all()
     assert np.allclose(regressor.fit(patches).set_params(batch_size=5).predict(patches), predictions, rtol=1e-4)
     assert clone(regressor).image_size == 32
+    images = regressor.images(patches)
+    assert images.shape == (5, 150, 32, 32) and torch.equal(regressor.images(patches, [3])[0], images[3])
+    with torch.inference_mode():
+        trained_on = model.eval()(images).numpy() * HYPERVIEW_SCALE
+    assert np.allclose(trained_on, predictions, rtol=1e-4), "what it is trained on is what it predicts from"
     config = ViTConfig(
         **{"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16},
         **{"image_size": 16, "patch_size": 8, "num_channels": 150, "num_labels": 3},

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
+from scipy.stats import norm
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -12,6 +13,8 @@ from hf_msae.bias import bias_report
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.hyperspectral import FixedClassifier, red_team
+from hf_msae.hyperspectral.audits.pulls import pulls
+from hf_msae.hyperspectral.subject import make_subject
 from hf_msae.metrics import LinearClassifier
 from hf_msae.statistics import log_odds
 from tests.identity_msae import identity_msae
@@ -77,6 +80,19 @@ def test_a_clean_twin_has_no_severe_finding():
     assert abs(found.tables["pulls"]["pull"].iloc[0]) < 0.15
     table = found.tables["shortcuts"].iloc[0]
     assert table["metric"] == "auroc" and table["shortcut_index"] < 0.05 < 0.8 < table["random"]
+
+
+@pytest.mark.parametrize("shift", [0.5, -0.5])
+def test_pulls_are_tested_in_both_directions(shift):
+    rng = np.random.default_rng(1)
+    night, y = np.arange(ROWS) % 2, rng.uniform(size=ROWS) < 0.5
+    X = 2 * y[:, None] + shift * night[:, None] + rng.normal(size=(ROWS, 1))
+    subject = make_subject(LogisticRegression(), X, y, {"night": night}, num_folds=2)
+    table, (tested,) = pulls(subject)
+    (row,) = table.to_dict("records")
+    assert np.sign(row["pull"]) == np.sign(shift) and ("Less" in tested.title) == (shift < 0)
+    z = (abs(row["pull"]) - 0.05) / ((row["high"] - row["low"]) / 2 / norm.ppf(0.975))
+    assert tested.p_value == pytest.approx(2 * norm.sf(z), rel=0.3)
 
 
 def test_groups_with_more_of_a_class_are_no_shortcut_for_it():

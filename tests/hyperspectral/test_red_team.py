@@ -1,12 +1,14 @@
 """Red teaming finds what was planted, and nothing severe in a sound model."""
 
-from itertools import pairwise
+import json
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from scipy.stats import f
+from scipy.stats import t as student
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -17,6 +19,9 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from hf_msae.hyperspectral import RedTeamReport, red_team
 from hf_msae.hyperspectral.audits.attribution_shift import attribution_shift
 from hf_msae.hyperspectral.audits.bands import share_p_value
+from hf_msae.hyperspectral.audits.outcome import Outcome
+from hf_msae.hyperspectral.audits.performance import performance
+from hf_msae.hyperspectral.audits.stability import over_samples
 from hf_msae.hyperspectral.subject import make_subject
 from hf_msae.plotting.hyperspectral import plot_attacks, plot_shortcuts
 from tests.hyperspectral.worlds import CAUSES, WAVELENGTHS, spectra
@@ -103,6 +108,36 @@ def test_targets_that_predictions_do_not_follow_are_named(fault, metric):
     assert "K" in finding.title and finding.value < 0.5 and finding.high < 0.7
     table = found.tables["performance"].set_index(["target", "metric"])["value"]
     assert table["K", metric] == pytest.approx(finding.value) and table["pH", metric] > 0.7
+
+
+def predicted(how, seed=0):
+    """The audit of performance, of predictions that are a function of the standardized target."""
+    y = np.random.default_rng(seed).exponential(size=300)
+    z = (y - y.mean()) / y.std()
+    subject = make_subject(Ridge(), z[:, None], pd.Series(y, name="K"), num_resamples=200)
+    subject.__dict__["predictions"] = (y.mean() + y.std() * how(z))[:, None]
+    outcome = performance(subject)
+    (tail,) = outcome.tables["performance"].query("metric == 'tail_response'").to_dict("records")
+    return tail, [each for each in outcome.candidates if each.metric == "tail_response"], outcome.remarks
+
+
+@pytest.mark.parametrize(("slope", "severity"), [(1, None), (0.2, "moderate"), (0, "severe")])
+def test_the_response_in_the_tails_is_the_slope_beyond_the_median(slope, severity):
+    def bent(z):
+        within = np.clip(z, *(np.median(np.abs(z)) * np.array([-1, 1])))
+        return 0.8 * within + 0.8 * slope * (z - within)
+
+    tail, (tested,), remarks = predicted(bent)
+    assert tail["value"] == pytest.approx(slope) and tested.severity == severity
+    assert (tested.p_value < 1e-9) == (severity is not None) and remarks == []
+
+
+def test_what_weak_predictions_cannot_tell_is_said():
+    noise = np.random.default_rng(1).normal(size=300)
+    tail, (tested,), remarks = predicted(lambda z: 0.1 * z + 0.4 * noise)
+    assert tail["low"] < 0.1 < 0.5 < tail["high"] and tested.severity is None and tested.p_value > 0.05
+    (remark,) = [each for each in remarks if "not known" in each]
+    assert "of K" in remark and f"ends ({tail['low']:.2g} to {tail['high']:.2g})" in remark
 
 
 def test_worse_predictions_of_unusual_rows_are_named():
@@ -205,6 +240,25 @@ def test_stability_is_measured(report):
     table = report[0].tables["stability"].set_index(["target", "metric"])["value"]
     assert 0 < table["K", "prediction_change"] < 1
     assert -1 <= table["K", "rank_correlation"] <= 1 and 0 <= table["K", "top_overlap"] <= 1
+
+
+def test_pairs_that_share_a_sample_are_not_independent():
+    x = np.random.default_rng(0).normal(size=8)
+    means = np.array([(a + b) / 2 for a, b in combinations(x, 2)])
+    assert over_samples(means, 8) == pytest.approx((x.mean(), x.std(ddof=1) / np.sqrt(8)))
+
+
+def test_rankings_are_tested_over_samples(report):
+    found, folder = report
+    overlap = found.tables["stability"].set_index(["target", "metric"]).loc[("K", "top_overlap")]
+    error = (overlap["high"] - overlap["value"]) / student.ppf(0.975, 3)  # of two seeds, four samples
+    assert overlap["high"] < 1 and overlap["value"] - overlap["low"] == pytest.approx(
+        min(overlap["value"], overlap["high"] - overlap["value"])
+    )
+    (path,) = (folder / "audits").glob("stability-*.json")
+    candidates = Outcome.from_dict(json.loads(path.read_text())).candidates
+    (tested,) = [each for each in candidates if (each.kind, each.subject) == ("ranking", "K")]
+    assert tested.p_value == pytest.approx(student.cdf((overlap["value"] - 0.5) / max(error, 0.01), 3))
 
 
 def test_reports_are_saved_and_loaded(report, tmp_path):

@@ -23,11 +23,22 @@ def test_severity_is_that_of_the_end_near_to_harmless(value, severity):
     assert mirrored.p_value == pytest.approx(examined(value).p_value, abs=0.02)
 
 
+def test_a_sign_that_the_data_chose_doubles_the_p_value():
+    assert examined(0.11, two_sided=True).p_value == pytest.approx(2 * examined(0.11).p_value)
+    assert examined(0.05, two_sided=True).p_value == 1
+
+
 def test_ratios_are_tested_on_their_logarithm():
     draws = np.exp(np.random.default_rng(0).normal(np.log(4), 0.5, 4000))
     ratio = candidate("one", "k", "s", "t", "m", 4.0, draws, (1, 2, 3), "", "", log=True)
     inverse = candidate("one", "k", "s", "t", "m", 0.25, 1 / draws, (1, 1 / 2, 1 / 3), "", "", log=True, below=True)
     assert ratio.p_value == pytest.approx(inverse.p_value) == pytest.approx(0.0028, rel=0.15)
+
+
+def test_a_ratio_may_be_tested_as_a_difference():
+    tested = (1.0, np.random.default_rng(0).normal(1, 0.5, 4000))
+    found = examined(0.05, limits=(0.5, 0.3), below=True, tested=tested)
+    assert found.p_value == pytest.approx(0.023, rel=0.1) and found.severity == "moderate"
 
 
 def test_undefined_quantities_are_not_examined():

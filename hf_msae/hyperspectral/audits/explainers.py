@@ -37,7 +37,8 @@ class Explanation:
         values: Values (n, p, t).
         rows: Places of the explained rows.
         method: How they were computed.
-        largest_gap: Largest |base + sum of values - prediction|, in standard deviations of the predictions.
+        largest_gap: Largest |base + sum of values - prediction|, in standard deviations of the predictions; of the
+            model that is explained, which `remarks` say if it is another one than was asked for.
         median_gap: Median of the same.
         remarks: What had to be mended.
     """
@@ -56,10 +57,10 @@ def explain(subject: Subject, fitted: Fitted, rows: np.ndarray, background: np.n
     Affine models, such as ridge regression and partial least squares, also behind a scaler, have exact values in
     closed form: phi_j = c_j (x_j - mean x_j). So have classifiers with affine log-odds, such as logistic regression,
     whose log-odds are then explained. Trees are explained by TreeSHAP along their paths. Where that is not
-    additive, because the trees are deep, it is done in interventional mode, and failing that for the same model with
-    trees that are no deeper than 24. All other models are explained by sampling permutations of columns; of many
-    columns, those that are most correlated are moved together, or those of a concept where columns have concepts, and
-    no more than 50 rows are explained.
+    additive, because the trees are deep, it is done in interventional mode, and failing that for another model, fitted
+    to the same rows, whose trees are no deeper than 24. All other models are explained by sampling permutations of
+    columns; of many columns, those that are most correlated are moved together, or those of a concept where columns
+    have concepts, and no more than 50 rows are explained.
 
     Args:
         subject: The subject.
@@ -164,13 +165,18 @@ def _tree_values(
     depths = [name for name in fitted.model.get_params() if name.split("__")[-1] == "max_depth"]
     if not depths:
         raise ValueError(f"{type(fitted.model).__name__} cannot be explained additively: {' '.join(remarks)}")
-    everything = np.arange(len(subject.X))
-    shallow = subject.fit(everything, fitted.columns, **dict.fromkeys(depths, _MEND_DEPTH))
+    parameters = {n: v for n, v in fitted.model.get_params().items() if n.split("__")[-1] == "random_state"}
+    parameters |= dict.fromkeys(depths, _MEND_DEPTH)
+    shallow = subject.fit(fitted.rows, fitted.columns, **parameters)  # to what it knew: not to the rows explained
     values, base, predicted = tree_shap(trees_of(shallow.model), X, None)
-    full = fitted.model.predict(X) if fitted.classes is None else None
-    if full is not None:
-        same = np.corrcoef(np.ravel(full), np.ravel(predicted))[0, 1]
-        remarks.append(f"Explained instead: the same model with max_depth={_MEND_DEPTH} (correlation {same:.3f}).")
+    asked = replace(fitted, columns=None)
+    full = asked.log_odds(X) if asked.log_odds(X) is not None else asked.predict(X)
+    with np.errstate(all="ignore"):
+        same = min(np.corrcoef(*each)[0, 1] for each in zip(full.T, predicted.T, strict=False))
+    remarks.append(
+        f"Another model is explained, to whose predictions the values sum: with max_depth={_MEND_DEPTH}, fitted to "
+        f"the same rows (correlation of predictions {same:.3f})."
+    )
     return _checked(values, base, predicted, rows, f"TreeSHAP, max_depth={_MEND_DEPTH}", tuple(remarks))
 
 

@@ -28,7 +28,8 @@ NOTHING = 0.05
 """An R2 below this is no better than the mean."""
 _TOO_NARROW, _TOO_WIDE = (1.2, 1.35, 1.75), (0.85, 0.7, 0.4)  # limits of the calibration slope
 _NARROW = (0.6, 0.4)  # of the range ratio
-_FLAT = (0.7, 0.55, 0.4)  # of the response in the tails and to outliers
+_UNSEEN = (0.7, 0.55, 0.4)  # of the response to outliers
+_FLAT = (0.5, 0.3, 0.1)  # of the response in the tails: of skewed targets a sound model has 0.6
 _RELATED = 0.1
 _UNUSUAL = (1.5, 2.5, 5.0)
 
@@ -43,10 +44,11 @@ def performance(subject: Subject) -> Outcome:
     target on the prediction: 1 is calibrated, more is too narrow); outlier_error_ratio (mean squared error of
     targets more than 2 standard deviations from the mean over that of the others); outlier_response (how far
     predictions follow these from the mean, sum of y p over sum of y^2, over how far they follow the others: 1 for
-    a linear model however weak, 0 if outliers are not seen) and tail_response (the same of the half of the rows
-    with the most extreme targets); unreached_share (targets beyond the range of all predictions);
-    extrapolation_share (rows far from those learned from, 5% if nothing is special); and unusual_error_ratio (mean
-    squared error of the 5% of rows with the most unusual features over that of the others).
+    a linear model however weak, 0 if outliers are not seen); tail_response (slope of predictions beyond the median
+    distance of targets from their mean, over the slope within: b / a of the least-squares fit of a clip(y) +
+    b (y - clip(y)), 0 if predictions stop answering there); unreached_share (targets beyond the range of all
+    predictions); extrapolation_share (rows far from those learned from, 5% if nothing is special); and
+    unusual_error_ratio (mean squared error of the 5% of rows with the most unusual features over that of the others).
 
     Of a class: auroc, accuracy (of two classes), brier_skill (R2 of the probability), rmse, mae, calibration_slope,
     extrapolation_share and unusual_error_ratio. Only its AUROC, its calibration and its slices are tested.
@@ -95,6 +97,7 @@ def performance(subject: Subject) -> Outcome:
         is_followed = _follows(found) or (subject.classes is not None and useful[target])
         if is_followed:
             candidates += tests
+            remarks += [remark for remark in [_unsure(target, found)] if remark is not None]
         if not useful[target]:
             untested = "groups were" if is_followed else "range, calibration, outliers and groups were"
             remarks.append(
@@ -129,19 +132,20 @@ def _target(
     unreached = (y < p.min()) | (y > p.max())
     columns = [y, p, y**2, p**2, y * p, error, np.abs(y - p), out, out * error, out * y**2, far, unreached]
     columns = [*columns, unusual, unusual * error]
-    tail = np.abs(y) > np.median(np.abs(y))
-    columns += [out * y * p, tail * y**2, tail * y * p]
+    within = np.clip(y, *(np.median(np.abs(y)) * np.array([-1, 1])))
+    beyond = y - within
+    columns += [out * y * p, within, within**2, within * beyond, beyond**2, within * p, beyond * p]
     columns = np.stack(columns, axis=1).astype(np.float64)
 
     def figures(means: np.ndarray) -> dict[str, np.ndarray]:
-        my, mp, yy, pp, yp, e, absolute, n_out, e_out, y_out, is_far, beyond, n_odd, e_odd = means.T[:14]
-        yp_out, yy_tail, yp_tail = means.T[14:]
+        my, mp, yy, pp, yp, e, absolute, n_out, e_out, y_out, is_far, far_off, n_odd, e_odd = means.T[:14]
+        yp_out, within, *products = means.T[14:]
         var_y, var_p = yy - my**2, np.maximum(pp - mp**2, 0)
         covariance = yp - my * mp
         with np.errstate(all="ignore"):
+            inner, outer = _slopes(within, my - within, mp, *products)
             ratio = (e_out / n_out) / ((e - e_out) / (1 - n_out))
-            ends = (yp_tail / yy_tail) / ((yp - yp_tail) / (yy - yy_tail))
-            extremes = (yp_out / y_out) / ((yp - yp_out) / (yy - y_out))
+            extreme, others = yp_out / y_out, (yp - yp_out) / (yy - y_out)
             return {
                 "rmse": np.sqrt(e) * spread,
                 "mae": absolute * spread,
@@ -149,11 +153,13 @@ def _target(
                 "range_ratio": np.sqrt(var_p / var_y),
                 "calibration_slope": covariance / var_p,
                 "outlier_error_ratio": ratio,
-                "outlier_response": extremes,
-                "tail_response": ends,
-                "unreached_share": beyond,
+                "outlier_response": extreme / others,
+                "tail_response": outer / inner,
+                "unreached_share": far_off,
                 "extrapolation_share": is_far,
                 "unusual_error_ratio": (e_odd / n_odd) / ((e - e_odd) / (1 - n_odd)),
+                "of outlier_response": _UNSEEN[0] * others - extreme,
+                "of tail_response": _FLAT[0] * inner - outer,
             }
 
     values = {name: float(value[0]) for name, value in figures(columns.mean(axis=0)[None]).items()}
@@ -170,6 +176,7 @@ def _target(
     records = [
         (target, name, value, *(interval(draws[name]) if np.isfinite(value) else (np.nan, np.nan)))
         for name, value in values.items()
+        if not name.startswith("of ")
     ]
     if subject.classes is not None:
         return records + _classified(subject, place, target), _calibration(subject, target, values, draws)
@@ -181,8 +188,8 @@ def _target(
         f"{values['unreached_share']:.1%} of true values lie beyond all predictions."
     )
     flat = (
-        f"Predictions follow the half of the rows with the most extreme {target} {values['tail_response']:.2f} times "
-        "as far from the mean, in proportion, as the others."
+        f"In the half of the rows with the most extreme {target}, predictions rise with it "
+        f"{values['tail_response']:.2f} times as steeply as in the others."
     )
     extreme = (
         f"Predictions follow the {int(out.sum())} rows with {target} more than {OUTLIER:g} standard deviations from "
@@ -198,15 +205,16 @@ def _target(
         ("calibration_slope", f"Predictions of {target} are too extreme", _TOO_WIDE, True, narrow, _SHRINK),
         ("range_ratio", f"Predictions of {target} lie in a narrow range", _NARROW, True, narrow, _STRETCH),
         ("tail_response", f"Predictions of {target} stop answering at its ends", _FLAT, True, flat, _REACH),
-        ("outlier_response", f"Extreme values of {target} are not seen", _FLAT, True, extreme, _REACH),
+        ("outlier_response", f"Extreme values of {target} are not seen", _UNSEEN, True, extreme, _REACH),
         ("unusual_error_ratio", f"{target} is predicted worse in unusual rows", _UNUSUAL, False, strange, _GUARD),
     ]
     tests = []
     for metric, title, limits, below, evidence, advice in specs:
         kind = _kind(title, target)
         arguments = ("performance", kind, target, title, metric, values[metric], draws[metric], limits)
-        ratio = not metric.endswith("response")
-        tests.append(candidate(*arguments, evidence, advice, log=ratio, below=below))
+        contrast = (values[f"of {metric}"], draws[f"of {metric}"]) if metric.endswith("response") else None
+        log = contrast is None
+        tests.append(candidate(*arguments, evidence, advice, log=log, below=below, tested=contrast))
     return records, tests
 
 
@@ -247,6 +255,25 @@ _GUARD = "Refuse or flag inputs that are far from the training data, and collect
 def _follows(records: list[tuple]) -> bool:
     """Say whether predictions are related to the truth at all, which R2 need not show if outliers ruin it."""
     return any(metric == "correlation" and low > _RELATED for _, metric, _, low, _ in records)
+
+
+def _slopes(a: np.ndarray, b: np.ndarray, p: np.ndarray, *products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the slopes of p on a and b by least squares, from their means and the means of aa, ab, bb, ap, bp."""
+    aa, ab, bb, ap, bp = products
+    aa, ab, bb, ap, bp = aa - a * a, ab - a * b, bb - b * b, ap - a * p, bp - b * p
+    determinant = aa * bb - ab * ab
+    return (ap * bb - bp * ab) / determinant, (bp * aa - ap * ab) / determinant
+
+
+def _unsure(target: str, records: list[tuple]) -> str | None:
+    """Say what nothing is known of, since rows are few or predictions weak: no finding is no all-clear there."""
+    wide = {"tail_response": ("its ends", _FLAT), "outlier_response": ("its outliers", _UNSEEN)}
+    unsure = [
+        f"{wide[metric][0]} ({low:.2g} to {high:.2g})"
+        for _, metric, _, low, high in records
+        if metric in wide and low < wide[metric][1][-1] and high > wide[metric][1][0]
+    ]
+    return f"Whether predictions of {target} answer to {' and '.join(unsure)} is not known." if unsure else None
 
 
 def _quantile_ratio(y: np.ndarray, p: np.ndarray, seed: int) -> tuple[float, float, float]:

@@ -62,7 +62,9 @@ def pulls(subject: Subject) -> tuple[pd.DataFrame, list[Finding | None]]:
                     sign * value,
                     sign * draws,
                 )
-                tests.append(candidate(*arguments, LIMITS, evidence, _ADVICE.format(grouping=grouping)))
+                tests.append(
+                    candidate(*arguments, LIMITS, evidence, _ADVICE.format(grouping=grouping), two_sided=True)
+                )
     return pd.DataFrame(records, columns=COLUMNS), tests
 
 

@@ -7,8 +7,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
-from ...statistics import candidate, resampled_means
+from ...statistics import Finding, candidate, graded, resampled_means
 from ..model_of_patches import PATCHES_ONLY, ModelOfPatches
 from ..subject import Subject
 from .explainers import explain
@@ -18,6 +19,8 @@ NUM_SEEDS = 4
 TOP = 10
 _CHANGED, _OTHERS = (0.5, 0.8), (0.5, 0.25)
 _ROWS = 50
+_LEAST_ERROR = 0.01
+"""Overlaps are tenths: all of a few pairs may agree by chance."""
 
 
 def stability(subject: Subject) -> Outcome:
@@ -27,8 +30,8 @@ def stability(subject: Subject) -> Outcome:
     folds and model); prediction_change (mean absolute difference between predictions of the same row by two such
     models, over the root mean squared error); rank_correlation (Spearman's, between the attributions of columns by
     models of two bootstrap samples) and top_overlap (share of their ten strongest columns that are the same).
-    Intervals are over rows for prediction_change, and over pairs of bootstrap samples, without correction for their
-    dependence, for the last two.
+    Intervals are over rows for prediction_change. For the last two, which are of twice as many bootstrap samples as
+    there are seeds, they are over bootstrap samples: pairs that share a sample depend on each other (`over_samples`).
     """
     if subject.is_fixed:
         return Outcome({}, [], ["The model is not fitted again, so nothing is known of its stability."])
@@ -43,7 +46,7 @@ def stability(subject: Subject) -> Outcome:
             found[test] = subject.fit(np.flatnonzero(~test), seed=subject.seed + seed)(subject.X[test])
         predictions.append(found)
     with_columns = not isinstance(subject.model, ModelOfPatches)
-    attributions = _attributions(subject, number) if with_columns else []
+    attributions = _attributions(subject, 2 * number) if with_columns else []
     records, tests = [], []
     pairs = list(combinations(range(number), 2))
     for place, target in enumerate(subject.targets):
@@ -65,19 +68,12 @@ def stability(subject: Subject) -> Outcome:
         tests.append(candidate(*arguments, evidence, _AVERAGE))
         if not with_columns:
             continue
-        correlations, overlaps = agreement([each[:, place] for each in attributions])
-        ends = interval(correlations)
-        records.append((target, "rank_correlation", float(correlations.mean()), *ends))
-        records.append((target, "top_overlap", float(overlaps.mean()), *interval(overlaps)))
+        of_pairs = agreement([each[:, place] for each in attributions])
+        correlation, overlap = (over_samples(each, 2 * number) for each in of_pairs)
+        records.append((target, "rank_correlation", correlation[0], *_ends(*correlation, 2 * number, -1)))
+        records.append((target, "top_overlap", overlap[0], *_ends(*overlap, 2 * number, 0)))
         if np.mean(scores) > 0.05 and subject.X.shape[1] > TOP:
-            evidence = (
-                f"Between models of two bootstrap samples, the ten columns with the largest attributions for {target} "
-                f"agree in {overlaps.mean():.0%}, and all ranks correlate at {correlations.mean():.2f}."
-            )
-            title = f"Which columns matter for {target} depends on the draw"
-            value = float(overlaps.mean())
-            arguments = ("stability", "ranking", target, title, "top_overlap", value, overlaps, _OTHERS)
-            tests.append(candidate(*arguments, evidence, _BANDS, below=True))
+            tests.append(_ranking(target, *overlap, correlation[0], 2 * number))
     table = pd.DataFrame(records, columns=["target", "metric", "value", "low", "high"])
     remarks = [] if with_columns else [PATCHES_ONLY.format("the stability of attributions is")]
     return Outcome({"stability": table}, [each for each in tests if each is not None], remarks)
@@ -87,6 +83,42 @@ _AVERAGE = (
     "Average several models, or use more rows; do not read differences smaller than this as differences of soils."
 )
 _BANDS = "Do not name single columns as causes: read clusters, bands and transformations, which share their credit."
+
+
+def over_samples(values: np.ndarray, number: int) -> tuple[float, float]:
+    """Return the mean over all pairs of samples, and its standard error by the jackknife over samples.
+
+    The mean is a U-statistic of independent samples, pairs of which are not independent: what leaving out a sample,
+    with all of its pairs, changes gives the standard error (Arvesen, "Jackknifing U-statistics", 1969), and Student's
+    distribution with one degree of freedom less than there are samples the intervals.
+
+    Args:
+        values: One value for each pair, in the order of `itertools.combinations`.
+        number: Number of samples, at least 3.
+    """
+    pairs = np.array(list(combinations(range(number), 2)))
+    without = np.array([values[(pairs != sample).all(axis=1)].mean() for sample in range(number)])
+    return float(values.mean()), float(np.sqrt((number - 1) / number * ((without - values.mean()) ** 2).sum()))
+
+
+def _ends(value: float, error: float, number: int, least: float) -> tuple[float, float]:
+    """Return the 95% interval of a mean over pairs, between `least` and 1."""
+    half = float(student.ppf(0.975, number - 1)) * error
+    return max(least, value - half), min(1.0, value + half)
+
+
+def _ranking(target: str, overlap: float, error: float, correlation: float, number: int) -> Finding:
+    """Test whether fewer of the strongest columns are the same than should be."""
+    evidence = (
+        f"Between models of two of {number} bootstrap samples, the ten columns with the largest attributions for "
+        f"{target} agree in {overlap:.0%}, and all ranks correlate at {correlation:.2f}."
+    )
+    title = f"Which columns matter for {target} depends on the draw"
+    low, high = _ends(overlap, error, number, 0)
+    severity = graded(low, high, _OTHERS, below=True)
+    p_value = float(student.cdf((overlap - _OTHERS[0]) / max(error, _LEAST_ERROR), number - 1))
+    found = (severity, title, "top_overlap", overlap, low, high, evidence, _BANDS, p_value)
+    return Finding(*found, "stability", "ranking", target)
 
 
 def _attributions(subject: Subject, number: int) -> list[np.ndarray]:
