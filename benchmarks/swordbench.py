@@ -108,6 +108,7 @@ COLUMNS = [
     "flip_rate",
     "exactness",
     "net_gain_equal_dose",
+    "stretch",
     "injection_gain",
     "injection_gain_equal_dose",
     "bias_cost",
@@ -200,10 +201,12 @@ def compare(
     save_figure(plot_success_against_damage(pd.concat(doses)), folder / "success_against_damage.png")
 
 
-def compare_held_out(folder: Path, seeds: list[int], num_workers: int) -> None:
+def compare_held_out(folder: Path, seeds: list[int], num_workers: int, only_bias: bool, tasks: list[str]) -> None:
     """Compare the methods whose rules were chosen with the strongest others, on other tasks."""
     gains, ranks = {}, {}
     for name, (msae, task) in HELD_OUT.items():
+        if tasks and name not in tasks:
+            continue
         msae = msae if "-" in msae else trained_msae(msae, folder)
         methods = {label: METHODS[label]() for label in ("reactive_pattern", *BASELINES)}
         methods |= {
@@ -211,7 +214,7 @@ def compare_held_out(folder: Path, seeds: list[int], num_workers: int) -> None:
             "msae, 1 set": METHODS["msae"](msae=msae, num_latents=1, mode="set"),
         }
         place = folder / name.replace(": ", "-").replace(", ", "-").replace(" ", "_")
-        result = run_swordbench([task], methods, place, seeds, num_workers)
+        result = run_swordbench([task], methods, place, seeds, num_workers, only_bias=only_bias)
         show(name, result, place)
         ranking = result.ranking().set_index("method")
         gains[name], ranks[name] = ranking["net_gain"], ranking["rank"]
@@ -300,7 +303,8 @@ def main() -> None:
     if arguments.timing:
         time_run(folder, arguments.num_workers, arguments.timing_rows, arguments.timing_concepts)
     elif arguments.held_out:
-        compare_held_out(folder, arguments.seeds or list(HELD_OUT_SEEDS), arguments.num_workers)
+        seeds = arguments.seeds or list(HELD_OUT_SEEDS)
+        compare_held_out(folder, seeds, arguments.num_workers, arguments.only_bias, arguments.tasks)
     else:
         chosen = arguments.only_bias, arguments.tasks, arguments.methods
         compare(folder, arguments.seeds or [0, 1, 2], arguments.num_workers, *chosen)

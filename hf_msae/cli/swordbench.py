@@ -8,14 +8,17 @@ continues with the cells that are missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..steering import Edit, SwordBenchResult, Task
 
 EXAMPLE = """\
@@ -24,10 +27,15 @@ EXAMPLE = """\
   hf-msae swordbench --tasks scenes_background clipart_artifact --methods all --num_workers 2 \\
       --output outputs/swordbench
 
+  hf-msae swordbench --tasks scenes_artifact --correlation 0.7 --hook_point vision.layers.1 --methods leace lda \\
+      --output outputs/swordbench-tokens
+
   hf-msae swordbench --data embeddings/celeba --concepts Male Smiling Young --target Blond_Hair --bias Male \\
       --methods leace lda --output outputs/celeba-swordbench
 
   hf-msae swordbench --tasks scenes_background --methods leace --submission "my LEACE" --output outputs/submission"""
+
+_OPTIONS = ("correlation", "num_rows", "hook_point")  # of tasks
 
 
 @dataclass
@@ -62,7 +70,24 @@ class SwordBenchArguments:
     target: str | None = flag("Column of --data with the label that a classifier predicts.", None)
     bias: str | None = flag("The one of --concepts that is spuriously correlated with the label.", None)
     verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
-    test_share: float = flag("Share of the rows of --data that are tested on.", 0.5)
+    split_column: str | None = flag(
+        "Column of --data that says which rows to train and to test on: train and test, or 0 and 2. Without it, each "
+        "seed splits the rows at random.",
+        None,
+    )
+    test_share: float = flag("Without --split_column, share of the rows of --data that may be tested on.", 0.5)
+    balance_test: bool | None = flag(
+        "Test on as many rows of --data with the bias as without it, of each label, and leave others out. Defaults to "
+        "true without --split_column, and to false with it.",
+        None,
+    )
+    correlation: float | None = flag("Correlation of label and bias in the training rows of --tasks.", None)
+    num_rows: int | None = flag("Number of rows of each task at most.", None)
+    hook_point: str | None = flag(
+        "Where the backbone is read, as vision.layers.6: of --tasks, whose tokens are averaged, and of --data, the "
+        "column of embeddings. Defaults to image_embeds.",
+        None,
+    )
     seeds: list[int] = flag("Random seeds of tasks and fits.", [0, 1, 2])
     num_workers: int = flag("Number of processes.", 1)
     only_bias: bool = flag("Measure the bias of each task alone, in a fraction of the time: no other concepts.", False)
@@ -87,6 +112,12 @@ class SwordBenchArguments:
             raise ValueError("name at least one of --tasks, or a task of your own with --data")
         if not 0 < self.test_share < 1:
             raise ValueError(f"test_share must lie between 0 and 1, got {self.test_share}")
+        if self.split_column and not self.data:
+            raise ValueError("--split_column is a column of --data")
+        if self.correlation is not None and not self.tasks:
+            raise ValueError("--correlation is for --tasks: --data has the correlation that it has")
+        if self.num_rows is not None and self.num_rows < 8:
+            raise ValueError(f"num_rows must be at least 8, got {self.num_rows}")
         if self.num_workers < 1:
             raise ValueError(f"num_workers must be positive, got {self.num_workers}")
         if self.url and not self.submission:
@@ -94,6 +125,8 @@ class SwordBenchArguments:
         if self.submission:
             if self.data or len(self.methods) != 1 or self.methods == ["all"]:
                 raise ValueError("--submission is for one method, named with --methods, on tasks named with --tasks")
+            if changed := [name for name in _OPTIONS if getattr(self, name) is not None]:
+                raise ValueError(f"--submission is for tasks with their default settings, without --{changed[0]}")
             if sorted(self.seeds) != [0, 1, 2]:
                 raise ValueError(f"--submission needs the seeds 0 1 2, got {' '.join(map(str, self.seeds))}")
 
@@ -114,13 +147,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(f"  {name:<22}{(each.__doc__ or '').strip().splitlines()[0]}")
         return
     with parser.reporting_errors():
-        if unknown := [name for name in args.tasks if name not in TASKS]:
-            raise ValueError(f"there is no task {unknown[0]!r}; the tasks are {', '.join(sorted(TASKS))}")
+        tasks = chosen_tasks(args)
         methods = chosen_methods(args)
         if args.submission:
             check_text("submission", args.submission)
             check_url(args.url)
-        tasks = [*(TASKS[name] for name in args.tasks), *([own_task(args)] if args.data else [])]
+        tasks += [own_task(args)] if args.data else []
         options = {"progress": not args.disable_tqdm, "backbone": args.backbone, "only_bias": args.only_bias}
         result = run_swordbench(tasks, methods, args.output, args.seeds, args.num_workers, **options)
         write(result, args.output)
@@ -128,14 +160,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             submission = Path(args.output) / f"{file_name(args.submission)}.json"
             Submission.of_result(result, *methods, args.submission, args.url).save(submission)
     for title, equal_dose in (("Each method at the dose of its removal", False), ("All at equal doses", True)):
-        ranking = result.ranking(equal_dose)
-        shown = "not defined" if ranking.empty else ranking.to_string(index=False, float_format="{:.3f}".format)
-        print(f"{title}:\n{shown}\n")
-    print(f"{result.verdict()}\nTables and figures: {args.output}")
+        print(f"{title}:\n{shown(result.ranking(equal_dose))}\n")
+    print("\n".join(filter(None, (result.verdict(), *result.remarks(), f"Tables and figures: {args.output}"))))
     if args.submission:
         print(f"Submission: {submission}; leaderboard/README.md says where it goes")
     for row in result.undefined().itertuples():
         print(f"{row.task}: {row.metric} is not defined in {row.cells} cells ({', '.join(row.methods)}): {row.reason}")
+
+
+def shown(ranking: pd.DataFrame) -> str:
+    """Return ranks as text, with notes and what is missing in lines below the table of each task."""
+    if ranking.empty:
+        return "not defined"
+    lines = []
+    for task, rows in ranking.groupby("task", sort=False):
+        lines.append(rows.drop(columns=["missing", "note"]).to_string(index=False, float_format="{:.3f}".format))
+        lines += [f"  {row.method}: {row.note}" for row in rows.itertuples() if row.note]
+        lines += [f"  ranks on {task} are {missing}" for missing in rows["missing"].unique() if missing]
+    return "\n".join(lines)
 
 
 def default_methods(msae: str | None = None, backbone: str | None = None) -> list[str]:
@@ -146,6 +188,26 @@ def default_methods(msae: str | None = None, backbone: str | None = None) -> lis
     return [name for name, method in METHODS.items() if given[method.needs]]
 
 
+def chosen_tasks(args: SwordBenchArguments) -> list[Callable[..., Task]]:
+    """Return what makes the tasks of a run, with the options that are given.
+
+    Raises:
+        ValueError: A task is unknown, or does not have an option.
+    """
+    import inspect
+
+    from ..steering.tasks import TASKS
+
+    given = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
+    found = []
+    for name in args.tasks:
+        makes = TASKS[name]
+        if unknown := [option for option in given if option not in inspect.signature(makes).parameters]:
+            raise ValueError(f"the task {name} has no --{unknown[0]}")
+        found.append(partial(makes, **given) if given else makes)
+    return found
+
+
 def chosen_methods(args: SwordBenchArguments) -> dict[str, Edit]:
     """Return the methods of a run, not yet fitted.
 
@@ -153,33 +215,30 @@ def chosen_methods(args: SwordBenchArguments) -> dict[str, Edit]:
         ValueError: One is unknown, or needs what is not given.
     """
     from ..steering import METHODS
-    from ..steering.run import named_methods
 
     possible = default_methods(args.msae, args.backbone)
     chosen = {}
     for name in possible if args.methods == ["all"] else args.methods:
-        if name not in METHODS:
-            named_methods([name])  # says which there are
+        method = METHODS[name]
         if name not in possible:
-            raise ValueError(f"the method {name} needs {METHODS[name].needs}: see --msae and --backbone")
-        options = {"msae": args.msae} if "MSAE" in METHODS[name].needs else {}
+            raise ValueError(f"the method {name} needs {method.needs}: see --msae and --backbone")
+        options = {"msae": args.msae} if "MSAE" in method.needs else {}
         if name == "msae":
             options["num_latents"] = args.num_latents
-        chosen[name] = METHODS[name](**options)
+        chosen[name] = method(**options)
     return chosen
 
 
-def own_task(args: SwordBenchArguments) -> Task:
-    """Make a task of the user's embeddings, split at random by the first seed."""
-    import numpy as np
-
+def own_task(args: SwordBenchArguments) -> Task | Callable[..., Task]:
+    """Return a task of the user's embeddings; without a column of splits, what makes one of each seed."""
     from ..embeddings import load_embeddings
-    from ..steering import Task
+    from ..steering.own_data import task_from_embeddings
 
-    embeddings = load_embeddings(args.data, verify=args.verify)
-    is_test = np.random.default_rng(args.seeds[0]).random(len(embeddings)) < args.test_share
-    split = np.where(is_test, "test", "train")
-    return Task.from_embeddings(embeddings, args.concepts, args.target, args.bias, split)
+    embeddings = load_embeddings(args.data, hook_point=args.hook_point or "image_embeds", verify=args.verify)
+    options = {"split_column": args.split_column, "test_share": args.test_share, "balance_test": args.balance_test}
+    options |= {"num_rows": args.num_rows}
+    make = partial(task_from_embeddings, embeddings, args.target, args.bias, args.concepts, **options)
+    return make(seed=args.seeds[0]) if args.split_column else make
 
 
 def write(result: SwordBenchResult, output: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ _OTHER = ("0.75", ".")
 _AXES = {"success": "success", "damage": "damage", "over_correction": "over-correction"}
 _INJECTION_AXES = {"gain": "gain (predictions as with the bias)", "exactness": "exactness"}
 _LONGEST_LABEL = 24
+_EQUAL = "largest equal dose"
 
 
 @in_common_look
@@ -61,16 +63,21 @@ def plot_success_against_damage(doses: pd.DataFrame, working: pd.DataFrame | Non
 
 
 @in_common_look
-def plot_doses(doses: pd.DataFrame, working: pd.DataFrame, epsilon: float) -> Figure:
+def plot_doses(
+    doses: pd.DataFrame, working: pd.DataFrame, epsilon: float, equal: Mapping[str, float] | None = None
+) -> Figure:
     """Plot success, damage and over-correction against the relative dose, one row of panels per task.
 
     Bands are 95% intervals. Thick parts are the doses that work: dashed lines mark the success that they need, and the
-    damage and over-correction that they may have. Gray methods are those of `plot_success_against_damage`.
+    damage and over-correction that they may have. A dotted line is the largest dose at which methods are compared at
+    equal doses: one whose curve, up to twice its own change, ends before it was stretched further. Gray methods are
+    those of `plot_success_against_damage`.
 
     Args:
         doses: What `SwordBenchResult.dose_curves` returns.
         working: What its `working_doses` returns.
         epsilon: The most damage and over-correction of a dose that works.
+        equal: The largest dose of the comparison at equal doses, by task.
     """
     curves, ranges = _curves(doses), working.set_index(["task", "method"])
     tasks = list(dict.fromkeys(doses["task"]))
@@ -83,6 +90,9 @@ def plot_doses(doses: pd.DataFrame, working: pd.DataFrame, epsilon: float) -> Fi
             panel.axhline(0, color="0.7", linewidth=0.8)
             if np.isfinite(limit):
                 panel.axhline(limit, color="0.3", linewidth=1, linestyle="--")
+            if equal and task in equal:
+                line = panel.axvline(equal[task], color="0.3", linewidth=1, linestyle=":")
+                handles.setdefault(_EQUAL, line)
             for method in methods:
                 if (task, method) not in ranges.index:
                     continue
@@ -191,7 +201,7 @@ def _label(method: str, looks: dict[str, tuple[str, str]]) -> str:
 
 
 def _legend(figure: Figure, handles: dict[str, Any], columns: int) -> None:
-    order = sorted(handles, key=lambda label: (label == "others", label))
+    order = sorted(handles, key=lambda label: (label in ("others", _EQUAL), label))
     found = [handles[label] for label in order]
     figure.legend(found, order, loc="outside lower center", ncols=columns, frameon=False)
 
@@ -205,10 +215,10 @@ def _front(wholes: pd.DataFrame) -> list[str]:
 
 
 @in_common_look
-def plot_cross_concepts(matrix: pd.DataFrame, title: str = "") -> Figure:
+def plot_cross_concepts(matrix: pd.DataFrame, title: str = "", orthogonality: pd.Series | None = None) -> Figure:
     """Plot a heat map of how well each concept (rows) is found after each (columns) was removed, as AUROC.
 
-    The numbers are written into the cells of up to 12 concepts.
+    The numbers are written into the cells of up to 12 concepts; on the right is the orthogonality of each, if given.
     """
     size = max(2.8, min(6.3, 0.5 * len(matrix) + 1.6))
     figure, axes = new_figure(1, 1, width=size, height=size * 0.85)
@@ -227,6 +237,11 @@ def plot_cross_concepts(matrix: pd.DataFrame, title: str = "") -> Figure:
         for (row, column), value in np.ndenumerate(matrix.to_numpy()):
             color = "black" if value > 0.75 else "white"
             panel.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=color)
+    if orthogonality is not None:
+        right = panel.secondary_yaxis("right")
+        values = orthogonality.reindex(matrix.index)
+        right.set_yticks(range(len(values)), ["" if np.isnan(value) else f"{value:.2f}" for value in values])
+        right.set_ylabel("orthogonality")
     figure.colorbar(heat, ax=panel, label="AUROC")
     return figure
 

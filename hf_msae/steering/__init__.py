@@ -4,6 +4,7 @@ from . import methods  # registers them
 from .data import NotDefinedError
 from .edit import METHODS, Edit, register
 from .loading import load_edit
+from .own_data import task_from_embeddings
 from .result import SwordBenchResult
 from .run import run_swordbench
 from .submission import Submission
@@ -23,4 +24,5 @@ __all__ = [
     "register",
     "register_task",
     "run_swordbench",
+    "task_from_embeddings",
 ]

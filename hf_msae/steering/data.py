@@ -46,7 +46,7 @@ def check_data(
 
 
 def check_others(others: np.ndarray | torch.Tensor | None, num_rows: int) -> np.ndarray:
-    """Return the other concepts as bool (n, K - 1).
+    """Return the other concepts as bool (n, K - 1); one may be given as (n,).
 
     Raises:
         ValueError: The shape does not fit, or a value is neither true nor false.
@@ -54,11 +54,14 @@ def check_others(others: np.ndarray | torch.Tensor | None, num_rows: int) -> np.
     if others is None:
         return np.zeros((num_rows, 0), dtype=bool)
     labels = np.asarray(others.cpu() if isinstance(others, torch.Tensor) else others)
-    if labels.ndim != 2 or len(labels) != num_rows:
-        raise ValueError(f"others has the shape {labels.shape}, but must be ({num_rows}, number of other concepts)")
+    if labels.ndim not in (1, 2) or len(labels) != num_rows:
+        raise ValueError(
+            f"others has the shape {labels.shape}, but must be ({num_rows}, number of other concepts), or for one of "
+            f"them ({num_rows},)"
+        )
     if labels.dtype != bool and not np.isin(labels, (0, 1)).all():
         raise ValueError("others are true or false (1 or 0) in every row")
-    return labels.astype(bool)
+    return labels.astype(bool).reshape(num_rows, -1)
 
 
 def as_array(X: np.ndarray | torch.Tensor | EmbeddingDataset) -> np.ndarray:

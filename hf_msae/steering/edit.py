@@ -15,6 +15,7 @@ import torch
 from .artifact import site_in, write_edit
 from .code import code_sha256
 from .data import NotDefinedError, as_tensor, check_data, check_others, is_opened
+from .named import Named
 from .provenance import backbone_of, origin_of, provenance_of, refuse_other
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
-METHODS: dict[str, type[Edit]] = {}
+METHODS: Named[type[Edit]] = Named("method")
 """The methods by name. `METHODS["leace"]().fit(X, concept)` gives an edit."""
 
 _E = TypeVar("_E", bound="type[Edit]")
@@ -90,8 +91,8 @@ class Edit(ABC):
             X: Embeddings (n, d): an array, a tensor or opened embeddings, whose backbone and hook point are recorded.
             concept: Which of them have the concept (n,), bool or 0 and 1.
             seed: Random seed of whatever is drawn.
-            others: Which of them have each of the other concepts (n, K - 1), for the methods that fit all concepts
-                together; the others ignore it.
+            others: Which of them have each of the other concepts (n, K - 1), or one other (n,), for the methods that
+                fit all concepts together; the others ignore it.
             backbone: The backbone that embeddings in an array or a tensor are of, so that the edit can be attached to
                 it. Opened embeddings name theirs.
             hook_point: Where in the backbone they were read: "image_embeds", unless said otherwise by opened

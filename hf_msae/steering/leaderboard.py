@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from .._utils.json_files import write_text
 from .._utils.markdown import code
@@ -37,9 +38,11 @@ _HEAD = """\
 How well do methods take a concept out of embeddings? Each table is a [task](../docs/swordbench.md#the-tasks); the
 [metrics](../docs/swordbench.md#the-benchmark) are measured on test rows that no method has seen. Methods are ranked by
 net gain, and those that a paired test cannot tell from the best of a rank share it. Figures are means over the seeds
-0, 1 and 2, as are the ends of their 95% intervals; a dash means that a figure is not defined for one of them. Steering
-is perfect if recovery is at least 0.95, damage and over-correction are at most 0.05, and accuracy in the worst group
-of label and bias is above chance after removal, intervals included.
+0, 1 and 2, with 95% intervals that cover test rows and seeds, as the tests do; a dash means that a figure or its
+interval is not defined for one of the seeds. Ranks need not follow net gains: a method whose gains vary much is harder
+to tell from the best, and where that is so, a line below the table says it. Steering is perfect if recovery is at
+least 0.95, damage and over-correction are at most 0.05, and accuracy in the worst group of label and bias is above
+chance after removal, intervals included.
 
 `python benchmarks/leaderboard.py` writes this page from the files in this folder. It refuses damaged and inconsistent
 files, but it does not measure anything again.
@@ -94,6 +97,7 @@ def render(submissions: list[Submission]) -> str:
     """Return the page of submissions, Markdown in which nothing that they hold is markup."""
     result = SwordBenchResult.of_cells([cell for each in submissions for cell in each.result_cells()])
     ranking, by_name = result.ranking(), {each.method: each for each in submissions}
+    summary = result.summary(list(_SHOWN)).set_index(["task", "method", "metric"])
     parts = [_HEAD]
     for task in (name for name in TASKS if name in set(ranking["task"])):
         rows = ranking[ranking["task"] == task]
@@ -104,10 +108,12 @@ def render(submissions: list[Submission]) -> str:
         parts.append("| rank | method | " + " | ".join(_SHOWN.values()) + " | perfect |")
         parts.append("|---:|---|" + "---:|" * len(_SHOWN) + "---|")
         for row in rows.itertuples():
-            figures = [_figure(cells[row.method], metric) for metric in _SHOWN]
+            figures = [_figure(summary, (task, row.method, metric)) for metric in _SHOWN]
             link = _linked(by_name[row.method])
             parts.append(f"| {row.rank} | {link} | {' | '.join(figures)} | {_verdict(cells[row.method])} |")
         parts.append("")
+        if notes := [f"- {_cell(row.method)}: {_cell(row.note)}" for row in rows.itertuples() if row.note]:
+            parts += [*notes, ""]
     return "\n".join(parts)
 
 
@@ -197,13 +203,12 @@ def _linked(submission: Submission) -> str:
     return name if submission.url is None else f"[{name}](<{submission.url}>)"
 
 
-def _figure(cells: list[SubmittedCell], metric: str) -> str:
-    """Return the means of a figure and of the ends of its interval, or a dash if one is not defined."""
-    values = [cell.figures.get(metric, [None]) for cell in cells]
-    if any(None in each for each in values):
+def _figure(summary: pd.DataFrame, place: tuple[str, str, str]) -> str:
+    """Return the mean of a figure over seeds and its interval, or a dash if one is not defined for a seed."""
+    if place not in summary.index or summary.loc[place, "missing"]:
         return "-"
-    value, low, high = np.mean(values, axis=0) + 0.0  # no -0.000
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    figure = summary.loc[place, ["mean", "low", "high"]].to_numpy(float) + 0.0  # no -0.000
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*figure) if np.isfinite(figure).all() else "-"
 
 
 def _verdict(cells: list[SubmittedCell]) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..backbones import Backbone
 from .cross_validation import noting_convergence
-from .damage import MIN_ROWS, Judge, damage_figures
+from .damage import NOT_DEFINED, Judge, damage_figures
 from .data import NotDefinedError
-from .doses import injection_doses, removal_doses
+from .doses import dose_unit, injection_doses, removal_doses
 from .edit import Edit
 from .metrics import (
     Figure,
@@ -21,20 +21,9 @@ from .metrics import (
     orthogonality_figures,
     robustness_figures,
 )
+from .reasons import why_not_defined
 from .tasks import Task
 from .verdict import is_perfect
-
-_WHY_NOT = {
-    "recovery": f"the bias is not shown to mislead the classifier on biased rows, or fewer than {MIN_ROWS} are biased",
-    "over_correction": "there are no aligned test rows",
-    "exactness": "the task has no exact pairs of rows with the bias",
-    "injection_exactness": "the task has no exact pairs of rows without the bias",
-    "injection_gain": "the task has no exact pairs of rows without the bias",
-    "injection_gain_equal_dose": "the task has no such pairs, or `add` changes too little to be scaled to these doses",
-    "net_gain_equal_dose": "the removal changes biased rows too little to be scaled to these doses",
-    "orthogonality": "`add` changes nothing",
-    "orthogonality_mean": "`add` changes nothing",
-}
 
 
 def measure(
@@ -50,7 +39,9 @@ def measure(
         `cross`, the AUROC of each concept after each was removed; `doses` and `injection`, the curves; `biased`,
         `unbiased` and `aligned`, what the removal of the bias gained in each of these rows (`damage_figures`);
         `equal_dose`, the same at doses that are equal for all methods; `perfect`; and `notes`, which fits stopped
-        before they converged.
+        before they converged. Besides what `damage_figures` and the curves give, the bias has `stretch` and
+        `injection_stretch`: how many times as much as `remove` (in biased rows) and `add` (in unbiased ones) change by
+        themselves is the largest of the doses that are equal for all methods.
     """
     edits: dict[str, Edit] = {}
     records: list[dict[str, Any]] = []
@@ -89,8 +80,10 @@ def measure(
                 figures, gains = damage_figures(edits[task.bias], judge, seed)
             doses, at_equal_dose, gains_at_equal_dose = removal_doses(edits[task.bias], judge, seed)
             injection, injected = injection_doses(edits[task.bias], judge, seed)
+            unit = dose_unit(task)
             figures |= {"net_gain_equal_dose": at_equal_dose, **injected}
-            records += _records(task.bias, figures)
+            figures |= {"stretch": _stretch(doses, unit), "injection_stretch": _stretch(injection, unit)}
+            records += _records(task.bias, figures, judge, unit)
             found = {
                 "doses": _numbers(doses),
                 "injection": _numbers(injection),
@@ -114,12 +107,23 @@ def measure(
     }
 
 
-def _records(concept: str, figures: Mapping[str, Figure]) -> list[dict[str, Any]]:
+def _stretch(curve: Sequence[Mapping[str, float]], unit: float) -> Figure:
+    """Return the part of a change that has the dose `unit`, given its curve; infinite for no change at all."""
+    for record in curve:
+        if record["part"] == 1:
+            with np.errstate(divide="ignore"):  # a larger dose is a smaller part
+                return tuple(float(np.divide(unit, record[f"dose{end}"])) for end in ("", "_high", "_low"))
+    return NOT_DEFINED
+
+
+def _records(
+    concept: str, figures: Mapping[str, Figure], judge: Judge | None = None, unit: float = np.nan
+) -> list[dict[str, Any]]:
     records = []
     for metric, figure in figures.items():
         record = dict(zip(("value", "low", "high"), map(_number, figure), strict=True))
         if record["value"] is None:
-            record["reason"] = _WHY_NOT.get(metric, "it is infinite or the ratio of two zeros")
+            record["reason"] = why_not_defined(metric, figures, judge, unit)
         records.append({"concept": concept, "metric": metric, **record})
     return records
 

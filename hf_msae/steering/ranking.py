@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, permutation_test, t
+from scipy.stats import permutation_test, t
 
 from ..statistics import holm, mean_over_draws
 from .damage import GROUPS, MIN_ROWS
 
 Gains = list[list[np.ndarray]]
 """For each task that is not the same as another seed's, what was gained in each row, in groups of rows."""
+
+
+@dataclass
+class _Ranked:
+    """A method's place: `p_values` has those of single tests against the best of each rank, down to its own."""
+
+    rank: int
+    method: str
+    mean: float
+    p_values: dict[str, float]
+    note: str = ""
 
 
 def rank_methods(gains: pd.DataFrame, shared: Mapping[str, float], name: str) -> pd.DataFrame:
@@ -24,28 +36,72 @@ def rank_methods(gains: pd.DataFrame, shared: Mapping[str, float], name: str) ->
         name: Name of the column of net gains.
 
     Returns:
-        One row per task and method: task, rank, method, the net gain, low, high, p_value.
+        One row per task and method: task, rank, method, the net gain, low, high, p_value, seeds, missing, note.
     """
-    rows = []
+    rows, missing = [], left_out(gains)
     for task, of_task in gains[gains["biased"].map(len) > 0].groupby("task", sort=False):
         seeds = set.intersection(*(set(each["seed"]) for _, each in of_task.groupby("method")))
         of_task = of_task[of_task["seed"].isin(seeds)]
         found = {method: _by_test(each) for method, each in of_task.groupby("method", sort=False)} if seeds else {}
         means = {method: mean_over_draws(*_by_draw(each), shared[task]) for method, each in found.items()}
-        order = sorted(found, key=lambda method: -means[method][0])
-        pairs = [(a, b) for i, a in enumerate(order) for b in order[i + 1 :]]
-        corrected = holm([_p_value(found[a], found[b], shared[task]) for a, b in pairs]) if pairs else []
-        p_values = dict(zip(pairs, corrected, strict=True))
-        rank, left = 1, order
-        while left:
-            tied = [each for each in left if each == left[0] or p_values[left[0], each] > 0.05]
-            for each in tied:
-                mean, error, freedom = means[each]
-                half = t.ppf(0.975, freedom) * error if _has_interval(found[each]) else np.nan
-                p_value = p_values.get((order[0], each), np.nan)
-                rows.append((task, rank, each, float(mean), mean - half, mean + half, p_value))
-            rank, left = rank + len(tied), [each for each in left if each not in tied]
-    return pd.DataFrame(rows, columns=["task", "rank", "method", name, "low", "high", "p_value"])
+        ranked = _ranked(found, {method: float(mean) for method, (mean, _, _) in means.items()}, shared[task])
+        p_values = [each.p_values[ranked[0].method] for each in ranked[1:]]
+        corrected = [np.nan, *(holm(p_values) if p_values else [])][: len(ranked)]
+        for each, p_value in zip(ranked, corrected, strict=True):
+            mean, error, freedom = means[each.method]
+            half = t.ppf(0.975, freedom) * error if _has_interval(found[each.method]) else np.nan
+            figures = (each.mean, mean - half, mean + half, float(p_value))
+            rows.append((task, each.rank, each.method, *figures, len(seeds), missing.get(task, ""), each.note))
+    columns = ["task", "rank", "method", name, "low", "high", "p_value", "seeds", "missing", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def left_out(gains: pd.DataFrame) -> dict[str, str]:
+    """Say which methods and seeds the ranks of each task are without; tasks whose ranks have all are not there."""
+    found = {}
+    for task, of_task in gains.groupby("task", sort=False):
+        methods = list(dict.fromkeys(of_task["method"]))
+        defined = of_task[of_task["biased"].map(len) > 0]
+        ranked = [method for method in methods if method in set(defined["method"])]
+        parts = [f"without {', '.join(each for each in methods if each not in ranked)}"] * (len(ranked) < len(methods))
+        for seed in dict.fromkeys(of_task["seed"]):
+            there = set(defined.loc[defined["seed"] == seed, "method"])
+            if lacking := [method for method in ranked if method not in there]:
+                parts.append(f"without seed {seed} (not defined for {', '.join(lacking)})")
+        if ranked and parts:
+            found[task] = "; ".join(parts)
+    return found
+
+
+def _ranked(found: Mapping[str, Gains], means: Mapping[str, float], shared: float) -> list[_Ranked]:
+    """Return the methods by rank, and by mean within a rank, with notes where ranks do not follow the means."""
+    left = sorted(found, key=lambda method: -means[method])
+    tested: dict[str, dict[str, float]] = {method: {} for method in left}
+    ranked: list[_Ranked] = []
+    while left:
+        best, rank = left[0], len(ranked) + 1
+        for each in left[1:]:
+            tested[each][best] = _p_value(found[best], found[each], shared)
+        tied = [each for each in left if tested[each].get(best, 1) > 0.05]
+        ranked += [_Ranked(rank, each, means[each], tested[each]) for each in tied]
+        left = [each for each in left if each not in tied]
+    for place, each in enumerate(ranked):
+        above = [other.method for other in ranked[place + 1 :] if other.mean > each.mean]
+        below = [other for other in ranked[:place] if other.mean < each.mean]
+        if above:
+            best, p_value = list(each.p_values.items())[-1]
+            each.note = f"not told from {best} (p = {p_value:.2g} of the two), as {_named(above)} of a higher mean is"
+        elif below:
+            best = next(other.method for other in ranked if other.rank == below[0].rank)
+            names = _named([other.method for other in below])
+            each.note = (
+                f"told from {best} (p = {each.p_values[best]:.2g} of the two), as {names} of a lower mean is not"
+            )
+    return ranked
+
+
+def _named(methods: Sequence[str]) -> str:
+    return methods[0] if len(methods) == 1 else f"{methods[0]} and {len(methods) - 1} more"
 
 
 def _by_test(gains: pd.DataFrame) -> Gains:
@@ -73,21 +129,23 @@ def _by_draw(parts_of_draws: Gains) -> tuple[np.ndarray, np.ndarray]:
 def _p_value(a: Gains, b: Gains, shared: float) -> float:
     """Return the p-value of a two-sided test that the mean net gains of two methods are the same.
 
-    Methods are paired in each row, and so in each draw. Common rows of two draws count as one: the variance of the
-    mean over S draws is e^2 (1 + (S - 1) shared) / S, with e^2 the mean over draws of the variance from their rows.
+    Methods are paired in each row, and so in each draw. The standard error and the degrees of freedom of the mean
+    difference are those of intervals (`mean_over_draws`): they have the rows and, for several draws, the draws.
     """
     differences = [[x - y for x, y in zip(one, other, strict=True)] for one, other in zip(a, b, strict=True)]
     differing = [part for parts in differences for part in parts if part.any()]
     if not differing:
         return 1.0
-    if any(len(part) < MIN_ROWS or np.ptp(part) == 0 for part in differing):
-        if len(a) == 1 or not shared:
-            return _by_signs(differing)
-        # Twice the mean of p-values is one, whatever their dependence (Vovk and Wang, Biometrika 2020).
-        return min(1.0, 2 * float(np.mean([_by_signs(parts) for parts in differences])))
-    values, errors = _by_draw(differences)
-    error = np.sqrt((errors**2).mean() * (1 + (len(a) - 1) * shared) / len(a))
-    return float(2 * norm.sf(abs(values.mean()) / error))
+    mean, error, freedom = mean_over_draws(*_by_draw(differences), shared)
+    of_mean = float(2 * t.sf(abs(mean) / error, freedom)) if error > 0 else float(mean == 0)
+    if not any(len(part) < MIN_ROWS or np.ptp(part) == 0 for part in differing):
+        return of_mean
+    if len(a) == 1:
+        return _by_signs(differing)
+    # Twice the mean of p-values is one, whatever their dependence (Vovk and Wang, Biometrika 2020). What draws that
+    # differ say of other draws is in the test of the mean alone.
+    of_signs = 2 * float(np.mean([_by_signs(parts) for parts in differences])) if shared else _by_signs(differing)
+    return min(1.0, max(of_mean, of_signs))
 
 
 def _by_signs(parts: list[np.ndarray]) -> float:

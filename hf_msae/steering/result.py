@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ import pandas as pd
 
 from ..statistics import Result, draws_interval
 from .damage import GROUPS
-from .ranking import rank_methods
+from .ranking import left_out, rank_methods
+from .remarks import largest_equal_doses, remarks, with_stretch
+from .summary import summarize
 from .verdict import EPSILON, why_not_perfect
 from .working import working_ranges
 
@@ -124,35 +126,31 @@ class SwordBenchResult(Result):
 
         Returns:
             One row per task, method and metric: mean, low, high (95%; NaN where a seed has no interval), lowest and
-            highest seed, and seeds (their number).
+            highest seed, seeds and concepts (the number of those that are averaged), and missing: which seeds and
+            concepts of the run are not, since the figure is not defined there; "" if all are.
         """
-        chosen = self.frame if metrics is None else self.frame[self.frame["metric"].isin(metrics)]
-        chosen = chosen.dropna(subset=["value"])
-        chosen = chosen.astype(dict.fromkeys(("value", "low", "high"), float))
-        keys = ["task", "method", "metric"]
-        by_seed = chosen.groupby([*keys, "seed"], sort=False)[["value", "low", "high"]].mean().reset_index()
-        shared, rows = self._shared(), []
-        for key, each in by_seed.groupby(keys, sort=False):
-            found = draws_interval(each["value"], each["low"], each["high"], shared[key[0]])
-            rows.append((*key, *map(float, found), each["value"].min(), each["value"].max(), len(each)))
-        return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "lowest", "highest", "seeds"])
+        seeds = {task: list(dict.fromkeys(each["seed"])) for task, each in self.perfect.groupby("task", sort=False)}
+        return summarize(self.frame, metrics, seeds, self._shared())
 
     def ranking(self, equal_dose: bool = False) -> pd.DataFrame:
         """Rank methods within each task by their net gain; methods that cannot be told from the best share its rank.
 
-        Two methods are told apart if the difference of their net gains in the same test rows has a two-sided p-value
-        of at most 0.05, after Holm's correction for all pairs of the task. It is the p-value of a normal
-        distribution with the standard error of that difference, a sum of means over biased, unbiased and, for
-        methods that over-correct on average, aligned rows. Where two methods differ in a group of fewer than 10 rows,
-        or by the same in all of its rows, a standard error says nothing, and the test flips the signs of rows: each
-        row's difference is as likely to be its opposite if the methods are alike.
+        The best of the methods that are left opens a rank, and is compared with each of the others. Two methods are
+        told apart if the 95% interval of their difference in net gain is without 0: if it has a two-sided p-value of
+        at most 0.05. They are paired in each test row, and so in each seed. Intervals are of single differences, so
+        among many methods some are told apart by chance: `p_value` is corrected for that. The standard error of the
+        mean over seeds is that of the intervals: it has the variance between seeds, with Student's t for their number,
+        as well as that of the rows, a sum over biased, unbiased and, for methods that over-correct on average, aligned
+        rows. Where two methods differ in a group of fewer than 10 rows, or by the same in all of its rows, a standard
+        error says nothing of the rows, and the test flips the signs of rows: each row's difference is as likely to be
+        its opposite if the methods are alike.
 
-        Methods are paired in each seed, and the mean over seeds is tested. Rows that seeds have in common, such as a
-        drawing that several of them test, count once, however often they are tested: p-values are of test rows,
-        given what each seed trained. A task that is the same for several seeds, such as a finished one, counts once,
-        with the means of its rows; results of earlier versions do not say which rows seeds share, so there all of
-        them do. The best of the methods that are left opens the next rank. Only seeds in which all ranked methods are
-        defined count.
+        Rows that seeds have in common count once, however often they are tested. A task that is the same for several
+        seeds, such as a finished one, counts once, with the means of its rows; then, and with one seed, p-values and
+        intervals are of these test rows and say nothing about other training rows (`remarks`). Results of earlier
+        versions do not say which rows seeds share, so there all of them do. Only seeds in which all ranked methods are
+        defined count. Ranks need not follow the means: a method whose gains vary much is harder to tell from the best,
+        so it may share a rank that one of a higher mean and less variation misses, as `note` then says.
 
         Args:
             equal_dose: Compare methods at doses that are equal for all, as `removal_doses` says, instead of each at
@@ -160,13 +158,21 @@ class SwordBenchResult(Result):
 
         Returns:
             One row per task and method: rank; net_gain, or net_gain_equal_dose, the mean over seeds; low and high, its
-            95% interval over rows and seeds (`summary`); p_value (against the best, corrected).
+            95% interval over rows and seeds (`summary`); p_value (against the best, after Holm's correction); seeds
+            (the number of those that count); missing (which methods and seeds of the run do not, "" if all do); and
+            note. At equal doses also stretch: how many times its own change the largest of the doses is (NaN if not
+            known); beyond 2, the note says so, since the method is ranked by changes that it does not make by itself.
         """
-        name = "net_gain_equal_dose" if equal_dose else "net_gain"
-        return rank_methods(self.equal_dose if equal_dose else self.gains, self._shared(), name)
+        if not equal_dose:
+            return rank_methods(self.gains, self._shared(), "net_gain")
+        return with_stretch(rank_methods(self.equal_dose, self._shared(), "net_gain_equal_dose"), self.frame)
+
+    def remarks(self) -> list[str]:
+        """Say in sentences which seeds and concepts means are without, and of which tasks there is only one draw."""
+        return remarks(self)
 
     def verdict(self) -> str:
-        """Say whether any method steers perfectly, which gain most, and where and why that is not defined."""
+        """Say whether any method steers perfectly, which gain most, what ranks lack, and why what is not defined."""
         defined = set(self.perfect.dropna(subset=["perfect"])["task"])
         is_perfect = self.perfect.assign(perfect=self.perfect["perfect"].eq(True))
         always = is_perfect.groupby(["task", "method"], sort=False)["perfect"].all()
@@ -181,6 +187,7 @@ class SwordBenchResult(Result):
         ]
         said = [said] if defined else []
         said += [f"the highest net gain: {'; '.join(best)}"] if best else []
+        said += [f"ranks on {task} are {parts}" for task, parts in left_out(self.gains).items()]
         said += [
             f"perfect steering on {task} is not defined: {why_not_perfect(self.frame[self.frame['task'] == task])}"
             for task in self.tasks
@@ -244,15 +251,10 @@ class SwordBenchResult(Result):
         return pd.DataFrame(rows, columns=["task", "metric", "reason", "methods", "concepts", "cells"])
 
     def of_task(self, task: str) -> SwordBenchResult:
-        """Return what was found on one task.
-
-        Raises:
-            ValueError: The run has no such task.
-        """
+        """Return what was found on one task; a ValueError names the tasks of the run if there is no such one."""
         if task not in (known := self.tasks):
             raise ValueError(f"the run has no task {task!r}; its tasks are {', '.join(known)}")
-        tables = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(self, **{name: table[table["task"] == task] for name, table in tables.items()})
+        return replace(self, **{name: table[table["task"] == task] for name, table in vars(self).items()})
 
     @property
     def tasks(self) -> list[str]:
@@ -269,7 +271,7 @@ class SwordBenchResult(Result):
         """Draw success, damage and over-correction against the relative dose, one row per task."""
         from ..plotting.steering import plot_doses
 
-        return plot_doses(self.dose_curves(), self.working_doses(), EPSILON)
+        return plot_doses(self.dose_curves(), self.working_doses(), EPSILON, largest_equal_doses(self.frame))
 
     def plot_injection(self) -> Figure:
         """Draw the gain and the exactness of adding the bias against the relative dose, one row per task."""
@@ -278,14 +280,16 @@ class SwordBenchResult(Result):
         return plot_injection(self.injection_curves())
 
     def plot_cross(self, task: str, method: str) -> Figure:
-        """Draw how well each concept is found after each was removed, the mean over seeds."""
+        """Draw how well each concept is found after each was removed, and its orthogonality: means over seeds."""
         from ..plotting.steering import plot_cross_concepts
 
         chosen = self.cross[(self.cross["task"] == task) & (self.cross["method"] == method)]
         if chosen.empty:
             raise ValueError(f"the run has no cell of method {method!r} on task {task!r}")
         matrix = chosen.pivot_table(index="found", columns="removed", values="auroc", sort=False)
-        return plot_cross_concepts(matrix, f"{task}, {method}")
+        each = self.frame.query("task == @task and method == @method and metric == 'orthogonality'")
+        orthogonality = each.astype({"value": float}).groupby("concept")["value"].mean()
+        return plot_cross_concepts(matrix, f"{task}, {method}", orthogonality)
 
 
 def _place(cell: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,14 +30,14 @@ from .methods.text import HOOK_POINT
 from .provenance import check_width, provenance_at, provenance_of, refuse_other
 from .result import SwordBenchResult
 from .rows import rows_sha256, shared_rows
-from .tasks import Task
+from .tasks import TASKS, Task
 
-CELL_FORMAT = 5
+CELL_FORMAT = 6
 """Cells of another format are measured again."""
 
 
 def run_swordbench(
-    tasks: Sequence[Task | Callable[..., Task]],
+    tasks: Sequence[str | Task | Callable[..., Task]],
     methods: Sequence[str | Edit] | Mapping[str, Edit],
     output_dir: str | os.PathLike,
     seeds: Sequence[int] = (0, 1, 2),
@@ -53,8 +53,8 @@ def run_swordbench(
     that are missing; a cell is measured again if the task, the method's options or the seed differ.
 
     Args:
-        tasks: Tasks, or functions that make a task of a `seed`, such as `gaussian_task`. With a finished task, seeds
-            only change what a method draws at random.
+        tasks: Names in `TASKS`, tasks, or functions that make a task of a `seed`, such as `gaussian_task`. With a
+            finished task, seeds only change what a method draws at random.
         methods: Names in `METHODS`, or edits that carry options, by label if they are a mapping.
         output_dir: Folder of the cells and of results.json.
         seeds: Seeds of tasks and fits.
@@ -70,14 +70,14 @@ def run_swordbench(
         The result, which is also written to results.json.
 
     Raises:
-        ValueError: A method is unknown, two have the same label, two tasks have the same name, a method needs a
-            backbone and there is none, its backbone or MSAE is not that of a task, or JSON cannot hold an option.
+        ValueError: A task or a method is unknown, two methods have the same label, two tasks have the same name, a
+            method needs a backbone and there is none, its backbone or MSAE is not that of a task, or JSON cannot hold
+            an option.
     """
     chosen = named_methods(methods)
     for edit in chosen.values():
         edit.check_options()
-    if isinstance(tasks, Task) or not all(isinstance(task, Task) or callable(task) for task in tasks):
-        raise ValueError(f"tasks must be several tasks, or functions that make one of a seed, got {tasks!s:.200}")
+    tasks = _named_tasks(tasks)
     seeds = _whole_numbers(seeds)
     by_name = [label for label, edit in chosen.items() if edit.needs.startswith("a name")]
     if by_name and backbone is None:
@@ -116,6 +116,21 @@ def run_swordbench(
     return result
 
 
+def _named_tasks(tasks: Sequence[str | Task | Callable[..., Task]]) -> list[Task | Callable[..., Task]]:
+    """Return tasks and what makes them, given also by name.
+
+    Raises:
+        ValueError: A name is unknown, or something is no task.
+    """
+    if isinstance(tasks, str):
+        raise ValueError(f"tasks must be several names or tasks, got {tasks!r}: pass [{tasks!r}]")
+    if isinstance(tasks, Task) or not all(isinstance(task, str | Task) or callable(task) for task in tasks):
+        raise ValueError(
+            f"tasks must be several tasks, their names, or functions that make one of a seed, got {tasks!s:.200}"
+        )
+    return [TASKS[task] if isinstance(task, str) else task for task in tasks]
+
+
 def named_methods(methods: Sequence[str | Edit] | Mapping[str, Edit]) -> dict[str, Edit]:
     """Return edits, not yet fitted, by label.
 
@@ -134,8 +149,6 @@ def named_methods(methods: Sequence[str | Edit] | Mapping[str, Edit]) -> dict[st
         return dict(methods)
     found: dict[str, Edit] = {}
     for method in methods:
-        if isinstance(method, str) and method not in METHODS:
-            raise ValueError(f"there is no method {method!r}; the methods are {', '.join(sorted(METHODS))}")
         edit = METHODS[method]() if isinstance(method, str) else method
         if edit.method in found:
             raise ValueError(f"two methods have the label {edit.method!r}: pass a mapping from labels to edits")

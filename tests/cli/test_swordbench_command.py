@@ -8,7 +8,8 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from hf_msae.cli.swordbench import main
+from hf_msae._utils.argument_parser import MSAEArgumentParser
+from hf_msae.cli.swordbench import SwordBenchArguments, chosen_tasks, main, own_task, shown
 from hf_msae.steering import METHODS, gaussian_task
 from hf_msae.steering.tasks import TASKS
 from tests.identity_msae import identity_msae
@@ -29,9 +30,10 @@ def data(tmp_path_factory):
 
 def test_a_task_of_ones_own_is_run_and_written(data, tmp_path, capsys):
     own = ["--data", str(data), "--concepts", "bias", "concept_1", "--target", "kind", "--bias", "bias"]
-    main([*own, "--methods", "mean_difference", "lda", "--seeds", "0", "--output", str(tmp_path / "out")])
+    with pytest.warns(UserWarning, match="kind has too few test rows with kind = cat without bias"):
+        main([*own, "--methods", "mean_difference", "lda", "--seeds", "0", "--output", str(tmp_path / "out")])
     printed = capsys.readouterr().out
-    assert "net_gain" in printed and "perfect" in printed
+    assert "net_gain" in printed and "perfect" in printed and "kind are one draw" in printed
     frame = pd.read_csv(tmp_path / "out" / "figures.csv")
     assert set(frame["method"]) == {"mean_difference", "lda"} and set(frame["concept"]) == {"bias", "concept_1"}
     content = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -44,6 +46,33 @@ def test_a_task_of_ones_own_is_run_and_written(data, tmp_path, capsys):
             assert image.width > 300
     assert pd.read_csv(tmp_path / "out" / "ranking.csv")["rank"].min() == 1
     assert set(pd.read_csv(tmp_path / "out" / "working_doses.csv")["method"]) == {"mean_difference", "lda"}
+
+
+def test_each_seed_of_data_has_a_split_of_its_own_unless_the_data_have_one(data):
+    own = ["--data", str(data), "--concepts", "bias", "--target", "kind", "--bias", "bias"]
+    parse = MSAEArgumentParser([SwordBenchArguments], "", "", prog="x").parse
+    given = own_task(*parse([*own, "--output", "o", "--test_share", "0.3", "--balance_test", "false"]))
+    tasks = [given(seed=seed) for seed in (0, 1)]
+    assert [85 < len(task.test) < 95 for task in tasks] == [True] * 2 and tasks[0].sha256 != tasks[1].sha256
+    with pytest.raises(ValueError, match="column 'kind' holds 'dog'"):
+        own_task(*parse([*own, "--output", "o", "--split_column", "kind"]))
+
+
+def test_tasks_take_options():
+    parse = MSAEArgumentParser([SwordBenchArguments], "", "", prog="x").parse
+    (make,) = chosen_tasks(
+        *parse(["--tasks", "gaussian", "--output", "o", "--correlation", "0.5", "--num_rows", "80"])
+    )
+    task = make(seed=2)
+    assert task.provenance["correlation"] == 0.5 and len(task.features) == 80 and task.provenance["seed"] == 2
+    (make,) = chosen_tasks(*parse(["--tasks", "scenes_artifact", "--output", "o", "--hook_point", "vision.layers.1"]))
+    assert make.keywords == {"hook_point": "vision.layers.1"}
+
+
+def test_ranks_are_shown_with_their_notes():
+    ranking = pd.DataFrame({"task": ["t", "t"], "rank": [1, 2], "method": ["a", "b"], "missing": ["without c"] * 2})
+    printed = shown(ranking.assign(note=["", "told from a"]))
+    assert "  b: told from a\n  ranks on t are without c" in printed and printed.count("without c") == 1
 
 
 def test_what_is_not_defined_is_no_empty_table(data, tmp_path, capsys):
@@ -86,6 +115,10 @@ def test_tasks_and_methods_are_listed(capsys):
         (["--tasks", "gausian"], "gausian"),
         (["--tasks", "gaussian", "--methods", "eraser"], "eraser"),
         ([], "--tasks"),
+        (["--tasks", "gaussian", "--hook_point", "vision.layers.1"], "gaussian has no --hook_point"),
+        (["--tasks", "gaussian", "--split_column", "split"], "--split_column"),
+        (["--tasks", "gaussian", "--num_rows", "2"], "num_rows"),
+        (["--tasks", "gaussian", "--num_rows", "80", "--submission", "m", "--methods", "lda"], "without --num_rows"),
         (["--data", "somewhere"], "--concepts"),
         (["--data", "x", "--concepts", "a", "--target", "t", "--bias", "b"], "--bias b"),
         (["--tasks", "gaussian", "--num_workers", "0"], "num_workers"),

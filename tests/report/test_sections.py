@@ -267,10 +267,14 @@ def test_steering_is_shown_with_its_ranks_and_figures(write, tmp_path):
         mean, low, high = (signed(summary.loc[("net_gain", row[1]), end]) for end in ("mean", "low", "high"))
         assert row[2] == f"{mean} {low} to {high}" and row[7] == signed(summary.loc[("damage", row[1]), "mean"])
     equal = result.ranking(equal_dose=True).set_index("method")
+    assert (equal["stretch"] > 2).any()
     for row in rows:
-        assert (int(row[3]), row[4]) == (equal.loc[row[1], "rank"], signed(equal.loc[row[1], "net_gain_equal_dose"]))
+        rank, gain, stretch = equal.loc[row[1], ["rank", "net_gain_equal_dose", "stretch"]]
+        mark = f" (×{stretch:.1f})" if stretch > 2 else ""  # noqa: RUF001 - as shown
+        assert (int(row[3]), row[4]) == (rank, signed(gain) + mark)
     assert "hf-msae swordbench" in write().section("steering").text
-    assert not section.all("li")
+    notes = [f"{name}, at equal doses, is {note}." for name, note in equal["note"].items() if note]
+    assert [each.text for each in section.all("li")] == notes
 
 
 def test_what_is_not_defined_of_steering_says_why(write, tmp_path):

@@ -230,6 +230,21 @@ def test_the_page_ranks_as_a_run_does_and_text_is_no_markup():
     assert len(rows) == 2
 
 
+def test_intervals_of_the_page_cover_rows_and_seeds():
+    """Seeds that differ by more than their rows explain have wider intervals than the mean of theirs."""
+    cells = [cell("a", seed, f"{seed}" * 64, shift=0.25 * seed) for seed in range(3)]
+    result = SwordBenchResult.of_cells(cells)
+    row = next(line for line in render([Submission.of_result(result, "a")]).splitlines() if line.startswith("| 1 |"))
+    successes = [each["value"] for one in cells for each in one["figures"] if each["metric"] == "success"]
+    value, low, high = (float(each.strip(" [],")) for each in row.split("|")[4].split())
+    assert value == pytest.approx(np.mean(successes), abs=1e-3)
+    assert [low, high] == pytest.approx(
+        result.summary(["success"])[["low", "high"]].to_numpy(float)[0].tolist(), abs=1e-3
+    )
+    own = [each for one in cells for each in one["figures"] if each["metric"] == "success"]
+    assert high - low > 3 * np.mean([each["high"] - each["low"] for each in own])
+
+
 def test_an_empty_folder_is_no_leaderboard(tmp_path):
     with pytest.raises(ValueError, match="no submissions"):
         write_leaderboard(tmp_path)

@@ -14,7 +14,8 @@ from hf_msae.steering import METHODS, Edit, NotDefinedError, Task, gaussian_task
 from hf_msae.steering.cross_validation import few_rows, fit_best
 from hf_msae.steering.damage import Judge, damage_figures
 from hf_msae.steering.direction import Direction, levels
-from hf_msae.steering.doses import injection_doses, removal_doses
+from hf_msae.steering.doses import dose_unit, injection_doses, removal_doses
+from hf_msae.steering.measuring import measure
 from hf_msae.steering.metrics import (
     CrossConcepts,
     concept_figures,
@@ -262,6 +263,60 @@ def test_recovery_is_not_defined_where_the_bias_costs_nothing(task):
     assert is_perfect(figures) is None
 
 
+def _reasons(task, edit):
+    found = measure(task, edit, seed=0, only_bias=True)["figures"]
+    return {each["metric"]: each["reason"] for each in found if "reason" in each}
+
+
+def test_the_reason_is_the_one_that_applies(task):
+    """Each figure that is not defined can have several causes."""
+    lda = METHODS["mean_difference"]()
+    assert _reasons(task, lda) == {}
+    biased = Judge(task).groups["biased"]
+    split = task.split.copy()
+    split[biased[4:]] = "train"
+    assert _reasons(_with(task, split=split), lda)["recovery"].startswith("4 test rows are biased")
+    same = _reasons(_with(task, counterfactuals=task.features.copy()), lda)
+    assert f"on {len(biased)} biased rows it costs 0.000" in same["recovery"] and "0.000 to 0.000" in same["recovery"]
+    assert "changes no feature" in same["exactness"] and "changes no feature" in same["injection_exactness"]
+    without = _reasons(_without(task, "counterfactuals"), lda)
+    assert set(without) == {"exactness", *(f"injection_{name}" for name in ("exactness", *_INJECTED))}
+    assert all("no exact pairs" in each for each in without.values())
+
+
+_INJECTED = ("gain", "gain_equal_dose", "stretch")
+
+
+@pytest.mark.parametrize(("part", "said"), [(0.0, "by 0 of"), (1e-3, "by 0.00")])
+def test_changes_that_are_too_small_for_equal_doses_say_how_small(task, part, said):
+    reasons = _reasons(task, _scaled(part))
+    assert f"`remove` changes biased rows {said}" in reasons["net_gain_equal_dose"]
+    assert f"`add` changes unbiased rows {said}" in reasons["injection_gain_equal_dose"]
+    assert ("stretch" in reasons) == ("injection_stretch" in reasons) == (part == 0)
+
+
+def test_stretch_is_the_part_of_the_largest_equal_dose(task):
+    by_part = {}
+    for part in (1.0, 0.25):
+        figures = measure(task, _scaled(part), seed=0, only_bias=True)["figures"]
+        by_part[part] = found = {each["metric"]: each for each in figures}
+        value, low, high = (found["stretch"][end] for end in ("value", "low", "high"))
+        assert value * found["dose"]["value"] == pytest.approx(dose_unit(task)) and low < value < high
+    for name in ("stretch", "injection_stretch"):
+        assert by_part[0.25][name]["value"] == pytest.approx(4 * by_part[1.0][name]["value"], rel=1e-3)
+
+
+def _scaled(part):
+    class Scaled(METHODS["mean_difference"]):
+        def _remove(self, x):
+            return x + part * (super()._remove(x) - x)
+
+        def _add(self, x, amount):
+            return super()._add(x, part * amount)
+
+    return Scaled()
+
+
 def test_a_gain_of_nothing_is_not_perfect():
     nothing = dict.fromkeys(("success", "damage", "over_correction"), (0.0, 0.0, 0.0))
     assert is_perfect({**nothing, "recovery": (1.0, 1.0, 1.0)}) is False
@@ -489,6 +544,15 @@ def _with(task, **changes):
 
 def _without(task, name):
     return _with(task, **{name: None})
+
+
+def test_a_task_says_what_it_is_made_of(task):
+    assert repr(task) == (
+        "Task('gaussian': 3000 training and 3000 test rows of width 24 from 'none', 2 labels, bias 'bias', "
+        "other concepts concept 1, concept 2, concept 3, 6000 exact pairs)"
+    )
+    alone = _with(task, concepts={"bias": task.concepts["bias"]}, counterfactuals=None)
+    assert "no other concepts, no exact pairs" in repr(alone)
 
 
 def test_levels_turn_a_direction_towards_the_concept():

@@ -10,7 +10,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
-from hf_msae.steering import METHODS, gaussian_task, run_swordbench
+from hf_msae.steering import METHODS, TASKS, gaussian_task, run_swordbench
 from hf_msae.steering import run as module
 from hf_msae.steering.cross_validation import fit_best
 from tests.identity_msae import identity_msae
@@ -111,6 +111,24 @@ def test_only_the_chosen_settings_have_to_converge(tiny):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit_best(LinearSVC(random_state=0), {"C": [1.0, 10.0]}, X, y, 3, 0)
+
+
+@pytest.mark.parametrize(("known", "name", "near"), [(METHODS, "leec", "leace"), (TASKS, "gausian", "gaussian")])
+def test_unknown_names_are_refused_with_the_known_ones(known, name, near):
+    for kind in (KeyError, ValueError):
+        with pytest.raises(kind) as refused:
+            known[name]
+    assert f"{name!r}: did you mean {near}" in str(refused.value) and all(each in str(refused.value) for each in known)
+    assert name not in known and known.get(name) is None
+
+
+def test_one_other_concept_may_be_one_column(tiny):
+    X, concept = tiny.features[tiny.train], tiny.concepts["bias"][tiny.train]
+    other = tiny.target[tiny.train]
+    one, many = (METHODS["joint_pattern"]().fit(X, concept, others=each) for each in (other, other[:, None]))
+    assert one.parameters["direction"].equal(many.parameters["direction"])
+    with pytest.raises(ValueError, match=r"others.*\(59,\).*60"):
+        METHODS["joint_pattern"]().fit(X, concept, others=other[1:])
 
 
 def _text(path):

@@ -21,8 +21,9 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from hf_msae import MSAEModel
-from hf_msae.steering import METHODS, SwordBenchResult, gaussian_task, run_swordbench
+from hf_msae.steering import METHODS, TASKS, SwordBenchResult, gaussian_task, run_swordbench
 from hf_msae.steering import run as module
+from hf_msae.steering.doses import dose_unit
 from hf_msae.steering.rows import shared_rows
 
 small = partial(gaussian_task, num_rows=400, width=12, num_concepts=3)
@@ -61,6 +62,12 @@ def test_an_interrupted_run_measures_only_what_is_missing(tmp_path, monkeypatch,
     monkeypatch.setattr(module, "measure", lambda *given: measured.append(given) or original(*given))
     run([small], ["mean_difference", "lda"], tmp_path, seeds=(0, 1))
     assert len(measured) == 2 and (tmp_path / "results.json").read_bytes() == first
+
+
+def test_tasks_are_known_by_name(tmp_path, monkeypatch):
+    monkeypatch.setitem(TASKS, "tiny", partial(small, num_rows=100, num_concepts=1))
+    result = run(["tiny", replace(small(seed=0), name="made")], ["mean_difference"], tmp_path, seeds=(0,))
+    assert result.tasks == ["gaussian", "made"]
 
 
 def test_other_options_are_other_cells(tmp_path):
@@ -201,10 +208,10 @@ def test_a_concept_that_no_test_row_has_does_not_end_the_run(tmp_path):
 def test_every_figure_that_is_missing_has_a_reason(tmp_path):
     task = small(seed=0)
     without = run([replace(task, counterfactuals=None)], ["lda", "leace"], tmp_path, seeds=(0,)).undefined()
-    metrics = ["exactness", "injection_exactness", "injection_gain", "injection_gain_equal_dose"]
-    assert without["metric"].tolist() == metrics and without["cells"].tolist() == [2] * 4
+    metrics = ["exactness", *(f"injection_{name}" for name in ("exactness", "gain", "gain_equal_dose", "stretch"))]
+    assert without["metric"].tolist() == metrics and without["cells"].tolist() == [2] * 5
     assert without["reason"].str.contains("pairs").all()
-    assert without["methods"].tolist() == [["lda", "leace"]] * 4 and without["concepts"].tolist() == [["bias"]] * 4
+    assert without["methods"].tolist() == [["lda", "leace"]] * 5 and without["concepts"].tolist() == [["bias"]] * 5
     harmless = replace(task, counterfactuals=task.features.copy())
     frame = run([harmless], ["lda"], tmp_path, seeds=(0,)).to_pandas()
     assert "mislead" in frame.query("metric == 'recovery'")["reason"].item()
@@ -253,7 +260,7 @@ def test_rows_that_seeds_share_count_once():
     a, b = ([rng.integers(-1, 2, n).tolist() for n in (40, 60, 50)] for _ in range(2))
     once = _result({("a", 0, "x"): a, ("b", 0, "x"): b}).ranking()
     repeated = _result({(name, seed, "x"): each for seed in range(5) for name, each in (("a", a), ("b", b))}).ranking()
-    assert repeated.equals(once) and 0 < once["p_value"].iloc[1] < 1
+    assert repeated.drop(columns="seeds").equals(once.drop(columns="seeds")) and 0 < once["p_value"].iloc[1] < 1
     others = {(name, seed, f"{seed}"): each for seed in range(5) for name, each in (("a", a), ("b", b))}
     assert _result(others).ranking()["p_value"].iloc[1] < once["p_value"].iloc[1]
 
@@ -392,7 +399,8 @@ def test_a_rank_is_opened_by_the_best_that_is_left():
         ({"methods": [METHODS["ridge"](folds=3), METHODS["ridge"]()]}, "ridge"),
         ({"tasks": [small, partial(small, correlation=0.5)]}, "'gaussian'"),
         ({"tasks": small(seed=0)}, "several tasks"),
-        ({"tasks": ["gaussian"]}, "'gaussian'"),
+        ({"tasks": ["gausian"]}, "'gausian': did you mean gaussian.* scenes_pattern"),
+        ({"tasks": "gaussian"}, r"\['gaussian'\]"),
         ({"methods": "lda"}, r"\['lda'\]"),
         ({"methods": {"a": "lda"}}, "'lda'"),
         ({"methods": [METHODS["lda"]]}, "name or an edit"),
@@ -506,11 +514,18 @@ def test_a_run_is_read_from_its_folder_and_split_by_task(tmp_path):
 def test_figures_are_drawn(finished):
     result = finished[1]
     panel = result.plot().axes[0]
-    for figure in (result.plot(), result.plot_doses(), result.plot_injection()):
-        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["lda", "mean_difference"]
+    for figure, more in (
+        (result.plot(), []),
+        (result.plot_doses(), ["largest equal dose"]),
+        (result.plot_injection(), []),
+    ):
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["lda", "mean_difference", *more]
     assert panel.get_title() == "gaussian" and len(panel.lines) >= 4
     doses = result.plot_doses().axes
     assert [panel.get_ylabel().split(" ")[0] for panel in doses] == ["success", "damage", "over-correction"]
+    equal = [line.get_xdata() for line in doses[0].lines if line.get_linestyle() == ":"]
+    (unit,) = {round(x, 6) for (x, _) in equal}
+    assert unit == pytest.approx(np.mean([dose_unit(small(seed=seed)) for seed in (0, 1)]), rel=1e-5)
     curves = [line.get_xydata().tolist() for line in doses[2].lines]
     curve = result.dose_curves().query("method == 'lda'")
     assert curve[["dose", "over_correction"]].to_numpy().tolist() in curves
@@ -521,6 +536,11 @@ def test_figures_are_drawn(finished):
     heat = result.plot_cross("gaussian", "lda").axes[0]
     assert heat.get_title() == "gaussian, lda"
     assert [label.get_text() for label in heat.get_yticklabels()] == ["bias", "concept 1", "concept 2"]
+    (right,) = heat.child_axes
+    found = result.to_pandas().query("method == 'lda' and metric == 'orthogonality'").astype({"value": float})
+    assert [label.get_text() for label in right.get_yticklabels()] == [
+        f"{value:.2f}" for value in found.groupby("concept")["value"].mean()
+    ]
     with pytest.raises(ValueError, match="leace"):
         result.plot_cross("gaussian", "leace")
 

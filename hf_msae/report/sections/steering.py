@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from ...steering import SwordBenchResult
     from ..context import Context
 
-COLUMNS = ("net_gain", "success", "recovery", "damage", "over_correction", "flip_rate", "exactness")
+COLUMNS = {
+    "success": "success",
+    "recovery": "recovery",
+    "damage": "damage",
+    "over_correction": "over-correction",
+    "flip_rate": "flips",
+    "exactness": "exactness",
+    "robustness": "robustness",
+    "orthogonality": "orthogonality",
+}
+_OF_CONCEPTS = ("robustness", "orthogonality")  # measured if there are several
 _AGAINST = (
     "Success against damage: up and to the left is better. A curve goes from a quarter of the removal to twice of it; "
     "the marker is the removal itself, with 95% intervals."
@@ -21,7 +31,8 @@ _AGAINST = (
 _DOSES = (
     "What each dose does, the size of the change relative to the embedding. Thick parts "
     "are the doses that work; dashed lines mark the success that these need, and the most damage and over-correction "
-    "that they may have. Bands are 95% intervals."
+    "that they may have. The dotted line is the largest dose at which methods are compared at equal doses: one whose "
+    "curve, up to twice its own change, ends before it was stretched further. Bands are 95% intervals."
 )
 _INJECTION = (
     "What adding the bias does to inputs without it, compared with the same inputs rendered with it. The gain is how "
@@ -30,7 +41,8 @@ _INJECTION = (
 )
 _CROSS = (
     "How well each concept (rows) is still found after {method} removed each (columns), as AUROC. The diagonal should "
-    "be at 0.5, which is chance, and everything else as high as before."
+    "be at 0.5, which is chance, and everything else as high as before. On the right, how little the direction of a "
+    "concept has in common with those of the others: 1 if it is orthogonal to all."
 )
 
 
@@ -41,12 +53,15 @@ class TaskFinding:
     name: str
     verdict: str
     num_seeds: int
-    # Methods by rank: rank, equal_dose (rank and net gain at equal doses, or None), method, of each figure (mean, low,
-    # high) over seeds, and doses, the range that works, or why there is none.
+    # Methods by rank: rank, equal_dose (rank, net gain and stretch at equal doses, or None), method, of each figure
+    # (mean, low, high) over seeds, and doses, the range that works, or why there is none.
     rows: list[dict[str, Any]]
+    columns: dict[str, str]  # the figures that are shown besides the net gain, and what they are called
+    remarks: list[str]  # where ranks do not follow the means and why, and what they do not show
     undefined: list[dict[str, Any]]  # metric, methods, concepts, cells and reason
     figures: list[tuple[Drawing, str]]  # each with what it means
     epsilon: float  # the most damage and over-correction of a dose that works
+    most_stretch: float  # beyond which a method at equal doses is marked
 
 
 def build(context: Context) -> list[TaskFinding] | None:
@@ -63,15 +78,20 @@ def task_finding(result: SwordBenchResult, task: str, method: str | None = None)
         task: Name of the task.
         method: The method of the heat map of concepts. Defaults to the best.
     """
-    from ...steering.verdict import EPSILON  # here, since most reports need no steering
+    from ...steering.remarks import MOST_STRETCH  # here, since most reports need no steering
+    from ...steering.verdict import EPSILON
 
     result = result.of_task(task)
-    summary = result.summary(COLUMNS).set_index(["method", "metric"])[["mean", "low", "high"]]
+    summary = result.summary(["net_gain", *COLUMNS]).set_index(["method", "metric"])[["mean", "low", "high"]]
     ranges = result.working_doses().set_index("method")
-    equal = result.ranking(equal_dose=True).set_index("method")[["rank", "net_gain_equal_dose"]]
+    at_equal_doses = result.ranking(equal_dose=True)
+    equal = at_equal_doses.set_index("method")[["rank", "net_gain_equal_dose", "stretch"]]
     ranking, rows = result.ranking(), []
+    notes = [f"{row.method} is {row.note}" for row in ranking.itertuples() if row.note]
+    notes += [f"{row.method}, at equal doses, is {row.note}" for row in at_equal_doses.itertuples() if row.note]
     for rank, name in zip(ranking["rank"], ranking["method"], strict=True):
-        found = {metric: tuple(summary.loc[name, metric]) for metric in COLUMNS if (name, metric) in summary.index}
+        there = [metric for metric in ("net_gain", *COLUMNS) if (name, metric) in summary.index]
+        found = {metric: tuple(summary.loc[name, metric]) for metric in there}
         doses = _range(ranges.loc[name]) if name in ranges.index else "not measured"
         at_equal = next(equal.loc[[name]].itertuples(index=False), None) if name in equal.index else None
         rows.append({"rank": rank, "equal_dose": at_equal, "method": name, **found, "doses": doses})
@@ -86,8 +106,19 @@ def task_finding(result: SwordBenchResult, task: str, method: str | None = None)
     if method in measured:
         heat = drawing(result.plot_cross(task, method), f"Detection of each concept after {method} removed each.")
         figures.append((heat, _CROSS.format(method=method)))
-    undefined = result.undefined().to_dict("records")
-    return TaskFinding(task, result.verdict(), result.perfect["seed"].nunique(), rows, undefined, figures, EPSILON)
+    measured = set(summary.index.get_level_values("metric"))
+    return TaskFinding(
+        name=task,
+        verdict=result.verdict(),
+        num_seeds=result.perfect["seed"].nunique(),
+        rows=rows,
+        columns={name: label for name, label in COLUMNS.items() if name in measured or name not in _OF_CONCEPTS},
+        remarks=[*notes, *result.remarks()],
+        undefined=result.undefined().to_dict("records"),
+        figures=figures,
+        epsilon=EPSILON,
+        most_stretch=MOST_STRETCH,
+    )
 
 
 def _range(row: pd.Series) -> str:

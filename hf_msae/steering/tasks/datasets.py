@@ -80,8 +80,8 @@ def task_from_dataset(
     if missing := int(table[target].isna().sum()):
         raise ValueError(f"column {target!r} has no value in {missing} of {len(table)} rows: leave them out")
     split = np.repeat(list(parts), [len(part) for part in parts.values()]) if split_column is None else None
-    split = _splits(table[split_column], split_column) if split is None else split
-    truth = {column: _booleans(table[column], column) for column in dict.fromkeys((bias, *concepts))}
+    split = splits_of(table[split_column], split_column) if split is None else split
+    truth = {column: booleans_of(table[column], column) for column in dict.fromkeys((bias, *concepts))}
     values, target_labels = np.unique(table[target].to_numpy(), return_inverse=True)
     chosen = _chosen(split, target_labels, truth[bias], num_rows, balance_test, seed)
     starts = np.cumsum([0, *(len(part) for part in parts.values())])
@@ -139,14 +139,16 @@ def _of_splits(dataset: Dataset | DatasetDict) -> dict[str, Dataset]:
     return {split: dataset[split] for split in SPLITS}
 
 
-def _splits(column: pd.Series, name: str) -> np.ndarray:
+def splits_of(column: pd.Series, name: str) -> np.ndarray:
+    """Return "train", "test" or "left out" for each row of a column of splits; another value is a ValueError."""
     for value in column.unique():
         if str(value) not in _SPLIT_OF:
             raise ValueError(f"column {name!r} holds {value!r}, which is no split: use {', '.join(_SPLIT_OF)}")
     return column.astype(str).map(_SPLIT_OF).to_numpy()
 
 
-def _booleans(column: pd.Series, name: str) -> np.ndarray:
+def booleans_of(column: pd.Series, name: str) -> np.ndarray:
+    """Return a column of 0 and 1, of -1 and 1, or of booleans as booleans; another value is a ValueError."""
     values = column.to_numpy()
     if not (np.isin(values, (0, 1)).all() or np.isin(values, (-1, 1)).all()):
         held = ", ".join(map(repr, column.unique()[:5].tolist()))

@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..data import NotDefinedError
+from ..named import Named
 from .inputs import SPLITS, as_concepts, as_features, as_labels, as_split
-
-if TYPE_CHECKING:
-    from ...embeddings import EmbeddingDataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +101,17 @@ class Task:
                 stacklevel=3,
             )
 
+    def __repr__(self) -> str:
+        others = [name for name in self.concepts if name != self.bias]
+        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        known = f"other concepts {shown}" if others else "no other concepts"
+        pairs = 0 if self.counterfactuals is None else int(np.isfinite(self.counterfactuals).all(axis=1).sum())
+        return (
+            f"Task({self.name!r}: {len(self.train)} training and {len(self.test)} test rows of width "
+            f"{self.features.shape[1]} from {self.backbone!r}, {len(np.unique(self.target))} labels, bias "
+            f"{self.bias!r}, {known}, {pairs or 'no'} exact pairs)"
+        )
+
     def rows(self, split: str) -> np.ndarray:
         """Return the numbers of a split's rows."""
         return np.flatnonzero(self.split == split)
@@ -127,51 +136,8 @@ class Task:
         """The numbers of the test rows."""
         return self.rows("test")
 
-    @classmethod
-    def from_embeddings(
-        cls,
-        embeddings: EmbeddingDataset,
-        concepts: Sequence[str],
-        target: str,
-        bias: str,
-        split: np.ndarray,
-        name: str | None = None,
-    ) -> Task:
-        """Make a task from opened embeddings with columns of labels.
 
-        Args:
-            embeddings: Opened embeddings.
-            concepts: Columns of booleans, or of 0 and 1.
-            target: Column of the label; its values become numbers in sorted order.
-            bias: The column among `concepts` that is spuriously correlated with the label.
-            split: "train" or "test" for each row.
-            name: Name of the task. Defaults to the label's column.
-
-        Raises:
-            ValueError: A column is missing or holds something else.
-        """
-        columns = embeddings.dataset.select_columns([*concepts, target]).to_pandas()
-        found = {}
-        for concept in concepts:
-            values = columns[concept].to_numpy()
-            if not np.isin(values, (0, 1)).all():
-                raise ValueError(f"column {concept!r} is not true or false in every row: it holds {set(values[:20])}")
-            found[concept] = values.astype(bool)
-        if missing := int(columns[target].isna().sum()):
-            raise ValueError(f"column {target!r} has no value in {missing} of {len(columns)} rows: leave them out")
-        return cls(
-            name=name or target,
-            backbone=str(embeddings.provenance.get("base_model_name_or_path")),
-            features=embeddings,
-            concepts=found,
-            target=np.unique(columns[target].to_numpy(), return_inverse=True)[1],
-            bias=bias,
-            split=np.asarray(split),
-            provenance={**embeddings.provenance, "label": target},
-        )
-
-
-TASKS: dict[str, Callable[..., Task]] = {}
+TASKS: Named[Callable[..., Task]] = Named("task")
 """The tasks that can be made without data of one's own, by name: `TASKS["gaussian"](seed=1)` returns a `Task`."""
 
 _F = TypeVar("_F", bound=Callable[..., Task])

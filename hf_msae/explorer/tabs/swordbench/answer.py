@@ -42,4 +42,8 @@ def numbers(explorer: Explorer, task: str) -> dict[str, Any]:
     result = explorer.swordbench.of_task(task)
     tables = {"ranking": result.ranking(), "ranking_equal_dose": result.ranking(equal_dose=True)}
     tables |= {"working_doses": result.working_doses(), "undefined": result.undefined()}
-    return {"verdict": result.verdict(), **{name: json_records(table) for name, table in tables.items()}}
+    return {
+        "verdict": result.verdict(),
+        "remarks": result.remarks(),
+        **{name: json_records(table) for name, table in tables.items()},
+    }

@@ -1,0 +1,68 @@
+"""Figures as means over seeds and concepts, and which seeds and concepts these are without."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import pandas as pd
+
+from ..statistics import draws_interval
+
+_OF_BIAS = {"success", "net_gain"}  # metrics that the bias alone has
+COLUMNS = ["task", "method", "metric", "mean", "low", "high", "lowest", "highest", "seeds", "concepts", "missing"]
+
+
+def summarize(
+    frame: pd.DataFrame,
+    metrics: Sequence[str] | None,
+    seeds: Mapping[str, Sequence[int]],
+    shared: Mapping[str, float],
+) -> pd.DataFrame:
+    """Average figures over seeds and concepts, as `SwordBenchResult.summary` says.
+
+    Args:
+        frame: The tidy table of all figures.
+        metrics: The metrics to average; None for all.
+        seeds: The seeds that each task was run with.
+        shared: For each task, the share of test rows that two seeds have in common.
+    """
+    rows = []
+    for task, of_task in frame.groupby("task", sort=False):
+        expected = _expected(of_task)
+        chosen = of_task if metrics is None else of_task[of_task["metric"].isin(metrics)]
+        chosen = chosen.dropna(subset=["value"]).astype(dict.fromkeys(("value", "low", "high"), float))
+        for (method, metric), each in chosen.groupby(["method", "metric"], sort=False):
+            by_seed = each.groupby("seed", sort=False)[["value", "low", "high"]].mean()
+            found = draws_interval(by_seed["value"], by_seed["low"], by_seed["high"], shared[task])
+            there = each.groupby("seed")["concept"].agg(set)
+            lacking = {seed: expected[metric] - there.get(seed, set()) for seed in seeds[task]}
+            spread = by_seed["value"].min(), by_seed["value"].max()
+            counts = len(by_seed), each["concept"].nunique()
+            missing = _missing(lacking, len(expected[metric]))
+            rows.append((task, method, metric, *map(float, found), *spread, *counts, missing))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _expected(of_task: pd.DataFrame) -> dict[str, set[str]]:
+    """Return the concepts that each metric of a task is of, if every fit is defined."""
+    failed = set(of_task.loc[of_task["metric"] == "fit", "concept"])
+    bias = set(of_task.loc[of_task["metric"].isin(_OF_BIAS), "concept"])
+    listed = of_task.groupby("metric")["concept"].agg(set)
+    return {metric: of | (failed if not bias or of - bias else failed & bias) for metric, of in listed.items()}
+
+
+def _missing(lacking: Mapping[int, Collection[str]], number: int) -> str:
+    """Say what a mean is without: "seed 2; concept night; seed 1: concepts night, red"."""
+    always = set.intersection(*map(set, lacking.values()))
+    parts = [f"seed {seed}" for seed, concepts in lacking.items() if len(concepts) == number]
+    parts += [f"{_concepts(always)}"] if always else []
+    parts += [
+        f"seed {seed}: {_concepts(left)}"
+        for seed, concepts in lacking.items()
+        if len(concepts) < number and (left := set(concepts) - always)
+    ]
+    return "; ".join(parts)
+
+
+def _concepts(names: Collection[str]) -> str:
+    return f"{'concept' if len(names) == 1 else 'concepts'} {', '.join(sorted(names))}"

@@ -1,0 +1,86 @@
+"""Tasks of embeddings with columns of labels: which rows are tested on, and what is said of too few of them."""
+
+import warnings
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from hf_msae.embeddings import load_embeddings
+from hf_msae.steering import task_from_embeddings
+
+
+def embeddings(cells, **columns):
+    """Embeddings of {(label, has the bias): rows}."""
+    kinds = [label for (label, _), number in cells.items() for _ in range(number)]
+    bias = [has for (_, has), number in cells.items() for _ in range(number)]
+    X = np.random.default_rng(0).standard_normal((len(kinds), 4)).tolist()
+    return load_embeddings(Dataset.from_dict({"image_embeds": X, "kind": kinds, "bias": bias, **columns}))
+
+
+CELLS = {("cat", True): 400, ("cat", False): 40, ("dog", True): 60, ("dog", False): 300}
+
+
+def counts(task, part):
+    rows = task.rows(part)
+    return np.bincount(2 * task.target[rows] + task.concepts["bias"][rows], minlength=4).tolist()
+
+
+def test_training_keeps_the_correlation_and_the_test_has_as_many_rows_of_each_cell():
+    given = embeddings(CELLS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tasks = [task_from_embeddings(given, "kind", "bias", ["bias"], seed=seed) for seed in (0, 1)]
+    for task in tasks:
+        assert counts(task, "train") == [20, 200, 150, 30] and counts(task, "test") == [20] * 4
+        rows = task.provenance["inputs"]
+        np.testing.assert_array_equal(task.features, given[rows].numpy())
+    assert set(tasks[0].provenance["inputs"]) != set(tasks[1].provenance["inputs"])
+    whole = task_from_embeddings(given, "kind", "bias", test_share=0.25, balance_test=False)
+    assert counts(whole, "test") == [10, 100, 75, 15] and len(whole.features) == 800
+
+
+def test_a_column_of_splits_is_kept():
+    split = np.resize(["train", "test", "test", "validation"], 800)
+    given = embeddings(CELLS, part=split)
+    with pytest.warns(UserWarning, match=r"correlated in the test rows.*balance_test"):
+        task = task_from_embeddings(given, "kind", "bias", split_column="part", seed=3)
+    assert task.provenance["inputs"] == np.flatnonzero(split != "validation").tolist()
+    assert task.split.tolist() == split[split != "validation"].tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        task = task_from_embeddings(given, "kind", "bias", split_column="part", balance_test=True)
+    assert counts(task, "test") == [20] * 4 and len(task.train) == 200
+
+
+def test_what_the_test_cannot_show_is_said():
+    with pytest.warns(UserWarning, match=r"kind = cat without bias \(3\), kind = dog with bias \(0\)"):
+        task = task_from_embeddings(embeddings({**CELLS, ("cat", False): 6, ("dog", True): 1}), "kind", "bias")
+    assert counts(task, "test") == [3, 200, 150, 0] and counts(task, "train") == [3, 200, 150, 1]
+
+
+def test_fewer_rows_are_drawn_at_random():
+    task = task_from_embeddings(embeddings(CELLS), "kind", "bias", num_rows=400, balance_test=False)
+    assert len(task.features) == 400 and np.unique(task.provenance["inputs"]).size == 400
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"bias": "frame"}, "'frame'"),
+        ({"target": "animal"}, "'animal'"),
+        ({"concepts": ["kind"]}, "'kind' holds 'cat', 'dog'"),
+        ({"split_column": "kind"}, "'cat', which is no split"),
+    ],
+)
+def test_columns_that_do_not_fit_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        task_from_embeddings(embeddings(CELLS), **{"target": "kind", "bias": "bias", **options})
+
+
+def test_tokens_and_arrays_are_refused():
+    tokens = Dataset.from_dict({"tokens": [[[0.0, 1.0]] * 2] * 8, "kind": [0, 1] * 4, "bias": [0, 1] * 4})
+    with pytest.raises(ValueError, match="tokens"):
+        task_from_embeddings(load_embeddings(tokens, hook_point="tokens"), "kind", "bias")
+    with pytest.raises(ValueError, match="no columns"):
+        task_from_embeddings(load_embeddings(np.ones((4, 2), dtype=np.float32)), "kind", "bias")
