@@ -6,15 +6,18 @@ RUN := $(VENV)/bin/python
 
 .PHONY: quickstart demo test test-slow test-oldest lint format clean
 
+# What is imported is compiled then: to compile everything that is installed takes longer than installing it.
+PIP = pip install --quiet --disable-pip-version-check --no-compile
+
 # The stamp is renewed only when what is installed could change.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(VENV)/bin/$(PIP) -c constraints.txt -e ".[dev]"
 	touch $@
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt \
+	$(OLDEST)/bin/$(PIP) -c constraints-oldest.txt \
 		-e ".[siglip,train,mcp,clipart,hyperspectral,label,soil,steering,test]"
 	touch $@
 
@@ -22,7 +25,7 @@ quickstart: $(VENV)/.installed
 	$(RUN) -m hf_msae.cli quickstart --output_dir outputs/quickstart
 
 demo: $(VENV)/.installed
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[space]"
+	$(VENV)/bin/$(PIP) -c constraints.txt -e ".[space]"
 	$(RUN) -m hf_msae.cli demo
 
 # A test file stays in one process; a process computes on one thread, since the others have work of their own, and

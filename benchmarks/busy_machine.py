@@ -65,6 +65,7 @@ def measured(shape: str, threads: int, spin_count: str, loops: int, seconds: flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", choices=SHAPES, nargs="+", default=list(SHAPES), help="Shapes of the step.")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4], help="Numbers of threads.")
     parser.add_argument("--spin_counts", nargs="+", default=["default", "0", "1000"], help="Values of GOMP_SPINCOUNT.")
     parser.add_argument("--loops", type=int, default=os.cpu_count(), help="Busy loops beside the training.")
@@ -77,12 +78,13 @@ def main() -> None:
         return
     rates: dict[tuple, list[float]] = {}
     for _ in range(arguments.rounds):
-        for shape in SHAPES:
+        for shape in arguments.shapes:
             for threads in arguments.threads:
                 for spin_count in arguments.spin_counts:
                     for loops in dict.fromkeys((0, arguments.loops)):
                         found = measured(shape, threads, spin_count, loops, arguments.seconds)
                         rates.setdefault((shape, threads, spin_count, loops), []).append(found)
+                        print(f"{shape}, {threads} threads, {spin_count}, {loops} loops: {found:.0f}", file=sys.stderr)
     cores, rows = os.cpu_count(), []
     for (shape, threads, spin_count, loops), found in rates.items():
         alone = statistics.median(rates[shape, threads, spin_count, 0])

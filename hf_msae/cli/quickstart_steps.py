@@ -92,25 +92,29 @@ def run_quickstart(arguments: QuickstartArguments) -> dict[str, Any]:
     def announce(number: int, what: str) -> None:
         print(f"\n[{number}/7] {what}  ({time.monotonic() - begun:.0f} s so far)", flush=True)
 
-    announce(1, f"Rendering {arguments.num_train_scenes + arguments.num_eval_scenes:,} scenes (kept for the next run)")
-    train_scenes = load_scenes("train", arguments.num_train_scenes, arguments.seed, num_proc=arguments.num_workers)
-    eval_scenes = load_scenes("test", arguments.num_eval_scenes, arguments.seed, num_proc=arguments.num_workers)
-
-    announce(2, "Embedding them with the small SigLIP of this package")
-    embeddings = {}
-    for name, scenes in (("train", train_scenes), ("test", eval_scenes)):
-        folder = output / "embeddings" / name
-        source = f"scenes:{name}:{len(scenes)}:{arguments.seed}"
+    def embedded(split: str, number: int) -> tuple[EmbeddingDataset, Dataset]:
+        scenes = load_scenes(split, number, arguments.seed, num_proc=arguments.num_workers)
+        folder = output / "embeddings" / split
+        source = {"dataset": f"scenes:{split}:{len(scenes)}:{arguments.seed}"}
         options = {"batch_size": 256, "overwrite": True, "progress": not run.disable_tqdm}
-        extract_activations(backbone, scenes, folder, metadata={"dataset": source}, **options)
-        embeddings[name] = load_embeddings(folder)
+        extract_activations(backbone, scenes, folder, metadata=source, **options)
+        return load_embeddings(folder), scenes
+
+    rendering = "scenes, which are kept for the next run, and embedding them with the small SigLIP of this package"
+    announce(1, f"Rendering {arguments.num_eval_scenes:,} held-out {rendering}")
+    test, eval_scenes = embedded("test", arguments.num_eval_scenes)
+    look = first_look(output, test, eval_scenes)
+    print(f"A first look at what a released MSAE finds in them: {look}")
+
+    announce(2, f"Rendering and embedding {arguments.num_train_scenes:,} scenes to train on")
+    train, _ = embedded("train", arguments.num_train_scenes)
 
     announce(3, f"Training an MSAE: {config.num_latents} latents, levels {config.nesting_ks}")
     set_seed(arguments.seed)
-    trainer = MSAETrainer(MSAEModel(config), run, embeddings["train"], embeddings["test"])
+    trainer = MSAETrainer(MSAEModel(config), run, train, test)
     result = trainer.train()
 
-    announce(4, f"Evaluating it on {len(embeddings['test']):,} held-out scenes at every granularity")
+    announce(4, f"Evaluating it on {len(test):,} held-out scenes at every granularity")
     flags = [word for each in fields(arguments) for word in (f"--{each.name}", getattr(arguments, each.name))]
     command = command_line("hf-msae quickstart", flags)
     metrics = finish(trainer, command=command).to_dict()
@@ -119,9 +123,9 @@ def run_quickstart(arguments: QuickstartArguments) -> dict[str, Any]:
     announce(5, "Naming its latents with the words of the captions")
     vocabulary = Vocabulary.of_scenes()
     words = vocabulary.embed(backbone)
-    table = name_latents(msae, vocabulary, words, embeddings["test"])
+    table = name_latents(msae, vocabulary, words, test)
     table.save(output / "concepts" / "scenes.parquet")
-    best = check_names(msae, table, embeddings["test"], eval_scenes)
+    best = check_names(msae, table, test, eval_scenes)
 
     announce(6, "Plotting figures and writing the model card")
     save_figure(plot_quality_against_k(metrics), output / "quality_against_k.png")
@@ -133,7 +137,7 @@ def run_quickstart(arguments: QuickstartArguments) -> dict[str, Any]:
 
     announce(7, "Finding what drives a probe trained on mostly red stars, and writing the report")
     model = VisionTextMSAE(backbone, msae, table)
-    findings = biased_probe(model, embeddings["test"], arguments)
+    findings = biased_probe(model, test, arguments)
     save_figure(findings.plot(), output / "bias.png")
     examples = output / "examples"
     examples.mkdir(exist_ok=True)
@@ -142,7 +146,7 @@ def run_quickstart(arguments: QuickstartArguments) -> dict[str, Any]:
     write_report(
         output / "report.html",
         model,
-        embeddings["test"],
+        test,
         eval_scenes,
         bias=[findings],
         metrics=metrics,
@@ -152,6 +156,13 @@ def run_quickstart(arguments: QuickstartArguments) -> dict[str, Any]:
     _print_summary(output, metrics, best, time.monotonic() - begun)
     print(f"\nA probe trained on mostly red stars: {findings.verdict()}.")
     return metrics
+
+
+def first_look(output: Path, embeddings: EmbeddingDataset, scenes: Dataset) -> Path:
+    """Draw the scenes that activate the best-named latents of a released MSAE most; return the figure's path."""
+    released = VisionTextMSAE.from_pretrained("scenes-image")
+    best = check_names(released.msae, released.concepts, embeddings, scenes, _SHEET_ROWS)
+    return save_figure(plot_contact_sheet(contact_rows(best, scenes)), output / "first_look.png")
 
 
 def biased_probe(model: VisionTextMSAE, embeddings: EmbeddingDataset, arguments: QuickstartArguments) -> BiasReport:

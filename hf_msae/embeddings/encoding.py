@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import Dataset, Features
+from datasets import Features
+from datasets.arrow_writer import TypedSequence
 
 from .._utils.tensors import as_tensor
 
@@ -48,13 +49,15 @@ def encode_extra(extra: Mapping[str, Sequence[Any]], features: Features, rows: S
     if not extra:
         return []
     try:
-        encoded = Dataset.from_dict(dict(extra), features=features).data.table.combine_chunks()
+        # Not Dataset.from_dict: it hashes the values for a fingerprint that is of no use here.
+        return [
+            pa.array(TypedSequence(features.encode_column(extra[name], name), kind)) for name, kind in features.items()
+        ]
     except (OverflowError, pa.ArrowInvalid) as error:
         raise ValueError(
             f"a value of the columns {', '.join(extra)} does not fit its type, in rows {rows[0]} to {rows[-1]}: "
             f"{error}; leave the column out or cast it"
         ) from error
-    return [encoded.column(name) for name in features]
 
 
 def _as_stored(name: str, values: Any, width: int, dtype: str, rows: Sequence[int]) -> np.ndarray:

@@ -196,6 +196,8 @@ def plot_contact_sheet(
     Rows are (caption, images, hits). If `hits` is given, images without the concept are marked by an orange border and
     a cross.
     """
+    from matplotlib.patches import Rectangle
+
     columns = max(len(pictures) for _, pictures, _ in rows)
     captions = [
         "\n".join(fill(line, _LONGEST_CAPTION) for line in figure_text(caption, 60).split("\n"))
@@ -204,27 +206,21 @@ def plot_contact_sheet(
     room = LETTER * max(len(line) for caption in captions for line in caption.split("\n"))
     width = min(0.8, (2 * WIDTH - room) / columns)
     height = max(1.05 * width, 0.15 * max(caption.count("\n") + 1 for caption in captions))
-    figure, axes = new_figure(len(rows), 1 + columns, width, height, title, first_width=room)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    for line, caption, (_, pictures, hits) in zip(axes, captions, rows, strict=True):
-        for panel in line:
-            panel.set_axis_off()
-        line[0].text(
-            0.0,
-            0.5,
-            caption,
-            va="center",
-            ha="left",
-            fontsize=8,
-            transform=line[0].transAxes,
-        )
+    # One panel in inches: matplotlib takes seconds to draw one for each picture.
+    whole = room + columns * width, len(rows) * height
+    figure, axes = new_figure(1, 1, whole[0] + 0.04, whole[1] + (0.36 if title else 0.04), title)
+    figure.get_layout_engine().set(w_pad=0, h_pad=0.03 if title else 0)
+    panel = axes[0, 0]
+    panel.set_axis_off()
+    for top, caption, (_, pictures, hits) in zip(np.arange(len(rows)) * height, captions, rows, strict=True):
+        panel.text(0, top + height / 2, caption, va="center", ha="left", fontsize=8)
         for index, picture in enumerate(pictures):
-            panel = line[index + 1]
-            panel.imshow(np.asarray(picture.convert("RGB")))
+            scale = 0.95 * width / max(picture.size)
+            wide, high = picture.width * scale, picture.height * scale
+            left, upper = room + (index + 0.5) * width - wide / 2, top + (height - high) / 2
+            panel.imshow(np.asarray(picture.convert("RGB")), extent=(left, left + wide, upper + high, upper))
             if hits is not None and not hits[index]:
-                panel.set_axis_on()
-                panel.set(xticks=[], yticks=[])
-                for spine in panel.spines.values():
-                    spine.set(visible=True, color=PALETTE[1], linewidth=2)
-                panel.text(0.06, 0.94, "✗", color=PALETTE[1], fontsize=9, va="top", transform=panel.transAxes)
+                panel.add_patch(Rectangle((left, upper), wide, high, fill=False, edgecolor=PALETTE[1], linewidth=2))
+                panel.text(left + 0.06 * wide, upper + 0.06 * high, "✗", color=PALETTE[1], fontsize=9, va="top")
+    panel.set(xlim=(-0.02, whole[0] + 0.02), ylim=(whole[1] + 0.02, -0.02))
     return figure

@@ -102,7 +102,7 @@ def test_everything_the_quickstart_promises_is_there(tmp_path, capsys):
     )
     embeddings = load_embeddings(output / "embeddings" / "test")
     assert embeddings.provenance["dataset"] == "scenes:test:200:42", "what finds the pictures again"
-    for figure in ("quality_against_k.png", "training.png", "concepts.png", "bias.png"):
+    for figure in ("first_look.png", "quality_against_k.png", "training.png", "concepts.png", "bias.png"):
         assert min(Image.open(output / figure).size) > 300
     assert "| 1024 (all) |" in (output / "README.md").read_text()
     model = MSAEModel.from_pretrained(output)

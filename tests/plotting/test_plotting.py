@@ -111,7 +111,7 @@ def test_contact_sheet_marks_misses():
 def test_captions_of_pictures_take_the_room_that_they_need(caption):
     figure = plot_contact_sheet([(caption, [Image.new("RGB", (8, 8))] * 10, None)])
     figure.draw_without_rendering()
-    (text,), pictures = figure.axes[0].texts, figure.axes[1].get_window_extent().x0
+    (text,), pictures = figure.axes[0].texts, figure.axes[0].images[0].get_window_extent().x0
     assert text.get_window_extent().x1 < pictures, "the caption covers no picture"
     assert pictures - text.get_window_extent().x1 < 0.1 * figure.get_window_extent().width, "and leaves no gap"
 
