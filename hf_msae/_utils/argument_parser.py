@@ -65,7 +65,7 @@ class MSAEArgumentParser(HfArgumentParser):
         description: First lines of --help.
         example: A command that works, shown last in --help.
         prog: Name of the command, by default of the script.
-        first_word: A field that may also be given as the first argument, without its flag.
+        first_words: Fields that may also be given as the first arguments, without their flags.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class MSAEArgumentParser(HfArgumentParser):
         description: str,
         example: str,
         prog: str | None = None,
-        first_word: str | None = None,
+        first_words: Sequence[str] = (),
     ):
-        word = f"{first_word.upper()} " if first_word else ""
+        words = "".join(f"{name.upper()} " for name in first_words)
         super().__init__(
             dataclass_types,
             prog=prog,
-            usage=f"%(prog)s {word}[--config FILE.yaml] [--flag value ...]",
+            usage=f"%(prog)s {words}[--config FILE.yaml] [--flag value ...]",
             description=description,
             epilog=f"example:\n{example}",
             allow_abbrev=False,
@@ -96,8 +96,9 @@ class MSAEArgumentParser(HfArgumentParser):
         for action in self._actions:
             if action.dest != "help":
                 action.option_strings = action.option_strings[:1]  # the spelling for help and errors; all are parsed
-            if action.dest == first_word:
-                action.help += " Can also be given as the first argument, without the flag."
+            for name, place in zip(first_words, ("first", "second"), strict=False):
+                if action.dest == name:
+                    action.help += f" Can also be given as the {place} argument, without the flag."
             # For a flag that is on by default, HfArgumentParser also makes --no_flag, with the same help.
             if action.option_strings[0] == f"--no_{action.dest}":
                 action.help = f"Turn off --{action.dest}."
@@ -105,7 +106,7 @@ class MSAEArgumentParser(HfArgumentParser):
                     f"no_{old}": f"no_{new}" for old, new in self._new_names.items() if new == action.dest
                 }
         self.context = ""  # the beginning of error messages
-        self.first_word = first_word
+        self.first_words = first_words
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
         """Return one instance of each dataclass. Invalid input ends the process with exit code 2 and one line.
@@ -114,8 +115,10 @@ class MSAEArgumentParser(HfArgumentParser):
             argv: The arguments, by default those of the process.
         """
         argv = list(sys.argv[1:] if argv is None else argv)
-        if self.first_word and argv and not argv[0].startswith("-"):
-            argv[0] = f"--{self.first_word}={argv[0]}"
+        for place, name in enumerate(self.first_words[: len(argv)]):
+            if argv[place].startswith("-"):
+                break
+            argv[place] = f"--{name}={argv[place]}"
         argv = [self._renamed(word) for word in argv]
         self._refuse_unknown_flags(argv)
         file_parser = ArgumentParser(prog=self.prog, add_help=False, allow_abbrev=False)

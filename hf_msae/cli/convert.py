@@ -22,7 +22,7 @@ from .._utils.argument_parser import MSAEArgumentParser, flag
 from .._utils.atomic import atomic_path, make_folder
 from .._utils.json_files import write_json
 from .._utils.redaction import public
-from ..hub.converters import FORMATS
+from ..hub.converters import FORMATS, read_checkpoint
 from ..model.config_fields import MSAEConfigFields
 from ..training.flags import parse_weights
 
@@ -100,7 +100,7 @@ def _override_arguments() -> type:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with these words, or those of the process."""
     parser = MSAEArgumentParser(
-        [ConvertArguments, _override_arguments()], __doc__, EXAMPLE, prog="hf-msae convert", first_word="source"
+        [ConvertArguments, _override_arguments()], __doc__, EXAMPLE, prog="hf-msae convert", first_words=["source"]
     )
     disable_progress_bar()  # loading and saving weights takes only a moment
     args, given = parser.parse(argv)
@@ -119,8 +119,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _convert(args: ConvertArguments, overrides: dict[str, Any]) -> None:
-    from ..hub.converters import read_checkpoint
-
     found = read_checkpoint(args.source, args.format, args.subfolder, args.revision, **overrides)
     model, output = found.to_model(overrides), Path(args.output).expanduser()
     local = Path(args.source).expanduser()
@@ -213,7 +211,3 @@ def _replacing(output: Path) -> Iterator[Path]:
         for file in sorted(Path(folder).iterdir(), key=lambda file: file.name in ("config.json", "cfg.json")):
             with atomic_path(output / file.name) as unfinished:
                 os.replace(file, unfinished)
-
-
-if __name__ == "__main__":
-    main()

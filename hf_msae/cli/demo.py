@@ -81,7 +81,7 @@ def stopped_by_sigterm() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     kinds = [ExplorerSettings, ServerArguments]
-    parser = MSAEArgumentParser(kinds, __doc__, EXAMPLE, prog="hf-msae demo", first_word="model")
+    parser = MSAEArgumentParser(kinds, __doc__, EXAMPLE, prog="hf-msae demo", first_words=["model"])
     settings, args = parser.parse(argv)
     with parser.reporting_errors(), stopped_by_sigterm():
         settings = ExplorerSettings.from_environment(os.environ, **settings.chosen())
@@ -112,7 +112,3 @@ def main(argv: Sequence[str] | None = None) -> None:
             mcp_server=args.mcp_server,
             **launch_options(),
         )
-
-
-if __name__ == "__main__":
-    main()

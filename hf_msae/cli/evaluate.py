@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the flags, evaluate, and print and write the metrics."""
     disable_progress_bar()
     parser = MSAEArgumentParser(
-        [EvaluationArguments], description=__doc__, example=EXAMPLE, prog="hf-msae evaluate", first_word="model"
+        [EvaluationArguments], description=__doc__, example=EXAMPLE, prog="hf-msae evaluate", first_words=["model"]
     )
     (args,) = parser.parse(argv)
 

@@ -189,7 +189,7 @@ class ImageArguments:
 def command_parser(name: str, kinds: Sequence[type], description: str, example: str) -> MSAEArgumentParser:
     """Make the parser of a command, and hide the progress bar of loading weights."""
     disable_progress_bar()
-    return MSAEArgumentParser(kinds, description, example, prog=f"hf-msae {name}", first_word="model")
+    return MSAEArgumentParser(kinds, description, example, prog=f"hf-msae {name}", first_words=["model"])
 
 
 def weighted_concepts(words: Sequence[str], num_latents: int, concepts: ConceptTable | None) -> dict[int, float]:

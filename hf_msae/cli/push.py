@@ -6,7 +6,6 @@ several runs, such as a sweep, is published as a whole, each model in a subfolde
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -30,7 +29,7 @@ class PushArguments:
     _argument_group_name: ClassVar[str] = "release"
 
     folder: str = flag("Folder of one or several runs.")
-    repo: str = flag("Repository on the Hub, user/name. Can also be given as the second argument, without the flag.")
+    repo: str = flag("Repository on the Hub, user/name.")
     subfolder: str | None = flag(
         "Folder in the repository, for example vision.layers.11. Defaults to its root.", default=None
     )
@@ -70,58 +69,12 @@ from transformers import AutoModel
 
 msae = AutoModel.from_pretrained({arguments})"""
 
-_SWITCHES = {f"--{each.name}" for each in fields(PushArguments) if each.type == "bool"}
-_SEVERAL = {f"--{each.name}" for each in fields(PushArguments) if each.type == "list[str]"}
-_TRUTH_VALUES = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
-
-
-def _with_flags(argv: Sequence[str]) -> list[str]:
-    """Turn FOLDER and user/name into flags, wherever they stand on the command line.
-
-    A switch takes the next word only if it means true or false, and --dry_run only if FOLDER and user/name are left.
-    """
-    words = [_underscored(word) for word in argv]
-    free = [name for name in ("--folder", "--repo") if not any(word.partition("=")[0] == name for word in words)]
-    flags, positions, dry_run = [], [], None  # positions: of free words in flags
-    while words:
-        word = words.pop(0)
-        following = words[0] if words and not words[0].startswith("-") else None
-        flags.append(word)
-        if not word.startswith("-"):
-            positions.append(len(flags) - 1)
-        elif word in _SEVERAL:
-            while words and not words[0].startswith("-"):
-                flags.append(words.pop(0))
-        elif word in _SWITCHES:
-            if following is not None and following.lower() in _TRUTH_VALUES:
-                flags[-1] = f"{word}={words.pop(0)}"
-            else:
-                flags[-1] = f"{word}=true"
-        elif word == "--dry_run":
-            dry_run = len(flags) - 1
-        elif following is not None and "=" not in word:
-            flags.append(words.pop(0))
-    if dry_run is not None:
-        flags[dry_run] = "--dry_run="
-        if len(positions) > len(free) and dry_run + 1 in positions:
-            positions.remove(dry_run + 1)
-            flags[dry_run] += flags[dry_run + 1]
-            flags[dry_run + 1] = ""
-    for name, position in zip(free, positions, strict=False):
-        flags[position] = f"{name}={flags[position]}"
-    return [word for word in flags if word]
-
-
-def _underscored(word: str) -> str:
-    flag, equals, value = word.partition("=")
-    return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else word
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with `argv`, or with the arguments of the process."""
     disable_progress_bar()
-    parser = MSAEArgumentParser([PushArguments], __doc__, EXAMPLE, prog="hf-msae push", first_word="folder")
-    (args,) = parser.parse(_with_flags(sys.argv[1:] if argv is None else argv))
+    parser = MSAEArgumentParser([PushArguments], __doc__, EXAMPLE, prog="hf-msae push", first_words=["folder", "repo"])
+    (args,) = parser.parse(argv)
     with parser.reporting_errors():
         from ..hub.publishing.release import push_to_hub
 
@@ -135,7 +88,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         release = push_to_hub(folder, args.repo, **options)
     print(release)
     print(LOADING.format(arguments=release.loading_arguments))
-
-
-if __name__ == "__main__":
-    main()

@@ -42,7 +42,7 @@ class PushSpaceArguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with `argv`, or with the arguments of the process."""
     kinds = [PushSpaceArguments, ExplorerSettings]
-    parser = MSAEArgumentParser(kinds, __doc__, EXAMPLE, prog="hf-msae push-space", first_word="repo")
+    parser = MSAEArgumentParser(kinds, __doc__, EXAMPLE, prog="hf-msae push-space", first_words=["repo"])
     args, settings = parser.parse(argv)
     with parser.reporting_errors():
         from ..hub.publishing.repository import Repository
@@ -59,7 +59,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = write_space(Path(args.dry_run), settings, args.title, args.requirement)
         command = [*(f"{key}={shlex.quote(value)}" for key, value in variables.items()), "python app.py"]
         print(f"The Space is in {folder}. Run it there with\n  {' '.join(command)}")
-
-
-if __name__ == "__main__":
-    main()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
+from .._utils.atomic import atomic_path, check_writable, make_folder
 from .checks import check_least
 
 if TYPE_CHECKING:
@@ -135,10 +136,9 @@ class RedTeamArguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with `argv`, by default the arguments of the process."""
     kinds, prog = [RedTeamArguments], "hf-msae red-team"
-    parser = MSAEArgumentParser(kinds, __doc__, EXAMPLE, prog=prog, first_word="data")
+    parser = MSAEArgumentParser(kinds, __doc__, EXAMPLE, prog=prog, first_words=["data"])
     (args,) = parser.parse(argv)
 
-    from .._utils.atomic import check_writable, make_folder
     from ..hyperspectral import AUDITS
 
     with parser.reporting_errors():
@@ -262,7 +262,6 @@ def chosen(what: str, known: Any, names: Sequence[str]) -> dict[str, Any]:
 
 def write(report: RedTeamReport, output: str, command: str) -> None:
     """Write everything about a run, finished or read again."""
-    from .._utils.atomic import atomic_path, make_folder
     from ..plotting import save_figure
     from ..report import write_red_team_report
 
@@ -280,7 +279,3 @@ def write(report: RedTeamReport, output: str, command: str) -> None:
     for name, figure in report.figures().items():
         save_figure(figure, folder / "figures" / f"{name}.png")
     write_red_team_report(folder / "report.html", report, command)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,7 @@ import pytest
 
 from hf_msae import MSAEModel
 from hf_msae._utils.argument_parser import MSAEArgumentParser
-from hf_msae.cli.push import PushArguments, _with_flags, main
+from hf_msae.cli.push import PushArguments, main
 from tests.hub.conftest import KEY, _made_run, at_hub, hub, run_folder  # noqa: F401
 
 
@@ -50,25 +50,14 @@ def test_flags_may_have_dashes_and_the_folder_of_a_dry_run_loads_as_it_says(at_h
     [
         ("RUN a/b", {}),
         ("RUN a/b --dry-run", {"dry_run": ""}),
-        ("--dry_run DIR RUN a/b", {"dry_run": "DIR"}),
-        ("RUN a/b --dry-run DIR --private", {"dry_run": "DIR", "private": True}),
-        ("--folder RUN --repo a/b --dry_run DIR", {"dry_run": "DIR"}),
-        ("--private RUN a/b", {"private": True}),
-        ("RUN --private a/b --tags x y", {"private": True, "tags": ["x", "y"]}),
-        ("--tags x y --private RUN a/b", {"private": True, "tags": ["x", "y"]}),
-        ("--tags x y --license mit RUN a/b", {"license": "mit", "tags": ["x", "y"]}),
-        ("--dry_run RUN a/b", {"dry_run": ""}),
-        ("RUN --dry_run a/b", {"dry_run": ""}),
-        ("RUN a/b --replace-card", {"replace_card": True}),
-        ("RUN a/b --replace_card", {"replace_card": True}),
-        ("--private false --subfolder s RUN a/b", {"subfolder": "s"}),
-        ("--create-pr --license=mit RUN --allow-unmeasured a/b",
-         {"create_pr": True, "license": "mit", "allow_unmeasured": True}),
+        ("RUN --repo a/b --dry_run DIR --private", {"dry_run": "DIR", "private": True}),
+        ("--folder RUN --repo a/b --tags x y", {"tags": ["x", "y"]}),
+        ("RUN a/b --private false --create-pr --license=mit", {"create_pr": True, "license": "mit"}),
     ],
-)  # fmt: skip
-def test_folder_and_repository_may_stand_anywhere_among_the_flags(words, expected):
-    parser = MSAEArgumentParser([PushArguments], "", "", first_word="folder")
-    (found,) = parser.parse(_with_flags(words.split()))
+)
+def test_folder_and_repository_may_come_first_without_their_flags(words, expected):
+    parser = MSAEArgumentParser([PushArguments], "", "", first_words=["folder", "repo"])
+    (found,) = parser.parse(words.split())
     assert found == PushArguments(folder="RUN", repo="a/b", **expected)
 
 
