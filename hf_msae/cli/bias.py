@@ -135,7 +135,3 @@ def main(argv: Sequence[str] | None = None) -> None:
             if file is not None:
                 print(f"The figure is in {save_figure(plot(args.top), file)}")
         save_json(args.output, report.to_dict())
-
-
-if __name__ == "__main__":
-    main()

@@ -58,7 +58,3 @@ def main(argv: Sequence[str] | None = None) -> None:
             print("\nNext:\n" + "\n".join(f"  {command}" for command in then))
     if not is_usable:
         parser.exit(1)
-
-
-if __name__ == "__main__":
-    main()

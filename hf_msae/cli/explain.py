@@ -185,7 +185,3 @@ def read_texts(source: str, column: str, most: int = 2000) -> list[str]:
     if len(set(texts)) < 2:
         raise ValueError(f"{source} holds {len(set(texts))} different texts, but a mean needs several")
     return texts[:: -(-len(texts) // most)]
-
-
-if __name__ == "__main__":
-    main()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._utils.atomic import atomic_path
 from .opening import save_json
 
 if TYPE_CHECKING:
@@ -89,8 +90,6 @@ def explain_pictures(
 def save_rows(file: str, found: Sequence[tuple[dict, Sequence[Explanation]]]) -> None:
     """Write one row for each concept of each item to a CSV file, and print its name."""
     import pandas as pd
-
-    from .._utils.atomic import atomic_path
 
     rows = pd.concat([part.frame.assign(**item, k=part.k) for item, parts in found for part in parts])
     first = ["item", "k"]

@@ -15,6 +15,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
+from .._utils.atomic import make_folder
 from .checks import check_inputs
 from .label_arguments import LEAST_ACTIVE, LabelArguments
 from .opening import NamedModelArguments, command_parser
@@ -58,7 +59,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _label(source: NamedModelArguments, args: LabelArguments) -> None:
     """Label the latents, write and print what was found, and exit with 1 if nothing was."""
-    from .._utils.atomic import make_folder
     from ..neuron_labels import Budget, MSAENeuron, label_neurons
     from ..neuron_labels.control import Control
     from ..plotting import save_figure
@@ -241,7 +241,3 @@ def _print(found: NeuronLabels, checks: LabelChecks | None, proposer: Proposer) 
         f"This run made {spent['images']:,.0f} pictures, with {spent['calls']:,.0f} calls and {spent['tokens']:,.0f} "
         f"tokens, in {spent['seconds']:,.0f} s{f', at a cost of {cost:,.2f}' if (cost := spent['cost']) else ''}"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -47,7 +47,3 @@ def main(argv: list[str] | None = None) -> None:
 
     with parser.reporting_errors():
         run_quickstart(arguments)
-
-
-if __name__ == "__main__":
-    main()

@@ -52,7 +52,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     print(found[list(_SHOWN)].rename(columns=_SHOWN).fillna("").to_string())
     print("\nchecked: loaded and measured by us. The others are listed as their authors describe them.")
-
-
-if __name__ == "__main__":
-    main()

@@ -128,7 +128,3 @@ def _read_metrics(file: str) -> dict[str, Any]:
         return EvaluationResult.load(path).to_dict()
     except ValueError as error:
         raise ValueError(f"{path} does not hold the metrics of an evaluation: {error}") from error
-
-
-if __name__ == "__main__":
-    main()

@@ -190,7 +190,3 @@ def _sheet(
         lines.append(("without edits", pictures(before["row"]), None))
         return [*lines, (" ".join(args.edits), pictures(after["row"]), None)]
     return [*lines, (" ".join(args.find) or args.text or "found", pictures(found["row"]), None)]
-
-
-if __name__ == "__main__":
-    main()
