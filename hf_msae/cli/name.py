@@ -21,6 +21,8 @@ from .checks import check_inputs, check_least, check_outputs
 from .opening import ModelArguments, command_parser
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..concepts import ConceptTable, Vocabulary
 
 EXAMPLE = """\
@@ -232,27 +234,39 @@ def _print_other_tables(output: Path) -> None:
         )
 
 
-def _print_labels(table: ConceptTable, q: float) -> None:
+def _print_rows(rows: pd.DataFrame, columns: Sequence[str]) -> None:
     from ..concepts.table import to_text
-    from ..concepts.validation import rule, too_weak
+
+    print(to_text(rows.head(_MOST_SHOWN), "{:.3f}", columns))
+    if len(rows) > _MOST_SHOWN:
+        print(f"... and {len(rows) - _MOST_SHOWN} more")
+
+
+def _print_number(table: ConceptTable, q: float, used: int, of_all: str) -> None:
+    """Say how many latents have a validated name, and how many of all words or labels are one."""
+    from ..concepts.validation import rule
+
+    number = len(table.validated(q))
+    print(
+        f"\n{number} of {len(table)} latents {'has' if number == 1 else 'have'} a validated name "
+        f"({rule(table.frame, q)}), and {used} of {of_all} {'names' if used == 1 else 'name'} one of them"
+    )
+
+
+def _print_labels(table: ConceptTable, q: float) -> None:
+    from ..concepts.validation import too_weak
 
     validated, best = table.validated(q), table.best()
     best = best.assign(validated=best["latent"].isin(validated["latent"]))
     best = best[best["validated"] | (best["polarity"] > 0)]  # the absence of a label only where it is detected well
     if len(best):
         columns = ["latent", "name", "validated", "auroc", "auroc_low", "auroc_high", "num_positive", "q_value"]
-        print(to_text(best.head(_MOST_SHOWN).astype({"num_positive": int}), "{:.3f}", [*columns, "runner_up"]))
-    if len(best) > _MOST_SHOWN:
-        print(f"... and {len(best) - _MOST_SHOWN} more")
+        _print_rows(best.astype({"num_positive": int}), [*columns, "runner_up"])
     labels = table.provenance["labels"]
     if missing := [name for name in labels if name not in set(table.frame["name"])]:
         print(f"No latent is named by these labels: {', '.join(missing[:_MOST_SHOWN])}")
     detected = validated["name"][validated["polarity"] > 0].nunique()
-    print(
-        f"\n{len(validated)} of {len(table)} latents {'has' if len(validated) == 1 else 'have'} a validated name "
-        f"({rule(table.frame, q)}), and {detected} of {len(labels)} labels {'names' if detected == 1 else 'name'} "
-        "one of them"
-    )
+    _print_number(table, q, detected, f"{len(labels)} labels")
     if weak := too_weak(table.frame, q):
         print(weak)
     if not len(validated):
@@ -260,22 +274,14 @@ def _print_labels(table: ConceptTable, q: float) -> None:
 
 
 def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
-    from ..concepts.table import to_text
-    from ..concepts.validation import rule, too_weak, why_none
+    from ..concepts.validation import too_weak, why_none
 
     validated, best = table.validated(q), table.best_validated(q)
     shown, are_validated = table.best_available(q)
     columns = ["latent", "name", "validated", "agreement" if "agreement" in shown else "similarity", "runner_up"]
     columns += ["q_value", "zero_shot_auroc", "zero_shot_auroc_low", "activation_name", "agrees", "num_active"]
-    print(to_text(shown.head(_MOST_SHOWN).assign(validated=are_validated), "{:.3f}", columns))
-    if len(shown) > _MOST_SHOWN:
-        print(f"... and {len(shown) - _MOST_SHOWN} more")
-    print()
-    print(
-        f"{len(validated)} of {len(table)} latents {'has' if len(validated) == 1 else 'have'} a validated name "
-        f"({rule(table.frame, q)}), and {len(best)} of {len(vocabulary)} words "
-        f"{'names' if len(best) == 1 else 'name'} one of them"
-    )
+    _print_rows(shown.assign(validated=are_validated), columns)
+    _print_number(table, q, len(best), f"{len(vocabulary)} words")
     if "agrees" in validated and len(validated):
         print(f"For {int(validated['agrees'].sum())} of these latents, the name by activations is the same")
     if not len(validated):
@@ -286,7 +292,3 @@ def _print_table(table: ConceptTable, vocabulary: Vocabulary, q: float) -> None:
         print("These names come from directions alone, so take them as suggestions: --data tests names on pictures")
     elif not len(validated):
         print(f"{_GUESSES}. More pictures, words that fit them, or --label_columns may help")
-
-
-if __name__ == "__main__":
-    main()
