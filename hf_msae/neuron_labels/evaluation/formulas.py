@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -87,60 +89,33 @@ def parse_formula(text: str) -> Formula:
     Raises:
         ValueError: It is not a formula.
     """
-    return _Parser(text).parse()
+    # These are Python's rules for its own operators, so its parser reads the formula, with numbers in place of names.
+    names, parts = [], []
+    for word in text.replace("(", " ( ").replace(")", " ) ").split():
+        if word in (*OPERATORS, "(", ")"):
+            parts.append(word.lower())
+        elif parts and parts[-1].isdigit():
+            names[-1] += f" {word}"
+        else:
+            parts.append(str(len(names)))
+            names.append(word)
+    if len(parts) > _MOST_PARTS:
+        raise ValueError(f"a formula has at most {_MOST_PARTS} parts, got {len(parts)}: {text!r:.80}")
+    try:
+        return _formula(ast.parse(" ".join(parts), mode="eval").body, names)
+    except (SyntaxError, TypeError) as error:
+        raise ValueError(f"this is not a formula of concepts: {text!r:.80}") from error
 
 
-class _Parser:
-    def __init__(self, text: str) -> None:
-        self._text, self._parts = text, []
-        for word in text.replace("(", " ( ").replace(")", " ) ").split():
-            is_name = word not in (*OPERATORS, "(", ")")
-            if is_name and self._parts and self._parts[-1][0]:
-                self._parts[-1] = (True, f"{self._parts[-1][1]} {word}")
-            else:
-                self._parts.append((is_name, word))
-        if len(self._parts) > _MOST_PARTS:
-            raise ValueError(f"a formula has at most {_MOST_PARTS} parts, got {len(self._parts)}: {text!r:.80}")
-
-    def parse(self) -> Formula:
-        found = self._either()
-        if self._parts:
-            raise self._error()
-        return found
-
-    def _either(self) -> Formula:
-        found = self._both()
-        while self._take("OR"):
-            found = Compound(found, "OR", self._both())
-        return found
-
-    def _both(self) -> Formula:
-        found = self._single()
-        while self._take("AND"):
-            found = Compound(found, "AND", self._single())
-        return found
-
-    def _single(self) -> Formula:
-        if self._take("NOT"):
-            found = self._single()
-            if isinstance(found, Atom):
-                return Atom(found.concept, not found.negated)
-            return Compound(found.left, found.operator, found.right, not found.negated)
-        if self._take("("):
-            found = self._either()
-            if not self._take(")"):
-                raise self._error()
-            return found
-        if self._parts and self._parts[0][0]:
-            return Atom(self._parts.pop(0)[1])
-        raise self._error()
-
-    def _take(self, operator: str) -> bool:
-        if self._parts and self._parts[0] == (False, operator):
-            self._parts.pop(0)
-            return True
-        return False
-
-    def _error(self) -> ValueError:
-        where = f"at {self._parts[0][1]!r}" if self._parts else "at its end"
-        return ValueError(f"this is not a formula of concepts, {where}: {self._text!r:.80}")
+def _formula(node: ast.expr, names: list[str]) -> Formula:
+    match node:
+        case ast.Constant(value=number):
+            return Atom(names[number])
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            found = _formula(operand, names)
+            return replace(found, negated=not found.negated)
+        case ast.BoolOp(op=op, values=values):
+            operator = "AND" if isinstance(op, ast.And) else "OR"
+            parts = (_formula(value, names) for value in values)
+            return reduce(lambda left, right: Compound(left, operator, right), parts)
+    raise TypeError(f"{type(node).__name__} is no part of a formula")  # such as a call, "a (b)"
