@@ -6,6 +6,7 @@ import json
 import os
 import reprlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from .atomic import atomic_path
@@ -30,6 +31,19 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write `text` to `path` in UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read the object in a JSON file, None if there is no file; raise ValueError if it holds something else."""
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}; repair it or move it away") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}, not an object; repair it or move it away")
+    return content
 
 
 def from_json(cls: type[T], values: Mapping[str, Any], source: str | os.PathLike) -> T:

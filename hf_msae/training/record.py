@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -12,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._utils.json_files import write_json
+from .._utils.json_files import from_json, read_json, write_json
 from .._utils.redaction import public
 from ..metrics.measured_data import describe_embeddings
 
@@ -27,7 +26,6 @@ _LIBRARIES = ("hf_msae", "torch", "transformers", "accelerate", "datasets", "hug
 _SECRET_FLAG = re.compile(r"--?[\w-]*(?:token|password|secret|api_key)[\w-]*", re.IGNORECASE)
 _SECRET = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
 _HIDDEN = "***"
-_KINDS = {"command": "str", "model_sha256": "str", "base_model_is_local": "bool"}  # the other fields are dicts
 
 
 @dataclass(frozen=True)
@@ -116,20 +114,11 @@ class TrainingRecord:
             ValueError: The file is damaged or not a record.
         """
         path = Path(folder) / TRAINING_FILE
-        if not path.is_file():
+        content = read_json(path)
+        if content is None:
             return None
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON ({error}): train again, or move it away") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{path} holds a {type(content).__name__}, not the record of a training: move it away")
-        kinds = {each.name: _KINDS.get(each.name, "dict") for each in fields(cls)}
-        for name, kind in kinds.items():
-            value = content.get(name)
-            if value is not None and type(value).__name__ != kind:
-                raise ValueError(f"{path}: {name} is {value!r}, not a {kind}: train again, or move the file away")
-        return cls(**{name: content[name] for name in kinds if content.get(name) is not None})
+        names = (each.name for each in fields(cls))
+        return from_json(cls, {name: content[name] for name in names if content.get(name) is not None}, path)
 
 
 def describe_data(data: EmbeddingDataset, split: str | None = None) -> dict[str, Any]:

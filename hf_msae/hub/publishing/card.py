@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from ..._utils.built_in import BUILT_IN
-from ..._utils.json_files import write_text
+from ..._utils.json_files import read_json, write_text
 from ..._utils.levels import read_levels
 from ..._utils.redaction import public_model_name
 from ...model.activations import FAMILIES
@@ -76,7 +76,10 @@ def render_model_card(
     config = MSAEConfig.from_pretrained(folder)
     metrics, conversion = (read_json(folder / name) for name in ("metrics.json", "conversion.json"))
     if (metrics or {}).get("model_sha256"):
-        _check_metrics(folder, metrics["model_sha256"])
+        # They may have been measured on other weights than those in the folder.
+        check_measured(
+            folder / "metrics.json", metrics["model_sha256"], MSAEModel.from_pretrained(folder, dtype="auto")
+        )
     record = TrainingRecord.load(folder)
     table = most_validated(sorted((folder / "concepts").glob("*.parquet")))
     name = folder.resolve().name
@@ -148,24 +151,6 @@ def write_model_card(
     )
     write_text(path, text)
     return path
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Read the object in a JSON file, None if there is no file; raise ValueError if it holds something else."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}; repair it or move it away") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, not an object; repair it or move it away")
-    return content
-
-
-def _check_metrics(folder: Path, measured: str) -> None:
-    """Raise ValueError if metrics.json was measured on other weights than those in the folder."""
-    check_measured(folder / "metrics.json", measured, MSAEModel.from_pretrained(folder, dtype="auto"))
 
 
 def _backbone(config: MSAEConfig, base_model: str | None, is_local: bool | None) -> str:

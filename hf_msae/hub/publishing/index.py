@@ -11,8 +11,8 @@ from typing import Any
 from huggingface_hub import RepoCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
+from ..._utils.json_files import read_json
 from ...model.configuration_msae import MSAEConfig
-from .card import read_json
 from .card_edits import finish_card
 from .card_tables import eval_results
 from .markdown import card_template, code, is_on_hub

@@ -15,13 +15,13 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd
 from transformers.utils import logging
 
-from ..._utils.json_files import write_json, write_text
+from ..._utils.json_files import read_json, write_json, write_text
 from ..._utils.redaction import public, public_model_name
 from ...concepts import ConceptTable
 from ...model.modeling_msae import MSAEModel
 from ...plotting import plot_quality_against_k, save_figure
 from ...training.record import TrainingRecord
-from .card import FIGURES, QUALITY_FIGURE, read_json, render_model_card
+from .card import FIGURES, QUALITY_FIGURE, render_model_card
 from .card_edits import is_edited
 from .card_tables import load_names
 from .remote_code import add_remote_code
