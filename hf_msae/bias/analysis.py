@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from scipy.stats import mannwhitneyu
 
+from .._utils.checks import check_integers
 from .._utils.deprecation import renamed_arguments
 from .._utils.evaluating import evaluation_mode
 from ..concepts.codes import Embeddings, collect_codes, open_embeddings
@@ -84,13 +85,7 @@ def bias_report(
         ValueError: One of `indices` is unknown, too few latents are left for the null, the classifier predicts only
             one class, or it returns something other than probabilities.
     """
-    for name, value, least in (
-        ("num_samples", num_samples, 2),
-        ("num_null", num_null, 20),
-        ("num_bootstrap", num_bootstrap, 20),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    check_integers(num_samples=(num_samples, 2), num_null=(num_null, 20), num_bootstrap=(num_bootstrap, 20))
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
     ask = as_classifier(classifier, positive)

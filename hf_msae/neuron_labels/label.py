@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from .._utils.atomic import make_folder
+from .._utils.checks import check_integers
 from .._utils.images import ImageInput
 from ..backbones.extraction.parts import only_run
 from .budget import Budget, Meter
@@ -132,18 +132,15 @@ def label_neurons(
         ImportError: `paper=True` without embeddings of words.
     """
     check_metric(metric)
-    for name, value, least in (
-        *(("iterations", iterations, 0), ("images_per_concept", images_per_concept, 1)),
-        *(
-            ("seed", seed, 0),
-            ("confirm_images", confirm_images, 0),
-            ("num_pairs", num_pairs, 0),
-            ("hard_negatives", hard_negatives, 0),
-            ("at_once", at_once or 1, 1),
-        ),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    check_integers(
+        iterations=(iterations, 0),
+        images_per_concept=(images_per_concept, 1),
+        seed=(seed, 0),
+        confirm_images=(confirm_images, 0),
+        num_pairs=(num_pairs, 0),
+        hard_negatives=(hard_negatives, 0),
+        at_once=(at_once, 1),
+    )
     if seed >= 2**32:
         raise ValueError(f"seed must be below 2^32, got {seed}")
     if 0 < confirm_images < LEAST_IMAGES:

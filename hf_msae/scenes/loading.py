@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from numbers import Integral
 
 from datasets import Dataset, Features, Image, Value
 
+from .._utils.checks import check_integers
 from .captions import caption_scene
 from .renderer import render_scene
 from .world import CONCEPTS, SPLITS, WORLD_VERSION, check_correlations, sample_scene
@@ -60,9 +60,7 @@ def load_scenes(
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
-    for name, value, least in (("n", n, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    check_integers(n=(n, 1), seed=(seed, 0))
     n, seed = int(n), int(seed)
     rules = [(cause, effect, value) for (cause, effect), value in check_correlations(correlations).items()]
     features = Features(

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..._utils.acceleration import build_accelerator, on_main_process
+from ..._utils.checks import check_integers
 from ...embeddings import EmbeddingWriter
 from .. import Backbone
 from ..hook_points import HookPoint
@@ -223,13 +224,7 @@ def check_arguments(
     for hook_point in hook_points:
         if HookPoint.parse(hook_point).tower == "text" and text_column is None:
             raise ValueError(f"the hook point {hook_point} needs a text_column")
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("rows_per_shard", rows_per_shard, 1),
-        ("num_workers", num_workers, 0),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    check_integers(batch_size=(batch_size, 1), rows_per_shard=(rows_per_shard, 1), num_workers=(num_workers, 0))
     if dtype not in ("float32", "float16"):
         raise ValueError(f'dtype must be "float32" or "float16", got {dtype!r}')
     if on_unreadable not in ("raise", "skip"):

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from scipy.ndimage import label
 
+from ..._utils.checks import check_integers
 from .base import CannotDrawError, Imager
 from .collection import CollectionImager
 
@@ -46,10 +47,7 @@ class CompositionImager(Imager):
         background: Backgrounds = "varied",
         seed: int = 0,
     ) -> None:
-        if size < 16 or per_drawing < 1 or seed < 0:
-            raise ValueError(
-                f"size must be at least 16, per_drawing 1 and seed 0, got {size}, {per_drawing} and {seed}"
-            )
+        check_integers(size=(size, 16), per_drawing=(per_drawing, 1), seed=(seed, 0))
         if background not in ("varied", "white"):
             raise ValueError(f'background must be "varied" or "white", got {background!r}')
         self.drawings, self.size, self.per_drawing = drawings, size, per_drawing

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from transformers.utils import logging
 
+from ..._utils.checks import check_integers
 from ..._utils.fingerprint import weights_sha256
 from ..._utils.images import to_rgb
 from .base import CannotDrawError, Imager
@@ -69,9 +70,7 @@ class DiffusersImager(Imager):
         offload: Literal["model", "sequential"] | None = None,
         revision: str | None = None,
     ) -> None:
-        for name, value in {"batch_size": batch_size, "num_inference_steps": num_inference_steps}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be positive, got {value}")
+        check_integers(batch_size=(batch_size, 1), num_inference_steps=(num_inference_steps, 1))
         if offload not in (None, "model", "sequential"):
             raise ValueError(f'offload must be "model", "sequential" or None, got {offload!r}')
         self.prompts, self.batch_size = Prompts(style), batch_size

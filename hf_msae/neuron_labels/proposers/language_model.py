@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..._utils.checks import check_integers
 from ..retrying import ServiceError
 from ..words import one_line
 from .base import Answer, Proposer, Request
@@ -83,9 +84,7 @@ class LanguageModelProposer(Proposer):
     """
 
     def __init__(self, *, chat: bool, shown: int = 10, avoided: int = 40, retries: int = 2) -> None:
-        for name, number, least in (("shown", shown, 1), ("avoided", avoided, 0), ("retries", retries, 0)):
-            if number < least:
-                raise ValueError(f"{name} must be at least {least}, got {number!r}")
+        check_integers(shown=(shown, 1), avoided=(avoided, 0), retries=(retries, 0))
         self.chat, self.shown, self.avoided, self.retries = chat, shown, avoided, retries
         if chat:
             self._idea, self._merger, self._retry = Prompt("idea"), Prompt("merger"), Prompt("retry")

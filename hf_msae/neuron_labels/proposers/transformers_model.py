@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..._utils.checks import check_integers
 from ..._utils.fingerprint import weights_sha256
 from ..._utils.redaction import public_model_name
 from .language_model import Generation, LanguageModelProposer
@@ -66,9 +67,7 @@ class TransformersProposer(LanguageModelProposer):
     ) -> None:
         if not temperature >= 0 or not 0 < top_p <= 1:
             raise ValueError(f"temperature must not be negative and top_p in (0, 1], got {temperature!r}, {top_p!r}")
-        for name, number in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be positive, got {number!r}")
+        check_integers(batch_size=(batch_size, 1), max_new_tokens=(max_new_tokens, 1))
         self._name = model if isinstance(model, str) else model.name_or_path or type(model).__name__
         self._is_given = not isinstance(model, str)
         self.gguf_file = gguf_file
