@@ -1,9 +1,13 @@
-from .activation_naming import name_by_activations
-from .agreement import name_by_agreement
-from .explanation import Explanation, SimilarityExplanation, explain_embedding, explain_similarity
-from .hierarchy import ConceptHierarchy, concept_hierarchy
-from .label_naming import name_by_labels
-from .naming import name_latents
-from .percentiles import ActivationPercentiles
-from .table import ConceptTable
-from .vocabulary import Vocabulary
+from .activation_naming import name_by_activations as name_by_activations
+from .agreement import name_by_agreement as name_by_agreement
+from .explanation import Explanation as Explanation
+from .explanation import SimilarityExplanation as SimilarityExplanation
+from .explanation import explain_embedding as explain_embedding
+from .explanation import explain_similarity as explain_similarity
+from .hierarchy import ConceptHierarchy as ConceptHierarchy
+from .hierarchy import concept_hierarchy as concept_hierarchy
+from .label_naming import name_by_labels as name_by_labels
+from .naming import name_latents as name_latents
+from .percentiles import ActivationPercentiles as ActivationPercentiles
+from .table import ConceptTable as ConceptTable
+from .vocabulary import Vocabulary as Vocabulary

@@ -1,7 +1,13 @@
-from .converters import FORMATS, convert_checkpoint
-from .converters.saelens_export import export_saelens
-from .publishing.card import render_model_card, write_model_card
-from .publishing.embeddings import push_embeddings, render_embeddings_card
-from .publishing.release import Release, push_to_hub
-from .publishing.remote_code import add_remote_code
-from .reading.registry import ReleasedModel, get_released, list_released
+from .converters import FORMATS as FORMATS
+from .converters import convert_checkpoint as convert_checkpoint
+from .converters.saelens_export import export_saelens as export_saelens
+from .publishing.card import render_model_card as render_model_card
+from .publishing.card import write_model_card as write_model_card
+from .publishing.embeddings import push_embeddings as push_embeddings
+from .publishing.embeddings import render_embeddings_card as render_embeddings_card
+from .publishing.release import Release as Release
+from .publishing.release import push_to_hub as push_to_hub
+from .publishing.remote_code import add_remote_code as add_remote_code
+from .reading.registry import ReleasedModel as ReleasedModel
+from .reading.registry import get_released as get_released
+from .reading.registry import list_released as list_released

@@ -1,18 +1,26 @@
-from .budget import Budget
-from .control import Control
-from .imagers.base import CannotDrawError, Imager
-from .imagers.composition import CompositionImager
-from .imagers.diffusion import DiffusersImager
-from .imagers.inference import InferenceImager
-from .imagers.retrieval import RetrievalImager
-from .imagers.scenes import ScenesImager
-from .imagers.tags import TagsImager
-from .label import label_neuron, label_neurons
-from .neuron import FunctionNeuron, MSAENeuron, Neuron, UnitNeuron
-from .proposers.base import Answer, Proposer, Request
-from .proposers.inference import InferenceProposer
-from .proposers.transformers_model import TransformersProposer
-from .proposers.vocabulary import VocabularyProposer
-from .result import NeuronLabel, NeuronLabels
-from .starts import ZeroShotStart
-from .words import load_word_embeds
+from .budget import Budget as Budget
+from .control import Control as Control
+from .imagers.base import CannotDrawError as CannotDrawError
+from .imagers.base import Imager as Imager
+from .imagers.composition import CompositionImager as CompositionImager
+from .imagers.diffusion import DiffusersImager as DiffusersImager
+from .imagers.inference import InferenceImager as InferenceImager
+from .imagers.retrieval import RetrievalImager as RetrievalImager
+from .imagers.scenes import ScenesImager as ScenesImager
+from .imagers.tags import TagsImager as TagsImager
+from .label import label_neuron as label_neuron
+from .label import label_neurons as label_neurons
+from .neuron import FunctionNeuron as FunctionNeuron
+from .neuron import MSAENeuron as MSAENeuron
+from .neuron import Neuron as Neuron
+from .neuron import UnitNeuron as UnitNeuron
+from .proposers.base import Answer as Answer
+from .proposers.base import Proposer as Proposer
+from .proposers.base import Request as Request
+from .proposers.inference import InferenceProposer as InferenceProposer
+from .proposers.transformers_model import TransformersProposer as TransformersProposer
+from .proposers.vocabulary import VocabularyProposer as VocabularyProposer
+from .result import NeuronLabel as NeuronLabel
+from .result import NeuronLabels as NeuronLabels
+from .starts import ZeroShotStart as ZeroShotStart
+from .words import load_word_embeds as load_word_embeds

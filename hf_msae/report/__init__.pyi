@@ -1,2 +1,2 @@
-from .page import write_report
-from .red_team import write_red_team_report
+from .page import write_report as write_report
+from .red_team import write_red_team_report as write_red_team_report

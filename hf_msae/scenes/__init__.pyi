@@ -1,4 +1,12 @@
-from .captions import caption_scene, full_caption
-from .loading import load_scenes
-from .renderer import IMAGE_SIZE, render_array, render_scene
-from .world import CONCEPTS, GROUPS, SPLITS, Scene, SceneObject, sample_scene
+from .captions import caption_scene as caption_scene
+from .captions import full_caption as full_caption
+from .loading import load_scenes as load_scenes
+from .renderer import IMAGE_SIZE as IMAGE_SIZE
+from .renderer import render_array as render_array
+from .renderer import render_scene as render_scene
+from .world import CONCEPTS as CONCEPTS
+from .world import GROUPS as GROUPS
+from .world import SPLITS as SPLITS
+from .world import Scene as Scene
+from .world import SceneObject as SceneObject
+from .world import sample_scene as sample_scene

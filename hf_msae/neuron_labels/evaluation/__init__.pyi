@@ -1,50 +1,32 @@
-from .accuracy import best_concepts, label_accuracy, outside_vocabulary
-from .baselines import Agreement, Baseline, ClipDissect, Invert, VocabularyCosine
-from .cosy import CosyScore, cosy_score
-from .hard_negatives import (
-    HardNegatives,
-    hard_negatives_by_concepts,
-    hard_negatives_by_nearness,
-    nearness_of_concepts,
-)
-from .label_checks import LabelChecks, check_labels
-from .measures import MEASURES, TRUSTED, Measure, measure_labels
-from .pairs import PairConfirmation, confirm_by_pairs
-from .sanity import label_sanity, sanity_tests
-from .semanticlens import clarity, polysemanticity, redundancy
-from .truth import Reading, SceneTruth, Truth, WordTruth, known_truth
-
-__all__ = [
-    "MEASURES",
-    "TRUSTED",
-    "Agreement",
-    "Baseline",
-    "ClipDissect",
-    "CosyScore",
-    "HardNegatives",
-    "Invert",
-    "LabelChecks",
-    "Measure",
-    "PairConfirmation",
-    "Reading",
-    "SceneTruth",
-    "Truth",
-    "VocabularyCosine",
-    "WordTruth",
-    "best_concepts",
-    "check_labels",
-    "clarity",
-    "confirm_by_pairs",
-    "cosy_score",
-    "hard_negatives_by_concepts",
-    "hard_negatives_by_nearness",
-    "known_truth",
-    "label_accuracy",
-    "label_sanity",
-    "measure_labels",
-    "nearness_of_concepts",
-    "outside_vocabulary",
-    "polysemanticity",
-    "redundancy",
-    "sanity_tests",
-]
+from .accuracy import best_concepts as best_concepts
+from .accuracy import label_accuracy as label_accuracy
+from .accuracy import outside_vocabulary as outside_vocabulary
+from .baselines import Agreement as Agreement
+from .baselines import Baseline as Baseline
+from .baselines import ClipDissect as ClipDissect
+from .baselines import Invert as Invert
+from .baselines import VocabularyCosine as VocabularyCosine
+from .cosy import CosyScore as CosyScore
+from .cosy import cosy_score as cosy_score
+from .hard_negatives import HardNegatives as HardNegatives
+from .hard_negatives import hard_negatives_by_concepts as hard_negatives_by_concepts
+from .hard_negatives import hard_negatives_by_nearness as hard_negatives_by_nearness
+from .hard_negatives import nearness_of_concepts as nearness_of_concepts
+from .label_checks import LabelChecks as LabelChecks
+from .label_checks import check_labels as check_labels
+from .measures import MEASURES as MEASURES
+from .measures import TRUSTED as TRUSTED
+from .measures import Measure as Measure
+from .measures import measure_labels as measure_labels
+from .pairs import PairConfirmation as PairConfirmation
+from .pairs import confirm_by_pairs as confirm_by_pairs
+from .sanity import label_sanity as label_sanity
+from .sanity import sanity_tests as sanity_tests
+from .semanticlens import clarity as clarity
+from .semanticlens import polysemanticity as polysemanticity
+from .semanticlens import redundancy as redundancy
+from .truth import Reading as Reading
+from .truth import SceneTruth as SceneTruth
+from .truth import Truth as Truth
+from .truth import WordTruth as WordTruth
+from .truth import known_truth as known_truth
