@@ -8,9 +8,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from .accumulator import as_matrix
 from .alignment import CknnaAccumulator, Neighborhood
@@ -18,9 +19,6 @@ from .classification import ClassificationAccumulator, LinearClassifier
 from .firing import SparsityAccumulator
 from .monosemanticity import MonosemanticityAccumulator
 from .reconstruction import ReconstructionAccumulator
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)

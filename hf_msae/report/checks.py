@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 
 from ..bias import BiasReport
 from ..concepts.codes import open_embeddings
 from ..embeddings import EmbeddingDataset
+from ..model.modeling_msae import MSAEModel
 from ..steering import SwordBenchResult
-
-if TYPE_CHECKING:
-    from ..model.modeling_msae import MSAEModel
 
 
 def check_embeddings(msae: MSAEModel, embeddings: EmbeddingDataset) -> None:

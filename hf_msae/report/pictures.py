@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
 import datasets
+from datasets import Dataset
 from markupsafe import Markup
 from tqdm.auto import tqdm
 
 from .._utils.images import thumbnail, to_rgb
 from ..plotting.embedded import data_uri
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 _SIZE = 160  # pixels of a thumbnail's longer side, at most
 _QUALITY = 78

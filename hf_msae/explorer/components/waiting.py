@@ -7,18 +7,15 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from ..answers import answering
+from ..explorer import Explorer
 from ..inputs import VisitorError
 from ..rendering import macros
-
-if TYPE_CHECKING:
-    from gradio.components import Component
-
-    from ..explorer import Explorer
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +50,7 @@ class Loading:
     def _run(self) -> None:
         try:
             explorer = self._load()
-        except BaseException as error:
+        except BaseException as error:  # of any kind: whoever waits for the future would wait forever
             logger.exception("the explorer could not be loaded")
             self._future.set_exception(error)
             return
@@ -75,7 +72,7 @@ class Loading:
         self.start()
         try:
             return self._future.result()
-        except Exception as error:
+        except Exception as error:  # whatever `load` has raised
             raise VisitorError(
                 "The explorer could not be loaded. Its owner will find the reason in the log; asking again does not "
                 "help."

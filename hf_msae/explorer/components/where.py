@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from ...backbones import prepare_images
+from ..explorer import Explorer
 from ..kept import Kept
-
-if TYPE_CHECKING:
-    from ..explorer import Explorer
 
 SIDE = 384
 """Pixels of the longer side of a map."""
@@ -51,7 +49,7 @@ def where(explorer: Explorer, picture: Image.Image, concept: Any) -> Where | Non
         return None
     try:
         latent = model.concepts.latent_of(name)
-    except ValueError:
+    except ValueError:  # the model of patches has no latent of that name
         return None
     activations = model.patch_map(picture, latent)
     scale = float(highest(explorer)[latent])

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from ..components.bars import Bar
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from ..explorer import Explorer
+from ..explorer import Explorer
 
 # Values come as they were sent: the functions of `inputs` check them, with messages for visitors.
 QUIET: dict[str, Any] = {

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from transformers import LogitsProcessor, StoppingCriteria
+from transformers import LogitsProcessor, PreTrainedTokenizerBase, StoppingCriteria
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 class SeededSampling(LogitsProcessor):

@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import datasets
 import numpy as np
@@ -20,11 +19,9 @@ from ....embeddings import load_embeddings
 from ....metrics import LinearClassifier
 from ....metrics.label_columns import dataset_labels
 from ...components.dose_chart import MAX_CURVES, Curve
+from ...explorer import Explorer
 from ...inputs import VisitorError, read_choice, read_text
 from ...kept import Kept
-
-if TYPE_CHECKING:
-    from ...explorer import Explorer
 
 TEXTS = "two texts of mine"
 NUM_SAMPLES, NUM_NULL, NUM_BOOTSTRAP = 150, 100, 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 import pandas as pd
@@ -12,7 +12,8 @@ from ....concepts.table import display_name
 from ...answers import answering, in_place
 from ...components.bars import bars
 from ...components.dose_chart import MAX_CURVES, dose_chart
-from ...components.waiting import on_first_open
+from ...components.waiting import Loading, on_first_open
+from ...explorer import Explorer
 from ...rendering import macros
 from ..common import BUSY, QUIET, choice, concept_bar
 from .answer import (
@@ -26,10 +27,6 @@ from .answer import (
     read_target,
     usable_columns,
 )
-
-if TYPE_CHECKING:
-    from ...components.waiting import Loading
-    from ...explorer import Explorer
 
 TITLE = "Bias"
 _ALONG = 8

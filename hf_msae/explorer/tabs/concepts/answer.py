@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,8 @@ from ....concepts.labels import Label
 from ....concepts.validation import why_none
 from ....report.sections.concepts import Card, cards
 from ....report.wording import DASH, number, share, small
-from ...explorer import INDEX_K
+from ...explorer import INDEX_K, Explorer
 from ...inputs import VisitorError, read_choice, read_text
-
-if TYPE_CHECKING:
-    from ...explorer import Explorer
 
 MAX_ROWS = 300
 """The largest number of rows of the table that are sent to the page."""

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from ....report.sections.concepts import Example
 from ...answers import answering, in_place
 from ...components.concepts import concept_choices, concept_input
-from ...components.waiting import on_first_open
+from ...components.waiting import Loading, on_first_open
+from ...explorer import Explorer
 from ...inputs import VisitorError
 from ...rendering import macros
 from ..common import BUSY, QUIET, TILES
 from .answer import COLUMNS, ORDERS, Listing, best_known, evidence, listing
-
-if TYPE_CHECKING:
-    from pandas.io.formats.style import Styler
-
-    from ...components.waiting import Loading
-    from ...explorer import Explorer
 
 TITLE = "Concepts"
 html = macros("concepts/view.html")

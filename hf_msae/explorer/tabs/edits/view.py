@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
 from ...answers import answering, in_place
 from ...components.picture_input import collection_button, embedded_upload, picture_input, picture_of
-from ...components.waiting import on_first_open
+from ...components.waiting import Loading, on_first_open
 from ...rendering import macros
 from ..common import BUSY, QUIET, TILES
 from ..search.view import html as of_search
@@ -19,9 +19,6 @@ from ..steer.answer import example_labels, read_labels
 from ..steer.view import html as of_steer
 from ..steer.view import labels_input
 from .answer import LEAST, MOST, apply_edit, example
-
-if TYPE_CHECKING:
-    from ...components.waiting import Loading
 
 TITLE = "Saved edits"
 html = macros("edits/view.html")

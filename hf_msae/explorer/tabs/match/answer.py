@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from ....concepts import SimilarityExplanation, explain_similarity
+from ...explorer import Explorer
 from ...inputs import MAX_TEXT, VisitorError
-
-if TYPE_CHECKING:
-    from ...explorer import Explorer
 
 _SAME = 1 - 1e-6
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
 from ...answers import answering, in_place
 from ...components.bars import Bar, bars
 from ...components.picture_input import collection_button, picture_input, picture_of, read_upload
-from ...components.waiting import on_first_open
+from ...components.waiting import Loading, on_first_open
+from ...explorer import Explorer
 from ...inputs import MAX_TEXT, VisitorError, read_text
 from ...rendering import macros
 from ..common import BUSY, QUIET, split_bars, split_numbers
 from .answer import Match, fitting_words, match
-
-if TYPE_CHECKING:
-    from ...components.waiting import Loading
-    from ...explorer import Explorer
 
 TITLE = "Match"
 SHOWN = 12

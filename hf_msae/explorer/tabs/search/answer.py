@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,8 @@ import torch
 
 from ...components.concepts import Change, chosen_slots
 from ...components.picture_input import read_upload
+from ...explorer import Explorer
 from ...inputs import VisitorError, read_choice, read_number, read_text, read_whole_number
-
-if TYPE_CHECKING:
-    from ...explorer import Explorer
 
 PICTURE, WORDS, ROW, CONCEPTS = "my picture", "words", "a picture of the collection", "concepts alone"
 KINDS = (ROW, PICTURE, WORDS, CONCEPTS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 import pandas as pd
@@ -12,14 +12,11 @@ import pandas as pd
 from ...answers import answering, in_place
 from ...components.concepts import NONE, concept_choices, concept_input
 from ...components.picture_input import picture_input
-from ...components.waiting import on_first_open
+from ...components.waiting import Loading, on_first_open
+from ...explorer import Explorer
 from ...rendering import macros
 from ..common import QUIET, TILES
 from .answer import KINDS, LEAST, MOST, PICTURE, ROW, WORDS, example_edit, read_row, read_strengths, search
-
-if TYPE_CHECKING:
-    from ...components.waiting import Loading
-    from ...explorer import Explorer
 
 TITLE = "Search"
 SLOTS = 4

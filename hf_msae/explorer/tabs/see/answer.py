@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
 from torch.nn import functional as F
 
 from ....concepts import explain_embedding
+from ...explorer import Explorer
 from ...inputs import read_whole_number
-
-if TYPE_CHECKING:
-    from ...explorer import Explorer
 
 ALL = "all"
 DEFAULT = 16

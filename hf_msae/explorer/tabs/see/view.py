@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from PIL import Image
@@ -20,15 +20,12 @@ from ...components.picture_input import (
     picture_of,
     read_upload,
 )
-from ...components.waiting import on_first_open
+from ...components.waiting import Loading, on_first_open
 from ...components.where import where
+from ...explorer import Explorer
 from ...rendering import macros
 from ..common import BUSY, QUIET, choice, split_bars, split_numbers
 from .answer import ALL, DEFAULT, LEAST, Sight, granularity_bounds, see
-
-if TYPE_CHECKING:
-    from ...components.waiting import Loading
-    from ...explorer import Explorer
 
 TITLE = "See"
 SHOWN = 16

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,10 +12,8 @@ import torch
 from ....bias.interventions import STRONG
 from ....concepts.editing import LatentEdit, edit_embeddings
 from ...components.concepts import Change, chosen_slots
+from ...explorer import Explorer
 from ...inputs import VisitorError, read_choice, read_number, read_text
-
-if TYPE_CHECKING:
-    from ...explorer import Explorer
 
 MIN_LABELS, MAX_LABELS, MAX_LABEL = 2, 10, 100
 SLOTS = 4
@@ -212,6 +209,6 @@ def example(explorer: Explorer, prompt: object = AS_IT_IS) -> tuple[int, str, st
             before, after = found.likeliest
             if before != after and _as_label(name) == names[before]:
                 return row, labels, name
-    except VisitorError:
+    except VisitorError:  # the labels cannot be used, or the backbone reads no texts
         return None
     return first

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
 from ...answers import answering, in_place
 from ...components.concepts import NONE, concept_choices, concept_input
 from ...components.picture_input import collection_button, embedded_upload, picture_input, picture_of
-from ...components.waiting import on_first_open
+from ...components.waiting import Loading, on_first_open
 from ...inputs import VisitorError
 from ...rendering import macros
 from ..common import BUSY, QUIET
@@ -32,9 +32,6 @@ from .answer import (
     read_labels,
     steer,
 )
-
-if TYPE_CHECKING:
-    from ...components.waiting import Loading
 
 TITLE = "Steer"
 _SHOWN = 8

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...._utils.json_files import json_records
 from ....report.sections.steering import TaskFinding, task_finding
+from ...explorer import Explorer
 from ...inputs import read_choice
 from ...kept import Kept
-
-if TYPE_CHECKING:
-    from ...explorer import Explorer
 
 _found = Kept(32)
 _drawing = threading.Lock()

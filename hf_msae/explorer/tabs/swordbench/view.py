@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
 from ...answers import answering, in_place
-from ...components.waiting import on_first_open
+from ...components.waiting import Loading, on_first_open
 from ...rendering import macros
 from ..common import BUSY
 from .answer import found_on, methods_of, numbers
-
-if TYPE_CHECKING:
-    from ...components.waiting import Loading
 
 TITLE = "SwordBench"
 html = macros("swordbench/view.html")
