@@ -119,7 +119,7 @@ class Explorer:
         settings = settings or ExplorerSettings()
         sources = open_sources(settings, report)
         report("indexing the pictures", None)
-        return cls(**vars(sources))
+        return cls(**sources)
 
     # -- concepts --------------------------------------------------------------------------------------------------
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import datasets
 import torch
@@ -25,9 +24,6 @@ from ..model.modeling_msae import MSAEModel
 from ..scenes.backbone import BACKBONE_NAME
 from ..vision_text import VisionTextMSAE
 
-if TYPE_CHECKING:
-    from ..steering import Edit, SwordBenchResult
-
 logger = logging.getLogger(__name__)
 
 Report = Callable[[str, float | None], None]
@@ -36,21 +32,8 @@ _LONG = 60.0
 """Seconds of embedding after which a warning says how to save them."""
 
 
-@dataclass(frozen=True)
-class Sources:
-    """What `open_sources` opens, as the arguments of `Explorer`."""
-
-    model: VisionTextMSAE
-    images: datasets.Dataset
-    embeddings: torch.Tensor
-    patch_model: VisionTextMSAE | None
-    image_column: str
-    edits: dict[str, Edit]
-    swordbench: SwordBenchResult | None
-
-
-def open_sources(settings: ExplorerSettings, report: Report) -> Sources:
-    """Open the models, the pictures and what belongs to them; embed the pictures if no embeddings are given."""
+def open_sources(settings: ExplorerSettings, report: Report) -> dict[str, Any]:
+    """Open what `Explorer` takes, by the names of its arguments; embed the pictures if no embeddings are given."""
     # Everything is checked before the backbone is loaded and the pictures are embedded, which may take long.
     report("loading the model", None)
     swordbench, edits = None, {}
@@ -84,7 +67,15 @@ def open_sources(settings: ExplorerSettings, report: Report) -> Sources:
         of_patches = concepts_beside(settings.patch_model, getattr(patches.config, "_commit_hash", None))
         patch_model = VisionTextMSAE(backbone, patches, of_patches, strict)
     embeddings = _embed(model, images[settings.image_column], report) if given is None else given[:rows]
-    return Sources(model, images, embeddings, patch_model, settings.image_column, edits, swordbench)
+    return {
+        "model": model,
+        "images": images,
+        "embeddings": embeddings,
+        "patch_model": patch_model,
+        "image_column": settings.image_column,
+        "edits": edits,
+        "swordbench": swordbench,
+    }
 
 
 def check_hook_points(msae: MSAEModel, patches: MSAEModel | None) -> None:

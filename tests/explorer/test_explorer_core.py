@@ -110,7 +110,7 @@ def test_damaged_embeddings_are_refused_unless_they_are_wanted(tmp_path):
     }
     with pytest.raises(ValueError, match=r"data-00000\.arrow has changed.*--no_verify"):
         open_sources(ExplorerSettings(**given), lambda *_: None)
-    assert open_sources(ExplorerSettings(**given, verify=False), lambda *_: None).embeddings.shape == (60, 128)
+    assert open_sources(ExplorerSettings(**given, verify=False), lambda *_: None)["embeddings"].shape == (60, 128)
 
 
 def test_embeddings_name_their_pictures_and_which_rows_of_them(explorer, tmp_path):
@@ -121,7 +121,7 @@ def test_embeddings_name_their_pictures_and_which_rows_of_them(explorer, tmp_pat
     for dataset in (None, "scenes:test:50:7"):
         settings = ExplorerSettings(dataset=dataset, embeddings=str(folder))
         sources = open_sources(settings, lambda *_: None)
-        images, embeddings = sources.images, sources.embeddings
+        images, embeddings = sources["images"], sources["embeddings"]
         assert images["caption"][:] == [explorer.images["caption"][row] for row in rows]
         torch.testing.assert_close(embeddings, explorer.embeddings[rows], rtol=1e-4, atol=1e-4)
 
