@@ -53,7 +53,8 @@ def build(context: Context) -> list[Search]:
             codes=context.survey.codes,
         )
         rows = _queries(index, latents, settings.num_searches, np.random.default_rng([settings.seed, 2]))
-        return [_search(index, labels, latents, strong, _correlations(strong), row) for row in rows]
+        together = _correlations(strong)
+        return [_search(index, labels, latents, strong, together, row) for row in rows]
 
 
 def _queries(index: ConceptIndex, latents: list[int], number: int, rng: np.random.Generator) -> list[int]:
