@@ -40,6 +40,10 @@ CHECK_COLUMNS = {
 """Columns of a table of names -> what `LabelChecks.to_pandas` says of a label."""
 _TEXTS = tuple(f"line_{name}" for name in ("label", "metric", "confirmed", "meanings", "noticed_by", "unchecked"))
 PICTURES = ("kind", "sha256", "concept", "activation")
+_ROW = (
+    *("neuron", "label", "guess", "score", "low", "high", "metric", "p_value", "confirmed"),
+    "search_score",
+)
 
 
 @dataclass(frozen=True)
@@ -131,16 +135,7 @@ class NeuronLabel(Result):
         """Return the label and its evidence as one row."""
         others = self.meanings[self.meanings["confirmed"] & (self.meanings["meaning"] != self.guess)]["meaning"]
         row = {
-            "neuron": self.neuron,
-            "label": self.label,
-            "guess": self.guess,
-            "score": self.score,
-            "low": self.low,
-            "high": self.high,
-            "metric": self.metric,
-            "p_value": self.p_value,
-            "confirmed": self.confirmed,
-            "search_score": self.search_score,
+            **{name: getattr(self, name) for name in _ROW},
             "share_of_pairs": self.pairs["share"] if self.pairs else np.nan,
             "other_meanings": ", ".join(others),
             "num_concepts": int(self.history["score"].notna().sum()),
