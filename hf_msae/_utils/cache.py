@@ -38,7 +38,7 @@ def cache_folder(kind: str, mode: int = 0o777) -> Path:
     try:
         make_writable(folder, mode)
         return folder
-    except OSError as error:
+    except OSError as error:  # such as a home folder that is read-only: a temporary folder, with a warning
         root = cache_root()
         if root not in _TEMPORARY:
             _TEMPORARY[root] = _temporary(root, error)

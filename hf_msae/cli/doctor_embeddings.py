@@ -88,7 +88,7 @@ def _near(places: list[Path], msae: MSAEModel) -> Iterator[Embeddings]:
     for each in sorted({file.parent for place in places for near in _NEAR for file in place.glob(near)}):
         try:
             metadata = EmbeddingMetadata.load(each)
-        except ValueError as error:
+        except ValueError as error:  # of the model's own folder; others may belong to other models
             if each.is_relative_to(places[0]):
                 yield Embeddings(each, EmbeddingMetadata({}, "float32"), str(error))
             continue

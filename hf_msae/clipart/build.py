@@ -211,7 +211,7 @@ def _reason_to_leave_out(drawing: Drawing | None, stored: bytes | None) -> str |
 def _read_and_render(file: Path, root: Path, size: int) -> tuple[Drawing | None, bytes | None]:
     try:
         drawing = read_drawing(file, root)
-    except ElementTree.ParseError:
+    except ElementTree.ParseError:  # no drawing; the manifest counts it as not read
         return None, None
     picture = render_drawing(file, size) if drawing.public_domain else None
     if picture is None:

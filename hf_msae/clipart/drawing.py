@@ -73,7 +73,7 @@ def render_drawing(file: Path, size: int) -> Image.Image | None:
     try:
         # 96 dots per inch is what CSS defines; without it a page measured in millimeters has no size.
         png = resvg_py.svg_to_bytes(svg_path=str(file), width=_RENDERED_WIDTH, dpi=96, skip_system_fonts=True)
-    except ValueError:
+    except ValueError:  # of whatever the renderer cannot draw
         return None
     return centered_on_white(bytes(png), size)
 

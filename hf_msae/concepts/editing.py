@@ -160,7 +160,7 @@ def latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) -
     else:
         try:
             latent = -1 if isinstance(key, bool) else operator.index(key)  # numpy's and torch's integers too
-        except TypeError:
+        except TypeError:  # refused below
             latent = -1
     if not 0 <= latent < num_latents:
         raise ValueError(f"latents are numbers from 0 to {num_latents - 1}, or names; got {key!r}")

@@ -157,7 +157,7 @@ def _products(left: torch.Tensor, right: torch.Tensor, counts: torch.Tensor, col
         counts: Number of products of each row of the first matrix (n,).
         columns: Their rows of the second matrix, those of the first matrix's first row first.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings():  # torch warns that sparse matrices may change; a test compares the products
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
         pairs = torch.sparse_csr_tensor(
             F.pad(counts.cumsum(dim=0), (1, 0)),

@@ -255,7 +255,7 @@ def _as_tensor(view: np.ndarray) -> torch.Tensor | None:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is not writable, and never written to
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nor written to
             return torch.from_numpy(view)
     except (TypeError, ValueError):  # a dtype or strides that torch does not have
         return None

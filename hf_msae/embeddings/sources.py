@@ -125,7 +125,7 @@ def datasets_cache() -> str | None:
     """Return where `datasets` converts files to: its own cache, given as None, if that can be written to."""
     try:
         make_writable(Path(datasets.config.HF_DATASETS_CACHE))
-    except OSError:
+    except OSError:  # it is read-only, as on shared machines
         return str(cache_folder("datasets"))
     return None
 
@@ -289,7 +289,7 @@ def _damaged_file(folder: Path) -> Path | str:
         try:
             with pa.memory_map(str(file)) as mapped:
                 pa.ipc.open_stream(mapped).read_all()
-        except (pa.ArrowInvalid, OSError):
+        except (pa.ArrowInvalid, OSError):  # what is looked for
             return file
     try:
         features = datasets.DatasetInfo.from_directory(str(folder)).features

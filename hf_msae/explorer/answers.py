@@ -39,7 +39,7 @@ def answering(function: Callable[..., Any]) -> Callable[..., Any]:
             raise gr.Error(str(error), print_exception=False) from None
         except gr.Error:
             raise
-        except Exception as error:
+        except Exception as error:  # of any kind: a visitor must not see its text, which may quote another
             log_kind_and_place(error)
             raise gr.Error("Something went wrong here; it is not your fault.", print_exception=False) from None
         finally:

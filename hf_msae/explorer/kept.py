@@ -32,7 +32,7 @@ class Kept:
         if is_new:
             try:
                 future.set_result(compute())
-            except BaseException as error:
+            except BaseException as error:  # of any kind: raised below, and for those who wait for it
                 with self._lock:
                     if self._answers.get(key) is kept:
                         del self._answers[key]

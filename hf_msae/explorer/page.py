@@ -33,7 +33,7 @@ class Page(gr.Blocks):
         except gr.Error as error:
             error.print_exception = False
             raise
-        except Exception as error:
+        except Exception as error:  # of any kind: gradio would print it
             if not isinstance(error, VisitorError):
                 log_kind_and_place(error)
             raise gr.Error(str(error), print_exception=False) from None

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from .accumulator import SumAccumulator, as_matrix
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 
 def cknna(a: torch.Tensor, b: torch.Tensor, k: int = 10) -> float:
@@ -185,10 +182,10 @@ def _nearest(kernel: torch.Tensor, k: int) -> torch.Tensor:
     return above | (level & (level.cumsum(dim=1) <= missing))
 
 
-def _unbiased_hsic(k: torch.Tensor, l: torch.Tensor) -> float:  # noqa: E741
+def _unbiased_hsic(one: torch.Tensor, other: torch.Tensor) -> float:
     """HSIC of kernels with zero diagonal. 1^T K L 1 needs only the column sums of K and the row sums of L."""
-    m = len(k)
-    trace = (k * l.T).sum()
-    means = k.sum() * l.sum() / ((m - 1) * (m - 2))
-    cross = 2.0 * (k.sum(dim=0) @ l.sum(dim=1)) / (m - 2)
+    m = len(one)
+    trace = (one * other.T).sum()
+    means = one.sum() * other.sum() / ((m - 1) * (m - 2))
+    cross = 2.0 * (one.sum(dim=0) @ other.sum(dim=1)) / (m - 2)
     return float((trace + means - cross) / (m * (m - 3)))

@@ -162,7 +162,7 @@ def check_k(k: Any, config: MSAEConfig) -> int:
     """
     try:
         number = None if isinstance(k, bool) else operator.index(k)
-    except TypeError:
+    except TypeError:  # refused below
         number = None
     if number is None:
         raise TypeError(f"k must be an integer, got {k!r}")

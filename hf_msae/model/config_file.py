@@ -95,7 +95,7 @@ def read_config(cls: type, content: Mapping[str, Any], source: str, read: Callab
             try:
                 read({key: value for key, value in content.items() if key != name})
             except (AttributeError, LookupError, TypeError, ValueError, StrictDataclassError):
-                continue
+                continue  # it is not this one, or not this one alone
             wanted = _spelled(kinds[name]) if name in kinds else "of another type"
             raise _error(source, name, content[name], wanted) from error
         raise ValueError(f"{source}: {' '.join(str(error).split())}") from error

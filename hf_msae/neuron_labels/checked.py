@@ -34,7 +34,7 @@ def activations_of(neuron: Neuron, features: np.ndarray) -> np.ndarray:
     """
     try:
         found = np.asarray(neuron.read(features), dtype=np.float64)
-    except Exception as error:
+    except Exception as error:  # likewise
         raise NeuronError(f"{neuron!r} failed ({type(error).__name__}: {error})") from error
     if found.shape != (len(features),):
         raise NeuronError(f"{neuron!r} gave activations of shape {found.shape} for {len(features)} pictures")

@@ -85,7 +85,7 @@ def confirm(
     try:
         try:
             images = gallery.draw(concept, settings.seeds(start, more))
-        except BudgetSpentError:
+        except BudgetSpentError:  # it may allow the number that was asked for
             images = gallery.draw(concept, settings.seeds(start, number))
     except CannotDrawError as error:
         return Confirmation(concept, problem=str(error))

@@ -128,7 +128,7 @@ class Finish:
         first = max(_FIRST_PAIR, run.settings.most_images + 4 * run.confirm_images)
         try:
             drawn = run.gallery.draw_pairs(best.concept, run.settings.seeds(first, run.num_pairs))
-        except CannotDrawError:
+        except CannotDrawError:  # most imagers make no pairs
             return None
         except BudgetSpentError as error:
             self.search.stopped = self.search.stopped or str(error)

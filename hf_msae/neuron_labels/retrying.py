@@ -105,11 +105,11 @@ def _retry_after(error: Exception) -> float | None:
         return None
     try:
         return max(0.0, float(value))
-    except ValueError:
+    except ValueError:  # a date
         pass
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except ValueError:  # neither, so the waits of our own have to do
         return None
     date = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
     return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())

@@ -216,7 +216,7 @@ class Run:
         path = self._path(neuron)
         try:
             saved = NeuronLabel.load(path)
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError):  # not labeled yet, or damaged
             return None
         # The folder may have been moved, and other neurons of the same name have come or gone.
         return None if saved.stopped else replace(saved, folder=str(self.folder.resolve()), neuron=name)

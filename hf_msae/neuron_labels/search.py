@@ -203,7 +203,7 @@ class Search:
                 seeds = self.settings.seeds(_FIRST_HARD, self.settings.hard_negatives)
                 try:
                     names = self.gallery.draw_pairs(concept, seeds)[1]
-                except CannotDrawError:
+                except CannotDrawError:  # without pairs, there are none
                     return self.control
                 hard = np.resize(self.gallery.activations(self.neuron, names), len(self.control))
                 self._hard[concept] = np.concatenate([self.control, hard])

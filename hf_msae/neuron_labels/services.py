@@ -124,7 +124,7 @@ class Service:
         def one(item: S) -> T:
             try:
                 return function(item, stop)
-            except BaseException:
+            except BaseException:  # an interrupt as well
                 stop.set()
                 raise
 
@@ -178,7 +178,7 @@ class Service:
             hf_raise_for_status(response)
         try:
             return [str(each["id"]) for each in response.json()["data"]]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):  # its answer is no list of models, as of some servers
             return []
 
 

@@ -49,7 +49,7 @@ def concepts_among(words: Iterable[str]) -> list[str]:
     for word in words:
         try:
             found[clean_concept(word)] = None
-        except ValueError:
+        except ValueError:  # no concept
             continue
     return list(found)
 

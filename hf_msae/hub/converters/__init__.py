@@ -118,7 +118,7 @@ def _as_value_errors(name: str, format: str) -> Iterator[None]:
         yield
     except (ValueError, OSError):
         raise
-    except Exception as error:
+    except Exception as error:  # of any kind: a reader takes what a stranger's file holds
         first = next(iter(str(error).strip().splitlines()), "")
         raise ValueError(
             f"{name} is not a readable checkpoint of format {format}: {type(error).__name__}: {first}"

@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -51,7 +52,7 @@ class _Class(NamedTuple):
 
     activation: str
     tensors: dict[str, str]
-    optional: dict[str, str] = {}  # noqa: RUF012
+    optional: Mapping[str, str] = MappingProxyType({})
     bias: str = "b_dec"
     subtracts_bias: bool = True
 

@@ -44,7 +44,7 @@ def recognizes(source: CheckpointSource) -> bool:
         line = file.readline(_LONGEST_LINE)
     try:
         header = json.loads(line)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # another library's file
         return False
     return isinstance(header, dict) and ("d_vit" in header or {"schema", "cfg"} <= set(header))
 

@@ -89,7 +89,7 @@ class CheckpointSource:
         name = f"{repo_id}/{inside}".rstrip("/")
         try:
             info = HfApi(token=token).model_info(repo_id, revision=revision)
-        except OfflineModeIsEnabled:
+        except OfflineModeIsEnabled:  # what was downloaded before may do
             return cls._in_cache(repo_id, inside, revision)
         except RevisionNotFoundError as error:
             raise FileNotFoundError(f"{repo_id} on the Hub has no revision {revision!r}") from error

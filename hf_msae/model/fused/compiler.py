@@ -108,7 +108,7 @@ def _is_own(path: Path) -> bool:
     """Whether a file or folder, and no link, belongs to this user and nobody else can write to it."""
     try:
         found = path.lstat()
-    except FileNotFoundError:
+    except FileNotFoundError:  # not compiled yet
         return False
     if stat.S_ISLNK(found.st_mode):
         return False
@@ -140,6 +140,6 @@ def _processor() -> str:
     """Describe the instruction set of this processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    except OSError:  # not Linux
         return f"{platform.machine()} {platform.processor()}"
     return "\n".join(line for line in lines[:60] if line.startswith(("model name", "flags", "Features", "CPU ")))

@@ -36,7 +36,7 @@ class Imager(ABC):
             CannotDrawError: It has none, or not enough, pictures of this concept.
         """
 
-    def check(self) -> None:  # noqa: B027
+    def check(self) -> None:  # noqa: B027  most always can
         """Raise an error if it could not draw, as for want of a key, before any work is done."""
 
     def draw_pairs(self, concept: str, seeds: Sequence[int]) -> tuple[list[Image.Image], list[Image.Image]]:

@@ -93,7 +93,7 @@ class CollectionImager(Imager):
         """Return how many pictures of a concept there are."""
         try:
             self.rows(concept, ())
-        except CannotDrawError:
+        except CannotDrawError:  # there are none
             return 0
         return len(self._found[concept])
 

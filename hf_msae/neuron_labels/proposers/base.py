@@ -77,7 +77,7 @@ class Proposer(ABC):
     def propose(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer requests of several neurons together. The same request always gets the same answer if possible."""
 
-    def check(self) -> None:  # noqa: B027
+    def check(self) -> None:  # noqa: B027  most always can
         """Raise an error if it could not answer, as for want of a key, before any work is done."""
 
     def first(self, number: int, seed: int = 0) -> list[str]:

@@ -86,5 +86,5 @@ def form_of(concept: str) -> str:
     """Return `same_words` of a concept, or a text that is none, such as a name a user gave, as it is."""
     try:
         return same_words(concept)
-    except ValueError:
+    except ValueError:  # no concept by our rules
         return concept
