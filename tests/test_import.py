@@ -1,5 +1,6 @@
 """`import hf_msae` is light, and the auto classes know MSAE checkpoints in whatever order things are imported."""
 
+import ast
 import json
 import os
 import re
@@ -228,6 +229,16 @@ def test_public_names():
     assert hf_msae.MSAEModel is MSAEModel
     with pytest.raises(AttributeError, match="MSAEModle"):
         hf_msae.MSAEModle  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "room", [".", "concepts", "hub", "neuron_labels", "neuron_labels/evaluation", "report", "scenes"]
+)
+def test_type_checkers_see_the_names_of_stubs(room):
+    stub = ast.parse((ROOT / "hf_msae" / room / "__init__.pyi").read_text())
+    names = [name for node in stub.body if isinstance(node, ast.ImportFrom) for name in node.names]
+    # In a stub, an import without an alias is private (PEP 484).
+    assert names and {name.asname for name in names} == {name.name for name in names}
 
 
 def test_version_is_the_package_version():
