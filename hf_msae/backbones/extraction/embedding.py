@@ -9,6 +9,7 @@ import datasets
 import numpy as np
 import torch
 
+from ..._utils.checks import check_integers
 from .. import Backbone
 from ..hook_points import HookPoint, recording
 from .rows import ReadRows
@@ -33,10 +34,7 @@ class TokenChoice:
     def __post_init__(self) -> None:
         if self.kind not in ("all", "patches"):
             raise ValueError(f"tokens is {self.kind!r}; choose all or patches")
-        if self.per_row is not None and self.per_row < 1:
-            raise ValueError(f"tokens_per_row must be at least 1, or None for all, got {self.per_row}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
+        check_integers(tokens_per_row=(self.per_row, 1), seed=(self.seed, 0))
 
     def __call__(self, row: int, positions: torch.Tensor) -> torch.Tensor:
         """Return the positions to keep of a row's token positions, in ascending order."""
