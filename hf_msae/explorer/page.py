@@ -80,8 +80,7 @@ def _unwrapped(doc: str | None) -> str:
 def check_mcp() -> None:
     """Raise ImportError if the package mcp is missing; gradio would go on without tools."""
     if find_spec("mcp") is None:
-        # Not gradio[mcp]: that asks for an older pydantic too, which it does not need.
-        raise ImportError("tools for MCP need the package mcp: pip install 'mcp>=1.21,<2'")
+        raise ImportError("tools for MCP need the package mcp: pip install 'hf_msae[mcp]'")
 
 
 def _mend_mcp() -> None:

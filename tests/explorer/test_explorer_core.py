@@ -266,7 +266,7 @@ def test_tools_without_their_package_are_refused_with_the_way_out(monkeypatch):
     from hf_msae.explorer import page
 
     monkeypatch.setattr(page, "find_spec", lambda _: None)
-    with pytest.raises(ImportError, match="pip install 'mcp"):
+    with pytest.raises(ImportError, match=r"hf_msae\[mcp\]"):
         page.Page().launch(mcp_server=True)
 
 
