@@ -1,12 +1,13 @@
 """Rows per second of a training beside other work, against the share of the machine that it could expect.
 
     python benchmarks/busy_machine.py                          # 0 and 2 busy loops, 1, 2 and 4 threads
-    python benchmarks/busy_machine.py --spin_counts default 0 1000
+    python benchmarks/busy_machine.py --spin_counts ours default 0 1000
 
 Beside as many busy loops as there are cores, a training with one thread per core gets half of every core, so half of
 what it does alone is its fair share. Threads that have finished their part of an operation wait for the others in a
-loop, and in that time take the core from them; GOMP_SPINCOUNT limits how often they look before they sleep. Every
-training is a process of its own, since the variable is read once; the settings take turns.
+loop, and in that time take the core from them; GOMP_SPINCOUNT limits how often they look before they sleep. "ours" is
+what the commands of this package set. Every training is a process of its own, since the variable is read once; the
+settings take turns.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import time
 from contextlib import ExitStack
 
 import pandas as pd
+
+from hf_msae._utils.threads import fit_threads_to_cores
 
 SHAPES = {"large": (1024, 512, 4096), "small": (256, 64, 512)}
 
@@ -52,7 +55,9 @@ def measured(shape: str, threads: int, spin_count: str, loops: int, seconds: flo
     """Return the rows per second of a process with these settings beside some busy loops."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     environment.pop("GOMP_SPINCOUNT", None)
-    if spin_count != "default":
+    if spin_count == "ours":
+        fit_threads_to_cores(environment)
+    elif spin_count != "default":
         environment["GOMP_SPINCOUNT"] = spin_count
     with ExitStack() as stack:
         for _ in range(loops):
@@ -67,7 +72,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", choices=SHAPES, nargs="+", default=list(SHAPES), help="Shapes of the step.")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4], help="Numbers of threads.")
-    parser.add_argument("--spin_counts", nargs="+", default=["default", "0", "1000"], help="Values of GOMP_SPINCOUNT.")
+    parser.add_argument(
+        "--spin_counts", nargs="+", default=["ours", "default", "1000"], help="Values of GOMP_SPINCOUNT."
+    )
     parser.add_argument("--loops", type=int, default=os.cpu_count(), help="Busy loops beside the training.")
     parser.add_argument("--rounds", type=int, default=3, help="Number of times that each setting is measured.")
     parser.add_argument("--seconds", type=float, default=3, help="Seconds that each training is measured.")

@@ -18,6 +18,7 @@ from transformers import HfArgumentParser
 
 from .deprecation import warn_renamed
 from .quiet import hide_library_lines, hide_progress_bars
+from .threads import fit_threads_to_cores
 
 
 def flag(help: str, default: Any = MISSING, aliases: Sequence[str] = ()) -> Any:
@@ -142,6 +143,7 @@ class MSAEArgumentParser(HfArgumentParser):
             hide_progress_bars()
         if not is_terminal:
             hide_library_lines()
+        fit_threads_to_cores()  # torch is imported after the flags are read
         return tuple(parsed)
 
     def error(self, message: str) -> NoReturn:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from joblib import cpu_count
 from threadpoolctl import threadpool_info, threadpool_limits
 from tqdm.auto import tqdm
 
@@ -263,7 +264,7 @@ def _measure_all(cells: Sequence[_Cell], num_workers: int) -> Iterator[None]:
 
 def share_cores(num_workers: int) -> None:
     """Limit the threads of this process to its share of the cores, where threads of others would wait for them."""
-    threads = max(1, (os.cpu_count() or 1) // num_workers)
+    threads = max(1, cpu_count() // num_workers)
     threadpool_limits(min([threads, *(pool["num_threads"] for pool in threadpool_info())]))
     torch.set_num_threads(min(threads, torch.get_num_threads()))
 
