@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -154,10 +155,15 @@ def load_word_embeds() -> WordEmbeds:
     Raises:
         ImportError: The package is not installed.
     """
+    # The package configures the root logger, unless that has a handler: then every call of a service is printed.
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)
     try:
         import wordllama
     except ImportError as error:
         raise ImportError('embeddings of words need a package: pip install "hf_msae[label]"') from error
+    finally:
+        root.removeHandler(handler)
     # Without `cache_dir`, it looks for the tokenizer elsewhere, and then on the Hub.
     model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
     return lambda texts: model.embed(list(texts))

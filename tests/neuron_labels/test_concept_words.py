@@ -1,3 +1,6 @@
+import logging
+import sys
+
 import numpy as np
 import pytest
 
@@ -72,3 +75,15 @@ def test_word_embeddings_know_what_is_similar():
     units = load_word_embeds()(["cat", "kitten", "bridge"])
     units = units / np.linalg.norm(units, axis=1, keepdims=True)
     assert units[0] @ units[1] > 0.4 > units[0] @ units[2]
+
+
+def test_the_package_of_word_embeddings_does_not_configure_logging(tmp_path, monkeypatch):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wordllama", raising=False)
+    content = "import logging\nlogging.basicConfig(level=logging.INFO)\n\n\nclass WordLlama:\n    load = dict\n"
+    (tmp_path / "wordllama.py").write_text(content)
+    level = root.level
+    assert callable(load_word_embeds.__wrapped__())
+    assert not root.handlers and root.level == level and sys.modules["wordllama"].WordLlama
