@@ -156,7 +156,7 @@ def _imager(args: LabelArguments, model: VisionTextMSAE, used: list[Control], de
         return InferenceImager(name, **place, style=style, price=args.price_image)
     exclude = {image_sha256(to_rgb(picture)) for each in used for picture in each.images}
     images = Pictures.open(args.images, args.images_split, args.image_column).images
-    return RetrievalImager(images, model.backbone, exclude=exclude)
+    return RetrievalImager(images, model.backbone, exclude=exclude, progress=None if used[0].progress else False)
 
 
 def _start(args: LabelArguments, model: VisionTextMSAE, control: Control, proposer: Proposer) -> Callable[..., list]:
@@ -229,6 +229,8 @@ def _print(found: NeuronLabels, checks: LabelChecks | None, proposer: Proposer) 
         print(label.verdict())
         if checks is not None:
             print(indent(checks.describe(label.neuron), "  "))
+    if early := [label.stopped for label in found.labels if label.stopped]:
+        print(f"{len(early)} of {len(found)} searches ended early, and go on in the next run: {early[0]}")
     for name, problem in found.problems.items():
         print(f"{name}: no label: {problem}")
     print(f"\n{found.verdict()}")

@@ -200,3 +200,11 @@ def test_a_service_that_fails_ends_the_command_with_its_message(failing_run, tmp
     failing_run(failing)
     said = capsys.readouterr().err
     assert "http://127.0.0.1:1/v1" in said and str(tmp_path / "out") in said
+
+
+def test_searches_that_a_budget_ended_are_counted(capsys):
+    about = {"neuron": "latent 3", "label": None, "confirmed": False, "is_polysemantic": False}
+    labels = [SimpleNamespace(verdict=str, stopped=reason, **about) for reason in ("", "40 images", "40 images")]
+    spent = {"images": 40, "calls": 0, "tokens": 0, "cost": 0, "seconds": 1}
+    label._print(NeuronLabels(tuple(labels), spent), None, SimpleNamespace(is_language_model=True))
+    assert "2 of 3 searches ended early" in (printed := capsys.readouterr().out) and "40 images" in printed

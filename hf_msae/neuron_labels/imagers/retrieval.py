@@ -53,6 +53,7 @@ class RetrievalImager(CollectionImager):
         pool: Number of pictures of a concept at most. What fits worse than that is not drawn.
         template: The text of a concept, with {} in its place.
         level: See above; None takes the best pictures, however bad.
+        progress: Whether to show a progress bar while images are embedded. None shows one for many, on a terminal.
 
     Raises:
         ValueError: There are fewer than two images, another number of embeddings, or embeddings of another width; the
@@ -68,6 +69,7 @@ class RetrievalImager(CollectionImager):
         pool: int = 50,
         template: str = "{}",
         level: float | None = LEVEL,
+        progress: bool | None = None,
     ) -> None:
         if level is not None and not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, or None, got {level!r}")
@@ -76,7 +78,7 @@ class RetrievalImager(CollectionImager):
         self.backbone = backbone if isinstance(backbone, Backbone) else Backbone.from_pretrained(backbone)
         self.backbone.require("text_embeds")
         if embeddings is None:
-            embeddings = self.backbone.read("image_embeds", images, progress=None)
+            embeddings = self.backbone.read("image_embeds", images, progress=progress)
         self._centered = self._checked(embeddings)
         self._exclude_same()
         self._allowed = np.flatnonzero(~self._excluded)
