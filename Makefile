@@ -6,7 +6,8 @@ RUN := $(VENV)/bin/python
 
 .PHONY: quickstart demo test test-slow test-oldest lint format clean
 
-# What is imported is compiled then: to compile everything that is installed takes longer than installing it.
+# What is imported is compiled and kept then: to compile everything that is installed takes longer than installing it.
+export PYTHONDONTWRITEBYTECODE :=
 PIP = pip install --quiet --disable-pip-version-check --no-compile
 
 # The stamp is renewed only when what is installed could change.
@@ -28,9 +29,8 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/$(PIP) -c constraints.txt -e ".[space]"
 	$(RUN) -m hf_msae.cli demo
 
-# A test file stays in one process; a process computes on one thread, since the others have work of their own, and
-# keeps what it compiles of Python for those after it.
-PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
+# A test file stays in one process; a process computes on one thread, since the others have work of their own.
+PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 test: $(VENV)/.installed
 	$(PYTEST)
