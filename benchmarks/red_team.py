@@ -26,7 +26,7 @@ from hf_msae.hyperspectral.models import MODELS, make_model
 from hf_msae.statistics import wilson_interval
 
 EXPECTED = {
-    "range": ("tail_response", "outlier_response", "range_ratio", "calibration_slope"),
+    "range": ("tail_response", "outlier_response"),  # not range_ratio: any weak model's predictions are narrow
     "outliers": ("tail_response", "outlier_response"),
     "drift": ("share_of_remainder",),
     "leak": ("share_of_remainder",),

@@ -29,7 +29,7 @@ from hf_msae.hyperspectral import (
 )
 from hf_msae.hyperspectral.models import make_model
 
-SIZE = 16
+SIZE = 8
 
 
 class Standardized(nn.Module):
@@ -50,7 +50,7 @@ class Standardized(nn.Module):
 
 def trained(patches: Patches, epochs: int, seed: int) -> VisionRegressor:
     torch.manual_seed(seed)
-    model = HyperviewTransformer(image_size=SIZE, patch_size=8, width=128, num_layers=2, embedding_size=64)
+    model = HyperviewTransformer(image_size=SIZE, patch_size=4, width=128, num_layers=2, embedding_size=64)
     images = VisionRegressor(model, image_size=SIZE).images(patches)
     targets = torch.tensor(patches.targets.to_numpy() / HYPERVIEW_SCALE, dtype=torch.float32)
     weights = 1 / targets.var(dim=0)
@@ -81,8 +81,8 @@ def main() -> None:
     parser.add_argument("--spots", nargs="+", default=["none", "outliers"])
     args = parser.parse_args()
     rows = []
-    for seed in args.seeds:
-        for spot in args.spots:
+    for spot in args.spots:
+        for seed in args.seeds:
             planted = [] if spot == "none" else [spot]
             both = make_patches(args.fields + 300, seed, blind_spots=planted, edges=(14, 20))
             train, test = both[: args.fields], both[args.fields :]
@@ -91,7 +91,8 @@ def main() -> None:
             seconds = time.process_time() - started
             ridge = make_model("ridge").fit(train.mean_spectra, train.targets)
             simple = r2_score(test.targets, ridge.predict(test.mean_spectra), multioutput="raw_values")
-            report = red_team(model, test, audits=["performance", "bands", "attacks"], seed=seed, progress=False)
+            audits = ["performance", "bands", "attacks"]
+            report = red_team(model, test, audits=audits, num_attacked=30, seed=seed, progress=False)
             table = report.tables["performance"].set_index(["metric", "target"])["value"]
             attacks = report.tables["attacks"]
             loss = attacks[attacks["allowed"]].groupby("attack")["loss"].mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import RandomForestRegressor
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GroupKFold, KFold
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import RobustScaler
@@ -232,8 +234,15 @@ def predict_out_of_fold(
         Predictions (n, t), and what the mean of each training fold predicts (n, t): pass both to `score_by_size`.
 
     Raises:
-        ValueError: The patches have no targets, or there are fewer groups than folds.
+        ValueError: The patches have no targets, there are fewer groups than folds, or the model is trained already and
+            keeps what it learned, such as a `VisionRegressor`.
     """
+    with suppress(NotFittedError):
+        check_is_fitted(clone(model))
+        raise ValueError(
+            f"{type(model).__name__} is not fitted again, so it may have seen every field: predict fields that it was "
+            "not trained on, and pass these to score_by_size"
+        )
     if patches.targets is None:
         raise ValueError("the patches have no targets")
     values = patches.targets.to_numpy(dtype=float)

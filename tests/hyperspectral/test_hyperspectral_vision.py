@@ -9,7 +9,14 @@ from sklearn.base import clone
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from hf_msae.hyperspectral import HYPERVIEW_SCALE, HyperviewTransformer, PatchError, VisionRegressor, make_patches
+from hf_msae.hyperspectral import (
+    HYPERVIEW_SCALE,
+    HyperviewTransformer,
+    PatchError,
+    VisionRegressor,
+    make_patches,
+    predict_out_of_fold,
+)
 
 SIZES = {"image_size": 32, "patch_size": 16, "width": 128, "num_layers": 2, "embedding_size": 24}
 
@@ -140,6 +147,8 @@ def test_models_of_torch_and_transformers_predict(patches):
     with torch.inference_mode():
         trained_on = model.eval()(images).numpy() * HYPERVIEW_SCALE
     assert np.allclose(trained_on, predictions, rtol=1e-4), "what it is trained on is what it predicts from"
+    with pytest.raises(ValueError, match=r"VisionRegressor is not fitted again"):
+        predict_out_of_fold(regressor, patches)
     config = ViTConfig(
         **{"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16},
         **{"image_size": 16, "patch_size": 8, "num_channels": 150, "num_labels": 3},
