@@ -1,42 +1,24 @@
 """Statistics that every audit uses: intervals, multiple testing, null distributions, and the base of results."""
 
-from .draws import draws_interval, mean_over_draws
-from .findings import SEVERITIES, Finding, candidate, confirmed, graded
-from .intervals import (
-    auroc,
-    auroc_interval,
-    auroc_shares,
-    bootstrap_interval,
-    log_odds,
-    resampled_auroc,
-    resampled_means,
-    wilson_interval,
-)
-from .multiple_testing import benjamini_hochberg, holm
-from .nulls import matched_null, null_p_values, permutation_p_value, robust_spread
-from .result import Result
-
-__all__ = [
-    "SEVERITIES",
-    "Finding",
-    "Result",
-    "auroc",
-    "auroc_interval",
-    "auroc_shares",
-    "benjamini_hochberg",
-    "bootstrap_interval",
-    "candidate",
-    "confirmed",
-    "draws_interval",
-    "graded",
-    "holm",
-    "log_odds",
-    "matched_null",
-    "mean_over_draws",
-    "null_p_values",
-    "permutation_p_value",
-    "resampled_auroc",
-    "resampled_means",
-    "robust_spread",
-    "wilson_interval",
-]
+from .draws import draws_interval as draws_interval
+from .draws import mean_over_draws as mean_over_draws
+from .findings import SEVERITIES as SEVERITIES
+from .findings import Finding as Finding
+from .findings import candidate as candidate
+from .findings import confirmed as confirmed
+from .findings import graded as graded
+from .intervals import auroc as auroc
+from .intervals import auroc_interval as auroc_interval
+from .intervals import auroc_shares as auroc_shares
+from .intervals import bootstrap_interval as bootstrap_interval
+from .intervals import log_odds as log_odds
+from .intervals import resampled_auroc as resampled_auroc
+from .intervals import resampled_means as resampled_means
+from .intervals import wilson_interval as wilson_interval
+from .multiple_testing import benjamini_hochberg as benjamini_hochberg
+from .multiple_testing import holm as holm
+from .nulls import matched_null as matched_null
+from .nulls import null_p_values as null_p_values
+from .nulls import permutation_p_value as permutation_p_value
+from .nulls import robust_spread as robust_spread
+from .result import Result as Result
