@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 
@@ -71,7 +72,7 @@ def read_levels(metrics: Mapping[str, Any]) -> Levels:
 
     each = [level(size) for size in sizes_of(metrics)]
     distinct, same_codes = [], []
-    for _, group in groupby(each, key=_figures):
+    for _, group in groupby(each, key=attrgetter("metrics")):
         same = list(group)
         if len(same) == 1:
             distinct += same
@@ -98,7 +99,3 @@ def read_levels(metrics: Mapping[str, Any]) -> Levels:
     return Levels(
         heading, axis, meaning, of_dictionary, each, distinct, [*([] if obvious else [meaning]), *same_codes]
     )
-
-
-def _figures(level: Level) -> Mapping[str, Any]:
-    return level.metrics
