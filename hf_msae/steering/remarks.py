@@ -46,10 +46,10 @@ def remarks(result: SwordBenchResult) -> list[str]:
     found, summary = [], result.summary(None)
     for task, each in summary[summary["missing"] != ""].groupby("task", sort=False):
         first = each.iloc[0]
-        more = f", and so on for {len(each) - 1} more means" if len(each) > 1 else ""
+        more = f" (as one of {len(each)} means: see the column missing of the summary)" if len(each) > 1 else ""
         found.append(
-            f"means on {task} are without seeds or concepts for which a figure is not defined: {first['metric']} of "
-            f"{first['method']} without {first['missing']}{more} (column missing of the summary)"
+            f"a figure on {task} is not defined for all seeds and concepts: the mean {first['metric']} of "
+            f"{first['method']} is without {first['missing']}{more}"
         )
     for task, each in result.gains[result.gains["biased"].map(len) > 0].groupby("task", sort=False):
         if each["task_sha256"].nunique() == 1:

@@ -52,10 +52,11 @@ def _expected(of_task: pd.DataFrame) -> dict[str, set[str]]:
 
 
 def _missing(lacking: Mapping[int, Collection[str]], number: int) -> str:
-    """Say what a mean is without: "seed 2; concept night; seed 1: concepts night, red"."""
+    """Say what a mean is without: "seeds 2, 3; concept night; seed 1: concepts wet, red"."""
     always = set.intersection(*map(set, lacking.values()))
-    parts = [f"seed {seed}" for seed, concepts in lacking.items() if len(concepts) == number]
-    parts += [f"{_concepts(always)}"] if always else []
+    seeds = [str(seed) for seed, concepts in lacking.items() if len(concepts) == number]
+    parts = [f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}"] if seeds else []
+    parts += [_concepts(always)] if always else []
     parts += [
         f"seed {seed}: {_concepts(left)}"
         for seed, concepts in lacking.items()

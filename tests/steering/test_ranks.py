@@ -123,11 +123,11 @@ def test_means_name_the_seeds_and_concepts_that_they_are_without():
     assert summary.loc[("a", "net_gain"), ["seeds", "concepts", "missing"]].tolist() == [2, 1, "seed 2"]
     assert summary.loc[("b", "detection_auroc"), ["seeds", "missing"]].tolist() == [
         1,
-        "seed 1; seed 2; concepts night, red",
+        "seeds 1, 2; concepts night, red",
     ]
-    assert summary.loc[("b", "net_gain"), "missing"] == "seed 1; seed 2"
-    (remark,) = (each for each in result(gains, figures=figures).remarks() if "means" in each)
-    assert "detection_auroc of a without seed 1: concept night" in remark and "3 more" in remark
+    assert summary.loc[("b", "net_gain"), "missing"] == "seeds 1, 2"
+    (remark,) = result(gains, figures=figures).remarks()
+    assert "detection_auroc of a is without seed 1: concept night" in remark and "one of 4" in remark
 
 
 def test_removals_that_were_stretched_beyond_twice_are_marked():
