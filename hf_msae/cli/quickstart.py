@@ -23,10 +23,10 @@ class QuickstartArguments:
     _argument_group_name: ClassVar[str] = "quickstart"
 
     output_dir: str = flag("Folder for everything that is written.", "outputs/quickstart")
-    num_train_scenes: int = flag("Number of scenes to train on.", 20_000)
+    num_train_scenes: int = flag("Number of scenes to train on.", 10_000)
     num_eval_scenes: int = flag("Number of held-out scenes to evaluate on.", 5_000)
     num_latents: int = flag("Number of latents; the embeddings have 128 dimensions.", 1024)
-    num_train_epochs: float = flag("Passes over the training embeddings.", 40.0)
+    num_train_epochs: float = flag("Passes over the training embeddings.", 85.0)
     learning_rate: float = flag("Peak learning rate of Adam.", 1e-2)
     per_device_train_batch_size: int = flag("Embeddings per optimizer step.", 1024, aliases=("--batch_size",))
     seed: int = flag("Random seed of scenes, weights and batches.", 42)

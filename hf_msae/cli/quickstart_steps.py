@@ -60,7 +60,7 @@ def training_arguments(arguments: QuickstartArguments) -> MSAETrainingArguments:
         num_train_epochs=arguments.num_train_epochs,
         learning_rate=arguments.learning_rate,
         eval_strategy="steps",
-        eval_steps=max(1, arguments.num_train_scenes // batch_size * 10),
+        eval_steps=max(1, arguments.num_train_scenes // batch_size * 20),
         save_strategy="no",
         logging_steps=20,
         seed=arguments.seed,
