@@ -134,6 +134,7 @@ class RedTeamReport(Result):
     @cached_property
     def _figures(self) -> dict[str, Figure]:  # files and page have the same
         from ..plotting import hyperspectral as plots
+        from ..plotting import spectra
         from ..plotting.concepts import plot_concept_effects
         from .audits.slices import QUANTILES
 
@@ -146,15 +147,15 @@ class RedTeamReport(Result):
             drawn["deciles"] = plots.plot_quantiles(tables["slices"][parts])
         if "attributions" in tables and tables["attributions"]["wavelength"].notna().any():
             spectrum = tables.get("spectrum")
-            drawn["wavelengths"] = plots.plot_wavelengths(tables["attributions"], spectrum)
+            drawn["wavelengths"] = spectra.plot_wavelengths(tables["attributions"], spectrum)
             if tables["attributions"].dropna(subset=["wavelength"])["transformation"].nunique() > 1:
-                drawn["bands"] = plots.plot_band_map(tables["attributions"], spectrum)
+                drawn["bands"] = spectra.plot_band_map(tables["attributions"], spectrum)
         elif "attributions" in tables and len(tables["attributions"]):
             drawn["attributions"] = plots.plot_attributions(tables["attributions"])
         if "concepts" in tables and len(tables["concepts"]):
             drawn["concepts"] = plot_concept_effects(tables["concepts"])
         if "bands" in tables and len(tables["bands"]):
-            drawn["single_bands"] = plots.plot_single_bands(tables["bands"])
+            drawn["single_bands"] = spectra.plot_single_bands(tables["bands"])
         if "pruning" in tables:
             drawn["pruning"] = plots.plot_pruning(tables["pruning"])
         if "attacks" in tables:

@@ -12,20 +12,18 @@ import pandas as pd
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from .._utils.wording import class_title
 from .fitted import Fitted
 from .fixed import FixedClassifier
 from .hybrid_of_features import as_fit_arguments
 from .model_of_patches import ModelOfPatches
 from .patches import Pair, size_classes
+from .reading import read_features, read_groups, read_targets, refuse_not_finite
 
 if TYPE_CHECKING:
     from .concept_space import ConceptSpace
 
-FEATURE_COLUMNS = ("feature", "transformation", "band", "wavelength", "level")
 ALL = "all"
 """Stands for the mean over targets."""
-_MOST_VALUES, _BINS = 20, 5  # of a grouping by a measurement
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,9 +196,9 @@ def make_subject(
     n = len(X)
     if n < 4 * num_folds:
         raise ValueError(f"X has {n} rows, but {num_folds} folds need at least {4 * num_folds}")
-    _refuse_not_finite("X", X)
-    Y, targets, classes = _targets(y, n, is_classifier(model))
-    known, remarks = _groups(groups, n)
+    refuse_not_finite("X", X)
+    Y, targets, classes = read_targets(y, n, is_classifier(model))
+    known, remarks = read_groups(groups, n)
     if patches is not None:
         if len(patches) != n:
             raise ValueError(f"there are {len(patches)} patches, but {n} rows of X")
@@ -221,7 +219,7 @@ def make_subject(
     folds = np.empty(n, dtype=np.int64)
     for fold, (_, test) in enumerate(splitter):
         folds[test] = fold
-    table = _feature_table(features, names, X.shape[1])
+    table = read_features(features, names, X.shape[1])
     return Subject(
         model,
         X,
@@ -239,80 +237,3 @@ def make_subject(
         space,
         tuple(remarks),
     )
-
-
-def _targets(y: Any, n: int, classify: bool) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:
-    names = [str(name) for name in y.columns] if isinstance(y, pd.DataFrame) else None
-    if isinstance(y, pd.Series) and y.name is not None:
-        names = [str(y.name)]
-    values = np.asarray(y)
-    if len(values) != n:
-        raise ValueError(f"y has {len(values)} rows, but X has {n}")
-    if classify:
-        if values.ndim != 1:
-            raise ValueError(f"y of a classifier must be one label per row, got an array of shape {values.shape}")
-        classes, places = np.unique(values, return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(f"y has only the class {str(classes[0])!r}: there is nothing to predict")
-        Y = (places[:, None] == np.arange(len(classes))[None]).astype(np.float64)
-        if len(classes) == 2:
-            second = str(classes[1])
-            title = class_title(names[0], list(map(str, classes)), second) if names else second
-            return Y[:, 1:], (title,), classes
-        return Y, tuple(map(str, classes)), classes
-    Y = np.asarray(values, dtype=np.float64).reshape(n, -1)
-    _refuse_not_finite("y", Y)
-    names = names or (["target"] if Y.shape[1] == 1 else [f"target_{i}" for i in range(Y.shape[1])])
-    for name, column in zip(names, Y.T, strict=True):
-        if np.ptp(column) == 0:
-            raise ValueError(f"target {name} is {column[0]:g} in all rows: there is nothing to predict")
-    return Y, tuple(names), None
-
-
-def _groups(groups: Any, n: int) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return the labels of rows as text, and what was done to those that are measurements."""
-    if groups is None:
-        return {}, []
-    given = groups if isinstance(groups, Mapping) else {"group": groups}
-    found, remarks = {}, []
-    for name, labels in given.items():
-        labels = np.asarray(labels)
-        if labels.shape != (n,):
-            raise ValueError(f"groups {name!r} must have {n} labels, got an array of shape {labels.shape}")
-        missing = pd.isna(labels)
-        if missing.any():
-            raise ValueError(f"groups {name!r} lack the label of row {int(np.flatnonzero(missing)[0])}")
-        if labels.dtype.kind == "f" and (labels % 1 == 0).all():
-            labels = labels.astype(np.int64)  # numbers of groups, from a table in which others are missing
-        if labels.dtype.kind == "f" and (number := len(np.unique(labels))) > _MOST_VALUES:
-            labels = pd.qcut(labels, _BINS, duplicates="drop").astype(str)
-            remarks.append(
-                f"{name} has {number:,} measured values, so it was cut into {len(np.unique(labels))} quantiles. Whole "
-                "numbers and text are taken as names of groups."
-            )
-        found[str(name)] = np.asarray(labels).astype(str)
-    return found, remarks
-
-
-def _feature_table(features: pd.DataFrame | None, names: list[str] | None, p: int) -> pd.DataFrame:
-    if features is None:
-        names = names or [f"feature {i}" for i in range(p)]
-        return pd.DataFrame({"feature": names, "transformation": "feature"}).assign(
-            band=np.nan, wavelength=np.nan, level=np.nan
-        )
-    if missing := [name for name in FEATURE_COLUMNS if name not in features.columns]:
-        raise ValueError(f"the feature table has no column {missing[0]!r}")
-    if len(features) != p:
-        raise ValueError(f"the feature table has {len(features)} rows, but X has {p} columns")
-    known = [*FEATURE_COLUMNS, *(["concept"] if "concept" in features else [])]
-    table = features[known].reset_index(drop=True)
-    return table.assign(**{name: table[name].astype(float) for name in ("band", "wavelength", "level")})
-
-
-def _refuse_not_finite(name: str, values: np.ndarray) -> None:
-    wrong = np.argwhere(~np.isfinite(values))
-    if len(wrong):
-        row, column = wrong[0]
-        raise ValueError(
-            f"{name} is {values[row, column]} in row {row}, column {column}, and not finite in {len(wrong)} places"
-        )

@@ -1,0 +1,94 @@
+"""What people pass to `red_team`, read: targets, groups and the table of features, of any kind of array or table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .._utils.wording import class_title
+
+FEATURE_COLUMNS = ("feature", "transformation", "band", "wavelength", "level")
+_MOST_VALUES, _BINS = 20, 5  # of a grouping by a measurement
+
+
+def read_targets(y: Any, n: int, classify: bool) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:
+    """Return the targets (n, t), their names, and the classes; of two classes only the second is a target."""
+    names = [str(name) for name in y.columns] if isinstance(y, pd.DataFrame) else None
+    if isinstance(y, pd.Series) and y.name is not None:
+        names = [str(y.name)]
+    values = np.asarray(y)
+    if len(values) != n:
+        raise ValueError(f"y has {len(values)} rows, but X has {n}")
+    if classify:
+        if values.ndim != 1:
+            raise ValueError(f"y of a classifier must be one label per row, got an array of shape {values.shape}")
+        classes, places = np.unique(values, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(f"y has only the class {str(classes[0])!r}: there is nothing to predict")
+        Y = (places[:, None] == np.arange(len(classes))[None]).astype(np.float64)
+        if len(classes) == 2:
+            second = str(classes[1])
+            title = class_title(names[0], list(map(str, classes)), second) if names else second
+            return Y[:, 1:], (title,), classes
+        return Y, tuple(map(str, classes)), classes
+    Y = np.asarray(values, dtype=np.float64).reshape(n, -1)
+    refuse_not_finite("y", Y)
+    names = names or (["target"] if Y.shape[1] == 1 else [f"target_{i}" for i in range(Y.shape[1])])
+    for name, column in zip(names, Y.T, strict=True):
+        if np.ptp(column) == 0:
+            raise ValueError(f"target {name} is {column[0]:g} in all rows: there is nothing to predict")
+    return Y, tuple(names), None
+
+
+def read_groups(groups: Any, n: int) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the labels of rows as text, and what was done to those that are measurements."""
+    if groups is None:
+        return {}, []
+    given = groups if isinstance(groups, Mapping) else {"group": groups}
+    found, remarks = {}, []
+    for name, labels in given.items():
+        labels = np.asarray(labels)
+        if labels.shape != (n,):
+            raise ValueError(f"groups {name!r} must have {n} labels, got an array of shape {labels.shape}")
+        missing = pd.isna(labels)
+        if missing.any():
+            raise ValueError(f"groups {name!r} lack the label of row {int(np.flatnonzero(missing)[0])}")
+        if labels.dtype.kind == "f" and (labels % 1 == 0).all():
+            labels = labels.astype(np.int64)  # numbers of groups, from a table in which others are missing
+        if labels.dtype.kind == "f" and (number := len(np.unique(labels))) > _MOST_VALUES:
+            labels = pd.qcut(labels, _BINS, duplicates="drop").astype(str)
+            remarks.append(
+                f"{name} has {number:,} measured values, so it was cut into {len(np.unique(labels))} quantiles. Whole "
+                "numbers and text are taken as names of groups."
+            )
+        found[str(name)] = np.asarray(labels).astype(str)
+    return found, remarks
+
+
+def read_features(features: pd.DataFrame | None, names: list[str] | None, p: int) -> pd.DataFrame:
+    """Return the feature table of p columns, with their names where there is no table."""
+    if features is None:
+        names = names or [f"feature {i}" for i in range(p)]
+        return pd.DataFrame({"feature": names, "transformation": "feature"}).assign(
+            band=np.nan, wavelength=np.nan, level=np.nan
+        )
+    if missing := [name for name in FEATURE_COLUMNS if name not in features.columns]:
+        raise ValueError(f"the feature table has no column {missing[0]!r}")
+    if len(features) != p:
+        raise ValueError(f"the feature table has {len(features)} rows, but X has {p} columns")
+    known = [*FEATURE_COLUMNS, *(["concept"] if "concept" in features else [])]
+    table = features[known].reset_index(drop=True)
+    return table.assign(**{name: table[name].astype(float) for name in ("band", "wavelength", "level")})
+
+
+def refuse_not_finite(name: str, values: np.ndarray) -> None:
+    """Refuse an array (rows, columns) with values that are not finite."""
+    wrong = np.argwhere(~np.isfinite(values))
+    if len(wrong):
+        row, column = wrong[0]
+        raise ValueError(
+            f"{name} is {values[row, column]} in row {row}, column {column}, and not finite in {len(wrong)} places"
+        )
