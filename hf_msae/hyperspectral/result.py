@@ -143,6 +143,8 @@ class RedTeamReport(Result):
             drawn["predictions"] = plots.plot_predictions(tables["predictions"])
         if "shortcuts" in tables and len(tables["shortcuts"]):
             drawn["shortcuts"] = plots.plot_shortcuts(tables["shortcuts"])
+        if "pulls" in tables and tables["pulls"]["pull"].notna().any():
+            drawn["pulls"] = plots.plot_pulls(tables["pulls"])
         if "slices" in tables and (parts := tables["slices"]["grouping"].isin(QUANTILES)).any():
             drawn["deciles"] = plots.plot_quantiles(tables["slices"][parts])
         if "attributions" in tables and tables["attributions"]["wavelength"].notna().any():

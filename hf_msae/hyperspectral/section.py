@@ -20,6 +20,10 @@ MEANINGS = {
         "R2, or the AUROC of a class, in random folds, and with a group left out: the distance is the shortcut index. "
         "The bar is what the mean of the group alone reaches."
     ),
+    "pulls": (
+        "How far a group shifts the log-odds of rows of the same class, relative to the difference that the class "
+        "makes, with 95% intervals: 0 if the group does not matter, 1 (dashed) if it matters as much as the class."
+    ),
     "predictions": (
         "Predictions of held-out rows against the truth. The bars along the axes go from the 5th to the 95th "
         "percentile of the truth (black) and of the predictions (orange)."

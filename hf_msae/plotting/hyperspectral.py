@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _MOST_DOTS = 2000
 _TOP = 15
+_MOST_PULLS = 20
 _LONGEST = 26
 
 
@@ -135,6 +136,31 @@ def plot_shortcuts(shortcuts: pd.DataFrame) -> Figure:
     panel.set(ylim=(-0.6, len(rows) - 0.4), xlim=(left, 1.02))
     panel.set_xlabel(f"{'R2' if is_r2 else 'AUROC'} ({chance:g} is predicting the mean)")
     figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@in_common_look
+def plot_pulls(pulls: pd.DataFrame) -> Figure:
+    """Plot how far groups shift what a classifier says of rows of the same class: the strongest ones, with intervals.
+
+    Args:
+        pulls: The table of this name of a `RedTeamReport`: 1 is as far as the class itself.
+    """
+    strongest = pulls["pull"].astype(float).abs().dropna().nlargest(_MOST_PULLS).index
+    rows = pulls.loc[strongest][::-1]
+    figure, axes = new_figure(1, 1, width=6.0, height=1.2 + 0.3 * len(rows))
+    panel, heights = axes[0, 0], np.arange(len(rows))
+    pull, low, high = (rows[name].astype(float).to_numpy() for name in ("pull", "low", "high"))
+    panel.hlines(heights, low, high, color="0.6", linewidth=2)
+    panel.plot(pull, heights, "o", color=PALETTE[0])
+    for place, style in ((0.0, "-"), (1.0, "--")):
+        panel.axvline(place, color="0.3", linewidth=0.8, linestyle=style)
+    names = zip(rows["target"], rows["grouping"], rows["group"], strict=True)
+    labels = [f"{figure_text(t, 18)} where {figure_text(g, 14)} is {figure_text(str(x), 14)}" for t, g, x in names]
+    panel.set_yticks(heights, labels)
+    panel.set(ylim=(-0.6, len(rows) - 0.4), xlim=(min(-0.1, 1.05 * np.nanmin(low)), max(1.1, 1.05 * np.nanmax(high))))
+    panel.set_xlabel("shift of the log-odds (0: none; 1: as much as the class itself makes)")
+    panel.grid(False, axis="y")
     return figure
 
 

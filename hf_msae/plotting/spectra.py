@@ -26,7 +26,8 @@ def plot_wavelengths(attributions: pd.DataFrame, spectrum: pd.DataFrame | None =
     """Plot how much the predictions rest on each wavelength, stacked by transformation, a row for each target.
 
     Shaded are the visible range, the red edge and the near-infrared; the line is the mean spectrum, without a scale.
-    Columns without a wavelength, such as those of a Fourier transform, are only counted in the title.
+    The title has what 100% is. Columns without a wavelength, such as those of a Fourier transform, are only counted
+    there.
 
     Args:
         attributions: The table of this name of a `RedTeamReport`.
@@ -59,8 +60,9 @@ def plot_wavelengths(attributions: pd.DataFrame, spectrum: pd.DataFrame | None =
                 handles.setdefault(figure_text(name, _LONGEST), bars)
                 bottom += heights
         left_out = 1 - rows["share"].sum()
-        note = f", and {left_out:.0%} in columns without a wavelength" if left_out > 0.005 else ""
-        panel.set_title(f"{figure_text(target)}{note}", loc="left")
+        note = f", {left_out:.0%} of it in columns without a wavelength" if left_out > 0.005 else ""
+        whole = attributions.loc[attributions["target"] == target, "attribution"].sum()
+        panel.set_title(f"{figure_text(target)}: mean |SHAP| of {whole:.3g} in all{note}", loc="left")
         panel.set(ylabel="share of |SHAP| (%)", ylim=(0, 1.12 * max(1e-9, bottom.max())))
         if spectrum is not None and len(spectrum):
             above = panel.twinx()

@@ -342,7 +342,7 @@ def test_any_audit_has_a_figure_or_says_that_there_is_none():
     labels = [label.get_text() for label in found.plot().axes[0].get_yticklabels()]
     assert len(labels) == 4 and labels[-1].startswith("K: ") and labels[-1].endswith(" nm")
     with pytest.raises(ValueError, match="pulls"):
-        RedTeamReport((), {"pulls": pd.DataFrame()}).plot()
+        RedTeamReport((), {"pulls": pd.DataFrame(columns=["pull"])}).plot()
 
 
 @pytest.mark.parametrize(("n", "part", "number"), [(80, "decile", 10), (60, "quintile", 5), (20, "half", 2)])
@@ -372,6 +372,17 @@ def test_the_mean_of_a_group_is_drawn_where_it_is_worse_than_nothing():
     panel = plot_shortcuts(pd.DataFrame({**columns, "group_mean": [-0.3, -9.0]})).axes[0]
     bars = next(line for line in panel.get_lines() if line.get_marker() == "|").get_xdata()
     assert bars.tolist() == [-1.5, -0.3] and panel.get_xlim()[0] < -1.5
+
+
+def test_pulls_of_groups_are_drawn_the_strongest_first():
+    table = pd.DataFrame({"grouping": "night", "group": ["True", "False", "dusk"], "target": "star", "rows": 9})
+    report = RedTeamReport((), {"pulls": table.assign(pull=[0.2, -0.7, np.nan], low=[0.1, -0.9, np.nan], high=0.3)})
+    panel = report.plot().axes[0]
+    assert [label.get_text() for label in panel.get_yticklabels()] == [
+        "star where night is True",
+        "star where night is False",
+    ]
+    assert panel.get_xlim()[0] < -0.9 and panel.get_xlim()[1] > 1
 
 
 def test_a_model_is_called_by_its_name_and_not_by_its_scaling():

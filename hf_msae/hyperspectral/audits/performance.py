@@ -99,9 +99,9 @@ def performance(subject: Subject) -> Outcome:
             candidates += tests
             remarks += [remark for remark in [_unsure(target, found)] if remark is not None]
         if not useful[target]:
-            untested = "groups were" if is_followed else "range, calibration, outliers and groups were"
+            untested = "groups" if is_followed else "range, calibration, outliers and groups"
             remarks.append(
-                f"{target} is not shown to be predicted better than by its mean, so its {untested} not tested."
+                f"{target} is not shown to be predicted better than by its mean, so its {untested} were not tested."
             )
     cut, tests = slices(subject, useful)
     table = pd.DataFrame(records, columns=["target", "metric", "value", "low", "high"])

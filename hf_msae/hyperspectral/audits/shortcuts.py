@@ -77,6 +77,7 @@ def shortcuts(subject: Subject) -> Outcome:
         decoded, low, high = _decoded(subject, places)
         chance = counts.max() / counts.sum()
         far = far_rows(subject.inputs, left_out).mean()
+        unknown = []
         for place, target in enumerate(target_names(subject)):
             ends = interval(index_draws[:, place])
             found = (values[0, place], values[1, place], index[place], *ends, values[2, place])
@@ -85,10 +86,7 @@ def shortcuts(subject: Subject) -> Outcome:
                 continue
             if interval(draws[0, :, place])[0] <= nothing:
                 # Whatever a left-out group costs it, such as the mean that it learned, it cannot rest on the group.
-                remarks.append(
-                    f"{grouping}: {target} is not shown to be predicted better than by its mean in random folds, so "
-                    "leaving a group out was not tested for it."
-                )
+                unknown.append(target)
                 continue
             evidence = (
                 f"{score} of {target} is {values[0, place]:.2f} in random folds and {values[1, place]:.2f} with a "
@@ -103,8 +101,19 @@ def shortcuts(subject: Subject) -> Outcome:
             candidates.append(
                 candidate("shortcuts", grouping, name, title, metric, index[place], draw, limits, evidence, advice)
             )
+        if unknown:
+            which = "it" if len(unknown) == 1 else "them"
+            remarks.append(
+                f"{grouping}: in random folds as large as these groups, {_joined(unknown)} not shown to be predicted "
+                f"better than by the mean, so leaving a group out was not tested for {which}."
+            )
     table = pd.DataFrame(records, columns=COLUMNS)
     return Outcome({"shortcuts": table, **tables}, [each for each in candidates if each is not None], remarks)
+
+
+def _joined(names: list[str]) -> str:
+    """Return names as the subject of a sentence."""
+    return f"{names[0]} is" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} are"
 
 
 def _comparable(subject: Subject, predictions: np.ndarray, folds: np.ndarray) -> np.ndarray:
