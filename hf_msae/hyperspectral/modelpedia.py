@@ -27,7 +27,7 @@ _EVIDENCE |= dict.fromkeys(("attacks", "concepts", "pruning"), "interventional")
 """Which of modelpedia's three kinds of evidence an audit brings; observational for the others."""
 _ROWS = "Intervals are over rows, given the fitted models: what other rows to learn from would change is not in them."
 _CAVEATS = {
-    "shortcuts": "Groups that were left out may differ in more than the model has read of them.",
+    "shortcuts": "Groups may differ in more than the model reads of them.",
     "performance": "Which values and groups are hard is known for these rows only.",
     "bands": "A band that differs from its neighbors may also be a real feature that is narrower than they are.",
     "attributions": "Attributions describe the model, not causes in the world, and correlated columns share them.",

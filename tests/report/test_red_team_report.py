@@ -30,8 +30,20 @@ def test_the_page_holds_everything(report, tmp_path):
     assert '<th scope="row">r2</th>' in page and "mae" not in page, "a row of dashes tells nothing"
     assert "Nothing was attacked." in page and "hf-msae red-team fields" in page and "all 31 tests" in page
     assert "<script" not in page and "http" not in page.replace("http-equiv", "")
+    assert "<dt>severe finding</dt><dd>1</dd>" in page and "<dt>minor findings</dt><dd>0</dd>" in page
     assert page.count("<h1>") == 1 and "<h1>&lt;script&gt;</h1>" in page
     assert report.to_html() in page
+
+
+def test_the_section_alone_is_readable_and_its_tables_scroll(report):
+    shortcuts = pd.DataFrame([{"grouping": "farm", "target": "K", "random": 0.5, "left_out": -1.394}])
+    shortcuts = shortcuts.assign(shortcut_index=1.894, low=None, high=2.0, group_mean=0.4, decoded=0.984)
+    one = RedTeamReport((), {**report.tables, "shortcuts": shortcuts}, num_tests=1)
+    section = one.to_html()
+    assert ".red-team .scroll { overflow-x: auto;" in section
+    assert section.count("<table>") == section.count('<div class="scroll"') == 2
+    assert "-1.39" in section and "nan to 2.00" in section and "98%" in section
+    assert "corrected for 1 test (Holm)" in section and report.to_html().count("<table>") == 1
 
 
 def test_other_paths_are_refused(report, tmp_path):

@@ -56,8 +56,9 @@ def attribution_shift(
             records.append((name, target, int(own.sum()), float(correlations[0]), float(overlaps[0])))
     table = pd.DataFrame(records, columns=COLUMNS)
     mean = table.groupby("attack", sort=False)["rank_correlation"].mean()
+    lowest, highest = (f"{value:.2f}" for value in (mean.min(), mean.max()))
+    span = lowest if lowest == highest else f"{lowest} ({mean.idxmin()}) to {highest} ({mean.idxmax()})"
     remark = (
-        f"Under the attacks that a model has to survive, ranks of attributions correlate with those before at "
-        f"{mean.min():.2f} ({mean.idxmin()}) to {mean.max():.2f} ({mean.idxmax()})."
+        f"Under the attacks that a model has to survive, ranks of attributions correlate with those before at {span}."
     )
     return table, [remark]
