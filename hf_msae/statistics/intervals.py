@@ -196,8 +196,9 @@ def auroc_shares(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.
     positive, negative = scores[truth], scores[~truth]
     found = []
     for own, other in ((positive, np.sort(negative)), (-negative, np.sort(-positive))):
-        ranks = np.searchsorted(other, own, "left") + np.searchsorted(other, own, "right")
-        found.append(ranks / (2 * len(other)))
+        order, shares = np.argsort(own), np.empty(len(own))  # searching for sorted scores takes half the time
+        shares[order] = np.searchsorted(other, own[order], "left") + np.searchsorted(other, own[order], "right")
+        found.append(shares / (2 * len(other)))
     return found[0], found[1]
 
 

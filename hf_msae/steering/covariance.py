@@ -1,4 +1,4 @@
-"""Covariances: shrunk towards a multiple of the identity, and their roots."""
+"""Covariances, shrunk towards a multiple of the identity."""
 
 from __future__ import annotations
 
@@ -32,12 +32,3 @@ def covariance_from(scatter: np.ndarray, n: int, shrinkage: bool) -> np.ndarray:
     kept = 1 - (d * mean_variance) ** 2 / n / spread if spread > 0 else 0.0
     kept = np.clip(kept, 0, 1)
     return kept * sample + (1 - kept) * mean_variance * np.eye(d)
-
-
-def roots(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the square root (d, d) of a covariance and its pseudo-inverse."""
-    values, vectors = np.linalg.eigh(covariance)
-    kept = values > values[-1] * len(values) * np.finfo(values.dtype).eps
-    root = np.sqrt(np.where(kept, values, 0))
-    inverse = np.divide(1, root, out=np.zeros_like(root), where=kept)
-    return (vectors * root) @ vectors.T, (vectors * inverse) @ vectors.T

@@ -40,7 +40,7 @@ def check_data(
         if number < MIN_ROWS:
             rows = "1 row" if number == 1 else f"{number} rows"
             raise NotDefinedError(f"{rows} {which} the concept: a fit needs at least {MIN_ROWS}")
-    if (np.ptp(values, axis=0) == 0).all():
+    if (values == values[0]).all():
         raise NotDefinedError("all embeddings are alike")
     return values, labels
 
@@ -94,8 +94,8 @@ def as_tensor(X: np.ndarray | torch.Tensor | EmbeddingDataset, width: int, whose
         raise ValueError(
             f"{whose} is for floating-point embeddings (..., {width}), but got {X.dtype} of shape {tuple(X.shape)}"
         )
-    finite = X.reshape(-1, width).isfinite().all(dim=1)
-    _refuse_infinite(finite.cpu().numpy())
+    if not X.sum().isfinite():  # which takes a tenth of the time of looking at each value
+        _refuse_infinite(X.reshape(-1, width).isfinite().all(dim=1).cpu().numpy())
     return X
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from .data import NotDefinedError
-from .edit import Edit
+from .linear_score import LinearScore
 
 
-class Direction(Edit):
+class Direction(LinearScore):
     """An edit along a unit vector v, a concept activation vector (CAV).
 
     With m the mean of all training embeddings, and m+ and m- the means of <x, v> with the concept and without it:
@@ -43,14 +43,14 @@ class Direction(Edit):
     def _along(self, x: torch.Tensor) -> torch.Tensor:
         return x @ self._get("direction", x)
 
-    def _score(self, x: torch.Tensor) -> torch.Tensor:
-        return self._along(x) - self._get("levels", x).mean()
+    def _reader(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._get("direction", like), self._get("levels", like).mean()
 
     def _remove(self, x: torch.Tensor) -> torch.Tensor:
         return self._move_to(x, self._get("center", x))
 
     def _move_to(self, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-        return x + (level - self._along(x))[..., None] * self._get("direction", x)
+        return torch.addr(x, level - self._along(x), self._get("direction", x))
 
     def _add(self, x: torch.Tensor, amount: float) -> torch.Tensor:
         without, with_concept = self._get("levels", x)

@@ -205,6 +205,11 @@ class Edit(ABC):
         with site.hooked(apply):
             yield
 
+    @contextmanager
+    def reading(self, X: np.ndarray) -> Iterator[None]:
+        """Say which embeddings this edit and its copies will be asked about within the context, perhaps often."""
+        yield
+
     def settings(self) -> dict[str, Any]:
         """Return the options of the method."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

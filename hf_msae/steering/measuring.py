@@ -43,10 +43,16 @@ def measure(
         `injection_stretch`: how many times as much as `remove` (in biased rows) and `add` (in unbiased ones) change by
         themselves is the largest of the doses that are equal for all methods.
     """
+    with edit.reading(task.features):
+        return _measure(task, edit, seed, backbone, only_bias)
+
+
+def _measure(task: Task, edit: Edit, seed: int, backbone: Backbone | None, only_bias: bool) -> dict[str, Any]:
     edits: dict[str, Edit] = {}
     records: list[dict[str, Any]] = []
     notes: dict[str, list[str]] = {}
     train, labels = task.train, [task.target == label for label in np.unique(task.target)[1:]]
+    X = task.features[train].astype(np.float64)  # as fits compute: once for all concepts
     for concept, has in task.concepts.items():
         others = np.stack([*labels, *(found for name, found in task.concepts.items() if name != concept)], axis=1)
         if only_bias and concept != task.bias:
@@ -58,10 +64,10 @@ def measure(
         try:
             with noting_convergence() as notes[f"fit of {concept}"]:
                 if backbone is None:
-                    edits[concept] = copy(edit).fit(task.features[train], has[train], seed=seed, others=others[train])
+                    edits[concept] = copy(edit).fit(X, has[train], seed=seed, others=others[train])
                 else:
                     name = concept.replace("_", " ")
-                    edits[concept] = copy(edit).fit_by_name(name, backbone, task.features[train], seed=seed)
+                    edits[concept] = copy(edit).fit_by_name(name, backbone, X, seed=seed)
         except (NotDefinedError, np.linalg.LinAlgError) as error:
             records.append({"concept": concept, "metric": "fit", "value": None, "reason": str(error)})
     cross = cross_concept_figures(edits, task)

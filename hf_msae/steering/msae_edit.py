@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePath
 from typing import Any, ClassVar
@@ -18,6 +19,9 @@ from .provenance import refuse_other
 
 BATCH = 4096
 """Rows that are encoded at once."""
+
+_AT_ONCE = 512  # rows whose codes are changed at once: they stay in the cache of a processor
+_MOST_KEPT = 2**27  # activations that are kept, at most
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _HERE = (".", "..")
@@ -46,6 +50,18 @@ class MSAEEdit(Edit):
 
     def __post_init__(self):
         self._model: MSAEModel | None = None
+        self._known_codes: dict[bytes, torch.Tensor] = {}  # by the bytes of a row; copies share them
+
+    @contextmanager
+    def reading(self, X: np.ndarray) -> Iterator[None]:
+        """Encode embeddings once for all that this edit and its copies do with them within the context."""
+        rows = np.asarray(X[: _MOST_KEPT // self.model.config.num_latents], dtype=np.float32)
+        keys = (row.tobytes() for row in rows)
+        self._known_codes.update(zip(keys, torch.from_numpy(self._codes(rows)), strict=True))
+        try:
+            yield
+        finally:
+            self._known_codes.clear()
 
     @property
     def model(self) -> MSAEModel:
@@ -155,9 +171,26 @@ class MSAEEdit(Edit):
     def _with_code(self, x: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Return embeddings with their code changed, and no activation below 0."""
         model = self._model_for(x)
-        codes = model.encode(x, self.k)
-        changed = change(codes).clamp(min=0)
-        if not self.keep_residual:
-            return model.decode(changed).to(x.dtype)
-        # Decoding is affine, so the difference of two codes takes one product instead of two.
-        return (x + model.decode(changed - codes) - model.decode(codes.new_zeros(codes.shape[-1]))).to(x.dtype)
+        nothing = model.decode(torch.zeros(model.config.num_latents, device=x.device))
+
+        def changed(rows: torch.Tensor) -> torch.Tensor:
+            codes = self._code_of(rows)
+            new = change(codes).clamp_(min=0)
+            if not self.keep_residual:
+                return model.decode(new)
+            # Decoding is affine, so the difference of two codes takes one product instead of two.
+            return rows + model.decode(new.sub_(codes)) - nothing
+
+        return torch.cat([changed(rows).to(x.dtype) for rows in x.split(_AT_ONCE)])
+
+    def _code_of(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the code of embeddings, which may be known."""
+        if self._known_codes and x.device.type == "cpu" and x.dtype == torch.float32:
+            known = []
+            for row in x.numpy():
+                if (code := self._known_codes.get(row.tobytes())) is None:
+                    break
+                known.append(code)
+            else:
+                return torch.stack(known)
+        return self._model_for(x).encode(x, self.k)

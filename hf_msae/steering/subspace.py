@@ -7,10 +7,10 @@ from abc import abstractmethod
 import numpy as np
 import torch
 
-from .edit import Edit
+from .linear_score import LinearScore
 
 
-class Subspace(Edit):
+class Subspace(LinearScore):
     """An edit in the subspace that the orthonormal rows of B (r, d) span.
 
     With m the mean of all training embeddings, m+ and m- those with the concept and without it, and u the unit vector
@@ -38,9 +38,9 @@ class Subspace(Edit):
     def _basis(self, X: np.ndarray, concept: np.ndarray, seed: int) -> np.ndarray:
         """Return orthonormal rows (r, d)."""
 
-    def _score(self, x: torch.Tensor) -> torch.Tensor:
-        inside = x @ self._get("basis", x).T - self._get("levels", x).mean(dim=0)
-        return inside @ self._get("weights", x)
+    def _reader(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        weights = self._get("weights", like)
+        return weights @ self._get("basis", like), self._get("levels", like).mean(dim=0) @ weights
 
     def _remove(self, x: torch.Tensor) -> torch.Tensor:
         basis = self._get("basis", x)

@@ -60,8 +60,8 @@ class ReactiveClassArtifactCompensation(ClassArtifactCompensation):
         found = {"detector": svm.coef_[0], "threshold": -svm.intercept_[0]}
         return {**super()._fit(X, concept, seed, others), **found}
 
-    def _score(self, x: torch.Tensor) -> torch.Tensor:
-        return x @ self._get("detector", x) - self._get("threshold", x)
+    def _reader(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._get("detector", like), self._get("threshold", like)
 
     def _remove(self, x: torch.Tensor) -> torch.Tensor:
         return torch.where((self._score(x) > 0)[..., None], super()._remove(x), x)

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from ..direction import Direction
-from ..edit import Edit, register
+from ..edit import register
 from ..joint import discriminant, regressors
+from ..linear_score import LinearScore
 
 
 @register("joint_pattern")
@@ -28,7 +29,7 @@ class JointPattern(Direction):
 
 @register("reactive_pattern")
 @dataclass
-class ReactivePattern(Edit):
+class ReactivePattern(LinearScore):
     """The multi-concept pattern, only for embeddings that have the concept.
 
     With a the effect of the concept (`joint_pattern`), and w the linear discriminant, both with all other concepts
@@ -46,8 +47,8 @@ class ReactivePattern(Edit):
     def _fit(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> dict[str, np.ndarray]:
         return discriminant(X, concept, others)
 
-    def _score(self, x: torch.Tensor) -> torch.Tensor:
-        return x @ self._get("detector", x) - self._get("threshold", x)
+    def _reader(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._get("detector", like), self._get("threshold", like)
 
     def _remove(self, x: torch.Tensor) -> torch.Tensor:
         return torch.where((self._score(x) > 0)[..., None], x - self._get("effect", x), x)

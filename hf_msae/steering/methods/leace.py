@@ -9,12 +9,13 @@ import torch
 
 from ..covariance import covariance_of
 from ..data import NotDefinedError
-from ..edit import Edit, register
+from ..edit import register
+from ..linear_score import LinearScore
 
 
 @register("leace")
 @dataclass
-class LeastSquaresConceptErasure(Edit):
+class LeastSquaresConceptErasure(LinearScore):
     """Least-squares concept erasure (LEACE): the smallest affine change after which no linear probe finds the concept.
 
     With m the mean and S the covariance of all training embeddings, b = cov(x, y) and a = S^-1 b / (b^T S^-1 b):
@@ -45,8 +46,9 @@ class LeastSquaresConceptErasure(Edit):
         levels = np.stack([X[~concept].mean(axis=0), X[concept].mean(axis=0)])
         return {"reader": reader, "writer": toward, "center": mean @ reader, "levels": levels}
 
-    def _score(self, x: torch.Tensor) -> torch.Tensor:
-        return (x - self._get("levels", x).mean(dim=0)) @ self._get("reader", x)
+    def _reader(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        weights = self._get("reader", like)
+        return weights, self._get("levels", like).mean(dim=0) @ weights
 
     def _remove(self, x: torch.Tensor) -> torch.Tensor:
         along = x @ self._get("reader", x) - self._get("center", x)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import cho_solve, cholesky, eigh, solve_triangular
 from sklearn.model_selection import StratifiedKFold
 
-from ..covariance import covariance_from, roots
+from ..covariance import covariance_from
 from ..data import NotDefinedError
 from ..edit import Edit, register
 
@@ -28,7 +28,7 @@ class QuadraticErasure(Edit):
     Rows of class c are moved by optimal transport between Gaussians to the barycenter of both classes,
 
         remove(x) = A_c (x - m_c) + m,  A_0 = p_0 I + p_1 T,  A_1 = p_1 I + p_0 T^-1
-        T = S_0^-1/2 (S_0^1/2 S_1 S_0^1/2)^1/2 S_0^-1/2
+        T = S_0^-1/2 (S_0^1/2 S_1 S_0^1/2)^1/2 S_0^-1/2 = L^-T (L^T S_1 L)^1/2 L^-1,  S_0 = L L^T
 
     with the shares p, means m and covariances S of the classes. The class of a row has to be known, and for new
     embeddings it is not: it is predicted by the quadratic discriminant that was fitted to the training rows, whose
@@ -58,9 +58,11 @@ class QuadraticErasure(Edit):
 
     def _fit(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> dict[str, np.ndarray]:
         center = X.mean(axis=0)
-        pooling, classes = self.pooling, [_Rows.of(X[rows] - center) for rows in (~concept, concept)]
+        X, pooling = X - center, self.pooling
         if pooling is None:
-            pooling = self._best_pooling(X - center, concept, classes, seed)
+            pooling, classes = self._best_pooling(X, concept, seed)
+        else:
+            classes = [_Rows.of(X[rows]) for rows in (~concept, concept)]
         discriminant = _Discriminant.of(classes, self.shrinkage).pooled(pooling)
         for rows, covariance in zip(classes, discriminant.covariances, strict=True):
             values = np.linalg.eigvalsh(covariance)
@@ -70,33 +72,34 @@ class QuadraticErasure(Edit):
                     "use shrinkage=True or drop constant coordinates"
                 )
         shares, (first, second) = discriminant.shares, discriminant.covariances
-        root, inverse = roots(first)
-        map_ = inverse @ roots(root @ second @ root)[0] @ inverse
-        identity = np.eye(len(center))
-        precisions = [cho_solve((cholesky(each, lower=True), True), identity) for each in (first, second)]
+        identity, factors = np.eye(len(center)), [cholesky(each, lower=True) for each in (first, second)]
+        map_, inverse = _transport(factors[0], second) if pooling < 1 else (identity, identity)
+        precisions = [cho_solve((factor, True), identity) for factor in factors]
         toward = np.stack([precision @ mean for precision, mean in zip(precisions, discriminant.means, strict=True)])
-        offsets = np.log(shares) - [np.linalg.slogdet(covariance)[1] / 2 for covariance in (first, second)]
+        offsets = np.log(shares) - [np.log(np.diag(factor)).sum() for factor in factors]
         offsets -= (toward * discriminant.means).sum(axis=1) / 2
         return {
             "means": discriminant.means + center,
             "center": center,
-            "maps": np.stack(
-                [shares[0] * identity + shares[1] * map_, shares[1] * identity + shares[0] * np.linalg.inv(map_)]
-            ),
+            "maps": np.stack([shares[0] * identity + shares[1] * map_, shares[1] * identity + shares[0] * inverse]),
             "form": (precisions[0] - precisions[1]) / 2,
             "linear": toward[1] - toward[0],
             "constant": offsets[1] - offsets[0],
         }
 
-    def _best_pooling(self, X: np.ndarray, concept: np.ndarray, classes: Sequence[_Rows], seed: int) -> float:
-        if (fewest := min(rows.number for rows in classes)) < self.folds:
+    def _best_pooling(self, X: np.ndarray, concept: np.ndarray, seed: int) -> tuple[float, list[_Rows]]:
+        """Return the pooling with the lowest loss, and the sums of the rows of both classes."""
+        if (fewest := min(concept.sum(), (~concept).sum())) < self.folds:
             raise NotDefinedError(
                 f"one class has {fewest} rows, fewer than the {self.folds} folds of the cross-validation: set pooling"
             )
         losses, random = np.zeros(len(POOLINGS)), np.random.default_rng(seed)
-        for _, held_out in StratifiedKFold(self.folds, shuffle=True, random_state=seed).split(X, concept):
-            parts = [held_out[~concept[held_out]], held_out[concept[held_out]]]
-            left = [whole - _Rows.of(X[part]) for whole, part in zip(classes, parts, strict=True)]
+        splitter = StratifiedKFold(self.folds, shuffle=True, random_state=seed)
+        folds = [held_out for _, held_out in splitter.split(X, concept)]
+        parts = [[_Rows.of(X[fold[has[fold]]]) for fold in folds] for has in (~concept, concept)]
+        classes = [sum(rows[1:], rows[0]) for rows in parts]
+        for held_out, *own in zip(folds, *parts, strict=True):
+            left = [whole - part for whole, part in zip(classes, own, strict=True)]
             discriminant = _Discriminant.of(left, self.shrinkage)
             judged = random.permutation(held_out)[:_MOST_JUDGED]
             signs = np.where(concept[judged], 1, -1)
@@ -107,12 +110,15 @@ class QuadraticErasure(Edit):
                     losses[place] = np.inf
                 else:
                     losses[place] += np.logaddexp(0, -signs * odds).mean()
-        return POOLINGS[int(np.argmin(losses))]
+        return POOLINGS[int(np.argmin(losses))], classes
 
     def _score(self, x: torch.Tensor) -> torch.Tensor:
-        centered = x - self._get("center", x)
-        squares = (centered @ self._get("form", x) * centered).sum(dim=-1)
-        return squares + centered @ self._get("linear", x) + self._get("constant", x)
+        center, linear, form = (self._get(name, x) for name in ("center", "linear", "form"))
+        score = x @ linear + (self._get("constant", x) - center @ linear)
+        if form.any():  # it is 0 where the covariances are pooled entirely
+            centered = x - center
+            score = score + (centered @ form * centered).sum(dim=-1)
+        return score
 
     def _remove(self, x: torch.Tensor) -> torch.Tensor:
         has, result = self._score(x) > 0, torch.empty_like(x)
@@ -136,6 +142,9 @@ class _Rows:
     @classmethod
     def of(cls, X: np.ndarray) -> _Rows:
         return cls(len(X), X.sum(axis=0), X.T @ X)
+
+    def __add__(self, other: _Rows) -> _Rows:
+        return _Rows(self.number + other.number, self.sum + other.sum, self.products + other.products)
 
     def __sub__(self, other: _Rows) -> _Rows:
         return _Rows(self.number - other.number, self.sum - other.sum, self.products - other.products)
@@ -175,3 +184,11 @@ class _Discriminant:
             distances = (solve_triangular(root, (X - mean).T, lower=True) ** 2).sum(axis=0)
             found.append(np.log(share) - np.log(np.diag(root)).sum() - distances / 2)
         return found[1] - found[0]
+
+
+def _transport(factor: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return T, which takes a Gaussian to one with another covariance, and its inverse; `factor` is L of the first."""
+    values, vectors = eigh(factor.T @ covariance @ factor)
+    roots = np.sqrt(np.maximum(values, values[-1] * len(values) * np.finfo(values.dtype).eps))
+    outer, inner = solve_triangular(factor, vectors, lower=True, trans="T"), factor @ vectors
+    return (outer * roots) @ outer.T, (inner / roots) @ inner.T
