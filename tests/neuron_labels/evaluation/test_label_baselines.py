@@ -72,6 +72,15 @@ def test_they_take_any_neurons_and_leave_out_those_that_never_vary(world):
         assert pd.isna(frame["label"][1]) and np.isnan(frame["score"][1])
 
 
+@pytest.mark.parametrize("stored", [lambda array: array[::-1].copy()[::-1], lambda array: array.astype(">f4")])
+def test_takes_reversed_and_big_endian_embeddings(world, stored):
+    """torch takes no such arrays."""
+    msae, images, words, _ = world
+    images, words, decoder = (stored(each.detach().numpy()) for each in (images, words, msae.decoder))
+    for baseline in (ClipDissect(VOCABULARY, words, images), VocabularyCosine(VOCABULARY, words, decoder)):
+        assert baseline(_activations(world))["label"].tolist() == list(VOCABULARY.words)
+
+
 def test_clip_dissect_gives_latents_the_names_and_scores_of_name_by_activations(world):
     msae, images, words, _ = world
     frame = ClipDissect(VOCABULARY, words, images, num_images=60)(_activations(world))

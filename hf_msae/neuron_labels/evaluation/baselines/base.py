@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
+from ...._utils.tensors import as_tensor
 from ..checks import checked_activations
 
 
@@ -48,7 +49,7 @@ def unit_embeds(embeddings: np.ndarray | torch.Tensor, name: str, rows: int | No
     Raises:
         ValueError: There are not `rows` of them, or a value is not finite.
     """
-    values = torch.as_tensor(embeddings).detach().float().cpu()
+    values = as_tensor(embeddings).detach().float().cpu()
     if values.ndim != 2 or (rows is not None and len(values) != rows):
         wanted = "(n, d)" if rows is None else f"({rows}, d)"
         raise ValueError(f"{name} must have shape {wanted}, got {tuple(values.shape)}")

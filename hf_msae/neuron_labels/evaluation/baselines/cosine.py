@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
+from ...._utils.tensors import as_tensor
 from ....concepts import Vocabulary
 from ..checks import checked_activations
 from .base import Baseline, as_frame, unit_embeds
@@ -41,7 +42,7 @@ class VocabularyCosine(Baseline):
         center: bool = True,
     ) -> None:
         self.vocabulary = vocabulary
-        words = torch.as_tensor(vocabulary_embeds).detach().float().cpu()
+        words = as_tensor(vocabulary_embeds).detach().float().cpu()
         unit_embeds(words, "vocabulary_embeds", len(vocabulary.words))
         self.words = F.normalize(words - words.mean(dim=0) if center else words, dim=-1)
         self.directions = unit_embeds(directions, "directions")
