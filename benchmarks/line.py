@@ -116,8 +116,8 @@ def clipart_world(seed: int) -> World:
 def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.DataFrame:
     """Label the same neurons by every method, and judge the labels.
 
-    After `vocabulary`, `paper` makes as many proposals as its search, which measures no leader again, can score with
-    as many pictures.
+    After `vocabulary`, `paper` makes as many proposals as its search, which measures no leader again, could score with
+    as many pictures if all could be drawn.
     """
     rng, model = np.random.default_rng(seed), world.model
     control = Control(world.control, seed, progress=False)

@@ -98,6 +98,24 @@ def test_labels_by_line_are_shown_beside_names(write, with_names):
     assert stats["would notice a label half or twice as broad"] == "auprc, f1"
 
 
+def test_labels_by_line_are_listed_wherever_the_latent_is(write, with_names):
+    table = names()
+    assert "without a vocabulary" not in write(with_names(table), num_concepts=1).section("concepts").text
+    columns = ["line_label", "line_metric", "line_score", "line_low", "line_high", "line_confirmed", "line_meanings"]
+    frame = table.frame.assign(**dict.fromkeys(columns)).astype({name: float for name in columns[2:5]})
+    frame.loc[WIDTH - 1, columns] = ["<b>harp</b>", "auc", 0.95, 0.9, 0.98, True, "buttons"]
+    frame.loc[WIDTH - 2, columns] = ["drum", "auc", 0.6, 0.4, 0.7, False, ""]
+    made = {"proposer": {"proposer": "Words", "is_language_model": False}, "imager": {"imager": "<i>"}}
+    page = write(with_names(ConceptTable(frame, {**table.provenance, "line": made})), num_concepts=1)
+    assert WIDTH - 1 not in shown(page)
+    row = page.section("concepts").one("table", of_class="line").all("tr")[1]
+    assert row.one("th").text == "<b>harp</b>"
+    cells = [cell.text for cell in row.all("td")]
+    assert cells[:3] == [str(WIDTH - 1), "auc 0.95", "0.90 to 0.98"] and cells[4] == "buttons"
+    text = page.section("concepts").text
+    assert "Words, which is no language model" in text and "(<i>)" in text and "drum" not in text
+
+
 def test_limits_are_those_of_the_names_at_hand(write, with_names):
     assert "nearest word" in write().section("limits").text
     by_pictures = names(agreement=np.linspace(0.9, 0.5, WIDTH))

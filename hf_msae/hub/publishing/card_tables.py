@@ -81,6 +81,7 @@ def eval_results(row: Mapping[str, Any], keys: Sequence[str], suffix: str = "", 
 
 def named_concepts(file: Path, num_latents: int, number: int = 20) -> dict[str, Any]:
     """The best-named latents with their evidence, each name once, only validated ones if there are any."""
+    from ...concepts.line_labels import line_labels
     from ...concepts.validation import rule, too_weak
 
     table = load_names(file, num_latents)
@@ -102,31 +103,6 @@ def named_concepts(file: Path, num_latents: int, number: int = 20) -> dict[str, 
         "latents": len(table),
         "named": len(named),
         "agreeing": int(named["agrees"].sum()) if tested and "agrees" in named else None,
-        "line": _line_labels(table, number),
+        "line": line_labels(table, number),
         "detecting": int((named["auroc"] > 0.9).sum()) if "auroc" in named and table.evidence != "labels" else None,
     }
-
-
-def _line_labels(table: ConceptTable, number: int) -> dict[str, Any] | None:
-    """The labels by LINE that were confirmed, best first, how many there are, and by what; None without any label."""
-    frame = table.frame
-    if "line_label" not in frame or not frame["line_label"].notna().any():
-        return None
-    labeled = frame[frame["line_label"].notna()]
-    confirmed = labeled[labeled["line_confirmed"].astype(bool)].sort_values("line_low", ascending=False, kind="stable")
-    rows = confirmed.head(number).to_dict("records")
-    return {"labeled": len(labeled), "confirmed": len(confirmed), "rows": rows, **_line_makers(table.provenance)}
-
-
-def _line_makers(provenance: dict[str, Any]) -> dict[str, str]:
-    """Name the proposer and the imager of the latest labels, as far as the table says."""
-    settings = provenance.get("line")
-    settings = settings if isinstance(settings, dict) else {}
-    found = {}
-    for part in ("proposer", "imager"):
-        own = settings.get(part)
-        if isinstance(own, dict) and own.get(part):
-            found[part] = " ".join(str(own[key]) for key in (part, "model") if own.get(key))
-            if own.get("is_language_model") is False:
-                found[part] += ", which is no language model"
-    return found

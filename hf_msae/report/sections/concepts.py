@@ -12,6 +12,7 @@ import pandas as pd
 
 from ...concepts.collectors import LatentColumns
 from ...concepts.labels import Label, Labels
+from ...concepts.line_labels import line_labels
 from ..survey import Chosen
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Gallery:
     chosen: Chosen
     cards: list[Card]
     basis: str = BASES["directions"]  # what a name is
+    line: dict[str, Any] | None = None  # labels by LINE, as `line_labels` returns them
     middle: tuple[float, float] = MIDDLE  # where the examples from the middle are from
     open: int = OPEN  # how many cards are not folded
 
@@ -86,7 +88,10 @@ def build(context: Context) -> Gallery:
     survey, settings = context.survey, context.settings
     found = cards(context.labels, survey.columns, context.columns, settings.images_per_concept, settings.seed)
     concepts = context.labels.concepts
-    return Gallery(survey.chosen, found, BASES["directions" if concepts is None else concepts.evidence])
+    if concepts is None:
+        return Gallery(survey.chosen, found)
+    line = line_labels(concepts, settings.num_concepts)
+    return Gallery(survey.chosen, found, BASES[concepts.evidence], line)
 
 
 def cards(

@@ -1,0 +1,40 @@
+"""What a table of names holds of labels by LINE, for those who read a card or a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .table import ConceptTable
+
+
+def line_labels(table: ConceptTable, number: int) -> dict[str, Any] | None:
+    """Return the best labels by LINE that are confirmed, how many there are, and what made them.
+
+    Args:
+        table: The names.
+        number: Number of labels, at most.
+
+    Returns:
+        labeled and confirmed (numbers of latents), rows (of the table, as dictionaries, best first), and proposer and
+        imager of the latest labels, or "" if the table does not say; None without any label.
+    """
+    frame = table.frame
+    if "line_label" not in frame or not frame["line_label"].notna().any():
+        return None
+    labeled = frame[frame["line_label"].notna()]
+    confirmed = labeled[labeled["line_confirmed"].astype(bool)].sort_values("line_low", ascending=False, kind="stable")
+    rows = confirmed.head(number).to_dict("records")
+    return {"labeled": len(labeled), "confirmed": len(confirmed), "rows": rows, **_makers(table.provenance)}
+
+
+def _makers(provenance: dict[str, Any]) -> dict[str, str]:
+    settings = provenance.get("line")
+    settings = settings if isinstance(settings, dict) else {}
+    found = {"proposer": "", "imager": ""}
+    for part in found:
+        own = settings.get(part)
+        if isinstance(own, dict) and own.get(part):
+            found[part] = " ".join(str(own[key]) for key in (part, "model") if own.get(key))
+            if own.get("is_language_model") is False:
+                found[part] += ", which is no language model"
+    return found
