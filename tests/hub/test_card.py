@@ -118,7 +118,7 @@ def test_labels_by_line_that_are_confirmed_are_listed(run):
     by = {"proposer": {"proposer": "Words", "is_language_model": False}, "imager": {"imager": "api", "model": "a|b"}}
     ConceptTable(frame, {**table.provenance, "line": by}).save(run / "concepts" / "words.parquet")
     text = section(render_model_card(run), "Best-named concepts").split("### Labels without a vocabulary")[1]
-    assert "concepts (Words, which is no language model) and a maker of pictures (api a\\|b), has" in text
+    assert "(in the last run, Words, which is no language model)" in text and "(in the last run, api a\\|b)" in text
     assert r"| 5 | polka\|dots | auc 0.950 | 0.900 to 0.980 | buttons |" in text
     assert "guess for 2 latents; 1 were" in text and "harp" not in text
 

@@ -113,7 +113,7 @@ def test_labels_by_line_are_listed_wherever_the_latent_is(write, with_names):
     cells = [cell.text for cell in row.all("td")]
     assert cells[:3] == [str(WIDTH - 1), "auc 0.95", "0.90 to 0.98"] and cells[4] == "buttons"
     text = page.section("concepts").text
-    assert "Words, which is no language model" in text and "(<i>)" in text and "drum" not in text
+    assert "Words, which is no language model" in text and "run, <i>)" in text and "drum" not in text
 
 
 def test_limits_are_those_of_the_names_at_hand(write, with_names):
