@@ -108,7 +108,11 @@ class Gallery:
             ) from error
 
     def _make(self, concept: str, seeds: Sequence[int]) -> None:
-        pictures = self._ask(self.imager.draw, concept, seeds)
+        try:
+            pictures = self._ask(self.imager.draw, concept, seeds)
+        except CannotDrawError as error:
+            self.meter.spend(images=error.made, cost=error.made * self.imager.price)
+            raise
         if len(pictures) != len(seeds):
             raise ValueError(f"{self.imager!r} made {len(pictures)} pictures of {len(seeds)} seeds")
         self.meter.spend(images=len(seeds), cost=len(seeds) * self.imager.price)

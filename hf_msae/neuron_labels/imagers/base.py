@@ -11,7 +11,15 @@ from PIL import Image
 
 
 class CannotDrawError(ValueError):
-    """The imager has no picture of a concept; the search goes on with another one."""
+    """The imager has no picture of a concept; the search goes on with another one.
+
+    Attributes:
+        made: Pictures that were made, and have to be paid, before another one of the same call could not be.
+    """
+
+    def __init__(self, message: str, made: int = 0) -> None:
+        super().__init__(message)
+        self.made = made
 
 
 class Imager(ABC):

@@ -113,16 +113,18 @@ class InferenceImager(Imager):
             CannotDrawError: The service refuses the prompt (status 400, 413 or 422).
             ServiceError: It does not answer, refuses the key, or does not know the model.
         """
-        key = self.service.key()
+        key, made = self.service.key(), []
 
         def one(seed: int, stop: Event) -> Image.Image:
-            return self._picture(self.prompts(concept, int(seed)), int(seed), key, stop)
+            picture = self._picture(self.prompts(concept, int(seed)), int(seed), key, stop)
+            made.append(seed)
+            return picture
 
         try:
             return self.service.map(one, seeds)
         except ServiceError as error:
             if error.status in _REFUSED:
-                raise CannotDrawError(f"the service refuses to draw {concept!r}: {error}") from None
+                raise CannotDrawError(f"the service refuses to draw {concept!r}: {error}", len(made)) from None
             raise
 
     def check(self) -> None:

@@ -15,6 +15,8 @@ from huggingface_hub import constants, get_token
 from PIL import Image
 
 from hf_msae.neuron_labels import Budget, label_neuron
+from hf_msae.neuron_labels.budget import Meter
+from hf_msae.neuron_labels.gallery import Gallery
 from hf_msae.neuron_labels.imagers.base import CannotDrawError
 from hf_msae.neuron_labels.imagers.inference import InferenceImager
 from hf_msae.neuron_labels.retrying import ServiceError
@@ -316,6 +318,15 @@ def test_after_a_refusal_no_further_picture_is_asked_for(server, waits):
     with pytest.raises(CannotDrawError, match="422"):
         imager.draw("star", range(6))
     assert len(server.requests) == 1 and waits == []
+
+
+def test_pictures_that_were_made_before_a_refusal_are_paid(server):
+    server.failures = [None, None, error(422, "no")]
+    imager = InferenceImager("some/model", base_url=server.url, concurrency=1, price=0.5)
+    gallery = Gallery(imager, meter := Meter(Budget(cost=2.6)))
+    with pytest.raises(CannotDrawError, match="422"):
+        gallery.draw("star", range(5))
+    assert (meter.spent.images, meter.spent.cost) == (2, 1.0)
 
 
 def test_a_request_that_cannot_be_made_is_not_repeated(server, waits, monkeypatch):
