@@ -70,14 +70,8 @@ def build(context: Context) -> list[TaskFinding] | None:
     return None if run is None else [task_finding(run, task) for task in run.tasks]
 
 
-def task_finding(result: SwordBenchResult, task: str, method: str | None = None) -> TaskFinding:
-    """Summarize what a run found on a task.
-
-    Args:
-        result: The run.
-        task: Name of the task.
-        method: The method of the heat map of concepts. Defaults to the best.
-    """
+def task_finding(result: SwordBenchResult, task: str) -> TaskFinding:
+    """Summarize what a run found on a task, with the heat map of the best method."""
     from ...steering.remarks import MOST_STRETCH  # here, since most reports need no steering
     from ...steering.verdict import EPSILON
 
@@ -101,11 +95,10 @@ def task_finding(result: SwordBenchResult, task: str, method: str | None = None)
         figures += [(drawing(result.plot_doses(), "Success, damage and over-correction against the dose."), _DOSES)]
     if not result.injection.empty:
         figures += [(drawing(result.plot_injection(), "Gain and exactness of adding the bias."), _INJECTION)]
-    measured = list(dict.fromkeys(result.cross["method"])) if result.cross["found"].nunique() > 1 else []
-    method = method or next((row["method"] for row in rows), next(iter(measured), None))
-    if method in measured:
-        heat = drawing(result.plot_cross(task, method), f"Detection of each concept after {method} removed each.")
-        figures.append((heat, _CROSS.format(method=method)))
+    with_heat_map = methods_with_heat_map(result, task)
+    best = next((row["method"] for row in rows if row["method"] in with_heat_map), next(iter(with_heat_map), None))
+    if best is not None:
+        figures.append(heat_map(result, task, best))
     measured = set(summary.index.get_level_values("metric"))
     return TaskFinding(
         name=task,
@@ -119,6 +112,18 @@ def task_finding(result: SwordBenchResult, task: str, method: str | None = None)
         epsilon=EPSILON,
         most_stretch=MOST_STRETCH,
     )
+
+
+def methods_with_heat_map(result: SwordBenchResult, task: str) -> list[str]:
+    """The methods of which a task has a heat map: none where a single concept was measured."""
+    cross = result.cross[result.cross["task"] == task]
+    return list(dict.fromkeys(cross["method"])) if cross["found"].nunique() > 1 else []
+
+
+def heat_map(result: SwordBenchResult, task: str, method: str) -> tuple[Drawing, str]:
+    """Draw how well each concept of a task is found after a method removed each, and say what that means."""
+    heat = drawing(result.plot_cross(task, method), f"Detection of each concept after {method} removed each.")
+    return heat, _CROSS.format(method=method)
 
 
 def _range(row: pd.Series) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 from ...._utils.json_files import json_records
-from ....report.sections.steering import TaskFinding, task_finding
+from ....report.sections.steering import TaskFinding, heat_map, methods_with_heat_map, task_finding
 from ...explorer import Explorer
 from ...inputs import read_choice
 from ...kept import Kept
@@ -29,8 +30,15 @@ def found_on(explorer: Explorer, task: object, method: object = None) -> TaskFin
     chosen = read_choice(method, methods, "method") if method else next(iter(methods), None)
 
     def draw() -> TaskFinding:
-        with _drawing:
-            return task_finding(explorer.swordbench, task, chosen)
+        if chosen == next(iter(methods), None):
+            with _drawing:
+                return task_finding(explorer.swordbench, task)
+        found = found_on(explorer, task)
+        if chosen not in methods_with_heat_map(explorer.swordbench, task):
+            return found
+        with _drawing:  # the other figures are of all methods
+            heat = heat_map(explorer.swordbench, task, chosen)
+        return replace(found, figures=[*found.figures[:-1], heat])
 
     return _found.get((explorer, task, chosen), draw)
 
