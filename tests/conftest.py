@@ -4,13 +4,19 @@ import gc
 import json
 import os
 import shutil
+import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
 # Each process of the tests has its own copies of modules loaded from files: evaluate's are not safe to share.
 _MODULES = tempfile.TemporaryDirectory(prefix="hf-modules-")
 os.environ["HF_MODULES_CACHE"] = _MODULES.name
+# No server is asked for its certificate, and every client reads those of the machine, which takes 0.02 s.
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = _MODULES.name
+os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # threads to load a model take longer than to load a small one
 # All of them, and the processes they start, share a cache that is not the user's.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="hf_msae-cache-")
@@ -20,12 +26,25 @@ import pytest  # noqa: E402
 
 gc.disable()  # imports leave hardly any garbage, and a collection walks over all they brought
 
+ROOMS = ("tests/cli/", "tests/explorer/", "tests/report/")
 GOLDEN = Path(__file__).parent / "golden"
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def pytest_collection_finish():
     gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Run a room in one process if what its files share takes seconds to make."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class LoadRoomScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return next((room for room in ROOMS if nodeid.startswith(room)), super()._split_scope(nodeid))
+
+    return LoadRoomScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,14 +54,49 @@ def _frozen_heap():
     gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def _loaded_backbones():
+    """What was loaded for the names of this package's backbones; no test may have changed their weights."""
+    loaded = {}
+    yield loaded
+    assert not [name for name, each in loaded.items() if each.origin.sha256_of(each.model) is None]
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _no_flushing(request):
-    """Skip fsync, which takes most of the time of a small file; tests/_utils tests it."""
+def _nothing_in_vain(request, _loaded_backbones):
+    """Spare what takes long and is tested in a room of its own, or what libraries do for nobody."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.path.parent.name != "_utils":
-            patch.setattr("hf_msae._utils.atomic._flush", lambda path: None)
-            patch.setattr("hf_msae._utils.atomic._flush_folder", lambda folder: None)
+
+        def replace(module, name, value, *tested_in):
+            if module in sys.modules and request.path.parent.name not in tested_in:
+                patch.setattr(f"{module}.{name}", value)
+
+        # Of a small file, fsync takes most of the time.
+        replace("hf_msae._utils.atomic", "_flush", lambda path: None, "_utils")
+        replace("hf_msae._utils.atomic", "_flush_folder", lambda folder: None, "_utils")
+        # A quarter of the pixels.
+        replace("hf_msae.plotting.look", "DPI", 100, "plotting")
+        # To load a backbone of this package takes 0.1 s.
+        load = getattr(sys.modules.get("hf_msae.backbones.backbone"), "load", None)
+        once = partial(_load_once, load, _loaded_backbones)
+        replace("hf_msae.backbones.backbone", "load", once, "backbones", "clipart", "scenes")
+        # Transformers writes each config that it loads as JSON, for a message that is not shown: a fifth of loading.
+        replace("transformers.configuration_utils", "PreTrainedConfig.__repr__", object.__repr__)
+        # In every step, accelerate looks on the disk for an optimizer that is not installed: a tenth of a small step.
+        replace("accelerate.accelerator", "is_lomo_available", lambda: False)
+        replace("accelerate.optimizer", "is_lomo_available", lambda: False)
         yield
+
+
+def _load_once(load, loaded, source, *given):
+    from hf_msae._utils.built_in import find_built_in
+
+    name = find_built_in(source) if isinstance(source, str) and not Path(source).exists() else None
+    if name is None or given != (None, None, None):
+        return load(source, *given)
+    if name not in loaded:
+        loaded[name] = load(source, *given)
+    return loaded[name]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """One explorer and one server for all tests: the model that comes with the package, and a few scenes."""
 
+import inspect
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,42 @@ import pytest
 from tests.explorer.asking import launched
 from tests.explorer.browsing import SECONDS
 from tests.explorer.serving import QUIET_DEMO, serving
+
+
+def _import_gradio():
+    """Import gradio without a look at the source of each component, whose stub it would renew: that takes 1.6 s."""
+    getfile = inspect.getfile
+
+    def no_file_of_a_component(thing):
+        if str(getattr(thing, "__module__", "")).startswith("gradio."):
+            raise OSError
+        return getfile(thing)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inspect, "getfile", no_file_of_a_component)
+        import gradio  # noqa: F401
+
+
+if find_spec("gradio") is not None:
+    _import_gradio()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_app_for_each_page():
+    """Gradio makes an app, in 0.2 s, when a page begins, ends, gets its queue and is launched; the last one serves."""
+    if find_spec("gradio") is None:
+        yield
+        return
+    from gradio.routes import App
+
+    create_app = App.create_app
+
+    def only_launched(page, **settings):
+        return create_app(page, **settings) if settings.keys() - {"mcp_server"} else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(App, "create_app", staticmethod(only_launched))
+        yield
 
 
 @pytest.fixture(scope="session")

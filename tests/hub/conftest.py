@@ -84,7 +84,6 @@ def at_hub(hub, monkeypatch, tmp_path):
     for name, value in settings.items():  # read from the environment when huggingface_hub was imported
         monkeypatch.setattr(constants, name, value)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))  # reading certificates takes long, and the stub has none
     monkeypatch.setitem(http_backoff.__kwdefaults__, "base_wait_time", 0.01)
     monkeypatch.setattr(repository, "WAITS", (0.01, 0.02, 0.02))
     yield hub

@@ -15,7 +15,7 @@ from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import evaluate_msae
 from hf_msae.plotting.embedded import Drawing
 from hf_msae.report import write_report
-from hf_msae.report.sections import quality
+from hf_msae.report.sections import bias, quality, steering
 from tests.identity_msae import identity_msae
 from tests.report.page_reader import Page
 
@@ -114,12 +114,13 @@ def page(written):
 
 @pytest.fixture
 def no_figure(monkeypatch):
-    """Quality is not drawn, which takes longer than all else of a small page; `page` has it drawn."""
+    """Figures are not drawn, which takes longer than all else of a small page; `page` has some."""
 
     def drawing(figure, alt):
         return Drawing("data:,", alt, 100)
 
-    monkeypatch.setattr(quality, "drawing", drawing)
+    for section in (bias, quality, steering):
+        monkeypatch.setattr(section, "drawing", drawing)
     monkeypatch.setattr(quality, "plot_quality_against_k", lambda metrics: None)
 
 
