@@ -11,7 +11,7 @@ from scipy.stats import f
 from scipy.stats import t as student
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.dummy import DummyRegressor
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -165,6 +165,17 @@ def test_nothing_rests_on_a_group_if_nothing_is_predicted():
     assert found.findings == () and found.tables["shortcuts"]["shortcut_index"].iloc[0] > 0.2
     assert any("leaving a group out was not tested" in remark for remark in found.remarks)
     assert found.num_tests == 0 and found.verdict().startswith("nothing could be tested of DummyRegressor")
+
+
+def test_a_group_is_found_behind_predictions_some_of_which_are_far_off():
+    rng = np.random.default_rng(0)
+    farm = rng.integers(5, size=300)
+    y = farm + 0.5 * rng.normal(size=300)
+    X = np.eye(5)[farm] + 0.1 * rng.normal(size=(300, 5))
+    X[::50] *= 10  # rows on which a linear model is far off: worse than the mean on the whole
+    found = red_team(LinearRegression(), X, y, {"farm": farm.astype(str)}, audits=["shortcuts"], **QUICK)
+    (row,) = found.tables["shortcuts"].to_dict("records")
+    assert row["random"] < 0 and of_kind(found, "shortcut_index"), "R2 is below 0, but predictions follow the farm"
 
 
 def test_attributions_lie_at_causes_and_leaks(report):

@@ -13,6 +13,9 @@ from ..._utils.json_files import json_records
 from ...statistics import Finding, auroc, resampled_auroc, resampled_means
 from ..subject import ALL, Subject
 
+RELATED = 0.1
+"""A correlation of predictions and target above which a model says something of the target."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -87,6 +90,25 @@ def r2_draws(subject: Subject, *predictions: np.ndarray) -> tuple[np.ndarray, np
         return np.concatenate([found, found.mean(axis=-1, keepdims=True)], axis=-1)
 
     return r2(values)[:, 0], r2(draws)
+
+
+def is_related(subject: Subject, predictions: np.ndarray) -> np.ndarray:
+    """Say of which targets predictions are correlated with them for sure, which R2 need not show if some are far off.
+
+    Args:
+        subject: The subject.
+        predictions: Predictions (n, t).
+
+    Returns:
+        Whether the 95% interval of the correlation lies above 0.1, bool (t,).
+    """
+    y, p = ((each - each.mean(axis=0)) / np.maximum(each.std(axis=0), 1e-300) for each in (subject.Y, predictions))
+    columns = np.concatenate([y, p, y**2, p**2, y * p], axis=1)
+    means = resampled_means(columns, subject.num_resamples, subject.seed).reshape(subject.num_resamples, 5, -1)
+    my, mp, yy, pp, yp = means.transpose(1, 0, 2)
+    with np.errstate(all="ignore"):
+        r = (yp - my * mp) / np.sqrt((yy - my**2) * (pp - mp**2))
+    return np.array([interval(each)[0] > RELATED for each in r.T])
 
 
 def score_draws(subject: Subject, *predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

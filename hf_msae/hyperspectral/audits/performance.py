@@ -11,6 +11,7 @@ from ...statistics import Finding, auroc, auroc_interval, candidate, resampled_m
 from ..subject import ALL, Subject
 from .distance import far_rows, unusual_rows
 from .outcome import (
+    RELATED,
     Outcome,
     chance_score,
     interval,
@@ -30,7 +31,6 @@ _TOO_NARROW, _TOO_WIDE = (1.2, 1.35, 1.75), (0.85, 0.7, 0.4)  # limits of the ca
 _NARROW = (0.6, 0.4)  # of the range ratio
 _UNSEEN = (0.7, 0.55, 0.4)  # of the response to outliers
 _FLAT = (0.5, 0.3, 0.1)  # of the response in the tails: of skewed targets a sound model has 0.6
-_RELATED = 0.1
 _UNUSUAL = (1.5, 2.5, 5.0)
 
 
@@ -254,7 +254,7 @@ _GUARD = "Refuse or flag inputs that are far from the training data, and collect
 
 def _follows(records: list[tuple]) -> bool:
     """Say whether predictions are related to the truth at all, which R2 need not show if outliers ruin it."""
-    return any(metric == "correlation" and low > _RELATED for _, metric, _, low, _ in records)
+    return any(metric == "correlation" and low > RELATED for _, metric, _, low, _ in records)
 
 
 def _slopes(a: np.ndarray, b: np.ndarray, p: np.ndarray, *products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

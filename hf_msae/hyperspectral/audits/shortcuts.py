@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from ...statistics import candidate, log_odds, wilson_interval
 from ..subject import ALL, Subject, splits
 from .distance import far_rows
-from .outcome import Outcome, interval, score_draws, score_limits, score_name, target_names
+from .outcome import Outcome, interval, is_related, score_draws, score_limits, score_name, target_names
 from .pulls import pulls
 
 LIMITS = (0.05, 0.15, 0.3)
@@ -77,6 +77,7 @@ def shortcuts(subject: Subject) -> Outcome:
         decoded, low, high = _decoded(subject, places)
         chance = counts.max() / counts.sum()
         far = far_rows(subject.inputs, left_out).mean()
+        related = is_related(subject, random) & (subject.classes is None)
         unknown = []
         for place, target in enumerate(target_names(subject)):
             ends = interval(index_draws[:, place])
@@ -84,7 +85,7 @@ def shortcuts(subject: Subject) -> Outcome:
             records.append((grouping, len(names), target, score.lower(), *found, decoded, low, high, chance, far))
             if target == ALL:
                 continue
-            if interval(draws[0, :, place])[0] <= nothing:
+            if interval(draws[0, :, place])[0] <= nothing and not related[place]:
                 # Whatever a left-out group costs it, such as the mean that it learned, it cannot rest on the group.
                 unknown.append(target)
                 continue
