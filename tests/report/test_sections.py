@@ -273,8 +273,7 @@ def test_steering_is_shown_with_its_ranks_and_figures(write, tmp_path):
         mark = f" (×{stretch:.1f})" if stretch > 2 else ""  # noqa: RUF001 - as shown
         assert (int(row[3]), row[4]) == (rank, signed(gain) + mark)
     assert "hf-msae swordbench" in write().section("steering").text
-    notes = [f"{name}, at equal doses, is {note}." for name, note in equal["note"].items() if note]
-    assert [each.text for each in section.all("li")] == notes
+    assert not section.all("li") and equal["note"].str.startswith("stretched").any()
 
 
 def test_what_is_not_defined_of_steering_says_why(write, tmp_path):

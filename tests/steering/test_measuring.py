@@ -263,23 +263,28 @@ def test_recovery_is_not_defined_where_the_bias_costs_nothing(task):
     assert is_perfect(figures) is None
 
 
+@pytest.fixture(scope="module")
+def few():
+    return gaussian_task(num_rows=500, width=8, num_concepts=1, strength=STRENGTH)
+
+
 def _reasons(task, edit):
     found = measure(task, edit, seed=0, only_bias=True)["figures"]
     return {each["metric"]: each["reason"] for each in found if "reason" in each}
 
 
-def test_the_reason_is_the_one_that_applies(task):
+def test_the_reason_is_the_one_that_applies(few):
     """Each figure that is not defined can have several causes."""
     lda = METHODS["mean_difference"]()
-    assert _reasons(task, lda) == {}
-    biased = Judge(task).groups["biased"]
-    split = task.split.copy()
+    assert _reasons(few, lda) == {}
+    biased = Judge(few).groups["biased"]
+    split = few.split.copy()
     split[biased[4:]] = "train"
-    assert _reasons(_with(task, split=split), lda)["recovery"].startswith("4 test rows are biased")
-    same = _reasons(_with(task, counterfactuals=task.features.copy()), lda)
+    assert _reasons(_with(few, split=split), lda)["recovery"].startswith("4 test rows are biased")
+    same = _reasons(_with(few, counterfactuals=few.features.copy()), lda)
     assert f"on {len(biased)} biased rows it costs 0.000" in same["recovery"] and "0.000 to 0.000" in same["recovery"]
     assert "changes no feature" in same["exactness"] and "changes no feature" in same["injection_exactness"]
-    without = _reasons(_without(task, "counterfactuals"), lda)
+    without = _reasons(_without(few, "counterfactuals"), lda)
     assert set(without) == {"exactness", *(f"injection_{name}" for name in ("exactness", *_INJECTED))}
     assert all("no exact pairs" in each for each in without.values())
 
@@ -288,20 +293,20 @@ _INJECTED = ("gain", "gain_equal_dose", "stretch")
 
 
 @pytest.mark.parametrize(("part", "said"), [(0.0, "by 0 of"), (1e-3, "by 0.00")])
-def test_changes_that_are_too_small_for_equal_doses_say_how_small(task, part, said):
-    reasons = _reasons(task, _scaled(part))
+def test_changes_that_are_too_small_for_equal_doses_say_how_small(few, part, said):
+    reasons = _reasons(few, _scaled(part))
     assert f"`remove` changes biased rows {said}" in reasons["net_gain_equal_dose"]
     assert f"`add` changes unbiased rows {said}" in reasons["injection_gain_equal_dose"]
     assert ("stretch" in reasons) == ("injection_stretch" in reasons) == (part == 0)
 
 
-def test_stretch_is_the_part_of_the_largest_equal_dose(task):
+def test_stretch_is_the_part_of_the_largest_equal_dose(few):
     by_part = {}
     for part in (1.0, 0.25):
-        figures = measure(task, _scaled(part), seed=0, only_bias=True)["figures"]
+        figures = measure(few, _scaled(part), seed=0, only_bias=True)["figures"]
         by_part[part] = found = {each["metric"]: each for each in figures}
         value, low, high = (found["stretch"][end] for end in ("value", "low", "high"))
-        assert value * found["dose"]["value"] == pytest.approx(dose_unit(task)) and low < value < high
+        assert value * found["dose"]["value"] == pytest.approx(dose_unit(few)) and low < value < high
     for name in ("stretch", "injection_stretch"):
         assert by_part[0.25][name]["value"] == pytest.approx(4 * by_part[1.0][name]["value"], rel=1e-3)
 
