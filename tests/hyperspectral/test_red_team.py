@@ -16,7 +16,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from hf_msae.hyperspectral import RedTeamReport, red_team
+from hf_msae.hyperspectral import FixedClassifier, RedTeamReport, red_team
 from hf_msae.hyperspectral.audits.attribution_shift import attribution_shift
 from hf_msae.hyperspectral.audits.bands import share_p_value
 from hf_msae.hyperspectral.audits.outcome import Outcome
@@ -178,6 +178,13 @@ def test_a_group_is_found_behind_predictions_some_of_which_are_far_off():
     assert row["random"] < 0 and of_kind(found, "shortcut_index"), "R2 is below 0, but predictions follow the farm"
 
 
+def test_a_grouping_of_one_group_is_named_as_people_write_it():
+    X = np.arange(20.0)[:, None]
+    found = red_team(Ridge(), X, X[:, 0], {"farm": np.repeat("north", 20)}, audits=["shortcuts"], **QUICK)
+    assert [remark for remark in found.remarks if "'north'" in remark and "str_" not in remark] == found.remarks
+    assert len(found.remarks) == 1 and found.verdict().startswith("nothing could be tested")
+
+
 def test_attributions_lie_at_causes_and_leaks(report):
     table = report[0].tables["attributions"]
     assert table.groupby("target")["share"].sum().tolist() == pytest.approx([1, 1])
@@ -208,6 +215,18 @@ def test_pruning_finds_the_columns_that_suffice():
     smallest = found.tables["smallest"].set_index("ranking")
     assert smallest.loc["attribution", "features"] in (1, 2) and smallest.loc["random", "features"] > 10
     assert found.findings == ()  # a single column, 1%, does not do as well
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_class_of_one_row_does_not_rank_columns_where_it_is_not():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 6))
+    labels = np.where(X[:, 3] > 0, "a", "b").astype(object)
+    model = LogisticRegression().fit(np.concatenate([X, -X[:3]]), [*labels, *["rare"] * 3])
+    labels[5] = "rare"
+    found = red_team(FixedClassifier(model), X, labels, audits=["pruning"], **QUICK)
+    losses = found.tables["pruning"].set_index(["ranking", "features"])["loss"]
+    assert losses["attribution", 1] < losses["random", 1] and losses["all columns", 6] == 1
 
 
 def test_a_hundredth_of_columns_that_suffices_is_a_minor_finding():

@@ -106,8 +106,9 @@ def _rankings(subject: Subject, train: np.ndarray, fitted: Fitted, fold: int) ->
     rng = np.random.default_rng((subject.seed, fold))
     rows = np.sort(rng.permutation(train)[:_ROWS])
     values = explain(subject, fitted, rows, rows).values[:, :, : len(subject.targets)]
+    spread = subject.Y[train].std(axis=0)  # 0 for a class that these rows lack, which ranks nothing
     scores = {
-        "attribution": (np.abs(values).mean(axis=0) / subject.Y[train].std(axis=0)).mean(axis=1),
+        "attribution": (np.abs(values).mean(axis=0)[:, spread > 0] / spread[spread > 0]).mean(axis=1),
         "permutation": _permutation(subject, fitted, rows, rng),
         "impurity": _impurity(fitted.model),
         "random": rng.random(subject.X.shape[1]),
