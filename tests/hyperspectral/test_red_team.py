@@ -137,7 +137,7 @@ def test_what_weak_predictions_cannot_tell_is_said():
     tail, (tested,), remarks = predicted(lambda z: 0.1 * z + 0.4 * noise)
     assert tail["low"] < 0.1 < 0.5 < tail["high"] and tested.severity is None and tested.p_value > 0.05
     (remark,) = [each for each in remarks if "not known" in each]
-    assert "of K" in remark and f"ends ({tail['low']:.2g} to {tail['high']:.2g})" in remark
+    assert "of K" in remark and f"half of its values ({tail['low']:.2g} to {tail['high']:.2g})" in remark
 
 
 def test_worse_predictions_of_unusual_rows_are_named():

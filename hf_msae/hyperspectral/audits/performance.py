@@ -99,7 +99,8 @@ def performance(subject: Subject) -> Outcome:
             candidates += tests
             remarks += [remark for remark in [_unsure(target, found)] if remark is not None]
         if not useful[target]:
-            untested = "groups" if is_followed else "range, calibration, outliers and groups"
+            kinds = "range, calibration, outliers" if subject.classes is None else "calibration"
+            untested = "groups" if is_followed else f"{kinds} and groups"
             remarks.append(
                 f"{target} is not shown to be predicted better than by its mean, so its {untested} were not tested."
             )
@@ -267,13 +268,14 @@ def _slopes(a: np.ndarray, b: np.ndarray, p: np.ndarray, *products: np.ndarray) 
 
 def _unsure(target: str, records: list[tuple]) -> str | None:
     """Say what nothing is known of, since rows are few or predictions weak: no finding is no all-clear there."""
-    wide = {"tail_response": ("its ends", _FLAT), "outlier_response": ("its outliers", _UNSEEN)}
+    far = f"values more than {OUTLIER:g} standard deviations from the mean"
+    wide = {"tail_response": ("the more extreme half of its values", _FLAT), "outlier_response": (far, _UNSEEN)}
     unsure = [
         f"{wide[metric][0]} ({low:.2g} to {high:.2g})"
         for _, metric, _, low, high in records
         if metric in wide and low < wide[metric][1][-1] and high > wide[metric][1][0]
     ]
-    return f"Whether predictions of {target} answer to {' and '.join(unsure)} is not known." if unsure else None
+    return f"Whether predictions of {target} follow {' and '.join(unsure)} is not known." if unsure else None
 
 
 def _quantile_ratio(y: np.ndarray, p: np.ndarray, seed: int) -> tuple[float, float, float]:
