@@ -74,8 +74,6 @@ def _nothing_in_vain(request, _loaded_backbones):
         # Of a small file, fsync takes most of the time.
         replace("hf_msae._utils.atomic", "_flush", lambda path: None, "_utils")
         replace("hf_msae._utils.atomic", "_flush_folder", lambda folder: None, "_utils")
-        # A quarter of the pixels.
-        replace("hf_msae.plotting.look", "DPI", 100, "plotting")
         # To load a backbone of this package takes 0.1 s.
         load = getattr(sys.modules.get("hf_msae.backbones.backbone"), "load", None)
         once = partial(_load_once, load, _loaded_backbones)

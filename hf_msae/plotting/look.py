@@ -44,8 +44,6 @@ WIDTH = 3.15
 """Inches of a panel: two fit the text of a page, so that letters are printed in their size."""
 LETTER = 0.065
 """Inches of a letter of 8 points, on average."""
-DPI = 200
-"""Pixels an inch of figures that are no vectors."""
 
 
 def figure_text(text: str, most: int = 40) -> str:
@@ -142,7 +140,7 @@ def new_figure(
     """
     widths = [width if first_width is None else first_width, *[width] * (columns - 1)]
     with _look():
-        figure = _figure(figsize=(sum(widths), height * rows), layout="constrained", dpi=DPI)
+        figure = _figure(figsize=(sum(widths), height * rows), layout="constrained", dpi=200)
         axes = figure.subplots(rows, columns, squeeze=False, width_ratios=widths)
     if title:
         figure.suptitle(figure_text(title, most=max(40, round(12 * width * columns))), fontsize=10)
