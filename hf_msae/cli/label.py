@@ -61,6 +61,7 @@ def _label(source: NamedModelArguments, args: LabelArguments) -> None:
     """Label the latents, write and print what was found, and exit with 1 if nothing was."""
     from ..neuron_labels import Budget, MSAENeuron, label_neurons
     from ..neuron_labels.control import Control
+    from ..neuron_labels.retrying import ServiceError
     from ..plotting import save_figure
 
     budget = Budget(**{name: getattr(args, f"budget_{name}") for name in _BUDGETS})
@@ -84,17 +85,23 @@ def _label(source: NamedModelArguments, args: LabelArguments) -> None:
     if table_file is None:
         table_file = output / "concepts.parquet"
         names = _with_earlier_labels(names, table_file)
-    found = label_neurons(
-        [MSAENeuron(model, latent, args.k) for latent in chosen],
-        proposer,
-        imager,
-        control,
-        **{name: getattr(args, name) for name in _SEARCH},
-        budget=budget,
-        output_dir=output,
-        start=_start(args, model, control, proposer),
-        progress=not source.disable_tqdm,
-    )
+    failure = None
+    try:
+        found = label_neurons(
+            [MSAENeuron(model, latent, args.k) for latent in chosen],
+            proposer,
+            imager,
+            control,
+            **{name: getattr(args, name) for name in _SEARCH},
+            budget=budget,
+            output_dir=output,
+            start=_start(args, model, control, proposer),
+            progress=not source.disable_tqdm,
+        )
+    except ServiceError as error:
+        if not error.labels:
+            raise
+        failure, found = error, error.labels
     checks = known.check(found, model, args.k, args.seed)
     if checks is not None:
         checks.save(output / "checks.json")
@@ -108,6 +115,8 @@ def _label(source: NamedModelArguments, args: LabelArguments) -> None:
     print(f"Labels, history and figures: {output}")
     if len(found):
         print(f"Table of names and labels: {table_file}")
+    if failure is not None:
+        raise failure
     if not any(label.guess for label in found.labels):  # nothing came of any latent
         sys.exit(1)
 

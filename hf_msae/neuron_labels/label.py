@@ -23,6 +23,7 @@ from .neuron import Images, Neuron, as_neuron
 from .proposals import Proposals
 from .proposers.base import Proposer
 from .result import NeuronLabel, NeuronLabels
+from .retrying import ServiceError
 from .run import Run
 from .scoring import Metric, check_metric
 from .search import LEAST_IMAGES, SearchSettings
@@ -128,7 +129,8 @@ def label_neurons(
     Raises:
         ValueError: An argument is out of range, there are too few control pictures, or another run is writing to
             `output_dir`.
-        ServiceError: A service does not answer. What came is kept in `output_dir`.
+        ServiceError: A service does not answer. What came is kept in `output_dir`, and the error has the labels that
+            were found before.
         ImportError: `paper=True` without embeddings of words.
     """
     check_metric(metric)
@@ -184,10 +186,18 @@ def label_neurons(
         )
         at_once = at_once or (8 if proposer.is_language_model else 1)
         with tqdm(total=len(chosen) * (iterations + 1), desc="labels", unit="iteration", disable=not progress) as bar:
-            found = run.all(dict(zip(names, chosen, strict=True)), at_once, bar)
-        labels = NeuronLabels(tuple(found[name] for name in names if name in found), meter.to_dict(), run.problems)
+            failure = None
+            try:
+                run.all(dict(zip(names, chosen, strict=True)), at_once, bar)
+            except ServiceError as error:
+                failure = error
+        found = tuple(run.found[name] for name in names if name in run.found)
+        labels = NeuronLabels(found, meter.to_dict(), run.problems)
         if folder is not None:
             labels.save(folder / "labels.json")
+        if failure is not None:
+            failure.labels = labels
+            raise failure
     return labels
 
 

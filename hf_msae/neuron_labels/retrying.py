@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from transformers.utils import logging
 
 from .words import one_line
+
+if TYPE_CHECKING:
+    from .result import NeuronLabels
 
 logger = logging.get_logger(__name__)
 
@@ -26,11 +29,13 @@ class ServiceError(RuntimeError):
     Attributes:
         status: The last HTTP status; None if there was no answer.
         attempts: How often it was asked.
+        labels: The labels that were found before, if it ended `label_neurons`.
     """
 
     def __init__(self, message: str, status: int | None = None, attempts: int = 1) -> None:
         super().__init__(message)
         self.status, self.attempts = status, attempts
+        self.labels: NeuronLabels | None = None
 
 
 def with_retries(

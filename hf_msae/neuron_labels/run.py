@@ -76,6 +76,7 @@ class Run:
     paper: bool
 
     def __post_init__(self) -> None:
+        self.found: dict[str, NeuronLabel] = {}
         self.problems: dict[str, str] = {}
         self._starts: dict[str, list[str]] = {}
         embeds = None if self.word_embeds is None else unit_rows(self.word_embeds(FIRST_CONCEPTS))
@@ -86,27 +87,25 @@ class Run:
             first = [self.control.picture(row) for row in range(_PROBES)]
             self._picture_embeds = array_fingerprint(self.embedded.features(first))
 
-    def all(self, neurons: Mapping[str, Neuron], at_once: int, bar: tqdm) -> dict[str, NeuronLabel]:
-        """Search for the labels of neurons, given by name, some at a time; `problems` says why others have none."""
-        found: dict[str, NeuronLabel] = {}
+    def all(self, neurons: Mapping[str, Neuron], at_once: int, bar: tqdm) -> None:
+        """Find the labels of neurons, given by name, some at a time; `problems` says why others have none."""
         waiting, active = deque(neurons.items()), []
         while waiting or active:
             while waiting and len(active) < at_once:
                 name, neuron = waiting.popleft()
                 with self._isolated(name):
                     if saved := self._saved(name, neuron):
-                        found[name] = saved
+                        self.found[name] = saved
                     else:
                         active.append(self._begin(name, neuron))
             self._step([each for each in active if each.request is not None])
             for each in [each for each in active if each.request is None]:
                 active.remove(each)
                 with self._isolated(each.name):
-                    found[each.name] = self._finish(each)
+                    self.found[each.name] = self._finish(each)
             ended = len(neurons) - len(waiting) - len(active)
             bar.set_postfix(images=self.meter.spent.images, calls=self.meter.spent.calls, refresh=False)
             bar.update(ended * (self.settings.iterations + 1) + sum(each.iteration for each in active) - bar.n)
-        return found
 
     @contextmanager
     def _isolated(self, name: str) -> Iterator[None]:

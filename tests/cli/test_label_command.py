@@ -1,17 +1,20 @@
 """`hf-msae label`: labels beside names, and what is refused before anything is loaded."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from hf_msae.cli import label
 from hf_msae.cli.opening import NamedModelArguments
 from hf_msae.concepts import ConceptTable
-from hf_msae.neuron_labels import NeuronLabels
+from hf_msae.neuron_labels import FunctionNeuron, NeuronLabels, label_neuron
 from hf_msae.neuron_labels.evaluation import LabelChecks
 from hf_msae.neuron_labels.retrying import ServiceError
+from tests.neuron_labels.color_world import ColorImager, ListProposer, redness
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +203,23 @@ def test_a_service_that_fails_ends_the_command_with_its_message(failing_run, tmp
     failing_run(failing)
     said = capsys.readouterr().err
     assert "http://127.0.0.1:1/v1" in said and str(tmp_path / "out") in said
+
+
+def test_labels_that_were_found_before_a_service_failed_are_written(failing_run, tmp_path, capsys):
+    colors = [Image.new("RGB", (8, 8), (9 * shade, 0, 0)) for shade in range(20)]
+    options = {"start": ["red"], "iterations": 0, "progress": False, "output_dir": tmp_path / "out"}
+    found = label_neuron(FunctionNeuron(redness, "latent 3"), ListProposer(), ColorImager(), colors, **options)
+    error = ServiceError("no credit", 402)
+    error.labels = NeuronLabels((replace(found, latent=3),), found.spent)
+
+    def failing(*args, **options):
+        raise error
+
+    failing_run(failing, "--figures", "0")
+    printed = capsys.readouterr()
+    assert "no credit" in printed.err and found.verdict() in printed.out
+    table = ConceptTable.load(tmp_path / "out" / "concepts.parquet")
+    assert table[3]["line_label"].tolist() == [found.label] == ["red"]
 
 
 def test_searches_that_a_budget_ended_are_counted(capsys):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_msae.neuron_labels import FunctionNeuron, UnitNeuron, label_neuron, label_neurons
+from hf_msae.neuron_labels import FunctionNeuron, NeuronLabels, UnitNeuron, label_neuron, label_neurons
 from hf_msae.neuron_labels.retrying import ServiceError
 from tests.neuron_labels.color_world import ColorImager, ListProposer, redness
 
@@ -71,6 +71,21 @@ def test_an_imager_that_fails_or_has_nothing(red_neuron, noise_pictures):
     assert "the collection is gone" in run([red_neuron], noise_pictures, Counting()).problems["redness"]
     found = run([red_neuron], noise_pictures, start=["table"], iterations=0)
     assert found[0].label is None and "no label" in found[0].verdict()
+
+
+def test_labels_that_were_found_before_a_service_failed_are_there(red_neuron, noise_pictures, tmp_path):
+    class Exhausted(ColorImager):
+        def draw(self, concept, seeds):
+            if concept == "pink":
+                raise ServiceError("no credit", 402)
+            return super().draw(concept, seeds)
+
+    neurons = [red_neuron, FunctionNeuron(redness, "other")]
+    options = {"start": lambda neuron: ["pink" if neuron.name == "other" else "blue"], "output_dir": tmp_path}
+    with pytest.raises(ServiceError, match="no credit") as caught:
+        run(neurons, noise_pictures, Exhausted(), at_once=1, **options)
+    assert [label.label for label in caught.value.labels] == ["red"]
+    assert [label.neuron for label in NeuronLabels.load(tmp_path / "labels.json")] == ["redness"]
 
 
 def test_a_start_that_fails_is_recorded(red_neuron, noise_pictures):
