@@ -20,7 +20,7 @@ from .data import NotDefinedError, digest_of
 MOST_ROWS = 2_000
 """Rows that hyper-parameters are chosen on, at most; the chosen model is fitted to all rows."""
 
-_ENOUGH = 2  # settings in a row that score lower than the best: after them, none is tried any more
+_ENOUGH = 3  # settings in a row that score lower than the best: after them, none is tried any more
 _MOST_KEPT = 1_000
 _kept: dict[str, tuple[BaseEstimator, list[str]]] = {}  # the latest fits of this process, which methods share
 
@@ -70,7 +70,7 @@ def fit_best(
     Settings are compared by the estimator's own score on `folds` folds, each with its share of both classes: in rows
     that are sorted by class, other folds would hold one class alone. SVMs are compared with a tolerance of 0.01: with
     a large C they converge slowly, and the choice does not need it. Settings of classifiers are tried in their order,
-    and no more of them once two in a row score lower than the best before them. The same fit is not made twice by a
+    and no more of them once three in a row score lower than the best before them. The same fit is not made twice by a
     process. Scikit-learn's warning that a fit did not converge is shown for the chosen one alone, whoever made it.
 
     Returns:

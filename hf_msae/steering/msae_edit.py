@@ -161,7 +161,7 @@ class MSAEEdit(Edit):
     def _codes(self, X: np.ndarray, latents: np.ndarray | None = None) -> np.ndarray:
         model, parts = self.model, []
         for rows in torch.from_numpy(X.astype(np.float32)).split(BATCH):
-            codes = model.encode(rows.to(model.device), self.k)
+            codes = self._code_of(rows.to(model.device))
             parts.append((codes if latents is None else codes[:, torch.from_numpy(latents)]).float().cpu().numpy())
         return np.concatenate(parts)
 

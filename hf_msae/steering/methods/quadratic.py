@@ -122,8 +122,10 @@ class QuadraticErasure(Edit):
 
     def _remove(self, x: torch.Tensor) -> torch.Tensor:
         has, result = self._score(x) > 0, torch.empty_like(x)
+        identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         for rows, mean, map_ in zip((~has, has), self._get("means", x), self._get("maps", x), strict=True):
-            result[rows] = (x[rows] - mean) @ map_ + self._get("center", x)
+            moved = x[rows] - mean  # where the covariances are pooled entirely, maps do nothing
+            result[rows] = (moved if torch.equal(map_, identity) else moved @ map_) + self._get("center", x)
         return result
 
     def _add(self, x: torch.Tensor, amount: float) -> torch.Tensor:
