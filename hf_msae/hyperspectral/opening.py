@@ -32,8 +32,23 @@ _DATASET_COLUMNS = ("data", "mask", "shape", "wavelengths")
 
 
 def open_source(source: Any, fields: Any, ids: Any, split: str) -> tuple[Sequence[Pair], list[Any], dict[str, Any]]:
-    """Return the patches of a source, their names for messages, and what else it knows."""
-    if isinstance(source, str | os.PathLike):
+    """Return the patches of a source, their names for messages, and what else it knows.
+
+    Raises:
+        FileNotFoundError: There is nothing at this path.
+        PatchError: It is of another kind, or fields or ids are given of what has none.
+    """
+    is_path = isinstance(source, str | os.PathLike)
+    where = source if is_path else "patches"
+    if fields is not None and not (is_path and Path(source).suffix == ".hdr"):
+        raise PatchError(
+            where, "fields", "they are labels in one ENVI scene (.hdr), which this is not: leave them out"
+        )
+    if ids is not None and (is_path or hasattr(source, "with_format")):
+        raise PatchError(
+            where, "ids", "files and datasets have names: ids are those of arrays; see only and leave_out"
+        )
+    if is_path:
         path = Path(source).expanduser()
         refuse_missing_path(source, "dataset")
         if path.is_file() and path.suffix == ".hdr":

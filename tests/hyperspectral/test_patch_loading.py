@@ -406,6 +406,15 @@ def test_ground_truth_that_does_not_fit_is_named(copy, edit, field, said):
     assert (error.value.file, error.value.field) == (str(file), field)
 
 
+@pytest.mark.parametrize("option", ["fields", "ids"])
+def test_options_of_other_sources_are_not_ignored(made, folder, option):
+    sources = [folder, made.to_dataset()] if option == "ids" else [folder, list(made)]
+    for source in sources:
+        with pytest.raises(PatchError, match="leave") as error:
+            load(source, **{option: np.arange(5)})
+        assert error.value.field == option and error.value.file == (str(folder) if source is folder else "patches")
+
+
 def test_columns_and_options_that_do_not_exist_are_named(copy):
     with pytest.raises(PatchError, match="columns are") as error:
         load(copy, targets=["Zn"])
