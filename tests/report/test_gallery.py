@@ -100,7 +100,7 @@ def test_labels_by_line_are_shown_beside_names(write, with_names):
 
 def test_labels_by_line_are_listed_wherever_the_latent_is(write, with_names):
     table = names()
-    assert "without a vocabulary" not in write(with_names(table), num_concepts=1).section("concepts").text
+    assert "Labels by" not in write(with_names(table), num_concepts=1).section("concepts").text
     columns = ["line_label", "line_metric", "line_score", "line_low", "line_high", "line_confirmed", "line_meanings"]
     frame = table.frame.assign(**dict.fromkeys(columns)).astype({name: float for name in columns[2:5]})
     frame.loc[WIDTH - 1, columns] = ["<b>harp</b>", "auc", 0.95, 0.9, 0.98, True, "buttons"]
