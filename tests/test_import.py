@@ -231,11 +231,9 @@ def test_public_names():
         hf_msae.MSAEModle  # noqa: B018
 
 
-@pytest.mark.parametrize(
-    "room", [".", "concepts", "hub", "neuron_labels", "neuron_labels/evaluation", "report", "scenes"]
-)
-def test_type_checkers_see_the_names_of_stubs(room):
-    stub = ast.parse((ROOT / "hf_msae" / room / "__init__.pyi").read_text())
+@pytest.mark.parametrize("stub", sorted((ROOT / "hf_msae").rglob("*.pyi")), ids=lambda path: path.parent.name)
+def test_type_checkers_see_the_names_of_stubs(stub):
+    stub = ast.parse(stub.read_text())
     names = [name for node in stub.body if isinstance(node, ast.ImportFrom) for name in node.names]
     # In a stub, an import without an alias is private (PEP 484).
     assert names and {name.asname for name in names} == {name.name for name in names}

@@ -1,13 +1,27 @@
-from .checks import PatchError
-from .eagle_eyes import EagleEyesFeatures
-from .earth_library import load_earth_library
-from .fixed import FixedClassifier
-from .generator import BLIND_SPOTS, CAUSES, causal_bands, make_patches
-from .hybrid import HybridRegressor, hyperview_score, predict_out_of_fold, score_by_size
-from .loading import load_patches
-from .mean_spectrum import MeanSpectrum
-from .patches import HYPERVIEW2_TARGETS, HYPERVIEW_WAVELENGTHS, TARGETS, Patches
-from .result import Finding, RedTeamReport
-from .run import AUDITS, red_team
-from .soil_spectra import SOIL_SETS, load_soil_spectra
-from .vision import HYPERVIEW_SCALE, HyperviewTransformer, VisionRegressor
+from .checks import PatchError as PatchError
+from .eagle_eyes import EagleEyesFeatures as EagleEyesFeatures
+from .earth_library import load_earth_library as load_earth_library
+from .fixed import FixedClassifier as FixedClassifier
+from .generator import BLIND_SPOTS as BLIND_SPOTS
+from .generator import CAUSES as CAUSES
+from .generator import causal_bands as causal_bands
+from .generator import make_patches as make_patches
+from .hybrid import HybridRegressor as HybridRegressor
+from .hybrid import hyperview_score as hyperview_score
+from .hybrid import predict_out_of_fold as predict_out_of_fold
+from .hybrid import score_by_size as score_by_size
+from .loading import load_patches as load_patches
+from .mean_spectrum import MeanSpectrum as MeanSpectrum
+from .patches import HYPERVIEW2_TARGETS as HYPERVIEW2_TARGETS
+from .patches import HYPERVIEW_WAVELENGTHS as HYPERVIEW_WAVELENGTHS
+from .patches import TARGETS as TARGETS
+from .patches import Patches as Patches
+from .result import Finding as Finding
+from .result import RedTeamReport as RedTeamReport
+from .run import AUDITS as AUDITS
+from .run import red_team as red_team
+from .soil_spectra import SOIL_SETS as SOIL_SETS
+from .soil_spectra import load_soil_spectra as load_soil_spectra
+from .vision import HYPERVIEW_SCALE as HYPERVIEW_SCALE
+from .vision import HyperviewTransformer as HyperviewTransformer
+from .vision import VisionRegressor as VisionRegressor
