@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import islice, product
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,15 +52,15 @@ def build(context: Context) -> list[Search]:
             progress=context.progress,
             codes=context.survey.codes,
         )
-        rows = _queries(index, latents, settings.num_searches, np.random.default_rng([settings.seed, 2]))
+        rows = _queries(columns.strong, settings.num_searches, np.random.default_rng([settings.seed, 2]))
         together = _correlations(strong)
         return [_search(index, labels, latents, strong, together, row) for row in rows]
 
 
-def _queries(index: ConceptIndex, latents: list[int], number: int, rng: np.random.Generator) -> list[int]:
-    """Draw rows at random; those with two of the latents in the index come first."""
-    drawn = rng.permutation(len(index))[: max(number, _TRIES)].tolist()
-    with_two = list(islice((row for row in drawn if index.code(row)["latent"].isin(latents).sum() >= 2), number))
+def _queries(strong: np.ndarray, number: int, rng: np.random.Generator) -> list[int]:
+    """Draw rows at random; those with two of the latents that are among their strongest (N, m) come first."""
+    drawn = rng.permutation(len(strong))[: max(number, _TRIES)].tolist()
+    with_two = [row for row in drawn if strong[row].sum() >= 2][:number]
     return (with_two + [row for row in drawn if row not in with_two])[:number]
 
 
