@@ -50,7 +50,7 @@ class Direction(LinearScore):
         return self._move_to(x, self._get("center", x))
 
     def _move_to(self, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-        return torch.addr(x, level - self._along(x), self._get("direction", x))
+        return torch.outer(level - self._along(x), self._get("direction", x)).add_(x)
 
     def _add(self, x: torch.Tensor, amount: float) -> torch.Tensor:
         without, with_concept = self._get("levels", x)
