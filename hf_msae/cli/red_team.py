@@ -110,7 +110,9 @@ class RedTeamArguments:
     num_folds: int = flag("Number of folds.", 5)
     num_explained: int = flag("Number of rows that predictions are explained of, at most.", 200)
     num_attacked: int = flag("Number of patches that are attacked, at most.", 60)
-    num_seeds: int = flag("Number of seeds and bootstrap samples that stability is measured over.", 4)
+    num_seeds: int = flag(
+        "Number of seeds that stability is measured over, and half the number of bootstrap samples.", 4
+    )
     alpha: float = flag("Probability of one false finding or more.", 0.05)
     seed: int = flag("Random seed of synthetic fields, folds, draws and the model.", 0)
     disable_tqdm: bool = flag("Hide the progress bars, which are only shown on a terminal.", False)
