@@ -22,10 +22,14 @@ class LinearScore(Edit):
         weights, constant = self._reader(x)
         return x @ weights - constant
 
+    @property
+    def _is_linear(self) -> bool:
+        return type(self)._score is LinearScore._score
+
 
 def scores_of(edits: Sequence[Edit], X: np.ndarray) -> np.ndarray:
     """Return the scores (edits, n) of each edit for the same embeddings (n, d)."""
-    linear = [place for place, edit in enumerate(edits) if type(edit)._score is LinearScore._score]
+    linear = [place for place, edit in enumerate(edits) if isinstance(edit, LinearScore) and edit._is_linear]
 
     def scores(x: torch.Tensor) -> torch.Tensor:
         readers = [edits[place]._reader(x) for place in linear]

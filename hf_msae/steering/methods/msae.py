@@ -17,6 +17,7 @@ from ...statistics import auroc
 from ..data import NotDefinedError, as_array, digest_of
 from ..edit import register
 from ..joint import discriminant, regressors
+from ..linear_score import LinearScore
 from ..msae_edit import BATCH, MSAEEdit
 from ..provenance import origin_of
 
@@ -33,7 +34,7 @@ _CHUNK_ENTRIES = 2**24
 
 @register("msae")
 @dataclass
-class MSAELatents(MSAEEdit):
+class MSAELatents(MSAEEdit, LinearScore):
     """Latents of an MSAE, or of any sparse autoencoder of this package.
 
     With z the code of x, and d_j the decoder's row of latent j in the space of embeddings:
@@ -177,8 +178,15 @@ class MSAELatents(MSAEEdit):
 
     def _score(self, x: torch.Tensor) -> torch.Tensor:
         if self._shifts:
-            return x @ self._get("detector", x) - self._get("threshold", x)
+            return super()._score(x)
         return self._model_for(x).encode(x, self.k)[..., list(self.latents)].sum(dim=-1)
+
+    def _reader(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._get("detector", like), self._get("threshold", like)
+
+    @property
+    def _is_linear(self) -> bool:
+        return self._shifts and type(self)._score is MSAELatents._score
 
     def _remove(self, x: torch.Tensor) -> torch.Tensor:
         if self._shifts:
