@@ -1,7 +1,6 @@
 """Runs of SwordBench: every cell once, the same table after an interruption and over processes, ranks and verdicts."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -546,7 +545,7 @@ def test_figures_are_drawn(finished):
 
 
 def test_processes_share_the_cores(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(module, "cpu_count", lambda: 6)
     threads = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
