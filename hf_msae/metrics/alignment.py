@@ -7,8 +7,11 @@ import math
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from scipy.sparse import csr_array
 
 from .accumulator import SumAccumulator, as_matrix
+
+_MOST_DENSE = 0.03  # share of entries that are not zero, from which on a product of dense rows is faster
 
 
 def cknna(a: torch.Tensor, b: torch.Tensor, k: int = 10) -> float:
@@ -54,7 +57,7 @@ class Neighborhood:
     def __init__(self, x: torch.Tensor, k: int = 10) -> None:
         if k < 1 or len(x) < smallest_batch(k):
             raise ValueError(f"CKNNA with k={k} needs k >= 1 and at least {smallest_batch(k)} samples, got {len(x)}")
-        self.kernel = x @ x.T
+        self.kernel = _inner_products(x)
         self.nearest = _nearest(self.kernel, k)  # excludes the diagonal, and thereby so do all masked kernels
         masked = self.kernel * self.nearest
         self.self_alignment = _unbiased_hsic(masked, masked)
@@ -169,6 +172,14 @@ class CknnaAccumulator(SumAccumulator):
     def _neighborhoods(self) -> tuple[Neighborhood, Neighborhood]:
         a, b = (torch.cat(parts) for parts in zip(*self._rest, strict=True))
         return Neighborhood(a, self.k), Neighborhood(b, self.k)
+
+
+def _inner_products(x: torch.Tensor) -> torch.Tensor:
+    """Return x x^T; codes in which few latents are active are multiplied as sparse rows, several times faster."""
+    if x.device.type != "cpu" or int(x.count_nonzero()) > _MOST_DENSE * x.numel():
+        return x @ x.T
+    rows = csr_array(x.numpy())
+    return torch.from_numpy((rows @ rows.T).toarray())
 
 
 def _nearest(kernel: torch.Tensor, k: int) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """`finish` leaves what a training run leaves, whoever calls it."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -37,6 +38,13 @@ def test_metrics_of_the_training_data_say_so(trainer, tmp_path):
     result = finish(trainer, output_dir=tmp_path / "elsewhere")
     assert (result.num_samples, result.data["held_out"]) == (80, False)
     assert (tmp_path / "elsewhere" / "README.md").is_file()
+
+
+def test_of_much_training_data_some_rows_are_measured(trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["hf_msae.training.finish"], "MOST_TRAINING_ROWS", 50)
+    trainer.eval_data = None
+    result = finish(trainer, output_dir=tmp_path / "elsewhere")
+    assert (result.num_samples, result.data["held_out"]) == (50, False)
 
 
 def test_a_second_call_does_not_add_to_the_log(trainer, tmp_path):
