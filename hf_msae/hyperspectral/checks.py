@@ -133,6 +133,13 @@ def check_patch(data: np.ndarray, mask: np.ndarray, wavelengths: np.ndarray, uni
             "data",
             f"band {band + 1} ({wavelengths[band]:.1f} nm) is 0 in all of the field: {empty.sum()} missing",
         )
+    if pixels := int((~field.any(axis=0)).sum()):
+        raise PatchError(
+            name,
+            "mask",
+            f"{pixels} of {field.shape[1]} pixels of the field are 0 in all bands, which no soil is: mask them "
+            "(of ENVI cubes, with `data ignore value = 0` in the header or with NAME_mask.hdr) or leave the patch out",
+        )
     if pixels := _saturated(field):
         top = field.max()
         are = "pixel of the field is" if pixels == 1 else "pixels of the field are"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,8 @@ def split_tables(
     """Return the targets and groups of chosen patches, in their order.
 
     Args:
-        source: What was measured: a CSV file or a table; without a column of `ID_COLUMNS`, its rows are in the order
-            of the patches. None: nothing is known.
+        source: What was measured: a CSV file or a table; without a column of `ID_COLUMNS`, or another whose values
+            are the ids, its rows are in the order of the patches. None: nothing is known.
         group_source: Labels that are not there: a CSV file or a table with such a column.
         ids: Names of all patches.
         rows: Places of the chosen ones.
@@ -88,6 +89,8 @@ def _split_table(
 ) -> tuple[pd.DataFrame | None, dict[str, np.ndarray]]:
     table, name = read_table(source)
     id_column = _id_column(table)
+    if id_column is None:  # it may have another name
+        id_column = _column_with_ids(table, ids, rows, targets or ())
     if id_column is not None:
         table = _in_order(table, id_column, ids, rows, name, where)
     elif len(table) != len(ids):
@@ -95,7 +98,8 @@ def _split_table(
         raise PatchError(name, "rows", f"{there}, and no column {ID_COLUMNS[0]}")
     else:
         table = table.iloc[rows].reset_index(drop=True)
-    known = {column: _ALIASES.get(str(column).lower()) for column in table if column != id_column}
+    is_group = id_column in (GROUP_COLUMNS if groups is None else groups)
+    known = {column: _ALIASES.get(str(column).lower()) for column in table if is_group or column != id_column}
     if targets is None:
         chosen = {column: target for column, target in known.items() if target and target not in (groups or ())}
     else:
@@ -107,11 +111,20 @@ def _split_table(
         taken = [column for column in known if str(column).lower() in GROUP_COLUMNS and column not in chosen]
     else:
         taken = [_column_of(group, dict.fromkeys(known), name, "groups") for group in groups]
-    if targets is None and groups is None and (left := [each for each in known if each not in (*chosen, *taken)]):
+    left = [each for each in known if each not in (*chosen, *taken)]
+    if targets is None and groups is None and left:
         raise PatchError(
             name,
             str(left[0]),
             "neither a target of the challenges nor a group: name the columns in targets and groups",
+        )
+    unused = [str(each) for each in left if not known[each] and str(each).lower() not in GROUP_COLUMNS]
+    if id_column is None and (unused or not all(name.isdecimal() for name in ids)):
+        hint = f" (there is {', '.join(unused)})" if unused else ""
+        warnings.warn(
+            f"{name}: no column is called {ID_COLUMNS[0]} or holds the ids of the patches{hint}, so rows are taken "
+            f"in the order of the patches of {where}: {', '.join(ids[:3])}, ...",
+            stacklevel=4,
         )
     for column in chosen:
         _check_target(table, column, chosen[column], id_column, name)
@@ -120,7 +133,18 @@ def _split_table(
 
 
 def _id_column(table: pd.DataFrame) -> str | None:
-    return next((column for column in table if str(column).lower() in ID_COLUMNS), None)
+    return next((column for column in table if str(column).strip().lower() in ID_COLUMNS), None)
+
+
+def _column_with_ids(table: pd.DataFrame, ids: Sequence[str], rows: np.ndarray, targets: Sequence[str]) -> str | None:
+    """Return the first column, other than targets, whose values are the ids of all patches, or of the chosen ones."""
+    asked = (set(ids), {ids[row] for row in rows})
+    for column in table:
+        found = set(table[column].map(as_id))
+        is_target = column in targets or str(column).lower() in _ALIASES
+        if not is_target and len(found) == len(table) and found in asked:
+            return column
+    return None
 
 
 def _labels(table: pd.DataFrame, group: str, name: object) -> np.ndarray:
@@ -170,7 +194,7 @@ def _read_ids(given: Sequence[Any] | str | os.PathLike) -> tuple[list[str], obje
         return [as_id(each) for each in given], None
     file = Path(given).expanduser()
     lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if lines and any(name in lines[0].lower().split(",") for name in ID_COLUMNS):
+    if lines and any(name.strip() in ID_COLUMNS for name in lines[0].lower().split(",")):
         table = pd.read_csv(file)
         return [as_id(each) for each in table[_id_column(table)]], given
     return [as_id(line) for line in lines], given

@@ -60,7 +60,8 @@ def load_patches(
         wavelengths: Centers of the bands, or a file with them. None: from the files.
         wavelength_unit: What they are in: "nm", "um", "angstrom" or "m". None: what the file says, otherwise nm, or
             the one unit that the numbers can be in.
-        ground_truth: What was measured: a CSV file or table with a column sample_index, or in the order of the
+        ground_truth: What was measured: a CSV file or table with a column sample_index, another whose values are
+            the ids, or, with a warning if the ids are no numbers or a column is left over, in the order of the
             patches. None: the *_gt.csv beside or above the files, if there is one, or columns of the dataset.
         targets: Its columns of targets; None for those named as in HYPERVIEW and HYPERVIEW2.
         groups: Columns of groups, there or in `group_table`; None for farm, field, site, date, instrument, campaign

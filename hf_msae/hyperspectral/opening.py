@@ -176,7 +176,8 @@ def _open_dataset(dataset: Any, where: str) -> tuple[Sequence[Pair], list[Any], 
     table = others.to_pandas()
     simple = [name for name in table if name == column or np.isscalar(table[name].iloc[0])]
     if len(set(simple) - {column}):
-        found["table"] = table[simple]
+        # Without names, the rows are those of the patches, whatever a column looks like.
+        found["table"] = table[simple] if column else table[simple].assign(**{ID_COLUMNS[0]: names})
     return DatasetRows(dataset, [f"patch {name}" for name in names]), [f"patch {name}" for name in names], found
 
 

@@ -41,6 +41,33 @@ def test_columns_of_the_ground_truth_are_groupings(folder, made):
     assert again.groups["height"].tolist() == found.groups["height"].tolist()
 
 
+@pytest.mark.parametrize("column", ["patch", " ID ", "field"])
+def test_rows_belong_to_the_patch_that_any_column_names(folder, made, column):
+    table = pd.read_csv(folder / "train_gt.csv").rename(columns={"sample_index": column})[::-1]
+    options = {"targets": ["P"], "groups": ["operator", "field"] if column == "field" else ["operator"]}
+    found = load(folder, ground_truth=table, **options)
+    assert found.targets["P"].tolist() == made.targets["P"].tolist()
+    assert found.groups["operator"].tolist() == list("abcabc") and list(found.groups) == options["groups"]
+    some = load(folder, ground_truth=table[:2], only=["4", "5"], **options)
+    assert some.targets["P"].tolist() == made.targets["P"].tolist()[4:]
+
+
+def test_rows_that_go_by_order_are_warned_of(folder, made):
+    table = pd.read_csv(folder / "train_gt.csv").rename(columns={"sample_index": "Feld"})
+    table["Feld"] += 1
+    with pytest.warns(UserWarning, match="Feld"):
+        found = load(folder, ground_truth=table, targets=["P"], groups=["operator", "height", "plot"])
+    assert found.targets["P"].tolist() == made.targets["P"].tolist()
+    named = {"ids": list("abcdef"), "wavelengths": made.wavelengths}
+    with pytest.warns(UserWarning, match="a, b, c"):
+        load(list(made), ground_truth=made.targets, **named)
+
+
+def test_rows_of_a_dataset_without_ids_are_those_of_its_patches(made):
+    rows = made.to_dataset().rename_column("sample_index", "rank").select(range(5, -1, -1))
+    assert load(rows, targets=["P"], groups=["farm"]).targets["P"].tolist() == made.targets["P"].tolist()[::-1]
+
+
 def test_groupings_of_another_table_come_beside(folder, tmp_path):
     table = pd.DataFrame({"id": ["5", "0", "1", "2", "3", "4", "99"], "drone": [1, 2, 2, 2, 1, 1, 3]})
     table.to_csv(tmp_path / "groups.csv", index=False)

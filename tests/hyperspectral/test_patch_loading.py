@@ -145,6 +145,12 @@ def test_envi_cubes_are_read(made, tmp_path):
     found = load(tmp_path, ground_truth=made.targets[:3])
     assert found.ids == expected.ids and np.allclose(found.mean_spectra, expected.mean_spectra)
     assert all(np.array_equal(mask, other) for (_, mask), (_, other) in zip(found, expected, strict=True))
+    cube = np.moveaxis(np.where(mask, 0, data), 0, -1).astype(np.int16)
+    (tmp_path / "zeros").mkdir()
+    envi.save_image(tmp_path / "zeros" / "2.hdr", cube, metadata=header)
+    with pytest.raises(PatchError, match=f"{mask.sum()} of {mask.size} .*data ignore value.*NAME_mask.hdr") as error:
+        load(tmp_path / "zeros")
+    assert (error.value.file, error.value.field) == (str(tmp_path / "zeros" / "2.hdr"), "mask")
     data, mask = made[0]
     (tmp_path / "scaled").mkdir()
     both = {**header, "data ignore value": -9999, "reflectance scale factor": 10000}
