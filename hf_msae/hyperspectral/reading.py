@@ -23,6 +23,7 @@ def read_targets(y: Any, n: int, classify: bool) -> tuple[np.ndarray, tuple[str,
     if len(values) != n:
         raise ValueError(f"y has {len(values)} rows, but X has {n}")
     if classify:
+        values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
         if values.ndim != 1:
             raise ValueError(f"y of a classifier must be one label per row, got an array of shape {values.shape}")
         classes, places = np.unique(values, return_inverse=True)

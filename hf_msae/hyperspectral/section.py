@@ -36,8 +36,8 @@ MEANINGS = {
     "bands": "How much predictions rest on each wavelength and transformation, over all targets.",
     "single_bands": (
         "Of what the most telling band adds to its four neighbors, the share that a target, a grouping or the order "
-        "of the rows explains (dots), beside the largest share for these neighbors (bars). A finding lies beyond the "
-        "dashed line, and far beyond its neighbors."
+        "of the rows explains (dots), beside the largest share for these neighbors (bars). Hollow dots are no "
+        "findings, wherever they lie: not significantly beyond the dashed line, or not three times their neighbors."
     ),
     "attributions": "Columns with the largest attributions, with 95% intervals.",
     "concepts": (

@@ -150,7 +150,14 @@ def plot_single_bands(bands: pd.DataFrame) -> Figure:
     panel = axes[0, 0]
     heights, share = np.arange(len(rows)), 100 * rows["share"].astype(float).to_numpy()
     panel.barh(heights, 100 * rows["nearby"].astype(float), 0.5, color="0.85", label="its four neighbors, at most")
-    panel.plot(share, heights, "o", color=PALETTE[0], label="the band")
+    # As the audit tests: significant, and isolated from the neighbors.
+    told = (rows["p_value"].astype(float) < 0.05) & (rows["share"].astype(float) > 3 * rows["nearby"].astype(float))
+    for shown, fill, what in (
+        (told, PALETTE[0], "the band"),
+        (~told, "white", "the band (no finding)"),
+    ):
+        if shown.any():
+            panel.plot(share[shown], heights[shown], "o", color=PALETTE[0], markerfacecolor=fill, label=what)
     panel.axvline(5, color="0.3", linewidth=0.8, linestyle="--")
     labels = []
     for name, band, wavelength in zip(rows["name"], rows["band"], rows["wavelength"].astype(float), strict=True):
