@@ -158,7 +158,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = of_patches(args, options) if args.msae is None else of_embeddings(args, options)
         words = sys.argv[1:] if argv is None else argv
         write(report, args.output, shlex.join([*prog.split(), *words]))
-    print(f"{report}\n\nThe page, tables and figures are in {args.output}")
+    remarks = "".join(f"\n- {remark}" for remark in report.remarks) + "\n" * bool(report.remarks)
+    print(f"{report}\n{remarks}\nThe page, tables and figures are in {args.output}")
 
 
 def of_patches(args: RedTeamArguments, options: dict[str, Any]) -> RedTeamReport:

@@ -51,12 +51,28 @@ class RedTeamReport(Result):
         model, tests = self.about.get("model", "the model"), counted(self.num_tests, "test")
         if not self.num_tests:
             return f"nothing could be tested of {model}; the remarks say why"
+        weak = self._not_predicted()
+        but = f"{', '.join(weak)} {'is' if len(weak) == 1 else 'are'} not shown to be predicted at all"
         if not self.findings:
-            return f"{tests} found nothing wrong with {model}"
+            return (
+                f"{tests} of {model} found nothing, but {but}" if weak else f"{tests} found nothing wrong with {model}"
+            )
         numbers = [(sum(each.severity == name for each in self.findings), name) for name in SEVERITIES]
         counts = ", ".join(f"{number} {name}" for number, name in numbers if number)
         noun = "finding" if len(self.findings) == 1 else "findings"
-        return f"{counts} {noun} in {tests} of {model}; the gravest: {self.findings[0].title}"
+        gravest = f"{counts} {noun} in {tests} of {model}; the gravest: {self.findings[0].title}"
+        return f"{gravest}; {but}" if weak else gravest
+
+    def _not_predicted(self) -> list[str]:
+        """Return the targets of which neither R2 (or AUROC) nor the correlation is shown to be above nothing."""
+        from .audits.outcome import RELATED
+
+        if (table := self.tables.get("performance")) is None:
+            return []
+        beyond = table["low"] > table["metric"].map({"r2": 0.0, "auroc": 0.5, "correlation": RELATED})
+        predicted = set(table["target"][beyond])
+        targets = dict.fromkeys(table["target"][table["metric"] == "rmse"])  # of each, but not of their mean
+        return [each for each in targets if each not in predicted]
 
     def __str__(self) -> str:
         lines = [self.verdict(), *(f"  {each}" for each in self.findings)]

@@ -54,7 +54,7 @@ AUDITS: dict[str, Callable[[Subject], Outcome]] = {
     "stability": stability,
 }
 """The audits, in the order in which they run and are reported."""
-_FORMAT = 5
+_FORMAT = 6
 """Outcomes of another format are measured again."""
 
 

@@ -61,6 +61,14 @@ def test_what_python_offers_of_patches_the_command_does_too(fields, tmp_path, mo
     assert few.ids == ["2", "7"]
 
 
+def test_remarks_are_printed(tmp_path, capsys, monkeypatch):
+    report = RedTeamReport((), {}, ["No groups were given.", "Haze is left out."])
+    monkeypatch.setattr("hf_msae.cli.red_team.of_patches", lambda args, options: report)
+    main(["synthetic", "--output", str(tmp_path)])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == report.verdict() and [line[2:] for line in printed if line[:2] == "- "] == report.remarks
+
+
 def test_tables_that_hold_nothing_are_not_written(tmp_path):
     report = RedTeamReport((), {"pulls": pd.DataFrame(columns=["pull"]), "slices": pd.DataFrame({"grouping": ["a"]})})
     (tmp_path / "tables").mkdir()

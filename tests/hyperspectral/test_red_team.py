@@ -22,8 +22,11 @@ from hf_msae.hyperspectral.audits.bands import share_p_value
 from hf_msae.hyperspectral.audits.outcome import Outcome
 from hf_msae.hyperspectral.audits.performance import performance
 from hf_msae.hyperspectral.audits.stability import over_samples
+from hf_msae.hyperspectral.reading import read_targets
 from hf_msae.hyperspectral.subject import make_subject
 from hf_msae.plotting.hyperspectral import plot_attacks, plot_shortcuts
+from hf_msae.plotting.spectra import plot_single_bands
+from hf_msae.statistics import Finding
 from tests.hyperspectral.worlds import CAUSES, WAVELENGTHS, spectra
 
 QUICK = {"num_folds": 4, "num_bootstrap": 100, "num_seeds": 2, "num_attacked": 4, "progress": False}
@@ -165,6 +168,29 @@ def test_nothing_rests_on_a_group_if_nothing_is_predicted():
     assert found.findings == () and found.tables["shortcuts"]["shortcut_index"].iloc[0] > 0.2
     assert any("leaving a group out was not tested" in remark for remark in found.remarks)
     assert found.num_tests == 0 and found.verdict().startswith("nothing could be tested of DummyRegressor")
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "is_shown"), [("r2", -0.1, False), ("r2", 0.1, True), ("auroc", 0.4, False)]
+)
+def test_a_verdict_names_targets_that_are_not_shown_to_be_predicted(metric, low, is_shown):
+    rows = [("P", metric, low, low, 0.9), ("P", "correlation", 0.2, 0.05, 0.3), ("P", "rmse", 9.0, 8.0, 10.0)]
+    rows += [("K", "r2", -1.0, -9.0, 0.5), ("K", "correlation", 0.5, 0.4, 0.6), ("K", "rmse", 1.0, 0.9, 1.1)]
+    rows += [("all", "r2", -1.0, -2.0, 0.1)]
+    table = pd.DataFrame(rows, columns=["target", "metric", "value", "low", "high"])
+    finding = Finding("minor", "Band 3 drifts", "share", 0.2, 0.1, 0.3, "", "", 0.001, "bands")
+    for findings in ((), (finding,)):
+        verdict = RedTeamReport(findings, {"performance": table}, num_tests=17).verdict()
+        assert ("P is not shown" in verdict) == (not is_shown) and "K" not in verdict
+        assert ("nothing wrong" in verdict) == (is_shown and not findings)
+
+
+def test_groups_of_single_rows_are_remarked_on():
+    X, y, _, table = spectra(n=60)
+    hours = {"hour": np.arange(60).astype(str)}
+    found = red_team(MODEL, X, y, hours, features=table, audits=["shortcuts", "bands"], **QUICK)
+    assert [remark.split(":")[0] for remark in found.remarks if "60 groups of 60 rows" in remark] == ["hour", "hour"]
+    assert found.tables["shortcuts"].empty and "hour" not in set(found.tables["bands"]["name"])
 
 
 def test_a_group_is_found_behind_predictions_some_of_which_are_far_off():
@@ -365,6 +391,13 @@ def test_figures_are_drawn(report):
     assert all(report[0].figures()[name] is figure for name, figure in drawn.items()), "drawn once"
 
 
+def test_dots_of_bands_are_filled_if_significant_and_isolated():
+    table = pd.DataFrame({"name": list("abc"), "band": 1, "wavelength": 500.0, "share": [0.3, 0.3, 0.2]})
+    figure = plot_single_bands(table.assign(nearby=[0.01, 0.2, 0.01], p_value=[0.001, 0.001, 0.4]))
+    drawn = {line.get_markerfacecolor(): line.get_ydata().tolist() for line in figure.axes[0].get_lines()[:2]}
+    assert drawn.pop("white") == [0, 1] and list(drawn.values()) == [[2]]
+
+
 def test_any_audit_has_a_figure_or_says_that_there_is_none():
     X, y, groups, table = spectra(n=60)
     found = red_team(MODEL, X, y, groups, features=table, audits=["bands"], **QUICK)
@@ -438,6 +471,14 @@ def test_classifiers_are_red_teamed():
     assert shortcut.severity == "severe" and "rich" in shortcut.title
     table = found.tables["performance"].set_index("metric")["value"]
     assert table["auroc"] > 0.9 and 0.8 < table["accuracy"] <= 1 and "range_ratio" not in table
+
+
+def test_labels_may_be_a_table_of_one_column():
+    labels = pd.DataFrame({"soil": ["clay", "sand", "clay"]})
+    Y, targets, classes = read_targets(labels, 3, classify=True)
+    assert Y.tolist() == [[0], [1], [0]] and classes.tolist() == ["clay", "sand"] and "sand" in targets[0]
+    with pytest.raises(ValueError, match="shape"):
+        read_targets(labels.assign(more=1), 3, classify=True)
 
 
 def test_input_is_checked():

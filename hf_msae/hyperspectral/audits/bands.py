@@ -38,12 +38,16 @@ def bands(subject: Subject) -> Outcome:
     spectra = subject.X[:, places] - subject.X[:, places].mean(axis=0)
     remainder = np.stack([_remainder(spectra, band) for band in range(len(places))], axis=1)
     n = len(remainder)
-    records, tests = [], []
+    records, tests, remarks = [], [], []
     questions = [("target", name, y[:, None]) for name, y in zip(subject.targets, subject.Y.T, strict=True)]
     for name, labels in subject.groups.items():
         groups = np.unique(labels)
         if 2 <= len(groups) <= n // 5:
             questions.append(("grouping", name, (labels[:, None] == groups[None, 1:]).astype(np.float64)))
+        elif len(groups) > n // 5:
+            remarks.append(
+                f"{name}: no band was tested for drift, since {len(groups)} groups of {n} rows are too many."
+            )
     questions.append(("order", "order of the rows", np.linspace(-1, 1, n)[:, None]))
     for of, name, columns in questions:
         share = _explained(remainder, columns)
@@ -57,7 +61,7 @@ def bands(subject: Subject) -> Outcome:
         band, wavelength = int(feature["band"]), float(feature["wavelength"])
         records.append((of, name, band, wavelength, size, nearby, p_value))
         tests.append(_test(of, name, band, wavelength, size, nearby, p_value, n, k))
-    return Outcome({"bands": pd.DataFrame(records, columns=COLUMNS)}, tests)
+    return Outcome({"bands": pd.DataFrame(records, columns=COLUMNS)}, tests, remarks)
 
 
 def share_p_value(share: float, n: int, k: int, least: float = LIMITS[0]) -> float:

@@ -29,6 +29,7 @@ LIMITS = (0.05, 0.15, 0.3)
 COLUMNS = ["grouping", "groups", "target", "metric", "random", "left_out", "shortcut_index", "low", "high"]
 COLUMNS += ["group_mean", "decoded", "decoded_low", "decoded_high", "chance", "extrapolation_share"]
 _MOST_FOLDS, _FEWEST_ROWS, _MOST_COMPONENTS = 10, 10, 30
+_ALONE = 0.9  # of rows that are the only one of their group: leaving groups out is leaving rows out
 _ADVICE = (
     "Report the score with a {grouping} left out, since that is what a new one will see. Train on more of them, "
     "remove what identifies them (standardize within each, or erase the direction), and check again."
@@ -62,6 +63,12 @@ def shortcuts(subject: Subject) -> Outcome:
         if len(names) < 2 or len(labels) - counts.max() < _FEWEST_ROWS:
             remarks.append(
                 f"{grouping}: nearly all rows are of {str(names[counts.argmax()])!r}, so no group can be left out."
+            )
+            continue
+        if (counts == 1).sum() > _ALONE * len(labels):
+            remarks.append(
+                f"{grouping}: nearly every row is a group of its own ({len(names)} groups of {len(labels)} rows), so "
+                "leaving groups out shows nothing that random folds do not: join groups, such as times of a day."
             )
             continue
         left_out = _spread(counts)[places]
