@@ -18,6 +18,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.pipeline import Pipeline
 
 from .._utils.atomic import atomic_path, make_folder
+from .._utils.wording import counted
 from .generator import SyntheticFields
 from .hybrid import HybridRegressor
 from .hybrid_of_features import of_features
@@ -92,7 +93,18 @@ def inputs_of_patches(
         "features": transformer.feature_table if features is None else features,
         "patches": patches if are_images else None,
         "transformer": transformer if are_images else None,
+        "remarks": _remarks(patches),
+        "ids": patches.ids,
     }
+
+
+def _remarks(patches: Patches) -> list[str]:
+    if not patches.dropped:
+        return []
+    number = counted(len(patches.dropped), "invalid patch was", "invalid patches were")
+    return [
+        f"{number} left out and not tested: {', '.join(patches.dropped[:5])}{', ...' * (len(patches.dropped) > 5)}"
+    ]
 
 
 def takes_patches(model: Any) -> bool:

@@ -114,7 +114,7 @@ def load_patches(
         warnings.warn(f"{left_out}: {next(iter(problems.values()))}", stacklevel=2)
         if not len(kept):
             raise next(iter(problems.values()))
-        return patches[kept]
+        return replace(patches[kept], dropped=tuple(patches.ids[row] for row in problems))
     return patches
 
 

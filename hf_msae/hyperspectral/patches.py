@@ -59,6 +59,7 @@ class Patches(Sequence):
         groups: Label of each patch by name: farm, date, instrument, ... (text, or numbers that were measured).
         scale: What stored values are multiplied by.
         truth: What is known of synthetic patches: `make_patches` says what it holds. None for others.
+        dropped: Ids of the invalid ones that `load_patches` left out.
     """
 
     pairs: Sequence[Pair]
@@ -70,6 +71,7 @@ class Patches(Sequence):
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
     scale: float = 1.0
     truth: dict[str, Any] | None = None
+    dropped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -220,6 +220,7 @@ def _key(subject: Subject) -> str:
         "model": type(subject.model).__module__ + "." + repr(subject.model),
         "transformer": repr(subject.transformer),
         "targets": subject.targets,
+        "ids": subject.ids,
         "classes": None if subject.classes is None else list(map(str, subject.classes)),
         "num_resamples": subject.num_resamples,
         "seed": subject.seed,

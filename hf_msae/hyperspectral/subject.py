@@ -49,6 +49,7 @@ class Subject:
         limits: How much the slower audits do: `num_explained`, `num_attacked`, `num_seeds`.
         space: What the columns of X are, if they are concepts; see `ConceptSpace`.
         remarks: What was done to the data.
+        ids: Names of the rows, None if they have none.
     """
 
     model: Any
@@ -66,6 +67,7 @@ class Subject:
     limits: Mapping[str, int] = field(default_factory=dict)
     space: ConceptSpace | None = None
     remarks: tuple[str, ...] = ()
+    ids: tuple[str, ...] | None = None
 
     @property
     def is_fixed(self) -> bool:
@@ -169,6 +171,8 @@ def make_subject(
     seed: int = 0,
     limits: Mapping[str, int] | None = None,
     space: ConceptSpace | None = None,
+    remarks: Sequence[str] = (),
+    ids: Sequence[str] | None = None,
 ) -> Subject:
     """Check the arguments of `red_team` and put them together.
 
@@ -198,7 +202,7 @@ def make_subject(
         raise ValueError(f"X has {n} rows, but {num_folds} folds need at least {4 * num_folds}")
     refuse_not_finite("X", X)
     Y, targets, classes = read_targets(y, n, is_classifier(model))
-    known, remarks = read_groups(groups, n)
+    known, done = read_groups(groups, n)
     if patches is not None:
         if len(patches) != n:
             raise ValueError(f"there are {len(patches)} patches, but {n} rows of X")
@@ -235,5 +239,6 @@ def make_subject(
         seed,
         dict(limits or {}),
         space,
-        tuple(remarks),
+        (*remarks, *done),
+        None if ids is None else tuple(ids),
     )

@@ -52,13 +52,27 @@ def test_targets_and_groups_come_from_the_patches(patches):
     by_hand = red_team(
         Ridge(1e-3), MeanSpectrum().fit_transform(patches), patches.targets, {}, audits=["performance"], **QUICK
     )
-    assert found.tables["predictions"].equals(by_hand.tables["predictions"])
+    predictions = found.tables["predictions"]
+    assert predictions["id"].tolist() == [name for name in patches.ids for _ in range(4)]
+    assert predictions.drop(columns="id").equals(by_hand.tables["predictions"])
     some = red_team(Ridge(), patches, patches.targets["K"], {}, audits=["performance"], **QUICK)
     assert some.about["targets"] == ["K"] and some.about["groupings"] == []
     labels = np.where(patches.targets["K"] > patches.targets["K"].median(), "rich", "poor")
     assert red_team(LogisticRegression(), patches, labels, audits=["performance"], **QUICK).about["targets"] == [
         "rich"
     ]
+
+
+def test_patches_that_were_dropped_are_remarked_on(patches):
+    pairs = [(np.full_like(data, np.nan) if row in (1, 3) else data, mask) for row, (data, mask) in enumerate(patches)]
+    options = {"ids": [f"field {row}" for row in range(32)], "invalid": "drop", "progress": False}
+    with pytest.warns(UserWarning, match="2 patches are left out"):
+        found = load_patches(pairs, wavelengths=patches.wavelengths, **options)
+    assert found.dropped == ("field 1", "field 3") == found[:3].dropped
+    subject = make_subject(**inputs_of_patches(Ridge(), found, np.arange(30.0)))
+    assert subject.ids[:3] == ("field 0", "field 2", "field 4")
+    (remark,) = subject.remarks
+    assert remark.startswith("2 invalid patches") and "field 1, field 3" in remark
 
 
 def test_the_first_step_of_a_pipeline_makes_the_features(patches):

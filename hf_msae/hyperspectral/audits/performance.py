@@ -111,15 +111,10 @@ def performance(subject: Subject) -> Outcome:
 
 
 def _predictions(subject: Subject) -> pd.DataFrame:
-    t = len(subject.targets)
-    return pd.DataFrame(
-        {
-            "row": np.repeat(np.arange(len(subject.X)), t),
-            "target": np.tile(subject.targets, len(subject.X)),
-            "truth": subject.Y.ravel(),
-            "prediction": subject.predictions.ravel(),
-        }
-    )
+    n, t = subject.Y.shape
+    named = {} if subject.ids is None else {"id": np.repeat(subject.ids, t)}
+    found = {"row": np.repeat(np.arange(n), t), **named, "target": np.tile(subject.targets, n)}
+    return pd.DataFrame({**found, "truth": subject.Y.ravel(), "prediction": subject.predictions.ravel()})
 
 
 def _target(
