@@ -21,7 +21,7 @@ from .metrics import Figure, interval
 from .tasks import Task
 
 MIN_ROWS = 10
-"""Rows that a group needs for intervals, and so for a verdict; resampling one row would give intervals of no width."""
+"""Rows that a group needs for intervals; resampling one row would give intervals of no width."""
 
 MOST_P_VALUE = 0.001
 """P-value of the independence of label and bias in the training rows, at most; above it, nothing is spurious."""
@@ -101,6 +101,11 @@ class Judge:
                 raise NotDefinedError(f"{task.name} has no {name} test rows")
         return groups
 
+    @property
+    def num_rows(self) -> int:
+        """The number of rows of the smallest group; a task may have no aligned rows."""
+        return min(len(rows) for rows in self.groups.values() if len(rows))
+
     @cached_property
     def probabilities(self) -> dict[str, np.ndarray]:
         """The classifier's probabilities for the rows of each group before any edit."""
@@ -172,7 +177,7 @@ def damage_figures(edit: Edit, judge: Judge, seed: int) -> tuple[dict[str, Figur
     - `injection_exactness`: the same on unbiased rows for `edit.add` with amount 1.
 
     Differences between accuracies, `flip_rate`, `kl`, `dose` and `drift` have no interval (NaN) where one of their
-    groups has fewer than `MIN_ROWS` rows.
+    groups has fewer than `MIN_ROWS` rows, nor has the worst group where a group of label and bias has.
 
     Returns:
         The figures, and what the removal gained in each row, by group: right after it minus right before it in biased
@@ -255,8 +260,11 @@ def _worst_group(task: Task, rows: Sequence[np.ndarray], correct: Sequence[np.nd
         for of, right in zip(rows, correct, strict=True)
         for label in np.unique(task.target[of])
     ]
+    value = float(min(group.mean() for group in groups))
+    if min(map(len, groups)) < MIN_ROWS:
+        return (value, np.nan, np.nan)
     draws = np.column_stack([resampled_means(group, seed=seed + i)[:, 0] for i, group in enumerate(groups)])
-    return (float(min(group.mean() for group in groups)), *interval(draws.min(axis=1)))
+    return (value, *interval(draws.min(axis=1)))
 
 
 def _exactness(

@@ -42,7 +42,8 @@ net gain, and those that a paired test cannot tell from the best of a rank share
 interval is not defined for one of the seeds. Ranks need not follow net gains: a method whose gains vary much is harder
 to tell from the best, and where that is so, a line below the table says it. Steering is perfect if recovery is at
 least 0.95, damage and over-correction are at most 0.05, and accuracy in the worst group of label and bias is above
-chance after removal, intervals included.
+chance after removal, intervals included; with fewer than 72 rows in a group that is not defined. The intervals of
+recovery and of the worst group are taken from the files, so the column "perfect" is as the file says.
 
 `python benchmarks/leaderboard.py` writes this page from the files in this folder. It refuses damaged and inconsistent
 files, but it does not measure anything again.
@@ -212,7 +213,9 @@ def _figure(summary: pd.DataFrame, place: tuple[str, str, str]) -> str:
 
 
 def _verdict(cells: list[SubmittedCell]) -> str:
-    found = [is_perfect({name: _numbers(figure) for name, figure in cell.figures.items()}) for cell in cells]
+    found = [
+        is_perfect({name: _numbers(figure) for name, figure in cell.figures.items()}, cell.num_rows) for cell in cells
+    ]
     if None in found:
         return "not defined"
     return {0: "no", len(SEEDS): "yes"}.get(sum(found), f"{sum(found)} of {len(SEEDS)} seeds")

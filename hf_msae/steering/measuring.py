@@ -95,7 +95,7 @@ def _measure(task: Task, edit: Edit, seed: int, backbone: Backbone | None, only_
                 "injection": _numbers(injection),
                 **_rounded(gains),
                 "equal_dose": _rounded(gains_at_equal_dose),
-                "perfect": is_perfect(figures, num_labels=len(judge.head.classes_)),
+                "perfect": is_perfect(figures, judge.num_rows, num_labels=len(judge.head.classes_)),
                 "reference": judge.reference_from,
             }
         except NotDefinedError as error:

@@ -81,8 +81,8 @@ def task_from_embeddings(
         more = f" and {len(few) - 4} more such groups" if len(few) > 4 else ""
         warnings.warn(
             f"{name} has too few test rows with {', '.join(few[:4])}{more}. Figures of a group with fewer than "
-            f"{MIN_ROWS} have no intervals, and there may be no verdict; test rows are not balanced, so figures of "
-            "all of them, such as leakage, may show the label in place of the bias",
+            f"{MIN_ROWS} have no intervals, and no method can be called perfect; test rows are not balanced, so "
+            "figures of all of them, such as leakage, may show the label in place of the bias",
             stacklevel=2,
         )
     elif balance_test or (balance_test is None and split_column is None):

@@ -45,7 +45,7 @@ class SwordBenchResult(Result):
             with intervals. Results of earlier versions lack over_correction.
         cross: AUROC of each concept (found) after each was removed: task, method, seed, found, removed, auroc.
         perfect: For each task, method and seed, whether steering is perfect (`is_perfect`); None if not defined, as
-            where a group has fewer than 10 rows.
+            where a group has fewer than 72 rows.
         gains: For each task, method and seed, what the removal gained in each test row that is biased, unbiased or
             aligned, and the hash of the task.
         made: What each task, method and seed was made of: the hash of the task's rows (`rows_sha256`), the share of
@@ -138,12 +138,12 @@ class SwordBenchResult(Result):
         The best of the methods that are left opens a rank, and is compared with each of the others. Two methods are
         told apart if the 95% interval of their difference in net gain is without 0: if it has a two-sided p-value of
         at most 0.05. They are paired in each test row, and so in each seed. Intervals are of single differences, so
-        among many methods some are told apart by chance: `p_value` is corrected for that. The standard error of the
-        mean over seeds is that of the intervals: it has the variance between seeds, with Student's t for their number,
-        as well as that of the rows, a sum over biased, unbiased and, for methods that over-correct on average, aligned
-        rows. Where two methods differ in a group of fewer than 10 rows, or by the same in all of its rows, a standard
-        error says nothing of the rows, and the test flips the signs of rows: each row's difference is as likely to be
-        its opposite if the methods are alike.
+        among many methods some are told apart by chance: `p_value` is corrected for that, ranks are not. The standard
+        error of the mean over seeds is that of the intervals: it has the variance between seeds, with Student's t for
+        their number, as well as that of the rows, a sum over biased, unbiased and, for methods that over-correct on
+        average, aligned rows. Where two methods differ in a group of fewer than 10 rows, or by the same in all of its
+        rows, a standard error says nothing of the rows, and the test flips the signs of rows: each row's difference is
+        as likely to be its opposite if the methods are alike.
 
         Rows that seeds have in common count once, however often they are tested. A task that is the same for several
         seeds, such as a finished one, counts once, with the means of its rows; then, and with one seed, p-values and
@@ -158,7 +158,7 @@ class SwordBenchResult(Result):
 
         Returns:
             One row per task and method: rank; net_gain, or net_gain_equal_dose, the mean over seeds; low and high, its
-            95% interval over rows and seeds (`summary`); p_value (against the best, after Holm's correction); seeds
+            95% interval over rows and seeds (`summary`); p_value (against the best, corrected for all pairs); seeds
             (the number of those that count); missing (which methods and seeds of the run do not, "" if all do); and
             note. At equal doses also stretch: how many times its own change the largest of the doses is (NaN if not
             known); beyond 2, the note says so, since the method is ranked by changes that it does not make by itself.
@@ -189,9 +189,10 @@ class SwordBenchResult(Result):
         said += [f"the highest net gain: {'; '.join(best)}"] if best else []
         said += [f"ranks on {task} are {parts}" for task, parts in left_out(self.gains).items()]
         said += [
-            f"perfect steering on {task} is not defined: {why_not_perfect(self.frame[self.frame['task'] == task])}"
+            f"perfect steering on {task} is not defined: {why_not_perfect(each.frame, each.gains)}"
             for task in self.tasks
             if task not in defined
+            for each in [self.of_task(task)]
         ]
         return "; ".join(said)
 

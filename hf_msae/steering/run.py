@@ -33,7 +33,7 @@ from .result import SwordBenchResult
 from .rows import rows_sha256, shared_rows
 from .tasks import TASKS, Task
 
-CELL_FORMAT = 6
+CELL_FORMAT = 7
 """Cells of another format are measured again."""
 
 

@@ -82,6 +82,11 @@ class SubmittedCell:
         gains = {group: np.array(self.gains(group)) for group in GROUPS}
         check_cell(place, self.figures, gains)
 
+    @property
+    def num_rows(self) -> int:
+        """The number of rows of the smallest group; there may be no aligned rows."""
+        return min(len(rows) for group in GROUPS if (rows := getattr(self, group)))
+
     def gains(self, group: str) -> list[float]:
         """Return what removal gained in each row of a group."""
         values = {**_SIGNS, **self.values}

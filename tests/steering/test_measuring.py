@@ -24,7 +24,7 @@ from hf_msae.steering.metrics import (
     robustness_figures,
 )
 from hf_msae.steering.tasks import TASKS
-from hf_msae.steering.verdict import is_perfect
+from hf_msae.steering.verdict import EPSILON, MIN_VERDICT_ROWS, is_perfect
 
 STRENGTH = 2.5
 
@@ -220,7 +220,7 @@ def test_the_counterfactual_itself_is_perfect_and_no_change_is_not(task):
     figures, gains = damage_figures(Oracle(task), judge, seed=0)
     assert figures["recovery"] == (1, 1, 1) and figures["exactness"] == (1, 1, 1)
     assert figures["damage"] == (0, 0, 0) == figures["flip_rate"] == figures["drift"]
-    assert is_perfect(figures)
+    assert is_perfect(figures, judge.num_rows)
     assert gains["biased"].mean() == pytest.approx(figures["success"][0])
     assert figures["over_correction"] == (0, 0, 0) and figures["net_gain"] == pytest.approx(figures["success"])
     assert not gains["unbiased"].any() and not gains["aligned"].any()
@@ -231,7 +231,7 @@ def test_the_counterfactual_itself_is_perfect_and_no_change_is_not(task):
 
     figures, gains = damage_figures(Nothing(task), judge, seed=0)
     assert figures["success"] == (0, 0, 0) and figures["recovery"][0] == 0 and figures["exactness"][0] == 0
-    assert not is_perfect(figures) and not gains["biased"].any() and not gains["unbiased"].any()
+    assert not is_perfect(figures, judge.num_rows) and not gains["biased"].any() and not gains["unbiased"].any()
     assert figures["over_correction"][0] == pytest.approx(-gains["aligned"].mean())
     assert figures["over_correction"][0] < 0  # the bias still helps, which is no gain
     assert figures["net_gain"] == (0, 0, 0)
@@ -249,7 +249,7 @@ def test_moving_all_rows_away_from_the_label_of_the_bias_is_not_perfect(task):
 
     figures, gains = damage_figures(Away(task), Judge(task), seed=0)
     assert figures["recovery"][1] > 1 and figures["damage"] == (0, 0, 0)
-    assert figures["over_correction"][1] > 0.5 and not is_perfect(figures)
+    assert figures["over_correction"][1] > 0.5 and is_perfect(figures, MIN_VERDICT_ROWS) is False
     assert figures["net_gain"][0] == pytest.approx(gains["biased"].mean() + gains["aligned"].mean())
 
 
@@ -260,7 +260,7 @@ def test_recovery_is_not_defined_where_the_bias_costs_nothing(task):
     figures, _ = damage_figures(Oracle(worse), Judge(worse), seed=0)
     assert figures["success"][2] < 0 and figures["bias_cost"] == figures["success"]
     assert np.isnan(figures["recovery"]).all()
-    assert is_perfect(figures) is None
+    assert is_perfect(figures, MIN_VERDICT_ROWS) is None
 
 
 @pytest.fixture(scope="module")
@@ -324,7 +324,7 @@ def _scaled(part):
 
 def test_a_gain_of_nothing_is_not_perfect():
     nothing = dict.fromkeys(("success", "damage", "over_correction"), (0.0, 0.0, 0.0))
-    assert is_perfect({**nothing, "recovery": (1.0, 1.0, 1.0)}) is False
+    assert is_perfect({**nothing, "recovery": (1.0, 1.0, 1.0)}, MIN_VERDICT_ROWS) is False
 
 
 @pytest.mark.parametrize(
@@ -340,8 +340,9 @@ def test_a_gain_of_nothing_is_not_perfect():
 def test_a_group_at_chance_is_not_perfect(worst, num_labels, perfect):
     figures = {"success": (0.5, 0.4, 0.6), "damage": (0.0, 0.0, 0.0), "over_correction": (0.0, 0.0, 0.0)}
     figures |= {"recovery": (1.0, 1.0, 1.0)} | ({} if worst is None else {"worst_group": worst})
-    assert is_perfect(figures, num_labels=num_labels) is perfect
-    assert is_perfect({**figures, "recovery": (0.5, 0.4, 0.6)}, num_labels=num_labels) is False
+    assert is_perfect(figures, MIN_VERDICT_ROWS, num_labels=num_labels) is perfect
+    partly = {**figures, "recovery": (0.5, 0.4, 0.6)}
+    assert is_perfect(partly, MIN_VERDICT_ROWS, num_labels=num_labels) is False
 
 
 @pytest.mark.slow
@@ -350,7 +351,8 @@ def test_no_method_is_perfect_where_the_classifier_cannot_tell_the_label():
     control = TASKS["random_features"](num_rows=600, seed=0)
     figures, _ = damage_figures(_fit(METHODS["reactive_clarc"](), control, control.bias), Judge(control), seed=0)
     assert figures["worst_group"][0] < 0.1 and figures["worst_group_before"][0] < 0.1
-    assert is_perfect(figures) is False and is_perfect({**figures, "worst_group": (1.0, 1.0, 1.0)})
+    assert is_perfect(figures, MIN_VERDICT_ROWS) is False
+    assert is_perfect({**figures, "worst_group": (1.0, 1.0, 1.0)}, MIN_VERDICT_ROWS)
 
 
 def test_the_same_fit_is_made_once(task):
@@ -477,7 +479,7 @@ def test_a_task_without_aligned_rows_has_all_other_figures(task):
     split = task.split.copy()
     split[aligned] = "train"
     figures, _ = damage_figures(Oracle(task), Judge(_with(task, split=split)), seed=0)
-    assert np.isnan(figures["over_correction"]).all() and is_perfect(figures)
+    assert np.isnan(figures["over_correction"]).all() and is_perfect(figures, MIN_VERDICT_ROWS)
     record = removal_doses(Oracle(task), Judge(_with(task, split=split)), seed=0)[0][-1]
     assert np.isnan(record["over_correction"]) and np.isfinite([record["success"], record["damage_high"]]).all()
     assert np.isfinite([figures["recovery"], figures["worst_group"], figures["net_gain"]]).all()
@@ -488,15 +490,35 @@ def test_few_rows_have_no_verdict(task, group):
     judge = Judge(task)
     rows = judge.groups[group]
     rows = rows[np.argsort(judge.correct(task.features[rows], rows), kind="stable")]  # those that mislead it first
-    found = []
-    for number in (10, 9):
+    found, perfect = [], []
+    for number in (MIN_VERDICT_ROWS, MIN_VERDICT_ROWS - 1, 10, 9):
         judge = Judge(task)
         vars(judge)["groups"] = {**judge.groups, group: rows[:number]}
         figures, _ = damage_figures(Oracle(task), judge, seed=0)
+        assert judge.num_rows == number
         found.append({**figures, "worst_group": (1.0, 1.0, 1.0)})  # the rows were chosen for being wrong
-    assert [is_perfect(figures) for figures in found] == [True, None]
+        perfect.append(is_perfect(found[-1], number))
+    assert perfect == [True, None, None, None]
     name = {"biased": "success", "unbiased": "damage", "aligned": "over_correction"}[group]
-    assert np.isfinite(found[0][name]).all() and np.isfinite(found[1][name]).tolist() == [True, False, False]
+    assert np.isfinite(found[2][name]).all() and np.isfinite(found[3][name]).tolist() == [True, False, False]
+
+
+def test_a_method_that_fails_as_often_as_allowed_hardly_looks_faultless():
+    assert (1 - EPSILON) ** MIN_VERDICT_ROWS < 0.025 < (1 - EPSILON) ** (MIN_VERDICT_ROWS - 1)
+
+
+@pytest.mark.parametrize(("number", "has_interval"), [(10, True), (9, False)])
+def test_a_worst_group_of_few_rows_has_no_interval(task, number, has_interval):
+    """The groups are of label and bias, so one may be small though all that lack the bias are many."""
+    without = Judge(task).groups["unbiased"]
+    split = task.split.copy()
+    split[without[task.target[without] == 1][number:]] = "train"
+    judge = Judge(_with(task, split=split))
+    figures, _ = damage_figures(Oracle(task), judge, seed=0)
+    assert judge.num_rows > MIN_VERDICT_ROWS and np.isfinite(figures["damage"]).all()
+    for name in ("worst_group", "worst_group_before"):
+        assert np.isfinite(figures[name]).tolist() == [True, has_interval, has_interval]
+    assert (is_perfect(figures, judge.num_rows) is not None) == has_interval
 
 
 def test_a_task_without_biased_rows_is_not_defined(task):

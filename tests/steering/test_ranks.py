@@ -58,6 +58,23 @@ def test_ranks_have_the_draws_of_their_intervals():
     assert tied.loc["base", "p_value"] == pytest.approx(2 * t.sf(mean / error, freedom)) and freedom < 3
 
 
+def test_p_values_are_corrected_for_the_choice_of_the_best():
+    """The best is chosen from the rows that it is compared in, so each of the ten pairs could have been the tested."""
+    gains = {(f"m{number}", 0): (share(number), ZEROS) for number in (20, 16, 10, 9, 8)}
+    ranking = result(gains).ranking().set_index("method")
+    alone = result({place: gains[place] for place in (("m20", 0), ("m16", 0))}).ranking()["p_value"].iloc[1]
+    assert 0 < alone < 0.1 and ranking.loc["m16", "p_value"] == pytest.approx(10 * alone)
+    assert np.isnan(ranking.loc["m20", "p_value"]) and ranking["p_value"].max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(71, "71 test rows are unbiased, and a verdict takes 72"), (72, "fewer than 10")]
+)
+def test_no_verdict_says_which_group_has_too_few_rows(number, said):
+    verdict = result({("a", 0): (share(3, 80), [0] * number)}).verdict()
+    assert "perfect steering on t is not defined: " in verdict and said in verdict
+
+
 def test_seeds_that_differ_count_where_signs_are_flipped_too():
     """In groups of few rows, all rows of a seed say the same, and seeds contradict each other."""
     gains = {("a", seed): ([1] * 9 if seed else [-1] * 9, ZEROS) for seed in range(5)}
