@@ -24,10 +24,26 @@ _LIMITS = {"pH": (0.0, 14.0)}
 
 
 def read_table(source: str | os.PathLike | pd.DataFrame) -> tuple[pd.DataFrame, object]:
-    """Return a table, and its name for messages."""
+    """Return a table, and its name for messages.
+
+    Raises:
+        PatchError: The file is no CSV file in UTF-8, with commas, semicolons or tabs.
+    """
     if isinstance(source, pd.DataFrame):
         return source, "ground truth"
-    return pd.read_csv(Path(source).expanduser()), source
+    file = Path(source).expanduser()
+    try:
+        header = " ".join(pd.read_csv(file, nrows=0).columns)
+        separator = next((each for each in ";\t" if each in header), ",")
+        table = pd.read_csv(file, sep=separator)
+        texts = table.select_dtypes(exclude="number").astype(str)
+        if separator != "," and texts.apply(lambda column: column.str.fullmatch(r"-?\d+,\d+")).to_numpy().any():
+            table = pd.read_csv(file, sep=separator, decimal=",")  # as spreadsheets write them in much of Europe
+    except UnicodeDecodeError as error:
+        raise PatchError(source, "encoding", f"it is not UTF-8 ({error}): save it as CSV in UTF-8") from error
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise PatchError(source, "file", f"it cannot be read as CSV: {error}") from error
+    return table, source
 
 
 def split_tables(

@@ -110,7 +110,17 @@ class Subject:
             labels = self.classes[indicators[rows].argmax(axis=1)]
             return Fitted(model.fit(X, labels, **places), columns, self.classes, space, rows)
         y = self.Y[rows]
-        return Fitted(model.fit(X, y[:, 0] if y.shape[1] == 1 else y, **places), columns, None, space, rows)
+        try:
+            fitted = model.fit(X, y[:, 0] if y.shape[1] == 1 else y, **places)
+        except ValueError as error:
+            if y.shape[1] == 1:
+                raise
+            raise ValueError(
+                f"{type(model).__name__} does not fit {y.shape[1]} targets ({', '.join(self.targets)}): {error} "
+                "If it predicts one target, choose it (--targets P), or wrap the model in MultiOutputRegressor of "
+                "sklearn.multioutput"
+            ) from error
+        return Fitted(fitted, columns, None, space, rows)
 
     @cached_property
     def fold_models(self) -> list[tuple[np.ndarray, np.ndarray, Fitted]]:

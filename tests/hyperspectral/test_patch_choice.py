@@ -63,6 +63,19 @@ def test_rows_that_go_by_order_are_warned_of(folder, made):
         load(list(made), ground_truth=made.targets, **named)
 
 
+def test_tables_of_spreadsheets_are_read(folder, made, tmp_path):
+    table, file = pd.read_csv(folder / "train_gt.csv"), tmp_path / "gt.csv"
+    for options in ({"sep": ";"}, {"sep": "\t"}, {"sep": ";", "decimal": ","}):
+        table.to_csv(file, index=False, **options)
+        found = load(folder, ground_truth=file, groups=["operator", "height"])
+        assert found.targets.equals(made.targets) and found.groups["height"].tolist() == (np.arange(6) + 0.5).tolist()
+    for content, field in (("sample_index,P\n0,Düne\n".encode("latin-1"), "encoding"), (b"", "file")):
+        file.write_bytes(content)
+        with pytest.raises(PatchError) as error:
+            load(folder, ground_truth=file)
+        assert (error.value.file, error.value.field) == (str(file), field)
+
+
 def test_rows_of_a_dataset_without_ids_are_those_of_its_patches(made):
     rows = made.to_dataset().rename_column("sample_index", "rank").select(range(5, -1, -1))
     assert load(rows, targets=["P"], groups=["farm"]).targets["P"].tolist() == made.targets["P"].tolist()[::-1]

@@ -11,12 +11,14 @@ from scipy.stats import f
 from scipy.stats import t as student
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import GradientBoostingRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from hf_msae.hyperspectral import FixedClassifier, RedTeamReport, red_team
+from hf_msae.hyperspectral.audits.attacks import attacks
 from hf_msae.hyperspectral.audits.attribution_shift import attribution_shift
 from hf_msae.hyperspectral.audits.bands import share_p_value
 from hf_msae.hyperspectral.audits.outcome import Outcome
@@ -167,6 +169,7 @@ def test_nothing_rests_on_a_group_if_nothing_is_predicted():
     )
     assert found.findings == () and found.tables["shortcuts"]["shortcut_index"].iloc[0] > 0.2
     assert any("leaving a group out was not tested" in remark for remark in found.remarks)
+    assert any("few columns" in remark for remark in found.remarks)
     assert found.num_tests == 0 and found.verdict().startswith("nothing could be tested of DummyRegressor")
 
 
@@ -471,6 +474,25 @@ def test_classifiers_are_red_teamed():
     assert shortcut.severity == "severe" and "rich" in shortcut.title
     table = found.tables["performance"].set_index("metric")["value"]
     assert table["auroc"] > 0.9 and 0.8 < table["accuracy"] <= 1 and "range_ratio" not in table
+
+
+def test_a_model_of_one_target_says_how_to_test_several():
+    X, y, _, _ = spectra(n=60)
+    with pytest.raises(ValueError, match=r"GradientBoostingRegressor.*K, pH.*--targets.*MultiOutputRegressor"):
+        make_subject(GradientBoostingRegressor(n_estimators=1), X[:, :3], y).fit(np.arange(40))
+
+
+def test_attacks_are_tested_of_targets_that_are_shown_to_be_predicted():
+    rng = np.random.default_rng(0)
+    attacked = rng.permutation(120)[:80]
+    X, noise = rng.normal(size=(120, 3)), rng.normal(size=(120, 1))
+    noise[attacked] *= 0.05  # so near the mean that errors there are smaller than the variance of all rows
+    y = pd.DataFrame({"K": X[:, 0] + 0.1, "noise": noise[:, 0]})
+    subject = make_subject(Ridge(), X, y, num_resamples=100, limits={"num_attacked": 4})
+    assert subject.squared_errors[attacked, 1].mean() < noise.var()
+    found = attacks(subject)
+    assert {each.subject for each in found.candidates} == {"K"}
+    assert [remark for remark in found.remarks if "noise" in remark and "K" not in remark]
 
 
 def test_labels_may_be_a_table_of_one_column():

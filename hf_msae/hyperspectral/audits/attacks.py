@@ -13,7 +13,7 @@ from ...statistics import Finding, candidate, resampled_means
 from ..patches import Pair
 from ..subject import Subject
 from .attribution_shift import attribution_shift
-from .outcome import Outcome, interval
+from .outcome import Outcome, chance_score, interval, score_draws
 from .perturbations import DRIFT, NO_HAZE, SPATIAL, Attack, drifted, spectral_attacks, unit_of_bands
 
 NUM_ATTACKED = 60
@@ -97,7 +97,12 @@ def attacks(subject: Subject) -> Outcome:
             raise ValueError(f"the transformer does not turn the patches into X: they differ by up to {gap:.2g}")
     clean, before = inputs.errors(clean_X)
     spread = subject.Y.std(axis=0)
-    useful = clean.mean(axis=0) < spread**2
+    draws = score_draws(subject, subject.predictions)[1][0].T[: len(subject.targets)]
+    is_shown = np.array([interval(each)[0] > chance_score(subject) for each in draws])
+    useful = (clean.mean(axis=0) < spread**2) & is_shown
+    if not useful.all():
+        names = ", ".join(name for name, each in zip(subject.targets, useful, strict=True) if not each)
+        remarks = [*remarks, f"Attacks were not tested where nothing is shown to be predicted: {names}."]
     records, tests = [], []
     survived: dict[str, np.ndarray] = {}
     for attack in chosen:

@@ -100,7 +100,7 @@ def performance(subject: Subject) -> Outcome:
             remarks += [remark for remark in [_unsure(target, found)] if remark is not None]
         if not useful[target]:
             kinds = "range, calibration, outliers" if subject.classes is None else "calibration"
-            untested = "groups" if is_followed else f"{kinds} and groups"
+            untested = "errors by group" if is_followed else f"{kinds} and errors by group"
             remarks.append(
                 f"{target} is not shown to be predicted better than by its mean, so its {untested} were not tested."
             )

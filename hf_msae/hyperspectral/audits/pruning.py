@@ -83,9 +83,11 @@ def pruning(subject: Subject) -> Outcome:
         "pruning": pd.DataFrame(records, columns=COLUMNS),
         "smallest": pd.DataFrame(smallest, columns=["ranking", "features", "low", "high"]),
     }
-    return Outcome(tables, [each for each in tests if each is not None])
+    remarks = [] if is_useful else [_USELESS]
+    return Outcome(tables, [each for each in tests if each is not None], remarks)
 
 
+_USELESS = "The model is not shown to predict better than the mean, so it was not tested whether few columns suffice."
 _ADVICE = "Use the smaller model: it is easier to check, and what it does not read cannot mislead it."
 _FEWEST_COLUMNS = 100
 
