@@ -165,7 +165,9 @@ def plot_injection(injection: pd.DataFrame) -> Figure:
 
 
 def _curves(table: pd.DataFrame, names: tuple[str, ...] = ("success", "damage", "over_correction")) -> pd.DataFrame:
-    """Return the curves by task, method and part.
+    """Return the curves by task, method and part, with intervals cut to what is possible.
+
+    With few seeds, an interval of a mean may go beyond what a difference of accuracies, or exactness, can be.
 
     Raises:
         ValueError: There is nothing to plot.
@@ -174,7 +176,13 @@ def _curves(table: pd.DataFrame, names: tuple[str, ...] = ("success", "damage", 
         raise ValueError("there is nothing to plot: no curve is defined; undefined() has the reasons")
     columns = [f"{name}{end}" for name in ("dose", *names) for end in ("", "_low", "_high")]
     # A mean of one row each: unlike set_index, it leaves an index that pandas finds sorted, by first appearance.
-    return table.astype(dict.fromkeys(columns, float)).groupby(["task", "method", "part"], sort=False)[columns].mean()
+    curves = (
+        table.astype(dict.fromkeys(columns, float)).groupby(["task", "method", "part"], sort=False)[columns].mean()
+    )
+    for name in names:
+        ends = [f"{name}_low", f"{name}_high"]
+        curves[ends] = curves[ends].clip(None if name == "exactness" else -1, 1)  # exactness has no lower end
+    return curves
 
 
 def _looks(curves: pd.DataFrame, working: pd.DataFrame | None) -> tuple[dict[str, tuple[str, str]], list[str]]:

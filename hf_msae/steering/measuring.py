@@ -69,7 +69,8 @@ def _measure(task: Task, edit: Edit, seed: int, backbone: Backbone | None, only_
                     name = concept.replace("_", " ")
                     edits[concept] = copy(edit).fit_by_name(name, backbone, X, seed=seed)
         except (NotDefinedError, np.linalg.LinAlgError) as error:
-            records.append({"concept": concept, "metric": "fit", "value": None, "reason": str(error)})
+            reason = _with_names(str(error), task, concept)
+            records.append({"concept": concept, "metric": "fit", "value": None, "reason": reason})
     cross = cross_concept_figures(edits, task)
     directions = orthogonality_figures(edits, task) if not only_bias else {concept: {} for concept in edits}
     for concept, fitted in edits.items():
@@ -111,6 +112,15 @@ def _measure(task: Task, edit: Edit, seed: int, backbone: Backbone | None, only_
         **found,
         "notes": [f"{what}: {note}" for what, each in notes.items() for note in dict.fromkeys(each)],
     }
+
+
+def _with_names(reason: str, task: Task, concept: str) -> str:
+    """Return why a fit is not defined with names in place of the columns of `others`, which a reader does not see."""
+    labels = np.unique(task.target)
+    names = ["the label"] if len(labels) == 2 else [f"the label {label}" for label in labels[1:]]
+    for number, name in enumerate([*names, *(name for name in task.concepts if name != concept)]):
+        reason = reason.replace(f"others[:, {number}]", name)
+    return reason
 
 
 def _stretch(curve: Sequence[Mapping[str, float]], unit: float) -> Figure:

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.text import Text
 from PIL import Image
@@ -20,6 +21,8 @@ from hf_msae.plotting import (
     save_figure,
 )
 from hf_msae.plotting.look import figure_text
+from hf_msae.plotting.steering import plot_doses, plot_injection
+from hf_msae.steering.working import working_ranges
 
 
 def row(fvu):
@@ -216,3 +219,20 @@ def test_boxes_of_activations_begin_at_zero():
     silent, active = ({key: value for key in ("whislo", "q1", "med", "q3", "whishi")} for value in (0.0, 2.0))
     first, second = plot_boxes({"a · 1": {"star": silent}, "b · 2": {"star": active}}, "activation").axes
     assert first.get_xlim() == pytest.approx((-0.02, 1.05)) and second.get_xlim() == pytest.approx((-0.04, 2.1))
+
+
+@pytest.mark.parametrize(
+    ("names", "least"),
+    [(("success", "damage", "over_correction"), (-1, -1, -1)), (("gain", "exactness"), (-1, -2.5))],
+)
+def test_bands_end_where_accuracies_do(names, least):
+    """Intervals of means over few seeds may go beyond; exactness has no lower end."""
+    curves = pd.DataFrame({"task": "t", "method": "a", "part": [0.5, 1.0], "dose": [0.1, 0.2]})
+    curves = curves.assign(dose_low=0.1, dose_high=0.2)
+    for name in names:
+        curves = curves.assign(**{name: 0.5, f"{name}_low": -2.5, f"{name}_high": 2.5})
+    figure = plot_injection(curves) if "gain" in names else plot_doses(curves, working_ranges(curves, 0.05), 0.05)
+    for panel, low in zip(figure.axes, least, strict=True):
+        (band,) = panel.collections
+        heights = band.get_paths()[0].vertices[:, 1]
+        assert (heights.min(), heights.max()) == (low, 1)

@@ -12,7 +12,7 @@ from sklearn.svm import LinearSVC
 from hf_msae.statistics import auroc
 from hf_msae.steering import METHODS, Edit, NotDefinedError, Task, gaussian_task
 from hf_msae.steering.cross_validation import few_rows, fit_best
-from hf_msae.steering.damage import Judge, damage_figures
+from hf_msae.steering.damage import GROUPS, Judge, damage_figures
 from hf_msae.steering.direction import Direction, levels
 from hf_msae.steering.doses import dose_unit, injection_doses, removal_doses
 from hf_msae.steering.measuring import measure
@@ -215,6 +215,41 @@ def test_moving_along_the_true_direction_is_as_exact_as_the_noise_allows(task):
     assert figures["success"][0] > 0.1
 
 
+def test_success_damage_and_over_correction_have_their_closed_forms(task, known):
+    """The classifier is linear, so given a row without its noise, how often it is right is normal."""
+    judge = Judge(task)
+    scaler, regression = (step for _, step in judge.head.steps)
+    weights = regression.coef_[0] / scaler.scale_
+    bias = regression.intercept_[0] - scaler.mean_ @ weights
+    directions = np.array(task.provenance["directions"])
+    present = np.column_stack(list(task.concepts.values()))
+    plain = STRENGTH * (present @ directions + np.outer(task.target, task.provenance["target_direction"]))
+    flip = STRENGTH * np.outer(1 - 2.0 * present[:, 0], directions[0])
+    axis, center = (known["bias"].parameters[name].double().numpy() for name in ("direction", "center"))
+
+    def accuracy(rows, means, weights):
+        sign = 2 * task.target[rows] - 1
+        return norm.cdf(sign * (means[rows] @ weights + bias) / np.linalg.norm(weights)).mean()
+
+    def removed(rows):
+        moved = plain + np.outer(center - plain @ axis, axis)
+        of_noise = weights - (weights @ axis) * axis  # no noise is left along the direction
+        sign = 2 * task.target[rows] - 1
+        return norm.cdf(sign * (moved[rows] @ weights + bias) / np.linalg.norm(of_noise)).mean()
+
+    biased, unbiased, aligned = (judge.groups[name] for name in GROUPS)
+    expected = {
+        "success": removed(biased) - accuracy(biased, plain, weights),
+        "damage": accuracy(unbiased, plain, weights) - removed(unbiased),
+        "over_correction": accuracy(aligned, plain + flip, weights) - removed(aligned),
+    }
+    figures, _ = damage_figures(known["bias"], judge, seed=0)
+    for name, value in expected.items():
+        found, low, high = figures[name]
+        assert abs(found - value) < 3 * (high - low) / (2 * 1.96) and high - low < 0.1
+    assert expected["success"] > 0.1
+
+
 def test_the_counterfactual_itself_is_perfect_and_no_change_is_not(task):
     judge = Judge(task)
     figures, gains = damage_figures(Oracle(task), judge, seed=0)
@@ -287,6 +322,14 @@ def test_the_reason_is_the_one_that_applies(few):
     without = _reasons(_without(few, "counterfactuals"), lda)
     assert set(without) == {"exactness", *(f"injection_{name}" for name in ("exactness", *_INJECTED))}
     assert all("no exact pairs" in each for each in without.values())
+
+
+@pytest.mark.parametrize("other", ["the label", "the opposite of twin"])
+def test_a_concept_that_is_another_one_says_which_by_name(few, other):
+    bias = few.target == 1 if other == "the label" else few.concepts["bias"]
+    given = _with(few, concepts={"bias": bias, "other": few.features[:, 0] > 0, "twin": ~few.concepts["bias"]})
+    reason = _reasons(given, METHODS["joint_pattern"]())["fit"]
+    assert reason.startswith(f"the concept cannot be told from {other}:") and "others[" not in reason
 
 
 _INJECTED = ("gain", "gain_equal_dose", "stretch")

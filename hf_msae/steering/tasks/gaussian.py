@@ -1,4 +1,4 @@
-"""A task of Gaussian features, in which everything that is measured has a closed form."""
+"""A task of Gaussian features, in which detection, success, damage and over-correction have closed forms."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ def gaussian_task(
     - a concept is detected by its own direction with the AUROC Phi(s / sqrt 2),
     - taking x along u_0 to a constant leaves nothing of the bias, and of the label what is orthogonal to u_0:
       s sqrt(1 - overlap^2),
-    - the counterfactual of a row is x + s (1 - 2 c_0) u_0, exactly.
+    - the counterfactual of a row is x + s (1 - 2 c_0) u_0, exactly,
+    - a linear classifier sign(<v, x> + b), as that of the benchmark is, is right about a row of label 1 with the
+      probability Phi((<v, m> + b) / |v|), m being the row without noise, and of label 0 with the rest. After removal
+      along u_0, m and v are without their parts along it, but for the constant. Success, damage and over-correction
+      are differences between means of these over rows.
 
     Args:
         num_rows: Rows, half of them for training.
