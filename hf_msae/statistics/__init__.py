@@ -10,6 +10,7 @@ from .findings import graded as graded
 from .intervals import auroc as auroc
 from .intervals import auroc_interval as auroc_interval
 from .intervals import auroc_shares as auroc_shares
+from .intervals import auroc_standard_error as auroc_standard_error
 from .intervals import bootstrap_interval as bootstrap_interval
 from .intervals import log_odds as log_odds
 from .intervals import resampled_auroc as resampled_auroc

@@ -239,6 +239,15 @@ def auroc_interval(
     return tuple(_root(area, end, lambda a: z**2 * _auroc_variance(a, m, n)) for end in (0, 1))
 
 
+def auroc_standard_error(auroc: float, positives: int, negatives: int) -> float:
+    """Return the standard error of an area under the ROC curve that `auroc_interval` has the formula of.
+
+    At areas of 0 and 1 it is 0, which says nothing about other samples: there only the interval does.
+    """
+    area, m, n = (np.asarray(each, dtype=np.float64) for each in (auroc, positives, negatives))
+    return float(np.sqrt(_auroc_variance(area, m, n)))
+
+
 def _auroc_variance(area: np.ndarray, m: np.ndarray, n: np.ndarray) -> np.ndarray:
     of_positives, of_negatives, square = area / (2 - area), 2 * area**2 / (1 + area), area**2
     others = (m + n) / 2 - 1

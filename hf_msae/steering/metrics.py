@@ -10,7 +10,7 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from ..statistics import auroc, auroc_interval, auroc_shares, resampled_means
+from ..statistics import auroc, auroc_interval, auroc_shares, auroc_standard_error, resampled_means
 from .cross_validation import few_rows
 from .edit import Edit
 from .linear_score import scores_of
@@ -36,7 +36,8 @@ Figure = tuple[float, float, float]
 def concept_figures(edit: Edit, task: Task, concept: str, seed: int) -> dict[str, Figure]:
     """Measure how well an edit finds its concept in test rows, and what is left of it after removal.
 
-    - `detection_auroc`: AUROC of the score for the concept.
+    - `detection_auroc`: AUROC of the score for the concept, and `detection_auroc_se`, its standard error
+      (`auroc_standard_error`), which has no interval.
     - `separability`: (m+ - m-) / sqrt(v+ + v-), the means and variances of the score with the concept and without it.
     - `removal_auroc`: AUROC of the score after removal; 0.5 if it finds nothing any more.
     - `leakage_linear`, `leakage_nonlinear`: AUROC of probes that are fitted to training rows after removal: a
@@ -51,8 +52,10 @@ def concept_figures(edit: Edit, task: Task, concept: str, seed: int) -> dict[str
     """
     X, truth = task.features[task.test], task.concepts[concept][task.test]
     removed, score = edit.remove(X), edit.score(X).astype(np.float64)
+    detection = auroc_figure(truth, score)
     figures = {
-        "detection_auroc": auroc_figure(truth, score),
+        "detection_auroc": detection,
+        "detection_auroc_se": (auroc_standard_error(detection[0], truth.sum(), (~truth).sum()), np.nan, np.nan),
         "separability": _separability(truth, score, seed),
         "removal_auroc": auroc_figure(truth, _without_rounding_errors(edit.score(removed), score)),
     }

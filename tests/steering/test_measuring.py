@@ -95,6 +95,12 @@ def test_detection_and_separability_have_their_closed_forms(task, known):
     figures = concept_figures(known["concept 1"], task, "concept 1", seed=0)
     _, low, high = figures["detection_auroc"]
     assert low < norm.cdf(STRENGTH / np.sqrt(2)) < high and high - low < 0.02
+    score, truth = known["concept 1"].score(task.features[task.test]), task.concepts["concept 1"][task.test]
+    rng, groups = np.random.default_rng(0), [np.flatnonzero(truth), np.flatnonzero(~truth)]
+    drawn = [np.concatenate([rng.choice(group, len(group)) for group in groups]) for _ in range(200)]
+    error = np.std([auroc(truth[rows], score[rows]) for rows in drawn])
+    assert figures["detection_auroc_se"][0] == pytest.approx(error, rel=0.25)
+    assert np.isnan(figures["detection_auroc_se"][1:]).all()
     _, low, high = figures["separability"]
     assert low < STRENGTH / np.sqrt(2) < high
 
