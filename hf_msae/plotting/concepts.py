@@ -203,7 +203,7 @@ def plot_contact_sheet(
         "\n".join(fill(line, _LONGEST_CAPTION) for line in figure_text(caption, 60).split("\n"))
         for caption, _, _ in rows
     ]
-    room = LETTER * max(len(line) for caption in captions for line in caption.split("\n"))
+    room = LETTER * max(len(line) for caption in captions for line in caption.split("\n")) + 0.06
     width = min(0.8, (2 * WIDTH - room) / columns)
     height = max(1.05 * width, 0.15 * max(caption.count("\n") + 1 for caption in captions))
     # One panel in inches: matplotlib takes seconds to draw one for each picture.
