@@ -9,12 +9,11 @@ from hf_msae._utils.threads import SPINS, fit_threads_to_cores
 @pytest.mark.parametrize(
     ("given", "cores", "expected"),
     [
-        ({}, 2, {"OMP_NUM_THREADS": "2"}),
-        ({}, 8, {}),
-        ({"OMP_NUM_THREADS": "2"}, 2, {"OMP_NUM_THREADS": "2"}),
+        ({}, 2, {"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": SPINS}),
+        ({}, 8, {"GOMP_SPINCOUNT": SPINS}),
         ({"OMP_NUM_THREADS": "4"}, 2, {"OMP_NUM_THREADS": "4", "GOMP_SPINCOUNT": SPINS}),
-        ({"OMP_NUM_THREADS": "4", "GOMP_SPINCOUNT": "7"}, 2, {"OMP_NUM_THREADS": "4", "GOMP_SPINCOUNT": "7"}),
-        ({"OMP_NUM_THREADS": "4,2"}, 2, {"OMP_NUM_THREADS": "4,2"}),
+        ({"GOMP_SPINCOUNT": "7"}, 8, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "active"}, 8, {"OMP_WAIT_POLICY": "active"}),
     ],
 )
 def test_threads_fit_the_cores_of_a_container_of_a_larger_machine(given, cores, expected, monkeypatch):
