@@ -56,6 +56,9 @@ MEANINGS = {
 """What each figure shows, in the order of the page."""
 
 
+_MOST_CANCELLING = 12
+
+
 def render_section(report: RedTeamReport) -> str:
     """Render the findings, the performance, the figures and how they were measured."""
     from ..plotting.embedded import drawing
@@ -86,6 +89,8 @@ def render_section(report: RedTeamReport) -> str:
         performance={metric: cells for metric, cells in performance.items() if cells},
         targets=targets,
         shortcuts=_records(report.tables.get("shortcuts")),
+        smallest=_records(report.tables.get("smallest")),
+        cancelling=_cancelling(report.tables.get("attribution_groups")),
         figures=figures,
     )
 
@@ -93,6 +98,13 @@ def render_section(report: RedTeamReport) -> str:
 def _records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
     """Return the rows of a table, in which numbers may be missing."""
     return [] if table is None else table.astype(object).where(table.notna(), float("nan")).to_dict("records")
+
+
+def _cancelling(table: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Return the groups of columns with the largest attributions whose parts cancel, as `attributions` says."""
+    if table is None or table.empty:
+        return []
+    return _records(table[table["cancels"]].nlargest(_MOST_CANCELLING, "attribution"))
 
 
 def _figures(value: float) -> str:

@@ -46,6 +46,31 @@ def test_the_section_alone_is_readable_and_its_tables_scroll(report):
     assert "corrected for 1 test (Holm)" in section and report.to_html().count("<table>") == 1
 
 
+def test_the_columns_needed_and_the_groups_that_cancel_are_listed(report):
+    smallest = pd.DataFrame([("attribution", 24, 12.0, 40.0)], columns=["ranking", "features", "low", "high"])
+    groups = pd.DataFrame(
+        [
+            ("K", "band", "711 nm", 3, 0.2, 0.1, 0.15, 0.25, 0.91, True),
+            ("K", "band", "500 nm", 3, 0.9, 0.5, 0.8, 1.0, 0.9, False),
+        ],
+        columns=[
+            "target",
+            "grouping",
+            "group",
+            "features",
+            "attribution",
+            "share",
+            "low",
+            "high",
+            "absolute_first",
+            "cancels",
+        ],
+    )
+    section = RedTeamReport((), {**report.tables, "smallest": smallest, "attribution_groups": groups}).to_html()
+    assert "12 to 40" in section and "711 nm" in section and "0.91" in section
+    assert "500 nm" not in section, "whose parts do not cancel"
+
+
 def test_other_paths_are_refused(report, tmp_path):
     with pytest.raises(ValueError, match=r"report\.txt"):
         write_red_team_report(tmp_path / "report.txt", report)

@@ -37,7 +37,7 @@ def pruning(subject: Subject) -> Outcome:
     by what permuting a column costs, by impurity (of forests), and at random. In the table `pruning`, error is the
     mean squared error over that of predicting the mean, averaged over targets, and loss is that error over the whole
     model's. A model that is not fitted again has the other columns set to their means instead. Table `smallest`: the
-    smallest number of columns with a loss of at most 1.05, and its interval.
+    smallest number of columns with a loss of at most 1.05, and its interval, unless the model is not shown to predict.
     """
     if isinstance(subject.model, ModelOfPatches):
         return Outcome({}, [], [PATCHES_ONLY.format("pruning is")])
@@ -67,6 +67,8 @@ def pruning(subject: Subject) -> Outcome:
     tests = []
     # Of a model that is no better than the mean, any few columns do as well.
     is_useful = interval(means[1:, -1])[1] < 1
+    if not is_useful:
+        smallest = []
     if is_useful and p >= _FEWEST_COLUMNS and (small := [size for size in sizes if size <= max(1, round(_FEW * p))]):
         few = max(small)
         place, control = (list(errors).index((name, few)) for name in ("attribution", "random"))
