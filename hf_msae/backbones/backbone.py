@@ -209,7 +209,7 @@ class Backbone(TokenPositions):
             hook_point: Where to read.
             items: Images for a hook point of the vision tower, texts for one of the text tower.
             batch_size: Images or texts per forward pass.
-            progress: Show a progress bar. None shows one for more than ten batches, on a terminal.
+            progress: Show a progress bar. None shows one for more than ten batches.
             apply: Applied to the embeddings of each batch; returns a tensor or a tuple of tensors to keep instead.
 
         Returns:
@@ -235,10 +235,9 @@ class Backbone(TokenPositions):
         if not (isinstance(items, list | tuple) or is_column):  # columns are decoded batch by batch
             items = list(items)
         starts = range(0, len(items), size)
-        # For tqdm, None hides a bar unless it is on a terminal.
-        hidden = not progress if progress is not None else None if len(starts) > 10 else True
+        shown = progress if progress is not None else len(starts) > 10
         parts = []
-        for start in tqdm(starts, desc="embedding", unit="batch", disable=hidden):
+        for start in tqdm(starts, desc="embedding", unit="batch", disable=not shown):
             embeddings = self._read_batch(point, items[start : start + size], start)
             parts.append(embeddings if apply is None else apply(embeddings))
         if not parts:

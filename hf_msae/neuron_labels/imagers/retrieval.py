@@ -53,7 +53,7 @@ class RetrievalImager(CollectionImager):
         pool: Number of pictures of a concept at most. What fits worse than that is not drawn.
         template: The text of a concept, with {} in its place.
         level: See above; None takes the best pictures, however bad.
-        progress: Whether to show a progress bar while images are embedded. None shows one for many, on a terminal.
+        progress: Whether to show a progress bar while images are embedded. None shows one for many.
 
     Raises:
         ValueError: There are fewer than two images, another number of embeddings, or embeddings of another width; the
