@@ -2,12 +2,15 @@
 
     python benchmarks/swordbench.py --output outputs/swordbench
     python benchmarks/swordbench.py --only_bias --tasks gaussian --methods lda ridge --output outputs/swordbench
+    python benchmarks/swordbench.py --correlations 0.6 0.8 0.9 0.95 --tasks gaussian --output outputs/swordbench
     python benchmarks/swordbench.py --held_out --output outputs/swordbench-held-out
     python benchmarks/swordbench.py --timing --num_workers 2 --output outputs/swordbench-timing
 
 Each task is drawn anew for every seed. Latents are those of the released MSAE of the task's backbone, with several
 numbers of latents and values that removal leaves. Finished cells are kept in the output folder. --only_bias leaves out
 what compares concepts, --tasks and --methods all others.
+
+--correlations measures biases of several strengths in the training rows.
 
 --held_out compares `msae` and `reactive_pattern`, whose rules were chosen on the tasks of the first run, with the
 strongest of the other methods there, on tasks with other labels, biases, correlations and seeds. For networks that no
@@ -201,6 +204,31 @@ def compare(
     save_figure(plot_success_against_damage(pd.concat(doses)), folder / "success_against_damage.png")
 
 
+def compare_correlations(
+    folder: Path, seeds: list[int], num_workers: int, correlations: list[float], tasks: list[str], chosen: list[str]
+) -> None:
+    """Compare net gains where label and bias are correlated more and less."""
+    for backbone, names in BACKBONES.items():
+        methods = {name: edit for name, edit in methods_with(backbone).items() if not chosen or name in chosen}
+        for name in names:
+            if tasks and name not in tasks:
+                continue
+            gains = {}
+            for correlation in correlations:
+                task = partial(TASKS[name], correlation=correlation)
+                place = folder / f"{name}-{correlation}"
+                result = run_swordbench([task], methods, place, seeds, num_workers, backbone=backbone, only_bias=True)
+                found = result.summary(["bias_cost", "net_gain"]).set_index(["metric", "method"])
+                cells = [f"{row.mean:.2f} ({row.low:.2f} to {row.high:.2f})" for row in found.itertuples(index=False)]
+                found = pd.Series(cells, found.index)
+                gains[correlation] = pd.concat(
+                    [found["bias_cost"][:1].set_axis(["(what the bias costs)"]), found["net_gain"]]
+                )
+            print(
+                f"\n{name}: net gain by correlation of label and bias\n{pd.DataFrame(gains).to_string()}", flush=True
+            )
+
+
 def compare_held_out(folder: Path, seeds: list[int], num_workers: int, only_bias: bool, tasks: list[str]) -> None:
     """Compare the methods whose rules were chosen with the strongest others, on other tasks."""
     gains, ranks = {}, {}
@@ -294,6 +322,7 @@ def main() -> None:
     parser.add_argument("--only_bias", action="store_true", help="Measure the biases alone, no other concepts.")
     parser.add_argument("--tasks", nargs="+", default=[], help="Tasks, by default all.")
     parser.add_argument("--methods", nargs="+", default=[], help="Labels of methods, by default all.")
+    parser.add_argument("--correlations", type=float, nargs="+", help="Correlations of label and bias to compare.")
     parser.add_argument("--held_out", action="store_true", help="Tasks that no rule was chosen on.")
     parser.add_argument("--timing", action="store_true", help="Measure how long a run takes.")
     parser.add_argument("--timing_rows", type=int, default=20_000, help="Rows of --timing.")
@@ -305,6 +334,9 @@ def main() -> None:
     elif arguments.held_out:
         seeds = arguments.seeds or list(HELD_OUT_SEEDS)
         compare_held_out(folder, seeds, arguments.num_workers, arguments.only_bias, arguments.tasks)
+    elif arguments.correlations:
+        chosen = arguments.correlations, arguments.tasks, arguments.methods
+        compare_correlations(folder, arguments.seeds or [0, 1, 2], arguments.num_workers, *chosen)
     else:
         chosen = arguments.only_bias, arguments.tasks, arguments.methods
         compare(folder, arguments.seeds or [0, 1, 2], arguments.num_workers, *chosen)
