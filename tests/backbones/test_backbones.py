@@ -78,13 +78,6 @@ def test_batches_change_nothing_and_none_gives_an_empty_matrix(clip):
         clip.image_embeds(pictures(), batch_size=-1)
 
 
-def test_a_bar_for_many_batches_is_on_terminals_alone(clip, capfd):
-    clip.read("image_embeds", pictures() * 4, batch_size=1, progress=None)
-    assert not capfd.readouterr().err
-    clip.read("image_embeds", pictures(), batch_size=1, progress=True)
-    assert "3/3" in capfd.readouterr().err
-
-
 def test_a_loaded_model_serves_with_its_processor(folders, clip):
     model = transformers.CLIPModel.from_pretrained(folders["CLIPModel"]).train()
     backbone = Backbone.from_pretrained(model)
