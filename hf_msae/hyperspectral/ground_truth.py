@@ -107,6 +107,10 @@ def _split_table(
     id_column = _id_column(table)
     if id_column is None:  # it may have another name
         id_column = _column_with_ids(table, ids, rows, targets or ())
+    if id_column is None and not table.index.equals(pd.RangeIndex(len(table))):  # as where it was sorted or filtered
+        indexed = table.reset_index(names="index of the table")
+        if (found := _column_with_ids(indexed, ids, rows, targets or ())) == "index of the table":
+            table, id_column = indexed, found
     if id_column is not None:
         table = _in_order(table, id_column, ids, rows, name, where)
     elif len(table) != len(ids):

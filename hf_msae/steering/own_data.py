@@ -111,7 +111,10 @@ def task_from_embeddings(
 
 def _table(embeddings: EmbeddingDataset, columns: Sequence[str]) -> pd.DataFrame:
     if embeddings.dataset is None:
-        raise ValueError(f"{embeddings.source} has no columns of labels")
+        raise ValueError(
+            f"{embeddings.source} has no columns of labels: give a folder of hf-msae extract, or a dataset or parquet "
+            f"file with columns"
+        )
     for column in columns:
         if column not in embeddings.dataset.column_names:
             raise ValueError(f"there is no column {column!r}, only {', '.join(embeddings.dataset.column_names)}")

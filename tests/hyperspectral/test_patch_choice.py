@@ -52,6 +52,14 @@ def test_rows_belong_to_the_patch_that_any_column_names(folder, made, column):
     assert some.targets["P"].tolist() == made.targets["P"].tolist()[4:]
 
 
+def test_rows_belong_to_the_patch_that_the_index_names(folder, made):
+    table = pd.read_csv(folder / "train_gt.csv")[::-1]
+    for named in (table.set_index("sample_index"), table, table.drop(columns="sample_index")):
+        found = load(folder, ground_truth=named, targets=["P"], groups=["operator"])
+        assert found.targets["P"].tolist() == made.targets["P"].tolist()
+        assert found.groups["operator"].tolist() == list("abcabc")
+
+
 def test_rows_that_go_by_order_are_warned_of(folder, made):
     table = pd.read_csv(folder / "train_gt.csv").rename(columns={"sample_index": "Feld"})
     table["Feld"] += 1
