@@ -54,6 +54,8 @@ class RedTeamReport(Result):
         weak = self._not_predicted()
         but = f"{', '.join(weak)} {'is' if len(weak) == 1 else 'are'} not shown to be predicted at all"
         if not self.findings:
+            if "performance" not in self.tables:  # nor wrong with a model of nothing
+                return f"{tests} of {model} found nothing; whether it predicts at all was not tested"
             return (
                 f"{tests} of {model} found nothing, but {but}" if weak else f"{tests} found nothing wrong with {model}"
             )

@@ -71,6 +71,12 @@ def test_the_columns_needed_and_the_groups_that_cancel_are_listed(report):
     assert "500 nm" not in section, "whose parts do not cancel"
 
 
+def test_a_model_that_may_predict_nothing_gets_no_all_clear(report):
+    tables = {"bands": pd.DataFrame()}
+    assert "not tested" in RedTeamReport((), tables, num_tests=9).verdict()
+    assert "nothing wrong" not in RedTeamReport((), tables, num_tests=9).verdict()
+
+
 def test_other_paths_are_refused(report, tmp_path):
     with pytest.raises(ValueError, match=r"report\.txt"):
         write_red_team_report(tmp_path / "report.txt", report)
