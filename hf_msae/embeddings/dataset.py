@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch.utils import data as torch_data
 
 from .columns import RaggedColumnError, is_token_type, matrix_views, split_tokens
-from .sources import Source
+from .sources import Source, open_source
 from .spread_rows import SpreadRows
 from .statistics import EmbeddingStatistics, compute_statistics
 
@@ -110,6 +110,13 @@ class EmbeddingDataset(torch_data.Dataset):
         for tensor in self._tensors:
             for part in (tensor,) if tensor.dtype == torch.float32 else tensor.split(_BLOCK_ROWS):
                 yield part.float()
+
+    def sample(self, number: int, seed: int = 0) -> EmbeddingDataset:
+        """Draw at most `number` rows at random, in their order, and hold them in memory, without other columns."""
+        if len(self) <= number:
+            return self
+        rows = np.random.default_rng(seed).choice(len(self), number, replace=False)
+        return EmbeddingDataset(open_source(self[np.sort(rows)]))
 
     def statistics(self, progress: bool = False) -> EmbeddingStatistics:
         """Return the mean and variance of all embeddings.

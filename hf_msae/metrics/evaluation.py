@@ -23,6 +23,10 @@ from .measured_data import describe_embeddings
 from .reconstruction import ReconstructionAccumulator
 from .result import EvaluationResult
 
+MOST_ROWS = 50_000
+"""Rows that training and reports measure where nobody says how many: measuring a million rows at every level of a
+large dictionary takes longer than training on them."""
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 

@@ -74,7 +74,8 @@ def write_report(
             with that concept.
         image_column: Column of `images` with the pictures.
         bias: Reports made by `bias_report`.
-        metrics: The content of metrics.json. None measures them on `embeddings`.
+        metrics: The content of metrics.json. None measures them on `embeddings`, or of more than 50,000 on as many,
+            drawn at random.
         index_folder: Where a `ConceptIndex` for the searches is built or extended. None uses a temporary folder.
         num_concepts: Number of concepts shown, at most.
         images_per_concept: Number of pictures that activate a concept most, and of pictures from the middle of its
@@ -115,7 +116,7 @@ def write_report(
         embeddings=embeddings,
         images=images,
         pictures=Pictures(images, image_column),
-        survey=survey(model.msae, embeddings, Labels(model.concepts), num_concepts, k, metrics, progress),
+        survey=survey(model.msae, embeddings, Labels(model.concepts), num_concepts, k, metrics, seed, progress),
         measured_here=metrics is None,
         overfitted=overfitting(_recorded_metrics(model.msae) if metrics is None else metrics),
         bias=bias,

@@ -13,6 +13,7 @@ from ..concepts.collectors import ColumnCollector, Firing, FiringCollector, Late
 from ..concepts.labels import MAX_Q, Labels
 from ..concepts.validation import too_weak, why_none
 from ..metrics import evaluate_msae
+from ..metrics.evaluation import MOST_ROWS
 
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
@@ -48,9 +49,12 @@ def survey(
     number: int,
     k: int,
     metrics: Mapping[str, Any] | None = None,
+    seed: int = 0,
     progress: bool = True,
 ) -> Survey:
     """Read the embeddings once, choose `number` latents to show, and measure the metrics unless they are given.
+
+    Metrics of more than `MOST_ROWS` embeddings are those of as many, drawn at random before the pass.
 
     Which latents are shown depends on which of them are active (among a row's `k` strongest), so the columns of more
     latents than are shown are kept. If these do not suffice, because the first batch is unlike the rest or most named
@@ -58,6 +62,8 @@ def survey(
     """
     candidates = _Candidates(_ranked(labels), _CANDIDATES * number, k)
     collectors = [FiringCollector(k), SparseCollector(k), candidates]
+    if metrics is None and len(embeddings) > MOST_ROWS:
+        metrics = evaluate_msae(msae, embeddings.sample(MOST_ROWS, seed), progress=progress).to_dict()
     if metrics is None:
         feed = CodeFeed(msae, collectors, len(embeddings))
         metrics = evaluate_msae(msae, embeddings, progress=progress, observe=feed.update).to_dict()

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..embeddings import load_embeddings
 from ..metrics.overfitting import LEAST_DIFFERENCE, overfitting
 
 if TYPE_CHECKING:
-    from ..embeddings import EmbeddingDataset
     from ..metrics import EvaluationResult
     from .trainer import MSAETrainer
 
@@ -21,20 +17,12 @@ quarters of it."""
 _ROWS = 8192
 
 
-def drawn_rows(data: EmbeddingDataset, number: int, seed: int) -> EmbeddingDataset:
-    """Draw at most this many rows at random, in their order."""
-    if len(data) <= number:
-        return data
-    rows = np.random.default_rng(seed).choice(len(data), number, replace=False)
-    return load_embeddings(data[np.sort(rows)])
-
-
 def with_training_fvu(trainer: MSAETrainer, evaluation: EvaluationResult) -> EvaluationResult:
     """Add the FVU of at most 8,192 training rows, drawn at random, to every level. All processes call this."""
     from ..metrics import evaluate_msae
 
     args = trainer.args
-    data = drawn_rows(trainer.train_data, _ROWS, args.seed)
+    data = trainer.train_data.sample(_ROWS, args.seed)
     batch_size, accelerator = args.per_device_eval_batch_size, trainer.accelerator
     found = evaluate_msae(
         trainer.model, data, batch_size=batch_size, cknna_batch_size=None, progress=False, accelerator=accelerator

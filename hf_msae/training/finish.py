@@ -6,16 +6,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..metrics.evaluation import MOST_ROWS
+
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
     from ..metrics import EvaluationResult
     from .trainer import MSAETrainer
 
 logger = logging.getLogger(__name__)
-
-MOST_TRAINING_ROWS = 50_000
-"""Training rows that a model is evaluated on where there is no evaluation data: a million would take longer than the
-training itself."""
 
 
 def finish(
@@ -38,7 +36,7 @@ def finish(
     Args:
         trainer: A trainer whose `train()` has ended.
         eval_data: Embeddings to evaluate on, by default the trainer's evaluation data, or else its training data (at
-            most `MOST_TRAINING_ROWS` of it, drawn at random), which metrics.json and the card then mention.
+            most `MOST_ROWS` of it, drawn at random), which metrics.json and the card then mention.
         output_dir: Folder to write to, by default the trainer's.
         splits: Splits of the training and evaluation data, for the record.
         command: The command that trained the model, for the card; see [`~hf_msae.training.record.command_line`].
@@ -54,7 +52,7 @@ def finish(
     from ..embeddings import EmbeddingDataset, load_embeddings
     from ..hub.publishing.card import write_model_card
     from ..metrics.measured_data import is_same_data
-    from .advice import advice_on, drawn_rows, with_training_fvu
+    from .advice import advice_on, with_training_fvu
     from .record import TrainingRecord, describe_data
 
     eval_data = trainer.eval_data if eval_data is None else eval_data
@@ -62,7 +60,7 @@ def finish(
         eval_data = load_embeddings(eval_data, hook_point=trainer.model.config.hook_point)
     folder = trainer.save_model(output_dir)
     if eval_data is None:
-        evaluation = trainer.evaluate(drawn_rows(trainer.train_data, MOST_TRAINING_ROWS, trainer.args.seed))
+        evaluation = trainer.evaluate(trainer.train_data.sample(MOST_ROWS, trainer.args.seed))
     else:
         evaluation = trainer.evaluate(eval_data)
     described = [describe_data(each) for each in (trainer.train_data, eval_data) if each is not None]

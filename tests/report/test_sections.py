@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -49,6 +50,15 @@ def test_quality_is_measured_where_it_is_not_given(page, world):
     large = page.root.one("dl", of_class="numbers")
     assert large.all("dd")[0].text == f"{1 - few['fvu']:.1%}"
     assert large.all("dd")[2].text == str((world.values > 0).any(axis=0).sum()) == "23"
+
+
+def test_metrics_of_many_rows_are_those_of_some_of_them(write, monkeypatch):
+    monkeypatch.setattr(sys.modules["hf_msae.report.survey"], "MOST_ROWS", ROWS // 2)
+    full, drawn = write(), write(metrics=None)
+    assert f"{ROWS // 2} embeddings drawn at random" in drawn.section("quality").all("p")[0].text
+    assert "drawn" not in full.section("quality").all("p")[0].text
+    assert table_of(drawn.section("quality")) != table_of(full.section("quality"))
+    assert drawn.section("concepts").text == full.section("concepts").text  # of all rows
 
 
 def test_metrics_that_are_given_are_shown_as_they_are(write):

@@ -54,6 +54,7 @@ def build(context: Context) -> dict[str, Any]:
         "figure": drawing(plot_quality_against_k(metrics), alt),
         "num_samples": metrics.get("num_samples"),
         "measured_here": context.measured_here,
+        "drawn": context.measured_here and metrics["num_samples"] < len(context.embeddings),
         "overfitted": context.overfitted,
     }
 
