@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -11,7 +12,8 @@ from scipy.sparse import csr_array
 
 from .accumulator import SumAccumulator, as_matrix
 
-_MOST_DENSE = 0.03  # share of entries that are not zero, from which on a product of dense rows is faster
+_SPARSE_COST = 200  # a multiplication of sparse rows takes as long as this many of dense ones (measured)
+_BLOCK = 128  # rows that are multiplied with all later ones at a time
 
 
 def cknna(a: torch.Tensor, b: torch.Tensor, k: int = 10) -> float:
@@ -176,10 +178,18 @@ class CknnaAccumulator(SumAccumulator):
 
 def _inner_products(x: torch.Tensor) -> torch.Tensor:
     """Return x x^T; codes in which few latents are active are multiplied as sparse rows, several times faster."""
-    if x.device.type != "cpu" or int(x.count_nonzero()) > _MOST_DENSE * x.numel():
+    if x.device.type != "cpu":
         return x @ x.T
-    rows = csr_array(x.numpy())
-    return torch.from_numpy((rows @ rows.T).toarray())
+    active = np.count_nonzero(x.numpy(), axis=0).astype(float)
+    if _SPARSE_COST * (active**2).sum() < x.numel() * len(x):
+        rows = csr_array(x.numpy())
+        return torch.from_numpy((rows @ rows.T).toarray())
+    products = x.new_empty(len(x), len(x))  # symmetric: little more than half of it is computed
+    for start in range(0, len(x), _BLOCK):
+        stop = start + _BLOCK
+        products[start:stop, start:] = x[start:stop] @ x[start:].T
+        products[stop:, start:stop] = products[start:stop, stop:].T
+    return products
 
 
 def _nearest(kernel: torch.Tensor, k: int) -> torch.Tensor:

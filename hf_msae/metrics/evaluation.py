@@ -131,8 +131,9 @@ def evaluate_msae(
             code = model.full_code(x)
             if observe is not None:
                 observe(first_row, x, code)
-            for same, latents in level_codes(code, sizes, model.config.soft_cap, of_dictionary):
-                part, reconstruction = accumulator(same[0]), model.decode(latents)
+            for same, latents, entries in level_codes(code, sizes, model.config.soft_cap, of_dictionary):
+                reconstruction = model.decode(latents) if entries is None else model.decode_topk(*entries)
+                part = accumulator(same[0])
                 part.update(batch, latents[:, : same[0]] if of_dictionary else latents, reconstruction)
                 for size in same:
                     levels[size].merge(part)

@@ -63,8 +63,11 @@ def choose_levels(
 
 def level_codes(
     code: torch.Tensor, sizes: list[int], soft_cap: float | None, of_dictionary: bool = False
-) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Yield (levels, their code (B, n)) from one full code and one ranking; levels that drop nothing come together.
+) -> Iterator[tuple[list[int], torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]]:
+    """Yield (levels, their code (B, n), its entries) from one full code and one ranking.
+
+    Levels that drop nothing come together. Entries are values and indices as `MSAEModel.encode_topk` returns them, or
+    None where only the dense code is known.
 
     Levels come one at a time, so that at most two dense codes are held in memory.
 
@@ -77,13 +80,14 @@ def level_codes(
     if of_dictionary:
         code = soft_capped(code, soft_cap)
         for width in sizes:
-            yield [width], torch.cat([code[:, :width], torch.zeros_like(code[:, width:])], dim=1)
+            yield [width], torch.cat([code[:, :width], torch.zeros_like(code[:, width:])], dim=1), None
         return
     most_active = int((code > 0).sum(dim=1).max())
     partial = [k for k in sizes if k < most_active]
     if partial:
         values, indices = top_activations(code, max(partial), soft_cap)
         for k in partial:
-            yield [k], torch.zeros_like(code).scatter_(1, indices[:, :k], values[:, :k])
+            entries = values[:, :k], indices[:, :k]
+            yield [k], torch.zeros_like(code).scatter_(1, entries[1], entries[0]), entries
     if len(partial) < len(sizes):
-        yield sizes[len(partial) :], soft_capped(code, soft_cap)
+        yield sizes[len(partial) :], soft_capped(code, soft_cap), None

@@ -193,7 +193,7 @@ def _alive(
             x = embeddings[first : first + batch_size]
             embeddings.check_finite(x, range(first, first + len(x)))
             code = model.full_code(x.to(model.device))
-            for level_ks, latents in level_codes(code, sorted(ks), model.config.soft_cap, of_dictionary):
+            for level_ks, latents, _ in level_codes(code, sorted(ks), model.config.soft_cap, of_dictionary):
                 for k in level_ks:
                     firing[k].update(latents)
             bar.update(len(x))

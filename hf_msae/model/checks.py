@@ -134,18 +134,46 @@ def check_tensor(tensor: torch.Tensor, what: str, config: MSAEConfig, finite: bo
         ValueError: It has another width, or NaN or infinite values.
     """
     width = config.d_in if what == "embeddings" else config.num_latents
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{what} must be a torch.Tensor, got {type(tensor).__name__}; use torch.as_tensor(...)")
-    if not tensor.is_floating_point():
-        raise TypeError(f"{what} must be floating point, got {tensor.dtype}; convert them with {what}.float()")
+    _check_floating(tensor, what)
     if tensor.dim() == 0:
         raise ValueError(f"{what} must have shape (..., {width}), got a single number")
     if tensor.shape[-1] != width:
         source = ", ".join(filter(None, (config.base_model_name_or_path, config.hook_point)))
         expected = f"was trained on {width} ({source})" if what == "embeddings" else f"has {width} latents"
         raise ValueError(f"{what} have {tensor.shape[-1]} columns, but this MSAE {expected}")
+    if finite:
+        _check_finite(tensor, what)
+
+
+def check_entries(values: torch.Tensor, indices: torch.Tensor, num_latents: int) -> None:
+    """Refuse activations and their latents that no code can have.
+
+    Raises:
+        TypeError: The values are not floating point, or the indices not int64.
+        ValueError: The shapes differ, a latent is out of range, or a value is NaN or infinite.
+    """
+    _check_floating(values, "values")
+    if getattr(indices, "dtype", None) != torch.int64:
+        raise TypeError(f"indices must be an int64 tensor, got {getattr(indices, 'dtype', type(indices).__name__)}")
+    if values.shape != indices.shape or values.dim() == 0:
+        shapes = f"{tuple(values.shape)} and {tuple(indices.shape)}"
+        raise ValueError(f"values and indices must both have shape (..., k), got {shapes}")
+    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < num_latents:
+        outside = indices[(indices < 0) | (indices >= num_latents)][0]
+        raise ValueError(f"indices must lie between 0 and {num_latents - 1}, the last latent; got {int(outside)}")
+    _check_finite(values, "values")
+
+
+def _check_floating(tensor: torch.Tensor, what: str) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{what} must be a torch.Tensor, got {type(tensor).__name__}; use torch.as_tensor(...)")
+    if not tensor.is_floating_point():
+        raise TypeError(f"{what} must be floating point, got {tensor.dtype}; convert them with {what}.float()")
+
+
+def _check_finite(tensor: torch.Tensor, what: str) -> None:
     # A sum with a NaN or infinite term is not finite, and takes one pass without a copy. It may also overflow.
-    if finite and not torch.compiler.is_compiling() and not torch.isfinite(tensor.detach().sum()):
+    if not torch.compiler.is_compiling() and not torch.isfinite(tensor.detach().sum()):
         bad = (~torch.isfinite(tensor)).nonzero()
         if len(bad):
             row = bad[0, :-1].tolist()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import embedding_bag
 from transformers.utils import ModelOutput
 
 from .auxiliary_loss import auxiliary_loss
-from .checks import check_k, check_tensor
+from .checks import check_entries, check_k, check_tensor
 from .fused_nested_loss import NestedLoss, can_fuse, fused_nested_loss
 from .nested_prefix import draw_prefixes, prefix_reconstructions
 from .nested_topk import nested_codes, nested_loss, top_activations
@@ -16,6 +17,8 @@ from .parameters import MSAEParameters
 
 _CHUNK_ELEMENTS = 2**24
 """Entries of the dense code that `encode_topk` computes at a time: 64 MB in float32."""
+_LOOKUP_COST = 12
+"""Looking up a row of the dictionary takes as long as this many rows of a dense product (measured on a CPU)."""
 
 
 @dataclass
@@ -145,6 +148,32 @@ class MSAEModel(MSAEParameters):
         check_tensor(latents, "latents", self.config)
         dtype = torch.promote_types(latents.dtype, self.encoder.dtype)
         return self.denormalize(self._reconstruct(latents, self._statistics_dtype(latents))).to(dtype)
+
+    def decode_topk(self, values: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        """Decode codes in the sparse form that [`~MSAEModel.encode_topk`] returns, as `decode` does their dense form.
+
+        Args:
+            values (`torch.Tensor` of shape `(..., k)`):
+                Activations, edited or not.
+            indices (`torch.Tensor` of shape `(..., k)`):
+                The latent of each, int64. Activations of the same latent add up.
+
+        Returns:
+            `torch.Tensor` of shape `(..., d_in)`: raw embeddings.
+
+        Raises:
+            TypeError: The values are not floating point.
+            ValueError: The shapes differ, a latent is out of range, or a value is NaN or infinite.
+        """
+        check_entries(values, indices, self.config.num_latents)
+        n, k = self.config.num_latents, values.shape[-1]
+        if k > n / _LOOKUP_COST:
+            return self.decode(values.new_zeros(*values.shape[:-1], n).scatter_add(-1, indices, values))
+        dtype, wide = torch.promote_types(values.dtype, self.encoder.dtype), self._statistics_dtype(values)
+        weights = values.reshape(-1, k).to(self.encoder.dtype)
+        sums = embedding_bag(indices.reshape(-1, k), self.dictionary, per_sample_weights=weights, mode="sum")
+        decoded = self.denormalize(sums.to(wide) + self.pre_bias.to(wide)).to(dtype)
+        return decoded.reshape(*values.shape[:-1], self.config.d_in)
 
     def forward(
         self,

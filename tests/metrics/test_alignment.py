@@ -50,10 +50,9 @@ def test_against_the_definition(rows, k, offset):
 
 def test_sparse_codes_have_the_same_kernel(monkeypatch):
     codes = torch.relu(torch.randn(70, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 2)
-    assert 0 < codes.count_nonzero() < alignment._MOST_DENSE * codes.numel()
     sparse = alignment.Neighborhood(codes)
     monkeypatch.setattr(alignment, "csr_array", None)  # dense from here on, or this fails
-    monkeypatch.setattr(alignment, "_MOST_DENSE", 0)
+    monkeypatch.setattr(alignment, "_SPARSE_COST", 1e9)
     dense = alignment.Neighborhood(codes)
     torch.testing.assert_close(sparse.kernel, dense.kernel, rtol=1e-12, atol=1e-12)
     assert torch.equal(sparse.kernel, sparse.kernel.T) and torch.equal(sparse.nearest, dense.nearest)

@@ -105,6 +105,35 @@ def test_encode_topk_is_the_sparse_encode(settings, k):
     assert all(len(set(row)) == k for row in indices.flatten(0, 1).tolist()), "indices are distinct, zeros included"
 
 
+@pytest.mark.parametrize("settings", [{}, {"tied": True}, {"soft_cap": 1.5}])
+@pytest.mark.parametrize("k", [1, 3, 24])  # 1 and 3 are looked up, 24 are multiplied
+def test_decode_topk_is_the_sparse_decode(settings, k, relative_error):
+    model, x = make_model(**settings), embeddings(2, 5)
+    decoded = model.decode_topk(*model.encode_topk(x, k))
+    assert decoded.shape == x.shape
+    assert relative_error(decoded, model.decode(model.encode(x, k))) < 1e-5
+
+
+def test_decode_topk_adds_up_activations_of_one_latent(model):
+    twice = model.decode_topk(torch.tensor([[1.0, 2.0]]), torch.tensor([[4, 4]]))
+    torch.testing.assert_close(twice, model.decode_topk(torch.tensor([[3.0]]), torch.tensor([[4]])))
+
+
+@pytest.mark.parametrize(
+    ("values", "indices", "error", "named"),
+    [
+        ([1], [0], TypeError, "values .*int64"),
+        ([1.0], [0.0], TypeError, "indices .*float32"),
+        ([1.0, 2.0], [0], ValueError, r"\(2,\) and \(1,\)"),
+        ([1.0, 2.0], [0, -3], ValueError, "-3"),
+        ([1.0, float("nan")], [0, 1], ValueError, "values .*NaN"),
+    ],
+)
+def test_entries_that_no_code_has_are_refused(model, values, indices, error, named):
+    with pytest.raises(error, match=named):
+        model.decode_topk(torch.tensor(values), torch.tensor(indices))
+
+
 def test_encode_topk_orders_ties_by_index_and_fills_with_zeros():
     model = MSAEModel(MSAEConfig(d_in=2, num_latents=6, nesting_ks=[6]))
     with torch.no_grad():
