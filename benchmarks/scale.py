@@ -4,8 +4,8 @@
     python benchmarks/scale.py --rows 10000 100000 1000000 --folder big      # hours; what is done is not done again
 
 The embeddings are those of benchmarks/search.py, 768 wide and like those of CLIP; the MSAE has 24,576 latents. Latents
-are named from 20,000 words that lie where embeddings are, with evidence from a sample of 20,000 embeddings at most. The
-metrics of training and report are those of a sample of 50,000 embeddings at most. With --max_steps, training ends
+are named from 20,000 words that lie where embeddings are, with evidence from a sample of 20,000 embeddings at most.
+The metrics of training and report are those of a sample of 50,000 embeddings at most. With --max_steps, training ends
 before its epoch does; what an epoch takes follows from the seconds of a step in train.log.
 Every stage is a process of its own. Memory is the largest amount that the process has for itself alone; pages of
 mapped files, which the system takes back when it needs them, do not count. Times are of the whole process, and the
