@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,13 +28,14 @@ from ..search import ConceptIndex
 from ..vision_text import VisionTextMSAE
 from .housekeeping import own_folder
 from .inputs import VisitorError
-from .sources import Report, check_hook_points, open_sources
+from .sources import INDEX_K, Report, check_hook_points, open_sources
 
 if TYPE_CHECKING:
     from ..steering import Edit, SwordBenchResult
 
+logger = logging.getLogger(__name__)
+
 THUMBNAIL = 224
-INDEX_K = 32
 _CAPTIONS = ("caption", "text", "label")
 """Columns that may say what a picture shows; the first that does counts."""
 
@@ -66,6 +68,7 @@ class Explorer:
         image_column: The column of `images` with the pictures.
         edits: Edits of image embeddings of the same backbone that visitors can apply, by name.
         swordbench: What `run_swordbench` found, to be shown.
+        index_folder: Folder where the index is kept for the next time. Defaults to one that is removed at the end.
 
     Attributes:
         msae: The autoencoder of `model`.
@@ -87,6 +90,7 @@ class Explorer:
         image_column: str = "image",
         edits: Mapping[str, Edit] | None = None,
         swordbench: SwordBenchResult | None = None,
+        index_folder: Path | None = None,
     ) -> None:
         check_hook_points(model.msae, None if patch_model is None else patch_model.msae)
         self.edits, self.swordbench = dict(edits or {}), swordbench
@@ -105,9 +109,7 @@ class Explorer:
         self.folder = Path(self._folder.name)
         self.thumbnails = self.folder / "thumbnails"
         self.thumbnails.mkdir()
-        self.index = ConceptIndex.build(
-            self.folder / "index", self.msae, self.embeddings, self._k, model.concepts, progress=False
-        )
+        self.index = self._build_index(index_folder)
 
     @classmethod
     def load(cls, settings: ExplorerSettings | None = None, report: Report = lambda stage, share: None) -> Explorer:
@@ -120,6 +122,15 @@ class Explorer:
         sources = open_sources(settings, report)
         report("indexing the pictures", None)
         return cls(**sources)
+
+    def _build_index(self, kept: Path | None) -> ConceptIndex:
+        given = self.msae, self.embeddings, self._k, self.model.concepts
+        if kept is not None:
+            try:
+                return ConceptIndex.build(kept, *given, progress=False)
+            except (ValueError, OSError) as error:
+                logger.warning(f"the index that was kept cannot be used, so one is built at every start: {error}")
+        return ConceptIndex.build(self.folder / "index", *given, progress=False)
 
     # -- concepts --------------------------------------------------------------------------------------------------
 
@@ -178,7 +189,8 @@ class Explorer:
     def hierarchy(self) -> ConceptHierarchy:
         """Parents and children among `concepts`."""
         latents = [each.latent for each in self.concepts.values()]
-        return concept_hierarchy(self.msae, self.embeddings, self.model.concepts, latents, self._k, progress=False)
+        codes = self.index.sparse_codes()
+        return concept_hierarchy(self.msae, self.embeddings, self.model.concepts, latents, self._k, codes=codes)
 
     # -- embeddings ------------------------------------------------------------------------------------------------
 

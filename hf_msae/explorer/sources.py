@@ -22,12 +22,15 @@ from ..hub.publishing.space_settings import DEFAULT_DATASET, ExplorerSettings
 from ..hub.reading.opening import chosen_concepts, concepts_beside, load_msae
 from ..model.modeling_msae import MSAEModel
 from ..scenes.backbone import BACKBONE_NAME
+from ..search.files import default_folder
 from ..vision_text import VisionTextMSAE
 
 logger = logging.getLogger(__name__)
 
 Report = Callable[[str, float | None], None]
 """Takes what is being done, and which share of it is done if that is known."""
+INDEX_K = 32
+"""Activations of each picture that are indexed."""
 _LONG = 60.0
 """Seconds of embedding after which a warning says how to save them."""
 
@@ -67,6 +70,7 @@ def open_sources(settings: ExplorerSettings, report: Report) -> dict[str, Any]:
         of_patches = concepts_beside(settings.patch_model, getattr(patches.config, "_commit_hash", None))
         patch_model = VisionTextMSAE(backbone, patches, of_patches, strict)
     embeddings = _embed(model, images[settings.image_column], report) if given is None else given[:rows]
+    is_whole = given is not None and rows == len(given)
     return {
         "model": model,
         "images": images,
@@ -75,6 +79,7 @@ def open_sources(settings: ExplorerSettings, report: Report) -> dict[str, Any]:
         "image_column": settings.image_column,
         "edits": edits,
         "swordbench": swordbench,
+        "index_folder": default_folder(msae, given, min(INDEX_K, msae.config.num_latents)) if is_whole else None,
     }
 
 

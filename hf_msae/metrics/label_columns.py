@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from datasets import ClassLabel, Dataset, Value
 
 from .classification import number_labels
@@ -63,12 +64,13 @@ def dataset_labels(
         raise refusal
     if given.empty:
         raise ValueError(f"column {column!r} of {source} holds no label in any row")
+    places, distinct = pd.factorize(given)  # a page asks for dozens of columns, and there are few labels to name
     if isinstance(feature, ClassLabel):
-        given, classes = given.map(lambda number: feature.names[number]), classes or feature.names
+        distinct, classes = [feature.names[number] for number in distinct], classes or feature.names
     try:
-        found, classes = number_labels([str(value) for value in given], classes)
+        found, classes = number_labels([str(value) for value in distinct], classes)
     except ValueError as error:
         raise ValueError(f"column {column!r} of {source}: {error}") from None
     labels = np.full(len(values), -1)
-    labels[known.to_numpy()] = found
+    labels[known.to_numpy()] = found[places]
     return labels, classes

@@ -265,6 +265,12 @@ class ConceptIndex:
         frame = pd.DataFrame({"latent": latents, **name_columns(self.concepts, latents.tolist())})
         return frame.assign(activation=segment.values[place][active].astype(np.float32))
 
+    def sparse_codes(self) -> SparseCodes:
+        """Return the activations that the index keeps of all rows, with the precision of float16."""
+        values = np.concatenate([segment.values for segment in self._segments]).astype(np.float32)
+        latents = np.concatenate([segment.latents for segment in self._segments]).astype(np.int64)
+        return SparseCodes(torch.from_numpy(values), torch.from_numpy(latents))
+
     def shared(self, row: int, other: int) -> pd.DataFrame:
         """Return the concepts that two rows share, in descending order of the weaker activation."""
         of_other = self.code(other)[["latent", "activation"]]

@@ -1,11 +1,13 @@
 """Folders of pictures are read whole, whatever their files are called."""
 
 import csv
+import glob
 
 import pytest
+from datasets.data_files import DataFilesList
 from PIL import Image
 
-from hf_msae.backbones.image_text_data import open_dataset
+from hf_msae.backbones.image_text_data import _files_below, open_dataset
 
 
 def draw(folder, *names):
@@ -25,6 +27,20 @@ def test_names_of_files_are_no_splits(tmp_path, place):
     assert (found["caption"], found["flag"]) == (["my_t", "othe", "trai"], [1, 1, 1])
     with pytest.raises(ValueError, match="test"):
         open_dataset(str(tmp_path / place), "test")
+
+
+def test_the_files_are_those_that_datasets_finds(tmp_path):
+    folder, other = tmp_path / "a[1]" / ".hidden" / "__pictures", tmp_path / "other"
+    for place in (folder, folder / "cat", folder / "cat-2" / "small", folder / ".git", folder / "__pycache__", other):
+        draw(place, "b.png", "a.png", ".c.png", "a b.png", "B.png")
+    for name in ("cat/README.md", "cat/config.json", "cat/notes.txt", "metadata.csv"):
+        (folder / name).write_text("")
+    for name, target in (("link.png", other / "a.png"), ("broken.png", other / "none.png"), ("linked", other)):
+        (folder / name).symlink_to(target)
+    expected = DataFilesList.from_patterns([f"{glob.escape(str(folder))}/**"])
+    found = _files_below(folder)
+    assert list(found) == list(expected) and len(found) == 4 * 3 + 3
+    assert found.origin_metadata == expected.origin_metadata
 
 
 def test_folders_are_classes_unless_they_are_splits(tmp_path):

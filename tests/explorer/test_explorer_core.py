@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
+from hf_msae._utils.cache import cache_folder
 from hf_msae.cli.demo import ServerArguments
 from hf_msae.cli.extract import main as extract_main
 from hf_msae.concepts import ConceptTable
@@ -124,6 +125,22 @@ def test_embeddings_name_their_pictures_and_which_rows_of_them(explorer, tmp_pat
         images, embeddings = sources["images"], sources["embeddings"]
         assert images["caption"][:] == [explorer.images["caption"][row] for row in rows]
         torch.testing.assert_close(embeddings, explorer.embeddings[rows], rtol=1e-4, atol=1e-4)
+        assert sources["index_folder"].is_relative_to(cache_folder("indexes"))
+    some = open_sources(ExplorerSettings(embeddings=str(folder), max_images=10), lambda *_: None)
+    assert len(some["images"]) == 10 and some["index_folder"] is None  # the one of all rows is another
+
+
+def test_an_index_is_kept_until_the_embeddings_are_others(explorer, tmp_path, monkeypatch, caplog):
+    model, images, embeddings, kept = explorer.model, explorer.images, explorer.embeddings[:], tmp_path / "index"
+    first = Explorer(model, images, embeddings, index_folder=kept)
+    assert first.index.folder == kept and len(first.index) == len(images)
+    monkeypatch.setattr("hf_msae.search.index.collect_codes", None)  # which encodes rows
+    second = Explorer(model, images, embeddings, index_folder=kept)
+    assert second.index.folder == kept and second.index.code(7).equals(explorer.index.code(7))
+    monkeypatch.undo()
+    other = Explorer(model, images, embeddings.flip(0), index_folder=kept)
+    assert other.index.folder.parent == other.folder and str(kept) in caplog.text
+    assert other.index.code(0)["latent"].tolist() == explorer.index.code(len(images) - 1)["latent"].tolist()
 
 
 def test_pictures_have_to_be_named_unless_the_package_has_some(tmp_path):

@@ -124,6 +124,10 @@ def test_codes_and_what_two_rows_share(index):
     assert found["latent"].tolist() == codes[250].argsort(descending=True)[: len(found)].tolist()
     assert found["activation"].to_numpy() == pytest.approx(codes[250][found["latent"].tolist()].numpy(), rel=1e-3)
     assert found["name"].tolist() == [f"n{latent}" for latent in found["latent"]]
+    of_all, few = index.sparse_codes(), len(found)
+    assert of_all.values.shape == of_all.indices.shape == (len(index), K)
+    assert of_all.indices[250, :few].tolist() == found["latent"].tolist()
+    assert of_all.values[250, :few].tolist() == found["activation"].tolist() and not of_all.values[250, few:].any()
     shared = index.shared(250, 3)
     assert set(shared["latent"]) == set(((codes[250] > 0) & (codes[3] > 0)).nonzero().flatten().tolist())
     weaker = shared[["activation", "activation_other"]].min(axis=1)
