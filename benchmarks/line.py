@@ -16,7 +16,6 @@ with others on other backgrounds.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from dataclasses import dataclass
@@ -25,18 +24,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from datasets import concatenate_datasets
+from line_worlds import IMAGERS, MAKERS, World, general_words
 
-from hf_msae import VisionTextMSAE
-from hf_msae.clipart import load_clipart
 from hf_msae.concepts import Vocabulary
 from hf_msae.neuron_labels import (
-    CompositionImager,
     Control,
-    Imager,
     MSAENeuron,
-    ScenesImager,
-    TagsImager,
+    NeuronLabels,
     TransformersProposer,
     VocabularyProposer,
     ZeroShotStart,
@@ -46,18 +40,17 @@ from hf_msae.neuron_labels import (
 from hf_msae.neuron_labels.evaluation.accuracy import best_concepts, label_accuracy, outside_vocabulary
 from hf_msae.neuron_labels.evaluation.baselines import Agreement, ClipDissect, Invert, VocabularyCosine
 from hf_msae.neuron_labels.evaluation.label_checks import check_labels
-from hf_msae.neuron_labels.evaluation.truth import SceneTruth, WordTruth
-from hf_msae.scenes import CONCEPTS, load_scenes
-from hf_msae.scenes.world import sample_scene
 
 IMAGES = 5
 PAPER_OTHERS = 11  # concepts that the paper's search scores besides its proposals: ten to start from, and a merger
-IMAGERS = {"other_authors": "", "all_authors": ", all authors", "composed": ", all authors, composed"}
 WITHHELD = 0.25
-NUM_CONTROL, NUM_TRUTH, NUM_KNOWN_DRAWINGS = 1000, 3000, 1500
 MEASURES = ("auprc", "correlation", "f1", "iou")
-COSTS = ("calls", "tokens", "images", "scored", "seconds")
-"""A neuron's share of what a run spends, and the pictures that its search scored, which neurons share."""
+SPENT = ("calls", "input_tokens", "output_tokens", "images", "seconds")
+COSTS = (*SPENT, "cpu_seconds", "scored", "malformed")
+"""A neuron's share of what a run spends, the pictures that its search scored, which neurons share, and answers that
+could not be used."""
+TRIES, CLOSE = 4, 0.05
+"""Runs of the paper's search, with more or fewer proposals, until it scores as many pictures as ours within 5%."""
 OTHERS = (
     "dog cat river mountain phone chair politics music happy angry running sleeping metal glass cheese school king "
     "queen justice winter spring summer autumn rain thunder book newspaper letter equation wheel war peace poem sugar"
@@ -66,58 +59,19 @@ OTHERS = (
 
 
 @dataclass
-class World:
-    """Pictures for every purpose, and what is true of them."""
+class Found:
+    """Labels of a method: whether each is confirmed, what it came from, and a neuron's costs."""
 
-    name: str
-    model: VisionTextMSAE
-    control: list
-    control_presence: np.ndarray
-    imagers: dict[str, Imager]
-    truth: SceneTruth | WordTruth
-    truth_embeds: torch.Tensor
-    templates: tuple[str, ...]
-
-    def activations(self, latents: list[int] | slice, embeddings: torch.Tensor) -> np.ndarray:
-        """Activations of latents (N, n)."""
-        with torch.no_grad():
-            return torch.cat([self.model.msae.encode(part)[:, latents] for part in embeddings.split(512)]).numpy()
+    labels: list[str | None]
+    confirmed: list[bool]
+    origins: list[str]
+    costs: dict[str, float]
 
 
-def scenes_world(seed: int) -> World:
-    """Scenes of other seeds for the control and for the truth; the imager renders scenes that are in neither."""
-    model = VisionTextMSAE.from_pretrained("scenes-image")
-    control, known = load_scenes("test", NUM_CONTROL, seed=seed + 100), load_scenes("test", NUM_TRUTH, seed=seed + 200)
-    truth = SceneTruth([sample_scene("test", seed + 200, index) for index in range(NUM_TRUTH)])
-    presence = control.select_columns(list(CONCEPTS)).to_pandas().to_numpy(dtype=bool)
-    templates = Vocabulary.of_scenes().templates
-    embeds = model.image_embeds(known["image"], progress=False)
-    imagers = {"": ScenesImager(seed)}
-    return World("scenes", model, control["image"][:], presence, imagers, truth, embeds, templates)
-
-
-def clipart_world(seed: int) -> World:
-    """Drawings of known authors for control and truth; imagers take other drawings, by their tags."""
-    model = VisionTextMSAE.from_pretrained("clipart-image")
-    train = load_clipart("train").shuffle(seed=seed)
-    end = NUM_CONTROL + NUM_KNOWN_DRAWINGS
-    control, known = train.select(range(NUM_CONTROL)), train.select(range(NUM_CONTROL, end))
-    unseen = concatenate_datasets([load_clipart("validation"), load_clipart("test")])
-    truth = WordTruth.from_tags(known["tags"][:], least=20)
-    presence = np.array([[tag in tags for tag in truth.concepts] for tags in control["tags"]])
-    others = concatenate_datasets([unseen, train.select(range(end, len(train)))])
-    of_all = TagsImager(others["image"], others["tags"])
-    made = (TagsImager(unseen["image"], unseen["tags"]), of_all, CompositionImager(of_all, seed=seed))
-    imagers = dict(zip(IMAGERS.values(), made, strict=True))
-    embeds = model.image_embeds(known["image"], progress=False)
-    return World("clipart", model, control["image"][:], presence, imagers, truth, embeds, ("{}",))
-
-
-def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.DataFrame:
+def run(world: World, seed: int, num_neurons: int, proposers: list[str], folder: Path) -> pd.DataFrame:
     """Label the same neurons by every method, and judge the labels.
 
-    After `vocabulary`, `paper` makes as many proposals as its search, which measures no leader again, could score with
-    as many pictures if all could be drawn.
+    After `vocabulary`, `paper` makes as many proposals as score as many pictures.
     """
     rng, model = np.random.default_rng(seed), world.model
     control = Control(world.control, seed, progress=False)
@@ -137,64 +91,91 @@ def run(world: World, seed: int, num_neurons: int, proposers: list[str]) -> pd.D
     shown = everything[:, latents]
     image_embeds = control_embeds
     directions = model.msae.decoder.detach()[latents]
-    found: dict[str, tuple[list[str | None], np.ndarray, dict[str, float]]] = {}
+    found: dict[str, Found] = {}
     for baseline in (
         VocabularyCosine(vocabulary, embeds, directions),
         ClipDissect(vocabulary, embeds, image_embeds),
         Agreement(vocabulary, embeds, image_embeds, seed),
-        Invert(words, world.control_presence[:, columns]),
+        Invert(words, world.control_truth.presence[:, columns]),
     ):
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         labels = baseline.label(shown)["label"].tolist()
-        costs = {name: 0.0 for name in COSTS} | {"seconds": (time.perf_counter() - start) / len(labels)}
-        found[baseline.name] = (labels, np.ones(len(labels), bool), costs)
+        costs = dict.fromkeys(COSTS, 0.0) | {"seconds": (time.perf_counter() - start) / len(labels)}
+        costs["cpu_seconds"] = (time.process_time() - start_cpu) / len(labels)
+        found[baseline.name] = Found(labels, [True] * len(labels), [""] * len(labels), costs)
     neurons = [MSAENeuron(model, latent) for latent in latents]
     classes = {
-        word: [world.control[row] for row in np.flatnonzero(world.control_presence[:, column])]
+        word: [world.control[row] for row in np.flatnonzero(world.control_truth.presence[:, column])]
         for word, column in zip(words, columns, strict=True)
     }
-    classes = {word: members for word, members in classes.items() if len(members) >= 5}
+    by_class = Control({word: few for word, few in classes.items() if len(few) >= 5}, seed, progress=False)
     for name in proposers:
-        paper = name == "paper"
-        proposer = make_proposer("vocabulary" if paper else name, vocabulary)
-        chosen = neurons[: 10 if name == "gemma" else None]
+        proposer = make_proposer("vocabulary" if name == "paper" else name, vocabulary)
         fitting = ZeroShotStart(control, model.backbone, general_words() if name == "open words" else vocabulary)
-        begin = {neuron.key: [*fitting(neuron), *proposer.first(5, seed)] for neuron in chosen}
+        begin = {neuron.name: [*fitting(neuron), *proposer.first(5, seed)] for neuron in neurons}
         for suffix, imager in world.imagers.items():
-            iterations = 10
-            if paper and (ours := found.get(f"LINE, vocabulary{suffix}")):  # at equal budget
-                iterations = max(1, round(ours[2]["scored"] / IMAGES) - PAPER_OTHERS)
-            result = label_neurons(
-                chosen,
-                proposer,
-                imager,
-                Control(classes, seed, progress=False) if paper else control,
-                iterations=iterations,
-                images_per_concept=IMAGES,
-                paper=paper,
-                seed=seed,
-                start=lambda neuron, begin=begin: begin[neuron.key],
-                num_pairs=0,
-                progress=False,
-            )
-            by_latent = {label.latent: label for label in result.labels}
-            labels = [by_latent[latent].label if latent in by_latent else None for latent in latents[: len(chosen)]]
-            confirmed = [latent in by_latent and by_latent[latent].confirmed for latent in latents[: len(chosen)]]
-            costs = {cost: result.spent[cost] / len(chosen) for cost in COSTS if cost != "scored"}
-            costs["scored"] = sum(label.history["num_images"].sum() for label in result.labels) / len(chosen)
-            found[f"LINE, {name}{suffix}"] = (labels, np.array(confirmed), costs)
+            options = {
+                "proposer": proposer,
+                "imager": imager,
+                "seed": seed,
+                "start": lambda each, of=begin: of[each.name],
+            }
+            method, ours = f"LINE, {name}{suffix}", found.get(f"LINE, vocabulary{suffix}")
+            if name != "paper":
+                found[method], labeled = search(neurons, control=control, iterations=10, **options)
+            else:
+                target = ours.costs["scored"] if ours else None
+                found[method], labeled = search_paper(neurons, target, control=by_class, paper=True, **options)
+            labeled.save(folder / f"{world.name}-{seed}-{method}.json")
     rows = []
     of_truth = world.activations(latents, world.truth_embeds)
-    for method, (labels, confirmed, costs) in found.items():
-        judged = label_accuracy(labels, of_truth[:, : len(labels)], world.truth, measures=MEASURES)
+    for method, each in found.items():
+        judged = label_accuracy(each.labels, of_truth, world.truth, measures=MEASURES)
         judged["method"], judged["world"], judged["seed"] = method, world.name, seed
-        judged["latent"], judged["confirmed"] = latents[: len(labels)], confirmed
-        judged["withheld"] = [of[latent] in withheld for latent in latents[: len(labels)]]
-        checks = check_labels(labels, of_truth[:, : len(labels)], world.truth, seed, num_resamples=2).to_pandas()
+        judged["latent"], judged["confirmed"], judged["origin"] = latents, each.confirmed, each.origins
+        judged["withheld"] = [of[latent] in withheld for latent in latents]
+        checks = check_labels(each.labels, of_truth, world.truth, seed, num_resamples=2).to_pandas()
         judged["noticed_by"] = checks["noticed_by"].where(checks["reason"] == "").to_numpy()
-        judged["outside"] = outside_vocabulary(labels, vocabulary.words)
-        rows.append(judged.assign(**costs))
+        judged["outside"] = outside_vocabulary(each.labels, vocabulary.words)
+        rows.append(judged.assign(**each.costs))
     return pd.concat(rows, ignore_index=True)
+
+
+def search(neurons: list[MSAENeuron], **options) -> tuple[Found, NeuronLabels]:
+    """Label neurons by LINE, and count what that costs."""
+    cpu = time.process_time()
+    labeled = label_neurons(neurons, images_per_concept=IMAGES, num_pairs=0, progress=False, **options)
+    by_latent = {each.latent: each for each in labeled}
+    each = [by_latent.get(neuron.latent) for neuron in neurons]
+    costs = {name: labeled.spent[name] for name in SPENT} | {"cpu_seconds": time.process_time() - cpu}
+    costs["scored"] = sum(label.history["num_images"].sum() for label in labeled)
+    costs["malformed"] = sum(label.history["malformed"].sum() for label in labeled)
+    origins = [
+        dict(zip(x.history["concept"], x.history["origin"], strict=True)).get(x.label, "") if x else "" for x in each
+    ]
+    found = Found(
+        [label and label.label for label in each],
+        [bool(label and label.confirmed) for label in each],
+        origins,
+        {name: cost / len(neurons) for name, cost in costs.items()},
+    )
+    return found, labeled
+
+
+def search_paper(neurons: list[MSAENeuron], target: float | None, **options) -> tuple[Found, NeuronLabels]:
+    """Label neurons by the paper's search, with as many proposals as score `target` pictures a neuron.
+
+    The search asks for no other word where there are no drawings of one, so how many it needs is found by trying.
+    """
+    iterations = 10 if target is None else max(1, round(target / IMAGES) - PAPER_OTHERS)
+    for _ in range(TRIES):
+        found, labeled = search(neurons, iterations=iterations, **options)
+        scored = found.costs["scored"]
+        if target is None or abs(scored - target) <= CLOSE * target:
+            break
+        print(f"the paper's search scored {scored:.0f} pictures with {iterations} proposals, not {target:.0f}")
+        iterations = max(1, round((iterations + PAPER_OTHERS) * target / scored) - PAPER_OTHERS)
+    return found, labeled
 
 
 def make_proposer(name: str, vocabulary: Vocabulary):
@@ -204,23 +185,9 @@ def make_proposer(name: str, vocabulary: Vocabulary):
     if name == "open words":
         return VocabularyProposer(general_words(), load_word_embeds())
     if name == "gemma":
-        return TransformersProposer(str(GEMMA), gguf_file="gemma-3-270m-q4_k_m.gguf")
+        (file,) = GEMMA.glob("*.gguf")
+        return TransformersProposer(str(GEMMA), gguf_file=file.name)
     raise SystemExit(f"there is no proposer {name!r}")
-
-
-def general_words() -> list[str]:
-    """Whole words of Llama 2's tokenizer, as WordLlama has them: English, but not chosen for these worlds."""
-    import wordllama
-
-    folder = Path(wordllama.__file__).parent / "tokenizers"
-    (file,) = folder.glob("l2_supercat_tokenizer_config.json")
-    tokens = json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"]
-    words = [token[1:] for token in tokens if token.startswith("\u2581")]
-    return [
-        word
-        for word in dict.fromkeys(words)
-        if len(word) >= 3 and word.isascii() and word.isalpha() and word.islower()
-    ]
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -255,7 +222,7 @@ def noticed(labels: pd.DataFrame, measure: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worlds", nargs="+", default=["scenes", "clipart"], choices=["scenes", "clipart"])
+    parser.add_argument("--worlds", nargs="+", default=[*MAKERS], choices=MAKERS)
     parser.add_argument("--num_neurons", type=int, default=50)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--proposers", nargs="+", default=["vocabulary", "paper", "open words"])
@@ -266,14 +233,13 @@ def main() -> None:
     global GEMMA
     GEMMA = args.gemma
     args.output.mkdir(parents=True, exist_ok=True)
-    makers = {"scenes": scenes_world, "clipart": clipart_world}
     frames = []
     for name in args.worlds:
         for seed in args.seeds:
-            world = makers[name](seed)
+            world = MAKERS[name](seed)
             if name == "clipart":
                 world.imagers = {suffix: world.imagers[suffix] for suffix in map(IMAGERS.get, args.imagers)}
-            frames.append(run(world, seed, args.num_neurons, args.proposers))
+            frames.append(run(world, seed, args.num_neurons, args.proposers, args.output))
             pd.concat(frames).to_parquet(args.output / "labels.parquet")
             print(table(pd.concat(frames)).to_string(index=False), flush=True)
     print(

@@ -142,7 +142,8 @@ def _proposer(args: LabelArguments, device: str | None) -> Proposer:
 
     kind, _, name = args.proposer.partition(":")
     if kind == "transformers":
-        return TransformersProposer(name, device=device)
+        folder, _, file = name.rpartition("/") if name.endswith(".gguf") else (name, "", None)
+        return TransformersProposer(folder or ".", gguf_file=file, device=device)
     if kind == "inference":
         place = {"base_url": args.base_url, "api_key_variable": args.api_key_variable}
         return InferenceProposer(name, **place, prices=(args.price_input, args.price_output))
@@ -248,7 +249,8 @@ def _print(found: NeuronLabels, checks: LabelChecks | None, proposer: Proposer) 
     if not proposer.is_language_model:
         print("No language model was asked: labels can only be words of the vocabulary")
     spent = found.spent
+    tokens = f"{spent['input_tokens']:,.0f} tokens of prompts and {spent['output_tokens']:,.0f} of answers"
     print(
-        f"This run made {spent['images']:,.0f} pictures, with {spent['calls']:,.0f} calls and {spent['tokens']:,.0f} "
-        f"tokens, in {spent['seconds']:,.0f} s{f', at a cost of {cost:,.2f}' if (cost := spent['cost']) else ''}"
+        f"This run made {spent['images']:,.0f} pictures, with {spent['calls']:,.0f} calls ({tokens}), in "
+        f"{spent['seconds']:,.0f} s{f', at a cost of {cost:,.2f}' if (cost := spent['cost']) else ''}"
     )

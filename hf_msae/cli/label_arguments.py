@@ -28,8 +28,9 @@ class LabelArguments:
     all_active: bool = flag(f"Label all latents that at least {LEAST_ACTIVE} control pictures activate.", False)
     proposer: str = flag(
         "What names concepts: 'vocabulary', which is no language model and can name nothing but its words; "
-        "transformers:MODEL for a language model on this machine; or inference:MODEL for one behind an API, whose key "
-        "is in HF_TOKEN or the variable that --api_key_variable names.",
+        "transformers:MODEL for a language model on this machine, or transformers:FOLDER/FILE.gguf; or "
+        "inference:MODEL for one behind an API, whose key is in HF_TOKEN or the variable that --api_key_variable "
+        "names.",
         "vocabulary",
     )
     vocabulary: str | None = flag(

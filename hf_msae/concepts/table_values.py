@@ -19,11 +19,14 @@ _TEXTS = (
     "label",
     "line_label",
     "line_meanings",
+    "line_noticed_by",
+    "line_unchecked",
 )
 _NUMBERS = (
     *("similarity", "runner_up_similarity", "ratio", "p_value", "q_value", "agreement", "runner_up_agreement"),
     *("zero_shot_auroc", "zero_shot_auroc_low", "zero_shot_auroc_high"),
     *("auroc", "auroc_low", "auroc_high", "runner_up_auroc", "line_score", "line_low", "line_high"),
+    *("line_auprc", "line_correlation", "line_f1", "line_iou", "line_share"),
 )
 _MOST_LATENTS = 2**31  # a table may hold some of the latents, so its length does not bound them
 

@@ -41,10 +41,12 @@ class Budget:
 
 @dataclass
 class Spent:
-    """What was spent."""
+    """What was spent. `tokens` are those of prompts (`input_tokens`) and answers (`output_tokens`)."""
 
     calls: int = 0
     tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
     images: int = 0
     cost: float = 0.0
 

@@ -56,7 +56,8 @@ class Proposals:
         for request, answer in zip(requests, answers, strict=True):
             if answer is None:
                 continue
-            self.meter.spend(calls=answer.calls, tokens=answer.input_tokens + answer.output_tokens, cost=answer.cost)
+            tokens = {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens}
+            self.meter.spend(calls=answer.calls, tokens=sum(tokens.values()), **tokens, cost=answer.cost)
             self._answers[request.sha256] = answer
             if self._lines is not None:
                 record = {"proposer": self._of_proposer, "request": request.sha256, "answer": asdict(answer)}

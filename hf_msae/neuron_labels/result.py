@@ -185,7 +185,7 @@ class NeuronLabels(Result):
 
     Attributes:
         labels: The label of each neuron.
-        spent: Calls, tokens, images, cost and seconds of this run.
+        spent: Calls, tokens (of prompts, of answers, and both), images, cost and seconds of this run.
         problems: Why a neuron has no label, by name.
     """
 

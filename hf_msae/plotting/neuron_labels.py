@@ -31,7 +31,7 @@ def plot_neuron_label(found: NeuronLabel, folder: Path) -> Figure:
 
     Numbers below pictures are activations, as shares of the largest activation of a control picture. A filled dot is
     the score of all pictures of a concept, a hollow one that of the first few, where more were made. Concepts are
-    in the order in which they were tried.
+    in the order in which they were tried; a dotted line divides those that the search started from and the others.
 
     Args:
         found: The label.
@@ -86,3 +86,6 @@ def _draw_course(panel: Axes, found: NeuronLabel) -> None:
     starts = int((scored["origin"] == "start").sum())
     if 0 < starts < len(scored):
         panel.axvline(starts - 0.5, color="0.7", linewidth=0.8, linestyle=":")
+        for text, side in (("start ", "right"), (" proposed", "left")):
+            at = panel.get_xaxis_transform()
+            panel.text(starts - 0.5, 0.02, text, transform=at, ha=side, color="0.4", fontsize=7)

@@ -1,7 +1,7 @@
 """`hf-msae label`: labels beside names, and what is refused before anything is loaded."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -12,6 +12,7 @@ from hf_msae.cli import label
 from hf_msae.cli.opening import NamedModelArguments
 from hf_msae.concepts import ConceptTable
 from hf_msae.neuron_labels import FunctionNeuron, NeuronLabels, label_neuron
+from hf_msae.neuron_labels.budget import Spent
 from hf_msae.neuron_labels.evaluation import LabelChecks
 from hf_msae.neuron_labels.retrying import ServiceError
 from tests.neuron_labels.color_world import ColorImager, ListProposer, redness
@@ -172,6 +173,19 @@ def test_prices_style_and_device_reach_what_makes_concepts_and_pictures(monkeypa
     assert made["DiffusersImager"][1]["style"] == "a {} of clay"
 
 
+@pytest.mark.parametrize(
+    ("name", "folder", "file"),
+    [("org/m", "org/m", None), ("org/m/q4.gguf", "org/m", "q4.gguf"), ("q4.gguf", ".", "q4.gguf")],
+)
+def test_a_file_of_gguf_is_read_from_its_folder(name, folder, file, monkeypatch):
+    made = []
+    keep = lambda model, **options: made.append((model, options["gguf_file"]))  # noqa: E731
+    monkeypatch.setattr("hf_msae.neuron_labels.TransformersProposer", keep, raising=False)
+    args = label.LabelArguments("c", "o", latents=[1], proposer=f"transformers:{name}", imager="scenes")
+    label._proposer(args, None)
+    assert made == [(folder, file)]
+
+
 @pytest.fixture
 def failing_run(words, tmp_path, monkeypatch):
     """Returns a function that labels latent 3 with a function instead of `label_neurons`, which has to fail."""
@@ -189,7 +203,7 @@ def failing_run(words, tmp_path, monkeypatch):
 def test_a_run_without_any_label_fails(failing_run, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "checks.json").write_text("of an earlier run")
-    spent = {"images": 0, "calls": 7, "tokens": 0, "cost": 2.5, "seconds": 0}
+    spent = asdict(Spent(calls=7, cost=2.5)) | {"seconds": 0}
     failing_run(lambda *args, **options: NeuronLabels((), spent, {"latent 3": "it is dead"}))
     printed = capsys.readouterr().out
     assert "latent 3: no label: it is dead" in printed and "cost of 2.50" in printed
@@ -225,6 +239,6 @@ def test_labels_that_were_found_before_a_service_failed_are_written(failing_run,
 def test_searches_that_a_budget_ended_are_counted(capsys):
     about = {"neuron": "latent 3", "label": None, "confirmed": False, "is_polysemantic": False}
     labels = [SimpleNamespace(verdict=str, stopped=reason, **about) for reason in ("", "40 images", "40 images")]
-    spent = {"images": 40, "calls": 0, "tokens": 0, "cost": 0, "seconds": 1}
+    spent = asdict(Spent(images=40)) | {"seconds": 1}
     label._print(NeuronLabels(tuple(labels), spent), None, SimpleNamespace(is_language_model=True))
     assert "2 of 3 searches ended early" in (printed := capsys.readouterr().out) and "40 images" in printed

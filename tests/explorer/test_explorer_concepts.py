@@ -124,6 +124,23 @@ def test_evidence_is_told_with_its_numbers(explorer, table):
     assert "due to chance" in told and "strong enough" not in told
 
 
+def test_a_label_by_line_is_told_with_what_real_pictures_say_or_why_they_do_not(explorer):
+    concepts = explorer.model.concepts
+    frame = concepts.frame.assign(line_label="polka <dots>", line_metric="auc", line_confirmed=True)
+    frame = frame.assign(line_score=0.95, line_low=0.9, line_high=0.98, line_unchecked="no picture <shows> it")
+
+    def told(frame):
+        return tab.html.evidence(evidence(with_names(explorer, replace(concepts, frame=frame)), "star"))
+
+    unchecked = told(frame)
+    assert "polka &lt;dots&gt; (auc 0.95, interval: 0.90 to 0.98)" in unchecked
+    assert "<dd>no picture &lt;shows&gt; it</dd>" in unchecked
+    measured = {"line_auprc": 0.81, "line_share": 0.1, "line_correlation": 0.7, "line_f1": 0.6, "line_iou": 0.5}
+    for noticed, shown in (("auprc, f1", "auprc, f1"), ("", "none")):
+        checked = told(frame.assign(**measured, line_noticed_by=noticed, line_unchecked=""))
+        assert "0.81 (by chance 0.10), 0.70, 0.60, 0.50" in checked and f"<dd>{shown}</dd>" in checked
+
+
 @pytest.mark.parametrize("bound", ["zero_shot_auroc_low", "auroc_low"])
 def test_a_name_that_is_better_than_chance_but_weak_is_not_called_chance(explorer, bound):
     latent = explorer.latent_of("star")

@@ -113,14 +113,16 @@ def test_labels_by_line_that_are_confirmed_are_listed(run):
     frame = table.frame.assign(line_label=None, line_metric=None, line_confirmed=None, line_meanings=None)
     frame = frame.assign(line_score=np.nan, line_low=np.nan, line_high=np.nan)
     columns = ["line_label", "line_metric", "line_score", "line_low", "line_high", "line_confirmed", "line_meanings"]
-    frame.loc[5, columns] = ["polka|dots", "auc", 0.95, 0.9, 0.98, True, "buttons"]
+    frame.loc[[5, 7], columns] = ["polka|dots", "auc", 0.95, 0.9, 0.98, True, "buttons"]
+    frame.loc[7, "line_auprc"] = 0.8125
     frame.loc[9, columns] = ["harp", "auc", 0.6, 0.4, 0.7, False, ""]
     by = {"proposer": {"proposer": "Words", "is_language_model": False}, "imager": {"imager": "api", "model": "a|b"}}
     ConceptTable(frame, {**table.provenance, "line": by}).save(run / "concepts" / "words.parquet")
     text = section(render_model_card(run), "Best-named concepts").split("### Labels by LINE")[1]
     assert "(in the last run, Words, which is no language model)" in text and "(in the last run, api a\\|b)" in text
-    assert r"| 5 | polka\|dots | auc 0.950 | 0.900 to 0.980 | buttons |" in text
-    assert "guess for 2 latents; 1 were" in text and "harp" not in text
+    assert "| 5 | polka\\|dots | auc 0.950 | 0.900 to 0.980 | \u2013 | buttons |" in text
+    assert r"| 7 | polka\|dots | auc 0.950 | 0.900 to 0.980 | 0.812 | buttons |" in text
+    assert "guess for 3 latents; 2 were" in text and "harp" not in text
 
 
 def test_names_from_labels_stand_with_their_interval(run):

@@ -260,6 +260,10 @@ def test_the_figure_shows_the_best_pictures(red_neuron, make_proposer, colors, n
     figure = found.plot()
     pictures = [axes for axes in figure.axes if axes.images]
     assert len(pictures) == 12
+    (course,) = [axes for axes in figure.axes if axes.get_ylabel()]
+    starts = (found.history["origin"][found.history["score"].notna()] == "start").sum()
+    at = {text.get_text().strip(): text.get_position()[0] for text in course.texts}
+    assert at["start"] == at["proposed"] == starts - 0.5
     long = replace(found, neuron="a neuron with a long name " * 4, folder=str(tmp_path / "run"))
     title = long.plot().get_suptitle()
     assert title.replace("\n", " ") == long.verdict() and max(map(len, title.split("\n"))) <= 76

@@ -15,7 +15,7 @@ class Breaking(LanguageModelProposer):
 
     def generate(self, prompts, seeds, not_first):
         self.asked += len(prompts)
-        good = Generation("<concept>red fruit</concept>", input_tokens=10)
+        good = Generation("<concept>red fruit</concept>", input_tokens=7, output_tokens=3)
         made = [good] * min(self.left, len(prompts))
         self.left -= len(made)
         return made + [Generation("", failure="the server is gone")] * (len(prompts) - len(made))
@@ -25,7 +25,8 @@ def test_answers_that_came_before_a_failure_are_kept(tmp_path):
     requests, meter = [Request(seed=seed) for seed in range(5)], Meter()
     with pytest.raises(UnansweredError, match="the server is gone"):
         Proposals(Breaking(3), meter, tmp_path).ask(requests)
-    assert (meter.spent.calls, meter.spent.tokens) == (3, 30)
+    spent = meter.to_dict()
+    assert [spent[name] for name in ("calls", "tokens", "input_tokens", "output_tokens")] == [3, 30, 21, 9]
     proposer, again = Breaking(9), Meter()
     answers = Proposals(proposer, again, tmp_path).ask(requests)
     assert [answer.concept for answer in answers] == ["red fruit"] * 5

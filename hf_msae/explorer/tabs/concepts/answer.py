@@ -29,7 +29,7 @@ _EVIDENCE = (
     *("agreement", "zero_shot_auroc", "zero_shot_auroc_low", "zero_shot_auroc_high", "synonyms", "direction_name"),
     *("auroc", "auroc_low", "auroc_high", "runner_up_auroc", "num_positive"),
     *("line_label", "line_score", "line_low", "line_high", "line_metric", "line_confirmed", "line_meanings"),
-    *("line_auprc", "line_share", "line_correlation", "line_f1", "line_iou"),
+    *("line_auprc", "line_share", "line_correlation", "line_f1", "line_iou", "line_noticed_by", "line_unchecked"),
 )
 _SEED = 0
 
