@@ -97,6 +97,8 @@ def test_a_table_is_saved_with_its_provenance(table, tmp_path):
         ("runner_up", [True] * 5, "True in row 0, .* text"),
         ("similarity", [None, None, "high", None, None], "'high' in row 2, .* a number"),
         ("q_value", ["0.01"] * 5, r"'0\.01' in row 0, .* a number"),
+        ("line_auprc", ["<b>", *[None] * 4], "'<b>' in row 0, .* a number"),
+        ("line_unchecked", [None, 3, None, None, None], "3.* in row 1, .* text"),
     ],
 )
 def test_a_value_of_another_kind_is_named(table, tmp_path, column, values, message):
