@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .nested_topk import NMSE_EPSILON
+from .products import product
 
 
 def auxiliary_loss(
@@ -40,9 +41,9 @@ def auxiliary_loss(
     d = normalized.shape[-1]
     residual = (normalized - decoded).detach().reshape(-1, d)
     centered = (normalized - model.pre_bias.to(normalized.dtype)).reshape(-1, d).to(model.encoder.dtype)
-    pre_activations = centered @ model.encoder[:, places] + model.latent_bias[places]
+    pre_activations = product(centered, model.encoder[:, places]) + model.latent_bias[places]
     top = F.relu(pre_activations).topk(min(k, len(places)), dim=-1)
     code = torch.zeros_like(pre_activations).scatter(-1, top.indices, top.values)
-    found = (code @ model.dictionary[places]).to(residual.dtype)
+    found = product(code, model.dictionary[places]).to(residual.dtype)
     squared = residual.square().sum(-1).clamp_min(NMSE_EPSILON)
     return ((residual - found).square().sum(-1) / squared).mean()

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 
 from .fused.nested_pass import NestedLoss, NestedPass
 from .nested_topk import l1_penalty, nested_codes, nested_loss
+from .products import autocast_dtype, multiplies_slowly
 
 _implementation: ContextVar[str | None] = ContextVar("nested_loss_implementation", default=None)
 
@@ -54,9 +55,9 @@ def nested_loss_implementation(name: Literal["auto", "eager"]) -> Iterator[None]
 def can_fuse(normalized: torch.Tensor, *parameters: torch.Tensor) -> bool:
     """Return whether [`fused_nested_loss`] can be used for these tensors.
 
-    They must be on the CPU, in float32 (with dense products in bfloat16 under autocast) or float64, and the embeddings
-    must not require a gradient. Autocast to float16, `torch.compile`, `torch.func` and forward-mode differentiation
-    are not supported.
+    They must be on the CPU, in float32 (with dense products in bfloat16 under autocast, where that is not slower) or
+    float64, and the embeddings must not require a gradient. Autocast to float16, `torch.compile`, `torch.func` and
+    forward-mode differentiation are not supported.
     """
     if torch.compiler.is_compiling():
         return False
@@ -64,7 +65,7 @@ def can_fuse(normalized: torch.Tensor, *parameters: torch.Tensor) -> bool:
     device = normalized.device
     if chosen == "eager" or device.type != "cpu":
         return False
-    if _autocast_dtype(device) not in (None, torch.bfloat16) or torch._C._are_functorch_transforms_active():
+    if autocast_dtype(device) not in (None, torch.bfloat16) or torch._C._are_functorch_transforms_active():
         return False
     if fwAD._current_level >= 0:
         return False
@@ -72,10 +73,6 @@ def can_fuse(normalized: torch.Tensor, *parameters: torch.Tensor) -> bool:
         tensor.device == device and tensor.dtype == normalized.dtype and tensor.dtype in (torch.float32, torch.float64)
         for tensor in (normalized, *parameters)
     )
-
-
-def _autocast_dtype(device: torch.device) -> torch.dtype | None:
-    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
 def fused_nested_loss(
@@ -123,15 +120,17 @@ class _FusedNestedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, loss, with_gradients, normalized, *parameters):
         ctx.set_materialize_grads(False)
-        product_dtype = _autocast_dtype(normalized.device)
+        product_dtype = autocast_dtype(normalized.device)
+        if multiplies_slowly(product_dtype, normalized.device):
+            product_dtype = None
         work = NestedPass(loss, with_gradients, product_dtype, normalized, *parameters)
         with torch.autocast(normalized.device.type, enabled=False):
             value, level_losses = work.run()
+            # Not saved as tensors, so that autograd takes them over without a copy.
+            ctx.gradients = work.gradients() if with_gradients else None
         if with_gradients:
             ctx.loss, ctx.autocast_dtype = loss, product_dtype
             ctx.save_for_backward(normalized, *parameters)
-            # Not saved as tensors, so that autograd takes them over without a copy.
-            ctx.gradients = work.gradients()
         return value, level_losses, work.latents, work.reconstruction
 
     @staticmethod

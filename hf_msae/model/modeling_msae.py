@@ -14,6 +14,7 @@ from .fused_nested_loss import NestedLoss, can_fuse, fused_nested_loss
 from .nested_prefix import draw_prefixes, prefix_reconstructions
 from .nested_topk import nested_codes, nested_loss, top_activations
 from .parameters import MSAEParameters
+from .products import product
 
 _CHUNK_ELEMENTS = 2**24
 """Entries of the dense code that `encode_topk` computes at a time: 64 MB in float32."""
@@ -59,9 +60,9 @@ class MSAEModel(MSAEParameters):
     input_mean (d,), input_scale (). Activation families may add their own.
 
     All methods accept any leading batch shape, including (d,) and (0, d). Products with the encoder and decoder are
-    computed in the parameters' dtype (or that of autocast), and everything else in float32, or in float64 if the
-    embeddings or parameters are. Results have the dtype that embeddings and parameters promote to. Buffers stay in
-    float32 if a model is loaded in or converted to half precision.
+    computed in the parameters' dtype or that of autocast (in float32 if the processor is slow in it), and everything
+    else in float32, or in float64 if the embeddings or parameters are. Results have the dtype that embeddings and
+    parameters promote to. Buffers stay in float32 if a model is loaded in or converted to half precision.
 
     Args:
         config ([`MSAEConfig`]):
@@ -284,7 +285,7 @@ class MSAEModel(MSAEParameters):
 
     def _pre_activations(self, normalized: torch.Tensor) -> torch.Tensor:
         centered = normalized - self.pre_bias.to(normalized.dtype)
-        return centered.to(self.encoder.dtype) @ self.encoder + self.latent_bias
+        return product(centered.to(self.encoder.dtype), self.encoder) + self.latent_bias
 
     def full_code(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Return the activations of raw embeddings before selection and cap, without checks."""
@@ -292,7 +293,7 @@ class MSAEModel(MSAEParameters):
 
     def _reconstruct(self, code: torch.Tensor, wide: torch.dtype) -> torch.Tensor:
         """Decode to normalized space in float32 or float64, as `wide` says."""
-        return (code.to(self.encoder.dtype) @ self.dictionary).to(wide) + self.pre_bias.to(wide)
+        return product(code.to(self.encoder.dtype), self.dictionary).to(wide) + self.pre_bias.to(wide)
 
     def _resolve_k(self, k: int | None) -> int:
         return self.family.default_k(self.config) if k is None else check_k(k, self.config)

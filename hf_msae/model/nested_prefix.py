@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import torch
 
+from .products import product
+
 
 def prefix_reconstructions(
     code: torch.Tensor, widths: Sequence[int], dictionary: torch.Tensor, pre_bias: torch.Tensor, dtype: torch.dtype
@@ -19,7 +21,7 @@ def prefix_reconstructions(
     code = code.to(dictionary.dtype)
     levels, decoded = [], pre_bias.to(dtype)
     for begin, end in pairwise([0, *widths]):
-        decoded = decoded + (code[..., begin:end] @ dictionary[begin:end]).to(dtype)
+        decoded = decoded + product(code[..., begin:end], dictionary[begin:end]).to(dtype)
         levels.append(decoded)
     return levels
 

@@ -11,6 +11,7 @@ from accelerate.utils import set_seed
 
 from .._utils.acceleration import check_distribution, main_process_logger, on_main_process
 from ..model.configuration_msae import MSAEConfig
+from ..model.products import multiplies_slowly
 from .arguments import NUMERIC_FIELDS, MSAETrainingArguments
 from .best import adopt_best, is_exhausted
 from .checkpointing import TrainerState, check_output_dir, clear_output_dir
@@ -67,6 +68,11 @@ def check_inputs(
         raise ValueError("resample_steps cannot be used with FSDP2, which splits the model: leave it unset")
     if args.torch_compile and accelerator.device.type == "cpu":
         logger.warning("torch_compile replaces the fused computation of the loss, which is faster on a CPU")
+    if precision == "bf16" and multiplies_slowly(torch.bfloat16, accelerator.device):
+        logger.warning_once(
+            "mixed_precision is bf16, but this processor has no instructions for bfloat16: products are computed in "
+            "float32, which is faster here"
+        )
     if not model.latent_bias.requires_grad:
         raise ValueError("latent_bias is frozen, but its gradient shows which latents fire: set requires_grad to True")
     dtypes = {parameter.dtype for parameter in model.parameters()}

@@ -8,7 +8,7 @@ import torch
 from torch.autograd import forward_ad
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.model import fused_nested_loss
+from hf_msae.model import fused_nested_loss, products
 from hf_msae.model.fused import compiler, nested_pass, torch_entries
 from hf_msae.model.fused_nested_loss import NestedLoss, can_fuse, eager_nested_loss, nested_loss_implementation
 from hf_msae.model.nested_topk import l1_penalty, nested_loss_reference
@@ -214,7 +214,8 @@ def test_where_it_is_taken(monkeypatch):
 
 
 @pytest.mark.parametrize("positive", [0.2, 0.5, 0.95])
-def test_autocast_rounds_the_dense_products_alone(positive, relative_error):
+def test_autocast_rounds_the_dense_products_alone(positive, relative_error, monkeypatch):
+    monkeypatch.setattr(products, "_SLOW_DTYPES", frozenset())
     u, parameters = problem(positive)
     loss = NestedLoss(KS, WEIGHTS, "mse", None, 0.1)
     exact = outcome(fused_nested_loss.fused_nested_loss, loss, u, parameters)

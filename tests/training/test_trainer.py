@@ -6,9 +6,11 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.logging import MultiProcessAdapter
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainingArguments
 from hf_msae.embeddings import EmbeddingDataset, load_embeddings
+from hf_msae.model import products
 from hf_msae.training.checkpointing import TrainerState, list_checkpoints
 from hf_msae.training.run import build_optimizer
 from tests.training.small_runs import WIDTH, new_model, new_trainer, read_log, sparse_embeddings, weights
@@ -129,7 +131,8 @@ def test_gradients_are_clipped(tmp_path, data):
     assert moments[1e-3] == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_bf16_trains_nearly_as_well_and_leaves_a_plain_model(tmp_path, data, finished):
+def test_bf16_trains_nearly_as_well_and_leaves_a_plain_model(tmp_path, data, finished, monkeypatch):
+    monkeypatch.setattr(products, "_SLOW_DTYPES", frozenset())
     trainer = new_trainer(tmp_path, data, max_steps=100, mixed_precision="bf16")
     bf16 = trainer.train()
     assert trainer.accelerator.mixed_precision == "bf16"
@@ -141,6 +144,16 @@ def test_bf16_trains_nearly_as_well_and_leaves_a_plain_model(tmp_path, data, fin
     losses = [[r["loss"] for r in result.log_history if r["step"] == 1] for result in (bf16, plain)]
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.01)
     assert "autocast" not in repr(trainer.model.forward)
+
+
+@pytest.mark.parametrize(("slow", "mentions"), [({torch.bfloat16}, 1), ((), 0)])
+def test_bf16_on_a_processor_without_it_is_mentioned_once(tmp_path, data, caplog, monkeypatch, slow, mentions):
+    monkeypatch.setattr(products, "_SLOW_DTYPES", frozenset(slow))
+    MultiProcessAdapter.warning_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        for name in ("one", "another"):
+            new_trainer(tmp_path / name, data, max_steps=1, mixed_precision="bf16")
+    assert caplog.text.count("no instructions for bfloat16") == mentions
 
 
 def learning_rates(args):

@@ -27,6 +27,7 @@ _MODULES = (
     "nested_prefix.py",
     "nested_topk.py",
     "parameters.py",
+    "products.py",
 )
 _HEADER = "# From hf_msae {version} (Apache-2.0), for loading models without it.\n"
 # They replace modules that remote code cannot use: the fast training step, and loading with the registry.
